@@ -1,0 +1,92 @@
+"""The error tree: every way in which the program refuses, with its exit code.
+
+SkymatchError            1  unexpected failure
+├── UsageError           2  options that contradict each other or can't be parsed
+├── InputError           3  an input can't be used; lists every bad one
+├── NoOverlapError       4  nothing to match: no pair of images overlaps
+└── StrictError          5  ``--strict`` and there were warnings
+
+Errors are raised where the fact is known and shown in one place (``cli/console.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class SkymatchError(Exception):
+    """Base of all errors that the program raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+        What was wrong, in one line.
+    hint : str, optional
+        What the user can do about it, in one line.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def lines(self) -> tuple[str, ...]:
+        """One line for each thing that was wrong."""
+        return (f"{self.message} ({self.hint})" if self.hint else self.message,)
+
+
+class UsageError(SkymatchError):
+    """Options that contradict each other or can't be understood."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One input that can't be used: which (file and extension), why, and what to do."""
+
+    where: str
+    what: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f" ({self.hint})" if self.hint else "")
+
+
+class InputError(SkymatchError):
+    """One or more inputs can't be used; nothing was written.
+
+    Parameters
+    ----------
+    problems : iterable of Problem
+        Every bad input that was found, not only the first.
+    """
+
+    exit_code = 3
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(map(str, self.problems)))
+
+    @classmethod
+    def at(cls, where: str, what: str, hint: str = "") -> InputError:
+        """The error of a single input."""
+        return cls([Problem(where, what, hint)])
+
+    def lines(self) -> tuple[str, ...]:
+        return tuple(map(str, self.problems))
+
+
+class NoOverlapError(SkymatchError):
+    """``match`` or ``globalmin+match`` found no overlapping pair at all."""
+
+    exit_code = 4
+
+
+class StrictError(SkymatchError):
+    """There were warnings and the user asked for none."""
+
+    exit_code = 5

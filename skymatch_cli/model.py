@@ -1,0 +1,326 @@
+"""The frozen dataclasses and enums that flow through the program; no I/O here.
+
+names -> ImageRef -> ImageInfo -> Footprint -> OverlapGraph -> Measurements -> Solution -> report | headers
+
+Conventions, said once and kept everywhere: pixel coordinates are 0-based with the centre of the first
+pixel at (0, 0), x first in coordinates and ``[y, x]`` in arrays; ``good`` is True where a pixel counts;
+sky positions are ICRS unit vectors; values are in the image's own unit unless a name says ``comparison``
+(``value in comparison unit = value * ImageInfo.to_comparison``). What exists once per image or once per
+pair is kept in columns (arrays), so that 10^6 images stay cheap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+StrArray = npt.NDArray[np.object_]
+PixelArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+
+class Skystat(StrEnum):
+    """The statistic that stands for the sky level of a set of pixels."""
+
+    MEDIAN = "median"
+    MEAN = "mean"
+    MODE = "mode"
+    MIDPT = "midpt"
+
+
+class Status(StrEnum):
+    """What became of an image, a region or an overlap: a word, never a magic number."""
+
+    OK = "ok"
+    TOO_FEW_PIXELS = "too_few_pixels"  # some good pixels, fewer than a statistic needs
+    ALL_MASKED = "all_masked"  # not one good pixel
+    NO_OVERLAP = "no_overlap"  # image: no usable overlap with any other group
+    SAME_GROUP = "same_group"  # overlap: both images share one unknown; reported, not used
+    UNREADABLE = "unreadable"  # image skipped with --skip-bad
+    NOT_GIVEN = "not_given"  # image: method user without a value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticSettings:
+    """How the sky of a set of pixels is measured.
+
+    ``lower`` and ``upper`` are inclusive bounds applied before clipping, whatever ``nclip`` is.
+    Clipping is that of ``astropy.stats.sigma_clip(cenfunc="median", stdfunc="std", maxiters=nclip)``.
+    """
+
+    skystat: Skystat = Skystat.MEDIAN
+    lower: float | None = None
+    upper: float | None = None
+    nclip: int = 5
+    lsigma: float = 4.0
+    usigma: float = 4.0
+    binwidth: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRef:
+    """A user mask (non-zero = good) for one image: a file and an HDU (index, or name and version)."""
+
+    file: str
+    path: str
+    ext: str | int | None = None
+    extver: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One image as the user named it.
+
+    ``file`` is the user's own spelling (used in every result), ``path`` where it is, ``hdu`` the index
+    of the HDU, ``ext``/``extver`` its EXTNAME and EXTVER (``ext`` is "" where the HDU has no name;
+    ``extver`` is 1 where it has none).
+    """
+
+    file: str
+    path: str
+    hdu: int
+    ext: str = ""
+    extver: int = 1
+    mask: MaskRef | None = None
+
+    @property
+    def label(self) -> str:
+        """Name for messages: ``a.fits[SCI,2]``, ``a.fits[3]``, ``a.fits``."""
+        if self.ext and self.ext != "PRIMARY":
+            return f"{self.file}[{self.ext},{self.extver}]"
+        return f"{self.file}[{self.hdu}]" if self.hdu else self.file
+
+
+class CelestialWcs(Protocol):
+    """What the geometry needs of a world coordinate system, whatever stands behind it."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx) of the image."""
+        ...
+
+    def to_sky(self, x: FloatArray, y: FloatArray) -> FloatArray:
+        """Pixels to ICRS unit vectors, (n, 3); NaN rows where a pixel is off the sky."""
+        ...
+
+    def to_pixel(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """ICRS unit vectors (n, 3) to pixels; NaN where there is no (converged) solution."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The sky that an earlier run left in the header.
+
+    ``level`` in the image's unit; ``subtracted``: the stored pixels are the original ones minus ``level``.
+    """
+
+    level: float
+    subtracted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageInfo:
+    """What the header of one image says; pixels are read on demand through ``image.read_pixels``.
+
+    Attributes
+    ----------
+    shape : (ny, nx)
+    wcs : CelestialWcs or None
+        None where the method needs no WCS (``user``).
+    unit : str
+        BUNIT as reported ("" if missing).
+    to_comparison : float
+        Factor from the image's unit to the comparison unit of the run.
+    comparison_unit : str
+    group : str
+        Images of one group share one unknown (in comparison units).
+    recorded : Recorded or None
+    notes : tuple of str
+        Facts for the log (``-v``): DQ extension used, HDUs skipped, inverse WCS, …
+    """
+
+    ref: ImageRef
+    shape: tuple[int, int]
+    wcs: CelestialWcs | None
+    unit: str = ""
+    to_comparison: float = 1.0
+    comparison_unit: str = ""
+    group: str = ""
+    recorded: Recorded | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TangentPlane:
+    """A gnomonic plane (pyproj ``+proj=gnom +R=1``) about an ICRS position; x to the east, in radians."""
+
+    ra_deg: float
+    dec_deg: float
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapGraph:
+    """Which images overlap, as columns over the M overlapping pairs (a < b, sorted by a then b).
+
+    Attributes
+    ----------
+    n_images : int
+    a, b : (M,) int64
+        Indices into the images.
+    area_arcmin2 : (M,) float64
+        Solid angle of the intersection.
+    polygon : (M,) object
+        Shapely Polygon or MultiPolygon: the intersection in its tangent plane.
+    plane : (M,) int64
+        Index into ``planes``.
+    planes : tuple of TangentPlane
+    """
+
+    n_images: int
+    a: IntArray
+    b: IntArray
+    area_arcmin2: FloatArray
+    polygon: npt.NDArray[Any]
+    plane: IntArray
+    planes: tuple[TangentPlane, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SkyStatistic:
+    """The sky of one set of pixels: value and 1-sigma error in the pixels' unit.
+
+    ``n`` counts the pixels that survive limits and clipping. ``value`` and ``err`` are NaN unless
+    ``status`` is ok.
+    """
+
+    value: float
+    err: float
+    n: int
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSkies:
+    """Each image's own sky over its whole frame, in the image's unit; columns over images."""
+
+    value: FloatArray
+    err: FloatArray
+    n: IntArray
+    status: StrArray
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """What the pixels said about every overlap, in comparison units; columns over the M pairs of the graph.
+
+    Attributes
+    ----------
+    a, b : (M,) int64
+    area_arcmin2 : (M,) float64
+    sky_a, sky_b : (M,) float64
+        Sky of each image in the overlap (pooled: the statistic; mesh: means over the common cells with
+        common weights). NaN unless ok.
+    n_a, n_b : (M,) int64
+        Good pixels that were used.
+    delta, delta_err : (M,) float64
+        ``sky_a - sky_b`` and its 1-sigma error (finite and > 0 where ok).
+    weight : (M,) float64
+        Weight of the pair in the least-squares sum; 0 for pairs that are not used.
+    status : (M,) object
+        Status words; only ``ok`` pairs enter the solution.
+    noise : csr_array (M, K) or None
+        Noise factor S with covariance of ``delta`` = S S^T: columns are independent sources of noise
+        (a patch of pixels of one image), which several pairs may share. None: the pair weights are the
+        information of a joint fit, so the covariance of the solution is the inverse of its normal matrix.
+    local : LocalSkies or None
+    n_good : (N,) int64
+        Good pixels seen in each image (in its regions, or the whole frame where local skies were measured).
+    chi2, dof : per-image-pair-free extras are in ``mesh``; see ``mesh.py``.
+    """
+
+    a: IntArray
+    b: IntArray
+    area_arcmin2: FloatArray
+    sky_a: FloatArray
+    sky_b: FloatArray
+    n_a: IntArray
+    n_b: IntArray
+    delta: FloatArray
+    delta_err: FloatArray
+    weight: FloatArray
+    status: StrArray
+    n_good: IntArray
+    noise: csr_array | None = None
+    local: LocalSkies | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offsets:
+    """Least-squares offsets of the unknowns (groups), in comparison units, mean zero in every component.
+
+    Attributes
+    ----------
+    offset, sigma : (G,) float64
+        Offset and its 1-sigma error in the gauge where the component's mean is zero.
+    component : (G,) int64
+        Component of every group; numbered from 0 by the first group that is in it.
+    residual : (M,) float64
+        ``delta - (offset_a - offset_b)`` for every measured pair (NaN where not used).
+    rms_residual, chi2, dof : (C,) float64
+        Per component; ``dof`` counts independent information, NaN where there is none.
+    sigma_exact : bool
+        False where the errors are estimates (very large components).
+    """
+
+    offset: FloatArray
+    sigma: FloatArray
+    component: IntArray
+    residual: FloatArray
+    rms_residual: FloatArray
+    chi2: FloatArray
+    dof: FloatArray
+    sigma_exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """The sky of every image; columns over the N images, M pairs and C components.
+
+    Attributes
+    ----------
+    sky, sky_err : (N,) float64
+        Value to subtract from the original pixels, in the image's own unit; NaN where there is none.
+    status : (N,) object
+        Status words.
+    component : (N,) int64
+        Component of every image.
+    residual : (M,) float64
+        In comparison units.
+    anchor : (C,) object
+        What holds each component: ``lowest = 0``, ``highest = 0``, the label of the reference image, …
+    n_images : (C,) int64
+    rms_residual, chi2, dof : (C,) float64
+    warnings : tuple of str
+    """
+
+    sky: FloatArray
+    sky_err: FloatArray
+    status: StrArray
+    component: IntArray
+    residual: FloatArray
+    anchor: StrArray
+    n_images: IntArray
+    rms_residual: FloatArray
+    chi2: FloatArray
+    dof: FloatArray
+    warnings: tuple[str, ...] = ()
