@@ -1,5 +1,7 @@
 # Every target works from a fresh clone with Python 3.11 or later, pip and make; the environment is made in .venv.
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || echo python3)
+# (a candidate is run, not only found: version managers leave launchers of versions that aren't there)
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
@@ -24,7 +26,7 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff format .
 
 $(VENV)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "skymatch needs Python 3.11 or later: make PYTHON=/path/to/python3.11")'
+	@test -n "$(PYTHON)" || { echo "skymatch needs Python 3.11 or later: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
