@@ -128,6 +128,65 @@ class Recorded:
     subtracted: bool
 
 
+class Container(StrEnum):
+    """How a file as a whole is packed."""
+
+    PLAIN = "plain"
+    GZIP = "gzip"
+    BZIP2 = "bzip2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPlane:
+    """Where the pixels of one HDU lie in a file, and how they are stored.
+
+    Attributes
+    ----------
+    path : str
+    container : Container
+    hdu : int
+        Index of the HDU.
+    offset : int
+        First byte of the pixels in the unpacked file.
+    shape : (ny, nx)
+    bitpix : int
+    bscale, bzero : float
+        Physical value = bzero + bscale * stored value.
+    blank : int or None
+        Stored integer that marks an undefined pixel.
+    tiled : bool
+        Stored tile-compressed in a binary table (``.fz``).
+    size, mtime_ns : int
+        Of the file when its headers were read: a file that changed since is refused.
+    """
+
+    path: str
+    container: Container
+    hdu: int
+    offset: int
+    shape: tuple[int, int]
+    bitpix: int
+    bscale: float = 1.0
+    bzero: float = 0.0
+    blank: int | None = None
+    tiled: bool = False
+    size: int = 0
+    mtime_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelSource:
+    """All that is needed to read the pixels of one image and say which of them count.
+
+    ``bad_flags`` are the DQ bits that exclude a pixel (-1: any); ``dq`` is None where no DQ is used.
+    """
+
+    science: StoredPlane
+    dq: StoredPlane | None = None
+    bad_flags: int = -1
+    mask: StoredPlane | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageInfo:
     """What the header of one image says; pixels are read on demand through ``image.read_pixels``.
@@ -145,6 +204,8 @@ class ImageInfo:
     group : str
         Images of one group share one unknown (in comparison units).
     recorded : Recorded or None
+    source : PixelSource or None
+        Where the pixels are; None for an image that exists in memory only.
     notes : tuple of str
         Facts for the log (``-v``): DQ extension used, HDUs skipped, inverse WCS, …
     """
@@ -157,6 +218,7 @@ class ImageInfo:
     comparison_unit: str = ""
     group: str = ""
     recorded: Recorded | None = None
+    source: PixelSource | None = None
     notes: tuple[str, ...] = ()
 
 
