@@ -77,6 +77,7 @@ class InputError(SkymatchError):
         return cls([Problem(where, what, hint)])
 
     def lines(self) -> tuple[str, ...]:
+        """One line for each bad input."""
         return tuple(map(str, self.problems))
 
 
