@@ -43,6 +43,7 @@ class Status(StrEnum):
     OK = "ok"
     TOO_FEW_PIXELS = "too_few_pixels"  # some good pixels, fewer than a statistic needs
     ALL_MASKED = "all_masked"  # not one good pixel
+    OUTSIDE_LIMITS = "outside_limits"  # good pixels, but none within --lower and --upper
     NO_OVERLAP = "no_overlap"  # image: no usable overlap with any other group
     SAME_GROUP = "same_group"  # overlap: both images share one unknown; reported, not used
     UNREADABLE = "unreadable"  # image skipped with --skip-bad

@@ -87,8 +87,8 @@ def polygon_spans(rings: Sequence[FloatArray], shape: tuple[int, int]) -> Spans:
     n_rows = last - first
     edge = np.repeat(np.arange(len(low)), n_rows)
     y = np.arange(edge.size) - np.repeat(np.cumsum(n_rows) - n_rows - first, n_rows)
-    slope = (high[edge, 0] - low[edge, 0]) / (high[edge, 1] - low[edge, 1])
-    x = low[edge, 0] + (y - low[edge, 1]) * slope
+    along = (y - low[edge, 1]) / (high[edge, 1] - low[edge, 1])  # 0..1, however flat the edge is
+    x = low[edge, 0] + along * (high[edge, 0] - low[edge, 0])
     order = np.lexsort((x, y))
     column = np.clip(np.ceil(x[order]), 0, nx).astype(np.int64)
     # Closed rings cross every row an even number of times: pairs never straddle two rows.

@@ -1,0 +1,148 @@
+"""Midpoint and mode: estimates from the histogram of the pixels.
+
+Bins are ``binwidth`` standard deviations of the clipped pixels wide. On a lattice they are a whole number
+of steps wide with edges half-way between lattice points; bins that cut the lattice anyhow would hold now
+one point more, now one less, and beat.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .lattice import Lattice, normal_crossing
+from .model import FloatArray, IntArray
+from .sample import Survivors
+
+_BANDWIDTH = 2.0  # half-width of the fit, in units of the sigma that the quartiles give
+_MIN_BINS = 2.5  # least half-width of the fit, in bins: a cubic needs four
+_DEGREE = 3
+_QUARTILES_PER_SIGMA = 1.349  # distance of the quartiles of a Gaussian, in sigma
+_MIN_BIN_ULP = 8.0
+_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(3)  # integrate the fit over a bin, from -1 to 1
+_POWERS = np.arange(_DEGREE + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts in bins of equal width: ``counts[k]`` values with ``edges[k] <= value < edges[k + 1]``."""
+
+    edges: FloatArray
+    counts: IntArray
+
+    @property
+    def width(self) -> float:
+        """Width of a bin."""
+        return float(self.edges[1] - self.edges[0])
+
+    @property
+    def centres(self) -> FloatArray:
+        """Middle of each bin."""
+        return (self.edges[:-1] + self.edges[1:]) / 2
+
+    def sigma(self) -> float:
+        """Standard deviation of the Gaussian with the same quartiles."""
+        fraction = np.concatenate([[0.0], np.cumsum(self.counts) / self.counts.sum()])
+        low, high = np.interp([0.25, 0.75], fraction, self.edges)
+        return float(high - low) / _QUARTILES_PER_SIGMA
+
+
+def histogram(survivors: Survivors, sigma: float, binwidth: float, lattice: Lattice | None) -> Histogram:
+    """Histogram of values that have scatter, with bins of about ``binwidth * sigma``."""
+    first, last = survivors.at(np.array([0, survivors.n - 1]))
+    if lattice is None:
+        width = max(binwidth * sigma, _MIN_BIN_ULP * survivors.eps * max(abs(first), abs(last)))
+        start = first
+    else:
+        width = lattice.step * max(1.0, np.round(binwidth * sigma / lattice.step))
+        edge = lattice.origin - lattice.step / 2
+        start = edge + width * np.floor((first - edge) / width)
+    edges = start + width * np.arange(np.floor((last - start) / width) + 2)
+    return Histogram(edges, np.diff(survivors.below(edges)))
+
+
+def midpoint(bins: Histogram) -> float:
+    """Value that halves the histogram, interpolated in its bin (the ``midpt`` of IRAF ``imstatistics``)."""
+    passed = np.concatenate([[0], np.cumsum(bins.counts)])
+    n = int(passed[-1])
+    k = int(np.searchsorted(passed, n / 2)) - 1
+    return normal_crossing(bins.edges[k : k + 2], passed[k : k + 2], n)[0]
+
+
+def mode(bins: Histogram) -> tuple[float, float]:
+    """Position of the histogram's peak, and its one-sigma error.
+
+    Starting from the highest bin of a smoothed histogram, the logarithm of the density about the peak is
+    fitted by a cubic, by maximum likelihood of the Poisson counts, with weights that fall to zero at two
+    sigma from the peak; the window follows the peak until both rest. The logarithm of a Gaussian is a
+    parabola, so that the peak of Gaussian noise is found without bias; the cubic term takes up the skewness
+    of a tail. Its scatter on n Gaussian pixels is about 2.9 sigma / sqrt(n), against 0.1 sigma of the highest
+    bin alone. Where the fit finds no peak (counts that fall from the first bin on) the highest smoothed bin
+    stands, with the error of a mode without a model, sigma n^(-1/3).
+
+    Source: local likelihood density estimation, Loader 1996, Annals of Statistics 24, 1602.
+    """
+    sigma = max(bins.sigma(), bins.width)
+    reach = max(_BANDWIDTH * sigma, _MIN_BINS * bins.width)
+    start = centre = _highest(bins, sigma / 2)
+    for _ in range(30):
+        offset, err = _peak(bins, centre, reach)
+        if not np.isfinite(offset) or abs(centre + offset - start) > reach:
+            return start, sigma * float(bins.counts.sum()) ** (-1 / 3)
+        centre += offset
+        if abs(offset) < 1e-6 * sigma:
+            break
+    return centre, err
+
+
+def _highest(bins: Histogram, blur: float) -> float:
+    """Centre of the highest bin after smoothing by a Gaussian of standard deviation ``blur``."""
+    reach = int(np.ceil(3 * blur / bins.width))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * bins.width / blur) ** 2)
+    smooth = np.convolve(bins.counts, kernel)[reach : reach + bins.counts.size]
+    return float(bins.centres[np.argmax(smooth)])
+
+
+def _peak(bins: Histogram, centre: float, reach: float) -> tuple[float, float]:
+    """Peak of the local fit relative to ``centre``, and its error; NaN where there is none."""
+    distance = (bins.centres - centre) / reach
+    weight = np.clip(1 - distance**2, 0, None) ** 2
+    used = weight > 0
+    nodes = distance[used, None] + _NODES * (bins.width / reach / 2)
+    theta, covariance = _poisson_fit(nodes, bins.counts[used], weight[used])
+    # Maximum of t1 u + t2 u^2 + t3 u^3: the root of its derivative that is nearest to a parabola's.
+    t1, t2, t3 = theta[1:]
+    root = t2 * t2 - 3 * t1 * t3
+    if not np.isfinite(covariance).all() or t2 >= 0 or root <= 0:
+        return np.nan, np.nan
+    u = t1 / (-t2 + np.sqrt(root))
+    gradient = np.array([0, 1, 2 * u, 3 * u * u]) / (2 * t2 + 6 * t3 * u)
+    return float(u * reach), float(reach * np.sqrt(gradient @ covariance @ gradient))
+
+
+def _poisson_fit(nodes: FloatArray, counts: IntArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Log-polynomial density that makes the weighted counts most likely, and its covariance.
+
+    ``nodes`` are the (bins, 3) positions inside each bin over which the density is integrated. Fisher
+    scoring with bounded steps; the covariance is NaN where the counts don't determine the polynomial.
+    """
+    powers = nodes[..., None] ** _POWERS
+    theta = np.zeros(_DEGREE + 1)
+    theta[0] = np.log(max(float(np.average(counts, weights=weight)), 1e-3))
+    for _ in range(50):
+        density = np.exp(np.clip(powers @ theta, -700, 700)) * (_NODE_WEIGHTS / 2)
+        expected = density.sum(axis=1)
+        slope = (density[..., None] * powers).sum(axis=1)
+        scaled = slope / expected[:, None]
+        information = (slope * weight[:, None]).T @ scaled
+        try:
+            inverse = np.linalg.inv(information)
+        except np.linalg.LinAlgError:
+            break
+        step = inverse @ (scaled.T @ (weight * (counts - expected)))
+        theta = theta + step / max(1.0, float(np.abs(step).max()))
+        if np.abs(step).max() < 1e-9:
+            scatter = (slope * (weight**2)[:, None]).T @ scaled
+            return theta, inverse @ scatter @ inverse
+    return theta, np.full((_DEGREE + 1, _DEGREE + 1), np.nan)
