@@ -1,0 +1,236 @@
+"""From the sky of an image to what becomes of its HDU; headers are read, nothing is written."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from . import __version__
+from . import cards as cd
+from .atomic import FileIdentity
+from .compressed import stored_pixels
+from .errors import InputError, UsageError
+from .ledger import ERROR, METHOD, SUBTRACTED, Record, SkyState, is_recorded, original_cards, read_state, recorded_cards
+from .model import ImageRef
+from .pixelformat import PixelError, PixelFormat, format_after, format_of
+from .rewrite import HduEdit, PixelEdit, Source
+from .settings import Settings
+
+_KEYWORD = re.compile(r"[A-Z0-9_-]{1,8}")
+_NOT_FOR_THE_SKY = re.compile(
+    r"SIMPLE|XTENSION|Z?BITPIX|Z?NAXIS\d*|PCOUNT|GCOUNT|GROUPS|EXTEND|END|HISTORY|COMMENT|CONTINUE|BSCALE|BZERO|BLANK"
+    rf"|EXTNAME|EXTVER|CHECKSUM|DATASUM|TELESCOP|{SUBTRACTED}|{METHOD}|{ERROR}|Z(IMAGE|CMPTYPE|TILE\d+)"
+)
+_SAMPLES = 64
+_SAMPLE_PIXELS = 1024
+_ROUNDINGS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkyUpdate:
+    """The sky to be recorded in, or subtracted from, one image.
+
+    Attributes
+    ----------
+    ref : ImageRef
+    sky : float
+        To subtract from the original pixels, in the image's unit. Not finite: the image is left alone.
+    sky_err : float
+        1 sigma; not finite: not known.
+    method : str
+    identity : FileIdentity or None
+        The file when it was measured; None: not checked.
+    """
+
+    ref: ImageRef
+    sky: float
+    sky_err: float
+    method: str
+    identity: FileIdentity | None = None
+
+
+def sky_keyword(settings: Settings) -> str:
+    """The keyword for the level.
+
+    Raises
+    ------
+    UsageError
+        If it is no keyword, or one that means something else.
+    """
+    keyword = settings.sky_keyword.strip().upper()
+    if not _KEYWORD.fullmatch(keyword):
+        raise UsageError(
+            f"--sky-keyword {settings.sky_keyword!r} is not a FITS keyword", "up to 8 of A-Z, 0-9, - and _"
+        )
+    if _NOT_FOR_THE_SKY.fullmatch(keyword):
+        raise UsageError(f"--sky-keyword {keyword} has another meaning in FITS", "for example BKGLEVEL or MDRIZSKY")
+    return keyword
+
+
+def state_of(source: Source, ref: ImageRef, keyword: str) -> SkyState:
+    """The sky that an image holds.
+
+    Raises
+    ------
+    InputError
+        If there is no such image, or its header contradicts itself.
+    """
+    hdus = source.file.hdus
+    if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
+        raise InputError.at(ref.label, "no such image any more", "run again")
+    primary = source.cards(0) if ref.hdu and is_jwst(source) else None
+    try:
+        return read_state(source.cards(ref.hdu), primary=primary, sky_keyword=keyword, tiled=hdus[ref.hdu].tiled)
+    except ValueError as error:
+        raise InputError.at(ref.label, str(error)) from None
+
+
+def is_jwst(source: Source) -> bool:
+    """Whether the pipeline of this file keeps the sky in the primary header."""
+    return cd.value(source.cards(0), "TELESCOP") == "JWST"
+
+
+def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Settings) -> dict[int, HduEdit]:
+    """What becomes of the HDUs of one file; those that stay as they are, byte for byte, are not in it.
+
+    Raises
+    ------
+    InputError
+        If a sky can't be written into its image.
+    """
+    keyword = sky_keyword(settings)
+    edits: dict[int, HduEdit] = {}
+    records: dict[int, Record] = {}
+    for update in sorted(updates, key=lambda u: u.ref.hdu):
+        if not math.isfinite(update.sky):
+            continue
+        state = state_of(source, update.ref, keyword)
+        try:
+            record = _record(source, update, state, keyword, settings)
+        except PixelError as error:
+            raise InputError.at(update.ref.label, f"can't be subtracted: {error}") from None
+        records[update.ref.hdu] = record
+        edits[update.ref.hdu] = _edit(source, update.ref.hdu, record, state)
+    if records and 0 not in edits and is_jwst(source):
+        no_pixels = PixelFormat(bitpix=8)
+        record = replace(records[min(records)], shift=0.0, format_before=no_pixels, format_after=no_pixels)
+        edits[0] = HduEdit(cards=recorded_cards(original_cards(source.cards(0), tiled=False), record, tiled=False))
+    return {i: edit for i, edit in edits.items() if edit.pixels is not None or edit.cards != source.cards(i)}
+
+
+def _record(source: Source, update: SkyUpdate, state: SkyState, keyword: str, settings: Settings) -> Record:
+    """What the header shall say, and the format of the pixels that goes with it."""
+    level, error, result, shift = update.sky, update.sky_err, state.original, 0.0
+    if settings.subtract:
+        level, error = _settled(source, update, state)
+        shift = level - state.base
+        result = format_after(state.original, shift)
+    elif state.recorded is not None and state.recorded.subtracted:
+        hint = "--subtract, or skymatch undo first" if state.by_us else "--subtract"
+        raise InputError.at(update.ref.label, "its sky is subtracted already, recording another would be wrong", hint)
+    return Record(
+        level_keyword=keyword,
+        level=level,
+        error=error,
+        method=update.method,
+        subtracted=settings.subtract,
+        program=__version__,
+        settings=_settings_text(settings),
+        shift=shift,
+        format_before=state.original,
+        format_after=result,
+    )
+
+
+def _edit(source: Source, index: int, record: Record, state: SkyState) -> HduEdit:
+    tiled, cards = source.file.hdus[index].tiled, source.cards(index)
+    pixels = PixelEdit(
+        original=state.original,
+        stored=format_of(cards, tiled=tiled),
+        shift=state.shift,
+        result=record.format_after,
+        new_shift=record.shift,
+    )
+    return HduEdit(
+        cards=recorded_cards(original_cards(cards, tiled=tiled), record, tiled=tiled),
+        pixels=None if pixels.changes_nothing else pixels,
+    )
+
+
+def _settled(source: Source, update: SkyUpdate, state: SkyState) -> tuple[float, float]:
+    """Level and error to be recorded: those that are there, where they differ by rounding only.
+
+    Skies measured in a file that is subtracted already see pixels that were rounded on the way.
+    """
+    recorded = state.recorded
+    if recorded is None or not recorded.subtracted or not state.by_us:
+        return update.sky, update.sky_err
+    precision = np.finfo("f8" if state.original.bitpix != -32 else "f4").eps
+    difference = abs(update.sky - recorded.level)
+    scale = max(abs(update.sky), abs(recorded.level))
+    if difference > _ROUNDINGS * precision * scale:
+        scale = max(scale, _typical_pixel(source, update.ref.hdu, state))
+    tolerance = _ROUNDINGS * float(precision) * scale
+    if difference > tolerance:
+        return update.sky, update.sky_err
+    error = cd.number(source.cards(update.ref.hdu), ERROR, math.nan)
+    return recorded.level, error if abs(error - update.sky_err) <= tolerance else update.sky_err
+
+
+def _typical_pixel(source: Source, index: int, state: SkyState) -> float:
+    """The median of the absolute values of some pixels as they were before the sky was subtracted."""
+    cards, extent, tiled = source.cards(index), source.extent(index), source.file.hdus[index].tiled
+    form = format_of(cards, tiled=tiled)
+    if tiled:
+        pixels = stored_pixels(cards, source.read(extent.data_start, extent.data_size)).ravel()
+    else:
+        size = form.dtype.itemsize
+        count = extent.data_size // size
+        stops = np.linspace(_SAMPLE_PIXELS, max(count, _SAMPLE_PIXELS), _SAMPLES, dtype=int)
+        spans = {(max(0, stop - _SAMPLE_PIXELS), min(stop, count)) for stop in stops.tolist()}
+        raw = b"".join(source.read(extent.data_start + a * size, (b - a) * size) for a, b in sorted(spans))
+        pixels = np.frombuffer(raw, dtype=form.dtype)
+    values = np.abs(pixels.astype("f8") * form.bscale + form.bzero + state.shift + state.base)
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size else 0.0
+
+
+def _settings_text(settings: Settings) -> str:
+    determining = settings.determining().items()
+    return " ".join(f"{name}={value}" for name, value in determining if value is not None and value is not False)
+
+
+def undo_edits(source: Source, refs: Sequence[ImageRef]) -> dict[int, HduEdit]:
+    """What takes back all that the program did to these images of one file.
+
+    The primary header of a JWST file goes with the last of its images.
+
+    Raises
+    ------
+    InputError
+        If an image is not there.
+    """
+    hdus = source.file.hdus
+    wanted = {ref.hdu: ref for ref in refs if ref.hdu >= len(hdus) or is_recorded(source.cards(ref.hdu))}
+    edits = {index: _undo_edit(source, ref) for index, ref in sorted(wanted.items())}
+    rest = [i for i in range(1, len(hdus)) if i not in edits and is_recorded(source.cards(i))]
+    if 0 not in edits and not hdus[0].shape and not rest and is_recorded(source.cards(0)):
+        edits[0] = HduEdit(cards=original_cards(source.cards(0), tiled=False))
+    return edits
+
+
+def _undo_edit(source: Source, ref: ImageRef) -> HduEdit:
+    state = state_of(source, ref, "")
+    tiled, cards = source.file.hdus[ref.hdu].tiled, source.cards(ref.hdu)
+    pixels = PixelEdit(
+        original=state.original,
+        stored=format_of(cards, tiled=tiled),
+        shift=state.shift,
+        result=state.original,
+        new_shift=0.0,
+    )
+    return HduEdit(cards=original_cards(cards, tiled=tiled), pixels=None if pixels.changes_nothing else pixels)

@@ -1,0 +1,281 @@
+"""What the program leaves in a header, and how the header was before: the sky keywords and tagged HISTORY cards.
+
+::
+
+    BKGLEVEL=               12.345 / sky of this image, in its own unit
+    BKGSUB  =                    T / the sky is subtracted from the pixels
+    BKGMETH = 'match   '           / how the sky was found
+    BKGERR  =                0.012 / 1 sigma error of the sky
+    HISTORY skymatch-cli 1.0: sky subtracted, int16 pixels became float32
+    HISTORY skymatch-cli   compare=pooled method=match ...
+    HISTORY skymatch-cli undo - BKGLEVEL                      there was no such card
+    HISTORY skymatch-cli undo 17 BSCALE  =      1.0 / scale   this was card 17, byte for byte
+    HISTORY skymatch-cli undo + ...                           (the last entry goes on)
+
+So a header says of itself what was done to it and what it was: `original_cards` takes everything back, and
+`recorded_cards` writes from the original. Writing again is therefore the same as writing for the first time.
+The first entry that is kept is that of the level keyword.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from . import cards as cd
+from .model import Recorded
+from .pixelformat import PixelFormat, format_of
+
+SUBTRACTED, METHOD, ERROR = "BKGSUB", "BKGMETH", "BKGERR"
+
+_TAG = b"HISTORY skymatch-cli "
+_UNDO = b"HISTORY skymatch-cli undo "
+_UNDO_TEXT = cd.CARD - len(_UNDO)
+_TEXT = cd.CARD - len(_TAG)
+_ENTRY = re.compile(rb"(?P<at>-|\+|\d+) ?(?P<text>.*)", re.DOTALL)
+_STRUCTURAL = frozenset({"BITPIX", "ZBITPIX"})
+_PACKING = frozenset({"ZCMPTYPE", "ZBLANK", "ZHECKSUM", "ZDATASUM"})  # of a tile-compressed image
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One keyword before the first run: its cards and where they were; no cards: there was none."""
+
+    keyword: str
+    at: int
+    cards: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkyState:
+    """The sky that a header holds, and what the stored pixels are.
+
+    Attributes
+    ----------
+    recorded : Recorded or None
+        The sky in the header and whether the stored pixels have lost it.
+    by_us : bool
+        The program has written to this header, so `undo` can take it back.
+    shift : float
+        Stored pixels = pixels before the first run minus ``shift``, in physical units.
+    base : float
+        The sky that was missing from the pixels before the first run of the program (0 unless another
+        program had subtracted one).
+    original : PixelFormat
+        How the pixels were stored before the first run.
+    """
+
+    recorded: Recorded | None
+    by_us: bool
+    shift: float
+    base: float
+    original: PixelFormat
+
+
+def is_recorded(cards: cd.Cards) -> bool:
+    """Whether the program has written to this header."""
+    return any(card.startswith(_UNDO) for card in cards)
+
+
+def read_state(cards: cd.Cards, *, primary: cd.Cards | None, sky_keyword: str, tiled: bool) -> SkyState:
+    """The state of one image.
+
+    Parameters
+    ----------
+    cards : list of bytes
+        Header of the image.
+    primary : list of bytes or None
+        Header of the primary HDU where it may speak for the image (JWST files), else None.
+    sky_keyword : str
+        Where another program may have left the level.
+    tiled : bool
+        The header is that of a tile-compressed image.
+
+    Raises
+    ------
+    ValueError
+        If the header says that a sky is subtracted and not how much.
+    """
+    entries = read_entries(cards)
+    before = original_cards(cards, tiled=tiled)
+    foreign = _recorded(before, sky_keyword)
+    if foreign is None and primary is not None:
+        foreign = _recorded(original_cards(primary, tiled=False), sky_keyword)
+    recorded = _recorded(cards, entries[0].keyword) if entries else foreign
+    base = foreign.level if foreign and foreign.subtracted else 0.0
+    gone = recorded.level if recorded and recorded.subtracted else 0.0
+    return SkyState(
+        recorded=recorded,
+        by_us=bool(entries),
+        shift=gone - base,
+        base=base,
+        original=format_of(before, tiled=tiled),
+    )
+
+
+def _recorded(cards: cd.Cards, sky_keyword: str) -> Recorded | None:
+    level, subtracted = cd.value(cards, sky_keyword), cd.value(cards, SUBTRACTED) is True
+    if isinstance(level, int | float) and not isinstance(level, bool):
+        return Recorded(float(level), subtracted)
+    if subtracted:
+        raise ValueError(f"{SUBTRACTED} = T, but {sky_keyword} is no number: what was subtracted is not known")
+    return None
+
+
+def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
+    """The header as it was before the first run of the program.
+
+    ``tiled`` says what the header is now: BITPIX of a plain image is ZBITPIX of a tile-compressed one, and
+    other programs may have turned one into the other since.
+    """
+    entries = read_entries(cards)
+    kept = [card for card in cards if not card.startswith(_TAG)]
+    for entry in sorted(entries, key=lambda e: e.at):
+        if entry.keyword in _STRUCTURAL:
+            _restore_bitpix(kept, entry, "ZBITPIX" if tiled else "BITPIX")
+            continue
+        at = cd.find(kept, entry.keyword)
+        if at is None and entry.keyword in _PACKING and not tiled:
+            continue
+        if at is None:
+            at = slice(min(entry.at, len(kept)), min(entry.at, len(kept)))
+        kept[at] = entry.cards
+    return kept
+
+
+def _restore_bitpix(cards: cd.Cards, entry: Entry, keyword: str) -> None:
+    at, before = cd.find(cards, keyword), cd.card_value(entry.cards[0])
+    if at is not None and before is not None:
+        cards[at] = entry.cards if keyword == entry.keyword else (cd.with_value(cards[at.start], before),)
+
+
+def read_entries(cards: cd.Cards) -> tuple[Entry, ...]:
+    """What the header remembers of itself, in the order in which it was written."""
+    texts: list[tuple[int, bytes]] = []
+    for card in cards:
+        match = _ENTRY.fullmatch(card[len(_UNDO) :]) if card.startswith(_UNDO) else None
+        if match is None:
+            continue
+        if match["at"] == b"+" and texts:
+            at, text = texts.pop()
+            texts.append((at, text + match["text"]))
+        elif match["at"] != b"+":
+            texts.append((-1 if match["at"] == b"-" else int(match["at"]), match["text"]))
+    return tuple(_entry(at, text.rstrip()) for at, text in texts)
+
+
+def _entry(at: int, text: bytes) -> Entry:
+    keyword = text[:8].rstrip().decode("latin-1")
+    lines = [text[start : start + cd.CARD].ljust(cd.CARD) for start in range(0, len(text), cd.CARD)]
+    return Entry(keyword, at, tuple(lines) if at >= 0 else ())
+
+
+def _entry_cards(entry: Entry) -> cd.Cards:
+    """The HISTORY cards of an entry: pieces that fill their card, so that blanks at their ends are kept."""
+    rest = b"".join(entry.cards).rstrip() or entry.keyword.encode("ascii")
+    head, cards = b"%d " % entry.at if entry.cards else b"- ", []
+    while rest:
+        room = _UNDO_TEXT - len(head)
+        cards.append((_UNDO + head + rest[:room]).ljust(cd.CARD))
+        head, rest = b"+ ", rest[room:]
+    return cards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is to be written into a header.
+
+    Attributes
+    ----------
+    level_keyword : str
+    level, error : float
+        Error: NaN where it is not known (no card is written).
+    method : str
+    subtracted : bool
+    program, settings : str
+        For the HISTORY cards.
+    shift : float
+        What is taken from the original pixels.
+    format_before, format_after : PixelFormat
+        How the pixels were and are stored; equal where that stays or is not this header's affair.
+    """
+
+    level_keyword: str
+    level: float
+    error: float
+    method: str
+    subtracted: bool
+    program: str
+    settings: str
+    shift: float
+    format_before: PixelFormat
+    format_after: PixelFormat
+
+    @property
+    def changes_pixels(self) -> bool:
+        """Whether the stored pixels are not those of the original file."""
+        return self.shift != 0 or self.format_before != self.format_after
+
+
+def recorded_cards(original: cd.Cards, record: Record, *, tiled: bool) -> cd.Cards:
+    """The original header with a sky recorded in it."""
+    new: dict[str, bytes | None] = {
+        record.level_keyword: cd.make_card(record.level_keyword, record.level, "sky of this image, in its own unit"),
+        SUBTRACTED: cd.make_card(SUBTRACTED, record.subtracted, "whether the sky is subtracted from the pixels"),
+        METHOD: cd.make_card(METHOD, record.method, "how the sky was found"),
+    }
+    if record.error == record.error:  # NaN: not known
+        new[ERROR] = cd.make_card(ERROR, record.error, "1 sigma error of the sky")
+    if tiled:
+        new["ZHECKSUM"] = None  # of the image before it was packed: its header is another one now
+    if tiled and record.changes_pixels:
+        new |= {"ZDATASUM": None, "ZBLANK": None, "ZCMPTYPE": cd.make_card("ZCMPTYPE", "GZIP_2", "lossless")}
+    if record.format_after != record.format_before:
+        new |= dict.fromkeys(("BSCALE", "BZERO", "BLANK"))
+        bitpix = "ZBITPIX" if tiled else "BITPIX"
+        at = cd.find(original, bitpix)
+        if at is not None:
+            new[bitpix] = cd.with_value(original[at.start], record.format_after.bitpix)
+    return _apply(original, new, _history(record))
+
+
+def _apply(original: cd.Cards, new: dict[str, bytes | None], history: cd.Cards) -> cd.Cards:
+    """Replace, add or (None) remove the cards of each keyword, and remember what was there."""
+    slots: list[tuple[bytes, ...]] = [(card,) for card in original]
+    entries, added = [], []
+    for keyword, card in new.items():
+        at = cd.find(original, keyword)
+        if at is None and card is not None:
+            entries.append(Entry(keyword, -1, ()))
+            added.append(card)
+        elif at is not None:
+            entries.append(Entry(keyword, at.start, tuple(original[at])))
+            slots[at] = [(card,) if card is not None else ()] + [()] * (at.stop - at.start - 1)
+    stop = cd.end_of_content(original)
+    undo = [line for entry in entries for line in _entry_cards(entry)]
+    flat = [card for slot in slots[:stop] for card in slot]
+    return [*flat, *added, *history, *undo, *original[stop:]]
+
+
+def _history(record: Record) -> cd.Cards:
+    done = "sky subtracted" if record.subtracted else "sky recorded, pixels as they were"
+    if record.format_after != record.format_before:
+        done += f", {record.format_before.name} became {record.format_after.name}"
+    lines = [f"{record.program}: {done}", *_wrapped(record.settings)]
+    return [(_TAG + line.encode("ascii", "backslashreplace"))[: cd.CARD].ljust(cd.CARD) for line in lines]
+
+
+def _wrapped(text: str) -> list[str]:
+    """Lines that fit a HISTORY card: broken between words where possible, printable ASCII only."""
+    lines, line = [], " "
+    for word in text.split(" "):
+        rest = word.encode("ascii", "backslashreplace").decode("ascii")
+        rest = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in rest)
+        if line != " " and len(line) + 1 + len(rest) > _TEXT:
+            lines.append(line)
+            line = " "
+        line += f" {rest}"
+        while len(line) > _TEXT:
+            lines.append(line[:_TEXT])
+            line = "  " + line[_TEXT:]
+    return [*lines, line] if line != " " else lines
