@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .choices import Skystat as Skystat  # noqa: PLC0414 (part of the model for everyone else)
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
@@ -26,15 +28,6 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 StrArray = npt.NDArray[np.object_]
 PixelArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-
-
-class Skystat(StrEnum):
-    """The statistic that stands for the sky level of a set of pixels."""
-
-    MEDIAN = "median"
-    MEAN = "mean"
-    MODE = "mode"
-    MIDPT = "midpt"
 
 
 class Status(StrEnum):

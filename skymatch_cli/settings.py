@@ -1,18 +1,44 @@
-"""Every setting of a run, with its default, in one frozen dataclass: defaults <- TOML file <- options."""
+"""Every setting of a run, with its default, in one frozen dataclass: defaults <- TOML file <- options.
+
+A ``Settings`` that exists is valid: its values are checked, and aliases resolved, when it is made.
+"""
 
 from __future__ import annotations
 
+import difflib
+import math
+import numbers
+import os
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .model import Skystat, StatisticSettings
+from .choices import METHOD_ALIASES, Compare, Method, Model, Skystat, Units
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from .model import StatisticSettings
 
 _HANDLING = {"determines_result": False}  # how the run is carried out, not what it finds
+_KEYWORD = re.compile(r"[A-Z0-9_-]{1,8}")
+_RESERVED_KEYWORDS = re.compile(
+    r"BKG(SUB|METH|ERR)|SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|[PG]COUNT|END|COMMENT|HISTORY|CONTINUE|HIERARCH"
+    r"|BUNIT|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|EXT(NAME|VER|LEVEL)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Settings of ``match``, under the names of the command-line options."""
+    """Settings of ``match``, under the names of the command-line options.
+
+    Raises
+    ------
+    UsageError
+        If a value has the wrong type, is out of its range, or contradicts another one.
+    """
 
     method: str = "match"
     compare: str = "pooled"
@@ -45,9 +71,29 @@ class Settings:
     skip_bad: bool = False
     jobs: int = field(default=0, metadata=_HANDLING)
 
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _typed(f.name, str(f.type), getattr(self, f.name)))
+        object.__setattr__(self, "method", str(METHOD_ALIASES.get(self.method, self.method)))
+        object.__setattr__(self, "sky_keyword", self.sky_keyword.upper())
+        _check_choices(self)
+        _check_ranges(self)
+        _check_contradictions(self)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Settings:
+        """Settings from values under the names of the options; unknown names are a UsageError."""
+        known = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise UsageError(f"unknown setting {name!r}", suggestion(name, known))
+        return cls(**values)
+
     @property
     def statistic(self) -> StatisticSettings:
         """The part that says how a set of pixels is measured."""
+        from .model import StatisticSettings
+
         return StatisticSettings(
             skystat=Skystat(self.skystat),
             lower=self.lower,
@@ -58,6 +104,146 @@ class Settings:
             binwidth=self.binwidth,
         )
 
+    @property
+    def workers(self) -> int:
+        """How many processes may work: ``jobs``, or every core this process may use where ``jobs`` is 0."""
+        if self.jobs:
+            return self.jobs
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+
     def determining(self) -> dict[str, Any]:
         """The settings that determine the result (not the number of workers, not the log)."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("determines_result", True)}
+
+
+def option_name(name: str) -> str:
+    """The option behind a setting: ``dq_ext`` is ``--dq-ext``."""
+    return "--" + name.replace("_", "-")
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """A hint for a word that isn't known: the nearest known one, else all of them."""
+    known = tuple(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else "one of: " + ", ".join(known)
+
+
+def read_config(path: str, known: Mapping[str, str]) -> dict[str, Any]:
+    """Read a flat TOML file of settings.
+
+    Parameters
+    ----------
+    path : str
+    known : mapping
+        Type annotation of every key that may occur, by its name with underscores. Keys in the file are
+        written with ``-`` or ``_``.
+
+    Raises
+    ------
+    UsageError
+        If the file can't be read or parsed, or a key is unknown, given twice, or has a value of the wrong type.
+    """
+    import tomllib
+
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror or error}", "give a TOML file that can be read") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: this is not TOML: {error}", "write lines such as: nclip = 5") from error
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise UsageError(f"--config {path}: unknown key {key!r}", suggestion(name, known))
+        if name in values:
+            raise UsageError(f"--config {path}: {key!r} is given twice", "write it with - or with _, not both")
+        try:
+            values[name] = _typed(name, known[name], value)
+        except UsageError as error:
+            raise UsageError(f"--config {path}: key {key!r}: {error.message}", error.hint) from error
+    return values
+
+
+def field_types(cls: type) -> dict[str, str]:
+    """Type annotation of every field of a settings dataclass."""
+    return {f.name: str(f.type) for f in fields(cls)}
+
+
+def checked_choice(name: str, value: str, choices: type[StrEnum], aliases: Iterable[str] = ()) -> None:
+    """Refuse a word that is none of the choices."""
+    if value not in (words := [str(choice) for choice in choices]):
+        raise UsageError(f"{option_name(name)}: there is no {value!r}", suggestion(value, [*words, *aliases]))
+
+
+def _typed(name: str, annotation: str, value: Any) -> Any:
+    """The value as the type of its field; numbers and paths of any kind are taken, text is never parsed."""
+    if value is None and annotation.endswith("None"):
+        return None
+    match annotation.partition(" ")[0], isinstance(value, bool):
+        case "bool", True:
+            return value
+        case "int", False if isinstance(value, numbers.Integral):
+            return int(value)
+        case "float", False if isinstance(value, numbers.Real):
+            if not math.isfinite(value):
+                raise UsageError(f"{option_name(name)}: {value} is not a finite number", "give a finite number")
+            return float(value)
+        case "str", False if isinstance(value, str | os.PathLike):
+            return _text(name, os.fspath(value))
+        case "str", False if name == "dqbits" and isinstance(value, numbers.Integral):
+            return str(value)
+        case kind, _:
+            words = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
+            raise UsageError(f"{option_name(name)}: {value!r} is not {words[kind]}", f"give {words[kind]}")
+
+
+def _text(name: str, value: str | bytes) -> str:
+    text = os.fsdecode(value)
+    if not text.strip():
+        raise UsageError(f"{option_name(name)} is empty", "give a value or leave the option out")
+    return str(text)  # a plain string, also where an enum was given
+
+
+def _check_choices(settings: Settings) -> None:
+    checked_choice("method", settings.method, Method, METHOD_ALIASES)
+    checked_choice("compare", settings.compare, Compare)
+    checked_choice("model", settings.model, Model)
+    checked_choice("skystat", settings.skystat, Skystat)
+    checked_choice("units", settings.units, Units)
+
+
+def _check_ranges(settings: Settings) -> None:
+    for name in ("nclip", "jobs"):
+        if getattr(settings, name) < 0:
+            raise UsageError(f"{option_name(name)}: {getattr(settings, name)} is negative", "give 0 or more")
+    for name in ("lsigma", "usigma", "binwidth", "max_residual"):
+        value = getattr(settings, name)
+        if value is not None and value <= 0:
+            raise UsageError(f"{option_name(name)}: {value:g} is not above 0", "give a number above 0")
+    if settings.lower is not None and settings.upper is not None and settings.lower > settings.upper:
+        raise UsageError(
+            f"--lower {settings.lower:g} is above --upper {settings.upper:g}: no pixel would count", "swap them"
+        )
+    if not _KEYWORD.fullmatch(settings.sky_keyword):
+        raise UsageError(
+            f"--sky-keyword: {settings.sky_keyword!r} is not a FITS keyword", "give up to 8 of A-Z, 0-9, - and _"
+        )
+    if _RESERVED_KEYWORDS.fullmatch(settings.sky_keyword):
+        raise UsageError(f"--sky-keyword: {settings.sky_keyword} has another meaning in FITS files", "give another one")
+
+
+def _check_contradictions(settings: Settings) -> None:
+    method = settings.method
+    if settings.reference is not None and method != Method.MATCH:
+        raise UsageError(f"--reference works with --method match only, not with {method}", "leave --reference out")
+    if settings.reference is not None and settings.match_up:
+        raise UsageError("--reference and --match-up contradict each other", "leave one of them out")
+    if settings.match_up and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
+        raise UsageError(f"--match-up works with --method match only, not with {method}", "leave --match-up out")
+    if method == Method.USER and settings.skylist is None:
+        raise UsageError("--method user needs --skylist", "give a file with lines 'name sky'")
+    if method != Method.USER and settings.skylist is not None:
+        raise UsageError(f"--skylist works with --method user only, not with {method}", "add --method user")

@@ -1,0 +1,70 @@
+"""The words that options choose from, kept apart from ``model`` so that ``--help`` needs no numpy."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Method(StrEnum):
+    """How the sky of an image is found."""
+
+    LOCALMIN = "localmin"
+    GLOBALMIN = "globalmin"
+    MATCH = "match"
+    GLOBALMIN_MATCH = "globalmin+match"
+    USER = "user"
+
+
+METHOD_ALIASES = {
+    "local": Method.LOCALMIN,
+    "global": Method.GLOBALMIN,
+    "global+match": Method.GLOBALMIN_MATCH,
+}
+"""The names that users of other programs know."""
+
+
+class Compare(StrEnum):
+    """How two images are compared in their overlap."""
+
+    POOLED = "pooled"
+
+
+class Model(StrEnum):
+    """What is unknown about the sky of a group."""
+
+    CONSTANT = "constant"
+
+
+class Skystat(StrEnum):
+    """The statistic that stands for the sky level of a set of pixels."""
+
+    MEDIAN = "median"
+    MEAN = "mean"
+    MODE = "mode"
+    MIDPT = "midpt"
+
+
+class Units(StrEnum):
+    """Whether values are brought to one unit before they are compared."""
+
+    AUTO = "auto"
+    AS_IS = "as-is"
+
+
+class Format(StrEnum):
+    """The form of a result."""
+
+    TABLE = "table"
+    ECSV = "ecsv"
+    CSV = "csv"
+    JSON = "json"
+    FITS = "fits"
+    VOT = "vot"
+
+
+class TableName(StrEnum):
+    """The tables of a result."""
+
+    IMAGES = "images"
+    OVERLAPS = "overlaps"
+    COMPONENTS = "components"
