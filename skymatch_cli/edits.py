@@ -14,7 +14,18 @@ from . import cards as cd
 from .atomic import FileIdentity
 from .compressed import stored_pixels
 from .errors import InputError, UsageError
-from .ledger import ERROR, METHOD, SUBTRACTED, Record, SkyState, is_recorded, original_cards, read_state, recorded_cards
+from .ledger import (
+    ERROR,
+    LEVEL,
+    METHOD,
+    SUBTRACTED,
+    Record,
+    SkyState,
+    is_recorded,
+    original_cards,
+    read_state,
+    recorded_cards,
+)
 from .model import ImageRef
 from .pixelformat import PixelError, PixelFormat, format_after, format_of
 from .rewrite import HduEdit, PixelEdit, Source
@@ -224,7 +235,7 @@ def undo_edits(source: Source, refs: Sequence[ImageRef]) -> dict[int, HduEdit]:
 
 
 def _undo_edit(source: Source, ref: ImageRef) -> HduEdit:
-    state = state_of(source, ref, "")
+    state = state_of(source, ref, LEVEL)
     tiled, cards = source.file.hdus[ref.hdu].tiled, source.cards(ref.hdu)
     pixels = PixelEdit(
         original=state.original,

@@ -9,8 +9,9 @@
     HISTORY skymatch-cli 1.0: sky subtracted, int16 pixels became float32
     HISTORY skymatch-cli   compare=pooled method=match ...
     HISTORY skymatch-cli undo - BKGLEVEL                      there was no such card
-    HISTORY skymatch-cli undo 17 BSCALE  =      1.0 / scale   this was card 17, byte for byte
-    HISTORY skymatch-cli undo + ...                           (the last entry goes on)
+    HISTORY skymatch-cli undo = BITPIX  =       16 / pixels   it said this, byte for byte
+    HISTORY skymatch-cli undo 17 BSCALE  =      2. / scale    it was card 17, and said this
+    HISTORY skymatch-cli undo + ...                           the last entry goes on
 
 So a header says of itself what was done to it and what it was: `original_cards` takes everything back, and
 `recorded_cards` writes from the original. Writing again is therefore the same as writing for the first time.
@@ -26,24 +27,24 @@ from . import cards as cd
 from .model import Recorded
 from .pixelformat import PixelFormat, format_of
 
-SUBTRACTED, METHOD, ERROR = "BKGSUB", "BKGMETH", "BKGERR"
+LEVEL, SUBTRACTED, METHOD, ERROR = "BKGLEVEL", "BKGSUB", "BKGMETH", "BKGERR"
 
 _TAG = b"HISTORY skymatch-cli "
 _UNDO = b"HISTORY skymatch-cli undo "
 _UNDO_TEXT = cd.CARD - len(_UNDO)
 _TEXT = cd.CARD - len(_TAG)
-_ENTRY = re.compile(rb"(?P<at>-|\+|\d+) ?(?P<text>.*)", re.DOTALL)
+_ENTRY = re.compile(rb"(?P<mark>[-=+]|\d+) ?(?P<text>.*)", re.DOTALL)
 _STRUCTURAL = frozenset({"BITPIX", "ZBITPIX"})
 _PACKING = frozenset({"ZCMPTYPE", "ZBLANK", "ZHECKSUM", "ZDATASUM"})  # of a tile-compressed image
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One keyword before the first run: its cards and where they were; no cards: there was none."""
+    """One keyword before the first run: its cards (none: there was none), and where they were if they are gone."""
 
     keyword: str
-    at: int
     cards: tuple[bytes, ...]
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,7 @@ def read_state(cards: cd.Cards, *, primary: cd.Cards | None, sky_keyword: str, t
     primary : list of bytes or None
         Header of the primary HDU where it may speak for the image (JWST files), else None.
     sky_keyword : str
-        Where another program may have left the level.
+        Where another program may have left the level (else `LEVEL`).
     tiled : bool
         The header is that of a tile-compressed image.
 
@@ -98,10 +99,11 @@ def read_state(cards: cd.Cards, *, primary: cd.Cards | None, sky_keyword: str, t
     """
     entries = read_entries(cards)
     before = original_cards(cards, tiled=tiled)
-    foreign = _recorded(before, sky_keyword)
+    keyword = entries[0].keyword if entries else sky_keyword
+    foreign = _recorded(before, keyword)
     if foreign is None and primary is not None:
-        foreign = _recorded(original_cards(primary, tiled=False), sky_keyword)
-    recorded = _recorded(cards, entries[0].keyword) if entries else foreign
+        foreign = _recorded(original_cards(primary, tiled=False), keyword)
+    recorded = _recorded(cards, keyword) if entries else foreign
     base = foreign.level if foreign and foreign.subtracted else 0.0
     gone = recorded.level if recorded and recorded.subtracted else 0.0
     return SkyState(
@@ -113,12 +115,14 @@ def read_state(cards: cd.Cards, *, primary: cd.Cards | None, sky_keyword: str, t
     )
 
 
-def _recorded(cards: cd.Cards, sky_keyword: str) -> Recorded | None:
-    level, subtracted = cd.value(cards, sky_keyword), cd.value(cards, SUBTRACTED) is True
-    if isinstance(level, int | float) and not isinstance(level, bool):
-        return Recorded(float(level), subtracted)
+def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
+    subtracted = cd.value(cards, SUBTRACTED) is True
+    for name in (keyword, LEVEL):
+        level = cd.value(cards, name)
+        if isinstance(level, int | float) and not isinstance(level, bool):
+            return Recorded(float(level), subtracted)
     if subtracted:
-        raise ValueError(f"{SUBTRACTED} = T, but {sky_keyword} is no number: what was subtracted is not known")
+        raise ValueError(f"{SUBTRACTED} = T, but {keyword} is no number: what was subtracted is not known")
     return None
 
 
@@ -130,16 +134,14 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
     """
     entries = read_entries(cards)
     kept = [card for card in cards if not card.startswith(_TAG)]
-    for entry in sorted(entries, key=lambda e: e.at):
+    for entry in sorted(entries, key=lambda e: -1 if e.at is None else e.at):
         if entry.keyword in _STRUCTURAL:
             _restore_bitpix(kept, entry, "ZBITPIX" if tiled else "BITPIX")
-            continue
-        at = cd.find(kept, entry.keyword)
-        if at is None and entry.keyword in _PACKING and not tiled:
-            continue
-        if at is None:
-            at = slice(min(entry.at, len(kept)), min(entry.at, len(kept)))
-        kept[at] = entry.cards
+        elif (at := cd.find(kept, entry.keyword)) is not None:
+            kept[at] = entry.cards
+        elif tiled or entry.keyword not in _PACKING:
+            index = cd.end_of_content(kept) if entry.at is None else min(entry.at, len(kept))
+            kept[index:index] = entry.cards
     return kept
 
 
@@ -151,29 +153,30 @@ def _restore_bitpix(cards: cd.Cards, entry: Entry, keyword: str) -> None:
 
 def read_entries(cards: cd.Cards) -> tuple[Entry, ...]:
     """What the header remembers of itself, in the order in which it was written."""
-    texts: list[tuple[int, bytes]] = []
+    texts: list[tuple[bytes, bytes]] = []
     for card in cards:
         match = _ENTRY.fullmatch(card[len(_UNDO) :]) if card.startswith(_UNDO) else None
         if match is None:
             continue
-        if match["at"] == b"+" and texts:
-            at, text = texts.pop()
-            texts.append((at, text + match["text"]))
-        elif match["at"] != b"+":
-            texts.append((-1 if match["at"] == b"-" else int(match["at"]), match["text"]))
-    return tuple(_entry(at, text.rstrip()) for at, text in texts)
+        if match["mark"] != b"+":
+            texts.append((match["mark"], match["text"]))
+        elif texts:
+            mark, text = texts.pop()
+            texts.append((mark, text + match["text"]))
+    return tuple(_entry(mark, text.rstrip()) for mark, text in texts)
 
 
-def _entry(at: int, text: bytes) -> Entry:
+def _entry(mark: bytes, text: bytes) -> Entry:
     keyword = text[:8].rstrip().decode("latin-1")
     lines = [text[start : start + cd.CARD].ljust(cd.CARD) for start in range(0, len(text), cd.CARD)]
-    return Entry(keyword, at, tuple(lines) if at >= 0 else ())
+    return Entry(keyword, () if mark == b"-" else tuple(lines), int(mark) if mark.isdigit() else None)
 
 
 def _entry_cards(entry: Entry) -> cd.Cards:
     """The HISTORY cards of an entry: pieces that fill their card, so that blanks at their ends are kept."""
     rest = b"".join(entry.cards).rstrip() or entry.keyword.encode("ascii")
-    head, cards = b"%d " % entry.at if entry.cards else b"- ", []
+    head = b"- " if not entry.cards else b"= " if entry.at is None else b"%d " % entry.at
+    cards = []
     while rest:
         room = _UNDO_TEXT - len(head)
         cards.append((_UNDO + head + rest[:room]).ljust(cd.CARD))
@@ -246,10 +249,10 @@ def _apply(original: cd.Cards, new: dict[str, bytes | None], history: cd.Cards) 
     for keyword, card in new.items():
         at = cd.find(original, keyword)
         if at is None and card is not None:
-            entries.append(Entry(keyword, -1, ()))
+            entries.append(Entry(keyword, ()))
             added.append(card)
         elif at is not None:
-            entries.append(Entry(keyword, at.start, tuple(original[at])))
+            entries.append(Entry(keyword, tuple(original[at]), at.start if card is None else None))
             slots[at] = [(card,) if card is not None else ()] + [()] * (at.stop - at.start - 1)
     stop = cd.end_of_content(original)
     undo = [line for entry in entries for line in _entry_cards(entry)]

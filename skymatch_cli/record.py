@@ -179,11 +179,23 @@ def _problems(jobs: Sequence[_Job], settings: Settings, edits: Callable[[Source,
                 _check_copy(job, settings)
                 if (other := targets.setdefault(job.target, job.label)) != job.label:
                     raise InputError.at(job.label, f"its copy would overwrite that of {other}", "use two --output-dir")
-            with _reading(job) as source:
-                edits(source, job)
+            with _reading(job) as source, _named_errors(job.label):
+                changes = edits(source, job)
+                if any(change.pixels is not None and change.pixels.may_be_refused for change in changes.values()):
+                    rewrite(source, changes, _Nowhere())
         except InputError as error:
             found += error.problems
     return tuple(found)
+
+
+class _Nowhere:
+    """Where a file goes that is written only to see whether it can be."""
+
+    def write(self, data: bytes | memoryview) -> int:
+        return len(data)
+
+    def flush(self) -> None:
+        """For `gzip`, which asks."""
 
 
 def _check_in_place(job: _Job) -> None:

@@ -51,6 +51,12 @@ class PixelEdit:
     new_shift: float
 
     @property
+    def may_be_refused(self) -> bool:
+        """Whether the pixels themselves must be seen to know that they can be changed."""
+        restores = self.stored != self.original or self.shift != 0
+        return self.original.is_integer and (restores or self.original.bitpix == 64)
+
+    @property
     def changes_nothing(self) -> bool:
         """Whether the pixels stay as they are, bit for bit."""
         return self.stored == self.result and self.shift == self.new_shift
@@ -66,10 +72,7 @@ class PixelEdit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HduEdit:
-    """What becomes of one HDU: its new header and, where they change, its pixels.
-
-    ``compression`` names the algorithm that a tile-compressed image had before its pixels were changed.
-    """
+    """What becomes of one HDU: its new header and, where they change, its pixels."""
 
     cards: cd.Cards
     pixels: PixelEdit | None = None
