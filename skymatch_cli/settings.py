@@ -104,15 +104,6 @@ class Settings:
             binwidth=self.binwidth,
         )
 
-    @property
-    def workers(self) -> int:
-        """How many processes may work: ``jobs``, or every core this process may use where ``jobs`` is 0."""
-        if self.jobs:
-            return self.jobs
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
-
     def determining(self) -> dict[str, Any]:
         """The settings that determine the result (not the number of workers, not the log)."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("determines_result", True)}

@@ -1,0 +1,155 @@
+"""Where a report goes: which file, which format, which table."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from .choices import Format, TableName
+from .errors import SkymatchError, UsageError
+from .settings import checked_choice
+
+if TYPE_CHECKING:
+    from .tables import Report
+
+_SUFFIXES = {f".{form}": form for form in Format if form != Format.TABLE}
+_COMPRESSED = frozenset({".gz", ".bz2", ".fz", ".xz", ".zst", ".z", ".zip"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """The options that say where a result goes.
+
+    ``output`` is a file, or None (also written ``-``) for standard output; ``format`` None is what the suffix says,
+    and ``table`` on standard output; ``table`` is which one, for formats that hold one.
+
+    Raises
+    ------
+    UsageError
+        If the format is unknown, can't be told from the suffix, or contradicts it.
+    """
+
+    output: str | None = None
+    format: str | None = None
+    table: str = "images"
+
+    def __post_init__(self) -> None:
+        if self.output == "-":
+            object.__setattr__(self, "output", None)
+        if self.format is not None:
+            checked_choice("format", self.format, Format)
+        checked_choice("table", self.table, TableName)
+        _ = self.form
+
+    @property
+    def form(self) -> Format:
+        """The format that is written."""
+        given = None if self.format is None else Format(self.format)
+        if self.output is None:
+            return given or Format.TABLE
+        suffix = Path(self.output).suffix.lower()
+        implied = _SUFFIXES.get(suffix)
+        known = " ".join(_SUFFIXES)
+        if suffix in _COMPRESSED:
+            raise UsageError(f"--output {self.output}: {suffix} is not written", f"use one of {known}")
+        if given is None and implied is None:
+            raise UsageError(
+                f"--output {self.output}: the suffix names no format", f"use one of {known}, or give --format"
+            )
+        if given is not None and implied is not None and given != implied:
+            raise UsageError(f"--format {given} contradicts the suffix of --output {self.output}", "leave --format out")
+        form = given or implied
+        assert form is not None  # noqa: S101 (both None was refused above)
+        return form
+
+    def check(self, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
+        """Refuse a file that may not be written, before any work is done for it.
+
+        Parameters
+        ----------
+        overwrite : bool
+            Whether an existing file may be replaced.
+        inputs : iterable of str
+            Paths of images and masks: never replaced by a table.
+
+        Raises
+        ------
+        UsageError
+        """
+        if self.output is None:
+            return
+        path = Path(self.output)
+        if path.is_dir():
+            raise UsageError(f"--output {path} is a directory", "name a file")
+        if not path.parent.is_dir():
+            raise UsageError(f"--output {path}: there is no directory {path.parent}", "make it first")
+        if not path.exists():
+            if not os.access(path.parent, os.W_OK):
+                raise UsageError(f"--output {path}: the directory can't be written", "choose another one")
+            return
+        if any(_same_file(path, other) for other in inputs):
+            raise UsageError(f"--output {path} is one of the inputs", "choose another name")
+        if not overwrite and path.is_file():
+            raise UsageError(f"--output {path} exists", "--overwrite replaces it")
+
+    def dump(self, report: Report, stream: BinaryIO) -> None:
+        """Write the report to an open stream."""
+        from .formats import WRITERS
+
+        WRITERS[self.form](report, self.table, stream)
+
+    def save(self, report: Report) -> None:
+        """Write the report to the file, whole or not at all.
+
+        Raises
+        ------
+        SkymatchError
+            If it can't be written.
+        """
+        if self.output is None:
+            raise ValueError("standard output is not a file")
+        path = Path(os.path.realpath(self.output))  # a link stays a link
+        try:
+            if path.exists() and not path.is_file():  # a pipe or a device: nothing to replace
+                with path.open("wb") as stream:
+                    self.dump(report, stream)
+            else:
+                self._replace(report, path)
+        except OSError as error:
+            raise SkymatchError(f"--output {self.output} can't be written: {error.strerror or error}") from error
+
+    def _replace(self, report: Report, path: Path) -> None:
+        import tempfile
+
+        fd, temporary = tempfile.mkstemp(prefix=".skymatch-", dir=path.parent)
+        try:
+            with os.fdopen(fd, "wb") as stream:
+                self.dump(report, stream)
+                os.fchmod(stream.fileno(), _mode(path))
+            Path(temporary).replace(path)
+        except BaseException:
+            with suppress(OSError):
+                Path(temporary).unlink()
+            raise
+
+
+def _mode(path: Path) -> int:
+    """Permissions of the file that is replaced, or those of any new file."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask
+
+
+def _same_file(path: Path, other: str) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
