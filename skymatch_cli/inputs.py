@@ -133,12 +133,7 @@ def _selected(file: FitsFile, selector: Selector, *, need_wcs: bool) -> tuple[Hd
         return file.hdus[selector.index : selector.index + 1]
     if selector.name == "*":
         return tuple(h for h in file.hdus if h.image_shape and (h.celestial or not need_wcs))
-    wanted = selector.name.upper()
-    return tuple(
-        hdu
-        for hdu in file.hdus
-        if (hdu.name.upper() or ("" if hdu.index else "PRIMARY")) == wanted and selector.ver in {None, hdu.ver}
-    )
+    return tuple(h for h in file.hdus if h.is_named(selector.name) and selector.ver in {None, h.ver})
 
 
 def _default_hdus(file: FitsFile, where: str, *, need_wcs: bool) -> tuple[Hdu, ...]:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InputError
-from .fitsfile import FitsFile, Hdu, open_unpacked
+from .fitsfile import open_unpacked
 from .model import BoolArray, ImageInfo, PixelArray, StoredPlane
 from .settings import Settings
 
@@ -51,41 +51,6 @@ class Pixels:
     data: PixelArray
     good: BoolArray
     warnings: tuple[str, ...] = ()
-
-
-def stored_plane(file: FitsFile, hdu: Hdu, where: str) -> StoredPlane:
-    """Where the pixels of an HDU are and how they are stored.
-
-    Raises
-    ------
-    InputError
-        If it is no two-dimensional image, or BSCALE or BZERO is no number.
-
-    """
-    if hdu.image_shape is None:
-        raise InputError.at(where, "is not a two-dimensional image")
-    if not math.isfinite(hdu.bscale) or not math.isfinite(hdu.bzero) or hdu.bscale == 0:
-        raise InputError.at(where, "BSCALE or BZERO in the header is not a usable number")
-    return StoredPlane(
-        path=file.path,
-        container=file.container,
-        hdu=hdu.index,
-        offset=hdu.data_offset,
-        shape=hdu.image_shape,
-        bitpix=hdu.bitpix,
-        bscale=hdu.bscale,
-        bzero=hdu.bzero,
-        blank=hdu.blank,
-        tiled=hdu.tiled,
-        size=file.size,
-        mtime_ns=file.mtime_ns,
-    )
-
-
-def holds_flags(plane: StoredPlane) -> bool:
-    """Whether the plane is made of integers with one bit pattern for each value (unsigned ones included)."""
-    offsets = {0.0, -128.0 if plane.bitpix == 8 else 2.0 ** (plane.bitpix - 1)}
-    return plane.bitpix > 0 and plane.bscale == 1 and plane.bzero in offsets
 
 
 def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | None = None) -> Pixels:

@@ -1,0 +1,161 @@
+"""What a BUNIT means: astropy.units, and one small table of the spellings found in the wild."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+# One word of a BUNIT each, in lower case. Used where astropy doesn't know the word as it stands, and first
+# in a BUNIT that is all capitals (there S is the second, not the siemens).
+_ALIASES = {
+    "a": "Angstrom",
+    "adus": "adu",
+    "angstrom": "Angstrom",
+    "angstroms": "Angstrom",
+    "arcsec": "arcsec",
+    "beam": "beam",
+    "bm": "beam",
+    "cm": "cm",
+    "count": "ct",
+    "counts": "ct",
+    "cps": "ct s-1",
+    "cts": "ct",
+    "dn": "adu",
+    "dns": "adu",
+    "e": "electron",
+    "e-": "electron",
+    "electron": "electron",
+    "electrons": "electron",
+    "elec": "electron",
+    "adu": "adu",
+    "erg": "erg",
+    "ergs": "erg",
+    "hz": "Hz",
+    "janskys": "Jy",
+    "jy": "Jy",
+    "m": "m",
+    "maggies": "mgy",
+    "mjy": "MJy",
+    "nanomaggies": "nmgy",
+    "nanomaggy": "nmgy",
+    "nmgy": "nmgy",
+    "photon": "photon",
+    "photons": "photon",
+    "pix": "pix",
+    "pixel": "pix",
+    "pixels": "pix",
+    "s": "s",
+    "sec": "s",
+    "second": "s",
+    "seconds": "s",
+    "sr": "sr",
+    "ster": "sr",
+    "ujy": "uJy",
+    "um": "um",
+    "w": "W",
+}
+_WORD = re.compile(r"(?<![A-Za-z0-9.])[A-Za-z]+(?:-(?![A-Za-z0-9]))?")
+_LONGEST = 70  # what one card holds
+
+
+@dataclass(frozen=True, slots=True)
+class Bunit:
+    """A BUNIT, understood.
+
+    Attributes
+    ----------
+    text : str
+        As the header has it.
+    unit : astropy unit or None
+        Without "per pixel"; None where the text is not understood.
+    per_pixel : bool
+        Counts or a flux density in each pixel, so that the number grows with the pixel's area.
+    per_area : bool
+        Per solid angle.
+    is_count : bool
+        Counts that pile up with the exposure time.
+    is_rate : bool
+        Counts per time.
+
+    """
+
+    text: str
+    unit: Any = None
+    per_pixel: bool = False
+    per_area: bool = False
+    is_count: bool = False
+    is_rate: bool = False
+
+
+@lru_cache(maxsize=1024)
+def understand(text: str) -> Bunit:
+    """What a BUNIT means; ``unit`` is None where it can't be said."""
+    unit = _parse(text)
+    return Bunit(text) if unit is None else _classify(text, unit)
+
+
+def _parse(text: str) -> Any:
+    from astropy import units as u
+
+    if not text.strip() or len(text) > _LONGEST:
+        return None
+    capitals = text == text.upper()
+    for spelling in (_WORD.sub(lambda word: _respell(word[0], capitals=capitals), text), text):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # "multiple slashes are discouraged"
+                unit = u.Unit(spelling.strip())
+        except (ValueError, TypeError, ArithmeticError):
+            continue
+        if isinstance(unit, u.UnitBase) and u.mag not in unit.bases and u.dex not in unit.bases:
+            return unit
+    return None  # not understood, or a logarithm, whose differences are no differences of sky
+
+
+def _respell(word: str, *, capitals: bool) -> str:
+    from astropy import units as u
+
+    alias = _ALIASES.get(word.lower())
+    if alias is None:
+        return word
+    if word.lower() in {"dn", "dns"} or capitals:  # DN is ADU by another name
+        return alias
+    try:
+        u.Unit(word)
+    except (ValueError, TypeError):
+        return alias
+    return word
+
+
+def _classify(text: str, unit: Any) -> Bunit:
+    from astropy import units as u
+
+    powers = dict(zip(unit.bases, unit.powers, strict=True))
+    if powers.get(u.pix) == -1:
+        unit *= u.pix
+    counted = [base for base in (u.ct, u.electron, u.adu, u.photon) if powers.get(base, 0) > 0]
+    angle = sum(_angle_power(base) * power for base, power in powers.items())
+    per_area = angle < 0 or powers.get(u.beam, 0) < 0
+    solid = u.sr if angle < 0 else u.dimensionless_unscaled
+    rest = unit * solid / counted[0] ** powers[counted[0]] if counted else unit
+    flux = any(unit.is_equivalent(f) for f in (u.Jy, u.mgy, u.W / u.m**2, u.W / u.m**3))
+    return Bunit(
+        text=text,
+        unit=unit,
+        per_pixel=not per_area and (bool(counted) or flux or powers.get(u.pix) == -1),
+        per_area=per_area,
+        is_count=bool(counted) and rest.is_equivalent(u.dimensionless_unscaled),
+        is_rate=bool(counted) and rest.is_equivalent(u.Hz),
+    )
+
+
+def _angle_power(base: Any) -> float:
+    """How often a solid angle is contained in a base unit."""
+    from astropy import units as u
+
+    if base.is_equivalent(u.sr):
+        return 1.0
+    return 0.5 if base.is_equivalent(u.rad) else 0.0

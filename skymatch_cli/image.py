@@ -1,0 +1,202 @@
+"""Headers of the images -> ImageInfo: shape, WCS, unit, group, what was recorded, and where the pixels are.
+
+`read_pixels` (from ``pixels.py``) is the way to the pixels themselves.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from .bands import BandKeywords, band_keywords, band_warnings
+from .celestial import FitsWcs, fits_wcs, pixel_area_arcsec2
+from .dq import check_dqbits
+from .errors import InputError, Problem
+from .fitsfile import FitsFile, open_unpacked, parse_header
+from .inputs import Inputs
+from .keywords import Keywords, as_number, header_value
+from .model import ImageInfo, ImageRef, Recorded
+from .pixels import Pixels, read_pixels
+from .planes import PlaneFinder
+from .settings import Settings
+from .units import UnitFacts, comparison_scales
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+
+__all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
+
+_LOOKUP_TABLE = re.compile(r"CPDIS|CQDIS|D2IMDIS|D2IMARR|PS\d+_0")  # the last: coordinates in a table (-TAB)
+
+
+class Infos(NamedTuple):
+    """The images that can be used, the problems of those that can't, and warnings."""
+
+    infos: tuple[ImageInfo, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One image whose header was read: all but the comparison unit, which depends on the others."""
+
+    info: ImageInfo
+    facts: UnitFacts
+    bands: BandKeywords
+    warnings: tuple[str, ...]
+
+
+def read_infos(inputs: Inputs, settings: Settings, *, need_wcs: bool) -> Infos:
+    """Read the headers of the images, each file once.
+
+    Parameters
+    ----------
+    inputs : Inputs
+    settings : Settings
+    need_wcs : bool
+        Whether an image without a celestial WCS is refused; if not, none is read.
+
+    Returns
+    -------
+    Infos
+        Every image is either among ``infos`` (in the order of the inputs) or has a problem.
+
+    Raises
+    ------
+    UsageError
+        If an option can't be right for any image (an unknown DQ name, a bad template).
+
+    """
+    check_dqbits(settings.dqbits)
+    reader = _HeaderReader(settings, need_wcs=need_wcs)
+    found: list[_Read] = []
+    problems: list[Problem] = []
+    for path, refs in groupby(inputs.refs, key=lambda ref: ref.path):
+        for item in reader.read_file(list(refs), inputs.files[path]):
+            if isinstance(item, _Read):
+                found.append(item)
+            else:
+                problems += item.problems
+    scales = comparison_scales([read.facts for read in found], units=settings.units, exptime_key=settings.exptime_key)
+    infos = tuple(
+        replace(
+            read.info,
+            to_comparison=float(scales.factor[i]),
+            comparison_unit=scales.unit,
+            notes=(*read.info.notes, *scales.notes),
+        )
+        for i, read in enumerate(found)
+        if i not in scales.problems
+    )
+    problems += scales.problems.values()
+    bands = band_warnings([(read.facts.label, read.bands) for read in found])
+    own = (warning for read in found for warning in read.warnings)
+    return Infos(infos, tuple(dict.fromkeys(problems)), tuple(dict.fromkeys((*own, *scales.warnings, *bands))))
+
+
+class _HeaderReader:
+    """Reads headers under the settings of one run."""
+
+    def __init__(self, settings: Settings, *, need_wcs: bool) -> None:
+        self._settings = settings
+        self._need_wcs = need_wcs
+        self._spelling: dict[str, str] = {}
+        self._planes = PlaneFinder(settings)
+
+    def read_file(self, refs: Sequence[ImageRef], file: FitsFile) -> Iterator[_Read | InputError]:
+        """The images of one file, or for each why it can't be used."""
+        self._spelling.setdefault(file.path, refs[0].file)
+        try:
+            with open_unpacked(file.path, file.container) as stream:
+                headers = {index: parse_header(stream, file.hdus[index]) for index in {0, *(r.hdu for r in refs)}}
+        except (OSError, EOFError, zlib.error, ValueError) as error:
+            yield InputError.at(refs[0].file, f"its header can't be read: {error}")
+            return
+        for ref in refs:
+            try:
+                yield self._read_image(ref, file, headers[ref.hdu], headers[0])
+            except InputError as error:
+                yield error
+
+    def _read_image(self, ref: ImageRef, file: FitsFile, header: Header, primary: Header) -> _Read:
+        keywords = Keywords(ref.label, header, primary)
+        source, notes = self._planes.find(ref, file, keywords.text("TELESCOP"))
+        shape = source.science.shape
+        wcs = self._wcs(ref, file, header, shape) if self._need_wcs else None
+        recorded, doubts = _recorded(keywords, self._settings.sky_keyword)
+        flux_scale = self._settings.flux_scale
+        facts = UnitFacts(
+            label=ref.label,
+            bunit=keywords.text("BUNIT"),
+            area_arcsec2=math.nan if wcs is None else pixel_area_arcsec2(wcs),
+            exptime_s=keywords.number(self._settings.exptime_key),
+            group=self._group(ref, keywords),
+            flux_scale=1.0 if flux_scale is None else keywords.required_number(flux_scale, "--flux-scale"),
+        )
+        info = ImageInfo(
+            ref=ref,
+            shape=shape,
+            wcs=wcs,
+            unit=facts.bunit,
+            group=facts.group,
+            recorded=recorded,
+            source=source,
+            notes=notes if wcs is None else (*notes, *wcs.notes),
+        )
+        return _Read(info, facts, band_keywords(keywords, with_zero_point=flux_scale is None), doubts)
+
+    def _wcs(self, ref: ImageRef, file: FitsFile, header: Header, shape: tuple[int, int]) -> FitsWcs:
+        """The WCS; the file is opened by astropy only where the header refers to lookup tables in it."""
+        if not file.hdus[ref.hdu].celestial:
+            raise InputError.at(ref.label, "has no celestial WCS", "solve its astrometry first")
+        if not any(_LOOKUP_TABLE.match(key) for key in header):
+            return fits_wcs(header, shape, where=ref.label)
+        from astropy.io import fits
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                opened = fits.open(file.path)
+        except (OSError, ValueError, TypeError, fits.VerifyError) as error:
+            raise InputError.at(ref.label, f"the tables of its WCS can't be read: {error}") from None
+        with opened:
+            return fits_wcs(header, shape, opened, ref.label)
+
+    def _group(self, ref: ImageRef, keywords: Keywords) -> str:
+        by = self._settings.group_by
+        if by == "file":
+            return self._spelling[ref.path]
+        if by == "none":
+            return ref.label
+        group = keywords.text(by)
+        if not group:
+            raise InputError.at(ref.label, f"there is no {by} in its header", "see --group-by")
+        return group
+
+
+def _recorded(keywords: Keywords, sky_keyword: str) -> tuple[Recorded | None, tuple[str, ...]]:
+    """What an earlier run left, from the image's own header (JWST: also the primary one), and doubts about it."""
+    jwst = keywords.text("TELESCOP").upper() == "JWST"
+    headers = (keywords.own, keywords.primary) if jwst else (keywords.own,)
+    level, flag = (
+        next((v for v in (header_value(header, key) for header in headers) if v is not None), None)
+        for key in (sky_keyword, "BKGSUB")
+    )
+    doubts: tuple[str, ...] = ()
+    if flag is not None and not isinstance(flag, bool):
+        doubts = (f"{keywords.where}: BKGSUB is {flag!r}, not T or F: taken as not subtracted",)
+    subtracted = flag is True
+    if level is None and not subtracted:
+        return None, doubts
+    if not math.isfinite(as_number(level)):
+        found = "is missing" if level is None else f"is {level!r}"
+        what = f"{sky_keyword} {found}: it should be the sky that an earlier run found"
+        raise InputError.at(keywords.where, what, "see --sky-keyword, or remove BKGSUB and the level from the header")
+    return Recorded(as_number(level), subtracted), doubts
