@@ -23,7 +23,7 @@ from .inputs import Inputs
 from .keywords import Keywords, as_number, header_value
 from .model import ImageInfo, ImageRef, Recorded
 from .pixels import Pixels, read_pixels
-from .planes import PlaneFinder
+from .sources import PlaneFinder
 from .settings import Settings
 from .units import UnitFacts, comparison_scales
 
