@@ -250,6 +250,10 @@ class OverlapGraph:
     plane: IntArray
     planes: tuple[TangentPlane, ...]
 
+    def pairs_of(self, image: int) -> IntArray:
+        """Indices of the pairs that hold an image, in the order of the graph."""
+        return np.flatnonzero((self.a == image) | (self.b == image))
+
 
 @dataclass(frozen=True, slots=True)
 class SkyStatistic:

@@ -1,0 +1,242 @@
+"""Overlaps to measurements, the pooled way: one statistic of each image over each of its overlaps.
+
+Every image is read once, by one worker, which measures all of its overlaps (and its own sky, where asked
+for); a pair is then the difference of two numbers. Images keep their own pixels: nothing is resampled.
+
+Two overlaps of one image may share pixels (in a stack of dithers nearly all of them), and then their errors
+are not independent. Each worker therefore also counts how many pixels of every overlap lie in each block of
+a coarse grid on its frame; ``sharing.pooled_noise`` turns that into the covariance of the differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import InputError, Problem
+from .execution import Progress, run
+from .image import read_pixels
+from .model import (
+    ImageInfo,
+    IntArray,
+    LocalSkies,
+    Measurements,
+    OverlapGraph,
+    SkyStatistic,
+    Status,
+    StrArray,
+)
+from .overlap import pixel_rings
+from .raster import Spans, polygon_spans
+from .settings import Settings
+from .sharing import Coverage, pooled_noise
+from .tiles import region_statistics
+
+_MAX_BLOCKS = 16  # blocks a side of the grid on which shared pixels are counted
+_MAX_COVERAGE = 500_000  # entries of all images together; the grid gets coarser in deep stacks
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMeasurement:
+    """What one worker found in one image, in the image's unit.
+
+    Attributes
+    ----------
+    pairs : (R,) int64
+        Indices of the image's overlaps in the graph.
+    regions : tuple of SkyStatistic
+        One for each of ``pairs``.
+    blocks : (R, n_blocks) int64
+        Pixels of each region in each block of the frame.
+    local : SkyStatistic or None
+        Over the whole frame.
+    n_good : int
+        Good pixels among those that were read.
+    warnings : tuple of str
+    problems : tuple of Problem
+        Why the pixels could not be read; the regions say ``unreadable`` then.
+
+    """
+
+    pairs: IntArray
+    regions: tuple[SkyStatistic, ...]
+    blocks: IntArray
+    local: SkyStatistic | None
+    n_good: int
+    warnings: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def measure_pooled(
+    infos: Sequence[ImageInfo],
+    graph: OverlapGraph,
+    settings: Settings,
+    *,
+    with_local: bool,
+    progress: Progress | None = None,
+) -> tuple[Measurements, tuple[Problem, ...], tuple[str, ...]]:
+    """Measure every overlap of the graph, and each image's own sky where asked for.
+
+    Parameters
+    ----------
+    infos : sequence of ImageInfo, length N
+    graph : OverlapGraph
+        M pairs of these images.
+    settings : Settings
+    with_local : bool
+        Measure the sky of whole frames too.
+    progress : Progress, optional
+
+    Returns
+    -------
+    Measurements
+        In comparison units.
+    tuple of Problem
+        Images whose pixels can't be read.
+    tuple of str
+        Warnings.
+
+    """
+    side = _blocks_per_side(len(graph.a))
+
+    def work(i: int) -> ImageMeasurement:
+        return _measure_image(i, infos[i], graph, settings, side=side, with_local=with_local)
+
+    found = list(run(work, range(len(infos)), jobs=settings.jobs, progress=progress))
+    problems = tuple(p for f in found for p in f.problems)
+    return _assemble(infos, graph, found), problems, tuple(w for f in found for w in f.warnings)
+
+
+def unmeasured(graph: OverlapGraph, n_images: int) -> Measurements:
+    """The measurements of a run that needs no pixels (method ``user``): no pair."""
+    m = len(graph.a)
+    nothing = np.full(m, np.nan)
+    none = np.zeros(m, np.int64)
+    return Measurements(
+        a=graph.a,
+        b=graph.b,
+        area_arcmin2=graph.area_arcmin2,
+        sky_a=nothing,
+        sky_b=nothing,
+        n_a=none,
+        n_b=none,
+        delta=nothing,
+        delta_err=nothing,
+        weight=np.zeros(m),
+        status=np.full(m, Status.OK, object),
+        n_good=np.zeros(n_images, np.int64),
+    )
+
+
+def _blocks_per_side(n_pairs: int) -> int:
+    affordable = int(np.sqrt(_MAX_COVERAGE / max(1, 2 * n_pairs)))
+    return max(4, min(_MAX_BLOCKS, affordable))
+
+
+def _measure_image(
+    i: int, info: ImageInfo, graph: OverlapGraph, settings: Settings, *, side: int, with_local: bool
+) -> ImageMeasurement:
+    pairs = graph.pairs_of(i)
+    regions: list[Spans] = []
+    if len(pairs) and info.wcs is not None:
+        regions = [polygon_spans(rings, info.shape) for rings in pixel_rings(graph, i, info.wcs)]
+    wanted = [*regions, Spans.full(info.shape)] if with_local else regions
+    blocks = np.array([_block_counts(spans, info.shape, side) for spans in regions], np.int64)
+    try:
+        pixels = read_pixels(info, settings)
+    except InputError as error:
+        return _unreadable(pairs, blocks.reshape(len(regions), side * side), error, with_local=with_local)
+    found = region_statistics(pixels.data, pixels.good, wanted, settings.statistic)
+    return ImageMeasurement(
+        pairs=pairs,
+        regions=tuple(found[: len(regions)]),
+        blocks=blocks.reshape(len(regions), side * side),
+        local=found[-1] if with_local else None,
+        n_good=int(np.count_nonzero(pixels.good)),
+        warnings=pixels.warnings,
+    )
+
+
+def _unreadable(pairs: IntArray, blocks: IntArray, error: InputError, *, with_local: bool) -> ImageMeasurement:
+    nothing = SkyStatistic(np.nan, np.nan, 0, Status.UNREADABLE)
+    return ImageMeasurement(
+        pairs=pairs,
+        regions=(nothing,) * len(pairs),
+        blocks=blocks,
+        local=nothing if with_local else None,
+        n_good=0,
+        problems=error.problems,
+    )
+
+
+def _block_counts(spans: Spans, shape: tuple[int, int], side: int) -> IntArray:
+    """Pixels of the spans in each block of a ``side`` × ``side`` grid on the frame, flattened."""
+    ny, nx = shape
+    edges = np.arange(side + 1) * nx / side
+    edges = np.ceil(edges).astype(np.int64)
+    inside = np.clip(spans.x1[:, None], edges[:-1], edges[1:]) - np.clip(spans.x0[:, None], edges[:-1], edges[1:])
+    counts = np.zeros((side, side), np.int64)
+    np.add.at(counts, spans.y * side // ny, inside)
+    return counts.ravel()
+
+
+def _assemble(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[ImageMeasurement]) -> Measurements:
+    """Per-image findings to columns over the pairs, in comparison units."""
+    m = len(graph.a)
+    factor = np.array([info.to_comparison for info in infos])
+    side = {0: graph.a, 1: graph.b}
+    sky, err = np.full((2, m), np.nan), np.full((2, m), np.nan)
+    n = np.zeros((2, m), np.int64)
+    words = np.full((2, m), Status.OK, object)
+    coverage: list[Coverage] = []
+    for i, image in enumerate(found):
+        for s in (0, 1):
+            mine = side[s][image.pairs] == i
+            at = image.pairs[mine]
+            chosen = [r for r, keep in zip(image.regions, mine, strict=True) if keep]
+            sky[s, at] = [r.value * factor[i] for r in chosen]
+            err[s, at] = [r.err * factor[i] for r in chosen]
+            n[s, at] = [r.n for r in chosen]
+            words[s, at] = [r.status for r in chosen]
+            coverage.append(Coverage.of_image(i, s, at, image.blocks[mine]))
+    status = _pair_status(infos, graph, words)
+    ok = status == Status.OK
+    delta_err = np.where(ok, np.hypot(err[0], err[1]), np.nan)
+    return Measurements(
+        a=graph.a,
+        b=graph.b,
+        area_arcmin2=graph.area_arcmin2,
+        sky_a=sky[0],
+        sky_b=sky[1],
+        n_a=n[0],
+        n_b=n[1],
+        delta=sky[0] - sky[1],
+        delta_err=delta_err,
+        weight=np.where(ok, 1 / np.where(ok, delta_err, 1.0) ** 2, 0.0),
+        status=status,
+        n_good=np.array([f.n_good for f in found], np.int64),
+        noise=pooled_noise(m, np.where(ok, err, 0.0), coverage),
+        local=_local_skies(found),
+    )
+
+
+def _pair_status(infos: Sequence[ImageInfo], graph: OverlapGraph, words: StrArray) -> StrArray:
+    """The worse word of the two images; pairs within a group are reported as such where both were measured."""
+    status = np.where(words[0] == Status.OK, words[1], words[0])
+    _, group = np.unique([info.group for info in infos], return_inverse=True)
+    status[(status == Status.OK) & (group[graph.a] == group[graph.b])] = Status.SAME_GROUP
+    return status
+
+
+def _local_skies(found: Sequence[ImageMeasurement]) -> LocalSkies | None:
+    local = [f.local for f in found if f.local is not None]
+    if len(local) < len(found):
+        return None
+    return LocalSkies(
+        value=np.array([s.value for s in local]),
+        err=np.array([s.err for s in local]),
+        n=np.array([s.n for s in local], np.int64),
+        status=np.array([s.status for s in local], object),
+    )
