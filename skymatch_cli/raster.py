@@ -89,10 +89,12 @@ def polygon_spans(rings: Sequence[FloatArray], shape: tuple[int, int]) -> Spans:
     y = np.arange(edge.size) - np.repeat(np.cumsum(n_rows) - n_rows - first, n_rows)
     along = (y - low[edge, 1]) / (high[edge, 1] - low[edge, 1])  # 0..1, however flat the edge is
     x = low[edge, 0] + along * (high[edge, 0] - low[edge, 0])
-    order = np.lexsort((x, y))
-    column = np.clip(np.ceil(x[order]), 0, nx).astype(np.int64)
-    # Closed rings cross every row an even number of times: pairs never straddle two rows.
-    y, x0, x1 = y[order][::2], column[::2], column[1::2]
+    column = np.clip(np.ceil(x), 0, nx).astype(np.int64)
+    # One integer holds row and column; closed rings cross every row an even number of times, so that
+    # pairs of the sorted crossings never straddle two rows.
+    crossings = np.sort(y * (nx + 1) + column, kind="stable")
+    y, x0 = np.divmod(crossings[::2], nx + 1)
+    x1 = crossings[1::2] - y * (nx + 1)
     inside = x1 > x0
     return Spans(y[inside], x0[inside], x1[inside])
 
