@@ -23,8 +23,8 @@ from .inputs import Inputs
 from .keywords import Keywords, as_number, header_value
 from .model import ImageInfo, ImageRef, Recorded
 from .pixels import Pixels, read_pixels
-from .sources import PlaneFinder
 from .settings import Settings
+from .sources import PlaneFinder
 from .units import UnitFacts, comparison_scales
 
 if TYPE_CHECKING:
@@ -120,10 +120,15 @@ class _HeaderReader:
             yield InputError.at(refs[0].file, f"its header can't be read: {error}")
             return
         for ref in refs:
-            try:
-                yield self._read_image(ref, file, headers[ref.hdu], headers[0])
-            except InputError as error:
-                yield error
+            yield self._read_or_refuse(ref, file, headers[ref.hdu], headers[0])
+
+    def _read_or_refuse(self, ref: ImageRef, file: FitsFile, header: Header, primary: Header) -> _Read | InputError:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
+                return self._read_image(ref, file, header, primary)
+        except InputError as error:
+            return error
 
     def _read_image(self, ref: ImageRef, file: FitsFile, header: Header, primary: Header) -> _Read:
         keywords = Keywords(ref.label, header, primary)
@@ -161,9 +166,7 @@ class _HeaderReader:
         from astropy.io import fits
 
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                opened = fits.open(file.path)
+            opened = fits.open(file.path)
         except (OSError, ValueError, TypeError, fits.VerifyError) as error:
             raise InputError.at(ref.label, f"the tables of its WCS can't be read: {error}") from None
         with opened:

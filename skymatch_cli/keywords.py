@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +51,7 @@ def header_value(header: Header, key: str) -> _Value:
     from astropy.io.fits import VerifyError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            value: Any = header.get(key)
+        value: Any = header.get(key)
     except (VerifyError, ValueError, TypeError, KeyError, IndexError, AttributeError):
         return None
     return value if isinstance(value, str | bool | int | float) else None
