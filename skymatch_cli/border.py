@@ -1,0 +1,71 @@
+"""The border of a region of an image, followed on the sky to a small fraction of a pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .model import BoolArray, CelestialWcs, FloatArray
+from .sphere import normalised
+
+CHORD_PIX = 0.02  # largest distance between a border and the great circles that stand for it
+_CHECK_EVERY_PIX = 32.0  # distortion tables have nodes every 64 pixels or so
+_SHORTEST_PIX = 0.5
+
+
+def sky_border(wcs: CelestialWcs, ring: FloatArray) -> FloatArray:
+    """Follow a ring of straight lines in pixels on the sky.
+
+    Parameters
+    ----------
+    ring : (n, 2) float64
+        Corners in pixel coordinates, open (the last is joined to the first), on the sky.
+
+    Returns
+    -------
+    (m, 3) float64
+        Unit vectors, an open ring with the corners in it. Great circles between them are within
+        `CHORD_PIX` of the border, measured in pixels across it.
+    """
+    start, end, order = ring, np.roll(ring, -1, axis=0), np.arange(len(ring), dtype=float)
+    nodes, places = [ring], [order]
+    span = 1.0
+    while len(start):
+        bent = _bent(wcs, start, end)
+        start, end, order = start[bent], end[bent], order[bent]
+        span *= 0.5
+        middle = 0.5 * (start + end)
+        nodes.append(middle)
+        places.append(order + span)
+        start, end = np.concatenate([start, middle]), np.concatenate([middle, end])
+        order = np.concatenate([order, order + span])
+    along = np.argsort(np.concatenate(places), kind="stable")
+    pixels = np.concatenate(nodes)[along]
+    return _without_repeats(wcs.to_sky(pixels[:, 0], pixels[:, 1]))
+
+
+def _bent(wcs: CelestialWcs, start: FloatArray, end: FloatArray) -> BoolArray:
+    """Which segments (n, 2) to (n, 2) leave the great circle between their ends by too much."""
+    n = len(start)
+    length = np.linalg.norm(end - start, axis=1)
+    checks = int(max(7, np.ceil(length.max() / _CHECK_EVERY_PIX)))
+    t = np.linspace(0.0, 1.0, checks + 2)[:, None, None]
+    across = (end - start)[:, ::-1] * [1.0, -1.0] / length[:, None]  # one pixel to the side
+    middle = 0.5 * (start + end)
+    pixels = np.concatenate([start + t * (end - start), [middle + across, middle - across, middle]])
+    sky = wcs.to_sky(pixels[..., 0].ravel(), pixels[..., 1].ravel()).reshape(-1, n, 3)
+    on_line, left, right, centre = sky[: checks + 2], sky[-3], sky[-2], sky[-1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pole = normalised(np.cross(on_line[0], on_line[-1] - on_line[0]))
+        off_rad = np.nanmax(np.abs((on_line * pole).sum(axis=2)), axis=0, initial=0.0)
+        # A pixel may be off the sky on one side of the border.
+        scale = np.fmax(*(np.abs(((side - centre) * pole).sum(axis=1)) for side in (left, right)))
+        bent = (off_rad > CHORD_PIX * scale) & (length > 2.0 * _SHORTEST_PIX)
+    return np.asarray(bent, dtype=np.bool_)
+
+
+def _without_repeats(vectors: FloatArray) -> FloatArray:
+    """Drop vertices off the sky and those that repeat the one before (a pole that is a whole line in pixels)."""
+    vectors = vectors[np.isfinite(vectors).all(axis=1)]
+    apart = np.abs(vectors - np.roll(vectors, 1, axis=0)).max(axis=1, initial=0.0) > 1e-13
+    kept: FloatArray = vectors[apart]
+    return kept

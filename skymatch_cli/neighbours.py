@@ -1,0 +1,50 @@
+"""Which caps on the sphere touch: a KD-tree of their centres, no longitude wrap, no pole, no N^2."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .model import FloatArray, IntArray
+from .sphere import angle_rad
+
+
+def touching_caps(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
+    """All pairs i < j of caps that touch, sorted by i, then j.
+
+    Parameters
+    ----------
+    centres : (n, 3) float64
+        Unit vectors.
+    radii_rad : (n,) float64
+        Angular radii. Caps are searched in classes of radii within a factor of two, so that one wide
+        image doesn't make neighbours of all others.
+
+    Returns
+    -------
+    i, j : (m,) int64
+    """
+    from scipy.spatial import cKDTree
+
+    if len(centres) == 0:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    size = np.floor(np.log2(np.maximum(radii_rad, 1e-9))).astype(np.int64)
+    classes = [np.flatnonzero(size == s) for s in np.unique(size)]
+    trees = [cKDTree(centres[members]) for members in classes]
+    found = []
+    for k, (members, tree) in enumerate(zip(classes, trees, strict=True)):
+        reach = _chord(2.0 * radii_rad[members].max())
+        found.append(members[tree.query_pairs(reach, output_type="ndarray")])
+        for others, other_tree in zip(classes[:k], trees[:k], strict=True):
+            reach = _chord(radii_rad[members].max() + radii_rad[others].max())
+            near = tree.sparse_distance_matrix(other_tree, reach, output_type="ndarray")
+            found.append(np.stack([members[near["i"]], others[near["j"]]], axis=1))
+    i, j = np.sort(np.concatenate(found), axis=1).T
+    touch = angle_rad(centres[i], centres[j]) <= radii_rad[i] + radii_rad[j]
+    i, j = i[touch], j[touch]
+    order = np.lexsort((j, i))
+    return i[order].astype(np.int64), j[order].astype(np.int64)
+
+
+def _chord(angle: float) -> float:
+    """Chord of an angle, with a margin for rounding; 2 where caps reach around the sphere."""
+    return 2.0 * float(np.sin(0.5 * min(angle, np.pi))) + 1e-12
