@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from dataclasses import dataclass
@@ -110,9 +111,17 @@ def _parse(text: str) -> Any:
                 unit = u.Unit(spelling.strip())
         except (ValueError, TypeError, ArithmeticError):
             continue
-        if isinstance(unit, u.UnitBase) and u.mag not in unit.bases and u.dex not in unit.bases:
+        if isinstance(unit, u.UnitBase) and _is_linear(unit):
             return unit
-    return None  # not understood, or a logarithm, whose differences are no differences of sky
+    return None
+
+
+def _is_linear(unit: Any) -> bool:
+    """Whether differences of its values are differences of sky: no logarithm, no absurd scale."""
+    from astropy import units as u
+
+    logarithms = (u.mag, u.dex, u.dB)
+    return not any(base in logarithms for base in unit.bases) and 0 < abs(unit.scale) < math.inf
 
 
 def _respell(word: str, *, capitals: bool) -> str:

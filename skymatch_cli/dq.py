@@ -17,6 +17,7 @@ _AUTO_ELSEWHERE = "0"
 _IGNORE_DQ = frozenset({"", "NONE", "INDEF"})
 _SEPARATORS = "+,|"
 _SIMILAR = 3
+_MOST_DIGITS = 20  # of 64 bits
 
 
 def check_dqbits(dqbits: str) -> None:
@@ -91,7 +92,7 @@ def _parse(text: str, flags: Mapping[str, int]) -> int:
 
 def _flag(word: str, text: str, flags: Mapping[str, int], *, single: bool) -> int:
     """The value of one flag; in a list every number must be a single bit."""
-    if word.isdecimal():
+    if word.isdecimal() and len(word) <= _MOST_DIGITS:
         value = int(word)
         if not single and value.bit_count() != 1:
             raise UsageError(

@@ -1,7 +1,7 @@
 """Names of the DQ flags of JWST and Roman images.
 
 The bits are those of the public definitions: JWST ``stdatamodels.jwst.datamodels.dqflags.pixel``
-(stdatamodels 2.0), Roman ``roman_datamodels.dqflags.pixel`` (0.23).
+(stdatamodels 6.0), Roman ``roman_datamodels.dqflags.pixel`` (1.2).
 """
 
 from __future__ import annotations
