@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,12 +12,10 @@ from . import __version__
 from . import cards as cd
 from .atomic import FileIdentity
 from .compressed import stored_pixels
-from .errors import InputError, UsageError
+from .errors import InputError
 from .ledger import (
     ERROR,
     LEVEL,
-    METHOD,
-    SUBTRACTED,
     Record,
     SkyState,
     is_recorded,
@@ -31,11 +28,6 @@ from .pixelformat import PixelError, PixelFormat, format_after, format_of
 from .rewrite import HduEdit, PixelEdit, Source
 from .settings import Settings
 
-_KEYWORD = re.compile(r"[A-Z0-9_-]{1,8}")
-_NOT_FOR_THE_SKY = re.compile(
-    r"SIMPLE|XTENSION|Z?BITPIX|Z?NAXIS\d*|PCOUNT|GCOUNT|GROUPS|EXTEND|END|HISTORY|COMMENT|CONTINUE|BSCALE|BZERO|BLANK"
-    rf"|EXTNAME|EXTVER|CHECKSUM|DATASUM|TELESCOP|{SUBTRACTED}|{METHOD}|{ERROR}|Z(IMAGE|CMPTYPE|TILE\d+)"
-)
 _SAMPLES = 64
 _SAMPLE_PIXELS = 1024
 _ROUNDINGS = 8
@@ -62,24 +54,6 @@ class SkyUpdate:
     sky_err: float
     method: str
     identity: FileIdentity | None = None
-
-
-def sky_keyword(settings: Settings) -> str:
-    """The keyword for the level.
-
-    Raises
-    ------
-    UsageError
-        If it is no keyword, or one that means something else.
-    """
-    keyword = settings.sky_keyword.strip().upper()
-    if not _KEYWORD.fullmatch(keyword):
-        raise UsageError(
-            f"--sky-keyword {settings.sky_keyword!r} is not a FITS keyword", "up to 8 of A-Z, 0-9, - and _"
-        )
-    if _NOT_FOR_THE_SKY.fullmatch(keyword):
-        raise UsageError(f"--sky-keyword {keyword} has another meaning in FITS", "for example BKGLEVEL or MDRIZSKY")
-    return keyword
 
 
 def state_of(source: Source, ref: ImageRef, keyword: str) -> SkyState:
@@ -113,15 +87,14 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
     InputError
         If a sky can't be written into its image.
     """
-    keyword = sky_keyword(settings)
     edits: dict[int, HduEdit] = {}
     records: dict[int, Record] = {}
     for update in sorted(updates, key=lambda u: u.ref.hdu):
         if not math.isfinite(update.sky):
             continue
-        state = state_of(source, update.ref, keyword)
+        state = state_of(source, update.ref, settings.sky_keyword)
         try:
-            record = _record(source, update, state, keyword, settings)
+            record = _record(source, update, state, settings)
         except PixelError as error:
             raise InputError.at(update.ref.label, f"can't be subtracted: {error}") from None
         records[update.ref.hdu] = record
@@ -133,7 +106,7 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
     return {i: edit for i, edit in edits.items() if edit.pixels is not None or edit.cards != source.cards(i)}
 
 
-def _record(source: Source, update: SkyUpdate, state: SkyState, keyword: str, settings: Settings) -> Record:
+def _record(source: Source, update: SkyUpdate, state: SkyState, settings: Settings) -> Record:
     """What the header shall say, and the format of the pixels that goes with it."""
     level, error, result, shift = update.sky, update.sky_err, state.original, 0.0
     if settings.subtract:
@@ -144,7 +117,7 @@ def _record(source: Source, update: SkyUpdate, state: SkyState, keyword: str, se
         hint = "--subtract, or skymatch undo first" if state.by_us else "--subtract"
         raise InputError.at(update.ref.label, "its sky is subtracted already, recording another would be wrong", hint)
     return Record(
-        level_keyword=keyword,
+        level_keyword=settings.sky_keyword,
         level=level,
         error=error,
         method=update.method,

@@ -10,7 +10,7 @@
     HISTORY skymatch-cli   compare=pooled method=match ...
     HISTORY skymatch-cli undo - BKGLEVEL                      there was no such card
     HISTORY skymatch-cli undo = BITPIX  =       16 / pixels   it said this, byte for byte
-    HISTORY skymatch-cli undo 17 BSCALE  =      2. / scale    it was card 17, and said this
+    HISTORY skymatch-cli undo 17 BSCALE  =      2. / scale    it said this, and 17 cards were before it
     HISTORY skymatch-cli undo + ...                           the last entry goes on
 
 So a header says of itself what was done to it and what it was: `original_cards` takes everything back, and
@@ -35,12 +35,20 @@ _UNDO_TEXT = cd.CARD - len(_UNDO)
 _TEXT = cd.CARD - len(_TAG)
 _ENTRY = re.compile(rb"(?P<mark>[-=+]|\d+) ?(?P<text>.*)", re.DOTALL)
 _STRUCTURAL = frozenset({"BITPIX", "ZBITPIX"})
-_PACKING = frozenset({"ZCMPTYPE", "ZBLANK", "ZHECKSUM", "ZDATASUM"})  # of a tile-compressed image
+_PACKING = re.compile(
+    rb"(?:BITPIX|NAXIS[12]?|PCOUNT|GCOUNT|TFIELDS|(?:TTYPE|TFORM|TUNIT|TSCAL|TZERO|TNULL|TDIM|TDISP)\d+"
+    rb"|ZBITPIX|ZCMPTYPE|ZQUANTIZ|ZDITHER0|ZNAME\d+|ZVAL\d+|ZSCALE|ZZERO|ZBLANK|ZMASKCMP) *"
+)
+_MANDATORY = re.compile(rb"(?:SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|TFIELDS) *")
+_OF_TILED = frozenset({"ZCMPTYPE", "ZBLANK", "ZHECKSUM", "ZDATASUM"})
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One keyword before the first run: its cards (none: there was none), and where they were if they are gone."""
+    """One keyword before the first run.
+
+    ``cards`` is empty where there was none; ``at`` says how many cards were before them, if they are gone now.
+    """
 
     keyword: str
     cards: tuple[bytes, ...]
@@ -139,10 +147,32 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
             _restore_bitpix(kept, entry, "ZBITPIX" if tiled else "BITPIX")
         elif (at := cd.find(kept, entry.keyword)) is not None:
             kept[at] = entry.cards
-        elif tiled or entry.keyword not in _PACKING:
-            index = cd.end_of_content(kept) if entry.at is None else min(entry.at, len(kept))
+        elif tiled or entry.keyword not in _OF_TILED:
+            index = cd.end_of_content(kept) if entry.at is None else _after_cards(kept, entry.at, tiled=tiled)
             kept[index:index] = entry.cards
     return kept
+
+
+def describes_packing(card: bytes) -> bool:
+    """Whether a card of a tile-compressed image says how its tiles are packed, and so changes with its pixels."""
+    return _PACKING.fullmatch(card[:8]) is not None
+
+
+def _cards_before(cards: cd.Cards, index: int, *, tiled: bool) -> int:
+    """How many cards are before one; in a tile-compressed image not counting those that describe its packing."""
+    return sum(not (tiled and describes_packing(card)) for card in cards[:index])
+
+
+def _after_cards(cards: cd.Cards, count: int, *, tiled: bool) -> int:
+    """The first place with so many cards before it, but never among those that a header must begin with."""
+    index = 0
+    while index < len(cards) and _MANDATORY.fullmatch(cards[index][:8]):
+        index += 1
+    before = _cards_before(cards, index, tiled=tiled)
+    while index < len(cards) and before < count:
+        before += _cards_before(cards[index : index + 1], 1, tiled=tiled)
+        index += 1
+    return index
 
 
 def _restore_bitpix(cards: cd.Cards, entry: Entry, keyword: str) -> None:
@@ -239,10 +269,10 @@ def recorded_cards(original: cd.Cards, record: Record, *, tiled: bool) -> cd.Car
         at = cd.find(original, bitpix)
         if at is not None:
             new[bitpix] = cd.with_value(original[at.start], record.format_after.bitpix)
-    return _apply(original, new, _history(record))
+    return _apply(original, new, _history(record), tiled=tiled)
 
 
-def _apply(original: cd.Cards, new: dict[str, bytes | None], history: cd.Cards) -> cd.Cards:
+def _apply(original: cd.Cards, new: dict[str, bytes | None], history: cd.Cards, *, tiled: bool) -> cd.Cards:
     """Replace, add or (None) remove the cards of each keyword, and remember what was there."""
     slots: list[tuple[bytes, ...]] = [(card,) for card in original]
     entries, added = [], []
@@ -252,7 +282,8 @@ def _apply(original: cd.Cards, new: dict[str, bytes | None], history: cd.Cards) 
             entries.append(Entry(keyword, ()))
             added.append(card)
         elif at is not None:
-            entries.append(Entry(keyword, tuple(original[at]), at.start if card is None else None))
+            place = _cards_before(original, at.start, tiled=tiled) if card is None else None
+            entries.append(Entry(keyword, tuple(original[at]), place))
             slots[at] = [(card,) if card is not None else ()] + [()] * (at.stop - at.start - 1)
     stop = cd.end_of_content(original)
     undo = [line for entry in entries for line in _entry_cards(entry)]

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from .atomic import FileIdentity, Locks, Replacement, identify, locked
-from .edits import SkyUpdate, record_edits, sky_keyword, undo_edits
+from .edits import SkyUpdate, record_edits, undo_edits
 from .errors import InputError, Problem
 from .fitsfile import read_structure
 from .model import ImageRef
@@ -85,13 +85,7 @@ def check_writable(updates: Sequence[SkyUpdate], settings: Settings) -> tuple[Pr
     """Everything that would stop `write_skies`, found without writing.
 
     Images without a finite sky are not looked into; those with one are checked against their headers.
-
-    Raises
-    ------
-    UsageError
-        If the sky keyword can't be used.
     """
-    sky_keyword(settings)
     jobs = _jobs([u.ref for u in updates], [u.identity for u in updates], settings)
     return _problems(jobs, settings, lambda s, job: record_edits(s, [updates[i] for i in job.images], settings))
 
@@ -112,10 +106,7 @@ def write_skies(updates: Sequence[SkyUpdate], settings: Settings) -> WriteReport
     InputError
         If a file can't be written. Found before the first file is touched wherever that is possible; every file
         is either the old one or the new one, and running again finishes the job.
-    UsageError
-        If the sky keyword can't be used.
     """
-    sky_keyword(settings)
     jobs = _jobs([u.ref for u in updates], [u.identity for u in updates], settings)
     changed, files, notes = _run(
         jobs, settings, lambda s, job: record_edits(s, [updates[i] for i in job.images], settings)

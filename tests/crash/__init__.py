@@ -1,0 +1,1 @@
+"""Files for the tests of what is written, and the test that kills a run at random moments."""

@@ -1,0 +1,133 @@
+"""A run that dies or fails at any call to the disk leaves whole files, and running again finishes the job."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from skymatch_cli.errors import InputError
+from skymatch_cli.record import SkyUpdate, undo, write_skies
+from skymatch_cli.settings import Settings
+
+from .crash.faults import Fault, counted, die_after, die_before, die_halfway, fail_with, in_a_child
+from .crash.fileset import contents, make_files
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+    pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
+]
+
+RECORD = Settings()
+SUBTRACT = Settings(subtract=True)
+
+Job = Callable[[list[SkyUpdate]], object]
+
+JOBS: dict[str, tuple[Job, Job]] = {  # what is done before, and what is stopped
+    "record": (lambda _: None, lambda u: write_skies(u, RECORD)),
+    "subtract": (lambda _: None, lambda u: write_skies(u, SUBTRACT)),
+    "subtract recorded": (lambda u: write_skies(u, RECORD), lambda u: write_skies(u, SUBTRACT)),
+    "subtract anew": (lambda u: write_skies([_other(x) for x in u], SUBTRACT), lambda u: write_skies(u, SUBTRACT)),
+    "undo": (lambda u: write_skies(u, SUBTRACT), lambda u: undo([x.ref for x in u], RECORD)),
+}
+
+
+def _other(update: SkyUpdate) -> SkyUpdate:
+    return replace(update, sky=update.sky - 3.3)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A folder of files, what they are before and after the job, and how often the job calls the disk."""
+
+    folder: Path
+    updates: list[SkyUpdate]
+    job: Job
+    old: dict[str, bytes]
+    new: dict[str, bytes]
+    calls: list[str]
+
+    def reset(self) -> None:
+        shutil.rmtree(self.folder)
+        self.folder.mkdir()
+        for name, content in self.old.items():
+            (self.folder / name).write_bytes(content)
+
+    def assert_whole(self, *, leftovers: bool) -> None:
+        now = contents(self.folder)
+        strangers = {name for name in now if name not in self.old}
+        assert len(strangers) <= leftovers
+        assert all(name.endswith(".skymatch-tmp") for name in strangers)
+        assert {name for name in self.old if now.get(name) not in (self.old[name], self.new[name])} == set()
+
+    def assert_finished_by_running_again(self) -> None:
+        self.job(self.updates)
+        assert contents(self.folder) == self.new
+
+
+@pytest.fixture(params=JOBS)
+def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Scene:
+    before, job = JOBS[request.param]
+    updates = make_files(tmp_path / "files")
+    before(updates)
+    old = contents(tmp_path / "files")
+    calls = counted(lambda: job(updates))
+    return Scene(tmp_path / "files", updates, job, old, contents(tmp_path / "files"), calls)
+
+
+def every_call(scene: Scene) -> Iterator[int]:
+    for at in range(len(scene.calls)):
+        scene.reset()
+        yield at
+
+
+@pytest.mark.parametrize("die", [die_before, die_halfway, die_after])
+def test_death_at_every_call(scene, die):
+    for at in every_call(scene):
+        with Fault(at, die).installed():
+            assert in_a_child(lambda: scene.job(scene.updates)) == 77
+        scene.assert_whole(leftovers=True)
+        scene.assert_finished_by_running_again()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_failure_of_every_call(scene, number):
+    for at in every_call(scene):
+        with Fault(at, fail_with(number)).installed(), pytest.raises(InputError, match=os.strerror(number)):
+            scene.job(scene.updates)
+        scene.assert_whole(leftovers=False)
+        scene.assert_finished_by_running_again()
+
+
+def test_calls_are_those_of_an_atomic_replacement(scene):
+    calls = [call for i, call in enumerate(scene.calls) if call != "write" or scene.calls[i - 1] != "write"]
+    assert calls == ["create", "write", "like", "sync", "replace", "sync_directory"] * len(scene.old)
+
+
+def test_interrupt_from_the_keyboard_leaves_no_temporary_file(scene):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for at in every_call(scene):
+        if scene.calls[at] == "sync_directory":
+            continue
+        with Fault(at, interrupt).installed(), pytest.raises(KeyboardInterrupt):
+            scene.job(scene.updates)
+        scene.assert_whole(leftovers=False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_message_of_a_full_disk_says_what_to_do(tmp_path):
+    updates = make_files(tmp_path)
+    last = counted(lambda: write_skies(updates, RECORD)).count("write") - 1
+    undo([u.ref for u in updates], RECORD)
+    with Fault(last, fail_with(errno.ENOSPC)).installed(), pytest.raises(InputError) as caught:
+        write_skies(updates, SUBTRACT)
+    assert "No space left on device" in str(caught.value)
+    assert "written before it" in str(caught.value)
+    assert "free some space, then run again" in str(caught.value)
