@@ -305,7 +305,9 @@ class Measurements:
     local : LocalSkies or None
     n_good : (N,) int64
         Good pixels seen in each image (in its regions, or the whole frame where local skies were measured).
-    chi2, dof : per-image-pair-free extras are in ``mesh``; see ``mesh.py``.
+    pair_chi2, pair_dof : (M,) float64 or None
+        From a joint fit (mesh): scatter of each pair's cells about ``delta`` in chi², and the independent
+        values in it (of the cells' values less one sky a cell, shared out over the pairs of the cell).
     """
 
     a: IntArray
@@ -322,6 +324,8 @@ class Measurements:
     n_good: IntArray
     noise: csr_array | None = None
     local: LocalSkies | None = None
+    pair_chi2: FloatArray | None = None
+    pair_dof: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +344,8 @@ class Offsets:
         Per component; ``dof`` counts independent information, NaN where there is none.
     sigma_exact : bool
         False where the errors are estimates (very large components).
+    kept : (M,) float64 or None
+        Part of its weight, 1e-6 to 1, that each pair kept in a robust solution; None for a plain one.
     """
 
     offset: FloatArray
@@ -350,6 +356,7 @@ class Offsets:
     chi2: FloatArray
     dof: FloatArray
     sigma_exact: bool = True
+    kept: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +378,8 @@ class Solution:
     n_images : (C,) int64
     rms_residual, chi2, dof : (C,) float64
     warnings : tuple of str
+    kept : (M,) float64 or None
+        Part of its weight that each pair kept in a robust solution; None for a plain one.
     """
 
     sky: FloatArray
@@ -384,3 +393,4 @@ class Solution:
     chi2: FloatArray
     dof: FloatArray
     warnings: tuple[str, ...] = ()
+    kept: FloatArray | None = None
