@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,21 +81,8 @@ class Output:
         ------
         UsageError
         """
-        if self.output is None:
-            return
-        path = Path(self.output)
-        if path.is_dir():
-            raise UsageError(f"--output {path} is a directory", "name a file")
-        if not path.parent.is_dir():
-            raise UsageError(f"--output {path}: there is no directory {path.parent}", "make it first")
-        if not path.exists():
-            if not os.access(path.parent, os.W_OK):
-                raise UsageError(f"--output {path}: the directory can't be written", "choose another one")
-            return
-        if any(_same_file(path, other) for other in inputs):
-            raise UsageError(f"--output {path} is one of the inputs", "choose another name")
-        if not overwrite and path.is_file():
-            raise UsageError(f"--output {path} exists", "--overwrite replaces it")
+        if self.output is not None:
+            check_target(self.output, "--output", overwrite=overwrite, inputs=inputs)
 
     def dump(self, report: Report, stream: BinaryIO) -> None:
         """Write the report to an open stream."""
@@ -113,29 +100,73 @@ class Output:
         """
         if self.output is None:
             raise ValueError("standard output is not a file")
-        path = Path(os.path.realpath(self.output))  # a link stays a link
-        try:
-            if path.exists() and not path.is_file():  # a pipe or a device: nothing to replace
-                with path.open("wb") as stream:
-                    self.dump(report, stream)
-            else:
-                self._replace(report, path)
-        except OSError as error:
-            raise SkymatchError(f"--output {self.output} can't be written: {error.strerror or error}") from error
+        save_target(self.output, "--output", lambda stream: self.dump(report, stream))
 
-    def _replace(self, report: Report, path: Path) -> None:
-        import tempfile
 
-        fd, temporary = tempfile.mkstemp(prefix=".skymatch-", dir=path.parent)
-        try:
-            with os.fdopen(fd, "wb") as stream:
-                self.dump(report, stream)
-                os.fchmod(stream.fileno(), _mode(path))
-            Path(temporary).replace(path)
-        except BaseException:
-            with suppress(OSError):
-                Path(temporary).unlink()
-            raise
+def check_target(file: str, option: str, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
+    """Refuse a file that may not be written, before any work is done for it.
+
+    Parameters
+    ----------
+    file : str
+    option : str
+        Where the user named it, for messages.
+    overwrite : bool
+        Whether an existing file may be replaced.
+    inputs : iterable of str
+        Paths of images and masks: never replaced.
+
+    Raises
+    ------
+    UsageError
+    """
+    path = Path(file)
+    if path.is_dir():
+        raise UsageError(f"{option} {path} is a directory", "name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no directory {path.parent}", "make it first")
+    if not path.exists():
+        if not os.access(path.parent, os.W_OK):
+            raise UsageError(f"{option} {path}: the directory can't be written", "choose another one")
+        return
+    if any(_same_file(path, other) for other in inputs):
+        raise UsageError(f"{option} {path} is one of the inputs", "choose another name")
+    if not overwrite and path.is_file():
+        raise UsageError(f"{option} {path} exists", "--overwrite replaces it")
+
+
+def save_target(file: str, option: str, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file, whole or not at all; a link stays a link, a pipe or device is written to.
+
+    Raises
+    ------
+    SkymatchError
+        If it can't be written.
+    """
+    path = Path(os.path.realpath(file))
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as stream:
+                write(stream)
+        else:
+            _replace(path, write)
+    except OSError as error:
+        raise SkymatchError(f"{option} {file} can't be written: {error.strerror or error}") from error
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    import tempfile
+
+    fd, temporary = tempfile.mkstemp(prefix=".skymatch-", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as stream:
+            write(stream)
+            os.fchmod(stream.fileno(), _mode(path))
+        Path(temporary).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(temporary).unlink()
+        raise
 
 
 def _mode(path: Path) -> int:
