@@ -67,5 +67,5 @@ class Binning:
         with np.errstate(over="ignore"):
             level = values - self._low
             level *= self._scale
-        np.clip(level, 0, _LEVELS - 1, out=level)
-        return level.astype(np.uint16)
+        clipped: SortedValues = np.clip(level, 0, _LEVELS - 1, out=level)
+        return clipped.astype(np.uint16)

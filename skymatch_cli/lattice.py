@@ -17,7 +17,7 @@ from .sample import Survivors
 
 _NEIGHBOURS = 4  # distinct values looked at on either side of the median
 _MIN_TIES = 4  # values that share a number: fewer, and the step is small beside the noise of the median
-_MIN_STEP_ULP = 8.0  # a lattice that is finer is the rounding of the number format itself
+_MIN_STEP = 8 * float(np.finfo(np.float32).eps)  # of the value; a finer lattice is the rounding of float32 itself
 _REACH = 8.5  # steps from the median within which the spacing must be regular
 _IRREGULARITY = 0.2  # of a step: room for the rounding of a scaled or shifted lattice
 _NORMAL = NormalDist()
@@ -53,17 +53,12 @@ def find_lattice(survivors: Survivors) -> Lattice | None:
             values.append(value)
             counts.append(abs(beyond - edge))
             edge = beyond
-            if not _coarse(np.array([value, origin]), survivors.eps):
+            if abs(value - origin) < _MIN_STEP * abs(origin):
                 return None
-    return _regular(np.array(values), np.array(counts), survivors.eps)
+    return _regular(np.array(values), np.array(counts))
 
 
-def _coarse(values: FloatArray, eps: float) -> bool:
-    """Whether the distance of two values is far above the spacing of the numbers that hold them."""
-    return bool(abs(values[1] - values[0]) >= _MIN_STEP_ULP * eps * np.abs(values).max())
-
-
-def _regular(values: FloatArray, counts: IntArray, eps: float) -> Lattice | None:
+def _regular(values: FloatArray, counts: IntArray) -> Lattice | None:
     """The lattice of some distinct values, the first of which is its origin."""
     origin = float(values[0])
     order = np.argsort(values)
@@ -75,7 +70,7 @@ def _regular(values: FloatArray, counts: IntArray, eps: float) -> Lattice | None
     values, counts = values[near], counts[near]
     if values.size < 3 or counts.mean() < _MIN_TIES or np.sort(counts)[-2] < _MIN_TIES:
         return None
-    if step < _MIN_STEP_ULP * eps * np.abs(values).max():
+    if step < _MIN_STEP * np.abs(values).max():
         return None
     step = float((values[-1] - values[0]) / np.round((values[-1] - values[0]) / step))
     points = (values - origin) / step

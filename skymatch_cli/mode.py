@@ -41,6 +41,11 @@ class Histogram:
         """Middle of each bin."""
         return (self.edges[:-1] + self.edges[1:]) / 2
 
+    def padded(self, n: int) -> Histogram:
+        """The same with ``n`` empty bins on either side: that nothing lies there is information too."""
+        edges = self.edges[0] + self.width * np.arange(-n, self.edges.size + n)
+        return Histogram(edges, np.pad(self.counts, n))
+
     def sigma(self) -> float:
         """Standard deviation of the Gaussian with the same quartiles."""
         fraction = np.concatenate([[0.0], np.cumsum(self.counts) / self.counts.sum()])
@@ -85,6 +90,7 @@ def mode(bins: Histogram) -> tuple[float, float]:
     """
     sigma = max(bins.sigma(), bins.width)
     reach = max(_BANDWIDTH * sigma, _MIN_BINS * bins.width)
+    bins = bins.padded(int(np.ceil(2 * reach / bins.width)))
     start = centre = _highest(bins, sigma / 2)
     for _ in range(30):
         offset, err = _peak(bins, centre, reach)

@@ -55,8 +55,19 @@ def estimate(sample: OrderedSample, settings: StatisticSettings) -> SkyStatistic
     if survivors.n < MIN_PIXELS:
         return SkyStatistic(np.nan, np.nan, survivors.n, Status.TOO_FEW_PIXELS)
     value, err = _measure(survivors, settings)
+    return SkyStatistic(value, max(err, _least_err(value, survivors, within)), survivors.n, Status.OK)
+
+
+def _least_err(value: float, survivors: Survivors, within: Survivors) -> float:
+    """What rounding leaves uncertain, however small the scatter.
+
+    That of the number format; and where clipping has left a single point of a lattice, a step: no noise
+    carries the values across it.
+    """
     floor = survivors.eps * (abs(value) or 1.0) / np.sqrt(12)
-    return SkyStatistic(value, float(max(err, floor, _LEAST_ERR)), survivors.n, Status.OK)
+    first, last = survivors.at(np.array([0, survivors.n - 1]))
+    lattice = find_lattice(within) if first == last else None
+    return max(float(floor), _LEAST_ERR, lattice.step / np.sqrt(12) if lattice else 0.0)
 
 
 def _within_limits(sample: OrderedSample, settings: StatisticSettings) -> Survivors:
@@ -89,10 +100,16 @@ def _measure(survivors: Survivors, settings: StatisticSettings) -> tuple[float, 
         return mean, std / np.sqrt(survivors.n)
     lattice = find_lattice(survivors)
     median, err = _median(survivors, lattice)
-    if settings.skystat is Skystat.MEDIAN or std == 0:
+    if settings.skystat is Skystat.MEDIAN or (lattice is None and _half_are_equal(survivors)):
         return median, err
     bins = histogram(survivors, std, settings.binwidth, lattice)
     return (midpoint(bins), err) if settings.skystat is Skystat.MIDPT else mode(bins)
+
+
+def _half_are_equal(survivors: Survivors) -> bool:
+    """Whether the quartiles coincide: a sky without noise, which bins could only blur."""
+    low, high = survivors.at(np.array([survivors.n // 4, survivors.n - 1 - survivors.n // 4]))
+    return bool(low == high)
 
 
 def _median(survivors: Survivors, lattice: Lattice | None) -> tuple[float, float]:
