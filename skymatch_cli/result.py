@@ -6,20 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from .choices import TableName
-from .model import FloatArray, ImageInfo, IntArray, Measurements, OverlapGraph, Solution
+from .model import ImageInfo, Measurements, Solution
 from .settings import Settings
 from .tables import (
-    Column,
     Report,
     Table,
     components_table,
     images_table,
-    name_columns,
     overlaps_table,
-    pair_columns,
     to_qtable,
 )
 
@@ -59,7 +53,7 @@ class Result:
         """The tables as plain columns: what every file format is made of."""
         parts = self.infos, self.measurements, self.solution
         tables = (images_table(*parts), overlaps_table(*parts), components_table(self.solution))
-        return _report(self.settings, self.infos, tables, self.warnings)
+        return make_report(self.settings, self.infos, tables, self.warnings)
 
     @cached_property
     def images(self) -> QTable:
@@ -119,79 +113,16 @@ class Result:
         output.save(self.report)
 
 
-def plan_report(
-    settings: Settings,
-    infos: tuple[ImageInfo, ...],
-    graph: OverlapGraph,
-    *,
-    component: IntArray,
-    area_arcmin2: FloatArray,
-    warnings: tuple[str, ...] = (),
-) -> Report:
-    """The tables of a plan: footprints, overlaps and components, and an estimate of the work.
-
-    Parameters
-    ----------
-    settings, infos, graph
-        Of the plan.
-    component : (N,) int64
-        Component of every image, from 0.
-    area_arcmin2 : (N,) float64
-        Solid angle of every footprint, above 0.
-    warnings : tuple of str
-    """
-    n_pixels = np.array([info.shape[0] * info.shape[1] for info in infos], dtype=np.int64)
-    per_arcmin2 = n_pixels / area_arcmin2
-    n_a = np.rint(graph.area_arcmin2 * per_arcmin2[graph.a]).astype(np.int64)
-    n_b = np.rint(graph.area_arcmin2 * per_arcmin2[graph.b]).astype(np.int64)
-    n_overlaps = np.bincount(np.concatenate([graph.a, graph.b]), minlength=len(infos)).astype(np.int64)
-    images = (
-        *name_columns(infos),
-        Column("component", component, "Connected set of images (index into the components)"),
-        Column("area_arcmin2", area_arcmin2, "Solid angle of the footprint", "arcmin2"),
-        Column("n_overlaps", n_overlaps, "Images that it overlaps"),
-        Column("n_pixels", n_pixels, "Pixels of the image"),
-    )
-    overlaps = (
-        *pair_columns(graph.a, graph.b, graph.area_arcmin2),
-        Column("n_a", n_a, "Pixels of image a in the overlap (estimate)"),
-        Column("n_b", n_b, "Pixels of image b in the overlap (estimate)"),
-    )
-    components = _planned_components(component, component[graph.a], n_pixels, n_a + n_b)
-    tables = (Table(TableName.IMAGES, images), Table(TableName.OVERLAPS, overlaps), components)
-    return _report(settings, infos, tables, warnings)
-
-
-def _planned_components(of_image: IntArray, of_pair: IntArray, image_pixels: IntArray, pair_pixels: IntArray) -> Table:
-    n = int(of_image.max(initial=-1)) + 1
-
-    def sums(index: IntArray, values: IntArray) -> IntArray:
-        total = np.zeros(n, dtype=np.int64)
-        np.add.at(total, index, values)
-        return total
-
-    overlap_pixels = "Pixels in its overlaps (estimate), each as often as an overlap needs it"
-    return Table(
-        TableName.COMPONENTS,
-        (
-            Column("id", np.arange(n, dtype=np.int64), "Number of the component"),
-            Column("n_images", sums(of_image, np.ones_like(of_image)), "Images in it"),
-            Column("n_overlaps", sums(of_pair, np.ones_like(of_pair)), "Overlaps in it"),
-            Column("n_pixels", sums(of_image, image_pixels), "Pixels of its images"),
-            Column("n_overlap_pixels", sums(of_pair, pair_pixels), overlap_pixels),
-        ),
-    )
-
-
 def input_paths(infos: tuple[ImageInfo, ...]) -> tuple[str, ...]:
     """The files that a run reads: images and masks."""
     refs = [info.ref for info in infos]
     return tuple({ref.path: None for ref in refs} | {ref.mask.path: None for ref in refs if ref.mask})
 
 
-def _report(
+def make_report(
     settings: Settings, infos: tuple[ImageInfo, ...], tables: tuple[Table, Table, Table], warnings: tuple[str, ...]
 ) -> Report:
+    """The report with these tables (images, overlaps, components)."""
     from . import __version__
 
     determining: dict[str, Any] = settings.determining()

@@ -5,15 +5,11 @@ A ``Settings`` that exists is valid: its values are checked, and aliases resolve
 
 from __future__ import annotations
 
-import difflib
 import math
-import numbers
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .choices import METHOD_ALIASES, Compare, Method, Model, Skystat, Units
@@ -23,8 +19,8 @@ if TYPE_CHECKING:
     from .model import StatisticSettings
 
 _HANDLING = {"determines_result": False}  # how the run is carried out, not what it finds
-_KEYWORD = re.compile(r"[A-Z0-9_-]{1,8}")
-_RESERVED_KEYWORDS = re.compile(
+_KEYWORD = r"[A-Z0-9_-]{1,8}"
+_RESERVED_KEYWORDS = (
     r"BKG(SUB|METH|ERR)|SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|[PG]COUNT|END|COMMENT|HISTORY|CONTINUE|HIERARCH"
     r"|BUNIT|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|EXT(NAME|VER|LEVEL)"
 )
@@ -116,6 +112,8 @@ def option_name(name: str) -> str:
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """A hint for a word that isn't known: the nearest known one, else all of them."""
+    import difflib
+
     known = tuple(known)
     close = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {close[0]!r}?" if close else "one of: " + ", ".join(known)
@@ -137,6 +135,7 @@ def read_config(path: str, known: Mapping[str, str]) -> dict[str, Any]:
         If the file can't be read or parsed, or a key is unknown, given twice, or has a value of the wrong type.
     """
     import tomllib
+    from pathlib import Path
 
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -171,6 +170,8 @@ def checked_choice(name: str, value: str, choices: type[StrEnum], aliases: Itera
 
 def _typed(name: str, annotation: str, value: Any) -> Any:
     """The value as the type of its field; numbers and paths of any kind are taken, text is never parsed."""
+    import numbers
+
     if value is None and annotation.endswith("None"):
         return None
     match annotation.partition(" ")[0], isinstance(value, bool):
@@ -218,11 +219,13 @@ def _check_ranges(settings: Settings) -> None:
         raise UsageError(
             f"--lower {settings.lower:g} is above --upper {settings.upper:g}: no pixel would count", "swap them"
         )
-    if not _KEYWORD.fullmatch(settings.sky_keyword):
+    import re
+
+    if not re.fullmatch(_KEYWORD, settings.sky_keyword):
         raise UsageError(
             f"--sky-keyword: {settings.sky_keyword!r} is not a FITS keyword", "give up to 8 of A-Z, 0-9, - and _"
         )
-    if _RESERVED_KEYWORDS.fullmatch(settings.sky_keyword):
+    if re.fullmatch(_RESERVED_KEYWORDS, settings.sky_keyword):
         raise UsageError(f"--sky-keyword: {settings.sky_keyword} has another meaning in FITS files", "give another one")
 
 

@@ -1,0 +1,73 @@
+"""The command line: click and rich live here and nowhere else, one file a command."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from skymatch_cli import __version__
+
+from .guard import guarded
+
+COMMANDS = {
+    "match": "Match the sky of overlapping images.",
+    "plan": "Show footprints, overlaps and components from headers alone.",
+    "undo": "Restore headers and pixels as they were before the first run.",
+    "demo": "Write a small synthetic mosaic with known skies.",
+}
+"""Every command and what it does, in the order of the help; the module of the same name is imported on demand."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is needed, and shows every error in one way."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f".{cmd_name}", __name__).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for an unknown one say which are known."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            from skymatch_cli.settings import suggestion
+
+            raise click.UsageError(f"there is no command {name!r} ({suggestion(name, COMMANDS)})", ctx)
+        return super().resolve_command(ctx, args)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run, and exit with the code that the design gives to what happened."""
+        extra["standalone_mode"] = False  # errors come to `guarded`
+        run: Callable[..., object] = super().main
+        raise SystemExit(guarded(lambda: run(*args, **extra)))
+
+
+@click.group(
+    "skymatch",
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nExamples:\n  skymatch demo mosaic && skymatch match mosaic/frame_*.fits\n"
+    "  skymatch match --subtract --output-dir matched *.fits\n  skymatch match --dry-run -o sky.ecsv '*_cal.fits'",
+)
+@click.version_option(__version__, prog_name="skymatch", message="%(prog)s %(version)s")
+def main() -> None:
+    """Equalise the sky background of overlapping FITS images."""

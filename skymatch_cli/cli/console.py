@@ -1,0 +1,165 @@
+"""What the user sees: the result on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from skymatch_cli.choices import Format
+from skymatch_cli.errors import SkymatchError, UsageError
+from skymatch_cli.printable import printable
+
+from .guard import forget_standard_output
+
+if TYPE_CHECKING:
+    from skymatch_cli.output import Output
+    from skymatch_cli.record import WriteReport
+    from skymatch_cli.tables import Report
+
+LOG = logging.getLogger("skymatch_cli")
+NOTE = 25
+"""Level of what is said without ``-v``, and not with ``-q``: between information and warning."""
+
+_MAX_ROWS_DRAWN = 2000  # above, drawing takes longer than a person waits; the plain table is instant
+_FITS_SUFFIXES = (".fits", ".fit", ".fts", ".gz", ".fz", ".bz2")
+
+
+@contextmanager
+def session(ctx: click.Context) -> Iterator[None]:
+    """Send the log to standard error and to a file, as ``-v``, ``-q`` and ``--log-file`` say."""
+    verbose, quiet, log_file = (ctx.params[name] for name in ("verbose", "quiet", "log_file"))
+    if verbose and quiet:
+        raise UsageError("--verbose and --quiet contradict each other", "leave one of them out")
+    level = logging.ERROR if quiet else (NOTE, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    handlers: list[logging.Handler] = [_handler(sys.stderr, level, _StderrFormatter())]
+    handlers[0].addFilter(lambda record: not hasattr(record, "shown"))
+    old_level = LOG.level
+    with warnings.catch_warnings(), _opened(log_file) as stream:
+        if stream:
+            handlers.append(_handler(stream, logging.DEBUG, _FileFormatter()))
+        if verbose < 2 and not sys.warnoptions:
+            warnings.simplefilter("ignore")  # libraries talk to programmers; what users need is in the result
+        LOG.setLevel(min(handler.level for handler in handlers))
+        for handler in handlers:
+            LOG.addHandler(handler)
+        try:
+            yield
+        except SkymatchError as error:
+            for line in error.lines():
+                LOG.error(line, extra={"shown": True})  # `guarded` shows it
+            raise
+        except Exception:
+            LOG.debug("unexpected error", exc_info=True)
+            raise
+        finally:
+            for handler in handlers:
+                LOG.removeHandler(handler)
+            LOG.setLevel(old_level)
+
+
+def say(message: str) -> None:
+    """Tell the user something, unless ``-q`` was given."""
+    LOG.log(NOTE, "%s", message)
+
+
+def tell(messages: tuple[str, ...]) -> None:
+    """Tell the user more, with ``-v``."""
+    for message in messages:
+        LOG.info("%s", message)
+
+
+def warn(messages: tuple[str, ...]) -> None:
+    """Warn the user, unless ``-q`` was given."""
+    for message in messages:
+        LOG.warning("%s", message)
+
+
+def tell_written(written: WriteReport) -> None:
+    """Say what became of the images."""
+    tell(tuple(f"wrote {file}" for file in written.files))
+    for note in written.notes:
+        say(note)
+    counts = Counter(map(str, written.actions))  # in the order in which they first occur
+    actions = ", ".join(f"{n} {action.replace('_', ' ')}" for action, n in counts.items())
+    say(f"images: {actions}; files written: {len(written.files)}")
+
+
+def check_output(output: Output, *, overwrite: bool) -> None:
+    """Refuse an output that can't be written, before any work is done.
+
+    Raises
+    ------
+    UsageError
+    """
+    output.check(overwrite=overwrite)
+    if output.output is None and output.form == Format.FITS and sys.stdout.isatty():
+        raise UsageError("--format fits is not for a terminal", "write to a file with -o FILE.fits")
+
+
+def show(report: Report, output: Output) -> None:
+    """Write the result where the user wants it: to a file, or to standard output."""
+    if output.output is not None:
+        output.save(report)
+        tell((f"wrote {output.output}",))
+        return
+    try:
+        if output.form == Format.TABLE and sys.stdout.isatty() and len(report.table(output.table)) <= _MAX_ROWS_DRAWN:
+            from .terminal import print_table
+
+            print_table(report, output.table)
+        else:
+            stream = sys.stdout.buffer
+            output.dump(report, stream)
+            stream.flush()
+    except BrokenPipeError:
+        forget_standard_output()  # the reader has seen enough; the run itself went well
+
+
+@contextmanager
+def _opened(log_file: str | None) -> Iterator[TextIO | None]:
+    if log_file is None:
+        yield None
+        return
+    if log_file.lower().endswith(_FITS_SUFFIXES):
+        raise UsageError(f"--log-file {log_file} is the name of an image", "choose another name")
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(Path(log_file).open("a", encoding="utf-8", errors="backslashreplace"))
+        except OSError as error:
+            raise UsageError(f"--log-file {log_file}: {error.strerror or error}", "choose another name") from error
+        yield stream
+
+
+def _handler(stream: TextIO, level: int, formatter: logging.Formatter) -> logging.Handler:
+    handler = logging.StreamHandler(stream)
+    handler.setLevel(level)
+    handler.setFormatter(formatter)
+    return handler
+
+
+class _StderrFormatter(logging.Formatter):
+    """``skymatch: warning: message``; in one harmless line, but for tracebacks."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        word = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return f"skymatch: {word}{printable(record.message)}"
+
+
+class _FileFormatter(logging.Formatter):
+    """``2026-01-31 12:00:00 WARNING message``."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        word = "NOTE" if record.levelno == NOTE else record.levelname
+        return f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {word} {printable(record.message)}"
+
+    def usesTime(self) -> bool:  # noqa: N802 (logging's name)
+        """The time is written by `formatMessage` itself."""
+        return True

@@ -1,0 +1,93 @@
+"""``skymatch match``: the whole way from names to headers."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from skymatch_cli.result import Result
+
+_MAX_COMPONENTS_SAID = 10
+
+
+@click.command(
+    "match",
+    cls=options.SectionCommand,
+    epilog="""
+Images are named as a.fits, a.fits[SCI,2], a.fits[3], quoted globs, @list.txt, or - for names on standard input.
+
+\b
+Examples:
+  skymatch match *.fits                              record the sky in the headers
+  skymatch match --dry-run -o sky.json '*_cal.fits'  measure only
+  skymatch match --subtract --output-dir matched @exposures.txt
+  skymatch match --method user --skylist skies.txt --subtract *.fits
+  skymatch match --strict --max-residual 5 *.fits    for pipelines: exit code 5 with any warning
+
+Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 an input can't be used, 4 no images overlap,
+5 warnings with --strict.
+""",
+)
+@options.IMAGES
+@options.add(
+    *options.SKY,
+    *options.STATISTICS,
+    *options.PIXELS,
+    options.GROUP_BY,
+    *options.UNITS,
+    *options.WRITING,
+    *options.RESULT,
+    *options.CHECKS,
+    options.JOBS,
+    options.CONFIG,
+    *options.CONSOLE,
+)
+@click.pass_context
+def command(ctx: click.Context, /, images: tuple[str, ...], **_: Any) -> None:
+    """Match the sky of overlapping images.
+
+    Finds where the images overlap, measures the sky of each in every overlap, and solves for the levels that make
+    them agree. The sky is recorded in the headers of the images; --subtract subtracts it, --dry-run does neither.
+    """
+    settings, output = options.read(ctx)
+    from . import console
+
+    with console.session(ctx):
+        console.check_output(output, overwrite=settings.overwrite)
+        from skymatch_cli import pipeline
+        from skymatch_cli.errors import StrictError
+        from skymatch_cli.plain import summary
+        from skymatch_cli.result import input_paths
+
+        result = pipeline.evaluate(images, settings, stdin=sys.stdin)
+        output.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
+        console.tell((*_details(result), summary(result.report)))
+        console.warn(result.warnings)
+        try:
+            pipeline.check_strict(result)
+        except StrictError:
+            console.show(result.report, output)
+            raise
+        written = None if settings.dry_run else pipeline.apply(result)
+        console.show(result.report, output)
+        if written is None:
+            console.say("dry run: the images are as they were")
+        else:
+            console.tell_written(written)
+
+
+def _details(result: Result) -> tuple[str, ...]:
+    """What ``-v`` says: what was used, what was skipped, and how well each component fits."""
+    solution = result.solution
+    used = (f"{info.ref.label}: {note}" for info in result.infos for note in info.notes)
+    fits = (
+        f"component {k}: {solution.n_images[k]} images, {solution.anchor[k]}, rms residual "
+        f"{solution.rms_residual[k]:.4g}, chi2 {solution.chi2[k]:.2f} for {solution.dof[k]:.6g} degrees of freedom"
+        for k in range(min(len(solution.n_images), _MAX_COMPONENTS_SAID))
+    )
+    return (*used, *(f"not used: {line}" for line in result.skipped), *fits)

@@ -1,0 +1,277 @@
+"""Every option that commands share, defined once: its words, default and type come from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from skymatch_cli.choices import METHOD_ALIASES, Compare, Format, Method, Model, Skystat, TableName, Units
+from skymatch_cli.settings import Settings, field_types, option_name, read_config
+
+if TYPE_CHECKING:
+    from skymatch_cli.output import Output
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Decorator = Callable[[Function], Function]
+
+_FIELDS = {field.name: field for field in fields(Settings)}
+_TYPES = {"bool": bool, "int": int, "float": float, "str": str}
+_GENERAL = "General"
+_SKY = "The sky"
+_STATISTICS = "Statistics"
+_PIXELS = "Pixels that count"
+_UNITS = "Units and groups"
+_IMAGES = "What happens to the images"
+_RESULT = "The result"
+_CHECKS = "Warnings and bad images"
+
+
+class SectionOption(click.Option):
+    """An option that knows under which heading the help shows it."""
+
+    def __init__(self, *args: Any, section: str = _GENERAL, **attrs: Any) -> None:
+        super().__init__(*args, **attrs)
+        self.section = section
+
+
+class SectionCommand(click.Command):
+    """A command whose help shows its options under headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, section by section, in the order in which they were added."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                sections.setdefault(getattr(parameter, "section", _GENERAL), []).append(record)
+        sections[_GENERAL] = sections.pop(_GENERAL)  # the last one: click puts --help at the end
+        for name, records in sections.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
+
+
+def add(*decorators: Decorator[Any]) -> Decorator[Any]:
+    """Add options to a command, in this order."""
+
+    def decorate(function: Function) -> Function:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def _words(choices: type[StrEnum]) -> tuple[str, ...]:
+    return tuple(str(choice) for choice in choices)
+
+
+def _setting(
+    name: str,
+    text: str,
+    *,
+    section: str,
+    metavar: str | None = None,
+    words: tuple[str, ...] = (),
+) -> Decorator[Any]:
+    """The option of one field of ``Settings``."""
+    field = _FIELDS[name]
+    kind = _TYPES[str(field.type).partition(" ")[0]]
+    return click.option(
+        option_name(name),
+        cls=SectionOption,
+        section=section,
+        type=click.Choice(words) if words else kind,
+        is_flag=kind is bool,
+        default=field.default,
+        show_default=field.default is not None and kind is not bool,
+        metavar=metavar,
+        help=text,
+    )
+
+
+def _methods() -> Decorator[Any]:
+    aliases = ", ".join(f"{alias} = {method}" for alias, method in METHOD_ALIASES.items())
+    return _setting(
+        "method",
+        f"How the sky of an image is found: its own statistic (localmin), the lowest of all (globalmin), offsets that "
+        f"make overlaps agree (match), the same with the lowest level brought to zero (globalmin+match), or values "
+        f"from --skylist (user). Also: {aliases}.",
+        section=_SKY,
+        metavar="[" + "|".join(_words(Method)) + "]",
+        words=(*_words(Method), *METHOD_ALIASES),
+    )
+
+
+SKY = (
+    _methods(),
+    _setting("compare", "How two images are compared in their overlap.", section=_SKY, words=_words(Compare)),
+    _setting("model", "What is unknown about the sky of a group of images.", section=_SKY, words=_words(Model)),
+    _setting(
+        "reference",
+        "Hold this image at the sky recorded in it, 0 if there is none (method match).",
+        section=_SKY,
+        metavar="IMAGE",
+    ),
+    _setting("match_up", "Match to the highest level instead of the lowest (method match).", section=_SKY),
+    _setting("skylist", "File with lines 'name sky' (method user).", section=_SKY, metavar="FILE"),
+)
+STATISTICS = (
+    _setting(
+        "skystat",
+        "The statistic that stands for the sky of a set of pixels.",
+        section=_STATISTICS,
+        words=_words(Skystat),
+    ),
+    _setting(
+        "lower", "Lowest value that counts, before clipping (no limit without).", section=_STATISTICS, metavar="VALUE"
+    ),
+    _setting(
+        "upper", "Highest value that counts, before clipping (no limit without).", section=_STATISTICS, metavar="VALUE"
+    ),
+    _setting("nclip", "Clipping passes; 0 clips nothing.", section=_STATISTICS, metavar="N"),
+    _setting("lsigma", "Clip below the median by this many sigma.", section=_STATISTICS, metavar="SIGMA"),
+    _setting("usigma", "Clip above the median by this many sigma.", section=_STATISTICS, metavar="SIGMA"),
+    _setting("binwidth", "Width of a histogram bin in sigma (mode, midpt).", section=_STATISTICS, metavar="SIGMA"),
+)
+MASK = _setting(
+    "mask",
+    "Mask of each image (non-zero = good), as a template such as 'masks/{stem}.fits[1]' with {stem}, {extname} and "
+    "{extver}. A mask may also stand in the second column of an @list.",
+    section=_PIXELS,
+    metavar="TEMPLATE",
+)
+PIXELS = (
+    _setting(
+        "dqbits",
+        "DQ flags of good pixels: numbers or names joined by + or a comma, ~ in front for bad ones; 'none' ignores "
+        "DQ; 'auto' knows JWST and Roman, and elsewhere takes any flag as bad.",
+        section=_PIXELS,
+        metavar="FLAGS",
+    ),
+    _setting(
+        "dq_ext",
+        "EXTNAME of the DQ extensions, or a template for separate files, '{stem}_dq.fits[{extname}]'.",
+        section=_PIXELS,
+        metavar="NAME",
+    ),
+    MASK,
+    _setting("ignore_value", "Drop pixels of exactly this value.", section=_PIXELS, metavar="VALUE"),
+)
+GROUP_BY = _setting(
+    "group_by",
+    "Images that share one unknown: the chips of one 'file', 'none', or those with the same value of a header keyword.",
+    section=_UNITS,
+    metavar="KEYWORD",
+)
+UNITS = (
+    _setting(
+        "units",
+        "Compare in one surface-brightness unit (auto) or the raw numbers (as-is).",
+        section=_UNITS,
+        words=_words(Units),
+    ),
+    _setting("exptime_key", "Keyword of the exposure time.", section=_UNITS, metavar="KEYWORD"),
+    _setting("flux_scale", "Multiply by the value of this keyword first.", section=_UNITS, metavar="KEYWORD"),
+)
+DRY_RUN = _setting("dry_run", "Measure and report; leave the images alone.", section=_IMAGES)
+OUTPUT_DIR = _setting(
+    "output_dir",
+    "Write whole copies there, under the same names; leave the originals alone.",
+    section=_IMAGES,
+    metavar="DIR",
+)
+SKY_KEYWORD = _setting("sky_keyword", "Keyword in which the sky is recorded.", section=_IMAGES, metavar="KEYWORD")
+WRITING = (
+    DRY_RUN,
+    _setting(
+        "subtract", "Subtract the sky from the pixels; without, it is only recorded in the header.", section=_IMAGES
+    ),
+    OUTPUT_DIR,
+    SKY_KEYWORD,
+)
+OVERWRITE = _setting("overwrite", "Replace existing files: of --output, and copies in --output-dir.", section=_RESULT)
+OVERWRITE_DEMO = click.option(
+    "--overwrite", cls=SectionOption, is_flag=True, help="Replace the files of an earlier demo."
+)
+RESULT = (
+    click.option(
+        "-o",
+        "--output",
+        cls=SectionOption,
+        section=_RESULT,
+        metavar="FILE",
+        help="Write the result to this file (.ecsv .csv .json .fits .vot) instead of standard output.",
+    ),
+    click.option(
+        "--format",
+        cls=SectionOption,
+        section=_RESULT,
+        type=click.Choice(_words(Format)),
+        help="Form of the result; without, what the suffix of --output says, else a table for people.",
+    ),
+    click.option(
+        "--table",
+        cls=SectionOption,
+        section=_RESULT,
+        type=click.Choice(_words(TableName)),
+        default=str(TableName.IMAGES),
+        show_default=True,
+        help="Which table, for formats that hold one (json, fits and vot hold all).",
+    ),
+    OVERWRITE,
+)
+SKIP_BAD = _setting("skip_bad", "Go on without images that can't be used, with a warning.", section=_CHECKS)
+CHECKS = (
+    _setting("strict", "With any warning, show the result, write no image, and exit with 5.", section=_CHECKS),
+    _setting(
+        "max_residual", "Warn about overlaps whose residual exceeds this many sigma.", section=_CHECKS, metavar="SIGMA"
+    ),
+    SKIP_BAD,
+)
+JOBS = _setting(
+    "jobs",
+    "Images worked on at a time; 0 means one per core. The result doesn't depend on it.",
+    section=_GENERAL,
+    metavar="N",
+)
+CONFIG = click.option(
+    "--config",
+    cls=SectionOption,
+    type=str,
+    metavar="FILE.toml",
+    help="Settings under the names of these options; options given here win.",
+)
+CONSOLE = (
+    click.option(
+        "-v", "--verbose", cls=SectionOption, count=True, help="Say more on standard error; twice for debugging."
+    ),
+    click.option("-q", "--quiet", cls=SectionOption, is_flag=True, help="Say nothing but errors on standard error."),
+    click.option("--log-file", cls=SectionOption, type=str, metavar="FILE", help="Add the whole log to this file."),
+)
+IMAGES = click.argument("images", nargs=-1, required=True, type=str, metavar="IMAGES...")
+
+
+def read(ctx: click.Context) -> tuple[Settings, Output]:
+    """The settings of a command: defaults, then the configuration file, then the options that were given.
+
+    Raises
+    ------
+    UsageError
+        If they are wrong or contradict each other.
+    """
+    from skymatch_cli.output import Output
+
+    config = ctx.params.get("config")
+    of_settings, of_output = field_types(Settings), field_types(Output)
+    values = read_config(config, of_settings | of_output) if config else {}
+    values |= {name: value for name, value in ctx.params.items() if _was_given(ctx, name)}
+    settings = Settings(**{name: value for name, value in values.items() if name in of_settings})
+    return settings, Output(**{name: value for name, value in values.items() if name in of_output})
+
+
+def _was_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT

@@ -1,0 +1,62 @@
+"""``skymatch plan``: what the headers alone say."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from skymatch_cli.choices import Method
+
+from . import options
+
+
+@click.command(
+    "plan",
+    cls=options.SectionCommand,
+    epilog="""\b
+Examples:
+  skymatch plan *.fits
+  skymatch plan --table overlaps @exposures.txt
+  skymatch plan -o plan.json '*_cal.fits'
+""",
+)
+@options.IMAGES
+@options.add(
+    options.GROUP_BY,
+    *options.UNITS,
+    *options.RESULT,
+    options.SKIP_BAD,
+    options.JOBS,
+    options.CONFIG,
+    *options.CONSOLE,
+)
+@click.pass_context
+def command(ctx: click.Context, /, images: tuple[str, ...], **_: Any) -> None:
+    """Show footprints, overlaps and components from headers alone.
+
+    No pixel is read and nothing is written but the result. Says which images overlap, which sets of images are
+    connected, and how many pixels a match will have to look at.
+    """
+    settings, output = options.read(ctx)
+    # Where images lie doesn't depend on the method, but a configuration file may name one that needs no WCS.
+    settings = replace(settings, method=Method.MATCH, skylist=None)
+    from . import console
+
+    with console.session(ctx):
+        console.check_output(output, overwrite=settings.overwrite)
+        from skymatch_cli import pipeline
+        from skymatch_cli.plain import summary
+        from skymatch_cli.planned import plan_report
+        from skymatch_cli.result import input_paths
+
+        plan = pipeline.plan(images, settings, stdin=sys.stdin)
+        output.check(overwrite=settings.overwrite, inputs=input_paths(plan.infos))
+        report = plan_report(plan.settings, plan.infos, plan.footprints, plan.graph, plan.warnings)
+        console.tell(tuple(f"not used: {line}" for line in plan.skipped))
+        console.warn(plan.warnings)
+        console.show(report, output)
+        pixels = int(report.components.column("n_overlap_pixels").sum())
+        console.say(f"{summary(report)}; about {pixels:.2g} pixels to measure in the overlaps")

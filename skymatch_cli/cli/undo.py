@@ -1,0 +1,56 @@
+"""``skymatch undo``: take back what was recorded or subtracted."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from skymatch_cli.choices import Method
+
+from . import options
+
+
+@click.command(
+    "undo",
+    cls=options.SectionCommand,
+    epilog="""\b
+Examples:
+  skymatch undo *.fits
+  skymatch undo --output-dir originals matched/*.fits
+""",
+)
+@options.IMAGES
+@options.add(
+    options.OUTPUT_DIR,
+    options.SKY_KEYWORD,
+    options.OVERWRITE,
+    options.SKIP_BAD,
+    options.JOBS,
+    options.CONFIG,
+    *options.CONSOLE,
+)
+@click.pass_context
+def command(ctx: click.Context, /, images: tuple[str, ...], **_: Any) -> None:
+    """Restore headers and pixels as they were before the first run.
+
+    Images in which nothing was recorded are left alone.
+    """
+    settings, _output = options.read(ctx)
+    # A sky may be recorded in images without a WCS too: the method `user` needs none.
+    settings = replace(settings, method=Method.USER, skylist="-", reference=None, match_up=False)
+    from . import console
+
+    with console.session(ctx):
+        from skymatch_cli import record
+        from skymatch_cli.errors import InputError
+        from skymatch_cli.inputs import resolve_images
+
+        inputs = resolve_images(images, settings=settings, stdin=sys.stdin)
+        if inputs.problems and not (settings.skip_bad and inputs.refs):
+            raise InputError(inputs.problems)
+        console.warn(tuple(f"skipped: {problem}" for problem in inputs.problems))
+        console.tell(inputs.skipped)
+        console.tell_written(record.undo(inputs.refs, settings))
