@@ -1,0 +1,74 @@
+"""Every example is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from astropy.io import fits
+
+from skymatch_cli.demo import DemoSettings, write_demo
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+BIN = Path(sys.executable).parent
+
+
+def run(*command: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        [str(c) for c in command],
+        cwd=cwd,
+        env={**os.environ, "PATH": path, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> list[Path]:
+    return list(write_demo(tmp_path / "raw", DemoSettings(nx=2, ny=2, size=96, overlap=0.3)))
+
+
+def test_the_session(tmp_path):
+    done = run("sh", EXAMPLES / "session.sh", "session", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "session" / "skies.csv").read_text().count("\n") == 7
+    assert "BKGLEVEL" not in fits.getheader(tmp_path / "session" / "frame_00.fits", "SCI")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_the_makefile_writes_subtracted_copies_and_the_table_once(tmp_path, frames):
+    recipe = ("make", "-f", EXAMPLES / "Makefile", "OPTIONS=")
+    assert run(*recipe, cwd=tmp_path).returncode == 0
+    assert fits.getheader(tmp_path / "matched" / "frame_01.fits", "SCI")["BKGSUB"] is True
+    assert "BKGSUB" not in fits.getheader(frames[1], "SCI")
+    assert (tmp_path / "matched" / "sky.ecsv").exists()
+    again = run(*recipe, cwd=tmp_path)
+    assert "Nothing to be done" in again.stdout
+    assert "frame_00" in run(*recipe, "report", cwd=tmp_path).stdout
+
+
+def test_the_check_passes_frames_that_agree(tmp_path, frames):
+    done = run("sh", EXAMPLES / "check_frames.sh", *frames, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "sky.json").read_text())["images"]) == 4
+
+
+def test_the_check_fails_when_one_frame_disagrees(tmp_path, frames):
+    """A ramp on one frame of the loop: its overlaps contradict one another."""
+    with fits.open(frames[0], mode="update") as hdus:
+        hdus["SCI"].data += 40 * (hdus["SCI"].data * 0 + 1).cumsum(axis=1) / 96
+    assert run("sh", EXAMPLES / "check_frames.sh", *frames, cwd=tmp_path).returncode == 5
+    assert run("sh", EXAMPLES / "check_frames.sh", "nowhere.fits", cwd=tmp_path).returncode == 3
+
+
+def test_the_python_script(tmp_path, frames):
+    done = run(sys.executable, EXAMPLES / "largest_residuals.py", *frames, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 5
