@@ -177,11 +177,14 @@ def _physical_type(plane: StoredPlane) -> np.dtype[Any]:
 def _to_physical(stored: _Stored, plane: StoredPlane, data: PixelArray, good: BoolArray) -> None:
     """Fill ``data`` with physical values and ``good`` with which of them are defined."""
     with np.errstate(invalid="ignore", over="ignore"):
-        data[...] = stored
-        if plane.bscale != 1:
-            np.multiply(data, plane.bscale, out=data)
-        if plane.bzero != 0:
-            np.add(data, plane.bzero, out=data)
+        if plane.bitpix == 64 and plane.bscale == 1 and plane.bzero == 2.0**63:
+            data[...] = stored.view(">u8") ^ np.uint64(2**63)  # the sum would lose digits
+        else:
+            data[...] = stored
+            if plane.bscale != 1:
+                np.multiply(data, plane.bscale, out=data)
+            if plane.bzero != 0:
+                np.add(data, plane.bzero, out=data)
     if plane.bitpix < 0:
         np.isfinite(data, out=good)
     elif plane.blank is not None and np.can_cast(np.min_scalar_type(plane.blank), stored.dtype, "same_kind"):
