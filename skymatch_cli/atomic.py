@@ -205,7 +205,7 @@ class Replacement:
         self._fd = -1
 
     def __enter__(self) -> Replacement:
-        self._fd = disk.create(self._temporary)
+        self._fd = disk.open_new(self._temporary)
         try:
             _try_lock(self._fd, self._path, fcntl.LOCK_EX)
         except BaseException:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def create(path: str) -> int:
+def open_new(path: str) -> int:
     """Open a new file for writing; never an existing one, never through a link."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 

@@ -15,7 +15,7 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.record import SkyUpdate, undo, write_skies
 from skymatch_cli.settings import Settings
 
-from .crash.faults import Fault, counted, die_after, die_before, die_halfway, fail_with, in_a_child
+from .crash.faults import Fault, counted, die_after, die_halfway, fail_with, in_a_child
 from .crash.fileset import contents, make_files
 
 pytestmark = [
@@ -28,12 +28,15 @@ SUBTRACT = Settings(subtract=True)
 
 Job = Callable[[list[SkyUpdate]], object]
 
-JOBS: dict[str, tuple[Job, Job]] = {  # what is done before, and what is stopped
-    "record": (lambda _: None, lambda u: write_skies(u, RECORD)),
-    "subtract": (lambda _: None, lambda u: write_skies(u, SUBTRACT)),
-    "subtract recorded": (lambda u: write_skies(u, RECORD), lambda u: write_skies(u, SUBTRACT)),
-    "subtract anew": (lambda u: write_skies([_other(x) for x in u], SUBTRACT), lambda u: write_skies(u, SUBTRACT)),
-    "undo": (lambda u: write_skies(u, SUBTRACT), lambda u: undo([x.ref for x in u], RECORD)),
+JOBS: dict[str, tuple[str, Job, Job]] = {  # the files, what is done before, and what is stopped
+    "record": ("abcde", lambda _: None, lambda u: write_skies(u, RECORD)),
+    "subtract": ("abcde", lambda _: None, lambda u: write_skies(u, SUBTRACT)),
+    "subtract anew": (
+        "be",
+        lambda u: write_skies([_other(x) for x in u], SUBTRACT),
+        lambda u: write_skies(u, SUBTRACT),
+    ),
+    "undo": ("be", lambda u: write_skies(u, SUBTRACT), lambda u: undo([x.ref for x in u], RECORD)),
 }
 
 
@@ -72,32 +75,34 @@ class Scene:
 
 @pytest.fixture(params=JOBS)
 def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Scene:
-    before, job = JOBS[request.param]
-    updates = make_files(tmp_path / "files")
+    names, before, job = JOBS[request.param]
+    updates = make_files(tmp_path / "files", names)
     before(updates)
     old = contents(tmp_path / "files")
     calls = counted(lambda: job(updates))
     return Scene(tmp_path / "files", updates, job, old, contents(tmp_path / "files"), calls)
 
 
-def every_call(scene: Scene) -> Iterator[int]:
-    for at in range(len(scene.calls)):
-        scene.reset()
-        yield at
+def every_call(scene: Scene, *, of: str | None = None) -> Iterator[int]:
+    for at, call in enumerate(scene.calls):
+        if of is None or call == of:
+            scene.reset()
+            yield at
 
 
-@pytest.mark.parametrize("die", [die_before, die_halfway, die_after])
-def test_death_at_every_call(scene, die):
-    for at in every_call(scene):
+# (death before a call is death after the one before it)
+@pytest.mark.parametrize(("die", "calls"), [(die_after, None), (die_halfway, "write")])
+def test_death_at_every_call(scene, die, calls):
+    for at in every_call(scene, of=calls):
         with Fault(at, die).installed():
             assert in_a_child(lambda: scene.job(scene.updates)) == 77
         scene.assert_whole(leftovers=True)
         scene.assert_finished_by_running_again()
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-def test_failure_of_every_call(scene, number):
-    for at in every_call(scene):
+@pytest.mark.parametrize(("number", "calls"), [(errno.EIO, None), (errno.ENOSPC, "write")])
+def test_failure_of_every_call(scene, number, calls):
+    for at in every_call(scene, of=calls):
         with Fault(at, fail_with(number)).installed(), pytest.raises(InputError, match=os.strerror(number)):
             scene.job(scene.updates)
         scene.assert_whole(leftovers=False)
@@ -106,28 +111,27 @@ def test_failure_of_every_call(scene, number):
 
 def test_calls_are_those_of_an_atomic_replacement(scene):
     calls = [call for i, call in enumerate(scene.calls) if call != "write" or scene.calls[i - 1] != "write"]
-    assert calls == ["create", "write", "like", "sync", "replace", "sync_directory"] * len(scene.old)
+    assert calls == ["open_new", "write", "like", "sync", "replace", "sync_directory"] * len(scene.old)
 
 
 def test_interrupt_from_the_keyboard_leaves_no_temporary_file(scene):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for at in every_call(scene):
-        if scene.calls[at] == "sync_directory":
-            continue
-        with Fault(at, interrupt).installed(), pytest.raises(KeyboardInterrupt):
+    for call in ("open_new", "write", "sync", "replace"):
+        scene.reset()
+        with Fault(scene.calls.index(call), interrupt).installed(), pytest.raises(KeyboardInterrupt):
             scene.job(scene.updates)
         scene.assert_whole(leftovers=False)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_message_of_a_full_disk_says_what_to_do(tmp_path):
     updates = make_files(tmp_path)
-    last = counted(lambda: write_skies(updates, RECORD)).count("write") - 1
+    last = counted(lambda: write_skies(updates, RECORD))
     undo([u.ref for u in updates], RECORD)
-    with Fault(last, fail_with(errno.ENOSPC)).installed(), pytest.raises(InputError) as caught:
-        write_skies(updates, SUBTRACT)
+    at = len(last) - 1 - last[::-1].index("write")
+    with Fault(at, fail_with(errno.ENOSPC)).installed(), pytest.raises(InputError) as caught:
+        write_skies(updates, RECORD)
     assert "No space left on device" in str(caught.value)
-    assert "written before it" in str(caught.value)
+    assert "4 files were written before it" in str(caught.value)
     assert "free some space, then run again" in str(caught.value)

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from skymatch_cli import disk
 
-CALLS = ("create", "write", "like", "sync", "replace", "remove", "sync_directory")
+CALLS = ("open_new", "write", "like", "sync", "replace", "remove", "sync_directory")
 
 
 class Fault:
@@ -38,18 +38,14 @@ class Fault:
             yield self
 
 
-def die_before(_name: str, _call: Callable[..., Any], _args: tuple[Any, ...]) -> Any:
-    os._exit(77)
-
-
 def die_after(_name: str, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     call(*args)
     os._exit(77)
 
 
 def die_halfway(name: str, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    if name == "write":
-        call(args[0], args[1][: len(args[1]) // 2])
+    assert name == "write"
+    call(args[0], args[1][: len(args[1]) // 2])
     os._exit(77)
 
 
@@ -66,7 +62,7 @@ def fail_with(number: int) -> Callable[[str, Callable[..., Any], tuple[Any, ...]
 
 def counted(run: Callable[[], object]) -> list[str]:
     """The calls of a run that nothing stops."""
-    with Fault(-1, die_before).installed() as fault:
+    with Fault(-1, die_after).installed() as fault:
         run()
     return fault.calls
 

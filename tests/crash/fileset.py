@@ -77,19 +77,21 @@ def update(path: Path, hdu: int = 0, sky: float = 12.3456789, err: float = 0.01,
     return SkyUpdate(ref=ref(path, hdu), sky=sky, sky_err=err, method=method)
 
 
-def make_files(folder: Path) -> list[SkyUpdate]:
+def make_files(folder: Path, names: str = "abcde") -> list[SkyUpdate]:
     """One file of each layout in a folder, and skies for all their images."""
     folder.mkdir(parents=True, exist_ok=True)
-    plain = single(folder / "a.fits", pixels("f4", 1), GAIN=1.5)
+    plain = single(folder / "a.fits", pixels("u2", 1, 40000), checksum=True, GAIN=1.5)
     files = [
         (plain, (0,)),
         (chips(folder / "b.fits"), (1, 3)),
         (jwst(folder / "c.fits"), (1,)),
         (gzipped(folder / "d.fits.gz", plain), (0,)),
         (tiled(folder / "e.fits.fz", pixels("i2", 2)), (1,)),
-        (single(folder / "f.fits", pixels("u2", 4, 40000), checksum=True), (0,)),
     ]
-    images = [(path, hdu) for path, hdus in files for hdu in hdus]
+    for path, _ in files:
+        if path.name[0] not in names:
+            path.unlink()
+    images = [(path, hdu) for path, hdus in files for hdu in hdus if path.name[0] in names]
     return [update(path, hdu, sky=10.1 + i) for i, (path, hdu) in enumerate(images)]
 
 
