@@ -1,0 +1,93 @@
+"""Warnings about a solution: one line each, with the names of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .diagnose import bad_fits, thin_bridges
+from .model import FloatArray, ImageInfo, IntArray, Measurements, Offsets, Status
+
+_NAMED = 5  # sets, images or pairs that one line names
+
+
+def disconnected(images: Sequence[ImageInfo], component: IntArray, usable: IntArray) -> tuple[str, ...]:
+    """That the images fall into sets that can't be compared.
+
+    ``component`` (N,): set of every image; ``usable``: indices of the images that have a sky at all.
+    """
+    ids, first, count = np.unique(component[usable], return_index=True, return_counts=True)
+    if len(ids) < 2:
+        return ()
+    sets = [_set(images[usable[f]].ref.label, int(n)) for f, n in zip(first, count, strict=True)]
+    return (f"{len(ids)} sets of images don't overlap each other and are anchored each on its own: {_few(sets, '; ')}",)
+
+
+def without_reference(images: Sequence[ImageInfo], component: IntArray, reference: int) -> tuple[str, ...]:
+    """That the reference image says nothing about some components."""
+    others = np.unique(component[component != component[reference]])
+    if not len(others):
+        return ()
+    _, first = np.unique(component, return_index=True)
+    names = [images[first[c]].ref.label for c in others]
+    return (
+        f"the reference {images[reference].ref.label} holds only its own set of images; "
+        f"sets that keep their own anchor: {len(others)} ({_few(names, ', ')})",
+    )
+
+
+def large_residuals(
+    images: Sequence[ImageInfo], measurements: Measurements, residual: FloatArray, limit: float
+) -> tuple[str, ...]:
+    """The pairs, worst first, whose residual is more than ``limit`` times the error of the difference."""
+    counted = (measurements.status == Status.OK) & np.isfinite(residual)
+    size = np.where(counted, np.abs(residual) / np.where(counted, measurements.delta_err, 1.0), 0.0)
+    above = np.flatnonzero(size > limit)
+    above = above[np.argsort(-size[above], kind="stable")]
+    if not len(above):
+        return ()
+    pairs = [f"{_pair(images, measurements, e)} ({size[e]:.1f} sigma)" for e in above[:_NAMED]]
+    return (f"{len(above)} overlaps with a residual above {limit:g} sigma: {_few(pairs, ', ', len(above))}",)
+
+
+def solution_warnings(
+    images: Sequence[ImageInfo], measurements: Measurements, group: IntArray, offsets: Offsets
+) -> tuple[str, ...]:
+    """What a scientist should look at before trusting the offsets; ``group`` (N,) is the group of every image."""
+    m = measurements
+    lines: list[str] = []
+    size = np.abs(offsets.residual) / m.delta_err
+    for c in bad_fits(offsets)[:_NAMED]:
+        mine = np.flatnonzero((offsets.component[group[m.a]] == c) & np.isfinite(offsets.residual))
+        worst = mine[np.argsort(-size[mine], kind="stable")]
+        lines.append(
+            f"component {c}: the overlaps disagree by more than their errors, chi2/dof = "
+            f"{offsets.chi2[c] / offsets.dof[c]:.3g}; worst: {_few([_pair(images, m, e) for e in worst[:2]], ', ')}"
+        )
+    lines += [
+        f"component {offsets.component[group[m.a[e]]]} hangs together by one weak overlap only: "
+        f"{_pair(images, m, e)}, known to {m.delta_err[e]:.3g}"
+        for e in thin_bridges(offsets, group[m.a], group[m.b], m.delta_err)[:_NAMED]
+    ]
+    if offsets.kept is not None:
+        low = np.flatnonzero(offsets.kept < 0.5)
+        low = low[np.argsort(offsets.kept[low], kind="stable")]
+        if len(low):
+            pairs = [_pair(images, m, e) for e in low[:_NAMED]]
+            lines.append(f"{len(low)} overlaps contradict the others and count little: {_few(pairs, ', ', len(low))}")
+    return tuple(lines)
+
+
+def _set(label: str, n: int) -> str:
+    return f"{label} alone" if n == 1 else f"{label} and {n - 1} more"
+
+
+def _pair(images: Sequence[ImageInfo], measurements: Measurements, e: int) -> str:
+    return f"{images[measurements.a[e]].ref.label} - {images[measurements.b[e]].ref.label}"
+
+
+def _few(names: Sequence[str], separator: str, n: int | None = None) -> str:
+    n = len(names) if n is None else n
+    more = f"{separator}… {n - _NAMED} more" if n > _NAMED else ""
+    return separator.join(names[:_NAMED]) + more

@@ -1,0 +1,309 @@
+"""The five methods, as one table: what the sky of an image is.
+
+A method gives every group one value in comparison units (``user``: every image its own), and an image's sky
+is the value of its group, in the image's unit. So a chip without a good pixel still has the sky of its exposure
+where the exposure's other chips were measured; a group of which nothing was measured has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .advice import disconnected, large_residuals, solution_warnings, without_reference
+from .choices import METHOD_ALIASES, Method
+from .errors import NoOverlapError
+from .model import BoolArray, FloatArray, ImageInfo, IntArray, Measurements, Offsets, Solution, Status, StrArray
+from .pairgraph import PairGraph
+from .solve import solve_offsets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """What a method works on; N images in G groups, M pairs."""
+
+    images: Sequence[ImageInfo]
+    measurements: Measurements
+    group: IntArray  # (N,), numbered by their first image
+    factor: FloatArray  # (N,), image unit to comparison unit
+    reference: int | None
+    match_up: bool
+    skylist: Mapping[int, float]
+    robust: bool
+
+    @property
+    def n_groups(self) -> int:
+        return int(self.group.max(initial=-1)) + 1
+
+    @property
+    def used(self) -> BoolArray:
+        """Pairs that the solution rests on, (M,)."""
+        m = self.measurements
+        across: BoolArray = self.group[m.a] != self.group[m.b]
+        return (m.weight > 0) & across
+
+    def local(self) -> tuple[FloatArray, FloatArray]:
+        """Own skies of the images in comparison units and their errors, (N,); NaN where there is none."""
+        skies = self.measurements.local
+        if skies is None:
+            raise ValueError("the method needs local skies, which were not measured")
+        return skies.value * self.factor, skies.err * np.abs(self.factor)
+
+    def local_status(self) -> StrArray:
+        """What became of each image by itself, (N,); all masked: pixels were read and not one was good."""
+        m = self.measurements
+        if m.local is not None:
+            return m.local.status
+        read = np.zeros(len(self.images), np.bool_)
+        read[m.a] = read[m.b] = True
+        status = np.full(len(self.images), Status.OK, object)
+        status[read & (m.n_good == 0)] = Status.ALL_MASKED
+        return status
+
+    def lowest_local(self) -> tuple[FloatArray, FloatArray]:
+        """The lowest own sky of each group's images and its error, (G,); NaN where no image has one."""
+        local, err = self.local()
+        first = _first_lowest(local, self.group, self.n_groups)
+        return local[first], err[first]
+
+    def offsets(self) -> Offsets:
+        """Least-squares offsets of the groups."""
+        m = self.measurements
+        if not self.used.any():
+            raise _no_overlap(m)
+        return solve_offsets(
+            self.n_groups,
+            self.group[m.a],
+            self.group[m.b],
+            m.delta,
+            m.weight,
+            noise=m.noise,
+            pair_chi2=m.pair_chi2,
+            pair_dof=m.pair_dof,
+            robust=self.robust,
+        )
+
+    def components(self) -> IntArray:
+        """Component of each group, (G,), for methods that need no offsets."""
+        m = self.measurements
+        a, b = self.group[m.a[self.used]], self.group[m.b[self.used]]
+        return PairGraph.of_pairs(self.n_groups, a, b, m.weight[self.used]).component
+
+
+@dataclass(frozen=True, slots=True)
+class _Skies:
+    """What a method found: value and error of each image in comparison units, status, component; anchors."""
+
+    value: FloatArray
+    err: FloatArray
+    status: StrArray
+    component: IntArray
+    anchor: StrArray
+    offsets: Offsets | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def solve_skies(
+    method: str,
+    images: Sequence[ImageInfo],
+    measurements: Measurements,
+    *,
+    reference: int | None = None,
+    match_up: bool = False,
+    skylist: Mapping[int, float] | None = None,
+    max_residual: float | None = None,
+    robust: bool = False,
+) -> Solution:
+    """The sky of every image, by one of the methods.
+
+    Parameters
+    ----------
+    method : str
+        A name or an alias.
+    images : sequence of ImageInfo, length N
+    measurements : Measurements
+        With local skies for ``localmin``, ``globalmin`` and ``globalmin+match``.
+    reference : int, optional
+        Image that ``match`` holds at the sky recorded in it (0 if none).
+    match_up : bool
+        ``match`` puts the highest value of a component at 0 instead of the lowest.
+    skylist : mapping of int to float, optional
+        Image to sky in its own unit, for ``user``.
+    max_residual : float, optional
+        Warn of residuals above so many sigma.
+    robust : bool
+        Weigh down overlaps that contradict the others.
+
+    Returns
+    -------
+    Solution
+        ``sky_err`` is that of the offset where the component's mean is zero; of an own sky its statistical
+        error; of ``globalmin+match`` both; NaN for ``user``.
+
+    Raises
+    ------
+    NoOverlapError
+        If ``match`` or ``globalmin+match`` finds no overlap that can be used.
+
+    """
+    task = _Task(
+        images=images,
+        measurements=measurements,
+        group=_groups(images),
+        factor=np.array([info.to_comparison for info in images]),
+        reference=reference,
+        match_up=match_up,
+        skylist=skylist or {},
+        robust=robust,
+    )
+    found = METHODS[METHOD_ALIASES.get(method) or Method(method)](task)
+    sky = found.value / task.factor
+    residual = _residuals(task, found)
+    used = (
+        np.isfinite(residual) & (measurements.weight > 0) & (task.group[measurements.a] != task.group[measurements.b])
+    )
+    n_components, offsets = len(found.anchor), found.offsets
+    unknown = np.full(n_components, np.nan)
+    warnings = found.warnings
+    if reference is not None:
+        warnings += without_reference(images, found.component, reference)
+    if offsets is not None:
+        warnings += solution_warnings(images, measurements, task.group, offsets)
+    if max_residual is not None:
+        warnings += large_residuals(images, measurements, residual, max_residual)
+    return Solution(
+        sky=sky,
+        sky_err=found.err / np.abs(task.factor),
+        status=found.status,
+        component=found.component,
+        residual=residual,
+        anchor=found.anchor,
+        n_images=np.bincount(found.component, minlength=n_components),
+        rms_residual=_rms(residual[used], found.component[measurements.a[used]], n_components),
+        chi2=unknown if offsets is None else offsets.chi2,
+        dof=unknown if offsets is None else offsets.dof,
+        warnings=warnings,
+        kept=None if offsets is None else offsets.kept,
+    )
+
+
+def _groups(images: Sequence[ImageInfo]) -> IntArray:
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(info.group, len(numbers)) for info in images], np.int64)
+
+
+def _localmin(task: _Task) -> _Skies:
+    """Each group at the lowest own sky of its images."""
+    value, err = task.lowest_local()
+    return _own(task, value[task.group], err[task.group], "own sky")
+
+
+def _globalmin(task: _Task) -> _Skies:
+    """All at the lowest own sky of all."""
+    value, err = task.lowest_local()
+    if np.isfinite(value).any():
+        lowest = int(np.nanargmin(value))
+        known = np.isfinite(value)
+        value, err = np.where(known, value[lowest], np.nan), np.where(known, err[lowest], np.nan)
+    return _own(task, value[task.group], err[task.group], "lowest sky of all")
+
+
+def _own(task: _Task, value: FloatArray, err: FloatArray, anchor: str) -> _Skies:
+    component = task.components()
+    status = np.where(np.isfinite(value), Status.OK, task.local_status())
+    return _Skies(value, err, status, component[task.group], np.full(component.max(initial=-1) + 1, anchor, object))
+
+
+def _user(task: _Task) -> _Skies:
+    """The values that were given, each to its own image."""
+    n = len(task.images)
+    value = np.array([task.skylist.get(i, np.nan) for i in range(n)]) * task.factor
+    status = np.where(np.isfinite(value), Status.OK, Status.NOT_GIVEN).astype(object)
+    return _Skies(value, np.full(n, np.nan), status, np.zeros(n, np.int64), np.array(["given"], object))
+
+
+def _match(task: _Task) -> _Skies:
+    """Least-squares offsets, anchored in every component."""
+    offsets = task.offsets()
+    level = np.full(len(offsets.chi2), np.inf)
+    extreme = -offsets.offset if task.match_up else offsets.offset
+    np.minimum.at(level, offsets.component, extreme)
+    if task.match_up:
+        level = -level
+    anchor = np.full(len(level), "highest = 0" if task.match_up else "lowest = 0", object)
+    if task.reference is not None:
+        own = task.group[task.reference]
+        info = task.images[task.reference]
+        held = 0.0 if info.recorded is None else info.recorded.level * info.to_comparison
+        level[offsets.component[own]] = offsets.offset[own] - held
+        anchor[offsets.component[own]] = info.ref.label
+    return _anchored(task, offsets, (offsets.offset - level[offsets.component], offsets.sigma), anchor)
+
+
+def _globalmin_match(task: _Task) -> _Skies:
+    """Offsets plus the baseline that brings the lowest own sky that remains in each component to zero."""
+    offsets = task.offsets()
+    component = offsets.component[task.group]
+    local, local_err = task.local()
+    remains = local - offsets.offset[task.group]
+    first = _first_lowest(remains, component, len(offsets.chi2))
+    baseline, err = remains[first], local_err[first]
+    anchor = np.full(len(first), "lowest sky that remains = 0", object)
+    value = offsets.offset + baseline[offsets.component]
+    return _anchored(task, offsets, (value, np.hypot(offsets.sigma, err[offsets.component])), anchor)
+
+
+def _anchored(task: _Task, offsets: Offsets, found: tuple[FloatArray, FloatArray], anchor: StrArray) -> _Skies:
+    """Value and error of every group (G,) to those of the images, with their statuses."""
+    value, err = found[0][task.group], found[1][task.group]
+    component = offsets.component[task.group]
+    alone = np.bincount(offsets.component)[component] == 1
+    own = task.local_status()
+    none = ~np.isfinite(value) | (alone & (own == Status.ALL_MASKED))
+    status = np.where(none, own, np.where(alone, Status.NO_OVERLAP, Status.OK))
+    warnings = disconnected(task.images, component, np.flatnonzero(~none))
+    value, err = np.where(none, np.nan, value), np.where(none, np.nan, err)
+    return _Skies(value, err, status, component, anchor, offsets, warnings)
+
+
+METHODS: dict[Method, Callable[[_Task], _Skies]] = {
+    Method.LOCALMIN: _localmin,
+    Method.GLOBALMIN: _globalmin,
+    Method.MATCH: _match,
+    Method.GLOBALMIN_MATCH: _globalmin_match,
+    Method.USER: _user,
+}
+
+
+def _first_lowest(value: FloatArray, of: IntArray, n: int) -> IntArray:
+    """Index of the lowest value of each of n sets (``of``: set of every value); NaN only where a set has no other."""
+    order = np.lexsort((value, of))
+    return order[np.searchsorted(of[order], np.arange(n))]
+
+
+def _residuals(task: _Task, found: _Skies) -> FloatArray:
+    """``delta - (solution_a - solution_b)`` of every pair that was measured, used or not."""
+    m = task.measurements
+    residual = m.delta - (found.value[m.a] - found.value[m.b])
+    if found.offsets is None:
+        return residual
+    fitted = found.offsets.residual  # without the rounding of the anchors
+    return np.where(np.isfinite(fitted), fitted, residual)
+
+
+def _rms(residual: FloatArray, component: IntArray, n_components: int) -> FloatArray:
+    """Rms of the residuals in each component, NaN where there is none."""
+    count = np.bincount(component, minlength=n_components)
+    square = np.bincount(component, residual**2, minlength=n_components)
+    return np.sqrt(np.where(count > 0, square / np.maximum(count, 1), np.nan))
+
+
+def _no_overlap(measurements: Measurements) -> NoOverlapError:
+    n = len(measurements.a)
+    if n == 0:
+        return NoOverlapError("no image overlaps another", "skymatch plan shows where they lie")
+    if np.all(measurements.status == Status.SAME_GROUP):
+        return NoOverlapError("all overlaps are within one group", "--group-by none gives each image its own sky")
+    return NoOverlapError(f"none of the {n} overlaps has enough good pixels", "look at masks, DQ flags and limits")
