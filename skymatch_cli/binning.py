@@ -30,6 +30,13 @@ class Binning:
     ----------
     sample : (n,) float32 or float64
         Pixels that stand for the image, sorted. They decide on how fast the bins are, not on any answer.
+
+    Attributes
+    ----------
+    pivot : float
+        Median of the sample.
+    edges : (BINS - 1,) of the sample's type
+        Bin ``k`` holds ``edges[k - 1] <= value < edges[k]``, exactly.
     """
 
     def __init__(self, sample: SortedValues) -> None:
@@ -43,6 +50,7 @@ class Binning:
         before = np.cumsum(counts) - counts
         self._bins = (1 + before * (BINS - 2) // sample.size).astype(np.uint8)
         self._bins[0], self._bins[-1] = 0, BINS - 1
+        self.edges = self._find_edges(sample.dtype)
 
     @classmethod
     def of(cls, data: PixelArray, good: BoolArray) -> Binning:
@@ -58,10 +66,6 @@ class Binning:
         bins[values == np.inf] = BINS
         return bins
 
-    def bins_of_edges(self, edges: SortedValues) -> npt.NDArray[np.uint8]:
-        """Bins in which edges lie, infinite ones in the first or the last."""
-        return self._bins.take(self._levels(edges))
-
     def _levels(self, values: SortedValues) -> npt.NDArray[np.uint16]:
         """Levels of values, which must not be NaN."""
         with np.errstate(over="ignore"):
@@ -69,3 +73,25 @@ class Binning:
             level *= self._scale
         clipped: SortedValues = np.clip(level, 0, _LEVELS - 1, out=level)
         return clipped.astype(np.uint16)
+
+    def _find_edges(self, dtype: np.dtype[np.floating]) -> SortedValues:
+        """Least value of every bin but the first, by bisection over all numbers of the type."""
+        below = np.full(BINS - 1, _order(np.array(-np.inf, dtype)))
+        above = np.full(BINS - 1, _order(np.array(np.inf, dtype)))
+        wanted = np.arange(1, BINS)
+        for _ in range(8 * dtype.itemsize):
+            middle = below // 2 + above // 2 + (below % 2 + above % 2) // 2
+            reached = self._bins.take(self._levels(_number(middle, dtype))) >= wanted
+            below, above = np.where(reached, below, middle), np.where(reached, middle, above)
+        return _number(above, dtype)
+
+
+def _order(numbers: SortedValues) -> npt.NDArray[np.signedinteger]:
+    """Integers in the order of floating-point numbers, neighbours for neighbours."""
+    bits = numbers.view(f"i{numbers.itemsize}")
+    return np.where(bits < 0, bits ^ np.iinfo(bits.dtype).max, bits)
+
+
+def _number(order: npt.NDArray[np.signedinteger], dtype: np.dtype[np.floating]) -> SortedValues:
+    """Floating-point numbers of their place in the order."""
+    return np.where(order < 0, order ^ np.iinfo(order.dtype).max, order).view(dtype)

@@ -65,12 +65,14 @@ def cover(spans: Spans, shape: tuple[int, int]) -> Cover:
         pixels next to them are: they hold nothing.
     """
     bands, columns = n_tiles(shape)
-    flags = _flags(spans, shape).reshape(columns, bands, SIDE).transpose(1, 0, 2)
-    whole = np.bitwise_and.reduce(flags, axis=2) == _ALL
-    band, column = np.nonzero((np.bitwise_or.reduce(flags, axis=2) != 0) & ~whole)
-    steps = np.diff(whole.astype(np.int8), axis=1, prepend=0, append=0)
-    (run_band, first), (_, last) = np.nonzero(steps == 1), np.nonzero(steps == -1)
-    return Cover(run_band, first, last, band, column, flags[band, column])
+    flags = _flags(spans, shape).reshape(columns, bands, SIDE)
+    whole = np.bitwise_and.reduce(flags, axis=2).T == _ALL
+    part = (np.bitwise_or.reduce(flags, axis=2).T != 0) & ~whole
+    band, column = np.nonzero(part)
+    framed = np.zeros((bands, columns + 2), dtype=bool)
+    framed[:, 1:-1] = whole
+    run_band, change = np.nonzero(framed[:, 1:] != framed[:, :-1])
+    return Cover(run_band[::2], change[::2], change[1::2], band, column, flags[column, band])
 
 
 def _flags(spans: Spans, shape: tuple[int, int]) -> npt.NDArray[np.uint32]:
@@ -79,12 +81,14 @@ def _flags(spans: Spans, shape: tuple[int, int]) -> npt.NDArray[np.uint32]:
     words = np.zeros((columns + 1, bands * SIDE), dtype=np.uint32)
     onward = np.zeros_like(words)
     for x in (spans.x0, np.where(spans.x1 == nx, columns * SIDE, spans.x1)):
-        column = x // SIDE
-        np.bitwise_xor.at(words, (column, spans.y), _ALL << (x % SIDE).astype(np.uint32))
-        np.bitwise_xor.at(onward, (column, spans.y), _ALL)
+        column, bit = x >> 5, (x & 31).astype(np.uint32)
+        place = column * words.shape[1] + spans.y
+        np.bitwise_xor.at(words.reshape(-1), place, _ALL << bit)
+        np.bitwise_xor.at(onward.reshape(-1), place, _ALL)
     if ny % SIDE:
         words[:, ny:], onward[:, ny:] = words[:, ny - 1 : ny], onward[:, ny - 1 : ny]
-    for k in range(columns):  # a loop, because accumulate walks along the short axis
-        onward[k + 1] ^= onward[k]
-        words[k + 1] ^= onward[k]
+    inside = onward[0]
+    for k in range(1, columns):  # a loop, because accumulate walks along the short axis
+        words[k] ^= inside
+        inside = np.bitwise_xor(inside, onward[k], out=onward[k])
     return words[:columns]

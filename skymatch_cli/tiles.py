@@ -29,6 +29,7 @@ from .sample import SortedSample, SortedValues, moments_of_sums, round_up, two_p
 from .statistics import estimate
 
 _MIN_REGION = 65536  # pixels that are sorted in the time that a region of tiles takes
+_FEW_EDGES = 8  # edges up to which sorted bins are kept for the next question
 _BUILD = 1.7  # pixels that are sorted in the time that one is put into tiles
 
 
@@ -97,6 +98,9 @@ class TiledImage:
         for band in np.unique(np.concatenate([spans.y // SIDE for spans in regions])):
             rows = slice(band * SIDE, (band + 1) * SIDE)
             self._fill_band(band, np.where(good[rows] & np.isfinite(data[rows]), data[rows], np.inf))
+        for table in (self._counts, *self._sums):
+            for column in range(columns):  # a loop, because cumsum walks along the short axis
+                table[:, column + 1] += table[:, column]
 
     def _fill_band(self, band: int, values: PixelArray) -> None:
         """Sort out one band of tiles; pixels that don't count are infinite."""
@@ -106,39 +110,42 @@ class TiledImage:
         self._pixels[band] = padded.reshape(SIDE, columns, SIDE).transpose(1, 0, 2).reshape(columns, -1)
         pixels = self._pixels[band].ravel()
         bins = self.binning.bins(pixels)
-        pixels.take(np.argsort(bins, kind="stable"), out=self._by_bin[band])
+        pixels.take(np.argsort(bins, kind="stable"), out=self._by_bin[band], mode="clip")
         cell = (bins.reshape(columns, -1) + np.arange(columns)[:, None] * (BINS + 1)).ravel()
         counts = _by_cell(np.bincount(cell, minlength=columns * (BINS + 1)))
-        np.cumsum(counts, axis=0, out=self._counts[band, 1:])
-        totals = self._counts[band, -1].astype(np.int64)
-        self._bin_start[band] = np.cumsum(totals) - totals
+        self._counts[band, 1:] = counts
+        totals = counts.sum(axis=0)
+        self._bin_start[band] = np.cumsum(totals) - totals + self._by_bin.shape[1] * band
         deviation = pixels - np.float64(self.binning.pivot)
         with np.errstate(over="ignore"):
             for table, weight in zip(self._sums, (deviation, deviation * deviation), strict=True):
-                sums = _by_cell(np.bincount(cell, weight, minlength=columns * (BINS + 1)))
-                sums[:, [0, -1]] = 0.0  # bins without bounds: an outlier would swallow the running total
-                np.cumsum(sums, axis=0, out=table[band, 1:])
+                # Not the bins without bounds: an outlier would swallow the running total.
+                table[band, 1:, 1:-1] = _by_cell(np.bincount(cell, weight, minlength=columns * (BINS + 1)))[:, 1:-1]
 
     def region(self, spans: Spans) -> TiledSample:
         """The good pixels of a region, as an ordered sample."""
         covered = cover(spans, self.shape)
-        border = self._pixels[covered.edge_band, covered.edge_column].ravel().compress(covered.edge_pixels().ravel())
-        return TiledSample(self, covered, np.sort(border.compress(border < np.inf)))
+        border = self._pixels[covered.edge_band, covered.edge_column].reshape(-1)
+        border = border.compress(covered.edge_pixels().reshape(-1) & (border < np.inf))
+        return TiledSample(self, covered, np.sort(border))
 
-    def totals(self, covered: Cover) -> tuple[IntArray, FloatArray]:
-        """Counts (bins,), and sums and sums of squares about the pivot (2, bins), of whole tiles."""
+    def runs(self, covered: Cover) -> tuple[IntArray, IntArray, FloatArray]:
+        """What runs of whole tiles hold.
+
+        Where each bin starts in each run and how many values it has there, (runs, BINS) both, and their
+        sums and sums of squares about the pivot, (2, BINS).
+        """
         first, last = (covered.band, covered.first), (covered.band, covered.last)
-        counts = (self._counts[last] - self._counts[first]).sum(axis=0, dtype=np.int64)
-        return counts, np.stack([(table[last] - table[first]).sum(axis=0) for table in self._sums])
+        before = self._counts[first]
+        sums = [(table[last] - table[first]).sum(axis=0) for table in self._sums]
+        return self._bin_start[covered.band] + before, self._counts[last] - before, np.array(sums)
 
-    def bin_values(self, covered: Cover, k: int) -> SortedValues:
-        """Values of one bin in whole tiles, in no order."""
-        start = self._counts[covered.band, covered.first, k].astype(np.int64)
-        length = self._counts[covered.band, covered.last, k] - start
-        origin = covered.band * self._by_bin.shape[1] + self._bin_start[covered.band, k] + start
-        passed = np.cumsum(length)
-        index = np.arange(passed[-1] if passed.size else 0) + np.repeat(origin - (passed - length), length)
-        values: SortedValues = self._by_bin.ravel().take(index)
+    def values(self, start: IntArray, length: IntArray) -> SortedValues:
+        """Values of pieces of bins, (length.sum(),), one after the other."""
+        stop = np.cumsum(length)
+        index = np.arange(stop[-1] if stop.size else 0)
+        index += np.repeat(start - stop + length, length)
+        values: SortedValues = self._by_bin.reshape(-1).take(index, mode="clip")
         return values
 
 
@@ -160,11 +167,13 @@ class TiledSample:
     """
 
     def __init__(self, image: TiledImage, covered: Cover, border: SortedValues) -> None:
-        self._image, self._covered, self._border = image, covered, border
-        self._cuts = np.searchsorted(image.binning.bins(border), np.arange(BINS + 1))
-        counts, self._sums = image.totals(covered)
-        self._sums += _border_sums(border, self._cuts, image.binning.pivot)
-        self._first = np.concatenate([[0], np.cumsum(counts + np.diff(self._cuts))])
+        self._image, self._border = image, border
+        self._edges, self._pivot = image.binning.edges, np.float64(image.binning.pivot)
+        self._starts, self._lengths, self._sums = image.runs(covered)
+        self._cuts = np.concatenate([[0], np.searchsorted(border, self._edges), [border.size]])
+        self._sums += _border_sums(border, self._cuts, self._pivot)
+        counts = self._lengths.sum(axis=0) + np.diff(self._cuts)
+        self._first = np.concatenate([[0], np.cumsum(counts)])
         self._values: dict[int, SortedValues] = {}
         self.n = int(self._first[-1])
         self.eps = float(np.finfo(border.dtype).eps)
@@ -172,41 +181,51 @@ class TiledSample:
     def at(self, ranks: IntArray) -> FloatArray:
         """Values of the given ranks."""
         bins = np.searchsorted(self._first, ranks, side="right") - 1
-        values = [self._bin(k)[rank - self._first[k]] for k, rank in zip(bins.tolist(), ranks.tolist(), strict=True)]
-        return np.array(values, dtype=np.float64)
+        within = ranks - self._first[bins]
+        return np.array([self._bin(k)[i] for k, i in zip(bins.tolist(), within.tolist(), strict=True)], np.float64)
 
     def below(self, edges: FloatArray) -> IntArray:
         """How many values are less than each edge."""
-        edges_up = round_up(edges, self._border.dtype)
-        bins = self._image.binning.bins_of_edges(edges_up)
-        inside = [np.searchsorted(self._bin(k), edge) for k, edge in zip(bins.tolist(), edges_up, strict=True)]
+        exact = round_up(edges, self._border.dtype)
+        bins = np.searchsorted(self._edges, exact, side="right")
+        if bins.size > _FEW_EDGES:
+            return self._first[bins] + self._below_in_bins(exact, bins)
+        inside = [self._bin(k).searchsorted(edge) for k, edge in zip(bins.tolist(), exact, strict=True)]
         return self._first[bins] + np.array(inside, dtype=np.int64)
+
+    def _below_in_bins(self, edges: SortedValues, bins: IntArray) -> IntArray:
+        """How many values of its bin are less than each of many edges; nothing is sorted for it."""
+        lengths = self._lengths[:, bins].T
+        values = self._image.values(self._starts[:, bins].T.reshape(-1), lengths.reshape(-1))
+        ends = np.cumsum(lengths.sum(axis=1))
+        less = np.concatenate([[0], np.cumsum(values < np.repeat(edges, np.diff(ends, prepend=0)))])
+        below: IntArray = np.diff(less[ends], prepend=0) + self._border.searchsorted(edges) - self._cuts[bins]
+        return below
 
     def moments(self, start: int, stop: int) -> tuple[float, float]:
         """Mean and standard deviation of a run of ranks."""
-        first, last = np.searchsorted(self._first, [start, stop - 1], side="right") - 1
+        first, last = (np.searchsorted(self._first, [start, stop - 1], side="right") - 1).tolist()
         if first == last:
             return two_pass_moments(self._bin(first)[start - self._first[first] : stop - self._first[first]])
-        pivot = self._image.binning.pivot
-        ends = [self._bin(first)[start - self._first[first] :], self._bin(last)[: stop - self._first[last]]]
         total, square = self._sums[:, first + 1 : last].sum(axis=1)
-        with np.errstate(over="ignore"):
-            for end in ends:
-                deviation = end - np.float64(pivot)
-                total, square = total + deviation.sum(), square + (deviation * deviation).sum()
-        return moments_of_sums(stop - start, pivot, float(total), float(square))
+        for end in (self._bin(first)[start - self._first[first] :], self._bin(last)[: stop - self._first[last]]):
+            deviation = end - self._pivot
+            with np.errstate(over="ignore"):
+                total, square = total + deviation.sum(), square + np.einsum("i,i->", deviation, deviation)
+        return moments_of_sums(stop - start, float(self._pivot), float(total), float(square))
 
     def _bin(self, k: int) -> SortedValues:
         """Values of one bin, sorted."""
         if k not in self._values:
             border = self._border[self._cuts[k] : self._cuts[k + 1]]
-            self._values[k] = np.sort(np.concatenate([self._image.bin_values(self._covered, k), border]))
+            whole = self._image.values(self._starts[:, k], self._lengths[:, k])
+            self._values[k] = np.sort(np.concatenate([whole, border]))
         return self._values[k]
 
 
-def _border_sums(border: SortedValues, cuts: IntArray, pivot: float) -> FloatArray:
+def _border_sums(border: SortedValues, cuts: IntArray, pivot: np.float64) -> FloatArray:
     """Sums and sums of squares about the pivot, (2, BINS), of a sorted border that is cut into bins."""
-    deviation = np.append(border - np.float64(pivot), 0.0)  # the zero stands in for a cut at the very end
+    deviation = np.append(border - pivot, 0.0)  # the zero stands in for a cut at the very end
     with np.errstate(over="ignore"):
         sums = [np.add.reduceat(weight, cuts[:-1]) for weight in (deviation, deviation * deviation)]
     return np.where(np.diff(cuts) > 0, sums, 0.0)
