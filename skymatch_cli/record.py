@@ -84,10 +84,12 @@ class _Job:
 def check_writable(updates: Sequence[SkyUpdate], settings: Settings) -> tuple[Problem, ...]:
     """Everything that would stop `write_skies`, found without writing.
 
-    Images without a finite sky are not looked into; those with one are checked against their headers.
+    Headers are read, pixels are not: to be asked before a long measurement, with any finite sky.
     """
     jobs = _jobs([u.ref for u in updates], [u.identity for u in updates], settings)
-    return _problems(jobs, settings, lambda s, job: record_edits(s, [updates[i] for i in job.images], settings))
+    return _problems(
+        jobs, settings, lambda s, job: record_edits(s, [updates[i] for i in job.images], settings), with_pixels=False
+    )
 
 
 def write_skies(updates: Sequence[SkyUpdate], settings: Settings) -> WriteReport:
@@ -158,8 +160,10 @@ def _is_local(path: str) -> bool:
     return "://" not in path
 
 
-def _problems(jobs: Sequence[_Job], settings: Settings, edits: Callable[[Source, _Job], _Edits]) -> tuple[Problem, ...]:
-    """Everything that stands in the way, found without writing."""
+def _problems(
+    jobs: Sequence[_Job], settings: Settings, edits: Callable[[Source, _Job], _Edits], *, with_pixels: bool
+) -> tuple[Problem, ...]:
+    """Everything that stands in the way, found without writing; ``with_pixels``: also what only they can tell."""
     found: list[Problem] = []
     targets: dict[str, str] = {}
     for job in jobs:
@@ -172,7 +176,8 @@ def _problems(jobs: Sequence[_Job], settings: Settings, edits: Callable[[Source,
                     raise InputError.at(job.label, f"its copy would overwrite that of {other}", "use two --output-dir")
             with _reading(job) as source, _named_errors(job.label):
                 changes = edits(source, job)
-                if any(change.pixels is not None and change.pixels.may_be_refused for change in changes.values()):
+                pixels = [change.pixels for change in changes.values() if change.pixels is not None]
+                if with_pixels and any(change.may_be_refused for change in pixels):
                     rewrite(source, changes, _Nowhere())
         except InputError as error:
             found += error.problems
@@ -218,7 +223,7 @@ def _run(
     jobs: Sequence[_Job], settings: Settings, edits: Callable[[Source, _Job], _Edits]
 ) -> tuple[frozenset[int], tuple[str, ...], tuple[str, ...]]:
     """Write the files one after the other: images that changed, files that were written, notes."""
-    if problems := _problems(jobs, settings, edits):
+    if problems := _problems(jobs, settings, edits, with_pixels=True):
         raise InputError(problems)
     changed: set[int] = set()
     files: list[str] = []
