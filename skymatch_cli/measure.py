@@ -28,8 +28,8 @@ from .model import (
     Status,
     StrArray,
 )
-from .overlap import pixel_rings
 from .raster import Spans, polygon_spans
+from .rings import pixel_rings
 from .settings import Settings
 from .sharing import Coverage, pooled_noise
 from .tiles import region_statistics

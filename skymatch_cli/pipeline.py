@@ -207,6 +207,8 @@ def _trace(infos: Sequence[ImageInfo], settings: Settings, progress: Progress | 
     """The footprint of every image, or why it has none."""
 
     def trace(info: ImageInfo) -> Footprint | InputError:
+        if info.wcs is None:
+            return InputError.at(info.ref.label, "has no celestial WCS", "solve its astrometry first")
         try:
             return footprint(info.wcs, info.ref.label)
         except InputError as error:
