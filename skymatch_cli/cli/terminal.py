@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from skymatch_cli.choices import TableName
-from skymatch_cli.plain import Cells, cells, is_number, summary
+from skymatch_cli.plain import Cells, cells, is_number, summary, text_lines
 from skymatch_cli.printable import printable
 from skymatch_cli.tables import Report
 
@@ -24,28 +25,60 @@ _TITLES = {
     "rms_residual": "rms residual",
 }
 _NAMES = frozenset({"image", "group", "a", "b", "anchor"})
+_MIN_NAME_WIDTH = 12
+_GAP = 2
+_EXPENDABLE = ("n_a", "n_b", "sky_a", "sky_b", "area_arcmin2", "n_pixels", "unit", "sky_unit", "n_overlap_pixels")
 
 
 def print_table(report: Report, name: str, *, console: Console | None = None) -> None:
-    """Print one table, fitted to the width: long names are broken over lines, numbers never are."""
-    shown = _columns(report, name)
-    numbers = {column.name for column in report.table(name).columns if is_number(column)}
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=summary(report), caption_justify="left")
-    for title in shown:
+    """Print one table, fitted to the width: long names are broken over lines, numbers never are.
+
+    Where there is no room for all columns some are left out, and that is said.
+    """
+    console = console or Console(highlight=False)
+    columns = _columns(report, name)
+    left_out = []
+    for title in _EXPENDABLE:
+        if title in columns and _needed_width(columns) > console.width:
+            left_out.append(title)
+            del columns[title]
+    note = f"; no room for {', '.join(left_out)}" if left_out else ""
+    if _needed_width(columns) > console.width:
+        console.out("\n".join(text_lines(report, name)))
+    else:
+        numbers = {column.name for column in report.table(name).columns if is_number(column)}
+        console.print(_drawn(columns, numbers))
+    console.out(summary(report) + note)
+
+
+def _drawn(columns: dict[str, Cells], numbers: set[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for title, texts in columns.items():
+        is_name = title in _NAMES
         table.add_column(
             _TITLES.get(title, title),
             justify="right" if title in numbers else "left",
-            no_wrap=title not in _NAMES,
+            min_width=None if is_name else _width(title, texts),
+            no_wrap=not is_name,
             overflow="fold",
         )
-    for row in zip(*shown.values(), strict=True):
+    for row in zip(*columns.values(), strict=True):
         # Text, not str: a name may look like markup.
-        table.add_row(*map(_cell, shown, row))
-    (console or Console(highlight=False)).print(table)
+        table.add_row(*map(_cell, columns, row))
+    return table
 
 
 def _cell(title: str, text: str) -> Text:
     return Text(text, style="bold yellow" if title == "status" and text != "ok" else "")
+
+
+def _width(title: str, texts: Cells) -> int:
+    return max(map(cell_len, (_TITLES.get(title, title), *texts)))
+
+
+def _needed_width(columns: dict[str, Cells]) -> int:
+    widths = (min(_width(t, c), _MIN_NAME_WIDTH) if t in _NAMES else _width(t, c) for t, c in columns.items())
+    return sum(widths) + _GAP * len(columns)
 
 
 def _columns(report: Report, name: str) -> dict[str, Cells]:
