@@ -10,7 +10,6 @@ DEMO   := demo-mosaic
 
 demo: $(VENV)/installed
 	$(BIN)/skymatch demo $(DEMO) --overwrite
-	$(BIN)/skymatch demo $(DEMO) --check
 
 test: $(VENV)/installed-test
 	$(BIN)/pytest -n auto tests
