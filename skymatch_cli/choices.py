@@ -68,3 +68,14 @@ class TableName(StrEnum):
     IMAGES = "images"
     OVERLAPS = "overlaps"
     COMPONENTS = "components"
+
+
+class ExportFormat(StrEnum):
+    """The programs that skies can be handed to."""
+
+    SWARP = "swarp"
+    MONTAGE = "montage"
+    JWST = "jwst"
+    DRIZZLE = "drizzle"
+    REGIONS = "regions"
+    TOPCAT = "topcat"

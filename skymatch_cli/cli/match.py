@@ -26,6 +26,7 @@ Examples:
   skymatch match *.fits                              record the sky in the headers
   skymatch match --dry-run -o sky.json '*_cal.fits'  measure only
   skymatch match --subtract --output-dir matched @exposures.txt
+  skymatch match --dry-run --report report.html *.fits
   skymatch match --method user --skylist skies.txt --subtract *.fits
   skymatch match --strict --max-residual 5 *.fits    for pipelines: exit code 5 with any warning
 
@@ -42,13 +43,15 @@ Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 an input can't be used, 4 n
     *options.UNITS,
     *options.WRITING,
     *options.RESULT,
+    options.REPORT,
+    options.PLOT,
     *options.CHECKS,
     options.JOBS,
     options.CONFIG,
     *options.CONSOLE,
 )
 @click.pass_context
-def command(ctx: click.Context, /, images: tuple[str, ...], **_: Any) -> None:
+def command(ctx: click.Context, /, images: tuple[str, ...], page: str | None, plot: str | None, **_: Any) -> None:
     """Match the sky of overlapping images.
 
     Finds where the images overlap, measures the sky of each in every overlap, and solves for the levels that make
@@ -61,13 +64,18 @@ def command(ctx: click.Context, /, images: tuple[str, ...], **_: Any) -> None:
         console.check_output(output, overwrite=settings.overwrite)
         from skymatch_cli import pipeline
         from skymatch_cli.errors import StrictError
+        from skymatch_cli.ext.pictures import Pictures
         from skymatch_cli.plain import summary
         from skymatch_cli.result import input_paths
 
+        pictures = Pictures(html=page, plot=plot)
+        pictures.check(overwrite=settings.overwrite)
         result = pipeline.evaluate(images, settings, stdin=sys.stdin)
         output.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
+        pictures.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
         console.tell((*_details(result), summary(result.report)))
         console.warn(result.warnings)
+        pictures.write(result.report, result.infos, settings)  # from the pixels as they were
         try:
             pipeline.check_strict(result)
         except StrictError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from skymatch_cli.choices import METHOD_ALIASES, Compare, Format, Method, Model, Skystat, TableName, Units
+from skymatch_cli.choices import METHOD_ALIASES, Compare, ExportFormat, Format, Method, Model, Skystat, TableName, Units
 from skymatch_cli.settings import Settings, field_types, option_name, read_config
 
 if TYPE_CHECKING:
@@ -252,6 +252,50 @@ CONSOLE = (
     click.option("-q", "--quiet", cls=SectionOption, is_flag=True, help="Say nothing but errors on standard error."),
     click.option("--log-file", cls=SectionOption, type=str, metavar="FILE", help="Add the whole log to this file."),
 )
+REPORT = click.option(
+    "--report", "page", cls=SectionOption, section=_RESULT, type=str, metavar="FILE.html", help="Write an HTML report."
+)
+PLOT = click.option(
+    "--plot",
+    cls=SectionOption,
+    section=_RESULT,
+    type=str,
+    metavar="FILE",
+    help="Write a figure (.png .pdf .svg): overlaps with residuals, and the mosaic before and after.",
+)
+PAGE = click.option(
+    "-o", "--output", "page", cls=SectionOption, section=_RESULT, type=str, metavar="FILE.html", help="The HTML report."
+)
+OVERWRITE_FILES = click.option(
+    "--overwrite", cls=SectionOption, section=_RESULT, is_flag=True, help="Replace files that exist."
+)
+EXPORT_TO = click.option(
+    "--to",
+    cls=SectionOption,
+    section=_RESULT,
+    type=click.Choice(_words(ExportFormat)),
+    required=True,
+    help="The program that the file is for: SWarp (BACK_DEFAULT), Montage (corrections.tbl), jwst (skylist), drizzle "
+    "(AstroDrizzle's skyfile), regions (DS9) or TOPCAT (VOTable).",
+)
+IMAGES_TBL = click.option(
+    "--images-tbl",
+    cls=SectionOption,
+    section=_RESULT,
+    type=str,
+    metavar="FILE",
+    help="Montage's table of the projected images, whose cntr names them in corrections.tbl (--to montage).",
+)
+EXPORT_OUTPUT = click.option(
+    "-o",
+    "--output",
+    cls=SectionOption,
+    section=_RESULT,
+    type=str,
+    metavar="FILE",
+    help="Where to write; without, standard output.",
+)
+STORED = click.argument("result", type=str, metavar="RESULT")
 IMAGES = click.argument("images", nargs=-1, required=True, type=str, metavar="IMAGES...")
 
 

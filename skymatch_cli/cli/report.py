@@ -1,0 +1,61 @@
+"""``skymatch report``: pictures of a stored result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from skymatch_cli.errors import InputError, UsageError
+
+from . import console, options
+
+
+@click.command(
+    "report",
+    cls=options.SectionCommand,
+    epilog="""\b
+Examples:
+  skymatch match --dry-run -o solution.fits *.fits && skymatch report solution.fits -o report.html
+  skymatch report solution.json --plot figure.pdf
+""",
+)
+@options.STORED
+@options.add(options.PAGE, options.PLOT, options.OVERWRITE_FILES, options.JOBS, *options.CONSOLE)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    result: str,
+    page: str | None,
+    plot: str | None,
+    overwrite: bool,
+    jobs: int,
+    **_: Any,
+) -> None:
+    """Make the HTML report, or a plot, of a stored result.
+
+    RESULT is a .fits or .json file that 'skymatch match -o' wrote. The images are read again for the pictures; where
+    they are gone the report has its tables and charts alone. Run in the folder where the result was made.
+    """
+    with console.session(ctx):
+        from skymatch_cli.ext.pictures import Pictures
+        from skymatch_cli.ext.stored import read_images, read_report
+        from skymatch_cli.result import input_paths
+        from skymatch_cli.settings import Settings
+
+        if page is None and plot is None:
+            raise UsageError("nothing to make", "give -o report.html, --plot figure.pdf, or both")
+        pictures = Pictures(html=page, plot=plot, html_option="--output")
+        pictures.check(overwrite=overwrite, inputs=(result,))
+        report = read_report(result)
+        infos = None
+        try:
+            infos = read_images(report)
+        except InputError as error:
+            console.warn(tuple(f"no pictures: {line}" for line in error.lines()))
+        pictures.check(overwrite=overwrite, inputs=input_paths(infos or ()))
+        pictures.write(report, infos, replace(Settings.of(report.settings), jobs=jobs))
+        console.tell(tuple(f"wrote {file}" for file in (page, plot) if file is not None))

@@ -1,0 +1,135 @@
+"""What the report draws in SVG: paths of shapes on the sky, histograms, ticks. Numbers only, no markup."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from skymatch_cli.model import FloatArray
+
+_SIDES = 11  # colour classes of a residual, the middle one about zero
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar of a histogram, in the units of the drawing, and what it says."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A place on an axis and its label."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """A histogram laid out in a box of ``width`` × ``height``, and a curve to compare it with ("" for none)."""
+
+    title: str
+    width: int
+    height: int
+    bars: tuple[Bar, ...]
+    ticks: tuple[Tick, ...]
+    curve: str
+    summary: str
+
+
+def histogram(values: FloatArray, title: str, unit: str, *, gaussian: bool = False) -> Histogram:
+    """Lay out a histogram about zero.
+
+    Parameters
+    ----------
+    values : (n,) float64
+        Finite; n > 0. What lies beyond ten times the typical spread is counted in the outermost bars.
+    title, unit : str
+    gaussian : bool
+        Compare with the normal distribution of width one.
+
+    Returns
+    -------
+    Histogram
+
+    """
+    width, height = 480, 200
+    largest = float(np.abs(values).max())
+    spread = 1.4826 * float(np.median(np.abs(values)))
+    reach = min(largest, 10 * spread) if spread > 0 else largest
+    reach = max(reach, 3.0) if gaussian else reach or 1.0
+    n_bins = int(np.clip(2 * np.sqrt(len(values)), 9, 41)) | 1
+    edges = np.linspace(-reach, reach, n_bins + 1)
+    counts = np.histogram(np.clip(values, -reach, reach), edges)[0]
+    z = np.linspace(-reach, reach, 121)
+    normal = len(values) * (edges[1] - edges[0]) * np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
+    up = height / float(max(counts.max(), normal.max() if gaussian else 0))
+    right = width / (2 * reach)
+    bars = tuple(
+        Bar((low + reach) * right, height - n * up, (high - low) * right, n * up, f"{low:.3g} … {high:.3g}: {n}")
+        for low, high, n in zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True)
+        if n
+    )
+    curve = svg_path(np.column_stack([(z + reach) * right, height - normal * up]), closed=False) if gaussian else ""
+    ticks = tuple(Tick((t + reach) * right, f"{t:.6g}") for t in nice_ticks(-reach, reach).tolist())
+    return Histogram(title, width, height, bars, ticks, curve, _summary(values, unit, reach))
+
+
+def _summary(values: FloatArray, unit: str, reach: float) -> str:
+    rms = float(np.sqrt(np.mean(values**2)))
+    text = f"{len(values)} overlaps, median {np.median(values):.3g}, rms {rms:.3g} {unit}".rstrip()
+    outside = int(np.count_nonzero(np.abs(values) > reach))
+    return text + (f"; {outside} beyond the axis, counted in the outermost bars" if outside else "")
+
+
+def nice_ticks(low: float, high: float, about: int = 6) -> FloatArray:
+    """Multiples of 1, 2 or 5 times a power of ten that lie between two numbers."""
+    step = nice_below((high - low) / about * 2)
+    ticks: FloatArray = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
+    return ticks
+
+
+def nice_below(value: float) -> float:
+    """The largest of 1, 2 or 5 times a power of ten that is not above a positive value."""
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(max(m * power for m in (1, 2, 5) if m * power <= value * (1 + 1e-9)))
+
+
+def residual_scale(residual: FloatArray) -> float:
+    """The residual at the ends of the colour scale: a round number that 95 % stay within."""
+    finite = np.abs(residual[np.isfinite(residual)])
+    if not finite.size or not finite.max() > 0:
+        return 1.0
+    typical = float(np.percentile(finite, 95)) or float(finite.max())
+    power = 10.0 ** np.floor(np.log10(typical))
+    return float(min(m * power for m in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if m * power >= typical * (1 - 1e-9)))
+
+
+def residual_class(residual: float, scale: float) -> int:
+    """The colour class of a residual: 0 … 10, 5 about zero; -1 where there is none."""
+    if not np.isfinite(residual):
+        return -1
+    return int(np.clip(np.floor((residual / scale + 1) / 2 * _SIDES), 0, _SIDES - 1))
+
+
+def svg_path(points: FloatArray, *, closed: bool = True) -> str:
+    """Points (n, 2) as an SVG path with one decimal; "" where one of them is not finite."""
+    if not np.isfinite(points).all():
+        return ""
+    body = "L".join(f"{x:.1f},{y:.1f}".replace(".0,", ",").removesuffix(".0") for x, y in points)
+    return f"M{body}{'Z' if closed else ''}"
+
+
+def simplified(points: FloatArray, tolerance: float = 0.3) -> FloatArray:
+    """The points of a ring that are needed to draw it within ``tolerance``."""
+    import shapely
+
+    if not np.isfinite(points).all() or len(points) < 4:
+        return points
+    return np.asarray(shapely.get_coordinates(shapely.simplify(shapely.LinearRing(points), tolerance)))[:-1]

@@ -1,0 +1,108 @@
+"""What a run looks like: the HTML report and the plot, made together so that the pixels are read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skymatch_cli.errors import InputError
+from skymatch_cli.output import check_target, save_target
+
+from . import plots, report
+
+if TYPE_CHECKING:
+    from skymatch_cli.execution import Progress
+    from skymatch_cli.model import ImageInfo
+    from skymatch_cli.settings import Settings
+    from skymatch_cli.tables import Report
+
+    from .quicklook import Quicklook
+    from .scene import Scene
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """The files that were asked for; None for those that weren't.
+
+    ``html_option`` is the option that names the page, for messages.
+    """
+
+    html: str | None = None
+    plot: str | None = None
+    html_option: str = "--report"
+
+    def check(self, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
+        """Refuse what can't be made or written, before any work is done for it.
+
+        Raises
+        ------
+        UsageError
+            If an extra is missing, a suffix is unknown, or a file may not be written.
+
+        """
+        inputs = tuple(inputs)
+        if self.html is not None:
+            report.require_extra()
+            check_target(self.html, self.html_option, overwrite=overwrite, inputs=inputs)
+        if self.plot is not None:
+            plots.require_extra()
+            plots.check_suffix(self.plot)
+            check_target(self.plot, "--plot", overwrite=overwrite, inputs=inputs)
+
+    def write(
+        self,
+        found: Report,
+        infos: tuple[ImageInfo, ...] | None,
+        settings: Settings,
+        *,
+        progress: Progress | None = None,
+    ) -> None:
+        """Draw and write what was asked for.
+
+        Parameters
+        ----------
+        found : Report
+        infos : tuple of ImageInfo, or None
+            None where the images can't be found any more: the page has no map and no pictures then.
+        settings : Settings
+            Which pixels are good, and the workers.
+        progress : Progress, optional
+
+        Raises
+        ------
+        InputError
+            If there is nothing to plot, or pixels can't be read.
+        SkymatchError
+            If a file can't be written.
+
+        """
+        if self.html is None and self.plot is None:
+            return
+        place, look = _look(found, infos, settings, progress)
+        if self.html is not None:
+            page = report.html_report(found, place, look).encode(errors="backslashreplace")
+            save_target(self.html, self.html_option, lambda stream: stream.write(page))
+        if self.plot is not None:
+            if place is None or look is None:
+                raise InputError.at(f"--plot {self.plot}", "the images of the result can't be found on the sky")
+            from .sheets import OverlapColumns
+
+            overlaps, suffix = OverlapColumns.of(found.overlaps), Path(self.plot).suffix.lower()
+            save_target(self.plot, "--plot", lambda stream: plots.save_plot(place, overlaps, look, suffix, stream))
+
+
+def _look(
+    found: Report, infos: tuple[ImageInfo, ...] | None, settings: Settings, progress: Progress | None
+) -> tuple[Scene, Quicklook] | tuple[None, None]:
+    """The images on the sky and the mosaic before and after; (None, None) where they have no place on the sky."""
+    if not infos or any(info.wcs is None for info in infos):
+        return None, None
+    from .display import frame_around
+    from .quicklook import quicklook
+    from .scene import scene
+
+    place = scene(infos)
+    frame = frame_around([ring for i in range(len(infos)) for ring in place.image_rings(i)], report.PICTURE_SIDE)
+    return place, quicklook(place, found.images.column("sky"), settings, frame, progress=progress)

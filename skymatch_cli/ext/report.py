@@ -1,0 +1,215 @@
+"""The HTML report: one file that opens from disk and asks for nothing from the network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import shlex
+from dataclasses import dataclass
+from importlib import metadata, resources
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skymatch_cli.errors import UsageError
+from skymatch_cli.model import FloatArray, Status
+from skymatch_cli.plain import number_format
+from skymatch_cli.printable import printable
+from skymatch_cli.settings import Settings, option_name
+from skymatch_cli.tables import Report
+
+from .charts import Histogram, histogram
+from .quicklook import Quicklook, Stretch, stretches
+from .scene import Scene
+from .sheets import OverlapColumns, common, sheets, without_folder
+from .skymap import sky_map
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+PICTURE_SIDE = 720  # pixels of the longer side: two pictures of noise stay below 1.5 MiB
+_PACKAGES = ("numpy", "scipy", "astropy", "shapely", "pyproj")
+
+
+@dataclass(frozen=True, slots=True)
+class _Pictures:
+    before: str
+    after: str
+    width: int
+    height: int
+    caption: str
+
+
+def html_report(report: Report, scene: Scene | None, look: Quicklook | None) -> str:
+    """Everything about a run as one HTML page.
+
+    Parameters
+    ----------
+    report : Report
+    scene : Scene or None
+        None where the images can't be found any more: there is no map then, and the page says so.
+    look : Quicklook or None
+        None where the pixels can't be read any more: there are no pictures then.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    UsageError
+        If the packages of the extra ``report`` are missing.
+
+    """
+    template, trusted = _template()
+    script = _source("report.js")
+    overlaps = OverlapColumns.of(report.overlaps)
+    short, folder = without_folder(report)
+    page: str = template.render(
+        script=trusted(script),
+        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=trusted(_source("report.css")),
+        headline=_headline(report),
+        command=_command(report.settings),
+        warnings=[printable(warning) for warning in report.warnings],
+        notes=_notes(folder, scene, look),
+        figures=_figures(report, overlaps),
+        pictures=_pictures(look, overlaps.unit) if look else None,
+        sky_map=sky_map(scene, overlaps) if scene and scene.infos else None,
+        tables=sheets(short, overlaps),
+        histograms=_histograms(overlaps),
+        settings=[(option_name(name), _shown(value)) for name, value in report.settings.items()],
+        versions=[("skymatch", report.version), *((name, metadata.version(name)) for name in _PACKAGES)],
+    )
+    return page
+
+
+def require_extra() -> None:
+    """Refuse early where the packages of the extra ``report`` are missing.
+
+    Raises
+    ------
+    UsageError
+
+    """
+    _template()
+    _pillow()
+
+
+def _template() -> tuple[Template, Any]:
+    """The page, and the mark of text that needs no escaping."""
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+    except ImportError as error:
+        raise _missing(error) from None
+    # The page comes as text rather than through a loader: autoescape then holds whatever its name.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.from_string(_source("report.html.j2")), Markup
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise _missing(error) from None
+    return Image
+
+
+def _missing(error: ImportError) -> UsageError:
+    return UsageError(f"the report needs the package {error.name}", "pip install 'skymatch-cli[report]'")
+
+
+def _source(name: str) -> str:
+    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _headline(report: Report) -> str:
+    n, m, c = len(report.images), len(report.overlaps), len(report.components)
+    return f"{_count(n, 'image')}, {_count(m, 'overlap')}, {_count(c, 'component')}; method {report.settings['method']}"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _command(settings: dict[str, Any]) -> str:
+    """The command that gives the same result, with the options that are not at their defaults."""
+    words = ["skymatch", "match"]
+    default = Settings().determining()
+    for name, value in settings.items():
+        if value == default.get(name):
+            continue
+        words.append(option_name(name))
+        if value is not True:
+            words.append(shlex.quote(printable(str(value))))
+    return " ".join([*words, "IMAGES…"])
+
+
+def _notes(folder: str, scene: Scene | None, look: Quicklook | None) -> list[str]:
+    notes = [f"Images are in {printable(folder)}"] if folder else []
+    if scene is None:
+        notes.append(
+            "There is no map: the images were not found where the result says, or they were not matched on the sky."
+        )
+    if look is None:
+        notes.append("There are no pictures of the mosaic: the pixels of the images could not be read.")
+    return notes
+
+
+def _figures(report: Report, overlaps: OverlapColumns) -> list[tuple[str, str]]:
+    """The numbers that say at a glance how it went."""
+    status = report.images.column("status")
+    sky = report.images.column("sky")[np.isfinite(report.images.column("sky"))]
+    used = overlaps.residual[np.isfinite(overlaps.residual)]
+    chi2, dof = (float(np.nansum(report.components.column(name))) for name in ("chi2", "dof"))
+    figures = [
+        ("Images", f"{np.count_nonzero(status == Status.OK)} of {len(status)} ok"),
+        ("Overlaps used", f"{len(used)} of {len(overlaps.a)}"),
+        ("Components", str(len(report.components))),
+    ]
+    if sky.size:
+        write = number_format(sky, report.images.column("sky_err"))
+        figures.append(("Skies", f"{write(sky.min())} … {write(sky.max())} {common(report.images.column('sky_unit'))}"))
+    if used.size:
+        rms = float(np.sqrt(np.mean(used**2)))
+        figures.append(("Rms residual", f"{rms:.3g} {overlaps.unit}"))
+    if dof > 0:
+        figures.append(("Chi² / dof", f"{chi2:.3g} / {dof:.3g}"))
+    return figures
+
+
+def _pictures(look: Quicklook, unit: str) -> _Pictures:
+    before, after = stretches(look)
+    height, width = look.frame.shape
+    caption = (
+        f"Means of blocks of pixels, averaged over the images; {look.frame.scale_arcsec:.3g}″ a point, north up, "
+        "east left. "
+        f"Both have the same contrast (asinh): black to white is {before.black:.4g} to {before.white:.4g} before, "
+        f"{after.black:.4g} to {after.white:.4g} after{unit and ', in ' + unit}."
+    )
+    return _Pictures(_data_uri(look.before, before), _data_uri(look.after, after), width, height, caption)
+
+
+def _data_uri(values: FloatArray, stretch: Stretch) -> str:
+    """A PNG of grey and transparency, as the address of itself."""
+    seen = np.isfinite(values)
+    pixels = np.dstack([stretch.grey(values), seen.astype(np.uint8) * 255])[::-1]
+    stream = io.BytesIO()
+    _pillow().fromarray(np.ascontiguousarray(pixels), "LA").save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _histograms(overlaps: OverlapColumns) -> list[Histogram]:
+    used = np.isfinite(overlaps.residual) & np.isfinite(overlaps.pull)
+    if not used.any():
+        return []
+    return [
+        histogram(overlaps.residual[used], "Residuals", overlaps.unit),
+        histogram(overlaps.pull[used], "Pulls", "", gaussian=True),
+    ]
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None else printable(str(value))

@@ -1,0 +1,82 @@
+"""The images of a result on the sky: borders and overlaps, ready to be drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skymatch_cli.footprint import Footprint, footprint
+from skymatch_cli.model import CelestialWcs, FloatArray, ImageInfo, OverlapGraph
+from skymatch_cli.plane import unproject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .display import DisplayFrame
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """Where the images of a result are.
+
+    Attributes
+    ----------
+    infos : tuple of ImageInfo, length N
+    footprints : tuple of Footprint, length N
+    graph : OverlapGraph
+    """
+
+    infos: tuple[ImageInfo, ...]
+    footprints: tuple[Footprint, ...]
+    graph: OverlapGraph
+
+    def wcs(self, i: int) -> CelestialWcs:
+        """The WCS of one image: all images of a scene have one."""
+        wcs = self.infos[i].wcs
+        if wcs is None:
+            raise ValueError(f"{self.infos[i].ref.label} has no WCS")
+        return wcs
+
+    def image_rings(self, i: int) -> list[FloatArray]:
+        """The borders of one image as ICRS unit vectors, open rings (n, 3)."""
+        return [ring for part in self.footprints[i].parts for ring in part.rings]
+
+    def overlap_rings(self) -> dict[tuple[int, int], list[FloatArray]]:
+        """The borders of every overlapping pair as ICRS unit vectors, open rings (n, 3)."""
+        g = self.graph
+        return {
+            (int(a), int(b)): [unproject(g.planes[plane], ring) for ring in _rings(polygon)]
+            for a, b, polygon, plane in zip(g.a, g.b, g.polygon, g.plane, strict=True)
+        }
+
+
+def scene(infos: tuple[ImageInfo, ...]) -> Scene:
+    """Find footprints and overlaps of images from their headers.
+
+    Raises
+    ------
+    InputError
+        If an image has no usable place on the sky.
+
+    """
+    from skymatch_cli.overlap import overlap_graph
+
+    footprints = tuple(footprint(info.wcs, info.ref.label) for info in infos if info.wcs is not None)
+    return Scene(infos, footprints, overlap_graph(footprints))
+
+
+def drawn(ring: FloatArray, frame: DisplayFrame) -> FloatArray:
+    """A ring on the sky as pixels of a picture with y downwards, (n, 2)."""
+    pixels = frame.to_pixel(ring)
+    return np.column_stack([pixels[:, 0], frame.shape[0] - 1 - pixels[:, 1]])
+
+
+def _rings(shape: Any) -> Iterator[FloatArray]:
+    """The borders (n, 2) of a shapely Polygon or MultiPolygon, holes included, as open rings."""
+    import shapely
+
+    for polygon in shapely.get_parts(shape):
+        for ring in shapely.get_rings(polygon):
+            yield np.asarray(shapely.get_coordinates(ring))[:-1]
