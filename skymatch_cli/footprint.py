@@ -1,8 +1,8 @@
 """Where an image lies on the sky: rings of great circles along the border of its frame.
 
 An image up to 60 degrees wide with all of its frame on the sky is one part with one ring. Wider ones are
-cut along rows and columns into parts, each with its own ring; where some pixels are off the sky (the
-corners of an all-sky map), only cells of 1/128 of the frame (at least one pixel) that are on the sky
+cut along rows and columns into parts of up to 40 degrees, each with its own ring; where some pixels are
+off the sky (the corners of an all-sky map), only cells of 1/128 of the frame (at least one pixel) that are on the sky
 with all four corners belong to the footprint.
 """
 
@@ -18,7 +18,8 @@ from .errors import InputError
 from .model import BoolArray, CelestialWcs, FloatArray, IntArray
 from .sphere import bounding_cap, normalised
 
-MAX_RADIUS_RAD = np.radians(30.0)
+MAX_RADIUS_RAD = np.radians(30.0)  # of an image in one part
+_BLOCK_RADIUS_RAD = np.radians(20.0)  # of the parts of others
 CELLS = 128  # a side of the frame, where it is followed in cells
 _PROBES = 9  # a side of the frame, to see what kind of image it is
 _HINT = "check its WCS, or leave the image out"
@@ -116,7 +117,7 @@ def _check_simple(ring: FloatArray, centre: FloatArray, where: str) -> None:
 
 
 def _wide_parts(wcs: CelestialWcs, where: str) -> list[FootprintPart]:
-    """Cut the frame into blocks of at most 60 degrees, and keep of each what is on the sky."""
+    """Cut the frame into blocks of at most 40 degrees, and keep of each what is on the sky."""
     x, y, sky = _grid(wcs, CELLS)
     known = np.asarray(np.isfinite(sky).all(axis=2))
     valid = known[:-1, :-1] & known[:-1, 1:] & known[1:, :-1] & known[1:, 1:]
@@ -138,7 +139,7 @@ def _block_edges(sky: FloatArray, valid: BoolArray) -> tuple[IntArray, IntArray]
     while True:
         columns = np.unique(np.linspace(0, nx, across + 1).round().astype(np.int64))
         rows = np.unique(np.linspace(0, ny, down + 1).round().astype(np.int64))
-        if _largest_radius(sky, valid, columns, rows) <= MAX_RADIUS_RAD or (len(columns) > nx and len(rows) > ny):
+        if _largest_radius(sky, valid, columns, rows) <= _BLOCK_RADIUS_RAD or (len(columns) > nx and len(rows) > ny):
             return columns, rows
         # Cut the side that is longer on the sky, as its steps from node to node add up.
         wide = _length(np.diff(sky, axis=1)) / across

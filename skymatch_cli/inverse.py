@@ -61,6 +61,7 @@ def _newton_step(wcs: CelestialWcs, target: FloatArray, x: FloatArray, y: FloatA
         det = uu * vv - uv * uv
         dx, dy = (vv * ur - uv * vr) / det, (uu * vr - uv * ur) / det
         # A step longer than the image would only throw the search off.
-        shrink = np.minimum(1.0, 0.5 * max(nx, ny) / np.hypot(dx, dy))
-        shrink[np.isnan(shrink)] = 1.0
-    return dx * shrink, dy * shrink
+        shrink = np.minimum(1.0, 0.5 * max(nx, ny) / np.maximum(np.hypot(dx, dy), 1e-30))
+    # Where a line of pixels is one place (a pole) there is nowhere to go: the first guess stands.
+    stuck = np.isfinite(here).all(axis=1) & ~np.isfinite(dx * dy * shrink)
+    return np.where(stuck, 0.0, dx * shrink), np.where(stuck, 0.0, dy * shrink)

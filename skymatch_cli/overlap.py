@@ -14,12 +14,10 @@ from .model import FloatArray, IntArray, OverlapGraph, TangentPlane
 from .neighbours import touching_caps
 from .plane import SR_TO_ARCMIN2, solid_angle_sr
 from .planes import assign_planes
-from .polygons import part_polygons, polygons_only
+from .polygons import SLIVER_RAD, joined, shared_polygons
 from .rings import pixel_rings
 
 __all__ = ["overlap_graph", "pixel_rings"]
-
-_SLIVER_RAD = 1e-13  # mean width below which an intersection is rounding: 2e-8 arcsec
 
 
 def overlap_graph(footprints: Sequence[Footprint]) -> OverlapGraph:
@@ -39,13 +37,13 @@ def overlap_graph(footprints: Sequence[Footprint]) -> OverlapGraph:
     i, j = touching_caps(parts.centre, parts.radius)
     other = parts.image[i] != parts.image[j]
     i, j = i[other], j[other]
-    plane, planes = assign_planes(parts.centre, parts.radius, i, j)
+    plane, planes = assign_planes(parts.centre, parts.radius, parts.image, i, j)
     i, j = _canonical(parts, i, j)
     shared = _intersections(parts, i, j, plane, planes)
     solid = solid_angle_sr(shared)
     import shapely
 
-    real = solid > _SLIVER_RAD * shapely.length(shared)
+    real = solid > SLIVER_RAD * shapely.length(shared)
     a, b = np.sort(np.stack([parts.image[i[real]], parts.image[j[real]]]), axis=0)
     graph = OverlapGraph(len(footprints), a, b, solid[real] * SR_TO_ARCMIN2, shared[real], plane[real], planes)
     return _joined(graph)
@@ -85,8 +83,6 @@ def _intersections(
     parts: _Parts, i: IntArray, j: IntArray, plane: IntArray, planes: tuple[TangentPlane, ...]
 ) -> npt.NDArray[Any]:
     """What each pair of parts shares, as polygons or multi-polygons of its plane, (m,)."""
-    import shapely
-
     shared = np.empty(len(i), dtype=object)
     by_plane = np.argsort(plane, kind="stable")
     edges = np.searchsorted(plane[by_plane], np.arange(len(planes) + 1))
@@ -94,15 +90,13 @@ def _intersections(
         rows = by_plane[edges[k] : edges[k + 1]]
         if len(rows):
             used, at = np.unique(np.concatenate([i[rows], j[rows]]), return_inverse=True)
-            polygons = part_polygons([parts.part[p] for p in used], where)
-            shared[rows] = shapely.intersection(polygons[at[: len(rows)]], polygons[at[len(rows) :]])
-    return polygons_only(shared)
+            here = [parts.part[p] for p in used]
+            shared[rows] = shared_polygons(here, where, at[: len(rows)], at[len(rows) :])
+    return shared
 
 
 def _joined(graph: OverlapGraph) -> OverlapGraph:
     """The rows sorted, and the pieces of one pair that lie in the same plane joined."""
-    import shapely
-
     order = np.lexsort((graph.plane, graph.b, graph.a))
     a, b, plane = graph.a[order], graph.b[order], graph.plane[order]
     polygon, area = graph.polygon[order], graph.area_arcmin2[order]
@@ -111,6 +105,6 @@ def _joined(graph: OverlapGraph) -> OverlapGraph:
     start = np.flatnonzero(new)
     end = np.append(start[1:], len(a))
     for low, high in zip(start[end - start > 1], end[end - start > 1], strict=True):
-        polygon[low] = shapely.union_all(polygon[low:high])
+        polygon[low] = joined(polygon[low:high])
         area[low] = solid_angle_sr(polygon[low : low + 1])[0] * SR_TO_ARCMIN2
     return OverlapGraph(graph.n_images, a[start], b[start], area[start], polygon[start], plane[start], graph.planes)

@@ -15,22 +15,26 @@ from .sphere import angle_rad, lon_lat, normalised
 
 NARROW_RAD = np.radians(10.0)  # a field within this radius gets one plane
 _NARROW_STEP_DEG = 1.0
-_WIDE_STEP_DEG = 20.0
+_WIDE_STEP_DEG = 20.0  # no place is more than 15 degrees from its plane
+_REACH_RAD = np.radians(65.0)  # from a place to the end of a footprint, so that all is on this side of the sky
 
 
 def assign_planes(
-    centres: FloatArray, radii_rad: FloatArray, i: IntArray, j: IntArray
+    centres: FloatArray, radii_rad: FloatArray, image: IntArray, i: IntArray, j: IntArray
 ) -> tuple[IntArray, tuple[TangentPlane, ...]]:
     """Choose a plane for every pair (i, j) of touching caps.
 
     All caps within `NARROW_RAD` of their mean: one plane. Else each connected set of caps that is that
-    narrow has one plane, and the pairs of wider sets take the plane nearest to where they overlap.
+    narrow has one plane, and the pairs of wider sets take a plane near to where they overlap: the same
+    one for all parts of two images, if it can hold them.
 
     Parameters
     ----------
     centres : (n, 3) float64
     radii_rad : (n,) float64
-        At most 60 degrees.
+        At most 30 degrees, or a little more.
+    image : (n,) int64
+        To which each cap belongs.
     i, j : (m,) int64
 
     Returns
@@ -44,13 +48,13 @@ def assign_planes(
     if len(i) == 0 or (angle_rad(centres, middle) + radii_rad).max() <= NARROW_RAD:
         ra, dec = _lattice(middle[None], _NARROW_STEP_DEG)
         return np.zeros(len(i), np.int64), (TangentPlane(float(ra[0]), float(dec[0])),)
-    ra, dec = _lattice(_lens_centre(centres, radii_rad, i, j), _WIDE_STEP_DEG)
+    ra, dec = _lattice(_places(centres, radii_rad, image, i, j), _WIDE_STEP_DEG)
     for members, pairs in _connected(len(centres), i, j):
         middle = _mean_direction(centres[members])
         if (angle_rad(centres[members], middle) + radii_rad[members]).max() <= NARROW_RAD:
             ra[pairs], dec[pairs] = _lattice(middle[None], _NARROW_STEP_DEG)
-    places, plane = np.unique(np.stack([ra, dec], axis=1), axis=0, return_inverse=True)
-    return plane.reshape(-1).astype(np.int64), tuple(TangentPlane(float(a), float(d)) for a, d in places)
+    places, plane = np.unique(ra + 1j * dec, return_inverse=True)
+    return plane.astype(np.int64), tuple(TangentPlane(float(p.real), float(p.imag)) for p in places)
 
 
 def _mean_direction(vectors: FloatArray) -> FloatArray:
@@ -69,6 +73,19 @@ def _lattice(vectors: FloatArray, step_deg: float) -> tuple[FloatArray, FloatArr
     count = np.maximum(1.0, np.round(360.0 * np.cos(np.radians(dec)) / step_deg))
     ra = np.round(np.degrees(lon) * count / 360.0) % count * 360.0 / count
     return ra, dec
+
+
+def _places(centres: FloatArray, radii_rad: FloatArray, image: IntArray, i: IntArray, j: IntArray) -> FloatArray:
+    """Where each pair of caps overlaps; one place for all pairs of the same two images that a plane can hold."""
+    lens = _lens_centre(centres, radii_rad, i, j)
+    low, high = np.minimum(image[i], image[j]), np.maximum(image[i], image[j])
+    _, pair = np.unique(low * (high.max() + 1) + high, return_inverse=True)
+    total: FloatArray = np.stack([np.bincount(pair, lens[:, axis]) for axis in range(3)], axis=1).astype(np.float64)
+    common = normalised(total)[pair]
+    reach = np.fmax(angle_rad(common, centres[i]) + radii_rad[i], angle_rad(common, centres[j]) + radii_rad[j])
+    farthest = np.zeros(len(total))
+    np.maximum.at(farthest, pair, np.where(np.isnan(reach), np.inf, reach))
+    return np.where((farthest <= _REACH_RAD)[pair, None], common, lens)
 
 
 def _lens_centre(centres: FloatArray, radii_rad: FloatArray, i: IntArray, j: IntArray) -> FloatArray:

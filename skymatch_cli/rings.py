@@ -13,13 +13,13 @@ from .footprint import fits_one_part, footprint
 from .inverse import refine_pixels
 from .model import BoolArray, CelestialWcs, FloatArray, IntArray, OverlapGraph
 from .plane import unproject
-from .polygons import part_polygons
+from .polygons import SLIVER_RAD, overlay, part_polygons
 from .sphere import angle_rad
 
 _BEND_PIX = 0.04  # largest distance between an edge and the straight line in pixels that stands for it
 _SHORTEST_PIX = 0.5
 _OUTSIDE_PIX = 0.1  # more than the border of a footprint is off: the inverse has found another place
-_GRID = 33  # a side, from which a lost vertex is searched
+_GRID = 32  # a side, from which a lost vertex is searched
 _CHECKS = np.array([0.25, 0.5, 0.75])
 
 
@@ -93,22 +93,21 @@ def _cut_at_parts(graph: OverlapGraph, rows: IntArray, wcs: CelestialWcs, where:
 
     parts = np.array(footprint(wcs, where).parts, dtype=object)
     centres, radii = np.array([p.centre for p in parts]), np.array([p.radius for p in parts])
-    cut, row_of, part_of = [], [], []
+    cut: list[Any] = []
+    row_of, part_of = [], []
     for k in np.unique(graph.plane[rows]):
         middle = unproject(graph.planes[k], np.zeros((1, 2)))
         near = np.flatnonzero(angle_rad(centres, middle) + radii < 0.5 * np.pi)
         here = np.flatnonzero(graph.plane[rows] == k)
-        shared = shapely.intersection(
-            graph.polygon[rows[here]][:, None], part_polygons(list(parts[near]), graph.planes[k])[None]
-        )
-        at_row, at_part = np.nonzero(shapely.area(shared) > 0.0)
+        shared = overlay(graph.polygon[rows[here]][:, None], part_polygons(list(parts[near]), graph.planes[k])[None])
+        at_row, at_part = np.nonzero(shapely.area(shared) > SLIVER_RAD * shapely.length(shared))
         cut.extend(shared[at_row, at_part])
         row_of.append(here[at_row])
         part_of.append(near[at_part])
     order = np.argsort(np.concatenate(row_of), kind="stable")
     row = np.concatenate(row_of)[order]
     box = np.array([p.box for p in parts])[np.concatenate(part_of)[order]]
-    polygon = np.array([*cut, None], dtype=object)[:-1][order]
+    polygon: npt.NDArray[Any] = np.fromiter(cut, dtype=object, count=len(cut))[order]
     return _Pieces(len(rows), polygon, row, graph.plane[rows][row], box, graph)
 
 
@@ -162,22 +161,23 @@ def _pixels_in_box(wcs: CelestialWcs, vectors: FloatArray, box: FloatArray, wher
 
 def _searched(wcs: CelestialWcs, vectors: FloatArray, box: FloatArray, where: str) -> tuple[FloatArray, FloatArray]:
     """Pixels of positions by Newton's method from the nearest point of a grid over each box."""
-    x, y, step = np.empty(len(box)), np.empty(len(box)), np.empty(len(box))
+    x, y = np.empty(len(box)), np.empty(len(box))
     for one in np.unique(box, axis=0):
         rows = np.flatnonzero((box == one).all(axis=1))
-        gx, gy = (
-            g.ravel() for g in np.meshgrid(np.linspace(one[0], one[2], _GRID), np.linspace(one[1], one[3], _GRID))
-        )
+        # Middles of cells, not the border, which may be a pole.
+        at = (np.arange(_GRID) + 0.5) / _GRID
+        gx, gy = (g.ravel() for g in np.meshgrid(one[0] + at * (one[2] - one[0]), one[1] + at * (one[3] - one[1])))
         sky = wcs.to_sky(gx, gy)
         for row in rows:
             apart = angle_rad(sky, vectors[row])
             nearest = int(np.nanargmin(apart)) if np.isfinite(apart).any() else 0
             x[row], y[row] = gx[nearest], gy[nearest]
     x, y = refine_pixels(wcs, vectors, x, y, box=box)
-    step = angle_rad(wcs.to_sky(x, y), wcs.to_sky(x + np.where(x > box[:, 0] + 1, -1.0, 1.0), y))
-    off = angle_rad(wcs.to_sky(x, y), vectors)
-    with np.errstate(invalid="ignore"):
-        failed = ~(off <= _OUTSIDE_PIX * np.fmax(step, 1e-12))
+    here = wcs.to_sky(x, y)
+    beside = wcs.to_sky(x + np.where(x > box[:, 0] + 1.0, -1.0, 1.0), y)
+    above = wcs.to_sky(x, y + np.where(y > box[:, 1] + 1.0, -1.0, 1.0))
+    pixel_rad = np.fmax(angle_rad(here, beside), angle_rad(here, above))
+    failed = ~(angle_rad(here, vectors) <= _OUTSIDE_PIX * pixel_rad)
     if failed.any():
         raise InputError.at(
             where,
