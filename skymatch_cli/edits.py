@@ -17,16 +17,16 @@ from .ledger import (
     ERROR,
     LEVEL,
     Record,
-    SkyState,
     is_recorded,
     original_cards,
-    read_state,
     recorded_cards,
 )
 from .model import ImageRef
 from .pixelformat import PixelError, PixelFormat, format_after, format_of
-from .rewrite import HduEdit, PixelEdit, Source
+from .rewrite import HduEdit, PixelEdit
 from .settings import Settings
+from .skystate import SkyState, is_jwst, read_state
+from .source import Source
 
 _SAMPLES = 64
 _SAMPLE_PIXELS = 1024
@@ -56,29 +56,6 @@ class SkyUpdate:
     identity: FileIdentity | None = None
 
 
-def state_of(source: Source, ref: ImageRef, keyword: str) -> SkyState:
-    """The sky that an image holds.
-
-    Raises
-    ------
-    InputError
-        If there is no such image, or its header contradicts itself.
-    """
-    hdus = source.file.hdus
-    if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
-        raise InputError.at(ref.label, "no such image any more", "run again")
-    primary = source.cards(0) if ref.hdu and is_jwst(source) else None
-    try:
-        return read_state(source.cards(ref.hdu), primary=primary, sky_keyword=keyword, tiled=hdus[ref.hdu].tiled)
-    except ValueError as error:
-        raise InputError.at(ref.label, str(error)) from None
-
-
-def is_jwst(source: Source) -> bool:
-    """Whether the pipeline of this file keeps the sky in the primary header."""
-    return cd.value(source.cards(0), "TELESCOP") == "JWST"
-
-
 def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Settings) -> dict[int, HduEdit]:
     """What becomes of the HDUs of one file; those that stay as they are, byte for byte, are not in it.
 
@@ -92,7 +69,7 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
     for update in sorted(updates, key=lambda u: u.ref.hdu):
         if not math.isfinite(update.sky):
             continue
-        state = state_of(source, update.ref, settings.sky_keyword)
+        state = read_state(source, update.ref, settings.sky_keyword)
         try:
             record = _record(source, update, state, settings)
         except PixelError as error:
@@ -208,7 +185,7 @@ def undo_edits(source: Source, refs: Sequence[ImageRef]) -> dict[int, HduEdit]:
 
 
 def _undo_edit(source: Source, ref: ImageRef) -> HduEdit:
-    state = state_of(source, ref, LEVEL)
+    state = read_state(source, ref, LEVEL)
     tiled, cards = source.file.hdus[ref.hdu].tiled, source.cards(ref.hdu)
     pixels = PixelEdit(
         original=state.original,

@@ -24,8 +24,7 @@ import re
 from dataclasses import dataclass
 
 from . import cards as cd
-from .model import Recorded
-from .pixelformat import PixelFormat, format_of
+from .pixelformat import PixelFormat
 
 LEVEL, SUBTRACTED, METHOD, ERROR = "BKGLEVEL", "BKGSUB", "BKGMETH", "BKGERR"
 
@@ -55,83 +54,9 @@ class Entry:
     at: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SkyState:
-    """The sky that a header holds, and what the stored pixels are.
-
-    Attributes
-    ----------
-    recorded : Recorded or None
-        The sky in the header and whether the stored pixels have lost it.
-    by_us : bool
-        The program has written to this header, so `undo` can take it back.
-    shift : float
-        Stored pixels = pixels before the first run minus ``shift``, in physical units.
-    base : float
-        The sky that was missing from the pixels before the first run of the program (0 unless another
-        program had subtracted one).
-    original : PixelFormat
-        How the pixels were stored before the first run.
-    """
-
-    recorded: Recorded | None
-    by_us: bool
-    shift: float
-    base: float
-    original: PixelFormat
-
-
 def is_recorded(cards: cd.Cards) -> bool:
     """Whether the program has written to this header."""
     return any(card.startswith(_UNDO) for card in cards)
-
-
-def read_state(cards: cd.Cards, *, primary: cd.Cards | None, sky_keyword: str, tiled: bool) -> SkyState:
-    """The state of one image.
-
-    Parameters
-    ----------
-    cards : list of bytes
-        Header of the image.
-    primary : list of bytes or None
-        Header of the primary HDU where it may speak for the image (JWST files), else None.
-    sky_keyword : str
-        Where another program may have left the level (else `LEVEL`).
-    tiled : bool
-        The header is that of a tile-compressed image.
-
-    Raises
-    ------
-    ValueError
-        If the header says that a sky is subtracted and not how much.
-    """
-    entries = read_entries(cards)
-    before = original_cards(cards, tiled=tiled)
-    keyword = entries[0].keyword if entries else sky_keyword
-    foreign = _recorded(before, keyword)
-    if foreign is None and primary is not None:
-        foreign = _recorded(original_cards(primary, tiled=False), keyword)
-    recorded = _recorded(cards, keyword) if entries else foreign
-    base = foreign.level if foreign and foreign.subtracted else 0.0
-    gone = recorded.level if recorded and recorded.subtracted else 0.0
-    return SkyState(
-        recorded=recorded,
-        by_us=bool(entries),
-        shift=gone - base,
-        base=base,
-        original=format_of(before, tiled=tiled),
-    )
-
-
-def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
-    subtracted = cd.value(cards, SUBTRACTED) is True
-    for name in (keyword, LEVEL):
-        level = cd.value(cards, name)
-        if isinstance(level, int | float) and not isinstance(level, bool):
-            return Recorded(float(level), subtracted)
-    if subtracted:
-        raise ValueError(f"{SUBTRACTED} = T, but {keyword} is no number: what was subtracted is not known")
-    return None
 
 
 def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:

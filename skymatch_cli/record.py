@@ -21,8 +21,9 @@ from .errors import InputError, Problem
 from .fitsfile import read_structure
 from .model import ImageRef
 from .pixelformat import PixelError
-from .rewrite import HduEdit, Source, open_source, rewrite
+from .rewrite import HduEdit, rewrite
 from .settings import Settings
+from .source import Source, open_source
 
 __all__ = ["Action", "FileIdentity", "SkyUpdate", "WriteReport", "check_writable", "identify", "undo", "write_skies"]
 

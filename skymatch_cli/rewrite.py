@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import math
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Protocol, cast
 
@@ -19,13 +15,11 @@ import numpy as np
 
 from . import cards as cd
 from . import checksum
-from .fitsfile import FitsFile, open_unpacked
 from .model import Container
 from .pixelformat import PixelFormat, restore, subtract
+from .source import Extent, Source, padded
 
-_CHUNK = 4 * 2**20
 _CHUNK_PIXELS = 2**20
-_UNPACK_IN_MEMORY = 64 * 2**20
 
 
 class Sink(Protocol):
@@ -76,85 +70,6 @@ class HduEdit:
 
     cards: cd.Cards
     pixels: PixelEdit | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """Where one HDU lies in the unpacked file; ``data_size`` without the bytes that fill the last block."""
-
-    header_start: int
-    data_start: int
-    data_size: int
-    stop: int
-
-    @property
-    def data_stop(self) -> int:
-        """Where the last block of the data ends (the end of the file where that block is not whole)."""
-        return min(self.stop, self.data_start + _padded(self.data_size))
-
-
-class Source:
-    """An open FITS file."""
-
-    def __init__(self, file: FitsFile, stream: IO[bytes]) -> None:
-        self.file = file
-        self.stream = stream
-        self.size = stream.seek(0, 2)
-        self._cards: dict[int, cd.Cards] = {}
-
-    def cards(self, index: int) -> cd.Cards:
-        """The header of one HDU."""
-        if index not in self._cards:
-            hdu = self.file.hdus[index]
-            self._cards[index] = cd.split_header(self.read(hdu.header_offset, hdu.header_size))
-        return self._cards[index]
-
-    def extent(self, index: int) -> Extent:
-        """Where one HDU lies; bytes that follow the last one go with it."""
-        hdu = self.file.hdus[index]
-        is_last = index + 1 == len(self.file.hdus)
-        stop = self.size if is_last else self.file.hdus[index + 1].header_offset
-        if hdu.tiled:
-            rows, row = (cd.value(self.cards(index), key) for key in ("NAXIS2", "NAXIS1"))
-            size = int(cast("int", rows)) * int(cast("int", row)) + int(cd.number(self.cards(index), "PCOUNT", 0))
-        else:
-            size = math.prod(hdu.shape) * abs(hdu.bitpix) // 8 if hdu.shape else 0
-        return Extent(hdu.header_offset, hdu.data_offset, size if hdu.is_image else stop - hdu.data_offset, stop)
-
-    def read(self, start: int, size: int) -> bytes:
-        """Some bytes of the file.
-
-        Raises
-        ------
-        EOFError
-            If the file ends before.
-        """
-        return b"".join(self.pieces(start, start + size, size or 1))
-
-    def pieces(self, start: int, stop: int, size: int = _CHUNK) -> Iterator[bytes]:
-        """The bytes from ``start`` to ``stop``, in pieces of ``size`` (the last may be shorter)."""
-        while start < stop:
-            self.stream.seek(start)
-            wanted, parts = min(size, stop - start), []
-            while wanted and (part := self.stream.read(wanted)):
-                parts.append(part)
-                wanted -= len(part)
-            if wanted:
-                raise EOFError("the file became shorter while it was being read")
-            start += sum(map(len, parts))
-            yield b"".join(parts)
-
-
-@contextmanager
-def open_source(file: FitsFile) -> Iterator[Source]:
-    """Open a file for `rewrite`; a packed one is unpacked first, because it is read more than once."""
-    with open_unpacked(file.path, file.container) as stream:
-        if file.container is Container.PLAIN:
-            yield Source(file, stream)
-            return
-        with tempfile.SpooledTemporaryFile(max_size=_UNPACK_IN_MEMORY) as unpacked:
-            shutil.copyfileobj(stream, unpacked, _CHUNK)
-            yield Source(file, cast("IO[bytes]", unpacked))
 
 
 def rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> None:
@@ -222,8 +137,4 @@ def _new_pixels(source: Source, extent: Extent, edit: PixelEdit) -> Iterator[byt
         data = edit.apply(np.frombuffer(piece, dtype=stored)).tobytes()
         size += len(data)
         yield data
-    yield bytes(_padded(size) - size)
-
-
-def _padded(size: int) -> int:
-    return -(-size // cd.BLOCK) * cd.BLOCK
+    yield bytes(padded(size) - size)

@@ -1,0 +1,94 @@
+"""The sky that a header holds, and by how much the stored pixels differ from the original ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import cards as cd
+from .errors import InputError
+from .ledger import LEVEL, SUBTRACTED, original_cards, read_entries
+from .model import ImageRef, Recorded
+from .pixelformat import PixelFormat, format_of
+from .source import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkyState:
+    """The sky that a header holds, and what the stored pixels are.
+
+    Attributes
+    ----------
+    recorded : Recorded or None
+        The sky in the header and whether the stored pixels have lost it.
+    by_us : bool
+        The program has written to this header, so `undo` can take it back.
+    shift : float
+        Stored pixels = pixels before the first run minus ``shift``, in physical units.
+    base : float
+        The sky that was missing from the pixels before the first run of the program (0 unless another
+        program had subtracted one).
+    original : PixelFormat
+        How the pixels were stored before the first run.
+    """
+
+    recorded: Recorded | None
+    by_us: bool
+    shift: float
+    base: float
+    original: PixelFormat
+
+
+def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
+    """The sky that one image of a file holds.
+
+    Parameters
+    ----------
+    source : Source
+    ref : ImageRef
+    sky_keyword : str
+        Where another program may have left the level (else `LEVEL`). Our own headers know their keyword.
+
+    Raises
+    ------
+    InputError
+        If there is no such image, or its header says that a sky is subtracted and not how much.
+    """
+    hdus = source.file.hdus
+    if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
+        raise InputError.at(ref.label, "no such image any more", "run again")
+    cards, tiled = source.cards(ref.hdu), hdus[ref.hdu].tiled
+    entries = read_entries(cards)
+    before = original_cards(cards, tiled=tiled)
+    keyword = entries[0].keyword if entries else sky_keyword
+    try:
+        foreign = _recorded(before, keyword)
+        if foreign is None and ref.hdu and is_jwst(source):
+            foreign = _recorded(original_cards(source.cards(0), tiled=False), keyword)
+        recorded = _recorded(cards, keyword) if entries else foreign
+    except ValueError as error:
+        raise InputError.at(ref.label, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
+    base = foreign.level if foreign and foreign.subtracted else 0.0
+    gone = recorded.level if recorded and recorded.subtracted else 0.0
+    return SkyState(
+        recorded=recorded,
+        by_us=bool(entries),
+        shift=gone - base,
+        base=base,
+        original=format_of(before, tiled=tiled),
+    )
+
+
+def is_jwst(source: Source) -> bool:
+    """Whether the pipeline of this file keeps the sky in the primary header too."""
+    return str(cd.value(source.cards(0), "TELESCOP")).upper() == "JWST"
+
+
+def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
+    subtracted = cd.value(cards, SUBTRACTED) is True
+    for name in (keyword, LEVEL):
+        level = cd.value(cards, name)
+        if isinstance(level, int | float) and not isinstance(level, bool):
+            return Recorded(float(level), subtracted)
+    if subtracted:
+        raise ValueError(f"{SUBTRACTED} = T, but {keyword} is no number: what was subtracted is not known")
+    return None
