@@ -398,7 +398,7 @@ def test_undo_takes_back_what_was_recorded(tmp_path: Path) -> None:
 def test_demo_writes_a_mosaic_and_says_how_to_go_on(tmp_path: Path) -> None:
     done = run("demo", str(tmp_path / "a mosaic"))
     assert done.exit_code == 0
-    assert "skymatch match '" in done.stdout
+    assert "skymatch match '" in done.output
     assert (tmp_path / "a mosaic" / "truth.txt").exists()
     again = run("demo", str(tmp_path / "a mosaic"))
     assert again.exit_code == 2

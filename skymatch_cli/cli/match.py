@@ -98,4 +98,4 @@ def _details(result: Result) -> tuple[str, ...]:
         f"{solution.rms_residual[k]:.4g}, chi2 {solution.chi2[k]:.2f} for {solution.dof[k]:.6g} degrees of freedom"
         for k in range(min(len(solution.n_images), _MAX_COMPONENTS_SAID))
     )
-    return (*used, *(f"not used: {line}" for line in result.skipped), *fits)
+    return (*used, *result.skipped, *fits)
