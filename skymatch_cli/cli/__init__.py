@@ -18,7 +18,7 @@ COMMANDS = {
     "undo": "Restore headers and pixels as they were before the first run.",
     "report": "Make the HTML report, or a plot, of a stored result.",
     "export": "Write the skies of a stored result for another program.",
-    "demo": "Write a small synthetic mosaic with known skies.",
+    "demo": "Write a small synthetic mosaic with known skies, and match it.",
 }
 """Every command and what it does, in the order of the help; the module of the same name is imported on demand."""
 
