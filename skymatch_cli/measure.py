@@ -177,9 +177,8 @@ def _block_counts(spans: Spans, shape: tuple[int, int], side: int) -> IntArray:
     edges = np.arange(side + 1) * nx / side
     edges = np.ceil(edges).astype(np.int64)
     inside = np.clip(spans.x1[:, None], edges[:-1], edges[1:]) - np.clip(spans.x0[:, None], edges[:-1], edges[1:])
-    counts = np.zeros((side, side), np.int64)
-    np.add.at(counts, spans.y * side // ny, inside)
-    return counts.ravel()
+    block = (spans.y * side // ny)[:, None] * side + np.arange(side)
+    return np.bincount(block.ravel(), weights=inside.ravel(), minlength=side * side).astype(np.int64)
 
 
 def _assemble(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[ImageMeasurement]) -> Measurements:
@@ -224,7 +223,7 @@ def _assemble(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[I
 
 def _pair_status(infos: Sequence[ImageInfo], graph: OverlapGraph, words: StrArray) -> StrArray:
     """The worse word of the two images; pairs within a group are reported as such where both were measured."""
-    status = np.where(words[0] == Status.OK, words[1], words[0])
+    status: StrArray = np.where(words[0] == Status.OK, words[1], words[0])
     _, group = np.unique([info.group for info in infos], return_inverse=True)
     status[(status == Status.OK) & (group[graph.a] == group[graph.b])] = Status.SAME_GROUP
     return status
