@@ -1,0 +1,180 @@
+"""An image reduced to soft cells."""
+
+import pickle
+
+import numpy as np
+import pytest
+from astropy.wcs import WCS
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skymatch_cli.celestial import fits_wcs
+from skymatch_cli.cells import Bins, CellSums, MeshGrid, pixel_map
+from skymatch_cli.mesh import BLOCK_PIX, block_noise, reduce_image
+from skymatch_cli.model import TangentPlane
+from skymatch_cli.plane import project
+from skymatch_cli.sharp import sharp_outliers
+
+from .factories import Frame
+
+PLANE = TangentPlane(150.0, 20.0)
+ARCSEC_RAD = np.radians(1 / 3600)
+
+
+def grid(pitch_arcsec=4.0):
+    return MeshGrid(PLANE, pitch_arcsec * ARCSEC_RAD)
+
+
+def wcs_of(frame: Frame):
+    wcs: WCS = frame.wcs()
+    return fits_wcs(wcs.to_header(relax=True), (frame.ny, frame.nx))
+
+
+def reduced(data, frame, good=None, **more):
+    good = np.ones(data.shape, bool) if good is None else good
+    return reduce_image(data, good, wcs_of(frame), grid(), **more)
+
+
+@pytest.mark.parametrize("box", [0, 1, 2, 5])
+@pytest.mark.parametrize("n", [1, 2, 7, 64, 65])
+def test_bins_share_every_pixel_out_in_full(box, n):
+    bins = Bins(box)
+    ones = np.ones((n, 3), np.float32)
+    assert bins.sums(ones).sum() == pytest.approx(3 * n, rel=1e-6)
+    assert bins.sums(ones).shape == (len(bins.centres(n)), len(bins.centres(3)))
+
+
+@pytest.mark.parametrize("box", [0, 1, 2, 5])
+def test_bins_keep_the_centroid(box):
+    bins = Bins(box)
+    values = np.zeros((1, 400), np.float32)
+    values[0, 200 : 200 + 2 * max(1, box)] = 1.0  # as wide as a stride
+    x = bins.centres(400)
+    assert (bins.sums(values).sum(axis=0) * x).sum() / values.sum() == pytest.approx(
+        200 + max(1, box) - 0.5, abs=1e-4 if box < 2 else 0.5
+    )
+
+
+@given(st.floats(-50, 50), st.floats(-50, 50))
+def test_a_value_goes_to_the_four_cells_around_it(u, v):
+    at = np.array([[u]]), np.array([[v]])
+    sums = CellSums.around(*at, 1)
+    sums.add(*at, (np.array([[2.0]]),))
+    total = sums.sums[0]
+    j, i = np.indices(total.shape)
+    assert total.sum() == pytest.approx(2.0)
+    assert ((j + sums.origin[0]) * total).sum() / 2.0 == pytest.approx(v, abs=1e-9)
+    assert ((i + sums.origin[1]) * total).sum() / 2.0 == pytest.approx(u, abs=1e-9)
+
+
+@pytest.mark.parametrize("sip", [False, True])
+def test_positions_are_those_of_the_wcs(sip):
+    frame = Frame(nx=300, ny=200, rotation=20, sip=sip)
+    wcs = wcs_of(frame)
+    x, y = np.arange(0.0, 300, 7), np.arange(0.0, 200, 11)
+    u, v = pixel_map(wcs, grid()).at(x, y)
+    columns, rows = np.meshgrid(x, y)
+    exact = project(PLANE, wcs.to_sky(columns.ravel(), rows.ravel())) / grid().pitch_rad
+    assert np.hypot(u.ravel() - exact[:, 0], v.ravel() - exact[:, 1]).max() < 0.02 / 4  # cells of 4 pixels
+
+
+def test_a_constant_image_has_its_constant_in_every_cell():
+    mesh = reduced(np.full((100, 120), 7.0, np.float32), Frame(nx=120, ny=100, rotation=30))
+    assert mesh.level == 7.0
+    assert not mesh.value.any()
+    assert np.count_nonzero(mesh.weight) == pytest.approx(100 * 120 / 16, rel=0.12)
+
+
+def test_the_weights_add_up_to_the_pixels():
+    data = np.random.default_rng(1).normal(100, 2, (200, 200)).astype(np.float32)
+    mesh = reduced(data, Frame(nx=200, ny=200, rotation=10))
+    assert mesh.noise == pytest.approx(2.0, rel=0.08)
+    assert mesh.weight.sum() == pytest.approx(200 * 200 * (mesh.noise / 2.0) ** 2, rel=0.1)
+    assert mesh.n_good == 200 * 200
+
+
+def test_a_linear_sky_is_followed_at_the_centres_of_the_cells():
+    frame = Frame(nx=160, ny=160)
+    x, y = np.meshgrid(np.arange(160.0), np.arange(160.0))
+    mesh = reduced((3 * x - 2 * y).astype(np.float32), frame)
+    j, i = np.nonzero(mesh.weight > 0.99 * mesh.weight.max())
+    px, py = wcs_of(frame).to_pixel(_cell_centres(mesh, j, i))
+    assert np.abs(mesh.value[j, i] + mesh.level - (3 * px - 2 * py)).max() < 0.05
+
+
+def _cell_centres(mesh, j, i):
+    from skymatch_cli.plane import unproject
+
+    return unproject(PLANE, np.stack([i + mesh.origin[1], j + mesh.origin[0]], axis=1) * grid().pitch_rad)
+
+
+def test_masked_pixels_count_for_nothing():
+    rng = np.random.default_rng(2)
+    data = rng.normal(10, 1, (128, 128)).astype(np.float32)
+    good = rng.random((128, 128)) < 0.9
+    other = np.where(good, data, np.float32(1e20))
+    first, second = (reduced(d, Frame(nx=128, ny=128), good) for d in (data, other))
+    np.testing.assert_array_equal(first.value, second.value)
+    np.testing.assert_array_equal(first.weight, second.weight)
+
+
+def test_cells_that_are_mostly_masked_have_no_weight():
+    good = np.ones((128, 128), bool)
+    good[40:80, 40:80] = False
+    mesh = reduced(np.ones((128, 128), np.float32), Frame(nx=128, ny=128), good)
+    whole = reduced(np.ones((128, 128), np.float32), Frame(nx=128, ny=128))
+    assert np.count_nonzero(whole.weight) - np.count_nonzero(mesh.weight) == pytest.approx(100, abs=25)
+
+
+def test_an_image_without_a_good_pixel_is_a_mesh_without_weight():
+    mesh = reduced(np.full((70, 70), np.nan, np.float32), Frame(nx=70, ny=70), np.zeros((70, 70), bool))
+    assert not mesh.weight.any()
+    assert mesh.n_good == 0
+
+
+def test_only_the_blocks_that_are_needed_are_read():
+    data = np.random.default_rng(3).normal(0, 1, (192, 192)).astype(np.float32)
+    blocks = np.zeros((3, 3), bool)
+    blocks[1, :2] = True
+    part, whole = reduced(data, Frame(nx=192, ny=192), blocks=blocks), reduced(data, Frame(nx=192, ny=192))
+    assert part.n_good == 2 * BLOCK_PIX**2
+    assert 0 < np.count_nonzero(part.weight) < 0.25 * np.count_nonzero(whole.weight)
+
+
+def test_float64_and_float32_agree():
+    data = np.random.default_rng(4).normal(1000, 5, (128, 128)).astype(np.float32)
+    a, b = (reduced(d, Frame(nx=128, ny=128)) for d in (data, data.astype(float)))
+    np.testing.assert_allclose(a.value, b.value, atol=1e-3)
+
+
+def test_noise_is_measured_beside_stars_and_gradients():
+    rng = np.random.default_rng(5)
+    data = rng.normal(100, 3, (128, 128)) + np.arange(128) * 0.5
+    data[::9, ::7] += 1000
+    sigma = block_noise(data.astype(np.float32), np.ones((128, 128), bool), np.ones((2, 2), bool), 100.0)
+    np.testing.assert_allclose(sigma, 3.0, rtol=0.25)
+
+
+def test_cosmic_rays_are_sharp_and_stars_are_not():
+    rng = np.random.default_rng(6)
+    data = rng.normal(100, 5, (80, 80))
+    y, x = np.indices(data.shape)
+    data += 5000 * np.exp(-0.5 * ((x - 20.3) ** 2 + (y - 20.6) ** 2) / 1.02**2)  # FWHM 2.4 pixels
+    data[50, 30:40] += 400
+    data[60:64, 60] += 3000
+    found = sharp_outliers(data.astype(np.float32), np.ones(data.shape, bool), np.float32([[5.0]]))
+    expected = np.zeros_like(found)
+    expected[50, 30:40] = expected[60:64, 60] = True
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_masked_neighbours_make_no_outlier():
+    data = np.full((20, 20), 10.0, np.float32)
+    good = np.ones((20, 20), bool)
+    good[:, 9] = False
+    assert not sharp_outliers(data, good, np.float32([[1.0]])).any()
+
+
+def test_a_mesh_can_be_sent_to_another_process():
+    mesh = reduced(np.ones((70, 70), np.float32), Frame(nx=70, ny=70))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(mesh)).weight, mesh.weight)

@@ -1,0 +1,178 @@
+"""Meshes compared: differences of skies, cell by cell."""
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skymatch_cli.celestial import fits_wcs
+from skymatch_cli.cells import MeshGrid
+from skymatch_cli.mesh import reduce_image
+from skymatch_cli.mesh_compare import compare, image_offsets
+from skymatch_cli.model import OverlapGraph, Status, TangentPlane
+from skymatch_cli.plane import project
+
+from .factories import Frame
+
+PLANE = TangentPlane(150.0, 20.0)
+GRID = MeshGrid(PLANE, 4 * np.radians(1 / 3600))
+SIZE = 160
+
+
+def wcs_of(frame):
+    return fits_wcs(frame.wcs().to_header(relax=True), (frame.ny, frame.nx))
+
+
+def graph_of(wcss):
+    rings = []
+    for w in wcss:
+        ny, nx = w.shape
+        corners = np.array([[-0.5, -0.5], [nx - 0.5, -0.5], [nx - 0.5, ny - 0.5], [-0.5, ny - 0.5]])
+        rings.append(shapely.Polygon(project(PLANE, w.to_sky(*corners.T))))
+    pairs = [(i, j) for j in range(len(rings)) for i in range(j) if rings[i].intersects(rings[j])]
+    a, b = np.array(sorted(pairs), np.int64).reshape(-1, 2).T
+    polygons = np.array([rings[i].intersection(rings[j]) for i, j in zip(a, b, strict=True)], object)
+    area = np.array([p.area for p in polygons])
+    return OverlapGraph(len(rings), a, b, area, polygons, np.zeros(len(a), np.int64), (PLANE,))
+
+
+def scene(x, y):
+    """Nebula and stars (position on the plane in arcsec); stars of FWHM 2.4 arcsec."""
+    out = 50 * np.sin(x / 17.0) * np.cos(y / 23.0)
+    rng = np.random.default_rng(9)
+    for sx, sy, flux in zip(
+        rng.uniform(-300, 300, 150), rng.uniform(-300, 300, 150), rng.pareto(1.0, 150), strict=True
+    ):
+        out += 100 * (1 + flux) * np.exp(-0.5 * ((x - sx) ** 2 + (y - sy) ** 2) / 1.02**2)
+    return out
+
+
+def exposures(frames, seed=0, noise=3.0):
+    rng = np.random.default_rng(seed)
+    out = []
+    for frame in frames:
+        wcs = wcs_of(frame)
+        x, y = np.meshgrid(np.arange(frame.nx, dtype=float), np.arange(frame.ny, dtype=float))
+        east, north = (project(PLANE, wcs.to_sky(x.ravel(), y.ravel())) / np.radians(1 / 3600)).T
+        data = scene(east, north).reshape(x.shape) + frame.sky + rng.normal(0, noise, x.shape)
+        out.append((data.astype(np.float32), np.ones(x.shape, bool), wcs))
+    return out
+
+
+def measured(images, group=None, **more):
+    meshes = [reduce_image(data, good, wcs, GRID) for data, good, wcs in images]
+    group = np.arange(len(images)) if group is None else group
+    return compare([meshes], graph_of([w for _, _, w in images]), group, **more)
+
+
+def frames(*skies, step=100.0, **more):
+    return [Frame(x=k * step, nx=SIZE, ny=SIZE, sky=s, rotation=7.0 * k, **more) for k, s in enumerate(skies)]
+
+
+def test_the_difference_of_two_skies_is_found_under_stars_and_nebula():
+    m = measured(exposures(frames(100.0, 130.0)))
+    assert list(m.status) == [Status.OK]
+    assert abs(m.delta[0] + 30.0) < 4 * m.delta_err[0]
+    assert m.delta_err[0] == pytest.approx(3 * np.sqrt(2 / (SIZE * (SIZE - 100))), rel=0.3)
+    assert m.delta[0] == pytest.approx(m.sky_a[0] - m.sky_b[0])
+    assert m.weight[0] == pytest.approx(m.delta_err[0] ** -2, rel=0.15)
+
+
+def test_errors_are_true():
+    pulls = []
+    for seed in range(24):
+        m = measured(exposures(frames(100.0, 130.0, 90.0), seed=seed))
+        pulls += list((m.delta - np.array([-30.0, 40.0])[: len(m.delta)]) / m.delta_err)
+    assert 0.75 < np.sqrt(np.mean(np.square(pulls))) < 1.3
+
+
+def test_noise_free_skies_come_back():
+    m = measured(
+        [(np.full((SIZE, SIZE), f.sky, np.float32), np.ones((SIZE, SIZE), bool), wcs_of(f)) for f in frames(5, 7)]
+    )
+    assert m.delta[0] == pytest.approx(-2.0, rel=1e-9)
+    assert 0 < m.delta_err[0] < 1e-5
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.floats(-1e4, 1e4))
+def test_a_constant_added_to_one_image_shifts_its_differences_by_it(constant):
+    images = exposures(frames(100.0, 130.0, 90.0, step=60.0))
+    before = measured(images)
+    data, good, wcs = images[1]
+    after = measured([images[0], (data.astype(float) + constant, good, wcs), images[2]])
+    shift = constant * ((before.b == 1).astype(float) - (before.a == 1))
+    np.testing.assert_allclose(after.delta, before.delta - shift, atol=0.02 * before.delta_err.min())
+
+
+def test_blobs_masked_in_one_image_are_honoured_in_the_other():
+    images = exposures(frames(100.0, 130.0))
+    data, good, wcs = images[0]
+    y, x = np.indices(data.shape)
+    good = np.hypot(x - 20, y - 80) > 18
+    m = measured([(np.where(good, data, 1e6).astype(np.float32), good, wcs), images[1]])
+    assert abs(m.delta[0] + 30.0) < 4 * m.delta_err[0]
+
+
+def test_a_satellite_trail_in_one_image_is_outvoted():
+    images = exposures(frames(100.0, 130.0))
+    clean = measured(images)
+    data = images[0][0].copy()
+    y, x = np.indices(data.shape)
+    data[np.abs(x - 25 - 0.1 * y) < 3] += 500
+    trailed = measured([(data, *images[0][1:]), images[1]])
+    assert abs(trailed.delta[0] - clean.delta[0]) < 2 * clean.delta_err[0]
+
+
+def test_cosmic_rays_in_a_stack_do_no_harm():
+    images = exposures([Frame(x=3.0 * k, y=2.0 * k, nx=SIZE, ny=SIZE, sky=100.0 + k) for k in range(5)])
+    rng = np.random.default_rng(3)
+    for data, _, _ in images:
+        y, x = rng.integers(2, SIZE - 8, (2, 40))
+        for k in range(6):
+            data[y, x + k] += 2000
+    m = measured(images)
+    assert np.abs((m.delta - (m.a - m.b)) / m.delta_err).max() < 4
+
+
+def test_images_of_one_group_are_reported_and_not_used():
+    m = measured(exposures(frames(100.0, 130.0, 90.0)), group=np.array([0, 0, 1]))
+    assert m.status[0] == Status.SAME_GROUP
+    assert m.weight[0] == 0
+    assert np.isfinite(m.delta[0])
+
+
+def test_an_image_without_good_pixels_has_no_differences():
+    images = exposures(frames(100.0, 130.0))
+    m = measured([(images[0][0], np.zeros((SIZE, SIZE), bool), images[0][2]), images[1]])
+    assert m.status[0] == Status.ALL_MASKED
+    assert np.isnan(m.delta[0])
+    assert m.weight[0] == 0
+
+
+def test_an_image_that_could_not_be_read_gives_its_status_to_its_pairs():
+    images = exposures(frames(100.0, 130.0))
+    meshes = [None, reduce_image(*images[1], GRID)]
+    usable = np.array([Status.UNREADABLE, Status.OK], object)
+    m = compare([meshes], graph_of([w for _, _, w in images]), np.arange(2), usable)
+    assert m.status[0] == Status.UNREADABLE
+
+
+def test_the_unit_does_not_matter():
+    images = exposures(frames(100.0, 130.0))
+    small = measured([((d * np.float32(2.0**-70)), g, w) for d, g, w in images])
+    m = measured(images)
+    np.testing.assert_allclose(small.delta * 2.0**70, m.delta, rtol=1e-6)
+    np.testing.assert_allclose(small.delta_err * 2.0**70, m.delta_err, rtol=1e-5)
+
+
+def test_offsets_solve_the_least_squares():
+    four = frames(100.0, 130.0, 90.0, 95.0, step=40.0)
+    m, graph = measured(exposures(four)), graph_of([wcs_of(f) for f in four])
+    offset = image_offsets(m.weight, m.delta, graph)
+    rows = np.zeros((len(m.a), 4))
+    rows[np.arange(len(m.a)), m.a], rows[np.arange(len(m.a)), m.b] = 1, -1
+    w = np.sqrt(m.weight)
+    exact = np.linalg.lstsq(rows * w[:, None], m.delta * w, rcond=None)[0]
+    np.testing.assert_allclose(offset - offset.mean(), exact - exact.mean(), atol=1e-8)
