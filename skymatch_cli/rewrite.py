@@ -19,7 +19,7 @@ from .model import Container
 from .pixelformat import PixelFormat, restore, subtract
 from .source import Extent, Source, padded
 
-_CHUNK_PIXELS = 2**20
+_CHUNK_PIXELS = 2**16  # temporaries that stay in the processor's cache
 
 
 class Sink(Protocol):
