@@ -7,6 +7,7 @@ TNX and ZPX, and lookup tables; axes in any order, degenerate axes beside them.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import warnings
 import zlib
@@ -25,11 +26,14 @@ from .model import CelestialWcs, FloatArray
 from .sphere import angle_rad, lon_lat, ring_sr, unit_vectors
 
 SR_TO_ARCSEC2 = (180.0 * 3600.0 / np.pi) ** 2
-MAX_AXES = 32  # of wcslib; astropy takes gigabytes of memory before it refuses more
+MAX_COUNT = 32  # of axes in wcslib, and enough for SIP; astropy takes gigabytes of memory before it refuses more
 MAX_CRVAL_DEG = 3600.0  # beyond, the file is damaged, and sines have lost their digits
 ROUND_TRIP_PIX = 1e-3  # how well a pixel position must come back to count as a solution
+MIN_SCALE_DEG = 1e-10  # less than a microarcsecond
+STRAIGHT_PIX = 1e-3
 _HINT = "solve its astrometry first, or leave the image out"
 _BUILD_LOCK = threading.Lock()
+_COUNTS = re.compile(r"WCSAXES[A-Z]?|[AB]P?_ORDER")
 _TABLES = ("cpdis1", "cpdis2", "det2im1", "det2im2")
 
 
@@ -56,7 +60,8 @@ class FitsWcs:
         In the order of cpdis1, cpdis2, det2im1, det2im2.
     frame : SkyFrame
     straight : bool
-        True where every great circle is a straight line in pixels (TAN without distortion).
+        True where every great circle is a straight line in pixels: TAN without distortion, and small images
+        in other projections.
     notes : tuple of str
         What astropy had to say about the header, for the log.
     """
@@ -120,19 +125,23 @@ def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str =
         The header has no valid celestial WCS, or it is not that of the two image axes.
     """
     text = _card_text(header, where)
+    if fobj is None and any(text[i : i + 7] == b"D2IMDIS" for i in range(0, len(text), 80)):
+        raise InputError.at(where, "its WCS refers to lookup tables that are not at hand", "give the whole file")
     try:
-        wcs, notes = _captured(lambda: _parse(text, fobj))
+        (wcs, others), notes = _captured(lambda: _parse(text, fobj))
         if not wcs.has_celestial:
             raise InputError.at(where, "its header has no celestial WCS", _HINT)
-        _check_axes(wcs, header, where)
+        for axis in others:
+            if (length := header.get(f"NAXIS{axis + 1}", 1)) != 1:
+                raise InputError.at(where, f"axis {axis + 1} of length {length} is not on the sky", "give 2-D images")
         tables = tuple(_pickled(getattr(wcs, name)) for name in _TABLES)
-        engine = _Engine(_celestial(wcs))
+        engine = _Engine(wcs)
         frame = engine.frame()
     except InputError:
         raise
     except Exception as error:  # on damaged headers astropy raises errors of every kind
         raise InputError.at(where, f"its WCS can't be used: {_reason(error)}", _HINT) from error
-    straight = frame.rigid and engine.gnomonic and b"CPDIS" not in text and b"CQDIS" not in text
+    straight = frame.rigid and not engine.distorted and _lines_are_straight(engine, shape)
     made = FitsWcs(shape, zlib.compress(text, 1), tables, frame, straight, notes)
     made.__dict__["_engine"] = engine
     return made
@@ -174,14 +183,13 @@ class _Engine:
         if not (np.abs(wcs.wcs.crval) <= MAX_CRVAL_DEG).all():
             raise ValueError("CRVAL is not a position on the sky")
         self._lng, self._lat = int(wcs.wcs.lng), int(wcs.wcs.lat)
-        self._distorted = any(getattr(wcs, name) is not None for name in ("sip", *_TABLES))
-        self.scale_rad = float(np.radians(np.linalg.norm(wcs.pixel_scale_matrix, axis=0).min()))
-        if not (np.isfinite(self.scale_rad) and self.scale_rad > 0.0):
-            raise ValueError("its pixels have no size on the sky")
-
-    @property
-    def gnomonic(self) -> bool:
-        return not self._distorted and all(ctype[5:8] == "TAN" for ctype in self._wcs.wcs.ctype)
+        self.distorted = any(getattr(wcs, name) is not None for name in ("sip", *_TABLES))
+        sides = np.linalg.norm(wcs.pixel_scale_matrix, axis=0)
+        self.scale_rad = float(np.radians(sides.min()))
+        if not (sides.min() >= MIN_SCALE_DEG and sides.max() <= 180.0):
+            raise ValueError("the size of its pixels on the sky is absurd")
+        if not abs(np.linalg.det(wcs.pixel_scale_matrix)) > 1e-9 * sides.prod():
+            raise ValueError("its pixels have no area on the sky")
 
     def frame(self) -> SkyFrame:
         prm = self._wcs.wcs
@@ -190,7 +198,7 @@ class _Engine:
     def to_native(self, pixels: FloatArray) -> FloatArray:
         """Pixels (n, 2) to unit vectors of the header's own frame, NaN off the sky."""
         with self._lock, np.errstate(invalid="ignore"):
-            focal = self._wcs.pix2foc(pixels, 0) if self._distorted else pixels
+            focal = self._wcs.pix2foc(pixels, 0) if self.distorted else pixels
             world = np.radians(_each(lambda p: self._wcs.wcs.p2s(p, 0)["world"], focal))
         return unit_vectors(world[:, self._lng], world[:, self._lat])
 
@@ -200,7 +208,7 @@ class _Engine:
         world = np.empty((len(vectors), 2))
         world[:, self._lng], world[:, self._lat] = np.degrees(lon), np.degrees(lat)
         with self._lock, np.errstate(all="ignore"):
-            if self._distorted:
+            if self.distorted:
                 return _each(self._pixels_of_distorted, world)
             return _each(lambda p: self._wcs.wcs.s2p(p, 0)["pixcrd"], world)
 
@@ -233,18 +241,30 @@ def _card_text(header: Any, where: str) -> bytes:
         raise InputError.at(where, f"its header can't be read: {error}", _HINT) from error
     cards = [text[i : i + 80] for i in range(0, len(text), 80)]
     for card in cards:
-        count = card[10:].split("/")[0].strip()
-        if card.startswith("WCSAXES") and not (count.isdecimal() and len(count) < 4 and int(count) <= MAX_AXES):
-            raise InputError.at(where, f"WCSAXES = {count[:20]!r} is not a number of axes", _HINT)
+        name, count = card[:8].rstrip(), card[10:].split("/")[0].strip()
+        if _COUNTS.fullmatch(name) and not (count.isdecimal() and len(count) < 4 and int(count) <= MAX_COUNT):
+            raise InputError.at(where, f"{name} = {count[:20]} is not a number of axes or terms", _HINT)
     skipped = ("COMMENT ", "HISTORY ", "        ")
     return "".join(card for card in cards if not card.startswith(skipped)).encode("ascii", "replace")
 
 
-def _parse(text: bytes, fobj: Any) -> Any:
+def _parse(text: bytes, fobj: Any) -> tuple[Any, tuple[int, ...]]:
+    """The celestial axes of a header text, as astropy's WCS, and the numbers of the axes left out."""
     from astropy.io.fits import Header
-    from astropy.wcs import WCS
+    from astropy.wcs import WCS, WCSSUB_CELESTIAL
 
-    return WCS(Header.fromstring(text.decode("ascii")), fobj)
+    header = Header.fromstring(text.decode("ascii"))
+    try:
+        wcs = WCS(header, fobj)
+    except ValueError:
+        # SIP and lookup tables belong to the first two axes, and astropy wants no others beside them.
+        wcs = WCS(header, fobj, naxis=2)
+        return wcs, tuple(range(2, int(header.get("WCSAXES", header.get("NAXIS", 2)))))
+    if wcs.naxis == 2 or not wcs.has_celestial:
+        return wcs, ()
+    others = tuple(axis for axis in range(wcs.naxis) if axis not in (wcs.wcs.lng, wcs.wcs.lat))
+    # As one set, so that the axes keep the order that they have in the image.
+    return wcs.sub([WCSSUB_CELESTIAL]), others
 
 
 def _build(text: bytes, tables: tuple[LookupTable | None, ...]) -> Any:
@@ -255,26 +275,26 @@ def _build(text: bytes, tables: tuple[LookupTable | None, ...]) -> Any:
         skipped = (b"CPDIS", b"D2IMDIS", b"DP", b"D2IM", b"AXISCORR")
         cards = (text[i : i + 80] for i in range(0, len(text), 80))
         text = b"".join(card for card in cards if not card.startswith(skipped))
-    wcs = _parse(text, None)
+    wcs, _ = _parse(text, None)
     for name, table in zip(_TABLES, tables, strict=True):
         if table is not None:
             setattr(wcs, name, DistortionLookupTable(table.data, table.crpix, table.crval, table.cdelt))
-    return _celestial(wcs)
+    return wcs
 
 
-def _celestial(wcs: Any) -> Any:
-    from astropy.wcs import WCSSUB_CELESTIAL
-
-    # As one set, so that the axes keep the order that they have in the image.
-    return wcs if wcs.naxis == 2 else wcs.sub([WCSSUB_CELESTIAL])
-
-
-def _check_axes(wcs: Any, header: Any, where: str) -> None:
-    """Every axis beside the two celestial ones must be of length 1."""
-    for axis in range(wcs.naxis):
-        length = header.get(f"NAXIS{axis + 1}", 1)
-        if axis not in (wcs.wcs.lng, wcs.wcs.lat) and length != 1:
-            raise InputError.at(where, f"axis {axis + 1} of length {length} is not on the sky", "give 2-D images")
+def _lines_are_straight(engine: _Engine, shape: tuple[int, int]) -> bool:
+    """Whether rows, columns and diagonals of the frame are great circles, to a thousandth of a pixel."""
+    ny, nx = shape
+    x, y = np.meshgrid(np.linspace(-0.5, nx - 0.5, 5), np.linspace(-0.5, ny - 0.5, 5))
+    sky = engine.to_native(np.stack([x.ravel(), y.ravel()], axis=-1)).reshape(5, 5, 3)
+    if not np.isfinite(sky).all():
+        return False
+    at = np.arange(5)
+    lines = np.concatenate([sky, sky.swapaxes(0, 1), sky[[at, at], [at, at[::-1]]]])  # (line, point, 3)
+    poles = np.cross(lines[:, 0], lines[:, -1] - lines[:, 0])
+    off = np.abs((lines * poles[:, None]).sum(axis=2)).max(axis=1)
+    length = np.linalg.norm(poles, axis=1)
+    return bool((off <= STRAIGHT_PIX * engine.scale_rad * length).all() and (lines[:, 0] * lines[:, -1]).sum() > 0)
 
 
 def _pickled(table: Any) -> LookupTable | None:
