@@ -13,10 +13,10 @@ from statistics import NormalDist
 import numpy as np
 
 from .model import FloatArray, IntArray
-from .sample import Survivors
+from .sample import Run
 
 _NEIGHBOURS = 4  # distinct values looked at on either side of the median
-_MIN_TIES = 4  # values that share a number: fewer, and the step is small beside the noise of the median
+MIN_TIES = 4  # values that share a number: fewer, and the step is small beside the noise of the median
 _MIN_STEP = 8 * float(np.finfo(np.float32).eps)  # of the value; a finer lattice is the rounding of float32 itself
 _REACH = 8.5  # steps from the median within which the spacing must be regular
 _IRREGULARITY = 0.2  # of a step: room for the rounding of a scaled or shifted lattice
@@ -31,25 +31,25 @@ class Lattice:
     step: float
 
 
-def find_lattice(survivors: Survivors) -> Lattice | None:
+def find_lattice(run: Run) -> Lattice | None:
     """The lattice on which the values lie, or None where they are continuous.
 
     The distinct values next to the median are looked at: on a lattice they are shared by several pixels and
     regularly spaced, by far more than the spacing of the floating-point numbers. Continuous data fail on
     all three counts. The order of the pixels plays no part.
     """
-    origin = float(survivors.at(np.array([survivors.n // 2]))[0])
-    low, high = survivors.below(np.array([origin, np.nextafter(origin, np.inf)]))
-    if high - low < _MIN_TIES:
+    origin = float(run.at(run.n // 2)[0])
+    low, high = run.below(np.array([origin, np.nextafter(origin, np.inf)]))
+    if high - low < MIN_TIES:
         return None
     values, counts = [origin], [int(high - low)]
     for upward in (True, False):
         edge = int(high if upward else low)
         for _ in range(_NEIGHBOURS):
-            if not 0 < edge < survivors.n:
+            if not 0 < edge < run.n:
                 break
-            value = float(survivors.at(np.array([edge if upward else edge - 1]))[0])
-            beyond = int(survivors.below(np.array([np.nextafter(value, np.inf) if upward else value]))[0])
+            value = float(run.at(edge if upward else edge - 1)[0])
+            beyond = int(run.below(np.array([np.nextafter(value, np.inf) if upward else value]))[0])
             values.append(value)
             counts.append(abs(beyond - edge))
             edge = beyond
@@ -68,7 +68,7 @@ def _regular(values: FloatArray, counts: IntArray) -> Lattice | None:
     step = float(np.diff(values).min())
     near = np.abs(values - origin) <= _REACH * step
     values, counts = values[near], counts[near]
-    if values.size < 3 or counts.mean() < _MIN_TIES or np.sort(counts)[-2] < _MIN_TIES:
+    if values.size < 3 or counts.mean() < MIN_TIES or np.sort(counts)[-2] < MIN_TIES:
         return None
     if step < _MIN_STEP * np.abs(values).max():
         return None
@@ -77,16 +77,16 @@ def _regular(values: FloatArray, counts: IntArray) -> Lattice | None:
     return Lattice(origin, step) if np.abs(points - np.round(points)).max() <= _IRREGULARITY else None
 
 
-def grouped_median(survivors: Survivors, lattice: Lattice) -> tuple[float, float]:
+def grouped_median(run: Run, lattice: Lattice) -> tuple[float, float]:
     """Median within its step, and its one-sigma error.
 
     The counts at both edges of the step that holds the median are joined by the normal distribution that
     passes through them: exact for Gaussian noise however small beside the step, and the usual linear
     rule of a grouped median where the noise is large.
     """
-    n, half = survivors.n, lattice.step / 2
+    n, half = run.n, lattice.step / 2
     edges = np.array([lattice.origin - half, lattice.origin + half])
-    value, density = normal_crossing(edges, survivors.below(edges), n)
+    value, density = normal_crossing(edges, run.below(edges), n)
     return value, float(np.hypot(0.5 / density, lattice.step / np.sqrt(12)) / np.sqrt(n))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .lattice import Lattice, normal_crossing
 from .model import FloatArray, IntArray
-from .sample import Survivors
+from .sample import Run
 
 _BANDWIDTH = 2.0  # half-width of the fit, in units of the sigma that the quartiles give
 _MIN_BINS = 2.5  # least half-width of the fit, in bins: a cubic needs four
@@ -53,18 +53,18 @@ class Histogram:
         return float(high - low) / _QUARTILES_PER_SIGMA
 
 
-def histogram(survivors: Survivors, sigma: float, binwidth: float, lattice: Lattice | None) -> Histogram:
+def histogram(run: Run, sigma: float, binwidth: float, lattice: Lattice | None) -> Histogram:
     """Histogram of values that have scatter, with bins of about ``binwidth * sigma``."""
-    first, last = survivors.at(np.array([0, survivors.n - 1]))
+    first, last = run.at(0, run.n - 1)
     if lattice is None:
-        width = max(binwidth * sigma, _MIN_BIN_ULP * survivors.eps * max(abs(first), abs(last)))
+        width = max(binwidth * sigma, _MIN_BIN_ULP * run.eps * max(abs(first), abs(last)))
         start = first
     else:
         width = lattice.step * max(1.0, np.round(binwidth * sigma / lattice.step))
         edge = lattice.origin - lattice.step / 2
         start = edge + width * np.floor((first - edge) / width)
     edges = start + width * np.arange(np.floor((last - start) / width) + 2)
-    return Histogram(edges, np.diff(survivors.below(edges)))
+    return Histogram(edges, np.diff(run.below(edges)))
 
 
 def midpoint(bins: Histogram) -> float:

@@ -29,6 +29,7 @@ from .sample import SortedSample, SortedValues, moments_of_sums, round_up, two_p
 from .statistics import estimate
 
 _MIN_REGION = 65536  # pixels that are sorted in the time that a region of tiles takes
+_BATCH = 2**24  # pixels of the frames of regions that are worked on together
 _FEW_EDGES = 8  # edges up to which sorted bins are kept for the next question
 _BUILD = 1.7  # pixels that are sorted in the time that one is put into tiles
 
@@ -53,15 +54,20 @@ def region_statistics(
     list of SkyStatistic
         One for each region, equal to ``sky_statistic`` of the region's good pixels.
     """
-    large = [spans for spans in regions if spans.n_pixels > _MIN_REGION]
-    tiles = None
-    if sum(spans.n_pixels - _MIN_REGION for spans in large) > _BUILD * data.size:
-        tiles = TiledImage(data, good, large)
-    samples = (
-        sorted_region(data, good, spans) if tiles is None or spans.n_pixels <= _MIN_REGION else tiles.region(spans)
-        for spans in regions
-    )
-    return [estimate(sample, settings) for sample in samples]
+    large = [k for k, spans in enumerate(regions) if spans.n_pixels > _MIN_REGION]
+    if sum(regions[k].n_pixels - _MIN_REGION for k in large) <= _BUILD * data.size:
+        large = []
+    found: dict[int, SkyStatistic] = {}
+    if large:
+        tiles = TiledImage(data, good, [regions[k] for k in large])
+        together = max(1, _BATCH // data.size)
+        for i in range(0, len(large), together):
+            batch = large[i : i + together]
+            found.update(zip(batch, estimate(tiles.regions([regions[k] for k in batch]), settings), strict=True))
+    for k, spans in enumerate(regions):
+        if k not in found:
+            found[k] = estimate(sorted_region(data, good, spans), settings)[0]
+    return [found[k] for k in range(len(regions))]
 
 
 def sorted_region(data: PixelArray, good: BoolArray, spans: Spans) -> SortedSample:
@@ -73,7 +79,7 @@ def sorted_region(data: PixelArray, good: BoolArray, spans: Spans) -> SortedSamp
 
 
 class TiledImage:
-    """The pixels of an image by tile and bin; ``region`` gives the ordered sample of any region.
+    """The pixels of an image by tile and bin; ``regions`` gives the ordered samples of any regions.
 
     Parameters
     ----------
@@ -122,31 +128,38 @@ class TiledImage:
                 # Not the bins without bounds: an outlier would swallow the running total.
                 table[band, 1:, 1:-1] = _by_cell(np.bincount(cell, weight, minlength=columns * (BINS + 1)))[:, 1:-1]
 
-    def region(self, spans: Spans) -> TiledSample:
-        """The good pixels of a region, as an ordered sample."""
-        covered = cover(spans, self.shape)
+    def regions(self, regions: Sequence[Spans]) -> TiledSamples:
+        """The good pixels of regions, as ordered samples."""
+        covered = cover(regions, self.shape)
         border = self._pixels[covered.edge_band, covered.edge_column].reshape(-1)
-        border = border.compress(covered.edge_pixels().reshape(-1) & (border < np.inf))
-        return TiledSample(self, covered, np.sort(border))
+        inside = covered.edge_pixels().reshape(-1) & (border < np.inf)
+        tile_counts = np.count_nonzero(inside.reshape(-1, SIDE * SIDE), axis=1)
+        counts = np.bincount(covered.edge_region, tile_counts, minlength=len(regions)).astype(np.int64)
+        return TiledSamples(self, covered, np.split(border.compress(inside), np.cumsum(counts)[:-1]))
 
     def runs(self, covered: Cover) -> tuple[IntArray, IntArray, FloatArray]:
         """What runs of whole tiles hold.
 
         Where each bin starts in each run and how many values it has there, (runs, BINS) both, and their
-        sums and sums of squares about the pivot, (2, BINS).
+        sums and sums of squares about the pivot, (runs, 2, BINS).
         """
         first, last = (covered.band, covered.first), (covered.band, covered.last)
         before = self._counts[first]
-        sums = [(table[last] - table[first]).sum(axis=0) for table in self._sums]
-        return self._bin_start[covered.band] + before, self._counts[last] - before, np.array(sums)
+        sums = np.stack([table[last] - table[first] for table in self._sums], axis=1)
+        return self._bin_start[covered.band] + before, self._counts[last] - before, sums
 
     def values(self, start: IntArray, length: IntArray) -> SortedValues:
         """Values of pieces of bins, (length.sum(),), one after the other."""
-        stop = np.cumsum(length)
-        index = np.arange(stop[-1] if stop.size else 0)
-        index += np.repeat(start - stop + length, length)
-        values: SortedValues = self._by_bin.reshape(-1).take(index, mode="clip")
+        values: SortedValues = self._by_bin.reshape(-1).take(_ranges(start, length), mode="clip")
         return values
+
+
+def _ranges(start: IntArray, length: IntArray) -> IntArray:
+    """Ranges of integers, one after the other."""
+    stop = np.cumsum(length)
+    index = np.arange(stop[-1] if stop.size else 0)
+    index += np.repeat(start - stop + length, length)
+    return index
 
 
 def _by_cell(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -154,73 +167,112 @@ def _by_cell(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return table.reshape(-1, BINS + 1)[:, :BINS]
 
 
-class TiledSample:
-    """An ordered sample put together from whole tiles and a sorted border.
+class TiledSamples:
+    """Ordered samples put together from whole tiles and sorted borders; see ``OrderedSamples``.
 
     Parameters
     ----------
     image : TiledImage
     covered : Cover
-        The region.
-    border : (n,) float32 or float64
-        Good pixels of the region in the tiles that it covers in part, sorted.
+        The regions.
+    borders : list of (n,) float32 or float64
+        Good pixels of each region in the tiles that it covers in part; they are sorted in place.
     """
 
-    def __init__(self, image: TiledImage, covered: Cover, border: SortedValues) -> None:
-        self._image, self._border = image, border
+    def __init__(self, image: TiledImage, covered: Cover, borders: list[SortedValues]) -> None:
+        self._image, self._borders = image, borders
         self._edges, self._pivot = image.binning.edges, np.float64(image.binning.pivot)
-        self._starts, self._lengths, self._sums = image.runs(covered)
-        self._cuts = np.concatenate([[0], np.searchsorted(border, self._edges), [border.size]])
-        self._sums += _border_sums(border, self._cuts, self._pivot)
-        counts = self._lengths.sum(axis=0) + np.diff(self._cuts)
-        self._first = np.concatenate([[0], np.cumsum(counts)])
+        self._starts, self._lengths, sums = image.runs(covered)
+        self._run = np.searchsorted(covered.run_region, np.arange(covered.n_regions + 1))
+        self._cuts = np.zeros((covered.n_regions, BINS + 1), dtype=np.int64)
+        counts = np.empty((covered.n_regions, BINS), dtype=np.int64)
+        self._sums = np.zeros((covered.n_regions, 2, BINS + 1))  # running totals, like the counts
+        for k, border in enumerate(borders):
+            border.sort()
+            self._cuts[k, 1:] = *np.searchsorted(border, self._edges), border.size
+            runs = slice(self._run[k], self._run[k + 1])
+            counts[k] = self._lengths[runs].sum(axis=0) + np.diff(self._cuts[k])
+            total = sums[runs].sum(axis=0) + _border_sums(border, self._cuts[k], self._pivot)
+            np.cumsum(total, axis=1, out=self._sums[k, :, 1:])
+        # Counts pass on from region to region, so that one search finds the bins of ranks in all of them.
+        self._passed = np.concatenate([[0], np.cumsum(counts)])
         self._values: dict[int, SortedValues] = {}
-        self.n = int(self._first[-1])
-        self.eps = float(np.finfo(border.dtype).eps)
+        self.n = counts.sum(axis=1)
+        self.eps = float(np.finfo(self._edges.dtype).eps)
 
-    def at(self, ranks: IntArray) -> FloatArray:
+    def at(self, which: IntArray, ranks: IntArray) -> FloatArray:
         """Values of the given ranks."""
-        bins = np.searchsorted(self._first, ranks, side="right") - 1
-        within = ranks - self._first[bins]
-        return np.array([self._bin(k)[i] for k, i in zip(bins.tolist(), within.tolist(), strict=True)], np.float64)
+        cells = self._cells(which, ranks)
+        within = ranks + self._passed[which * BINS] - self._passed[cells]
+        values = self._sorted_cells(cells)
+        return np.array([cell[i] for cell, i in zip(values, within.tolist(), strict=True)], dtype=np.float64)
 
-    def below(self, edges: FloatArray) -> IntArray:
+    def below(self, which: IntArray, edges: FloatArray) -> IntArray:
         """How many values are less than each edge."""
-        exact = round_up(edges, self._border.dtype)
-        bins = np.searchsorted(self._edges, exact, side="right")
-        if bins.size > _FEW_EDGES:
-            return self._first[bins] + self._below_in_bins(exact, bins)
-        inside = [self._bin(k).searchsorted(edge) for k, edge in zip(bins.tolist(), exact, strict=True)]
-        return self._first[bins] + np.array(inside, dtype=np.int64)
+        exact = round_up(edges, self._edges.dtype)
+        cells = np.searchsorted(self._edges, exact, side="right") + which * BINS
+        passed: IntArray = self._passed[cells] - self._passed[which * BINS]
+        if cells.size > _FEW_EDGES * np.unique(which).size:
+            return passed + self._below_in_cells(cells, exact)
+        values = self._sorted_cells(cells)
+        return passed + np.array([v.searchsorted(edge) for v, edge in zip(values, exact, strict=True)], dtype=np.int64)
 
-    def _below_in_bins(self, edges: SortedValues, bins: IntArray) -> IntArray:
-        """How many values of its bin are less than each of many edges; nothing is sorted for it."""
-        lengths = self._lengths[:, bins].T
-        values = self._image.values(self._starts[:, bins].T.reshape(-1), lengths.reshape(-1))
-        ends = np.cumsum(lengths.sum(axis=1))
-        less = np.concatenate([[0], np.cumsum(values < np.repeat(edges, np.diff(ends, prepend=0)))])
-        below: IntArray = np.diff(less[ends], prepend=0) + self._border.searchsorted(edges) - self._cuts[bins]
-        return below
-
-    def moments(self, start: int, stop: int) -> tuple[float, float]:
-        """Mean and standard deviation of a run of ranks."""
-        first, last = (np.searchsorted(self._first, [start, stop - 1], side="right") - 1).tolist()
-        if first == last:
-            return two_pass_moments(self._bin(first)[start - self._first[first] : stop - self._first[first]])
-        total, square = self._sums[:, first + 1 : last].sum(axis=1)
-        for end in (self._bin(first)[start - self._first[first] :], self._bin(last)[: stop - self._first[last]]):
-            deviation = end - self._pivot
+    def moments(self, which: IntArray, start: IntArray, stop: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Means and standard deviations of runs of ranks."""
+        passed = self._passed[which * BINS]
+        first, last = self._cells(which, start), self._cells(which, stop - 1)
+        low, high = start + passed - self._passed[first], stop + passed - self._passed[last]
+        between = self._sums[which, :, last % BINS] - self._sums[which, :, np.minimum(first % BINS + 1, last % BINS)]
+        moments = np.empty((which.size, 2))
+        ends = zip(self._sorted_cells(first), self._sorted_cells(last), strict=True)
+        for i, (lowest, highest) in enumerate(ends):
+            if first[i] == last[i]:
+                moments[i] = two_pass_moments(lowest[low[i] : high[i]])
+                continue
+            deviation = np.concatenate([lowest[low[i] :], highest[: high[i]]]) - self._pivot
             with np.errstate(over="ignore"):
-                total, square = total + deviation.sum(), square + np.einsum("i,i->", deviation, deviation)
-        return moments_of_sums(stop - start, float(self._pivot), float(total), float(square))
+                total = float(between[i, 0] + deviation.sum())
+                square = float(between[i, 1] + np.einsum("i,i->", deviation, deviation))
+            moments[i] = moments_of_sums(int(stop[i] - start[i]), float(self._pivot), total, square)
+        return moments[:, 0], moments[:, 1]
 
-    def _bin(self, k: int) -> SortedValues:
-        """Values of one bin, sorted."""
-        if k not in self._values:
-            border = self._border[self._cuts[k] : self._cuts[k + 1]]
-            whole = self._image.values(self._starts[:, k], self._lengths[:, k])
-            self._values[k] = np.sort(np.concatenate([whole, border]))
-        return self._values[k]
+    def _cells(self, which: IntArray, ranks: IntArray) -> IntArray:
+        """Cells, ``which * BINS + bin``, that hold the given ranks."""
+        cells: IntArray = np.searchsorted(self._passed, ranks + self._passed[which * BINS], side="right") - 1
+        return cells
+
+    def _sorted_cells(self, cells: IntArray) -> list[SortedValues]:
+        """Values of each cell, sorted; what was looked at once is kept, for clipping comes back to it."""
+        keys = cells.tolist()
+        fresh = [cell for cell in dict.fromkeys(keys) if cell not in self._values]
+        if fresh:
+            pieces, ends = self._whole_tiles(np.array(fresh))
+            for cell, piece in zip(fresh, np.split(pieces, ends[:-1]), strict=True):
+                k, at = divmod(cell, BINS)
+                border = self._borders[k][self._cuts[k, at] : self._cuts[k, at + 1]]
+                values = np.concatenate([piece, border])
+                values.sort()
+                self._values[cell] = values
+        return [self._values[cell] for cell in keys]
+
+    def _below_in_cells(self, cells: IntArray, edges: SortedValues) -> IntArray:
+        """How many values of its cell are less than each of many edges; nothing is sorted for it."""
+        values, ends = self._whole_tiles(cells)
+        less = np.concatenate([[0], np.cumsum(values < np.repeat(edges, np.diff(ends, prepend=0)))])
+        counts = np.diff(less[ends], prepend=0)
+        for i, cell in enumerate(cells.tolist()):
+            k, at = divmod(cell, BINS)
+            counts[i] += self._borders[k].searchsorted(edges[i]) - self._cuts[k, at]
+        return counts
+
+    def _whole_tiles(self, cells: IntArray) -> tuple[SortedValues, IntArray]:
+        """Values of cells in whole tiles, cell after cell in no order, and where each cell ends."""
+        region, bins = np.divmod(cells, BINS)
+        n_runs = self._run[region + 1] - self._run[region]
+        runs, bins = _ranges(self._run[region], n_runs), np.repeat(bins, n_runs)
+        lengths = self._lengths[runs, bins].astype(np.int64)
+        passed = np.concatenate([[0], np.cumsum(lengths)])
+        return self._image.values(self._starts[runs, bins], lengths), passed[np.cumsum(n_runs)]
 
 
 def _border_sums(border: SortedValues, cuts: IntArray, pivot: np.float64) -> FloatArray:
@@ -228,4 +280,6 @@ def _border_sums(border: SortedValues, cuts: IntArray, pivot: np.float64) -> Flo
     deviation = np.append(border - pivot, 0.0)  # the zero stands in for a cut at the very end
     with np.errstate(over="ignore"):
         sums = [np.add.reduceat(weight, cuts[:-1]) for weight in (deviation, deviation * deviation)]
-    return np.where(np.diff(cuts) > 0, sums, 0.0)
+    bounded = np.diff(cuts) > 0
+    bounded[[0, -1]] = False  # bins without bounds: an outlier would swallow the running total
+    return np.where(bounded, sums, 0.0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from skymatch_cli.lattice import find_lattice
 from skymatch_cli.model import Skystat, StatisticSettings, Status
-from skymatch_cli.sample import SortedSample, Survivors
+from skymatch_cli.sample import Run, SortedSample
 from skymatch_cli.statistics import MIN_PIXELS, sky_statistic
 
 MEDIAN = StatisticSettings()
@@ -251,7 +251,7 @@ def test_error_of_the_median_is_not_fooled_by_stars() -> None:
 
 def lattice_of(values: np.ndarray) -> tuple[float, float] | None:
     sample = SortedSample(values)
-    found = find_lattice(Survivors(sample, 0, sample.n))
+    found = find_lattice(Run(sample, 0, 0, values.size))
     return None if found is None else (found.origin, found.step)
 
 

@@ -82,9 +82,9 @@ def test_tiles_equal_the_pixels(
     data = random_pixels(rng, shape, kind, dtype)
     good = rng.random(shape) >= bad
     regions = [random_spans(rng, shape) for _ in range(3)]
-    tiles = TiledImage(data, good, regions)
-    for spans in regions:
-        assert_same(estimate(tiles.region(spans), how), direct(data, good, spans, how))
+    got = estimate(TiledImage(data, good, regions).regions(regions), how)
+    for one, spans in zip(got, regions, strict=True):
+        assert_same(one, direct(data, good, spans, how))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -114,8 +114,9 @@ def test_pixels_that_are_not_finite_never_count() -> None:
     data[0] = [np.nan, np.inf, -np.inf] * 3 + [np.nan]
     (got,) = region_statistics(data, np.ones(data.shape, dtype=bool), [Spans.full(data.shape)], StatisticSettings())
     assert (got.value, got.n) == (54.5, 90)
-    tiles = TiledImage(data, np.ones(data.shape, dtype=bool), [Spans.full(data.shape)])
-    assert_same(estimate(tiles.region(Spans.full(data.shape)), StatisticSettings()), got)
+    whole = [Spans.full(data.shape)]
+    tiles = TiledImage(data, np.ones(data.shape, dtype=bool), whole)
+    assert_same(estimate(tiles.regions(whole), StatisticSettings())[0], got)
 
 
 def test_regions_without_a_pixel_are_all_masked() -> None:
@@ -137,11 +138,12 @@ def test_neither_pixels_nor_mask_are_changed() -> None:
 @given(st.integers(0, 2**32 - 1), st.tuples(st.integers(1, 120), st.integers(1, 120)))
 def test_cover_is_the_mask_in_tiles(seed: int, shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(seed)
-    spans = random_spans(rng, shape)
-    covered = cover(spans, shape)
-    mask = np.zeros((4, 4, 32, 32), dtype=bool)  # band, column, row and pixel of a tile
-    for band, first, last in zip(covered.band, covered.first, covered.last, strict=True):
-        mask[band, first:last] = True
-    mask[covered.edge_band, covered.edge_column] = covered.edge_pixels().reshape(-1, 32, 32)
-    frame = mask.transpose(0, 2, 1, 3).reshape(128, 128)
-    np.testing.assert_array_equal(frame[: shape[0], : shape[1]], spans.mask(shape))
+    regions = [random_spans(rng, shape) for _ in range(3)]
+    covered = cover(regions, shape)
+    mask = np.zeros((3, 4, 4, 32, 32), dtype=bool)  # region, band, column, row and pixel of a tile
+    for region, band, first, last in zip(covered.run_region, covered.band, covered.first, covered.last, strict=True):
+        mask[region, band, first:last] = True
+    mask[covered.edge_region, covered.edge_band, covered.edge_column] = covered.edge_pixels().reshape(-1, 32, 32)
+    frames = mask.transpose(0, 1, 3, 2, 4).reshape(3, 128, 128)
+    for frame, spans in zip(frames, regions, strict=True):
+        np.testing.assert_array_equal(frame[: shape[0], : shape[1]], spans.mask(shape))
