@@ -88,9 +88,9 @@ def _summary(values: FloatArray, unit: str, reach: float) -> str:
     return text + (f"; {outside} beyond the axis, counted in the outermost bars" if outside else "")
 
 
-def nice_ticks(low: float, high: float, about: int = 6) -> FloatArray:
+def nice_ticks(low: float, high: float) -> FloatArray:
     """Multiples of 1, 2 or 5 times a power of ten that lie between two numbers."""
-    step = nice_below((high - low) / about * 2)
+    step = nice_below((high - low) / 5)
     ticks: FloatArray = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
     return ticks
 

@@ -25,7 +25,7 @@ _METADATA: dict[str, dict[str, None]] = {
     ".svg": {"Creator": None, "Date": None},
 }
 SUFFIXES = tuple(_METADATA)
-_STYLE = {"svg.hashsalt": "skymatch", "font.size": 8, "axes.linewidth": 0.6}
+_STYLE: Any = {"svg.hashsalt": "skymatch", "font.size": 8, "axes.linewidth": 0.6}
 _DPI = 200
 _WIDTH_INCH = 7.1  # two columns of a journal
 

@@ -1,0 +1,150 @@
+"""What the report and the plot are drawn from: pictures of the mosaic, frames on the sky, round numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import skymatch_cli
+from skymatch_cli.ext.charts import (
+    histogram,
+    nice_below,
+    nice_ticks,
+    residual_class,
+    residual_scale,
+    simplified,
+    svg_path,
+)
+from skymatch_cli.ext.display import frame_around
+from skymatch_cli.ext.quicklook import Stretch, block_means, quicklook, stretches
+from skymatch_cli.ext.scene import scene
+from skymatch_cli.ext.skymap import angle_text
+from skymatch_cli.settings import Settings
+from skymatch_cli.sphere import unit_vectors
+
+from .factories import row, write, write_all
+
+
+def test_quicklook_shows_the_steps_before_and_none_after(tmp_path: Path) -> None:
+    paths = write_all(tmp_path, row([100, 130]))  # 40 px wide, 10 px of overlap
+    found = skymatch_cli.match(paths, dry_run=True)
+    place = scene(found.infos)
+    frame = frame_around([ring for i in (0, 1) for ring in place.image_rings(i)], 140)  # half a pixel a point
+    look = quicklook(place, found.solution.sky, Settings(), frame)
+    seen = np.isfinite(look.before)
+    assert set(np.round(look.before[seen], 9)) == {100.0, 115.0, 130.0}
+    np.testing.assert_allclose(look.after[seen], 100.0)
+    first, both, second = (np.count_nonzero(np.round(look.before) == level) for level in (100, 115, 130))
+    assert first == pytest.approx(second, rel=0.02)
+    assert first == pytest.approx(3 * both, rel=0.1)
+    # East is to the left, and the first image is the western one (x grows to the east).
+    columns = [np.nonzero(np.round(look.before) == level)[1].mean() for level in (100, 130)]
+    assert columns[0] > columns[1]
+
+
+def test_quicklook_leaves_out_bad_pixels_and_images_without_a_sky(tmp_path: Path) -> None:
+    frames = row([100, 130])
+    pixels = frames[0].pixels()
+    pixels[:, 20:] = np.nan  # the western half; the other frame is to the east
+    paths = [write(tmp_path / "a.fits", frames[0], pixels=pixels), write(tmp_path / "b.fits", frames[1])]
+    found = skymatch_cli.match(paths, dry_run=True)
+    place = scene(found.infos)
+    frame = frame_around([ring for i in (0, 1) for ring in place.image_rings(i)], 70)
+    look = quicklook(place, np.array([0.0, np.nan]), Settings(), frame)
+    assert np.count_nonzero(np.isfinite(look.before)) == pytest.approx(800, rel=0.1)
+    assert set(look.after[np.isfinite(look.after)]) == {100.0}
+
+
+def test_block_means_count_good_pixels_only() -> None:
+    data = np.array([[1.0, 3.0, 5.0], [np.nan, 7.0, 6.0]], np.float32)
+    means = block_means(data, np.isfinite(data), 2)
+    np.testing.assert_allclose(means, [[11 / 3, 5.5]])
+    assert np.isnan(block_means(data, np.zeros(data.shape, bool), 2)).all()
+
+
+def test_both_pictures_have_the_same_contrast_about_their_own_level(tmp_path: Path) -> None:
+    paths = write_all(tmp_path, row([1000, 1030]))
+    found = skymatch_cli.match(paths, dry_run=True, method="globalmin+match")
+    place = scene(found.infos)
+    frame = frame_around([ring for i in (0, 1) for ring in place.image_rings(i)], 70)
+    before, after = stretches(quicklook(place, found.solution.sky, Settings(), frame))
+    assert before.white - before.black == pytest.approx(after.white - after.black)
+    assert before.softening == after.softening
+    assert before.black > 900 > after.black
+
+
+def test_a_stretch_runs_from_black_to_white() -> None:
+    grey = Stretch(black=10.0, white=20.0, softening=1.0).grey(np.array([0.0, 10.0, 12.0, 20.0, 99.0, np.nan]))
+    assert grey.tolist() == [0, 0, round(255 * float(np.arcsinh(2) / np.arcsinh(10))), 255, 255, 0]
+
+
+@pytest.mark.parametrize("centre", [(0.0, 0.0), (0.0, 89.99), (123.0, -90.0), (359.999, 45.0)])
+def test_a_frame_holds_its_rings_wherever_they_are(centre: tuple[float, float]) -> None:
+    ra, dec = np.radians(centre)
+    square = 0.01 * np.array([[1, -1], [1, 1], [-1, 1], [-1, -1.0]])
+    east = np.array([-np.sin(ra), np.cos(ra), 0.0])
+    middle = unit_vectors(ra, dec)
+    ring = middle + square[:, :1] * east + square[:, 1:] * np.cross(middle, east)
+    ring /= np.linalg.norm(ring, axis=1, keepdims=True)
+    frame = frame_around([ring], 104)
+    assert frame.shape == (104, 104)
+    pixels = frame.to_pixel(ring)
+    np.testing.assert_allclose(np.ptp(pixels, axis=0), 100, rtol=1e-3)
+    np.testing.assert_allclose(frame.to_sky(*pixels.T), ring, atol=1e-12)
+
+
+def test_a_field_wider_than_a_tangent_plane_is_still_drawn() -> None:
+    lon = np.radians(np.arange(0, 360, 30.0))
+    frame = frame_around([unit_vectors(lon, np.zeros_like(lon)), unit_vectors(lon, np.full_like(lon, 0.9))], 200)
+    assert "ZEA" in frame.wcs.wcs.ctype[0]
+    assert np.isfinite(frame.to_pixel(unit_vectors(lon, np.zeros_like(lon)))).all()
+
+
+def test_places_off_the_sky_have_no_pixel() -> None:
+    frame = frame_around([unit_vectors(np.array([0.0, 0.01, 0.01]), np.array([0.0, 0.0, 0.01]))], 100)
+    pixels = frame.to_pixel(np.array([[np.nan, 0, 0], [1.0, 0, 0]]))
+    assert np.isnan(pixels[0]).all()
+    assert np.isfinite(pixels[1]).all()
+
+
+# ---- numbers behind the drawings
+
+
+def test_ticks_are_round() -> None:
+    np.testing.assert_allclose(nice_ticks(-3.3, 3.3), [-3, -2, -1, 0, 1, 2, 3])
+    assert [nice_below(v) for v in (1.0, 4.9, 5.0, 0.03, 99.0)] == pytest.approx([1, 2, 5, 0.02, 50])
+
+
+@pytest.mark.parametrize(
+    ("arcsec", "said"), [(9000.0, "2°"), (3600.0, "1°"), (700.0, "10′"), (7.0, "5″"), (0.3, "0.2″")]
+)
+def test_the_bar_shows_a_round_angle(arcsec: float, said: str) -> None:
+    assert angle_text(arcsec)[0] == said
+
+
+def test_colours_of_residuals_are_symmetric() -> None:
+    scale = residual_scale(np.array([0.1, -0.2, 0.7, np.nan]))
+    assert scale == 0.8
+    assert residual_class(0.0, scale) == 5
+    assert residual_class(9.0, scale) == 10
+    assert residual_class(-9.0, scale) == 0
+    assert residual_class(float("nan"), scale) == -1
+    assert all(residual_class(-r, scale) == 10 - residual_class(r, scale) for r in (0.1, 0.3, 0.5, 0.79))
+    assert residual_scale(np.array([np.nan])) == residual_scale(np.zeros(3)) == 1.0
+
+
+def test_a_histogram_counts_everything_once() -> None:
+    values = np.array([-1.0, 0.0, 0.1, 0.2, 500.0])
+    drawn = histogram(values, "Pulls", "", gaussian=True)
+    assert sum(int(bar.text.rpartition(" ")[2]) for bar in drawn.bars) == 5
+    assert "1 beyond the axis" in drawn.summary
+    assert max(bar.height for bar in drawn.bars) <= drawn.height
+    assert histogram(np.zeros(4), "Residuals", "adu").bars[0].width > 0
+
+
+def test_a_path_has_as_few_points_as_it_needs() -> None:
+    ring = np.array([[0, 0], [5, 0.01], [10, 0], [10, 10], [0, 10.0]])
+    assert svg_path(simplified(ring)) == "M0,0L10,0L10,10L0,10Z"
+    assert svg_path(np.array([[0, np.nan]])) == ""

@@ -1,0 +1,167 @@
+"""The HTML report in a real browser: headless Chromium, any complaint of which fails the test."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .factories import row, write_all
+from .pages import make_page, run
+
+pytest.importorskip("jinja2")
+pytest.importorskip("PIL")
+playwright = pytest.importorskip("playwright.sync_api")
+_CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="there is no chromium")
+_QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+Opener = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_page(tmp_path_factory.mktemp("report"))[0]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    arguments = [*_QUIET.split(), "--disable-component-update", "--disable-sync"]
+    with playwright.sync_playwright() as driver:
+        program = driver.chromium.launch(executable_path=_CHROMIUM, args=arguments)
+        yield program
+        program.close()
+
+
+@pytest.fixture
+def opened(chromium: Any) -> Iterator[Opener]:
+    """Opens a page; at the end there must have been no message, no error and no request to the network."""
+    complaints: list[str] = []
+    contexts = []
+
+    def asked(request: Any) -> None:
+        if not request.url.startswith(("file:", "data:")):
+            complaints.append(request.url)
+
+    def open_page(page: Path, **how: Any) -> Any:
+        contexts.append(chromium.new_context(**how))
+        tab = contexts[-1].new_page()
+        tab.on("console", lambda message: complaints.append(message.text))
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.on("request", asked)
+        tab.goto(page.as_uri())
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def column(tab: Any, table: str, at: int) -> list[str]:
+    cells = f"#{table} tbody tr td:nth-child({at})"
+    found: list[str] = tab.eval_on_selector_all(cells, "all => all.map(e => e.textContent)")
+    return found
+
+
+def test_it_opens_and_a_hostile_name_stays_text(opened: Opener, page: Path) -> None:
+    tab = opened(page)
+    assert tab.title().startswith("skymatch: 4 images")
+    assert tab.locator("img").count() == 2
+    assert all(tab.eval_on_selector_all("img", "all => all.map(e => e.naturalWidth > 0)"))
+    assert tab.locator("#images-3 td").nth(1).inner_text().startswith("<img src=x onerror=")
+
+
+def test_the_slider_moves_with_keys_and_mouse(opened: Opener, page: Path) -> None:
+    tab = opened(page)
+    slider = tab.locator("#slider")
+    clip = "e => getComputedStyle(document.querySelector('.after')).clipPath"
+    assert slider.evaluate(clip) == "inset(0px 0px 0px 50%)"
+    slider.focus()
+    tab.keyboard.press("ArrowLeft")
+    assert slider.evaluate(clip) == "inset(0px 0px 0px 49%)"
+    tab.keyboard.press("End")
+    assert slider.evaluate(clip) == "inset(0px 0px 0px 100%)"
+    box = slider.bounding_box()
+    tab.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + box["height"] / 2)
+    assert 20 < float(slider.input_value()) < 30
+    tab.get_by_label("Side by side").check()
+    assert not slider.is_visible()
+    before, after = (tab.locator(f"figure.{name}").bounding_box() for name in ("before", "after"))
+    assert before["x"] + before["width"] <= after["x"]
+
+
+def test_tables_sort_by_number_and_by_text(opened: Opener, page: Path) -> None:
+    tab = opened(page)
+    heads = tab.locator("#images th button").all_inner_texts()
+    at = heads.index("sky") + 1
+    tab.locator("#images th button", has_text=re.compile("^sky$")).click()
+    values = [float(v) for v in column(tab, "images", at)]
+    assert values == sorted(values)
+    assert values[0] < values[-1]
+    tab.locator("#images th button", has_text=re.compile("^sky$")).press("Enter")
+    assert [float(v) for v in column(tab, "images", at)] == values[::-1]
+    assert tab.locator("#images th[aria-sort]").get_attribute("aria-sort") == "descending"
+    tab.locator("#images th button", has_text="image").click()
+    names = column(tab, "images", 2)
+    assert names[:1] == [names[0]]
+    assert [n for n in names if n.startswith("img")] == ["img_0.fits", "img_1.fits", "img_2.fits"]
+
+
+def test_overlaps_stand_with_the_largest_pull_first(opened: Opener, page: Path) -> None:
+    tab = opened(page)
+    at = tab.locator("#overlaps th button").all_inner_texts().index("pull") + 1
+    pulls = [abs(float(v)) for v in column(tab, "overlaps", at)]
+    assert pulls == sorted(pulls, reverse=True)
+
+
+def test_the_map_tells_names_and_values_to_pointer_and_keys(opened: Opener, page: Path) -> None:
+    tab = opened(page)
+    picked = tab.locator("#picked")
+    tab.locator("#map .overlaps path").first.hover()
+    assert "residual" in picked.inner_text()
+    tab.locator("#map-title").hover()
+    assert picked.inner_text() == "Nothing chosen."
+    tab.locator("#map").focus()
+    tab.keyboard.press("ArrowRight")
+    first = tab.locator("#overlaps tbody tr").first.locator("td").all_inner_texts()
+    assert all(word in picked.inner_text() for word in first[1:5])
+    assert tab.locator("#overlaps tbody tr.on").count() == 1
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("document.activeElement.className") == "scroll"
+    tab.locator("#map").focus()
+    tab.keyboard.press("Escape")
+    assert picked.inner_text() == "Nothing chosen."
+    tab.locator("#map .overlaps path").last.click()
+    tab.locator("#map-title").hover()
+    assert "pull" in picked.inner_text()
+
+
+def test_long_tables_can_be_filtered(opened: Opener, tmp_path: Path) -> None:
+    paths = write_all(tmp_path / "in", row([float(k) for k in range(14)]))
+    assert run("match", "--dry-run", "--report", tmp_path / "r.html", *paths).exit_code == 0
+    tab = opened(tmp_path / "r.html")
+    tab.locator("input[type=search]").first.fill("IMG_13")
+    assert tab.locator("#images tbody tr:visible").count() == 1
+    assert tab.locator("output").first.inner_text() == "1 of 14"
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_sticks_out_and_text_has_contrast(opened: Opener, page: Path, width: int, scheme: Any) -> None:
+    tab = opened(page, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    for name in ("body", ".caption", ".headline", ".warnings, .fine", "a[href='#settings']"):
+        assert tab.locator(name).first.evaluate(_CONTRAST) >= 4.5, name
+
+
+_CONTRAST = """e => {
+  const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number).map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  let back = e; while (getComputedStyle(back).backgroundColor === "rgba(0, 0, 0, 0)") back = back.parentElement;
+  const [a, b] = [getComputedStyle(e).color, getComputedStyle(back).backgroundColor].map(light).sort((x, y) => y - x);
+  return (a + 0.05) / (b + 0.05);
+}"""
