@@ -7,10 +7,12 @@ running again must give the same bytes as a run that nobody disturbed.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -32,24 +34,32 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
+    seen: Counter[str] = Counter()
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as top:
-        folder = Path(top, "files")
-        updates = make_files(folder)
-        steps: list[tuple[str, Step]] = [
-            ("record", lambda: write_skies(updates, Settings())),
-            ("subtract", lambda: write_skies(updates, Settings(subtract=True))),
-            ("undo", lambda: undo([u.ref for u in updates], Settings())),
-        ]
-        seen: Counter[str] = Counter()
-        started = time.monotonic()
-        while seen["kills"] < options.kills:
-            for name, step in steps:
-                kill_until_done(folder, name, step, rng, seen, options.kills)
-        print(f"{seen['kills']} kills in {time.monotonic() - started:.0f} s, seed {options.seed}: every file whole")
-        for what in ("none", "some", "all"):
-            print(f"  {what} of the files replaced when the run died: {seen[what]}")
-        print(f"  temporary file left by the run and removed by the next: {seen['temporary']}")
-        print(f"  runs that were over before the kill: {seen['over']}")
+        for names in itertools.cycle(("be", "ac", "d", "abcde")):
+            if seen["kills"] >= options.kills:
+                break
+            run_through(Path(top, "files"), names, rng, seen, options.kills)
+            print(f"{seen['kills']} kills, {time.monotonic() - started:.0f} s", file=sys.stderr)
+    print(f"{seen['kills']} kills in {time.monotonic() - started:.0f} s, seed {options.seed}: every file whole")
+    for what in ("none", "some", "all"):
+        print(f"  {what} of the files replaced when the run died: {seen[what]}")
+    print(f"  temporary file left by the run and removed by the next: {seen['temporary']}")
+    print(f"  runs that were over before the kill: {seen['over']}")
+
+
+def run_through(folder: Path, names: str, rng: random.Random, seen: Counter[str], kills: int) -> None:
+    """Record, subtract and undo the skies of some files, each step killed again and again."""
+    updates = make_files(folder, names)
+    steps: list[tuple[str, Step]] = [
+        ("record", lambda: write_skies(updates, Settings())),
+        ("subtract", lambda: write_skies(updates, Settings(subtract=True))),
+        ("undo", lambda: undo([u.ref for u in updates], Settings())),
+    ]
+    for name, step in steps:
+        kill_until_done(folder, name, step, rng, seen, kills)
+    shutil.rmtree(folder)
 
 
 def kill_until_done(folder: Path, name: str, step: Step, rng: random.Random, seen: Counter[str], kills: int) -> None:
