@@ -1,7 +1,8 @@
 """Weighted least squares of differences: which offsets agree best with them, and how noise gets into those.
 
 The normal matrix is the Laplacian L = B^T W B of the graph of the pairs. Small components are solved by its
-inverse; large ones by conjugate gradients, whose errors are then estimated from responses to artificial noise.
+inverse; large ones by conjugate gradients, and their errors are estimated from the answers to artificial noise
+(fixed signs, so that every run gives the same; Bekas, Kokiopoulou & Saad 2007, Appl. Numer. Math. 57, 1214).
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, diags_array
 
 from .exact import small_components, solve_exactly
-from .model import FloatArray
+from .model import BoolArray, FloatArray, IntArray
+from .multigrid import Hierarchy
 from .pairgraph import PairGraph, spanning_tree, tree_potential
 from .signs import sign_columns
 
 _ALL_PAIRS = 500  # up to here the second moment of the residuals is computed, not probed
-_PROBES = 64
+_PROBES, _FEW_PROBES = 64, 24
+_MANY_PAIRS = 200_000  # from here on there are few probes
+_AT_A_TIME = 8  # probes that are solved together, to bound the memory
+_PASSES = (1e-7, 1e-4)  # drops of the error: a solution, and its refinement from residuals found anew
+_ROUNDING = 1e-14  # disagreement of the pairs, as part of the offsets, that is not worth a solution
+_PROBE_ERROR = 0.03  # of the errors' standard deviation, that the solution for a probe may be wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +50,73 @@ class NoiseResponse:
     exact: bool
 
 
-def fit(graph: PairGraph, delta: FloatArray) -> FloatArray:
-    """Least-squares offsets (n,) for the differences (m,), mean zero in every component.
+@dataclass(frozen=True, slots=True)
+class NormalEquations:
+    """The normal equations of a graph, ready to be solved for several right-hand sides.
 
-    The fit starts from offsets that agree with all differences along the heaviest spanning tree, so that only
-    what the pairs disagree about passes through the normal equations: consistent differences come back exactly.
+    Attributes
+    ----------
+    graph : PairGraph
+    incidence : (n, m) csr_array
+        B^T W.
+    small : (C,) bool
+        Components that are solved by inversion.
+    large : (k,) int64
+        Unknowns of the others.
+    hierarchy : Hierarchy
+        Of the others.
+
     """
-    start = tree_potential(graph, spanning_tree(graph), delta)
-    rhs = graph.weighted_incidence() @ (delta - graph.differences(start))
-    step = solve_exactly(graph, small_components(graph.size), rhs[:, None], None).x[:, 0]
-    return graph.centred(start + step)
+
+    graph: PairGraph
+    incidence: csr_array
+    small: BoolArray
+    large: IntArray
+    hierarchy: Hierarchy
+
+    @classmethod
+    def of_pairs(cls, n: int, a: IntArray, b: IntArray, weight: FloatArray) -> NormalEquations:
+        """For n unknowns and the m pairs (a, b), a != b, with positive weights."""
+        graph = PairGraph.of_pairs(n, a, b, weight)
+        small = small_components(graph.size)
+        large = np.flatnonzero(~small[graph.component])
+        everything = len(large) == graph.n
+        adjacency = graph.adjacency if everything else csr_array(graph.adjacency[large][:, large])
+        return cls(graph, graph.weighted_incidence(), small, large, Hierarchy.of_weights(adjacency))
+
+    def reweighted(self, weight: FloatArray) -> NormalEquations:
+        """The same pairs with other weights (m,), all positive."""
+        return NormalEquations.of_pairs(self.graph.n, self.graph.a, self.graph.b, weight)
+
+    def offsets(self, delta: FloatArray) -> FloatArray:
+        """Least-squares offsets (n,) for the differences (m,), mean zero in every component.
+
+        The fit starts from offsets that agree with all differences along the heaviest spanning tree, so that
+        only what the pairs disagree about passes through the normal equations: differences that are consistent
+        give exact offsets, whatever the condition of the matrix.
+        """
+        x = tree_potential(self.graph, spanning_tree(self.graph), delta)
+        residual = delta - self.graph.differences(x)
+        x = x + solve_exactly(self.graph, self.small, (self.incidence @ residual)[:, None], None).x[:, 0]
+        for tolerance in _PASSES:
+            residual = delta - self.graph.differences(x)
+            if len(self.large) and np.abs(residual).max() > _ROUNDING * np.abs(x).max():
+                x = x + self.solve_large((self.incidence @ residual)[:, None], tolerance)[:, 0]
+        return self.graph.centred(x)
+
+    def solve_large(self, rhs: FloatArray, tolerance: float) -> FloatArray:
+        """Mean-zero solutions (n, p) in the large components for right-hand sides (n, p); 0 in the others."""
+        x = np.zeros(rhs.shape)
+        x[self.large] = self.hierarchy.solve(self.graph.centred(rhs)[self.large], tolerance)
+        return self.graph.centred(x)
 
 
-def noise_response(graph: PairGraph, noise: csr_array | None) -> NoiseResponse:
+def noise_response(equations: NormalEquations, noise: csr_array | None) -> NoiseResponse:
     """Covariance of the solution and moments of the residuals.
 
     Parameters
     ----------
-    graph : PairGraph
+    equations : NormalEquations
     noise : (m, K) csr_array or None
         Noise factor of the pairs, C = S S^T; None: independent pairs with the weights as inverse variances.
 
@@ -69,19 +125,69 @@ def noise_response(graph: PairGraph, noise: csr_array | None) -> NoiseResponse:
     NoiseResponse
 
     """
-    small = small_components(graph.size)
     if noise is None:
-        exact = solve_exactly(graph, small, np.zeros((graph.n, 0)), None)
-        redundancy = graph.redundancy()
+        return _independent(equations)
+    return _every_pair(equations, noise) if len(equations.graph.a) <= _ALL_PAIRS else _many_pairs(equations, noise)
+
+
+def _independent(equations: NormalEquations) -> NoiseResponse:
+    """Independent pairs: the covariance is the inverse of the normal matrix."""
+    graph = equations.graph
+    redundancy = graph.redundancy()
+    exact = solve_exactly(graph, equations.small, np.zeros((graph.n, 0)), None)
+    if not len(equations.large):
         return NoiseResponse(exact.variance, redundancy, redundancy, True)
-    every = len(graph.a) <= _ALL_PAIRS
-    columns = (noise @ noise.T).toarray() if every else noise @ sign_columns(noise.shape[1], slice(_PROBES))
-    incidence = graph.weighted_incidence()
-    flow = csr_array(incidence @ noise)
-    exact = solve_exactly(graph, small, incidence @ columns, csr_array(flow @ flow.T))
-    weighted = graph.weight[:, None] * (columns - graph.differences(exact.x))
-    second = (weighted * weighted.T).sum(axis=1) if every else (weighted * (noise @ (noise.T @ weighted))).mean(axis=1)
+    answer = _answers(equations, diags_array(1 / np.sqrt(graph.weight)).tocsr())[1]
+    return NoiseResponse(exact.variance + (answer**2).mean(axis=1), redundancy, redundancy, False)
+
+
+def _every_pair(equations: NormalEquations, noise: csr_array) -> NoiseResponse:
+    """Few pairs: what the noise of each does to the residual of every other."""
+    graph = equations.graph
+    covariance = (noise @ noise.T).toarray()
+    flow = csr_array(equations.incidence @ noise)
+    exact = solve_exactly(graph, equations.small, equations.incidence @ covariance, csr_array(flow @ flow.T))
+    weighted = graph.weight[:, None] * (covariance - graph.differences(exact.x))
+    second = graph.pair_sums((weighted * weighted.T).sum(axis=1))
+    return NoiseResponse(exact.variance, _expected(graph, noise, exact.explained), second, True)
+
+
+def _many_pairs(equations: NormalEquations, noise: csr_array) -> NoiseResponse:
+    """Many pairs: the second moment, and all about large components, from probes of the noise."""
+    graph = equations.graph
+    rhs, answer = _answers(equations, noise)
+    flow = csr_array(equations.incidence @ noise)
+    flow.data *= np.repeat(equations.small[graph.component], np.diff(flow.indptr))
+    exact = solve_exactly(graph, equations.small, rhs, csr_array(flow @ flow.T))
+    variance = exact.variance + (answer**2).mean(axis=1)
+    explained = exact.explained + graph.component_sums((rhs * answer).mean(axis=1))
+    answer += exact.x
+    second = np.zeros(len(graph.a))
+    for chunk in _chunks(answer.shape[1]):
+        residual = noise @ sign_columns(noise.shape[1], chunk) - graph.differences(answer[:, chunk])
+        weighted = graph.weight[:, None] * residual
+        second += (weighted * (noise @ (noise.T @ weighted))).sum(axis=1) / answer.shape[1]
+    return NoiseResponse(
+        variance, _expected(graph, noise, explained), graph.pair_sums(second), not len(equations.large)
+    )
+
+
+def _answers(equations: NormalEquations, noise: csr_array) -> tuple[FloatArray, FloatArray]:
+    """Right-hand sides (n, p) that probes of the noise make, and the solutions in the large components."""
+    graph = equations.graph
+    chunks = _chunks(_PROBES if len(graph.a) < _MANY_PAIRS else _FEW_PROBES)
+    parts = [equations.incidence @ (noise @ sign_columns(noise.shape[1], chunk)) for chunk in chunks]
+    tolerance = _PROBE_ERROR / np.sqrt(max(1, len(equations.large)))
+    answers = [equations.solve_large(part, tolerance) for part in parts]
+    return np.concatenate(parts, axis=1), np.concatenate(answers, axis=1)
+
+
+def _chunks(n_probes: int) -> list[slice]:
+    return [slice(k, k + _AT_A_TIME) for k in range(0, n_probes, _AT_A_TIME)]
+
+
+def _expected(graph: PairGraph, noise: csr_array, explained: FloatArray) -> FloatArray:
+    """Expected weighted square sum of the residuals; 0 where rounding is all that is left of it."""
     total = graph.pair_sums(graph.weight * np.asarray(noise.multiply(noise).sum(axis=1)))
-    expected = total - exact.explained
-    expected[(expected < 1e-9 * total) | (graph.redundancy() < 0.5)] = 0.0
-    return NoiseResponse(exact.variance, expected, graph.pair_sums(second), True)
+    left = total - explained
+    return np.where((left < 1e-9 * total) | (graph.redundancy() < 0.5), 0.0, left)

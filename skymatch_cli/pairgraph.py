@@ -62,10 +62,6 @@ class PairGraph:
             (np.concatenate([self.weight, -self.weight]), (row, column)), shape=(self.n, len(self.a))
         ).tocsr()
 
-    def reweighted(self, weight: FloatArray) -> PairGraph:
-        """The same pairs with other weights (m,), all positive."""
-        return PairGraph.of_pairs(self.n, self.a, self.b, weight)
-
     def pair_sums(self, x: FloatArray) -> FloatArray:
         """Sums over the pairs of every component: (m,) to (C,)."""
         return sums_by(self.component[self.a], x, len(self.size))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .errors import SkymatchError
-from .leastsquares import fit
+from .leastsquares import NormalEquations
 from .model import FloatArray
 from .pairgraph import PairGraph
 
@@ -18,7 +18,7 @@ _LONGEST = 200  # steps, as a guard: the weights settle long before
 _MEDIAN_OF_SIGMA = 0.6745  # median size of a Gaussian residual of unit variance
 
 
-def kept_weights(graph: PairGraph, delta: FloatArray, expected: FloatArray) -> FloatArray:
+def kept_weights(equations: NormalEquations, delta: FloatArray, expected: FloatArray) -> FloatArray:
     """Part of its weight, 1e-6 to 1, that every pair keeps in a robust fit.
 
     Huber's weights first (convex: one answer, whatever the start), then Tukey's from there, which leave a pair
@@ -27,12 +27,12 @@ def kept_weights(graph: PairGraph, delta: FloatArray, expected: FloatArray) -> F
 
     Parameters
     ----------
-    graph : PairGraph
-        n unknowns, m pairs, C components.
+    equations : NormalEquations
+        Of m pairs in C components, with their full weights.
     delta : (m,) float64
         Differences.
     expected : (C,) float64
-        Expected weighted square of a redundant pair's residual.
+        Expected weighted square sum of the residuals.
 
     Returns
     -------
@@ -44,16 +44,17 @@ def kept_weights(graph: PairGraph, delta: FloatArray, expected: FloatArray) -> F
         If the weights don't settle.
 
     """
-    own = graph.component[graph.a]
+    graph = equations.graph
+    each = expected / np.maximum(graph.redundancy(), 1)
 
     def units(size: FloatArray) -> FloatArray:
-        return np.sqrt(np.maximum(expected, _median_square(graph, size)))[own]
+        return np.sqrt(np.maximum(each, _median_square(graph, size)))[graph.component[graph.a]]
 
     def huber(size: FloatArray) -> FloatArray:
         kept: FloatArray = _HUBER / np.maximum(size / _positive(units(size)), _HUBER)
         return kept
 
-    settled, size = _settle(graph, delta, np.ones(len(delta)), huber)
+    settled, size = _settle(equations, delta, np.ones(len(delta)), huber)
     unit = _positive(units(size))  # from here on fixed: Tukey's steps then go downhill and can't cycle
 
     def tukey(size: FloatArray) -> FloatArray:
@@ -61,15 +62,16 @@ def kept_weights(graph: PairGraph, delta: FloatArray, expected: FloatArray) -> F
         kept: FloatArray = np.maximum((1 - inside**2) ** 2, _LEAST)
         return kept
 
-    return _settle(graph, delta, settled, tukey)[0]
+    return _settle(equations, delta, settled, tukey)[0]
 
 
 def _settle(
-    graph: PairGraph, delta: FloatArray, kept: FloatArray, factors: Callable[[FloatArray], FloatArray]
+    equations: NormalEquations, delta: FloatArray, kept: FloatArray, factors: Callable[[FloatArray], FloatArray]
 ) -> tuple[FloatArray, FloatArray]:
     """Repeat fit and reweighting until the weights stay: factors and weighted residual sizes."""
+    graph = equations.graph
     for _ in range(_LONGEST):
-        offset = fit(graph.reweighted(graph.weight * kept), delta)
+        offset = equations.reweighted(graph.weight * kept).offsets(delta)
         size = np.sqrt(graph.weight) * np.abs(delta - graph.differences(offset))
         before, kept = kept, factors(size)
         if np.abs(kept - before).max(initial=0.0) < _SETTLED:
