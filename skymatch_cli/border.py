@@ -9,7 +9,7 @@ from .sphere import normalised
 
 CHORD_PIX = 0.02  # largest distance between a border and the great circles that stand for it
 _CHECK_EVERY_PIX = 32.0  # distortion tables have nodes every 64 pixels or so
-_SHORTEST_PIX = 0.5
+_SHORTEST_PIX = 0.1
 
 
 def sky_border(wcs: CelestialWcs, ring: FloatArray) -> FloatArray:

@@ -83,9 +83,12 @@ def fits_one_part(wcs: CelestialWcs) -> bool:
 
 
 def _grid(wcs: CelestialWcs, cells: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Grid lines x and y from edge to edge of the frame, and the sky at their crossings, (y, x, 3)."""
+    """Grid lines x and y from edge to edge of the frame, and the sky at their crossings, (y, x, 3).
+
+    The lines run between pixels, so that where parts meet no pixel centre is on the seam.
+    """
     ny, nx = wcs.shape
-    x, y = (np.linspace(-0.5, n - 0.5, max(1, min(n, cells)) + 1) for n in (nx, ny))
+    x, y = (np.linspace(0, n, min(n, cells) + 1).round() - 0.5 for n in (nx, ny))
     at_x, at_y = np.meshgrid(x, y)
     return x, y, wcs.to_sky(at_x.ravel(), at_y.ravel()).reshape(len(y), len(x), 3)
 

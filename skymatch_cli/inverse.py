@@ -28,26 +28,30 @@ def refine_pixels(
     Returns
     -------
     x, y : (n,) float64
-        Where Newton's method ended; NaN where it left the sky. The caller checks that they lead back.
+        Where Newton's method ended. The caller checks that they lead back.
     """
     x, y = x.copy(), y.copy()
+    safe_x, safe_y = x.copy(), y.copy()
     todo = np.arange(len(x))
     for _ in range(_ITERATIONS):
         if not len(todo):
             break
         dx, dy = _newton_step(wcs, vectors[todo], x[todo], y[todo])
-        x[todo] += dx
-        y[todo] += dy
+        off_sky = np.isnan(dx)
+        back, on = todo[off_sky], todo[~off_sky]
+        x[back], y[back] = 0.5 * (x[back] + safe_x[back]), 0.5 * (y[back] + safe_y[back])
+        safe_x[on], safe_y[on] = x[on], y[on]
+        x[on] += dx[~off_sky]
+        y[on] += dy[~off_sky]
         if box is not None:
             x[todo] = np.clip(x[todo], box[todo, 0], box[todo, 2])
             y[todo] = np.clip(y[todo], box[todo, 1], box[todo, 3])
-        with np.errstate(invalid="ignore"):
-            todo = todo[np.hypot(dx, dy) > _CONVERGED_PIX]
+        todo = todo[off_sky | (np.hypot(x[todo] - safe_x[todo], y[todo] - safe_y[todo]) > _CONVERGED_PIX)]
     return x, y
 
 
 def _newton_step(wcs: CelestialWcs, target: FloatArray, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The step (dx, dy) in pixels that solves the linearised problem in the least-squares sense."""
+    """The step (dx, dy) in pixels that solves the linearised problem; NaN off the sky."""
     ny, nx = wcs.shape
     # Differences are taken towards the middle of the image, where the sky is.
     hx, hy = np.where(x > 0.5 * nx, -_STEP_PIX, _STEP_PIX), np.where(y > 0.5 * ny, -_STEP_PIX, _STEP_PIX)

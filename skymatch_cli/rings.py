@@ -18,6 +18,7 @@ from .sphere import angle_rad
 
 _BEND_PIX = 0.04  # largest distance between an edge and the straight line in pixels that stands for it
 _SHORTEST_PIX = 0.5
+_SQUEEZED_PIX = 2.0
 _OUTSIDE_PIX = 0.1  # more than the border of a footprint is off: the inverse has found another place
 _GRID = 32  # a side, from which a lost vertex is searched
 _CHECKS = np.array([0.25, 0.5, 0.75])
@@ -154,13 +155,19 @@ def _pixels_in_box(wcs: CelestialWcs, vectors: FloatArray, box: FloatArray, wher
     beyond = np.max([box[:, 0] - x, x - box[:, 2], box[:, 1] - y, y - box[:, 3]], axis=0, initial=-np.inf)
     lost = np.flatnonzero(~(beyond <= _OUTSIDE_PIX))
     if len(lost):
-        x[lost], y[lost] = _searched(wcs, vectors[lost], box[lost], where)
+        found_x, found_y, failed = _searched(wcs, vectors[lost], box[lost])
+        # Where the sky is squeezed into a point of the map, a border is followed to a pixel or so.
+        failed &= ~(beyond[lost] <= _SQUEEZED_PIX)
+        if failed.any():
+            what = f"its WCS has no inverse at {int(failed.sum())} places inside its border"
+            raise InputError.at(where, what, "check its distortion terms")
+        x[lost], y[lost] = found_x, found_y
     # Rounding must not put a vertex of the border outside.
     return np.stack([np.clip(x, box[:, 0], box[:, 2]), np.clip(y, box[:, 1], box[:, 3])], axis=1)
 
 
-def _searched(wcs: CelestialWcs, vectors: FloatArray, box: FloatArray, where: str) -> tuple[FloatArray, FloatArray]:
-    """Pixels of positions by Newton's method from the nearest point of a grid over each box."""
+def _searched(wcs: CelestialWcs, vectors: FloatArray, box: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Pixels of positions by Newton's method from the nearest point of a grid over each box, and which failed."""
     x, y = np.empty(len(box)), np.empty(len(box))
     for one in np.unique(box, axis=0):
         rows = np.flatnonzero((box == one).all(axis=1))
@@ -177,14 +184,7 @@ def _searched(wcs: CelestialWcs, vectors: FloatArray, box: FloatArray, where: st
     beside = wcs.to_sky(x + np.where(x > box[:, 0] + 1.0, -1.0, 1.0), y)
     above = wcs.to_sky(x, y + np.where(y > box[:, 1] + 1.0, -1.0, 1.0))
     pixel_rad = np.fmax(angle_rad(here, beside), angle_rad(here, above))
-    failed = ~(angle_rad(here, vectors) <= _OUTSIDE_PIX * pixel_rad)
-    if failed.any():
-        raise InputError.at(
-            where,
-            f"its WCS has no inverse at {int(failed.sum())} places inside its border",
-            "check its distortion terms",
-        )
-    return x, y
+    return x, y, np.asarray(~(angle_rad(here, vectors) <= _OUTSIDE_PIX * pixel_rad))
 
 
 def _followed(
