@@ -11,6 +11,7 @@ between the centres of the bins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,18 +48,10 @@ class PixelMap:
     v: FloatArray
 
     def at(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Positions of the pixels of a lattice of columns ``x`` (sorted) and rows ``y``: two (ny, nx)."""
-        return self._interpolated(self.u, x, y), self._interpolated(self.v, x, y)
-
-    def _interpolated(self, nodes: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
-        rows, in_rows = _split(y / self.step, nodes.shape[0])
-        lines = nodes[rows] * (1.0 - in_rows)[:, None] + nodes[rows + 1] * in_rows[:, None]
-        columns, in_columns = _split(x / self.step, nodes.shape[1])
-        slopes = np.diff(lines, axis=1)
-        out: FloatArray = np.take(slopes, columns, axis=1)
-        out *= in_columns
-        out += np.take(lines, columns, axis=1)
-        return out
+        """Positions of the pixels of a lattice of columns ``x`` and rows ``y`` (ascending): two (ny, nx)."""
+        rows, in_y = _hats(y / self.step, self.u.shape[0])
+        columns, in_x = _hats(x / self.step, self.u.shape[1])
+        return in_y @ self.u[rows, columns] @ in_x.T, in_y @ self.v[rows, columns] @ in_x.T
 
     def area(self) -> FloatArray:
         """Area of a pixel in units of cells, between the nodes, (my - 1, mx - 1)."""
@@ -67,9 +60,15 @@ class PixelMap:
         return np.asarray(np.abs(ux * vy - uy * vx) / self.step**2)
 
 
-def _split(position: FloatArray, n: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
-    index = np.clip(np.floor(position).astype(np.int64), 0, n - 2)
-    return index, position - index
+def _hats(position: FloatArray, n: int) -> tuple[slice, FloatArray]:
+    """The nodes of ``n`` around ascending positions, and the share of each in linear interpolation."""
+    low = np.clip(np.floor(position).astype(np.intp), 0, n - 2)
+    first, last = int(low[0]), int(low[-1]) + 2
+    shares = np.zeros((len(position), last - first))
+    each = np.arange(len(position))
+    shares[each, low - first] = 1.0 - (position - low)
+    shares[each, low - first + 1] = position - low
+    return slice(first, last), shares
 
 
 def _slopes(nodes: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -136,22 +135,33 @@ class Bins:
         """Sums over the bins, (by, bx), of (ny, nx) values; every value is shared out in full."""
         if self.box == 0:
             return values
-        return self._along_columns(self._along_columns(values).T).T
+        rows = self._triangles(values, axis=0)
+        return self._triangles(rows, axis=1)
 
-    def _along_columns(self, values: Float32Array) -> Float32Array:
-        n = values.shape[0]
-        count = self._count(n)
-        boxes = np.zeros((2 * count + 1, values.shape[1]), np.float32)  # box k is row k + 1
-        whole = n // self.box
-        inner = boxes[1 : whole + 1]
-        for k in range(self.box):
-            inner += values[k : whole * self.box : self.box]
-        if whole * self.box < n:
-            boxes[whole + 1] = values[whole * self.box :].sum(axis=0)
-        out = boxes[0:-1:2] + boxes[2::2]
+    def _triangles(self, values: Float32Array, axis: int) -> Float32Array:
+        """Sums along one axis: box k of every pair in full, half of the boxes beside it."""
+        n, box, count = values.shape[axis], self.box, self._count(values.shape[axis])
+        shape = list(values.shape)
+        shape[axis] = 2 * count + 1
+        if box == 1:
+            boxes = np.empty(shape, np.float32)
+            _part(boxes, axis, 0, 1)[...] = 0
+            _part(boxes, axis, 1, n + 1)[...] = values
+            _part(boxes, axis, n + 1, None)[...] = 0
+        else:
+            boxes = np.zeros(shape, np.float32)
+            for k in range(box):
+                these = _part(values, axis, k, None, box)
+                target = _part(boxes, axis, 1, 1 + these.shape[axis])
+                target += these
+        out: Float32Array = _part(boxes, axis, 0, -1, 2) + _part(boxes, axis, 2, None, 2)
         out *= np.float32(0.5)
-        out += boxes[1::2]
+        out += _part(boxes, axis, 1, None, 2)
         return out
+
+
+def _part(a: Float32Array, axis: int, start: int, stop: int | None, step: int = 1) -> Float32Array:
+    return a[(slice(None),) * axis + (slice(start, stop, step),)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,20 +185,34 @@ class CellSums:
         i1, j1 = int(np.ceil(np.nanmax(u))) + 2, int(np.ceil(np.nanmax(v))) + 2
         return cls((j0, i0), np.zeros((k, j1 - j0, i1 - i0)))
 
-    def add(self, u: FloatArray, v: FloatArray, values: tuple[Float32Array | FloatArray, ...]) -> None:
-        """Share values at positions (u, v) out among the four cells around each."""
+    def add(self, u: FloatArray, v: FloatArray, values: Sequence[Float32Array | FloatArray]) -> None:
+        """Share values at positions (u, v) out among the four cells around each; spoils ``u`` and ``v``.
+
+        Works in place: at this size fresh memory costs more than the arithmetic in it.
+        """
         i, j = np.floor(u), np.floor(v)
+        u -= i
+        v -= j
         i_low, j_low = int(i.min()), int(j.min())
         width, height = int(i.max()) - i_low + 2, int(j.max()) - j_low + 2
-        in_u, in_v = u - i, v - j
-        cell = ((j - j_low) * width + (i - i_low)).astype(np.intp).ravel()
-        window = self.sums[:, j_low - self.origin[0] :, i_low - self.origin[1] :][:, :height, :width]
-        upper_right = in_u * in_v
-        shares = (1.0 - in_u - in_v + upper_right, in_u - upper_right, in_v - upper_right, upper_right)
-        for share, shift in zip(shares, (0, 1, width, width + 1), strict=True):
-            for k, value in enumerate(values):
-                weights = (share * value).ravel()
-                size = height * width - shift
-                flat = np.zeros(height * width)
-                flat[shift:] = np.bincount(cell, weights, minlength=size)[:size]
-                window[k] += flat.reshape(height, width)
+        j -= j_low
+        j *= width
+        j += i
+        j -= i_low
+        cell = j.astype(np.intp).reshape(-1)
+        both = np.multiply(u, v, out=i)
+        u -= both
+        v -= both
+        neither = np.subtract(1.0, u, out=j)
+        neither -= v
+        neither -= both
+        totals = np.zeros((len(values), height * width))
+        weights = np.empty_like(u)
+        for share, shift in zip((neither, u, v, both), (0, 1, width, width + 1), strict=True):
+            for total, value in zip(totals, values, strict=True):
+                np.multiply(share, value, out=weights)
+                found = np.bincount(cell, weights.reshape(-1))
+                total[shift : shift + len(found)] += found
+        window = np.s_[j_low - self.origin[0] :, i_low - self.origin[1] :]
+        for sums, total in zip(self.sums, totals, strict=True):
+            sums[window][:height, :width] += total.reshape(height, width)

@@ -20,6 +20,7 @@ from skymatch_cli.sharp import HALO, sharp_outliers
 BLOCK_PIX = 64  # side of the blocks in which noise is measured and pixels are worked on
 MIN_COVERAGE = 0.75  # share of a cell's window that must be good pixels
 COARSE = 8  # cells a side, for what varies slowly: noise, pixel area, background
+_SPAN_PIX = 512  # columns that are shared out among cells at a time: what fits the cache
 _NOISE_ROWS = 4  # every fourth row is enough for the noise
 _MIN_NOISE_SAMPLES = 16
 _MAD_TO_SIGMA = 1.4826
@@ -96,16 +97,19 @@ def reduce_image(
     for rows, columns in _runs(blocks, data.shape):
         clean = _clean(data, good, rows, columns, sigma)
         n_good += int(np.count_nonzero(good[rows, columns]))
-        values = np.where(clean, data[rows, columns] - data.dtype.type(level), 0).astype(np.float32, copy=False)
-        u, v = positions.at(*(s.start + bins.centres(s.stop - s.start) for s in (columns, rows)))
-        summed = bins.sums(values), bins.sums(clean.astype(np.float32))
-        off_plane = ~(np.isfinite(u) & np.isfinite(v))
-        if off_plane.all():
-            continue
-        if off_plane.any():
-            u, v = (np.where(off_plane, np.nanmin(c), c) for c in (u, v))
-            summed = summed[0] * ~off_plane, summed[1] * ~off_plane
-        sums.add(u, v, summed)
+        for start in range(columns.start, columns.stop, _SPAN_PIX):
+            part = slice(start, min(start + _SPAN_PIX, columns.stop))
+            usable = clean[:, start - columns.start : part.stop - columns.start]
+            values = np.where(usable, data[rows, part] - data.dtype.type(level), 0).astype(np.float32, copy=False)
+            u, v = positions.at(*(s.start + bins.centres(s.stop - s.start) for s in (part, rows)))
+            summed = bins.sums(values), bins.sums(usable.astype(np.float32))
+            off_plane = ~np.isfinite(u + v)
+            if off_plane.all():
+                continue
+            if off_plane.any():
+                u, v = (np.where(off_plane, np.nanmin(c), c) for c in (u, v))
+                summed = summed[0] * ~off_plane, summed[1] * ~off_plane
+            sums.add(u, v, summed)
     return _finished(sums, positions, sigma, data.shape, level=level, n_good=n_good)
 
 

@@ -44,15 +44,18 @@ def sharp_outliers(data: npt.NDArray[np.float32], good: BoolArray, sigma: npt.ND
     if min(ny, nx) < 5:
         return found
     pixels = data if good.all() else np.where(good, data, _MASKED)
-    inner = pixels[2:-2, 2:-2]
     rows = np.maximum(pixels[2:-2, 1:-3], pixels[2:-2, 3:-1])
     columns = np.maximum(pixels[1:-3, 2:-2], pixels[3:-1, 2:-2])
     np.minimum(rows, columns, out=rows)
-    np.subtract(inner, rows, out=rows)
+    np.subtract(pixels[2:-2, 2:-2], rows, out=rows)
     inner_sigma = np.broadcast_to(sigma, data.shape)[2:-2, 2:-2]
-    y, x = np.nonzero((rows > _FIRST * inner_sigma) & (inner < _MASKED))
-    if y.size:
-        _grow((y + 2) * nx + x + 2, np.ascontiguousarray(pixels), np.broadcast_to(sigma, data.shape), found)
+    # flat: numpy finds the few True in one line of memory an order faster than in two dimensions
+    first = np.flatnonzero((rows > _FIRST * inner_sigma).reshape(-1))
+    first = (first // (nx - 4) + 2) * nx + first % (nx - 4) + 2
+    pixels = np.ascontiguousarray(pixels)
+    first = first[pixels.reshape(-1)[first] < _MASKED]
+    if first.size:
+        _grow(first, pixels, np.broadcast_to(sigma, data.shape), found)
     return found
 
 
