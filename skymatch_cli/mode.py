@@ -92,14 +92,16 @@ def mode(bins: Histogram) -> tuple[float, float]:
     reach = max(_BANDWIDTH * sigma, _MIN_BINS * bins.width)
     bins = bins.padded(int(np.ceil(2 * reach / bins.width)))
     start = centre = _highest(bins, sigma / 2)
+    theta = np.array([np.log(bins.counts.max()), 0.0, -0.5 * _BANDWIDTH**2, 0.0])  # of a Gaussian
     for _ in range(30):
-        offset, err = _peak(bins, centre, reach)
-        if not np.isfinite(offset) or abs(centre + offset - start) > reach:
+        theta, covariance = _local_fit(bins, centre, reach, theta)
+        offset, err = _peak(theta, covariance)
+        if not np.isfinite(offset) or abs(centre + offset * reach - start) > reach:
             return start, sigma * float(bins.counts.sum()) ** (-1 / 3)
-        centre += offset
-        if abs(offset) < 1e-6 * sigma:
+        centre += offset * reach
+        if abs(offset) < 1e-6:
             break
-    return centre, err
+    return centre, err * reach
 
 
 def _highest(bins: Histogram, blur: float) -> float:
@@ -110,45 +112,41 @@ def _highest(bins: Histogram, blur: float) -> float:
     return float(bins.centres[np.argmax(smooth)])
 
 
-def _peak(bins: Histogram, centre: float, reach: float) -> tuple[float, float]:
-    """Peak of the local fit relative to ``centre``, and its error; NaN where there is none."""
-    distance = (bins.centres - centre) / reach
-    weight = np.clip(1 - distance**2, 0, None) ** 2
-    used = weight > 0
-    nodes = distance[used, None] + _NODES * (bins.width / reach / 2)
-    theta, covariance = _poisson_fit(nodes, bins.counts[used], weight[used])
-    # Maximum of t1 u + t2 u^2 + t3 u^3: the root of its derivative that is nearest to a parabola's.
-    t1, t2, t3 = theta[1:]
+def _peak(theta: FloatArray, covariance: FloatArray) -> tuple[float, float]:
+    """Maximum of ``t1 u + t2 u^2 + t3 u^3``, the one nearest to that of the parabola, and its error; or NaN."""
+    _, t1, t2, t3 = theta
     root = t2 * t2 - 3 * t1 * t3
     if not np.isfinite(covariance).all() or t2 >= 0 or root <= 0:
         return np.nan, np.nan
     u = t1 / (-t2 + np.sqrt(root))
     gradient = np.array([0, 1, 2 * u, 3 * u * u]) / (2 * t2 + 6 * t3 * u)
-    return float(u * reach), float(reach * np.sqrt(gradient @ covariance @ gradient))
+    return float(u), float(np.sqrt(gradient @ covariance @ gradient))
 
 
-def _poisson_fit(nodes: FloatArray, counts: IntArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Log-polynomial density that makes the weighted counts most likely, and its covariance.
+def _local_fit(bins: Histogram, centre: float, reach: float, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Log-polynomial density about ``centre``, in units of ``reach``, and the covariance of its coefficients.
 
-    ``nodes`` are the (bins, 3) positions inside each bin over which the density is integrated. Fisher
-    scoring with bounded steps; the covariance is NaN where the counts don't determine the polynomial.
+    The density is integrated over every bin. Fisher scoring from ``theta`` on, with bounded steps; the
+    covariance is NaN where the counts don't determine the polynomial.
     """
-    powers = nodes[..., None] ** _POWERS
-    theta = np.zeros(_DEGREE + 1)
-    theta[0] = np.log(max(float(np.average(counts, weights=weight)), 1e-3))
+    distance = (bins.centres - centre) / reach
+    used = np.abs(distance) < 1
+    distance, counts = distance[used], bins.counts[used]
+    weight = (1 - distance**2) ** 2
+    powers = (distance[:, None] + _NODES * (bins.width / reach / 2))[..., None] ** _POWERS
     for _ in range(50):
         density = np.exp(np.clip(powers @ theta, -700, 700)) * (_NODE_WEIGHTS / 2)
         expected = density.sum(axis=1)
         slope = (density[..., None] * powers).sum(axis=1)
-        scaled = slope / expected[:, None]
-        information = (slope * weight[:, None]).T @ scaled
+        scaled = slope * (weight / expected)[:, None]
         try:
-            inverse = np.linalg.inv(information)
+            inverse = np.linalg.inv(slope.T @ scaled)
         except np.linalg.LinAlgError:
             break
-        step = inverse @ (scaled.T @ (weight * (counts - expected)))
-        theta = theta + step / max(1.0, float(np.abs(step).max()))
-        if np.abs(step).max() < 1e-9:
-            scatter = (slope * (weight**2)[:, None]).T @ scaled
+        step = inverse @ (scaled.T @ (counts - expected))
+        largest = float(np.abs(step).max())
+        theta = theta + step / max(1.0, largest)
+        if largest < 1e-8:
+            scatter = (slope.T * weight) @ scaled
             return theta, inverse @ scatter @ inverse
     return theta, np.full((_DEGREE + 1, _DEGREE + 1), np.nan)
