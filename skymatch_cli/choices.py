@@ -27,6 +27,7 @@ class Compare(StrEnum):
     """How two images are compared in their overlap."""
 
     POOLED = "pooled"
+    MESH = "mesh"
 
 
 class Model(StrEnum):

@@ -217,20 +217,27 @@ def _assemble(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[I
         status=status,
         n_good=np.array([f.n_good for f in found], np.int64),
         noise=pooled_noise(m, np.where(ok, err, 0.0), coverage),
-        local=_local_skies(found),
+        local=local_skies([f.local for f in found]),
     )
 
 
 def _pair_status(infos: Sequence[ImageInfo], graph: OverlapGraph, words: StrArray) -> StrArray:
     """The worse word of the two images; pairs within a group are reported as such where both were measured."""
     status: StrArray = np.where(words[0] == Status.OK, words[1], words[0])
-    _, group = np.unique([info.group for info in infos], return_inverse=True)
+    group = group_numbers(infos)
     status[(status == Status.OK) & (group[graph.a] == group[graph.b])] = Status.SAME_GROUP
     return status
 
 
-def _local_skies(found: Sequence[ImageMeasurement]) -> LocalSkies | None:
-    local = [f.local for f in found if f.local is not None]
+def group_numbers(infos: Sequence[ImageInfo]) -> IntArray:
+    """Number of the group of every image, (N,)."""
+    _, group = np.unique([info.group for info in infos], return_inverse=True)
+    return group.astype(np.int64)
+
+
+def local_skies(found: Sequence[SkyStatistic | None]) -> LocalSkies | None:
+    """The images' own skies as columns; None where they were not asked for."""
+    local = [sky for sky in found if sky is not None]
     if len(local) < len(found):
         return None
     return LocalSkies(

@@ -8,7 +8,7 @@ from os import PathLike
 from typing import TextIO
 
 from . import methods
-from .choices import Method
+from .choices import Compare, Method
 from .errors import InputError, Problem, StrictError
 from .execution import NoProgress, Progress, run
 from .footprint import Footprint, footprint
@@ -16,6 +16,7 @@ from .image import read_infos
 from .inputs import resolve_images
 from .lookup import find_reference, read_skylist
 from .measure import measure_pooled, unmeasured
+from .measure_mesh import measure_mesh
 from .model import ImageInfo, Measurements, OverlapGraph
 from .overlap import overlap_graph
 from .record import FileIdentity, SkyUpdate, WriteReport, check_writable, write_skies
@@ -132,7 +133,8 @@ def measure(planned: Plan, *, progress: Progress | None = None) -> tuple[Measure
     if settings.method == Method.USER:
         return unmeasured(planned.graph, len(planned.infos)), ()
     (progress or NoProgress()).stage("pixels", len(planned.infos))
-    measurements, problems, warnings = measure_pooled(
+    measure_all = measure_mesh if settings.compare == Compare.MESH else measure_pooled
+    measurements, problems, warnings = measure_all(
         planned.infos, planned.graph, settings, with_local=settings.method in _NEEDS_LOCAL, progress=progress
     )
     if problems and not settings.skip_bad:

@@ -38,6 +38,7 @@ class Settings:
 
     method: str = "match"
     compare: str = "pooled"
+    mesh_size: float | None = None
     model: str = "constant"
     skystat: str = "median"
     lower: float | None = None
@@ -211,7 +212,7 @@ def _check_ranges(settings: Settings) -> None:
     for name in ("nclip", "jobs"):
         if getattr(settings, name) < 0:
             raise UsageError(f"{option_name(name)}: {getattr(settings, name)} is negative", "give 0 or more")
-    for name in ("lsigma", "usigma", "binwidth", "max_residual"):
+    for name in ("lsigma", "usigma", "binwidth", "max_residual", "mesh_size"):
         value = getattr(settings, name)
         if value is not None and value <= 0:
             raise UsageError(f"{option_name(name)}: {value:g} is not above 0", "give a number above 0")

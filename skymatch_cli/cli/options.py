@@ -108,7 +108,19 @@ def _methods() -> Decorator[Any]:
 
 SKY = (
     _methods(),
-    _setting("compare", "How two images are compared in their overlap.", section=_SKY, words=_words(Compare)),
+    _setting(
+        "compare",
+        "How two images are compared in their overlap: by one statistic of each over the whole overlap (pooled), or "
+        "cell by cell (mesh), where stars and nebulae cancel.",
+        section=_SKY,
+        words=_words(Compare),
+    ),
+    _setting(
+        "mesh_size",
+        "Distance of the cells of --compare mesh, in pixels (8, or less where overlaps are thin).",
+        section=_SKY,
+        metavar="PIXELS",
+    ),
     _setting("model", "What is unknown about the sky of a group of images.", section=_SKY, words=_words(Model)),
     _setting(
         "reference",
