@@ -1,0 +1,101 @@
+"""The figure for a paper."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import skymatch_cli
+from skymatch_cli.ext.display import frame_around
+from skymatch_cli.ext.plots import draw
+from skymatch_cli.ext.quicklook import quicklook
+from skymatch_cli.ext.scene import scene
+from skymatch_cli.ext.sheets import OverlapColumns
+from skymatch_cli.settings import Settings
+
+from .factories import row, write_all
+from .pages import run
+
+pytest.importorskip("matplotlib")
+
+_MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return write_all(tmp_path_factory.mktemp("frames"), row([100, 130, 110, 90], noise=1.0))
+
+
+@pytest.fixture(scope="module")
+def figure(paths: list[str]) -> Any:
+    found = skymatch_cli.match(paths, dry_run=True)
+    place = scene(found.infos)
+    frame = frame_around([ring for i in range(4) for ring in place.image_rings(i)], 130)
+    look = quicklook(place, found.solution.sky, Settings(), frame)
+    return draw(place, OverlapColumns.of(found.report.overlaps), look)
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+def test_the_same_run_gives_the_same_bytes(paths: list[str], tmp_path: Path, kind: str) -> None:
+    made = []
+    for name in ("one", "two"):
+        ran = run("match", "--dry-run", "--plot", tmp_path / f"{name}.{kind}", *paths)
+        assert ran.exit_code == 0, ran.stderr
+        made.append((tmp_path / f"{name}.{kind}").read_bytes())
+    assert made[0].startswith(_MAGIC[kind])
+    assert made[0] == made[1]
+
+
+def test_it_can_be_made_from_a_stored_result(paths: list[str], tmp_path: Path) -> None:
+    run("match", "--dry-run", "-o", tmp_path / "s.fits", "--plot", tmp_path / "a.png", *paths)
+    assert run("report", tmp_path / "s.fits", "--plot", tmp_path / "b.png").exit_code == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_it_shows_every_footprint_and_overlap(figure: Any) -> None:
+    outlines, unused, coloured = figure.axes[0].collections
+    assert (len(outlines.get_paths()), len(unused.get_paths()), len(coloured.get_paths())) == (4, 0, 3)
+    assert coloured.get_clim()[0] == -coloured.get_clim()[1]
+
+
+def test_both_pictures_have_the_same_contrast(figure: Any) -> None:
+    before, after = (panel.images[0] for panel in figure.axes[1:3])
+    assert before.get_clim() == pytest.approx(after.get_clim())
+    assert before.norm.linear_width == after.norm.linear_width
+
+
+def test_axes_are_those_of_the_sky(figure: Any) -> None:
+    panel = figure.axes[0]
+    assert panel.wcs.wcs.ctype[0] == "RA---TAN"
+    assert np.isclose(panel.wcs.wcs.crval, [150.0, 20.0], atol=0.05).all()
+    assert panel.coords[1].get_axislabel() == "Dec (ICRS)"
+
+
+@pytest.mark.parametrize("name", ["figure.jpg", "figure"])
+def test_an_unknown_suffix_is_a_usage_error(paths: list[str], tmp_path: Path, name: str) -> None:
+    ran = run("match", "--dry-run", "--plot", tmp_path / name, *paths)
+    assert ran.exit_code == 2
+    assert ".png .pdf .svg" in ran.stderr
+
+
+def test_a_missing_extra_is_one_line_with_a_hint(
+    paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    ran = run("match", "--dry-run", "--plot", tmp_path / "p.png", *paths)
+    assert ran.exit_code == 2
+    assert "pip install 'skymatch-cli[plot]'" in ran.stderr
+
+
+def test_without_images_there_is_no_plot(tmp_path: Path) -> None:
+    paths = write_all(tmp_path / "in", row([1, 2]))
+    run("match", "--dry-run", "-o", tmp_path / "s.json", *paths)
+    Path(paths[0]).unlink()
+    ran = run("report", tmp_path / "s.json", "--plot", tmp_path / "p.png")
+    assert ran.exit_code == 3
+    assert not (tmp_path / "p.png").exists()
