@@ -16,7 +16,7 @@ import fcntl
 import hashlib
 import os
 import resource
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,27 +96,37 @@ def locked(paths: Iterable[str]) -> Iterator[Locks]:
     Raises
     ------
     InputError
-        If another run holds one of them.
+        If another run holds one of them, or they can't be locked at all.
     """
-    names = sorted(set(paths))
-    folders = sorted({str(Path(name).parent) for name in names})
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _FILES_FOR_THE_REST - len(folders)
-    whole_folders = len(names) > limit >= 0
-    locks = Locks()
     with ExitStack() as stack:
-        stack.callback(locks.close)
-        for folder in folders:
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, fd)
-            if not _try_lock(fd, folder, fcntl.LOCK_EX if whole_folders else fcntl.LOCK_SH):
-                locks.unlocked.add(folder)
-            if whole_folders:
-                locks.by_folder.add(folder)
-        for name in names:
-            if not whole_folders:
-                _lock_file(locks, name)
-            _remove_stale(name)
+        try:
+            locks = _acquire(sorted(set(paths)), stack)
+        except OSError as error:
+            what = f"can't be locked: {error.strerror or error}"
+            hint = "raise the limit: ulimit -n" if error.errno == errno.EMFILE else ""
+            raise InputError.at(str(error.filename), what, hint) from error
         yield locks
+
+
+def _acquire(names: Sequence[str], stack: ExitStack) -> Locks:
+    folders = sorted({str(Path(name).parent) for name in names})
+    soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    room = soft_limit - _FILES_FOR_THE_REST - len(folders)
+    whole_folders = soft_limit != resource.RLIM_INFINITY and len(names) > room
+    locks = Locks()
+    stack.callback(locks.close)
+    for folder in folders:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, fd)
+        if not _try_lock(fd, folder, fcntl.LOCK_EX if whole_folders else fcntl.LOCK_SH):
+            locks.unlocked.add(folder)
+        if whole_folders:
+            locks.by_folder.add(folder)
+    for name in names:
+        if not whole_folders:
+            _lock_file(locks, name)
+        _remove_stale(name)
+    return locks
 
 
 def _lock_file(locks: Locks, path: str) -> None:

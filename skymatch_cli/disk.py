@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -24,7 +25,8 @@ def like(fd: int, model: os.stat_result) -> None:
         keep = 0o777  # set-user-ID bits are for the owner they were given by
     else:
         keep = 0o7777
-    os.fchmod(fd, model.st_mode & keep)
+    with suppress(PermissionError):  # only where the file system has no permissions: the file is our own
+        os.fchmod(fd, model.st_mode & keep)
 
 
 def sync(fd: int) -> None:

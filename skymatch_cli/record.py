@@ -126,8 +126,9 @@ def undo(refs: Sequence[ImageRef], settings: Settings) -> WriteReport:
     """Take back what was recorded in images and subtracted from them.
 
     The sky keywords come back as they were before the first run of the program; the pixels bit for bit where they
-    were integer, within 1 ulp of max(abs(pixel), abs(sky)) where they were floats. Images in which nothing was
-    recorded are left alone.
+    were integer, within 1 ulp of max(abs(pixel), abs(sky)) where they were floats (each further sky that was
+    subtracted in between may add as much, where it is larger than the pixel). Images in which nothing was recorded
+    are left alone.
 
     Raises
     ------

@@ -135,3 +135,18 @@ def test_message_of_a_full_disk_says_what_to_do(tmp_path):
     assert "No space left on device" in str(caught.value)
     assert "4 files were written before it" in str(caught.value)
     assert "free some space, then run again" in str(caught.value)
+
+
+def test_write_that_the_kernel_refuses(tmp_path):
+    import resource
+
+    updates = make_files(tmp_path)
+    before = contents(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+    try:
+        with pytest.raises(InputError, match="File too large"):
+            write_skies(updates, SUBTRACT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert contents(tmp_path) == before

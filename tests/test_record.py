@@ -571,6 +571,22 @@ def test_run_with_more_files_than_it_may_open_locks_the_folder(tmp_path, monkeyp
             write_skies(updates[:1], RECORD)
 
 
+def test_folder_that_cannot_be_locked_is_an_error_of_the_input(tmp_path, monkeypatch):
+    import errno
+
+    path = single(tmp_path / "a.fits", pixels("f4"))
+    real = os.open
+
+    def too_many(name: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_DIRECTORY:
+            raise OSError(errno.EMFILE, "Too many open files", name)
+        return real(name, flags, mode)
+
+    monkeypatch.setattr(os, "open", too_many)
+    with pytest.raises(InputError, match=r"Too many open files.*ulimit -n"):
+        write_skies([update(path)], RECORD)
+
+
 def test_file_that_changes_while_it_is_written_stays(tmp_path, monkeypatch):
     from skymatch_cli import disk
 
