@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .model import BoolArray, CelestialWcs, FloatArray
@@ -12,35 +14,39 @@ _CHECK_EVERY_PIX = 32.0  # distortion tables have nodes every 64 pixels or so
 _SHORTEST_PIX = 0.1
 
 
-def sky_border(wcs: CelestialWcs, ring: FloatArray) -> FloatArray:
-    """Follow a ring of straight lines in pixels on the sky.
+def sky_borders(wcs: CelestialWcs, rings: Sequence[FloatArray]) -> list[FloatArray]:
+    """Follow rings of straight lines in pixels on the sky.
 
     Parameters
     ----------
-    ring : (n, 2) float64
+    rings : sequence of (n, 2) float64
         Corners in pixel coordinates, open (the last is joined to the first), on the sky.
 
     Returns
     -------
-    (m, 3) float64
-        Unit vectors, an open ring with the corners in it. Great circles between them are within
+    list of (m, 3) float64
+        Unit vectors, open rings with the corners in them. Great circles between them are within
         `CHORD_PIX` of the border, measured in pixels across it.
     """
-    start, end, order = ring, np.roll(ring, -1, axis=0), np.arange(len(ring), dtype=float)
-    nodes, places = [ring], [order]
+    start = np.concatenate(rings)
+    end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    place = np.arange(len(start), dtype=float)
+    nodes, places = [start], [place]
     span = 1.0
     while len(start):
         bent = _bent(wcs, start, end)
-        start, end, order = start[bent], end[bent], order[bent]
+        start, end, place = start[bent], end[bent], place[bent]
         span *= 0.5
         middle = 0.5 * (start + end)
         nodes.append(middle)
-        places.append(order + span)
+        places.append(place + span)
         start, end = np.concatenate([start, middle]), np.concatenate([middle, end])
-        order = np.concatenate([order, order + span])
+        place = np.concatenate([place, place + span])
     along = np.argsort(np.concatenate(places), kind="stable")
     pixels = np.concatenate(nodes)[along]
-    return _without_repeats(wcs.to_sky(pixels[:, 0], pixels[:, 1]))
+    sky = wcs.to_sky(pixels[:, 0], pixels[:, 1])
+    ends = np.cumsum([len(ring) for ring in rings])[:-1]
+    return [_without_repeats(ring) for ring in np.split(sky, np.searchsorted(np.concatenate(places)[along], ends))]
 
 
 def _bent(wcs: CelestialWcs, start: FloatArray, end: FloatArray) -> BoolArray:

@@ -8,15 +8,15 @@ with all four corners belong to the footprint.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from .border import sky_border
+from .border import sky_borders
 from .errors import InputError
-from .model import BoolArray, CelestialWcs, FloatArray, IntArray
-from .sphere import bounding_cap, normalised
+from .model import BoolArray, CelestialWcs, FloatArray
+from .sphere import angle_rad, bounding_cap, normalised
 
 MAX_RADIUS_RAD = np.radians(30.0)  # of an image in one part
 _BLOCK_RADIUS_RAD = np.radians(20.0)  # of the parts of others
@@ -72,8 +72,8 @@ def footprint(wcs: CelestialWcs, where: str = "image") -> Footprint:
         if radius <= MAX_RADIUS_RAD:
             return Footprint((FootprintPart((corners,), centre, radius, (-0.5, -0.5, nx - 0.5, ny - 0.5)),))
     if fits_one_part(wcs):
-        return Footprint((_part(wcs, (frame,), where),))
-    return Footprint(tuple(_wide_parts(wcs, where)))
+        return Footprint(_parts(wcs, [(frame,)], where))
+    return Footprint(_parts(wcs, _wide_outlines(wcs, where), where))
 
 
 def fits_one_part(wcs: CelestialWcs) -> bool:
@@ -93,15 +93,21 @@ def _grid(wcs: CelestialWcs, cells: int) -> tuple[FloatArray, FloatArray, FloatA
     return x, y, wcs.to_sky(at_x.ravel(), at_y.ravel()).reshape(len(y), len(x), 3)
 
 
-def _part(wcs: CelestialWcs, rings: tuple[FloatArray, ...], where: str) -> FootprintPart:
-    """The part inside rings of pixel coordinates, (n, 2) each."""
-    on_sky = tuple(sky_border(wcs, ring) for ring in rings)
-    centre, radius = bounding_cap(on_sky[0])
-    if len(on_sky[0]) < 3 or radius > 2.0 * MAX_RADIUS_RAD:
-        raise InputError.at(where, "its border on the sky can't be followed", _HINT)
-    _check_simple(on_sky[0], centre, where)
-    low, high = rings[0].min(axis=0), rings[0].max(axis=0)
-    return FootprintPart(on_sky, centre, radius, (low[0], low[1], high[0], high[1]))
+def _parts(wcs: CelestialWcs, outlines: Sequence[tuple[FloatArray, ...]], where: str) -> tuple[FootprintPart, ...]:
+    """The parts inside outlines: rings of pixel coordinates, (n, 2) each, the outer one and holes."""
+    borders = iter(sky_borders(wcs, [ring for rings in outlines for ring in rings]))
+    parts = []
+    for rings in outlines:
+        on_sky = tuple(next(borders) for _ in rings)
+        if len(on_sky[0]) < 3:
+            continue  # pixels that are all one place, such as a pole
+        centre, radius = bounding_cap(on_sky[0])
+        if radius > 2.0 * MAX_RADIUS_RAD:
+            raise InputError.at(where, "its border on the sky can't be followed", _HINT)
+        _check_simple(on_sky[0], centre, where)
+        low, high = rings[0].min(axis=0).tolist(), rings[0].max(axis=0).tolist()
+        parts.append(FootprintPart(on_sky, centre, radius, (*low, *high)))
+    return tuple(parts)
 
 
 def _check_simple(ring: FloatArray, centre: FloatArray, where: str) -> None:
@@ -119,54 +125,53 @@ def _check_simple(ring: FloatArray, centre: FloatArray, where: str) -> None:
             raise InputError.at(where, "its WCS maps different pixels to the same place on the sky", _HINT)
 
 
-def _wide_parts(wcs: CelestialWcs, where: str) -> list[FootprintPart]:
-    """Cut the frame into blocks of at most 40 degrees, and keep of each what is on the sky."""
+def _wide_outlines(wcs: CelestialWcs, where: str) -> list[tuple[FloatArray, ...]]:
+    """Outlines in pixels of what is on the sky, cut into blocks of at most 40 degrees."""
     x, y, sky = _grid(wcs, CELLS)
-    known = np.asarray(np.isfinite(sky).all(axis=2))
-    valid = known[:-1, :-1] & known[:-1, 1:] & known[1:, :-1] & known[1:, 1:]
+    valid = _valid_cells(wcs, x, y, sky)
     if not valid.any():
         raise InputError.at(where, "none of its pixels is on the sky", _HINT)
-    columns, rows = _block_edges(sky, valid)
-    return [
-        _part(wcs, rings, where)
-        for y0, y1 in pairwise(rows)
-        for x0, x1 in pairwise(columns)
-        for rings in _outlines(x[x0 : x1 + 1], y[y0 : y1 + 1], valid[y0:y1, x0:x1])
-    ]
-
-
-def _block_edges(sky: FloatArray, valid: BoolArray) -> tuple[IntArray, IntArray]:
-    """Grid lines (x, y) that cut the frame into blocks small enough on the sky."""
-    ny, nx = valid.shape
-    across = down = 1
-    while True:
-        columns = np.unique(np.linspace(0, nx, across + 1).round().astype(np.int64))
-        rows = np.unique(np.linspace(0, ny, down + 1).round().astype(np.int64))
-        if _largest_radius(sky, valid, columns, rows) <= _BLOCK_RADIUS_RAD or (len(columns) > nx and len(rows) > ny):
-            return columns, rows
-        # Cut the side that is longer on the sky, as its steps from node to node add up.
-        wide = _length(np.diff(sky, axis=1)) / across
-        high = _length(np.diff(sky, axis=0).swapaxes(0, 1)) / down
-        if (wide >= high or down >= ny) and across < nx:
-            across *= 2
+    outlines: list[tuple[FloatArray, ...]] = []
+    todo = [(0, 0, valid.shape[1], valid.shape[0])]
+    while todo:
+        x0, y0, x1, y1 = block = todo.pop()
+        cells = valid[y0:y1, x0:x1]
+        if not cells.any():
+            continue
+        nodes = sky[y0 : y1 + 1, x0 : x1 + 1]
+        if (x1 - x0) * (y1 - y0) == 1 or _radius(nodes) <= _BLOCK_RADIUS_RAD:
+            outlines.extend(_outlines(x[x0 : x1 + 1], y[y0 : y1 + 1], cells))
         else:
-            down *= 2
+            todo.extend(_halves(block, nodes))
+    return outlines
 
 
-def _length(steps: FloatArray) -> float:
-    """The longest of several lines of steps, (line, step, 3)."""
-    return float(np.nansum(np.linalg.norm(steps, axis=2), axis=1).max())
+def _valid_cells(wcs: CelestialWcs, x: FloatArray, y: FloatArray, sky: FloatArray) -> BoolArray:
+    """Cells between grid lines, (y, x), whose corners are on the sky and whose middle lies amid them.
+
+    The middle catches lines of spurious sky, such as wcslib's poles of PCO, which are as wide as the frame.
+    """
+    at_x, at_y = np.meshgrid(0.5 * (x[1:] + x[:-1]), 0.5 * (y[1:] + y[:-1]))
+    middle = wcs.to_sky(at_x.ravel(), at_y.ravel()).reshape(*at_x.shape, 3)
+    corners = np.stack([sky[:-1, :-1], sky[:-1, 1:], sky[1:, :-1], sky[1:, 1:]])
+    mean = normalised(corners.sum(axis=0))
+    return np.asarray(angle_rad(middle, mean) <= 0.75 * angle_rad(corners, mean).max(axis=0))
 
 
-def _largest_radius(sky: FloatArray, valid: BoolArray, columns: IntArray, rows: IntArray) -> float:
-    largest = 0.0
-    for y0, y1 in pairwise(rows):
-        for x0, x1 in pairwise(columns):
-            if valid[y0:y1, x0:x1].any():
-                inside = sky[y0 : y1 + 1, x0 : x1 + 1].reshape(-1, 3)
-                inside = inside[np.isfinite(inside).all(axis=1)]
-                largest = max(largest, bounding_cap(inside)[1])
-    return largest
+def _radius(nodes: FloatArray) -> float:
+    known = nodes.reshape(-1, 3)
+    return bounding_cap(known[np.isfinite(known).all(axis=1)])[1]
+
+
+def _halves(block: tuple[int, int, int, int], nodes: FloatArray) -> list[tuple[int, int, int, int]]:
+    """Cut a block of cells across the side that is longer on the sky, as steps from node to node add up."""
+    x0, y0, x1, y1 = block
+    width, height = (np.nansum(np.linalg.norm(np.diff(nodes, axis=axis), axis=2), axis=axis).max() for axis in (1, 0))
+    if (width >= height or y1 - y0 == 1) and x1 - x0 > 1:
+        middle = (x0 + x1) // 2
+        return [(x0, y0, middle, y1), (middle, y0, x1, y1)]
+    middle = (y0 + y1) // 2
+    return [(x0, y0, x1, middle), (x0, middle, x1, y1)]
 
 
 def _outlines(x: FloatArray, y: FloatArray, valid: BoolArray) -> list[tuple[FloatArray, ...]]:
