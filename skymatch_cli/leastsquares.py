@@ -19,12 +19,11 @@ from .pairgraph import PairGraph, spanning_tree, tree_potential
 from .signs import sign_columns
 
 _ALL_PAIRS = 500  # up to here the second moment of the residuals is computed, not probed
-_PROBES, _FEW_PROBES = 64, 24
-_MANY_PAIRS = 200_000  # from here on there are few probes
-_AT_A_TIME = 8  # probes that are solved together, to bound the memory
+_BLOCKS, _FEW_BLOCKS = 8, 2  # of eight probes
+_MANY_PAIRS = 50_000  # from here on there are few
 _PASSES = (1e-7, 1e-4)  # drops of the error: a solution, and its refinement from residuals found anew
 _ROUNDING = 1e-14  # disagreement of the pairs, as part of the offsets, that is not worth a solution
-_PROBE_ERROR = 0.03  # of the errors' standard deviation, that the solution for a probe may be wrong
+_PROBE_PASS = 3e-3  # drop of the error for a probe: about 1 % of the sigmas that come of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +162,8 @@ def _many_pairs(equations: NormalEquations, noise: csr_array) -> NoiseResponse:
     explained = exact.explained + graph.component_sums((rhs * answer).mean(axis=1))
     answer += exact.x
     second = np.zeros(len(graph.a))
-    for chunk in _chunks(answer.shape[1]):
-        residual = noise @ sign_columns(noise.shape[1], chunk) - graph.differences(answer[:, chunk])
+    for k, part in enumerate(np.split(answer, answer.shape[1] // 8, axis=1)):
+        residual = noise @ sign_columns(noise.shape[1], k) - graph.differences(part)
         weighted = graph.weight[:, None] * residual
         second += (weighted * (noise @ (noise.T @ weighted))).sum(axis=1) / answer.shape[1]
     return NoiseResponse(
@@ -174,16 +173,10 @@ def _many_pairs(equations: NormalEquations, noise: csr_array) -> NoiseResponse:
 
 def _answers(equations: NormalEquations, noise: csr_array) -> tuple[FloatArray, FloatArray]:
     """Right-hand sides (n, p) that probes of the noise make, and the solutions in the large components."""
-    graph = equations.graph
-    chunks = _chunks(_PROBES if len(graph.a) < _MANY_PAIRS else _FEW_PROBES)
-    parts = [equations.incidence @ (noise @ sign_columns(noise.shape[1], chunk)) for chunk in chunks]
-    tolerance = _PROBE_ERROR / np.sqrt(max(1, len(equations.large)))
-    answers = [equations.solve_large(part, tolerance) for part in parts]
+    n_blocks = _BLOCKS if len(equations.graph.a) < _MANY_PAIRS else _FEW_BLOCKS
+    parts = [equations.incidence @ (noise @ sign_columns(noise.shape[1], k)) for k in range(n_blocks)]
+    answers = [equations.solve_large(part, _PROBE_PASS) for part in parts]
     return np.concatenate(parts, axis=1), np.concatenate(answers, axis=1)
-
-
-def _chunks(n_probes: int) -> list[slice]:
-    return [slice(k, k + _AT_A_TIME) for k in range(0, n_probes, _AT_A_TIME)]
 
 
 def _expected(graph: PairGraph, noise: csr_array, explained: FloatArray) -> FloatArray:

@@ -24,7 +24,9 @@ _COARSEST = 600  # unknowns that are left to a dense inverse
 _DAMPING = 0.6  # of the smoother; the spectrum of a normalised Laplacian ends at 2
 _CHEAPER = 0.5  # a coarse level gets two steps only where it costs less than this part of the finer one
 _GOOD_ENOUGH = 0.25  # drop of the residual after which a coarse level needs no second step
-_WIDE = 1e4  # span of the weights above which a Laplacian is applied pair by pair
+_LARGEST = 20  # average size of aggregates that are merged again because they save little
+_UNEVEN = 1e6  # span of the weights above which none are
+_WIDE = 1e8  # span of the weights above which a Laplacian is applied pair by pair
 _COMPARABLE = 0.25  # part of the heaviest weight of either that still makes a pair of unknowns
 _STALLED = 100  # steps without a better residual: a guard
 
@@ -42,15 +44,6 @@ class _Level:
     gather: csr_array
     scatter: csr_array
     steps: int
-
-    @classmethod
-    def of_weights(cls, adjacency: csr_array, steps: int) -> _Level:
-        degree = np.asarray(adjacency.sum(axis=1), np.float64)
-        weight = adjacency.data
-        wide = weight.max(initial=1.0) > _WIDE * weight.min(initial=1.0)
-        gather = _aggregates(adjacency, degree)
-        incidence = _incidence(adjacency) if wide else None
-        return cls(adjacency, degree, incidence, gather, csr_array(gather.T), steps)
 
     def apply(self, x: FloatArray) -> FloatArray:
         """L x for x (n, p)."""
@@ -73,9 +66,10 @@ class Hierarchy:
         levels: list[_Level] = []
         steps = 1
         while np.count_nonzero(np.diff(adjacency.indptr)) > _COARSEST:
-            level = _Level.of_weights(adjacency, steps)
-            levels.append(level)
-            coarse = _without_diagonal(csr_array(level.gather @ adjacency @ level.scatter))
+            gather, coarse = _coarsened(adjacency)
+            degree = np.asarray(adjacency.sum(axis=1), np.float64)
+            incidence = _incidence(adjacency) if _span(adjacency) > _WIDE else None
+            levels.append(_Level(adjacency, degree, incidence, gather, csr_array(gather.T), steps))
             steps = 2 if coarse.nnz < _CHEAPER * adjacency.nnz else 1
             adjacency = coarse
         return cls(tuple(levels), _inverse(adjacency))
@@ -91,6 +85,8 @@ class Hierarchy:
         SkymatchError
             If the residual stops falling before that.
         """
+        if not self.levels:
+            return self.inverse @ rhs
         fine = self.levels[0]
         x, residual = np.zeros(rhs.shape), rhs.copy()
         z = self._cycle(0, residual)
@@ -142,9 +138,35 @@ class Hierarchy:
         return (first - second * _quotient(gamma, rho)) * c + second * d
 
 
-def _aggregates(adjacency: csr_array, degree: FloatArray) -> csr_array:
+def _coarsened(adjacency: csr_array) -> tuple[csr_array, csr_array]:
+    """The next level: aggregates (n_coarse, n) and weights (n_coarse, n_coarse).
+
+    Where merging hardly makes the graph cheaper (random neighbours), the aggregates are merged once more: there
+    the smoother does most of the work, unless the weights differ much.
+    """
+    gather, coarse = _merged(adjacency)
+    most = 1 if _span(adjacency) > _UNEVEN else _LARGEST
+    while coarse.nnz > _CHEAPER * adjacency.nnz and most * coarse.shape[0] > adjacency.shape[0]:
+        again, coarse = _merged(coarse)
+        gather = csr_array(again @ gather)
+    return gather, coarse
+
+
+def _span(adjacency: csr_array) -> float:
+    return float(adjacency.data.max() / adjacency.data.min())
+
+
+def _merged(adjacency: csr_array) -> tuple[csr_array, csr_array]:
+    gather = _aggregates(adjacency)
+    weights = csr_array(gather @ adjacency @ gather.T).tocoo()
+    off = weights.row != weights.col
+    ends = weights.row[off], weights.col[off]
+    return gather, coo_array((weights.data[off], ends), shape=weights.shape).tocsr()
+
+
+def _aggregates(adjacency: csr_array) -> csr_array:
     """Pairs of unknowns that are each other's heaviest neighbour, and those that hang on one: (n_coarse, n) ones."""
-    n = len(degree)
+    n = adjacency.shape[0]
     row = np.repeat(np.arange(n), np.diff(adjacency.indptr))
     column = adjacency.indices.astype(np.int64)
     tie = mixed(np.minimum(row, column)) ^ mixed(np.maximum(row, column) + n)
@@ -162,7 +184,7 @@ def _aggregates(adjacency: csr_array, degree: FloatArray) -> csr_array:
     loose = np.flatnonzero((owner < 0) & (best >= 0))
     joins = loose[owner[best[loose]] >= 0]
     owner[joins] = owner[best[joins]]
-    left = np.flatnonzero((owner < 0) & (degree > 0))
+    left = np.flatnonzero((owner < 0) & (np.diff(adjacency.indptr) > 0))
     owner[left] = left
     kept = np.flatnonzero(owner >= 0)
     _, coarse = np.unique(owner[kept], return_inverse=True)
@@ -183,12 +205,6 @@ def _row_maxima(row: IntArray, values: FloatArray, n: int) -> FloatArray:
     starts = np.flatnonzero(np.diff(row, prepend=-1))
     top[row[starts]] = np.maximum.reduceat(values, starts)
     return top
-
-
-def _without_diagonal(matrix: csr_array) -> csr_array:
-    entries = matrix.tocoo()
-    off = entries.row != entries.col
-    return coo_array((entries.data[off], (entries.row[off], entries.col[off])), shape=matrix.shape).tocsr()
 
 
 def _incidence(adjacency: csr_array) -> tuple[csr_array, csr_array]:

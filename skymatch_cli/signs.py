@@ -1,4 +1,4 @@
-"""Signs that look random and are the same in every run."""
+"""Signs that look random and are the same in every run, on every machine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ def mixed(index: IntArray) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     return z ^ (z >> np.uint64(31))
 
 
-def sign_columns(n: int, columns: slice) -> FloatArray:
-    """Columns, at most 64, of a fixed (n, 64) matrix of independent signs ±1."""
-    bits = np.arange(64, dtype=np.uint64)[columns]
-    set_bits = (mixed(np.arange(n))[:, None] >> bits) & np.uint64(1)
-    return 1.0 - 2.0 * set_bits.astype(np.float64)
+def sign_columns(n: int, block: int) -> FloatArray:
+    """Eight columns, (n, 8), of a fixed matrix of independent signs ±1 that has eight such blocks."""
+    byte = mixed(np.arange(n)).astype("<u8").view(np.uint8).reshape(n, 8)[:, block]
+    return 1.0 - 2.0 * np.unpackbits(byte[:, None], axis=1).astype(np.float64)
