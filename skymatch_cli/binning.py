@@ -40,6 +40,8 @@ class Binning:
         Median of the sample.
     edges : (BINS - 1,) of the sample's type
         Bin ``k`` holds ``edges[k - 1] <= value < edges[k]``, exactly.
+    has_ties : bool
+        Values come several times, as on a lattice: some bins may hold nothing but one value.
     """
 
     def __init__(self, sample: SortedValues) -> None:
@@ -47,6 +49,7 @@ class Binning:
         number: Any = sample.dtype.type
         least = max(abs(self.pivot) * float(np.finfo(sample.dtype).eps), float(np.finfo(np.float32).tiny) * _LEVELS)
         sigma = max((high - low) / _QUARTILES_PER_SIGMA, least)
+        self.has_ties = bool(np.count_nonzero(np.diff(sample)) < sample.size // 4)
         self._low = number(self.pivot - _CORE * sigma)
         self._scale = number(_LEVELS / (2 * _CORE * sigma))
         counts = np.bincount(self._levels(sample), minlength=_LEVELS)

@@ -53,10 +53,8 @@ def estimate(samples: OrderedSamples, settings: StatisticSettings) -> list[SkySt
     found = []
     for k, n in enumerate(survivors.n.tolist()):
         if k in measured:
-            value, err = measured[k]
-            found.append(
-                SkyStatistic(float(value), max(float(err), _least_err(value, err, within.of(k))), n, Status.OK)
-            )
+            value, err = map(float, measured[k])
+            found.append(SkyStatistic(value, max(err, _least_err(value, err, within.of(k))), n, Status.OK))
         else:
             found.append(SkyStatistic(np.nan, np.nan, n, _why_not(int(samples.n[k]), int(within.n[k]))))
     return found
