@@ -25,12 +25,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from skymatch_cli.cells import Float32Array
 from skymatch_cli.mesh import CellMesh
 from skymatch_cli.mesh_sums import BlockScatter, PairSums
 from skymatch_cli.mesh_tiles import Tile, run_noise, tiles
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements, OverlapGraph, Status, StrArray
 
-_ITERATIONS = 6
+_ITERATIONS = 4  # with the weights of the one before
+_UNSCALED = 2  # iterations before the scatter is trusted
+_SCALE_CELLS = 1009  # residuals of a tile that give its scale; prime to its sides
 _CELL_CUT = 6.0  # sigma at which a single cell counts no more
 _BESIDE_CUT = 3.0  # the same beside one that does not count: trails and ghosts reach into the next cell
 _MEAN_CUT = 8.0  # the same for the mean of 3 x 3 cells
@@ -75,75 +78,99 @@ def compare(
     if usable is not None:
         for words in (usable[graph.b], usable[graph.a]):
             status = np.where(words != Status.OK, words, status)
-    return _measurements(sums, level, unit, graph, n_good=n_good, status=status)
+    return _measurements(sums, unit, graph, n_good=n_good, status=status)
 
 
 def _robust_sums(together: Sequence[Tile], level: FloatArray, graph: OverlapGraph) -> PairSums:
     """Sums over pairs, with weights that agree with their own solution and with the scatter they leave."""
-    offset = image_offsets(*_start(together, level, graph), graph) - level
-    sums = PairSums.empty(len(graph.a))
-    skies = [_median_sky(tile, offset) for tile in together]
+    offset = _rounded(image_offsets(*_start(together, level, graph), graph) - level)
+    skies = [_median_sky(tile, _shifted(tile, offset)) for tile in together]
     scale = np.ones(graph.n_images)
     for iteration in range(_ITERATIONS):
-        sums, scatter = PairSums.empty(len(graph.a)), BlockScatter.empty(graph.n_images)
+        sums, scatter = PairSums.empty(graph, level + offset), BlockScatter.empty(graph.n_images)
         for k, tile in enumerate(together):
-            shifted = tile.value - offset[tile.images, None, None]
-            trust = _trust(tile, shifted - skies[k])
-            weight = tile.weight * trust / scale[tile.images, None, None]
+            shifted = _shifted(tile, offset)
+            weight = tile.weight * _trust(tile, shifted - skies[k]) / _of_tile(scale, tile)
             skies[k] = _mean_sky(weight, shifted, skies[k])
-            scatter.add(tile, weight, shifted - skies[k])
-            sums.add(tile, weight)
-        if _ITERATIONS - 3 <= iteration < _ITERATIONS - 1:
-            scale = scale * scatter.ratio()
-        offset = image_offsets(sums.weight, sums.difference(level, graph), graph) - level
+            sums.add(tile, weight, shifted - skies[k])
+            if iteration >= _UNSCALED:
+                scatter.add(tile, weight, shifted - skies[k])
+        scale = scale * scatter.ratio()
+        offset = _rounded(image_offsets(sums.weight, sums.difference(), graph) - level)
+    sums = PairSums.empty(graph, level + offset)
+    for k, tile in enumerate(together):
+        shifted = _shifted(tile, offset)
+        weight = tile.weight * _trust(tile, shifted - skies[k]) / _of_tile(scale, tile)
+        sums.add(tile, weight, shifted - skies[k])
+        sums.add_details(tile, weight, skies[k])
     return sums
 
 
-def _median_sky(tile: Tile, offset: FloatArray) -> FloatArray:
+def _rounded(offset: FloatArray) -> FloatArray:
+    """What float32 makes of the offsets: the sums are about these, so no digit is lost."""
+    return offset.astype(np.float32).astype(np.float64)
+
+
+def _of_tile(per_image: FloatArray, tile: Tile) -> Float32Array:
+    return per_image[tile.images, None, None].astype(np.float32)
+
+
+def _shifted(tile: Tile, offset: FloatArray) -> Float32Array:
+    return np.asarray(tile.value - _of_tile(offset, tile))
+
+
+def _median_sky(tile: Tile, shifted: Float32Array) -> Float32Array:
     """Median over the images of every cell: a start that one bad image can't spoil."""
-    shifted = np.where(tile.weight > 0, tile.value - offset[tile.images, None, None], np.inf)
-    shifted.sort(axis=0)
+    ordered = np.sort(np.where(tile.weight > 0, shifted, np.float32(np.inf)), axis=0)
     count = np.count_nonzero(tile.weight, axis=0)
-    low, high = (np.maximum(k, 0)[None] for k in ((count - 1) // 2, count // 2))
-    median = 0.5 * (
-        np.take_along_axis(shifted, low, 0) + np.take_along_axis(shifted, np.minimum(high, len(shifted) - 1), 0)
-    )
-    return np.where(count > 0, median[0], 0.0)
+    low = np.take_along_axis(ordered, np.maximum(count - 1, 0)[None] // 2, 0)[0]
+    high = np.take_along_axis(ordered, np.minimum(count // 2, len(ordered) - 1)[None], 0)[0]
+    return np.where(count > 0, np.float32(0.5) * (low + high), np.float32(0))
 
 
-def _mean_sky(weight: FloatArray, shifted: FloatArray, before: FloatArray) -> FloatArray:
+def _mean_sky(weight: Float32Array, shifted: Float32Array, before: Float32Array) -> Float32Array:
     """Weighted mean over the images of every cell; as before where no image is trusted."""
     total = weight.sum(axis=0)
     return np.asarray(np.divide((weight * shifted).sum(axis=0), total, out=before.copy(), where=total > 0))
 
 
-def _trust(tile: Tile, residual: FloatArray) -> FloatArray:
+def _trust(tile: Tile, residual: Float32Array) -> Float32Array:
     """Biweight of every cell of every image, from its own residual and from the mean of 3 x 3."""
     seen = tile.weight > 0
-    single = np.abs(np.divide(residual, np.sqrt(tile.spread), out=np.zeros(residual.shape), where=seen))
-    single /= _scale(single[seen], 1.0)
-    trust = _biweight(single / _CELL_CUT) * seen
-    beside = _box(((trust < 0.5) & seen).astype(float)) > 0
-    trust[beside] *= _biweight(single[beside] / _BESIDE_CUT)
+    single = np.abs(residual)
+    single *= tile.per_sigma
+    single /= _scale(single, seen, 1.0)
+    trust = _biweight(single, _CELL_CUT) * seen
+    rejected = (trust < 0.5) & seen
+    if rejected.any():
+        beside = _box(rejected.astype(np.float32)) > 0
+        trust[beside] *= _biweight(single[beside], _BESIDE_CUT)
     weight = tile.weight * trust
-    own = 1.0 - tile.weight / np.maximum(tile.weight.sum(axis=0), np.finfo(np.float32).tiny)
-    expected = _box(weight * np.maximum(own, 1e-3))
-    mean = np.abs(
-        np.divide(_box(weight * residual), np.sqrt(expected), out=np.zeros(residual.shape), where=expected > 0)
-    )
-    return np.asarray(trust * _biweight(mean / (_MEAN_CUT * _scale(mean[trust > 0], _MEAN_SCALE))))
+    expected = np.sqrt(_box(weight * tile.own))
+    mean = np.abs(np.divide(_box(weight * residual), expected, out=np.zeros_like(residual), where=expected > 0))
+    mean /= _scale(mean, trust > 0, _MEAN_SCALE)
+    return np.asarray(trust * _biweight(mean, _MEAN_CUT))
 
 
-def _biweight(x: FloatArray) -> FloatArray:
+def _biweight(distance: Float32Array, cut: float) -> Float32Array:
     # Flat up to half of the cut: noise alone loses no weight, so the weights remain its information.
-    return np.asarray(np.square(1.0 - np.clip(2.0 * x - 1.0, 0.0, 1.0) ** 2))
+    beyond: Float32Array = distance * np.float32(2.0 / cut)
+    beyond -= np.float32(1)
+    np.clip(beyond, np.float32(0), np.float32(1), out=beyond)
+    beyond *= beyond
+    np.subtract(np.float32(1), beyond, out=beyond)
+    beyond *= beyond
+    return beyond
 
 
-def _scale(distances: FloatArray, least: float) -> float:
-    return max(least, _MAD_TO_SIGMA * float(np.median(distances))) if distances.size else least
+def _scale(distances: Float32Array, use: BoolArray, least: float) -> np.float32:
+    """Scale of distances from zero, from some of them; at least what noise alone has."""
+    step = max(1, distances.size // _SCALE_CELLS)
+    some = distances.reshape(-1)[::step][use.reshape(-1)[::step]]
+    return np.float32(max(least, _MAD_TO_SIGMA * float(np.median(some))) if some.size else least)
 
 
-def _box(a: FloatArray) -> FloatArray:
+def _box(a: Float32Array) -> Float32Array:
     """Sums of 3 x 3 cells of (k, nj, ni)."""
     for axis in (1, 2):
         out = a.copy()
@@ -207,21 +234,24 @@ def _enough(sums: PairSums) -> BoolArray:
 
 
 def _measurements(
-    sums: PairSums, level: FloatArray, unit: float, graph: OverlapGraph, *, n_good: IntArray, status: StrArray
+    sums: PairSums, unit: float, graph: OverlapGraph, *, n_good: IntArray, status: StrArray
 ) -> Measurements:
     measured = _enough(sums) & ((status == Status.OK) | (status == Status.SAME_GROUP))
     weight = np.where(measured, sums.weight, 1.0)
-    mean_a, mean_b, err = (np.where(measured, c / weight, np.nan) for c in (sums.a, sums.b, np.sqrt(sums.variance)))
+    sky_a, sky_b, delta, err = (
+        np.where(measured, c, np.nan) * unit
+        for c in (*sums.skies(), sums.difference(), np.sqrt(sums.variance) / weight)
+    )
     return Measurements(
         a=graph.a,
         b=graph.b,
         area_arcmin2=graph.area_arcmin2,
-        sky_a=unit * (mean_a + level[graph.a]),
-        sky_b=unit * (mean_b + level[graph.b]),
+        sky_a=sky_a,
+        sky_b=sky_b,
         n_a=np.where(measured, np.rint(sums.n_a), 0).astype(np.int64),
         n_b=np.where(measured, np.rint(sums.n_b), 0).astype(np.int64),
-        delta=unit * (mean_a - mean_b + level[graph.a] - level[graph.b]),
-        delta_err=unit * err,
+        delta=delta,
+        delta_err=err,
         weight=np.where(status == Status.OK, weight, 0.0) / unit**2,
         status=status,
         n_good=n_good,

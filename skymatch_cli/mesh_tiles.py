@@ -35,8 +35,10 @@ class Tile:
     value : (k, nj, ni) float32
     weight : (k, nj, ni) float32
         Information of the pixels, less near stars; 0 where fewer than two images see the cell.
-    spread : (k, nj, ni) float32
-        Variance of a cell's residual: noise, and light that seeing may move.
+    own : (k, nj, ni) float32
+        Share of a cell's variance that remains in its residual: the image itself takes part in the mean.
+    per_sigma : (k, nj, ni) float32
+        1 / sigma of a cell's residual: noise, and light that seeing may move; 0 where there is no weight.
     pixels : (k, nj, ni) float32
         Good pixels with the cell's window.
     """
@@ -47,7 +49,8 @@ class Tile:
     second: IntArray
     value: Float32Array
     weight: Float32Array
-    spread: Float32Array
+    own: Float32Array
+    per_sigma: Float32Array
     pixels: Float32Array
 
 
@@ -134,6 +137,8 @@ def _tile(
     weight = np.where(shared, weight, np.float32(0))
     least = np.where(shared, structure, np.float32(np.inf)).min(axis=0)
     least[~np.isfinite(least)] = 0.0
+    total = np.maximum(weight.sum(axis=0), np.finfo(np.float32).tiny)
+    own = np.maximum(np.float32(1) - weight / total, np.float32(1e-3))
     return Tile(
         images=ids,
         pair=pairs[0],
@@ -141,7 +146,8 @@ def _tile(
         second=pairs[2],
         value=np.where(shared, value, np.float32(0)),
         weight=_less_near_stars(weight, area, distortion, least).astype(np.float32),
-        spread=_spread(weight, least).astype(np.float32),
+        own=own,
+        per_sigma=_per_sigma(weight, own, least).astype(np.float32),
         pixels=np.where(shared, 1.0 / np.where(shared, area, 1.0), 0.0).astype(np.float32),
     )
 
@@ -167,8 +173,6 @@ def _less_near_stars(
     return np.asarray(weight * hole / (1.0 + weight * light_error**2))
 
 
-def _spread(weight: Float32Array, structure: Float32Array) -> FloatArray:
-    total = np.maximum(weight.sum(axis=0), np.finfo(np.float32).tiny)
-    # A residual is smaller than the noise: the image itself takes part in the mean.
-    own = np.divide(_KAPPA, weight, out=np.zeros(weight.shape), where=weight > 0) * (1.0 - weight / total)
-    return np.asarray(own + (_SEEING * structure) ** 2)
+def _per_sigma(weight: Float32Array, own: Float32Array, structure: Float32Array) -> FloatArray:
+    """1 / sigma of the residuals; seeing may move a share of the structure to a neighbour."""
+    return np.asarray(np.sqrt(weight / (_KAPPA * own + weight * (_SEEING * structure) ** 2)))
