@@ -159,8 +159,11 @@ def test_nothing_sticks_out_and_text_has_contrast(opened: Opener, page: Path, wi
 
 
 _CONTRAST = """e => {
-  const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number).map((v) => v / 255)
-    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (c) => {
+    const [r, g, b] = c.match(/[\\d.]+/g).map((v) => linear(Number(v) / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
   let back = e; while (getComputedStyle(back).backgroundColor === "rgba(0, 0, 0, 0)") back = back.parentElement;
   const [a, b] = [getComputedStyle(e).color, getComputedStyle(back).backgroundColor].map(light).sort((x, y) => y - x);
   return (a + 0.05) / (b + 0.05);

@@ -89,8 +89,8 @@ def _summary(values: FloatArray, unit: str, reach: float) -> str:
 
 
 def nice_ticks(low: float, high: float) -> FloatArray:
-    """Multiples of 1, 2 or 5 times a power of ten that lie between two numbers."""
-    step = nice_below((high - low) / 5)
+    """Multiples of 1, 2 or 5 times a power of ten that lie between two numbers; eight at most."""
+    step = _nice_above((high - low) / 7, (1, 2, 5, 10))
     ticks: FloatArray = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
     return ticks
 
@@ -101,14 +101,19 @@ def nice_below(value: float) -> float:
     return float(max(m * power for m in (1, 2, 5) if m * power <= value * (1 + 1e-9)))
 
 
+def _nice_above(value: float, steps: tuple[float, ...]) -> float:
+    """The smallest of these steps times a power of ten that is not below a positive value."""
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(min(m * power for m in steps if m * power >= value * (1 - 1e-9)))
+
+
 def residual_scale(residual: FloatArray) -> float:
     """The residual at the ends of the colour scale: a round number that 95 % stay within."""
     finite = np.abs(residual[np.isfinite(residual)])
     if not finite.size or not finite.max() > 0:
         return 1.0
     typical = float(np.percentile(finite, 95)) or float(finite.max())
-    power = 10.0 ** np.floor(np.log10(typical))
-    return float(min(m * power for m in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if m * power >= typical * (1 - 1e-9)))
+    return _nice_above(typical, (1, 1.5, 2, 3, 4, 5, 6, 8, 10))
 
 
 def residual_class(residual: float, scale: float) -> int:

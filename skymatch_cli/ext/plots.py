@@ -104,8 +104,8 @@ def _draw_map(figure: Figure, panel: Any, scene: Scene, overlaps: OverlapColumns
     panel.add_collection(PolyCollection(frames, facecolor="none", edgecolor="0.35", linewidth=0.5))
     rings = scene.overlap_rings()
     pairs = list(zip(overlaps.a.tolist(), overlaps.b.tolist(), strict=True))
-    largest_first = [k for k in np.argsort(-overlaps.area_arcmin2, kind="stable").tolist() if pairs[k] in rings]
-    shown = [(overlaps.residual[k], frame.to_pixel(ring)) for k in largest_first for ring in rings[pairs[k]]]
+    drawn = [k for k in overlaps.drawing_order.tolist() if pairs[k] in rings]
+    shown = [(overlaps.residual[k], frame.to_pixel(ring)) for k in drawn for ring in rings[pairs[k]]]
     unused = [ring for residual, ring in shown if not np.isfinite(residual)]
     panel.add_collection(PolyCollection(unused, facecolor="none", edgecolor="0.35", linewidth=0.5, linestyle="dotted"))
     scale = residual_scale(overlaps.residual)
@@ -139,7 +139,8 @@ def _draw_mosaics(figure: Figure, panels: Any, look: Quicklook, unit: str) -> No
             norm=AsinhNorm(stretch.softening, 0.0, stretch.white - stretch.black),
             interpolation="none",
         )
-        label = f"value − {stretch.black:.5g}" + (f" ({unit})" if unit else "")
+        sign = "−" if stretch.black > 0 else "+"
+        label = f"value {sign} {abs(stretch.black):.5g}" + (f" ({unit})" if unit else "")
         bar = figure.colorbar(shown, ax=panel, location="bottom", label=_plain(label), shrink=0.9, aspect=30)
         bar.set_ticks([0.0, *_decades(stretch)], minor=False)
         bar.minorticks_off()

@@ -176,7 +176,7 @@ def _figures(report: Report, overlaps: OverlapColumns) -> list[tuple[str, str]]:
         rms = float(np.sqrt(np.mean(used**2)))
         figures.append(("Rms residual", f"{rms:.3g} {overlaps.unit}"))
     if dof > 0:
-        figures.append(("Chi² / dof", f"{chi2:.3g} / {dof:.3g}"))
+        figures.append(("Chi² / dof", f"{chi2:.4g} / {dof:.3g}"))
     return figures
 
 

@@ -72,6 +72,8 @@ class OverlapColumns:
         "" where units differ or there are none.
     worst_first : (M,) int64
         Indices by falling size of the pull.
+    drawing_order : (M,) int64
+        Large overlaps first and, where they are of one size, small pulls first: what matters lies on top.
     """
 
     a: IntArray
@@ -82,21 +84,25 @@ class OverlapColumns:
     status: StrArray
     unit: str
     worst_first: IntArray
+    drawing_order: IntArray
 
     @classmethod
     def of(cls, overlaps: Table) -> OverlapColumns:
         """Taken from the table of overlaps."""
-        residual = overlaps.column("residual")
+        residual, area = overlaps.column("residual"), overlaps.column("area_arcmin2")
         pull = residual / overlaps.column("delta_err")
+        size = np.nan_to_num(np.abs(pull), nan=-1.0)
+        rounded = np.round(area / max(area.max(initial=0.0), 1e-300), 6)
         return cls(
             a=overlaps.column("a"),
             b=overlaps.column("b"),
-            area_arcmin2=overlaps.column("area_arcmin2"),
+            area_arcmin2=area,
             residual=residual,
             pull=pull,
             status=overlaps.column("status"),
             unit=common(overlaps.column("unit")),
-            worst_first=np.argsort(-np.nan_to_num(np.abs(pull), nan=-1.0), kind="stable"),
+            worst_first=np.argsort(-size, kind="stable"),
+            drawing_order=np.lexsort((size, -rounded)),
         )
 
 
@@ -109,7 +115,7 @@ def common(words: npt.NDArray[Any]) -> str:
 def sheets(report: Report, overlaps: OverlapColumns) -> tuple[Sheet, Sheet, Sheet]:
     """The three tables; overlaps with the pull beside the residual, the largest first."""
     shown = overlaps.worst_first[:MOST_ROWS]
-    pull = Column("pull", np.round(overlaps.pull[shown], 2), "residual / delta_err")
+    pull = Column("pull", overlaps.pull[shown], "residual / delta_err")
     return (
         _sheet(report, TableName.IMAGES, np.arange(len(report.images)), "the first"),
         _sheet(report, TableName.OVERLAPS, overlaps.worst_first, "those with the largest pulls, the first", pull),
@@ -125,6 +131,7 @@ def _sheet(report: Report, name: TableName, order: IntArray, which: str, *more: 
     columns = [replace(c, values=c.values[shown]) for c in _telling(report, whole, unit_column)]
     columns = sorted((*columns, *more), key=lambda c: _FIRST.index(c.name) if c.name in _FIRST else len(_FIRST))
     _, text = cells(_with(report, Table(name, tuple(columns))), name)
+    text = [tuple(f"{v:.2f}" for v in c.values) if c.name == "pull" else t for c, t in zip(columns, text, strict=True)]
     headings = (
         Heading("#", "", "Index in the result", numeric=True),
         *(Heading(c.name, unit if c.name in in_unit else "", c.description, is_number(c)) for c in columns),

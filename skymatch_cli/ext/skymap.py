@@ -55,11 +55,11 @@ def sky_map(scene: Scene, columns: OverlapColumns) -> SkyMap:
 
     scale = residual_scale(columns.residual)
     rings = scene.overlap_rings()
-    pairs = [(k, (int(columns.a[k]), int(columns.b[k]))) for k in columns.worst_first[:MOST_ROWS].tolist()]
+    worst = set(columns.worst_first[:MOST_ROWS].tolist())
+    pairs = [(k, (int(columns.a[k]), int(columns.b[k]))) for k in columns.drawing_order.tolist() if k in worst]
     overlaps = [
         (k, residual_class(columns.residual[k], scale), path(rings[pair])) for k, pair in pairs if pair in rings
     ]
-    overlaps.sort(key=lambda shape: -columns.area_arcmin2[shape[0]])
     bar_arcsec = nice_below(width * frame.scale_arcsec / 5)
     text, bar_arcsec = angle_text(bar_arcsec)
     missing = max(n_images, len(columns.a)) > MOST_ROWS
