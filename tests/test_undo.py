@@ -272,3 +272,45 @@ def test_any_file_of_integers_comes_back_byte_for_byte(layout):
         assert write_skies([written], settings).files == ()
         undo([ref(path, index)], RECORD)
         assert path.read_bytes() == before
+
+
+# --- files of real instruments, where they are at hand
+
+ASTROPY = Path(fits.__file__).parents[2]
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.mark.parametrize(
+    ("original", "images"),
+    [
+        (ASTROPY / "wcs/tests/data/j94f05bgq_flt.fits", (1, 4)),  # HST ACS: two chips, lookup tables
+        (ASTROPY / "io/fits/tests/data/o4sp040b0_raw.fits", (1, 4)),  # HST STIS: 16 bits
+        (ASTROPY / "io/fits/tests/data/scale.fits", (0,)),
+        (ASTROPY / "io/fits/tests/data/fixed-1890.fits", (0,)),
+        (SHARED / "odd/m13_rice.fits", (1,)),
+        (SHARED / "projections/1904-66_TAN.fits", (0,)),
+    ],
+    ids=lambda value: value.name if isinstance(value, Path) else "",
+)
+def test_real_file_comes_back(tmp_path, original, images):
+    if not original.exists():
+        pytest.skip("not at hand")
+    path = tmp_path / original.name
+    path.write_bytes(original.read_bytes())
+    written = [update(path, hdu, sky=3.7) for hdu in images]
+    write_skies(written, RECORD)
+    assert fits.getheader(path, images[0])["BKGLEVEL"] == 3.7
+    undo([u.ref for u in written], RECORD)
+    assert path.read_bytes() == original.read_bytes()
+    before = [array(path, hdu) for hdu in images]
+    write_skies(written, SUBTRACT)
+    undo([u.ref for u in written], RECORD)
+    for hdu, old in zip(images, before, strict=True):
+        new = array(path, hdu)
+        assert new.dtype == old.dtype
+        if old.dtype.kind in "iu":
+            np.testing.assert_array_equal(new, old)
+        else:
+            ulp = np.spacing(np.maximum(np.abs(old), old.dtype.type(3.7)))
+            assert np.array_equal(np.isnan(new), np.isnan(old))
+            assert np.nanmax(np.abs(new - old) / ulp) <= 1
