@@ -76,7 +76,8 @@ def sorted_region(data: PixelArray, good: BoolArray, spans: Spans) -> SortedSamp
     runs = [(y, slice(x0, x1)) for y, x0, x1 in zip(*(c.tolist() for c in (spans.y, spans.x0, spans.x1)), strict=True)]
     values = np.concatenate([np.empty(0, dtype=data.dtype), *(data[run] for run in runs)])
     use = np.concatenate([np.empty(0, dtype=bool), *(good[run] for run in runs)])
-    return SortedSample(values.compress(use & np.isfinite(values)))
+    values = values.compress(use & np.isfinite(values))  # lets go of the first copy before the next one
+    return SortedSample(values)
 
 
 class TiledImage:
