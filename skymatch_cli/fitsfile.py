@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 from .errors import InputError
 from .model import Container
+from .tilecheck import check_tiling
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -31,9 +32,13 @@ _CHUNK = 10 * _BLOCK
 _MAX_HEADER_BYTES = 8_000_000  # 100,000 cards; real headers stay below 10,000
 _BITPIX = frozenset({8, 16, 32, 64, -32, -64})
 _CELESTIAL_CTYPE = re.compile(r"(RA|DEC|.LON|.LAT|..LN|..LT)-")
-_KEYWORDS = "XTENSION BITPIX NAXIS PCOUNT GCOUNT GROUPS EXTNAME EXTVER ZIMAGE ZBITPIX ZNAXIS BSCALE BZERO BLANK ZBLANK"
-_STRUCTURE = frozenset(f"{key:8}".encode() for key in _KEYWORDS.split())
-_NUMBERED = re.compile(rb"(?:Z?NAXIS|CTYPE)[1-9]\d* *")
+_KEYWORDS = (
+    *("XTENSION", "BITPIX", "NAXIS", "PCOUNT", "GCOUNT", "GROUPS", "TFIELDS", "EXTNAME", "EXTVER"),
+    *("BSCALE", "BZERO", "BLANK"),
+    *("ZIMAGE", "ZBITPIX", "ZNAXIS", "ZBLANK", "ZCMPTYPE", "ZQUANTIZ", "ZDITHER0"),
+)
+_STRUCTURE = frozenset(f"{key:8}".encode() for key in _KEYWORDS)
+_NUMBERED = re.compile(rb"(?:Z?NAXIS|CTYPE|ZTILE|ZNAME|ZVAL)[1-9]\d* *")
 _TEXT = re.compile(r"'((?:[^']|'')*)")
 _COMPRESSED_NAMES = frozenset({"COMPRESSED_IMAGE"})
 
@@ -234,9 +239,12 @@ def _understand(raw: bytes, where: str, index: int, offset: int) -> tuple[Hdu, i
     try:
         axes, bitpix = _axes(cards, "")
         data_size = _data_size(cards, axes, bitpix)
+        if "TFIELDS" in cards:
+            _integer(cards, "TFIELDS", 0, 999)
         tiled = cards.get("ZIMAGE") is True and cards.get("XTENSION") == "BINTABLE"
         if tiled:
             axes, bitpix = _axes(cards, "Z")
+            check_tiling(cards, axes)
     except (KeyError, ValueError, TypeError) as error:
         raise InputError.at(where, f"the header of HDU {index} is not valid FITS: {error}") from None
     name, ver = str(cards.get("EXTNAME", "")).strip(), cards.get("EXTVER", 1)

@@ -24,6 +24,7 @@ from .errors import InputError
 from .fitsfile import open_unpacked
 from .model import BoolArray, ImageInfo, PixelArray, StoredPlane
 from .settings import Settings
+from .tilecheck import check_streams
 
 _BLOCK_BYTES = 2**20  # blocks of rows: large beside the cost of a call, small beside the cache
 _MANY_LOST = 0.5
@@ -150,6 +151,8 @@ def _read_tiled(plane: StoredPlane, y0: int, y1: int) -> _Stored:
     try:
         with _ASTROPY_WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            with fits.open(plane.path, disable_image_compression=True) as hdus:
+                check_streams(hdus[plane.hdu])
             with fits.open(plane.path, do_not_scale_image_data=True) as hdus:
                 section = hdus[plane.hdu].section
                 values = section[(0,) * (len(section.shape) - 2) + (slice(y0, y1),)]

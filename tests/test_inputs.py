@@ -355,10 +355,28 @@ class TestBadFiles:
     def test_absurd_size_of_a_compressed_image(self, folder: Path) -> None:
         write(folder / "c.fits", fits.CompImageHDU(np.zeros((20, 30), "i2"), header()))
         raw = (folder / "c.fits").read_bytes()
-        huge = raw.replace(b"ZNAXIS1 =                   30", b"ZNAXIS1 =      999999999999999")
-        assert huge != raw
-        (folder / "c.fits").write_bytes(huge)
+        for key in (b"ZNAXIS1 ", b"ZTILE1  "):
+            assert raw.count(key + b"=                   30") == 1
+            raw = raw.replace(key + b"=                   30", key + b"=      999999999999999")
+        (folder / "c.fits").write_bytes(raw)
         assert "claims" in problem("c.fits")
+
+    @pytest.mark.parametrize(
+        ("card", "instead"),
+        [
+            (b"ZTILE2  =                    1", b"ZTILE2  =                    0"),
+            (b"ZTILE2  =                    1", b"ZTILE2  =                    3"),
+            (b"ZCMPTYPE= 'RICE_1  '", b"ZCMPTYPE= 'RICE_9  '"),
+            (b"ZVAL1   =                   32", b"ZVAL1   =                    0"),
+            (b"TFIELDS =                    1", b"TFIELDS =            999999999"),
+        ],
+    )
+    def test_impossible_tiles(self, folder: Path, card: bytes, instead: bytes) -> None:
+        write(folder / "c.fits", fits.CompImageHDU(np.zeros((20, 30), "i2"), header()))
+        raw = (folder / "c.fits").read_bytes()
+        assert raw.count(card) == 1
+        (folder / "c.fits").write_bytes(raw.replace(card, instead))
+        assert "HDU 1 is not valid FITS" in problem("c.fits")
 
     @pytest.mark.parametrize(
         ("card", "instead"),

@@ -196,6 +196,22 @@ class TestWaysOfStoring:
         with pytest.raises(InputError, match="compressed pixels are damaged"):
             read(str(tmp_path / "a.fits.fz"))
 
+    @pytest.mark.parametrize(("kind", "dtype", "at"), [("HCOMPRESS_1", "i4", 3), ("PLIO_1", "i2", 6)])
+    def test_tiles_that_claim_another_size_are_not_unpacked(
+        self, tmp_path: Path, kind: str, dtype: str, at: int
+    ) -> None:
+        data = RNG.integers(0, 99, (64, 50)).astype(dtype)
+        name = str(tmp_path / "a.fits.fz")
+        fits.CompImageHDU(data, fits.Header(WCS_CARDS), compression_type=kind).writeto(name)
+        assert np.array_equal(read(name).data, data)
+        with fits.open(name, disable_image_compression=True) as hdus:
+            heap = hdus[1].fileinfo()["datLoc"] + hdus[1].header["NAXIS1"] * hdus[1].header["NAXIS2"]
+        raw = bytearray(Path(name).read_bytes())
+        raw[heap + at] = 77
+        Path(name).write_bytes(raw)
+        with pytest.raises(InputError, match="tile 1 claims"):
+            read(name)
+
     def test_blocks_of_rows_join_without_a_seam(self, tmp_path: Path) -> None:
         data = RNG.normal(size=(700, 1000)).astype("f4")  # more than one block
         dq = (RNG.random(data.shape) < 0.1).astype("u1")
