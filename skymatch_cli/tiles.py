@@ -76,7 +76,7 @@ def sorted_region(data: PixelArray, good: BoolArray, spans: Spans) -> SortedSamp
     runs = [(y, slice(x0, x1)) for y, x0, x1 in zip(*(c.tolist() for c in (spans.y, spans.x0, spans.x1)), strict=True)]
     values = np.concatenate([np.empty(0, dtype=data.dtype), *(data[run] for run in runs)])
     use = np.concatenate([np.empty(0, dtype=bool), *(good[run] for run in runs)])
-    values = values.compress(use & np.isfinite(values))  # lets go of the first copy before the next one
+    values = values[use & np.isfinite(values)]  # lets go of the first copy before the next one
     return SortedSample(values)
 
 
@@ -142,7 +142,7 @@ class TiledImage:
         inside = covered.edge_pixels().reshape(-1) & (border < np.inf)
         tile_counts = np.count_nonzero(inside.reshape(-1, SIDE * SIDE), axis=1)
         counts = np.bincount(covered.edge_region, tile_counts, minlength=len(regions)).astype(np.int64)
-        return TiledSamples(self, covered, np.split(border.compress(inside), np.cumsum(counts)[:-1]))
+        return TiledSamples(self, covered, np.split(border[inside], np.cumsum(counts)[:-1]))
 
     def runs(self, covered: Cover) -> tuple[IntArray, IntArray, FloatArray]:
         """What runs of whole tiles hold.
