@@ -121,9 +121,7 @@ def test_images_of_half_the_sky_and_more_are_followed(projection):
 
 def test_only_pixels_on_the_sky_belong_to_a_footprint():
     wcs = make_wcs(nx=128, ny=128, lat=0.0, scale=1.0, projection="SIN")  # a disc of 57.3 pixels
-    area = sum(shapely.Polygon(shapely.box(*part.box)).area for part in footprint(wcs).parts if len(part.rings[0]) > 0)
-    assert area > np.pi * 55.0**2
-    assert solid_angle(footprint(wcs)) / WHOLE_SKY_SR == pytest.approx(0.5, abs=0.1)
+    assert 0.4 < solid_angle(footprint(wcs)) / WHOLE_SKY_SR < 0.5
 
 
 def test_an_image_off_the_sky_is_refused_by_name():
@@ -174,7 +172,7 @@ def test_a_tiny_polygon_keeps_its_digits():
 
 def test_the_octant_of_the_sphere():
     assert ring_sr(np.eye(3)) == pytest.approx(np.pi / 2)
-    assert WHOLE_SKY_SR * SR_TO_ARCMIN2 == pytest.approx(148510660.498, rel=1e-9)
+    assert ring_sr(np.eye(3)) * SR_TO_ARCMIN2 == pytest.approx(41252.961249 * 3600 / 8)
 
 
 def test_a_cap_around_the_whole_sphere():
