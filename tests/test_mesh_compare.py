@@ -10,7 +10,6 @@ from skymatch_cli.celestial import fits_wcs
 from skymatch_cli.cells import MeshGrid
 from skymatch_cli.mesh import reduce_image
 from skymatch_cli.mesh_compare import compare, image_offsets
-from skymatch_cli.mesh_grid import mesh_grids, needed_blocks
 from skymatch_cli.model import OverlapGraph, Status, TangentPlane
 from skymatch_cli.plane import project
 
@@ -177,21 +176,3 @@ def test_offsets_solve_the_least_squares():
     w = np.sqrt(m.weight)
     exact = np.linalg.lstsq(rows * w[:, None], m.delta * w, rcond=None)[0]
     np.testing.assert_allclose(offset - offset.mean(), exact - exact.mean(), atol=1e-8)
-
-
-def test_the_pitch_follows_the_width_of_the_overlaps():
-    wcss = [wcs_of(f) for f in frames(0.0, 0.0)]  # 60 pixels common, one frame turned by 7 degrees
-    graph, scale = graph_of(wcss), np.full(2, np.radians(1 / 3600))
-    assert mesh_grids(graph, scale)[0].pitch_rad / scale[0] == pytest.approx(70 / 25, rel=0.15)
-    assert mesh_grids(graph, scale, mesh_size=6)[0].pitch_rad / scale[0] == pytest.approx(6)
-    assert mesh_grids(graph, scale * [1, 2], mesh_size=6)[0].pitch_rad / scale[0] == pytest.approx(12)
-
-
-def test_blocks_away_from_the_overlaps_change_nothing():
-    images = exposures([Frame(x=400.0 * k, nx=448, ny=128, sky=100.0 + k, rotation=2.0 * k) for k in range(2)])
-    graph = graph_of([w for _, _, w in images])
-    blocks = [needed_blocks(w, GRID, graph.polygon) for _, _, w in images]
-    part = [reduce_image(*image, GRID, b) for image, b in zip(images, blocks, strict=True)]
-    assert [b.sum() for b in blocks] == [pytest.approx(4, abs=2)] * 2
-    m, whole = compare([part], graph, np.arange(2)), measured(images)
-    np.testing.assert_allclose(m.delta, whole.delta, atol=0.2 * whole.delta_err[0])
