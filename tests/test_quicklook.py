@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 
 import skymatch_cli
 from skymatch_cli.ext.charts import (
@@ -21,6 +23,7 @@ from skymatch_cli.ext.display import frame_around
 from skymatch_cli.ext.quicklook import Stretch, block_means, quicklook, stretches
 from skymatch_cli.ext.scene import scene
 from skymatch_cli.ext.skymap import angle_text
+from skymatch_cli.model import TangentPlane
 from skymatch_cli.settings import Settings
 from skymatch_cli.sphere import unit_vectors
 
@@ -107,6 +110,22 @@ def test_places_off_the_sky_have_no_pixel() -> None:
     pixels = frame.to_pixel(np.array([[np.nan, 0, 0], [1.0, 0, 0]]))
     assert np.isnan(pixels[0]).all()
     assert np.isfinite(pixels[1]).all()
+
+
+def test_the_rows_of_a_wide_overlap_are_told_apart(tmp_path: Path) -> None:
+    found = skymatch_cli.match(write_all(tmp_path, row([1, 2])), dry_run=True)
+    place = scene(found.infos)
+    graph = replace(
+        place.graph,
+        a=np.array([0, 0]),
+        b=np.array([1, 1]),
+        polygon=np.array([shapely.box(0, 0, 1, 1), shapely.box(1, 0, 2, 1)]),
+        plane=np.zeros(2, np.int64),
+        planes=(TangentPlane(0.0, 0.0),),
+    )
+    first, second, none = replace(place, graph=graph).overlap_rings(np.array([0, 0, 0]), np.array([1, 1, 1]))
+    assert not none
+    assert [ring[:, 1].max() < 0.8 for ring in (first[0], second[0])] == [True, False]
 
 
 # ---- numbers behind the drawings

@@ -102,10 +102,9 @@ def _draw_map(figure: Figure, panel: Any, scene: Scene, overlaps: OverlapColumns
     frame = look.frame
     frames = [frame.to_pixel(ring) for i in range(len(scene.infos)) for ring in scene.image_rings(i)]
     panel.add_collection(PolyCollection(frames, facecolor="none", edgecolor="0.35", linewidth=0.5))
-    rings = scene.overlap_rings()
-    pairs = list(zip(overlaps.a.tolist(), overlaps.b.tolist(), strict=True))
-    drawn = [k for k in overlaps.drawing_order.tolist() if pairs[k] in rings]
-    shown = [(overlaps.residual[k], frame.to_pixel(ring)) for k in drawn for ring in rings[pairs[k]]]
+    rings = scene.overlap_rings(overlaps.a, overlaps.b)
+    order = overlaps.drawing_order.tolist()
+    shown = [(overlaps.residual[k], frame.to_pixel(ring)) for k in order for ring in rings[k]]
     unused = [ring for residual, ring in shown if not np.isfinite(residual)]
     panel.add_collection(PolyCollection(unused, facecolor="none", edgecolor="0.35", linewidth=0.5, linestyle="dotted"))
     scale = residual_scale(overlaps.residual)

@@ -46,7 +46,7 @@ def ds9_regions(report: Report, infos: tuple[ImageInfo, ...]) -> str:
     columns = OverlapColumns.of(report.overlaps)
     made = [_polygon(ring, report.labels[i], _FRAME_COLOUR) for i in range(len(infos)) for ring in place.image_rings(i)]
     scale = residual_scale(columns.residual)
-    rings = place.overlap_rings()
+    rings = place.overlap_rings(columns.a, columns.b)
     for k, pair in enumerate(zip(columns.a.tolist(), columns.b.tolist(), strict=True)):
         residual = float(columns.residual[k])
         used = np.isfinite(residual)
@@ -54,7 +54,7 @@ def ds9_regions(report: Report, infos: tuple[ImageInfo, ...]) -> str:
             f"{report.labels[pair[0]]} | {report.labels[pair[1]]}: {f'{residual:.4g}' if used else columns.status[k]}"
         )
         colour = _COLOURS[residual_class(residual, scale)] if used else _UNUSED_COLOUR
-        made += [_polygon(ring, text, colour) for ring in rings.get(pair, ())]
+        made += [_polygon(ring, text, colour) for ring in rings[k]]
     text = Regions(made).serialize(format="ds9", precision=8)
     return str(text)
 

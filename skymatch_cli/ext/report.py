@@ -65,6 +65,7 @@ def html_report(report: Report, scene: Scene | None, look: Quicklook | None) -> 
     template, trusted = _template()
     script = _source("report.js")
     overlaps = OverlapColumns.of(report.overlaps)
+    look = look if look is not None and np.isfinite(look.after).any() else None
     short, folder = without_folder(report)
     page: str = template.render(
         script=trusted(script),
@@ -154,7 +155,7 @@ def _notes(folder: str, scene: Scene | None, look: Quicklook | None) -> list[str
             "There is no map: the images were not found where the result says, or they were not matched on the sky."
         )
     if look is None:
-        notes.append("There are no pictures of the mosaic: the pixels of the images could not be read.")
+        notes.append("There are no pictures of the mosaic: no image with a sky could be read.")
     return notes
 
 

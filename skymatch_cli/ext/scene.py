@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skymatch_cli.footprint import Footprint, footprint
-from skymatch_cli.model import CelestialWcs, FloatArray, ImageInfo, OverlapGraph
+from skymatch_cli.model import CelestialWcs, FloatArray, ImageInfo, IntArray, OverlapGraph
 from skymatch_cli.plane import unproject
 
 if TYPE_CHECKING:
@@ -43,13 +44,35 @@ class Scene:
         """The borders of one image as ICRS unit vectors, open rings (n, 3)."""
         return [ring for part in self.footprints[i].parts for ring in part.rings]
 
-    def overlap_rings(self) -> dict[tuple[int, int], list[FloatArray]]:
-        """The borders of every overlapping pair as ICRS unit vectors, open rings (n, 3)."""
+    def overlap_rings(self, a: IntArray, b: IntArray) -> list[list[FloatArray]]:
+        """The borders of overlaps, in the order of a result's rows.
+
+        Parameters
+        ----------
+        a, b : (M,) int64
+            Images of each row. A very wide overlap has several rows, in the graph as in the result.
+
+        Returns
+        -------
+        list of M lists of (n, 3) float64
+            Open rings of ICRS unit vectors; none where the images don't overlap (any more).
+
+        """
         g = self.graph
-        return {
-            (int(a), int(b)): [unproject(g.planes[plane], ring) for ring in _rings(polygon)]
-            for a, b, polygon, plane in zip(g.a, g.b, g.polygon, g.plane, strict=True)
-        }
+        known = dict(zip(_numbered(g.a, g.b), zip(g.polygon, g.plane, strict=True), strict=True))
+        found = (known.get(key) for key in _numbered(a, b))
+        return [
+            [] if place is None else [unproject(g.planes[place[1]], ring) for ring in _rings(place[0])]
+            for place in found
+        ]
+
+
+def _numbered(a: IntArray, b: IntArray) -> Iterator[tuple[int, int, int]]:
+    """Each pair and how many rows of it came before."""
+    seen: Counter[tuple[int, int]] = Counter()
+    for pair in zip(a.tolist(), b.tolist(), strict=True):
+        yield (*pair, seen[pair])
+        seen[pair] += 1
 
 
 def scene(infos: tuple[ImageInfo, ...]) -> Scene:

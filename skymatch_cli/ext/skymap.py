@@ -54,11 +54,12 @@ def sky_map(scene: Scene, columns: OverlapColumns) -> SkyMap:
         return "".join(svg_path(simplified(drawn(ring, frame))) for ring in rings)
 
     scale = residual_scale(columns.residual)
-    rings = scene.overlap_rings()
+    rings = scene.overlap_rings(columns.a, columns.b)
     worst = set(columns.worst_first[:MOST_ROWS].tolist())
-    pairs = [(k, (int(columns.a[k]), int(columns.b[k]))) for k in columns.drawing_order.tolist() if k in worst]
     overlaps = [
-        (k, residual_class(columns.residual[k], scale), path(rings[pair])) for k, pair in pairs if pair in rings
+        (k, residual_class(columns.residual[k], scale), path(rings[k]))
+        for k in columns.drawing_order.tolist()
+        if k in worst and rings[k]
     ]
     bar_arcsec = nice_below(width * frame.scale_arcsec / 5)
     text, bar_arcsec = angle_text(bar_arcsec)
