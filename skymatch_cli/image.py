@@ -19,12 +19,15 @@ from .celestial import FitsWcs, fits_wcs, pixel_area_arcsec2
 from .dq import check_dqbits
 from .errors import InputError, Problem
 from .fitsfile import FitsFile, open_unpacked, parse_header
+from .imageplanes import PlaneFinder
 from .inputs import Inputs
-from .keywords import Keywords, as_number, header_value
-from .model import ImageInfo, ImageRef, Recorded
+from .keywords import Keywords, header_value
+from .ledger import SUBTRACTED
+from .model import ImageInfo, ImageRef, OriginalIntegers
 from .pixels import Pixels, read_pixels
 from .settings import Settings
-from .sources import PlaneFinder
+from .skystate import SkyState, read_state
+from .source import Source
 from .units import UnitFacts, comparison_scales
 
 if TYPE_CHECKING:
@@ -116,26 +119,36 @@ class _HeaderReader:
         try:
             with open_unpacked(file.path, file.container) as stream:
                 headers = {index: parse_header(stream, file.hdus[index]) for index in {0, *(r.hdu for r in refs)}}
+                source = Source(file, stream)
+                states = {ref.hdu: self._state(source, ref) for ref in refs}
         except (OSError, EOFError, zlib.error, ValueError) as error:
             yield InputError.at(refs[0].file, f"its header can't be read: {error}")
             return
         for ref in refs:
-            yield self._read_or_refuse(ref, file, headers[ref.hdu], headers[0])
+            yield self._read_or_refuse(ref, file, Keywords(ref.label, headers[ref.hdu], headers[0]), states[ref.hdu])
 
-    def _read_or_refuse(self, ref: ImageRef, file: FitsFile, header: Header, primary: Header) -> _Read | InputError:
+    def _state(self, source: Source, ref: ImageRef) -> SkyState | InputError:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
-                return self._read_image(ref, file, header, primary)
+            return read_state(source, ref, self._settings.sky_keyword)
         except InputError as error:
             return error
 
-    def _read_image(self, ref: ImageRef, file: FitsFile, header: Header, primary: Header) -> _Read:
-        keywords = Keywords(ref.label, header, primary)
+    def _read_or_refuse(
+        self, ref: ImageRef, file: FitsFile, keywords: Keywords, state: SkyState | InputError
+    ) -> _Read | InputError:
+        if isinstance(state, InputError):
+            return state
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
+                return self._read_image(ref, file, keywords, state)
+        except InputError as error:
+            return error
+
+    def _read_image(self, ref: ImageRef, file: FitsFile, keywords: Keywords, state: SkyState) -> _Read:
         source, notes = self._planes.find(ref, file, keywords.text("TELESCOP"))
         shape = source.science.shape
-        wcs = self._wcs(ref, file, header, shape) if self._need_wcs else None
-        recorded, doubts = _recorded(keywords, self._settings.sky_keyword)
+        wcs = self._wcs(ref, file, keywords.own, shape) if self._need_wcs else None
         flux_scale = self._settings.flux_scale
         facts = UnitFacts(
             label=ref.label,
@@ -151,11 +164,11 @@ class _HeaderReader:
             wcs=wcs,
             unit=facts.bunit,
             group=facts.group,
-            recorded=recorded,
-            source=source,
+            recorded=state.recorded,
+            source=replace(source, original=_original_integers(state)),
             notes=notes if wcs is None else (*notes, *wcs.notes),
         )
-        return _Read(info, facts, band_keywords(keywords, with_zero_point=flux_scale is None), doubts)
+        return _Read(info, facts, band_keywords(keywords, with_zero_point=flux_scale is None), _doubts(keywords))
 
     def _wcs(self, ref: ImageRef, file: FitsFile, header: Header, shape: tuple[int, int]) -> FitsWcs:
         """The WCS; the file is opened by astropy only where the header refers to lookup tables in it."""
@@ -184,22 +197,17 @@ class _HeaderReader:
         return group
 
 
-def _recorded(keywords: Keywords, sky_keyword: str) -> tuple[Recorded | None, tuple[str, ...]]:
-    """What an earlier run left, from the image's own header (JWST: also the primary one), and doubts about it."""
-    jwst = keywords.text("TELESCOP").upper() == "JWST"
-    headers = (keywords.own, keywords.primary) if jwst else (keywords.own,)
-    level, flag = (
-        next((v for v in (header_value(header, key) for header in headers) if v is not None), None)
-        for key in (sky_keyword, "BKGSUB")
-    )
-    doubts: tuple[str, ...] = ()
-    if flag is not None and not isinstance(flag, bool):
-        doubts = (f"{keywords.where}: BKGSUB is {flag!r}, not T or F: taken as not subtracted",)
-    subtracted = flag is True
-    if level is None and not subtracted:
-        return None, doubts
-    if not math.isfinite(as_number(level)):
-        found = "is missing" if level is None else f"is {level!r}"
-        what = f"{sky_keyword} {found}: it should be the sky that an earlier run found"
-        raise InputError.at(keywords.where, what, "see --sky-keyword, or remove BKGSUB and the level from the header")
-    return Recorded(as_number(level), subtracted), doubts
+def _original_integers(state: SkyState) -> OriginalIntegers | None:
+    """How the pixels were stored, if they were integers before this program subtracted their sky."""
+    if not state.original.is_integer or state.shift == 0 or state.base != 0:
+        return None
+    form = state.original
+    return OriginalIntegers(bitpix=form.bitpix, bscale=form.bscale, bzero=form.bzero)
+
+
+def _doubts(keywords: Keywords) -> tuple[str, ...]:
+    """A warning where another program uses the keyword of the state in a sense of its own."""
+    flag = header_value(keywords.own, SUBTRACTED)
+    if flag is None or isinstance(flag, bool):
+        return ()
+    return (f"{keywords.where}: {SUBTRACTED} is {flag!r}, not T or F: taken as not subtracted",)

@@ -169,16 +169,27 @@ class StoredPlane:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OriginalIntegers:
+    """How the pixels were stored before the program subtracted a sky from them and made them floats."""
+
+    bitpix: int
+    bscale: float
+    bzero: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PixelSource:
     """All that is needed to read the pixels of one image and say which of them count.
 
     ``bad_flags`` are the DQ bits that exclude a pixel (-1: any); ``dq`` is None where no DQ is used.
+    ``original`` is None where the pixels are stored as they were taken.
     """
 
     science: StoredPlane
     dq: StoredPlane | None = None
     bad_flags: int = -1
     mask: StoredPlane | None = None
+    original: OriginalIntegers | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

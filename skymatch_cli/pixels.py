@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from .errors import InputError
 from .fitsfile import open_unpacked
-from .model import BoolArray, ImageInfo, PixelArray, StoredPlane
+from .model import BoolArray, ImageInfo, OriginalIntegers, PixelArray, PixelSource, StoredPlane
 from .settings import Settings
 from .tilecheck import check_streams
 
@@ -76,14 +76,15 @@ def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | 
         raise InputError.at(info.ref.label, "has no pixels in a file")
     y0, y1 = rows or (0, info.shape[0])
     plane = source.science
-    data: PixelArray = np.empty((y1 - y0, info.shape[1]), _physical_type(plane))
+    data: PixelArray = np.empty((y1 - y0, info.shape[1]), _physical_type(source.original or plane))
     good: BoolArray = np.empty(data.shape, np.bool_)
     flagged = 0
     with ExitStack() as stack:
         files = _OpenFiles(stack, info.ref.label)
         for at, stored in files.blocks(plane, y0, y1):
-            _to_physical(stored, plane, data[at], good[at])
-            _complete(data[at], good[at], info, settings.ignore_value)
+            _to_original(stored, info, source, data[at], good[at])
+            if settings.ignore_value is not None:
+                good[at] &= data[at] != settings.ignore_value
         if source.dq is not None:
             for at, stored in files.blocks(source.dq, y0, y1):
                 unflagged = _unflagged(stored, source.dq, source.bad_flags)
@@ -165,7 +166,7 @@ def _stored_type(plane: StoredPlane) -> np.dtype[Any]:
     return np.dtype({8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}[plane.bitpix])
 
 
-def _physical_type(plane: StoredPlane) -> np.dtype[Any]:
+def _physical_type(plane: StoredPlane | OriginalIntegers) -> np.dtype[Any]:
     """float32 where it holds every physical value exactly, else float64."""
     if plane.bscale == 1 and plane.bzero == 0:
         return np.dtype(np.float32 if plane.bitpix in {8, 16, -32} else np.float64)
@@ -175,6 +176,22 @@ def _physical_type(plane: StoredPlane) -> np.dtype[Any]:
     steps = plane.bzero / plane.bscale
     exact = power_of_two and steps.is_integer() and abs(steps) + 2**plane.bitpix <= _FLOAT32_INTEGERS
     return np.dtype(np.float32 if exact else np.float64)
+
+
+def _to_original(stored: _Stored, info: ImageInfo, source: PixelSource, data: PixelArray, good: BoolArray) -> None:
+    """Fill ``data`` with the pixels as they were before a sky was subtracted, ``good`` with which are defined."""
+    level = info.recorded.level if info.recorded is not None and info.recorded.subtracted else 0.0
+    if source.original is None:
+        _to_physical(stored, source.science, data, good)
+        if level:
+            # The sum is rounded once, from float64: most pixels come back exactly as they were.
+            with np.errstate(invalid="ignore", over="ignore"):
+                np.add(data, level, out=data, dtype=np.float64, casting="same_kind")
+        return
+    step, zero = source.original.bscale, source.original.bzero
+    with np.errstate(invalid="ignore", over="ignore"):
+        data[...] = np.rint((stored.astype(np.float64) + (level - zero)) / step) * step + zero
+    np.isfinite(data, out=good)
 
 
 def _to_physical(stored: _Stored, plane: StoredPlane, data: PixelArray, good: BoolArray) -> None:
@@ -194,16 +211,6 @@ def _to_physical(stored: _Stored, plane: StoredPlane, data: PixelArray, good: Bo
         np.not_equal(stored, plane.blank, out=good)
     else:
         good[...] = True
-
-
-def _complete(data: PixelArray, good: BoolArray, info: ImageInfo, ignore_value: float | None) -> None:
-    """Add back a sky that was subtracted, and drop the value that stands for nothing."""
-    if info.recorded is not None and info.recorded.subtracted:
-        # The sum is rounded once, from float64: most pixels come back exactly as they were.
-        with np.errstate(invalid="ignore", over="ignore"):
-            np.add(data, info.recorded.level, out=data, dtype=np.float64, casting="same_kind")
-    if ignore_value is not None:
-        good &= data != ignore_value
 
 
 def _unflagged(stored: _Stored, plane: StoredPlane, bad_flags: int) -> BoolArray:

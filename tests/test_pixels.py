@@ -15,11 +15,14 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import skymatch_cli
 from skymatch_cli.errors import InputError
 from skymatch_cli.image import Pixels, read_infos, read_pixels
 from skymatch_cli.inputs import resolve_images
 from skymatch_cli.model import ImageInfo
 from skymatch_cli.settings import Settings
+
+from .factories import row, write_all
 
 WCS_CARDS = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 5.0, "CDELT1": -1e-4, "CDELT2": 1e-4}
 OPEN_FILES = Path("/proc/self/fd")
@@ -299,6 +302,31 @@ class TestSubtractedSky:
     def test_ignored_value_speaks_of_original_pixels(self, tmp_path: Path) -> None:
         name = write(tmp_path / "a.fits", np.array([[-5.0, 0.0]]), BKGLEVEL=5.0, BKGSUB=True)
         assert read(name, ignore_value=0.0).good.tolist() == [[False, True]]
+
+
+class TestAfterSubtraction:
+    """What a second run sees of images from which a first run has subtracted a sky."""
+
+    @pytest.mark.parametrize("dtype", ["i2", "u2", "i4", "f4"])
+    def test_pixels_are_the_original_ones(self, tmp_path: Path, dtype: str) -> None:
+        names = write_all(tmp_path, row([1000.0, 1300.3], dtype=dtype, noise=5.0))
+        before = [read(name) for name in names]
+        skymatch_cli.match(names, subtract=True)
+        for name, original in zip(names, before, strict=True):
+            info, chosen = info_of(name)
+            assert info.recorded is not None
+            assert info.recorded.subtracted
+            again = read_pixels(info, chosen)
+            assert again.data.dtype == original.data.dtype
+            assert np.array_equal(again.data, original.data)
+            assert np.array_equal(again.good, original.good)
+
+    def test_the_keyword_of_the_first_run_is_known(self, tmp_path: Path) -> None:
+        names = write_all(tmp_path, row([1000.0, 1300.0]))
+        skymatch_cli.match(names, subtract=True, sky_keyword="MDRIZSKY")
+        info, _ = info_of(names[1])
+        assert info.recorded is not None
+        assert info.recorded.level == pytest.approx(300)
 
 
 class TestFilesThatChange:
