@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from os import PathLike
@@ -11,7 +13,6 @@ if TYPE_CHECKING:
     from .result import Result as Result
 
 __all__ = ["Result", "__version__", "match"]
-__version__ = "0.1.0"
 
 
 def match(images: str | PathLike[str] | Iterable[str | PathLike[str]], **settings: Any) -> Result:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import __version__
 from . import cards as cd
 from .atomic import FileIdentity
 from .compressed import stored_pixels
@@ -27,6 +26,7 @@ from .rewrite import HduEdit, PixelEdit
 from .settings import Settings
 from .skystate import SkyState, is_jwst, read_state
 from .source import Source
+from .version import __version__
 
 _SAMPLES = 64
 _SAMPLE_PIXELS = 1024

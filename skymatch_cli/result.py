@@ -123,7 +123,7 @@ def make_report(
     settings: Settings, infos: tuple[ImageInfo, ...], tables: tuple[Table, Table, Table], warnings: tuple[str, ...]
 ) -> Report:
     """The report with these tables (images, overlaps, components)."""
-    from . import __version__
+    from .version import __version__
 
     determining: dict[str, Any] = settings.determining()
     images, overlaps, components = tables

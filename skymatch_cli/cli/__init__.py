@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from skymatch_cli import __version__
+from skymatch_cli.version import __version__
 
 from .guard import guarded
 
