@@ -19,6 +19,7 @@ from .model import BoolArray, CelestialWcs, FloatArray
 from .sphere import angle_rad, bounding_cap, normalised
 
 MAX_RADIUS_RAD = np.radians(30.0)  # of an image in one part
+_LARGEST_RADIUS_RAD = np.radians(36.0)  # of a cap about the border: all must be within 90 degrees of a plane's centre
 _BLOCK_RADIUS_RAD = np.radians(20.0)  # of the parts of others
 CELLS = 512  # a side of the frame, where it is followed in cells
 _PROBES = 9  # a side of the frame, to see what kind of image it is
@@ -102,7 +103,7 @@ def _parts(wcs: CelestialWcs, outlines: Sequence[tuple[FloatArray, ...]], where:
         if len(on_sky[0]) < 3:
             continue  # pixels that are all one place, such as a pole
         centre, radius = bounding_cap(on_sky[0])
-        if radius > 2.0 * MAX_RADIUS_RAD:
+        if radius > _LARGEST_RADIUS_RAD:
             raise InputError.at(where, "its border on the sky can't be followed", _HINT)
         _check_simple(on_sky[0], centre, where)
         low, high = rings[0].min(axis=0).tolist(), rings[0].max(axis=0).tolist()

@@ -51,6 +51,8 @@ def pixel_rings(graph: OverlapGraph, i: int, wcs: CelestialWcs, where: str = "im
     InputError
         The WCS has no inverse at a place that its own border surrounds.
     """
+    if not len(graph.pairs_of(i)):
+        return []
     pieces = _pieces(graph, i, wcs, where)
     edges = _Edges.of(pieces)
     pixels = edges.to_pixel(wcs, edges.start, pieces.box[edges.piece], where)

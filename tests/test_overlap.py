@@ -106,6 +106,7 @@ def test_images_apart_have_an_empty_graph():
     graph = graph_of(make_wcs(lon=10.0), make_wcs(lon=200.0))
     assert (graph.n_images, len(graph.a), len(graph.polygon), len(graph.area_arcmin2)) == (2, 0, 0, 0)
     assert pixel_rings(graph, 0, make_wcs(lon=10.0)) == []
+    assert pixel_rings(graph, 0, all_sky_wcs("CAR")) == []
 
 
 @pytest.mark.parametrize("n", [0, 1])
