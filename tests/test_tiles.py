@@ -14,10 +14,10 @@ from skymatch_cli.statistics import estimate, sky_statistic
 from skymatch_cli.tiles import TiledImage, region_statistics
 
 
-def assert_same(got: SkyStatistic, expected: SkyStatistic) -> None:
+def assert_same(got: SkyStatistic, expected: SkyStatistic, rounding: float = 0.0) -> None:
     assert (got.status, got.n) == (expected.status, expected.n)
     if expected.status is Status.OK:
-        tolerance = 1e-6 * expected.err
+        tolerance = 1e-6 * expected.err + rounding
         assert got.value == pytest.approx(expected.value, rel=1e-12, abs=tolerance)
         assert got.err == pytest.approx(expected.err, rel=1e-6)
 
@@ -83,8 +83,11 @@ def test_tiles_equal_the_pixels(
     good = rng.random(shape) >= bad
     regions = [random_spans(rng, shape) for _ in range(3)]
     got = estimate(TiledImage(data, good, regions).regions(regions), how)
+    # Bins begin at the lowest value: with outliers of 1e30 among them their edges are rounded accordingly.
+    binned = how.skystat in (Skystat.MODE, Skystat.MIDPT)
+    rounding = 1e-14 * float(np.abs(data).max()) if binned and kind == "outliers" else 0.0
     for one, spans in zip(got, regions, strict=True):
-        assert_same(one, direct(data, good, spans, how))
+        assert_same(one, direct(data, good, spans, how), rounding)
 
 
 @pytest.mark.parametrize("kind", KINDS)
