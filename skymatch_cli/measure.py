@@ -141,7 +141,7 @@ def _measure_image(
     pairs = graph.pairs_of(i)
     regions: list[Spans] = []
     if len(pairs) and info.wcs is not None:
-        regions = [polygon_spans(rings, info.shape) for rings in pixel_rings(graph, i, info.wcs)]
+        regions = [polygon_spans(rings, info.shape) for rings in pixel_rings(graph, i, info.wcs, info.ref.label)]
     wanted = [*regions, Spans.full(info.shape)] if with_local else regions
     blocks = np.array([_block_counts(spans, info.shape, side) for spans in regions], np.int64)
     try:

@@ -136,7 +136,9 @@ def _reduce(
         return _Reduced(nothing, status, local, n_good, pixels.warnings)
     data = pixels.data if info.to_comparison == 1 else pixels.data * pixels.data.dtype.type(info.to_comparison)
     planes = set(graph.plane[pairs].tolist())
-    blocks = _needed_blocks([polygon_spans(r, info.shape) for r in pixel_rings(graph, i, info.wcs)], info.shape)
+    blocks = _needed_blocks(
+        [polygon_spans(r, info.shape) for r in pixel_rings(graph, i, info.wcs, info.ref.label)], info.shape
+    )
     meshes = tuple(
         reduce_image(data, good, info.wcs, grid, blocks) if k in planes else None for k, grid in enumerate(grids)
     )

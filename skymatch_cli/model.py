@@ -239,6 +239,9 @@ class TangentPlane:
 class OverlapGraph:
     """Which images overlap, as columns over the M overlapping pairs (a < b, sorted by a then b).
 
+    A pair that is too wide for one plane (two all-sky maps) has one row for each plane that it needs; such
+    rows share no area.
+
     Attributes
     ----------
     n_images : int
