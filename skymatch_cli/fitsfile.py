@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _BLOCK = 2880
 _CARD = 80
 _CHUNK = 10 * _BLOCK
-_MAX_HEADER_BYTES = 8_000_000  # 100,000 cards; real headers stay below 10,000
+_MAX_HEADER_BYTES = 1000 * _BLOCK  # 36,000 cards; real headers stay below 10,000
 _BITPIX = frozenset({8, 16, 32, 64, -32, -64})
 _CELESTIAL_CTYPE = re.compile(r"(RA|DEC|.LON|.LAT|..LN|..LT)-")
 _KEYWORDS = (
