@@ -40,6 +40,8 @@ class NoiseResponse:
         tr((W P C P^T)^2): half the variance of that sum for Gaussian noise.
     exact : bool
         False where a variance is an estimate.
+    step : (n,) float64
+        Solution for the right-hand side that came along, 0 in large components.
 
     """
 
@@ -47,6 +49,7 @@ class NoiseResponse:
     expected: FloatArray
     second: FloatArray
     exact: bool
+    step: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +90,25 @@ class NormalEquations:
         """The same pairs with other weights (m,), all positive."""
         return NormalEquations.of_pairs(self.graph.n, self.graph.a, self.graph.b, weight)
 
-    def offsets(self, delta: FloatArray) -> FloatArray:
-        """Least-squares offsets (n,) for the differences (m,), mean zero in every component.
+    def fit(self, delta: FloatArray, noise: csr_array | None) -> tuple[FloatArray, NoiseResponse]:
+        """Least-squares offsets (n,) for the differences (m,), mean zero in every component, and their errors.
 
         The fit starts from offsets that agree with all differences along the heaviest spanning tree, so that
         only what the pairs disagree about passes through the normal equations: differences that are consistent
-        give exact offsets, whatever the condition of the matrix.
+        give exact offsets, whatever the condition of the matrix. ``noise``: see ``noise_response``.
         """
-        x = tree_potential(self.graph, spanning_tree(self.graph), delta)
-        residual = delta - self.graph.differences(x)
-        x = x + solve_exactly(self.graph, self.small, (self.incidence @ residual)[:, None], None).x[:, 0]
+        start = tree_potential(self.graph, spanning_tree(self.graph), delta)
+        response = noise_response(self, noise, self.incidence @ (delta - self.graph.differences(start)))
+        return self._refined(start + response.step, delta), response
+
+    def offsets(self, delta: FloatArray) -> FloatArray:
+        """The offsets of ``fit`` alone."""
+        start = tree_potential(self.graph, spanning_tree(self.graph), delta)
+        rhs = self.incidence @ (delta - self.graph.differences(start))
+        return self._refined(start + solve_exactly(self.graph, self.small, rhs[:, None], None).x[:, 0], delta)
+
+    def _refined(self, x: FloatArray, delta: FloatArray) -> FloatArray:
+        """Offsets that are right in small components, made right in the large ones."""
         for tolerance in _PASSES:
             residual = delta - self.graph.differences(x)
             if len(self.large) and np.abs(residual).max() > _ROUNDING * np.abs(x).max():
@@ -110,7 +122,7 @@ class NormalEquations:
         return self.graph.centred(x)
 
 
-def noise_response(equations: NormalEquations, noise: csr_array | None) -> NoiseResponse:
+def noise_response(equations: NormalEquations, noise: csr_array | None, rhs: FloatArray) -> NoiseResponse:
     """Covariance of the solution and moments of the residuals.
 
     Parameters
@@ -118,6 +130,8 @@ def noise_response(equations: NormalEquations, noise: csr_array | None) -> Noise
     equations : NormalEquations
     noise : (m, K) csr_array or None
         Noise factor of the pairs, C = S S^T; None: independent pairs with the weights as inverse variances.
+    rhs : (n,) float64
+        A right-hand side to be solved on the way, where the small components are inverted.
 
     Returns
     -------
@@ -125,49 +139,56 @@ def noise_response(equations: NormalEquations, noise: csr_array | None) -> Noise
 
     """
     if noise is None:
-        return _independent(equations)
-    return _every_pair(equations, noise) if len(equations.graph.a) <= _ALL_PAIRS else _many_pairs(equations, noise)
+        return _independent(equations, rhs)
+    probe = _every_pair if len(equations.graph.a) <= _ALL_PAIRS else _many_pairs
+    return probe(equations, noise, rhs)
 
 
-def _independent(equations: NormalEquations) -> NoiseResponse:
+def _independent(equations: NormalEquations, rhs: FloatArray) -> NoiseResponse:
     """Independent pairs: the covariance is the inverse of the normal matrix."""
     graph = equations.graph
     redundancy = graph.redundancy()
-    exact = solve_exactly(graph, equations.small, np.zeros((graph.n, 0)), None)
-    if not len(equations.large):
-        return NoiseResponse(exact.variance, redundancy, redundancy, True)
-    answer = _answers(equations, diags_array(1 / np.sqrt(graph.weight)).tocsr())[1]
-    return NoiseResponse(exact.variance + (answer**2).mean(axis=1), redundancy, redundancy, False)
+    exact = solve_exactly(graph, equations.small, rhs[:, None], None)
+    variance = exact.variance
+    if len(equations.large):
+        answer = _answers(equations, diags_array(1 / np.sqrt(graph.weight)).tocsr())[1]
+        variance = variance + (answer**2).mean(axis=1)
+    return NoiseResponse(variance, redundancy, redundancy, not len(equations.large), exact.x[:, 0])
 
 
-def _every_pair(equations: NormalEquations, noise: csr_array) -> NoiseResponse:
+def _every_pair(equations: NormalEquations, noise: csr_array, rhs: FloatArray) -> NoiseResponse:
     """Few pairs: what the noise of each does to the residual of every other."""
     graph = equations.graph
     covariance = (noise @ noise.T).toarray()
     flow = csr_array(equations.incidence @ noise)
-    exact = solve_exactly(graph, equations.small, equations.incidence @ covariance, csr_array(flow @ flow.T))
-    weighted = graph.weight[:, None] * (covariance - graph.differences(exact.x))
+    columns = np.column_stack([rhs, equations.incidence @ covariance])
+    exact = solve_exactly(graph, equations.small, columns, csr_array(flow @ flow.T))
+    weighted = graph.weight[:, None] * (covariance - graph.differences(exact.x[:, 1:]))
     second = graph.pair_sums((weighted * weighted.T).sum(axis=1))
-    return NoiseResponse(exact.variance, _expected(graph, noise, exact.explained), second, True)
+    return NoiseResponse(exact.variance, _expected(graph, noise, exact.explained), second, True, exact.x[:, 0])
 
 
-def _many_pairs(equations: NormalEquations, noise: csr_array) -> NoiseResponse:
+def _many_pairs(equations: NormalEquations, noise: csr_array, rhs: FloatArray) -> NoiseResponse:
     """Many pairs: the second moment, and all about large components, from probes of the noise."""
     graph = equations.graph
-    rhs, answer = _answers(equations, noise)
+    sources, answer = _answers(equations, noise)
     flow = csr_array(equations.incidence @ noise)
     flow.data *= np.repeat(equations.small[graph.component], np.diff(flow.indptr))
-    exact = solve_exactly(graph, equations.small, rhs, csr_array(flow @ flow.T))
+    exact = solve_exactly(graph, equations.small, np.column_stack([rhs, sources]), csr_array(flow @ flow.T))
+    explained = exact.explained + graph.component_sums((sources * answer).mean(axis=1))
     variance = exact.variance + (answer**2).mean(axis=1)
-    explained = exact.explained + graph.component_sums((rhs * answer).mean(axis=1))
-    answer += exact.x
+    answer += exact.x[:, 1:]
     second = np.zeros(len(graph.a))
     for k, part in enumerate(np.split(answer, answer.shape[1] // 8, axis=1)):
         residual = noise @ sign_columns(noise.shape[1], k) - graph.differences(part)
         weighted = graph.weight[:, None] * residual
         second += (weighted * (noise @ (noise.T @ weighted))).sum(axis=1) / answer.shape[1]
     return NoiseResponse(
-        variance, _expected(graph, noise, explained), graph.pair_sums(second), not len(equations.large)
+        variance,
+        _expected(graph, noise, explained),
+        graph.pair_sums(second),
+        not len(equations.large),
+        exact.x[:, 0],
     )
 
 

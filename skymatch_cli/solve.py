@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_array, diags_array
 
-from .leastsquares import NormalEquations, noise_response
+from .leastsquares import NormalEquations
 from .model import BoolArray, FloatArray, IntArray, Offsets
 from .pairgraph import PairGraph
 from .robust import kept_weights
@@ -60,14 +60,14 @@ def solve_offsets(
     equations = NormalEquations.of_pairs(n_groups, a[used], b[used], weight[used])
     measured = delta[used]
     noise_used = None if noise is None else csr_array(noise[np.flatnonzero(used)])
-    response = noise_response(equations, noise_used)
+    offset, response = equations.fit(measured, noise_used)
     if robust:
         if noise_used is None:  # with lowered weights the stated errors are no longer the weights'
             noise_used = diags_array(1 / np.sqrt(weight[used])).tocsr()
         kept[used] = kept_weights(equations, measured, response.expected)
         equations = equations.reweighted(weight[used] * kept[used])
-        response = noise_response(equations, noise_used)
-    graph, offset = equations.graph, equations.offsets(measured)
+        offset, response = equations.fit(measured, noise_used)
+    graph = equations.graph
     residual = np.full(len(a), np.nan)
     residual[used] = measured - graph.differences(offset)
     square_sum = graph.pair_sums(graph.weight * residual[used] ** 2)
