@@ -24,7 +24,7 @@ _SPAN_PIX = 512  # columns that are shared out among cells at a time: what fits 
 _NOISE_ROWS = 4  # every fourth row is enough for the noise
 _MIN_NOISE_SAMPLES = 16
 _MAD_TO_SIGMA = 1.4826
-_STRUCTURE_SIGMA = 3.0  # structure below this many sigma of a cell is noise
+_STRUCTURE_SIGMA = 2.0  # structure below this many sigma of a cell is noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -54,7 +54,7 @@ class Tile:
     pixels: Float32Array
 
 
-_DISTORTED = 8.0  # light of many faint stars errs alike where pixel areas differ: count it so many times
+_DISTORTED = 20.0  # light of many faint stars errs alike where pixel areas differ: count it so many times
 
 
 def run_noise(meshes: Sequence[Sequence[CellMesh | None]]) -> float:
