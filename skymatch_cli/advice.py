@@ -48,7 +48,7 @@ def large_residuals(
     if not len(above):
         return ()
     pairs = [f"{_pair(images, measurements, e)} ({size[e]:.1f} sigma)" for e in above[:_NAMED]]
-    return (f"{len(above)} overlaps with a residual above {limit:g} sigma: {_few(pairs, ', ', len(above))}",)
+    return (f"overlaps with a residual above {limit:g} sigma ({len(above)}): {_few(pairs, ', ', len(above))}",)
 
 
 def solution_warnings(
@@ -75,7 +75,7 @@ def solution_warnings(
         low = low[np.argsort(offsets.kept[low], kind="stable")]
         if len(low):
             pairs = [_pair(images, m, e) for e in low[:_NAMED]]
-            lines.append(f"{len(low)} overlaps contradict the others and count little: {_few(pairs, ', ', len(low))}")
+            lines.append(f"overlaps that contradict the others and count little ({len(low)}): {_few(pairs, ', ', len(low))}")
     return tuple(lines)
 
 
