@@ -74,8 +74,8 @@ def solution_warnings(
         low = np.flatnonzero(offsets.kept < 0.5)
         low = low[np.argsort(offsets.kept[low], kind="stable")]
         if len(low):
-            pairs = [_pair(images, m, e) for e in low[:_NAMED]]
-            lines.append(f"overlaps that contradict the others and count little ({len(low)}): {_few(pairs, ', ', len(low))}")
+            pairs = _few([_pair(images, m, e) for e in low[:_NAMED]], ", ", len(low))
+            lines.append(f"overlaps that contradict the others and count little ({len(low)}): {pairs}")
     return tuple(lines)
 
 
