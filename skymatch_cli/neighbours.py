@@ -1,4 +1,7 @@
-"""Which caps on the sphere touch: a KD-tree of their centres, no longitude wrap, no pole, no N^2."""
+"""Which caps on the sphere touch: a KD-tree of their centres, no longitude wrap, no pole, no N^2.
+
+Few caps are simply all compared: that costs less than loading scipy.spatial, a third of a second.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import numpy as np
 
 from .model import FloatArray, IntArray
 from .sphere import angle_rad
+
+_FEW = 1000
 
 
 def touching_caps(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
@@ -23,10 +28,18 @@ def touching_caps(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray,
     -------
     i, j : (m,) int64
     """
+    few = len(centres) <= _FEW
+    i, j = np.triu_indices(len(centres), 1) if few else _near_pairs(centres, radii_rad)
+    touch = angle_rad(centres[i], centres[j]) <= radii_rad[i] + radii_rad[j]
+    i, j = i[touch], j[touch]
+    order = np.lexsort((j, i))
+    return i[order].astype(np.int64), j[order].astype(np.int64)
+
+
+def _near_pairs(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
+    """Pairs i < j of caps that may touch, in any order."""
     from scipy.spatial import cKDTree
 
-    if len(centres) == 0:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
     size = np.floor(np.log2(np.maximum(radii_rad, 1e-9))).astype(np.int64)
     classes = [np.flatnonzero(size == s) for s in np.unique(size)]
     trees = [cKDTree(centres[members]) for members in classes]
@@ -39,10 +52,7 @@ def touching_caps(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray,
             near = tree.sparse_distance_matrix(other_tree, reach, output_type="ndarray")
             found.append(np.stack([members[near["i"]], others[near["j"]]], axis=1))
     i, j = np.sort(np.concatenate(found), axis=1).T
-    touch = angle_rad(centres[i], centres[j]) <= radii_rad[i] + radii_rad[j]
-    i, j = i[touch], j[touch]
-    order = np.lexsort((j, i))
-    return i[order].astype(np.int64), j[order].astype(np.int64)
+    return i, j
 
 
 def _chord(angle: float) -> float:

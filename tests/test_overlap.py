@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from skymatch_cli import neighbours
 from skymatch_cli.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2
 from skymatch_cli.errors import InputError
 from skymatch_cli.footprint import Footprint, FootprintPart, footprint
@@ -190,13 +191,15 @@ def test_a_mosaic_of_2mass_has_its_thirteen_pairs():
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), n=st.integers(0, 60))
-def test_neighbours_are_those_that_a_look_at_all_pairs_finds(seed, n):
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(0, 60), few=st.sampled_from([0, 1000]))
+def test_neighbours_are_those_that_a_look_at_all_pairs_finds(seed, n, few):
     rng = np.random.default_rng(seed)
     centres = normalised(rng.normal(size=(n, 3)))
     radii = 10.0 ** rng.uniform(-3, 0.4, n)
     pairs = [(i, j) for i, j in combinations(range(n), 2) if angle_rad(centres[i], centres[j]) <= radii[i] + radii[j]]
-    i, j = touching_caps(centres, radii)
+    with pytest.MonkeyPatch.context() as patch:  # both ways: all pairs, and the tree
+        patch.setattr(neighbours, "_FEW", few)
+        i, j = touching_caps(centres, radii)
     assert list(zip(i.tolist(), j.tolist(), strict=True)) == pairs
 
 
