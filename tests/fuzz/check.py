@@ -1,0 +1,103 @@
+"""One damaged file through the command line, and what must hold whatever comes of it."""
+
+from __future__ import annotations
+
+import re
+import resource
+import shutil
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from skymatch_cli.cli import main
+
+MEMORY_BYTES = 2**30
+SECONDS = 10
+ALLOWED = frozenset({0, 2, 3, 4, 5})
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
+_MEMORY = re.compile(r"MemoryError|Unable to allocate|Cannot allocate", re.IGNORECASE)
+COMMANDS = (
+    ("plan",),
+    ("match", "--dry-run"),
+    ("match",),
+    ("match", "--subtract"),
+    ("match", "--dry-run", "--compare", "mesh"),
+    ("match", "--method", "localmin", "--output-dir", "copies"),
+)
+
+
+class BrokenPromise(AssertionError):
+    """Something that must hold for every file does not."""
+
+
+def limit_memory() -> None:
+    """Give this process 1 GiB of address space, what Python and its libraries take included."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
+def check(folder: Path, content: bytes, good: bytes, *, suffix: str = ".fits", turn: int = 0) -> int:
+    """Run a command over a damaged and a good file in an empty folder, and say its exit code.
+
+    Parameters
+    ----------
+    folder : Path
+        The current folder.
+    content, good : bytes
+        The damaged file and one that overlaps what it was.
+    suffix : str
+        Of both.
+    turn : int
+        Which of the commands.
+
+    Raises
+    ------
+    BrokenPromise
+        If it ends in an unexpected way, shows what a terminal would act on, or leaves other files than it should.
+    """
+    names = (f"damaged{suffix}", f"good{suffix}")
+    before = dict(zip(names, (content, good), strict=True))
+    for name, raw in before.items():
+        (folder / name).write_bytes(raw)
+    command, *options = COMMANDS[turn % len(COMMANDS)]
+    code = _run([command, *options, "--jobs", "1", *names])
+    try:
+        if code or command == "plan" or "--dry-run" in options or "--output-dir" in options:
+            _check_untouched(folder, before, copies=code == 0)
+        else:
+            _check_undone(folder, before, exactly=suffix == ".fits" and "--subtract" not in options)
+    finally:
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return code
+
+
+def _run(args: list[str]) -> int:
+    done = CliRunner().invoke(main, args)
+    shown = done.stdout + done.stderr
+    if done.exit_code not in ALLOWED or "Traceback" in shown:
+        raise BrokenPromise(f"{' '.join(args)}: exit {done.exit_code}: {done.stderr[-600:]}")
+    if control := _CONTROL.search(shown):
+        raise BrokenPromise(f"{' '.join(args)}: shows {control.group()!r}: {shown!r:.600}")
+    if _MEMORY.search(shown):
+        raise BrokenPromise(f"{' '.join(args)}: wants too much memory: {shown[-600:]}")
+    return done.exit_code
+
+
+def _check_untouched(folder: Path, before: dict[str, bytes], *, copies: bool) -> None:
+    allowed = {*before, "copies"} if copies else {*before}
+    if not {path.name for path in folder.iterdir()} <= allowed:
+        raise BrokenPromise(f"left files: {sorted(path.name for path in folder.iterdir())}")
+    for name, raw in before.items():
+        if (folder / name).read_bytes() != raw:
+            raise BrokenPromise(f"{name} was changed")
+
+
+def _check_undone(folder: Path, before: dict[str, bytes], *, exactly: bool) -> None:
+    """A sky was recorded or subtracted: it can be taken back, and the files are what they were."""
+    if {path.name for path in folder.iterdir()} != {*before}:
+        raise BrokenPromise(f"left files: {sorted(path.name for path in folder.iterdir())}")
+    if code := _run(["undo", *before]):
+        raise BrokenPromise(f"undo after a run that went well: exit {code}")
+    for name, raw in before.items():
+        if exactly and b"skymatch-cli undo" not in raw and (folder / name).read_bytes() != raw:
+            raise BrokenPromise(f"{name} is not what it was after undo")
