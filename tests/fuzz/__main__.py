@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from .bases import Base, own, pack, real
-from .check import SECONDS, BrokenPromise, check, limit_memory
+from .check import SECONDS, BrokenPromiseError, check, limit_memory
 from .damage import damaged
 
 BLOCK = 500
@@ -79,7 +79,7 @@ def _work(results: Connection, bases: Sequence[Base], cases: range) -> None:
             try:
                 turn = case // len(bases)
                 code = check(Path(folder), content, pack(base.content, base.suffix), suffix=base.suffix, turn=turn)
-            except BrokenPromise as error:
+            except BrokenPromiseError as error:
                 results.send((None, f"{base.name}: {error}"))
             else:
                 results.send((code, ""))
