@@ -7,12 +7,17 @@ interpreter lock, nothing is copied between processes, and start-up costs nothin
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+Finding = TypeVar("Finding")
+
+_AHEAD = 4  # items a worker that wait to be worked on, or to be taken
 
 
 class Progress(Protocol):
@@ -42,6 +47,49 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class Task(Protocol[Finding]):
+    """A piece of work that knows all it needs, so that it may be sent to another machine."""
+
+    def __call__(self) -> Finding:
+        """Do it."""
+        ...
+
+    def failed(self, finding: Finding) -> bool:
+        """Whether it is worth while to try again elsewhere."""
+        ...
+
+    def lost(self, why: str) -> Finding:
+        """The finding where no worker lived to give one."""
+        ...
+
+
+class Runner(Protocol):
+    """Where tasks run: in this process, or wherever an extra sends them."""
+
+    def __call__(
+        self, tasks: Iterable[Task[Finding]], *, total: int, progress: Progress | None = None
+    ) -> Iterator[Finding]:
+        """The findings of ``total`` tasks, in the order of the tasks."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRunner:
+    """Runs tasks in threads of this process; ``jobs`` 0 means one per usable core."""
+
+    jobs: int = 0
+
+    def __call__(
+        self, tasks: Iterable[Task[Finding]], *, total: int, progress: Progress | None = None
+    ) -> Iterator[Finding]:
+        """The findings of ``total`` tasks, in the order of the tasks."""
+        return _ordered(_do, tasks, min(self.jobs or usable_cores(), total), progress)
+
+
+def _do(task: Task[Finding]) -> Finding:
+    return task()
+
+
 def run(
     function: Callable[[Item], Answer], items: Sequence[Item], *, jobs: int = 0, progress: Progress | None = None
 ) -> Iterator[Answer]:
@@ -57,7 +105,13 @@ def run(
         Advanced by one for every answer.
 
     """
-    workers = min(jobs or usable_cores(), len(items))
+    return _ordered(function, items, min(jobs or usable_cores(), len(items)), progress)
+
+
+def _ordered(
+    function: Callable[[Item], Answer], items: Iterable[Item], workers: int, progress: Progress | None
+) -> Iterator[Answer]:
+    """Answers in the order of the items, of which only a few for each worker are taken at a time."""
     watch = progress or NoProgress()
     if workers <= 1:
         for item in items:
@@ -66,10 +120,16 @@ def run(
             yield answer
         return
     with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Answer]] = deque()
         try:
-            for answer in pool.map(function, items):
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > _AHEAD * workers:
+                    yield waiting.popleft().result()
+                    watch.advance()
+            while waiting:
+                yield waiting.popleft().result()
                 watch.advance()
-                yield answer
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

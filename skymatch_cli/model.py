@@ -115,11 +115,14 @@ class CelestialWcs(Protocol):
 class Recorded:
     """The sky that an earlier run left in the header.
 
-    ``level`` in the image's unit; ``subtracted``: the stored pixels are the original ones minus ``level``.
+    ``level`` (at the image's centre) in the image's unit, ``dx`` and ``dy`` in that unit per pixel;
+    ``subtracted``: the stored pixels are the original ones minus that plane.
     """
 
     level: float
     subtracted: bool
+    dx: float = 0.0
+    dy: float = 0.0
 
 
 class Container(StrEnum):
@@ -267,6 +270,26 @@ class OverlapGraph:
     def pairs_of(self, image: int) -> IntArray:
         """Indices of the pairs that hold an image, in the order of the graph."""
         return np.flatnonzero((self.a == image) | (self.b == image))
+
+    def pairs_by_image(self) -> list[IntArray]:
+        """`pairs_of` every image, in one pass over the pairs."""
+        image = np.concatenate([self.a, self.b])
+        pair = np.tile(np.arange(len(self.a)), 2)
+        order = np.lexsort((pair, image))
+        return np.split(pair[order], np.searchsorted(image[order], np.arange(1, self.n_images)))[: self.n_images]
+
+    def part(self, pairs: IntArray) -> OverlapGraph:
+        """The graph of some of the pairs, with the planes that these need; images keep their numbers."""
+        used, plane = np.unique(self.plane[pairs], return_inverse=True)
+        return OverlapGraph(
+            self.n_images,
+            self.a[pairs],
+            self.b[pairs],
+            self.area_arcmin2[pairs],
+            self.polygon[pairs],
+            plane.astype(np.int64),
+            tuple(self.planes[k] for k in used),
+        )
 
 
 @dataclass(frozen=True, slots=True)
