@@ -24,7 +24,8 @@ from .model import ImageRef
 from .pixelformat import PixelError, PixelFormat, format_after, format_of
 from .rewrite import HduEdit, PixelEdit
 from .settings import Settings
-from .skystate import SkyState, is_jwst, read_state
+from .skyplane import SkyPlane
+from .skystate import SkyState, is_jwst, missing_sky, read_state
 from .source import Source
 from .version import __version__
 
@@ -42,11 +43,14 @@ class SkyUpdate:
     ref : ImageRef
     sky : float
         To subtract from the original pixels, in the image's unit. Not finite: the image is left alone.
+        With a tilt: the value at the image's centre.
     sky_err : float
         1 sigma; not finite: not known.
     method : str
     identity : FileIdentity or None
         The file when it was measured; None: not checked.
+    tilt : (dx, dy) or None
+        Of the sky, per pixel; None: the sky is a constant.
     """
 
     ref: ImageRef
@@ -54,6 +58,17 @@ class SkyUpdate:
     sky_err: float
     method: str
     identity: FileIdentity | None = None
+    tilt: tuple[float, float] | None = None
+
+    @property
+    def plane(self) -> SkyPlane:
+        """The sky at every pixel."""
+        return SkyPlane(self.sky, *(self.tilt or ()))
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether there is a sky at all."""
+        return all(math.isfinite(value) for value in (self.sky, *(self.tilt or ())))
 
 
 def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Settings) -> dict[int, HduEdit]:
@@ -67,7 +82,7 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
     edits: dict[int, HduEdit] = {}
     records: dict[int, Record] = {}
     for update in sorted(updates, key=lambda u: u.ref.hdu):
-        if not math.isfinite(update.sky):
+        if not update.is_finite:
             continue
         state = read_state(source, update.ref, settings.sky_keyword)
         try:
@@ -78,24 +93,24 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
         edits[update.ref.hdu] = _edit(source, update.ref.hdu, record, state)
     if records and 0 not in edits and is_jwst(source):
         no_pixels = PixelFormat(bitpix=8)
-        record = replace(records[min(records)], shift=0.0, format_before=no_pixels, format_after=no_pixels)
+        record = replace(records[min(records)], shift=SkyPlane(), format_before=no_pixels, format_after=no_pixels)
         edits[0] = HduEdit(cards=recorded_cards(original_cards(source.cards(0), tiled=False), record, tiled=False))
     return {i: edit for i, edit in edits.items() if edit.pixels is not None or edit.cards != source.cards(i)}
 
 
 def _record(source: Source, update: SkyUpdate, state: SkyState, settings: Settings) -> Record:
     """What the header shall say, and the format of the pixels that goes with it."""
-    level, error, result, shift = update.sky, update.sky_err, state.original, 0.0
+    sky, error, result, shift = update.plane, update.sky_err, state.original, SkyPlane()
     if settings.subtract:
-        level, error = _settled(source, update, state)
-        shift = level - state.base
-        result = format_after(state.original, shift)
+        sky, error = _settled(source, update, state)
+        shift = sky - state.base
+        result = format_after(state.original, shift.largest(_shape(source, update.ref.hdu)))
     elif state.recorded is not None and state.recorded.subtracted:
         hint = "--subtract, or skymatch undo first" if state.by_us else "--subtract"
         raise InputError.at(update.ref.label, "its sky is subtracted already, recording another would be wrong", hint)
     return Record(
         level_keyword=settings.sky_keyword,
-        level=level,
+        level=sky.level,
         error=error,
         method=update.method,
         subtracted=settings.subtract,
@@ -104,7 +119,14 @@ def _record(source: Source, update: SkyUpdate, state: SkyState, settings: Settin
         shift=shift,
         format_before=state.original,
         format_after=result,
+        tilt=None if update.tilt is None else (sky.dx, sky.dy),
     )
+
+
+def _shape(source: Source, index: int) -> tuple[int, int]:
+    """(ny, nx) of an image, whatever further axes it has."""
+    ny, nx = (1, 1, *source.file.hdus[index].shape)[-2:]
+    return ny, nx
 
 
 def _edit(source: Source, index: int, record: Record, state: SkyState) -> HduEdit:
@@ -115,6 +137,7 @@ def _edit(source: Source, index: int, record: Record, state: SkyState) -> HduEdi
         shift=state.shift,
         result=record.format_after,
         new_shift=record.shift,
+        shape=_shape(source, index),
     )
     return HduEdit(
         cards=recorded_cards(original_cards(cards, tiled=tiled), record, tiled=tiled),
@@ -122,24 +145,25 @@ def _edit(source: Source, index: int, record: Record, state: SkyState) -> HduEdi
     )
 
 
-def _settled(source: Source, update: SkyUpdate, state: SkyState) -> tuple[float, float]:
-    """Level and error to be recorded: those that are there, where they differ by rounding only.
+def _settled(source: Source, update: SkyUpdate, state: SkyState) -> tuple[SkyPlane, float]:
+    """Sky and error to be recorded: those that are there, where they differ by rounding only.
 
     Skies measured in a file that is subtracted already see pixels that were rounded on the way.
     """
     recorded = state.recorded
     if recorded is None or not recorded.subtracted or not state.by_us:
-        return update.sky, update.sky_err
+        return update.plane, update.sky_err
+    before, shape = missing_sky(recorded), _shape(source, update.ref.hdu)
     precision = np.finfo("f8" if state.original.bitpix != -32 else "f4").eps
-    difference = abs(update.sky - recorded.level)
-    scale = max(abs(update.sky), abs(recorded.level))
+    difference = (update.plane - before).largest(shape)
+    scale = max(update.plane.largest(shape), before.largest(shape))
     if difference > _ROUNDINGS * precision * scale:
         scale = max(scale, _typical_pixel(source, update.ref.hdu, state))
     tolerance = _ROUNDINGS * float(precision) * scale
     if difference > tolerance:
-        return update.sky, update.sky_err
+        return update.plane, update.sky_err
     error = cd.number(source.cards(update.ref.hdu), ERROR, math.nan)
-    return recorded.level, error if abs(error - update.sky_err) <= tolerance else update.sky_err
+    return before, error if abs(error - update.sky_err) <= tolerance else update.sky_err
 
 
 def _typical_pixel(source: Source, index: int, state: SkyState) -> float:
@@ -155,7 +179,8 @@ def _typical_pixel(source: Source, index: int, state: SkyState) -> float:
         spans = {(max(0, stop - _SAMPLE_PIXELS), min(stop, count)) for stop in stops.tolist()}
         raw = b"".join(source.read(extent.data_start + a * size, (b - a) * size) for a, b in sorted(spans))
         pixels = np.frombuffer(raw, dtype=form.dtype)
-    values = np.abs(pixels.astype("f8") * form.bscale + form.bzero + state.shift + state.base)
+    level = state.shift.level + state.base.level  # a tilt averages out: it is a typical value that is asked for
+    values = np.abs(pixels.astype("f8") * form.bscale + form.bzero + level)
     values = values[np.isfinite(values)]
     return float(np.median(values)) if values.size else 0.0
 
@@ -192,6 +217,7 @@ def _undo_edit(source: Source, ref: ImageRef) -> HduEdit:
         stored=format_of(cards, tiled=tiled),
         shift=state.shift,
         result=state.original,
-        new_shift=0.0,
+        new_shift=SkyPlane(),
+        shape=_shape(source, ref.hdu),
     )
     return HduEdit(cards=original_cards(cards, tiled=tiled), pixels=None if pixels.changes_nothing else pixels)

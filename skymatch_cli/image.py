@@ -199,7 +199,7 @@ class _HeaderReader:
 
 def _original_integers(state: SkyState) -> OriginalIntegers | None:
     """How the pixels were stored, if they were integers before this program subtracted their sky."""
-    if not state.original.is_integer or state.shift == 0 or state.base != 0:
+    if not state.original.is_integer or not state.shift or state.base:
         return None
     form = state.original
     return OriginalIntegers(bitpix=form.bitpix, bscale=form.bscale, bzero=form.bzero)

@@ -6,6 +6,7 @@
     BKGSUB  =                    T / the sky is subtracted from the pixels
     BKGMETH = 'match   '           / how the sky was found
     BKGERR  =                0.012 / 1 sigma error of the sky
+    BKGDX   =               0.0015 / tilt of the sky along x, per pixel         (with --model plane; BKGDY too)
     HISTORY skymatch-cli 1.0: sky subtracted, int16 pixels became float32
     HISTORY skymatch-cli   compare=pooled method=match ...
     HISTORY skymatch-cli undo - BKGLEVEL                      there was no such card
@@ -25,8 +26,10 @@ from dataclasses import dataclass
 
 from . import cards as cd
 from .pixelformat import PixelFormat
+from .skyplane import SkyPlane
 
 LEVEL, SUBTRACTED, METHOD, ERROR = "BKGLEVEL", "BKGSUB", "BKGMETH", "BKGERR"
+TILT = "BKGDX", "BKGDY"
 
 _TAG = b"HISTORY skymatch-cli "
 _UNDO = b"HISTORY skymatch-cli undo "
@@ -152,10 +155,12 @@ class Record:
     subtracted : bool
     program, settings : str
         For the HISTORY cards.
-    shift : float
+    shift : SkyPlane
         What is taken from the original pixels.
     format_before, format_after : PixelFormat
         How the pixels were and are stored; equal where that stays or is not this header's affair.
+    tilt : (dx, dy) or None
+        Per pixel; ``level`` is then at the image's centre. None: the sky is a constant.
     """
 
     level_keyword: str
@@ -165,14 +170,15 @@ class Record:
     subtracted: bool
     program: str
     settings: str
-    shift: float
+    shift: SkyPlane
     format_before: PixelFormat
     format_after: PixelFormat
+    tilt: tuple[float, float] | None = None
 
     @property
     def changes_pixels(self) -> bool:
         """Whether the stored pixels are not those of the original file."""
-        return self.shift != 0 or self.format_before != self.format_after
+        return bool(self.shift) or self.format_before != self.format_after
 
 
 def recorded_cards(original: cd.Cards, record: Record, *, tiled: bool) -> cd.Cards:
@@ -184,6 +190,8 @@ def recorded_cards(original: cd.Cards, record: Record, *, tiled: bool) -> cd.Car
     }
     if record.error == record.error:  # NaN: not known
         new[ERROR] = cd.make_card(ERROR, record.error, "1 sigma error of the sky")
+    for key, axis, tilt in zip(TILT, "xy", record.tilt or (None, None), strict=True):
+        new[key] = None if tilt is None else cd.make_card(key, tilt, f"tilt of the sky along {axis}, per pixel")
     if tiled:
         new["ZHECKSUM"] = None  # of the image before it was packed: its header is another one now
     if tiled and record.changes_pixels:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from . import cards as cd
 
 Stored = npt.NDArray[Any]
+Shift = float | npt.NDArray[np.float64]  # the same for all pixels, or one for each
 
 _FLOAT32_STEPS = 2.0**22  # steps of an integer image that float32 holds with a quarter of a step to spare
 _FLOAT64_STEPS = 2.0**51
@@ -73,7 +74,8 @@ def format_of(cards: cd.Cards, *, tiled: bool) -> PixelFormat:
 
 
 def format_after(original: PixelFormat, shift: float) -> PixelFormat:
-    """The format that holds the original pixels minus ``shift`` (in physical units) so that they can be restored.
+    """The format that holds the original pixels minus a sky of up to ``shift`` (in physical units) so that they can
+    be restored.
 
     Floats stay what they are. Integers become float32 where that is exact (8 and 16 bits, and a shift of
     that size), else float64.
@@ -94,17 +96,20 @@ def format_after(original: PixelFormat, shift: float) -> PixelFormat:
         return PixelFormat(bitpix=-32)
     if original.bitpix == 64 or steps <= _FLOAT64_STEPS:  # 64 bits are seldom used to the full: checked pixel by pixel
         return PixelFormat(bitpix=-64)
-    raise PixelError(f"{original.name} minus {shift!r} can't be held by float64 so that it could be undone")
+    raise PixelError(f"{original.name} minus {shift:g} can't be held by float64 so that it could be undone")
 
 
-def subtract(raw: Stored, original: PixelFormat, shift: float) -> Stored:
-    """Original pixels, as stored, minus ``shift``, as stored in ``format_after(original, shift)``.
+def subtract(raw: Stored, original: PixelFormat, shift: Shift, target: PixelFormat) -> Stored:
+    """Original pixels, as stored, minus ``shift``, as stored in ``target``.
 
     Parameters
     ----------
     raw : (n,) array of ``original.dtype``
-    shift : float
+    original : PixelFormat
+    shift : float or (n,) float64
         In physical units.
+    target : PixelFormat
+        From `format_after`, for the largest shift of the image.
 
     Raises
     ------
@@ -112,15 +117,15 @@ def subtract(raw: Stored, original: PixelFormat, shift: float) -> Stored:
         If a pixel can't be held so that ``restore`` gives it back.
     """
     if original.is_integer:
-        return _subtract_from_integers(raw, original, shift)
+        return _subtract_from_integers(raw, original, shift, target)
     with np.errstate(over="ignore", invalid="ignore"):
         result = (raw.astype("f8") - shift / original.bscale).astype(original.dtype)
     if bool(np.any(np.isinf(result) & np.isfinite(raw))):
-        raise PixelError(f"a pixel minus {shift!r} overflows {original.name}")
+        raise PixelError(f"a pixel minus its sky overflows {original.name}")
     return _keep_undefined(result, raw)
 
 
-def restore(stored: Stored, original: PixelFormat, shift: float) -> Stored:
+def restore(stored: Stored, original: PixelFormat, shift: Shift) -> Stored:
     """Invert `subtract`: the original pixels, as they were stored.
 
     Raises
@@ -135,8 +140,7 @@ def restore(stored: Stored, original: PixelFormat, shift: float) -> Stored:
     return _keep_undefined(result, stored)
 
 
-def _subtract_from_integers(raw: Stored, original: PixelFormat, shift: float) -> Stored:
-    target = format_after(original, shift)
+def _subtract_from_integers(raw: Stored, original: PixelFormat, shift: Shift, target: PixelFormat) -> Stored:
     physical = raw.astype("f8") * original.bscale + original.bzero - shift
     if original.blank is not None:
         physical[raw == original.blank] = np.nan
@@ -150,7 +154,7 @@ def _subtract_from_integers(raw: Stored, original: PixelFormat, shift: float) ->
     return result
 
 
-def _restore_integers(stored: Stored, original: PixelFormat, shift: float) -> Stored:
+def _restore_integers(stored: Stored, original: PixelFormat, shift: Shift) -> Stored:
     steps = (stored.astype("f8") + shift - original.bzero) / original.bscale
     undefined = np.isnan(steps)
     if bool(undefined.any()):

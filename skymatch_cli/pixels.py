@@ -24,6 +24,7 @@ from .errors import InputError
 from .fitsfile import open_unpacked
 from .model import BoolArray, ImageInfo, OriginalIntegers, PixelArray, PixelSource, StoredPlane
 from .settings import Settings
+from .skystate import missing_sky
 from .tilecheck import check_streams
 
 _BLOCK_BYTES = 2**20  # blocks of rows: large beside the cost of a call, small beside the cache
@@ -82,7 +83,7 @@ def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | 
     with ExitStack() as stack:
         files = _OpenFiles(stack, info.ref.label)
         for at, stored in files.blocks(plane, y0, y1):
-            _to_original(stored, info, source, data[at], good[at])
+            _to_original(stored, info, source, data[at], good[at], y0=y0 + at.start)
             if settings.ignore_value is not None:
                 good[at] &= data[at] != settings.ignore_value
         if source.dq is not None:
@@ -178,12 +179,15 @@ def _physical_type(plane: StoredPlane | OriginalIntegers) -> np.dtype[Any]:
     return np.dtype(np.float32 if exact else np.float64)
 
 
-def _to_original(stored: _Stored, info: ImageInfo, source: PixelSource, data: PixelArray, good: BoolArray) -> None:
+def _to_original(
+    stored: _Stored, info: ImageInfo, source: PixelSource, data: PixelArray, good: BoolArray, *, y0: int
+) -> None:
     """Fill ``data`` with the pixels as they were before a sky was subtracted, ``good`` with which are defined."""
-    level = info.recorded.level if info.recorded is not None and info.recorded.subtracted else 0.0
+    missing = missing_sky(info.recorded)
+    level = missing.rows(y0, y0 + len(data), info.shape)
     if source.original is None:
         _to_physical(stored, source.science, data, good)
-        if level:
+        if missing:
             # The sum is rounded once, from float64: most pixels come back exactly as they were.
             with np.errstate(invalid="ignore", over="ignore"):
                 np.add(data, level, out=data, dtype=np.float64, casting="same_kind")

@@ -116,7 +116,7 @@ def write_skies(updates: Sequence[SkyUpdate], settings: Settings) -> WriteReport
     )
     done = Action.SUBTRACTED if settings.subtract else Action.RECORDED
     actions = tuple(
-        (done if i in changed else Action.UNCHANGED) if u.sky - u.sky == 0 else Action.NO_SKY
+        (done if i in changed else Action.UNCHANGED) if u.is_finite else Action.NO_SKY
         for i, u in enumerate(updates)
     )
     return WriteReport(actions, files, notes)

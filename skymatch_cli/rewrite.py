@@ -17,6 +17,7 @@ from . import cards as cd
 from . import checksum
 from .model import Container
 from .pixelformat import PixelFormat, restore, subtract
+from .skyplane import Shape, SkyPlane
 from .source import Extent, Source, padded
 
 _CHUNK_PIXELS = 2**16  # temporaries that stay in the processor's cache
@@ -36,18 +37,20 @@ class PixelEdit:
 
     ``stored`` is how they are now; stored pixels are the ``original`` ones minus ``shift``; the new ones, in the
     format ``result``, are the original ones minus ``new_shift``. ``result == original`` with a shift of 0 is undo.
+    ``shape`` is (ny, nx) of the image.
     """
 
     original: PixelFormat
     stored: PixelFormat
-    shift: float
+    shift: SkyPlane
     result: PixelFormat
-    new_shift: float
+    new_shift: SkyPlane
+    shape: Shape
 
     @property
     def may_be_refused(self) -> bool:
         """Whether the pixels themselves must be seen to know that they can be changed."""
-        restores = self.stored != self.original or self.shift != 0
+        restores = self.stored != self.original or bool(self.shift)
         return self.original.is_integer and (restores or self.original.bitpix == 64)
 
     @property
@@ -55,13 +58,13 @@ class PixelEdit:
         """Whether the pixels stay as they are, bit for bit."""
         return self.stored == self.result and self.shift == self.new_shift
 
-    def apply(self, raw: np.ndarray) -> np.ndarray:
-        """The new stored pixels."""
-        untouched = self.stored == self.original and self.shift == 0
-        original = raw if untouched else restore(raw, self.original, self.shift)
-        if self.result == self.original and self.new_shift == 0:
+    def apply(self, raw: np.ndarray, first: int = 0) -> np.ndarray:
+        """The new stored pixels, (n,), for n stored ones from number ``first`` of the image on."""
+        untouched = self.stored == self.original and not self.shift
+        original = raw if untouched else restore(raw, self.original, self.shift.along(first, len(raw), self.shape))
+        if self.result == self.original and not self.new_shift:
             return original
-        return subtract(original, self.original, self.new_shift)
+        return subtract(original, self.original, self.new_shift.along(first, len(raw), self.shape), self.result)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,11 +133,13 @@ def _new_hdu(
 
 def _new_pixels(source: Source, extent: Extent, edit: PixelEdit) -> Iterator[bytes]:
     """The changed data of a plain image, with the zeros that fill its last block."""
-    size = 0
+    size = first = 0
     stored = edit.stored.dtype
     stop = extent.data_start + extent.data_size
     for piece in source.pieces(extent.data_start, stop, _CHUNK_PIXELS * stored.itemsize):
-        data = edit.apply(np.frombuffer(piece, dtype=stored)).tobytes()
+        raw = np.frombuffer(piece, dtype=stored)
+        data = edit.apply(raw, first).tobytes()
+        first += len(raw)
         size += len(data)
         yield data
     yield bytes(padded(size) - size)

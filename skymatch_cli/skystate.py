@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from . import cards as cd
 from .errors import InputError
-from .ledger import LEVEL, SUBTRACTED, original_cards, read_entries
+from .ledger import LEVEL, SUBTRACTED, TILT, original_cards, read_entries
 from .model import ImageRef, Recorded
 from .pixelformat import PixelFormat, format_of
+from .skyplane import SkyPlane
 from .source import Source
 
 
@@ -22,9 +23,9 @@ class SkyState:
         The sky in the header and whether the stored pixels have lost it.
     by_us : bool
         The program has written to this header, so `undo` can take it back.
-    shift : float
+    shift : SkyPlane
         Stored pixels = pixels before the first run minus ``shift``, in physical units.
-    base : float
+    base : SkyPlane
         The sky that was missing from the pixels before the first run of the program (0 unless another
         program had subtracted one).
     original : PixelFormat
@@ -33,8 +34,8 @@ class SkyState:
 
     recorded: Recorded | None
     by_us: bool
-    shift: float
-    base: float
+    shift: SkyPlane
+    base: SkyPlane
     original: PixelFormat
 
 
@@ -67,15 +68,21 @@ def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
         recorded = _recorded(cards, keyword) if entries else foreign
     except ValueError as error:
         raise InputError.at(ref.label, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
-    base = foreign.level if foreign and foreign.subtracted else 0.0
-    gone = recorded.level if recorded and recorded.subtracted else 0.0
+    base = missing_sky(foreign)
     return SkyState(
         recorded=recorded,
         by_us=bool(entries),
-        shift=gone - base,
+        shift=missing_sky(recorded) - base,
         base=base,
         original=format_of(before, tiled=tiled),
     )
+
+
+def missing_sky(recorded: Recorded | None) -> SkyPlane:
+    """What is to be added to the stored pixels to have the original ones."""
+    if recorded is None or not recorded.subtracted:
+        return SkyPlane()
+    return SkyPlane(recorded.level, recorded.dx, recorded.dy)
 
 
 def is_jwst(source: Source) -> bool:
@@ -88,7 +95,7 @@ def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
     for name in (keyword, LEVEL):
         level = cd.value(cards, name)
         if isinstance(level, int | float) and not isinstance(level, bool):
-            return Recorded(float(level), subtracted)
+            return Recorded(float(level), subtracted, *(cd.number(cards, key, 0.0) for key in TILT))
     if subtracted:
         raise ValueError(f"{SUBTRACTED} = T, but {keyword} is no number: what was subtracted is not known")
     return None
