@@ -18,6 +18,7 @@ from .bands import BandKeywords, band_keywords, band_warnings
 from .celestial import FitsWcs, fits_wcs, pixel_area_arcsec2
 from .dq import check_dqbits
 from .errors import InputError, Problem
+from .execution import NoProgress, Progress
 from .fitsfile import FitsFile, open_unpacked, parse_header
 from .imageplanes import PlaneFinder
 from .inputs import Inputs
@@ -56,7 +57,7 @@ class _Read:
     warnings: tuple[str, ...]
 
 
-def read_infos(inputs: Inputs, settings: Settings, *, need_wcs: bool) -> Infos:
+def read_infos(inputs: Inputs, settings: Settings, *, need_wcs: bool, progress: Progress | None = None) -> Infos:
     """Read the headers of the images, each file once.
 
     Parameters
@@ -65,6 +66,8 @@ def read_infos(inputs: Inputs, settings: Settings, *, need_wcs: bool) -> Infos:
     settings : Settings
     need_wcs : bool
         Whether an image without a celestial WCS is refused; if not, none is read.
+    progress : Progress, optional
+        Advanced by one for every image.
 
     Returns
     -------
@@ -81,8 +84,11 @@ def read_infos(inputs: Inputs, settings: Settings, *, need_wcs: bool) -> Infos:
     reader = _HeaderReader(settings, need_wcs=need_wcs)
     found: list[_Read] = []
     problems: list[Problem] = []
+    watch = progress or NoProgress()
+    watch.stage("headers", len(inputs.refs))
     for path, refs in groupby(inputs.refs, key=lambda ref: ref.path):
         for item in reader.read_file(list(refs), inputs.files[path]):
+            watch.advance()
             if isinstance(item, _Read):
                 found.append(item)
             else:

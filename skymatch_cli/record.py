@@ -18,6 +18,7 @@ from pathlib import Path
 from .atomic import FileIdentity, Locks, Replacement, identify, locked
 from .edits import SkyUpdate, record_edits, undo_edits
 from .errors import InputError, Problem
+from .execution import NoProgress, Progress
 from .fitsfile import read_structure
 from .model import ImageRef
 from .pixelformat import PixelError
@@ -93,7 +94,9 @@ def check_writable(updates: Sequence[SkyUpdate], settings: Settings) -> tuple[Pr
     )
 
 
-def write_skies(updates: Sequence[SkyUpdate], settings: Settings) -> WriteReport:
+def write_skies(
+    updates: Sequence[SkyUpdate], settings: Settings, *, progress: Progress | None = None
+) -> WriteReport:
     """Record the skies in the headers and, with ``settings.subtract``, subtract them; file by file.
 
     Parameters
@@ -103,6 +106,8 @@ def write_skies(updates: Sequence[SkyUpdate], settings: Settings) -> WriteReport
         same with ``settings.output_dir``.
     settings : Settings
         ``subtract``, ``output_dir``, ``overwrite`` and ``sky_keyword`` say what to do.
+    progress : Progress, optional
+        Advanced by one for every file.
 
     Raises
     ------
@@ -112,7 +117,7 @@ def write_skies(updates: Sequence[SkyUpdate], settings: Settings) -> WriteReport
     """
     jobs = _jobs([u.ref for u in updates], [u.identity for u in updates], settings)
     changed, files, notes = _run(
-        jobs, settings, lambda s, job: record_edits(s, [updates[i] for i in job.images], settings)
+        jobs, settings, lambda s, job: record_edits(s, [updates[i] for i in job.images], settings), progress
     )
     done = Action.SUBTRACTED if settings.subtract else Action.RECORDED
     actions = tuple(
@@ -222,9 +227,14 @@ def _check_copy(job: _Job, settings: Settings) -> None:
 
 
 def _run(
-    jobs: Sequence[_Job], settings: Settings, edits: Callable[[Source, _Job], _Edits]
+    jobs: Sequence[_Job],
+    settings: Settings,
+    edits: Callable[[Source, _Job], _Edits],
+    progress: Progress | None = None,
 ) -> tuple[frozenset[int], tuple[str, ...], tuple[str, ...]]:
     """Write the files one after the other: images that changed, files that were written, notes."""
+    watch = progress or NoProgress()
+    watch.stage("output", len(jobs))
     if problems := _problems(jobs, settings, edits, with_pixels=True):
         raise InputError(problems)
     changed: set[int] = set()
@@ -240,6 +250,7 @@ def _run(
                 raise _after(error, len(files)) from error
             changed |= images
             files += [job.target] * written
+            watch.advance()
         notes = tuple(
             f"{folder}: its file system knows no locks: let one run at a time write here"
             for folder in sorted(locks.unlocked)
