@@ -74,8 +74,9 @@ def format_of(cards: cd.Cards, *, tiled: bool) -> PixelFormat:
 
 
 def format_after(original: PixelFormat, shift: float) -> PixelFormat:
-    """The format that holds the original pixels minus a sky of up to ``shift`` (in physical units) so that they can
-    be restored.
+    """The format that holds the original pixels minus a sky so that they can be restored.
+
+    ``shift`` is the largest size of that sky, in physical units.
 
     Floats stay what they are. Integers become float32 where that is exact (8 and 16 bits, and a shift of
     that size), else float64.
