@@ -6,14 +6,14 @@ read once, by one worker, which also measures its own sky where asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .cells import MeshGrid
 from .errors import InputError, Problem
-from .execution import Progress, run
+from .execution import LocalRunner, Progress
 from .image import Pixels, read_pixels
 from .measure import group_numbers, local_skies
 from .mesh import BLOCK_PIX, CellMesh, reduce_image
@@ -38,10 +38,22 @@ _CELLS_ACROSS = 6.0  # cells across an overlap: windows are three cells wide, an
 
 
 @dataclass(frozen=True, slots=True)
-class _Reduced:
-    """What one worker found in one image."""
+class MeshReduction:
+    """What one worker found in one image.
 
-    meshes: tuple[CellMesh | None, ...]  # one for each plane of the graph
+    Attributes
+    ----------
+    meshes : mapping of int to CellMesh
+        By plane of the graph of the run.
+    status : Status
+        Of the image as a whole.
+    local : SkyStatistic or None
+        Its own sky.
+    n_good : int
+        Good pixels.
+    """
+
+    meshes: Mapping[int, CellMesh]
     status: Status
     local: SkyStatistic | None
     n_good: int
@@ -61,20 +73,44 @@ def measure_mesh(
 
     Parameters and returns are those of ``measure.measure_pooled``.
     """
+    tasks = mesh_tasks(infos, graph, settings, with_local=with_local)
+    found = list(LocalRunner(settings.jobs)(tasks, total=len(infos), progress=progress))
+    problems = tuple(p for f in found for p in f.problems)
+    return assemble_mesh(infos, graph, found), problems, tuple(w for f in found for w in f.warnings)
+
+
+def mesh_tasks(
+    infos: Sequence[ImageInfo],
+    graph: OverlapGraph,
+    settings: Settings,
+    *,
+    with_local: bool,
+    wanted: Iterable[int] | None = None,
+) -> Iterator[MeshTask]:
+    """The work of ``measure_mesh``, image by image: all of them, or those that are wanted."""
     grids = mesh_grids(infos, graph, settings.mesh_size)
+    mine = graph.pairs_by_image()
+    for i in range(len(infos)) if wanted is None else wanted:
+        planes = {int(k): grids[k] for k in np.unique(graph.plane[mine[i]])}
+        yield MeshTask(
+            image=i,
+            info=infos[i],
+            overlaps=graph.part(mine[i]),
+            grids=planes,
+            settings=settings,
+            with_local=with_local,
+        )
 
-    def work(i: int) -> _Reduced:
-        return _reduce(i, infos[i], graph, settings, grids, with_local=with_local)
 
-    found = list(run(work, range(len(infos)), jobs=settings.jobs, progress=progress))
-    meshes = [[f.meshes[k] for f in found] for k in range(len(grids))]
+def assemble_mesh(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[MeshReduction]) -> Measurements:
+    """The cells of all images to measurements of the pairs, in comparison units."""
+    meshes = [[f.meshes.get(k) for f in found] for k in range(len(graph.planes))]
     usable = np.array([f.status for f in found], object)
-    measurements = replace(
+    return replace(
         compare(meshes, graph, group_numbers(infos), usable),
         n_good=np.array([f.n_good for f in found], np.int64),
         local=local_skies([f.local for f in found]),
     )
-    return measurements, tuple(p for f in found for p in f.problems), tuple(w for f in found for w in f.warnings)
 
 
 def mesh_grids(infos: Sequence[ImageInfo], graph: OverlapGraph, mesh_size: float | None) -> tuple[MeshGrid, ...]:
@@ -85,7 +121,7 @@ def mesh_grids(infos: Sequence[ImageInfo], graph: OverlapGraph, mesh_size: float
     """
     scale = np.array([_scale_rad(info) for info in infos])
     grids = []
-    for k, plane in enumerate(graph.planes):
+    for k, plane in enumerate(graph.planes if len(graph.a) else ()):
         here = graph.plane == k
         ends = np.concatenate([graph.a[here], graph.b[here]])
         coarsest = float(scale[ends].max())
@@ -114,35 +150,54 @@ def _widths(graph: OverlapGraph, rows: BoolArray) -> FloatArray:
     return np.asarray(2.0 * shapely.area(polygons) / shapely.length(polygons))
 
 
-def _reduce(
-    i: int, info: ImageInfo, graph: OverlapGraph, settings: Settings, grids: Sequence[MeshGrid], *, with_local: bool
-) -> _Reduced:
-    nothing = (None,) * len(grids)
-    try:
-        pixels = read_pixels(info, settings)
-    except InputError as error:
-        lost = SkyStatistic(np.nan, np.nan, 0, Status.UNREADABLE) if with_local else None
-        return _Reduced(nothing, Status.UNREADABLE, lost, 0, problems=error.problems)
-    local = None
-    if with_local:
-        (local,) = region_statistics(pixels.data, pixels.good, [Spans.full(info.shape)], settings.statistic)
-    n_good = int(np.count_nonzero(pixels.good))
-    good = _within_limits(pixels, settings)
-    status = Status.OK
-    if not good.any():
-        status = Status.OUTSIDE_LIMITS if n_good else Status.ALL_MASKED
-    pairs = graph.pairs_of(i)
-    if info.wcs is None or status != Status.OK or not len(pairs):
-        return _Reduced(nothing, status, local, n_good, pixels.warnings)
-    data = pixels.data if info.to_comparison == 1 else pixels.data * pixels.data.dtype.type(info.to_comparison)
-    planes = set(graph.plane[pairs].tolist())
-    blocks = _needed_blocks(
-        [polygon_spans(r, info.shape) for r in pixel_rings(graph, i, info.wcs, info.ref.label)], info.shape
-    )
-    meshes = tuple(
-        reduce_image(data, good, info.wcs, grid, blocks) if k in planes else None for k, grid in enumerate(grids)
-    )
-    return _Reduced(meshes, status, local, n_good, pixels.warnings)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MeshTask:
+    """The reduction of one image: all that a worker needs to know.
+
+    ``overlaps`` are those of the image alone, ``grids`` the grids of the planes that they lie in.
+    """
+
+    image: int
+    info: ImageInfo
+    overlaps: OverlapGraph
+    grids: Mapping[int, MeshGrid]
+    settings: Settings
+    with_local: bool
+
+    def __call__(self) -> MeshReduction:
+        """Read the pixels and reduce them."""
+        info = self.info
+        try:
+            pixels = read_pixels(info, self.settings)
+        except InputError as error:
+            return self._unread(error.problems)
+        local = None
+        if self.with_local:
+            (local,) = region_statistics(pixels.data, pixels.good, [Spans.full(info.shape)], self.settings.statistic)
+        n_good = int(np.count_nonzero(pixels.good))
+        good = _within_limits(pixels, self.settings)
+        status = Status.OK
+        if not good.any():
+            status = Status.OUTSIDE_LIMITS if n_good else Status.ALL_MASKED
+        if info.wcs is None or status != Status.OK or not self.grids:
+            return MeshReduction({}, status, local, n_good, pixels.warnings)
+        data = pixels.data if info.to_comparison == 1 else pixels.data * pixels.data.dtype.type(info.to_comparison)
+        rings = pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label)
+        blocks = _needed_blocks([polygon_spans(r, info.shape) for r in rings], info.shape)
+        meshes = {k: reduce_image(data, good, info.wcs, grid, blocks) for k, grid in self.grids.items()}
+        return MeshReduction(meshes, status, local, n_good, pixels.warnings)
+
+    def failed(self, finding: MeshReduction) -> bool:
+        """Whether the pixels could not be read."""
+        return bool(finding.problems)
+
+    def lost(self, why: str) -> MeshReduction:
+        """The finding where no worker lived to give one."""
+        return self._unread((Problem(self.info.ref.label, why, "run again"),))
+
+    def _unread(self, problems: tuple[Problem, ...]) -> MeshReduction:
+        local = SkyStatistic(np.nan, np.nan, 0, Status.UNREADABLE) if self.with_local else None
+        return MeshReduction({}, Status.UNREADABLE, local, 0, problems=problems)
 
 
 def _within_limits(pixels: Pixels, settings: Settings) -> BoolArray:

@@ -149,6 +149,8 @@ def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: flo
     for rows, columns in _runs(blocks, data.shape):
         lines, usable = data[rows, columns][::_NOISE_ROWS], good[rows, columns][::_NOISE_ROWS]
         pairs = lines.shape[1] // 2
+        if not pairs:  # a last block of a single column has no neighbours
+            continue
         n_blocks = -(-pairs // half)
         steps = np.full((lines.shape[0], n_blocks * half), np.inf, np.float32)
         both = usable[:, 1 : 2 * pairs : 2] & usable[:, 0 : 2 * pairs : 2]
