@@ -10,13 +10,14 @@ a coarse grid on its frame; ``sharing.pooled_noise`` turns that into the covaria
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .errors import InputError, Problem
-from .execution import Progress, run
+from .execution import LocalRunner, Progress
 from .image import read_pixels
 from .model import (
     ImageInfo,
@@ -34,7 +35,7 @@ from .settings import Settings
 from .sharing import Coverage, pooled_noise
 from .tiles import region_statistics
 
-_MAX_BLOCKS = 16  # blocks a side of the grid on which shared pixels are counted
+_MAX_BLOCKS, _MIN_BLOCKS = 16, 4  # a side of the grid on which shared pixels are counted
 _MAX_COVERAGE = 500_000  # entries of all images together; the grid gets coarser in deep stacks
 
 
@@ -99,14 +100,123 @@ def measure_pooled(
         Warnings.
 
     """
-    side = _blocks_per_side(len(graph.a))
-
-    def work(i: int) -> ImageMeasurement:
-        return _measure_image(i, infos[i], graph, settings, side=side, with_local=with_local)
-
-    found = list(run(work, range(len(infos)), jobs=settings.jobs, progress=progress))
+    tasks = pooled_tasks(infos, graph, settings, with_local=with_local)
+    found = list(LocalRunner(settings.jobs)(tasks, total=len(infos), progress=progress))
     problems = tuple(p for f in found for p in f.problems)
-    return _assemble(infos, graph, found), problems, tuple(w for f in found for w in f.warnings)
+    return assemble_pooled(infos, graph, found), problems, tuple(w for f in found for w in f.warnings)
+
+
+def pooled_tasks(
+    infos: Sequence[ImageInfo],
+    graph: OverlapGraph,
+    settings: Settings,
+    *,
+    with_local: bool,
+    wanted: Mapping[int, IntArray] | None = None,
+) -> Iterator[PooledTask]:
+    """The work of ``measure_pooled``, image by image.
+
+    Parameters
+    ----------
+    wanted : mapping of int to (n,) int64, optional
+        The images to measure, in this order, and which of their pairs; all by default.
+
+    """
+    side = blocks_per_side(len(graph.a))
+    mine = graph.pairs_by_image()
+    for i, pairs in (dict(enumerate(mine)) if wanted is None else wanted).items():
+        yield PooledTask(
+            image=i,
+            info=infos[i],
+            pairs=pairs,
+            overlaps=graph.part(pairs),
+            settings=settings,
+            side=side,
+            with_local=with_local,
+            whole=len(pairs) == len(mine[i]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PooledTask:
+    """The measurement of one image: all that a worker needs to know.
+
+    Attributes
+    ----------
+    pairs : (R,) int64
+        The overlaps to measure: indices into the graph of the run.
+    overlaps : OverlapGraph
+        These overlaps alone.
+    side : int
+        Blocks a side of the grid on which shared pixels are counted.
+    whole : bool
+        False where these are some of the image's overlaps, the others being known: only their rows are read.
+    """
+
+    image: int
+    info: ImageInfo
+    pairs: IntArray
+    overlaps: OverlapGraph
+    settings: Settings
+    side: int
+    with_local: bool
+    whole: bool = True
+
+    def __call__(self) -> ImageMeasurement:
+        """Read the pixels and measure."""
+        info, regions = self.info, self._regions()
+        rows = (0, info.shape[0])
+        if not (self.whole or self.with_local) and any(spans.n_pixels for spans in regions):
+            used = np.concatenate([spans.y for spans in regions])
+            rows = int(used.min()), int(used.max()) + 1
+        try:
+            pixels = read_pixels(info, self.settings, rows=rows)
+        except InputError as error:
+            return self._unread(regions, error.problems)
+        shifted = [Spans(spans.y - rows[0], spans.x0, spans.x1) for spans in regions]
+        found = region_statistics(pixels.data, pixels.good, shifted, self.settings.statistic)
+        local = None
+        if self.with_local:
+            # By itself: what is asked for beside them must not change a digit of the regions.
+            (local,) = region_statistics(pixels.data, pixels.good, [Spans.full(info.shape)], self.settings.statistic)
+        return ImageMeasurement(
+            pairs=self.pairs,
+            regions=tuple(found),
+            blocks=self._blocks(regions),
+            local=local,
+            n_good=int(np.count_nonzero(pixels.good)),
+            warnings=pixels.warnings,
+        )
+
+    def failed(self, finding: ImageMeasurement) -> bool:
+        """Whether the pixels could not be read."""
+        return bool(finding.problems)
+
+    def lost(self, why: str) -> ImageMeasurement:
+        """The finding where no worker lived to give one."""
+        return self._unread(self._regions(), (Problem(self.info.ref.label, why, "run again"),))
+
+    def _regions(self) -> list[Spans]:
+        info = self.info
+        if not len(self.pairs) or info.wcs is None:
+            return []
+        rings = pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label)
+        return [polygon_spans(r, info.shape) for r in rings]
+
+    def _blocks(self, regions: Sequence[Spans]) -> IntArray:
+        blocks = np.array([_block_counts(spans, self.info.shape, self.side) for spans in regions], np.int64)
+        return blocks.reshape(len(regions), self.side * self.side)
+
+    def _unread(self, regions: Sequence[Spans], problems: tuple[Problem, ...]) -> ImageMeasurement:
+        nothing = SkyStatistic(np.nan, np.nan, 0, Status.UNREADABLE)
+        return ImageMeasurement(
+            pairs=self.pairs,
+            regions=(nothing,) * len(regions),
+            blocks=self._blocks(regions),
+            local=nothing if self.with_local else None,
+            n_good=0,
+            problems=problems,
+        )
 
 
 def unmeasured(graph: OverlapGraph, n_images: int) -> Measurements:
@@ -130,45 +240,23 @@ def unmeasured(graph: OverlapGraph, n_images: int) -> Measurements:
     )
 
 
-def _blocks_per_side(n_pairs: int) -> int:
-    affordable = int(np.sqrt(_MAX_COVERAGE / max(1, 2 * n_pairs)))
-    return max(4, min(_MAX_BLOCKS, affordable))
+def blocks_per_side(n_pairs: int) -> int:
+    """Blocks a side of the grid on which shared pixels are counted: 4, 8 or 16.
+
+    Powers of two, so that counts on one grid give those on a coarser one.
+    """
+    side = _MAX_BLOCKS
+    while side > _MIN_BLOCKS and 2 * n_pairs * side * side > _MAX_COVERAGE:
+        side //= 2
+    return side
 
 
-def _measure_image(
-    i: int, info: ImageInfo, graph: OverlapGraph, settings: Settings, *, side: int, with_local: bool
-) -> ImageMeasurement:
-    pairs = graph.pairs_of(i)
-    regions: list[Spans] = []
-    if len(pairs) and info.wcs is not None:
-        regions = [polygon_spans(rings, info.shape) for rings in pixel_rings(graph, i, info.wcs, info.ref.label)]
-    wanted = [*regions, Spans.full(info.shape)] if with_local else regions
-    blocks = np.array([_block_counts(spans, info.shape, side) for spans in regions], np.int64)
-    try:
-        pixels = read_pixels(info, settings)
-    except InputError as error:
-        return _unreadable(pairs, blocks.reshape(len(regions), side * side), error, with_local=with_local)
-    found = region_statistics(pixels.data, pixels.good, wanted, settings.statistic)
-    return ImageMeasurement(
-        pairs=pairs,
-        regions=tuple(found[: len(regions)]),
-        blocks=blocks.reshape(len(regions), side * side),
-        local=found[-1] if with_local else None,
-        n_good=int(np.count_nonzero(pixels.good)),
-        warnings=pixels.warnings,
-    )
-
-
-def _unreadable(pairs: IntArray, blocks: IntArray, error: InputError, *, with_local: bool) -> ImageMeasurement:
-    nothing = SkyStatistic(np.nan, np.nan, 0, Status.UNREADABLE)
-    return ImageMeasurement(
-        pairs=pairs,
-        regions=(nothing,) * len(pairs),
-        blocks=blocks,
-        local=nothing if with_local else None,
-        n_good=0,
-        problems=error.problems,
-    )
+def coarser(blocks: IntArray, side: int) -> IntArray:
+    """Counts (R, n_blocks) on a grid of ``side`` blocks a side, from those on one that is finer by a power of two."""
+    old = math.isqrt(blocks.shape[1])
+    step = old // side
+    summed: IntArray = blocks.reshape(len(blocks), side, step, side, step).sum(axis=(2, 4)).reshape(len(blocks), -1)
+    return summed
 
 
 def _block_counts(spans: Spans, shape: tuple[int, int], side: int) -> IntArray:
@@ -181,7 +269,7 @@ def _block_counts(spans: Spans, shape: tuple[int, int], side: int) -> IntArray:
     return np.bincount(block.ravel(), weights=inside.ravel(), minlength=side * side).astype(np.int64)
 
 
-def _assemble(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[ImageMeasurement]) -> Measurements:
+def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[ImageMeasurement]) -> Measurements:
     """Per-image findings to columns over the pairs, in comparison units."""
     m = len(graph.a)
     factor = np.array([info.to_comparison for info in infos])
