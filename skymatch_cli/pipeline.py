@@ -69,7 +69,7 @@ def match(images: Sequence[ImageName], settings: Settings, *, progress: Progress
     result = evaluate(images, settings, progress=progress)
     check_strict(result)
     if not settings.dry_run:
-        apply(result)
+        apply(result, progress=progress)
     return result
 
 
@@ -88,6 +88,7 @@ def evaluate(
     if not settings.dry_run and (problems := check_writable(_updates(planned.infos, settings), settings)):
         raise InputError(problems)
     measurements, warnings = measure(planned, progress=progress)
+    (progress or NoProgress()).stage("solve", 0)
     return solve(planned, measurements, warnings)
 
 
@@ -102,8 +103,9 @@ def plan(
         If inputs can't be used (all are listed) and ``settings.skip_bad`` is not set.
     """
     on_sky = settings.method != Method.USER
+    (progress or NoProgress()).stage("headers", 0)
     inputs = resolve_images(images, settings=settings, stdin=stdin)
-    found = read_infos(inputs, settings, need_wcs=on_sky)
+    found = read_infos(inputs, settings, need_wcs=on_sky, progress=progress)
     traced = _trace(found.infos, settings, progress) if on_sky else []
     lost = [t for t in traced if isinstance(t, InputError)]
     problems = (*inputs.problems, *found.problems, *(p for error in lost for p in error.problems))
@@ -176,7 +178,7 @@ def check_strict(result: Result) -> None:
         raise StrictError(f"{n} warning{'s' if n > 1 else ''} with --strict", "no image was written")
 
 
-def apply(result: Result) -> WriteReport:
+def apply(result: Result, *, progress: Progress | None = None) -> WriteReport:
     """Record the skies of a result in the images, or subtract them.
 
     Raises
@@ -186,7 +188,7 @@ def apply(result: Result) -> WriteReport:
     """
     solution = result.solution
     skies = zip(solution.sky.tolist(), solution.sky_err.tolist(), strict=True)
-    return write_skies(_updates(result.infos, result.settings, skies), result.settings)
+    return write_skies(_updates(result.infos, result.settings, skies), result.settings, progress=progress)
 
 
 def _updates(
@@ -216,7 +218,7 @@ def _trace(infos: Sequence[ImageInfo], settings: Settings, progress: Progress | 
         except InputError as error:
             return error
 
-    (progress or NoProgress()).stage("footprints", len(infos))
+    (progress or NoProgress()).stage("geometry", len(infos))
     return list(run(trace, infos, jobs=settings.jobs, progress=progress))
 
 

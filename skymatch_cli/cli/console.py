@@ -76,6 +76,21 @@ def tell(messages: tuple[str, ...]) -> None:
         LOG.info("%s", message)
 
 
+def tell_overlaps(report: Report) -> None:
+    """Summarise the overlaps, with ``-v``: in colours on a terminal, in lines elsewhere and in the log."""
+    if not LOG.isEnabledFor(logging.INFO):
+        return
+    from .overlaps import overlap_lines, print_overlaps
+
+    drawn = _stderr_level() <= logging.INFO and sys.stderr.isatty()
+    if drawn:
+        from rich.console import Console
+
+        print_overlaps(report, Console(stderr=True, highlight=False))
+    for line in overlap_lines(report):
+        LOG.info("%s", line, extra={"shown": True} if drawn else None)
+
+
 def warn(messages: tuple[str, ...]) -> None:
     """Warn the user, unless ``-q`` was given."""
     for message in messages:
@@ -121,6 +136,11 @@ def show(report: Report, output: Output) -> None:
             stream.flush()
     except BrokenPipeError:
         forget_standard_output()  # the reader has seen enough; the run itself went well
+
+
+def _stderr_level() -> int:
+    """From which level on messages go to standard error."""
+    return next(h.level for h in LOG.handlers if isinstance(h.formatter, _StderrFormatter))
 
 
 @contextmanager

@@ -68,25 +68,36 @@ def command(ctx: click.Context, /, images: tuple[str, ...], page: str | None, pl
         from skymatch_cli.plain import summary
         from skymatch_cli.result import input_paths
 
+        from .progress import Watch
+
+        watch = Watch(ctx)
         pictures = Pictures(html=page, plot=plot)
         pictures.check(overwrite=settings.overwrite)
-        result = pipeline.evaluate(images, settings, stdin=sys.stdin)
+        with watch.shown():
+            result = pipeline.evaluate(images, settings, progress=watch, stdin=sys.stdin)
         output.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
         pictures.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
-        console.tell((*_details(result), summary(result.report)))
+        console.tell(_details(result))
+        console.tell_overlaps(result.report)
+        console.tell((summary(result.report),))
         console.warn(result.warnings)
-        pictures.write(result.report, result.infos, settings)  # from the pixels as they were
+        with watch.shown():
+            pictures.write(result.report, result.infos, settings, progress=watch)  # from the pixels as they were
         try:
             pipeline.check_strict(result)
         except StrictError:
             console.show(result.report, output)
             raise
-        written = None if settings.dry_run else pipeline.apply(result)
+        with watch.shown():
+            written = None if settings.dry_run else pipeline.apply(result, progress=watch)
+        watch.clock.stage("output", 0)
         console.show(result.report, output)
+        watch.clock.stop()
         if written is None:
             console.say("dry run: the images are as they were")
         else:
             console.tell_written(written)
+        console.tell(watch.clock.lines(sum(info.shape[0] * info.shape[1] for info in result.infos)))
 
 
 def _details(result: Result) -> tuple[str, ...]:

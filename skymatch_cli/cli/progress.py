@@ -1,0 +1,112 @@
+"""How far a run is, and how long its stages took: bars on a terminal, a line for each stage with ``-v``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import click
+
+    from .bars import Bars
+
+_PATIENCE_SECONDS = 0.5  # a run that is over before is worth no bar, nor the import of what draws it
+
+
+class StageClock:
+    """Seconds that each stage took; a stage ends where the next one begins.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+        In the order of the stages; one that begins again goes on.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._running: tuple[str, float] | None = None
+
+    def stage(self, name: str, total: int) -> None:
+        """End the stage that runs, begin this one."""
+        del total
+        self.stop()
+        self._running = name, perf_counter()
+
+    def advance(self, steps: int = 1) -> None:
+        """Seconds are counted, not steps."""
+
+    def stop(self) -> None:
+        """End the stage that runs: what follows belongs to none."""
+        if self._running is not None:
+            name, start = self._running
+            self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+            self._running = None
+
+    def lines(self, n_pixels: int) -> tuple[str, ...]:
+        """One line for each stage; ``n_pixels``: of all images, for the rates of the pixels and of the whole."""
+        total = sum(self.seconds.values())
+        named = [*self.seconds.items(), ("total", total)]
+        return tuple(
+            f"{name:9s} {seconds:8.3f} s" + (_rate(n_pixels, seconds) if name in {"pixels", "total"} else "")
+            for name, seconds in named
+        )
+
+
+class Watch:
+    """The progress of a command: always timed, and shown while `shown` is open.
+
+    Parameters
+    ----------
+    ctx : click.Context
+        Of a command with ``-q``.
+    """
+
+    def __init__(self, ctx: click.Context) -> None:
+        self.clock = StageClock()
+        self._wanted = not ctx.params["quiet"] and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._start = perf_counter()
+        self._showing = False
+        self._bars: Bars | None = None
+        self._stage, self._total, self._done = "", 0, 0
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Bars may be drawn in this block, and are gone after it: nothing else may write to the terminal."""
+        self._showing = self._wanted
+        try:
+            yield
+        finally:
+            self.clock.stop()
+            self._showing = False
+            if self._bars is not None:
+                self._bars.close()
+                self._bars = None
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage begins that has ``total`` steps; 0 where that isn't known."""
+        self.clock.stage(name, total)
+        self._stage, self._total, self._done = name, total, 0
+        self._draw()
+
+    def advance(self, steps: int = 1) -> None:
+        """Some steps of the stage are done."""
+        self._done += steps
+        self._draw()
+
+    def _draw(self) -> None:
+        if not self._showing or perf_counter() - self._start < _PATIENCE_SECONDS:
+            return
+        if self._bars is None:
+            from .bars import Bars
+
+            self._bars = Bars()
+        self._bars.show(self._stage, self._total, self._done)
+
+
+def _rate(n_pixels: int, seconds: float) -> str:
+    """How fast pixels passed, where there were any."""
+    return f"  {n_pixels / seconds / 1e6:8.1f} Mpixel/s" if n_pixels and seconds > 0 else ""
