@@ -24,8 +24,6 @@ _COARSEST = 600  # unknowns that are left to a dense inverse
 _DAMPING = 0.6  # of the smoother; the spectrum of a normalised Laplacian ends at 2
 _CHEAPER = 0.5  # a coarse level gets two steps only where it costs less than this part of the finer one
 _GOOD_ENOUGH = 0.25  # drop of the residual after which a coarse level needs no second step
-_LARGEST = 20  # average size of aggregates that are merged again because they save little
-_UNEVEN = 1e6  # span of the weights above which none are
 _WIDE = 1e8  # span of the weights above which a Laplacian is applied pair by pair
 _COMPARABLE = 0.25  # part of the heaviest weight of either that still makes a pair of unknowns
 _STALLED = 100  # steps without a better residual: a guard
@@ -66,9 +64,10 @@ class Hierarchy:
         levels: list[_Level] = []
         steps = 1
         while np.count_nonzero(np.diff(adjacency.indptr)) > _COARSEST:
-            gather, coarse = _coarsened(adjacency)
+            gather = _aggregates(adjacency)
+            coarse = _merged(gather, adjacency)
             degree = np.asarray(adjacency.sum(axis=1), np.float64)
-            incidence = _incidence(adjacency) if _span(adjacency) > _WIDE else None
+            incidence = _incidence(adjacency) if adjacency.data.max() > _WIDE * adjacency.data.min() else None
             levels.append(_Level(adjacency, degree, incidence, gather, csr_array(gather.T), steps))
             steps = 2 if coarse.nnz < _CHEAPER * adjacency.nnz else 1
             adjacency = coarse
@@ -138,30 +137,11 @@ class Hierarchy:
         return (first - second * _quotient(gamma, rho)) * c + second * d
 
 
-def _coarsened(adjacency: csr_array) -> tuple[csr_array, csr_array]:
-    """The next level: aggregates (n_coarse, n) and weights (n_coarse, n_coarse).
-
-    Where merging hardly makes the graph cheaper (random neighbours), the aggregates are merged once more: there
-    the smoother does most of the work, unless the weights differ much.
-    """
-    gather, coarse = _merged(adjacency)
-    most = 1 if _span(adjacency) > _UNEVEN else _LARGEST
-    while coarse.nnz > _CHEAPER * adjacency.nnz and most * coarse.shape[0] > adjacency.shape[0]:
-        again, coarse = _merged(coarse)
-        gather = csr_array(again @ gather)
-    return gather, coarse
-
-
-def _span(adjacency: csr_array) -> float:
-    return float(adjacency.data.max() / adjacency.data.min())
-
-
-def _merged(adjacency: csr_array) -> tuple[csr_array, csr_array]:
-    gather = _aggregates(adjacency)
+def _merged(gather: csr_array, adjacency: csr_array) -> csr_array:
+    """Weights between aggregates: sums of the weights between their unknowns."""
     weights = csr_array(gather @ adjacency @ gather.T).tocoo()
     off = weights.row != weights.col
-    ends = weights.row[off], weights.col[off]
-    return gather, coo_array((weights.data[off], ends), shape=weights.shape).tocsr()
+    return coo_array((weights.data[off], (weights.row[off], weights.col[off])), shape=weights.shape).tocsr()
 
 
 def _aggregates(adjacency: csr_array) -> csr_array:
@@ -184,8 +164,13 @@ def _aggregates(adjacency: csr_array) -> csr_array:
     loose = np.flatnonzero((owner < 0) & (best >= 0))
     joins = loose[owner[best[loose]] >= 0]
     owner[joins] = owner[best[joins]]
-    left = np.flatnonzero((owner < 0) & (np.diff(adjacency.indptr) > 0))
-    owner[left] = left
+    # where weights rise along a chain every unknown looks to the next: by lot some follow and some are followed
+    lot = (mixed(np.arange(n)) & np.uint64(1)).astype(np.bool_)
+    loose = np.flatnonzero((owner < 0) & (best >= 0))
+    follow = loose[lot[loose] & ~lot[best[loose]] & (owner[best[loose]] < 0)]
+    owner[best[follow]] = owner[follow] = best[follow]
+    alone = np.flatnonzero((owner < 0) & (best >= 0))
+    owner[alone] = alone
     kept = np.flatnonzero(owner >= 0)
     _, coarse = np.unique(owner[kept], return_inverse=True)
     return coo_array((np.ones(len(kept)), (coarse, kept)), shape=(int(coarse.max(initial=-1)) + 1, n)).tocsr()

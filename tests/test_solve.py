@@ -214,6 +214,12 @@ def test_elimination_keeps_light_weights_beside_heavy_ones():
     np.testing.assert_allclose(inverse, 1e3, rtol=1e-14)
 
 
+def test_levels_shrink_where_weights_rise_along_a_chain():
+    a, b = chain(2100)
+    weights = PairGraph.of_pairs(2100, a, b, 1.13 ** (np.arange(2099) % 280)).adjacency
+    assert len(Hierarchy.of_weights(weights).levels) < 8  # one look to the next would merge three at a time
+
+
 def test_a_hierarchy_refuses_what_it_cannot_solve():
     a, b = chain(2000)
     hierarchy = Hierarchy.of_weights(PairGraph.of_pairs(2000, a, b, np.ones(1999)).adjacency)
