@@ -166,7 +166,7 @@ def test_the_overlap_that_agrees_least_comes_first():
     result = make_result("a.fits", "b\x1b[31m.fits", "c.fits")
     result = replace(result, solution=replace(result.solution, residual=np.array([0.123])))
     line, worst = pulls(result.report)
-    assert line == "residual / error of 1 overlaps: median 10.00, largest 10.00; above 3: 1"
+    assert line == "residual / error of 1 overlap: median 10.00, largest 10.00; above 3: 1"
     assert [(w.residual, w.delta_err, round(w.pull, 6)) for w in worst] == [("0.123", "0.012", 10.0)]
     assert "\x1b" not in "".join(overlap_lines(result.report))
 

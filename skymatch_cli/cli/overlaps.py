@@ -17,6 +17,7 @@ from skymatch_cli.printable import printable
 from skymatch_cli.tables import Report
 
 _WORST = 8
+_NOUN = ("overlap", "overlaps")
 _NOTABLE, _LARGE = 3.0, 5.0  # pulls that get a colour
 _BAR = 12  # cells of a bar that stands for a pull of `_LARGE`
 _PLAIN_WIDTH = 240  # where no terminal says how wide lines may be
@@ -41,8 +42,8 @@ def pulls(report: Report) -> tuple[str, tuple[Pull, ...]]:
         return "no overlap has a residual", ()
     size = np.abs(residual[used]) / err[used]
     line = (
-        f"residual / error of {len(used)} overlaps: median {np.median(size):.2f}, largest {size.max():.2f}; "
-        f"above {_NOTABLE:g}: {np.count_nonzero(size > _NOTABLE)}"
+        f"residual / error of {len(used)} {_NOUN[len(used) > 1]}: median {np.median(size):.2f}, "
+        f"largest {size.max():.2f}; above {_NOTABLE:g}: {np.count_nonzero(size > _NOTABLE)}"
     )
     write = number_format(residual[used], err[used])
     a, b, labels = table.column("a"), table.column("b"), tuple(map(printable, report.labels))
