@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format clean accuracy bench
 
 demo: $(VENV)/installed
 	$(BIN)/skymatch demo $(DEMO) --overwrite
@@ -19,6 +19,13 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Long runs, beside the simulator and (PEERS=DIR) the peers: see the docstrings of benchmarks/*.py for options.
+accuracy: $(VENV)/installed
+	$(BIN)/python benchmarks/accuracy.py $(if $(PEERS),--peers $(PEERS)) $(ACCURACY)
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/speed.py $(if $(PEERS),--peers $(PEERS)) $(BENCH)
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .

@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .cells import MeshGrid
+from .centroids import with_centroids
+from .choices import Model
 from .errors import InputError, Problem
 from .execution import LocalRunner, Progress
 from .image import Pixels, read_pixels
 from .measure import group_numbers, local_skies
 from .mesh import BLOCK_PIX, CellMesh, reduce_image
 from .mesh_compare import compare
+from .mesh_plane import compare_planes
 from .model import (
     BoolArray,
     FloatArray,
@@ -33,8 +36,8 @@ from .settings import Settings
 from .tiles import region_statistics
 
 DEFAULT_PITCH_PIX = 8.0
-_LEAST_PITCH_PIX = 3.0
-_CELLS_ACROSS = 6.0  # cells across an overlap: windows are three cells wide, and those cut by the border are lost
+_LEAST_PITCH_PIX = 2.0
+_CELLS_ACROSS = 25.0  # cells across an overlap: those at its border, about one in 25, are lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +109,11 @@ def assemble_mesh(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequen
     """The cells of all images to measurements of the pairs, in comparison units."""
     meshes = [[f.meshes.get(k) for f in found] for k in range(len(graph.planes))]
     usable = np.array([f.status for f in found], object)
+    group = group_numbers(infos)
+    planes = any(m is not None and m.centroids is not None for plane in meshes for m in plane)
+    compared = compare_planes(meshes[0], graph, group, usable) if planes else compare(meshes, graph, group, usable)
     return replace(
-        compare(meshes, graph, group_numbers(infos), usable),
+        compared,
         n_good=np.array([f.n_good for f in found], np.int64),
         local=local_skies([f.local for f in found]),
     )
@@ -117,7 +123,7 @@ def mesh_grids(infos: Sequence[ImageInfo], graph: OverlapGraph, mesh_size: float
     """The grid of cells of every plane of the graph.
 
     The pitch is ``mesh_size`` pixels (8 by default) of the coarsest image that overlaps another. By default it is
-    smaller where the widest overlap of some image is narrower than six cells: every image keeps cells of its own.
+    smaller where the widest overlap of some image is narrower than 25 cells, but never below two pixels.
     """
     scale = np.array([_scale_rad(info) for info in infos])
     grids = []
@@ -143,11 +149,12 @@ def _scale_rad(info: ImageInfo) -> float:
 
 
 def _widths(graph: OverlapGraph, rows: BoolArray) -> FloatArray:
-    """Mean width of overlaps, in radians: a long strip has twice its area over its border."""
+    """Widths of overlaps, in radians: the shorter side of the rectangle of the same area and border."""
     import shapely
 
-    polygons = graph.polygon[rows]
-    return np.asarray(2.0 * shapely.area(polygons) / shapely.length(polygons))
+    half = shapely.length(graph.polygon[rows]) / 2
+    apart = np.sqrt(np.maximum(half**2 - 4 * shapely.area(graph.polygon[rows]), 0))
+    return np.asarray((half - apart) / 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -185,11 +192,9 @@ class MeshTask:
         rings = pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label)
         blocks = _needed_blocks([polygon_spans(r, info.shape) for r in rings], info.shape)
         meshes = {k: reduce_image(data, good, info.wcs, grid, blocks) for k, grid in self.grids.items()}
+        if self.settings.model == Model.PLANE:
+            meshes = {k: with_centroids(m, good, info.wcs, self.grids[k], blocks) for k, m in meshes.items()}
         return MeshReduction(meshes, status, local, n_good, pixels.warnings)
-
-    def failed(self, finding: MeshReduction) -> bool:
-        """Whether the pixels could not be read."""
-        return bool(finding.problems)
 
     def lost(self, why: str) -> MeshReduction:
         """The finding where no worker lived to give one."""
