@@ -174,6 +174,7 @@ def _many_pairs(equations: NormalEquations, noise: csr_array, rhs: FloatArray) -
     sources, answer = _answers(equations, noise)
     flow = csr_array(equations.incidence @ noise)
     flow.data *= np.repeat(equations.small[graph.component], np.diff(flow.indptr))
+    flow.eliminate_zeros()  # or the large components would cost their square
     exact = solve_exactly(graph, equations.small, np.column_stack([rhs, sources]), csr_array(flow @ flow.T))
     explained = exact.explained + graph.component_sums((sources * answer).mean(axis=1))
     variance = exact.variance + (answer**2).mean(axis=1)
