@@ -34,6 +34,7 @@ class Model(StrEnum):
     """What is unknown about the sky of a group."""
 
     CONSTANT = "constant"
+    PLANE = "plane"
 
 
 class Skystat(StrEnum):

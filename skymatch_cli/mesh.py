@@ -27,6 +27,22 @@ _MAD_TO_SIGMA = 1.4826
 _STRUCTURE_SIGMA = 2.0  # structure below this many sigma of a cell is noise
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CellCentroids:
+    """Where the good pixels of cells are: mean place with the cell's window, minus the cell's centre, in cells.
+
+    Attributes
+    ----------
+    pitch_rad : float
+        Of the grid.
+    u, v : (nj, ni) float32
+    """
+
+    pitch_rad: float
+    u: Float32Array
+    v: Float32Array
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CellMesh:
     """The cells of one image on one grid, in a rectangle of the grid.
@@ -52,6 +68,8 @@ class CellMesh:
         Typical area of a pixel, in the same unit.
     n_good : int
         Good pixels that were seen.
+    centroids : CellCentroids or None
+        For the model ``plane`` (see ``centroids``).
     """
 
     origin: tuple[int, int]
@@ -63,6 +81,7 @@ class CellMesh:
     area: Float32Array
     pixel_area: float
     n_good: int
+    centroids: CellCentroids | None = None
 
 
 def reduce_image(

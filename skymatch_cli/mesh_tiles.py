@@ -27,6 +27,8 @@ class Tile:
 
     Attributes
     ----------
+    corner : (j, i)
+        Cell of the first element, on the grid.
     images : (k,) int64
     pair : (p,) int64
         Pairs of the graph among these images: index into the graph.
@@ -43,6 +45,7 @@ class Tile:
         Good pixels with the cell's window.
     """
 
+    corner: tuple[int, int]
     images: IntArray
     pair: IntArray
     first: IntArray
@@ -130,7 +133,8 @@ def _tile(
     shared = (np.count_nonzero(weight, axis=0) > 1) & (weight > 0)
     if not shared.any():
         return None
-    box = (slice(None), *_whole_blocks(shared.any(axis=0)))
+    rows, columns = _whole_blocks(shared.any(axis=0))
+    box = (slice(None), rows, columns)
     shared, value, weight, structure, area, distortion = (
         c[box] for c in (shared, value, weight, structure, area, distortion)
     )
@@ -140,6 +144,7 @@ def _tile(
     total = np.maximum(weight.sum(axis=0), np.finfo(np.float32).tiny)
     own = np.maximum(np.float32(1) - weight / total, np.float32(1e-3))
     return Tile(
+        corner=(corner[0] + rows.start, corner[1] + columns.start),
         images=ids,
         pair=pairs[0],
         first=pairs[1],

@@ -316,6 +316,30 @@ class LocalSkies:
     status: StrArray
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PlaneDifferences:
+    """Differences of pairs as functions of the place on the sky, in comparison units; columns over the M pairs.
+
+    Sums run over the places where both images were compared, with f = (1, x - x0, y - y0): positions are those of
+    the tangent plane, in radians.
+
+    Attributes
+    ----------
+    plane : TangentPlane
+    position : (M, 2) float64
+        (x0, y0) of every pair.
+    moment : (M, 3, 3) float64
+        Sum of weight f f^T; 0 for pairs without a common place.
+    pull : (M, 3) float64
+        Sum of weight f times the difference.
+    """
+
+    plane: TangentPlane
+    position: FloatArray
+    moment: FloatArray
+    pull: FloatArray
+
+
 @dataclass(frozen=True, slots=True)
 class Measurements:
     """What the pixels said about every overlap, in comparison units; columns over the M pairs of the graph.
@@ -345,6 +369,8 @@ class Measurements:
     pair_chi2, pair_dof : (M,) float64 or None
         From a joint fit (mesh): scatter of each pair's cells about ``delta`` in chi², and the independent
         values in it (of the cells' values less one sky a cell, shared out over the pairs of the cell).
+    planes : PlaneDifferences or None
+        With the model ``plane``; ``weight`` and ``delta`` are then their first moments.
     """
 
     a: IntArray
@@ -363,6 +389,7 @@ class Measurements:
     local: LocalSkies | None = None
     pair_chi2: FloatArray | None = None
     pair_dof: FloatArray | None = None
+    planes: PlaneDifferences | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,6 +444,10 @@ class Solution:
     warnings : tuple of str
     kept : (M,) float64 or None
         Part of its weight that each pair kept in a robust solution; None for a plain one.
+    sigma_exact : bool
+        False where ``sky_err`` is an estimate (components of more than 5,000 groups).
+    tilt : (N, 2) float64 or None
+        With the model ``plane``: of every image's sky along x and y, per pixel; ``sky`` is at the image's centre.
     """
 
     sky: FloatArray
@@ -431,3 +462,5 @@ class Solution:
     dof: FloatArray
     warnings: tuple[str, ...] = ()
     kept: FloatArray | None = None
+    sigma_exact: bool = True
+    tilt: FloatArray | None = None
