@@ -186,6 +186,7 @@ def solve_skies(
         dof=unknown if offsets is None else offsets.dof,
         warnings=warnings,
         kept=None if offsets is None else offsets.kept,
+        sigma_exact=offsets is None or offsets.sigma_exact,
     )
 
 
