@@ -13,9 +13,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from .errors import Problem
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
-Finding = TypeVar("Finding")
 
 _AHEAD = 4  # items a worker that wait to be worked on, or to be taken
 
@@ -47,19 +48,28 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Task(Protocol[Finding]):
+class Finding(Protocol):
+    """What a task found."""
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Why it found nothing: a file could not be read."""
+        ...
+
+
+Found = TypeVar("Found", bound=Finding)
+Found_co = TypeVar("Found_co", bound=Finding, covariant=True)
+
+
+class Task(Protocol[Found_co]):
     """A piece of work that knows all it needs, so that it may be sent to another machine."""
 
-    def __call__(self) -> Finding:
+    def __call__(self) -> Found_co:
         """Do it."""
         ...
 
-    def failed(self, finding: Finding) -> bool:
-        """Whether it is worth while to try again elsewhere."""
-        ...
-
-    def lost(self, why: str) -> Finding:
-        """The finding where no worker lived to give one."""
+    def lost(self, why: str) -> Found_co:
+        """What is said where no worker lived to do it."""
         ...
 
 
@@ -67,8 +77,8 @@ class Runner(Protocol):
     """Where tasks run: in this process, or wherever an extra sends them."""
 
     def __call__(
-        self, tasks: Iterable[Task[Finding]], *, total: int, progress: Progress | None = None
-    ) -> Iterator[Finding]:
+        self, tasks: Iterable[Task[Found]], *, total: int, progress: Progress | None = None
+    ) -> Iterator[Found]:
         """The findings of ``total`` tasks, in the order of the tasks."""
         ...
 
@@ -80,13 +90,13 @@ class LocalRunner:
     jobs: int = 0
 
     def __call__(
-        self, tasks: Iterable[Task[Finding]], *, total: int, progress: Progress | None = None
-    ) -> Iterator[Finding]:
+        self, tasks: Iterable[Task[Found]], *, total: int, progress: Progress | None = None
+    ) -> Iterator[Found]:
         """The findings of ``total`` tasks, in the order of the tasks."""
         return _ordered(_do, tasks, min(self.jobs or usable_cores(), total), progress)
 
 
-def _do(task: Task[Finding]) -> Finding:
+def _do(task: Task[Found]) -> Found:
     return task()
 
 

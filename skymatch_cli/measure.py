@@ -188,10 +188,6 @@ class PooledTask:
             warnings=pixels.warnings,
         )
 
-    def failed(self, finding: ImageMeasurement) -> bool:
-        """Whether the pixels could not be read."""
-        return bool(finding.problems)
-
     def lost(self, why: str) -> ImageMeasurement:
         """The finding where no worker lived to give one."""
         return self._unread(self._regions(), (Problem(self.info.ref.label, why, "run again"),))

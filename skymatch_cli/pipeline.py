@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TextIO
 
 from . import methods
-from .choices import Compare, Method
+from .choices import Method
 from .errors import InputError, Problem, StrictError
-from .execution import NoProgress, Progress, run
+from .execution import LocalRunner, NoProgress, Progress, Runner, run
+from .findings import Measured, assemble, known, measure_images
 from .footprint import Footprint, footprint
 from .image import read_infos
 from .inputs import resolve_images
 from .lookup import find_reference, read_skylist
-from .measure import measure_pooled, unmeasured
-from .measure_mesh import measure_mesh
+from .measure import unmeasured
 from .model import ImageInfo, Measurements, OverlapGraph
 from .overlap import overlap_graph
 from .record import FileIdentity, SkyUpdate, WriteReport, check_writable, write_skies
@@ -24,6 +24,7 @@ from .result import Result
 from .settings import Settings
 
 ImageName = str | PathLike[str]
+Save = Callable[[Measured], object]
 
 _NEEDS_OVERLAPS = frozenset({Method.MATCH, Method.GLOBALMIN_MATCH})
 _NEEDS_LOCAL = frozenset({Method.LOCALMIN, Method.GLOBALMIN, Method.GLOBALMIN_MATCH})
@@ -74,9 +75,16 @@ def match(images: Sequence[ImageName], settings: Settings, *, progress: Progress
 
 
 def evaluate(
-    images: Sequence[ImageName], settings: Settings, *, progress: Progress | None = None, stdin: TextIO | None = None
+    images: Sequence[ImageName],
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+    stdin: TextIO | None = None,
+    runner: Runner | None = None,
+    old: Measured | None = None,
+    save: Save | None = None,
 ) -> Result:
-    """Plan, measure and solve; no file is written.
+    """Plan, measure and solve; no image is written. ``runner``, ``old`` and ``save`` are those of `find`.
 
     Raises
     ------
@@ -87,7 +95,7 @@ def evaluate(
     planned = plan(images, settings, progress=progress, stdin=stdin)
     if not settings.dry_run and (problems := check_writable(_updates(planned.infos, settings), settings)):
         raise InputError(problems)
-    measurements, warnings = measure(planned, progress=progress)
+    measurements, warnings = measure(planned, progress=progress, runner=runner, old=old, save=save)
     (progress or NoProgress()).stage("solve", 0)
     return solve(planned, measurements, warnings)
 
@@ -123,8 +131,55 @@ def plan(
     )
 
 
-def measure(planned: Plan, *, progress: Progress | None = None) -> tuple[Measurements, tuple[str, ...]]:
-    """Read the pixels once and measure every overlap that the method needs, and the images' own skies if it does.
+def measure(
+    planned: Plan,
+    *,
+    progress: Progress | None = None,
+    runner: Runner | None = None,
+    old: Measured | None = None,
+    save: Save | None = None,
+) -> tuple[Measurements, tuple[str, ...]]:
+    """Measure every overlap, and the images' own skies where the method needs them.
+
+    Parameters are those of `find`.
+
+    Raises
+    ------
+    InputError
+        If pixels can't be read and ``settings.skip_bad`` is not set.
+    """
+    if planned.settings.method == Method.USER:
+        return unmeasured(planned.graph, len(planned.infos)), ()
+    with_local = planned.settings.method in _NEEDS_LOCAL
+    return gather(find(planned, with_local=with_local, progress=progress, runner=runner, old=old, save=save))
+
+
+def find(
+    planned: Plan,
+    *,
+    with_local: bool = True,
+    only: Sequence[int] | None = None,
+    progress: Progress | None = None,
+    runner: Runner | None = None,
+    old: Measured | None = None,
+    save: Save | None = None,
+) -> Measured:
+    """Read the pixels of the images, each once, and keep what is found in each.
+
+    Parameters
+    ----------
+    planned : Plan
+    with_local : bool
+        Measure the images' own skies too, for methods that need them.
+    only : sequence of int, optional
+        Measure these images alone.
+    progress : Progress, optional
+    runner : Runner, optional
+        Where the work is done; in threads of this process by default.
+    old : Measured, optional
+        Earlier findings, which are used where they still hold.
+    save : callable, optional
+        Called now and then with what was found so far, and where the work is interrupted.
 
     Raises
     ------
@@ -132,21 +187,40 @@ def measure(planned: Plan, *, progress: Progress | None = None) -> tuple[Measure
         If pixels can't be read and ``settings.skip_bad`` is not set.
     """
     settings = planned.settings
-    if settings.method == Method.USER:
-        return unmeasured(planned.graph, len(planned.infos)), ()
-    (progress or NoProgress()).stage("pixels", len(planned.infos))
-    measure_all = measure_mesh if settings.compare == Compare.MESH else measure_pooled
-    measurements, problems, warnings = measure_all(
-        planned.infos, planned.graph, settings, with_local=settings.method in _NEEDS_LOCAL, progress=progress
+    start = Measured(planned.infos, planned.graph, settings, (None,) * len(planned.infos))
+    if old is not None:
+        start = known(old, start, with_local=with_local)
+    measured = measure_images(
+        start,
+        runner or LocalRunner(settings.jobs),
+        with_local=with_local,
+        only=only,
+        save=save,
+        progress=progress,
     )
+    problems = _problems(measured)
     if problems and not settings.skip_bad:
+        if save is not None:
+            save(measured)
         raise InputError(problems)
-    return measurements, (*_skipped(problems), *warnings)
+    return measured
+
+
+def gather(measured: Measured) -> tuple[Measurements, tuple[str, ...]]:
+    """The measurements of the pairs from what was found in all images, and warnings."""
+    said = tuple(w for f in measured.found if f is not None for w in f.warnings)
+    return assemble(measured), (*_skipped(_problems(measured)), *said)
+
+
+def _problems(measured: Measured) -> tuple[Problem, ...]:
+    return tuple(p for f in measured.found if f is not None for p in f.problems)
 
 
 def solve(planned: Plan, measurements: Measurements, warnings: tuple[str, ...] = ()) -> Result:
     """Measurements to the sky of every image, by the method of the settings."""
     settings = planned.settings
+    if settings.method not in _NEEDS_LOCAL:
+        measurements = replace(measurements, local=None)  # measured for other methods: this one must not see it
     refs = [info.ref for info in planned.infos]
     reference = None
     if settings.reference is not None:
