@@ -15,10 +15,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from .bases import Base, own, pack, real
-from .check import SECONDS, BrokenPromiseError, check, limit_memory
+from .check import COMMANDS, SECONDS, BrokenPromiseError, check, limit_memory
 from .damage import damaged
 
 BLOCK = 500
+WAIT_SECONDS = 10 * SECONDS
 
 
 def main() -> None:
@@ -40,6 +41,7 @@ def run(bases: Sequence[Base], cases: range, keep: Path | None = None) -> tuple[
     """Exit codes, and what went wrong, of all cases; a child that dies takes one case with it."""
     codes: Counter[int] = Counter()
     broken: list[str] = []
+    _import_all(bases[0])
     started, at = time.monotonic(), cases.start
     while at < cases.stop:
         stop = min(at + BLOCK, cases.stop)
@@ -68,6 +70,16 @@ def run(bases: Sequence[Base], cases: range, keep: Path | None = None) -> tuple[
     return codes, broken
 
 
+def _import_all(base: Base) -> None:
+    """Run the commands over a whole file, so that no child has to import what they need."""
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        for turn in range(len(COMMANDS)):
+            check(Path(folder), base.content, base.content, turn=turn)
+        os.chdir(here)
+
+
 def _work(results: Connection, bases: Sequence[Base], cases: range) -> None:
     """The child: an alarm that nobody catches ends what hangs."""
     limit_memory()
@@ -75,7 +87,8 @@ def _work(results: Connection, bases: Sequence[Base], cases: range) -> None:
         os.chdir(folder)
         for case in cases:
             base, content = damaged(bases, case)
-            signal.alarm(SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of processor time: other programs may be running
+            signal.alarm(WAIT_SECONDS)
             try:
                 turn = case // len(bases)
                 code = check(Path(folder), content, pack(base.content, base.suffix), suffix=base.suffix, turn=turn)
@@ -83,6 +96,7 @@ def _work(results: Connection, bases: Sequence[Base], cases: range) -> None:
                 results.send((None, f"{base.name}: {error}"))
             else:
                 results.send((code, ""))
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
         os.chdir("/")
     results.close()
@@ -90,7 +104,9 @@ def _work(results: Connection, bases: Sequence[Base], cases: range) -> None:
 
 
 def _death(code: int | None) -> str:
-    return f"no answer in {SECONDS} s" if code == -signal.SIGALRM else f"exit status {code}"
+    if code == -signal.SIGPROF:
+        return f"no answer in {SECONDS} s of work"
+    return f"no answer in {WAIT_SECONDS} s" if code == -signal.SIGALRM else f"exit status {code}"
 
 
 def _keep(bases: Sequence[Base], case: int, keep: Path | None) -> None:
