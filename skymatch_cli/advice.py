@@ -9,6 +9,7 @@ import numpy as np
 from .diagnose import bad_fits, thin_bridges
 from .model import FloatArray, ImageInfo, IntArray, Measurements, Offsets, Status
 
+_MAX_LOSS = 10.0  # a grid of 3 x 2 loses a factor of 3, one of 6 x 5 13, a chain of 12 50
 _NAMED = 5  # sets, images or pairs that one line names
 
 
@@ -77,6 +78,14 @@ def solution_warnings(
             pairs = _few([_pair(images, m, e) for e in low[:_NAMED]], ", ", len(low))
             lines.append(f"overlaps that contradict the others and count little ({len(low)}): {pairs}")
     return tuple(lines)
+
+
+def weak_tilts(loss: FloatArray) -> tuple[str, ...]:
+    """That the tilts of components are weakly determined; ``loss`` (C,): errors over those without tilts."""
+    return tuple(
+        f"component {c}: its overlaps hardly determine tilts: errors are {loss[c]:.0f} times those of --model constant"
+        for c in np.flatnonzero(loss > _MAX_LOSS)[:_NAMED]
+    )
 
 
 def _set(label: str, n: int) -> str:

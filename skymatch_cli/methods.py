@@ -8,15 +8,17 @@ where the exposure's other chips were measured; a group of which nothing was mea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .advice import disconnected, large_residuals, solution_warnings, without_reference
+from .advice import disconnected, large_residuals, solution_warnings, weak_tilts, without_reference
 from .choices import METHOD_ALIASES, Method
 from .errors import NoOverlapError
 from .model import BoolArray, FloatArray, ImageInfo, IntArray, Measurements, Offsets, Solution, Status, StrArray
 from .pairgraph import PairGraph
+from .planesky import PlaneSkies, plane_skies
+from .skyplane import SkyPlane
 from .solve import solve_offsets
 
 
@@ -85,6 +87,15 @@ class _Task:
             robust=self.robust,
         )
 
+    def planes(self) -> PlaneSkies | None:
+        """Least-squares planes of the images, where the differences are known as planes."""
+        m = self.measurements
+        if m.planes is None:
+            return None
+        if not self.used.any():
+            raise _no_overlap(m)
+        return plane_skies(self.images, self.group, m, m.planes, self.used)
+
     def components(self) -> IntArray:
         """Component of each group, (G,), for methods that need no offsets."""
         m = self.measurements
@@ -103,6 +114,7 @@ class _Skies:
     anchor: StrArray
     offsets: Offsets | None = None
     warnings: tuple[str, ...] = ()
+    planes: PlaneSkies | None = None
 
 
 def solve_skies(
@@ -187,6 +199,7 @@ def solve_skies(
         warnings=warnings,
         kept=None if offsets is None else offsets.kept,
         sigma_exact=offsets is None or offsets.sigma_exact,
+        tilt=None if found.planes is None else found.planes.tilt_per_pixel() / task.factor[:, None],
     )
 
 
@@ -227,6 +240,8 @@ def _user(task: _Task) -> _Skies:
 
 def _match(task: _Task) -> _Skies:
     """Least-squares offsets, anchored in every component."""
+    if (planes := task.planes()) is not None:
+        return _match_planes(task, planes)
     offsets = task.offsets()
     level = np.full(len(offsets.chi2), np.inf)
     extreme = -offsets.offset if task.match_up else offsets.offset
@@ -243,8 +258,38 @@ def _match(task: _Task) -> _Skies:
     return _anchored(task, offsets, (offsets.offset - level[offsets.component], offsets.sigma), anchor)
 
 
+def _match_planes(task: _Task, planes: PlaneSkies) -> _Skies:
+    """Least-squares planes; in every component the mean tilt is 0 and the lowest level at an image's centre."""
+    sign = -1.0 if task.match_up else 1.0
+    lowest = np.full(len(planes.loss), np.inf)
+    np.minimum.at(lowest, planes.component, sign * planes.value)
+    planes = planes.raised(-sign * lowest)
+    anchor = np.full(len(lowest), f"{'highest' if task.match_up else 'lowest'} = 0, mean tilt = 0", object)
+    if task.reference is not None:
+        info = task.images[task.reference]
+        level, dx, dy = (0.0, 0.0, 0.0) if (r := info.recorded) is None else (r.level, r.dx, r.dy)
+        factor = info.to_comparison
+        planes = planes.held_at(task.reference, SkyPlane(level * factor, dx * factor, dy * factor))
+        anchor[planes.component[task.reference]] = info.ref.label
+    return _anchored_planes(task, planes, anchor)
+
+
+def _anchored_planes(task: _Task, planes: PlaneSkies, anchor: StrArray, err: FloatArray | None = None) -> _Skies:
+    found = (planes.value, planes.err if err is None else err)
+    skies = _with_status(task, planes.offsets, planes.component, found, anchor)
+    warnings = skies.warnings + weak_tilts(planes.loss)
+    none = np.isnan(skies.value)[:, None]
+    return replace(skies, planes=replace(planes, tilt=np.where(none, np.nan, planes.tilt)), warnings=warnings)
+
+
 def _globalmin_match(task: _Task) -> _Skies:
     """Offsets plus the baseline that brings the lowest own sky that remains in each component to zero."""
+    if (planes := task.planes()) is not None:
+        local, local_err = task.local()
+        first = _first_lowest(local - planes.value, planes.component, len(planes.loss))
+        anchor = np.full(len(first), "lowest sky that remains = 0, mean tilt = 0", object)
+        err = np.hypot(planes.err, local_err[first][planes.component])
+        return _anchored_planes(task, planes.raised((local - planes.value)[first]), anchor, err)
     offsets = task.offsets()
     component = offsets.component[task.group]
     local, local_err = task.local()
@@ -258,8 +303,15 @@ def _globalmin_match(task: _Task) -> _Skies:
 
 def _anchored(task: _Task, offsets: Offsets, found: tuple[FloatArray, FloatArray], anchor: StrArray) -> _Skies:
     """Value and error of every group (G,) to those of the images, with their statuses."""
-    value, err = found[0][task.group], found[1][task.group]
-    component = offsets.component[task.group]
+    of_images = found[0][task.group], found[1][task.group]
+    return _with_status(task, offsets, offsets.component[task.group], of_images, anchor)
+
+
+def _with_status(
+    task: _Task, offsets: Offsets, component: IntArray, found: tuple[FloatArray, FloatArray], anchor: StrArray
+) -> _Skies:
+    """Value and error of the images (N,) with their statuses; NaN where there is no sky."""
+    value, err = found
     alone = np.bincount(offsets.component)[component] == 1
     own = task.local_status()
     none = ~np.isfinite(value) | (alone & (own == Status.ALL_MASKED))
@@ -287,6 +339,8 @@ def _first_lowest(value: FloatArray, of: IntArray, n: int) -> IntArray:
 def _residuals(task: _Task, found: _Skies) -> FloatArray:
     """``delta - (solution_a - solution_b)`` of every pair that was measured, used or not."""
     m = task.measurements
+    if found.planes is not None:
+        return np.where(np.isfinite(m.delta), found.planes.residual, np.nan)
     residual = m.delta - (found.value[m.a] - found.value[m.b])
     if found.offsets is None:
         return residual

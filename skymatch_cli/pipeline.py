@@ -8,8 +8,8 @@ from os import PathLike
 from typing import TextIO
 
 from . import methods
-from .choices import Method
-from .errors import InputError, Problem, StrictError
+from .choices import Method, Model
+from .errors import InputError, Problem, StrictError, UsageError
 from .execution import LocalRunner, NoProgress, Progress, Runner, run
 from .findings import Measured, assemble, known, measure_images
 from .footprint import Footprint, footprint
@@ -121,11 +121,13 @@ def plan(
         raise InputError(problems)
     footprints = tuple(t for t in traced if isinstance(t, Footprint))
     usable = [isinstance(t, Footprint) for t in traced] or [True] * len(found.infos)
+    graph = overlap_graph(footprints)
+    _check_model(settings, graph)
     return Plan(
         settings=settings,
         infos=tuple(info for info, use in zip(found.infos, usable, strict=True) if use),
         footprints=footprints,
-        graph=overlap_graph(footprints),
+        graph=graph,
         skipped=inputs.skipped,
         warnings=(*_skipped(problems), *found.warnings),
     )
@@ -262,17 +264,31 @@ def apply(result: Result, *, progress: Progress | None = None) -> WriteReport:
     """
     solution = result.solution
     skies = zip(solution.sky.tolist(), solution.sky_err.tolist(), strict=True)
-    return write_skies(_updates(result.infos, result.settings, skies), result.settings, progress=progress)
+    tilts = None if solution.tilt is None else [(dx, dy) for dx, dy in solution.tilt.tolist()]
+    return write_skies(_updates(result.infos, result.settings, skies, tilts), result.settings, progress=progress)
 
 
 def _updates(
-    infos: Sequence[ImageInfo], settings: Settings, skies: Iterable[tuple[float, float]] | None = None
+    infos: Sequence[ImageInfo],
+    settings: Settings,
+    skies: Iterable[tuple[float, float]] | None = None,
+    tilts: Iterable[tuple[float, float]] | None = None,
 ) -> list[SkyUpdate]:
-    """What is to be written; without skies: to ask whether it could be."""
+    """What is to be written; without skies: to ask whether it could be. Without tilts the skies are constants."""
+    n = len(infos)
     return [
-        SkyUpdate(ref=info.ref, sky=sky, sky_err=err, method=settings.method, identity=_identity(info))
-        for info, (sky, err) in zip(infos, skies or [(0.0, 0.0)] * len(infos), strict=True)
+        SkyUpdate(ref=info.ref, sky=sky, sky_err=err, method=settings.method, identity=_identity(info), tilt=tilt)
+        for info, (sky, err), tilt in zip(infos, skies or [(0.0, 0.0)] * n, tilts or [None] * n, strict=True)
     ]
+
+
+def _check_model(settings: Settings, graph: OverlapGraph) -> None:
+    """UsageError where a tilt would need one tangent plane for a field that has several."""
+    if settings.model == Model.PLANE and len(graph.planes) > 1:
+        raise UsageError(
+            f"--model plane: the field is wider than one tangent plane (20 degrees), it needs {len(graph.planes)}",
+            "match its parts one by one, or use --model constant",
+        )
 
 
 def _identity(info: ImageInfo) -> FileIdentity | None:

@@ -233,6 +233,10 @@ def _check_ranges(settings: Settings) -> None:
 
 def _check_contradictions(settings: Settings) -> None:
     method = settings.method
+    if settings.model == Model.PLANE and settings.compare != Compare.MESH:
+        raise UsageError("--model plane needs differences as a function of position", "add --compare mesh")
+    if settings.model == Model.PLANE and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
+        raise UsageError(f"--model plane works with --method match only, not with {method}", "leave --model out")
     if settings.reference is not None and method != Method.MATCH:
         raise UsageError(f"--reference works with --method match only, not with {method}", "leave --reference out")
     if settings.reference is not None and settings.match_up:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,8 @@ class Table:
 class Report:
     """All that is said about a run: three tables, and what holds for all of them.
 
-    ``labels`` names the images for people; ``settings`` are those that determine the result.
+    ``labels`` names the images for people; ``settings`` are those that determine the result. ``appendix`` makes
+    further HDUs, which only FITS keeps: what the next step needs.
     """
 
     version: str
@@ -74,6 +75,7 @@ class Report:
     components: Table
     labels: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    appendix: Callable[[], list[Any]] = list
 
     @property
     def tables(self) -> tuple[Table, Table, Table]:
@@ -110,10 +112,22 @@ def images_table(infos: tuple[ImageInfo, ...], measurements: Measurements, solut
             Column("component", solution.component, "Connected set of images (index into the components)"),
             Column("sky", solution.sky, "Value to subtract from the original pixels, in sky_unit"),
             Column("sky_err", solution.sky_err, "1-sigma error where the mean of the component is zero, in sky_unit"),
+            *_tilt_columns(solution),
             Column("sky_unit", strings(info.unit for info in infos), "Unit of the image (BUNIT)"),
             Column("n_pixels", measurements.n_good, "Good pixels that were seen"),
             Column("status", strings(solution.status), "ok, or why there is no sky"),
         ),
+    )
+
+
+def _tilt_columns(solution: Solution) -> tuple[Column, ...]:
+    """The tilts, where the skies are planes; ``sky`` is then the value at the centre of the image."""
+    if solution.tilt is None:
+        return ()
+    names = zip(("sky_dx", "sky_dy"), "xy", solution.tilt.T, strict=True)
+    return tuple(
+        Column(name, values, f"Tilt of the sky along {axis}, in sky_unit per pixel; sky is that of the image's centre")
+        for name, axis, values in names
     )
 
 
