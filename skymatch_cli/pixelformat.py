@@ -20,6 +20,9 @@ from . import cards as cd
 Stored = npt.NDArray[Any]
 Shift = float | npt.NDArray[np.float64]  # the same for all pixels, or one for each
 
+BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+"""The types of stored values that FITS knows."""
+
 _FLOAT32_STEPS = 2.0**22  # steps of an integer image that float32 holds with a quarter of a step to spare
 _FLOAT64_STEPS = 2.0**51
 _TOO_FAR_FROM_A_STEP = 0.3
@@ -46,8 +49,7 @@ class PixelFormat:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of the stored values, in the byte order of FITS."""
-        kind = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}[self.bitpix]
-        return np.dtype(kind)
+        return np.dtype(BITPIX[self.bitpix])
 
     @property
     def name(self) -> str:

@@ -8,7 +8,7 @@ from . import cards as cd
 from .errors import InputError
 from .ledger import LEVEL, SUBTRACTED, TILT, original_cards, read_entries
 from .model import ImageRef, Recorded
-from .pixelformat import PixelFormat, format_of
+from .pixelformat import BITPIX, PixelFormat, format_of
 from .skyplane import SkyPlane
 from .source import Source
 
@@ -68,13 +68,16 @@ def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
         recorded = _recorded(cards, keyword) if entries else foreign
     except ValueError as error:
         raise InputError.at(ref.label, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
+    original = format_of(before, tiled=tiled)
+    if original.bitpix not in BITPIX:
+        raise InputError.at(ref.label, f"its undo cards say that BITPIX was {original.bitpix}", "remove them")
     base = missing_sky(foreign)
     return SkyState(
         recorded=recorded,
         by_us=bool(entries),
         shift=missing_sky(recorded) - base,
         base=base,
-        original=format_of(before, tiled=tiled),
+        original=original,
     )
 
 

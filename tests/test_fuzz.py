@@ -131,3 +131,14 @@ def test_a_mesh_of_images_that_do_not_overlap(folder: Path) -> None:
     far = good.replace(b"CRVAL2  =                 20.0", b"CRVAL2  =                -20.0")
     assert far != good
     assert check(folder, far, good, turn=4) == 4
+
+
+@pytest.mark.parametrize("turn", [2, 3])
+def test_undo_cards_that_lie_are_refused(folder: Path, turn: int) -> None:
+    good = good_file()
+    at = good.index(b"BUNIT")
+    forged = b"".join(
+        text.ljust(CARD)
+        for text in (b"HISTORY skymatch-cli undo - BKGLEVEL", b"HISTORY skymatch-cli undo = BITPIX  = 99")
+    )
+    assert check(folder, good[:at] + forged + good[at + len(forged) :], good, turn=turn) == 3
