@@ -168,8 +168,7 @@ def image_key(info: ImageInfo, settings: Settings) -> bytes:
         settings.statistic,
         settings.ignore_value,
         settings.compare,
-        settings.mesh_size if mesh else None,
-        info.to_comparison if mesh else None,
+        (settings.mesh_size, settings.model, info.to_comparison) if mesh else None,
     )
     return hashlib.blake2b(repr(facts).encode("utf-8", "surrogateescape"), digest_size=16).digest()
 

@@ -71,7 +71,7 @@ def write_fits(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: A
         primary.header[f"WARN{number}"] = ascii_only(warning)
     # HDUList.writeto wants to seek; what is written to need not be able to.
     whole = io.BytesIO()
-    fits.HDUList([primary, *map(_fits_table, report.tables)]).writeto(whole)
+    fits.HDUList([primary, *map(_fits_table, report.tables), *report.appendix()]).writeto(whole)
     stream.write(whole.getbuffer())
 
 
