@@ -6,13 +6,20 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
 
-.PHONY: demo test lint format clean accuracy bench
+.PHONY: demo test lint format clean accuracy bench fuzz crash-test
 
 demo: $(VENV)/installed
 	$(BIN)/skymatch demo $(DEMO) --overwrite
 
 test: $(VENV)/installed-test
 	$(BIN)/pytest -n auto tests
+
+# some minutes each: 20,000 damaged files, and 2,000 kills at random moments
+fuzz: $(VENV)/installed-test
+	$(BIN)/python -m tests.fuzz --cases 20000
+
+crash-test: $(VENV)/installed-test
+	$(BIN)/python -m tests.crash.kill_at_random --kills 2000
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
