@@ -272,7 +272,7 @@ def _updates(
     infos: Sequence[ImageInfo],
     settings: Settings,
     skies: Iterable[tuple[float, float]] | None = None,
-    tilts: Iterable[tuple[float, float]] | None = None,
+    tilts: Iterable[tuple[float, float] | None] | None = None,
 ) -> list[SkyUpdate]:
     """What is to be written; without skies: to ask whether it could be. Without tilts the skies are constants."""
     n = len(infos)

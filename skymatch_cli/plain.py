@@ -21,7 +21,14 @@ _WITH_ERROR = {  # columns that get the digits of the error beside them
     TableName.OVERLAPS: ("delta_err", ("sky_a", "sky_b", "delta", "delta_err", "residual")),
     TableName.COMPONENTS: ("", ()),
 }
-_SHORT = {"area_arcmin2": "{:.4g}", "rms_residual": "{:.4g}", "chi2": "{:.2f}", "dof": "{:.6g}"}
+_SHORT = {
+    "area_arcmin2": "{:.4g}",
+    "sky_dx": "{:.4g}",
+    "sky_dy": "{:.4g}",
+    "rms_residual": "{:.4g}",
+    "chi2": "{:.2f}",
+    "dof": "{:.6g}",
+}
 
 
 def number_format(values: npt.NDArray[np.float64], errors: npt.NDArray[np.float64]) -> Callable[[float], str]:
