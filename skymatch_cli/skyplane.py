@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .model import FloatArray
+from .model import FloatArray, IntArray
 
 Shape = tuple[int, int]
+Positions = IntArray | FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class SkyPlane:
 
     def rows(self, y0: int, y1: int, shape: Shape) -> float | FloatArray:
         """Values in rows y0 to y1 of an image of (ny, nx) pixels: (y1 - y0, nx), or one number without a tilt."""
-        return self.level if self.is_level else self._at(np.arange(y0, y1)[:, None], np.arange(shape[1]), shape)
+        return self.level if self.is_level else self.at(np.arange(shape[1]), np.arange(y0, y1)[:, None], shape)
 
     def along(self, first: int, n: int, shape: Shape) -> float | FloatArray:
         """Values at n pixels from the one that is number ``first`` in the file on: (n,), or one number.
@@ -55,9 +56,10 @@ class SkyPlane:
         if self.is_level:
             return self.level
         y, x = np.divmod(np.arange(first, first + n), shape[1])
-        return self._at(y % shape[0], x, shape)
+        return self.at(x, y % shape[0], shape)
 
-    def _at(self, y: np.ndarray, x: np.ndarray, shape: Shape) -> FloatArray:
+    def at(self, x: Positions, y: Positions, shape: Shape) -> FloatArray:
+        """Values at pixels (x, y) of an image of (ny, nx) pixels."""
         ny, nx = shape
         values: FloatArray = self.level + self.dx * (x - 0.5 * (nx - 1)) + self.dy * (y - 0.5 * (ny - 1))
         return values

@@ -15,6 +15,9 @@ from .model import ImageInfo, Measurements, Solution
 if TYPE_CHECKING:
     from astropy.table import QTable
 
+TILT = "sky_dx", "sky_dy"
+"""Columns that the images have with the model ``plane``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -82,6 +85,12 @@ class Report:
         """The three tables in their usual order."""
         return self.images, self.overlaps, self.components
 
+    def tilt(self) -> npt.NDArray[np.float64] | None:
+        """Tilts of the images' skies along x and y, (N, 2) per pixel; None where the skies are constants."""
+        if TILT[0] not in self.images.names:
+            return None
+        return np.stack([self.images.column(name) for name in TILT], axis=1)
+
     def table(self, name: str) -> Table:
         """One table by its name."""
         return next(table for table in self.tables if table.name == name)
@@ -124,7 +133,7 @@ def _tilt_columns(solution: Solution) -> tuple[Column, ...]:
     """The tilts, where the skies are planes; ``sky`` is then the value at the centre of the image."""
     if solution.tilt is None:
         return ()
-    names = zip(("sky_dx", "sky_dy"), "xy", solution.tilt.T, strict=True)
+    names = zip(TILT, "xy", solution.tilt.T, strict=True)
     return tuple(
         Column(name, values, f"Tilt of the sky along {axis}, in sky_unit per pixel; sky is that of the image's centre")
         for name, axis, values in names

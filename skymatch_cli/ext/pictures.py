@@ -105,4 +105,5 @@ def _look(
 
     place = scene(infos)
     frame = frame_around([ring for i in range(len(infos)) for ring in place.image_rings(i)], report.PICTURE_SIDE)
-    return place, quicklook(place, found.images.column("sky"), settings, frame, progress=progress)
+    sky, tilt = found.images.column("sky"), found.tilt()
+    return place, quicklook(place, sky, settings, frame, tilt=tilt, progress=progress)

@@ -15,6 +15,7 @@ from skymatch_cli.execution import Progress, run
 from skymatch_cli.image import read_pixels
 from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, ImageInfo, PixelArray
 from skymatch_cli.settings import Settings
+from skymatch_cli.skyplane import SkyPlane
 
 from .display import DisplayFrame
 from .scene import Scene
@@ -63,6 +64,7 @@ class _Patch:
     x0: int
     y0: int
     values: FloatArray
+    sky: FloatArray
 
 
 def quicklook(
@@ -71,6 +73,7 @@ def quicklook(
     settings: Settings,
     frame: DisplayFrame,
     *,
+    tilt: FloatArray | None = None,
     progress: Progress | None = None,
 ) -> Quicklook:
     """Draw the mosaic as it was and with the skies subtracted.
@@ -84,6 +87,8 @@ def quicklook(
     settings : Settings
         Which pixels are good.
     frame : DisplayFrame
+    tilt : (N, 2) float64, optional
+        Of the skies along x and y, per pixel; ``sky`` is then that of the image's centre.
     progress : Progress, optional
 
     Returns
@@ -102,7 +107,8 @@ def quicklook(
         progress.stage("quicklook", len(used))
 
     def work(i: int) -> _Patch:
-        return _patch(infos[i], scene.wcs(i), np.concatenate(scene.image_rings(i)), settings, frame)
+        plane = SkyPlane(float(sky[i]), *(() if tilt is None else tilt[i].tolist()))
+        return _patch(infos[i], scene.wcs(i), np.concatenate(scene.image_rings(i)), settings, frame, sky=plane)
 
     before, after, count = np.zeros((3, *frame.shape))
     for i, patch in zip(used, run(work, used, jobs=settings.jobs, progress=progress), strict=True):
@@ -111,7 +117,7 @@ def quicklook(
         seen = np.isfinite(patch.values)
         values = np.where(seen, patch.values, 0.0) * infos[i].to_comparison
         before[place] += values
-        after[place] += np.where(seen, values - sky[i] * infos[i].to_comparison, 0.0)
+        after[place] += np.where(seen, values - patch.sky * infos[i].to_comparison, 0.0)
         count[place] += seen
     with np.errstate(invalid="ignore"):
         return Quicklook(frame, before / count, after / count)
@@ -129,7 +135,9 @@ def stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
     return stretch.shifted(float(np.median(before)) - level), stretch
 
 
-def _patch(info: ImageInfo, wcs: CelestialWcs, border: FloatArray, settings: Settings, frame: DisplayFrame) -> _Patch:
+def _patch(
+    info: ImageInfo, wcs: CelestialWcs, border: FloatArray, settings: Settings, frame: DisplayFrame, *, sky: SkyPlane
+) -> _Patch:
     """The block means of one image at the pixels of the picture that its bounding box covers."""
     corners = frame.to_pixel(border)
     low = np.maximum(np.floor(np.nanmin(corners, axis=0)) - 1, 0).astype(int)
@@ -139,7 +147,9 @@ def _patch(info: ImageInfo, wcs: CelestialWcs, border: FloatArray, settings: Set
     side = _block_side(px, py)
     pixels = read_pixels(info, settings)
     means = block_means(pixels.data, pixels.good, side)
-    return _Patch(int(low[0]), int(low[1]), _nearest(means, px, py, side, info.shape))
+    middle = (side * ((p + 0.5) // side) + 0.5 * (side - 1) for p in (px, py))
+    values = _nearest(means, px, py, side, info.shape)
+    return _Patch(int(low[0]), int(low[1]), values, sky.at(*middle, info.shape))
 
 
 def _block_side(px: FloatArray, py: FloatArray) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from skymatch_cli.choices import TableName
+from skymatch_cli.choices import Model, TableName
 from skymatch_cli.errors import InputError
 from skymatch_cli.formats import SCHEMA
 from skymatch_cli.image import read_infos
@@ -107,7 +107,9 @@ def _read_fits(file: str) -> Mapping[str, Any]:
 
 
 def _report(document: Mapping[str, Any]) -> Report:
-    images, overlaps, components = (_table(document[layout.name], layout) for layout in _layouts())
+    model = document["settings"].get("model", Model.CONSTANT)
+    layouts = _layouts(with_tilt=model == Model.PLANE)
+    images, overlaps, components = (_table(document[layout.name], layout) for layout in layouts)
     report = Report(
         version=str(document["version"]),
         settings=dict(document["settings"]),
@@ -135,9 +137,11 @@ def _table(rows: Sequence[Mapping[str, Any]], layout: Table) -> Table:
     return Table(layout.name, tuple(column(like) for like in layout.columns))
 
 
-def _layouts() -> tuple[Table, Table, Table]:
+def _layouts(*, with_tilt: bool) -> tuple[Table, Table, Table]:
     """The tables of a result of no image: the columns, their types and descriptions."""
-    empty: dict[str, Any] = {"local": None, "noise": None, "warnings": ()}
+    empty: dict[str, Any] = {"local": None, "noise": None, "warnings": (), "tilt": None}
+    if with_tilt:
+        empty["tilt"] = np.zeros((0, 2))
     text = {"status", "anchor"}
     whole = {"a", "b", "n_a", "n_b", "n_good", "component", "n_images"}
 
