@@ -8,17 +8,17 @@ plane. Where all that is the same, measuring again would give the same digits.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from .cells import MeshGrid
 from .choices import Compare
+from .errors import InputError
 from .execution import NoProgress, Progress, Runner, Task
+from .files import real_path, size_and_time
 from .measure import ImageMeasurement, assemble_pooled, blocks_per_side, coarser, pooled_tasks
 from .measure_mesh import MeshReduction, assemble_mesh, mesh_grids, mesh_tasks
 from .model import ImageInfo, IntArray, Measurements, OverlapGraph, StoredPlane, TangentPlane
@@ -117,6 +117,36 @@ def known(old: Measured, new: Measured, *, with_local: bool) -> Measured:
     return replace(new, found=found)
 
 
+def merged(parts: Sequence[tuple[str, Measured]]) -> Measured:
+    """The parts of one measurement together.
+
+    Parameters
+    ----------
+    parts : sequence of (str, Measured)
+        Name of each part for messages, and what it holds.
+
+    Raises
+    ------
+    InputError
+        If a part was made from another plan, or with other settings.
+    """
+    first, whole = parts[0]
+    images = [image_key(info, whole.settings) for info in whole.infos]
+    found = list(whole.found)
+    for name, part in parts[1:]:
+        if [image_key(info, part.settings) for info in part.infos] != images or not _same_pairs(part, whole):
+            raise InputError.at(name, f"is not of the same plan as {first}, or was measured in another way")
+        if part.settings.determining() != whole.settings.determining():
+            raise InputError.at(name, f"has other settings than {first}")
+        found = [mine or other for mine, other in zip(found, part.found, strict=True)]
+    return replace(whole, found=tuple(found))
+
+
+def _same_pairs(one: Measured, other: Measured) -> bool:
+    same: bool = np.array_equal(one.graph.a, other.graph.a) and np.array_equal(one.graph.b, other.graph.b)
+    return same and one.graph.planes == other.graph.planes
+
+
 def _wanted(start: Measured, images: Sequence[int]) -> Mapping[int, IntArray]:
     """The images that need work, and which of their pairs."""
     mine = start.graph.pairs_by_image()
@@ -175,7 +205,7 @@ def image_key(info: ImageInfo, settings: Settings) -> bytes:
 
 def _plane_key(plane: StoredPlane | None) -> tuple[str, int, int, int] | None:
     """Where a plane is, and the file's state; not its offset, which moves when a header grows."""
-    return None if plane is None else (os.path.realpath(plane.path), plane.hdu, plane.size, plane.mtime_ns)
+    return None if plane is None else (real_path(plane.path), plane.hdu, plane.size, plane.mtime_ns)
 
 
 def renewed(measured: Measured, files: Collection[str]) -> Measured:
@@ -189,10 +219,10 @@ def renewed(measured: Measured, files: Collection[str]) -> Measured:
     """
 
     def plane(old: StoredPlane | None) -> StoredPlane | None:
-        if old is None or os.path.realpath(old.path) not in files:
+        if old is None or real_path(old.path) not in files:
             return old
-        now = Path(old.path).stat()
-        return replace(old, size=now.st_size, mtime_ns=now.st_mtime_ns)
+        size, mtime_ns = size_and_time(old.path)
+        return replace(old, size=size, mtime_ns=mtime_ns)
 
     def info(old: ImageInfo) -> ImageInfo:
         if old.source is None:

@@ -17,7 +17,7 @@ from .image import read_infos
 from .inputs import resolve_images
 from .lookup import find_reference, read_skylist
 from .measure import unmeasured
-from .model import ImageInfo, Measurements, OverlapGraph
+from .model import FloatArray, ImageInfo, Measurements, OverlapGraph
 from .overlap import overlap_graph
 from .record import FileIdentity, SkyUpdate, WriteReport, check_writable, write_skies
 from .result import Result
@@ -92,7 +92,8 @@ def evaluate(
         If an input can't be used, or (unless ``settings.dry_run``) can't be written later: found before the
         pixels are read.
     """
-    planned = plan(images, settings, progress=progress, stdin=stdin)
+    in_place = not settings.dry_run and settings.output_dir is None
+    planned = plan(images, settings, progress=progress, stdin=stdin, to_change=in_place)
     if not settings.dry_run and (problems := check_writable(_updates(planned.infos, settings), settings)):
         raise InputError(problems)
     measurements, warnings = measure(planned, progress=progress, runner=runner, old=old, save=save)
@@ -101,9 +102,16 @@ def evaluate(
 
 
 def plan(
-    images: Sequence[ImageName], settings: Settings, *, progress: Progress | None = None, stdin: TextIO | None = None
+    images: Sequence[ImageName],
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+    stdin: TextIO | None = None,
+    to_change: bool = False,
 ) -> Plan:
     """Read the headers, trace the footprints and intersect them; no pixel is read.
+
+    ``to_change``: the files themselves shall be changed later, so URLs are refused.
 
     Raises
     ------
@@ -112,7 +120,7 @@ def plan(
     """
     on_sky = settings.method != Method.USER
     (progress or NoProgress()).stage("headers", 0)
-    inputs = resolve_images(images, settings=settings, stdin=stdin)
+    inputs = resolve_images(images, settings=settings, stdin=stdin, to_change=to_change)
     found = read_infos(inputs, settings, need_wcs=on_sky, progress=progress)
     traced = _trace(found.infos, settings, progress) if on_sky else []
     lost = [t for t in traced if isinstance(t, InputError)]
@@ -189,6 +197,7 @@ def find(
         If pixels can't be read and ``settings.skip_bad`` is not set.
     """
     settings = planned.settings
+    _check_model(settings, planned.graph)
     start = Measured(planned.infos, planned.graph, settings, (None,) * len(planned.infos))
     if old is not None:
         start = known(old, start, with_local=with_local)
@@ -263,9 +272,22 @@ def apply(result: Result, *, progress: Progress | None = None) -> WriteReport:
         If an image can't be written; found before the first one is touched wherever possible.
     """
     solution = result.solution
-    skies = zip(solution.sky.tolist(), solution.sky_err.tolist(), strict=True)
-    tilts = None if solution.tilt is None else [(dx, dy) for dx, dy in solution.tilt.tolist()]
-    return write_skies(_updates(result.infos, result.settings, skies, tilts), result.settings, progress=progress)
+    return apply_skies(result.infos, result.settings, solution.sky, solution.sky_err, solution.tilt, progress=progress)
+
+
+def apply_skies(
+    infos: Sequence[ImageInfo],
+    settings: Settings,
+    sky: FloatArray,
+    sky_err: FloatArray,
+    tilt: FloatArray | None = None,
+    *,
+    progress: Progress | None = None,
+) -> WriteReport:
+    """Record or subtract the skies (N,) of images, and their tilts (N, 2), as `apply` does."""
+    skies = zip(sky.tolist(), sky_err.tolist(), strict=True)
+    tilts = None if tilt is None else [(dx, dy) for dx, dy in tilt.tolist()]
+    return write_skies(_updates(infos, settings, skies, tilts), settings, progress=progress)
 
 
 def _updates(

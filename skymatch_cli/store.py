@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -118,8 +118,25 @@ def read_measured(file: str) -> tuple[Plan, Measured]:
         return planned, Measured(planned.infos, planned.graph, planned.settings, tuple(found))
 
 
-def read_solution(file: str) -> tuple[Settings, tuple[ImageInfo, ...], FloatArray, FloatArray]:
-    """Read the images of a solution with their skies and errors, (N,) each; no WCS.
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """What is to be written to images: skies and errors (N,), tilts (N, 2) or None; the images have no WCS."""
+
+    settings: Settings
+    infos: tuple[ImageInfo, ...]
+    sky: FloatArray
+    sky_err: FloatArray
+    tilt: FloatArray | None
+
+    def part(self, images: Sequence[int]) -> Solved:
+        """Some of the images."""
+        of = np.array(images, np.int64)
+        tilt = None if self.tilt is None else self.tilt[of]
+        return Solved(self.settings, tuple(self.infos[i] for i in images), self.sky[of], self.sky_err[of], tilt)
+
+
+def read_solution(file: str) -> Solved:
+    """Read the skies of a solution.
 
     Raises
     ------
@@ -128,9 +145,10 @@ def read_solution(file: str) -> tuple[Settings, tuple[ImageInfo, ...], FloatArra
     """
     with _reading(file, "a solution"):
         settings, tables = read_tables(file, SCHEMA)
-        infos = _infos(tables["DETAILS"])
         images = tables["IMAGES"]
-        return _settings(settings, tables), infos, images["sky"].astype(float), images["sky_err"].astype(float)
+        tilt = np.stack([images["sky_dx"], images["sky_dy"]], axis=1) if "sky_dx" in images else None
+        infos = _infos(tables["DETAILS"])
+        return Solved(_settings(settings, tables), infos, images["sky"], images["sky_err"], tilt)
 
 
 @contextmanager

@@ -16,6 +16,10 @@ from .guard import guarded
 COMMANDS = {
     "match": "Match the sky of overlapping images.",
     "plan": "Show footprints, overlaps and components from headers alone.",
+    "measure": "Measure the pixels of a plan.",
+    "merge": "Put the parts of a measurement together.",
+    "solve": "Solve for the skies from a measurement, without pixels.",
+    "apply": "Record or subtract the skies of a solution.",
     "undo": "Restore headers and pixels as they were before the first run.",
     "report": "Make the HTML report, or a plot, of a stored result.",
     "export": "Write the skies of a stored result for another program.",

@@ -106,8 +106,7 @@ def _methods() -> Decorator[Any]:
     )
 
 
-SKY = (
-    _methods(),
+COMPARE = (
     _setting(
         "compare",
         "How two images are compared in their overlap: by one statistic of each over the whole overlap (pooled), or "
@@ -122,6 +121,9 @@ SKY = (
         metavar="PIXELS",
     ),
     _setting("model", "What is unknown about the sky of a group of images.", section=_SKY, words=_words(Model)),
+)
+METHOD = (
+    _methods(),
     _setting(
         "reference",
         "Hold this image at the sky recorded in it, 0 if there is none (method match).",
@@ -131,6 +133,7 @@ SKY = (
     _setting("match_up", "Match to the highest level instead of the lowest (method match).", section=_SKY),
     _setting("skylist", "File with lines 'name sky' (method user).", section=_SKY, metavar="FILE"),
 )
+SKY = (METHOD[0], *COMPARE, *METHOD[1:])
 STATISTICS = (
     _setting(
         "skystat",
@@ -156,7 +159,7 @@ MASK = _setting(
     section=_PIXELS,
     metavar="TEMPLATE",
 )
-PIXELS = (
+PIXEL_SOURCES = (
     _setting(
         "dqbits",
         "DQ flags of good pixels: numbers or names joined by + or a comma, ~ in front for bad ones; 'none' ignores "
@@ -171,8 +174,9 @@ PIXELS = (
         metavar="NAME",
     ),
     MASK,
-    _setting("ignore_value", "Drop pixels of exactly this value.", section=_PIXELS, metavar="VALUE"),
 )
+IGNORE_VALUE = _setting("ignore_value", "Drop pixels of exactly this value.", section=_PIXELS, metavar="VALUE")
+PIXELS = (*PIXEL_SOURCES, IGNORE_VALUE)
 GROUP_BY = _setting(
     "group_by",
     "Images that share one unknown: the chips of one 'file', 'none', or those with the same value of a header keyword.",
@@ -197,14 +201,10 @@ OUTPUT_DIR = _setting(
     metavar="DIR",
 )
 SKY_KEYWORD = _setting("sky_keyword", "Keyword in which the sky is recorded.", section=_IMAGES, metavar="KEYWORD")
-WRITING = (
-    DRY_RUN,
-    _setting(
-        "subtract", "Subtract the sky from the pixels; without, it is only recorded in the header.", section=_IMAGES
-    ),
-    OUTPUT_DIR,
-    SKY_KEYWORD,
+SUBTRACT = _setting(
+    "subtract", "Subtract the sky from the pixels; without, it is only recorded in the header.", section=_IMAGES
 )
+WRITING = (DRY_RUN, SUBTRACT, OUTPUT_DIR, SKY_KEYWORD)
 OVERWRITE = _setting("overwrite", "Replace existing files: of --output, and copies in --output-dir.", section=_RESULT)
 OVERWRITE_DEMO = click.option(
     "--overwrite", cls=SectionOption, is_flag=True, help="Replace the files of an earlier demo."
@@ -237,13 +237,11 @@ RESULT = (
     OVERWRITE,
 )
 SKIP_BAD = _setting("skip_bad", "Go on without images that can't be used, with a warning.", section=_CHECKS)
-CHECKS = (
-    _setting("strict", "With any warning, show the result, write no image, and exit with 5.", section=_CHECKS),
-    _setting(
-        "max_residual", "Warn about overlaps whose residual exceeds this many sigma.", section=_CHECKS, metavar="SIGMA"
-    ),
-    SKIP_BAD,
+STRICT = _setting("strict", "With any warning, show the result, write no image, and exit with 5.", section=_CHECKS)
+MAX_RESIDUAL = _setting(
+    "max_residual", "Warn about overlaps whose residual exceeds this many sigma.", section=_CHECKS, metavar="SIGMA"
 )
+CHECKS = (STRICT, MAX_RESIDUAL, SKIP_BAD)
 JOBS = _setting(
     "jobs",
     "Images worked on at a time; 0 means one per core. The result doesn't depend on it.",
@@ -307,26 +305,106 @@ EXPORT_OUTPUT = click.option(
     metavar="FILE",
     help="Where to write; without, standard output.",
 )
+MEASURED_OUTPUT = click.option(
+    "-o",
+    "--output",
+    "target",
+    cls=SectionOption,
+    section=_RESULT,
+    type=str,
+    metavar="MEASURED.fits",
+    required=True,
+    help="Where to write what was measured: FITS tables.",
+)
+SHARD = click.option(
+    "--shard",
+    cls=SectionOption,
+    type=str,
+    metavar="K/N",
+    help="Do the K-th of N parts of the work, for N runs side by side.",
+)
+UPDATE = click.option(
+    "--update",
+    "earlier",
+    cls=SectionOption,
+    type=str,
+    metavar="FILE",
+    help="Take over from this earlier measurement what still holds; only what is new is measured.",
+)
+CACHE = click.option(
+    "--cache",
+    cls=SectionOption,
+    type=str,
+    metavar="DIR",
+    help="Keep what is measured there, and measure only what is not known yet.",
+)
+SCHEDULER = click.option(
+    "--scheduler",
+    cls=SectionOption,
+    type=str,
+    metavar="ADDRESS",
+    help="Measure on the Dask cluster of this scheduler (tcp://host:8786), or on worker processes here (local).",
+)
+PLANNED = click.argument("plan", type=str, metavar="PLAN.fits")
+PARTS = click.argument("parts", nargs=-1, required=True, type=str, metavar="PARTS...")
+MEASURED = click.argument("measured", type=str, metavar="MEASURED.fits")
+SOLVED = click.argument("solution", type=str, metavar="SOLUTION.fits")
 STORED = click.argument("result", type=str, metavar="RESULT")
 IMAGES = click.argument("images", nargs=-1, required=True, type=str, metavar="IMAGES...")
 
 
-def read(ctx: click.Context) -> tuple[Settings, Output]:
+def read(
+    ctx: click.Context, base: Settings | None = None, fixed: frozenset[str] = frozenset()
+) -> tuple[Settings, Output]:
     """The settings of a command: defaults, then the configuration file, then the options that were given.
+
+    Parameters
+    ----------
+    ctx : click.Context
+    base : Settings, optional
+        Those of an earlier step, instead of the defaults.
+    fixed : frozenset of str
+        Settings that the earlier step decided.
 
     Raises
     ------
     UsageError
-        If they are wrong or contradict each other.
+        If they are wrong or contradict each other, or what an earlier step decided.
     """
+    from skymatch_cli.errors import UsageError
     from skymatch_cli.output import Output
 
     config = ctx.params.get("config")
     of_settings, of_output = field_types(Settings), field_types(Output)
     values = read_config(config, of_settings | of_output) if config else {}
     values |= {name: value for name, value in ctx.params.items() if _was_given(ctx, name)}
-    settings = Settings(**{name: value for name, value in values.items() if name in of_settings})
-    return settings, Output(**{name: value for name, value in values.items() if name in of_output})
+    chosen = {name: value for name, value in values.items() if name in of_settings}
+    output = Output(**{name: value for name, value in values.items() if name in of_output})
+    if base is None:
+        return Settings(**chosen), output
+    settings = Settings(**({name: getattr(base, name) for name in of_settings} | chosen))
+    for name in sorted(fixed & chosen.keys()):
+        if getattr(settings, name) != getattr(base, name):
+            decided = getattr(base, name)
+            raise UsageError(f"{option_name(name)}: an earlier step decided on {decided}", "repeat that step")
+    return settings, output
+
+
+def shard_of(text: str | None, n: int) -> range:
+    """The indices of one of the parts of n things that ``--shard K/N`` means; all of them without it.
+
+    Raises
+    ------
+    UsageError
+    """
+    from skymatch_cli.errors import UsageError
+
+    if text is None:
+        return range(n)
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise UsageError(f"--shard {text} is not K/N with K from 1 to N", "write --shard 1/8 for the first of eight")
+    return range(n * (int(part) - 1) // int(parts), n * int(part) // int(parts))
 
 
 def _was_given(ctx: click.Context, name: str) -> bool:

@@ -21,12 +21,15 @@ Examples:
   skymatch plan *.fits
   skymatch plan --table overlaps @exposures.txt
   skymatch plan -o plan.json '*_cal.fits'
+  skymatch plan -o plan.fits *.fits && skymatch measure plan.fits -o measured.fits
 """,
 )
 @options.IMAGES
 @options.add(
+    *options.PIXEL_SOURCES,
     options.GROUP_BY,
     *options.UNITS,
+    options.SKY_KEYWORD,
     *options.RESULT,
     options.SKIP_BAD,
     options.JOBS,
@@ -38,7 +41,8 @@ def command(ctx: click.Context, /, images: tuple[str, ...], **_: Any) -> None:
     """Show footprints, overlaps and components from headers alone.
 
     No pixel is read and nothing is written but the result. Says which images overlap, which sets of images are
-    connected, and how many pixels a match will have to look at.
+    connected, and how many pixels a match will have to look at. A plan that is written as .fits is what
+    'skymatch measure' reads.
     """
     settings, output = options.read(ctx)
     # Where images lie doesn't depend on the method, but a configuration file may name one that needs no WCS.
@@ -49,12 +53,12 @@ def command(ctx: click.Context, /, images: tuple[str, ...], **_: Any) -> None:
         console.check_output(output, overwrite=settings.overwrite)
         from skymatch_cli import pipeline
         from skymatch_cli.plain import summary
-        from skymatch_cli.planned import plan_report
         from skymatch_cli.result import input_paths
+        from skymatch_cli.store import plan_document
 
         plan = pipeline.plan(images, settings, stdin=sys.stdin)
         output.check(overwrite=settings.overwrite, inputs=input_paths(plan.infos))
-        report = plan_report(plan.settings, plan.infos, plan.footprints, plan.graph, plan.warnings)
+        report = plan_document(plan)
         console.tell((*plan.skipped, summary(report)))
         console.warn(plan.warnings)
         console.show(report, output)

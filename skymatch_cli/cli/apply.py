@@ -1,0 +1,65 @@
+"""``skymatch apply``: the skies of a solution to the images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from . import options
+
+
+@click.command(
+    "apply",
+    cls=options.SectionCommand,
+    epilog="""\b
+Examples:
+  skymatch apply solution.fits
+  skymatch apply solution.fits --subtract --output-dir matched
+  skymatch apply solution.fits --subtract --shard 3/8
+""",
+)
+@options.SOLVED
+@options.add(
+    options.SUBTRACT,
+    options.OUTPUT_DIR,
+    options.SKY_KEYWORD,
+    options.OVERWRITE,
+    options.SHARD,
+    options.CONFIG,
+    *options.CONSOLE,
+)
+@click.pass_context
+def command(ctx: click.Context, /, *, solution: str, shard: str | None, **_: Any) -> None:
+    """Record or subtract the skies of a solution.
+
+    SOLUTION.fits is what 'skymatch solve -o' or 'skymatch match -o' wrote. A file that changed since it was measured
+    is refused, unless it is this command that changed it: an interrupted run is finished by running it again.
+    """
+    from . import console
+
+    with console.session(ctx):
+        from skymatch_cli import pipeline
+        from skymatch_cli.resume import as_written
+        from skymatch_cli.store import read_solution
+
+        from .progress import Watch
+
+        solved = read_solution(solution)
+        settings, _output = options.read(ctx, solved.settings)
+        by_file: dict[str, list[int]] = {}
+        for i, info in enumerate(solved.infos):
+            by_file.setdefault(info.ref.path, []).append(i)
+        files = list(by_file.values())
+        part = solved.part([i for k in options.shard_of(shard, len(files)) for i in files[k]])
+        watch = Watch(ctx)
+        with watch.shown():
+            done = pipeline.apply_skies(
+                as_written(part.infos, part.sky, settings.sky_keyword),
+                settings,
+                part.sky,
+                part.sky_err,
+                part.tilt,
+                progress=watch,
+            )
+        console.tell_written(done)

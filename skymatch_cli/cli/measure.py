@@ -1,0 +1,99 @@
+"""``skymatch measure``: the pixels of a plan."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from skymatch_cli.findings import Measured
+
+DECIDED_BY_PLAN = frozenset(
+    {"dqbits", "dq_ext", "mask", "group_by", "units", "exptime_key", "flux_scale", "sky_keyword"}
+)
+
+
+@click.command(
+    "measure",
+    cls=options.SectionCommand,
+    epilog="""\b
+Examples:
+  skymatch measure plan.fits -o measured.fits
+  skymatch measure plan.fits -o part3.fits --shard 3/8
+  skymatch measure plan.fits -o tonight.fits --update yesterday.fits
+  skymatch measure plan.fits -o measured.fits --scheduler tcp://head:8786
+""",
+)
+@options.PLANNED
+@options.add(
+    *options.COMPARE,
+    *options.STATISTICS,
+    options.IGNORE_VALUE,
+    options.MEASURED_OUTPUT,
+    options.OVERWRITE,
+    options.SKIP_BAD,
+    options.SHARD,
+    options.UPDATE,
+    options.SCHEDULER,
+    options.JOBS,
+    options.CONFIG,
+    *options.CONSOLE,
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    plan: str,
+    target: str,
+    shard: str | None,
+    earlier: str | None,
+    scheduler: str | None,
+    **_: Any,
+) -> None:
+    """Measure the pixels of a plan.
+
+    PLAN.fits is what 'skymatch plan -o PLAN.fits' wrote. Every image is read once; its own sky is measured too, so
+    that 'skymatch solve' can try every method. A run that was interrupted goes on where it was, from the file
+    MEASURED.fits.partial that it leaves.
+    """
+    from . import console
+
+    with console.session(ctx):
+        from dataclasses import replace
+
+        from skymatch_cli import pipeline
+        from skymatch_cli.output import check_target, save_target
+        from skymatch_cli.result import input_paths
+        from skymatch_cli.store import read_measured, read_plan, write_measured
+
+        from .backend import backend
+        from .progress import Watch
+
+        planned = read_plan(plan)
+        settings, _output = options.read(ctx, planned.settings, DECIDED_BY_PLAN)
+        only = options.shard_of(shard, len(planned.infos))
+        inputs = (plan, *input_paths(planned.infos), *([earlier] if earlier else []))
+        check_target(target, "--output", overwrite=settings.overwrite, inputs=inputs)
+        planned, partial = replace(planned, settings=settings), f"{target}.partial"
+        begun = partial if Path(partial).exists() else earlier
+        old = None if begun is None else read_measured(begun)[1]
+
+        def save(measured: Measured, file: str = partial) -> None:
+            save_target(file, "--output", lambda stream: write_measured(planned, measured, stream))
+
+        watch = Watch(ctx)
+        with backend(scheduler, settings.jobs) as runner, watch.shown():
+            measured = pipeline.find(planned, only=only, runner=runner, old=old, save=save, progress=watch)
+        save(measured, target)
+        with suppress(FileNotFoundError):
+            Path(partial).unlink()
+        for finding in measured.found:
+            console.warn(() if finding is None else (*map(str, finding.problems), *finding.warnings))
+        n = len(measured.found) - len(measured.missing)
+        console.say(f"{n} of {len(measured.found)} images are measured")

@@ -1,0 +1,68 @@
+"""``skymatch solve``: skies from a measurement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from . import options
+from .measure import DECIDED_BY_PLAN
+
+DECIDED_BY_MEASURE = DECIDED_BY_PLAN | {
+    *("compare", "mesh_size", "model", "ignore_value"),
+    *("skystat", "lower", "upper", "nclip", "lsigma", "usigma", "binwidth"),
+}
+
+
+@click.command(
+    "solve",
+    cls=options.SectionCommand,
+    epilog="""\b
+Examples:
+  skymatch solve measured.fits -o solution.fits
+  skymatch solve measured.fits --method globalmin+match --table components
+  skymatch solve measured.fits --reference ref.fits -o skies.ecsv
+""",
+)
+@options.MEASURED
+@options.add(
+    *options.METHOD,
+    *options.RESULT,
+    options.STRICT,
+    options.MAX_RESIDUAL,
+    options.CONFIG,
+    *options.CONSOLE,
+)
+@click.pass_context
+def command(ctx: click.Context, /, *, measured: str, **_: Any) -> None:
+    """Solve for the skies from a measurement, without pixels.
+
+    MEASURED.fits is what 'skymatch measure' or 'skymatch merge' wrote. A solution that is written as .fits is what
+    'skymatch apply' reads; 'skymatch report' and 'skymatch export' read it too.
+    """
+    from . import console
+
+    with console.session(ctx):
+        from dataclasses import replace
+
+        from skymatch_cli import pipeline
+        from skymatch_cli.errors import InputError
+        from skymatch_cli.plain import summary
+        from skymatch_cli.result import input_paths
+        from skymatch_cli.store import read_measured, result_document
+
+        planned, found = read_measured(measured)
+        settings, output = options.read(ctx, planned.settings, DECIDED_BY_MEASURE)
+        console.check_output(output, overwrite=settings.overwrite)
+        output.check(overwrite=settings.overwrite, inputs=(measured, *input_paths(planned.infos)))
+        if len(found.missing):
+            n = f"{len(found.missing)} of {len(found.found)} images"
+            raise InputError.at(measured, f"{n} are not measured yet", "merge it with the other parts")
+        result = pipeline.solve(replace(planned, settings=settings), *pipeline.gather(found))
+        report = result_document(result)
+        console.tell_overlaps(report)
+        console.tell((summary(report),))
+        console.warn(result.warnings)
+        console.show(report, output)
+        pipeline.check_strict(result)
