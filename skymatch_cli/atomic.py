@@ -24,6 +24,7 @@ from types import TracebackType
 
 from . import disk
 from .errors import InputError
+from .files import size_and_time
 
 _SUFFIX = ".skymatch-tmp"
 _MAX_NAME_BYTES = 255
@@ -47,8 +48,7 @@ def identify(path: str) -> FileIdentity:
     OSError
         If it can't be found.
     """
-    found = Path(path).stat()
-    return FileIdentity(found.st_size, found.st_mtime_ns)
+    return FileIdentity(*size_and_time(path))
 
 
 def temporary_name(path: str) -> str:
@@ -192,8 +192,8 @@ class Replacement:
     ----------
     path : str
         Real path of the file that is replaced or made.
-    model : os.stat_result
-        Whose permissions and owner the new file gets.
+    model : os.stat_result or None
+        Whose permissions and owner the new file gets; None: those of any new file.
     replaces : FileIdentity or None
         What is expected under this name when the new file is whole; None: nothing.
     locks : Locks
@@ -206,7 +206,7 @@ class Replacement:
         If the file changed in the meantime.
     """
 
-    def __init__(self, path: str, model: os.stat_result, replaces: FileIdentity | None, locks: Locks) -> None:
+    def __init__(self, path: str, model: os.stat_result | None, replaces: FileIdentity | None, locks: Locks) -> None:
         self._path = path
         self._temporary = temporary_name(path)
         self._model = model

@@ -17,8 +17,13 @@ def write(fd: int, data: bytes | memoryview) -> int:
     return os.write(fd, data)
 
 
-def like(fd: int, model: os.stat_result) -> None:
-    """Give a file the permissions of another one, and its owner where that is allowed."""
+def like(fd: int, model: os.stat_result | None) -> None:
+    """Give a file the permissions of another one, and its owner where that is allowed; None: as any new file."""
+    if model is None:
+        umask = os.umask(0)
+        os.umask(umask)
+        os.fchmod(fd, 0o666 & ~umask)
+        return
     try:
         os.fchown(fd, model.st_uid, model.st_gid)
     except OSError:

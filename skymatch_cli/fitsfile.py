@@ -11,15 +11,14 @@ from __future__ import annotations
 import bz2
 import gzip
 import math
-import os
 import re
 import warnings
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from .errors import InputError
+from .files import is_remote, open_file, size_and_time
 from .model import Container
 from .tilecheck import check_tiling
 
@@ -132,9 +131,9 @@ def read_structure(path: str, where: str) -> FitsFile:
         No such file, a directory, not FITS, a Git LFS pointer, truncated or with an absurd header.
     """
     try:
-        container, stat = _identify(path, where)
+        container, size, mtime_ns = _identify(path, where)
         with open_unpacked(path, container) as stream:
-            hdus = _walk(stream, where, stat.st_size if container is Container.PLAIN else None)
+            hdus = _walk(stream, where, size if container is Container.PLAIN else None)
     except FileNotFoundError:
         raise InputError.at(where, "no such file") from None
     except IsADirectoryError:
@@ -143,16 +142,16 @@ def read_structure(path: str, where: str) -> FitsFile:
         raise InputError.at(where, f"truncated or damaged: {error}", "fetch the file again") from None
     except (OSError, ValueError) as error:
         raise InputError.at(where, f"can't be read: {getattr(error, 'strerror', None) or error}") from None
-    return FitsFile(path=path, container=container, size=stat.st_size, mtime_ns=stat.st_mtime_ns, hdus=hdus)
+    return FitsFile(path=path, container=container, size=size, mtime_ns=mtime_ns, hdus=hdus)
 
 
 def open_unpacked(path: str, container: Container) -> IO[bytes]:
     """The bytes of a FITS file, unpacked, for reading and seeking."""
     if container is Container.GZIP:
-        return cast("IO[bytes]", gzip.open(path, "rb"))
+        return cast("IO[bytes]", gzip.open(open_file(path), "rb") if is_remote(path) else gzip.open(path, "rb"))
     if container is Container.BZIP2:
-        return cast("IO[bytes]", bz2.open(path, "rb"))
-    return Path(path).open("rb", buffering=0)
+        return cast("IO[bytes]", bz2.open(open_file(path) if is_remote(path) else path, "rb"))
+    return open_file(path)
 
 
 def parse_header(stream: IO[bytes], hdu: Hdu) -> Header:
@@ -172,20 +171,20 @@ def parse_header(stream: IO[bytes], hdu: Hdu) -> Header:
     return header
 
 
-def _identify(path: str, where: str) -> tuple[Container, os.stat_result]:
-    """How the file is packed; refuses what is plainly not FITS."""
-    with Path(path).open("rb", buffering=0) as stream:
-        stat = os.fstat(stream.fileno())
+def _identify(path: str, where: str) -> tuple[Container, int, int]:
+    """How the file is packed, its size and time; refuses what is plainly not FITS."""
+    size, mtime_ns = size_and_time(path)
+    with open_file(path) as stream:
         magic = stream.read(64)
     if magic[:2] == b"\x1f\x8b":
-        return Container.GZIP, stat
+        return Container.GZIP, size, mtime_ns
     if magic[:3] == b"BZh":
-        return Container.BZIP2, stat
+        return Container.BZIP2, size, mtime_ns
     if not magic:
         raise InputError.at(where, "is empty")
     if magic.startswith(b"version https://git-lfs"):
         raise InputError.at(where, "is a Git LFS pointer, not the image itself", "run `git lfs pull`")
-    return Container.PLAIN, stat
+    return Container.PLAIN, size, mtime_ns
 
 
 def _walk(stream: IO[bytes], where: str, size: int | None) -> tuple[Hdu, ...]:

@@ -19,6 +19,7 @@ from .celestial import FitsWcs, fits_wcs, pixel_area_arcsec2
 from .dq import check_dqbits
 from .errors import InputError, Problem
 from .execution import NoProgress, Progress
+from .files import is_remote, open_file
 from .fitsfile import FitsFile, open_unpacked, parse_header
 from .imageplanes import PlaneFinder
 from .inputs import Inputs
@@ -185,7 +186,7 @@ class _HeaderReader:
         from astropy.io import fits
 
         try:
-            opened = fits.open(file.path)
+            opened = fits.open(open_file(file.path) if is_remote(file.path) else file.path)
         except (OSError, ValueError, TypeError, fits.VerifyError) as error:
             raise InputError.at(ref.label, f"the tables of its WCS can't be read: {error}") from None
         with opened:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TextIO
 
 from .errors import InputError, Problem
+from .files import is_remote, real_path
 from .fitsfile import FitsFile, Hdu, read_structure
 from .model import ImageRef, MaskRef
 from .names import NamedFile, Selector, check_template, expand_names, fill_template
@@ -46,7 +47,11 @@ class Inputs:
 
 
 def resolve_images(
-    names: Sequence[str | os.PathLike[str]], *, settings: Settings, stdin: TextIO | None = None
+    names: Sequence[str | os.PathLike[str]],
+    *,
+    settings: Settings,
+    stdin: TextIO | None = None,
+    to_change: bool = False,
 ) -> Inputs:
     """Find the images that the user means.
 
@@ -61,6 +66,9 @@ def resolve_images(
     stdin : text stream, optional
         Where ``-`` reads names from.
 
+    to_change : bool
+        Whether the files themselves shall be changed: URLs are refused then, before anything is read.
+
     Returns
     -------
     Inputs
@@ -70,18 +78,23 @@ def resolve_images(
     ------
     UsageError
         If ``settings.mask`` is not a template.
+    InputError
+        If files behind URLs would have to be changed.
 
     """
     if settings.mask is not None:
         check_template("--mask", settings.mask)
     named, bad_names = expand_names(names, stdin)
+    if to_change and (remote := [name.file for name in named if is_remote(name.path)]):
+        hint = "write copies with --output-dir, or results alone with --dry-run"
+        raise InputError(Problem(url, "files behind a URL are not changed", hint) for url in dict.fromkeys(remote))
     problems, skipped = list(bad_names), []
     if not named and not problems:
         problems.append(Problem("images", "none was named"))
     files: dict[str, FitsFile] = {}
     refs: dict[tuple[str, int], ImageRef] = {}
     for name in named:
-        real = os.path.realpath(name.path)
+        real = real_path(name.path)
         try:
             file = files.get(name.path) or read_structure(name.path, name.file)
             chosen = _choose(file, name, need_wcs=settings.method != "user")

@@ -3,7 +3,7 @@
 Nothing is opened here but list files.
 """
 # Names stay as the user spelled them; pathlib would rewrite ./a.fits:
-# ruff: noqa: PTH100, PTH112, PTH118, PTH119, PTH120, PTH207
+# ruff: noqa: PTH100, PTH112, PTH118, PTH120, PTH207
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from pathlib import Path
 from string import Formatter
 from typing import TextIO
 
-from .errors import Problem, UsageError
+from .errors import InputError, Problem, UsageError
+from .files import base_name, is_remote
 from .model import ImageRef, MaskRef
 
 _SELECTED = re.compile(r"(?P<file>.+)\[(?P<selector>[^\[\]]*)\]", re.DOTALL)
@@ -112,9 +113,11 @@ def fill_template(template: str, ref: ImageRef) -> MaskRef:
     ``{stem}`` is the name of the image's file without folder and FITS suffixes. A relative result is
     looked for from the current folder, then beside the image.
     """
-    stem = _FITS_SUFFIX.sub("", os.path.basename(ref.path))
+    stem = _FITS_SUFFIX.sub("", base_name(ref.path))
     name = template.format(stem=stem, extname=ref.ext or "PRIMARY", extver=ref.extver)
     file, selector = split_selector(name)
+    if is_remote(file):
+        return _mask_ref(file, file, selector)
     path = os.path.abspath(file)
     beside = os.path.join(os.path.dirname(ref.path), file)
     if not os.path.lexists(path) and os.path.lexists(beside):
@@ -181,11 +184,12 @@ def _expand_line(columns: Sequence[str], where: str, source: _Source) -> Iterato
     mask: MaskRef | None = None
     if len(columns) == _LIST_COLUMNS:
         try:
-            file, selector = split_selector(os.path.join(source.folder, columns[1]))
+            mask_name = columns[1] if is_remote(columns[1]) else os.path.join(source.folder, columns[1])
+            file, selector = split_selector(mask_name)
         except ValueError as error:
             yield Problem(where, str(error), "e.g. [MASK], [MASK,2] or [3]")
             return
-        mask = _mask_ref(file, os.path.abspath(file), selector)
+        mask = _mask_ref(file, file if is_remote(file) else os.path.abspath(file), selector)
     for item in _expand_all(columns[:1], source, None):
         yield item if mask is None or isinstance(item, Problem) else replace(item, mask=mask)
 
@@ -208,6 +212,9 @@ def _columns(line: str) -> list[str]:
 
 def _expand_one(name: str, source: _Source) -> Iterator[NamedFile | Problem]:
     """One name: a file of exactly that name, a file with a selector, or a glob with or without one."""
+    if is_remote(name):
+        yield from _expand_url(name)
+        return
     file = os.path.join(source.folder, name)
     if not file or "\0" in file:
         yield Problem(repr(name), "is not a file name")
@@ -229,6 +236,29 @@ def _expand_one(name: str, source: _Source) -> Iterator[NamedFile | Problem]:
         yield Problem(file, "no file matches")
     else:
         yield Problem(match["file"] if match else file, "no such file")
+
+
+def _expand_url(url: str) -> Iterator[NamedFile | Problem]:
+    """A URL, with or without a selector; ``*`` is asked of the server, all else stands for itself."""
+    match = _SELECTED.fullmatch(url)
+    try:
+        file, selector = (url, None) if match is None else (match["file"], Selector.parse(match["selector"]))
+    except ValueError as error:
+        yield Problem(url, str(error), "e.g. [SCI], [SCI,2], [3] or [*]")
+        return
+    if "*" not in file:
+        yield NamedFile(file, file, selector)
+        return
+    from .ext.remote import matching
+
+    try:
+        found = matching(file)
+    except (OSError, InputError) as error:
+        yield Problem(file, f"can't be looked up: {error}")
+        return
+    yield from (NamedFile(one, one, selector) for one in found)
+    if not found:
+        yield Problem(file, "no file matches")
 
 
 def _files(pattern: str) -> list[str]:

@@ -12,15 +12,15 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import InputError
+from .files import is_remote, open_file, size_and_time
 from .fitsfile import open_unpacked
 from .model import BoolArray, ImageInfo, OriginalIntegers, PixelArray, PixelSource, StoredPlane
 from .settings import Settings
@@ -131,8 +131,7 @@ class _OpenFiles:
             yield slice(start, start + len(block)), block
 
     def _check_unchanged(self, plane: StoredPlane) -> None:
-        stat = Path(plane.path).stat()
-        if (stat.st_size, stat.st_mtime_ns) != (plane.size, plane.mtime_ns):
+        if size_and_time(plane.path) != (plane.size, plane.mtime_ns):
             raise InputError.at(self._where, f"{plane.path} changed while it was in use", "run again")
 
 
@@ -153,14 +152,19 @@ def _read_tiled(plane: StoredPlane, y0: int, y1: int) -> _Stored:
     try:
         with _ASTROPY_WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with fits.open(plane.path, disable_image_compression=True) as hdus:
+            with _opened(plane.path) as file, fits.open(file, disable_image_compression=True) as hdus:
                 check_streams(hdus[plane.hdu])
-            with fits.open(plane.path, do_not_scale_image_data=True) as hdus:
+            with _opened(plane.path) as file, fits.open(file, do_not_scale_image_data=True) as hdus:
                 section = hdus[plane.hdu].section
                 values = section[(0,) * (len(section.shape) - 2) + (slice(y0, y1),)]
         return np.ascontiguousarray(values, _stored_type(plane)).reshape(y1 - y0, plane.shape[1])
     except Exception as error:  # noqa: BLE001 - damaged tiles raise whatever the decoder happens to trip over
         raise OSError(f"its compressed pixels are damaged: {error}") from None
+
+
+def _opened(path: str) -> AbstractContextManager[Any]:
+    """What astropy opens: the name of a file, or the stream behind a URL."""
+    return open_file(path) if is_remote(path) else nullcontext(path)
 
 
 def _stored_type(plane: StoredPlane) -> np.dtype[Any]:

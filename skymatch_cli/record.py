@@ -19,6 +19,7 @@ from .atomic import FileIdentity, Locks, Replacement, identify, locked
 from .edits import SkyUpdate, record_edits, undo_edits
 from .errors import InputError, Problem
 from .execution import NoProgress, Progress
+from .files import base_name, is_remote, real_path
 from .fitsfile import read_structure
 from .model import ImageRef
 from .pixelformat import PixelError
@@ -94,9 +95,7 @@ def check_writable(updates: Sequence[SkyUpdate], settings: Settings) -> tuple[Pr
     )
 
 
-def write_skies(
-    updates: Sequence[SkyUpdate], settings: Settings, *, progress: Progress | None = None
-) -> WriteReport:
+def write_skies(updates: Sequence[SkyUpdate], settings: Settings, *, progress: Progress | None = None) -> WriteReport:
     """Record the skies in the headers and, with ``settings.subtract``, subtract them; file by file.
 
     Parameters
@@ -121,8 +120,7 @@ def write_skies(
     )
     done = Action.SUBTRACTED if settings.subtract else Action.RECORDED
     actions = tuple(
-        (done if i in changed else Action.UNCHANGED) if u.is_finite else Action.NO_SKY
-        for i, u in enumerate(updates)
+        (done if i in changed else Action.UNCHANGED) if u.is_finite else Action.NO_SKY for i, u in enumerate(updates)
     )
     return WriteReport(actions, files, notes)
 
@@ -150,21 +148,17 @@ def _jobs(refs: Sequence[ImageRef], identities: Sequence[FileIdentity | None], s
     """One job a file, in the order in which the files were named; links are followed."""
     images: dict[str, list[int]] = {}
     for i, ref in enumerate(refs):
-        images.setdefault(os.path.realpath(ref.path) if _is_local(ref.path) else ref.path, []).append(i)
+        images.setdefault(real_path(ref.path), []).append(i)
     jobs = []
     for source, indices in images.items():
         first = refs[indices[0]]
         target = source
         if settings.output_dir is not None:
-            target = str(Path(os.path.realpath(settings.output_dir), Path(first.path).name))
+            target = str(Path(os.path.realpath(settings.output_dir), base_name(first.path)))
         known = [identity for i in indices if (identity := identities[i]) is not None]
         hdus = tuple(refs[i].hdu for i in indices)
         jobs.append(_Job(first.file, source, target, tuple(indices), hdus, known[0] if known else None))
     return tuple(jobs)
-
-
-def _is_local(path: str) -> bool:
-    return "://" not in path
 
 
 def _problems(
@@ -202,7 +196,7 @@ class _Nowhere:
 
 
 def _check_in_place(job: _Job) -> None:
-    if not _is_local(job.source):
+    if is_remote(job.source):
         raise InputError.at(job.label, "remote files are not changed", "write copies with --output-dir")
     folder = Path(job.source).parent
     if Path(job.source).exists() and not os.access(job.source, os.W_OK):
@@ -279,7 +273,8 @@ def _write(
         replaces: FileIdentity | None = identity
         if not job.in_place:
             replaces = identify(job.target) if settings.overwrite and Path(job.target).exists() else None
-        with Replacement(job.target, Path(job.source).stat(), replaces, locks) as new:
+        model = None if is_remote(job.source) else Path(job.source).stat()
+        with Replacement(job.target, model, replaces, locks) as new:
             rewrite(source, changes, new)
             if identify(job.source) != identity:
                 raise InputError.at(job.label, "was changed while it was being read", "run again")

@@ -48,7 +48,7 @@ def command(ctx: click.Context, /, images: tuple[str, ...], **_: Any) -> None:
         from skymatch_cli.errors import InputError
         from skymatch_cli.inputs import resolve_images
 
-        inputs = resolve_images(images, settings=settings, stdin=sys.stdin)
+        inputs = resolve_images(images, settings=settings, stdin=sys.stdin, to_change=settings.output_dir is None)
         if inputs.problems and not (settings.skip_bad and inputs.refs):
             raise InputError(inputs.problems)
         console.warn(tuple(f"skipped: {problem}" for problem in inputs.problems))
