@@ -31,7 +31,7 @@ from .version import __version__
 
 _SAMPLES = 64
 _SAMPLE_PIXELS = 1024
-_ROUNDINGS = 8
+_ROUNDINGS, _WITH_TILT = 8, 64  # tilts multiply the roundings of pixels by the lever arm of the overlaps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,11 +155,12 @@ def _settled(source: Source, update: SkyUpdate, state: SkyState) -> tuple[SkyPla
         return update.plane, update.sky_err
     before, shape = missing_sky(recorded), _shape(source, update.ref.hdu)
     precision = np.finfo("f8" if state.original.bitpix != -32 else "f4").eps
+    roundings = _ROUNDINGS if update.tilt is None else _WITH_TILT
     difference = (update.plane - before).largest(shape)
     scale = max(update.plane.largest(shape), before.largest(shape))
-    if difference > _ROUNDINGS * precision * scale:
+    if difference > roundings * precision * scale:
         scale = max(scale, _typical_pixel(source, update.ref.hdu, state))
-    tolerance = _ROUNDINGS * float(precision) * scale
+    tolerance = roundings * float(precision) * scale
     if difference > tolerance:
         return update.plane, update.sky_err
     error = cd.number(source.cards(update.ref.hdu), ERROR, math.nan)
