@@ -18,6 +18,7 @@ import numpy as np
 
 from .errors import InputError, Problem
 from .execution import LocalRunner, Progress
+from .files import is_remote
 from .image import read_pixels
 from .model import (
     ImageInfo,
@@ -166,7 +167,8 @@ class PooledTask:
         """Read the pixels and measure."""
         info, regions = self.info, self._regions()
         rows = (0, info.shape[0])
-        if not (self.whole or self.with_local) and any(spans.n_pixels for spans in regions):
+        near = info.source is None or not is_remote(info.source.science.path)  # what is far is fetched by need alone
+        if not ((self.whole and near) or self.with_local) and any(spans.n_pixels for spans in regions):
             used = np.concatenate([spans.y for spans in regions])
             rows = int(used.min()), int(used.max()) + 1
         try:

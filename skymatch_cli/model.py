@@ -365,7 +365,8 @@ class Measurements:
         information of a joint fit, so the covariance of the solution is the inverse of its normal matrix.
     local : LocalSkies or None
     n_good : (N,) int64
-        Good pixels seen in each image (in its regions, or the whole frame where local skies were measured).
+        Good pixels seen in each image: of the whole frame (of a file behind a URL: of the rows that its overlaps need,
+        unless local skies were measured).
     pair_chi2, pair_dof : (M,) float64 or None
         From a joint fit (mesh): scatter of each pair's cells about ``delta`` in chi², and the independent
         values in it (of the cells' values less one sky a cell, shared out over the pairs of the cell).

@@ -18,7 +18,7 @@ ALLOWED = frozenset({0, 2, 3, 4, 5})
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 _MEMORY = re.compile(r"MemoryError|Unable to allocate|Cannot allocate", re.IGNORECASE)
 _FORGED = b"skymatch-cli undo"  # a header that lies about what it was
-_SUMS = re.compile(rb"(CHECKSUM|DATASUM )= '[^']*' *")
+_SUMS = re.compile(rb"(CHECKSUM|DATASUM )=.{71}", re.DOTALL)
 COMMANDS = (
     ("plan",),
     ("match", "--dry-run"),
