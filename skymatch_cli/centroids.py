@@ -6,56 +6,65 @@ sky that is the same everywhere; for a tilt it is not.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from .cells import Bins, CellSums, MeshGrid, pixel_map
-from .mesh import BLOCK_PIX, CellCentroids, CellMesh
-from .model import BoolArray, CelestialWcs
+from .cells import Bins, CellSums, Float32Array, PixelMap
+from .model import BoolArray, FloatArray
 
 
-def with_centroids(mesh: CellMesh, good: BoolArray, wcs: CelestialWcs, grid: MeshGrid, blocks: BoolArray) -> CellMesh:
-    """The mesh of an image with the mean positions of the good pixels of its cells.
+@dataclass(frozen=True, slots=True, eq=False)
+class CellCentroids:
+    """Mean places of the good pixels of cells, with the cells' windows, minus the cells' centres.
+
+    Attributes
+    ----------
+    pitch_rad : float
+        Of the grid.
+    u, v : (nj, ni) float32
+        In cells; 0 where there is no pixel.
+    """
+
+    pitch_rad: float
+    u: Float32Array
+    v: Float32Array
+
+    @classmethod
+    def of_sums(
+        cls, pitch_rad: float, sums: CellSums, origin: tuple[int, int], shape: tuple[int, int]
+    ) -> CellCentroids:
+        """From sums over cells, of which the second counts pixels and the last two add up places."""
+        (j0, i0), (nj, ni) = (tuple(o - s for o, s in zip(origin, sums.origin, strict=True)), shape)
+        count, total_u, total_v = sums.sums[[1, -2, -1], j0 : j0 + nj, i0 : i0 + ni]
+        seen = count > 0
+        v, u = (o + np.arange(n, dtype=float) for o, n in zip(origin, shape, strict=True))
+        offsets = (
+            np.where(seen, np.divide(total, count, out=np.zeros_like(total), where=seen) - centre, 0.0)
+            for total, centre in ((total_u, u), (total_v, v[:, None]))
+        )
+        return cls(pitch_rad, *(offset.astype(np.float32) for offset in offsets))
+
+
+def place_sums(
+    positions: PixelMap, bins: Bins, usable: BoolArray, at: tuple[slice, slice], count: Float32Array
+) -> tuple[FloatArray, FloatArray]:
+    """Sums of the places of usable pixels over bins, along u and v.
 
     Parameters
     ----------
-    mesh : CellMesh
-        What ``mesh.reduce_image`` made of the other parameters.
-    good : (ny, nx) bool
-        Outliers count as good here: they are too few to matter.
-    wcs : CelestialWcs
-    grid : MeshGrid
-    blocks : (ceil(ny / 64), ceil(nx / 64)) bool
-
-    Returns
-    -------
-    CellMesh
+    positions : PixelMap
+    bins : Bins
+    usable : (ny, nx) bool
+    at : (rows, columns)
+        The pixels of the image that ``usable`` speaks of.
+    count : (by, bx) float32
+        Usable pixels in the bins.
     """
-    positions = pixel_map(wcs, grid)
-    bins = Bins.for_pitch(1.0 / np.sqrt(np.nanmedian(positions.area())))
-    sums = CellSums.around(positions.u, positions.v, 3)
-    for j, i in np.argwhere(blocks).tolist():
-        part = tuple(slice(k * BLOCK_PIX, min((k + 1) * BLOCK_PIX, n)) for k, n in zip((j, i), good.shape, strict=True))
-        y, x = (np.arange(s.start, s.stop, dtype=float) for s in part)
-        u, v = positions.at(x, y)
-        at_u, at_v = positions.at(*(s.start + bins.centres(s.stop - s.start) for s in reversed(part)))
-        if not np.isfinite(u + v).all() or not np.isfinite(at_u + at_v).all():
-            continue  # at the edge of the sky: the centres of the cells stand in
-        usable = good[part].astype(np.float32)
-        middle = float(u.mean()), float(v.mean())
-        count = bins.sums(usable).astype(np.float64)
-        moments = (
-            bins.sums((usable * (c - m)).astype(np.float32)) + m * count for c, m in zip((u, v), middle, strict=True)
-        )
-        sums.add(at_u, at_v, (count, *moments))
-    j0, i0 = (o - first for o, first in zip(mesh.origin, sums.origin, strict=True))
-    nj, ni = mesh.value.shape
-    count, total_u, total_v = sums.sums[:, j0 : j0 + nj, i0 : i0 + ni]
-    seen = count > 0
-    centre_v, centre_u = (o + np.arange(n, dtype=float) for o, n in zip(mesh.origin, (nj, ni), strict=True))
-    offsets = (
-        np.where(seen, np.divide(total, count, out=np.zeros_like(total), where=seen) - centre, 0.0).astype(np.float32)
-        for total, centre in ((total_u, centre_u), (total_v, centre_v[:, None]))
-    )
-    return replace(mesh, centroids=CellCentroids(grid.pitch_rad, *offsets))
+    y, x = (np.arange(s.start, s.stop, dtype=float) for s in at)
+    sums = []
+    for place in positions.at(x, y):
+        use = usable & np.isfinite(place)
+        middle = float(place[use].mean()) if use.any() else 0.0
+        sums.append(bins.sums(np.where(use, place - middle, 0.0).astype(np.float32)) + middle * count.astype(float))
+    return sums[0], sums[1]

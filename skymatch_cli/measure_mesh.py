@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .cells import MeshGrid
-from .centroids import with_centroids
 from .choices import Model
 from .errors import InputError, Problem
 from .execution import LocalRunner, Progress
@@ -191,9 +190,10 @@ class MeshTask:
         data = pixels.data if info.to_comparison == 1 else pixels.data * pixels.data.dtype.type(info.to_comparison)
         rings = pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label)
         blocks = _needed_blocks([polygon_spans(r, info.shape) for r in rings], info.shape)
-        meshes = {k: reduce_image(data, good, info.wcs, grid, blocks) for k, grid in self.grids.items()}
-        if self.settings.model == Model.PLANE:
-            meshes = {k: with_centroids(m, good, info.wcs, self.grids[k], blocks) for k, m in meshes.items()}
+        tilted = self.settings.model == Model.PLANE
+        meshes = {
+            k: reduce_image(data, good, info.wcs, grid, blocks, centroids=tilted) for k, grid in self.grids.items()
+        }
         return MeshReduction(meshes, status, local, n_good, pixels.warnings)
 
     def lost(self, why: str) -> MeshReduction:

@@ -8,12 +8,13 @@ knows nothing of other images, so it can be made by any worker and kept in a fil
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.cells import Bins, CellSums, Float32Array, MeshGrid, PixelMap, pixel_map
+from skymatch_cli.centroids import CellCentroids, place_sums
 from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, PixelArray
 from skymatch_cli.sharp import HALO, sharp_outliers
 
@@ -25,22 +26,6 @@ _NOISE_ROWS = 4  # every fourth row is enough for the noise
 _MIN_NOISE_SAMPLES = 16
 _MAD_TO_SIGMA = 1.4826
 _STRUCTURE_SIGMA = 2.0  # structure below this many sigma of a cell is noise
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CellCentroids:
-    """Where the good pixels of cells are: mean place with the cell's window, minus the cell's centre, in cells.
-
-    Attributes
-    ----------
-    pitch_rad : float
-        Of the grid.
-    u, v : (nj, ni) float32
-    """
-
-    pitch_rad: float
-    u: Float32Array
-    v: Float32Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,7 +70,13 @@ class CellMesh:
 
 
 def reduce_image(
-    data: PixelArray, good: BoolArray, wcs: CelestialWcs, grid: MeshGrid, blocks: BoolArray | None = None
+    data: PixelArray,
+    good: BoolArray,
+    wcs: CelestialWcs,
+    grid: MeshGrid,
+    blocks: BoolArray | None = None,
+    *,
+    centroids: bool = False,
 ) -> CellMesh:
     """Reduce an image to the cells of a grid.
 
@@ -99,6 +90,8 @@ def reduce_image(
     grid : MeshGrid
     blocks : (ceil(ny / 64), ceil(nx / 64)) bool, optional
         Blocks of pixels that are needed: those that other images may cover. All by default.
+    centroids : bool
+        Find out where the pixels of the cells are: for the model ``plane``.
 
     Returns
     -------
@@ -111,7 +104,7 @@ def reduce_image(
     level = float(np.median(sample if sample.size else data[good])) if good.any() else 0.0
     sigma = block_noise(data, good, blocks, level)
     bins = Bins.for_pitch(1.0 / np.sqrt(np.nanmedian(positions.area())))
-    sums = CellSums.around(positions.u, positions.v, 2)
+    sums = CellSums.around(positions.u, positions.v, 4 if centroids else 2)
     n_good = 0
     for rows, columns in _runs(blocks, data.shape):
         clean = _clean(data, good, rows, columns, sigma)
@@ -121,15 +114,21 @@ def reduce_image(
             usable = clean[:, start - columns.start : part.stop - columns.start]
             values = np.where(usable, data[rows, part] - data.dtype.type(level), 0).astype(np.float32, copy=False)
             u, v = positions.at(*(s.start + bins.centres(s.stop - s.start) for s in (part, rows)))
-            summed = bins.sums(values), bins.sums(usable.astype(np.float32))
+            count = bins.sums(usable.astype(np.float32))
+            summed: tuple[Float32Array | FloatArray, ...] = bins.sums(values), count
+            if centroids:
+                summed = *summed, *place_sums(positions, bins, usable, (rows, part), count)
             off_plane = ~np.isfinite(u + v)
             if off_plane.all():
                 continue
             if off_plane.any():
                 u, v = (np.where(off_plane, np.nanmin(c), c) for c in (u, v))
-                summed = summed[0] * ~off_plane, summed[1] * ~off_plane
+                summed = tuple(s * ~off_plane for s in summed)
             sums.add(u, v, summed)
-    return _finished(sums, positions, sigma, data.shape, level=level, n_good=n_good)
+    mesh = _finished(sums, positions, sigma, data.shape, level=level, n_good=n_good)
+    if not centroids:
+        return mesh
+    return replace(mesh, centroids=CellCentroids.of_sums(grid.pitch_rad, sums, mesh.origin, mesh.value.shape))
 
 
 def _runs(blocks: BoolArray, shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
@@ -193,7 +192,7 @@ def _finished(
     sums: CellSums, positions: PixelMap, sigma: Float32Array, shape: tuple[int, ...], *, level: float, n_good: int
 ) -> CellMesh:
     """Sums over cells to values, weights and structure; trimmed to the cells that have pixels."""
-    total, count = sums.sums
+    total, count = sums.sums[:2]
     seen = count > 0
     j, i = (np.flatnonzero(seen.any(axis=a)) for a in (1, 0))
     first = (int(j[0]), int(i[0])) if j.size else (0, 0)
