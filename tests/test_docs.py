@@ -1,0 +1,112 @@
+"""The documentation says what the program does: every option, every status, no option that isn't there."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from skymatch_cli.choices import ExportFormat, Format, Method, Skystat
+from skymatch_cli.cli import COMMANDS, main
+from skymatch_cli.errors import SkymatchError
+from skymatch_cli.model import Status
+from skymatch_cli.version import __version__
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+WRITTEN = [*DOCS.rglob("*.md"), *DOCS.rglob("*.rst"), *ROOT.glob("*.md")]
+PAGES = [
+    page for page in WRITTEN if not page.relative_to(ROOT).parts[1:2] or page.parts[-2] not in {"_build", "_generated"}
+]
+FOREIGN = {"--cores", "--config", "--dependency"}  # options of Snakemake and Slurm
+
+
+@pytest.fixture
+def reference(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The reference of the commands, as the site has it."""
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    import commandtext
+
+    try:
+        return str(commandtext.reference())
+    finally:
+        del sys.modules["commandtext"]
+
+
+def commands() -> dict[str, click.Command]:
+    context = click.Context(main, info_name="skymatch")
+    return {name: main.get_command(context, name) for name in COMMANDS}  # type: ignore[misc]
+
+
+def options(command: click.Command) -> set[str]:
+    return {spelt for parameter in command.params if isinstance(parameter, click.Option) for spelt in parameter.opts}
+
+
+def sections(reference: str) -> dict[str, str]:
+    parts = re.split(r"^\.\. _command-(.+):$", reference, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_reference_has_every_option_of(name, reference):
+    documented = set(
+        re.findall(
+            r"(?<![\w-])--?[a-z][a-z-]*",
+            " ".join(line for line in sections(reference)[name].splitlines() if line.startswith(".. option::")),
+        )
+    )
+    assert options(commands()[name]) - documented == set()
+
+
+def test_the_reference_is_a_page_of_the_site():
+    assert ".. skymatch-commands::" in (DOCS / "reference" / "commands.rst").read_text()
+    assert "reference/commands" in (DOCS / "index.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_page_speaks_of_an_option_that_is_not_there(page):
+    known = {"--help", "--version", *FOREIGN}.union(*map(options, commands().values()))
+    text = re.sub(r"^\$ (?!skymatch).*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text))
+    assert named - known == set()
+
+
+@pytest.mark.parametrize("words", [Status, Method, Skystat, Format, ExportFormat])
+def test_every_word_is_explained(words):
+    text = " ".join(page.read_text(encoding="utf-8") for page in PAGES if page.parent in {DOCS, DOCS / "reference"})
+    assert [str(word) for word in words if str(word) not in text] == []
+
+
+def test_every_exit_code_is_explained():
+    def codes(error: type[SkymatchError]) -> set[int]:
+        return {error.exit_code}.union(*map(codes, error.__subclasses__()))
+
+    text = (DOCS / "reference" / "commands.rst").read_text()
+    assert all(re.search(rf"\b{code}\b", text) for code in codes(SkymatchError))
+
+
+def test_every_test_that_the_table_of_files_names_exists():
+    named = re.findall(r"`([a-z_]+)\.(test_\w+)`", (DOCS / "files.md").read_text(encoding="utf-8"))
+    assert len(named) > 40
+    missing = [f"{file}.{test}" for file, test in named if test not in functions(ROOT / "tests" / f"test_{file}.py")]
+    assert missing == []
+
+
+def functions(file: Path) -> set[str]:
+    tree: Any = ast.parse(file.read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def test_the_changelog_has_the_version():
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_example_is_shown():
+    text = (DOCS / "recipes.md").read_text()
+    examples = {p.name for p in (ROOT / "examples").iterdir() if p.is_file()}
+    assert {name for name in examples if f"../examples/{name}" not in text} == set()
