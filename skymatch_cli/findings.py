@@ -187,14 +187,16 @@ def _joined(old: Finding | None, new: Finding) -> Finding:
 
 
 def image_key(info: ImageInfo, settings: Settings) -> bytes:
-    """What the finding of an image rests on, beside its overlaps: 16 bytes that are the same where that is."""
+    """What the finding of an image rests on, beside its overlaps: 16 bytes that are the same where that is.
+
+    All that its header says comes with the state of the file.
+    """
     mesh = settings.compare == Compare.MESH
     source = info.source
     facts = (
         *(() if source is None else map(_plane_key, (source.science, source.dq, source.mask))),
-        None if source is None else (source.bad_flags, source.original),
+        None if source is None else source.bad_flags,
         info.shape,
-        getattr(info.wcs, "cards", b""),
         settings.statistic,
         settings.ignore_value,
         settings.compare,

@@ -161,7 +161,10 @@ def measure(
     if planned.settings.method == Method.USER:
         return unmeasured(planned.graph, len(planned.infos)), ()
     with_local = planned.settings.method in _NEEDS_LOCAL
-    return gather(find(planned, with_local=with_local, progress=progress, runner=runner, old=old, save=save))
+    measured = find(planned, with_local=with_local, progress=progress, runner=runner, old=old, save=save)
+    if save is not None:
+        save(measured)
+    return gather(measured)
 
 
 def find(

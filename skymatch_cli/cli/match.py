@@ -46,12 +46,24 @@ Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 an input can't be used, 4 n
     options.REPORT,
     options.PLOT,
     *options.CHECKS,
+    options.CACHE,
+    options.SCHEDULER,
     options.JOBS,
     options.CONFIG,
     *options.CONSOLE,
 )
 @click.pass_context
-def command(ctx: click.Context, /, images: tuple[str, ...], page: str | None, plot: str | None, **_: Any) -> None:
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    images: tuple[str, ...],
+    page: str | None,
+    plot: str | None,
+    cache: str | None,
+    scheduler: str | None,
+    **_: Any,
+) -> None:
     """Match the sky of overlapping images.
 
     Finds where the images overlap, measures the sky of each in every overlap, and solves for the levels that make
@@ -63,18 +75,30 @@ def command(ctx: click.Context, /, images: tuple[str, ...], page: str | None, pl
     with console.session(ctx):
         console.check_output(output, overwrite=settings.overwrite)
         from skymatch_cli import pipeline
+        from skymatch_cli.cache import Cache
         from skymatch_cli.errors import StrictError
         from skymatch_cli.ext.pictures import Pictures
         from skymatch_cli.plain import summary
         from skymatch_cli.result import input_paths
+        from skymatch_cli.store import result_document
 
+        from .backend import backend
         from .progress import Watch
 
         watch = Watch(ctx)
         pictures = Pictures(html=page, plot=plot)
         pictures.check(overwrite=settings.overwrite)
-        with watch.shown():
-            result = pipeline.evaluate(images, settings, progress=watch, stdin=sys.stdin)
+        kept = None if cache is None else Cache(cache)
+        with backend(scheduler, settings.jobs) as runner, watch.shown():
+            result = pipeline.evaluate(
+                images,
+                settings,
+                progress=watch,
+                stdin=sys.stdin,
+                runner=runner,
+                old=None if kept is None else kept.old,
+                save=None if kept is None else kept.save,
+            )
         output.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
         pictures.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
         console.tell(_details(result))
@@ -86,12 +110,15 @@ def command(ctx: click.Context, /, images: tuple[str, ...], page: str | None, pl
         try:
             pipeline.check_strict(result)
         except StrictError:
-            console.show(result.report, output)
+            console.show(result_document(result), output)
             raise
         with watch.shown():
             written = None if settings.dry_run else pipeline.apply(result, progress=watch)
+        if kept is not None:
+            console.warn(kept.warnings)
+            kept.renew(() if written is None else written.files)
         watch.clock.stage("output", 0)
-        console.show(result.report, output)
+        console.show(result_document(result), output)
         watch.clock.stop()
         if written is None:
             console.say("dry run: the images are as they were")

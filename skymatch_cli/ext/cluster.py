@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class _ClusterRunner:
         watch = progress or NoProgress()
         out: deque[tuple[Task[Found], Any]] = deque()
         for task in tasks:
-            sent = _absolute(task)
+            sent: Task[Found] = _absolute(task)
             out.append((sent, self._submit(sent)))
             if len(out) > _AHEAD * max(2, sum(self.client.nthreads().values())):
                 yield self._finding(*out.popleft())
@@ -118,17 +118,16 @@ def _work(task: Task[Found]) -> tuple[str, Found]:
     return get_worker().address, task()
 
 
-def _absolute(task: Task[Found]) -> Task[Found]:
+def _absolute(task: Any) -> Any:
     """The task with absolute paths: a worker may stand in another folder."""
     info = getattr(task, "info", None)
-    if not (isinstance(info, ImageInfo) and info.source is not None and is_dataclass(task)):
+    if not isinstance(info, ImageInfo) or info.source is None:
         return task
     source = info.source
 
     def plane(at: StoredPlane | None) -> StoredPlane | None:
-        return None if at is None else replace(at, path=at.path if is_remote(at.path) else str(Path(at.path).absolute()))
+        return at if at is None or is_remote(at.path) else replace(at, path=str(Path(at.path).absolute()))
 
     science = plane(source.science) or source.science
     there = replace(source, science=science, dq=plane(source.dq), mask=plane(source.mask))
-    sent: Task[Found] = replace(task, info=replace(info, source=there))  # type: ignore[type-var]
-    return sent
+    return replace(task, info=replace(info, source=there))
