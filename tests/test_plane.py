@@ -1,0 +1,343 @@
+"""``--model plane``: levels and tilts found, recorded, subtracted and undone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+import skymatch_cli
+from skymatch_cli.choices import TableName
+from skymatch_cli.errors import UsageError
+from skymatch_cli.planefit import PlaneEquations
+from skymatch_cli.record import undo
+from skymatch_cli.settings import Settings
+from skymatch_cli.skyplane import SkyPlane
+
+from .factories import Frame, tangent, write
+
+SIZE = 128
+TILTS = [(0.02, -0.01), (-0.03, 0.015), (0.0, 0.02), (0.01, -0.005)]
+SKIES = [100.0, 130.0, 90.0, 120.0]
+PLACES = [(0, 0), (85, 5), (3, 90), (88, 84)]
+
+
+def grid(noise=0.0, **more):
+    """Four frames, 2 x 2, turned against one another by some degrees."""
+    return [
+        Frame(x=x, y=y, nx=SIZE, ny=SIZE, sky=sky, rotation=4.0 * k, noise=noise, seed=k, **more)
+        for k, ((x, y), sky) in enumerate(zip(PLACES, SKIES, strict=True))
+    ]
+
+
+def tilted(frame, tilt, scene=None):
+    """Its pixels on a plane: the tilt is per arcsec on the field's tangent plane, about the frame's own place."""
+    tx, ty = tilt
+    return frame.pixels(lambda x, y: (0.0 if scene is None else scene(x, y)) + tx * (x - frame.x) + ty * (y - frame.y))
+
+
+def save(folder, frames, tilts=TILTS, scene=None, **how):
+    folder.mkdir(parents=True, exist_ok=True)
+    return [
+        write(folder / f"img_{k}.fits", f, pixels=tilted(f, t, scene).astype(f.dtype), **how)
+        for k, (f, t) in enumerate(zip(frames, tilts, strict=True))
+    ]
+
+
+def nebula(x, y):
+    return 30 * np.sin(x / 17.0) * np.cos(y / 23.0)
+
+
+def matched(names, **more):
+    return skymatch_cli.match(names, compare="mesh", model="plane", **{"dry_run": True, **more})
+
+
+def expected(frames, tilts):
+    """Levels at the centres (lowest 0) and tilts along x and y of the frames, mean tilt on the sky 0."""
+    tilts = np.array(tilts)
+    tilts = tilts - tilts.mean(axis=0)
+    level = np.array([f.sky for f in frames]) - np.array([[f.x, f.y] for f in frames]) @ (np.array(TILTS).mean(axis=0))
+    along = []
+    for frame, tilt in zip(frames, tilts, strict=True):
+        middle = 0.5 * (SIZE - 1)
+        at = frame.wcs().all_pix2world([[middle, middle], [middle + 1, middle], [middle, middle + 1]], 0)
+        place = tangent(frame.ra, frame.dec).wcs_world2pix(at, 0) * [-1, 1]  # arcsec, x to the east
+        along.append((place[1:] - place[0]) @ tilt)
+    return level - level.min(), np.array(along)
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("noisy"), grid(noise=2.0), scene=nebula)
+
+
+def columns(result, *names):
+    return [np.asarray(result.images[name]) for name in names]
+
+
+def test_noise_free_tilts_come_back(tmp_path):
+    frames = grid()
+    sky, dx, dy = columns(matched(save(tmp_path, frames)), "sky", "sky_dx", "sky_dy")
+    level, along = expected(frames, TILTS)
+    np.testing.assert_allclose(np.column_stack([dx, dy]), along, atol=2e-6)
+    np.testing.assert_allclose(sky, level, atol=2e-4)
+
+
+def test_masked_pixels_do_not_bend_the_tilts(tmp_path):
+    frames = grid()
+    names = save(tmp_path, frames)
+    rng = np.random.default_rng(5)
+    for name in names:
+        with fits.open(name, mode="update") as hdus:
+            hdus[0].data[rng.random(hdus[0].data.shape) < 0.1] = np.nan
+            hdus[0].data[40:60, 90:] = np.nan
+    sky, dx, dy = columns(matched(names), "sky", "sky_dx", "sky_dy")
+    level, along = expected(frames, TILTS)
+    np.testing.assert_allclose(np.column_stack([dx, dy]), along, atol=1e-5)
+    np.testing.assert_allclose(sky, level, atol=1e-3)
+
+
+def test_errors_of_the_levels_are_true(noisy):
+    sky, err = columns(matched(noisy), "sky", "sky_err")
+    level, _ = expected(grid(), TILTS)
+    pull = ((sky - sky.mean()) - (level - level.mean())) / err
+    assert np.abs(pull).max() < 4
+    assert 0.01 < err.max() < 0.5
+
+
+def test_the_common_plane_is_pinned(noisy):
+    result = matched(noisy)
+    sky, dx, dy = columns(result, "sky", "sky_dx", "sky_dy")
+    assert sky.min() == 0
+    turned = np.radians([f.rotation for f in grid()])
+    east, north = -np.cos(turned) * dx + np.sin(turned) * dy, np.sin(turned) * dx + np.cos(turned) * dy
+    assert east.mean() == pytest.approx(0, abs=1e-6)
+    assert north.mean() == pytest.approx(0, abs=1e-6)
+    assert list(result.components["anchor"]) == ["lowest = 0, mean tilt = 0"]
+
+
+def test_the_highest_level_is_zero_when_matching_up(noisy):
+    (sky,) = columns(matched(noisy, match_up=True), "sky")
+    assert sky.max() == 0
+
+
+def test_the_reference_keeps_its_plane(noisy):
+    free = matched(noisy)
+    result = matched(noisy, reference=noisy[1])
+    sky, dx, dy = columns(result, "sky", "sky_dx", "sky_dy")
+    np.testing.assert_allclose([sky[1], dx[1], dy[1]], 0, atol=1e-12)
+    np.testing.assert_allclose(result.overlaps["residual"], free.overlaps["residual"], atol=1e-9)
+    assert result.components["anchor"][0].endswith("img_1.fits")
+
+
+def test_local_skies_set_the_baseline(noisy):
+    result = matched(noisy, method="globalmin+match")
+    assert result.images["sky"].min() > 80
+
+
+def test_a_constant_sky_has_no_seams_and_no_tilt(tmp_path):
+    names = save(tmp_path, grid(), tilts=[(0, 0)] * 4)
+    sky, dx, dy = columns(matched(names), "sky", "sky_dx", "sky_dy")
+    np.testing.assert_allclose(sky, np.array(SKIES) - 90, atol=1e-4)
+    np.testing.assert_allclose([dx, dy], 0, atol=1e-6)
+
+
+def test_what_is_subtracted_has_no_seams(tmp_path, noisy):
+    out = tmp_path / "out"
+    matched(noisy, dry_run=False, subtract=True, output_dir=str(out))
+    again = matched(sorted(map(str, out.iterdir())))
+    header = fits.getheader(out / "img_1.fits")
+    sky, dx, dy = columns(again, "sky", "sky_dx", "sky_dy")  # of the original pixels
+    assert [sky[1], dx[1], dy[1]] == pytest.approx([header["BKGLEVEL"], header["BKGDX"], header["BKGDY"]], abs=1e-4)
+    for name in out.iterdir():  # now as if they were new
+        with fits.open(name, mode="update") as hdus:
+            for key in ("BKGLEVEL", "BKGSUB", "BKGDX", "BKGDY", "HISTORY"):
+                hdus[0].header.remove(key, ignore_missing=True, remove_all=True)
+    flat = skymatch_cli.match(sorted(map(str, out.iterdir())), compare="mesh", dry_run=True)
+    err = np.asarray(flat.overlaps["delta_err"])
+    assert np.all(np.abs(flat.overlaps["delta"]) < 4 * err)
+
+
+def test_a_second_subtraction_changes_nothing(tmp_path):
+    names = save(tmp_path, grid(noise=2.0), scene=nebula)
+    matched(names, dry_run=False, subtract=True)
+    once = [Path(name).read_bytes() for name in names]
+    matched(names, dry_run=False, subtract=True)
+    assert [Path(name).read_bytes() for name in names] == once
+
+
+@pytest.mark.parametrize("dtype", ["i2", "u1", "i4"])
+def test_integers_come_back_bit_for_bit(tmp_path, dtype):
+    names = save(tmp_path, grid(noise=2.0, dtype=dtype))
+    before = [Path(name).read_bytes() for name in names]
+    matched(names, dry_run=False, subtract=True)
+    assert fits.getheader(names[0])["BITPIX"] < 0
+    # a constant sky in between changes nothing about that
+    skymatch_cli.match(names, compare="mesh", subtract=True)
+    assert "BKGDX" not in fits.getheader(names[0])
+    undo(skymatch_refs(names), Settings())
+    assert [Path(name).read_bytes() for name in names] == before
+
+
+def test_recorded_tilts_are_undone(tmp_path):
+    names = save(tmp_path, grid(noise=2.0))
+    before = [Path(name).read_bytes() for name in names]
+    matched(names, dry_run=False)
+    header = fits.getheader(names[0])
+    assert not header["BKGSUB"]
+    assert header["BKGDX"] != 0
+    undo(skymatch_refs(names), Settings())
+    assert [Path(name).read_bytes() for name in names] == before
+
+
+def test_compressed_integers_come_back(tmp_path):
+    names = []
+    for k, (frame, tilt) in enumerate(zip(grid(noise=2.0, dtype="i2"), TILTS, strict=True)):
+        hdu = fits.CompImageHDU(tilted(frame, tilt).astype("i2"), frame.hdu_header(), compression_type="RICE_1")
+        names.append(str(tmp_path / f"img_{k}.fits.fz"))
+        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(names[-1])
+    before = [fits.getdata(name, 1) for name in names]
+    matched(names, dry_run=False, subtract=True)
+    undo(skymatch_refs(names, 1), Settings())
+    for name, pixels in zip(names, before, strict=True):
+        np.testing.assert_array_equal(fits.getdata(name, 1), pixels)
+
+
+def test_packed_floats_come_back(tmp_path):
+    names = save(tmp_path, grid(noise=2.0, dtype="f4"))
+    packed = []
+    for name in names:
+        with fits.open(name) as hdus:
+            packed.append(name + ".gz")
+            hdus.writeto(packed[-1])
+    before = [fits.getdata(name) for name in packed]
+    matched(packed, dry_run=False, subtract=True)
+    with fits.open(packed[1]) as hdus:
+        plane = SkyPlane(*(hdus[0].header[key] for key in ("BKGLEVEL", "BKGDX", "BKGDY")))
+        value = plane.rows(0, SIZE, (SIZE, SIZE))
+        np.testing.assert_allclose(hdus[0].data, before[1] - value, atol=1e-5)
+    undo(skymatch_refs(packed), Settings())
+    for name, pixels in zip(packed, before, strict=True):
+        np.testing.assert_allclose(fits.getdata(name), pixels, rtol=1.3e-7)
+
+
+def skymatch_refs(names, hdu=0):
+    from skymatch_cli.model import ImageRef
+
+    return [ImageRef(file=name, path=name, hdu=hdu) for name in names]
+
+
+def test_a_chain_warns_that_tilts_are_weak(tmp_path):
+    frames = [Frame(x=52.0 * k, nx=64, ny=64, sky=100.0 + k, noise=1.0, seed=k) for k in range(8)]
+    names = save(tmp_path, frames, tilts=[(0, 0)] * 8)
+    assert any("hardly determine tilts" in w for w in matched(names).warnings)
+
+
+def test_a_grid_does_not_warn(noisy):
+    assert matched(noisy).warnings == ()
+
+
+def test_chips_of_one_file_share_a_plane(tmp_path):
+    frames = grid(noise=1.0)
+    names = save(tmp_path, frames[:3], tilts=TILTS[:3])
+    # the fourth exposure: two chips, halves of one plane
+    whole = frames[3]
+    pixels = tilted(whole, TILTS[3])
+    left, right = whole.hdu_header(), whole.hdu_header()
+    right["CRPIX1"] -= 64
+    chips = [fits.ImageHDU(pixels[:, :64], left, "SCI", ver=1), fits.ImageHDU(pixels[:, 64:], right, "SCI", ver=2)]
+    fits.HDUList([fits.PrimaryHDU(), *chips]).writeto(tmp_path / "chips.fits")
+    images = matched([*names, str(tmp_path / "chips.fits")]).images
+    one, two = images[-2], images[-1]
+    assert one["sky_dx"] == pytest.approx(two["sky_dx"], rel=1e-3)
+    assert two["sky"] - one["sky"] == pytest.approx(64 * one["sky_dx"], rel=1e-3)
+
+
+def test_pooled_differences_are_refused():
+    with pytest.raises(UsageError, match="position") as caught:
+        Settings(model="plane")
+    assert caught.value.hint == "add --compare mesh"
+
+
+@pytest.mark.parametrize("method", ["localmin", "globalmin"])
+def test_methods_without_overlaps_are_refused(method):
+    with pytest.raises(UsageError, match="--model plane works with"):
+        Settings(model="plane", compare="mesh", method=method)
+
+
+def test_fields_of_several_planes_are_refused(tmp_path):
+    frames = [Frame(ra=ra + d, nx=64, ny=64, seed=k) for ra in (10.0, 100.0) for k, d in enumerate((0, 0.01))]
+    names = save(tmp_path, frames, tilts=[(0, 0)] * 4)
+    with pytest.raises(UsageError, match="wider than one tangent plane"):
+        matched(names)
+
+
+def test_constant_results_have_no_tilts(noisy):
+    result = skymatch_cli.match(noisy, compare="mesh", dry_run=True)
+    (row, *_) = json.loads(result.to_json())["images"]
+    assert list(row) == [
+        "file", "ext", "extver", "group", "component", "sky", "sky_err", "sky_unit", "n_pixels", "status",
+    ]  # fmt: skip
+
+
+def test_results_of_planes_are_read_back(tmp_path, noisy):
+    from skymatch_cli.ext.stored import read_report
+
+    result = matched(noisy)
+    for name in ("result.json", "result.fits"):
+        result.write(tmp_path / name)
+        tilt = read_report(str(tmp_path / name)).tilt()
+        np.testing.assert_array_equal(tilt, result.solution.tilt)
+    assert result.report.table(TableName.IMAGES).names[7:9] == ("sky_dx", "sky_dy")
+
+
+def test_the_picture_after_is_without_the_tilts(noisy):
+    from skymatch_cli.ext.display import frame_around
+    from skymatch_cli.ext.quicklook import quicklook
+    from skymatch_cli.ext.scene import scene
+
+    result = matched(noisy)
+    place = scene(result.infos)
+    frame = frame_around([ring for i in range(4) for ring in place.image_rings(i)], 100)
+    look = quicklook(place, result.solution.sky, Settings(), frame, tilt=result.solution.tilt)
+    level = quicklook(place, result.solution.sky, Settings(), frame)
+    taken = level.after - look.after
+    assert np.nanmax(np.abs(taken)) == pytest.approx(0.035 * SIZE, rel=0.5)
+    assert np.nanmean(taken) == pytest.approx(0, abs=0.1)
+
+
+@given(
+    level=st.floats(-1e3, 1e3),
+    dx=st.floats(-1, 1),
+    dy=st.floats(-1, 1),
+    cut=st.integers(0, 35),
+)
+@hypothesis_settings(max_examples=50, deadline=None)
+def test_values_do_not_depend_on_the_pieces(level, dx, dy, cut):
+    plane, shape = SkyPlane(level, dx, dy), (5, 7)
+    whole = np.broadcast_to(plane.along(0, 70, shape), 70)
+    pieces = [np.broadcast_to(plane.along(a, n, shape), n) for a, n in ((0, cut), (cut, 70 - cut))]
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+    rows = np.broadcast_to(plane.rows(1, 4, shape), (3, 7))
+    np.testing.assert_array_equal(rows.ravel(), whole[7:28])
+    assert np.abs(whole).max() <= plane.largest(shape) * (1 + 1e-12)
+
+
+def test_the_covariance_is_that_of_the_pinned_solution():
+    rng = np.random.default_rng(2)
+    centre = rng.uniform(0, 5, (6, 2))
+    a, b = np.array([(i, j) for i in range(6) for j in range(i + 1, 6)]).T
+    f = np.concatenate([np.ones((len(a), 9, 1)), rng.normal(0, 1, (len(a), 9, 2))], axis=2)
+    moment, position = f.swapaxes(1, 2) @ f, rng.uniform(0, 5, (len(a), 2))
+    equations = PlaneEquations.of_pairs(centre, a, b, moment, position)
+    covariance, exact = equations.covariance()
+    assert exact
+    root = np.linalg.cholesky(moment)
+    draws = equations.solve(equations.gathered(root @ rng.normal(0, 1, (len(a), 3, 4000))))
+    sampled = draws @ draws.swapaxes(1, 2) / 4000
+    np.testing.assert_allclose(sampled, covariance, atol=0.1 * covariance.max())
+    np.testing.assert_allclose(draws.mean(axis=0), 0, atol=1e-9)
