@@ -116,10 +116,13 @@ def spanning_tree(graph: PairGraph) -> SpanningTree:
     n = graph.n
     cost = graph.adjacency.copy()
     cost.data = 1 / cost.data
+    # scipy before 1.16 walks graphs with 32-bit indices only
+    cost.indices, cost.indptr = cost.indices.astype(np.int32), cost.indptr.astype(np.int32)
     kept = minimum_spanning_tree(cost).tocoo()
     _, roots = np.unique(graph.component, return_index=True)
     # one more node joins all roots, so that a single search walks every component
-    row, column = np.concatenate([kept.row, np.full(len(roots), n)]), np.concatenate([kept.col, roots])
+    row = np.concatenate([kept.row, np.full(len(roots), n)]).astype(np.int32)
+    column = np.concatenate([kept.col, roots]).astype(np.int32)
     joined = coo_array((np.ones(len(row)), (row, column)), shape=(n + 1, n + 1)).tocsr()
     order, parent = breadth_first_order(joined, n, directed=False)
     above = parent[:n].astype(np.int64)
