@@ -15,12 +15,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from .bands import BandKeywords, band_keywords, band_warnings
-from .celestial import FitsWcs, fits_wcs, pixel_area_arcsec2
+from .celestial import FitsWcs, fits_wcs
+from .choices import Units, pixel_area_arcsec2
 from .dq import check_dqbits
 from .errors import InputError, Problem
 from .execution import NoProgress, Progress
 from .files import is_remote, open_file
-from .fitsfile import FitsFile, open_unpacked, parse_header
+from .fitsfile import FitsFile, Hdu, open_unpacked, parse_header
 from .imageplanes import PlaneFinder
 from .inputs import Inputs
 from .keywords import Keywords, header_value
@@ -34,6 +35,8 @@ from .units import UnitFacts, comparison_scales
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
+
+    from .ext.gwcs import GwcsWcs
 
 __all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
 
@@ -161,10 +164,11 @@ class _HeaderReader:
             label=ref.label,
             bunit=keywords.text("BUNIT"),
             area_arcsec2=math.nan if wcs is None else pixel_area_arcsec2(wcs),
-            exptime_s=keywords.number(self._settings.exptime_key),
+            exptime_s=self._exptime_s(keywords),
             group=self._group(ref, keywords),
             flux_scale=1.0 if flux_scale is None else keywords.required_number(flux_scale, "--flux-scale"),
         )
+        doubts = (*_doubts(keywords), *(_approximation(file) if self._need_wcs else ()))
         info = ImageInfo(
             ref=ref,
             shape=shape,
@@ -175,10 +179,22 @@ class _HeaderReader:
             source=replace(source, original=_original_integers(state)),
             notes=notes if wcs is None else (*notes, *wcs.notes),
         )
-        return _Read(info, facts, band_keywords(keywords, with_zero_point=flux_scale is None), _doubts(keywords))
+        return _Read(info, facts, band_keywords(keywords, with_zero_point=flux_scale is None), doubts)
 
-    def _wcs(self, ref: ImageRef, file: FitsFile, header: Header, shape: tuple[int, int]) -> FitsWcs:
+    def _exptime_s(self, keywords: Keywords) -> float:
+        """The exposure time; a keyword that the user chose must be there, the default one need not."""
+        key = self._settings.exptime_key
+        if key == Settings().exptime_key or self._settings.units == Units.AS_IS:
+            return keywords.number(key)
+        return keywords.required_number(key, "--exptime-key")
+
+    def _wcs(self, ref: ImageRef, file: FitsFile, header: Header, shape: tuple[int, int]) -> FitsWcs | GwcsWcs:
         """The WCS; the file is opened by astropy only where the header refers to lookup tables in it."""
+        if (asdf := _asdf_extension(file)) is not None:
+            from .ext import gwcs
+
+            if not gwcs.missing_package() and (found := gwcs.jwst_wcs(file, asdf, shape, ref.label)) is not None:
+                return found
         if not file.hdus[ref.hdu].celestial:
             raise InputError.at(ref.label, "has no celestial WCS", "solve its astrometry first")
         if not any(_LOOKUP_TABLE.match(key) for key in header):
@@ -202,6 +218,24 @@ class _HeaderReader:
         if not group:
             raise InputError.at(ref.label, f"there is no {by} in its header", "see --group-by")
         return group
+
+
+def _asdf_extension(file: FitsFile) -> Hdu | None:
+    """Where the pipeline of JWST keeps the WCS of the one image of a file."""
+    images = [hdu for hdu in file.hdus if hdu.name == "SCI"]
+    return next((hdu for hdu in file.hdus if hdu.name == "ASDF"), None) if len(images) == 1 else None
+
+
+def _approximation(file: FitsFile) -> tuple[str, ...]:
+    """A warning where the better WCS of a file can't be read."""
+    if _asdf_extension(file) is None:
+        return ()
+    from .ext import gwcs
+
+    if not (missing := gwcs.missing_package()):
+        return ()
+    what = "images of JWST are placed by the approximation in their headers: their GWCS needs the package"
+    return (f"{what} {missing} ({gwcs.HINT})",)
 
 
 def _original_integers(state: SkyState) -> OriginalIntegers | None:
