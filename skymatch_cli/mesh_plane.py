@@ -58,7 +58,7 @@ def compare_planes(
     for field in fields:
         shifted = field.without(planes)
         weight = field.tile.weight * trust(field.tile, shifted - field.sky) / of_tile(scale, field.tile)
-        moments.add(field, weight, shifted - field.sky)
+        moments.add(field, weight, shifted - field.sky, noise=True)
         sums.add(field.tile, weight, shifted - field.sky)
         sums.add_details(field.tile, weight, field.sky)
     first, second = planes.at_pairs(moments.position, graph)
@@ -69,12 +69,13 @@ def compare_planes(
         for words in (usable[graph.b], usable[graph.a]):
             status = np.where(words != Status.OK, words, status)
     pitch = next((m.centroids.pitch_rad for m in meshes if m is not None and m.centroids is not None), 1.0)
-    per_radian = np.array([1.0, 1.0 / pitch, 1.0 / pitch])
+    per_cell = np.array([1.0, pitch, pitch])
     found = PlaneDifferences(
         plane=graph.planes[0],
         position=moments.position * pitch,
-        moment=moments.moment / np.outer(per_radian, per_radian) / unit**2,
-        pull=(moments.pull + (moments.moment @ (first - second)[:, :, None])[:, :, 0]) / per_radian / unit,
+        moment=moments.moment * np.outer(per_cell, per_cell) / unit**2,
+        noise=moments.noise * np.outer(per_cell, per_cell) / unit**2,
+        pull=(moments.pull + (moments.moment @ (first - second)[:, :, None])[:, :, 0]) * per_cell / unit,
     )
     sums = replace(sums, offset_a=mean_a, offset_b=mean_b)
     return replace(measurements_of(sums, unit, graph, n_good=n_good, status=status), planes=found)
@@ -144,11 +145,12 @@ def _common(mesh: CellMesh, tile: Tile) -> tuple[tuple[slice, slice], tuple[slic
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneMoments:
-    """Sums over the common cells of M pairs, about a position of each: moments (M, 3, 3), pulls (M, 3)."""
+    """Sums over the common cells of M pairs, about a position of each: moments, pulls (M, 3) and their noise."""
 
     position: FloatArray
     moment: FloatArray
     pull: FloatArray
+    noise: FloatArray
 
     @classmethod
     def empty(cls, graph: OverlapGraph, meshes: Sequence[CellMesh | None]) -> PlaneMoments:
@@ -157,28 +159,35 @@ class PlaneMoments:
         box = np.array([_box(mesh) for mesh in meshes])
         low = np.maximum(box[graph.a, 0], box[graph.b, 0])
         high = np.minimum(box[graph.a, 1], box[graph.b, 1])
-        return cls(0.5 * (low + high), np.zeros((m, 3, 3)), np.zeros((m, 3)))
+        return cls(0.5 * (low + high), np.zeros((m, 3, 3)), np.zeros((m, 3)), np.zeros((m, 3, 3)))
 
-    def add(self, field: _Field, weight: Float32Array, residual: Float32Array) -> None:
-        """Add the weights and residuals of a tile."""
+    def add(self, field: _Field, weight: Float32Array, residual: Float32Array, *, noise: bool = False) -> None:
+        """Add the weights and residuals of a tile; the noise only where it is asked for."""
         tile = field.tile
         k, nj, ni = weight.shape
         w = weight.reshape(k, -1)
-        share = w * _over(np.ones_like(w[0]), w.sum(axis=0))
+        per_weight = _over(np.ones_like(w[0]), w.sum(axis=0))
+        share = w * per_weight
         half = np.array([0.5 * (ni - 1), 0.5 * (nj - 1)])
         v, u = (a.ravel() for a in np.mgrid[:nj, :ni].astype(np.float32) - half[::-1, None, None].astype(np.float32))
         basis = (np.ones_like(u), u, v)
-        moment, pull = np.zeros((len(tile.pair), 3, 3)), np.zeros((len(tile.pair), 3))
+        moment, variance = np.zeros((2, len(tile.pair), 3, 3))
+        pull = np.zeros((len(tile.pair), 3))
         one, other = tile.first, tile.second
         by_residual = share * residual.reshape(k, -1)
         for i in range(3):
             found = (by_residual * basis[i]) @ w.T
             pull[:, i] = found[one, other].astype(float) - found[other, one]
             for j in range(i, 3):
-                moment[:, i, j] = moment[:, j, i] = ((share * (basis[i] * basis[j])) @ w.T)[one, other]
+                product = share * (basis[i] * basis[j])
+                moment[:, i, j] = moment[:, j, i] = (product @ w.T)[one, other]
+                if noise:
+                    square = (product * per_weight) @ (w * w).T
+                    variance[:, i, j] = variance[:, j, i] = square[one, other] + square[other, one]
         move = np.tile(np.eye(3), (len(tile.pair), 1, 1))
         move[:, 1:, 0] = field.corner + half - self.position[tile.pair]
         self.moment[tile.pair] += move @ moment @ move.swapaxes(1, 2)
+        self.noise[tile.pair] += move @ variance @ move.swapaxes(1, 2)
         self.pull[tile.pair] += (move @ pull[:, :, None])[:, :, 0]
 
 

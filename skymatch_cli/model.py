@@ -11,6 +11,7 @@ pair is kept in columns (arrays), so that 10^6 images stay cheap.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -230,6 +231,12 @@ class ImageInfo:
     notes: tuple[str, ...] = ()
 
 
+def group_numbers(images: Sequence[ImageInfo]) -> IntArray:
+    """Number of the group of every image, (N,), in the order in which the groups are first seen."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(info.group, len(numbers)) for info in images], np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class TangentPlane:
     """A gnomonic plane (pyproj ``+proj=gnom +R=1``) about an ICRS position; x to the east, in radians."""
@@ -332,12 +339,15 @@ class PlaneDifferences:
         Sum of weight f f^T; 0 for pairs without a common place.
     pull : (M, 3) float64
         Sum of weight f times the difference.
+    noise : (M, 3, 3) float64
+        Covariance of the pull; what the images share with third ones is not in it.
     """
 
     plane: TangentPlane
     position: FloatArray
     moment: FloatArray
     pull: FloatArray
+    noise: FloatArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from .solve import solve_offsets
 
 _RIDGE = 1e-12
 _REFINEMENTS = 3
+_LEAST_DOF = 0.5
 _DENSE = 1000  # groups up to which the whole covariance is computed
 _PROBE_BLOCKS = 8  # of eight probes: errors good to 9 %
 
@@ -193,12 +194,13 @@ def fit_planes(
     size = np.where(measured.moment[:, 0, 0] > 0, measured.moment[:, 0, 0], np.nan)
     at_pair = (_carried(measured.position - centre[end]) @ planes[end][:, :, None] for end in (a, b))
     apart = np.subtract(*at_pair)
-    residual = (measured.pull - (measured.moment @ apart)[:, :, 0])[:, 0] / size
+    left = measured.pull - (measured.moment @ apart)[:, :, 0]
+    residual = left[:, 0] / size
     level = solve_offsets(len(centre), a[used], b[used], residual[used], moment[:, 0, 0])
     of_pair = graph.component[a[used]]
     square = np.bincount(of_pair, residual[used] ** 2, minlength=len(graph.size))
     count = np.bincount(of_pair, minlength=len(graph.size))
-    unknown = np.full(len(graph.size), np.nan)
+    chi2, dof = _chi2(graph, left[used], moment, measured.noise[used])
     variance = covariance[:, 0, 0]
     constant = graph.component_sums(level.sigma**2)
     offsets = Offsets(
@@ -207,12 +209,28 @@ def fit_planes(
         component=graph.component,
         residual=np.where(used, residual, np.nan),
         rms_residual=np.sqrt(np.where(count > 0, square / np.maximum(count, 1), np.nan)),
-        chi2=unknown,
-        dof=unknown,
+        chi2=chi2,
+        dof=dof,
         sigma_exact=exact,
     )
     loss = np.where(constant > 0, np.sqrt(graph.component_sums(variance) / np.where(constant > 0, constant, 1)), np.nan)
     return FittedPlanes(offsets, planes[:, 1:], covariance, residual, loss)
+
+
+def _chi2(graph: PairGraph, left: FloatArray, moment: FloatArray, noise: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """chi² of what is left of the pulls (m, 3), and its expectation, in each component; NaN where that is nothing.
+
+    The planes take three of the expectation for each group but one; where all pairs see the same places, as in a
+    stack, nothing remains.
+    """
+    scale = np.sqrt(np.maximum(np.einsum("mii->mi", moment), np.finfo(float).tiny))
+    both = scale[:, :, None] * scale[:, None, :]
+    inverse = np.linalg.pinv(moment / both, rcond=1e-6, hermitian=True)
+    unit = left / scale
+    chi2 = graph.pair_sums(np.einsum("mi,mij,mj->m", unit, inverse, unit))
+    dof = graph.pair_sums(np.einsum("mij,mji->m", inverse, noise / both)) - 3.0 * (graph.size - 1.0)
+    some = dof > _LEAST_DOF
+    return np.where(some, chi2, np.nan), np.where(some, dof, np.nan)
 
 
 def _carried(shift: FloatArray) -> FloatArray:

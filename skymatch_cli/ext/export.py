@@ -14,6 +14,7 @@ from skymatch_cli.choices import ExportFormat
 from skymatch_cli.errors import InputError, Problem, UsageError
 from skymatch_cli.formats import write_vot
 from skymatch_cli.model import ImageInfo
+from skymatch_cli.skyplane import SkyPlane
 from skymatch_cli.tables import Report
 
 _JWST_LONGEST_NAME = 128  # characters that the pipeline's reader keeps
@@ -36,8 +37,37 @@ class Export:
     infos: tuple[ImageInfo, ...]
     images_tbl: str | None = None
 
+    def planes(self) -> list[tuple[ImageInfo, SkyPlane]]:
+        """Every image and the sky to subtract from its pixels, with its tilt where it has one.
+
+        Raises
+        ------
+        InputError
+            As `skies`.
+
+        """
+        tilt = self.report.tilt()
+        tilts = [()] * len(self.infos) if tilt is None else tilt.tolist()
+        return [(info, SkyPlane(sky, *t)) for (info, sky), t in zip(self.skies(), tilts, strict=True)]
+
+    def constants(self, to: ExportFormat) -> list[tuple[ImageInfo, float]]:
+        """The skies, for a form that holds constants only.
+
+        Raises
+        ------
+        InputError
+            As `skies`.
+        UsageError
+            If they have tilts.
+
+        """
+        if self.report.tilt() is not None:
+            hint = "use --to montage, or subtract them: skymatch match --model plane --subtract"
+            raise UsageError(f"--to {to}: the skies of --model plane have tilts, which it can't hold", hint)
+        return self.skies()
+
     def skies(self) -> list[tuple[ImageInfo, float]]:
-        """Every image and the value to subtract from its pixels.
+        """Every image and the value to subtract from its pixels (at its centre, where the skies have tilts).
 
         Raises
         ------
@@ -90,7 +120,7 @@ def _swarp(request: Export) -> bytes:
     SWarp reads words up to the first ``#`` and gives one value to each name on its command line, so that
     extensions are named one by one.
     """
-    skies = request.skies()
+    skies = request.constants(ExportFormat.SWARP)
     values = [f"{sky!r}\n" for _, sky in skies]
     names = [f"# {_swarp_name(info)}\n" for info, _ in skies]
     return "".join((*values, "# in the order of these inputs:\n", *names)).encode(errors="surrogateescape")
@@ -105,21 +135,18 @@ def _swarp_name(info: ImageInfo) -> str:
 
 
 def _montage(request: Export) -> bytes:
-    from .montage import corrections
+    from .montage import MontageSky, corrections
 
     if request.images_tbl is None:
         raise UsageError("--to montage needs the table of the images", "add --images-tbl images.tbl")
-    skies = request.skies()
-    return corrections(
-        request.images_tbl,
-        [(info.ref.label, PurePath(info.ref.file).name, info.ref.hdu, sky) for info, sky in skies],
-    ).encode()
+    skies = [MontageSky(info, sky) for info, sky in request.planes()]
+    return corrections(request.images_tbl, skies).encode()
 
 
 def _jwst(request: Export) -> bytes:
     """Lines ``name sky``; the pipeline compares names without folders and wants one line for each file."""
     lines, problems = [], []
-    files = _by_file(request.skies())
+    files = _by_file(request.constants(ExportFormat.JWST))
     for file, images in files.items():
         skies = {sky for _, sky in images}
         lines.append(f"{file} {images[0][1]!r}\n")
@@ -136,7 +163,7 @@ def _jwst(request: Export) -> bytes:
 def _drizzle(request: Export) -> bytes:
     """Lines ``name sky``, or ``name sky1 sky2 …`` for the chips [SCI,1], [SCI,2] and so on."""
     lines, problems = [], []
-    files = _by_file(request.skies())
+    files = _by_file(request.constants(ExportFormat.DRIZZLE))
     for file, images in files.items():
         images.sort(key=lambda image: image[0].ref.extver)
         skies = [sky for _, sky in images]

@@ -147,9 +147,9 @@ def _patch(
     side = _block_side(px, py)
     pixels = read_pixels(info, settings)
     means = block_means(pixels.data, pixels.good, side)
-    middle = (side * ((p + 0.5) // side) + 0.5 * (side - 1) for p in (px, py))
+    x, y = (side * ((p + 0.5) // side) + 0.5 * (side - 1) for p in (px, py))
     values = _nearest(means, px, py, side, info.shape)
-    return _Patch(int(low[0]), int(low[1]), values, sky.at(*middle, info.shape))
+    return _Patch(int(low[0]), int(low[1]), values, sky.at(x, y, info.shape))
 
 
 def _block_side(px: FloatArray, py: FloatArray) -> int:
