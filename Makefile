@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
 
-.PHONY: demo test lint format clean accuracy bench fuzz crash-test
+.PHONY: demo test lint format clean accuracy bench fuzz crash-test docs man dist oldest
 
 demo: $(VENV)/installed
 	$(BIN)/skymatch demo $(DEMO) --overwrite
@@ -38,6 +38,33 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# every picture and every output on the pages is made by the commands on the pages, during this build
+docs: $(VENV)/installed-docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --builder html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+man: $(VENV)/installed-docs
+	$(BIN)/sphinx-build --fail-on-warning --quiet --builder man docs docs/_build/man
+	@echo "read it with: man docs/_build/man/skymatch.1"
+
+# the wheel is tried where nothing else is installed
+dist: $(VENV)/installed-dist
+	rm -rf dist build/bare
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/bare
+	build/bare/bin/python -m pip install --quiet dist/*.whl
+	cd build/bare && bin/skymatch demo mosaic
+
+# the suite with the lower bounds of pyproject.toml; they have wheels for 3.11
+oldest: OLDEST := $(VENV)-oldest
+oldest:
+	python3.11 -m venv $(OLDEST)
+	$(OLDEST)/bin/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+		print(*(d.replace('>=', '==') for d in p['dependencies']), sep='\n')" > $(OLDEST)/oldest.txt
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/oldest.txt --editable '.[test]'
+	$(OLDEST)/bin/pytest -n auto tests
+
 $(VENV)/python:
 	@test -n "$(PYTHON)" || { echo "skymatch needs Python 3.11 or later: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -51,5 +78,13 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+$(VENV)/installed-dist: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[dist]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-oldest $(DEMO) build dist docs/_build docs/_generated .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
