@@ -151,6 +151,10 @@ def open_unpacked(path: str, container: Container) -> IO[bytes]:
         return cast("IO[bytes]", gzip.open(open_file(path), "rb") if is_remote(path) else gzip.open(path, "rb"))
     if container is Container.BZIP2:
         return cast("IO[bytes]", bz2.open(open_file(path) if is_remote(path) else path, "rb"))
+    if container is Container.ASDF:
+        from .ext.roman import open_as_fits
+
+        return open_as_fits(path)
     return open_file(path)
 
 
@@ -180,6 +184,12 @@ def _identify(path: str, where: str) -> tuple[Container, int, int]:
         return Container.GZIP, size, mtime_ns
     if magic[:3] == b"BZh":
         return Container.BZIP2, size, mtime_ns
+    if magic.startswith(b"#ASDF"):
+        from .ext import gwcs
+
+        if missing := gwcs.missing_package():
+            raise InputError.at(where, f"is an ASDF file: reading it needs the package {missing}", gwcs.HINT)
+        return Container.ASDF, size, mtime_ns
     if not magic:
         raise InputError.at(where, "is empty")
     if magic.startswith(b"version https://git-lfs"):

@@ -15,8 +15,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from .bands import BandKeywords, band_keywords, band_warnings
-from .celestial import FitsWcs, fits_wcs
-from .choices import Units, pixel_area_arcsec2
+from .celestial import FitsWcs, fits_wcs, pixel_area_arcsec2
+from .choices import Units
 from .dq import check_dqbits
 from .errors import InputError, Problem
 from .execution import NoProgress, Progress
@@ -26,7 +26,7 @@ from .imageplanes import PlaneFinder
 from .inputs import Inputs
 from .keywords import Keywords, header_value
 from .ledger import SUBTRACTED
-from .model import ImageInfo, ImageRef, OriginalIntegers
+from .model import Container, ImageInfo, ImageRef, OriginalIntegers
 from .pixels import Pixels, read_pixels
 from .settings import Settings
 from .skystate import SkyState, read_state
@@ -190,6 +190,10 @@ class _HeaderReader:
 
     def _wcs(self, ref: ImageRef, file: FitsFile, header: Header, shape: tuple[int, int]) -> FitsWcs | GwcsWcs:
         """The WCS; the file is opened by astropy only where the header refers to lookup tables in it."""
+        if file.container is Container.ASDF:
+            from .ext.roman import roman_wcs
+
+            return roman_wcs(file, shape, ref.label)
         if (asdf := _asdf_extension(file)) is not None:
             from .ext import gwcs
 

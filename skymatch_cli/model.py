@@ -132,6 +132,7 @@ class Container(StrEnum):
     PLAIN = "plain"
     GZIP = "gzip"
     BZIP2 = "bzip2"
+    ASDF = "asdf"  # a Roman image, seen as FITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from .files import base_name, is_remote
 from .model import ImageRef, MaskRef
 
 _SELECTED = re.compile(r"(?P<file>.+)\[(?P<selector>[^\[\]]*)\]", re.DOTALL)
-_FITS_SUFFIX = re.compile(r"(\.(fits?|fts))?(\.(gz|fz|bz2))?$", re.IGNORECASE)
+_FITS_SUFFIX = re.compile(r"(\.(fits?|fts|asdf))?(\.(gz|fz|bz2))?$", re.IGNORECASE)
 _FIELDS = frozenset({"stem", "extname", "extver"})
 _LIST_COLUMNS = 2
 
@@ -164,6 +164,10 @@ def _expand_list(file: str, source: _Source) -> Iterator[NamedFile | Problem]:
 def _expand_lines(text: str, where: str, source: _Source) -> Iterator[NamedFile | Problem]:
     empty = True
     for number, line in enumerate(text.splitlines(), start=1):
+        if " " in (whole := line.strip()) and os.path.lexists(os.path.join(source.folder, whole)):
+            empty = False  # as `find` and `ls` write names with spaces
+            yield from _expand_all([whole], source, None)
+            continue
         try:
             columns = _columns(line)
         except ValueError as error:

@@ -91,6 +91,10 @@ def rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> None:
     elif source.file.container is Container.BZIP2:
         with bz2.BZ2File(cast("IO[bytes]", sink), "wb") as packed_:
             _rewrite(source, edits, packed_)
+    elif source.file.container is Container.ASDF:
+        from .ext.roman import rewrite_asdf
+
+        rewrite_asdf(source, edits, sink)
     else:
         _rewrite(source, edits, sink)
 

@@ -1,0 +1,166 @@
+"""Roman images: read, recorded, subtracted, undone."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from skymatch_cli.cli import main
+
+from .factories import Frame
+from .gwcsfiles import gwcs_of, roman_file
+
+asdf = pytest.importorskip("asdf")
+pytest.importorskip("gwcs")
+
+FRAMES = [Frame(x=25.0 * k, sky=10.0 + 2 * k, noise=0.1, seed=k) for k in range(2)]
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> list[str]:
+    return [roman_file(tmp_path / f"r{k}_cal.asdf", f, gwcs_of(f, bend=0.5)) for k, f in enumerate(FRAMES)]
+
+
+def tree(path: str | Path) -> Any:
+    """The whole content of a file, as plain values."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with asdf.open(path, lazy_load=False, memmap=False) as file:
+            roman = file["roman"]
+            return {
+                "data": np.array(roman["data"]),
+                "dq": np.array(roman["dq"]),
+                "err": np.array(roman["err"]),
+                "background": dict(roman["meta"]["background"]),
+                "corner": roman["meta"]["wcs"](0.0, 0.0, with_bounding_box=False),
+                "rest": {k: dict(roman["meta"][k]) for k in ("exposure", "instrument", "observation")},
+                "ours": "skymatch" in file.tree,
+            }
+
+
+def test_skies_are_found(two: list[str]) -> None:
+    done = run("match", "--dry-run", "--format", "json", *two)
+    assert done.exit_code == 0, done.stderr
+    first, second = json.loads(done.stdout)["images"]
+    assert second["sky"] - first["sky"] == pytest.approx(2, abs=0.05)
+    assert first["sky_unit"] == "DN/s"
+    assert first["file"] == two[0]
+
+
+def test_flags_count(two: list[str]) -> None:
+    done = run("match", "--dry-run", "--format", "json", *two)
+    assert json.loads(done.stdout)["images"][0]["n_pixels"] == 40 * 40 - 1
+
+
+def test_the_sky_is_recorded_and_nothing_else(two: list[str]) -> None:
+    before = tree(two[1])
+    assert run("match", *two).exit_code == 0
+    after = tree(two[1])
+    assert after["background"]["level"] == pytest.approx(2, abs=0.05)
+    assert after["background"]["method"] == "match"
+    assert after["background"]["subtracted"] is False
+    assert np.array_equal(after["data"], before["data"])
+    assert np.array_equal(after["dq"], before["dq"])
+    assert after["dq"].dtype == np.uint32
+    assert after["rest"] == before["rest"]
+    assert after["corner"] == before["corner"]
+
+
+@pytest.mark.parametrize("background", [{}, {"level": 0.5, "method": "localmin", "subtracted": False}])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_subtract_and_undo(tmp_path: Path, background: dict[str, Any], compression: str | None) -> None:
+    names = [
+        roman_file(tmp_path / f"r{k}.asdf", f, gwcs_of(f), compression=compression, **background)
+        for k, f in enumerate(FRAMES)
+    ]
+    before = tree(names[1])
+    assert run("match", "--subtract", *names).exit_code == 0
+    subtracted = tree(names[1])
+    level = subtracted["background"]["level"]
+    assert subtracted["background"]["subtracted"] is True
+    assert subtracted["data"] == pytest.approx(before["data"] - level, rel=1e-6)
+    once = Path(names[1]).read_bytes()
+    assert run("match", "--subtract", *names).exit_code == 0
+    assert Path(names[1]).read_bytes() == once  # a second run changes nothing
+    assert run("undo", *names).exit_code == 0
+    after = tree(names[1])
+    assert after["background"] == before["background"]
+    assert not after["ours"]
+    ulp = np.spacing(np.maximum(np.abs(before["data"]), np.float32(level)))
+    assert (np.abs(after["data"] - before["data"]) <= ulp).all()
+
+
+def test_recording_over_a_subtracted_image_is_refused(two: list[str]) -> None:
+    assert run("match", "--subtract", *two).exit_code == 0
+    done = run("match", *two)
+    assert done.exit_code == 3
+    assert "its sky is subtracted already" in done.stderr
+
+
+def test_a_sky_that_the_pipeline_subtracted_is_added_back(tmp_path: Path) -> None:
+    names = [roman_file(tmp_path / f"r{k}.asdf", f, gwcs_of(f)) for k, f in enumerate(FRAMES)]
+    gone = FRAMES[1].but(sky=0.0)
+    shutil.copy(
+        roman_file(tmp_path / "x.asdf", gone, gwcs_of(gone), level=12.0, method="match", subtracted=True), names[1]
+    )
+    done = run("match", "--dry-run", "--format", "json", *names)
+    assert json.loads(done.stdout)["images"][1]["sky"] == pytest.approx(2, abs=0.05)
+
+
+def test_copies_leave_the_originals_alone(two: list[str], tmp_path: Path) -> None:
+    before = [Path(name).read_bytes() for name in two]
+    assert run("match", "--subtract", "--output-dir", tmp_path / "out", *two).exit_code == 0
+    assert [Path(name).read_bytes() for name in two] == before
+    assert tree(tmp_path / "out" / "r1_cal.asdf")["background"]["subtracted"] is True
+
+
+def test_images_join_fits_images_of_the_same_unit(two: list[str], tmp_path: Path) -> None:
+    from .factories import write
+
+    other = write(tmp_path / "a.fits", FRAMES[0].but(x=-20.0, sky=5.0, header={"BUNIT": "DN/s"}))
+    done = run("match", "--dry-run", "--format", "json", other, *two)
+    assert done.exit_code == 0, done.stderr
+    assert [round(image["sky"]) for image in json.loads(done.stdout)["images"]] == [0, 5, 7]
+
+
+@pytest.mark.parametrize("content", [b"#ASDF 1.0.0\n", b"#ASDF 1.0.0\n%YAML 1.1\n---\nroman: {a: [}\n", None])
+def test_damaged_files_are_problems(two: list[str], content: bytes | None) -> None:
+    raw = Path(two[0]).read_bytes()
+    Path(two[0]).write_bytes(raw[: len(raw) // 2] if content is None else content)
+    done = run("match", *two)
+    assert done.exit_code == 3
+    assert two[0] in done.stderr
+    assert "unexpected" not in done.stderr
+
+
+def test_other_asdf_files_are_named(tmp_path: Path) -> None:
+    asdf.AsdfFile({"a": 1}).write_to(tmp_path / "a.asdf")
+    done = run("match", "--dry-run", tmp_path / "a.asdf")
+    assert done.exit_code == 3
+    assert "it is no Roman image" in done.stderr
+
+
+def test_an_image_without_a_wcs_is_refused(tmp_path: Path) -> None:
+    done = run("match", "--dry-run", roman_file(tmp_path / "a.asdf", FRAMES[0], None))
+    assert done.exit_code == 3
+    assert "has no GWCS in roman.meta.wcs" in done.stderr
+
+
+def test_without_the_packages_a_hint(two: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "asdf" else real(name))
+    done = run("match", "--dry-run", *two)
+    assert done.exit_code == 3
+    assert "reading it needs the package asdf (pip install 'skymatch-cli[gwcs]')" in done.stderr
