@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from .model import (
     SkyStatistic,
     Status,
     StrArray,
+    group_numbers,
 )
 from .raster import Spans, polygon_spans
 from .rings import pixel_rings
@@ -183,7 +184,7 @@ class PooledTask:
             (local,) = region_statistics(pixels.data, pixels.good, [Spans.full(info.shape)], self.settings.statistic)
         return ImageMeasurement(
             pairs=self.pairs,
-            regions=tuple(found),
+            regions=tuple(_judged(r, spans) for r, spans in zip(found, regions, strict=True)),
             blocks=self._blocks(regions),
             local=local,
             n_good=int(np.count_nonzero(pixels.good)),
@@ -253,7 +254,9 @@ def coarser(blocks: IntArray, side: int) -> IntArray:
     """Counts (R, n_blocks) on a grid of ``side`` blocks a side, from those on one that is finer by a power of two."""
     old = math.isqrt(blocks.shape[1])
     step = old // side
-    summed: IntArray = blocks.reshape(len(blocks), side, step, side, step).sum(axis=(2, 4)).reshape(len(blocks), -1)
+    summed: IntArray = (
+        blocks.reshape(len(blocks), side, step, side, step).sum(axis=(2, 4)).reshape(len(blocks), side**2)
+    )
     return summed
 
 
@@ -315,12 +318,6 @@ def _pair_status(infos: Sequence[ImageInfo], graph: OverlapGraph, words: StrArra
     return status
 
 
-def group_numbers(infos: Sequence[ImageInfo]) -> IntArray:
-    """Number of the group of every image, (N,)."""
-    _, group = np.unique([info.group for info in infos], return_inverse=True)
-    return group.astype(np.int64)
-
-
 def local_skies(found: Sequence[SkyStatistic | None]) -> LocalSkies | None:
     """The images' own skies as columns; None where they were not asked for."""
     local = [sky for sky in found if sky is not None]
@@ -332,3 +329,8 @@ def local_skies(found: Sequence[SkyStatistic | None]) -> LocalSkies | None:
         n=np.array([s.n for s in local], np.int64),
         status=np.array([s.status for s in local], object),
     )
+
+
+def _judged(found: SkyStatistic, spans: Spans) -> SkyStatistic:
+    """A region without the centre of a pixel is too small, not masked."""
+    return found if spans.n_pixels else replace(found, status=Status.TOO_FEW_PIXELS)

@@ -120,7 +120,7 @@ def _regions(pooled: Sequence[tuple[int, ImageMeasurement]]) -> tuple[StoredTabl
 
 def _pooled(table: Mapping[str, Any], rows: Any, facts: Mapping[str, Any]) -> ImageMeasurement:
     part = {name: values[rows] for name, values in table.items()}
-    blocks = part["blocks"].reshape(len(rows), -1).astype(np.int64)
+    blocks = part["blocks"].reshape(len(rows), *(table["blocks"].shape[1:] or (1,))).astype(np.int64)
     return ImageMeasurement(part["overlap"].astype(np.int64), tuple(_skies("", part)), blocks, **facts)
 
 

@@ -1,0 +1,229 @@
+"""The pipeline in steps, through the command line: the result is that of ``match``, to the byte."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from click.testing import CliRunner, Result
+
+from skymatch_cli.cli import main
+
+from .factories import Frame, row, write, write_all
+
+SKIES = (10.0, 50.0, 30.0, 20.0)
+
+
+def skymatch(*args: object, code: int = 0) -> Result:
+    done = CliRunner().invoke(main, [str(a) for a in args])
+    assert done.exit_code == code, done.output
+    return done
+
+
+@pytest.fixture
+def frames(tmp_path, monkeypatch) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    write_all(tmp_path, row(SKIES, noise=1.0))
+    return [f"img_{k}.fits" for k in range(len(SKIES))]
+
+
+def measured(*options: object) -> None:
+    skymatch("plan", "img_*.fits", "-o", "plan.fits")
+    skymatch("measure", "plan.fits", "-o", "measured.fits", *options)
+
+
+@pytest.mark.parametrize(
+    ("measuring", "solving"),
+    [
+        ([], []),
+        ([], ["--method", "globalmin+match"]),
+        ([], ["--method", "localmin"]),
+        ([], ["--reference", "img_2.fits"]),
+        (["--compare", "mesh"], []),
+        (["--compare", "mesh", "--model", "plane"], []),
+        (["--skystat", "mean", "--nclip", "3"], ["--match-up", "--max-residual", "3"]),
+    ],
+)
+def test_the_steps_give_the_bytes_of_match(frames, measuring, solving):
+    skymatch("match", "--dry-run", "-o", "match.json", *measuring, *solving, "img_*.fits")
+    measured(*measuring)
+    skymatch("solve", "measured.fits", "-o", "steps.json", *solving)
+    assert Path("steps.json").read_bytes() == Path("match.json").read_bytes()
+
+
+def test_a_plan_with_groups_and_units_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for k, frame in enumerate(row(SKIES)):
+        header = {"BUNIT": "electron", "EXPTIME": 1.0 + k, "EXPNAME": f"e{k // 2}"}
+        dq = np.zeros((40, 40), np.int16)
+        dq[:4] = 1
+        write(tmp_path / f"img_{k}.fits", frame.but(header=header, noise=1.0), dq=dq)
+    planning = ["--group-by", "EXPNAME"]
+    skymatch("match", "--dry-run", "-o", "match.json", *planning, "img_*.fits")
+    skymatch("plan", *planning, "-o", "plan.fits", "img_*.fits")
+    skymatch("measure", "plan.fits", "-o", "measured.fits")
+    skymatch("solve", "measured.fits", "-o", "steps.json")
+    assert Path("steps.json").read_bytes() == Path("match.json").read_bytes()
+
+
+def test_shards_are_merged_in_any_order(frames):
+    measured()
+    for k in (1, 2, 3):
+        skymatch("measure", "plan.fits", "-o", f"part{k}.fits", "--shard", f"{k}/3")
+    skymatch("merge", "part3.fits", "part1.fits", "part2.fits", "-o", "merged.fits")
+    assert Path("merged.fits").read_bytes() == Path("measured.fits").read_bytes()
+
+
+def test_a_measurement_that_lacks_images_is_not_solved(frames):
+    measured("--shard", "1/2")
+    assert "2 of 4 images are not measured yet" in skymatch("solve", "measured.fits", code=3).output
+
+
+def test_parts_of_different_measurements_are_not_merged(frames):
+    measured("--shard", "1/2")
+    skymatch("measure", "plan.fits", "-o", "other.fits", "--shard", "2/2", "--nclip", "2")
+    assert "not of the same plan" in skymatch("merge", "measured.fits", "other.fits", "-o", "m.fits", code=3).output
+    assert not Path("m.fits").exists()
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0"])
+def test_a_shard_that_makes_no_sense_is_refused(frames, shard):
+    skymatch("plan", "img_*.fits", "-o", "plan.fits")
+    assert "--shard" in skymatch("measure", "plan.fits", "-o", "m.fits", "--shard", shard, code=2).output
+
+
+def test_what_an_earlier_step_decided_is_not_changed_later(frames):
+    Path("other.toml").write_text("nclip = 2\n")
+    measured()
+    said = skymatch("solve", "measured.fits", "--config", "other.toml", code=2).output
+    assert "--nclip: an earlier step decided on 5" in said
+
+
+def test_apply_records_and_subtracts_what_match_does(frames, tmp_path):
+    measured()
+    skymatch("solve", "measured.fits", "-o", "solution.fits")
+    skymatch("match", "--subtract", "--output-dir", "by_match", "img_*.fits", "-o", "by_match.json")
+    for k in (1, 2):
+        skymatch("apply", "solution.fits", "--subtract", "--output-dir", "by_steps", "--shard", f"{k}/2")
+    for name in frames:
+        assert Path("by_steps", name).read_bytes() == Path("by_match", name).read_bytes()
+
+
+def test_an_interrupted_apply_is_finished_by_running_it_again(frames):
+    measured()
+    skymatch("solve", "measured.fits", "-o", "solution.fits")
+    skymatch("apply", "solution.fits", "--shard", "1/2")
+    skymatch("apply", "solution.fits")
+    assert "4 unchanged" in skymatch("apply", "solution.fits").output
+    assert all("BKGLEVEL" in fits.getheader(name) for name in frames)
+
+
+def test_a_file_that_changed_since_it_was_measured_is_refused(frames):
+    measured()
+    skymatch("solve", "measured.fits", "-o", "solution.fits")
+    fits.setval(frames[1], "OBSERVER", value="someone else")
+    assert "was changed since it was measured" in skymatch("apply", "solution.fits", code=3).output
+    assert "BKGLEVEL" not in fits.getheader(frames[0])
+
+
+def test_what_match_wrote_can_be_applied(frames):
+    skymatch("match", "--dry-run", "-o", "solution.fits", "img_*.fits")
+    assert "4 recorded" in skymatch("apply", "solution.fits").output
+
+
+def test_only_new_images_and_their_overlaps_are_measured(frames, monkeypatch):
+    from skymatch_cli.measure import PooledTask
+
+    measured()
+    write(Path("img_4.fits"), Frame(x=120.0, sky=70.0, noise=1.0, seed=9))
+    done: list[tuple[int, list[int]]] = []
+    call = PooledTask.__call__
+
+    def counted(task):
+        done.append((task.image, task.pairs.tolist()))
+        return call(task)
+
+    monkeypatch.setattr(PooledTask, "__call__", counted)
+    skymatch("plan", "img_*.fits", "-o", "plan5.fits")
+    skymatch("measure", "plan5.fits", "-o", "updated.fits", "--update", "measured.fits")
+    assert sorted(done) == [(3, [3]), (4, [3])]
+    skymatch("measure", "plan5.fits", "-o", "fresh.fits")
+    assert Path("updated.fits").read_bytes() == Path("fresh.fits").read_bytes()
+
+
+def test_an_interrupted_measurement_goes_on(frames, monkeypatch):
+    from skymatch_cli.measure import PooledTask
+
+    call, done = PooledTask.__call__, []
+
+    def interrupted(task):
+        if task.image == 2 and not Path("again").exists():
+            raise KeyboardInterrupt
+        done.append(task.image)
+        return call(task)
+
+    monkeypatch.setattr(PooledTask, "__call__", interrupted)
+    skymatch("plan", "img_*.fits", "-o", "plan.fits")
+    skymatch("measure", "plan.fits", "-o", "measured.fits", "--jobs", "1", code=130)
+    assert not Path("measured.fits").exists()
+    assert Path("measured.fits.partial").exists()
+    Path("again").touch()
+    skymatch("measure", "plan.fits", "-o", "measured.fits")
+    assert done == [0, 1, 2, 3]
+    assert not Path("measured.fits.partial").exists()
+
+
+def test_a_bad_file_is_named_and_what_was_measured_is_kept(frames):
+    skymatch("plan", "img_*.fits", "-o", "plan.fits")
+    good = Path(frames[1]).read_bytes()
+    Path(frames[1]).write_bytes(good[:3000])
+    assert "img_1.fits" in skymatch("measure", "plan.fits", "-o", "measured.fits", code=3).output
+    assert not Path("measured.fits").exists()
+    said = skymatch("measure", "plan.fits", "-o", "measured.fits", "--skip-bad").output
+    assert "img_1.fits" in said
+    assert "4 of 4 images are measured" in said
+
+
+def test_the_tables_open_in_astropy(frames):
+    measured()
+    for file, tables in {
+        "plan.fits": ["IMAGES", "OVERLAPS", "COMPONENTS"],
+        "measured.fits": ["FOUND", "REGIONS"],
+    }.items():
+        for name in tables:
+            assert len(Table.read(file, hdu=name))
+
+
+@pytest.mark.parametrize("command", ["measure", "merge", "solve", "apply"])
+@pytest.mark.parametrize("content", [b"", b"no FITS", b"SIMPLE  =                    T"])
+def test_another_file_is_refused_with_a_hint(frames, command, content):
+    Path("strange.fits").write_bytes(content)
+    more = ["-o", "out.fits"] if command in {"measure", "merge"} else []
+    for file in ("strange.fits", "img_0.fits", "nowhere.fits"):
+        said = skymatch(command, file, *more, code=3).output
+        assert file in said
+        assert "Traceback" not in said
+
+
+def test_many_images_with_few_open_files(tmp_path):
+    write_all(tmp_path, row([float(k) for k in range(60)], nx=40, ny=8))
+    script = "skymatch plan -o plan.fits 'img_*.fits' && skymatch measure plan.fits -o m.fits && skymatch solve m.fits"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    done = subprocess.run(
+        ["sh", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard)),
+    )
+    assert done.returncode == 0, done.stderr
