@@ -72,3 +72,19 @@ def test_the_python_script(tmp_path, frames):
     done = run(sys.executable, EXAMPLES / "largest_residuals.py", *frames, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 5
+
+
+def test_the_slurm_script_matches_a_list(tmp_path, frames):
+    (tmp_path / "list.txt").write_text("".join(f"{frame}\n" for frame in frames))
+    done = run("sh", EXAMPLES / "slurm.sh", "list.txt", cwd=tmp_path, SLURM_CPUS_PER_TASK="1")
+    assert done.returncode == 0, done.stderr
+    assert fits.getheader(tmp_path / "matched" / "frame_01.fits", "SCI")["BKGSUB"] is True
+
+
+@pytest.mark.skipif(shutil.which("snakemake") is None, reason="snakemake is not installed")
+def test_the_snakefile_makes_the_table(tmp_path, frames):
+    done = run(
+        "snakemake", "-s", EXAMPLES / "Snakefile", "--cores", "1", "--config", "exposures=raw/*.fits", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(frames) == len(list((tmp_path / "matched").glob("*.fits")))
