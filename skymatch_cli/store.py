@@ -28,6 +28,7 @@ import numpy as np
 from .celestial import FitsWcs, LookupTable
 from .choices import TableName
 from .errors import InputError
+from .ext.gwcs import GwcsWcs
 from .findings import Measured
 from .formats import SCHEMA, write_fits
 from .frames import SkyFrame
@@ -237,6 +238,8 @@ def _wcs_json(info: ImageInfo) -> bytes:
     wcs = info.wcs
     if wcs is None:
         return b""
+    if isinstance(wcs, GwcsWcs):
+        return _json({"gwcs": True, "frame": to_plain(wcs.frame)})
     if not isinstance(wcs, FitsWcs):
         raise InputError.at(info.ref.label, "its WCS can't be kept in a file", "use match, which needs none")
     return _json({"tables": to_plain(wcs.tables), "frame": to_plain(wcs.frame), "straight": wcs.straight})
@@ -250,10 +253,12 @@ def _infos(details: Mapping[str, Any]) -> tuple[ImageInfo, ...]:
     return tuple(replace(info, wcs=_wcs(info.shape, text, cards)) for info, text, cards in kept)
 
 
-def _wcs(shape: tuple[int, int], text: bytes, cards: bytes) -> FitsWcs | None:
+def _wcs(shape: tuple[int, int], text: bytes, cards: bytes) -> FitsWcs | GwcsWcs | None:
     if not text:
         return None
     plain = json.loads(text)
+    if "gwcs" in plain:
+        return GwcsWcs(shape, cards, from_plain(SkyFrame, plain["frame"]))
     tables = tuple(None if t is None else from_plain(LookupTable, t) for t in plain["tables"])
     return FitsWcs(shape, cards, tables, from_plain(SkyFrame, plain["frame"]), plain["straight"])
 
