@@ -26,7 +26,7 @@ from .solve import solve_offsets
 _RIDGE = 1e-12
 _REFINEMENTS = 3
 _LEAST_DOF = 0.5
-_DENSE = 1000  # groups up to which the whole covariance is computed
+_DENSE = 400  # groups up to which the whole covariance is computed
 _PROBE_BLOCKS = 8  # of eight probes: errors good to 9 %
 
 
@@ -86,7 +86,12 @@ class PlaneEquations:
         scale = np.where(diagonal > 0, 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), 0.0)
         matrix = csc_array(diags_array(scale) @ normal @ diags_array(scale))
         ridge = np.where(scale > 0, _RIDGE, 1.0)
-        factors = splu(csc_array(matrix + diags_array(ridge)))
+        factors = splu(
+            csc_array(matrix + diags_array(ridge)),
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+            options={"SymmetricMode": True},
+        )
         return cls(graph, centre, _root(moment), to_a, to_b, matrix, scale, factors)
 
     def gathered(self, pull: FloatArray) -> FloatArray:
