@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 import skymatch_cli
 from skymatch_cli.choices import TableName
 from skymatch_cli.errors import UsageError
+from skymatch_cli.pixelformat import PixelFormat
 from skymatch_cli.planefit import PlaneEquations
 from skymatch_cli.record import undo
+from skymatch_cli.rewrite import PixelEdit
 from skymatch_cli.settings import Settings
 from skymatch_cli.skyplane import SkyPlane
 
@@ -378,3 +380,41 @@ def test_programs_that_know_constants_only_are_refused(noisy, form):
     result = matched(noisy)
     with pytest.raises(UsageError, match="have tilts"):
         exported(form, Export(report=result.report, infos=result.infos))
+
+
+@given(
+    dtype=st.sampled_from(["f4", "f8"]),
+    values=st.lists(st.floats(-1e6, 1e6, width=32), min_size=12, max_size=12),
+    plane=st.builds(SkyPlane, *(st.floats(-1e4, 1e4) for _ in range(3))),
+)
+@hypothesis_settings(max_examples=200, deadline=None)
+def test_floats_less_a_plane_are_restored_within_one_ulp(dtype, values, plane):
+    form, shape = PixelFormat(bitpix=-8 * np.dtype(dtype).itemsize), (3, 4)
+    raw = np.array(values, form.dtype)
+    there = PixelEdit(original=form, stored=form, shift=SkyPlane(), result=form, new_shift=plane, shape=shape)
+    back = PixelEdit(original=form, stored=form, shift=plane, result=form, new_shift=SkyPlane(), shape=shape)
+    stored = there.apply(raw)
+    restored = np.concatenate([back.apply(stored[:5]), back.apply(stored[5:], 5)])
+    ulp = np.spacing(np.maximum(np.abs(raw), np.abs(plane.along(0, 12, shape))).astype(dtype))
+    assert np.all(np.abs(restored.astype("f8") - raw.astype("f8")) <= ulp)
+
+
+def test_steps_give_what_a_match_gives(tmp_path, noisy):
+    from click.testing import CliRunner
+
+    from skymatch_cli.cli import main
+
+    def run(*words):
+        done = CliRunner().invoke(main, [str(word) for word in words])
+        assert done.exit_code == 0, done.stderr
+
+    plan, measured, solved = (tmp_path / f"{step}.fits" for step in ("plan", "measured", "solved"))
+    run("plan", *noisy, "-o", plan)
+    run("measure", plan, "--compare", "mesh", "--model", "plane", "-o", measured)
+    run("solve", measured, "-o", solved)
+    run("apply", solved, "--subtract", "--output-dir", tmp_path / "out")
+    header = fits.getheader(tmp_path / "out" / "img_1.fits")
+    images = matched(noisy).images
+    assert [header["BKGLEVEL"], header["BKGDX"], header["BKGDY"]] == [
+        images["sky"][1], images["sky_dx"][1], images["sky_dy"][1],
+    ]  # fmt: skip
