@@ -42,6 +42,7 @@ _PACKING = re.compile(
     rb"|ZBITPIX|ZCMPTYPE|ZQUANTIZ|ZDITHER0|ZNAME\d+|ZVAL\d+|ZSCALE|ZZERO|ZBLANK|ZMASKCMP) *"
 )
 _MANDATORY = re.compile(rb"(?:SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|TFIELDS) *")
+_NEVER_OURS = re.compile(r"SIMPLE|XTENSION|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|TFIELDS|END|")  # others say they were
 _OF_TILED = frozenset({"ZCMPTYPE", "ZBLANK", "ZHECKSUM", "ZDATASUM"})
 
 
@@ -121,7 +122,8 @@ def read_entries(cards: cd.Cards) -> tuple[Entry, ...]:
         elif texts:
             mark, text = texts.pop()
             texts.append((mark, text + match["text"]))
-    return tuple(_entry(mark, text.rstrip()) for mark, text in texts)
+    entries = (_entry(mark, text.rstrip()) for mark, text in texts)
+    return tuple(entry for entry in entries if not _NEVER_OURS.fullmatch(entry.keyword))
 
 
 def _entry(mark: bytes, text: bytes) -> Entry:

@@ -142,3 +142,10 @@ def test_undo_cards_that_lie_are_refused(folder: Path, turn: int) -> None:
         for text in (b"HISTORY skymatch-cli undo - BKGLEVEL", b"HISTORY skymatch-cli undo = BITPIX  = 99")
     )
     assert check(folder, good[:at] + forged + good[at + len(forged) :], good, turn=turn) == 3
+
+
+def test_undo_cards_never_change_the_structure(folder: Path) -> None:
+    good = good_file()
+    at = good.index(b"BUNIT")
+    forged = b"HISTORY skymatch-cli undo 3 NAXIS   =                    7".ljust(CARD)
+    assert check(folder, good[:at] + forged + good[at + CARD :], good, turn=2) == 0
