@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .diagnose import bad_fits, thin_bridges
-from .model import FloatArray, ImageInfo, IntArray, Measurements, Offsets, Status
+from .model import FloatArray, ImageInfo, IntArray, Measurements, Offsets, Status, StrArray
 
 _MAX_LOSS = 10.0  # a grid of 3 x 2 loses a factor of 3, one of 6 x 5 13, a chain of 12 50
 _NAMED = 5  # sets, images or pairs that one line names
@@ -23,6 +23,14 @@ def disconnected(images: Sequence[ImageInfo], component: IntArray, usable: IntAr
         return ()
     sets = [_set(images[usable[f]].ref.label, int(n)) for f, n in zip(first, count, strict=True)]
     return (f"{len(ids)} sets of images don't overlap each other and are anchored each on its own: {_few(sets, '; ')}",)
+
+
+def without_sky(images: Sequence[ImageInfo], status: StrArray, sky: FloatArray) -> tuple[str, ...]:
+    """That some images have no sky, and why: one line for each reason."""
+    none = np.flatnonzero(~np.isfinite(sky)).tolist()
+    reasons = dict.fromkeys(str(status[i]) for i in none)
+    named = {reason: [images[i].ref.label for i in none if status[i] == reason] for reason in reasons}
+    return tuple(f"no sky ({reason}): {_few(labels, ', ')}" for reason, labels in named.items())
 
 
 def without_reference(images: Sequence[ImageInfo], component: IntArray, reference: int) -> tuple[str, ...]:

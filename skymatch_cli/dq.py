@@ -100,7 +100,7 @@ def _flag(word: str, text: str, flags: Mapping[str, int], *, single: bool) -> in
             )
         return value
     if word.upper() not in flags:
-        near = difflib.get_close_matches(word.upper(), flags, _SIMILAR, 0.5)
+        near = difflib.get_close_matches(word.upper(), flags, _SIMILAR, 0.7)
         hint = f"did you mean {', '.join(near)}?" if near else "give numbers, or names of JWST and Roman flags"
         raise UsageError(f"--dqbits {text}: there is no DQ flag {word!r}", hint)
     return flags[word.upper()]

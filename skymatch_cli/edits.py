@@ -164,7 +164,8 @@ def _settled(source: Source, update: SkyUpdate, state: SkyState) -> tuple[SkyPla
     if difference > tolerance:
         return update.plane, update.sky_err
     error = cd.number(source.cards(update.ref.hdu), ERROR, math.nan)
-    return before, error if abs(error - update.sky_err) <= tolerance else update.sky_err
+    settled = abs(error - update.sky_err) <= max(tolerance, roundings * float(precision) * abs(error))
+    return before, error if settled else update.sky_err
 
 
 def _typical_pixel(source: Source, index: int, state: SkyState) -> float:

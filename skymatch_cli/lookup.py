@@ -58,6 +58,8 @@ def find_reference(name: str, refs: Sequence[ImageRef], groups: Sequence[str]) -
 def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
     """Skies that the user gives: lines ``name sky``, ``#`` comments, by index of the image.
 
+    A line that names an HDU (``a.fits[SCI,2]``) counts before one that names its file.
+
     Raises
     ------
     InputError
@@ -70,7 +72,8 @@ def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
         raise InputError.at(path, f"can't be read: {error.strerror}", "name a readable file with --skylist") from error
     except UnicodeDecodeError as error:
         raise InputError.at(path, "is not a text file (--skylist)", "lines 'name sky'") from error
-    skies: dict[int, float] = {}
+    whole: dict[int, float] = {}  # of files
+    single: dict[int, float] = {}  # of the HDUs that are named: these count before
     problems: list[Problem] = []
     for number, line in enumerate(lines, 1):
         where = f"{path}, line {number}"
@@ -89,9 +92,11 @@ def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
         found = find_images(name, refs)
         if not found:
             problems.append(Problem(where, f"{name} is not the path or unique base name of an image of this run"))
+        given = whole if split_selector(name)[1] is None else single
         problems += [
-            Problem(where, f"{refs[i].label} has two different skies") for i in found if skies.setdefault(i, sky) != sky
+            Problem(where, f"{refs[i].label} has two different skies") for i in found if given.setdefault(i, sky) != sky
         ]
+    skies = whole | single
     problems += [
         Problem(ref.label, f"has no sky in {path}", "add a line 'name sky'")
         for i, ref in enumerate(refs)

@@ -16,7 +16,7 @@ from .choices import Model
 from .errors import InputError, Problem
 from .execution import LocalRunner, Progress
 from .image import Pixels, read_pixels
-from .measure import group_numbers, local_skies
+from .measure import local_skies
 from .mesh import BLOCK_PIX, CellMesh, reduce_image
 from .mesh_compare import compare
 from .mesh_plane import compare_planes
@@ -28,6 +28,7 @@ from .model import (
     OverlapGraph,
     SkyStatistic,
     Status,
+    group_numbers,
 )
 from .raster import Spans, polygon_spans
 from .rings import pixel_rings

@@ -12,10 +12,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .advice import disconnected, large_residuals, solution_warnings, weak_tilts, without_reference
+from .advice import disconnected, large_residuals, solution_warnings, weak_tilts, without_reference, without_sky
 from .choices import METHOD_ALIASES, Method
 from .errors import NoOverlapError
-from .model import BoolArray, FloatArray, ImageInfo, IntArray, Measurements, Offsets, Solution, Status, StrArray
+from .model import (
+    BoolArray,
+    FloatArray,
+    ImageInfo,
+    IntArray,
+    Measurements,
+    Offsets,
+    Solution,
+    Status,
+    StrArray,
+    group_numbers,
+)
 from .pairgraph import PairGraph
 from .planesky import PlaneSkies, plane_skies
 from .skyplane import SkyPlane
@@ -163,7 +174,7 @@ def solve_skies(
     task = _Task(
         images=images,
         measurements=measurements,
-        group=_groups(images),
+        group=group_numbers(images),
         factor=np.array([info.to_comparison for info in images]),
         reference=reference,
         match_up=match_up,
@@ -178,7 +189,7 @@ def solve_skies(
     )
     n_components, offsets = len(found.anchor), found.offsets
     unknown = np.full(n_components, np.nan)
-    warnings = found.warnings
+    warnings = (*found.warnings, *without_sky(images, found.status, sky))
     if reference is not None:
         warnings += without_reference(images, found.component, reference)
     if offsets is not None:
@@ -201,11 +212,6 @@ def solve_skies(
         sigma_exact=offsets is None or offsets.sigma_exact,
         tilt=None if found.planes is None else found.planes.tilt_per_pixel() / task.factor[:, None],
     )
-
-
-def _groups(images: Sequence[ImageInfo]) -> IntArray:
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(info.group, len(numbers)) for info in images], np.int64)
 
 
 def _localmin(task: _Task) -> _Skies:
@@ -288,7 +294,9 @@ def _globalmin_match(task: _Task) -> _Skies:
         local, local_err = task.local()
         first = _first_lowest(local - planes.value, planes.component, len(planes.loss))
         anchor = np.full(len(first), "lowest sky that remains = 0, mean tilt = 0", object)
-        err = np.hypot(planes.err, local_err[first][planes.component])
+        lowest = first[planes.component]
+        apart = np.hypot(planes.err, planes.err[lowest]) * (np.arange(len(lowest)) != lowest)
+        err = np.hypot(apart, local_err[lowest])
         return _anchored_planes(task, planes.raised((local - planes.value)[first]), anchor, err)
     offsets = task.offsets()
     component = offsets.component[task.group]
@@ -298,7 +306,10 @@ def _globalmin_match(task: _Task) -> _Skies:
     baseline, err = remains[first], local_err[first]
     anchor = np.full(len(first), "lowest sky that remains = 0", object)
     value = offsets.offset + baseline[offsets.component]
-    return _anchored(task, offsets, (value, np.hypot(offsets.sigma, err[offsets.component])), anchor)
+    # The image with the lowest sky that remains is at its own sky; the others differ from it by two offsets.
+    lowest = task.group[first][offsets.component]
+    apart = np.hypot(offsets.sigma, offsets.sigma[lowest]) * (np.arange(len(lowest)) != lowest)
+    return _anchored(task, offsets, (value, np.hypot(apart, err[offsets.component])), anchor)
 
 
 def _anchored(task: _Task, offsets: Offsets, found: tuple[FloatArray, FloatArray], anchor: StrArray) -> _Skies:
@@ -361,4 +372,7 @@ def _no_overlap(measurements: Measurements) -> NoOverlapError:
         return NoOverlapError("no image overlaps another", "skymatch plan shows where they lie")
     if np.all(measurements.status == Status.SAME_GROUP):
         return NoOverlapError("all overlaps are within one group", "--group-by none gives each image its own sky")
-    return NoOverlapError(f"none of the {n} overlaps has enough good pixels", "look at masks, DQ flags and limits")
+    return NoOverlapError(
+        f"none of the {n} overlaps has enough good pixels",
+        "look at masks, DQ flags, limits and slivers (--table overlaps of plan)",
+    )

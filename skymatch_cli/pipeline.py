@@ -248,6 +248,7 @@ def solve(planned: Plan, measurements: Measurements, warnings: tuple[str, ...] =
         match_up=settings.match_up,
         skylist=skylist,
         max_residual=settings.max_residual,
+        robust=settings.robust,
     )
     return Result(
         settings=settings,

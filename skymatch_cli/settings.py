@@ -22,6 +22,7 @@ _HANDLING = {"determines_result": False}  # how the run is carried out, not what
 _KEYWORD = r"[A-Z0-9_-]{1,8}"
 _RESERVED_KEYWORDS = (
     r"BKG(SUB|METH|ERR|D[XY])|SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|[PG]COUNT|GROUPS|TELESCOP|END|COMMENT|HISTORY|CONTINUE|HIERARCH"
+    r"|C(RVAL|RPIX|TYPE|UNIT|DELT|ROTA)\d+|(CD|PC|PV|PS)\d+_\d+|RADESYS|EQUINOX|EXPTIME|FILTER"
     r"|Z(IMAGE|BITPIX|NAXIS\d*|CMPTYPE|TILE\d+)"
     r"|BUNIT|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|EXT(NAME|VER|LEVEL)"
 )
@@ -58,6 +59,7 @@ class Settings:
     flux_scale: str | None = None
     reference: str | None = None
     match_up: bool = False
+    robust: bool = False
     skylist: str | None = None
     sky_keyword: str = field(default="BKGLEVEL", metadata=_HANDLING)
     subtract: bool = field(default=False, metadata=_HANDLING)
@@ -149,7 +151,8 @@ def read_config(path: str, known: Mapping[str, str]) -> dict[str, Any]:
     for key, value in document.items():
         name = key.replace("-", "_")
         if name not in known:
-            raise UsageError(f"--config {path}: unknown key {key!r}", suggestion(name, known))
+            hint = "write its keys without a table" if isinstance(value, dict) else suggestion(name, known)
+            raise UsageError(f"--config {path}: unknown key {key!r}", hint)
         if name in values:
             raise UsageError(f"--config {path}: {key!r} is given twice", "write it with - or with _, not both")
         try:
@@ -237,11 +240,13 @@ def _check_contradictions(settings: Settings) -> None:
         raise UsageError("--model plane needs differences as a function of position", "add --compare mesh")
     if settings.model == Model.PLANE and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
         raise UsageError(f"--model plane works with --method match only, not with {method}", "leave --model out")
+    if settings.model == Model.PLANE and settings.robust:
+        raise UsageError("--robust works with --model constant only", "leave --robust out")
     if settings.reference is not None and method != Method.MATCH:
         raise UsageError(f"--reference works with --method match only, not with {method}", "leave --reference out")
     if settings.reference is not None and settings.match_up:
         raise UsageError("--reference and --match-up contradict each other", "leave one of them out")
-    if settings.match_up and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
+    if settings.match_up and method != Method.MATCH:
         raise UsageError(f"--match-up works with --method match only, not with {method}", "leave --match-up out")
     if method == Method.USER and settings.skylist is None:
         raise UsageError("--method user needs --skylist", "give a file with lines 'name sky'")

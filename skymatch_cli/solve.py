@@ -92,9 +92,10 @@ def solve_offsets(
 def _satterthwaite(
     square_sum: FloatArray, expected: FloatArray, second: FloatArray, redundancy: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """chi² and degrees of freedom of every component; NaN where no pair is redundant."""
-    dof = np.minimum(_ratio(expected**2, np.where(expected > 0, second, 0.0)), redundancy)
-    return square_sum * _ratio(dof, expected), dof
+    """chi² and degrees of freedom of every component; both 0 where no pair is redundant."""
+    some = (expected > 0) & (second > 0) & (redundancy > 0)
+    dof = np.where(some, np.minimum(_ratio(expected**2, second), redundancy), 0.0)
+    return np.where(some, square_sum * _ratio(dof, expected), 0.0), dof
 
 
 def _joint(
@@ -103,7 +104,7 @@ def _joint(
     """The same from a joint fit that counts its own values."""
     dof = graph.pair_sums(pair_dof) - (graph.size - 1.0)
     some = dof > 1e-6
-    return np.where(some, graph.pair_sums(pair_chi2) + square_sum, np.nan), np.where(some, dof, np.nan)
+    return np.where(some, graph.pair_sums(pair_chi2) + square_sum, 0.0), np.where(some, dof, 0.0)
 
 
 def _ratio(a: FloatArray, b: FloatArray) -> FloatArray:

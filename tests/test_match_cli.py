@@ -223,6 +223,56 @@ def test_a_large_residual_is_a_warning(tmp_path):
     assert "img_1.fits" in done.stderr
 
 
+def test_an_image_without_a_sky_is_a_warning(two, tmp_path):
+    write(tmp_path / "dead.fits", Frame(x=15), pixels=np.full((40, 40), np.nan))
+    done = run("match", "--dry-run", "--strict", *two, tmp_path / "dead.fits")
+    assert done.exit_code == 5
+    assert "no sky (all_masked)" in done.stderr
+    assert "dead.fits" in done.stderr
+
+
+def test_a_chosen_exposure_time_must_be_there(two):
+    assert run("match", "--dry-run", *two).exit_code == 0
+    done = run("match", "--dry-run", "--exptime-key", "EXPTIMEE", *two)
+    assert done.exit_code == 3
+    assert "EXPTIMEE" in done.stderr
+
+
+@pytest.mark.parametrize("keyword", ["CRVAL1", "CD1_2", "EXPTIME", "NAXIS1"])
+def test_the_sky_never_replaces_what_others_need(two, keyword):
+    before = content(two)
+    assert run("match", "--sky-keyword", keyword, *two).exit_code == 2
+    assert content(two) == before
+
+
+def test_piped_names_may_hold_spaces(tmp_path):
+    paths = write_all(tmp_path / "my frames", row([130.0, 100.0]))
+    done = run("match", "--dry-run", "--format", "json", "-", stdin="\n".join(paths))
+    assert levels(done) == [30.0, 0.0]
+
+
+def test_in_a_skylist_the_line_of_a_chip_counts_before_that_of_its_file(two, tmp_path):
+    (tmp_path / "sky.txt").write_text("img_0.fits 3\nimg_1.fits 1\nimg_0.fits[0] 4\n")
+    done = run("match", "--dry-run", "--format", "json", "--method", "user", "--skylist", tmp_path / "sky.txt", *two)
+    assert levels(done) == [4, 1]
+
+
+def test_a_tree_of_overlaps_has_no_degrees_of_freedom(two):
+    component = json.loads(run("match", "--dry-run", "--format", "json", *two).stdout)["components"][0]
+    assert (component["chi2"], component["dof"]) == (0, 0)
+
+
+def test_a_robust_solution_names_the_overlap_that_contradicts(tmp_path):
+    """Six frames of one sky, each over all others; one of the overlaps is spoilt by a trail."""
+    frames = [Frame(x=9.0 * k, sky=100.0, noise=1.0, seed=k) for k in range(5)]
+    paths = write_all(tmp_path, frames)
+    with fits.open(paths[4], mode="update") as hdus:  # only frame 0 reaches so far
+        hdus[0].data[:, 36:] += 500
+    plain, robust = (run("match", "--dry-run", "--format", "json", *extra, *paths) for extra in ([], ["--robust"]))
+    assert np.ptp(levels(robust)) < np.ptp(levels(plain))
+    assert "img_0.fits" in robust.stderr
+
+
 # --- bad input: one clear line each, exit 3, nothing written
 
 

@@ -131,6 +131,11 @@ METHOD = (
         metavar="IMAGE",
     ),
     _setting("match_up", "Match to the highest level instead of the lowest (method match).", section=_SKY),
+    _setting(
+        "robust",
+        "Weigh overlaps down that contradict all others by more than their errors, and name them.",
+        section=_SKY,
+    ),
     _setting("skylist", "File with lines 'name sky' (method user).", section=_SKY, metavar="FILE"),
 )
 SKY = (METHOD[0], *COMPARE, *METHOD[1:])
