@@ -84,9 +84,9 @@ class _ClusterRunner:
 
     def _finding(self, task: Task[Found], future: Any) -> Found:
         worker, finding = self._answer(task, future)
-        others = [address for address in self.client.nthreads() if address != worker]
-        if finding.problems and worker and others:
-            _, finding = self._answer(task, self._submit(task, others))
+        if finding.problems and worker:
+            others = [address for address in self.client.nthreads() if address != worker]
+            _, finding = self._answer(task, self._submit(task, others or None))
         return finding
 
     def _answer(self, task: Task[Found], future: Any) -> tuple[str, Found]:

@@ -1,0 +1,32 @@
+# The pipeline in steps, with a file between: make -f examples/steps.mk EXPOSURES='raw/*.fits' -j 4
+#
+# Each file is made when what it depends on is newer: other methods and anchors (SOLVE) touch no pixel, and a new
+# exposure is measured alone, because the last measurement is taken over where it still holds.
+EXPOSURES ?= raw/*.fits
+WORK      ?= work
+MATCHED   ?= matched
+SKYMATCH  ?= skymatch
+PLAN      ?=
+MEASURE   ?=
+SOLVE     ?=
+
+FRAMES := $(wildcard $(EXPOSURES))
+
+.PHONY: all
+all: $(MATCHED)/.done
+
+$(WORK)/plan.fits: $(FRAMES)
+	mkdir -p $(WORK)
+	$(SKYMATCH) plan $(PLAN) -o $@ --overwrite $(FRAMES)
+
+$(WORK)/measured.fits: $(WORK)/plan.fits
+	if test -f $@; then cp $@ $(WORK)/earlier.fits; fi
+	$(SKYMATCH) measure $< $(MEASURE) -o $@ --overwrite \
+	    $$(test -f $(WORK)/earlier.fits && echo --update $(WORK)/earlier.fits)
+
+$(WORK)/solution.fits: $(WORK)/measured.fits
+	$(SKYMATCH) solve $< $(SOLVE) -o $@ --overwrite
+
+$(MATCHED)/.done: $(WORK)/solution.fits
+	$(SKYMATCH) apply $< --subtract --output-dir $(MATCHED) --overwrite
+	touch $@
