@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
 
-.PHONY: demo test lint format clean accuracy bench fuzz crash-test docs man dist oldest
+.PHONY: demo test lint format clean accuracy bench fuzz crash-test docs man dist oldest scale
 
 demo: $(VENV)/installed
 	$(BIN)/skymatch demo $(DEMO) --overwrite
@@ -64,6 +64,9 @@ oldest:
 		print(*(d.replace('>=', '==') for d in p['dependencies']), sep='\n')" > $(OLDEST)/oldest.txt
 	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/oldest.txt --editable '.[test]'
 	$(OLDEST)/bin/pytest -n auto tests
+
+scale: $(VENV)/installed
+	$(BIN)/python benchmarks/scale.py
 
 $(VENV)/python:
 	@test -n "$(PYTHON)" || { echo "skymatch needs Python 3.11 or later: make PYTHON=/path/to/python3.11" >&2; exit 1; }

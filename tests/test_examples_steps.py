@@ -19,7 +19,7 @@ SBATCH = """#!/bin/sh
 tasks=none
 while [ $# -gt 0 ]; do
     case $1 in
-        --array=*) tasks=$(seq "$(echo "${1#--array=}" | cut -d- -f1)" "$(echo "$1" | cut -d- -f2-4 | sed 's/.*-//')") ;;
+        --array=1-*) tasks=$(seq 1 "${1#--array=1-}") ;;
         --wrap) job=$2; shift ;;
     esac
     shift
@@ -52,7 +52,7 @@ def test_make_does_what_is_needed(tmp_path, frames):
     write(tmp_path / "raw" / "img_4.fits", Frame(x=120.0, sky=70.0, noise=1.0, seed=9))
     again = run(*recipe, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "--update work/earlier.fits" in again.stdout + again.stderr or (tmp_path / "work" / "earlier.fits").exists()
+    assert (tmp_path / "work" / "earlier.fits").exists()
     assert (tmp_path / "matched" / "img_4.fits").exists()
 
 
