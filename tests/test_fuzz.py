@@ -51,8 +51,8 @@ def test_damaged_files_end_in_a_known_way(bases: list[Base]) -> None:
 @pytest.mark.parametrize("turn", [0, 3, 4])
 def test_whole_files_are_accepted(bases: list[Base], folder: Path, turn: int) -> None:
     for base in bases:
-        if base.suffix == ".fits" and base.name != "subtracted":  # (recording on that one is refused)
-            assert check(folder, base.content, base.content, turn=turn) == 0
+        if base.suffix in {".fits", ".asdf"} and base.name != "subtracted":  # (recording on that one is refused)
+            assert check(folder, base.content, base.content, suffix=base.suffix, turn=turn) == 0
 
 
 def words() -> st.SearchStrategy[str]:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
+from skymatch_cli.ext.gwcs import missing_package
 from tests.factories import Frame
+from tests.gwcsfiles import gwcs_of, jwst_file, roman_file
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 _LARGEST = 600_000
@@ -28,7 +30,7 @@ _ASTROPY = (
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A file: its name, its bytes unpacked, and how it is packed (``.fits``, ``.fits.gz``, ``.fits.bz2``)."""
+    """A file: its name, its bytes unpacked, and its suffix (``.fits``, ``.fits.gz``, ``.fits.bz2``, ``.asdf``)."""
 
     name: str
     content: bytes
@@ -80,7 +82,17 @@ def own(folder: Path) -> list[Base]:
             fits.HDUList(hdus).writeto(path, checksum=name == "plain", output_verify="ignore")
         made.append(Base(name, path.read_bytes()))
         path.unlink()
+    made += _with_gwcs(folder, frame)
     return [*made, Base("gzipped", made[0].content, ".fits.gz"), Base("bzipped", made[3].content, ".fits.bz2")]
+
+
+def _with_gwcs(folder: Path, frame: Frame) -> list[Base]:
+    """Files of JWST and Roman, where the packages are there to make them."""
+    if missing_package():
+        return []
+    wcs = gwcs_of(frame, bend=0.5)
+    paths = jwst_file(folder / "jwst.fits", frame, wcs), roman_file(folder / "roman.asdf", frame, wcs)
+    return [Base(Path(path).stem, Path(path).read_bytes(), Path(path).suffix) for path in paths]
 
 
 def real() -> list[Base]:
