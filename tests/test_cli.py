@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import skymatch_cli
+import skymatch_cli.cache  # before the pipeline is replaced, parts of which it needs
 from skymatch_cli.cli import COMMANDS, main
 from skymatch_cli.cli.options import SectionOption
 from skymatch_cli.errors import InputError, NoOverlapError, Problem, StrictError
@@ -40,7 +41,7 @@ class Pipeline:
         self.error: BaseException | None = None
         self.applied = False
 
-    def evaluate(self, images: tuple[str, ...], settings: Settings, *, stdin: Any = None) -> Any:
+    def evaluate(self, images: tuple[str, ...], settings: Settings, *, stdin: Any = None, **_: Any) -> Any:
         self.images, self.settings, self.stdin = images, settings, stdin
         if self.error is not None:
             raise self.error
@@ -50,7 +51,7 @@ class Pipeline:
         if result.settings.strict and result.warnings:
             raise StrictError("1 warning with --strict", "no image was written")
 
-    def apply(self, result: Any) -> WriteReport:
+    def apply(self, result: Any, **_: Any) -> WriteReport:
         self.applied = True
         return WriteReport((Action.RECORDED, Action.RECORDED, Action.NO_SKY), ("a.fits", "b.fits"))
 

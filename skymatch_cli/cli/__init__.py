@@ -24,8 +24,8 @@ COMMANDS = {
     "report": "Make the HTML report, or a plot, of a stored result.",
     "export": "Write the skies of a stored result for another program.",
     "demo": "Write a small synthetic mosaic with known skies, and match it.",
-    "config": "Print the settings of a run, for --config.",
-    "cite": "Print how to cite this program.",
+    "config": "Print the settings of a run as TOML.",
+    "cite": "Print how to cite this program, with the version that runs.",
 }
 """Every command and what it does, in the order of the help; the module of the same name is imported on demand."""
 
