@@ -84,7 +84,7 @@ class _ClusterRunner:
 
     def _finding(self, task: Task[Found], future: Any) -> Found:
         worker, finding = self._answer(task, future)
-        if finding.problems and worker:
+        if finding.problems:  # also where workers died: Dask blames tasks that only waited on them
             others = [address for address in self.client.nthreads() if address != worker]
             _, finding = self._answer(task, self._submit(task, others or None))
         return finding
