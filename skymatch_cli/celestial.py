@@ -34,6 +34,7 @@ STRAIGHT_PIX = 1e-3
 _HINT = "solve its astrometry first, or leave the image out"
 _BUILD_LOCK = threading.Lock()
 _COUNTS = re.compile(r"WCSAXES[A-Z]?|[AB]P?_ORDER")
+_SIP_TERM = re.compile(r"[AB]P?_\d+_\d+.*")
 _TABLES = ("cpdis1", "cpdis2", "det2im1", "det2im2")
 
 
@@ -244,6 +245,8 @@ def _card_text(header: Any, where: str) -> bytes:
         name, count = card[:8].rstrip(), card[10:].split("/")[0].strip()
         if _COUNTS.fullmatch(name) and not (count.isdecimal() and len(count) < 4 and int(count) <= MAX_COUNT):
             raise InputError.at(where, f"{name} = {count[:20]} is not a number of axes or terms", _HINT)
+        if _SIP_TERM.fullmatch(name) and count.startswith("'"):  # wcslib crashes on some texts
+            raise InputError.at(where, f"{name} = {count[:20]} is not a number", _HINT)
     skipped = ("COMMENT ", "HISTORY ", "        ")
     return "".join(card for card in cards if not card.startswith(skipped)).encode("ascii", "replace")
 

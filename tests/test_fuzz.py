@@ -149,3 +149,12 @@ def test_undo_cards_never_change_the_structure(folder: Path) -> None:
     at = good.index(b"BUNIT")
     forged = b"HISTORY skymatch-cli undo 3 NAXIS   =                    7".ljust(CARD)
     assert check(folder, good[:at] + forged + good[at + CARD :], good, turn=2) == 0
+
+
+@pytest.mark.parametrize("keyword", ["A_2_0", "B_0_2", "AP_1_0"])
+def test_a_text_for_a_term_of_sip_is_refused(folder: Path, keyword: str) -> None:
+    """This value ends wcslib, and Python with it, by a segmentation fault."""
+    good = good_file()
+    at = good.index(b"BUNIT")
+    content = good[:at] + card(keyword, "'EXTVER: 1'") + good[at + CARD :]
+    assert check(folder, content, good, turn=2) == 3
