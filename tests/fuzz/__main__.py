@@ -65,7 +65,7 @@ def run(bases: Sequence[Base], cases: range, keep: Path | None = None) -> tuple[
             if said.startswith("died"):
                 break
         child.join()
-        if at % (10 * BLOCK) == 0:
+        if (at - cases.start) % (4 * BLOCK) == 0:
             print(f"{at} cases, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     return codes, broken
 
