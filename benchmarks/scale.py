@@ -39,8 +39,8 @@ def mosaic(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def footprints(n: int) -> list:
-    from skymatch_cli.footprint import Footprint, FootprintPart
-    from skymatch_cli.sphere import bounding_cap, unit_vectors
+    from skymatch_cli.geometry.footprint import Footprint, FootprintPart
+    from skymatch_cli.geometry.sphere import bounding_cap, unit_vectors
 
     ra, dec = (np.radians(c) for c in mosaic(n))
     half = np.radians(0.5 * SIDE * PIXEL_ARCSEC / 3600)
@@ -55,8 +55,8 @@ def footprints(n: int) -> list:
 
 
 def plan_and_solve(n: int) -> None:
-    from skymatch_cli.overlap import overlap_graph
-    from skymatch_cli.solve import solve_offsets
+    from skymatch_cli.geometry.overlap import overlap_graph
+    from skymatch_cli.solver.solve import solve_offsets
 
     made = footprints(n)
     before = peak_gb()

@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 
-from skymatch_cli.solve import solve_offsets
+from skymatch_cli.solver.solve import solve_offsets
 
 CASES = [
     *(f"{name}:100000" for name in ("chain", "strip", "grid", "dithers", "components", "tree", "star")),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .version import __version__
+from skymatch_cli.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from os import PathLike
 
-    from .result import Result as Result
+    from skymatch_cli.output.result import Result as Result
 
 __all__ = ["Result", "__version__", "match"]
 
@@ -39,8 +39,8 @@ def match(images: str | PathLike[str] | Iterable[str | PathLike[str]], **setting
     """
     from os import PathLike as AnyPath
 
-    from .pipeline import match as run_match
-    from .settings import Settings
+    from skymatch_cli.pipeline import match as run_match
+    from skymatch_cli.settings import Settings
 
     names = [images] if isinstance(images, (str, AnyPath)) else list(images)
     return run_match(names, Settings.of(settings))
@@ -49,7 +49,7 @@ def match(images: str | PathLike[str] | Iterable[str | PathLike[str]], **setting
 def __getattr__(name: str) -> Any:
     """``Result`` is imported when it is asked for: ``skymatch --help`` shall not wait for astropy."""
     if name == "Result":
-        from .result import Result
+        from skymatch_cli.output.result import Result
 
         return Result
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """``python -m skymatch_cli`` is ``skymatch``."""
 
-from .cli import main
+from skymatch_cli.cli import main
 
 if __name__ == "__main__":
     main(prog_name="skymatch")

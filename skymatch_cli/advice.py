@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .diagnose import bad_fits, thin_bridges
-from .model import FloatArray, ImageInfo, IntArray, Measurements, Offsets, Status, StrArray
+from skymatch_cli.model import FloatArray, ImageInfo, IntArray, Measurements, Offsets, Status, StrArray
+from skymatch_cli.solver.diagnose import bad_fits, thin_bridges
 
 _MAX_LOSS = 10.0  # a grid of 3 x 2 loses a factor of 3, one of 6 x 5 13, a chain of 12 50
 _NAMED = 5  # sets, images or pairs that one line names

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import UsageError
-from .model import FloatArray
+from skymatch_cli.errors import UsageError
+from skymatch_cli.model import FloatArray
 
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from .errors import Problem
+from skymatch_cli.errors import Problem
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")

@@ -16,11 +16,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .errors import InputError, Problem
-from .execution import LocalRunner, Progress
-from .files import is_remote
-from .image import read_pixels
-from .model import (
+from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.execution import LocalRunner, Progress
+from skymatch_cli.fits.files import is_remote
+from skymatch_cli.fits.image import read_pixels
+from skymatch_cli.geometry.raster import Spans, polygon_spans
+from skymatch_cli.geometry.rings import pixel_rings
+from skymatch_cli.model import (
     ImageInfo,
     IntArray,
     LocalSkies,
@@ -31,11 +33,9 @@ from .model import (
     StrArray,
     group_numbers,
 )
-from .raster import Spans, polygon_spans
-from .rings import pixel_rings
-from .settings import Settings
-from .sharing import Coverage, pooled_noise
-from .tiles import region_statistics
+from skymatch_cli.settings import Settings
+from skymatch_cli.solver.sharing import Coverage, pooled_noise
+from skymatch_cli.statistics.tiles import region_statistics
 
 _MAX_BLOCKS, _MIN_BLOCKS = 16, 4  # a side of the grid on which shared pixels are counted
 _MAX_COVERAGE = 500_000  # entries of all images together; the grid gets coarser in deep stacks

@@ -11,16 +11,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .cells import MeshGrid
-from .choices import Model
-from .errors import InputError, Problem
-from .execution import LocalRunner, Progress
-from .image import Pixels, read_pixels
-from .measure import local_skies
-from .mesh import BLOCK_PIX, CellMesh, reduce_image
-from .mesh_compare import compare
-from .mesh_plane import compare_planes
-from .model import (
+from skymatch_cli.choices import Model
+from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.execution import LocalRunner, Progress
+from skymatch_cli.fits.image import Pixels, read_pixels
+from skymatch_cli.geometry.raster import Spans, polygon_spans
+from skymatch_cli.geometry.rings import pixel_rings
+from skymatch_cli.measure import local_skies
+from skymatch_cli.mesh.cells import MeshGrid
+from skymatch_cli.mesh.compare import compare
+from skymatch_cli.mesh.planes import compare_planes
+from skymatch_cli.mesh.reduce import BLOCK_PIX, CellMesh, reduce_image
+from skymatch_cli.model import (
     BoolArray,
     FloatArray,
     ImageInfo,
@@ -30,10 +32,8 @@ from .model import (
     Status,
     group_numbers,
 )
-from .raster import Spans, polygon_spans
-from .rings import pixel_rings
-from .settings import Settings
-from .tiles import region_statistics
+from skymatch_cli.settings import Settings
+from skymatch_cli.statistics.tiles import region_statistics
 
 DEFAULT_PITCH_PIX = 8.0
 _LEAST_PITCH_PIX = 2.0
@@ -143,7 +143,7 @@ def mesh_grids(infos: Sequence[ImageInfo], graph: OverlapGraph, mesh_size: float
 
 
 def _scale_rad(info: ImageInfo) -> float:
-    from .celestial import pixel_scale_arcsec
+    from skymatch_cli.geometry.celestial import pixel_scale_arcsec
 
     return 0.0 if info.wcs is None else float(np.radians(pixel_scale_arcsec(info.wcs) / 3600))
 

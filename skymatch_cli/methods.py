@@ -12,10 +12,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .advice import disconnected, large_residuals, solution_warnings, weak_tilts, without_reference, without_sky
-from .choices import METHOD_ALIASES, Method
-from .errors import NoOverlapError
-from .model import (
+from skymatch_cli.advice import (
+    disconnected,
+    large_residuals,
+    solution_warnings,
+    weak_tilts,
+    without_reference,
+    without_sky,
+)
+from skymatch_cli.choices import METHOD_ALIASES, Method
+from skymatch_cli.errors import NoOverlapError
+from skymatch_cli.model import (
     BoolArray,
     FloatArray,
     ImageInfo,
@@ -27,10 +34,10 @@ from .model import (
     StrArray,
     group_numbers,
 )
-from .pairgraph import PairGraph
-from .planesky import PlaneSkies, plane_skies
-from .skyplane import SkyPlane
-from .solve import solve_offsets
+from skymatch_cli.planesky import PlaneSkies, plane_skies
+from skymatch_cli.skyplane import SkyPlane
+from skymatch_cli.solver.pairgraph import PairGraph
+from skymatch_cli.solver.solve import solve_offsets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

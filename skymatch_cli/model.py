@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .choices import Skystat as Skystat  # noqa: PLC0414 (part of the model for everyone else)
+from skymatch_cli.choices import Skystat as Skystat  # noqa: PLC0414 (part of the model for everyone else)
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

@@ -7,21 +7,21 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TextIO
 
-from . import methods
-from .choices import Method, Model
-from .errors import InputError, Problem, StrictError, UsageError
-from .execution import LocalRunner, NoProgress, Progress, Runner, run
-from .findings import Measured, assemble, known, measure_images
-from .footprint import Footprint, footprint
-from .image import read_infos
-from .inputs import resolve_images
-from .lookup import find_reference, read_skylist
-from .measure import unmeasured
-from .model import FloatArray, ImageInfo, Measurements, OverlapGraph
-from .overlap import overlap_graph
-from .record import FileIdentity, SkyUpdate, WriteReport, check_writable, write_skies
-from .result import Result
-from .settings import Settings
+from skymatch_cli import methods
+from skymatch_cli.choices import Method, Model
+from skymatch_cli.errors import InputError, Problem, StrictError, UsageError
+from skymatch_cli.execution import LocalRunner, NoProgress, Progress, Runner, run
+from skymatch_cli.fits.image import read_infos
+from skymatch_cli.fits.inputs import resolve_images
+from skymatch_cli.fits.lookup import find_reference, read_skylist
+from skymatch_cli.geometry.footprint import Footprint, footprint
+from skymatch_cli.geometry.overlap import overlap_graph
+from skymatch_cli.measure import unmeasured
+from skymatch_cli.model import FloatArray, ImageInfo, Measurements, OverlapGraph
+from skymatch_cli.output.result import Result
+from skymatch_cli.record.write import FileIdentity, SkyUpdate, WriteReport, check_writable, write_skies
+from skymatch_cli.settings import Settings
+from skymatch_cli.steps.findings import Measured, assemble, known, measure_images
 
 ImageName = str | PathLike[str]
 Save = Callable[[Measured], object]

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .model import BoolArray, FloatArray, ImageInfo, IntArray, Measurements, Offsets, PlaneDifferences
-from .plane import project
-from .planefit import fit_planes
-from .skyplane import SkyPlane
+from skymatch_cli.geometry.plane import project
+from skymatch_cli.model import BoolArray, FloatArray, ImageInfo, IntArray, Measurements, Offsets, PlaneDifferences
+from skymatch_cli.skyplane import SkyPlane
+from skymatch_cli.solver.planefit import fit_planes
 
 _STEP_PIX = 1.0  # for derivatives
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from .choices import METHOD_ALIASES, Compare, Method, Model, Skystat, Units
-from .errors import UsageError
+from skymatch_cli.choices import METHOD_ALIASES, Compare, Method, Model, Skystat, Units
+from skymatch_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from .model import StatisticSettings
+    from skymatch_cli.model import StatisticSettings
 
 _HANDLING = {"determines_result": False}  # how the run is carried out, not what it finds
 _KEYWORD = r"[A-Z0-9_-]{1,8}"
@@ -92,7 +92,7 @@ class Settings:
     @property
     def statistic(self) -> StatisticSettings:
         """The part that says how a set of pixels is measured."""
-        from .model import StatisticSettings
+        from skymatch_cli.model import StatisticSettings
 
         return StatisticSettings(
             skystat=Skystat(self.skystat),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .model import FloatArray, IntArray
+from skymatch_cli.model import FloatArray, IntArray
 
 Shape = tuple[int, int]
 Positions = IntArray | FloatArray

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import skymatch_cli
 from skymatch_cli.cli import main
-from skymatch_cli.result import Result
+from skymatch_cli.output.result import Result
 
 from .factories import row, write_all
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from skymatch_cli.model import ImageInfo, ImageRef, Measurements, Solution
-from skymatch_cli.result import Result
+from skymatch_cli.output.result import Result
 from skymatch_cli.settings import Settings
 
 NAN = float("nan")

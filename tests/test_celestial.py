@@ -13,10 +13,10 @@ from astropy.wcs import WCS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skymatch_cli.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2, pixel_scale_arcsec
 from skymatch_cli.errors import InputError
-from skymatch_cli.footprint import footprint
-from skymatch_cli.inverse import refine_pixels
+from skymatch_cli.geometry.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2, pixel_scale_arcsec
+from skymatch_cli.geometry.footprint import footprint
+from skymatch_cli.geometry.inverse import refine_pixels
 
 from .headers import (
     ASTROPY_DATA,

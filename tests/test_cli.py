@@ -18,12 +18,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 import skymatch_cli
-import skymatch_cli.cache  # before the pipeline is replaced, parts of which it needs
+import skymatch_cli.steps.cache  # before the pipeline is replaced, parts of which it needs
 from skymatch_cli.cli import COMMANDS, main
 from skymatch_cli.cli.options import SectionOption
 from skymatch_cli.errors import InputError, NoOverlapError, Problem, StrictError
 from skymatch_cli.model import OverlapGraph
-from skymatch_cli.record import Action, WriteReport
+from skymatch_cli.record.write import Action, WriteReport
 from skymatch_cli.settings import Settings
 
 from .results import make_result
@@ -358,7 +358,7 @@ def test_a_traceback_is_shown_to_those_who_ask(pipeline: Pipeline, monkeypatch: 
 
 
 def test_plan_shows_areas_overlaps_and_the_work(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    from skymatch_cli import planned
+    from skymatch_cli.output import planned
 
     infos = make_result().infos
     graph = OverlapGraph(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from skymatch_cli.cli import cite, main
 from skymatch_cli.cli.config import _toml
-from skymatch_cli.output import Output
+from skymatch_cli.output.destination import Output
 from skymatch_cli.settings import Settings, field_types, read_config
 from skymatch_cli.version import __version__
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.record import SkyUpdate, undo, write_skies
+from skymatch_cli.record.write import SkyUpdate, undo, write_skies
 from skymatch_cli.settings import Settings
 
 from .crash.faults import Fault, counted, die_after, die_halfway, fail_with, in_a_child

@@ -7,9 +7,9 @@ from astropy.nddata.bitmask import bitfield_to_boolean_mask, interpret_bit_flags
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skymatch_cli.dq import ANY_FLAG, NO_FLAG, bad_flags, check_dqbits
-from skymatch_cli.dqflags import COMMON_FLAGS, JWST_FLAGS, ROMAN_FLAGS
 from skymatch_cli.errors import InputError, UsageError
+from skymatch_cli.fits.dq import ANY_FLAG, NO_FLAG, bad_flags, check_dqbits
+from skymatch_cli.fits.dqflags import COMMON_FLAGS, JWST_FLAGS, ROMAN_FLAGS
 
 
 def excluded(dqbits: str, telescope: str, value: int) -> bool:

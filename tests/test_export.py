@@ -20,7 +20,7 @@ import skymatch_cli
 from skymatch_cli.errors import InputError, UsageError
 from skymatch_cli.ext.export import Export, exported
 from skymatch_cli.model import Recorded
-from skymatch_cli.result import Result
+from skymatch_cli.output.result import Result
 
 from .factories import row, write_all
 from .pages import run

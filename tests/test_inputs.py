@@ -13,7 +13,7 @@ import pytest
 from astropy.io import fits
 
 from skymatch_cli.errors import UsageError
-from skymatch_cli.inputs import Inputs, resolve_images
+from skymatch_cli.fits.inputs import Inputs, resolve_images
 from skymatch_cli.settings import Settings
 
 SHARED = Path(__file__).parents[2] / "shared"

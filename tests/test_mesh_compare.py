@@ -6,12 +6,12 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skymatch_cli.celestial import fits_wcs
-from skymatch_cli.cells import MeshGrid
-from skymatch_cli.mesh import reduce_image
-from skymatch_cli.mesh_compare import compare, image_offsets
+from skymatch_cli.geometry.celestial import fits_wcs
+from skymatch_cli.geometry.plane import project
+from skymatch_cli.mesh.cells import MeshGrid
+from skymatch_cli.mesh.compare import compare, image_offsets
+from skymatch_cli.mesh.reduce import reduce_image
 from skymatch_cli.model import OverlapGraph, Status, TangentPlane
-from skymatch_cli.plane import project
 
 from .factories import Frame
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from skymatch_cli import output as output_module
 from skymatch_cli.choices import Format
 from skymatch_cli.errors import SkymatchError, UsageError
-from skymatch_cli.output import Output
+from skymatch_cli.output import destination as output_module
+from skymatch_cli.output.destination import Output
 
 from .results import make_result
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 import skymatch_cli
 from skymatch_cli.choices import TableName
 from skymatch_cli.errors import UsageError
-from skymatch_cli.pixelformat import PixelFormat
-from skymatch_cli.planefit import PlaneEquations
-from skymatch_cli.record import undo
-from skymatch_cli.rewrite import PixelEdit
+from skymatch_cli.fits.pixelformat import PixelFormat
+from skymatch_cli.record.rewrite import PixelEdit
+from skymatch_cli.record.write import undo
 from skymatch_cli.settings import Settings
 from skymatch_cli.skyplane import SkyPlane
+from skymatch_cli.solver.planefit import PlaneEquations
 
 from .factories import Frame, tangent, write
 

@@ -23,9 +23,9 @@ from skymatch_cli.ext.display import frame_around
 from skymatch_cli.ext.quicklook import Stretch, block_means, quicklook, stretches
 from skymatch_cli.ext.scene import scene
 from skymatch_cli.ext.skymap import angle_text
+from skymatch_cli.geometry.sphere import unit_vectors
 from skymatch_cli.model import TangentPlane
 from skymatch_cli.settings import Settings
-from skymatch_cli.sphere import unit_vectors
 
 from .factories import row, write, write_all
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import SkymatchError
-from skymatch_cli.raster import Spans, polygon_spans
+from skymatch_cli.geometry.raster import Spans, polygon_spans
 
 SHAPE = (23, 31)
 

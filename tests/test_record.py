@@ -18,7 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.record import Action, SkyUpdate, check_writable, identify, undo, write_skies
+from skymatch_cli.record.write import Action, SkyUpdate, check_writable, identify, undo, write_skies
 from skymatch_cli.settings import Settings
 
 from .crash.fileset import chips, contents, gzipped, jwst, make_files, pixels, ref, single, tiled, update, write_hdus
@@ -140,7 +140,7 @@ def test_jwst_files_say_it_in_the_primary_header_too(tmp_path):
 @given(st.floats(allow_nan=False, allow_infinity=False))
 @hypothesis_settings(max_examples=200, deadline=None)
 def test_level_is_written_with_all_its_digits(level):
-    from skymatch_cli.cards import card_value, make_card
+    from skymatch_cli.fits.cards import card_value, make_card
 
     card = make_card("BKGLEVEL", level, "sky of this image, in its own unit")
     assert len(card) == 80
@@ -384,7 +384,7 @@ def test_checksums_are_right_and_stay_in_their_place(tmp_path, settings):
 @given(st.binary(max_size=3000), st.integers(0, 2**32 - 1))
 @hypothesis_settings(max_examples=100, deadline=None)
 def test_checksum_text_holds_the_complement_of_the_sum(raw, complement):
-    from skymatch_cli.checksum import encode, ones_complement_sum
+    from skymatch_cli.record.checksum import encode, ones_complement_sum
 
     words = np.frombuffer(raw.ljust(-(-len(raw) // 4) * 4, b"\0"), ">u4").tolist()
     assert (ones_complement_sum(raw) - sum(words)) % (2**32 - 1) == 0
@@ -545,7 +545,7 @@ def test_second_run_says_so_and_stops(tmp_path, what):
 
 
 def test_lock_outlives_the_replacement_of_the_file(tmp_path):
-    from skymatch_cli.atomic import Replacement, locked
+    from skymatch_cli.record.atomic import Replacement, locked
 
     path = single(tmp_path / "a.fits", pixels("f4"))
     with locked([str(path)]) as locks:
@@ -560,7 +560,7 @@ def test_lock_outlives_the_replacement_of_the_file(tmp_path):
 def test_run_with_more_files_than_it_may_open_locks_the_folder(tmp_path, monkeypatch):
     import resource
 
-    from skymatch_cli.atomic import locked
+    from skymatch_cli.record.atomic import locked
 
     updates = make_files(tmp_path)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (204, 204))
@@ -588,7 +588,7 @@ def test_folder_that_cannot_be_locked_is_an_error_of_the_input(tmp_path, monkeyp
 
 
 def test_file_that_changes_while_it_is_written_stays(tmp_path, monkeypatch):
-    from skymatch_cli import disk
+    from skymatch_cli.record import disk
 
     path = single(tmp_path / "a.fits", pixels("f4"))
     sync = disk.sync

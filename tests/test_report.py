@@ -14,7 +14,7 @@ import pytest
 import skymatch_cli
 from skymatch_cli.errors import InputError
 from skymatch_cli.ext.stored import read_images, read_report
-from skymatch_cli.result import Result
+from skymatch_cli.output.result import Result
 
 from .factories import row, write_all
 from .pages import make_page, run

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from skymatch_cli import __version__
 from skymatch_cli.choices import Format, TableName
-from skymatch_cli.formats import WRITERS
-from skymatch_cli.plain import number_format, summary, text_lines
-from skymatch_cli.printable import ascii_only, printable
-from skymatch_cli.result import Result
+from skymatch_cli.output.formats import WRITERS
+from skymatch_cli.output.plain import number_format, summary, text_lines
+from skymatch_cli.output.printable import ascii_only, printable
+from skymatch_cli.output.result import Result
 from skymatch_cli.settings import Settings
 
 from .results import make_info, make_result

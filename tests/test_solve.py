@@ -9,14 +9,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array, diags_array
 
-from skymatch_cli import exact, leastsquares
-from skymatch_cli.diagnose import bad_fits, bridges, loop_closure, thin_bridges
-from skymatch_cli.elimination import grounded_inverses
 from skymatch_cli.errors import SkymatchError
-from skymatch_cli.multigrid import Hierarchy
-from skymatch_cli.pairgraph import PairGraph
-from skymatch_cli.sharing import Coverage, pooled_noise
-from skymatch_cli.solve import solve_offsets
+from skymatch_cli.solver import exact, leastsquares
+from skymatch_cli.solver.diagnose import bad_fits, bridges, loop_closure, thin_bridges
+from skymatch_cli.solver.elimination import grounded_inverses
+from skymatch_cli.solver.multigrid import Hierarchy
+from skymatch_cli.solver.pairgraph import PairGraph
+from skymatch_cli.solver.sharing import Coverage, pooled_noise
+from skymatch_cli.solver.solve import solve_offsets
 
 
 def grid(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:

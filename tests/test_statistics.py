@@ -8,10 +8,10 @@ from astropy.stats import sigma_clip
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from skymatch_cli.lattice import find_lattice
 from skymatch_cli.model import Skystat, StatisticSettings, Status
-from skymatch_cli.sample import Run, SortedSample
-from skymatch_cli.statistics import MIN_PIXELS, sky_statistic
+from skymatch_cli.statistics.estimate import MIN_PIXELS, sky_statistic
+from skymatch_cli.statistics.lattice import find_lattice
+from skymatch_cli.statistics.sample import Run, SortedSample
 
 MEDIAN = StatisticSettings()
 

@@ -10,12 +10,12 @@ import pytest
 import shapely
 
 from skymatch_cli import pipeline
-from skymatch_cli.formats import write_fits
 from skymatch_cli.model import Container, ImageRef, MaskRef, PixelSource, StoredPlane
-from skymatch_cli.plainvalue import from_plain, to_plain
+from skymatch_cli.output.formats import write_fits
 from skymatch_cli.settings import Settings
-from skymatch_cli.store import plan_document, read_measured, read_plan, write_measured
-from skymatch_cli.storedtables import StoredTable
+from skymatch_cli.steps.plainvalue import from_plain, to_plain
+from skymatch_cli.steps.store import plan_document, read_measured, read_plan, write_measured
+from skymatch_cli.steps.storedtables import StoredTable
 
 from .factories import row, write_all
 

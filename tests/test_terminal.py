@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from skymatch_cli.cli.terminal import print_table
-from skymatch_cli.result import Result
+from skymatch_cli.output.result import Result
 
 from .results import make_info, make_result
 

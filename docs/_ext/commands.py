@@ -5,7 +5,7 @@ from dataclasses import fields
 import commandtext
 from sphinx.util.docutils import SphinxDirective
 
-from skymatch_cli.output import Output
+from skymatch_cli.output.destination import Output
 from skymatch_cli.settings import Settings
 
 

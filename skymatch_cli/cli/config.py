@@ -44,7 +44,7 @@ def command(ctx: click.Context, /, dump: bool, **_: Any) -> None:
     are checked as match would check them; what is printed can be given to --config. Settings without a value (no
     limit, no mask) are left out; without --dump those at their defaults are too.
     """
-    from skymatch_cli.output import Output
+    from skymatch_cli.output.destination import Output
 
     settings, output = options.read(ctx)
     chosen = asdict(settings) | asdict(output)

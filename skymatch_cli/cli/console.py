@@ -15,14 +15,14 @@ import click
 
 from skymatch_cli.choices import Format
 from skymatch_cli.errors import SkymatchError, UsageError
-from skymatch_cli.printable import printable
+from skymatch_cli.output.printable import printable
 
 from .guard import forget_standard_output
 
 if TYPE_CHECKING:
-    from skymatch_cli.output import Output
-    from skymatch_cli.record import WriteReport
-    from skymatch_cli.tables import Report
+    from skymatch_cli.output.destination import Output
+    from skymatch_cli.output.tables import Report
+    from skymatch_cli.record.write import WriteReport
 
 LOG = logging.getLogger("skymatch_cli")
 NOTE = 25

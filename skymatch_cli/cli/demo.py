@@ -13,7 +13,7 @@ from . import options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from skymatch_cli.result import Result
+    from skymatch_cli.output.result import Result
 
 
 @click.command(
@@ -38,7 +38,7 @@ def command(ctx: click.Context, /, directory: str, overwrite: bool, **_: Any) ->
     with console.session(ctx):
         from skymatch_cli import pipeline
         from skymatch_cli.demo import TRUTH_FILE, write_demo
-        from skymatch_cli.lookup import read_skylist
+        from skymatch_cli.fits.lookup import read_skylist
         from skymatch_cli.settings import Settings
 
         folder = Path(directory)

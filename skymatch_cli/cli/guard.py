@@ -9,7 +9,7 @@ from collections.abc import Callable
 import click
 
 from skymatch_cli.errors import SkymatchError
-from skymatch_cli.printable import printable
+from skymatch_cli.output.printable import printable
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 

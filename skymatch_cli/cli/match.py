@@ -10,7 +10,7 @@ import click
 from . import options
 
 if TYPE_CHECKING:
-    from skymatch_cli.result import Result
+    from skymatch_cli.output.result import Result
 
 _MAX_COMPONENTS_SAID = 10
 
@@ -75,12 +75,12 @@ def command(
     with console.session(ctx):
         console.check_output(output, overwrite=settings.overwrite)
         from skymatch_cli import pipeline
-        from skymatch_cli.cache import Cache
         from skymatch_cli.errors import StrictError
         from skymatch_cli.ext.pictures import Pictures
-        from skymatch_cli.plain import summary
-        from skymatch_cli.result import input_paths
-        from skymatch_cli.store import result_document
+        from skymatch_cli.output.plain import summary
+        from skymatch_cli.output.result import input_paths
+        from skymatch_cli.steps.cache import Cache
+        from skymatch_cli.steps.store import result_document
 
         from .backend import backend
         from .progress import Watch

@@ -11,7 +11,7 @@ import click
 from . import options
 
 if TYPE_CHECKING:
-    from skymatch_cli.findings import Measured
+    from skymatch_cli.steps.findings import Measured
 
 DECIDED_BY_PLAN = frozenset(
     {"dqbits", "dq_ext", "mask", "group_by", "units", "exptime_key", "flux_scale", "sky_keyword"}
@@ -68,9 +68,9 @@ def command(
         from dataclasses import replace
 
         from skymatch_cli import pipeline
-        from skymatch_cli.output import check_target, save_target
-        from skymatch_cli.result import input_paths
-        from skymatch_cli.store import read_measured, read_plan, write_measured
+        from skymatch_cli.output.destination import check_target, save_target
+        from skymatch_cli.output.result import input_paths
+        from skymatch_cli.steps.store import read_measured, read_plan, write_measured
 
         from .backend import backend
         from .progress import Watch

@@ -28,9 +28,9 @@ def command(ctx: click.Context, /, *, parts: tuple[str, ...], target: str, overw
     from . import console
 
     with console.session(ctx):
-        from skymatch_cli.findings import merged
-        from skymatch_cli.output import check_target, save_target
-        from skymatch_cli.store import read_measured, write_measured
+        from skymatch_cli.output.destination import check_target, save_target
+        from skymatch_cli.steps.findings import merged
+        from skymatch_cli.steps.store import read_measured, write_measured
 
         check_target(target, "--output", overwrite=overwrite, inputs=parts)
         read = [read_measured(part) for part in parts]

@@ -13,7 +13,7 @@ from skymatch_cli.choices import METHOD_ALIASES, Compare, ExportFormat, Format, 
 from skymatch_cli.settings import Settings, field_types, option_name, read_config
 
 if TYPE_CHECKING:
-    from skymatch_cli.output import Output
+    from skymatch_cli.output.destination import Output
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
@@ -377,7 +377,7 @@ def read(
         If they are wrong or contradict each other, or what an earlier step decided.
     """
     from skymatch_cli.errors import UsageError
-    from skymatch_cli.output import Output
+    from skymatch_cli.output.destination import Output
 
     config = ctx.params.get("config")
     of_settings, of_output = field_types(Settings), field_types(Output)

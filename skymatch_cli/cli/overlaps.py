@@ -12,9 +12,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from skymatch_cli.model import Status
-from skymatch_cli.plain import number_format
-from skymatch_cli.printable import printable
-from skymatch_cli.tables import Report
+from skymatch_cli.output.plain import number_format
+from skymatch_cli.output.printable import printable
+from skymatch_cli.output.tables import Report
 
 _WORST = 8
 _NOUN = ("overlap", "overlaps")

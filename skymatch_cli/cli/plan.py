@@ -52,9 +52,9 @@ def command(ctx: click.Context, /, images: tuple[str, ...], **_: Any) -> None:
     with console.session(ctx):
         console.check_output(output, overwrite=settings.overwrite)
         from skymatch_cli import pipeline
-        from skymatch_cli.plain import summary
-        from skymatch_cli.result import input_paths
-        from skymatch_cli.store import plan_document
+        from skymatch_cli.output.plain import summary
+        from skymatch_cli.output.result import input_paths
+        from skymatch_cli.steps.store import plan_document
 
         plan = pipeline.plan(images, settings, stdin=sys.stdin)
         output.check(overwrite=settings.overwrite, inputs=input_paths(plan.infos))

@@ -43,7 +43,7 @@ def command(
     with console.session(ctx):
         from skymatch_cli.ext.pictures import Pictures
         from skymatch_cli.ext.stored import read_images, read_report
-        from skymatch_cli.result import input_paths
+        from skymatch_cli.output.result import input_paths
         from skymatch_cli.settings import Settings
 
         if page is None and plot is None:

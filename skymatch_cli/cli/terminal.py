@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from skymatch_cli.choices import TableName
-from skymatch_cli.plain import Cells, cells, is_number, summary, text_lines
-from skymatch_cli.printable import printable
-from skymatch_cli.tables import Report
+from skymatch_cli.output.plain import Cells, cells, is_number, summary, text_lines
+from skymatch_cli.output.printable import printable
+from skymatch_cli.output.tables import Report
 
 _TITLES = {
     "sky_err": "± error",

@@ -44,9 +44,9 @@ def command(ctx: click.Context, /, images: tuple[str, ...], **_: Any) -> None:
     from . import console
 
     with console.session(ctx):
-        from skymatch_cli import record
         from skymatch_cli.errors import InputError
-        from skymatch_cli.inputs import resolve_images
+        from skymatch_cli.fits.inputs import resolve_images
+        from skymatch_cli.record import write as record
 
         inputs = resolve_images(images, settings=settings, stdin=sys.stdin, to_change=settings.output_dir is None)
         if inputs.problems and not (settings.skip_bad and inputs.refs):

@@ -17,7 +17,7 @@ from typing import Any
 
 from skymatch_cli.errors import SkymatchError, UsageError
 from skymatch_cli.execution import Found, NoProgress, Progress, Runner, Task, usable_cores
-from skymatch_cli.files import is_remote
+from skymatch_cli.fits.files import is_remote
 from skymatch_cli.model import ImageInfo, StoredPlane
 
 _CONNECT_S = 20

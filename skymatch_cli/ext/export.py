@@ -12,10 +12,10 @@ import numpy as np
 
 from skymatch_cli.choices import ExportFormat
 from skymatch_cli.errors import InputError, Problem, UsageError
-from skymatch_cli.formats import write_vot
 from skymatch_cli.model import ImageInfo
+from skymatch_cli.output.formats import write_vot
+from skymatch_cli.output.tables import Report
 from skymatch_cli.skyplane import SkyPlane
-from skymatch_cli.tables import Report
 
 _JWST_LONGEST_NAME = 128  # characters that the pipeline's reader keeps
 

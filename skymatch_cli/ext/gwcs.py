@@ -15,12 +15,12 @@ from typing import IO, Any
 import numpy as np
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.fitsfile import FitsFile, Hdu
-from skymatch_cli.frames import SkyFrame
-from skymatch_cli.inverse import refine_pixels
+from skymatch_cli.fits.fitsfile import FitsFile, Hdu
+from skymatch_cli.fits.source import open_source
+from skymatch_cli.geometry.frames import SkyFrame
+from skymatch_cli.geometry.inverse import refine_pixels
+from skymatch_cli.geometry.sphere import angle_rad, normalised, unit_vectors
 from skymatch_cli.model import FloatArray
-from skymatch_cli.source import open_source
-from skymatch_cli.sphere import angle_rad, normalised, unit_vectors
 
 HINT = "pip install 'skymatch-cli[gwcs]'"
 _PACKAGES = ("asdf", "gwcs", "asdf_astropy")

@@ -41,7 +41,7 @@ class MontageSky:
             return 0.0, 0.0, self.sky.level
         from astropy.io import fits
 
-        from skymatch_cli.celestial import fits_wcs
+        from skymatch_cli.geometry.celestial import fits_wcs
 
         keys = ("ctype1", "ctype2", "crval1", "crval2", "crpix1", "crpix2", "cdelt1", "cdelt2", "crota2")
         cards = {key.upper(): value.item() if isinstance(value := row[key], np.generic) else value for key in keys}

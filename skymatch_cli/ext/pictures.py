@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.output import check_target, save_target
+from skymatch_cli.output.destination import check_target, save_target
 
 from . import plots, report
 
 if TYPE_CHECKING:
     from skymatch_cli.execution import Progress
     from skymatch_cli.model import ImageInfo
+    from skymatch_cli.output.tables import Report
     from skymatch_cli.settings import Settings
-    from skymatch_cli.tables import Report
 
     from .quicklook import Quicklook
     from .scene import Scene

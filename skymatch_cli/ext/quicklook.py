@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.execution import Progress, run
-from skymatch_cli.image import read_pixels
+from skymatch_cli.fits.image import read_pixels
 from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, ImageInfo, PixelArray
 from skymatch_cli.settings import Settings
 from skymatch_cli.skyplane import SkyPlane

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skymatch_cli.errors import UsageError
-from skymatch_cli.printable import printable
-from skymatch_cli.sphere import lon_lat
+from skymatch_cli.geometry.sphere import lon_lat
+from skymatch_cli.output.printable import printable
 
 from .charts import residual_class, residual_scale
 from .scene import scene
@@ -16,7 +16,7 @@ from .sheets import OverlapColumns
 
 if TYPE_CHECKING:
     from skymatch_cli.model import FloatArray, ImageInfo
-    from skymatch_cli.tables import Report
+    from skymatch_cli.output.tables import Report
 
 _FRAME_COLOUR = "white"
 _UNUSED_COLOUR = "gray"

@@ -14,10 +14,10 @@ import numpy as np
 
 from skymatch_cli.errors import UsageError
 from skymatch_cli.model import FloatArray, Status
-from skymatch_cli.plain import number_format
-from skymatch_cli.printable import printable
+from skymatch_cli.output.plain import number_format
+from skymatch_cli.output.printable import printable
+from skymatch_cli.output.tables import Report
 from skymatch_cli.settings import Settings, option_name
-from skymatch_cli.tables import Report
 
 from .charts import Histogram, histogram
 from .quicklook import Quicklook, Stretch, stretches

@@ -19,19 +19,19 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from skymatch_cli import cards as cd
 from skymatch_cli.errors import InputError
-from skymatch_cli.files import open_file
-from skymatch_cli.fitsfile import FitsFile
-from skymatch_cli.ledger import LEVEL, METHOD, SUBTRACTED
-from skymatch_cli.source import Source, padded
+from skymatch_cli.fits import cards as cd
+from skymatch_cli.fits.files import open_file
+from skymatch_cli.fits.fitsfile import FitsFile
+from skymatch_cli.fits.ledger import LEVEL, METHOD, SUBTRACTED
+from skymatch_cli.fits.source import Source, padded
 
 from .gwcs import GwcsWcs, gwcs_wcs, opened_asdf
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
 
-    from skymatch_cli.rewrite import HduEdit, Sink
+    from skymatch_cli.record.rewrite import HduEdit, Sink
 
 _OURS = "skymatch"
 _BACKGROUND = {"level": LEVEL, "method": METHOD, "subtracted": SUBTRACTED}

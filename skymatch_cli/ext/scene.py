@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skymatch_cli.footprint import Footprint, footprint
+from skymatch_cli.geometry.footprint import Footprint, footprint
+from skymatch_cli.geometry.plane import unproject
 from skymatch_cli.model import CelestialWcs, FloatArray, ImageInfo, IntArray, OverlapGraph
-from skymatch_cli.plane import unproject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +84,7 @@ def scene(infos: tuple[ImageInfo, ...]) -> Scene:
         If an image has no usable place on the sky.
 
     """
-    from skymatch_cli.overlap import overlap_graph
+    from skymatch_cli.geometry.overlap import overlap_graph
 
     footprints = tuple(footprint(info.wcs, info.ref.label) for info in infos if info.wcs is not None)
     return Scene(infos, footprints, overlap_graph(footprints))

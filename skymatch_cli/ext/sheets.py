@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from skymatch_cli.choices import TableName
 from skymatch_cli.model import FloatArray, IntArray, StrArray
-from skymatch_cli.plain import cells, is_number
-from skymatch_cli.tables import Column, Report, Table
+from skymatch_cli.output.plain import cells, is_number
+from skymatch_cli.output.tables import Column, Report, Table
 
 MOST_ROWS = 5000  # of a table, and shapes on the map: a browser stays quick, the file stays small
 _UNIT_OF = {  # the column that names the unit, and the columns that are in it

@@ -14,12 +14,12 @@ import numpy as np
 
 from skymatch_cli.choices import Model, TableName
 from skymatch_cli.errors import InputError
-from skymatch_cli.formats import SCHEMA
-from skymatch_cli.image import read_infos
-from skymatch_cli.inputs import resolve_images
+from skymatch_cli.fits.image import read_infos
+from skymatch_cli.fits.inputs import resolve_images
 from skymatch_cli.model import ImageInfo, ImageRef, Measurements, Solution
+from skymatch_cli.output.formats import SCHEMA
+from skymatch_cli.output.tables import Column, Report, Table, components_table, images_table, overlaps_table
 from skymatch_cli.settings import Settings
-from skymatch_cli.tables import Column, Report, Table, components_table, images_table, overlaps_table
 
 _HINT = "name a file that `skymatch match -o` wrote: .fits or .json"
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from skymatch_cli import disk
+from skymatch_cli.record import disk
 
 CALLS = ("open_new", "write", "like", "sync", "replace", "remove", "sync_directory")
 

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from skymatch_cli.record import undo, write_skies
+from skymatch_cli.record.write import undo, write_skies
 from skymatch_cli.settings import Settings
 
 from .faults import in_a_child

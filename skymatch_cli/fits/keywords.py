@@ -1,0 +1,68 @@
+"""Keywords of an image: looked up in its own header first, then in that of the primary HDU."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from skymatch_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+
+_Value = str | bool | int | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Keywords:
+    """The two headers that speak of one image; ``where`` is its label for messages."""
+
+    where: str
+    own: Header
+    primary: Header
+
+    def value(self, key: str) -> _Value:
+        """The value of a keyword; None where neither header has one that can be read."""
+        own = header_value(self.own, key)
+        return header_value(self.primary, key) if own is None else own
+
+    def text(self, key: str) -> str:
+        """A value as text, "" where there is none."""
+        value = self.value(key)
+        return "" if value is None else str(value).strip()
+
+    def number(self, key: str) -> float:
+        """A value as a finite number, NaN where there is none."""
+        return as_number(self.value(key))
+
+    def required_number(self, key: str, option: str) -> float:
+        """A number that the user asked for; InputError where there is none, or none but 0."""
+        value = self.number(key)
+        if not math.isfinite(value) or value == 0:
+            found = self.text(key)
+            what = f"{key} is {found!r}, not a usable number" if found else f"there is no {key} in its header"
+            raise InputError.at(self.where, what, f"see {option}")
+        return value
+
+
+def header_value(header: Header, key: str) -> _Value:
+    """The value of a card; None where there is no card, no value, or no way to read it."""
+    from astropy.io.fits import VerifyError
+
+    try:
+        value: Any = header.get(key)
+    except (VerifyError, ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return None
+    return value if isinstance(value, str | bool | int | float) else None
+
+
+def as_number(value: _Value) -> float:
+    """A finite float, NaN for all that is none; text that reads as a number counts as one."""
+    if value is None or isinstance(value, bool):
+        return math.nan
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan

@@ -1,0 +1,1 @@
+"""Where images lie on the sky, what they share, and which of their pixels that is."""

@@ -1,0 +1,60 @@
+"""Which caps on the sphere touch: a KD-tree of their centres, no longitude wrap, no pole, no N^2.
+
+Few caps are simply all compared: that costs less than loading scipy.spatial, a third of a second.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skymatch_cli.geometry.sphere import angle_rad
+from skymatch_cli.model import FloatArray, IntArray
+
+_FEW = 1000
+
+
+def touching_caps(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
+    """All pairs i < j of caps that touch, sorted by i, then j.
+
+    Parameters
+    ----------
+    centres : (n, 3) float64
+        Unit vectors.
+    radii_rad : (n,) float64
+        Angular radii. Caps are searched in classes of radii within a factor of two, so that one wide
+        image doesn't make neighbours of all others.
+
+    Returns
+    -------
+    i, j : (m,) int64
+    """
+    few = len(centres) <= _FEW
+    i, j = np.triu_indices(len(centres), 1) if few else _near_pairs(centres, radii_rad)
+    touch = angle_rad(centres[i], centres[j]) <= radii_rad[i] + radii_rad[j]
+    i, j = i[touch], j[touch]
+    order = np.lexsort((j, i))
+    return i[order].astype(np.int64), j[order].astype(np.int64)
+
+
+def _near_pairs(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
+    """Pairs i < j of caps that may touch, in any order."""
+    from scipy.spatial import cKDTree
+
+    size = np.floor(np.log2(np.maximum(radii_rad, 1e-9))).astype(np.int64)
+    classes = [np.flatnonzero(size == s) for s in np.unique(size)]
+    trees = [cKDTree(centres[members]) for members in classes]
+    found = []
+    for k, (members, tree) in enumerate(zip(classes, trees, strict=True)):
+        reach = _chord(2.0 * radii_rad[members].max())
+        found.append(members[tree.query_pairs(reach, output_type="ndarray")])
+        for others, other_tree in zip(classes[:k], trees[:k], strict=True):
+            reach = _chord(radii_rad[members].max() + radii_rad[others].max())
+            near = tree.sparse_distance_matrix(other_tree, reach, output_type="ndarray")
+            found.append(np.stack([members[near["i"]], others[near["j"]]], axis=1))
+    i, j = np.sort(np.concatenate(found), axis=1).T
+    return i, j
+
+
+def _chord(angle: float) -> float:
+    """Chord of an angle, with a margin for rounding; 2 where caps reach around the sphere."""
+    return 2.0 * float(np.sin(0.5 * min(angle, np.pi))) + 1e-12

@@ -1,0 +1,120 @@
+"""Polygons in pixel coordinates -> rows of pixels (spans) of one image.
+
+A pixel belongs to a polygon when its centre lies inside, by the even-odd rule over all rings. Ties are
+half-open (a centre on an edge belongs to the polygon on one definite side), and an edge gives the same
+crossings whichever way it is walked, so polygons that share an edge share out the pixels: none twice,
+none lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from skymatch_cli.errors import SkymatchError
+from skymatch_cli.model import BoolArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spans:
+    """Pixels of one image as runs along rows, sorted by ``y``, then ``x0``; runs do not overlap.
+
+    Attributes
+    ----------
+    y : (n,) int64
+        Row of each run.
+    x0, x1 : (n,) int64
+        First column of the run, and the column after its last one.
+    """
+
+    y: IntArray
+    x0: IntArray
+    x1: IntArray
+
+    @classmethod
+    def full(cls, shape: tuple[int, int]) -> Spans:
+        """Every pixel of a frame of ``shape`` (ny, nx)."""
+        ny, nx = shape
+        rows = np.arange(ny if nx else 0, dtype=np.int64)
+        return cls(rows, np.zeros_like(rows), np.full_like(rows, nx))
+
+    @property
+    def n_pixels(self) -> int:
+        """How many pixels the runs hold."""
+        return int((self.x1 - self.x0).sum())
+
+    def mask(self, shape: tuple[int, int]) -> BoolArray:
+        """(ny, nx) bool, True for the pixels that the runs hold."""
+        ny, nx = shape
+        # Where one run ends and the next begins the two changes cancel, hence the sum (add.at), not a set.
+        change = np.zeros((ny, nx + 1), dtype=np.int8)
+        np.add.at(change, (self.y, self.x0), 1)
+        np.add.at(change, (self.y, self.x1), -1)
+        return np.cumsum(change, axis=1, dtype=np.int8)[:, :nx].astype(bool)
+
+
+def polygon_spans(rings: Sequence[FloatArray], shape: tuple[int, int]) -> Spans:
+    """Pixels of a frame whose centres lie inside a polygon.
+
+    Parameters
+    ----------
+    rings : sequence of (n, 2) float64
+        Exteriors and holes of a polygon or multipolygon, in any order and direction, closed or not;
+        columns are x and y in pixels, 0-based, (0, 0) at the centre of the first pixel.
+    shape : (ny, nx)
+        Frame to which the result is clipped.
+
+    Returns
+    -------
+    Spans
+        Runs where ``x_in <= x < x_out`` along each row, for edges with ``y_low <= y < y_high``.
+
+    Raises
+    ------
+    SkymatchError
+        If a coordinate is not finite: a polygon that left the plane has no inside.
+
+    Notes
+    -----
+    Scan conversion by sorted edge crossings (Foley et al., Computer Graphics, ch. 3.6), all rows at once;
+    the cost is the length of the border in rows, not the area.
+    """
+    ny, nx = shape
+    low, high = _edges(rings)
+    first, last = _rows(low[:, 1], ny), _rows(high[:, 1], ny)
+    n_rows = last - first
+    edge = np.repeat(np.arange(len(low)), n_rows)
+    y = np.arange(edge.size) - np.repeat(np.cumsum(n_rows) - n_rows - first, n_rows)
+    along = (y - low[edge, 1]) / (high[edge, 1] - low[edge, 1])  # 0..1, however flat the edge is
+    x = low[edge, 0] + along * (high[edge, 0] - low[edge, 0])
+    column = np.clip(np.ceil(x), 0, nx).astype(np.int64)
+    # One integer holds row and column; closed rings cross every row an even number of times, so that
+    # pairs of the sorted crossings never straddle two rows.
+    crossings = np.sort(y * (nx + 1) + column, kind="stable")
+    y, x0 = np.divmod(crossings[::2], nx + 1)
+    x1 = crossings[1::2] - y * (nx + 1)
+    inside = x1 > x0
+    return Spans(y[inside], x0[inside], x1[inside])
+
+
+def _edges(rings: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """Lower and upper ends, (n, 2) each, of all edges that are not horizontal."""
+    corners = [np.asarray(ring, dtype=np.float64).reshape(-1, 2) for ring in rings]
+    start = np.concatenate([np.empty((0, 2)), *corners])
+    end = np.concatenate([np.empty((0, 2)), *(np.roll(ring, -1, axis=0) for ring in corners)])
+    if not np.isfinite(start).all():
+        raise SkymatchError(
+            "a polygon has corners that are not finite in pixel coordinates",
+            "the WCS of the image can't be inverted over the whole overlap",
+        )
+    keep = start[:, 1] != end[:, 1]
+    start, end = start[keep], end[keep]
+    upward = (start[:, 1] < end[:, 1])[:, None]
+    return np.where(upward, start, end), np.where(upward, end, start)
+
+
+def _rows(y: FloatArray, ny: int) -> IntArray:
+    """First row at or above ``y``, within 0..ny."""
+    return np.clip(np.ceil(y), 0, ny).astype(np.int64)

@@ -1,0 +1,1 @@
+"""Images reduced to soft cells on the sky, and compared cell by cell."""

@@ -1,0 +1,258 @@
+"""Meshes of many images compared cell by cell: one sky for each cell, one offset for each image.
+
+Least squares of ``value[i, c] = offset[i] + sky[c]`` with weights w. Eliminating the skies leaves a
+graph Laplacian in which a pair of images has the weight ``sum over cells of w_i w_j / sum(w)``: optimal
+in stacks too, and one pass over the cells.
+
+What a cell counts is the information of its pixels, and
+
+- less where bright stars are: small errors of the windows times much light. Weight is taken away from
+  all images of a cell and from its neighbours, smoothly: what seeing moves from one cell to the next
+  cancels in their sum only where both count alike;
+- less where there are stars and pixel areas differ: whether a star keeps its counts or its surface
+  brightness depends on the flat field;
+- nothing where images disagree: in one cell, by more than noise and half of the structure there, or in
+  the mean of 3 x 3 cells, in which seeing cancels (biweight, Beaton & Tukey 1974, Technometrics 16, 147),
+  iterated with the solution. The scale of disagreement comes from the cells of the neighbourhood.
+
+The noise of every image is scaled to the scatter of sums of 8 x 8 cells, so that errors hold where
+pixels are correlated, flat fields differ or seeing leaves its traces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from skymatch_cli.mesh.cells import Float32Array
+from skymatch_cli.mesh.reduce import CellMesh
+from skymatch_cli.mesh.sums import BlockScatter, PairSums
+from skymatch_cli.mesh.tiles import Tile, run_noise, tiles
+from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements, OverlapGraph, Status, StrArray
+
+_ITERATIONS = 4  # with the weights of the one before
+_UNSCALED = 2  # iterations before the scatter is trusted
+_SCALE_CELLS = 1009  # residuals of a tile that give its scale; prime to its sides
+_CELL_CUT = 6.0  # sigma at which a single cell counts no more
+_BESIDE_CUT = 3.0  # the same beside one that does not count: trails and ghosts reach into the next cell
+_MEAN_CUT = 8.0  # the same for the mean of 3 x 3 cells
+_MEAN_SCALE = 0.75  # scatter of that mean in noise only, in units of what independent cells would have
+_START_DIFFERENCES = 65536  # of cells, in all pairs of a tile: enough for the starting offsets
+_MIN_CELLS = 4
+_MAD_TO_SIGMA = 1.4826
+
+
+def compare(
+    meshes: Sequence[Sequence[CellMesh | None]], graph: OverlapGraph, group: IntArray, usable: StrArray | None = None
+) -> Measurements:
+    """Compare every overlapping pair of images, with the weights of a joint solution.
+
+    Parameters
+    ----------
+    meshes : for every plane of the graph, for every image, CellMesh or None
+        None where the image has no part in that plane, or can't be used.
+    graph : OverlapGraph
+        M pairs of N images.
+    group : (N,) int64
+        Pairs within a group are measured, and have no weight.
+    usable : (N,) object, optional
+        Status of every image; a pair takes the status of its first image that is not ok.
+
+    Returns
+    -------
+    Measurements
+        ``weight`` is the information of the joint fit, so ``noise`` is None; ``delta_err`` is the error
+        of the pair's own difference.
+    """
+    unit = run_noise(meshes)
+    level = np.zeros(graph.n_images)
+    for plane in meshes:
+        for i, mesh in enumerate(plane):
+            if mesh is not None:
+                level[i] = mesh.level / unit
+    together = list(tiles(meshes, graph, unit))
+    sums = _robust_sums(together, level, graph)
+    n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in zip(*meshes, strict=True)])
+    status = _status(sums, n_good, graph, group)
+    if usable is not None:
+        for words in (usable[graph.b], usable[graph.a]):
+            status = np.where(words != Status.OK, words, status)
+    return _measurements(sums, unit, graph, n_good=n_good, status=status)
+
+
+def _robust_sums(together: Sequence[Tile], level: FloatArray, graph: OverlapGraph) -> PairSums:
+    """Sums over pairs, with weights that agree with their own solution and with the scatter they leave."""
+    offset = _rounded(image_offsets(*_start(together, level, graph), graph) - level)
+    skies = [_median_sky(tile, _shifted(tile, offset)) for tile in together]
+    scale = np.ones(graph.n_images)
+    for iteration in range(_ITERATIONS):
+        sums, scatter = PairSums.empty(graph, level + offset), BlockScatter.empty(graph.n_images)
+        for k, tile in enumerate(together):
+            shifted = _shifted(tile, offset)
+            weight = tile.weight * _trust(tile, shifted - skies[k]) / _of_tile(scale, tile)
+            skies[k] = _mean_sky(weight, shifted, skies[k])
+            sums.add(tile, weight, shifted - skies[k])
+            if iteration >= _UNSCALED:
+                scatter.add(tile, weight, shifted - skies[k])
+        scale = scale * scatter.ratio()
+        offset = _rounded(image_offsets(sums.weight, sums.difference(), graph) - level)
+    sums = PairSums.empty(graph, level + offset)
+    for k, tile in enumerate(together):
+        shifted = _shifted(tile, offset)
+        weight = tile.weight * _trust(tile, shifted - skies[k]) / _of_tile(scale, tile)
+        sums.add(tile, weight, shifted - skies[k])
+        sums.add_details(tile, weight, skies[k])
+    return sums
+
+
+def _rounded(offset: FloatArray) -> FloatArray:
+    """What float32 makes of the offsets: the sums are about these, so no digit is lost."""
+    return offset.astype(np.float32).astype(np.float64)
+
+
+def _of_tile(per_image: FloatArray, tile: Tile) -> Float32Array:
+    return per_image[tile.images, None, None].astype(np.float32)
+
+
+def _shifted(tile: Tile, offset: FloatArray) -> Float32Array:
+    return np.asarray(tile.value - _of_tile(offset, tile))
+
+
+def _median_sky(tile: Tile, shifted: Float32Array) -> Float32Array:
+    """Median over the images of every cell: a start that one bad image can't spoil."""
+    ordered = np.sort(np.where(tile.weight > 0, shifted, np.float32(np.inf)), axis=0)
+    count = np.count_nonzero(tile.weight, axis=0)
+    low = np.take_along_axis(ordered, np.maximum(count - 1, 0)[None] // 2, 0)[0]
+    high = np.take_along_axis(ordered, np.minimum(count // 2, len(ordered) - 1)[None], 0)[0]
+    return np.where(count > 0, np.float32(0.5) * (low + high), np.float32(0))
+
+
+def _mean_sky(weight: Float32Array, shifted: Float32Array, before: Float32Array) -> Float32Array:
+    """Weighted mean over the images of every cell; as before where no image is trusted."""
+    total = weight.sum(axis=0)
+    return np.asarray(np.divide((weight * shifted).sum(axis=0), total, out=before.copy(), where=total > 0))
+
+
+def _trust(tile: Tile, residual: Float32Array) -> Float32Array:
+    """Biweight of every cell of every image, from its own residual and from the mean of 3 x 3."""
+    seen = tile.weight > 0
+    single = np.abs(residual)
+    single *= tile.per_sigma
+    single /= _scale(single, seen, 1.0)
+    trust = _biweight(single, _CELL_CUT) * seen
+    rejected = (trust < 0.5) & seen
+    if rejected.any():
+        beside = _box(rejected.astype(np.float32)) > 0
+        trust[beside] *= _biweight(single[beside], _BESIDE_CUT)
+    weight = tile.weight * trust
+    expected = np.sqrt(_box(weight * tile.own))
+    mean = np.abs(np.divide(_box(weight * residual), expected, out=np.zeros_like(residual), where=expected > 0))
+    mean /= _scale(mean, trust > 0, _MEAN_SCALE)
+    return np.asarray(trust * _biweight(mean, _MEAN_CUT))
+
+
+def _biweight(distance: Float32Array, cut: float) -> Float32Array:
+    # Flat up to half of the cut: noise alone loses no weight, so the weights remain its information.
+    beyond: Float32Array = distance * np.float32(2.0 / cut)
+    beyond -= np.float32(1)
+    np.clip(beyond, np.float32(0), np.float32(1), out=beyond)
+    beyond *= beyond
+    np.subtract(np.float32(1), beyond, out=beyond)
+    beyond *= beyond
+    return beyond
+
+
+def _scale(distances: Float32Array, use: BoolArray, least: float) -> np.float32:
+    """Scale of distances from zero, from some of them; at least what noise alone has."""
+    step = max(1, distances.size // _SCALE_CELLS)
+    some = distances.reshape(-1)[::step][use.reshape(-1)[::step]]
+    return np.float32(max(least, _MAD_TO_SIGMA * float(np.median(some))) if some.size else least)
+
+
+def _box(a: Float32Array) -> Float32Array:
+    """Sums of 3 x 3 cells of (k, nj, ni)."""
+    for axis in (1, 2):
+        out = a.copy()
+        low, high = ((slice(None),) * axis + (s,) for s in (slice(None, -1), slice(1, None)))
+        out[high] += a[low]
+        out[low] += a[high]
+        a = out
+    return a
+
+
+def _start(together: Sequence[Tile], level: FloatArray, graph: OverlapGraph) -> tuple[FloatArray, FloatArray]:
+    """Weights and differences of the pairs to start from: medians over some cells of every tile."""
+    count, total = np.zeros(len(graph.a)), np.zeros(len(graph.a))
+    for tile in together:
+        shared = np.flatnonzero(np.count_nonzero(tile.weight, axis=0) > 1)
+        cells = shared[:: max(1, len(shared) * len(tile.pair) // _START_DIFFERENCES)]
+        value = np.where(tile.weight > 0, tile.value, np.nan).reshape(len(tile.images), -1)[:, cells]
+        differences = np.sort(value[tile.first] - value[tile.second], axis=1)  # NaN last
+        n = np.isfinite(differences).sum(axis=1)
+        median = np.take_along_axis(differences, np.maximum(n - 1, 0)[:, None] // 2, 1)[:, 0]
+        total[tile.pair] += np.where(n > 0, median * n, 0.0)
+        count[tile.pair] += n
+    mean = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
+    return count, mean + level[graph.a] - level[graph.b]
+
+
+def image_offsets(weight: FloatArray, difference: FloatArray, graph: OverlapGraph) -> FloatArray:
+    """Least-squares offset of every image (N,) from differences of pairs; one image of each component at 0.
+
+    Images of one group have their own offsets here: residuals that say whether images agree in a cell
+    must not contain the step between two chips.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.sparse.linalg import splu
+
+    n = graph.n_images
+    use = weight > 0
+    a, b, w, d = graph.a[use], graph.b[use], weight[use], difference[use]
+    links = coo_array((np.tile(w, 2), (np.append(a, b), np.append(b, a))), shape=(n, n)).tocsr()
+    _, component = connected_components(links, directed=False)
+    free = np.setdiff1d(np.arange(n), np.unique(component, return_index=True)[1])
+    offset = np.zeros(n)
+    if free.size:
+        each = np.arange(n)
+        laplacian = coo_array((links.sum(axis=1), (each, each)), shape=(n, n)).tocsr() - links
+        pull = np.bincount(a, w * d, n) - np.bincount(b, w * d, n)
+        offset[free] = splu(laplacian[free][:, free].tocsc()).solve(pull[free])
+    return offset
+
+
+def _status(sums: PairSums, n_good: IntArray, graph: OverlapGraph, group: IntArray) -> StrArray:
+    status = np.where(_enough(sums), Status.OK, Status.TOO_FEW_PIXELS).astype(object)
+    status[(n_good[graph.a] == 0) | (n_good[graph.b] == 0)] = Status.ALL_MASKED
+    status[group[graph.a] == group[graph.b]] = Status.SAME_GROUP
+    return status
+
+
+def _enough(sums: PairSums) -> BoolArray:
+    return np.asarray((sums.n_cells >= _MIN_CELLS) & (sums.weight > 0))
+
+
+def _measurements(
+    sums: PairSums, unit: float, graph: OverlapGraph, *, n_good: IntArray, status: StrArray
+) -> Measurements:
+    measured = _enough(sums) & ((status == Status.OK) | (status == Status.SAME_GROUP))
+    weight = np.where(measured, sums.weight, 1.0)
+    sky_a, sky_b, delta, err = (
+        np.where(measured, c, np.nan) * unit
+        for c in (*sums.skies(), sums.difference(), np.sqrt(sums.variance) / weight)
+    )
+    return Measurements(
+        a=graph.a,
+        b=graph.b,
+        area_arcmin2=graph.area_arcmin2,
+        sky_a=sky_a,
+        sky_b=sky_b,
+        n_a=np.where(measured, np.rint(sums.n_a), 0).astype(np.int64),
+        n_b=np.where(measured, np.rint(sums.n_b), 0).astype(np.int64),
+        delta=delta,
+        delta_err=err,
+        weight=np.where(status == Status.OK, weight, 0.0) / unit**2,
+        status=status,
+        n_good=n_good,
+    )

@@ -1,0 +1,186 @@
+"""Where a report goes: which file, which format, which table."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from skymatch_cli.choices import Format, TableName
+from skymatch_cli.errors import SkymatchError, UsageError
+from skymatch_cli.settings import checked_choice
+
+if TYPE_CHECKING:
+    from skymatch_cli.output.tables import Report
+
+_SUFFIXES = {f".{form}": form for form in Format if form != Format.TABLE}
+_COMPRESSED = frozenset({".gz", ".bz2", ".fz", ".xz", ".zst", ".z", ".zip"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """The options that say where a result goes.
+
+    ``output`` is a file, or None (also written ``-``) for standard output; ``format`` None is what the suffix says,
+    and ``table`` on standard output; ``table`` is which one, for formats that hold one.
+
+    Raises
+    ------
+    UsageError
+        If the format is unknown, can't be told from the suffix, or contradicts it.
+    """
+
+    output: str | None = None
+    format: str | None = None
+    table: str = "images"
+
+    def __post_init__(self) -> None:
+        if self.output == "-":
+            object.__setattr__(self, "output", None)
+        if self.format is not None:
+            checked_choice("format", self.format, Format)
+        checked_choice("table", self.table, TableName)
+        _ = self.form
+
+    @property
+    def form(self) -> Format:
+        """The format that is written."""
+        given = None if self.format is None else Format(self.format)
+        if self.output is None:
+            return given or Format.TABLE
+        suffix = Path(self.output).suffix.lower()
+        implied = _SUFFIXES.get(suffix)
+        known = " ".join(_SUFFIXES)
+        if suffix in _COMPRESSED:
+            raise UsageError(f"--output {self.output}: {suffix} is not written", f"use one of {known}")
+        if given is None and implied is None:
+            raise UsageError(
+                f"--output {self.output}: the suffix names no format", f"use one of {known}, or give --format"
+            )
+        if given is not None and implied is not None and given != implied:
+            raise UsageError(f"--format {given} contradicts the suffix of --output {self.output}", "leave --format out")
+        form = given or implied
+        assert form is not None  # noqa: S101 (both None was refused above)
+        return form
+
+    def check(self, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
+        """Refuse a file that may not be written, before any work is done for it.
+
+        Parameters
+        ----------
+        overwrite : bool
+            Whether an existing file may be replaced.
+        inputs : iterable of str
+            Paths of images and masks: never replaced by a table.
+
+        Raises
+        ------
+        UsageError
+        """
+        if self.output is not None:
+            check_target(self.output, "--output", overwrite=overwrite, inputs=inputs)
+
+    def dump(self, report: Report, stream: BinaryIO) -> None:
+        """Write the report to an open stream."""
+        from skymatch_cli.output.formats import WRITERS
+
+        WRITERS[self.form](report, self.table, stream)
+
+    def save(self, report: Report) -> None:
+        """Write the report to the file, whole or not at all.
+
+        Raises
+        ------
+        SkymatchError
+            If it can't be written.
+        """
+        if self.output is None:
+            raise ValueError("standard output is not a file")
+        save_target(self.output, "--output", lambda stream: self.dump(report, stream))
+
+
+def check_target(file: str, option: str, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
+    """Refuse a file that may not be written, before any work is done for it.
+
+    Parameters
+    ----------
+    file : str
+    option : str
+        Where the user named it, for messages.
+    overwrite : bool
+        Whether an existing file may be replaced.
+    inputs : iterable of str
+        Paths of images and masks: never replaced.
+
+    Raises
+    ------
+    UsageError
+    """
+    path = Path(file)
+    if path.is_dir():
+        raise UsageError(f"{option} {path} is a directory", "name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no directory {path.parent}", "make it first")
+    if not path.exists():
+        if not os.access(path.parent, os.W_OK):
+            raise UsageError(f"{option} {path}: the directory can't be written", "choose another one")
+        return
+    if any(_same_file(path, other) for other in inputs):
+        raise UsageError(f"{option} {path} is one of the inputs", "choose another name")
+    if not overwrite and path.is_file():
+        raise UsageError(f"{option} {path} exists", "--overwrite replaces it")
+
+
+def save_target(file: str, option: str, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file, whole or not at all; a link stays a link, a pipe or device is written to.
+
+    Raises
+    ------
+    SkymatchError
+        If it can't be written.
+    """
+    path = Path(os.path.realpath(file))
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as stream:
+                write(stream)
+        else:
+            _replace(path, write)
+    except OSError as error:
+        raise SkymatchError(f"{option} {file} can't be written: {error.strerror or error}") from error
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    import tempfile
+
+    fd, temporary = tempfile.mkstemp(prefix=".skymatch-", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as stream:
+            write(stream)
+            os.fchmod(stream.fileno(), _mode(path))
+        Path(temporary).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(temporary).unlink()
+        raise
+
+
+def _mode(path: Path) -> int:
+    """Permissions of the file that is replaced, or those of any new file."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask
+
+
+def _same_file(path: Path, other: str) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False

@@ -1,0 +1,180 @@
+"""A report as bytes, in every format: the same bytes for the same report, and every digit of a number.
+
+CSV and JSON hold text as it is. ECSV, FITS and VOTable can't hold control characters (FITS: nothing but ASCII);
+there such characters are written as escapes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, TextIO
+
+import numpy as np
+
+from skymatch_cli.choices import Format
+from skymatch_cli.output.plain import text_lines
+from skymatch_cli.output.printable import ascii_only, printable
+from skymatch_cli.output.tables import Column, Report, Table, to_qtable
+
+SCHEMA = 1
+"""Version of the JSON schema; the same number stands in the other formats that know one."""
+
+Writer = Callable[[Report, str, BinaryIO], None]
+
+
+def write_table(report: Report, table: str, stream: BinaryIO) -> None:
+    """Plain text: aligned columns, never cut."""
+    with _text(stream) as text:
+        text.writelines(line + "\n" for line in text_lines(report, table))
+
+
+def write_csv(report: Report, table: str, stream: BinaryIO) -> None:
+    """CSV of one table (RFC 4180, with newlines alone)."""
+    chosen = report.table(table)
+    with _text(stream) as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(chosen.names)
+        writer.writerows(chosen.rows())
+
+
+def write_ecsv(report: Report, table: str, stream: BinaryIO) -> None:
+    """ECSV of one table, with units, descriptions and settings."""
+    from astropy.io import ascii as astropy_ascii
+
+    made = to_qtable(_with_text(report.table(table), printable), meta=_meta(report))
+    with _text(stream) as text:
+        astropy_ascii.write(made, text, format="ecsv")
+
+
+def write_json(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: ARG001 (holds all tables)
+    """JSON of everything, one row a line."""
+    with _text(stream) as text:
+        text.writelines(json_chunks(report))
+
+
+def write_fits(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: ARG001 (holds all tables)
+    """FITS: binary tables IMAGES, OVERLAPS, COMPONENTS; settings (as JSON) and warnings in the primary header."""
+    from astropy.io import fits
+
+    primary = fits.PrimaryHDU()
+    primary.header["CREATOR"] = f"skymatch {report.version}"
+    primary.header["SCHEMA"] = (SCHEMA, "version of the layout of these tables")
+    primary.header["SETTINGS"] = _dumps(report.settings)
+    primary.header["NWARN"] = (len(report.warnings), "warnings, in WARN1, WARN2, ...")
+    for number, warning in enumerate(report.warnings, start=1):
+        primary.header[f"WARN{number}"] = ascii_only(warning)
+    # HDUList.writeto wants to seek; what is written to need not be able to.
+    whole = io.BytesIO()
+    fits.HDUList([primary, *map(_fits_table, report.tables), *report.appendix()]).writeto(whole)
+    stream.write(whole.getbuffer())
+
+
+def write_vot(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: ARG001 (holds all tables)
+    """VOTable of all three tables, with the settings and warnings as parameters and infos of the resource."""
+    from astropy.io.votable.tree import Info, Param, Resource, TableElement, VOTableFile
+
+    votable = VOTableFile(version="1.4")
+    resource = Resource(name="skymatch")
+    votable.resources.append(resource)
+    for name, value in (("version", report.version), ("settings", _dumps(report.settings))):
+        resource.params.append(
+            Param(votable, ID=name, name=name, datatype="char", arraysize="*", value=ascii_only(value))
+        )
+    for number, warning in enumerate(report.warnings, start=1):
+        resource.infos.append(Info(ID=f"warning{number}", name="warning", value=printable(warning)))
+    for source in report.tables:
+        element = TableElement.from_table(votable, to_qtable(_with_text(source, printable)))
+        element.name = source.name
+        element.ID = source.name
+        resource.tables.append(element)
+    whole = io.BytesIO()
+    votable.to_xml(whole)
+    # The library signs with its own version in a comment; the result shall not change with it.
+    stream.write(re.sub(rb"<!--.*?-->\n?", b"", whole.getvalue(), count=1, flags=re.DOTALL))
+
+
+WRITERS: dict[Format, Writer] = {
+    Format.TABLE: write_table,
+    Format.ECSV: write_ecsv,
+    Format.CSV: write_csv,
+    Format.JSON: write_json,
+    Format.FITS: write_fits,
+    Format.VOT: write_vot,
+}
+
+
+def json_chunks(report: Report) -> Iterator[str]:
+    """The JSON document in pieces; NaN and infinities are null, floats the shortest that read back the same."""
+    yield f'{{\n "schema": {SCHEMA},\n "version": {_dumps(report.version)},\n "settings": {_dumps(report.settings)}'
+    for table in report.tables:
+        yield f',\n "{table.name}": ['
+        separator = "\n  "
+        for row in _json_rows(table):
+            yield separator + row
+            separator = ",\n  "
+        yield "\n ]" if len(table) else "]"
+    yield f',\n "warnings": {_dumps(list(report.warnings))}\n}}\n'
+
+
+def _json_rows(table: Table) -> Iterator[str]:
+    for row in table.rows():
+        yield _dumps(dict(zip(table.names, map(_finite, row), strict=True)))
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, allow_nan=False)
+
+
+def _meta(report: Report) -> dict[str, Any]:
+    meta: dict[str, Any] = {"schema": SCHEMA, "version": report.version, "settings": report.settings}
+    return meta | {"warnings": list(report.warnings)}
+
+
+@contextmanager
+def _text(stream: BinaryIO) -> Iterator[TextIO]:
+    """Text on a stream of bytes, with file names that are no UTF-8 as the bytes that they are."""
+    wrapper = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="\n")
+    try:
+        yield wrapper
+        wrapper.flush()
+    finally:
+        wrapper.detach()
+
+
+def _with_text(table: Table, convert: Callable[[str], str]) -> Table:
+    """The table with its text converted."""
+    return Table(
+        table.name,
+        tuple(
+            Column(c.name, np.array([convert(text) for text in c.values], dtype=object), c.description, c.unit)
+            if c.values.dtype == object
+            else c
+            for c in table.columns
+        ),
+    )
+
+
+def _fits_table(table: Table) -> Any:
+    from astropy.io import fits
+
+    columns = []
+    for column in _with_text(table, ascii_only).columns:
+        kind = {"O": "A", "i": "K", "f": "D"}[column.values.dtype.kind]
+        width = max((len(text) for text in column.values), default=0) if kind == "A" else 0
+        values = column.values.astype(f"S{max(width, 1)}") if kind == "A" else column.values
+        form = f"{max(width, 1)}A" if kind == "A" else kind
+        columns.append(fits.Column(name=column.name, format=form, unit=column.unit or None, array=values))
+    hdu = fits.BinTableHDU.from_columns(columns, name=table.name.upper())
+    for number, column in enumerate(table.columns, start=1):
+        hdu.header[f"TCOMM{number}"] = column.description
+    return hdu

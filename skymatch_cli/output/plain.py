@@ -1,0 +1,120 @@
+"""Text for people: names that can't harm a terminal, numbers with the digits that their errors support."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skymatch_cli.choices import TableName
+from skymatch_cli.output.printable import printable
+from skymatch_cli.output.tables import Column, Report
+
+Cells = tuple[str, ...]
+
+_MAX_DECIMALS = 9  # beyond, powers of ten are easier to read
+_WITH_ERROR = {  # columns that get the digits of the error beside them
+    TableName.IMAGES: ("sky_err", ("sky", "sky_err")),
+    TableName.OVERLAPS: ("delta_err", ("sky_a", "sky_b", "delta", "delta_err", "residual")),
+    TableName.COMPONENTS: ("", ()),
+}
+_SHORT = {
+    "area_arcmin2": "{:.4g}",
+    "sky_dx": "{:.4g}",
+    "sky_dy": "{:.4g}",
+    "rms_residual": "{:.4g}",
+    "chi2": "{:.2f}",
+    "dof": "{:.6g}",
+}
+
+
+def number_format(values: npt.NDArray[np.float64], errors: npt.NDArray[np.float64]) -> Callable[[float], str]:
+    """How to write the numbers of a column: two significant digits of the smallest error, all aligned.
+
+    Parameters
+    ----------
+    values : (n,) float64
+        The largest numbers that will be written.
+    errors : (n,) float64
+        Their 1-sigma errors. Where none is finite and above 0, numbers are written in full.
+    """
+    known = errors[np.isfinite(errors) & (errors > 0)]
+    if not len(known):
+        return lambda value: repr(value) if math.isfinite(value) else "nan"
+    last = math.floor(math.log10(known.min())) - 1  # power of ten of the last digit
+    if -last <= _MAX_DECIMALS:
+        spec = f"z.{max(-last, 0)}f"
+    else:
+        largest = np.abs(np.concatenate([values[np.isfinite(values)], known])).max()
+        spec = f"z.{min(max(math.floor(math.log10(largest)) - last, 1), 16)}e"
+    return lambda value: format(value, spec) if math.isfinite(value) else "nan"
+
+
+def cells(report: Report, name: str) -> tuple[Cells, list[Cells]]:
+    """Header and columns of one table as text, aligned in itself; nothing is left out.
+
+    Returns
+    -------
+    header : tuple of str
+    columns : list of tuple of str
+        One tuple a column. In ``overlaps`` the images stand with their names.
+    """
+    table = report.table(name)
+    error, numbers = _WITH_ERROR[table.name]
+    written = {}
+    if error in table.names:
+        largest = np.concatenate([table.column(n) for n in numbers])
+        written = dict.fromkeys(numbers, number_format(largest, table.column(error)))
+    columns = [_column_cells(column, report, written.get(column.name)) for column in table.columns]
+    return table.names, columns
+
+
+def text_lines(report: Report, name: str) -> list[str]:
+    """One table as lines of text: every column as wide as it needs to be, numbers to the right."""
+    header, columns = cells(report, name)
+    padded = []
+    for title, column, source in zip(header, columns, report.table(name).columns, strict=True):
+        width = max(map(len, (title, *column)))
+        align = str.rjust if is_number(source) else str.ljust
+        padded.append([align(text, width) for text in (title, *column)])
+    return ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
+
+
+def is_number(column: Column) -> bool:
+    """Whether a column stands to the right when it is printed."""
+    return bool(column.values.dtype != object) and column.name not in {"a", "b"}
+
+
+def summary(report: Report) -> str:
+    """One line about the whole run."""
+    status = report.images.column("status") if "status" in report.images.names else ()
+    without = sum(word != "ok" for word in status)
+    parts = [
+        _count(len(report.images), "image"),
+        _count(len(report.overlaps), "overlap"),
+        _count(len(report.components), "component"),
+    ]
+    if without:
+        parts.append(f"{without} without a sky")
+    if report.warnings:
+        parts.append(_count(len(report.warnings), "warning"))
+    return ", ".join(parts)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _column_cells(column: Column, report: Report, write: Callable[[float], str] | None) -> Cells:
+    values: Sequence[Any] = column.values.tolist()
+    if column.name in {"a", "b"}:
+        return tuple(printable(report.labels[i]) for i in values)
+    if column.values.dtype == object:
+        return tuple(printable(text) or "-" for text in values)
+    if column.values.dtype.kind == "f":
+        write = write or _SHORT.get(column.name, "{!r}").format
+        return tuple(write(value) for value in values)
+    return tuple(map(str, values))

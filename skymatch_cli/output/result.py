@@ -1,0 +1,138 @@
+"""Solution -> tables and files: what a run found, and what a plan says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from skymatch_cli.model import ImageInfo, Measurements, Solution
+from skymatch_cli.output.tables import (
+    Report,
+    Table,
+    components_table,
+    images_table,
+    overlaps_table,
+    to_qtable,
+)
+from skymatch_cli.settings import Settings
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from astropy.table import QTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a run found.
+
+    Attributes
+    ----------
+    settings : Settings
+    infos : tuple of ImageInfo
+        The N images.
+    measurements : Measurements
+        The M overlaps.
+    solution : Solution
+    warnings : tuple of str
+        Everything the user should know, in the order of the steps.
+    skipped : tuple of str
+        Inputs and HDUs that were not used, and why.
+    """
+
+    settings: Settings
+    infos: tuple[ImageInfo, ...]
+    measurements: Measurements
+    solution: Solution
+    warnings: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    @cached_property
+    def report(self) -> Report:
+        """The tables as plain columns: what every file format is made of."""
+        parts = self.infos, self.measurements, self.solution
+        tables = (images_table(*parts), overlaps_table(*parts), components_table(self.solution))
+        return make_report(self.settings, self.infos, tables, self.warnings)
+
+    @cached_property
+    def images(self) -> QTable:
+        """One row for each image; ``sky`` and ``sky_err`` are in the unit that ``sky_unit`` names."""
+        return to_qtable(self.report.images)
+
+    @cached_property
+    def overlaps(self) -> QTable:
+        """One row for each overlapping pair; values are in the comparison unit that ``unit`` names."""
+        return to_qtable(self.report.overlaps)
+
+    @cached_property
+    def components(self) -> QTable:
+        """One row for each connected set of images."""
+        return to_qtable(self.report.components)
+
+    def to_json(self) -> str:
+        """The result as JSON: every digit of a number, null where there is none."""
+        from skymatch_cli.output.formats import json_chunks
+
+        return "".join(json_chunks(self.report))
+
+    def write(
+        self,
+        file: str | PathLike[str],
+        *,
+        format: str | None = None,  # noqa: A002 (the name of the option)
+        table: str = "images",
+        overwrite: bool = False,
+    ) -> None:
+        """Write the result to a file.
+
+        Parameters
+        ----------
+        file : path
+            Its suffix names the format: ``.ecsv``, ``.csv``, ``.json``, ``.fits`` or ``.vot``.
+        format : str, optional
+            For another suffix.
+        table : {"images", "overlaps", "components"}
+            Which table, for formats that hold one (ECSV, CSV, text).
+        overwrite : bool
+            Replace a file that exists.
+
+        Raises
+        ------
+        UsageError
+            If the format is unknown or contradicts the suffix, or the file exists.
+        SkymatchError
+            If it can't be written.
+        """
+        import os
+
+        from skymatch_cli.output.destination import Output
+
+        output = Output(output=os.fspath(file), format=format, table=table)
+        output.check(overwrite=overwrite, inputs=input_paths(self.infos))
+        output.save(self.report)
+
+
+def input_paths(infos: tuple[ImageInfo, ...]) -> tuple[str, ...]:
+    """The files that a run reads: images and masks."""
+    refs = [info.ref for info in infos]
+    return tuple({ref.path: None for ref in refs} | {ref.mask.path: None for ref in refs if ref.mask})
+
+
+def make_report(
+    settings: Settings, infos: tuple[ImageInfo, ...], tables: tuple[Table, Table, Table], warnings: tuple[str, ...]
+) -> Report:
+    """The report with these tables (images, overlaps, components)."""
+    from skymatch_cli.version import __version__
+
+    determining: dict[str, Any] = settings.determining()
+    images, overlaps, components = tables
+    return Report(
+        version=__version__,
+        settings=determining,
+        images=images,
+        overlaps=overlaps,
+        components=components,
+        labels=tuple(info.ref.label for info in infos),
+        warnings=warnings,
+    )

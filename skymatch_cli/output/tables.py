@@ -1,0 +1,200 @@
+"""The tables of a result as plain columns: what every output format is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skymatch_cli.choices import TableName
+from skymatch_cli.model import ImageInfo, Measurements, Solution
+
+if TYPE_CHECKING:
+    from astropy.table import QTable
+
+TILT = "sky_dx", "sky_dy"
+"""Columns that the images have with the model ``plane``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column.
+
+    Attributes
+    ----------
+    name : str
+    values : (n,) float64, int64 or object (str)
+        NaN where there is no value.
+    description : str
+    unit : str
+        Unit of the whole column in astropy's spelling; "" where it has none, or one that varies from row to row.
+    """
+
+    name: str
+    values: npt.NDArray[Any]
+    description: str
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns of one length."""
+
+    name: TableName
+    columns: tuple[Column, ...]
+
+    def __len__(self) -> int:
+        return len(self.columns[0].values)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return tuple(column.name for column in self.columns)
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """The values of one column."""
+        return next(column.values for column in self.columns if column.name == name)
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """The rows as Python's own numbers and strings."""
+        return zip(*(column.values.tolist() for column in self.columns), strict=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All that is said about a run: three tables, and what holds for all of them.
+
+    ``labels`` names the images for people; ``settings`` are those that determine the result. ``appendix`` makes
+    further HDUs, which only FITS keeps: what the next step needs.
+    """
+
+    version: str
+    settings: dict[str, Any]
+    images: Table
+    overlaps: Table
+    components: Table
+    labels: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    appendix: Callable[[], list[Any]] = list
+
+    @property
+    def tables(self) -> tuple[Table, Table, Table]:
+        """The three tables in their usual order."""
+        return self.images, self.overlaps, self.components
+
+    def tilt(self) -> npt.NDArray[np.float64] | None:
+        """Tilts of the images' skies along x and y, (N, 2) per pixel; None where the skies are constants."""
+        if TILT[0] not in self.images.names:
+            return None
+        return np.stack([self.images.column(name) for name in TILT], axis=1)
+
+    def table(self, name: str) -> Table:
+        """One table by its name."""
+        return next(table for table in self.tables if table.name == name)
+
+
+def strings(values: Iterable[object]) -> npt.NDArray[np.object_]:
+    """A column of text; enums become plain strings."""
+    return np.array([str(value) for value in values], dtype=object)
+
+
+def name_columns(infos: tuple[ImageInfo, ...]) -> tuple[Column, ...]:
+    """The columns that say which image a row is about; the same in every table of images."""
+    refs = [info.ref for info in infos]
+    return (
+        Column("file", strings(ref.file for ref in refs), "File as the user named it"),
+        Column("ext", strings(ref.ext or ref.hdu for ref in refs), "EXTNAME, or the index of an HDU without one"),
+        Column("extver", np.array([ref.extver for ref in refs], dtype=np.int64), "EXTVER"),
+        Column("group", strings(info.group for info in infos), "Images of one group share one unknown"),
+    )
+
+
+def images_table(infos: tuple[ImageInfo, ...], measurements: Measurements, solution: Solution) -> Table:
+    """One row for each image."""
+    return Table(
+        TableName.IMAGES,
+        (
+            *name_columns(infos),
+            Column("component", solution.component, "Connected set of images (index into the components)"),
+            Column("sky", solution.sky, "Value to subtract from the original pixels, in sky_unit"),
+            Column("sky_err", solution.sky_err, "1-sigma error where the mean of the component is zero, in sky_unit"),
+            *_tilt_columns(solution),
+            Column("sky_unit", strings(info.unit for info in infos), "Unit of the image (BUNIT)"),
+            Column("n_pixels", measurements.n_good, "Good pixels that were seen"),
+            Column("status", strings(solution.status), "ok, or why there is no sky"),
+        ),
+    )
+
+
+def _tilt_columns(solution: Solution) -> tuple[Column, ...]:
+    """The tilts, where the skies are planes; ``sky`` is then the value at the centre of the image."""
+    if solution.tilt is None:
+        return ()
+    names = zip(TILT, "xy", solution.tilt.T, strict=True)
+    return tuple(
+        Column(name, values, f"Tilt of the sky along {axis}, in sky_unit per pixel; sky is that of the image's centre")
+        for name, axis, values in names
+    )
+
+
+def overlaps_table(infos: tuple[ImageInfo, ...], measurements: Measurements, solution: Solution) -> Table:
+    """One row for each pair of overlapping images."""
+    m = measurements
+    return Table(
+        TableName.OVERLAPS,
+        (
+            *pair_columns(m.a, m.b, m.area_arcmin2),
+            Column("unit", strings(infos[a].comparison_unit for a in m.a), "Unit in which the pair is compared"),
+            Column("sky_a", m.sky_a, "Sky of image a in the overlap, in unit"),
+            Column("sky_b", m.sky_b, "Sky of image b in the overlap, in unit"),
+            Column("n_a", m.n_a, "Good pixels of image a that were used"),
+            Column("n_b", m.n_b, "Good pixels of image b that were used"),
+            Column("delta", m.delta, "sky_a - sky_b, in unit"),
+            Column("delta_err", m.delta_err, "1-sigma error of delta, in unit"),
+            Column("residual", solution.residual, "delta - (solution_a - solution_b), in unit"),
+            Column("status", strings(m.status), "ok, or why the pair was not used"),
+        ),
+    )
+
+
+def pair_columns(
+    a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], area: npt.NDArray[np.float64]
+) -> tuple[Column, ...]:
+    """The columns that say which overlap a row is about; the same in every table of overlaps."""
+    return (
+        Column("a", a, "Index of the first image"),
+        Column("b", b, "Index of the second image"),
+        Column("area_arcmin2", area, "Solid angle of the overlap", "arcmin2"),
+    )
+
+
+def components_table(solution: Solution) -> Table:
+    """One row for each connected set of images."""
+    return Table(
+        TableName.COMPONENTS,
+        (
+            Column("id", np.arange(len(solution.n_images), dtype=np.int64), "Number of the component"),
+            Column("n_images", solution.n_images, "Images in it"),
+            Column("anchor", strings(solution.anchor), "What holds its level"),
+            Column("rms_residual", solution.rms_residual, "Root mean square of its residuals, in the comparison unit"),
+            Column("chi2", solution.chi2, "Sum of squared residuals over their errors"),
+            Column("dof", solution.dof, "Degrees of freedom: independent information left"),
+        ),
+    )
+
+
+def to_qtable(table: Table, meta: dict[str, Any] | None = None) -> QTable:
+    """The table as an astropy ``QTable`` with units and descriptions."""
+    from astropy.table import Column as AstropyColumn
+    from astropy.table import QTable
+
+    made = QTable(meta=meta)
+    for column in table.columns:
+        values = column.values
+        if values.dtype == object:
+            values = np.array(values, dtype=str if len(values) else "U1")  # no row: a width is needed all the same
+        made[column.name] = AstropyColumn(values, unit=column.unit or None, description=column.description)
+    return made

@@ -1,0 +1,1 @@
+"""The only writer of FITS images: headers, subtraction, undo; whole files or nothing."""

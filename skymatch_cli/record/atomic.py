@@ -1,0 +1,265 @@
+"""A file is replaced whole or not at all, and by one run at a time.
+
+The new file is written beside the old one under a name that is recognised (``.NAME.skymatch-tmp``), synced,
+renamed over it, and the folder synced. Whatever fails before the rename leaves the old file as it was and no
+temporary one; what a killed run leaves is removed by the next one that comes to the same file.
+
+Locks (``flock``) vanish with the process that holds them, so a crash leaves none. A run shares the lock of the
+folder and holds one on every file it will replace; the new file is locked before it takes the old one's
+name, so that the name is never free in between. A run with more files than it may open locks the folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import resource
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from skymatch_cli.errors import InputError
+from skymatch_cli.fits.files import size_and_time
+from skymatch_cli.record import disk
+
+_SUFFIX = ".skymatch-tmp"
+_MAX_NAME_BYTES = 255
+_FILES_FOR_THE_REST = 200
+_NO_LOCKS_HERE = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.EINVAL})
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """By what a file that changed since it was measured is recognised."""
+
+    size: int
+    mtime_ns: int
+
+
+def identify(path: str) -> FileIdentity:
+    """The identity of a file now.
+
+    Raises
+    ------
+    OSError
+        If it can't be found.
+    """
+    return FileIdentity(*size_and_time(path))
+
+
+def temporary_name(path: str) -> str:
+    """Where the new content of a file is written: one name for each file, so that a stale one is found again."""
+    folder, name = os.path.split(path)
+    temporary = f".{name}{_SUFFIX}"
+    if len(os.fsencode(temporary)) > _MAX_NAME_BYTES:
+        temporary = f".{hashlib.sha256(os.fsencode(name)).hexdigest()}{_SUFFIX}"
+    return str(Path(folder, temporary))
+
+
+class Locks:
+    """The locks of one run."""
+
+    def __init__(self) -> None:
+        self._fds: dict[str, int] = {}
+        self.by_folder: set[str] = set()
+        self.unlocked: set[str] = set()  # folders whose file system knows no locks
+
+    def keep(self, path: str, fd: int) -> None:
+        """Take over the lock on the file that now has this name."""
+        if Path(path).parent.as_posix() in self.by_folder:
+            os.close(fd)
+            return
+        old, self._fds[path] = self._fds.get(path), fd
+        if old is not None:
+            os.close(old)
+
+    def close(self) -> None:
+        """Give all locks back."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+
+@contextmanager
+def locked(paths: Iterable[str]) -> Iterator[Locks]:
+    """Hold the locks on files, some of which may not exist yet, and remove what a killed run left beside them.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        Real paths (no links).
+
+    Raises
+    ------
+    InputError
+        If another run holds one of them, or they can't be locked at all.
+    """
+    with ExitStack() as stack:
+        try:
+            locks = _acquire(sorted(set(paths)), stack)
+        except OSError as error:
+            what = f"can't be locked: {error.strerror or error}"
+            hint = "raise the limit: ulimit -n" if error.errno == errno.EMFILE else ""
+            raise InputError.at(str(error.filename), what, hint) from error
+        yield locks
+
+
+def _acquire(names: Sequence[str], stack: ExitStack) -> Locks:
+    folders = sorted({str(Path(name).parent) for name in names})
+    soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    room = soft_limit - _FILES_FOR_THE_REST - len(folders)
+    whole_folders = soft_limit != resource.RLIM_INFINITY and len(names) > room
+    locks = Locks()
+    stack.callback(locks.close)
+    for folder in folders:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, fd)
+        if not _try_lock(fd, folder, fcntl.LOCK_EX if whole_folders else fcntl.LOCK_SH):
+            locks.unlocked.add(folder)
+        if whole_folders:
+            locks.by_folder.add(folder)
+    for name in names:
+        if not whole_folders:
+            _lock_file(locks, name)
+        _remove_stale(name)
+    return locks
+
+
+def _lock_file(locks: Locks, path: str) -> None:
+    """Lock the file that has this name, not one that had it a moment ago."""
+    while True:
+        try:
+            fd = _open_to_lock(path)
+        except FileNotFoundError:
+            return
+        try:
+            _try_lock(fd, path, fcntl.LOCK_EX)
+            now, mine = Path(path).stat(), os.fstat(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        if (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino):
+            locks.keep(path, fd)
+            return
+        os.close(fd)
+
+
+def _open_to_lock(path: str) -> int:
+    """Open for writing where that is allowed: NFS gives no exclusive lock otherwise. Nothing is written."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _try_lock(fd: int, where: str, kind: int) -> bool:
+    """Lock without waiting; False where the file system knows no such lock."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError.at(where, "another run is writing here", "wait for it to end, then run again") from None
+    except OSError as error:
+        if error.errno in _NO_LOCKS_HERE:
+            return False
+        raise
+    return True
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the temporary file of a run that was killed; one whose run lives is locked."""
+    temporary = temporary_name(path)
+    try:
+        fd = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        _try_lock(fd, path, fcntl.LOCK_EX)
+        disk.remove(temporary)
+    finally:
+        os.close(fd)
+
+
+class Replacement:
+    """The new content of a file, under way: ``write`` it, then leave the ``with`` block without an exception.
+
+    Parameters
+    ----------
+    path : str
+        Real path of the file that is replaced or made.
+    model : os.stat_result or None
+        Whose permissions and owner the new file gets; None: those of any new file.
+    replaces : FileIdentity or None
+        What is expected under this name when the new file is whole; None: nothing.
+    locks : Locks
+
+    Raises
+    ------
+    OSError
+        If something can't be written.
+    InputError
+        If the file changed in the meantime.
+    """
+
+    def __init__(self, path: str, model: os.stat_result | None, replaces: FileIdentity | None, locks: Locks) -> None:
+        self._path = path
+        self._temporary = temporary_name(path)
+        self._model = model
+        self._replaces = replaces
+        self._locks = locks
+        self._fd = -1
+
+    def __enter__(self) -> Replacement:
+        self._fd = disk.open_new(self._temporary)
+        try:
+            _try_lock(self._fd, self._path, fcntl.LOCK_EX)
+        except BaseException:
+            self._abandon()
+            raise
+        return self
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write all of the data."""
+        rest = memoryview(data).cast("B")
+        while rest:
+            rest = rest[disk.write(self._fd, rest) :]
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is buffered here (for `gzip`, which asks)."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._abandon()
+            return
+        try:
+            disk.like(self._fd, self._model)
+            disk.sync(self._fd)
+            self._check_unchanged()
+            disk.replace(self._temporary, self._path)
+        except BaseException:
+            self._abandon()
+            raise
+        self._locks.keep(self._path, self._fd)
+        disk.sync_directory(str(Path(self._path).parent))
+
+    def _check_unchanged(self) -> None:
+        try:
+            found = identify(self._path)
+        except FileNotFoundError:
+            found = None
+        if found != self._replaces:
+            what = "appeared" if self._replaces is None else "vanished" if found is None else "was changed"
+            raise InputError.at(self._path, f"{what} while it was being written", "run again")
+
+    def _abandon(self) -> None:
+        os.close(self._fd)
+        with suppress(OSError):
+            disk.remove(self._temporary)

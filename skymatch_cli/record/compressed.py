@@ -1,0 +1,121 @@
+"""Tile-compressed images whose pixels change: unpacked and packed again by astropy, without loss.
+
+Only the cards that describe the packing come from the new HDU; the rest of the header is the one that was
+there. Tiles keep their shape. Floats are packed with GZIP_2 and not quantised; integers, after undo, with the
+algorithm that they had.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+
+from skymatch_cli.fits import cards as cd
+from skymatch_cli.fits.ledger import describes_packing
+from skymatch_cli.fits.pixelformat import PixelFormat
+from skymatch_cli.record.rewrite import PixelEdit
+
+_LOSSLESS_INTEGER = frozenset({"RICE_1", "GZIP_1", "GZIP_2", "HCOMPRESS_1"})
+_MAX_RICE_BITS = 32
+_WIDE_DESCRIPTOR = 16  # bytes of a 64-bit array descriptor (type Q)
+_GZIP_TIME = slice(4, 8)  # RFC 1952
+
+
+def rebuild(cards: cd.Cards, data: bytes, new_cards: cd.Cards, edit: PixelEdit) -> tuple[cd.Cards, bytes]:
+    """Change the pixels of a tile-compressed image.
+
+    Parameters
+    ----------
+    cards, data
+        The HDU as it is: header and table with its heap.
+    new_cards : list of bytes
+        The header as it shall be, its packing still as before the first run.
+    edit : PixelEdit
+
+    Returns
+    -------
+    cards : list of bytes
+        ``new_cards`` with the cards that describe the packing of ``data``.
+    data : bytes
+        Filled up to whole blocks.
+    """
+    raw = stored_pixels(cards, data)
+    pixels = edit.apply(raw.astype(edit.stored.dtype).ravel()).reshape(raw.shape)
+    packed_cards, packed = _pack(pixels, new_cards, edit.result)
+    return _with_packing(new_cards, packed_cards), packed
+
+
+def stored_pixels(cards: cd.Cards, data: bytes) -> np.ndarray[Any, Any]:
+    """The pixels of a tile-compressed image as they were before packing: integers are not scaled."""
+    from astropy.io import fits
+
+    file = _minimal_primary() + cd.join_header(cards) + data.ljust(-(-len(data) // cd.BLOCK) * cd.BLOCK, b"\0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
+        with fits.open(io.BytesIO(file), do_not_scale_image_data=True, memmap=False) as hdus:
+            pixels: np.ndarray[Any, Any] = hdus[1].data
+    return pixels
+
+
+def _pack(pixels: np.ndarray[Any, Any], cards: cd.Cards, form: PixelFormat) -> tuple[cd.Cards, bytes]:
+    """The header and the data of an HDU that holds the pixels without loss."""
+    from astropy.io import fits
+
+    algorithm = cd.value(cards, "ZCMPTYPE")
+    if (
+        not form.is_integer
+        or algorithm not in _LOSSLESS_INTEGER
+        or (algorithm == "RICE_1" and form.bitpix > _MAX_RICE_BITS)
+    ):
+        algorithm = "GZIP_2"
+    tile = [cd.value(cards, f"ZTILE{axis}") for axis in range(pixels.ndim, 0, -1)]
+    default = [1] * (pixels.ndim - 1) + [pixels.shape[-1]]
+    hdu = fits.CompImageHDU(
+        data=pixels.astype(form.dtype.newbyteorder("=")),
+        compression_type=str(algorithm),
+        tile_shape=tuple(t if isinstance(t, int) else d for t, d in zip(tile, default, strict=True)),
+        hcomp_scale=0,
+        quantize_level=0.0,
+    )
+    stream = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(stream)
+    raw = stream.getvalue()[cd.BLOCK :]
+    end = next(at for at in range(0, len(raw), cd.CARD) if raw[at : at + 8] == b"END     ")
+    packed = cd.split_header(raw[:end])
+    return packed, _without_times(packed, raw[len(cd.join_header(packed)) :])
+
+
+def _without_times(cards: cd.Cards, data: bytes) -> bytes:
+    """The data with the time of packing taken out of every gzip tile: the same pixels give the same bytes."""
+    if not str(cd.value(cards, "ZCMPTYPE")).startswith("GZIP"):
+        return data
+    rows, row = (int(cd.number(cards, key, 0)) for key in ("NAXIS2", "NAXIS1"))
+    words = np.frombuffer(data, dtype=">i8" if row == _WIDE_DESCRIPTOR else ">i4", count=2 * rows).reshape(rows, 2)
+    heap = int(cd.number(cards, "THEAP", rows * row))
+    result = bytearray(data)
+    for offset in (heap + words[:, 1]).tolist():
+        result[offset + _GZIP_TIME.start : offset + _GZIP_TIME.stop] = bytes(4)
+    return bytes(result)
+
+
+def _with_packing(cards: cd.Cards, packed: cd.Cards) -> cd.Cards:
+    """The header with the cards that describe the packing taken from another one."""
+    wanted = {card[:8]: card for card in packed if describes_packing(card)}
+    result, last = [], 0
+    for card in cards:
+        if not describes_packing(card):
+            result.append(card)
+            continue
+        if (new := wanted.pop(card[:8], None)) is not None:
+            old_value, new_value = cd.card_value(card), cd.card_value(new)
+            result.append(card if old_value == new_value or new_value is None else cd.with_value(card, new_value))
+            last = len(result)
+    return [*result[:last], *wanted.values(), *result[last:]]
+
+
+def _minimal_primary() -> bytes:
+    cards = [cd.make_card("SIMPLE", True), cd.make_card("BITPIX", 8), cd.make_card("NAXIS", 0)]
+    return cd.join_header(cards)

@@ -1,0 +1,314 @@
+"""Record skies in FITS headers, subtract them from the pixels, and undo both: the only writer of FITS images.
+
+Each file is replaced whole, with all its images at once. What is written depends on the original file and the
+sky alone (see `ledger`), so a run that was interrupted is finished by running it again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.execution import NoProgress, Progress
+from skymatch_cli.fits.files import base_name, is_remote, real_path
+from skymatch_cli.fits.fitsfile import read_structure
+from skymatch_cli.fits.pixelformat import PixelError
+from skymatch_cli.fits.source import Source, open_source
+from skymatch_cli.model import ImageRef
+from skymatch_cli.record.atomic import FileIdentity, Locks, Replacement, identify, locked
+from skymatch_cli.record.edits import SkyUpdate, record_edits, undo_edits
+from skymatch_cli.record.rewrite import HduEdit, rewrite
+from skymatch_cli.settings import Settings
+
+__all__ = ["Action", "FileIdentity", "SkyUpdate", "WriteReport", "check_writable", "identify", "undo", "write_skies"]
+
+_Edits = Mapping[int, HduEdit]
+_HINTS = {
+    errno.ENOSPC: "free some space, then run again",
+    errno.EDQUOT: "free some space, then run again",
+    errno.EROFS: "write copies with --output-dir",
+    errno.EACCES: "write copies with --output-dir",
+    errno.EPERM: "write copies with --output-dir",
+}
+
+
+class Action(StrEnum):
+    """What was done to an image."""
+
+    RECORDED = "recorded"
+    SUBTRACTED = "subtracted"
+    UNDONE = "undone"
+    UNCHANGED = "unchanged"  # it was as it should be already
+    NO_SKY = "no_sky"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReport:
+    """What was written.
+
+    Attributes
+    ----------
+    actions : tuple of Action
+        One for each image, in the order in which they were given.
+    files : tuple of str
+        The files that were replaced or made.
+    notes : tuple of str
+        What the user should know.
+    """
+
+    actions: tuple[Action, ...]
+    files: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One file: its name, where it is and goes, its ``images`` (indices into what the caller gave) and their HDUs."""
+
+    label: str
+    source: str
+    target: str
+    images: tuple[int, ...]
+    hdus: tuple[int, ...]
+    identity: FileIdentity | None
+
+    @property
+    def in_place(self) -> bool:
+        return self.source == self.target
+
+
+def check_writable(updates: Sequence[SkyUpdate], settings: Settings) -> tuple[Problem, ...]:
+    """Everything that would stop `write_skies`, found without writing.
+
+    Headers are read, pixels are not: to be asked before a long measurement, with any finite sky.
+    """
+    jobs = _jobs([u.ref for u in updates], [u.identity for u in updates], settings)
+    return _problems(
+        jobs, settings, lambda s, job: record_edits(s, [updates[i] for i in job.images], settings), with_pixels=False
+    )
+
+
+def write_skies(updates: Sequence[SkyUpdate], settings: Settings, *, progress: Progress | None = None) -> WriteReport:
+    """Record the skies in the headers and, with ``settings.subtract``, subtract them; file by file.
+
+    Parameters
+    ----------
+    updates : sequence of SkyUpdate
+        All images of the run. Those whose sky is not finite are left alone; their files are copied all the
+        same with ``settings.output_dir``.
+    settings : Settings
+        ``subtract``, ``output_dir``, ``overwrite`` and ``sky_keyword`` say what to do.
+    progress : Progress, optional
+        Advanced by one for every file.
+
+    Raises
+    ------
+    InputError
+        If a file can't be written. Found before the first file is touched wherever that is possible; every file
+        is either the old one or the new one, and running again finishes the job.
+    """
+    jobs = _jobs([u.ref for u in updates], [u.identity for u in updates], settings)
+    changed, files, notes = _run(
+        jobs, settings, lambda s, job: record_edits(s, [updates[i] for i in job.images], settings), progress
+    )
+    done = Action.SUBTRACTED if settings.subtract else Action.RECORDED
+    actions = tuple(
+        (done if i in changed else Action.UNCHANGED) if u.is_finite else Action.NO_SKY for i, u in enumerate(updates)
+    )
+    return WriteReport(actions, files, notes)
+
+
+def undo(refs: Sequence[ImageRef], settings: Settings) -> WriteReport:
+    """Take back what was recorded in images and subtracted from them.
+
+    The sky keywords come back as they were before the first run of the program; the pixels bit for bit where they
+    were integer, within 1 ulp of max(abs(pixel), abs(sky)) where they were floats (each further sky that was
+    subtracted in between may add as much, where it is larger than the pixel). Images in which nothing was recorded
+    are left alone.
+
+    Raises
+    ------
+    InputError
+        As `write_skies`; also if other programs changed integer pixels so that they can't be restored.
+    """
+    jobs = _jobs(refs, [None] * len(refs), settings)
+    changed, files, notes = _run(jobs, settings, lambda s, job: undo_edits(s, [refs[i] for i in job.images]))
+    actions = tuple(Action.UNDONE if i in changed else Action.UNCHANGED for i in range(len(refs)))
+    return WriteReport(actions, files, notes)
+
+
+def _jobs(refs: Sequence[ImageRef], identities: Sequence[FileIdentity | None], settings: Settings) -> tuple[_Job, ...]:
+    """One job a file, in the order in which the files were named; links are followed."""
+    images: dict[str, list[int]] = {}
+    for i, ref in enumerate(refs):
+        images.setdefault(real_path(ref.path), []).append(i)
+    jobs = []
+    for source, indices in images.items():
+        first = refs[indices[0]]
+        target = source
+        if settings.output_dir is not None:
+            target = str(Path(os.path.realpath(settings.output_dir), base_name(first.path)))
+        known = [identity for i in indices if (identity := identities[i]) is not None]
+        hdus = tuple(refs[i].hdu for i in indices)
+        jobs.append(_Job(first.file, source, target, tuple(indices), hdus, known[0] if known else None))
+    return tuple(jobs)
+
+
+def _problems(
+    jobs: Sequence[_Job], settings: Settings, edits: Callable[[Source, _Job], _Edits], *, with_pixels: bool
+) -> tuple[Problem, ...]:
+    """Everything that stands in the way, found without writing; ``with_pixels``: also what only they can tell."""
+    found: list[Problem] = []
+    targets: dict[str, str] = {}
+    for job in jobs:
+        try:
+            if settings.output_dir is None:
+                _check_in_place(job)
+            else:
+                _check_copy(job, settings)
+                if (other := targets.setdefault(job.target, job.label)) != job.label:
+                    raise InputError.at(job.label, f"its copy would overwrite that of {other}", "use two --output-dir")
+            with _reading(job) as source, _named_errors(job.label):
+                changes = edits(source, job)
+                pixels = [change.pixels for change in changes.values() if change.pixels is not None]
+                if with_pixels and any(change.may_be_refused for change in pixels):
+                    rewrite(source, changes, _Nowhere())
+        except InputError as error:
+            found += error.problems
+    return tuple(found)
+
+
+class _Nowhere:
+    """Where a file goes that is written only to see whether it can be."""
+
+    def write(self, data: bytes | memoryview) -> int:
+        return len(data)
+
+    def flush(self) -> None:
+        """For `gzip`, which asks."""
+
+
+def _check_in_place(job: _Job) -> None:
+    if is_remote(job.source):
+        raise InputError.at(job.label, "remote files are not changed", "write copies with --output-dir")
+    folder = Path(job.source).parent
+    if Path(job.source).exists() and not os.access(job.source, os.W_OK):
+        raise InputError.at(job.label, "is read-only", "write copies with --output-dir")
+    if Path(job.source).exists() and not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError.at(job.label, "its folder is read-only", "write copies with --output-dir")
+
+
+def _check_copy(job: _Job, settings: Settings) -> None:
+    folder = Path(job.target).parent
+    if job.in_place:
+        raise InputError.at(job.label, "--output-dir is the folder of the file itself", "name another folder")
+    if folder.exists() and not folder.is_dir():
+        raise InputError.at(str(settings.output_dir), "is not a folder", "name another --output-dir")
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError.at(str(settings.output_dir), "can't be written to", "name another --output-dir")
+    if Path(job.target).is_dir():
+        raise InputError.at(job.label, f"its copy {job.target} is a folder")
+    if os.path.lexists(job.target) and not settings.overwrite:
+        raise InputError.at(job.label, f"its copy {job.target} exists", "use --overwrite")
+
+
+def _run(
+    jobs: Sequence[_Job],
+    settings: Settings,
+    edits: Callable[[Source, _Job], _Edits],
+    progress: Progress | None = None,
+) -> tuple[frozenset[int], tuple[str, ...], tuple[str, ...]]:
+    """Write the files one after the other: images that changed, files that were written, notes."""
+    watch = progress or NoProgress()
+    watch.stage("output", len(jobs))
+    if problems := _problems(jobs, settings, edits, with_pixels=True):
+        raise InputError(problems)
+    changed: set[int] = set()
+    files: list[str] = []
+    with _named_errors(str(settings.output_dir)):
+        if settings.output_dir is not None:
+            Path(settings.output_dir).mkdir(parents=True, exist_ok=True)
+    with locked(job.target for job in jobs) as locks:
+        for job in jobs:
+            try:
+                written, images = _write(job, settings, edits, locks)
+            except InputError as error:
+                raise _after(error, len(files)) from error
+            changed |= images
+            files += [job.target] * written
+            watch.advance()
+        notes = tuple(
+            f"{folder}: its file system knows no locks: let one run at a time write here"
+            for folder in sorted(locks.unlocked)
+        )
+    return frozenset(changed), tuple(files), notes
+
+
+def _after(error: InputError, n_files: int) -> InputError:
+    """The error, with a word on the files that were written before it."""
+    if not n_files:
+        return error
+    first, *rest = error.problems
+    said = f"{first.what}; {n_files} file{'s were' if n_files > 1 else ' was'} written before it"
+    return InputError([Problem(first.where, said, first.hint or "run again to finish"), *rest])
+
+
+def _write(
+    job: _Job, settings: Settings, edits: Callable[[Source, _Job], _Edits], locks: Locks
+) -> tuple[bool, frozenset[int]]:
+    """Write one file: whether it was written, and the images that changed."""
+    with _reading(job) as source, _named_errors(job.label):
+        changes = edits(source, job)
+        if job.in_place and not changes:
+            return False, frozenset()
+        identity = FileIdentity(source.file.size, source.file.mtime_ns)
+        replaces: FileIdentity | None = identity
+        if not job.in_place:
+            replaces = identify(job.target) if settings.overwrite and Path(job.target).exists() else None
+        model = None if is_remote(job.source) else Path(job.source).stat()
+        with Replacement(job.target, model, replaces, locks) as new:
+            rewrite(source, changes, new)
+            if identify(job.source) != identity:
+                raise InputError.at(job.label, "was changed while it was being read", "run again")
+    return True, frozenset(i for i, hdu in zip(job.images, job.hdus, strict=True) if hdu in changes)
+
+
+@contextmanager
+def _reading(job: _Job) -> Iterator[Source]:
+    """Open the file of a job.
+
+    Raises
+    ------
+    InputError
+        If it can't be read, or changed since it was measured.
+    """
+    with _named_errors(job.label):
+        file = read_structure(job.source, job.label)
+        if job.identity is not None and job.identity != FileIdentity(file.size, file.mtime_ns):
+            raise InputError.at(job.label, "was changed since it was measured", "run again")
+        with open_source(file) as source:
+            yield source
+
+
+@contextmanager
+def _named_errors(label: str) -> Iterator[None]:
+    """Say in one line what went wrong, and with which file."""
+    try:
+        yield
+    except PixelError as error:
+        raise InputError.at(label, str(error)) from error
+    except FileNotFoundError:
+        raise InputError.at(label, "vanished while it was being used", "run again") from None
+    except (EOFError, zlib.error) as error:
+        raise InputError.at(label, f"truncated or damaged: {error}", "fetch the file again") from None
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0, "")
+        raise InputError.at(label, f"can't be written: {error.strerror or error}", hint) from error

@@ -1,0 +1,151 @@
+"""Components small enough for the inverse of their normal matrix: solutions and variances to rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from skymatch_cli.model import BoolArray, FloatArray, IntArray
+from skymatch_cli.solver.elimination import grounded_inverses
+from skymatch_cli.solver.pairgraph import PairGraph
+
+MAX_UNKNOWNS = 5000  # of one component, and (sum of cubes) of all together
+_ENTRIES = 2**21  # of a stack of matrices
+
+
+@dataclass(frozen=True, slots=True)
+class ExactSolution:
+    """What the inverses say; rows of components that are not solved here are 0.
+
+    Attributes
+    ----------
+    x : (n, p) float64
+        Mean-zero solutions of the normal equations for p right-hand sides.
+    variance : (n,) float64
+        Of every unknown, in the gauge where the mean of its component is zero.
+    explained : (C,) float64
+        Expected weighted square sum that the solution takes out of pure noise: tr(L^+ B^T W C W B).
+
+    """
+
+    x: FloatArray
+    variance: FloatArray
+    explained: FloatArray
+
+
+def small_components(size: IntArray) -> BoolArray:
+    """Which components are solved by inversion: the smallest, as long as they cost no more than one of 5000."""
+    order = np.argsort(size, kind="stable")
+    cost = np.cumsum(size[order].astype(float) ** 3)
+    small = np.empty(len(size), np.bool_)
+    small[order] = (cost <= float(MAX_UNKNOWNS) ** 3) & (size[order] <= MAX_UNKNOWNS)
+    return small
+
+
+def solve_exactly(graph: PairGraph, chosen: BoolArray, rhs: FloatArray, scatter: csr_array | None) -> ExactSolution:
+    """Solve the chosen components by the inverse of their Laplacian.
+
+    Parameters
+    ----------
+    graph : PairGraph
+    chosen : (C,) bool
+    rhs : (n, p) float64
+        Right-hand sides; each sums to zero in every component.
+    scatter : (n, n) csr_array or None
+        Covariance of the right-hand side under the noise, B^T W C W B. None: the Laplacian itself.
+
+    Returns
+    -------
+    ExactSolution
+
+    """
+    x, variance, explained = np.zeros(rhs.shape), np.zeros(graph.n), np.zeros(len(graph.size))
+    # components of the same size side by side, the unknowns of each one after another
+    order = np.lexsort((graph.component, graph.size[graph.component]))
+    adjacency = csr_array(graph.adjacency[order][:, order])
+    sorted_scatter = None if scatter is None else csr_array(scatter[order][:, order])
+    for stack in _stacks(graph, chosen, order):
+        inverse = _centred_inverses(stack, adjacency)
+        nodes, ids = order[stack.rows], graph.component[order[stack.first]]
+        padded = np.zeros((*inverse.shape[:2], rhs.shape[1]))
+        padded[stack.member, stack.place] = rhs[nodes]
+        x[nodes] = (inverse @ padded)[stack.member, stack.place]
+        if sorted_scatter is None:
+            variance[nodes], explained[ids] = inverse[stack.member, stack.place, stack.place], stack.size - 1.0
+        else:
+            spread = _spread(stack, inverse, sorted_scatter)
+            variance[nodes] = np.einsum("kij,kij->ki", inverse, spread)[stack.member, stack.place]
+            explained[ids] = np.einsum("kii->k", spread)
+    return ExactSolution(x, variance, explained)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """Components that lie one after another in a matrix, to be worked on together.
+
+    ``rows``: their rows; ``first``, ``size`` (k,): where each begins and how long it is; ``member``, ``place``:
+    component in the stack and unknown in the component for each of the rows.
+    """
+
+    rows: slice
+    first: IntArray
+    size: IntArray
+    member: IntArray
+    place: IntArray
+
+    def dense(self, matrix: csr_array) -> FloatArray:
+        """The diagonal blocks of the stack, (k, width, width), zero where a component is smaller."""
+        entries = matrix[self.rows].tocoo()
+        column = entries.col - self.rows.start
+        width = int(self.size[-1])
+        blocks = np.zeros((len(self.size), width, width))
+        blocks[self.member[entries.row], self.place[entries.row], self.place[column]] = entries.data
+        return blocks
+
+
+def _stacks(graph: PairGraph, chosen: BoolArray, order: IntArray) -> Iterator[_Stack]:
+    """Chosen components of two and more, of similar size, in stacks of bounded memory."""
+    size = graph.size[graph.component[order]]
+    first = np.flatnonzero(np.diff(graph.component[order], prepend=-1))
+    first = first[chosen[graph.component[order[first]]] & (size[first] > 1)]
+    start = 0
+    while start < len(first):
+        smallest = int(size[first[start]])
+        limit = smallest + smallest // 4
+        most = max(1, _ENTRIES // limit**2)
+        stop = start + min(most, int(np.searchsorted(size[first[start:]], limit, side="right")))
+        sizes = size[first[start:stop]]
+        begin = first[start]
+        member = np.repeat(np.arange(stop - start), sizes)
+        place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        yield _Stack(slice(begin, begin + len(place)), first[start:stop], sizes, member, place)
+        start = stop
+
+
+def _centred_inverses(stack: _Stack, adjacency: csr_array) -> FloatArray:
+    """Pseudo-inverses (k, width, width) of the Laplacians of a stack, zero where a component is smaller."""
+    weights = stack.dense(adjacency)
+    k, last = np.arange(len(stack.size)), stack.size - 1
+    ground = weights[k, last]
+    weights[k, last] = weights[k, :, last] = 0.0
+    used = np.arange(weights.shape[1]) < last[:, None]
+    ground[~used] = 1.0  # the grounded unknown and the padding stand alone
+    inverse = grounded_inverses(weights, ground)
+    both = used[:, :, None] & used[:, None, :]
+    inverse *= both
+    present = np.arange(weights.shape[1]) < stack.size[:, None]
+    mean = inverse.sum(axis=1) / stack.size[:, None]
+    inverse -= mean[:, None, :] + mean[:, :, None] - (mean.sum(axis=1) / stack.size)[:, None, None]
+    inverse *= present[:, :, None] & present[:, None, :]
+    return inverse
+
+
+def _spread(stack: _Stack, inverse: FloatArray, scatter: csr_array) -> FloatArray:
+    """Inverse times scatter, (k, width, width)."""
+    if len(stack.size) > 1 or scatter[stack.rows].nnz * 10 > int(stack.size[0]) ** 2:
+        return inverse @ stack.dense(scatter)
+    block = scatter[stack.rows][:, stack.rows]
+    return np.asarray(block @ inverse[0], np.float64).T[None]

@@ -1,0 +1,159 @@
+"""The graph that the used pairs make of the unknowns: components, differences, spanning trees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
+
+from skymatch_cli.model import FloatArray, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class PairGraph:
+    """Unknowns (nodes) and pairs (edges) of the least-squares problem; several pairs may join two nodes.
+
+    Attributes
+    ----------
+    n : int
+        Unknowns.
+    a, b : (m,) int64
+        The unknowns that each pair compares, a != b.
+    weight : (m,) float64
+        Weights of the pairs, positive.
+    component : (n,) int64
+        Numbered from 0 by the first unknown that is in it.
+    size : (C,) int64
+        Unknowns in each component.
+    adjacency : (n, n) csr_array
+        Symmetric; the summed weights of the pairs that join two unknowns.
+
+    """
+
+    n: int
+    a: IntArray
+    b: IntArray
+    weight: FloatArray
+    component: IntArray
+    size: IntArray
+    adjacency: csr_array
+
+    @classmethod
+    def of_pairs(cls, n: int, a: IntArray, b: IntArray, weight: FloatArray) -> PairGraph:
+        """The graph of ``n`` unknowns and the m pairs (a, b), a != b, with positive weights."""
+        upper = coo_array((weight, (np.minimum(a, b), np.maximum(a, b))), shape=(n, n)).tocsr()
+        adjacency = csr_array(upper + upper.T)
+        component = _numbered_by_first(connected_components(adjacency, directed=False)[1].astype(np.int64))
+        size = np.bincount(component, minlength=1)
+        return cls(n=n, a=a, b=b, weight=weight, component=component, size=size, adjacency=adjacency)
+
+    def differences(self, x: FloatArray) -> FloatArray:
+        """B x: ``x[a] - x[b]`` of every pair, for x of shape (n,) or (n, p)."""
+        difference: FloatArray = x[self.a] - x[self.b]
+        return difference
+
+    def weighted_incidence(self) -> csr_array:
+        """B^T W, (n, m): sums weighted values of the pairs at the unknowns, with the sign of each."""
+        row = np.concatenate([self.a, self.b])
+        column = np.tile(np.arange(len(self.a)), 2)
+        return coo_array(
+            (np.concatenate([self.weight, -self.weight]), (row, column)), shape=(self.n, len(self.a))
+        ).tocsr()
+
+    def pair_sums(self, x: FloatArray) -> FloatArray:
+        """Sums over the pairs of every component: (m,) to (C,)."""
+        return sums_by(self.component[self.a], x, len(self.size))
+
+    def redundancy(self) -> FloatArray:
+        """Pairs of every component beyond those that a tree needs, (C,)."""
+        return self.pair_sums(np.ones(len(self.a))) - (self.size - 1.0)
+
+    def centred(self, x: FloatArray) -> FloatArray:
+        """x, (n,) or (n, p), with the mean of every component taken off."""
+        size = self.size.reshape(-1, *[1] * (x.ndim - 1))
+        return x - (self.component_sums(x) / size)[self.component]
+
+    def component_sums(self, x: FloatArray) -> FloatArray:
+        """Sums over the unknowns of every component: (n,) or (n, p) to (C,) or (C, p)."""
+        return sums_by(self.component, x, len(self.size))
+
+
+@dataclass(frozen=True, slots=True)
+class SpanningTree:
+    """The heaviest spanning tree of every component.
+
+    Attributes
+    ----------
+    order : (n,) int64
+        The unknowns, parents before their children.
+    parent : (n,) int64
+        Parent of every unknown; the root of a component is its own parent.
+
+    """
+
+    order: IntArray
+    parent: IntArray
+
+    def potential(self, step: FloatArray) -> FloatArray:
+        """Values (n,) that differ from the parent's by ``step`` (n,); 0 at the roots.
+
+        Paths to the root are summed by doubling (log2 of the depth steps), which also keeps rounding small.
+        """
+        x = np.where(self.parent == np.arange(len(step)), 0.0, step)
+        up = self.parent
+        while True:
+            x = x + x[up]
+            above = up[up]
+            if np.array_equal(above, up):
+                return x
+            up = above
+
+
+def spanning_tree(graph: PairGraph) -> SpanningTree:
+    """The heaviest spanning tree of every component, seen from the component's first unknown."""
+    n = graph.n
+    cost = graph.adjacency.copy()
+    cost.data = 1 / cost.data
+    # scipy before 1.16 walks graphs with 32-bit indices only
+    cost.indices, cost.indptr = cost.indices.astype(np.int32), cost.indptr.astype(np.int32)
+    kept = minimum_spanning_tree(cost).tocoo()
+    _, roots = np.unique(graph.component, return_index=True)
+    # one more node joins all roots, so that a single search walks every component
+    row = np.concatenate([kept.row, np.full(len(roots), n)]).astype(np.int32)
+    column = np.concatenate([kept.col, roots]).astype(np.int32)
+    joined = coo_array((np.ones(len(row)), (row, column)), shape=(n + 1, n + 1)).tocsr()
+    order, parent = breadth_first_order(joined, n, directed=False)
+    above = parent[:n].astype(np.int64)
+    above[roots] = roots
+    return SpanningTree(order=order[1:].astype(np.int64), parent=above)
+
+
+def tree_potential(graph: PairGraph, tree: SpanningTree, delta: FloatArray) -> FloatArray:
+    """Values (n,) that agree with the differences ``delta`` (m,) of the pairs along the tree.
+
+    Where several pairs join a node to its parent, their weighted mean counts.
+    """
+    child = np.where(tree.parent[graph.a] == graph.b, graph.a, graph.b)
+    on_tree = (tree.parent[graph.a] == graph.b) | (tree.parent[graph.b] == graph.a)
+    child, weight = child[on_tree], graph.weight[on_tree]
+    upward = np.where(child == graph.a[on_tree], delta[on_tree], -delta[on_tree])
+    total = np.bincount(child, weight, minlength=graph.n)
+    step = np.bincount(child, weight * upward, minlength=graph.n) / np.where(total > 0, total, 1.0)
+    return tree.potential(step)
+
+
+def _numbered_by_first(label: IntArray) -> IntArray:
+    _, first, inverse = np.unique(label, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]
+
+
+def sums_by(index: IntArray, values: FloatArray, n: int) -> FloatArray:
+    """Sums of values, (m,) or (m, p), that carry the same index: (n,) or (n, p)."""
+    if values.ndim == 1:
+        return np.bincount(index, values, minlength=n).astype(np.float64)
+    gather = csr_array((np.ones(len(index)), (index, np.arange(len(index)))), shape=(n, len(index)))
+    return np.asarray(gather @ values, np.float64)

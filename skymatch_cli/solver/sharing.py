@@ -1,0 +1,97 @@
+"""Noise that pairs have in common, because they look at the same pixels of an image.
+
+The statistic of an image over an overlap behaves as a mean over the overlap's pixels. Two overlaps with
+n and m pixels, k of them common, then have errors with correlation k / sqrt(n m). Which pixels are common
+is known by blocks of the frame, each one independent source of noise: two overlaps that cover the parts f
+and g of a block are taken to share (f g)^0.8 of it. That is exact where one of them covers it fully or not
+at all, and in between it is the average of what borders do: parallel ones share min(f, g), as (f g)^0.73 on
+average; crossing ones f g. What is left of a pair's variance is its own, so that the covariance is S S^T
+with a sparse S and exact variances on its diagonal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+
+from skymatch_cli.model import FloatArray, IntArray
+
+_BORDER = 0.8  # exponent of shared parts of a block that borders cross
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many pixels of the overlaps of one image lie in each block of its frame; R non-empty entries.
+
+    Attributes
+    ----------
+    image : int
+        Index of the image.
+    side : int
+        0 if the image is the first of the pairs, 1 if the second.
+    n_blocks : int
+        Blocks of the frame.
+    pair, block : (R,) int64
+        Pair and block of each entry.
+    n_pixels : (R,) int64
+        Pixels of the pair's overlap in the block, > 0.
+
+    """
+
+    image: int
+    side: int
+    n_blocks: int
+    pair: IntArray
+    block: IntArray
+    n_pixels: IntArray
+
+    @classmethod
+    def of_image(cls, image: int, side: int, pairs: IntArray, counts: IntArray) -> Coverage:
+        """From a table of counts (number of ``pairs``, number of blocks)."""
+        row, block = np.nonzero(counts)
+        return cls(image, side, counts.shape[1], pairs[row], block.astype(np.int64), counts[row, block])
+
+
+def pooled_noise(n_pairs: int, err: FloatArray, coverage: Sequence[Coverage]) -> csr_array:
+    """Noise factor S of pooled differences: their covariance is S S^T.
+
+    Parameters
+    ----------
+    n_pairs : int
+        Number of pairs, M.
+    err : (2, M) float64
+        1-sigma error of the statistic of the first and the second image of every pair, in comparison
+        units; 0 for pairs that are not used.
+    coverage : sequence of Coverage
+        One for every image and side; where a pair has none, its noise is its own.
+
+    Returns
+    -------
+    (M, K) csr_array
+        ``S S^T`` has ``err[0]**2 + err[1]**2`` on its diagonal.
+
+    """
+    if not coverage:
+        coverage = [Coverage.of_image(0, 0, np.empty(0, np.int64), np.zeros((0, 1), np.int64))]  # keeps dtypes
+    n_blocks = max(c.n_blocks for c in coverage)
+    length = [len(c.pair) for c in coverage]
+    side = np.repeat([c.side for c in coverage], length)
+    image = np.repeat([c.image for c in coverage], length)
+    pair = np.concatenate([c.pair for c in coverage])
+    n_pixels = np.concatenate([c.n_pixels for c in coverage]).astype(float)
+    of_side = side * n_pairs + pair
+    variance = err[side, pair] ** 2 * n_pixels / np.bincount(of_side, n_pixels, minlength=2 * n_pairs)[of_side]
+    column = image * n_blocks + np.concatenate([c.block for c in coverage])
+    n_shared = int(column.max(initial=0)) + 1
+    largest = np.zeros(n_shared)
+    np.maximum.at(largest, column, n_pixels)
+    shared = variance * (n_pixels / largest[column]) ** (2 * _BORDER - 1)
+
+    own = (err**2).sum(axis=0) - np.bincount(pair, shared, minlength=n_pairs)
+    value = np.concatenate([(1.0 - 2.0 * side) * np.sqrt(shared), np.sqrt(np.maximum(own, 0.0))])
+    row = np.concatenate([pair, np.arange(n_pairs)])
+    column = np.concatenate([column, n_shared + np.arange(n_pairs)])
+    return coo_array((value, (row, column)), shape=(n_pairs, n_shared + n_pairs)).tocsr()

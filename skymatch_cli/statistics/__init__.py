@@ -1,0 +1,1 @@
+"""Clipped statistics of sets of pixels."""

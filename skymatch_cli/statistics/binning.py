@@ -1,0 +1,104 @@
+"""Bins for the values of an image, fine where medians and clipping bounds fall, found by arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skymatch_cli.model import BoolArray, PixelArray
+from skymatch_cli.statistics.sample import SortedValues
+
+BINS = 255
+"""Bins of values; the first and the last have no bound. Code ``BINS`` itself: a pixel that doesn't count."""
+
+_LEVELS = 65536
+_CORE = 30.0  # half-width of the range that the levels divide, in sigma of the quartiles
+_SAMPLE = 16384  # pixels from which the bins are laid out
+_QUARTILES_PER_SIGMA = 1.349
+# Share of the sample up to which a share of the bins is used: fine in the middle and in the tail of the stars.
+_SHARE_OF_SAMPLE = (0.0, 0.01, 0.45, 0.55, 0.95, 1.0)
+_SHARE_OF_BINS = (0.0, 0.04, 0.27, 0.52, 0.75, 1.0)
+
+
+class Binning:
+    """Bins that keep the order of values: a larger value is never in a lower bin.
+
+    A value becomes one of 65536 levels by a subtraction and a product, and its bin by a look-up table.
+    Rounding may put a value beside its level, but never two values out of order, and that is all that
+    counting needs.
+
+    Parameters
+    ----------
+    sample : (n,) float32 or float64
+        Pixels that stand for the image, sorted. They decide on how fast the bins are, not on any answer.
+
+    Attributes
+    ----------
+    pivot : float
+        Median of the sample.
+    edges : (BINS - 1,) of the sample's type
+        Bin ``k`` holds ``edges[k - 1] <= value < edges[k]``, exactly.
+    has_ties : bool
+        Values come several times, as on a lattice: some bins may hold nothing but one value.
+    """
+
+    def __init__(self, sample: SortedValues) -> None:
+        low, self.pivot, high = (float(sample[int(q * (sample.size - 1))]) for q in (0.25, 0.5, 0.75))
+        number: Any = sample.dtype.type
+        least = max(abs(self.pivot) * float(np.finfo(sample.dtype).eps), float(np.finfo(np.float32).tiny) * _LEVELS)
+        sigma = max((high - low) / _QUARTILES_PER_SIGMA, least)
+        self.has_ties = bool(np.count_nonzero(np.diff(sample)) < sample.size // 4)
+        self._low = number(self.pivot - _CORE * sigma)
+        self._scale = number(_LEVELS / (2 * _CORE * sigma))
+        counts = np.bincount(self._levels(sample), minlength=_LEVELS)
+        before = (np.cumsum(counts) - counts) / sample.size
+        share = np.interp(before, _SHARE_OF_SAMPLE, _SHARE_OF_BINS)
+        self._bins = (1 + np.minimum(share * (BINS - 2), BINS - 3)).astype(np.uint8)
+        self._bins[0], self._bins[-1] = 0, BINS - 1
+        self.edges = self._find_edges(sample.dtype)
+
+    @classmethod
+    def of(cls, data: PixelArray, good: BoolArray) -> Binning:
+        """Bins for the good pixels of an image, (ny, nx) each."""
+        stride = max(1, data.size // _SAMPLE) | 1  # odd, so that no column is passed over for good
+        sample = data.reshape(-1)[::stride]
+        sample = sample[good.reshape(-1)[::stride] & np.isfinite(sample)]
+        return cls(np.sort(sample) if sample.size else np.zeros(1, dtype=data.dtype))
+
+    def bins(self, values: SortedValues) -> npt.NDArray[np.uint8]:
+        """Bins of pixels, ``BINS`` for those that are infinite."""
+        bins = self._bins.take(self._levels(values))
+        bins[values == np.inf] = BINS
+        return bins
+
+    def _levels(self, values: SortedValues) -> npt.NDArray[np.uint16]:
+        """Levels of values, which must not be NaN."""
+        with np.errstate(over="ignore"):
+            level = values - self._low
+            level *= self._scale
+        clipped: SortedValues = np.clip(level, 0, _LEVELS - 1, out=level)
+        return clipped.astype(np.uint16)
+
+    def _find_edges(self, dtype: np.dtype[np.floating]) -> SortedValues:
+        """Least value of every bin but the first, by bisection over all numbers of the type."""
+        below = np.full(BINS - 1, _order(np.array(-np.inf, dtype)))
+        above = np.full(BINS - 1, _order(np.array(np.inf, dtype)))
+        wanted = np.arange(1, BINS)
+        for _ in range(8 * dtype.itemsize):
+            middle = below // 2 + above // 2 + (below % 2 + above % 2) // 2
+            reached = self._bins.take(self._levels(_number(middle, dtype))) >= wanted
+            below, above = np.where(reached, below, middle), np.where(reached, middle, above)
+        return _number(above, dtype)
+
+
+def _order(numbers: SortedValues) -> npt.NDArray[np.signedinteger]:
+    """Integers in the order of floating-point numbers, neighbours for neighbours."""
+    bits = numbers.view(f"i{numbers.itemsize}")
+    return np.where(bits < 0, bits ^ np.iinfo(bits.dtype).max, bits)
+
+
+def _number(order: npt.NDArray[np.signedinteger], dtype: np.dtype[np.floating]) -> SortedValues:
+    """Floating-point numbers of their place in the order."""
+    return np.where(order < 0, order ^ np.iinfo(order.dtype).max, order).view(dtype)

@@ -1,0 +1,116 @@
+"""How regions cover the tiles of an image: wholly, or in part.
+
+The image is cut into tiles of 32 x 32 pixels, so that a row of a tile is one 32-bit word of flags. A
+region given as runs along rows becomes such words by exclusive-or alone, without ever painting a mask of
+the frame: a run flips the flags from its first column on, and flips them back behind its last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from skymatch_cli.geometry.raster import Spans
+from skymatch_cli.model import BoolArray, IntArray
+
+SIDE = 32
+"""Rows and columns of a tile."""
+
+_ALL = np.uint32(0xFFFFFFFF)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cover:
+    """Tiles that regions cover, sorted by region; a band is a row of tiles.
+
+    Attributes
+    ----------
+    n_regions : int
+    run_region, band, first, last : (r,) int64
+        Runs of wholly covered tiles: columns ``first <= column < last`` of a band.
+    edge_region, edge_band, edge_column : (e,) int64
+        Tiles that are covered in part.
+    edge_flags : (e, SIDE) uint32
+        Their covered pixels: one word a row, lowest bit first.
+    """
+
+    n_regions: int
+    run_region: IntArray
+    band: IntArray
+    first: IntArray
+    last: IntArray
+    edge_region: IntArray
+    edge_band: IntArray
+    edge_column: IntArray
+    edge_flags: npt.NDArray[np.uint32]
+
+    def edge_pixels(self) -> BoolArray:
+        """(e, SIDE * SIDE) bool, True for the covered pixels of the tiles that are covered in part."""
+        flags = self.edge_flags.astype("<u4", copy=False).view(np.uint8)
+        return np.unpackbits(flags, axis=1, bitorder="little").view(np.bool_)
+
+
+def n_tiles(shape: tuple[int, int]) -> tuple[int, int]:
+    """Bands and columns of tiles that hold a frame of ``shape`` (ny, nx)."""
+    return -(-shape[0] // SIDE), -(-shape[1] // SIDE)
+
+
+def cover(regions: Sequence[Spans], shape: tuple[int, int]) -> Cover:
+    """Tiles that regions cover.
+
+    Parameters
+    ----------
+    regions : sequence of Spans
+        Pixels of each region.
+    shape : (ny, nx)
+        Of the image. Pixels that complete the last tiles beyond its border count as covered where the
+        pixels next to them are: they hold nothing.
+    """
+    bands, columns = n_tiles(shape)
+    flags = _flags(regions, shape).reshape(columns, len(regions) * bands, SIDE)
+    whole = np.bitwise_and.reduce(flags, axis=2).T == _ALL
+    part = (np.bitwise_or.reduce(flags, axis=2).T != 0) & ~whole
+    band, column = np.nonzero(part)
+    framed = np.zeros((len(whole), columns + 2), dtype=bool)
+    framed[:, 1:-1] = whole
+    run_band, change = np.nonzero(framed[:, 1:] != framed[:, :-1])
+    run_region, run_band = np.divmod(run_band[::2], bands)
+    edge_region, edge_band = np.divmod(band, bands)
+    return Cover(
+        n_regions=len(regions),
+        run_region=run_region,
+        band=run_band,
+        first=change[::2],
+        last=change[1::2],
+        edge_region=edge_region,
+        edge_band=edge_band,
+        edge_column=column,
+        edge_flags=flags[column, band],
+    )
+
+
+def _flags(regions: Sequence[Spans], shape: tuple[int, int]) -> npt.NDArray[np.uint32]:
+    """(columns, regions * bands * SIDE) words; by columns first, so that the flips travel in long strides."""
+    (ny, nx), (bands, columns) = shape, n_tiles(shape)
+    rows = bands * SIDE
+    y = np.concatenate([spans.y + k * rows for k, spans in enumerate(regions)])
+    x1 = np.concatenate([spans.x1 for spans in regions])
+    words = np.zeros((columns + 1, len(regions) * rows), dtype=np.uint32)
+    onward = np.zeros_like(words)
+    for x in (np.concatenate([spans.x0 for spans in regions]), np.where(x1 == nx, columns * SIDE, x1)):
+        column, bit = x >> 5, (x & 31).astype(np.uint32)
+        place = column * words.shape[1] + y
+        np.bitwise_xor.at(words.reshape(-1), place, _ALL << bit)
+        np.bitwise_xor.at(onward.reshape(-1), place, _ALL)
+    if ny % SIDE:
+        for table in (words, onward):
+            by_region = table.reshape(columns + 1, len(regions), rows)
+            by_region[..., ny:] = by_region[..., ny - 1 : ny]
+    inside = onward[0]
+    for k in range(1, columns):  # a loop, because accumulate walks along the short axis
+        words[k] ^= inside
+        inside = np.bitwise_xor(inside, onward[k], out=onward[k])
+    return words[:columns]

@@ -1,0 +1,153 @@
+"""Clipped statistics of a set of pixels: the sky, its error, and what became of it.
+
+``sky_statistic`` takes the pixels as they come; ``estimate`` is the same on any ordered sample, and is what
+the fast path of ``tiles`` uses, so that both give the same answers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skymatch_cli.model import FloatArray, IntArray, PixelArray, Skystat, SkyStatistic, StatisticSettings, Status
+from skymatch_cli.statistics.lattice import MIN_TIES, find_lattice, grouped_median
+from skymatch_cli.statistics.mode import histogram, midpoint, mode
+from skymatch_cli.statistics.sample import OrderedSamples, Run, Runs, SortedSample
+
+MIN_PIXELS = 10
+"""Pixels that must survive for a statistic: fewer say too little about their own scatter to be weighted."""
+
+_HALL_SHEATHER = 0.972  # 1.96^(2/3) (1.5 phi(0)^2)^(1/3): bandwidth n^(-1/3) for the density at the median
+_LEAST_ERR = float(np.finfo(np.float32).tiny)  # keeps 1 / err^2 finite
+
+
+def sky_statistic(values: PixelArray, settings: StatisticSettings) -> SkyStatistic:
+    """Sky level of a set of pixels.
+
+    Parameters
+    ----------
+    values : (n,) float32 or float64
+        Good pixels, in any order; values that are not finite don't count.
+    settings : StatisticSettings
+
+    Returns
+    -------
+    SkyStatistic
+        Value and one-sigma error in the unit of ``values``, and how many pixels survived. The status is
+        ``all_masked`` without a pixel, ``outside_limits`` where none lies within ``lower`` and ``upper``,
+        ``too_few_pixels`` where fewer than ``MIN_PIXELS`` survive.
+
+    Notes
+    -----
+    Limits and clipping are worked out in float64 whatever the type of the pixels. The median of data on a
+    lattice is interpolated within its step (see ``lattice``); elsewhere it is that of ``numpy``.
+    """
+    return estimate(SortedSample(values[np.isfinite(values)]), settings)[0]
+
+
+def estimate(samples: OrderedSamples, settings: StatisticSettings) -> list[SkyStatistic]:
+    """``sky_statistic`` of ordered samples, all of them together."""
+    within = _within_limits(samples, settings)
+    survivors = clip(within, settings)
+    which = np.flatnonzero(survivors.n >= MIN_PIXELS)
+    measured = dict(zip(which.tolist(), zip(*_measure(survivors, which, settings), strict=True), strict=True))
+    found = []
+    for k, n in enumerate(survivors.n.tolist()):
+        if k in measured:
+            value, err = map(float, measured[k])
+            found.append(SkyStatistic(value, max(err, _least_err(value, err, within.of(k))), n, Status.OK))
+        else:
+            found.append(SkyStatistic(np.nan, np.nan, n, _why_not(int(samples.n[k]), int(within.n[k]))))
+    return found
+
+
+def _why_not(n: int, n_within: int) -> Status:
+    """Why there is no statistic, from the numbers of pixels and of those within the limits."""
+    if n == 0:
+        return Status.ALL_MASKED
+    return Status.TOO_FEW_PIXELS if n_within else Status.OUTSIDE_LIMITS
+
+
+def _within_limits(samples: OrderedSamples, settings: StatisticSettings) -> Runs:
+    """The values that lie within the inclusive limits of the user."""
+    which = np.arange(samples.n.size)
+    start, stop = np.zeros_like(samples.n), samples.n
+    if settings.lower is not None:
+        start = samples.below(which, np.full(which.size, settings.lower))
+    if settings.upper is not None:
+        stop = samples.below(which, np.full(which.size, np.nextafter(settings.upper, np.inf)))
+    return Runs(samples, start, np.maximum(start, stop))
+
+
+def clip(values: Runs, settings: StatisticSettings) -> Runs:
+    """Values that survive the iterated clipping of ``astropy.stats.sigma_clip`` about the median."""
+    samples, start, stop = values.samples, values.start.copy(), values.stop.copy()
+    active = np.flatnonzero(stop > start)
+    for _ in range(settings.nclip):
+        if active.size == 0:
+            break
+        a, b = start[active], stop[active]
+        low, high = samples.at(np.tile(active, 2), np.concatenate([(a + b - 1) // 2, (a + b) // 2])).reshape(2, -1)
+        median, std = (low + high) / 2, samples.moments(active, a, b)[1]
+        with np.errstate(over="ignore", invalid="ignore"):
+            bounds = [median - settings.lsigma * std, np.nextafter(median + settings.usigma * std, np.inf)]
+        first, last = samples.below(np.tile(active, 2), np.concatenate(bounds)).reshape(2, -1)
+        start[active] = np.maximum(a, first)
+        stop[active] = np.maximum(start[active], np.minimum(b, last))
+        active = active[((start[active] != a) | (stop[active] != b)) & (stop[active] > start[active])]
+    return Runs(samples, start, stop)
+
+
+def _measure(survivors: Runs, which: IntArray, settings: StatisticSettings) -> tuple[FloatArray, FloatArray]:
+    """Values and statistical errors of the statistic that is asked for, of some runs."""
+    runs = (which, survivors.start[which], survivors.stop[which])
+    if settings.skystat is Skystat.MEAN:
+        mean, std = survivors.samples.moments(*runs)
+        return mean, std / np.sqrt(survivors.n[which])
+    value, err, ties = _medians(survivors, which)
+    std = survivors.samples.moments(*runs)[1] if settings.skystat is not Skystat.MEDIAN else np.zeros_like(value)
+    for i, k in enumerate(which.tolist()):
+        run = survivors.of(k)
+        lattice = find_lattice(run) if ties[i] >= MIN_TIES else None
+        if lattice is not None:
+            value[i], err[i] = grouped_median(run, lattice)
+        if settings.skystat is Skystat.MEDIAN or (lattice is None and _half_are_equal(run)):
+            continue
+        bins = histogram(run, float(std[i]), settings.binwidth, lattice)
+        if settings.skystat is Skystat.MIDPT:
+            value[i] = midpoint(bins)
+        else:
+            value[i], err[i] = mode(bins)
+    return value, err
+
+
+def _medians(survivors: Runs, which: IntArray) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Medians, their errors, and how many values equal the (upper) middle one.
+
+    The error is 1 / (2 f sqrt(n)) with the density f at the median, which a tail of stars leaves alone;
+    f from the distance of two quantiles, with the bandwidth of Hall and Sheather 1988, JRSS B 50, 381.
+    """
+    n = survivors.n[which]
+    low = np.maximum(0, (n * (0.5 - _HALL_SHEATHER * n ** (-1 / 3))).astype(np.int64))
+    high = n - 1 - low
+    ranks = np.stack([low, (n - 1) // 2, n // 2, high]) + survivors.start[which]
+    q_low, middle, upper, q_high = survivors.samples.at(np.tile(which, 4), ranks.reshape(-1)).reshape(4, -1)
+    around = np.concatenate([upper, np.nextafter(upper, np.inf)])
+    first, last = survivors.samples.below(np.tile(which, 2), around).reshape(2, -1)
+    return (middle + upper) / 2, (q_high - q_low) * n / (high - low) / (2 * np.sqrt(n)), last - first
+
+
+def _half_are_equal(run: Run) -> bool:
+    """Whether the quartiles coincide: a sky without noise, which bins could only blur."""
+    low, high = run.at(run.n // 4, run.n - 1 - run.n // 4)
+    return bool(low == high)
+
+
+def _least_err(value: float, err: float, within: Run) -> float:
+    """What rounding leaves uncertain, however small the scatter.
+
+    That of the number format; and where no noise carries the values from one point of a lattice to the
+    next, the step.
+    """
+    floor = within.eps * (abs(value) or 1.0) / np.sqrt(12)
+    lattice = find_lattice(within) if err == 0 else None
+    return max(float(floor), _LEAST_ERR, lattice.step / np.sqrt(12) if lattice else 0.0)

@@ -1,0 +1,171 @@
+"""Sets of pixels in order of value: the few questions that every statistic here is made of.
+
+An estimator asks how many values lie below an edge, which value has a given rank, and the moments between
+two ranks. ``SortedSample`` answers from one sorted array; ``tiles.TiledSamples`` answers for many regions
+at once, from pieces that they share. Both give the same answers, so the estimators are written once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from skymatch_cli.model import FloatArray, IntArray
+
+SortedValues = npt.NDArray[np.floating]
+_CHUNK = 4096  # values whose sums are kept together
+_BLOCK = 64  # chunks summed at a time: 2 MiB of float64
+
+
+class OrderedSamples(Protocol):
+    """Sets of finite values in order, such as the regions of an image, that are asked together.
+
+    Every question names a set by its index ``which``; ranks count from 0.
+    """
+
+    @property
+    def n(self) -> IntArray:
+        """How many values each set has."""
+        ...
+
+    @property
+    def eps(self) -> float:
+        """Relative spacing of the numbers that hold the values."""
+        ...
+
+    def at(self, which: IntArray, ranks: IntArray, /) -> FloatArray:
+        """Values of the given ranks."""
+        ...
+
+    def below(self, which: IntArray, edges: FloatArray, /) -> IntArray:
+        """How many values are less than each edge."""
+        ...
+
+    def moments(self, which: IntArray, start: IntArray, stop: IntArray, /) -> tuple[FloatArray, FloatArray]:
+        """Means and standard deviations (``ddof=0``) of the ranks ``start <= rank < stop``."""
+        ...
+
+
+class SortedSample:
+    """A single set of values, as one sorted array; ``which`` is always 0.
+
+    Parameters
+    ----------
+    values : (n,) float32 or float64
+        Finite values in any order; they are copied.
+    """
+
+    def __init__(self, values: npt.NDArray[np.floating]) -> None:
+        self._sorted = np.sort(values)
+        self.n = np.array([self._sorted.size], dtype=np.int64)
+        self.eps = float(np.finfo(self._sorted.dtype).eps)
+
+    def at(self, _which: IntArray, ranks: IntArray, /) -> FloatArray:
+        """Values of the given ranks."""
+        return self._sorted[ranks].astype(np.float64)
+
+    def below(self, _which: IntArray, edges: FloatArray, /) -> IntArray:
+        """How many values are less than each edge."""
+        return np.searchsorted(self._sorted, round_up(edges, self._sorted.dtype)).astype(np.int64)
+
+    def moments(self, _which: IntArray, start: IntArray, stop: IntArray, /) -> tuple[FloatArray, FloatArray]:
+        """Means and standard deviations of runs of ranks."""
+        found = [self._moments(a, b) for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
+        mean, std = np.array(found).reshape(-1, 2).T
+        return mean, std
+
+    def _moments(self, start: int, stop: int) -> tuple[float, float]:
+        first, last = -(-start // _CHUNK), stop // _CHUNK
+        if last - first < 2:
+            return two_pass_moments(self._sorted[start:stop])
+        pivot, sums, squares = self._chunk_sums
+        ends = [self._sorted[start : first * _CHUNK] - pivot, self._sorted[last * _CHUNK : stop] - pivot]
+        total = sums[first:last].sum() + sum(end.sum() for end in ends)
+        square = squares[first:last].sum() + sum((end**2).sum() for end in ends)
+        return moments_of_sums(stop - start, float(pivot), float(total), float(square))
+
+    @cached_property
+    def _chunk_sums(self) -> tuple[np.float64, FloatArray, FloatArray]:
+        """Pivot, and the sums and sums of squares about it of every whole chunk.
+
+        The median as pivot keeps the squares small, and outliers stay in chunks of their own at both ends:
+        no sum of well-behaved values is ever found as a difference of large numbers.
+        """
+        pivot = np.float64(self._sorted[self._sorted.size // 2])
+        whole = self._sorted[: self._sorted.size // _CHUNK * _CHUNK].reshape(-1, _CHUNK)
+        sums, squares = np.empty((2, len(whole)))
+        for i in range(0, len(whole), _BLOCK):
+            deviation = whole[i : i + _BLOCK] - pivot
+            sums[i : i + _BLOCK] = deviation.sum(axis=1)
+            squares[i : i + _BLOCK] = np.einsum("ij,ij->i", deviation, deviation)
+        return pivot, sums, squares
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The values of one set that limits and clipping leave: a run of its ranks."""
+
+    samples: OrderedSamples
+    which: int
+    start: int
+    stop: int
+
+    @property
+    def n(self) -> int:
+        """How many values."""
+        return self.stop - self.start
+
+    @property
+    def eps(self) -> float:
+        """Relative spacing of the numbers that hold the values."""
+        return self.samples.eps
+
+    def at(self, *ranks: int) -> FloatArray:
+        """Values of ranks that are counted within the run."""
+        return self.samples.at(np.full(len(ranks), self.which), np.array(ranks) + self.start)
+
+    def below(self, edges: FloatArray) -> IntArray:
+        """How many of the run's values are less than each edge."""
+        return np.clip(self.samples.below(np.full(edges.size, self.which), edges) - self.start, 0, self.n)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """A run of ranks, ``start <= rank < stop``, of every set."""
+
+    samples: OrderedSamples
+    start: IntArray
+    stop: IntArray
+
+    @property
+    def n(self) -> IntArray:
+        """How many values each run has."""
+        return self.stop - self.start
+
+    def of(self, which: int) -> Run:
+        """The run of one set."""
+        return Run(self.samples, which, int(self.start[which]), int(self.stop[which]))
+
+
+def round_up(edges: FloatArray, dtype: np.dtype[np.floating]) -> npt.NDArray[np.floating]:
+    """Least numbers of ``dtype`` that are not less than ``edges``: the same values lie below either."""
+    with np.errstate(over="ignore"):
+        near = edges.astype(dtype)
+    return np.where(near < edges, np.nextafter(near, dtype.type(np.inf)), near)
+
+
+def two_pass_moments(values: npt.NDArray[np.floating]) -> tuple[float, float]:
+    """Mean and standard deviation straight from the values, in float64."""
+    exact = values.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(exact.mean()), float(exact.std())
+
+
+def moments_of_sums(n: int, pivot: float, total: float, square: float) -> tuple[float, float]:
+    """Mean and standard deviation from the sums of the deviations from ``pivot`` and of their squares."""
+    shift = total / n
+    return float(pivot + shift), float(np.sqrt(max(square / n - shift * shift, 0.0)))

@@ -1,0 +1,1 @@
+"""Files between the steps: plans, findings and measurements, kept and used again."""
