@@ -287,6 +287,14 @@ def test_the_answer_does_not_depend_on_the_number_of_workers(tmp_path):
     assert skymatch_cli.match(paths, dry_run=True, jobs=3).to_json() == alone
 
 
+@pytest.mark.parametrize("scale", [1e-42, 1e30])
+def test_the_mesh_takes_values_of_any_size(tmp_path, scale):
+    frames = [f.but(dtype="f4") for f in row([130.0, 100.0], nx=80, ny=80)]
+    paths = [write(tmp_path / f"{k}.fits", f, pixels=(f.pixels() * scale).astype("f4")) for k, f in enumerate(frames)]
+    found = skies(paths, compare="mesh") / scale
+    np.testing.assert_allclose(found, [30, 0], atol=0.1)
+
+
 # --- units until they are brought together
 
 

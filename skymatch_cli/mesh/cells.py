@@ -181,6 +181,8 @@ class CellSums:
     @classmethod
     def around(cls, u: FloatArray, v: FloatArray, k: int) -> CellSums:
         """Room for ``k`` sums over all cells that touch the positions (cells)."""
+        if not np.isfinite(u + v).any():  # no pixel is on the plane: a place for nothing
+            u, v = np.zeros(1), np.zeros(1)
         i0, j0 = int(np.floor(np.nanmin(u))) - 1, int(np.floor(np.nanmin(v))) - 1
         i1, j1 = int(np.ceil(np.nanmax(u))) + 2, int(np.ceil(np.nanmax(v))) + 2
         return cls((j0, i0), np.zeros((k, j1 - j0, i1 - i0)))

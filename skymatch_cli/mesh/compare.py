@@ -186,6 +186,8 @@ def _start(together: Sequence[Tile], level: FloatArray, graph: OverlapGraph) -> 
     count, total = np.zeros(len(graph.a)), np.zeros(len(graph.a))
     for tile in together:
         shared = np.flatnonzero(np.count_nonzero(tile.weight, axis=0) > 1)
+        if not shared.size:
+            continue
         cells = shared[:: max(1, len(shared) * len(tile.pair) // _START_DIFFERENCES)]
         value = np.where(tile.weight > 0, tile.value, np.nan).reshape(len(tile.images), -1)[:, cells]
         differences = np.sort(value[tile.first] - value[tile.second], axis=1)  # NaN last

@@ -25,6 +25,7 @@ _SPAN_PIX = 512  # columns that are shared out among cells at a time: what fits 
 _NOISE_ROWS = 4  # every fourth row is enough for the noise
 _MIN_NOISE_SAMPLES = 16
 _MAD_TO_SIGMA = 1.4826
+_LEAST_NOISE = 1e-30  # keeps ratios of noises within float32
 _STRUCTURE_SIGMA = 2.0  # structure below this many sigma of a cell is noise
 
 
@@ -103,7 +104,9 @@ def reduce_image(
     sample = data[::16, ::16][good[::16, ::16]]
     level = float(np.median(sample if sample.size else data[good])) if good.any() else 0.0
     sigma = block_noise(data, good, blocks, level)
-    bins = Bins.for_pitch(1.0 / np.sqrt(np.nanmedian(positions.area())))
+    areas = positions.area()
+    on_plane = areas[np.isfinite(areas) & (areas > 0)]
+    bins = Bins.for_pitch(1.0 / np.sqrt(np.median(on_plane)) if on_plane.size else 1.0)
     sums = CellSums.around(positions.u, positions.v, 4 if centroids else 2)
     n_good = 0
     for rows, columns in _runs(blocks, data.shape):
@@ -185,7 +188,7 @@ def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: flo
     sigma[~np.isfinite(sigma)] = np.median(known) if known.size else 0.0
     # Noise-free pixels get the rounding of their values; images of zeros get a token.
     rounding = max(abs(level) * float(np.finfo(np.float32).eps), float(sigma.max()) * 1e-3) or 1e-12
-    return np.maximum(sigma, np.float32(rounding))
+    return np.maximum(sigma, np.float32(max(rounding, _LEAST_NOISE)))
 
 
 def _finished(
