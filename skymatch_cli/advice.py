@@ -9,7 +9,7 @@ import numpy as np
 from skymatch_cli.model import FloatArray, ImageInfo, IntArray, Measurements, Offsets, Status, StrArray
 from skymatch_cli.solver.diagnose import bad_fits, thin_bridges
 
-_MAX_LOSS = 10.0  # a grid of 3 x 2 loses a factor of 3, one of 6 x 5 13, a chain of 12 50
+_MAX_LOSS = 10.0  # errors of planes over those of constants: beyond, tilts rest on little
 _NAMED = 5  # sets, images or pairs that one line names
 
 

@@ -74,24 +74,24 @@ def compare(
     together = list(tiles(meshes, graph, unit))
     sums = _robust_sums(together, level, graph)
     n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in zip(*meshes, strict=True)])
-    status = _status(sums, n_good, graph, group)
+    status = pair_status(sums, n_good, graph, group)
     if usable is not None:
         for words in (usable[graph.b], usable[graph.a]):
             status = np.where(words != Status.OK, words, status)
-    return _measurements(sums, unit, graph, n_good=n_good, status=status)
+    return pair_measurements(sums, unit, graph, n_good=n_good, status=status)
 
 
 def _robust_sums(together: Sequence[Tile], level: FloatArray, graph: OverlapGraph) -> PairSums:
     """Sums over pairs, with weights that agree with their own solution and with the scatter they leave."""
-    offset = _rounded(image_offsets(*_start(together, level, graph), graph) - level)
-    skies = [_median_sky(tile, _shifted(tile, offset)) for tile in together]
+    offset = _rounded(image_offsets(*first_differences(together, level, graph), graph) - level)
+    skies = [median_sky(tile, _shifted(tile, offset)) for tile in together]
     scale = np.ones(graph.n_images)
     for iteration in range(_ITERATIONS):
         sums, scatter = PairSums.empty(graph, level + offset), BlockScatter.empty(graph.n_images)
         for k, tile in enumerate(together):
             shifted = _shifted(tile, offset)
-            weight = tile.weight * _trust(tile, shifted - skies[k]) / _of_tile(scale, tile)
-            skies[k] = _mean_sky(weight, shifted, skies[k])
+            weight = tile.weight * cell_trust(tile, shifted - skies[k]) / of_tile(scale, tile)
+            skies[k] = mean_sky(weight, shifted, skies[k])
             sums.add(tile, weight, shifted - skies[k])
             if iteration >= _UNSCALED:
                 scatter.add(tile, weight, shifted - skies[k])
@@ -100,7 +100,7 @@ def _robust_sums(together: Sequence[Tile], level: FloatArray, graph: OverlapGrap
     sums = PairSums.empty(graph, level + offset)
     for k, tile in enumerate(together):
         shifted = _shifted(tile, offset)
-        weight = tile.weight * _trust(tile, shifted - skies[k]) / _of_tile(scale, tile)
+        weight = tile.weight * cell_trust(tile, shifted - skies[k]) / of_tile(scale, tile)
         sums.add(tile, weight, shifted - skies[k])
         sums.add_details(tile, weight, skies[k])
     return sums
@@ -111,15 +111,16 @@ def _rounded(offset: FloatArray) -> FloatArray:
     return offset.astype(np.float32).astype(np.float64)
 
 
-def _of_tile(per_image: FloatArray, tile: Tile) -> Float32Array:
+def of_tile(per_image: FloatArray, tile: Tile) -> Float32Array:
+    """Values of images (N,) as those of a tile's images, to be spread over its cells."""
     return per_image[tile.images, None, None].astype(np.float32)
 
 
 def _shifted(tile: Tile, offset: FloatArray) -> Float32Array:
-    return np.asarray(tile.value - _of_tile(offset, tile))
+    return np.asarray(tile.value - of_tile(offset, tile))
 
 
-def _median_sky(tile: Tile, shifted: Float32Array) -> Float32Array:
+def median_sky(tile: Tile, shifted: Float32Array) -> Float32Array:
     """Median over the images of every cell: a start that one bad image can't spoil."""
     ordered = np.sort(np.where(tile.weight > 0, shifted, np.float32(np.inf)), axis=0)
     count = np.count_nonzero(tile.weight, axis=0)
@@ -128,13 +129,13 @@ def _median_sky(tile: Tile, shifted: Float32Array) -> Float32Array:
     return np.where(count > 0, np.float32(0.5) * (low + high), np.float32(0))
 
 
-def _mean_sky(weight: Float32Array, shifted: Float32Array, before: Float32Array) -> Float32Array:
+def mean_sky(weight: Float32Array, shifted: Float32Array, before: Float32Array) -> Float32Array:
     """Weighted mean over the images of every cell; as before where no image is trusted."""
     total = weight.sum(axis=0)
     return np.asarray(np.divide((weight * shifted).sum(axis=0), total, out=before.copy(), where=total > 0))
 
 
-def _trust(tile: Tile, residual: Float32Array) -> Float32Array:
+def cell_trust(tile: Tile, residual: Float32Array) -> Float32Array:
     """Biweight of every cell of every image, from its own residual and from the mean of 3 x 3."""
     seen = tile.weight > 0
     single = np.abs(residual)
@@ -181,7 +182,9 @@ def _box(a: Float32Array) -> Float32Array:
     return a
 
 
-def _start(together: Sequence[Tile], level: FloatArray, graph: OverlapGraph) -> tuple[FloatArray, FloatArray]:
+def first_differences(
+    together: Sequence[Tile], level: FloatArray, graph: OverlapGraph
+) -> tuple[FloatArray, FloatArray]:
     """Weights and differences of the pairs to start from: medians over some cells of every tile."""
     count, total = np.zeros(len(graph.a)), np.zeros(len(graph.a))
     for tile in together:
@@ -224,7 +227,8 @@ def image_offsets(weight: FloatArray, difference: FloatArray, graph: OverlapGrap
     return offset
 
 
-def _status(sums: PairSums, n_good: IntArray, graph: OverlapGraph, group: IntArray) -> StrArray:
+def pair_status(sums: PairSums, n_good: IntArray, graph: OverlapGraph, group: IntArray) -> StrArray:
+    """The status of every pair, from its cells and the good pixels of its images."""
     status = np.where(_enough(sums), Status.OK, Status.TOO_FEW_PIXELS).astype(object)
     status[(n_good[graph.a] == 0) | (n_good[graph.b] == 0)] = Status.ALL_MASKED
     status[group[graph.a] == group[graph.b]] = Status.SAME_GROUP
@@ -235,9 +239,10 @@ def _enough(sums: PairSums) -> BoolArray:
     return np.asarray((sums.n_cells >= _MIN_CELLS) & (sums.weight > 0))
 
 
-def _measurements(
+def pair_measurements(
     sums: PairSums, unit: float, graph: OverlapGraph, *, n_good: IntArray, status: StrArray
 ) -> Measurements:
+    """Sums over pairs, in units of the run's noise, as measurements in comparison units."""
     measured = _enough(sums) & ((status == Status.OK) | (status == Status.SAME_GROUP))
     weight = np.where(measured, sums.weight, 1.0)
     sky_a, sky_b, delta, err = (

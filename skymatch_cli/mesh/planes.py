@@ -16,14 +16,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skymatch_cli.mesh.cells import Float32Array
-from skymatch_cli.mesh.compare import _mean_sky as mean_sky
-from skymatch_cli.mesh.compare import _measurements as measurements_of
-from skymatch_cli.mesh.compare import _median_sky as median_sky
-from skymatch_cli.mesh.compare import _of_tile as of_tile
-from skymatch_cli.mesh.compare import _start as start
-from skymatch_cli.mesh.compare import _status as pair_status
-from skymatch_cli.mesh.compare import _trust as trust
-from skymatch_cli.mesh.compare import image_offsets
+from skymatch_cli.mesh.compare import (
+    cell_trust,
+    first_differences,
+    image_offsets,
+    mean_sky,
+    median_sky,
+    of_tile,
+    pair_measurements,
+    pair_status,
+)
 from skymatch_cli.mesh.reduce import CellMesh
 from skymatch_cli.mesh.sums import BlockScatter, PairSums
 from skymatch_cli.mesh.tiles import Tile, run_noise, tiles
@@ -57,7 +59,7 @@ def compare_planes(
     moments, sums = PlaneMoments.empty(graph, meshes), PairSums.empty(graph, np.zeros(graph.n_images))
     for field in fields:
         shifted = field.without(planes)
-        weight = field.tile.weight * trust(field.tile, shifted - field.sky) / of_tile(scale, field.tile)
+        weight = field.tile.weight * cell_trust(field.tile, shifted - field.sky) / of_tile(scale, field.tile)
         moments.add(field, weight, shifted - field.sky, noise=True)
         sums.add(field.tile, weight, shifted - field.sky)
         sums.add_details(field.tile, weight, field.sky)
@@ -78,7 +80,7 @@ def compare_planes(
         pull=(moments.pull + (moments.moment @ (first - second)[:, :, None])[:, :, 0]) * per_cell / unit,
     )
     sums = replace(sums, offset_a=mean_a, offset_b=mean_b)
-    return replace(measurements_of(sums, unit, graph, n_good=n_good, status=status), planes=found)
+    return replace(pair_measurements(sums, unit, graph, n_good=n_good, status=status), planes=found)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,7 +212,7 @@ def _robust_planes(
     n = graph.n_images
     level = np.array([0.0 if m is None else m.level / unit for m in meshes])
     value = np.zeros((n, 3))
-    value[:, 0] = image_offsets(*start([f.tile for f in fields], level, graph), graph)
+    value[:, 0] = image_offsets(*first_differences([f.tile for f in fields], level, graph), graph)
     planes = ImagePlanes(np.array([_box(m).mean(axis=0) for m in meshes]), value, level)
     scale = np.ones(n)
     for field_index, field in enumerate(fields):
@@ -219,7 +221,7 @@ def _robust_planes(
         moments, scatter = PlaneMoments.empty(graph, meshes), BlockScatter.empty(n)
         for field_index, field in enumerate(fields):
             shifted = field.without(planes)
-            weight = field.tile.weight * trust(field.tile, shifted - field.sky) / of_tile(scale, field.tile)
+            weight = field.tile.weight * cell_trust(field.tile, shifted - field.sky) / of_tile(scale, field.tile)
             sky = mean_sky(weight, shifted, field.sky)
             fields[field_index] = replace(field, sky=sky)
             moments.add(field, weight, shifted - sky)
