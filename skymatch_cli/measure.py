@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skymatch_cli.errors import InputError, Problem
-from skymatch_cli.execution import LocalRunner, Progress
 from skymatch_cli.fits.files import is_remote
 from skymatch_cli.fits.image import read_pixels
 from skymatch_cli.geometry.raster import Spans, polygon_spans
@@ -72,42 +71,6 @@ class ImageMeasurement:
     problems: tuple[Problem, ...] = ()
 
 
-def measure_pooled(
-    infos: Sequence[ImageInfo],
-    graph: OverlapGraph,
-    settings: Settings,
-    *,
-    with_local: bool,
-    progress: Progress | None = None,
-) -> tuple[Measurements, tuple[Problem, ...], tuple[str, ...]]:
-    """Measure every overlap of the graph, and each image's own sky where asked for.
-
-    Parameters
-    ----------
-    infos : sequence of ImageInfo, length N
-    graph : OverlapGraph
-        M pairs of these images.
-    settings : Settings
-    with_local : bool
-        Measure the sky of whole frames too.
-    progress : Progress, optional
-
-    Returns
-    -------
-    Measurements
-        In comparison units.
-    tuple of Problem
-        Images whose pixels can't be read.
-    tuple of str
-        Warnings.
-
-    """
-    tasks = pooled_tasks(infos, graph, settings, with_local=with_local)
-    found = list(LocalRunner(settings.jobs)(tasks, total=len(infos), progress=progress))
-    problems = tuple(p for f in found for p in f.problems)
-    return assemble_pooled(infos, graph, found), problems, tuple(w for f in found for w in f.warnings)
-
-
 def pooled_tasks(
     infos: Sequence[ImageInfo],
     graph: OverlapGraph,
@@ -116,7 +79,7 @@ def pooled_tasks(
     with_local: bool,
     wanted: Mapping[int, IntArray] | None = None,
 ) -> Iterator[PooledTask]:
-    """The work of ``measure_pooled``, image by image.
+    """The measuring of overlaps, and of each image's own sky where asked for, image by image.
 
     Parameters
     ----------

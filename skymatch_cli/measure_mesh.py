@@ -13,7 +13,6 @@ import numpy as np
 
 from skymatch_cli.choices import Model
 from skymatch_cli.errors import InputError, Problem
-from skymatch_cli.execution import LocalRunner, Progress
 from skymatch_cli.fits.image import Pixels, read_pixels
 from skymatch_cli.geometry.raster import Spans, polygon_spans
 from skymatch_cli.geometry.rings import pixel_rings
@@ -64,24 +63,6 @@ class MeshReduction:
     problems: tuple[Problem, ...] = ()
 
 
-def measure_mesh(
-    infos: Sequence[ImageInfo],
-    graph: OverlapGraph,
-    settings: Settings,
-    *,
-    with_local: bool,
-    progress: Progress | None = None,
-) -> tuple[Measurements, tuple[Problem, ...], tuple[str, ...]]:
-    """Measure every overlap of the graph cell by cell.
-
-    Parameters and returns are those of ``measure.measure_pooled``.
-    """
-    tasks = mesh_tasks(infos, graph, settings, with_local=with_local)
-    found = list(LocalRunner(settings.jobs)(tasks, total=len(infos), progress=progress))
-    problems = tuple(p for f in found for p in f.problems)
-    return assemble_mesh(infos, graph, found), problems, tuple(w for f in found for w in f.warnings)
-
-
 def mesh_tasks(
     infos: Sequence[ImageInfo],
     graph: OverlapGraph,
@@ -90,7 +71,7 @@ def mesh_tasks(
     with_local: bool,
     wanted: Iterable[int] | None = None,
 ) -> Iterator[MeshTask]:
-    """The work of ``measure_mesh``, image by image: all of them, or those that are wanted."""
+    """The reduction of images to cells, one by one: all of them, or those that are wanted."""
     grids = mesh_grids(infos, graph, settings.mesh_size)
     mine = graph.pairs_by_image()
     for i in range(len(infos)) if wanted is None else wanted:
