@@ -1,7 +1,8 @@
-"""Where work runs: in this thread or in several, always with the results in the order of the items.
+"""Where work runs: in this thread, in several or in processes, always with the results in the order of the items.
 
-Threads suffice: the heavy steps (reading, sorting, reductions of large arrays) run outside Python's
-interpreter lock, nothing is copied between processes, and start-up costs nothing.
+Threads suffice where a step is one long call into a library (``run``). Pixels are worked on in blocks that fit the
+processor's cache, by calls that are over sooner than the interpreter's lock changes hands: tasks that read much run
+in processes (see ``processes``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from skymatch_cli.errors import Problem
 
@@ -19,6 +20,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 _AHEAD = 4  # items a worker that wait to be worked on, or to be taken
+_WORTH_PROCESSES = 3_000_000  # pixels that are read in the time that processes take to start
 
 
 class Progress(Protocol):
@@ -73,27 +75,59 @@ class Task(Protocol[Found_co]):
         ...
 
 
-class Runner(Protocol):
-    """Where tasks run: in this process, or wherever an extra sends them."""
+@dataclass(frozen=True, slots=True)
+class Tasks(Generic[Found]):
+    """Tasks that are made when they are asked for, so that few of them exist at a time.
 
-    def __call__(
-        self, tasks: Iterable[Task[Found]], *, total: int, progress: Progress | None = None
-    ) -> Iterator[Found]:
-        """The findings of ``total`` tasks, in the order of the tasks."""
+    Attributes
+    ----------
+    make : callable
+        Makes the task of an image.
+    images : sequence of int
+    n_pixels : int
+        What they all read, at most.
+    """
+
+    make: Callable[[int], Task[Found]]
+    images: Sequence[int]
+    n_pixels: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, k: int) -> Task[Found]:
+        return self.make(self.images[k])
+
+    def __iter__(self) -> Iterator[Task[Found]]:
+        return map(self.make, self.images)
+
+
+class Runner(Protocol):
+    """Where tasks run: on this machine, or wherever an extra sends them."""
+
+    def __call__(self, tasks: Tasks[Found], *, progress: Progress | None = None) -> Iterator[Found]:
+        """The findings of the tasks, in their order."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LocalRunner:
-    """Runs tasks in threads of this process; ``jobs`` 0 means one per usable core."""
+    """Runs tasks on this machine; ``jobs`` 0 means one worker per usable core.
+
+    Workers are processes where there is much to read and the system can start them from this one, else threads.
+    """
 
     jobs: int = 0
 
-    def __call__(
-        self, tasks: Iterable[Task[Found]], *, total: int, progress: Progress | None = None
-    ) -> Iterator[Found]:
-        """The findings of ``total`` tasks, in the order of the tasks."""
-        return _ordered(_do, tasks, min(self.jobs or usable_cores(), total), progress)
+    def __call__(self, tasks: Tasks[Found], *, progress: Progress | None = None) -> Iterator[Found]:
+        """The findings of the tasks, in their order."""
+        workers = min(self.jobs or usable_cores(), len(tasks))
+        if workers > 1 and tasks.n_pixels >= _WORTH_PROCESSES:
+            from skymatch_cli import processes
+
+            if processes.can_fork():
+                return processes.run_tasks(tasks, workers, progress or NoProgress())
+        return _ordered(_do, tasks, workers, progress)
 
 
 def _do(task: Task[Found]) -> Found:

@@ -11,12 +11,13 @@ a coarse grid on its frame; ``sharing.pooled_noise`` turns that into the covaria
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.execution import Tasks
 from skymatch_cli.fits.files import is_remote
 from skymatch_cli.fits.image import read_pixels
 from skymatch_cli.geometry.raster import Spans, polygon_spans
@@ -76,30 +77,40 @@ def pooled_tasks(
     graph: OverlapGraph,
     settings: Settings,
     *,
-    with_local: bool,
-    wanted: Mapping[int, IntArray] | None = None,
-) -> Iterator[PooledTask]:
-    """The measuring of overlaps, and of each image's own sky where asked for, image by image.
+    wanted: Mapping[int, IntArray],
+    local_of: Collection[int] = (),
+) -> Tasks[ImageMeasurement]:
+    """The measuring of overlaps, image by image.
 
     Parameters
     ----------
-    wanted : mapping of int to (n,) int64, optional
-        The images to measure, in this order, and which of their pairs; all by default.
+    wanted : mapping of int to (n,) int64
+        The images to measure, in this order, and which of their pairs.
+    local_of : collection of int
+        Images whose own sky is measured too.
 
     """
     side = blocks_per_side(len(graph.a))
     mine = graph.pairs_by_image()
-    for i, pairs in (dict(enumerate(mine)) if wanted is None else wanted).items():
-        yield PooledTask(
+
+    def make(i: int) -> PooledTask:
+        return PooledTask(
             image=i,
             info=infos[i],
-            pairs=pairs,
-            overlaps=graph.part(pairs),
+            pairs=wanted[i],
+            overlaps=graph.part(wanted[i]),
             settings=settings,
             side=side,
-            with_local=with_local,
-            whole=len(pairs) == len(mine[i]),
+            with_local=i in local_of,
+            whole=len(wanted[i]) == len(mine[i]),
         )
+
+    return Tasks(make, tuple(wanted), n_pixels_of(infos, wanted))
+
+
+def n_pixels_of(infos: Sequence[ImageInfo], images: Iterable[int]) -> int:
+    """How many pixels images have."""
+    return sum(infos[i].shape[0] * infos[i].shape[1] for i in images)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

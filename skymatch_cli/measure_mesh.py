@@ -6,17 +6,18 @@ read once, by one worker, which also measures its own sky where asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from skymatch_cli.choices import Model
 from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.execution import Tasks
 from skymatch_cli.fits.image import Pixels, read_pixels
 from skymatch_cli.geometry.raster import Spans, polygon_spans
 from skymatch_cli.geometry.rings import pixel_rings
-from skymatch_cli.measure import local_skies
+from skymatch_cli.measure import local_skies, n_pixels_of
 from skymatch_cli.mesh.cells import MeshGrid
 from skymatch_cli.mesh.compare import compare
 from skymatch_cli.mesh.planes import compare_planes
@@ -69,21 +70,23 @@ def mesh_tasks(
     settings: Settings,
     *,
     with_local: bool,
-    wanted: Iterable[int] | None = None,
-) -> Iterator[MeshTask]:
-    """The reduction of images to cells, one by one: all of them, or those that are wanted."""
+    wanted: Sequence[int],
+) -> Tasks[MeshReduction]:
+    """The reduction of the images that are wanted to cells, one by one."""
     grids = mesh_grids(infos, graph, settings.mesh_size)
     mine = graph.pairs_by_image()
-    for i in range(len(infos)) if wanted is None else wanted:
-        planes = {int(k): grids[k] for k in np.unique(graph.plane[mine[i]])}
-        yield MeshTask(
+
+    def make(i: int) -> MeshTask:
+        return MeshTask(
             image=i,
             info=infos[i],
             overlaps=graph.part(mine[i]),
-            grids=planes,
+            grids={int(k): grids[k] for k in np.unique(graph.plane[mine[i]])},
             settings=settings,
             with_local=with_local,
         )
+
+    return Tasks(make, wanted, n_pixels_of(infos, wanted))
 
 
 def assemble_mesh(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[MeshReduction]) -> Measurements:

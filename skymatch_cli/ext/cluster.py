@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from skymatch_cli.errors import SkymatchError, UsageError
-from skymatch_cli.execution import Found, NoProgress, Progress, Runner, Task, usable_cores
+from skymatch_cli.execution import Found, NoProgress, Progress, Runner, Task, Tasks, usable_cores
 from skymatch_cli.fits.files import is_remote
 from skymatch_cli.model import ImageInfo, StoredPlane
 
@@ -62,11 +62,8 @@ def connected(scheduler: str, jobs: int = 0) -> Iterator[Runner]:
 class _ClusterRunner:
     client: Any
 
-    def __call__(
-        self, tasks: Iterable[Task[Found]], *, total: int, progress: Progress | None = None
-    ) -> Iterator[Found]:
-        """The findings of ``total`` tasks, in the order of the tasks."""
-        del total
+    def __call__(self, tasks: Tasks[Found], *, progress: Progress | None = None) -> Iterator[Found]:
+        """The findings of the tasks, in their order."""
         watch = progress or NoProgress()
         out: deque[tuple[Task[Found], Any]] = deque()
         for task in tasks:

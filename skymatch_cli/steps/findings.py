@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from skymatch_cli.choices import Compare
 from skymatch_cli.errors import InputError
-from skymatch_cli.execution import NoProgress, Progress, Runner, Task
+from skymatch_cli.execution import NoProgress, Progress, Runner, Tasks
 from skymatch_cli.fits.files import real_path, size_and_time
 from skymatch_cli.measure import ImageMeasurement, assemble_pooled, blocks_per_side, coarser, pooled_tasks
 from skymatch_cli.measure_mesh import MeshReduction, assemble_mesh, mesh_grids, mesh_tasks
@@ -74,7 +75,7 @@ def measure_images(
     tasks = _tasks(start, wanted, with_local=with_local)
     saved, clean = time.monotonic(), False
     try:
-        answers = runner(tasks, total=len(wanted), progress=progress)
+        answers = runner(tasks, progress=progress)
         for i, finding in zip(wanted, answers, strict=True):
             found[i] = _joined(found[i], finding)
             if save is not None and time.monotonic() - saved > SAVE_EVERY_S:
@@ -161,13 +162,13 @@ def _wanted(start: Measured, images: Sequence[int]) -> Mapping[int, IntArray]:
     return wanted
 
 
-def _tasks(start: Measured, wanted: Mapping[int, IntArray], *, with_local: bool) -> Iterator[Task[Finding]]:
+def _tasks(start: Measured, wanted: Mapping[int, IntArray], *, with_local: bool) -> Tasks[Any]:
+    """The work on the images that are wanted: of one kind, pooled or mesh."""
     if start.settings.compare == Compare.MESH:
-        yield from mesh_tasks(start.infos, start.graph, start.settings, with_local=with_local, wanted=wanted)
-        return
-    fresh = {i for i in wanted if start.found[i] is None}
-    for task in pooled_tasks(start.infos, start.graph, start.settings, with_local=with_local, wanted=wanted):
-        yield task if task.image in fresh else replace(task, with_local=False)
+        return mesh_tasks(start.infos, start.graph, start.settings, with_local=with_local, wanted=tuple(wanted))
+    # Where findings are there already, the image's own sky is among them.
+    fresh = {i for i in wanted if start.found[i] is None} if with_local else set()
+    return pooled_tasks(start.infos, start.graph, start.settings, local_of=fresh, wanted=wanted)
 
 
 def _joined(old: Finding | None, new: Finding) -> Finding:
