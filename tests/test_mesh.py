@@ -162,17 +162,30 @@ def test_cosmic_rays_are_sharp_and_stars_are_not():
     data += 5000 * np.exp(-0.5 * ((x - 20.3) ** 2 + (y - 20.6) ** 2) / 1.02**2)  # FWHM 2.4 pixels
     data[50, 30:40] += 400
     data[60:64, 60] += 3000
-    found = sharp_outliers(data.astype(np.float32), np.ones(data.shape, bool), np.float32([[5.0]]))
-    expected = np.zeros_like(found)
+    everywhere = np.s_[0:80, 0:80]
+    found = sharp_outliers(data.astype(np.float32), np.ones(data.shape, bool), np.full((2, 2), 5.0, "f4"), 64, [everywhere])
+    expected = np.zeros(data.shape, bool)
     expected[50, 30:40] = expected[60:64, 60] = True
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found, np.flatnonzero(expected))
+
+
+def test_sharp_outliers_are_the_same_whatever_the_regions():
+    rng = np.random.default_rng(7)
+    data = rng.normal(100, 5, (100, 120)).astype(np.float32)
+    data.reshape(-1)[rng.choice(data.size, 300, replace=False)] += 200
+    good = rng.random(data.shape) < 0.98
+    sigma = np.float32([[5.0, 6.0], [4.0, 5.0]])
+    whole = sharp_outliers(data, good, sigma, 64, [np.s_[0:64, 0:120], np.s_[64:100, 0:120]])
+    parts = [np.s_[0:64, 0:64], np.s_[0:64, 64:120], np.s_[64:100, 0:64], np.s_[64:100, 64:120]]
+    np.testing.assert_array_equal(sharp_outliers(data, good, sigma, 64, parts[::-1]), whole)
+    assert len(whole) > 250 and good.reshape(-1)[whole].all()
 
 
 def test_masked_neighbours_make_no_outlier():
     data = np.full((20, 20), 10.0, np.float32)
     good = np.ones((20, 20), bool)
     good[:, 9] = False
-    assert not sharp_outliers(data, good, np.float32([[1.0]])).any()
+    assert not sharp_outliers(data, good, np.float32([[1.0]]), 64, [np.s_[0:20, 0:20]]).size
 
 
 def test_a_mesh_can_be_sent_to_another_process():

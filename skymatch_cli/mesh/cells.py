@@ -192,6 +192,8 @@ class CellSums:
 
         Works in place: at this size fresh memory costs more than the arithmetic in it.
         """
+        if not u.size:
+            return
         i, j = np.floor(u), np.floor(v)
         u -= i
         v -= j

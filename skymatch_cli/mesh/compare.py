@@ -40,6 +40,7 @@ _MEAN_CUT = 8.0  # the same for the mean of 3 x 3 cells
 _MEAN_SCALE = 0.75  # scatter of that mean in noise only, in units of what independent cells would have
 _START_DIFFERENCES = 65536  # of cells, in all pairs of a tile: enough for the starting offsets
 _MIN_CELLS = 4
+_REJECTED = 0.5  # trust below which a cell draws its neighbours into doubt
 _MAD_TO_SIGMA = 1.4826
 
 
@@ -141,34 +142,55 @@ def cell_trust(tile: Tile, residual: Float32Array) -> Float32Array:
     single = np.abs(residual)
     single *= tile.per_sigma
     single /= _scale(single, seen, 1.0)
-    trust = _biweight(single, _CELL_CUT) * seen
-    rejected = (trust < 0.5) & seen
-    if rejected.any():
-        beside = _box(rejected.astype(np.float32)) > 0
-        trust[beside] *= _biweight(single[beside], _BESIDE_CUT)
+    trust = seen.astype(np.float32)
+    doubtful = _doubtful(single, seen, _CELL_CUT)
+    trust.reshape(-1)[doubtful] = _biweight(single.reshape(-1)[doubtful], _CELL_CUT)
+    rejected = doubtful[trust.reshape(-1)[doubtful] < _REJECTED]
+    if rejected.size:
+        beside = _with_neighbours(rejected, trust.shape)
+        trust.reshape(-1)[beside] *= _biweight(single.reshape(-1)[beside], _BESIDE_CUT)
     weight = tile.weight * trust
     expected = np.sqrt(_box(weight * tile.own))
     mean = np.abs(np.divide(_box(weight * residual), expected, out=np.zeros_like(residual), where=expected > 0))
     mean /= _scale(mean, trust > 0, _MEAN_SCALE)
-    return np.asarray(trust * _biweight(mean, _MEAN_CUT))
+    doubtful = _doubtful(mean, seen, _MEAN_CUT)
+    trust.reshape(-1)[doubtful] *= _biweight(mean.reshape(-1)[doubtful], _MEAN_CUT)
+    return trust
+
+
+def _doubtful(distance: Float32Array, seen: BoolArray, cut: float) -> IntArray:
+    """Where the biweight is less than one, as indices into the flat array: few cells."""
+    return np.flatnonzero(((distance > np.float32(0.5 * cut)) & seen).reshape(-1))
+
+
+def _with_neighbours(cells: IntArray, shape: tuple[int, ...]) -> IntArray:
+    """Cells of (k, nj, ni), given as indices into the flat array, and the eight around each."""
+    k, j, i = np.unravel_index(cells, shape)
+    mask = np.zeros((shape[0], shape[1] + 2, shape[2] + 2), bool)
+    for dj in (0, 1, 2):
+        for di in (0, 1, 2):
+            mask[k, j + dj, i + di] = True
+    return np.flatnonzero(mask[:, 1:-1, 1:-1].reshape(-1))
 
 
 def _biweight(distance: Float32Array, cut: float) -> Float32Array:
     # Flat up to half of the cut: noise alone loses no weight, so the weights remain its information.
-    beyond: Float32Array = distance * np.float32(2.0 / cut)
-    beyond -= np.float32(1)
-    np.clip(beyond, np.float32(0), np.float32(1), out=beyond)
-    beyond *= beyond
-    np.subtract(np.float32(1), beyond, out=beyond)
-    beyond *= beyond
-    return beyond
+    beyond = np.clip(distance * np.float32(2.0 / cut) - np.float32(1), np.float32(0), np.float32(1))
+    return np.asarray((np.float32(1) - beyond**2) ** 2)
 
 
 def _scale(distances: Float32Array, use: BoolArray, least: float) -> np.float32:
     """Scale of distances from zero, from some of them; at least what noise alone has."""
     step = max(1, distances.size // _SCALE_CELLS)
     some = distances.reshape(-1)[::step][use.reshape(-1)[::step]]
-    return np.float32(max(least, _MAD_TO_SIGMA * float(np.median(some))) if some.size else least)
+    return np.float32(max(least, _MAD_TO_SIGMA * _median(some))) if some.size else np.float32(least)
+
+
+def _median(some: Float32Array) -> float:
+    """That of numpy, for a few values: its own checks would take longer."""
+    low, high = (some.size - 1) // 2, some.size // 2
+    middle = np.partition(some, (low, high))[[low, high]]
+    return float(0.5 * (middle[0] + middle[1]))
 
 
 def _box(a: Float32Array) -> Float32Array:

@@ -7,7 +7,7 @@ knows nothing of other images, so it can be made by any worker and kept in a fil
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from skymatch_cli.mesh.cells import Bins, CellSums, Float32Array, MeshGrid, PixelMap, pixel_map
 from skymatch_cli.mesh.centroids import CellCentroids, place_sums
-from skymatch_cli.mesh.sharp import HALO, sharp_outliers
+from skymatch_cli.mesh.sharp import sharp_outliers
 from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, PixelArray
 
 BLOCK_PIX = 64  # side of the blocks in which noise is measured and pixels are worked on
 MIN_COVERAGE = 0.75  # share of a cell's window that must be good pixels
 COARSE = 8  # cells a side, for what varies slowly: noise, pixel area, background
-_SPAN_PIX = 512  # columns that are shared out among cells at a time: what fits the cache
+_BATCH_BINS = 2**17  # shared out among cells at a time
 _NOISE_ROWS = 4  # every fourth row is enough for the noise
 _MIN_NOISE_SAMPLES = 16
 _MAD_TO_SIGMA = 1.4826
@@ -109,29 +109,50 @@ def reduce_image(
     bins = Bins.for_pitch(1.0 / np.sqrt(np.median(on_plane)) if on_plane.size else 1.0)
     sums = CellSums.around(positions.u, positions.v, 4 if centroids else 2)
     n_good = 0
-    for rows, columns in _runs(blocks, data.shape):
-        clean = _clean(data, good, rows, columns, sigma)
+    runs = list(_runs(blocks, data.shape))
+    clean = good.copy()
+    clean.reshape(-1)[sharp_outliers(data, good, sigma, BLOCK_PIX, runs)] = False
+    batch = _Batch(sums)
+    for rows, columns in runs:
         n_good += int(np.count_nonzero(good[rows, columns]))
-        for start in range(columns.start, columns.stop, _SPAN_PIX):
-            part = slice(start, min(start + _SPAN_PIX, columns.stop))
-            usable = clean[:, start - columns.start : part.stop - columns.start]
-            values = np.where(usable, data[rows, part] - data.dtype.type(level), 0).astype(np.float32, copy=False)
-            u, v = positions.at(*(s.start + bins.centres(s.stop - s.start) for s in (part, rows)))
-            count = bins.sums(usable.astype(np.float32))
-            summed: tuple[Float32Array | FloatArray, ...] = bins.sums(values), count
-            if centroids:
-                summed = *summed, *place_sums(positions, bins, usable, (rows, part), count)
-            off_plane = ~np.isfinite(u + v)
-            if off_plane.all():
-                continue
-            if off_plane.any():
-                u, v = (np.where(off_plane, np.nanmin(c), c) for c in (u, v))
-                summed = tuple(s * ~off_plane for s in summed)
-            sums.add(u, v, summed)
+        usable = clean[rows, columns]
+        values = np.where(usable, data[rows, columns] - data.dtype.type(level), 0).astype(np.float32, copy=False)
+        count = bins.sums(usable.astype(np.float32))
+        summed: tuple[Float32Array | FloatArray, ...] = bins.sums(values), count
+        if centroids:
+            summed = *summed, *place_sums(positions, bins, usable, (rows, columns), count)
+        u, v = positions.at(*(s.start + bins.centres(s.stop - s.start) for s in (columns, rows)))
+        batch.add(u, v, summed)
+    batch.flush()
     mesh = _finished(sums, positions, sigma, data.shape, level=level, n_good=n_good)
     if not centroids:
         return mesh
     return replace(mesh, centroids=CellCentroids.of_sums(grid.pitch_rad, sums, mesh.origin, mesh.value.shape))
+
+
+class _Batch:
+    """Bins on their way to the cells, some at a time: many for the cost of a call, few beside the cache."""
+
+    def __init__(self, sums: CellSums) -> None:
+        self._sums = sums
+        self._bins: list[list[Float32Array | FloatArray]] = []
+        self._size = 0
+
+    def add(self, u: FloatArray, v: FloatArray, values: Sequence[Float32Array | FloatArray]) -> None:
+        """Bins at (u, v); those off the plane are left out."""
+        on_plane = np.isfinite(u + v)
+        columns = [u, v, *values]
+        self._bins.append([c.reshape(-1) for c in columns] if on_plane.all() else [c[on_plane] for c in columns])
+        self._size += u.size
+        if self._size >= _BATCH_BINS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Add what waits."""
+        if self._size:
+            u, v, *values = (np.concatenate(c) for c in zip(*self._bins, strict=True))
+            self._sums.add(u, v, values)
+        self._bins, self._size = [], 0
 
 
 def _runs(blocks: BoolArray, shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
@@ -141,18 +162,6 @@ def _runs(blocks: BoolArray, shape: tuple[int, ...]) -> Iterator[tuple[slice, sl
         rows = slice(j * BLOCK_PIX, min((j + 1) * BLOCK_PIX, shape[0]))
         for start, stop in edges.reshape(-1, 2):
             yield rows, slice(int(start) * BLOCK_PIX, min(int(stop) * BLOCK_PIX, shape[1]))
-
-
-def _clean(data: PixelArray, good: BoolArray, rows: slice, columns: slice, sigma: Float32Array) -> BoolArray:
-    """Good pixels of a rectangle that are not sharp outliers."""
-    y0, y1 = max(0, rows.start - HALO), min(data.shape[0], rows.stop + HALO)
-    x0, x1 = max(0, columns.start - HALO), min(data.shape[1], columns.stop + HALO)
-    noise = sigma[rows.start // BLOCK_PIX, np.arange(x0, x1) // BLOCK_PIX]
-    pixels = data[y0:y1, x0:x1].astype(np.float32, copy=False)
-    sharp = sharp_outliers(pixels, good[y0:y1, x0:x1], noise[None, :])
-    inner = sharp[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
-    clean: BoolArray = good[rows, columns] & ~inner
-    return clean
 
 
 def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: float) -> Float32Array:

@@ -9,93 +9,145 @@ difference to another image, so that difference stays unbiased.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-from skymatch_cli.model import BoolArray, FloatArray, IntArray
+from skymatch_cli.model import BoolArray, FloatArray, IntArray, PixelArray
 
-HALO = 4  # pixels around a region that the test may look at
 _FIRST = 5.0  # sigma above the neighbours that a first outlier needs
 _NEXT = 4.0  # the same, next to an outlier
 _ROUNDS = 3
 _SHARP = 0.6  # share of the height above the sky around; a star of FWHM 2 pixels has 0.5
 _MASKED = np.float32(1e30)  # stands for masked pixels: protects its neighbours
+_BORDER = 2  # pixels that are not tested, for want of neighbours
 _RING = [(j, i) for j in range(-2, 3) for i in range(-2, 3) if max(abs(i), abs(j)) == 2]
 _NEIGHBOURS = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1) if (j, i) != (0, 0)]
 
+Region = tuple[slice, slice]
+"""Rows and columns of a rectangle of pixels."""
 
-def sharp_outliers(data: npt.NDArray[np.float32], good: BoolArray, sigma: npt.NDArray[np.float32]) -> BoolArray:
+
+def sharp_outliers(
+    data: PixelArray, good: BoolArray, sigma: npt.NDArray[np.float32], block_pix: int, regions: Iterable[Region]
+) -> IntArray:
     """Find pixels that are too sharp for a star.
 
     Parameters
     ----------
-    data : (ny, nx) float32
+    data : (ny, nx) float32 or float64
     good : (ny, nx) bool
-    sigma : (ny, nx) float32, or an array that broadcasts to it
-        Noise of a pixel.
+    sigma : (my, mx) float32
+        Noise of a pixel, in blocks of ``block_pix`` pixels a side.
+    regions : iterable of (rows, columns)
+        Where to look.
 
     Returns
     -------
-    (ny, nx) bool
-        True = outlier. Masked pixels are never outliers; pixels within 2 of the border are not tested.
+    (n,) int64
+        Outliers, as indices into the flat image. Masked pixels are never outliers; pixels within 2 of the
+        border are not tested.
     """
-    ny, nx = data.shape
-    found = np.zeros((ny, nx), bool)
-    if min(ny, nx) < 5:
-        return found
-    pixels = data if good.all() else np.where(good, data, _MASKED)
-    rows = np.maximum(pixels[2:-2, 1:-3], pixels[2:-2, 3:-1])
-    columns = np.maximum(pixels[1:-3, 2:-2], pixels[3:-1, 2:-2])
-    np.minimum(rows, columns, out=rows)
-    np.subtract(pixels[2:-2, 2:-2], rows, out=rows)
-    inner_sigma = np.broadcast_to(sigma, data.shape)[2:-2, 2:-2]
+    noise = _BlockNoise(sigma, block_pix, data.shape[1])
+    found = [_stand_out(data, good, noise, region) for region in regions]
+    candidates = np.concatenate([np.empty(0, np.int64), *found])
+    return _grown(candidates, _Frame(data, good), noise) if candidates.size else candidates
+
+
+def _stand_out(data: PixelArray, good: BoolArray, noise: _BlockNoise, region: Region) -> IntArray:
+    """Pixels of a region that stand out of both neighbours of their row or of their column."""
+    (y0, y1), (x0, x1) = (
+        (max(s.start, _BORDER), min(s.stop, n - _BORDER)) for s, n in zip(region, data.shape, strict=True)
+    )
+    if y1 <= y0 or x1 <= x0:
+        return np.empty(0, np.int64)
+    with_halo = np.s_[y0 - 1 : y1 + 1, x0 - 1 : x1 + 1]
+    pixels = np.where(good[with_halo], data[with_halo], _MASKED).astype(np.float32, copy=False)
+    level = np.maximum(pixels[1:-1, :-2], pixels[1:-1, 2:])
+    np.minimum(level, np.maximum(pixels[:-2, 1:-1], pixels[2:, 1:-1]), out=level)
+    np.subtract(pixels[1:-1, 1:-1], level, out=level)
+    level -= noise.row(y0, x0, x1) * np.float32(_FIRST)
     # flat: numpy finds the few True in one line of memory an order faster than in two dimensions
-    first = np.flatnonzero((rows > _FIRST * inner_sigma).reshape(-1))
-    first = (first // (nx - 4) + 2) * nx + first % (nx - 4) + 2
-    pixels = np.ascontiguousarray(pixels)
-    first = first[pixels.reshape(-1)[first] < _MASKED]
-    if first.size:
-        _grow(first, pixels, np.broadcast_to(sigma, data.shape), found)
-    return found
+    y, x = np.divmod(np.flatnonzero((level > 0).reshape(-1)), x1 - x0)
+    y += y0
+    x += x0
+    return (y * data.shape[1] + x)[good[y, x]]
 
 
-def _grow(
-    candidates: IntArray, pixels: npt.NDArray[np.float32], sigma: npt.NDArray[np.float32], found: BoolArray
-) -> None:
-    """Test the candidates, then their neighbours with the outliers taken out, a few rounds; fills ``found``."""
-    ny, nx = pixels.shape
-    flat, flags = pixels.reshape(-1), found.reshape(-1)
+@dataclass(frozen=True, slots=True, eq=False)
+class _BlockNoise:
+    """Noise of a pixel, by blocks of an image ``nx`` pixels wide."""
+
+    sigma: npt.NDArray[np.float32]
+    block_pix: int
+    nx: int
+
+    def row(self, y: int, x0: int, x1: int) -> npt.NDArray[np.float32]:
+        """Noise of the pixels from ``x0`` on, before ``x1``, in a row."""
+        return np.asarray(self.sigma[y // self.block_pix, np.arange(x0, x1) // self.block_pix])
+
+    def at(self, flat: IntArray) -> npt.NDArray[np.float32]:
+        """Noise of pixels that are given as indices into the flat image."""
+        y, x = np.divmod(flat, self.nx)
+        return np.asarray(self.sigma[y // self.block_pix, x // self.block_pix])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Frame:
+    """An image whose pixels are looked at one by one."""
+
+    data: PixelArray
+    good: BoolArray
+
+    def at(self, flat: IntArray) -> npt.NDArray[np.float32]:
+        """Values of pixels that are given as indices into the flat image; masked ones are huge."""
+        return np.where(self.good.reshape(-1)[flat], self.data.reshape(-1)[flat], _MASKED).astype(np.float32)
+
+    def tested(self, flat: IntArray) -> BoolArray:
+        """Which pixels are good and far enough from the border to be tested."""
+        ny, nx = self.data.shape
+        y, x = np.divmod(flat, nx)
+        inside = (y >= _BORDER) & (y < ny - _BORDER) & (x >= _BORDER) & (x < nx - _BORDER)
+        return np.asarray(inside & self.good.reshape(-1)[flat])
+
+
+def _grown(candidates: IntArray, frame: _Frame, noise: _BlockNoise) -> IntArray:
+    """Test the candidates, then their neighbours with the outliers taken out, a few rounds."""
+    nx = frame.data.shape[1]
+    flags = np.zeros(frame.data.size, bool)
+    found: list[IntArray] = []
     threshold = _FIRST
     for _ in range(_ROUNDS):
-        excess, height = _excess(candidates, flat, flags, nx)
-        noise = sigma[candidates // nx, candidates % nx]
-        new = candidates[(excess > threshold * noise) & (excess > _SHARP * height)]
+        excess, height = _excess(candidates, frame, flags)
+        new = candidates[(excess > threshold * noise.at(candidates)) & (excess > _SHARP * height)]
         if not new.size:
-            return
+            break
         flags[new] = True
-        near = np.unique(np.concatenate([new + j * nx + i for j, i in _NEIGHBOURS]))
-        y, x = near // nx, near % nx
-        inside = (y >= 2) & (y < ny - 2) & (x >= 2) & (x < nx - 2)
-        candidates = near[inside & ~flags[near] & (flat[near] < _MASKED)]
+        found.append(new)
+        near = np.unique(np.concatenate([new + (j * nx + i) for j, i in _NEIGHBOURS]))
+        near = near[~flags[near]]
+        candidates = near[frame.tested(near)]
         threshold = _NEXT
+    return np.sort(np.concatenate([np.empty(0, np.int64), *found]))
 
 
-def _excess(
-    candidates: IntArray, flat: npt.NDArray[np.float32], flags: BoolArray, nx: int
-) -> tuple[FloatArray, FloatArray]:
+def _excess(candidates: IntArray, frame: _Frame, flags: BoolArray) -> tuple[FloatArray, FloatArray]:
     """Height of the candidates above their neighbours, and above the sky around (median of a ring)."""
-    value = flat[candidates].astype(float)
-    around = np.stack([candidates + j * nx + i for j, i in _RING])
-    ring = np.where(flags[around], np.nan, flat[around].astype(float))
-    ring[ring >= _MASKED] = np.nan
-    ring = np.sort(ring, axis=0)  # NaN last
+    nx = frame.data.shape[1]
+    value = frame.at(candidates).astype(float)
+    around = np.stack([candidates + (j * nx + i) for j, i in _RING])
+    ring = frame.at(around).astype(float)
+    ring[flags[around] | (ring >= _MASKED)] = np.nan
+    ring.sort(axis=0)  # NaN last
     count = np.isfinite(ring).sum(axis=0)
     sky = ring[np.maximum(count - 1, 0) // 2, np.arange(len(candidates))]
     level = np.full(len(candidates), np.inf)
     for step in (1, nx):
         sides = np.stack([candidates - step, candidates + step])
         # An outlier that is found already protects no neighbour.
-        beside = np.where(flags[sides], -np.inf, flat[sides]).max(axis=0)
+        beside = np.where(flags[sides], -np.inf, frame.at(sides)).max(axis=0)
         level = np.minimum(level, np.where(beside == -np.inf, np.inf, beside))
     level = np.where(level == np.inf, sky, level)
     excess = np.where(np.isfinite(sky), value - level, -np.inf)
