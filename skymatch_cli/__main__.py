@@ -1,6 +1,6 @@
 """``python -m skymatch_cli`` is ``skymatch``."""
 
-from skymatch_cli.cli import main
+from skymatch_cli.cli import program
 
 if __name__ == "__main__":
-    main(prog_name="skymatch")
+    program()

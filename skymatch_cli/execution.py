@@ -86,11 +86,14 @@ class Tasks(Generic[Found]):
     images : sequence of int
     n_pixels : int
         What they all read, at most.
+    meanwhile : callable, optional
+        What this process may do while others begin: imports that the findings will need.
     """
 
     make: Callable[[int], Task[Found]]
     images: Sequence[int]
     n_pixels: int
+    meanwhile: Callable[[], object] | None = None
 
     def __len__(self) -> int:
         return len(self.images)

@@ -34,7 +34,6 @@ from skymatch_cli.model import (
     group_numbers,
 )
 from skymatch_cli.settings import Settings
-from skymatch_cli.solver.sharing import Coverage, pooled_noise
 from skymatch_cli.statistics.tiles import region_statistics
 
 _MAX_BLOCKS, _MIN_BLOCKS = 16, 4  # a side of the grid on which shared pixels are counted
@@ -246,6 +245,8 @@ def _block_counts(spans: Spans, shape: tuple[int, int], side: int) -> IntArray:
 
 def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[ImageMeasurement]) -> Measurements:
     """Per-image findings to columns over the pairs, in comparison units."""
+    from skymatch_cli.solver.sharing import Coverage, pooled_noise
+
     m = len(graph.a)
     factor = np.array([info.to_comparison for info in infos])
     side = {0: graph.a, 1: graph.b}

@@ -19,8 +19,6 @@ from skymatch_cli.geometry.raster import Spans, polygon_spans
 from skymatch_cli.geometry.rings import pixel_rings
 from skymatch_cli.measure import local_skies, n_pixels_of
 from skymatch_cli.mesh.cells import MeshGrid
-from skymatch_cli.mesh.compare import compare
-from skymatch_cli.mesh.planes import compare_planes
 from skymatch_cli.mesh.reduce import BLOCK_PIX, CellMesh, reduce_image
 from skymatch_cli.model import (
     BoolArray,
@@ -91,6 +89,9 @@ def mesh_tasks(
 
 def assemble_mesh(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[MeshReduction]) -> Measurements:
     """The cells of all images to measurements of the pairs, in comparison units."""
+    from skymatch_cli.mesh.compare import compare
+    from skymatch_cli.mesh.planes import compare_planes
+
     meshes = [[f.meshes.get(k) for f in found] for k in range(len(graph.planes))]
     usable = np.array([f.status for f in found], object)
     group = group_numbers(infos)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TextIO
 
-from skymatch_cli import methods
 from skymatch_cli.choices import Method, Model
 from skymatch_cli.errors import InputError, Problem, StrictError, UsageError
 from skymatch_cli.execution import LocalRunner, NoProgress, Progress, Runner, run
@@ -232,6 +231,8 @@ def _problems(measured: Measured) -> tuple[Problem, ...]:
 
 def solve(planned: Plan, measurements: Measurements, warnings: tuple[str, ...] = ()) -> Result:
     """Measurements to the sky of every image, by the method of the settings."""
+    from skymatch_cli import methods  # brings the solver, for which reading need not wait
+
     settings = planned.settings
     if settings.method not in _NEEDS_LOCAL:
         measurements = replace(measurements, local=None)  # measured for other methods: this one must not see it

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection, wait
 from skymatch_cli.execution import Found, Progress, Tasks
 
 _QUEUED = 2  # tasks that a worker has: the one it is at, and the next
+_QUEUED_FIRST = 4  # while this process does something else
 _AHEAD = 4  # findings a worker that wait for an earlier one
 
 
@@ -43,6 +44,9 @@ def run_tasks(tasks: Tasks[Found], workers: int, progress: Progress) -> Iterator
     found: dict[int, Found] = {}
     given = 0
     try:
+        if tasks.meanwhile is not None:
+            given = _give(tasks, pool, workers, given, _QUEUED_FIRST * workers, _QUEUED_FIRST)
+            tasks.meanwhile()
         for k in range(len(tasks)):
             while k not in found:
                 given = _give(tasks, pool, workers, given, k + _AHEAD * workers)
@@ -100,13 +104,15 @@ def _answer(tasks: Tasks[Found], k: int) -> Found | BaseException:
         return error
 
 
-def _give(tasks: Tasks[Found], pool: list[_Worker], workers: int, given: int, limit: int) -> int:
+def _give(
+    tasks: Tasks[Found], pool: list[_Worker], workers: int, given: int, limit: int, queued: int = _QUEUED
+) -> int:
     """Hand out tasks up to a limit, to those who have least; how many were given in all."""
     while given < min(limit, len(tasks)):
         if len(pool) < workers and all(worker.tasks for worker in pool):
             pool.append(_Worker.start(tasks, pool))
         idlest = min(pool, key=lambda worker: len(worker.tasks))
-        if len(idlest.tasks) >= _QUEUED:
+        if len(idlest.tasks) >= queued:
             break
         try:
             idlest.pipe.send(given)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import os
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -67,6 +70,7 @@ class LazyGroup(click.Group):
         """Run, and exit with the code that the design gives to what happened."""
         # The work runs in threads of its own, on small matrices: more threads inside each product only get in the way.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        gc.set_threshold(50_000, 20, 20)  # imports make a million objects, of which none is garbage
         extra["standalone_mode"] = False  # errors come to `guarded`
         run: Callable[..., object] = super().main
         raise SystemExit(guarded(lambda: run(*args, **extra)))
@@ -82,3 +86,19 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="skymatch", message="%(prog)s %(version)s")
 def main() -> None:
     """Equalise the sky background of overlapping FITS images."""
+
+
+def program() -> NoReturn:
+    """The program ``skymatch``: `main`, without taking the libraries apart at the end, object by object."""
+    try:
+        main(prog_name="skymatch")
+        code: object = 0
+    except SystemExit as end:
+        code = end.code
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        sys.exit(1)  # Python says what can't be written
+    os._exit(code if isinstance(code, int) else 1)

@@ -72,7 +72,7 @@ def measure_images(
     found = list(start.found)
     wanted = _wanted(start, range(len(found)) if only is None else only)
     (progress or NoProgress()).stage("pixels", len(wanted))
-    tasks = _tasks(start, wanted, with_local=with_local)
+    tasks = replace(_tasks(start, wanted, with_local=with_local), meanwhile=_load_solver)
     saved, clean = time.monotonic(), False
     try:
         answers = runner(tasks, progress=progress)
@@ -169,6 +169,12 @@ def _tasks(start: Measured, wanted: Mapping[int, IntArray], *, with_local: bool)
     # Where findings are there already, the image's own sky is among them.
     fresh = {i for i in wanted if start.found[i] is None} if with_local else set()
     return pooled_tasks(start.infos, start.graph, start.settings, local_of=fresh, wanted=wanted)
+
+
+def _load_solver() -> None:
+    """Import what `assemble` and the solver rest on: a tenth of a second in which images can be read."""
+    import scipy.sparse.csgraph
+    import scipy.sparse.linalg  # noqa: F401
 
 
 def _joined(old: Finding | None, new: Finding) -> Finding:
