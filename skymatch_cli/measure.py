@@ -20,7 +20,7 @@ from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.execution import Tasks
 from skymatch_cli.fits.files import is_remote
 from skymatch_cli.fits.image import read_pixels
-from skymatch_cli.geometry.raster import Spans, polygon_spans
+from skymatch_cli.geometry.raster import Spans, spans_of_polygons
 from skymatch_cli.geometry.rings import pixel_rings
 from skymatch_cli.model import (
     ImageInfo,
@@ -173,7 +173,7 @@ class PooledTask:
         if not len(self.pairs) or info.wcs is None:
             return []
         rings = pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label)
-        return [polygon_spans(r, info.shape) for r in rings]
+        return spans_of_polygons(rings, info.shape)
 
     def _blocks(self, regions: Sequence[Spans]) -> IntArray:
         blocks = np.array([_block_counts(spans, self.info.shape, self.side) for spans in regions], np.int64)
@@ -236,11 +236,16 @@ def coarser(blocks: IntArray, side: int) -> IntArray:
 def _block_counts(spans: Spans, shape: tuple[int, int], side: int) -> IntArray:
     """Pixels of the spans in each block of a ``side`` × ``side`` grid on the frame, flattened."""
     ny, nx = shape
-    edges = np.arange(side + 1) * nx / side
-    edges = np.ceil(edges).astype(np.int64)
-    inside = np.clip(spans.x1[:, None], edges[:-1], edges[1:]) - np.clip(spans.x0[:, None], edges[:-1], edges[1:])
-    block = (spans.y * side // ny)[:, None] * side + np.arange(side)
-    return np.bincount(block.ravel(), weights=inside.ravel(), minlength=side * side).astype(np.int64)
+    edges = np.ceil(np.arange(side + 1) * nx / side).astype(np.int32)
+    x0, x1 = (c.astype(np.int32)[:, None] for c in (spans.x0, spans.x1))
+    inside = np.minimum(x1, edges[1:]) - np.maximum(x0, edges[:-1])
+    np.maximum(inside, 0, out=inside)
+    passed = np.zeros((len(inside) + 1, side), np.int64)
+    np.cumsum(inside, axis=0, out=passed[1:])
+    # the first run of each row of blocks: runs are sorted by their rows
+    ends = np.searchsorted(spans.y * side // ny, np.arange(side + 1))
+    counts: IntArray = np.diff(passed[ends], axis=0).reshape(-1)
+    return counts
 
 
 def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[ImageMeasurement]) -> Measurements:

@@ -15,7 +15,7 @@ from skymatch_cli.choices import Model
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.execution import Tasks
 from skymatch_cli.fits.image import Pixels, read_pixels
-from skymatch_cli.geometry.raster import Spans, polygon_spans
+from skymatch_cli.geometry.raster import Spans, spans_of_polygons
 from skymatch_cli.geometry.rings import pixel_rings
 from skymatch_cli.measure import local_skies, n_pixels_of
 from skymatch_cli.mesh.cells import MeshGrid
@@ -175,7 +175,7 @@ class MeshTask:
             return MeshReduction({}, status, local, n_good, pixels.warnings)
         data = pixels.data if info.to_comparison == 1 else pixels.data * pixels.data.dtype.type(info.to_comparison)
         rings = pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label)
-        blocks = _needed_blocks([polygon_spans(r, info.shape) for r in rings], info.shape)
+        blocks = _needed_blocks(spans_of_polygons(rings, info.shape), info.shape)
         tilted = self.settings.model == Model.PLANE
         meshes = {
             k: reduce_image(data, good, info.wcs, grid, blocks, centroids=tilted) for k, grid in self.grids.items()

@@ -7,6 +7,7 @@ is replaced.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 
@@ -21,6 +23,8 @@ from skymatch_cli.execution import Found, Progress, Tasks
 
 _QUEUED = 2  # tasks that a worker has: the one it is at, and the next
 _QUEUED_FIRST = 4  # while this process does something else
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_KEPT_BYTES = 2**28
 _AHEAD = 4  # findings a worker that wait for an earlier one
 
 
@@ -87,6 +91,7 @@ class _Worker:
 
 def _serve(tasks: Tasks[Found], pipe: Connection, inherited: list[Connection]) -> None:
     """What a worker does: tasks by number, until there is nobody to ask for them."""
+    _keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks is told, and ends this one
     for other in inherited:
         other.close()
@@ -95,6 +100,14 @@ def _serve(tasks: Tasks[Found], pipe: Connection, inherited: list[Connection]) -
             pipe.send(_answer(tasks, pipe.recv()))
     except (EOFError, OSError):
         os._exit(0)
+
+
+def _keep_memory() -> None:
+    """Let the memory of one image serve the next: getting fresh pages takes as long as the arithmetic in them."""
+    with suppress(OSError, AttributeError):  # not the C library that has this
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_MMAP_THRESHOLD, _KEPT_BYTES)
 
 
 def _answer(tasks: Tasks[Found], k: int) -> Found | BaseException:

@@ -56,20 +56,26 @@ class Spans:
 
 
 def polygon_spans(rings: Sequence[FloatArray], shape: tuple[int, int]) -> Spans:
-    """Pixels of a frame whose centres lie inside a polygon.
+    """Pixels of a frame whose centres lie inside a polygon: `spans_of_polygons` for one."""
+    (spans,) = spans_of_polygons([rings], shape)
+    return spans
+
+
+def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int]) -> list[Spans]:
+    """Pixels of a frame whose centres lie inside polygons.
 
     Parameters
     ----------
-    rings : sequence of (n, 2) float64
-        Exteriors and holes of a polygon or multipolygon, in any order and direction, closed or not;
+    polygons : sequence of sequences of (n, 2) float64
+        For each the exteriors and holes of a polygon or multipolygon, in any order and direction, closed or not;
         columns are x and y in pixels, 0-based, (0, 0) at the centre of the first pixel.
     shape : (ny, nx)
         Frame to which the result is clipped.
 
     Returns
     -------
-    Spans
-        Runs where ``x_in <= x < x_out`` along each row, for edges with ``y_low <= y < y_high``.
+    list of Spans
+        For each polygon, runs where ``x_in <= x < x_out`` along each row, for edges with ``y_low <= y < y_high``.
 
     Raises
     ------
@@ -78,11 +84,11 @@ def polygon_spans(rings: Sequence[FloatArray], shape: tuple[int, int]) -> Spans:
 
     Notes
     -----
-    Scan conversion by sorted edge crossings (Foley et al., Computer Graphics, ch. 3.6), all rows at once;
-    the cost is the length of the border in rows, not the area.
+    Scan conversion by sorted edge crossings (Foley et al., Computer Graphics, ch. 3.6), all rows of all polygons
+    at once; the cost is the length of the borders in rows, not the area.
     """
     ny, nx = shape
-    low, high = _edges(rings)
+    low, high, polygon = _edges(polygons)
     first, last = _rows(low[:, 1], ny), _rows(high[:, 1], ny)
     n_rows = last - first
     edge = np.repeat(np.arange(len(low)), n_rows)
@@ -90,20 +96,25 @@ def polygon_spans(rings: Sequence[FloatArray], shape: tuple[int, int]) -> Spans:
     along = (y - low[edge, 1]) / (high[edge, 1] - low[edge, 1])  # 0..1, however flat the edge is
     x = low[edge, 0] + along * (high[edge, 0] - low[edge, 0])
     column = np.clip(np.ceil(x), 0, nx).astype(np.int64)
-    # One integer holds row and column; closed rings cross every row an even number of times, so that
+    # One integer holds polygon, row and column; closed rings cross every row an even number of times, so that
     # pairs of the sorted crossings never straddle two rows.
-    crossings = np.sort(y * (nx + 1) + column, kind="stable")
-    y, x0 = np.divmod(crossings[::2], nx + 1)
-    x1 = crossings[1::2] - y * (nx + 1)
+    line = polygon[edge] * ny + y
+    crossings = np.sort(line * (nx + 1) + column, kind="stable")
+    line, x0 = np.divmod(crossings[::2], nx + 1)
+    x1 = crossings[1::2] - line * (nx + 1)
     inside = x1 > x0
-    return Spans(y[inside], x0[inside], x1[inside])
+    line, x0, x1 = line[inside], x0[inside], x1[inside]
+    ends = np.searchsorted(line, np.arange(1, len(polygons)) * ny)
+    pieces = (np.split(c, ends) for c in (line % max(ny, 1), x0, x1))
+    return [Spans(*piece) for piece in zip(*pieces, strict=True)]
 
 
-def _edges(rings: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
-    """Lower and upper ends, (n, 2) each, of all edges that are not horizontal."""
-    corners = [np.asarray(ring, dtype=np.float64).reshape(-1, 2) for ring in rings]
-    start = np.concatenate([np.empty((0, 2)), *corners])
-    end = np.concatenate([np.empty((0, 2)), *(np.roll(ring, -1, axis=0) for ring in corners)])
+def _edges(polygons: Sequence[Sequence[FloatArray]]) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Lower and upper ends, (n, 2) each, of all edges that are not horizontal, and the polygon of each, (n,)."""
+    rings = [(k, np.asarray(ring, dtype=np.float64).reshape(-1, 2)) for k, rings in enumerate(polygons) for ring in rings]
+    start = np.concatenate([np.empty((0, 2)), *(ring for _, ring in rings)])
+    end = np.concatenate([np.empty((0, 2)), *(np.roll(ring, -1, axis=0) for _, ring in rings)])
+    polygon = np.repeat(np.array([k for k, _ in rings], np.int64), [len(ring) for _, ring in rings])
     if not np.isfinite(start).all():
         raise SkymatchError(
             "a polygon has corners that are not finite in pixel coordinates",
@@ -112,7 +123,7 @@ def _edges(rings: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
     keep = start[:, 1] != end[:, 1]
     start, end = start[keep], end[keep]
     upward = (start[:, 1] < end[:, 1])[:, None]
-    return np.where(upward, start, end), np.where(upward, end, start)
+    return np.where(upward, start, end), np.where(upward, end, start), polygon[keep]
 
 
 def _rows(y: FloatArray, ny: int) -> IntArray:

@@ -49,9 +49,8 @@ class PixelMap:
 
     def at(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Positions of the pixels of a lattice of columns ``x`` and rows ``y`` (ascending): two (ny, nx)."""
-        rows, in_y = _hats(y / self.step, self.u.shape[0])
-        columns, in_x = _hats(x / self.step, self.u.shape[1])
-        return in_y @ self.u[rows, columns] @ in_x.T, in_y @ self.v[rows, columns] @ in_x.T
+        u, v = (between(between(c, y / self.step, 0), x / self.step, 1) for c in (self.u, self.v))
+        return u, v
 
     def area(self) -> FloatArray:
         """Area of a pixel in units of cells, between the nodes, (my - 1, mx - 1)."""
@@ -60,15 +59,17 @@ class PixelMap:
         return np.asarray(np.abs(ux * vy - uy * vx) / self.step**2)
 
 
-def _hats(position: FloatArray, n: int) -> tuple[slice, FloatArray]:
-    """The nodes of ``n`` around ascending positions, and the share of each in linear interpolation."""
-    low = np.clip(np.floor(position).astype(np.intp), 0, n - 2)
-    first, last = int(low[0]), int(low[-1]) + 2
-    shares = np.zeros((len(position), last - first))
-    each = np.arange(len(position))
-    shares[each, low - first] = 1.0 - (position - low)
-    shares[each, low - first + 1] = position - low
-    return slice(first, last), shares
+def between(nodes: FloatArray, position: FloatArray, axis: int) -> FloatArray:
+    """Linear interpolation between nodes along one axis."""
+    low = np.clip(np.floor(position).astype(np.intp), 0, nodes.shape[axis] - 2)
+    share = position - low
+    if axis == 0:
+        share = share[:, None]
+    before, after = nodes.take(low, axis), nodes.take(low + 1, axis)
+    after -= before
+    after *= share
+    after += before
+    return after
 
 
 def _slopes(nodes: FloatArray) -> tuple[FloatArray, FloatArray]:
