@@ -87,7 +87,9 @@ def mesh_tasks(
     return Tasks(make, wanted, n_pixels_of(infos, wanted))
 
 
-def assemble_mesh(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[MeshReduction]) -> Measurements:
+def assemble_mesh(
+    infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[MeshReduction], *, jobs: int = 1
+) -> Measurements:
     """The cells of all images to measurements of the pairs, in comparison units."""
     from skymatch_cli.mesh.compare import compare
     from skymatch_cli.mesh.planes import compare_planes
@@ -96,7 +98,10 @@ def assemble_mesh(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequen
     usable = np.array([f.status for f in found], object)
     group = group_numbers(infos)
     planes = any(m is not None and m.centroids is not None for plane in meshes for m in plane)
-    compared = compare_planes(meshes[0], graph, group, usable) if planes else compare(meshes, graph, group, usable)
+    if planes:
+        compared = compare_planes(meshes[0], graph, group, usable)
+    else:
+        compared = compare(meshes, graph, group, usable, jobs=jobs)
     return replace(
         compared,
         n_good=np.array([f.n_good for f in found], np.int64),

@@ -1,8 +1,7 @@
-"""Tasks in processes that are forked from this one: what they need is there already, only findings travel.
+"""Work in processes that are forked from this one: what they need is there already, only answers travel.
 
-A worker gets numbers of tasks through a pipe and sends back what it found. It sees the end of its pipe, and ends,
-when this process is gone, however it went. A worker that is killed costs the image it was at, which says so, and
-is replaced.
+A process sees the end of its pipe, and ends, when this one is gone, however it went. One that is killed in the
+midst of a task costs the image it was at, which says so, and is replaced.
 """
 
 from __future__ import annotations
@@ -14,22 +13,27 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
 
+from skymatch_cli.errors import SkymatchError
 from skymatch_cli.execution import Found, Progress, Tasks
 
+Member = TypeVar("Member")
+
 _QUEUED = 2  # tasks that a worker has: the one it is at, and the next
-_QUEUED_FIRST = 4  # while this process does something else
+_QUEUED_FIRST = 4  # the same while this process does something else
+_AHEAD = 4  # findings a worker that wait for an earlier one
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _KEPT_BYTES = 2**28
-_AHEAD = 4  # findings a worker that wait for an earlier one
 
 
 def can_fork() -> bool:
-    """Whether workers can be forked: not everywhere, and not beside threads that may hold a lock."""
+    """Whether processes can be forked: not everywhere, and not beside threads that may hold a lock."""
     forks = "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
     return forks and threading.active_count() == 1 and not multiprocessing.current_process().daemon
 
@@ -44,62 +48,200 @@ def run_tasks(tasks: Tasks[Found], workers: int, progress: Progress) -> Iterator
     progress : Progress
         Advanced by one for every finding.
     """
-    pool: list[_Worker] = []
-    found: dict[int, Found] = {}
-    given = 0
+    pool = _Pool(tasks, workers)
     try:
         if tasks.meanwhile is not None:
-            given = _give(tasks, pool, workers, given, _QUEUED_FIRST * workers, _QUEUED_FIRST)
+            pool.give(_QUEUED_FIRST * workers, _QUEUED_FIRST)
             tasks.meanwhile()
         for k in range(len(tasks)):
-            while k not in found:
-                given = _give(tasks, pool, workers, given, k + _AHEAD * workers)
-                _collect(tasks, pool, found)
-            yield found.pop(k)
+            while k not in pool.found:
+                pool.give(k + _AHEAD * workers, _QUEUED)
+                pool.collect()
+            yield pool.found.pop(k)
             progress.advance()
     finally:
-        for worker in pool:
-            worker.stop()
+        pool.stop()
+
+
+@contextmanager
+def crew(members: Sequence[Member]) -> Iterator[Callable[..., list[Any]]]:
+    """Objects that live in processes of their own and are asked one thing after another; one alone stays here.
+
+    Parameters
+    ----------
+    members : sequence
+        Each keeps what it knows from question to question.
+
+    Yields
+    ------
+    callable
+        ``ask(method, *arguments)``: the answers ``method(member, *arguments)`` of all members, in their order.
+
+    Raises
+    ------
+    SkymatchError
+        If a process died.
+    """
+    if len(members) == 1 or not can_fork():
+        yield lambda method, *arguments: [method(member, *arguments) for member in members]
+        return
+    started: list[_Process] = []
+
+    def ask(method: Callable[..., Any], *arguments: Any) -> list[Any]:
+        for process in started:
+            process.pipe.send((method, arguments))
+        return [process.reply() for process in started]
+
+    try:
+        for member in members:
+            started.append(_Process.start(_be_asked, member, started))
+        yield ask
+    finally:
+        for process in started:
+            process.stop(kill=False)
 
 
 @dataclass(slots=True)
-class _Worker:
-    """One process, and the numbers of the tasks that it has."""
+class _Process:
+    """One process, this end of its pipe, and the numbers of the tasks that it has."""
 
-    process: multiprocessing.process.BaseProcess
+    process: BaseProcess
     pipe: Connection
     tasks: deque[int] = field(default_factory=deque)
 
     @classmethod
-    def start(cls, tasks: Tasks[Found], beside: list[_Worker]) -> _Worker:
+    def start(cls, work: Callable[[Any, Connection], None], subject: object, beside: Sequence[_Process]) -> _Process:
+        """A process that works on a subject until its pipe ends."""
         context = multiprocessing.get_context("fork")
         mine, theirs = context.Pipe()
         # Ends of pipes that a child would hold open beside this process: nobody could see it end.
-        inherited = [mine, *(worker.pipe for worker in beside)]
-        process = context.Process(target=_serve, args=(tasks, theirs, inherited), daemon=True)
+        inherited = [mine, *(other.pipe for other in beside)]
+        process = context.Process(target=_live, args=(work, subject, theirs, inherited), daemon=True)
         process.start()
         theirs.close()
         return cls(process, mine)
 
-    def stop(self) -> None:
-        """End the process; what it is at is lost."""
-        if self.tasks:
+    def reply(self) -> Any:
+        """Its next answer; an error is raised."""
+        try:
+            answer = self.pipe.recv()
+        except (EOFError, OSError):
+            self.stop(kill=False)
+            what = f"a process died ({self.how_it_ended()})"
+            raise SkymatchError(what, "run again, with --jobs 1 if memory is short") from None
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def stop(self, *, kill: bool) -> None:
+        """Let it end, or make it."""
+        if kill:
             self.process.kill()
         self.pipe.close()
         self.process.join()
 
+    def how_it_ended(self) -> str:
+        """What the system says."""
+        code = self.process.exitcode
+        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
-def _serve(tasks: Tasks[Found], pipe: Connection, inherited: list[Connection]) -> None:
-    """What a worker does: tasks by number, until there is nobody to ask for them."""
+
+class _Pool(Generic[Found]):
+    """Processes that work on tasks, and what they found."""
+
+    def __init__(self, tasks: Tasks[Found], workers: int) -> None:
+        self.found: dict[int, Found] = {}
+        self._tasks, self._workers = tasks, workers
+        self._pool: list[_Process] = []
+        self._given = 0
+
+    def give(self, limit: int, queued: int) -> None:
+        """Hand out the tasks before a limit, to those who have least and not more than ``queued`` to each."""
+        while self._given < min(limit, len(self._tasks)):
+            if len(self._pool) < self._workers and all(worker.tasks for worker in self._pool):
+                self._start()
+            idlest = min(self._pool, key=lambda worker: len(worker.tasks))
+            if len(idlest.tasks) >= queued:
+                return
+            try:
+                idlest.pipe.send(self._given)
+            except OSError:  # it died
+                self._bury(idlest)
+                continue
+            idlest.tasks.append(self._given)
+            self._given += 1
+
+    def collect(self) -> None:
+        """Wait for findings."""
+        for pipe in wait([worker.pipe for worker in self._pool if worker.tasks]):
+            worker = next(w for w in self._pool if w.pipe is pipe)
+            try:
+                answer = worker.pipe.recv()
+            except (EOFError, OSError):
+                self._bury(worker)
+                continue
+            if isinstance(answer, BaseException):
+                raise answer
+            self.found[worker.tasks.popleft()] = answer
+
+    def stop(self) -> None:
+        """End all processes; what they are at is lost."""
+        for worker in self._pool:
+            worker.stop(kill=bool(worker.tasks))
+
+    def _start(self) -> _Process:
+        self._pool.append(_Process.start(_serve, self._tasks, self._pool))
+        return self._pool[-1]
+
+    def _bury(self, worker: _Process) -> None:
+        """The task that a dead worker was at is lost, the next ones are another's."""
+        self._pool.remove(worker)
+        worker.stop(kill=False)
+        for k, task in enumerate(worker.tasks):
+            if k == 0:
+                self.found[task] = self._tasks[task].lost(f"the process that read it died ({worker.how_it_ended()})")
+            else:
+                heir = self._start()
+                heir.pipe.send(task)
+                heir.tasks.append(task)
+
+
+def _live(
+    work: Callable[[Any, Connection], None], subject: object, pipe: Connection, inherited: Sequence[Connection]
+) -> None:
+    """What a process does first and last."""
     _keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks is told, and ends this one
     for other in inherited:
         other.close()
+    with suppress(EOFError, OSError):  # nobody is there to ask
+        work(subject, pipe)
+    os._exit(0)
+
+
+def _serve(tasks: Tasks[Any], pipe: Connection) -> None:
+    """Tasks by number."""
+    while True:
+        pipe.send(_outcome(_done, tasks, pipe.recv()))
+
+
+def _done(tasks: Tasks[Any], k: int) -> object:
+    return tasks[k]()
+
+
+def _be_asked(member: object, pipe: Connection) -> None:
+    """Questions to a member of a crew."""
+    while True:
+        method, arguments = pipe.recv()
+        pipe.send(_outcome(method, member, *arguments))
+
+
+def _outcome(call: Callable[..., object], *arguments: object) -> object:
+    """An answer, or the error that is to be raised where the question was asked."""
     try:
-        while True:
-            pipe.send(_answer(tasks, pipe.recv()))
-    except (EOFError, OSError):
-        os._exit(0)
+        return call(*arguments)
+    except Exception as error:  # noqa: BLE001 - see above
+        return error
 
 
 def _keep_memory() -> None:
@@ -108,65 +250,3 @@ def _keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
         mallopt(_MMAP_THRESHOLD, _KEPT_BYTES)
-
-
-def _answer(tasks: Tasks[Found], k: int) -> Found | BaseException:
-    try:
-        return tasks[k]()
-    except Exception as error:  # noqa: BLE001 - raised again where the task was given
-        return error
-
-
-def _give(
-    tasks: Tasks[Found], pool: list[_Worker], workers: int, given: int, limit: int, queued: int = _QUEUED
-) -> int:
-    """Hand out tasks up to a limit, to those who have least; how many were given in all."""
-    while given < min(limit, len(tasks)):
-        if len(pool) < workers and all(worker.tasks for worker in pool):
-            pool.append(_Worker.start(tasks, pool))
-        idlest = min(pool, key=lambda worker: len(worker.tasks))
-        if len(idlest.tasks) >= queued:
-            break
-        try:
-            idlest.pipe.send(given)
-        except OSError:  # it died with nothing to do
-            _bury(idlest, pool)
-            continue
-        idlest.tasks.append(given)
-        given += 1
-    return given
-
-
-def _collect(tasks: Tasks[Found], pool: list[_Worker], found: dict[int, Found]) -> None:
-    """Wait for findings."""
-    busy = {worker.pipe: worker for worker in pool if worker.tasks}
-    for pipe in wait(list(busy)):
-        worker = busy[pipe]  # type: ignore[index]
-        try:
-            answer = worker.pipe.recv()
-        except (EOFError, OSError):
-            code = _bury(worker, pool)
-            how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-            k, *others = worker.tasks
-            found[k] = tasks[k].lost(f"the process that read it died ({how})")
-            for other in others:
-                _regive(tasks, pool, other)
-            continue
-        if isinstance(answer, BaseException):
-            raise answer
-        found[worker.tasks.popleft()] = answer
-
-
-def _regive(tasks: Tasks[Found], pool: list[_Worker], k: int) -> None:
-    """Give a task that a dead worker had not begun to a new one."""
-    worker = _Worker.start(tasks, pool)
-    worker.pipe.send(k)
-    worker.tasks.append(k)
-    pool.append(worker)
-
-
-def _bury(worker: _Worker, pool: list[_Worker]) -> int | None:
-    pool.remove(worker)
-    worker.pipe.close()
-    worker.process.join()
-    return worker.process.exitcode

@@ -111,10 +111,11 @@ def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int
 
 def _edges(polygons: Sequence[Sequence[FloatArray]]) -> tuple[FloatArray, FloatArray, IntArray]:
     """Lower and upper ends, (n, 2) each, of all edges that are not horizontal, and the polygon of each, (n,)."""
-    rings = [(k, np.asarray(ring, dtype=np.float64).reshape(-1, 2)) for k, rings in enumerate(polygons) for ring in rings]
-    start = np.concatenate([np.empty((0, 2)), *(ring for _, ring in rings)])
-    end = np.concatenate([np.empty((0, 2)), *(np.roll(ring, -1, axis=0) for _, ring in rings)])
-    polygon = np.repeat(np.array([k for k, _ in rings], np.int64), [len(ring) for _, ring in rings])
+    corners = [np.asarray(ring, dtype=np.float64).reshape(-1, 2) for rings in polygons for ring in rings]
+    start = np.concatenate([np.empty((0, 2)), *corners])
+    end = np.concatenate([np.empty((0, 2)), *(np.roll(ring, -1, axis=0) for ring in corners)])
+    of_ring = np.repeat(np.arange(len(polygons)), [len(rings) for rings in polygons])
+    polygon = np.repeat(of_ring, [len(ring) for ring in corners])
     if not np.isfinite(start).all():
         raise SkymatchError(
             "a polygon has corners that are not finite in pixel coordinates",

@@ -22,14 +22,21 @@ pixels are correlated, flat fields differ or seeing leaves its traces.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TypeVar
 
 import numpy as np
 
+from skymatch_cli.execution import usable_cores
 from skymatch_cli.mesh.cells import Float32Array
 from skymatch_cli.mesh.reduce import CellMesh
-from skymatch_cli.mesh.sums import BlockScatter, PairSums
-from skymatch_cli.mesh.tiles import Tile, run_noise, tiles
+from skymatch_cli.mesh.sums import BlockScatter, PairSums, TileSums, block_scatter, pair_sums
+from skymatch_cli.mesh.tiles import Tile, TilePlace, run_noise, tile_places, tiles
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements, OverlapGraph, Status, StrArray
+from skymatch_cli.processes import crew
+
+Answer = TypeVar("Answer")
 
 _ITERATIONS = 4  # with the weights of the one before
 _UNSCALED = 2  # iterations before the scatter is trusted
@@ -40,12 +47,18 @@ _MEAN_CUT = 8.0  # the same for the mean of 3 x 3 cells
 _MEAN_SCALE = 0.75  # scatter of that mean in noise only, in units of what independent cells would have
 _START_DIFFERENCES = 65536  # of cells, in all pairs of a tile: enough for the starting offsets
 _MIN_CELLS = 4
+_WORTH_PROCESS = 60  # images in tiles that take some times as long as starting a process
 _REJECTED = 0.5  # trust below which a cell draws its neighbours into doubt
 _MAD_TO_SIGMA = 1.4826
 
 
 def compare(
-    meshes: Sequence[Sequence[CellMesh | None]], graph: OverlapGraph, group: IntArray, usable: StrArray | None = None
+    meshes: Sequence[Sequence[CellMesh | None]],
+    graph: OverlapGraph,
+    group: IntArray,
+    usable: StrArray | None = None,
+    *,
+    jobs: int = 1,
 ) -> Measurements:
     """Compare every overlapping pair of images, with the weights of a joint solution.
 
@@ -59,6 +72,8 @@ def compare(
         Pairs within a group are measured, and have no weight.
     usable : (N,) object, optional
         Status of every image; a pair takes the status of its first image that is not ok.
+    jobs : int
+        Workers; 0 means one per usable core. The answers don't depend on it.
 
     Returns
     -------
@@ -72,8 +87,7 @@ def compare(
         for i, mesh in enumerate(plane):
             if mesh is not None:
                 level[i] = mesh.level / unit
-    together = list(tiles(meshes, graph, unit))
-    sums = _robust_sums(together, level, graph)
+    sums = _robust_sums(meshes, level, graph, unit, jobs)
     n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in zip(*meshes, strict=True)])
     status = pair_status(sums, n_good, graph, group)
     if usable is not None:
@@ -82,29 +96,102 @@ def compare(
     return pair_measurements(sums, unit, graph, n_good=n_good, status=status)
 
 
-def _robust_sums(together: Sequence[Tile], level: FloatArray, graph: OverlapGraph) -> PairSums:
+def _robust_sums(
+    meshes: Sequence[Sequence[CellMesh | None]], level: FloatArray, graph: OverlapGraph, unit: float, jobs: int
+) -> PairSums:
     """Sums over pairs, with weights that agree with their own solution and with the scatter they leave."""
-    offset = _rounded(image_offsets(*first_differences(together, level, graph), graph) - level)
-    skies = [median_sky(tile, _shifted(tile, offset)) for tile in together]
-    scale = np.ones(graph.n_images)
-    for iteration in range(_ITERATIONS):
-        sums, scatter = PairSums.empty(graph, level + offset), BlockScatter.empty(graph.n_images)
-        for k, tile in enumerate(together):
-            shifted = _shifted(tile, offset)
-            weight = tile.weight * cell_trust(tile, shifted - skies[k]) / of_tile(scale, tile)
-            skies[k] = mean_sky(weight, shifted, skies[k])
-            sums.add(tile, weight, shifted - skies[k])
-            if iteration >= _UNSCALED:
-                scatter.add(tile, weight, shifted - skies[k])
-        scale = scale * scatter.ratio()
-        offset = _rounded(image_offsets(sums.weight, sums.difference(), graph) - level)
-    sums = PairSums.empty(graph, level + offset)
-    for k, tile in enumerate(together):
-        shifted = _shifted(tile, offset)
-        weight = tile.weight * cell_trust(tile, shifted - skies[k]) / of_tile(scale, tile)
-        sums.add(tile, weight, shifted - skies[k])
-        sums.add_details(tile, weight, skies[k])
+    places = tile_places(meshes) if len(graph.a) else []
+    work = sum(len(place.images) for place in places)
+    workers = min(jobs or usable_cores(), work // _WORTH_PROCESS + 1)
+    shares = [_Share(places[k::workers], meshes, graph, unit) for k in range(workers)]
+    with crew(shares) as each:
+        start = _in_order(each(_Share.start))
+        offset = _rounded(image_offsets(*first_differences(start, level, graph), graph) - level)
+        scale = np.ones(graph.n_images)
+        for iteration in range(_ITERATIONS):
+            sums, scatter = PairSums.empty(graph, level + offset), BlockScatter.empty(graph.n_images)
+            for found in _in_order(each(_Share.step, offset, scale)):
+                sums.add(found.pairs)
+                if iteration >= _UNSCALED:
+                    scatter.add(found.scatter)
+            scale = scale * scatter.ratio()
+            offset = _rounded(image_offsets(sums.weight, sums.difference(), graph) - level)
+        sums = PairSums.empty(graph, level + offset)
+        for last in _in_order(each(_Share.finish, offset, scale)):
+            sums.add(last)
     return sums
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """What one tile gives to an iteration."""
+
+    pairs: TileSums
+    scatter: TileSums
+
+
+class _Share:
+    """Every so-manieth tile, made when it is first asked for, and the sky of its cells in the iteration before.
+
+    Answers have one element for each place, None where there is no tile.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[TilePlace],
+        meshes: Sequence[Sequence[CellMesh | None]],
+        graph: OverlapGraph,
+        unit: float,
+    ) -> None:
+        self._places, self._meshes, self._graph, self._unit = places, meshes, graph, unit
+        self._tiles: list[Tile | None] = []
+        self._skies: list[Float32Array | None] = []
+
+    def start(self) -> list[TileSums | None]:
+        """Differences to start from."""
+        self._tiles = list(tiles(self._places, self._meshes, self._graph, self._unit))
+        self._skies = [None] * len(self._tiles)
+        return [None if tile is None else median_differences(tile) for tile in self._tiles]
+
+    def step(self, offset: FloatArray, scale: FloatArray) -> list[_Step | None]:
+        """Sums with the weights that offsets and noises (N,) of the images suggest."""
+        answers: list[_Step | None] = []
+        for k, tile in enumerate(self._tiles):
+            if tile is None:
+                answers.append(None)
+                continue
+            weight, shifted, before = self._trusted(tile, k, offset, scale)
+            self._skies[k] = sky = mean_sky(weight, shifted, before)
+            residual = shifted - sky
+            answers.append(_Step(pair_sums(tile, weight, residual), block_scatter(tile, weight, residual)))
+        return answers
+
+    def finish(self, offset: FloatArray, scale: FloatArray) -> list[TileSums | None]:
+        """Sums with all that the result needs."""
+        answers: list[TileSums | None] = []
+        for k, tile in enumerate(self._tiles):
+            if tile is None:
+                answers.append(None)
+                continue
+            weight, shifted, sky = self._trusted(tile, k, offset, scale)
+            answers.append(pair_sums(tile, weight, shifted - sky, sky))
+        return answers
+
+    def _trusted(
+        self, tile: Tile, k: int, offset: FloatArray, scale: FloatArray
+    ) -> tuple[Float32Array, Float32Array, Float32Array]:
+        """Weights of the cells of a tile, their values less the offsets, and their skies before."""
+        shifted = np.asarray(tile.value - of_tile(offset, tile))
+        sky = self._skies[k]
+        if sky is None:
+            sky = median_sky(tile, shifted)
+        return tile.weight * cell_trust(tile, shifted - sky) / of_tile(scale, tile), shifted, sky
+
+
+def _in_order(answers: Sequence[Sequence[Answer | None]]) -> list[Answer]:
+    """Answers of shares that were dealt out in turn, in the order of the tiles: sums don't depend on the workers."""
+    rounds = zip_longest(*answers)
+    return [answer for each in rounds for answer in each if answer is not None]
 
 
 def _rounded(offset: FloatArray) -> FloatArray:
@@ -115,10 +202,6 @@ def _rounded(offset: FloatArray) -> FloatArray:
 def of_tile(per_image: FloatArray, tile: Tile) -> Float32Array:
     """Values of images (N,) as those of a tile's images, to be spread over its cells."""
     return per_image[tile.images, None, None].astype(np.float32)
-
-
-def _shifted(tile: Tile, offset: FloatArray) -> Float32Array:
-    return np.asarray(tile.value - of_tile(offset, tile))
 
 
 def median_sky(tile: Tile, shifted: Float32Array) -> Float32Array:
@@ -204,22 +287,25 @@ def _box(a: Float32Array) -> Float32Array:
     return a
 
 
+def median_differences(tile: Tile) -> TileSums:
+    """How many cells of a tile each pair has in common, and that times the median difference; some cells stand in."""
+    shared = np.flatnonzero(np.count_nonzero(tile.weight, axis=0) > 1)
+    cells = shared[:: max(1, len(shared) * len(tile.pair) // _START_DIFFERENCES)]
+    value = np.where(tile.weight > 0, tile.value, np.nan).reshape(len(tile.images), -1)[:, cells]
+    differences = np.sort(value[tile.first] - value[tile.second], axis=1)  # NaN last
+    n = np.isfinite(differences).sum(axis=1)
+    median = np.take_along_axis(differences, np.maximum(n - 1, 0)[:, None] // 2, 1)[:, 0]
+    return TileSums(tile.pair, np.array([n, np.where(n > 0, median * n, 0.0)]))
+
+
 def first_differences(
-    together: Sequence[Tile], level: FloatArray, graph: OverlapGraph
+    found: Sequence[TileSums], level: FloatArray, graph: OverlapGraph
 ) -> tuple[FloatArray, FloatArray]:
-    """Weights and differences of the pairs to start from: medians over some cells of every tile."""
-    count, total = np.zeros(len(graph.a)), np.zeros(len(graph.a))
-    for tile in together:
-        shared = np.flatnonzero(np.count_nonzero(tile.weight, axis=0) > 1)
-        if not shared.size:
-            continue
-        cells = shared[:: max(1, len(shared) * len(tile.pair) // _START_DIFFERENCES)]
-        value = np.where(tile.weight > 0, tile.value, np.nan).reshape(len(tile.images), -1)[:, cells]
-        differences = np.sort(value[tile.first] - value[tile.second], axis=1)  # NaN last
-        n = np.isfinite(differences).sum(axis=1)
-        median = np.take_along_axis(differences, np.maximum(n - 1, 0)[:, None] // 2, 1)[:, 0]
-        total[tile.pair] += np.where(n > 0, median * n, 0.0)
-        count[tile.pair] += n
+    """Weights and differences of the pairs to start from, from the medians of the tiles."""
+    totals = np.zeros((2, len(graph.a)))
+    for tile in found:
+        totals[:, tile.rows] += tile.columns
+    count, total = totals
     mean = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
     return count, mean + level[graph.a] - level[graph.b]
 
@@ -277,8 +363,8 @@ def pair_measurements(
         area_arcmin2=graph.area_arcmin2,
         sky_a=sky_a,
         sky_b=sky_b,
-        n_a=np.where(measured, np.rint(sums.n_a), 0).astype(np.int64),
-        n_b=np.where(measured, np.rint(sums.n_b), 0).astype(np.int64),
+        n_a=np.where(measured, np.rint(sums.n_pixels[0]), 0).astype(np.int64),
+        n_b=np.where(measured, np.rint(sums.n_pixels[1]), 0).astype(np.int64),
         delta=delta,
         delta_err=err,
         weight=np.where(status == Status.OK, weight, 0.0) / unit**2,

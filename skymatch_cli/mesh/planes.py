@@ -21,14 +21,15 @@ from skymatch_cli.mesh.compare import (
     first_differences,
     image_offsets,
     mean_sky,
+    median_differences,
     median_sky,
     of_tile,
     pair_measurements,
     pair_status,
 )
 from skymatch_cli.mesh.reduce import CellMesh
-from skymatch_cli.mesh.sums import BlockScatter, PairSums
-from skymatch_cli.mesh.tiles import Tile, run_noise, tiles
+from skymatch_cli.mesh.sums import BlockScatter, PairSums, block_scatter, pair_sums
+from skymatch_cli.mesh.tiles import Tile, run_noise, tile_places, tiles
 from skymatch_cli.model import FloatArray, IntArray, Measurements, OverlapGraph, PlaneDifferences, Status, StrArray
 from skymatch_cli.solver.planefit import PlaneEquations
 
@@ -54,15 +55,15 @@ def compare_planes(
         As ``mesh_compare.compare``, and ``planes``.
     """
     unit = run_noise([meshes])
-    fields = [_Field.of(tile, meshes) for tile in tiles([meshes], graph, unit)]
+    made = tiles(tile_places([meshes]), [meshes], graph, unit)
+    fields = [_Field.of(tile, meshes) for tile in made if tile is not None]
     planes, scale = _robust_planes(fields, meshes, graph, unit)
     moments, sums = PlaneMoments.empty(graph, meshes), PairSums.empty(graph, np.zeros(graph.n_images))
     for field in fields:
         shifted = field.without(planes)
         weight = field.tile.weight * cell_trust(field.tile, shifted - field.sky) / of_tile(scale, field.tile)
         moments.add(field, weight, shifted - field.sky, noise=True)
-        sums.add(field.tile, weight, shifted - field.sky)
-        sums.add_details(field.tile, weight, field.sky)
+        sums.add(pair_sums(field.tile, weight, shifted - field.sky, field.sky))
     first, second = planes.at_pairs(moments.position, graph)
     mean_a, mean_b = (_over((moments.moment @ p[:, :, None])[:, 0, 0], sums.weight) for p in (first, second))
     n_good = np.array([0 if m is None else m.n_good for m in meshes])
@@ -212,7 +213,7 @@ def _robust_planes(
     n = graph.n_images
     level = np.array([0.0 if m is None else m.level / unit for m in meshes])
     value = np.zeros((n, 3))
-    value[:, 0] = image_offsets(*first_differences([f.tile for f in fields], level, graph), graph)
+    value[:, 0] = image_offsets(*first_differences([median_differences(f.tile) for f in fields], level, graph), graph)
     planes = ImagePlanes(np.array([_box(m).mean(axis=0) for m in meshes]), value, level)
     scale = np.ones(n)
     for field_index, field in enumerate(fields):
@@ -226,7 +227,7 @@ def _robust_planes(
             fields[field_index] = replace(field, sky=sky)
             moments.add(field, weight, shifted - sky)
             if iteration >= _UNSCALED:
-                scatter.add(field.tile, weight, shifted - sky)
+                scatter.add(block_scatter(field.tile, weight, shifted - sky))
         scale = scale * scatter.ratio()
         planes = replace(planes, value=planes.value + _step(planes.centre, moments, graph))
     return planes, scale

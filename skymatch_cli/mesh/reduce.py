@@ -252,7 +252,7 @@ def _slow_maps(
     )
     coarse.add(u, v, (np.ones_like(u), areas, variances))
     at = tuple((o + np.arange(n)) / COARSE - c for o, n, c in zip(origin, cells, coarse.origin, strict=True))
-    count, area_sum, variance_sum = (_bilinear(s, at) for s in coarse.sums)
+    count, area_sum, variance_sum = (_bilinear(s, *at) for s in coarse.sums)
     known = count > 0
     fill = float(areas.mean()), float(variances.mean())
     return (
@@ -261,9 +261,9 @@ def _slow_maps(
     )
 
 
-def _bilinear(nodes: FloatArray, at: tuple[FloatArray, FloatArray]) -> FloatArray:
-    """Values between the nodes of a lattice, on a lattice of rows and columns."""
-    return between(between(nodes, at[0], 0), at[1], 1)
+def _bilinear(nodes: FloatArray, y: FloatArray, x: FloatArray) -> FloatArray:
+    """Values between the nodes of a lattice, on a lattice of rows ``y`` and columns ``x``."""
+    return between(between(nodes, y, 0), x, 1)
 
 
 def _structure(value: FloatArray, covered: BoolArray, noise: FloatArray) -> Float32Array:
@@ -280,7 +280,7 @@ def _structure(value: FloatArray, covered: BoolArray, noise: FloatArray) -> Floa
     median[count == 0] = np.median(median[count > 0]) if (count > 0).any() else 0.0
     median = np.pad(median, 1, mode="edge")
     at = tuple((np.arange(n) + 0.5) / COARSE + 0.5 for n in value.shape)
-    filled = np.pad(np.where(covered, value, _bilinear(median, at)), 1, mode="edge")
+    filled = np.pad(np.where(covered, value, _bilinear(median, *at)), 1, mode="edge")
     inner = filled[1:-1, 1:-1]
     bends = (np.abs(inner - 0.5 * (low + high)) for low, high in _beside(filled))
     excess = np.maximum(*bends) - _STRUCTURE_SIGMA * noise

@@ -73,7 +73,7 @@ def _stand_out(data: PixelArray, good: BoolArray, noise: _BlockNoise, region: Re
     y, x = np.divmod(np.flatnonzero((level > 0).reshape(-1)), x1 - x0)
     y += y0
     x += x0
-    return (y * data.shape[1] + x)[good[y, x]]
+    return np.asarray((y * data.shape[1] + x)[good[y, x]])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

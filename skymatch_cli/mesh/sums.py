@@ -10,11 +10,27 @@ import numpy.typing as npt
 
 from skymatch_cli.mesh.cells import Float32Array
 from skymatch_cli.mesh.tiles import BLOCK, Tile
-from skymatch_cli.model import FloatArray, OverlapGraph
+from skymatch_cli.model import FloatArray, IntArray, OverlapGraph
 
 _Float = TypeVar("_Float", bound=np.floating)
 _PRIOR_BLOCKS = 10.0  # blocks' worth of belief in the noise that pixels show to their neighbours
 _NEIGHBOUR = 0.19  # covariance of neighbouring cells of a row, where the variance is 1 - 2 * 0.19
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileSums:
+    """What one tile adds to sums over pairs, or over images.
+
+    Attributes
+    ----------
+    rows : (p,) int64
+        Pairs of the graph, or images.
+    columns : (c, p) float64
+        What is added to the first c columns of these rows.
+    """
+
+    rows: IntArray
+    columns: FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,62 +41,57 @@ class PairSums:
     ----------
     offset_a, offset_b : (M,) float64
         Offsets of the images, which residuals are relative to.
-    weight : (M,) float64
-        Sum of q = w_a w_b / sum(w).
-    a, b : (M,) float64
-        Sums of q times the residual of each image: value minus offset minus the cell's sky.
-    sky : (M,) float64
-        Sum of q times the cell's sky.
-    variance : (M,) float64
-        Sum of q**2 (1 / w_a + 1 / w_b).
-    n_cells, n_a, n_b : (M,) float64
-        Cells that count, and the good pixels of each image in them.
+    totals : (8, M) float64
+        The columns below.
     """
 
     offset_a: FloatArray
     offset_b: FloatArray
-    weight: FloatArray
-    a: FloatArray
-    b: FloatArray
-    sky: FloatArray
-    variance: FloatArray
-    n_cells: FloatArray
-    n_a: FloatArray
-    n_b: FloatArray
+    totals: FloatArray
 
     @classmethod
     def empty(cls, graph: OverlapGraph, offset: FloatArray) -> PairSums:
         """Sums over nothing, about the offsets (N,) of the images."""
-        return cls(offset[graph.a], offset[graph.b], *(np.zeros(len(graph.a)) for _ in range(8)))
+        return cls(offset[graph.a], offset[graph.b], np.zeros((8, len(graph.a))))
 
-    def add(self, tile: Tile, weight: Float32Array, residual: Float32Array) -> None:
-        """Add the weights and residuals of a tile; products of all its images at once."""
-        k = len(tile.images)
-        w = weight.reshape(k, -1)
-        share = _shares(w)
-        by_weight = share @ w.T
-        share *= residual.reshape(k, -1)
-        by_residual = share @ w.T
-        one, other = tile.first, tile.second
-        self.weight[tile.pair] += by_weight[one, other]
-        self.a[tile.pair] += by_residual[one, other]
-        self.b[tile.pair] += by_residual[other, one]
+    @property
+    def weight(self) -> FloatArray:
+        """Sum of q = w_a w_b / sum(w)."""
+        return np.asarray(self.totals[0])
 
-    def add_details(self, tile: Tile, weight: Float32Array, sky: Float32Array) -> None:
-        """Add what only the result needs; ``sky`` (nj, ni) is that of the cells."""
-        k = len(tile.images)
-        w = weight.reshape(k, -1)
-        share = _shares(w)
-        by_sky = (share * sky.reshape(-1)) @ w.T
-        by_square = (share * _inverse(w.sum(axis=0))) @ (w * w).T
-        counts = (w > 0).astype(np.float32)
-        cells, pixels = counts @ counts.T, (tile.pixels.reshape(k, -1) * counts) @ counts.T
-        one, other = tile.first, tile.second
-        self.sky[tile.pair] += by_sky[one, other]
-        self.variance[tile.pair] += by_square[one, other] + by_square[other, one]
-        self.n_cells[tile.pair] += cells[one, other]
-        self.n_a[tile.pair] += pixels[one, other]
-        self.n_b[tile.pair] += pixels[other, one]
+    @property
+    def a(self) -> FloatArray:
+        """Sum of q times the residual of the first image: value minus offset minus the cell's sky."""
+        return np.asarray(self.totals[1])
+
+    @property
+    def b(self) -> FloatArray:
+        """The same of the second image."""
+        return np.asarray(self.totals[2])
+
+    @property
+    def sky(self) -> FloatArray:
+        """Sum of q times the cell's sky."""
+        return np.asarray(self.totals[3])
+
+    @property
+    def variance(self) -> FloatArray:
+        """Sum of q**2 (1 / w_a + 1 / w_b)."""
+        return np.asarray(self.totals[4])
+
+    @property
+    def n_cells(self) -> FloatArray:
+        """Cells that count."""
+        return np.asarray(self.totals[5])
+
+    @property
+    def n_pixels(self) -> tuple[FloatArray, FloatArray]:
+        """Good pixels of either image in these cells."""
+        return np.asarray(self.totals[6]), np.asarray(self.totals[7])
+
+    def add(self, found: TileSums) -> None:
+        """Add what was found in a tile: three columns, or all of them."""
+        self.totals[: len(found.columns), found.rows] += found.columns
 
     def difference(self) -> FloatArray:
         """Weighted mean difference of every pair; that of the offsets where there is no common cell."""
@@ -90,6 +101,27 @@ class PairSums:
         """Weighted means of both images over the common cells."""
         per_weight = _inverse(self.weight)
         return self.offset_a + (self.a + self.sky) * per_weight, self.offset_b + (self.b + self.sky) * per_weight
+
+
+def pair_sums(tile: Tile, weight: Float32Array, residual: Float32Array, sky: Float32Array | None = None) -> TileSums:
+    """Sums over the cells of a tile, products of all its images at once.
+
+    With the skies (nj, ni) of the cells all columns of `PairSums`, else the first three.
+    """
+    k = len(tile.images)
+    w = weight.reshape(k, -1)
+    share = _shares(w)
+    one, other = tile.first, tile.second
+    by_weight, by_residual = share @ w.T, (share * residual.reshape(k, -1)) @ w.T
+    columns = [by_weight[one, other], by_residual[one, other], by_residual[other, one]]
+    if sky is not None:
+        by_sky = (share * sky.reshape(-1)) @ w.T
+        by_square = (share * _inverse(w.sum(axis=0))) @ (w * w).T
+        counts = (w > 0).astype(np.float32)
+        cells, pixels = counts @ counts.T, (tile.pixels.reshape(k, -1) * counts) @ counts.T
+        columns += [by_sky[one, other], by_square[one, other] + by_square[other, one]]
+        columns += [cells[one, other], pixels[one, other], pixels[other, one]]
+    return TileSums(tile.pair, np.array(columns, float))
 
 
 def _shares(w: Float32Array) -> Float32Array:
@@ -103,31 +135,39 @@ def _inverse(a: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockScatter:
-    """Scatter of weighted residuals in blocks of cells, for every image, and what the weights promise."""
+    """Scatter of weighted residuals in blocks of cells, for every image.
 
-    found: FloatArray
-    promised: FloatArray
-    n_blocks: FloatArray
+    Attributes
+    ----------
+    totals : (3, N) float64
+        Variance found, variance that the weights promise, and how many blocks there are.
+    """
+
+    totals: FloatArray
 
     @classmethod
     def empty(cls, n: int) -> BlockScatter:
         """No block yet, for ``n`` images."""
-        return cls(np.zeros(n), np.zeros(n), np.zeros(n))
+        return cls(np.zeros((3, n)))
 
-    def add(self, tile: Tile, weight: Float32Array, residual: Float32Array) -> None:
+    def add(self, found: TileSums) -> None:
         """Add the blocks of a tile."""
-        own = weight * _inverse(weight.sum(axis=0))
-        promised = _block_variance(np.sqrt(weight * (np.float32(1) - own)))
-        self.found[tile.images] += (_block_sums(weight * residual).astype(float) ** 2).sum(axis=(1, 2))
-        self.promised[tile.images] += promised.sum(axis=(1, 2), dtype=float)
-        self.n_blocks[tile.images] += np.count_nonzero(promised, axis=(1, 2))
+        self.totals[:, found.rows] += found.columns
 
     def ratio(self) -> FloatArray:
         """Variance found over variance promised, drawn to 1 where blocks are few."""
-        prior = _PRIOR_BLOCKS * np.divide(
-            self.promised, self.n_blocks, out=np.ones_like(self.promised), where=self.n_blocks > 0
-        )
-        return np.asarray((self.found + prior) / (self.promised + prior))
+        found, promised, n_blocks = self.totals
+        prior = _PRIOR_BLOCKS * np.divide(promised, n_blocks, out=np.ones_like(promised), where=n_blocks > 0)
+        return np.asarray((found + prior) / (promised + prior))
+
+
+def block_scatter(tile: Tile, weight: Float32Array, residual: Float32Array) -> TileSums:
+    """What the blocks of a tile add to `BlockScatter`."""
+    own = weight * _inverse(weight.sum(axis=0))
+    promised = _block_variance(np.sqrt(weight * (np.float32(1) - own)))
+    found = (_block_sums(weight * residual).astype(float) ** 2).sum(axis=(1, 2))
+    n_blocks = np.count_nonzero(promised, axis=(1, 2))
+    return TileSums(tile.images, np.array([found, promised.sum(axis=(1, 2), dtype=float), n_blocks]))
 
 
 def _block_sums(a: Float32Array) -> Float32Array:

@@ -65,22 +65,38 @@ def run_noise(meshes: Sequence[Sequence[CellMesh | None]]) -> float:
     return float(np.median([m.noise for plane in meshes for m in plane if m is not None] or [1.0]))
 
 
-def tiles(meshes: Sequence[Sequence[CellMesh | None]], graph: OverlapGraph, noise: float) -> Iterator[Tile]:
-    """All tiles in which images of overlapping pairs share cells, in the order of planes, rows and columns."""
-    if not len(graph.a):
-        return
+@dataclass(frozen=True, slots=True)
+class TilePlace:
+    """A tile to be made: its plane, its row and column among the tiles, and the images that see it."""
+
+    plane: int
+    row: int
+    column: int
+    images: tuple[int, ...]
+
+
+def tile_places(meshes: Sequence[Sequence[CellMesh | None]]) -> list[TilePlace]:
+    """Where several images may share cells, in the order of planes, rows and columns."""
+    places = []
     for plane, images in enumerate(meshes):
         seen: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, mesh in enumerate(images):
             for key in _covered_tiles(mesh) if mesh is not None else ():
                 seen[key].append(i)
-        for (j, i), members in sorted(seen.items()):
-            if len(members) > 1:
-                ids = np.array(members, np.int64)
-                pairs = _pairs_among(ids, graph, plane)
-                if pairs[0].size:
-                    tile = _tile((j * TILE, i * TILE), ids, pairs, [images[m] for m in members], noise)
-                    yield from () if tile is None else (tile,)
+        places += [TilePlace(plane, j, i, tuple(m)) for (j, i), m in sorted(seen.items()) if len(m) > 1]
+    return places
+
+
+def tiles(
+    places: Sequence[TilePlace], meshes: Sequence[Sequence[CellMesh | None]], graph: OverlapGraph, noise: float
+) -> Iterator[Tile | None]:
+    """The tile of every place, None where no two images of an overlapping pair share a cell."""
+    for place in places:
+        ids = np.array(place.images, np.int64)
+        pairs = _pairs_among(ids, graph, place.plane)
+        members = [meshes[place.plane][m] for m in place.images]
+        corner = (place.row * TILE, place.column * TILE)
+        yield _tile(corner, ids, pairs, members, noise) if pairs[0].size else None
 
 
 def _covered_tiles(mesh: CellMesh) -> Iterator[tuple[int, int]]:
