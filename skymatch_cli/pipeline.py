@@ -1,11 +1,14 @@
-"""plan -> measure -> solve -> apply: the only place that knows the order."""
+"""plan -> measure -> solve -> apply: the only place that knows the order.
+
+What solves and what writes is imported where it is used: images are read meanwhile.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from skymatch_cli.choices import Method, Model
 from skymatch_cli.errors import InputError, Problem, StrictError, UsageError
@@ -17,10 +20,12 @@ from skymatch_cli.geometry.footprint import Footprint, footprint
 from skymatch_cli.geometry.overlap import overlap_graph
 from skymatch_cli.measure import unmeasured
 from skymatch_cli.model import FloatArray, ImageInfo, Measurements, OverlapGraph
-from skymatch_cli.output.result import Result
-from skymatch_cli.record.write import FileIdentity, SkyUpdate, WriteReport, check_writable, write_skies
 from skymatch_cli.settings import Settings
 from skymatch_cli.steps.findings import Measured, assemble, known, measure_images
+
+if TYPE_CHECKING:
+    from skymatch_cli.output.result import Result
+    from skymatch_cli.record.write import FileIdentity, SkyUpdate, WriteReport
 
 ImageName = str | PathLike[str]
 Save = Callable[[Measured], object]
@@ -93,8 +98,11 @@ def evaluate(
     """
     in_place = not settings.dry_run and settings.output_dir is None
     planned = plan(images, settings, progress=progress, stdin=stdin, to_change=in_place)
-    if not settings.dry_run and (problems := check_writable(_updates(planned.infos, settings), settings)):
-        raise InputError(problems)
+    if not settings.dry_run:
+        from skymatch_cli.record.write import check_writable
+
+        if problems := check_writable(_updates(planned.infos, settings), settings):
+            raise InputError(problems)
     measurements, warnings = measure(planned, progress=progress, runner=runner, old=old, save=save)
     (progress or NoProgress()).stage("solve", 0)
     return solve(planned, measurements, warnings)
@@ -210,6 +218,7 @@ def find(
         only=only,
         save=save,
         progress=progress,
+        meanwhile=_load_solver,
     )
     problems = _problems(measured)
     if problems and not settings.skip_bad:
@@ -217,6 +226,14 @@ def find(
             save(measured)
         raise InputError(problems)
     return measured
+
+
+def _load_solver() -> None:
+    """Import what comes after the pixels: a tenth of a second in which others read."""
+    from skymatch_cli import methods
+    from skymatch_cli.output import result
+
+    del methods, result
 
 
 def gather(measured: Measured) -> tuple[Measurements, tuple[str, ...]]:
@@ -231,7 +248,8 @@ def _problems(measured: Measured) -> tuple[Problem, ...]:
 
 def solve(planned: Plan, measurements: Measurements, warnings: tuple[str, ...] = ()) -> Result:
     """Measurements to the sky of every image, by the method of the settings."""
-    from skymatch_cli import methods  # brings the solver, for which reading need not wait
+    from skymatch_cli import methods
+    from skymatch_cli.output.result import Result
 
     settings = planned.settings
     if settings.method not in _NEEDS_LOCAL:
@@ -290,6 +308,8 @@ def apply_skies(
     progress: Progress | None = None,
 ) -> WriteReport:
     """Record or subtract the skies (N,) of images, and their tilts (N, 2), as `apply` does."""
+    from skymatch_cli.record.write import write_skies
+
     skies = zip(sky.tolist(), sky_err.tolist(), strict=True)
     tilts = None if tilt is None else [(dx, dy) for dx, dy in tilt.tolist()]
     return write_skies(_updates(infos, settings, skies, tilts), settings, progress=progress)
@@ -302,6 +322,8 @@ def _updates(
     tilts: Iterable[tuple[float, float] | None] | None = None,
 ) -> list[SkyUpdate]:
     """What is to be written; without skies: to ask whether it could be. Without tilts the skies are constants."""
+    from skymatch_cli.record.write import SkyUpdate
+
     n = len(infos)
     return [
         SkyUpdate(ref=info.ref, sky=sky, sky_err=err, method=settings.method, identity=_identity(info), tilt=tilt)
@@ -321,6 +343,8 @@ def _check_model(settings: Settings, graph: OverlapGraph) -> None:
 def _identity(info: ImageInfo) -> FileIdentity | None:
     if info.source is None:
         return None
+    from skymatch_cli.record.write import FileIdentity
+
     return FileIdentity(info.source.science.size, info.source.science.mtime_ns)
 
 

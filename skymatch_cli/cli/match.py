@@ -75,12 +75,7 @@ def command(
     with console.session(ctx):
         console.check_output(output, overwrite=settings.overwrite)
         from skymatch_cli import pipeline
-        from skymatch_cli.errors import StrictError
         from skymatch_cli.ext.pictures import Pictures
-        from skymatch_cli.output.plain import summary
-        from skymatch_cli.output.result import input_paths
-        from skymatch_cli.steps.cache import Cache
-        from skymatch_cli.steps.store import result_document
 
         from .backend import backend
         from .progress import Watch
@@ -88,7 +83,11 @@ def command(
         watch = Watch(ctx)
         pictures = Pictures(html=page, plot=plot)
         pictures.check(overwrite=settings.overwrite)
-        kept = None if cache is None else Cache(cache)
+        kept = None
+        if cache is not None:
+            from skymatch_cli.steps.cache import Cache
+
+            kept = Cache(cache)
         with backend(scheduler, settings.jobs) as runner, watch.shown():
             result = pipeline.evaluate(
                 images,
@@ -99,6 +98,11 @@ def command(
                 old=None if kept is None else kept.old,
                 save=None if kept is None else kept.save,
             )
+        from skymatch_cli.errors import StrictError
+        from skymatch_cli.output.plain import summary
+        from skymatch_cli.output.result import input_paths
+        from skymatch_cli.steps.store import result_document
+
         output.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
         pictures.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
         console.tell(_details(result))

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 from skymatch_cli.errors import InputError
 from skymatch_cli.output.destination import check_target, save_target
 
-from . import plots, report
-
 if TYPE_CHECKING:
     from skymatch_cli.execution import Progress
     from skymatch_cli.model import ImageInfo
@@ -44,9 +42,13 @@ class Pictures:
         """
         inputs = tuple(inputs)
         if self.html is not None:
+            from . import report
+
             report.require_extra()
             check_target(self.html, self.html_option, overwrite=overwrite, inputs=inputs)
         if self.plot is not None:
+            from . import plots
+
             plots.require_extra()
             plots.check_suffix(self.plot)
             check_target(self.plot, "--plot", overwrite=overwrite, inputs=inputs)
@@ -80,6 +82,8 @@ class Pictures:
         """
         if self.html is None and self.plot is None:
             return
+        from . import plots, report
+
         place, look = _look(found, infos, settings, progress)
         if self.html is not None:
             page = report.html_report(found, place, look).encode(errors="backslashreplace")
@@ -99,6 +103,7 @@ def _look(
     """The images on the sky and the mosaic before and after; (None, None) where they have no place on the sky."""
     if not infos or any(info.wcs is None for info in infos):
         return None, None
+    from . import report
     from .display import frame_around
     from .quicklook import quicklook
     from .scene import scene

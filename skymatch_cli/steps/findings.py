@@ -53,6 +53,7 @@ def measure_images(
     only: Sequence[int] | None = None,
     save: Callable[[Measured], object] | None = None,
     progress: Progress | None = None,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Measured:
     """Measure what is not known yet.
 
@@ -68,11 +69,13 @@ def measure_images(
     save : callable, optional
         Called with what is known so far once a minute, and where the work is interrupted.
     progress : Progress, optional
+    meanwhile : callable, optional
+        What this process may do while others read.
     """
     found = list(start.found)
     wanted = _wanted(start, range(len(found)) if only is None else only)
     (progress or NoProgress()).stage("pixels", len(wanted))
-    tasks = replace(_tasks(start, wanted, with_local=with_local), meanwhile=_load_solver)
+    tasks = replace(_tasks(start, wanted, with_local=with_local), meanwhile=meanwhile)
     saved, clean = time.monotonic(), False
     try:
         answers = runner(tasks, progress=progress)
@@ -169,12 +172,6 @@ def _tasks(start: Measured, wanted: Mapping[int, IntArray], *, with_local: bool)
     # Where findings are there already, the image's own sky is among them.
     fresh = {i for i in wanted if start.found[i] is None} if with_local else set()
     return pooled_tasks(start.infos, start.graph, start.settings, local_of=fresh, wanted=wanted)
-
-
-def _load_solver() -> None:
-    """Import what `assemble` and the solver rest on: a tenth of a second in which images can be read."""
-    import scipy.sparse.csgraph
-    import scipy.sparse.linalg  # noqa: F401
 
 
 def _joined(old: Finding | None, new: Finding) -> Finding:
