@@ -237,15 +237,15 @@ def _block_counts(spans: Spans, shape: tuple[int, int], side: int) -> IntArray:
     """Pixels of the spans in each block of a ``side`` × ``side`` grid on the frame, flattened."""
     ny, nx = shape
     edges = np.ceil(np.arange(side + 1) * nx / side).astype(np.int32)
-    x0, x1 = (c.astype(np.int32)[:, None] for c in (spans.x0, spans.x1))
-    inside = np.minimum(x1, edges[1:]) - np.maximum(x0, edges[:-1])
+    x0, x1 = (c.astype(np.int32) for c in (spans.x0, spans.x1))
+    inside = np.minimum(x1, edges[1:, None]) - np.maximum(x0, edges[:-1, None])
     np.maximum(inside, 0, out=inside)
-    passed = np.zeros((len(inside) + 1, side), np.int64)
-    np.cumsum(inside, axis=0, out=passed[1:])
-    # the first run of each row of blocks: runs are sorted by their rows
-    ends = np.searchsorted(spans.y * side // ny, np.arange(side + 1))
-    counts: IntArray = np.diff(passed[ends], axis=0).reshape(-1)
-    return counts
+    # the runs of each row of blocks lie together: runs are sorted by their rows
+    row, first = np.unique(spans.y * side // ny, return_index=True)
+    counts = np.zeros((side, side), np.int64)
+    if row.size:
+        counts[row] = np.add.reduceat(inside, first, axis=1, dtype=np.int32).T
+    return counts.reshape(-1)
 
 
 def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[ImageMeasurement]) -> Measurements:

@@ -30,7 +30,7 @@ from skymatch_cli.statistics.estimate import estimate
 from skymatch_cli.statistics.sample import SortedSample, SortedValues, moments_of_sums, round_up, two_pass_moments
 
 _MIN_REGION = 65536  # pixels that are sorted in the time that a region of tiles takes
-_BATCH = 2**22  # pixels of the frames of regions that are worked on together
+_BATCH = 2**23  # pixels of the frames of regions that are worked on together
 _FEW_EDGES = 8  # edges up to which sorted bins are kept for the next question
 _BUILD = 1.7  # pixels that are sorted in the time that one is put into tiles
 
@@ -104,23 +104,26 @@ class TiledImage:
         self._counts = np.zeros((bands, columns + 1, BINS), dtype=np.int32)
         self._sums = np.zeros((2, bands, columns + 1, BINS))
         self._lowest, self._highest = np.full(BINS, np.inf), np.full(BINS, -np.inf)
+        cell_of_column = np.arange(columns, dtype=np.intp)[:, None] * (BINS + 1)
         for band in np.unique(np.concatenate([spans.y // SIDE for spans in regions])):
             rows = slice(band * SIDE, (band + 1) * SIDE)
-            self._fill_band(band, np.where(good[rows] & np.isfinite(data[rows]), data[rows], np.inf))
+            self._fill_band(band, np.where(good[rows] & np.isfinite(data[rows]), data[rows], np.inf), cell_of_column)
         for table in (self._counts, *self._sums):
             for column in range(columns):  # a loop, because cumsum walks along the short axis
                 table[:, column + 1] += table[:, column]
 
-    def _fill_band(self, band: int, values: PixelArray) -> None:
+    def _fill_band(self, band: int, values: PixelArray, cell_of_column: IntArray) -> None:
         """Sort out one band of tiles; pixels that don't count are infinite."""
         columns = self._pixels.shape[1]
-        padded = np.full((SIDE, columns * SIDE), np.inf, dtype=values.dtype)
-        padded[: values.shape[0], : values.shape[1]] = values
-        self._pixels[band] = padded.reshape(SIDE, columns, SIDE).transpose(1, 0, 2).reshape(columns, -1)
-        pixels = self._pixels[band].ravel()
+        if values.shape != (SIDE, columns * SIDE):
+            padded = np.full((SIDE, columns * SIDE), np.inf, dtype=values.dtype)
+            padded[: values.shape[0], : values.shape[1]] = values
+            values = padded
+        pixels = self._pixels[band].reshape(-1)
+        pixels.reshape(columns, SIDE, SIDE)[...] = values.reshape(SIDE, columns, SIDE).transpose(1, 0, 2)
         bins = self.binning.bins(pixels)
         pixels.take(np.argsort(bins, kind="stable"), out=self._by_bin[band], mode="clip")
-        cell = (bins.reshape(columns, -1) + np.arange(columns)[:, None] * (BINS + 1)).ravel()
+        cell = (bins.reshape(columns, -1) + cell_of_column).reshape(-1)
         counts = _by_cell(np.bincount(cell, minlength=columns * (BINS + 1)))
         self._counts[band, 1:] = counts
         totals = counts.sum(axis=0)
@@ -129,11 +132,13 @@ class TiledImage:
             held, start = np.flatnonzero(totals), self._bin_start[band] - self._by_bin.shape[1] * band
             for extreme, find in ((self._lowest, np.minimum), (self._highest, np.maximum)):
                 extreme[held] = find(extreme[held], find.reduceat(self._by_bin[band], start[held]))
-        deviation = pixels - np.float64(self.binning.pivot)
-        with np.errstate(over="ignore"):
-            for table, weight in zip(self._sums, (deviation, deviation * deviation), strict=True):
-                # Not the bins without bounds: an outlier would swallow the running total.
-                table[band, 1:, 1:-1] = _by_cell(np.bincount(cell, weight, minlength=columns * (BINS + 1)))[:, 1:-1]
+        weight = pixels - np.float64(self.binning.pivot)
+        for power, table in enumerate(self._sums):
+            if power:
+                with np.errstate(over="ignore"):
+                    weight *= weight
+            # Not the bins without bounds: an outlier would swallow the running total.
+            table[band, 1:, 1:-1] = _by_cell(np.bincount(cell, weight, minlength=columns * (BINS + 1)))[:, 1:-1]
 
     def regions(self, regions: Sequence[Spans]) -> TiledSamples:
         """The good pixels of regions, as ordered samples."""
