@@ -41,6 +41,7 @@ def test_bins_share_every_pixel_out_in_full(box, n):
     bins = Bins(box)
     ones = np.ones((n, 3), np.float32)
     assert bins.sums(ones).sum() == pytest.approx(3 * n, rel=1e-6)
+    np.testing.assert_array_equal(bins.counts(ones > 0), bins.sums(ones))
     assert bins.sums(ones).shape == (len(bins.centres(n)), len(bins.centres(3)))
 
 

@@ -13,15 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.geometry.plane import project
-from skymatch_cli.model import CelestialWcs, FloatArray, TangentPlane
+from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, TangentPlane
 
 NODE_STEP_PIX = 32  # pixel lattice on which the WCS is evaluated
+_BOX_OF_BYTES = 3  # (4 * 3)**2 < 256: what a bin may count to
 Float32Array = npt.NDArray[np.float32]
+_Number = TypeVar("_Number", np.float32, np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,31 +140,38 @@ class Bins:
         if self.box == 0:
             return values
         rows = self._triangles(values, axis=0)
-        return self._triangles(rows, axis=1)
+        return self._triangles(rows, axis=1) * np.float32(0.25)
 
-    def _triangles(self, values: Float32Array, axis: int) -> Float32Array:
-        """Sums along one axis: box k of every pair in full, half of the boxes beside it."""
+    def counts(self, flags: BoolArray) -> Float32Array:
+        """Sums over the bins of True: the same as `sums` of zeros and ones, in bytes where these can hold them."""
+        if not 0 < self.box <= _BOX_OF_BYTES:
+            return self.sums(flags.astype(np.float32))
+        rows = self._triangles(flags.astype(np.uint8), axis=0)
+        return np.asarray(self._triangles(rows, axis=1) * np.float32(0.25))
+
+    def _triangles(self, values: npt.NDArray[_Number], axis: int) -> npt.NDArray[_Number]:
+        """Twice the sums along one axis: box k of every pair in full, half of the boxes beside it."""
         n, box, count = values.shape[axis], self.box, self._count(values.shape[axis])
         shape = list(values.shape)
         shape[axis] = 2 * count + 1
         if box == 1:
-            boxes = np.empty(shape, np.float32)
+            boxes = np.empty(shape, values.dtype)
             _part(boxes, axis, 0, 1)[...] = 0
             _part(boxes, axis, 1, n + 1)[...] = values
             _part(boxes, axis, n + 1, None)[...] = 0
         else:
-            boxes = np.zeros(shape, np.float32)
+            boxes = np.zeros(shape, values.dtype)
             for k in range(box):
                 these = _part(values, axis, k, None, box)
                 target = _part(boxes, axis, 1, 1 + these.shape[axis])
                 target += these
-        out: Float32Array = _part(boxes, axis, 0, -1, 2) + _part(boxes, axis, 2, None, 2)
-        out *= np.float32(0.5)
-        out += _part(boxes, axis, 1, None, 2)
+        out: npt.NDArray[_Number] = _part(boxes, axis, 1, None, 2) * values.dtype.type(2)
+        out += _part(boxes, axis, 0, -1, 2)
+        out += _part(boxes, axis, 2, None, 2)
         return out
 
 
-def _part(a: Float32Array, axis: int, start: int, stop: int | None, step: int = 1) -> Float32Array:
+def _part(a: npt.NDArray[_Number], axis: int, start: int, stop: int | None, step: int = 1) -> npt.NDArray[_Number]:
     return a[(slice(None),) * axis + (slice(start, stop, step),)]
 
 

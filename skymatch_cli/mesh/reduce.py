@@ -117,7 +117,7 @@ def reduce_image(
         n_good += int(np.count_nonzero(good[rows, columns]))
         usable = clean[rows, columns]
         values = np.where(usable, data[rows, columns] - data.dtype.type(level), 0).astype(np.float32, copy=False)
-        count = bins.sums(usable.astype(np.float32))
+        count = bins.counts(usable)
         summed: tuple[Float32Array | FloatArray, ...] = bins.sums(values), count
         if centroids:
             summed = *summed, *place_sums(positions, bins, usable, (rows, columns), count)

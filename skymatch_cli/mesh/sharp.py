@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -120,8 +121,7 @@ def _grown(candidates: IntArray, frame: _Frame, noise: _BlockNoise) -> IntArray:
     found: list[IntArray] = []
     threshold = _FIRST
     for _ in range(_ROUNDS):
-        excess, height = _excess(candidates, frame, flags)
-        new = candidates[(excess > threshold * noise.at(candidates)) & (excess > _SHARP * height)]
+        new = _tested(candidates, frame, flags, threshold * noise.at(candidates))
         if not new.size:
             break
         flags[new] = True
@@ -133,22 +133,33 @@ def _grown(candidates: IntArray, frame: _Frame, noise: _BlockNoise) -> IntArray:
     return np.sort(np.concatenate([np.empty(0, np.int64), *found]))
 
 
-def _excess(candidates: IntArray, frame: _Frame, flags: BoolArray) -> tuple[FloatArray, FloatArray]:
-    """Height of the candidates above their neighbours, and above the sky around (median of a ring)."""
-    nx = frame.data.shape[1]
-    value = frame.at(candidates).astype(float)
-    around = np.stack([candidates + (j * nx + i) for j, i in _RING])
+def _tested(candidates: IntArray, frame: _Frame, flags: BoolArray, least: npt.NDArray[Any]) -> IntArray:
+    """The candidates that stand out of their neighbours by ``least``, and by most of their height above the sky."""
+    value, level = frame.at(candidates).astype(float), _level_beside(candidates, frame, flags)
+    alone = level == np.inf  # no neighbour is left: the sky is what it stands out of
+    maybe = alone | (value - level > least)
+    candidates, value, level, alone, least = (c[maybe] for c in (candidates, value, level, alone, least))
+    sky = _sky_around(candidates, frame, flags)
+    excess = value - np.where(alone, sky, level)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(candidates[np.isfinite(sky) & (excess > least) & (excess > _SHARP * (value - sky))])
+
+
+def _level_beside(candidates: IntArray, frame: _Frame, flags: BoolArray) -> FloatArray:
+    """The higher neighbour of the row or that of the column, whichever is lower; outliers protect no neighbour."""
+    level = np.full(len(candidates), np.inf)
+    for step in (1, frame.data.shape[1]):
+        sides = np.stack([candidates - step, candidates + step])
+        beside = np.where(flags[sides], -np.inf, frame.at(sides)).max(axis=0)
+        level = np.minimum(level, np.where(beside == -np.inf, np.inf, beside))
+    return level
+
+
+def _sky_around(candidates: IntArray, frame: _Frame, flags: BoolArray) -> FloatArray:
+    """Median of the good pixels of a ring, NaN where there is none."""
+    around = np.stack([candidates + (j * frame.data.shape[1] + i) for j, i in _RING])
     ring = frame.at(around).astype(float)
     ring[flags[around] | (ring >= _MASKED)] = np.nan
     ring.sort(axis=0)  # NaN last
     count = np.isfinite(ring).sum(axis=0)
-    sky = ring[np.maximum(count - 1, 0) // 2, np.arange(len(candidates))]
-    level = np.full(len(candidates), np.inf)
-    for step in (1, nx):
-        sides = np.stack([candidates - step, candidates + step])
-        # An outlier that is found already protects no neighbour.
-        beside = np.where(flags[sides], -np.inf, frame.at(sides)).max(axis=0)
-        level = np.minimum(level, np.where(beside == -np.inf, np.inf, beside))
-    level = np.where(level == np.inf, sky, level)
-    excess = np.where(np.isfinite(sky), value - level, -np.inf)
-    return excess, np.where(np.isfinite(sky), value - sky, 0.0)
+    return np.asarray(ring[np.maximum(count - 1, 0) // 2, np.arange(len(candidates))])
