@@ -14,6 +14,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -220,9 +221,10 @@ def _live(
 
 
 def _serve(tasks: Tasks[Any], pipe: Connection) -> None:
-    """Tasks by number."""
-    while True:
-        pipe.send(_outcome(_done, tasks, pipe.recv()))
+    """Tasks by number; the next one begins while the finding of the last one waits to be taken."""
+    with ThreadPoolExecutor(1) as sender:
+        while True:
+            sender.submit(pipe.send, _outcome(_done, tasks, pipe.recv()))
 
 
 def _done(tasks: Tasks[Any], k: int) -> object:
