@@ -17,6 +17,7 @@ instead, at 20 ns a pixel.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -145,9 +146,9 @@ class TiledImage:
         covered = cover(regions, self.shape)
         border = self._pixels[covered.edge_band, covered.edge_column].reshape(-1)
         inside = covered.edge_pixels().reshape(-1) & (border < np.inf)
-        tile_counts = np.count_nonzero(inside.reshape(-1, SIDE * SIDE), axis=1)
-        counts = np.bincount(covered.edge_region, tile_counts, minlength=len(regions)).astype(np.int64)
-        return TiledSamples(self, covered, np.split(border[inside], np.cumsum(counts)[:-1]))
+        ends = np.searchsorted(covered.edge_region, np.arange(len(regions) + 1)) * SIDE * SIDE
+        parts = [slice(start, stop) for start, stop in pairwise(ends.tolist())]
+        return TiledSamples(self, covered, [border[part][inside[part]] for part in parts])
 
     def runs(self, covered: Cover) -> tuple[IntArray, IntArray, FloatArray]:
         """What runs of whole tiles hold.
