@@ -171,6 +171,7 @@ def measure(
     measured = find(planned, with_local=with_local, progress=progress, runner=runner, old=old, save=save)
     if save is not None:
         save(measured)
+    (progress or NoProgress()).stage("solve", 0)
     return gather(measured)
 
 

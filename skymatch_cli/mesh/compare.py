@@ -233,8 +233,9 @@ def cell_trust(tile: Tile, residual: Float32Array) -> Float32Array:
         beside = _with_neighbours(rejected, trust.shape)
         trust.reshape(-1)[beside] *= _biweight(single.reshape(-1)[beside], _BESIDE_CUT)
     weight = tile.weight * trust
-    expected = np.sqrt(_box(weight * tile.own))
-    mean = np.abs(np.divide(_box(weight * residual), expected, out=np.zeros_like(residual), where=expected > 0))
+    variance, total = np.split(_box(np.concatenate([weight * tile.own, weight * residual])), 2)
+    expected = np.sqrt(variance)
+    mean = np.abs(np.divide(total, expected, out=np.zeros_like(residual), where=expected > 0))
     mean /= _scale(mean, trust > 0, _MEAN_SCALE)
     doubtful = _doubtful(mean, seen, _MEAN_CUT)
     trust.reshape(-1)[doubtful] *= _biweight(mean.reshape(-1)[doubtful], _MEAN_CUT)
