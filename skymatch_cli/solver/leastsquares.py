@@ -20,6 +20,7 @@ from skymatch_cli.solver.signs import sign_columns
 
 _ALL_PAIRS = 500  # up to here the second moment of the residuals is computed, not probed
 _BLOCKS, _FEW_BLOCKS = 8, 2  # of eight probes
+_AT_A_TIME = 16  # probes: a row of them is a line of the cache
 _MANY_PAIRS = 50_000  # from here on there are few
 _PASSES = (1e-7, 1e-4)  # drops of the error: a solution, and its refinement from residuals found anew
 _ROUNDING = 1e-14  # disagreement of the pairs, as part of the offsets, that is not worth a solution
@@ -197,8 +198,10 @@ def _answers(equations: NormalEquations, noise: csr_array) -> tuple[FloatArray, 
     """Right-hand sides (n, p) that probes of the noise make, and the solutions in the large components."""
     n_blocks = _BLOCKS if len(equations.graph.a) < _MANY_PAIRS else _FEW_BLOCKS
     parts = [equations.incidence @ (noise @ sign_columns(noise.shape[1], k)) for k in range(n_blocks)]
-    answers = [equations.solve_large(part, _PROBE_PASS) for part in parts]
-    return np.concatenate(parts, axis=1), np.concatenate(answers, axis=1)
+    sources = np.concatenate(parts, axis=1)
+    pairs = range(0, sources.shape[1], _AT_A_TIME)
+    answers = [equations.solve_large(sources[:, k : k + _AT_A_TIME], _PROBE_PASS) for k in pairs]
+    return sources, np.concatenate(answers, axis=1)
 
 
 def _expected(graph: PairGraph, noise: csr_array, explained: FloatArray) -> FloatArray:

@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array, triu
+from scipy.sparse import coo_array, csr_array, diags_array, triu
 from scipy.sparse.csgraph import connected_components
 
 from skymatch_cli.errors import SkymatchError
-from skymatch_cli.model import BoolArray, FloatArray, IntArray
+from skymatch_cli.model import BoolArray, FloatArray, IntArray, PixelArray
 from skymatch_cli.solver.elimination import grounded_inverses
 from skymatch_cli.solver.signs import mixed
 
@@ -34,14 +34,35 @@ class _Level:
     """One graph, and the aggregates of its unknowns that are those of the next level.
 
     ``gather`` (n_coarse, n): ones; ``steps``: conjugate gradient steps that the level gets as a coarse one.
+    ``single``: the Laplacian in single precision where that is enough for the cycle (then ``gather``, ``scatter``
+    and ``damping`` (n, 1) are in single precision too).
     """
 
     adjacency: csr_array
     degree: FloatArray
+    damping: PixelArray
     incidence: tuple[csr_array, csr_array] | None
     gather: csr_array
     scatter: csr_array
     steps: int
+    single: csr_array | None
+
+    @classmethod
+    def between(cls, adjacency: csr_array, gather: csr_array, steps: int, *, shrinks: bool) -> _Level:
+        """A level with the aggregates of the next one; ``shrinks``: whether that costs much less.
+
+        Graphs that don't shrink are tied together in all directions and have no long waves, whose residuals single
+        precision would lose; so do the cycles of large random graphs, which cost most, go at half the traffic.
+        """
+        degree = np.asarray(adjacency.sum(axis=1), np.float64)
+        damping = _DAMPING * _quotient(np.ones(1), degree)[:, None]
+        wide = adjacency.data.max() > _WIDE * adjacency.data.min()
+        incidence = _incidence(adjacency) if wide else None
+        single = None
+        if not (wide or shrinks or steps > 1):
+            single = csr_array(diags_array(degree) - adjacency).astype(np.float32)
+            damping, gather = damping.astype(np.float32), gather.astype(np.float32)
+        return cls(adjacency, degree, damping, incidence, gather, csr_array(gather.T), steps, single)
 
     def apply(self, x: FloatArray) -> FloatArray:
         """L x for x (n, p)."""
@@ -49,6 +70,11 @@ class _Level:
             return np.asarray(self.degree[:, None] * x - self.adjacency @ x, np.float64)
         difference, divergence = self.incidence  # differences first: those of light pairs aren't lost beside heavy ones
         return np.asarray(divergence @ (difference @ x), np.float64)
+
+    def residual(self, rhs: PixelArray, x: PixelArray) -> PixelArray:
+        """Rhs - L x as precisely as the cycle needs it."""
+        left: PixelArray = rhs - (self.apply(x) if self.single is None else self.single @ x)
+        return left
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +92,9 @@ class Hierarchy:
         while np.count_nonzero(np.diff(adjacency.indptr)) > _COARSEST:
             gather = _aggregates(adjacency)
             coarse = _merged(gather, adjacency)
-            degree = np.asarray(adjacency.sum(axis=1), np.float64)
-            incidence = _incidence(adjacency) if adjacency.data.max() > _WIDE * adjacency.data.min() else None
-            levels.append(_Level(adjacency, degree, incidence, gather, csr_array(gather.T), steps))
-            steps = 2 if coarse.nnz < _CHEAPER * adjacency.nnz else 1
+            shrinks = coarse.nnz < _CHEAPER * adjacency.nnz
+            levels.append(_Level.between(adjacency, gather, steps, shrinks=shrinks))
+            steps = 2 if shrinks else 1
             adjacency = coarse
         return cls(tuple(levels), _inverse(adjacency))
 
@@ -88,7 +113,7 @@ class Hierarchy:
             return self.inverse @ rhs
         fine = self.levels[0]
         x, residual = np.zeros(rhs.shape), rhs.copy()
-        z = self._cycle(0, residual)
+        z = self._preconditioned(residual)
         direction, rho = z, _dots(z, residual)
         first, best, since = rho, np.full(len(rho), np.inf), 0
         while np.any(rho > tolerance**2 * first):
@@ -97,7 +122,7 @@ class Hierarchy:
             x += step * direction
             before = residual
             residual = residual - step * image
-            z = self._cycle(0, residual)
+            z = self._preconditioned(residual)
             after = _dots(z, residual)
             direction = z + _quotient(after - _dots(z, before), rho) * direction
             rho = after
@@ -107,18 +132,21 @@ class Hierarchy:
                 raise SkymatchError("the offsets of a very large set of images can't be solved to full accuracy")
         return x
 
-    def _cycle(self, depth: int, rhs: FloatArray) -> FloatArray:
+    def _preconditioned(self, residual: FloatArray) -> FloatArray:
+        return self._cycle(0, residual).astype(np.float64, copy=False)
+
+    def _cycle(self, depth: int, rhs: PixelArray) -> PixelArray:
         """One step towards the solution at a level: smooth, correct on the next level, smooth."""
         if depth == len(self.levels):
             return self.inverse @ rhs
         level = self.levels[depth]
-        damping = _DAMPING * _quotient(np.ones(1), level.degree)[:, None]
-        x = damping * rhs
-        x += level.scatter @ self._coarse(depth + 1, level.gather @ (rhs - level.apply(x)))
-        x += damping * (rhs - level.apply(x))
+        rhs = rhs.astype(level.damping.dtype, copy=False)
+        x = level.damping * rhs
+        x += level.scatter @ self._coarse(depth + 1, level.gather @ level.residual(rhs, x))
+        x += level.damping * level.residual(rhs, x)
         return x
 
-    def _coarse(self, depth: int, rhs: FloatArray) -> FloatArray:
+    def _coarse(self, depth: int, rhs: PixelArray) -> PixelArray:
         """One or two conjugate gradient steps with the level's own cycle (Notay 2008, algorithm 3.2)."""
         c = self._cycle(depth, rhs)
         if depth == len(self.levels) or self.levels[depth].steps == 1:
@@ -139,9 +167,11 @@ class Hierarchy:
 
 def _merged(gather: csr_array, adjacency: csr_array) -> csr_array:
     """Weights between aggregates: sums of the weights between their unknowns."""
-    weights = csr_array(gather @ adjacency @ gather.T).tocoo()
-    off = weights.row != weights.col
-    return coo_array((weights.data[off], (weights.row[off], weights.col[off])), shape=weights.shape).tocsr()
+    weights = csr_array(gather @ adjacency @ gather.T)
+    row = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
+    off = weights.indices != row
+    kept = np.concatenate([[0], np.cumsum(np.bincount(row[off], minlength=weights.shape[0]))])
+    return csr_array((weights.data[off], weights.indices[off], kept), shape=weights.shape)
 
 
 def _aggregates(adjacency: csr_array) -> csr_array:
@@ -149,18 +179,22 @@ def _aggregates(adjacency: csr_array) -> csr_array:
     n = adjacency.shape[0]
     row = np.repeat(np.arange(n), np.diff(adjacency.indptr))
     column = adjacency.indices.astype(np.int64)
-    tie = mixed(np.minimum(row, column)) ^ mixed(np.maximum(row, column) + n)
-    strength = adjacency.data * (1 + (tie >> np.uint64(40)).astype(np.float64) / 2**27)
+    low, high = mixed(np.arange(n)), mixed(np.arange(n, 2 * n))
+    tie = low[np.minimum(row, column)] ^ high[np.maximum(row, column)]
     heaviest = _row_maxima(row, adjacency.data, n)
-    strength[adjacency.data < _COMPARABLE * np.maximum(heaviest[row], heaviest[column])] = 0.0
+    comparable = adjacency.data >= _COMPARABLE * np.maximum(heaviest[row], heaviest[column])
+    edges = row[comparable], column[comparable]
+    strength = adjacency.data[comparable] * (1 + (tie[comparable] >> np.uint64(40)).astype(np.float64) / 2**27)
     owner = np.full(n, -1, np.int64)
     for _ in range(2):
-        best = _strongest(row, column, strength, n)
+        best = _strongest(*edges, strength, n)
         has = np.flatnonzero(best >= 0)
         mutual = has[best[best[has]] == has]
         owner[mutual] = np.minimum(mutual, best[mutual])
-        strength = np.where((owner[row] < 0) & (owner[column] < 0), strength, 0.0)
-    best = _strongest(row, column, adjacency.data, n)
+        free = (owner[edges[0]] < 0) & (owner[edges[1]] < 0)
+        edges, strength = (edges[0][free], edges[1][free]), strength[free]
+    free = owner[row] < 0
+    best = _strongest(row[free], column[free], adjacency.data[free], n)
     loose = np.flatnonzero((owner < 0) & (best >= 0))
     joins = loose[owner[best[loose]] >= 0]
     owner[joins] = owner[best[joins]]
