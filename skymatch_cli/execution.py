@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from skymatch_cli.errors import Problem
+from skymatch_cli.errors import Problem, SkymatchError
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -131,6 +131,50 @@ class LocalRunner:
             if processes.can_fork():
                 return processes.run_tasks(tasks, workers, progress or NoProgress())
         return _ordered(_do, tasks, workers, progress)
+
+
+def run_apart(
+    function: Callable[[Item], Answer], items: Sequence[Item], *, jobs: int, n_pixels: int
+) -> Iterator[Answer]:
+    """What `run` does, in processes or one after another: threads would mix up Python's warnings.
+
+    ``n_pixels`` says how many could be read in the time that all of it takes.
+    """
+    workers = min(jobs or usable_cores(), len(items))
+    if workers > 1 and n_pixels >= _WORTH_PROCESSES:
+        from skymatch_cli import processes
+
+        if processes.can_fork():
+            pieces = Tasks(lambda k: _Piece(function, items[k : k + _PIECE]), range(0, len(items), _PIECE), n_pixels)
+            for piece in processes.run_tasks(pieces, workers, NoProgress()):
+                yield from piece.answers
+            return
+    yield from map(function, items)
+
+
+_PIECE = 16  # items that one process works on at a time
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece(Generic[Item, Answer]):
+    """Some of the items of `run_apart`."""
+
+    function: Callable[[Item], Answer]
+    items: Sequence[Item]
+
+    def __call__(self) -> _Answers[Answer]:
+        """Work on them."""
+        return _Answers([self.function(item) for item in self.items])
+
+    def lost(self, why: str) -> _Answers[Answer]:
+        """The process died: whatever is wrong, it is not said of the items."""
+        raise SkymatchError(f"headers can't be read: {why}", "use --jobs 1")
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers(Generic[Answer]):
+    answers: list[Answer]
+    problems: tuple[Problem, ...] = ()
 
 
 def _do(task: Task[Found]) -> Found:

@@ -6,17 +6,19 @@ What solves and what writes is imported where it is used: images are read meanwh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import TYPE_CHECKING, TextIO
 
 from skymatch_cli.choices import Method, Model
 from skymatch_cli.errors import InputError, Problem, StrictError, UsageError
-from skymatch_cli.execution import LocalRunner, NoProgress, Progress, Runner, run
+from skymatch_cli.execution import LocalRunner, NoProgress, Progress, Runner
+from skymatch_cli.fits.files import real_path
 from skymatch_cli.fits.image import read_infos
 from skymatch_cli.fits.inputs import resolve_images
+from skymatch_cli.fits.known import Headers, Known
 from skymatch_cli.fits.lookup import find_reference, read_skylist
-from skymatch_cli.geometry.footprint import Footprint, footprint
+from skymatch_cli.geometry.footprint import Footprint
 from skymatch_cli.geometry.overlap import overlap_graph
 from skymatch_cli.measure import unmeasured
 from skymatch_cli.model import FloatArray, ImageInfo, Measurements, OverlapGraph
@@ -49,6 +51,8 @@ class Plan:
     skipped : tuple of str
         Inputs and HDUs that are not used, and why.
     warnings : tuple of str
+    headers : Headers
+        What was read, for a later plan; nothing in a plan that was itself read from a file.
     """
 
     settings: Settings
@@ -57,6 +61,7 @@ class Plan:
     graph: OverlapGraph
     skipped: tuple[str, ...]
     warnings: tuple[str, ...]
+    headers: Headers = field(default_factory=Headers)
 
 
 def match(images: Sequence[ImageName], settings: Settings, *, progress: Progress | None = None) -> Result:
@@ -87,8 +92,12 @@ def evaluate(
     runner: Runner | None = None,
     old: Measured | None = None,
     save: Save | None = None,
+    headers: Headers | None = None,
+    save_headers: Callable[[Headers], object] | None = None,
 ) -> Result:
     """Plan, measure and solve; no image is written. ``runner``, ``old`` and ``save`` are those of `find`.
+
+    ``headers`` are those of an earlier plan; ``save_headers`` is called with those of this one.
 
     Raises
     ------
@@ -97,7 +106,9 @@ def evaluate(
         pixels are read.
     """
     in_place = not settings.dry_run and settings.output_dir is None
-    planned = plan(images, settings, progress=progress, stdin=stdin, to_change=in_place)
+    planned = plan(images, settings, progress=progress, stdin=stdin, to_change=in_place, headers=headers)
+    if save_headers is not None:
+        save_headers(planned.headers)
     if not settings.dry_run:
         from skymatch_cli.record.write import check_writable
 
@@ -115,10 +126,12 @@ def plan(
     progress: Progress | None = None,
     stdin: TextIO | None = None,
     to_change: bool = False,
+    headers: Headers | None = None,
 ) -> Plan:
     """Read the headers, trace the footprints and intersect them; no pixel is read.
 
-    ``to_change``: the files themselves shall be changed later, so URLs are refused.
+    ``to_change``: the files themselves shall be changed later, so URLs are refused. ``headers``: those of an
+    earlier plan, which are used where files and settings are the same.
 
     Raises
     ------
@@ -127,9 +140,11 @@ def plan(
     """
     on_sky = settings.method != Method.USER
     (progress or NoProgress()).stage("headers", 0)
-    inputs = resolve_images(images, settings=settings, stdin=stdin, to_change=to_change)
-    found = read_infos(inputs, settings, need_wcs=on_sky, progress=progress)
-    traced = _trace(found.infos, settings, progress) if on_sky else []
+    known = Known(headers, settings, need_wcs=on_sky)
+    inputs = resolve_images(images, settings=settings, stdin=stdin, to_change=to_change, known=known)
+    found = read_infos(inputs, settings, need_wcs=on_sky, progress=progress, known=known)
+    (progress or NoProgress()).stage("geometry", 0)
+    traced = [header.footprint for header in found.headers] if on_sky else []
     lost = [t for t in traced if isinstance(t, InputError)]
     problems = (*inputs.problems, *found.problems, *(p for error in lost for p in error.problems))
     if problems and (not settings.skip_bad or len(lost) == len(found.infos)):
@@ -145,6 +160,7 @@ def plan(
         graph=graph,
         skipped=inputs.skipped,
         warnings=(*_skipped(problems), *found.warnings),
+        headers=Headers(known.rules, {real_path(f.path): f for f in inputs.files.values()}, found.headers),
     )
 
 
@@ -347,21 +363,6 @@ def _identity(info: ImageInfo) -> FileIdentity | None:
     from skymatch_cli.record.write import FileIdentity
 
     return FileIdentity(info.source.science.size, info.source.science.mtime_ns)
-
-
-def _trace(infos: Sequence[ImageInfo], settings: Settings, progress: Progress | None) -> list[Footprint | InputError]:
-    """The footprint of every image, or why it has none."""
-
-    def trace(info: ImageInfo) -> Footprint | InputError:
-        if info.wcs is None:
-            return InputError.at(info.ref.label, "has no celestial WCS", "solve its astrometry first")
-        try:
-            return footprint(info.wcs, info.ref.label)
-        except InputError as error:
-            return error
-
-    (progress or NoProgress()).stage("geometry", len(infos))
-    return list(run(trace, infos, jobs=settings.jobs, progress=progress))
 
 
 def _skipped(problems: Sequence[Problem]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from astropy.io import fits
 from click.testing import CliRunner
@@ -34,6 +35,27 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_all(tmp_path, row([10.0, 50.0, 30.0, 20.0], noise=1.0))
     return tmp_path
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[str]:
+    """The files whose headers were read."""
+    from skymatch_cli.fits import image, inputs
+
+    done: list[str] = []
+    structure, header = inputs.read_structure, image.parse_header
+
+    def counted(path, where):
+        done.append(where)
+        return structure(path, where)
+
+    def parsed(stream, hdu):
+        done.append("header")
+        return header(stream, hdu)
+
+    monkeypatch.setattr(inputs, "read_structure", counted)
+    monkeypatch.setattr(image, "parse_header", parsed)
+    return done
 
 
 def match(*options: str, cache: bool = True) -> bytes:
@@ -109,6 +131,62 @@ def test_a_spoiled_cache_is_measured_anew_with_a_warning(folder, measured):
     Path("kept/measured.fits").write_bytes(b"spoiled")
     assert match("--dry-run") == first
     assert len(measured) == 8
+
+
+def test_headers_are_read_once(folder, opened):
+    first = match("--dry-run")
+    assert len(opened) == 8
+    assert match("--dry-run") == first
+    assert len(opened) == 8
+
+
+def test_headers_of_new_and_changed_files_are_read(folder, opened):
+    match("--dry-run")
+    opened.clear()
+    write(folder / "img_4.fits", Frame(x=120.0, sky=70.0, noise=1.0, seed=9))
+    fits.setval("img_1.fits", "EXPTIME", value=2.0)
+    Path("img_3.fits").unlink()
+    second = match("--dry-run")
+    assert opened == ["img_1.fits", "img_4.fits", "header", "header"]
+    assert second == match("--dry-run", cache=False)
+
+
+@pytest.mark.parametrize("option", ["--group-by=EXPNAME", "--exptime-key=XPOSURE", "--units=as-is", "--dqbits=none"])
+def test_other_settings_read_headers_again(tmp_path, monkeypatch, opened, option):
+    monkeypatch.chdir(tmp_path)
+    header = {"BUNIT": "electron", "EXPTIME": 1.0, "XPOSURE": 3.0, "EXPNAME": "one"}
+    write_all(tmp_path, [f.but(header=header | {"EXPNAME": f"e{k}"}) for k, f in enumerate(row([10.0, 50.0]))])
+    match("--dry-run")
+    opened.clear()
+    assert match("--dry-run", option) == match("--dry-run", option, cache=False)
+    assert opened.count("header") == 4
+
+
+def test_a_mask_of_another_shape_is_seen(folder):
+    fits.PrimaryHDU(np.ones((40, 40), np.uint8)).writeto("mask.fits")
+    match("--dry-run", "--mask", "mask.fits")
+    fits.PrimaryHDU(np.ones((41, 40), np.uint8)).writeto("mask.fits", overwrite=True)
+    command = ["match", "--cache", "kept", "--dry-run", "--mask", "mask.fits", "img_*.fits"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 3
+    assert "its mask mask.fits is 40 × 41 pixels" in done.output
+
+
+def test_units_and_warnings_are_those_of_a_run_without_a_cache(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frames = row([10.0, 50.0, 30.0])
+    headers = [{"BUNIT": "DN", "EXPTIME": 1.0 + k, "FILTER": "gr"[k % 2]} for k in range(3)]
+    write_all(tmp_path, [f.but(header=h, scale=1.0 + k) for k, (f, h) in enumerate(zip(frames, headers, strict=True))])
+    fresh = match("--dry-run", cache=False)
+    assert b"FILTER" in fresh
+    assert match("--dry-run") == match("--dry-run") == fresh
+
+
+def test_a_spoiled_cache_of_headers_is_read_anew_with_a_warning(folder, opened):
+    first = match("--dry-run")
+    Path("kept/headers.fits").write_bytes(b"spoiled")
+    assert match("--dry-run") == first
+    assert len(opened) == 16
 
 
 def test_a_cache_that_is_a_file_is_refused(folder):

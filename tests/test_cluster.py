@@ -10,6 +10,7 @@ import pytest
 
 from skymatch_cli import pipeline
 from skymatch_cli.errors import Problem, UsageError
+from skymatch_cli.execution import Tasks
 from skymatch_cli.settings import Settings
 
 from .factories import row, write_all
@@ -76,7 +77,7 @@ def runner():
 
 
 def found(runner, *tasks) -> list[Said]:
-    return list(runner(tasks, total=len(tasks)))
+    return list(runner(Tasks(tasks.__getitem__, range(len(tasks)), 0)))
 
 
 @pytest.fixture

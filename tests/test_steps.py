@@ -158,6 +158,22 @@ def test_only_new_images_and_their_overlaps_are_measured(frames, monkeypatch):
     assert Path("updated.fits").read_bytes() == Path("fresh.fits").read_bytes()
 
 
+def test_an_updated_plan_is_a_fresh_plan(frames, monkeypatch):
+    skymatch("plan", "img_*.fits", "-o", "plan.fits")
+    write(Path("img_4.fits"), Frame(x=120.0, sky=70.0, noise=1.0, seed=9))
+    skymatch("plan", "img_*.fits", "-o", "fresh.fits")
+    skymatch("plan", "img_*.fits", "-o", "updated.fits", "--update", "plan.fits")
+    assert Path("updated.fits").read_bytes() == Path("fresh.fits").read_bytes()
+    skymatch("plan", "img_*.fits", "-o", "again.fits", "--update", "updated.fits")
+    assert Path("again.fits").read_bytes() == Path("fresh.fits").read_bytes()
+
+
+def test_a_plan_is_not_replaced_by_its_update(frames):
+    skymatch("plan", "img_*.fits", "-o", "plan.fits")
+    skymatch("plan", "img_*.fits", "-o", "plan.fits", "--update", "plan.fits", "--overwrite", code=2)
+    skymatch("plan", "img_*.fits", "-o", "new.fits", "--update", "img_0.fits", code=3)
+
+
 def test_an_interrupted_measurement_goes_on(frames, monkeypatch):
     from skymatch_cli.measure import PooledTask
 

@@ -97,6 +97,8 @@ def command(
                 runner=runner,
                 old=None if kept is None else kept.old,
                 save=None if kept is None else kept.save,
+                headers=None if kept is None else kept.headers,
+                save_headers=None if kept is None else kept.save_headers,
             )
         from skymatch_cli.errors import StrictError
         from skymatch_cli.output.plain import summary

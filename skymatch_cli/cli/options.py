@@ -336,12 +336,20 @@ UPDATE = click.option(
     metavar="FILE",
     help="Take over from this earlier measurement what still holds; only what is new is measured.",
 )
+UPDATE_PLAN = click.option(
+    "--update",
+    "earlier",
+    cls=SectionOption,
+    type=str,
+    metavar="PLAN.fits",
+    help="Read only the headers of files that this earlier plan doesn't know, or that changed since.",
+)
 CACHE = click.option(
     "--cache",
     cls=SectionOption,
     type=str,
     metavar="DIR",
-    help="Keep what is measured there, and measure only what is not known yet.",
+    help="Keep headers and what is measured there, and read only what is not known yet.",
 )
 SCHEDULER = click.option(
     "--scheduler",

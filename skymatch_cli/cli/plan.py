@@ -22,6 +22,7 @@ Examples:
   skymatch plan --table overlaps @exposures.txt
   skymatch plan -o plan.json '*_cal.fits'
   skymatch plan -o plan.fits *.fits && skymatch measure plan.fits -o measured.fits
+  skymatch plan -o tonight.fits --update yesterday.fits *.fits
 """,
 )
 @options.IMAGES
@@ -32,12 +33,13 @@ Examples:
     options.SKY_KEYWORD,
     *options.RESULT,
     options.SKIP_BAD,
+    options.UPDATE_PLAN,
     options.JOBS,
     options.CONFIG,
     *options.CONSOLE,
 )
 @click.pass_context
-def command(ctx: click.Context, /, images: tuple[str, ...], **_: Any) -> None:
+def command(ctx: click.Context, /, images: tuple[str, ...], earlier: str | None, **_: Any) -> None:
     """Show footprints, overlaps and components from headers alone.
 
     No pixel is read and nothing is written but the result. Says which images overlap, which sets of images are
@@ -54,10 +56,12 @@ def command(ctx: click.Context, /, images: tuple[str, ...], **_: Any) -> None:
         from skymatch_cli import pipeline
         from skymatch_cli.output.plain import summary
         from skymatch_cli.output.result import input_paths
-        from skymatch_cli.steps.store import plan_document
+        from skymatch_cli.steps.store import plan_document, read_plan_headers
 
-        plan = pipeline.plan(images, settings, stdin=sys.stdin)
-        output.check(overwrite=settings.overwrite, inputs=input_paths(plan.infos))
+        headers = None if earlier is None else read_plan_headers(earlier)
+        plan = pipeline.plan(images, settings, stdin=sys.stdin, headers=headers)
+        inputs = (*input_paths(plan.infos), *([earlier] if earlier else []))
+        output.check(overwrite=settings.overwrite, inputs=inputs)
         report = plan_document(plan)
         console.tell((*plan.skipped, summary(report)))
         console.warn(plan.warnings)

@@ -72,7 +72,7 @@ def read_images(report: Report) -> tuple[ImageInfo, ...]:
     names = [f"{f}[{e}]" if str(e).isdecimal() else f"{f}[{e},{v}]" for f, e, v in zip(*columns, strict=True)]
     settings = Settings.of(report.settings)
     inputs = resolve_images(names, settings=settings)
-    infos, problems, _ = read_infos(inputs, settings, need_wcs=settings.method != "user")
+    infos, problems, *_ = read_infos(inputs, settings, need_wcs=settings.method != "user")
     if inputs.problems or problems:
         raise InputError((*inputs.problems, *problems))
     if tuple(info.ref.label for info in infos) != report.labels:

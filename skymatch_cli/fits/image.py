@@ -10,27 +10,29 @@ import re
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from skymatch_cli.choices import Units
 from skymatch_cli.errors import InputError, Problem
-from skymatch_cli.execution import NoProgress, Progress
-from skymatch_cli.fits.bands import BandKeywords, band_keywords, band_warnings
+from skymatch_cli.execution import NoProgress, Progress, run_apart
+from skymatch_cli.fits.bands import band_keywords, band_warnings
 from skymatch_cli.fits.dq import check_dqbits
 from skymatch_cli.fits.files import is_remote, open_file
 from skymatch_cli.fits.fitsfile import FitsFile, Hdu, open_unpacked, parse_header
 from skymatch_cli.fits.imageplanes import PlaneFinder
 from skymatch_cli.fits.inputs import Inputs
 from skymatch_cli.fits.keywords import Keywords, header_value
+from skymatch_cli.fits.known import ImageHeader, Known
 from skymatch_cli.fits.ledger import SUBTRACTED
 from skymatch_cli.fits.pixels import Pixels, read_pixels
 from skymatch_cli.fits.skystate import SkyState, read_state
 from skymatch_cli.fits.source import Source
 from skymatch_cli.fits.units import UnitFacts, comparison_scales
 from skymatch_cli.geometry.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2
-from skymatch_cli.model import Container, ImageInfo, ImageRef, OriginalIntegers
+from skymatch_cli.geometry.footprint import Footprint, footprint
+from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, OriginalIntegers
 from skymatch_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,43 +42,45 @@ if TYPE_CHECKING:
 
 __all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
 
+_PIXELS_A_HEADER = 50_000  # that are read in the time that a header takes
 _LOOKUP_TABLE = re.compile(r"CPDIS|CQDIS|D2IMDIS|D2IMARR|PS\d+_0")  # the last: coordinates in a table (-TAB)
 
 
 class Infos(NamedTuple):
-    """The images that can be used, the problems of those that can't, and warnings."""
+    """The images that can be used, the problems of those that can't, warnings, and what the headers said of each."""
 
     infos: tuple[ImageInfo, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
+    headers: tuple[ImageHeader, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """One image whose header was read: all but the comparison unit, which depends on the others."""
-
-    info: ImageInfo
-    facts: UnitFacts
-    bands: BandKeywords
-    warnings: tuple[str, ...]
-
-
-def read_infos(inputs: Inputs, settings: Settings, *, need_wcs: bool, progress: Progress | None = None) -> Infos:
-    """Read the headers of the images, each file once.
+def read_infos(
+    inputs: Inputs,
+    settings: Settings,
+    *,
+    need_wcs: bool,
+    progress: Progress | None = None,
+    known: Known | None = None,
+) -> Infos:
+    """Read the headers of the images, each file once, and trace their footprints.
 
     Parameters
     ----------
     inputs : Inputs
     settings : Settings
     need_wcs : bool
-        Whether an image without a celestial WCS is refused; if not, none is read.
+        Whether an image without a celestial WCS is refused; if not, none is read and no footprint traced.
     progress : Progress, optional
         Advanced by one for every image.
+    known : Known, optional
+        Headers that need not be read.
 
     Returns
     -------
     Infos
-        Every image is either among ``infos`` (in the order of the inputs) or has a problem.
+        Every image is either among ``infos`` (in the order of the inputs) or has a problem. Images whose
+        footprint can't be traced are among them.
 
     Raises
     ------
@@ -85,33 +89,54 @@ def read_infos(inputs: Inputs, settings: Settings, *, need_wcs: bool, progress: 
 
     """
     check_dqbits(settings.dqbits)
-    reader = _HeaderReader(settings, need_wcs=need_wcs)
-    found: list[_Read] = []
+    found: list[ImageHeader] = []
     problems: list[Problem] = []
     watch = progress or NoProgress()
     watch.stage("headers", len(inputs.refs))
-    for path, refs in groupby(inputs.refs, key=lambda ref: ref.path):
-        for item in reader.read_file(list(refs), inputs.files[path]):
-            watch.advance()
-            if isinstance(item, _Read):
-                found.append(item)
-            else:
-                problems += item.problems
+    for item in _read_files(inputs, _HeaderReader(settings, need_wcs=need_wcs), known, settings.jobs):
+        watch.advance()
+        if isinstance(item, ImageHeader):
+            found.append(item)
+        else:
+            problems += item.problems
     scales = comparison_scales([read.facts for read in found], units=settings.units, exptime_key=settings.exptime_key)
+    usable = [i for i in range(len(found)) if i not in scales.problems]
     infos = tuple(
         replace(
-            read.info,
+            found[i].info,
             to_comparison=float(scales.factor[i]),
             comparison_unit=scales.unit,
-            notes=(*read.info.notes, *scales.notes),
+            notes=(*found[i].info.notes, *scales.notes),
         )
-        for i, read in enumerate(found)
-        if i not in scales.problems
+        for i in usable
     )
     problems += scales.problems.values()
     bands = band_warnings([(read.facts.label, read.bands) for read in found])
     own = (warning for read in found for warning in read.warnings)
-    return Infos(infos, tuple(dict.fromkeys(problems)), tuple(dict.fromkeys((*own, *scales.warnings, *bands))))
+    return Infos(
+        infos,
+        tuple(dict.fromkeys(problems)),
+        tuple(dict.fromkeys((*own, *scales.warnings, *bands))),
+        tuple(found[i] for i in usable),
+    )
+
+
+def _read_files(
+    inputs: Inputs, reader: _HeaderReader, known: Known | None, jobs: int
+) -> Iterator[ImageHeader | InputError]:
+    """The images of the inputs in their order, or for each why it can't be used; what is known isn't read."""
+    spelling = {ref.path: ref.file for ref in reversed(inputs.refs)}
+    groups = [(path, list(refs)) for path, refs in groupby(inputs.refs, key=lambda ref: ref.path)]
+    kept = [None if known is None else known.images(refs, inputs.files[p], spelling[p]) for p, refs in groups]
+    new = [
+        (refs, inputs.files[path], spelling[path])
+        for (path, refs), images in zip(groups, kept, strict=True)
+        if images is None
+    ]
+    n_pixels = _PIXELS_A_HEADER * sum(len(refs) for refs, *_ in new)
+    read = run_apart(reader.read_file, new, jobs=jobs, n_pixels=n_pixels)
+    for images in kept:
+        yield from next(read) if images is None else images
 
 
 class _HeaderReader:
@@ -120,22 +145,24 @@ class _HeaderReader:
     def __init__(self, settings: Settings, *, need_wcs: bool) -> None:
         self._settings = settings
         self._need_wcs = need_wcs
-        self._spelling: dict[str, str] = {}
         self._planes = PlaneFinder(settings)
 
-    def read_file(self, refs: Sequence[ImageRef], file: FitsFile) -> Iterator[_Read | InputError]:
-        """The images of one file, or for each why it can't be used."""
-        self._spelling.setdefault(file.path, refs[0].file)
+    def read_file(self, named: tuple[Sequence[ImageRef], FitsFile, str]) -> list[ImageHeader | InputError]:
+        """The images of one file (with the name by which it is called), or for each why it can't be used."""
+        refs, file, spelling = named
         try:
             with open_unpacked(file.path, file.container) as stream:
                 headers = {index: parse_header(stream, file.hdus[index]) for index in {0, *(r.hdu for r in refs)}}
                 source = Source(file, stream)
                 states = {ref.hdu: self._state(source, ref) for ref in refs}
         except (OSError, EOFError, zlib.error, ValueError) as error:
-            yield InputError.at(refs[0].file, f"its header can't be read: {error}")
-            return
-        for ref in refs:
-            yield self._read_or_refuse(ref, file, Keywords(ref.label, headers[ref.hdu], headers[0]), states[ref.hdu])
+            return [InputError.at(refs[0].file, f"its header can't be read: {error}")]
+        return [
+            self._read_or_refuse(
+                ref, file, Keywords(ref.label, headers[ref.hdu], headers[0]), states[ref.hdu], spelling
+            )
+            for ref in refs
+        ]
 
     def _state(self, source: Source, ref: ImageRef) -> SkyState | InputError:
         try:
@@ -144,18 +171,20 @@ class _HeaderReader:
             return error
 
     def _read_or_refuse(
-        self, ref: ImageRef, file: FitsFile, keywords: Keywords, state: SkyState | InputError
-    ) -> _Read | InputError:
+        self, ref: ImageRef, file: FitsFile, keywords: Keywords, state: SkyState | InputError, spelling: str
+    ) -> ImageHeader | InputError:
         if isinstance(state, InputError):
             return state
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
-                return self._read_image(ref, file, keywords, state)
+                return self._read_image(ref, file, keywords, state, spelling)
         except InputError as error:
             return error
 
-    def _read_image(self, ref: ImageRef, file: FitsFile, keywords: Keywords, state: SkyState) -> _Read:
+    def _read_image(
+        self, ref: ImageRef, file: FitsFile, keywords: Keywords, state: SkyState, spelling: str
+    ) -> ImageHeader:
         source, notes = self._planes.find(ref, file, keywords.text("TELESCOP"))
         shape = source.science.shape
         wcs = self._wcs(ref, file, keywords.own, shape) if self._need_wcs else None
@@ -165,7 +194,7 @@ class _HeaderReader:
             bunit=keywords.text("BUNIT"),
             area_arcsec2=math.nan if wcs is None else pixel_area_arcsec2(wcs),
             exptime_s=self._exptime_s(keywords),
-            group=self._group(ref, keywords),
+            group=self._group(ref, keywords, spelling),
             flux_scale=1.0 if flux_scale is None else keywords.required_number(flux_scale, "--flux-scale"),
         )
         doubts = (*_doubts(keywords), *(_approximation(file) if self._need_wcs else ()))
@@ -179,7 +208,8 @@ class _HeaderReader:
             source=replace(source, original=_original_integers(state)),
             notes=notes if wcs is None else (*notes, *wcs.notes),
         )
-        return _Read(info, facts, band_keywords(keywords, with_zero_point=flux_scale is None), doubts)
+        bands = band_keywords(keywords, with_zero_point=flux_scale is None)
+        return ImageHeader(info, facts, bands, doubts, None if wcs is None else _traced(wcs, ref.label))
 
     def _exptime_s(self, keywords: Keywords) -> float:
         """The exposure time; a keyword that the user chose must be there, the default one need not."""
@@ -212,16 +242,23 @@ class _HeaderReader:
         with opened:
             return fits_wcs(header, shape, opened, ref.label)
 
-    def _group(self, ref: ImageRef, keywords: Keywords) -> str:
+    def _group(self, ref: ImageRef, keywords: Keywords, spelling: str) -> str:
         by = self._settings.group_by
         if by == "file":
-            return self._spelling[ref.path]
+            return spelling
         if by == "none":
             return ref.label
         group = keywords.text(by)
         if not group:
             raise InputError.at(ref.label, f"there is no {by} in its header", "see --group-by")
         return group
+
+
+def _traced(wcs: CelestialWcs, where: str) -> Footprint | InputError:
+    try:
+        return footprint(wcs, where)
+    except InputError as error:
+        return error
 
 
 def _asdf_extension(file: FitsFile) -> Hdu | None:

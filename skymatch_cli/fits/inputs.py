@@ -9,11 +9,15 @@ from dataclasses import dataclass, replace
 from typing import TextIO
 
 from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.execution import run_apart
 from skymatch_cli.fits.files import is_remote, real_path
 from skymatch_cli.fits.fitsfile import FitsFile, Hdu, read_structure
+from skymatch_cli.fits.known import Known
 from skymatch_cli.fits.names import NamedFile, Selector, check_template, expand_names, fill_template
 from skymatch_cli.model import ImageRef, MaskRef
 from skymatch_cli.settings import Settings
+
+_PIXELS_A_STRUCTURE = 3_000  # that are read in the time that the structure of a file takes
 
 # Names of image extensions that hold no image of the sky: parts of words, and whole short words.
 _NOT_SKY = re.compile(
@@ -52,6 +56,7 @@ def resolve_images(
     settings: Settings,
     stdin: TextIO | None = None,
     to_change: bool = False,
+    known: Known | None = None,
 ) -> Inputs:
     """Find the images that the user means.
 
@@ -68,6 +73,8 @@ def resolve_images(
 
     to_change : bool
         Whether the files themselves shall be changed: URLs are refused then, before anything is read.
+    known : Known, optional
+        Files that need not be read.
 
     Returns
     -------
@@ -91,12 +98,13 @@ def resolve_images(
     problems, skipped = list(bad_names), []
     if not named and not problems:
         problems.append(Problem("images", "none was named"))
+    structures = _structures(named, known, settings.jobs)
     files: dict[str, FitsFile] = {}
     refs: dict[tuple[str, int], ImageRef] = {}
     for name in named:
         real = real_path(name.path)
         try:
-            file = files.get(name.path) or read_structure(name.path, name.file)
+            file = _usable(structures[name.path])
             chosen = _choose(file, name, need_wcs=settings.method != "user")
         except InputError as error:
             problems.extend(error.problems)
@@ -109,6 +117,32 @@ def resolve_images(
                 skipped.append(f"{ref.label}: named twice, used once")
             refs.setdefault((real, hdu.index), ref)
     return Inputs(tuple(refs.values()), tuple(skipped), tuple(dict.fromkeys(problems)), files)
+
+
+def _structures(named: Sequence[NamedFile], known: Known | None, jobs: int) -> dict[str, FitsFile | InputError]:
+    """The structure of every file, or why it has none, by path."""
+    spelled: dict[str, str] = {}
+    for name in named:
+        spelled.setdefault(name.path, name.file)
+    found: dict[str, FitsFile | InputError] = {}
+    if known is not None:
+        found = {path: file for path in spelled if (file := known.file(path)) is not None}
+    new = [(path, where) for path, where in spelled.items() if path not in found]
+    read = run_apart(_structure, new, jobs=jobs, n_pixels=_PIXELS_A_STRUCTURE * len(new))
+    return found | {path: file for (path, _), file in zip(new, read, strict=True)}
+
+
+def _structure(name: tuple[str, str]) -> FitsFile | InputError:
+    try:
+        return read_structure(*name)
+    except InputError as error:
+        return error
+
+
+def _usable(file: FitsFile | InputError) -> FitsFile:
+    if isinstance(file, InputError):
+        raise file
+    return file
 
 
 def _ref(name: NamedFile, hdu: Hdu) -> ImageRef:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -144,14 +145,16 @@ def _cluster_areas(facts: Sequence[UnitFacts]) -> FloatArray:
     for f in facts:
         if math.isfinite(f.area_arcsec2) and f.area_arcsec2 > 0:
             members.setdefault(f.group, []).append(f.area_arcsec2)
-    known = {group: float(np.median(areas)) for group, areas in members.items()}
+    known = {group: median(areas) for group, areas in members.items()}
     clusters: list[list[str]] = []
     for group in sorted(known, key=known.__getitem__):
         if clusters and known[group] <= _SAME_AREA * known[clusters[-1][-1]]:
             clusters[-1].append(group)
         else:
             clusters.append([group])
-    nominal = {group: float(np.median([known[g] for g in cluster])) for cluster in clusters for group in cluster}
+    nominal: dict[str, float] = {}
+    for cluster in clusters:
+        nominal |= dict.fromkeys(cluster, median(known[group] for group in cluster))
     unknown = next((nominal[f.group] for f in facts if f.group in nominal), 1.0)
     return np.array([nominal.get(f.group, unknown) for f in facts], np.float64)
 

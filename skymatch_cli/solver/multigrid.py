@@ -64,7 +64,7 @@ class _Level:
             damping, gather = damping.astype(np.float32), gather.astype(np.float32)
         return cls(adjacency, degree, damping, incidence, gather, csr_array(gather.T), steps, single)
 
-    def apply(self, x: FloatArray) -> FloatArray:
+    def apply(self, x: PixelArray) -> FloatArray:
         """L x for x (n, p)."""
         if self.incidence is None:
             return np.asarray(self.degree[:, None] * x - self.adjacency @ x, np.float64)
@@ -138,10 +138,10 @@ class Hierarchy:
     def _cycle(self, depth: int, rhs: PixelArray) -> PixelArray:
         """One step towards the solution at a level: smooth, correct on the next level, smooth."""
         if depth == len(self.levels):
-            return self.inverse @ rhs
+            return np.asarray(self.inverse @ rhs, np.float64)
         level = self.levels[depth]
         rhs = rhs.astype(level.damping.dtype, copy=False)
-        x = level.damping * rhs
+        x: PixelArray = level.damping * rhs
         x += level.scatter @ self._coarse(depth + 1, level.gather @ level.residual(rhs, x))
         x += level.damping * level.residual(rhs, x)
         return x
@@ -251,7 +251,7 @@ def _inverse(adjacency: csr_array) -> FloatArray:
     return inverse
 
 
-def _dots(a: FloatArray, b: FloatArray) -> FloatArray:
+def _dots(a: PixelArray, b: PixelArray) -> FloatArray:
     """Scalar products of the columns, (p,)."""
     return np.asarray(np.einsum("ij,ij->j", a, b), np.float64)
 

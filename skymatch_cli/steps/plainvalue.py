@@ -6,15 +6,16 @@ import base64
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 Made = TypeVar("Made")
-_HINTS: dict[type, dict[str, Any]] = {}  # looked up once: it takes longer than all the rest
+_Make = Callable[[Any, bytes], Any]
 
 
 def to_plain(value: Any, arrays: list[bytes] | None = None) -> Any:
@@ -26,8 +27,10 @@ def to_plain(value: Any, arrays: list[bytes] | None = None) -> Any:
     arrays : list of bytes, optional
         Where the content of arrays is put instead.
     """
+    if value is None or isinstance(value, int | float) or type(value) is str:
+        return value
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name), arrays) for f in fields(value)}
+        return {name: to_plain(getattr(value, name), arrays) for name in _names(type(value))}
     if isinstance(value, tuple | list):
         return [to_plain(v, arrays) for v in value]
     if isinstance(value, np.ndarray):
@@ -48,28 +51,63 @@ def from_plain(cls: type[Made], plain: Mapping[str, Any], content: bytes = b"") 
     KeyError, TypeError, ValueError
         If this is not what such a dataclass becomes.
     """
-    hints = typing.get_type_hints(cls) if cls not in _HINTS else _HINTS[cls]
-    _HINTS[cls] = hints
-    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    return cls(**{name: _made(hints[name], plain[name], content) for name in names if name in plain})
+    made: Made = _maker(cast("Any", cls))(plain, content)
+    return made
 
 
-def _made(hint: Any, plain: Any, content: bytes) -> Any:
+@cache
+def _names(cls: type[Any]) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cls))
+
+
+@cache
+def _maker(cls: type[Any]) -> _Make:
+    """What makes a dataclass; its type hints are understood once, which takes longer than all the rest."""
+    hints = typing.get_type_hints(cls)
+    makers = [(f.name, _convert(hints[f.name])) for f in fields(cls)]
+
+    def make(plain: Any, content: bytes) -> Any:
+        return cls(
+            **{
+                name: plain[name] if convert is None else convert(plain[name], content)
+                for name, convert in makers
+                if name in plain
+            }
+        )
+
+    return make
+
+
+def _convert(hint: Any) -> _Make | None:
+    """What makes a value of a type; None where the value of JSON is the value."""
     if typing.get_origin(hint) in {typing.Union, types.UnionType}:
         options = [option for option in typing.get_args(hint) if option is not type(None)]
-        hint = options[0] if len(options) == 1 and plain is not None else Any
+        inner = _convert(options[0]) if len(options) == 1 else None
+        return None if inner is None else lambda plain, content: None if plain is None else inner(plain, content)
     if typing.get_origin(hint) is tuple:
-        kinds = typing.get_args(hint)
-        if len(kinds) == 2 and kinds[1] is Ellipsis:
-            kinds = (kinds[0],) * len(plain)
-        return tuple(_made(kind, v, content) for kind, v in zip(kinds, plain, strict=True))
-    if isinstance(plain, dict) and "dtype" in plain:
-        raw = base64.b64decode(plain["bytes"]) if "bytes" in plain else content
-        count = math.prod(plain["shape"])
-        return np.frombuffer(raw, plain["dtype"], count, plain.get("start", 0)).reshape(plain["shape"])
-    if isinstance(hint, type):
-        if is_dataclass(hint):
-            return from_plain(hint, plain, content)
-        if issubclass(hint, Enum):
-            return hint(plain)
-    return plain
+        return _tuple_maker(typing.get_args(hint))
+    if typing.get_origin(hint) is np.ndarray or hint is Any:
+        return _array
+    if isinstance(hint, type) and is_dataclass(hint):
+        return _maker(hint)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return lambda plain, _: hint(plain)
+    return None
+
+
+def _tuple_maker(kinds: tuple[Any, ...]) -> _Make:
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        convert = _convert(kinds[0])
+        if convert is None:
+            return lambda plain, _: tuple(plain)
+        return lambda plain, content: tuple(convert(v, content) for v in plain)
+    each = [_convert(kind) or (lambda plain, _: plain) for kind in kinds]
+    return lambda plain, content: tuple(make(v, content) for make, v in zip(each, plain, strict=True))
+
+
+def _array(plain: Any, content: bytes) -> Any:
+    if not (isinstance(plain, dict) and "dtype" in plain):
+        return plain
+    raw = base64.b64decode(plain["bytes"]) if "bytes" in plain else content
+    count = math.prod(plain["shape"])
+    return np.frombuffer(raw, plain["dtype"], count, plain.get("start", 0)).reshape(plain["shape"])

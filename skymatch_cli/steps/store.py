@@ -5,6 +5,7 @@ as a result has. Further tables hold, to the last digit, what the next step need
 
 =========  ==================================================================================================
 DETAILS    each image as the program knows it (JSON), and the cards of its WCS (zlib)
+FILES      each file with its HDUs, and HEADERS: what the headers say of each image, for the next plan
 POLYGONS   each overlap as a polygon of its tangent plane (well-known binary, radians)
 PLANES     the tangent planes
 NOTES      warnings and what was skipped, as they were said
@@ -28,6 +29,7 @@ import numpy as np
 from skymatch_cli.choices import TableName
 from skymatch_cli.errors import InputError
 from skymatch_cli.ext.gwcs import GwcsWcs
+from skymatch_cli.fits.known import Headers
 from skymatch_cli.geometry.celestial import FitsWcs, LookupTable
 from skymatch_cli.geometry.frames import SkyFrame
 from skymatch_cli.model import FloatArray, ImageInfo, OverlapGraph, TangentPlane
@@ -40,6 +42,7 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.steps.findings import Measured
 from skymatch_cli.steps.plainvalue import from_plain, to_plain
 from skymatch_cli.steps.storedfindings import found_tables, read_found
+from skymatch_cli.steps.storedheaders import header_tables, own_details, read_headers
 from skymatch_cli.steps.storedtables import StoredTable, read_tables, table_hdus
 
 _HINTS = {
@@ -52,7 +55,7 @@ _HINTS = {
 def plan_document(planned: Plan) -> Report:
     """The report of a plan; as FITS it is what ``measure`` reads."""
     report = plan_report(planned.settings, planned.infos, planned.footprints, planned.graph, planned.warnings)
-    return replace(report, appendix=lambda: table_hdus(_plan_tables(planned)))
+    return replace(report, appendix=lambda: table_hdus((*_plan_tables(planned), *header_tables(planned.headers))))
 
 
 def result_document(result: Result) -> Report:
@@ -102,6 +105,30 @@ def read_plan(file: str) -> Plan:
     """
     with _reading(file, "a plan"):
         return _plan(*read_tables(file, SCHEMA))
+
+
+def read_plan_headers(file: str) -> Headers:
+    """What the images of a plan say, and their files, for a later plan.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no plan.
+    """
+    with _reading(file, "a plan"):
+        _, tables = read_tables(file, SCHEMA)
+        return read_headers(tables, _infos(tables["DETAILS"]))
+
+
+def write_headers(headers: Headers, stream: BinaryIO) -> None:
+    """Write headers alone, for `read_plan_headers`."""
+    from astropy.io import fits
+
+    primary = fits.PrimaryHDU()
+    primary.header["SCHEMA"] = SCHEMA
+    primary.header["SETTINGS"] = "{}"
+    tables = (_details_table(own_details(headers), with_wcs=True), *header_tables(headers))
+    fits.HDUList([primary, *table_hdus(tables)]).writeto(stream)
 
 
 def read_measured(file: str) -> tuple[Plan, Measured]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,12 @@ def read_tables(file: str, schema: int) -> tuple[dict[str, Any], dict[str, dict[
     """
     from astropy.io import fits
 
-    with fits.open(file, memmap=False) as hdus:
+    with fits.open(file, memmap=False) as hdus, Path(file).open("rb") as stream:
         found = hdus[0].header["SCHEMA"]
         if found != schema:
             raise ValueError(f"it has layout {found}, not {schema}")
         settings = json.loads(hdus[0].header["SETTINGS"])
-        return settings, {hdu.name: _columns(hdu) for hdu in hdus[1:]}
+        return settings, {hdu.name: _columns(hdu, stream) for hdu in hdus[1:]}
 
 
 def _hdu(table: StoredTable) -> Any:
@@ -63,14 +64,26 @@ def _column(name: str, values: Any) -> Any:
     return fits.Column(name=name, format="QB()", array=rows)
 
 
-def _columns(hdu: Any) -> dict[str, Any]:
-    return {column.name: _values(hdu.data, column) for column in hdu.columns}
+def _columns(hdu: Any, stream: Any) -> dict[str, Any]:
+    return {column.name: _values(hdu, column, stream) for column in hdu.columns}
 
 
-def _values(data: Any, column: Any) -> Any:
-    values = data[column.name]
+def _values(hdu: Any, column: Any, stream: Any) -> Any:
     if column.format[0] in "PQ":
-        return [np.array(v, np.uint8).tobytes() for v in values]
+        return _rows_of_bytes(hdu, column.name, stream)
+    values = hdu.data[column.name]
     if values.dtype.kind in "SU":
         return np.array([str(v).strip() for v in values], object)
     return np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+
+
+def _rows_of_bytes(hdu: Any, name: str, stream: Any) -> list[bytes]:
+    """The content of a column of bytes, cut from the heap of the table (FITS Standard 4.0, section 7.3.5)."""
+    size = hdu.header["NAXIS1"] * hdu.header["NAXIS2"]
+    stream.seek(hdu.fileinfo()["datLoc"] + hdu.header.get("THEAP", size))
+    heap = stream.read(hdu.header["PCOUNT"])
+    where = np.recarray.field(hdu.data, name).reshape(-1, 2).tolist()
+    rows = [heap[start : start + length] for length, start in where]
+    if any(len(row) != length for row, (length, _) in zip(rows, where, strict=True)):
+        raise ValueError("it is shorter than its tables say")
+    return rows

@@ -1,0 +1,88 @@
+"""What was read from headers as tables, and back.
+
+=======  ======================================================================================================
+FILES    each file: its real path, size and time, and its HDUs (JSON); and once the rules by which headers were read
+HEADERS  each image: its unit, its band (JSON), and its footprint (vectors of 8-byte floats), in the order of DETAILS
+=======  ======================================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from skymatch_cli.fits.bands import BandKeywords
+from skymatch_cli.fits.fitsfile import FitsFile
+from skymatch_cli.fits.known import Headers, ImageHeader
+from skymatch_cli.fits.units import UnitFacts
+from skymatch_cli.geometry.footprint import Footprint
+from skymatch_cli.model import ImageInfo
+from skymatch_cli.steps.plainvalue import from_plain, to_plain
+from skymatch_cli.steps.storedtables import StoredTable
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An `ImageHeader` without what DETAILS holds."""
+
+    facts: UnitFacts
+    bands: BandKeywords
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    footprint: Footprint
+
+
+def header_tables(headers: Headers) -> tuple[StoredTable, ...]:
+    """The tables FILES and HEADERS; all images have a footprint, as those of a plan do."""
+    facts, content = [], []
+    for image in headers.images:
+        if isinstance(image.footprint, Footprint):
+            arrays: list[bytes] = []
+            row = _Row(image.facts, image.bands, image.warnings, image.info.notes, image.footprint)
+            facts.append(_json(to_plain(row, arrays)))
+            content.append(b"".join(arrays))
+    files = headers.files
+    return (
+        StoredTable(
+            "FILES",
+            {
+                "file": [_json({"real": real, **to_plain(file)}) for real, file in files.items()],
+                "rules": [headers.rules.encode() if k == 0 else b"" for k in range(len(files))],
+            },
+        ),
+        StoredTable("HEADERS", {"facts": facts, "content": content}),
+    )
+
+
+def read_headers(tables: Mapping[str, Mapping[str, Any]], infos: Sequence[ImageInfo]) -> Headers:
+    """The headers that `header_tables` was given; ``infos`` are those of DETAILS.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If these are other tables.
+    """
+    kept = tables["FILES"]
+    files = [json.loads(text) for text in kept["file"]]
+    rows = zip(infos, tables["HEADERS"]["facts"], tables["HEADERS"]["content"], strict=True)
+    return Headers(
+        rules=kept["rules"][0].decode() if files else "",
+        files={file["real"]: from_plain(FitsFile, file) for file in files},
+        images=tuple(_image(info, from_plain(_Row, json.loads(text), content)) for info, text, content in rows),
+    )
+
+
+def _image(info: ImageInfo, row: _Row) -> ImageHeader:
+    alone = replace(info, to_comparison=1.0, comparison_unit="", notes=row.notes)
+    return ImageHeader(alone, row.facts, row.bands, row.warnings, row.footprint)
+
+
+def own_details(headers: Headers) -> list[ImageInfo]:
+    """The images that `header_tables` writes, for DETAILS."""
+    return [image.info for image in headers.images if isinstance(image.footprint, Footprint)]
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
