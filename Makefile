@@ -65,8 +65,9 @@ oldest:
 	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/oldest.txt --editable '.[test]'
 	$(OLDEST)/bin/pytest -n auto tests
 
-scale: $(VENV)/installed
-	$(BIN)/python benchmarks/scale.py
+scale: $(VENV)/installed-test
+	$(BIN)/python benchmarks/scale.py $(SCALE)
+	$(BIN)/python benchmarks/scale_solve.py
 
 $(VENV)/python:
 	@test -n "$(PYTHON)" || { echo "skymatch needs Python 3.11 or later: make PYTHON=/path/to/python3.11" >&2; exit 1; }

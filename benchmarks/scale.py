@@ -1,13 +1,18 @@
 """Seconds and memory from 10^4 to 10^6 images, and the whole chain on many small files.
 
-python benchmarks/scale.py [--images 10000 100000 1000000] [--files 2000] [--dask]
+python benchmarks/scale.py [--images 10000 100000 1000000] [--files 2000] [--many 2500 10000] [--no-dask]
 
 ``plan``: simulated footprints (no files) to the graph of overlaps. ``solve``: simulated differences on that graph to
-skies with errors. Each size runs in a process of its own; ``growth`` is the exponent between one size and the next.
+skies with errors. Each size runs in a process of its own; ``growth`` is the exponent of the CPU time between one size
+and the next. ``GB``: peak memory of the process up to the end of the step; ``before``: with the footprints alone.
 
-``files``: real FITS files of 64 x 64 pixels through plan, measure and solve with 1 job, 2 jobs and (``--dask``)
-2 worker processes of Dask, as one ``match`` with a cache, and once more with 20 files added. ``same`` says whether the
-result has the bytes of the serial run.
+``files``: real FITS files of 64 x 64 pixels through plan, measure and solve: in one process, in two, as two shards that
+run side by side and are merged, and on two worker processes of Dask; as one ``match`` with a cache, again, and once
+more with 20 files added. ``same`` says whether the result has the bytes of the serial run.
+
+``many``: plan and measure with at most 256 open files; peak memory of each.
+
+Times are CPU seconds of the processes and their children (user and system), then in brackets seconds on the clock.
 """
 
 from __future__ import annotations
@@ -15,11 +20,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,18 +68,18 @@ def plan_and_solve(n: int) -> None:
 
     made = footprints(n)
     before = peak_gb()
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     graph = overlap_graph(made)
     graph.pairs_by_image()
-    planned, plan_gb = time.perf_counter() - start, peak_gb()
+    plan = [time.process_time() - cpu, time.perf_counter() - start, peak_gb()]
     rng = np.random.default_rng(3)
     truth = rng.normal(0, 100, n)
     err = rng.uniform(0.05, 0.5, len(graph.a))
     delta = truth[graph.a] - truth[graph.b] + err * rng.normal(size=len(err))
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     solve_offsets(n, graph.a, graph.b, delta, err**-2.0)
-    solved = time.perf_counter() - start
-    print(json.dumps([n, len(graph.a), planned, solved, plan_gb - before, peak_gb()]))
+    solve = [time.process_time() - cpu, time.perf_counter() - start, peak_gb()]
+    print(json.dumps([n, len(graph.a), before, *plan, *solve]))
 
 
 def peak_gb() -> float:
@@ -79,15 +87,15 @@ def peak_gb() -> float:
 
 
 def sizes(images: list[int]) -> None:
-    print("    images   overlaps   plan s  growth  solve s  growth  GB of plan  GB in all")
+    print("    images   overlaps  GB before       plan CPU (s)  growth    GB      solve CPU (s)  growth    GB")
     last: list[float] | None = None
     for n in images:
         done = subprocess.run([sys.executable, __file__, "--one", str(n)], check=True, capture_output=True, text=True)
         row = json.loads(done.stdout)
-        growth = ["", ""] if last is None else [f"{exponent(last, row, k):.2f}" for k in (2, 3)]
+        growth = ["", ""] if last is None else [f"{exponent(last, row, k):.2f}" for k in (3, 6)]
         print(
-            f"{row[0]:>10}{row[1]:>11}{row[2]:>9.1f}{growth[0]:>8}{row[3]:>9.1f}{growth[1]:>8}{row[4]:>12.2f}"
-            f"{row[5]:>11.2f}",
+            f"{row[0]:>10}{row[1]:>11}{row[2]:>11.2f}{row[3]:>10.1f} ({row[4]:>6.1f}){growth[0]:>8}{row[5]:>6.2f}"
+            f"{row[6]:>11.1f} ({row[7]:>6.1f}){growth[1]:>8}{row[8]:>6.2f}",
             flush=True,
         )
         last = row
@@ -97,11 +105,11 @@ def exponent(last: list[float], row: list[float], k: int) -> float:
     return math.log(row[k] / last[k]) / math.log(row[0] / last[0])
 
 
-def write_files(folder: Path, n: int, total: int) -> None:
-    """Files n to total of the field that ``total`` of them cover."""
+def write_files(folder: Path, n: int, total: int, field: int | None = None) -> None:
+    """Files n to total of the field that ``field`` of them cover."""
     from astropy.io import fits
 
-    ra, dec = mosaic(total)
+    ra, dec = mosaic(field or total)
     for k in range(n, total):
         rng = np.random.default_rng(k)
         header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": ra[k], "CRVAL2": dec[k]})
@@ -111,64 +119,114 @@ def write_files(folder: Path, n: int, total: int) -> None:
         fits.PrimaryHDU(data, header).writeto(folder / f"f{k:06d}.fits")
 
 
-def command(folder: Path, *args: str) -> float:
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "skymatch_cli", *args, "-q", "--overwrite"], cwd=folder, check=True)
-    return time.perf_counter() - start
+@dataclass(frozen=True)
+class Cost:
+    """What commands cost: CPU seconds, seconds, and megabytes of the largest of them."""
+
+    cpu: float
+    wall: float
+    peak_mb: float
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.cpu + other.cpu, self.wall + other.wall, max(self.peak_mb, other.peak_mb))
+
+    def __str__(self) -> str:
+        return f"{self.cpu:>7.1f} ({self.wall:>6.1f})"
+
+
+def start(folder: Path, *args: str, limit: int | None = None) -> tuple[subprocess.Popen, float]:
+    line = [sys.executable, "-m", "skymatch_cli", *args, "-q", "--overwrite"]
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    few = None if limit is None else partial(resource.setrlimit, resource.RLIMIT_NOFILE, (limit, hard))
+    return subprocess.Popen(line, cwd=folder, preexec_fn=few), time.perf_counter()  # noqa: PLW1509 (no threads here)
+
+
+def end(started: tuple[subprocess.Popen, float]) -> Cost:
+    process, begun = started
+    _, code, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(code)
+    if process.returncode:
+        raise SystemExit(f"{process.args} failed")
+    return Cost(used.ru_utime + used.ru_stime, time.perf_counter() - begun, used.ru_maxrss / 1e3)
+
+
+def command(folder: Path, *args: str, limit: int | None = None) -> Cost:
+    return end(start(folder, *args, limit=limit))
+
+
+def measured(folder: Path, how: list[str]) -> Cost:
+    """Measure the plan, in shards that run side by side where ``how`` is their number."""
+    if how[0].startswith("-"):
+        return command(folder, "measure", "plan.fits_", "-o", "measured.fits_", *how)
+    n = int(how[0])
+    parts = [f"part{k}.fits_" for k in range(1, n + 1)]
+    begun = time.perf_counter()
+    shards = [
+        start(folder, "measure", "plan.fits_", "-o", part, "--shard", f"{k}/{n}", "--jobs", "1")
+        for k, part in enumerate(parts, 1)
+    ]
+    total = sum((end(shard) for shard in shards), Cost(0.0, 0.0, 0.0))
+    total += command(folder, "merge", *parts, "-o", "measured.fits_")
+    return Cost(total.cpu, time.perf_counter() - begun, total.peak_mb)
 
 
 def chain(n: int, *, dask: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_files(folder, 0, n)
-        print(f"{n} files of {SIDE} x {SIDE} pixels: seconds of whole commands")
-        print("                  plan  measure    solve      all  same")
+        print(f"{n} files of {SIDE} x {SIDE} pixels: CPU seconds (seconds) of whole commands")
+        print("                             plan          measure            solve              all  same")
         wanted = b""
-        runs = {"1 job": ["--jobs", "1"], "2 jobs": ["--jobs", "2"]}
+        runs = {"1 process": ["--jobs", "1"], "2 processes": ["--jobs", "2"], "2 shards, merged": ["2"]}
         if dask:
             runs["Dask, 2 workers"] = ["--scheduler", "local", "--jobs", "2"]
         for label, how in runs.items():
-            planned = command(folder, "plan", "f*.fits", "-o", "plan.fits_", "--format", "fits", *how[-2:])
-            measured = command(folder, "measure", "plan.fits_", "-o", "measured.fits_", *how)
+            jobs = "1" if label == "1 process" else "2"
+            planned = command(folder, "plan", "f*.fits", "-o", "plan.fits_", "--format", "fits", "--jobs", jobs)
+            found = measured(folder, how)
             solved = command(folder, "solve", "measured.fits_", "-o", "result.json")
             result = (folder / "result.json").read_bytes()
             wanted = wanted or result
             print(
-                f"{label:<15}{planned:>8.1f}{measured:>9.1f}{solved:>9.1f}{planned + measured + solved:>9.1f}  "
-                f"{result == wanted}",
-                flush=True,
+                f"{label:<16}{planned}  {found}  {solved}  {planned + found + solved}  {result == wanted}", flush=True
             )
         cached(folder, n)
 
 
 def cached(folder: Path, n: int) -> None:
-    match = ("match", "--dry-run", "--cache", "kept", "--jobs", "1", "-o", "result.json")
-    first = command(folder, *match, "f*.fits")
-    again = command(folder, *match, "f*.fits")
+    match = ("match", "--dry-run", "--jobs", "1", "-o", "result.json", "f*.fits")
+    first = command(folder, *match, "--cache", "kept")
+    again = command(folder, *match, "--cache", "kept")
     write_files(folder, n, n + ADDED)
-    more = command(folder, *match, "f*.fits")
+    more = command(folder, *match, "--cache", "kept")
     result = (folder / "result.json").read_bytes()
-    command(folder, "match", "--dry-run", "--jobs", "1", "-o", "result.json", "f*.fits")
+    command(folder, *match)
     same = result == (folder / "result.json").read_bytes()
-    print(
-        f"match --cache: {first:.1f}; again {again:.1f}; with {ADDED} more {more:.1f} ({more / first:.0%}), same {same}"
-    )
-    added(folder)
+    print(f"match --cache, all new    {first}")
+    print(f"  nothing new             {again}  {again.cpu / first.cpu:.0%}")
+    print(f"  {ADDED} files more           {more}  {more.cpu / first.cpu:.0%}  same {same}")
+    extra = more.cpu - again.cpu
+    print(f"  of which for the {ADDED}     {extra:>7.1f}           {extra / first.cpu:.1%}")
 
 
-def added(folder: Path) -> None:
-    """The part of the new pixels alone: measure with what is known, without headers and tables."""
-    for label, options in (("all", []), ("with --update", ["--update", "measured.fits_"])):
-        command(folder, "plan", "f*.fits", "-o", "plan.fits_", "--format", "fits")
-        seconds = command(folder, "measure", "plan.fits_", "-o", "more.fits_", "--jobs", "1", *options)
-        print(f"measure {label}: {seconds:.1f}")
+def many(counts: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder, written = Path(name), 0
+        print("at most 256 open files:   plan CPU (s)      MB   measure CPU (s)      MB")
+        for n in counts:
+            write_files(folder, written, n, max(counts))
+            written = n
+            planned = command(folder, "plan", "f*.fits", "-o", "plan.fits_", "--format", "fits", limit=256)
+            found = command(folder, "measure", "plan.fits_", "-o", "measured.fits_", limit=256)
+            print(f"{n:>8} files     {planned}{planned.peak_mb:>8.0f}   {found}{found.peak_mb:>8.0f}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--files", type=int, default=2000)
-    parser.add_argument("--dask", action="store_true")
+    parser.add_argument("--many", type=int, nargs="*", default=[2500, 10_000])
+    parser.add_argument("--no-dask", action="store_true")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one is not None:
@@ -177,7 +235,9 @@ def main() -> None:
     if args.images:
         sizes(args.images)
     if args.files:
-        chain(args.files, dask=args.dask)
+        chain(args.files, dask=not args.no_dask)
+    if args.many:
+        many(args.many)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ MAX_CRVAL_DEG = 3600.0  # beyond, the file is damaged, and sines have lost their
 ROUND_TRIP_PIX = 1e-3  # how well a pixel position must come back to count as a solution
 MIN_SCALE_DEG = 1e-10  # less than a microarcsecond
 STRAIGHT_PIX = 1e-3
+_ENGINES_KEPT = 64  # tens of kilobytes each: they must not add up over the images of a survey
 _HINT = "solve its astrometry first, or leave the image out"
 _BUILD_LOCK = threading.Lock()
 _COUNTS = re.compile(r"WCSAXES[A-Z]?|[AB]P?_ORDER")
@@ -74,13 +75,13 @@ class FitsWcs:
     straight: bool
     notes: tuple[str, ...] = ()
 
-    @cached_property
+    @property
     def _engine(self) -> _Engine:
-        wcs, _ = _captured(lambda: _build(zlib.decompress(self.cards), self.tables))
-        return _Engine(wcs)
+        """What the header was read with; where that isn't at hand it is built, and kept for a while."""
+        return self.__dict__.get("_made") or _built(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_engine"}
+        return {name: value for name, value in self.__dict__.items() if name != "_made"}
 
     def to_sky(self, x: FloatArray, y: FloatArray) -> FloatArray:
         """Pixels to ICRS unit vectors, (n, 3); NaN rows where a pixel is off the sky."""
@@ -144,7 +145,7 @@ def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str =
         raise InputError.at(where, f"its WCS can't be used: {_reason(error)}", _HINT) from error
     straight = frame.rigid and not engine.distorted and _lines_are_straight(engine, shape)
     made = FitsWcs(shape, zlib.compress(text, 1), tables, frame, straight, notes)
-    made.__dict__["_engine"] = engine
+    made.__dict__["_made"] = engine
     return made
 
 
@@ -217,6 +218,11 @@ class _Engine:
         # quiet: positions without convergence keep their last guess, and the round trip drops them.
         pixels: FloatArray = self._wcs.all_world2pix(world, 0, tolerance=1e-8, maxiter=50, adaptive=True, quiet=True)
         return pixels
+
+
+@lru_cache(maxsize=_ENGINES_KEPT)
+def _built(wcs: FitsWcs) -> _Engine:
+    return _Engine(_captured(lambda: _build(zlib.decompress(wcs.cards), wcs.tables))[0])
 
 
 def _each(function: Callable[[FloatArray], FloatArray], rows: FloatArray) -> FloatArray:
