@@ -1,7 +1,7 @@
 # The pipeline in steps, with a file between: make -f examples/steps.mk EXPOSURES='raw/*.fits' -j 4
 #
 # Each file is made when what it depends on is newer: other methods and anchors (SOLVE) touch no pixel, and a new
-# exposure is measured alone, because the last measurement is taken over where it still holds.
+# exposure is read alone, because the last plan and the last measurement are taken over where they still hold.
 EXPOSURES ?= raw/*.fits
 WORK      ?= work
 MATCHED   ?= matched
@@ -17,7 +17,9 @@ all: $(MATCHED)/.done
 
 $(WORK)/plan.fits: $(FRAMES)
 	mkdir -p $(WORK)
-	$(SKYMATCH) plan $(PLAN) -o $@ --overwrite $(FRAMES)
+	if test -f $@; then cp $@ $(WORK)/earlier-plan.fits; fi
+	$(SKYMATCH) plan $(PLAN) -o $@ --overwrite $(FRAMES) \
+	    $$(test -f $(WORK)/earlier-plan.fits && echo --update $(WORK)/earlier-plan.fits)
 
 $(WORK)/measured.fits: $(WORK)/plan.fits
 	if test -f $@; then cp $@ $(WORK)/earlier.fits; fi

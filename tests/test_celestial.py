@@ -18,6 +18,7 @@ from skymatch_cli.geometry.celestial import FitsWcs, fits_wcs, pixel_area_arcsec
 from skymatch_cli.geometry.footprint import footprint
 from skymatch_cli.geometry.inverse import refine_pixels
 
+from .factories import Frame
 from .headers import (
     ASTROPY_DATA,
     all_sky_wcs,
@@ -294,3 +295,19 @@ def test_damaged_headers_are_used_or_refused(key, value):
     except InputError as error:
         refusal = error.lines()
     assert [line.partition(": ")[0] for line in refusal] == ["a.fits"]
+
+
+def test_what_stands_behind_many_wcs_is_not_kept():
+    """Plans read from a file build it anew: some tens of kilobytes an image, which must not add up."""
+    import gc
+
+    from skymatch_cli.geometry.celestial import _Engine
+
+    header = Frame().hdu_header()
+    read = pickle.dumps(fits_wcs(header, (40, 40)))
+    many = [pickle.loads(read) for _ in range(150)]
+    before = sum(isinstance(o, _Engine) for o in gc.get_objects())
+    expected = many[0].to_sky(np.zeros(1), np.zeros(1))
+    for wcs in many:
+        assert np.array_equal(wcs.to_sky(np.zeros(1), np.zeros(1)), expected)
+    assert sum(isinstance(o, _Engine) for o in gc.get_objects()) - before <= 64

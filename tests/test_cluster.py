@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import signal
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,6 +98,30 @@ def test_relative_names_mean_the_same_files_on_workers(runner, frames, tmp_path,
     settings = Settings(dry_run=True)
     result = pipeline.evaluate(["img_0.fits", "img_1.fits"], settings, runner=runner)
     assert result.infos[0].ref.file == "img_0.fits"
+
+
+@dataclass(frozen=True)
+class KillsOne:
+    """A runner that kills a worker process when the first finding has come back."""
+
+    runner: Any
+    killed: list[int] = field(default_factory=list)
+
+    def __call__(self, tasks, *, progress=None):
+        for finding in self.runner(tasks, progress=progress):
+            if not self.killed:
+                self.killed.append(next(iter(self.runner.client.run(os.getpid).values())))
+                os.kill(self.killed[0], signal.SIGKILL)
+            yield finding
+
+
+def test_a_measurement_whose_worker_is_killed_in_mid_run_has_the_same_bytes(runner, tmp_path):
+    frames = write_all(tmp_path, row([float(k) for k in range(40)], noise=1.0))
+    settings = Settings(dry_run=True)
+    killing = KillsOne(runner)
+    result = pipeline.evaluate(frames, settings, runner=killing)
+    assert killing.killed
+    assert result.to_json() == pipeline.evaluate(frames, settings).to_json()
 
 
 def test_a_worker_that_is_killed_loses_nothing(runner, tmp_path):

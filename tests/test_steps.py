@@ -168,6 +168,22 @@ def test_an_updated_plan_is_a_fresh_plan(frames, monkeypatch):
     assert Path("again.fits").read_bytes() == Path("fresh.fits").read_bytes()
 
 
+def test_estimated_errors_are_called_so(frames, monkeypatch):
+    from skymatch_cli.solver import exact, leastsquares
+
+    measured()
+    said = skymatch("solve", "measured.fits", "-o", "exact.fits").output
+    assert "estimated" not in said
+    monkeypatch.setattr(exact, "MAX_UNKNOWNS", 3)
+    monkeypatch.setattr(leastsquares, "_ALL_PAIRS", 1)
+    assert "sky_err is estimated" in skymatch("solve", "measured.fits", "-o", "estimated.fits").output
+    assert "estimated" in skymatch("match", "--dry-run", "-o", "m.fits", "img_*.fits").output
+    for file, word in {"exact.fits": "1-sigma error", "estimated.fits": "Estimate of the 1-sigma error"}.items():
+        header = fits.getheader(file, "IMAGES")
+        key = next(key for key, value in header["TTYPE*"].items() if value == "sky_err")
+        assert header[f"TCOMM{key[5:]}"].startswith(word)
+
+
 def test_a_plan_is_not_replaced_by_its_update(frames):
     skymatch("plan", "img_*.fits", "-o", "plan.fits")
     skymatch("plan", "img_*.fits", "-o", "plan.fits", "--update", "plan.fits", "--overwrite", code=2)

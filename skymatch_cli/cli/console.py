@@ -70,6 +70,12 @@ def say(message: str) -> None:
     LOG.log(NOTE, "%s", message)
 
 
+def remark(messages: tuple[str, ...]) -> None:
+    """Tell the user several things."""
+    for message in messages:
+        say(message)
+
+
 def tell(messages: tuple[str, ...]) -> None:
     """Tell the user more, with ``-v``."""
     for message in messages:

@@ -110,6 +110,7 @@ def command(
         console.tell(_details(result))
         console.tell_overlaps(result.report)
         console.tell((summary(result.report),))
+        console.remark(result.remarks)
         console.warn(result.warnings)
         with watch.shown():
             pictures.write(result.report, result.infos, settings, progress=watch)  # from the pixels as they were

@@ -63,6 +63,7 @@ def command(ctx: click.Context, /, *, measured: str, **_: Any) -> None:
         report = result_document(result)
         console.tell_overlaps(report)
         console.tell((summary(report),))
+        console.remark(result.remarks)
         console.warn(result.warnings)
         console.show(report, output)
         pipeline.check_strict(result)

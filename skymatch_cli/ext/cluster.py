@@ -77,7 +77,8 @@ class _ClusterRunner:
             watch.advance()
 
     def _submit(self, task: Task[Found], workers: list[str] | None = None) -> Any:
-        return self.client.submit(_work, task, pure=False, workers=workers)
+        # Preferred, not prescribed: workers that die come back under other addresses, and the task would wait for ever.
+        return self.client.submit(_work, task, pure=False, workers=workers, allow_other_workers=workers is not None)
 
     def _finding(self, task: Task[Found], future: Any) -> Found:
         worker, finding = self._answer(task, future)

@@ -55,6 +55,13 @@ class Result:
         tables = (images_table(*parts), overlaps_table(*parts), components_table(self.solution))
         return make_report(self.settings, self.infos, tables, self.warnings)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is worth saying, and no reason to worry."""
+        if self.solution.sigma_exact:
+            return ()
+        return ("sky_err is estimated: so many images are connected that the exact errors would take too long",)
+
     @cached_property
     def images(self) -> QTable:
         """One row for each image; ``sky`` and ``sky_err`` are in the unit that ``sky_unit`` names."""

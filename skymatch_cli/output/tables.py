@@ -120,13 +120,18 @@ def images_table(infos: tuple[ImageInfo, ...], measurements: Measurements, solut
             *name_columns(infos),
             Column("component", solution.component, "Connected set of images (index into the components)"),
             Column("sky", solution.sky, "Value to subtract from the original pixels, in sky_unit"),
-            Column("sky_err", solution.sky_err, "1-sigma error where the mean of the component is zero, in sky_unit"),
+            Column("sky_err", solution.sky_err, _error_meaning(solution)),
             *_tilt_columns(solution),
             Column("sky_unit", strings(info.unit for info in infos), "Unit of the image (BUNIT)"),
             Column("n_pixels", measurements.n_good, "Good pixels that were seen"),
             Column("status", strings(solution.status), "ok, or why there is no sky"),
         ),
     )
+
+
+def _error_meaning(solution: Solution) -> str:
+    what = "1-sigma error where the mean of the component is zero, in sky_unit"
+    return what if solution.sigma_exact else f"Estimate of the {what}"
 
 
 def _tilt_columns(solution: Solution) -> tuple[Column, ...]:
