@@ -9,6 +9,7 @@ import re
 import select
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_every_stage_is_announced_and_counted_to_its_end(three):
     pipeline.match(three, Settings(), progress=watch)
     assert {name: tuple(counts) for name, counts in watch.stages.items()} == {
         "headers": (3, 3),
-        "geometry": (3, 3),
+        "geometry": (0, 0),
         "pixels": (3, 3),
         "solve": (0, 0),
         "output": (3, 3),
@@ -183,3 +184,12 @@ def test_large_residuals_are_coloured_on_a_terminal():
     stream = io.StringIO()
     print_overlaps(result.report, Console(file=stream, force_terminal=True, color_system="standard", width=80))
     assert "\x1b[31m" in stream.getvalue()
+
+
+def test_bars_need_no_thread():
+    """Beside one, no worker process could be forked."""
+    before = threading.active_count()  # pytest-xdist has its own
+    bars = Bars(Console(file=io.StringIO(), force_terminal=True))
+    bars.show("pixels", 10, 3)
+    assert threading.active_count() == before
+    bars.close()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+_REDRAW_SECONDS = 0.1
 
 
 class RateColumn(ProgressColumn):
@@ -22,10 +26,15 @@ class Bars:
     def __init__(self, console: Console | None = None) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn())
         self._progress = Progress(
-            *columns, TimeRemainingColumn(compact=True), console=console or Console(stderr=True), transient=True
+            *columns,
+            TimeRemainingColumn(compact=True),
+            console=console or Console(stderr=True),
+            transient=True,
+            auto_refresh=False,  # by a thread of its own, beside which no worker process could be forked
         )
         self._progress.start()
         self._stage = ""
+        self._drawn = -_REDRAW_SECONDS
 
     def show(self, stage: str, total: int, done: int) -> None:
         """Bring the bar of a stage to ``done`` of ``total`` steps; 0: nobody knows how many."""
@@ -34,8 +43,11 @@ class Bars:
             for task in self._progress.tasks:
                 self._progress.update(task.id, visible=False)
             self._progress.add_task(stage, total=known)
-            self._stage = stage
+            self._stage, self._drawn = stage, -_REDRAW_SECONDS
         self._progress.update(self._progress.tasks[-1].id, total=known, completed=done)
+        if (now := monotonic()) - self._drawn >= _REDRAW_SECONDS or done == total:
+            self._drawn = now
+            self._progress.refresh()
 
     def close(self) -> None:
         """Take the bars off the terminal."""

@@ -58,8 +58,12 @@ def command(ctx: click.Context, /, images: tuple[str, ...], earlier: str | None,
         from skymatch_cli.output.result import input_paths
         from skymatch_cli.steps.store import plan_document, read_plan_headers
 
+        from .progress import Watch
+
         headers = None if earlier is None else read_plan_headers(earlier)
-        plan = pipeline.plan(images, settings, stdin=sys.stdin, headers=headers)
+        watch = Watch(ctx)
+        with watch.shown():
+            plan = pipeline.plan(images, settings, stdin=sys.stdin, headers=headers, progress=watch)
         inputs = (*input_paths(plan.infos), *([earlier] if earlier else []))
         output.check(overwrite=settings.overwrite, inputs=inputs)
         report = plan_document(plan)

@@ -1,0 +1,56 @@
+"""Headers of many files are read by several processes, with the plan of a run in one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .factories import row, write_all
+
+SCRIPT = """
+import os, sys
+from skymatch_cli import pipeline
+from skymatch_cli.fits import image, inputs
+from skymatch_cli.settings import Settings
+from skymatch_cli.steps.store import plan_document
+from skymatch_cli.output.formats import write_fits
+
+image._PIXELS_A_HEADER = inputs._PIXELS_A_STRUCTURE = {pixels}
+read = image._HeaderReader.read_file
+
+def noted(self, named):
+    with open("readers", "a") as stream:
+        print(os.getpid(), file=stream)
+    return read(self, named)
+
+image._HeaderReader.read_file = noted
+planned = pipeline.plan(sys.argv[2:], Settings(jobs=2, skip_bad=True))
+with open(sys.argv[1], "wb") as stream:
+    write_fits(plan_document(planned), "images", stream)
+print(os.getpid())
+"""
+
+
+def planned(folder: Path, pixels: int, frames: list[str]) -> tuple[bytes, bool]:
+    """The plan, and whether this process read the headers itself."""
+    command = [sys.executable, "-c", SCRIPT.format(pixels=pixels), "plan.fits", *frames]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    readers = (folder / "readers").read_text().split()
+    (folder / "readers").unlink()
+    assert len(readers) == len(frames) - 1  # one of them is no FITS file
+    return (folder / "plan.fits").read_bytes(), done.stdout.strip() in readers
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")
+def test_the_plan_is_that_of_one_process(tmp_path):
+    frames = write_all(tmp_path, row([float(k) for k in range(35)]))
+    Path(frames[20]).write_bytes(b"no FITS")
+    alone, by_itself = planned(tmp_path, 1, frames)
+    assert by_itself
+    together, by_itself = planned(tmp_path, 10**9, frames)
+    assert not by_itself
+    assert together == alone
