@@ -10,6 +10,7 @@ Napov & Notay 2017, SIAM J. Sci. Comput. 39, S386).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array, diags_array, triu
@@ -141,7 +142,7 @@ class Hierarchy:
             return np.asarray(self.inverse @ rhs, np.float64)
         level = self.levels[depth]
         rhs = rhs.astype(level.damping.dtype, copy=False)
-        x: PixelArray = level.damping * rhs
+        x = cast("PixelArray", level.damping * rhs)
         x += level.scatter @ self._coarse(depth + 1, level.gather @ level.residual(rhs, x))
         x += level.damping * level.residual(rhs, x)
         return x
