@@ -141,8 +141,8 @@ class Hierarchy:
         if depth == len(self.levels):
             return np.asarray(self.inverse @ rhs, np.float64)
         level = self.levels[depth]
-        rhs = rhs.astype(level.damping.dtype, copy=False)
-        x = cast("PixelArray", level.damping * rhs)
+        rhs = cast("PixelArray", rhs.astype(level.damping.dtype, copy=False))
+        x: PixelArray = level.damping * rhs
         x += level.scatter @ self._coarse(depth + 1, level.gather @ level.residual(rhs, x))
         x += level.damping * level.residual(rhs, x)
         return x
