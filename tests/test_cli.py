@@ -372,7 +372,7 @@ def test_plan_shows_areas_overlaps_and_the_work(pipeline: Pipeline, monkeypatch:
     )
     plan = SimpleNamespace(settings=Settings(), infos=infos, footprints=(1, 2, 3), graph=graph, skipped=(), warnings=())
     monkeypatch.setattr(planned, "footprint_arcmin2", lambda footprint: 10.0)
-    monkeypatch.setattr(pipeline, "plan", lambda images, settings, stdin: plan, raising=False)
+    monkeypatch.setattr(pipeline, "plan", lambda images, settings, **_: plan, raising=False)
     document = json.loads(run("plan", "a.fits", "--format", "json").stdout)
     assert [image["component"] for image in document["images"]] == [0, 0, 1]
     assert [image["n_overlaps"] for image in document["images"]] == [1, 1, 0]

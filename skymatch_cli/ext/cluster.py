@@ -7,6 +7,7 @@ can't be read here.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -50,7 +51,9 @@ def connected(scheduler: str, jobs: int = 0) -> Iterator[Runner]:
             if scheduler == "local":
                 n = jobs or usable_cores()
                 address = stack.enter_context(
-                    LocalCluster(n_workers=n, threads_per_worker=1, processes=True, dashboard_address=None)
+                    LocalCluster(
+                        n_workers=n, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+                    )
                 )
             client = stack.enter_context(Client(address, timeout=_CONNECT_S))
         except (OSError, ValueError, TimeoutError) as error:
