@@ -139,7 +139,7 @@ def _table(rows: Sequence[Mapping[str, Any]], layout: Table) -> Table:
 
 def _layouts(*, with_tilt: bool) -> tuple[Table, Table, Table]:
     """The tables of a result of no image: the columns, their types and descriptions."""
-    empty: dict[str, Any] = {"local": None, "noise": None, "warnings": (), "tilt": None}
+    empty: dict[str, Any] = {"local": None, "noise": None, "warnings": (), "tilt": None, "sigma_exact": True}
     if with_tilt:
         empty["tilt"] = np.zeros((0, 2))
     text = {"status", "anchor"}
