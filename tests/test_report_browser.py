@@ -70,7 +70,7 @@ def column(tab: Any, table: str, at: int) -> list[str]:
 def test_it_opens_and_a_hostile_name_stays_text(opened: Opener, page: Path) -> None:
     tab = opened(page)
     assert tab.title().startswith("skymatch: 4 images")
-    assert tab.locator("img").count() == 2
+    assert tab.locator("img").count() == 4
     assert all(tab.eval_on_selector_all("img", "all => all.map(e => e.naturalWidth > 0)"))
     assert tab.locator("#images-3 td").nth(1).inner_text().startswith("<img src=x onerror=")
 
@@ -92,6 +92,15 @@ def test_the_slider_moves_with_keys_and_mouse(opened: Opener, page: Path) -> Non
     assert not slider.is_visible()
     before, after = (tab.locator(f"figure.{name}").bounding_box() for name in ("before", "after"))
     assert before["x"] + before["width"] <= after["x"]
+
+
+def test_the_sky_can_be_seen_without_the_stars(opened: Opener, page: Path) -> None:
+    tab = opened(page)
+    seen = "all => all.filter(e => e.checkVisibility()).map(e => e.alt)"
+    assert tab.eval_on_selector_all("img", seen) == [f"Stars and sky {side} matching" for side in ("before", "after")]
+    tab.get_by_label("Sky alone").check()
+    assert tab.eval_on_selector_all("img", seen) == [f"Sky alone {side} matching" for side in ("before", "after")]
+    assert tab.locator("#mosaic .caption:visible").all_inner_texts()[0].startswith("Sky alone: medians of tiles")
 
 
 def test_tables_sort_by_number_and_by_text(opened: Opener, page: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from skymatch_cli.output.tables import Report
 from skymatch_cli.settings import Settings, option_name
 
 from .charts import Histogram, histogram
-from .quicklook import Quicklook, Stretch, stretches
+from .quicklook import Quicklook, Stretch, sky_stretches, stretches
 from .scene import Scene
 from .sheets import OverlapColumns, common, sheets, without_folder
 from .skymap import sky_map
@@ -29,11 +30,16 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 PICTURE_SIDE = 720  # pixels of the longer side: two pictures of noise stay below 1.5 MiB
+TILES_SIDE = 144  # of the pictures without stars
 _PACKAGES = ("numpy", "scipy", "astropy", "shapely", "pyproj")
 
 
 @dataclass(frozen=True, slots=True)
-class _Pictures:
+class _Picture:
+    """The mosaic before and after in one way; ``key`` tells the ways apart."""
+
+    key: str
+    title: str
     before: str
     after: str
     width: int
@@ -41,7 +47,7 @@ class _Pictures:
     caption: str
 
 
-def html_report(report: Report, scene: Scene | None, look: Quicklook | None) -> str:
+def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook]) -> str:
     """Everything about a run as one HTML page.
 
     Parameters
@@ -49,8 +55,8 @@ def html_report(report: Report, scene: Scene | None, look: Quicklook | None) -> 
     report : Report
     scene : Scene or None
         None where the images can't be found any more: there is no map then, and the page says so.
-    look : Quicklook or None
-        None where the pixels can't be read any more: there are no pictures then.
+    looks : sequence of Quicklook
+        With stars, and without; empty where the pixels can't be read any more: there are no pictures then.
 
     Returns
     -------
@@ -65,7 +71,7 @@ def html_report(report: Report, scene: Scene | None, look: Quicklook | None) -> 
     template, trusted = _template()
     script = _source("report.js")
     overlaps = OverlapColumns.of(report.overlaps)
-    look = look if look is not None and np.isfinite(look.after).any() else None
+    pictures = _pictures(*looks, overlaps.unit) if looks and np.isfinite(looks[0].after).any() else []
     short, folder = without_folder(report)
     page: str = template.render(
         script=trusted(script),
@@ -74,9 +80,9 @@ def html_report(report: Report, scene: Scene | None, look: Quicklook | None) -> 
         headline=_headline(report),
         command=_command(report.settings),
         warnings=[printable(warning) for warning in report.warnings],
-        notes=_notes(folder, scene, look),
+        notes=_notes(folder, scene, pictures),
         figures=_figures(report, overlaps),
-        pictures=_pictures(look, overlaps.unit) if look else None,
+        pictures=pictures,
         sky_map=sky_map(scene, overlaps) if scene and scene.infos else None,
         tables=sheets(short, overlaps),
         histograms=_histograms(overlaps),
@@ -148,13 +154,13 @@ def _command(settings: dict[str, Any]) -> str:
     return " ".join([*words, "IMAGES…"])
 
 
-def _notes(folder: str, scene: Scene | None, look: Quicklook | None) -> list[str]:
+def _notes(folder: str, scene: Scene | None, pictures: Sequence[_Picture]) -> list[str]:
     notes = [f"Images are in {printable(folder)}"] if folder else []
     if scene is None:
         notes.append(
             "There is no map: the images were not found where the result says, or they were not matched on the sky."
         )
-    if look is None:
+    if not pictures:
         notes.append("There are no pictures of the mosaic: no image with a sky could be read.")
     return notes
 
@@ -181,16 +187,25 @@ def _figures(report: Report, overlaps: OverlapColumns) -> list[tuple[str, str]]:
     return figures
 
 
-def _pictures(look: Quicklook, unit: str) -> _Pictures:
-    before, after = stretches(look)
+def _pictures(stars: Quicklook, tiles: Quicklook, unit: str) -> list[_Picture]:
+    place = "north up, east left"
+    return [
+        _picture("all", "Stars and sky", stars, stretches(stars), f"means of blocks of pixels, {place}", "asinh", unit),
+        _picture("sky", "Sky alone", tiles, sky_stretches(tiles), f"medians of tiles, {place}", "linear", unit),
+    ]
+
+
+def _picture(
+    key: str, title: str, look: Quicklook, contrast: tuple[Stretch, Stretch], what: str, curve: str, unit: str
+) -> _Picture:
+    before, after = contrast
     height, width = look.frame.shape
     caption = (
-        f"Means of blocks of pixels, averaged over the images; {look.frame.scale_arcsec:.3g}″ a point, north up, "
-        "east left. "
-        f"Both have the same contrast (asinh): black to white is {before.black:.4g} to {before.white:.4g} before, "
+        f"{title}: {what}, averaged over the images; {look.frame.scale_arcsec:.3g}″ a point. "
+        f"Both have the same contrast ({curve}): black to white is {before.black:.4g} to {before.white:.4g} before, "
         f"{after.black:.4g} to {after.white:.4g} after{unit and ', in ' + unit}."
     )
-    return _Pictures(_data_uri(look.before, before), _data_uri(look.after, after), width, height, caption)
+    return _Picture(key, title, _data_uri(look.before, before), _data_uri(look.after, after), width, height, caption)
 
 
 def _data_uri(values: FloatArray, stretch: Stretch) -> str:
