@@ -56,12 +56,14 @@ dist: $(VENV)/installed-dist
 	build/bare/bin/python -m pip install --quiet dist/*.whl
 	cd build/bare && bin/skymatch demo mosaic
 
-# the suite with the lower bounds of pyproject.toml; they have wheels for 3.11
+# the suite with the lower bounds of pyproject.toml, those of the extras too; they have wheels for 3.11
 oldest: OLDEST := $(VENV)-oldest
 oldest:
 	python3.11 -m venv $(OLDEST)
 	$(OLDEST)/bin/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-		print(*(d.replace('>=', '==') for d in p['dependencies']), sep='\n')" > $(OLDEST)/oldest.txt
+		names = ('report', 'plot', 'regions', 'cluster', 'gwcs', 'remote'); \
+		bounds = sum((p['optional-dependencies'][name] for name in names), p['dependencies']); \
+		print(*(bound.replace('>=', '==') for bound in bounds), sep='\n')" > $(OLDEST)/oldest.txt
 	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/oldest.txt --editable '.[test]'
 	$(OLDEST)/bin/pytest -n auto tests
 

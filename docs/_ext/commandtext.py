@@ -14,6 +14,16 @@ def reference():
     return "\n".join(parts)
 
 
+def synopsis():
+    """What every command is for, in a line."""
+    context = click.Context(main, info_name="skymatch", **main.context_settings)
+    lines = ["::", "", "    skymatch COMMAND [OPTIONS] [ARGUMENTS]", "    skymatch --help", "    skymatch --version", ""]
+    for name in COMMANDS:
+        first = inspect.cleandoc(main.get_command(context, name).help or "").partition("\n\n")[0]
+        lines += [f":ref:`skymatch {name} <command-{name}>`", f"   {escaped(' '.join(first.split()))}", ""]
+    return "\n".join(lines)
+
+
 def command_text(command, parent):
     """One command: what it does, its arguments, its options by heading, examples."""
     context = click.Context(command, info_name=command.name, parent=parent)
