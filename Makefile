@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
 
-.PHONY: demo test lint format clean accuracy bench fuzz crash-test docs man dist oldest scale
+.PHONY: demo test lint format clean accuracy bench fuzz crash-test docs man dist oldest scale vendor
 
 demo: $(VENV)/installed
 	$(BIN)/skymatch demo $(DEMO) --overwrite
@@ -46,6 +46,15 @@ docs: $(VENV)/installed-docs
 man: $(VENV)/installed-docs
 	$(BIN)/sphinx-build --fail-on-warning --quiet --builder man docs docs/_build/man
 	@echo "read it with: man docs/_build/man/skymatch.1"
+
+# the library for the report's map, at the versions of package-lock.json: what it needs stands before it
+D3 := dispatch color ease timer interpolate selection drag transition zoom
+VENDOR := skymatch_cli/ext/vendor
+vendor:
+	npm ci --prefix $(VENDOR) --ignore-scripts --no-audit --no-fund
+	cd $(VENDOR)/node_modules && { \
+		echo '/*' && cat d3-zoom/LICENSE && echo && echo 'd3-ease:' && cat d3-ease/LICENSE && echo '*/' && \
+		for part in $(D3); do cat d3-$$part/dist/d3-$$part.min.js && echo; done; } > ../d3-zoom.js
 
 # the wheel is tried where nothing else is installed
 dist: $(VENV)/installed-dist

@@ -232,6 +232,19 @@ def test_images_of_a_stored_result_that_are_gone_are_named(tmp_path: Path) -> No
         read_images(found.report)
 
 
+# ---- what is others' work
+
+
+def test_the_library_of_the_map_is_that_of_its_lock_file() -> None:
+    vendor = Path(skymatch_cli.__file__).parent / "ext" / "vendor"
+    lock = json.loads((vendor / "package-lock.json").read_text())["packages"]
+    versions = {name.rpartition("/")[2]: entry["version"] for name, entry in lock.items() if name}
+    source = (vendor / "d3-zoom.js").read_text(encoding="utf-8")
+    assert dict(re.findall(r"^// \S+/(d3-\w+)/ v(\S+) ", source, re.M)) == versions
+    assert source.count("Permission to use, copy, modify") == 1
+    assert "Redistribution and use in source and binary forms" in source
+
+
 # ---- start-up
 
 

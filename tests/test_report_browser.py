@@ -127,6 +127,37 @@ def test_overlaps_stand_with_the_largest_pull_first(opened: Opener, page: Path) 
     assert pulls == sorted(pulls, reverse=True)
 
 
+def test_the_map_can_be_zoomed_and_moved(opened: Opener, page: Path) -> None:
+    tab = opened(page)
+    area = "document.querySelector('#map .overlaps path').getBoundingClientRect().width"
+    bar, whole = tab.locator("#bar-text").text_content(), tab.evaluate(area)
+    tab.locator("#zoom-in").click()
+    assert tab.evaluate(area) == pytest.approx(2 * whole, rel=0.01)
+    assert tab.locator("#bar-text").text_content() != bar
+    tab.locator("#map").focus()
+    tab.keyboard.press("-")
+    assert tab.evaluate(area) == pytest.approx(whole, rel=0.01)
+    box = tab.locator("#map").bounding_box()
+    tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    tab.mouse.wheel(0, -120)  # scrolls the page
+    assert tab.evaluate(area) == pytest.approx(whole, rel=0.01)
+    tab.keyboard.down("Control")
+    for _ in range(3):
+        tab.mouse.wheel(0, -120)
+    tab.keyboard.up("Control")
+    tab.wait_for_function(f"{area} > {2 * whole}")
+    chosen = tab.locator("#picked").inner_text()
+    before = tab.locator("#sky").get_attribute("transform")
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + box["width"] / 2 - 60, box["y"] + box["height"] / 2 - 3, steps=4)
+    tab.mouse.up()
+    assert tab.locator("#sky").get_attribute("transform") != before
+    assert tab.locator("#map .on").count() <= 1, chosen
+    tab.get_by_role("button", name="Whole map").click()
+    assert tab.locator("#sky").get_attribute("transform") == "translate(0,0) scale(1)"
+    assert tab.locator("#bar-text").text_content() == bar
+
+
 def test_the_map_tells_names_and_values_to_pointer_and_keys(opened: Opener, page: Path) -> None:
     tab = opened(page)
     picked = tab.locator("#picked")

@@ -31,7 +31,21 @@ if TYPE_CHECKING:
 
 PICTURE_SIDE = 720  # pixels of the longer side: two pictures of noise stay below 1.5 MiB
 TILES_SIDE = 144  # of the pictures without stars
+_SCRIPTS = (("vendor", "d3-zoom.js"), ("templates", "report.js"))
 _PACKAGES = ("numpy", "scipy", "astropy", "shapely", "pyproj")
+
+
+@dataclass(frozen=True, slots=True)
+class _Script:
+    """A script of the page, and the digest by which the browser knows that it may run."""
+
+    text: Any
+    digest: str
+
+    @classmethod
+    def of(cls, text: str, trusted: Any) -> _Script:
+        """Text that needs no escaping."""
+        return cls(trusted(text), "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +83,12 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook])
 
     """
     template, trusted = _template()
-    script = _source("report.js")
     overlaps = OverlapColumns.of(report.overlaps)
     pictures = _pictures(*looks, overlaps.unit) if looks and np.isfinite(looks[0].after).any() else []
     short, folder = without_folder(report)
     page: str = template.render(
-        script=trusted(script),
-        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=trusted(_source("report.css")),
+        scripts=[_Script.of(_source(*place), trusted) for place in _SCRIPTS],
+        style=trusted(_source("templates", "report.css")),
         headline=_headline(report),
         command=_command(report.settings),
         warnings=[printable(warning) for warning in report.warnings],
@@ -113,7 +125,7 @@ def _template() -> tuple[Template, Any]:
         raise _missing(error) from None
     # The page comes as text rather than through a loader: autoescape then holds whatever its name.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(_source("report.html.j2")), Markup
+    return environment.from_string(_source("templates", "report.html.j2")), Markup
 
 
 def _pillow() -> Any:
@@ -128,8 +140,8 @@ def _missing(error: ImportError) -> UsageError:
     return UsageError(f"the report needs the package {error.name}", "pip install 'skymatch-cli[report]'")
 
 
-def _source(name: str) -> str:
-    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+def _source(folder: str, name: str) -> str:
+    return resources.files(__package__).joinpath(folder, name).read_text(encoding="utf-8")
 
 
 def _headline(report: Report) -> str:
