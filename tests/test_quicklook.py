@@ -10,6 +10,7 @@ import pytest
 import shapely
 
 import skymatch_cli
+from skymatch_cli.ext.blocks import block_means, block_medians
 from skymatch_cli.ext.charts import (
     histogram,
     nice_below,
@@ -20,7 +21,6 @@ from skymatch_cli.ext.charts import (
     svg_path,
 )
 from skymatch_cli.ext.display import frame_around
-from skymatch_cli.ext.blocks import block_means, block_medians
 from skymatch_cli.ext.quicklook import Stretch, View, quicklook, quicklooks, sky_stretches, stretches
 from skymatch_cli.ext.scene import scene
 from skymatch_cli.ext.skymap import angle_text

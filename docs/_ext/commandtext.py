@@ -17,7 +17,14 @@ def reference():
 def synopsis():
     """What every command is for, in a line."""
     context = click.Context(main, info_name="skymatch", **main.context_settings)
-    lines = ["::", "", "    skymatch COMMAND [OPTIONS] [ARGUMENTS]", "    skymatch --help", "    skymatch --version", ""]
+    lines = [
+        "::",
+        "",
+        "    skymatch COMMAND [OPTIONS] [ARGUMENTS]",
+        "    skymatch --help",
+        "    skymatch --version",
+        "",
+    ]
     for name in COMMANDS:
         first = inspect.cleandoc(main.get_command(context, name).help or "").partition("\n\n")[0]
         lines += [f":ref:`skymatch {name} <command-{name}>`", f"   {escaped(' '.join(first.split()))}", ""]

@@ -24,7 +24,7 @@ from .display import DisplayFrame
 from .scene import Scene
 
 if TYPE_CHECKING:
-    from skymatch_cli.model import Pixels
+    from skymatch_cli.fits.image import Pixels
 
 Reduction = Callable[..., FloatArray]  # data, good, side -> one number a block
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import platform
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from skymatch_cli.output.plain import number_format
 from skymatch_cli.output.printable import printable
 from skymatch_cli.output.tables import Report
 from skymatch_cli.settings import Settings, option_name
+from skymatch_cli.version import __version__
 
 from .charts import Histogram, histogram
 from .quicklook import Quicklook, Stretch, sky_stretches, stretches
@@ -84,7 +86,7 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook])
     """
     template, trusted = _template()
     overlaps = OverlapColumns.of(report.overlaps)
-    pictures = _pictures(*looks, overlaps.unit) if looks and np.isfinite(looks[0].after).any() else []
+    pictures = _pictures(looks, overlaps.unit) if looks and np.isfinite(looks[0].after).any() else []
     short, folder = without_folder(report)
     page: str = template.render(
         scripts=[_Script.of(_source(*place), trusted) for place in _SCRIPTS],
@@ -99,7 +101,8 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook])
         tables=sheets(short, overlaps),
         histograms=_histograms(overlaps),
         settings=[(option_name(name), _shown(value)) for name, value in report.settings.items()],
-        versions=[("skymatch", report.version), *((name, metadata.version(name)) for name in _PACKAGES)],
+        versions=[("skymatch, of the result", report.version), *_versions()],
+        images=[_listed(printable(label)) for label in report.labels],
     )
     return page
 
@@ -163,7 +166,7 @@ def _command(settings: dict[str, Any]) -> str:
         words.append(option_name(name))
         if value is not True:
             words.append(shlex.quote(printable(str(value))))
-    return " ".join([*words, "IMAGES…"])
+    return " ".join([*words, "@images.txt"])
 
 
 def _notes(folder: str, scene: Scene | None, pictures: Sequence[_Picture]) -> list[str]:
@@ -199,7 +202,8 @@ def _figures(report: Report, overlaps: OverlapColumns) -> list[tuple[str, str]]:
     return figures
 
 
-def _pictures(stars: Quicklook, tiles: Quicklook, unit: str) -> list[_Picture]:
+def _pictures(looks: Sequence[Quicklook], unit: str) -> list[_Picture]:
+    stars, tiles = looks
     place = "north up, east left"
     return [
         _picture("all", "Stars and sky", stars, stretches(stars), f"means of blocks of pixels, {place}", "asinh", unit),
@@ -237,6 +241,17 @@ def _histograms(overlaps: OverlapColumns) -> list[Histogram]:
         histogram(overlaps.residual[used], "Residuals", overlaps.unit),
         histogram(overlaps.pull[used], "Pulls", "", gaussian=True),
     ]
+
+
+def _versions() -> list[tuple[str, str]]:
+    """What made this page, and the result too where match made both."""
+    packages = [(name, metadata.version(name)) for name in _PACKAGES]
+    return [("skymatch, of this page", __version__), ("Python", platform.python_version()), *packages]
+
+
+def _listed(name: str) -> str:
+    """A name as a line of a list: in quotes where it would be taken apart otherwise."""
+    return shlex.quote(name) if name.startswith("#") or any(c in "'\"\\" or c.isspace() for c in name) else name
 
 
 def _shown(value: object) -> str:

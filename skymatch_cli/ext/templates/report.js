@@ -109,7 +109,8 @@
     });
   };
   const mark = (shape) => {
-    for (const old of document.querySelectorAll("#map .on, tr.on")) old.classList.remove("on");
+    for (const old of document.querySelectorAll(".on")) old.classList.remove("on");
+    byId("mark").setAttribute("d", shape ? shape.getAttribute("d") : ""); // on top of what covers the shape
     if (!shape) { picked.textContent = "Nothing chosen."; return; }
     shape.classList.add("on");
     rowOf(shape).classList.add("on");
