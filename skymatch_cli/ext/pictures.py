@@ -103,6 +103,7 @@ def _looks(
     """The images on the sky and the mosaic with its stars and without; nothing where they have no place on the sky."""
     if not infos or any(info.wcs is None for info in infos):
         return None, ()
+    from .beforeafter import PICTURE_SIDE, TILES_SIDE
     from .blocks import block_medians
     from . import report
     from .display import frame_around
@@ -111,6 +112,6 @@ def _looks(
 
     place = scene(infos)
     rings = [ring for i in range(len(infos)) for ring in place.image_rings(i)]
-    views = View(frame_around(rings, report.PICTURE_SIDE)), View(frame_around(rings, report.TILES_SIDE), block_medians)
+    views = View(frame_around(rings, PICTURE_SIDE)), View(frame_around(rings, TILES_SIDE), block_medians)
     sky, tilt = found.images.column("sky"), found.tilt()
     return place, quicklooks(place, sky, settings, views, tilt=tilt, progress=progress)

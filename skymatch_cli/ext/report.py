@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import platform
 import shlex
 from collections.abc import Sequence
@@ -14,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skymatch_cli.errors import UsageError
-from skymatch_cli.model import FloatArray, Status
+from skymatch_cli.model import Status
 from skymatch_cli.output.plain import number_format
 from skymatch_cli.output.printable import printable
 from skymatch_cli.output.tables import Report
 from skymatch_cli.settings import Settings, option_name
 from skymatch_cli.version import __version__
 
+from .beforeafter import Picture, missing, pictures, pillow
 from .charts import Histogram, histogram
-from .quicklook import Quicklook, Stretch, sky_stretches, stretches
+from .quicklook import Quicklook
 from .scene import Scene
 from .sheets import OverlapColumns, common, sheets, without_folder
 from .skymap import sky_map
@@ -31,8 +30,6 @@ from .skymap import sky_map
 if TYPE_CHECKING:
     from jinja2 import Template
 
-PICTURE_SIDE = 720  # pixels of the longer side: two pictures of noise stay below 1.5 MiB
-TILES_SIDE = 144  # of the pictures without stars
 _SCRIPTS = (("vendor", "d3-zoom.js"), ("templates", "report.js"))
 _PACKAGES = ("numpy", "scipy", "astropy", "shapely", "pyproj")
 
@@ -48,19 +45,6 @@ class _Script:
     def of(cls, text: str, trusted: Any) -> _Script:
         """Text that needs no escaping."""
         return cls(trusted(text), "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
-
-
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    """The mosaic before and after in one way; ``key`` tells the ways apart."""
-
-    key: str
-    title: str
-    before: str
-    after: str
-    width: int
-    height: int
-    caption: str
 
 
 def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook]) -> str:
@@ -86,7 +70,7 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook])
     """
     template, trusted = _template()
     overlaps = OverlapColumns.of(report.overlaps)
-    pictures = _pictures(looks, overlaps.unit) if looks and np.isfinite(looks[0].after).any() else []
+    shown = pictures(looks, overlaps.unit)
     short, folder = without_folder(report)
     page: str = template.render(
         scripts=[_Script.of(_source(*place), trusted) for place in _SCRIPTS],
@@ -94,9 +78,9 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook])
         headline=_headline(report),
         command=_command(report.settings),
         warnings=[printable(warning) for warning in report.warnings],
-        notes=_notes(folder, scene, pictures),
+        notes=_notes(folder, scene, shown),
         figures=_figures(report, overlaps),
-        pictures=pictures,
+        pictures=shown,
         sky_map=sky_map(scene, overlaps) if scene and scene.infos else None,
         tables=sheets(short, overlaps),
         histograms=_histograms(overlaps),
@@ -116,7 +100,7 @@ def require_extra() -> None:
 
     """
     _template()
-    _pillow()
+    pillow()
 
 
 def _template() -> tuple[Template, Any]:
@@ -125,22 +109,10 @@ def _template() -> tuple[Template, Any]:
         from jinja2 import Environment, StrictUndefined
         from markupsafe import Markup
     except ImportError as error:
-        raise _missing(error) from None
+        raise missing(error) from None
     # The page comes as text rather than through a loader: autoescape then holds whatever its name.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(_source("templates", "report.html.j2")), Markup
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise _missing(error) from None
-    return Image
-
-
-def _missing(error: ImportError) -> UsageError:
-    return UsageError(f"the report needs the package {error.name}", "pip install 'skymatch-cli[report]'")
 
 
 def _source(folder: str, name: str) -> str:
@@ -169,13 +141,13 @@ def _command(settings: dict[str, Any]) -> str:
     return " ".join([*words, "@images.txt"])
 
 
-def _notes(folder: str, scene: Scene | None, pictures: Sequence[_Picture]) -> list[str]:
+def _notes(folder: str, scene: Scene | None, shown: Sequence[Picture]) -> list[str]:
     notes = [f"Images are in {printable(folder)}"] if folder else []
     if scene is None:
         notes.append(
             "There is no map: the images were not found where the result says, or they were not matched on the sky."
         )
-    if not pictures:
+    if not shown:
         notes.append("There are no pictures of the mosaic: no image with a sky could be read.")
     return notes
 
@@ -200,37 +172,6 @@ def _figures(report: Report, overlaps: OverlapColumns) -> list[tuple[str, str]]:
     if dof > 0:
         figures.append(("Chi² / dof", f"{chi2:.4g} / {dof:.3g}"))
     return figures
-
-
-def _pictures(looks: Sequence[Quicklook], unit: str) -> list[_Picture]:
-    stars, tiles = looks
-    place = "north up, east left"
-    return [
-        _picture("all", "Stars and sky", stars, stretches(stars), f"means of blocks of pixels, {place}", "asinh", unit),
-        _picture("sky", "Sky alone", tiles, sky_stretches(tiles), f"medians of tiles, {place}", "linear", unit),
-    ]
-
-
-def _picture(
-    key: str, title: str, look: Quicklook, contrast: tuple[Stretch, Stretch], what: str, curve: str, unit: str
-) -> _Picture:
-    before, after = contrast
-    height, width = look.frame.shape
-    caption = (
-        f"{title}: {what}, averaged over the images; {look.frame.scale_arcsec:.3g}″ a point. "
-        f"Both have the same contrast ({curve}): black to white is {before.black:.4g} to {before.white:.4g} before, "
-        f"{after.black:.4g} to {after.white:.4g} after{unit and ', in ' + unit}."
-    )
-    return _Picture(key, title, _data_uri(look.before, before), _data_uri(look.after, after), width, height, caption)
-
-
-def _data_uri(values: FloatArray, stretch: Stretch) -> str:
-    """A PNG of grey and transparency, as the address of itself."""
-    seen = np.isfinite(values)
-    pixels = np.dstack([stretch.grey(values), seen.astype(np.uint8) * 255])[::-1]
-    stream = io.BytesIO()
-    _pillow().fromarray(np.ascontiguousarray(pixels), "LA").save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def _histograms(overlaps: OverlapColumns) -> list[Histogram]:
