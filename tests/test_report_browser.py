@@ -201,6 +201,18 @@ def test_nothing_sticks_out_and_text_has_contrast(opened: Opener, page: Path, wi
         assert tab.locator(name).first.evaluate(_CONTRAST) >= 4.5, name
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_rules_of_accessibility_are_kept(chromium: Any, page: Path, scheme: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    context = chromium.new_context(color_scheme=scheme, bypass_csp=True)  # its own policy keeps the checker out
+    tab = context.new_page()
+    tab.goto(page.as_uri())
+    found = axe.Axe().run(tab).response
+    context.close()
+    assert len(found["passes"]) > 30
+    assert [(rule["id"], [node["target"] for node in rule["nodes"]]) for rule in found["violations"]] == []
+
+
 _CONTRAST = """e => {
   const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
   const light = (c) => {
