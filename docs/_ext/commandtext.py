@@ -1,6 +1,7 @@
 """The commands of the program as reStructuredText, from what click knows about them."""
 
 import inspect
+import re
 
 import click
 
@@ -90,7 +91,7 @@ def epilog_text(command):
 
 
 def escaped(text):
-    """Text in which nothing is markup."""
+    """Text in which nothing is markup, but options, which stand in the letters of the shell."""
     for character in "\\*`|_":
         text = text.replace(character, f"\\{character}")
-    return text
+    return re.sub(r"(?<![\w-])--[a-z][a-z-]*[a-z]", r"``\g<0>``", text)
