@@ -154,7 +154,7 @@ def _label(panel: Any, *, first: bool, last: bool) -> None:
     dec.set_axislabel("Dec (ICRS)" if first else " ")
     for axis, number in ((ra, 3), (dec, 5)):
         axis.set_ticks(number=number)
-        axis.set_ticklabel(exclude_overlapping=True, simplify=True)
+        axis.set_ticklabel(exclude_overlapping=True)
     dec.set_ticklabel_visible(first)
     ra.set_ticklabel_visible(last)
 
