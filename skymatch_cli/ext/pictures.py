@@ -105,7 +105,6 @@ def _looks(
         return None, ()
     from .beforeafter import PICTURE_SIDE, TILES_SIDE
     from .blocks import block_medians
-    from . import report
     from .display import frame_around
     from .quicklook import View, quicklooks
     from .scene import scene
