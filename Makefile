@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
 
-.PHONY: demo test lint format clean accuracy bench fuzz crash-test docs man dist oldest scale
+.PHONY: demo test lint format clean accuracy bench fuzz crash-test docs man dist oldest scale vendor
 
 demo: $(VENV)/installed
 	$(BIN)/skymatch demo $(DEMO) --overwrite
@@ -47,6 +47,15 @@ man: $(VENV)/installed-docs
 	$(BIN)/sphinx-build --fail-on-warning --quiet --builder man docs docs/_build/man
 	@echo "read it with: man docs/_build/man/skymatch.1"
 
+# the library for the report's map, at the versions of package-lock.json: what it needs stands before it
+D3 := dispatch color ease timer interpolate selection drag transition zoom
+VENDOR := skymatch_cli/ext/vendor
+vendor:
+	npm ci --prefix $(VENDOR) --ignore-scripts --no-audit --no-fund
+	cd $(VENDOR)/node_modules && { \
+		echo '/*' && cat d3-zoom/LICENSE && echo && echo 'd3-ease:' && cat d3-ease/LICENSE && echo '*/' && \
+		for part in $(D3); do cat d3-$$part/dist/d3-$$part.min.js && echo; done; } > ../d3-zoom.js
+
 # the wheel is tried where nothing else is installed
 dist: $(VENV)/installed-dist
 	rm -rf dist build/bare
@@ -56,14 +65,17 @@ dist: $(VENV)/installed-dist
 	build/bare/bin/python -m pip install --quiet dist/*.whl
 	cd build/bare && bin/skymatch demo mosaic
 
-# the suite with the lower bounds of pyproject.toml; they have wheels for 3.11
+# the suite with the lower bounds of pyproject.toml, those of the extras too; they have wheels for 3.11
+# (old packages warn of what newer ones will drop: no error here)
 oldest: OLDEST := $(VENV)-oldest
 oldest:
 	python3.11 -m venv $(OLDEST)
 	$(OLDEST)/bin/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-		print(*(d.replace('>=', '==') for d in p['dependencies']), sep='\n')" > $(OLDEST)/oldest.txt
+		names = ('report', 'plot', 'regions', 'cluster', 'gwcs', 'remote'); \
+		bounds = sum((p['optional-dependencies'][name] for name in names), p['dependencies']); \
+		print(*(bound.replace('>=', '==') for bound in bounds), sep='\n')" > $(OLDEST)/oldest.txt
 	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/oldest.txt --editable '.[test]'
-	$(OLDEST)/bin/pytest -n auto tests
+	$(OLDEST)/bin/pytest -n auto -W default::DeprecationWarning tests
 
 scale: $(VENV)/installed-test
 	$(BIN)/python benchmarks/scale.py $(SCALE)

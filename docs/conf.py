@@ -21,6 +21,8 @@ nitpicky = False
 
 html_theme = "furo"
 html_title = f"skymatch {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_extra_path = ["_generated/pages"]  # the report of the tutorial, which is a page of its own
 (HERE / "_generated" / "pages").mkdir(parents=True, exist_ok=True)

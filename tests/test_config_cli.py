@@ -108,3 +108,20 @@ def test_completion_knows_commands_options_and_words(words, candidates):
     }
     done = subprocess.run([program], env=environment, capture_output=True, text=True, check=False)
     assert candidates in done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [("match fr", "file"), ("match --report r", "file"), ("match --output-dir d", "dir"), ("export so", "file")],
+)
+def test_the_shell_is_asked_for_names_of_files(words, kind):
+    program = Path(sys.executable).parent / "skymatch"
+    words = f"skymatch {words}"
+    environment = {
+        **os.environ,
+        "_SKYMATCH_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    done = subprocess.run([program], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split(",")[0] == kind

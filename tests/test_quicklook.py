@@ -10,6 +10,7 @@ import pytest
 import shapely
 
 import skymatch_cli
+from skymatch_cli.ext.blocks import block_means, block_medians
 from skymatch_cli.ext.charts import (
     histogram,
     nice_below,
@@ -20,7 +21,7 @@ from skymatch_cli.ext.charts import (
     svg_path,
 )
 from skymatch_cli.ext.display import frame_around
-from skymatch_cli.ext.quicklook import Stretch, block_means, quicklook, stretches
+from skymatch_cli.ext.quicklook import Stretch, View, quicklook, quicklooks, sky_stretches, stretches
 from skymatch_cli.ext.scene import scene
 from skymatch_cli.ext.skymap import angle_text
 from skymatch_cli.geometry.sphere import unit_vectors
@@ -65,6 +66,39 @@ def test_block_means_count_good_pixels_only() -> None:
     means = block_means(data, np.isfinite(data), 2)
     np.testing.assert_allclose(means, [[11 / 3, 5.5]])
     assert np.isnan(block_means(data, np.zeros(data.shape, bool), 2)).all()
+
+
+def test_block_medians_leave_stars_out() -> None:
+    rng = np.random.default_rng(5)
+    data = rng.normal(100, 1, (70, 130)).astype(np.float32)
+    data[rng.random(data.shape) < 0.1] = 1e5
+    good = rng.random(data.shape) < 0.9
+    good[:, 64:96] = False
+    medians = block_medians(data, good, 32)
+    assert medians.shape == (3, 5)
+    assert np.isnan(medians[:, 2]).all()
+    np.testing.assert_allclose(medians[:2, [0, 1, 3]], 100, atol=0.5)
+    exact = np.sort(data[32:64, :32][good[32:64, :32]])
+    assert medians[1, 0] == exact[(len(exact) - 1) // 2]
+
+
+def test_block_medians_of_large_blocks_take_every_nth_pixel() -> None:
+    data = np.arange(200.0 * 150).reshape(200, 150)
+    medians = block_medians(data, np.ones(data.shape, bool), 100)
+    np.testing.assert_allclose(medians[:, 0], [49.5 * 151, 149.5 * 150 + 49.5], atol=2 * 151)
+    np.testing.assert_allclose(block_medians(data, data >= 0, 1), data)
+
+
+def test_the_look_without_stars_is_wide_enough_for_the_steps(tmp_path: Path) -> None:
+    paths = write_all(tmp_path, row([100, 130, 90]))
+    found = skymatch_cli.match(paths, dry_run=True)
+    place = scene(found.infos)
+    frame = frame_around([ring for i in range(3) for ring in place.image_rings(i)], 70)
+    look = quicklooks(place, found.solution.sky, Settings(), [View(frame, block_medians)])[0]
+    before, after = sky_stretches(look)
+    assert before.white - before.black == pytest.approx(after.white - after.black)
+    grey = before.grey(look.before[np.isfinite(look.before)])
+    assert 30 < grey.min() < 127 < grey.max() < 250
 
 
 def test_both_pictures_have_the_same_contrast_about_their_own_level(tmp_path: Path) -> None:

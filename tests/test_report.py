@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import subprocess
@@ -46,7 +47,9 @@ def text(page: Path) -> str:
 
 
 def test_it_asks_for_nothing_from_the_network(page: Path) -> None:
-    places = re.findall(r"""(?:src|href|action|data)=["']?([^"'\s>]+)""", re.sub(r"<td>.*?</td>", "", text(page)))
+    places = re.findall(
+        r"""(?:src|href|action|data)=["']?([^"'\s>]+)""", re.sub(r"<(td|pre)\b.*?</\1>", "", text(page), flags=re.S)
+    )
     assert places
     assert all(place.startswith(("#", "data:")) for place in places)
     assert "default-src 'none'" in text(page)
@@ -100,10 +103,10 @@ def test_warnings_come_before_everything_else(tmp_path: Path) -> None:
 
 
 def test_every_image_overlap_and_component_has_its_row(page: Path, result: Result) -> None:
-    html = text(page)
+    whole = text(page)
     for name, n in (("images", 4), ("overlaps", 3), ("components", 1)):
-        assert len(re.findall(rf'<tr id="{name}-\d+">', html)) == n
-    first = re.search(r'<tr id="images-1">(.*?)</tr>', html, re.S)
+        assert len(re.findall(rf'<tr id="{name}-\d+">', whole)) == n
+    first = re.search(r'<tr id="images-1">(.*?)</tr>', whole, re.S)
     assert first is not None
     assert f"<td>{result.images['sky'][1]:.3f}"[:8] in first[1]
 
@@ -119,7 +122,23 @@ def test_settings_that_are_not_defaults_are_in_the_command(tmp_path: Path) -> No
     found = skymatch_cli.match(paths, dry_run=True, skystat="mean", upper=1e3, match_up=True)
     found.write(tmp_path / "s.json")
     run("report", tmp_path / "s.json", "-o", tmp_path / "r.html")
-    assert "skymatch match --skystat mean --upper 1000.0 --match-up IMAGES…" in text(tmp_path / "r.html")
+    assert "skymatch match --skystat mean --upper 1000.0 --match-up @images.txt" in text(tmp_path / "r.html")
+
+
+def test_the_command_and_the_list_of_the_page_give_the_result_again(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_all(tmp_path / "in", row([5, 3, 4], noise=1.0))
+    Path("in/img_1.fits").rename("in/img  it's 1.fits")
+    ran = run("match", "--dry-run", "-o", "s.json", "--skystat", "mean", "--report", "r.html", "in/img*.fits")
+    assert ran.exit_code == 0, ran.stderr
+    found = dict(
+        re.findall(r'<pre class="command"[^>]*aria-label="(\w+)">(.*?)</pre>', text(tmp_path / "r.html"), re.S)
+    )
+    (tmp_path / "images.txt").write_text(html.unescape(found["Images"]))
+    words = found["Command"].split()
+    assert words[0] == "skymatch"
+    assert run(*words[1:], "--dry-run", "-o", "again.json").exit_code == 0
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "s.json").read_bytes()
 
 
 def test_without_the_images_there_are_tables_and_a_note(tmp_path: Path) -> None:
@@ -230,6 +249,19 @@ def test_images_of_a_stored_result_that_are_gone_are_named(tmp_path: Path) -> No
     Path(paths[1]).unlink()
     with pytest.raises(InputError, match=r"img_1\.fits"):
         read_images(found.report)
+
+
+# ---- what is others' work
+
+
+def test_the_library_of_the_map_is_that_of_its_lock_file() -> None:
+    vendor = Path(skymatch_cli.__file__).parent / "ext" / "vendor"
+    lock = json.loads((vendor / "package-lock.json").read_text())["packages"]
+    versions = {name.rpartition("/")[2]: entry["version"] for name, entry in lock.items() if name}
+    source = (vendor / "d3-zoom.js").read_text(encoding="utf-8")
+    assert dict(re.findall(r"^// \S+/(d3-\w+)/ v(\S+) ", source, re.M)) == versions
+    assert source.count("Permission to use, copy, modify") == 1
+    assert "Redistribution and use in source and binary forms" in source
 
 
 # ---- start-up

@@ -70,7 +70,7 @@ def column(tab: Any, table: str, at: int) -> list[str]:
 def test_it_opens_and_a_hostile_name_stays_text(opened: Opener, page: Path) -> None:
     tab = opened(page)
     assert tab.title().startswith("skymatch: 4 images")
-    assert tab.locator("img").count() == 2
+    assert tab.locator("img").count() == 4
     assert all(tab.eval_on_selector_all("img", "all => all.map(e => e.naturalWidth > 0)"))
     assert tab.locator("#images-3 td").nth(1).inner_text().startswith("<img src=x onerror=")
 
@@ -92,6 +92,15 @@ def test_the_slider_moves_with_keys_and_mouse(opened: Opener, page: Path) -> Non
     assert not slider.is_visible()
     before, after = (tab.locator(f"figure.{name}").bounding_box() for name in ("before", "after"))
     assert before["x"] + before["width"] <= after["x"]
+
+
+def test_the_sky_can_be_seen_without_the_stars(opened: Opener, page: Path) -> None:
+    tab = opened(page)
+    seen = "all => all.filter(e => e.checkVisibility()).map(e => e.alt)"
+    assert tab.eval_on_selector_all("img", seen) == [f"Stars and sky {side} matching" for side in ("before", "after")]
+    tab.get_by_label("Sky alone").check()
+    assert tab.eval_on_selector_all("img", seen) == [f"Sky alone {side} matching" for side in ("before", "after")]
+    assert tab.locator("#mosaic .caption:visible").all_inner_texts()[0].startswith("Sky alone: medians of tiles")
 
 
 def test_tables_sort_by_number_and_by_text(opened: Opener, page: Path) -> None:
@@ -116,6 +125,40 @@ def test_overlaps_stand_with_the_largest_pull_first(opened: Opener, page: Path) 
     at = tab.locator("#overlaps th button").all_inner_texts().index("pull") + 1
     pulls = [abs(float(v)) for v in column(tab, "overlaps", at)]
     assert pulls == sorted(pulls, reverse=True)
+
+
+def test_the_map_can_be_zoomed_and_moved(opened: Opener, page: Path) -> None:
+    tab = opened(page)
+    area = "document.querySelector('#map .overlaps path').getBoundingClientRect().width"
+    bar, whole = tab.locator("#bar-text").text_content(), tab.evaluate(area)
+    tab.locator("#zoom-in").click()
+    assert tab.evaluate(area) == pytest.approx(2 * whole, rel=0.01)
+    assert tab.locator("#bar-text").text_content() != bar
+    tab.locator("#map").focus()
+    tab.keyboard.press("-")
+    assert tab.evaluate(area) == pytest.approx(whole, rel=0.01)
+    box = tab.locator("#map").bounding_box()
+    tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    tab.mouse.wheel(0, -120)  # scrolls the page
+    assert tab.evaluate(area) == pytest.approx(whole, rel=0.01)
+    tab.keyboard.down("Control")
+    for _ in range(3):
+        tab.mouse.wheel(0, -120)
+    tab.keyboard.up("Control")
+    tab.locator("#map-title").hover()
+    chosen = tab.locator("#picked").inner_text()
+    tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    tab.wait_for_function(f"{area} > {2 * whole}")
+    before = tab.locator("#sky").get_attribute("transform")
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + box["width"] / 2 - 60, box["y"] + box["height"] / 2 - 3, steps=4)
+    tab.mouse.up()
+    assert tab.locator("#sky").get_attribute("transform") != before
+    tab.locator("#map-title").hover()
+    assert tab.locator("#picked").inner_text() == chosen == "Nothing chosen.", "a drag is no click"
+    tab.get_by_role("button", name="Whole map").click()
+    assert tab.locator("#sky").get_attribute("transform") == "translate(0,0) scale(1)"
+    assert tab.locator("#bar-text").text_content() == bar
 
 
 def test_the_map_tells_names_and_values_to_pointer_and_keys(opened: Opener, page: Path) -> None:
@@ -156,6 +199,18 @@ def test_nothing_sticks_out_and_text_has_contrast(opened: Opener, page: Path, wi
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     for name in ("body", ".caption", ".headline", ".warnings, .fine", "a[href='#settings']"):
         assert tab.locator(name).first.evaluate(_CONTRAST) >= 4.5, name
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_rules_of_accessibility_are_kept(chromium: Any, page: Path, scheme: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    context = chromium.new_context(color_scheme=scheme, bypass_csp=True)  # its own policy keeps the checker out
+    tab = context.new_page()
+    tab.goto(page.as_uri())
+    found = axe.Axe().run(tab).response
+    context.close()
+    assert len(found["passes"]) > 30
+    assert [(rule["id"], [node["target"] for node in rule["nodes"]]) for rule in found["violations"]] == []
 
 
 _CONTRAST = """e => {

@@ -1,4 +1,4 @@
-"""The directives ``skymatch-commands`` and ``skymatch-settings``: the reference, from the code."""
+"""The directives ``skymatch-commands``, ``-synopsis`` and ``-settings``: the reference, from the code."""
 
 from dataclasses import fields
 
@@ -15,6 +15,14 @@ class Commands(SphinxDirective):
     def run(self):
         """The sections."""
         return self.parse_text_to_nodes(commandtext.reference(), allow_section_headings=True)
+
+
+class Synopsis(SphinxDirective):
+    """The commands, a line each."""
+
+    def run(self):
+        """The list."""
+        return self.parse_text_to_nodes(commandtext.synopsis())
 
 
 class SettingsTable(SphinxDirective):
@@ -38,5 +46,6 @@ class SettingsTable(SphinxDirective):
 def setup(app):
     """Register with Sphinx."""
     app.add_directive("skymatch-commands", Commands)
+    app.add_directive("skymatch-synopsis", Synopsis)
     app.add_directive("skymatch-settings", SettingsTable)
     return {"parallel_read_safe": True}

@@ -1,6 +1,7 @@
 """The commands of the program as reStructuredText, from what click knows about them."""
 
 import inspect
+import re
 
 import click
 
@@ -12,6 +13,23 @@ def reference():
     context = click.Context(main, info_name="skymatch", **main.context_settings)
     parts = [command_text(main.get_command(context, name), context) for name in COMMANDS]
     return "\n".join(parts)
+
+
+def synopsis():
+    """What every command is for, in a line."""
+    context = click.Context(main, info_name="skymatch", **main.context_settings)
+    lines = [
+        "::",
+        "",
+        "    skymatch COMMAND [OPTIONS] [ARGUMENTS]",
+        "    skymatch --help",
+        "    skymatch --version",
+        "",
+    ]
+    for name in COMMANDS:
+        first = inspect.cleandoc(main.get_command(context, name).help or "").partition("\n\n")[0]
+        lines += [f":ref:`skymatch {name} <command-{name}>`", f"   {escaped(' '.join(first.split()))}", ""]
+    return "\n".join(lines)
 
 
 def command_text(command, parent):
@@ -73,7 +91,7 @@ def epilog_text(command):
 
 
 def escaped(text):
-    """Text in which nothing is markup."""
+    """Text in which nothing is markup, but options, which stand in the letters of the shell."""
     for character in "\\*`|_":
         text = text.replace(character, f"\\{character}")
-    return text
+    return re.sub(r"(?<![\w-])--[a-z][a-z-]*[a-z]", r"``\g<0>``", text)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
+from .filenames import FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,7 @@ Example:
   skymatch demo mosaic && skymatch match mosaic/frame_*.fits
 """,
 )
-@click.argument("directory", type=str, metavar="DIR")
+@click.argument("directory", type=FOLDER, metavar="DIR")
 @options.add(options.OVERWRITE_DEMO, *options.CONSOLE)
 @click.pass_context
 def command(ctx: click.Context, /, directory: str, overwrite: bool, **_: Any) -> None:

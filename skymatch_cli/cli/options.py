@@ -12,6 +12,8 @@ import click
 from skymatch_cli.choices import METHOD_ALIASES, Compare, ExportFormat, Format, Method, Model, Skystat, TableName, Units
 from skymatch_cli.settings import Settings, field_types, option_name, read_config
 
+from .filenames import FILE, FOLDER
+
 if TYPE_CHECKING:
     from skymatch_cli.output.destination import Output
 
@@ -20,6 +22,7 @@ Decorator = Callable[[Function], Function]
 
 _FIELDS = {field.name: field for field in fields(Settings)}
 _TYPES = {"bool": bool, "int": int, "float": float, "str": str}
+_NAMES = {"FILE": FILE, "IMAGE": FILE, "DIR": FOLDER}  # what a shell completes, by metavar
 _GENERAL = "General"
 _SKY = "The sky"
 _STATISTICS = "Statistics"
@@ -84,7 +87,7 @@ def _setting(
         option_name(name),
         cls=SectionOption,
         section=section,
-        type=click.Choice(words) if words else kind,
+        type=click.Choice(words) if words else _NAMES.get(metavar, kind) if metavar else kind,
         is_flag=kind is bool,
         default=field.default,
         show_default=field.default is not None and kind is not bool,
@@ -220,6 +223,7 @@ RESULT = (
         "--output",
         cls=SectionOption,
         section=_RESULT,
+        type=FILE,
         metavar="FILE",
         help="Write the result to this file (.ecsv .csv .json .fits .vot) instead of standard output.",
     ),
@@ -256,7 +260,7 @@ JOBS = _setting(
 CONFIG = click.option(
     "--config",
     cls=SectionOption,
-    type=str,
+    type=FILE,
     metavar="FILE.toml",
     help="Settings under the names of these options; options given here win.",
 )
@@ -265,21 +269,28 @@ CONSOLE = (
         "-v", "--verbose", cls=SectionOption, count=True, help="Say more on standard error; twice for debugging."
     ),
     click.option("-q", "--quiet", cls=SectionOption, is_flag=True, help="Say nothing but errors on standard error."),
-    click.option("--log-file", cls=SectionOption, type=str, metavar="FILE", help="Add the whole log to this file."),
+    click.option("--log-file", cls=SectionOption, type=FILE, metavar="FILE", help="Add the whole log to this file."),
 )
 REPORT = click.option(
-    "--report", "page", cls=SectionOption, section=_RESULT, type=str, metavar="FILE.html", help="Write an HTML report."
+    "--report", "page", cls=SectionOption, section=_RESULT, type=FILE, metavar="FILE.html", help="Write an HTML report."
 )
 PLOT = click.option(
     "--plot",
     cls=SectionOption,
     section=_RESULT,
-    type=str,
+    type=FILE,
     metavar="FILE",
     help="Write a figure (.png .pdf .svg): overlaps with residuals, and the mosaic before and after.",
 )
 PAGE = click.option(
-    "-o", "--output", "page", cls=SectionOption, section=_RESULT, type=str, metavar="FILE.html", help="The HTML report."
+    "-o",
+    "--output",
+    "page",
+    cls=SectionOption,
+    section=_RESULT,
+    type=FILE,
+    metavar="FILE.html",
+    help="The HTML report.",
 )
 OVERWRITE_FILES = click.option(
     "--overwrite", cls=SectionOption, section=_RESULT, is_flag=True, help="Replace files that exist."
@@ -297,7 +308,7 @@ IMAGES_TBL = click.option(
     "--images-tbl",
     cls=SectionOption,
     section=_RESULT,
-    type=str,
+    type=FILE,
     metavar="FILE",
     help="Montage's table of the projected images, whose cntr names them in corrections.tbl (--to montage).",
 )
@@ -306,7 +317,7 @@ EXPORT_OUTPUT = click.option(
     "--output",
     cls=SectionOption,
     section=_RESULT,
-    type=str,
+    type=FILE,
     metavar="FILE",
     help="Where to write; without, standard output.",
 )
@@ -316,7 +327,7 @@ MEASURED_OUTPUT = click.option(
     "target",
     cls=SectionOption,
     section=_RESULT,
-    type=str,
+    type=FILE,
     metavar="MEASURED.fits",
     required=True,
     help="Where to write what was measured: FITS tables.",
@@ -332,7 +343,7 @@ UPDATE = click.option(
     "--update",
     "earlier",
     cls=SectionOption,
-    type=str,
+    type=FILE,
     metavar="FILE",
     help="Take over from this earlier measurement what still holds; only what is new is measured.",
 )
@@ -347,7 +358,7 @@ UPDATE_PLAN = click.option(
 CACHE = click.option(
     "--cache",
     cls=SectionOption,
-    type=str,
+    type=FOLDER,
     metavar="DIR",
     help="Keep headers and what is measured there, and read only what is not known yet.",
 )
@@ -358,12 +369,12 @@ SCHEDULER = click.option(
     metavar="ADDRESS",
     help="Measure on the Dask cluster of this scheduler (tcp://host:8786), or on worker processes here (local).",
 )
-PLANNED = click.argument("plan", type=str, metavar="PLAN.fits")
-PARTS = click.argument("parts", nargs=-1, required=True, type=str, metavar="PARTS...")
-MEASURED = click.argument("measured", type=str, metavar="MEASURED.fits")
-SOLVED = click.argument("solution", type=str, metavar="SOLUTION.fits")
-STORED = click.argument("result", type=str, metavar="RESULT")
-IMAGES = click.argument("images", nargs=-1, required=True, type=str, metavar="IMAGES...")
+PLANNED = click.argument("plan", type=FILE, metavar="PLAN.fits")
+PARTS = click.argument("parts", nargs=-1, required=True, type=FILE, metavar="PARTS...")
+MEASURED = click.argument("measured", type=FILE, metavar="MEASURED.fits")
+SOLVED = click.argument("solution", type=FILE, metavar="SOLUTION.fits")
+STORED = click.argument("result", type=FILE, metavar="RESULT")
+IMAGES = click.argument("images", nargs=-1, required=True, type=FILE, metavar="IMAGES...")
 
 
 def read(

@@ -69,7 +69,8 @@ def histogram(values: FloatArray, title: str, unit: str, *, gaussian: bool = Fal
     counts = np.histogram(np.clip(values, -reach, reach), edges)[0]
     z = np.linspace(-reach, reach, 121)
     normal = len(values) * (edges[1] - edges[0]) * np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
-    up = height / float(max(counts.max(), normal.max() if gaussian else 0))
+    # where pulls are much wider than one, the curve leaves the drawing at the top rather than flatten the bars
+    up = height / float(max(counts.max(), min(normal.max(), 1.5 * counts.max()) if gaussian else 0))
     right = width / (2 * reach)
     bars = tuple(
         Bar((low + reach) * right, height - n * up, (high - low) * right, n * up, f"{low:.3g} … {high:.3g}: {n}")

@@ -84,31 +84,33 @@ class Pictures:
             return
         from . import plots, report
 
-        place, look = _look(found, infos, settings, progress)
+        place, looks = _looks(found, infos, settings, progress)
         if self.html is not None:
-            page = report.html_report(found, place, look).encode(errors="backslashreplace")
+            page = report.html_report(found, place, looks).encode(errors="backslashreplace")
             save_target(self.html, self.html_option, lambda stream: stream.write(page))
         if self.plot is not None:
-            if place is None or look is None:
+            if place is None or not looks:
                 raise InputError.at(f"--plot {self.plot}", "the images of the result can't be found on the sky")
             from .sheets import OverlapColumns
 
             overlaps, suffix = OverlapColumns.of(found.overlaps), Path(self.plot).suffix.lower()
-            save_target(self.plot, "--plot", lambda stream: plots.save_plot(place, overlaps, look, suffix, stream))
+            save_target(self.plot, "--plot", lambda stream: plots.save_plot(place, overlaps, looks[0], suffix, stream))
 
 
-def _look(
+def _looks(
     found: Report, infos: tuple[ImageInfo, ...] | None, settings: Settings, progress: Progress | None
-) -> tuple[Scene, Quicklook] | tuple[None, None]:
-    """The images on the sky and the mosaic before and after; (None, None) where they have no place on the sky."""
+) -> tuple[Scene | None, tuple[Quicklook, ...]]:
+    """The images on the sky and the mosaic with its stars and without; nothing where they have no place on the sky."""
     if not infos or any(info.wcs is None for info in infos):
-        return None, None
-    from . import report
+        return None, ()
+    from .beforeafter import PICTURE_SIDE, TILES_SIDE
+    from .blocks import block_medians
     from .display import frame_around
-    from .quicklook import quicklook
+    from .quicklook import View, quicklooks
     from .scene import scene
 
     place = scene(infos)
-    frame = frame_around([ring for i in range(len(infos)) for ring in place.image_rings(i)], report.PICTURE_SIDE)
+    rings = [ring for i in range(len(infos)) for ring in place.image_rings(i)]
+    views = View(frame_around(rings, PICTURE_SIDE)), View(frame_around(rings, TILES_SIDE), block_medians)
     sky, tilt = found.images.column("sky"), found.tilt()
-    return place, quicklook(place, sky, settings, frame, tilt=tilt, progress=progress)
+    return place, quicklooks(place, sky, settings, views, tilt=tilt, progress=progress)

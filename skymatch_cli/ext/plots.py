@@ -100,13 +100,15 @@ def _draw_map(figure: Figure, panel: Any, scene: Scene, overlaps: OverlapColumns
     from matplotlib.collections import PolyCollection
 
     frame = look.frame
+    thin = min(1.0, (60 / max(1, len(scene.infos))) ** 0.5)  # borders of a thousand frames would hide the overlaps
     frames = [frame.to_pixel(ring) for i in range(len(scene.infos)) for ring in scene.image_rings(i)]
-    panel.add_collection(PolyCollection(frames, facecolor="none", edgecolor="0.35", linewidth=0.5))
+    panel.add_collection(PolyCollection(frames, facecolor="none", edgecolor="0.35", linewidth=0.5 * thin))
     rings = scene.overlap_rings(overlaps.a, overlaps.b)
     order = overlaps.drawing_order.tolist()
     shown = [(overlaps.residual[k], frame.to_pixel(ring)) for k in order for ring in rings[k]]
     unused = [ring for residual, ring in shown if not np.isfinite(residual)]
-    panel.add_collection(PolyCollection(unused, facecolor="none", edgecolor="0.35", linewidth=0.5, linestyle="dotted"))
+    dotted: Any = {"facecolor": "none", "edgecolor": "0.35", "linewidth": 0.5 * thin, "linestyle": "dotted"}
+    panel.add_collection(PolyCollection(unused, **dotted))
     scale = residual_scale(overlaps.residual)
     coloured = PolyCollection(
         [ring for residual, ring in shown if np.isfinite(residual)],
@@ -114,7 +116,7 @@ def _draw_map(figure: Figure, panel: Any, scene: Scene, overlaps: OverlapColumns
         cmap="PuOr_r",
         clim=(-scale, scale),
         edgecolor="0.35",
-        linewidth=0.3,
+        linewidth=0.3 * thin**2,
         alpha=0.9,
     )
     panel.add_collection(coloured)
@@ -152,7 +154,7 @@ def _label(panel: Any, *, first: bool, last: bool) -> None:
     dec.set_axislabel("Dec (ICRS)" if first else " ")
     for axis, number in ((ra, 3), (dec, 5)):
         axis.set_ticks(number=number)
-        axis.set_ticklabel(exclude_overlapping=True, simplify=True)
+        axis.set_ticklabel(exclude_overlapping=True)
     dec.set_ticklabel_visible(first)
     ra.set_ticklabel_visible(last)
 

@@ -1,24 +1,32 @@
-"""The mosaic at low resolution, before and after: means of blocks of pixels, placed on the sky and averaged.
+"""The mosaic at low resolution, before and after: blocks of pixels, placed on the sky and averaged.
 
-A look at the seams, not a coadd: each point of the picture takes, from every image that covers it, the
-mean of the block of good pixels that lies there.
+A look at the seams, not a coadd: each point of the picture takes, from every image that covers it, the mean of the
+block of good pixels that lies there, or its median, which shows the sky and leaves the stars out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.execution import Progress, run
 from skymatch_cli.fits.image import read_pixels
-from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, ImageInfo, PixelArray
+from skymatch_cli.model import FloatArray
 from skymatch_cli.settings import Settings
 from skymatch_cli.skyplane import SkyPlane
 
+from .blocks import block_means
 from .display import DisplayFrame
 from .scene import Scene
+
+if TYPE_CHECKING:
+    from skymatch_cli.fits.image import Pixels
+
+Reduction = Callable[..., FloatArray]  # data, good, side -> one number a block
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,14 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """A picture that is wanted: where, and what stands for a block of pixels."""
+
+    frame: DisplayFrame
+    reduction: Reduction = block_means
+
+
+@dataclass(frozen=True, slots=True)
 class _Patch:
     """What one image adds to the picture: a rectangle whose first pixel is (x0, y0), NaN outside the image."""
 
@@ -67,16 +83,16 @@ class _Patch:
     sky: FloatArray
 
 
-def quicklook(
+def quicklooks(
     scene: Scene,
     sky: FloatArray,
     settings: Settings,
-    frame: DisplayFrame,
+    views: Sequence[View],
     *,
     tilt: FloatArray | None = None,
     progress: Progress | None = None,
-) -> Quicklook:
-    """Draw the mosaic as it was and with the skies subtracted.
+) -> tuple[Quicklook, ...]:
+    """Draw the mosaic as it was and with the skies subtracted; the pixels are read once for all views.
 
     Parameters
     ----------
@@ -86,14 +102,15 @@ def quicklook(
         In each image's own unit; an image without one (NaN) is left out.
     settings : Settings
         Which pixels are good.
-    frame : DisplayFrame
+    views : sequence of View
     tilt : (N, 2) float64, optional
         Of the skies along x and y, per pixel; ``sky`` is then that of the image's centre.
     progress : Progress, optional
 
     Returns
     -------
-    Quicklook
+    tuple of Quicklook
+        One for each view.
 
     Raises
     ------
@@ -101,26 +118,41 @@ def quicklook(
         If the pixels of an image can't be read.
 
     """
-    infos = scene.infos
     used = np.flatnonzero(np.isfinite(sky)).tolist()
     if progress is not None:
         progress.stage("quicklook", len(used))
 
-    def work(i: int) -> _Patch:
+    def work(i: int) -> tuple[_Patch, ...]:
         plane = SkyPlane(float(sky[i]), *(() if tilt is None else tilt[i].tolist()))
-        return _patch(infos[i], scene.wcs(i), np.concatenate(scene.image_rings(i)), settings, frame, sky=plane)
+        pixels = read_pixels(scene.infos[i], settings)
+        return tuple(_patch(scene, i, pixels, plane, view) for view in views)
 
-    before, after, count = np.zeros((3, *frame.shape))
-    for i, patch in zip(used, run(work, used, jobs=settings.jobs, progress=progress), strict=True):
-        height, width = patch.values.shape
-        place = np.s_[patch.y0 : patch.y0 + height, patch.x0 : patch.x0 + width]
-        seen = np.isfinite(patch.values)
-        values = np.where(seen, patch.values, 0.0) * infos[i].to_comparison
-        before[place] += values
-        after[place] += np.where(seen, values - patch.sky * infos[i].to_comparison, 0.0)
-        count[place] += seen
+    sums = [np.zeros((3, *view.frame.shape)) for view in views]
+    for i, patches in zip(used, run(work, used, jobs=settings.jobs, progress=progress), strict=True):
+        for patch, total in zip(patches, sums, strict=True):
+            _add(patch, total, scene.infos[i].to_comparison)
     with np.errstate(invalid="ignore"):
-        return Quicklook(frame, before / count, after / count)
+        pairs = [total[:2] / total[2] for total in sums]
+    return tuple(Quicklook(view.frame, *pair) for view, pair in zip(views, pairs, strict=True))
+
+
+def quicklook(
+    scene: Scene, sky: FloatArray, settings: Settings, frame: DisplayFrame, *, tilt: FloatArray | None = None
+) -> Quicklook:
+    """One view, of means, as `quicklooks` draws it."""
+    return quicklooks(scene, sky, settings, [View(frame)], tilt=tilt)[0]
+
+
+def _add(patch: _Patch, total: FloatArray, factor: float) -> None:
+    """Add a patch to the sums (before, after, count), in comparison units."""
+    height, width = patch.values.shape
+    place = np.s_[patch.y0 : patch.y0 + height, patch.x0 : patch.x0 + width]
+    seen = np.isfinite(patch.values)
+    values = np.where(seen, patch.values, 0.0) * factor
+    before, after, count = total
+    before[place] += values
+    after[place] += np.where(seen, values - patch.sky * factor, 0.0)
+    count[place] += seen
 
 
 def stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
@@ -135,21 +167,33 @@ def stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
     return stretch.shifted(float(np.median(before)) - level), stretch
 
 
-def _patch(
-    info: ImageInfo, wcs: CelestialWcs, border: FloatArray, settings: Settings, frame: DisplayFrame, *, sky: SkyPlane
-) -> _Patch:
-    """The block means of one image at the pixels of the picture that its bounding box covers."""
-    corners = frame.to_pixel(border)
+def sky_stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
+    """The contrast of a look without stars: linear, wide enough for the steps and for most of the sky."""
+    after = look.after[np.isfinite(look.after)]
+    if not after.size:
+        return (Stretch(0.0, 1.0, 1.0),) * 2
+    low, level, high = (float(q) for q in np.percentile(after, [2.0, 50.0, 90.0]))
+    before = look.before[np.isfinite(look.before)]
+    shift = float(np.median(before)) - level
+    step = 1.1 * float(np.abs(before - after - shift).max())
+    black, white = min(low, level - step), max(high, level + step, level + 1e-6 * max(1.0, abs(level)))
+    stretch = Stretch(black, white, softening=10 * (white - black))
+    return stretch.shifted(shift), stretch
+
+
+def _patch(scene: Scene, i: int, pixels: Pixels, sky: SkyPlane, view: View) -> _Patch:
+    """The blocks of one image at the points of the picture that its bounding box covers."""
+    frame, shape, wcs = view.frame, scene.infos[i].shape, scene.wcs(i)
+    corners = frame.to_pixel(np.concatenate(scene.image_rings(i)))
     low = np.maximum(np.floor(np.nanmin(corners, axis=0)) - 1, 0).astype(int)
     high = np.minimum(np.ceil(np.nanmax(corners, axis=0)) + 2, frame.shape[::-1]).astype(int)
     ys, xs = np.mgrid[low[1] : high[1], low[0] : high[0]]
     px, py = (p.reshape(xs.shape) for p in wcs.to_pixel(frame.to_sky(xs.ravel(), ys.ravel())))
     side = _block_side(px, py)
-    pixels = read_pixels(info, settings)
-    means = block_means(pixels.data, pixels.good, side)
+    blocks = view.reduction(pixels.data, pixels.good, side)
     x, y = (side * ((p + 0.5) // side) + 0.5 * (side - 1) for p in (px, py))
-    values = _nearest(means, px, py, side, info.shape)
-    return _Patch(int(low[0]), int(low[1]), values, sky.at(x, y, info.shape))
+    values = _nearest(blocks, px, py, side, shape)
+    return _Patch(int(low[0]), int(low[1]), values, sky.at(x, y, shape))
 
 
 def _block_side(px: FloatArray, py: FloatArray) -> int:
@@ -160,24 +204,11 @@ def _block_side(px: FloatArray, py: FloatArray) -> int:
     return max(1, round(float(np.median(step)))) if step.size else 1
 
 
-def block_means(data: PixelArray, good: BoolArray, side: int) -> FloatArray:
-    """Means of the good pixels in blocks of ``side`` × ``side`` (cut at the far edges); NaN where there is none."""
-    starts = [np.arange(0, n, side) for n in data.shape]
-
-    def block_sums(values: npt.NDArray[np.generic]) -> FloatArray:
-        return np.add.reduceat(np.add.reduceat(values, starts[0], axis=0, dtype=np.float64), starts[1], axis=1)
-
-    count = block_sums(good)
-    total = block_sums(np.where(good, data, 0))
-    means: FloatArray = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
-    return means
-
-
-def _nearest(means: FloatArray, px: FloatArray, py: FloatArray, side: int, shape: tuple[int, int]) -> FloatArray:
+def _nearest(blocks: FloatArray, px: FloatArray, py: FloatArray, side: int, shape: tuple[int, int]) -> FloatArray:
     ny, nx = shape
     with np.errstate(invalid="ignore"):
         inside = (px >= -0.5) & (px < nx - 0.5) & (py >= -0.5) & (py < ny - 0.5)
     values = np.full(px.shape, np.nan)
     column, line = (((p[inside] + 0.5) // side).astype(int) for p in (px, py))
-    values[inside] = means[line, column]
+    values[inside] = blocks[line, column]
     return values

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
+import platform
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skymatch_cli.errors import UsageError
-from skymatch_cli.model import FloatArray, Status
+from skymatch_cli.model import Status
 from skymatch_cli.output.plain import number_format
 from skymatch_cli.output.printable import printable
 from skymatch_cli.output.tables import Report
 from skymatch_cli.settings import Settings, option_name
+from skymatch_cli.version import __version__
 
+from .beforeafter import Picture, missing, pictures, pillow
 from .charts import Histogram, histogram
-from .quicklook import Quicklook, Stretch, stretches
+from .quicklook import Quicklook
 from .scene import Scene
 from .sheets import OverlapColumns, common, sheets, without_folder
 from .skymap import sky_map
@@ -28,20 +30,24 @@ from .skymap import sky_map
 if TYPE_CHECKING:
     from jinja2 import Template
 
-PICTURE_SIDE = 720  # pixels of the longer side: two pictures of noise stay below 1.5 MiB
+_SCRIPTS = (("vendor", "d3-zoom.js"), ("templates", "report.js"))
 _PACKAGES = ("numpy", "scipy", "astropy", "shapely", "pyproj")
 
 
 @dataclass(frozen=True, slots=True)
-class _Pictures:
-    before: str
-    after: str
-    width: int
-    height: int
-    caption: str
+class _Script:
+    """A script of the page, and the digest by which the browser knows that it may run."""
+
+    text: Any
+    digest: str
+
+    @classmethod
+    def of(cls, text: str, trusted: Any) -> _Script:
+        """Text that needs no escaping."""
+        return cls(trusted(text), "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
 
 
-def html_report(report: Report, scene: Scene | None, look: Quicklook | None) -> str:
+def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook]) -> str:
     """Everything about a run as one HTML page.
 
     Parameters
@@ -49,8 +55,8 @@ def html_report(report: Report, scene: Scene | None, look: Quicklook | None) -> 
     report : Report
     scene : Scene or None
         None where the images can't be found any more: there is no map then, and the page says so.
-    look : Quicklook or None
-        None where the pixels can't be read any more: there are no pictures then.
+    looks : sequence of Quicklook
+        With stars, and without; empty where the pixels can't be read any more: there are no pictures then.
 
     Returns
     -------
@@ -63,25 +69,24 @@ def html_report(report: Report, scene: Scene | None, look: Quicklook | None) -> 
 
     """
     template, trusted = _template()
-    script = _source("report.js")
     overlaps = OverlapColumns.of(report.overlaps)
-    look = look if look is not None and np.isfinite(look.after).any() else None
+    shown = pictures(looks, overlaps.unit)
     short, folder = without_folder(report)
     page: str = template.render(
-        script=trusted(script),
-        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=trusted(_source("report.css")),
+        scripts=[_Script.of(_source(*place), trusted) for place in _SCRIPTS],
+        style=trusted(_source("templates", "report.css")),
         headline=_headline(report),
         command=_command(report.settings),
         warnings=[printable(warning) for warning in report.warnings],
-        notes=_notes(folder, scene, look),
+        notes=_notes(folder, scene, shown),
         figures=_figures(report, overlaps),
-        pictures=_pictures(look, overlaps.unit) if look else None,
+        pictures=shown,
         sky_map=sky_map(scene, overlaps) if scene and scene.infos else None,
         tables=sheets(short, overlaps),
         histograms=_histograms(overlaps),
         settings=[(option_name(name), _shown(value)) for name, value in report.settings.items()],
-        versions=[("skymatch", report.version), *((name, metadata.version(name)) for name in _PACKAGES)],
+        versions=[("skymatch, of the result", report.version), *_versions()],
+        images=[_listed(printable(label)) for label in report.labels],
     )
     return page
 
@@ -95,7 +100,7 @@ def require_extra() -> None:
 
     """
     _template()
-    _pillow()
+    pillow()
 
 
 def _template() -> tuple[Template, Any]:
@@ -104,26 +109,14 @@ def _template() -> tuple[Template, Any]:
         from jinja2 import Environment, StrictUndefined
         from markupsafe import Markup
     except ImportError as error:
-        raise _missing(error) from None
+        raise missing(error) from None
     # The page comes as text rather than through a loader: autoescape then holds whatever its name.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(_source("report.html.j2")), Markup
+    return environment.from_string(_source("templates", "report.html.j2")), Markup
 
 
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise _missing(error) from None
-    return Image
-
-
-def _missing(error: ImportError) -> UsageError:
-    return UsageError(f"the report needs the package {error.name}", "pip install 'skymatch-cli[report]'")
-
-
-def _source(name: str) -> str:
-    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+def _source(folder: str, name: str) -> str:
+    return resources.files(__package__).joinpath(folder, name).read_text(encoding="utf-8")
 
 
 def _headline(report: Report) -> str:
@@ -145,16 +138,16 @@ def _command(settings: dict[str, Any]) -> str:
         words.append(option_name(name))
         if value is not True:
             words.append(shlex.quote(printable(str(value))))
-    return " ".join([*words, "IMAGES…"])
+    return " ".join([*words, "@images.txt"])
 
 
-def _notes(folder: str, scene: Scene | None, look: Quicklook | None) -> list[str]:
+def _notes(folder: str, scene: Scene | None, shown: Sequence[Picture]) -> list[str]:
     notes = [f"Images are in {printable(folder)}"] if folder else []
     if scene is None:
         notes.append(
             "There is no map: the images were not found where the result says, or they were not matched on the sky."
         )
-    if look is None:
+    if not shown:
         notes.append("There are no pictures of the mosaic: no image with a sky could be read.")
     return notes
 
@@ -181,27 +174,6 @@ def _figures(report: Report, overlaps: OverlapColumns) -> list[tuple[str, str]]:
     return figures
 
 
-def _pictures(look: Quicklook, unit: str) -> _Pictures:
-    before, after = stretches(look)
-    height, width = look.frame.shape
-    caption = (
-        f"Means of blocks of pixels, averaged over the images; {look.frame.scale_arcsec:.3g}″ a point, north up, "
-        "east left. "
-        f"Both have the same contrast (asinh): black to white is {before.black:.4g} to {before.white:.4g} before, "
-        f"{after.black:.4g} to {after.white:.4g} after{unit and ', in ' + unit}."
-    )
-    return _Pictures(_data_uri(look.before, before), _data_uri(look.after, after), width, height, caption)
-
-
-def _data_uri(values: FloatArray, stretch: Stretch) -> str:
-    """A PNG of grey and transparency, as the address of itself."""
-    seen = np.isfinite(values)
-    pixels = np.dstack([stretch.grey(values), seen.astype(np.uint8) * 255])[::-1]
-    stream = io.BytesIO()
-    _pillow().fromarray(np.ascontiguousarray(pixels), "LA").save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
 def _histograms(overlaps: OverlapColumns) -> list[Histogram]:
     used = np.isfinite(overlaps.residual) & np.isfinite(overlaps.pull)
     if not used.any():
@@ -210,6 +182,17 @@ def _histograms(overlaps: OverlapColumns) -> list[Histogram]:
         histogram(overlaps.residual[used], "Residuals", overlaps.unit),
         histogram(overlaps.pull[used], "Pulls", "", gaussian=True),
     ]
+
+
+def _versions() -> list[tuple[str, str]]:
+    """What made this page, and the result too where match made both."""
+    packages = [(name, metadata.version(name)) for name in _PACKAGES]
+    return [("skymatch, of this page", __version__), ("Python", platform.python_version()), *packages]
+
+
+def _listed(name: str) -> str:
+    """A name as a line of a list: in quotes where it would be taken apart otherwise."""
+    return shlex.quote(name) if name.startswith("#") or any(c in "'\"\\" or c.isspace() for c in name) else name
 
 
 def _shown(value: object) -> str:

@@ -19,7 +19,8 @@ _UNIT_OF = {  # the column that names the unit, and the columns that are in it
     TableName.IMAGES: ("sky_unit", frozenset({"sky", "sky_err"})),
     TableName.OVERLAPS: ("unit", frozenset({"sky_a", "sky_b", "delta", "delta_err", "residual"})),
 }
-_FIRST = ("a", "b", "residual", "pull", "delta", "delta_err", "sky_a", "sky_b")  # what one looks for in a table
+# what one looks for in a table
+_FIRST = ("image", "sky", "sky_err", "a", "b", "residual", "pull", "delta", "delta_err", "sky_a", "sky_b")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ class SkyMap:
         Residual at the ends of the colours.
     bar_length, bar_text : str
         A bar that shows an angle.
+    arcsec_per_unit : float
+        Scale of the drawing.
     left_out : str
         What is not shown, "" if all is.
     """
@@ -41,6 +43,7 @@ class SkyMap:
     unit: str
     bar_length: str
     bar_text: str
+    arcsec_per_unit: float
     left_out: str
 
 
@@ -73,6 +76,7 @@ def sky_map(scene: Scene, columns: OverlapColumns) -> SkyMap:
         unit=columns.unit,
         bar_length=f"{bar_arcsec / frame.scale_arcsec:.1f}",
         bar_text=text,
+        arcsec_per_unit=frame.scale_arcsec,
         left_out=f"The first {MOST_ROWS} images and the {MOST_ROWS} overlaps with the largest pulls are shown."
         if missing
         else "",

@@ -50,9 +50,42 @@
     filter();
   }
 
-  // ---- map: what is under the pointer, or chosen with the keys
   const map = byId("map");
   if (!map) return;
+
+  // ---- map: nearer and farther; one finger and the wheel alone scroll the page
+  const { width, height } = map.viewBox.baseVal;
+  const all = [[0, 0], [width, height]];
+  const barText = byId("bar-text");
+  const showBar = (magnified) => {
+    const most = (Number(map.dataset.scale) * width) / 5 / magnified;
+    const [unit, sign] = [[3600, "°"], [60, "′"], [0, "″"]].find(([least]) => most >= least);
+    const angle = most / (unit || 1);
+    const power = 10 ** Math.floor(Math.log10(angle));
+    const round = [5, 2, 1].find((digit) => digit * power <= angle * (1 + 1e-9)) * power;
+    const length = ((round * (unit || 1)) / Number(map.dataset.scale)) * magnified;
+    byId("bar").setAttribute("d", `M0,0h${length.toFixed(1)}m0,-8v16M0,-8v16`);
+    barText.textContent = Number(round.toPrecision(1)) + sign;
+  };
+  const zoom = d3.zoom().extent(all).translateExtent(all).scaleExtent([1, 64])
+    .wheelDelta((event) => -Math.sign(event.deltaY) * Math.min(Math.abs(event.deltaY) * 0.01, 0.4))
+    .filter((event) => {
+      if (event.type === "wheel") return event.ctrlKey || event.metaKey;
+      if (event.type.startsWith("touch")) return event.touches.length > 1 || d3.zoomTransform(map).k > 1;
+      return !event.button;
+    })
+    .on("zoom", ({ transform }) => {
+      byId("sky").setAttribute("transform", transform);
+      showBar(transform.k);
+    });
+  const seen = d3.select(map).call(zoom);
+  const zoomBy = (factor) => zoom.scaleBy(seen, factor);
+  const zoomAll = () => zoom.transform(seen, d3.zoomIdentity);
+  byId("zoom-in").addEventListener("click", () => zoomBy(2));
+  byId("zoom-out").addEventListener("click", () => zoomBy(0.5));
+  byId("zoom-all").addEventListener("click", zoomAll);
+
+  // ---- map: what is under the pointer, or chosen with the keys
   const picked = byId("picked");
   const rowOf = (shape) => byId("k" in shape.dataset ? "overlaps-" + shape.dataset.k : "images-" + shape.dataset.i);
   const steps = Array.from(map.querySelectorAll(".overlaps path"));
@@ -76,7 +109,8 @@
     });
   };
   const mark = (shape) => {
-    for (const old of document.querySelectorAll("#map .on, tr.on")) old.classList.remove("on");
+    for (const old of document.querySelectorAll(".on")) old.classList.remove("on");
+    byId("mark").setAttribute("d", shape ? shape.getAttribute("d") : ""); // on top of what covers the shape
     if (!shape) { picked.textContent = "Nothing chosen."; return; }
     shape.classList.add("on");
     rowOf(shape).classList.add("on");
@@ -89,11 +123,21 @@
   });
   map.addEventListener("pointerleave", () => mark(pinned));
   map.addEventListener("click", (event) => pin(event.target.closest("path[data-k], path[data-i]")));
+  const bringIntoView = (shape) => {
+    const { k, x, y } = d3.zoomTransform(map);
+    const box = shape.getBBox();
+    const [cx, cy] = [box.x + box.width / 2, box.y + box.height / 2];
+    const outside = k * cx + x < 0 || k * cx + x > width || k * cy + y < 0 || k * cy + y > height;
+    if (outside) zoom.translateTo(seen, cx, cy);
+  };
+  const zoomKeys = { "+": () => zoomBy(2), "=": () => zoomBy(2), "-": () => zoomBy(0.5), 0: zoomAll };
   map.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (step && steps.length) {
       const at = steps.indexOf(pinned);
       pin(steps[at < 0 ? (step > 0 ? 0 : steps.length - 1) : (at + step + steps.length) % steps.length]);
+      bringIntoView(pinned);
     } else if (event.key === "Enter" && pinned) {
       const row = rowOf(pinned);
       row.hidden = false;
@@ -101,6 +145,8 @@
       row.closest(".scroll").focus({ preventScroll: true });
     } else if (event.key === "Escape") {
       pin(null);
+    } else if (event.key in zoomKeys) {
+      zoomKeys[event.key]();
     } else {
       return;
     }
