@@ -54,9 +54,9 @@ def kept(journal: Journal, locks: Locks) -> Iterator[Callable[[], None]]:
 
     def begin() -> None:
         nonlocal begun
-        if not begun and journal.write is not None:
-            _write(journal.path, journal.write, locks)
-        begun = True
+        write, begun = None if begun else journal.write, True
+        if write is not None:
+            _write(journal.path, write, locks)
 
     try:
         yield begin

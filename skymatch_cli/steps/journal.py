@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from skymatch_cli.choices import Method
 from skymatch_cli.errors import InputError
 from skymatch_cli.fits.files import real_path
@@ -72,11 +74,19 @@ def is_as_left(measured: Measured, updates: Sequence[SkyUpdate], planned: Plan) 
             of_file.setdefault(real_path(now.ref.path), []).append(i)
     if not all(_is_written([updates[i] for i in images], settings) for images in of_file.values()):
         return False
-    fresh = renewed(measured, of_file)
-    return all(
-        image_key(before, settings) == image_key(now, settings)
+    fresh, here, there = renewed(measured, of_file), planned.graph, measured.graph
+    same_overlaps = all(
+        np.array_equal(getattr(here, column), getattr(there, column)) for column in ("a", "b", "plane", "area_arcmin2")
+    )
+    return same_overlaps and all(
+        image_key(before, settings) == image_key(now, settings) and _facts(before) == _facts(now)
         for before, now in zip(fresh.infos, planned.infos, strict=True)
     )
+
+
+def _facts(info: ImageInfo) -> tuple[object, ...]:
+    """What else the solution of a run rests on, beside pixels and overlaps."""
+    return info.group, info.unit, info.to_comparison, info.comparison_unit
 
 
 def _state(info: ImageInfo) -> tuple[int, int] | None:
