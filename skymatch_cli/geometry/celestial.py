@@ -22,6 +22,7 @@ import numpy as np
 from skymatch_cli.errors import InputError
 from skymatch_cli.geometry.frames import SkyFrame, frame_of_header
 from skymatch_cli.geometry.inverse import refine_pixels
+from skymatch_cli.geometry.iraf import is_iraf, translated, without_attributes
 from skymatch_cli.geometry.sphere import angle_rad, lon_lat, ring_sr, unit_vectors
 from skymatch_cli.model import CelestialWcs, FloatArray
 
@@ -260,6 +261,9 @@ def _parse(text: bytes, fobj: Any) -> tuple[Any, tuple[int, ...]]:
     from astropy.wcs import WCS, WCSSUB_CELESTIAL
 
     header = Header.fromstring(text.decode("ascii"))
+    if is_iraf(header):
+        return WCS(translated(header), naxis=2), tuple(range(2, int(header.get("WCSAXES", header.get("NAXIS", 2)))))
+    header = without_attributes(header)
     try:
         wcs = WCS(header, fobj)
     except ValueError:
