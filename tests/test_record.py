@@ -6,8 +6,6 @@ import fcntl
 import os
 import shutil
 import stat
-import subprocess
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from skymatch_cli.record.write import Action, SkyUpdate, check_writable, identif
 from skymatch_cli.settings import Settings
 
 from .crash.fileset import chips, contents, gzipped, jwst, make_files, pixels, ref, single, tiled, update, write_hdus
+from .valid import assert_valid
 
 RECORD = Settings()
 SUBTRACT = Settings(subtract=True)
@@ -39,21 +38,6 @@ def data(path: Path, hdu: int = 0, **options: object) -> np.ndarray:
 def cards(path: Path, hdu: int = 0) -> list[str]:
     text = header(path, hdu).tostring(endcard=False, padding=False)
     return [text[i : i + 80] for i in range(0, len(text), 80)]
-
-
-def assert_valid(path: Path) -> None:
-    """By the strict verification of astropy, checksums included, and by fitsverify where it is installed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with fits.open(path, checksum=True) as hdus:
-            hdus.verify("exception")
-            for hdu in hdus:
-                assert hdu.data is None or hdu.data.size
-    if shutil.which("fitsverify") and path.suffix != ".bz2":
-        done = subprocess.run(["fitsverify", "-q", path], capture_output=True, text=True, check=False)
-        assert done.stdout.startswith("verification OK"), subprocess.run(
-            ["fitsverify", path], capture_output=True, text=True, check=False
-        ).stdout
 
 
 # --- record
