@@ -19,7 +19,7 @@ def complaints(path: Path) -> set[str]:
         with fits.open(path, checksum=True) as hdus:
             hdus.verify("warn")
             for hdu in hdus:
-                assert hdu.data is None or len(hdu.data)
+                _ = hdu.data  # read, so that its checksum is looked at
     said |= {str(warning.message) for warning in caught}
     if shutil.which("fitsverify") and path.suffix != ".bz2":
         done = subprocess.run(["fitsverify", path], capture_output=True, text=True, check=False)
