@@ -39,6 +39,7 @@ _KEYWORDS = (
 _STRUCTURE = frozenset(f"{key:8}".encode() for key in _KEYWORDS)
 _NUMBERED = re.compile(rb"(?:Z?NAXIS|CTYPE|ZTILE|ZNAME|ZVAL)[1-9]\d* *")
 _TEXT = re.compile(r"'((?:[^']|'')*)")
+_PRINTABLE = bytes(code if 32 <= code < 127 else ord("?") for code in range(256))
 _COMPRESSED_NAMES = frozenset({"COMPRESSED_IMAGE"})
 
 # A small file may claim a huge image where it is compressed; no real sky compresses by this much.
@@ -159,14 +160,17 @@ def open_unpacked(path: str, container: Container) -> IO[bytes]:
 
 
 def parse_header(stream: IO[bytes], hdu: Hdu) -> Header:
-    """The header of one HDU, parsed by astropy; that of a tile-compressed image reads as the image's own."""
+    """The header of one HDU, parsed by astropy; that of a tile-compressed image reads as the image's own.
+
+    Bytes that FITS has no place for (an observer's name in another alphabet, an escape sequence) read as "?".
+    """
     from astropy.io.fits import Header
 
     stream.seek(hdu.header_offset)
     raw = read_exactly(stream, hdu.header_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
-        header = Header.fromstring(raw)
+        header = Header.fromstring(raw.translate(_PRINTABLE))
         if hdu.tiled:
             header["BITPIX"] = hdu.bitpix
             header["NAXIS"] = len(hdu.shape)
