@@ -103,6 +103,17 @@ def test_report(pair: tuple[str, str]) -> None:
     assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", page)
 
 
+@pytest.mark.parametrize("to", ["swarp", "regions", "topcat"])
+def test_what_other_programs_get(pair: tuple[str, str], to: str) -> None:
+    """A newline in a name begins no line of its own: the two values of SWarp stay the only ones."""
+    assert run("match", "--dry-run", "-o", "result.json", *pair).exit_code == 0
+    done = run("export", "result.json", "--to", to)
+    assert done.exit_code == 0, done.stderr
+    assert not HARMFUL.search(done.stdout)
+    if to == "swarp":
+        assert [line[0] == "#" for line in done.stdout.splitlines()] == [False, False, True, True, True]
+
+
 def test_an_error_names_the_file_harmlessly(pair: tuple[str, str]) -> None:
     os.truncate(pair[0], 3000)
     done = run("match", "--log-file", "run.log", *pair)

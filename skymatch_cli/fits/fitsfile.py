@@ -15,6 +15,7 @@ import re
 import warnings
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from skymatch_cli.errors import InputError
@@ -182,6 +183,8 @@ def parse_header(stream: IO[bytes], hdu: Hdu) -> Header:
 def _identify(path: str, where: str) -> tuple[Container, int, int]:
     """How the file is packed, its size and time; refuses what is plainly not FITS."""
     size, mtime_ns = size_and_time(path)
+    if not is_remote(path) and not (Path(path).is_file() or Path(path).is_dir()):
+        raise InputError.at(where, "is a pipe or a device, not a file", "write what comes out of it to a file first")
     with open_file(path) as stream:
         magic = stream.read(64)
     if magic[:2] == b"\x1f\x8b":
