@@ -60,7 +60,7 @@ def translated(header: Any) -> Any:
     for axis, match in enumerate(axes, start=1):
         assert match is not None  # noqa: S101 (what `is_iraf` asks)
         result[f"CTYPE{axis}"] = match["axis"] + _BASE[match["code"]]
-    lat = 1 + next((i for i, name in enumerate(names) if name.startswith(("DEC", "GLAT", "ELAT"))), 1)
+    lat = 1 + next((i for i, name in enumerate(names) if name.rstrip("-").endswith(("DEC", "LAT"))), 1)
     for number, value in _PROJECTION.findall(said):
         result[f"PV{lat}_{number}"] = _number(value)
     surfaces = {which: _surface(numbers) for which, numbers in _SURFACE.findall(said)}
