@@ -587,6 +587,22 @@ def test_file_that_changes_while_it_is_written_stays(tmp_path, monkeypatch):
     assert contents(tmp_path) == {"a.fits": b"of another program"}
 
 
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_file_that_vanished_is_an_error_and_nothing_is_left(tmp_path, monkeypatch, when):
+    from skymatch_cli.record import disk
+
+    paths = [single(tmp_path / f"{name}.fits", pixels("f4")) for name in "ab"]
+    updates, sync = [update(path) for path in paths], disk.sync
+    if when == "before":
+        paths[1].unlink()
+    else:
+        monkeypatch.setattr(disk, "sync", lambda fd: (paths[1].unlink(missing_ok=True), sync(fd)))
+    with pytest.raises(InputError, match=r"b\.fits: no such file"):
+        write_skies(updates, SUBTRACT)
+    assert list(contents(tmp_path)) == ["a.fits"]
+    assert ("BKGSUB" in header(paths[0])) == (when == "meanwhile")  # found before the first file is touched
+
+
 def test_gzip_says_nothing_of_time_and_name(tmp_path):
     plain = single(tmp_path / "a.fits", pixels("f4"))
     one, two = gzipped(tmp_path / "b.fits.gz", plain), gzipped(tmp_path / "c.fits.gz", plain)
