@@ -11,10 +11,10 @@ pair is kept in columns (arrays), so that 10^6 images stay cheap.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -476,3 +476,11 @@ class Solution:
     kept: FloatArray | None = None
     sigma_exact: bool = True
     tilt: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """The journal of a run that changes files: where it is, and what writes it (None: it is there already)."""
+
+    path: str
+    write: Callable[[BinaryIO], object] | None

@@ -6,7 +6,7 @@ What solves and what writes is imported where it is used: images are read meanwh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, TextIO
 
@@ -24,6 +24,7 @@ from skymatch_cli.measure import unmeasured
 from skymatch_cli.model import FloatArray, ImageInfo, Measurements, OverlapGraph
 from skymatch_cli.settings import Settings
 from skymatch_cli.steps.findings import Measured, assemble, known, measure_images
+from skymatch_cli.steps.plan import Plan
 
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
@@ -34,34 +35,6 @@ Save = Callable[[Measured], object]
 
 _NEEDS_OVERLAPS = frozenset({Method.MATCH, Method.GLOBALMIN_MATCH})
 _NEEDS_LOCAL = frozenset({Method.LOCALMIN, Method.GLOBALMIN, Method.GLOBALMIN_MATCH})
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What the headers alone say.
-
-    Attributes
-    ----------
-    settings : Settings
-    infos : tuple of ImageInfo
-        The N images that can be used.
-    footprints : tuple of Footprint
-        One for each image; none with the method ``user``, which needs no WCS.
-    graph : OverlapGraph
-    skipped : tuple of str
-        Inputs and HDUs that are not used, and why.
-    warnings : tuple of str
-    headers : Headers
-        What was read, for a later plan; nothing in a plan that was itself read from a file.
-    """
-
-    settings: Settings
-    infos: tuple[ImageInfo, ...]
-    footprints: tuple[Footprint, ...]
-    graph: OverlapGraph
-    skipped: tuple[str, ...]
-    warnings: tuple[str, ...]
-    headers: Headers = field(default_factory=Headers)
 
 
 def match(images: Sequence[ImageName], settings: Settings, *, progress: Progress | None = None) -> Result:
@@ -114,9 +87,44 @@ def evaluate(
 
         if problems := check_writable(_updates(planned.infos, settings), settings):
             raise InputError(problems)
-    measurements, warnings = measure(planned, progress=progress, runner=runner, old=old, save=save)
+    if (resumed := _resumed(planned)) is not None:
+        return resumed
+    if settings.method == Method.USER:
+        return solve(planned, unmeasured(planned.graph, len(planned.infos)))
+    with_local = settings.method in _NEEDS_LOCAL
+    measured = find(planned, with_local=with_local, progress=progress, runner=runner, old=old, save=save)
+    if save is not None:
+        save(measured)
     (progress or NoProgress()).stage("solve", 0)
-    return solve(planned, measurements, warnings)
+    result = solve(planned, *gather(measured))
+    if not _may_leave_a_journal(settings):
+        return result
+    from skymatch_cli.steps.journal import journal_of, needs_journal
+
+    needed = needs_journal(planned.infos, settings)
+    return replace(result, journal=journal_of(planned, measured)) if needed else result
+
+
+def _may_leave_a_journal(settings: Settings) -> bool:
+    """Whether pixels are changed where they are: asked before what writes is imported."""
+    return settings.subtract and not settings.dry_run and settings.output_dir is None
+
+
+def _resumed(planned: Plan) -> Result | None:
+    """The result of a run that was interrupted while it wrote, if its files are as it left them."""
+    if not _may_leave_a_journal(planned.settings):
+        return None
+    from skymatch_cli.steps.journal import is_as_left, journal_of, left_behind, needs_journal
+
+    if not needs_journal(planned.infos, planned.settings) or (left := left_behind(planned)) is None:
+        return None
+    before, measured = left
+    result = solve(before, *gather(measured))
+    solution = result.solution
+    updates = _updates(before.infos, before.settings, *_skies(solution.sky, solution.sky_err, solution.tilt))
+    if not is_as_left(measured, updates, planned):
+        return None
+    return replace(result, infos=planned.infos, journal=journal_of(planned))
 
 
 def plan(
@@ -162,33 +170,6 @@ def plan(
         warnings=(*_skipped(problems), *found.warnings),
         headers=Headers(known.rules, {real_path(f.path): f for f in inputs.files.values()}, found.headers),
     )
-
-
-def measure(
-    planned: Plan,
-    *,
-    progress: Progress | None = None,
-    runner: Runner | None = None,
-    old: Measured | None = None,
-    save: Save | None = None,
-) -> tuple[Measurements, tuple[str, ...]]:
-    """Measure every overlap, and the images' own skies where the method needs them.
-
-    Parameters are those of `find`.
-
-    Raises
-    ------
-    InputError
-        If pixels can't be read and ``settings.skip_bad`` is not set.
-    """
-    if planned.settings.method == Method.USER:
-        return unmeasured(planned.graph, len(planned.infos)), ()
-    with_local = planned.settings.method in _NEEDS_LOCAL
-    measured = find(planned, with_local=with_local, progress=progress, runner=runner, old=old, save=save)
-    if save is not None:
-        save(measured)
-    (progress or NoProgress()).stage("solve", 0)
-    return gather(measured)
 
 
 def find(
@@ -311,8 +292,11 @@ def apply(result: Result, *, progress: Progress | None = None) -> WriteReport:
     InputError
         If an image can't be written; found before the first one is touched wherever possible.
     """
-    solution = result.solution
-    return apply_skies(result.infos, result.settings, solution.sky, solution.sky_err, solution.tilt, progress=progress)
+    from skymatch_cli.record.write import write_skies
+
+    solution, settings = result.solution, result.settings
+    updates = _updates(result.infos, settings, *_skies(solution.sky, solution.sky_err, solution.tilt))
+    return write_skies(updates, settings, journal=result.journal, progress=progress)
 
 
 def apply_skies(
@@ -327,9 +311,15 @@ def apply_skies(
     """Record or subtract the skies (N,) of images, and their tilts (N, 2), as `apply` does."""
     from skymatch_cli.record.write import write_skies
 
-    skies = zip(sky.tolist(), sky_err.tolist(), strict=True)
-    tilts = None if tilt is None else [(dx, dy) for dx, dy in tilt.tolist()]
-    return write_skies(_updates(infos, settings, skies, tilts), settings, progress=progress)
+    return write_skies(_updates(infos, settings, *_skies(sky, sky_err, tilt)), settings, progress=progress)
+
+
+def _skies(
+    sky: FloatArray, sky_err: FloatArray, tilt: FloatArray | None
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]] | None]:
+    """Skies (N,) with their errors (N,), and tilts (N, 2), image by image."""
+    skies = list(zip(sky.tolist(), sky_err.tolist(), strict=True))
+    return skies, None if tilt is None else [(dx, dy) for dx, dy in tilt.tolist()]
 
 
 def _updates(

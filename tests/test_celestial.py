@@ -17,6 +17,7 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.geometry.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2, pixel_scale_arcsec
 from skymatch_cli.geometry.footprint import footprint
 from skymatch_cli.geometry.inverse import refine_pixels
+from skymatch_cli.geometry.sphere import lon_lat
 
 from .factories import Frame
 from .headers import (
@@ -251,6 +252,17 @@ def test_distortions_survive_degenerate_axes():
 def test_what_cannot_be_used_is_said_with_the_name_of_the_image(cards, reason):
     with pytest.raises(InputError, match=rf"b\.fits\[SCI,2\]: .*{reason}"):
         fits_wcs(celestial_header(cards=cards), (80, 100), where="b.fits[SCI,2]")
+
+
+@pytest.mark.parametrize("index", [1, 3, 99])
+def test_a_table_of_times_is_no_affair_of_the_sky(index):
+    """wcslib ends Python where such an axis has a parameter of another axis of its table."""
+    with fits.open(ASTROPY_DATA / "tab-time-last-axis.fits") as hdus:
+        header = hdus[0].header
+        expected = WCS(header, hdus).celestial.wcs_pix2world([[3.0, 5.0]], 0)[0]
+        header["PV3_3"] = index
+        sky = fits_wcs(header, (1, 1), hdus).to_sky(np.array([3.0]), np.array([5.0]))
+    np.testing.assert_allclose(np.degrees(np.concatenate(lon_lat(sky))), expected, rtol=1e-12)
 
 
 def test_what_astropy_repairs_is_a_note_and_no_warning(capfd):

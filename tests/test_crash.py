@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,3 +152,17 @@ def test_write_that_the_kernel_refuses(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert contents(tmp_path) == before
+
+
+def test_full_disk(tmp_path):
+    """With every number of free blocks, on a small file system of its own where the system lets us mount one."""
+    alone = ["unshare", "--map-root-user", "--mount"]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*alone, "mount", "-t", "tmpfs", "x", tmp_path], check=False).returncode
+    ):
+        pytest.skip("no file system can be mounted here")
+    command = [*alone, sys.executable, "-m", "tests.crash.full_disk", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) > 30

@@ -325,6 +325,11 @@ class TestBadFiles:
         write(folder / "w.fits", image("WEIGHT"))
         assert "name one" in problem("w.fits")
 
+    def test_pipes_and_devices_are_refused_and_not_waited_for(self, folder: Path) -> None:
+        os.mkfifo(folder / "pipe.fits")
+        assert problem("pipe.fits").startswith("pipe.fits: is a pipe or a device")
+        assert "is a pipe or a device" in problem("/dev/null")
+
     @pytest.mark.parametrize("keep", [100, 2880, 2880 + 1000, 2880 * 2, 2880 * 2 + 40])
     def test_truncated(self, folder: Path, keep: int) -> None:
         whole = Path(write(folder / "t.fits", image("SCI", 1))).read_bytes()

@@ -6,8 +6,6 @@ import fcntl
 import os
 import shutil
 import stat
-import subprocess
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from skymatch_cli.record.write import Action, SkyUpdate, check_writable, identif
 from skymatch_cli.settings import Settings
 
 from .crash.fileset import chips, contents, gzipped, jwst, make_files, pixels, ref, single, tiled, update, write_hdus
+from .valid import assert_valid
 
 RECORD = Settings()
 SUBTRACT = Settings(subtract=True)
@@ -39,21 +38,6 @@ def data(path: Path, hdu: int = 0, **options: object) -> np.ndarray:
 def cards(path: Path, hdu: int = 0) -> list[str]:
     text = header(path, hdu).tostring(endcard=False, padding=False)
     return [text[i : i + 80] for i in range(0, len(text), 80)]
-
-
-def assert_valid(path: Path) -> None:
-    """By the strict verification of astropy, checksums included, and by fitsverify where it is installed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with fits.open(path, checksum=True) as hdus:
-            hdus.verify("exception")
-            for hdu in hdus:
-                assert hdu.data is None or hdu.data.size
-    if shutil.which("fitsverify") and path.suffix != ".bz2":
-        done = subprocess.run(["fitsverify", "-q", path], capture_output=True, text=True, check=False)
-        assert done.stdout.startswith("verification OK"), subprocess.run(
-            ["fitsverify", path], capture_output=True, text=True, check=False
-        ).stdout
 
 
 # --- record
@@ -601,6 +585,22 @@ def test_file_that_changes_while_it_is_written_stays(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="was changed while it was being written"):
         write_skies([update(path)], RECORD)
     assert contents(tmp_path) == {"a.fits": b"of another program"}
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_file_that_vanished_is_an_error_and_nothing_is_left(tmp_path, monkeypatch, when):
+    from skymatch_cli.record import disk
+
+    paths = [single(tmp_path / f"{name}.fits", pixels("f4")) for name in "ab"]
+    updates, sync = [update(path) for path in paths], disk.sync
+    if when == "before":
+        paths[1].unlink()
+    else:
+        monkeypatch.setattr(disk, "sync", lambda fd: (paths[1].unlink(missing_ok=True), sync(fd)))
+    with pytest.raises(InputError, match=r"b\.fits: no such file"):
+        write_skies(updates, SUBTRACT)
+    assert list(contents(tmp_path)) == ["a.fits"]
+    assert ("BKGSUB" in header(paths[0])) == (when == "meanwhile")  # found before the first file is touched
 
 
 def test_gzip_says_nothing_of_time_and_name(tmp_path):

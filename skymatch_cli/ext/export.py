@@ -14,6 +14,7 @@ from skymatch_cli.choices import ExportFormat
 from skymatch_cli.errors import InputError, Problem, UsageError
 from skymatch_cli.model import ImageInfo
 from skymatch_cli.output.formats import write_vot
+from skymatch_cli.output.printable import printable
 from skymatch_cli.output.tables import Report
 from skymatch_cli.skyplane import SkyPlane
 
@@ -122,8 +123,8 @@ def _swarp(request: Export) -> bytes:
     """
     skies = request.constants(ExportFormat.SWARP)
     values = [f"{sky!r}\n" for _, sky in skies]
-    names = [f"# {_swarp_name(info)}\n" for info, _ in skies]
-    return "".join((*values, "# in the order of these inputs:\n", *names)).encode(errors="surrogateescape")
+    names = [f"# {printable(_swarp_name(info))}\n" for info, _ in skies]
+    return "".join((*values, "# in the order of these inputs:\n", *names)).encode()
 
 
 def _swarp_name(info: ImageInfo) -> str:

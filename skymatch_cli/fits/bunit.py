@@ -109,19 +109,26 @@ def _parse(text: str) -> Any:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # "multiple slashes are discouraged"
                 unit = u.Unit(spelling.strip())
+                if isinstance(unit, u.UnitBase) and _is_linear(unit):
+                    return unit
         except (ValueError, TypeError, ArithmeticError):
             continue
-        if isinstance(unit, u.UnitBase) and _is_linear(unit):
-            return unit
     return None
 
 
 def _is_linear(unit: Any) -> bool:
-    """Whether differences of its values are differences of sky: no logarithm, no absurd scale."""
+    """Whether differences of its values are differences of sky: no logarithm, no absurd scale.
+
+    Raises
+    ------
+    ArithmeticError
+        If it is so many of its base units that no number holds that.
+    """
     from astropy import units as u
 
     logarithms = (u.mag, u.dex, u.dB)
-    return not any(base in logarithms for base in unit.bases) and 0 < abs(unit.scale) < math.inf
+    scales = abs(unit.scale), abs(unit.decompose().scale)
+    return not any(base in logarithms for base in unit.bases) and all(0 < scale < math.inf for scale in scales)
 
 
 def _respell(word: str, *, capitals: bool) -> str:

@@ -15,6 +15,7 @@ import re
 import warnings
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from skymatch_cli.errors import InputError
@@ -39,6 +40,7 @@ _KEYWORDS = (
 _STRUCTURE = frozenset(f"{key:8}".encode() for key in _KEYWORDS)
 _NUMBERED = re.compile(rb"(?:Z?NAXIS|CTYPE|ZTILE|ZNAME|ZVAL)[1-9]\d* *")
 _TEXT = re.compile(r"'((?:[^']|'')*)")
+_PRINTABLE = bytes(code if 32 <= code < 127 else ord("?") for code in range(256))
 _COMPRESSED_NAMES = frozenset({"COMPRESSED_IMAGE"})
 
 # A small file may claim a huge image where it is compressed; no real sky compresses by this much.
@@ -159,14 +161,17 @@ def open_unpacked(path: str, container: Container) -> IO[bytes]:
 
 
 def parse_header(stream: IO[bytes], hdu: Hdu) -> Header:
-    """The header of one HDU, parsed by astropy; that of a tile-compressed image reads as the image's own."""
+    """The header of one HDU, parsed by astropy; that of a tile-compressed image reads as the image's own.
+
+    Bytes that FITS has no place for (an observer's name in another alphabet, an escape sequence) read as "?".
+    """
     from astropy.io.fits import Header
 
     stream.seek(hdu.header_offset)
     raw = read_exactly(stream, hdu.header_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
-        header = Header.fromstring(raw)
+        header = Header.fromstring(raw.translate(_PRINTABLE))
         if hdu.tiled:
             header["BITPIX"] = hdu.bitpix
             header["NAXIS"] = len(hdu.shape)
@@ -178,6 +183,8 @@ def parse_header(stream: IO[bytes], hdu: Hdu) -> Header:
 def _identify(path: str, where: str) -> tuple[Container, int, int]:
     """How the file is packed, its size and time; refuses what is plainly not FITS."""
     size, mtime_ns = size_and_time(path)
+    if not is_remote(path) and not (Path(path).is_file() or Path(path).is_dir()):
+        raise InputError.at(where, "is a pipe or a device, not a file", "write what comes out of it to a file first")
     with open_file(path) as stream:
         magic = stream.read(64)
     if magic[:2] == b"\x1f\x8b":

@@ -176,7 +176,11 @@ def _conversion(text: str, reference: str, divided: Mapping[str, Any]) -> float:
     unit, target = divided[text], divided[reference]
     if unit is None or target is None or not unit.is_equivalent(target):
         return math.nan
-    return float(unit.to(target))
+    try:
+        factor = float(unit.to(target))
+    except ArithmeticError:
+        return math.nan
+    return factor if 0 < factor < math.inf else math.nan
 
 
 def _unit_problems(facts: Sequence[UnitFacts], factor: FloatArray, reference: UnitFacts) -> dict[int, Problem]:

@@ -22,6 +22,7 @@ import numpy as np
 from skymatch_cli.errors import InputError
 from skymatch_cli.geometry.frames import SkyFrame, frame_of_header
 from skymatch_cli.geometry.inverse import refine_pixels
+from skymatch_cli.geometry.iraf import is_iraf, translated, without_attributes
 from skymatch_cli.geometry.sphere import angle_rad, lon_lat, ring_sr, unit_vectors
 from skymatch_cli.model import CelestialWcs, FloatArray
 
@@ -36,6 +37,8 @@ _HINT = "solve its astrometry first, or leave the image out"
 _BUILD_LOCK = threading.Lock()
 _COUNTS = re.compile(r"WCSAXES[A-Z]?|[AB]P?_ORDER")
 _SIP_TERM = re.compile(r"[AB]P?_\d+_\d+.*")
+# Axes with a table of coordinates (-TAB) are none of the sky's; wcslib crashes on some of their parameters.
+_TABLE_AXIS = re.compile(r"CTYPE(?P<axis>\d+)[A-Z]? *= *'[^']*-TAB")
 _TABLES = ("cpdis1", "cpdis2", "det2im1", "det2im2")
 
 
@@ -253,8 +256,9 @@ def _card_text(header: Any, where: str) -> bytes:
             raise InputError.at(where, f"{name} = {count[:20]} is not a number of axes or terms", _HINT)
         if _SIP_TERM.fullmatch(name) and count.startswith("'"):  # wcslib crashes on some texts
             raise InputError.at(where, f"{name} = {count[:20]} is not a number", _HINT)
-    skipped = ("COMMENT ", "HISTORY ", "        ")
-    return "".join(card for card in cards if not card.startswith(skipped)).encode("ascii", "replace")
+    axes_of_tables = "|".join(match["axis"] for card in cards if (match := _TABLE_AXIS.match(card))) or "-"
+    skipped = re.compile(rf"COMMENT |HISTORY |        |(CTYPE({axes_of_tables})|P[SV]({axes_of_tables})_\d+)[A-Z]? *=")
+    return "".join(card for card in cards if not skipped.match(card)).encode("ascii", "replace")
 
 
 def _parse(text: bytes, fobj: Any) -> tuple[Any, tuple[int, ...]]:
@@ -263,6 +267,9 @@ def _parse(text: bytes, fobj: Any) -> tuple[Any, tuple[int, ...]]:
     from astropy.wcs import WCS, WCSSUB_CELESTIAL
 
     header = Header.fromstring(text.decode("ascii"))
+    if is_iraf(header):
+        return WCS(translated(header), naxis=2), tuple(range(2, int(header.get("WCSAXES", header.get("NAXIS", 2)))))
+    header = without_attributes(header)
     try:
         wcs = WCS(header, fobj)
     except ValueError:

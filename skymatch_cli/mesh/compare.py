@@ -291,6 +291,8 @@ def _box(a: Float32Array) -> Float32Array:
 def median_differences(tile: Tile) -> TileSums:
     """How many cells of a tile each pair has in common, and that times the median difference; some cells stand in."""
     shared = np.flatnonzero(np.count_nonzero(tile.weight, axis=0) > 1)
+    if not len(shared):  # each cell was seen by one image only: nothing to compare
+        return TileSums(tile.pair, np.zeros((2, len(tile.pair))))
     cells = shared[:: max(1, len(shared) * len(tile.pair) // _START_DIFFERENCES)]
     value = np.where(tile.weight > 0, tile.value, np.nan).reshape(len(tile.images), -1)[:, cells]
     differences = np.sort(value[tile.first] - value[tile.second], axis=1)  # NaN last

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from skymatch_cli.model import ImageInfo, Measurements, Solution
+from skymatch_cli.model import ImageInfo, Journal, Measurements, Solution
 from skymatch_cli.output.tables import (
     Report,
     Table,
@@ -39,6 +39,8 @@ class Result:
         Everything the user should know, in the order of the steps.
     skipped : tuple of str
         Inputs and HDUs that were not used, and why.
+    journal : Journal or None
+        What is to be left on the disk while the images are written, so that an interrupted run can be finished.
     """
 
     settings: Settings
@@ -47,6 +49,7 @@ class Result:
     solution: Solution
     warnings: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    journal: Journal | None = None
 
     @cached_property
     def report(self) -> Report:

@@ -67,6 +67,7 @@ class Locks:
         self._fds: dict[str, int] = {}
         self.by_folder: set[str] = set()
         self.unlocked: set[str] = set()  # folders whose file system knows no locks
+        self.replaced: set[str] = set()  # files that are new ones by now
 
     def keep(self, path: str, fd: int) -> None:
         """Take over the lock on the file that now has this name."""
@@ -247,6 +248,7 @@ class Replacement:
         except BaseException:
             self._abandon()
             raise
+        self._locks.replaced.add(self._path)
         self._locks.keep(self._path, self._fd)
         disk.sync_directory(str(Path(self._path).parent))
 

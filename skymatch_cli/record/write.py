@@ -21,9 +21,10 @@ from skymatch_cli.fits.files import base_name, is_remote, real_path
 from skymatch_cli.fits.fitsfile import read_structure
 from skymatch_cli.fits.pixelformat import PixelError
 from skymatch_cli.fits.source import Source, open_source
-from skymatch_cli.model import ImageRef
+from skymatch_cli.model import ImageRef, Journal
 from skymatch_cli.record.atomic import FileIdentity, Locks, Replacement, identify, locked
 from skymatch_cli.record.edits import SkyUpdate, record_edits, undo_edits
+from skymatch_cli.record.journal import journal_path, kept
 from skymatch_cli.record.rewrite import HduEdit, rewrite
 from skymatch_cli.settings import Settings
 
@@ -95,7 +96,13 @@ def check_writable(updates: Sequence[SkyUpdate], settings: Settings) -> tuple[Pr
     )
 
 
-def write_skies(updates: Sequence[SkyUpdate], settings: Settings, *, progress: Progress | None = None) -> WriteReport:
+def write_skies(
+    updates: Sequence[SkyUpdate],
+    settings: Settings,
+    *,
+    journal: Journal | None = None,
+    progress: Progress | None = None,
+) -> WriteReport:
     """Record the skies in the headers and, with ``settings.subtract``, subtract them; file by file.
 
     Parameters
@@ -105,6 +112,8 @@ def write_skies(updates: Sequence[SkyUpdate], settings: Settings, *, progress: P
         same with ``settings.output_dir``.
     settings : Settings
         ``subtract``, ``output_dir``, ``overwrite`` and ``sky_keyword`` say what to do.
+    journal : Journal, optional
+        Left on the disk until all files are done.
     progress : Progress, optional
         Advanced by one for every file.
 
@@ -116,8 +125,10 @@ def write_skies(updates: Sequence[SkyUpdate], settings: Settings, *, progress: P
     """
     jobs = _jobs([u.ref for u in updates], [u.identity for u in updates], settings)
     changed, files, notes = _run(
-        jobs, settings, lambda s, job: record_edits(s, [updates[i] for i in job.images], settings), progress
+        jobs, settings, lambda s, job: record_edits(s, [updates[i] for i in job.images], settings), journal, progress
     )
+    if journal is not None and journal.write is None:
+        notes = ("the run that was interrupted here is finished, with what it had measured", *notes)
     done = Action.SUBTRACTED if settings.subtract else Action.RECORDED
     actions = tuple(
         (done if i in changed else Action.UNCHANGED) if u.is_finite else Action.NO_SKY for i, u in enumerate(updates)
@@ -224,6 +235,7 @@ def _run(
     jobs: Sequence[_Job],
     settings: Settings,
     edits: Callable[[Source, _Job], _Edits],
+    journal: Journal | None = None,
     progress: Progress | None = None,
 ) -> tuple[frozenset[int], tuple[str, ...], tuple[str, ...]]:
     """Write the files one after the other: images that changed, files that were written, notes."""
@@ -236,10 +248,15 @@ def _run(
     with _named_errors(str(settings.output_dir)):
         if settings.output_dir is not None:
             Path(settings.output_dir).mkdir(parents=True, exist_ok=True)
-    with locked(job.target for job in jobs) as locks:
+    journal = journal or Journal(journal_path(job.target for job in jobs), None)
+    with (
+        locked([*(job.target for job in jobs), journal.path]) as locks,
+        _named_errors(journal.path),
+        kept(journal, locks) as begin,
+    ):
         for job in jobs:
             try:
-                written, images = _write(job, settings, edits, locks)
+                written, images = _write(job, settings, edits, locks, begin)
             except InputError as error:
                 raise _after(error, len(files)) from error
             changed |= images
@@ -262,13 +279,14 @@ def _after(error: InputError, n_files: int) -> InputError:
 
 
 def _write(
-    job: _Job, settings: Settings, edits: Callable[[Source, _Job], _Edits], locks: Locks
+    job: _Job, settings: Settings, edits: Callable[[Source, _Job], _Edits], locks: Locks, begin: Callable[[], None]
 ) -> tuple[bool, frozenset[int]]:
-    """Write one file: whether it was written, and the images that changed."""
+    """Write one file: whether it was written, and the images that changed; ``begin`` is called before."""
     with _reading(job) as source, _named_errors(job.label):
         changes = edits(source, job)
         if job.in_place and not changes:
             return False, frozenset()
+        begin()
         identity = FileIdentity(source.file.size, source.file.mtime_ns)
         replaces: FileIdentity | None = identity
         if not job.in_place:

@@ -9,8 +9,8 @@ from pathlib import Path
 from skymatch_cli.errors import InputError, UsageError
 from skymatch_cli.fits.known import Headers
 from skymatch_cli.output.destination import save_target
-from skymatch_cli.pipeline import Plan
 from skymatch_cli.steps.findings import Measured, renewed
+from skymatch_cli.steps.plan import Plan
 from skymatch_cli.steps.store import read_measured, read_plan_headers, write_headers, write_measured
 
 

@@ -37,10 +37,10 @@ from skymatch_cli.output.formats import SCHEMA, write_fits
 from skymatch_cli.output.planned import components, plan_report
 from skymatch_cli.output.result import Result, make_report
 from skymatch_cli.output.tables import Column, Report, Table, name_columns, pair_columns
-from skymatch_cli.pipeline import Plan
 from skymatch_cli.settings import Settings
 from skymatch_cli.steps.findings import Measured
 from skymatch_cli.steps.plainvalue import from_plain, to_plain
+from skymatch_cli.steps.plan import Plan
 from skymatch_cli.steps.storedfindings import found_tables, read_found
 from skymatch_cli.steps.storedheaders import header_tables, own_details, read_headers
 from skymatch_cli.steps.storedtables import StoredTable, read_tables, table_hdus

@@ -1,7 +1,7 @@
 """Kill runs at random moments and look at what they leave: ``python -m tests.crash.kill_at_random --kills 2000``.
 
-Every file must be the old one or the new one, whole; nothing else may lie there but one temporary file; and
-running again must give the same bytes as a run that nobody disturbed.
+Every file must be the old one or the new one, whole; nothing else may lie there but one temporary file and the
+journal; and running again must give the same bytes as a run that nobody disturbed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from skymatch_cli import pipeline
 from skymatch_cli.record.write import undo, write_skies
 from skymatch_cli.settings import Settings
+from tests.factories import row, write_all
 
 from .faults import in_a_child
 from .fileset import contents, make_files
@@ -37,7 +39,7 @@ def main() -> None:
     seen: Counter[str] = Counter()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as top:
-        for names in itertools.cycle(("be", "ac", "d", "abcde")):
+        for names in itertools.cycle(("be", "ac", "d", "match", "abcde")):
             if seen["kills"] >= options.kills:
                 break
             run_through(Path(top, "files"), names, rng, seen, options.kills)
@@ -46,20 +48,33 @@ def main() -> None:
     for what in ("none", "some", "all"):
         print(f"  {what} of the files replaced when the run died: {seen[what]}")
     print(f"  temporary file left by the run and removed by the next: {seen['temporary']}")
+    print(f"  journal left by the run and used by the next: {seen['journal']}")
     print(f"  runs that were over before the kill: {seen['over']}")
 
 
 def run_through(folder: Path, names: str, rng: random.Random, seen: Counter[str], kills: int) -> None:
     """Record, subtract and undo the skies of some files, each step killed again and again."""
+    for name, step in match_steps(folder) if names == "match" else write_steps(folder, names):
+        kill_until_done(folder, name, step, rng, seen, kills)
+    shutil.rmtree(folder)
+
+
+def write_steps(folder: Path, names: str) -> list[tuple[str, Step]]:
     updates = make_files(folder, names)
-    steps: list[tuple[str, Step]] = [
+    return [
         ("record", lambda: write_skies(updates, Settings())),
         ("subtract", lambda: write_skies(updates, Settings(subtract=True))),
         ("undo", lambda: undo([u.ref for u in updates], Settings())),
     ]
-    for name, step in steps:
-        kill_until_done(folder, name, step, rng, seen, kills)
-    shutil.rmtree(folder)
+
+
+def match_steps(folder: Path) -> list[tuple[str, Step]]:
+    """From floats, whose skies are of the size of their pixels: rounded where a sky is added again."""
+    frames = [frame.but(noise=3.0, dtype="f4") for frame in row((-40.0, 55.0, -30.0, 100.0, 7.0))]
+    images = write_all(folder, frames)
+    settings = Settings(subtract=True, skystat="mean", jobs=1)
+    again = Settings(subtract=True, compare="mesh", jobs=1)
+    return [("match", lambda: pipeline.match(images, settings)), ("match anew", lambda: pipeline.match(images, again))]
 
 
 def kill_until_done(folder: Path, name: str, step: Step, rng: random.Random, seen: Counter[str], kills: int) -> None:
@@ -98,9 +113,13 @@ def check(folder: Path, name: str, old: dict[str, bytes], new: dict[str, bytes],
     """How many files were replaced: none, some or all; fails where one is neither old nor new."""
     now = contents(folder)
     strangers = now.keys() - old.keys()
-    assert all(stranger.endswith(".skymatch-tmp") for stranger in strangers), f"{name} left {strangers}"
-    assert len(strangers) <= 1, f"{name} left {strangers}"
-    seen["temporary"] += len(strangers)
+    temporary = [stranger for stranger in strangers if stranger.endswith(".skymatch-tmp")]
+    journals = [stranger for stranger in strangers if stranger.endswith(".skymatch-journal")]
+    assert len(temporary) <= 1, f"{name} left {strangers}"
+    assert len(journals) <= name.startswith("match"), f"{name} left {strangers}"
+    assert len(strangers) == len(temporary) + len(journals), f"{name} left {strangers}"
+    seen["temporary"] += len(temporary)
+    seen["journal"] += len(journals)
     replaced = [now[key] == new[key] for key in old]
     assert all(now[key] in (old[key], new[key]) for key in old), f"{name}: a file is neither old nor new"
     return "all" if all(replaced) else "some" if any(replaced) else "none"

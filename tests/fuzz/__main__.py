@@ -44,7 +44,7 @@ def run(bases: Sequence[Base], cases: range, keep: Path | None = None) -> tuple[
     _import_all(bases[0])
     started, at = time.monotonic(), cases.start
     while at < cases.stop:
-        stop = min(at + BLOCK, cases.stop)
+        stop = min(at + BLOCK - (at - cases.start) % BLOCK, cases.stop)
         here, there = get_context("fork").Pipe(duplex=False)
         child = get_context("fork").Process(target=_work, args=(there, bases, range(at, stop)))
         child.start()
