@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from peers import PEERS, installed, peer_skies
-from simulated import BENCH, DATA, SCENES, Case, case
+from simulated import DATA, SCENES, Case, case, check_bench
 
 
 @dataclass(slots=True)
@@ -120,8 +119,7 @@ def main() -> None:
     parser.add_argument("--peer-names", nargs="+", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--jobs", type=int, default=2, help="sets worked on at a time")
     options = parser.parse_args()
-    if not BENCH.exists():
-        sys.exit(f"the simulator is not in {BENCH}: set SKYMATCH_BENCH to its folder")
+    check_bench()
     there = [] if options.peers is None else installed(options.peers)
     options.peer_names = [name for name in options.peer_names if name in there]
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for the processes that are started

@@ -89,6 +89,12 @@ def case(scene: str, seed: int, data: Path = DATA) -> Case:
     return Case.of(data / scene / str(seed), f"--seed {seed} {SCENES[scene]}".strip())
 
 
+def check_bench() -> None:
+    """Stop where the simulator isn't there."""
+    if not BENCH.exists():
+        sys.exit(f"the simulator is not in {BENCH}: set SKYMATCH_BENCH to its folder")
+
+
 def simulate(folder: Path, options: str) -> None:
     """Write the images of a set, and ``truth.json``."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, TextIO
 
-from skymatch_cli.choices import Method, Model
+from skymatch_cli.choices import Compare, Method, Model
 from skymatch_cli.errors import InputError, Problem, StrictError, UsageError
 from skymatch_cli.execution import LocalRunner, NoProgress, Progress, Runner, run
 from skymatch_cli.fits.image import read_infos
@@ -104,8 +104,23 @@ def evaluate(
         if problems := check_writable(_updates(planned.infos, settings), settings):
             raise InputError(problems)
     measurements, warnings = measure(planned, progress=progress, runner=runner, old=old, save=save)
+    if settings.cross_check:
+        warnings += _checked(planned, measurements, progress=progress, runner=runner)
     (progress or NoProgress()).stage("solve", 0)
     return solve(planned, measurements, warnings)
+
+
+def _checked(
+    planned: Plan, measurements: Measurements, *, progress: Progress | None, runner: Runner | None
+) -> tuple[str, ...]:
+    """Warnings of images on which the two ways of comparing disagree."""
+    from skymatch_cli.crosscheck import cross_check
+
+    by_mesh = planned.settings.compare == Compare.MESH
+    other = replace(planned.settings, compare=Compare.POOLED if by_mesh else Compare.MESH)
+    found, _ = gather(find(replace(planned, settings=other), with_local=False, progress=progress, runner=runner))
+    mesh, pooled = (measurements, found) if by_mesh else (found, measurements)
+    return cross_check(planned.infos, mesh, pooled, robust=planned.settings.robust)
 
 
 def plan(
