@@ -115,7 +115,7 @@ def test_loops_and_the_significance_of_residuals_are_told_with_v(tmp_path):
     done = run("match", "--dry-run", "-v", "--format", "json", *paths)
     overlaps = json.loads(done.stdout)["overlaps"]
     gap = overlaps[0]["delta"] + overlaps[2]["delta"] - overlaps[1]["delta"]
-    assert f"1 loops that close to {abs(gap):.4g} (rms)" in done.stderr
+    assert f"closure {abs(gap):.4g} (rms of loops: 1)" in done.stderr
     ratio = max(abs(o["residual"]) / o["delta_err"] for o in overlaps)
     assert f"largest {ratio:.2f}" in done.stderr
     assert f"{ratio:.2f}  ━" in done.stderr

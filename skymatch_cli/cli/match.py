@@ -142,9 +142,9 @@ def _details(result: Result) -> tuple[str, ...]:
 
 def _fit(solution: Solution, k: int) -> str:
     """How well a component fits."""
-    loops = "no loops"
+    loops = "no loop"
     if solution.closure is not None and solution.n_loops is not None and solution.n_loops[k]:
-        loops = f"{solution.n_loops[k]} loops that close to {solution.closure[k]:.4g} (rms)"
+        loops = f"closure {solution.closure[k]:.4g} (rms of loops: {solution.n_loops[k]})"
     return (
         f"component {k}: {solution.n_images[k]} images, {solution.anchor[k]}, rms residual "
         f"{solution.rms_residual[k]:.4g}, chi2 {solution.chi2[k]:.2f} for {solution.dof[k]:.6g} degrees of freedom, "

@@ -168,16 +168,16 @@ class BlockScatter:
         self.totals[:, found.rows] += found.columns
 
     def ratio(self) -> FloatArray:
-        """Variance found over variance promised: that of all images together where the blocks of one are few.
+        """Variance found over variance promised: near that of a typical image where blocks are few.
 
         The offset of an image makes its blocks add up to nothing, which takes its share of the variance.
         """
         found, promised, n_blocks, square = self.totals
         expected = promised - _over(square, promised)
         block = np.where(n_blocks > 0, _over(promised, n_blocks), 1.0)
-        prior = _PRIOR_BLOCKS * block.mean()
-        common = (found.sum() + prior) / (expected.sum() + prior)
-        return np.asarray((found + common * _COMMON_BLOCKS * block) / (expected + _COMMON_BLOCKS * block))
+        alone = (found + _PRIOR_BLOCKS * block) / (expected + _PRIOR_BLOCKS * block)
+        typical = np.median(alone[n_blocks > 0]) if n_blocks.any() else 1.0
+        return np.asarray((found + typical * _COMMON_BLOCKS * block) / (expected + _COMMON_BLOCKS * block))
 
 
 def block_scatter(tile: Tile, weight: Float32Array, residual: Float32Array) -> TileSums:
