@@ -24,6 +24,19 @@ from peers import PEERS, installed, peer_skies
 from simulated import DATA, SCENES, Case, case, check_bench
 
 
+TITLES = {
+    "sparse": "sparse stars",
+    "crowded": "crowded, seeing differs by up to 60 %",
+    "nebula": "nebula",
+    "blobs": "nebula, masks differ",
+    "sip": "SIP, rotated",
+    "dither": "ten dithers on nebula",
+    "chain": "chain of 12",
+    "cr": "cosmic rays unmasked, 2e-3 per pixel",
+    "bright": "bright nebula",
+}
+
+
 @dataclass(slots=True)
 class Found:
     """Errors of each tool on one set, pulls of our own, and the floor."""
@@ -96,7 +109,7 @@ def row(scene: str, found: list[Found], options: argparse.Namespace) -> str:
     if options.peer_names:
         cells += [cell(asked, name, len(asked)) for name in ("mesh", *options.peer_names)]
     cells += [f"{np.std(np.concatenate([f.pulls[c] for f in found])):.2f}" for c in options.compare]
-    return "| " + " | ".join([scene, *cells]) + " |"
+    return "| " + " | ".join([TITLES[scene], *cells]) + " |"
 
 
 def heading(options: argparse.Namespace) -> str:

@@ -112,7 +112,8 @@ def weak_images(images: Sequence[ImageInfo], measurements: Measurements, used: B
     scale = np.array([np.nan if i.wcs is None else pixel_area_arcsec2(i.wcs) for i in images]) / 3600
     pixels = _image_sums(m, used, m.n_a, m.n_b, len(images))
     expected = _image_sums(m, used, m.area_arcmin2 / scale[m.a], m.area_arcmin2 / scale[m.b], len(images))
-    lines = _low(images, pixels, expected, _LEAST_SHARE, "of the pixels in the overlaps count (masks, limits, clipping)")
+    why = "of the pixels in the overlaps count (masks, limits, clipping)"
+    lines = _low(images, pixels, expected, _LEAST_SHARE, why)
     if m.information is not None:
         weight, full = (_image_sums(m, used, w, w, len(images)) for w in (m.weight, m.information))
         why = "of what the noise of the pixels allows is left beside stars and cells in which images disagree"
