@@ -23,7 +23,6 @@ import numpy as np
 from peers import PEERS, installed, peer_skies
 from simulated import DATA, SCENES, Case, case, check_bench
 
-
 TITLES = {
     "sparse": "sparse stars",
     "crowded": "crowded, seeing differs by up to 60 %",
