@@ -109,16 +109,33 @@ def weak_images(images: Sequence[ImageInfo], measurements: Measurements, used: B
     m = measurements
     if not used.any():
         return ()
-    scale = np.array([np.nan if i.wcs is None else pixel_area_arcsec2(i.wcs) for i in images]) / 3600
-    pixels = _image_sums(m, used, m.n_a, m.n_b, len(images))
-    expected = _image_sums(m, used, m.area_arcmin2 / scale[m.a], m.area_arcmin2 / scale[m.b], len(images))
+    pixels, area = (
+        _image_sums(m, used, *ends, len(images)) for ends in ((m.n_a, m.n_b), (m.area_arcmin2, m.area_arcmin2))
+    )
     why = "of the pixels in the overlaps count (masks, limits, clipping)"
-    lines = _low(images, pixels, expected, _LEAST_SHARE, why)
+    lines = _low(images, pixels, _pixels_in(images, pixels, area), _LEAST_SHARE, why)
     if m.information is not None:
         weight, full = (_image_sums(m, used, w, w, len(images)) for w in (m.weight, m.information))
         why = "of what the noise of the pixels allows is left beside stars and cells in which images disagree"
         lines += _low(images, weight, full, _LEAST_INFORMATION, why)
     return tuple(lines)
+
+
+def _pixels_in(images: Sequence[ImageInfo], pixels: FloatArray, area_arcmin2: FloatArray) -> FloatArray:
+    """Pixels (N,) that these areas of the images have, where fewer than a quarter of them may be left; else 0.
+
+    A WCS that was read from a file of an earlier step costs a millisecond: only those that may matter are looked at.
+    """
+    density = np.divide(pixels, area_arcmin2, out=np.zeros_like(pixels), where=area_arcmin2 > 0)
+    full = _pixels_per_arcmin2(images[int(np.argmax(density))])
+    few = np.flatnonzero((area_arcmin2 > 0) & (density < _LEAST_SHARE * full))
+    expected = np.zeros_like(pixels)
+    expected[few] = [area_arcmin2[i] * _pixels_per_arcmin2(images[i]) for i in few.tolist()]
+    return expected
+
+
+def _pixels_per_arcmin2(image: ImageInfo) -> float:
+    return float("nan") if image.wcs is None else 3600 / pixel_area_arcsec2(image.wcs)
 
 
 def _image_sums(
