@@ -109,9 +109,8 @@ def weak_images(images: Sequence[ImageInfo], measurements: Measurements, used: B
     m = measurements
     if not used.any():
         return ()
-    pixels, area = (
-        _image_sums(m, used, *ends, len(images)) for ends in ((m.n_a, m.n_b), (m.area_arcmin2, m.area_arcmin2))
-    )
+    pixels = _image_sums(m, used, m.n_a, m.n_b, len(images))
+    area = _image_sums(m, used, m.area_arcmin2, m.area_arcmin2, len(images))
     why = "of the pixels in the overlaps count (masks, limits, clipping)"
     lines = _low(images, pixels, _pixels_in(images, pixels, area), _LEAST_SHARE, why)
     if m.information is not None:
