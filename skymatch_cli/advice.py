@@ -134,7 +134,8 @@ def _pixels_in(images: Sequence[ImageInfo], pixels: FloatArray, area_arcmin2: Fl
 
 
 def _pixels_per_arcmin2(image: ImageInfo) -> float:
-    return float("nan") if image.wcs is None else 3600 / pixel_area_arcsec2(image.wcs)
+    area_arcsec2 = 0.0 if image.wcs is None else pixel_area_arcsec2(image.wcs)
+    return 3600 / area_arcsec2 if area_arcsec2 > 0 else float("nan")
 
 
 def _image_sums(
@@ -157,7 +158,7 @@ def _low(images: Sequence[ImageInfo], part: FloatArray, whole: FloatArray, limit
 
 def disagreement(images: Sequence[ImageInfo], apart: FloatArray, err: FloatArray) -> tuple[str, ...]:
     """Images whose skies by mesh and by pooled statistics are apart by more than the errors of both (N,) allow."""
-    size = np.abs(apart) / err
+    size = np.divide(np.abs(apart), err, out=np.zeros_like(err), where=err > 0)
     above = np.flatnonzero(size > _DISAGREE)
     above = above[np.argsort(-size[above], kind="stable")]
     if not len(above):

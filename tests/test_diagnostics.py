@@ -205,6 +205,15 @@ def test_a_cross_check_of_a_plain_field_says_nothing(tmp_path):
         assert "warning" not in said
 
 
+def test_a_cross_check_takes_images_that_stand_alone_or_see_nothing(tmp_path):
+    frames = [*grid(2), Frame(x=4000, nx=SIZE, ny=SIZE, noise=1.0), Frame(x=36, nx=SIZE, ny=SIZE)]
+    paths = write_all(tmp_path, frames)
+    change(paths[5], lambda data: data.fill(np.nan))
+    found, said = seen("--cross-check", *paths)
+    assert [image["status"] for image in found["images"]] == ["ok"] * 4 + ["no_overlap", "all_masked"]
+    assert "mesh and pooled" not in said
+
+
 def test_a_cross_check_does_not_change_the_result(crowded):
     plain, checked = (seen(*words, *crowded)[0] for words in ([], ["--cross-check"]))
     assert checked["images"] == plain["images"]
