@@ -10,10 +10,7 @@ import click
 from . import options
 
 if TYPE_CHECKING:
-    from skymatch_cli.model import Solution
     from skymatch_cli.output.result import Result
-
-_MAX_COMPONENTS_SAID = 10
 
 
 @click.command(
@@ -134,19 +131,7 @@ def command(
 
 def _details(result: Result) -> tuple[str, ...]:
     """What ``-v`` says: what was used, what was skipped, and how well each component fits."""
-    solution = result.solution
+    from skymatch_cli.output.plain import component_lines
+
     used = (f"{info.ref.label}: {note}" for info in result.infos for note in info.notes)
-    components = range(min(len(solution.n_images), _MAX_COMPONENTS_SAID))
-    return (*used, *result.skipped, *(_fit(solution, k) for k in components))
-
-
-def _fit(solution: Solution, k: int) -> str:
-    """How well a component fits."""
-    loops = "no loop"
-    if solution.closure is not None and solution.n_loops is not None and solution.n_loops[k]:
-        loops = f"closure {solution.closure[k]:.4g} (rms of loops: {solution.n_loops[k]})"
-    return (
-        f"component {k}: {solution.n_images[k]} images, {solution.anchor[k]}, rms residual "
-        f"{solution.rms_residual[k]:.4g}, chi2 {solution.chi2[k]:.2f} for {solution.dof[k]:.6g} degrees of freedom, "
-        f"{loops}"
-    )
+    return (*used, *result.skipped, *component_lines(result.solution))
