@@ -6,7 +6,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
 
-.PHONY: demo test lint format clean accuracy bench fuzz crash-test docs man dist oldest scale vendor
+.PHONY: demo test lint format clean accuracy pulls accuracy-plane closure bench fuzz crash-test docs man dist oldest \
+	scale vendor
 
 demo: $(VENV)/installed
 	$(BIN)/skymatch demo $(DEMO) --overwrite
@@ -30,6 +31,17 @@ lint: $(VENV)/installed-test
 # Long runs, beside the simulator and (PEERS=DIR) the peers: see the docstrings of benchmarks/*.py for options.
 accuracy: $(VENV)/installed
 	$(BIN)/python benchmarks/accuracy.py $(if $(PEERS),--peers $(PEERS)) $(ACCURACY)
+
+# whether sky_err is true, over 224 mosaics; how near --model plane comes to its floor
+pulls: $(VENV)/installed
+	$(BIN)/python benchmarks/pulls.py $(ACCURACY)
+
+accuracy-plane: $(VENV)/installed
+	$(BIN)/python benchmarks/accuracy_plane.py $(ACCURACY)
+
+# how well loops close on real images: make closure IMAGES='m17/*.fits.gz'
+closure: $(VENV)/installed
+	$(BIN)/python benchmarks/closure.py $(IMAGES) $(if $(PEERS),--peers $(PEERS))
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/speed.py $(if $(PEERS),--peers $(PEERS)) $(BENCH)

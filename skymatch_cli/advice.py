@@ -6,10 +6,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from skymatch_cli.model import FloatArray, ImageInfo, IntArray, Measurements, Offsets, Status, StrArray
+from skymatch_cli.geometry.celestial import pixel_area_arcsec2
+from skymatch_cli.model import (
+    LEAST_KEPT,
+    BoolArray,
+    FloatArray,
+    ImageInfo,
+    IntArray,
+    Measurements,
+    Offsets,
+    Status,
+    StrArray,
+)
 from skymatch_cli.solver.diagnose import bad_fits, thin_bridges
 
 _MAX_LOSS = 10.0  # errors of planes over those of constants: beyond, tilts rest on little
+_LEAST_SHARE = 0.25  # of the pixels in an image's overlaps: below, its sky rests on little
+_LEAST_INFORMATION = 0.1  # of what the noise of the pixels allows: below, errors are three times as large
+_DISAGREE = 3.0  # times the errors of both; generous, for both see the same pixels
 _NAMED = 5  # sets, images or pairs that one line names
 
 
@@ -70,9 +84,11 @@ def solution_warnings(
     for c in bad_fits(offsets)[:_NAMED]:
         mine = np.flatnonzero((offsets.component[group[m.a]] == c) & np.isfinite(offsets.residual))
         worst = mine[np.argsort(-size[mine], kind="stable")]
+        loops = "" if offsets.closure is None else f", loops close to {offsets.closure[c]:.3g}"
         lines.append(
             f"component {c}: the overlaps disagree by more than their errors, chi2/dof = "
-            f"{offsets.chi2[c] / offsets.dof[c]:.3g}; worst: {_few([_pair(images, m, e) for e in worst[:2]], ', ')}"
+            f"{offsets.chi2[c] / offsets.dof[c]:.3g}{loops}; "
+            f"worst: {_few([_pair(images, m, e) for e in worst[:2]], ', ')}"
         )
     lines += [
         f"component {offsets.component[group[m.a[e]]]} hangs together by one weak overlap only: "
@@ -80,12 +96,78 @@ def solution_warnings(
         for e in thin_bridges(offsets, group[m.a], group[m.b], m.delta_err)[:_NAMED]
     ]
     if offsets.kept is not None:
-        low = np.flatnonzero(offsets.kept < 0.5)
+        low = np.flatnonzero(offsets.kept < LEAST_KEPT)
         low = low[np.argsort(offsets.kept[low], kind="stable")]
         if len(low):
             pairs = _few([_pair(images, m, e) for e in low[:_NAMED]], ", ", len(low))
             lines.append(f"overlaps that contradict the others and count little ({len(low)}): {pairs}")
     return tuple(lines)
+
+
+def weak_images(images: Sequence[ImageInfo], measurements: Measurements, used: BoolArray) -> tuple[str, ...]:
+    """Images whose overlaps are so masked or so crowded that their skies are weak; ``used`` (M,): pairs that count."""
+    m = measurements
+    if not used.any():
+        return ()
+    pixels = _image_sums(m, used, m.n_a, m.n_b, len(images))
+    area = _image_sums(m, used, m.area_arcmin2, m.area_arcmin2, len(images))
+    why = "of the pixels in the overlaps count (masks, limits, clipping)"
+    lines = _low(images, pixels, _pixels_in(images, pixels, area), _LEAST_SHARE, why)
+    if m.information is not None:
+        weight, full = (_image_sums(m, used, w, w, len(images)) for w in (m.weight, m.information))
+        why = "of what the noise of the pixels allows is left beside stars and cells in which images disagree"
+        lines += _low(images, weight, full, _LEAST_INFORMATION, why)
+    return tuple(lines)
+
+
+def _pixels_in(images: Sequence[ImageInfo], pixels: FloatArray, area_arcmin2: FloatArray) -> FloatArray:
+    """Pixels (N,) that these areas of the images have, where fewer than a quarter of them may be left; else 0.
+
+    A WCS that was read from a file of an earlier step costs a millisecond: only those that may matter are looked at.
+    """
+    density = np.divide(pixels, area_arcmin2, out=np.zeros_like(pixels), where=area_arcmin2 > 0)
+    full = _pixels_per_arcmin2(images[int(np.argmax(density))])
+    few = np.flatnonzero((area_arcmin2 > 0) & (density < _LEAST_SHARE * full))
+    expected = np.zeros_like(pixels)
+    expected[few] = [area_arcmin2[i] * _pixels_per_arcmin2(images[i]) for i in few.tolist()]
+    return expected
+
+
+def _pixels_per_arcmin2(image: ImageInfo) -> float:
+    area_arcsec2 = 0.0 if image.wcs is None else pixel_area_arcsec2(image.wcs)
+    return 3600 / area_arcsec2 if area_arcsec2 > 0 else float("nan")
+
+
+def _image_sums(
+    m: Measurements, used: BoolArray, of_a: FloatArray | IntArray, of_b: FloatArray | IntArray, n: int
+) -> FloatArray:
+    sums = np.bincount(m.a[used], of_a[used], n) + np.bincount(m.b[used], of_b[used], n)
+    return sums.astype(np.float64)
+
+
+def _low(images: Sequence[ImageInfo], part: FloatArray, whole: FloatArray, limit: float, what: str) -> list[str]:
+    """A line that names the images of whose whole less than the limit is left, the worst first."""
+    share = np.divide(part, whole, out=np.ones_like(part), where=whole > 0)
+    low = np.flatnonzero(share < limit)
+    low = low[np.argsort(share[low], kind="stable")]
+    if not len(low):
+        return []
+    names = [f"{images[i].ref.label} ({100 * share[i]:.2g} %)" for i in low[:_NAMED]]
+    return [f"weak skies, where little {what}: {_few(names, ', ', len(low))}"]
+
+
+def disagreement(images: Sequence[ImageInfo], apart: FloatArray, err: FloatArray) -> tuple[str, ...]:
+    """Images whose skies by mesh and by pooled statistics are apart by more than the errors of both (N,) allow."""
+    size = np.divide(np.abs(apart), err, out=np.zeros_like(err), where=err > 0)
+    above = np.flatnonzero(size > _DISAGREE)
+    above = above[np.argsort(-size[above], kind="stable")]
+    if not len(above):
+        return ()
+    names = [f"{images[i].ref.label} by {apart[i]:.3g} ({size[i]:.1f} sigma)" for i in above[:_NAMED]]
+    return (
+        f"mesh and pooled disagree by more than their errors ({len(above)}): {_few(names, ', ', len(above))}; where "
+        "stars, nebulae or masks differ between images trust the mesh",
+    )
 
 
 def weak_tilts(loss: FloatArray) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from skymatch_cli.advice import (
     disconnected,
     large_residuals,
     solution_warnings,
+    weak_images,
     weak_tilts,
     without_reference,
     without_sky,
@@ -100,7 +101,6 @@ class _Task:
             m.delta,
             m.weight,
             noise=m.noise,
-            pair_chi2=m.pair_chi2,
             pair_dof=m.pair_dof,
             robust=self.robust,
         )
@@ -201,6 +201,7 @@ def solve_skies(
         warnings += without_reference(images, found.component, reference)
     if offsets is not None:
         warnings += solution_warnings(images, measurements, task.group, offsets)
+        warnings += weak_images(images, measurements, task.used)
     if max_residual is not None:
         warnings += large_residuals(images, measurements, residual, max_residual)
     return Solution(
@@ -217,6 +218,8 @@ def solve_skies(
         warnings=warnings,
         kept=None if offsets is None else offsets.kept,
         sigma_exact=offsets is None or offsets.sigma_exact,
+        closure=None if offsets is None else offsets.closure,
+        n_loops=None if offsets is None else offsets.n_loops,
         tilt=None if found.planes is None else found.planes.tilt_per_pixel() / task.factor[:, None],
     )
 

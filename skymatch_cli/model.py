@@ -31,6 +31,10 @@ StrArray = npt.NDArray[np.object_]
 PixelArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 
+LEAST_KEPT = 0.5
+"""Part of its weight below which an overlap of a robust solution is said to be down-weighted."""
+
+
 class Status(StrEnum):
     """What became of an image, a region or an overlap: a word, never a magic number."""
 
@@ -40,6 +44,7 @@ class Status(StrEnum):
     OUTSIDE_LIMITS = "outside_limits"  # good pixels, but none within --lower and --upper
     NO_OVERLAP = "no_overlap"  # image: no usable overlap with any other group
     SAME_GROUP = "same_group"  # overlap: both images share one unknown; reported, not used
+    DOWN_WEIGHTED = "down_weighted"  # overlap: --robust left it less than half of its weight
     UNREADABLE = "unreadable"  # image skipped with --skip-bad
     NOT_GIVEN = "not_given"  # image: method user without a value
 
@@ -378,9 +383,10 @@ class Measurements:
     n_good : (N,) int64
         Good pixels seen in each image: of the whole frame (of a file behind a URL: of the rows that its overlaps need,
         unless local skies were measured).
-    pair_chi2, pair_dof : (M,) float64 or None
-        From a joint fit (mesh): scatter of each pair's cells about ``delta`` in chi², and the independent
-        values in it (of the cells' values less one sky a cell, shared out over the pairs of the cell).
+    pair_dof : (M,) float64 or None
+        From a joint fit (mesh): expectation of ``weight * delta_err**2``, which pairs of one cell share.
+    information : (M,) float64 or None
+        From a joint fit: what ``weight`` would be for the noise of the good pixels alone.
     planes : PlaneDifferences or None
         With the model ``plane``; ``weight`` and ``delta`` are then their first moments.
     """
@@ -399,8 +405,8 @@ class Measurements:
     n_good: IntArray
     noise: csr_array | None = None
     local: LocalSkies | None = None
-    pair_chi2: FloatArray | None = None
     pair_dof: FloatArray | None = None
+    information: FloatArray | None = None
     planes: PlaneDifferences | None = None
 
 
@@ -422,6 +428,9 @@ class Offsets:
         False where the errors are estimates (very large components).
     kept : (M,) float64 or None
         Part of its weight, 1e-6 to 1, that each pair kept in a robust solution; None for a plain one.
+    closure : (C,) float64 or None
+        Rms by which loops of differences fail to close, NaN where there is no loop; None for planes.
+    n_loops : (C,) int64 or None
     """
 
     offset: FloatArray
@@ -433,6 +442,8 @@ class Offsets:
     dof: FloatArray
     sigma_exact: bool = True
     kept: FloatArray | None = None
+    closure: FloatArray | None = None
+    n_loops: IntArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,6 +471,9 @@ class Solution:
         False where ``sky_err`` is an estimate (components of more than 5,000 groups).
     tilt : (N, 2) float64 or None
         With the model ``plane``: of every image's sky along x and y, per pixel; ``sky`` is at the image's centre.
+    closure : (C,) float64 or None
+        Rms by which loops of differences fail to close, NaN where there is no loop; None where none were followed.
+    n_loops : (C,) int64 or None
     """
 
     sky: FloatArray
@@ -476,6 +490,8 @@ class Solution:
     kept: FloatArray | None = None
     sigma_exact: bool = True
     tilt: FloatArray | None = None
+    closure: FloatArray | None = None
+    n_loops: IntArray | None = None
 
 
 @dataclass(frozen=True, slots=True)

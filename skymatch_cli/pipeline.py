@@ -10,7 +10,7 @@ from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, TextIO
 
-from skymatch_cli.choices import Method, Model
+from skymatch_cli.choices import Compare, Method, Model
 from skymatch_cli.errors import InputError, Problem, StrictError, UsageError
 from skymatch_cli.execution import LocalRunner, NoProgress, Progress, Runner
 from skymatch_cli.fits.files import real_path
@@ -95,8 +95,11 @@ def evaluate(
     measured = find(planned, with_local=with_local, progress=progress, runner=runner, old=old, save=save)
     if save is not None:
         save(measured)
+    measurements, warnings = gather(measured)
+    if settings.cross_check:
+        warnings += _checked(planned, measurements, progress=progress, runner=runner)
     (progress or NoProgress()).stage("solve", 0)
-    result = solve(planned, *gather(measured))
+    result = solve(planned, measurements, warnings)
     if not _may_leave_a_journal(settings):
         return result
     from skymatch_cli.steps.journal import journal_of, needs_journal
@@ -125,6 +128,19 @@ def _resumed(planned: Plan) -> Result | None:
     if not is_as_left(measured, updates, planned):
         return None
     return replace(result, infos=planned.infos, journal=journal_of(planned))
+
+
+def _checked(
+    planned: Plan, measurements: Measurements, *, progress: Progress | None, runner: Runner | None
+) -> tuple[str, ...]:
+    """Warnings of images on which the two ways of comparing disagree."""
+    from skymatch_cli.crosscheck import cross_check
+
+    by_mesh = planned.settings.compare == Compare.MESH
+    other = replace(planned.settings, compare=Compare.POOLED if by_mesh else Compare.MESH)
+    found, _ = gather(find(replace(planned, settings=other), with_local=False, progress=progress, runner=runner))
+    mesh, pooled = (measurements, found) if by_mesh else (found, measurements)
+    return cross_check(planned.infos, mesh, pooled, robust=planned.settings.robust)
 
 
 def plan(

@@ -68,6 +68,7 @@ class Settings:
     overwrite: bool = field(default=False, metadata=_HANDLING)
     strict: bool = field(default=False, metadata=_HANDLING)
     max_residual: float | None = None
+    cross_check: bool = False
     skip_bad: bool = False
     jobs: int = field(default=0, metadata=_HANDLING)
 
@@ -242,6 +243,10 @@ def _check_contradictions(settings: Settings) -> None:
         raise UsageError(f"--model plane works with --method match only, not with {method}", "leave --model out")
     if settings.model == Model.PLANE and settings.robust:
         raise UsageError("--robust works with --model constant only", "leave --robust out")
+    if settings.cross_check and settings.model == Model.PLANE:
+        raise UsageError("--cross-check works with --model constant only", "pooled differences know no tilt")
+    if settings.cross_check and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
+        raise UsageError(f"--cross-check needs offsets from overlaps, which {method} has not", "leave it out")
     if settings.reference is not None and method != Method.MATCH:
         raise UsageError(f"--reference works with --method match only, not with {method}", "leave --reference out")
     if settings.reference is not None and settings.match_up:

@@ -11,6 +11,7 @@ from skymatch_cli.geometry.plane import project
 from skymatch_cli.mesh.cells import MeshGrid
 from skymatch_cli.mesh.compare import compare, image_offsets, median_differences
 from skymatch_cli.mesh.reduce import reduce_image
+from skymatch_cli.mesh.sums import BlockScatter
 from skymatch_cli.mesh.tiles import Tile
 from skymatch_cli.model import OverlapGraph, Status, TangentPlane
 
@@ -191,8 +192,33 @@ def test_images_of_a_tile_without_a_common_cell_have_no_difference():
         second=np.array([1]),
         value=other,
         weight=weight,
+        information=weight,
         own=other,
         per_sigma=other,
         pixels=other,
     )
     np.testing.assert_array_equal(median_differences(tile).columns, [[0.0], [0.0]])
+
+
+def scatter_of(found, n_blocks):
+    """Blocks of unit variance: what was found in each image, less what its own offset takes."""
+    found, n_blocks = np.array(found, float), np.array(n_blocks, float)
+    return BlockScatter(np.array([found, n_blocks, n_blocks, n_blocks]))
+
+
+def test_scatter_as_promised_leaves_the_errors_alone():
+    n_blocks = np.array([4, 16, 400])
+    np.testing.assert_allclose(scatter_of(n_blocks - 1, n_blocks).ratio(), 1)
+    np.testing.assert_array_equal(BlockScatter.empty(3).ratio(), 1)
+
+
+def test_an_image_of_few_cells_is_believed_to_scatter_as_the_others_do():
+    ratio = scatter_of([2 * 399, 2 * 399, 2 * 399, 0.1 * 3], [400, 400, 400, 4]).ratio()
+    np.testing.assert_allclose(ratio[:3], 2, rtol=0.05)
+    assert 1.7 < ratio[3] < 2
+
+
+def test_an_image_that_scatters_wildly_says_nothing_about_the_others():
+    ratio = scatter_of([1000 * 15, 15, 15, 15, 15], [16] * 5).ratio()
+    assert ratio[0] > 100
+    np.testing.assert_allclose(ratio[1:], 1, rtol=1e-9)

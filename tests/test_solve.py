@@ -14,7 +14,7 @@ from skymatch_cli.solver import exact, leastsquares
 from skymatch_cli.solver.diagnose import bad_fits, bridges, loop_closure, thin_bridges
 from skymatch_cli.solver.elimination import grounded_inverses
 from skymatch_cli.solver.multigrid import Hierarchy
-from skymatch_cli.solver.pairgraph import PairGraph
+from skymatch_cli.solver.pairgraph import PairGraph, spanning_tree
 from skymatch_cli.solver.sharing import Coverage, pooled_noise
 from skymatch_cli.solver.solve import solve_offsets
 
@@ -366,13 +366,14 @@ def test_identical_footprints_leave_no_independent_information():
     np.testing.assert_allclose(found.sigma, np.sqrt(3 / 4) / 64)
 
 
-def test_a_joint_fit_counts_its_own_values():
+@pytest.mark.parametrize(("share", "dof"), [(1.0, 3), (0.75, 1.5), (0.5, 0), (0.52, 0)])
+def test_pairs_of_a_joint_fit_share_what_they_know(share, dof):
     a, b = grid(2, 2)
     delta, weight = np.array([1.0, 0, 0, 0, 0, 0]), np.full(6, 2.0)
     plain = solve_offsets(4, a, b, delta, weight)
-    joint = solve_offsets(4, a, b, delta, weight, pair_chi2=np.full(6, 10.0), pair_dof=np.full(6, 9.5))
-    np.testing.assert_allclose(joint.chi2, plain.chi2 + 60)
-    np.testing.assert_allclose(joint.dof, 57 - 3)
+    joint = solve_offsets(4, a, b, delta, weight, pair_dof=np.full(6, share))
+    np.testing.assert_allclose(joint.dof, dof)
+    np.testing.assert_allclose(joint.chi2, plain.chi2 if dof else 0)
 
 
 # --- robust solution and diagnostics
@@ -462,6 +463,7 @@ def test_residuals_beyond_their_errors_are_a_bad_fit():
 
 def test_loops_close_to_what_is_left_over():
     a, b = np.array([0, 1, 2, 3]), np.array([1, 2, 0, 4])
-    rms, n_loops = loop_closure(5, a, b, np.array([1.0, 2.0, -2.5, 7.0]), np.ones(4))
+    graph = PairGraph.of_pairs(5, a, b, np.ones(4))
+    rms, n_loops = loop_closure(graph, spanning_tree(graph), np.array([1.0, 2.0, -2.5, 7.0]))
     np.testing.assert_allclose(rms, [0.5, np.nan])
     np.testing.assert_array_equal(n_loops, [1, 0])

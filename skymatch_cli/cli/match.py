@@ -12,8 +12,6 @@ from . import options
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
 
-_MAX_COMPONENTS_SAID = 10
-
 
 @click.command(
     "match",
@@ -136,11 +134,7 @@ def command(
 
 def _details(result: Result) -> tuple[str, ...]:
     """What ``-v`` says: what was used, what was skipped, and how well each component fits."""
-    solution = result.solution
+    from skymatch_cli.output.plain import component_lines
+
     used = (f"{info.ref.label}: {note}" for info in result.infos for note in info.notes)
-    fits = (
-        f"component {k}: {solution.n_images[k]} images, {solution.anchor[k]}, rms residual "
-        f"{solution.rms_residual[k]:.4g}, chi2 {solution.chi2[k]:.2f} for {solution.dof[k]:.6g} degrees of freedom"
-        for k in range(min(len(solution.n_images), _MAX_COMPONENTS_SAID))
-    )
-    return (*used, *result.skipped, *fits)
+    return (*used, *result.skipped, *component_lines(result.solution))

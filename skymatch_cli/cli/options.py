@@ -250,7 +250,13 @@ STRICT = _setting("strict", "With any warning, show the result, write no image, 
 MAX_RESIDUAL = _setting(
     "max_residual", "Warn about overlaps whose residual exceeds this many sigma.", section=_CHECKS, metavar="SIGMA"
 )
-CHECKS = (STRICT, MAX_RESIDUAL, SKIP_BAD)
+CROSS_CHECK = _setting(
+    "cross_check",
+    "Compare the overlaps the other way too, pooled beside mesh, and warn of images on which both disagree by more "
+    "than their errors. Pixels are read twice.",
+    section=_CHECKS,
+)
+CHECKS = (STRICT, MAX_RESIDUAL, CROSS_CHECK, SKIP_BAD)
 JOBS = _setting(
     "jobs",
     "Images worked on at a time; 0 means one per core. The result doesn't depend on it.",

@@ -37,7 +37,9 @@ def pulls(report: Report) -> tuple[str, tuple[Pull, ...]]:
     """One line about all used overlaps, and the worst of them, worst first; nothing where none has a residual."""
     table = report.overlaps
     residual, err = table.column("residual"), table.column("delta_err")
-    used = np.flatnonzero((table.column("status") == Status.OK) & np.isfinite(residual) & (err > 0))
+    status = table.column("status")
+    measured = (status == Status.OK) | (status == Status.DOWN_WEIGHTED)
+    used = np.flatnonzero(measured & np.isfinite(residual) & (err > 0))
     if not len(used):
         return "no overlap has a residual", ()
     size = np.abs(residual[used]) / err[used]

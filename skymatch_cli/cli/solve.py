@@ -48,7 +48,7 @@ def command(ctx: click.Context, /, *, measured: str, **_: Any) -> None:
 
         from skymatch_cli import pipeline
         from skymatch_cli.errors import InputError
-        from skymatch_cli.output.plain import summary
+        from skymatch_cli.output.plain import component_lines, summary
         from skymatch_cli.output.result import input_paths
         from skymatch_cli.steps.store import read_measured, result_document
 
@@ -61,6 +61,7 @@ def command(ctx: click.Context, /, *, measured: str, **_: Any) -> None:
             raise InputError.at(measured, f"{n} are not measured yet", "merge it with the other parts")
         result = pipeline.solve(replace(planned, settings=settings), *pipeline.gather(found))
         report = result_document(result)
+        console.tell(component_lines(result.solution))
         console.tell_overlaps(report)
         console.tell((summary(report),))
         console.remark(result.remarks)

@@ -107,8 +107,8 @@ def _read_fits(file: str) -> Mapping[str, Any]:
 
 
 def _report(document: Mapping[str, Any]) -> Report:
-    model = document["settings"].get("model", Model.CONSTANT)
-    layouts = _layouts(with_tilt=model == Model.PLANE)
+    tilted = document["settings"].get("model", Model.CONSTANT) == Model.PLANE
+    layouts = _layouts(with_tilt=tilted, with_kept=any("kept" in row for row in document["overlaps"]))
     images, overlaps, components = (_table(document[layout.name], layout) for layout in layouts)
     report = Report(
         version=str(document["version"]),
@@ -137,11 +137,14 @@ def _table(rows: Sequence[Mapping[str, Any]], layout: Table) -> Table:
     return Table(layout.name, tuple(column(like) for like in layout.columns))
 
 
-def _layouts(*, with_tilt: bool) -> tuple[Table, Table, Table]:
+def _layouts(*, with_tilt: bool, with_kept: bool) -> tuple[Table, Table, Table]:
     """The tables of a result of no image: the columns, their types and descriptions."""
-    empty: dict[str, Any] = {"local": None, "noise": None, "warnings": (), "tilt": None, "sigma_exact": True}
+    empty: dict[str, Any] = dict.fromkeys(("local", "noise", "tilt", "kept"))
+    empty |= {"warnings": (), "sigma_exact": True}
     if with_tilt:
         empty["tilt"] = np.zeros((0, 2))
+    if with_kept:
+        empty["kept"] = np.zeros(0)
     text = {"status", "anchor"}
     whole = {"a", "b", "n_a", "n_b", "n_good", "component", "n_images"}
 

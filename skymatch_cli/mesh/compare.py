@@ -373,4 +373,6 @@ def pair_measurements(
         weight=np.where(status == Status.OK, weight, 0.0) / unit**2,
         status=status,
         n_good=n_good,
+        information=np.where(measured, sums.information, np.nan) / unit**2,
+        pair_dof=np.where(measured, sums.variance / weight, 0.0),
     )

@@ -14,6 +14,7 @@ from skymatch_cli.model import FloatArray, IntArray, OverlapGraph
 
 _Float = TypeVar("_Float", bound=np.floating)
 _PRIOR_BLOCKS = 10.0  # blocks' worth of belief in the noise that pixels show to their neighbours
+_COMMON_BLOCKS = 30.0  # of belief that all images of a run scatter alike: the scatter of few blocks is itself noise
 _NEIGHBOUR = 0.19  # covariance of neighbouring cells of a row, where the variance is 1 - 2 * 0.19
 
 
@@ -41,7 +42,7 @@ class PairSums:
     ----------
     offset_a, offset_b : (M,) float64
         Offsets of the images, which residuals are relative to.
-    totals : (8, M) float64
+    totals : (9, M) float64
         The columns below.
     """
 
@@ -52,7 +53,7 @@ class PairSums:
     @classmethod
     def empty(cls, graph: OverlapGraph, offset: FloatArray) -> PairSums:
         """Sums over nothing, about the offsets (N,) of the images."""
-        return cls(offset[graph.a], offset[graph.b], np.zeros((8, len(graph.a))))
+        return cls(offset[graph.a], offset[graph.b], np.zeros((9, len(graph.a))))
 
     @property
     def weight(self) -> FloatArray:
@@ -89,6 +90,11 @@ class PairSums:
         """Good pixels of either image in these cells."""
         return np.asarray(self.totals[6]), np.asarray(self.totals[7])
 
+    @property
+    def information(self) -> FloatArray:
+        """Sum of q of the pixels' own information: ``weight`` is less by what stars and disagreement take."""
+        return np.asarray(self.totals[8])
+
     def add(self, found: TileSums) -> None:
         """Add what was found in a tile: three columns, or all of them."""
         self.totals[: len(found.columns), found.rows] += found.columns
@@ -120,12 +126,19 @@ def pair_sums(tile: Tile, weight: Float32Array, residual: Float32Array, sky: Flo
         counts = (w > 0).astype(np.float32)
         cells, pixels = counts @ counts.T, (tile.pixels.reshape(k, -1) * counts) @ counts.T
         columns += [by_sky[one, other], by_square[one, other] + by_square[other, one]]
-        columns += [cells[one, other], pixels[one, other], pixels[other, one]]
+        information = tile.information.reshape(k, -1)
+        by_information = _shares(information) @ information.T
+        columns += [cells[one, other], pixels[one, other], pixels[other, one], by_information[one, other]]
     return TileSums(tile.pair, np.array(columns, float))
 
 
 def _shares(w: Float32Array) -> Float32Array:
     return np.asarray(w * _inverse(w.sum(axis=0)))
+
+
+def _over(a: FloatArray, b: FloatArray) -> FloatArray:
+    """A / b, and 0 where b is 0."""
+    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
 
 
 def _inverse(a: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
@@ -139,8 +152,8 @@ class BlockScatter:
 
     Attributes
     ----------
-    totals : (3, N) float64
-        Variance found, variance that the weights promise, and how many blocks there are.
+    totals : (4, N) float64
+        Sums over the blocks: variance found, variance that the weights promise, one, and the promised one squared.
     """
 
     totals: FloatArray
@@ -148,26 +161,33 @@ class BlockScatter:
     @classmethod
     def empty(cls, n: int) -> BlockScatter:
         """No block yet, for ``n`` images."""
-        return cls(np.zeros((3, n)))
+        return cls(np.zeros((4, n)))
 
     def add(self, found: TileSums) -> None:
         """Add the blocks of a tile."""
         self.totals[:, found.rows] += found.columns
 
     def ratio(self) -> FloatArray:
-        """Variance found over variance promised, drawn to 1 where blocks are few."""
-        found, promised, n_blocks = self.totals
-        prior = _PRIOR_BLOCKS * np.divide(promised, n_blocks, out=np.ones_like(promised), where=n_blocks > 0)
-        return np.asarray((found + prior) / (promised + prior))
+        """Variance found over variance promised: near that of a typical image where blocks are few.
+
+        The offset of an image makes its blocks add up to nothing, which takes its share of the variance.
+        """
+        found, promised, n_blocks, square = self.totals
+        expected = promised - _over(square, promised)
+        block = np.where(n_blocks > 0, _over(promised, n_blocks), 1.0)
+        alone = (found + _PRIOR_BLOCKS * block) / (expected + _PRIOR_BLOCKS * block)
+        typical = np.median(alone[n_blocks > 0]) if n_blocks.any() else 1.0
+        return np.asarray((found + typical * _COMMON_BLOCKS * block) / (expected + _COMMON_BLOCKS * block))
 
 
 def block_scatter(tile: Tile, weight: Float32Array, residual: Float32Array) -> TileSums:
     """What the blocks of a tile add to `BlockScatter`."""
     own = weight * _inverse(weight.sum(axis=0))
-    promised = _block_variance(np.sqrt(weight * (np.float32(1) - own)))
-    found = (_block_sums(weight * residual).astype(float) ** 2).sum(axis=(1, 2))
+    promised = _block_variance(np.sqrt(weight * (np.float32(1) - own))).astype(float)
+    found = _block_sums(weight * residual).astype(float)
     n_blocks = np.count_nonzero(promised, axis=(1, 2))
-    return TileSums(tile.images, np.array([found, promised.sum(axis=(1, 2), dtype=float), n_blocks]))
+    sums = [(found**2).sum(axis=(1, 2)), promised.sum(axis=(1, 2)), n_blocks, (promised**2).sum(axis=(1, 2))]
+    return TileSums(tile.images, np.array(sums))
 
 
 def _block_sums(a: Float32Array) -> Float32Array:

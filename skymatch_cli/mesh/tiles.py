@@ -37,6 +37,8 @@ class Tile:
     value : (k, nj, ni) float32
     weight : (k, nj, ni) float32
         Information of the pixels, less near stars; 0 where fewer than two images see the cell.
+    information : (k, nj, ni) float32
+        That of the pixels alone.
     own : (k, nj, ni) float32
         Share of a cell's variance that remains in its residual: the image itself takes part in the mean.
     per_sigma : (k, nj, ni) float32
@@ -52,6 +54,7 @@ class Tile:
     second: IntArray
     value: Float32Array
     weight: Float32Array
+    information: Float32Array
     own: Float32Array
     per_sigma: Float32Array
     pixels: Float32Array
@@ -167,6 +170,7 @@ def _tile(
         second=pairs[2],
         value=np.where(shared, value, np.float32(0)),
         weight=_less_near_stars(weight, area, distortion, least).astype(np.float32),
+        information=weight,
         own=own,
         per_sigma=_per_sigma(weight, own, least).astype(np.float32),
         pixels=np.where(shared, 1.0 / np.where(shared, area, 1.0), 0.0).astype(np.float32),

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.choices import TableName
+from skymatch_cli.model import Solution
 from skymatch_cli.output.printable import printable
 from skymatch_cli.output.tables import Column, Report
 
 Cells = tuple[str, ...]
 
+_MAX_COMPONENTS = 10
 _MAX_DECIMALS = 9  # beyond, powers of ten are easier to read
 _WITH_ERROR = {  # columns that get the digits of the error beside them
     TableName.IMAGES: ("sky_err", ("sky", "sky_err")),
@@ -25,6 +27,7 @@ _SHORT = {
     "area_arcmin2": "{:.4g}",
     "sky_dx": "{:.4g}",
     "sky_dy": "{:.4g}",
+    "kept": "{:.3g}",
     "rms_residual": "{:.4g}",
     "chi2": "{:.2f}",
     "dof": "{:.6g}",
@@ -102,6 +105,23 @@ def summary(report: Report) -> str:
     if report.warnings:
         parts.append(_count(len(report.warnings), "warning"))
     return ", ".join(parts)
+
+
+def component_lines(solution: Solution) -> tuple[str, ...]:
+    """How well each component fits, of the first ten."""
+    return tuple(_fit(solution, k) for k in range(min(len(solution.n_images), _MAX_COMPONENTS)))
+
+
+def _fit(solution: Solution, k: int) -> str:
+    """How well a component fits."""
+    loops = "no loop"
+    if solution.closure is not None and solution.n_loops is not None and solution.n_loops[k]:
+        loops = f"closure {solution.closure[k]:.4g} (rms of loops: {solution.n_loops[k]})"
+    return (
+        f"component {k}: {solution.n_images[k]} images, {solution.anchor[k]}, rms residual "
+        f"{solution.rms_residual[k]:.4g}, chi2 {solution.chi2[k]:.2f} for {solution.dof[k]:.6g} degrees of freedom, "
+        f"{loops}"
+    )
 
 
 def _count(n: int, noun: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.choices import TableName
-from skymatch_cli.model import ImageInfo, Measurements, Solution
+from skymatch_cli.model import LEAST_KEPT, ImageInfo, Measurements, Solution, Status, StrArray
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -160,9 +160,27 @@ def overlaps_table(infos: tuple[ImageInfo, ...], measurements: Measurements, sol
             Column("delta", m.delta, "sky_a - sky_b, in unit"),
             Column("delta_err", m.delta_err, "1-sigma error of delta, in unit"),
             Column("residual", solution.residual, "delta - (solution_a - solution_b), in unit"),
-            Column("status", strings(m.status), "ok, or why the pair was not used"),
+            *_kept_columns(solution),
+            Column(
+                "status", strings(_pair_status(m.status, solution)), "ok, or why the pair counts little or not at all"
+            ),
         ),
     )
+
+
+def _kept_columns(solution: Solution) -> tuple[Column, ...]:
+    """The part of its weight that each overlap kept, where the solution is robust."""
+    if solution.kept is None:
+        return ()
+    return (Column("kept", solution.kept, "Part of its weight that the overlap kept in the robust solution"),)
+
+
+def _pair_status(status: StrArray, solution: Solution) -> StrArray:
+    """Statuses of the overlaps; a robust solution adds a word for those that it hardly believes."""
+    if solution.kept is None:
+        return status
+    doubted = (status == Status.OK) & (solution.kept < LEAST_KEPT)
+    return np.where(doubted, Status.DOWN_WEIGHTED, status).astype(object)
 
 
 def pair_columns(

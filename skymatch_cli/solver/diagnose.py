@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets
-from skymatch_cli.solver.pairgraph import PairGraph, spanning_tree, tree_potential
+from skymatch_cli.solver.pairgraph import PairGraph, SpanningTree, spanning_tree, tree_potential
 from skymatch_cli.solver.signs import mixed
 
 _THIN = 3.0  # times the typical error of the component's other pairs
@@ -90,20 +90,18 @@ def bad_fits(offsets: Offsets) -> IntArray:
     return np.flatnonzero((deviate > _IMPROBABLE_SIGMA) & (offsets.chi2 > _FAR * dof))
 
 
-def loop_closure(
-    n_groups: int, a: IntArray, b: IntArray, delta: FloatArray, weight: FloatArray
-) -> tuple[FloatArray, IntArray]:
+def loop_closure(graph: PairGraph, tree: SpanningTree, delta: FloatArray) -> tuple[FloatArray, IntArray]:
     """Rms by which loops of differences fail to close, and the number of loops, in every component.
 
-    Every pair outside the heaviest spanning tree closes one loop with it.
+    Every pair outside a spanning tree closes one loop with it.
 
     Parameters
     ----------
-    n_groups : int
-    a, b : (m,) int64
-        Groups of the used pairs, a != b.
-    delta, weight : (m,) float64
-        Differences and their (positive) weights.
+    graph : PairGraph
+    tree : SpanningTree
+        The heaviest one of the graph.
+    delta : (m,) float64
+        Differences of its pairs.
 
     Returns
     -------
@@ -112,8 +110,7 @@ def loop_closure(
     n_loops : (C,) int64
 
     """
-    graph = PairGraph.of_pairs(n_groups, a, b, weight)
-    gap = delta - graph.differences(tree_potential(graph, spanning_tree(graph), delta))
+    gap = delta - graph.differences(tree_potential(graph, tree, delta))
     n_loops = graph.redundancy().astype(np.int64)
     square = graph.pair_sums(gap**2)
     return np.where(n_loops > 0, np.sqrt(square / np.maximum(n_loops, 1)), np.nan), n_loops

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array, diags_array
 from skymatch_cli.model import BoolArray, FloatArray, IntArray
 from skymatch_cli.solver.exact import small_components, solve_exactly
 from skymatch_cli.solver.multigrid import Hierarchy
-from skymatch_cli.solver.pairgraph import PairGraph, spanning_tree, tree_potential
+from skymatch_cli.solver.pairgraph import PairGraph, SpanningTree, spanning_tree, tree_potential
 from skymatch_cli.solver.signs import sign_columns
 
 _ALL_PAIRS = 500  # up to here the second moment of the residuals is computed, not probed
@@ -60,6 +60,8 @@ class NormalEquations:
     Attributes
     ----------
     graph : PairGraph
+    tree : SpanningTree
+        The heaviest.
     incidence : (n, m) csr_array
         B^T W.
     small : (C,) bool
@@ -72,6 +74,7 @@ class NormalEquations:
     """
 
     graph: PairGraph
+    tree: SpanningTree
     incidence: csr_array
     small: BoolArray
     large: IntArray
@@ -85,7 +88,8 @@ class NormalEquations:
         large = np.flatnonzero(~small[graph.component])
         everything = len(large) == graph.n
         adjacency = graph.adjacency if everything else csr_array(graph.adjacency[large][:, large])
-        return cls(graph, graph.weighted_incidence(), small, large, Hierarchy.of_weights(adjacency))
+        hierarchy = Hierarchy.of_weights(adjacency)
+        return cls(graph, spanning_tree(graph), graph.weighted_incidence(), small, large, hierarchy)
 
     def reweighted(self, weight: FloatArray) -> NormalEquations:
         """The same pairs with other weights (m,), all positive."""
@@ -98,13 +102,13 @@ class NormalEquations:
         only what the pairs disagree about passes through the normal equations: differences that are consistent
         give exact offsets, whatever the condition of the matrix. ``noise``: see ``noise_response``.
         """
-        start = tree_potential(self.graph, spanning_tree(self.graph), delta)
+        start = tree_potential(self.graph, self.tree, delta)
         response = noise_response(self, noise, self.incidence @ (delta - self.graph.differences(start)))
         return self._refined(start + response.step, delta), response
 
     def offsets(self, delta: FloatArray) -> FloatArray:
         """The offsets of ``fit`` alone."""
-        start = tree_potential(self.graph, spanning_tree(self.graph), delta)
+        start = tree_potential(self.graph, self.tree, delta)
         rhs = self.incidence @ (delta - self.graph.differences(start))
         return self._refined(start + solve_exactly(self.graph, self.small, rhs[:, None], None).x[:, 0], delta)
 

@@ -6,9 +6,12 @@ import numpy as np
 from scipy.sparse import csr_array, diags_array
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets
+from skymatch_cli.solver.diagnose import loop_closure
 from skymatch_cli.solver.leastsquares import NormalEquations
 from skymatch_cli.solver.pairgraph import PairGraph
 from skymatch_cli.solver.robust import kept_weights
+
+_LEAST_DOF = 0.5
 
 
 def solve_offsets(
@@ -19,7 +22,6 @@ def solve_offsets(
     weight: FloatArray,
     *,
     noise: csr_array | None = None,
-    pair_chi2: FloatArray | None = None,
     pair_dof: FloatArray | None = None,
     robust: bool = False,
 ) -> Offsets:
@@ -39,9 +41,10 @@ def solve_offsets(
         Factor S of the covariance of ``delta``, S S^T. The errors are then those of the weighted solution
         under that noise (a sandwich). Without it the weights are taken as the information, and the errors
         are those of independent differences.
-    pair_chi2, pair_dof : (M,) float64, optional
-        What a joint fit knows beyond the differences: each pair's scatter about its own ``delta`` in chi²,
-        and the independent values in it, of which the solution then takes one for each offset.
+    pair_dof : (M,) float64, optional
+        From a joint fit, whose pairs share what they look at: expectation of ``weight * error**2`` of each
+        difference, 1 for a pair that shares nothing and 2 / k for one of a stack of k images. The solution takes
+        one of their sum for each offset, and what remains is ``dof``; below a half it says nothing and is 0.
     robust : bool
         Weigh pairs down that contradict the others by more than their errors (``robust.kept_weights``).
 
@@ -71,10 +74,11 @@ def solve_offsets(
     residual = np.full(len(a), np.nan)
     residual[used] = measured - graph.differences(offset)
     square_sum = graph.pair_sums(graph.weight * residual[used] ** 2)
-    if pair_chi2 is None or pair_dof is None:
+    if pair_dof is None:
         chi2, dof = _satterthwaite(square_sum, response.expected, response.second, graph.redundancy())
     else:
-        chi2, dof = _joint(graph, square_sum, (kept * pair_chi2)[used], (kept * pair_dof)[used])
+        chi2, dof = _joint(graph, square_sum, (kept * pair_dof)[used])
+    closure, n_loops = loop_closure(graph, equations.tree, measured)
     n_pairs = graph.pair_sums(np.ones(len(measured)))
     return Offsets(
         offset=offset,
@@ -86,6 +90,8 @@ def solve_offsets(
         dof=dof,
         sigma_exact=response.exact,
         kept=kept if robust else None,
+        closure=closure,
+        n_loops=n_loops,
     )
 
 
@@ -98,13 +104,11 @@ def _satterthwaite(
     return np.where(some, square_sum * _ratio(dof, expected), 0.0), dof
 
 
-def _joint(
-    graph: PairGraph, square_sum: FloatArray, pair_chi2: FloatArray, pair_dof: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """The same from a joint fit that counts its own values."""
+def _joint(graph: PairGraph, square_sum: FloatArray, pair_dof: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The same from a joint fit: its pairs don't disagree where they all look at the same places."""
     dof = graph.pair_sums(pair_dof) - (graph.size - 1.0)
-    some = dof > 1e-6
-    return np.where(some, graph.pair_sums(pair_chi2) + square_sum, 0.0), np.where(some, dof, 0.0)
+    some = (dof > _LEAST_DOF) & (graph.redundancy() > 0)
+    return np.where(some, square_sum, 0.0), np.where(some, dof, 0.0)
 
 
 def _ratio(a: FloatArray, b: FloatArray) -> FloatArray:
