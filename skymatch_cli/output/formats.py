@@ -71,7 +71,11 @@ def write_fits(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: A
         primary.header[f"WARN{number}"] = ascii_only(warning)
     # HDUList.writeto wants to seek; what is written to need not be able to.
     whole = io.BytesIO()
-    fits.HDUList([primary, *map(_fits_table, report.tables), *report.appendix()]).writeto(whole)
+    hdus = fits.HDUList([primary, *map(_fits_table, report.tables), *report.appendix()])
+    for hdu in hdus:
+        if "\nCONTINUE" in hdu.header.tostring(sep="\n"):
+            hdu.header["LONGSTRN"] = ("OGIP 1.0", "long strings go on in CONTINUE cards")
+    hdus.writeto(whole)
     stream.write(whole.getbuffer())
 
 
