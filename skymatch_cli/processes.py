@@ -7,6 +7,7 @@ midst of a task costs the image it was at, which says so, and is replaced.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import multiprocessing
 import os
 import signal
@@ -159,6 +160,7 @@ class _Pool(Generic[Found]):
         self._pool: list[_Process] = []
         self._given = 0
         self._again: deque[int] = deque()  # of workers that died
+        self._at: dict[int, memoryview] = {}  # by process id: the task that it began last, written by itself
 
     def give(self, limit: int, queued: int) -> None:
         """Hand out the tasks before a limit, to those who have least and not more than ``queued`` to each."""
@@ -199,14 +201,20 @@ class _Pool(Generic[Found]):
             worker.stop(kill=bool(worker.tasks))
 
     def _start(self) -> None:
-        self._pool.append(_Process.start(_serve, self._tasks, self._pool))
+        at = memoryview(mmap.mmap(-1, 8)).cast("q")
+        at[0] = -1
+        worker = _Process.start(_serve, _Duty(self._tasks, at), self._pool)
+        self._pool.append(worker)
+        self._at[worker.process.pid or 0] = at
 
     def _bury(self, worker: _Process) -> None:
-        """The task that a dead worker was at is lost, the next ones are another's."""
+        """The task that a dead worker was at is lost; those that wait, or whose finding did not come, are another's."""
         self._pool.remove(worker)
         worker.stop(kill=False)
+        at = self._at.pop(worker.process.pid or 0)[0]
         if worker.tasks:
-            task = worker.tasks.popleft()
+            task = at if at in worker.tasks else worker.tasks[0]
+            worker.tasks.remove(task)
             self.found[task] = self._tasks[task].lost(f"the process that read it died ({worker.how_it_ended()})")
             self._again.extend(worker.tasks)
 
@@ -224,7 +232,15 @@ def _live(
     os._exit(0)
 
 
-def _serve(tasks: Tasks[Any], pipe: Connection) -> None:
+@dataclass(frozen=True, slots=True)
+class _Duty:
+    """What a worker of a pool works on, and where it notes which task it is at."""
+
+    tasks: Tasks[Any]
+    at: memoryview
+
+
+def _serve(duty: _Duty, pipe: Connection) -> None:
     """Tasks by number; the next one begins while the finding of the last one waits to be taken."""
     asker = multiprocessing.parent_process()
     with ThreadPoolExecutor(1) as sender:
@@ -232,7 +248,8 @@ def _serve(tasks: Tasks[Any], pipe: Connection) -> None:
             k = pipe.recv()
             if asker is None or os.getppid() != asker.pid:  # it is gone, though tasks still wait in the pipe
                 return
-            sender.submit(pipe.send_bytes, _outcome(_done, tasks, k))
+            duty.at[0] = k
+            sender.submit(pipe.send_bytes, _outcome(_done, duty.tasks, k))
 
 
 def _done(tasks: Tasks[Any], k: int) -> object:

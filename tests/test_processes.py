@@ -94,6 +94,20 @@ def test_a_worker_that_dies_costs_the_task_it_was_at(forking):
     assert [f.value for f in found if f.k not in lost] == [k**2 for k in range(30) if k not in lost]
 
 
+@dataclass(frozen=True)
+class Large(Squaring):
+    """Finds more than a pipe holds."""
+
+    def __call__(self):
+        return (super().__call__(), bytes(10**6))
+
+
+def test_a_finding_that_did_not_come_is_found_again(forking):
+    some = Tasks(lambda k: Large(k, frozenset({3})), range(8), 10**9, lambda: time.sleep(0.3))
+    found = list(processes.run_tasks(some, 2, NoProgress()))
+    assert [k for k, f in enumerate(found) if isinstance(f, Square)] == [3]
+
+
 def test_an_error_in_a_task_is_raised_here_and_leaves_no_process(forking):
     with pytest.raises(KeyError, match="5"):
         list(LocalRunner(2)(tasks(30, bad=frozenset({5}))))

@@ -68,7 +68,7 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run, and exit with the code that the design gives to what happened."""
-        # The work runs in threads and processes of its own, on small matrices: threads inside each product get in the way.
+        # The work runs in threads or processes of its own, on small matrices: threads inside a product get in the way.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         gc.set_threshold(50_000, 20, 20)  # imports make a million objects, of which none is garbage
         extra["standalone_mode"] = False  # errors come to `guarded`
