@@ -71,6 +71,10 @@ class InputError(SkymatchError):
         self.problems = tuple(problems)
         super().__init__("; ".join(map(str, self.problems)))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Made again from its problems: an error may come from another process."""
+        return type(self), (self.problems,), self.__dict__
+
     @classmethod
     def at(cls, where: str, what: str, hint: str = "") -> InputError:
         """The error of a single input."""

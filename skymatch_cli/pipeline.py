@@ -209,7 +209,7 @@ def find(
         Measure these images alone.
     progress : Progress, optional
     runner : Runner, optional
-        Where the work is done; in threads of this process by default.
+        Where the work is done; on this machine by default.
     old : Measured, optional
         Earlier findings, which are used where they still hold.
     save : callable, optional

@@ -7,11 +7,13 @@ midst of a task costs the image it was at, which says so, and is replaced.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Generic, TypeVar
 
 from skymatch_cli.errors import SkymatchError
@@ -90,7 +93,8 @@ def crew(members: Sequence[Member]) -> Iterator[Callable[..., list[Any]]]:
 
     def ask(method: Callable[..., Any], *arguments: Any) -> list[Any]:
         for process in started:
-            process.pipe.send((method, arguments))
+            with suppress(OSError):  # it died: so says its reply
+                process.pipe.send((method, arguments))
         return [process.reply() for process in started]
 
     try:
@@ -155,22 +159,28 @@ class _Pool(Generic[Found]):
         self._tasks, self._workers = tasks, workers
         self._pool: list[_Process] = []
         self._given = 0
+        self._again: deque[int] = deque()  # of workers that died
+        self._at: dict[int, memoryview] = {}  # by process id: the task that it began last, written by itself
 
     def give(self, limit: int, queued: int) -> None:
         """Hand out the tasks before a limit, to those who have least and not more than ``queued`` to each."""
-        while self._given < min(limit, len(self._tasks)):
+        while self._again or self._given < min(limit, len(self._tasks)):
             if len(self._pool) < self._workers and all(worker.tasks for worker in self._pool):
                 self._start()
             idlest = min(self._pool, key=lambda worker: len(worker.tasks))
             if len(idlest.tasks) >= queued:
                 return
+            task = self._again[0] if self._again else self._given
             try:
-                idlest.pipe.send(self._given)
+                idlest.pipe.send(task)
             except OSError:  # it died
                 self._bury(idlest)
                 continue
-            idlest.tasks.append(self._given)
-            self._given += 1
+            idlest.tasks.append(task)
+            if self._again:
+                self._again.popleft()
+            else:
+                self._given += 1
 
     def collect(self) -> None:
         """Wait for findings."""
@@ -190,29 +200,31 @@ class _Pool(Generic[Found]):
         for worker in self._pool:
             worker.stop(kill=bool(worker.tasks))
 
-    def _start(self) -> _Process:
-        self._pool.append(_Process.start(_serve, self._tasks, self._pool))
-        return self._pool[-1]
+    def _start(self) -> None:
+        at = memoryview(mmap.mmap(-1, 8)).cast("q")
+        at[0] = -1
+        worker = _Process.start(_serve, _Duty(self._tasks, at), self._pool)
+        self._pool.append(worker)
+        self._at[worker.process.pid or 0] = at
 
     def _bury(self, worker: _Process) -> None:
-        """The task that a dead worker was at is lost, the next ones are another's."""
+        """The task that a dead worker was at is lost; those that wait, or whose finding did not come, are another's."""
         self._pool.remove(worker)
         worker.stop(kill=False)
-        for k, task in enumerate(worker.tasks):
-            if k == 0:
-                self.found[task] = self._tasks[task].lost(f"the process that read it died ({worker.how_it_ended()})")
-            else:
-                heir = self._start()
-                heir.pipe.send(task)
-                heir.tasks.append(task)
+        at = self._at.pop(worker.process.pid or 0)[0]
+        if worker.tasks:
+            task = at if at in worker.tasks else worker.tasks[0]
+            worker.tasks.remove(task)
+            self.found[task] = self._tasks[task].lost(f"the process that read it died ({worker.how_it_ended()})")
+            self._again.extend(worker.tasks)
 
 
 def _live(
     work: Callable[[Any, Connection], None], subject: object, pipe: Connection, inherited: Sequence[Connection]
 ) -> None:
     """What a process does first and last."""
-    _keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks is told, and ends this one
+    _keep_memory()
     for other in inherited:
         other.close()
     with suppress(EOFError, OSError):  # nobody is there to ask
@@ -220,11 +232,24 @@ def _live(
     os._exit(0)
 
 
-def _serve(tasks: Tasks[Any], pipe: Connection) -> None:
+@dataclass(frozen=True, slots=True)
+class _Duty:
+    """What a worker of a pool works on, and where it notes which task it is at."""
+
+    tasks: Tasks[Any]
+    at: memoryview
+
+
+def _serve(duty: _Duty, pipe: Connection) -> None:
     """Tasks by number; the next one begins while the finding of the last one waits to be taken."""
+    asker = multiprocessing.parent_process()
     with ThreadPoolExecutor(1) as sender:
         while True:
-            sender.submit(pipe.send, _outcome(_done, tasks, pipe.recv()))
+            k = pipe.recv()
+            if asker is None or os.getppid() != asker.pid:  # it is gone, though tasks still wait in the pipe
+                return
+            duty.at[0] = k
+            sender.submit(pipe.send_bytes, _outcome(_done, duty.tasks, k))
 
 
 def _done(tasks: Tasks[Any], k: int) -> object:
@@ -235,15 +260,24 @@ def _be_asked(member: object, pipe: Connection) -> None:
     """Questions to a member of a crew."""
     while True:
         method, arguments = pipe.recv()
-        pipe.send(_outcome(method, member, *arguments))
+        pipe.send_bytes(_outcome(method, member, *arguments))
 
 
-def _outcome(call: Callable[..., object], *arguments: object) -> object:
-    """An answer, or the error that is to be raised where the question was asked."""
+def _outcome(call: Callable[..., object], *arguments: object) -> memoryview:
+    """An answer, or the error that is to be raised where the question was asked, ready to be sent."""
     try:
-        return call(*arguments)
+        return ForkingPickler.dumps(call(*arguments))
     except Exception as error:  # noqa: BLE001 - see above
-        return error
+        return _dumped(error)
+
+
+def _dumped(error: Exception) -> memoryview:
+    """An error with the traceback that it has here; one that can't be sent is named."""
+    error.add_note("In a process:\n" + "".join(traceback.format_exception(error)))
+    try:
+        return ForkingPickler.dumps(error)
+    except Exception:  # noqa: BLE001 - whatever an error may hold
+        return ForkingPickler.dumps(SkymatchError(f"unexpected {type(error).__name__} in a process: {error}"))
 
 
 def _keep_memory() -> None:

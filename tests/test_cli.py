@@ -122,6 +122,12 @@ def test_defaults_are_shown() -> None:
         assert text in shown
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_run_goes_well_with_closed_streams(closed: str) -> None:
+    command = f"{sys.executable} -m skymatch_cli --version {closed}"
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == 0
+
+
 def test_the_version_is_shown() -> None:
     assert run("--version").stdout == f"skymatch {skymatch_cli.__version__}\n"
 

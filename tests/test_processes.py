@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from skymatch_cli import processes
-from skymatch_cli.errors import Problem, SkymatchError
+from skymatch_cli.errors import InputError, Problem, SkymatchError
 from skymatch_cli.execution import LocalRunner, NoProgress, Tasks
 from skymatch_cli.geometry.planes import component_labels
 
@@ -44,12 +45,17 @@ class Squaring:
     k: int
     deadly: frozenset[int] = frozenset()
     bad: frozenset[int] = frozenset()
+    locked: frozenset[int] = frozenset()
 
     def __call__(self) -> Square:
         if self.k in self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.k in self.bad:
             raise KeyError(self.k)
+        if self.k in self.locked:
+            error = ValueError(self.k)
+            error.lock = threading.Lock()
+            raise error
         return Square(self.k, self.k**2, os.getpid())
 
     def lost(self, why: str) -> Square:
@@ -88,10 +94,48 @@ def test_a_worker_that_dies_costs_the_task_it_was_at(forking):
     assert [f.value for f in found if f.k not in lost] == [k**2 for k in range(30) if k not in lost]
 
 
+@dataclass(frozen=True)
+class Large(Squaring):
+    """Finds more than a pipe holds."""
+
+    def __call__(self):
+        return (super().__call__(), bytes(10**6))
+
+
+def test_a_finding_that_did_not_come_is_found_again(forking):
+    some = Tasks(lambda k: Large(k, frozenset({3})), range(8), 10**9, lambda: time.sleep(0.3))
+    found = list(processes.run_tasks(some, 2, NoProgress()))
+    assert [k for k, f in enumerate(found) if isinstance(f, Square)] == [3]
+
+
 def test_an_error_in_a_task_is_raised_here_and_leaves_no_process(forking):
     with pytest.raises(KeyError, match="5"):
         list(LocalRunner(2)(tasks(30, bad=frozenset({5}))))
     assert not multiprocessing.active_children()
+
+
+def test_an_error_says_where_in_the_process_it_came_from(forking):
+    with pytest.raises(KeyError) as caught:
+        list(LocalRunner(2)(tasks(9, bad=frozenset({5}))))
+    assert "raise KeyError(self.k)" in caught.value.__notes__[0]
+
+
+def test_an_error_that_cannot_be_sent_is_named(forking):
+    with pytest.raises(SkymatchError, match="unexpected ValueError in a process: 5"):
+        list(LocalRunner(2)(tasks(30, locked=frozenset({5}))))
+    assert not multiprocessing.active_children()
+
+
+def test_an_input_error_is_the_same_on_the_other_side():
+    error = InputError([Problem("a.fits", "is bad", "mend it"), Problem("b.fits", "too")])
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.problems, again.lines()) == (str(error), error.problems, error.lines())
+
+
+def test_tasks_of_a_dead_worker_do_not_need_more_workers(forking):
+    found = LocalRunner(2)(Tasks(lambda k: Squaring(k, frozenset({0})), range(30), 10**9, lambda: time.sleep(0.2)))
+    at_work = [len(multiprocessing.active_children()) for _ in found]
+    assert max(at_work) <= 2
 
 
 def test_findings_that_nobody_takes_leave_no_process(forking):
@@ -146,6 +190,34 @@ def test_a_crew_of_one_stays_here():
 def test_a_member_that_dies_is_an_error(forking):
     with processes.crew([Counter(1), Counter(2)]) as ask, pytest.raises(SkymatchError, match=r"died \(signal 9\)"):
         ask(Counter.die)
+
+
+def test_a_member_that_died_before_the_question_is_an_error(forking):
+    with processes.crew([Counter(1), Counter(2)]) as ask:
+        for pid in ask(Counter.where):
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
+        with pytest.raises(SkymatchError, match=r"died \(signal 9\)"):
+            ask(Counter.add, 1)
+
+
+WAITING = """
+import os, signal, sys, time
+from skymatch_cli.execution import NoProgress, Tasks
+from skymatch_cli.processes import run_tasks
+class Slow:
+    def __init__(self, k): self.k = k
+    def __call__(self):
+        print(self.k, flush=True)
+        time.sleep(0.5)
+list(run_tasks(Tasks(Slow, range(100), 10**9, lambda: os.kill(os.getpid(), signal.SIGTERM)), 2, NoProgress()))
+"""
+
+
+def test_tasks_that_wait_are_not_begun_when_nobody_asks_any_more():
+    done = subprocess.run([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == -signal.SIGTERM
+    assert set(done.stdout.split()) <= {"0", "1"}
 
 
 ORPHANS = """

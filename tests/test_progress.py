@@ -108,10 +108,17 @@ def test_bars_show_the_stage_its_count_and_its_rate():
     bars = Bars(Console(file=stream, force_terminal=True, width=100, color_system=None))
     bars.show("headers", 3, 3)
     bars.show("pixels", 30, 6)
-    bars._progress.refresh()
     bars.close()
     last = [line for line in re.split(r"[\r\n]+", stream.getvalue()) if "pixels" in line][-1]
     assert "6/30" in last
+
+
+def test_bars_have_no_thread_beside_which_nothing_may_be_forked():
+    threads = threading.active_count()
+    bars = Bars(Console(file=io.StringIO(), force_terminal=True))
+    bars.show("headers", 3, 3)
+    assert threading.active_count() == threads
+    bars.close()
 
 
 def test_progress_is_drawn_on_a_terminal_and_cleared(three):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import SkymatchError
-from skymatch_cli.geometry.raster import Spans, polygon_spans
+from skymatch_cli.geometry.raster import Spans, polygon_spans, spans_of_polygons
 
 SHAPE = (23, 31)
 
@@ -54,6 +54,10 @@ def test_polygon_beyond_the_frame_is_clipped() -> None:
     assert everything.n_pixels == SHAPE[0] * SHAPE[1]
     assert everything.mask(SHAPE).all()
     assert polygon_spans([np.array([[40.0, 1], [50, 1], [45, 20]])], SHAPE).n_pixels == 0
+
+
+def test_no_polygons_give_no_spans() -> None:
+    assert spans_of_polygons([], (10, 10)) == []
 
 
 def test_nothing_gives_no_pixels() -> None:

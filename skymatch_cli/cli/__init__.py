@@ -68,7 +68,7 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run, and exit with the code that the design gives to what happened."""
-        # The work runs in threads of its own, on small matrices: more threads inside each product only get in the way.
+        # The work runs in threads or processes of its own, on small matrices: threads inside a product get in the way.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         gc.set_threshold(50_000, 20, 20)  # imports make a million objects, of which none is garbage
         extra["standalone_mode"] = False  # errors come to `guarded`
@@ -97,8 +97,8 @@ def program() -> NoReturn:
         code = end.code
     atexit._run_exitfuncs()
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None where the shell closed them
+            stream.flush()
     except OSError:
         sys.exit(1)  # Python says what can't be written
     os._exit(code if isinstance(code, int) else 1)

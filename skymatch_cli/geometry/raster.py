@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -104,9 +105,9 @@ def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int
     x1 = crossings[1::2] - line * (nx + 1)
     inside = x1 > x0
     line, x0, x1 = line[inside], x0[inside], x1[inside]
-    ends = np.searchsorted(line, np.arange(1, len(polygons)) * ny)
-    pieces = (np.split(c, ends) for c in (line % max(ny, 1), x0, x1))
-    return [Spans(*piece) for piece in zip(*pieces, strict=True)]
+    ends = np.searchsorted(line, np.arange(len(polygons) + 1) * ny)
+    pieces = [slice(start, stop) for start, stop in pairwise(ends.tolist())]
+    return [Spans(line[piece] % ny, x0[piece], x1[piece]) for piece in pieces]
 
 
 def _edges(polygons: Sequence[Sequence[FloatArray]]) -> tuple[FloatArray, FloatArray, IntArray]:

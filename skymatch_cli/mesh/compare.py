@@ -110,9 +110,9 @@ def _robust_sums(
         scale = np.ones(graph.n_images)
         for iteration in range(_ITERATIONS):
             sums, scatter = PairSums.empty(graph, level + offset), BlockScatter.empty(graph.n_images)
-            for found in _in_order(each(_Share.step, offset, scale)):
+            for found in _in_order(each(_Share.step, offset, scale, iteration >= _UNSCALED)):
                 sums.add(found.pairs)
-                if iteration >= _UNSCALED:
+                if found.scatter is not None:
                     scatter.add(found.scatter)
             scale = scale * scatter.ratio()
             offset = _rounded(image_offsets(sums.weight, sums.difference(), graph) - level)
@@ -127,7 +127,7 @@ class _Step:
     """What one tile gives to an iteration."""
 
     pairs: TileSums
-    scatter: TileSums
+    scatter: TileSums | None  # where it was asked for
 
 
 class _Share:
@@ -153,7 +153,7 @@ class _Share:
         self._skies = [None] * len(self._tiles)
         return [None if tile is None else median_differences(tile) for tile in self._tiles]
 
-    def step(self, offset: FloatArray, scale: FloatArray) -> list[_Step | None]:
+    def step(self, offset: FloatArray, scale: FloatArray, scatter: bool) -> list[_Step | None]:
         """Sums with the weights that offsets and noises (N,) of the images suggest."""
         answers: list[_Step | None] = []
         for k, tile in enumerate(self._tiles):
@@ -163,7 +163,8 @@ class _Share:
             weight, shifted, before = self._trusted(tile, k, offset, scale)
             self._skies[k] = sky = mean_sky(weight, shifted, before)
             residual = shifted - sky
-            answers.append(_Step(pair_sums(tile, weight, residual), block_scatter(tile, weight, residual)))
+            blocks = block_scatter(tile, weight, residual) if scatter else None
+            answers.append(_Step(pair_sums(tile, weight, residual), blocks))
         return answers
 
     def finish(self, offset: FloatArray, scale: FloatArray) -> list[TileSums | None]:
