@@ -18,7 +18,7 @@ from skymatch_cli.fits.image import Pixels, read_pixels
 from skymatch_cli.geometry.raster import Spans, spans_of_polygons
 from skymatch_cli.geometry.rings import pixel_rings
 from skymatch_cli.measure import local_skies, n_pixels_of
-from skymatch_cli.mesh.cells import MeshGrid
+from skymatch_cli.mesh.cells import MeshGrid, TooWideError
 from skymatch_cli.mesh.reduce import BLOCK_PIX, CellMesh, reduce_image
 from skymatch_cli.model import (
     BoolArray,
@@ -119,6 +119,8 @@ def mesh_grids(infos: Sequence[ImageInfo], graph: OverlapGraph, mesh_size: float
     grids = []
     for k, plane in enumerate(graph.planes if len(graph.a) else ()):
         here = graph.plane == k
+        if not here.any():  # nothing is compared on it, but it has its number
+            here = np.ones_like(here)
         ends = np.concatenate([graph.a[here], graph.b[here]])
         coarsest = float(scale[ends].max())
         pitch = (mesh_size or DEFAULT_PITCH_PIX) * coarsest
@@ -182,9 +184,13 @@ class MeshTask:
         rings = pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label)
         blocks = _needed_blocks(spans_of_polygons(rings, info.shape), info.shape)
         tilted = self.settings.model == Model.PLANE
-        meshes = {
-            k: reduce_image(data, good, info.wcs, grid, blocks, centroids=tilted) for k, grid in self.grids.items()
-        }
+        try:
+            meshes = {
+                k: reduce_image(data, good, info.wcs, grid, blocks, centroids=tilted) for k, grid in self.grids.items()
+            }
+        except TooWideError:
+            what = "comes too near the horizon of its tangent plane to be reduced to a mesh"
+            return self._unread((Problem(info.ref.label, what, "use --compare pooled"),))
         return MeshReduction(meshes, status, local, n_good, pixels.warnings)
 
     def lost(self, why: str) -> MeshReduction:

@@ -54,6 +54,11 @@ def run_tasks(tasks: Tasks[Found], workers: int, progress: Progress) -> Iterator
     """
     pool = _Pool(tasks, workers)
     try:
+        if not pool.begin():
+            for task in tasks:
+                yield task()
+                progress.advance()
+            return
         if tasks.meanwhile is not None:
             pool.give(_QUEUED_FIRST * workers, _QUEUED_FIRST)
             tasks.meanwhile()
@@ -87,7 +92,7 @@ def crew(members: Sequence[Member]) -> Iterator[Callable[..., list[Any]]]:
         If a process died.
     """
     if len(members) == 1 or not can_fork():
-        yield lambda method, *arguments: [method(member, *arguments) for member in members]
+        yield _in_turn(members)
         return
     started: list[_Process] = []
 
@@ -98,12 +103,20 @@ def crew(members: Sequence[Member]) -> Iterator[Callable[..., list[Any]]]:
         return [process.reply() for process in started]
 
     try:
-        for member in members:
-            started.append(_Process.start(_be_asked, member, started))
-        yield ask
+        try:
+            for member in members:
+                started.append(_Process.start(_be_asked, member, started))
+        except OSError:  # the system has no room for them
+            yield _in_turn(members)
+        else:
+            yield ask
     finally:
         for process in started:
             process.stop(kill=False)
+
+
+def _in_turn(members: Sequence[Member]) -> Callable[..., list[Any]]:
+    return lambda method, *arguments: [method(member, *arguments) for member in members]
 
 
 @dataclass(slots=True)
@@ -162,11 +175,17 @@ class _Pool(Generic[Found]):
         self._again: deque[int] = deque()  # of workers that died
         self._at: dict[int, memoryview] = {}  # by process id: the task that it began last, written by itself
 
+    def begin(self) -> bool:
+        """Start one process; False where the system has no room for any."""
+        with suppress(OSError):
+            self._start()
+        return bool(self._pool)
+
     def give(self, limit: int, queued: int) -> None:
         """Hand out the tasks before a limit, to those who have least and not more than ``queued`` to each."""
         while self._again or self._given < min(limit, len(self._tasks)):
             if len(self._pool) < self._workers and all(worker.tasks for worker in self._pool):
-                self._start()
+                self._start_another()
             idlest = min(self._pool, key=lambda worker: len(worker.tasks))
             if len(idlest.tasks) >= queued:
                 return
@@ -199,6 +218,14 @@ class _Pool(Generic[Found]):
         """End all processes; what they are at is lost."""
         for worker in self._pool:
             worker.stop(kill=bool(worker.tasks))
+
+    def _start_another(self) -> None:
+        try:
+            self._start()
+        except OSError:  # the system has no room for more
+            if not self._pool:
+                raise
+            self._workers = len(self._pool)
 
     def _start(self) -> None:
         at = memoryview(mmap.mmap(-1, 8)).cast("q")

@@ -26,6 +26,7 @@ from skymatch_cli.model import OverlapGraph
 from skymatch_cli.record.write import Action, WriteReport
 from skymatch_cli.settings import Settings
 
+from .factories import row, write_all
 from .results import make_result
 
 
@@ -122,10 +123,12 @@ def test_defaults_are_shown() -> None:
         assert text in shown
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_a_run_goes_well_with_closed_streams(closed: str) -> None:
-    command = f"{sys.executable} -m skymatch_cli --version {closed}"
-    assert subprocess.run(["sh", "-c", command], check=False).returncode == 0
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_a_run_goes_well_with_closed_streams(closed: str, tmp_path: Path) -> None:
+    files = " ".join(write_all(tmp_path, row([130.0, 100.0])))
+    for words in ("--version", f"match --dry-run {files}"):
+        command = f"{sys.executable} -m skymatch_cli {words} {closed}"
+        assert subprocess.run(["sh", "-c", command], check=False).returncode == 0
 
 
 def test_the_version_is_shown() -> None:

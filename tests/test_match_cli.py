@@ -351,3 +351,17 @@ def test_truncated_pixels_are_an_error_and_nothing_is_written(two):
     assert done.exit_code == 3
     assert "img_1.fits" in done.stderr
     assert Path(two[0]).read_bytes() == before
+
+
+def test_an_image_near_the_horizon_of_its_plane_is_refused_by_a_mesh(tmp_path):
+    cards = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 0.0, "BUNIT": "electron"}
+    files = []
+    for k in range(2):  # 141 degrees from corner to corner
+        wcs = {"CRPIX1": 100.5 + 5 * k, "CRPIX2": 100.5, "CDELT1": -1.0, "CDELT2": 1.0}
+        data = np.random.default_rng(k).normal(100 + k, 3, (200, 200)).astype("f4")
+        files.append(str(tmp_path / f"{k}.fits"))
+        fits.PrimaryHDU(data, fits.Header(cards | wcs)).writeto(files[-1])
+    refused = run("match", "--dry-run", "--compare", "mesh", *files)
+    assert refused.exit_code == 3
+    assert "too near the horizon of its tangent plane" in refused.stderr
+    assert run("match", "--dry-run", *files).exit_code == 0

@@ -172,6 +172,25 @@ class Counter:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.parametrize("room", [0, 1])
+def test_where_the_system_has_no_room_for_processes_fewer_do_the_work(forking, monkeypatch, room):
+    left = iter([None] * room)
+    start = processes._Process.start.__func__
+
+    def started(cls, *arguments):
+        if next(left, "none") == "none":
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return start(cls, *arguments)
+
+    monkeypatch.setattr(processes._Process, "start", classmethod(started))
+    found = list(LocalRunner(3)(tasks(20)))
+    assert [f.value for f in found] == [k**2 for k in range(20)]
+    assert ({f.pid for f in found} == {os.getpid()}) == (room == 0)
+    with processes.crew([Counter(10), Counter(20)]) as ask:
+        assert ask(Counter.add, 1) == [11, 21]
+    assert not multiprocessing.active_children()
+
+
 def test_members_of_a_crew_remember(forking):
     with processes.crew([Counter(10), Counter(20)]) as ask:
         assert ask(Counter.add, 1) == [11, 21]

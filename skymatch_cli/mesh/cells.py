@@ -27,6 +27,10 @@ Float32Array = npt.NDArray[np.float32]
 _Number = TypeVar("_Number", np.float32, np.uint8)
 
 
+class TooWideError(ValueError):
+    """An image that no grid on its plane can hold."""
+
+
 @dataclass(frozen=True, slots=True)
 class MeshGrid:
     """The grid of cells: cell (j, i) is centred at ``(i, j) * pitch_rad`` on the plane."""
@@ -190,12 +194,20 @@ class CellSums:
     sums: FloatArray
 
     @classmethod
-    def around(cls, u: FloatArray, v: FloatArray, k: int) -> CellSums:
-        """Room for ``k`` sums over all cells that touch the positions (cells)."""
+    def around(cls, u: FloatArray, v: FloatArray, k: int, most: int = 2**26) -> CellSums:
+        """Room for ``k`` sums over all cells that touch the positions (cells).
+
+        Raises
+        ------
+        TooWideError
+            If these are more cells than ``most``.
+        """
         if not np.isfinite(u + v).any():  # no pixel is on the plane: a place for nothing
             u, v = np.zeros(1), np.zeros(1)
         i0, j0 = int(np.floor(np.nanmin(u))) - 1, int(np.floor(np.nanmin(v))) - 1
         i1, j1 = int(np.ceil(np.nanmax(u))) + 2, int(np.ceil(np.nanmax(v))) + 2
+        if (i1 - i0) * (j1 - j0) > most:
+            raise TooWideError
         return cls((j0, i0), np.zeros((k, j1 - j0, i1 - i0)))
 
     def add(self, u: FloatArray, v: FloatArray, values: Sequence[Float32Array | FloatArray]) -> None:

@@ -22,6 +22,7 @@ BLOCK_PIX = 64  # side of the blocks in which noise is measured and pixels are w
 MIN_COVERAGE = 0.75  # share of a cell's window that must be good pixels
 COARSE = 8  # cells a side, for what varies slowly: noise, pixel area, background
 _BATCH_BINS = 2**17  # shared out among cells at a time
+_LEAST_MOST_CELLS, _MOST_CELLS_PER_PIXEL = 2**20, 1  # far more than pixels fill: near the horizon of a plane
 _NOISE_ROWS = 4  # every fourth row is enough for the noise
 _MIN_NOISE_SAMPLES = 16
 _MAD_TO_SIGMA = 1.4826
@@ -97,6 +98,11 @@ def reduce_image(
     Returns
     -------
     CellMesh
+
+    Raises
+    ------
+    TooWideError
+        If the needed blocks reach too far from the centre of the plane.
     """
     positions = pixel_map(wcs, grid)
     if blocks is None:
@@ -107,7 +113,9 @@ def reduce_image(
     areas = positions.area()
     on_plane = areas[np.isfinite(areas) & (areas > 0)]
     bins = Bins.for_pitch(1.0 / np.sqrt(np.median(on_plane)) if on_plane.size else 1.0)
-    sums = CellSums.around(positions.u, positions.v, 4 if centroids else 2)
+    used = _used_nodes(blocks, positions, bins.stride)
+    u, v = (np.where(used, c, np.nan) for c in (positions.u, positions.v))
+    sums = CellSums.around(u, v, 4 if centroids else 2, _LEAST_MOST_CELLS + _MOST_CELLS_PER_PIXEL * data.size)
     n_good = 0
     runs = list(_runs(blocks, data.shape))
     clean = good.copy()
@@ -128,6 +136,16 @@ def reduce_image(
     if not centroids:
         return mesh
     return replace(mesh, centroids=CellCentroids.of_sums(grid.pitch_rad, sums, mesh.origin, mesh.value.shape))
+
+
+def _used_nodes(blocks: BoolArray, positions: PixelMap, stride: int) -> BoolArray:
+    """The nodes of a map that lie in needed blocks or so near that bins of these do."""
+    used = np.zeros(positions.u.shape, bool)
+    per_block = BLOCK_PIX // positions.step
+    margin = -(-stride // positions.step) + 1
+    for j, i in np.argwhere(blocks) * per_block:
+        used[max(0, j - margin) : j + per_block + margin, max(0, i - margin) : i + per_block + margin] = True
+    return used
 
 
 class _Batch:
