@@ -323,3 +323,12 @@ def test_what_stands_behind_many_wcs_is_not_kept():
     for wcs in many:
         assert np.array_equal(wcs.to_sky(np.zeros(1), np.zeros(1)), expected)
     assert sum(isinstance(o, _Engine) for o in gc.get_objects()) - before <= 64
+
+
+def test_a_keyword_that_stands_a_hundred_thousand_times_counts_once():
+    header = Frame().hdu_header()
+    expected = fits_wcs(header, (40, 40)).to_sky(np.array([3.0]), np.array([4.0]))
+    cards = [*[fits.Card("CRVAL1", 1.0)] * 100_000, *header.cards]
+    many = fits.Header.fromstring("".join(str(card) for card in cards))
+    found = fits_wcs(many, (40, 40)).to_sky(np.array([3.0]), np.array([4.0]))
+    np.testing.assert_array_equal(found, expected)

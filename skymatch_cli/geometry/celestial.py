@@ -34,6 +34,8 @@ MIN_SCALE_DEG = 1e-10  # less than a microarcsecond
 STRAIGHT_PIX = 1e-3
 _ENGINES_KEPT = 64  # tens of kilobytes each: they must not add up over the images of a survey
 _HINT = "solve its astrometry first, or leave the image out"
+_MANY_CARDS = 1000
+_ONCE = re.compile(r"(?!D[PQ]\d|D2IM|HIERARCH|CONTINUE)[A-Z0-9_-]+ *=")  # the others may stand several times
 _BUILD_LOCK = threading.Lock()
 _COUNTS = re.compile(r"WCSAXES[A-Z]?|[AB]P?_ORDER")
 _SIP_TERM = re.compile(r"[AB]P?_\d+_\d+.*")
@@ -258,7 +260,10 @@ def _card_text(header: Any, where: str) -> bytes:
             raise InputError.at(where, f"{name} = {count[:20]} is not a number", _HINT)
     axes_of_tables = "|".join(match["axis"] for card in cards if (match := _TABLE_AXIS.match(card))) or "-"
     skipped = re.compile(rf"COMMENT |HISTORY |        |(CTYPE({axes_of_tables})|P[SV]({axes_of_tables})_\d+)[A-Z]? *=")
-    return "".join(card for card in cards if not skipped.match(card)).encode("ascii", "replace")
+    kept = [card for card in cards if not skipped.match(card)]
+    if len(kept) > _MANY_CARDS:  # wcslib breaks down on a hundred thousand cards of one name, and takes the last
+        kept = list({card[:8] if _ONCE.match(card) else (k, card): card for k, card in enumerate(kept)}.values())
+    return "".join(kept).encode("ascii", "replace")
 
 
 def _parse(text: bytes, fobj: Any) -> tuple[Any, tuple[int, ...]]:
