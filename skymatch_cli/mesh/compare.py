@@ -47,7 +47,7 @@ _MEAN_CUT = 8.0  # the same for the mean of 3 x 3 cells
 _MEAN_SCALE = 0.75  # scatter of that mean in noise only, in units of what independent cells would have
 _START_DIFFERENCES = 65536  # of cells, in all pairs of a tile: enough for the starting offsets
 _MIN_CELLS = 4
-_WORTH_PROCESS = 60  # images in tiles that take some times as long as starting a process
+_WORTH_PROCESS = 60  # squares of cells that take some times as long as starting a process
 _REJECTED = 0.5  # trust below which a cell draws its neighbours into doubt
 _MAD_TO_SIGMA = 1.4826
 
@@ -101,7 +101,7 @@ def _robust_sums(
 ) -> PairSums:
     """Sums over pairs, with weights that agree with their own solution and with the scatter they leave."""
     places = tile_places(meshes) if len(graph.a) else []
-    work = sum(len(place.images) for place in places)
+    work = sum(place.n_squares * len(place.images) for place in places)
     workers = min(jobs or usable_cores(), work // _WORTH_PROCESS + 1)
     shares = [_Share(places[k::workers], meshes, graph, unit) for k in range(workers)]
     with crew(shares) as each:

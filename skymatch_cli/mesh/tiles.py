@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from skymatch_cli.mesh.reduce import CellMesh
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
 
 TILE = 64  # cells a side
+_MOST_SQUARES = 8  # of all images of a tile: where calls cost little beside the arithmetic
 BLOCK = 8  # cells a side of the sums whose scatter gives the noise; tiles are trimmed to whole ones
 _KAPPA = 0.4  # variance of a cell's mean times its weight; below 1 because windows overlap
 _SEEING = 0.5  # share of a cell's structure that seeing may move to a neighbour
@@ -70,12 +71,17 @@ def run_noise(meshes: Sequence[Sequence[CellMesh | None]]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class TilePlace:
-    """A tile to be made: its plane, its row and column among the tiles, and the images that see it."""
+    """A tile to be made, of one or several squares: its plane, their rows and columns, and the images that see it."""
 
     plane: int
-    row: int
-    column: int
+    rows: range
+    columns: range
     images: tuple[int, ...]
+
+    @property
+    def n_squares(self) -> int:
+        """How many squares."""
+        return len(self.rows) * len(self.columns)
 
 
 def tile_places(meshes: Sequence[Sequence[CellMesh | None]]) -> list[TilePlace]:
@@ -86,8 +92,35 @@ def tile_places(meshes: Sequence[Sequence[CellMesh | None]]) -> list[TilePlace]:
         for i, mesh in enumerate(images):
             for key in _covered_tiles(mesh) if mesh is not None else ():
                 seen[key].append(i)
-        places += [TilePlace(plane, j, i, tuple(m)) for (j, i), m in sorted(seen.items()) if len(m) > 1]
-    return places
+        squares = [
+            TilePlace(plane, range(j, j + 1), range(i, i + 1), tuple(m)) for (j, i), m in seen.items() if len(m) > 1
+        ]
+        places += _joined(squares)
+    return sorted(places, key=lambda place: (place.plane, place.rows.start, place.columns.start))
+
+
+def _joined(squares: Sequence[TilePlace]) -> list[TilePlace]:
+    """Squares side by side, then rows of them, that the same images see, as one: a strip costs as much as a square."""
+    rows: list[TilePlace] = []
+    for place in sorted(squares, key=lambda p: (p.images, p.rows.start, p.columns.start)):
+        last = rows[-1] if rows else place
+        if last.images == place.images and last.rows == place.rows and _meet(last.columns, place.columns, place, last):
+            rows[-1] = replace(last, columns=range(last.columns.start, place.columns.stop))
+        else:
+            rows.append(place)
+    joined: list[TilePlace] = []
+    for place in sorted(rows, key=lambda p: (p.images, p.columns.start, p.columns.stop, p.rows.start)):
+        last = joined[-1] if joined else place
+        if last.images == place.images and last.columns == place.columns and _meet(last.rows, place.rows, place, last):
+            joined[-1] = replace(last, rows=range(last.rows.start, place.rows.stop))
+        else:
+            joined.append(place)
+    return joined
+
+
+def _meet(before: range, after: range, *places: TilePlace) -> bool:
+    """Whether one ends where the other begins, and both together are not too large."""
+    return before.stop == after.start and sum(p.n_squares * len(p.images) for p in places) <= _MOST_SQUARES
 
 
 def tiles(
@@ -98,23 +131,25 @@ def tiles(
         ids = np.array(place.images, np.int64)
         pairs = _pairs_among(ids, graph, place.plane)
         members = [meshes[place.plane][m] for m in place.images]
-        corner = (place.row * TILE, place.column * TILE)
-        yield _tile(corner, ids, pairs, members, noise) if pairs[0].size else None
+        yield _tile(place, ids, pairs, members, noise) if pairs[0].size else None
 
 
 def _covered_tiles(mesh: CellMesh) -> Iterator[tuple[int, int]]:
     j, i = (np.arange(o // TILE, (o + n - 1) // TILE + 1) for o, n in zip(mesh.origin, mesh.weight.shape, strict=True))
     for row in j:
         for column in i:
-            window, _ = _windows(mesh, (int(row) * TILE, int(column) * TILE))
+            window, _ = _windows(mesh, (int(row) * TILE, int(column) * TILE), (TILE, TILE))
             if mesh.weight[window].any():
                 yield int(row), int(column)
 
 
-def _windows(mesh: CellMesh, corner: tuple[int, int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+def _windows(
+    mesh: CellMesh, corner: tuple[int, int], shape: tuple[int, int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Where a tile lies in a mesh, and where the mesh lies in the tile."""
     spans = [
-        (max(o, c), min(o + n, c + TILE), o, c) for o, n, c in zip(mesh.origin, mesh.weight.shape, corner, strict=True)
+        (max(o, c), min(o + n, c + m), o, c)
+        for o, n, c, m in zip(mesh.origin, mesh.weight.shape, corner, shape, strict=True)
     ]
     return (
         tuple(slice(low - o, max(low, high) - o) for low, high, o, _ in spans),
@@ -133,17 +168,19 @@ def _pairs_among(ids: IntArray, graph: OverlapGraph, plane: int) -> tuple[IntArr
 
 
 def _tile(
-    corner: tuple[int, int],
+    place: TilePlace,
     ids: IntArray,
     pairs: tuple[IntArray, IntArray, IntArray],
     members: Sequence[CellMesh | None],
     noise: float,
 ) -> Tile | None:
-    value, weight, structure, area = (np.zeros((len(ids), TILE, TILE), np.float32) for _ in range(4))
+    corner = (place.rows.start * TILE, place.columns.start * TILE)
+    shape = (len(place.rows) * TILE, len(place.columns) * TILE)
+    value, weight, structure, area = (np.zeros((len(ids), *shape), np.float32) for _ in range(4))
     distortion = np.zeros_like(value)
     for k, mesh in enumerate(members):
         assert mesh is not None  # noqa: S101 - members have a mesh by construction
-        source, target = _windows(mesh, corner)
+        source, target = _windows(mesh, corner, shape)
         value[k][target] = mesh.value[source] / noise
         weight[k][target] = mesh.weight[source] * np.clip((noise / mesh.noise) ** 2, 1e-12, 1e12)
         structure[k][target] = mesh.structure[source] / noise
