@@ -95,10 +95,11 @@ def evaluate(
     measured = find(planned, with_local=with_local, progress=progress, runner=runner, old=old, save=save)
     if save is not None:
         save(measured)
+    (progress or NoProgress()).stage("solve", 0)
     measurements, warnings = gather(measured)
     if settings.cross_check:
         warnings += _checked(planned, measurements, progress=progress, runner=runner)
-    (progress or NoProgress()).stage("solve", 0)
+        (progress or NoProgress()).stage("solve", 0)
     result = solve(planned, measurements, warnings)
     if not _may_leave_a_journal(settings):
         return result

@@ -21,7 +21,7 @@ from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, PixelArray
 BLOCK_PIX = 64  # side of the blocks in which noise is measured and pixels are worked on
 MIN_COVERAGE = 0.75  # share of a cell's window that must be good pixels
 COARSE = 8  # cells a side, for what varies slowly: noise, pixel area, background
-_BATCH_BINS = 2**17  # shared out among cells at a time
+_BATCH_BINS = 2**14  # shared out among cells at a time: what fits the cache
 _LEAST_MOST_CELLS, _MOST_CELLS_PER_PIXEL = 2**20, 1  # far more than pixels fill: near the horizon of a plane
 _NOISE_ROWS = 4  # every fourth row is enough for the noise
 _MIN_NOISE_SAMPLES = 16
@@ -124,7 +124,9 @@ def reduce_image(
     for rows, columns in runs:
         n_good += int(np.count_nonzero(good[rows, columns]))
         usable = clean[rows, columns]
-        values = np.where(usable, data[rows, columns] - data.dtype.type(level), 0).astype(np.float32, copy=False)
+        values = np.where(usable, data[rows, columns], data.dtype.type(level))
+        values -= data.dtype.type(level)  # in place: a third array would not fit the cache
+        values = values.astype(np.float32, copy=False)
         count = bins.counts(usable)
         summed: tuple[Float32Array | FloatArray, ...] = bins.sums(values), count
         if centroids:
