@@ -27,7 +27,7 @@ from skymatch_cli.fits.tilecheck import check_streams
 from skymatch_cli.model import BoolArray, ImageInfo, OriginalIntegers, PixelArray, PixelSource, StoredPlane
 from skymatch_cli.settings import Settings
 
-_BLOCK_BYTES = 2**20  # blocks of rows: large beside the cost of a call, small beside the cache
+_BLOCK_BYTES = 2**18  # blocks of rows: large beside the cost of a call, small beside the cache
 _MANY_LOST = 0.5
 _FLOAT32_INTEGERS = 2**24  # float32 holds every integer up to this
 _ASTROPY_WARNINGS = threading.Lock()  # warning filters belong to the process, not to the thread
