@@ -15,6 +15,7 @@ BINS = 255
 
 _LEVELS = 65536
 _CORE = 30.0  # half-width of the range that the levels divide, in sigma of the quartiles
+_ULPS = 64  # within which the arithmetic finds the edge of a bin, nearly always
 _SAMPLE = 16384  # pixels from which the bins are laid out
 _QUARTILES_PER_SIGMA = 1.349
 # Share of the sample up to which a share of the bins is used: fine in the middle and in the tail of the stars.
@@ -83,13 +84,20 @@ class Binning:
 
     def _find_edges(self, dtype: np.dtype[np.floating]) -> SortedValues:
         """Least value of every bin but the first, by bisection over all numbers of the type."""
-        below = np.full(BINS - 1, _order(np.array(-np.inf, dtype)))
-        above = np.full(BINS - 1, _order(np.array(np.inf, dtype)))
         wanted = np.arange(1, BINS)
-        for _ in range(8 * dtype.itemsize):
+
+        def reached(order: npt.NDArray[np.signedinteger]) -> npt.NDArray[np.bool_]:
+            return self._bins.take(self._levels(_number(order, dtype))) >= wanted
+
+        near = self._low + (np.searchsorted(self._bins, wanted) / self._scale).astype(dtype)
+        below, above = _order(near) - _ULPS, _order(near) + _ULPS
+        known = ~reached(below) & reached(above)
+        below = np.where(known, below, _order(np.array(-np.inf, dtype)))
+        above = np.where(known, above, _order(np.array(np.inf, dtype)))
+        while (above - 1 > below).any():
             middle = below // 2 + above // 2 + (below % 2 + above % 2) // 2
-            reached = self._bins.take(self._levels(_number(middle, dtype))) >= wanted
-            below, above = np.where(reached, below, middle), np.where(reached, middle, above)
+            here = reached(middle)
+            below, above = np.where(here, below, middle), np.where(here, middle, above)
         return _number(above, dtype)
 
 

@@ -47,9 +47,9 @@ class Cover:
     edge_column: IntArray
     edge_flags: npt.NDArray[np.uint32]
 
-    def edge_pixels(self) -> BoolArray:
-        """(e, SIDE * SIDE) bool, True for the covered pixels of the tiles that are covered in part."""
-        flags = self.edge_flags.astype("<u4", copy=False).view(np.uint8)
+    def edge_pixels(self, tiles: slice = slice(None)) -> BoolArray:
+        """(e, SIDE * SIDE) bool, True for the covered pixels of these of the tiles that are covered in part."""
+        flags = self.edge_flags[tiles].astype("<u4", copy=False).view(np.uint8)
         return np.unpackbits(flags, axis=1, bitorder="little").view(np.bool_)
 
 

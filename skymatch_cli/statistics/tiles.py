@@ -31,7 +31,7 @@ from skymatch_cli.statistics.estimate import estimate
 from skymatch_cli.statistics.sample import SortedSample, SortedValues, moments_of_sums, round_up, two_pass_moments
 
 _MIN_REGION = 65536  # pixels that are sorted in the time that a region of tiles takes
-_BATCH = 2**23  # pixels of the frames of regions that are worked on together
+_BATCH = 2**24  # pixels of the frames of regions that are worked on together
 _FEW_EDGES = 8  # edges up to which sorted bins are kept for the next question
 _BUILD = 1.7  # pixels that are sorted in the time that one is put into tiles
 
@@ -144,11 +144,15 @@ class TiledImage:
     def regions(self, regions: Sequence[Spans]) -> TiledSamples:
         """The good pixels of regions, as ordered samples."""
         covered = cover(regions, self.shape)
-        border = self._pixels[covered.edge_band, covered.edge_column].reshape(-1)
-        inside = covered.edge_pixels().reshape(-1) & (border < np.inf)
-        ends = np.searchsorted(covered.edge_region, np.arange(len(regions) + 1)) * SIDE * SIDE
-        parts = [slice(start, stop) for start, stop in pairwise(ends.tolist())]
-        return TiledSamples(self, covered, [border[part][inside[part]] for part in parts])
+        ends = np.searchsorted(covered.edge_region, np.arange(len(regions) + 1))
+        return TiledSamples(self, covered, [self._border(covered, slice(*part)) for part in pairwise(ends.tolist())])
+
+    def _border(self, covered: Cover, tiles: slice) -> SortedValues:
+        """Good pixels of a region, in no order, in the tiles that it covers in part."""
+        values = self._pixels[covered.edge_band[tiles], covered.edge_column[tiles]]
+        inside = covered.edge_pixels(tiles)
+        inside &= values < np.inf
+        return np.asarray(values[inside])
 
     def runs(self, covered: Cover) -> tuple[IntArray, IntArray, FloatArray]:
         """What runs of whole tiles hold.
@@ -301,9 +305,12 @@ class TiledSamples:
 
 def _border_sums(border: SortedValues, cuts: IntArray, pivot: np.float64) -> FloatArray:
     """Sums and sums of squares about the pivot, (2, BINS), of a sorted border that is cut into bins."""
-    deviation = np.append(border - pivot, 0.0)  # the zero stands in for a cut at the very end
+    weight = np.zeros(border.size + 1)  # the last stands in for a cut at the very end
+    np.subtract(border, pivot, out=weight[:-1])
+    sums = [np.add.reduceat(weight, cuts[:-1])]
     with np.errstate(over="ignore"):
-        sums = [np.add.reduceat(weight, cuts[:-1]) for weight in (deviation, deviation * deviation)]
+        weight *= weight
+    sums.append(np.add.reduceat(weight, cuts[:-1]))
     bounded = np.diff(cuts) > 0
     bounded[[0, -1]] = False  # bins without bounds: an outlier would swallow the running total
     return np.where(bounded, sums, 0.0)
