@@ -11,6 +11,10 @@ from . import options
 
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
+    from skymatch_cli.settings import Settings
+    from skymatch_cli.steps.cache import Cache
+
+    from .progress import Watch
 
 
 @click.command(
@@ -75,41 +79,20 @@ def command(
         from skymatch_cli import pipeline
         from skymatch_cli.ext.pictures import Pictures
 
-        from .backend import backend
         from .progress import Watch
 
         watch = Watch(ctx)
         pictures = Pictures(html=page, plot=plot)
         pictures.check(overwrite=settings.overwrite)
-        kept = None
-        if cache is not None:
-            from skymatch_cli.steps.cache import Cache
-
-            kept = Cache(cache)
-        with backend(scheduler, settings.jobs) as runner, watch.shown():
-            result = pipeline.evaluate(
-                images,
-                settings,
-                progress=watch,
-                stdin=sys.stdin,
-                runner=runner,
-                old=None if kept is None else kept.old,
-                save=None if kept is None else kept.save,
-                headers=None if kept is None else kept.headers,
-                save_headers=None if kept is None else kept.save_headers,
-            )
+        kept = _opened(cache)
+        result = _evaluated(images, settings, scheduler, kept, watch)
         from skymatch_cli.errors import StrictError
-        from skymatch_cli.output.plain import summary
         from skymatch_cli.output.result import input_paths
         from skymatch_cli.steps.store import result_document
 
         output.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
         pictures.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
-        console.tell(_details(result))
-        console.tell_overlaps(result.report)
-        console.tell((summary(result.report),))
-        console.remark(result.remarks)
-        console.warn(result.warnings)
+        _tell(result)
         with watch.shown():
             pictures.write(result.report, result.infos, settings, progress=watch)  # from the pixels as they were
         try:
@@ -130,6 +113,49 @@ def command(
         else:
             console.tell_written(written)
         console.tell(watch.clock.lines(sum(info.shape[0] * info.shape[1] for info in result.infos)))
+
+
+def _opened(cache: str | None) -> Cache | None:
+    if cache is None:
+        return None
+    from skymatch_cli.steps.cache import Cache
+
+    return Cache(cache)
+
+
+def _evaluated(
+    images: tuple[str, ...], settings: Settings, scheduler: str | None, kept: Cache | None, watch: Watch
+) -> Result:
+    """The skies of the images; what is kept from earlier runs is used, and what is found is kept."""
+    from skymatch_cli import pipeline
+
+    from .backend import backend
+
+    with backend(scheduler, settings.jobs) as runner, watch.shown():
+        return pipeline.evaluate(
+            images,
+            settings,
+            progress=watch,
+            stdin=sys.stdin,
+            runner=runner,
+            old=None if kept is None else kept.old,
+            save=None if kept is None else kept.save,
+            headers=None if kept is None else kept.headers,
+            save_headers=None if kept is None else kept.save_headers,
+        )
+
+
+def _tell(result: Result) -> None:
+    """What is said of a result beside its table."""
+    from skymatch_cli.output.plain import summary
+
+    from . import console
+
+    console.tell(_details(result))
+    console.tell_overlaps(result.report)
+    console.tell((summary(result.report),))
+    console.remark(result.remarks)
+    console.warn(result.warnings)
 
 
 def _details(result: Result) -> tuple[str, ...]:

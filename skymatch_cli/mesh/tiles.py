@@ -17,6 +17,7 @@ _MOST_SQUARES = 8  # of all images of a tile: where calls cost little beside the
 BLOCK = 8  # cells a side of the sums whose scatter gives the noise; tiles are trimmed to whole ones
 _KAPPA = 0.4  # variance of a cell's mean times its weight; below 1 because windows overlap
 _SEEING = 0.5  # share of a cell's structure that seeing may move to a neighbour
+_DISTORTED = 20.0  # light of many faint stars errs alike where pixel areas differ: count it so many times
 _BRIGHT = 800.0  # light in a cell, in noise of a pixel times pixels, at which the cell counts half
 
 
@@ -59,9 +60,6 @@ class Tile:
     own: Float32Array
     per_sigma: Float32Array
     pixels: Float32Array
-
-
-_DISTORTED = 20.0  # light of many faint stars errs alike where pixel areas differ: count it so many times
 
 
 def run_noise(meshes: Sequence[Sequence[CellMesh | None]]) -> float:
