@@ -77,10 +77,12 @@ class _Task:
         m = self.measurements
         if m.local is not None:
             return m.local.status
-        read = np.zeros(len(self.images), np.bool_)
-        read[m.a] = read[m.b] = True
-        status = np.full(len(self.images), Status.OK, object)
-        status[read & (m.n_good == 0)] = Status.ALL_MASKED
+        n = len(self.images)
+        ends, lost = np.append(m.a, m.b), np.tile(m.status == Status.UNREADABLE, 2)
+        n_pairs, n_lost = np.bincount(ends, minlength=n), np.bincount(ends[lost], minlength=n)
+        status = np.full(n, Status.OK, object)
+        status[(n_pairs > 0) & (m.n_good == 0)] = Status.ALL_MASKED
+        status[(n_pairs > 0) & (m.n_good == 0) & (n_lost == n_pairs)] = Status.UNREADABLE
         return status
 
     def lowest_local(self) -> tuple[FloatArray, FloatArray]:
@@ -335,7 +337,8 @@ def _with_status(
     value, err = found
     alone = np.bincount(offsets.component)[component] == 1
     own = task.local_status()
-    none = ~np.isfinite(value) | (alone & (own == Status.ALL_MASKED))
+    unseen = (own == Status.ALL_MASKED) | (own == Status.UNREADABLE)
+    none = ~np.isfinite(value) | (alone & unseen)
     status = np.where(none, own, np.where(alone, Status.NO_OVERLAP, Status.OK))
     warnings = disconnected(task.images, component, np.flatnonzero(~none))
     value, err = np.where(none, np.nan, value), np.where(none, np.nan, err)

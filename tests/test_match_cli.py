@@ -318,6 +318,21 @@ def test_skip_bad_goes_on_with_a_warning(two, tmp_path):
     assert any("missing.fits" in w for w in json.loads(done.stdout)["warnings"])
 
 
+@pytest.mark.parametrize("compare", ["pooled", "mesh"])
+def test_pixels_that_can_not_be_read_are_not_called_masked(tmp_path, compare):
+    files = write_all(tmp_path, row([130.0, 100.0, 120.0]))
+    packed = fits.CompImageHDU(fits.getdata(files[2]).astype("f4"), fits.getheader(files[2]))
+    fits.HDUList([fits.PrimaryHDU(), packed]).writeto(tmp_path / "c.fits")
+    damaged = bytearray((tmp_path / "c.fits").read_bytes())
+    with fits.open(tmp_path / "c.fits", disable_image_compression=True) as hdus:
+        start = hdus[1].fileinfo()["datLoc"]
+    damaged[start + 200 : start + 1200] = bytes(1000)
+    (tmp_path / "c.fits").write_bytes(damaged)
+    how = ("match", "--dry-run", "--format", "json", "--compare", compare, "--skip-bad")
+    done = run(*how, *files[:2], tmp_path / "c.fits")
+    assert [image["status"] for image in json.loads(done.stdout)["images"]] == ["ok", "ok", "unreadable"]
+
+
 def test_a_mask_of_another_shape_is_refused(two, tmp_path):
     fits.PrimaryHDU(np.ones((5, 5), np.uint8)).writeto(tmp_path / "mask.fits")
     done = run("match", "--mask", tmp_path / "mask.fits", *two)
