@@ -21,8 +21,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-BENCH = Path(os.environ.get("SKYMATCH_BENCH", ROOT.parent / "shared" / "bench"))
+from peers import PEERS, RESAMPLING, installed, plain
+from simulated import BENCH, ROOT, check_bench
+
 SKYMATCH = str(Path(sys.executable).parent / "skymatch")
 SCENES = {
     "A": "--nx 6 --ny 5 --size 2048 --overlap 0.12 --stars 1e-3 --rotate 3 --dq --badcols 0.01",
@@ -30,13 +31,6 @@ SCENES = {
     "B4": "--layout dither --nx 12 --ny 8 --size 1024 --overlap 0.15 --rotate 30 --dq --badcols 0.01",
 }
 OURS = ("pooled", "mesh")
-PEERS = {
-    "stcal": ("stsci/bin/python", "run_stcal.py", "--dqbits", "0"),
-    "skypac": ("skypac/bin/python", "run_skypac.py", "--dqbits", "0"),
-    "montage": ("other/bin/python", "run_montage.py", "--only", "level"),
-    "reproject": ("other/bin/python", "run_reproject.py"),
-}
-PLAIN = {"montage", "reproject"}  # these know no DQ extension: bad pixels are NaN in copies made for them
 NEEDED = """import click, numpy, astropy.wcs, pyproj, shapely, scipy.sparse.csgraph, scipy.sparse.linalg
 from astropy.io import fits"""
 
@@ -75,20 +69,19 @@ def simulate(scene: str, folder: Path) -> list[str]:
     return sorted(map(str, folder.glob("*.fits")))
 
 
-def commands(files: list[str], peers: Path | None, plain: list[str]) -> dict[str, list[str]]:
+def commands(files: list[str], peers: Path | None, plain_files: list[str]) -> dict[str, list[str]]:
     found = {"floor": [sys.executable, str(BENCH / "limit.py"), *files]}
     for compare in OURS:
         found[compare] = [SKYMATCH, "match", "--dry-run", "-q", "--compare", compare, *files]
-    for name, (python, script, *options) in PEERS.items():
-        if peers is not None and (peers / python).exists():
-            names = plain if name in PLAIN else files
-            found[name] = [str(peers / python), str(BENCH / "peers" / script), *options, "--out", os.devnull, *names]
+    for name in installed(peers) if peers is not None else ():
+        python, script, *options = PEERS[name]
+        names, dq = (plain_files, ()) if name in RESAMPLING else (files, ("--dqbits", "0"))
+        found[name] = [str(peers / python), str(BENCH / "peers" / script), *options, *dq, "--out", os.devnull, *names]
     return found
 
 
 def plain_copies(files: list[str], folder: Path) -> list[str]:
-    from accuracy import plain
-
+    """For peers that know no DQ extension."""
     folder.mkdir(exist_ok=True)
     found = sorted(map(str, folder.glob("*.fits")))
     return found if len(found) == len(files) else plain(files, folder)
@@ -96,10 +89,10 @@ def plain_copies(files: list[str], folder: Path) -> list[str]:
 
 def scene_rows(scene: str, files: list[str], rounds: int, peers: Path | None) -> dict[str, float]:
     """Print the rows of a scene; the median wall times."""
-    plain = plain_copies(files, Path(files[0]).parent / "plain") if peers is not None else []
+    plain_files = plain_copies(files, Path(files[0]).parent / "plain") if peers is not None else []
     runs: dict[str, list[Run]] = {}
     for k in range(rounds):
-        for name, command in commands(files, peers if k == 0 else None, plain).items():
+        for name, command in commands(files, peers if k == 0 else None, plain_files).items():
             runs.setdefault(name, []).append(timed(command))
     walls = {}
     for name, done in runs.items():
@@ -155,8 +148,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "build" / "bench")
     parser.add_argument("--peers", type=Path)
     options = parser.parse_args()
-    if not BENCH.exists():
-        sys.exit(f"the simulator is not in {BENCH}: set SKYMATCH_BENCH to its folder")
+    check_bench()
     walls: dict[str, dict[str, float]] = {}
     print("| scene | | × floor | wall, s | CPU, s | peak, MiB |\n|---|---|---|---|---|---|")
     for scene in options.scenes:

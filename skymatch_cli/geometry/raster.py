@@ -100,7 +100,7 @@ def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int
     # One integer holds polygon, row and column; closed rings cross every row an even number of times, so that
     # pairs of the sorted crossings never straddle two rows.
     line = polygon[edge] * ny + y
-    crossings = np.sort(line * (nx + 1) + column, kind="stable")
+    crossings = np.sort(line * (nx + 1) + column)
     line, x0 = np.divmod(crossings[::2], nx + 1)
     x1 = crossings[1::2] - line * (nx + 1)
     inside = x1 > x0

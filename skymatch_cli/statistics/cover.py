@@ -8,7 +8,7 @@ the frame: a run flips the flags from its first column on, and flips them back b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ SIDE = 32
 """Rows and columns of a tile."""
 
 _ALL = np.uint32(0xFFFFFFFF)
+_FRAMES = 2**22  # pixels of the frames of regions whose flags fit the cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +70,14 @@ def cover(regions: Sequence[Spans], shape: tuple[int, int]) -> Cover:
         Of the image. Pixels that complete the last tiles beyond its border count as covered where the
         pixels next to them are: they hold nothing.
     """
+    together = max(1, _FRAMES // (shape[0] * shape[1]))
+    parts = [_cover(regions[k : k + together], shape, k) for k in range(0, len(regions), together)]
+    columns = ([getattr(part, f.name) for part in parts] for f in fields(Cover) if f.name != "n_regions")
+    return Cover(len(regions), *(np.concatenate(column) for column in columns))
+
+
+def _cover(regions: Sequence[Spans], shape: tuple[int, int], first: int) -> Cover:
+    """Tiles that some regions cover, of which the first has the number ``first``."""
     bands, columns = n_tiles(shape)
     flags = _flags(regions, shape).reshape(columns, len(regions) * bands, SIDE)
     whole = np.bitwise_and.reduce(flags, axis=2).T == _ALL
@@ -81,11 +90,11 @@ def cover(regions: Sequence[Spans], shape: tuple[int, int]) -> Cover:
     edge_region, edge_band = np.divmod(band, bands)
     return Cover(
         n_regions=len(regions),
-        run_region=run_region,
+        run_region=run_region + first,
         band=run_band,
         first=change[::2],
         last=change[1::2],
-        edge_region=edge_region,
+        edge_region=edge_region + first,
         edge_band=edge_band,
         edge_column=column,
         edge_flags=flags[column, band],

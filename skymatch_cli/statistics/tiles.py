@@ -31,7 +31,7 @@ from skymatch_cli.statistics.estimate import estimate
 from skymatch_cli.statistics.sample import SortedSample, SortedValues, moments_of_sums, round_up, two_pass_moments
 
 _MIN_REGION = 65536  # pixels that are sorted in the time that a region of tiles takes
-_BATCH = 2**24  # pixels of the frames of regions that are worked on together
+_BATCH = 2**26  # pixels of the frames of regions that are worked on together
 _FEW_EDGES = 8  # edges up to which sorted bins are kept for the next question
 _BUILD = 1.7  # pixels that are sorted in the time that one is put into tiles
 
@@ -154,25 +154,24 @@ class TiledImage:
         inside &= values < np.inf
         return np.asarray(values[inside])
 
-    def runs(self, covered: Cover) -> tuple[IntArray, IntArray, FloatArray]:
-        """What runs of whole tiles hold.
+    def totals(self, covered: Cover, runs: slice) -> tuple[IntArray, FloatArray]:
+        """How many values runs of whole tiles have in each bin, (BINS,), and their sums and squares, (2, BINS)."""
+        first, last = (covered.band[runs], covered.first[runs]), (covered.band[runs], covered.last[runs])
+        counts, *sums = ((table[last] - table[first]).sum(axis=0) for table in (self._counts, *self._sums))
+        return counts, np.stack(sums)
 
-        Where each bin starts in each run and how many values it has there, (runs, BINS) both, and their
-        sums and sums of squares about the pivot, (runs, 2, BINS).
-        """
-        first, last = (covered.band, covered.first), (covered.band, covered.last)
-        before = self._counts[first]
-        sums = np.stack([table[last] - table[first] for table in self._sums], axis=1)
-        return self._bin_start[covered.band] + before, self._counts[last] - before, sums
+    def values(self, covered: Cover, runs: IntArray, bins: IntArray) -> tuple[SortedValues, IntArray]:
+        """Values that runs of whole tiles have in a bin each, one after the other, and how many each has."""
+        band = covered.band[runs]
+        before = self._counts[band, covered.first[runs], bins]
+        length = (self._counts[band, covered.last[runs], bins] - before).astype(np.int64)
+        start = self._bin_start[band, bins] + before
+        values: SortedValues = self._by_bin.reshape(-1).take(_ranges(start, length), mode="clip")
+        return values, length
 
     def only_value(self, k: int) -> float | None:
         """The value that all pixels of a bin have, or None where they are known to differ, or may."""
         return float(self._lowest[k]) if self._lowest[k] == self._highest[k] else None
-
-    def values(self, start: IntArray, length: IntArray) -> SortedValues:
-        """Values of pieces of bins, (length.sum(),), one after the other."""
-        values: SortedValues = self._by_bin.reshape(-1).take(_ranges(start, length), mode="clip")
-        return values
 
 
 def _ranges(start: IntArray, length: IntArray) -> IntArray:
@@ -201,9 +200,8 @@ class TiledSamples:
     """
 
     def __init__(self, image: TiledImage, covered: Cover, borders: list[SortedValues]) -> None:
-        self._image, self._borders = image, borders
+        self._image, self._covered, self._borders = image, covered, borders
         self._edges, self._pivot = image.binning.edges, np.float64(image.binning.pivot)
-        self._starts, self._lengths, sums = image.runs(covered)
         self._run = np.searchsorted(covered.run_region, np.arange(covered.n_regions + 1))
         self._cuts = np.zeros((covered.n_regions, BINS + 1), dtype=np.int64)
         counts = np.empty((covered.n_regions, BINS), dtype=np.int64)
@@ -211,9 +209,9 @@ class TiledSamples:
         for k, border in enumerate(borders):
             border.sort()
             self._cuts[k, 1:] = *np.searchsorted(border, self._edges), border.size
-            runs = slice(self._run[k], self._run[k + 1])
-            counts[k] = self._lengths[runs].sum(axis=0) + np.diff(self._cuts[k])
-            total = sums[runs].sum(axis=0) + _border_sums(border, self._cuts[k], self._pivot)
+            counts[k], sums = image.totals(covered, slice(self._run[k], self._run[k + 1]))
+            counts[k] += np.diff(self._cuts[k])
+            total = sums + _border_sums(border, self._cuts[k], self._pivot)
             np.cumsum(total, axis=1, out=self._sums[k, :, 1:])
         # Counts pass on from region to region, so that one search finds the bins of ranks in all of them.
         self._passed = np.concatenate([[0], np.cumsum(counts)])
@@ -298,9 +296,9 @@ class TiledSamples:
         region, bins = np.divmod(cells, BINS)
         n_runs = self._run[region + 1] - self._run[region]
         runs, bins = _ranges(self._run[region], n_runs), np.repeat(bins, n_runs)
-        lengths = self._lengths[runs, bins].astype(np.int64)
+        values, lengths = self._image.values(self._covered, runs, bins)
         passed = np.concatenate([[0], np.cumsum(lengths)])
-        return self._image.values(self._starts[runs, bins], lengths), passed[np.cumsum(n_runs)]
+        return values, passed[np.cumsum(n_runs)]
 
 
 def _border_sums(border: SortedValues, cuts: IntArray, pivot: np.float64) -> FloatArray:
