@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -135,7 +136,7 @@ class LocalRunner:
 
 def run_apart(
     function: Callable[[Item], Answer], items: Sequence[Item], *, jobs: int, n_pixels: int
-) -> Iterator[Answer]:
+) -> Generator[Answer]:
     """What `run` does, in processes or one after another: threads would mix up Python's warnings.
 
     ``n_pixels`` says how many could be read in the time that all of it takes.
@@ -146,8 +147,9 @@ def run_apart(
 
         if processes.can_fork():
             pieces = Tasks(lambda k: _Piece(function, items[k : k + _PIECE]), range(0, len(items), _PIECE), n_pixels)
-            for piece in processes.run_tasks(pieces, workers, NoProgress()):
-                yield from piece.answers
+            with closing(processes.run_tasks(pieces, workers, NoProgress())) as found:
+                for piece in found:
+                    yield from piece.answers
             return
     yield from map(function, items)
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,6 +28,9 @@ from skymatch_cli.errors import SkymatchError
 from skymatch_cli.execution import Found, Progress, Tasks
 
 Member = TypeVar("Member")
+
+# This process's ends of all pipes. A child that held one open beside it would keep others from seeing it closed.
+_ENDS: set[Connection] = set()
 
 _QUEUED = 2  # tasks that a worker has: the one it is at, and the next
 _QUEUED_FIRST = 4  # the same while this process does something else
@@ -42,7 +45,7 @@ def can_fork() -> bool:
     return forks and threading.active_count() == 1 and not multiprocessing.current_process().daemon
 
 
-def run_tasks(tasks: Tasks[Found], workers: int, progress: Progress) -> Iterator[Found]:
+def run_tasks(tasks: Tasks[Found], workers: int, progress: Progress) -> Generator[Found]:
     """The findings of the tasks, in their order.
 
     Parameters
@@ -105,7 +108,7 @@ def crew(members: Sequence[Member]) -> Iterator[Callable[..., list[Any]]]:
     try:
         try:
             for member in members:
-                started.append(_Process.start(_be_asked, member, started))
+                started.append(_Process.start(_be_asked, member))  # noqa: PERF401 - those before a failure, too
         except OSError:  # the system has no room for them
             yield _in_turn(members)
         else:
@@ -128,15 +131,19 @@ class _Process:
     tasks: deque[int] = field(default_factory=deque)
 
     @classmethod
-    def start(cls, work: Callable[[Any, Connection], None], subject: object, beside: Sequence[_Process]) -> _Process:
+    def start(cls, work: Callable[[Any, Connection], None], subject: object) -> _Process:
         """A process that works on a subject until its pipe ends."""
         context = multiprocessing.get_context("fork")
         mine, theirs = context.Pipe()
-        # Ends of pipes that a child would hold open beside this process: nobody could see it end.
-        inherited = [mine, *(other.pipe for other in beside)]
-        process = context.Process(target=_live, args=(work, subject, theirs, inherited), daemon=True)
-        process.start()
-        theirs.close()
+        _ENDS.add(mine)
+        process = context.Process(target=_live, args=(work, subject, theirs), daemon=True)
+        try:
+            process.start()
+        except OSError:
+            _closed(mine)
+            raise
+        finally:
+            theirs.close()
         return cls(process, mine)
 
     def reply(self) -> Any:
@@ -155,7 +162,7 @@ class _Process:
         """Let it end, or make it."""
         if kill:
             self.process.kill()
-        self.pipe.close()
+        _closed(self.pipe)
         self.process.join()
 
     def how_it_ended(self) -> str:
@@ -230,7 +237,7 @@ class _Pool(Generic[Found]):
     def _start(self) -> None:
         at = memoryview(mmap.mmap(-1, 8)).cast("q")
         at[0] = -1
-        worker = _Process.start(_serve, _Duty(self._tasks, at), self._pool)
+        worker = _Process.start(_serve, _Duty(self._tasks, at))
         self._pool.append(worker)
         self._at[worker.process.pid or 0] = at
 
@@ -246,14 +253,17 @@ class _Pool(Generic[Found]):
             self._again.extend(worker.tasks)
 
 
-def _live(
-    work: Callable[[Any, Connection], None], subject: object, pipe: Connection, inherited: Sequence[Connection]
-) -> None:
+def _closed(end: Connection) -> None:
+    _ENDS.discard(end)
+    end.close()
+
+
+def _live(work: Callable[[Any, Connection], None], subject: object, pipe: Connection) -> None:
     """What a process does first and last."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks is told, and ends this one
     _keep_memory()
-    for other in inherited:
-        other.close()
+    for end in _ENDS:
+        end.close()
     with suppress(EOFError, OSError):  # nobody is there to ask
         work(subject, pipe)
     os._exit(0)

@@ -239,6 +239,30 @@ def test_tasks_that_wait_are_not_begun_when_nobody_asks_any_more():
     assert set(done.stdout.split()) <= {"0", "1"}
 
 
+TWO_POOLS = """
+import multiprocessing
+from skymatch_cli.execution import NoProgress, Tasks
+from skymatch_cli.processes import crew, run_tasks
+class Number:
+    def __init__(self, k): self.k = k
+    def __call__(self): return self.k
+first = run_tasks(Tasks(Number, range(4), 10**9), 2, NoProgress())
+print([next(first) for _ in range(4)])
+second = run_tasks(Tasks(Number, range(1000), 10**9), 2, NoProgress())
+print(next(second))
+with crew([Number(1), Number(2)]) as ask:
+    first.close()
+    print(ask(Number.__call__), next(second))
+second.close()
+print(multiprocessing.active_children())
+"""
+
+
+def test_processes_that_stand_side_by_side_end_one_by_one():
+    done = subprocess.run([sys.executable, "-c", TWO_POOLS], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["[0, 1, 2, 3]", "0", "[1, 2] 1", "[]"]
+
+
 ORPHANS = """
 import os, sys, time
 from skymatch_cli.execution import NoProgress, Tasks

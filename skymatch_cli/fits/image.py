@@ -10,6 +10,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
@@ -133,10 +134,13 @@ def _read_files(
         for (path, refs), images in zip(groups, kept, strict=True)
         if images is None
     ]
+    if new:  # once, and not in every process that is forked from here on
+        import astropy.io.fits
+        import astropy.wcs  # noqa: F401
     n_pixels = _PIXELS_A_HEADER * sum(len(refs) for refs, *_ in new)
-    read = run_apart(reader.read_file, new, jobs=jobs, n_pixels=n_pixels)
-    for images in kept:
-        yield from next(read) if images is None else images
+    with closing(run_apart(reader.read_file, new, jobs=jobs, n_pixels=n_pixels)) as read:
+        for images in kept:
+            yield from next(read) if images is None else images
 
 
 class _HeaderReader:
