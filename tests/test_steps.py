@@ -208,7 +208,8 @@ def test_an_interrupted_measurement_goes_on(frames, monkeypatch):
     assert Path("measured.fits.partial").exists()
     Path("again").touch()
     skymatch("measure", "plan.fits", "-o", "measured.fits")
-    assert done == [0, 1, 2, 3]
+    assert done[:2] == [0, 1]
+    assert sorted(done) == [0, 1, 2, 3]  # each once
     assert not Path("measured.fits.partial").exists()
 
 

@@ -83,7 +83,8 @@ class SortedSample:
         if last - first < 2:
             return two_pass_moments(self._sorted[start:stop])
         pivot, sums, squares = self._chunk_sums
-        ends = [self._sorted[start : first * _CHUNK] - pivot, self._sorted[last * _CHUNK : stop] - pivot]
+        outer = self._sorted[start : first * _CHUNK], self._sorted[last * _CHUNK : stop]
+        ends = [np.subtract(end, pivot, dtype=np.float64) for end in outer]
         total = sums[first:last].sum() + sum(end.sum() for end in ends)
         square = squares[first:last].sum() + sum((end**2).sum() for end in ends)
         return moments_of_sums(stop - start, float(pivot), float(total), float(square))
@@ -99,7 +100,7 @@ class SortedSample:
         whole = self._sorted[: self._sorted.size // _CHUNK * _CHUNK].reshape(-1, _CHUNK)
         sums, squares = np.empty((2, len(whole)))
         for i in range(0, len(whole), _BLOCK):
-            deviation = whole[i : i + _BLOCK] - pivot
+            deviation = np.subtract(whole[i : i + _BLOCK], pivot, dtype=np.float64)
             sums[i : i + _BLOCK] = deviation.sum(axis=1)
             squares[i : i + _BLOCK] = np.einsum("ij,ij->i", deviation, deviation)
         return pivot, sums, squares

@@ -133,7 +133,7 @@ class TiledImage:
             held, start = np.flatnonzero(totals), self._bin_start[band] - self._by_bin.shape[1] * band
             for extreme, find in ((self._lowest, np.minimum), (self._highest, np.maximum)):
                 extreme[held] = find(extreme[held], find.reduceat(self._by_bin[band], start[held]))
-        weight = pixels - np.float64(self.binning.pivot)
+        weight = np.subtract(pixels, self.binning.pivot, dtype=np.float64)
         for power, table in enumerate(self._sums):
             if power:
                 with np.errstate(over="ignore"):
@@ -248,7 +248,8 @@ class TiledSamples:
             if first[i] == last[i]:
                 moments[i] = two_pass_moments(lowest[low[i] : high[i]])
                 continue
-            deviation = np.concatenate([lowest[low[i] :], highest[: high[i]]]) - self._pivot
+            ends_of_run = np.concatenate([lowest[low[i] :], highest[: high[i]]])
+            deviation = np.subtract(ends_of_run, self._pivot, dtype=np.float64)
             with np.errstate(over="ignore"):
                 total = float(between[i, 0] + deviation.sum())
                 square = float(between[i, 1] + np.einsum("i,i->", deviation, deviation))
@@ -304,7 +305,7 @@ class TiledSamples:
 def _border_sums(border: SortedValues, cuts: IntArray, pivot: np.float64) -> FloatArray:
     """Sums and sums of squares about the pivot, (2, BINS), of a sorted border that is cut into bins."""
     weight = np.zeros(border.size + 1)  # the last stands in for a cut at the very end
-    np.subtract(border, pivot, out=weight[:-1])
+    np.subtract(border, pivot, out=weight[:-1], dtype=np.float64)
     sums = [np.add.reduceat(weight, cuts[:-1])]
     with np.errstate(over="ignore"):
         weight *= weight
