@@ -65,6 +65,19 @@ def test_undo_of_one_chip_leaves_the_other(tmp_path):
     assert fits.getheader(path, 3)["BKGSUB"] is True
 
 
+def test_undo_cards_that_lie_in_the_primary_header_of_jwst_are_refused(tmp_path):
+    path = jwst(tmp_path / "a.fits")
+    forged = b"HISTORY skymatch-cli undo = BITPIX  =                   99".ljust(80)
+    raw = path.read_bytes()
+    at = raw.index(b"END".ljust(80))
+    assert raw[at + 80 : at + 160].isspace()
+    path.write_bytes(raw[:at] + forged + b"END".ljust(80) + raw[at + 160 :])
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="its undo cards say that BITPIX was 99"):
+        write_skies([update(path, 1)], RECORD)
+    assert path.read_bytes() == before
+
+
 def test_primary_header_of_jwst_goes_with_the_last_image(tmp_path):
     path = jwst(tmp_path / "a.fits")
     before = path.read_bytes()

@@ -39,6 +39,22 @@ class SkyState:
     original: PixelFormat
 
 
+def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
+    """A header as it was before the first run of the program.
+
+    Raises
+    ------
+    InputError
+        If its undo cards would make a file of it that nobody can read.
+    """
+    tiled = source.file.hdus[hdu].tiled
+    before = original_cards(source.cards(hdu), tiled=tiled)
+    bitpix = format_of(before, tiled=tiled).bitpix
+    if bitpix not in BITPIX:
+        raise InputError.at(where, f"its undo cards say that BITPIX was {bitpix}", "remove them")
+    return before
+
+
 def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     """The sky that one image of a file holds.
 
@@ -59,18 +75,16 @@ def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
         raise InputError.at(ref.label, "no such image any more", "run again")
     cards, tiled = source.cards(ref.hdu), hdus[ref.hdu].tiled
     entries = read_entries(cards)
-    before = original_cards(cards, tiled=tiled)
+    before = original_header(source, ref.hdu, ref.label)
     keyword = entries[0].keyword if entries else sky_keyword
     try:
         foreign = _recorded(before, keyword)
         if foreign is None and ref.hdu and is_jwst(source):
-            foreign = _recorded(original_cards(source.cards(0), tiled=False), keyword)
+            foreign = _recorded(original_header(source, 0, ref.label), keyword)
         recorded = _recorded(cards, keyword) if entries else foreign
     except ValueError as error:
         raise InputError.at(ref.label, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
     original = format_of(before, tiled=tiled)
-    if original.bitpix not in BITPIX:
-        raise InputError.at(ref.label, f"its undo cards say that BITPIX was {original.bitpix}", "remove them")
     base = missing_sky(foreign)
     return SkyState(
         recorded=recorded,

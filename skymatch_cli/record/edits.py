@@ -19,7 +19,7 @@ from skymatch_cli.fits.ledger import (
     recorded_cards,
 )
 from skymatch_cli.fits.pixelformat import PixelError, PixelFormat, format_after, format_of
-from skymatch_cli.fits.skystate import SkyState, is_jwst, missing_sky, read_state
+from skymatch_cli.fits.skystate import SkyState, is_jwst, missing_sky, original_header, read_state
 from skymatch_cli.fits.source import Source
 from skymatch_cli.model import ImageRef
 from skymatch_cli.record.atomic import FileIdentity
@@ -94,7 +94,8 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
     if records and 0 not in edits and is_jwst(source):
         no_pixels = PixelFormat(bitpix=8)
         record = replace(records[min(records)], shift=SkyPlane(), format_before=no_pixels, format_after=no_pixels)
-        edits[0] = HduEdit(cards=recorded_cards(original_cards(source.cards(0), tiled=False), record, tiled=False))
+        before = original_header(source, 0, updates[0].ref.label)
+        edits[0] = HduEdit(cards=recorded_cards(before, record, tiled=False))
     return {i: edit for i, edit in edits.items() if edit.pixels is not None or edit.cards != source.cards(i)}
 
 
@@ -200,14 +201,14 @@ def undo_edits(source: Source, refs: Sequence[ImageRef]) -> dict[int, HduEdit]:
     Raises
     ------
     InputError
-        If an image is not there.
+        If an image is not there, or undo cards are not ours.
     """
     hdus = source.file.hdus
     wanted = {ref.hdu: ref for ref in refs if ref.hdu >= len(hdus) or is_recorded(source.cards(ref.hdu))}
     edits = {index: _undo_edit(source, ref) for index, ref in sorted(wanted.items())}
     rest = [i for i in range(1, len(hdus)) if i not in edits and is_recorded(source.cards(i))]
     if 0 not in edits and not hdus[0].shape and not rest and is_recorded(source.cards(0)):
-        edits[0] = HduEdit(cards=original_cards(source.cards(0), tiled=False))
+        edits[0] = HduEdit(cards=original_header(source, 0, source.file.path))
     return edits
 
 
