@@ -176,6 +176,7 @@ def test_montage_tells_extensions_apart(tmp_path: Path) -> None:
         ([(0, 0, "img_0.fits")], r"img_1\.fits: is not in"),
         ([(0, 0, "img_0.fits"), (1, 0, "img_1.fits"), (2, 0, "other.fits")], r"other\.fits is not in the result"),
         ([(0, 0, "img_0.fits"), (1, 0, "img_1.fits"), (2, 0, "x/img_1.fits")], r"img_1\.fits is in it twice"),
+        ([(7, 0, "img_0.fits"), (7, 0, "img_1.fits")], r"cntr 7 stands for several images"),
     ],
 )
 def test_a_table_that_does_not_fit_the_result_is_refused(

@@ -122,7 +122,7 @@ def test_settings_that_are_not_defaults_are_in_the_command(tmp_path: Path) -> No
     found = skymatch_cli.match(paths, dry_run=True, skystat="mean", upper=1e3, match_up=True)
     found.write(tmp_path / "s.json")
     run("report", tmp_path / "s.json", "-o", tmp_path / "r.html")
-    assert "skymatch match --skystat mean --upper 1000.0 --match-up @images.txt" in text(tmp_path / "r.html")
+    assert "skymatch match --dry-run --skystat mean --upper 1000.0 --match-up @images.txt" in text(tmp_path / "r.html")
 
 
 def test_the_command_and_the_list_of_the_page_give_the_result_again(tmp_path: Path, monkeypatch) -> None:
@@ -137,8 +137,29 @@ def test_the_command_and_the_list_of_the_page_give_the_result_again(tmp_path: Pa
     (tmp_path / "images.txt").write_text(html.unescape(found["Images"]))
     words = found["Command"].split()
     assert words[0] == "skymatch"
-    assert run(*words[1:], "--dry-run", "-o", "again.json").exit_code == 0
+    assert "--dry-run" in words  # who pastes it wants to see, not to change
+    assert run(*words[1:], "-o", "again.json").exit_code == 0
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "s.json").read_bytes()
+
+
+def test_names_beyond_ascii_are_found_again_from_a_fits_result(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_all(tmp_path, row([5, 3, 4], noise=1.0))
+    Path("img_1.fits").rename("é\t1.fits")
+    assert run("match", "--dry-run", "-o", "s.fits", "*.fits").exit_code == 0
+    ran = run("report", "s.fits", "-o", "r.html", "--plot", "r.png")
+    assert ran.exit_code == 0, ran.stderr
+    assert "no pictures" not in ran.stderr
+    assert "é" in text(Path("r.html"))
+
+
+def test_a_page_is_no_figure_and_both_are_no_one_file(tmp_path: Path) -> None:
+    paths = write_all(tmp_path / "in", row([1, 2]))
+    for page, says in (("x.svg", "the report is an HTML page"), ("x.html", "name the same file")):
+        ran = run("match", "--dry-run", "--report", tmp_path / page, "--plot", tmp_path / "x.html", *paths)
+        assert ran.exit_code == 2
+        assert says in ran.stderr
+    assert not list(tmp_path.glob("x.*"))
 
 
 def test_without_the_images_there_are_tables_and_a_note(tmp_path: Path) -> None:

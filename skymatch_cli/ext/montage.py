@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -88,6 +89,8 @@ def corrections(images_tbl: str, skies: Sequence[MontageSky]) -> str:
         else:
             found[key] = cntr, row
     problems += [Problem(s.info.ref.label, f"is not in {images_tbl}") for key, s in known.items() if key not in found]
+    repeated = [c for c, n in Counter(cntr for cntr, _ in found.values()).items() if n > 1]
+    problems += [Problem(images_tbl, f"cntr {c} stands for several images", "make it with mImgtbl") for c in repeated]
     if len(known) < len(skies):
         problems.append(Problem(images_tbl, "two images of the result have the same file name", "rename one"))
     if problems:

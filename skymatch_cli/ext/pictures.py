@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skymatch_cli.errors import InputError
+from skymatch_cli.errors import InputError, UsageError
 from skymatch_cli.output.destination import check_target, save_target
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from .quicklook import Quicklook
     from .scene import Scene
+
+
+_PICTURES = frozenset({".png", ".pdf", ".svg"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,12 @@ class Pictures:
 
         """
         inputs = tuple(inputs)
+        if self.html is not None and self.plot is not None and Path(self.html).resolve() == Path(self.plot).resolve():
+            raise UsageError(f"{self.html_option} and --plot name the same file: {self.plot}", "name two files")
+        if self.html is not None and Path(self.html).suffix.lower() in _PICTURES:
+            raise UsageError(
+                f"{self.html_option} {self.html}: the report is an HTML page", "a figure is made by --plot"
+            )
         if self.html is not None:
             from . import report
 
@@ -85,12 +94,12 @@ class Pictures:
         from . import plots, report
 
         place, looks = _looks(found, infos, settings, progress)
+        if self.plot is not None and (place is None or not looks):
+            raise InputError.at(f"--plot {self.plot}", "the images of the result can't be found on the sky")
         if self.html is not None:
             page = report.html_report(found, place, looks).encode(errors="backslashreplace")
             save_target(self.html, self.html_option, lambda stream: stream.write(page))
-        if self.plot is not None:
-            if place is None or not looks:
-                raise InputError.at(f"--plot {self.plot}", "the images of the result can't be found on the sky")
+        if self.plot is not None and place is not None:
             from .sheets import OverlapColumns
 
             overlaps, suffix = OverlapColumns.of(found.overlaps), Path(self.plot).suffix.lower()

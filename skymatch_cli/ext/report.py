@@ -129,8 +129,8 @@ def _count(n: int, noun: str) -> str:
 
 
 def _command(settings: dict[str, Any]) -> str:
-    """The command that gives the same result, with the options that are not at their defaults."""
-    words = ["skymatch", "match"]
+    """The command that gives the same result, with the options that are not at their defaults; it touches no image."""
+    words = ["skymatch", "match", "--dry-run"]
     default = Settings().determining()
     for name, value in settings.items():
         if value == default.get(name):

@@ -21,6 +21,7 @@ from skymatch_cli.output.formats import SCHEMA
 from skymatch_cli.output.tables import Column, Report, Table, components_table, images_table, overlaps_table
 from skymatch_cli.settings import Settings
 
+_ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[nrt])")  # what `ascii_only` writes
 _HINT = "name a file that `skymatch match -o` wrote: .fits or .json"
 
 
@@ -103,7 +104,17 @@ def _read_fits(file: str) -> Mapping[str, Any]:
             columns = [np.char.strip(c) if (c := data[n]).dtype.kind == "U" else c for n in data.names]
             rows = zip(*(c.tolist() for c in columns), strict=True)
             document[name] = [dict(zip(data.names, row, strict=True)) for row in rows]
+    for image in document[TableName.IMAGES]:
+        image["file"], image["group"] = _file_name(image["file"]), _file_name(image["group"])
     return document
+
+
+def _file_name(text: str) -> str:
+    """The name of a file that is written with escapes, FITS having no other letters; unless it is its name."""
+    if not _ESCAPE.search(text) or Path(text).exists():
+        return text
+    name = _ESCAPE.sub(lambda found: found[0].encode().decode("unicode_escape"), text)
+    return name if Path(name).exists() else text
 
 
 def _report(document: Mapping[str, Any]) -> Report:
