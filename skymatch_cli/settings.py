@@ -28,6 +28,9 @@ _RESERVED_KEYWORDS = (
 )
 
 
+MOST_MESH_SIZE = 1000.0  # pixels; sums over a cell take steps of a quarter of it
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Settings of ``match``, under the names of the command-line options.
@@ -221,6 +224,9 @@ def _check_ranges(settings: Settings) -> None:
         value = getattr(settings, name)
         if value is not None and value <= 0:
             raise UsageError(f"{option_name(name)}: {value:g} is not above 0", "give a number above 0")
+    if settings.mesh_size is not None and settings.mesh_size > MOST_MESH_SIZE:
+        what = f"--mesh-size: {settings.mesh_size:g} pixels are more than a cell may have on a side"
+        raise UsageError(what, f"give at most {MOST_MESH_SIZE:g}; an overlap needs some cells across")
     if settings.lower is not None and settings.upper is not None and settings.lower > settings.upper:
         raise UsageError(
             f"--lower {settings.lower:g} is above --upper {settings.upper:g}: no pixel would count", "swap them"

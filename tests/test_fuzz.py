@@ -158,3 +158,10 @@ def test_a_text_for_a_term_of_sip_is_refused(folder: Path, keyword: str) -> None
     at = good.index(b"BUNIT")
     content = good[:at] + card(keyword, "'EXTVER: 1'") + good[at + CARD :]
     assert check(folder, content, good, turn=2) == 3
+
+
+def test_a_version_that_no_table_holds(folder: Path) -> None:
+    good = good_file()
+    at = good.index(b"BUNIT")
+    version = b"EXTVER  = 100000000000000000000000".ljust(CARD)
+    assert check(folder, good[:at] + version + good[at + CARD :], good, turn=4) in {0, 4}

@@ -155,3 +155,9 @@ def test_a_bad_file_is_refused_with_file_key_and_what_to_do(tmp_path: Path, text
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read_config(str(tmp_path / "none.toml"), field_types(Settings))
+
+
+def test_cells_have_a_largest_size():
+    with pytest.raises(UsageError, match="more than a cell may have"):
+        Settings.of({"mesh_size": 1e9})
+    assert Settings.of({"mesh_size": 1000}).mesh_size == 1000

@@ -267,7 +267,7 @@ def _understand(raw: bytes, where: str, index: int, offset: int) -> tuple[Hdu, i
     hdu = Hdu(
         index=index,
         name="" if tiled and name.upper() in _COMPRESSED_NAMES else name,
-        ver=ver if type(ver) is int else 1,
+        ver=ver if type(ver) is int and abs(ver) < 2**31 else 1,  # a larger one is damage
         is_image=tiled or (cards.get("XTENSION", "IMAGE") == "IMAGE" and cards.get("GROUPS") is not True),
         shape=tuple(reversed(axes)),
         bitpix=bitpix,
