@@ -22,7 +22,6 @@ import numpy as np
 from skymatch_cli.errors import InputError
 from skymatch_cli.geometry.frames import SkyFrame, frame_of_header
 from skymatch_cli.geometry.inverse import refine_pixels
-from skymatch_cli.geometry.iraf import is_iraf, translated, without_attributes
 from skymatch_cli.geometry.sphere import angle_rad, lon_lat, ring_sr, unit_vectors
 from skymatch_cli.model import CelestialWcs, FloatArray
 
@@ -41,6 +40,7 @@ _COUNTS = re.compile(r"WCSAXES[A-Z]?|[AB]P?_ORDER")
 _SIP_TERM = re.compile(r"[AB]P?_\d+_\d+.*")
 # Axes with a table of coordinates (-TAB) are none of the sky's; wcslib crashes on some of their parameters.
 _TABLE_AXIS = re.compile(r"CTYPE(?P<axis>\d+)[A-Z]? *= *'[^']*-TAB")
+_OF_IRAF = (b"TNX", b"ZPX", b"WAT")
 _TABLES = ("cpdis1", "cpdis2", "det2im1", "det2im2")
 
 
@@ -268,24 +268,36 @@ def _card_text(header: Any, where: str) -> bytes:
 
 def _parse(text: bytes, fobj: Any) -> tuple[Any, tuple[int, ...]]:
     """The celestial axes of a header text, as astropy's WCS, and the numbers of the axes left out."""
-    from astropy.io.fits import Header
     from astropy.wcs import WCS, WCSSUB_CELESTIAL
 
-    header = Header.fromstring(text.decode("ascii"))
-    if is_iraf(header):
-        return WCS(translated(header), naxis=2), tuple(range(2, int(header.get("WCSAXES", header.get("NAXIS", 2)))))
-    header = without_attributes(header)
+    cards: Any = text
+    if any(word in text for word in _OF_IRAF):
+        from skymatch_cli.geometry import iraf
+
+        header = _header(text)
+        if iraf.is_iraf(header):
+            return WCS(iraf.translated(header), naxis=2), _axes_after_two(header)
+        cards = iraf.without_attributes(header)
     try:
-        wcs = WCS(header, fobj)
+        wcs = WCS(cards, fobj)
     except ValueError:
         # SIP and lookup tables belong to the first two axes, and astropy wants no others beside them.
-        wcs = WCS(header, fobj, naxis=2)
-        return wcs, tuple(range(2, int(header.get("WCSAXES", header.get("NAXIS", 2)))))
+        return WCS(cards, fobj, naxis=2), _axes_after_two(_header(text))
     if wcs.naxis == 2 or not wcs.has_celestial:
         return wcs, ()
     others = tuple(axis for axis in range(wcs.naxis) if axis not in (wcs.wcs.lng, wcs.wcs.lat))
     # As one set, so that the axes keep the order that they have in the image.
     return wcs.sub([WCSSUB_CELESTIAL]), others
+
+
+def _header(text: bytes) -> Any:
+    from astropy.io.fits import Header
+
+    return Header.fromstring(text.decode("ascii"))
+
+
+def _axes_after_two(header: Any) -> tuple[int, ...]:
+    return tuple(range(2, int(header.get("WCSAXES", header.get("NAXIS", 2)))))
 
 
 def _build(text: bytes, tables: tuple[LookupTable | None, ...]) -> Any:

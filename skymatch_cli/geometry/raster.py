@@ -99,12 +99,12 @@ def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int
     column = np.clip(np.ceil(x), 0, nx).astype(np.int64)
     # One integer holds polygon, row and column; closed rings cross every row an even number of times, so that
     # pairs of the sorted crossings never straddle two rows.
-    line = polygon[edge] * ny + y
-    crossings = np.sort(line * (nx + 1) + column)
-    line, x0 = np.divmod(crossings[::2], nx + 1)
-    x1 = crossings[1::2] - line * (nx + 1)
-    inside = x1 > x0
-    line, x0, x1 = line[inside], x0[inside], x1[inside]
+    line, bits = polygon[edge] * ny + y, nx.bit_length()
+    crossings = np.sort((line << bits) | column)
+    start, stop = crossings[::2], crossings[1::2]
+    inside = stop > start
+    start, stop = start[inside], stop[inside]
+    line, x0, x1 = start >> bits, start & ~(-1 << bits), stop & ~(-1 << bits)
     ends = np.searchsorted(line, np.arange(len(polygons) + 1) * ny)
     pieces = [slice(start, stop) for start, stop in pairwise(ends.tolist())]
     return [Spans(line[piece] % ny, x0[piece], x1[piece]) for piece in pieces]

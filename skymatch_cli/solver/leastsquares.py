@@ -165,9 +165,8 @@ def _every_pair(equations: NormalEquations, noise: csr_array, rhs: FloatArray) -
     """Few pairs: what the noise of each does to the residual of every other."""
     graph = equations.graph
     covariance = (noise @ noise.T).toarray()
-    flow = csr_array(equations.incidence @ noise)
-    columns = np.column_stack([rhs, equations.incidence @ covariance])
-    exact = solve_exactly(graph, equations.small, columns, csr_array(flow @ flow.T))
+    pull = equations.incidence @ covariance
+    exact = solve_exactly(graph, equations.small, np.column_stack([rhs, pull]), csr_array(equations.incidence @ pull.T))
     weighted = graph.weight[:, None] * (covariance - graph.differences(exact.x[:, 1:]))
     second = graph.pair_sums((weighted * weighted.T).sum(axis=1))
     return NoiseResponse(exact.variance, _expected(graph, noise, exact.explained), second, True, exact.x[:, 0])
