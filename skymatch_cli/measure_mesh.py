@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from skymatch_cli.beside import Ask, here
 from skymatch_cli.choices import Model
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.execution import Tasks
@@ -88,20 +89,26 @@ def mesh_tasks(
 
 
 def assemble_mesh(
-    infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[MeshReduction], *, jobs: int = 1
+    infos: Sequence[ImageInfo],
+    graph: OverlapGraph,
+    found: Sequence[MeshReduction],
+    *,
+    jobs: int = 1,
+    ask: Ask = here,
 ) -> Measurements:
-    """The cells of all images to measurements of the pairs, in comparison units."""
-    from skymatch_cli.mesh.compare import compare
-    from skymatch_cli.mesh.planes import compare_planes
-
+    """The cells of all images to measurements of the pairs, in comparison units; ``jobs``, ``ask``: see `compare`."""
     meshes = [[f.meshes.get(k) for f in found] for k in range(len(graph.planes))]
     usable = np.array([f.status for f in found], object)
     group = group_numbers(infos)
     planes = any(m is not None and m.centroids is not None for plane in meshes for m in plane)
     if planes:
+        from skymatch_cli.mesh.planes import compare_planes
+
         compared = compare_planes(meshes[0], graph, group, usable)
     else:
-        compared = compare(meshes, graph, group, usable, jobs=jobs)
+        from skymatch_cli.mesh.compare import compare
+
+        compared = compare(meshes, graph, group, usable, jobs=jobs, ask=ask)
     return replace(
         compared,
         n_good=np.array([f.n_good for f in found], np.int64),

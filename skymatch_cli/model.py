@@ -11,6 +11,7 @@ pair is kept in columns (arrays), so that 10^6 images stay cheap.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -211,6 +212,8 @@ class ImageInfo:
     shape : (ny, nx)
     wcs : CelestialWcs or None
         None where the method needs no WCS (``user``).
+    pixel_area_arcsec2 : float
+        On the sky, in the middle of the image; NaN without a WCS.
     unit : str
         BUNIT as reported ("" if missing).
     to_comparison : float
@@ -228,6 +231,7 @@ class ImageInfo:
     ref: ImageRef
     shape: tuple[int, int]
     wcs: CelestialWcs | None
+    pixel_area_arcsec2: float = math.nan
     unit: str = ""
     to_comparison: float = 1.0
     comparison_unit: str = ""

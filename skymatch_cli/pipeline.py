@@ -1,15 +1,18 @@
 """plan -> measure -> solve -> apply: the only place that knows the order.
 
-What solves and what writes is imported where it is used: images are read meanwhile.
+What solves and what writes is imported where it is used: images are read meanwhile. Where the run is small enough for
+that to matter, overlaps and skies are worked out by a process beside this one (see ``beside``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, TextIO
 
+from skymatch_cli.beside import Ask, beside, here
 from skymatch_cli.choices import Compare, Method, Model
 from skymatch_cli.errors import InputError, Problem, StrictError, UsageError
 from skymatch_cli.execution import LocalRunner, NoProgress, Progress, Runner
@@ -35,6 +38,7 @@ Save = Callable[[Measured], object]
 
 _NEEDS_OVERLAPS = frozenset({Method.MATCH, Method.GLOBALMIN_MATCH})
 _NEEDS_LOCAL = frozenset({Method.LOCALMIN, Method.GLOBALMIN, Method.GLOBALMIN_MATCH})
+_ASKED = 500  # images up to which it takes less to send what is known of them than to import what works it out
 
 
 def match(images: Sequence[ImageName], settings: Settings, *, progress: Progress | None = None) -> Result:
@@ -78,35 +82,56 @@ def evaluate(
         If an input can't be used, or (unless ``settings.dry_run``) can't be written later: found before the
         pixels are read.
     """
-    in_place = not settings.dry_run and settings.output_dir is None
-    planned = plan(images, settings, progress=progress, stdin=stdin, to_change=in_place, headers=headers)
-    if save_headers is not None:
-        save_headers(planned.headers)
-    if not settings.dry_run:
-        from skymatch_cli.record.write import check_writable
+    with beside(_load_solver, jobs=settings.jobs) as ask:
+        in_place = not settings.dry_run and settings.output_dir is None
+        planned = plan(images, settings, progress=progress, stdin=stdin, to_change=in_place, headers=headers, ask=ask)
+        who = ask if len(planned.infos) <= _ASKED and settings.model == Model.CONSTANT else here  # planes need astropy
+        if save_headers is not None:
+            save_headers(planned.headers)
+        if not settings.dry_run:
+            from skymatch_cli.record.write import check_writable
 
-        if problems := check_writable(_updates(planned.infos, settings), settings):
-            raise InputError(problems)
-    if (resumed := _resumed(planned)) is not None:
-        return resumed
-    if settings.method == Method.USER:
-        return solve(planned, unmeasured(planned.graph, len(planned.infos)))
-    with_local = settings.method in _NEEDS_LOCAL
-    measured = find(planned, with_local=with_local, progress=progress, runner=runner, old=old, save=save)
-    if save is not None:
-        save(measured)
-    (progress or NoProgress()).stage("solve", 0)
-    measurements, warnings = gather(measured)
-    if settings.cross_check:
-        warnings += _checked(planned, measurements, progress=progress, runner=runner)
+            if problems := check_writable(_updates(planned.infos, settings), settings):
+                raise InputError(problems)
+        if (resumed := _resumed(planned)) is not None:
+            return resumed
+        if settings.method == Method.USER:
+            return solve(planned, unmeasured(planned.graph, len(planned.infos)))
+        with_local = settings.method in _NEEDS_LOCAL
+        load = partial(who, _load_solver)
+        measured = find(
+            planned, with_local=with_local, progress=progress, runner=runner, old=old, save=save, meanwhile=load
+        )
+        if save is not None:
+            save(measured)
         (progress or NoProgress()).stage("solve", 0)
-    result = solve(planned, measurements, warnings)
+        if settings.cross_check:
+            measurements, warnings = gather(measured)
+            warnings += _checked(planned, measurements, progress=progress, runner=runner)
+            (progress or NoProgress()).stage("solve", 0)
+            result = solve(planned, measurements, warnings)
+        else:
+            result = _solved(planned, measured, who)
     if not _may_leave_a_journal(settings):
         return result
     from skymatch_cli.steps.journal import journal_of, needs_journal
 
     needed = needs_journal(planned.infos, settings)
     return replace(result, journal=journal_of(planned, measured)) if needed else result
+
+
+def _solved(planned: Plan, measured: Measured, ask: Ask) -> Result:
+    """The result of what was found; by whom it is worked out changes nothing."""
+    known = replace(planned, footprints=(), headers=Headers())
+    if planned.settings.compare == Compare.MESH:
+        result = ask(solve, known, *gather(measured, ask))
+    else:
+        result = ask(_gathered_and_solved, known, measured)
+    return replace(result, infos=planned.infos)
+
+
+def _gathered_and_solved(planned: Plan, measured: Measured) -> Result:
+    return solve(planned, *gather(measured))
 
 
 def _may_leave_a_journal(settings: Settings) -> bool:
@@ -152,11 +177,12 @@ def plan(
     stdin: TextIO | None = None,
     to_change: bool = False,
     headers: Headers | None = None,
+    ask: Ask = here,
 ) -> Plan:
     """Read the headers, trace the footprints and intersect them; no pixel is read.
 
     ``to_change``: the files themselves shall be changed later, so URLs are refused. ``headers``: those of an
-    earlier plan, which are used where files and settings are the same.
+    earlier plan, which are used where files and settings are the same. ``ask``: who intersects footprints.
 
     Raises
     ------
@@ -176,7 +202,7 @@ def plan(
         raise InputError(problems)
     footprints = tuple(t for t in traced if isinstance(t, Footprint))
     usable = [isinstance(t, Footprint) for t in traced] or [True] * len(found.infos)
-    graph = overlap_graph(footprints)
+    graph = (ask if len(footprints) <= _ASKED else here)(overlap_graph, footprints)
     _check_model(settings, graph)
     return Plan(
         settings=settings,
@@ -198,6 +224,7 @@ def find(
     runner: Runner | None = None,
     old: Measured | None = None,
     save: Save | None = None,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Measured:
     """Read the pixels of the images, each once, and keep what is found in each.
 
@@ -215,6 +242,8 @@ def find(
         Earlier findings, which are used where they still hold.
     save : callable, optional
         Called now and then with what was found so far, and where the work is interrupted.
+    meanwhile : callable, optional
+        What this process may do while others read.
 
     Raises
     ------
@@ -233,7 +262,7 @@ def find(
         only=only,
         save=save,
         progress=progress,
-        meanwhile=_load_solver,
+        meanwhile=meanwhile,
     )
     problems = _problems(measured)
     if problems and not settings.skip_bad:
@@ -244,17 +273,21 @@ def find(
 
 
 def _load_solver() -> None:
-    """Import what comes after the pixels: a tenth of a second in which others read."""
+    """Import what works out overlaps and skies: two tenths of a second in which others read."""
+    import pyproj
+    import shapely
+
     from skymatch_cli import methods
     from skymatch_cli.output import result
+    from skymatch_cli.solver import sharing
 
-    del methods, result
+    del methods, pyproj, result, shapely, sharing
 
 
-def gather(measured: Measured) -> tuple[Measurements, tuple[str, ...]]:
+def gather(measured: Measured, ask: Ask = here) -> tuple[Measurements, tuple[str, ...]]:
     """The measurements of the pairs from what was found in all images, and warnings."""
     said = tuple(w for f in measured.found if f is not None for w in f.warnings)
-    return assemble(measured), (*_skipped(_problems(measured)), *said)
+    return assemble(measured, ask), (*_skipped(_problems(measured)), *said)
 
 
 def _problems(measured: Measured) -> tuple[Problem, ...]:
@@ -287,7 +320,7 @@ def solve(planned: Plan, measurements: Measurements, warnings: tuple[str, ...] =
     return Result(
         settings=settings,
         infos=planned.infos,
-        measurements=measurements,
+        measurements=replace(measurements, noise=None),  # it is as large as all the rest, and no table shows it
         solution=solution,
         warnings=(*planned.warnings, *warnings, *solution.warnings),
         skipped=planned.skipped,

@@ -39,6 +39,10 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _KEPT_BYTES = 2**28
 
 
+class ProcessDiedError(SkymatchError):
+    """A process that was asked something is gone."""
+
+
 def can_fork() -> bool:
     """Whether processes can be forked: not everywhere, and not beside threads that may hold a lock."""
     forks = "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
@@ -91,7 +95,7 @@ def crew(members: Sequence[Member]) -> Iterator[Callable[..., list[Any]]]:
 
     Raises
     ------
-    SkymatchError
+    ProcessDiedError
         If a process died.
     """
     if len(members) == 1 or not can_fork():
@@ -116,6 +120,32 @@ def crew(members: Sequence[Member]) -> Iterator[Callable[..., list[Any]]]:
     finally:
         for process in started:
             process.stop(kill=False)
+
+
+@contextmanager
+def companion(load: Callable[[], object]) -> Iterator[Callable[..., Any] | None]:
+    """A process that calls ``load`` and then answers ``ask(function, *arguments)``.
+
+    Yields
+    ------
+    callable or None
+        None where the system has no room for it. Raises ProcessDiedError when the process is gone.
+    """
+    try:
+        process = _Process.start(_load_and_answer, load)
+    except OSError:
+        yield None
+        return
+
+    def ask(function: Callable[..., Any], *arguments: Any) -> Any:
+        with suppress(OSError):  # it died: so says its reply
+            process.pipe.send((function, arguments))
+        return process.reply()
+
+    try:
+        yield ask
+    finally:
+        process.stop(kill=True)  # it may still be loading
 
 
 def _in_turn(members: Sequence[Member]) -> Callable[..., list[Any]]:
@@ -153,7 +183,7 @@ class _Process:
         except (EOFError, OSError):
             self.stop(kill=False)
             what = f"a process died ({self.how_it_ended()})"
-            raise SkymatchError(what, "run again, with --jobs 1 if memory is short") from None
+            raise ProcessDiedError(what, "run again, with --jobs 1 if memory is short") from None
         if isinstance(answer, BaseException):
             raise answer
         return answer
@@ -291,6 +321,15 @@ def _serve(duty: _Duty, pipe: Connection) -> None:
 
 def _done(tasks: Tasks[Any], k: int) -> object:
     return tasks[k]()
+
+
+def _load_and_answer(load: Callable[[], object], pipe: Connection) -> None:
+    """Questions to a companion."""
+    with suppress(Exception):  # who asks for what can't be loaded is told so
+        load()
+    while True:
+        function, arguments = pipe.recv()
+        pipe.send_bytes(_outcome(function, *arguments))
 
 
 def _be_asked(member: object, pipe: Connection) -> None:

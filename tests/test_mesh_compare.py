@@ -172,7 +172,7 @@ def test_the_unit_does_not_matter():
 def test_offsets_solve_the_least_squares():
     four = frames(100.0, 130.0, 90.0, 95.0, step=40.0)
     m, graph = measured(exposures(four)), graph_of([wcs_of(f) for f in four])
-    offset = image_offsets(m.weight, m.delta, graph)
+    offset = image_offsets(4, graph.a, graph.b, m.weight, m.delta)
     rows = np.zeros((len(m.a), 4))
     rows[np.arange(len(m.a)), m.a], rows[np.arange(len(m.a)), m.b] = 1, -1
     w = np.sqrt(m.weight)

@@ -28,6 +28,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from skymatch_cli.beside import Ask, here
 from skymatch_cli.execution import usable_cores
 from skymatch_cli.mesh.cells import Float32Array
 from skymatch_cli.mesh.reduce import CellMesh
@@ -59,6 +60,7 @@ def compare(
     usable: StrArray | None = None,
     *,
     jobs: int = 1,
+    ask: Ask = here,
 ) -> Measurements:
     """Compare every overlapping pair of images, with the weights of a joint solution.
 
@@ -74,6 +76,8 @@ def compare(
         Status of every image; a pair takes the status of its first image that is not ok.
     jobs : int
         Workers; 0 means one per usable core. The answers don't depend on it.
+    ask : Ask
+        Who solves for the offsets of the images.
 
     Returns
     -------
@@ -87,7 +91,7 @@ def compare(
         for i, mesh in enumerate(plane):
             if mesh is not None:
                 level[i] = mesh.level / unit
-    sums = _robust_sums(meshes, level, graph, unit, jobs)
+    sums = _robust_sums(meshes, level, graph, unit, jobs=jobs, ask=ask)
     n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in zip(*meshes, strict=True)])
     status = pair_status(sums, n_good, graph, group)
     if usable is not None:
@@ -97,16 +101,26 @@ def compare(
 
 
 def _robust_sums(
-    meshes: Sequence[Sequence[CellMesh | None]], level: FloatArray, graph: OverlapGraph, unit: float, jobs: int
+    meshes: Sequence[Sequence[CellMesh | None]],
+    level: FloatArray,
+    graph: OverlapGraph,
+    unit: float,
+    *,
+    jobs: int,
+    ask: Ask,
 ) -> PairSums:
     """Sums over pairs, with weights that agree with their own solution and with the scatter they leave."""
+
+    def solved(weight: FloatArray, difference: FloatArray) -> FloatArray:
+        return _rounded(ask(image_offsets, graph.n_images, graph.a, graph.b, weight, difference) - level)
+
     places = tile_places(meshes) if len(graph.a) else []
     work = sum(place.n_squares * len(place.images) for place in places)
     workers = min(jobs or usable_cores(), work // _WORTH_PROCESS + 1)
     shares = [_Share(places[k::workers], meshes, graph, unit) for k in range(workers)]
     with crew(shares) as each:
         start = _in_order(each(_Share.start))
-        offset = _rounded(image_offsets(*first_differences(start, level, graph), graph) - level)
+        offset = solved(*first_differences(start, level, graph))
         scale = np.ones(graph.n_images)
         for iteration in range(_ITERATIONS):
             sums, scatter = PairSums.empty(graph, level + offset), BlockScatter.empty(graph.n_images)
@@ -115,7 +129,7 @@ def _robust_sums(
                 if found.scatter is not None:
                     scatter.add(found.scatter)
             scale = scale * scatter.ratio()
-            offset = _rounded(image_offsets(sums.weight, sums.difference(), graph) - level)
+            offset = solved(sums.weight, sums.difference())
         sums = PairSums.empty(graph, level + offset)
         for last in _in_order(each(_Share.finish, offset, scale)):
             sums.add(last)
@@ -314,8 +328,8 @@ def first_differences(
     return count, mean + level[graph.a] - level[graph.b]
 
 
-def image_offsets(weight: FloatArray, difference: FloatArray, graph: OverlapGraph) -> FloatArray:
-    """Least-squares offset of every image (N,) from differences of pairs; one image of each component at 0.
+def image_offsets(n: int, first: IntArray, second: IntArray, weight: FloatArray, difference: FloatArray) -> FloatArray:
+    """Least-squares offsets (n,) of images from the differences of pairs of them; one of each component at 0.
 
     Images of one group have their own offsets here: residuals that say whether images agree in a cell
     must not contain the step between two chips.
@@ -324,9 +338,8 @@ def image_offsets(weight: FloatArray, difference: FloatArray, graph: OverlapGrap
     from scipy.sparse.csgraph import connected_components
     from scipy.sparse.linalg import splu
 
-    n = graph.n_images
     use = weight > 0
-    a, b, w, d = graph.a[use], graph.b[use], weight[use], difference[use]
+    a, b, w, d = first[use], second[use], weight[use], difference[use]
     links = coo_array((np.tile(w, 2), (np.append(a, b), np.append(b, a))), shape=(n, n)).tocsr()
     _, component = connected_components(links, directed=False)
     free = np.setdiff1d(np.arange(n), np.unique(component, return_index=True)[1])

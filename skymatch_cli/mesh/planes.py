@@ -213,7 +213,8 @@ def _robust_planes(
     n = graph.n_images
     level = np.array([0.0 if m is None else m.level / unit for m in meshes])
     value = np.zeros((n, 3))
-    value[:, 0] = image_offsets(*first_differences([median_differences(f.tile) for f in fields], level, graph), graph)
+    start = first_differences([median_differences(f.tile) for f in fields], level, graph)
+    value[:, 0] = image_offsets(n, graph.a, graph.b, *start)
     planes = ImagePlanes(np.array([_box(m).mean(axis=0) for m in meshes]), value, level)
     scale = np.ones(n)
     for field_index, field in enumerate(fields):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from skymatch_cli.beside import Ask, here
 from skymatch_cli.choices import Compare
 from skymatch_cli.errors import InputError
 from skymatch_cli.execution import NoProgress, Progress, Runner, Tasks
@@ -91,8 +92,8 @@ def measure_images(
     return replace(start, found=tuple(found))
 
 
-def assemble(measured: Measured) -> Measurements:
-    """Measurements of the pairs from the findings of all images.
+def assemble(measured: Measured, ask: Ask = here) -> Measurements:
+    """Measurements of the pairs from the findings of all images; ``ask``: who solves for offsets on the way.
 
     Raises
     ------
@@ -104,7 +105,7 @@ def assemble(measured: Measured) -> Measurements:
     if len(pooled) + len(reduced) < len(measured.infos):
         raise ValueError("not all images were measured")
     if measured.settings.compare == Compare.MESH:
-        return assemble_mesh(measured.infos, measured.graph, reduced, jobs=measured.settings.jobs)
+        return assemble_mesh(measured.infos, measured.graph, reduced, jobs=measured.settings.jobs, ask=ask)
     return assemble_pooled(measured.infos, measured.graph, pooled)
 
 

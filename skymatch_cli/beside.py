@@ -1,0 +1,62 @@
+"""A process beside this one for what needs other libraries than reading images does.
+
+Half of a short run is imports. Images are read with astropy; their overlaps and their skies are worked out with
+shapely, pyproj and scipy, from little data. So a process is forked before either are imported: it loads the latter
+while this one loads the former, and then answers questions about the former's findings. Questions are pure functions,
+so the answers are those that this process would find; where the libraries are there already, or no process can be
+had, it does.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol, TypeVar
+
+from skymatch_cli import processes
+from skymatch_cli.execution import usable_cores
+
+Answer = TypeVar("Answer")
+_LIBRARIES = frozenset({"shapely", "scipy.sparse"})
+
+
+class Ask(Protocol):
+    """Who answers ``function(*arguments)``, for a pure function of arguments that can be pickled."""
+
+    def __call__(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
+        """The answer; what the function raises is raised."""
+        ...
+
+
+def here(function: Callable[..., Answer], *arguments: Any) -> Answer:
+    """The answer of this process."""
+    return function(*arguments)
+
+
+@contextmanager
+def beside(load: Callable[[], object], *, jobs: int) -> Iterator[Ask]:
+    """Have questions answered by a process that calls ``load`` first; it ends with the context.
+
+    Parameters
+    ----------
+    load : callable
+        Imports what the answers need.
+    jobs : int
+        Workers that the user allows, 0 for one a core; with 1 all is done here.
+    """
+    if jobs == 1 or usable_cores() == 1 or sys.modules.keys() & _LIBRARIES or not processes.can_fork():
+        yield here
+        return
+    with processes.companion(load) as companion:
+        yield here if companion is None else _asking(companion)
+
+
+def _asking(companion: Callable[..., Any]) -> Ask:
+    def ask(function: Callable[..., Answer], *arguments: Any) -> Answer:
+        with suppress(processes.ProcessDiedError):  # whatever it died of, the question has an answer
+            answer: Answer = companion(function, *arguments)
+            return answer
+        return function(*arguments)
+
+    return ask
