@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
 
+_DEFAULT_EXPTIME = Settings().exptime_key
 _PIXELS_A_HEADER = 50_000  # that are read in the time that a header takes
 _LOOKUP_TABLE = re.compile(r"CPDIS|CQDIS|D2IMDIS|D2IMARR|PS\d+_0")  # the last: coordinates in a table (-TAB)
 

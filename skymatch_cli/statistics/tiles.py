@@ -154,11 +154,10 @@ class TiledImage:
         inside &= values < np.inf
         return np.asarray(values[inside])
 
-    def totals(self, covered: Cover, runs: slice) -> tuple[IntArray, FloatArray]:
-        """How many values runs of whole tiles have in each bin, (BINS,), and their sums and squares, (2, BINS)."""
+    def totals(self, covered: Cover, runs: slice) -> list[npt.NDArray[Any]]:
+        """How many values runs of whole tiles have in each bin, their sums and their squares, (BINS,) each."""
         first, last = (covered.band[runs], covered.first[runs]), (covered.band[runs], covered.last[runs])
-        counts, *sums = ((table[last] - table[first]).sum(axis=0) for table in (self._counts, *self._sums))
-        return counts, np.stack(sums)
+        return [(table[last] - table[first]).sum(axis=0) for table in (self._counts, *self._sums)]
 
     def values(self, covered: Cover, runs: IntArray, bins: IntArray) -> tuple[SortedValues, IntArray]:
         """Values that runs of whole tiles have in a bin each, one after the other, and how many each has."""
@@ -205,14 +204,16 @@ class TiledSamples:
         self._run = np.searchsorted(covered.run_region, np.arange(covered.n_regions + 1))
         self._cuts = np.zeros((covered.n_regions, BINS + 1), dtype=np.int64)
         counts = np.empty((covered.n_regions, BINS), dtype=np.int64)
-        self._sums = np.zeros((covered.n_regions, 2, BINS + 1))  # running totals, like the counts
+        sums = np.empty((covered.n_regions, 2, BINS))
         for k, border in enumerate(borders):
             border.sort()
-            self._cuts[k, 1:] = *np.searchsorted(border, self._edges), border.size
-            counts[k], sums = image.totals(covered, slice(self._run[k], self._run[k + 1]))
-            counts[k] += np.diff(self._cuts[k])
-            total = sums + _border_sums(border, self._cuts[k], self._pivot)
-            np.cumsum(total, axis=1, out=self._sums[k, :, 1:])
+            self._cuts[k, 1:-1] = np.searchsorted(border, self._edges)
+            self._cuts[k, -1] = border.size
+            counts[k], *of_tiles = image.totals(covered, slice(self._run[k], self._run[k + 1]))
+            np.add(of_tiles, _border_sums(border, self._cuts[k], self._pivot), out=sums[k])
+        counts += np.diff(self._cuts, axis=1)
+        self._sums = np.zeros((covered.n_regions, 2, BINS + 1))  # running totals, like the counts
+        np.cumsum(sums, axis=2, out=self._sums[:, :, 1:])
         # Counts pass on from region to region, so that one search finds the bins of ranks in all of them.
         self._passed = np.concatenate([[0], np.cumsum(counts)])
         self._values: dict[int, SortedValues] = {}
