@@ -241,10 +241,11 @@ def _block_counts(spans: Spans, shape: tuple[int, int], side: int) -> IntArray:
     inside = np.minimum(x1, edges[1:, None]) - np.maximum(x0, edges[:-1, None])
     np.maximum(inside, 0, out=inside)
     # the runs of each row of blocks lie together: runs are sorted by their rows
-    row, first = np.unique(spans.y * side // ny, return_index=True)
+    row = spans.y * side // ny
+    first = np.flatnonzero(np.diff(row, prepend=-1))
     counts = np.zeros((side, side), np.int64)
     if row.size:
-        counts[row] = np.add.reduceat(inside, first, axis=1, dtype=np.int32).T
+        counts[row[first]] = np.add.reduceat(inside, first, axis=1, dtype=np.int32).T
     return counts.reshape(-1)
 
 

@@ -92,14 +92,13 @@ def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int
     low, high, polygon = _edges(polygons)
     first, last = _rows(low[:, 1], ny), _rows(high[:, 1], ny)
     n_rows = last - first
-    edge = np.repeat(np.arange(len(low)), n_rows)
-    y = np.arange(edge.size) - np.repeat(np.cumsum(n_rows) - n_rows - first, n_rows)
-    along = (y - low[edge, 1]) / (high[edge, 1] - low[edge, 1])  # 0..1, however flat the edge is
-    x = low[edge, 0] + along * (high[edge, 0] - low[edge, 0])
-    column = np.clip(np.ceil(x), 0, nx).astype(np.int64)
+    x_low, y_low, width, height = (np.repeat(c, n_rows) for c in (*low.T, *(high - low).T))
+    y = np.arange(y_low.size) - np.repeat(np.cumsum(n_rows) - n_rows - first, n_rows)
+    along = (y - y_low) / height  # 0..1, however flat the edge is
+    column = np.clip(np.ceil(x_low + along * width), 0, nx).astype(np.int64)
     # One integer holds polygon, row and column; closed rings cross every row an even number of times, so that
     # pairs of the sorted crossings never straddle two rows.
-    line, bits = polygon[edge] * ny + y, nx.bit_length()
+    line, bits = np.repeat(polygon * ny, n_rows) + y, nx.bit_length()
     crossings = np.sort((line << bits) | column)
     start, stop = crossings[::2], crossings[1::2]
     inside = stop > start

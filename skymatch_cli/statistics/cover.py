@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -79,9 +80,9 @@ def cover(regions: Sequence[Spans], shape: tuple[int, int]) -> Cover:
 def _cover(regions: Sequence[Spans], shape: tuple[int, int], first: int) -> Cover:
     """Tiles that some regions cover, of which the first has the number ``first``."""
     bands, columns = n_tiles(shape)
-    flags = _flags(regions, shape).reshape(columns, len(regions) * bands, SIDE)
-    whole = np.bitwise_and.reduce(flags, axis=2).T == _ALL
-    part = (np.bitwise_or.reduce(flags, axis=2).T != 0) & ~whole
+    flags = _flags(regions, shape)
+    whole = np.bitwise_and.reduce(flags, axis=1).T == _ALL
+    part = (np.bitwise_or.reduce(flags, axis=1).T != 0) & ~whole
     band, column = np.nonzero(part)
     framed = np.zeros((len(whole), columns + 2), dtype=bool)
     framed[:, 1:-1] = whole
@@ -97,29 +98,24 @@ def _cover(regions: Sequence[Spans], shape: tuple[int, int], first: int) -> Cove
         edge_region=edge_region + first,
         edge_band=edge_band,
         edge_column=column,
-        edge_flags=flags[column, band],
+        edge_flags=flags[column, :, band],
     )
 
 
 def _flags(regions: Sequence[Spans], shape: tuple[int, int]) -> npt.NDArray[np.uint32]:
-    """(columns, regions * bands * SIDE) words; by columns first, so that the flips travel in long strides."""
+    """(columns, SIDE, regions * bands) words: what is done to all bands alike travels in long strides."""
     (ny, nx), (bands, columns) = shape, n_tiles(shape)
-    rows = bands * SIDE
-    y = np.concatenate([spans.y + k * rows for k, spans in enumerate(regions)])
+    y = np.concatenate([spans.y for spans in regions])
+    band = (y >> 5) + np.repeat(np.arange(len(regions)) * bands, [len(spans.y) for spans in regions])
+    row = (y & 31) * (len(regions) * bands) + band
     x1 = np.concatenate([spans.x1 for spans in regions])
-    words = np.zeros((columns + 1, len(regions) * rows), dtype=np.uint32)
-    onward = np.zeros_like(words)
+    words = np.zeros((columns + 1, SIDE * len(regions) * bands), dtype=np.uint32)
     for x in (np.concatenate([spans.x0 for spans in regions]), np.where(x1 == nx, columns * SIDE, x1)):
-        column, bit = x >> 5, (x & 31).astype(np.uint32)
-        place = column * words.shape[1] + y
-        np.bitwise_xor.at(words.reshape(-1), place, _ALL << bit)
-        np.bitwise_xor.at(onward.reshape(-1), place, _ALL)
+        place = (x >> 5) * words.shape[1] + row
+        np.bitwise_xor.at(words.reshape(-1), place, _ALL << (x & 31).astype(np.uint32))
+    for before, here in pairwise(words[:columns]):
+        here ^= (before.view(np.int32) >> 31).view(np.uint32)  # the last flag of a word goes on through the next
+    flags = words[:columns].reshape(columns, SIDE, len(regions) * bands)
     if ny % SIDE:
-        for table in (words, onward):
-            by_region = table.reshape(columns + 1, len(regions), rows)
-            by_region[..., ny:] = by_region[..., ny - 1 : ny]
-    inside = onward[0]
-    for k in range(1, columns):  # a loop, because accumulate walks along the short axis
-        words[k] ^= inside
-        inside = np.bitwise_xor(inside, onward[k], out=onward[k])
-    return words[:columns]
+        flags[:, ny % SIDE :, bands - 1 :: bands] = flags[:, ny % SIDE - 1, None, bands - 1 :: bands]
+    return flags
