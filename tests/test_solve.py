@@ -12,6 +12,7 @@ from scipy.sparse import csr_array, diags_array
 from skymatch_cli.errors import SkymatchError
 from skymatch_cli.solver import exact, leastsquares
 from skymatch_cli.solver.diagnose import bad_fits, bridges, loop_closure, thin_bridges
+from skymatch_cli.solver.dissection import dissect, dissected_inverse
 from skymatch_cli.solver.elimination import grounded_inverses
 from skymatch_cli.solver.multigrid import Hierarchy
 from skymatch_cli.solver.pairgraph import PairGraph, spanning_tree
@@ -212,6 +213,32 @@ def test_elimination_keeps_light_weights_beside_heavy_ones():
     weights = np.array([[[0.0, 1e20], [1e20, 0.0]]])
     inverse = grounded_inverses(weights, np.array([[0.0, 1e-3]]))
     np.testing.assert_allclose(inverse, 1e3, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "n", "falls_apart"),
+    [(grid(24, 30), 720, True), (chain(600), 600, True), (random_graph(400, 3000), 400, False)],
+)
+@pytest.mark.parametrize("decades", [0, 8])
+def test_a_dissected_inverse_is_that_of_plain_elimination(pairs, n, falls_apart, decades):
+    rng = np.random.default_rng(5)
+    adjacency = PairGraph.of_pairs(n, *pairs, 10 ** rng.uniform(-decades, decades, len(pairs[0]))).adjacency
+    order, cut = dissect(adjacency)
+    assert (cut is not None) == falls_apart
+    np.testing.assert_array_equal(np.sort(order), np.arange(n))
+    weights = adjacency[order][:, order].toarray()
+    ground = np.where(np.arange(n) == n - 1, 1e-3, 0.0)
+    expected = grounded_inverses(weights[None].copy(), ground[None])[0]
+    dissected_inverse(weights, ground, cut)
+    np.testing.assert_allclose(weights, expected, rtol=1e-12)
+
+
+def test_a_graph_in_two_pieces_is_dissected_between_them():
+    a, b = grid(20, 20)
+    adjacency = PairGraph.of_pairs(800, np.append(a, a + 400), np.append(b, b + 400), np.ones(2 * len(a))).adjacency
+    _, cut = dissect(adjacency)
+    assert cut is not None
+    assert cut.sizes == (400, 400, 0)
 
 
 def test_levels_shrink_where_weights_rise_along_a_chain():
