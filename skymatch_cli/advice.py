@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from skymatch_cli.geometry.celestial import pixel_area_arcsec2
 from skymatch_cli.model import (
     LEAST_KEPT,
     BoolArray,
@@ -112,30 +111,13 @@ def weak_images(images: Sequence[ImageInfo], measurements: Measurements, used: B
     pixels = _image_sums(m, used, m.n_a, m.n_b, len(images))
     area = _image_sums(m, used, m.area_arcmin2, m.area_arcmin2, len(images))
     why = "of the pixels in the overlaps count (masks, limits, clipping)"
-    lines = _low(images, pixels, _pixels_in(images, pixels, area), _LEAST_SHARE, why)
+    per_arcmin2 = 3600 / np.array([image.pixel_area_arcsec2 for image in images])
+    lines = _low(images, pixels, area * per_arcmin2, _LEAST_SHARE, why)
     if m.information is not None:
         weight, full = (_image_sums(m, used, w, w, len(images)) for w in (m.weight, m.information))
         why = "of what the noise of the pixels allows is left beside stars and cells in which images disagree"
         lines += _low(images, weight, full, _LEAST_INFORMATION, why)
     return tuple(lines)
-
-
-def _pixels_in(images: Sequence[ImageInfo], pixels: FloatArray, area_arcmin2: FloatArray) -> FloatArray:
-    """Pixels (N,) that these areas of the images have, where fewer than a quarter of them may be left; else 0.
-
-    A WCS that was read from a file of an earlier step costs a millisecond: only those that may matter are looked at.
-    """
-    density = np.divide(pixels, area_arcmin2, out=np.zeros_like(pixels), where=area_arcmin2 > 0)
-    full = _pixels_per_arcmin2(images[int(np.argmax(density))])
-    few = np.flatnonzero((area_arcmin2 > 0) & (density < _LEAST_SHARE * full))
-    expected = np.zeros_like(pixels)
-    expected[few] = [area_arcmin2[i] * _pixels_per_arcmin2(images[i]) for i in few.tolist()]
-    return expected
-
-
-def _pixels_per_arcmin2(image: ImageInfo) -> float:
-    area_arcsec2 = 0.0 if image.wcs is None else pixel_area_arcsec2(image.wcs)
-    return 3600 / area_arcsec2 if area_arcsec2 > 0 else float("nan")
 
 
 def _image_sums(

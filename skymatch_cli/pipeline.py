@@ -23,7 +23,8 @@ from skymatch_cli.geometry.overlap import overlap_graph
 from skymatch_cli.measure import unmeasured
 from skymatch_cli.model import FloatArray, ImageInfo, Measurements, OverlapGraph
 from skymatch_cli.settings import Settings
-from skymatch_cli.steps.findings import Measured, assemble, known, measure_images
+from skymatch_cli.steps.findings import Measured, assemble, measure_images
+from skymatch_cli.steps.kept import Kept, known
 from skymatch_cli.steps.plan import Plan
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def evaluate(
     progress: Progress | None = None,
     stdin: TextIO | None = None,
     runner: Runner | None = None,
-    old: Measured | None = None,
+    old: Kept | None = None,
     save: Save | None = None,
     headers: Headers | None = None,
     save_headers: Callable[[Headers], object] | None = None,
@@ -196,7 +197,7 @@ def find(
     only: Sequence[int] | None = None,
     progress: Progress | None = None,
     runner: Runner | None = None,
-    old: Measured | None = None,
+    old: Kept | None = None,
     save: Save | None = None,
 ) -> Measured:
     """Read the pixels of the images, each once, and keep what is found in each.
@@ -211,7 +212,7 @@ def find(
     progress : Progress, optional
     runner : Runner, optional
         Where the work is done; on this machine by default.
-    old : Measured, optional
+    old : Kept, optional
         Earlier findings, which are used where they still hold.
     save : callable, optional
         Called now and then with what was found so far, and where the work is interrupted.

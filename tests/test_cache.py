@@ -128,7 +128,7 @@ def test_settings_of_the_solution_dont(folder, measured):
 
 def test_a_spoiled_cache_is_measured_anew_with_a_warning(folder, measured):
     first = match("--dry-run")
-    Path("kept/measured.fits").write_bytes(b"spoiled")
+    Path("kept/measured.columns").write_bytes(b"spoiled")
     assert match("--dry-run") == first
     assert len(measured) == 8
 
@@ -184,7 +184,7 @@ def test_units_and_warnings_are_those_of_a_run_without_a_cache(tmp_path, monkeyp
 
 def test_a_spoiled_cache_of_headers_is_read_anew_with_a_warning(folder, opened):
     first = match("--dry-run")
-    Path("kept/headers.fits").write_bytes(b"spoiled")
+    Path("kept/headers.columns").write_bytes(b"spoiled")
     assert match("--dry-run") == first
     assert len(opened) == 16
 

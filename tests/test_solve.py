@@ -271,7 +271,7 @@ def frames(offsets: np.ndarray, side: int, blocks: int = 16):
     n_pixels = size.prod(axis=1)
     err = np.tile(1 / np.sqrt(n_pixels), (2, 1))
     edges = np.ceil(np.arange(blocks + 1) * side / blocks).astype(int)
-    coverage, covariance = [], np.zeros((m, m))
+    entries, covariance = [], np.zeros((m, m))
     for i in range(n):
         mine = [(s, e) for s, ends in enumerate((a, b)) for e in np.flatnonzero(ends == i)]
         for s in (0, 1):
@@ -280,12 +280,13 @@ def frames(offsets: np.ndarray, side: int, blocks: int = 16):
                 low[s, at, :, None], edges[:-1], edges[1:]
             )
             counts = (inside[:, 0, :, None] * inside[:, 1, None, :]).reshape(len(at), blocks**2)
-            coverage.append(Coverage.of_image(i, s, at, counts))
+            entries.append((np.full_like(at, i), np.full_like(at, s), at, counts))
         lows, highs = np.array([low[k] for k in mine]), np.array([high[k] for k in mine])
         common = np.minimum(highs[:, None], highs) - np.maximum(lows[:, None], lows)
         shared = np.clip(common, 0, None).prod(axis=-1).astype(float)
         sign, at = np.array([1 - 2 * s for s, _ in mine]), np.array([e for _, e in mine])
         covariance[np.ix_(at, at)] += np.outer(sign, sign) * shared / np.outer(n_pixels[at], n_pixels[at])
+    coverage = Coverage.of_counts(*map(np.concatenate, zip(*entries, strict=True)))
     return a, b, pooled_noise(m, err, coverage), covariance
 
 
@@ -340,7 +341,10 @@ def test_the_noise_of_a_pair_is_that_of_its_two_statistics():
 
 
 def test_a_pair_without_coverage_has_noise_of_its_own():
-    noise = pooled_noise(2, np.array([[3.0, 0.0], [4.0, 0.0]]), [])
+    none = np.empty(0, np.int64)
+    noise = pooled_noise(
+        2, np.array([[3.0, 0.0], [4.0, 0.0]]), Coverage.of_counts(none, none, none, np.zeros((0, 1), int))
+    )
     np.testing.assert_allclose((noise @ noise.T).toarray(), [[25, 0], [0, 0]])
 
 

@@ -206,6 +206,7 @@ class _HeaderReader:
             ref=ref,
             shape=shape,
             wcs=wcs,
+            pixel_area_arcsec2=facts.area_arcsec2,
             unit=facts.bunit,
             group=facts.group,
             recorded=state.recorded,
