@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, TextIO
 from skymatch_cli.choices import Compare, Method, Model
 from skymatch_cli.errors import InputError, Problem, StrictError, UsageError
 from skymatch_cli.execution import LocalRunner, NoProgress, Progress, Runner
-from skymatch_cli.fits.files import real_path
 from skymatch_cli.fits.image import read_infos
 from skymatch_cli.fits.inputs import resolve_images
 from skymatch_cli.fits.known import Headers, Known
@@ -186,7 +185,7 @@ def plan(
         graph=graph,
         skipped=inputs.skipped,
         warnings=(*_skipped(problems), *found.warnings),
-        headers=Headers(known.rules, {real_path(f.path): f for f in inputs.files.values()}, found.headers),
+        headers=Headers(known.rules, {inputs.real[path]: file for path, file in inputs.files.items()}, found.headers),
     )
 
 
