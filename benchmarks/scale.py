@@ -1,14 +1,15 @@
 """Seconds and memory from 10^4 to 10^6 images, and the whole chain on many small files.
 
-python benchmarks/scale.py [--images 10000 100000 1000000] [--files 2000] [--many 2500 10000] [--no-dask]
+python benchmarks/scale.py [--images 10000 100000 1000000] [--files 2000] [--many 2500 10000] [--side 128]
+                           [--no-dask]
 
 ``plan``: simulated footprints (no files) to the graph of overlaps. ``solve``: simulated differences on that graph to
 skies with errors. Each size runs in a process of its own; ``growth`` is the exponent of the CPU time between one size
 and the next. ``GB``: peak memory of the process up to the end of the step; ``before``: with the footprints alone.
 
-``files``: real FITS files of 64 x 64 pixels through plan, measure and solve: in one process, in two, as two shards that
-run side by side and are merged, and on two worker processes of Dask; as one ``match`` with a cache, again, and once
-more with 20 files added. ``same`` says whether the result has the bytes of the serial run.
+``files``: real FITS files of ``side`` x ``side`` pixels through plan, measure and solve: in one process, in two, as
+two shards that run side by side and are merged, and on two worker processes of Dask; as one ``match`` with a cache,
+again, and once more with 20 files added. ``same`` says whether the result has the bytes of the serial run.
 
 ``many``: plan and measure with at most 256 open files; peak memory of each.
 
@@ -34,15 +35,15 @@ import numpy as np
 
 PIXEL_ARCSEC = 1.0
 STEP = 0.8  # distance of the footprints on the sky, in widths
-SIDE = 64
+SIDE = 64  # of the footprints without files
 ADDED = 20
 
 
-def mosaic(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Centres (RA, Dec) in degrees of n footprints of 64 arcsec in rows of a square field about the equator."""
+def mosaic(n: int, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
+    """Centres (RA, Dec) in degrees of n footprints of ``side`` arcsec in rows of a square field about the equator."""
     columns = math.isqrt(n - 1) + 1
     k = np.arange(n)
-    step = STEP * SIDE * PIXEL_ARCSEC / 3600
+    step = STEP * side * PIXEL_ARCSEC / 3600
     return 180 + step * (k % columns - columns / 2), step * (k // columns - columns / 2)
 
 
@@ -105,17 +106,18 @@ def exponent(last: list[float], row: list[float], k: int) -> float:
     return math.log(row[k] / last[k]) / math.log(row[0] / last[0])
 
 
-def write_files(folder: Path, n: int, total: int, field: int | None = None) -> None:
+def write_files(folder: Path, n: int, total: int, field: int | None = None, *, side: int) -> None:
     """Files n to total of the field that ``field`` of them cover."""
     from astropy.io import fits
 
-    ra, dec = mosaic(field or total)
+    ra, dec = mosaic(field or total, side)
     for k in range(n, total):
         rng = np.random.default_rng(k)
         header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": ra[k], "CRVAL2": dec[k]})
-        header.update({"CRPIX1": 32.5, "CRPIX2": 32.5, "CDELT1": -PIXEL_ARCSEC / 3600, "CDELT2": PIXEL_ARCSEC / 3600})
+        header.update({"CRPIX1": 0.5 * (side + 1), "CRPIX2": 0.5 * (side + 1)})
+        header.update({"CDELT1": -PIXEL_ARCSEC / 3600, "CDELT2": PIXEL_ARCSEC / 3600})
         header.update({"BUNIT": "electron", "EXPTIME": 1.0})
-        data = rng.normal(rng.uniform(0, 100), 1, (SIDE, SIDE)).astype(np.float32)
+        data = rng.normal(rng.uniform(0, 100), 1, (side, side)).astype(np.float32)
         fits.PrimaryHDU(data, header).writeto(folder / f"f{k:06d}.fits")
 
 
@@ -170,11 +172,11 @@ def measured(folder: Path, how: list[str]) -> Cost:
     return Cost(total.cpu, time.perf_counter() - begun, total.peak_mb)
 
 
-def chain(n: int, *, dask: bool) -> None:
+def chain(n: int, side: int, *, dask: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_files(folder, 0, n)
-        print(f"{n} files of {SIDE} x {SIDE} pixels: CPU seconds (seconds) of whole commands")
+        write_files(folder, 0, n, side=side)
+        print(f"{n} files of {side} x {side} pixels: CPU seconds (seconds) of whole commands")
         print("                             plan          measure            solve              all  same")
         wanted = b""
         runs = {"1 process": ["--jobs", "1"], "2 processes": ["--jobs", "2"], "2 shards, merged": ["2"]}
@@ -190,14 +192,14 @@ def chain(n: int, *, dask: bool) -> None:
             print(
                 f"{label:<16}{planned}  {found}  {solved}  {planned + found + solved}  {result == wanted}", flush=True
             )
-        cached(folder, n)
+        cached(folder, n, side)
 
 
-def cached(folder: Path, n: int) -> None:
+def cached(folder: Path, n: int, side: int) -> None:
     match = ("match", "--dry-run", "--jobs", "1", "-o", "result.json", "f*.fits")
     first = command(folder, *match, "--cache", "kept")
     again = command(folder, *match, "--cache", "kept")
-    write_files(folder, n, n + ADDED)
+    write_files(folder, n, n + ADDED, side=side)
     more = command(folder, *match, "--cache", "kept")
     result = (folder / "result.json").read_bytes()
     command(folder, *match)
@@ -209,12 +211,12 @@ def cached(folder: Path, n: int) -> None:
     print(f"  of which for the {ADDED}     {extra:>7.1f}           {extra / first.cpu:.1%}")
 
 
-def many(counts: list[int]) -> None:
+def many(counts: list[int], side: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, written = Path(name), 0
         print("at most 256 open files:   plan CPU (s)      MB   measure CPU (s)      MB")
         for n in counts:
-            write_files(folder, written, n, max(counts))
+            write_files(folder, written, n, max(counts), side=side)
             written = n
             planned = command(folder, "plan", "f*.fits", "-o", "plan.fits_", "--format", "fits", limit=256)
             found = command(folder, "measure", "plan.fits_", "-o", "measured.fits_", limit=256)
@@ -226,6 +228,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--many", type=int, nargs="*", default=[2500, 10_000])
+    parser.add_argument("--side", type=int, default=128, help="pixels along a side of the files")
     parser.add_argument("--no-dask", action="store_true")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -235,9 +238,9 @@ def main() -> None:
     if args.images:
         sizes(args.images)
     if args.files:
-        chain(args.files, dask=not args.no_dask)
+        chain(args.files, args.side, dask=not args.no_dask)
     if args.many:
-        many(args.many)
+        many(args.many, args.side)
 
 
 if __name__ == "__main__":

@@ -111,8 +111,8 @@ def weak_images(images: Sequence[ImageInfo], measurements: Measurements, used: B
     pixels = _image_sums(m, used, m.n_a, m.n_b, len(images))
     area = _image_sums(m, used, m.area_arcmin2, m.area_arcmin2, len(images))
     why = "of the pixels in the overlaps count (masks, limits, clipping)"
-    all_pixels = area * 3600 / np.array([image.pixel_area_arcsec2 for image in images])
-    lines = _low(images, pixels, all_pixels, _LEAST_SHARE, why)
+    per_arcmin2 = 3600 / np.array([image.pixel_area_arcsec2 for image in images])
+    lines = _low(images, pixels, area * per_arcmin2, _LEAST_SHARE, why)
     if m.information is not None:
         weight, full = (_image_sums(m, used, w, w, len(images)) for w in (m.weight, m.information))
         why = "of what the noise of the pixels allows is left beside stars and cells in which images disagree"

@@ -35,17 +35,17 @@ def here(function: Callable[..., Answer], *arguments: Any) -> Answer:
 
 
 @contextmanager
-def beside(load: Callable[[], object], *, jobs: int) -> Iterator[Ask]:
+def beside(load: Callable[[], object], *, wanted: bool = True) -> Iterator[Ask]:
     """Have questions answered by a process that calls ``load`` first; it ends with the context.
 
     Parameters
     ----------
     load : callable
         Imports what the answers need.
-    jobs : int
-        Workers that the user allows, 0 for one a core; with 1 all is done here.
+    wanted : bool
+        False: all is done here.
     """
-    if jobs == 1 or usable_cores() == 1 or sys.modules.keys() & _LIBRARIES or not processes.can_fork():
+    if not wanted or usable_cores() == 1 or sys.modules.keys() & _LIBRARIES or not processes.can_fork():
         yield here
         return
     with processes.companion(load) as companion:

@@ -29,6 +29,7 @@ from skymatch_cli.model import (
     Measurements,
     OverlapGraph,
     SkyStatistic,
+    SkyStatistics,
     Status,
     StrArray,
     group_numbers,
@@ -48,7 +49,7 @@ class ImageMeasurement:
     ----------
     pairs : (R,) int64
         Indices of the image's overlaps in the graph.
-    regions : tuple of SkyStatistic
+    regions : SkyStatistics
         One for each of ``pairs``.
     blocks : (R, n_blocks) int64
         Pixels of each region in each block of the frame.
@@ -63,7 +64,7 @@ class ImageMeasurement:
     """
 
     pairs: IntArray
-    regions: tuple[SkyStatistic, ...]
+    regions: SkyStatistics
     blocks: IntArray
     local: SkyStatistic | None
     n_good: int
@@ -157,7 +158,7 @@ class PooledTask:
             (local,) = region_statistics(pixels.data, pixels.good, [Spans.full(info.shape)], self.settings.statistic)
         return ImageMeasurement(
             pairs=self.pairs,
-            regions=tuple(_judged(r, spans) for r, spans in zip(found, regions, strict=True)),
+            regions=SkyStatistics.of([_judged(r, spans) for r, spans in zip(found, regions, strict=True)]),
             blocks=self._blocks(regions),
             local=local,
             n_good=int(np.count_nonzero(pixels.good)),
@@ -183,7 +184,7 @@ class PooledTask:
         nothing = SkyStatistic(np.nan, np.nan, 0, Status.UNREADABLE)
         return ImageMeasurement(
             pairs=self.pairs,
-            regions=(nothing,) * len(regions),
+            regions=SkyStatistics.of([nothing] * len(regions)),
             blocks=self._blocks(regions),
             local=nothing if self.with_local else None,
             n_good=0,
@@ -255,21 +256,17 @@ def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequ
 
     m = len(graph.a)
     factor = np.array([info.to_comparison for info in infos])
-    side = {0: graph.a, 1: graph.b}
+    image = np.repeat(np.arange(len(found)), [len(f.pairs) for f in found])
+    pair = np.concatenate([np.empty(0, np.int64), *(f.pairs for f in found)])
+    regions = SkyStatistics.joined([f.regions for f in found])
+    side = np.where(graph.a[pair] == image, 0, 1)
     sky, err = np.full((2, m), np.nan), np.full((2, m), np.nan)
     n = np.zeros((2, m), np.int64)
     words = np.full((2, m), Status.OK, object)
-    coverage: list[Coverage] = []
-    for i, image in enumerate(found):
-        for s in (0, 1):
-            mine = side[s][image.pairs] == i
-            at = image.pairs[mine]
-            chosen = [r for r, keep in zip(image.regions, mine, strict=True) if keep]
-            sky[s, at] = [r.value * factor[i] for r in chosen]
-            err[s, at] = [r.err * factor[i] for r in chosen]
-            n[s, at] = [r.n for r in chosen]
-            words[s, at] = [r.status for r in chosen]
-            coverage.append(Coverage.of_image(i, s, at, image.blocks[mine]))
+    sky[side, pair], err[side, pair] = regions.value * factor[image], regions.err * factor[image]
+    n[side, pair] = regions.n
+    words[side, pair] = np.array(regions.status, object)
+    blocks = np.concatenate([f.blocks for f in found if len(f.pairs)] or [np.zeros((0, 1), np.int64)])
     status = _pair_status(infos, graph, words)
     ok = status == Status.OK
     delta_err = np.where(ok, np.hypot(err[0], err[1]), np.nan)
@@ -286,7 +283,7 @@ def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequ
         weight=np.where(ok, 1 / np.where(ok, delta_err, 1.0) ** 2, 0.0),
         status=status,
         n_good=np.array([f.n_good for f in found], np.int64),
-        noise=pooled_noise(m, np.where(ok, err, 0.0), coverage),
+        noise=pooled_noise(m, np.where(ok, err, 0.0), Coverage.of_counts(image, side, pair, blocks)),
         local=local_skies([f.local for f in found]),
     )
 

@@ -213,7 +213,7 @@ class ImageInfo:
     wcs : CelestialWcs or None
         None where the method needs no WCS (``user``).
     pixel_area_arcsec2 : float
-        On the sky, in the middle of the image; NaN without a WCS.
+        Solid angle of a pixel in the middle of the image; NaN where unknown.
     unit : str
         BUNIT as reported ("" if missing).
     to_comparison : float
@@ -321,6 +321,45 @@ class SkyStatistic:
     err: float
     n: int
     status: Status
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SkyStatistics:
+    """The skies of several sets of pixels, as columns of `SkyStatistic`."""
+
+    value: FloatArray
+    err: FloatArray
+    n: IntArray
+    status: tuple[Status, ...]
+
+    @classmethod
+    def of(cls, skies: Sequence[SkyStatistic]) -> SkyStatistics:
+        """The columns of single ones."""
+        return cls(
+            value=np.array([sky.value for sky in skies], np.float64),
+            err=np.array([sky.err for sky in skies], np.float64),
+            n=np.array([sky.n for sky in skies], np.int64),
+            status=tuple(sky.status for sky in skies),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[SkyStatistics]) -> SkyStatistics:
+        """Several one after another."""
+        parts = (cls.of(()), *parts)
+        return cls(
+            value=np.concatenate([part.value for part in parts]),
+            err=np.concatenate([part.err for part in parts]),
+            n=np.concatenate([part.n for part in parts]),
+            status=tuple(word for part in parts for word in part.status),
+        )
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def part(self, rows: IntArray) -> SkyStatistics:
+        """Some of them, in the order of ``rows``."""
+        status = tuple(self.status[k] for k in rows.tolist())
+        return SkyStatistics(self.value[rows], self.err[rows], self.n[rows], status)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from skymatch_cli.beside import Ask, beside, here
 from skymatch_cli.choices import Compare, Method, Model
 from skymatch_cli.errors import InputError, Problem, StrictError, UsageError
 from skymatch_cli.execution import LocalRunner, NoProgress, Progress, Runner
-from skymatch_cli.fits.files import real_path
 from skymatch_cli.fits.image import read_infos
 from skymatch_cli.fits.inputs import resolve_images
 from skymatch_cli.fits.known import Headers, Known
@@ -26,7 +25,8 @@ from skymatch_cli.geometry.overlap import overlap_graph
 from skymatch_cli.measure import unmeasured
 from skymatch_cli.model import FloatArray, ImageInfo, Measurements, OverlapGraph
 from skymatch_cli.settings import Settings
-from skymatch_cli.steps.findings import Measured, assemble, known, measure_images
+from skymatch_cli.steps.findings import Measured, assemble, measure_images
+from skymatch_cli.steps.kept import Kept, known
 from skymatch_cli.steps.plan import Plan
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ Save = Callable[[Measured], object]
 
 _NEEDS_OVERLAPS = frozenset({Method.MATCH, Method.GLOBALMIN_MATCH})
 _NEEDS_LOCAL = frozenset({Method.LOCALMIN, Method.GLOBALMIN, Method.GLOBALMIN_MATCH})
-_ASKED = 500  # images up to which it takes less to send what is known of them than to import what works it out
+_ASKED = 500  # images of which it takes less to send what is known than to import what works it out
 
 
 def match(images: Sequence[ImageName], settings: Settings, *, progress: Progress | None = None) -> Result:
@@ -67,7 +67,7 @@ def evaluate(
     progress: Progress | None = None,
     stdin: TextIO | None = None,
     runner: Runner | None = None,
-    old: Measured | None = None,
+    old: Kept | None = None,
     save: Save | None = None,
     headers: Headers | None = None,
     save_headers: Callable[[Headers], object] | None = None,
@@ -82,10 +82,12 @@ def evaluate(
         If an input can't be used, or (unless ``settings.dry_run``) can't be written later: found before the
         pixels are read.
     """
-    with beside(_load_solver, jobs=settings.jobs) as ask:
+    # Beyond, all that is sent is too much; and planes need the WCS, which only this process can read.
+    small = len(images) <= _ASKED and settings.model == Model.CONSTANT
+    with beside(_load_solver, wanted=small and settings.jobs != 1) as ask:
         in_place = not settings.dry_run and settings.output_dir is None
         planned = plan(images, settings, progress=progress, stdin=stdin, to_change=in_place, headers=headers, ask=ask)
-        who = ask if len(planned.infos) <= _ASKED and settings.model == Model.CONSTANT else here  # planes need astropy
+        who = ask if len(planned.infos) <= _ASKED else here
         if save_headers is not None:
             save_headers(planned.headers)
         if not settings.dry_run:
@@ -211,7 +213,7 @@ def plan(
         graph=graph,
         skipped=inputs.skipped,
         warnings=(*_skipped(problems), *found.warnings),
-        headers=Headers(known.rules, {real_path(f.path): f for f in inputs.files.values()}, found.headers),
+        headers=Headers(known.rules, {inputs.real[path]: file for path, file in inputs.files.items()}, found.headers),
     )
 
 
@@ -222,7 +224,7 @@ def find(
     only: Sequence[int] | None = None,
     progress: Progress | None = None,
     runner: Runner | None = None,
-    old: Measured | None = None,
+    old: Kept | None = None,
     save: Save | None = None,
     meanwhile: Callable[[], object] | None = None,
 ) -> Measured:
@@ -238,7 +240,7 @@ def find(
     progress : Progress, optional
     runner : Runner, optional
         Where the work is done; on this machine by default.
-    old : Measured, optional
+    old : Kept, optional
         Earlier findings, which are used where they still hold.
     save : callable, optional
         Called now and then with what was found so far, and where the work is interrupted.

@@ -32,7 +32,7 @@ def refusing():
 def library():
     return "scipy.sparse" in sys.modules
 found = {}
-with beside(load, jobs=int(sys.argv[1])) as ask:
+with beside(load, wanted=bool(int(sys.argv[1]))) as ask:
     found["there"] = ask(there)
     found["loaded"] = [ask(library), library()]
     try:
@@ -46,15 +46,15 @@ print(json.dumps(found))
 """
 
 
-def asked(jobs):
-    done = subprocess.run([sys.executable, "-c", ASKING, str(jobs)], capture_output=True, text=True, check=True)
+def asked(wanted):
+    done = subprocess.run([sys.executable, "-c", ASKING, str(int(wanted))], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     return json.loads(done.stdout)
 
 
 @two_cores
 def test_questions_are_answered_by_a_process_that_has_the_libraries():
-    assert asked(jobs=0) == {
+    assert asked(wanted=True) == {
         "there": True,
         "loaded": [True, False],
         "refused": ["nothing overlaps (look)"],
@@ -64,8 +64,8 @@ def test_questions_are_answered_by_a_process_that_has_the_libraries():
     }
 
 
-def test_with_one_job_they_are_answered_here():
-    found = asked(jobs=1)
+def test_where_it_is_not_wanted_they_are_answered_here():
+    found = asked(wanted=False)
     assert not found["there"]
     assert found["loaded"] == [False, False]
     assert found["refused"] == ["nothing overlaps (look)"]
@@ -77,7 +77,7 @@ def test_where_the_libraries_are_loaded_nothing_is_started(monkeypatch):
 
     monkeypatch.setattr("threading.active_count", lambda: 1)
     monkeypatch.setattr("skymatch_cli.beside.usable_cores", lambda: 2)
-    with beside(lambda: pytest.fail("loaded"), jobs=0) as ask:
+    with beside(lambda: pytest.fail("loaded")) as ask:
         assert ask is here
 
 

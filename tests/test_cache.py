@@ -128,7 +128,7 @@ def test_settings_of_the_solution_dont(folder, measured):
 
 def test_a_spoiled_cache_is_measured_anew_with_a_warning(folder, measured):
     first = match("--dry-run")
-    Path("kept/measured.fits").write_bytes(b"spoiled")
+    Path("kept/measured.columns").write_bytes(b"spoiled")
     assert match("--dry-run") == first
     assert len(measured) == 8
 
@@ -184,7 +184,7 @@ def test_units_and_warnings_are_those_of_a_run_without_a_cache(tmp_path, monkeyp
 
 def test_a_spoiled_cache_of_headers_is_read_anew_with_a_warning(folder, opened):
     first = match("--dry-run")
-    Path("kept/headers.fits").write_bytes(b"spoiled")
+    Path("kept/headers.columns").write_bytes(b"spoiled")
     assert match("--dry-run") == first
     assert len(opened) == 16
 
@@ -194,3 +194,25 @@ def test_a_cache_that_is_a_file_is_refused(folder):
     done = CliRunner().invoke(main, ["match", "--cache", "kept", "--dry-run", "img_*.fits"])
     assert done.exit_code == 2
     assert "--cache kept" in done.output
+
+
+@pytest.mark.parametrize("compare", ["pooled", "mesh"])
+def test_a_run_with_nothing_new_writes_nothing_into_the_cache(folder, compare):
+    match("--dry-run", "--compare", compare)
+    before = {file.name: file.stat().st_ino for file in Path("kept").iterdir()}
+    assert len(before) == 2
+    match("--dry-run", "--compare", compare)
+    assert {file.name: file.stat().st_ino for file in Path("kept").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("compare", "order"), [("pooled", (2, 0, 3, 1)), ("mesh", (2, 0, 3, 1)), ("pooled", (2, 1)), ("pooled", (3, 2, 1))]
+)
+def test_images_in_another_order_or_fewer_are_found_again(folder, measured, compare, order):
+    match("--dry-run", "--compare", compare)
+    measured.clear()
+    command = ["match", "--dry-run", "--jobs", "1", "--format", "json", "--compare", compare]
+    command += [f"img_{k}.fits" for k in order]
+    again = CliRunner().invoke(main, [*command, "--cache", "kept"])
+    assert measured == []
+    assert again.stdout_bytes == CliRunner().invoke(main, command).stdout_bytes

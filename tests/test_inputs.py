@@ -13,6 +13,7 @@ import pytest
 from astropy.io import fits
 
 from skymatch_cli.errors import UsageError
+from skymatch_cli.fits.files import real_path, real_paths
 from skymatch_cli.fits.inputs import Inputs, resolve_images
 from skymatch_cli.settings import Settings
 
@@ -418,3 +419,13 @@ class TestRealFiles:
 
     def test_2mass(self) -> None:
         assert len(resolve(str(SHARED / "data/m17_2mass_k/*.fits.gz")).refs) == 8
+
+
+def test_real_paths_are_those_of_each_path_alone(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a.fits").touch()
+    (tmp_path / "link").symlink_to("there")
+    (tmp_path / "there" / "b.fits").symlink_to("a.fits")
+    names = ["there/a.fits", "there/b.fits", "link/a.fits", "link/b.fits", "link/gone.fits", "link/../link", "link/"]
+    paths = [*(f"{tmp_path}/{name}" for name in names), "a.fits", "https://example.org/a.fits"]
+    assert real_paths(paths) == [real_path(path) for path in paths]

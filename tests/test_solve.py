@@ -12,6 +12,7 @@ from scipy.sparse import csr_array, diags_array
 from skymatch_cli.errors import SkymatchError
 from skymatch_cli.solver import exact, leastsquares
 from skymatch_cli.solver.diagnose import bad_fits, bridges, loop_closure, thin_bridges
+from skymatch_cli.solver.dissection import dissect, dissected_inverse
 from skymatch_cli.solver.elimination import grounded_inverses
 from skymatch_cli.solver.multigrid import Hierarchy
 from skymatch_cli.solver.pairgraph import PairGraph, spanning_tree
@@ -214,6 +215,32 @@ def test_elimination_keeps_light_weights_beside_heavy_ones():
     np.testing.assert_allclose(inverse, 1e3, rtol=1e-14)
 
 
+@pytest.mark.parametrize(
+    ("pairs", "n", "falls_apart"),
+    [(grid(24, 30), 720, True), (chain(600), 600, True), (random_graph(400, 3000), 400, False)],
+)
+@pytest.mark.parametrize("decades", [0, 8])
+def test_a_dissected_inverse_is_that_of_plain_elimination(pairs, n, falls_apart, decades):
+    rng = np.random.default_rng(5)
+    adjacency = PairGraph.of_pairs(n, *pairs, 10 ** rng.uniform(-decades, decades, len(pairs[0]))).adjacency
+    order, cut = dissect(adjacency)
+    assert (cut is not None) == falls_apart
+    np.testing.assert_array_equal(np.sort(order), np.arange(n))
+    weights = adjacency[order][:, order].toarray()
+    ground = np.where(np.arange(n) == n - 1, 1e-3, 0.0)
+    expected = grounded_inverses(weights[None].copy(), ground[None])[0]
+    dissected_inverse(weights, ground, cut)
+    np.testing.assert_allclose(weights, expected, rtol=1e-12)
+
+
+def test_a_graph_in_two_pieces_is_dissected_between_them():
+    a, b = grid(20, 20)
+    adjacency = PairGraph.of_pairs(800, np.append(a, a + 400), np.append(b, b + 400), np.ones(2 * len(a))).adjacency
+    _, cut = dissect(adjacency)
+    assert cut is not None
+    assert cut.sizes == (400, 400, 0)
+
+
 def test_levels_shrink_where_weights_rise_along_a_chain():
     a, b = chain(2100)
     weights = PairGraph.of_pairs(2100, a, b, 1.13 ** (np.arange(2099) % 280)).adjacency
@@ -244,7 +271,7 @@ def frames(offsets: np.ndarray, side: int, blocks: int = 16):
     n_pixels = size.prod(axis=1)
     err = np.tile(1 / np.sqrt(n_pixels), (2, 1))
     edges = np.ceil(np.arange(blocks + 1) * side / blocks).astype(int)
-    coverage, covariance = [], np.zeros((m, m))
+    entries, covariance = [], np.zeros((m, m))
     for i in range(n):
         mine = [(s, e) for s, ends in enumerate((a, b)) for e in np.flatnonzero(ends == i)]
         for s in (0, 1):
@@ -253,12 +280,13 @@ def frames(offsets: np.ndarray, side: int, blocks: int = 16):
                 low[s, at, :, None], edges[:-1], edges[1:]
             )
             counts = (inside[:, 0, :, None] * inside[:, 1, None, :]).reshape(len(at), blocks**2)
-            coverage.append(Coverage.of_image(i, s, at, counts))
+            entries.append((np.full_like(at, i), np.full_like(at, s), at, counts))
         lows, highs = np.array([low[k] for k in mine]), np.array([high[k] for k in mine])
         common = np.minimum(highs[:, None], highs) - np.maximum(lows[:, None], lows)
         shared = np.clip(common, 0, None).prod(axis=-1).astype(float)
         sign, at = np.array([1 - 2 * s for s, _ in mine]), np.array([e for _, e in mine])
         covariance[np.ix_(at, at)] += np.outer(sign, sign) * shared / np.outer(n_pixels[at], n_pixels[at])
+    coverage = Coverage.of_counts(*map(np.concatenate, zip(*entries, strict=True)))
     return a, b, pooled_noise(m, err, coverage), covariance
 
 
@@ -313,7 +341,10 @@ def test_the_noise_of_a_pair_is_that_of_its_two_statistics():
 
 
 def test_a_pair_without_coverage_has_noise_of_its_own():
-    noise = pooled_noise(2, np.array([[3.0, 0.0], [4.0, 0.0]]), [])
+    none = np.empty(0, np.int64)
+    noise = pooled_noise(
+        2, np.array([[3.0, 0.0], [4.0, 0.0]]), Coverage.of_counts(none, none, none, np.zeros((0, 1), int))
+    )
     np.testing.assert_allclose((noise @ noise.T).toarray(), [[25, 0], [0, 0]])
 
 

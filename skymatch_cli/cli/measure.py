@@ -70,6 +70,7 @@ def command(
         from skymatch_cli import pipeline
         from skymatch_cli.output.destination import check_target, save_target
         from skymatch_cli.output.result import input_paths
+        from skymatch_cli.steps.kept import Kept
         from skymatch_cli.steps.store import read_measured, read_plan, write_measured
 
         from .backend import backend
@@ -82,7 +83,7 @@ def command(
         check_target(target, "--output", overwrite=settings.overwrite, inputs=inputs)
         planned, partial = replace(planned, settings=settings), f"{target}.partial"
         begun = partial if Path(partial).exists() else earlier
-        old = None if begun is None else read_measured(begun)[1]
+        old = None if begun is None else Kept.of(read_measured(begun)[1])
 
         def save(measured: Measured, file: str = partial) -> None:
             save_target(file, "--output", lambda stream: write_measured(planned, measured, stream))

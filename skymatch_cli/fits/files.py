@@ -1,8 +1,10 @@
+# ruff: noqa: PTH114, PTH118 - of thousands of paths
 """Files where they are: on a disk, or behind a URL (then the extra ``remote`` fetches the bytes that are asked for)."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.parse import urlsplit
@@ -16,6 +18,21 @@ def is_remote(path: str) -> bool:
 def real_path(path: str) -> str:
     """The path with all links followed; a URL as it is."""
     return path if is_remote(path) else os.path.realpath(path)
+
+
+def real_paths(paths: Iterable[str]) -> list[str]:
+    """`real_path` of many: links are looked for once in each folder's own path, and in the last name of each."""
+    folders: dict[str, str] = {}
+    found = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if is_remote(path) or name in {"", ".", ".."} or os.path.islink(path):
+            found.append(real_path(path))
+            continue
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        found.append(os.path.join(folders[folder], name))
+    return found
 
 
 def base_name(path: str) -> str:

@@ -193,12 +193,11 @@ class _HeaderReader:
         source, notes = self._planes.find(ref, file, keywords.text("TELESCOP"))
         shape = source.science.shape
         wcs = self._wcs(ref, file, keywords.own, shape) if self._need_wcs else None
-        area_arcsec2 = math.nan if wcs is None else pixel_area_arcsec2(wcs)
         flux_scale = self._settings.flux_scale
         facts = UnitFacts(
             label=ref.label,
             bunit=keywords.text("BUNIT"),
-            area_arcsec2=area_arcsec2,
+            area_arcsec2=math.nan if wcs is None else pixel_area_arcsec2(wcs),
             exptime_s=self._exptime_s(keywords),
             group=self._group(ref, keywords, spelling),
             flux_scale=1.0 if flux_scale is None else keywords.required_number(flux_scale, "--flux-scale"),
@@ -208,7 +207,7 @@ class _HeaderReader:
             ref=ref,
             shape=shape,
             wcs=wcs,
-            pixel_area_arcsec2=area_arcsec2,
+            pixel_area_arcsec2=facts.area_arcsec2,
             unit=facts.bunit,
             group=facts.group,
             recorded=state.recorded,

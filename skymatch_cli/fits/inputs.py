@@ -10,7 +10,7 @@ from typing import TextIO
 
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.execution import run_apart
-from skymatch_cli.fits.files import is_remote, real_path
+from skymatch_cli.fits.files import is_remote, real_paths
 from skymatch_cli.fits.fitsfile import FitsFile, Hdu, read_structure
 from skymatch_cli.fits.known import Known
 from skymatch_cli.fits.names import NamedFile, Selector, check_template, expand_names, fill_template
@@ -41,6 +41,8 @@ class Inputs:
         Every name that can't be used.
     files : mapping of str to FitsFile
         The structure of each file, by ``ImageRef.path``.
+    real : mapping of str to str
+        Where each of these paths leads when all links are followed.
 
     """
 
@@ -48,6 +50,7 @@ class Inputs:
     skipped: tuple[str, ...]
     problems: tuple[Problem, ...]
     files: Mapping[str, FitsFile]
+    real: Mapping[str, str]
 
 
 def resolve_images(
@@ -98,11 +101,12 @@ def resolve_images(
     problems, skipped = list(bad_names), []
     if not named and not problems:
         problems.append(Problem("images", "none was named"))
-    structures = _structures(named, known, settings.jobs)
+    paths = tuple(dict.fromkeys(name.path for name in named))
+    real = dict(zip(paths, real_paths(paths), strict=True))
+    structures = _structures(named, real, known, settings.jobs)
     files: dict[str, FitsFile] = {}
     refs: dict[tuple[str, int], ImageRef] = {}
     for name in named:
-        real = real_path(name.path)
         try:
             file = _usable(structures[name.path])
             chosen = _choose(file, name, need_wcs=settings.method != "user")
@@ -113,20 +117,22 @@ def resolve_images(
         skipped += _left_out(file, name, chosen)
         for hdu in chosen:
             ref = _with_mask(_ref(name, hdu), name.mask, settings.mask)
-            if (real, hdu.index) in refs:
+            if (real[name.path], hdu.index) in refs:
                 skipped.append(f"{ref.label}: named twice, used once")
-            refs.setdefault((real, hdu.index), ref)
-    return Inputs(tuple(refs.values()), tuple(skipped), tuple(dict.fromkeys(problems)), files)
+            refs.setdefault((real[name.path], hdu.index), ref)
+    return Inputs(tuple(refs.values()), tuple(skipped), tuple(dict.fromkeys(problems)), files, real)
 
 
-def _structures(named: Sequence[NamedFile], known: Known | None, jobs: int) -> dict[str, FitsFile | InputError]:
+def _structures(
+    named: Sequence[NamedFile], real: Mapping[str, str], known: Known | None, jobs: int
+) -> dict[str, FitsFile | InputError]:
     """The structure of every file, or why it has none, by path."""
     spelled: dict[str, str] = {}
     for name in named:
         spelled.setdefault(name.path, name.file)
     found: dict[str, FitsFile | InputError] = {}
     if known is not None:
-        found = {path: file for path in spelled if (file := known.file(path)) is not None}
+        found = {path: file for path in spelled if (file := known.file(path, real[path])) is not None}
     new = [(path, where) for path, where in spelled.items() if path not in found]
     read = run_apart(_structure, new, jobs=jobs, n_pixels=_PIXELS_A_STRUCTURE * len(new))
     return found | {path: file for (path, _), file in zip(new, read, strict=True)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.fits.bands import BandKeywords
-from skymatch_cli.fits.files import real_path, size_and_time
+from skymatch_cli.fits.files import size_and_time
 from skymatch_cli.fits.fitsfile import FitsFile
 from skymatch_cli.fits.units import UnitFacts
 from skymatch_cli.geometry.footprint import Footprint
@@ -71,9 +71,9 @@ class Known:
         self._by_file = settings.group_by == "file"
         self._state: dict[str, _STATE] = {}
 
-    def file(self, path: str) -> FitsFile | None:
-        """The structure of a file, if it is known and the file is as it was."""
-        found = self._files.get(real_path(path)) if self._files else None
+    def file(self, path: str, real: str) -> FitsFile | None:
+        """The structure of a file, if it is known (by its real path) and the file is as it was."""
+        found = self._files.get(real)
         if found is None or self._state_of(path) != (found.size, found.mtime_ns):
             return None
         return found if found.path == path else replace(found, path=path)

@@ -1,6 +1,6 @@
 """Which caps on the sphere touch: a KD-tree of their centres, no longitude wrap, no pole, no N^2.
 
-Few caps are simply all compared: that costs less than loading scipy.spatial, a third of a second.
+Few caps are simply all compared: that costs less than loading scipy.spatial.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import numpy as np
 from skymatch_cli.geometry.sphere import angle_rad
 from skymatch_cli.model import FloatArray, IntArray
 
-_FEW = 1000
+_FEW = 3000
+_ROWS = 256  # that are compared with all others at a time
 
 
 def touching_caps(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
@@ -28,12 +29,23 @@ def touching_caps(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray,
     -------
     i, j : (m,) int64
     """
-    few = len(centres) <= _FEW
-    i, j = np.triu_indices(len(centres), 1) if few else _near_pairs(centres, radii_rad)
+    i, j = (_all_pairs if len(centres) <= _FEW else _near_pairs)(centres, radii_rad)
     touch = angle_rad(centres[i], centres[j]) <= radii_rad[i] + radii_rad[j]
     i, j = i[touch], j[touch]
     order = np.lexsort((j, i))
     return i[order].astype(np.int64), j[order].astype(np.int64)
+
+
+def _all_pairs(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
+    """Pairs i < j of caps that may touch: their centres are no further apart than an arc's chord, and rounding."""
+    found = [np.empty((0, 2), np.int64)]
+    for low in range(0, len(centres), _ROWS):
+        high = low + _ROWS
+        square = 2.0 - 2.0 * (centres[low:high] @ centres[low:].T)
+        reach = radii_rad[low:high, None] + radii_rad[low:]
+        found.append(np.argwhere(np.triu(square <= reach * reach + 1e-14, 1)) + low)
+    i, j = np.concatenate(found).T
+    return i, j
 
 
 def _near_pairs(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:

@@ -127,12 +127,18 @@ def json_chunks(report: Report) -> Iterator[str]:
 
 
 def _json_rows(table: Table) -> Iterator[str]:
-    for row in table.rows():
-        yield _dumps(dict(zip(table.names, map(_finite, row), strict=True)))
+    row = ", ".join(_dumps(name).replace("%", "%%") + ": %s" for name in table.names)
+    return map(f"{{{row}}}".__mod__, zip(*map(_json_values, table.columns), strict=True))
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _json_values(column: Column) -> list[str]:
+    values = column.values.tolist()
+    if column.values.dtype.kind == "f":
+        return [repr(value) if math.isfinite(value) else "null" for value in values]
+    if column.values.dtype.kind == "i":
+        return list(map(str, values))
+    text = {value: _dumps(value) for value in set(values)}
+    return [text[value] for value in values]
 
 
 def _dumps(value: Any) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray
+from skymatch_cli.solver.dissection import FEW, Cut, dissect, dissected_inverse
 from skymatch_cli.solver.elimination import grounded_inverses
 from skymatch_cli.solver.pairgraph import PairGraph
 
@@ -63,12 +64,11 @@ def solve_exactly(graph: PairGraph, chosen: BoolArray, rhs: FloatArray, scatter:
 
     """
     x, variance, explained = np.zeros(rhs.shape), np.zeros(graph.n), np.zeros(len(graph.size))
-    # components of the same size side by side, the unknowns of each one after another
-    order = np.lexsort((graph.component, graph.size[graph.component]))
+    order, cuts = _arranged(graph, chosen)
     adjacency = csr_array(graph.adjacency[order][:, order])
     sorted_scatter = None if scatter is None else csr_array(scatter[order][:, order])
     for stack in _stacks(graph, chosen, order):
-        inverse = _centred_inverses(stack, adjacency)
+        inverse = _centred_inverses(stack, adjacency, cuts.get(stack.rows.start))
         nodes, ids = order[stack.rows], graph.component[order[stack.first]]
         padded = np.zeros((*inverse.shape[:2], rhs.shape[1]))
         padded[stack.member, stack.place] = rhs[nodes]
@@ -80,6 +80,25 @@ def solve_exactly(graph: PairGraph, chosen: BoolArray, rhs: FloatArray, scatter:
             variance[nodes] = np.einsum("kij,kij->ki", inverse, spread)[stack.member, stack.place]
             explained[ids] = np.einsum("kii->k", spread)
     return ExactSolution(x, variance, explained)
+
+
+def _arranged(graph: PairGraph, chosen: BoolArray) -> tuple[IntArray, dict[int, Cut]]:
+    """An order of the unknowns: components of one size side by side, the unknowns of each one after another.
+
+    Large ones are in the order of their dissection; their cuts by the place of their first unknown.
+    """
+    order = np.lexsort((graph.component, graph.size[graph.component]))
+    component = graph.component[order]
+    cuts = {}
+    for first in np.flatnonzero(np.diff(component, prepend=-1)).tolist():
+        size = int(graph.size[component[first]])
+        if size > FEW and chosen[component[first]]:
+            nodes = order[first : first + size]
+            within, cut = dissect(csr_array(graph.adjacency[nodes][:, nodes]))
+            order[first : first + size] = nodes[within]
+            if cut is not None:
+                cuts[first] = cut
+    return order, cuts
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +126,7 @@ class _Stack:
 
 
 def _stacks(graph: PairGraph, chosen: BoolArray, order: IntArray) -> Iterator[_Stack]:
-    """Chosen components of two and more, of similar size, in stacks of bounded memory."""
+    """Chosen components of two and more, of similar size, in stacks of bounded memory; large ones alone."""
     size = graph.size[graph.component[order]]
     first = np.flatnonzero(np.diff(graph.component[order], prepend=-1))
     first = first[chosen[graph.component[order[first]]] & (size[first] > 1)]
@@ -115,7 +134,7 @@ def _stacks(graph: PairGraph, chosen: BoolArray, order: IntArray) -> Iterator[_S
     while start < len(first):
         smallest = int(size[first[start]])
         limit = smallest + smallest // 4
-        most = max(1, _ENTRIES // limit**2)
+        most = max(1, _ENTRIES // limit**2) if smallest <= FEW else 1
         stop = start + min(most, int(np.searchsorted(size[first[start:]], limit, side="right")))
         sizes = size[first[start:stop]]
         begin = first[start]
@@ -125,21 +144,26 @@ def _stacks(graph: PairGraph, chosen: BoolArray, order: IntArray) -> Iterator[_S
         start = stop
 
 
-def _centred_inverses(stack: _Stack, adjacency: csr_array) -> FloatArray:
+def _centred_inverses(stack: _Stack, adjacency: csr_array, cut: Cut | None) -> FloatArray:
     """Pseudo-inverses (k, width, width) of the Laplacians of a stack, zero where a component is smaller."""
     weights = stack.dense(adjacency)
     k, last = np.arange(len(stack.size)), stack.size - 1
     ground = weights[k, last]
     weights[k, last] = weights[k, :, last] = 0.0
-    used = np.arange(weights.shape[1]) < last[:, None]
-    ground[~used] = 1.0  # the grounded unknown and the padding stand alone
-    inverse = grounded_inverses(weights, ground)
-    both = used[:, :, None] & used[:, None, :]
-    inverse *= both
-    present = np.arange(weights.shape[1]) < stack.size[:, None]
+    alone, place = np.nonzero(np.arange(weights.shape[1]) >= last[:, None])
+    ground[alone, place] = 1.0  # the grounded unknown and the padding
+    if cut is None:
+        inverse = grounded_inverses(weights, ground)
+    else:
+        inverse = weights
+        dissected_inverse(inverse[0], ground[0], cut)
+    inverse[alone, place, place] = 0.0
     mean = inverse.sum(axis=1) / stack.size[:, None]
-    inverse -= mean[:, None, :] + mean[:, :, None] - (mean.sum(axis=1) / stack.size)[:, None, None]
-    inverse *= present[:, :, None] & present[:, None, :]
+    inverse -= mean[:, None, :]
+    inverse -= (mean - (mean.sum(axis=1) / stack.size)[:, None])[:, :, None]
+    if len(place) > len(stack.size):
+        present = np.arange(weights.shape[1]) < stack.size[:, None]
+        inverse *= present[:, :, None] & present[:, None, :]
     return inverse
 
 

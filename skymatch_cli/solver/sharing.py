@@ -11,7 +11,6 @@ with a sparse S and exact variances on its diagonal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,16 +23,16 @@ _BORDER = 0.8  # exponent of shared parts of a block that borders cross
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How many pixels of the overlaps of one image lie in each block of its frame; R non-empty entries.
+    """How many pixels of each overlap lie in each block of the frames of its images; R non-empty entries.
 
     Attributes
     ----------
-    image : int
+    image : (R,) int64
         Index of the image.
-    side : int
-        0 if the image is the first of the pairs, 1 if the second.
+    side : (R,) int64
+        0 if the image is the first of the pair, 1 if the second.
     n_blocks : int
-        Blocks of the frame.
+        Blocks of a frame.
     pair, block : (R,) int64
         Pair and block of each entry.
     n_pixels : (R,) int64
@@ -41,21 +40,21 @@ class Coverage:
 
     """
 
-    image: int
-    side: int
+    image: IntArray
+    side: IntArray
     n_blocks: int
     pair: IntArray
     block: IntArray
     n_pixels: IntArray
 
     @classmethod
-    def of_image(cls, image: int, side: int, pairs: IntArray, counts: IntArray) -> Coverage:
-        """From a table of counts (number of ``pairs``, number of blocks)."""
+    def of_counts(cls, image: IntArray, side: IntArray, pair: IntArray, counts: IntArray) -> Coverage:
+        """From counts (k, n_blocks) of k regions: overlaps ``pair`` (k,) in images (k,)."""
         row, block = np.nonzero(counts)
-        return cls(image, side, counts.shape[1], pairs[row], block.astype(np.int64), counts[row, block])
+        return cls(image[row], side[row], counts.shape[1], pair[row], block.astype(np.int64), counts[row, block])
 
 
-def pooled_noise(n_pairs: int, err: FloatArray, coverage: Sequence[Coverage]) -> csr_array:
+def pooled_noise(n_pairs: int, err: FloatArray, coverage: Coverage) -> csr_array:
     """Noise factor S of pooled differences: their covariance is S S^T.
 
     Parameters
@@ -65,8 +64,8 @@ def pooled_noise(n_pairs: int, err: FloatArray, coverage: Sequence[Coverage]) ->
     err : (2, M) float64
         1-sigma error of the statistic of the first and the second image of every pair, in comparison
         units; 0 for pairs that are not used.
-    coverage : sequence of Coverage
-        One for every image and side; where a pair has none, its noise is its own.
+    coverage : Coverage
+        Where a pair has none, its noise is its own.
 
     Returns
     -------
@@ -74,17 +73,11 @@ def pooled_noise(n_pairs: int, err: FloatArray, coverage: Sequence[Coverage]) ->
         ``S S^T`` has ``err[0]**2 + err[1]**2`` on its diagonal.
 
     """
-    if not coverage:
-        coverage = [Coverage.of_image(0, 0, np.empty(0, np.int64), np.zeros((0, 1), np.int64))]  # keeps dtypes
-    n_blocks = max(c.n_blocks for c in coverage)
-    length = [len(c.pair) for c in coverage]
-    side = np.repeat([c.side for c in coverage], length)
-    image = np.repeat([c.image for c in coverage], length)
-    pair = np.concatenate([c.pair for c in coverage])
-    n_pixels = np.concatenate([c.n_pixels for c in coverage]).astype(float)
+    side, pair = coverage.side, coverage.pair
+    n_pixels = coverage.n_pixels.astype(float)
     of_side = side * n_pairs + pair
     variance = err[side, pair] ** 2 * n_pixels / np.bincount(of_side, n_pixels, minlength=2 * n_pairs)[of_side]
-    column = image * n_blocks + np.concatenate([c.block for c in coverage])
+    column = coverage.image * coverage.n_blocks + coverage.block
     n_shared = int(column.max(initial=0)) + 1
     largest = np.zeros(n_shared)
     np.maximum.at(largest, column, n_pixels)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -113,8 +112,8 @@ def _flags(regions: Sequence[Spans], shape: tuple[int, int]) -> npt.NDArray[np.u
     for x in (np.concatenate([spans.x0 for spans in regions]), np.where(x1 == nx, columns * SIDE, x1)):
         place = (x >> 5) * words.shape[1] + row
         np.bitwise_xor.at(words.reshape(-1), place, _ALL << (x & 31).astype(np.uint32))
-    for before, here in pairwise(words[:columns]):
-        here ^= (before.view(np.int32) >> 31).view(np.uint32)  # the last flag of a word goes on through the next
+    for k in range(1, columns):  # the last flag of a word goes on through the next
+        words[k] ^= (words[k - 1].view(np.int32) >> 31).view(np.uint32)
     flags = words[:columns].reshape(columns, SIDE, len(regions) * bands)
     if ny % SIDE:
         flags[:, ny % SIDE :, bands - 1 :: bands] = flags[:, ny % SIDE - 1, None, bands - 1 :: bands]

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from skymatch_cli.errors import InputError, UsageError
+from skymatch_cli.ext.gwcs import GwcsWcs
 from skymatch_cli.fits.known import Headers
+from skymatch_cli.geometry.celestial import FitsWcs
+from skymatch_cli.model import CelestialWcs
 from skymatch_cli.output.destination import save_target
+from skymatch_cli.steps.columnfile import read_columns, write_columns
+from skymatch_cli.steps.columns import from_columns, to_columns
 from skymatch_cli.steps.findings import Measured, renewed
-from skymatch_cli.steps.plan import Plan
-from skymatch_cli.steps.store import read_measured, read_plan_headers, write_headers, write_measured
+from skymatch_cli.steps.kept import Kept
+
+_Whole = TypeVar("_Whole", Headers, Kept)
+_WCS = {CelestialWcs: (FitsWcs, GwcsWcs)}
 
 
 @dataclass
@@ -25,7 +33,7 @@ class Cache:
 
     Attributes
     ----------
-    old : Measured or None
+    old : Kept or None
         What earlier runs found.
     headers : Headers or None
         What they read.
@@ -38,7 +46,7 @@ class Cache:
     """
 
     folder: str
-    old: Measured | None = field(init=False, default=None)
+    old: Kept | None = field(init=False, default=None)
     headers: Headers | None = field(init=False, default=None)
     warnings: tuple[str, ...] = field(init=False, default=())
     _now: Measured | None = field(init=False, default=None)
@@ -48,32 +56,44 @@ class Cache:
             Path(self.folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--cache {self.folder}: {error.strerror or error}", "name a folder") from None
-        try:
-            if self._headers_file.exists():
-                self.headers = read_plan_headers(str(self._headers_file))
-            if self._file.exists():
-                self.old = read_measured(str(self._file))[1]
-        except InputError as error:
-            self.warnings = (f"the cache can't be used, all is read anew: {error}",)
+        self.headers = self._read(Headers, self._headers_file)
+        self.old = self._read(Kept, self._file)
 
     @property
     def _file(self) -> Path:
-        return Path(self.folder, "measured.fits")
+        return Path(self.folder, "measured.columns")
 
     @property
     def _headers_file(self) -> Path:
-        return Path(self.folder, "headers.fits")
+        return Path(self.folder, "headers.columns")
+
+    def _read(self, cls: type[_Whole], file: Path) -> _Whole | None:
+        """What a file holds; None where there is none, or one that can't be used."""
+        try:
+            return from_columns(cls, read_columns(str(file)), _WCS)
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # noqa: BLE001 (whatever a damaged file trips over)
+            why = f"{file}: {getattr(error, 'strerror', None) or error!s:.80}"
+            self.warnings += (f"the cache can't be used, its part is read anew: {why}",)
+            return None
+
+    def _write(self, whole: object, file: Path) -> None:
+        columns = to_columns(whole, _WCS)
+        save_target(str(file), "--cache", lambda stream: write_columns(columns, stream))
 
     def save_headers(self, headers: Headers) -> None:
         """Keep what was read, instead of what was there."""
         if headers != self.headers:
-            save_target(str(self._headers_file), "--cache", lambda stream: write_headers(headers, stream))
+            usable = tuple(image for image in headers.images if not isinstance(image.footprint, InputError))
+            self._write(replace(headers, images=usable), self._headers_file)
 
     def save(self, measured: Measured) -> None:
         """Keep what was found, instead of what was there."""
         self._now = measured
-        planned = Plan(measured.settings, measured.infos, (), measured.graph, (), ())
-        save_target(str(self._file), "--cache", lambda stream: write_measured(planned, measured, stream))
+        kept = Kept.of(measured)
+        if self.old is None or not kept.is_same(self.old):
+            self._write(kept, self._file)
 
     def renew(self, files: Collection[str]) -> None:
         """Keep what was found in files that were written since by this program."""

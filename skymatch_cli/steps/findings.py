@@ -19,15 +19,13 @@ from skymatch_cli.beside import Ask, here
 from skymatch_cli.choices import Compare
 from skymatch_cli.errors import InputError
 from skymatch_cli.execution import NoProgress, Progress, Runner, Tasks
-from skymatch_cli.fits.files import real_path, size_and_time
-from skymatch_cli.measure import ImageMeasurement, assemble_pooled, blocks_per_side, coarser, pooled_tasks
-from skymatch_cli.measure_mesh import MeshReduction, assemble_mesh, mesh_grids, mesh_tasks
-from skymatch_cli.mesh.cells import MeshGrid
-from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, StoredPlane, TangentPlane
+from skymatch_cli.fits.files import real_path, real_paths, size_and_time
+from skymatch_cli.measure import ImageMeasurement, assemble_pooled, pooled_tasks
+from skymatch_cli.measure_mesh import MeshReduction, assemble_mesh, mesh_tasks
+from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyStatistics, StoredPlane
 from skymatch_cli.settings import Settings
 
 Finding = ImageMeasurement | MeshReduction
-_PairKey = tuple[bytes, float, float]
 SAVE_EVERY_S = 60.0
 
 
@@ -109,19 +107,6 @@ def assemble(measured: Measured, ask: Ask = here) -> Measurements:
     return assemble_pooled(measured.infos, measured.graph, pooled)
 
 
-def known(old: Measured, new: Measured, *, with_local: bool) -> Measured:
-    """The images of a new plan, with the earlier findings that still hold.
-
-    Findings of files that could not be read are not taken over: they are tried again.
-    """
-    find = _Lookup(old, new.infos, new.graph, new.settings)
-    found = tuple(
-        None if f is None or f.problems or (with_local and f.local is None) else f
-        for f in (find(i) for i in range(len(new.infos)))
-    )
-    return replace(new, found=found)
-
-
 def merged(parts: Sequence[tuple[str, Measured]]) -> Measured:
     """The parts of one measurement together.
 
@@ -136,10 +121,10 @@ def merged(parts: Sequence[tuple[str, Measured]]) -> Measured:
         If a part was made from another plan, or with other settings.
     """
     first, whole = parts[0]
-    images = [image_key(info, whole.settings) for info in whole.infos]
+    images = image_keys(whole.infos, whole.settings)
     found = list(whole.found)
     for name, part in parts[1:]:
-        if [image_key(info, part.settings) for info in part.infos] != images or not _same_pairs(part, whole):
+        if image_keys(part.infos, part.settings) != images or not _same_pairs(part, whole):
             raise InputError.at(name, f"is not of the same plan as {first}, or was measured in another way")
         if part.settings.determining() != whole.settings.determining():
             raise InputError.at(name, f"has other settings than {first}")
@@ -158,11 +143,10 @@ def _wanted(start: Measured, images: Sequence[int]) -> Mapping[int, IntArray]:
     wanted = {}
     for i in images:
         finding = start.found[i]
-        pairs = mine[i]
-        if isinstance(finding, ImageMeasurement):
-            pairs = np.setdiff1d(pairs, finding.pairs)
-        if finding is None or (isinstance(finding, ImageMeasurement) and len(pairs)):
-            wanted[i] = pairs
+        if finding is None:
+            wanted[i] = mine[i]
+        elif isinstance(finding, ImageMeasurement) and len(finding.pairs) < len(mine[i]):
+            wanted[i] = np.setdiff1d(mine[i], finding.pairs)
     return wanted
 
 
@@ -181,38 +165,43 @@ def _joined(old: Finding | None, new: Finding) -> Finding:
         return new
     pairs = np.concatenate([old.pairs, new.pairs])
     order = np.argsort(pairs, kind="stable")
-    regions = (*old.regions, *new.regions)
     return replace(
         old,
         pairs=pairs[order],
-        regions=tuple(regions[k] for k in order),
+        regions=SkyStatistics.joined([old.regions, new.regions]).part(order),
         blocks=np.concatenate([old.blocks, new.blocks])[order],
         problems=new.problems,
     )
 
 
-def image_key(info: ImageInfo, settings: Settings) -> bytes:
-    """What the finding of an image rests on, beside its overlaps: 16 bytes that are the same where that is.
+def image_keys(infos: Sequence[ImageInfo], settings: Settings) -> tuple[bytes, ...]:
+    """What the findings of images rest on, beside their overlaps: 16 bytes each that are the same where that is.
 
-    All that its header says comes with the state of the file.
+    All that their headers say comes with the state of the files.
     """
     mesh = settings.compare == Compare.MESH
-    source = info.source
-    facts = (
-        *(() if source is None else map(_plane_key, (source.science, source.dq, source.mask))),
-        None if source is None else source.bad_flags,
-        info.shape,
-        settings.statistic,
-        settings.ignore_value,
-        settings.compare,
-        (settings.mesh_size, settings.model, info.to_comparison) if mesh else None,
+    common = repr(
+        (settings.statistic, settings.ignore_value, settings.compare, mesh and (settings.mesh_size, settings.model))
     )
-    return hashlib.blake2b(repr(facts).encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    planes = [
+        (i, plane)
+        for i, info in enumerate(infos)
+        if info.source is not None
+        for plane in (info.source.science, info.source.dq, info.source.mask)
+    ]
+    real = iter(real_paths(plane.path for _, plane in planes if plane is not None))
+    facts: list[list[object]] = [[info.shape, mesh and info.to_comparison] for info in infos]
+    for i, plane in planes:
+        facts[i].append(None if plane is None else _plane_key(plane, next(real)))
+    for info, own in zip(infos, facts, strict=True):
+        own.append(None if info.source is None else info.source.bad_flags)
+    texts = (f"{common} {own!r}".encode("utf-8", "surrogateescape") for own in facts)
+    return tuple(hashlib.blake2b(text, digest_size=16).digest() for text in texts)
 
 
-def _plane_key(plane: StoredPlane | None) -> tuple[str, int, int, int] | None:
+def _plane_key(plane: StoredPlane, real: str) -> tuple[str, int, int, int]:
     """Where a plane is, and the file's state; not its offset, which moves when a header grows."""
-    return None if plane is None else (real_path(plane.path), plane.hdu, plane.size, plane.mtime_ns)
+    return real, plane.hdu, plane.size, plane.mtime_ns
 
 
 def renewed(measured: Measured, files: Collection[str]) -> Measured:
@@ -239,73 +228,3 @@ def renewed(measured: Measured, files: Collection[str]) -> Measured:
         return replace(old, source=source)
 
     return replace(measured, infos=tuple(info(i) for i in measured.infos))
-
-
-class _Lookup:
-    """Finds in earlier findings what holds for the images of a new plan."""
-
-    def __init__(self, old: Measured, infos: Sequence[ImageInfo], graph: OverlapGraph, settings: Settings) -> None:
-        self._old, self._graph = old, graph
-        self._settings = settings
-        old_keys = [image_key(info, old.settings) for info in old.infos]
-        self._keys = [image_key(info, settings) for info in infos]
-        self._mine = graph.pairs_by_image()
-        self._at = {key: i for i, key in enumerate(old_keys)}
-        self._pair_keys = _PairKeys(graph, self._keys)
-        self._old_pair_keys = _PairKeys(old.graph, old_keys)
-        self._old_mine = old.graph.pairs_by_image()
-        self._grids: dict[TangentPlane, tuple[int, MeshGrid]] = {}
-        self._old_grids: tuple[MeshGrid, ...] = ()
-        if settings.compare == Compare.MESH:
-            grids = mesh_grids(infos, graph, settings.mesh_size)
-            self._grids = {grid.plane: (k, grid) for k, grid in enumerate(grids)}
-            self._old_grids = mesh_grids(old.infos, old.graph, old.settings.mesh_size)
-
-    def __call__(self, i: int) -> Finding | None:
-        """What is known of an image."""
-        at = self._at.get(self._keys[i])
-        finding = None if at is None else self._old.found[at]
-        if at is None or finding is None:
-            return None
-        here = {self._pair_keys(i, pair): int(pair) for pair in self._mine[i]}
-        if isinstance(finding, ImageMeasurement):
-            return self._pooled(finding, at, here)
-        there = {self._old_pair_keys(at, pair) for pair in self._old_mine[at]}
-        return self._reduced(finding) if here.keys() == there else None
-
-    def _reduced(self, finding: MeshReduction) -> MeshReduction | None:
-        """The same cells, if the grid is still the same."""
-        meshes = {}
-        for old, mesh in finding.meshes.items():
-            k, grid = self._grids[self._old_grids[old].plane]
-            if grid != self._old_grids[old]:
-                return None
-            meshes[k] = mesh
-        return replace(finding, meshes=meshes)
-
-    def _pooled(self, finding: ImageMeasurement, at: int, here: Mapping[_PairKey, int]) -> ImageMeasurement | None:
-        side = blocks_per_side(len(self._graph.a))
-        if finding.blocks.shape[1] < side * side:
-            return None  # shared pixels were counted on a coarser grid
-        kept = [(here.get(self._old_pair_keys(at, pair), -1), k) for k, pair in enumerate(finding.pairs)]
-        rows = sorted((pair, k) for pair, k in kept if pair >= 0)
-        chosen = np.array([k for _, k in rows], np.int64)
-        return replace(
-            finding,
-            pairs=np.array([pair for pair, _ in rows], np.int64),
-            regions=tuple(finding.regions[k] for k in chosen),
-            blocks=coarser(finding.blocks[chosen], side),
-        )
-
-
-class _PairKeys:
-    """What stands for a pair as one of its images sees it: the other image, and the plane."""
-
-    def __init__(self, graph: OverlapGraph, keys: Sequence[bytes]) -> None:
-        self._a, self._b, self._plane = graph.a.tolist(), graph.b.tolist(), graph.plane.tolist()
-        self._planes, self._keys = graph.planes, keys
-
-    def __call__(self, i: int, pair: int) -> _PairKey:
-        other = self._b[pair] if self._a[pair] == i else self._a[pair]
-        plane = self._planes[self._plane[pair]]
-        return self._keys[other], plane.ra_deg, plane.dec_deg

@@ -17,7 +17,7 @@ from skymatch_cli.model import ImageInfo, Journal
 from skymatch_cli.record.edits import SkyUpdate, record_edits
 from skymatch_cli.record.journal import journal_path
 from skymatch_cli.settings import Settings
-from skymatch_cli.steps.findings import Measured, image_key, renewed
+from skymatch_cli.steps.findings import Measured, image_keys, renewed
 from skymatch_cli.steps.plan import Plan
 from skymatch_cli.steps.store import read_measured, write_measured
 
@@ -78,9 +78,10 @@ def is_as_left(measured: Measured, updates: Sequence[SkyUpdate], planned: Plan) 
     same_overlaps = all(
         np.array_equal(getattr(here, column), getattr(there, column)) for column in ("a", "b", "plane", "area_arcmin2")
     )
-    return same_overlaps and all(
-        image_key(before, settings) == image_key(now, settings) and _facts(before) == _facts(now)
-        for before, now in zip(fresh.infos, planned.infos, strict=True)
+    return (
+        same_overlaps
+        and image_keys(fresh.infos, settings) == image_keys(planned.infos, settings)
+        and all(_facts(before) == _facts(now) for before, now in zip(fresh.infos, planned.infos, strict=True))
     )
 
 

@@ -42,7 +42,7 @@ from skymatch_cli.steps.findings import Measured
 from skymatch_cli.steps.plainvalue import from_plain, to_plain
 from skymatch_cli.steps.plan import Plan
 from skymatch_cli.steps.storedfindings import found_tables, read_found
-from skymatch_cli.steps.storedheaders import header_tables, own_details, read_headers
+from skymatch_cli.steps.storedheaders import header_tables, read_headers
 from skymatch_cli.steps.storedtables import StoredTable, read_tables, table_hdus
 
 _HINTS = {
@@ -60,8 +60,11 @@ def plan_document(planned: Plan) -> Report:
 
 def result_document(result: Result) -> Report:
     """The report of a result; as FITS it is what ``apply`` reads."""
-    details = (_details_table(result.infos, with_wcs=False), _handling_table(result.settings))
-    return replace(result.report, appendix=lambda: table_hdus(details))
+
+    def details() -> list[Any]:
+        return table_hdus((_details_table(result.infos, with_wcs=False), _handling_table(result.settings)))
+
+    return replace(result.report, appendix=details)
 
 
 def write_measured(planned: Plan, measured: Measured, stream: BinaryIO) -> None:
@@ -118,17 +121,6 @@ def read_plan_headers(file: str) -> Headers:
     with _reading(file, "a plan"):
         _, tables = read_tables(file, SCHEMA)
         return read_headers(tables, _infos(tables["DETAILS"]))
-
-
-def write_headers(headers: Headers, stream: BinaryIO) -> None:
-    """Write headers alone, for `read_plan_headers`."""
-    from astropy.io import fits
-
-    primary = fits.PrimaryHDU()
-    primary.header["SCHEMA"] = SCHEMA
-    primary.header["SETTINGS"] = "{}"
-    tables = (_details_table(own_details(headers), with_wcs=True), *header_tables(headers))
-    fits.HDUList([primary, *table_hdus(tables)]).writeto(stream)
 
 
 def read_measured(file: str) -> tuple[Plan, Measured]:

@@ -12,7 +12,7 @@ from skymatch_cli.errors import Problem
 from skymatch_cli.measure import ImageMeasurement
 from skymatch_cli.measure_mesh import MeshReduction
 from skymatch_cli.mesh.reduce import CellMesh
-from skymatch_cli.model import SkyStatistic, Status
+from skymatch_cli.model import SkyStatistic, SkyStatistics, Status
 from skymatch_cli.steps.findings import Finding
 from skymatch_cli.steps.plainvalue import from_plain, to_plain
 from skymatch_cli.steps.storedtables import StoredTable
@@ -62,7 +62,7 @@ def _found(found: Sequence[Finding | None]) -> StoredTable:
             "kind": np.array([_kind(f) for f in found], "S6"),
             "n_good": np.array([0 if f is None else f.n_good for f in found], np.int64),
             "status": _words(status),
-            **_statistics("local_", [s or _NOTHING for s in local]),
+            **_statistics("local_", SkyStatistics.of([s or _NOTHING for s in local])),
             "said": [json.dumps(s).encode("ascii") if any(s) else b"" for s in said],
         },
     )
@@ -75,7 +75,9 @@ def _kind(finding: Finding | None) -> str:
 def _facts(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What findings of both kinds say, as the arguments that make them."""
     facts = []
-    for n_good, local, said in zip(found["n_good"].tolist(), _skies("local_", found), found["said"], strict=True):
+    for n_good, local, said in zip(
+        found["n_good"].tolist(), _single(_skies("local_", found)), found["said"], strict=True
+    ):
         warnings, problems = json.loads(said) if said else ([], [])
         facts.append(
             {
@@ -88,18 +90,24 @@ def _facts(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return facts
 
 
-def _statistics(prefix: str, skies: Sequence[SkyStatistic]) -> dict[str, Any]:
+def _statistics(prefix: str, skies: SkyStatistics) -> dict[str, Any]:
     return {
-        prefix + "sky": np.array([s.value for s in skies], np.float64),
-        prefix + "err": np.array([s.err for s in skies], np.float64),
-        prefix + "n": np.array([s.n for s in skies], np.int64),
-        prefix + "status": _words([s.status for s in skies]),
+        prefix + "sky": skies.value,
+        prefix + "err": skies.err,
+        prefix + "n": skies.n,
+        prefix + "status": _words(skies.status),
     }
 
 
-def _skies(prefix: str, table: Mapping[str, Any]) -> list[SkyStatistic]:
-    columns = (table[prefix + name].tolist() for name in ("sky", "err", "n", "status"))
-    return [SkyStatistic(value, err, n, Status(word)) for value, err, n, word in zip(*columns, strict=True)]
+def _skies(prefix: str, table: Mapping[str, Any]) -> SkyStatistics:
+    value, err, n, words = (table[prefix + name] for name in ("sky", "err", "n", "status"))
+    status = {word: Status(word) for word in set(words)}
+    return SkyStatistics(value, err, n.astype(np.int64), tuple(status[word] for word in words))
+
+
+def _single(skies: SkyStatistics) -> list[SkyStatistic]:
+    columns = skies.value.tolist(), skies.err.tolist(), skies.n.tolist(), skies.status
+    return [SkyStatistic(*row) for row in zip(*columns, strict=True)]
 
 
 def _regions(pooled: Sequence[tuple[int, ImageMeasurement]]) -> tuple[StoredTable]:
@@ -111,7 +119,7 @@ def _regions(pooled: Sequence[tuple[int, ImageMeasurement]]) -> tuple[StoredTabl
             {
                 "image": np.repeat([i for i, _ in pooled], [len(f.pairs) for _, f in pooled]).astype(np.int64),
                 "overlap": np.concatenate([f.pairs for _, f in pooled] or [np.empty(0, np.int64)]),
-                **_statistics("", [s for _, f in pooled for s in f.regions]),
+                **_statistics("", SkyStatistics.joined([f.regions for _, f in pooled])),
                 "blocks": blocks.astype(np.int32),
             },
         ),
@@ -121,7 +129,7 @@ def _regions(pooled: Sequence[tuple[int, ImageMeasurement]]) -> tuple[StoredTabl
 def _pooled(table: Mapping[str, Any], rows: Any, facts: Mapping[str, Any]) -> ImageMeasurement:
     part = {name: values[rows] for name, values in table.items()}
     blocks = part["blocks"].reshape(len(rows), *(table["blocks"].shape[1:] or (1,))).astype(np.int64)
-    return ImageMeasurement(part["overlap"].astype(np.int64), tuple(_skies("", part)), blocks, **facts)
+    return ImageMeasurement(part["overlap"].astype(np.int64), _skies("", part), blocks, **facts)
 
 
 def _by_image(table: Mapping[str, Any], n_images: int) -> list[Any]:

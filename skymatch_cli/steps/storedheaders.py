@@ -79,10 +79,5 @@ def _image(info: ImageInfo, row: _Row) -> ImageHeader:
     return ImageHeader(alone, row.facts, row.bands, row.warnings, row.footprint)
 
 
-def own_details(headers: Headers) -> list[ImageInfo]:
-    """The images that `header_tables` writes, for DETAILS."""
-    return [image.info for image in headers.images if isinstance(image.footprint, Footprint)]
-
-
 def _json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode("ascii")
