@@ -88,7 +88,7 @@ def command(
         result = _evaluated(images, settings, scheduler, kept, watch)
         from skymatch_cli.errors import StrictError
         from skymatch_cli.output.result import input_paths
-        from skymatch_cli.steps.store import result_document
+        from skymatch_cli.steps.document import result_document
 
         output.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
         pictures.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))

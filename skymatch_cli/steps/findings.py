@@ -7,7 +7,6 @@ plane. Where all that is the same, measuring again would give the same digits.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -179,6 +178,8 @@ def image_keys(infos: Sequence[ImageInfo], settings: Settings) -> tuple[bytes, .
 
     All that their headers say comes with the state of the files.
     """
+    from hashlib import blake2b
+
     mesh = settings.compare == Compare.MESH
     common = repr(
         (settings.statistic, settings.ignore_value, settings.compare, mesh and (settings.mesh_size, settings.model))
@@ -196,7 +197,7 @@ def image_keys(infos: Sequence[ImageInfo], settings: Settings) -> tuple[bytes, .
     for info, own in zip(infos, facts, strict=True):
         own.append(None if info.source is None else info.source.bad_flags)
     texts = (f"{common} {own!r}".encode("utf-8", "surrogateescape") for own in facts)
-    return tuple(hashlib.blake2b(text, digest_size=16).digest() for text in texts)
+    return tuple(blake2b(text, digest_size=16).digest() for text in texts)
 
 
 def _plane_key(plane: StoredPlane, real: str) -> tuple[str, int, int, int]:

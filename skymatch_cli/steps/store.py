@@ -58,13 +58,9 @@ def plan_document(planned: Plan) -> Report:
     return replace(report, appendix=lambda: table_hdus((*_plan_tables(planned), *header_tables(planned.headers))))
 
 
-def result_document(result: Result) -> Report:
-    """The report of a result; as FITS it is what ``apply`` reads."""
-
-    def details() -> list[Any]:
-        return table_hdus((_details_table(result.infos, with_wcs=False), _handling_table(result.settings)))
-
-    return replace(result.report, appendix=details)
+def result_tables(result: Result) -> list[Any]:
+    """What a result says beyond its report: what ``apply`` reads."""
+    return table_hdus((_details_table(result.infos, with_wcs=False), _handling_table(result.settings)))
 
 
 def write_measured(planned: Plan, measured: Measured, stream: BinaryIO) -> None:
