@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from skymatch_cli.geometry.celestial import fits_wcs
 from skymatch_cli.geometry.plane import project
 from skymatch_cli.mesh.cells import MeshGrid
-from skymatch_cli.mesh.compare import compare, image_offsets, median_differences
+from skymatch_cli.mesh.compare import compare, image_offsets
 from skymatch_cli.mesh.reduce import reduce_image
 from skymatch_cli.mesh.sums import BlockScatter
-from skymatch_cli.mesh.tiles import Tile
 from skymatch_cli.model import OverlapGraph, Status, TangentPlane
 
 from .factories import Frame
@@ -178,26 +177,6 @@ def test_offsets_solve_the_least_squares():
     w = np.sqrt(m.weight)
     exact = np.linalg.lstsq(rows * w[:, None], m.delta * w, rcond=None)[0]
     np.testing.assert_allclose(offset - offset.mean(), exact - exact.mean(), atol=1e-8)
-
-
-def test_images_of_a_tile_without_a_common_cell_have_no_difference():
-    weight = np.zeros((2, 3, 4), np.float32)
-    weight[0, 0], weight[1, 2] = 1.0, 1.0
-    other = np.ones_like(weight)
-    tile = Tile(
-        corner=(0, 0),
-        images=np.arange(2),
-        pair=np.array([0]),
-        first=np.array([0]),
-        second=np.array([1]),
-        value=other,
-        weight=weight,
-        information=weight,
-        own=other,
-        per_sigma=other,
-        pixels=other,
-    )
-    np.testing.assert_array_equal(median_differences(tile).columns, [[0.0], [0.0]])
 
 
 def scatter_of(found, n_blocks):

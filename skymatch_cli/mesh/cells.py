@@ -46,17 +46,26 @@ class PixelMap:
     Attributes
     ----------
     step : int
-    u, v : (my, mx) float64
-        Position of pixel (step * i, step * j).
+    nodes : (2, my, mx) float64
+        Positions (u, v) of pixels (step * i, step * j).
     """
 
     step: int
-    u: FloatArray
-    v: FloatArray
+    nodes: FloatArray
+
+    @property
+    def u(self) -> FloatArray:
+        """Positions of the nodes along the first axis of the plane, (my, mx)."""
+        return np.asarray(self.nodes[0])
+
+    @property
+    def v(self) -> FloatArray:
+        """The same along the second axis."""
+        return np.asarray(self.nodes[1])
 
     def at(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Positions of the pixels of a lattice of columns ``x`` and rows ``y`` (ascending): two (ny, nx)."""
-        u, v = (between(between(c, y / self.step, 0), x / self.step, 1) for c in (self.u, self.v))
+        u, v = between(between(self.nodes, y / self.step, 1), x / self.step, 2)
         return u, v
 
     def area(self) -> FloatArray:
@@ -67,11 +76,11 @@ class PixelMap:
 
 
 def between(nodes: FloatArray, position: FloatArray, axis: int) -> FloatArray:
-    """Linear interpolation between nodes along one axis."""
-    low = np.clip(np.floor(position).astype(np.intp), 0, nodes.shape[axis] - 2)
-    share = position - low
-    if axis == 0:
-        share = share[:, None]
+    """Linear interpolation between nodes along one axis, at positions in ascending order."""
+    low = np.floor(position).astype(np.intp)
+    np.maximum(low, 0, out=low)
+    np.minimum(low, nodes.shape[axis] - 2, out=low)
+    share = (position - low).reshape(-1, *(1,) * (nodes.ndim - 1 - axis))
     before, after = nodes.take(low, axis), nodes.take(low + 1, axis)
     after -= before
     after *= share
@@ -101,8 +110,7 @@ def _nodes(wcs: CelestialWcs, grid: MeshGrid, step: int) -> PixelMap:
     ny, nx = wcs.shape
     x, y = np.meshgrid(*(np.arange(-(-n // step) + 2, dtype=float) * step for n in (nx, ny)))
     plane = project(grid.plane, wcs.to_sky(x.ravel(), y.ravel())) / grid.pitch_rad
-    u, v = (plane[:, k].reshape(x.shape) for k in (0, 1))
-    return PixelMap(step, u, v)
+    return PixelMap(step, np.ascontiguousarray(plane.T).reshape(2, *x.shape))
 
 
 def _bend(nodes: PixelMap) -> float:

@@ -32,8 +32,18 @@ from skymatch_cli.beside import Ask, here
 from skymatch_cli.execution import usable_cores
 from skymatch_cli.mesh.cells import Float32Array
 from skymatch_cli.mesh.reduce import CellMesh
-from skymatch_cli.mesh.sums import BlockScatter, PairSums, TileSums, block_scatter, pair_sums
-from skymatch_cli.mesh.tiles import Tile, TilePlace, run_noise, tile_places, tiles
+from skymatch_cli.mesh.sheets import Sheet, make_sheet
+from skymatch_cli.mesh.sums import (
+    BlockScatter,
+    PairSums,
+    SheetSums,
+    all_pair_sums,
+    block_scatter,
+    pair_sums,
+    shares,
+)
+from skymatch_cli.mesh.tiles import SheetPlan, run_noise, sheet_plans
+from skymatch_cli.mesh.trust import mean_sky, median_sky, trusted_weight
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements, OverlapGraph, Status, StrArray
 from skymatch_cli.processes import crew
 
@@ -41,16 +51,8 @@ Answer = TypeVar("Answer")
 
 _ITERATIONS = 4  # with the weights of the one before
 _UNSCALED = 2  # iterations before the scatter is trusted
-_SCALE_CELLS = 1009  # residuals of a tile that give its scale; prime to its sides
-_CELL_CUT = 6.0  # sigma at which a single cell counts no more
-_BESIDE_CUT = 3.0  # the same beside one that does not count: trails and ghosts reach into the next cell
-_MEAN_CUT = 8.0  # the same for the mean of 3 x 3 cells
-_MEAN_SCALE = 0.75  # scatter of that mean in noise only, in units of what independent cells would have
-_START_DIFFERENCES = 65536  # of cells, in all pairs of a tile: enough for the starting offsets
 _MIN_CELLS = 4
-_WORTH_PROCESS = 60  # squares of cells that take some times as long as starting a process
-_REJECTED = 0.5  # trust below which a cell draws its neighbours into doubt
-_MAD_TO_SIGMA = 1.4826
+_WORTH_PROCESS = 6000  # leaves that take some times as long as starting a process
 
 
 def compare(
@@ -114,10 +116,9 @@ def _robust_sums(
     def solved(weight: FloatArray, difference: FloatArray) -> FloatArray:
         return _rounded(ask(image_offsets, graph.n_images, graph.a, graph.b, weight, difference) - level)
 
-    places = tile_places(meshes) if len(graph.a) else []
-    work = sum(place.n_squares * len(place.images) for place in places)
-    workers = min(jobs or usable_cores(), work // _WORTH_PROCESS + 1)
-    shares = [_Share(places[k::workers], meshes, graph, unit) for k in range(workers)]
+    plans = sheet_plans(meshes) if len(graph.a) else []
+    workers = min(jobs or usable_cores(), sum(len(plan.leaves) for plan in plans) // _WORTH_PROCESS + 1)
+    shares = [_Share(plans[k::workers], meshes, graph, unit) for k in range(workers)]
     with crew(shares) as each:
         start = _in_order(each(_Share.start))
         offset = solved(*first_differences(start, level, graph))
@@ -138,73 +139,77 @@ def _robust_sums(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """What one tile gives to an iteration."""
+    """What one sheet gives to an iteration."""
 
-    pairs: TileSums
-    scatter: TileSums | None  # where it was asked for
+    pairs: SheetSums
+    scatter: SheetSums | None  # where it was asked for
 
 
 class _Share:
-    """Every so-manieth tile, made when it is first asked for, and the sky of its cells in the iteration before.
+    """Every so-manieth sheet, made when it is first asked for, and the sky of its cells in the iteration before.
 
-    Answers have one element for each place, None where there is no tile.
+    Answers have one element for each plan, None where there is no sheet.
     """
 
     def __init__(
         self,
-        places: Sequence[TilePlace],
+        plans: Sequence[SheetPlan],
         meshes: Sequence[Sequence[CellMesh | None]],
         graph: OverlapGraph,
         unit: float,
     ) -> None:
-        self._places, self._meshes, self._graph, self._unit = places, meshes, graph, unit
-        self._tiles: list[Tile | None] = []
+        self._plans, self._meshes, self._graph, self._unit = plans, meshes, graph, unit
+        self._sheets: list[Sheet | None] = []
         self._skies: list[Float32Array | None] = []
 
-    def start(self) -> list[TileSums | None]:
+    def start(self) -> list[SheetSums | None]:
         """Differences to start from."""
-        self._tiles = list(tiles(self._places, self._meshes, self._graph, self._unit))
-        self._skies = [None] * len(self._tiles)
-        return [None if tile is None else median_differences(tile) for tile in self._tiles]
+        self._sheets = [make_sheet(p, self._meshes[p.plane], self._graph, self._unit) for p in self._plans]
+        self._skies = [None] * len(self._sheets)
+        return [None if sheet is None else median_differences(sheet) for sheet in self._sheets]
 
     def step(self, offset: FloatArray, scale: FloatArray, scatter: bool) -> list[_Step | None]:
         """Sums with the weights that offsets and noises (N,) of the images suggest."""
         answers: list[_Step | None] = []
-        for k, tile in enumerate(self._tiles):
-            if tile is None:
+        for k, sheet in enumerate(self._sheets):
+            if sheet is None:
                 answers.append(None)
                 continue
-            weight, shifted, before = self._trusted(tile, k, offset, scale)
-            self._skies[k] = sky = mean_sky(weight, shifted, before)
-            residual = shifted - sky
-            blocks = block_scatter(tile, weight, residual) if scatter else None
-            answers.append(_Step(pair_sums(tile, weight, residual), blocks))
+            weight, shifted, before = self._trusted(sheet, k, offset, scale)
+            self._skies[k] = sky = mean_sky(sheet, weight, shifted, before)
+            residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
+            share = shares(sheet.layers, weight)
+            blocks = block_scatter(sheet, weight, residual, share) if scatter else None
+            answers.append(_Step(pair_sums(sheet, weight, residual, share), blocks))
         return answers
 
-    def finish(self, offset: FloatArray, scale: FloatArray) -> list[TileSums | None]:
+    def finish(self, offset: FloatArray, scale: FloatArray) -> list[SheetSums | None]:
         """Sums with all that the result needs."""
-        answers: list[TileSums | None] = []
-        for k, tile in enumerate(self._tiles):
-            if tile is None:
+        answers: list[SheetSums | None] = []
+        for k, sheet in enumerate(self._sheets):
+            if sheet is None:
                 answers.append(None)
                 continue
-            weight, shifted, sky = self._trusted(tile, k, offset, scale)
-            answers.append(pair_sums(tile, weight, shifted - sky, sky))
+            weight, shifted, sky = self._trusted(sheet, k, offset, scale)
+            residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
+            answers.append(all_pair_sums(sheet, weight, residual, shares(sheet.layers, weight), sky))
         return answers
 
     def _trusted(
-        self, tile: Tile, k: int, offset: FloatArray, scale: FloatArray
+        self, sheet: Sheet, k: int, offset: FloatArray, scale: FloatArray
     ) -> tuple[Float32Array, Float32Array, Float32Array]:
-        """Weights of the cells of a tile, their values less the offsets, and their skies before."""
-        shifted = np.asarray(tile.value - of_tile(offset, tile))
+        """Weights of the cells of a sheet, their values less the offsets, and their skies before."""
+        shifted = sheet.value - sheet.of_images(offset)
         sky = self._skies[k]
         if sky is None:
-            sky = median_sky(tile, shifted)
-        return tile.weight * cell_trust(tile, shifted - sky) / of_tile(scale, tile), shifted, sky
+            sky = median_sky(sheet, shifted)
+        weight = trusted_weight(sheet, sheet.layers.each(np.subtract, shifted, sky))
+        weight /= sheet.of_images(scale)
+        return weight, shifted, sky
 
 
 def _in_order(answers: Sequence[Sequence[Answer | None]]) -> list[Answer]:
-    """Answers of shares that were dealt out in turn, in the order of the tiles: sums don't depend on the workers."""
+    """Answers of shares that were dealt out in turn, in the order of the sheets: sums don't depend on the workers."""
     rounds = zip_longest(*answers)
     return [answer for each in rounds for answer in each if answer is not None]
 
@@ -214,115 +219,18 @@ def _rounded(offset: FloatArray) -> FloatArray:
     return offset.astype(np.float32).astype(np.float64)
 
 
-def of_tile(per_image: FloatArray, tile: Tile) -> Float32Array:
-    """Values of images (N,) as those of a tile's images, to be spread over its cells."""
-    return per_image[tile.images, None, None].astype(np.float32)
-
-
-def median_sky(tile: Tile, shifted: Float32Array) -> Float32Array:
-    """Median over the images of every cell: a start that one bad image can't spoil."""
-    ordered = np.sort(np.where(tile.weight > 0, shifted, np.float32(np.inf)), axis=0)
-    count = np.count_nonzero(tile.weight, axis=0)
-    low = np.take_along_axis(ordered, np.maximum(count - 1, 0)[None] // 2, 0)[0]
-    high = np.take_along_axis(ordered, np.minimum(count // 2, len(ordered) - 1)[None], 0)[0]
-    return np.where(count > 0, np.float32(0.5) * (low + high), np.float32(0))
-
-
-def mean_sky(weight: Float32Array, shifted: Float32Array, before: Float32Array) -> Float32Array:
-    """Weighted mean over the images of every cell; as before where no image is trusted."""
-    total = weight.sum(axis=0)
-    return np.asarray(np.divide((weight * shifted).sum(axis=0), total, out=before.copy(), where=total > 0))
-
-
-def cell_trust(tile: Tile, residual: Float32Array) -> Float32Array:
-    """Biweight of every cell of every image, from its own residual and from the mean of 3 x 3."""
-    seen = tile.weight > 0
-    single = np.abs(residual)
-    single *= tile.per_sigma
-    single /= _scale(single, seen, 1.0)
-    trust = seen.astype(np.float32)
-    doubtful = _doubtful(single, seen, _CELL_CUT)
-    trust.reshape(-1)[doubtful] = _biweight(single.reshape(-1)[doubtful], _CELL_CUT)
-    rejected = doubtful[trust.reshape(-1)[doubtful] < _REJECTED]
-    if rejected.size:
-        beside = _with_neighbours(rejected, trust.shape)
-        trust.reshape(-1)[beside] *= _biweight(single.reshape(-1)[beside], _BESIDE_CUT)
-    weight = tile.weight * trust
-    variance, total = np.split(_box(np.concatenate([weight * tile.own, weight * residual])), 2)
-    expected = np.sqrt(variance)
-    mean = np.abs(np.divide(total, expected, out=np.zeros_like(residual), where=expected > 0))
-    mean /= _scale(mean, trust > 0, _MEAN_SCALE)
-    doubtful = _doubtful(mean, seen, _MEAN_CUT)
-    trust.reshape(-1)[doubtful] *= _biweight(mean.reshape(-1)[doubtful], _MEAN_CUT)
-    return trust
-
-
-def _doubtful(distance: Float32Array, seen: BoolArray, cut: float) -> IntArray:
-    """Where the biweight is less than one, as indices into the flat array: few cells."""
-    return np.flatnonzero(((distance > np.float32(0.5 * cut)) & seen).reshape(-1))
-
-
-def _with_neighbours(cells: IntArray, shape: tuple[int, ...]) -> IntArray:
-    """Cells of (k, nj, ni), given as indices into the flat array, and the eight around each."""
-    k, j, i = np.unravel_index(cells, shape)
-    mask = np.zeros((shape[0], shape[1] + 2, shape[2] + 2), bool)
-    for dj in (0, 1, 2):
-        for di in (0, 1, 2):
-            mask[k, j + dj, i + di] = True
-    return np.flatnonzero(mask[:, 1:-1, 1:-1].reshape(-1))
-
-
-def _biweight(distance: Float32Array, cut: float) -> Float32Array:
-    # Flat up to half of the cut: noise alone loses no weight, so the weights remain its information.
-    beyond = np.clip(distance * np.float32(2.0 / cut) - np.float32(1), np.float32(0), np.float32(1))
-    return np.asarray((np.float32(1) - beyond**2) ** 2)
-
-
-def _scale(distances: Float32Array, use: BoolArray, least: float) -> np.float32:
-    """Scale of distances from zero, from some of them; at least what noise alone has."""
-    step = max(1, distances.size // _SCALE_CELLS)
-    some = distances.reshape(-1)[::step][use.reshape(-1)[::step]]
-    return np.float32(max(least, _MAD_TO_SIGMA * _median(some))) if some.size else np.float32(least)
-
-
-def _median(some: Float32Array) -> float:
-    """That of numpy, for a few values: its own checks would take longer."""
-    low, high = (some.size - 1) // 2, some.size // 2
-    middle = np.partition(some, (low, high))[[low, high]]
-    return float(0.5 * (middle[0] + middle[1]))
-
-
-def _box(a: Float32Array) -> Float32Array:
-    """Sums of 3 x 3 cells of (k, nj, ni)."""
-    for axis in (1, 2):
-        out = a.copy()
-        low, high = ((slice(None),) * axis + (s,) for s in (slice(None, -1), slice(1, None)))
-        out[high] += a[low]
-        out[low] += a[high]
-        a = out
-    return a
-
-
-def median_differences(tile: Tile) -> TileSums:
-    """How many cells of a tile each pair has in common, and that times the median difference; some cells stand in."""
-    shared = np.flatnonzero(np.count_nonzero(tile.weight, axis=0) > 1)
-    if not len(shared):  # each cell was seen by one image only: nothing to compare
-        return TileSums(tile.pair, np.zeros((2, len(tile.pair))))
-    cells = shared[:: max(1, len(shared) * len(tile.pair) // _START_DIFFERENCES)]
-    value = np.where(tile.weight > 0, tile.value, np.nan).reshape(len(tile.images), -1)[:, cells]
-    differences = np.sort(value[tile.first] - value[tile.second], axis=1)  # NaN last
-    n = np.isfinite(differences).sum(axis=1)
-    median = np.take_along_axis(differences, np.maximum(n - 1, 0)[:, None] // 2, 1)[:, 0]
-    return TileSums(tile.pair, np.array([n, np.where(n > 0, median * n, 0.0)]))
+def median_differences(sheet: Sheet) -> SheetSums:
+    """Over how many cells each pair of a sheet has differences, and that times their medians in the tiles."""
+    return SheetSums(sheet.pairs.rows, sheet.pairs.medians(sheet.value, sheet.weight > 0))
 
 
 def first_differences(
-    found: Sequence[TileSums], level: FloatArray, graph: OverlapGraph
+    found: Sequence[SheetSums], level: FloatArray, graph: OverlapGraph
 ) -> tuple[FloatArray, FloatArray]:
     """Weights and differences of the pairs to start from, from the medians of the tiles."""
     totals = np.zeros((2, len(graph.a)))
-    for tile in found:
-        totals[:, tile.rows] += tile.columns
+    for sheet in found:
+        totals[:, sheet.rows] += sheet.columns
     count, total = totals
     mean = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
     return count, mean + level[graph.a] - level[graph.b]

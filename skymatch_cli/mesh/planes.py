@@ -17,19 +17,17 @@ import numpy as np
 
 from skymatch_cli.mesh.cells import Float32Array
 from skymatch_cli.mesh.compare import (
-    cell_trust,
     first_differences,
     image_offsets,
-    mean_sky,
     median_differences,
-    median_sky,
-    of_tile,
     pair_measurements,
     pair_status,
 )
 from skymatch_cli.mesh.reduce import CellMesh
-from skymatch_cli.mesh.sums import BlockScatter, PairSums, block_scatter, pair_sums
-from skymatch_cli.mesh.tiles import Tile, run_noise, tile_places, tiles
+from skymatch_cli.mesh.sheets import Sheet, gathered, make_sheet
+from skymatch_cli.mesh.sums import BlockScatter, PairSums, all_pair_sums, block_scatter, inverse, shares
+from skymatch_cli.mesh.tiles import BLOCK, run_noise, sheet_plans
+from skymatch_cli.mesh.trust import mean_sky, median_sky, trusted_weight
 from skymatch_cli.model import FloatArray, IntArray, Measurements, OverlapGraph, PlaneDifferences, Status, StrArray
 from skymatch_cli.solver.planefit import PlaneEquations
 
@@ -55,15 +53,16 @@ def compare_planes(
         As ``mesh_compare.compare``, and ``planes``.
     """
     unit = run_noise([meshes])
-    made = tiles(tile_places([meshes]), [meshes], graph, unit)
-    fields = [_Field.of(tile, meshes) for tile in made if tile is not None]
+    made = [make_sheet(plan, meshes, graph, unit) for plan in (sheet_plans([meshes]) if len(graph.a) else [])]
+    fields = [_Field.of(sheet, meshes) for sheet in made if sheet is not None]
     planes, scale = _robust_planes(fields, meshes, graph, unit)
     moments, sums = PlaneMoments.empty(graph, meshes), PairSums.empty(graph, np.zeros(graph.n_images))
     for field in fields:
-        shifted = field.without(planes)
-        weight = field.tile.weight * cell_trust(field.tile, shifted - field.sky) / of_tile(scale, field.tile)
-        moments.add(field, weight, shifted - field.sky, noise=True)
-        sums.add(pair_sums(field.tile, weight, shifted - field.sky, field.sky))
+        weight, shifted = field.trusted(planes, scale)
+        residual = field.sheet.layers.each(np.subtract, shifted, field.sky)
+        share = shares(field.sheet.layers, weight)
+        moments.add(field, weight, residual, share, noise=True)
+        sums.add(all_pair_sums(field.sheet, weight, residual, share, field.sky))
     first, second = planes.at_pairs(moments.position, graph)
     mean_a, mean_b = (_over((moments.moment @ p[:, :, None])[:, 0, 0], sums.weight) for p in (first, second))
     n_good = np.array([0 if m is None else m.n_good for m in meshes])
@@ -104,46 +103,47 @@ class ImagePlanes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Field:
-    """A tile, where its cells are in every image, and the sky of its cells in the iteration before."""
+    """A sheet, where its cells are in every image, and the sky of its cells in the iteration before."""
 
-    tile: Tile
-    place: tuple[Float32Array, Float32Array]  # (k, nj, ni): centre of the pixels, cells from the tile's corner
-    corner: FloatArray  # (2,) u, v of the first cell
+    sheet: Sheet
+    corner: FloatArray  # (2,) u, v of the first cell of all
+    centre: tuple[Float32Array, Float32Array]  # (n, 64): centre of the cell, cells from that corner
+    place: tuple[Float32Array, Float32Array]  # (n, 64): the same of the centre of its pixels
     sky: Float32Array
 
     @classmethod
-    def of(cls, tile: Tile, meshes: Sequence[CellMesh | None]) -> _Field:
-        nj, ni = tile.value.shape[1:]
-        j, i = np.mgrid[:nj, :ni].astype(np.float32)
-        u, v = (np.tile(c, (len(tile.images), 1, 1)) for c in (i, j))
-        for k, image in enumerate(tile.images.tolist()):
-            mesh = meshes[image]
-            if mesh is None or mesh.centroids is None:
-                raise ValueError("a plane needs the places of the cells' pixels")
-            source, target = _common(mesh, tile)
-            u[k][target] += mesh.centroids.u[source]
-            v[k][target] += mesh.centroids.v[source]
-        corner = np.array(tile.corner[::-1], float)
-        return cls(tile, (u, v), corner, np.zeros((nj, ni), np.float32))
+    def of(cls, sheet: Sheet, meshes: Sequence[CellMesh | None]) -> _Field:
+        offsets = gathered(sheet.leaves, meshes, _centroids)
+        j, i = np.divmod(np.arange(BLOCK**2), BLOCK)
+        corner = np.array([line.min() for line in (sheet.leaves.column, sheet.leaves.row)]) * BLOCK
+        u, v = (
+            (line[:, None] * BLOCK + within - first).astype(np.float32)
+            for line, within, first in zip((sheet.leaves.column, sheet.leaves.row), (i, j), corner, strict=True)
+        )
+        sky = np.zeros((sheet.layers.sizes[0], BLOCK**2), np.float32)
+        return cls(sheet, corner.astype(float), (u, v), (u + offsets[0], v + offsets[1]), sky)
 
     def without(self, planes: ImagePlanes) -> Float32Array:
         """Values of the cells less the plane of each image."""
-        images = self.tile.images
-        level, du, dv = (c[:, None, None] for c in planes.value[images].T)
-        from_centre = (self.corner - planes.centre[images]).T[:, :, None, None]
-        plane = level - planes.level[images][:, None, None]
-        plane = plane + du * (self.place[0] + from_centre[0]) + dv * (self.place[1] + from_centre[1])
-        return np.asarray((self.tile.value - plane) * (self.tile.weight > 0), np.float32)
+        images = self.sheet.leaves.image
+        level, du, dv = planes.value[images, :, None].swapaxes(0, 1)
+        from_centre = (self.corner - planes.centre[images])[:, :, None].swapaxes(0, 1)
+        plane = level - planes.level[images, None] + du * (self.place[0] + from_centre[0])
+        plane += dv * (self.place[1] + from_centre[1])
+        return np.asarray((self.sheet.value - plane) * (self.sheet.weight > 0), np.float32)
+
+    def trusted(self, planes: ImagePlanes, scale: FloatArray) -> tuple[Float32Array, Float32Array]:
+        """Weights of the cells, and their values less the planes."""
+        shifted = self.without(planes)
+        weight = trusted_weight(self.sheet, self.sheet.layers.each(np.subtract, shifted, self.sky))
+        weight /= self.sheet.of_images(scale)
+        return weight, shifted
 
 
-def _common(mesh: CellMesh, tile: Tile) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a tile lies in a mesh, and where the mesh lies in the tile."""
-    spans = [
-        (max(o, c), max(o, c, min(o + n, c + m)), o, c)
-        for o, n, c, m in zip(mesh.origin, mesh.value.shape, tile.corner, tile.value.shape[1:], strict=True)
-    ]
-    rows, columns = ((slice(low - o, high - o), slice(low - c, high - c)) for low, high, o, c in spans)
-    return (rows[0], columns[0]), (rows[1], columns[1])
+def _centroids(mesh: CellMesh) -> tuple[Float32Array, Float32Array]:
+    if mesh.centroids is None:
+        raise ValueError("a plane needs the places of the cells' pixels")
+    return mesh.centroids.u, mesh.centroids.v
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,34 +164,41 @@ class PlaneMoments:
         high = np.minimum(box[graph.a, 1], box[graph.b, 1])
         return cls(0.5 * (low + high), np.zeros((m, 3, 3)), np.zeros((m, 3)), np.zeros((m, 3, 3)))
 
-    def add(self, field: _Field, weight: Float32Array, residual: Float32Array, *, noise: bool = False) -> None:
-        """Add the weights and residuals of a tile; the noise only where it is asked for."""
-        tile = field.tile
-        k, nj, ni = weight.shape
-        w = weight.reshape(k, -1)
-        per_weight = _over(np.ones_like(w[0]), w.sum(axis=0))
-        share = w * per_weight
-        half = np.array([0.5 * (ni - 1), 0.5 * (nj - 1)])
-        v, u = (a.ravel() for a in np.mgrid[:nj, :ni].astype(np.float32) - half[::-1, None, None].astype(np.float32))
-        basis = (np.ones_like(u), u, v)
-        moment, variance = np.zeros((2, len(tile.pair), 3, 3))
-        pull = np.zeros((len(tile.pair), 3))
-        one, other = tile.first, tile.second
-        by_residual = share * residual.reshape(k, -1)
+    def add(
+        self,
+        field: _Field,
+        weight: Float32Array,
+        residual: Float32Array,
+        share: Float32Array,
+        *,
+        noise: bool = False,
+    ) -> None:
+        """Add the weights and residuals of a sheet; the noise only where it is asked for."""
+        layers, pairs = field.sheet.layers, field.sheet.pairs
+        middle = [0.5 * float(c.max()) for c in field.centre]
+        basis = (None, *(c - np.float32(m) for c, m in zip(field.centre, middle, strict=True)))
+        moment, variance = np.zeros((2, len(pairs.rows), 3, 3))
+        pull = np.zeros((len(pairs.rows), 3))
+        by_residual, square = share * residual, weight * weight
+        per_weight = inverse(layers.total(weight))
         for i in range(3):
-            found = (by_residual * basis[i]) @ w.T
-            pull[:, i] = found[one, other].astype(float) - found[other, one]
+            one = _times(by_residual, basis[i])
+            pull[:, i] = np.subtract(*pairs.both_products(one, weight))
             for j in range(i, 3):
-                product = share * (basis[i] * basis[j])
-                moment[:, i, j] = moment[:, j, i] = (product @ w.T)[one, other]
+                product = _times(_times(share, basis[i]), basis[j])
+                moment[:, i, j] = moment[:, j, i] = pairs.products(product, weight)
                 if noise:
-                    square = (product * per_weight) @ (w * w).T
-                    variance[:, i, j] = variance[:, j, i] = square[one, other] + square[other, one]
-        move = np.tile(np.eye(3), (len(tile.pair), 1, 1))
-        move[:, 1:, 0] = field.corner + half - self.position[tile.pair]
-        self.moment[tile.pair] += move @ moment @ move.swapaxes(1, 2)
-        self.noise[tile.pair] += move @ variance @ move.swapaxes(1, 2)
-        self.pull[tile.pair] += (move @ pull[:, :, None])[:, :, 0]
+                    product = layers.each(np.multiply, product, per_weight)
+                    variance[:, i, j] = variance[:, j, i] = sum(pairs.both_products(product, square))
+        move = np.tile(np.eye(3), (len(pairs.rows), 1, 1))
+        move[:, 1:, 0] = field.corner + middle - self.position[pairs.rows]
+        self.moment[pairs.rows] += move @ moment @ move.swapaxes(1, 2)
+        self.noise[pairs.rows] += move @ variance @ move.swapaxes(1, 2)
+        self.pull[pairs.rows] += (move @ pull[:, :, None])[:, :, 0]
+
+
+def _times(a: Float32Array, factor: Float32Array | None) -> Float32Array:
+    return a if factor is None else a * factor
 
 
 def _box(mesh: CellMesh | None) -> FloatArray:
@@ -213,22 +220,22 @@ def _robust_planes(
     n = graph.n_images
     level = np.array([0.0 if m is None else m.level / unit for m in meshes])
     value = np.zeros((n, 3))
-    start = first_differences([median_differences(f.tile) for f in fields], level, graph)
+    start = first_differences([median_differences(f.sheet) for f in fields], level, graph)
     value[:, 0] = image_offsets(n, graph.a, graph.b, *start)
     planes = ImagePlanes(np.array([_box(m).mean(axis=0) for m in meshes]), value, level)
     scale = np.ones(n)
     for field_index, field in enumerate(fields):
-        fields[field_index] = replace(field, sky=median_sky(field.tile, field.without(planes)))
+        fields[field_index] = replace(field, sky=median_sky(field.sheet, field.without(planes)))
     for iteration in range(_ITERATIONS):
         moments, scatter = PlaneMoments.empty(graph, meshes), BlockScatter.empty(n)
         for field_index, field in enumerate(fields):
-            shifted = field.without(planes)
-            weight = field.tile.weight * cell_trust(field.tile, shifted - field.sky) / of_tile(scale, field.tile)
-            sky = mean_sky(weight, shifted, field.sky)
+            weight, shifted = field.trusted(planes, scale)
+            sky = mean_sky(field.sheet, weight, shifted, field.sky)
             fields[field_index] = replace(field, sky=sky)
-            moments.add(field, weight, shifted - sky)
+            residual, share = field.sheet.layers.each(np.subtract, shifted, sky), shares(field.sheet.layers, weight)
+            moments.add(field, weight, residual, share)
             if iteration >= _UNSCALED:
-                scatter.add(block_scatter(field.tile, weight, shifted - sky))
+                scatter.add(block_scatter(field.sheet, weight, residual, share))
         scale = scale * scatter.ratio()
         planes = replace(planes, value=planes.value + _step(planes.centre, moments, graph))
     return planes, scale

@@ -145,8 +145,10 @@ def _used_nodes(blocks: BoolArray, positions: PixelMap, stride: int) -> BoolArra
     used = np.zeros(positions.u.shape, bool)
     per_block = BLOCK_PIX // positions.step
     margin = -(-stride // positions.step) + 1
-    for j, i in np.argwhere(blocks) * per_block:
-        used[max(0, j - margin) : j + per_block + margin, max(0, i - margin) : i + per_block + margin] = True
+    for rows, columns in _runs(blocks, tuple(n * BLOCK_PIX for n in blocks.shape)):
+        (j0, j1), (i0, i1) = ((s.start // BLOCK_PIX, s.stop // BLOCK_PIX) for s in (rows, columns))
+        inside = (slice(max(0, a * per_block - margin), b * per_block + margin) for a, b in ((j0, j1), (i0, i1)))
+        used[tuple(inside)] = True
     return used
 
 
@@ -242,7 +244,7 @@ def _finished(
         noise=noise,
         value=value.astype(np.float32),
         weight=weight.astype(np.float32),
-        structure=_structure(value, covered, np.sqrt(variance * area)),
+        structure=_structure(value.astype(np.float32), covered, np.sqrt(variance * area).astype(np.float32)),
         area=area.astype(np.float32),
         pixel_area=float(np.median(area)),
         n_good=n_good,
@@ -286,13 +288,13 @@ def _bilinear(nodes: FloatArray, y: FloatArray, x: FloatArray) -> FloatArray:
     return between(between(nodes, y, 0), x, 1)
 
 
-def _structure(value: FloatArray, covered: BoolArray, noise: FloatArray) -> Float32Array:
+def _structure(value: Float32Array, covered: BoolArray, noise: Float32Array) -> Float32Array:
     """Departure of cells from the mean of two neighbours, beyond noise; largest of 3 x 3 cells.
 
     Neighbours without weight are taken from the medians of 8 x 8 cells.
     """
     nj, ni = (-(-n // COARSE) for n in value.shape)
-    padded = np.full((nj * COARSE, ni * COARSE), np.nan)
+    padded = np.full((nj * COARSE, ni * COARSE), np.nan, np.float32)
     padded[: value.shape[0], : value.shape[1]] = np.where(covered, value, np.nan)
     blocks = np.sort(padded.reshape(nj, COARSE, ni, COARSE).swapaxes(1, 2).reshape(nj, ni, -1), axis=-1)
     count = np.isfinite(blocks).sum(axis=-1)
@@ -300,14 +302,17 @@ def _structure(value: FloatArray, covered: BoolArray, noise: FloatArray) -> Floa
     median[count == 0] = np.median(median[count > 0]) if (count > 0).any() else 0.0
     median = np.pad(median, 1, mode="edge")
     at = tuple((np.arange(n) + 0.5) / COARSE + 0.5 for n in value.shape)
-    filled = np.pad(np.where(covered, value, _bilinear(median, *at)), 1, mode="edge")
+    filled = np.pad(np.where(covered, value, _bilinear(median, *at).astype(np.float32)), 1, mode="edge")
     inner = filled[1:-1, 1:-1]
-    bends = (np.abs(inner - 0.5 * (low + high)) for low, high in _beside(filled))
-    excess = np.maximum(*bends) - _STRUCTURE_SIGMA * noise
-    return _dilated(np.where(covered, np.maximum(excess, 0.0), 0.0).astype(np.float32))
+    bends = (np.abs(inner - np.float32(0.5) * (low + high)) for low, high in _beside(filled))
+    excess = np.maximum(*bends)
+    excess -= np.float32(_STRUCTURE_SIGMA) * noise
+    np.maximum(excess, 0, out=excess)
+    excess[~covered] = 0
+    return _dilated(excess)
 
 
-def _beside(padded: FloatArray) -> Iterator[tuple[FloatArray, FloatArray]]:
+def _beside(padded: Float32Array) -> Iterator[tuple[Float32Array, Float32Array]]:
     """The neighbours of the inner elements, along columns and along rows."""
     yield padded[:-2, 1:-1], padded[2:, 1:-1]
     yield padded[1:-1, :-2], padded[1:-1, 2:]

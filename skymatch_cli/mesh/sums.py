@@ -9,18 +9,22 @@ import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.mesh.cells import Float32Array
-from skymatch_cli.mesh.tiles import BLOCK, Tile
+from skymatch_cli.mesh.layers import Layers
+from skymatch_cli.mesh.sheets import Sheet
+from skymatch_cli.mesh.tiles import BLOCK
 from skymatch_cli.model import FloatArray, IntArray, OverlapGraph
 
 _Float = TypeVar("_Float", bound=np.floating)
 _PRIOR_BLOCKS = 10.0  # blocks' worth of belief in the noise that pixels show to their neighbours
 _COMMON_BLOCKS = 30.0  # of belief that all images of a run scatter alike: the scatter of few blocks is itself noise
 _NEIGHBOUR = 0.19  # covariance of neighbouring cells of a row, where the variance is 1 - 2 * 0.19
+_ALONG_ROW = np.float32(1.0 - 2.0 * _NEIGHBOUR) * np.eye(BLOCK, dtype=np.float32)
+_ALONG_ROW += np.float32(_NEIGHBOUR) * (np.eye(BLOCK, k=1, dtype=np.float32) + np.eye(BLOCK, k=-1, dtype=np.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TileSums:
-    """What one tile adds to sums over pairs, or over images.
+class SheetSums:
+    """What one sheet adds to sums over pairs, or over images.
 
     Attributes
     ----------
@@ -95,45 +99,54 @@ class PairSums:
         """Sum of q of the pixels' own information: ``weight`` is less by what stars and disagreement take."""
         return np.asarray(self.totals[8])
 
-    def add(self, found: TileSums) -> None:
-        """Add what was found in a tile: three columns, or all of them."""
+    def add(self, found: SheetSums) -> None:
+        """Add what was found in a sheet: three columns, or all of them."""
         self.totals[: len(found.columns), found.rows] += found.columns
 
     def difference(self) -> FloatArray:
         """Weighted mean difference of every pair; that of the offsets where there is no common cell."""
-        return np.asarray(self.offset_a - self.offset_b + (self.a - self.b) * _inverse(self.weight))
+        return np.asarray(self.offset_a - self.offset_b + (self.a - self.b) * inverse(self.weight))
 
     def skies(self) -> tuple[FloatArray, FloatArray]:
         """Weighted means of both images over the common cells."""
-        per_weight = _inverse(self.weight)
+        per_weight = inverse(self.weight)
         return self.offset_a + (self.a + self.sky) * per_weight, self.offset_b + (self.b + self.sky) * per_weight
 
 
-def pair_sums(tile: Tile, weight: Float32Array, residual: Float32Array, sky: Float32Array | None = None) -> TileSums:
-    """Sums over the cells of a tile, products of all its images at once.
+def pair_sums(sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array) -> SheetSums:
+    """The first three columns of `PairSums` over the cells of a sheet.
 
-    With the skies (nj, ni) of the cells all columns of `PairSums`, else the first three.
+    ``share`` is that of each image in the weight of its cell.
     """
-    k = len(tile.images)
-    w = weight.reshape(k, -1)
-    share = _shares(w)
-    one, other = tile.first, tile.second
-    by_weight, by_residual = share @ w.T, (share * residual.reshape(k, -1)) @ w.T
-    columns = [by_weight[one, other], by_residual[one, other], by_residual[other, one]]
-    if sky is not None:
-        by_sky = (share * sky.reshape(-1)) @ w.T
-        by_square = (share * _inverse(w.sum(axis=0))) @ (w * w).T
-        counts = (w > 0).astype(np.float32)
-        cells, pixels = counts @ counts.T, (tile.pixels.reshape(k, -1) * counts) @ counts.T
-        columns += [by_sky[one, other], by_square[one, other] + by_square[other, one]]
-        information = tile.information.reshape(k, -1)
-        by_information = _shares(information) @ information.T
-        columns += [cells[one, other], pixels[one, other], pixels[other, one], by_information[one, other]]
-    return TileSums(tile.pair, np.array(columns, float))
+    by_residual = share * residual
+    columns = sheet.pairs.products(share, weight), *sheet.pairs.both_products(by_residual, weight)
+    return SheetSums(sheet.pairs.rows, np.array(columns))
 
 
-def _shares(w: Float32Array) -> Float32Array:
-    return np.asarray(w * _inverse(w.sum(axis=0)))
+def all_pair_sums(
+    sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array, sky: Float32Array
+) -> SheetSums:
+    """All columns of `PairSums` over the cells of a sheet, with the skies (m, 64) of these."""
+    layers, products = sheet.layers, sheet.pairs.products
+    first = pair_sums(sheet, weight, residual, share).columns
+    per_total = layers.each(np.multiply, share, inverse(layers.total(weight)))
+    square = weight * weight
+    counts = (weight > 0).astype(np.float32)
+    pixels = sheet.pixels * counts
+    information = shares(layers, sheet.information)
+    more = [
+        products(layers.each(np.multiply, share, sky), weight),
+        sum(sheet.pairs.both_products(per_total, square)),
+        products(counts, counts),
+        *sheet.pairs.both_products(pixels, counts),
+        products(information, sheet.information),
+    ]
+    return SheetSums(sheet.pairs.rows, np.array([*first, *more]))
+
+
+def shares(layers: Layers, weight: Float32Array) -> Float32Array:
+    """The share of each image in the weight of its cell, 0 where there is none."""
+    return layers.each(np.multiply, weight, inverse(layers.total(weight)))
 
 
 def _over(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -141,7 +154,7 @@ def _over(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
 
 
-def _inverse(a: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
+def inverse(a: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
     """1 / a, and 0 where a is 0."""
     return np.asarray(np.divide(1, a, out=np.zeros_like(a), where=a > 0))
 
@@ -163,8 +176,8 @@ class BlockScatter:
         """No block yet, for ``n`` images."""
         return cls(np.zeros((4, n)))
 
-    def add(self, found: TileSums) -> None:
-        """Add the blocks of a tile."""
+    def add(self, found: SheetSums) -> None:
+        """Add the blocks of a sheet."""
         self.totals[:, found.rows] += found.columns
 
     def ratio(self) -> FloatArray:
@@ -180,30 +193,21 @@ class BlockScatter:
         return np.asarray((found + typical * _COMMON_BLOCKS * block) / (expected + _COMMON_BLOCKS * block))
 
 
-def block_scatter(tile: Tile, weight: Float32Array, residual: Float32Array) -> TileSums:
-    """What the blocks of a tile add to `BlockScatter`."""
-    own = weight * _inverse(weight.sum(axis=0))
-    promised = _block_variance(np.sqrt(weight * (np.float32(1) - own))).astype(float)
-    found = _block_sums(weight * residual).astype(float)
-    n_blocks = np.count_nonzero(promised, axis=(1, 2))
-    sums = [(found**2).sum(axis=(1, 2)), promised.sum(axis=(1, 2)), n_blocks, (promised**2).sum(axis=(1, 2))]
-    return TileSums(tile.images, np.array(sums))
-
-
-def _block_sums(a: Float32Array) -> Float32Array:
-    k, nj, ni = a.shape
-    return np.asarray(a.reshape(k, nj // BLOCK, BLOCK, ni // BLOCK, BLOCK).sum(axis=(2, 4)))
+def block_scatter(sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array) -> SheetSums:
+    """What the blocks of a sheet add to `BlockScatter`."""
+    promised = _block_variance(np.sqrt(weight * (np.float32(1) - share))).astype(float)
+    found = np.einsum("bc,bc->b", weight, residual).astype(float)
+    images, image = np.unique(sheet.leaves.image, return_inverse=True)
+    each = (found**2, promised, promised > 0, promised**2)
+    return SheetSums(images, np.array([np.bincount(image, c, len(images)) for c in each]))
 
 
 def _block_variance(a: Float32Array) -> Float32Array:
-    """Variance of sums over blocks of a cell-by-cell noise; the noise of neighbouring cells is correlated."""
-    k, nj, ni = a.shape
-    blocks = a.reshape(k, nj // BLOCK, BLOCK, ni // BLOCK, BLOCK)
-    spread = blocks
-    for axis in (2, 4):
-        low, high = ((slice(None),) * axis + (s,) for s in (slice(None, -1), slice(1, None)))
-        out = spread * np.float32(1.0 - 2.0 * _NEIGHBOUR)
-        out[high] += np.float32(_NEIGHBOUR) * spread[low]
-        out[low] += np.float32(_NEIGHBOUR) * spread[high]
-        spread = out
-    return np.asarray((blocks * spread).sum(axis=(2, 4)))
+    """Variance of sums over blocks of a cell-by-cell noise (n, 64); the noise of neighbouring cells is correlated."""
+    rows = a.reshape(-1, BLOCK)
+    along = (rows @ _ALONG_ROW).reshape(-1, BLOCK, BLOCK)
+    spread = along * np.float32(1.0 - 2.0 * _NEIGHBOUR)
+    along *= np.float32(_NEIGHBOUR)
+    spread[:, 1:] += along[:, :-1]
+    spread[:, :-1] += along[:, 1:]
+    return np.asarray(np.einsum("bc,bc->b", a, spread.reshape(a.shape)))

@@ -1,0 +1,174 @@
+"""Blocks of cells that images share, side by side: neighbours, sums over images and over pairs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from skymatch_cli.mesh.layers import Layers, LeafTable, closed
+from skymatch_cli.mesh.pairs import DeepPairs, LeafPairs
+from skymatch_cli.mesh.reduce import CellMesh
+from skymatch_cli.mesh.sheets import gathered, make_sheet
+from skymatch_cli.mesh.tiles import BLOCK, TILE, Leaves, sheet_plans
+from skymatch_cli.model import OverlapGraph, TangentPlane
+
+
+def leaves_of(*masks, tile=0):
+    """One image for each mask of blocks."""
+    image, row, column = (
+        np.concatenate(c)
+        for c in zip(*((np.full(m.sum(), k), *np.nonzero(m)) for k, m in enumerate(masks)), strict=True)
+    )
+    return Leaves(image, row, column, np.full(len(image), tile))
+
+
+def cells_of(leaves, canvas):
+    """Leaves (n, 64) of the images of a canvas (k, nj, ni)."""
+    k, nj, ni = canvas.shape
+    blocks = canvas.reshape(k, nj // BLOCK, BLOCK, ni // BLOCK, BLOCK).swapaxes(2, 3)
+    return np.ascontiguousarray(blocks[leaves.image, leaves.row, leaves.column].reshape(len(leaves), -1))
+
+
+def canvas_of(masks, rng):
+    """Random cells (k, nj, ni) in these blocks, 0 elsewhere."""
+    cells = np.repeat(np.repeat(np.stack(masks), BLOCK, axis=1), BLOCK, axis=2)
+    return (rng.normal(size=cells.shape) * cells).astype(np.float32)
+
+
+def masks_of(k, rng, shape=(5, 6), share=0.5):
+    return [rng.random(shape) < share for _ in range(k)]
+
+
+def graph_of(k):
+    a, b = np.triu_indices(k, 1)
+    nothing = np.zeros(len(a))
+    return OverlapGraph(k, a, b, nothing, np.empty(len(a), object), np.zeros(len(a), np.int64), (TangentPlane(0, 0),))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sums_of_3_x_3_cells_go_over_the_borders_of_blocks_and_across_their_corners(seed):
+    rng = np.random.default_rng(seed)
+    masks = masks_of(3, rng)
+    canvas = canvas_of(masks, rng)
+    _, leaves = Layers.arranged(closed(leaves_of(*masks)))
+    found = LeafTable(leaves).beside().box_sums(cells_of(leaves, canvas))
+    expected = ndimage.convolve(canvas, np.ones((1, 3, 3)), mode="constant")
+    real = cells_of(leaves, np.repeat(np.repeat(np.stack(masks), BLOCK, axis=1), BLOCK, axis=2))
+    np.testing.assert_allclose(found[real], cells_of(leaves, expected)[real], atol=1e-5)
+
+
+def test_cells_of_other_tiles_are_no_neighbours():
+    one, other = leaves_of(np.ones((1, 1), bool)), leaves_of(np.array([[False, True]]), tile=1)
+    both = Leaves(*(np.append(getattr(one, f), getattr(other, f)) for f in Leaves.__slots__))
+    sums = LeafTable(both).beside().box_sums(np.ones((2, BLOCK**2), np.float32)).reshape(2, BLOCK, BLOCK)
+    assert sums[0, 3, -1] == sums[1, 3, 0] == 6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_neighbours_of_a_cell_are_the_eight_around_it(seed):
+    rng = np.random.default_rng(seed)
+    masks = masks_of(2, rng)
+    _, leaves = Layers.arranged(closed(leaves_of(*masks)))
+    some = np.zeros((2, *np.multiply(masks[0].shape, BLOCK)), np.float32)
+    some[rng.random(some.shape) < 0.01] = 1
+    some *= np.repeat(np.repeat(np.stack(masks), BLOCK, axis=1), BLOCK, axis=2)
+    found = np.zeros((len(leaves), BLOCK**2), bool)
+    beside = LeafTable(leaves).beside()
+    found.reshape(-1)[beside.with_neighbours(np.flatnonzero(cells_of(leaves, some)))] = True
+    expected = ndimage.maximum_filter(some, (1, 3, 3), mode="constant") > 0
+    real = cells_of(leaves, np.repeat(np.repeat(np.stack(masks), BLOCK, axis=1), BLOCK, axis=2))
+    np.testing.assert_array_equal(found & real, cells_of(leaves, expected) & real)
+
+
+def test_sums_over_the_images_of_a_cell():
+    rng = np.random.default_rng(1)
+    masks = masks_of(4, rng)
+    canvas = canvas_of(masks, rng)
+    layers, leaves = Layers.arranged(leaves_of(*masks))
+    blocks = leaves.part(np.arange(layers.sizes[0]))
+    expected = cells_of(replace(blocks, image=np.zeros(len(blocks), int)), canvas.sum(axis=0, keepdims=True))
+    cells = cells_of(leaves, canvas)
+    np.testing.assert_allclose(layers.total(cells), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        layers.total(layers.each(np.subtract, cells, expected)),
+        expected
+        * (
+            1
+            - np.array(
+                [(leaves.row == r) & (leaves.column == c) for r, c in zip(blocks.row, blocks.column, strict=True)]
+            ).sum(axis=1)[:, None]
+        ),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("kind", [LeafPairs, DeepPairs])
+def test_products_and_medians_of_pairs_are_those_of_their_common_cells(kind):
+    rng = np.random.default_rng(2)
+    masks = masks_of(4, rng)
+    x, y = canvas_of(masks, rng), canvas_of(masks, rng)
+    layers, leaves = Layers.arranged(leaves_of(*masks))
+    graph = graph_of(4)
+    pairs = kind.among(leaves, layers, graph, 0)
+    np.testing.assert_array_equal(pairs.rows, np.arange(6))
+    one, other = pairs.both_products(cells_of(leaves, x), cells_of(leaves, y))
+    np.testing.assert_allclose(one, (x[graph.a] * y[graph.b]).sum(axis=(1, 2)), atol=1e-4)
+    np.testing.assert_allclose(other, (y[graph.a] * x[graph.b]).sum(axis=(1, 2)), atol=1e-4)
+    seen = canvas_of(masks, rng) > 0
+    n, total = pairs.medians(cells_of(leaves, x), cells_of(leaves, seen))
+    for k, (a, b) in enumerate(zip(graph.a, graph.b, strict=True)):
+        differences = np.sort((x[a] - x[b])[seen[a] & seen[b]])
+        assert n[k] == len(differences)
+        assert total[k] == pytest.approx(len(differences) * differences[(len(differences) - 1) // 2])
+
+
+@pytest.mark.parametrize("kind", [LeafPairs, DeepPairs])
+def test_images_without_a_common_cell_have_no_difference(kind):
+    layers, leaves = Layers.arranged(leaves_of(np.ones((1, 1), bool), np.ones((1, 1), bool)))
+    pairs = kind.among(leaves, layers, graph_of(2), 0)
+    seen = np.zeros((2, BLOCK**2), bool)
+    seen[0, :8], seen[1, 8:] = True, True
+    np.testing.assert_array_equal(pairs.medians(np.ones(seen.shape, np.float32), seen), [[0.0], [0.0]])
+
+
+def mesh_of(origin, shape):
+    ones = np.ones(shape, np.float32)
+    return CellMesh(
+        origin=origin,
+        level=0.0,
+        noise=1.0,
+        value=np.arange(ones.size, dtype=np.float32).reshape(shape),
+        weight=ones,
+        structure=0 * ones,
+        area=ones / 64,
+        pixel_area=1 / 64,
+        n_good=64 * ones.size,
+    )
+
+
+def test_only_blocks_that_images_share_are_worked_on():
+    side = TILE * BLOCK
+    meshes = [mesh_of((0, 0), (side, side)), mesh_of((0, side - BLOCK), (side, side))]
+    (plan,) = sheet_plans([meshes])
+    assert len(plan.leaves) == 2 * TILE
+    sheet = make_sheet(plan, meshes, graph_of(2), 1.0)
+    assert (sheet.weight > 0).all()
+
+
+def test_cells_are_found_at_their_place_whatever_the_origin_of_the_mesh():
+    meshes = [mesh_of((-13, 5), (40, 30)), mesh_of((-3, -9), (30, 40))]
+    (plan,) = sheet_plans([meshes])
+    (value,) = gathered(plan.leaves, meshes, lambda mesh: (mesh.value,))
+    for leaf, i, row, column in zip(value, plan.leaves.image, plan.leaves.row, plan.leaves.column, strict=True):
+        j, k = np.mgrid[:BLOCK, :BLOCK]
+        j, k = j + row * BLOCK - meshes[i].origin[0], k + column * BLOCK - meshes[i].origin[1]
+        inside = (j >= 0) & (j < meshes[i].value.shape[0]) & (k >= 0) & (k < meshes[i].value.shape[1])
+        np.testing.assert_array_equal(leaf, np.where(inside, j * meshes[i].value.shape[1] + k, 0).reshape(-1))
+
+
+def test_many_images_are_multiplied_as_matrices():
+    meshes = [mesh_of((0, 0), (20, 20)) for _ in range(10)]
+    (plan,) = sheet_plans([meshes])
+    assert plan.deep
+    assert isinstance(make_sheet(plan, meshes, graph_of(10), 1.0).pairs, DeepPairs)
