@@ -243,9 +243,9 @@ def _block_counts(spans: Spans, shape: tuple[int, int], side: int) -> IntArray:
     np.maximum(inside, 0, out=inside)
     # the runs of each row of blocks lie together: runs are sorted by their rows
     row = spans.y * side // ny
-    first = np.flatnonzero(np.diff(row, prepend=-1))
     counts = np.zeros((side, side), np.int64)
     if row.size:
+        first = np.concatenate([[0], np.flatnonzero(row[1:] != row[:-1]) + 1])
         counts[row[first]] = np.add.reduceat(inside, first, axis=1, dtype=np.int32).T
     return counts.reshape(-1)
 

@@ -103,13 +103,14 @@ class TiledImage:
         self._bin_start = np.zeros((bands, BINS), dtype=np.int64)
         # Running totals along a band of the values in each bin: counts, sums, sums of squares.
         self._counts = np.zeros((bands, columns + 1, BINS), dtype=np.int32)
-        self._sums = np.zeros((2, bands, columns + 1, BINS))
+        self._sums = np.zeros((bands, columns + 1, 2, BINS))
         self._lowest, self._highest = np.full(BINS, np.inf), np.full(BINS, -np.inf)
         cell_of_column = np.arange(columns, dtype=np.intp)[:, None] * (BINS + 1)
-        for band in np.unique(np.concatenate([spans.y // SIDE for spans in regions])):
+        touched = np.bincount(np.concatenate([spans.y for spans in regions]) // SIDE, minlength=bands)
+        for band in np.flatnonzero(touched).tolist():
             rows = slice(band * SIDE, (band + 1) * SIDE)
             self._fill_band(band, np.where(good[rows] & np.isfinite(data[rows]), data[rows], np.inf), cell_of_column)
-        for table in (self._counts, *self._sums):
+        for table in (self._counts, self._sums):
             for column in range(columns):  # a loop, because cumsum walks along the short axis
                 table[:, column + 1] += table[:, column]
 
@@ -134,12 +135,14 @@ class TiledImage:
             for extreme, find in ((self._lowest, np.minimum), (self._highest, np.maximum)):
                 extreme[held] = find(extreme[held], find.reduceat(self._by_bin[band], start[held]))
         weight = np.subtract(pixels, self.binning.pivot, dtype=np.float64)
-        for power, table in enumerate(self._sums):
+        for power in (0, 1):
             if power:
                 with np.errstate(over="ignore"):
                     weight *= weight
             # Not the bins without bounds: an outlier would swallow the running total.
-            table[band, 1:, 1:-1] = _by_cell(np.bincount(cell, weight, minlength=columns * (BINS + 1)))[:, 1:-1]
+            self._sums[band, 1:, power, 1:-1] = _by_cell(np.bincount(cell, weight, minlength=columns * (BINS + 1)))[
+                :, 1:-1
+            ]
 
     def regions(self, regions: Sequence[Spans]) -> TiledSamples:
         """The good pixels of regions, as ordered samples."""
@@ -148,16 +151,15 @@ class TiledImage:
         return TiledSamples(self, covered, [self._border(covered, slice(*part)) for part in pairwise(ends.tolist())])
 
     def _border(self, covered: Cover, tiles: slice) -> SortedValues:
-        """Good pixels of a region, in no order, in the tiles that it covers in part."""
+        """Pixels of a region, in no order, in the tiles that it covers in part; infinite where they don't count."""
         values = self._pixels[covered.edge_band[tiles], covered.edge_column[tiles]]
-        inside = covered.edge_pixels(tiles)
-        inside &= values < np.inf
-        return np.asarray(values[inside])
+        return np.asarray(values[covered.edge_pixels(tiles)])
 
-    def totals(self, covered: Cover, runs: slice) -> list[npt.NDArray[Any]]:
-        """How many values runs of whole tiles have in each bin, their sums and their squares, (BINS,) each."""
+    def totals(self, covered: Cover, runs: slice) -> tuple[IntArray, FloatArray]:
+        """How many values runs of whole tiles have in each bin, (BINS,), and their sums and squares, (2, BINS)."""
         first, last = (covered.band[runs], covered.first[runs]), (covered.band[runs], covered.last[runs])
-        return [(table[last] - table[first]).sum(axis=0) for table in (self._counts, *self._sums)]
+        counts, sums = ((table[last] - table[first]).sum(axis=0) for table in (self._counts, self._sums))
+        return counts, sums
 
     def values(self, covered: Cover, runs: IntArray, bins: IntArray) -> tuple[SortedValues, IntArray]:
         """Values that runs of whole tiles have in a bin each, one after the other, and how many each has."""
@@ -171,6 +173,12 @@ class TiledImage:
     def only_value(self, k: int) -> float | None:
         """The value that all pixels of a bin have, or None where they are known to differ, or may."""
         return float(self._lowest[k]) if self._lowest[k] == self._highest[k] else None
+
+
+def _sorted_good(pixels: SortedValues) -> SortedValues:
+    """Pixels sorted in place, without those that are infinite."""
+    pixels.sort()
+    return pixels[: np.searchsorted(pixels, pixels.dtype.type(np.inf))]
 
 
 def _ranges(start: IntArray, length: IntArray) -> IntArray:
@@ -195,21 +203,22 @@ class TiledSamples:
     covered : Cover
         The regions.
     borders : list of (n,) float32 or float64
-        Good pixels of each region in the tiles that it covers in part; they are sorted in place.
+        Pixels of each region in the tiles that it covers in part, infinite where they don't count; they are sorted
+        in place.
     """
 
     def __init__(self, image: TiledImage, covered: Cover, borders: list[SortedValues]) -> None:
-        self._image, self._covered, self._borders = image, covered, borders
+        self._image, self._covered = image, covered
+        self._borders = [_sorted_good(border) for border in borders]
         self._edges, self._pivot = image.binning.edges, np.float64(image.binning.pivot)
         self._run = np.searchsorted(covered.run_region, np.arange(covered.n_regions + 1))
         self._cuts = np.zeros((covered.n_regions, BINS + 1), dtype=np.int64)
         counts = np.empty((covered.n_regions, BINS), dtype=np.int64)
         sums = np.empty((covered.n_regions, 2, BINS))
-        for k, border in enumerate(borders):
-            border.sort()
+        for k, border in enumerate(self._borders):
             self._cuts[k, 1:-1] = np.searchsorted(border, self._edges)
             self._cuts[k, -1] = border.size
-            counts[k], *of_tiles = image.totals(covered, slice(self._run[k], self._run[k + 1]))
+            counts[k], of_tiles = image.totals(covered, slice(self._run[k], self._run[k + 1]))
             np.add(of_tiles, _border_sums(border, self._cuts[k], self._pivot), out=sums[k])
         counts += np.diff(self._cuts, axis=1)
         self._sums = np.zeros((covered.n_regions, 2, BINS + 1))  # running totals, like the counts
@@ -274,13 +283,15 @@ class TiledSamples:
                 count = int(self._passed[cell + 1] - self._passed[cell])
                 self._values[cell] = np.full(count, value, dtype=self._edges.dtype)
         if fresh:
-            pieces, ends = self._whole_tiles(np.array(fresh))
-            for cell, piece in zip(fresh, np.split(pieces, ends[:-1]), strict=True):
-                k, at = divmod(cell, BINS)
-                border = self._borders[k][self._cuts[k, at] : self._cuts[k, at + 1]]
-                values = np.concatenate([piece, border])
+            cells_of_fresh = np.array(fresh)
+            pieces, ends = self._whole_tiles(cells_of_fresh)
+            region, at = np.divmod(cells_of_fresh, BINS)
+            cuts = zip(self._cuts[region, at].tolist(), self._cuts[region, at + 1].tolist(), strict=True)
+            start = 0
+            for cell, k, stop, (low, high) in zip(fresh, region.tolist(), ends.tolist(), cuts, strict=True):
+                self._values[cell] = values = np.concatenate([pieces[start:stop], self._borders[k][low:high]])
                 values.sort()
-                self._values[cell] = values
+                start = stop
         return [self._values[cell] for cell in keys]
 
     def _below_in_cells(self, cells: IntArray, edges: SortedValues) -> IntArray:
@@ -305,8 +316,9 @@ class TiledSamples:
 
 def _border_sums(border: SortedValues, cuts: IntArray, pivot: np.float64) -> FloatArray:
     """Sums and sums of squares about the pivot, (2, BINS), of a sorted border that is cut into bins."""
-    weight = np.zeros(border.size + 1)  # the last stands in for a cut at the very end
+    weight = np.empty(border.size + 1)
     np.subtract(border, pivot, out=weight[:-1], dtype=np.float64)
+    weight[-1] = 0.0  # stands in for a cut at the very end
     sums = [np.add.reduceat(weight, cuts[:-1])]
     with np.errstate(over="ignore"):
         weight *= weight
