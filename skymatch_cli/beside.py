@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from pickle import PicklingError
 from typing import Any, Protocol, TypeVar
 
 from skymatch_cli import processes
@@ -54,9 +55,11 @@ def beside(load: Callable[[], object], *, wanted: bool = True) -> Iterator[Ask]:
 
 def _asking(companion: Callable[..., Any]) -> Ask:
     def ask(function: Callable[..., Answer], *arguments: Any) -> Answer:
-        with suppress(processes.ProcessDiedError):  # whatever it died of, the question has an answer
+        try:
             answer: Answer = companion(function, *arguments)
-            return answer
-        return function(*arguments)
+        except (processes.ProcessDiedError, PicklingError, AttributeError, TypeError):
+            # Whatever it died of, or if the arguments can't be sent: the question has an answer.
+            return function(*arguments)
+        return answer
 
     return ask

@@ -1,6 +1,6 @@
 """Overlaps to measurements, the mesh way: each image is reduced once to soft cells, then cells are compared.
 
-See ``mesh`` for what a cell is and ``mesh_compare`` for how images are compared cell by cell. An image is
+See ``mesh`` for what a cell is and ``mesh.compare`` for how images are compared cell by cell. An image is
 read once, by one worker, which also measures its own sky where asked for.
 """
 
@@ -125,14 +125,14 @@ def mesh_grids(infos: Sequence[ImageInfo], graph: OverlapGraph, mesh_size: float
     scale = np.array([_scale_rad(info) for info in infos])
     grids = []
     for k, plane in enumerate(graph.planes if len(graph.a) else ()):
-        here = graph.plane == k
-        if not here.any():  # nothing is compared on it, but it has its number
-            here = np.ones_like(here)
-        ends = np.concatenate([graph.a[here], graph.b[here]])
+        on_it = graph.plane == k
+        if not on_it.any():  # nothing is compared on it, but it has its number
+            on_it = np.ones_like(on_it)
+        ends = np.concatenate([graph.a[on_it], graph.b[on_it]])
         coarsest = float(scale[ends].max())
         pitch = (mesh_size or DEFAULT_PITCH_PIX) * coarsest
         if mesh_size is None:
-            width = np.tile(_widths(graph, here), 2)
+            width = np.tile(_widths(graph, on_it), 2)
             widest = np.zeros(len(infos))
             np.maximum.at(widest, ends, width)
             narrowest = float(widest[ends].min())

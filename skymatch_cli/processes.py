@@ -37,6 +37,7 @@ _QUEUED_FIRST = 4  # the same while this process does something else
 _AHEAD = 4  # findings a worker that wait for an earlier one
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _KEPT_BYTES = 2**28
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 class ProcessDiedError(SkymatchError):
@@ -291,6 +292,7 @@ def _closed(end: Connection) -> None:
 def _live(work: Callable[[Any, Connection], None], subject: object, pipe: Connection) -> None:
     """What a process does first and last."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks is told, and ends this one
+    _end_with_parent()
     _keep_memory()
     for end in _ENDS:
         end.close()
@@ -354,6 +356,12 @@ def _dumped(error: Exception) -> memoryview:
         return ForkingPickler.dumps(error)
     except Exception:  # noqa: BLE001 - whatever an error may hold
         return ForkingPickler.dumps(SkymatchError(f"unexpected {type(error).__name__} in a process: {error}"))
+
+
+def _end_with_parent() -> None:
+    """Have the system end this process when the one that started it is gone, in the midst of an import too."""
+    with suppress(OSError, AttributeError):  # not the C library that has this: it ends when it sees its pipe closed
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _keep_memory() -> None:

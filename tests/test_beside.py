@@ -39,6 +39,7 @@ with beside(load, wanted=bool(int(sys.argv[1]))) as ask:
         ask(refusing)
     except NoOverlapError as error:
         found["refused"] = error.lines()
+    found["unsent"] = ask(lambda: "answered here")
     found["sum"] = ask(sum, range(10**6))
     found["fatal"] = ask(fatal)
     found["after"] = ask(there)
@@ -58,6 +59,7 @@ def test_questions_are_answered_by_a_process_that_has_the_libraries():
         "there": True,
         "loaded": [True, False],
         "refused": ["nothing overlaps (look)"],
+        "unsent": "answered here",  # no lambda can be sent
         "sum": 499999500000,
         "fatal": "answered here",  # the process died of it
         "after": False,

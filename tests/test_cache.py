@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +217,27 @@ def test_images_in_another_order_or_fewer_are_found_again(folder, measured, comp
     again = CliRunner().invoke(main, [*command, "--cache", "kept"])
     assert measured == []
     assert again.stdout_bytes == CliRunner().invoke(main, command).stdout_bytes
+
+
+def test_a_link_that_leads_to_another_file_of_the_same_size_and_time_is_read_anew(folder):
+    for k in (0, 1):
+        (folder / f"link_{k}.fits").symlink_to(f"img_{k}.fits")
+        os.utime(folder / f"img_{k}.fits", (10**9, 10**9))
+    run = ["match", "--dry-run", "--format", "json", "link_0.fits", "link_1.fits", "img_2.fits"]
+    CliRunner().invoke(main, [*run, "--cache", "kept"], catch_exceptions=False)
+    for k in (0, 1):
+        (folder / f"link_{k}.fits").unlink()
+        (folder / f"link_{k}.fits").symlink_to(f"img_{1 - k}.fits")
+    kept = CliRunner().invoke(main, [*run, "--cache", "kept"], catch_exceptions=False)
+    fresh = CliRunner().invoke(main, run, catch_exceptions=False)
+    assert kept.exit_code == 0
+    assert kept.stdout == fresh.stdout
+
+
+def test_a_cache_that_cannot_be_written_costs_no_result(folder):
+    (folder / "kept" / "measured.columns" / "in the way").mkdir(parents=True)
+    run = ["match", "--dry-run", "--format", "json", *sorted(p.name for p in folder.glob("img_*.fits"))]
+    done = CliRunner().invoke(main, [*run, "--cache", "kept"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert done.stdout == CliRunner().invoke(main, run, catch_exceptions=False).stdout
+    assert "measured.columns can't be written" in " ".join(done.stderr.split())

@@ -17,7 +17,7 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.geometry.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2, pixel_scale_arcsec
 from skymatch_cli.geometry.footprint import footprint
 from skymatch_cli.geometry.inverse import refine_pixels
-from skymatch_cli.geometry.sphere import lon_lat
+from skymatch_cli.geometry.sphere import angle_rad, lon_lat
 
 from .factories import Frame
 from .headers import (
@@ -332,3 +332,14 @@ def test_a_keyword_that_stands_a_hundred_thousand_times_counts_once():
     many = fits.Header.fromstring("".join(str(card) for card in cards))
     found = fits_wcs(many, (40, 40)).to_sky(np.array([3.0]), np.array([4.0]))
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("spelling", ["HIERARCH {}", "{}"])
+def test_distortions_are_applied_however_their_cards_are_spelled(spelling):
+    terms = {"A_ORDER": 2, "B_ORDER": 2, "A_2_0": 1e-4, "B_0_2": 1e-4}
+    header = celestial_header()
+    for name, value in terms.items():
+        header.append(fits.Card.fromstring(f"{spelling.format(f'{name:<8}')}= {value:>20}"))
+    at = np.array([99.0]), np.array([99.0])
+    plain, bent = (fits_wcs(h, (100, 100)).to_sky(*at) for h in (celestial_header(), header))
+    assert np.degrees(angle_rad(plain, bent))[0] * 3600 > 0.01

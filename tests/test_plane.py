@@ -20,7 +20,7 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.skyplane import SkyPlane
 from skymatch_cli.solver.planefit import PlaneEquations
 
-from .factories import Frame, tangent, write
+from .factories import Frame, tangent, write, write_all
 
 SIZE = 128
 TILTS = [(0.02, -0.01), (-0.03, 0.015), (0.0, 0.02), (0.01, -0.005)]
@@ -397,6 +397,20 @@ def test_floats_less_a_plane_are_restored_within_one_ulp(dtype, values, plane):
     restored = np.concatenate([back.apply(stored[:5]), back.apply(stored[5:], 5)])
     ulp = np.spacing(np.maximum(np.abs(raw), np.abs(plane.along(0, 12, shape))).astype(dtype))
     assert np.all(np.abs(restored.astype("f8") - raw.astype("f8")) <= ulp)
+
+
+def test_pairs_far_apart_have_the_planes_that_they_have_alone(tmp_path):
+    # 8 degrees of 0.2" pixels: places in one frame of cells would need more digits than float32 has
+    small = {"nx": 60, "ny": 60, "scale": 0.2, "noise": 1.0, "dtype": "f4"}
+    frames = [Frame(x=28800.0 * p + 7.0 * k, y=3.0 * k, seed=2 * p + k, **small) for p in (0, 1) for k in (0, 1)]
+    files = write_all(tmp_path, frames)
+    whole = matched(files).images
+    for pair in (slice(0, 2), slice(2, 4)):
+        alone = matched(files[pair]).images
+        ratio = whole["sky_err"][pair] / alone["sky_err"]
+        assert ((ratio > 0.5) & (ratio < 2.0)).all()  # another plane, and another unit of noise
+        for tilt in ("sky_dx", "sky_dy"):
+            np.testing.assert_allclose(whole[tilt][pair], alone[tilt], atol=0.01)
 
 
 def test_steps_give_what_a_match_gives(tmp_path, noisy):

@@ -241,6 +241,28 @@ def test_a_graph_in_two_pieces_is_dissected_between_them():
     assert cut.sizes == (400, 400, 0)
 
 
+def broom(bristles):
+    """Two unknowns tied by a third, each with so many others that nothing else holds."""
+    ends = np.arange(2 * bristles)
+    return np.concatenate([[0, 1], np.where(ends < bristles, 0, 2)]), np.concatenate([[1, 2], 3 + ends])
+
+
+@pytest.mark.parametrize("bristles", [150, 2000])
+def test_what_falls_into_many_pieces_is_inverted_piece_by_piece(bristles, capfd):
+    a, b = broom(bristles)
+    n = 3 + 2 * bristles
+    adjacency = PairGraph.of_pairs(n, a, b, np.ones(len(a))).adjacency
+    order, cut = dissect(adjacency)
+    np.testing.assert_array_equal(np.sort(order), np.arange(n))
+    if bristles == 150:
+        weights = adjacency[order][:, order].toarray()
+        ground = np.where(np.arange(n) == n - 1, 1e-3, 0.0)
+        expected = grounded_inverses(weights[None].copy(), ground[None])[0]
+        dissected_inverse(weights, ground, cut)
+        np.testing.assert_allclose(weights, expected, rtol=1e-12)
+    assert capfd.readouterr() == ("", "")  # LAPACK writes its complaints past Python
+
+
 def test_levels_shrink_where_weights_rise_along_a_chain():
     a, b = chain(2100)
     weights = PairGraph.of_pairs(2100, a, b, 1.13 ** (np.arange(2099) % 280)).adjacency

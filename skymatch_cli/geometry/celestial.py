@@ -42,7 +42,8 @@ _SIP_TERM = re.compile(r"[AB]P?_\d+_\d+.*")
 _TABLE_AXIS = re.compile(r"CTYPE(?P<axis>\d+)[A-Z]? *= *'[^']*-TAB")
 # Distortions of SIP, of the distortion paper and of SCAMP, and what is for IRAF alone.
 _BEYOND_WCSLIB = re.compile(
-    rb"[AB]P?_(ORDER|\d+_\d+)|CPDIS|CPERR|D2IM|D[PQ]\d|AXISCORR|PV\d|WAT|CTYPE[^']*'.*(SIP|TNX|ZPX|TPV)"
+    rb"(HIERARCH +)?([AB]P?_(ORDER|\d+_\d+)|CPDIS|CPERR|D2IM|D[PQ]\d|AXISCORR|PV\d|WAT|CTYPE[^']*'.*(SIP|TNX|ZPX|TPV))",
+    re.IGNORECASE,
 )
 _OF_IRAF = (b"TNX", b"ZPX", b"WAT")
 _TABLES = ("cpdis1", "cpdis2", "det2im1", "det2im2")

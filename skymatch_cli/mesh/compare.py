@@ -118,8 +118,8 @@ def _robust_sums(
 
     plans = sheet_plans(meshes) if len(graph.a) else []
     workers = min(jobs or usable_cores(), sum(len(plan.leaves) for plan in plans) // _WORTH_PROCESS + 1)
-    shares = [_Share(plans[k::workers], meshes, graph, unit) for k in range(workers)]
-    with crew(shares) as each:
+    members = [_Share(plans[k::workers], meshes, graph, unit) for k in range(workers)]
+    with crew(members) as each:
         start = _in_order(each(_Share.start))
         offset = solved(*first_differences(start, level, graph))
         scale = np.ones(graph.n_images)
@@ -146,7 +146,7 @@ class _Step:
 
 
 class _Share:
-    """Every so-manieth sheet, made when it is first asked for, and the sky of its cells in the iteration before.
+    """One sheet in so many, made when it is first asked for, and the sky of its cells in the iteration before.
 
     Answers have one element for each plan, None where there is no sheet.
     """

@@ -180,7 +180,7 @@ def closed(leaves: Leaves) -> Leaves:
             mine = leaves.part(missing)
             more.append(Leaves(mine.image, mine.row + rows, mine.column + columns, mine.tile))
             at.append(side[missing])
-    if len(more) == 1 or not any(len(m) for m in more[1:]):
+    if not any(len(m) for m in more[1:]):
         return leaves
     new = Leaves(*(np.concatenate([getattr(m, f) for m in more[1:]]) for f in Leaves.__slots__))
     new = new.part(np.unique(np.concatenate(at), return_index=True)[1])

@@ -1,6 +1,6 @@
 """Meshes of many images compared cell by cell, with a level and a tilt for each image.
 
-The constant model of ``mesh_compare`` with three unknowns in the place of one: the same cells, weights and trust,
+The constant model of ``compare`` with three unknowns in the place of one: the same cells, weights and trust,
 and least squares of ``value[i, c] = plane[i](place of c) + sky[c]``. Eliminating the skies leaves for every pair
 of images the moments ``sum over cells of w_i w_j / sum(w) f f^T`` with f = (1, u, v).
 
@@ -25,7 +25,7 @@ from skymatch_cli.mesh.compare import (
 )
 from skymatch_cli.mesh.reduce import CellMesh
 from skymatch_cli.mesh.sheets import Sheet, gathered, make_sheet
-from skymatch_cli.mesh.sums import BlockScatter, PairSums, all_pair_sums, block_scatter, inverse, shares
+from skymatch_cli.mesh.sums import BlockScatter, PairSums, all_pair_sums, block_scatter, inverse, over, shares
 from skymatch_cli.mesh.tiles import BLOCK, run_noise, sheet_plans
 from skymatch_cli.mesh.trust import mean_sky, median_sky, trusted_weight
 from skymatch_cli.model import FloatArray, IntArray, Measurements, OverlapGraph, PlaneDifferences, Status, StrArray
@@ -45,15 +45,17 @@ def compare_planes(
     meshes : for every image, CellMesh with centroids or None
         On the only plane of the graph.
     graph, group, usable
-        See ``mesh_compare.compare``.
+        See ``compare.compare``.
 
     Returns
     -------
     Measurements
-        As ``mesh_compare.compare``, and ``planes``.
+        As ``compare.compare``, and ``planes``.
     """
     unit = run_noise([meshes])
-    made = [make_sheet(plan, meshes, graph, unit) for plan in (sheet_plans([meshes]) if len(graph.a) else [])]
+    # Moments are about the middle of a sheet: tiles degrees apart would swamp those of a pair in float32.
+    plans = sheet_plans([meshes], together=False) if len(graph.a) else []
+    made = [make_sheet(plan, meshes, graph, unit) for plan in plans]
     fields = [_Field.of(sheet, meshes) for sheet in made if sheet is not None]
     planes, scale = _robust_planes(fields, meshes, graph, unit)
     moments, sums = PlaneMoments.empty(graph, meshes), PairSums.empty(graph, np.zeros(graph.n_images))
@@ -64,7 +66,7 @@ def compare_planes(
         moments.add(field, weight, residual, share, noise=True)
         sums.add(all_pair_sums(field.sheet, weight, residual, share, field.sky))
     first, second = planes.at_pairs(moments.position, graph)
-    mean_a, mean_b = (_over((moments.moment @ p[:, :, None])[:, 0, 0], sums.weight) for p in (first, second))
+    mean_a, mean_b = (over((moments.moment @ p[:, :, None])[:, 0, 0], sums.weight) for p in (first, second))
     n_good = np.array([0 if m is None else m.n_good for m in meshes])
     status = pair_status(sums, n_good, graph, group)
     if usable is not None:
@@ -248,8 +250,3 @@ def _step(centre: FloatArray, moments: PlaneMoments, graph: OverlapGraph) -> Flo
         return np.zeros((len(centre), 3))
     equations = PlaneEquations.of_pairs(centre, graph.a[use], graph.b[use], moments.moment[use], moments.position[use])
     return equations.solve(equations.gathered(moments.pull[use][:, :, None]))[:, :, 0]
-
-
-def _over(a: FloatArray, b: FloatArray) -> FloatArray:
-    """A / b, and 0 where b is 0."""
-    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)

@@ -164,9 +164,9 @@ def make_sheet(plan: SheetPlan, meshes: Sequence[CellMesh | None], graph: Overla
         beside=LeafTable(leaves).beside(),
         pairs=pairs,
         samples=Samples.of_tiles(leaves, [tile.images for tile in plan.tiles], seen),
-        value=value,
+        value=value.copy(),  # lets go of the maps that are not kept
         weight=_less_near_stars(layers, weight, per_pixel, distortion, least),
-        information=weight,
+        information=weight.copy(),
         own=own,
         per_sigma=_per_sigma(layers, weight, own, least),
         pixels=per_pixel,

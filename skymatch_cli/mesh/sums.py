@@ -149,7 +149,7 @@ def shares(layers: Layers, weight: Float32Array) -> Float32Array:
     return layers.each(np.multiply, weight, inverse(layers.total(weight)))
 
 
-def _over(a: FloatArray, b: FloatArray) -> FloatArray:
+def over(a: FloatArray, b: FloatArray) -> FloatArray:
     """A / b, and 0 where b is 0."""
     return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
 
@@ -186,8 +186,8 @@ class BlockScatter:
         The offset of an image makes its blocks add up to nothing, which takes its share of the variance.
         """
         found, promised, n_blocks, square = self.totals
-        expected = promised - _over(square, promised)
-        block = np.where(n_blocks > 0, _over(promised, n_blocks), 1.0)
+        expected = promised - over(square, promised)
+        block = np.where(n_blocks > 0, over(promised, n_blocks), 1.0)
         alone = (found + _PRIOR_BLOCKS * block) / (expected + _PRIOR_BLOCKS * block)
         typical = np.median(alone[n_blocks > 0]) if n_blocks.any() else 1.0
         return np.asarray((found + typical * _COMMON_BLOCKS * block) / (expected + _COMMON_BLOCKS * block))

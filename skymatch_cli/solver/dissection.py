@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import dijkstra
+from scipy.sparse.csgraph import connected_components, dijkstra
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray
 from skymatch_cli.solver.elimination import grounded_inverses
@@ -26,7 +26,8 @@ _LARGEST_SEPARATOR = 0.12  # of the unknowns; beyond, the graph has no waist and
 class Cut:
     """How unknowns that lie in the order of a dissection fall apart: two parts, and after them their separator.
 
-    ``sizes``: of the first part, the second and the separator; ``first``, ``second``: how the parts fall apart.
+    ``sizes``: of the first part, the second and the separator, which is empty between parts that share nothing
+    anyway; ``first``, ``second``: how the parts fall apart.
     """
 
     sizes: tuple[int, int, int]
@@ -59,12 +60,20 @@ def _sides(adjacency: csr_array) -> IntArray | None:
     """Side of each unknown, -1 or 1, or 0 for the separator; None where that would be large.
 
     The separator is a set of unknowns at the same distance from one at the end of the graph: small, near the middle.
+    A graph of several components needs none: they are dealt out to two sides of about the same size.
     """
     n = adjacency.shape[0]
-    distance = _distances(adjacency, 0)
-    if np.isinf(distance).any():
-        return np.where(np.isinf(distance), 1, -1)
-    level = _distances(adjacency, int(np.argmax(distance))).astype(np.int64)
+    graph = _walkable(adjacency)
+    n_components, component = connected_components(graph, directed=False)
+    if n_components > 1:
+        size = np.bincount(component)
+        order = np.argsort(-size, kind="stable")
+        before = np.cumsum(size[order]) - size[order]
+        side = np.empty(n_components, np.int64)
+        side[order] = np.where(before < n / 2, -1, 1)
+        return np.asarray(side[component])
+    distance = _distances(graph, 0)
+    level = _distances(graph, int(np.argmax(distance))).astype(np.int64)
     count = np.bincount(level)
     before = np.cumsum(count) - count
     smaller = np.minimum(before, n - before - count)
@@ -75,11 +84,14 @@ def _sides(adjacency: csr_array) -> IntArray | None:
     return np.sign(level - chosen)
 
 
-def _distances(adjacency: csr_array, start: int) -> FloatArray:
-    """Steps from one unknown to every other, (n,); infinite where there is no way."""
-    # scipy before 1.16 walks graphs with 32-bit indices only
+def _walkable(adjacency: csr_array) -> csr_array:
+    """The same graph with 32-bit indices: scipy before 1.16 walks no others."""
     indices, indptr = adjacency.indices.astype(np.int32), adjacency.indptr.astype(np.int32)
-    graph = csr_array((adjacency.data, indices, indptr), shape=adjacency.shape)
+    return csr_array((adjacency.data, indices, indptr), shape=adjacency.shape)
+
+
+def _distances(graph: csr_array, start: int) -> FloatArray:
+    """Steps from one unknown to every other, (n,)."""
     return np.asarray(dijkstra(graph, indices=np.array([start]), unweighted=True), np.float64).reshape(-1)
 
 
@@ -98,8 +110,12 @@ def dissected_inverse(weights: FloatArray, ground: FloatArray, cut: Cut | None) 
     if cut is None:
         grounded_inverses(weights[None], ground[None])
         return
-    n_first, n_second, _ = cut.sizes
+    n_first, n_second, n_separator = cut.sizes
     parts = slice(0, n_first), slice(n_first, n_first + n_second)
+    if not n_separator:
+        for part, inner in zip(parts, (cut.first, cut.second), strict=True):
+            dissected_inverse(weights[part, part], ground[part], inner)
+        return
     last = slice(n_first + n_second, None)
     carried = [
         _carried(weights[part, part], weights[part, last], ground[part], inner)

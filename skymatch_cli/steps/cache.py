@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from skymatch_cli.errors import InputError, UsageError
+from skymatch_cli.errors import InputError, SkymatchError, UsageError
 from skymatch_cli.ext.gwcs import GwcsWcs
 from skymatch_cli.fits.known import Headers
 from skymatch_cli.geometry.celestial import FitsWcs
@@ -80,7 +80,10 @@ class Cache:
 
     def _write(self, whole: object, file: Path) -> None:
         columns = to_columns(whole, _WCS)
-        save_target(str(file), "--cache", lambda stream: write_columns(columns, stream))
+        try:
+            save_target(str(file), "--cache", lambda stream: write_columns(columns, stream))
+        except SkymatchError as error:  # what was found is worth more than the next run's time
+            self.warnings += tuple(line for line in error.lines() if line not in self.warnings)
 
     def save_headers(self, headers: Headers) -> None:
         """Keep what was read, instead of what was there."""

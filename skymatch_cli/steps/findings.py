@@ -23,6 +23,7 @@ from skymatch_cli.measure import ImageMeasurement, assemble_pooled, pooled_tasks
 from skymatch_cli.measure_mesh import MeshReduction, assemble_mesh, mesh_tasks
 from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyStatistics, StoredPlane
 from skymatch_cli.settings import Settings
+from skymatch_cli.version import __version__
 
 Finding = ImageMeasurement | MeshReduction
 SAVE_EVERY_S = 60.0
@@ -182,7 +183,13 @@ def image_keys(infos: Sequence[ImageInfo], settings: Settings) -> tuple[bytes, .
 
     mesh = settings.compare == Compare.MESH
     common = repr(
-        (settings.statistic, settings.ignore_value, settings.compare, mesh and (settings.mesh_size, settings.model))
+        (
+            __version__,
+            settings.statistic,
+            settings.ignore_value,
+            settings.compare,
+            mesh and (settings.mesh_size, settings.model),
+        )
     )
     planes = [
         (i, plane)
