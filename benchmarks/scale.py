@@ -1,7 +1,7 @@
 """Seconds and memory from 10^4 to 10^6 images, and the whole chain on many small files.
 
 python benchmarks/scale.py [--images 10000 100000 1000000] [--files 2000] [--many 2500 10000] [--side 128]
-                           [--no-dask]
+                           [--no-dask] [--cache-only]
 
 ``plan``: simulated footprints (no files) to the graph of overlaps. ``solve``: simulated differences on that graph to
 skies with errors. Each size runs in a process of its own; ``growth`` is the exponent of the CPU time between one size
@@ -9,7 +9,8 @@ and the next. ``GB``: peak memory of the process up to the end of the step; ``be
 
 ``files``: real FITS files of ``side`` x ``side`` pixels through plan, measure and solve: in one process, in two, as
 two shards that run side by side and are merged, and on two worker processes of Dask; as one ``match`` with a cache,
-again, and once more with 20 files added. ``same`` says whether the result has the bytes of the serial run.
+again, and once more with 20 files added, beside the imports that any run needs. ``same`` says whether the result has
+the bytes of the serial run.
 
 ``many``: plan and measure with at most 256 open files; peak memory of each.
 
@@ -32,6 +33,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from speed import NEEDED
 
 PIXEL_ARCSEC = 1.0
 STEP = 0.8  # distance of the footprints on the sky, in widths
@@ -172,7 +174,7 @@ def measured(folder: Path, how: list[str]) -> Cost:
     return Cost(total.cpu, time.perf_counter() - begun, total.peak_mb)
 
 
-def chain(n: int, side: int, *, dask: bool) -> None:
+def chain(n: int, side: int, *, dask: bool, cache_only: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_files(folder, 0, n, side=side)
@@ -182,7 +184,7 @@ def chain(n: int, side: int, *, dask: bool) -> None:
         runs = {"1 process": ["--jobs", "1"], "2 processes": ["--jobs", "2"], "2 shards, merged": ["2"]}
         if dask:
             runs["Dask, 2 workers"] = ["--scheduler", "local", "--jobs", "2"]
-        for label, how in runs.items():
+        for label, how in () if cache_only else runs.items():
             jobs = "1" if label == "1 process" else "2"
             planned = command(folder, "plan", "f*.fits", "-o", "plan.fits_", "--format", "fits", "--jobs", jobs)
             found = measured(folder, how)
@@ -204,7 +206,10 @@ def cached(folder: Path, n: int, side: int) -> None:
     result = (folder / "result.json").read_bytes()
     command(folder, *match)
     same = result == (folder / "result.json").read_bytes()
+    start = subprocess.Popen([sys.executable, "-c", NEEDED], env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+    imports = end((start, time.perf_counter()))
     print(f"match --cache, all new    {first}")
+    print(f"  the imports alone       {imports}  {imports.cpu / first.cpu:.0%}")
     print(f"  nothing new             {again}  {again.cpu / first.cpu:.0%}")
     print(f"  {ADDED} files more           {more}  {more.cpu / first.cpu:.0%}  same {same}")
     extra = more.cpu - again.cpu
@@ -229,6 +234,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--many", type=int, nargs="*", default=[2500, 10_000])
     parser.add_argument("--side", type=int, default=128, help="pixels along a side of the files")
+    parser.add_argument("--cache-only", action="store_true", help="of the files, only ``match --cache``")
     parser.add_argument("--no-dask", action="store_true")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -238,7 +244,7 @@ def main() -> None:
     if args.images:
         sizes(args.images)
     if args.files:
-        chain(args.files, args.side, dask=not args.no_dask)
+        chain(args.files, args.side, dask=not args.no_dask, cache_only=args.cache_only)
     if args.many:
         many(args.many, args.side)
 
