@@ -15,7 +15,8 @@ def unit_vectors(lon_rad: FloatArray, lat_rad: FloatArray) -> FloatArray:
 
 def lon_lat(vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Vectors (n, 3) of any length to longitude and latitude in radians; accurate at the poles too."""
-    x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
+    # Copies: numpy before 2 takes another way through strided arguments, by a digit, depending on where they lie.
+    x, y, z = np.moveaxis(vectors, -1, 0).copy(order="C")
     return np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))
 
 
