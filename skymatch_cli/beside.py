@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pickle import PicklingError
 from typing import Any, Protocol, TypeVar
 
 from skymatch_cli import processes
@@ -57,8 +56,7 @@ def _asking(companion: Callable[..., Any]) -> Ask:
     def ask(function: Callable[..., Answer], *arguments: Any) -> Answer:
         try:
             answer: Answer = companion(function, *arguments)
-        except (processes.ProcessDiedError, PicklingError, AttributeError, TypeError):
-            # Whatever it died of, or if the arguments can't be sent: the question has an answer.
+        except processes.NotAnsweredError:  # it died, or the question can't be sent
             return function(*arguments)
         return answer
 

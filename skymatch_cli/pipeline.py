@@ -38,7 +38,7 @@ Save = Callable[[Measured], object]
 
 _NEEDS_OVERLAPS = frozenset({Method.MATCH, Method.GLOBALMIN_MATCH})
 _NEEDS_LOCAL = frozenset({Method.LOCALMIN, Method.GLOBALMIN, Method.GLOBALMIN_MATCH})
-_ASKED = 500  # images of which it takes less to send what is known than to import what works it out
+_FEW_IMAGES = 500  # images of which it takes less to send what is known than to import what works it out
 
 
 def match(images: Sequence[ImageName], settings: Settings, *, progress: Progress | None = None) -> Result:
@@ -82,12 +82,12 @@ def evaluate(
         If an input can't be used, or (unless ``settings.dry_run``) can't be written later: found before the
         pixels are read.
     """
-    # Beyond, all that is sent is too much; and planes need the WCS, which only this process can read.
-    small = len(images) <= _ASKED and settings.model == Model.CONSTANT
-    with beside(_load_solver, wanted=small and settings.jobs != 1) as ask:
+    with beside(_load_solver, wanted=_worth_a_companion(images, settings)) as companion:
         in_place = not settings.dry_run and settings.output_dir is None
-        planned = plan(images, settings, progress=progress, stdin=stdin, to_change=in_place, headers=headers, ask=ask)
-        who = ask if len(planned.infos) <= _ASKED else here
+        planned = plan(
+            images, settings, progress=progress, stdin=stdin, to_change=in_place, headers=headers, ask=companion
+        )
+        ask = _who(companion, len(planned.infos))
         if save_headers is not None:
             save_headers(planned.headers)
         if not settings.dry_run:
@@ -100,7 +100,7 @@ def evaluate(
         if settings.method == Method.USER:
             return solve(planned, unmeasured(planned.graph, len(planned.infos)))
         with_local = settings.method in _NEEDS_LOCAL
-        load = partial(who, _load_solver)
+        load = partial(ask, _load_solver)
         measured = find(
             planned, with_local=with_local, progress=progress, runner=runner, old=old, save=save, meanwhile=load
         )
@@ -113,13 +113,24 @@ def evaluate(
             (progress or NoProgress()).stage("solve", 0)
             result = solve(planned, measurements, warnings)
         else:
-            result = _solved(planned, measured, who)
+            result = _solved(planned, measured, ask)
     if not _may_leave_a_journal(settings):
         return result
     from skymatch_cli.steps.journal import journal_of, needs_journal
 
     needed = needs_journal(planned.infos, settings)
     return replace(result, journal=journal_of(planned, measured)) if needed else result
+
+
+def _worth_a_companion(images: Sequence[ImageName], settings: Settings) -> bool:
+    """Whether another process may work out overlaps and skies; planes need the WCS, which only this one can read."""
+    needed = settings.method != Method.USER and settings.model == Model.CONSTANT
+    return needed and settings.jobs != 1 and len(images) <= _FEW_IMAGES
+
+
+def _who(ask: Ask, n_images: int) -> Ask:
+    """Who is asked about so many images: names may have stood for more than there are names."""
+    return ask if n_images <= _FEW_IMAGES else here
 
 
 def _solved(planned: Plan, measured: Measured, ask: Ask) -> Result:
@@ -204,7 +215,7 @@ def plan(
         raise InputError(problems)
     footprints = tuple(t for t in traced if isinstance(t, Footprint))
     usable = [isinstance(t, Footprint) for t in traced] or [True] * len(found.infos)
-    graph = (ask if len(footprints) <= _ASKED else here)(overlap_graph, footprints)
+    graph = _who(ask, len(footprints))(overlap_graph, footprints)
     _check_model(settings, graph)
     return Plan(
         settings=settings,

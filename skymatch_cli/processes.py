@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
+from pickle import PicklingError
 from typing import Any, Generic, TypeVar
 
 from skymatch_cli.errors import SkymatchError
@@ -40,7 +41,11 @@ _KEPT_BYTES = 2**28
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
-class ProcessDiedError(SkymatchError):
+class NotAnsweredError(SkymatchError):
+    """A process was asked something, and there is no answer: neither what was asked for nor an error of its."""
+
+
+class ProcessDiedError(NotAnsweredError):
     """A process that was asked something is gone."""
 
 
@@ -130,7 +135,8 @@ def companion(load: Callable[[], object]) -> Iterator[Callable[..., Any] | None]
     Yields
     ------
     callable or None
-        None where the system has no room for it. Raises ProcessDiedError when the process is gone.
+        None where the system has no room for it. Raises NotAnsweredError when the process is gone, or the question
+        can't be sent.
     """
     try:
         process = _Process.start(_load_and_answer, load)
@@ -139,8 +145,12 @@ def companion(load: Callable[[], object]) -> Iterator[Callable[..., Any] | None]
         return
 
     def ask(function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            question = ForkingPickler.dumps((function, arguments))
+        except (PicklingError, AttributeError, TypeError) as error:  # the ways of pickle to say so
+            raise NotAnsweredError(f"a question can't be sent: {error}") from error
         with suppress(OSError):  # it died: so says its reply
-            process.pipe.send((function, arguments))
+            process.pipe.send_bytes(question)
         return process.reply()
 
     try:
