@@ -129,7 +129,10 @@ def _read_files(
     """The images of the inputs in their order, or for each why it can't be used; what is known isn't read."""
     spelling = {ref.path: ref.file for ref in reversed(inputs.refs)}
     groups = [(path, list(refs)) for path, refs in groupby(inputs.refs, key=lambda ref: ref.path)]
-    kept = [None if known is None else known.images(refs, inputs.files[p], spelling[p]) for p, refs in groups]
+    kept = [
+        None if known is None else known.images(refs, inputs.files[p], inputs.real[p], spelling[p])
+        for p, refs in groups
+    ]
     new = [
         (refs, inputs.files[path], spelling[path])
         for (path, refs), images in zip(groups, kept, strict=True)

@@ -67,7 +67,6 @@ class Known:
         self.rules = header_rules(settings, need_wcs=need_wcs)
         self._files = old.files
         self._real_of = {file.path: real for real, file in old.files.items()}
-        self._same_file: set[str] = set()  # paths that lead where they led
         same = old.rules == self.rules
         self._images = {image.info.ref: image for image in old.images if same}
         self._by_file = settings.group_by == "file"
@@ -76,21 +75,24 @@ class Known:
     def file(self, path: str, real: str) -> FitsFile | None:
         """The structure of a file, if it is known (by its real path) and the file is as it was."""
         found = self._files.get(real)
-        if self._real_of.get(path) == real:
-            self._same_file.add(path)
         if found is None or self._state_of(path) != (found.size, found.mtime_ns):
             return None
         return found if found.path == path else replace(found, path=path)
 
-    def images(self, refs: Sequence[ImageRef], file: FitsFile, spelling: str) -> list[ImageHeader] | None:
-        """The images of a file, whose name is first spelled so; None where one is not known, or a plane changed."""
+    def images(self, refs: Sequence[ImageRef], file: FitsFile, real: str, spelling: str) -> list[ImageHeader] | None:
+        """The images of a file, whose name is first spelled so; None where one is not known, or a plane changed.
+
+        ``real``: where its path leads, which may be another file than it was.
+        """
+        if self._real_of.get(file.path) != real:
+            return None
         images = [self._images.get(ref) for ref in refs]
         known = [image for image in images if image is not None and self._holds(image, file, spelling)]
         return known if len(known) == len(images) else None
 
     def _holds(self, image: ImageHeader, file: FitsFile, spelling: str) -> bool:
         source = image.info.source
-        if source is None or file.path not in self._same_file or (self._by_file and image.info.group != spelling):
+        if source is None or (self._by_file and image.info.group != spelling):
             return False
         if (source.science.size, source.science.mtime_ns) != (file.size, file.mtime_ns):
             return False
