@@ -75,7 +75,7 @@ def test_where_it_is_not_wanted_they_are_answered_here():
 
 
 def test_where_the_libraries_are_loaded_nothing_is_started(monkeypatch):
-    import scipy.sparse  # noqa: F401
+    import scipy.sparse  # noqa: F401 - loaded is all that it must be
 
     monkeypatch.setattr("threading.active_count", lambda: 1)
     monkeypatch.setattr("skymatch_cli.beside.usable_cores", lambda: 2)

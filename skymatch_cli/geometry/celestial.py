@@ -318,12 +318,14 @@ def _undistorted(text: bytes) -> Any:
 
 
 def _header(text: bytes) -> Any:
+    """A header text as astropy's header."""
     from astropy.io.fits import Header
 
     return Header.fromstring(text.decode("ascii"))
 
 
 def _axes_after_two(header: Any) -> tuple[int, ...]:
+    """The numbers of all axes of a WCS but the first two."""
     return tuple(range(2, int(header.get("WCSAXES", header.get("NAXIS", 2)))))
 
 

@@ -145,7 +145,17 @@ def _moved(line: IntArray, leaf: IntArray, before: IntArray, after: IntArray) ->
 
 
 class LeafTable:
-    """Which leaf is where: a table for every image of every tile, with a margin of a block around it."""
+    """Which leaf is where: a table for every image of every tile, with a margin of a block around it.
+
+    Attributes
+    ----------
+    numbers : (t,) int64
+        The tables end to end: numbers of leaves, n where there is none.
+    at : (n,) int64
+        Where each leaf stands there.
+    stride : (n,) int64
+        Steps to the place below it.
+    """
 
     def __init__(self, leaves: Leaves) -> None:
         each, first = np.unique(leaves.tile * (leaves.image.max() + 1) + leaves.image, return_inverse=True)

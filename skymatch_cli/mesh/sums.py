@@ -149,9 +149,9 @@ def shares(layers: Layers, weight: Float32Array) -> Float32Array:
     return layers.each(np.multiply, weight, inverse(layers.total(weight)))
 
 
-def over(a: FloatArray, b: FloatArray) -> FloatArray:
+def over(a: npt.NDArray[_Float], b: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
     """A / b, and 0 where b is 0."""
-    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+    return np.asarray(np.divide(a, b, out=np.zeros_like(a), where=b > 0))
 
 
 def inverse(a: npt.NDArray[_Float]) -> npt.NDArray[_Float]:

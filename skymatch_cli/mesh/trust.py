@@ -9,6 +9,7 @@ import numpy as np
 
 from skymatch_cli.mesh.cells import Float32Array
 from skymatch_cli.mesh.sheets import Sheet
+from skymatch_cli.mesh.sums import over
 from skymatch_cli.mesh.tiles import BLOCK
 from skymatch_cli.model import IntArray
 
@@ -69,10 +70,10 @@ def trusted_weight(sheet: Sheet, residual: Float32Array) -> Float32Array:
     np.abs(total, out=total)
     sigma = sheet.beside.box_sums(weight * sheet.own)
     np.sqrt(sigma, out=sigma)
-    some = _ratio(total.reshape(-1)[cells], sigma.reshape(-1)[cells])
+    some = over(total.reshape(-1)[cells], sigma.reshape(-1)[cells])
     scale = sheet.samples.scales(some, use & (flat[cells] > 0), _MEAN_SCALE)[tile, None]
     doubtful = np.flatnonzero(total > sigma * (np.float32(0.5 * _MEAN_CUT) * scale))
-    mean = _ratio(total.reshape(-1)[doubtful], sigma.reshape(-1)[doubtful])
+    mean = over(total.reshape(-1)[doubtful], sigma.reshape(-1)[doubtful])
     flat[doubtful] *= _biweight(mean / scale[doubtful // BLOCK**2, 0], _MEAN_CUT)
     return weight
 
@@ -80,11 +81,6 @@ def trusted_weight(sheet: Sheet, residual: Float32Array) -> Float32Array:
 def _over_scale(distance: Float32Array, scale: Float32Array, cells: IntArray) -> Float32Array:
     """Distances of some cells over the scale (n, 1) of their leaf."""
     return np.asarray(distance.reshape(-1)[cells] / scale[cells // BLOCK**2, 0])
-
-
-def _ratio(a: Float32Array, b: Float32Array) -> Float32Array:
-    """A / b, 0 where b is 0."""
-    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
 
 
 def _biweight(distance: Float32Array, cut: float) -> Float32Array:

@@ -140,9 +140,8 @@ class TiledImage:
                 with np.errstate(over="ignore"):
                     weight *= weight
             # Not the bins without bounds: an outlier would swallow the running total.
-            self._sums[band, 1:, power, 1:-1] = _by_cell(np.bincount(cell, weight, minlength=columns * (BINS + 1)))[
-                :, 1:-1
-            ]
+            total = _by_cell(np.bincount(cell, weight, minlength=columns * (BINS + 1)))
+            self._sums[band, 1:, power, 1:-1] = total[:, 1:-1]
 
     def regions(self, regions: Sequence[Spans]) -> TiledSamples:
         """The good pixels of regions, as ordered samples."""
