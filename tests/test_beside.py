@@ -29,6 +29,8 @@ def fatal():
     return "answered here"
 def refusing():
     raise NoOverlapError("nothing overlaps", "look")
+def wrong():
+    raise TypeError(f"raised there: {there()}")
 def library():
     return "scipy.sparse" in sys.modules
 found = {}
@@ -39,6 +41,10 @@ with beside(load, wanted=bool(int(sys.argv[1]))) as ask:
         ask(refusing)
     except NoOverlapError as error:
         found["refused"] = error.lines()
+    try:
+        ask(wrong)
+    except TypeError as error:
+        found["wrong"] = str(error)
     found["unsent"] = ask(lambda: "answered here")
     found["sum"] = ask(sum, range(10**6))
     found["fatal"] = ask(fatal)
@@ -59,6 +65,7 @@ def test_questions_are_answered_by_a_process_that_has_the_libraries():
         "there": True,
         "loaded": [True, False],
         "refused": ["nothing overlaps (look)"],
+        "wrong": "raised there: True",  # and not tried again here
         "unsent": "answered here",  # no lambda can be sent
         "sum": 499999500000,
         "fatal": "answered here",  # the process died of it
