@@ -149,10 +149,9 @@ def _scale_rad(info: ImageInfo) -> float:
 
 def _widths(graph: OverlapGraph, rows: BoolArray) -> FloatArray:
     """Widths of overlaps, in radians: the shorter side of the rectangle of the same area and border."""
-    import shapely
-
-    half = shapely.length(graph.polygon[rows]) / 2
-    apart = np.sqrt(np.maximum(half**2 - 4 * shapely.area(graph.polygon[rows]), 0))
+    polygons = graph.polygon.part(np.flatnonzero(rows))
+    half = polygons.perimeter() / 2
+    apart = np.sqrt(np.maximum(half**2 - 4 * polygons.area(), 0))
     return np.asarray((half - apart) / 2)
 
 

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ from skymatch_cli.choices import Skystat as Skystat  # noqa: PLC0414 (part of th
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+    from skymatch_cli.polygons import PolygonRows
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -269,8 +271,8 @@ class OverlapGraph:
         Indices into the images.
     area_arcmin2 : (M,) float64
         Solid angle of the intersection.
-    polygon : (M,) object
-        Shapely Polygon or MultiPolygon: the intersection in its tangent plane.
+    polygon : PolygonRows of length M
+        The intersections in their tangent planes.
     plane : (M,) int64
         Index into ``planes``.
     planes : tuple of TangentPlane
@@ -280,7 +282,7 @@ class OverlapGraph:
     a: IntArray
     b: IntArray
     area_arcmin2: FloatArray
-    polygon: npt.NDArray[Any]
+    polygon: PolygonRows
     plane: IntArray
     planes: tuple[TangentPlane, ...]
 
@@ -303,7 +305,7 @@ class OverlapGraph:
             self.a[pairs],
             self.b[pairs],
             self.area_arcmin2[pairs],
-            self.polygon[pairs],
+            self.polygon.part(pairs),
             plane.astype(np.int64),
             tuple(self.planes[k] for k in used),
         )

@@ -32,6 +32,7 @@ from skymatch_cli.ext.gwcs import GwcsWcs
 from skymatch_cli.fits.known import Headers
 from skymatch_cli.geometry.celestial import FitsWcs, LookupTable
 from skymatch_cli.geometry.frames import SkyFrame
+from skymatch_cli.geometry.shapes import polygons_of, shapes_of
 from skymatch_cli.model import FloatArray, ImageInfo, OverlapGraph, TangentPlane
 from skymatch_cli.output.formats import SCHEMA, write_fits
 from skymatch_cli.output.planned import components, plan_report
@@ -187,11 +188,12 @@ def _plan_tables(planned: Plan) -> tuple[StoredTable, ...]:
     import shapely
 
     graph = planned.graph
+    shapes = shapes_of(graph.polygon.part(np.arange(len(graph.polygon))))
     said = [("warning", w) for w in planned.warnings] + [("skipped", s) for s in planned.skipped]
     return (
         _details_table(planned.infos, with_wcs=True),
         _handling_table(planned.settings),
-        StoredTable("POLYGONS", {"plane": graph.plane, "wkb": [bytes(w) for w in shapely.to_wkb(graph.polygon)]}),
+        StoredTable("POLYGONS", {"plane": graph.plane, "wkb": [bytes(w) for w in shapely.to_wkb(shapes)]}),
         StoredTable(
             "PLANES",
             {
@@ -209,14 +211,12 @@ def _plan(settings: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) 
     infos = _infos(tables["DETAILS"])
     planes = tables["PLANES"]
     overlaps, polygons = tables["OVERLAPS"], tables["POLYGONS"]
-    polygon = np.empty(len(polygons["plane"]), object)
-    polygon[:] = shapely.from_wkb(polygons["wkb"])
     graph = OverlapGraph(
         len(infos),
         overlaps["a"],
         overlaps["b"],
         overlaps["area_arcmin2"],
-        polygon,
+        polygons_of(shapely.from_wkb(polygons["wkb"])),
         polygons["plane"],
         tuple(map(TangentPlane, planes["ra_deg"].tolist(), planes["dec_deg"].tolist())),
     )
