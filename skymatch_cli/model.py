@@ -290,12 +290,13 @@ class OverlapGraph:
         """Indices of the pairs that hold an image, in the order of the graph."""
         return np.flatnonzero((self.a == image) | (self.b == image))
 
-    def pairs_by_image(self) -> list[IntArray]:
+    def pairs_by_image(self) -> PairsByImage:
         """`pairs_of` every image, in one pass over the pairs."""
-        image = np.concatenate([self.a, self.b])
-        pair = np.tile(np.arange(len(self.a)), 2)
-        order = np.lexsort((pair, image))
-        return np.split(pair[order], np.searchsorted(image[order], np.arange(1, self.n_images)))[: self.n_images]
+        # Pairs are sorted by a: those where an image comes second stand before those where it comes first.
+        image = np.concatenate([self.b, self.a])
+        first = np.zeros(self.n_images + 1, np.int64)
+        np.cumsum(np.bincount(image, minlength=self.n_images), out=first[1:])
+        return PairsByImage(np.argsort(image, kind="stable") % len(self.a), first)
 
     def part(self, pairs: IntArray) -> OverlapGraph:
         """The graph of some of the pairs, with the planes that these need; images keep their numbers."""
@@ -309,6 +310,25 @@ class OverlapGraph:
             plane.astype(np.int64),
             tuple(self.planes[k] for k in used),
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairsByImage:
+    """The pairs that hold an image, in the order of the graph: ``[image]``.
+
+    Attributes
+    ----------
+    pair : (2 M,) int64
+        Indices into the pairs, image after image.
+    first : (N + 1,) int64
+        Where those of every image begin, and 2 M.
+    """
+
+    pair: IntArray
+    first: IntArray
+
+    def __getitem__(self, image: int) -> IntArray:
+        return self.pair[self.first[image] : self.first[image + 1]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,8 +111,8 @@ class Polygons:
         """Length of the border of every row in its plane, (N,)."""
         ring = self.ring_of_vertex()
         inside = ring[1:] == ring[:-1]
-        step = np.diff(self.xy, axis=0)[inside]
-        by_ring = np.bincount(ring[1:][inside], np.sqrt((step * step).sum(axis=1)), minlength=len(self.outer))
+        dx, dy = np.diff(self.xy, axis=0)[inside].T
+        by_ring = np.bincount(ring[1:][inside], np.sqrt(dx * dx + dy * dy), minlength=len(self.outer))
         return np.bincount(self.row_of_ring(), by_ring, minlength=len(self)).astype(np.float64)
 
 
@@ -127,4 +127,6 @@ def _taken(offset: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
     """What some rows hold of that which ``offset`` divides: indices, and the offsets among these."""
     size = offset[rows + 1] - offset[rows]
     new = _offsets(size)
-    return np.arange(new[-1]) + np.repeat(offset[rows] - new[:-1], size), new
+    index = np.repeat(offset[rows] - new[:-1], size)
+    index += np.arange(len(index))
+    return index, new

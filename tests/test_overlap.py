@@ -176,6 +176,13 @@ def test_overlaps_found_a_few_at_a_time_are_the_same(monkeypatch):
     np.testing.assert_array_equal(again.polygon.xy, graph.polygon.xy)
 
 
+@pytest.mark.parametrize("n", [0, 1, 40])
+def test_pairs_by_image_are_those_of_each_image(n):
+    graph = overlap_graph([quadrangle(c) for c in random_field(n, seed=9)])
+    mine = graph.pairs_by_image()
+    assert [mine[i].tolist() for i in range(n)] == [graph.pairs_of(i).tolist() for i in range(n)]
+
+
 def test_a_narrow_field_has_one_plane_and_far_fields_their_own():
     here, there = random_field(10, seed=6, spread=0.005), random_field(10, seed=7, spread=0.005)[..., [2, 0, 1]]
     assert len(overlap_graph([quadrangle(c) for c in here]).planes) == 1

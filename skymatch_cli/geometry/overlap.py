@@ -121,4 +121,6 @@ def _joined(pieces: _Pieces, n_images: int, planes: tuple[TangentPlane, ...]) ->
         area[start[several]] = solid_angle_sr(whole) * SR_TO_ARCMIN2
         row[several] = len(polygon) + np.arange(len(whole))
         polygon = Polygons.joined([polygon, whole])
-    return OverlapGraph(n_images, a[start], b[start], area[start], polygon.part(row), plane[start], planes)
+    if not np.array_equal(row, np.arange(len(polygon))):  # those of one plane come in their order
+        polygon = polygon.part(row)
+    return OverlapGraph(n_images, a[start], b[start], area[start], polygon, plane[start], planes)

@@ -81,7 +81,13 @@ def _triangle_sr(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
     """Signed solid angle of triangles with corners (n, 2) in the plane."""
     u, v = b - a, c - a
     triple = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
-    na, nb, nc = (np.sqrt(1.0 + (p * p).sum(axis=1)) for p in (a, b, c))
-    ab, bc, ca = (1.0 + (p * q).sum(axis=1) for p, q in ((a, b), (b, c), (c, a)))
+    aa, bb, cc, ab, bc, ca = (_scalar_product(*both) for both in ((a, a), (b, b), (c, c), (a, b), (b, c), (c, a)))
+    na, nb, nc = np.sqrt(aa), np.sqrt(bb), np.sqrt(cc)
     angle: FloatArray = 2.0 * np.arctan2(triple, na * nb * nc + ab * nc + bc * na + ca * nb)
     return angle
+
+
+def _scalar_product(p: FloatArray, q: FloatArray) -> FloatArray:
+    """Of the vectors (x, y, 1) of places (n, 2) in the plane."""
+    product: FloatArray = 1.0 + (p[:, 0] * q[:, 0] + p[:, 1] * q[:, 1])
+    return product

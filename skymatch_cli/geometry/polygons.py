@@ -19,7 +19,7 @@ from skymatch_cli.polygons import Polygons
 # don't. A step is 1.5e-9 arcsec.
 _LATTICE_RAD = 2.0**-47
 SLIVER_RAD = 1e-13  # mean width below which a polygon is rounding
-_PAIRS = 65536  # at a time: more would be no faster
+_PAIRS = 16384  # at a time: more would be no faster
 
 
 def part_polygons(parts: Sequence[FootprintPart], plane: TangentPlane) -> Shapes:
