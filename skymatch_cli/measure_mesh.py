@@ -122,7 +122,8 @@ def mesh_grids(infos: Sequence[ImageInfo], graph: OverlapGraph, mesh_size: float
     The pitch is ``mesh_size`` pixels (8 by default) of the coarsest image that overlaps another. By default it is
     smaller where the widest overlap of some image is narrower than 25 cells, but never below two pixels.
     """
-    scale = np.array([_scale_rad(info) for info in infos])
+    area = np.fromiter((info.pixel_area_arcsec2 for info in infos), np.float64, len(infos))
+    scale = np.radians(np.sqrt(np.nan_to_num(area)) / 3600)
     grids = []
     for k, plane in enumerate(graph.planes if len(graph.a) else ()):
         on_it = graph.plane == k
@@ -139,12 +140,6 @@ def mesh_grids(infos: Sequence[ImageInfo], graph: OverlapGraph, mesh_size: float
             pitch = max(min(pitch, narrowest / _CELLS_ACROSS), _LEAST_PITCH_PIX * coarsest)
         grids.append(MeshGrid(plane, pitch))
     return tuple(grids)
-
-
-def _scale_rad(info: ImageInfo) -> float:
-    from skymatch_cli.geometry.celestial import pixel_scale_arcsec
-
-    return 0.0 if info.wcs is None else float(np.radians(pixel_scale_arcsec(info.wcs) / 3600))
 
 
 def _widths(graph: OverlapGraph, rows: BoolArray) -> FloatArray:
