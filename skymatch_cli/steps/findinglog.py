@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from skymatch_cli.steps.columnfile import columns_in, write_columns
 from skymatch_cli.steps.columns import from_columns, to_columns
 from skymatch_cli.steps.findings import Finding, Measured, image_keys
 from skymatch_cli.steps.kept import Kept, grids_of
+from skymatch_cli.steps.ondemand import OnDemand
 from skymatch_cli.steps.storedimages import infos_of, stored_details
 from skymatch_cli.steps.storedtables import FileBytes
 from skymatch_cli.version import __version__
@@ -69,7 +70,7 @@ class _Block:
     found: tuple[Finding, ...]
 
 
-class FindingLog(Sequence["Finding | None"]):
+class FindingLog(OnDemand["Finding | None"]):
     """Findings of images in a file, for as long as it takes to measure them (see `Findings`).
 
     Parameters
@@ -125,9 +126,7 @@ class FindingLog(Sequence["Finding | None"]):
     def __len__(self) -> int:
         return len(self._block_of)
 
-    def __getitem__(self, i: Any) -> Any:
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
+    def _made(self, i: int) -> Finding | None:
         if (waiting := self._waiting.get(i)) is not None:
             return waiting
         block = int(self._block_of[i])
@@ -203,7 +202,7 @@ class _Blocks:
         return self._held[k]
 
 
-class _Left(Sequence["Finding | None"]):
+class _Left(OnDemand["Finding | None"]):
     """The findings that another run left, by the blocks that they are in."""
 
     def __init__(self, blocks: _Blocks, block_of: IntArray) -> None:
@@ -212,9 +211,7 @@ class _Left(Sequence["Finding | None"]):
     def __len__(self) -> int:
         return len(self._block_of)
 
-    def __getitem__(self, i: Any) -> Any:
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
+    def _made(self, i: int) -> Finding | None:
         block = int(self._block_of[i])
         return None if block < 0 else self._blocks[block][i]
 

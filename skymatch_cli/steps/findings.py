@@ -23,6 +23,7 @@ from skymatch_cli.measure import ImageMeasurement, assemble_pooled, pooled_tasks
 from skymatch_cli.measure_mesh import MeshReduction, assemble_mesh, mesh_tasks
 from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyStatistics, StoredPlane
 from skymatch_cli.settings import Settings
+from skymatch_cli.steps.ondemand import OnDemand
 from skymatch_cli.version import __version__
 
 Finding = ImageMeasurement | MeshReduction
@@ -231,7 +232,7 @@ def merged(parts: Sequence[tuple[str, Measured]]) -> Measured:
     return replace(whole, found=_Together([part.found for _, part in parts]))
 
 
-class _Together(Sequence["Finding | None"]):
+class _Together(OnDemand["Finding | None"]):
     """Findings of the same images: the first that there is of each."""
 
     def __init__(self, parts: Sequence[Sequence[Finding | None]]) -> None:
@@ -240,9 +241,7 @@ class _Together(Sequence["Finding | None"]):
     def __len__(self) -> int:
         return len(self._parts[0])
 
-    def __getitem__(self, i: Any) -> Any:
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
+    def _made(self, i: int) -> Finding | None:
         return next((finding for part in self._parts if (finding := part[i]) is not None), None)
 
 

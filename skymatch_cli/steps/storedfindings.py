@@ -16,6 +16,7 @@ from skymatch_cli.measure_mesh import MeshReduction
 from skymatch_cli.mesh.reduce import CellMesh
 from skymatch_cli.model import BoolArray, IntArray, SkyStatistic, SkyStatistics, Status
 from skymatch_cli.steps.findings import Finding
+from skymatch_cli.steps.ondemand import OnDemand
 from skymatch_cli.steps.plainvalue import from_plain, to_plain
 from skymatch_cli.steps.reading import Kind, reading
 from skymatch_cli.steps.storedtables import Columns, StoredTable, TableRows, in_blocks
@@ -82,7 +83,7 @@ def found_tables(found: Sequence[Finding | None], summary: Summary) -> tuple[Sto
     )
 
 
-class StoredFindings(Sequence["Finding | None"]):
+class StoredFindings(OnDemand["Finding | None"]):
     """The findings that `found_tables` was given, in the file that it made: some at a time are read.
 
     Raises
@@ -103,11 +104,7 @@ class StoredFindings(Sequence["Finding | None"]):
     def __len__(self) -> int:
         return self._n
 
-    def __getitem__(self, i: Any) -> Any:
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(self._n))]
-        if not 0 <= i < self._n:
-            raise IndexError(i)
+    def _made(self, i: int) -> Finding | None:
         block, k = divmod(i, self._step)
         if self._last[0] != block:
             self._last = block, self._read(block)
@@ -115,9 +112,9 @@ class StoredFindings(Sequence["Finding | None"]):
 
     def _read(self, block: int) -> list[Finding | None]:
         with reading(self._file, Kind.MEASUREMENT):
-            return self._made(block)
+            return self._block(block)
 
-    def _made(self, block: int) -> list[Finding | None]:
+    def _block(self, block: int) -> list[Finding | None]:
         spans = [(int(rows[block]), int(rows[block + 1])) for rows in self._rows]
         found, regions, cells = (table.part(*span) for table, span in zip(self._tables, spans, strict=True))
         return _read_found(found, regions, cells, spans[0][0])

@@ -12,6 +12,7 @@ from skymatch_cli.ext.gwcs import GwcsWcs
 from skymatch_cli.geometry.celestial import FitsWcs, LookupTable
 from skymatch_cli.geometry.frames import SkyFrame
 from skymatch_cli.model import ImageInfo
+from skymatch_cli.steps.ondemand import OnDemand
 from skymatch_cli.steps.plainvalue import from_plain, to_plain
 from skymatch_cli.steps.reading import Kind, reading
 from skymatch_cli.steps.storedtables import Columns, StoredTable, TableRows, in_blocks
@@ -19,7 +20,7 @@ from skymatch_cli.steps.storedtables import Columns, StoredTable, TableRows, in_
 _AT_A_TIME = 64  # images that are made into rows, or out of them
 
 
-class StoredInfos(Sequence[ImageInfo]):
+class StoredInfos(OnDemand[ImageInfo]):
     """The images of a file, made from its table DETAILS when they are asked for.
 
     Parameters
@@ -46,16 +47,12 @@ class StoredInfos(Sequence[ImageInfo]):
     def __len__(self) -> int:
         return self._details.n
 
-    def __getitem__(self, i: Any) -> Any:
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
-        if not 0 <= i < len(self):
-            raise IndexError(i)
-        return self._made(i, i + 1)[0]
+    def _made(self, i: int) -> ImageInfo:
+        return self._part(i, i + 1)[0]
 
     def __iter__(self) -> Iterator[ImageInfo]:
         for low in range(0, len(self), _AT_A_TIME):
-            yield from self._made(low, min(low + _AT_A_TIME, len(self)))
+            yield from self._part(low, min(low + _AT_A_TIME, len(self)))
 
     def details(self, low: int, high: int) -> list[bytes]:
         """What is said of some of them, as it stands in the table DETAILS."""
@@ -68,7 +65,7 @@ class StoredInfos(Sequence[ImageInfo]):
         rows = self._details
         return StoredTable("DETAILS", rows.n, in_blocks(rows.n, rows.rows_at_a_time, rows.part))
 
-    def _made(self, low: int, high: int) -> list[ImageInfo]:
+    def _part(self, low: int, high: int) -> list[ImageInfo]:
         with reading(self._file, self._kind):
             rows = self._details.part(low, high)
             infos = infos_of(rows["detail"])
