@@ -25,17 +25,20 @@ from skymatch_cli.model import (
     BoolArray,
     FloatArray,
     ImageInfo,
+    IntArray,
     Measurements,
     OverlapGraph,
     SkyStatistic,
     Status,
     group_numbers,
 )
+from skymatch_cli.polygons import PolygonRows
 from skymatch_cli.settings import Settings
 from skymatch_cli.statistics.tiles import region_statistics
 
 DEFAULT_PITCH_PIX = 8.0
 _LEAST_PITCH_PIX = 2.0
+_POLYGONS = 65536  # whose widths are found at a time: memory
 _CELLS_ACROSS = 25.0  # cells across an overlap: those at its border, about one in 25, are lost
 
 
@@ -133,7 +136,7 @@ def mesh_grids(infos: Sequence[ImageInfo], graph: OverlapGraph, mesh_size: float
         coarsest = float(scale[ends].max())
         pitch = (mesh_size or DEFAULT_PITCH_PIX) * coarsest
         if mesh_size is None:
-            width = np.tile(_widths(graph, on_it), 2)
+            width = np.tile(_widths(graph.polygon, np.flatnonzero(on_it)), 2)
             widest = np.zeros(len(infos))
             np.maximum.at(widest, ends, width)
             narrowest = float(widest[ends].min())
@@ -142,12 +145,15 @@ def mesh_grids(infos: Sequence[ImageInfo], graph: OverlapGraph, mesh_size: float
     return tuple(grids)
 
 
-def _widths(graph: OverlapGraph, rows: BoolArray) -> FloatArray:
+def _widths(polygons: PolygonRows, rows: IntArray) -> FloatArray:
     """Widths of overlaps, in radians: the shorter side of the rectangle of the same area and border."""
-    polygons = graph.polygon.part(np.flatnonzero(rows))
-    half = polygons.perimeter() / 2
-    apart = np.sqrt(np.maximum(half**2 - 4 * polygons.area(), 0))
-    return np.asarray((half - apart) / 2)
+    width = np.empty(len(rows))
+    for low in range(0, len(rows), _POLYGONS):
+        some = polygons.part(rows[low : low + _POLYGONS])
+        half = some.perimeter() / 2
+        apart = np.sqrt(np.maximum(half**2 - 4 * some.area(), 0))
+        width[low : low + _POLYGONS] = (half - apart) / 2
+    return width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
