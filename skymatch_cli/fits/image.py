@@ -22,8 +22,8 @@ from skymatch_cli.fits.bands import band_keywords, band_warnings
 from skymatch_cli.fits.dq import check_dqbits
 from skymatch_cli.fits.files import is_remote, open_file
 from skymatch_cli.fits.fitsfile import FitsFile, Hdu, open_unpacked, parse_header
-from skymatch_cli.fits.imageplanes import PlaneFinder
 from skymatch_cli.fits.header import CardHeader
+from skymatch_cli.fits.imageplanes import PlaneFinder
 from skymatch_cli.fits.inputs import Inputs
 from skymatch_cli.fits.keywords import Keywords
 from skymatch_cli.fits.known import ImageHeader, Known
@@ -222,7 +222,7 @@ class _HeaderReader:
     def _exptime_s(self, keywords: Keywords) -> float:
         """The exposure time; a keyword that the user chose must be there, the default one need not."""
         key = self._settings.exptime_key
-        if key == Settings().exptime_key or self._settings.units == Units.AS_IS:
+        if key == _DEFAULT_EXPTIME or self._settings.units == Units.AS_IS:
             return keywords.number(key)
         return keywords.required_number(key, "--exptime-key")
 

@@ -162,9 +162,8 @@ def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str =
         raise
     except Exception as error:  # on damaged headers astropy raises errors of every kind
         raise InputError.at(where, f"its WCS can't be used: {_reason(error)}", _HINT) from error
-    return _made(
-        FitsWcs(shape, zlib.compress(text, 1), tables, frame, _is_straight(engine, frame, shape), notes), engine
-    )
+    straight = frame.rigid and not engine.distorted and _lines_are_straight(engine, shape)
+    return _made(FitsWcs(shape, zlib.compress(text, 1), tables, frame, straight, notes), engine)
 
 
 def plain_wcs(text: bytes, shape: tuple[int, int]) -> FitsWcs | None:
@@ -172,8 +171,8 @@ def plain_wcs(text: bytes, shape: tuple[int, int]) -> FitsWcs | None:
     cards = coordinate_cards(text)
     if (engine := gnomonic(cards)) is None:
         return None
-    straight = _is_straight(engine, engine.frame, shape)
-    return _made(FitsWcs(shape, zlib.compress(cards, 1), (None,) * len(_TABLES), engine.frame, straight), engine)
+    made = FitsWcs(shape, zlib.compress(cards, 1), (None,) * len(_TABLES), engine.frame, straight=engine.frame.rigid)
+    return _made(made, engine)
 
 
 def _made(wcs: FitsWcs, engine: _Engine | Gnomonic) -> FitsWcs:
@@ -368,12 +367,7 @@ def _build(text: bytes, tables: tuple[LookupTable | None, ...]) -> Any:
     return wcs
 
 
-def _is_straight(engine: _Engine | Gnomonic, frame: SkyFrame, shape: tuple[int, int]) -> bool:
-    """Whether every great circle is a straight line in pixels."""
-    return frame.rigid and not engine.distorted and _lines_are_straight(engine, shape)
-
-
-def _lines_are_straight(engine: _Engine | Gnomonic, shape: tuple[int, int]) -> bool:
+def _lines_are_straight(engine: _Engine, shape: tuple[int, int]) -> bool:
     """Whether rows, columns and diagonals of the frame are great circles, to a thousandth of a pixel."""
     ny, nx = shape
     x, y = np.meshgrid(np.linspace(-0.5, nx - 0.5, 5), np.linspace(-0.5, ny - 0.5, 5))

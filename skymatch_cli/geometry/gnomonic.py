@@ -162,4 +162,5 @@ def _matrix_deg(numbers: Mapping[str, float]) -> FloatArray | None:
     if scale[0] is None or scale[1] is None:
         return None
     turn = np.array([float(k in {0, 3}) if value is None else value for k, value in enumerate(pc)]).reshape(2, 2)
-    return turn * np.array([[scale[0]], [scale[1]]])
+    matrix: FloatArray = turn * np.array([[scale[0]], [scale[1]]])
+    return matrix
