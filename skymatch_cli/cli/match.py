@@ -128,9 +128,11 @@ def _evaluated(
 ) -> Result:
     """The skies of the images; what is kept from earlier runs is used, and what is found is kept."""
     from skymatch_cli import pipeline
+    from skymatch_cli.processes import keep_memory
 
     from .backend import backend
 
+    keep_memory()
     with backend(scheduler, settings.jobs) as runner, watch.shown():
         return pipeline.evaluate(
             images,
