@@ -86,7 +86,7 @@ class Tasks(Generic[Found]):
         Makes the task of an image.
     images : sequence of int
     n_pixels : int
-        What they all read, at most.
+        About what they all read.
     meanwhile : callable, optional
         What this process may do while others begin: imports that the findings will need.
     """

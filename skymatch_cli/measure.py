@@ -11,7 +11,7 @@ a coarse grid on its frame; ``sharing.pooled_noise`` turns that into the covaria
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,6 +38,7 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.statistics.tiles import region_statistics
 
 _MAX_BLOCKS, _MIN_BLOCKS = 16, 4  # a side of the grid on which shared pixels are counted
+_SAMPLED = 16  # images by which the number of pixels is guessed
 _MAX_COVERAGE = 500_000  # entries of all images together; the grid gets coarser in deep stacks
 
 
@@ -77,40 +78,45 @@ def pooled_tasks(
     graph: OverlapGraph,
     settings: Settings,
     *,
-    wanted: Mapping[int, IntArray],
-    local_of: Collection[int] = (),
+    wanted: Sequence[int],
+    known_pairs: Callable[[int], IntArray | None],
+    with_local: bool,
 ) -> Tasks[ImageMeasurement]:
     """The measuring of overlaps, image by image.
 
     Parameters
     ----------
-    wanted : mapping of int to (n,) int64
-        The images to measure, in this order, and which of their pairs.
-    local_of : collection of int
-        Images whose own sky is measured too.
-
+    wanted : sequence of int
+        The images to measure, in this order.
+    known_pairs : callable
+        Which pairs of an image are known and need not be measured; None where nothing is known of it.
+    with_local : bool
+        Measure the images' own skies too, where nothing is known.
     """
     side = blocks_per_side(len(graph.a))
     mine = graph.pairs_by_image()
 
     def make(i: int) -> PooledTask:
+        known = known_pairs(i)
+        pairs = mine[i] if known is None else np.setdiff1d(mine[i], known)
         return PooledTask(
             image=i,
             info=infos[i],
-            pairs=wanted[i],
-            overlaps=graph.part(wanted[i]),
+            pairs=pairs,
+            overlaps=graph.part(pairs),
             settings=settings,
             side=side,
-            with_local=i in local_of,
-            whole=len(wanted[i]) == len(mine[i]),
+            with_local=with_local and known is None,
+            whole=len(pairs) == len(mine[i]),
         )
 
-    return Tasks(make, tuple(wanted), n_pixels_of(infos, wanted))
+    return Tasks(make, wanted, n_pixels_of(infos, wanted))
 
 
-def n_pixels_of(infos: Sequence[ImageInfo], images: Iterable[int]) -> int:
-    """How many pixels images have."""
-    return sum(infos[i].shape[0] * infos[i].shape[1] for i in images)
+def n_pixels_of(infos: Sequence[ImageInfo], images: Sequence[int]) -> int:
+    """About how many pixels images have, by the first of them."""
+    first = [infos[i].shape for i in images[:_SAMPLED]]
+    return sum(ny * nx for ny, nx in first) * len(images) // max(len(first), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

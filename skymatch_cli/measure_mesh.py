@@ -122,7 +122,8 @@ def mesh_grids(infos: Sequence[ImageInfo], graph: OverlapGraph, mesh_size: float
     The pitch is ``mesh_size`` pixels (8 by default) of the coarsest image that overlaps another. By default it is
     smaller where the widest overlap of some image is narrower than 25 cells, but never below two pixels.
     """
-    scale = np.array([_scale_rad(info) for info in infos])
+    area = np.fromiter((info.pixel_area_arcsec2 for info in infos), np.float64, len(infos))
+    scale = np.radians(np.sqrt(np.nan_to_num(area)) / 3600)
     grids = []
     for k, plane in enumerate(graph.planes if len(graph.a) else ()):
         on_it = graph.plane == k
@@ -141,18 +142,11 @@ def mesh_grids(infos: Sequence[ImageInfo], graph: OverlapGraph, mesh_size: float
     return tuple(grids)
 
 
-def _scale_rad(info: ImageInfo) -> float:
-    from skymatch_cli.geometry.celestial import pixel_scale_arcsec
-
-    return 0.0 if info.wcs is None else float(np.radians(pixel_scale_arcsec(info.wcs) / 3600))
-
-
 def _widths(graph: OverlapGraph, rows: BoolArray) -> FloatArray:
     """Widths of overlaps, in radians: the shorter side of the rectangle of the same area and border."""
-    import shapely
-
-    half = shapely.length(graph.polygon[rows]) / 2
-    apart = np.sqrt(np.maximum(half**2 - 4 * shapely.area(graph.polygon[rows]), 0))
+    polygons = graph.polygon.part(np.flatnonzero(rows))
+    half = polygons.perimeter() / 2
+    apart = np.sqrt(np.maximum(half**2 - 4 * polygons.area(), 0))
     return np.asarray((half - apart) / 2)
 
 

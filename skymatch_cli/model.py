@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ from skymatch_cli.choices import Skystat as Skystat  # noqa: PLC0414 (part of th
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+    from skymatch_cli.polygons import PolygonRows
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -269,8 +271,8 @@ class OverlapGraph:
         Indices into the images.
     area_arcmin2 : (M,) float64
         Solid angle of the intersection.
-    polygon : (M,) object
-        Shapely Polygon or MultiPolygon: the intersection in its tangent plane.
+    polygon : PolygonRows of length M
+        The intersections in their tangent planes.
     plane : (M,) int64
         Index into ``planes``.
     planes : tuple of TangentPlane
@@ -280,7 +282,7 @@ class OverlapGraph:
     a: IntArray
     b: IntArray
     area_arcmin2: FloatArray
-    polygon: npt.NDArray[Any]
+    polygon: PolygonRows
     plane: IntArray
     planes: tuple[TangentPlane, ...]
 
@@ -288,12 +290,13 @@ class OverlapGraph:
         """Indices of the pairs that hold an image, in the order of the graph."""
         return np.flatnonzero((self.a == image) | (self.b == image))
 
-    def pairs_by_image(self) -> list[IntArray]:
+    def pairs_by_image(self) -> PairsByImage:
         """`pairs_of` every image, in one pass over the pairs."""
-        image = np.concatenate([self.a, self.b])
-        pair = np.tile(np.arange(len(self.a)), 2)
-        order = np.lexsort((pair, image))
-        return np.split(pair[order], np.searchsorted(image[order], np.arange(1, self.n_images)))[: self.n_images]
+        # Pairs are sorted by a: those where an image comes second stand before those where it comes first.
+        image = np.concatenate([self.b, self.a])
+        first = np.zeros(self.n_images + 1, np.int64)
+        np.cumsum(np.bincount(image, minlength=self.n_images), out=first[1:])
+        return PairsByImage(np.argsort(image, kind="stable") % len(self.a), first)
 
     def part(self, pairs: IntArray) -> OverlapGraph:
         """The graph of some of the pairs, with the planes that these need; images keep their numbers."""
@@ -303,10 +306,29 @@ class OverlapGraph:
             self.a[pairs],
             self.b[pairs],
             self.area_arcmin2[pairs],
-            self.polygon[pairs],
+            self.polygon.part(pairs),
             plane.astype(np.int64),
             tuple(self.planes[k] for k in used),
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairsByImage:
+    """The pairs that hold an image, in the order of the graph: ``[image]``.
+
+    Attributes
+    ----------
+    pair : (2 M,) int64
+        Indices into the pairs, image after image.
+    first : (N + 1,) int64
+        Where those of every image begin, and 2 M.
+    """
+
+    pair: IntArray
+    first: IntArray
+
+    def __getitem__(self, image: int) -> IntArray:
+        return self.pair[self.first[image] : self.first[image + 1]]
 
 
 @dataclass(frozen=True, slots=True)

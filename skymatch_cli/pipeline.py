@@ -25,7 +25,7 @@ from skymatch_cli.geometry.overlap import overlap_graph
 from skymatch_cli.measure import unmeasured
 from skymatch_cli.model import FloatArray, ImageInfo, Measurements, OverlapGraph
 from skymatch_cli.settings import Settings
-from skymatch_cli.steps.findings import Measured, assemble, measure_images
+from skymatch_cli.steps.findings import HeldFindings, Keeper, Measured, assemble, measure_images
 from skymatch_cli.steps.kept import Kept, known
 from skymatch_cli.steps.plan import Plan
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from skymatch_cli.record.write import FileIdentity, SkyUpdate, WriteReport
 
 ImageName = str | PathLike[str]
-Save = Callable[[Measured], object]
-
 _NEEDS_OVERLAPS = frozenset({Method.MATCH, Method.GLOBALMIN_MATCH})
 _NEEDS_LOCAL = frozenset({Method.LOCALMIN, Method.GLOBALMIN, Method.GLOBALMIN_MATCH})
 _FEW_IMAGES = 500  # images of which it takes less to send what is known than to import what works it out
@@ -68,11 +66,11 @@ def evaluate(
     stdin: TextIO | None = None,
     runner: Runner | None = None,
     old: Kept | None = None,
-    save: Save | None = None,
+    keeper: Keeper = HeldFindings,
     headers: Headers | None = None,
     save_headers: Callable[[Headers], object] | None = None,
 ) -> Result:
-    """Plan, measure and solve; no image is written. ``runner``, ``old`` and ``save`` are those of `find`.
+    """Plan, measure and solve; no image is written. ``runner``, ``old`` and ``keeper`` are those of `find`.
 
     ``headers`` are those of an earlier plan; ``save_headers`` is called with those of this one.
 
@@ -103,10 +101,8 @@ def evaluate(
         with_local = settings.method in _NEEDS_LOCAL
         load = partial(ask, _load_solver)
         measured = find(
-            planned, with_local=with_local, progress=progress, runner=runner, old=old, save=save, meanwhile=load
+            planned, with_local=with_local, progress=progress, runner=runner, old=old, keeper=keeper, meanwhile=load
         )
-        if save is not None:
-            save(measured)
         (progress or NoProgress()).stage("solve", 0)
         if settings.cross_check:
             measurements, warnings = gather(measured)
@@ -141,7 +137,7 @@ def _solved(planned: Plan, measured: Measured, ask: Ask) -> Result:
         result = ask(solve, known, *gather(measured, ask))
     else:
         result = ask(_gathered_and_solved, known, measured)
-    return replace(result, infos=planned.infos)
+    return replace(result, infos=tuple(planned.infos))
 
 
 def _gathered_and_solved(planned: Plan, measured: Measured) -> Result:
@@ -167,7 +163,7 @@ def _resumed(planned: Plan) -> Result | None:
     updates = _updates(before.infos, before.settings, *_skies(solution.sky, solution.sky_err, solution.tilt))
     if not is_as_left(measured, updates, planned):
         return None
-    return replace(result, infos=planned.infos, journal=journal_of(planned))
+    return replace(result, infos=tuple(planned.infos), journal=journal_of(planned))
 
 
 def _checked(
@@ -237,7 +233,7 @@ def find(
     progress: Progress | None = None,
     runner: Runner | None = None,
     old: Kept | None = None,
-    save: Save | None = None,
+    keeper: Keeper = HeldFindings,
     meanwhile: Callable[[], object] | None = None,
 ) -> Measured:
     """Read the pixels of the images, each once, and keep what is found in each.
@@ -254,8 +250,8 @@ def find(
         Where the work is done; on this machine by default.
     old : Kept, optional
         Earlier findings, which are used where they still hold.
-    save : callable, optional
-        Called now and then with what was found so far, and where the work is interrupted.
+    keeper : callable, optional
+        Makes what keeps the findings, also where the work is interrupted: in memory by default.
     meanwhile : callable, optional
         What this process may do while others read.
 
@@ -266,22 +262,18 @@ def find(
     """
     settings = planned.settings
     _check_model(settings, planned.graph)
-    start = Measured(planned.infos, planned.graph, settings, (None,) * len(planned.infos))
-    if old is not None:
-        start = known(old, start, with_local=with_local)
-    measured = measure_images(
+    start = Measured(planned.infos, planned.graph, settings, ())
+    measured, problems = measure_images(
         start,
         runner or LocalRunner(settings.jobs),
         with_local=with_local,
+        known=() if old is None else known(old, start, with_local=with_local),
         only=only,
-        save=save,
+        keeper=keeper,
         progress=progress,
         meanwhile=meanwhile,
     )
-    problems = _problems(measured)
     if problems and not settings.skip_bad:
-        if save is not None:
-            save(measured)
         raise InputError(problems)
     return measured
 
@@ -333,7 +325,7 @@ def solve(planned: Plan, measurements: Measurements, warnings: tuple[str, ...] =
     )
     return Result(
         settings=settings,
-        infos=planned.infos,
+        infos=tuple(planned.infos),
         measurements=replace(measurements, noise=None),  # it is as large as all the rest, and no table shows it
         solution=solution,
         warnings=(*planned.warnings, *warnings, *solution.warnings),

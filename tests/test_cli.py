@@ -23,6 +23,7 @@ from skymatch_cli.cli import COMMANDS, main
 from skymatch_cli.cli.options import SectionOption
 from skymatch_cli.errors import InputError, NoOverlapError, Problem, StrictError
 from skymatch_cli.model import OverlapGraph
+from skymatch_cli.polygons import Polygons
 from skymatch_cli.record.write import Action, WriteReport
 from skymatch_cli.settings import Settings
 
@@ -375,7 +376,7 @@ def test_plan_shows_areas_overlaps_and_the_work(pipeline: Pipeline, monkeypatch:
         a=np.array([0]),
         b=np.array([1]),
         area_arcmin2=np.array([2.5]),
-        polygon=np.array([None]),
+        polygon=Polygons.joined([]),
         plane=np.array([0]),
         planes=(),
     )

@@ -8,6 +8,7 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.geometry.footprint import Footprint, footprint
 from skymatch_cli.geometry.plane import SR_TO_ARCMIN2, project, solid_angle_sr, unproject
 from skymatch_cli.geometry.polygons import part_polygons
+from skymatch_cli.geometry.shapes import polygons_of
 from skymatch_cli.geometry.sphere import angle_rad, bounding_cap, lon_lat, normalised, ring_sr, unit_vectors
 from skymatch_cli.model import CelestialWcs, TangentPlane
 
@@ -157,7 +158,7 @@ def test_solid_angles_of_polygons_with_holes_and_of_several_parts():
     big, small = shapely.box(-1, -1, 1, 1), shapely.box(-0.5, -0.5, 0.5, 0.5)
     far = shapely.box(2, 2, 3, 3)
     polygons = [big, small, shapely.difference(big, small), shapely.union(small, far), far, shapely.Polygon()]
-    area = solid_angle_sr(polygons)
+    area = solid_angle_sr(polygons_of(polygons))
     assert area[0] == pytest.approx(WHOLE_SKY_SR / 6)  # a face of the cube
     assert area[2] == pytest.approx(area[0] - area[1])
     assert area[3] == pytest.approx(area[1] + area[4])
@@ -166,7 +167,7 @@ def test_solid_angles_of_polygons_with_holes_and_of_several_parts():
 
 def test_a_tiny_polygon_keeps_its_digits():
     side = 1e-9
-    (area,) = solid_angle_sr([shapely.box(0.3, 0.2, 0.3 + side, 0.2 + side)])
+    (area,) = solid_angle_sr(polygons_of([shapely.box(0.3, 0.2, 0.3 + side, 0.2 + side)]))
     assert area == pytest.approx(side**2 / (1 + 0.3**2 + 0.2**2) ** 1.5, rel=1e-6)
 
 

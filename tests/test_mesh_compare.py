@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from skymatch_cli.geometry.celestial import fits_wcs
 from skymatch_cli.geometry.plane import project
+from skymatch_cli.geometry.shapes import polygons_of
 from skymatch_cli.mesh.cells import MeshGrid
 from skymatch_cli.mesh.compare import compare, image_offsets
 from skymatch_cli.mesh.reduce import reduce_image
@@ -33,8 +34,8 @@ def graph_of(wcss):
         rings.append(shapely.Polygon(project(PLANE, w.to_sky(*corners.T))))
     pairs = [(i, j) for j in range(len(rings)) for i in range(j) if rings[i].intersects(rings[j])]
     a, b = np.array(sorted(pairs), np.int64).reshape(-1, 2).T
-    polygons = np.array([rings[i].intersection(rings[j]) for i, j in zip(a, b, strict=True)], object)
-    area = np.array([p.area for p in polygons])
+    polygons = polygons_of([rings[i].intersection(rings[j]) for i, j in zip(a, b, strict=True)])
+    area = polygons.area()
     return OverlapGraph(len(rings), a, b, area, polygons, np.zeros(len(a), np.int64), (PLANE,))
 
 

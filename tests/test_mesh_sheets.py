@@ -12,6 +12,7 @@ from skymatch_cli.mesh.reduce import CellMesh
 from skymatch_cli.mesh.sheets import gathered, make_sheet
 from skymatch_cli.mesh.tiles import BLOCK, TILE, Leaves, sheet_plans
 from skymatch_cli.model import OverlapGraph, TangentPlane
+from skymatch_cli.polygons import Polygons
 
 
 def leaves_of(*masks, tile=0):
@@ -43,7 +44,7 @@ def masks_of(k, rng, shape=(5, 6), share=0.5):
 def graph_of(k):
     a, b = np.triu_indices(k, 1)
     nothing = np.zeros(len(a))
-    return OverlapGraph(k, a, b, nothing, np.empty(len(a), object), np.zeros(len(a), np.int64), (TangentPlane(0, 0),))
+    return OverlapGraph(k, a, b, nothing, Polygons.joined([]), np.zeros(len(a), np.int64), (TangentPlane(0, 0),))
 
 
 @pytest.mark.parametrize("seed", range(5))

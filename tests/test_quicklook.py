@@ -24,6 +24,7 @@ from skymatch_cli.ext.display import frame_around
 from skymatch_cli.ext.quicklook import Stretch, View, quicklook, quicklooks, sky_stretches, stretches
 from skymatch_cli.ext.scene import scene
 from skymatch_cli.ext.skymap import angle_text
+from skymatch_cli.geometry.shapes import polygons_of
 from skymatch_cli.geometry.sphere import unit_vectors
 from skymatch_cli.model import TangentPlane
 from skymatch_cli.settings import Settings
@@ -153,7 +154,7 @@ def test_the_rows_of_a_wide_overlap_are_told_apart(tmp_path: Path) -> None:
         place.graph,
         a=np.array([0, 0]),
         b=np.array([1, 1]),
-        polygon=np.array([shapely.box(0, 0, 1, 1), shapely.box(1, 0, 2, 1)]),
+        polygon=polygons_of([shapely.box(0, 0, 1, 1), shapely.box(1, 0, 2, 1)]),
         plane=np.zeros(2, np.int64),
         planes=(TangentPlane(0.0, 0.0),),
     )

@@ -127,8 +127,11 @@ def _evaluated(
     images: tuple[str, ...], settings: Settings, scheduler: str | None, kept: Cache | None, watch: Watch
 ) -> Result:
     """The skies of the images; what is kept from earlier runs is used, and what is found is kept."""
+    from functools import partial
+
     from skymatch_cli import pipeline
     from skymatch_cli.processes import keep_memory
+    from skymatch_cli.steps.findings import HeldFindings
 
     from .backend import backend
 
@@ -141,7 +144,7 @@ def _evaluated(
             stdin=sys.stdin,
             runner=runner,
             old=None if kept is None else kept.old,
-            save=None if kept is None else kept.save,
+            keeper=HeldFindings if kept is None else partial(HeldFindings, save=kept.save),
             headers=None if kept is None else kept.headers,
             save_headers=None if kept is None else kept.save_headers,
         )

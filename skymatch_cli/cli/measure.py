@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from . import options
-
-if TYPE_CHECKING:
-    from skymatch_cli.steps.findings import Measured
 
 DECIDED_BY_PLAN = frozenset(
     {"dqbits", "dq_ext", "mask", "group_by", "units", "exptime_key", "flux_scale", "sky_keyword"}
@@ -66,35 +62,39 @@ def command(
 
     with console.session(ctx):
         from dataclasses import replace
+        from functools import partial
+        from itertools import chain
 
         from skymatch_cli import pipeline
         from skymatch_cli.output.destination import check_target, save_target
         from skymatch_cli.output.result import input_paths
+        from skymatch_cli.steps.findinglog import FindingLog, read_log
         from skymatch_cli.steps.kept import Kept
-        from skymatch_cli.steps.store import read_measured, read_plan, write_measured
+        from skymatch_cli.steps.store import open_measured, open_plan, write_measured
 
         from .backend import backend
         from .progress import Watch
 
-        planned = read_plan(plan)
+        planned = open_plan(plan)
         settings, _output = options.read(ctx, planned.settings, DECIDED_BY_PLAN)
         only = options.shard_of(shard, len(planned.infos))
-        inputs = (plan, *input_paths(planned.infos), *([earlier] if earlier else []))
+        inputs = chain([plan, *([earlier] if earlier else [])], input_paths(planned.infos))
         check_target(target, "--output", overwrite=settings.overwrite, inputs=inputs)
-        planned, partial = replace(planned, settings=settings), f"{target}.partial"
-        begun = partial if Path(partial).exists() else earlier
-        old = None if begun is None else Kept.of(read_measured(begun)[1])
-
-        def save(measured: Measured, file: str = partial) -> None:
-            save_target(file, "--output", lambda stream: write_measured(planned, measured, stream))
-
+        planned = replace(planned, settings=settings)
+        begun = None if Path(target).exists() and not Path(target).is_file() else f"{target}.partial"
+        old = read_log(begun) if begun and Path(begun).exists() else None
+        if old is None and earlier is not None:
+            old = Kept.of(open_measured(earlier)[1])
         watch = Watch(ctx)
         with backend(scheduler, settings.jobs) as runner, watch.shown():
-            measured = pipeline.find(planned, only=only, runner=runner, old=old, save=save, progress=watch)
-        save(measured, target)
-        with suppress(FileNotFoundError):
-            Path(partial).unlink()
+            measured = pipeline.find(
+                planned, only=only, runner=runner, old=old, keeper=partial(FindingLog, begun), progress=watch
+            )
+        save_target(target, "--output", lambda stream: write_measured(planned, measured, stream))
+        if begun is not None:
+            Path(begun).unlink(missing_ok=True)
+        n = 0
         for finding in measured.found:
             console.warn(() if finding is None else (*map(str, finding.problems), *finding.warnings))
-        n = len(measured.found) - len(measured.missing)
+            n += finding is not None
         console.say(f"{n} of {len(measured.found)} images are measured")

@@ -30,10 +30,10 @@ def command(ctx: click.Context, /, *, parts: tuple[str, ...], target: str, overw
     with console.session(ctx):
         from skymatch_cli.output.destination import check_target, save_target
         from skymatch_cli.steps.findings import merged
-        from skymatch_cli.steps.store import read_measured, write_measured
+        from skymatch_cli.steps.store import open_measured, write_measured
 
         check_target(target, "--output", overwrite=overwrite, inputs=parts)
-        read = [read_measured(part) for part in parts]
+        read = [open_measured(part) for part in parts]
         measured = merged([(part, m) for part, (_, m) in zip(parts, read, strict=True)])
         save_target(target, "--output", lambda stream: write_measured(read[0][0], measured, stream))
         n = len(measured.found)

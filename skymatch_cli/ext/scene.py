@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -59,12 +59,14 @@ class Scene:
 
         """
         g = self.graph
-        known = dict(zip(_numbered(g.a, g.b), zip(g.polygon, g.plane, strict=True), strict=True))
-        found = (known.get(key) for key in _numbered(a, b))
-        return [
-            [] if place is None else [unproject(g.planes[place[1]], ring) for ring in _rings(place[0])]
-            for place in found
-        ]
+        known = {key: row for row, key in enumerate(_numbered(g.a, g.b))}
+        rows = [known.get(key) for key in _numbered(a, b)]
+        return [[] if row is None else self._rings(row) for row in rows]
+
+    def _rings(self, row: int) -> list[FloatArray]:
+        """The border of one overlap of the graph, holes included, as open rings."""
+        polygon, plane = self.graph.polygon.part(np.array([row])), self.graph.planes[self.graph.plane[row]]
+        return [unproject(plane, ring[:-1]) for ring in np.split(polygon.xy, polygon.ring_offset[1:-1])]
 
 
 def _numbered(a: IntArray, b: IntArray) -> Iterator[tuple[int, int, int]]:
@@ -94,12 +96,3 @@ def drawn(ring: FloatArray, frame: DisplayFrame) -> FloatArray:
     """A ring on the sky as pixels of a picture with y downwards, (n, 2)."""
     pixels = frame.to_pixel(ring)
     return np.column_stack([pixels[:, 0], frame.shape[0] - 1 - pixels[:, 1]])
-
-
-def _rings(shape: Any) -> Iterator[FloatArray]:
-    """The borders (n, 2) of a shapely Polygon or MultiPolygon, holes included, as open rings."""
-    import shapely
-
-    for polygon in shapely.get_parts(shape):
-        for ring in shapely.get_rings(polygon):
-            yield np.asarray(shapely.get_coordinates(ring))[:-1]

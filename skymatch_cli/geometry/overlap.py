@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from skymatch_cli.geometry.footprint import Footprint, FootprintPart
 from skymatch_cli.geometry.neighbours import touching_caps
@@ -15,7 +13,9 @@ from skymatch_cli.geometry.plane import SR_TO_ARCMIN2, solid_angle_sr
 from skymatch_cli.geometry.planes import assign_planes
 from skymatch_cli.geometry.polygons import SLIVER_RAD, joined, shared_polygons
 from skymatch_cli.geometry.rings import pixel_rings
+from skymatch_cli.geometry.shapes import polygons_of, shapes_of
 from skymatch_cli.model import FloatArray, IntArray, OverlapGraph, TangentPlane
+from skymatch_cli.polygons import Polygons
 
 __all__ = ["overlap_graph", "pixel_rings"]
 
@@ -39,14 +39,7 @@ def overlap_graph(footprints: Sequence[Footprint]) -> OverlapGraph:
     i, j = i[other], j[other]
     plane, planes = assign_planes(parts.centre, parts.radius, parts.image, i, j)
     i, j = _canonical(parts, i, j)
-    shared = _intersections(parts, i, j, plane, planes)
-    solid = solid_angle_sr(shared)
-    import shapely
-
-    real = solid > SLIVER_RAD * shapely.length(shared)
-    a, b = np.sort(np.stack([parts.image[i[real]], parts.image[j[real]]]), axis=0)
-    graph = OverlapGraph(len(footprints), a, b, solid[real] * SR_TO_ARCMIN2, shared[real], plane[real], planes)
-    return _joined(graph)
+    return _joined(_intersections(parts, i, j, plane, planes), len(footprints), planes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +59,17 @@ class _Parts:
         return cls(part, image.astype(np.int64), centre, np.array([p.radius for p in part], dtype=float))
 
 
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """What parts of images share, as columns over the pairs of parts that share sky."""
+
+    a: IntArray
+    b: IntArray
+    plane: IntArray
+    polygon: Polygons
+    area_arcmin2: FloatArray
+
+
 def _canonical(parts: _Parts, i: IntArray, j: IntArray) -> tuple[IntArray, IntArray]:
     """The two of each pair in an order that depends on where they lie, not on their numbers.
 
@@ -81,30 +85,42 @@ def _canonical(parts: _Parts, i: IntArray, j: IntArray) -> tuple[IntArray, IntAr
 
 def _intersections(
     parts: _Parts, i: IntArray, j: IntArray, plane: IntArray, planes: tuple[TangentPlane, ...]
-) -> npt.NDArray[Any]:
-    """What each pair of parts shares, as polygons or multi-polygons of its plane, (m,)."""
-    shared = np.empty(len(i), dtype=object)
+) -> _Pieces:
+    """What the pairs of parts share, in any order."""
+    rows, polygons, solid_angles = [np.empty(0, np.int64)], [], [np.empty(0)]
     by_plane = np.argsort(plane, kind="stable")
     edges = np.searchsorted(plane[by_plane], np.arange(len(planes) + 1))
     for k, where in enumerate(planes):
-        rows = by_plane[edges[k] : edges[k + 1]]
-        if len(rows):
-            used, at = np.unique(np.concatenate([i[rows], j[rows]]), return_inverse=True)
-            here = [parts.part[p] for p in used]
-            shared[rows] = shared_polygons(here, where, at[: len(rows)], at[len(rows) :])
-    return shared
+        here = by_plane[edges[k] : edges[k + 1]]
+        used, at = np.unique(np.concatenate([i[here], j[here]]), return_inverse=True)
+        own = [parts.part[p] for p in used.tolist()]
+        for some, shared in shared_polygons(own, where, at[: len(here)], at[len(here) :]):
+            solid = solid_angle_sr(shared)
+            real = np.flatnonzero(solid > SLIVER_RAD * shared.perimeter())
+            rows.append(here[some][real])
+            polygons.append(shared.part(real))
+            solid_angles.append(solid[real])
+    row = np.concatenate(rows)
+    a, b = np.sort(np.stack([parts.image[i[row]], parts.image[j[row]]]), axis=0)
+    return _Pieces(a, b, plane[row], Polygons.joined(polygons), np.concatenate(solid_angles) * SR_TO_ARCMIN2)
 
 
-def _joined(graph: OverlapGraph) -> OverlapGraph:
-    """The rows sorted, and the pieces of one pair that lie in the same plane joined."""
-    order = np.lexsort((graph.plane, graph.b, graph.a))
-    a, b, plane = graph.a[order], graph.b[order], graph.plane[order]
-    polygon, area = graph.polygon[order], graph.area_arcmin2[order]
+def _joined(pieces: _Pieces, n_images: int, planes: tuple[TangentPlane, ...]) -> OverlapGraph:
+    """The pieces sorted, and those of one pair that lie in the same plane joined."""
+    order = np.lexsort((pieces.plane, pieces.b, pieces.a))
+    a, b, plane, area = pieces.a[order], pieces.b[order], pieces.plane[order], pieces.area_arcmin2[order]
     new = np.ones(len(a), dtype=bool)
     new[1:] = (a[1:] != a[:-1]) | (b[1:] != b[:-1]) | (plane[1:] != plane[:-1])
     start = np.flatnonzero(new)
-    end = np.append(start[1:], len(a))
-    for low, high in zip(start[end - start > 1], end[end - start > 1], strict=True):
-        polygon[low] = joined(polygon[low:high])
-        area[low] = solid_angle_sr(polygon[low : low + 1])[0] * SR_TO_ARCMIN2
-    return OverlapGraph(graph.n_images, a[start], b[start], area[start], polygon[start], plane[start], graph.planes)
+    n_pieces = np.diff(np.append(start, len(a)))
+    row, polygon = order[start], pieces.polygon
+    several = np.flatnonzero(n_pieces > 1)
+    if len(several):
+        found = (order[low : low + n] for low, n in zip(start[several], n_pieces[several], strict=True))
+        whole = polygons_of([joined(shapes_of(polygon.part(rows))) for rows in found])
+        area[start[several]] = solid_angle_sr(whole) * SR_TO_ARCMIN2
+        row[several] = len(polygon) + np.arange(len(whole))
+        polygon = Polygons.joined([polygon, whole])
+    if not np.array_equal(row, np.arange(len(polygon))):  # those of one plane come in their order
+        polygon = polygon.part(row)
+    return OverlapGraph(n_images, a[start], b[start], area[start], polygon, plane[start], planes)

@@ -6,15 +6,14 @@ cut with plane geometry, and the result is exact on the sphere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from skymatch_cli.geometry.sphere import lon_lat, normalised, unit_vectors
 from skymatch_cli.model import FloatArray, TangentPlane
+from skymatch_cli.polygons import Polygons
 
 if TYPE_CHECKING:
     from pyproj import Transformer
@@ -63,37 +62,32 @@ def unproject(plane: TangentPlane, xy: FloatArray) -> FloatArray:
     return normalised(centre + xy[..., :1] * east + xy[..., 1:] * north)
 
 
-def solid_angle_sr(polygons: npt.NDArray[Any] | Sequence[Any]) -> FloatArray:
-    """Solid angle, (n,) in steradian, of shapely polygons (or multi-polygons) in a gnomonic plane.
+def solid_angle_sr(polygons: Polygons) -> FloatArray:
+    """Solid angle, (N,) in steradian, of polygons in a gnomonic plane.
 
     Each ring is cut into triangles from its first vertex, and each triangle is measured on the sphere
     with the formula of van Oosterom & Strackee (1983, IEEE Trans. Biomed. Eng. 30, 125); the triple
     product of (x, y, 1) vectors is twice the plane area of the triangle, so nothing cancels for small
     polygons.
     """
-    import shapely
-
-    parts, part_of = shapely.get_parts(np.asarray(polygons, dtype=object), return_index=True)
-    rings, ring_of = shapely.get_rings(parts, return_index=True)
-    xy, of = shapely.get_coordinates(rings, return_index=True)
-    if len(xy) == 0:
-        return np.zeros(len(polygons))
-    first = np.concatenate([[True], of[1:] != of[:-1]])
-    origin = xy[np.flatnonzero(first)][of]
-    inside = ~first[1:]
-    p, q, o = xy[:-1][inside], xy[1:][inside], origin[1:][inside]
-    signed = np.bincount(of[1:][inside], _triangle_sr(o, p, q), minlength=len(rings))
-    # Outer rings count, holes are taken off; the first ring of a polygon is the outer one.
-    outer = np.concatenate([[True], ring_of[1:] != ring_of[:-1]])
-    by_ring = np.where(outer, np.abs(signed), -np.abs(signed))
-    return np.bincount(part_of[ring_of], by_ring, minlength=len(polygons)).astype(np.float64)
+    xy, ring = polygons.xy, polygons.ring_of_vertex()
+    p = np.flatnonzero(ring[1:] == ring[:-1])
+    origin = polygons.ring_offset[ring[p]]
+    signed = np.bincount(ring[p], _triangle_sr(xy[origin], xy[p], xy[p + 1]), minlength=len(polygons.outer))
+    return polygons.without_holes(np.abs(signed))
 
 
 def _triangle_sr(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
     """Signed solid angle of triangles with corners (n, 2) in the plane."""
     u, v = b - a, c - a
     triple = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
-    na, nb, nc = (np.sqrt(1.0 + (p * p).sum(axis=1)) for p in (a, b, c))
-    ab, bc, ca = (1.0 + (p * q).sum(axis=1) for p, q in ((a, b), (b, c), (c, a)))
+    aa, bb, cc, ab, bc, ca = (_scalar_product(*both) for both in ((a, a), (b, b), (c, c), (a, b), (b, c), (c, a)))
+    na, nb, nc = np.sqrt(aa), np.sqrt(bb), np.sqrt(cc)
     angle: FloatArray = 2.0 * np.arctan2(triple, na * nb * nc + ab * nc + bc * na + ca * nb)
     return angle
+
+
+def _scalar_product(p: FloatArray, q: FloatArray) -> FloatArray:
+    """Of the vectors (x, y, 1) of places (n, 2) in the plane."""
+    product: FloatArray = 1.0 + (p[:, 0] * q[:, 0] + p[:, 1] * q[:, 1])
+    return product

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from skymatch_cli.geometry.footprint import FootprintPart
 from skymatch_cli.geometry.plane import project
 from skymatch_cli.geometry.quadrangles import counter_clockwise, intersect_quadrangles
+from skymatch_cli.geometry.shapes import Shapes, polygons_of
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, TangentPlane
-
-Polygons = npt.NDArray[Any]
+from skymatch_cli.polygons import Polygons
 
 # Overlays of GEOS in plain floating point may return a whole polygon as the intersection of two that only
 # touch along almost the same edge (https://github.com/locationtech/jts/issues/1000); on a lattice they
 # don't. A step is 1.5e-9 arcsec.
 _LATTICE_RAD = 2.0**-47
 SLIVER_RAD = 1e-13  # mean width below which a polygon is rounding
+_PAIRS = 16384  # at a time: more would be no faster
 
 
-def part_polygons(parts: Sequence[FootprintPart], plane: TangentPlane) -> Polygons:
+def part_polygons(parts: Sequence[FootprintPart], plane: TangentPlane) -> Shapes:
     """Footprint parts as shapely polygons of a plane, (n,), all of whose vertices are on its side of the sky."""
     import shapely
 
@@ -35,30 +35,38 @@ def part_polygons(parts: Sequence[FootprintPart], plane: TangentPlane) -> Polygo
     return np.asarray(polygons)
 
 
-def shared_polygons(parts: Sequence[FootprintPart], plane: TangentPlane, i: IntArray, j: IntArray) -> Polygons:
-    """What the pairs (i, j) of parts, (m,) each, share in a plane: polygons and multi-polygons, empty if nothing."""
-    import shapely
-
-    shared: Polygons = np.full(len(i), shapely.Polygon(), dtype=object)
+def shared_polygons(
+    parts: Sequence[FootprintPart], plane: TangentPlane, i: IntArray, j: IntArray
+) -> Iterator[tuple[slice, Polygons]]:
+    """What the pairs (i, j) of parts, (m,) each, share in a plane, some thousand pairs at a time; empty if nothing."""
     quads, simple = _quadrangles(parts, plane)
-    quick = simple[i] & simple[j]
-    shared[quick] = _from_vertices(*intersect_quadrangles(quads[i[quick]], quads[j[quick]]))
-    rows = np.flatnonzero(~quick)
-    if len(rows):
-        used, at = np.unique(np.concatenate([i[rows], j[rows]]), return_inverse=True)
-        polygons = part_polygons([parts[p] for p in used], plane)
-        shared[rows] = overlay(polygons[at[: len(rows)]], polygons[at[len(rows) :]])
-    return shared
+    for low in range(0, len(i), _PAIRS):
+        here = slice(low, low + _PAIRS)
+        quick = simple[i[here]] & simple[j[here]]
+        rows = np.concatenate([np.flatnonzero(quick), np.flatnonzero(~quick)])
+        one, other = i[here][rows], j[here][rows]
+        n = np.count_nonzero(quick)
+        cut = Polygons.of_vertices(*intersect_quadrangles(quads[one[:n]], quads[other[:n]]))
+        if n < len(rows):
+            cut = Polygons.joined([cut, _overlaid(parts, plane, one[n:], other[n:])]).part(np.argsort(rows))
+        yield here, cut
 
 
-def overlay(a: Polygons, b: Polygons) -> Polygons:
+def _overlaid(parts: Sequence[FootprintPart], plane: TangentPlane, i: IntArray, j: IntArray) -> Polygons:
+    """What pairs of parts of any form share in a plane."""
+    used, at = np.unique(np.concatenate([i, j]), return_inverse=True)
+    shapes = part_polygons([parts[p] for p in used.tolist()], plane)
+    return polygons_of(overlay(shapes[at[: len(i)]], shapes[at[len(i) :]]))
+
+
+def overlay(a: Shapes, b: Shapes) -> Shapes:
     """Intersections of shapely polygons, element by element, without the points and lines in them."""
     import shapely
 
     return _areas_only(np.asarray(shapely.intersection(a, b, grid_size=_LATTICE_RAD), dtype=object))
 
 
-def joined(polygons: Polygons) -> Any:
+def joined(polygons: Shapes) -> Any:
     """The union of shapely polygons of one plane."""
     import shapely
 
@@ -76,19 +84,7 @@ def _quadrangles(parts: Sequence[FootprintPart], plane: TangentPlane) -> tuple[F
     return quads, simple
 
 
-def _from_vertices(vertices: FloatArray, count: IntArray) -> Polygons:
-    import shapely
-
-    polygons: Polygons = np.full(len(count), shapely.Polygon(), dtype=object)
-    solid = np.flatnonzero(count >= 3)
-    if len(solid):
-        used = np.arange(vertices.shape[1]) < count[solid, None]
-        rings = shapely.linearrings(vertices[solid][used], indices=np.repeat(np.arange(len(solid)), count[solid]))
-        polygons[solid] = shapely.polygons(rings)
-    return polygons
-
-
-def _areas_only(geometries: Polygons) -> Polygons:
+def _areas_only(geometries: Shapes) -> Shapes:
     """Geometries without their points and lines; what has no area becomes an empty polygon."""
     import shapely
 

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.geometry.footprint import fits_one_part, footprint
 from skymatch_cli.geometry.inverse import refine_pixels
 from skymatch_cli.geometry.plane import unproject
 from skymatch_cli.geometry.polygons import SLIVER_RAD, overlay, part_polygons
+from skymatch_cli.geometry.shapes import Shapes, polygons_of, shapes_of
 from skymatch_cli.geometry.sphere import angle_rad
 from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray, OverlapGraph
+from skymatch_cli.polygons import Polygons
 
 _BEND_PIX = 0.04  # largest distance between an edge and the straight line in pixels that stands for it
 _SHORTEST_PIX = 0.5
@@ -73,7 +74,7 @@ class _Pieces:
     """Polygons (n,), each with its row among the image's pairs, its plane, and the pixels where it lies."""
 
     n_rows: int
-    polygon: npt.NDArray[Any]
+    polygon: Polygons
     row: IntArray
     plane: IntArray
     box: FloatArray
@@ -82,15 +83,15 @@ class _Pieces:
 
 def _pieces(graph: OverlapGraph, i: int, wcs: CelestialWcs, where: str) -> _Pieces:
     rows = graph.pairs_of(i)
-    polygon, plane = graph.polygon[rows], graph.plane[rows]
+    polygon, plane = graph.polygon.part(rows), graph.plane[rows]
     if fits_one_part(wcs):
         ny, nx = wcs.shape
         box = np.tile([-0.5, -0.5, nx - 0.5, ny - 0.5], (len(rows), 1))
         return _Pieces(len(rows), polygon, np.arange(len(rows)), plane, box, graph)
-    return _cut_at_parts(graph, rows, wcs, where)
+    return _cut_at_parts(graph, shapes_of(polygon), plane, wcs, where)
 
 
-def _cut_at_parts(graph: OverlapGraph, rows: IntArray, wcs: CelestialWcs, where: str) -> _Pieces:
+def _cut_at_parts(graph: OverlapGraph, shapes: Shapes, plane: IntArray, wcs: CelestialWcs, where: str) -> _Pieces:
     """Polygons of a wide image, cut where its parts meet: the two sides may be far apart in pixels."""
     import shapely
 
@@ -98,11 +99,11 @@ def _cut_at_parts(graph: OverlapGraph, rows: IntArray, wcs: CelestialWcs, where:
     centres, radii = np.array([p.centre for p in parts]), np.array([p.radius for p in parts])
     cut: list[Any] = []
     row_of, part_of = [], []
-    for k in np.unique(graph.plane[rows]):
+    for k in np.unique(plane):
         middle = unproject(graph.planes[k], np.zeros((1, 2)))
         near = np.flatnonzero(angle_rad(centres, middle) + radii < 0.5 * np.pi)
-        here = np.flatnonzero(graph.plane[rows] == k)
-        shared = overlay(graph.polygon[rows[here]][:, None], part_polygons(list(parts[near]), graph.planes[k])[None])
+        here = np.flatnonzero(plane == k)
+        shared = overlay(shapes[here][:, None], part_polygons(list(parts[near]), graph.planes[k])[None])
         at_row, at_part = np.nonzero(shapely.area(shared) > SLIVER_RAD * shapely.length(shared))
         cut.extend(shared[at_row, at_part])
         row_of.append(here[at_row])
@@ -110,8 +111,8 @@ def _cut_at_parts(graph: OverlapGraph, rows: IntArray, wcs: CelestialWcs, where:
     order = np.argsort(np.concatenate(row_of), kind="stable")
     row = np.concatenate(row_of)[order]
     box = np.array([p.box for p in parts])[np.concatenate(part_of)[order]]
-    polygon: npt.NDArray[Any] = np.fromiter(cut, dtype=object, count=len(cut))[order]
-    return _Pieces(len(rows), polygon, row, graph.plane[rows][row], box, graph)
+    polygon = polygons_of([cut[k] for k in order.tolist()])
+    return _Pieces(len(shapes), polygon, row, plane[row], box, graph)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +128,10 @@ class _Edges:
 
     @classmethod
     def of(cls, pieces: _Pieces) -> _Edges:
-        import shapely
-
-        parts, piece_of = shapely.get_parts(pieces.polygon, return_index=True)
-        solid = shapely.get_dimensions(parts) == 2
-        parts, piece_of = parts[solid], piece_of[solid]
-        rings, part_of = shapely.get_rings(parts, return_index=True)
-        xy, ring_of = shapely.get_coordinates(rings, return_index=True)
+        xy, ring_of = pieces.polygon.xy, pieces.polygon.ring_of_vertex()
         inside = np.flatnonzero(ring_of[1:] == ring_of[:-1])  # the last vertex of a ring repeats the first
         ring = ring_of[inside]
-        piece = piece_of[part_of[ring]]
+        piece = pieces.polygon.row_of_ring()[ring]
         return cls(xy[inside], xy[inside + 1], ring, piece, pieces.plane[piece], pieces.graph)
 
     def take(self, rows: IntArray | BoolArray) -> _Edges:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from skymatch_cli.choices import Format, TableName
 from skymatch_cli.errors import SkymatchError, UsageError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from skymatch_cli.output.tables import Report
 
 _SUFFIXES = {f".{form}": form for form in Format if form != Format.TABLE}
+_SPOOLED_BYTES = 2**24  # what is written to a pipe is held in memory, up to here
 _COMPRESSED = frozenset({".gz", ".bz2", ".fz", ".xz", ".zst", ".z", ".zip"})
 
 
@@ -85,7 +86,13 @@ class Output:
             check_target(self.output, "--output", overwrite=overwrite, inputs=inputs)
 
     def dump(self, report: Report, stream: BinaryIO) -> None:
-        """Write the report to an open stream."""
+        """Write the report to an open stream, from its start to its end."""
+        if self.form == Format.FITS:
+            write_through(lambda whole: self._write(report, whole), stream)
+        else:
+            self._write(report, stream)
+
+    def _write(self, report: Report, stream: BinaryIO) -> None:
         from skymatch_cli.output.formats import WRITERS
 
         WRITERS[self.form](report, self.table, stream)
@@ -100,7 +107,7 @@ class Output:
         """
         if self.output is None:
             raise ValueError("standard output is not a file")
-        save_target(self.output, "--output", lambda stream: self.dump(report, stream))
+        save_target(self.output, "--output", lambda stream: self._write(report, stream))
 
 
 def check_target(file: str, option: str, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
@@ -148,11 +155,22 @@ def save_target(file: str, option: str, write: Callable[[BinaryIO], object]) -> 
     try:
         if path.exists() and not path.is_file():
             with path.open("wb") as stream:
-                write(stream)
+                write_through(write, stream)
         else:
             _replace(path, write)
     except OSError as error:
         raise SkymatchError(f"{option} {file} can't be written: {error.strerror or error}") from error
+
+
+def write_through(write: Callable[[BinaryIO], object], stream: BinaryIO) -> None:
+    """Write to a stream that can't seek, or not where it would have to."""
+    import shutil
+    import tempfile
+
+    with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as whole:
+        write(cast("BinaryIO", whole))
+        whole.seek(0)
+        shutil.copyfileobj(whole, stream)
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -59,7 +59,10 @@ def write_json(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: A
 
 
 def write_fits(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: ARG001 (holds all tables)
-    """FITS: binary tables IMAGES, OVERLAPS, COMPONENTS; settings (as JSON) and warnings in the primary header."""
+    """FITS: binary tables IMAGES, OVERLAPS, COMPONENTS; settings (as JSON) and warnings in the primary header.
+
+    The stream can seek.
+    """
     from astropy.io import fits
 
     primary = fits.PrimaryHDU()
@@ -69,14 +72,14 @@ def write_fits(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: A
     primary.header["NWARN"] = (len(report.warnings), "warnings, in WARN1, WARN2, ...")
     for number, warning in enumerate(report.warnings, start=1):
         primary.header[f"WARN{number}"] = ascii_only(warning)
-    # HDUList.writeto wants to seek; what is written to need not be able to.
-    whole = io.BytesIO()
-    hdus = fits.HDUList([primary, *map(_fits_table, report.tables), *report.appendix()])
+    hdus = fits.HDUList([primary, *map(_fits_table, report.tables)])
     for hdu in hdus:
         if "\nCONTINUE" in hdu.header.tostring(sep="\n"):
             hdu.header["LONGSTRN"] = ("OGIP 1.0", "long strings go on in CONTINUE cards")
+    whole = io.BytesIO()  # the library would close the stream
     hdus.writeto(whole)
     stream.write(whole.getbuffer())
+    report.appendix(stream)
 
 
 def write_vot(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: ARG001 (holds all tables)
@@ -179,10 +182,10 @@ def _fits_table(table: Table) -> Any:
 
     columns = []
     for column in _with_text(table, ascii_only).columns:
-        kind = {"O": "A", "i": "K", "f": "D"}[column.values.dtype.kind]
-        width = max((len(text) for text in column.values), default=0) if kind == "A" else 0
-        values = column.values.astype(f"S{max(width, 1)}") if kind == "A" else column.values
-        form = f"{max(width, 1)}A" if kind == "A" else kind
+        kind = column.values.dtype.kind
+        width = max((len(text) for text in column.values), default=0) if kind == "O" else column.values.dtype.itemsize
+        values = column.values.astype(f"S{max(width, 1)}") if kind == "O" else column.values
+        form = {"i": "K", "f": "D"}.get(kind, f"{max(width, 1)}A")
         columns.append(fits.Column(name=column.name, format=form, unit=column.unit or None, array=values))
     hdu = fits.BinTableHDU.from_columns(columns, name=table.name.upper())
     for number, column in enumerate(table.columns, start=1):

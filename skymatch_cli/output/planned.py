@@ -19,7 +19,7 @@ _ARCMIN2_PER_SR = (180 * 60 / np.pi) ** 2
 
 def plan_report(
     settings: Settings,
-    infos: tuple[ImageInfo, ...],
+    infos: Sequence[ImageInfo],
     footprints: Sequence[Footprint],
     graph: OverlapGraph,
     warnings: tuple[str, ...] = (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -123,14 +124,18 @@ class Result:
         output.save(self.report)
 
 
-def input_paths(infos: tuple[ImageInfo, ...]) -> tuple[str, ...]:
-    """The files that a run reads: images and masks."""
-    refs = [info.ref for info in infos]
-    return tuple({ref.path: None for ref in refs} | {ref.mask.path: None for ref in refs if ref.mask})
+def input_paths(infos: Iterable[ImageInfo]) -> Iterator[str]:
+    """The files that a run reads, images and masks: each once where its images follow one another."""
+    last = ""
+    for info in infos:
+        if info.ref.path != last:
+            yield (last := info.ref.path)
+        if info.ref.mask is not None:
+            yield info.ref.mask.path
 
 
 def make_report(
-    settings: Settings, infos: tuple[ImageInfo, ...], tables: tuple[Table, Table, Table], warnings: tuple[str, ...]
+    settings: Settings, infos: Sequence[ImageInfo], tables: tuple[Table, Table, Table], warnings: tuple[str, ...]
 ) -> Report:
     """The report with these tables (images, overlaps, components)."""
     from skymatch_cli.version import __version__

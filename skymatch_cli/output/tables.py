@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ class Column:
     ----------
     name : str
     values : (n,) float64, int64 or object (str)
-        NaN where there is no value.
+        NaN where there is no value. Text may be ASCII bytes where a table is written as FITS alone.
     description : str
     unit : str
         Unit of the whole column in astropy's spelling; "" where it has none, or one that varies from row to row.
@@ -67,8 +67,8 @@ class Table:
 class Report:
     """All that is said about a run: three tables, and what holds for all of them.
 
-    ``labels`` names the images for people; ``settings`` are those that determine the result. ``appendix`` makes
-    further HDUs, which only FITS keeps: what the next step needs.
+    ``labels`` names the images for people; ``settings`` are those that determine the result. ``appendix`` writes
+    further HDUs onto a stream that can seek, which only FITS keeps: what the next step needs.
     """
 
     version: str
@@ -78,7 +78,7 @@ class Report:
     components: Table
     labels: tuple[str, ...]
     warnings: tuple[str, ...] = ()
-    appendix: Callable[[], list[Any]] = list
+    appendix: Callable[[BinaryIO], object] = lambda stream: None  # noqa: ARG005 (nothing further)
 
     @property
     def tables(self) -> tuple[Table, Table, Table]:
@@ -101,7 +101,7 @@ def strings(values: Iterable[object]) -> npt.NDArray[np.object_]:
     return np.array([str(value) for value in values], dtype=object)
 
 
-def name_columns(infos: tuple[ImageInfo, ...]) -> tuple[Column, ...]:
+def name_columns(infos: Sequence[ImageInfo]) -> tuple[Column, ...]:
     """The columns that say which image a row is about; the same in every table of images."""
     refs = [info.ref for info in infos]
     return (

@@ -36,7 +36,17 @@ def read_columns(file: str) -> Columns:
     OSError, ValueError
         If it can't be read, is another file or is damaged.
     """
-    content = Path(file).read_bytes()
+    return columns_in(Path(file).read_bytes())
+
+
+def columns_in(content: bytes) -> Columns:
+    """The columns that `write_columns` wrote; they share the memory of the content and can't be written to.
+
+    Raises
+    ------
+    ValueError
+        If it is something else, or damaged.
+    """
     if not content.startswith(_MAGIC):
         raise ValueError("it is another kind of file")
     body = memoryview(content)[:-4]

@@ -147,7 +147,7 @@ class _Arrays:
 
 @dataclass(frozen=True, slots=True)
 class _Many:
-    """Tuples of any length, or mappings as tuples of their items."""
+    """Tuples of any length (so do sequences come back), or mappings as tuples of their items."""
 
     of: _Kind
     make: Callable[[Any], Any] = tuple
@@ -237,6 +237,8 @@ def _is_error(hint: type[Any]) -> bool:
 
 
 def _several(origin: Any, arguments: tuple[Any, ...], variants: _Variants) -> _Kind:
+    if origin is Sequence:
+        return _Many(_kind_of(arguments[0], variants))
     if origin is not tuple:
         return _Many(_row(arguments, variants), dict, lambda mapping: mapping.items())
     if arguments[1:] == (Ellipsis,):

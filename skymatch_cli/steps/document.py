@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 def result_document(result: Result) -> Report:
     """The report of a result; as FITS it is what ``apply`` reads."""
 
-    def tables() -> list[Any]:
-        from skymatch_cli.steps.store import result_tables
+    def tables(stream: BinaryIO) -> None:
+        from skymatch_cli.steps.store import write_result_tables
 
-        return result_tables(result)
+        write_result_tables(result, stream)
 
     return replace(result.report, appendix=tables)

@@ -8,35 +8,37 @@ plane. Where all that is the same, measuring again would give the same digits.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from skymatch_cli.beside import Ask, here
 from skymatch_cli.choices import Compare
-from skymatch_cli.errors import InputError
+from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.execution import NoProgress, Progress, Runner, Tasks
 from skymatch_cli.fits.files import real_path, real_paths, size_and_time
 from skymatch_cli.measure import ImageMeasurement, assemble_pooled, pooled_tasks
 from skymatch_cli.measure_mesh import MeshReduction, assemble_mesh, mesh_tasks
 from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyStatistics, StoredPlane
 from skymatch_cli.settings import Settings
+from skymatch_cli.steps.ondemand import OnDemand
 from skymatch_cli.version import __version__
 
 Finding = ImageMeasurement | MeshReduction
 SAVE_EVERY_S = 60.0
+_AT_A_TIME = 1024  # images that are looked at together
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """A plan, and what was found so far in its images: one finding for each, None where there is none yet."""
 
-    infos: tuple[ImageInfo, ...]
+    infos: Sequence[ImageInfo]
     graph: OverlapGraph
     settings: Settings
-    found: tuple[Finding | None, ...]
+    found: Sequence[Finding | None]
 
     @property
     def missing(self) -> IntArray:
@@ -44,50 +46,150 @@ class Measured:
         return np.array([i for i, f in enumerate(self.found) if f is None], np.int64)
 
 
+class Findings(Protocol):
+    """Where findings are kept while images are measured."""
+
+    def __getitem__(self, image: int, /) -> Finding | None:
+        """What was found in an image, so far."""
+        ...
+
+    def put(self, image: int, finding: Finding) -> None:
+        """Take a finding; it replaces an earlier one of the image."""
+        ...
+
+    def flush(self) -> None:
+        """Leave what was found for the next run, whatever happens to this one."""
+        ...
+
+    def all(self) -> Sequence[Finding | None]:
+        """The findings of all images."""
+        ...
+
+
+Keeper = Callable[[Measured, Iterable[tuple[int, Finding]]], Findings]
+"""Makes what keeps the findings of that which is to be measured, with those that are known already."""
+
+
+class HeldFindings:
+    """Findings in memory.
+
+    Parameters
+    ----------
+    start : Measured
+        What is measured.
+    known : iterable of (int, Finding)
+        What is known already of some images.
+    save : callable, optional
+        Called with what is known so far once a minute, and at the end, also where the work is interrupted.
+    """
+
+    def __init__(
+        self,
+        start: Measured,
+        known: Iterable[tuple[int, Finding]],
+        *,
+        save: Callable[[Measured], object] | None = None,
+    ) -> None:
+        self._start, self._save = start, save
+        self._found: list[Finding | None] = [None] * len(start.infos)
+        for image, finding in known:
+            self._found[image] = finding
+        self._saved = time.monotonic()
+
+    def __getitem__(self, image: int, /) -> Finding | None:
+        return self._found[image]
+
+    def put(self, image: int, finding: Finding) -> None:
+        """Take a finding; it replaces an earlier one of the image."""
+        self._found[image] = finding
+        if time.monotonic() - self._saved > SAVE_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Save what was found."""
+        if self._save is not None:
+            self._save(replace(self._start, found=self.all()))
+        self._saved = time.monotonic()
+
+    def all(self) -> Sequence[Finding | None]:
+        """The findings of all images."""
+        return tuple(self._found)
+
+
 def measure_images(
     start: Measured,
     runner: Runner,
     *,
     with_local: bool,
+    known: Iterable[tuple[int, Finding]] = (),
     only: Sequence[int] | None = None,
-    save: Callable[[Measured], object] | None = None,
+    keeper: Keeper = HeldFindings,
     progress: Progress | None = None,
     meanwhile: Callable[[], object] | None = None,
-) -> Measured:
+) -> tuple[Measured, tuple[Problem, ...]]:
     """Measure what is not known yet.
 
     Parameters
     ----------
     start : Measured
-        With what is known already; a finding may lack some of the image's overlaps.
+        What to measure; nothing need be found in it.
     runner : Runner
     with_local : bool
         Measure the images' own skies too.
+    known : iterable of (int, Finding)
+        What is known already of images; a finding may lack some of the image's overlaps.
     only : sequence of int, optional
-        These images alone.
-    save : callable, optional
-        Called with what is known so far once a minute, and where the work is interrupted.
+        Measure these images alone.
+    keeper : callable, optional
+        Makes what keeps the findings: in memory by default.
     progress : Progress, optional
     meanwhile : callable, optional
         What this process may do while others read.
+
+    Returns
+    -------
+    measured : Measured
+    problems : tuple of Problem
+        Of the images that could not be read.
     """
-    found = list(start.found)
-    wanted = _wanted(start, range(len(found)) if only is None else only)
-    (progress or NoProgress()).stage("pixels", len(wanted))
-    tasks = replace(_tasks(start, wanted, with_local=with_local), meanwhile=meanwhile)
-    saved, clean = time.monotonic(), False
+    work = _Work(start.graph)
+    found = keeper(start, work.noted(known))
+    problems: list[Problem] = []
     try:
-        answers = runner(tasks, progress=progress)
-        for i, finding in zip(wanted, answers, strict=True):
-            found[i] = _joined(found[i], finding)
-            if save is not None and time.monotonic() - saved > SAVE_EVERY_S:
-                save(replace(start, found=tuple(found)))
-                saved = time.monotonic()
-        clean = True
+        wanted = work.wanted(only)
+        (progress or NoProgress()).stage("pixels", len(wanted))
+        tasks = replace(_tasks(start, work, found, wanted, with_local=with_local), meanwhile=meanwhile)
+        for i, finding in zip(wanted, runner(tasks, progress=progress), strict=True):
+            found.put(i, finding if work.is_new(i) else _joined(found[i], finding))
+            problems += finding.problems
     finally:
-        if save is not None and not clean:
-            save(replace(start, found=tuple(found)))
-    return replace(start, found=tuple(found))
+        found.flush()
+    return replace(start, found=found.all()), tuple(problems)
+
+
+class _Work:
+    """What there is to do: how many pairs of every image are known, of how many."""
+
+    def __init__(self, graph: OverlapGraph) -> None:
+        self._n_pairs = np.bincount(np.concatenate([graph.a, graph.b]), minlength=graph.n_images)
+        self._n_known = np.full(graph.n_images, -1)
+
+    def noted(self, known: Iterable[tuple[int, Finding]]) -> Iterator[tuple[int, Finding]]:
+        """What is known, which need not be done again."""
+        for i, finding in known:
+            self._n_known[i] = len(finding.pairs) if isinstance(finding, ImageMeasurement) else self._n_pairs[i]
+            yield i, finding
+
+    def wanted(self, only: Sequence[int] | None) -> Sequence[int]:
+        """The images that need work, out of some or all."""
+        needed = (self._n_known < self._n_pairs) | (self._n_known < 0)
+        images = np.arange(len(needed)) if only is None else np.array(only, np.int64)
+        wanted: list[int] = images[needed[images]].tolist()
+        return wanted
+
+    def is_new(self, image: int) -> bool:
+        """Whether nothing is known of an image."""
+        return bool(self._n_known[image] < 0)
 
 
 def assemble(measured: Measured, ask: Ask = here) -> Measurements:
@@ -122,14 +224,25 @@ def merged(parts: Sequence[tuple[str, Measured]]) -> Measured:
     """
     first, whole = parts[0]
     images = image_keys(whole.infos, whole.settings)
-    found = list(whole.found)
     for name, part in parts[1:]:
         if image_keys(part.infos, part.settings) != images or not _same_pairs(part, whole):
             raise InputError.at(name, f"is not of the same plan as {first}, or was measured in another way")
         if part.settings.determining() != whole.settings.determining():
             raise InputError.at(name, f"has other settings than {first}")
-        found = [mine or other for mine, other in zip(found, part.found, strict=True)]
-    return replace(whole, found=tuple(found))
+    return replace(whole, found=_Together([part.found for _, part in parts]))
+
+
+class _Together(OnDemand["Finding | None"]):
+    """Findings of the same images: the first that there is of each."""
+
+    def __init__(self, parts: Sequence[Sequence[Finding | None]]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return len(self._parts[0])
+
+    def _made(self, i: int) -> Finding | None:
+        return next((finding for part in self._parts if (finding := part[i]) is not None), None)
 
 
 def _same_pairs(one: Measured, other: Measured) -> bool:
@@ -137,26 +250,17 @@ def _same_pairs(one: Measured, other: Measured) -> bool:
     return same and one.graph.planes == other.graph.planes
 
 
-def _wanted(start: Measured, images: Sequence[int]) -> Mapping[int, IntArray]:
-    """The images that need work, and which of their pairs."""
-    mine = start.graph.pairs_by_image()
-    wanted = {}
-    for i in images:
-        finding = start.found[i]
-        if finding is None:
-            wanted[i] = mine[i]
-        elif isinstance(finding, ImageMeasurement) and len(finding.pairs) < len(mine[i]):
-            wanted[i] = np.setdiff1d(mine[i], finding.pairs)
-    return wanted
-
-
-def _tasks(start: Measured, wanted: Mapping[int, IntArray], *, with_local: bool) -> Tasks[Any]:
+def _tasks(start: Measured, work: _Work, found: Findings, wanted: Sequence[int], *, with_local: bool) -> Tasks[Any]:
     """The work on the images that are wanted: of one kind, pooled or mesh."""
-    if start.settings.compare == Compare.MESH:
-        return mesh_tasks(start.infos, start.graph, start.settings, with_local=with_local, wanted=tuple(wanted))
-    # Where findings are there already, the image's own sky is among them.
-    fresh = {i for i in wanted if start.found[i] is None} if with_local else set()
-    return pooled_tasks(start.infos, start.graph, start.settings, local_of=fresh, wanted=wanted)
+    infos, graph, settings = start.infos, start.graph, start.settings
+    if settings.compare == Compare.MESH:
+        return mesh_tasks(infos, graph, settings, with_local=with_local, wanted=wanted)
+
+    def known_pairs(i: int) -> IntArray | None:
+        known = None if work.is_new(i) else found[i]
+        return known.pairs if isinstance(known, ImageMeasurement) else None
+
+    return pooled_tasks(infos, graph, settings, with_local=with_local, wanted=wanted, known_pairs=known_pairs)
 
 
 def _joined(old: Finding | None, new: Finding) -> Finding:
@@ -191,20 +295,19 @@ def image_keys(infos: Sequence[ImageInfo], settings: Settings) -> tuple[bytes, .
             mesh and (settings.mesh_size, settings.model),
         )
     )
-    planes = [
-        (i, plane)
-        for i, info in enumerate(infos)
-        if info.source is not None
-        for plane in (info.source.science, info.source.dq, info.source.mask)
-    ]
-    real = iter(real_paths(plane.path for _, plane in planes if plane is not None))
-    facts: list[list[object]] = [[info.shape, mesh and info.to_comparison] for info in infos]
-    for i, plane in planes:
-        facts[i].append(None if plane is None else _plane_key(plane, next(real)))
-    for info, own in zip(infos, facts, strict=True):
-        own.append(None if info.source is None else info.source.bad_flags)
-    texts = (f"{common} {own!r}".encode("utf-8", "surrogateescape") for own in facts)
-    return tuple(blake2b(text, digest_size=16).digest() for text in texts)
+    keys: list[bytes] = []
+    for low in range(0, len(infos), _AT_A_TIME):
+        some = infos[low : low + _AT_A_TIME]
+        sources = [info.source for info in some]
+        planes = [None if s is None else (s.science, s.dq, s.mask) for s in sources]
+        real = iter(real_paths(plane.path for three in planes if three for plane in three if plane is not None))
+        for info, three in zip(some, planes, strict=True):
+            facts: list[object] = [info.shape, mesh and info.to_comparison]
+            facts += [None if plane is None else _plane_key(plane, next(real)) for plane in three or ()]
+            facts.append(None if info.source is None else info.source.bad_flags)
+            text = f"{common} {facts!r}".encode("utf-8", "surrogateescape")
+            keys.append(blake2b(text, digest_size=16).digest())
+    return tuple(keys)
 
 
 def _plane_key(plane: StoredPlane, real: str) -> tuple[str, int, int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from skymatch_cli.fits.files import real_path
 from skymatch_cli.fits.fitsfile import read_structure
 from skymatch_cli.fits.source import open_source
 from skymatch_cli.model import ImageInfo, Journal
+from skymatch_cli.output.destination import write_through
 from skymatch_cli.record.edits import SkyUpdate, record_edits
 from skymatch_cli.record.journal import journal_path
 from skymatch_cli.settings import Settings
@@ -33,7 +35,9 @@ def needs_journal(infos: Sequence[ImageInfo], settings: Settings) -> bool:
 def journal_of(planned: Plan, measured: Measured | None = None) -> Journal:
     """The journal of a run; without ``measured`` it is there already."""
     path = journal_path(real_path(info.ref.path) for info in planned.infos)
-    return Journal(path, None if measured is None else lambda stream: write_measured(planned, measured, stream))
+    if measured is None:
+        return Journal(path, None)
+    return Journal(path, partial(write_through, lambda whole: write_measured(planned, measured, whole)))
 
 
 def left_behind(planned: Plan) -> tuple[Plan, Measured] | None:

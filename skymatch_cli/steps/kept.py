@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from skymatch_cli.choices import Compare
 from skymatch_cli.measure import ImageMeasurement, blocks_per_side, coarser
 from skymatch_cli.measure_mesh import MeshReduction, mesh_grids
 from skymatch_cli.mesh.cells import MeshGrid
-from skymatch_cli.model import ImageInfo, IntArray, OverlapGraph, TangentPlane
+from skymatch_cli.model import BoolArray, ImageInfo, IntArray, OverlapGraph, TangentPlane
 from skymatch_cli.settings import Settings
 from skymatch_cli.steps.findings import Finding, Measured, image_keys
 
@@ -24,7 +24,7 @@ class Kept:
     ----------
     keys : tuple of bytes
         For each of the N images what its finding rests on (`image_keys`).
-    found : tuple of Finding or None
+    found : sequence of Finding or None
     a, b, plane : (M,) int64
         The overlaps of the graph.
     planes : tuple of TangentPlane
@@ -33,7 +33,7 @@ class Kept:
     """
 
     keys: tuple[bytes, ...]
-    found: tuple[Finding | None, ...]
+    found: Sequence[Finding | None]
     a: IntArray
     b: IntArray
     plane: IntArray
@@ -51,7 +51,7 @@ class Kept:
             b=graph.b,
             plane=graph.plane,
             planes=graph.planes,
-            grids=_grids(measured.infos, graph, settings),
+            grids=grids_of(measured.infos, graph, settings),
         )
 
     def is_same(self, other: Kept) -> bool:
@@ -64,31 +64,30 @@ class Kept:
         )
 
 
-def known(old: Kept, new: Measured, *, with_local: bool) -> Measured:
-    """The images of a new plan, with the earlier findings that still hold.
+def known(old: Kept, new: Measured, *, with_local: bool) -> Iterator[tuple[int, Finding]]:
+    """The earlier findings that still hold for images of a new plan, with the numbers of these.
 
-    Findings of files that could not be read are not taken over: they are tried again.
+    Findings of files that could not be read are not among them: they are tried again.
     """
     graph = new.graph
     numbers = {key: i for i, key in enumerate(image_keys(new.infos, new.settings))}
     image = np.array([numbers.get(key, -1) for key in old.keys], np.int64)  # what the old images are now
     pair = _pairs_now(old, image, graph)
     side = blocks_per_side(len(graph.a))
-    held = _cells_hold(old, new, image, pair)
-    found: list[Finding | None] = [None] * len(new.infos)
+    same, plane = _cells_hold(old, new, image, pair)
     for i, now in enumerate(image.tolist()):
-        finding = old.found[i]
-        if now < 0 or finding is None or finding.problems or (with_local and finding.local is None):
+        finding = None if now < 0 else old.found[i]
+        if finding is None or finding.problems or (with_local and finding.local is None):
             continue
         if isinstance(finding, ImageMeasurement):
             if finding.blocks.shape[1] >= side * side:  # else shared pixels were counted on a coarser grid
-                found[now] = _renumbered(finding, pair[finding.pairs], side)
-        elif held is not None and i in held:
-            found[now] = _on_planes(finding, held[i])
-    return replace(new, found=tuple(found))
+                yield now, _renumbered(finding, pair[finding.pairs], side)
+        elif same[i] and finding.meshes.keys() <= plane.keys():
+            yield now, _on_planes(finding, plane)
 
 
-def _grids(infos: Sequence[ImageInfo], graph: OverlapGraph, settings: Settings) -> tuple[MeshGrid, ...]:
+def grids_of(infos: Sequence[ImageInfo], graph: OverlapGraph, settings: Settings) -> tuple[MeshGrid, ...]:
+    """The grids that cells are measured on; none where none are."""
     return mesh_grids(infos, graph, settings.mesh_size) if settings.compare == Compare.MESH else ()
 
 
@@ -125,20 +124,13 @@ def _on_planes(finding: MeshReduction, plane: Mapping[int, int]) -> MeshReductio
     return replace(finding, meshes={plane[k]: mesh for k, mesh in finding.meshes.items()})
 
 
-def _cells_hold(old: Kept, new: Measured, image: IntArray, pair: IntArray) -> Mapping[int, Mapping[int, int]] | None:
-    """Old images whose overlaps and grids are as they were, and for each the numbers of its planes now."""
-    if new.settings.compare != Compare.MESH:
-        return None
+def _cells_hold(old: Kept, new: Measured, image: IntArray, pair: IntArray) -> tuple[BoolArray, Mapping[int, int]]:
+    """Old images (N,) whose overlaps are as they were, and old planes whose grids are, with their numbers now."""
     graph = new.graph
-    grids = {grid: k for k, grid in enumerate(_grids(new.infos, graph, new.settings))}
+    grids = {grid: k for k, grid in enumerate(grids_of(new.infos, graph, new.settings))}
     plane = {k: grids[grid] for k, grid in enumerate(old.grids) if grid in grids}
     gone = pair < 0
     lost = np.bincount(old.a, gone, len(old.keys)) + np.bincount(old.b, gone, len(old.keys))
     before = np.bincount(np.append(old.a, old.b), minlength=len(old.keys))
     after = np.bincount(np.append(graph.a, graph.b), minlength=max(len(new.infos), 1))
-    same = (image >= 0) & (lost == 0) & (before == after[image])
-    return {
-        i: {k: plane[k] for k in finding.meshes}
-        for i in np.flatnonzero(same).tolist()
-        if isinstance(finding := old.found[i], MeshReduction) and finding.meshes.keys() <= plane.keys()
-    }
+    return (image >= 0) & (lost == 0) & (before == after[image]), plane

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from skymatch_cli.fits.known import Headers
@@ -17,7 +18,7 @@ class Plan:
     Attributes
     ----------
     settings : Settings
-    infos : tuple of ImageInfo
+    infos : sequence of ImageInfo
         The N images that can be used.
     footprints : tuple of Footprint
         One for each image; none with the method ``user``, which needs no WCS.
@@ -30,7 +31,7 @@ class Plan:
     """
 
     settings: Settings
-    infos: tuple[ImageInfo, ...]
+    infos: Sequence[ImageInfo]
     footprints: tuple[Footprint, ...]
     graph: OverlapGraph
     skipped: tuple[str, ...]

@@ -18,92 +18,98 @@ CELLS      each image on each tangent plane as a mesh of cells (``--compare mesh
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from skymatch_cli.choices import TableName
-from skymatch_cli.errors import InputError
-from skymatch_cli.ext.gwcs import GwcsWcs
 from skymatch_cli.fits.known import Headers
-from skymatch_cli.geometry.celestial import FitsWcs, LookupTable
-from skymatch_cli.geometry.frames import SkyFrame
-from skymatch_cli.model import FloatArray, ImageInfo, OverlapGraph, TangentPlane
+from skymatch_cli.geometry.shapes import polygons_of, shapes_of
+from skymatch_cli.model import FloatArray, ImageInfo, IntArray, OverlapGraph, TangentPlane
 from skymatch_cli.output.formats import SCHEMA, write_fits
 from skymatch_cli.output.planned import components, plan_report
-from skymatch_cli.output.result import Result, make_report
+from skymatch_cli.output.result import Result
 from skymatch_cli.output.tables import Column, Report, Table, name_columns, pair_columns
+from skymatch_cli.polygons import Polygons
 from skymatch_cli.settings import Settings
 from skymatch_cli.steps.findings import Measured
-from skymatch_cli.steps.plainvalue import from_plain, to_plain
 from skymatch_cli.steps.plan import Plan
-from skymatch_cli.steps.storedfindings import found_tables, read_found
+from skymatch_cli.steps.reading import Kind, opening, reading
+from skymatch_cli.steps.storedfindings import StoredFindings, Summary, found_tables
 from skymatch_cli.steps.storedheaders import header_tables, read_headers
-from skymatch_cli.steps.storedtables import StoredTable, read_tables, table_hdus
+from skymatch_cli.steps.storedimages import StoredInfos, details_table
+from skymatch_cli.steps.storedtables import Columns, StoredTable, TableFile, TableRows, in_blocks, write_tables
+from skymatch_cli.version import __version__
 
-_HINTS = {
-    "a plan": "name a file that `skymatch plan -o PLAN.fits` wrote",
-    "a measurement": "name a file that `skymatch measure -o MEASURED.fits` wrote",
-    "a solution": "name a file that `skymatch solve -o SOLUTION.fits` or `skymatch match -o` wrote",
-}
+_AT_A_TIME = 256  # polygons that are made into rows
 
 
 def plan_document(planned: Plan) -> Report:
     """The report of a plan; as FITS it is what ``measure`` reads."""
     report = plan_report(planned.settings, planned.infos, planned.footprints, planned.graph, planned.warnings)
-    return replace(report, appendix=lambda: table_hdus((*_plan_tables(planned), *header_tables(planned.headers))))
+
+    def tables(stream: BinaryIO) -> None:
+        write_tables((*_plan_tables(planned), *header_tables(planned.headers)), stream)
+
+    return replace(report, appendix=tables)
 
 
-def result_tables(result: Result) -> list[Any]:
-    """What a result says beyond its report: what ``apply`` reads."""
-    return table_hdus((_details_table(result.infos, with_wcs=False), _handling_table(result.settings)))
+def write_result_tables(result: Result, stream: BinaryIO) -> None:
+    """Write what a result says beyond its report: what ``apply`` reads."""
+    write_tables((details_table(result.infos, with_wcs=False), _handling_table(result.settings)), stream)
 
 
 def write_measured(planned: Plan, measured: Measured, stream: BinaryIO) -> None:
-    """Write what was measured, with the plan that it belongs to."""
+    """Write what was measured, with the plan that it belongs to, to a stream that can seek."""
     infos, graph = measured.infos, measured.graph
-    component = components(infos, graph)
+    summary = Summary.of(measured.found)
+    images = _images_of_plan(infos, graph)
+    component = next(column.values for column in images if column.name == "component")
     n_images = np.bincount(component).astype(np.int64)
-    done = np.array([f is not None for f in measured.found], np.int64)
-    n_good = np.array([0 if f is None else f.n_good for f in measured.found], np.int64)
-    tables = (
-        Table(
+    report = Report(
+        version=__version__,
+        settings=measured.settings.determining(),
+        images=Table(
             TableName.IMAGES,
             (
-                *name_columns(infos),
-                Column("component", component, "Connected set of images (index into the components)"),
-                Column("measured", done, "1 where its pixels were measured"),
-                Column("n_pixels", n_good, "Good pixels that were seen"),
+                *images,
+                Column("measured", summary.done.astype(np.int64), "1 where its pixels were measured"),
+                Column("n_pixels", summary.n_good, "Good pixels that were seen"),
             ),
         ),
-        Table(TableName.OVERLAPS, pair_columns(graph.a, graph.b, graph.area_arcmin2)),
-        Table(
+        overlaps=Table(TableName.OVERLAPS, pair_columns(graph.a, graph.b, graph.area_arcmin2)),
+        components=Table(
             TableName.COMPONENTS,
             (
                 Column("id", np.arange(len(n_images), dtype=np.int64), "Number of the component"),
                 Column("n_images", n_images, "Images in it"),
             ),
         ),
+        labels=(),
+        warnings=planned.warnings,
     )
-    report = make_report(measured.settings, infos, tables, planned.warnings)
-    further = (*_plan_tables(replace(planned, settings=measured.settings)), *found_tables(measured.found))
-    write_fits(replace(report, appendix=lambda: table_hdus(further)), "images", stream)
+    write_fits(report, "images", stream)
+    write_tables(_plan_tables(replace(planned, settings=measured.settings)), stream)
+    write_tables(found_tables(measured.found, summary), stream)
 
 
-def read_plan(file: str) -> Plan:
-    """Read a plan, from a plan or from a measurement; it has no footprints.
+def open_plan(file: str) -> Plan:
+    """Open a plan, or a measurement; it has no footprints. Images and polygons are read when they are asked for.
 
     Raises
     ------
     InputError
-        If there is no such file, or it is none of these.
+        If there is no such file, or it is none of these: also later, where what is asked for is damaged.
     """
-    with _reading(file, "a plan"):
-        return _plan(*read_tables(file, SCHEMA))
+    with opening(file, Kind.PLAN):
+        return _plan(file, Kind.PLAN, TableFile(file, SCHEMA))
+
+
+def read_plan(file: str) -> Plan:
+    """Read a plan whole: see `open_plan`."""
+    return _held(open_plan(file))
 
 
 def read_plan_headers(file: str) -> Headers:
@@ -114,24 +120,38 @@ def read_plan_headers(file: str) -> Headers:
     InputError
         If there is no such file, or it is no plan.
     """
-    with _reading(file, "a plan"):
-        _, tables = read_tables(file, SCHEMA)
-        return read_headers(tables, _infos(tables["DETAILS"]))
+    with opening(file, Kind.PLAN):
+        tables = TableFile(file, SCHEMA).tables
+        return read_headers(tables, StoredInfos(file, Kind.PLAN, tables))
 
 
-def read_measured(file: str) -> tuple[Plan, Measured]:
-    """Read what was measured, and the plan that it belongs to.
+def open_measured(file: str) -> tuple[Plan, Measured]:
+    """Open what was measured, and the plan that it belongs to; what is large is read when it is asked for.
 
     Raises
     ------
     InputError
-        If there is no such file, or it holds no measurement.
+        If there is no such file, or it holds no measurement: also later, where what is asked for is damaged.
     """
-    with _reading(file, "a measurement"):
-        settings, tables = read_tables(file, SCHEMA)
-        planned = _plan(settings, tables)
-        found = read_found(tables, len(planned.infos))
-        return planned, Measured(planned.infos, planned.graph, planned.settings, tuple(found))
+    with opening(file, Kind.MEASUREMENT):
+        read = TableFile(file, SCHEMA)
+        planned = _plan(file, Kind.MEASUREMENT, read)
+        found = StoredFindings(file, read.tables, len(planned.infos))
+        return planned, Measured(planned.infos, planned.graph, planned.settings, found)
+
+
+def read_measured(file: str) -> tuple[Plan, Measured]:
+    """Read a measurement whole: see `open_measured`."""
+    planned, measured = open_measured(file)
+    planned = _held(planned)
+    return planned, replace(measured, infos=planned.infos, graph=planned.graph, found=tuple(measured.found))
+
+
+def _held(planned: Plan) -> Plan:
+    """A plan with all that it says in memory."""
+    graph = planned.graph
+    polygon = graph.polygon.part(np.arange(len(graph.polygon)))
+    return replace(planned, infos=tuple(planned.infos), graph=replace(graph, polygon=polygon))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +159,7 @@ class Solved:
     """What is to be written to images: skies and errors (N,), tilts (N, 2) or None; the images have no WCS."""
 
     settings: Settings
-    infos: tuple[ImageInfo, ...]
+    infos: Sequence[ImageInfo]
     sky: FloatArray
     sky_err: FloatArray
     tilt: FloatArray | None
@@ -159,70 +179,91 @@ def read_solution(file: str) -> Solved:
     InputError
         If there is no such file, or it holds no solution.
     """
-    with _reading(file, "a solution"):
-        settings, tables = read_tables(file, SCHEMA)
-        images = tables["IMAGES"]
+    with opening(file, Kind.SOLUTION):
+        read = TableFile(file, SCHEMA)
+        images = read.tables["IMAGES"]
         tilt = np.stack([images["sky_dx"], images["sky_dy"]], axis=1) if "sky_dx" in images else None
-        infos = _infos(tables["DETAILS"])
-        return Solved(_settings(settings, tables), infos, images["sky"], images["sky_err"], tilt)
+        infos = tuple(StoredInfos(file, Kind.SOLUTION, read.tables))
+        return Solved(_settings(read), infos, images["sky"], images["sky_err"], tilt)
 
 
-@contextmanager
-def _reading(file: str, what: str) -> Iterator[None]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # astropy's remarks on damaged files; what is wrong is said below
-            yield
-    except FileNotFoundError:
-        raise InputError.at(file, "no such file") from None
-    except OSError as error:
-        raise InputError.at(file, f"can't be read: {error.strerror or error}", _HINTS[what]) from None
-    except InputError:
-        raise
-    except Exception as error:  # noqa: BLE001 (whatever a damaged file trips over)
-        raise InputError.at(file, f"is not {what} of this version: {error!s:.80}", _HINTS[what]) from None
+class _StoredPolygons:
+    """The overlaps of a file, as `PolygonRows` that stay there."""
+
+    def __init__(self, file: str, kind: Kind, table: TableRows) -> None:
+        self._file, self._kind, self._table = file, kind, table
+
+    def __len__(self) -> int:
+        return self._table.n
+
+    def part(self, rows: IntArray) -> Polygons:
+        """The polygons of some rows."""
+        import shapely
+
+        with reading(self._file, self._kind):
+            content = self._table.heap("wkb", rows)
+            shapes = np.empty(len(content), object)
+            shapes[:] = shapely.from_wkb(content)
+            return polygons_of(shapes)
+
+
+def _polygons_table(graph: OverlapGraph) -> StoredTable:
+    import shapely
+
+    def rows(low: int, high: int) -> Columns:
+        shapes = shapes_of(graph.polygon.part(np.arange(low, high)))
+        return {"plane": graph.plane[low:high], "wkb": [bytes(w) for w in shapely.to_wkb(shapes)]}
+
+    return StoredTable("POLYGONS", len(graph.a), in_blocks(len(graph.a), _AT_A_TIME, rows))
+
+
+def _images_of_plan(infos: Sequence[ImageInfo], graph: OverlapGraph) -> tuple[Column, ...]:
+    """What a plan says of every image: its name, its group and its component."""
+
+    def columns(infos: Sequence[ImageInfo], component: IntArray) -> tuple[Column, ...]:
+        what = "Connected set of images (index into the components)"
+        return *name_columns(infos), Column("component", component, what)
+
+    if not isinstance(infos, StoredInfos):
+        return columns(infos, components(infos, graph))
+    return tuple(replace(c, values=infos.images.raw(c.name)) for c in columns((), np.empty(0, np.int64)))
 
 
 def _plan_tables(planned: Plan) -> tuple[StoredTable, ...]:
-    import shapely
-
     graph = planned.graph
     said = [("warning", w) for w in planned.warnings] + [("skipped", s) for s in planned.skipped]
     return (
-        _details_table(planned.infos, with_wcs=True),
+        details_table(planned.infos, with_wcs=True),
         _handling_table(planned.settings),
-        StoredTable("POLYGONS", {"plane": graph.plane, "wkb": [bytes(w) for w in shapely.to_wkb(graph.polygon)]}),
-        StoredTable(
+        _polygons_table(graph),
+        StoredTable.of(
             "PLANES",
             {
                 "ra_deg": np.array([p.ra_deg for p in graph.planes]),
                 "dec_deg": np.array([p.dec_deg for p in graph.planes]),
             },
         ),
-        StoredTable("NOTES", {"kind": [k.encode() for k, _ in said], "said": [_json(text) for _, text in said]}),
+        StoredTable.of("NOTES", {"kind": [k.encode() for k, _ in said], "said": [_json(text) for _, text in said]}),
     )
 
 
-def _plan(settings: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> Plan:
-    import shapely
-
-    infos = _infos(tables["DETAILS"])
-    planes = tables["PLANES"]
-    overlaps, polygons = tables["OVERLAPS"], tables["POLYGONS"]
-    polygon = np.empty(len(polygons["plane"]), object)
-    polygon[:] = shapely.from_wkb(polygons["wkb"])
+def _plan(file: str, kind: Kind, read: TableFile) -> Plan:
+    tables = read.tables
+    infos = StoredInfos(file, kind, tables)
+    planes, overlaps, polygons = (tables[name] for name in ("PLANES", "OVERLAPS", "POLYGONS"))
     graph = OverlapGraph(
         len(infos),
         overlaps["a"],
         overlaps["b"],
         overlaps["area_arcmin2"],
-        polygon,
+        _StoredPolygons(file, kind, polygons),
         polygons["plane"],
         tuple(map(TangentPlane, planes["ra_deg"].tolist(), planes["dec_deg"].tolist())),
     )
+    _check(graph)
     notes = [(k, json.loads(said)) for k, said in zip(tables["NOTES"]["kind"], tables["NOTES"]["said"], strict=True)]
     return Plan(
-        settings=_settings(settings, tables),
+        settings=_settings(read),
         infos=infos,
         footprints=(),
         graph=graph,
@@ -231,51 +272,22 @@ def _plan(settings: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) 
     )
 
 
+def _check(graph: OverlapGraph) -> None:
+    """ValueError where the tables of a plan don't belong together."""
+    numbers = ((graph.a, graph.n_images), (graph.b, graph.n_images), (graph.plane, len(graph.planes)))
+    if len(graph.a) != len(graph.polygon) or any(
+        (index < 0).any() or (index >= limit).any() for index, limit in numbers
+    ):
+        raise ValueError("its overlaps are not of its images")
+
+
 def _handling_table(settings: Settings) -> StoredTable:
     """Settings that say how images are written: the later steps begin with them."""
-    return StoredTable("HANDLING", {"settings": [_json({"sky_keyword": settings.sky_keyword})]})
+    return StoredTable.of("HANDLING", {"settings": [_json({"sky_keyword": settings.sky_keyword})]})
 
 
-def _settings(determining: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> Settings:
-    return Settings.of({**determining, **json.loads(tables["HANDLING"]["settings"][0])})
-
-
-def _details_table(infos: Iterable[ImageInfo], *, with_wcs: bool) -> StoredTable:
-    infos = tuple(infos)
-    columns: dict[str, Any] = {"detail": [_json(to_plain(replace(info, wcs=None))) for info in infos]}
-    if with_wcs:
-        columns["wcs"] = [_wcs_json(info) for info in infos]
-        columns["cards"] = [getattr(info.wcs, "cards", b"") for info in infos]
-    return StoredTable("DETAILS", columns)
-
-
-def _wcs_json(info: ImageInfo) -> bytes:
-    wcs = info.wcs
-    if wcs is None:
-        return b""
-    if isinstance(wcs, GwcsWcs):
-        return _json({"gwcs": True, "frame": to_plain(wcs.frame)})
-    if not isinstance(wcs, FitsWcs):
-        raise InputError.at(info.ref.label, "its WCS can't be kept in a file", "use match, which needs none")
-    return _json({"tables": to_plain(wcs.tables), "frame": to_plain(wcs.frame), "straight": wcs.straight})
-
-
-def _infos(details: Mapping[str, Any]) -> tuple[ImageInfo, ...]:
-    infos = [from_plain(ImageInfo, json.loads(text)) for text in details["detail"]]
-    if "wcs" not in details:
-        return tuple(infos)
-    kept = zip(infos, details["wcs"], details["cards"], strict=True)
-    return tuple(replace(info, wcs=_wcs(info.shape, text, cards)) for info, text, cards in kept)
-
-
-def _wcs(shape: tuple[int, int], text: bytes, cards: bytes) -> FitsWcs | GwcsWcs | None:
-    if not text:
-        return None
-    plain = json.loads(text)
-    if "gwcs" in plain:
-        return GwcsWcs(shape, cards, from_plain(SkyFrame, plain["frame"]))
-    tables = tuple(None if t is None else from_plain(LookupTable, t) for t in plain["tables"])
-    return FitsWcs(shape, cards, tables, from_plain(SkyFrame, plain["frame"]), plain["straight"])
+def _settings(read: TableFile) -> Settings:
+    return Settings.of({**read.settings, **json.loads(read.tables["HANDLING"]["settings"][0])})
 
 
 def _json(value: object) -> bytes:

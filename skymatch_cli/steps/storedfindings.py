@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,38 +14,124 @@ from skymatch_cli.errors import Problem
 from skymatch_cli.measure import ImageMeasurement
 from skymatch_cli.measure_mesh import MeshReduction
 from skymatch_cli.mesh.reduce import CellMesh
-from skymatch_cli.model import SkyStatistic, SkyStatistics, Status
+from skymatch_cli.model import BoolArray, IntArray, SkyStatistic, SkyStatistics, Status
 from skymatch_cli.steps.findings import Finding
+from skymatch_cli.steps.ondemand import OnDemand
 from skymatch_cli.steps.plainvalue import from_plain, to_plain
-from skymatch_cli.steps.storedtables import StoredTable
+from skymatch_cli.steps.reading import Kind, reading
+from skymatch_cli.steps.storedtables import Columns, StoredTable, TableRows, in_blocks
 
 _POOLED = "pooled"
 _NOTHING = SkyStatistic(np.nan, np.nan, -1, Status.OK)  # n < 0: not measured
+_AT_A_TIME = 64  # findings that are made into rows, or out of them
 
 
-def found_tables(found: Sequence[Finding | None]) -> tuple[StoredTable, ...]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Summary:
+    """What the findings of N images come to.
+
+    Attributes
+    ----------
+    done : (N,) bool
+        Whether an image was measured.
+    n_good : (N,) int64
+        Good pixels that were seen.
+    n_regions, n_cells : int
+        Rows of the tables REGIONS and CELLS.
+    n_blocks : int
+        Blocks of the frame in which the pixels of a region are counted.
+    """
+
+    done: BoolArray
+    n_good: IntArray
+    n_regions: int
+    n_cells: int
+    n_blocks: int
+
+    @classmethod
+    def of(cls, found: Sequence[Finding | None]) -> Summary:
+        """Look at every finding once."""
+        done, n_good = np.zeros(len(found), bool), np.zeros(len(found), np.int64)
+        n_regions, n_cells, n_blocks = 0, 0, 1
+        for i, finding in enumerate(found):
+            if finding is None:
+                continue
+            done[i], n_good[i] = True, finding.n_good
+            if isinstance(finding, MeshReduction):
+                n_cells += len(finding.meshes)
+            elif len(finding.pairs):
+                n_regions += len(finding.pairs)
+                n_blocks = finding.blocks.shape[1]
+        return cls(done, n_good, n_regions, n_cells, n_blocks)
+
+
+def found_tables(found: Sequence[Finding | None], summary: Summary) -> tuple[StoredTable, ...]:
     """The findings of all images, as the tables FOUND, REGIONS and CELLS."""
-    pooled = [(i, f) for i, f in enumerate(found) if isinstance(f, ImageMeasurement)]
-    reduced = [(i, f) for i, f in enumerate(found) if isinstance(f, MeshReduction)]
-    return (_found(found), *_regions(pooled), *_cells(reduced))
+
+    def table(name: str, n: int, rows: Callable[[int, Sequence[Finding | None]], Columns]) -> StoredTable:
+        n_images = len(found) if n else 0  # where there is no row, no finding need be looked at
+        return StoredTable(
+            name,
+            n,
+            in_blocks(n_images, _AT_A_TIME, lambda low, high: rows(low, [found[i] for i in range(low, high)])),
+        )
+
+    return (
+        table("FOUND", len(found), lambda _, some: _found(some)),
+        table("REGIONS", summary.n_regions, partial(_regions, summary.n_blocks)),
+        table("CELLS", summary.n_cells, _cells),
+    )
 
 
-def read_found(tables: Mapping[str, Mapping[str, Any]], n_images: int) -> list[Finding | None]:
-    """The findings that `found_tables` was given.
+class StoredFindings(OnDemand["Finding | None"]):
+    """The findings that `found_tables` was given, in the file that it made: some at a time are read.
 
     Raises
     ------
     KeyError, ValueError
         If these are other tables.
     """
-    found, facts = tables["FOUND"], _facts(tables["FOUND"])
-    result: list[Finding | None] = [None] * n_images
-    regions, cells = _by_image(tables["REGIONS"], n_images), _by_image(tables["CELLS"], n_images)
-    for i in np.flatnonzero(found["kind"] != "").tolist():
-        if found["kind"][i] == _POOLED:
-            result[i] = _pooled(tables["REGIONS"], regions[i], facts[i])
-        else:
-            meshes = {int(tables["CELLS"]["plane"][k]): _mesh(tables["CELLS"], k) for k in cells[i].tolist()}
+
+    def __init__(self, file: str, tables: Mapping[str, TableRows], n_images: int) -> None:
+        self._file = file
+        self._tables = tuple(tables[name] for name in ("FOUND", "REGIONS", "CELLS"))
+        self._n = n_images
+        self._step = 1 if self._tables[2].n else _AT_A_TIME  # cells are large
+        edges = np.append(np.arange(0, n_images, self._step), n_images)
+        self._rows = [edges, *(np.searchsorted(table["image"], edges) for table in self._tables[1:])]
+        self._last: tuple[int, list[Finding | None]] = (-1, [])
+
+    def __len__(self) -> int:
+        return self._n
+
+    def _made(self, i: int) -> Finding | None:
+        block, k = divmod(i, self._step)
+        if self._last[0] != block:
+            self._last = block, self._read(block)
+        return self._last[1][k]
+
+    def _read(self, block: int) -> list[Finding | None]:
+        with reading(self._file, Kind.MEASUREMENT):
+            return self._block(block)
+
+    def _block(self, block: int) -> list[Finding | None]:
+        spans = [(int(rows[block]), int(rows[block + 1])) for rows in self._rows]
+        found, regions, cells = (table.part(*span) for table, span in zip(self._tables, spans, strict=True))
+        return _read_found(found, regions, cells, spans[0][0])
+
+
+def _read_found(
+    found: Mapping[str, Any], regions: Mapping[str, Any], cells: Mapping[str, Any], first: int
+) -> list[Finding | None]:
+    """The findings of some images, of which ``first`` is the first."""
+    facts = _facts(found)
+    result: list[Finding | None] = [None] * len(facts)
+    region_rows, cell_rows = (_by_image(table["image"] - first, len(facts)) for table in (regions, cells))
+    for i, kind in enumerate(found["kind"].tolist()):
+        if kind == _POOLED:
+            result[i] = _pooled(regions, region_rows[i], facts[i])
+        elif kind:
+            meshes = {int(cells["plane"][k]): _mesh(cells, k) for k in cell_rows[i].tolist()}
             result[i] = MeshReduction(meshes, Status(found["status"][i]), **facts[i])
     return result
 
@@ -52,20 +140,17 @@ def _words(status: Sequence[Status]) -> Any:
     return np.array([str(s).encode("ascii") for s in status], f"S{max(map(len, Status))}")
 
 
-def _found(found: Sequence[Finding | None]) -> StoredTable:
+def _found(found: Sequence[Finding | None]) -> Columns:
     local = [None if f is None else f.local for f in found]
     status = [f.status if isinstance(f, MeshReduction) else Status.OK for f in found]
     said = [([], []) if f is None else (f.warnings, [(p.where, p.what, p.hint) for p in f.problems]) for f in found]
-    return StoredTable(
-        "FOUND",
-        {
-            "kind": np.array([_kind(f) for f in found], "S6"),
-            "n_good": np.array([0 if f is None else f.n_good for f in found], np.int64),
-            "status": _words(status),
-            **_statistics("local_", SkyStatistics.of([s or _NOTHING for s in local])),
-            "said": [json.dumps(s).encode("ascii") if any(s) else b"" for s in said],
-        },
-    )
+    return {
+        "kind": np.array([_kind(f) for f in found], "S6"),
+        "n_good": np.array([0 if f is None else f.n_good for f in found], np.int64),
+        "status": _words(status),
+        **_statistics("local_", SkyStatistics.of([s or _NOTHING for s in local])),
+        "said": [json.dumps(s).encode("ascii") if any(s) else b"" for s in said],
+    }
 
 
 def _kind(finding: Finding | None) -> str:
@@ -110,20 +195,15 @@ def _single(skies: SkyStatistics) -> list[SkyStatistic]:
     return [SkyStatistic(*row) for row in zip(*columns, strict=True)]
 
 
-def _regions(pooled: Sequence[tuple[int, ImageMeasurement]]) -> tuple[StoredTable]:
-    none = [np.empty((0, 1), np.int64)]
-    blocks = np.concatenate([f.blocks for _, f in pooled if len(f.pairs)] or none)
-    return (
-        StoredTable(
-            "REGIONS",
-            {
-                "image": np.repeat([i for i, _ in pooled], [len(f.pairs) for _, f in pooled]).astype(np.int64),
-                "overlap": np.concatenate([f.pairs for _, f in pooled] or [np.empty(0, np.int64)]),
-                **_statistics("", SkyStatistics.joined([f.regions for _, f in pooled])),
-                "blocks": blocks.astype(np.int32),
-            },
-        ),
-    )
+def _regions(n_blocks: int, first: int, found: Sequence[Finding | None]) -> Columns:
+    pooled = [(i, f) for i, f in enumerate(found, first) if isinstance(f, ImageMeasurement)]
+    none = [np.empty((0, n_blocks), np.int64)]
+    return {
+        "image": np.repeat([i for i, _ in pooled], [len(f.pairs) for _, f in pooled]).astype(np.int64),
+        "overlap": np.concatenate([f.pairs for _, f in pooled] or [np.empty(0, np.int64)]),
+        **_statistics("", SkyStatistics.joined([f.regions for _, f in pooled])),
+        "blocks": np.concatenate([f.blocks for _, f in pooled if len(f.pairs)] or none).astype(np.int32),
+    }
 
 
 def _pooled(table: Mapping[str, Any], rows: Any, facts: Mapping[str, Any]) -> ImageMeasurement:
@@ -132,27 +212,30 @@ def _pooled(table: Mapping[str, Any], rows: Any, facts: Mapping[str, Any]) -> Im
     return ImageMeasurement(part["overlap"].astype(np.int64), _skies("", part), blocks, **facts)
 
 
-def _by_image(table: Mapping[str, Any], n_images: int) -> list[Any]:
+def _by_image(image: IntArray, n_images: int) -> list[Any]:
     """Rows of every image; they are in the order of the images."""
-    image = table["image"]
     return np.split(np.arange(len(image)), np.searchsorted(image, np.arange(1, n_images)))
 
 
-def _cells(reduced: Sequence[tuple[int, MeshReduction]]) -> tuple[StoredTable]:
-    meshes = [(i, k, mesh) for i, f in reduced for k, mesh in sorted(f.meshes.items())]
+def _cells(first: int, found: Sequence[Finding | None]) -> Columns:
+    meshes = [
+        (i, k, mesh)
+        for i, f in enumerate(found, first)
+        if isinstance(f, MeshReduction)
+        for k, mesh in sorted(f.meshes.items())
+    ]
     facts: list[bytes] = []
     content: list[bytes] = []
     for _, _, mesh in meshes:
         arrays: list[bytes] = []
         facts.append(json.dumps(to_plain(mesh, arrays)).encode("ascii"))
         content.append(b"".join(arrays))
-    columns = {
+    return {
         "image": np.array([i for i, _, _ in meshes], np.int64),
         "plane": np.array([k for _, k, _ in meshes], np.int64),
         "facts": facts,
         "content": content,
     }
-    return (StoredTable("CELLS", columns),)
 
 
 def _mesh(table: Mapping[str, Any], k: int) -> CellMesh:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from skymatch_cli.fits.bands import BandKeywords
@@ -20,7 +21,9 @@ from skymatch_cli.fits.units import UnitFacts
 from skymatch_cli.geometry.footprint import Footprint
 from skymatch_cli.model import ImageInfo
 from skymatch_cli.steps.plainvalue import from_plain, to_plain
-from skymatch_cli.steps.storedtables import StoredTable
+from skymatch_cli.steps.storedtables import Columns, StoredTable, in_blocks
+
+_AT_A_TIME = 256  # images or files that are made into rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +39,31 @@ class _Row:
 
 def header_tables(headers: Headers) -> tuple[StoredTable, ...]:
     """The tables FILES and HEADERS; all images have a footprint, as those of a plan do."""
-    facts, content = [], []
-    for image in headers.images:
-        if isinstance(image.footprint, Footprint):
-            arrays: list[bytes] = []
-            row = _Row(image.facts, image.bands, image.warnings, image.info.notes, image.footprint)
-            facts.append(_json(to_plain(row, arrays)))
-            content.append(b"".join(arrays))
-    files = headers.files
+    images = [(image, image.footprint) for image in headers.images if isinstance(image.footprint, Footprint)]
+    files = list(headers.files.items())
     return (
+        StoredTable("FILES", len(files), in_blocks(len(files), _AT_A_TIME, partial(_files, headers, files))),
         StoredTable(
-            "FILES",
-            {
-                "file": [_json({"real": real, **to_plain(file)}) for real, file in files.items()],
-                "rules": [headers.rules.encode() if k == 0 else b"" for k in range(len(files))],
-            },
+            "HEADERS", len(images), in_blocks(len(images), _AT_A_TIME, lambda low, high: _headers(images[low:high]))
         ),
-        StoredTable("HEADERS", {"facts": facts, "content": content}),
     )
+
+
+def _files(headers: Headers, files: Sequence[tuple[str, FitsFile]], low: int, high: int) -> Columns:
+    return {
+        "file": [_json({"real": real, **to_plain(file)}) for real, file in files[low:high]],
+        "rules": [headers.rules.encode() if k == 0 else b"" for k in range(low, high)],
+    }
+
+
+def _headers(images: Sequence[tuple[ImageHeader, Footprint]]) -> Columns:
+    facts, content = [], []
+    for image, footprint in images:
+        arrays: list[bytes] = []
+        row = _Row(image.facts, image.bands, image.warnings, image.info.notes, footprint)
+        facts.append(_json(to_plain(row, arrays)))
+        content.append(b"".join(arrays))
+    return {"facts": facts, "content": content}
 
 
 def read_headers(tables: Mapping[str, Mapping[str, Any]], infos: Sequence[ImageInfo]) -> Headers:
@@ -65,7 +75,7 @@ def read_headers(tables: Mapping[str, Mapping[str, Any]], infos: Sequence[ImageI
         If these are other tables.
     """
     kept = tables["FILES"]
-    files = [json.loads(text) for text in kept["file"]]
+    files = list(map(json.loads, kept["file"]))
     rows = zip(infos, tables["HEADERS"]["facts"], tables["HEADERS"]["content"], strict=True)
     return Headers(
         rules=kept["rules"][0].decode() if files else "",

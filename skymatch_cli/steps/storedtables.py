@@ -1,89 +1,365 @@
-"""Binary tables of numbers and bytes, for the files between the steps."""
+"""Binary tables of numbers and bytes, for the files between the steps: written and read a few rows at a time.
+
+What a table holds in bytes lies on its heap, after its rows (FITS Standard 4.0, section 7.3.5). A file of tables stays
+open while its rows are asked for; what they hold is not kept.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 _FORMS = {"i8": "K", "i4": "J", "f8": "D"}
+_READ_BYTES = 2**16  # of rows or of bytes at a time
+_SCATTERED = 16  # rows for each that is needed, up to which all between are read at once
+_BLOCK = 2880  # bytes: every part of a FITS file is a whole number of blocks
+
+Columns = Mapping[str, Any]
+"""Columns of one length: numbers (n,) or (n, k), words (n,) as bytes (``S``) or sequences of bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTable:
-    """Columns of one length: numbers (n,) or (n, k), words (n,) as bytes; or lists of bytes."""
+    """A table to write.
+
+    Attributes
+    ----------
+    name : str
+    n : int
+        Rows.
+    blocks : callable
+        Makes its rows, some at a time and at least once, in blocks with the same columns.
+    """
 
     name: str
-    columns: Mapping[str, Any]
+    n: int
+    blocks: Callable[[], Iterable[Columns]]
+
+    @classmethod
+    def of(cls, name: str, columns: Columns) -> StoredTable:
+        """A table of columns that are there."""
+        return cls(name, len(next(iter(columns.values()))), lambda: [columns])
 
 
-def table_hdus(tables: Iterable[StoredTable]) -> list[Any]:
-    """The tables as HDUs of astropy."""
-    return [_hdu(table) for table in tables]
+def in_blocks(n: int, step: int, rows: Callable[[int, int], Columns]) -> Callable[[], Iterator[Columns]]:
+    """The ``blocks`` of a table: what ``rows(low, high)`` makes of ``n`` things, ``step`` at a time."""
+
+    def blocks() -> Iterator[Columns]:
+        for low in range(0, max(n, 1), step):
+            yield rows(low, min(low + step, n))
+
+    return blocks
 
 
-def read_tables(file: str, schema: int) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The settings of a file, and its tables by name: columns of numbers or words, or lists of bytes.
+def write_tables(tables: Iterable[StoredTable], stream: BinaryIO) -> None:
+    """Write tables one after another as HDUs, where a stream that can seek stands."""
+    for table in tables:
+        _write(table, stream)
+
+
+def _write(table: StoredTable, stream: BinaryIO) -> None:
+    """The rows go to their places while the heap grows behind them; the header, which counts its bytes, comes last."""
+    blocks = iter(table.blocks())
+    block = next(blocks)
+    forms = {name: _form(values) for name, values in block.items()}
+    dtype = np.dtype([(name, form.dtype) for name, form in forms.items()])
+    header_at = stream.tell()
+    rows_at = header_at + len(_header(table, forms, 0))
+    heap_at, row, heap = rows_at + table.n * dtype.itemsize, 0, 0
+    while True:
+        rows = np.zeros(_length(block), dtype)
+        pieces: list[bytes] = []
+        for name, values in block.items():
+            if forms[name].in_heap:
+                sizes = np.fromiter(map(len, values), np.int64, len(rows))
+                rows[name][:, 0] = sizes
+                rows[name][:, 1] = heap + np.cumsum(sizes) - sizes
+                heap += int(sizes.sum())
+                forms[name].longest = max(forms[name].longest, int(sizes.max(initial=0)))
+                pieces.extend(values)
+            else:
+                rows[name] = values
+        stream.seek(rows_at + row * dtype.itemsize)
+        stream.write(rows.tobytes())
+        row += len(rows)
+        stream.seek(heap_at + heap - sum(map(len, pieces)))
+        stream.writelines(pieces)
+        if (following := next(blocks, None)) is None:
+            break
+        block = following
+    if row != table.n:
+        raise ValueError(f"table {table.name} has {row} rows, not {table.n}")
+    end = heap_at + heap
+    stream.seek(end)
+    stream.write(bytes(-(end - rows_at) % _BLOCK))
+    following_at = stream.tell()
+    stream.seek(header_at)
+    stream.write(_header(table, forms, heap))
+    stream.seek(following_at)
+
+
+@dataclass(slots=True)
+class _Form:
+    """How a column is kept: its part of a row, and for bytes the most that one row has."""
+
+    code: str
+    dtype: Any
+    in_heap: bool = False
+    longest: int = 0
+
+    def __str__(self) -> str:
+        return f"QB({self.longest})" if self.in_heap else self.code
+
+
+def _form(values: Any) -> _Form:
+    if not isinstance(values, np.ndarray):
+        return _Form("QB()", (">i8", (2,)), in_heap=True)
+    if values.dtype.kind == "S":
+        return _Form(f"{values.dtype.itemsize}A", values.dtype)
+    repeat = () if values.ndim == 1 else values.shape[1:]
+    return _Form("".join(map(str, repeat)) + _FORMS[values.dtype.str[1:]], (values.dtype.newbyteorder(">"), repeat))
+
+
+def _header(table: StoredTable, forms: Mapping[str, _Form], heap: int) -> bytes:
+    from astropy.io import fits
+
+    columns = [fits.Column(name=name, format=form.code) for name, form in forms.items()]
+    header = fits.BinTableHDU.from_columns(columns, nrows=0, name=table.name).header
+    header["NAXIS2"], header["PCOUNT"] = table.n, heap
+    for number, form in enumerate(forms.values(), start=1):
+        header[f"TFORM{number}"] = str(form)
+    text: str = header.tostring()
+    return text.encode("ascii")
+
+
+def _length(block: Columns) -> int:
+    return len(next(iter(block.values())))
+
+
+class TableFile:
+    """A file of tables, open for reading.
+
+    Parameters
+    ----------
+    file : str
+    schema : int
+        The layout that it must have.
+
+    Attributes
+    ----------
+    settings : dict
+    tables : dict of str to TableRows
 
     Raises
     ------
     OSError, KeyError, ValueError
-        If it can't be read, or has another layout.
+        If it can't be read, is cut, or has another layout.
     """
-    from astropy.io import fits
 
-    with fits.open(file, memmap=False) as hdus, Path(file).open("rb") as stream:
-        found = hdus[0].header["SCHEMA"]
-        if found != schema:
-            raise ValueError(f"it has layout {found}, not {schema}")
-        settings = json.loads(hdus[0].header["SETTINGS"])
-        return settings, {hdu.name: _columns(hdu, stream) for hdu in hdus[1:]}
+    def __init__(self, file: str, schema: int) -> None:
+        from astropy.io import fits
 
-
-def _hdu(table: StoredTable) -> Any:
-    from astropy.io import fits
-
-    return fits.BinTableHDU.from_columns([_column(n, v) for n, v in table.columns.items()], name=table.name)
+        with fits.open(file, memmap=False) as hdus:
+            found = hdus[0].header["SCHEMA"]
+            if found != schema:
+                raise ValueError(f"it has layout {found}, not {schema}")
+            self.settings: dict[str, Any] = json.loads(hdus[0].header["SETTINGS"])
+            content = FileBytes.of(file)
+            self.tables = {hdu.name: TableRows.of(hdu, content) for hdu in hdus[1:]}
 
 
-def _column(name: str, values: Any) -> Any:
-    from astropy.io import fits
+class FileBytes:
+    """The bytes of a file, which is closed when nobody needs it; processes that share it don't disturb one another.
 
-    if isinstance(values, np.ndarray):
-        if values.dtype.kind == "S":
-            return fits.Column(name=name, format=f"{values.dtype.itemsize}A", array=values)
-        repeat = "" if values.ndim == 1 else str(values.shape[1])
-        return fits.Column(name=name, format=repeat + _FORMS[values.dtype.str[1:]], array=values)
-    rows = np.empty(len(values), object)
-    for k, value in enumerate(values):  # one by one: arrays of one length would become a table
-        rows[k] = np.frombuffer(value, np.uint8)
-    return fits.Column(name=name, format="QB()", array=rows)
+    Parameters
+    ----------
+    fd : int
+        The open file.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        weakref.finalize(self, os.close, fd)
+
+    @classmethod
+    def of(cls, file: str) -> FileBytes:
+        """Those of a file, to read.
+
+        Raises
+        ------
+        OSError
+            If it can't be opened.
+        """
+        return cls(os.open(file, os.O_RDONLY))
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return os.fstat(self._fd).st_size
+
+    def read(self, size: int, at: int) -> bytes:
+        """So many bytes from a place.
+
+        Raises
+        ------
+        OSError, ValueError
+            If they can't be read, or there are fewer.
+        """
+        content = os.pread(self._fd, size, at)
+        while len(content) < size and (more := os.pread(self._fd, size - len(content), at + len(content))):
+            content += more
+        if len(content) < size:
+            raise ValueError("it is shorter than it says")
+        return content
+
+    def write(self, content: bytes, at: int) -> None:
+        """Put bytes at a place.
+
+        Raises
+        ------
+        OSError
+            If they can't be written.
+        """
+        left = memoryview(content)
+        while left:
+            n = os.pwrite(self._fd, left, at)
+            left, at = left[n:], at + n
+
+    def sync(self) -> None:
+        """Have them on the disk."""
+        os.fsync(self._fd)
 
 
-def _columns(hdu: Any, stream: Any) -> dict[str, Any]:
-    return {column.name: _values(hdu, column, stream) for column in hdu.columns}
+@dataclass(frozen=True, slots=True, eq=False)
+class TableRows(Mapping[str, Any]):
+    """A table in a file: a mapping of its columns, which are read when they are asked for.
+
+    Columns are numbers (n,) or (n, k), words (n,) as str, or sequences of bytes, which stay in the file (`HeapRows`).
+    """
+
+    dtype: np.dtype[Any]
+    in_heap: frozenset[str]
+    n: int
+    _at: int
+    _heap_at: int
+    _heap_size: int
+    _content: FileBytes
+
+    @classmethod
+    def of(cls, hdu: Any, content: FileBytes) -> TableRows:
+        """The table of an HDU of astropy."""
+        header, at = hdu.header, hdu.fileinfo()["datLoc"]
+        dtype = hdu.columns.dtype.newbyteorder(">")
+        n, size, heap = header["NAXIS2"], header["NAXIS1"] * header["NAXIS2"], header["PCOUNT"]
+        gap = header.get("THEAP", size) - size
+        if dtype.itemsize != header["NAXIS1"] or min(n, gap, heap - gap) < 0:
+            raise ValueError(f"its table {hdu.name} contradicts itself")
+        if at + size + heap > content.size:
+            raise ValueError("it is shorter than its tables say")
+        in_heap = frozenset(column.name for column in hdu.columns if column.format[0] in "PQ")
+        return cls(dtype, in_heap, n, at, at + size + gap, heap - gap, content)
+
+    def __len__(self) -> int:
+        """Columns, as of any mapping; ``n`` counts the rows."""
+        return len(self.dtype.names or ())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.dtype.names or ())
+
+    def __contains__(self, name: object) -> bool:
+        return name in (self.dtype.names or ())
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self:
+            raise KeyError(name)
+        if name in self.in_heap:
+            return HeapRows(self, name)
+        return _words(self.raw(name))
+
+    def raw(self, name: str) -> npt.NDArray[Any]:
+        """A column of numbers, or of words as bytes (``S``)."""
+        return np.concatenate([_native(self._rows(low, high)[name]) for low, high in self._spans()])
+
+    def part(self, low: int, high: int) -> dict[str, Any]:
+        """The columns of the rows ``low`` to ``high``, what is bytes as lists."""
+        rows = self._rows(low, high)
+        return {name: self._bytes(rows[name]) if name in self.in_heap else _words(_native(rows[name])) for name in self}
+
+    @property
+    def rows_at_a_time(self) -> int:
+        """Rows that hold little enough to be read at once."""
+        size = self.dtype.itemsize + self._heap_size // max(self.n, 1)
+        return max(_READ_BYTES // max(size, 1), 1)
+
+    def heap(self, name: str, rows: npt.NDArray[np.int64]) -> list[bytes]:
+        """A column of bytes, of some rows in any order."""
+        if not len(rows):
+            return []
+        low, high = int(rows.min()), int(rows.max()) + 1
+        if high - low <= _SCATTERED * len(rows):
+            where = self._rows(low, high)[name][rows - low]
+        else:
+            where = np.concatenate([self._rows(k, k + 1)[name] for k in rows.tolist()])
+        return self._bytes(where)
+
+    def _spans(self) -> Iterator[tuple[int, int]]:
+        """Some rows at a time; one empty span where there is none."""
+        step = max(_READ_BYTES // max(self.dtype.itemsize, 1), 1)
+        return ((low, min(low + step, self.n)) for low in range(0, max(self.n, 1), step))
+
+    def _rows(self, low: int, high: int) -> npt.NDArray[Any]:
+        if not 0 <= low <= high <= self.n:
+            raise IndexError(f"there are {self.n} rows")
+        size = self.dtype.itemsize
+        return np.frombuffer(self._content.read((high - low) * size, self._at + low * size), self.dtype)
+
+    def _bytes(self, where: npt.NDArray[Any]) -> list[bytes]:
+        """What descriptors (n, 2) of size and place in the heap stand for; read at once where it lies together."""
+        size, start = where[:, 0].astype(np.int64), where[:, 1].astype(np.int64)
+        if not len(where):
+            return []
+        if size.min() < 0 or start.min() < 0 or (start + size).max() > self._heap_size:
+            raise ValueError("it is shorter than its tables say")
+        first, last = int(start.min()), int((start + size).max())
+        places = zip(start.tolist(), size.tolist(), strict=True)
+        if last - first > 2 * size.sum():
+            return [self._content.read(n, self._heap_at + at) for at, n in places]
+        together = self._content.read(last - first, self._heap_at + first)
+        return [together[at - first : at - first + n] for at, n in places]
 
 
-def _values(hdu: Any, column: Any, stream: Any) -> Any:
-    if column.format[0] in "PQ":
-        return _rows_of_bytes(hdu, column.name, stream)
-    values = hdu.data[column.name]
-    if values.dtype.kind in "SU":
-        return np.array([str(v).strip() for v in values], object)
-    return np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+@dataclass(frozen=True, slots=True, eq=False)
+class HeapRows(Sequence[bytes]):
+    """A column of bytes that stays in its file."""
+
+    table: TableRows
+    name: str
+
+    def __len__(self) -> int:
+        return self.table.n
+
+    def __getitem__(self, k: Any) -> Any:
+        rows = np.arange(len(self))[k]
+        return self.table.heap(self.name, rows) if isinstance(k, slice) else self.table.heap(self.name, rows[None])[0]
+
+    def __iter__(self) -> Iterator[bytes]:
+        step = self.table.rows_at_a_time
+        for low in range(0, len(self), step):
+            yield from self[low : low + step]
 
 
-def _rows_of_bytes(hdu: Any, name: str, stream: Any) -> list[bytes]:
-    """The content of a column of bytes, cut from the heap of the table (FITS Standard 4.0, section 7.3.5)."""
-    size = hdu.header["NAXIS1"] * hdu.header["NAXIS2"]
-    stream.seek(hdu.fileinfo()["datLoc"] + hdu.header.get("THEAP", size))
-    heap = stream.read(hdu.header["PCOUNT"])
-    where = np.recarray.field(hdu.data, name).reshape(-1, 2).tolist()
-    rows = [heap[start : start + length] for length, start in where]
-    if any(len(row) != length for row, (length, _) in zip(rows, where, strict=True)):
-        raise ValueError("it is shorter than its tables say")
-    return rows
+def _native(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.array(values, values.dtype.newbyteorder("="))  # a copy: rows are let go
+
+
+def _words(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if values.dtype.kind != "S":
+        return values
+    return np.array([word.decode("ascii").strip() for word in values.tolist()], object)
