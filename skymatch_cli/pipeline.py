@@ -281,13 +281,12 @@ def find(
 def _load_solver() -> None:
     """Import what works out overlaps and skies: two tenths of a second in which others read."""
     import pyproj
-    import shapely
 
     from skymatch_cli import methods
     from skymatch_cli.output import result
     from skymatch_cli.solver import sharing
 
-    del methods, pyproj, result, shapely, sharing
+    del methods, pyproj, result, sharing
 
 
 def gather(measured: Measured, ask: Ask = here) -> tuple[Measurements, tuple[str, ...]]:
