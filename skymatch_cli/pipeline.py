@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 ImageName = str | PathLike[str]
 _NEEDS_OVERLAPS = frozenset({Method.MATCH, Method.GLOBALMIN_MATCH})
 _NEEDS_LOCAL = frozenset({Method.LOCALMIN, Method.GLOBALMIN, Method.GLOBALMIN_MATCH})
-_FEW_IMAGES = 500  # images of which it takes less to send what is known than to import what works it out
+_FEW_IMAGES = 50  # of which it takes less to send what is known than to import what works it out
 
 
 def match(images: Sequence[ImageName], settings: Settings, *, progress: Progress | None = None) -> Result:
