@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 ImageName = str | PathLike[str]
 _NEEDS_OVERLAPS = frozenset({Method.MATCH, Method.GLOBALMIN_MATCH})
 _NEEDS_LOCAL = frozenset({Method.LOCALMIN, Method.GLOBALMIN, Method.GLOBALMIN_MATCH})
-_FEW_IMAGES = 500  # images of which it takes less to send what is known than to import what works it out
+_FEW_IMAGES = 50  # of which it takes less to send what is known than to import what works it out
 
 
 def match(images: Sequence[ImageName], settings: Settings, *, progress: Progress | None = None) -> Result:
@@ -80,7 +80,8 @@ def evaluate(
         If an input can't be used, or (unless ``settings.dry_run``) can't be written later: found before the
         pixels are read.
     """
-    with beside(_load_solver, wanted=_worth_a_companion(images, settings)) as companion:
+    n_known = 0 if headers is None else len(headers.images)
+    with beside(_load_solver, wanted=_worth_a_companion(max(len(images), n_known), settings)) as companion:
         in_place = not settings.dry_run and settings.output_dir is None
         planned = plan(
             images, settings, progress=progress, stdin=stdin, to_change=in_place, headers=headers, ask=companion
@@ -118,10 +119,10 @@ def evaluate(
     return replace(result, journal=journal_of(planned, measured)) if needed else result
 
 
-def _worth_a_companion(images: Sequence[ImageName], settings: Settings) -> bool:
+def _worth_a_companion(n_images: int, settings: Settings) -> bool:
     """Whether another process may work out overlaps and skies; planes need the WCS, which only this one can read."""
     needed = settings.method != Method.USER and settings.model == Model.CONSTANT
-    return needed and settings.jobs != 1 and len(images) <= _FEW_IMAGES
+    return needed and settings.jobs != 1 and n_images <= _FEW_IMAGES
 
 
 def _who(ask: Ask, n_images: int) -> Ask:
@@ -280,13 +281,12 @@ def find(
 def _load_solver() -> None:
     """Import what works out overlaps and skies: two tenths of a second in which others read."""
     import pyproj
-    import shapely
 
     from skymatch_cli import methods
     from skymatch_cli.output import result
     from skymatch_cli.solver import sharing
 
-    del methods, pyproj, result, shapely, sharing
+    del methods, pyproj, result, sharing
 
 
 def gather(measured: Measured, ask: Ask = here) -> tuple[Measurements, tuple[str, ...]]:

@@ -303,7 +303,7 @@ def _live(work: Callable[[Any, Connection], None], subject: object, pipe: Connec
     """What a process does first and last."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks is told, and ends this one
     _end_with_parent()
-    _keep_memory()
+    keep_memory()
     for end in _ENDS:
         end.close()
     with suppress(EOFError, OSError):  # nobody is there to ask
@@ -374,7 +374,7 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Let the memory of one image serve the next: getting fresh pages takes as long as the arithmetic in them."""
     with suppress(OSError, AttributeError):  # not the C library that has this
         mallopt = ctypes.CDLL(None).mallopt

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 
+from skymatch_cli import pipeline
 from skymatch_cli.beside import beside, here
 from skymatch_cli.execution import usable_cores
+from skymatch_cli.settings import Settings
 from tests.factories import Frame, write_all
 
 two_cores = pytest.mark.skipif(usable_cores() < 2, reason="on one core nothing is done beside")
@@ -118,3 +121,22 @@ def test_an_error_of_the_answer_is_that_of_the_run(tmp_path):
     assert done.returncode == 4
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_where_much_is_known_nothing_is_started_however_few_names_say_so(tmp_path, monkeypatch):
+    asked = []
+
+    @contextmanager
+    def noted(load, *, wanted):
+        del load
+        asked.append(wanted)
+        yield here
+
+    monkeypatch.setattr(pipeline, "beside", noted)
+    monkeypatch.setattr(pipeline, "_FEW_IMAGES", 2)
+    write_all(tmp_path, [Frame(x=50 * k, nx=64, ny=64) for k in range(3)])
+    names, settings = [str(tmp_path / "*.fits")], Settings(dry_run=True, jobs=2)
+    headers = pipeline.plan(names, settings).headers
+    pipeline.evaluate(names, settings)
+    pipeline.evaluate(names, settings, headers=headers)
+    assert asked == [True, False]

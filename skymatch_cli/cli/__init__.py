@@ -70,7 +70,8 @@ class LazyGroup(click.Group):
         """Run, and exit with the code that the design gives to what happened."""
         # The work runs in threads or processes of its own, on small matrices: threads inside a product get in the way.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        gc.set_threshold(50_000, 20, 20)  # imports make a million objects, of which none is garbage
+        # Imports, and what is known of thousands of images, are a million objects of which none is garbage.
+        gc.set_threshold(200_000, 20, 20)
         extra["standalone_mode"] = False  # errors come to `guarded`
         run: Callable[..., object] = super().main
         raise SystemExit(guarded(lambda: run(*args, **extra)))

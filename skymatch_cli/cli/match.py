@@ -130,10 +130,12 @@ def _evaluated(
     from functools import partial
 
     from skymatch_cli import pipeline
+    from skymatch_cli.processes import keep_memory
     from skymatch_cli.steps.findings import HeldFindings
 
     from .backend import backend
 
+    keep_memory()
     with backend(scheduler, settings.jobs) as runner, watch.shown():
         return pipeline.evaluate(
             images,

@@ -2,7 +2,7 @@
 
 One pass over the headers, a few microseconds a card, nothing is allocated that a header merely claims:
 sizes are compared with the length of the file first. Cards are understood here only as far as the
-structure goes; the headers of the images that are used are parsed by astropy (`parse_header`).
+structure goes; `parse_header` gives the headers of the images that are used.
 Layout: FITS Standard 4.0, sections 3, 4.4 and 10.1.
 """
 
@@ -12,19 +12,16 @@ import bz2
 import gzip
 import math
 import re
-import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, cast
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.fits.files import is_remote, open_file, size_and_time
+from skymatch_cli.fits.header import CardHeader
 from skymatch_cli.fits.tilecheck import check_tiling
 from skymatch_cli.model import Container
-
-if TYPE_CHECKING:
-    from astropy.io.fits import Header
 
 _BLOCK = 2880
 _CARD = 80
@@ -40,7 +37,6 @@ _KEYWORDS = (
 _STRUCTURE = frozenset(f"{key:8}".encode() for key in _KEYWORDS)
 _NUMBERED = re.compile(rb"(?:Z?NAXIS|CTYPE|ZTILE|ZNAME|ZVAL)[1-9]\d* *")
 _TEXT = re.compile(r"'((?:[^']|'')*)")
-_PRINTABLE = bytes(code if 32 <= code < 127 else ord("?") for code in range(256))
 _COMPRESSED_NAMES = frozenset({"COMPRESSED_IMAGE"})
 
 # A small file may claim a huge image where it is compressed; no real sky compresses by this much.
@@ -160,24 +156,12 @@ def open_unpacked(path: str, container: Container) -> IO[bytes]:
     return open_file(path)
 
 
-def parse_header(stream: IO[bytes], hdu: Hdu) -> Header:
-    """The header of one HDU, parsed by astropy; that of a tile-compressed image reads as the image's own.
-
-    Bytes that FITS has no place for (an observer's name in another alphabet, an escape sequence) read as "?".
-    """
-    from astropy.io.fits import Header
-
+def parse_header(stream: IO[bytes], hdu: Hdu) -> CardHeader:
+    """The header of one HDU; that of a tile-compressed image reads as the image's own."""
     stream.seek(hdu.header_offset)
     raw = read_exactly(stream, hdu.header_size)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
-        header = Header.fromstring(raw.translate(_PRINTABLE))
-        if hdu.tiled:
-            header["BITPIX"] = hdu.bitpix
-            header["NAXIS"] = len(hdu.shape)
-            for axis, length in enumerate(reversed(hdu.shape), start=1):
-                header[f"NAXIS{axis}"] = length
-    return header
+    axes = {f"NAXIS{axis}": length for axis, length in enumerate(reversed(hdu.shape), start=1)}
+    return CardHeader(raw, {"BITPIX": hdu.bitpix, "NAXIS": len(axes)} | axes if hdu.tiled else None)
 
 
 def _identify(path: str, where: str) -> tuple[Container, int, int]:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from skymatch_cli.choices import Units
@@ -22,23 +22,22 @@ from skymatch_cli.fits.bands import band_keywords, band_warnings
 from skymatch_cli.fits.dq import check_dqbits
 from skymatch_cli.fits.files import is_remote, open_file
 from skymatch_cli.fits.fitsfile import FitsFile, Hdu, open_unpacked, parse_header
+from skymatch_cli.fits.header import CardHeader
 from skymatch_cli.fits.imageplanes import PlaneFinder
 from skymatch_cli.fits.inputs import Inputs
-from skymatch_cli.fits.keywords import Keywords, header_value
+from skymatch_cli.fits.keywords import Keywords
 from skymatch_cli.fits.known import ImageHeader, Known
 from skymatch_cli.fits.ledger import SUBTRACTED
 from skymatch_cli.fits.pixels import Pixels, read_pixels
 from skymatch_cli.fits.skystate import SkyState, read_state
 from skymatch_cli.fits.source import Source
 from skymatch_cli.fits.units import UnitFacts, comparison_scales
-from skymatch_cli.geometry.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2
+from skymatch_cli.geometry.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2, plain_wcs
 from skymatch_cli.geometry.footprint import Footprint, footprint
 from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, OriginalIntegers
 from skymatch_cli.settings import Settings
 
 if TYPE_CHECKING:
-    from astropy.io.fits import Header
-
     from skymatch_cli.ext.gwcs import GwcsWcs
 
 __all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
@@ -138,11 +137,11 @@ def _read_files(
         for (path, refs), images in zip(groups, kept, strict=True)
         if images is None
     ]
-    if new:  # once, and not in every process that is forked from here on
-        import astropy.io.fits
-        import astropy.wcs  # noqa: F401
+    # What such headers need is imported for the first of them, and not in every process that is forked from here on.
+    first = [reader.read_file(named) for named in new[:1]]
     n_pixels = _PIXELS_A_HEADER * sum(len(refs) for refs, *_ in new)
-    with closing(run_apart(reader.read_file, new, jobs=jobs, n_pixels=n_pixels)) as read:
+    with closing(run_apart(reader.read_file, new[1:], jobs=jobs, n_pixels=n_pixels)) as others:
+        read = chain(first, others)
         for images in kept:
             yield from next(read) if images is None else images
 
@@ -223,11 +222,11 @@ class _HeaderReader:
     def _exptime_s(self, keywords: Keywords) -> float:
         """The exposure time; a keyword that the user chose must be there, the default one need not."""
         key = self._settings.exptime_key
-        if key == Settings().exptime_key or self._settings.units == Units.AS_IS:
+        if key == _DEFAULT_EXPTIME or self._settings.units == Units.AS_IS:
             return keywords.number(key)
         return keywords.required_number(key, "--exptime-key")
 
-    def _wcs(self, ref: ImageRef, file: FitsFile, header: Header, shape: tuple[int, int]) -> FitsWcs | GwcsWcs:
+    def _wcs(self, ref: ImageRef, file: FitsFile, header: CardHeader, shape: tuple[int, int]) -> FitsWcs | GwcsWcs:
         """The WCS; the file is opened by astropy only where the header refers to lookup tables in it."""
         if file.container is Container.ASDF:
             from skymatch_cli.ext.roman import roman_wcs
@@ -240,8 +239,11 @@ class _HeaderReader:
                 return found
         if not file.hdus[ref.hdu].celestial:
             raise InputError.at(ref.label, "has no celestial WCS", "solve its astrometry first")
-        if not any(_LOOKUP_TABLE.match(key) for key in header):
-            return fits_wcs(header, shape, where=ref.label)
+        if (plain := plain_wcs(header.raw, shape)) is not None:
+            return plain
+        read = header.by_astropy
+        if not any(_LOOKUP_TABLE.match(key) for key in read):
+            return fits_wcs(read, shape, where=ref.label)
         from astropy.io import fits
 
         try:
@@ -249,7 +251,7 @@ class _HeaderReader:
         except Exception as error:  # noqa: BLE001 - on damaged headers astropy raises errors of every kind
             raise InputError.at(ref.label, f"the tables of its WCS can't be read: {error}") from None
         with opened:
-            return fits_wcs(header, shape, opened, ref.label)
+            return fits_wcs(read, shape, opened, ref.label)
 
     def _group(self, ref: ImageRef, keywords: Keywords, spelling: str) -> str:
         by = self._settings.group_by
@@ -298,7 +300,7 @@ def _original_integers(state: SkyState) -> OriginalIntegers | None:
 
 def _doubts(keywords: Keywords) -> tuple[str, ...]:
     """A warning where another program uses the keyword of the state in a sense of its own."""
-    flag = header_value(keywords.own, SUBTRACTED)
+    flag = keywords.own.value(SUBTRACTED)
     if flag is None or isinstance(flag, bool):
         return ()
     return (f"{keywords.where}: {SUBTRACTED} is {flag!r}, not T or F: taken as not subtracted",)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from skymatch_cli.errors import InputError
 from skymatch_cli.fits.dq import NO_FLAG, bad_flags
 from skymatch_cli.fits.fitsfile import FitsFile, Hdu, open_unpacked, parse_header, read_structure
-from skymatch_cli.fits.keywords import as_number, header_value
+from skymatch_cli.fits.keywords import as_number
 from skymatch_cli.fits.names import check_template, fill_template
 from skymatch_cli.model import ImageRef, MaskRef, PixelSource, StoredPlane
 from skymatch_cli.settings import Settings
@@ -163,6 +163,6 @@ def _check_flags(plane: StoredPlane, where: str, name: str) -> None:
 def _check_constant(file: FitsFile, hdu: Hdu, bad: int, where: str) -> None:
     """Refuse a DQ extension without pixels whose one value (PIXVALUE, as HST writes it) flags them all."""
     with open_unpacked(file.path, file.container) as stream:
-        value = as_number(header_value(parse_header(stream, hdu), "PIXVALUE"))
+        value = as_number(parse_header(stream, hdu).value("PIXVALUE"))
     if math.isfinite(value) and int(value) & bad:
         raise InputError.at(where, f"all its pixels are flagged (PIXVALUE {value:g})", "see --dqbits")

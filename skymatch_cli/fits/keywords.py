@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from skymatch_cli.errors import InputError
-
-if TYPE_CHECKING:
-    from astropy.io.fits import Header
-
-_Value = str | bool | int | float | None
+from skymatch_cli.fits.header import CardHeader, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +14,13 @@ class Keywords:
     """The two headers that speak of one image; ``where`` is its label for messages."""
 
     where: str
-    own: Header
-    primary: Header
+    own: CardHeader
+    primary: CardHeader
 
-    def value(self, key: str) -> _Value:
+    def value(self, key: str) -> Value:
         """The value of a keyword; None where neither header has one that can be read."""
-        own = header_value(self.own, key)
-        return header_value(self.primary, key) if own is None else own
+        own = self.own.value(key)
+        return self.primary.value(key) if own is None else own
 
     def text(self, key: str) -> str:
         """A value as text, "" where there is none."""
@@ -46,18 +41,7 @@ class Keywords:
         return value
 
 
-def header_value(header: Header, key: str) -> _Value:
-    """The value of a card; None where there is no card, no value, or no way to read it."""
-    from astropy.io.fits import VerifyError
-
-    try:
-        value: Any = header.get(key)
-    except (VerifyError, ValueError, TypeError, KeyError, IndexError, AttributeError):
-        return None
-    return value if isinstance(value, str | bool | int | float) else None
-
-
-def as_number(value: _Value) -> float:
+def as_number(value: Value) -> float:
     """A finite float, NaN for all that is none; text that reads as a number counts as one."""
     if value is None or isinstance(value, bool):
         return math.nan

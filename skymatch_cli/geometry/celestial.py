@@ -1,7 +1,7 @@
 """The celestial WCS of a FITS header, as the geometry needs it: pixels to ICRS unit vectors and back.
 
 Everything that astropy understands is understood here: the projections of FITS WCS paper II, SIP, TPV,
-TNX and ZPX, and lookup tables; axes in any order, degenerate axes beside them.
+TNX and ZPX, and lookup tables; axes in any order, degenerate axes beside them. A plain TAN needs no astropy for that.
 """
 
 from __future__ import annotations
@@ -21,15 +21,22 @@ import numpy as np
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.geometry.frames import SkyFrame, frame_of_header
+from skymatch_cli.geometry.gnomonic import (
+    LEAST_AREA,
+    MAX_CRVAL_DEG,
+    MAX_SCALE_DEG,
+    MIN_SCALE_DEG,
+    Gnomonic,
+    coordinate_cards,
+    gnomonic,
+)
 from skymatch_cli.geometry.inverse import refine_pixels
 from skymatch_cli.geometry.sphere import angle_rad, lon_lat, ring_sr, unit_vectors
 from skymatch_cli.model import CelestialWcs, FloatArray
 
 SR_TO_ARCSEC2 = (180.0 * 3600.0 / np.pi) ** 2
 MAX_COUNT = 32  # of axes in wcslib, and enough for SIP; astropy takes gigabytes of memory before it refuses more
-MAX_CRVAL_DEG = 3600.0  # beyond, the file is damaged, and sines have lost their digits
 ROUND_TRIP_PIX = 1e-3  # how well a pixel position must come back to count as a solution
-MIN_SCALE_DEG = 1e-10  # less than a microarcsecond
 STRAIGHT_PIX = 1e-3
 _ENGINES_KEPT = 64  # tens of kilobytes each: they must not add up over the images of a survey
 _HINT = "solve its astrometry first, or leave the image out"
@@ -86,7 +93,7 @@ class FitsWcs:
     notes: tuple[str, ...] = ()
 
     @property
-    def _engine(self) -> _Engine:
+    def _engine(self) -> _Engine | Gnomonic:
         """What the header was read with; where that isn't at hand it is built, and kept for a while."""
         return self.__dict__.get("_made") or _built(self)
 
@@ -137,6 +144,8 @@ def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str =
         The header has no valid celestial WCS, or it is not that of the two image axes.
     """
     text = _card_text(header, where)
+    if (plain := plain_wcs(text, shape)) is not None:
+        return plain
     if fobj is None and any(text[i : i + 7] == b"D2IMDIS" for i in range(0, len(text), 80)):
         raise InputError.at(where, "its WCS refers to lookup tables that are not at hand", "give the whole file")
     try:
@@ -154,9 +163,22 @@ def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str =
     except Exception as error:  # on damaged headers astropy raises errors of every kind
         raise InputError.at(where, f"its WCS can't be used: {_reason(error)}", _HINT) from error
     straight = frame.rigid and not engine.distorted and _lines_are_straight(engine, shape)
-    made = FitsWcs(shape, zlib.compress(text, 1), tables, frame, straight, notes)
-    made.__dict__["_made"] = engine
-    return made
+    return _made(FitsWcs(shape, zlib.compress(text, 1), tables, frame, straight, notes), engine)
+
+
+def plain_wcs(text: bytes, shape: tuple[int, int]) -> FitsWcs | None:
+    """The WCS of the cards of a header, where it is one that needs no astropy; None where it is any other."""
+    cards = coordinate_cards(text)
+    if (engine := gnomonic(cards)) is None:
+        return None
+    made = FitsWcs(shape, zlib.compress(cards, 1), (None,) * len(_TABLES), engine.frame, straight=engine.frame.rigid)
+    return _made(made, engine)
+
+
+def _made(wcs: FitsWcs, engine: _Engine | Gnomonic) -> FitsWcs:
+    """The WCS with what its header was read with."""
+    wcs.__dict__["_made"] = engine
+    return wcs
 
 
 def _reason(error: Exception) -> str:
@@ -198,9 +220,9 @@ class _Engine:
         self.distorted = any(getattr(wcs, name) is not None for name in ("sip", *_TABLES))
         sides = np.linalg.norm(wcs.pixel_scale_matrix, axis=0)
         self.scale_rad = float(np.radians(sides.min()))
-        if not (sides.min() >= MIN_SCALE_DEG and sides.max() <= 180.0):
+        if not (sides.min() >= MIN_SCALE_DEG and sides.max() <= MAX_SCALE_DEG):
             raise ValueError("the size of its pixels on the sky is absurd")
-        if not abs(np.linalg.det(wcs.pixel_scale_matrix)) > 1e-9 * sides.prod():
+        if not abs(np.linalg.det(wcs.pixel_scale_matrix)) > LEAST_AREA * sides.prod():
             raise ValueError("its pixels have no area on the sky")
 
     def frame(self) -> SkyFrame:
@@ -231,8 +253,9 @@ class _Engine:
 
 
 @lru_cache(maxsize=_ENGINES_KEPT)
-def _built(wcs: FitsWcs) -> _Engine:
-    return _Engine(_captured(lambda: _build(zlib.decompress(wcs.cards), wcs.tables))[0])
+def _built(wcs: FitsWcs) -> _Engine | Gnomonic:
+    text = zlib.decompress(wcs.cards)
+    return gnomonic(text) or _Engine(_captured(lambda: _build(text, wcs.tables))[0])
 
 
 def _each(function: Callable[[FloatArray], FloatArray], rows: FloatArray) -> FloatArray:

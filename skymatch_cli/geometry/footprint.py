@@ -66,7 +66,7 @@ def footprint(wcs: CelestialWcs, where: str = "image") -> Footprint:
         No pixel is on the sky, or the WCS maps different pixels to the same place.
     """
     ny, nx = wcs.shape
-    frame = np.array([[-0.5, -0.5], [nx - 0.5, -0.5], [nx - 0.5, ny - 0.5], [-0.5, ny - 0.5]])
+    frame = _frame(wcs)
     if getattr(wcs, "straight", False):
         corners = wcs.to_sky(frame[:, 0], frame[:, 1])
         centre, radius = bounding_cap(corners)
@@ -79,8 +79,16 @@ def footprint(wcs: CelestialWcs, where: str = "image") -> Footprint:
 
 def fits_one_part(wcs: CelestialWcs) -> bool:
     """True where the whole frame is on the sky, and at most 60 degrees wide."""
+    if getattr(wcs, "straight", False) and bounding_cap(wcs.to_sky(*_frame(wcs).T))[1] <= MAX_RADIUS_RAD:
+        return True
     sky = _grid(wcs, _PROBES - 1)[2].reshape(-1, 3)
     return bool(np.isfinite(sky).all()) and bounding_cap(sky)[1] <= MAX_RADIUS_RAD
+
+
+def _frame(wcs: CelestialWcs) -> FloatArray:
+    """The outer corners of the frame in pixels, (4, 2)."""
+    ny, nx = wcs.shape
+    return np.array([[-0.5, -0.5], [nx - 0.5, -0.5], [nx - 0.5, ny - 0.5], [-0.5, ny - 0.5]])
 
 
 def _grid(wcs: CelestialWcs, cells: int) -> tuple[FloatArray, FloatArray, FloatArray]:

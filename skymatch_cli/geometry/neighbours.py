@@ -1,6 +1,6 @@
 """Which caps on the sphere touch: a KD-tree of their centres, no longitude wrap, no pole, no N^2.
 
-Few caps are simply all compared: that costs less than loading scipy.spatial.
+Few caps are compared with all that are near along one axis: that costs less than loading scipy.spatial.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from skymatch_cli.geometry.sphere import angle_rad
 from skymatch_cli.model import FloatArray, IntArray
 
 _FEW = 3000
-_ROWS = 256  # that are compared with all others at a time
+_ROWS = 256  # that are compared with others at a time
 
 
 def touching_caps(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
@@ -37,14 +37,24 @@ def touching_caps(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray,
 
 
 def _all_pairs(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
-    """Pairs i < j of caps that may touch: their centres are no further apart than an arc's chord, and rounding."""
-    found = [np.empty((0, 2), np.int64)]
-    for low in range(0, len(centres), _ROWS):
-        high = low + _ROWS
-        square = 2.0 - 2.0 * (centres[low:high] @ centres[low:].T)
-        reach = radii_rad[low:high, None] + radii_rad[low:]
-        found.append(np.argwhere(np.triu(square <= reach * reach + 1e-14, 1)) + low)
-    i, j = np.concatenate(found).T
+    """Pairs of caps that may touch, in any order: their centres are no further apart than an arc's chord, and rounding.
+
+    Each is compared with those after it along the axis on which they are spread most, as far as one could reach.
+    """
+    along = centres[:, np.argmax(np.ptp(centres, axis=0))] if len(centres) else np.empty(0)
+    order = np.argsort(along, kind="stable")
+    along, radii = along[order], radii_rad[order]
+    stop = np.searchsorted(along, along + radii + radii.max(initial=0.0) + 1e-7, side="right")
+    found = [np.empty((2, 0), np.int64)]
+    for low in range(0, len(order), _ROWS):
+        first = np.arange(low, min(low + _ROWS, len(order)))
+        count = stop[first] - first - 1
+        i = np.repeat(first, count)
+        j = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + i + 1
+        square = ((centres[order[i]] - centres[order[j]]) ** 2).sum(axis=1)
+        near = square <= (radii[i] + radii[j]) ** 2 + 1e-14
+        found.append(np.stack([order[i[near]], order[j[near]]]))
+    i, j = np.sort(np.concatenate(found, axis=1), axis=0)
     return i, j
 
 

@@ -15,6 +15,7 @@ from skymatch_cli.solver.pairgraph import PairGraph
 
 MAX_UNKNOWNS = 5000  # of one component, and (sum of cubes) of all together
 _ENTRIES = 2**21  # of a stack of matrices
+_COLUMNS = 128  # of a large matrix that are worked on at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,7 @@ def solve_exactly(graph: PairGraph, chosen: BoolArray, rhs: FloatArray, scatter:
         if sorted_scatter is None:
             variance[nodes], explained[ids] = inverse[stack.member, stack.place, stack.place], stack.size - 1.0
         else:
-            spread = _spread(stack, inverse, sorted_scatter)
-            variance[nodes] = np.einsum("kij,kij->ki", inverse, spread)[stack.member, stack.place]
-            explained[ids] = np.einsum("kii->k", spread)
+            variance[nodes], explained[ids] = _under_noise(stack, inverse, sorted_scatter)
     return ExactSolution(x, variance, explained)
 
 
@@ -167,9 +166,18 @@ def _centred_inverses(stack: _Stack, adjacency: csr_array, cut: Cut | None) -> F
     return inverse
 
 
-def _spread(stack: _Stack, inverse: FloatArray, scatter: csr_array) -> FloatArray:
-    """Inverse times scatter, (k, width, width)."""
+def _under_noise(stack: _Stack, inverse: FloatArray, scatter: csr_array) -> tuple[FloatArray, FloatArray]:
+    """Variance of every unknown of a stack, and what the solutions of its k components explain: traces, (k,)."""
     if len(stack.size) > 1 or scatter[stack.rows].nnz * 10 > int(stack.size[0]) ** 2:
-        return inverse @ stack.dense(scatter)
-    block = scatter[stack.rows][:, stack.rows]
-    return np.asarray(block @ inverse[0], np.float64).T[None]
+        spread = inverse @ stack.dense(scatter)
+        variance = np.einsum("kij,kij->ki", inverse, spread)[stack.member, stack.place]
+        return variance, np.einsum("kii->k", spread)
+    # Some columns at a time: a second matrix of this size would take as long to be had as to be filled.
+    block, whole = scatter[stack.rows][:, stack.rows], inverse[0]
+    variance, explained = np.empty(len(whole)), 0.0
+    for low in range(0, len(whole), _COLUMNS):
+        some = slice(low, low + _COLUMNS)
+        spread = np.asarray(block @ whole[:, some], np.float64)
+        variance[some] = np.einsum("ji,ji->i", whole[:, some], spread)  # it is symmetric
+        explained += float(np.einsum("ii->", spread[some]))
+    return variance, np.array([explained])

@@ -6,6 +6,8 @@ import numpy as np
 
 from skymatch_cli.model import FloatArray, IntArray
 
+_OF_BYTE = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float64)
+
 
 def mixed(index: IntArray) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     """A 64-bit hash of every index (splitmix64: Steele, Lea & Flood 2014, OOPSLA, 453)."""
@@ -17,5 +19,5 @@ def mixed(index: IntArray) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
 
 def sign_columns(n: int, block: int) -> FloatArray:
     """Eight columns, (n, 8), of a fixed matrix of independent signs ±1 that has eight such blocks."""
-    byte = mixed(np.arange(n)).astype("<u8").view(np.uint8).reshape(n, 8)[:, block]
-    return 1.0 - 2.0 * np.unpackbits(byte[:, None], axis=1).astype(np.float64)
+    signs: FloatArray = _OF_BYTE[mixed(np.arange(n)).astype("<u8").view(np.uint8).reshape(n, 8)[:, block]]
+    return signs

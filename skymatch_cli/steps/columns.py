@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from itertools import accumulate, pairwise
+from operator import attrgetter, itemgetter
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
@@ -121,11 +122,12 @@ class _Arrays:
     """Arrays of numbers, of one type of them where all have one."""
 
     def write(self, name: str, values: Sequence[npt.NDArray[Any]], to: _Written) -> None:
-        dtypes = sorted({array.dtype.str for array in values})
-        _WORDS.write(name + ":dtype", [array.dtype.str for array in values], to)
+        dtypes = [array.dtype.str for array in values]
+        _WORDS.write(name + ":dtype", dtypes, to)
         _WORDS.write(name + ":shape", [array.shape for array in values], to)
-        for dtype in dtypes:
-            own = [array.reshape(-1) for array in values if array.dtype.str == dtype]
+        flat = [array if array.ndim == 1 else array.reshape(-1) for array in values]
+        for dtype in sorted(set(dtypes)):
+            own = [array for array, its in zip(flat, dtypes, strict=True) if its == dtype]
             to[f"{name}:{dtype}"] = np.concatenate(own)
 
     def read(self, name: str, n: int, columns: Columns) -> list[Any]:
@@ -168,7 +170,9 @@ class _OneOf:
     options: tuple[tuple[type[Any] | None, _Kind], ...]
 
     def write(self, name: str, values: Sequence[Any], to: _Written) -> None:
-        which = [self._which(value) for value in values]
+        examples = {type(value): value for value in values}
+        option = {cls: self._which(example) for cls, example in examples.items()}
+        which = [option[type(value)] for value in values]
         to[name + ":is"] = np.array(which, np.int8)
         for k, (_, kind) in enumerate(self.options):
             kind.write(f"{name}|{k}", [value for value, w in zip(values, which, strict=True) if w == k], to)
@@ -193,12 +197,11 @@ class _Fields:
     make: Callable[..., Any]
     names: tuple[str, ...]
     kinds: tuple[_Kind, ...]
-    get: Callable[[Any, Any], Any]
+    getters: tuple[Callable[[Any], Any], ...]
 
     def write(self, name: str, values: Sequence[Any], to: _Written) -> None:
-        for k, (own, kind) in enumerate(zip(self.names, self.kinds, strict=True)):
-            key = k if self.get is tuple.__getitem__ else own
-            kind.write(f"{name}.{own}", [self.get(value, key) for value in values], to)
+        for own, kind, get in zip(self.names, self.kinds, self.getters, strict=True):
+            kind.write(f"{name}.{own}", list(map(get, values)), to)
 
     def read(self, name: str, n: int, columns: Columns) -> list[Any]:
         read = [kind.read(f"{name}.{own}", n, columns) for own, kind in zip(self.names, self.kinds, strict=True)]
@@ -245,7 +248,8 @@ def _several(origin: Any, arguments: tuple[Any, ...], variants: _Variants) -> _K
 
 def _row(hints: Sequence[Any], variants: _Variants) -> _Kind:
     kinds = tuple(_kind_of(hint, variants) for hint in hints)
-    return _Fields(lambda *values: values, tuple(map(str, range(len(kinds)))), kinds, tuple.__getitem__)
+    places = range(len(kinds))
+    return _Fields(lambda *values: values, tuple(map(str, places)), kinds, tuple(map(itemgetter, places)))
 
 
 def _record(cls: Any, variants: _Variants) -> _Kind:
@@ -254,7 +258,7 @@ def _record(cls: Any, variants: _Variants) -> _Kind:
     kinds = tuple(_kind_of(hints[name], variants) for name in names)
     keyword = any(f.kw_only for f in fields(cls))
     make = (lambda *values: cls(**dict(zip(names, values, strict=True)))) if keyword else cls
-    return _Fields(make, names, kinds, getattr)
+    return _Fields(make, names, kinds, tuple(map(attrgetter, names)))
 
 
 def _plain(hint: Any) -> _Kind:
