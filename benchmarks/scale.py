@@ -7,10 +7,10 @@ python benchmarks/scale.py [--images 10000 100000 1000000] [--files 2000] [--man
 skies with errors. Each size runs in a process of its own; ``growth`` is the exponent of the CPU time between one size
 and the next. ``GB``: peak memory of the process up to the end of the step; ``before``: with the footprints alone.
 
-``files``: real FITS files of ``side`` x ``side`` pixels through plan, measure and solve: in one process, in two, as
-two shards that run side by side and are merged, and on two worker processes of Dask; as one ``match`` with a cache,
-again, and once more with 20 files added, beside the imports that any run needs. ``same`` says whether the result has
-the bytes of the serial run.
+``files``: real FITS files of ``side`` x ``side`` pixels through plan, measure, solve and apply (which records): in one
+process, in two, as two shards that run side by side and are merged, and on two worker processes of Dask; as one
+``match`` with a cache, again, and once more with 20 files added, beside the imports that any run needs. ``same`` says
+whether the solution has the bytes of the serial run.
 
 ``many``: plan and measure with at most 256 open files; peak memory of each.
 
@@ -135,7 +135,7 @@ class Cost:
         return Cost(self.cpu + other.cpu, self.wall + other.wall, max(self.peak_mb, other.peak_mb))
 
     def __str__(self) -> str:
-        return f"{self.cpu:>7.1f} ({self.wall:>6.1f})"
+        return f"{self.cpu:>7.2f} ({self.wall:>6.2f})"
 
 
 def start(folder: Path, *args: str, limit: int | None = None) -> tuple[subprocess.Popen, float]:
@@ -158,20 +158,31 @@ def command(folder: Path, *args: str, limit: int | None = None) -> Cost:
     return end(start(folder, *args, limit=limit))
 
 
+def side_by_side(folder: Path, n: int, *args: str) -> Cost:
+    """A command in n shards that run at the same time; {k} in its arguments is the number of the shard."""
+    begun = time.perf_counter()
+    shards = [start(folder, *(a.format(k=k) for a in args), "--shard", f"{k}/{n}") for k in range(1, n + 1)]
+    total = sum((end(shard) for shard in shards), Cost(0.0, 0.0, 0.0))
+    return Cost(total.cpu, time.perf_counter() - begun, total.peak_mb)
+
+
 def measured(folder: Path, how: list[str]) -> Cost:
-    """Measure the plan, in shards that run side by side where ``how`` is their number."""
+    """Measure the plan, in shards where ``how`` is their number."""
     if how[0].startswith("-"):
         return command(folder, "measure", "plan.fits_", "-o", "measured.fits_", *how)
     n = int(how[0])
-    parts = [f"part{k}.fits_" for k in range(1, n + 1)]
-    begun = time.perf_counter()
-    shards = [
-        start(folder, "measure", "plan.fits_", "-o", part, "--shard", f"{k}/{n}", "--jobs", "1")
-        for k, part in enumerate(parts, 1)
-    ]
-    total = sum((end(shard) for shard in shards), Cost(0.0, 0.0, 0.0))
-    total += command(folder, "merge", *parts, "-o", "measured.fits_")
-    return Cost(total.cpu, time.perf_counter() - begun, total.peak_mb)
+    found = side_by_side(folder, n, "measure", "plan.fits_", "-o", "part{k}.fits_", "--jobs", "1")
+    return found + command(folder, "merge", *(f"part{k}.fits_" for k in range(1, n + 1)), "-o", "measured.fits_")
+
+
+def recorded(folder: Path, how: list[str]) -> Cost:
+    """Record the skies of the solution; the files are then as they were, for the next run."""
+    if how[0].startswith("-"):
+        cost = command(folder, "apply", "solution.fits_")
+    else:
+        cost = side_by_side(folder, int(how[0]), "apply", "solution.fits_")
+    command(folder, "undo", "f*.fits")
+    return cost
 
 
 def chain(n: int, side: int, *, dask: bool, cache_only: bool) -> None:
@@ -179,8 +190,8 @@ def chain(n: int, side: int, *, dask: bool, cache_only: bool) -> None:
         folder = Path(name)
         write_files(folder, 0, n, side=side)
         print(f"{n} files of {side} x {side} pixels: CPU seconds (seconds) of whole commands")
-        print("                             plan          measure            solve              all  same")
-        wanted = b""
+        print(" " * 16 + "".join(f"{step:>17}" for step in ("plan", "measure", "solve", "apply", "all")) + "  same")
+        wanted, whole = b"", None
         runs = {"1 process": ["--jobs", "1"], "2 processes": ["--jobs", "2"], "2 shards, merged": ["2"]}
         if dask:
             runs["Dask, 2 workers"] = ["--scheduler", "local", "--jobs", "2"]
@@ -188,16 +199,19 @@ def chain(n: int, side: int, *, dask: bool, cache_only: bool) -> None:
             jobs = "1" if label == "1 process" else "2"
             planned = command(folder, "plan", "f*.fits", "-o", "plan.fits_", "--format", "fits", "--jobs", jobs)
             found = measured(folder, how)
-            solved = command(folder, "solve", "measured.fits_", "-o", "result.json")
+            solved = command(folder, "solve", "measured.fits_", "-o", "solution.fits_", "--format", "fits")
+            command(folder, "solve", "measured.fits_", "-o", "result.json")  # without the state of the files
             result = (folder / "result.json").read_bytes()
             wanted = wanted or result
-            print(
-                f"{label:<16}{planned}  {found}  {solved}  {planned + found + solved}  {result == wanted}", flush=True
-            )
-        cached(folder, n, side)
+            applied = recorded(folder, how)
+            total = planned + found + solved + applied
+            whole = whole or total
+            print(f"{label:<16}{planned}  {found}  {solved}  {applied}  {total}  {result == wanted}", flush=True)
+        cached(folder, n, side, whole)
 
 
-def cached(folder: Path, n: int, side: int) -> None:
+def cached(folder: Path, n: int, side: int, chain: Cost | None) -> None:
+    """``match`` with a cache; ``chain``: what all steps cost in one process."""
     match = ("match", "--dry-run", "--jobs", "1", "-o", "result.json", "f*.fits")
     first = command(folder, *match, "--cache", "kept")
     again = command(folder, *match, "--cache", "kept")
@@ -208,12 +222,17 @@ def cached(folder: Path, n: int, side: int) -> None:
     same = result == (folder / "result.json").read_bytes()
     needed = subprocess.Popen([sys.executable, "-c", NEEDED], env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
     imports = end((needed, time.perf_counter()))
-    print(f"match --cache, all new    {first}")
-    print(f"  the imports alone       {imports}  {imports.cpu / first.cpu:.0%}")
-    print(f"  nothing new             {again}  {again.cpu / first.cpu:.0%}")
-    print(f"  {ADDED} files more           {more}  {more.cpu / first.cpu:.0%}  same {same}")
-    extra = more.cpu - again.cpu
-    print(f"  of which for the {ADDED}     {extra:>7.1f}           {extra / first.cpu:.1%}")
+    extra = Cost(more.cpu - again.cpu, more.wall - again.wall, 0.0)
+    full = chain or first
+    print(f"match --cache, all new    {first}   of {'the steps' if chain else 'this'}")
+    for label, cost in {
+        "the imports alone": imports,
+        "nothing new": again,
+        f"{ADDED} files more": more,
+        f"of which for the {ADDED}": extra,
+    }.items():
+        print(f"  {label:<24}{cost}   {cost.cpu / full.cpu:.1%}")
+    print(f"  same {same}")
 
 
 def many(counts: list[int], side: int) -> None:

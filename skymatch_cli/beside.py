@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-from skymatch_cli import processes
 from skymatch_cli.execution import usable_cores
 
 Answer = TypeVar("Answer")
@@ -45,7 +44,12 @@ def beside(load: Callable[[], object], *, wanted: bool = True) -> Iterator[Ask]:
     wanted : bool
         False: all is done here.
     """
-    if not wanted or usable_cores() == 1 or sys.modules.keys() & _LIBRARIES or not processes.can_fork():
+    if not wanted or usable_cores() == 1 or sys.modules.keys() & _LIBRARIES:
+        yield here
+        return
+    from skymatch_cli import processes
+
+    if not processes.can_fork():
         yield here
         return
     with processes.companion(load) as companion:
@@ -53,10 +57,12 @@ def beside(load: Callable[[], object], *, wanted: bool = True) -> Iterator[Ask]:
 
 
 def _asking(companion: Callable[..., Any]) -> Ask:
+    from skymatch_cli.processes import NotAnsweredError
+
     def ask(function: Callable[..., Answer], *arguments: Any) -> Answer:
         try:
             answer: Answer = companion(function, *arguments)
-        except processes.NotAnsweredError:  # it died, or the question can't be sent
+        except NotAnsweredError:  # it died, or the question can't be sent
             return function(*arguments)
         return answer
 

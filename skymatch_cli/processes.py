@@ -25,6 +25,7 @@ from multiprocessing.reduction import ForkingPickler
 from pickle import PicklingError
 from typing import Any, Generic, TypeVar
 
+from skymatch_cli.allocation import keep_memory
 from skymatch_cli.errors import SkymatchError
 from skymatch_cli.execution import Found, Progress, Tasks
 
@@ -36,8 +37,6 @@ _ENDS: set[Connection] = set()
 _QUEUED = 2  # tasks that a worker has: the one it is at, and the next
 _QUEUED_FIRST = 4  # the same while this process does something else
 _AHEAD = 4  # findings a worker that wait for an earlier one
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-_KEPT_BYTES = 2**28
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
@@ -372,11 +371,3 @@ def _end_with_parent() -> None:
     """Have the system end this process when the one that started it is gone, in the midst of an import too."""
     with suppress(OSError, AttributeError):  # not the C library that has this: it ends when it sees its pipe closed
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def keep_memory() -> None:
-    """Let the memory of one image serve the next: getting fresh pages takes as long as the arithmetic in them."""
-    with suppress(OSError, AttributeError):  # not the C library that has this
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_MMAP_THRESHOLD, _KEPT_BYTES)

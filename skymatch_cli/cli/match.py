@@ -130,7 +130,7 @@ def _evaluated(
     from functools import partial
 
     from skymatch_cli import pipeline
-    from skymatch_cli.processes import keep_memory
+    from skymatch_cli.allocation import keep_memory
     from skymatch_cli.steps.findings import HeldFindings
 
     from .backend import backend

@@ -45,7 +45,6 @@ from skymatch_cli.mesh.sums import (
 from skymatch_cli.mesh.tiles import SheetPlan, run_noise, sheet_plans
 from skymatch_cli.mesh.trust import mean_sky, median_sky, trusted_weight
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements, OverlapGraph, Status, StrArray
-from skymatch_cli.processes import crew
 
 Answer = TypeVar("Answer")
 
@@ -115,6 +114,8 @@ def _robust_sums(
 
     def solved(weight: FloatArray, difference: FloatArray) -> FloatArray:
         return _rounded(ask(image_offsets, graph.n_images, graph.a, graph.b, weight, difference) - level)
+
+    from skymatch_cli.processes import crew
 
     plans = sheet_plans(meshes) if len(graph.a) else []
     workers = min(jobs or usable_cores(), sum(len(plan.leaves) for plan in plans) // _WORTH_PROCESS + 1)
