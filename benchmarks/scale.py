@@ -9,8 +9,8 @@ and the next. ``GB``: peak memory of the process up to the end of the step; ``be
 
 ``files``: real FITS files of ``side`` x ``side`` pixels through plan, measure, solve and apply (which records): in one
 process, in two, as two shards that run side by side and are merged, and on two worker processes of Dask; as one
-``match`` with a cache, again, and once more with 20 files added, beside the imports that any run needs. ``same`` says
-whether the solution has the bytes of the serial run.
+``match`` with a cache, again, and once more with 20 files added (also in steps, with ``--update``), beside the imports
+of a run that reads headers with astropy. ``same`` says whether the solution has the bytes of the serial run.
 
 ``many``: plan and measure with at most 256 open files; peak memory of each.
 
@@ -215,11 +215,19 @@ def cached(folder: Path, n: int, side: int, chain: Cost | None) -> None:
     match = ("match", "--dry-run", "--jobs", "1", "-o", "result.json", "f*.fits")
     first = command(folder, *match, "--cache", "kept")
     again = command(folder, *match, "--cache", "kept")
+    begin = ("plan", "f*.fits", "--format", "fits", "--jobs", "1", "-o")
+    command(folder, *begin, "plan.fits_")
+    command(folder, "measure", "plan.fits_", "-o", "measured.fits_", "--jobs", "1")
     write_files(folder, n, n + ADDED, side=side)
+    stepped = command(folder, *begin, "plan2.fits_", "--update", "plan.fits_")
+    stepped += command(
+        folder, "measure", "plan2.fits_", "-o", "measured2.fits_", "--update", "measured.fits_", "--jobs", "1"
+    )
+    stepped += command(folder, "solve", "measured2.fits_", "-o", "stepped.json")
     more = command(folder, *match, "--cache", "kept")
     result = (folder / "result.json").read_bytes()
     command(folder, *match)
-    same = result == (folder / "result.json").read_bytes()
+    same = result == (folder / "result.json").read_bytes() == (folder / "stepped.json").read_bytes()
     needed = subprocess.Popen([sys.executable, "-c", NEEDED], env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
     imports = end((needed, time.perf_counter()))
     extra = Cost(more.cpu - again.cpu, more.wall - again.wall, 0.0)
@@ -230,6 +238,7 @@ def cached(folder: Path, n: int, side: int, chain: Cost | None) -> None:
         "nothing new": again,
         f"{ADDED} files more": more,
         f"of which for the {ADDED}": extra,
+        f"{ADDED} more, in steps": stepped,
     }.items():
         print(f"  {label:<24}{cost}   {cost.cpu / full.cpu:.1%}")
     print(f"  same {same}")
