@@ -199,6 +199,8 @@ CARDS = st.sampled_from(
         "HIERARCH ESO DET GAIN = 6",
         "GAIN      8",
         "COMMENT GAIN    = 9",
+        "HISTORY = 'text'",
+        "CONTINUE=  10",
         "",
         "OTHER   = 1",
         "GAIN    = 99999999999999999999",
@@ -212,7 +214,7 @@ CARDS = st.sampled_from(
 def test_values_are_those_of_astropy(cards):
     raw = "".join(card.ljust(80) for card in ["SIMPLE  = T", *cards]).encode()
     mine, theirs = CardHeader(raw), CardHeader(raw)
-    for key in ("GAIN", "gain", "OTHER", "NONE", "ESO DET GAIN", "SIMPLE"):
+    for key in ("GAIN", "gain", "OTHER", "NONE", "ESO DET GAIN", "SIMPLE", "HISTORY", "CONTINUE"):
         found, expected = mine.value(key), theirs._read_by_astropy(key)
         assert (type(found), found) == (type(expected), expected)
 
