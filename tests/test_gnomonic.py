@@ -219,6 +219,11 @@ def test_values_are_those_of_astropy(cards):
         assert (type(found), found) == (type(expected), expected)
 
 
+@pytest.mark.parametrize(("field", "value"), [("ADU", "ADU"), ("10 s / time", "10 s"), ("1e", "1e")])
+def test_what_astropy_can_mend_is_read(field, value):
+    assert CardHeader(f"GAIN    = {field}".ljust(80).encode()).value("GAIN") == value
+
+
 @pytest.mark.parametrize("wanted", ["plain", "other"])
 def test_a_run_on_plain_images_imports_no_astropy(tmp_path, wanted):
     names = write_all(tmp_path, row([1.0, 2.0]))

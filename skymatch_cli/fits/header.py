@@ -85,7 +85,11 @@ class CardHeader:
         from astropy.io.fits import VerifyError
 
         try:
-            value: Any = self.by_astropy.get(key)
+            try:
+                value: Any = self.by_astropy.get(key)
+            except VerifyError:  # such as a text without quotes, which astropy reads when it is told to
+                self.by_astropy.cards[key].verify("silentfix")
+                value = self.by_astropy.get(key)
         except (VerifyError, ValueError, TypeError, KeyError, IndexError, AttributeError):
             return None
         return value if isinstance(value, str | bool | int | float) else None
