@@ -19,10 +19,7 @@ Value = str | bool | int | float | None
 _PRINTABLE = bytes(code if 32 <= code < 127 else ord("?") for code in range(256))
 _PLAIN_KEY = re.compile(r"(?!(?:COMMENT|HISTORY|CONTINUE|HIERARCH|END)$)[A-Z0-9_-]{1,8}")  # those have no value
 # No quotes in texts and no colons (records in the form of keywords): they have several readings.
-_PLAIN_FIELD = re.compile(
-    rb" *(?:'(?P<text>[^':]*)'|(?P<flag>[TF])|(?P<whole>[+-]?\d+)|(?P<real>[+-]?(?:\d+\.\d*|\.\d+)(?:[ED][+-]?\d+)?))"
-    rb" *(?:/.*)?"
-)
+_PLAIN_FIELD = re.compile(rb" *(?:'[^':]*'|[TF]|[+-]?\d+|[+-]?(?:\d+\.\d*|\.\d+)(?:[ED][+-]?\d+)?) *(?:/.*)?")
 
 
 class CardHeader:
