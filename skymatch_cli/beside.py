@@ -1,10 +1,10 @@
 """A process beside this one for what needs other libraries than reading images does.
 
-Half of a short run is imports. Images are read with astropy; their overlaps and their skies are worked out with
-shapely, pyproj and scipy, from little data. So a process is forked before either are imported: it loads the latter
-while this one loads the former, and then answers questions about the former's findings. Questions are pure functions,
-so the answers are those that this process would find; where the libraries are there already, or no process can be
-had, it does.
+A short run is half imports. Overlaps and skies are worked out with shapely, pyproj and scipy, from little data that
+comes from the images. So a process is forked before these are imported: it loads them while this one reads headers
+(with astropy, where they aren't plain) and pixels, and then answers questions about what was found. Questions are pure
+functions, so the answers are those that this process would find; where the libraries are there already, or no
+process can be had, it does.
 """
 
 from __future__ import annotations

@@ -343,3 +343,17 @@ def test_distortions_are_applied_however_their_cards_are_spelled(spelling):
     at = np.array([99.0]), np.array([99.0])
     plain, bent = (fits_wcs(h, (100, 100)).to_sky(*at) for h in (celestial_header(), header))
     assert np.degrees(angle_rad(plain, bent))[0] * 3600 > 0.01
+
+
+@pytest.mark.parametrize("projection", ["SIN", "TAN", "TPV", "TAN-SIP"])
+def test_exponents_may_be_written_with_a_d(projection):
+    cards = {"TPV": tpv_cards(0.1), "TAN-SIP": sip_cards(100)}.get(projection, {})
+    header = celestial_header(projection=projection, rotation=20.0, cards=cards)
+    numbers = {card.keyword: f"{card.value:.13E}" for card in header.cards if isinstance(card.value, float)}
+    sky = []
+    for letter in "ED":
+        for key, number in numbers.items():
+            header.remove(key)
+            header.append(fits.Card.fromstring(f"{key:8}= {number.replace('E', letter)}"))
+        sky.append(fits_wcs(header, (80, 100)).to_sky(np.array([3.0, 90.0]), np.array([4.0, 70.0])))
+    np.testing.assert_array_equal(*sky)

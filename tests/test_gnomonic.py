@@ -110,6 +110,14 @@ def test_positions_are_those_of_wcslib(cards):
         {"RADESYS": "GAPPT"},
         {"EQUINOX": "J2000"},
         {"CD1_1": 0.0, "CD1_2": 0.0},
+        {"CRPIX1": 1e300},
+        {"WCSAXES": 2.0},
+        {"AMDX1": 67.2},
+        {"PPO3": 177500.0},
+        {"XPIXELSZ": 25.28},
+        {"CNPIX1": 100},
+        {"PLTRAH": 1},
+        {"PLTDECSN": "+"},
     ],
     ids=str,
 )
@@ -191,6 +199,8 @@ CARDS = st.sampled_from(
         "HIERARCH ESO DET GAIN = 6",
         "GAIN      8",
         "COMMENT GAIN    = 9",
+        "HISTORY = 'text'",
+        "CONTINUE=  10",
         "",
         "OTHER   = 1",
         "GAIN    = 99999999999999999999",
@@ -204,9 +214,14 @@ CARDS = st.sampled_from(
 def test_values_are_those_of_astropy(cards):
     raw = "".join(card.ljust(80) for card in ["SIMPLE  = T", *cards]).encode()
     mine, theirs = CardHeader(raw), CardHeader(raw)
-    for key in ("GAIN", "gain", "OTHER", "NONE", "ESO DET GAIN", "SIMPLE"):
+    for key in ("GAIN", "gain", "OTHER", "NONE", "ESO DET GAIN", "SIMPLE", "HISTORY", "CONTINUE"):
         found, expected = mine.value(key), theirs._read_by_astropy(key)
         assert (type(found), found) == (type(expected), expected)
+
+
+@pytest.mark.parametrize(("field", "value"), [("ADU", "ADU"), ("10 s / time", "10 s"), ("1e", "1e")])
+def test_what_astropy_can_mend_is_read(field, value):
+    assert CardHeader(f"GAIN    = {field}".ljust(80).encode()).value("GAIN") == value
 
 
 @pytest.mark.parametrize("wanted", ["plain", "other"])

@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 Value = str | bool | int | float | None
 
 _PRINTABLE = bytes(code if 32 <= code < 127 else ord("?") for code in range(256))
-_PLAIN_KEY = re.compile(r"[A-Z0-9_-]{1,8}")
+_PLAIN_KEY = re.compile(r"(?!(?:COMMENT|HISTORY|CONTINUE|HIERARCH|END)$)[A-Z0-9_-]{1,8}")  # those have no value
 # No quotes in texts and no colons (records in the form of keywords): they have several readings.
-_PLAIN_FIELD = re.compile(
-    rb" *(?:'(?P<text>[^':]*)'|(?P<flag>[TF])|(?P<whole>[+-]?\d+)|(?P<real>[+-]?(?:\d+\.\d*|\.\d+)(?:[ED][+-]?\d+)?))"
-    rb" *(?:/.*)?"
-)
+_PLAIN_FIELD = re.compile(rb" *(?:'[^':]*'|[TF]|[+-]?\d+|[+-]?(?:\d+\.\d*|\.\d+)(?:[ED][+-]?\d+)?) *(?:/.*)?")
 
 
 class CardHeader:
@@ -85,7 +82,11 @@ class CardHeader:
         from astropy.io.fits import VerifyError
 
         try:
-            value: Any = self.by_astropy.get(key)
+            try:
+                value: Any = self.by_astropy.get(key)
+            except VerifyError:  # such as a text without quotes, which astropy reads when it is told to
+                self.by_astropy.cards[key].verify("silentfix")
+                value = self.by_astropy.get(key)
         except (VerifyError, ValueError, TypeError, KeyError, IndexError, AttributeError):
             return None
         return value if isinstance(value, str | bool | int | float) else None

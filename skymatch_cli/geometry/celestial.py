@@ -45,6 +45,8 @@ _ONCE = re.compile(r"(?!D[PQ]\d|D2IM|HIERARCH|CONTINUE)[A-Z0-9_-]+ *=")  # the o
 _BUILD_LOCK = threading.Lock()
 _COUNTS = re.compile(r"WCSAXES[A-Z]?|[AB]P?_ORDER")
 _SIP_TERM = re.compile(r"[AB]P?_\d+_\d+.*")
+# wcslib reads a number up to its D and leaves out the exponent.
+_D_EXPONENT = re.compile(r"\A([A-Z0-9_-]+ *= *[+-]?[0-9.]+)[Dd]([+-]?[0-9])")
 # Axes with a table of coordinates (-TAB) are none of the sky's; wcslib crashes on some of their parameters.
 _TABLE_AXIS = re.compile(r"CTYPE(?P<axis>\d+)[A-Z]? *= *'[^']*-TAB")
 # Distortions of SIP, of the distortion paper and of SCAMP, and what is for IRAF alone.
@@ -288,7 +290,7 @@ def _card_text(header: Any, where: str) -> bytes:
             raise InputError.at(where, f"{name} = {count[:20]} is not a number", _HINT)
     axes_of_tables = "|".join(match["axis"] for card in cards if (match := _TABLE_AXIS.match(card))) or "-"
     skipped = re.compile(rf"COMMENT |HISTORY |        |(CTYPE({axes_of_tables})|P[SV]({axes_of_tables})_\d+)[A-Z]? *=")
-    kept = [card for card in cards if not skipped.match(card)]
+    kept = [_D_EXPONENT.sub(r"\1E\2", card) for card in cards if not skipped.match(card)]
     if len(kept) > _MANY_CARDS:  # wcslib breaks down on a hundred thousand cards of one name, and takes the last
         kept = list({card[:8] if _ONCE.match(card) else (k, card): card for k, card in enumerate(kept)}.values())
     return "".join(kept).encode("ascii", "replace")

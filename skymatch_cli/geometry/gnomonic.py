@@ -22,23 +22,28 @@ MIN_SCALE_DEG = 1e-10  # less than a microarcsecond
 MAX_SCALE_DEG = 180.0
 LEAST_AREA = 1e-9  # of a pixel, as part of the product of its sides
 MAX_CRVAL_DEG = 3600.0  # beyond, the file is damaged, and sines have lost their digits
+MAX_CRPIX = 1e9  # beyond, squares of distances may overflow
 
 _CARD = 80
 # All that may speak of coordinates, in any spelling that wcslib or astropy understands, and more than that.
 _COORDINATES = re.compile(
     rb" *(HIERARCH|CONTINUE|NAXIS *=|WCS|CTYP|CRVA|CRPI|CDEL|CROT|CUNI|CNAM|C[PQ](DI|ER)|(P[CSV]|CD) *\d|PROJP|LONP"
-    rb"|LATP|EQUI|EPOC|RADE|[AB]P?_|D2IM|D[PQV] *\d|AXISCORR|WAT)",
+    rb"|LATP|EQUI|EPOC|RADE|[AB]P?_|D2IM|D[PQV] *\d|AXISCORR|WAT"
+    rb"|AMD[XY]|PPO\d|[XY]PIXELSZ|CNPIX|PLT(RA|DEC))",  # plate solutions of the DSS, which count more than CTYPE
     re.IGNORECASE,
 )
 _TEXT = re.compile(rb" *'([^']*)' *(?:/.*)?")
+_COUNT = re.compile(rb" *(\d{1,3}) *(?:/.*)?")
 _NUMBER = re.compile(rb" *([+-]?(?:\d+\.?\d*|\.\d+)(?:[ED][+-]?\d+)?) *(?:/.*)?")
 _MATRIX = ("1_1", "1_2", "2_1", "2_2")
 _TEXTS = frozenset({"WCSNAME", "CTYPE1", "CTYPE2", "CUNIT1", "CUNIT2", "RADESYS"})
+_COUNTS = frozenset({"NAXIS", "WCSAXES"})
 _NEEDED = frozenset({"CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2"})
 _NUMBERS = _NEEDED.union(
-    ("NAXIS", "WCSAXES", "CDELT1", "CDELT2", "LONPOLE", "LATPOLE", "EQUINOX"),
+    ("CDELT1", "CDELT2", "LONPOLE", "LATPOLE", "EQUINOX"),
     (f"{name}{place}" for name in ("CD", "PC") for place in _MATRIX),
 )
+_FORMS = ((_TEXT, _TEXTS), (_NUMBER, _NUMBERS), (_COUNT, _COUNTS))
 _LONGITUDE_AXIS = {
     ("RA---TAN", "DEC--TAN"): 0,
     ("DEC--TAN", "RA---TAN"): 1,
@@ -105,10 +110,12 @@ def gnomonic(cards: bytes) -> Gnomonic | None:
     if lng is None or matrix_deg is None or not _is_plain(texts, numbers):
         return None
     lon_deg, lat_deg = (numbers[f"CRVAL{axis + 1}"] for axis in (lng, 1 - lng))
+    crpix = np.array([numbers["CRPIX1"], numbers["CRPIX2"]])
     sides = np.linalg.norm(matrix_deg, axis=0)
     area = abs(matrix_deg[0, 0] * matrix_deg[1, 1] - matrix_deg[0, 1] * matrix_deg[1, 0])
     sound = sides.min() >= MIN_SCALE_DEG and sides.max() <= MAX_SCALE_DEG and area > LEAST_AREA * sides.prod()
-    if not sound or abs(lon_deg) > MAX_CRVAL_DEG or abs(lat_deg) >= 90.0:  # at a pole LONPOLE is 0 by default
+    near = abs(lon_deg) <= MAX_CRVAL_DEG and np.abs(crpix).max() <= MAX_CRPIX
+    if not (sound and near) or abs(lat_deg) >= 90.0:  # at a pole LONPOLE is 0 by default
         return None
     try:
         frame = frame_of_header(
@@ -119,7 +126,7 @@ def gnomonic(cards: bytes) -> Gnomonic | None:
     matrix = np.radians(matrix_deg[[lng, 1 - lng]])
     return Gnomonic(
         plane=TangentPlane(lon_deg, lat_deg),
-        crpix=np.array([numbers["CRPIX1"] - 1.0, numbers["CRPIX2"] - 1.0]),
+        crpix=crpix - 1.0,
         matrix=matrix,
         inverse=np.linalg.inv(matrix),
         frame=frame,
@@ -133,7 +140,7 @@ def _values(cards: bytes) -> tuple[Mapping[str, str], Mapping[str, float]] | Non
     numbers: dict[str, float] = {}
     for start in range(0, len(cards), _CARD):
         key = cards[start : start + 8].decode("ascii", "replace").rstrip()
-        form = _TEXT if key in _TEXTS else _NUMBER if key in _NUMBERS else None
+        form = next((form for form, keys in _FORMS if key in keys), None)
         value = None if form is None else form.fullmatch(cards, start + 10, start + _CARD)
         if value is None or cards[start + 8 : start + 10] != b"= " or key in texts or key in numbers:
             return None

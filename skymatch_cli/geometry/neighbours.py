@@ -1,6 +1,7 @@
-"""Which caps on the sphere touch: a KD-tree of their centres, no longitude wrap, no pole, no N^2.
+"""Which caps on the sphere touch, from vectors: no longitude wrap, no pole.
 
-Few caps are compared with all that are near along one axis: that costs less than loading scipy.spatial.
+Many are found by KD-trees of their centres. A few thousand are compared with all that are near along one axis: that
+costs less than loading scipy.spatial.
 """
 
 from __future__ import annotations
@@ -22,21 +23,20 @@ def touching_caps(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray,
     centres : (n, 3) float64
         Unit vectors.
     radii_rad : (n,) float64
-        Angular radii. Caps are searched in classes of radii within a factor of two, so that one wide
-        image doesn't make neighbours of all others.
+        Angular radii.
 
     Returns
     -------
     i, j : (m,) int64
     """
-    i, j = (_all_pairs if len(centres) <= _FEW else _near_pairs)(centres, radii_rad)
+    i, j = (_pairs_along_axis if len(centres) <= _FEW else _pairs_of_trees)(centres, radii_rad)
     touch = angle_rad(centres[i], centres[j]) <= radii_rad[i] + radii_rad[j]
     i, j = i[touch], j[touch]
     order = np.lexsort((j, i))
     return i[order].astype(np.int64), j[order].astype(np.int64)
 
 
-def _all_pairs(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
+def _pairs_along_axis(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
     """Pairs of caps that may touch, in any order: their centres are no further apart than an arc's chord, and rounding.
 
     Each is compared with those after it along the axis on which they are spread most, as far as one could reach.
@@ -58,8 +58,12 @@ def _all_pairs(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, In
     return i, j
 
 
-def _near_pairs(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
-    """Pairs i < j of caps that may touch, in any order."""
+def _pairs_of_trees(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
+    """Pairs i < j of caps that may touch, in any order.
+
+    Caps are searched in classes of radii within a factor of two, so that one wide image doesn't make neighbours of
+    all others.
+    """
     from scipy.spatial import cKDTree
 
     size = np.floor(np.log2(np.maximum(radii_rad, 1e-9))).astype(np.int64)
