@@ -137,7 +137,7 @@ def _read_files(
         for (path, refs), images in zip(groups, kept, strict=True)
         if images is None
     ]
-    # What such headers need is imported for the first of them, and not in every process that is forked from here on.
+    # What the first of them needs is imported here, and not in every process: most lists are of one kind.
     first = [reader.read_file(named) for named in new[:1]]
     n_pixels = _PIXELS_A_HEADER * sum(len(refs) for refs, *_ in new)
     with closing(run_apart(reader.read_file, new[1:], jobs=jobs, n_pixels=n_pixels)) as others:

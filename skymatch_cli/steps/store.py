@@ -279,6 +279,9 @@ def _check(graph: OverlapGraph) -> None:
         (index < 0).any() or (index >= limit).any() for index, limit in numbers
     ):
         raise ValueError("its overlaps are not of its images")
+    step = np.diff(graph.a)
+    if (graph.a >= graph.b).any() or (step < 0).any() or (np.diff(graph.b)[step == 0] < 0).any():
+        raise ValueError("its overlaps are not in order")
 
 
 def _handling_table(settings: Settings) -> StoredTable:
