@@ -361,3 +361,14 @@ def test_a_block_of_images_that_are_not_there_ends_a_log(frames):
 def test_an_open_file_is_not_sent_to_another_process(frames):
     with pytest.raises(TypeError, match="open file"):
         pickle.dumps(open_plan("plan.fits"))
+
+
+def test_standard_output_that_is_a_pipe_may_be_named(frames):
+    line = f"{sys.executable} -m skymatch_cli measure plan.fits -q -o"
+    subprocess.run(f"{line} /dev/stdout --overwrite | cat >piped.fits && {line} measured.fits", shell=True, check=True)
+    assert Path("piped.fits").read_bytes() == Path("measured.fits").read_bytes()
+
+
+def test_a_pipe_in_the_place_of_the_log_is_not_waited_for(frames):
+    os.mkfifo("measured.fits.partial")
+    skymatch("measure", "plan.fits", "-o", "measured.fits")
