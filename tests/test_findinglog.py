@@ -12,6 +12,7 @@ import threading
 import time
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from click.testing import CliRunner, Result
 from skymatch_cli import pipeline
 from skymatch_cli.cli import main
 from skymatch_cli.errors import SkymatchError
-from skymatch_cli.measure import PooledTask
+from skymatch_cli.measure import PooledTask, n_pixels_of
 from skymatch_cli.measure_mesh import MeshTask
 from skymatch_cli.settings import Settings
 from skymatch_cli.steps import findinglog
@@ -372,3 +373,10 @@ def test_standard_output_that_is_a_pipe_may_be_named(frames):
 def test_a_pipe_in_the_place_of_the_log_is_not_waited_for(frames):
     os.mkfifo("measured.fits.partial")
     skymatch("measure", "plan.fits", "-o", "measured.fits")
+
+
+def test_how_much_there_is_to_read_is_guessed_from_all_of_the_list():
+    infos = [SimpleNamespace(shape=(1, 1))] * 100 + [SimpleNamespace(shape=(1000, 1000))] * 900
+    assert n_pixels_of(infos, range(1000)) == pytest.approx(9e8, rel=0.1)
+    assert n_pixels_of(infos, []) == 0
+    assert n_pixels_of(infos, [3]) == 1
