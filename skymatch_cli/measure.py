@@ -114,9 +114,9 @@ def pooled_tasks(
 
 
 def n_pixels_of(infos: Sequence[ImageInfo], images: Sequence[int]) -> int:
-    """About how many pixels images have, by the first of them."""
-    first = [infos[i].shape for i in images[:_SAMPLED]]
-    return sum(ny * nx for ny, nx in first) * len(images) // max(len(first), 1)
+    """About how many pixels images have, by some from the first to the last: detectors are often listed in turn."""
+    some = [infos[i].shape for i in images[:: -(-len(images) // _SAMPLED) or 1]]
+    return sum(ny * nx for ny, nx in some) * len(images) // max(len(some), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import stat
 import subprocess
@@ -11,20 +12,23 @@ import threading
 import time
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from click.testing import CliRunner, Result
 
 from skymatch_cli import pipeline
 from skymatch_cli.cli import main
 from skymatch_cli.errors import SkymatchError
-from skymatch_cli.measure import PooledTask
+from skymatch_cli.measure import PooledTask, n_pixels_of
 from skymatch_cli.measure_mesh import MeshTask
 from skymatch_cli.settings import Settings
 from skymatch_cli.steps import findinglog
 from skymatch_cli.steps.findinglog import FindingLog, read_log
 from skymatch_cli.steps.findings import Measured
+from skymatch_cli.steps.store import open_plan
 
 from .factories import Frame, row, write, write_all
 
@@ -263,3 +267,116 @@ def test_a_plan_that_is_damaged_in_one_image_is_refused_when_that_is_read(frames
     assert "plan.fits: is not a plan of this version" in said
     assert "Traceback" not in said
     assert not Path("measured.fits").exists()
+
+
+def place(file: str, table: str, name: str, row: int) -> int:
+    """Where a value of a table stands in its file."""
+    with fits.open(file) as hdus:
+        hdu = hdus[table]
+        at = hdu.fileinfo()["datLoc"] + row * hdu.header["NAXIS1"]
+        return at + hdu.columns.dtype.fields[name][1]
+
+
+def put(file: str, at: int, content: bytes) -> None:
+    whole = Path(file).read_bytes()
+    Path(file).write_bytes(whole[:at] + content + whole[at + len(content) :])
+
+
+HUGE = (2**63 - 1).to_bytes(8, "big")
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "content"),
+    [
+        ("IMAGES", "component", HUGE),
+        ("IMAGES", "component", b"\xff" * 8),
+        ("DETAILS", "detail", HUGE),
+        ("DETAILS", "cards", b"\0" * 7 + b"\x10" + HUGE),
+        ("POLYGONS", "wkb", b"\xff" * 16),
+        ("POLYGONS", "plane", HUGE),
+        ("OVERLAPS", "a", HUGE),
+    ],
+)
+@pytest.mark.parametrize("options", [(), ("--shard", "1/3")])
+def test_numbers_of_a_plan_that_point_nowhere_are_refused(frames, table, column, content, options):
+    put("plan.fits", place("plan.fits", table, column, 1), content)
+    said = skymatch("measure", "plan.fits", "-o", "measured.fits", "--jobs", "1", *options, code=3).output
+    assert said.startswith("skymatch: error: plan.fits: is not a plan of this version")
+    assert not Path("measured.fits").exists()
+
+
+@pytest.mark.parametrize(
+    ("compare", "table", "column", "content"),
+    [
+        ("pooled", "REGIONS", "overlap", HUGE),
+        ("pooled", "REGIONS", "overlap", b"\xff" * 8),
+        ("pooled", "REGIONS", "image", HUGE),
+        ("pooled", "REGIONS", "image", (4).to_bytes(8, "big")),
+        ("pooled", "IMAGES", "component", HUGE),
+        ("mesh", "CELLS", "plane", HUGE),
+        ("mesh", "CELLS", "image", b"\xff" * 8),
+    ],
+)
+def test_numbers_of_a_measurement_that_point_nowhere_are_refused(frames, compare, table, column, content):
+    skymatch("measure", "plan.fits", "-o", "measured.fits", "--compare", compare)
+    put("measured.fits", place("measured.fits", table, column, 1), content)
+    for command in (
+        ("solve", "measured.fits", "-o", "out.json"),
+        ("merge", "measured.fits", "-o", "out.fits"),
+        ("measure", "plan.fits", "-o", "out.fits", "--update", "measured.fits", "--compare", compare),
+    ):
+        said = skymatch(*command, code=3).output
+        assert said.startswith("skymatch: error: measured.fits: is not a measurement of this version")
+
+
+@pytest.mark.parametrize("keyword", ["NAXIS1", "NAXIS2", "PCOUNT", "GCOUNT", "TFIELDS"])
+@pytest.mark.parametrize("value", [-1, 0, 10**12, 2**63 - 1])
+@pytest.mark.parametrize("table", ["IMAGES", "DETAILS", "NOTES"])
+def test_a_header_that_claims_anything_is_no_trap(frames, keyword, value, table):
+    content = Path("plan.fits").read_bytes()
+    extension = content.rindex(b"XTENSION", 0, content.index(f"EXTNAME = '{table:<8}'".encode()))
+    at = content.index(f"{keyword:<8}=".encode(), extension)
+    is_true = content[at + 10 : at + 30].split() == [str(value).encode()]
+    put("plan.fits", at + 10, f"{value:>20}".encode())
+    skymatch("measure", "plan.fits", "-o", "measured.fits", "--jobs", "1", code=0 if is_true else 3)
+
+
+def test_cards_that_are_damaged_are_those_of_the_plan(frames):
+    content = Path("plan.fits").read_bytes()
+    at = content.index(open_plan("plan.fits").infos[2].wcs.cards) + 20
+    put("plan.fits", at, bytes([content[at] ^ 8]))
+    said = skymatch("measure", "plan.fits", "-o", "measured.fits", "--jobs", "1", code=3).output
+    assert said.startswith("skymatch: error: plan.fits: is not a plan of this version")
+
+
+def test_a_block_of_images_that_are_not_there_ends_a_log(frames):
+    start, findings = found()
+    for image in (-1, len(SKIES)):
+        log = FindingLog("log", start, [(4, findings[4])])
+        log._append(findinglog._Block(np.array([image]), (findings[0],)))
+        left = read_log("log")
+        assert left is not None
+        assert [i for i, f in enumerate(left.found) if f is not None] == [4]
+
+
+def test_an_open_file_is_not_sent_to_another_process(frames):
+    with pytest.raises(TypeError, match="open file"):
+        pickle.dumps(open_plan("plan.fits"))
+
+
+def test_standard_output_that_is_a_pipe_may_be_named(frames):
+    line = f"{sys.executable} -m skymatch_cli measure plan.fits -q -o"
+    subprocess.run(f"{line} /dev/stdout --overwrite | cat >piped.fits && {line} measured.fits", shell=True, check=True)
+    assert Path("piped.fits").read_bytes() == Path("measured.fits").read_bytes()
+
+
+def test_a_pipe_in_the_place_of_the_log_is_not_waited_for(frames):
+    os.mkfifo("measured.fits.partial")
+    skymatch("measure", "plan.fits", "-o", "measured.fits")
+
+
+def test_how_much_there_is_to_read_is_guessed_from_all_of_the_list():
+    infos = [SimpleNamespace(shape=(1, 1))] * 100 + [SimpleNamespace(shape=(1000, 1000))] * 900
+    assert n_pixels_of(infos, range(1000)) == pytest.approx(9e8, rel=0.1)
+    assert n_pixels_of(infos, []) == 0
+    assert n_pixels_of(infos, [3]) == 1

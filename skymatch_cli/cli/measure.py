@@ -82,7 +82,7 @@ def command(
         check_target(target, "--output", overwrite=settings.overwrite, inputs=inputs)
         planned = replace(planned, settings=settings)
         begun = None if Path(target).exists() and not Path(target).is_file() else f"{target}.partial"
-        old = read_log(begun) if begun and Path(begun).exists() else None
+        old = read_log(begun) if begun and Path(begun).is_file() else None
         if old is None and earlier is not None:
             old = Kept.of(open_measured(earlier)[1])
         watch = Watch(ctx)

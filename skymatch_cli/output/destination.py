@@ -151,13 +151,13 @@ def save_target(file: str, option: str, write: Callable[[BinaryIO], object]) -> 
     SkymatchError
         If it can't be written.
     """
-    path = Path(os.path.realpath(file))
+    named = Path(file)
     try:
-        if path.exists() and not path.is_file():
-            with path.open("wb") as stream:
+        if named.exists() and not named.is_file():  # by the name that was given: /dev/stdout leads to no other
+            with named.open("wb") as stream:
                 write_through(write, stream)
         else:
-            _replace(path, write)
+            _replace(Path(os.path.realpath(file)), write)
     except OSError as error:
         raise SkymatchError(f"{option} {file} can't be written: {error.strerror or error}") from error
 

@@ -239,7 +239,10 @@ def read_log(file: str) -> Kept | None:
     blocks, block_of = _Blocks(content), np.full(head.n_images, -1, np.int64)
     with suppress(Exception):  # whatever a block trips over that was cut
         for place in places:
-            block_of[_read(_Block, content, place).images] = blocks.add(place)
+            images = _read(_Block, content, place).images
+            if images.min(initial=0) < 0 or images.max(initial=0) >= head.n_images:
+                break
+            block_of[images] = blocks.add(place)
     return Kept(
         keys=tuple(keys),
         found=_Left(blocks, block_of),

@@ -136,7 +136,7 @@ def open_measured(file: str) -> tuple[Plan, Measured]:
     with opening(file, Kind.MEASUREMENT):
         read = TableFile(file, SCHEMA)
         planned = _plan(file, Kind.MEASUREMENT, read)
-        found = StoredFindings(file, read.tables, len(planned.infos))
+        found = StoredFindings(file, read.tables, planned.graph)
         return planned, Measured(planned.infos, planned.graph, planned.settings, found)
 
 
@@ -226,7 +226,7 @@ def _images_of_plan(infos: Sequence[ImageInfo], graph: OverlapGraph) -> tuple[Co
 
     if not isinstance(infos, StoredInfos):
         return columns(infos, components(infos, graph))
-    return tuple(replace(c, values=infos.images.raw(c.name)) for c in columns((), np.empty(0, np.int64)))
+    return tuple(replace(c, values=infos.column(c.name)) for c in columns((), np.empty(0, np.int64)))
 
 
 def _plan_tables(planned: Plan) -> tuple[StoredTable, ...]:
@@ -261,6 +261,7 @@ def _plan(file: str, kind: Kind, read: TableFile) -> Plan:
         tuple(map(TangentPlane, planes["ra_deg"].tolist(), planes["dec_deg"].tolist())),
     )
     _check(graph)
+    _check_images(infos, graph)
     notes = [(k, json.loads(said)) for k, said in zip(tables["NOTES"]["kind"], tables["NOTES"]["said"], strict=True)]
     return Plan(
         settings=_settings(read),
@@ -282,6 +283,16 @@ def _check(graph: OverlapGraph) -> None:
     step = np.diff(graph.a)
     if (graph.a >= graph.b).any() or (step < 0).any() or (np.diff(graph.b)[step == 0] < 0).any():
         raise ValueError("its overlaps are not in order")
+
+
+def _check_images(infos: StoredInfos, graph: OverlapGraph) -> None:
+    """ValueError where the table IMAGES is not that of a plan: what is measured is written beside it, hours later."""
+    for column in _images_of_plan(infos, graph):
+        values, numbers = column.values, column.name in {"extver", "component"}
+        if values.dtype.kind != ("i" if numbers else "S") or values.ndim != 1:
+            raise ValueError(f"its images have no {column.name}")
+        if column.name == "component" and ((values < 0) | (values >= len(infos))).any():
+            raise ValueError("its components are not of its images")
 
 
 def _handling_table(settings: Settings) -> StoredTable:

@@ -14,7 +14,7 @@ from skymatch_cli.errors import Problem
 from skymatch_cli.measure import ImageMeasurement
 from skymatch_cli.measure_mesh import MeshReduction
 from skymatch_cli.mesh.reduce import CellMesh
-from skymatch_cli.model import BoolArray, IntArray, SkyStatistic, SkyStatistics, Status
+from skymatch_cli.model import BoolArray, IntArray, OverlapGraph, SkyStatistic, SkyStatistics, Status
 from skymatch_cli.steps.findings import Finding
 from skymatch_cli.steps.ondemand import OnDemand
 from skymatch_cli.steps.plainvalue import from_plain, to_plain
@@ -92,13 +92,15 @@ class StoredFindings(OnDemand["Finding | None"]):
         If these are other tables.
     """
 
-    def __init__(self, file: str, tables: Mapping[str, TableRows], n_images: int) -> None:
+    def __init__(self, file: str, tables: Mapping[str, TableRows], graph: OverlapGraph) -> None:
         self._file = file
         self._tables = tuple(tables[name] for name in ("FOUND", "REGIONS", "CELLS"))
-        self._n = n_images
+        self._n, self._n_overlaps, self._n_planes = graph.n_images, len(graph.a), len(graph.planes)
+        if self._tables[0].n != self._n:
+            raise ValueError("its findings are not of its images")
         self._step = 1 if self._tables[2].n else _AT_A_TIME  # cells are large
-        edges = np.append(np.arange(0, n_images, self._step), n_images)
-        self._rows = [edges, *(np.searchsorted(table["image"], edges) for table in self._tables[1:])]
+        edges = np.append(np.arange(0, self._n, self._step), self._n)
+        self._rows = [edges, *(_rows_of(edges, table["image"]) for table in self._tables[1:])]
         self._last: tuple[int, list[Finding | None]] = (-1, [])
 
     def __len__(self) -> int:
@@ -117,7 +119,23 @@ class StoredFindings(OnDemand["Finding | None"]):
     def _block(self, block: int) -> list[Finding | None]:
         spans = [(int(rows[block]), int(rows[block + 1])) for rows in self._rows]
         found, regions, cells = (table.part(*span) for table, span in zip(self._tables, spans, strict=True))
+        _check_numbers(regions["overlap"], self._n_overlaps)
+        _check_numbers(cells["plane"], self._n_planes)
         return _read_found(found, regions, cells, spans[0][0])
+
+
+def _rows_of(edges: IntArray, image: IntArray) -> IntArray:
+    """The rows, which are in the order of their images, at which the images ``edges`` begin."""
+    _check_numbers(image, int(edges[-1]))
+    if (image[1:] < image[:-1]).any():
+        raise ValueError("its findings are in no order")
+    return np.searchsorted(image, edges)
+
+
+def _check_numbers(index: IntArray, n: int) -> None:
+    """ValueError where numbers of things, of which there are ``n``, are numbers of none."""
+    if ((index < 0) | (index >= n)).any():
+        raise ValueError("its findings are not of its images")
 
 
 def _read_found(

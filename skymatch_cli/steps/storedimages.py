@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -33,15 +34,13 @@ class StoredInfos(OnDemand[ImageInfo]):
 
     Attributes
     ----------
-    images : TableRows
-        The table IMAGES.
     with_wcs : bool
     """
 
     def __init__(self, file: str, kind: Kind, tables: Mapping[str, TableRows]) -> None:
-        self._file, self._kind, self._details, self.images = file, kind, tables["DETAILS"], tables["IMAGES"]
+        self._file, self._kind, self._details, self._images = file, kind, tables["DETAILS"], tables["IMAGES"]
         self.with_wcs = "wcs" in self._details
-        if self.images.n != self._details.n:
+        if self._images.n != self._details.n:
             raise ValueError("its tables have different images")
 
     def __len__(self) -> int:
@@ -60,10 +59,19 @@ class StoredInfos(OnDemand[ImageInfo]):
             found: list[bytes] = self._details["detail"][low:high]
             return found
 
+    def column(self, name: str) -> Any:
+        """A column of the table IMAGES: numbers, or words as bytes (``S``)."""
+        with reading(self._file, self._kind):
+            return self._images.raw(name)
+
     def table(self) -> StoredTable:
         """The table DETAILS as it is."""
-        rows = self._details
-        return StoredTable("DETAILS", rows.n, in_blocks(rows.n, rows.rows_at_a_time, rows.part))
+
+        def part(low: int, high: int) -> Columns:
+            with reading(self._file, self._kind):
+                return self._details.part(low, high)
+
+        return StoredTable("DETAILS", len(self), in_blocks(len(self), self._details.rows_at_a_time, part))
 
     def _part(self, low: int, high: int) -> list[ImageInfo]:
         with reading(self._file, self._kind):
@@ -128,6 +136,7 @@ def _wcs_json(info: ImageInfo) -> bytes:
 def _wcs(shape: tuple[int, int], text: bytes, cards: bytes) -> FitsWcs | GwcsWcs | None:
     if not text:
         return None
+    zlib.decompress(cards)  # its checksum: later nobody knows which file these came from
     plain: Mapping[str, Any] = json.loads(text)
     if "gwcs" in plain:
         return GwcsWcs(shape, cards, from_plain(SkyFrame, plain["frame"]))

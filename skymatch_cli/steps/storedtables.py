@@ -20,6 +20,7 @@ _FORMS = {"i8": "K", "i4": "J", "f8": "D"}
 _READ_BYTES = 2**16  # of rows or of bytes at a time
 _SCATTERED = 16  # rows for each that is needed, up to which all between are read at once
 _BLOCK = 2880  # bytes: every part of a FITS file is a whole number of blocks
+_MOST_COLUMNS = 999  # of the FITS standard; astropy would look for as many as a damaged header says
 
 Columns = Mapping[str, Any]
 """Columns of one length: numbers (n,) or (n, k), words (n,) as bytes (``S``) or sequences of bytes."""
@@ -172,7 +173,14 @@ class TableFile:
                 raise ValueError(f"it has layout {found}, not {schema}")
             self.settings: dict[str, Any] = json.loads(hdus[0].header["SETTINGS"])
             content = FileBytes.of(file)
-            self.tables = {hdu.name: TableRows.of(hdu, content) for hdu in hdus[1:]}
+            self.tables: dict[str, TableRows] = {}
+            last = -1
+            for hdu in hdus:  # one after another: sizes below 0 would lead astropy back to where it was, for ever
+                last, before = hdu.fileinfo()["hdrLoc"], last
+                if last <= before:
+                    raise ValueError("its tables lie one in another")
+                if last:
+                    self.tables[hdu.name] = TableRows.of(hdu, content)
 
 
 class FileBytes:
@@ -198,6 +206,9 @@ class FileBytes:
             If it can't be opened.
         """
         return cls(os.open(file, os.O_RDONLY))
+
+    def __reduce__(self) -> str:
+        raise TypeError("an open file is of no use to a process that did not inherit it")
 
     @property
     def size(self) -> int:
@@ -256,6 +267,8 @@ class TableRows(Mapping[str, Any]):
     def of(cls, hdu: Any, content: FileBytes) -> TableRows:
         """The table of an HDU of astropy."""
         header, at = hdu.header, hdu.fileinfo()["datLoc"]
+        if not 0 < header["TFIELDS"] <= _MOST_COLUMNS or header["NAXIS1"] <= 0 or header["GCOUNT"] != 1:
+            raise ValueError(f"its table {hdu.name} is none")
         dtype = hdu.columns.dtype.newbyteorder(">")
         n, size, heap = header["NAXIS2"], header["NAXIS1"] * header["NAXIS2"], header["PCOUNT"]
         gap = header.get("THEAP", size) - size
@@ -325,7 +338,8 @@ class TableRows(Mapping[str, Any]):
         size, start = where[:, 0].astype(np.int64), where[:, 1].astype(np.int64)
         if not len(where):
             return []
-        if size.min() < 0 or start.min() < 0 or (start + size).max() > self._heap_size:
+        inside = (size >= 0) & (size <= self._heap_size) & (start >= 0)
+        if not (inside & (start <= self._heap_size - size)).all():  # a sum could overflow
             raise ValueError("it is shorter than its tables say")
         first, last = int(start.min()), int((start + size).max())
         places = zip(start.tolist(), size.tolist(), strict=True)
