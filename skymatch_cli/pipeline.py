@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from os import PathLike
 from typing import TYPE_CHECKING, TextIO
 
@@ -65,7 +66,7 @@ def evaluate(
     progress: Progress | None = None,
     stdin: TextIO | None = None,
     runner: Runner | None = None,
-    old: Kept | None = None,
+    old: Sequence[Kept] = (),
     keeper: Keeper = HeldFindings,
     headers: Headers | None = None,
     save_headers: Callable[[Headers], object] | None = None,
@@ -232,7 +233,7 @@ def find(
     only: Sequence[int] | None = None,
     progress: Progress | None = None,
     runner: Runner | None = None,
-    old: Kept | None = None,
+    old: Sequence[Kept] = (),
     keeper: Keeper = HeldFindings,
     meanwhile: Callable[[], object] | None = None,
 ) -> Measured:
@@ -248,8 +249,8 @@ def find(
     progress : Progress, optional
     runner : Runner, optional
         Where the work is done; on this machine by default.
-    old : Kept, optional
-        Earlier findings, which are used where they still hold.
+    old : sequence of Kept, optional
+        Earlier findings, which are used where they still hold; of those of one image the last.
     keeper : callable, optional
         Makes what keeps the findings, also where the work is interrupted: in memory by default.
     meanwhile : callable, optional
@@ -267,7 +268,7 @@ def find(
         start,
         runner or LocalRunner(settings.jobs),
         with_local=with_local,
-        known=() if old is None else known(old, start, with_local=with_local),
+        known=chain.from_iterable(known(kept, start, with_local=with_local) for kept in old),
         only=only,
         keeper=keeper,
         progress=progress,

@@ -165,6 +165,27 @@ def test_twice_interrupted(frames, monkeypatch):
     assert done == [4, 5]
 
 
+def test_an_earlier_measurement_and_an_interrupted_one_are_both_used(frames, monkeypatch):
+    skymatch("plan", *frames[:3], "-o", "few.fits")
+    skymatch("measure", "few.fits", "-o", "earlier.fits")
+    done = interrupted_before(monkeypatch, 5, "--nclip", "2")  # of other settings: of no use
+    skymatch("measure", "plan.fits", "-o", "measured.fits", "--jobs", "1", "--update", "earlier.fits")
+    assert done == [2, 3, 4, 5]
+    Path("measured.fits").rename("straight.fits")
+    Path("again").unlink()
+    with monkeypatch.context() as again:
+        done = interrupted_before(again, 4, "--update", "earlier.fits")
+        skymatch("measure", "plan.fits", "-o", "measured.fits", "--jobs", "1", "--update", "earlier.fits")
+    assert done == [4, 5]
+    assert Path("measured.fits").read_bytes() == Path("straight.fits").read_bytes()
+
+
+def test_a_log_has_the_mode_of_any_new_file(frames, monkeypatch):
+    interrupted_before(monkeypatch, 2)
+    Path("new").touch()
+    assert Path("measured.fits.partial").stat().st_mode == Path("new").stat().st_mode
+
+
 def test_other_settings_begin_anew(frames, monkeypatch):
     done = interrupted_before(monkeypatch, 4)
     skymatch("measure", "plan.fits", "-o", "measured.fits", "--jobs", "1", "--nclip", "2")
@@ -225,7 +246,7 @@ def test_a_full_disk_is_said_and_nothing_is_left(frames, monkeypatch):
 
     monkeypatch.setattr(findinglog.FileBytes, "write", full)
     said = skymatch("measure", "plan.fits", "-o", "measured.fits", code=1).output
-    assert said.strip() == "skymatch: error: measured.fits.partial can't be written: No space left on device"
+    assert said.startswith("skymatch: error: measured.fits.partial can't be written: No space left on device")
     assert not [p for p in Path().iterdir() if not p.name.startswith(("img_", "plan"))]
 
 
@@ -380,3 +401,11 @@ def test_how_much_there_is_to_read_is_guessed_from_all_of_the_list():
     assert n_pixels_of(infos, range(1000)) == pytest.approx(9e8, rel=0.1)
     assert n_pixels_of(infos, []) == 0
     assert n_pixels_of(infos, [3]) == 1
+
+
+def test_cells_that_are_damaged_are_refused(frames):
+    skymatch("measure", "plan.fits", "-o", "measured.fits", "--compare", "mesh")
+    content = Path("measured.fits").read_bytes()
+    assert b'"dtype"' in content
+    Path("measured.fits").write_bytes(content.replace(b'"dtype"', b'"dtypf"'))
+    assert "measured.fits: is not a measurement" in skymatch("solve", "measured.fits", code=3).output

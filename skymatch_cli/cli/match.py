@@ -143,7 +143,7 @@ def _evaluated(
             progress=watch,
             stdin=sys.stdin,
             runner=runner,
-            old=None if kept is None else kept.old,
+            old=() if kept is None or kept.old is None else (kept.old,),
             keeper=HeldFindings if kept is None else partial(HeldFindings, save=kept.save),
             headers=None if kept is None else kept.headers,
             save_headers=None if kept is None else kept.save_headers,

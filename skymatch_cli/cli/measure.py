@@ -82,9 +82,9 @@ def command(
         check_target(target, "--output", overwrite=settings.overwrite, inputs=inputs)
         planned = replace(planned, settings=settings)
         begun = None if Path(target).exists() and not Path(target).is_file() else f"{target}.partial"
-        old = read_log(begun) if begun and Path(begun).is_file() else None
-        if old is None and earlier is not None:
-            old = Kept.of(open_measured(earlier)[1])
+        old = [] if earlier is None else [Kept.of(open_measured(earlier)[1])]
+        if begun is not None and Path(begun).is_file() and (left := read_log(begun)) is not None:
+            old.append(left)
         watch = Watch(ctx)
         with backend(scheduler, settings.jobs) as runner, watch.shown():
             measured = pipeline.find(

@@ -180,7 +180,7 @@ def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
         with os.fdopen(fd, "wb") as stream:
             write(stream)
-            os.fchmod(stream.fileno(), _mode(path))
+            os.fchmod(stream.fileno(), mode_of(path))
         Path(temporary).replace(path)
     except BaseException:
         with suppress(OSError):
@@ -188,7 +188,7 @@ def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
 
 
-def _mode(path: Path) -> int:
+def mode_of(path: Path) -> int:
     """Permissions of the file that is replaced, or those of any new file."""
     try:
         return stat.S_IMODE(path.stat().st_mode)

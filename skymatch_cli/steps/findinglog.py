@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tempfile
 import time
 from collections import OrderedDict
@@ -19,10 +20,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from skymatch_cli.errors import SkymatchError
+from skymatch_cli.errors import InputError, SkymatchError
 from skymatch_cli.measure import ImageMeasurement
 from skymatch_cli.mesh.cells import MeshGrid
 from skymatch_cli.model import IntArray, TangentPlane
+from skymatch_cli.output.destination import mode_of
 from skymatch_cli.settings import Settings
 from skymatch_cli.steps.columnfile import columns_in, write_columns
 from skymatch_cli.steps.columns import from_columns, to_columns
@@ -30,7 +32,7 @@ from skymatch_cli.steps.findings import Finding, Measured, image_keys
 from skymatch_cli.steps.kept import Kept, grids_of
 from skymatch_cli.steps.ondemand import OnDemand
 from skymatch_cli.steps.storedimages import infos_of, stored_details
-from skymatch_cli.steps.storedtables import FileBytes
+from skymatch_cli.steps.tablefile import FileBytes
 from skymatch_cli.version import __version__
 
 _MOST_FINDINGS, _MOST_BYTES, _MOST_S = 64, 2**19, 10.0  # of a block: what memory holds, and what a kill costs
@@ -96,6 +98,7 @@ class FindingLog(OnDemand["Finding | None"]):
         with self._writing():
             folder = None if file is None else Path(file).absolute().parent
             fd, temporary = tempfile.mkstemp(prefix=".skymatch-", dir=folder)
+            os.fchmod(fd, mode_of(Path(file or temporary)))
         self._content = FileBytes(fd)
         self._blocks = _Blocks(self._content)
         graph, settings = start.graph, start.settings
@@ -173,9 +176,9 @@ class FindingLog(OnDemand["Finding | None"]):
         try:
             yield
         except OSError as error:
-            raise SkymatchError(
-                f"{self._file or tempfile.gettempdir()} can't be written: {error.strerror or error}"
-            ) from error
+            where = self._file or tempfile.gettempdir()
+            what = f"{where} can't be written: {error.strerror or error}"
+            raise SkymatchError(what, "see to that, then run again: what was measured is kept") from error
 
 
 class _Blocks:
@@ -221,10 +224,13 @@ def read_log(file: str) -> Kept | None:
 
     Raises
     ------
-    OSError
+    InputError
         If it can't be read.
     """
-    content = FileBytes.of(file)
+    try:
+        content = FileBytes.of(file)
+    except OSError as error:
+        raise InputError.at(file, f"can't be read: {error.strerror or error}", "remove it to begin anew") from None
     places = _places(content)
     keys: list[bytes] = []
     try:

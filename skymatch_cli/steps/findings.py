@@ -33,7 +33,16 @@ _AT_A_TIME = 1024  # images that are looked at together
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A plan, and what was found so far in its images: one finding for each, None where there is none yet."""
+    """A plan, and what was found so far in its images.
+
+    Attributes
+    ----------
+    infos : sequence of ImageInfo
+    graph : OverlapGraph
+    settings : Settings
+    found : sequence of (Finding or None)
+        One for each image, None where there is none yet; empty before anything was measured.
+    """
 
     infos: Sequence[ImageInfo]
     graph: OverlapGraph

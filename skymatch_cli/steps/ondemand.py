@@ -16,9 +16,9 @@ class OnDemand(Sequence[Made]):
         if isinstance(i, slice):
             low, high, step = i.indices(len(self))
             return self._part(low, max(low, high)) if step == 1 else [self._made(k) for k in range(low, high, step)]
-        if not 0 <= i < len(self):
+        if not -len(self) <= i < len(self):
             raise IndexError(i)
-        return self._made(i)
+        return self._made(i % len(self))
 
     @abstractmethod
     def _made(self, i: int) -> Made:

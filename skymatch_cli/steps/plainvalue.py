@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import types
 import typing
@@ -41,6 +42,11 @@ def to_plain(value: Any, arrays: list[bytes] | None = None) -> Any:
         arrays.append(content)
         return facts | {"start": sum(map(len, arrays[:-1]))}
     return str(value) if isinstance(value, Enum) else value
+
+
+def packed(plain: object) -> bytes:
+    """What `to_plain` made, or other values that JSON can hold, as JSON."""
+    return json.dumps(plain, separators=(",", ":")).encode("ascii")
 
 
 def from_plain(cls: type[Made], plain: Mapping[str, Any], content: bytes = b"") -> Made:
@@ -86,13 +92,13 @@ def _convert(hint: Any) -> _Make | None:
         return None if inner is None else lambda plain, content: None if plain is None else inner(plain, content)
     if typing.get_origin(hint) is tuple:
         return _tuple_maker(typing.get_args(hint))
-    if typing.get_origin(hint) is np.ndarray or hint is Any:
+    if typing.get_origin(hint) is np.ndarray:
         return _array
+    if hint is Any:
+        return lambda plain, content: _array(plain, content) if isinstance(plain, dict) and "dtype" in plain else plain
     if isinstance(hint, type) and is_dataclass(hint):
         return _maker(hint)
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return lambda plain, _: hint(plain)
-    return None
+    return (lambda plain, _: hint(plain)) if isinstance(hint, type) and issubclass(hint, Enum) else None
 
 
 def _tuple_maker(kinds: tuple[Any, ...]) -> _Make:
@@ -106,8 +112,6 @@ def _tuple_maker(kinds: tuple[Any, ...]) -> _Make:
 
 
 def _array(plain: Any, content: bytes) -> Any:
-    if not (isinstance(plain, dict) and "dtype" in plain):
-        return plain
     raw = base64.b64decode(plain["bytes"]) if "bytes" in plain else content
     count = math.prod(plain["shape"])
     return np.frombuffer(raw, plain["dtype"], count, plain.get("start", 0)).reshape(plain["shape"])

@@ -8,6 +8,7 @@ DETAILS    each image as the program knows it (JSON), and the cards of its WCS (
 FILES      each file with its HDUs, and HEADERS: what the headers say of each image, for the next plan
 POLYGONS   each overlap as a polygon of its tangent plane (well-known binary, radians)
 PLANES     the tangent planes
+HANDLING   settings that say how images are written
 NOTES      warnings and what was skipped, as they were said
 FOUND      each image: whether it was measured, its own sky, its good pixels
 REGIONS    each image in each of its overlaps: sky, error, pixels; and how its pixels lie in blocks of the frame
@@ -35,12 +36,14 @@ from skymatch_cli.output.tables import Column, Report, Table, name_columns, pair
 from skymatch_cli.polygons import Polygons
 from skymatch_cli.settings import Settings
 from skymatch_cli.steps.findings import Measured
+from skymatch_cli.steps.plainvalue import packed
 from skymatch_cli.steps.plan import Plan
 from skymatch_cli.steps.reading import Kind, opening, reading
 from skymatch_cli.steps.storedfindings import StoredFindings, Summary, found_tables
 from skymatch_cli.steps.storedheaders import header_tables, read_headers
 from skymatch_cli.steps.storedimages import StoredInfos, details_table
-from skymatch_cli.steps.storedtables import Columns, StoredTable, TableFile, TableRows, in_blocks, write_tables
+from skymatch_cli.steps.storedtables import Columns, StoredTable, in_blocks, write_tables
+from skymatch_cli.steps.tablefile import TableFile, TableRows
 from skymatch_cli.version import __version__
 
 _AT_A_TIME = 256  # polygons that are made into rows
@@ -243,7 +246,7 @@ def _plan_tables(planned: Plan) -> tuple[StoredTable, ...]:
                 "dec_deg": np.array([p.dec_deg for p in graph.planes]),
             },
         ),
-        StoredTable.of("NOTES", {"kind": [k.encode() for k, _ in said], "said": [_json(text) for _, text in said]}),
+        StoredTable.of("NOTES", {"kind": [k.encode() for k, _ in said], "said": [packed(text) for _, text in said]}),
     )
 
 
@@ -297,12 +300,8 @@ def _check_images(infos: StoredInfos, graph: OverlapGraph) -> None:
 
 def _handling_table(settings: Settings) -> StoredTable:
     """Settings that say how images are written: the later steps begin with them."""
-    return StoredTable.of("HANDLING", {"settings": [_json({"sky_keyword": settings.sky_keyword})]})
+    return StoredTable.of("HANDLING", {"settings": [packed({"sky_keyword": settings.sky_keyword})]})
 
 
 def _settings(read: TableFile) -> Settings:
     return Settings.of({**read.settings, **json.loads(read.tables["HANDLING"]["settings"][0])})
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode("ascii")

@@ -17,9 +17,10 @@ from skymatch_cli.mesh.reduce import CellMesh
 from skymatch_cli.model import BoolArray, IntArray, OverlapGraph, SkyStatistic, SkyStatistics, Status
 from skymatch_cli.steps.findings import Finding
 from skymatch_cli.steps.ondemand import OnDemand
-from skymatch_cli.steps.plainvalue import from_plain, to_plain
+from skymatch_cli.steps.plainvalue import from_plain, packed, to_plain
 from skymatch_cli.steps.reading import Kind, reading
-from skymatch_cli.steps.storedtables import Columns, StoredTable, TableRows, in_blocks
+from skymatch_cli.steps.storedtables import Columns, StoredTable, in_blocks
+from skymatch_cli.steps.tablefile import TableRows
 
 _POOLED = "pooled"
 _NOTHING = SkyStatistic(np.nan, np.nan, -1, Status.OK)  # n < 0: not measured
@@ -167,7 +168,7 @@ def _found(found: Sequence[Finding | None]) -> Columns:
         "n_good": np.array([0 if f is None else f.n_good for f in found], np.int64),
         "status": _words(status),
         **_statistics("local_", SkyStatistics.of([s or _NOTHING for s in local])),
-        "said": [json.dumps(s).encode("ascii") if any(s) else b"" for s in said],
+        "said": [packed(s) if any(s) else b"" for s in said],
     }
 
 
@@ -246,7 +247,7 @@ def _cells(first: int, found: Sequence[Finding | None]) -> Columns:
     content: list[bytes] = []
     for _, _, mesh in meshes:
         arrays: list[bytes] = []
-        facts.append(json.dumps(to_plain(mesh, arrays)).encode("ascii"))
+        facts.append(packed(to_plain(mesh, arrays)))
         content.append(b"".join(arrays))
     return {
         "image": np.array([i for i, _, _ in meshes], np.int64),

@@ -20,7 +20,7 @@ from skymatch_cli.fits.known import Headers, ImageHeader
 from skymatch_cli.fits.units import UnitFacts
 from skymatch_cli.geometry.footprint import Footprint
 from skymatch_cli.model import ImageInfo
-from skymatch_cli.steps.plainvalue import from_plain, to_plain
+from skymatch_cli.steps.plainvalue import from_plain, packed, to_plain
 from skymatch_cli.steps.storedtables import Columns, StoredTable, in_blocks
 
 _AT_A_TIME = 256  # images or files that are made into rows
@@ -51,7 +51,7 @@ def header_tables(headers: Headers) -> tuple[StoredTable, ...]:
 
 def _files(headers: Headers, files: Sequence[tuple[str, FitsFile]], low: int, high: int) -> Columns:
     return {
-        "file": [_json({"real": real, **to_plain(file)}) for real, file in files[low:high]],
+        "file": [packed({"real": real, **to_plain(file)}) for real, file in files[low:high]],
         "rules": [headers.rules.encode() if k == 0 else b"" for k in range(low, high)],
     }
 
@@ -61,7 +61,7 @@ def _headers(images: Sequence[tuple[ImageHeader, Footprint]]) -> Columns:
     for image, footprint in images:
         arrays: list[bytes] = []
         row = _Row(image.facts, image.bands, image.warnings, image.info.notes, footprint)
-        facts.append(_json(to_plain(row, arrays)))
+        facts.append(packed(to_plain(row, arrays)))
         content.append(b"".join(arrays))
     return {"facts": facts, "content": content}
 
@@ -87,7 +87,3 @@ def read_headers(tables: Mapping[str, Mapping[str, Any]], infos: Sequence[ImageI
 def _image(info: ImageInfo, row: _Row) -> ImageHeader:
     alone = replace(info, to_comparison=1.0, comparison_unit="", notes=row.notes)
     return ImageHeader(alone, row.facts, row.bands, row.warnings, row.footprint)
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode("ascii")

@@ -14,9 +14,10 @@ from skymatch_cli.geometry.celestial import FitsWcs, LookupTable
 from skymatch_cli.geometry.frames import SkyFrame
 from skymatch_cli.model import ImageInfo
 from skymatch_cli.steps.ondemand import OnDemand
-from skymatch_cli.steps.plainvalue import from_plain, to_plain
+from skymatch_cli.steps.plainvalue import from_plain, packed, to_plain
 from skymatch_cli.steps.reading import Kind, reading
-from skymatch_cli.steps.storedtables import Columns, StoredTable, TableRows, in_blocks
+from skymatch_cli.steps.storedtables import Columns, StoredTable, in_blocks
+from skymatch_cli.steps.tablefile import TableRows
 
 _AT_A_TIME = 64  # images that are made into rows, or out of them
 
@@ -119,7 +120,7 @@ def _details(infos: Sequence[ImageInfo], *, with_wcs: bool) -> Columns:
 
 
 def _detail(info: ImageInfo) -> bytes:
-    return _json(to_plain(replace(info, wcs=None)))
+    return packed(to_plain(replace(info, wcs=None)))
 
 
 def _wcs_json(info: ImageInfo) -> bytes:
@@ -127,10 +128,10 @@ def _wcs_json(info: ImageInfo) -> bytes:
     if wcs is None:
         return b""
     if isinstance(wcs, GwcsWcs):
-        return _json({"gwcs": True, "frame": to_plain(wcs.frame)})
+        return packed({"gwcs": True, "frame": to_plain(wcs.frame)})
     if not isinstance(wcs, FitsWcs):
         raise InputError.at(info.ref.label, "its WCS can't be kept in a file", "use match, which needs none")
-    return _json({"tables": to_plain(wcs.tables), "frame": to_plain(wcs.frame), "straight": wcs.straight})
+    return packed({"tables": to_plain(wcs.tables), "frame": to_plain(wcs.frame), "straight": wcs.straight})
 
 
 def _wcs(shape: tuple[int, int], text: bytes, cards: bytes) -> FitsWcs | GwcsWcs | None:
@@ -142,7 +143,3 @@ def _wcs(shape: tuple[int, int], text: bytes, cards: bytes) -> FitsWcs | GwcsWcs
         return GwcsWcs(shape, cards, from_plain(SkyFrame, plain["frame"]))
     tables = tuple(None if t is None else from_plain(LookupTable, t) for t in plain["tables"])
     return FitsWcs(shape, cards, tables, from_plain(SkyFrame, plain["frame"]), plain["straight"])
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode("ascii")
