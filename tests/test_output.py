@@ -105,7 +105,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     def full(path: Path) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(output_module, "_mode", full)
+    monkeypatch.setattr(output_module, "mode_of", full)
     with pytest.raises(SkymatchError, match=r"sky\.csv can't be written: No space left on device"):
         make_result().write(file, overwrite=True)
     assert file.read_text() == "precious"
