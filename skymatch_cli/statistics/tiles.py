@@ -16,7 +16,7 @@ instead, at 20 ns a pixel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -147,7 +147,7 @@ class TiledImage:
         """The good pixels of regions, as ordered samples."""
         covered = cover(regions, self.shape)
         ends = np.searchsorted(covered.edge_region, np.arange(len(regions) + 1))
-        return TiledSamples(self, covered, [self._border(covered, slice(*part)) for part in pairwise(ends.tolist())])
+        return TiledSamples(self, covered, (self._border(covered, slice(*part)) for part in pairwise(ends.tolist())))
 
     def _border(self, covered: Cover, tiles: slice) -> SortedValues:
         """Pixels of a region, in no order, in the tiles that it covers in part; infinite where they don't count."""
@@ -156,8 +156,9 @@ class TiledImage:
 
     def totals(self, covered: Cover, runs: slice) -> tuple[IntArray, FloatArray]:
         """How many values runs of whole tiles have in each bin, (BINS,), and their sums and squares, (2, BINS)."""
-        first, last = (covered.band[runs], covered.first[runs]), (covered.band[runs], covered.last[runs])
-        counts, sums = ((table[last] - table[first]).sum(axis=0) for table in (self._counts, self._sums))
+        row, first = covered.band[runs] * self._counts.shape[1], covered.first[runs]
+        last, first = row + covered.last[runs], np.where(first, row + first, 0)  # all bands begin with nothing
+        counts, sums = (_between(table, first, last).sum(axis=0) for table in (self._counts, self._sums))
         return counts, sums
 
     def values(self, covered: Cover, runs: IntArray, bins: IntArray) -> tuple[SortedValues, IntArray]:
@@ -174,10 +175,12 @@ class TiledImage:
         return float(self._lowest[k]) if self._lowest[k] == self._highest[k] else None
 
 
-def _sorted_good(pixels: SortedValues) -> SortedValues:
-    """Pixels sorted in place, without those that are infinite."""
-    pixels.sort()
-    return pixels[: np.searchsorted(pixels, pixels.dtype.type(np.inf))]
+def _between(table: npt.NDArray[Any], first: IntArray, last: IntArray) -> npt.NDArray[Any]:
+    """What a table of running totals, (bands, columns + 1, ...), gains between entries of its first two axes."""
+    entries = table.reshape(-1, *table.shape[2:])
+    gain = entries.take(last, axis=0, mode="clip")
+    gain -= entries.take(first, axis=0, mode="clip")
+    return gain
 
 
 def _ranges(start: IntArray, length: IntArray) -> IntArray:
@@ -201,25 +204,31 @@ class TiledSamples:
     image : TiledImage
     covered : Cover
         The regions.
-    borders : list of (n,) float32 or float64
+    borders : iterable of (n,) float32 or float64
         Pixels of each region in the tiles that it covers in part, infinite where they don't count; they are sorted
-        in place.
+        in place, each while it is in the cache.
     """
 
-    def __init__(self, image: TiledImage, covered: Cover, borders: list[SortedValues]) -> None:
+    def __init__(self, image: TiledImage, covered: Cover, borders: Iterable[SortedValues]) -> None:
         self._image, self._covered = image, covered
-        self._borders = [_sorted_good(border) for border in borders]
+        self._borders: list[SortedValues] = []
         self._edges, self._pivot = image.binning.edges, np.float64(image.binning.pivot)
         self._run = np.searchsorted(covered.run_region, np.arange(covered.n_regions + 1))
         self._cuts = np.zeros((covered.n_regions, BINS + 1), dtype=np.int64)
         counts = np.empty((covered.n_regions, BINS), dtype=np.int64)
-        sums = np.empty((covered.n_regions, 2, BINS))
-        for k, border in enumerate(self._borders):
-            self._cuts[k, 1:-1] = np.searchsorted(border, self._edges)
-            self._cuts[k, -1] = border.size
-            counts[k], of_tiles = image.totals(covered, slice(self._run[k], self._run[k + 1]))
-            np.add(of_tiles, _border_sums(border, self._cuts[k], self._pivot), out=sums[k])
-        counts += np.diff(self._cuts, axis=1)
+        of_tiles, sums = np.empty((2, covered.n_regions, 2, BINS))
+        ends = np.append(self._edges, self._edges.dtype.type(np.inf))
+        for k, pixels in enumerate(borders):
+            pixels.sort()
+            self._cuts[k, 1:] = pixels.searchsorted(ends)
+            self._borders.append(pixels[: self._cuts[k, -1]])
+            _border_sums(self._borders[k], self._cuts[k, :-1], self._pivot, out=sums[k])
+            counts[k], of_tiles[k] = image.totals(covered, slice(self._run[k], self._run[k + 1]))
+        of_borders = np.diff(self._cuts, axis=1)
+        counts += of_borders
+        sums[:, :, [0, -1]] = 0.0  # bins without bounds: an outlier would swallow the running total
+        np.copyto(sums, 0.0, where=(of_borders == 0)[:, None])
+        sums += of_tiles
         self._sums = np.zeros((covered.n_regions, 2, BINS + 1))  # running totals, like the counts
         np.cumsum(sums, axis=2, out=self._sums[:, :, 1:])
         # Counts pass on from region to region, so that one search finds the bins of ranks in all of them.
@@ -313,15 +322,13 @@ class TiledSamples:
         return values, passed[np.cumsum(n_runs)]
 
 
-def _border_sums(border: SortedValues, cuts: IntArray, pivot: np.float64) -> FloatArray:
-    """Sums and sums of squares about the pivot, (2, BINS), of a sorted border that is cut into bins."""
+def _border_sums(border: SortedValues, cuts: IntArray, pivot: np.float64, out: FloatArray) -> None:
+    """Sums and sums of squares about the pivot, (2, BINS), of a sorted border cut into bins; wrong for empty bins."""
     weight = np.empty(border.size + 1)
-    np.subtract(border, pivot, out=weight[:-1], dtype=np.float64)
-    weight[-1] = 0.0  # stands in for a cut at the very end
-    sums = [np.add.reduceat(weight, cuts[:-1])]
+    weight[:-1] = border
+    weight[-1] = pivot  # makes a zero that stands in for a cut at the very end
+    weight -= pivot
+    np.add.reduceat(weight, cuts, out=out[0])
     with np.errstate(over="ignore"):
         weight *= weight
-    sums.append(np.add.reduceat(weight, cuts[:-1]))
-    bounded = np.diff(cuts) > 0
-    bounded[[0, -1]] = False  # bins without bounds: an outlier would swallow the running total
-    return np.where(bounded, sums, 0.0)
+    np.add.reduceat(weight, cuts, out=out[1])
