@@ -163,10 +163,11 @@ class TiledImage:
 
     def values(self, covered: Cover, runs: IntArray, bins: IntArray) -> tuple[SortedValues, IntArray]:
         """Values that runs of whole tiles have in a bin each, one after the other, and how many each has."""
-        band = covered.band[runs]
-        before = self._counts[band, covered.first[runs], bins]
-        length = (self._counts[band, covered.last[runs], bins] - before).astype(np.int64)
-        start = self._bin_start[band, bins] + before
+        band, counts = covered.band[runs], self._counts.reshape(-1)
+        cell = band * (self._counts.shape[1] * BINS) + bins
+        before = counts.take(cell + covered.first[runs] * BINS, mode="clip").astype(np.int64)
+        length = counts.take(cell + covered.last[runs] * BINS, mode="clip") - before
+        start = self._bin_start.reshape(-1).take(band * BINS + bins, mode="clip") + before
         values: SortedValues = self._by_bin.reshape(-1).take(_ranges(start, length), mode="clip")
         return values, length
 
@@ -260,19 +261,19 @@ class TiledSamples:
         first, last = self._cells(which, start), self._cells(which, stop - 1)
         low, high = start + passed - self._passed[first], stop + passed - self._passed[last]
         between = self._sums[which, :, last % BINS] - self._sums[which, :, np.minimum(first % BINS + 1, last % BINS)]
-        moments = np.empty((which.size, 2))
-        ends = zip(self._sorted_cells(first), self._sorted_cells(last), strict=True)
-        for i, (lowest, highest) in enumerate(ends):
-            if first[i] == last[i]:
-                moments[i] = two_pass_moments(lowest[low[i] : high[i]])
-                continue
-            ends_of_run = np.concatenate([lowest[low[i] :], highest[: high[i]]])
-            deviation = np.subtract(ends_of_run, self._pivot, dtype=np.float64)
-            with np.errstate(over="ignore"):
-                total = float(between[i, 0] + deviation.sum())
-                square = float(between[i, 1] + np.einsum("i,i->", deviation, deviation))
-            moments[i] = moments_of_sums(int(stop[i] - start[i]), float(self._pivot), total, square)
-        return moments[:, 0], moments[:, 1]
+        cells = self._sorted_cells(np.concatenate([first, last]))
+        sums = np.zeros((which.size, 2))
+        with np.errstate(over="ignore"):
+            for i in np.flatnonzero(first != last).tolist():
+                ends_of_run = cells[i][low[i] :], cells[which.size + i][: high[i]]
+                deviation = np.concatenate(ends_of_run, dtype=np.float64)
+                deviation -= self._pivot
+                sums[i] = np.add.reduce(deviation), np.einsum("i,i->", deviation, deviation)
+            sums += between
+        mean, std = moments_of_sums(stop - start, self._pivot, *sums.T)
+        for i in np.flatnonzero(first == last).tolist():
+            mean[i], std[i] = two_pass_moments(cells[i][low[i] : high[i]])
+        return mean, std
 
     def _cells(self, which: IntArray, ranks: IntArray) -> IntArray:
         """Cells, ``which * BINS + bin``, that hold the given ranks."""
@@ -295,11 +296,18 @@ class TiledSamples:
             pieces, ends = self._whole_tiles(cells_of_fresh)
             region, at = np.divmod(cells_of_fresh, BINS)
             cuts = zip(self._cuts[region, at].tolist(), self._cuts[region, at + 1].tolist(), strict=True)
+            parts: list[SortedValues] = []  # of the cells, those in whole tiles and those of the border in turn
             start = 0
-            for cell, k, stop, (low, high) in zip(fresh, region.tolist(), ends.tolist(), cuts, strict=True):
-                self._values[cell] = values = np.concatenate([pieces[start:stop], self._borders[k][low:high]])
-                values.sort()
+            for k, stop, (low, high) in zip(region.tolist(), ends.tolist(), cuts, strict=True):
+                parts += pieces[start:stop], self._borders[k][low:high]
                 start = stop
+            together = np.concatenate(parts)
+            start = 0
+            counts = self._passed[cells_of_fresh + 1] - self._passed[cells_of_fresh]
+            for cell, count in zip(fresh, counts.tolist(), strict=True):
+                self._values[cell] = values = together[start : start + count]
+                values.sort()
+                start += count
         return [self._values[cell] for cell in keys]
 
     def _below_in_cells(self, cells: IntArray, edges: SortedValues) -> IntArray:
