@@ -31,7 +31,7 @@ from skymatch_cli.statistics.estimate import estimate
 from skymatch_cli.statistics.sample import SortedSample, SortedValues, moments_of_sums, round_up, two_pass_moments
 
 _MIN_REGION = 65536  # pixels that are sorted in the time that a region of tiles takes
-_BATCH = 2**26  # pixels of the frames of regions that are worked on together
+_BATCH = 2**27  # pixels of the frames of regions that are worked on together
 _FEW_EDGES = 8  # edges up to which sorted bins are kept for the next question
 _BUILD = 1.7  # pixels that are sorted in the time that one is put into tiles
 
