@@ -56,8 +56,9 @@ def region_statistics(
     list of SkyStatistic
         One for each region, equal to ``sky_statistic`` of the region's good pixels.
     """
-    large = [k for k, spans in enumerate(regions) if spans.n_pixels > _MIN_REGION]
-    if sum(regions[k].n_pixels - _MIN_REGION for k in large) <= _BUILD * data.size:
+    n_pixels = [spans.n_pixels for spans in regions]
+    large = [k for k, n in enumerate(n_pixels) if n > _MIN_REGION]
+    if sum(n_pixels[k] - _MIN_REGION for k in large) <= _BUILD * data.size:
         large = []
     found: dict[int, SkyStatistic] = {}
     if large:
