@@ -39,6 +39,7 @@ from skymatch_cli.statistics.tiles import region_statistics
 
 _MAX_BLOCKS, _MIN_BLOCKS = 16, 4  # a side of the grid on which shared pixels are counted
 _SAMPLED = 16  # images by which the number of pixels is guessed
+_TOGETHER = 16  # regions whose runs fit the cache
 _MAX_COVERAGE = 500_000  # entries of all images together; the grid gets coarser in deep stacks
 
 
@@ -183,8 +184,9 @@ class PooledTask:
         return spans_of_polygons(rings, info.shape)
 
     def _blocks(self, regions: Sequence[Spans]) -> IntArray:
-        blocks = np.array([_block_counts(spans, self.info.shape, self.side) for spans in regions], np.int64)
-        return blocks.reshape(len(regions), self.side * self.side)
+        groups = [regions[k : k + _TOGETHER] for k in range(0, len(regions), _TOGETHER)]
+        counts = (_block_counts(group, self.info.shape, self.side) for group in groups)
+        return np.concatenate([np.zeros((0, self.side * self.side), np.int64), *counts])
 
     def _unread(self, regions: Sequence[Spans], problems: tuple[Problem, ...]) -> ImageMeasurement:
         nothing = SkyStatistic(np.nan, np.nan, 0, Status.UNREADABLE)
@@ -240,20 +242,21 @@ def coarser(blocks: IntArray, side: int) -> IntArray:
     return summed
 
 
-def _block_counts(spans: Spans, shape: tuple[int, int], side: int) -> IntArray:
-    """Pixels of the spans in each block of a ``side`` × ``side`` grid on the frame, flattened."""
+def _block_counts(regions: Sequence[Spans], shape: tuple[int, int], side: int) -> IntArray:
+    """Pixels of each region in each block of a ``side`` × ``side`` grid on the frame, (R, side * side)."""
     ny, nx = shape
     edges = np.ceil(np.arange(side + 1) * nx / side).astype(np.int32)
-    x0, x1 = (c.astype(np.int32) for c in (spans.x0, spans.x1))
-    inside = np.minimum(x1, edges[1:, None]) - np.maximum(x0, edges[:-1, None])
-    np.maximum(inside, 0, out=inside)
+    y = np.concatenate([spans.y for spans in regions])
+    x0, x1 = (np.concatenate(x, dtype=np.int32) for x in zip(*((r.x0, r.x1) for r in regions), strict=True))
+    before = np.minimum(np.maximum(edges[:, None], x0), x1)
+    inside = before[1:] - before[:-1]
     # the runs of each row of blocks lie together: runs are sorted by their rows
-    row = spans.y * side // ny
-    counts = np.zeros((side, side), np.int64)
+    row = y * side // ny + np.repeat(np.arange(len(regions)) * side, [len(spans.y) for spans in regions])
+    counts = np.zeros((len(regions) * side, side), np.int64)
     if row.size:
         first = np.concatenate([[0], np.flatnonzero(row[1:] != row[:-1]) + 1])
         counts[row[first]] = np.add.reduceat(inside, first, axis=1, dtype=np.int32).T
-    return counts.reshape(-1)
+    return counts.reshape(len(regions), side * side)
 
 
 def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[ImageMeasurement]) -> Measurements:
@@ -317,4 +320,4 @@ def local_skies(found: Sequence[SkyStatistic | None]) -> LocalSkies | None:
 
 def _judged(found: SkyStatistic, spans: Spans) -> SkyStatistic:
     """A region without the centre of a pixel is too small, not masked."""
-    return found if spans.n_pixels else replace(found, status=Status.TOO_FEW_PIXELS)
+    return found if len(spans.y) else replace(found, status=Status.TOO_FEW_PIXELS)

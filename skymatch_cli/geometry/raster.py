@@ -17,6 +17,8 @@ import numpy as np
 from skymatch_cli.errors import SkymatchError
 from skymatch_cli.model import BoolArray, FloatArray, IntArray
 
+_TOGETHER = 16  # polygons whose crossings fit the cache
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spans:
@@ -88,6 +90,12 @@ def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int
     Scan conversion by sorted edge crossings (Foley et al., Computer Graphics, ch. 3.6), all rows of all polygons
     at once; the cost is the length of the borders in rows, not the area.
     """
+    parts = [_spans(polygons[k : k + _TOGETHER], shape) for k in range(0, len(polygons), _TOGETHER)]
+    return [spans for part in parts for spans in part]
+
+
+def _spans(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int]) -> list[Spans]:
+    """`spans_of_polygons` of some."""
     ny, nx = shape
     low, high, polygon = _edges(polygons)
     first, last = _rows(low[:, 1], ny), _rows(high[:, 1], ny)
@@ -95,18 +103,21 @@ def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int
     x_low, y_low, width, height = (np.repeat(c, n_rows) for c in (*low.T, *(high - low).T))
     y = np.arange(y_low.size) - np.repeat(np.cumsum(n_rows) - n_rows - first, n_rows)
     along = (y - y_low) / height  # 0..1, however flat the edge is
-    column = np.clip(np.ceil(x_low + along * width), 0, nx).astype(np.int64)
+    x = np.ceil(x_low + along * width)
+    column = np.clip(x, 0, nx, out=x).astype(np.int64)
     # One integer holds polygon, row and column; closed rings cross every row an even number of times, so that
     # pairs of the sorted crossings never straddle two rows.
     line, bits = np.repeat(polygon * ny, n_rows) + y, nx.bit_length()
-    crossings = np.sort((line << bits) | column)
+    fits = (len(polygons) * ny) << bits <= np.iinfo(np.int32).max  # they are sorted in half the time
+    crossings = ((line << bits) | column).astype(np.int32 if fits else np.int64, copy=False)
+    crossings.sort()
     start, stop = crossings[::2], crossings[1::2]
     inside = stop > start
-    start, stop = start[inside], stop[inside]
+    start, stop = start[inside].astype(np.int64), stop[inside].astype(np.int64)
     line, x0, x1 = start >> bits, start & ~(-1 << bits), stop & ~(-1 << bits)
     ends = np.searchsorted(line, np.arange(len(polygons) + 1) * ny)
     pieces = [slice(start, stop) for start, stop in pairwise(ends.tolist())]
-    return [Spans(line[piece] % ny, x0[piece], x1[piece]) for piece in pieces]
+    return [Spans(line[piece] - k * ny, x0[piece], x1[piece]) for k, piece in enumerate(pieces)]
 
 
 def _edges(polygons: Sequence[Sequence[FloatArray]]) -> tuple[FloatArray, FloatArray, IntArray]:

@@ -20,7 +20,7 @@ SIDE = 32
 """Rows and columns of a tile."""
 
 _ALL = np.uint32(0xFFFFFFFF)
-_FRAMES = 2**22  # pixels of the frames of regions whose flags fit the cache
+_FRAMES = 2**23  # pixels of the frames of regions whose flags fit the cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,13 +108,13 @@ def _flags(regions: Sequence[Spans], shape: tuple[int, int]) -> npt.NDArray[np.u
     band = (y >> 5) + np.repeat(np.arange(len(regions)) * bands, [len(spans.y) for spans in regions])
     row = (y & 31) * (len(regions) * bands) + band
     x1 = np.concatenate([spans.x1 for spans in regions])
-    words = np.zeros((columns + 1, SIDE * len(regions) * bands), dtype=np.uint32)
+    words = np.zeros((columns + 1, SIDE * len(regions) * bands), dtype=np.int32)
     for x in (np.concatenate([spans.x0 for spans in regions]), np.where(x1 == nx, columns * SIDE, x1)):
         place = (x >> 5) * words.shape[1] + row
-        np.bitwise_xor.at(words.reshape(-1), place, _ALL << (x & 31).astype(np.uint32))
+        np.bitwise_xor.at(words.view(np.uint32).reshape(-1), place, _ALL << (x & 31).astype(np.uint32))
     for k in range(1, columns):  # the last flag of a word goes on through the next
-        words[k] ^= (words[k - 1].view(np.int32) >> 31).view(np.uint32)
-    flags = words[:columns].reshape(columns, SIDE, len(regions) * bands)
+        words[k] ^= words[k - 1] >> 31
+    flags = words[:columns].view(np.uint32).reshape(columns, SIDE, len(regions) * bands)
     if ny % SIDE:
         flags[:, ny % SIDE :, bands - 1 :: bands] = flags[:, ny % SIDE - 1, None, bands - 1 :: bands]
     return flags

@@ -87,7 +87,8 @@ class SortedSample:
         ends = [np.subtract(end, pivot, dtype=np.float64) for end in outer]
         total = sums[first:last].sum() + sum(end.sum() for end in ends)
         square = squares[first:last].sum() + sum((end**2).sum() for end in ends)
-        return moments_of_sums(stop - start, float(pivot), float(total), float(square))
+        mean, std = moments_of_sums(stop - start, pivot, total, square)
+        return float(mean), float(std)
 
     @cached_property
     def _chunk_sums(self) -> tuple[np.float64, FloatArray, FloatArray]:
@@ -166,7 +167,10 @@ def two_pass_moments(values: npt.NDArray[np.floating]) -> tuple[float, float]:
         return float(exact.mean()), float(exact.std())
 
 
-def moments_of_sums(n: int, pivot: float, total: float, square: float) -> tuple[float, float]:
-    """Mean and standard deviation from the sums of the deviations from ``pivot`` and of their squares."""
-    shift = total / n
-    return float(pivot + shift), float(np.sqrt(max(square / n - shift * shift, 0.0)))
+def moments_of_sums(
+    n: IntArray | int, pivot: np.float64, total: FloatArray | float, square: FloatArray | float
+) -> tuple[FloatArray, FloatArray]:
+    """Means and standard deviations from the sums of the deviations from ``pivot`` and of their squares."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        shift = total / n
+        return np.asarray(pivot + shift), np.sqrt(np.maximum(square / n - shift * shift, 0.0))

@@ -16,7 +16,7 @@ instead, at 20 ns a pixel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -31,7 +31,7 @@ from skymatch_cli.statistics.estimate import estimate
 from skymatch_cli.statistics.sample import SortedSample, SortedValues, moments_of_sums, round_up, two_pass_moments
 
 _MIN_REGION = 65536  # pixels that are sorted in the time that a region of tiles takes
-_BATCH = 2**26  # pixels of the frames of regions that are worked on together
+_BATCH = 2**27  # pixels of the frames of regions that are worked on together
 _FEW_EDGES = 8  # edges up to which sorted bins are kept for the next question
 _BUILD = 1.7  # pixels that are sorted in the time that one is put into tiles
 
@@ -56,8 +56,9 @@ def region_statistics(
     list of SkyStatistic
         One for each region, equal to ``sky_statistic`` of the region's good pixels.
     """
-    large = [k for k, spans in enumerate(regions) if spans.n_pixels > _MIN_REGION]
-    if sum(regions[k].n_pixels - _MIN_REGION for k in large) <= _BUILD * data.size:
+    n_pixels = [spans.n_pixels for spans in regions]
+    large = [k for k, n in enumerate(n_pixels) if n > _MIN_REGION]
+    if sum(n_pixels[k] - _MIN_REGION for k in large) <= _BUILD * data.size:
         large = []
     found: dict[int, SkyStatistic] = {}
     if large:
@@ -147,7 +148,7 @@ class TiledImage:
         """The good pixels of regions, as ordered samples."""
         covered = cover(regions, self.shape)
         ends = np.searchsorted(covered.edge_region, np.arange(len(regions) + 1))
-        return TiledSamples(self, covered, [self._border(covered, slice(*part)) for part in pairwise(ends.tolist())])
+        return TiledSamples(self, covered, (self._border(covered, slice(*part)) for part in pairwise(ends.tolist())))
 
     def _border(self, covered: Cover, tiles: slice) -> SortedValues:
         """Pixels of a region, in no order, in the tiles that it covers in part; infinite where they don't count."""
@@ -156,16 +157,18 @@ class TiledImage:
 
     def totals(self, covered: Cover, runs: slice) -> tuple[IntArray, FloatArray]:
         """How many values runs of whole tiles have in each bin, (BINS,), and their sums and squares, (2, BINS)."""
-        first, last = (covered.band[runs], covered.first[runs]), (covered.band[runs], covered.last[runs])
-        counts, sums = ((table[last] - table[first]).sum(axis=0) for table in (self._counts, self._sums))
+        row, first = covered.band[runs] * self._counts.shape[1], covered.first[runs]
+        last, first = row + covered.last[runs], np.where(first, row + first, 0)  # all bands begin with nothing
+        counts, sums = (_between(table, first, last).sum(axis=0) for table in (self._counts, self._sums))
         return counts, sums
 
     def values(self, covered: Cover, runs: IntArray, bins: IntArray) -> tuple[SortedValues, IntArray]:
         """Values that runs of whole tiles have in a bin each, one after the other, and how many each has."""
-        band = covered.band[runs]
-        before = self._counts[band, covered.first[runs], bins]
-        length = (self._counts[band, covered.last[runs], bins] - before).astype(np.int64)
-        start = self._bin_start[band, bins] + before
+        band, counts = covered.band[runs], self._counts.reshape(-1)
+        cell = band * (self._counts.shape[1] * BINS) + bins
+        before = counts.take(cell + covered.first[runs] * BINS, mode="clip").astype(np.int64)
+        length = counts.take(cell + covered.last[runs] * BINS, mode="clip") - before
+        start = self._bin_start.reshape(-1).take(band * BINS + bins, mode="clip") + before
         values: SortedValues = self._by_bin.reshape(-1).take(_ranges(start, length), mode="clip")
         return values, length
 
@@ -174,10 +177,12 @@ class TiledImage:
         return float(self._lowest[k]) if self._lowest[k] == self._highest[k] else None
 
 
-def _sorted_good(pixels: SortedValues) -> SortedValues:
-    """Pixels sorted in place, without those that are infinite."""
-    pixels.sort()
-    return pixels[: np.searchsorted(pixels, pixels.dtype.type(np.inf))]
+def _between(table: npt.NDArray[Any], first: IntArray, last: IntArray) -> npt.NDArray[Any]:
+    """What a table of running totals, (bands, columns + 1, ...), gains between entries of its first two axes."""
+    entries = table.reshape(-1, *table.shape[2:])
+    gain = entries.take(last, axis=0, mode="clip")
+    gain -= entries.take(first, axis=0, mode="clip")
+    return gain
 
 
 def _ranges(start: IntArray, length: IntArray) -> IntArray:
@@ -201,25 +206,31 @@ class TiledSamples:
     image : TiledImage
     covered : Cover
         The regions.
-    borders : list of (n,) float32 or float64
+    borders : iterable of (n,) float32 or float64
         Pixels of each region in the tiles that it covers in part, infinite where they don't count; they are sorted
-        in place.
+        in place, each while it is in the cache.
     """
 
-    def __init__(self, image: TiledImage, covered: Cover, borders: list[SortedValues]) -> None:
+    def __init__(self, image: TiledImage, covered: Cover, borders: Iterable[SortedValues]) -> None:
         self._image, self._covered = image, covered
-        self._borders = [_sorted_good(border) for border in borders]
+        self._borders: list[SortedValues] = []
         self._edges, self._pivot = image.binning.edges, np.float64(image.binning.pivot)
         self._run = np.searchsorted(covered.run_region, np.arange(covered.n_regions + 1))
         self._cuts = np.zeros((covered.n_regions, BINS + 1), dtype=np.int64)
         counts = np.empty((covered.n_regions, BINS), dtype=np.int64)
-        sums = np.empty((covered.n_regions, 2, BINS))
-        for k, border in enumerate(self._borders):
-            self._cuts[k, 1:-1] = np.searchsorted(border, self._edges)
-            self._cuts[k, -1] = border.size
-            counts[k], of_tiles = image.totals(covered, slice(self._run[k], self._run[k + 1]))
-            np.add(of_tiles, _border_sums(border, self._cuts[k], self._pivot), out=sums[k])
-        counts += np.diff(self._cuts, axis=1)
+        of_tiles, sums = np.empty((2, covered.n_regions, 2, BINS))
+        ends = np.append(self._edges, self._edges.dtype.type(np.inf))
+        for k, pixels in enumerate(borders):
+            pixels.sort()
+            self._cuts[k, 1:] = pixels.searchsorted(ends)
+            self._borders.append(pixels[: self._cuts[k, -1]])
+            _border_sums(self._borders[k], self._cuts[k, :-1], self._pivot, out=sums[k])
+            counts[k], of_tiles[k] = image.totals(covered, slice(self._run[k], self._run[k + 1]))
+        of_borders = np.diff(self._cuts, axis=1)
+        counts += of_borders
+        sums[:, :, [0, -1]] = 0.0  # bins without bounds: an outlier would swallow the running total
+        np.copyto(sums, 0.0, where=(of_borders == 0)[:, None])
+        sums += of_tiles
         self._sums = np.zeros((covered.n_regions, 2, BINS + 1))  # running totals, like the counts
         np.cumsum(sums, axis=2, out=self._sums[:, :, 1:])
         # Counts pass on from region to region, so that one search finds the bins of ranks in all of them.
@@ -251,19 +262,19 @@ class TiledSamples:
         first, last = self._cells(which, start), self._cells(which, stop - 1)
         low, high = start + passed - self._passed[first], stop + passed - self._passed[last]
         between = self._sums[which, :, last % BINS] - self._sums[which, :, np.minimum(first % BINS + 1, last % BINS)]
-        moments = np.empty((which.size, 2))
-        ends = zip(self._sorted_cells(first), self._sorted_cells(last), strict=True)
-        for i, (lowest, highest) in enumerate(ends):
-            if first[i] == last[i]:
-                moments[i] = two_pass_moments(lowest[low[i] : high[i]])
-                continue
-            ends_of_run = np.concatenate([lowest[low[i] :], highest[: high[i]]])
-            deviation = np.subtract(ends_of_run, self._pivot, dtype=np.float64)
-            with np.errstate(over="ignore"):
-                total = float(between[i, 0] + deviation.sum())
-                square = float(between[i, 1] + np.einsum("i,i->", deviation, deviation))
-            moments[i] = moments_of_sums(int(stop[i] - start[i]), float(self._pivot), total, square)
-        return moments[:, 0], moments[:, 1]
+        cells = self._sorted_cells(np.concatenate([first, last]))
+        sums = np.zeros((which.size, 2))
+        with np.errstate(over="ignore"):
+            for i in np.flatnonzero(first != last).tolist():
+                ends_of_run = cells[i][low[i] :], cells[which.size + i][: high[i]]
+                deviation = np.concatenate(ends_of_run, dtype=np.float64)
+                deviation -= self._pivot
+                sums[i] = np.add.reduce(deviation), np.einsum("i,i->", deviation, deviation)
+            sums += between
+        mean, std = moments_of_sums(stop - start, self._pivot, *sums.T)
+        for i in np.flatnonzero(first == last).tolist():
+            mean[i], std[i] = two_pass_moments(cells[i][low[i] : high[i]])
+        return mean, std
 
     def _cells(self, which: IntArray, ranks: IntArray) -> IntArray:
         """Cells, ``which * BINS + bin``, that hold the given ranks."""
@@ -286,11 +297,18 @@ class TiledSamples:
             pieces, ends = self._whole_tiles(cells_of_fresh)
             region, at = np.divmod(cells_of_fresh, BINS)
             cuts = zip(self._cuts[region, at].tolist(), self._cuts[region, at + 1].tolist(), strict=True)
+            parts: list[SortedValues] = []  # of the cells, those in whole tiles and those of the border in turn
             start = 0
-            for cell, k, stop, (low, high) in zip(fresh, region.tolist(), ends.tolist(), cuts, strict=True):
-                self._values[cell] = values = np.concatenate([pieces[start:stop], self._borders[k][low:high]])
-                values.sort()
+            for k, stop, (low, high) in zip(region.tolist(), ends.tolist(), cuts, strict=True):
+                parts += pieces[start:stop], self._borders[k][low:high]
                 start = stop
+            together = np.concatenate(parts)
+            start = 0
+            counts = self._passed[cells_of_fresh + 1] - self._passed[cells_of_fresh]
+            for cell, count in zip(fresh, counts.tolist(), strict=True):
+                self._values[cell] = values = together[start : start + count]
+                values.sort()
+                start += count
         return [self._values[cell] for cell in keys]
 
     def _below_in_cells(self, cells: IntArray, edges: SortedValues) -> IntArray:
@@ -313,15 +331,13 @@ class TiledSamples:
         return values, passed[np.cumsum(n_runs)]
 
 
-def _border_sums(border: SortedValues, cuts: IntArray, pivot: np.float64) -> FloatArray:
-    """Sums and sums of squares about the pivot, (2, BINS), of a sorted border that is cut into bins."""
+def _border_sums(border: SortedValues, cuts: IntArray, pivot: np.float64, out: FloatArray) -> None:
+    """Sums and sums of squares about the pivot, (2, BINS), of a sorted border cut into bins; wrong for empty bins."""
     weight = np.empty(border.size + 1)
-    np.subtract(border, pivot, out=weight[:-1], dtype=np.float64)
-    weight[-1] = 0.0  # stands in for a cut at the very end
-    sums = [np.add.reduceat(weight, cuts[:-1])]
+    weight[:-1] = border
+    weight[-1] = pivot  # makes a zero that stands in for a cut at the very end
+    weight -= pivot
+    np.add.reduceat(weight, cuts, out=out[0])
     with np.errstate(over="ignore"):
         weight *= weight
-    sums.append(np.add.reduceat(weight, cuts[:-1]))
-    bounded = np.diff(cuts) > 0
-    bounded[[0, -1]] = False  # bins without bounds: an outlier would swallow the running total
-    return np.where(bounded, sums, 0.0)
+    np.add.reduceat(weight, cuts, out=out[1])
