@@ -10,7 +10,7 @@ from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord
 from astropy.io import fits
 from astropy.time import Time
 from astropy.wcs import WCS
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import InputError
@@ -296,6 +296,7 @@ def test_the_pixel_area_is_right_far_from_the_reference_point():
         st.text("ABC-_19", max_size=8),
     ),
 )
+@example(key="NAXIS", value=100000.0)  # wcslib would make room for so many axes
 def test_damaged_headers_are_used_or_refused(key, value):
     header = celestial_header(projection="TAN-SIP", cards=sip_cards(100))
     header[key] = value

@@ -43,7 +43,7 @@ _HINT = "solve its astrometry first, or leave the image out"
 _MANY_CARDS = 1000
 _ONCE = re.compile(r"(?!D[PQ]\d|D2IM|HIERARCH|CONTINUE)[A-Z0-9_-]+ *=")  # the others may stand several times
 _BUILD_LOCK = threading.Lock()
-_COUNTS = re.compile(r"WCSAXES[A-Z]?|[AB]P?_ORDER")
+_COUNTS = re.compile(r"NAXIS|WCSAXES[A-Z]?|[AB]P?_ORDER")
 _SIP_TERM = re.compile(r"[AB]P?_\d+_\d+.*")
 # wcslib reads a number up to its D and leaves out the exponent.
 _D_EXPONENT = re.compile(r"\A([A-Z0-9_-]+ *= *[+-]?[0-9.]+)[Dd]([+-]?[0-9])")
