@@ -76,9 +76,10 @@ def found(compare: str = "pooled", most: int = 3) -> tuple[Measured, list]:
 
 def same(one: object, other: object) -> bool:
     """Whether two findings are the same to the last bit."""
-    return findinglog.to_columns(findinglog._Block(np.array([0]), (one,)), {}).keys() == findinglog.to_columns(
-        findinglog._Block(np.array([0]), (other,)), {}
-    ).keys() and repr(one) == repr(other)
+    columns = [findinglog.to_columns(findinglog._Block(np.array([0]), (f,)), {}) for f in (one, other)]
+    return columns[0].keys() == columns[1].keys() and all(
+        columns[0][name].tobytes() == columns[1][name].tobytes() for name in columns[0]
+    )
 
 
 @pytest.mark.parametrize("compare", ["pooled", "mesh"])
@@ -288,6 +289,8 @@ def test_a_plan_that_is_damaged_in_one_image_is_refused_when_that_is_read(frames
     assert "plan.fits: is not a plan of this version" in said
     assert "Traceback" not in said
     assert not Path("measured.fits").exists()
+    skymatch("measure", "plan.fits", "-o", "measured.fits", "--compare", "mesh", code=3)
+    assert not list(Path().glob(".skymatch-*"))
 
 
 def place(file: str, table: str, name: str, row: int) -> int:

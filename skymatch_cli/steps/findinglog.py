@@ -91,16 +91,6 @@ class FindingLog(OnDemand["Finding | None"]):
     """
 
     def __init__(self, file: str | None, start: Measured, known: Iterable[tuple[int, Finding]]) -> None:
-        self._file = file
-        self._block_of = np.full(len(start.infos), -1, np.int32)
-        self._waiting: dict[int, Finding] = {}
-        self._waiting_bytes, self._written, self._end = 0, time.monotonic(), 0
-        with self._writing():
-            folder = None if file is None else Path(file).absolute().parent
-            fd, temporary = tempfile.mkstemp(prefix=".skymatch-", dir=folder)
-            os.fchmod(fd, mode_of(Path(file or temporary)))
-        self._content = FileBytes(fd)
-        self._blocks = _Blocks(self._content)
         graph, settings = start.graph, start.settings
         head = _Head(
             version=__version__,
@@ -112,13 +102,22 @@ class FindingLog(OnDemand["Finding | None"]):
             planes=graph.planes,
             grids=grids_of(start.infos, graph, settings),
         )
+        self._file = file
+        self._waiting: dict[int, Finding] = {}
+        self._waiting_bytes, self._written, self._end = 0, time.monotonic(), 0
+        with self._writing():
+            folder = None if file is None else Path(file).absolute().parent
+            fd, temporary = tempfile.mkstemp(prefix=".skymatch-", dir=folder)
+            os.fchmod(fd, mode_of(Path(file or temporary)))
+        self._content = FileBytes(fd)
+        self._logged = _Logged(self._content, len(start.infos))
         try:
             self._append(head)
             for low in range(0, len(start.infos), _IMAGES_AT_A_TIME):
                 self._append(_Images(tuple(stored_details(start.infos, low, low + _IMAGES_AT_A_TIME))))
             for image, finding in known:
                 self.put(image, finding)
-            self._write()
+            self.flush()
             if file is not None:
                 with self._writing():
                     self._content.sync()
@@ -127,13 +126,10 @@ class FindingLog(OnDemand["Finding | None"]):
             Path(temporary).unlink(missing_ok=True)
 
     def __len__(self) -> int:
-        return len(self._block_of)
+        return len(self._logged)
 
     def _made(self, i: int) -> Finding | None:
-        if (waiting := self._waiting.get(i)) is not None:
-            return waiting
-        block = int(self._block_of[i])
-        return None if block < 0 else self._blocks[block][i]
+        return self._waiting.get(i) or self._logged[i]
 
     def put(self, image: int, finding: Finding) -> None:
         """Take a finding; it replaces an earlier one of the image."""
@@ -141,25 +137,21 @@ class FindingLog(OnDemand["Finding | None"]):
         self._waiting_bytes += _size(finding)
         late = time.monotonic() - self._written > _MOST_S
         if late or len(self._waiting) >= _MOST_FINDINGS or self._waiting_bytes >= _MOST_BYTES:
-            self._write()
+            self.flush()
 
     def flush(self) -> None:
-        """Leave what was found for the next run, whatever happens to this one."""
-        self._write()
-
-    def all(self) -> Sequence[Finding | None]:
-        """The findings of all images: they stay where they are."""
-        return self
-
-    def _write(self) -> None:
-        """Write what waits as a block."""
+        """Write what waits as a block: it is there for the next run, whatever happens to this one."""
         if not self._waiting:
             return
         images = np.array(list(self._waiting), np.int64)
         place = self._append(_Block(images, tuple(self._waiting.values())))
-        self._block_of[images] = self._blocks.add(place)
+        self._logged.add(images, place)
         self._waiting.clear()
         self._waiting_bytes, self._written = 0, time.monotonic()
+
+    def all(self) -> Sequence[Finding | None]:
+        """The findings of all images: they stay where they are."""
+        return self
 
     def _append(self, what: _Head | _Images | _Block) -> tuple[int, int]:
         """Write columns after their size; where they begin, and this size."""
@@ -181,42 +173,36 @@ class FindingLog(OnDemand["Finding | None"]):
             raise SkymatchError(what, "see to that, then run again: what was measured is kept") from error
 
 
-class _Blocks:
-    """Blocks of a file, of which the last ones that were asked for are held."""
+class _Logged(OnDemand["Finding | None"]):
+    """The findings in the blocks of a log, of which the last that were asked for are held."""
 
-    def __init__(self, content: FileBytes) -> None:
+    def __init__(self, content: FileBytes, n_images: int) -> None:
         self._content = content
         self._places: list[tuple[int, int]] = []
+        self._block_of = np.full(n_images, -1, np.int32)
         self._held: OrderedDict[int, dict[int, Finding]] = OrderedDict()
-
-    def add(self, place: tuple[int, int]) -> int:
-        """A further block, by where it begins and its size; its number."""
-        self._places.append(place)
-        return len(self._places) - 1
-
-    def __getitem__(self, k: int) -> dict[int, Finding]:
-        """The findings of a block, by image."""
-        if k not in self._held:
-            block = _read(_Block, self._content, self._places[k])
-            self._held[k] = dict(zip(block.images.tolist(), block.found, strict=True))
-            if len(self._held) > _BLOCKS_HELD:
-                self._held.popitem(last=False)
-        self._held.move_to_end(k)
-        return self._held[k]
-
-
-class _Left(OnDemand["Finding | None"]):
-    """The findings that another run left, by the blocks that they are in."""
-
-    def __init__(self, blocks: _Blocks, block_of: IntArray) -> None:
-        self._blocks, self._block_of = blocks, block_of
 
     def __len__(self) -> int:
         return len(self._block_of)
 
+    def add(self, images: IntArray, place: tuple[int, int]) -> None:
+        """A further block: the images in it, and where it begins with its size."""
+        self._block_of[images] = len(self._places)
+        self._places.append(place)
+
     def _made(self, i: int) -> Finding | None:
         block = int(self._block_of[i])
-        return None if block < 0 else self._blocks[block][i]
+        return None if block < 0 else self._found(block)[i]
+
+    def _found(self, block: int) -> dict[int, Finding]:
+        """The findings of a block, by image."""
+        if block not in self._held:
+            read = _read(_Block, self._content, self._places[block])
+            self._held[block] = dict(zip(read.images.tolist(), read.found, strict=True))
+            if len(self._held) > _BLOCKS_HELD:
+                self._held.popitem(last=False)
+        self._held.move_to_end(block)
+        return self._held[block]
 
 
 def read_log(file: str) -> Kept | None:
@@ -242,16 +228,16 @@ def read_log(file: str) -> Kept | None:
         return None
     if head.version != __version__:
         return None
-    blocks, block_of = _Blocks(content), np.full(head.n_images, -1, np.int64)
+    logged = _Logged(content, head.n_images)
     with suppress(Exception):  # whatever a block trips over that was cut
         for place in places:
             images = _read(_Block, content, place).images
             if images.min(initial=0) < 0 or images.max(initial=0) >= head.n_images:
                 break
-            block_of[images] = blocks.add(place)
+            logged.add(images, place)
     return Kept(
         keys=tuple(keys),
-        found=_Left(blocks, block_of),
+        found=logged,
         a=head.a,
         b=head.b,
         plane=head.plane,

@@ -10,7 +10,7 @@ Made = TypeVar("Made", covariant=True)  # noqa: PLC0105 (nothing is taken)
 
 
 class OnDemand(Sequence[Made]):
-    """A sequence that keeps none of its items."""
+    """A sequence that need not hold its items."""
 
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
