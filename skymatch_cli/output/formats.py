@@ -76,7 +76,7 @@ def write_fits(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: A
     for hdu in hdus:
         if "\nCONTINUE" in hdu.header.tostring(sep="\n"):
             hdu.header["LONGSTRN"] = ("OGIP 1.0", "long strings go on in CONTINUE cards")
-    whole = io.BytesIO()  # the library would close the stream
+    whole = io.BytesIO()  # the library asks for the name of a stream that is no memory
     hdus.writeto(whole)
     stream.write(whole.getbuffer())
     report.appendix(stream)
