@@ -61,7 +61,7 @@ man: $(VENV)/installed-docs
 
 # the library for the report's map, at the versions of package-lock.json: what it needs stands before it
 D3 := dispatch color ease timer interpolate selection drag transition zoom
-VENDOR := skymatch_cli/ext/vendor
+VENDOR := skymatch_cli/report/vendor
 vendor:
 	npm ci --prefix $(VENDOR) --ignore-scripts --no-audit --no-fund
 	cd $(VENDOR)/node_modules && { \

@@ -50,8 +50,8 @@ def mosaic(n: int, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
 
 
 def footprints(n: int) -> list:
-    from skymatch_cli.geometry.footprint import Footprint, FootprintPart
-    from skymatch_cli.geometry.sphere import bounding_cap, unit_vectors
+    from skymatch_cli.sky.footprint import Footprint, FootprintPart
+    from skymatch_cli.sky.sphere import bounding_cap, unit_vectors
 
     ra, dec = (np.radians(c) for c in mosaic(n))
     half = np.radians(0.5 * SIDE * PIXEL_ARCSEC / 3600)
@@ -66,8 +66,8 @@ def footprints(n: int) -> list:
 
 
 def plan_and_solve(n: int) -> None:
-    from skymatch_cli.geometry.overlap import overlap_graph
-    from skymatch_cli.solver.solve import solve_offsets
+    from skymatch_cli.sky.overlap import overlap_graph
+    from skymatch_cli.solve.offsets import solve_offsets
 
     made = footprints(n)
     before = peak_gb()

@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 
-from skymatch_cli.solver.solve import solve_offsets
+from skymatch_cli.solve.offsets import solve_offsets
 
 _ONCE_MORE = 200_000  # images: above, ``pull`` would take half as long again
 CASES = [

@@ -13,22 +13,22 @@ from itertools import chain
 from os import PathLike
 from typing import TYPE_CHECKING, TextIO
 
-from skymatch_cli.beside import Ask, beside, here
 from skymatch_cli.choices import Compare, Method, Model
+from skymatch_cli.compare.pooled import unmeasured
 from skymatch_cli.errors import InputError, Problem, StrictError, UsageError
-from skymatch_cli.execution import LocalRunner, NoProgress, Progress, Runner
-from skymatch_cli.fits.image import read_infos
-from skymatch_cli.fits.inputs import resolve_images
-from skymatch_cli.fits.known import Headers, Known
-from skymatch_cli.fits.lookup import find_reference, read_skylist
-from skymatch_cli.geometry.footprint import Footprint
-from skymatch_cli.geometry.overlap import overlap_graph
-from skymatch_cli.measure import unmeasured
+from skymatch_cli.images.image import read_infos
+from skymatch_cli.images.inputs import resolve_images
+from skymatch_cli.images.known import Headers, Known
+from skymatch_cli.images.lookup import find_reference, read_skylist
 from skymatch_cli.model import FloatArray, ImageInfo, Measurements, OverlapGraph
+from skymatch_cli.run.beside import Ask, beside, here
+from skymatch_cli.run.tasks import LocalRunner, NoProgress, Progress, Runner
 from skymatch_cli.settings import Settings
-from skymatch_cli.steps.findings import HeldFindings, Keeper, Measured, assemble, measure_images
-from skymatch_cli.steps.kept import Kept, known
-from skymatch_cli.steps.plan import Plan
+from skymatch_cli.sky.footprint import Footprint
+from skymatch_cli.sky.overlap import overlap_graph
+from skymatch_cli.store.findings import HeldFindings, Keeper, Measured, assemble, measure_images
+from skymatch_cli.store.kept import Kept, known
+from skymatch_cli.store.plan import Plan
 
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
@@ -114,7 +114,7 @@ def evaluate(
             result = _solved(planned, measured, ask)
     if not _may_leave_a_journal(settings):
         return result
-    from skymatch_cli.steps.journal import journal_of, needs_journal
+    from skymatch_cli.store.journal import journal_of, needs_journal
 
     needed = needs_journal(planned.infos, settings)
     return replace(result, journal=journal_of(planned, measured)) if needed else result
@@ -154,7 +154,7 @@ def _resumed(planned: Plan) -> Result | None:
     """The result of a run that was interrupted while it wrote, if its files are as it left them."""
     if not _may_leave_a_journal(planned.settings):
         return None
-    from skymatch_cli.steps.journal import is_as_left, journal_of, left_behind, needs_journal
+    from skymatch_cli.store.journal import is_as_left, journal_of, left_behind, needs_journal
 
     if not needs_journal(planned.infos, planned.settings) or (left := left_behind(planned)) is None:
         return None
@@ -171,7 +171,7 @@ def _checked(
     planned: Plan, measurements: Measurements, *, progress: Progress | None, runner: Runner | None
 ) -> tuple[str, ...]:
     """Warnings of images on which the two ways of comparing disagree."""
-    from skymatch_cli.crosscheck import cross_check
+    from skymatch_cli.solve.crosscheck import cross_check
 
     by_mesh = planned.settings.compare == Compare.MESH
     other = replace(planned.settings, compare=Compare.POOLED if by_mesh else Compare.MESH)
@@ -283,9 +283,9 @@ def _load_solver() -> None:
     """Import what works out overlaps and skies: two tenths of a second in which others read."""
     import pyproj
 
-    from skymatch_cli import methods
+    from skymatch_cli.compare import sharing
     from skymatch_cli.output import result
-    from skymatch_cli.solver import sharing
+    from skymatch_cli.solve import methods
 
     del methods, pyproj, result, sharing
 
@@ -302,8 +302,8 @@ def _problems(measured: Measured) -> tuple[Problem, ...]:
 
 def solve(planned: Plan, measurements: Measurements, warnings: tuple[str, ...] = ()) -> Result:
     """Measurements to the sky of every image, by the method of the settings."""
-    from skymatch_cli import methods
     from skymatch_cli.output.result import Result
+    from skymatch_cli.solve import methods
 
     settings = planned.settings
     if settings.method not in _NEEDS_LOCAL:

@@ -8,7 +8,7 @@ import astropy.wcs
 import numpy as np
 from astropy.io import fits
 
-from skymatch_cli.geometry.celestial import FitsWcs, fits_wcs
+from skymatch_cli.sky.celestial import FitsWcs, fits_wcs
 
 ASTROPY_DATA = Path(astropy.wcs.__file__).parent / "tests" / "data"
 

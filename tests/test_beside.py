@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from skymatch_cli import pipeline
-from skymatch_cli.beside import beside, here
-from skymatch_cli.execution import usable_cores
+from skymatch_cli.run.beside import beside, here
+from skymatch_cli.run.tasks import usable_cores
 from skymatch_cli.settings import Settings
 from tests.factories import Frame, write_all
 
@@ -19,7 +19,7 @@ two_cores = pytest.mark.skipif(usable_cores() < 2, reason="on one core nothing i
 
 ASKING = """
 import json, os, sys
-from skymatch_cli.beside import beside
+from skymatch_cli.run.beside import beside
 from skymatch_cli.errors import NoOverlapError
 here = os.getpid()
 def load():
@@ -88,7 +88,7 @@ def test_where_the_libraries_are_loaded_nothing_is_started(monkeypatch):
     import scipy.sparse  # noqa: F401 - loaded is all that it must be
 
     monkeypatch.setattr("threading.active_count", lambda: 1)
-    monkeypatch.setattr("skymatch_cli.beside.usable_cores", lambda: 2)
+    monkeypatch.setattr("skymatch_cli.run.beside.usable_cores", lambda: 2)
     with beside(lambda: pytest.fail("loaded")) as ask:
         assert ask is here
 
@@ -99,7 +99,7 @@ from skymatch_cli.pipeline import evaluate
 from skymatch_cli.settings import Settings
 result = evaluate(sys.argv[2:], Settings(dry_run=True, compare=sys.argv[1]))
 print(result.solution.sky.tolist(), [info.wcs is not None for info in result.infos])
-print([name for name in ("scipy.sparse", "skymatch_cli.solver.solve") if name in sys.modules])
+print([name for name in ("scipy.sparse", "skymatch_cli.solve.offsets") if name in sys.modules])
 """
 
 

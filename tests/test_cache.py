@@ -11,8 +11,8 @@ from astropy.io import fits
 from click.testing import CliRunner
 
 from skymatch_cli.cli import main
-from skymatch_cli.measure import PooledTask
-from skymatch_cli.measure_mesh import MeshTask
+from skymatch_cli.compare.meshed import MeshTask
+from skymatch_cli.compare.pooled import PooledTask
 
 from .factories import Frame, row, write, write_all
 
@@ -41,7 +41,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def opened(monkeypatch) -> list[str]:
     """The files whose headers were read."""
-    from skymatch_cli.fits import image, inputs
+    from skymatch_cli.images import image, inputs
 
     done: list[str] = []
     structure, header = inputs.read_structure, image.parse_header

@@ -14,10 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.geometry.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2, pixel_scale_arcsec
-from skymatch_cli.geometry.footprint import footprint
-from skymatch_cli.geometry.inverse import refine_pixels
-from skymatch_cli.geometry.sphere import angle_rad, lon_lat
+from skymatch_cli.sky.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2, pixel_scale_arcsec
+from skymatch_cli.sky.footprint import footprint
+from skymatch_cli.sky.inverse import refine_pixels
+from skymatch_cli.sky.sphere import angle_rad, lon_lat
 
 from .factories import Frame
 from .headers import (
@@ -314,7 +314,7 @@ def test_what_stands_behind_many_wcs_is_not_kept():
     """Plans read from a file build it anew: some tens of kilobytes an image, which must not add up."""
     import gc
 
-    from skymatch_cli.geometry.celestial import _Engine
+    from skymatch_cli.sky.celestial import _Engine
 
     header = Frame().hdu_header()
     read = pickle.dumps(fits_wcs(header, (40, 40)))

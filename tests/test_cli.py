@@ -18,12 +18,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 import skymatch_cli
-import skymatch_cli.steps.cache  # before the pipeline is replaced, parts of which it needs
+import skymatch_cli.store.cache  # before the pipeline is replaced, parts of which it needs
 from skymatch_cli.cli import COMMANDS, main
 from skymatch_cli.cli.options import SectionOption
 from skymatch_cli.errors import InputError, NoOverlapError, Problem, StrictError
 from skymatch_cli.model import OverlapGraph
-from skymatch_cli.polygons import Polygons
+from skymatch_cli.model.polygons import Polygons
 from skymatch_cli.record.write import Action, WriteReport
 from skymatch_cli.settings import Settings
 

@@ -12,7 +12,7 @@ import pytest
 
 from skymatch_cli import pipeline
 from skymatch_cli.errors import Problem, UsageError
-from skymatch_cli.execution import Tasks
+from skymatch_cli.run.tasks import Tasks
 from skymatch_cli.settings import Settings
 
 from .factories import row, write_all
@@ -71,7 +71,7 @@ class Unreadable(DiesOnce):
 def runner():
     import dask
 
-    from skymatch_cli.ext.cluster import connected
+    from skymatch_cli.run.dask import connected
 
     # Dask gives a task up after the death of its second worker, not of its fourth: starting workers takes long.
     with dask.config.set({"distributed.scheduler.allowed-failures": 1}), connected("local", 2) as made:
@@ -146,7 +146,7 @@ def test_what_kills_every_worker_is_reported_and_the_rest_is_done(runner, tmp_pa
 
 
 def test_a_scheduler_that_is_not_there_is_a_usage_error(monkeypatch):
-    from skymatch_cli.ext import cluster
+    from skymatch_cli.run import dask as cluster
 
     monkeypatch.setattr(cluster, "_CONNECT_S", 1)
     with pytest.raises(UsageError, match="can't be reached"), cluster.connected("tcp://127.0.0.1:9"):

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skymatch_cli.model import FloatArray, MaskRef, Status
-from skymatch_cli.steps.columnfile import read_columns, write_columns
-from skymatch_cli.steps.columns import from_columns, to_columns
+from skymatch_cli.store.columnfile import read_columns, write_columns
+from skymatch_cli.store.columns import from_columns, to_columns
 
 
 class Shape(Protocol):

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import InputError, UsageError
-from skymatch_cli.fits.dq import ANY_FLAG, NO_FLAG, bad_flags, check_dqbits
-from skymatch_cli.fits.dqflags import COMMON_FLAGS, JWST_FLAGS, ROMAN_FLAGS
+from skymatch_cli.images.dq import ANY_FLAG, NO_FLAG, bad_flags, check_dqbits
+from skymatch_cli.images.dqflags import COMMON_FLAGS, JWST_FLAGS, ROMAN_FLAGS
 
 
 def excluded(dqbits: str, telescope: str, value: int) -> bool:

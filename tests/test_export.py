@@ -18,7 +18,7 @@ from astropy.wcs import WCS
 
 import skymatch_cli
 from skymatch_cli.errors import InputError, UsageError
-from skymatch_cli.ext.export import Export, exported
+from skymatch_cli.export.programs import Export, exported
 from skymatch_cli.model import Recorded
 from skymatch_cli.output.result import Result
 

@@ -21,14 +21,14 @@ from click.testing import CliRunner, Result
 
 from skymatch_cli import pipeline
 from skymatch_cli.cli import main
+from skymatch_cli.compare.meshed import MeshTask
+from skymatch_cli.compare.pooled import PooledTask, n_pixels_of
 from skymatch_cli.errors import SkymatchError
-from skymatch_cli.measure import PooledTask, n_pixels_of
-from skymatch_cli.measure_mesh import MeshTask
 from skymatch_cli.settings import Settings
-from skymatch_cli.steps import findinglog
-from skymatch_cli.steps.findinglog import FindingLog, read_log
-from skymatch_cli.steps.findings import Measured
-from skymatch_cli.steps.store import open_plan
+from skymatch_cli.store import findinglog
+from skymatch_cli.store.findinglog import FindingLog, read_log
+from skymatch_cli.store.findings import Measured
+from skymatch_cli.store.store import open_plan
 
 from .factories import Frame, row, write, write_all
 

@@ -5,12 +5,12 @@ import pytest
 import shapely
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.geometry.footprint import Footprint, footprint
-from skymatch_cli.geometry.plane import SR_TO_ARCMIN2, project, solid_angle_sr, unproject
-from skymatch_cli.geometry.polygons import part_polygons
-from skymatch_cli.geometry.shapes import polygons_of
-from skymatch_cli.geometry.sphere import angle_rad, bounding_cap, lon_lat, normalised, ring_sr, unit_vectors
 from skymatch_cli.model import CelestialWcs, TangentPlane
+from skymatch_cli.sky.footprint import Footprint, footprint
+from skymatch_cli.sky.intersections import part_polygons
+from skymatch_cli.sky.shapes import polygons_of
+from skymatch_cli.sky.sphere import angle_rad, bounding_cap, lon_lat, normalised, ring_sr, unit_vectors
+from skymatch_cli.sky.tangent import SR_TO_ARCMIN2, project, solid_angle_sr, unproject
 
 from .headers import all_sky_wcs, hst_chip, lookup_wcs, make_wcs, sip_cards, tpv_cards
 

@@ -14,9 +14,9 @@ from astropy.wcs import WCS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skymatch_cli.fits.header import CardHeader
-from skymatch_cli.geometry.celestial import fits_wcs, plain_wcs
-from skymatch_cli.geometry.sphere import lon_lat, unit_vectors
+from skymatch_cli.images.formats.header import CardHeader
+from skymatch_cli.sky.celestial import fits_wcs, plain_wcs
+from skymatch_cli.sky.sphere import lon_lat, unit_vectors
 
 from .factories import row, write_all
 from .headers import celestial_header
@@ -240,7 +240,7 @@ def test_a_run_on_plain_images_imports_no_astropy(tmp_path, wanted):
 
 
 def test_a_header_of_a_compressed_image_reads_as_its_own(tmp_path: Path):
-    from skymatch_cli.fits.fitsfile import parse_header, read_structure
+    from skymatch_cli.images.formats.fitsfile import parse_header, read_structure
 
     data = np.arange(120.0, dtype=np.float32).reshape(10, 12)
     fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(data)]).writeto(tmp_path / "a.fits")

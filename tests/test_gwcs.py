@@ -14,10 +14,10 @@ from click.testing import CliRunner
 
 from skymatch_cli.cli import main
 from skymatch_cli.errors import InputError
-from skymatch_cli.fits.image import Infos, read_infos
-from skymatch_cli.fits.inputs import resolve_images
-from skymatch_cli.geometry.sphere import angle_rad, unit_vectors
+from skymatch_cli.images.image import Infos, read_infos
+from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.settings import Settings
+from skymatch_cli.sky.sphere import angle_rad, unit_vectors
 
 from .factories import ARCSEC, Frame
 from .gwcsfiles import gwcs_of, jwst_file
@@ -25,7 +25,7 @@ from .gwcsfiles import gwcs_of, jwst_file
 pytest.importorskip("gwcs")
 pytest.importorskip("asdf")
 
-from skymatch_cli.ext.gwcs import GwcsWcs, gwcs_wcs
+from skymatch_cli.images.formats.gwcs import GwcsWcs, gwcs_wcs
 
 FRAME = Frame(nx=40, ny=30)
 

@@ -13,9 +13,9 @@ from .factories import row, write_all
 SCRIPT = """
 import os, sys
 from skymatch_cli import pipeline
-from skymatch_cli.fits import image, inputs
+from skymatch_cli.images import image, inputs
 from skymatch_cli.settings import Settings
-from skymatch_cli.steps.store import plan_document
+from skymatch_cli.store.store import plan_document
 from skymatch_cli.output.formats import write_fits
 
 image._PIXELS_A_HEADER = inputs._PIXELS_A_STRUCTURE = {pixels}

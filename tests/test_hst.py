@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from skymatch_cli.geometry.celestial import FitsWcs, fits_wcs
-from skymatch_cli.geometry.footprint import footprint
-from skymatch_cli.geometry.overlap import overlap_graph
-from skymatch_cli.geometry.raster import polygon_spans
-from skymatch_cli.geometry.rings import pixel_rings
+from skymatch_cli.sky.celestial import FitsWcs, fits_wcs
+from skymatch_cli.sky.footprint import footprint
+from skymatch_cli.sky.overlap import overlap_graph
+from skymatch_cli.sky.raster import polygon_spans
+from skymatch_cli.sky.rings import pixel_rings
 
 from .headers import ASTROPY_DATA
 
@@ -55,8 +55,8 @@ def assert_agreement(wcs: FitsWcs, seen_by: FitsWcs, inside: np.ndarray, x: np.n
 
 
 def test_both_chips_are_of_one_exposure() -> None:
-    from skymatch_cli.fits.image import read_infos
-    from skymatch_cli.fits.inputs import resolve_images
+    from skymatch_cli.images.image import read_infos
+    from skymatch_cli.images.inputs import resolve_images
     from skymatch_cli.settings import Settings
 
     name = str(ASTROPY_DATA / "j94f05bgq_flt.fits")

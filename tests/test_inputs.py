@@ -13,8 +13,8 @@ import pytest
 from astropy.io import fits
 
 from skymatch_cli.errors import UsageError
-from skymatch_cli.fits.files import real_path, real_paths
-from skymatch_cli.fits.inputs import Inputs, resolve_images
+from skymatch_cli.images.formats.files import real_path, real_paths
+from skymatch_cli.images.inputs import Inputs, resolve_images
 from skymatch_cli.settings import Settings
 
 SHARED = Path(__file__).parents[2] / "shared"

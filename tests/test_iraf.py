@@ -9,8 +9,8 @@ from astropy.wcs import WCS
 from numpy.polynomial import chebyshev, legendre, polynomial
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.geometry.celestial import fits_wcs
-from skymatch_cli.geometry.sphere import lon_lat
+from skymatch_cli.sky.celestial import fits_wcs
+from skymatch_cli.sky.sphere import lon_lat
 
 from .headers import celestial_header, pixel_grid
 

@@ -8,12 +8,12 @@ from astropy.wcs import WCS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skymatch_cli.geometry.celestial import fits_wcs
-from skymatch_cli.geometry.plane import project
-from skymatch_cli.mesh.cells import Bins, CellSums, MeshGrid, pixel_map
-from skymatch_cli.mesh.reduce import BLOCK_PIX, block_noise, reduce_image
-from skymatch_cli.mesh.sharp import sharp_outliers
+from skymatch_cli.compare.mesh.cells import Bins, CellSums, MeshGrid, pixel_map
+from skymatch_cli.compare.mesh.reduce import BLOCK_PIX, block_noise, reduce_image
+from skymatch_cli.compare.mesh.sharp import sharp_outliers
 from skymatch_cli.model import TangentPlane
+from skymatch_cli.sky.celestial import fits_wcs
+from skymatch_cli.sky.tangent import project
 
 from .factories import Frame
 
@@ -104,7 +104,7 @@ def test_a_linear_sky_is_followed_at_the_centres_of_the_cells():
 
 
 def _cell_centres(mesh, j, i):
-    from skymatch_cli.geometry.plane import unproject
+    from skymatch_cli.sky.tangent import unproject
 
     return unproject(PLANE, np.stack([i + mesh.origin[1], j + mesh.origin[0]], axis=1) * grid().pitch_rad)
 

@@ -6,14 +6,14 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skymatch_cli.geometry.celestial import fits_wcs
-from skymatch_cli.geometry.plane import project
-from skymatch_cli.geometry.shapes import polygons_of
-from skymatch_cli.mesh.cells import MeshGrid
-from skymatch_cli.mesh.compare import compare, image_offsets
-from skymatch_cli.mesh.reduce import reduce_image
-from skymatch_cli.mesh.sums import BlockScatter
+from skymatch_cli.compare.mesh.cells import MeshGrid
+from skymatch_cli.compare.mesh.compare import compare, image_offsets
+from skymatch_cli.compare.mesh.reduce import reduce_image
+from skymatch_cli.compare.mesh.sums import BlockScatter
 from skymatch_cli.model import OverlapGraph, Status, TangentPlane
+from skymatch_cli.sky.celestial import fits_wcs
+from skymatch_cli.sky.shapes import polygons_of
+from skymatch_cli.sky.tangent import project
 
 from .factories import Frame
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from skymatch_cli.mesh.layers import Layers, LeafTable, closed
-from skymatch_cli.mesh.pairs import DeepPairs, LeafPairs
-from skymatch_cli.mesh.reduce import CellMesh
-from skymatch_cli.mesh.sheets import gathered, make_sheet
-from skymatch_cli.mesh.tiles import BLOCK, TILE, Leaves, sheet_plans
+from skymatch_cli.compare.mesh.layers import Layers, LeafTable, closed
+from skymatch_cli.compare.mesh.pairs import DeepPairs, LeafPairs
+from skymatch_cli.compare.mesh.reduce import CellMesh
+from skymatch_cli.compare.mesh.sheets import gathered, make_sheet
+from skymatch_cli.compare.mesh.tiles import BLOCK, TILE, Leaves, sheet_plans
 from skymatch_cli.model import OverlapGraph, TangentPlane
-from skymatch_cli.polygons import Polygons
+from skymatch_cli.model.polygons import Polygons
 
 
 def leaves_of(*masks, tile=0):

@@ -9,8 +9,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import NoOverlapError
-from skymatch_cli.methods import METHODS, solve_skies
 from skymatch_cli.model import ImageInfo, ImageRef, LocalSkies, Measurements, Recorded, Status
+from skymatch_cli.solve.methods import METHODS, solve_skies
 
 
 def image(k: int, *, group: str = "", factor: float = 1.0, recorded: float | None = None) -> ImageInfo:

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.geometry import neighbours, polygons
-from skymatch_cli.geometry.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2
-from skymatch_cli.geometry.footprint import Footprint, FootprintPart, footprint
-from skymatch_cli.geometry.neighbours import touching_caps
-from skymatch_cli.geometry.overlap import overlap_graph, pixel_rings
-from skymatch_cli.geometry.polygons import overlay
-from skymatch_cli.geometry.quadrangles import counter_clockwise, intersect_quadrangles
-from skymatch_cli.geometry.raster import polygon_spans
-from skymatch_cli.geometry.sphere import angle_rad, bounding_cap, normalised
 from skymatch_cli.model import OverlapGraph
+from skymatch_cli.sky import intersections as polygons
+from skymatch_cli.sky import neighbours
+from skymatch_cli.sky.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2
+from skymatch_cli.sky.footprint import Footprint, FootprintPart, footprint
+from skymatch_cli.sky.intersections import overlay
+from skymatch_cli.sky.neighbours import touching_caps
+from skymatch_cli.sky.overlap import overlap_graph, pixel_rings
+from skymatch_cli.sky.quadrangles import counter_clockwise, intersect_quadrangles
+from skymatch_cli.sky.raster import polygon_spans
+from skymatch_cli.sky.sphere import angle_rad, bounding_cap, normalised
 
 from .headers import all_sky_wcs, hst_chip, lookup_wcs, make_wcs, sip_cards, tpv_cards
 

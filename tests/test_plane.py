@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 import skymatch_cli
 from skymatch_cli.choices import TableName
 from skymatch_cli.errors import UsageError
-from skymatch_cli.fits.pixelformat import PixelFormat
+from skymatch_cli.images.formats.pixelformat import PixelFormat
+from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.rewrite import PixelEdit
 from skymatch_cli.record.write import undo
 from skymatch_cli.settings import Settings
-from skymatch_cli.skyplane import SkyPlane
-from skymatch_cli.solver.planefit import PlaneEquations
+from skymatch_cli.solve.tiltfit import PlaneEquations
 
 from .factories import Frame, tangent, write, write_all
 
@@ -287,7 +287,7 @@ def test_constant_results_have_no_tilts(noisy):
 
 
 def test_results_of_planes_are_read_back(tmp_path, noisy):
-    from skymatch_cli.ext.stored import read_report
+    from skymatch_cli.output.stored import read_report
 
     result = matched(noisy)
     for name in ("result.json", "result.fits"):
@@ -298,9 +298,9 @@ def test_results_of_planes_are_read_back(tmp_path, noisy):
 
 
 def test_the_picture_after_is_without_the_tilts(noisy):
-    from skymatch_cli.ext.display import frame_around
-    from skymatch_cli.ext.quicklook import quicklook
-    from skymatch_cli.ext.scene import scene
+    from skymatch_cli.report.display import frame_around
+    from skymatch_cli.report.quicklook import quicklook
+    from skymatch_cli.report.scene import scene
 
     result = matched(noisy)
     place = scene(result.infos)
@@ -346,7 +346,7 @@ def test_the_covariance_is_that_of_the_pinned_solution():
 
 
 def test_montage_gets_planes_in_the_pixels_of_its_images(tmp_path, noisy):
-    from skymatch_cli.ext.export import Export, exported
+    from skymatch_cli.export.programs import Export, exported
 
     result = matched(noisy)
     projected = Frame(x=20, y=30, nx=200, ny=220, scale=1.3, rotation=25.0).wcs()
@@ -375,7 +375,7 @@ def test_montage_gets_planes_in_the_pixels_of_its_images(tmp_path, noisy):
 
 @pytest.mark.parametrize("form", ["swarp", "jwst", "drizzle"])
 def test_programs_that_know_constants_only_are_refused(noisy, form):
-    from skymatch_cli.ext.export import Export, exported
+    from skymatch_cli.export.programs import Export, exported
 
     result = matched(noisy)
     with pytest.raises(UsageError, match="have tilts"):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import skymatch_cli
-from skymatch_cli.ext.display import frame_around
-from skymatch_cli.ext.plots import draw
-from skymatch_cli.ext.quicklook import quicklook
-from skymatch_cli.ext.scene import scene
-from skymatch_cli.ext.sheets import OverlapColumns
+from skymatch_cli.report.display import frame_around
+from skymatch_cli.report.pagedata import OverlapColumns
+from skymatch_cli.report.plots import draw
+from skymatch_cli.report.quicklook import quicklook
+from skymatch_cli.report.scene import scene
 from skymatch_cli.settings import Settings
 
 from .factories import row, write_all

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from skymatch_cli import processes
 from skymatch_cli.errors import InputError, Problem, SkymatchError
-from skymatch_cli.execution import LocalRunner, NoProgress, Tasks
-from skymatch_cli.geometry.planes import component_labels
+from skymatch_cli.run import processes
+from skymatch_cli.run.tasks import LocalRunner, NoProgress, Tasks
+from skymatch_cli.sky.planechoice import component_labels
 
 from .factories import Frame, write_all
 
@@ -222,8 +222,8 @@ def test_a_member_that_died_before_the_question_is_an_error(forking):
 
 WAITING = """
 import os, signal, sys, time
-from skymatch_cli.execution import NoProgress, Tasks
-from skymatch_cli.processes import run_tasks
+from skymatch_cli.run.tasks import NoProgress, Tasks
+from skymatch_cli.run.processes import run_tasks
 class Slow:
     def __init__(self, k): self.k = k
     def __call__(self):
@@ -241,8 +241,8 @@ def test_tasks_that_wait_are_not_begun_when_nobody_asks_any_more():
 
 TWO_POOLS = """
 import multiprocessing
-from skymatch_cli.execution import NoProgress, Tasks
-from skymatch_cli.processes import crew, run_tasks
+from skymatch_cli.run.tasks import NoProgress, Tasks
+from skymatch_cli.run.processes import crew, run_tasks
 class Number:
     def __init__(self, k): self.k = k
     def __call__(self): return self.k
@@ -265,8 +265,8 @@ def test_processes_that_stand_side_by_side_end_one_by_one():
 
 ORPHANS = """
 import os, sys, time
-from skymatch_cli.execution import NoProgress, Tasks
-from skymatch_cli.processes import run_tasks
+from skymatch_cli.run.tasks import NoProgress, Tasks
+from skymatch_cli.run.processes import run_tasks
 class Slow:
     def __init__(self, k): self.k = k
     def __call__(self):

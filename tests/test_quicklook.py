@@ -10,8 +10,9 @@ import pytest
 import shapely
 
 import skymatch_cli
-from skymatch_cli.ext.blocks import block_means, block_medians
-from skymatch_cli.ext.charts import (
+from skymatch_cli.model import TangentPlane
+from skymatch_cli.report.blocks import block_means, block_medians
+from skymatch_cli.report.charts import (
     histogram,
     nice_below,
     nice_ticks,
@@ -20,14 +21,13 @@ from skymatch_cli.ext.charts import (
     simplified,
     svg_path,
 )
-from skymatch_cli.ext.display import frame_around
-from skymatch_cli.ext.quicklook import Stretch, View, quicklook, quicklooks, sky_stretches, stretches
-from skymatch_cli.ext.scene import scene
-from skymatch_cli.ext.skymap import angle_text
-from skymatch_cli.geometry.shapes import polygons_of
-from skymatch_cli.geometry.sphere import unit_vectors
-from skymatch_cli.model import TangentPlane
+from skymatch_cli.report.display import frame_around
+from skymatch_cli.report.quicklook import Stretch, View, quicklook, quicklooks, sky_stretches, stretches
+from skymatch_cli.report.scene import scene
+from skymatch_cli.report.skymap import angle_text
 from skymatch_cli.settings import Settings
+from skymatch_cli.sky.shapes import polygons_of
+from skymatch_cli.sky.sphere import unit_vectors
 
 from .factories import row, write, write_all
 

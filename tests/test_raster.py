@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import SkymatchError
-from skymatch_cli.geometry.raster import Spans, polygon_spans, spans_of_polygons
+from skymatch_cli.sky.raster import Spans, polygon_spans, spans_of_polygons
 
 SHAPE = (23, 31)
 

@@ -124,7 +124,7 @@ def test_jwst_files_say_it_in_the_primary_header_too(tmp_path):
 @given(st.floats(allow_nan=False, allow_infinity=False))
 @hypothesis_settings(max_examples=200, deadline=None)
 def test_level_is_written_with_all_its_digits(level):
-    from skymatch_cli.fits.cards import card_value, make_card
+    from skymatch_cli.images.formats.cards import card_value, make_card
 
     card = make_card("BKGLEVEL", level, "sky of this image, in its own unit")
     assert len(card) == 80

@@ -16,7 +16,7 @@ from astropy.io import fits
 from click.testing import CliRunner, Result
 
 from skymatch_cli.cli import main
-from skymatch_cli.fits.files import base_name, is_remote
+from skymatch_cli.images.formats.files import base_name, is_remote
 
 from .factories import row, write, write_all
 from .servers import HttpServer, http_server
@@ -138,8 +138,8 @@ def test_what_can_not_be_had_is_a_problem(served: tuple[HttpServer, Path], name:
 
 def test_a_file_that_changes_is_noticed(served: tuple[HttpServer, Path]) -> None:
     from skymatch_cli.errors import InputError
-    from skymatch_cli.fits.image import read_infos, read_pixels
-    from skymatch_cli.fits.inputs import resolve_images
+    from skymatch_cli.images.image import read_infos, read_pixels
+    from skymatch_cli.images.inputs import resolve_images
     from skymatch_cli.settings import Settings
 
     server, folder = served

@@ -14,8 +14,8 @@ import pytest
 
 import skymatch_cli
 from skymatch_cli.errors import InputError
-from skymatch_cli.ext.stored import read_images, read_report
 from skymatch_cli.output.result import Result
+from skymatch_cli.output.stored import read_images, read_report
 
 from .factories import row, write_all
 from .pages import make_page, run
@@ -276,7 +276,7 @@ def test_images_of_a_stored_result_that_are_gone_are_named(tmp_path: Path) -> No
 
 
 def test_the_library_of_the_map_is_that_of_its_lock_file() -> None:
-    vendor = Path(skymatch_cli.__file__).parent / "ext" / "vendor"
+    vendor = Path(skymatch_cli.__file__).parent / "report" / "vendor"
     lock = json.loads((vendor / "package-lock.json").read_text())["packages"]
     versions = {name.rpartition("/")[2]: entry["version"] for name, entry in lock.items() if name}
     source = (vendor / "d3-zoom.js").read_text(encoding="utf-8")
@@ -291,7 +291,7 @@ def test_the_library_of_the_map_is_that_of_its_lock_file() -> None:
 def test_the_core_imports_no_extra() -> None:
     code = """
 import sys
-import skymatch_cli.cli.match, skymatch_cli.pipeline, skymatch_cli.ext.pictures as pictures
+import skymatch_cli.cli.match, skymatch_cli.pipeline, skymatch_cli.report.pictures as pictures
 pictures.Pictures().check(overwrite=False)
 print([name for name in ('jinja2', 'PIL', 'matplotlib', 'regions') if name in sys.modules])
 """

@@ -9,15 +9,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array, diags_array
 
+from skymatch_cli.compare.sharing import Coverage, pooled_noise
 from skymatch_cli.errors import SkymatchError
-from skymatch_cli.solver import exact, leastsquares
-from skymatch_cli.solver.diagnose import bad_fits, bridges, loop_closure, thin_bridges
-from skymatch_cli.solver.dissection import dissect, dissected_inverse
-from skymatch_cli.solver.elimination import grounded_inverses
-from skymatch_cli.solver.multigrid import Hierarchy
-from skymatch_cli.solver.pairgraph import PairGraph, spanning_tree
-from skymatch_cli.solver.sharing import Coverage, pooled_noise
-from skymatch_cli.solver.solve import solve_offsets
+from skymatch_cli.solve import exact, leastsquares
+from skymatch_cli.solve.diagnose import bad_fits, bridges, loop_closure, thin_bridges
+from skymatch_cli.solve.dissection import dissect, dissected_inverse
+from skymatch_cli.solve.elimination import grounded_inverses
+from skymatch_cli.solve.multigrid import Hierarchy
+from skymatch_cli.solve.offsets import solve_offsets
+from skymatch_cli.solve.pairgraph import PairGraph, spanning_tree
 
 
 def grid(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:

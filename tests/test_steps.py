@@ -139,7 +139,7 @@ def test_what_match_wrote_can_be_applied(frames):
 
 
 def test_only_new_images_and_their_overlaps_are_measured(frames, monkeypatch):
-    from skymatch_cli.measure import PooledTask
+    from skymatch_cli.compare.pooled import PooledTask
 
     measured()
     write(Path("img_4.fits"), Frame(x=120.0, sky=70.0, noise=1.0, seed=9))
@@ -169,7 +169,7 @@ def test_an_updated_plan_is_a_fresh_plan(frames, monkeypatch):
 
 
 def test_estimated_errors_are_called_so(frames, monkeypatch):
-    from skymatch_cli.solver import exact, leastsquares
+    from skymatch_cli.solve import exact, leastsquares
 
     measured()
     said = skymatch("solve", "measured.fits", "-o", "exact.fits").output
@@ -191,7 +191,7 @@ def test_a_plan_is_not_replaced_by_its_update(frames):
 
 
 def test_an_interrupted_measurement_goes_on(frames, monkeypatch):
-    from skymatch_cli.measure import PooledTask
+    from skymatch_cli.compare.pooled import PooledTask
 
     call, done = PooledTask.__call__, []
 

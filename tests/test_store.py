@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from skymatch_cli import pipeline
-from skymatch_cli.geometry.celestial import LookupTable
 from skymatch_cli.model import Container, ImageRef, MaskRef, PixelSource, StoredPlane
 from skymatch_cli.output.formats import write_fits
 from skymatch_cli.settings import Settings
-from skymatch_cli.steps.plainvalue import from_plain, to_plain
-from skymatch_cli.steps.store import plan_document, read_measured, read_plan, write_measured
+from skymatch_cli.sky.celestial import LookupTable
+from skymatch_cli.store.plainvalue import from_plain, to_plain
+from skymatch_cli.store.store import plan_document, read_measured, read_plan, write_measured
 
 from .factories import row, write_all
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skymatch_cli.geometry.raster import Spans, polygon_spans
 from skymatch_cli.model import Skystat, SkyStatistic, StatisticSettings, Status
+from skymatch_cli.sky.raster import Spans, polygon_spans
 from skymatch_cli.statistics.cover import cover
 from skymatch_cli.statistics.estimate import estimate, sky_statistic
-from skymatch_cli.statistics.tiles import TiledImage, region_statistics
+from skymatch_cli.statistics.regions import TiledImage, region_statistics
 
 
 def assert_same(got: SkyStatistic, expected: SkyStatistic, rounding: float = 0.0) -> None:

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.fits.pixelformat import PixelFormat, format_after, restore, subtract
+from skymatch_cli.images.formats.pixelformat import PixelFormat, format_after, restore, subtract
 from skymatch_cli.record.write import Action, check_writable, undo, write_skies
 from skymatch_cli.settings import Settings
 

@@ -13,8 +13,8 @@ from astropy import units as u
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skymatch_cli.fits.bunit import understand
-from skymatch_cli.fits.units import Scales, UnitFacts, comparison_scales
+from skymatch_cli.images.bunit import understand
+from skymatch_cli.images.units import Scales, UnitFacts, comparison_scales
 
 A = UnitFacts(label="a.fits", bunit="ELECTRONS", area_arcsec2=0.04, exptime_s=100.0, group="a")
 B = replace(A, label="b.fits", group="b")
@@ -51,7 +51,7 @@ class TestCommonCase:
     def test_nothing_is_parsed(self) -> None:
         code = (
             "import sys, numpy\n"
-            "from skymatch_cli.fits.units import UnitFacts, comparison_scales\n"
+            "from skymatch_cli.images.units import UnitFacts, comparison_scales\n"
             "comparison_scales([UnitFacts(label='a', bunit='DN')] * 2)\n"
             "assert 'astropy' not in sys.modules"
         )

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from skymatch_cli import pipeline
 from skymatch_cli.cli import main
 from skymatch_cli.settings import Settings
-from skymatch_cli.steps.journal import journal_of
+from skymatch_cli.store.journal import journal_of
 
 from .factories import row, write_all
 from .valid import assert_valid

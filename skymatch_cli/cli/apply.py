@@ -40,8 +40,8 @@ def command(ctx: click.Context, /, *, solution: str, shard: str | None, **_: Any
 
     with console.session(ctx):
         from skymatch_cli import pipeline
-        from skymatch_cli.steps.resume import as_written
-        from skymatch_cli.steps.store import read_solution
+        from skymatch_cli.store.resume import as_written
+        from skymatch_cli.store.store import read_solution
 
         from .progress import Watch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from skymatch_cli.execution import LocalRunner, Runner
+from skymatch_cli.run.tasks import LocalRunner, Runner
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def backend(scheduler: str | None, jobs: int) -> Iterator[Runner]:
     if scheduler is None:
         yield LocalRunner(jobs)
         return
-    from skymatch_cli.ext.cluster import connected
+    from skymatch_cli.run.dask import connected
 
     with connected(scheduler, jobs) as runner:
         yield runner

@@ -39,7 +39,7 @@ def command(ctx: click.Context, /, directory: str, overwrite: bool, **_: Any) ->
     with console.session(ctx):
         from skymatch_cli import pipeline
         from skymatch_cli.demo import TRUTH_FILE, write_demo
-        from skymatch_cli.fits.lookup import read_skylist
+        from skymatch_cli.images.lookup import read_skylist
         from skymatch_cli.settings import Settings
 
         folder = Path(directory)

@@ -52,10 +52,10 @@ def command(
     """
     with console.session(ctx):
         from skymatch_cli.errors import UsageError
-        from skymatch_cli.ext.export import Export, exported
-        from skymatch_cli.ext.stored import read_images, read_report
+        from skymatch_cli.export.programs import Export, exported
         from skymatch_cli.output.destination import check_target, save_target
         from skymatch_cli.output.result import input_paths
+        from skymatch_cli.output.stored import read_images, read_report
 
         if images_tbl is not None and to != ExportFormat.MONTAGE:
             raise UsageError("--images-tbl is for --to montage", "leave it out")

@@ -12,7 +12,7 @@ from . import options
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
     from skymatch_cli.settings import Settings
-    from skymatch_cli.steps.cache import Cache
+    from skymatch_cli.store.cache import Cache
 
     from .progress import Watch
 
@@ -77,7 +77,7 @@ def command(
     with console.session(ctx):
         console.check_output(output, overwrite=settings.overwrite)
         from skymatch_cli import pipeline
-        from skymatch_cli.ext.pictures import Pictures
+        from skymatch_cli.report.pictures import Pictures
 
         from .progress import Watch
 
@@ -88,7 +88,7 @@ def command(
         result = _evaluated(images, settings, scheduler, kept, watch)
         from skymatch_cli.errors import StrictError
         from skymatch_cli.output.result import input_paths
-        from skymatch_cli.steps.document import result_document
+        from skymatch_cli.store.document import result_document
 
         output.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
         pictures.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
@@ -118,7 +118,7 @@ def command(
 def _opened(cache: str | None) -> Cache | None:
     if cache is None:
         return None
-    from skymatch_cli.steps.cache import Cache
+    from skymatch_cli.store.cache import Cache
 
     return Cache(cache)
 
@@ -130,8 +130,8 @@ def _evaluated(
     from functools import partial
 
     from skymatch_cli import pipeline
-    from skymatch_cli.allocation import keep_memory
-    from skymatch_cli.steps.findings import HeldFindings
+    from skymatch_cli.run.allocation import keep_memory
+    from skymatch_cli.store.findings import HeldFindings
 
     from .backend import backend
 

@@ -68,9 +68,9 @@ def command(
         from skymatch_cli import pipeline
         from skymatch_cli.output.destination import check_target, save_target
         from skymatch_cli.output.result import input_paths
-        from skymatch_cli.steps.findinglog import FindingLog, read_log
-        from skymatch_cli.steps.kept import Kept
-        from skymatch_cli.steps.store import open_measured, open_plan, write_measured
+        from skymatch_cli.store.findinglog import FindingLog, read_log
+        from skymatch_cli.store.kept import Kept
+        from skymatch_cli.store.store import open_measured, open_plan, write_measured
 
         from .backend import backend
         from .progress import Watch

@@ -29,8 +29,8 @@ def command(ctx: click.Context, /, *, parts: tuple[str, ...], target: str, overw
 
     with console.session(ctx):
         from skymatch_cli.output.destination import check_target, save_target
-        from skymatch_cli.steps.findings import merged
-        from skymatch_cli.steps.store import open_measured, write_measured
+        from skymatch_cli.store.findings import merged
+        from skymatch_cli.store.store import open_measured, write_measured
 
         check_target(target, "--output", overwrite=overwrite, inputs=parts)
         read = [open_measured(part) for part in parts]

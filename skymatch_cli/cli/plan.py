@@ -56,7 +56,7 @@ def command(ctx: click.Context, /, images: tuple[str, ...], earlier: str | None,
         from skymatch_cli import pipeline
         from skymatch_cli.output.plain import summary
         from skymatch_cli.output.result import input_paths
-        from skymatch_cli.steps.store import plan_document, read_plan_headers
+        from skymatch_cli.store.store import plan_document, read_plan_headers
 
         from .progress import Watch
 

@@ -41,9 +41,9 @@ def command(
     they are gone the report has its tables and charts alone. Run in the folder where the result was made.
     """
     with console.session(ctx):
-        from skymatch_cli.ext.pictures import Pictures
-        from skymatch_cli.ext.stored import read_images, read_report
         from skymatch_cli.output.result import input_paths
+        from skymatch_cli.output.stored import read_images, read_report
+        from skymatch_cli.report.pictures import Pictures
         from skymatch_cli.settings import Settings
 
         if page is None and plot is None:

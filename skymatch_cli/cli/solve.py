@@ -50,8 +50,8 @@ def command(ctx: click.Context, /, *, measured: str, **_: Any) -> None:
         from skymatch_cli.errors import InputError
         from skymatch_cli.output.plain import component_lines, summary
         from skymatch_cli.output.result import input_paths
-        from skymatch_cli.steps.document import result_document
-        from skymatch_cli.steps.store import read_measured
+        from skymatch_cli.store.document import result_document
+        from skymatch_cli.store.store import read_measured
 
         planned, found = read_measured(measured)
         settings, output = options.read(ctx, planned.settings, DECIDED_BY_MEASURE)

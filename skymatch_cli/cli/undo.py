@@ -45,7 +45,7 @@ def command(ctx: click.Context, /, images: tuple[str, ...], **_: Any) -> None:
 
     with console.session(ctx):
         from skymatch_cli.errors import InputError
-        from skymatch_cli.fits.inputs import resolve_images
+        from skymatch_cli.images.inputs import resolve_images
         from skymatch_cli.record import write as record
 
         inputs = resolve_images(images, settings=settings, stdin=sys.stdin, to_change=settings.output_dir is None)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from skymatch_cli.choices import TableName
-from skymatch_cli.geometry.footprint import Footprint
-from skymatch_cli.geometry.sphere import ring_sr
 from skymatch_cli.model import ImageInfo, IntArray, OverlapGraph
 from skymatch_cli.output.result import make_report
 from skymatch_cli.output.tables import Column, Report, Table, name_columns, pair_columns
 from skymatch_cli.settings import Settings
+from skymatch_cli.sky.footprint import Footprint
+from skymatch_cli.sky.sphere import ring_sr
 
 _ARCMIN2_PER_SR = (180 * 60 / np.pi) ** 2
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.fits.files import size_and_time
+from skymatch_cli.images.formats.files import size_and_time
 from skymatch_cli.record import disk
 
 _SUFFIX = ".skymatch-tmp"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from skymatch_cli.fits import cards as cd
+from skymatch_cli.images.formats import cards as cd
 
 _ALL_ONES = 0xFFFFFFFF
 _ZEROS = "0" * 16

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.fits import cards as cd
-from skymatch_cli.fits.ledger import (
+from skymatch_cli.images.formats import cards as cd
+from skymatch_cli.images.formats.pixelformat import PixelError, PixelFormat, format_after, format_of
+from skymatch_cli.images.formats.source import Source
+from skymatch_cli.images.ledger import (
     ERROR,
     LEVEL,
     Record,
@@ -18,15 +20,13 @@ from skymatch_cli.fits.ledger import (
     original_cards,
     recorded_cards,
 )
-from skymatch_cli.fits.pixelformat import PixelError, PixelFormat, format_after, format_of
-from skymatch_cli.fits.skystate import SkyState, is_jwst, missing_sky, original_header, read_state
-from skymatch_cli.fits.source import Source
+from skymatch_cli.images.skystate import SkyState, is_jwst, missing_sky, original_header, read_state
 from skymatch_cli.model import ImageRef
+from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.atomic import FileIdentity
 from skymatch_cli.record.compressed import stored_pixels
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit
 from skymatch_cli.settings import Settings
-from skymatch_cli.skyplane import SkyPlane
 from skymatch_cli.version import __version__
 
 _SAMPLES = 64

@@ -13,12 +13,12 @@ from typing import IO, Protocol, cast
 
 import numpy as np
 
-from skymatch_cli.fits import cards as cd
-from skymatch_cli.fits.pixelformat import PixelFormat, restore, subtract
-from skymatch_cli.fits.source import Extent, Source, padded
+from skymatch_cli.images.formats import cards as cd
+from skymatch_cli.images.formats.pixelformat import PixelFormat, restore, subtract
+from skymatch_cli.images.formats.source import Extent, Source, padded
 from skymatch_cli.model import Container
+from skymatch_cli.model.skyplane import Shape, SkyPlane
 from skymatch_cli.record import checksum
-from skymatch_cli.skyplane import Shape, SkyPlane
 
 _CHUNK_PIXELS = 2**16  # temporaries that stay in the processor's cache
 
@@ -92,7 +92,7 @@ def rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> None:
         with bz2.BZ2File(cast("IO[bytes]", sink), "wb") as packed_:
             _rewrite(source, edits, packed_)
     elif source.file.container is Container.ASDF:
-        from skymatch_cli.ext.roman import rewrite_asdf
+        from skymatch_cli.images.formats.roman import rewrite_asdf
 
         rewrite_asdf(source, edits, sink)
     else:

@@ -16,16 +16,16 @@ from enum import StrEnum
 from pathlib import Path
 
 from skymatch_cli.errors import InputError, Problem
-from skymatch_cli.execution import NoProgress, Progress
-from skymatch_cli.fits.files import base_name, is_remote, real_path
-from skymatch_cli.fits.fitsfile import read_structure
-from skymatch_cli.fits.pixelformat import PixelError
-from skymatch_cli.fits.source import Source, open_source
+from skymatch_cli.images.formats.files import base_name, is_remote, real_path
+from skymatch_cli.images.formats.fitsfile import read_structure
+from skymatch_cli.images.formats.pixelformat import PixelError
+from skymatch_cli.images.formats.source import Source, open_source
 from skymatch_cli.model import ImageRef, Journal
 from skymatch_cli.record.atomic import FileIdentity, Locks, Replacement, identify, locked
 from skymatch_cli.record.edits import SkyUpdate, record_edits, undo_edits
 from skymatch_cli.record.journal import journal_path, kept
 from skymatch_cli.record.rewrite import HduEdit, rewrite
+from skymatch_cli.run.tasks import NoProgress, Progress
 from skymatch_cli.settings import Settings
 
 __all__ = ["Action", "FileIdentity", "SkyUpdate", "WriteReport", "check_writable", "identify", "undo", "write_skies"]

@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from skymatch_cli.geometry.raster import Spans
 from skymatch_cli.model import BoolArray, IntArray
+from skymatch_cli.sky.raster import Spans
 
 SIDE = 32
 """Rows and columns of a tile."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from skymatch_cli.ext.gwcs import missing_package
+from skymatch_cli.images.formats.gwcs import missing_package
 from tests.factories import Frame
 from tests.gwcsfiles import gwcs_of, jwst_file, roman_file
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from skymatch_cli.cli import main
-from skymatch_cli.fits.fitsfile import read_structure
+from skymatch_cli.images.formats.fitsfile import read_structure
 
 MEMORY_BYTES = 2**30
 SECONDS = 10

@@ -1,0 +1,1 @@
+"""Overlaps to differences: pooled statistics, or meshes of cells."""

@@ -1,0 +1,253 @@
+"""Soft cells on a tangent plane: how pixels are added to them.
+
+A cell is a window on the sky, one at its centre and falling to zero at the centres of its neighbours,
+along both axes of the plane; at every position the windows add up to one. Because they have no edge,
+the light of a star is shared out alike in images of different seeing, sampling and rotation.
+
+Pixels are first added to soft bins on their own lattice, which costs a few shifted sums; the bins are
+then shared out among four cells each. The windows that result are the cells' own ones, interpolated
+between the centres of the bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, TangentPlane
+from skymatch_cli.sky.tangent import project
+
+NODE_STEP_PIX = 32  # pixel lattice on which the WCS is evaluated
+_BOX_OF_BYTES = 3  # (4 * 3)**2 < 256: what a bin may count to
+Float32Array = npt.NDArray[np.float32]
+_Number = TypeVar("_Number", np.float32, np.uint8)
+
+
+class TooWideError(ValueError):
+    """An image that no grid on its plane can hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeshGrid:
+    """The grid of cells: cell (j, i) is centred at ``(i, j) * pitch_rad`` on the plane."""
+
+    plane: TangentPlane
+    pitch_rad: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PixelMap:
+    """Pixels of one image to positions on the grid, in units of cells: nodes every ``step`` pixels.
+
+    Attributes
+    ----------
+    step : int
+    nodes : (2, my, mx) float64
+        Positions (u, v) of pixels (step * i, step * j).
+    """
+
+    step: int
+    nodes: FloatArray
+
+    @property
+    def u(self) -> FloatArray:
+        """Positions of the nodes along the first axis of the plane, (my, mx)."""
+        return np.asarray(self.nodes[0])
+
+    @property
+    def v(self) -> FloatArray:
+        """The same along the second axis."""
+        return np.asarray(self.nodes[1])
+
+    def at(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Positions of the pixels of a lattice of columns ``x`` and rows ``y`` (ascending): two (ny, nx)."""
+        u, v = between(between(self.nodes, y / self.step, 1), x / self.step, 2)
+        return u, v
+
+    def area(self) -> FloatArray:
+        """Area of a pixel in units of cells, between the nodes, (my - 1, mx - 1)."""
+        ux, uy = _slopes(self.u)
+        vx, vy = _slopes(self.v)
+        return np.asarray(np.abs(ux * vy - uy * vx) / self.step**2)
+
+
+def between(nodes: FloatArray, position: FloatArray, axis: int) -> FloatArray:
+    """Linear interpolation between nodes along one axis, at positions in ascending order."""
+    low = np.floor(position).astype(np.intp)
+    np.maximum(low, 0, out=low)
+    np.minimum(low, nodes.shape[axis] - 2, out=low)
+    share = (position - low).reshape(-1, *(1,) * (nodes.ndim - 1 - axis))
+    before, after = nodes.take(low, axis), nodes.take(low + 1, axis)
+    after -= before
+    after *= share
+    after += before
+    return after
+
+
+def _slopes(nodes: FloatArray) -> tuple[FloatArray, FloatArray]:
+    along_x, along_y = np.diff(nodes, axis=1), np.diff(nodes, axis=0)
+    return 0.5 * (along_x[1:] + along_x[:-1]), 0.5 * (along_y[:, 1:] + along_y[:, :-1])
+
+
+def pixel_map(wcs: CelestialWcs, grid: MeshGrid, max_error_pix: float = 0.02) -> PixelMap:
+    """Evaluate the WCS on a lattice that is fine enough to interpolate to ``max_error_pix``.
+
+    The nodes reach beyond the frame. Where a pixel is off the plane its position is NaN.
+    """
+    step = NODE_STEP_PIX
+    while True:
+        nodes = _nodes(wcs, grid, step)
+        if step <= 2 or _bend(nodes) <= max_error_pix * np.sqrt(np.nanmedian(nodes.area())):
+            return nodes
+        step //= 2
+
+
+def _nodes(wcs: CelestialWcs, grid: MeshGrid, step: int) -> PixelMap:
+    ny, nx = wcs.shape
+    x, y = np.meshgrid(*(np.arange(-(-n // step) + 2, dtype=float) * step for n in (nx, ny)))
+    plane = project(grid.plane, wcs.to_sky(x.ravel(), y.ravel())) / grid.pitch_rad
+    return PixelMap(step, np.ascontiguousarray(plane.T).reshape(2, *x.shape))
+
+
+def _bend(nodes: PixelMap) -> float:
+    """Largest error of linear interpolation between the nodes, from second differences, in cells."""
+    bends = [np.abs(np.diff(c, 2, axis=a)) for c in (nodes.u, nodes.v) for a in (0, 1) if c.shape[a] > 2]
+    return max((float(np.nanmax(b, initial=0.0)) for b in bends if b.size), default=0.0) / 8.0 * 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """Soft bins of a lattice of pixels: box means of ``box`` pixels, then triangles two boxes wide each side.
+
+    ``box`` = 0 stands for the pixels themselves.
+    """
+
+    box: int
+
+    @classmethod
+    def for_pitch(cls, pitch_pix: float) -> Bins:
+        """Bins two to a cell, three at most: the cells' windows keep their form."""
+        return cls(max(0, int(pitch_pix / 4.0 + 0.01)))
+
+    @property
+    def stride(self) -> int:
+        """Pixels between the centres of bins."""
+        return max(1, 2 * self.box)
+
+    def centres(self, n_pix: int) -> FloatArray:
+        """Pixel coordinates of the centres of the bins that hold ``n_pix`` pixels from 0 on."""
+        if self.box == 0:
+            return np.arange(n_pix, dtype=float)
+        return np.arange(self._count(n_pix), dtype=np.float64) * self.stride + 0.5 * (self.box - 1)
+
+    def _count(self, n_pix: int) -> int:
+        return -(-n_pix // self.box) // 2 + 1
+
+    def sums(self, values: Float32Array) -> Float32Array:
+        """Sums over the bins, (by, bx), of (ny, nx) values; every value is shared out in full."""
+        if self.box == 0:
+            return values
+        rows = self._triangles(values, axis=0)
+        return self._triangles(rows, axis=1) * np.float32(0.25)
+
+    def counts(self, flags: BoolArray) -> Float32Array:
+        """Sums over the bins of True: the same as `sums` of zeros and ones, in bytes where these can hold them."""
+        if not 0 < self.box <= _BOX_OF_BYTES:
+            return self.sums(flags.astype(np.float32))
+        rows = self._triangles(flags.astype(np.uint8), axis=0)
+        return np.asarray(self._triangles(rows, axis=1) * np.float32(0.25))
+
+    def _triangles(self, values: npt.NDArray[_Number], axis: int) -> npt.NDArray[_Number]:
+        """Twice the sums along one axis: box k of every pair in full, half of the boxes beside it."""
+        n, box, count = values.shape[axis], self.box, self._count(values.shape[axis])
+        shape = list(values.shape)
+        shape[axis] = 2 * count + 1
+        if box == 1:
+            boxes = np.empty(shape, values.dtype)
+            _part(boxes, axis, 0, 1)[...] = 0
+            _part(boxes, axis, 1, n + 1)[...] = values
+            _part(boxes, axis, n + 1, None)[...] = 0
+        else:
+            boxes = np.zeros(shape, values.dtype)
+            for k in range(box):
+                these = _part(values, axis, k, None, box)
+                target = _part(boxes, axis, 1, 1 + these.shape[axis])
+                target += these
+        out: npt.NDArray[_Number] = _part(boxes, axis, 1, None, 2) * values.dtype.type(2)
+        out += _part(boxes, axis, 0, -1, 2)
+        out += _part(boxes, axis, 2, None, 2)
+        return out
+
+
+def _part(a: npt.NDArray[_Number], axis: int, start: int, stop: int | None, step: int = 1) -> npt.NDArray[_Number]:
+    return a[(slice(None),) * axis + (slice(start, stop, step),)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellSums:
+    """Sums over cells in a window of the grid; filled by `add`.
+
+    Attributes
+    ----------
+    origin : (j0, i0)
+        Cell of the first element.
+    sums : (k, nj, ni) float64
+    """
+
+    origin: tuple[int, int]
+    sums: FloatArray
+
+    @classmethod
+    def around(cls, u: FloatArray, v: FloatArray, k: int, most: int = 2**26) -> CellSums:
+        """Room for ``k`` sums over all cells that touch the positions (cells).
+
+        Raises
+        ------
+        TooWideError
+            If these are more cells than ``most``.
+        """
+        if not np.isfinite(u + v).any():  # no pixel is on the plane: a place for nothing
+            u, v = np.zeros(1), np.zeros(1)
+        i0, j0 = int(np.floor(np.nanmin(u))) - 1, int(np.floor(np.nanmin(v))) - 1
+        i1, j1 = int(np.ceil(np.nanmax(u))) + 2, int(np.ceil(np.nanmax(v))) + 2
+        if (i1 - i0) * (j1 - j0) > most:
+            raise TooWideError
+        return cls((j0, i0), np.zeros((k, j1 - j0, i1 - i0)))
+
+    def add(self, u: FloatArray, v: FloatArray, values: Sequence[Float32Array | FloatArray]) -> None:
+        """Share values at positions (u, v) out among the four cells around each; spoils ``u`` and ``v``.
+
+        Works in place: at this size fresh memory costs more than the arithmetic in it.
+        """
+        if not u.size:
+            return
+        i, j = np.floor(u), np.floor(v)
+        u -= i
+        v -= j
+        i_low, j_low = int(i.min()), int(j.min())
+        width, height = int(i.max()) - i_low + 2, int(j.max()) - j_low + 2
+        j -= j_low
+        j *= width
+        j += i
+        j -= i_low
+        cell = j.astype(np.intp).reshape(-1)
+        both = np.multiply(u, v, out=i)
+        u -= both
+        v -= both
+        neither = np.subtract(1.0, u, out=j)
+        neither -= v
+        neither -= both
+        totals = np.zeros((len(values), height * width))
+        weights = np.empty_like(u)
+        for share, shift in zip((neither, u, v, both), (0, 1, width, width + 1), strict=True):
+            for total, value in zip(totals, values, strict=True):
+                np.multiply(share, value, out=weights)
+                found = np.bincount(cell, weights.reshape(-1))
+                total[shift : shift + len(found)] += found
+        window = np.s_[j_low - self.origin[0] :, i_low - self.origin[1] :]
+        for sums, total in zip(self.sums, totals, strict=True):
+            sums[window][:height, :width] += total.reshape(height, width)

@@ -1,0 +1,197 @@
+"""Arrays of leaves, so ordered that the images of a cell are reached without an index.
+
+A row of an array is a leaf with its 64 cells. The first images of all blocks come first (layer 0), then the second
+ones, and so on; blocks that more images see come before those that fewer see. So layer r holds the first blocks of
+layer 0, in their order, and a sum over the images of every cell is a few sums of slices that lie together in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skymatch_cli.compare.mesh.cells import Float32Array
+from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves
+from skymatch_cli.model import IntArray
+
+_CORNERS = [(j, i) for j in (-1, 1) for i in (-1, 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Slices of the leaves, layer by layer; layer 0 has all the blocks.
+
+    Attributes
+    ----------
+    starts : tuple of int
+    sizes : tuple of int
+    """
+
+    starts: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def arranged(cls, leaves: Leaves) -> tuple[Layers, Leaves]:
+        """The layers, and the leaves in their order; the images of a block are in the order of their numbers."""
+        by_block = np.lexsort((leaves.image, leaves.column, leaves.row))
+        row, column = leaves.row[by_block], leaves.column[by_block]
+        first = np.flatnonzero(np.append(True, (np.diff(row) != 0) | (np.diff(column) != 0)))
+        count = np.diff(np.append(first, len(row)))
+        layer = np.arange(len(row)) - np.repeat(first, count)
+        more = np.repeat(count, count)
+        order = by_block[np.lexsort((np.arange(len(row)), -more, layer))]
+        sizes = np.bincount(layer)
+        starts = np.cumsum(sizes) - sizes
+        return cls(tuple(starts.tolist()), tuple(sizes.tolist())), leaves.part(order)
+
+    def slices(self) -> Iterator[slice]:
+        """The leaves of every layer."""
+        return (slice(start, start + size) for start, size in zip(self.starts, self.sizes, strict=True))
+
+    def total(self, a: Float32Array) -> Float32Array:
+        """Sum over the images of every cell: (m, 64) of (n, 64)."""
+        first, *others = self.slices()
+        out = a[first].copy()
+        for layer in others:
+            out[: layer.stop - layer.start] += a[layer]
+        return out
+
+    def least(self, a: Float32Array) -> Float32Array:
+        """Least over the images of every cell."""
+        first, *others = self.slices()
+        out = a[first].copy()
+        for layer in others:
+            here = out[: layer.stop - layer.start]
+            np.minimum(here, a[layer], out=here)
+        return out
+
+    def each(
+        self, function: Callable[..., Any], a: Float32Array, per_cell: Float32Array, out: Float32Array | None = None
+    ) -> Float32Array:
+        """A ufunc of values (n, 64) of images and those (m, 64) of their cells."""
+        out = np.empty_like(a) if out is None else out
+        for layer in self.slices():
+            function(a[layer], per_cell[: layer.stop - layer.start], out=out[layer])
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """The leaves of the same image and tile beside every leaf, n where there is none.
+
+    Attributes
+    ----------
+    above, below, left, right : (n,) int64
+    """
+
+    above: IntArray
+    below: IntArray
+    left: IntArray
+    right: IntArray
+
+    def box_sums(self, a: Float32Array) -> Float32Array:
+        """Sums of 3 x 3 cells of the same image, (n, 64).
+
+        What lies across the corner of a leaf goes by one of its sides: `closed` sees to it that it is there.
+        """
+        cells = a.reshape(-1, BLOCK, BLOCK)
+        shifted = np.empty_like(cells)
+        shifted[:, 1:] = cells[:, :-1]
+        shifted[:, 0] = _taken(cells[:, -1], self.above)
+        out = cells + shifted
+        shifted[:, :-1] = cells[:, 1:]
+        shifted[:, -1] = _taken(cells[:, 0], self.below)
+        out += shifted
+        cells = out.copy()
+        # along all of memory in one go, over the ends of the rows, which are then put right
+        shifted.reshape(-1)[1:] = cells.reshape(-1)[:-1]
+        shifted[:, :, 0] = _taken(cells[:, :, -1], self.left)
+        out += shifted
+        shifted.reshape(-1)[:-1] = cells.reshape(-1)[1:]
+        shifted[:, :, -1] = _taken(cells[:, :, 0], self.right)
+        out += shifted
+        return out.reshape(a.shape)
+
+    def with_neighbours(self, cells: IntArray) -> IntArray:
+        """Cells, given as indices into a flat array (n, 64), and the eight around each; without repetition."""
+        n = len(self.above)
+        leaf, at = np.divmod(cells, BLOCK**2)
+        j, i = np.divmod(at, BLOCK)
+        found = np.zeros(n * BLOCK**2, bool)
+        for dj in (-1, 0, 1):
+            row, here = _moved(j + dj, leaf, self.above, self.below)
+            for di in (-1, 0, 1):
+                column, there = _moved(i + di, here, self.left, self.right)
+                found[((there * BLOCK + row) * BLOCK + column)[there < n]] = True
+        return np.flatnonzero(found)
+
+
+def _taken(edges: Float32Array, which: IntArray) -> Float32Array:
+    """Edges (n, 8) of other leaves, 0 for those that are none."""
+    padded = np.zeros((len(edges) + 1, BLOCK), edges.dtype)
+    padded[:-1] = edges
+    return padded.take(which, axis=0)
+
+
+def _moved(line: IntArray, leaf: IntArray, before: IntArray, after: IntArray) -> tuple[IntArray, IntArray]:
+    """Lines of cells that may lie in the leaves beside: their numbers there, and those leaves."""
+    n = len(before)
+    known = np.minimum(leaf, n - 1)
+    to = np.where(line < 0, before[known], np.where(line >= BLOCK, after[known], leaf))
+    return line % BLOCK, np.where(leaf < n, to, n)
+
+
+class LeafTable:
+    """Which leaf is where: a table for every image of every tile, with a margin of a block around it.
+
+    Attributes
+    ----------
+    numbers : (t,) int64
+        The tables end to end: numbers of leaves, n where there is none.
+    at : (n,) int64
+        Where each leaf stands there.
+    stride : (n,) int64
+        Steps to the place below it.
+    """
+
+    def __init__(self, leaves: Leaves) -> None:
+        each, first = np.unique(leaves.tile * (leaves.image.max() + 1) + leaves.image, return_inverse=True)
+        top, left = (np.full(len(each), np.iinfo(np.int64).max) for _ in (0, 1))
+        bottom, right = (np.full(len(each), np.iinfo(np.int64).min) for _ in (0, 1))
+        for least, most, line in ((top, bottom, leaves.row), (left, right, leaves.column)):
+            np.minimum.at(least, first, line)
+            np.maximum.at(most, first, line)
+        width, height = right - left + 3, bottom - top + 3
+        start = np.cumsum(width * height) - width * height
+        self.stride = width[first]
+        self.at = start[first] + (leaves.row - top[first] + 1) * self.stride + leaves.column - left[first] + 1
+        self.numbers = np.full(int((width * height).sum()), len(leaves), np.int64)
+        self.numbers[self.at] = np.arange(len(leaves))
+
+    def beside(self) -> Beside:
+        """The neighbours of every leaf."""
+        steps = (-self.stride, self.stride, -1, 1)
+        return Beside(*(self.numbers[self.at + step] for step in steps))
+
+
+def closed(leaves: Leaves) -> Leaves:
+    """The leaves, and those beside two that touch at a corner only: they are the way from one to the other."""
+    table = LeafTable(leaves)
+    n = len(leaves)
+    more = [leaves]
+    at = [np.empty(0, np.int64)]
+    for dj, di in _CORNERS:
+        touches = table.numbers[table.at + dj * table.stride + di] < n
+        for side, rows, columns in ((table.at + dj * table.stride, dj, 0), (table.at + di, 0, di)):
+            missing = np.flatnonzero(touches & (table.numbers[side] == n))
+            mine = leaves.part(missing)
+            more.append(Leaves(mine.image, mine.row + rows, mine.column + columns, mine.tile))
+            at.append(side[missing])
+    if not any(len(m) for m in more[1:]):
+        return leaves
+    new = Leaves(*(np.concatenate([getattr(m, f) for m in more[1:]]) for f in Leaves.__slots__))
+    new = new.part(np.unique(np.concatenate(at), return_index=True)[1])
+    return Leaves(*(np.append(getattr(leaves, f), getattr(new, f)) for f in Leaves.__slots__))

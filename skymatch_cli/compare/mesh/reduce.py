@@ -1,0 +1,326 @@
+"""One image reduced to soft cells on the tangent plane: value, weight, structure of each.
+
+A pixel of an image is read once. Sharp outliers are left out, nothing else is: flux that is clipped in
+one image and not in another, because the seeing differs, is what spoils pooled comparisons. A mesh
+knows nothing of other images, so it can be made by any worker and kept in a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from skymatch_cli.compare.mesh.cells import Bins, CellSums, Float32Array, MeshGrid, PixelMap, between, pixel_map
+from skymatch_cli.compare.mesh.centroids import CellCentroids, place_sums
+from skymatch_cli.compare.mesh.sharp import sharp_outliers
+from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, PixelArray
+
+BLOCK_PIX = 64  # side of the blocks in which noise is measured and pixels are worked on
+MIN_COVERAGE = 0.75  # share of a cell's window that must be good pixels
+COARSE = 8  # cells a side, for what varies slowly: noise, pixel area, background
+_BATCH_BINS = 2**14  # shared out among cells at a time: what fits the cache
+_LEAST_MOST_CELLS, _MOST_CELLS_PER_PIXEL = 2**20, 1  # far more than pixels fill: near the horizon of a plane
+_NOISE_ROWS = 4  # every fourth row is enough for the noise
+_MIN_NOISE_SAMPLES = 16
+_MAD_TO_SIGMA = 1.4826
+_LEAST_NOISE = 1e-30  # keeps ratios of noises within float32
+_STRUCTURE_SIGMA = 2.0  # structure below this many sigma of a cell is noise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CellMesh:
+    """The cells of one image on one grid, in a rectangle of the grid.
+
+    Attributes
+    ----------
+    origin : (j0, i0)
+        Cell of the first element, on the grid.
+    level : float
+        A typical value of the image; ``value`` is relative to it.
+    value : (nj, ni) float32
+        Mean of the good pixels with the cell's window, minus ``level``; 0 where there is none.
+    noise : float
+        Typical noise of a pixel.
+    weight : (nj, ni) float32
+        Good pixels (window sum) over the variance of a pixel in units of ``noise**2``; 0 where less than
+        three quarters of the window are good. Summed over cells this is the information of the pixels.
+    structure : (nj, ni) float32
+        How far values depart from those beside them, here or in a neighbouring cell, beyond noise.
+    area : (nj, ni) float32
+        Area of a pixel, in units of the area between cell centres.
+    pixel_area : float
+        Typical area of a pixel, in the same unit.
+    n_good : int
+        Good pixels that were seen.
+    centroids : CellCentroids or None
+        For the model ``plane`` (see ``centroids``).
+    """
+
+    origin: tuple[int, int]
+    level: float
+    noise: float
+    value: Float32Array
+    weight: Float32Array
+    structure: Float32Array
+    area: Float32Array
+    pixel_area: float
+    n_good: int
+    centroids: CellCentroids | None = None
+
+
+def reduce_image(
+    data: PixelArray,
+    good: BoolArray,
+    wcs: CelestialWcs,
+    grid: MeshGrid,
+    blocks: BoolArray | None = None,
+    *,
+    centroids: bool = False,
+) -> CellMesh:
+    """Reduce an image to the cells of a grid.
+
+    Parameters
+    ----------
+    data : (ny, nx) float32 or float64
+        Pixels in comparison units.
+    good : (ny, nx) bool
+        True = use; False where ``data`` is not finite.
+    wcs : CelestialWcs
+    grid : MeshGrid
+    blocks : (ceil(ny / 64), ceil(nx / 64)) bool, optional
+        Blocks of pixels that are needed: those that other images may cover. All by default.
+    centroids : bool
+        Find out where the pixels of the cells are: for the model ``plane``.
+
+    Returns
+    -------
+    CellMesh
+
+    Raises
+    ------
+    TooWideError
+        If the needed blocks reach too far from the centre of the plane.
+    """
+    positions = pixel_map(wcs, grid)
+    if blocks is None:
+        blocks = np.ones([-(-n // BLOCK_PIX) for n in data.shape], bool)
+    sample = data[::16, ::16][good[::16, ::16]]
+    level = float(np.median(sample if sample.size else data[good])) if good.any() else 0.0
+    sigma = block_noise(data, good, blocks, level)
+    areas = positions.area()
+    on_plane = areas[np.isfinite(areas) & (areas > 0)]
+    bins = Bins.for_pitch(1.0 / np.sqrt(np.median(on_plane)) if on_plane.size else 1.0)
+    used = _used_nodes(blocks, positions, bins.stride)
+    u, v = (np.where(used, c, np.nan) for c in (positions.u, positions.v))
+    sums = CellSums.around(u, v, 4 if centroids else 2, _LEAST_MOST_CELLS + _MOST_CELLS_PER_PIXEL * data.size)
+    n_good = 0
+    runs = list(_runs(blocks, data.shape))
+    clean = good.copy()
+    clean.reshape(-1)[sharp_outliers(data, good, sigma, BLOCK_PIX, runs)] = False
+    batch = _Batch(sums)
+    for rows, columns in runs:
+        n_good += int(np.count_nonzero(good[rows, columns]))
+        usable = clean[rows, columns]
+        values = np.where(usable, data[rows, columns], data.dtype.type(level))
+        values -= data.dtype.type(level)  # in place: a third array would not fit the cache
+        values = values.astype(np.float32, copy=False)
+        count = bins.counts(usable)
+        summed: tuple[Float32Array | FloatArray, ...] = bins.sums(values), count
+        if centroids:
+            summed = *summed, *place_sums(positions, bins, usable, (rows, columns), count)
+        u, v = positions.at(*(s.start + bins.centres(s.stop - s.start) for s in (columns, rows)))
+        batch.add(u, v, summed)
+    batch.flush()
+    mesh = _finished(sums, positions, sigma, data.shape, level=level, n_good=n_good)
+    if not centroids:
+        return mesh
+    return replace(mesh, centroids=CellCentroids.of_sums(grid.pitch_rad, sums, mesh.origin, mesh.value.shape))
+
+
+def _used_nodes(blocks: BoolArray, positions: PixelMap, stride: int) -> BoolArray:
+    """The nodes of a map that lie in needed blocks or so near that bins of these do."""
+    used = np.zeros(positions.u.shape, bool)
+    per_block = BLOCK_PIX // positions.step
+    margin = -(-stride // positions.step) + 1
+    for rows, columns in _runs(blocks, tuple(n * BLOCK_PIX for n in blocks.shape)):
+        (j0, j1), (i0, i1) = ((s.start // BLOCK_PIX, s.stop // BLOCK_PIX) for s in (rows, columns))
+        inside = (slice(max(0, a * per_block - margin), b * per_block + margin) for a, b in ((j0, j1), (i0, i1)))
+        used[tuple(inside)] = True
+    return used
+
+
+class _Batch:
+    """Bins on their way to the cells, some at a time: many for the cost of a call, few beside the cache."""
+
+    def __init__(self, sums: CellSums) -> None:
+        self._sums = sums
+        self._bins: list[list[Float32Array | FloatArray]] = []
+        self._size = 0
+
+    def add(self, u: FloatArray, v: FloatArray, values: Sequence[Float32Array | FloatArray]) -> None:
+        """Bins at (u, v); those off the plane are left out."""
+        on_plane = np.isfinite(u + v)
+        columns = [u, v, *values]
+        self._bins.append([c.reshape(-1) for c in columns] if on_plane.all() else [c[on_plane] for c in columns])
+        self._size += u.size
+        if self._size >= _BATCH_BINS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Add what waits."""
+        if self._size:
+            u, v, *values = (np.concatenate(c) for c in zip(*self._bins, strict=True))
+            self._sums.add(u, v, values)
+        self._bins, self._size = [], 0
+
+
+def _runs(blocks: BoolArray, shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """Rectangles of pixels: runs of needed blocks, one block high."""
+    for j, line in enumerate(blocks):
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], line, [False]]).astype(np.int8)))
+        rows = slice(j * BLOCK_PIX, min((j + 1) * BLOCK_PIX, shape[0]))
+        for start, stop in edges.reshape(-1, 2):
+            yield rows, slice(int(start) * BLOCK_PIX, min(int(stop) * BLOCK_PIX, shape[1]))
+
+
+def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: float) -> Float32Array:
+    """Noise of a pixel in blocks of 64 x 64 pixels, from differences of neighbours in a row.
+
+    The median of the absolute differences: stars and gradients hardly count. Blocks with too few good
+    pixels, and those not asked for, have the median of the others; never below rounding of ``level``.
+
+    Returns
+    -------
+    (my, mx) float32
+    """
+    half = BLOCK_PIX // 2
+    sigma = np.full(blocks.shape, np.nan, np.float32)
+    for rows, columns in _runs(blocks, data.shape):
+        lines, usable = data[rows, columns][::_NOISE_ROWS], good[rows, columns][::_NOISE_ROWS]
+        pairs = lines.shape[1] // 2
+        if not pairs:  # a last block of a single column has no neighbours
+            continue
+        n_blocks = -(-pairs // half)
+        steps = np.full((lines.shape[0], n_blocks * half), np.inf, np.float32)
+        both = usable[:, 1 : 2 * pairs : 2] & usable[:, 0 : 2 * pairs : 2]
+        difference = np.abs(lines[:, 1 : 2 * pairs : 2] - lines[:, 0 : 2 * pairs : 2])
+        steps[:, :pairs] = np.where(both, difference, np.inf)
+        steps = np.sort(steps.reshape(-1, n_blocks, half).swapaxes(0, 1).reshape(n_blocks, -1), axis=1)
+        count = np.isfinite(steps).sum(axis=1)
+        median = steps[np.arange(n_blocks), np.maximum(count - 1, 0) // 2]
+        first = columns.start // BLOCK_PIX
+        sigma[rows.start // BLOCK_PIX, first : first + n_blocks] = np.where(
+            count >= _MIN_NOISE_SAMPLES, median * (_MAD_TO_SIGMA / np.sqrt(2.0)), np.nan
+        )
+    known = sigma[np.isfinite(sigma)]
+    sigma[~np.isfinite(sigma)] = np.median(known) if known.size else 0.0
+    # Noise-free pixels get the rounding of their values; images of zeros get a token.
+    rounding = max(abs(level) * float(np.finfo(np.float32).eps), float(sigma.max()) * 1e-3) or 1e-12
+    return np.maximum(sigma, np.float32(max(rounding, _LEAST_NOISE)))
+
+
+def _finished(
+    sums: CellSums, positions: PixelMap, sigma: Float32Array, shape: tuple[int, ...], *, level: float, n_good: int
+) -> CellMesh:
+    """Sums over cells to values, weights and structure; trimmed to the cells that have pixels."""
+    total, count = sums.sums[:2]
+    seen = count > 0
+    j, i = (np.flatnonzero(seen.any(axis=a)) for a in (1, 0))
+    first = (int(j[0]), int(i[0])) if j.size else (0, 0)
+    box = np.s_[first[0] : int(j[-1]) + 1, first[1] : int(i[-1]) + 1] if j.size else np.s_[:1, :1]
+    origin = (sums.origin[0] + first[0], sums.origin[1] + first[1])
+    total, count = total[box], count[box]
+    area, variance = _slow_maps(positions, sigma, shape, origin, count.shape)
+    covered = (count > 0) & (count * area >= MIN_COVERAGE)
+    value = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
+    noise = float(np.median(sigma))
+    weight = np.where(covered, count * (noise * noise / variance), 0.0)
+    return CellMesh(
+        origin=origin,
+        level=level,
+        noise=noise,
+        value=value.astype(np.float32),
+        weight=weight.astype(np.float32),
+        structure=_structure(value.astype(np.float32), covered, np.sqrt(variance * area).astype(np.float32)),
+        area=area.astype(np.float32),
+        pixel_area=float(np.median(area)),
+        n_good=n_good,
+    )
+
+
+def _slow_maps(
+    positions: PixelMap, sigma: Float32Array, shape: tuple[int, ...], origin: tuple[int, int], cells: tuple[int, ...]
+) -> tuple[FloatArray, FloatArray]:
+    """Area of a pixel and variance of a pixel, at every cell: means of samples of the frame on a coarse grid."""
+    y, x = (np.arange(min(8, n // 2), n, 16, dtype=float) for n in shape)
+    u, v = positions.at(x, y)
+    area = positions.area()
+    rows, columns = (
+        np.minimum(a.astype(int) // positions.step, n - 1) for a, n in zip((y, x), area.shape, strict=True)
+    )
+    areas = area[np.ix_(rows, columns)]
+    variances = sigma[np.ix_(y.astype(int) // BLOCK_PIX, x.astype(int) // BLOCK_PIX)].astype(float) ** 2
+    on_plane = np.isfinite(u) & np.isfinite(v) & np.isfinite(areas)
+    if not on_plane.any():
+        return np.ones(cells), np.ones(cells)
+    u, v, areas, variances = (c[on_plane] for c in (u, v, areas, variances))
+    u, v = u / COARSE, v / COARSE
+    coarse = CellSums.around(np.append(u, origin[1] / COARSE), np.append(v, origin[0] / COARSE), 3)
+    coarse = CellSums(
+        coarse.origin, np.zeros((3, *(n + m // COARSE + 3 for n, m in zip(coarse.sums.shape[1:], cells, strict=True))))
+    )
+    coarse.add(u, v, (np.ones_like(u), areas, variances))
+    at = tuple((o + np.arange(n)) / COARSE - c for o, n, c in zip(origin, cells, coarse.origin, strict=True))
+    count, area_sum, variance_sum = (_bilinear(s, *at) for s in coarse.sums)
+    known = count > 0
+    fill = float(areas.mean()), float(variances.mean())
+    return (
+        np.divide(area_sum, count, out=np.full(cells, fill[0]), where=known),
+        np.divide(variance_sum, count, out=np.full(cells, fill[1]), where=known),
+    )
+
+
+def _bilinear(nodes: FloatArray, y: FloatArray, x: FloatArray) -> FloatArray:
+    """Values between the nodes of a lattice, on a lattice of rows ``y`` and columns ``x``."""
+    return between(between(nodes, y, 0), x, 1)
+
+
+def _structure(value: Float32Array, covered: BoolArray, noise: Float32Array) -> Float32Array:
+    """Departure of cells from the mean of two neighbours, beyond noise; largest of 3 x 3 cells.
+
+    Neighbours without weight are taken from the medians of 8 x 8 cells.
+    """
+    nj, ni = (-(-n // COARSE) for n in value.shape)
+    padded = np.full((nj * COARSE, ni * COARSE), np.nan, np.float32)
+    padded[: value.shape[0], : value.shape[1]] = np.where(covered, value, np.nan)
+    blocks = np.sort(padded.reshape(nj, COARSE, ni, COARSE).swapaxes(1, 2).reshape(nj, ni, -1), axis=-1)
+    count = np.isfinite(blocks).sum(axis=-1)
+    median = np.take_along_axis(blocks, np.maximum(count - 1, 0)[..., None] // 2, axis=-1)[..., 0]
+    median[count == 0] = np.median(median[count > 0]) if (count > 0).any() else 0.0
+    median = np.pad(median, 1, mode="edge")
+    at = tuple((np.arange(n) + 0.5) / COARSE + 0.5 for n in value.shape)
+    filled = np.pad(np.where(covered, value, _bilinear(median, *at).astype(np.float32)), 1, mode="edge")
+    inner = filled[1:-1, 1:-1]
+    bends = (np.abs(inner - np.float32(0.5) * (low + high)) for low, high in _beside(filled))
+    excess = np.maximum(*bends)
+    excess -= np.float32(_STRUCTURE_SIGMA) * noise
+    np.maximum(excess, 0, out=excess)
+    excess[~covered] = 0
+    return _dilated(excess)
+
+
+def _beside(padded: Float32Array) -> Iterator[tuple[Float32Array, Float32Array]]:
+    """The neighbours of the inner elements, along columns and along rows."""
+    yield padded[:-2, 1:-1], padded[2:, 1:-1]
+    yield padded[1:-1, :-2], padded[1:-1, 2:]
+
+
+def _dilated(a: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Largest of 3 x 3 cells."""
+    for _ in (0, 1):
+        padded = np.pad(a, ((1, 1), (0, 0)))
+        a = np.maximum(np.maximum(padded[:-2], padded[2:]), a).T
+    return a

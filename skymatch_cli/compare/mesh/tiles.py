@@ -1,0 +1,183 @@
+"""Where the meshes of many images share cells: blocks of the common grid, and the tiles that they are compared in.
+
+A block is 8 x 8 cells. What several images cover of it is a *leaf* for each of them: the leaves are all that a
+comparison works on, so its cost grows with the cells that images share, whatever the mosaic looks like. Tiles are
+larger: in each of them the scale of disagreement is found.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from skymatch_cli.compare.mesh.reduce import CellMesh
+from skymatch_cli.model import BoolArray, IntArray
+
+BLOCK = 8
+"""Cells a side of a block; sums over blocks have the scatter that gives the noise."""
+
+TILE = 8
+"""Blocks a side of a square; a tile is a square, or several of them."""
+
+DEEP = 8
+"""Images of a block above which products of all its images are cheaper than those of every pair of them."""
+
+_MOST_SQUARES = 8  # of all images of a tile
+_LEAVES = 1536  # of the tiles of a sheet: many for the cost of a call, few beside the cache
+
+
+def run_noise(meshes: Sequence[Sequence[CellMesh | None]]) -> float:
+    """Unit in which values are compared: the median of the images' pixel noise."""
+    return float(np.median([m.noise for plane in meshes for m in plane if m is not None] or [1.0]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Leaves:
+    """Blocks of images, one by one.
+
+    Attributes
+    ----------
+    image : (n,) int64
+    row, column : (n,) int64
+        Of the block, on the grid of blocks.
+    tile : (n,) int64
+        Number of the tile.
+    """
+
+    image: IntArray
+    row: IntArray
+    column: IntArray
+    tile: IntArray
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def part(self, which: IntArray | BoolArray) -> Leaves:
+        """These of the leaves."""
+        return Leaves(self.image[which], self.row[which], self.column[which], self.tile[which])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SheetPlan:
+    """Tiles of a plane that are worked on together, and their leaves; ``deep``: one tile with blocks of many images."""
+
+    plane: int
+    tiles: tuple[TilePlace, ...]
+    leaves: Leaves
+    deep: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TilePlace:
+    """A tile: rows and columns of its squares, and the images that see some cell of it."""
+
+    rows: range
+    columns: range
+    images: tuple[int, ...]
+
+    @property
+    def n_squares(self) -> int:
+        """How many squares."""
+        return len(self.rows) * len(self.columns)
+
+
+def sheet_plans(meshes: Sequence[Sequence[CellMesh | None]], *, together: bool = True) -> list[SheetPlan]:
+    """Where several images may share cells, in the order of planes, rows and columns of the tiles.
+
+    ``together``: tiles that lie anywhere may share a sheet; False where places in it must keep their digits.
+    """
+    leaves = _LEAVES if together else 0
+    return [plan for plane, images in enumerate(meshes) for plan in _plans_of_plane(plane, images, leaves)]
+
+
+def _plans_of_plane(plane: int, images: Sequence[CellMesh | None], most_leaves: int) -> Iterator[SheetPlan]:
+    image, row, column = _covered_blocks(images)
+    tiles = _tiles(image, row // TILE, column // TILE) if image.size else []
+    if not tiles:
+        return
+    low, width = int(column.min()), int(np.ptp(column)) + 1
+    _, block, count = np.unique(row * width + column - low, return_inverse=True, return_counts=True)
+    tile = _tile_numbers(tiles, row // TILE, column // TILE)
+    shared = (count[block] > 1) & (tile >= 0)
+    order = np.flatnonzero(shared)[np.argsort(tile[shared], kind="stable")]
+    leaves = Leaves(image[order], row[order], column[order], tile[order])
+    deep = np.zeros(len(tiles), bool)
+    deep[tile[shared & (count[block] > DEEP)]] = True
+    ends = np.searchsorted(leaves.tile, np.arange(len(tiles)), side="right")
+    starts = np.append(0, ends[:-1])
+    first = 0
+    for k in range(len(tiles)):
+        last = k + 1 == len(tiles)
+        if last or deep[k] or deep[k + 1] or ends[k + 1] - starts[first] > most_leaves:
+            mine = leaves.part(np.arange(starts[first], ends[k]))
+            if len(mine):
+                mine = replace(mine, tile=mine.tile - first)
+                yield SheetPlan(plane, tuple(tiles[first : k + 1]), mine, bool(deep[k]))
+            first = k + 1
+
+
+def _covered_blocks(images: Sequence[CellMesh | None]) -> tuple[IntArray, IntArray, IntArray]:
+    """Image, row and column of every block in which an image has a cell of some weight."""
+    found = []
+    for i, mesh in enumerate(images):
+        if mesh is not None:
+            seen = mesh.weight > 0
+            for axis in (0, 1):
+                n, first = seen.shape[axis], BLOCK - mesh.origin[axis] % BLOCK
+                seen = np.logical_or.reduceat(seen, np.append(0, np.arange(first, n, BLOCK)), axis=axis)
+            row, column = np.nonzero(seen)
+            found.append((np.full(len(row), i), row + mesh.origin[0] // BLOCK, column + mesh.origin[1] // BLOCK))
+    if not found:
+        nothing = np.empty(0, np.int64)
+        return nothing, nothing, nothing
+    image, row, column = (np.concatenate(c) for c in zip(*found, strict=True))
+    return image, row, column
+
+
+def _tiles(image: IntArray, row: IntArray, column: IntArray) -> list[TilePlace]:
+    """The tiles of a plane, from the images and the squares of their blocks, in the order of rows and columns."""
+    n, top, left, width = int(image.max()) + 1, int(row.min()), int(column.min()), int(np.ptp(column)) + 1
+    square, i = np.divmod(np.unique(((row - top) * width + column - left) * n + image), n)
+    j, k = np.divmod(square, width)
+    seen: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for place in zip((j + top).tolist(), (k + left).tolist(), i.tolist(), strict=True):
+        seen[place[:2]].append(place[2])
+    squares = [TilePlace(range(j, j + 1), range(i, i + 1), tuple(m)) for (j, i), m in seen.items() if len(m) > 1]
+    return sorted(_joined(squares), key=lambda place: (place.rows.start, place.columns.start))
+
+
+def _tile_numbers(tiles: Sequence[TilePlace], row: IntArray, column: IntArray) -> IntArray:
+    """The tile of each of many squares, -1 for those in none."""
+    left, width = int(column.min()), int(np.ptp(column)) + 1
+    squares = [(j * width + i - left, k) for k, t in enumerate(tiles) for j in t.rows for i in t.columns]
+    key, number = np.array(sorted(squares), np.int64).T
+    wanted = row * width + column - left
+    at = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
+    return np.where(key[at] == wanted, number[at], -1)
+
+
+def _joined(squares: Sequence[TilePlace]) -> list[TilePlace]:
+    """Squares side by side, then rows of them, that the same images see, as one: more cells give a better scale."""
+    rows: list[TilePlace] = []
+    for place in sorted(squares, key=lambda p: (p.images, p.rows.start, p.columns.start)):
+        last = rows[-1] if rows else place
+        if last.images == place.images and last.rows == place.rows and _meet(last.columns, place.columns, place, last):
+            rows[-1] = replace(last, columns=range(last.columns.start, place.columns.stop))
+        else:
+            rows.append(place)
+    joined: list[TilePlace] = []
+    for place in sorted(rows, key=lambda p: (p.images, p.columns.start, p.columns.stop, p.rows.start)):
+        last = joined[-1] if joined else place
+        if last.images == place.images and last.columns == place.columns and _meet(last.rows, place.rows, place, last):
+            joined[-1] = replace(last, rows=range(last.rows.start, place.rows.stop))
+        else:
+            joined.append(place)
+    return joined
+
+
+def _meet(before: range, after: range, *places: TilePlace) -> bool:
+    """Whether one ends where the other begins, and both together are not too large."""
+    return before.stop == after.start and sum(p.n_squares * len(p.images) for p in places) <= _MOST_SQUARES

@@ -1,0 +1,252 @@
+"""Meshes of many images compared cell by cell, with a level and a tilt for each image.
+
+The constant model of ``compare`` with three unknowns in the place of one: the same cells, weights and trust,
+and least squares of ``value[i, c] = plane[i](place of c) + sky[c]``. Eliminating the skies leaves for every pair
+of images the moments ``sum over cells of w_i w_j / sum(w) f f^T`` with f = (1, u, v).
+
+The place of a cell in an image is the mean place of its good pixels; moments are those of the cells' centres, and
+what the difference does to the values is taken off before, with the planes of the iteration before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from skymatch_cli.compare.mesh.cells import Float32Array
+from skymatch_cli.compare.mesh.compare import (
+    first_differences,
+    image_offsets,
+    median_differences,
+    pair_measurements,
+    pair_status,
+)
+from skymatch_cli.compare.mesh.reduce import CellMesh
+from skymatch_cli.compare.mesh.sheets import Sheet, gathered, make_sheet
+from skymatch_cli.compare.mesh.sums import BlockScatter, PairSums, all_pair_sums, block_scatter, inverse, over, shares
+from skymatch_cli.compare.mesh.tiles import BLOCK, run_noise, sheet_plans
+from skymatch_cli.compare.mesh.trust import mean_sky, median_sky, trusted_weight
+from skymatch_cli.model import FloatArray, IntArray, Measurements, OverlapGraph, PlaneDifferences, Status, StrArray
+from skymatch_cli.solve.tiltfit import PlaneEquations
+
+_ITERATIONS = 7  # with the planes and the weights of the one before; residuals begin with the tilts in them
+_UNSCALED = 3  # iterations before the scatter is trusted
+
+
+def compare_planes(
+    meshes: Sequence[CellMesh | None], graph: OverlapGraph, group: IntArray, usable: StrArray | None = None
+) -> Measurements:
+    """Compare every overlapping pair of images, with the weights of a joint solution for planes.
+
+    Parameters
+    ----------
+    meshes : for every image, CellMesh with centroids or None
+        On the only plane of the graph.
+    graph, group, usable
+        See ``compare.compare``.
+
+    Returns
+    -------
+    Measurements
+        As ``compare.compare``, and ``planes``.
+    """
+    unit = run_noise([meshes])
+    # Moments are about the middle of a sheet: tiles degrees apart would swamp those of a pair in float32.
+    plans = sheet_plans([meshes], together=False) if len(graph.a) else []
+    made = [make_sheet(plan, meshes, graph, unit) for plan in plans]
+    fields = [_Field.of(sheet, meshes) for sheet in made if sheet is not None]
+    planes, scale = _robust_planes(fields, meshes, graph, unit)
+    moments, sums = PlaneMoments.empty(graph, meshes), PairSums.empty(graph, np.zeros(graph.n_images))
+    for field in fields:
+        weight, shifted = field.trusted(planes, scale)
+        residual = field.sheet.layers.each(np.subtract, shifted, field.sky)
+        share = shares(field.sheet.layers, weight)
+        moments.add(field, weight, residual, share, noise=True)
+        sums.add(all_pair_sums(field.sheet, weight, residual, share, field.sky))
+    first, second = planes.at_pairs(moments.position, graph)
+    mean_a, mean_b = (over((moments.moment @ p[:, :, None])[:, 0, 0], sums.weight) for p in (first, second))
+    n_good = np.array([0 if m is None else m.n_good for m in meshes])
+    status = pair_status(sums, n_good, graph, group)
+    if usable is not None:
+        for words in (usable[graph.b], usable[graph.a]):
+            status = np.where(words != Status.OK, words, status)
+    pitch = next((m.centroids.pitch_rad for m in meshes if m is not None and m.centroids is not None), 1.0)
+    per_cell = np.array([1.0, pitch, pitch])
+    found = PlaneDifferences(
+        plane=graph.planes[0],
+        position=moments.position * pitch,
+        moment=moments.moment * np.outer(per_cell, per_cell) / unit**2,
+        noise=moments.noise * np.outer(per_cell, per_cell) / unit**2,
+        pull=(moments.pull + (moments.moment @ (first - second)[:, :, None])[:, :, 0]) * per_cell / unit,
+    )
+    sums = replace(sums, offset_a=mean_a, offset_b=mean_b)
+    return replace(pair_measurements(sums, unit, graph, n_good=n_good, status=status), planes=found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImagePlanes:
+    """Planes of N images: level at a place of their own, in units of the noise, and tilts per cell."""
+
+    centre: FloatArray  # (N, 2), cells
+    value: FloatArray  # (N, 3)
+    level: FloatArray  # (N,), what the values of the cells are relative to
+
+    def at_pairs(self, position: FloatArray, graph: OverlapGraph) -> tuple[FloatArray, FloatArray]:
+        """Planes (M, 3) of both images of every pair about the pair's position."""
+        out = []
+        for end in (graph.a, graph.b):
+            plane = self.value[end]
+            plane[:, 0] += (plane[:, 1:] * (position - self.centre[end])).sum(axis=1)
+            out.append(plane)
+        return out[0], out[1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Field:
+    """A sheet, where its cells are in every image, and the sky of its cells in the iteration before."""
+
+    sheet: Sheet
+    corner: FloatArray  # (2,) u, v of the first cell of all
+    centre: tuple[Float32Array, Float32Array]  # (n, 64): centre of the cell, cells from that corner
+    place: tuple[Float32Array, Float32Array]  # (n, 64): the same of the centre of its pixels
+    sky: Float32Array
+
+    @classmethod
+    def of(cls, sheet: Sheet, meshes: Sequence[CellMesh | None]) -> _Field:
+        offsets = gathered(sheet.leaves, meshes, _centroids)
+        j, i = np.divmod(np.arange(BLOCK**2), BLOCK)
+        corner = np.array([line.min() for line in (sheet.leaves.column, sheet.leaves.row)]) * BLOCK
+        u, v = (
+            (line[:, None] * BLOCK + within - first).astype(np.float32)
+            for line, within, first in zip((sheet.leaves.column, sheet.leaves.row), (i, j), corner, strict=True)
+        )
+        sky = np.zeros((sheet.layers.sizes[0], BLOCK**2), np.float32)
+        return cls(sheet, corner.astype(float), (u, v), (u + offsets[0], v + offsets[1]), sky)
+
+    def without(self, planes: ImagePlanes) -> Float32Array:
+        """Values of the cells less the plane of each image."""
+        images = self.sheet.leaves.image
+        level, du, dv = planes.value[images, :, None].swapaxes(0, 1)
+        from_centre = (self.corner - planes.centre[images])[:, :, None].swapaxes(0, 1)
+        plane = level - planes.level[images, None] + du * (self.place[0] + from_centre[0])
+        plane += dv * (self.place[1] + from_centre[1])
+        return np.asarray((self.sheet.value - plane) * (self.sheet.weight > 0), np.float32)
+
+    def trusted(self, planes: ImagePlanes, scale: FloatArray) -> tuple[Float32Array, Float32Array]:
+        """Weights of the cells, and their values less the planes."""
+        shifted = self.without(planes)
+        weight = trusted_weight(self.sheet, self.sheet.layers.each(np.subtract, shifted, self.sky))
+        weight /= self.sheet.of_images(scale)
+        return weight, shifted
+
+
+def _centroids(mesh: CellMesh) -> tuple[Float32Array, Float32Array]:
+    if mesh.centroids is None:
+        raise ValueError("a plane needs the places of the cells' pixels")
+    return mesh.centroids.u, mesh.centroids.v
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlaneMoments:
+    """Sums over the common cells of M pairs, about a position of each: moments, pulls (M, 3) and their noise."""
+
+    position: FloatArray
+    moment: FloatArray
+    pull: FloatArray
+    noise: FloatArray
+
+    @classmethod
+    def empty(cls, graph: OverlapGraph, meshes: Sequence[CellMesh | None]) -> PlaneMoments:
+        """Sums over nothing, about the middle of what both meshes cover."""
+        m = len(graph.a)
+        box = np.array([_box(mesh) for mesh in meshes])
+        low = np.maximum(box[graph.a, 0], box[graph.b, 0])
+        high = np.minimum(box[graph.a, 1], box[graph.b, 1])
+        return cls(0.5 * (low + high), np.zeros((m, 3, 3)), np.zeros((m, 3)), np.zeros((m, 3, 3)))
+
+    def add(
+        self,
+        field: _Field,
+        weight: Float32Array,
+        residual: Float32Array,
+        share: Float32Array,
+        *,
+        noise: bool = False,
+    ) -> None:
+        """Add the weights and residuals of a sheet; the noise only where it is asked for."""
+        layers, pairs = field.sheet.layers, field.sheet.pairs
+        middle = [0.5 * float(c.max()) for c in field.centre]
+        basis = (None, *(c - np.float32(m) for c, m in zip(field.centre, middle, strict=True)))
+        moment, variance = np.zeros((2, len(pairs.rows), 3, 3))
+        pull = np.zeros((len(pairs.rows), 3))
+        by_residual, square = share * residual, weight * weight
+        per_weight = inverse(layers.total(weight))
+        for i in range(3):
+            one = _times(by_residual, basis[i])
+            pull[:, i] = np.subtract(*pairs.both_products(one, weight))
+            for j in range(i, 3):
+                product = _times(_times(share, basis[i]), basis[j])
+                moment[:, i, j] = moment[:, j, i] = pairs.products(product, weight)
+                if noise:
+                    product = layers.each(np.multiply, product, per_weight)
+                    variance[:, i, j] = variance[:, j, i] = sum(pairs.both_products(product, square))
+        move = np.tile(np.eye(3), (len(pairs.rows), 1, 1))
+        move[:, 1:, 0] = field.corner + middle - self.position[pairs.rows]
+        self.moment[pairs.rows] += move @ moment @ move.swapaxes(1, 2)
+        self.noise[pairs.rows] += move @ variance @ move.swapaxes(1, 2)
+        self.pull[pairs.rows] += (move @ pull[:, :, None])[:, :, 0]
+
+
+def _times(a: Float32Array, factor: Float32Array | None) -> Float32Array:
+    return a if factor is None else a * factor
+
+
+def _box(mesh: CellMesh | None) -> FloatArray:
+    """Lowest and highest (u, v) of the cells."""
+    if mesh is None:
+        return np.zeros((2, 2))
+    low = np.array(mesh.origin[::-1], float)
+    return np.stack([low, low + np.array(mesh.value.shape[::-1]) - 1.0])
+
+
+def _robust_planes(
+    fields: list[_Field], meshes: Sequence[CellMesh | None], graph: OverlapGraph, unit: float
+) -> tuple[ImagePlanes, FloatArray]:
+    """Planes of the images, with weights that agree with them, and the noise that they leave; fields get skies.
+
+    Images of one group have their own planes here: residuals that say whether images agree in a cell must not
+    contain the step between two chips.
+    """
+    n = graph.n_images
+    level = np.array([0.0 if m is None else m.level / unit for m in meshes])
+    value = np.zeros((n, 3))
+    start = first_differences([median_differences(f.sheet) for f in fields], level, graph)
+    value[:, 0] = image_offsets(n, graph.a, graph.b, *start)
+    planes = ImagePlanes(np.array([_box(m).mean(axis=0) for m in meshes]), value, level)
+    scale = np.ones(n)
+    for field_index, field in enumerate(fields):
+        fields[field_index] = replace(field, sky=median_sky(field.sheet, field.without(planes)))
+    for iteration in range(_ITERATIONS):
+        moments, scatter = PlaneMoments.empty(graph, meshes), BlockScatter.empty(n)
+        for field_index, field in enumerate(fields):
+            weight, shifted = field.trusted(planes, scale)
+            sky = mean_sky(field.sheet, weight, shifted, field.sky)
+            fields[field_index] = replace(field, sky=sky)
+            residual, share = field.sheet.layers.each(np.subtract, shifted, sky), shares(field.sheet.layers, weight)
+            moments.add(field, weight, residual, share)
+            if iteration >= _UNSCALED:
+                scatter.add(block_scatter(field.sheet, weight, residual, share))
+        scale = scale * scatter.ratio()
+        planes = replace(planes, value=planes.value + _step(planes.centre, moments, graph))
+    return planes, scale
+
+
+def _step(centre: FloatArray, moments: PlaneMoments, graph: OverlapGraph) -> FloatArray:
+    """What the pulls of the pairs add to the planes of the images, (N, 3)."""
+    use = moments.moment[:, 0, 0] > 0
+    if not use.any():
+        return np.zeros((len(centre), 3))
+    equations = PlaneEquations.of_pairs(centre, graph.a[use], graph.b[use], moments.moment[use], moments.position[use])
+    return equations.solve(equations.gathered(moments.pull[use][:, :, None]))[:, :, 0]

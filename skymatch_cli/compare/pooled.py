@@ -1,0 +1,323 @@
+"""Overlaps to measurements, the pooled way: one statistic of each image over each of its overlaps.
+
+Every image is read once, by one worker, which measures all of its overlaps (and its own sky, where asked
+for); a pair is then the difference of two numbers. Images keep their own pixels: nothing is resampled.
+
+Two overlaps of one image may share pixels (in a stack of dithers nearly all of them), and then their errors
+are not independent. Each worker therefore also counts how many pixels of every overlap lie in each block of
+a coarse grid on its frame; ``sharing.pooled_noise`` turns that into the covariance of the differences.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.images.formats.files import is_remote
+from skymatch_cli.images.image import read_pixels
+from skymatch_cli.model import (
+    ImageInfo,
+    IntArray,
+    LocalSkies,
+    Measurements,
+    OverlapGraph,
+    SkyStatistic,
+    SkyStatistics,
+    Status,
+    StrArray,
+    group_numbers,
+)
+from skymatch_cli.run.tasks import Tasks
+from skymatch_cli.settings import Settings
+from skymatch_cli.sky.raster import Spans, spans_of_polygons
+from skymatch_cli.sky.rings import pixel_rings
+from skymatch_cli.statistics.regions import region_statistics
+
+_MAX_BLOCKS, _MIN_BLOCKS = 16, 4  # a side of the grid on which shared pixels are counted
+_SAMPLED = 16  # images by which the number of pixels is guessed
+_TOGETHER = 16  # regions whose runs fit the cache
+_MAX_COVERAGE = 500_000  # entries of all images together; the grid gets coarser in deep stacks
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMeasurement:
+    """What one worker found in one image, in the image's unit.
+
+    Attributes
+    ----------
+    pairs : (R,) int64
+        Indices of the image's overlaps in the graph.
+    regions : SkyStatistics
+        One for each of ``pairs``.
+    blocks : (R, n_blocks) int64
+        Pixels of each region in each block of the frame.
+    local : SkyStatistic or None
+        Over the whole frame.
+    n_good : int
+        Good pixels among those that were read.
+    warnings : tuple of str
+    problems : tuple of Problem
+        Why the pixels could not be read; the regions say ``unreadable`` then.
+
+    """
+
+    pairs: IntArray
+    regions: SkyStatistics
+    blocks: IntArray
+    local: SkyStatistic | None
+    n_good: int
+    warnings: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def pooled_tasks(
+    infos: Sequence[ImageInfo],
+    graph: OverlapGraph,
+    settings: Settings,
+    *,
+    wanted: Sequence[int],
+    known_pairs: Callable[[int], IntArray | None],
+    with_local: bool,
+) -> Tasks[ImageMeasurement]:
+    """The measuring of overlaps, image by image.
+
+    Parameters
+    ----------
+    wanted : sequence of int
+        The images to measure, in this order.
+    known_pairs : callable
+        Which pairs of an image are known and need not be measured; None where nothing is known of it.
+    with_local : bool
+        Measure the images' own skies too, where nothing is known.
+    """
+    side = blocks_per_side(len(graph.a))
+    mine = graph.pairs_by_image()
+
+    def make(i: int) -> PooledTask:
+        known = known_pairs(i)
+        pairs = mine[i] if known is None else np.setdiff1d(mine[i], known)
+        return PooledTask(
+            image=i,
+            info=infos[i],
+            pairs=pairs,
+            overlaps=graph.part(pairs),
+            settings=settings,
+            side=side,
+            with_local=with_local and known is None,
+            whole=len(pairs) == len(mine[i]),
+        )
+
+    return Tasks(make, wanted, n_pixels_of(infos, wanted))
+
+
+def n_pixels_of(infos: Sequence[ImageInfo], images: Sequence[int]) -> int:
+    """About how many pixels images have, by some from the first to the last: detectors are often listed in turn."""
+    some = [infos[i].shape for i in images[:: -(-len(images) // _SAMPLED) or 1]]
+    return sum(ny * nx for ny, nx in some) * len(images) // max(len(some), 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PooledTask:
+    """The measurement of one image: all that a worker needs to know.
+
+    Attributes
+    ----------
+    pairs : (R,) int64
+        The overlaps to measure: indices into the graph of the run.
+    overlaps : OverlapGraph
+        These overlaps alone.
+    side : int
+        Blocks a side of the grid on which shared pixels are counted.
+    whole : bool
+        False where these are some of the image's overlaps, the others being known: only their rows are read.
+    """
+
+    image: int
+    info: ImageInfo
+    pairs: IntArray
+    overlaps: OverlapGraph
+    settings: Settings
+    side: int
+    with_local: bool
+    whole: bool = True
+
+    def __call__(self) -> ImageMeasurement:
+        """Read the pixels and measure."""
+        info, regions = self.info, self._regions()
+        rows = (0, info.shape[0])
+        near = info.source is None or not is_remote(info.source.science.path)  # what is far is fetched by need alone
+        if not ((self.whole and near) or self.with_local) and any(spans.n_pixels for spans in regions):
+            used = np.concatenate([spans.y for spans in regions])
+            rows = int(used.min()), int(used.max()) + 1
+        try:
+            pixels = read_pixels(info, self.settings, rows=rows)
+        except InputError as error:
+            return self._unread(regions, error.problems)
+        shifted = [Spans(spans.y - rows[0], spans.x0, spans.x1) for spans in regions]
+        found = region_statistics(pixels.data, pixels.good, shifted, self.settings.statistic)
+        local = None
+        if self.with_local:
+            # By itself: what is asked for beside them must not change a digit of the regions.
+            (local,) = region_statistics(pixels.data, pixels.good, [Spans.full(info.shape)], self.settings.statistic)
+        return ImageMeasurement(
+            pairs=self.pairs,
+            regions=SkyStatistics.of([_judged(r, spans) for r, spans in zip(found, regions, strict=True)]),
+            blocks=self._blocks(regions),
+            local=local,
+            n_good=int(np.count_nonzero(pixels.good)),
+            warnings=pixels.warnings,
+        )
+
+    def lost(self, why: str) -> ImageMeasurement:
+        """The finding where no worker lived to give one."""
+        return self._unread(self._regions(), (Problem(self.info.ref.label, why, "run again"),))
+
+    def _regions(self) -> list[Spans]:
+        info = self.info
+        if not len(self.pairs) or info.wcs is None:
+            return []
+        rings = pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label)
+        return spans_of_polygons(rings, info.shape)
+
+    def _blocks(self, regions: Sequence[Spans]) -> IntArray:
+        groups = [regions[k : k + _TOGETHER] for k in range(0, len(regions), _TOGETHER)]
+        counts = (_block_counts(group, self.info.shape, self.side) for group in groups)
+        return np.concatenate([np.zeros((0, self.side * self.side), np.int64), *counts])
+
+    def _unread(self, regions: Sequence[Spans], problems: tuple[Problem, ...]) -> ImageMeasurement:
+        nothing = SkyStatistic(np.nan, np.nan, 0, Status.UNREADABLE)
+        return ImageMeasurement(
+            pairs=self.pairs,
+            regions=SkyStatistics.of([nothing] * len(regions)),
+            blocks=self._blocks(regions),
+            local=nothing if self.with_local else None,
+            n_good=0,
+            problems=problems,
+        )
+
+
+def unmeasured(graph: OverlapGraph, n_images: int) -> Measurements:
+    """The measurements of a run that needs no pixels (method ``user``): no pair."""
+    m = len(graph.a)
+    nothing = np.full(m, np.nan)
+    none = np.zeros(m, np.int64)
+    return Measurements(
+        a=graph.a,
+        b=graph.b,
+        area_arcmin2=graph.area_arcmin2,
+        sky_a=nothing,
+        sky_b=nothing,
+        n_a=none,
+        n_b=none,
+        delta=nothing,
+        delta_err=nothing,
+        weight=np.zeros(m),
+        status=np.full(m, Status.OK, object),
+        n_good=np.zeros(n_images, np.int64),
+    )
+
+
+def blocks_per_side(n_pairs: int) -> int:
+    """Blocks a side of the grid on which shared pixels are counted: 4, 8 or 16.
+
+    Powers of two, so that counts on one grid give those on a coarser one.
+    """
+    side = _MAX_BLOCKS
+    while side > _MIN_BLOCKS and 2 * n_pairs * side * side > _MAX_COVERAGE:
+        side //= 2
+    return side
+
+
+def coarser(blocks: IntArray, side: int) -> IntArray:
+    """Counts (R, n_blocks) on a grid of ``side`` blocks a side, from those on one that is finer by a power of two."""
+    old = math.isqrt(blocks.shape[1])
+    step = old // side
+    summed: IntArray = (
+        blocks.reshape(len(blocks), side, step, side, step).sum(axis=(2, 4)).reshape(len(blocks), side**2)
+    )
+    return summed
+
+
+def _block_counts(regions: Sequence[Spans], shape: tuple[int, int], side: int) -> IntArray:
+    """Pixels of each region in each block of a ``side`` × ``side`` grid on the frame, (R, side * side)."""
+    ny, nx = shape
+    edges = np.ceil(np.arange(side + 1) * nx / side).astype(np.int32)
+    y = np.concatenate([spans.y for spans in regions])
+    x0, x1 = (np.concatenate(x, dtype=np.int32) for x in zip(*((r.x0, r.x1) for r in regions), strict=True))
+    before = np.minimum(np.maximum(edges[:, None], x0), x1)
+    inside = before[1:] - before[:-1]
+    # the runs of each row of blocks lie together: runs are sorted by their rows
+    row = y * side // ny + np.repeat(np.arange(len(regions)) * side, [len(spans.y) for spans in regions])
+    counts = np.zeros((len(regions) * side, side), np.int64)
+    if row.size:
+        first = np.concatenate([[0], np.flatnonzero(row[1:] != row[:-1]) + 1])
+        counts[row[first]] = np.add.reduceat(inside, first, axis=1, dtype=np.int32).T
+    return counts.reshape(len(regions), side * side)
+
+
+def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[ImageMeasurement]) -> Measurements:
+    """Per-image findings to columns over the pairs, in comparison units."""
+    from skymatch_cli.compare.sharing import Coverage, pooled_noise
+
+    m = len(graph.a)
+    factor = np.array([info.to_comparison for info in infos])
+    image = np.repeat(np.arange(len(found)), [len(f.pairs) for f in found])
+    pair = np.concatenate([np.empty(0, np.int64), *(f.pairs for f in found)])
+    regions = SkyStatistics.joined([f.regions for f in found])
+    side = np.where(graph.a[pair] == image, 0, 1)
+    sky, err = np.full((2, m), np.nan), np.full((2, m), np.nan)
+    n = np.zeros((2, m), np.int64)
+    words = np.full((2, m), Status.OK, object)
+    sky[side, pair], err[side, pair] = regions.value * factor[image], regions.err * factor[image]
+    n[side, pair] = regions.n
+    words[side, pair] = np.array(regions.status, object)
+    blocks = np.concatenate([f.blocks for f in found if len(f.pairs)] or [np.zeros((0, 1), np.int64)])
+    status = _pair_status(infos, graph, words)
+    ok = status == Status.OK
+    delta_err = np.where(ok, np.hypot(err[0], err[1]), np.nan)
+    return Measurements(
+        a=graph.a,
+        b=graph.b,
+        area_arcmin2=graph.area_arcmin2,
+        sky_a=sky[0],
+        sky_b=sky[1],
+        n_a=n[0],
+        n_b=n[1],
+        delta=sky[0] - sky[1],
+        delta_err=delta_err,
+        weight=np.where(ok, 1 / np.where(ok, delta_err, 1.0) ** 2, 0.0),
+        status=status,
+        n_good=np.array([f.n_good for f in found], np.int64),
+        noise=pooled_noise(m, np.where(ok, err, 0.0), Coverage.of_counts(image, side, pair, blocks)),
+        local=local_skies([f.local for f in found]),
+    )
+
+
+def _pair_status(infos: Sequence[ImageInfo], graph: OverlapGraph, words: StrArray) -> StrArray:
+    """The worse word of the two images; pairs within a group are reported as such where both were measured."""
+    status: StrArray = np.where(words[0] == Status.OK, words[1], words[0])
+    group = group_numbers(infos)
+    status[(status == Status.OK) & (group[graph.a] == group[graph.b])] = Status.SAME_GROUP
+    return status
+
+
+def local_skies(found: Sequence[SkyStatistic | None]) -> LocalSkies | None:
+    """The images' own skies as columns; None where they were not asked for."""
+    local = [sky for sky in found if sky is not None]
+    if len(local) < len(found):
+        return None
+    return LocalSkies(
+        value=np.array([s.value for s in local]),
+        err=np.array([s.err for s in local]),
+        n=np.array([s.n for s in local], np.int64),
+        status=np.array([s.status for s in local], object),
+    )
+
+
+def _judged(found: SkyStatistic, spans: Spans) -> SkyStatistic:
+    """A region without the centre of a pixel is too small, not masked."""
+    return found if len(spans.y) else replace(found, status=Status.TOO_FEW_PIXELS)

@@ -1,0 +1,1 @@
+"""Skies as input files of other programs."""

@@ -1,0 +1,218 @@
+"""The skies in the words of other programs: SWarp, Montage, jwst, drizzlepac, DS9, TOPCAT."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import numpy as np
+
+from skymatch_cli.choices import ExportFormat
+from skymatch_cli.errors import InputError, Problem, UsageError
+from skymatch_cli.model import ImageInfo
+from skymatch_cli.model.skyplane import SkyPlane
+from skymatch_cli.output.formats import write_vot
+from skymatch_cli.output.printable import printable
+from skymatch_cli.output.tables import Report
+
+_JWST_LONGEST_NAME = 128  # characters that the pipeline's reader keeps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """What is handed on.
+
+    Attributes
+    ----------
+    report : Report
+    infos : tuple of ImageInfo
+        The images of the report, from their headers; () for ``topcat``, which needs none.
+    images_tbl : str or None
+        Montage's table of the (projected) images.
+    """
+
+    report: Report
+    infos: tuple[ImageInfo, ...]
+    images_tbl: str | None = None
+
+    def planes(self) -> list[tuple[ImageInfo, SkyPlane]]:
+        """Every image and the sky to subtract from its pixels, with its tilt where it has one.
+
+        Raises
+        ------
+        InputError
+            As `skies`.
+
+        """
+        tilt = self.report.tilt()
+        tilts = [()] * len(self.infos) if tilt is None else tilt.tolist()
+        return [(info, SkyPlane(sky, *t)) for (info, sky), t in zip(self.skies(), tilts, strict=True)]
+
+    def constants(self, to: ExportFormat) -> list[tuple[ImageInfo, float]]:
+        """The skies, for a form that holds constants only.
+
+        Raises
+        ------
+        InputError
+            As `skies`.
+        UsageError
+            If they have tilts.
+
+        """
+        if self.report.tilt() is not None:
+            hint = "use --to montage, or subtract them: skymatch match --model plane --subtract"
+            raise UsageError(f"--to {to}: the skies of --model plane have tilts, which it can't hold", hint)
+        return self.skies()
+
+    def skies(self) -> list[tuple[ImageInfo, float]]:
+        """Every image and the value to subtract from its pixels (at its centre, where the skies have tilts).
+
+        Raises
+        ------
+        InputError
+            If an image has no sky, or its pixels are without it already.
+
+        """
+        problems = []
+        found = []
+        columns = (self.report.images.column(name).tolist() for name in ("sky", "status"))
+        for info, sky, status in zip(self.infos, *columns, strict=True):
+            if not np.isfinite(sky):
+                problems.append(Problem(info.ref.label, f"has no sky: {status}", "match again without it"))
+            elif info.recorded is not None and info.recorded.subtracted:
+                what = "its sky is subtracted already (BKGSUB = T)"
+                problems.append(Problem(info.ref.label, what, "`skymatch undo` it first, or go on without an export"))
+            found.append((info, float(sky)))
+        if problems:
+            raise InputError(problems)
+        return found
+
+
+def exported(to: str, request: Export) -> bytes:
+    """Write the skies for another program.
+
+    Parameters
+    ----------
+    to : str
+        One of `ExportFormat`.
+    request : Export
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    InputError
+        If the other program's form can't hold the skies, or they don't apply to the images any more.
+    UsageError
+        If something is missing that the form needs.
+
+    """
+    return _WRITERS[ExportFormat(to)](request)
+
+
+def _swarp(request: Export) -> bytes:
+    """Values for ``BACK_DEFAULT``, in the order of the inputs, and after them the inputs as comments.
+
+    SWarp reads words up to the first ``#`` and gives one value to each name on its command line, so that
+    extensions are named one by one.
+    """
+    skies = request.constants(ExportFormat.SWARP)
+    values = [f"{sky!r}\n" for _, sky in skies]
+    names = [f"# {printable(_swarp_name(info))}\n" for info, _ in skies]
+    return "".join((*values, "# in the order of these inputs:\n", *names)).encode()
+
+
+def _swarp_name(info: ImageInfo) -> str:
+    ref = info.ref
+    if ref.hdu == 0:
+        return ref.file
+    # SWarp counts the image in the first extension of a file named .fits.fz as number 0.
+    return f"{ref.file}[{ref.hdu - (1 if '.fits.fz' in ref.file else 0)}]"
+
+
+def _montage(request: Export) -> bytes:
+    from .montage import MontageSky, corrections
+
+    if request.images_tbl is None:
+        raise UsageError("--to montage needs the table of the images", "add --images-tbl images.tbl")
+    skies = [MontageSky(info, sky) for info, sky in request.planes()]
+    return corrections(request.images_tbl, skies).encode()
+
+
+def _jwst(request: Export) -> bytes:
+    """Lines ``name sky``; the pipeline compares names without folders and wants one line for each file."""
+    lines, problems = [], []
+    files = _by_file(request.constants(ExportFormat.JWST))
+    for file, images in files.items():
+        skies = {sky for _, sky in images}
+        lines.append(f"{file} {images[0][1]!r}\n")
+        if len(skies) > 1:
+            problems.append(Problem(file, "its images have different skies; the list holds one a file"))
+        if len(PurePath(file).name) > _JWST_LONGEST_NAME:
+            problems.append(Problem(file, f"its name is longer than {_JWST_LONGEST_NAME} characters"))
+    names = Counter(PurePath(file).name for file in files)
+    problems += [Problem(f, "another file has this name too") for f in files if names[PurePath(f).name] > 1]
+    _refuse((*problems, *_unlisted(files)))
+    return "".join(lines).encode(errors="surrogateescape")
+
+
+def _drizzle(request: Export) -> bytes:
+    """Lines ``name sky``, or ``name sky1 sky2 …`` for the chips [SCI,1], [SCI,2] and so on."""
+    lines, problems = [], []
+    files = _by_file(request.constants(ExportFormat.DRIZZLE))
+    for file, images in files.items():
+        images.sort(key=lambda image: image[0].ref.extver)
+        skies = [sky for _, sky in images]
+        if len(set(skies)) == 1:
+            skies = skies[:1]
+        elif [info.ref.extver for info, _ in images] != list(range(1, len(images) + 1)):
+            problems.append(Problem(file, "its skies differ and its chips aren't all there", "match all its chips"))
+        lines.append(" ".join([file, *map(repr, skies)]) + "\n")
+    _refuse((*problems, *_unlisted(files)))
+    return "".join(lines).encode(errors="surrogateescape")
+
+
+def _by_file(skies: Iterable[tuple[ImageInfo, float]]) -> dict[str, list[tuple[ImageInfo, float]]]:
+    files: dict[str, list[tuple[ImageInfo, float]]] = {}
+    for info, sky in skies:
+        files.setdefault(info.ref.file, []).append((info, sky))
+    return files
+
+
+def _unlisted(files: Iterable[str]) -> list[Problem]:
+    """Names that a list of words can't hold."""
+    bad = [file for file in files if file.startswith("#") or file.split() != [file]]
+    return [Problem(file, "a list can't hold a name with blanks or a # in front", "rename it") for file in bad]
+
+
+def _refuse(problems: Iterable[Problem]) -> None:
+    problems = tuple(problems)
+    if problems:
+        raise InputError(problems)
+
+
+def _regions(request: Export) -> bytes:
+    from .regions import ds9_regions
+
+    return ds9_regions(request.report, request.infos).encode()
+
+
+def _topcat(request: Export) -> bytes:
+    stream = io.BytesIO()
+    write_vot(request.report, "images", stream)
+    return stream.getvalue()
+
+
+_WRITERS: dict[ExportFormat, Callable[[Export], bytes]] = {
+    ExportFormat.SWARP: _swarp,
+    ExportFormat.MONTAGE: _montage,
+    ExportFormat.JWST: _jwst,
+    ExportFormat.DRIZZLE: _drizzle,
+    ExportFormat.REGIONS: _regions,
+    ExportFormat.TOPCAT: _topcat,
+}

@@ -1,0 +1,69 @@
+"""DS9 regions of footprints and overlaps, through astropy's ``regions``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skymatch_cli.errors import UsageError
+from skymatch_cli.output.printable import printable
+from skymatch_cli.report.charts import residual_class, residual_scale
+from skymatch_cli.report.pagedata import OverlapColumns
+from skymatch_cli.report.scene import scene
+from skymatch_cli.sky.sphere import lon_lat
+
+if TYPE_CHECKING:
+    from skymatch_cli.model import FloatArray, ImageInfo
+    from skymatch_cli.output.tables import Report
+
+_FRAME_COLOUR = "white"
+_UNUSED_COLOUR = "gray"
+_COLOURS = (  # blue through grey to orange: the classes of a residual
+    *("#2c5f9e", "#4a7dbb", "#709dd0", "#9bbde0", "#c4d8ea", "#e2e5e8"),
+    *("#f1d6bd", "#ecb98b", "#e0985a", "#c97532", "#a65518"),
+)
+
+
+def ds9_regions(report: Report, infos: tuple[ImageInfo, ...]) -> str:
+    """Polygons of every image, named, and of every overlap, coloured by residual and named ``a | b: residual``.
+
+    Raises
+    ------
+    UsageError
+        If the package of the extra ``regions`` is missing.
+    InputError
+        If an image has no usable place on the sky.
+
+    """
+    try:
+        from regions import Regions
+    except ImportError as error:
+        hint = "pip install 'skymatch-cli[regions]'"
+        raise UsageError(f"--to regions needs the package {error.name}", hint) from None
+    place = scene(infos)
+    columns = OverlapColumns.of(report.overlaps)
+    made = [_polygon(ring, report.labels[i], _FRAME_COLOUR) for i in range(len(infos)) for ring in place.image_rings(i)]
+    scale = residual_scale(columns.residual)
+    rings = place.overlap_rings(columns.a, columns.b)
+    for k, pair in enumerate(zip(columns.a.tolist(), columns.b.tolist(), strict=True)):
+        residual = float(columns.residual[k])
+        used = np.isfinite(residual)
+        text = (
+            f"{report.labels[pair[0]]} | {report.labels[pair[1]]}: {f'{residual:.4g}' if used else columns.status[k]}"
+        )
+        colour = _COLOURS[residual_class(residual, scale)] if used else _UNUSED_COLOUR
+        made += [_polygon(ring, text, colour) for ring in rings[k]]
+    text = Regions(made).serialize(format="ds9", precision=8)
+    return str(text)
+
+
+def _polygon(ring: FloatArray, text: str, colour: str) -> Any:
+    from astropy.coordinates import SkyCoord
+    from regions import PolygonSkyRegion, RegionMeta, RegionVisual
+
+    lon, lat = lon_lat(ring)
+    harmless = printable(text).replace("{", "(").replace("}", ")")  # braces hold the text
+    return PolygonSkyRegion(
+        SkyCoord(lon, lat, unit="rad"), meta=RegionMeta(text=harmless), visual=RegionVisual(color=colour)
+    )

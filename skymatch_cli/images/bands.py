@@ -1,0 +1,48 @@
+"""Filters and zero points: warnings where images of different bands or calibrations are compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from skymatch_cli.images.formats.keywords import Keywords
+
+_FILTERS = ("FILTER", "FILTER1", "FILTER2")
+_ZERO_POINTS = ("MAGZERO", "MAGZPT", "MAGZP", "ZEROPT", "PHOTZP", "ZPT")
+_SAME_MAG = 1e-3  # 0.1 % of the sky
+_LISTED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class BandKeywords:
+    """The filter and zero-point keywords that an image has."""
+
+    filters: Mapping[str, str] = field(default_factory=dict)
+    zero_points: Mapping[str, float] = field(default_factory=dict)
+
+
+def band_keywords(keywords: Keywords, *, with_zero_point: bool) -> BandKeywords:
+    """Read them; a run that scales the fluxes (``--flux-scale``) doesn't mind the zero points."""
+    filters = {key: text for key in _FILTERS if (text := keywords.text(key))}
+    zero_points = {key: keywords.number(key) for key in _ZERO_POINTS} if with_zero_point else {}
+    return BandKeywords(filters, {key: value for key, value in zero_points.items() if math.isfinite(value)})
+
+
+def band_warnings(bands: Sequence[tuple[str, BandKeywords]]) -> tuple[str, ...]:
+    """A warning for each keyword whose values differ, given (label, keywords) of every image."""
+    warnings = []
+    for key in _FILTERS:
+        first: dict[str, str] = {}
+        for label, band in bands:
+            if key in band.filters:
+                first.setdefault(band.filters[key], label)
+        if len(first) > 1:
+            listed = ", ".join(f"{value} ({label})" for value, label in list(first.items())[:_LISTED])
+            warnings.append(f"images of different {key} are compared: {listed}{' …' * (len(first) > _LISTED)}")
+    for key in _ZERO_POINTS:
+        values = [(band.zero_points[key], label) for label, band in bands if key in band.zero_points]
+        if values and max(values)[0] - min(values)[0] > _SAME_MAG:
+            ends = " to ".join(f"{value:g} ({label})" for value, label in (min(values), max(values)))
+            warnings.append(f"images of different {key} are compared: {ends}; see --flux-scale")
+    return tuple(warnings)

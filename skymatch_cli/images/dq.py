@@ -1,0 +1,106 @@
+"""Data quality: which flags exclude a pixel."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+
+from skymatch_cli.errors import InputError, UsageError
+from skymatch_cli.images.dqflags import COMMON_FLAGS, FLAGS, JWST_FLAGS, ROMAN_FLAGS
+
+ANY_FLAG = -1
+NO_FLAG = 0
+
+_AUTO = {"JWST": "~DO_NOT_USE+NON_SCIENCE", "ROMAN": "~DO_NOT_USE"}
+_AUTO_ELSEWHERE = "0"
+_IGNORE_DQ = frozenset({"", "NONE", "INDEF"})
+_SEPARATORS = "+,|"
+_SIMILAR = 3
+_MOST_DIGITS = 20  # of 64 bits
+
+
+def check_dqbits(dqbits: str) -> None:
+    """Raise UsageError where ``--dqbits`` can't be right for any image."""
+    if dqbits.strip().lower() != "auto":
+        _parse(dqbits, {**ROMAN_FLAGS, **JWST_FLAGS})
+
+
+def bad_flags(dqbits: str, telescope: str, where: str) -> int:
+    """The DQ bits that exclude a pixel.
+
+    Parameters
+    ----------
+    dqbits : str
+        ``auto``, ``none``, or the syntax of ``astropy.nddata.bitmask.interpret_bit_flags``: integers or
+        names in a ``+``, ``,`` or ``|`` list are good bits; a leading ``~`` makes them the bad ones.
+    telescope : str
+        TELESCOP of the image: it decides what ``auto`` and the names mean.
+    where : str
+        The image, for messages.
+
+    Returns
+    -------
+    int
+        A bit mask; `ANY_FLAG` (all bits, as Python's -1), `NO_FLAG` where DQ is ignored.
+
+    Raises
+    ------
+    UsageError
+        If the text can't be understood.
+    InputError
+        If a name means different bits on JWST and on Roman, and the image is of neither.
+
+    """
+    telescope = telescope.strip().upper()
+    text = _AUTO.get(telescope, _AUTO_ELSEWHERE) if dqbits.strip().lower() == "auto" else dqbits
+    flags = FLAGS.get(telescope)
+    if flags is not None:
+        return _parse(text, flags)
+    ambiguous = [name for name in _words(text) if name in {*JWST_FLAGS, *ROMAN_FLAGS} - {*COMMON_FLAGS}]
+    if ambiguous:
+        raise InputError.at(
+            where,
+            f"the DQ flag {ambiguous[0]} is known for JWST and Roman only, and TELESCOP is {telescope or 'missing'}",
+            "give --dqbits as numbers",
+        )
+    return _parse(text, COMMON_FLAGS)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip().upper() for word in re.split(r"[+,|~()]", text) if word.strip()]
+
+
+def _parse(text: str, flags: Mapping[str, int]) -> int:
+    """`bad_flags` for one table of names."""
+    body = text.strip()
+    if body.upper() in _IGNORE_DQ:
+        return NO_FLAG
+    flip = body.startswith("~")
+    body = body[1:].strip() if flip else body
+    while body.startswith("(") and body.endswith(")"):
+        body = body[1:-1].strip()
+    used = [separator for separator in _SEPARATORS if separator in body]
+    if len(used) > 1:
+        raise UsageError(f"--dqbits {text}: mixes {' and '.join(used)}", "use one kind of separator")
+    words = [word.strip() for word in body.split(used[0])] if used else [body]
+    good = 0
+    for word in words:
+        good |= _flag(word, text, flags, single=len(words) == 1)
+    return good if flip else ~good
+
+
+def _flag(word: str, text: str, flags: Mapping[str, int], *, single: bool) -> int:
+    """The value of one flag; in a list every number must be a single bit."""
+    if word.isdecimal() and len(word) <= _MOST_DIGITS:
+        value = int(word)
+        if not single and value.bit_count() != 1:
+            raise UsageError(
+                f"--dqbits {text}: {word} is not a power of two", "list single bits, or give their sum alone"
+            )
+        return value
+    if word.upper() not in flags:
+        near = difflib.get_close_matches(word.upper(), flags, _SIMILAR, 0.7)
+        hint = f"did you mean {', '.join(near)}?" if near else "give numbers, or names of JWST and Roman flags"
+        raise UsageError(f"--dqbits {text}: there is no DQ flag {word!r}", hint)
+    return flags[word.upper()]

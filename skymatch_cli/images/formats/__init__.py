@@ -1,0 +1,1 @@
+"""FITS files and what an extra can read: headers, pixels, world coordinates."""

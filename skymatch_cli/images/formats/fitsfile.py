@@ -1,0 +1,358 @@
+"""The structure of a FITS file from its headers alone: which HDUs it holds and where their pixels lie.
+
+One pass over the headers, a few microseconds a card, nothing is allocated that a header merely claims:
+sizes are compared with the length of the file first. Cards are understood here only as far as the
+structure goes; `parse_header` gives the headers of the images that are used.
+Layout: FITS Standard 4.0, sections 3, 4.4 and 10.1.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import math
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+from skymatch_cli.errors import InputError
+from skymatch_cli.images.formats.files import is_remote, open_file, size_and_time
+from skymatch_cli.images.formats.header import CardHeader
+from skymatch_cli.images.formats.tilecheck import check_tiling
+from skymatch_cli.model import Container
+
+_BLOCK = 2880
+_CARD = 80
+_CHUNK = 10 * _BLOCK
+_MAX_HEADER_BYTES = 1000 * _BLOCK  # 36,000 cards; real headers stay below 10,000
+_BITPIX = frozenset({8, 16, 32, 64, -32, -64})
+_CELESTIAL_CTYPE = re.compile(r"(RA|DEC|.LON|.LAT|..LN|..LT)-")
+_KEYWORDS = (
+    *("XTENSION", "BITPIX", "NAXIS", "PCOUNT", "GCOUNT", "GROUPS", "TFIELDS", "EXTNAME", "EXTVER"),
+    *("BSCALE", "BZERO", "BLANK"),
+    *("ZIMAGE", "ZBITPIX", "ZNAXIS", "ZBLANK", "ZCMPTYPE", "ZQUANTIZ", "ZDITHER0"),
+)
+_STRUCTURE = frozenset(f"{key:8}".encode() for key in _KEYWORDS)
+_NUMBERED = re.compile(rb"(?:Z?NAXIS|CTYPE|ZTILE|ZNAME|ZVAL)[1-9]\d* *")
+_TEXT = re.compile(r"'((?:[^']|'')*)")
+_COMPRESSED_NAMES = frozenset({"COMPRESSED_IMAGE"})
+
+# A small file may claim a huge image where it is compressed; no real sky compresses by this much.
+_MAX_UNPACKED_RATIO = 2000
+_ALWAYS_UNPACKED_BYTES = 256 * 2**20
+
+_Card = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hdu:
+    """One HDU of a file.
+
+    Attributes
+    ----------
+    index : int
+    name : str
+        EXTNAME, "" where there is none (also for the name that fpack gives to a nameless image).
+    ver : int
+        EXTVER, 1 where there is none.
+    is_image : bool
+        An image, tile-compressed ones included; not a table, not random groups.
+    shape : tuple of int
+        Of the image, in array order (slowest axis first); () where there are no pixels.
+    bitpix : int
+        Of the image.
+    tiled : bool
+        A tile-compressed image in a binary table.
+    bscale, bzero : float
+        Physical value = bzero + bscale * stored value; NaN where the header has no number there.
+    blank : int or None
+        Stored integer that marks an undefined pixel.
+    celestial : bool
+        Two of its axes are a longitude and a latitude, by CTYPE.
+    header_offset, header_size, data_offset : int
+        Bytes of the unpacked file.
+    """
+
+    index: int
+    name: str
+    ver: int
+    is_image: bool
+    shape: tuple[int, ...]
+    bitpix: int
+    tiled: bool
+    bscale: float
+    bzero: float
+    blank: int | None
+    celestial: bool
+    header_offset: int
+    header_size: int
+    data_offset: int
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """(ny, nx) of a two-dimensional image (further axes of length 1 are left out); None for all else."""
+        if not self.is_image or len(self.shape) < 2 or any(n != 1 for n in self.shape[:-2]) or 0 in self.shape:
+            return None
+        return self.shape[-2], self.shape[-1]
+
+    def is_named(self, name: str) -> bool:
+        """Whether this is the extension of that name (case doesn't matter; the primary HDU is PRIMARY)."""
+        return (self.name or ("" if self.index else "PRIMARY")).upper() == name.upper()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitsFile:
+    """The HDUs of one file, and what the file was when they were read."""
+
+    path: str
+    container: Container
+    size: int
+    mtime_ns: int
+    hdus: tuple[Hdu, ...]
+
+
+def read_structure(path: str, where: str) -> FitsFile:
+    """Find the HDUs of a FITS file.
+
+    Parameters
+    ----------
+    path : str
+        Plain, ``.gz`` or ``.bz2`` (told by content, not by name).
+    where : str
+        The file as the user named it, for messages.
+
+    Raises
+    ------
+    InputError
+        No such file, a directory, not FITS, a Git LFS pointer, truncated or with an absurd header.
+    """
+    try:
+        container, size, mtime_ns = _identify(path, where)
+        with open_unpacked(path, container) as stream:
+            hdus = _walk(stream, where, size if container is Container.PLAIN else None)
+    except FileNotFoundError:
+        raise InputError.at(where, "no such file") from None
+    except IsADirectoryError:
+        raise InputError.at(where, "is a directory", "name the files in it, e.g. DIR/*.fits") from None
+    except (EOFError, zlib.error) as error:
+        raise InputError.at(where, f"truncated or damaged: {error}", "fetch the file again") from None
+    except (OSError, ValueError) as error:
+        raise InputError.at(where, f"can't be read: {getattr(error, 'strerror', None) or error}") from None
+    return FitsFile(path=path, container=container, size=size, mtime_ns=mtime_ns, hdus=hdus)
+
+
+def open_unpacked(path: str, container: Container) -> IO[bytes]:
+    """The bytes of a FITS file, unpacked, for reading and seeking."""
+    if container is Container.GZIP:
+        return cast("IO[bytes]", gzip.open(open_file(path), "rb") if is_remote(path) else gzip.open(path, "rb"))
+    if container is Container.BZIP2:
+        return cast("IO[bytes]", bz2.open(open_file(path) if is_remote(path) else path, "rb"))
+    if container is Container.ASDF:
+        from skymatch_cli.images.formats.roman import open_as_fits
+
+        return open_as_fits(path)
+    return open_file(path)
+
+
+def parse_header(stream: IO[bytes], hdu: Hdu) -> CardHeader:
+    """The header of one HDU; that of a tile-compressed image reads as the image's own."""
+    stream.seek(hdu.header_offset)
+    raw = read_exactly(stream, hdu.header_size)
+    axes = {f"NAXIS{axis}": length for axis, length in enumerate(reversed(hdu.shape), start=1)}
+    return CardHeader(raw, {"BITPIX": hdu.bitpix, "NAXIS": len(axes)} | axes if hdu.tiled else None)
+
+
+def _identify(path: str, where: str) -> tuple[Container, int, int]:
+    """How the file is packed, its size and time; refuses what is plainly not FITS."""
+    size, mtime_ns = size_and_time(path)
+    if not is_remote(path) and not (Path(path).is_file() or Path(path).is_dir()):
+        raise InputError.at(where, "is a pipe or a device, not a file", "write what comes out of it to a file first")
+    with open_file(path) as stream:
+        magic = stream.read(64)
+    if magic[:2] == b"\x1f\x8b":
+        return Container.GZIP, size, mtime_ns
+    if magic[:3] == b"BZh":
+        return Container.BZIP2, size, mtime_ns
+    if magic.startswith(b"#ASDF"):
+        from skymatch_cli.images.formats import gwcs
+
+        if missing := gwcs.missing_package():
+            raise InputError.at(where, f"is an ASDF file: reading it needs the package {missing}", gwcs.HINT)
+        return Container.ASDF, size, mtime_ns
+    if not magic:
+        raise InputError.at(where, "is empty")
+    if magic.startswith(b"version https://git-lfs"):
+        raise InputError.at(where, "is a Git LFS pointer, not the image itself", "run `git lfs pull`")
+    return Container.PLAIN, size, mtime_ns
+
+
+def _walk(stream: IO[bytes], where: str, size: int | None) -> tuple[Hdu, ...]:
+    """All HDUs; ``size`` is the length of the stream where it is known without reading it."""
+    hdus: list[Hdu] = []
+    offset = 0
+    while True:
+        raw = _read_header(stream, where, len(hdus), offset)
+        if not raw:
+            break
+        hdu, data_size = _understand(raw, where, len(hdus), offset)
+        hdus.append(hdu)
+        end = hdu.data_offset + data_size
+        reached = stream.seek(end) if size is None else min(end, size)
+        if reached < end:
+            raise InputError.at(
+                where,
+                f"truncated: HDU {hdu.index} needs {data_size} bytes of data, the file has {reached - hdu.data_offset}",
+                "fetch the file again",
+            )
+        _refuse_implausible(hdu, data_size, where)
+        offset = _padded(end)
+    return tuple(hdus)
+
+
+def _read_header(stream: IO[bytes], where: str, index: int, offset: int) -> bytes:
+    """The bytes of one header up to its END card; b"" where there is no further HDU."""
+    start = stream.seek(offset)
+    raw = stream.read(_CHUNK) if start == offset else b""
+    if index == 0 and raw[:6] != b"SIMPLE":
+        raise InputError.at(where, "is not a FITS file")
+    if index and raw[:8] != b"XTENSION":
+        return b""  # the end of the file, or special records after the last HDU
+    searched = 0
+    while True:
+        end = raw.find(b"END     ", searched)
+        while end >= 0 and end % _CARD:
+            end = raw.find(b"END     ", end + 1)
+        if end >= 0:
+            return raw[:end]
+        searched = max(0, len(raw) - 8)
+        more = stream.read(_CHUNK) if len(raw) < _MAX_HEADER_BYTES else b""
+        if not more:
+            raise InputError.at(where, f"the header of HDU {index} has no END card", "fetch the file again")
+        raw += more
+
+
+def _understand(raw: bytes, where: str, index: int, offset: int) -> tuple[Hdu, int]:
+    """One HDU from its cards, and the bytes of its data."""
+    cards = _structure_cards(raw)
+    try:
+        axes, bitpix = _axes(cards, "")
+        data_size = _data_size(cards, axes, bitpix)
+        if "TFIELDS" in cards:
+            _integer(cards, "TFIELDS", 0, 999)
+        tiled = cards.get("ZIMAGE") is True and cards.get("XTENSION") == "BINTABLE"
+        if tiled:
+            axes, bitpix = _axes(cards, "Z")
+            check_tiling(cards, axes)
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError.at(where, f"the header of HDU {index} is not valid FITS: {error}") from None
+    name, ver = str(cards.get("EXTNAME", "")).strip(), cards.get("EXTVER", 1)
+    hdu = Hdu(
+        index=index,
+        name="" if tiled and name.upper() in _COMPRESSED_NAMES else name,
+        ver=ver if type(ver) is int and abs(ver) < 2**31 else 1,  # a larger one is damage
+        is_image=tiled or (cards.get("XTENSION", "IMAGE") == "IMAGE" and cards.get("GROUPS") is not True),
+        shape=tuple(reversed(axes)),
+        bitpix=bitpix,
+        tiled=tiled,
+        bscale=_number(cards, "BSCALE", 1.0),
+        bzero=_number(cards, "BZERO", 0.0),
+        blank=_blank(cards, bitpix),
+        celestial=sum(bool(_CELESTIAL_CTYPE.match(str(v))) for k, v in cards.items() if k.startswith("CTYPE")) >= 2,
+        header_offset=offset,
+        header_size=len(raw),
+        data_offset=_padded(offset + len(raw) + _CARD),
+    )
+    return hdu, data_size
+
+
+def _structure_cards(raw: bytes) -> dict[str, _Card]:
+    """The values of the cards that say what an HDU is; the first of each keyword counts."""
+    cards: dict[str, _Card] = {}
+    for start in range(0, len(raw), _CARD):
+        key = raw[start : start + 8]
+        if (key in _STRUCTURE or _NUMBERED.fullmatch(key)) and raw[start + 8 : start + 9] == b"=":
+            name = key.decode("ascii").rstrip()
+            cards.setdefault(name, _value(raw[start + 9 : start + _CARD].decode("latin-1")))
+    return cards
+
+
+def _value(field: str) -> _Card:
+    """The value of a card: text, logical, integer or real; the bare field where it is none of them."""
+    field = field.strip()
+    if text := _TEXT.match(field):
+        return text.group(1).replace("''", "'").rstrip()
+    field = field.partition("/")[0].strip()
+    if field in {"T", "F"}:
+        return field == "T"
+    try:
+        return int(field)
+    except ValueError:
+        return field
+
+
+def _axes(cards: dict[str, _Card], prefix: str) -> tuple[tuple[int, ...], int]:
+    """Lengths of the axes, first axis first, and BITPIX."""
+    naxis = _integer(cards, f"{prefix}NAXIS", 0, 999)
+    axes = tuple(_integer(cards, f"{prefix}NAXIS{i}", 0, 2**62) for i in range(1, naxis + 1))
+    bitpix = _integer(cards, f"{prefix}BITPIX", -64, 64)
+    if bitpix not in _BITPIX:
+        raise ValueError(f"BITPIX is {bitpix}")
+    return axes, bitpix
+
+
+def _number(cards: dict[str, _Card], key: str, default: float) -> float:
+    value = cards.get(key, default)
+    try:
+        return math.nan if isinstance(value, bool) else float(str(value).upper().replace("D", "E"))
+    except ValueError:
+        return math.nan
+
+
+def _blank(cards: dict[str, _Card], bitpix: int) -> int | None:
+    value = cards.get("BLANK", cards.get("ZBLANK"))
+    return value if bitpix > 0 and type(value) is int else None
+
+
+def _integer(cards: dict[str, _Card], key: str, lowest: int, highest: int) -> int:
+    if key not in cards:
+        raise ValueError(f"no {key}")
+    value = cards[key]
+    if type(value) is not int or not lowest <= value <= highest:
+        raise ValueError(f"{key} is {value!r:.40}")
+    return value
+
+
+def _data_size(cards: dict[str, _Card], axes: tuple[int, ...], bitpix: int) -> int:
+    """Bytes of data after a header (FITS Standard 4.0, equations 1, 2 and 4)."""
+    if not axes:
+        return 0
+    groups = cards.get("GROUPS") is True and axes[0] == 0
+    pcount = _integer(cards, "PCOUNT", 0, 2**62) if "PCOUNT" in cards else 0
+    gcount = _integer(cards, "GCOUNT", 0, 2**62) if "GCOUNT" in cards else 1
+    return abs(bitpix) // 8 * gcount * (pcount + math.prod(axes[1:] if groups else axes))
+
+
+def _refuse_implausible(hdu: Hdu, packed_size: int, where: str) -> None:
+    """Refuse a tile-compressed image that claims to be far larger than its bytes can hold."""
+    unpacked = math.prod(hdu.shape) * abs(hdu.bitpix) // 8
+    if hdu.tiled and unpacked > max(_ALWAYS_UNPACKED_BYTES, _MAX_UNPACKED_RATIO * packed_size):
+        raise InputError.at(
+            where, f"HDU {hdu.index} claims {unpacked} bytes of pixels in {packed_size} compressed bytes"
+        )
+
+
+def read_exactly(stream: IO[bytes], size: int) -> bytes:
+    """Read ``size`` bytes (an unbuffered file may give them in pieces); EOFError where there are fewer."""
+    pieces = []
+    while size > 0 and (piece := stream.read(size)):
+        pieces.append(piece)
+        size -= len(piece)
+    if size:
+        raise EOFError("the file is shorter than its headers say")
+    return b"".join(pieces)
+
+
+def _padded(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK

@@ -1,0 +1,214 @@
+"""The WCS of JWST and Roman images as their pipelines keep it: a GWCS in ASDF (extra ``gwcs``)."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import IO, Any
+
+import numpy as np
+
+from skymatch_cli.errors import InputError
+from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu
+from skymatch_cli.images.formats.source import open_source
+from skymatch_cli.model import FloatArray
+from skymatch_cli.sky.frames import SkyFrame
+from skymatch_cli.sky.inverse import refine_pixels
+from skymatch_cli.sky.sphere import angle_rad, normalised, unit_vectors
+
+HINT = "pip install 'skymatch-cli[gwcs]'"
+_PACKAGES = ("asdf", "gwcs", "asdf_astropy")
+_LONGITUDES = frozenset({"pos.eq.ra", "pos.galactic.lon", "pos.ecliptic.lon"})
+_ROUND_TRIP_PIX = 1e-3
+_AROUND = 1.0  # frames on each side in which pixel positions are looked for
+_HALF_SKY = 0.1  # cosine: a guess is made on this side of the sky only
+
+
+def missing_package() -> str:
+    """The first package of the extra that is not installed; "" where all are."""
+    return next((name for name in _PACKAGES if importlib.util.find_spec(name) is None), "")
+
+
+@contextmanager
+def opened_asdf(stream: IO[bytes]) -> Iterator[Any]:
+    """An ASDF file whose parts are made when they are asked for; unknown parts stay what they are."""
+    import asdf
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tags of pipelines that are not installed
+        with asdf.open(stream, lazy_tree=True, memmap=False) as file:
+            yield file
+
+
+@dataclass(frozen=True, eq=False)
+class GwcsWcs:
+    """The celestial GWCS of one image; made by `gwcs_wcs`. It can be pickled.
+
+    Attributes
+    ----------
+    shape : (ny, nx)
+    cards : bytes
+        The WCS as an ASDF file, compressed: what is pickled; the WCS is built from it when first used.
+    frame : SkyFrame
+    notes : tuple of str
+    """
+
+    shape: tuple[int, int]
+    cards: bytes
+    frame: SkyFrame
+    notes: tuple[str, ...] = ("positions from its GWCS",)
+
+    @cached_property
+    def _engine(self) -> _Engine:
+        with opened_asdf(io.BytesIO(zlib.decompress(self.cards))) as file:
+            return _Engine(file["wcs"])
+
+    @cached_property
+    def _linear(self) -> _Linear:
+        return _Linear.of(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: self.__dict__[name] for name in ("shape", "cards", "frame", "notes")}
+
+    def to_sky(self, x: FloatArray, y: FloatArray) -> FloatArray:
+        """Pixels to ICRS unit vectors, (n, 3); NaN rows where a pixel is off the sky. Beyond the frame too."""
+        return self.frame.to_icrs(self._engine.to_native(np.asarray(x, float), np.asarray(y, float)))
+
+    def to_pixel(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """ICRS unit vectors (n, 3) to pixels within a frame's width of the image; NaN elsewhere.
+
+        Newton's method from a linear guess: the inverse that a GWCS holds is missing or approximate.
+        """
+        ny, nx = self.shape
+        x, y = self._linear.pixels(vectors)
+        box = np.array([-0.5 - _AROUND * nx, -0.5 - _AROUND * ny, (1 + _AROUND) * nx, (1 + _AROUND) * ny])
+        on = np.flatnonzero((x >= box[0]) & (x <= box[2]) & (y >= box[1]) & (y <= box[3]))
+        found = np.full((2, len(vectors)), np.nan)
+        if len(on):
+            found[:, on] = refine_pixels(self, vectors[on], x[on], y[on], np.tile(box, (len(on), 1)))
+            off = angle_rad(self.to_sky(*found[:, on]), vectors[on]) / self._linear.scale_rad
+            found[:, on[~(off <= _ROUND_TRIP_PIX)]] = np.nan
+        return found[0], found[1]
+
+
+def gwcs_wcs(wcs: Any, shape: tuple[int, int], where: str) -> GwcsWcs:
+    """The adapter of a GWCS.
+
+    Parameters
+    ----------
+    wcs : gwcs.WCS
+    shape : (ny, nx)
+    where : str
+        The image, for messages.
+
+    Raises
+    ------
+    InputError
+        If it doesn't take two pixel coordinates to a known frame on the sky.
+    """
+    import asdf
+
+    try:
+        engine = _Engine(wcs)
+        stream = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            asdf.AsdfFile({"wcs": wcs}).write_to(stream)
+        made = GwcsWcs(shape, zlib.compress(stream.getvalue(), 1), _sky_frame(wcs.output_frame.reference_frame))
+        made.__dict__["_engine"] = engine
+        if not made._linear.scale_rad > 0:
+            raise ValueError("its pixels have no area on the sky")
+    except Exception as error:  # transforms and converters raise whatever they trip over
+        raise InputError.at(where, f"its GWCS can't be used: {' '.join(str(error).split())}") from error
+    return made
+
+
+def jwst_wcs(file: FitsFile, asdf_hdu: Hdu, shape: tuple[int, int], where: str) -> GwcsWcs | None:
+    """The GWCS in the ASDF extension of a FITS file; None where it holds none.
+
+    Raises
+    ------
+    InputError
+        If it can't be read.
+    """
+    with open_source(file) as source:
+        extent = source.extent(asdf_hdu.index)
+        raw = source.read(extent.data_start, extent.stop - extent.data_start)
+    try:
+        with opened_asdf(io.BytesIO(raw[max(0, raw.find(b"#ASDF")) :])) as tree:
+            wcs = tree.tree.get("meta", {}).get("wcs")
+            return None if wcs is None else gwcs_wcs(wcs, shape, where)
+    except InputError:
+        raise
+    except Exception as error:  # as above
+        raise InputError.at(where, f"its ASDF extension can't be read: {' '.join(str(error).split())}") from error
+
+
+class _Engine:
+    """The transform of a GWCS without its bounding box, in radians."""
+
+    def __init__(self, wcs: Any) -> None:
+        from astropy import units
+
+        wcs.bounding_box = None
+        kinds = tuple(wcs.world_axis_physical_types)
+        if wcs.pixel_n_dim != 2 or len(kinds) != 2:
+            raise ValueError(f"it has {wcs.pixel_n_dim} pixel and {len(kinds)} world axes")
+        self._wcs = wcs
+        self._longitude = next((i for i, kind in enumerate(kinds) if kind in _LONGITUDES), 0)
+        self._to_rad = [units.Unit(unit).to(units.rad) for unit in wcs.world_axis_units]
+
+    def to_native(self, x: FloatArray, y: FloatArray) -> FloatArray:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            world = [np.asarray(v, float) * f for v, f in zip(self._values(x, y), self._to_rad, strict=True)]
+        return unit_vectors(world[self._longitude], world[1 - self._longitude])
+
+    def _values(self, x: FloatArray, y: FloatArray) -> Any:
+        return self._wcs.pixel_to_world_values(x, y)
+
+
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    """A linear map from the tangent plane at the middle of an image to its pixels: a first guess."""
+
+    basis: FloatArray
+    matrix: FloatArray
+    scale_rad: float
+
+    @classmethod
+    def of(cls, wcs: GwcsWcs) -> _Linear:
+        ny, nx = wcs.shape
+        middle = wcs.to_sky(np.array([0.5 * (nx - 1)]), np.array([0.5 * (ny - 1)]))[0]
+        east = normalised(np.cross([0.0, 0.0, 1.0] if abs(middle[2]) < 0.9 else [1.0, 0.0, 0.0], middle))
+        basis = np.stack([east, np.cross(middle, east), middle])
+        x, y = (a.ravel() for a in np.meshgrid(np.linspace(0, nx - 1, 7), np.linspace(0, ny - 1, 7)))
+        plane = _on_plane(basis, wcs.to_sky(x, y))
+        known = np.isfinite(plane).all(axis=1)
+        forward, *_ = np.linalg.lstsq(np.column_stack([x, y, np.ones_like(x)])[known], plane[known], rcond=None)
+        scale = float(np.sqrt(abs(np.linalg.det(forward[:2]))))
+        inverse = np.linalg.inv(forward[:2])
+        return cls(basis, np.vstack([inverse, -forward[2] @ inverse]), scale)
+
+    def pixels(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+        plane = _on_plane(self.basis, vectors)
+        x, y = (plane @ self.matrix[:2] + self.matrix[2]).T
+        return x, y
+
+
+def _on_plane(basis: FloatArray, vectors: FloatArray) -> FloatArray:
+    u, v, w = np.einsum("ij,nj->in", basis, vectors)
+    w = np.where(w > _HALF_SKY, w, np.nan)
+    return np.stack([u / w, v / w], axis=-1)
+
+
+def _sky_frame(frame: Any) -> SkyFrame:
+    if frame.name not in {"icrs", "fk5", "galactic"}:
+        raise ValueError(f"its positions are in the frame {frame.name!r}")
+    return SkyFrame(frame.name, float(frame.equinox.jyear) if frame.name == "fk5" else None)

@@ -1,0 +1,244 @@
+"""Roman images (ASDF, layout of roman_datamodels) as FITS files: read through a view, written by its headers.
+
+To the rest of the program such a file is FITS: a primary HDU made of ``roman.data`` and of what the program asks
+of ``roman.meta``, and a DQ extension made of ``roman.dq``. Only the bytes that are read are made. What the program
+changes in that header goes back to ``roman.meta.background``; its other cards are kept beside ``roman``, under
+``skymatch``, where `undo` finds them. Needs the extra ``gwcs``.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from skymatch_cli.errors import InputError
+from skymatch_cli.images.formats import cards as cd
+from skymatch_cli.images.formats.files import open_file
+from skymatch_cli.images.formats.fitsfile import FitsFile
+from skymatch_cli.images.formats.source import Source, padded
+from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
+
+from .gwcs import GwcsWcs, gwcs_wcs, opened_asdf
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer  # type: ignore[attr-defined]
+
+    from skymatch_cli.record.rewrite import HduEdit, Sink
+
+_OURS = "skymatch"
+_BACKGROUND = {"level": LEVEL, "method": METHOD, "subtracted": SUBTRACTED}
+_DEFAULT_UNIT = "DN/s"  # of level 2 images
+_BITPIX = {"f4": -32, "f8": -64}
+_IN_MEMORY = 64 * 2**20
+_META = {
+    "DETECTOR": ("instrument", "detector"),
+    "FILTER": ("instrument", "optical_element"),
+    "EXPTIME": ("exposure", "exposure_time"),
+    "OBS_ID": ("observation", "observation_id"),
+}
+
+
+def open_as_fits(path: str) -> IO[bytes]:
+    """A Roman image as a FITS file, for reading and seeking.
+
+    Raises
+    ------
+    OSError
+        If it is no such file.
+    """
+    stack = ExitStack()
+    try:
+        tree = stack.enter_context(opened_asdf(stack.enter_context(open_file(path))))
+        return cast("IO[bytes]", _View(_parts(tree.tree), stack))
+    except BaseException as error:
+        stack.close()
+        if isinstance(error, Exception) and not isinstance(error, InputError | OSError):
+            raise OSError(f"it is no Roman image: {' '.join(str(error).split()) or type(error).__name__}") from error
+        raise
+
+
+def roman_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs:
+    """The GWCS of a Roman image.
+
+    Raises
+    ------
+    InputError
+        If it has none that can be used.
+    """
+    try:
+        with open_file(file.path) as stream, opened_asdf(stream) as tree:
+            wcs = tree.tree["roman"]["meta"].get("wcs")
+            if wcs is not None:
+                return gwcs_wcs(wcs, shape, where)
+    except InputError:
+        raise
+    except Exception as error:  # converters raise whatever they trip over
+        raise InputError.at(where, f"its GWCS can't be read: {' '.join(str(error).split())}") from error
+    raise InputError.at(where, "has no GWCS in roman.meta.wcs", "process it to level 2 first")
+
+
+def rewrite_asdf(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> None:
+    """Write a Roman image with its background and, where they change, its pixels as ``edits`` says.
+
+    Arrays keep their type and compression, and everything else in the tree its content; the text of the tree is
+    written anew by asdf.
+
+    Raises
+    ------
+    PixelError
+        If a pixel overflows.
+    OSError
+    """
+    edit = edits.get(0)
+    with open_file(source.file.path) as stream:
+        if edit is None:
+            shutil.copyfileobj(stream, cast("IO[bytes]", sink))
+            return
+        with opened_asdf(stream) as file, tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as new:
+            roman = file["roman"]
+            if edit.pixels is not None:
+                extent, (data, unit) = source.extent(0), _array(roman["data"])
+                raw = np.frombuffer(source.read(extent.data_start, extent.data_size), edit.pixels.stored.dtype)
+                pixels = edit.pixels.apply(raw).reshape(data.shape).astype(data.dtype)
+                roman["data"] = pixels if unit is None else unit * pixels
+            _record(file, edit.cards)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # as in `opened_asdf`
+                file.write_to(new)
+            new.seek(0)
+            while piece := new.read(2**20):
+                sink.write(piece)
+
+
+def _record(file: Any, cards: cd.Cards) -> None:
+    """Put what the cards say into the tree."""
+    meta = file["roman"]["meta"]
+    background = dict(meta.get("background") or {})
+    for name, keyword in _BACKGROUND.items():
+        value = cd.value(cards, keyword)
+        if value is not None or name in background:
+            background[name] = value
+    meta["background"] = background
+    known = {card[:8] for card in _header(file.tree)}
+    kept = [card.rstrip().decode("latin-1") for card in cards if card[:8] not in known and card.strip()]
+    kept = [card for card in kept if card[:8].rstrip() not in _BACKGROUND.values()]
+    if kept:
+        file[_OURS] = {"cards": kept}
+    elif _OURS in file.tree:
+        del file.tree[_OURS]
+
+
+def _parts(tree: Any) -> list[tuple[bytes, Any]]:
+    """Headers and arrays of the FITS view."""
+    roman = tree["roman"]
+    data, _ = _array(roman["data"])
+    if data.dtype.kind != "f" or data.dtype.str[1:] not in _BITPIX:
+        raise ValueError(f"roman.data is {data.dtype}, not float32 or float64")
+    kept = [card.encode("latin-1").ljust(cd.CARD)[: cd.CARD] for card in (tree.get(_OURS) or {}).get("cards", ())]
+    parts = [(cd.join_header([*_header(tree), *_background_cards(roman["meta"]), *kept]), data)]
+    if "dq" in roman:
+        flags, _ = _array(roman["dq"])
+        cards = [cd.make_card("XTENSION", "IMAGE"), *_shape_cards(flags.shape, 8 * flags.dtype.itemsize)]
+        cards += [cd.make_card("PCOUNT", 0), cd.make_card("GCOUNT", 1), cd.make_card("EXTNAME", "DQ")]
+        parts.append((cd.join_header(cards), flags))
+    return parts
+
+
+def _header(tree: Any) -> cd.Cards:
+    """The cards that are made of the tree, but for those of the background."""
+    roman = tree["roman"]
+    data, unit = _array(roman["data"])
+    cards = [cd.make_card("SIMPLE", True), *_shape_cards(data.shape, _BITPIX[data.dtype.str[1:]])]
+    cards += [cd.make_card("CTYPE1", "RA---TAN", "in fact: roman.meta.wcs"), cd.make_card("CTYPE2", "DEC--TAN")]
+    cards += [cd.make_card("TELESCOP", "ROMAN"), cd.make_card("BUNIT", _DEFAULT_UNIT if unit is None else str(unit))]
+    for keyword, (part, name) in _META.items():
+        value = (roman["meta"].get(part) or {}).get(name)
+        if isinstance(value, str | int | float):
+            cards.append(cd.make_card(keyword, value if not isinstance(value, str) else value[:60]))
+    return cards
+
+
+def _background_cards(meta: Any) -> cd.Cards:
+    background = meta.get("background") or {}
+    found = {keyword: background.get(name) for name, keyword in _BACKGROUND.items()}
+    return [
+        cd.make_card(keyword, str(value) if isinstance(value, str) else value)
+        for keyword, value in found.items()
+        if isinstance(value, str | bool) or (isinstance(value, int | float) and math.isfinite(value))
+    ]
+
+
+def _shape_cards(shape: Sequence[int], bitpix: int) -> cd.Cards:
+    axes = [cd.make_card(f"NAXIS{i}", n) for i, n in enumerate(reversed(shape), start=1)]
+    return [cd.make_card("BITPIX", bitpix), cd.make_card("NAXIS", len(shape)), *axes]
+
+
+def _array(node: Any) -> tuple[Any, Any]:
+    """An array of the tree and its unit (None where it has none): both kinds are found in files."""
+    unit = getattr(node, "unit", None)
+    return (node, None) if unit is None else (node.value, unit)
+
+
+class _View(io.RawIOBase):
+    """Headers and arrays, one after the other, as the bytes of a FITS file; arrays are turned as they are read."""
+
+    def __init__(self, parts: Sequence[tuple[bytes, Any]], stack: ExitStack) -> None:
+        super().__init__()
+        self._stack = stack
+        self._at = 0
+        self._segments: list[tuple[int, int, bytes | np.ndarray[Any, Any]]] = []  # start, stop, content
+        start = 0
+        for header, array in parts:
+            values = np.asarray(array).reshape(-1)
+            for content, size in ((header, len(header)), (values, values.nbytes)):
+                self._segments.append((start, start + size, content))
+                start += padded(size)
+        self._size = start
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        with memoryview(buffer).cast("B") as view:
+            n = max(0, min(len(view), self._size - self._at))
+            view[:n] = bytes(n)
+            for start, stop, content in self._segments:
+                low, high = max(start, self._at), min(stop, self._at + n)
+                if low < high:
+                    view[low - self._at : high - self._at] = _bytes(content, low - start, high - start)
+        self._at += n
+        return n
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stack.close()
+        super().close()
+
+
+def _bytes(content: bytes | np.ndarray[Any, Any], low: int, high: int) -> bytes:
+    """Bytes ``low`` to ``high`` of a header, or of an array in the byte order of FITS."""
+    if isinstance(content, bytes):
+        return content[low:high]
+    size = content.itemsize
+    first = low // size
+    values = content[first : -(-high // size)]
+    return values.astype(values.dtype.newbyteorder(">")).tobytes()[low - first * size : high - first * size]

@@ -1,0 +1,102 @@
+"""The bytes of the HDUs of an open FITS file: headers as cards, data in pieces."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, cast
+
+from skymatch_cli.images.formats import cards as cd
+from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked
+from skymatch_cli.model import Container
+
+_CHUNK = 4 * 2**20
+_UNPACK_IN_MEMORY = 64 * 2**20
+
+
+def padded(size: int) -> int:
+    """The bytes of the whole blocks that hold ``size`` bytes."""
+    return -(-size // cd.BLOCK) * cd.BLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where one HDU lies in the unpacked file; ``data_size`` without the bytes that fill the last block."""
+
+    header_start: int
+    data_start: int
+    data_size: int
+    stop: int
+
+    @property
+    def data_stop(self) -> int:
+        """Where the last block of the data ends (the end of the file where that block is not whole)."""
+        return min(self.stop, self.data_start + padded(self.data_size))
+
+
+class Source:
+    """An open FITS file."""
+
+    def __init__(self, file: FitsFile, stream: IO[bytes]) -> None:
+        self.file = file
+        self.stream = stream
+        self._cards: dict[int, cd.Cards] = {}
+
+    def cards(self, index: int) -> cd.Cards:
+        """The header of one HDU."""
+        if index not in self._cards:
+            hdu = self.file.hdus[index]
+            self._cards[index] = cd.split_header(self.read(hdu.header_offset, hdu.header_size))
+        return self._cards[index]
+
+    def extent(self, index: int) -> Extent:
+        """Where one HDU lies; bytes that follow the last one go with it."""
+        hdu = self.file.hdus[index]
+        is_last = index + 1 == len(self.file.hdus)
+        stop = self.stream.seek(0, os.SEEK_END) if is_last else self.file.hdus[index + 1].header_offset
+        if hdu.tiled:
+            rows, row = (cd.value(self.cards(index), key) for key in ("NAXIS2", "NAXIS1"))
+            size = int(cast("int", rows)) * int(cast("int", row)) + int(cd.number(self.cards(index), "PCOUNT", 0))
+        else:
+            size = math.prod(hdu.shape) * abs(hdu.bitpix) // 8 if hdu.shape else 0
+        return Extent(hdu.header_offset, hdu.data_offset, size if hdu.is_image else stop - hdu.data_offset, stop)
+
+    def read(self, start: int, size: int) -> bytes:
+        """Some bytes of the file.
+
+        Raises
+        ------
+        EOFError
+            If the file ends before.
+        """
+        return b"".join(self.pieces(start, start + size, size or 1))
+
+    def pieces(self, start: int, stop: int, size: int = _CHUNK) -> Iterator[bytes]:
+        """The bytes from ``start`` to ``stop``, in pieces of ``size`` (the last may be shorter)."""
+        while start < stop:
+            self.stream.seek(start)
+            wanted, parts = min(size, stop - start), []
+            while wanted and (part := self.stream.read(wanted)):
+                parts.append(part)
+                wanted -= len(part)
+            if wanted:
+                raise EOFError("the file became shorter while it was being read")
+            start += sum(map(len, parts))
+            yield b"".join(parts)
+
+
+@contextmanager
+def open_source(file: FitsFile) -> Iterator[Source]:
+    """Open a file; a packed one is unpacked first, because it is read more than once."""
+    with open_unpacked(file.path, file.container) as stream:
+        if file.container is Container.PLAIN:
+            yield Source(file, stream)
+            return
+        with tempfile.SpooledTemporaryFile(max_size=_UNPACK_IN_MEMORY) as unpacked:
+            shutil.copyfileobj(stream, unpacked, _CHUNK)
+            yield Source(file, cast("IO[bytes]", unpacked))

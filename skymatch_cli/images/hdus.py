@@ -1,0 +1,168 @@
+"""Which planes belong to an image (its pixels, DQ flags, user mask) and where they are stored."""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import lru_cache
+
+from skymatch_cli.errors import InputError
+from skymatch_cli.images.dq import NO_FLAG, bad_flags
+from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, open_unpacked, parse_header, read_structure
+from skymatch_cli.images.formats.keywords import as_number
+from skymatch_cli.images.names import check_template, fill_template
+from skymatch_cli.model import ImageRef, MaskRef, PixelSource, StoredPlane
+from skymatch_cli.settings import Settings
+
+_DEFAULT_DQ_EXT = "DQ"
+_TEMPLATE = re.compile(r"\{|\.(fits?|fts)\b", re.IGNORECASE)
+_FILES_KEPT = 64  # one mask file often serves many images
+
+
+class PlaneFinder:
+    """Finds the planes of images under the settings of one run.
+
+    Raises
+    ------
+    UsageError
+        If ``settings.dq_ext`` is a template that can't be filled.
+
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._dq_ext = settings.dq_ext.strip()
+        self._dqbits = settings.dqbits
+        self._separate_dq = bool(_TEMPLATE.search(self._dq_ext))
+        if self._separate_dq:
+            check_template("--dq-ext", self._dq_ext)
+        self._structure = lru_cache(maxsize=_FILES_KEPT)(read_structure)
+
+    def find(self, ref: ImageRef, file: FitsFile, telescope: str) -> tuple[PixelSource, tuple[str, ...]]:
+        """The planes of an image, and notes on which they are.
+
+        Raises
+        ------
+        InputError
+            If one that the user asked for doesn't exist or doesn't fit.
+
+        """
+        science = stored_plane(file, file.hdus[ref.hdu], ref.label)
+        mask = None if ref.mask is None else self._separate(ref.mask, science, ref.label, "mask")
+        notes = () if ref.mask is None else (f"mask {ref.mask.file}",)
+        bad = bad_flags(self._dqbits, telescope, ref.label)
+        if bad == NO_FLAG:
+            return PixelSource(science=science, mask=mask), (*notes, "DQ flags are ignored")
+        dq, note = self._dq(ref, file, science, bad)
+        return PixelSource(science=science, dq=dq, bad_flags=bad, mask=mask), (*notes, note)
+
+    def _dq(self, ref: ImageRef, file: FitsFile, science: StoredPlane, bad: int) -> tuple[StoredPlane | None, str]:
+        """The plane of flags, and a note; None where there is none."""
+        if self._separate_dq:
+            place = self._place(ref)
+            dq = self._separate(place, science, ref.label, "DQ file")
+            _check_flags(dq, ref.label, place.file)
+            return dq, f"DQ flags from {place.file}"
+        name = f"[{self._dq_ext},{ref.extver}]"
+        hdu = _same_version(file, ref, self._dq_ext)
+        if hdu is None:
+            if self._dq_ext.upper() == _DEFAULT_DQ_EXT:
+                return None, "no DQ flags"
+            raise InputError.at(ref.label, f"there is no extension {name} in the file", "see --dq-ext")
+        if not hdu.shape:
+            _check_constant(file, hdu, bad, ref.label)
+            return None, f"no DQ flags are set in {name}"
+        dq = stored_plane(file, hdu, f"{ref.file}{name}")
+        _check_shape(dq, science, ref.label, f"the DQ extension {name}")
+        _check_flags(dq, ref.label, name)
+        return dq, f"DQ flags from {name}"
+
+    def _place(self, ref: ImageRef) -> MaskRef:
+        try:
+            return fill_template(self._dq_ext, ref)
+        except ValueError as error:
+            raise InputError.at(ref.label, f"--dq-ext {self._dq_ext}: {error}") from None
+
+    def _separate(self, place: MaskRef, science: StoredPlane, where: str, kind: str) -> StoredPlane:
+        """A plane in a file of its own."""
+        try:
+            file = self._structure(place.path, place.file)
+        except InputError as error:
+            bad = error.problems[0]
+            raise InputError.at(where, f"its {kind} {bad.where} can't be used: {bad.what}", bad.hint) from None
+        plane = stored_plane(file, _chosen(file, place, where, kind), where)
+        _check_shape(plane, science, where, f"its {kind} {place.file}")
+        return plane
+
+
+def stored_plane(file: FitsFile, hdu: Hdu, where: str) -> StoredPlane:
+    """Where the pixels of an HDU are and how they are stored.
+
+    Raises
+    ------
+    InputError
+        If it is no two-dimensional image, or BSCALE or BZERO is no number.
+
+    """
+    if hdu.image_shape is None:
+        raise InputError.at(where, "is not a two-dimensional image")
+    if not math.isfinite(hdu.bscale) or not math.isfinite(hdu.bzero) or hdu.bscale == 0:
+        raise InputError.at(where, "BSCALE or BZERO in the header is not a usable number")
+    return StoredPlane(
+        path=file.path,
+        container=file.container,
+        hdu=hdu.index,
+        offset=hdu.data_offset,
+        shape=hdu.image_shape,
+        bitpix=hdu.bitpix,
+        bscale=hdu.bscale,
+        bzero=hdu.bzero,
+        blank=hdu.blank,
+        tiled=hdu.tiled,
+        size=file.size,
+        mtime_ns=file.mtime_ns,
+    )
+
+
+def _holds_flags(plane: StoredPlane) -> bool:
+    """Whether the plane is made of integers with one bit pattern for each value (unsigned ones included)."""
+    offsets = {0.0, -128.0 if plane.bitpix == 8 else 2.0 ** (plane.bitpix - 1)}
+    return plane.bitpix > 0 and plane.bscale == 1 and plane.bzero in offsets
+
+
+def _same_version(file: FitsFile, ref: ImageRef, name: str) -> Hdu | None:
+    wanted = name.upper()
+    found = (h for h in file.hdus if h.name.upper() == wanted and h.ver == ref.extver and h.index != ref.hdu)
+    return next(found, None)
+
+
+def _chosen(file: FitsFile, place: MaskRef, where: str, kind: str) -> Hdu:
+    """The HDU of a mask or DQ file that is meant; without a name, the first image in it."""
+    if isinstance(place.ext, int):
+        found = file.hdus[place.ext : place.ext + 1]
+    elif place.ext is None:
+        found = tuple(hdu for hdu in file.hdus if hdu.image_shape)[:1]
+    else:
+        found = tuple(hdu for hdu in file.hdus if hdu.is_named(place.ext) and hdu.ver == place.extver)
+    if not found or found[0].image_shape is None:
+        name = place.file if place.ext is None else f"{place.file}[{place.ext}]"
+        raise InputError.at(where, f"its {kind} {name} is not a two-dimensional image", "name its extension: FILE[EXT]")
+    return found[0]
+
+
+def _check_shape(plane: StoredPlane, science: StoredPlane, where: str, what: str) -> None:
+    if plane.shape != science.shape:
+        (ny, nx), (my, mx) = science.shape, plane.shape
+        raise InputError.at(where, f"{what} is {mx} × {my} pixels, the image {nx} × {ny}", "give one of the same shape")
+
+
+def _check_flags(plane: StoredPlane, where: str, name: str) -> None:
+    if not _holds_flags(plane):
+        raise InputError.at(where, f"the DQ flags in {name} are not integers", "see --dq-ext, or give --dqbits none")
+
+
+def _check_constant(file: FitsFile, hdu: Hdu, bad: int, where: str) -> None:
+    """Refuse a DQ extension without pixels whose one value (PIXVALUE, as HST writes it) flags them all."""
+    with open_unpacked(file.path, file.container) as stream:
+        value = as_number(parse_header(stream, hdu).value("PIXVALUE"))
+    if math.isfinite(value) and int(value) & bad:
+        raise InputError.at(where, f"all its pixels are flagged (PIXVALUE {value:g})", "see --dqbits")

@@ -1,0 +1,306 @@
+"""Headers of the images -> ImageInfo: shape, WCS, unit, group, what was recorded, and where the pixels are.
+
+`read_pixels` (from ``pixels.py``) is the way to the pixels themselves.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import chain, groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from skymatch_cli.choices import Units
+from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.images.bands import band_keywords, band_warnings
+from skymatch_cli.images.dq import check_dqbits
+from skymatch_cli.images.formats.files import is_remote, open_file
+from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, open_unpacked, parse_header
+from skymatch_cli.images.formats.header import CardHeader
+from skymatch_cli.images.formats.keywords import Keywords
+from skymatch_cli.images.formats.source import Source
+from skymatch_cli.images.hdus import PlaneFinder
+from skymatch_cli.images.inputs import Inputs
+from skymatch_cli.images.known import ImageHeader, Known
+from skymatch_cli.images.ledger import SUBTRACTED
+from skymatch_cli.images.pixels import Pixels, read_pixels
+from skymatch_cli.images.skystate import SkyState, read_state
+from skymatch_cli.images.units import UnitFacts, comparison_scales
+from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, OriginalIntegers
+from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
+from skymatch_cli.settings import Settings
+from skymatch_cli.sky.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2, plain_wcs
+from skymatch_cli.sky.footprint import Footprint, footprint
+
+if TYPE_CHECKING:
+    from skymatch_cli.images.formats.gwcs import GwcsWcs
+
+__all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
+
+_DEFAULT_EXPTIME = Settings().exptime_key
+_PIXELS_A_HEADER = 50_000  # that are read in the time that a header takes
+_LOOKUP_TABLE = re.compile(r"CPDIS|CQDIS|D2IMDIS|D2IMARR|PS\d+_0")  # the last: coordinates in a table (-TAB)
+
+
+class Infos(NamedTuple):
+    """The images that can be used, the problems of those that can't, warnings, and what the headers said of each."""
+
+    infos: tuple[ImageInfo, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+    headers: tuple[ImageHeader, ...]
+
+
+def read_infos(
+    inputs: Inputs,
+    settings: Settings,
+    *,
+    need_wcs: bool,
+    progress: Progress | None = None,
+    known: Known | None = None,
+) -> Infos:
+    """Read the headers of the images, each file once, and trace their footprints.
+
+    Parameters
+    ----------
+    inputs : Inputs
+    settings : Settings
+    need_wcs : bool
+        Whether an image without a celestial WCS is refused; if not, none is read and no footprint traced.
+    progress : Progress, optional
+        Advanced by one for every image.
+    known : Known, optional
+        Headers that need not be read.
+
+    Returns
+    -------
+    Infos
+        Every image is either among ``infos`` (in the order of the inputs) or has a problem. Images whose
+        footprint can't be traced are among them.
+
+    Raises
+    ------
+    UsageError
+        If an option can't be right for any image (an unknown DQ name, a bad template).
+
+    """
+    check_dqbits(settings.dqbits)
+    found: list[ImageHeader] = []
+    problems: list[Problem] = []
+    watch = progress or NoProgress()
+    watch.stage("headers", len(inputs.refs))
+    for item in _read_files(inputs, _HeaderReader(settings, need_wcs=need_wcs), known, settings.jobs):
+        watch.advance()
+        if isinstance(item, ImageHeader):
+            found.append(item)
+        else:
+            problems += item.problems
+    scales = comparison_scales([read.facts for read in found], units=settings.units, exptime_key=settings.exptime_key)
+    usable = [i for i in range(len(found)) if i not in scales.problems]
+    infos = tuple(
+        replace(
+            found[i].info,
+            to_comparison=float(scales.factor[i]),
+            comparison_unit=scales.unit,
+            notes=(*found[i].info.notes, *scales.notes),
+        )
+        for i in usable
+    )
+    problems += scales.problems.values()
+    bands = band_warnings([(read.facts.label, read.bands) for read in found])
+    own = (warning for read in found for warning in read.warnings)
+    return Infos(
+        infos,
+        tuple(dict.fromkeys(problems)),
+        tuple(dict.fromkeys((*own, *scales.warnings, *bands))),
+        tuple(found[i] for i in usable),
+    )
+
+
+def _read_files(
+    inputs: Inputs, reader: _HeaderReader, known: Known | None, jobs: int
+) -> Iterator[ImageHeader | InputError]:
+    """The images of the inputs in their order, or for each why it can't be used; what is known isn't read."""
+    spelling = {ref.path: ref.file for ref in reversed(inputs.refs)}
+    groups = [(path, list(refs)) for path, refs in groupby(inputs.refs, key=lambda ref: ref.path)]
+    kept = [
+        None if known is None else known.images(refs, inputs.files[p], inputs.real[p], spelling[p])
+        for p, refs in groups
+    ]
+    new = [
+        (refs, inputs.files[path], spelling[path])
+        for (path, refs), images in zip(groups, kept, strict=True)
+        if images is None
+    ]
+    # What the first of them needs is imported here, and not in every process: most lists are of one kind.
+    first = [reader.read_file(named) for named in new[:1]]
+    n_pixels = _PIXELS_A_HEADER * sum(len(refs) for refs, *_ in new)
+    with closing(run_apart(reader.read_file, new[1:], jobs=jobs, n_pixels=n_pixels)) as others:
+        read = chain(first, others)
+        for images in kept:
+            yield from next(read) if images is None else images
+
+
+class _HeaderReader:
+    """Reads headers under the settings of one run."""
+
+    def __init__(self, settings: Settings, *, need_wcs: bool) -> None:
+        self._settings = settings
+        self._need_wcs = need_wcs
+        self._planes = PlaneFinder(settings)
+
+    def read_file(self, named: tuple[Sequence[ImageRef], FitsFile, str]) -> list[ImageHeader | InputError]:
+        """The images of one file (with the name by which it is called), or for each why it can't be used."""
+        refs, file, spelling = named
+        try:
+            with open_unpacked(file.path, file.container) as stream:
+                headers = {index: parse_header(stream, file.hdus[index]) for index in {0, *(r.hdu for r in refs)}}
+                source = Source(file, stream)
+                states = {ref.hdu: self._state(source, ref) for ref in refs}
+        except (OSError, EOFError, zlib.error, ValueError) as error:
+            return [InputError.at(refs[0].file, f"its header can't be read: {error}")]
+        return [
+            self._read_or_refuse(
+                ref, file, Keywords(ref.label, headers[ref.hdu], headers[0]), states[ref.hdu], spelling
+            )
+            for ref in refs
+        ]
+
+    def _state(self, source: Source, ref: ImageRef) -> SkyState | InputError:
+        try:
+            return read_state(source, ref, self._settings.sky_keyword)
+        except InputError as error:
+            return error
+
+    def _read_or_refuse(
+        self, ref: ImageRef, file: FitsFile, keywords: Keywords, state: SkyState | InputError, spelling: str
+    ) -> ImageHeader | InputError:
+        if isinstance(state, InputError):
+            return state
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
+                return self._read_image(ref, file, keywords, state, spelling)
+        except InputError as error:
+            return error
+
+    def _read_image(
+        self, ref: ImageRef, file: FitsFile, keywords: Keywords, state: SkyState, spelling: str
+    ) -> ImageHeader:
+        source, notes = self._planes.find(ref, file, keywords.text("TELESCOP"))
+        shape = source.science.shape
+        wcs = self._wcs(ref, file, keywords.own, shape) if self._need_wcs else None
+        flux_scale = self._settings.flux_scale
+        facts = UnitFacts(
+            label=ref.label,
+            bunit=keywords.text("BUNIT"),
+            area_arcsec2=math.nan if wcs is None else pixel_area_arcsec2(wcs),
+            exptime_s=self._exptime_s(keywords),
+            group=self._group(ref, keywords, spelling),
+            flux_scale=1.0 if flux_scale is None else keywords.required_number(flux_scale, "--flux-scale"),
+        )
+        doubts = (*_doubts(keywords), *(_approximation(file) if self._need_wcs else ()))
+        info = ImageInfo(
+            ref=ref,
+            shape=shape,
+            wcs=wcs,
+            pixel_area_arcsec2=facts.area_arcsec2,
+            unit=facts.bunit,
+            group=facts.group,
+            recorded=state.recorded,
+            source=replace(source, original=_original_integers(state)),
+            notes=notes if wcs is None else (*notes, *wcs.notes),
+        )
+        bands = band_keywords(keywords, with_zero_point=flux_scale is None)
+        return ImageHeader(info, facts, bands, doubts, None if wcs is None else _traced(wcs, ref.label))
+
+    def _exptime_s(self, keywords: Keywords) -> float:
+        """The exposure time; a keyword that the user chose must be there, the default one need not."""
+        key = self._settings.exptime_key
+        if key == _DEFAULT_EXPTIME or self._settings.units == Units.AS_IS:
+            return keywords.number(key)
+        return keywords.required_number(key, "--exptime-key")
+
+    def _wcs(self, ref: ImageRef, file: FitsFile, header: CardHeader, shape: tuple[int, int]) -> FitsWcs | GwcsWcs:
+        """The WCS; the file is opened by astropy only where the header refers to lookup tables in it."""
+        if file.container is Container.ASDF:
+            from skymatch_cli.images.formats.roman import roman_wcs
+
+            return roman_wcs(file, shape, ref.label)
+        if (asdf := _asdf_extension(file)) is not None:
+            from skymatch_cli.images.formats import gwcs
+
+            if not gwcs.missing_package() and (found := gwcs.jwst_wcs(file, asdf, shape, ref.label)) is not None:
+                return found
+        if not file.hdus[ref.hdu].celestial:
+            raise InputError.at(ref.label, "has no celestial WCS", "solve its astrometry first")
+        if (plain := plain_wcs(header.raw, shape)) is not None:
+            return plain
+        read = header.by_astropy
+        if not any(_LOOKUP_TABLE.match(key) for key in read):
+            return fits_wcs(read, shape, where=ref.label)
+        from astropy.io import fits
+
+        try:
+            opened = fits.open(open_file(file.path) if is_remote(file.path) else file.path)
+        except Exception as error:  # noqa: BLE001 - on damaged headers astropy raises errors of every kind
+            raise InputError.at(ref.label, f"the tables of its WCS can't be read: {error}") from None
+        with opened:
+            return fits_wcs(read, shape, opened, ref.label)
+
+    def _group(self, ref: ImageRef, keywords: Keywords, spelling: str) -> str:
+        by = self._settings.group_by
+        if by == "file":
+            return spelling
+        if by == "none":
+            return ref.label
+        group = keywords.text(by)
+        if not group:
+            raise InputError.at(ref.label, f"there is no {by} in its header", "see --group-by")
+        return group
+
+
+def _traced(wcs: CelestialWcs, where: str) -> Footprint | InputError:
+    try:
+        return footprint(wcs, where)
+    except InputError as error:
+        return error
+
+
+def _asdf_extension(file: FitsFile) -> Hdu | None:
+    """Where the pipeline of JWST keeps the WCS of the one image of a file."""
+    images = [hdu for hdu in file.hdus if hdu.name == "SCI"]
+    return next((hdu for hdu in file.hdus if hdu.name == "ASDF"), None) if len(images) == 1 else None
+
+
+def _approximation(file: FitsFile) -> tuple[str, ...]:
+    """A warning where the better WCS of a file can't be read."""
+    if _asdf_extension(file) is None:
+        return ()
+    from skymatch_cli.images.formats import gwcs
+
+    if not (missing := gwcs.missing_package()):
+        return ()
+    what = "images of JWST are placed by the approximation in their headers: their GWCS needs the package"
+    return (f"{what} {missing} ({gwcs.HINT})",)
+
+
+def _original_integers(state: SkyState) -> OriginalIntegers | None:
+    """How the pixels were stored, if they were integers before this program subtracted their sky."""
+    if not state.original.is_integer or not state.shift or state.base:
+        return None
+    form = state.original
+    return OriginalIntegers(bitpix=form.bitpix, bscale=form.bscale, bzero=form.bzero)
+
+
+def _doubts(keywords: Keywords) -> tuple[str, ...]:
+    """A warning where another program uses the keyword of the state in a sense of its own."""
+    flag = keywords.own.value(SUBTRACTED)
+    if flag is None or isinstance(flag, bool):
+        return ()
+    return (f"{keywords.where}: {SUBTRACTED} is {flag!r}, not T or F: taken as not subtracted",)

@@ -1,0 +1,238 @@
+"""What the user named -> the images to use: one ImageRef for each HDU, and what was left out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TextIO
+
+from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.images.formats.files import is_remote, real_paths
+from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, read_structure
+from skymatch_cli.images.known import Known
+from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, fill_template
+from skymatch_cli.model import ImageRef, MaskRef
+from skymatch_cli.run.tasks import run_apart
+from skymatch_cli.settings import Settings
+
+_PIXELS_A_STRUCTURE = 3_000  # that are read in the time that the structure of a file takes
+
+# Names of image extensions that hold no image of the sky: parts of words, and whole short words.
+_NOT_SKY = re.compile(
+    r"mask|weight|variance|error|uncert|sigma|quality|ivar|stddev"
+    r"|(?<![a-z])(dq|err|var|wht|wgt|wt|msk|bpm|rms|unc|flags?|con|ctx)(?![a-z])",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The images that the user named.
+
+    Attributes
+    ----------
+    refs : tuple of ImageRef
+        In the order in which they were named.
+    skipped : tuple of str
+        HDUs and files that are not used, and why; for the log.
+    problems : tuple of Problem
+        Every name that can't be used.
+    files : mapping of str to FitsFile
+        The structure of each file, by ``ImageRef.path``.
+    real : mapping of str to str
+        Where each of these paths leads when all links are followed.
+
+    """
+
+    refs: tuple[ImageRef, ...]
+    skipped: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    files: Mapping[str, FitsFile]
+    real: Mapping[str, str]
+
+
+def resolve_images(
+    names: Sequence[str | os.PathLike[str]],
+    *,
+    settings: Settings,
+    stdin: TextIO | None = None,
+    to_change: bool = False,
+    known: Known | None = None,
+) -> Inputs:
+    """Find the images that the user means.
+
+    Parameters
+    ----------
+    names : sequence of str or path
+        ``a.fits``, ``a.fits[SCI]``, ``a.fits[SCI,2]``, ``a.fits[3]``, ``a.fits[*]``, quoted globs,
+        ``@list.txt``, ``-``. Without a selector: all 2-D ``SCI`` extensions, else all 2-D images with a
+        celestial WCS whose names don't say mask, weight, variance, error or DQ.
+    settings : Settings
+        ``mask`` (a template) and ``method`` (``user`` needs no WCS) are used.
+    stdin : text stream, optional
+        Where ``-`` reads names from.
+
+    to_change : bool
+        Whether the files themselves shall be changed: URLs are refused then, before anything is read.
+    known : Known, optional
+        Files that need not be read.
+
+    Returns
+    -------
+    Inputs
+        What can't be used is in its ``problems``: the caller decides whether to go on.
+
+    Raises
+    ------
+    UsageError
+        If ``settings.mask`` is not a template.
+    InputError
+        If files behind URLs would have to be changed.
+
+    """
+    if settings.mask is not None:
+        check_template("--mask", settings.mask)
+    named, bad_names = expand_names(names, stdin)
+    if to_change and (remote := [name.file for name in named if is_remote(name.path)]):
+        hint = "write copies with --output-dir, or results alone with --dry-run"
+        raise InputError(Problem(url, "files behind a URL are not changed", hint) for url in dict.fromkeys(remote))
+    problems, skipped = list(bad_names), []
+    if not named and not problems:
+        problems.append(Problem("images", "none was named"))
+    paths = tuple(dict.fromkeys(name.path for name in named))
+    real = dict(zip(paths, real_paths(paths), strict=True))
+    structures = _structures(named, real, known, settings.jobs)
+    files: dict[str, FitsFile] = {}
+    refs: dict[tuple[str, int], ImageRef] = {}
+    for name in named:
+        try:
+            file = _usable(structures[name.path])
+            chosen = _choose(file, name, need_wcs=settings.method != "user")
+        except InputError as error:
+            problems.extend(error.problems)
+            continue
+        files[name.path] = file
+        skipped += _left_out(file, name, chosen)
+        for hdu in chosen:
+            ref = _with_mask(_ref(name, hdu), name.mask, settings.mask)
+            if (real[name.path], hdu.index) in refs:
+                skipped.append(f"{ref.label}: named twice, used once")
+            refs.setdefault((real[name.path], hdu.index), ref)
+    return Inputs(tuple(refs.values()), tuple(skipped), tuple(dict.fromkeys(problems)), files, real)
+
+
+def _structures(
+    named: Sequence[NamedFile], real: Mapping[str, str], known: Known | None, jobs: int
+) -> dict[str, FitsFile | InputError]:
+    """The structure of every file, or why it has none, by path."""
+    spelled: dict[str, str] = {}
+    for name in named:
+        spelled.setdefault(name.path, name.file)
+    found: dict[str, FitsFile | InputError] = {}
+    if known is not None:
+        found = {path: file for path in spelled if (file := known.file(path, real[path])) is not None}
+    new = [(path, where) for path, where in spelled.items() if path not in found]
+    read = run_apart(_structure, new, jobs=jobs, n_pixels=_PIXELS_A_STRUCTURE * len(new))
+    return found | {path: file for (path, _), file in zip(new, read, strict=True)}
+
+
+def _structure(name: tuple[str, str]) -> FitsFile | InputError:
+    try:
+        return read_structure(*name)
+    except InputError as error:
+        return error
+
+
+def _usable(file: FitsFile | InputError) -> FitsFile:
+    if isinstance(file, InputError):
+        raise file
+    return file
+
+
+def _ref(name: NamedFile, hdu: Hdu) -> ImageRef:
+    return ImageRef(file=name.file, path=name.path, hdu=hdu.index, ext=hdu.name, extver=hdu.ver)
+
+
+def _with_mask(ref: ImageRef, listed: MaskRef | None, template: str | None) -> ImageRef:
+    """Column 2 of the list counts before the template."""
+    if listed is not None:
+        return replace(ref, mask=listed)
+    if template is None:
+        return ref
+    try:
+        return replace(ref, mask=fill_template(template, ref))
+    except ValueError as error:
+        raise InputError.at(ref.label, f"--mask {template}: {error}") from None
+
+
+def _choose(file: FitsFile, name: NamedFile, *, need_wcs: bool) -> tuple[Hdu, ...]:
+    """The HDUs that are meant; InputError where there is none or one of them is no image."""
+    if name.selector is None:
+        return _default_hdus(file, name.file, need_wcs=need_wcs)
+    chosen = _selected(file, name.selector, need_wcs=need_wcs)
+    if not chosen:
+        held = ", ".join(map(_extension, file.hdus[:20]))
+        raise InputError.at(_spelled(name), "there is no such image extension", f"the file has {held}")
+    problems = [Problem(_ref(name, hdu).label, *_why_no_image(hdu)) for hdu in chosen if hdu.image_shape is None]
+    if problems:
+        raise InputError(problems)
+    return chosen
+
+
+def _selected(file: FitsFile, selector: Selector, *, need_wcs: bool) -> tuple[Hdu, ...]:
+    if selector.index is not None:
+        return file.hdus[selector.index : selector.index + 1]
+    if selector.name == "*":
+        return tuple(h for h in file.hdus if h.image_shape and (h.celestial or not need_wcs))
+    return tuple(h for h in file.hdus if h.is_named(selector.name) and selector.ver in {None, h.ver})
+
+
+def _default_hdus(file: FitsFile, where: str, *, need_wcs: bool) -> tuple[Hdu, ...]:
+    science = tuple(h for h in file.hdus if h.name.upper() == "SCI" and h.image_shape)
+    if science:
+        return science
+    images = [h for h in file.hdus if h.image_shape and not _NOT_SKY.search(h.name)]
+    celestial = tuple(h for h in images if h.celestial)
+    if celestial or (images and not need_wcs):
+        return celestial or tuple(images)
+    if images:
+        raise InputError.at(where, "has no image with a celestial WCS", "solve its astrometry first")
+    with_pixels = [h for h in file.hdus if h.is_image and h.shape] or [h for h in file.hdus if not h.is_image]
+    if not with_pixels:
+        raise InputError.at(where, "holds no image")
+    first = with_pixels[0]
+    if first.image_shape:
+        raise InputError.at(where, "holds only masks, weights or errors, by their names", "name one: FILE[EXT]")
+    raise InputError.at(f"{where}[{first.index}]", *_why_no_image(first))
+
+
+def _why_no_image(hdu: Hdu) -> tuple[str, str]:
+    """What is wrong with an HDU that is no two-dimensional image, and what to do."""
+    if not hdu.is_image:
+        return "is a table, not an image", "name a file that holds an image"
+    if not hdu.shape or 0 in hdu.shape:
+        return "has no pixels", "name another extension: FILE[EXT]"
+    if len(hdu.shape) == 1:
+        return f"is one-dimensional ({hdu.shape[0]} pixels)", "only images of the sky can be matched"
+    size = " × ".join(map(str, hdu.shape))
+    return f"is a cube ({size}), not a two-dimensional image", "extract one plane into a file of its own"
+
+
+def _left_out(file: FitsFile, name: NamedFile, chosen: Iterable[Hdu]) -> list[str]:
+    """A line that names the image extensions that the default choice leaves out."""
+    used = {hdu.index for hdu in chosen}
+    left = [_extension(h) for h in file.hdus if h.is_image and h.shape and h.index not in used]
+    return [f"{name.file}: not used: {', '.join(left)}"] if left and name.selector is None else []
+
+
+def _extension(hdu: Hdu) -> str:
+    return f"[{hdu.name},{hdu.ver}]" if hdu.name else f"[{hdu.index}]"
+
+
+def _spelled(name: NamedFile) -> str:
+    """The name with its selector, as the user wrote it."""
+    selector = name.selector or Selector()
+    inside = str(selector.index) if selector.index is not None else selector.name
+    return f"{name.file}[{inside}{'' if selector.ver is None else f',{selector.ver}'}]"

@@ -1,0 +1,109 @@
+"""What headers said in an earlier run, used again where files and settings are the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from skymatch_cli.errors import InputError
+from skymatch_cli.images.bands import BandKeywords
+from skymatch_cli.images.formats.files import size_and_time
+from skymatch_cli.images.formats.fitsfile import FitsFile
+from skymatch_cli.images.units import UnitFacts
+from skymatch_cli.model import ImageInfo, ImageRef
+from skymatch_cli.settings import Settings
+from skymatch_cli.sky.footprint import Footprint
+from skymatch_cli.version import __version__
+
+_STATE = tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What the header of one image says, by itself.
+
+    Attributes
+    ----------
+    info : ImageInfo
+        Without the comparison unit, which depends on the other images.
+    facts : UnitFacts
+    bands : BandKeywords
+    warnings : tuple of str
+    footprint : Footprint, InputError or None
+        Why there is none; None where the method needs no WCS.
+    """
+
+    info: ImageInfo
+    facts: UnitFacts
+    bands: BandKeywords
+    warnings: tuple[str, ...] = ()
+    footprint: Footprint | InputError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """The headers of a run: structures of files by their real paths, images, and the rules they were read by."""
+
+    rules: str = ""
+    files: Mapping[str, FitsFile] = field(default_factory=dict)
+    images: tuple[ImageHeader, ...] = ()
+
+
+def header_rules(settings: Settings, *, need_wcs: bool) -> str:
+    """All but the files that decides what is read from headers."""
+    from skymatch_cli.images.formats import gwcs
+
+    names = ("dq_ext", "dqbits", "sky_keyword", "flux_scale", "group_by", "exptime_key", "units")
+    chosen = {name: getattr(settings, name) for name in names}
+    return json.dumps({**chosen, "wcs": need_wcs, "gwcs": not gwcs.missing_package(), "version": __version__})
+
+
+class Known:
+    """Finds what still holds in the headers of an earlier run."""
+
+    def __init__(self, old: Headers | None, settings: Settings, *, need_wcs: bool) -> None:
+        old = old or Headers()
+        self.rules = header_rules(settings, need_wcs=need_wcs)
+        self._files = old.files
+        self._real_of = {file.path: real for real, file in old.files.items()}
+        same = old.rules == self.rules
+        self._images = {image.info.ref: image for image in old.images if same}
+        self._by_file = settings.group_by == "file"
+        self._state: dict[str, _STATE] = {}
+
+    def file(self, path: str, real: str) -> FitsFile | None:
+        """The structure of a file, if it is known (by its real path) and the file is as it was."""
+        found = self._files.get(real)
+        if found is None or self._state_of(path) != (found.size, found.mtime_ns):
+            return None
+        return found if found.path == path else replace(found, path=path)
+
+    def images(self, refs: Sequence[ImageRef], file: FitsFile, real: str, spelling: str) -> list[ImageHeader] | None:
+        """The images of a file, whose name is first spelled so; None where one is not known, or a plane changed.
+
+        ``real``: where its path leads, which may be another file than it was.
+        """
+        if self._real_of.get(file.path) != real:
+            return None
+        images = [self._images.get(ref) for ref in refs]
+        known = [image for image in images if image is not None and self._holds(image, file, spelling)]
+        return known if len(known) == len(images) else None
+
+    def _holds(self, image: ImageHeader, file: FitsFile, spelling: str) -> bool:
+        source = image.info.source
+        if source is None or (self._by_file and image.info.group != spelling):
+            return False
+        if (source.science.size, source.science.mtime_ns) != (file.size, file.mtime_ns):
+            return False
+        others = (plane for plane in (source.dq, source.mask) if plane is not None and plane.path != file.path)
+        return all(self._state_of(plane.path) == (plane.size, plane.mtime_ns) for plane in others)
+
+    def _state_of(self, path: str) -> _STATE:
+        """Size and time of a file; None where it is gone."""
+        if path not in self._state:
+            try:
+                self._state[path] = size_and_time(path)
+            except OSError:
+                self._state[path] = None
+        return self._state[path]

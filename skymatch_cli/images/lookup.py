@@ -1,0 +1,107 @@
+"""Names that point at images of the run: `--reference` and the lines of `--skylist`."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.images.names import Selector, split_selector
+from skymatch_cli.model import ImageRef
+
+
+def find_images(name: str, refs: Sequence[ImageRef]) -> tuple[int, ...]:
+    """Images that a name means: those of that path, else of that base name where it is unique.
+
+    ``[SCI,2]``, ``[SCI]`` or ``[3]`` behind the name narrows it to such HDUs; without it all images of the
+    file are meant. Empty where nothing fits, or where the base name belongs to several files.
+    """
+    file, selector = split_selector(name)
+    path = os.path.realpath(file)
+    found = [i for i, ref in enumerate(refs) if ref.file == file or os.path.realpath(ref.path) == path]
+    if not found:
+        found = [i for i, ref in enumerate(refs) if Path(ref.path).name == Path(file).name == file]
+        if len({refs[i].path for i in found}) > 1:
+            return ()
+    if selector is None:
+        return tuple(found)
+    return tuple(i for i in found if _fits(selector, refs[i]))
+
+
+def _fits(selector: Selector, ref: ImageRef) -> bool:
+    if selector.index is not None:
+        return selector.index == ref.hdu
+    named = selector.name == "*" or selector.name.upper() == ref.ext.upper()
+    return named and selector.ver in {None, ref.extver}
+
+
+def find_reference(name: str, refs: Sequence[ImageRef], groups: Sequence[str]) -> int:
+    """The image that ``--reference`` names; of a file of several chips in one group, the first.
+
+    Raises
+    ------
+    InputError
+        If no image of the run, or images of several groups, bear the name.
+
+    """
+    found = find_images(name, refs)
+    if not found:
+        raise InputError.at(name, "is not one of the images (--reference)", "name it as among the images")
+    if len({groups[i] for i in found}) > 1:
+        raise InputError.at(name, "means several images (--reference)", "name one: a.fits[SCI,1]")
+    return found[0]
+
+
+def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
+    """Skies that the user gives: lines ``name sky``, ``#`` comments, by index of the image.
+
+    A line that names an HDU (``a.fits[SCI,2]``) counts before one that names its file.
+
+    Raises
+    ------
+    InputError
+        For every line that can't be understood or fits no image, and every image without a line.
+
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError.at(path, f"can't be read: {error.strerror}", "name a readable file with --skylist") from error
+    except UnicodeDecodeError as error:
+        raise InputError.at(path, "is not a text file (--skylist)", "lines 'name sky'") from error
+    whole: dict[int, float] = {}  # of files
+    single: dict[int, float] = {}  # of the HDUs that are named: these count before
+    problems: list[Problem] = []
+    for number, line in enumerate(lines, 1):
+        where = f"{path}, line {number}"
+        try:
+            words = shlex.split(line, comments=True)
+            if not words:
+                continue
+            name, value = words
+            sky = float(value)
+        except ValueError:
+            problems.append(Problem(where, f"{line.strip()!r} is not 'name sky'", "quote names that hold spaces"))
+            continue
+        if not math.isfinite(sky):
+            problems.append(Problem(where, f"the sky {value} is not finite"))
+            continue
+        found = find_images(name, refs)
+        if not found:
+            problems.append(Problem(where, f"{name} is not the path or unique base name of an image of this run"))
+        given = whole if split_selector(name)[1] is None else single
+        problems += [
+            Problem(where, f"{refs[i].label} has two different skies") for i in found if given.setdefault(i, sky) != sky
+        ]
+    skies = whole | single
+    problems += [
+        Problem(ref.label, f"has no sky in {path}", "add a line 'name sky'")
+        for i, ref in enumerate(refs)
+        if i not in skies
+    ]
+    if problems:
+        raise InputError(problems)
+    return skies

@@ -1,0 +1,274 @@
+"""What the user typed -> files, HDU selectors and masks: globs, ``[EXT]`` syntax, ``@lists``, standard input.
+
+Nothing is opened here but list files.
+"""
+# Names stay as the user spelled them; pathlib would rewrite ./a.fits:
+# ruff: noqa: PTH100, PTH112, PTH118, PTH120, PTH207
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from string import Formatter
+from typing import TextIO
+
+from skymatch_cli.errors import InputError, Problem, UsageError
+from skymatch_cli.images.formats.files import base_name, is_remote
+from skymatch_cli.model import ImageRef, MaskRef
+
+_SELECTED = re.compile(r"(?P<file>.+)\[(?P<selector>[^\[\]]*)\]", re.DOTALL)
+_FITS_SUFFIX = re.compile(r"(\.(fits?|fts|asdf))?(\.(gz|fz|bz2))?$", re.IGNORECASE)
+_FIELDS = frozenset({"stem", "extname", "extver"})
+_LIST_COLUMNS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which HDUs of a file: by index, by name, by name and version, or every image (name ``*``)."""
+
+    index: int | None = None
+    name: str = ""
+    ver: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Selector:
+        """Understand what stands between the brackets: ``SCI``, ``SCI,2``, ``3`` or ``*``; else ValueError."""
+        name, comma, ver = (part.strip() for part in text.partition(","))
+        if name.isdecimal() and not comma:
+            return cls(index=int(name))
+        if not name or (comma and not ver.isdecimal()):
+            raise ValueError(f"[{text}] names no extension")
+        return cls(name=name, ver=int(ver) if comma else None)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFile:
+    """A file that the user named.
+
+    ``file`` is the user's own spelling, ``path`` where it is; ``mask`` comes from column 2 of a list.
+    """
+
+    file: str
+    path: str
+    selector: Selector | None = None
+    mask: MaskRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where names come from: the folder that they are relative to, and the lists that led here."""
+
+    folder: str = ""
+    lists: tuple[str, ...] = ()
+
+
+def expand_names(
+    names: Sequence[str | os.PathLike[str]], stdin: TextIO | None = None
+) -> tuple[tuple[NamedFile, ...], tuple[Problem, ...]]:
+    """Expand globs, ``@list`` files and ``-`` (names on ``stdin``), in the order in which they are named.
+
+    A file whose name is exactly the text given wins over its meaning as a glob or as an HDU selector;
+    the matches of a glob are sorted. Names in a list are relative to the folder of the list.
+    """
+    found: list[NamedFile] = []
+    problems: list[Problem] = []
+    for item in _expand_all([os.fspath(name) for name in names], _Source(), stdin):
+        if isinstance(item, Problem):
+            problems.append(item)
+        else:
+            found.append(item)
+    return tuple(found), tuple(problems)
+
+
+def split_selector(name: str) -> tuple[str, Selector | None]:
+    """Part a name from its HDU selector; a file of exactly that name wins; ValueError for a bad selector."""
+    match = _SELECTED.fullmatch(name)
+    if match is None or os.path.lexists(name):
+        return name, None
+    return match["file"], Selector.parse(match["selector"])
+
+
+def check_template(option: str, template: str) -> None:
+    """UsageError unless the template has no other fields than {stem}, {extname} and {extver}."""
+    try:
+        fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+        unknown = sorted(fields - _FIELDS)
+        if not unknown:
+            template.format(stem="a", extname="SCI", extver=1)
+    except (ValueError, KeyError, IndexError) as error:
+        raise UsageError(f"{option} {template}: not a template: {error}") from None
+    if unknown:
+        known = ", ".join(f"{{{field}}}" for field in sorted(_FIELDS, reverse=True))
+        raise UsageError(f"{option} {template}: there is no field {{{unknown[0]}}}", f"the fields are {known}")
+
+
+def fill_template(template: str, ref: ImageRef) -> MaskRef:
+    """The file and HDU that a template such as ``masks/{stem}.fits[1]`` means for one image.
+
+    ``{stem}`` is the name of the image's file without folder and FITS suffixes. A relative result is
+    looked for from the current folder, then beside the image.
+    """
+    stem = _FITS_SUFFIX.sub("", base_name(ref.path))
+    name = template.format(stem=stem, extname=ref.ext or "PRIMARY", extver=ref.extver)
+    file, selector = split_selector(name)
+    if is_remote(file):
+        return _mask_ref(file, file, selector)
+    path = os.path.abspath(file)
+    beside = os.path.join(os.path.dirname(ref.path), file)
+    if not os.path.lexists(path) and os.path.lexists(beside):
+        path = beside
+    return _mask_ref(file, path, selector)
+
+
+def _mask_ref(file: str, path: str, selector: Selector | None) -> MaskRef:
+    chosen = selector or Selector()
+    ext = chosen.index if chosen.index is not None else chosen.name or None
+    return MaskRef(file=file, path=path, ext=ext, extver=chosen.ver or 1)
+
+
+def _expand_all(names: Iterable[str], source: _Source, stdin: TextIO | None) -> Iterator[NamedFile | Problem]:
+    for name in names:
+        if name == "-":
+            if stdin is None:
+                yield Problem("-", "there is no standard input to read names from")
+            else:
+                yield from _expand_lines(stdin.read(), "standard input", source)
+        elif name.startswith("@") and not os.path.lexists(os.path.join(source.folder, name)):
+            yield from _expand_list(os.path.join(source.folder, name[1:]), source)
+        else:
+            yield from _expand_one(name, source)
+
+
+def _expand_list(file: str, source: _Source) -> Iterator[NamedFile | Problem]:
+    where = f"@{file}"
+    real = os.path.realpath(file)
+    if real in source.lists:
+        yield Problem(where, "the list names itself", "remove the circle")
+        return
+    try:
+        text = Path(file).read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except (OSError, ValueError) as error:
+        yield Problem(where, f"can't read the list: {getattr(error, 'strerror', None) or error}")
+        return
+    if "\0" in text:
+        yield Problem(where, "is not a list of names", "give the image itself without @")
+        return
+    yield from _expand_lines(text, where, _Source(os.path.dirname(file), (*source.lists, real)))
+
+
+def _expand_lines(text: str, where: str, source: _Source) -> Iterator[NamedFile | Problem]:
+    empty = True
+    for number, line in enumerate(text.splitlines(), start=1):
+        if " " in (whole := line.strip()) and os.path.lexists(os.path.join(source.folder, whole)):
+            empty = False  # as `find` and `ls` write names with spaces
+            yield from _expand_all([whole], source, None)
+            continue
+        try:
+            columns = _columns(line)
+        except ValueError as error:
+            yield Problem(f"{where}, line {number}", str(error))
+            empty = False
+            continue
+        if columns:
+            empty = False
+            yield from _expand_line(columns, f"{where}, line {number}", source)
+    if empty:
+        yield Problem(where, "names no image")
+
+
+def _expand_line(columns: Sequence[str], where: str, source: _Source) -> Iterator[NamedFile | Problem]:
+    if len(columns) > _LIST_COLUMNS:
+        yield Problem(where, "has more than a name and a mask", "quote names with spaces")
+        return
+    mask: MaskRef | None = None
+    if len(columns) == _LIST_COLUMNS:
+        try:
+            mask_name = columns[1] if is_remote(columns[1]) else os.path.join(source.folder, columns[1])
+            file, selector = split_selector(mask_name)
+        except ValueError as error:
+            yield Problem(where, str(error), "e.g. [MASK], [MASK,2] or [3]")
+            return
+        mask = _mask_ref(file, file if is_remote(file) else os.path.abspath(file), selector)
+    for item in _expand_all(columns[:1], source, None):
+        yield item if mask is None or isinstance(item, Problem) else replace(item, mask=mask)
+
+
+def _columns(line: str) -> list[str]:
+    """Split a line as the shell would; a word that begins with # starts a comment."""
+    lexer = shlex.shlex(line, posix=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    columns: list[str] = []
+    try:
+        for word in lexer:
+            if word.startswith("#"):
+                break
+            columns.append(word)
+    except ValueError as error:
+        if not lexer.token.startswith("#"):  # an apostrophe in a comment quotes nothing
+            raise ValueError(f"{error}".lower()) from None
+    return columns
+
+
+def _expand_one(name: str, source: _Source) -> Iterator[NamedFile | Problem]:
+    """One name: a file of exactly that name, a file with a selector, or a glob with or without one."""
+    if is_remote(name):
+        yield from _expand_url(name)
+        return
+    file = os.path.join(source.folder, name)
+    if not file or "\0" in file:
+        yield Problem(repr(name), "is not a file name")
+        return
+    if os.path.lexists(file):
+        yield NamedFile(file, os.path.abspath(file))
+        return
+    match = _SELECTED.fullmatch(file)
+    if match and (files := _files(match["file"])):
+        try:
+            selector = Selector.parse(match["selector"])
+        except ValueError as error:
+            yield Problem(file, str(error), "e.g. [SCI], [SCI,2], [3] or [*]")
+            return
+        yield from (NamedFile(found, os.path.abspath(found), selector) for found in files)
+    elif files := _files(file):
+        yield from (NamedFile(found, os.path.abspath(found)) for found in files)
+    elif glob.has_magic(match["file"] if match else file):
+        yield Problem(file, "no file matches")
+    else:
+        yield Problem(match["file"] if match else file, "no such file")
+
+
+def _expand_url(url: str) -> Iterator[NamedFile | Problem]:
+    """A URL, with or without a selector; ``*`` is asked of the server, all else stands for itself."""
+    match = _SELECTED.fullmatch(url)
+    try:
+        file, selector = (url, None) if match is None else (match["file"], Selector.parse(match["selector"]))
+    except ValueError as error:
+        yield Problem(url, str(error), "e.g. [SCI], [SCI,2], [3] or [*]")
+        return
+    if "*" not in file:
+        yield NamedFile(file, file, selector)
+        return
+    from skymatch_cli.images.formats.remote import matching
+
+    try:
+        found = matching(file)
+    except (OSError, InputError) as error:
+        yield Problem(file, f"can't be looked up: {error}")
+        return
+    yield from (NamedFile(one, one, selector) for one in found)
+    if not found:
+        yield Problem(file, "no file matches")
+
+
+def _files(pattern: str) -> list[str]:
+    """The file of that name, else the files that a glob matches, sorted."""
+    if os.path.lexists(pattern):
+        return [pattern]
+    if not glob.has_magic(pattern):
+        return []
+    return sorted(found for found in glob.glob(pattern, recursive=True) if not os.path.isdir(found))

@@ -1,0 +1,258 @@
+"""Pixels of one image on demand, and which of them count: finite, DQ, user mask, ignored value.
+
+Plain files are read in blocks of rows that stay in the processor's cache while they are brought into the
+machine's byte order and tested: nothing is mapped, nothing is copied twice, and only the rows that are
+asked for are touched. Flags are tested as they are stored, without bringing them into native order.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skymatch_cli.errors import InputError
+from skymatch_cli.images.formats.files import is_remote, open_file, size_and_time
+from skymatch_cli.images.formats.fitsfile import open_unpacked
+from skymatch_cli.images.formats.tilecheck import check_streams
+from skymatch_cli.images.skystate import missing_sky
+from skymatch_cli.model import BoolArray, ImageInfo, OriginalIntegers, PixelArray, PixelSource, StoredPlane
+from skymatch_cli.settings import Settings
+
+_BLOCK_BYTES = 2**18  # blocks of rows: large beside the cost of a call, small beside the cache
+_MANY_LOST = 0.5
+_FLOAT32_INTEGERS = 2**24  # float32 holds every integer up to this
+_ASTROPY_WARNINGS = threading.Lock()  # warning filters belong to the process, not to the thread
+
+_Stored = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """Pixels of an image, or of some of its rows.
+
+    Attributes
+    ----------
+    data : (rows, nx) float32 or float64
+        Original pixels in the image's unit (a sky that was subtracted is added back). float32 where that
+        is exact.
+    good : (rows, nx) bool
+        True = use.
+    warnings : tuple of str
+
+    """
+
+    data: PixelArray
+    good: BoolArray
+    warnings: tuple[str, ...] = ()
+
+
+def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | None = None) -> Pixels:
+    """Read the pixels of an image and say which count.
+
+    Parameters
+    ----------
+    info : ImageInfo
+    settings : Settings
+        ``ignore_value`` is used.
+    rows : (start, stop), optional
+        Read these rows only.
+
+    Raises
+    ------
+    InputError
+        If the file can't be read or has changed since its headers were read.
+
+    """
+    source = info.source
+    if source is None:
+        raise InputError.at(info.ref.label, "has no pixels in a file")
+    y0, y1 = rows or (0, info.shape[0])
+    plane = source.science
+    data: PixelArray = np.empty((y1 - y0, info.shape[1]), _physical_type(source.original or plane))
+    good: BoolArray = np.empty(data.shape, np.bool_)
+    flagged = 0
+    with ExitStack() as stack:
+        files = _OpenFiles(stack, info.ref.label)
+        for at, stored in files.blocks(plane, y0, y1):
+            _to_original(stored, info, source, data[at], good[at], y0=y0 + at.start)
+            if settings.ignore_value is not None:
+                good[at] &= data[at] != settings.ignore_value
+        if source.dq is not None:
+            for at, stored in files.blocks(source.dq, y0, y1):
+                unflagged = _unflagged(stored, source.dq, source.bad_flags)
+                flagged += unflagged.size - int(np.count_nonzero(unflagged))
+                good[at] &= unflagged
+        if source.mask is not None:
+            for at, stored in files.blocks(source.mask, y0, y1):
+                good[at] &= _marked_good(stored, source.mask)
+    return Pixels(data, good, _loss_warning(info.ref.label, flagged, good.size))
+
+
+class _OpenFiles:
+    """The files that one image is read from, each opened once and closed with the stack."""
+
+    def __init__(self, stack: ExitStack, where: str) -> None:
+        self._stack = stack
+        self._where = where
+        self._streams: dict[str, IO[bytes]] = {}
+
+    def blocks(self, plane: StoredPlane, y0: int, y1: int) -> Iterator[tuple[slice, _Stored]]:
+        """Stored values, block by block of rows, in the byte order of FITS; the slice counts from ``y0``."""
+        try:
+            self._check_unchanged(plane)
+            if plane.tiled:
+                yield slice(0, y1 - y0), _read_tiled(plane, y0, y1)
+            else:
+                yield from self._plain_blocks(plane, y0, y1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError.at(self._where, f"can't be read: {error}", "fetch the file again") from None
+
+    def _plain_blocks(self, plane: StoredPlane, y0: int, y1: int) -> Iterator[tuple[slice, _Stored]]:
+        stream = self._streams.get(plane.path)
+        if stream is None:
+            stream = self._stack.enter_context(open_unpacked(plane.path, plane.container))
+            self._streams[plane.path] = stream
+        dtype, nx = _stored_type(plane), plane.shape[1]
+        step = max(1, min(y1 - y0, _BLOCK_BYTES // (nx * dtype.itemsize)))
+        buffer = np.empty((step, nx), dtype)
+        stream.seek(plane.offset + y0 * nx * dtype.itemsize)
+        for start in range(0, y1 - y0, step):
+            block = buffer[: min(step, y1 - y0 - start)]
+            _fill(stream, block)
+            yield slice(start, start + len(block)), block
+
+    def _check_unchanged(self, plane: StoredPlane) -> None:
+        if size_and_time(plane.path) != (plane.size, plane.mtime_ns):
+            raise InputError.at(self._where, f"{plane.path} changed while it was in use", "run again")
+
+
+def _fill(stream: IO[bytes], block: _Stored) -> None:
+    """Read the bytes of a block; a file may give them in pieces."""
+    view = memoryview(block.reshape(-1).view(np.uint8).data)
+    while view:
+        n = stream.readinto(view)  # type: ignore[attr-defined]
+        if not n:
+            raise EOFError("it is shorter than its headers say")
+        view = view[n:]
+
+
+def _read_tiled(plane: StoredPlane, y0: int, y1: int) -> _Stored:
+    """Rows of a tile-compressed image as stored before compression; only the tiles needed are unpacked."""
+    from astropy.io import fits
+
+    try:
+        with _ASTROPY_WARNINGS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _opened(plane.path) as file, fits.open(file, disable_image_compression=True) as hdus:
+                check_streams(hdus[plane.hdu])
+            with _opened(plane.path) as file, fits.open(file, do_not_scale_image_data=True) as hdus:
+                section = hdus[plane.hdu].section
+                values = section[(0,) * (len(section.shape) - 2) + (slice(y0, y1),)]
+        return np.ascontiguousarray(values, _stored_type(plane)).reshape(y1 - y0, plane.shape[1])
+    except Exception as error:  # noqa: BLE001 - damaged tiles raise whatever the decoder happens to trip over
+        raise OSError(f"its compressed pixels are damaged: {error}") from None
+
+
+def _opened(path: str) -> AbstractContextManager[Any]:
+    """What astropy opens: the name of a file, or the stream behind a URL."""
+    return open_file(path) if is_remote(path) else nullcontext(path)
+
+
+def _stored_type(plane: StoredPlane) -> np.dtype[Any]:
+    return np.dtype({8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}[plane.bitpix])
+
+
+def _physical_type(plane: StoredPlane | OriginalIntegers) -> np.dtype[Any]:
+    """float32 where it holds every physical value exactly, else float64."""
+    if plane.bscale == 1 and plane.bzero == 0:
+        return np.dtype(np.float32 if plane.bitpix in {8, 16, -32} else np.float64)
+    if plane.bitpix not in {8, 16}:
+        return np.dtype(np.float64)
+    power_of_two = math.frexp(abs(plane.bscale))[0] == 0.5
+    steps = plane.bzero / plane.bscale
+    exact = power_of_two and steps.is_integer() and abs(steps) + 2**plane.bitpix <= _FLOAT32_INTEGERS
+    return np.dtype(np.float32 if exact else np.float64)
+
+
+def _to_original(
+    stored: _Stored, info: ImageInfo, source: PixelSource, data: PixelArray, good: BoolArray, *, y0: int
+) -> None:
+    """Fill ``data`` with the pixels as they were before a sky was subtracted, ``good`` with which are defined."""
+    missing = missing_sky(info.recorded)
+    level = missing.rows(y0, y0 + len(data), info.shape)
+    if source.original is None:
+        _to_physical(stored, source.science, data, good)
+        if missing:
+            # The sum is rounded once, from float64: most pixels come back exactly as they were.
+            with np.errstate(invalid="ignore", over="ignore"):
+                np.add(data, level, out=data, dtype=np.float64, casting="same_kind")
+        return
+    step, zero = source.original.bscale, source.original.bzero
+    with np.errstate(invalid="ignore", over="ignore"):
+        data[...] = np.rint((stored.astype(np.float64) + (level - zero)) / step) * step + zero
+    np.isfinite(data, out=good)
+
+
+def _to_physical(stored: _Stored, plane: StoredPlane, data: PixelArray, good: BoolArray) -> None:
+    """Fill ``data`` with physical values and ``good`` with which of them are defined."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        if plane.bitpix == 64 and plane.bscale == 1 and plane.bzero == 2.0**63:
+            data[...] = stored.view(">u8") ^ np.uint64(2**63)  # the sum would lose digits
+        else:
+            data[...] = stored
+            if plane.bscale != 1:
+                np.multiply(data, plane.bscale, out=data)
+            if plane.bzero != 0:
+                np.add(data, plane.bzero, out=data)
+    if plane.bitpix < 0:
+        np.isfinite(data, out=good)
+    elif plane.blank is not None and np.can_cast(np.min_scalar_type(plane.blank), stored.dtype, "same_kind"):
+        np.not_equal(stored, plane.blank, out=good)
+    else:
+        good[...] = True
+
+
+def _unflagged(stored: _Stored, plane: StoredPlane, bad_flags: int) -> BoolArray:
+    """True where none of the bad flags is set; ``stored`` is used up.
+
+    The bits are compared in the byte order of the file: it is the constants that are swapped.
+    """
+    bits = plane.bitpix
+    every = 2**bits - 1
+    bad = bad_flags & every
+    zero = int(-plane.bzero) & every  # how the value 0 is stored
+    raw = stored.view(f"u{bits // 8}")
+    if bad != every:
+        np.bitwise_and(raw, _as_stored(bad, bits), out=raw)
+    unflagged: BoolArray = np.equal(raw, _as_stored(zero & bad, bits))
+    return unflagged
+
+
+def _as_stored(value: int, bits: int) -> Any:
+    """An unsigned integer whose bytes are those of ``value`` in a FITS file."""
+    return np.array([value], f">u{bits // 8}").view(f"u{bits // 8}")[0]
+
+
+def _marked_good(stored: _Stored, plane: StoredPlane) -> BoolArray:
+    """True where a user mask is non-zero."""
+    values: PixelArray = np.empty(stored.shape, _physical_type(plane))
+    marked: BoolArray = np.empty(stored.shape, np.bool_)
+    _to_physical(stored, plane, values, marked)
+    marked &= values != 0
+    return marked
+
+
+def _loss_warning(where: str, flagged: int, total: int) -> tuple[str, ...]:
+    """A warning where flags take more than half of the pixels: often the wrong --dqbits."""
+    if flagged <= _MANY_LOST * total:
+        return ()
+    return (f"{where}: DQ flags exclude {100 * flagged / total:.0f} % of its pixels (see --dqbits)",)

@@ -1,0 +1,237 @@
+"""BUNIT, exposure times and pixel areas -> the factor that brings each image to one comparison unit.
+
+Where all images have the same BUNIT, pixel scale and exposure time, which is the rule, nothing is parsed
+and every factor is 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from skymatch_cli.errors import Problem
+from skymatch_cli.images.bunit import Bunit, understand
+from skymatch_cli.model import BoolArray, FloatArray
+
+_SAME_AREA = 1.2  # flat-fielded chips of one camera differ by less; different cameras by more
+_SAME_EXPOSURE = 1e-6  # relative
+_AS_IS = "--units as-is compares raw numbers"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitFacts:
+    """What one image says about the meaning of its numbers.
+
+    ``area_arcsec2`` is the nominal area of its pixels and ``exptime_s`` its exposure time (NaN where
+    unknown); ``flux_scale`` the value of the ``--flux-scale`` keyword (1 where none is asked for).
+    """
+
+    label: str
+    bunit: str = ""
+    area_arcsec2: float = math.nan
+    exptime_s: float = math.nan
+    group: str = ""
+    flux_scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """How the images are brought to one unit.
+
+    Attributes
+    ----------
+    factor : (n,) float64
+        Value in the comparison unit = value * factor; NaN for an image that has a problem.
+    unit : str
+        The comparison unit.
+    notes : tuple of str
+        What was done, for the report.
+    warnings : tuple of str
+    problems : mapping of int to Problem
+        The images that can't be brought to that unit, by index.
+
+    """
+
+    factor: FloatArray
+    unit: str
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    problems: Mapping[int, Problem]
+
+
+def comparison_scales(facts: Sequence[UnitFacts], *, units: str = "auto", exptime_key: str = "EXPTIME") -> Scales:
+    """Factors to one comparison unit.
+
+    Numbers per pixel (counts, flux densities) are surface brightness already within one camera, whose
+    flat field made them so; only between groups whose nominal pixel areas differ by more than 20 % are
+    they divided by that area. Counts are divided by the exposure time where it differs, or where they
+    meet rates. Numbers per solid angle are converted and nothing else. A missing BUNIT is taken as it is.
+
+    Parameters
+    ----------
+    facts : sequence of UnitFacts
+    units : {'auto', 'as-is'}
+    exptime_key : str
+        Keyword of the exposure time, for messages.
+
+    """
+    flux_scale = np.array([f.flux_scale for f in facts], np.float64)
+    spelled = list(dict.fromkeys(f.bunit for f in facts))
+    alike = spelled[0] if len(spelled) == 1 else ""
+    if units == "as-is" or not facts:
+        return Scales(flux_scale, alike, (), (), {})
+    area = _cluster_areas(facts)
+    exptime = np.array([f.exptime_s for f in facts], np.float64)
+    if len(spelled) == 1 and len(set(area.tolist())) == 1 and not _differ(exptime):
+        return Scales(flux_scale, alike, (), (), {})
+    return _convert(facts, flux_scale, area, exptime, exptime_key)
+
+
+def _convert(
+    facts: Sequence[UnitFacts], flux_scale: FloatArray, area: FloatArray, exptime: FloatArray, exptime_key: str
+) -> Scales:
+    """The general case: BUNITs, pixel areas or exposure times differ."""
+    meanings = {f.bunit: understand(f.bunit) for f in facts}
+    is_count, is_rate, per_pixel, per_area = (
+        np.array([getattr(meanings[f.bunit], name) for f in facts], np.bool_)
+        for name in ("is_count", "is_rate", "per_pixel", "per_area")
+    )
+    by_time = is_count & (bool(is_rate.any()) or _differ(exptime[is_count]))
+    by_area = per_pixel & (bool(per_area.any()) or _several(area[per_pixel]))
+    reference = next((f for f in facts if f.bunit), facts[0])
+    divisions = {"by_time": bool(by_time.any()), "by_area": bool(by_area.any())}
+    divided = {text: _divided(meaning, **divisions) for text, meaning in meanings.items()}
+    conversion = {text: _conversion(text, reference.bunit, divided) for text in divided}
+    factor = flux_scale * np.array([conversion[f.bunit] for f in facts], np.float64)
+    problems = _unit_problems(facts, factor, reference) | _time_problems(facts, by_time, exptime_key)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor[by_time] /= exptime[by_time]
+        factor[by_area] /= area[by_area]
+    factor[list(problems)] = np.nan
+    target = divided[reference.bunit]
+    return Scales(
+        factor=factor,
+        unit=reference.bunit if target is None or not any(divisions.values()) else str(target.to_string()),
+        notes=_notes(by_time, area[by_area], exptime_key),
+        warnings=_warnings(facts, meanings, area, exptime),
+        problems=problems,
+    )
+
+
+def _differ(values: FloatArray) -> bool:
+    """Whether numbers differ; a known one differs from an unknown one (NaN)."""
+    known = values[np.isfinite(values)]
+    if len(known) == 0:
+        return False
+    return len(known) < len(values) or bool(np.ptp(known) > _SAME_EXPOSURE * np.abs(known).max())
+
+
+def _several(areas: FloatArray) -> bool:
+    return len(set(areas.tolist())) > 1
+
+
+def _cluster_areas(facts: Sequence[UnitFacts]) -> FloatArray:
+    """One nominal pixel area for each image: that of its group, and the same for groups that nearly agree.
+
+    The area of a group is the median over its images; groups that follow one another in steps of less
+    than 20 % share the median of their areas. Images of unknown area take that of the first known group.
+    """
+    members: dict[str, list[float]] = {}
+    for f in facts:
+        if math.isfinite(f.area_arcsec2) and f.area_arcsec2 > 0:
+            members.setdefault(f.group, []).append(f.area_arcsec2)
+    known = {group: median(areas) for group, areas in members.items()}
+    clusters: list[list[str]] = []
+    for group in sorted(known, key=known.__getitem__):
+        if clusters and known[group] <= _SAME_AREA * known[clusters[-1][-1]]:
+            clusters[-1].append(group)
+        else:
+            clusters.append([group])
+    nominal: dict[str, float] = {}
+    for cluster in clusters:
+        nominal |= dict.fromkeys(cluster, median(known[group] for group in cluster))
+    unknown = next((nominal[f.group] for f in facts if f.group in nominal), 1.0)
+    return np.array([nominal.get(f.group, unknown) for f in facts], np.float64)
+
+
+def _divided(meaning: Bunit, *, by_time: bool, by_area: bool) -> Any:
+    """The astropy unit after the divisions; None where the BUNIT is not understood."""
+    from astropy import units as u
+
+    if meaning.unit is None:
+        return None
+    unit = meaning.unit / u.s if by_time and meaning.is_count else meaning.unit
+    return unit / u.arcsec**2 if by_area and meaning.per_pixel else unit
+
+
+def _conversion(text: str, reference: str, divided: Mapping[str, Any]) -> float:
+    """Factor from one BUNIT to that of the reference image, after the divisions; NaN where there is none."""
+    if text in {"", reference}:
+        return 1.0
+    unit, target = divided[text], divided[reference]
+    if unit is None or target is None or not unit.is_equivalent(target):
+        return math.nan
+    try:
+        factor = float(unit.to(target))
+    except ArithmeticError:
+        return math.nan
+    return factor if 0 < factor < math.inf else math.nan
+
+
+def _unit_problems(facts: Sequence[UnitFacts], factor: FloatArray, reference: UnitFacts) -> dict[int, Problem]:
+    problems = {}
+    for i in np.flatnonzero(np.isnan(factor)).tolist():
+        what = f"its BUNIT {facts[i].bunit!r} can't be brought together with {reference.bunit!r} of {reference.label}"
+        problems[i] = Problem(facts[i].label, what, _AS_IS)
+    return problems
+
+
+def _time_problems(facts: Sequence[UnitFacts], by_time: BoolArray, exptime_key: str) -> dict[int, Problem]:
+    problems = {}
+    for i in np.flatnonzero(by_time).tolist():
+        if not facts[i].exptime_s > 0:
+            what = f"counts can't be divided by the exposure time: {exptime_key} is missing or not positive"
+            problems[i] = Problem(facts[i].label, what, f"name the keyword with --exptime-key; {_AS_IS}")
+    return problems
+
+
+def _notes(by_time: BoolArray, areas: FloatArray, exptime_key: str) -> tuple[str, ...]:
+    notes = []
+    if by_time.any():
+        notes.append(f"counts are compared after division by {exptime_key}")
+    if len(areas):
+        listed = ", ".join(f"{area:.4g}" for area in sorted(set(areas.tolist())))
+        notes.append(f"values per pixel are compared after division by the nominal pixel area ({listed} arcsec2)")
+    return tuple(notes)
+
+
+def _warnings(
+    facts: Sequence[UnitFacts], meanings: Mapping[str, Bunit], area: FloatArray, exptime: FloatArray
+) -> tuple[str, ...]:
+    """Where numbers are compared without knowing what they mean, though something says that they may differ."""
+    differences = []
+    if _several(area):
+        differences.append("pixel scales")
+    if _differ(exptime):
+        differences.append("exposure times")
+    warnings = []
+    missing = [f.label for f in facts if not f.bunit]
+    if missing and (differences or len(meanings) > 1):
+        differing = " and ".join([*differences, *(["the BUNITs of others"] if len(meanings) > 1 else [])])
+        warnings.append(f"{_first(missing)}: no BUNIT; the values are taken as they are, although {differing} differ")
+    unclear = [f.label for f in facts if f.bunit and meanings[f.bunit].unit is None]
+    if unclear and differences:
+        differing = " and ".join(differences)
+        warnings.append(
+            f"{_first(unclear)}: BUNIT is not understood; the values are taken as they are, although {differing} differ"
+        )
+    return tuple(warnings)
+
+
+def _first(labels: Sequence[str]) -> str:
+    return labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1} more"

@@ -1,0 +1,211 @@
+"""An image as the user named it, where its pixels are, and what its header says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+
+from skymatch_cli.choices import Skystat
+from skymatch_cli.model.arrays import FloatArray, IntArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticSettings:
+    """How the sky of a set of pixels is measured.
+
+    ``lower`` and ``upper`` are inclusive bounds applied before clipping, whatever ``nclip`` is.
+    Clipping is that of ``astropy.stats.sigma_clip(cenfunc="median", stdfunc="std", maxiters=nclip)``.
+    """
+
+    skystat: Skystat = Skystat.MEDIAN
+    lower: float | None = None
+    upper: float | None = None
+    nclip: int = 5
+    lsigma: float = 4.0
+    usigma: float = 4.0
+    binwidth: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRef:
+    """A user mask (non-zero = good) for one image: a file and an HDU (index, or name and version)."""
+
+    file: str
+    path: str
+    ext: str | int | None = None
+    extver: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One image as the user named it.
+
+    ``file`` is the user's own spelling (used in every result), ``path`` where it is, ``hdu`` the index
+    of the HDU, ``ext``/``extver`` its EXTNAME and EXTVER (``ext`` is "" where the HDU has no name;
+    ``extver`` is 1 where it has none).
+    """
+
+    file: str
+    path: str
+    hdu: int
+    ext: str = ""
+    extver: int = 1
+    mask: MaskRef | None = None
+
+    @property
+    def label(self) -> str:
+        """Name for messages: ``a.fits[SCI,2]``, ``a.fits[3]``, ``a.fits``."""
+        if self.ext and self.ext != "PRIMARY":
+            return f"{self.file}[{self.ext},{self.extver}]"
+        return f"{self.file}[{self.hdu}]" if self.hdu else self.file
+
+
+class CelestialWcs(Protocol):
+    """What the geometry needs of a world coordinate system, whatever stands behind it."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx) of the image."""
+        ...
+
+    def to_sky(self, x: FloatArray, y: FloatArray) -> FloatArray:
+        """Pixels to ICRS unit vectors, (n, 3); NaN rows where a pixel is off the sky."""
+        ...
+
+    def to_pixel(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """ICRS unit vectors (n, 3) to pixels; NaN where there is no (converged) solution."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The sky that an earlier run left in the header.
+
+    ``level`` (at the image's centre) in the image's unit, ``dx`` and ``dy`` in that unit per pixel;
+    ``subtracted``: the stored pixels are the original ones minus that plane.
+    """
+
+    level: float
+    subtracted: bool
+    dx: float = 0.0
+    dy: float = 0.0
+
+
+class Container(StrEnum):
+    """How a file as a whole is packed."""
+
+    PLAIN = "plain"
+    GZIP = "gzip"
+    BZIP2 = "bzip2"
+    ASDF = "asdf"  # a Roman image, seen as FITS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPlane:
+    """Where the pixels of one HDU lie in a file, and how they are stored.
+
+    Attributes
+    ----------
+    path : str
+    container : Container
+    hdu : int
+        Index of the HDU.
+    offset : int
+        First byte of the pixels in the unpacked file.
+    shape : (ny, nx)
+    bitpix : int
+    bscale, bzero : float
+        Physical value = bzero + bscale * stored value.
+    blank : int or None
+        Stored integer that marks an undefined pixel.
+    tiled : bool
+        Stored tile-compressed in a binary table (``.fz``).
+    size, mtime_ns : int
+        Of the file when its headers were read: a file that changed since is refused.
+    """
+
+    path: str
+    container: Container
+    hdu: int
+    offset: int
+    shape: tuple[int, int]
+    bitpix: int
+    bscale: float = 1.0
+    bzero: float = 0.0
+    blank: int | None = None
+    tiled: bool = False
+    size: int = 0
+    mtime_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginalIntegers:
+    """How the pixels were stored before the program subtracted a sky from them and made them floats."""
+
+    bitpix: int
+    bscale: float
+    bzero: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelSource:
+    """All that is needed to read the pixels of one image and say which of them count.
+
+    ``bad_flags`` are the DQ bits that exclude a pixel (-1: any); ``dq`` is None where no DQ is used.
+    ``original`` is None where the pixels are stored as they were taken.
+    """
+
+    science: StoredPlane
+    dq: StoredPlane | None = None
+    bad_flags: int = -1
+    mask: StoredPlane | None = None
+    original: OriginalIntegers | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageInfo:
+    """What the header of one image says; pixels are read on demand through ``image.read_pixels``.
+
+    Attributes
+    ----------
+    shape : (ny, nx)
+    wcs : CelestialWcs or None
+        None where the method needs no WCS (``user``).
+    pixel_area_arcsec2 : float
+        Solid angle of a pixel in the middle of the image; NaN where unknown.
+    unit : str
+        BUNIT as reported ("" if missing).
+    to_comparison : float
+        Factor from the image's unit to the comparison unit of the run.
+    comparison_unit : str
+    group : str
+        Images of one group share one unknown (in comparison units).
+    recorded : Recorded or None
+    source : PixelSource or None
+        Where the pixels are; None for an image that exists in memory only.
+    notes : tuple of str
+        Facts for the log (``-v``): DQ extension used, HDUs skipped, inverse WCS, …
+    """
+
+    ref: ImageRef
+    shape: tuple[int, int]
+    wcs: CelestialWcs | None
+    pixel_area_arcsec2: float = math.nan
+    unit: str = ""
+    to_comparison: float = 1.0
+    comparison_unit: str = ""
+    group: str = ""
+    recorded: Recorded | None = None
+    source: PixelSource | None = None
+    notes: tuple[str, ...] = ()
+
+
+def group_numbers(images: Sequence[ImageInfo]) -> IntArray:
+    """Number of the group of every image, (N,), in the order in which the groups are first seen."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(info.group, len(numbers)) for info in images], np.int64)

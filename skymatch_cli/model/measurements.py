@@ -1,0 +1,174 @@
+"""The skies of sets of pixels, and the differences of overlapping images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skymatch_cli.model.arrays import FloatArray, IntArray, StrArray
+from skymatch_cli.model.overlaps import TangentPlane
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+class Status(StrEnum):
+    """What became of an image, a region or an overlap: a word, never a magic number."""
+
+    OK = "ok"
+    TOO_FEW_PIXELS = "too_few_pixels"  # some good pixels, fewer than a statistic needs
+    ALL_MASKED = "all_masked"  # not one good pixel
+    OUTSIDE_LIMITS = "outside_limits"  # good pixels, but none within --lower and --upper
+    NO_OVERLAP = "no_overlap"  # image: no usable overlap with any other group
+    SAME_GROUP = "same_group"  # overlap: both images share one unknown; reported, not used
+    DOWN_WEIGHTED = "down_weighted"  # overlap: --robust left it less than half of its weight
+    UNREADABLE = "unreadable"  # image skipped with --skip-bad
+    NOT_GIVEN = "not_given"  # image: method user without a value
+
+
+@dataclass(frozen=True, slots=True)
+class SkyStatistic:
+    """The sky of one set of pixels: value and 1-sigma error in the pixels' unit.
+
+    ``n`` counts the pixels that survive limits and clipping. ``value`` and ``err`` are NaN unless
+    ``status`` is ok.
+    """
+
+    value: float
+    err: float
+    n: int
+    status: Status
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SkyStatistics:
+    """The skies of several sets of pixels, as columns of `SkyStatistic`."""
+
+    value: FloatArray
+    err: FloatArray
+    n: IntArray
+    status: tuple[Status, ...]
+
+    @classmethod
+    def of(cls, skies: Sequence[SkyStatistic]) -> SkyStatistics:
+        """The columns of single ones."""
+        return cls(
+            value=np.array([sky.value for sky in skies], np.float64),
+            err=np.array([sky.err for sky in skies], np.float64),
+            n=np.array([sky.n for sky in skies], np.int64),
+            status=tuple(sky.status for sky in skies),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[SkyStatistics]) -> SkyStatistics:
+        """Several one after another."""
+        parts = (cls.of(()), *parts)
+        return cls(
+            value=np.concatenate([part.value for part in parts]),
+            err=np.concatenate([part.err for part in parts]),
+            n=np.concatenate([part.n for part in parts]),
+            status=tuple(word for part in parts for word in part.status),
+        )
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def part(self, rows: IntArray) -> SkyStatistics:
+        """Some of them, in the order of ``rows``."""
+        status = tuple(self.status[k] for k in rows.tolist())
+        return SkyStatistics(self.value[rows], self.err[rows], self.n[rows], status)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSkies:
+    """Each image's own sky over its whole frame, in the image's unit; columns over images."""
+
+    value: FloatArray
+    err: FloatArray
+    n: IntArray
+    status: StrArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlaneDifferences:
+    """Differences of pairs as functions of the place on the sky, in comparison units; columns over the M pairs.
+
+    Sums run over the places where both images were compared, with f = (1, x - x0, y - y0): positions are those of
+    the tangent plane, in radians.
+
+    Attributes
+    ----------
+    plane : TangentPlane
+    position : (M, 2) float64
+        (x0, y0) of every pair.
+    moment : (M, 3, 3) float64
+        Sum of weight f f^T; 0 for pairs without a common place.
+    pull : (M, 3) float64
+        Sum of weight f times the difference.
+    noise : (M, 3, 3) float64
+        Covariance of the pull; what the images share with third ones is not in it.
+    """
+
+    plane: TangentPlane
+    position: FloatArray
+    moment: FloatArray
+    pull: FloatArray
+    noise: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """What the pixels said about every overlap, in comparison units; columns over the M pairs of the graph.
+
+    Attributes
+    ----------
+    a, b : (M,) int64
+    area_arcmin2 : (M,) float64
+    sky_a, sky_b : (M,) float64
+        Sky of each image in the overlap (pooled: the statistic; mesh: means over the common cells with
+        common weights). NaN unless ok.
+    n_a, n_b : (M,) int64
+        Good pixels that were used.
+    delta, delta_err : (M,) float64
+        ``sky_a - sky_b`` and its 1-sigma error (finite and > 0 where ok).
+    weight : (M,) float64
+        Weight of the pair in the least-squares sum; 0 for pairs that are not used.
+    status : (M,) object
+        Status words; only ``ok`` pairs enter the solution.
+    noise : csr_array (M, K) or None
+        Noise factor S with covariance of ``delta`` = S S^T: columns are independent sources of noise
+        (a patch of pixels of one image), which several pairs may share. None: the pair weights are the
+        information of a joint fit, so the covariance of the solution is the inverse of its normal matrix.
+    local : LocalSkies or None
+    n_good : (N,) int64
+        Good pixels seen in each image: of the whole frame (of a file behind a URL: of the rows that its overlaps need,
+        unless local skies were measured).
+    pair_dof : (M,) float64 or None
+        From a joint fit (mesh): expectation of ``weight * delta_err**2``, which pairs of one cell share.
+    information : (M,) float64 or None
+        From a joint fit: what ``weight`` would be for the noise of the good pixels alone.
+    planes : PlaneDifferences or None
+        With the model ``plane``; ``weight`` and ``delta`` are then their first moments.
+    """
+
+    a: IntArray
+    b: IntArray
+    area_arcmin2: FloatArray
+    sky_a: FloatArray
+    sky_b: FloatArray
+    n_a: IntArray
+    n_b: IntArray
+    delta: FloatArray
+    delta_err: FloatArray
+    weight: FloatArray
+    status: StrArray
+    n_good: IntArray
+    noise: csr_array | None = None
+    local: LocalSkies | None = None
+    pair_dof: FloatArray | None = None
+    information: FloatArray | None = None
+    planes: PlaneDifferences | None = None

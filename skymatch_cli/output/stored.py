@@ -1,0 +1,176 @@
+"""A stored result, read back: the tables from its file, the images from where they were."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skymatch_cli.choices import Model, TableName
+from skymatch_cli.errors import InputError
+from skymatch_cli.images.image import read_infos
+from skymatch_cli.images.inputs import resolve_images
+from skymatch_cli.model import ImageInfo, ImageRef, Measurements, Solution
+from skymatch_cli.output.formats import SCHEMA
+from skymatch_cli.output.tables import Column, Report, Table, components_table, images_table, overlaps_table
+from skymatch_cli.settings import Settings
+
+_ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[nrt])")  # what `ascii_only` writes
+_HINT = "name a file that `skymatch match -o` wrote: .fits or .json"
+
+
+def read_report(file: str) -> Report:
+    """Read a result that was written as FITS or JSON.
+
+    Parameters
+    ----------
+    file : str
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no result of this version's layout.
+
+    """
+    readers: dict[str, Callable[[str], Mapping[str, Any]]] = {".json": _read_json, ".fits": _read_fits}
+    reader = readers.get(Path(file).suffix.lower())
+    if reader is None:
+        raise InputError.at(file, "is no stored result, by its suffix", _HINT)
+    try:
+        document = reader(file)
+        schema = document["schema"]
+        if schema != SCHEMA:
+            raise InputError.at(file, f"has layout {schema!r:.40}, not {SCHEMA}", "make the result again")
+        return _report(document)
+    except FileNotFoundError:
+        raise InputError.at(file, "no such file") from None
+    except OSError as error:
+        raise InputError.at(file, f"can't be read: {error.strerror or error}") from None
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError.at(file, f"is not a result of skymatch: {error}", _HINT) from None
+
+
+def read_images(report: Report) -> tuple[ImageInfo, ...]:
+    """Read the headers of the images of a stored result, in its order.
+
+    Raises
+    ------
+    InputError
+        If one of them isn't where the result says, or is another image now.
+
+    """
+    columns = (report.images.column(name).tolist() for name in ("file", "ext", "extver"))
+    names = [f"{f}[{e}]" if str(e).isdecimal() else f"{f}[{e},{v}]" for f, e, v in zip(*columns, strict=True)]
+    settings = Settings.of(report.settings)
+    inputs = resolve_images(names, settings=settings)
+    infos, problems, *_ = read_infos(inputs, settings, need_wcs=settings.method != "user")
+    if inputs.problems or problems:
+        raise InputError((*inputs.problems, *problems))
+    if tuple(info.ref.label for info in infos) != report.labels:
+        raise InputError.at("images", "are not those of the result", "run in the folder where the result was made")
+    return infos
+
+
+def _read_json(file: str) -> Mapping[str, Any]:
+    document = json.loads(Path(file).read_text(encoding="utf-8", errors="surrogateescape"))
+    if not isinstance(document, dict):
+        raise TypeError("no object in it")
+    return document
+
+
+def _read_fits(file: str) -> Mapping[str, Any]:
+    from astropy.io import fits
+
+    with fits.open(file, memmap=False) as hdus:
+        header = hdus[0].header
+        document: dict[str, Any] = {
+            "schema": header["SCHEMA"],
+            "version": re.sub("^skymatch ", "", header["CREATOR"]),
+            "settings": json.loads(header["SETTINGS"]),
+            "warnings": [header[f"WARN{k}"] for k in range(1, header["NWARN"] + 1)],
+        }
+        for name in TableName:
+            data = hdus[name.upper()].data
+            columns = [np.char.strip(c) if (c := data[n]).dtype.kind == "U" else c for n in data.names]
+            rows = zip(*(c.tolist() for c in columns), strict=True)
+            document[name] = [dict(zip(data.names, row, strict=True)) for row in rows]
+    for image in document[TableName.IMAGES]:
+        image["file"], image["group"] = _file_name(image["file"]), _file_name(image["group"])
+    return document
+
+
+def _file_name(text: str) -> str:
+    """The name of a file that is written with escapes, FITS having no other letters; unless it is its name."""
+    if not _ESCAPE.search(text) or Path(text).exists():
+        return text
+    name = _ESCAPE.sub(lambda found: found[0].encode().decode("unicode_escape"), text)
+    return name if Path(name).exists() else text
+
+
+def _report(document: Mapping[str, Any]) -> Report:
+    tilted = document["settings"].get("model", Model.CONSTANT) == Model.PLANE
+    layouts = _layouts(with_tilt=tilted, with_kept=any("kept" in row for row in document["overlaps"]))
+    images, overlaps, components = (_table(document[layout.name], layout) for layout in layouts)
+    report = Report(
+        version=str(document["version"]),
+        settings=dict(document["settings"]),
+        images=images,
+        overlaps=overlaps,
+        components=components,
+        labels=tuple(_label(*row[:3]) for row in images.rows()),
+        warnings=tuple(str(w) for w in document["warnings"]),
+    )
+    for end in ("a", "b"):
+        if not all(0 <= i < len(images) for i in overlaps.column(end)):
+            raise ValueError("an overlap names an image that isn't there")
+    return report
+
+
+def _table(rows: Sequence[Mapping[str, Any]], layout: Table) -> Table:
+    def column(like: Column) -> Column:
+        values = [row[like.name] for row in rows]
+        if like.values.dtype.kind == "f":
+            values = [math.nan if value is None else float(value) for value in values]
+        elif like.values.dtype.kind == "O" and not all(isinstance(value, str) for value in values):
+            raise TypeError(f"column {like.name} is not text")
+        return Column(like.name, np.array(values, dtype=like.values.dtype), like.description, like.unit)
+
+    return Table(layout.name, tuple(column(like) for like in layout.columns))
+
+
+def _layouts(*, with_tilt: bool, with_kept: bool) -> tuple[Table, Table, Table]:
+    """The tables of a result of no image: the columns, their types and descriptions."""
+    empty: dict[str, Any] = dict.fromkeys(("local", "noise", "tilt", "kept"))
+    empty |= {"warnings": (), "sigma_exact": True}
+    if with_tilt:
+        empty["tilt"] = np.zeros((0, 2))
+    if with_kept:
+        empty["kept"] = np.zeros(0)
+    text = {"status", "anchor"}
+    whole = {"a", "b", "n_a", "n_b", "n_good", "component", "n_images"}
+
+    def nothing(cls: type[Measurements] | type[Solution]) -> dict[str, Any]:
+        kind = {**dict.fromkeys(text, object), **dict.fromkeys(whole, np.int64)}
+        return {f.name: empty.get(f.name, np.array([], kind.get(f.name, float))) for f in fields(cls)}
+
+    measurements, solution = Measurements(**nothing(Measurements)), Solution(**nothing(Solution))
+    return (
+        images_table((), measurements, solution),
+        overlaps_table((), measurements, solution),
+        components_table(solution),
+    )
+
+
+def _label(file: str, ext: str, extver: int) -> str:
+    index = int(ext) if ext.isdecimal() else 0
+    return ImageRef(file, file, index, "" if ext.isdecimal() else ext, extver).label

@@ -1,0 +1,125 @@
+"""What a run looks like: the HTML report and the plot, made together so that the pixels are read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skymatch_cli.errors import InputError, UsageError
+from skymatch_cli.output.destination import check_target, save_target
+
+if TYPE_CHECKING:
+    from skymatch_cli.model import ImageInfo
+    from skymatch_cli.output.tables import Report
+    from skymatch_cli.run.tasks import Progress
+    from skymatch_cli.settings import Settings
+
+    from .quicklook import Quicklook
+    from .scene import Scene
+
+
+_PICTURES = frozenset({".png", ".pdf", ".svg"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """The files that were asked for; None for those that weren't.
+
+    ``html_option`` is the option that names the page, for messages.
+    """
+
+    html: str | None = None
+    plot: str | None = None
+    html_option: str = "--report"
+
+    def check(self, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
+        """Refuse what can't be made or written, before any work is done for it.
+
+        Raises
+        ------
+        UsageError
+            If an extra is missing, a suffix is unknown, or a file may not be written.
+
+        """
+        inputs = tuple(inputs)
+        if self.html is not None and self.plot is not None and Path(self.html).resolve() == Path(self.plot).resolve():
+            raise UsageError(f"{self.html_option} and --plot name the same file: {self.plot}", "name two files")
+        if self.html is not None and Path(self.html).suffix.lower() in _PICTURES:
+            raise UsageError(
+                f"{self.html_option} {self.html}: the report is an HTML page", "a figure is made by --plot"
+            )
+        if self.html is not None:
+            from . import page
+
+            page.require_extra()
+            check_target(self.html, self.html_option, overwrite=overwrite, inputs=inputs)
+        if self.plot is not None:
+            from . import plots
+
+            plots.require_extra()
+            plots.check_suffix(self.plot)
+            check_target(self.plot, "--plot", overwrite=overwrite, inputs=inputs)
+
+    def write(
+        self,
+        found: Report,
+        infos: tuple[ImageInfo, ...] | None,
+        settings: Settings,
+        *,
+        progress: Progress | None = None,
+    ) -> None:
+        """Draw and write what was asked for.
+
+        Parameters
+        ----------
+        found : Report
+        infos : tuple of ImageInfo, or None
+            None where the images can't be found any more: the page has no map and no pictures then.
+        settings : Settings
+            Which pixels are good, and the workers.
+        progress : Progress, optional
+
+        Raises
+        ------
+        InputError
+            If there is nothing to plot, or pixels can't be read.
+        SkymatchError
+            If a file can't be written.
+
+        """
+        if self.html is None and self.plot is None:
+            return
+        from . import page, plots
+
+        place, looks = _looks(found, infos, settings, progress)
+        if self.plot is not None and (place is None or not looks):
+            raise InputError.at(f"--plot {self.plot}", "the images of the result can't be found on the sky")
+        if self.html is not None:
+            html = page.html_report(found, place, looks).encode(errors="backslashreplace")
+            save_target(self.html, self.html_option, lambda stream: stream.write(html))
+        if self.plot is not None and place is not None:
+            from .pagedata import OverlapColumns
+
+            overlaps, suffix = OverlapColumns.of(found.overlaps), Path(self.plot).suffix.lower()
+            save_target(self.plot, "--plot", lambda stream: plots.save_plot(place, overlaps, looks[0], suffix, stream))
+
+
+def _looks(
+    found: Report, infos: tuple[ImageInfo, ...] | None, settings: Settings, progress: Progress | None
+) -> tuple[Scene | None, tuple[Quicklook, ...]]:
+    """The images on the sky and the mosaic with its stars and without; nothing where they have no place on the sky."""
+    if not infos or any(info.wcs is None for info in infos):
+        return None, ()
+    from .beforeafter import PICTURE_SIDE, TILES_SIDE
+    from .blocks import block_medians
+    from .display import frame_around
+    from .quicklook import View, quicklooks
+    from .scene import scene
+
+    place = scene(infos)
+    rings = [ring for i in range(len(infos)) for ring in place.image_rings(i)]
+    views = View(frame_around(rings, PICTURE_SIDE)), View(frame_around(rings, TILES_SIDE), block_medians)
+    sky, tilt = found.images.column("sky"), found.tilt()
+    return place, quicklooks(place, sky, settings, views, tilt=tilt, progress=progress)

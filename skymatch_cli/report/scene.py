@@ -1,0 +1,98 @@
+"""The images of a result on the sky: borders and overlaps, ready to be drawn."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skymatch_cli.model import CelestialWcs, FloatArray, ImageInfo, IntArray, OverlapGraph
+from skymatch_cli.sky.footprint import Footprint, footprint
+from skymatch_cli.sky.tangent import unproject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .display import DisplayFrame
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """Where the images of a result are.
+
+    Attributes
+    ----------
+    infos : tuple of ImageInfo, length N
+    footprints : tuple of Footprint, length N
+    graph : OverlapGraph
+    """
+
+    infos: tuple[ImageInfo, ...]
+    footprints: tuple[Footprint, ...]
+    graph: OverlapGraph
+
+    def wcs(self, i: int) -> CelestialWcs:
+        """The WCS of one image: all images of a scene have one."""
+        wcs = self.infos[i].wcs
+        if wcs is None:
+            raise ValueError(f"{self.infos[i].ref.label} has no WCS")
+        return wcs
+
+    def image_rings(self, i: int) -> list[FloatArray]:
+        """The borders of one image as ICRS unit vectors, open rings (n, 3)."""
+        return [ring for part in self.footprints[i].parts for ring in part.rings]
+
+    def overlap_rings(self, a: IntArray, b: IntArray) -> list[list[FloatArray]]:
+        """The borders of overlaps, in the order of a result's rows.
+
+        Parameters
+        ----------
+        a, b : (M,) int64
+            Images of each row. A very wide overlap has several rows, in the graph as in the result.
+
+        Returns
+        -------
+        list of M lists of (n, 3) float64
+            Open rings of ICRS unit vectors; none where the images don't overlap (any more).
+
+        """
+        g = self.graph
+        known = {key: row for row, key in enumerate(_numbered(g.a, g.b))}
+        rows = [known.get(key) for key in _numbered(a, b)]
+        return [[] if row is None else self._rings(row) for row in rows]
+
+    def _rings(self, row: int) -> list[FloatArray]:
+        """The border of one overlap of the graph, holes included, as open rings."""
+        polygon, plane = self.graph.polygon.part(np.array([row])), self.graph.planes[self.graph.plane[row]]
+        return [unproject(plane, ring[:-1]) for ring in np.split(polygon.xy, polygon.ring_offset[1:-1])]
+
+
+def _numbered(a: IntArray, b: IntArray) -> Iterator[tuple[int, int, int]]:
+    """Each pair and how many rows of it came before."""
+    seen: Counter[tuple[int, int]] = Counter()
+    for pair in zip(a.tolist(), b.tolist(), strict=True):
+        yield (*pair, seen[pair])
+        seen[pair] += 1
+
+
+def scene(infos: tuple[ImageInfo, ...]) -> Scene:
+    """Find footprints and overlaps of images from their headers.
+
+    Raises
+    ------
+    InputError
+        If an image has no usable place on the sky.
+
+    """
+    from skymatch_cli.sky.overlap import overlap_graph
+
+    footprints = tuple(footprint(info.wcs, info.ref.label) for info in infos if info.wcs is not None)
+    return Scene(infos, footprints, overlap_graph(footprints))
+
+
+def drawn(ring: FloatArray, frame: DisplayFrame) -> FloatArray:
+    """A ring on the sky as pixels of a picture with y downwards, (n, 2)."""
+    pixels = frame.to_pixel(ring)
+    return np.column_stack([pixels[:, 0], frame.shape[0] - 1 - pixels[:, 1]])

@@ -1,0 +1,134 @@
+"""Work on a Dask cluster: tasks go out as references to files, small tables come back.
+
+A worker that dies is replaced by another one (Dask's own rule: a task that outlives three workers is given up), and
+a file that a worker can't read is tried on another worker. What fails all the same is reported like a file that
+can't be read here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from skymatch_cli.errors import SkymatchError, UsageError
+from skymatch_cli.images.formats.files import is_remote
+from skymatch_cli.model import ImageInfo, StoredPlane
+from skymatch_cli.run.tasks import Found, NoProgress, Progress, Runner, Task, Tasks, usable_cores
+
+_CONNECT_S = 20
+_ASK_S = 5.0  # how often to look whether there are workers while waiting for one
+_NO_WORKER_S = 120.0
+_AHEAD = 8  # tasks for each thread of the cluster that are out at a time
+
+
+@contextmanager
+def connected(scheduler: str, jobs: int = 0) -> Iterator[Runner]:
+    """A runner on the workers of a Dask scheduler.
+
+    Parameters
+    ----------
+    scheduler : str
+        Its address (``tcp://host:8786``), or ``local`` for ``jobs`` worker processes on this machine.
+
+    Raises
+    ------
+    UsageError
+        If Dask is missing, or the scheduler can't be reached.
+    """
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise UsageError("--scheduler needs the package distributed", "pip install 'skymatch-cli[cluster]'") from None
+    with ExitStack() as stack:
+        try:
+            address: Any = scheduler
+            if scheduler == "local":
+                n = jobs or usable_cores()
+                address = stack.enter_context(
+                    LocalCluster(
+                        n_workers=n, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+                    )
+                )
+            client = stack.enter_context(Client(address, timeout=_CONNECT_S))
+        except (OSError, ValueError, TimeoutError) as error:
+            raise UsageError(f"--scheduler {scheduler} can't be reached: {error}", "give tcp://HOST:PORT") from None
+        yield _ClusterRunner(client)
+
+
+@dataclass(frozen=True, slots=True)
+class _ClusterRunner:
+    client: Any
+
+    def __call__(self, tasks: Tasks[Found], *, progress: Progress | None = None) -> Iterator[Found]:
+        """The findings of the tasks, in their order."""
+        watch = progress or NoProgress()
+        out: deque[tuple[Task[Found], Any]] = deque()
+        for task in tasks:
+            sent: Task[Found] = _absolute(task)
+            out.append((sent, self._submit(sent)))
+            if len(out) > _AHEAD * max(2, sum(self.client.nthreads().values())):
+                yield self._finding(*out.popleft())
+                watch.advance()
+        while out:
+            yield self._finding(*out.popleft())
+            watch.advance()
+
+    def _submit(self, task: Task[Found], workers: list[str] | None = None) -> Any:
+        # Preferred, not prescribed: workers that die come back under other addresses, and the task would wait for ever.
+        return self.client.submit(_work, task, pure=False, workers=workers, allow_other_workers=workers is not None)
+
+    def _finding(self, task: Task[Found], future: Any) -> Found:
+        worker, finding = self._answer(task, future)
+        if finding.problems:  # also where workers died: Dask blames tasks that only waited on them
+            others = [address for address in self.client.nthreads() if address != worker]
+            _, finding = self._answer(task, self._submit(task, others or None))
+        return finding
+
+    def _answer(self, task: Task[Found], future: Any) -> tuple[str, Found]:
+        """What a worker found, and its address; "" where none lived to find anything."""
+        from distributed import CancelledError, KilledWorker
+
+        waiting_since = time.monotonic()
+        while True:
+            try:
+                address, finding = future.result(timeout=_ASK_S)
+                return str(address), finding
+            except TimeoutError:
+                if self.client.nthreads():
+                    waiting_since = time.monotonic()
+                elif time.monotonic() - waiting_since > _NO_WORKER_S:
+                    raise SkymatchError(
+                        f"the cluster has had no worker for {_NO_WORKER_S:.0f} s", "what was measured is kept"
+                    ) from None
+            except KilledWorker:
+                return "", task.lost("the workers that read it died, one after the other")
+            except (CancelledError, OSError) as error:
+                raise SkymatchError(f"the scheduler was lost: {error}", "what was measured is kept") from None
+
+
+def _work(task: Task[Found]) -> tuple[str, Found]:
+    """Runs on a worker."""
+    from distributed import get_worker
+
+    return get_worker().address, task()
+
+
+def _absolute(task: Any) -> Any:
+    """The task with absolute paths: a worker may stand in another folder."""
+    info = getattr(task, "info", None)
+    if not isinstance(info, ImageInfo) or info.source is None:
+        return task
+    source = info.source
+
+    def plane(at: StoredPlane | None) -> StoredPlane | None:
+        return at if at is None or is_remote(at.path) else replace(at, path=str(Path(at.path).absolute()))
+
+    science = plane(source.science) or source.science
+    there = replace(source, science=science, dq=plane(source.dq), mask=plane(source.mask))
+    return replace(task, info=replace(info, source=there))

@@ -1,0 +1,228 @@
+"""Where work runs: in this thread, in several or in processes, always with the results in the order of the items.
+
+Threads suffice where a step is one long call into a library (``run``). Pixels are worked on in blocks that fit the
+processor's cache, by calls that are over sooner than the interpreter's lock changes hands: tasks that read much run
+in processes (see ``processes``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from skymatch_cli.errors import Problem, SkymatchError
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+_AHEAD = 4  # items a worker that wait to be worked on, or to be taken
+_WORTH_PROCESSES = 3_000_000  # pixels that are read in the time that processes take to start
+
+
+class Progress(Protocol):
+    """Who wants to know how far the work is."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage begins that has ``total`` steps."""
+        ...
+
+    def advance(self, steps: int = 1) -> None:
+        """Some steps of the stage are done."""
+        ...
+
+
+class NoProgress:
+    """Nobody wants to know."""
+
+    def stage(self, name: str, total: int) -> None:
+        """Say nothing."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Say nothing."""
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Finding(Protocol):
+    """What a task found."""
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Why it found nothing: a file could not be read."""
+        ...
+
+
+Found = TypeVar("Found", bound=Finding)
+Found_co = TypeVar("Found_co", bound=Finding, covariant=True)
+
+
+class Task(Protocol[Found_co]):
+    """A piece of work that knows all it needs, so that it may be sent to another machine."""
+
+    def __call__(self) -> Found_co:
+        """Do it."""
+        ...
+
+    def lost(self, why: str) -> Found_co:
+        """What is said where no worker lived to do it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks(Generic[Found]):
+    """Tasks that are made when they are asked for, so that few of them exist at a time.
+
+    Attributes
+    ----------
+    make : callable
+        Makes the task of an image.
+    images : sequence of int
+    n_pixels : int
+        About what they all read.
+    meanwhile : callable, optional
+        What this process may do while others begin: imports that the findings will need.
+    """
+
+    make: Callable[[int], Task[Found]]
+    images: Sequence[int]
+    n_pixels: int
+    meanwhile: Callable[[], object] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, k: int) -> Task[Found]:
+        return self.make(self.images[k])
+
+    def __iter__(self) -> Iterator[Task[Found]]:
+        return map(self.make, self.images)
+
+
+class Runner(Protocol):
+    """Where tasks run: on this machine, or wherever an extra sends them."""
+
+    def __call__(self, tasks: Tasks[Found], *, progress: Progress | None = None) -> Iterator[Found]:
+        """The findings of the tasks, in their order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRunner:
+    """Runs tasks on this machine; ``jobs`` 0 means one worker per usable core.
+
+    Workers are processes where there is much to read and the system can start them from this one, else threads.
+    """
+
+    jobs: int = 0
+
+    def __call__(self, tasks: Tasks[Found], *, progress: Progress | None = None) -> Iterator[Found]:
+        """The findings of the tasks, in their order."""
+        workers = min(self.jobs or usable_cores(), len(tasks))
+        if workers > 1 and tasks.n_pixels >= _WORTH_PROCESSES:
+            from skymatch_cli.run import processes
+
+            if processes.can_fork():
+                return processes.run_tasks(tasks, workers, progress or NoProgress())
+        return _ordered(_do, tasks, workers, progress)
+
+
+def run_apart(
+    function: Callable[[Item], Answer], items: Sequence[Item], *, jobs: int, n_pixels: int
+) -> Generator[Answer]:
+    """What `run` does, in processes or one after another: threads would mix up Python's warnings.
+
+    ``n_pixels`` says how many could be read in the time that all of it takes.
+    """
+    workers = min(jobs or usable_cores(), len(items))
+    if workers > 1 and n_pixels >= _WORTH_PROCESSES:
+        from skymatch_cli.run import processes
+
+        if processes.can_fork():
+            pieces = Tasks(lambda k: _Piece(function, items[k : k + _PIECE]), range(0, len(items), _PIECE), n_pixels)
+            with closing(processes.run_tasks(pieces, workers, NoProgress())) as found:
+                for piece in found:
+                    yield from piece.answers
+            return
+    yield from map(function, items)
+
+
+_PIECE = 16  # items that one process works on at a time
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece(Generic[Item, Answer]):
+    """Some of the items of `run_apart`."""
+
+    function: Callable[[Item], Answer]
+    items: Sequence[Item]
+
+    def __call__(self) -> _Answers[Answer]:
+        """Work on them."""
+        return _Answers([self.function(item) for item in self.items])
+
+    def lost(self, why: str) -> _Answers[Answer]:
+        """The process died: whatever is wrong, it is not said of the items."""
+        raise SkymatchError(f"headers can't be read: {why}", "use --jobs 1")
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers(Generic[Answer]):
+    answers: list[Answer]
+    problems: tuple[Problem, ...] = ()
+
+
+def _do(task: Task[Found]) -> Found:
+    return task()
+
+
+def run(
+    function: Callable[[Item], Answer], items: Sequence[Item], *, jobs: int = 0, progress: Progress | None = None
+) -> Iterator[Answer]:
+    """Apply ``function`` to every item and yield the answers in the order of the items.
+
+    Parameters
+    ----------
+    function : callable
+    items : sequence
+    jobs : int
+        Workers; 0 means one per usable core. The answers don't depend on it.
+    progress : Progress, optional
+        Advanced by one for every answer.
+
+    """
+    return _ordered(function, items, min(jobs or usable_cores(), len(items)), progress)
+
+
+def _ordered(
+    function: Callable[[Item], Answer], items: Iterable[Item], workers: int, progress: Progress | None
+) -> Iterator[Answer]:
+    """Answers in the order of the items, of which only a few for each worker are taken at a time."""
+    watch = progress or NoProgress()
+    if workers <= 1:
+        for item in items:
+            answer = function(item)
+            watch.advance()
+            yield answer
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Answer]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > _AHEAD * workers:
+                    yield waiting.popleft().result()
+                    watch.advance()
+            while waiting:
+                yield waiting.popleft().result()
+                watch.advance()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise

@@ -1,0 +1,419 @@
+"""The celestial WCS of a FITS header, as the geometry needs it: pixels to ICRS unit vectors and back.
+
+Everything that astropy understands is understood here: the projections of FITS WCS paper II, SIP, TPV,
+TNX and ZPX, and lookup tables; axes in any order, degenerate axes beside them. A plain TAN needs no astropy for that.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from skymatch_cli.errors import InputError
+from skymatch_cli.model import CelestialWcs, FloatArray
+from skymatch_cli.sky.frames import SkyFrame, frame_of_header
+from skymatch_cli.sky.gnomonic import (
+    LEAST_AREA,
+    MAX_CRVAL_DEG,
+    MAX_SCALE_DEG,
+    MIN_SCALE_DEG,
+    Gnomonic,
+    coordinate_cards,
+    gnomonic,
+)
+from skymatch_cli.sky.inverse import refine_pixels
+from skymatch_cli.sky.sphere import angle_rad, lon_lat, ring_sr, unit_vectors
+
+SR_TO_ARCSEC2 = (180.0 * 3600.0 / np.pi) ** 2
+MAX_COUNT = 32  # of axes in wcslib, and enough for SIP; astropy takes gigabytes of memory before it refuses more
+ROUND_TRIP_PIX = 1e-3  # how well a pixel position must come back to count as a solution
+STRAIGHT_PIX = 1e-3
+_ENGINES_KEPT = 64  # tens of kilobytes each: they must not add up over the images of a survey
+_HINT = "solve its astrometry first, or leave the image out"
+_MANY_CARDS = 1000
+_ONCE = re.compile(r"(?!D[PQ]\d|D2IM|HIERARCH|CONTINUE)[A-Z0-9_-]+ *=")  # the others may stand several times
+_BUILD_LOCK = threading.Lock()
+_COUNTS = re.compile(r"NAXIS|WCSAXES[A-Z]?|[AB]P?_ORDER")
+_SIP_TERM = re.compile(r"[AB]P?_\d+_\d+.*")
+# wcslib reads a number up to its D and leaves out the exponent.
+_D_EXPONENT = re.compile(r"\A([A-Z0-9_-]+ *= *[+-]?[0-9.]+)[Dd]([+-]?[0-9])")
+# Axes with a table of coordinates (-TAB) are none of the sky's; wcslib crashes on some of their parameters.
+_TABLE_AXIS = re.compile(r"CTYPE(?P<axis>\d+)[A-Z]? *= *'[^']*-TAB")
+# Distortions of SIP, of the distortion paper and of SCAMP, and what is for IRAF alone.
+_BEYOND_WCSLIB = re.compile(
+    rb"(HIERARCH +)?([AB]P?_(ORDER|\d+_\d+)|CPDIS|CPERR|D2IM|D[PQ]\d|AXISCORR|PV\d|WAT|CTYPE[^']*'.*(SIP|TNX|ZPX|TPV))",
+    re.IGNORECASE,
+)
+_OF_IRAF = (b"TNX", b"ZPX", b"WAT")
+_TABLES = ("cpdis1", "cpdis2", "det2im1", "det2im2")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LookupTable:
+    """A distortion table of astropy (NPOLFILE, D2IMFILE) in a form that can be pickled."""
+
+    data: Any
+    crpix: tuple[float, float]
+    crval: tuple[float, float]
+    cdelt: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class FitsWcs:
+    """The celestial WCS of one image; made by `fits_wcs`. It may be shared by threads, and pickled.
+
+    Attributes
+    ----------
+    shape : (ny, nx)
+    cards : bytes
+        The header cards, compressed: what is pickled; the WCS is built from them when first used.
+    tables : tuple of (LookupTable or None)
+        In the order of cpdis1, cpdis2, det2im1, det2im2.
+    frame : SkyFrame
+    straight : bool
+        True where every great circle is a straight line in pixels: TAN without distortion, and small images
+        in other projections.
+    notes : tuple of str
+        What astropy had to say about the header, for the log.
+    """
+
+    shape: tuple[int, int]
+    cards: bytes
+    tables: tuple[LookupTable | None, ...]
+    frame: SkyFrame
+    straight: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def _engine(self) -> _Engine | Gnomonic:
+        """What the header was read with; where that isn't at hand it is built, and kept for a while."""
+        return self.__dict__.get("_made") or _built(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_made"}
+
+    def to_sky(self, x: FloatArray, y: FloatArray) -> FloatArray:
+        """Pixels to ICRS unit vectors, (n, 3); NaN rows where a pixel is off the sky."""
+        pixels = np.stack([np.asarray(x, float), np.asarray(y, float)], axis=-1)
+        return self.frame.to_icrs(self._engine.to_native(pixels))
+
+    def to_pixel(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """ICRS unit vectors (n, 3) to pixels; NaN where no pixel position leads back to the position."""
+        x, y = self._engine.to_pixels(self.frame.from_icrs(vectors)).T.copy()
+        if self.straight:
+            return x, y
+        near = self._off_by_pix(vectors, x, y)
+        # The inverse of some projections (CSC) and distortions is an approximation.
+        rough = np.flatnonzero((near > ROUND_TRIP_PIX) & (near < 10.0))
+        if len(rough):
+            x[rough], y[rough] = refine_pixels(self, vectors[rough], x[rough], y[rough])
+            near[rough] = self._off_by_pix(vectors[rough], x[rough], y[rough])
+        wrong = ~(near <= ROUND_TRIP_PIX)
+        x[wrong] = y[wrong] = np.nan
+        return x, y
+
+    def _off_by_pix(self, vectors: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
+        """How far the pixels' sky positions are from the wanted ones, in nominal pixels."""
+        return angle_rad(self.to_sky(x, y), vectors) / self._engine.scale_rad
+
+
+def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str = "image") -> FitsWcs:
+    """Read the celestial WCS of a header.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+    shape : (ny, nx)
+        Of the image, without its degenerate axes.
+    fobj : astropy.io.fits.HDUList, optional
+        The open file, where the header refers to lookup tables.
+    where : str
+        Name of the image for messages.
+
+    Raises
+    ------
+    InputError
+        The header has no valid celestial WCS, or it is not that of the two image axes.
+    """
+    text = _card_text(header, where)
+    if (plain := plain_wcs(text, shape)) is not None:
+        return plain
+    if fobj is None and any(text[i : i + 7] == b"D2IMDIS" for i in range(0, len(text), 80)):
+        raise InputError.at(where, "its WCS refers to lookup tables that are not at hand", "give the whole file")
+    try:
+        (wcs, others), notes = _captured(lambda: _parse(text, fobj))
+        if not wcs.has_celestial:
+            raise InputError.at(where, "its header has no celestial WCS", _HINT)
+        for axis in others:
+            if (length := header.get(f"NAXIS{axis + 1}", 1)) != 1:
+                raise InputError.at(where, f"axis {axis + 1} of length {length} is not on the sky", "give 2-D images")
+        tables = tuple(_pickled(getattr(wcs, name)) for name in _TABLES)
+        engine = _Engine(wcs)
+        frame = engine.frame()
+    except InputError:
+        raise
+    except Exception as error:  # on damaged headers astropy raises errors of every kind
+        raise InputError.at(where, f"its WCS can't be used: {_reason(error)}", _HINT) from error
+    straight = frame.rigid and not engine.distorted and _lines_are_straight(engine, shape)
+    return _made(FitsWcs(shape, zlib.compress(text, 1), tables, frame, straight, notes), engine)
+
+
+def plain_wcs(text: bytes, shape: tuple[int, int]) -> FitsWcs | None:
+    """The WCS of the cards of a header, where it is one that needs no astropy; None where it is any other."""
+    cards = coordinate_cards(text)
+    if (engine := gnomonic(cards)) is None:
+        return None
+    made = FitsWcs(shape, zlib.compress(cards, 1), (None,) * len(_TABLES), engine.frame, straight=engine.frame.rigid)
+    return _made(made, engine)
+
+
+def _made(wcs: FitsWcs, engine: _Engine | Gnomonic) -> FitsWcs:
+    """The WCS with what its header was read with."""
+    wcs.__dict__["_made"] = engine
+    return wcs
+
+
+def _reason(error: Exception) -> str:
+    """What an error of astropy says, in one line, without wcslib's own line numbers."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith("ERROR ")) or type(error).__name__
+
+
+def pixel_area_arcsec2(wcs: CelestialWcs) -> float:
+    """Mean solid angle of a pixel in the middle tenth of the image, in arcsec2; NaN if that is off the sky.
+
+    Measured on the sky, so it is right far from the reference point of the projection too.
+    """
+    ny, nx = wcs.shape
+    half_x, half_y = max(0.05 * nx, 0.5), max(0.05 * ny, 0.5)
+    x, y = 0.5 * (nx - 1), 0.5 * (ny - 1)
+    corners = wcs.to_sky(
+        np.array([x - half_x, x + half_x, x + half_x, x - half_x]),
+        np.array([y - half_y, y - half_y, y + half_y, y + half_y]),
+    )
+    return float(ring_sr(corners) * SR_TO_ARCSEC2 / (4.0 * half_x * half_y))
+
+
+def pixel_scale_arcsec(wcs: CelestialWcs) -> float:
+    """Side of a square pixel of that mean solid angle, in arcsec."""
+    return float(np.sqrt(pixel_area_arcsec2(wcs)))
+
+
+class _Engine:
+    """astropy's WCS behind a lock: wcslib's structures are changed while it computes."""
+
+    def __init__(self, wcs: Any) -> None:
+        self._wcs = wcs
+        self._lock = threading.Lock()
+        wcs.wcs.set()
+        if not (np.abs(wcs.wcs.crval) <= MAX_CRVAL_DEG).all():
+            raise ValueError("CRVAL is not a position on the sky")
+        self._lng, self._lat = int(wcs.wcs.lng), int(wcs.wcs.lat)
+        self.distorted = any(getattr(wcs, name) is not None for name in ("sip", *_TABLES))
+        sides = np.linalg.norm(wcs.pixel_scale_matrix, axis=0)
+        self.scale_rad = float(np.radians(sides.min()))
+        if not (sides.min() >= MIN_SCALE_DEG and sides.max() <= MAX_SCALE_DEG):
+            raise ValueError("the size of its pixels on the sky is absurd")
+        if not abs(np.linalg.det(wcs.pixel_scale_matrix)) > LEAST_AREA * sides.prod():
+            raise ValueError("its pixels have no area on the sky")
+
+    def frame(self) -> SkyFrame:
+        prm = self._wcs.wcs
+        return frame_of_header(prm.ctype[self._lng][:4], prm.radesys, float(prm.equinox))
+
+    def to_native(self, pixels: FloatArray) -> FloatArray:
+        """Pixels (n, 2) to unit vectors of the header's own frame, NaN off the sky."""
+        with self._lock, np.errstate(invalid="ignore"):
+            focal = self._wcs.pix2foc(pixels, 0) if self.distorted else pixels
+            world = np.radians(_each(lambda p: self._wcs.wcs.p2s(p, 0)["world"], focal))
+        return unit_vectors(world[:, self._lng], world[:, self._lat])
+
+    def to_pixels(self, vectors: FloatArray) -> FloatArray:
+        """Unit vectors of the header's own frame to pixels (n, 2), NaN where wcslib finds none."""
+        lon, lat = lon_lat(vectors)
+        world = np.empty((len(vectors), 2))
+        world[:, self._lng], world[:, self._lat] = np.degrees(lon), np.degrees(lat)
+        with self._lock, np.errstate(all="ignore"):
+            if self.distorted:
+                return _each(self._pixels_of_distorted, world)
+            return _each(lambda p: self._wcs.wcs.s2p(p, 0)["pixcrd"], world)
+
+    def _pixels_of_distorted(self, world: FloatArray) -> FloatArray:
+        # quiet: positions without convergence keep their last guess, and the round trip drops them.
+        pixels: FloatArray = self._wcs.all_world2pix(world, 0, tolerance=1e-8, maxiter=50, adaptive=True, quiet=True)
+        return pixels
+
+
+@lru_cache(maxsize=_ENGINES_KEPT)
+def _built(wcs: FitsWcs) -> _Engine | Gnomonic:
+    text = zlib.decompress(wcs.cards)
+    return gnomonic(text) or _Engine(_captured(lambda: _build(text, wcs.tables))[0])
+
+
+def _each(function: Callable[[FloatArray], FloatArray], rows: FloatArray) -> FloatArray:
+    """function(rows); where wcslib refuses a whole batch because of some rows, those alone become NaN."""
+    from astropy.wcs import WcsError
+
+    if len(rows) == 0:
+        return np.empty((0, 2))
+    try:
+        return np.array(function(rows), dtype=float)
+    except (WcsError, ValueError):
+        if len(rows) == 1:
+            return np.full((1, 2), np.nan)
+    half = len(rows) // 2
+    return np.concatenate([_each(function, rows[:half]), _each(function, rows[half:])])
+
+
+def _card_text(header: Any, where: str) -> bytes:
+    """The cards of a header that can matter to a WCS, as 80-byte records."""
+    try:
+        text = header.tostring(sep="", endcard=False, padding=False)
+    except Exception as error:  # astropy verifies cards here, and damaged ones fail in many ways
+        raise InputError.at(where, f"its header can't be read: {error}", _HINT) from error
+    cards = [text[i : i + 80] for i in range(0, len(text), 80)]
+    for card in cards:
+        name, count = card[:8].rstrip(), card[10:].split("/")[0].strip()
+        if _COUNTS.fullmatch(name) and not (count.isdecimal() and len(count) < 4 and int(count) <= MAX_COUNT):
+            raise InputError.at(where, f"{name} = {count[:20]} is not a number of axes or terms", _HINT)
+        if _SIP_TERM.fullmatch(name) and count.startswith("'"):  # wcslib crashes on some texts
+            raise InputError.at(where, f"{name} = {count[:20]} is not a number", _HINT)
+    axes_of_tables = "|".join(match["axis"] for card in cards if (match := _TABLE_AXIS.match(card))) or "-"
+    skipped = re.compile(rf"COMMENT |HISTORY |        |(CTYPE({axes_of_tables})|P[SV]({axes_of_tables})_\d+)[A-Z]? *=")
+    kept = [_D_EXPONENT.sub(r"\1E\2", card) for card in cards if not skipped.match(card)]
+    if len(kept) > _MANY_CARDS:  # wcslib breaks down on a hundred thousand cards of one name, and takes the last
+        kept = list({card[:8] if _ONCE.match(card) else (k, card): card for k, card in enumerate(kept)}.values())
+    return "".join(kept).encode("ascii", "replace")
+
+
+def _parse(text: bytes, fobj: Any) -> tuple[Any, tuple[int, ...]]:
+    """The celestial axes of a header text, as astropy's WCS, and the numbers of the axes left out."""
+    from astropy.wcs import WCS, WCSSUB_CELESTIAL
+
+    if (plain := _undistorted(text)) is not None:
+        return plain, ()
+    cards: Any = text
+    if any(word in text for word in _OF_IRAF):
+        from skymatch_cli.sky import iraf
+
+        header = _header(text)
+        if iraf.is_iraf(header):
+            return WCS(iraf.translated(header), naxis=2), _axes_after_two(header)
+        cards = iraf.without_attributes(header)
+    try:
+        wcs = WCS(cards, fobj)
+    except ValueError:
+        # SIP and lookup tables belong to the first two axes, and astropy wants no others beside them.
+        return WCS(cards, fobj, naxis=2), _axes_after_two(_header(text))
+    if wcs.naxis == 2 or not wcs.has_celestial:
+        return wcs, ()
+    others = tuple(axis for axis in range(wcs.naxis) if axis not in (wcs.wcs.lng, wcs.wcs.lat))
+    # As one set, so that the axes keep the order that they have in the image.
+    return wcs.sub([WCSSUB_CELESTIAL]), others
+
+
+def _undistorted(text: bytes) -> Any:
+    """The WCS of two axes that wcslib alone makes of a header text; None where astropy has something to add.
+
+    It would look for distortions, and parse the header four times for that: half of the time that a header takes.
+    """
+    from astropy.wcs import WCS, Wcsprm
+
+    if any(_BEYOND_WCSLIB.match(text, at) for at in range(0, len(text), 80)):
+        return None
+    with suppress(Exception):  # astropy's own way says what is wrong
+        prm = Wcsprm(header=text, relax=True)
+        if prm.naxis == 2:
+            wcs = WCS(naxis=2)
+            wcs.wcs = prm
+            wcs.fix()
+            prm.set()
+            return wcs
+    return None
+
+
+def _header(text: bytes) -> Any:
+    """A header text as astropy's header."""
+    from astropy.io.fits import Header
+
+    return Header.fromstring(text.decode("ascii"))
+
+
+def _axes_after_two(header: Any) -> tuple[int, ...]:
+    """The numbers of all axes of a WCS but the first two."""
+    return tuple(range(2, int(header.get("WCSAXES", header.get("NAXIS", 2)))))
+
+
+def _build(text: bytes, tables: tuple[LookupTable | None, ...]) -> Any:
+    """The two-axis celestial WCS of a header text, with lookup tables put in by hand."""
+    from astropy.wcs import DistortionLookupTable
+
+    if any(tables):
+        skipped = (b"CPDIS", b"D2IMDIS", b"DP", b"D2IM", b"AXISCORR")
+        cards = (text[i : i + 80] for i in range(0, len(text), 80))
+        text = b"".join(card for card in cards if not card.startswith(skipped))
+    wcs, _ = _parse(text, None)
+    for name, table in zip(_TABLES, tables, strict=True):
+        if table is not None:
+            setattr(wcs, name, DistortionLookupTable(table.data, table.crpix, table.crval, table.cdelt))
+    return wcs
+
+
+def _lines_are_straight(engine: _Engine, shape: tuple[int, int]) -> bool:
+    """Whether rows, columns and diagonals of the frame are great circles, to a thousandth of a pixel."""
+    ny, nx = shape
+    x, y = np.meshgrid(np.linspace(-0.5, nx - 0.5, 5), np.linspace(-0.5, ny - 0.5, 5))
+    sky = engine.to_native(np.stack([x.ravel(), y.ravel()], axis=-1)).reshape(5, 5, 3)
+    if not np.isfinite(sky).all():
+        return False
+    at = np.arange(5)
+    lines = np.concatenate([sky, sky.swapaxes(0, 1), sky[[at, at], [at, at[::-1]]]])  # (line, point, 3)
+    poles = np.cross(lines[:, 0], lines[:, -1] - lines[:, 0])
+    off = np.abs((lines * poles[:, None]).sum(axis=2)).max(axis=1)
+    length = np.linalg.norm(poles, axis=1)
+    return bool((off <= STRAIGHT_PIX * engine.scale_rad * length).all() and (lines[:, 0] * lines[:, -1]).sum() > 0)
+
+
+def _pickled(table: Any) -> LookupTable | None:
+    if table is None:
+        return None
+    return LookupTable(np.array(table.data), tuple(table.crpix), tuple(table.crval), tuple(table.cdelt))
+
+
+def _captured(build: Callable[[], Any]) -> tuple[Any, tuple[str, ...]]:
+    """What ``build`` returns, and what astropy said meanwhile, in one line each."""
+    said: list[str] = []
+    with _BUILD_LOCK, warnings.catch_warnings(record=True) as caught, _astropy_log(said):
+        warnings.simplefilter("always")
+        made = build()
+    lines = [*said, *(str(item.message) for item in caught)]
+    return made, tuple(dict.fromkeys(" ".join(line.split()) for line in lines))
+
+
+@contextmanager
+def _astropy_log(said: list[str]) -> Iterator[None]:
+    """Keep what astropy logs (SIP without its suffix) off the terminal."""
+    from astropy import log
+
+    thread = threading.get_ident()
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.thread == thread:
+            said.append(record.getMessage())
+        return record.thread != thread
+
+    log.addFilter(keep)
+    try:
+        yield
+    finally:
+        log.removeFilter(keep)

@@ -1,0 +1,197 @@
+"""Where an image lies on the sky: rings of great circles along the border of its frame.
+
+An image up to 60 degrees wide with all of its frame on the sky is one part with one ring. Wider ones are
+cut along rows and columns into parts of about 40 degrees, each with its own ring; where some pixels are
+off the sky (the corners of an all-sky map), only pixels that are on the sky
+with all four corners belong to the footprint (above 512 pixels a side: cells of 1/512 of the frame).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from skymatch_cli.errors import InputError
+from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray
+from skymatch_cli.sky.border import sky_borders
+from skymatch_cli.sky.sphere import angle_rad, bounding_cap, normalised
+
+MAX_RADIUS_RAD = np.radians(30.0)  # of an image in one part
+_LARGEST_RADIUS_RAD = np.radians(36.0)  # of a cap about the border: all must be within 90 degrees of a plane's centre
+_BLOCK_RADIUS_RAD = np.radians(20.0)  # of the parts of others
+CELLS = 512  # a side of the frame, where it is followed in cells
+_PROBES = 9  # a side of the frame, to see what kind of image it is
+_HINT = "check its WCS, or leave the image out"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FootprintPart:
+    """A piece of a footprint, at most 60 degrees wide.
+
+    Attributes
+    ----------
+    rings : tuple of (n, 3) float64
+        Open rings of ICRS unit vectors joined by great circles: the outer one, then holes.
+    centre : (3,) float64
+    radius : float
+        The cap about ``centre`` that holds the part, in radians.
+    box : (x0, y0, x1, y1)
+        The rectangle of pixel coordinates that holds the part.
+    """
+
+    rings: tuple[FloatArray, ...]
+    centre: FloatArray
+    radius: float
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Footprint:
+    """The sky that an image covers: one part, or several that share no area."""
+
+    parts: tuple[FootprintPart, ...]
+
+
+def footprint(wcs: CelestialWcs, where: str = "image") -> Footprint:
+    """Trace the border of an image on the sky.
+
+    The border is that of the pixels' outer edges, from -0.5 to n - 0.5. It is followed to better than
+    0.05 pixels. Images over a pole or across RA 0 are like any other.
+
+    Raises
+    ------
+    InputError
+        No pixel is on the sky, or the WCS maps different pixels to the same place.
+    """
+    ny, nx = wcs.shape
+    frame = _frame(wcs)
+    if getattr(wcs, "straight", False):
+        corners = wcs.to_sky(frame[:, 0], frame[:, 1])
+        centre, radius = bounding_cap(corners)
+        if radius <= MAX_RADIUS_RAD:
+            return Footprint((FootprintPart((corners,), centre, radius, (-0.5, -0.5, nx - 0.5, ny - 0.5)),))
+    if fits_one_part(wcs):
+        return Footprint(_parts(wcs, [(frame,)], where))
+    return Footprint(_parts(wcs, _wide_outlines(wcs, where), where))
+
+
+def fits_one_part(wcs: CelestialWcs) -> bool:
+    """True where the whole frame is on the sky, and at most 60 degrees wide."""
+    if getattr(wcs, "straight", False) and bounding_cap(wcs.to_sky(*_frame(wcs).T))[1] <= MAX_RADIUS_RAD:
+        return True
+    sky = _grid(wcs, _PROBES - 1)[2].reshape(-1, 3)
+    return bool(np.isfinite(sky).all()) and bounding_cap(sky)[1] <= MAX_RADIUS_RAD
+
+
+def _frame(wcs: CelestialWcs) -> FloatArray:
+    """The outer corners of the frame in pixels, (4, 2)."""
+    ny, nx = wcs.shape
+    return np.array([[-0.5, -0.5], [nx - 0.5, -0.5], [nx - 0.5, ny - 0.5], [-0.5, ny - 0.5]])
+
+
+def _grid(wcs: CelestialWcs, cells: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Grid lines x and y from edge to edge of the frame, and the sky at their crossings, (y, x, 3).
+
+    The lines run between pixels, so that where parts meet no pixel centre is on the seam.
+    """
+    ny, nx = wcs.shape
+    x, y = (np.linspace(0, n, min(n, cells) + 1).round() - 0.5 for n in (nx, ny))
+    at_x, at_y = np.meshgrid(x, y)
+    return x, y, wcs.to_sky(at_x.ravel(), at_y.ravel()).reshape(len(y), len(x), 3)
+
+
+def _parts(wcs: CelestialWcs, outlines: Sequence[tuple[FloatArray, ...]], where: str) -> tuple[FootprintPart, ...]:
+    """The parts inside outlines: rings of pixel coordinates, (n, 2) each, the outer one and holes."""
+    borders = iter(sky_borders(wcs, [ring for rings in outlines for ring in rings]))
+    parts = []
+    for rings in outlines:
+        on_sky = tuple(next(borders) for _ in rings)
+        if len(on_sky[0]) < 3:
+            continue  # pixels that are all one place, such as a pole
+        centre, radius = bounding_cap(on_sky[0])
+        if radius > _LARGEST_RADIUS_RAD:
+            raise InputError.at(where, "its border on the sky can't be followed", _HINT)
+        _check_simple(on_sky[0], centre, where)
+        low, high = rings[0].min(axis=0).tolist(), rings[0].max(axis=0).tolist()
+        parts.append(FootprintPart(on_sky, centre, radius, (*low, *high)))
+    return tuple(parts)
+
+
+def _check_simple(ring: FloatArray, centre: FloatArray, where: str) -> None:
+    """Refuse a ring that crosses itself by more than rounding: the WCS folds over."""
+    import shapely
+
+    east = normalised(np.cross([0.0, 0.0, 1.0] if abs(centre[2]) < 0.9 else [1.0, 0.0, 0.0], centre))
+    north = np.cross(centre, east)
+    flat = np.stack([ring @ east, ring @ north], axis=1) / (ring @ centre)[:, None]
+    polygon = shapely.polygons(flat)
+    if not shapely.is_valid(polygon):
+        area = shapely.area(shapely.make_valid(polygon))
+        # A ring that crosses itself runs around its lobes in opposite senses, and they cancel in its area.
+        if abs(area - shapely.area(polygon)) > 1e-3 * area:
+            raise InputError.at(where, "its WCS maps different pixels to the same place on the sky", _HINT)
+
+
+def _wide_outlines(wcs: CelestialWcs, where: str) -> list[tuple[FloatArray, ...]]:
+    """Outlines in pixels of what is on the sky, cut into blocks of at most 40 degrees."""
+    x, y, sky = _grid(wcs, CELLS)
+    valid = _valid_cells(wcs, x, y, sky)
+    if not valid.any():
+        raise InputError.at(where, "none of its pixels is on the sky", _HINT)
+    outlines: list[tuple[FloatArray, ...]] = []
+    todo = [(0, 0, valid.shape[1], valid.shape[0])]
+    while todo:
+        x0, y0, x1, y1 = block = todo.pop()
+        cells = valid[y0:y1, x0:x1]
+        if not cells.any():
+            continue
+        nodes = sky[y0 : y1 + 1, x0 : x1 + 1]
+        if (x1 - x0) * (y1 - y0) == 1 or _radius(nodes) <= _BLOCK_RADIUS_RAD:
+            outlines.extend(_outlines(x[x0 : x1 + 1], y[y0 : y1 + 1], cells))
+        else:
+            todo.extend(_halves(block, nodes))
+    return outlines
+
+
+def _valid_cells(wcs: CelestialWcs, x: FloatArray, y: FloatArray, sky: FloatArray) -> BoolArray:
+    """Cells between grid lines, (y, x), whose corners are on the sky and whose middle lies amid them.
+
+    The middle catches lines of spurious sky, such as wcslib's poles of PCO, which are as wide as the frame.
+    """
+    at_x, at_y = np.meshgrid(0.5 * (x[1:] + x[:-1]), 0.5 * (y[1:] + y[:-1]))
+    middle = wcs.to_sky(at_x.ravel(), at_y.ravel()).reshape(*at_x.shape, 3)
+    corners = np.stack([sky[:-1, :-1], sky[:-1, 1:], sky[1:, :-1], sky[1:, 1:]])
+    mean = normalised(corners.sum(axis=0))
+    return np.asarray(angle_rad(middle, mean) <= 0.75 * angle_rad(corners, mean).max(axis=0))
+
+
+def _radius(nodes: FloatArray) -> float:
+    known = nodes.reshape(-1, 3)
+    return bounding_cap(known[np.isfinite(known).all(axis=1)])[1]
+
+
+def _halves(block: tuple[int, int, int, int], nodes: FloatArray) -> list[tuple[int, int, int, int]]:
+    """Cut a block of cells across the side that is longer on the sky, as steps from node to node add up."""
+    x0, y0, x1, y1 = block
+    width, height = (np.nansum(np.linalg.norm(np.diff(nodes, axis=axis), axis=2), axis=axis).max() for axis in (1, 0))
+    if (width >= height or y1 - y0 == 1) and x1 - x0 > 1:
+        middle = (x0 + x1) // 2
+        return [(x0, y0, middle, y1), (middle, y0, x1, y1)]
+    middle = (y0 + y1) // 2
+    return [(x0, y0, x1, middle), (x0, middle, x1, y1)]
+
+
+def _outlines(x: FloatArray, y: FloatArray, valid: BoolArray) -> list[tuple[FloatArray, ...]]:
+    """Outlines in pixel coordinates, outer ring and holes, of the valid cells between grid lines."""
+    import shapely
+
+    if valid.all():
+        return [(np.array([[x[0], y[0]], [x[-1], y[0]], [x[-1], y[-1]], [x[0], y[-1]]]),)]
+    # Runs of valid cells in each row: many fewer boxes than cells.
+    change = np.diff(np.pad(valid.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    (down, first), (_, last) = np.nonzero(change == 1), np.nonzero(change == -1)
+    runs = shapely.box(x[first], y[down], x[last], y[down + 1])
+    merged = shapely.get_parts(shapely.union_all(runs))
+    return [tuple(shapely.get_coordinates(ring)[:-1] for ring in shapely.get_rings(part)) for part in merged]

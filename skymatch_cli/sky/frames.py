@@ -1,0 +1,139 @@
+"""Celestial frames of FITS headers, brought to ICRS and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from skymatch_cli.model import FloatArray
+from skymatch_cli.sky.sphere import lon_lat, unit_vectors
+
+_BY_AXIS = {"GLON": "galactic", "SLON": "supergalactic", "ELON": "ecliptic"}
+_EQUATORIAL = {"ICRS": "icrs", "FK5": "fk5", "FK4": "fk4", "FK4-NO-E": "fk4noeterms"}
+
+
+@dataclass(frozen=True, slots=True)
+class SkyFrame:
+    """A celestial frame: its name, and the equinox in years (None: that of the frame's definition)."""
+
+    name: str
+    equinox: float | None = None
+
+    @property
+    def rigid(self) -> bool:
+        """True where the frame is a rotation of ICRS: FK4 is not, its positions hold aberration (E-terms)."""
+        return not self.name.startswith("fk4")
+
+    def to_icrs(self, vectors: FloatArray) -> FloatArray:
+        """Unit vectors (n, 3) of this frame as ICRS unit vectors."""
+        if self.name == "icrs":
+            return vectors
+        if self.rigid:
+            return _rotated(_rotation_to_icrs(self), vectors)
+        return _transformed(vectors, _astropy_frame(self), _astropy_frame(ICRS))
+
+    def from_icrs(self, vectors: FloatArray) -> FloatArray:
+        """ICRS unit vectors (n, 3) as unit vectors of this frame."""
+        if self.name == "icrs":
+            return vectors
+        if self.rigid:
+            return _rotated(_rotation_to_icrs(self).T, vectors)
+        return _transformed(vectors, _astropy_frame(ICRS), _astropy_frame(self))
+
+
+ICRS = SkyFrame("icrs")
+
+
+def frame_of_header(longitude_type: str, radesys: str, equinox: float) -> SkyFrame:
+    """The frame that CTYPE, RADESYS and EQUINOX of a header name.
+
+    The rules are those of FITS WCS paper II (Calabretta & Greisen 2002), section 3.1: RADESYS speaks of
+    equatorial axes only; without it the equinox decides (FK4 before 1984, else FK5), and without that it
+    is ICRS. Ecliptic axes are the mean ecliptic of the equinox, seen from the barycentre.
+
+    Parameters
+    ----------
+    longitude_type : str
+        First four characters of the CTYPE of the longitude axis, such as ``RA--``.
+    radesys : str
+        "" where the header has none.
+    equinox : float
+        In years; NaN where the header has none.
+
+    Raises
+    ------
+    ValueError
+        The frame is not fixed on the sky, or it is unknown; the message says so.
+    """
+    if not (np.isnan(equinox) or 1800.0 <= equinox <= 2200.0):
+        raise ValueError(f"EQUINOX {equinox:g} is not a year of a celestial frame")
+    if longitude_type == "RA--":
+        return _equatorial_frame(radesys.strip().upper(), equinox)
+    name = _BY_AXIS.get(longitude_type)
+    if name is None:
+        raise ValueError(f"longitude axis {longitude_type!r} is not in a frame that is fixed on the sky")
+    return SkyFrame(name, None if np.isnan(equinox) or name != "ecliptic" else equinox)
+
+
+def _equatorial_frame(radesys: str, equinox: float) -> SkyFrame:
+    if not radesys:
+        if np.isnan(equinox):
+            return ICRS
+        radesys = "FK4" if equinox < 1984.0 else "FK5"
+    name = _EQUATORIAL.get(radesys)
+    if name is None:
+        raise ValueError(f"RADESYS {radesys!r} is not one of {', '.join(_EQUATORIAL)}")
+    return SkyFrame(name, None if np.isnan(equinox) or name == "icrs" else equinox)
+
+
+def _astropy_frame(frame: SkyFrame) -> Any:
+    from astropy import coordinates
+    from astropy.time import Time
+
+    classes = {
+        "icrs": coordinates.ICRS,
+        "fk5": coordinates.FK5,
+        "fk4": coordinates.FK4,
+        "fk4noeterms": coordinates.FK4NoETerms,
+        "galactic": coordinates.Galactic,
+        "supergalactic": coordinates.Supergalactic,
+        "ecliptic": coordinates.BarycentricMeanEcliptic,
+    }
+    if frame.equinox is None:
+        return classes[frame.name]()
+    scale = "byear" if frame.name.startswith("fk4") else "jyear"
+    return classes[frame.name](equinox=Time(frame.equinox, format=scale))
+
+
+def _rotated(rotation: FloatArray, vectors: FloatArray) -> FloatArray:
+    # Not a matrix product of BLAS, whose rounding depends on where a row stands in the batch.
+    out: FloatArray = np.einsum("ij,nj->ni", rotation, vectors)
+    return out
+
+
+def _transformed(vectors: FloatArray, source: Any, target: Any) -> FloatArray:
+    """Unit vectors (n, 3) from one astropy frame to another; NaN rows stay NaN."""
+    from astropy import units
+    from astropy.coordinates import UnitSphericalRepresentation
+
+    out = np.full(vectors.shape, np.nan)
+    known = np.isfinite(vectors).all(axis=1)
+    if known.any():
+        lon, lat = lon_lat(vectors[known])
+        there = source.realize_frame(UnitSphericalRepresentation(lon * units.rad, lat * units.rad))
+        here = there.transform_to(target).represent_as(UnitSphericalRepresentation)
+        out[known] = unit_vectors(here.lon.to_value(units.rad), here.lat.to_value(units.rad))
+    return out
+
+
+@lru_cache(maxsize=256)
+def _rotation_to_icrs(frame: SkyFrame) -> FloatArray:
+    """The 3x3 rotation that takes vectors of a rigid frame to ICRS."""
+    columns = _transformed(np.eye(3), _astropy_frame(frame), _astropy_frame(ICRS)).T
+    left, _, right = np.linalg.svd(columns)  # the nearest rotation: takes off the rounding of the angles
+    rotation: FloatArray = left @ right
+    rotation.setflags(write=False)
+    return rotation

@@ -1,0 +1,126 @@
+"""Footprints to the graph of overlaps: which images share sky, and the polygon that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from skymatch_cli.model import FloatArray, IntArray, OverlapGraph, TangentPlane
+from skymatch_cli.model.polygons import Polygons
+from skymatch_cli.sky.footprint import Footprint, FootprintPart
+from skymatch_cli.sky.intersections import SLIVER_RAD, joined, shared_polygons
+from skymatch_cli.sky.neighbours import touching_caps
+from skymatch_cli.sky.planechoice import assign_planes
+from skymatch_cli.sky.rings import pixel_rings
+from skymatch_cli.sky.shapes import polygons_of, shapes_of
+from skymatch_cli.sky.tangent import SR_TO_ARCMIN2, solid_angle_sr
+
+__all__ = ["overlap_graph", "pixel_rings"]
+
+
+def overlap_graph(footprints: Sequence[Footprint]) -> OverlapGraph:
+    """Find all pairs of images that share sky.
+
+    Neighbours are found on the unit sphere, and their footprints are cut by shapely in a gnomonic plane
+    that is common to the neighbourhood, where great circles are straight. Images that only touch don't
+    overlap. The order of the footprints changes nothing but the indices.
+
+    Returns
+    -------
+    OverlapGraph
+        One row for each pair; a pair whose overlap is too wide for one plane (two all-sky maps) has one
+        row for each plane that it needs, and these rows share no area.
+    """
+    parts = _Parts.of(footprints)
+    i, j = touching_caps(parts.centre, parts.radius)
+    other = parts.image[i] != parts.image[j]
+    i, j = i[other], j[other]
+    plane, planes = assign_planes(parts.centre, parts.radius, parts.image, i, j)
+    i, j = _canonical(parts, i, j)
+    return _joined(_intersections(parts, i, j, plane, planes), len(footprints), planes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The parts of all footprints, as columns."""
+
+    part: list[FootprintPart]
+    image: IntArray
+    centre: FloatArray
+    radius: FloatArray
+
+    @classmethod
+    def of(cls, footprints: Sequence[Footprint]) -> _Parts:
+        part = [p for f in footprints for p in f.parts]
+        image = np.repeat(np.arange(len(footprints)), [len(f.parts) for f in footprints])
+        centre = np.array([p.centre for p in part]).reshape(-1, 3)
+        return cls(part, image.astype(np.int64), centre, np.array([p.radius for p in part], dtype=float))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """What parts of images share, as columns over the pairs of parts that share sky."""
+
+    a: IntArray
+    b: IntArray
+    plane: IntArray
+    polygon: Polygons
+    area_arcmin2: FloatArray
+
+
+def _canonical(parts: _Parts, i: IntArray, j: IntArray) -> tuple[IntArray, IntArray]:
+    """The two of each pair in an order that depends on where they lie, not on their numbers.
+
+    The vertices of an intersection depend, in their rounding, on which polygon is named first.
+    """
+    key = np.column_stack([parts.centre, parts.radius])
+    different = key[i] != key[j]
+    first = different.argmax(axis=1)
+    rows = np.arange(len(i))
+    swap = key[i][rows, first] > key[j][rows, first]
+    return np.where(swap, j, i), np.where(swap, i, j)
+
+
+def _intersections(
+    parts: _Parts, i: IntArray, j: IntArray, plane: IntArray, planes: tuple[TangentPlane, ...]
+) -> _Pieces:
+    """What the pairs of parts share, in any order."""
+    rows, polygons, solid_angles = [np.empty(0, np.int64)], [], [np.empty(0)]
+    by_plane = np.argsort(plane, kind="stable")
+    edges = np.searchsorted(plane[by_plane], np.arange(len(planes) + 1))
+    for k, where in enumerate(planes):
+        here = by_plane[edges[k] : edges[k + 1]]
+        used, at = np.unique(np.concatenate([i[here], j[here]]), return_inverse=True)
+        own = [parts.part[p] for p in used.tolist()]
+        for some, shared in shared_polygons(own, where, at[: len(here)], at[len(here) :]):
+            solid = solid_angle_sr(shared)
+            real = np.flatnonzero(solid > SLIVER_RAD * shared.perimeter())
+            rows.append(here[some][real])
+            polygons.append(shared.part(real))
+            solid_angles.append(solid[real])
+    row = np.concatenate(rows)
+    a, b = np.sort(np.stack([parts.image[i[row]], parts.image[j[row]]]), axis=0)
+    return _Pieces(a, b, plane[row], Polygons.joined(polygons), np.concatenate(solid_angles) * SR_TO_ARCMIN2)
+
+
+def _joined(pieces: _Pieces, n_images: int, planes: tuple[TangentPlane, ...]) -> OverlapGraph:
+    """The pieces sorted, and those of one pair that lie in the same plane joined."""
+    order = np.lexsort((pieces.plane, pieces.b, pieces.a))
+    a, b, plane, area = pieces.a[order], pieces.b[order], pieces.plane[order], pieces.area_arcmin2[order]
+    new = np.ones(len(a), dtype=bool)
+    new[1:] = (a[1:] != a[:-1]) | (b[1:] != b[:-1]) | (plane[1:] != plane[:-1])
+    start = np.flatnonzero(new)
+    n_pieces = np.diff(np.append(start, len(a)))
+    row, polygon = order[start], pieces.polygon
+    several = np.flatnonzero(n_pieces > 1)
+    if len(several):
+        found = (order[low : low + n] for low, n in zip(start[several], n_pieces[several], strict=True))
+        whole = polygons_of([joined(shapes_of(polygon.part(rows))) for rows in found])
+        area[start[several]] = solid_angle_sr(whole) * SR_TO_ARCMIN2
+        row[several] = len(polygon) + np.arange(len(whole))
+        polygon = Polygons.joined([polygon, whole])
+    if not np.array_equal(row, np.arange(len(polygon))):  # those of one plane come in their order
+        polygon = polygon.part(row)
+    return OverlapGraph(n_images, a[start], b[start], area[start], polygon, plane[start], planes)

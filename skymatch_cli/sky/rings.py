@@ -1,0 +1,239 @@
+"""Overlaps in the pixel coordinates of one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skymatch_cli.errors import InputError
+from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray, OverlapGraph
+from skymatch_cli.model.polygons import Polygons
+from skymatch_cli.sky.footprint import fits_one_part, footprint
+from skymatch_cli.sky.intersections import SLIVER_RAD, overlay, part_polygons
+from skymatch_cli.sky.inverse import refine_pixels
+from skymatch_cli.sky.shapes import Shapes, polygons_of, shapes_of
+from skymatch_cli.sky.sphere import angle_rad
+from skymatch_cli.sky.tangent import unproject
+
+_BEND_PIX = 0.04  # largest distance between an edge and the straight line in pixels that stands for it
+_SHORTEST_PIX = 0.5
+_SQUEEZED_PIX = 2.0
+_OUTSIDE_PIX = 0.1  # more than the border of a footprint is off: the inverse has found another place
+_GRID = 32  # a side, from which a lost vertex is searched
+_CHECKS = np.array([0.25, 0.5, 0.75])
+
+
+def pixel_rings(graph: OverlapGraph, i: int, wcs: CelestialWcs, where: str = "image") -> list[list[FloatArray]]:
+    """The overlaps of image i as polygons in its own pixel coordinates.
+
+    Great circles that are curves in pixels (distortion, other projections) are followed to better than
+    0.05 pixels. Vertices on the border of the image come back on the border of the frame.
+
+    Parameters
+    ----------
+    graph : OverlapGraph
+    i : int
+        Index of the image in the graph.
+    wcs : CelestialWcs
+        Its WCS.
+    where : str
+        Name of the image for messages.
+
+    Returns
+    -------
+    list of lists of (n, 2) float64
+        For each pair that contains image i, in the order of the graph: its rings, outer ones and holes
+        (inside is what an odd number of rings surrounds), open, columns x and y.
+
+    Raises
+    ------
+    InputError
+        The WCS has no inverse at a place that its own border surrounds.
+    """
+    if not len(graph.pairs_of(i)):
+        return []
+    pieces = _pieces(graph, i, wcs, where)
+    edges = _Edges.of(pieces)
+    pixels = edges.to_pixel(wcs, edges.start, pieces.box[edges.piece], where)
+    order = np.arange(len(pixels), dtype=float)
+    if not getattr(wcs, "straight", False):
+        pixels, order = _followed(wcs, edges, pixels, pieces.box, where)
+    ring = edges.ring[order.astype(np.int64)]
+    rings = np.split(pixels, np.flatnonzero(np.diff(ring)) + 1) if len(pixels) else []
+    found: list[list[FloatArray]] = [[] for _ in range(pieces.n_rows)]
+    first = np.searchsorted(edges.ring, np.unique(edges.ring))
+    for row, vertices in zip(pieces.row[edges.piece[first]], rings, strict=True):
+        found[row].append(vertices)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """Polygons (n,), each with its row among the image's pairs, its plane, and the pixels where it lies."""
+
+    n_rows: int
+    polygon: Polygons
+    row: IntArray
+    plane: IntArray
+    box: FloatArray
+    graph: OverlapGraph
+
+
+def _pieces(graph: OverlapGraph, i: int, wcs: CelestialWcs, where: str) -> _Pieces:
+    rows = graph.pairs_of(i)
+    polygon, plane = graph.polygon.part(rows), graph.plane[rows]
+    if fits_one_part(wcs):
+        ny, nx = wcs.shape
+        box = np.tile([-0.5, -0.5, nx - 0.5, ny - 0.5], (len(rows), 1))
+        return _Pieces(len(rows), polygon, np.arange(len(rows)), plane, box, graph)
+    return _cut_at_parts(graph, shapes_of(polygon), plane, wcs, where)
+
+
+def _cut_at_parts(graph: OverlapGraph, shapes: Shapes, plane: IntArray, wcs: CelestialWcs, where: str) -> _Pieces:
+    """Polygons of a wide image, cut where its parts meet: the two sides may be far apart in pixels."""
+    import shapely
+
+    parts = np.array(footprint(wcs, where).parts, dtype=object)
+    centres, radii = np.array([p.centre for p in parts]), np.array([p.radius for p in parts])
+    cut: list[Any] = []
+    row_of, part_of = [], []
+    for k in np.unique(plane):
+        middle = unproject(graph.planes[k], np.zeros((1, 2)))
+        near = np.flatnonzero(angle_rad(centres, middle) + radii < 0.5 * np.pi)
+        here = np.flatnonzero(plane == k)
+        shared = overlay(shapes[here][:, None], part_polygons(list(parts[near]), graph.planes[k])[None])
+        at_row, at_part = np.nonzero(shapely.area(shared) > SLIVER_RAD * shapely.length(shared))
+        cut.extend(shared[at_row, at_part])
+        row_of.append(here[at_row])
+        part_of.append(near[at_part])
+    order = np.argsort(np.concatenate(row_of), kind="stable")
+    row = np.concatenate(row_of)[order]
+    box = np.array([p.box for p in parts])[np.concatenate(part_of)[order]]
+    polygon = polygons_of([cut[k] for k in order.tolist()])
+    return _Pieces(len(shapes), polygon, row, plane[row], box, graph)
+
+
+@dataclass(frozen=True, slots=True)
+class _Edges:
+    """All edges of all rings, one after the other: from ``start`` to ``end`` in the plane, (n, 2)."""
+
+    start: FloatArray
+    end: FloatArray
+    ring: IntArray
+    piece: IntArray
+    plane: IntArray
+    graph: OverlapGraph
+
+    @classmethod
+    def of(cls, pieces: _Pieces) -> _Edges:
+        xy, ring_of = pieces.polygon.xy, pieces.polygon.ring_of_vertex()
+        inside = np.flatnonzero(ring_of[1:] == ring_of[:-1])  # the last vertex of a ring repeats the first
+        ring = ring_of[inside]
+        piece = pieces.polygon.row_of_ring()[ring]
+        return cls(xy[inside], xy[inside + 1], ring, piece, pieces.plane[piece], pieces.graph)
+
+    def take(self, rows: IntArray | BoolArray) -> _Edges:
+        return _Edges(self.start[rows], self.end[rows], self.ring[rows], self.piece[rows], self.plane[rows], self.graph)
+
+    def to_pixel(self, wcs: CelestialWcs, xy: FloatArray, box: FloatArray, where: str) -> FloatArray:
+        """Positions (n, 2) in the plane of each edge as pixels (n, 2) inside each edge's box."""
+        vectors = np.empty((len(xy), 3))
+        for k in np.unique(self.plane):
+            here = self.plane == k
+            vectors[here] = unproject(self.graph.planes[k], xy[here])
+        return _pixels_in_box(wcs, vectors, box, where)
+
+
+def _pixels_in_box(wcs: CelestialWcs, vectors: FloatArray, box: FloatArray, where: str) -> FloatArray:
+    """Pixels of positions that lie inside boxes (n, 4) of the frame, where the library's inverse fails too."""
+    x, y = wcs.to_pixel(vectors)
+    beyond = np.max([box[:, 0] - x, x - box[:, 2], box[:, 1] - y, y - box[:, 3]], axis=0, initial=-np.inf)
+    lost = np.flatnonzero(~(beyond <= _OUTSIDE_PIX))
+    if len(lost):
+        found_x, found_y, failed = _searched(wcs, vectors[lost], box[lost])
+        # Where the sky is squeezed into a point of the map, a border is followed to a pixel or so.
+        failed &= ~(beyond[lost] <= _SQUEEZED_PIX)
+        if failed.any():
+            what = f"its WCS has no inverse at {int(failed.sum())} places inside its border"
+            raise InputError.at(where, what, "check its distortion terms")
+        x[lost], y[lost] = found_x, found_y
+    # Rounding must not put a vertex of the border outside.
+    return np.stack([np.clip(x, box[:, 0], box[:, 2]), np.clip(y, box[:, 1], box[:, 3])], axis=1)
+
+
+def _searched(wcs: CelestialWcs, vectors: FloatArray, box: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Pixels of positions by Newton's method from the nearest point of a grid over each box, and which failed."""
+    x, y = np.empty(len(box)), np.empty(len(box))
+    for one in np.unique(box, axis=0):
+        rows = np.flatnonzero((box == one).all(axis=1))
+        # Middles of cells, not the border, which may be a pole.
+        at = (np.arange(_GRID) + 0.5) / _GRID
+        gx, gy = (g.ravel() for g in np.meshgrid(one[0] + at * (one[2] - one[0]), one[1] + at * (one[3] - one[1])))
+        sky = wcs.to_sky(gx, gy)
+        for row in rows:
+            apart = angle_rad(sky, vectors[row])
+            nearest = int(np.nanargmin(apart)) if np.isfinite(apart).any() else 0
+            x[row], y[row] = gx[nearest], gy[nearest]
+    x, y = refine_pixels(wcs, vectors, x, y, box=box)
+    here = wcs.to_sky(x, y)
+    beside = wcs.to_sky(x + np.where(x > box[:, 0] + 1.0, -1.0, 1.0), y)
+    above = wcs.to_sky(x, y + np.where(y > box[:, 1] + 1.0, -1.0, 1.0))
+    pixel_rad = np.fmax(angle_rad(here, beside), angle_rad(here, above))
+    return x, y, np.asarray(~(angle_rad(here, vectors) <= _OUTSIDE_PIX * pixel_rad))
+
+
+def _followed(
+    wcs: CelestialWcs, edges: _Edges, pixels: FloatArray, box: FloatArray, where: str
+) -> tuple[FloatArray, FloatArray]:
+    """Add vertices where edges are curves in pixels; vertices and their places along the edges, in order."""
+    last = np.append(edges.ring[1:] != edges.ring[:-1], True) if len(edges.ring) else np.empty(0, bool)
+    first_of_ring = np.searchsorted(edges.ring, edges.ring)
+    after = np.where(last, first_of_ring, np.arange(len(pixels)) + 1)
+    low, high = pixels, pixels[after]
+    place = np.arange(len(pixels), dtype=float)
+    found, places = [pixels], [place]
+    span = 1.0
+    while len(low):
+        xy = edges.start + _CHECKS[:, None, None] * (edges.end - edges.start)
+        n = len(low)
+        three = edges.take(np.tile(np.arange(n), 3))
+        at = three.to_pixel(wcs, xy.reshape(-1, 2), box[three.piece], where).reshape(3, n, 2)
+        bent = (_off_line(low, high, at) > _BEND_PIX) & (np.linalg.norm(high - low, axis=1) > _SHORTEST_PIX)
+        edges, low, high, place, middle, half = (
+            edges.take(bent),
+            low[bent],
+            high[bent],
+            place[bent],
+            at[1][bent],
+            xy[1][bent],
+        )
+        span *= 0.5
+        found.append(middle)
+        places.append(place + span)
+        both = edges.take(np.tile(np.arange(len(low)), 2))
+        edges = _Edges(
+            np.concatenate([edges.start, half]),
+            np.concatenate([half, edges.end]),
+            both.ring,
+            both.piece,
+            both.plane,
+            edges.graph,
+        )
+        low, high = np.concatenate([low, middle]), np.concatenate([middle, high])
+        place = np.concatenate([place, place + span])
+    order = np.argsort(np.concatenate(places), kind="stable")
+    return np.concatenate(found)[order], np.concatenate(places)[order]
+
+
+def _off_line(low: FloatArray, high: FloatArray, at: FloatArray) -> FloatArray:
+    """Largest distance in pixels of points (k, n, 2) from the line between low and high, (n, 2)."""
+    along = high - low
+    length = np.linalg.norm(along, axis=1)
+    to = at - low
+    across = np.abs(to[..., 0] * along[:, 1] - to[..., 1] * along[:, 0])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        off = np.where(length > 1e-9, across / length, np.linalg.norm(to, axis=2))
+    worst: FloatArray = off.max(axis=0)
+    return worst

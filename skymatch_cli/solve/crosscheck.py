@@ -1,0 +1,46 @@
+"""The same overlaps compared the other way: mesh beside pooled, solved alike, and where they disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from skymatch_cli.choices import Method
+from skymatch_cli.errors import NoOverlapError
+from skymatch_cli.model import FloatArray, ImageInfo, IntArray, Measurements
+from skymatch_cli.solve.advice import disagreement
+from skymatch_cli.solve.methods import solve_skies
+
+
+def cross_check(
+    images: Sequence[ImageInfo], mesh: Measurements, pooled: Measurements, *, robust: bool
+) -> tuple[str, ...]:
+    """Warnings that name the images on which two ways of comparing disagree by more than their errors.
+
+    Both are solved as offsets, whatever the method of the run, and compared where the mean of a component is zero.
+
+    Parameters
+    ----------
+    images : sequence of ImageInfo, length N
+    mesh, pooled : Measurements
+        Of the same overlaps.
+    robust : bool
+        As the run.
+    """
+    try:
+        found = [solve_skies(Method.MATCH, images, m, robust=robust) for m in (mesh, pooled)]
+    except NoOverlapError:
+        return ("mesh and pooled can't be checked against each other: one of them has no overlap that it can use",)
+    together = np.unique(np.stack([s.component for s in found]), axis=1, return_inverse=True)[1].reshape(-1)
+    factor = np.array([info.to_comparison for info in images])
+    apart = _centred((found[0].sky - found[1].sky) * factor, together) / factor
+    return disagreement(images, apart, np.hypot(found[0].sky_err, found[1].sky_err))
+
+
+def _centred(difference: FloatArray, together: IntArray) -> FloatArray:
+    """Differences (N,) less the mean of the images that both solutions connect; NaN where there is none."""
+    known = np.isfinite(difference)
+    n = np.bincount(together, known)
+    mean = np.bincount(together, np.where(known, difference, 0.0)) / np.maximum(n, 1)
+    return np.where(known, difference - mean[together], np.nan)

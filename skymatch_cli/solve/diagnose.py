@@ -1,0 +1,116 @@
+"""What a solution rests on: pairs without which it falls apart, loops that don't close, fits that don't fit."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets
+from skymatch_cli.solve.pairgraph import PairGraph, SpanningTree, spanning_tree, tree_potential
+from skymatch_cli.solve.signs import mixed
+
+_THIN = 3.0  # times the typical error of the component's other pairs
+_IMPROBABLE_SIGMA = 4.75  # a fit this bad has a chance of one in a million
+_FAR = 2.0  # chi²/dof below which a significant excess is still no reason to act
+
+
+def bridges(n_groups: int, a: IntArray, b: IntArray) -> BoolArray:
+    """Pairs without which their component falls in two.
+
+    Every pair outside a spanning tree closes a loop. It gets a hash, and the tree's pairs along its loop take
+    up the same hash by exclusive or: a pair of the tree that has met no loop is a bridge.
+
+    Parameters
+    ----------
+    n_groups : int
+    a, b : (m,) int64
+        Groups that each pair joins, a != b.
+
+    Returns
+    -------
+    (m,) bool
+
+    """
+    graph = PairGraph.of_pairs(n_groups, a, b, np.ones(len(a)))
+    tree = spanning_tree(graph)
+    down, up = tree.parent[a] == b, tree.parent[b] == a
+    _, first = np.unique(np.where(down, a, np.where(up, b, -1)), return_index=True)
+    on_tree = np.zeros(len(a), np.bool_)
+    on_tree[first] = True  # of several pairs that join a node to its parent one is the tree's, the others are loops
+    on_tree &= down | up
+    met = np.zeros(n_groups, np.uint64)
+    loops = np.flatnonzero(~on_tree)
+    np.bitwise_xor.at(met, a[loops], mixed(loops))
+    np.bitwise_xor.at(met, b[loops], mixed(loops))
+    below = met.tolist()
+    parent = tree.parent.tolist()
+    for node in tree.order[::-1].tolist():
+        if parent[node] != node:
+            below[parent[node]] ^= below[node]
+    child = np.where(down, a, b)
+    alone: BoolArray = np.array(below, np.uint64)[child] == 0
+    return on_tree & alone
+
+
+def thin_bridges(offsets: Offsets, a: IntArray, b: IntArray, delta_err: FloatArray) -> IntArray:
+    """Used pairs on which a component hangs although they are much worse than its other pairs.
+
+    Parameters
+    ----------
+    offsets : Offsets
+    a, b : (M,) int64
+        Groups of the pairs.
+    delta_err : (M,) float64
+
+    Returns
+    -------
+    (k,) int64
+        Indices of pairs: of every component at most one, the worst.
+
+    """
+    used = np.flatnonzero(np.isfinite(offsets.residual))
+    own, err = offsets.component[a[used]], delta_err[used]
+    order = np.lexsort((err, own))
+    count = np.bincount(own, minlength=len(offsets.chi2))
+    last = np.cumsum(count) - 1
+    typical = np.full(len(count), np.inf)
+    some = count >= 3
+    typical[some] = err[order][(last - count + 1 + (count - 1) // 2)[some]]
+    hangs = np.flatnonzero(bridges(len(offsets.offset), a[used], b[used]) & (err > _THIN * typical[own]))
+    worst = hangs[np.lexsort((-err[hangs], own[hangs]))]
+    _, first = np.unique(own[worst], return_index=True)
+    return used[worst[first]]
+
+
+def bad_fits(offsets: Offsets) -> IntArray:
+    """Components whose residuals are larger than the errors allow, beyond chance."""
+    dof = np.where(offsets.dof > 0, offsets.dof, np.nan)
+    # chi2 to a normal deviate: Wilson and Hilferty 1931, PNAS 17, 684 (scipy.special takes a third of a second to load)
+    spread = 2 / (9 * dof)
+    deviate = (np.cbrt(offsets.chi2 / dof) - (1 - spread)) / np.sqrt(spread)
+    return np.flatnonzero((deviate > _IMPROBABLE_SIGMA) & (offsets.chi2 > _FAR * dof))
+
+
+def loop_closure(graph: PairGraph, tree: SpanningTree, delta: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Rms by which loops of differences fail to close, and the number of loops, in every component.
+
+    Every pair outside a spanning tree closes one loop with it.
+
+    Parameters
+    ----------
+    graph : PairGraph
+    tree : SpanningTree
+        The heaviest one of the graph.
+    delta : (m,) float64
+        Differences of its pairs.
+
+    Returns
+    -------
+    rms : (C,) float64
+        NaN in components without a loop.
+    n_loops : (C,) int64
+
+    """
+    gap = delta - graph.differences(tree_potential(graph, tree, delta))
+    n_loops = graph.redundancy().astype(np.int64)
+    square = graph.pair_sums(gap**2)
+    return np.where(n_loops > 0, np.sqrt(square / np.maximum(n_loops, 1)), np.nan), n_loops

@@ -1,0 +1,391 @@
+"""The five methods, as one table: what the sky of an image is.
+
+A method gives every group one value in comparison units (``user``: every image its own), and an image's sky
+is the value of its group, in the image's unit. So a chip without a good pixel still has the sky of its exposure
+where the exposure's other chips were measured; a group of which nothing was measured has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from skymatch_cli.choices import METHOD_ALIASES, Method
+from skymatch_cli.errors import NoOverlapError
+from skymatch_cli.model import (
+    BoolArray,
+    FloatArray,
+    ImageInfo,
+    IntArray,
+    Measurements,
+    Offsets,
+    Solution,
+    Status,
+    StrArray,
+    group_numbers,
+)
+from skymatch_cli.model.skyplane import SkyPlane
+from skymatch_cli.solve.advice import (
+    disconnected,
+    large_residuals,
+    solution_warnings,
+    weak_images,
+    weak_tilts,
+    without_reference,
+    without_sky,
+)
+from skymatch_cli.solve.offsets import solve_offsets
+from skymatch_cli.solve.pairgraph import PairGraph
+from skymatch_cli.solve.tilts import PlaneSkies, plane_skies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """What a method works on; N images in G groups, M pairs."""
+
+    images: Sequence[ImageInfo]
+    measurements: Measurements
+    group: IntArray  # (N,), numbered by their first image
+    factor: FloatArray  # (N,), image unit to comparison unit
+    reference: int | None
+    match_up: bool
+    skylist: Mapping[int, float]
+    robust: bool
+
+    @property
+    def n_groups(self) -> int:
+        return int(self.group.max(initial=-1)) + 1
+
+    @property
+    def used(self) -> BoolArray:
+        """Pairs that the solution rests on, (M,)."""
+        m = self.measurements
+        across: BoolArray = self.group[m.a] != self.group[m.b]
+        return (m.weight > 0) & across
+
+    def local(self) -> tuple[FloatArray, FloatArray]:
+        """Own skies of the images in comparison units and their errors, (N,); NaN where there is none."""
+        skies = self.measurements.local
+        if skies is None:
+            raise ValueError("the method needs local skies, which were not measured")
+        return skies.value * self.factor, skies.err * np.abs(self.factor)
+
+    def local_status(self) -> StrArray:
+        """What became of each image by itself, (N,); all masked: pixels were read and not one was good."""
+        m = self.measurements
+        if m.local is not None:
+            return m.local.status
+        n = len(self.images)
+        ends, lost = np.append(m.a, m.b), np.tile(m.status == Status.UNREADABLE, 2)
+        n_pairs, n_lost = np.bincount(ends, minlength=n), np.bincount(ends[lost], minlength=n)
+        status = np.full(n, Status.OK, object)
+        status[(n_pairs > 0) & (m.n_good == 0)] = Status.ALL_MASKED
+        status[(n_pairs > 0) & (m.n_good == 0) & (n_lost == n_pairs)] = Status.UNREADABLE
+        return status
+
+    def lowest_local(self) -> tuple[FloatArray, FloatArray]:
+        """The lowest own sky of each group's images and its error, (G,); NaN where no image has one."""
+        local, err = self.local()
+        first = _first_lowest(local, self.group, self.n_groups)
+        return local[first], err[first]
+
+    def offsets(self) -> Offsets:
+        """Least-squares offsets of the groups."""
+        m = self.measurements
+        if not self.used.any():
+            raise _no_overlap(m)
+        return solve_offsets(
+            self.n_groups,
+            self.group[m.a],
+            self.group[m.b],
+            m.delta,
+            m.weight,
+            noise=m.noise,
+            pair_dof=m.pair_dof,
+            robust=self.robust,
+        )
+
+    def planes(self) -> PlaneSkies | None:
+        """Least-squares planes of the images, where the differences are known as planes."""
+        m = self.measurements
+        if m.planes is None:
+            return None
+        if not self.used.any():
+            raise _no_overlap(m)
+        return plane_skies(self.images, self.group, m, m.planes, self.used)
+
+    def components(self) -> IntArray:
+        """Component of each group, (G,), for methods that need no offsets."""
+        m = self.measurements
+        a, b = self.group[m.a[self.used]], self.group[m.b[self.used]]
+        return PairGraph.of_pairs(self.n_groups, a, b, m.weight[self.used]).component
+
+
+@dataclass(frozen=True, slots=True)
+class _Skies:
+    """What a method found: value and error of each image in comparison units, status, component; anchors."""
+
+    value: FloatArray
+    err: FloatArray
+    status: StrArray
+    component: IntArray
+    anchor: StrArray
+    offsets: Offsets | None = None
+    warnings: tuple[str, ...] = ()
+    planes: PlaneSkies | None = None
+
+
+def solve_skies(
+    method: str,
+    images: Sequence[ImageInfo],
+    measurements: Measurements,
+    *,
+    reference: int | None = None,
+    match_up: bool = False,
+    skylist: Mapping[int, float] | None = None,
+    max_residual: float | None = None,
+    robust: bool = False,
+) -> Solution:
+    """The sky of every image, by one of the methods.
+
+    Parameters
+    ----------
+    method : str
+        A name or an alias.
+    images : sequence of ImageInfo, length N
+    measurements : Measurements
+        With local skies for ``localmin``, ``globalmin`` and ``globalmin+match``.
+    reference : int, optional
+        Image that ``match`` holds at the sky recorded in it (0 if none).
+    match_up : bool
+        ``match`` puts the highest value of a component at 0 instead of the lowest.
+    skylist : mapping of int to float, optional
+        Image to sky in its own unit, for ``user``.
+    max_residual : float, optional
+        Warn of residuals above so many sigma.
+    robust : bool
+        Weigh down overlaps that contradict the others.
+
+    Returns
+    -------
+    Solution
+        ``sky_err`` is that of the offset where the component's mean is zero; of an own sky its statistical
+        error; of ``globalmin+match`` both; NaN for ``user``.
+
+    Raises
+    ------
+    NoOverlapError
+        If ``match`` or ``globalmin+match`` finds no overlap that can be used.
+
+    """
+    task = _Task(
+        images=images,
+        measurements=measurements,
+        group=group_numbers(images),
+        factor=np.array([info.to_comparison for info in images]),
+        reference=reference,
+        match_up=match_up,
+        skylist=skylist or {},
+        robust=robust,
+    )
+    found = METHODS[METHOD_ALIASES.get(method) or Method(method)](task)
+    sky = found.value / task.factor
+    residual = _residuals(task, found)
+    used = (
+        np.isfinite(residual) & (measurements.weight > 0) & (task.group[measurements.a] != task.group[measurements.b])
+    )
+    n_components, offsets = len(found.anchor), found.offsets
+    unknown = np.full(n_components, np.nan)
+    warnings = (*found.warnings, *without_sky(images, found.status, sky))
+    if reference is not None:
+        warnings += without_reference(images, found.component, reference)
+    if offsets is not None:
+        warnings += solution_warnings(images, measurements, task.group, offsets)
+        warnings += weak_images(images, measurements, task.used)
+    if max_residual is not None:
+        warnings += large_residuals(images, measurements, residual, max_residual)
+    return Solution(
+        sky=sky,
+        sky_err=found.err / np.abs(task.factor),
+        status=found.status,
+        component=found.component,
+        residual=residual,
+        anchor=found.anchor,
+        n_images=np.bincount(found.component, minlength=n_components),
+        rms_residual=_rms(residual[used], found.component[measurements.a[used]], n_components),
+        chi2=unknown if offsets is None else offsets.chi2,
+        dof=unknown if offsets is None else offsets.dof,
+        warnings=warnings,
+        kept=None if offsets is None else offsets.kept,
+        sigma_exact=offsets is None or offsets.sigma_exact,
+        closure=None if offsets is None else offsets.closure,
+        n_loops=None if offsets is None else offsets.n_loops,
+        tilt=None if found.planes is None else found.planes.tilt_per_pixel() / task.factor[:, None],
+    )
+
+
+def _localmin(task: _Task) -> _Skies:
+    """Each group at the lowest own sky of its images."""
+    value, err = task.lowest_local()
+    return _own(task, value[task.group], err[task.group], "own sky")
+
+
+def _globalmin(task: _Task) -> _Skies:
+    """All at the lowest own sky of all."""
+    value, err = task.lowest_local()
+    if np.isfinite(value).any():
+        lowest = int(np.nanargmin(value))
+        known = np.isfinite(value)
+        value, err = np.where(known, value[lowest], np.nan), np.where(known, err[lowest], np.nan)
+    return _own(task, value[task.group], err[task.group], "lowest sky of all")
+
+
+def _own(task: _Task, value: FloatArray, err: FloatArray, anchor: str) -> _Skies:
+    component = task.components()
+    status = np.where(np.isfinite(value), Status.OK, task.local_status())
+    return _Skies(value, err, status, component[task.group], np.full(component.max(initial=-1) + 1, anchor, object))
+
+
+def _user(task: _Task) -> _Skies:
+    """The values that were given, each to its own image."""
+    n = len(task.images)
+    value = np.array([task.skylist.get(i, np.nan) for i in range(n)]) * task.factor
+    status = np.where(np.isfinite(value), Status.OK, Status.NOT_GIVEN).astype(object)
+    return _Skies(value, np.full(n, np.nan), status, np.zeros(n, np.int64), np.array(["given"], object))
+
+
+def _match(task: _Task) -> _Skies:
+    """Least-squares offsets, anchored in every component."""
+    if (planes := task.planes()) is not None:
+        return _match_planes(task, planes)
+    offsets = task.offsets()
+    level = np.full(len(offsets.chi2), np.inf)
+    extreme = -offsets.offset if task.match_up else offsets.offset
+    np.minimum.at(level, offsets.component, extreme)
+    if task.match_up:
+        level = -level
+    anchor = np.full(len(level), "highest = 0" if task.match_up else "lowest = 0", object)
+    if task.reference is not None:
+        own = task.group[task.reference]
+        info = task.images[task.reference]
+        held = 0.0 if info.recorded is None else info.recorded.level * info.to_comparison
+        level[offsets.component[own]] = offsets.offset[own] - held
+        anchor[offsets.component[own]] = info.ref.label
+    return _anchored(task, offsets, (offsets.offset - level[offsets.component], offsets.sigma), anchor)
+
+
+def _match_planes(task: _Task, planes: PlaneSkies) -> _Skies:
+    """Least-squares planes; in every component the mean tilt is 0 and the lowest level at an image's centre."""
+    sign = -1.0 if task.match_up else 1.0
+    lowest = np.full(len(planes.loss), np.inf)
+    np.minimum.at(lowest, planes.component, sign * planes.value)
+    planes = planes.raised(-sign * lowest)
+    anchor = np.full(len(lowest), f"{'highest' if task.match_up else 'lowest'} = 0, mean tilt = 0", object)
+    if task.reference is not None:
+        info = task.images[task.reference]
+        level, dx, dy = (0.0, 0.0, 0.0) if (r := info.recorded) is None else (r.level, r.dx, r.dy)
+        factor = info.to_comparison
+        planes = planes.held_at(task.reference, SkyPlane(level * factor, dx * factor, dy * factor))
+        anchor[planes.component[task.reference]] = info.ref.label
+    return _anchored_planes(task, planes, anchor)
+
+
+def _anchored_planes(task: _Task, planes: PlaneSkies, anchor: StrArray, err: FloatArray | None = None) -> _Skies:
+    found = (planes.value, planes.err if err is None else err)
+    skies = _with_status(task, planes.offsets, planes.component, found, anchor)
+    warnings = skies.warnings + weak_tilts(planes.loss)
+    none = np.isnan(skies.value)[:, None]
+    return replace(skies, planes=replace(planes, tilt=np.where(none, np.nan, planes.tilt)), warnings=warnings)
+
+
+def _globalmin_match(task: _Task) -> _Skies:
+    """Offsets plus the baseline that brings the lowest own sky that remains in each component to zero."""
+    if (planes := task.planes()) is not None:
+        local, local_err = task.local()
+        first = _first_lowest(local - planes.value, planes.component, len(planes.loss))
+        anchor = np.full(len(first), "lowest sky that remains = 0, mean tilt = 0", object)
+        lowest = first[planes.component]
+        apart = np.hypot(planes.err, planes.err[lowest]) * (np.arange(len(lowest)) != lowest)
+        err = np.hypot(apart, local_err[lowest])
+        return _anchored_planes(task, planes.raised((local - planes.value)[first]), anchor, err)
+    offsets = task.offsets()
+    component = offsets.component[task.group]
+    local, local_err = task.local()
+    remains = local - offsets.offset[task.group]
+    first = _first_lowest(remains, component, len(offsets.chi2))
+    baseline, err = remains[first], local_err[first]
+    anchor = np.full(len(first), "lowest sky that remains = 0", object)
+    value = offsets.offset + baseline[offsets.component]
+    # The image with the lowest sky that remains is at its own sky; the others differ from it by two offsets.
+    lowest = task.group[first][offsets.component]
+    apart = np.hypot(offsets.sigma, offsets.sigma[lowest]) * (np.arange(len(lowest)) != lowest)
+    return _anchored(task, offsets, (value, np.hypot(apart, err[offsets.component])), anchor)
+
+
+def _anchored(task: _Task, offsets: Offsets, found: tuple[FloatArray, FloatArray], anchor: StrArray) -> _Skies:
+    """Value and error of every group (G,) to those of the images, with their statuses."""
+    of_images = found[0][task.group], found[1][task.group]
+    return _with_status(task, offsets, offsets.component[task.group], of_images, anchor)
+
+
+def _with_status(
+    task: _Task, offsets: Offsets, component: IntArray, found: tuple[FloatArray, FloatArray], anchor: StrArray
+) -> _Skies:
+    """Value and error of the images (N,) with their statuses; NaN where there is no sky."""
+    value, err = found
+    alone = np.bincount(offsets.component)[component] == 1
+    own = task.local_status()
+    unseen = (own == Status.ALL_MASKED) | (own == Status.UNREADABLE)
+    none = ~np.isfinite(value) | (alone & unseen)
+    status = np.where(none, own, np.where(alone, Status.NO_OVERLAP, Status.OK))
+    warnings = disconnected(task.images, component, np.flatnonzero(~none))
+    value, err = np.where(none, np.nan, value), np.where(none, np.nan, err)
+    return _Skies(value, err, status, component, anchor, offsets, warnings)
+
+
+METHODS: dict[Method, Callable[[_Task], _Skies]] = {
+    Method.LOCALMIN: _localmin,
+    Method.GLOBALMIN: _globalmin,
+    Method.MATCH: _match,
+    Method.GLOBALMIN_MATCH: _globalmin_match,
+    Method.USER: _user,
+}
+
+
+def _first_lowest(value: FloatArray, of: IntArray, n: int) -> IntArray:
+    """Index of the lowest value of each of n sets (``of``: set of every value); NaN only where a set has no other."""
+    order = np.lexsort((value, of))
+    return order[np.searchsorted(of[order], np.arange(n))]
+
+
+def _residuals(task: _Task, found: _Skies) -> FloatArray:
+    """``delta - (solution_a - solution_b)`` of every pair that was measured, used or not."""
+    m = task.measurements
+    if found.planes is not None:
+        return np.where(np.isfinite(m.delta), found.planes.residual, np.nan)
+    residual = m.delta - (found.value[m.a] - found.value[m.b])
+    if found.offsets is None:
+        return residual
+    fitted = found.offsets.residual  # without the rounding of the anchors
+    return np.where(np.isfinite(fitted), fitted, residual)
+
+
+def _rms(residual: FloatArray, component: IntArray, n_components: int) -> FloatArray:
+    """Rms of the residuals in each component, NaN where there is none."""
+    count = np.bincount(component, minlength=n_components)
+    square = np.bincount(component, residual**2, minlength=n_components)
+    return np.sqrt(np.where(count > 0, square / np.maximum(count, 1), np.nan))
+
+
+def _no_overlap(measurements: Measurements) -> NoOverlapError:
+    n = len(measurements.a)
+    if n == 0:
+        return NoOverlapError("no image overlaps another", "skymatch plan shows where they lie")
+    if np.all(measurements.status == Status.SAME_GROUP):
+        return NoOverlapError("all overlaps are within one group", "--group-by none gives each image its own sky")
+    return NoOverlapError(
+        f"none of the {n} overlaps has enough good pixels",
+        "look at masks, DQ flags, limits and slivers (--table overlaps of plan)",
+    )
