@@ -87,12 +87,12 @@ def _parts(tree: Any) -> list[tuple[bytes, Any]]:
     if data.dtype.kind != "f" or data.dtype.str[1:] not in _BITPIX:
         raise ValueError(f"roman.data is {data.dtype}, not float32 or float64")
     kept = [card.encode("latin-1").ljust(cd.CARD)[: cd.CARD] for card in (tree.get(OURS) or {}).get("cards", ())]
-    parts = [(cd.joinmade_cards([*made_cards(tree), *_background_cards(roman["meta"]), *kept]), data)]
+    parts = [(cd.join_header([*made_cards(tree), *_background_cards(roman["meta"]), *kept]), data)]
     if "dq" in roman:
         flags, _ = array_and_unit(roman["dq"])
         cards = [cd.make_card("XTENSION", "IMAGE"), *_shape_cards(flags.shape, 8 * flags.dtype.itemsize)]
         cards += [cd.make_card("PCOUNT", 0), cd.make_card("GCOUNT", 1), cd.make_card("EXTNAME", "DQ")]
-        parts.append((cd.joinmade_cards(cards), flags))
+        parts.append((cd.join_header(cards), flags))
     return parts
 
 
