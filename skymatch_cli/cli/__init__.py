@@ -83,7 +83,7 @@ class LazyGroup(click.Group):
     epilog="\b\nExamples:\n  skymatch demo mosaic && skymatch match mosaic/frame_*.fits\n"
     "  skymatch match --subtract --output-dir matched *.fits\n  skymatch match --dry-run -o sky.ecsv '*_cal.fits'",
 )
-@click.version_option(__version__, prog_name="skymatch", message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", prog_name="skymatch", message="%(prog)s %(version)s")
 def main() -> None:
     """Equalise the sky background of overlapping FITS images."""
 
