@@ -72,6 +72,8 @@ class LazyGroup(click.Group):
         # Imports, and what is known of thousands of images, are a million objects of which none is garbage.
         gc.set_threshold(200_000, 20, 20)
         extra["standalone_mode"] = False  # errors come to `guarded`
+        if not args and extra.get("args") is None:
+            extra["obj"] = sys.argv[1:]  # the words as typed, for the report
         run: Callable[..., object] = super().main
         raise SystemExit(guarded(lambda: run(*args, **extra)))
 
