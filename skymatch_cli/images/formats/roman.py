@@ -23,7 +23,8 @@ from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.source import padded
 from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
 
-from .gwcs import GwcsWcs, gwcs_wcs, opened_asdf
+from .gwcs import HINT, GwcsWcs, gwcs_wcs, missing_package, opened_asdf
+from .registry import ContainerFormat, register
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
@@ -186,3 +187,9 @@ def _bytes(content: bytes | np.ndarray[Any, Any], low: int, high: int) -> bytes:
     first = low // size
     values = content[first : -(-high // size)]
     return values.astype(values.dtype.newbyteorder(">")).tobytes()[low - first * size : high - first * size]
+
+
+register(
+    "asdf",
+    ContainerFormat(missing_package=missing_package, hint=HINT, open_as_fits=open_as_fits, read_wcs=roman_wcs),
+)
