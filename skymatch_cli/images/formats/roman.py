@@ -22,7 +22,8 @@ from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.view import FitsView
 from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
 
-from .gwcs import HINT, GwcsWcs, gwcs_wcs, opened_asdf
+from .gwcs import HINT, GwcsWcs, gwcs_wcs, missing_package, opened_asdf
+from .registry import ContainerFormat, register
 
 OURS = "skymatch_cli"
 """The node of ``roman`` that holds what ``meta.background`` can't: our other cards, and what was there before."""
@@ -156,3 +157,9 @@ def array_and_unit(node: Any) -> tuple[Any, Any]:
     """An array of the tree and its unit (None where it has none): both kinds are found in files."""
     unit = getattr(node, "unit", None)
     return (node, None) if unit is None else (node.value, unit)
+
+
+register(
+    "asdf",
+    ContainerFormat(missing_package=missing_package, hint=HINT, open_as_fits=open_as_fits, read_wcs=roman_wcs),
+)
