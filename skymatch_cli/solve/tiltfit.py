@@ -19,9 +19,10 @@ from scipy.sparse import coo_array, csc_array, diags_array
 from scipy.sparse.linalg import SuperLU, splu
 
 from skymatch_cli.model import FloatArray, IntArray, Offsets, PlaneDifferences
+from skymatch_cli.run.threads import one_thread
 from skymatch_cli.solve.offsets import solve_offsets
 from skymatch_cli.solve.pairgraph import PairGraph
-from skymatch_cli.solve.signs import sign_columns
+from skymatch_cli.solve.probes import sign_columns
 
 _RIDGE = 1e-12
 _REFINEMENTS = 3
@@ -171,6 +172,7 @@ class FittedPlanes:
     loss: FloatArray
 
 
+@one_thread()
 def fit_planes(
     centre: FloatArray, a: IntArray, b: IntArray, measured: PlaneDifferences, weight: FloatArray
 ) -> FittedPlanes:
