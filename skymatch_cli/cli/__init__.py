@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import importlib
 import os
@@ -73,6 +72,8 @@ class LazyGroup(click.Group):
         # Imports, and what is known of thousands of images, are a million objects of which none is garbage.
         gc.set_threshold(200_000, 20, 20)
         extra["standalone_mode"] = False  # errors come to `guarded`
+        if not args and extra.get("args") is None:
+            extra["obj"] = sys.argv[1:]  # the words as typed, for the report
         run: Callable[..., object] = super().main
         raise SystemExit(guarded(lambda: run(*args, **extra)))
 
@@ -84,25 +85,15 @@ class LazyGroup(click.Group):
     epilog="\b\nExamples:\n  skymatch demo mosaic && skymatch match mosaic/frame_*.fits\n"
     "  skymatch match --subtract --output-dir matched *.fits\n  skymatch match --dry-run -o sky.ecsv '*_cal.fits'",
 )
-@click.version_option(__version__, prog_name="skymatch", message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", prog_name="skymatch", message="%(prog)s %(version)s")
 def main() -> None:
     """Equalise the sky background of overlapping FITS images."""
 
 
 def program() -> NoReturn:
-    """The program ``skymatch``: `main`, without taking the libraries apart at the end, object by object."""
+    """Run `main` as the program ``skymatch``."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by the shell: no file that is opened later may take its number
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - a device, open to the end
-    try:
-        main(prog_name="skymatch")
-        code: object = 0
-    except SystemExit as end:
-        code = end.code
-    atexit._run_exitfuncs()  # what libraries do at the end is done; only the rest of Python's own is not
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        sys.exit(1)  # Python says what can't be written
-    os._exit(code if isinstance(code, int) else 1)
+    main(prog_name="skymatch")
+    raise SystemExit

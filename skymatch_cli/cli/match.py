@@ -80,9 +80,10 @@ def command(
         from skymatch_cli.report.pictures import Pictures
 
         from .progress import Watch
+        from .typed import typed_command
 
         watch = Watch(ctx)
-        pictures = Pictures(html=page, plot=plot)
+        pictures = Pictures(html=page, plot=plot, typed=typed_command(ctx))
         pictures.check(overwrite=settings.overwrite)
         kept = _opened(cache)
         result = _evaluated(images, settings, scheduler, kept, watch)
@@ -130,12 +131,10 @@ def _evaluated(
     from functools import partial
 
     from skymatch_cli import pipeline
-    from skymatch_cli.run.allocation import keep_memory
     from skymatch_cli.store.findings import HeldFindings
 
     from .backend import backend
 
-    keep_memory()
     with backend(scheduler, settings.jobs) as runner, watch.shown():
         return pipeline.evaluate(
             images,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import stat
 import tempfile
 import time
 from collections import OrderedDict
@@ -24,7 +25,6 @@ from skymatch_cli.compare.mesh.cells import MeshGrid
 from skymatch_cli.compare.pooled import ImageMeasurement
 from skymatch_cli.errors import InputError, SkymatchError
 from skymatch_cli.model import IntArray, TangentPlane
-from skymatch_cli.output.destination import mode_of
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.columnfile import columns_in, write_columns
 from skymatch_cli.store.columns import from_columns, to_columns
@@ -41,6 +41,16 @@ _IMAGES_AT_A_TIME = 64
 _SIZE_BYTES = 8
 
 _Part = TypeVar("_Part", "_Head", "_Images", "_Block")
+
+
+def mode_of(path: Path) -> int:
+    """Permissions of the file that is replaced, or those of any new file."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask
 
 
 @dataclass(frozen=True, slots=True, eq=False)

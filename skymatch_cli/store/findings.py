@@ -20,7 +20,6 @@ from skymatch_cli.compare.pooled import ImageMeasurement, assemble_pooled, poole
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import real_path, real_paths, size_and_time
 from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyStatistics, StoredPlane
-from skymatch_cli.run.beside import Ask, here
 from skymatch_cli.run.tasks import NoProgress, Progress, Runner, Tasks
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.ondemand import OnDemand
@@ -134,7 +133,6 @@ def measure_images(
     only: Sequence[int] | None = None,
     keeper: Keeper = HeldFindings,
     progress: Progress | None = None,
-    meanwhile: Callable[[], object] | None = None,
 ) -> tuple[Measured, tuple[Problem, ...]]:
     """Measure what is not known yet.
 
@@ -152,8 +150,6 @@ def measure_images(
     keeper : callable, optional
         Makes what keeps the findings: in memory by default.
     progress : Progress, optional
-    meanwhile : callable, optional
-        What this process may do while others read.
 
     Returns
     -------
@@ -167,7 +163,7 @@ def measure_images(
     try:
         wanted = work.wanted(only)
         (progress or NoProgress()).stage("pixels", len(wanted))
-        tasks = replace(_tasks(start, work, found, wanted, with_local=with_local), meanwhile=meanwhile)
+        tasks = _tasks(start, work, found, wanted, with_local=with_local)
         for i, finding in zip(wanted, runner(tasks, progress=progress), strict=True):
             found.put(i, finding if work.is_new(i) else _joined(found[i], finding))
             problems += finding.problems
@@ -201,8 +197,8 @@ class _Work:
         return bool(self._n_known[image] < 0)
 
 
-def assemble(measured: Measured, ask: Ask = here) -> Measurements:
-    """Measurements of the pairs from the findings of all images; ``ask``: who solves for offsets on the way.
+def assemble(measured: Measured) -> Measurements:
+    """Measurements of the pairs from the findings of all images.
 
     Raises
     ------
@@ -214,7 +210,7 @@ def assemble(measured: Measured, ask: Ask = here) -> Measurements:
     if len(pooled) + len(reduced) < len(measured.infos):
         raise ValueError("not all images were measured")
     if measured.settings.compare == Compare.MESH:
-        return assemble_mesh(measured.infos, measured.graph, reduced, jobs=measured.settings.jobs, ask=ask)
+        return assemble_mesh(measured.infos, measured.graph, reduced, jobs=measured.settings.jobs)
     return assemble_pooled(measured.infos, measured.graph, pooled)
 
 

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import io
 import math
-import shutil
-import tempfile
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -23,7 +20,7 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.files import open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile
-from skymatch_cli.images.formats.source import Source, padded
+from skymatch_cli.images.formats.source import padded
 from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
 
 from .gwcs import GwcsWcs, gwcs_wcs, opened_asdf
@@ -31,13 +28,11 @@ from .gwcs import GwcsWcs, gwcs_wcs, opened_asdf
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
 
-    from skymatch_cli.record.rewrite import HduEdit, Sink
 
-_OURS = "skymatch"
-_BACKGROUND = {"level": LEVEL, "method": METHOD, "subtracted": SUBTRACTED}
+OURS = "skymatch"
+BACKGROUND = {"level": LEVEL, "method": METHOD, "subtracted": SUBTRACTED}
 _DEFAULT_UNIT = "DN/s"  # of level 2 images
 _BITPIX = {"f4": -32, "f8": -64}
-_IN_MEMORY = 64 * 2**20
 _META = {
     "DETECTOR": ("instrument", "detector"),
     "FILTER": ("instrument", "optical_element"),
@@ -85,77 +80,26 @@ def roman_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs:
     raise InputError.at(where, "has no GWCS in roman.meta.wcs", "process it to level 2 first")
 
 
-def rewrite_asdf(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> None:
-    """Write a Roman image with its background and, where they change, its pixels as ``edits`` says.
-
-    Arrays keep their type and compression, and everything else in the tree its content; the text of the tree is
-    written anew by asdf.
-
-    Raises
-    ------
-    PixelError
-        If a pixel overflows.
-    OSError
-    """
-    edit = edits.get(0)
-    with open_file(source.file.path) as stream:
-        if edit is None:
-            shutil.copyfileobj(stream, cast("IO[bytes]", sink))
-            return
-        with opened_asdf(stream) as file, tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as new:
-            roman = file["roman"]
-            if edit.pixels is not None:
-                extent, (data, unit) = source.extent(0), _array(roman["data"])
-                raw = np.frombuffer(source.read(extent.data_start, extent.data_size), edit.pixels.stored.dtype)
-                pixels = edit.pixels.apply(raw).reshape(data.shape).astype(data.dtype)
-                roman["data"] = pixels if unit is None else unit * pixels
-            _record(file, edit.cards)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # as in `opened_asdf`
-                file.write_to(new)
-            new.seek(0)
-            while piece := new.read(2**20):
-                sink.write(piece)
-
-
-def _record(file: Any, cards: cd.Cards) -> None:
-    """Put what the cards say into the tree."""
-    meta = file["roman"]["meta"]
-    background = dict(meta.get("background") or {})
-    for name, keyword in _BACKGROUND.items():
-        value = cd.value(cards, keyword)
-        if value is not None or name in background:
-            background[name] = value
-    meta["background"] = background
-    known = {card[:8] for card in _header(file.tree)}
-    kept = [card.rstrip().decode("latin-1") for card in cards if card[:8] not in known and card.strip()]
-    kept = [card for card in kept if card[:8].rstrip() not in _BACKGROUND.values()]
-    if kept:
-        file[_OURS] = {"cards": kept}
-    elif _OURS in file.tree:
-        del file.tree[_OURS]
-
-
 def _parts(tree: Any) -> list[tuple[bytes, Any]]:
     """Headers and arrays of the FITS view."""
     roman = tree["roman"]
-    data, _ = _array(roman["data"])
+    data, _ = array_and_unit(roman["data"])
     if data.dtype.kind != "f" or data.dtype.str[1:] not in _BITPIX:
         raise ValueError(f"roman.data is {data.dtype}, not float32 or float64")
-    kept = [card.encode("latin-1").ljust(cd.CARD)[: cd.CARD] for card in (tree.get(_OURS) or {}).get("cards", ())]
-    parts = [(cd.join_header([*_header(tree), *_background_cards(roman["meta"]), *kept]), data)]
+    kept = [card.encode("latin-1").ljust(cd.CARD)[: cd.CARD] for card in (tree.get(OURS) or {}).get("cards", ())]
+    parts = [(cd.join_header([*made_cards(tree), *_background_cards(roman["meta"]), *kept]), data)]
     if "dq" in roman:
-        flags, _ = _array(roman["dq"])
+        flags, _ = array_and_unit(roman["dq"])
         cards = [cd.make_card("XTENSION", "IMAGE"), *_shape_cards(flags.shape, 8 * flags.dtype.itemsize)]
         cards += [cd.make_card("PCOUNT", 0), cd.make_card("GCOUNT", 1), cd.make_card("EXTNAME", "DQ")]
         parts.append((cd.join_header(cards), flags))
     return parts
 
 
-def _header(tree: Any) -> cd.Cards:
+def made_cards(tree: Any) -> cd.Cards:
     """The cards that are made of the tree, but for those of the background."""
     roman = tree["roman"]
-    data, unit = _array(roman["data"])
+    data, unit = array_and_unit(roman["data"])
     cards = [cd.make_card("SIMPLE", True), *_shape_cards(data.shape, _BITPIX[data.dtype.str[1:]])]
     cards += [cd.make_card("CTYPE1", "RA---TAN", "in fact: roman.meta.wcs"), cd.make_card("CTYPE2", "DEC--TAN")]
     cards += [cd.make_card("TELESCOP", "ROMAN"), cd.make_card("BUNIT", _DEFAULT_UNIT if unit is None else str(unit))]
@@ -168,7 +112,7 @@ def _header(tree: Any) -> cd.Cards:
 
 def _background_cards(meta: Any) -> cd.Cards:
     background = meta.get("background") or {}
-    found = {keyword: background.get(name) for name, keyword in _BACKGROUND.items()}
+    found = {keyword: background.get(name) for name, keyword in BACKGROUND.items()}
     return [
         cd.make_card(keyword, str(value) if isinstance(value, str) else value)
         for keyword, value in found.items()
@@ -181,7 +125,7 @@ def _shape_cards(shape: Sequence[int], bitpix: int) -> cd.Cards:
     return [cd.make_card("BITPIX", bitpix), cd.make_card("NAXIS", len(shape)), *axes]
 
 
-def _array(node: Any) -> tuple[Any, Any]:
+def array_and_unit(node: Any) -> tuple[Any, Any]:
     """An array of the tree and its unit (None where it has none): both kinds are found in files."""
     unit = getattr(node, "unit", None)
     return (node, None) if unit is None else (node.value, unit)
