@@ -49,7 +49,7 @@ class Laplacian:
     @classmethod
     def of_graph(cls, graph: PairGraph) -> Laplacian:
         """Factorise the Laplacian of a graph."""
-        small = graph.size <= FEW
+        small = graph.size <= min(FEW, MAX_EXACT)
         middle = _dense_components(graph.size) & ~small
         first = np.unique(graph.component, return_index=True)[1]
         free = ~middle[graph.component]
