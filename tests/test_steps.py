@@ -74,8 +74,9 @@ def test_a_plan_with_groups_and_units_is_kept(tmp_path, monkeypatch):
 
 
 def test_a_strict_solution_says_what_became_of_itself(frames):
+    write(Path("img_9.fits"), Frame(x=900, sky=1.0))
     measured()
-    done = skymatch("solve", "measured.fits", "-o", "sky.json", "--strict", "--max-residual", "1e-9", code=5)
+    done = skymatch("solve", "measured.fits", "-o", "sky.json", "--strict", code=5)
     assert "the solution was written all the same" in done.stderr
     assert "no image" not in done.stderr
     assert Path("sky.json").exists()

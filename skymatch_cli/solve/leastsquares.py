@@ -90,9 +90,9 @@ class NormalEquations:
         give exact offsets, whatever the condition of the matrix.
         """
         x = tree_potential(self.graph, self.tree, delta)
-        for _ in range(1 + _REFINEMENTS):
+        for refinement in range(1 + _REFINEMENTS):
             residual = delta - self.graph.differences(x)
-            if np.abs(residual).max(initial=0.0) <= _ROUNDING * np.abs(x).max(initial=0.0):
+            if refinement and np.abs(residual).max(initial=0.0) <= _ROUNDING * np.abs(x).max(initial=0.0):
                 break
             x = x + self.laplacian.solve((self.incidence @ residual)[:, None])[:, 0]
         return self.graph.centred(x)
