@@ -2,8 +2,9 @@
 
 To the rest of the program such a file is FITS: a primary HDU made of ``roman.data`` and of what the program asks
 of ``roman.meta``, and a DQ extension made of ``roman.dq``. Only the bytes that are read are made. What the program
-changes in that header goes back to ``roman.meta.background``; its other cards are kept beside ``roman``, under
-``skymatch``, where `undo` finds them. Needs the extra ``gwcs``.
+changes in that header goes back to ``roman.meta.background``, in the words of its schema (see `schema_method`); its
+other cards are kept in ``roman.skymatch_cli``, where `undo` finds them, also after roman_datamodels has opened and
+saved the file. Needs the extra ``gwcs``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from skymatch_cli.choices import Method
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.files import open_file
@@ -23,14 +25,25 @@ from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.source import padded
 from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
 
-from .gwcs import GwcsWcs, gwcs_wcs, opened_asdf
+from .gwcs import HINT, GwcsWcs, gwcs_wcs, missing_package, opened_asdf
+from .registry import ContainerFormat, register
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
 
 
-OURS = "skymatch"
+OURS = "skymatch_cli"
+"""The node of ``roman`` that holds what ``meta.background`` can't: our other cards, and what was there before."""
 BACKGROUND = {"level": LEVEL, "method": METHOD, "subtracted": SUBTRACTED}
+_NO_METHOD = "None"
+_SCHEMA_METHODS = {
+    Method.LOCALMIN: "local",
+    Method.GLOBALMIN: "global",
+    Method.MATCH: "match",
+    Method.GLOBALMIN_MATCH: "global+match",
+    Method.USER: _NO_METHOD,
+}
+_OUR_METHODS = {word: method for method, word in _SCHEMA_METHODS.items() if word != _NO_METHOD}
 _DEFAULT_UNIT = "DN/s"  # of level 2 images
 _BITPIX = {"f4": -32, "f8": -64}
 _META = {
@@ -55,9 +68,29 @@ def open_as_fits(path: str) -> IO[bytes]:
         return cast("IO[bytes]", _View(_parts(tree.tree), stack))
     except BaseException as error:
         stack.close()
+        if _is_unknown_compression(error):
+            what = f"holds arrays that can't be unpacked: {' '.join(str(error).split())}"
+            raise InputError.at(path, what, f"{HINT}; for other compressions: pip install asdf-compression") from error
         if isinstance(error, Exception) and not isinstance(error, InputError | OSError):
             raise OSError(f"it is no Roman image: {' '.join(str(error).split()) or type(error).__name__}") from error
         raise
+
+
+def schema_method(method: str) -> str:
+    """A method in the words of Roman's schema, which has none for ``user``; other words stay as they are."""
+    return _SCHEMA_METHODS.get(cast("Method", method), method)
+
+
+def _our_method(word: str, level: Any) -> str:
+    """The method behind a word of the schema: a level that no method of the pipeline has made is the user's."""
+    if word == _NO_METHOD and level is not None:
+        return Method.USER
+    return _OUR_METHODS.get(word, word)
+
+
+def _is_unknown_compression(error: BaseException) -> bool:
+    """Whether asdf says that the package of a compression is missing."""
+    return isinstance(error, ImportError) or (isinstance(error, ValueError) and "compression type" in str(error))
 
 
 def roman_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs:
@@ -86,7 +119,7 @@ def _parts(tree: Any) -> list[tuple[bytes, Any]]:
     data, _ = array_and_unit(roman["data"])
     if data.dtype.kind != "f" or data.dtype.str[1:] not in _BITPIX:
         raise ValueError(f"roman.data is {data.dtype}, not float32 or float64")
-    kept = [card.encode("latin-1").ljust(cd.CARD)[: cd.CARD] for card in (tree.get(OURS) or {}).get("cards", ())]
+    kept = [card.encode("latin-1").ljust(cd.CARD)[: cd.CARD] for card in (roman.get(OURS) or {}).get("cards", ())]
     parts = [(cd.join_header([*made_cards(tree), *_background_cards(roman["meta"]), *kept]), data)]
     if "dq" in roman:
         flags, _ = array_and_unit(roman["dq"])
@@ -113,6 +146,8 @@ def made_cards(tree: Any) -> cd.Cards:
 def _background_cards(meta: Any) -> cd.Cards:
     background = meta.get("background") or {}
     found = {keyword: background.get(name) for name, keyword in BACKGROUND.items()}
+    if isinstance(found[METHOD], str):
+        found[METHOD] = str(_our_method(str(found[METHOD]), found[LEVEL]))
     return [
         cd.make_card(keyword, str(value) if isinstance(value, str) else value)
         for keyword, value in found.items()
@@ -186,3 +221,9 @@ def _bytes(content: bytes | np.ndarray[Any, Any], low: int, high: int) -> bytes:
     first = low // size
     values = content[first : -(-high // size)]
     return values.astype(values.dtype.newbyteorder(">")).tobytes()[low - first * size : high - first * size]
+
+
+register(
+    "asdf",
+    ContainerFormat(missing_package=missing_package, hint=HINT, open_as_fits=open_as_fits, read_wcs=roman_wcs),
+)
