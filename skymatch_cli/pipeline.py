@@ -335,7 +335,15 @@ def _updates(
 
     n = len(infos)
     return [
-        SkyUpdate(ref=info.ref, sky=sky, sky_err=err, method=settings.method, identity=_identity(info), tilt=tilt)
+        SkyUpdate(
+            ref=info.ref,
+            sky=sky,
+            sky_err=err,
+            method=settings.method,
+            identity=_identity(info),
+            tilt=tilt,
+            info=info,
+        )
         for info, (sky, err), tilt in zip(infos, skies or [(0.0, 0.0)] * n, tilts or [None] * n, strict=True)
     ]
 
