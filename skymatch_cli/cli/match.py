@@ -80,9 +80,10 @@ def command(
         from skymatch_cli.report.pictures import Pictures
 
         from .progress import Watch
+        from .typed import typed_command
 
         watch = Watch(ctx)
-        pictures = Pictures(html=page, plot=plot)
+        pictures = Pictures(html=page, plot=plot, typed=typed_command(ctx))
         pictures.check(overwrite=settings.overwrite)
         kept = _opened(cache)
         result = _evaluated(images, settings, scheduler, kept, watch)

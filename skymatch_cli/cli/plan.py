@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from typing import Any
 
 import click
-
-from skymatch_cli.choices import Method
 
 from . import options
 
@@ -46,9 +43,8 @@ def command(ctx: click.Context, /, images: tuple[str, ...], earlier: str | None,
     connected, and how many pixels a match will have to look at. A plan that is written as .fits is what
     'skymatch measure' reads.
     """
-    settings, output = options.read(ctx)
     # Where images lie doesn't depend on the method, but a configuration file may name one that needs no WCS.
-    settings = replace(settings, method=Method.MATCH, skylist=None)
+    settings, output = options.read(ctx, ignored=frozenset({"method", "skylist"}))
     from . import console
 
     with console.session(ctx):

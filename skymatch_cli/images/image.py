@@ -6,23 +6,23 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from skymatch_cli.choices import Units
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.bands import band_keywords, band_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats.files import is_remote, open_file
-from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, open_unpacked, parse_header
+from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked, parse_header
 from skymatch_cli.images.formats.header import CardHeader
 from skymatch_cli.images.formats.keywords import Keywords
+from skymatch_cli.images.formats.registry import asdf_format, stored_gwcs
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.hdus import PlaneFinder
 from skymatch_cli.images.inputs import Inputs
@@ -34,17 +34,13 @@ from skymatch_cli.images.units import UnitFacts, comparison_scales
 from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, OriginalIntegers
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
-from skymatch_cli.sky.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2, plain_wcs
+from skymatch_cli.sky.celestial import pixel_area_arcsec2, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import Footprint, footprint
-
-if TYPE_CHECKING:
-    from skymatch_cli.images.formats.gwcs import GwcsWcs
 
 __all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
 
 _DEFAULT_EXPTIME = Settings().exptime_key
 _PIXELS_A_HEADER = 50_000  # that are read in the time that a header takes
-_LOOKUP_TABLE = re.compile(r"CPDIS|CQDIS|D2IMDIS|D2IMARR|PS\d+_0")  # the last: coordinates in a table (-TAB)
 
 
 class Infos(NamedTuple):
@@ -226,24 +222,19 @@ class _HeaderReader:
             return keywords.number(key)
         return keywords.required_number(key, "--exptime-key")
 
-    def _wcs(self, ref: ImageRef, file: FitsFile, header: CardHeader, shape: tuple[int, int]) -> FitsWcs | GwcsWcs:
+    def _wcs(self, ref: ImageRef, file: FitsFile, header: CardHeader, shape: tuple[int, int]) -> CelestialWcs:
         """The WCS; the file is opened by astropy only where the header refers to lookup tables in it."""
         if file.container is Container.ASDF:
-            from skymatch_cli.images.formats.roman import roman_wcs
-
-            return roman_wcs(file, shape, ref.label)
-        if (asdf := _asdf_extension(file)) is not None:
-            from skymatch_cli.images.formats import gwcs
-
-            if not gwcs.missing_package() and (found := gwcs.jwst_wcs(file, asdf, shape, ref.label)) is not None:
+            return asdf_format().read_wcs(file, shape, ref.label)
+        gwcs = stored_gwcs()
+        if gwcs.is_in(file) and not gwcs.missing_package():
+            found = gwcs.read_wcs(file, shape, ref.label)
+            if found is not None:
                 return found
         if not file.hdus[ref.hdu].celestial:
             raise InputError.at(ref.label, "has no celestial WCS", "solve its astrometry first")
-        if (plain := plain_wcs(header.raw, shape)) is not None:
-            return plain
-        read = header.by_astropy
-        if not any(_LOOKUP_TABLE.match(key) for key in read):
-            return fits_wcs(read, shape, where=ref.label)
+        if not refers_to_tables(text := header.text):
+            return wcs_of_cards(text, shape, where=ref.label)
         from astropy.io import fits
 
         try:
@@ -251,7 +242,7 @@ class _HeaderReader:
         except Exception as error:  # noqa: BLE001 - on damaged headers astropy raises errors of every kind
             raise InputError.at(ref.label, f"the tables of its WCS can't be read: {error}") from None
         with opened:
-            return fits_wcs(read, shape, opened, ref.label)
+            return wcs_of_cards(text, shape, opened, ref.label)
 
     def _group(self, ref: ImageRef, keywords: Keywords, spelling: str) -> str:
         by = self._settings.group_by
@@ -272,22 +263,13 @@ def _traced(wcs: CelestialWcs, where: str) -> Footprint | InputError:
         return error
 
 
-def _asdf_extension(file: FitsFile) -> Hdu | None:
-    """Where the pipeline of JWST keeps the WCS of the one image of a file."""
-    images = [hdu for hdu in file.hdus if hdu.name == "SCI"]
-    return next((hdu for hdu in file.hdus if hdu.name == "ASDF"), None) if len(images) == 1 else None
-
-
 def _approximation(file: FitsFile) -> tuple[str, ...]:
     """A warning where the better WCS of a file can't be read."""
-    if _asdf_extension(file) is None:
-        return ()
-    from skymatch_cli.images.formats import gwcs
-
-    if not (missing := gwcs.missing_package()):
+    gwcs = stored_gwcs()
+    if not gwcs.is_in(file) or not (missing := gwcs.missing_package()):
         return ()
     what = "images of JWST are placed by the approximation in their headers: their GWCS needs the package"
-    return (f"{what} {missing} ({gwcs.HINT})",)
+    return (f"{what} {missing} ({gwcs.hint})",)
 
 
 def _original_integers(state: SkyState) -> OriginalIntegers | None:

@@ -76,7 +76,7 @@ def examine(
     if scale is None or pixels.original.is_integer or _is_kept(before + facts.lost, scale):
         return replace(facts, lost=before + facts.lost)
     wide = widened(pixels.result)
-    if wide is not None:
+    if wide is not None and source.file.container is not Container.ASDF:  # the schema of Roman knows float32 alone
         facts = _written(source, index, replace(pixels, result=wide))
         if _is_kept(before + facts.lost, scale):
             return replace(facts, lost=before + facts.lost)

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH114, PTH116, PTH118 - of thousands of paths; a Path for each takes five times as long
+# ruff: noqa: PTH100, PTH114, PTH116, PTH118 - of thousands of paths; a Path for each takes five times as long
 """Files where they are: on a disk, or behind a URL (then the extra ``remote`` fetches the bytes that are asked for)."""
 
 from __future__ import annotations
@@ -9,10 +9,17 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.parse import urlsplit
 
+from skymatch_cli.images.formats.registry import transport
+
 
 def is_remote(path: str) -> bool:
     """Whether a name is a URL: ``https://``, ``s3://`` or any other that fsspec knows."""
     return "://" in path
+
+
+def absolute_path(path: str) -> str:
+    """The path from the root, links as they are; a URL as it is."""
+    return path if is_remote(path) else os.path.abspath(path)
 
 
 def real_path(path: str) -> str:
@@ -51,9 +58,7 @@ def size_and_time(path: str) -> tuple[int, int]:
         If it can't be found.
     """
     if is_remote(path):
-        from skymatch_cli.images.formats import remote
-
-        return remote.size_and_version(path)
+        return transport().size_and_version(path)
     found = os.stat(path)
     return found.st_size, found.st_mtime_ns
 
@@ -67,7 +72,5 @@ def open_file(path: str) -> IO[bytes]:
         If it can't be opened.
     """
     if is_remote(path):
-        from skymatch_cli.images.formats import remote
-
-        return remote.open_remote(path)
+        return transport().open_file(path)
     return Path(path).open("rb", buffering=0)
