@@ -20,6 +20,7 @@ from skymatch_cli.images.known import Headers, Known
 from skymatch_cli.images.lookup import find_reference, read_skylist
 from skymatch_cli.model import FloatArray, ImageInfo, Measurements, OverlapGraph
 from skymatch_cli.run.tasks import LocalRunner, NoProgress, Progress, Runner
+from skymatch_cli.run.threads import one_thread
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.footprint import Footprint
 from skymatch_cli.sky.overlap import overlap_graph
@@ -142,6 +143,7 @@ def _checked(
     return cross_check(planned.infos, mesh, pooled, robust=planned.settings.robust)
 
 
+@one_thread()
 def plan(
     images: Sequence[ImageName],
     settings: Settings,
@@ -187,6 +189,7 @@ def plan(
     )
 
 
+@one_thread()
 def find(
     planned: Plan,
     *,
@@ -236,6 +239,7 @@ def find(
     return measured
 
 
+@one_thread()
 def gather(measured: Measured) -> tuple[Measurements, tuple[str, ...]]:
     """The measurements of the pairs from what was found in all images, and warnings."""
     said = tuple(w for f in measured.found if f is not None for w in f.warnings)
@@ -246,6 +250,7 @@ def _problems(measured: Measured) -> tuple[Problem, ...]:
     return tuple(p for f in measured.found if f is not None for p in f.problems)
 
 
+@one_thread()
 def solve(planned: Plan, measurements: Measurements, warnings: tuple[str, ...] = ()) -> Result:
     """Measurements to the sky of every image, by the method of the settings."""
     from skymatch_cli.output.result import Result
@@ -279,11 +284,11 @@ def solve(planned: Plan, measurements: Measurements, warnings: tuple[str, ...] =
     )
 
 
-def check_strict(result: Result) -> None:
-    """StrictError if there were warnings and the settings allow none."""
+def check_strict(result: Result, outcome: str = "no image was written") -> None:
+    """StrictError, with what became of the run, if there were warnings and the settings allow none."""
     if result.settings.strict and result.warnings:
         n = len(result.warnings)
-        raise StrictError(f"{n} warning{'s' if n > 1 else ''} with --strict", "no image was written")
+        raise StrictError(f"{n} warning{'s' if n > 1 else ''} with --strict", outcome)
 
 
 def apply(result: Result, *, progress: Progress | None = None) -> WriteReport:
@@ -335,7 +340,15 @@ def _updates(
 
     n = len(infos)
     return [
-        SkyUpdate(ref=info.ref, sky=sky, sky_err=err, method=settings.method, identity=_identity(info), tilt=tilt)
+        SkyUpdate(
+            ref=info.ref,
+            sky=sky,
+            sky_err=err,
+            method=settings.method,
+            identity=_identity(info),
+            tilt=tilt,
+            info=info,
+        )
         for info, (sky, err), tilt in zip(infos, skies or [(0.0, 0.0)] * n, tilts or [None] * n, strict=True)
     ]
 

@@ -73,6 +73,15 @@ def test_a_plan_with_groups_and_units_is_kept(tmp_path, monkeypatch):
     assert Path("steps.json").read_bytes() == Path("match.json").read_bytes()
 
 
+def test_a_strict_solution_says_what_became_of_itself(frames):
+    write(Path("img_9.fits"), Frame(x=900, sky=1.0))
+    measured()
+    done = skymatch("solve", "measured.fits", "-o", "sky.json", "--strict", code=5)
+    assert "the solution was written all the same" in done.stderr
+    assert "no image" not in done.stderr
+    assert Path("sky.json").exists()
+
+
 def test_shards_are_merged_in_any_order(frames):
     measured()
     for k in (1, 2, 3):
@@ -169,12 +178,12 @@ def test_an_updated_plan_is_a_fresh_plan(frames, monkeypatch):
 
 
 def test_estimated_errors_are_called_so(frames, monkeypatch):
-    from skymatch_cli.solve import exact, leastsquares
+    from skymatch_cli.solve import laplacian, leastsquares
 
     measured()
     said = skymatch("solve", "measured.fits", "-o", "exact.fits").output
     assert "estimated" not in said
-    monkeypatch.setattr(exact, "MAX_UNKNOWNS", 3)
+    monkeypatch.setattr(laplacian, "MAX_EXACT", 3)
     monkeypatch.setattr(leastsquares, "_ALL_PAIRS", 1)
     assert "sky_err is estimated" in skymatch("solve", "measured.fits", "-o", "estimated.fits").output
     assert "estimated" in skymatch("match", "--dry-run", "-o", "m.fits", "img_*.fits").output
