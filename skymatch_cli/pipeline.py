@@ -184,7 +184,7 @@ def plan(
         footprints=footprints,
         graph=graph,
         skipped=inputs.skipped,
-        warnings=(*_skipped(problems), *found.warnings),
+        warnings=(*_skipped(problems), *inputs.warnings, *found.warnings),
         headers=Headers(known.rules, {inputs.real[path]: file for path, file in inputs.files.items()}, found.headers),
     )
 
