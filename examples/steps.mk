@@ -11,6 +11,8 @@ MEASURE   ?=
 SOLVE     ?=
 
 FRAMES := $(wildcard $(EXPOSURES))
+NAMES  := $(foreach frame,$(FRAMES),'$(frame)')
+$(if $(FRAMES),,$(error no exposure matches EXPOSURES = $(EXPOSURES)))
 
 .PHONY: all
 all: $(MATCHED)/.done
@@ -18,7 +20,7 @@ all: $(MATCHED)/.done
 $(WORK)/plan.fits: $(FRAMES)
 	mkdir -p $(WORK)
 	if test -f $@; then cp $@ $(WORK)/earlier-plan.fits; fi
-	$(SKYMATCH) plan $(PLAN) -o $@ --overwrite $(FRAMES) \
+	$(SKYMATCH) plan $(PLAN) -o $@ --overwrite $(NAMES) \
 	    $$(test -f $(WORK)/earlier-plan.fits && echo --update $(WORK)/earlier-plan.fits)
 
 $(WORK)/measured.fits: $(WORK)/plan.fits

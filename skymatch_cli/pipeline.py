@@ -1,14 +1,12 @@
 """plan -> measure -> solve -> apply: the only place that knows the order.
 
-What solves and what writes is imported where it is used: images are read meanwhile. Where the run is small enough for
-that to matter, overlaps and skies are worked out by a process beside this one (see ``beside``).
+What solves and what writes is imported where it is used: `plan` needs neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from os import PathLike
 from typing import TYPE_CHECKING, TextIO
@@ -21,7 +19,6 @@ from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.images.known import Headers, Known
 from skymatch_cli.images.lookup import find_reference, read_skylist
 from skymatch_cli.model import FloatArray, ImageInfo, Measurements, OverlapGraph
-from skymatch_cli.run.beside import Ask, beside, here
 from skymatch_cli.run.tasks import LocalRunner, NoProgress, Progress, Runner
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.footprint import Footprint
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
 ImageName = str | PathLike[str]
 _NEEDS_OVERLAPS = frozenset({Method.MATCH, Method.GLOBALMIN_MATCH})
 _NEEDS_LOCAL = frozenset({Method.LOCALMIN, Method.GLOBALMIN, Method.GLOBALMIN_MATCH})
-_FEW_IMAGES = 50  # of which it takes less to send what is known than to import what works it out
 
 
 def match(images: Sequence[ImageName], settings: Settings, *, progress: Progress | None = None) -> Result:
@@ -81,68 +77,34 @@ def evaluate(
         If an input can't be used, or (unless ``settings.dry_run``) can't be written later: found before the
         pixels are read.
     """
-    n_known = 0 if headers is None else len(headers.images)
-    with beside(_load_solver, wanted=_worth_a_companion(max(len(images), n_known), settings)) as companion:
-        in_place = not settings.dry_run and settings.output_dir is None
-        planned = plan(
-            images, settings, progress=progress, stdin=stdin, to_change=in_place, headers=headers, ask=companion
-        )
-        ask = _who(companion, len(planned.infos))
-        if save_headers is not None:
-            save_headers(planned.headers)
-        if not settings.dry_run:
-            from skymatch_cli.record.write import check_writable
+    watch = progress or NoProgress()
+    in_place = not settings.dry_run and settings.output_dir is None
+    planned = plan(images, settings, progress=watch, stdin=stdin, to_change=in_place, headers=headers)
+    if save_headers is not None:
+        save_headers(planned.headers)
+    if not settings.dry_run:
+        from skymatch_cli.record.write import check_writable
 
-            if problems := check_writable(_updates(planned.infos, settings), settings):
-                raise InputError(problems)
-        if (resumed := _resumed(planned)) is not None:
-            return resumed
-        if settings.method == Method.USER:
-            return solve(planned, unmeasured(planned.graph, len(planned.infos)))
-        with_local = settings.method in _NEEDS_LOCAL
-        load = partial(ask, _load_solver)
-        measured = find(
-            planned, with_local=with_local, progress=progress, runner=runner, old=old, keeper=keeper, meanwhile=load
-        )
-        (progress or NoProgress()).stage("solve", 0)
-        if settings.cross_check:
-            measurements, warnings = gather(measured)
-            warnings += _checked(planned, measurements, progress=progress, runner=runner)
-            (progress or NoProgress()).stage("solve", 0)
-            result = solve(planned, measurements, warnings)
-        else:
-            result = _solved(planned, measured, ask)
+        if problems := check_writable(_updates(planned.infos, settings), settings):
+            raise InputError(problems)
+    if (resumed := _resumed(planned)) is not None:
+        return resumed
+    if settings.method == Method.USER:
+        return solve(planned, unmeasured(planned.graph, len(planned.infos)))
+    with_local = settings.method in _NEEDS_LOCAL
+    measured = find(planned, with_local=with_local, progress=watch, runner=runner, old=old, keeper=keeper)
+    watch.stage("solve", 0)
+    measurements, warnings = gather(measured)
+    if settings.cross_check:
+        warnings += _checked(planned, measurements, progress=watch, runner=runner)
+        watch.stage("solve", 0)
+    result = solve(planned, measurements, warnings)
     if not _may_leave_a_journal(settings):
         return result
     from skymatch_cli.store.journal import journal_of, needs_journal
 
     needed = needs_journal(planned.infos, settings)
     return replace(result, journal=journal_of(planned, measured)) if needed else result
-
-
-def _worth_a_companion(n_images: int, settings: Settings) -> bool:
-    """Whether another process may work out overlaps and skies; planes need the WCS, which only this one can read."""
-    needed = settings.method != Method.USER and settings.model == Model.CONSTANT
-    return needed and settings.jobs != 1 and n_images <= _FEW_IMAGES
-
-
-def _who(ask: Ask, n_images: int) -> Ask:
-    """Who is asked about so many images: names may have stood for more than there are names."""
-    return ask if n_images <= _FEW_IMAGES else here
-
-
-def _solved(planned: Plan, measured: Measured, ask: Ask) -> Result:
-    """The result of what was found; by whom it is worked out changes nothing."""
-    known = replace(planned, footprints=(), headers=Headers())
-    if planned.settings.compare == Compare.MESH:
-        result = ask(solve, known, *gather(measured, ask))
-    else:
-        result = ask(_gathered_and_solved, known, measured)
-    return replace(result, infos=tuple(planned.infos))
-
-
-def _gathered_and_solved(planned: Plan, measured: Measured) -> Result:
-    return solve(planned, *gather(measured))
 
 
 def _may_leave_a_journal(settings: Settings) -> bool:
@@ -188,12 +150,11 @@ def plan(
     stdin: TextIO | None = None,
     to_change: bool = False,
     headers: Headers | None = None,
-    ask: Ask = here,
 ) -> Plan:
     """Read the headers, trace the footprints and intersect them; no pixel is read.
 
     ``to_change``: the files themselves shall be changed later, so URLs are refused. ``headers``: those of an
-    earlier plan, which are used where files and settings are the same. ``ask``: who intersects footprints.
+    earlier plan, which are used where files and settings are the same.
 
     Raises
     ------
@@ -213,7 +174,7 @@ def plan(
         raise InputError(problems)
     footprints = tuple(t for t in traced if isinstance(t, Footprint))
     usable = [isinstance(t, Footprint) for t in traced] or [True] * len(found.infos)
-    graph = _who(ask, len(footprints))(overlap_graph, footprints)
+    graph = overlap_graph(footprints)
     _check_model(settings, graph)
     return Plan(
         settings=settings,
@@ -235,7 +196,6 @@ def find(
     runner: Runner | None = None,
     old: Sequence[Kept] = (),
     keeper: Keeper = HeldFindings,
-    meanwhile: Callable[[], object] | None = None,
 ) -> Measured:
     """Read the pixels of the images, each once, and keep what is found in each.
 
@@ -253,8 +213,6 @@ def find(
         Earlier findings, which are used where they still hold; of those of one image the last.
     keeper : callable, optional
         Makes what keeps the findings, also where the work is interrupted: in memory by default.
-    meanwhile : callable, optional
-        What this process may do while others read.
 
     Raises
     ------
@@ -272,28 +230,16 @@ def find(
         only=only,
         keeper=keeper,
         progress=progress,
-        meanwhile=meanwhile,
     )
     if problems and not settings.skip_bad:
         raise InputError(problems)
     return measured
 
 
-def _load_solver() -> None:
-    """Import what works out overlaps and skies: two tenths of a second in which others read."""
-    import pyproj
-
-    from skymatch_cli.compare import sharing
-    from skymatch_cli.output import result
-    from skymatch_cli.solve import methods
-
-    del methods, pyproj, result, sharing
-
-
-def gather(measured: Measured, ask: Ask = here) -> tuple[Measurements, tuple[str, ...]]:
+def gather(measured: Measured) -> tuple[Measurements, tuple[str, ...]]:
     """The measurements of the pairs from what was found in all images, and warnings."""
     said = tuple(w for f in measured.found if f is not None for w in f.warnings)
-    return assemble(measured, ask), (*_skipped(_problems(measured)), *said)
+    return assemble(measured), (*_skipped(_problems(measured)), *said)
 
 
 def _problems(measured: Measured) -> tuple[Problem, ...]:

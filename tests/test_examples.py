@@ -44,7 +44,7 @@ def test_the_session(tmp_path):
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_the_makefile_writes_subtracted_copies_and_the_table_once(tmp_path, frames):
-    recipe = ("make", "-f", EXAMPLES / "Makefile", "OPTIONS=")
+    recipe = ("make", "-f", EXAMPLES / "Makefile")
     assert run(*recipe, cwd=tmp_path).returncode == 0
     assert fits.getheader(tmp_path / "matched" / "frame_01.fits", "SCI")["BKGSUB"] is True
     assert "BKGSUB" not in fits.getheader(frames[1], "SCI")
@@ -52,6 +52,22 @@ def test_the_makefile_writes_subtracted_copies_and_the_table_once(tmp_path, fram
     again = run(*recipe, cwd=tmp_path)
     assert "Nothing to be done" in again.stdout
     assert "frame_00" in run(*recipe, "report", cwd=tmp_path).stdout
+    (tmp_path / "matched" / "frame_02.fits").unlink()
+    assert run(*recipe, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "matched" / "frame_02.fits").exists()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_the_makefile_says_that_there_is_nothing_to_match_and_quotes_names(tmp_path, frames):
+    recipe = ("make", "-f", EXAMPLES / "Makefile")
+    nothing = run(*recipe, "EXPOSURES=nowhere/*.fits", cwd=tmp_path)
+    assert nothing.returncode == 2
+    assert "no exposure matches EXPOSURES = nowhere/*.fits" in nothing.stderr
+    frames[0].rename(tmp_path / "raw" / "a&b(1).fits")
+    assert run(*recipe, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "matched" / "a&b(1).fits").exists()
+    frames[1].rename(tmp_path / "raw" / "two words.fits")
+    assert "no names with blanks" in run(*recipe, cwd=tmp_path).stderr
 
 
 def test_the_check_passes_frames_that_agree(tmp_path, frames):
@@ -88,3 +104,15 @@ def test_the_snakefile_makes_the_table(tmp_path, frames):
     )
     assert done.returncode == 0, done.stderr
     assert len(frames) == len(list((tmp_path / "matched").glob("*.fits")))
+
+
+@pytest.mark.skipif(shutil.which("snakemake") is None, reason="snakemake is not installed")
+def test_the_snakefile_quotes_names_and_says_that_there_is_nothing_to_match(tmp_path, frames):
+    recipe = ("snakemake", "-s", EXAMPLES / "Snakefile", "--cores", "1", "--config")
+    nothing = run(*recipe, "exposures=nowhere/*.fits", cwd=tmp_path)
+    assert nothing.returncode != 0
+    assert "no exposure matches 'nowhere/*.fits'" in nothing.stderr + nothing.stdout
+    frames[0].rename(tmp_path / "raw" / "two words.fits")
+    done = run(*recipe, "exposures=raw/*.fits", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "matched" / "two words.fits").exists()

@@ -61,8 +61,20 @@ def test_the_slurm_array(tmp_path, frames):
     sbatch = tmp_path / "bin" / "sbatch"
     sbatch.write_text(SBATCH)
     sbatch.chmod(0o755)
-    (tmp_path / "list.txt").write_text("\n".join(f"raw/{Path(f).name}" for f in frames))
-    done = run("sh", EXAMPLES / "slurm_array.sh", "list.txt", 2, cwd=tmp_path)
+    (tmp_path / "my list.txt").write_text("\n".join(f"raw/{Path(f).name}" for f in frames))
+    recipe = ("sh", EXAMPLES / "slurm_array.sh", "my list.txt")
+    done = run(*recipe, 2, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [p.name for p in sorted((tmp_path / "work").glob("part*"))] == ["part1.fits", "part2.fits"]
+    parts = sorted(p.name for p in (tmp_path / "work").glob("part*"))
+    assert [Path(name).stem for name in parts] == ["part1", "part2"]
     assert len(list((tmp_path / "matched").glob("img_*.fits"))) == 4
+    (tmp_path / "work" / parts[1]).write_text("left by an earlier run")
+    done = run(*recipe, 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_slurm_array_of_an_empty_list(tmp_path):
+    (tmp_path / "list.txt").touch()
+    done = run("sh", EXAMPLES / "slurm_array.sh", "list.txt", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "list.txt: no exposures in it" in done.stderr

@@ -76,8 +76,30 @@ def test_jwst_is_one_line_a_file() -> None:
 
 def test_drizzle_has_the_chips_of_a_file_in_one_line() -> None:
     hdus = (("SCI", 2, 4), ("SCI", 1, 1))
-    assert exported("drizzle", with_skies(2.0, 1.0, names=("a.fits",) * 2, hdus=hdus)) == b"a.fits 1.0 2.0\n"
-    assert exported("drizzle", with_skies(2.0, 2.0, names=("a.fits",) * 2, hdus=hdus)) == b"a.fits 2.0\n"
+    different = exported("drizzle", with_skies(2.0, 1.0, names=("a.fits",) * 2, hdus=hdus)).decode()
+    assert different.splitlines()[0] == "a.fits 1.0 2.0"
+    same = exported("drizzle", with_skies(2.0, 2.0, names=("a.fits",) * 2, hdus=hdus)).decode()
+    assert same.splitlines()[0] == "a.fits 2.0"
+
+
+def test_drizzle_knows_a_file_by_every_name_it_may_be_called_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "data").symlink_to("real")
+    lines = exported("drizzle", with_skies(1.5, names=("data/a_flc.fits",))).decode().splitlines()
+    assert lines == [
+        "a_flc.fits 1.5",
+        "data/a_flc.fits 1.5",
+        f"{tmp_path}/data/a_flc.fits 1.5",
+        f"{tmp_path}/real/a_flc.fits 1.5",
+    ]
+
+
+def test_drizzle_refuses_two_files_of_one_name() -> None:
+    with pytest.raises(InputError, match="another file has this name too"):
+        exported("drizzle", with_skies(1.0, 2.0, names=("x/a.fits", "y/a.fits")))
 
 
 def test_topcat_reads_a_votable_of_all_tables() -> None:

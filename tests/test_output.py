@@ -10,8 +10,8 @@ import pytest
 
 from skymatch_cli.choices import Format
 from skymatch_cli.errors import SkymatchError, UsageError
-from skymatch_cli.output import destination as output_module
 from skymatch_cli.output.destination import Output
+from skymatch_cli.record import disk
 
 from .results import make_result
 
@@ -102,10 +102,10 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     file = tmp_path / "sky.csv"
     file.write_text("precious")
 
-    def full(path: Path) -> int:
+    def full(fd: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(output_module, "mode_of", full)
+    monkeypatch.setattr(disk, "write", full)
     with pytest.raises(SkymatchError, match=r"sky\.csv can't be written: No space left on device"):
         make_result().write(file, overwrite=True)
     assert file.read_text() == "precious"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 
 import astropy.units as u
@@ -146,6 +147,9 @@ def test_votable_holds_all_tables() -> None:
     assert tables["images"]["sky"][0] == 10 + 1 / 3
     assert tables["overlaps"]["area_arcmin2"].unit == u.arcmin**2
     assert [info.value for info in document.resources[0].infos] == ["a & b"]
+    ids = re.findall(rb' ID="([^"]*)"', written(result, "vot"))
+    assert len(set(ids)) == len(ids)
+    assert {b"images", b"overlaps", b"components"} < set(ids)
     assert json.loads(document.resources[0].params[1].value) == result.settings.determining()
 
 
@@ -169,11 +173,37 @@ def test_any_file_name_can_be_written(form: str) -> None:
     assert written(make_result(HOSTILE, "b.fits", "c.fits", warnings=(HOSTILE,)), form)
 
 
-def test_json_and_csv_hold_names_as_they_are() -> None:
+def test_json_holds_names_as_they_are() -> None:
     result = make_result(HOSTILE, "b.fits", "c.fits")
     assert json.loads(result.to_json())["images"][0]["file"] == HOSTILE
-    text = written(result, "csv").decode("utf-8", "surrogateescape")
-    assert next(csv.DictReader(io.StringIO(text, newline="")))["file"] == HOSTILE
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=cmd|' /C calc'!A0.fits", "'=cmd|' /C calc'!A0.fits"),
+        ("+1.fits", "'+1.fits"),
+        ("-1.fits", "'-1.fits"),
+        ("@SUM(A1).fits", "'@SUM(A1).fits"),
+        ("  =1.fits", "'  =1.fits"),
+        ("\uff1d1.fits", "'\uff1d1.fits"),  # an equals sign of East Asian width
+        ("\t=1.fits", "\\t=1.fits"),
+        ("\x1b[31mred\r.fits", "\\x1b[31mred\\r.fits"),
+        ("a=b-1.fits", "a=b-1.fits"),
+    ],
+)
+def test_csv_cells_are_no_formula_and_move_no_cursor(text: str, cell: str) -> None:
+    result = make_result(text, "b.fits", "c.fits")
+    result = replace(result, infos=(make_info(text, unit=text), *result.infos[1:]))
+    row = next(csv.DictReader(io.StringIO(written(result, "csv").decode(), newline="")))
+    assert (row["file"], row["sky_unit"]) == (cell, cell)
+    assert float(row["sky"]) == 10 + 1 / 3
+
+
+def test_csv_numbers_below_zero_stay_numbers() -> None:
+    result = make_result()
+    result = replace(result, solution=replace(result.solution, sky=np.array([-1.5, 0.0, np.nan])))
+    assert next(csv.DictReader(io.StringIO(written(result, "csv").decode())))["sky"] == "-1.5"
 
 
 def test_formats_that_cannot_hold_a_name_hold_escapes() -> None:

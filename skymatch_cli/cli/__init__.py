@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import importlib
 import os
@@ -90,19 +89,9 @@ def main() -> None:
 
 
 def program() -> NoReturn:
-    """The program ``skymatch``: `main`, without taking the libraries apart at the end, object by object."""
+    """Run `main` as the program ``skymatch``."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by the shell: no file that is opened later may take its number
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - a device, open to the end
-    try:
-        main(prog_name="skymatch")
-        code: object = 0
-    except SystemExit as end:
-        code = end.code
-    atexit._run_exitfuncs()  # what libraries do at the end is done; only the rest of Python's own is not
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        sys.exit(1)  # Python says what can't be written
-    os._exit(code if isinstance(code, int) else 1)
+    main(prog_name="skymatch")
+    raise SystemExit

@@ -130,12 +130,10 @@ def _evaluated(
     from functools import partial
 
     from skymatch_cli import pipeline
-    from skymatch_cli.run.allocation import keep_memory
     from skymatch_cli.store.findings import HeldFindings
 
     from .backend import backend
 
-    keep_memory()
     with backend(scheduler, settings.jobs) as runner, watch.shown():
         return pipeline.evaluate(
             images,

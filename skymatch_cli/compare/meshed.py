@@ -29,7 +29,6 @@ from skymatch_cli.model import (
     group_numbers,
 )
 from skymatch_cli.model.polygons import PolygonRows
-from skymatch_cli.run.beside import Ask, here
 from skymatch_cli.run.tasks import Tasks
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
@@ -97,9 +96,8 @@ def assemble_mesh(
     found: Sequence[MeshReduction],
     *,
     jobs: int = 1,
-    ask: Ask = here,
 ) -> Measurements:
-    """The cells of all images to measurements of the pairs, in comparison units; ``jobs``, ``ask``: see `compare`."""
+    """The cells of all images to measurements of the pairs, in comparison units; ``jobs``: see `compare`."""
     meshes = [[f.meshes.get(k) for f in found] for k in range(len(graph.planes))]
     usable = np.array([f.status for f in found], object)
     group = group_numbers(infos)
@@ -111,7 +109,7 @@ def assemble_mesh(
     else:
         from skymatch_cli.compare.mesh.compare import compare
 
-        compared = compare(meshes, graph, group, usable, jobs=jobs, ask=ask)
+        compared = compare(meshes, graph, group, usable, jobs=jobs)
     return replace(
         compared,
         n_good=np.array([f.n_good for f in found], np.int64),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ import numpy as np
 
 from skymatch_cli.choices import ExportFormat
 from skymatch_cli.errors import InputError, Problem, UsageError
-from skymatch_cli.model import ImageInfo
+from skymatch_cli.images.formats.files import base_name, is_remote, real_path
+from skymatch_cli.model import ImageInfo, ImageRef
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.output.formats import write_vot
 from skymatch_cli.output.printable import printable
 from skymatch_cli.output.tables import Report
 
 _JWST_LONGEST_NAME = 128  # characters that the pipeline's reader keeps
+_WITHOUT_SKY = "leave it out of the match and of the mosaic, or give it a value with --method user --skylist"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +84,7 @@ class Export:
         columns = (self.report.images.column(name).tolist() for name in ("sky", "status"))
         for info, sky, status in zip(self.infos, *columns, strict=True):
             if not np.isfinite(sky):
-                problems.append(Problem(info.ref.label, f"has no sky: {status}", "match again without it"))
+                problems.append(Problem(info.ref.label, f"has no sky: {status}", _WITHOUT_SKY))
             elif info.recorded is not None and info.recorded.subtracted:
                 what = "its sky is subtracted already (BKGSUB = T)"
                 problems.append(Problem(info.ref.label, what, "`skymatch undo` it first, or go on without an export"))
@@ -155,14 +158,16 @@ def _jwst(request: Export) -> bytes:
             problems.append(Problem(file, "its images have different skies; the list holds one a file"))
         if len(PurePath(file).name) > _JWST_LONGEST_NAME:
             problems.append(Problem(file, f"its name is longer than {_JWST_LONGEST_NAME} characters"))
-    names = Counter(PurePath(file).name for file in files)
-    problems += [Problem(f, "another file has this name too") for f in files if names[PurePath(f).name] > 1]
-    _refuse((*problems, *_unlisted(files)))
+    _refuse((*problems, *_namesakes(files), *_unlisted(files)))
     return "".join(lines).encode(errors="surrogateescape")
 
 
 def _drizzle(request: Export) -> bytes:
-    """Lines ``name sky``, or ``name sky1 sky2 …`` for the chips [SCI,1], [SCI,2] and so on."""
+    """Lines ``name sky``, or ``name sky1 sky2 …`` for the chips [SCI,1], [SCI,2] and so on.
+
+    AstroDrizzle compares names letter by letter and goes on without a sky where none is the same, so that each file
+    has a line for every name by which it may be called: its own, the user's, and the absolute ones.
+    """
     lines, problems = [], []
     files = _by_file(request.constants(ExportFormat.DRIZZLE))
     for file, images in files.items():
@@ -172,9 +177,25 @@ def _drizzle(request: Export) -> bytes:
             skies = skies[:1]
         elif [info.ref.extver for info, _ in images] != list(range(1, len(images) + 1)):
             problems.append(Problem(file, "its skies differ and its chips aren't all there", "match all its chips"))
-        lines.append(" ".join([file, *map(repr, skies)]) + "\n")
-    _refuse((*problems, *_unlisted(files)))
+        names = _spellings(images[0][0].ref)
+        lines += [" ".join([name, *map(repr, skies)]) + "\n" for name in names]
+        problems += _unlisted(names)
+    _refuse((*problems, *_namesakes(files)))
     return "".join(lines).encode(errors="surrogateescape")
+
+
+def _spellings(ref: ImageRef) -> list[str]:
+    """The names by which a file may be called, from whatever folder."""
+    names = [base_name(ref.path), ref.file]
+    if not is_remote(ref.path):
+        names += [os.path.abspath(ref.path), real_path(ref.path)]  # noqa: PTH100 (links stay as they are)
+    return list(dict.fromkeys(names))
+
+
+def _namesakes(files: Iterable[str]) -> list[Problem]:
+    """Files that have the same name in different folders."""
+    names = Counter(PurePath(file).name for file in files)
+    return [Problem(f, "another file has this name too", "rename one") for f in files if names[PurePath(f).name] > 1]
 
 
 def _by_file(skies: Iterable[tuple[ImageInfo, float]]) -> dict[str, list[tuple[ImageInfo, float]]]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from skymatch_cli.choices import Format, TableName
 from skymatch_cli.errors import SkymatchError, UsageError
+from skymatch_cli.record.atomic import replacing
 from skymatch_cli.settings import checked_choice
 
 if TYPE_CHECKING:
@@ -157,7 +156,8 @@ def save_target(file: str, option: str, write: Callable[[BinaryIO], object]) -> 
             with named.open("wb") as stream:
                 write_through(write, stream)
         else:
-            _replace(Path(os.path.realpath(file)), write)
+            with replacing(os.path.realpath(file)) as stream:
+                write(stream)
     except OSError as error:
         raise SkymatchError(f"{option} {file} can't be written: {error.strerror or error}") from error
 
@@ -171,31 +171,6 @@ def write_through(write: Callable[[BinaryIO], object], stream: BinaryIO) -> None
         write(cast("BinaryIO", whole))
         whole.seek(0)
         shutil.copyfileobj(whole, stream)
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    import tempfile
-
-    fd, temporary = tempfile.mkstemp(prefix=".skymatch-", dir=path.parent)
-    try:
-        with os.fdopen(fd, "wb") as stream:
-            write(stream)
-            os.fchmod(stream.fileno(), mode_of(path))
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink()
-        raise
-
-
-def mode_of(path: Path) -> int:
-    """Permissions of the file that is replaced, or those of any new file."""
-    try:
-        return stat.S_IMODE(path.stat().st_mode)
-    except FileNotFoundError:
-        umask = os.umask(0)
-        os.umask(umask)
-        return 0o666 & ~umask
 
 
 def _is_file(path: str, found: os.stat_result) -> bool:

@@ -1,7 +1,7 @@
 """A report as bytes, in every format: the same bytes for the same report, and every digit of a number.
 
-CSV and JSON hold text as it is. ECSV, FITS and VOTable can't hold control characters (FITS: nothing but ASCII);
-there such characters are written as escapes.
+JSON holds text as it is. The other formats have control characters as escapes (FITS: whatever is not ASCII), and
+CSV has an apostrophe before text that a spreadsheet would run as a formula.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from skymatch_cli.choices import Format
 from skymatch_cli.output.plain import text_lines
-from skymatch_cli.output.printable import ascii_only, printable
+from skymatch_cli.output.printable import ascii_only, harmless_cell, printable
 from skymatch_cli.output.tables import Column, Report, Table, to_qtable
 
 SCHEMA = 1
@@ -35,8 +35,8 @@ def write_table(report: Report, table: str, stream: BinaryIO) -> None:
 
 
 def write_csv(report: Report, table: str, stream: BinaryIO) -> None:
-    """CSV of one table (RFC 4180, with newlines alone)."""
-    chosen = report.table(table)
+    """CSV of one table (RFC 4180, with newlines alone); text can't act on a terminal or in a spreadsheet."""
+    chosen = _with_text(report.table(table), harmless_cell)
     with _text(stream) as text:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(chosen.names)
@@ -97,8 +97,9 @@ def write_vot(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: AR
         resource.infos.append(Info(ID=f"warning{number}", name="warning", value=printable(warning)))
     for source in report.tables:
         element = TableElement.from_table(votable, to_qtable(_with_text(source, printable)))
-        element.name = source.name
-        element.ID = source.name
+        element.name = element.ID = source.name
+        for column in element.fields:
+            column.ID = None  # an ID is unique in its document, and two tables have columns of one name
         resource.tables.append(element)
     whole = io.BytesIO()
     votable.to_xml(whole)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
+
+_FORMULA = frozenset("=+-@")
+
 
 def printable(text: str) -> str:
     """The text with everything that could move a cursor, change a colour or break a line written as an escape.
@@ -19,3 +23,17 @@ def printable(text: str) -> str:
 def ascii_only(text: str) -> str:
     """The text as `printable` has it, with every character beyond ASCII as an escape too (FITS holds no other)."""
     return printable(text).encode("ascii", "backslashreplace").decode("ascii")
+
+
+def harmless_cell(text: str) -> str:
+    """The text as `printable` has it, with an apostrophe in front where a spreadsheet would run it as a formula.
+
+    Examples
+    --------
+    >>> harmless_cell("=HYPERLINK(A1)")
+    "'=HYPERLINK(A1)"
+    >>> harmless_cell("a=b.fits")
+    'a=b.fits'
+    """
+    text = printable(text)
+    return f"'{text}" if unicodedata.normalize("NFKC", text.lstrip()[:1]) in _FORMULA else text

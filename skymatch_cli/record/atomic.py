@@ -1,4 +1,4 @@
-"""A file is replaced whole or not at all, and by one run at a time.
+"""A file is replaced whole or not at all, and by one run at a time: images, results, reports, journals.
 
 The new file is written beside the old one under a name that is recognised (``.NAME.skymatch-tmp``), synced,
 renamed over it, and the folder synced. Whatever fails before the rename leaves the old file as it was and no
@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import resource
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,38 +22,43 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.files import size_and_time
 from skymatch_cli.record import disk
 
+if TYPE_CHECKING:
+    from collections.abc import Buffer  # type: ignore[attr-defined]
+
 _SUFFIX = ".skymatch-tmp"
 _MAX_NAME_BYTES = 255
 _FILES_FOR_THE_REST = 200
+_BUFFER_BYTES = 2**18
 _NO_LOCKS_HERE = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.EINVAL})
 
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """By what a file that changed since it was measured is recognised."""
+    """Size and time by which a file that changed since it was measured is recognised."""
 
     size: int
     mtime_ns: int
 
 
 def identify(path: str) -> FileIdentity:
-    """The identity of a file now.
+    """Return the identity of a file now.
 
     Raises
     ------
     OSError
-        If it can't be found.
+        If the file can't be found.
     """
     return FileIdentity(*size_and_time(path))
 
 
 def temporary_name(path: str) -> str:
-    """Where the new content of a file is written: one name for each file, so that a stale one is found again."""
+    """Return the name under which the new content of a file is written: always the same, so a stale one is found."""
     folder, name = os.path.split(path)
     temporary = f".{name}{_SUFFIX}"
     if len(os.fsencode(temporary)) > _MAX_NAME_BYTES:
@@ -186,6 +192,35 @@ def _remove_stale(path: str) -> None:
         os.close(fd)
 
 
+@contextmanager
+def replacing(path: str) -> Iterator[BinaryIO]:
+    """Write one file that stands for itself, such as a table of results.
+
+    Parameters
+    ----------
+    path : str
+        Real path. A file that is there is replaced when the block ends without an exception, and the new one has
+        its permissions; else it is a new file like any other.
+
+    Yields
+    ------
+    stream : binary file
+        For writing and seeking.
+
+    Raises
+    ------
+    OSError
+        If the file can't be written.
+    InputError
+        If another run is writing it.
+    """
+    with locked([path]) as locks:
+        model = os.stat(path) if os.path.lexists(path) else None  # noqa: PTH116 - one call tells all
+        replaced = None if model is None else FileIdentity(model.st_size, model.st_mtime_ns)
+        with Replacement(path, model, replaced, locks) as new, new.buffered() as stream:
+            yield stream
+
+
 class Replacement:
     """The new content of a file, under way: ``write`` it, then leave the ``with`` block without an exception.
 
@@ -234,6 +269,17 @@ class Replacement:
     def flush(self) -> None:
         """Nothing is buffered here (for `gzip`, which asks)."""
 
+    @contextmanager
+    def buffered(self) -> Iterator[BinaryIO]:
+        """The new file as a stream that can seek; all that was written is in the file when the block ends."""
+        stream = io.BufferedWriter(_Raw(self._fd), _BUFFER_BYTES)
+        try:
+            yield cast("BinaryIO", stream)
+            stream.flush()
+        finally:
+            with suppress(OSError):  # on a full disk the buffer can't be emptied any more
+                stream.detach()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -265,3 +311,23 @@ class Replacement:
         os.close(self._fd)
         with suppress(OSError):
             disk.remove(self._temporary)
+
+
+class _Raw(io.RawIOBase):
+    """An open file whose writes go through `disk`."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return os.lseek(self._fd, offset, whence)
+
+    def write(self, data: Buffer, /) -> int:
+        return disk.write(self._fd, memoryview(data).cast("B"))

@@ -25,7 +25,7 @@ _WORTH_PROCESSES = 3_000_000  # pixels that are read in the time that processes 
 
 
 class Progress(Protocol):
-    """Who wants to know how far the work is."""
+    """Progress callback."""
 
     def stage(self, name: str, total: int) -> None:
         """A stage begins that has ``total`` steps."""
@@ -37,13 +37,13 @@ class Progress(Protocol):
 
 
 class NoProgress:
-    """Nobody wants to know."""
+    """Progress callback that does nothing."""
 
     def stage(self, name: str, total: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def advance(self, steps: int = 1) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 def usable_cores() -> int:
@@ -87,14 +87,11 @@ class Tasks(Generic[Found]):
     images : sequence of int
     n_pixels : int
         About what they all read.
-    meanwhile : callable, optional
-        What this process may do while others begin: imports that the findings will need.
     """
 
     make: Callable[[int], Task[Found]]
     images: Sequence[int]
     n_pixels: int
-    meanwhile: Callable[[], object] | None = None
 
     def __len__(self) -> int:
         return len(self.images)

@@ -14,7 +14,6 @@ from skymatch_cli.compare.meshed import MeshReduction, assemble_mesh, mesh_grids
 from skymatch_cli.compare.pooled import ImageMeasurement, assemble_pooled, blocks_per_side, coarser, pooled_tasks
 from skymatch_cli.errors import Problem, SkymatchError
 from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyStatistics
-from skymatch_cli.run.beside import Ask, here
 from skymatch_cli.run.tasks import NoProgress, Progress, Runner, Tasks
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import FindingRow
@@ -327,8 +326,8 @@ def _joined(old: Finding | None, new: Finding) -> Finding:
     )
 
 
-def assemble(measured: Measured, ask: Ask = here) -> Measurements:
-    """Measurements of the pairs from the findings of all images; ``ask``: who solves for offsets on the way.
+def assemble(measured: Measured) -> Measurements:
+    """Measurements of the pairs from the findings of all images.
 
     Raises
     ------
@@ -340,7 +339,7 @@ def assemble(measured: Measured, ask: Ask = here) -> Measurements:
     if len(pooled) + len(reduced) < len(measured.infos):
         raise ValueError("not all images were measured")
     if measured.settings.compare == Compare.MESH:
-        return assemble_mesh(measured.infos, measured.graph, reduced, jobs=measured.settings.jobs, ask=ask)
+        return assemble_mesh(measured.infos, measured.graph, reduced, jobs=measured.settings.jobs)
     return assemble_pooled(measured.infos, measured.graph, pooled)
 
 

@@ -21,7 +21,8 @@ pixels are correlated, flat fields differ or seeing leaves its traces.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TypeVar
@@ -43,7 +44,6 @@ from skymatch_cli.compare.mesh.sums import (
 from skymatch_cli.compare.mesh.tiles import SheetPlan, run_noise, sheet_plans
 from skymatch_cli.compare.mesh.trust import mean_sky, median_sky, trusted_weight
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements, OverlapGraph, Status, StrArray
-from skymatch_cli.run.beside import Ask, here
 from skymatch_cli.run.tasks import usable_cores
 
 Answer = TypeVar("Answer")
@@ -61,7 +61,6 @@ def compare(
     usable: StrArray | None = None,
     *,
     jobs: int = 1,
-    ask: Ask = here,
 ) -> Measurements:
     """Compare every overlapping pair of images, with the weights of a joint solution.
 
@@ -77,8 +76,6 @@ def compare(
         Status of every image; a pair takes the status of its first image that is not ok.
     jobs : int
         Workers; 0 means one per usable core. The answers don't depend on it.
-    ask : Ask
-        Who solves for the offsets of the images.
 
     Returns
     -------
@@ -92,7 +89,7 @@ def compare(
         for i, mesh in enumerate(plane):
             if mesh is not None:
                 level[i] = mesh.level / unit
-    sums = _robust_sums(meshes, level, graph, unit, jobs=jobs, ask=ask)
+    sums = _robust_sums(meshes, level, graph, unit, jobs=jobs)
     n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in zip(*meshes, strict=True)])
     status = pair_status(sums, n_good, graph, group)
     if usable is not None:
@@ -108,19 +105,20 @@ def _robust_sums(
     unit: float,
     *,
     jobs: int,
-    ask: Ask,
 ) -> PairSums:
     """Sums over pairs, with weights that agree with their own solution and with the scatter they leave."""
 
     def solved(weight: FloatArray, difference: FloatArray) -> FloatArray:
-        return _rounded(ask(image_offsets, graph.n_images, graph.a, graph.b, weight, difference) - level)
-
-    from skymatch_cli.run.processes import crew
+        return _rounded(image_offsets(graph.n_images, graph.a, graph.b, weight, difference) - level)
 
     plans = sheet_plans(meshes) if len(graph.a) else []
     workers = min(jobs or usable_cores(), sum(len(plan.leaves) for plan in plans) // _WORTH_PROCESS + 1)
     members = [_Share(plans[k::workers], meshes, graph, unit) for k in range(workers)]
-    with crew(members) as each:
+    with ThreadPoolExecutor(workers) as pool:
+
+        def each(method: Callable[..., Answer], *arguments: object) -> list[Answer]:
+            return list(pool.map(lambda member: method(member, *arguments), members))
+
         start = _in_order(each(_Share.start))
         offset = solved(*first_differences(start, level, graph))
         scale = np.ones(graph.n_images)
