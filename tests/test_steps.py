@@ -35,8 +35,8 @@ def frames(tmp_path, monkeypatch) -> list[str]:
 
 
 def measured(*options: object) -> None:
-    skymatch("plan", "img_*.fits", "-o", "plan.fits")
-    skymatch("measure", "plan.fits", "-o", "measured.fits", *options)
+    skymatch("plan", "img_*.fits", "--store", "field.db")
+    skymatch("measure", "field.db", *options)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def measured(*options: object) -> None:
 def test_the_steps_give_the_bytes_of_match(frames, measuring, solving):
     skymatch("match", "--dry-run", "-o", "match.json", *measuring, *solving, "img_*.fits")
     measured(*measuring)
-    skymatch("solve", "measured.fits", "-o", "steps.json", *solving)
+    skymatch("solve", "field.db", "-o", "steps.json", *solving)
     assert Path("steps.json").read_bytes() == Path("match.json").read_bytes()
 
 
@@ -67,9 +67,9 @@ def test_a_plan_with_groups_and_units_is_kept(tmp_path, monkeypatch):
         write(tmp_path / f"img_{k}.fits", frame.but(header=header, noise=1.0), dq=dq)
     planning = ["--group-by", "EXPNAME"]
     skymatch("match", "--dry-run", "-o", "match.json", *planning, "img_*.fits")
-    skymatch("plan", *planning, "-o", "plan.fits", "img_*.fits")
-    skymatch("measure", "plan.fits", "-o", "measured.fits")
-    skymatch("solve", "measured.fits", "-o", "steps.json")
+    skymatch("plan", *planning, "--store", "field.db", "img_*.fits")
+    skymatch("measure", "field.db")
+    skymatch("solve", "field.db", "-o", "steps.json")
     assert Path("steps.json").read_bytes() == Path("match.json").read_bytes()
 
 
@@ -83,7 +83,7 @@ def test_shards_are_merged_in_any_order(frames):
 
 def test_a_measurement_that_lacks_images_is_not_solved(frames):
     measured("--shard", "1/2")
-    assert "2 of 4 images are not measured yet" in skymatch("solve", "measured.fits", code=3).output
+    assert "2 of 4 images are not measured yet" in skymatch("solve", "field.db", code=3).output
 
 
 def test_parts_of_different_measurements_are_not_merged(frames):
@@ -102,13 +102,13 @@ def test_a_shard_that_makes_no_sense_is_refused(frames, shard):
 def test_what_an_earlier_step_decided_is_not_changed_later(frames):
     Path("other.toml").write_text("nclip = 2\n")
     measured()
-    said = skymatch("solve", "measured.fits", "--config", "other.toml", code=2).output
+    said = skymatch("solve", "field.db", "--config", "other.toml", code=2).output
     assert "--nclip: an earlier step decided on 5" in said
 
 
 def test_apply_records_and_subtracts_what_match_does(frames, tmp_path):
     measured()
-    skymatch("solve", "measured.fits", "-o", "solution.fits")
+    skymatch("solve", "field.db", "-o", "solution.fits")
     skymatch("match", "--subtract", "--output-dir", "by_match", "img_*.fits", "-o", "by_match.json")
     for k in (1, 2):
         skymatch("apply", "solution.fits", "--subtract", "--output-dir", "by_steps", "--shard", f"{k}/2")
@@ -118,7 +118,7 @@ def test_apply_records_and_subtracts_what_match_does(frames, tmp_path):
 
 def test_an_interrupted_apply_is_finished_by_running_it_again(frames):
     measured()
-    skymatch("solve", "measured.fits", "-o", "solution.fits")
+    skymatch("solve", "field.db", "-o", "solution.fits")
     skymatch("apply", "solution.fits", "--shard", "1/2")
     skymatch("apply", "solution.fits")
     assert "4 unchanged" in skymatch("apply", "solution.fits").output
@@ -127,7 +127,7 @@ def test_an_interrupted_apply_is_finished_by_running_it_again(frames):
 
 def test_a_file_that_changed_since_it_was_measured_is_refused(frames):
     measured()
-    skymatch("solve", "measured.fits", "-o", "solution.fits")
+    skymatch("solve", "field.db", "-o", "solution.fits")
     fits.setval(frames[1], "OBSERVER", value="someone else")
     assert "was changed since it was measured" in skymatch("apply", "solution.fits", code=3).output
     assert "BKGLEVEL" not in fits.getheader(frames[0])
@@ -172,11 +172,11 @@ def test_estimated_errors_are_called_so(frames, monkeypatch):
     from skymatch_cli.solve import exact, leastsquares
 
     measured()
-    said = skymatch("solve", "measured.fits", "-o", "exact.fits").output
+    said = skymatch("solve", "field.db", "-o", "exact.fits").output
     assert "estimated" not in said
     monkeypatch.setattr(exact, "MAX_UNKNOWNS", 3)
     monkeypatch.setattr(leastsquares, "_ALL_PAIRS", 1)
-    assert "sky_err is estimated" in skymatch("solve", "measured.fits", "-o", "estimated.fits").output
+    assert "sky_err is estimated" in skymatch("solve", "field.db", "-o", "estimated.fits").output
     assert "estimated" in skymatch("match", "--dry-run", "-o", "m.fits", "img_*.fits").output
     for file, word in {"exact.fits": "1-sigma error", "estimated.fits": "Estimate of the 1-sigma error"}.items():
         header = fits.getheader(file, "IMAGES")

@@ -87,24 +87,23 @@ class Codec:
         if hint in self._variants:
             return _OneOf.of(self._variants[hint], self)
         if origin in {typing.Union, types.UnionType}:
-            return _OneOf.of(arguments, self)
+            return _OneOf.of([own for a in arguments for own in self._variants.get(a, (a,))], self)
         if origin is np.ndarray or hint is Any:
             return _ARRAY
+        if arguments:
+            return self._container(origin, arguments)
+        if is_dataclass(hint):
+            return self._record(cast("type[Any]", hint))
+        return _simple(hint)
+
+    def _container(self, origin: Any, arguments: tuple[Any, ...]) -> _Kind:
         if origin is tuple and arguments[1:] != (Ellipsis,):
             return _Fields("tuple", tuple, tuple, tuple(map(self.kind, arguments)))
         if origin in {tuple, Sequence}:
             return _Many(self.kind(arguments[0]))
-        if origin is not None and issubclass(origin, Mapping):
+        if issubclass(origin, Mapping):
             return _Items(self.kind(arguments[0]), self.kind(arguments[1]))
-        if is_dataclass(hint):
-            return self._record(cast("type[Any]", hint))
-        if isinstance(hint, type) and issubclass(hint, Enum):
-            return _Enumerated(hint.__name__, {member.value: member for member in hint})
-        if hint is bytes:
-            return _BYTES
-        if hint in {int, float, bool, str, types.NoneType}:
-            return _Plain(hint.__name__)
-        raise TypeError(f"a field of type {hint} can't be stored")
+        raise TypeError(f"a field of type {origin} can't be stored")
 
     def _record(self, cls: type[Any]) -> _Kind:
         hints = typing.get_type_hints(cls)
@@ -114,6 +113,16 @@ class Codec:
         if any(f.kw_only for f in fields(cls)):
             return _Fields(layout, _getter(names), lambda v: cls(**dict(zip(names, v, strict=True))), kinds)
         return _Fields(layout, _getter(names), lambda v: cls(*v), kinds)
+
+
+def _simple(hint: Any) -> _Kind:
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return _Enumerated(hint.__name__, {member.value: member for member in hint})
+    if hint is bytes:
+        return _BYTES
+    if hint in {int, float, bool, str, types.NoneType}:
+        return _Plain(hint.__name__)
+    raise TypeError(f"a field of type {hint} can't be stored")
 
 
 def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:

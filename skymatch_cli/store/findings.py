@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -32,19 +32,14 @@ class Measured:
     infos : sequence of ImageInfo
     graph : OverlapGraph
     settings : Settings
-    found : sequence of (Finding or None)
-        One for each image, None where there is none yet; empty before anything was measured.
+    found : iterable of (Finding or None)
+        One for each image, None where there is none yet.
     """
 
     infos: Sequence[ImageInfo]
     graph: OverlapGraph
     settings: Settings
-    found: Sequence[Finding | None]
-
-    @property
-    def missing(self) -> IntArray:
-        """Images that were not measured."""
-        return np.array([i for i, f in enumerate(self.found) if f is None], np.int64)
+    found: Iterable[Finding | None]
 
 
 class Findings(Protocol):
@@ -93,6 +88,7 @@ class HeldFindings:
     def known_pairs(self, image: int, /) -> IntArray | None:
         """Nothing is known before it is measured."""
         del image
+        return None
 
     def put(self, image: int, finding: Finding, /) -> None:
         """Take a finding."""
@@ -115,11 +111,7 @@ class StoredFindings:
     with_local : bool
         Whether a finding without the image's own sky is of use.
     lenient : bool
-        Keep findings in memory and warn where they can't be written, instead of stopping.
-
-    Attributes
-    ----------
-    warnings : tuple of str
+        Where findings can't be written, keep them in memory and warn (`Store.warnings`), instead of stopping.
     """
 
     def __init__(
@@ -131,7 +123,6 @@ class StoredFindings:
         with_local: bool,
         lenient: bool = False,
     ) -> None:
-        self.warnings: tuple[str, ...] = ()
         self._graph, self._target, self._lenient, keys = start.graph, target, lenient, store.keys()
         self._overlaps = OverlapKeys(start.graph, keys.sky)
         self._planes = {key: k for k, key in enumerate(self._overlaps.planes.tolist())}
@@ -152,8 +143,8 @@ class StoredFindings:
         for i, key in enumerate(zip(self._state, self._how, strict=True)):
             images.setdefault(key, []).append(i)
         for state, how, local, bad, overlaps in store.database.finding_keys():
-            if bad or (with_local and not local):
-                continue
+            if (bad and self._target is not None) or (with_local and not local):
+                continue  # files that could not be read are tried again
             for i in images.get((state, how), ()):
                 n = self._covered(i, overlaps)
                 if n > self._n_known[i]:
@@ -167,6 +158,11 @@ class StoredFindings:
         if side < self._side:  # shared pixels were counted on a coarser grid
             return -1
         return int(np.count_nonzero(self._overlaps.known(i, overlaps) >= 0))
+
+    @property
+    def n_measured(self) -> int:
+        """Images of which something is known."""
+        return int(np.count_nonzero(self._n_known >= 0))
 
     def __len__(self) -> int:
         return len(self._state)
@@ -192,7 +188,7 @@ class StoredFindings:
         rows = self._overlaps.known(i, overlaps[1:])
         pairs = self._overlaps.pairs[i][rows >= 0]
         rows = rows[rows >= 0]
-        if len(rows) < len(found.blocks) or (np.diff(rows) < 0).any():
+        if not np.array_equal(rows, np.arange(len(found.blocks))):
             found = replace(found, regions=found.regions.part(rows), blocks=found.blocks[rows])
         return replace(found, pairs=pairs, blocks=coarser(found.blocks, self._side))
 
@@ -237,7 +233,7 @@ class StoredFindings:
         SkymatchError
             If it can't be written, unless this is lenient.
         """
-        if not self._waiting or self._target is None or self.warnings:
+        if not self._waiting or self._target is None or self._target.warnings:
             return
         try:
             with self._target.database.transaction():
@@ -246,7 +242,7 @@ class StoredFindings:
         except SkymatchError as error:
             if not self._lenient:
                 raise
-            self.warnings = (f"what was measured is not kept: {error.message}",)
+            self._target.warnings = (f"what was measured is not kept: {error.message}",)
             return
         self._waiting.clear()
         self._waiting_bytes, self._committed = 0, time.monotonic()
@@ -260,13 +256,13 @@ def measure_images(
     with_local: bool,
     only: Sequence[int] | None = None,
     progress: Progress | None = None,
-) -> tuple[Measured, tuple[Problem, ...]]:
+) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
     """Measure what is not known yet.
 
     Parameters
     ----------
     start : Measured
-        What to measure; nothing need be found in it.
+        What to measure.
     runner : Runner
     found : Findings
         What is known already; what is found is added to it. A finding may lack some of the image's overlaps.
@@ -278,14 +274,16 @@ def measure_images(
 
     Returns
     -------
-    measured : Measured
     problems : tuple of Problem
         Of the images that could not be read.
+    warnings : tuple of str
+        Of the images that were measured.
     """
-    infos, graph, settings = start.infos, start.graph, start.settings
+    graph = start.graph
     n_pairs = np.bincount(np.concatenate([graph.a, graph.b]), minlength=graph.n_images).tolist()
-    wanted = [i for i in (range(len(infos)) if only is None else only) if _needed(found.known_pairs(i), n_pairs[i])]
+    wanted = [i for i in (range(len(n_pairs)) if only is None else only) if _needed(found.known_pairs(i), n_pairs[i])]
     problems: list[Problem] = []
+    warnings: list[str] = []
     try:
         (progress or NoProgress()).stage("pixels", len(wanted))
         tasks = _tasks(start, found, wanted, with_local=with_local)
@@ -293,9 +291,10 @@ def measure_images(
             old = None if found.known_pairs(i) is None else found[i]
             found.put(i, finding if old is None else _joined(old, finding))
             problems += finding.problems
+            warnings += finding.warnings
     finally:
         found.flush()
-    return replace(start, found=found), tuple(problems)
+    return tuple(problems), tuple(warnings)
 
 
 def _needed(known: IntArray | None, n_pairs: int) -> bool:
@@ -341,5 +340,3 @@ def assemble(measured: Measured) -> Measurements:
     if measured.settings.compare == Compare.MESH:
         return assemble_mesh(measured.infos, measured.graph, reduced, jobs=measured.settings.jobs)
     return assemble_pooled(measured.infos, measured.graph, pooled)
-
-

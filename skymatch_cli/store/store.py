@@ -16,6 +16,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -24,7 +25,7 @@ import numpy as np
 from skymatch_cli.choices import Method
 from skymatch_cli.compare.meshed import MeshReduction
 from skymatch_cli.compare.pooled import ImageMeasurement
-from skymatch_cli.errors import InputError
+from skymatch_cli.errors import InputError, SkymatchError
 from skymatch_cli.images.formats.files import real_path, size_and_time
 from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.gwcs import GwcsWcs
@@ -91,6 +92,11 @@ class Store:
     write, create : bool
         As for `Database`.
 
+    Attributes
+    ----------
+    warnings : tuple of str
+        Why what was measured is not kept.
+
     Raises
     ------
     InputError
@@ -100,6 +106,7 @@ class Store:
 
     def __init__(self, file: str, *, write: bool = False, create: bool = False) -> None:
         self.database = Database(file, layout=_layout(), write=write, create=create)
+        self.warnings: tuple[str, ...] = ()
         self._headers: Headers | None = None
         self._keys: ImageKeys | None = None
 
@@ -262,52 +269,60 @@ class Store:
         with self.database.transaction():
             self.database.put("facts", [("part", whole.plan_digest()), ("settings", _to_json(settings))])
 
-    def merge(self, part: Store, settings: bytes | None = None) -> bytes:
-        """Take over what was found in a part of the measurement of this plan.
-
-        Parameters
-        ----------
-        part : Store
-        settings : bytes, optional
-            How the parts before it were measured.
-
-        Returns
-        -------
-        bytes
-            How it was measured.
+    def merge(self, files: Sequence[str]) -> None:
+        """Take over what was found in the parts of a measurement of this plan.
 
         Raises
         ------
         InputError
-            If it is no part of this plan, or was measured in another way than the parts before it.
+            If one is not a part of this plan, or was measured in another way than the others.
         """
+        settings: dict[str, bytes] = {}
+        for file in files:
+            with Store(file) as part:
+                settings[file] = own = self._settings_of_part(part)
+            if own != settings[files[0]]:
+                raise InputError.at(file, f"was measured with other settings than {files[0]}", "measure it again")
+        with self.database.transaction():
+            for file in files:
+                with Store(file) as part:
+                    for row in part.database.each_finding():
+                        if not row[3] or self.database.finding(row[0], row[1]) is None:
+                            self.database.put_finding(row)
+            self.database.put("facts", [("settings", settings[files[0]])])
+
+    def _settings_of_part(self, part: Store) -> bytes:
+        """How a part was measured, if it is one of this plan."""
         if (digest := part.database.get("facts", "part")) is None:
-            raise InputError.at(part.file, "is not a part of a measurement", "name what `measure --shard -o` wrote")
+            hint = "name what `skymatch measure STORE --shard K/N -o PART` wrote"
+            raise InputError.at(part.file, "is not a part of a measurement", hint)
         if digest != self.plan_digest():
             what = f"is not of the plan in {self.file}, or of an earlier state of it"
-            raise InputError.at(part.file, what, "measure this shard again")
-        own = part.database.get("facts", "settings") or b""
-        if settings is not None and own != settings:
-            raise InputError.at(part.file, "was measured with other settings than the parts before it", "measure again")
-        with self.database.transaction():
-            for row in part.database.each_finding():
-                if not row[3] or self.database.finding(row[0], row[1]) is None:
-                    self.database.put_finding(row)
-            self.database.put("facts", [("settings", own)])
-        return own
+            raise InputError.at(part.file, what, "measure this part again")
+        return part.database.get("facts", "settings") or b""
 
-    def renew(self, planned: Plan, files: frozenset[str]) -> None:
+    def renew(self, infos: Sequence[ImageInfo], files: Collection[str]) -> None:
         """Keep what was found in files that were written since by this program, which keeps the original pixels.
+
+        Where that can't be written there is a warning.
 
         Parameters
         ----------
-        planned : Plan
-            As it was stored.
-        files : frozenset of str
+        infos : sequence of ImageInfo
+            The images of the plan, as they were stored.
+        files : collection of str
             Real paths of the files that were replaced.
         """
-        infos = renewed(planned.infos, files)
-        states = image_states(planned.infos)[0], image_states(infos)[0]
+        if not files:
+            return
+        try:
+            self._renew(infos, frozenset(files))
+        except SkymatchError as error:  # the images are written: that counts
+            self.warnings += (f"what was measured is not kept: {error}",)
+
+    def _renew(self, old: Sequence[ImageInfo], files: frozenset[str]) -> None:
+        infos = renewed(old, files)
+        states = image_states(old)[0], image_states(infos)[0]
         changed = [k for k, (before, now) in enumerate(zip(*states, strict=True)) if before != now]
         keys = replace(self.keys(), state=np.frombuffer(b"".join(states[1]), np.uint8).reshape(-1, KEY_BYTES))
         with self.database.transaction():
@@ -396,7 +411,7 @@ class StoredPolygons:
         """The polygons of some rows."""
         block = rows // _BLOCK
         edges = np.flatnonzero(np.diff(block, prepend=-1, append=-1))
-        runs = [(int(block[low]), rows[low:high] % _BLOCK) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+        runs = [(int(block[low]), rows[low:high] % _BLOCK) for low, high in pairwise(edges)]
         return Polygons.joined([self._block(k).part(own) for k, own in runs])
 
     def _read(self, k: int) -> Polygons:
@@ -407,9 +422,13 @@ def _layout() -> str:
     return "\n".join(map(CODEC.layout, _STORED))
 
 
+def settings_json(settings: Settings) -> str:
+    """Settings that determine the result, with the keyword of the sky, as JSON."""
+    return json.dumps({**settings.determining(), "sky_keyword": settings.sky_keyword}, sort_keys=True)
+
+
 def _to_json(settings: Settings) -> bytes:
-    """Settings that determine the result, and those that say how images are read and written."""
-    return json.dumps({**settings.determining(), "sky_keyword": settings.sky_keyword}, sort_keys=True).encode("ascii")
+    return settings_json(settings).encode("ascii")
 
 
 def _facts_of(planned: Plan, headers: Headers, digest: bytes) -> bytes:
