@@ -28,6 +28,14 @@ _RESERVED_KEYWORDS = (
 )
 
 
+OF_THE_SKY = frozenset(
+    {
+        *("method", "compare", "mesh_size", "model", "reference", "match_up", "robust", "skylist", "cross_check"),
+        *("skystat", "lower", "upper", "nclip", "lsigma", "usigma", "binwidth", "max_residual"),
+    }
+)
+"""Settings that say how the sky is found; commands that find none ignore them in a configuration file."""
+
 MOST_MESH_SIZE = 1000.0  # pixels; sums over a cell take steps of a quarter of it
 
 

@@ -65,11 +65,13 @@ def roman_file(path: Path, frame: Frame, wcs: Any, *, compression: str | None = 
     meta = {
         "telescope": "ROMAN",
         "wcs": wcs,
-        "background": background or {"level": None, "method": None, "subtracted": None},
+        "cal_step": {"flux": "COMPLETE", "skymatch": "INCOMPLETE"},
         "exposure": {"exposure_time": 100.0},
         "instrument": {"optical_element": "F158", "detector": "WFI01"},
         "observation": {"observation_id": "0001"},
     }
+    if background:
+        meta["background"] = background
     asdf.AsdfFile({"roman": {"data": data, "dq": dq, "err": np.ones_like(data), "meta": meta}}).write_to(
         path, all_array_compression=compression
     )

@@ -20,6 +20,8 @@ from skymatch_cli.output.destination import Output
 from skymatch_cli.settings import Settings, field_types, read_config
 from skymatch_cli.version import __version__
 
+from .factories import row, write_all
+
 KNOWN = field_types(Settings) | field_types(Output)
 
 
@@ -125,3 +127,38 @@ def test_the_shell_is_asked_for_names_of_files(words, kind):
     }
     done = subprocess.run([program], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.split(",")[0] == kind
+
+
+CONFIGS = {
+    "plane": 'compare = "mesh"\nmodel = "plane"\n',
+    "cross-check": "cross-check = true\nrobust = true\n",
+    "user": 'method = "user"\n',
+    "reference": 'reference = "img_0.fits"\n',
+    "highest": "match-up = true\n",
+    "localmin": 'method = "localmin"\nskystat = "mode"\n',
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_undo_and_plan_take_the_configuration_of_any_match(tmp_path, config):
+    files = write_all(tmp_path, row([100.0, 130.0]))
+    before = [Path(file).read_bytes() for file in files]
+    (tmp_path / "s.toml").write_text(config)
+    configured = ["--config", str(tmp_path / "s.toml")]
+    assert run("match", *files).exit_code == 0
+    assert run("plan", *configured, *files).exit_code == 0
+    done = run("undo", *configured, *files)
+    assert (done.exit_code, done.stderr.count("error")) == (0, 0)
+    assert [Path(file).read_bytes() for file in files] == before
+
+
+def test_a_configuration_is_checked_by_commands_that_ignore_it_too(tmp_path):
+    (tmp_path / "s.toml").write_text("model = 3\n")
+    done = run("undo", "--config", str(tmp_path / "s.toml"), "a.fits")
+    assert done.exit_code == 2
+    assert "model" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version_is_one_line(option):
+    assert run(option).stdout == f"skymatch {__version__}\n"

@@ -11,9 +11,9 @@ import pytest
 
 import skymatch_cli
 from skymatch_cli.report.display import frame_around
-from skymatch_cli.report.pagedata import OverlapColumns
+from skymatch_cli.report.overlaps import OverlapColumns
 from skymatch_cli.report.plots import draw
-from skymatch_cli.report.quicklook import quicklook
+from skymatch_cli.report.quicklook import View, block_medians, quicklooks
 from skymatch_cli.report.scene import scene
 from skymatch_cli.settings import Settings
 
@@ -35,8 +35,9 @@ def figure(paths: list[str]) -> Any:
     found = skymatch_cli.match(paths, dry_run=True)
     place = scene(found.infos)
     frame = frame_around([ring for i in range(4) for ring in place.image_rings(i)], 130)
-    look = quicklook(place, found.solution.sky, Settings(), frame)
-    return draw(place, OverlapColumns.of(found.report.overlaps), look)
+    views = View(frame), View(frame, block_medians)
+    looks = quicklooks(place, found.solution.sky, Settings(), views)
+    return draw(place, OverlapColumns.of(found.report.overlaps), looks)
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
@@ -59,13 +60,18 @@ def test_it_can_be_made_from_a_stored_result(paths: list[str], tmp_path: Path) -
 def test_it_shows_every_footprint_and_overlap(figure: Any) -> None:
     outlines, unused, coloured = figure.axes[0].collections
     assert (len(outlines.get_paths()), len(unused.get_paths()), len(coloured.get_paths())) == (4, 0, 3)
-    assert coloured.get_clim()[0] == -coloured.get_clim()[1]
+    assert coloured.norm.boundaries.tolist() == [-5, -4, -3, -2, -1, 1, 2, 3, 4, 5], "pulls, in every figure"
+    assert [text.get_text() for text in figure.axes[0].texts] == ["img_0", "img_1", "img_2", "img_3"]
 
 
-def test_both_pictures_have_the_same_contrast(figure: Any) -> None:
-    before, after = (panel.images[0] for panel in figure.axes[1:3])
-    assert before.get_clim() == pytest.approx(after.get_clim())
-    assert before.norm.linear_width == after.norm.linear_width
+def test_both_pictures_have_the_same_contrast_and_the_sky_alone_comes_first(figure: Any) -> None:
+    panels = [panel for panel in figure.axes if panel.images]
+    assert [panel.get_title() for panel in panels] == [
+        f"{what}, {when}" for what in ("sky alone", "stars and sky") for when in ("before", "after")
+    ]
+    for before, after in (panels[:2], panels[2:]):
+        width = [np.ptp(panel.images[0].get_clim()) for panel in (before, after)]
+        assert width[0] == pytest.approx(width[1])
 
 
 def test_axes_are_those_of_the_sky(figure: Any) -> None:

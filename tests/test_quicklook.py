@@ -11,20 +11,13 @@ import shapely
 
 import skymatch_cli
 from skymatch_cli.model import TangentPlane
-from skymatch_cli.report.blocks import block_means, block_medians
-from skymatch_cli.report.charts import (
-    histogram,
-    nice_below,
-    nice_ticks,
-    residual_class,
-    residual_scale,
-    simplified,
-    svg_path,
-)
+from skymatch_cli.report.charts import histogram, nice_below, nice_ticks, simplified, svg_path
 from skymatch_cli.report.display import frame_around
-from skymatch_cli.report.quicklook import Stretch, View, quicklook, quicklooks, sky_stretches, stretches
+from skymatch_cli.report.mosaic import Stretch, sky_stretches, stretches
+from skymatch_cli.report.overlaps import OverlapColumns, pull_class
+from skymatch_cli.report.quicklook import View, block_means, block_medians, quicklook, quicklooks
 from skymatch_cli.report.scene import scene
-from skymatch_cli.report.skymap import angle_text
+from skymatch_cli.report.skymap import angle_text, frame_names, map_names, matrix, sky_map
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.shapes import polygons_of
 from skymatch_cli.sky.sphere import unit_vectors
@@ -178,15 +171,51 @@ def test_the_bar_shows_a_round_angle(arcsec: float, said: str) -> None:
     assert angle_text(arcsec)[0] == said
 
 
-def test_colours_of_residuals_are_symmetric() -> None:
-    scale = residual_scale(np.array([0.1, -0.2, 0.7, np.nan]))
-    assert scale == 0.8
-    assert residual_class(0.0, scale) == 5
-    assert residual_class(9.0, scale) == 10
-    assert residual_class(-9.0, scale) == 0
-    assert residual_class(float("nan"), scale) == -1
-    assert all(residual_class(-r, scale) == 10 - residual_class(r, scale) for r in (0.1, 0.3, 0.5, 0.79))
-    assert residual_scale(np.array([np.nan])) == residual_scale(np.zeros(3)) == 1.0
+def test_colours_of_pulls_have_one_scale() -> None:
+    assert [pull_class(pull) for pull in (0.0, 0.99, 1.3, 2.0, 4.9, 5.0, 1e9)] == [5, 5, 6, 7, 9, 10, 10]
+    assert all(pull_class(-pull) == 10 - pull_class(pull) for pull in (0.1, 1.3, 2.5, 9.0))
+    assert pull_class(float("nan")) == -1
+
+
+def test_names_of_frames_are_as_long_as_there_is_room() -> None:
+    labels = ("sub/m17_k_001.fits.gz", "sub/m17_k_002.fits.gz")
+    assert map_names(labels, 9) == ("m17_k_001", "m17_k_002")
+    assert map_names(labels, 5) == ("001", "002")
+    assert map_names(labels, 2) == ("#0", "#1")
+    assert map_names(("a.fits[SCI,1]", "a.fits[SCI,2]"), 20) == ("#0", "#1"), "two images of one file"
+    assert map_names(("only.fits",), 10) == ("only",)
+
+
+def test_names_of_frames_do_not_cover_one_another() -> None:
+    square = np.array([[0, 0], [100, 0], [100, 100], [0, 100.0]])
+    names = frame_names([[square], [square + 3], [square + 200], [square + 2]], ("a", "b", "c", "d"), 20.0)
+    assert [name.text for name in names] == ["a", "b", "c", "d"]
+    assert (names[0].x, names[0].y) == (50, 50)
+    places = np.array([(name.x, name.y) for name in names])
+    apart = np.abs(places[:, None] - places)[~np.eye(4, dtype=bool)]
+    assert (apart >= [0.58 * 20, 1.2 * 20]).any(axis=1).all()
+    assert frame_names([[square / 10]], ("a",), 20.0) == [], "no room"
+
+
+def test_where_overlaps_are_piled_the_map_shows_the_worst_and_the_matrix_all(tmp_path: Path) -> None:
+    frames = [frame.but(x=0.5 * k) for k, frame in enumerate(row([float(k) for k in range(7)], noise=1.0))]
+    found = skymatch_cli.match(write_all(tmp_path, frames), dry_run=True)
+    columns = OverlapColumns.of(found.report.overlaps)
+    drawn = sky_map(scene(found.infos), columns, found.report.labels)
+    assert drawn.piled
+    assert {k for k, _, _ in drawn.overlaps} == set(columns.worst_first[:12].tolist())
+    assert drawn.left_out == "The 12 of 21 overlaps with the largest pulls are drawn."
+    triangle = matrix(columns, 7)
+    assert triangle is not None
+    assert sorted((x, y) for _, _, x, y in triangle.cells) == [(a, b) for a in range(7) for b in range(a + 1, 7)]
+    assert all(colour == pull_class(columns.pull[k]) for k, colour, _, _ in triangle.cells)
+    assert matrix(columns, 10_000) is None
+
+
+def test_where_overlaps_are_apart_the_map_shows_all(tmp_path: Path) -> None:
+    found = skymatch_cli.match(write_all(tmp_path, row([float(k) for k in range(16)])), dry_run=True)
+    drawn = sky_map(scene(found.infos), OverlapColumns.of(found.report.overlaps), found.report.labels)
+    assert (drawn.piled, drawn.left_out, len(drawn.overlaps)) == (False, "", 15)
 
 
 def test_a_histogram_counts_everything_once() -> None:

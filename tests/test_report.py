@@ -182,6 +182,34 @@ def test_values_given_by_the_user_make_a_report_without_a_map(tmp_path: Path) ->
     assert "There is no map" in text(tmp_path / "r.html")
 
 
+def test_the_command_is_shown_as_it_was_typed(tmp_path: Path) -> None:
+    paths = write_all(tmp_path, row([100, 130]))
+    words = ("match", "--dry-run", "-o", "s.json", "--report", "a b.html", *(Path(path).name for path in paths))
+    typed = {}
+    for name, command in (("a b", words), ("b", ("report", "s.json", "-o", "b.html"))):
+        program = [sys.executable, "-m", "skymatch_cli"]
+        assert subprocess.run([*program, *command], cwd=tmp_path, check=False).returncode == 0
+        typed[name] = text(tmp_path / f"{name}.html").splitlines()
+    assert ">skymatch match --dry-run -o s.json --report &#39;a b.html&#39; img_0.fits img_1.fits</pre>" in "".join(
+        typed["a b"]
+    )
+    one, other = ([line for line in lines if 'aria-label="Typed"' not in line] for lines in typed.values())
+    assert one == other, "all else is that of the result"
+
+
+def test_every_number_has_its_unit(page: Path) -> None:
+    whole = text(page)
+    heads = dict(re.findall(r'<button type="button" title="(\w+):[^"]*">\w+</button><small>(.*?)</small>', whole))
+    in_unit = {"sky", "sky_err", "sky_a", "sky_b", "delta", "delta_err", "residual", "rms_residual"}
+    assert {heads[name] for name in in_unit} == {"electron"}
+    assert (heads["pull"], heads["n_pixels"], heads["area_arcmin2"]) == ("σ", "pixels", "arcmin²")
+    figures = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", whole))
+    assert re.fullmatch(r"4\d → [\d.e-]+ electron", figures["Largest step, before → after"]), figures
+    assert re.fullmatch(r"[\d.]+ σ", figures["Largest pull"])
+    assert ">Residuals (electron)</text>" in whole
+    assert ">Pulls (σ)</text>" in whole
+
+
 # ---- refusals
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -97,10 +98,10 @@ def test_the_slider_moves_with_keys_and_mouse(opened: Opener, page: Path) -> Non
 def test_the_sky_can_be_seen_without_the_stars(opened: Opener, page: Path) -> None:
     tab = opened(page)
     seen = "all => all.filter(e => e.checkVisibility()).map(e => e.alt)"
-    assert tab.eval_on_selector_all("img", seen) == [f"Stars and sky {side} matching" for side in ("before", "after")]
-    tab.get_by_label("Sky alone").check()
     assert tab.eval_on_selector_all("img", seen) == [f"Sky alone {side} matching" for side in ("before", "after")]
     assert tab.locator("#mosaic .caption:visible").all_inner_texts()[0].startswith("Sky alone: medians of tiles")
+    tab.get_by_label("Stars and sky").check()
+    assert tab.eval_on_selector_all("img", seen) == [f"Stars and sky {side} matching" for side in ("before", "after")]
 
 
 def test_tables_sort_by_number_and_by_text(opened: Opener, page: Path) -> None:
@@ -199,6 +200,42 @@ def test_nothing_sticks_out_and_text_has_contrast(opened: Opener, page: Path, wi
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     for name in ("body", ".caption", ".headline", ".warnings, .fine", "a[href='#settings']"):
         assert tab.locator(name).first.evaluate(_CONTRAST) >= 4.5, name
+
+
+def test_tables_are_whole_on_a_screen_and_in_print(opened: Opener, tmp_path: Path) -> None:
+    paths = write_all(tmp_path / "in", row([100.0, 130.0, 110.0], noise=1.0))
+    for k, path in enumerate(paths):
+        Path(path).rename(tmp_path / "in" / f"jw02739001001_02105_0000{k}_nrcalong_destripe_cal.fits")
+    page = tmp_path / "r.html"
+    assert run("match", "--dry-run", "--report", page, *sorted((tmp_path / "in").glob("*"))).exit_code == 0
+    over = "all => all.map(e => e.scrollWidth - e.clientWidth)"
+    tab = opened(page, viewport={"width": 1280, "height": 900})
+    assert tab.eval_on_selector_all(".scroll", over) == [0, 0, 0]
+    tab.emulate_media(media="print")
+    tab.set_viewport_size({"width": 703, "height": 1030})  # A4 with margins of 12 mm, at 96 px an inch
+    assert tab.eval_on_selector_all(".scroll", over) == [0, 0, 0]
+    assert tab.locator("img:visible").count() == 4, "both ways of showing the mosaic"
+    assert tab.locator(".legend i.c10").first.evaluate("e => getComputedStyle(e).printColorAdjust") == "exact"
+
+
+def test_a_deep_stack_has_a_matrix_that_tells_its_pairs(opened: Opener, tmp_path: Path) -> None:
+    frames = [frame.but(x=0.5 * k) for k, frame in enumerate(row([float(k) for k in range(7)], noise=1.0))]
+    page = tmp_path / "r.html"
+    assert run("match", "--dry-run", "--report", page, *write_all(tmp_path / "in", frames)).exit_code == 0
+    tab = opened(page)
+    assert (tab.locator("#map .overlaps path").count(), tab.locator("#matrix .cells path").count()) == (12, 21)
+    tab.locator("#matrix .cells path").first.click()
+    tab.locator("#map-title").hover()
+    assert "pull" in tab.locator("#picked").inner_text()
+    assert tab.locator("#overlaps tbody tr.on").count() == 1
+    assert tab.locator("#matrix .mark").get_attribute("d").startswith("M")
+
+
+def test_the_page_shows_when_its_file_was_written(opened: Opener, page: Path) -> None:
+    os.utime(page, (1.7e9, 1.7e9))
+    assert "page written 2023-11-1" in opened(page).locator(".headline").inner_text()
+    os.utime(page)
+    assert "written" not in opened(page).locator(".headline").inner_text(), "now is no date of a file"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,12 @@ def tree(path: str | Path) -> Any:
                 "data": np.array(roman["data"]),
                 "dq": np.array(roman["dq"]),
                 "err": np.array(roman["err"]),
-                "background": dict(roman["meta"]["background"]),
+                "background": dict(roman["meta"].get("background") or {}),
+                "step": roman["meta"]["cal_step"]["skymatch"],
+                "codec": file.get_array_compression(np.asarray(roman["data"])),
                 "corner": roman["meta"]["wcs"](0.0, 0.0, with_bounding_box=False),
                 "rest": {k: dict(roman["meta"][k]) for k in ("exposure", "instrument", "observation")},
-                "ours": "skymatch" in file.tree,
+                "ours": "skymatch_cli" in roman,
             }
 
 
@@ -71,6 +74,7 @@ def test_the_sky_is_recorded_and_nothing_else(two: list[str]) -> None:
     assert after["background"]["level"] == pytest.approx(2, abs=0.05)
     assert after["background"]["method"] == "match"
     assert after["background"]["subtracted"] is False
+    assert after["step"] == "COMPLETE"
     assert np.array_equal(after["data"], before["data"])
     assert np.array_equal(after["dq"], before["dq"])
     assert after["dq"].dtype == np.uint32
@@ -78,8 +82,16 @@ def test_the_sky_is_recorded_and_nothing_else(two: list[str]) -> None:
     assert after["corner"] == before["corner"]
 
 
-@pytest.mark.parametrize("background", [{}, {"level": 0.5, "method": "localmin", "subtracted": False}])
-@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize(
+    "background",
+    [
+        {},
+        {"level": 0.5, "method": "local", "subtracted": False},
+        {"level": None, "method": "None", "subtracted": False},
+        {"level": None, "method": None, "subtracted": None},
+    ],
+)
+@pytest.mark.parametrize("compression", [None, "zlib", "bzp2", "lz4"])
 def test_subtract_and_undo(tmp_path: Path, background: dict[str, Any], compression: str | None) -> None:
     names = [
         roman_file(tmp_path / f"r{k}.asdf", f, gwcs_of(f), compression=compression, **background)
@@ -90,6 +102,7 @@ def test_subtract_and_undo(tmp_path: Path, background: dict[str, Any], compressi
     subtracted = tree(names[1])
     level = subtracted["background"]["level"]
     assert subtracted["background"]["subtracted"] is True
+    assert subtracted["codec"] == compression
     assert subtracted["data"] == pytest.approx(before["data"] - level, rel=1e-6)
     once = Path(names[1]).read_bytes()
     assert run("match", "--subtract", *names).exit_code == 0
@@ -97,6 +110,7 @@ def test_subtract_and_undo(tmp_path: Path, background: dict[str, Any], compressi
     assert run("undo", *names).exit_code == 0
     after = tree(names[1])
     assert after["background"] == before["background"]
+    assert (after["step"], after["codec"]) == ("INCOMPLETE", compression)
     assert not after["ours"]
     ulp = np.spacing(np.maximum(np.abs(before["data"]), np.float32(level)))
     assert (np.abs(after["data"] - before["data"]) <= ulp).all()
@@ -164,3 +178,52 @@ def test_without_the_packages_a_hint(two: list[str], monkeypatch: pytest.MonkeyP
     done = run("match", "--dry-run", *two)
     assert done.exit_code == 3
     assert "reading it needs the package asdf (pip install 'skymatch-cli[gwcs]')" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "word"),
+    [
+        ("match", "match"),
+        ("localmin", "local"),
+        ("globalmin", "global"),
+        ("globalmin+match", "global+match"),
+        ("user", "None"),
+    ],
+)
+def test_methods_have_the_words_of_the_schema(two: list[str], tmp_path: Path, method: str, word: str) -> None:
+    (tmp_path / "skies.txt").write_text("".join(f"{name} {k + 1.5}\n" for k, name in enumerate(two)))
+    skylist = ("--skylist", tmp_path / "skies.txt") if method == "user" else ()
+    assert run("match", "--method", method, *skylist, *two).exit_code == 0
+    found = tree(two[1])["background"]
+    assert found["method"] == word
+    assert isinstance(found["level"], float)
+    once = Path(two[1]).read_bytes()
+    assert run("match", "--method", method, *skylist, *two).exit_code == 0
+    assert Path(two[1]).read_bytes() == once  # the word is read back as the method that it stands for
+
+
+def test_what_the_schema_cannot_hold_survives_its_own_readers(two: list[str]) -> None:
+    """Our cards are in the node ``roman``: programs that write that node and nothing else keep them."""
+    before = tree(two[1])
+    assert run("match", "--subtract", *two).exit_code == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with asdf.open(two[1], lazy_load=False, memmap=False) as file:
+            again = asdf.AsdfFile({"roman": file["roman"]})
+            again.write_to(two[1] + "~", all_array_compression="lz4")
+    Path(two[1] + "~").rename(two[1])
+    assert run("undo", *two).exit_code == 0
+    assert tree(two[1])["data"] == pytest.approx(before["data"], rel=1e-6)
+    assert tree(two[1])["background"] == {}
+
+
+def test_a_missing_codec_is_named(two: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = FRAMES[0]
+    name = roman_file(Path(two[0]).parent / "packed.asdf", frame, gwcs_of(frame), compression="lz4")
+    monkeypatch.setitem(sys.modules, "lz4", None)
+    monkeypatch.setitem(sys.modules, "lz4.block", None)
+    done = run("match", "--dry-run", name, two[1])
+    assert done.exit_code == 3
+    assert "no Roman image" not in done.stderr
+    assert "lz4" in done.stderr
+    assert "pip install 'skymatch-cli[gwcs]'" in done.stderr

@@ -72,6 +72,8 @@ class LazyGroup(click.Group):
         # Imports, and what is known of thousands of images, are a million objects of which none is garbage.
         gc.set_threshold(200_000, 20, 20)
         extra["standalone_mode"] = False  # errors come to `guarded`
+        if not args and extra.get("args") is None:
+            extra["obj"] = sys.argv[1:]  # the words as typed, for the report
         run: Callable[..., object] = super().main
         raise SystemExit(guarded(lambda: run(*args, **extra)))
 
@@ -83,7 +85,7 @@ class LazyGroup(click.Group):
     epilog="\b\nExamples:\n  skymatch demo mosaic && skymatch match mosaic/frame_*.fits\n"
     "  skymatch match --subtract --output-dir matched *.fits\n  skymatch match --dry-run -o sky.ecsv '*_cal.fits'",
 )
-@click.version_option(__version__, prog_name="skymatch", message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", prog_name="skymatch", message="%(prog)s %(version)s")
 def main() -> None:
     """Equalise the sky background of overlapping FITS images."""
 

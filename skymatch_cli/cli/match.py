@@ -82,9 +82,10 @@ def command(
 
         from .backend import opened_store
         from .progress import Watch
+        from .typed import typed_command
 
         watch = Watch(ctx)
-        pictures = Pictures(html=page, plot=plot)
+        pictures = Pictures(html=page, plot=plot, typed=typed_command(ctx))
         pictures.check(overwrite=settings.overwrite)
         store = stack.enter_context(opened_store(stored))
         result = _evaluated(images, settings, scheduler, store, watch)

@@ -367,7 +367,11 @@ IMAGES = click.argument("images", nargs=-1, required=True, type=FILE, metavar="I
 
 
 def read(
-    ctx: click.Context, base: Settings | None = None, fixed: frozenset[str] = frozenset()
+    ctx: click.Context,
+    base: Settings | None = None,
+    fixed: frozenset[str] = frozenset(),
+    *,
+    ignored: frozenset[str] = frozenset(),
 ) -> tuple[Settings, Output]:
     """The settings of a command: defaults, then the configuration file, then the options that were given.
 
@@ -378,6 +382,8 @@ def read(
         Those of an earlier step, instead of the defaults.
     fixed : frozenset of str
         Settings that the earlier step decided.
+    ignored : frozenset of str
+        Settings that have no meaning for this command: the configuration file of another one may hold them.
 
     Raises
     ------
@@ -391,7 +397,7 @@ def read(
     of_settings, of_output = field_types(Settings), field_types(Output)
     values = read_config(config, of_settings | of_output) if config else {}
     values |= {name: value for name, value in ctx.params.items() if _was_given(ctx, name)}
-    chosen = {name: value for name, value in values.items() if name in of_settings}
+    chosen = {name: value for name, value in values.items() if name in of_settings and name not in ignored}
     output = Output(**{name: value for name, value in values.items() if name in of_output})
     if base is None:
         return Settings(**chosen), output

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from typing import Any
 
 import click
-
-from skymatch_cli.choices import Method
 
 from . import options
 
@@ -45,9 +42,8 @@ def command(ctx: click.Context, /, images: tuple[str, ...], stored: str | None, 
     will read. With --store the plan is kept in a file for 'skymatch measure'; run again with other names, it reads
     only the headers of new and changed files.
     """
-    settings, output = options.read(ctx)
     # Where images lie doesn't depend on the method, but a configuration file may name one that needs no WCS.
-    settings = replace(settings, method=Method.MATCH, skylist=None)
+    settings, output = options.read(ctx, ignored=frozenset({"method", "skylist"}))
     from . import console
 
     with console.session(ctx):

@@ -46,9 +46,11 @@ def command(
         from skymatch_cli.report.pictures import Pictures
         from skymatch_cli.settings import Settings
 
+        from .typed import typed_command
+
         if page is None and plot is None:
             raise UsageError("nothing to make", "give -o report.html, --plot figure.pdf, or both")
-        pictures = Pictures(html=page, plot=plot, html_option="--output")
+        pictures = Pictures(html=page, plot=plot, html_option="--output", typed=typed_command(ctx))
         pictures.check(overwrite=overwrite, inputs=(result,))
         report = read_report(result)
         infos = None

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from skymatch_cli.choices import Method
+from skymatch_cli.settings import OF_THE_SKY
 
 from . import options
 
@@ -38,9 +39,9 @@ def command(ctx: click.Context, /, images: tuple[str, ...], **_: Any) -> None:
 
     Images in which nothing was recorded are left alone.
     """
-    settings, _output = options.read(ctx)
+    settings, _output = options.read(ctx, ignored=OF_THE_SKY)
     # A sky may be recorded in images without a WCS too: the method `user` needs none.
-    settings = replace(settings, method=Method.USER, skylist="-", reference=None, match_up=False)
+    settings = replace(settings, method=Method.USER, skylist="-")
     from . import console
 
     with console.session(ctx):

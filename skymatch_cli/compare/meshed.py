@@ -17,6 +17,7 @@ from skymatch_cli.compare.mesh.reduce import BLOCK_PIX, CellMesh, reduce_image
 from skymatch_cli.compare.pooled import local_skies, n_pixels_of
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.image import Pixels, read_pixels
+from skymatch_cli.images.pixels import portable
 from skymatch_cli.model import (
     BoolArray,
     FloatArray,
@@ -80,7 +81,7 @@ def mesh_tasks(
     def make(i: int) -> MeshTask:
         return MeshTask(
             image=i,
-            info=infos[i],
+            info=portable(infos[i]),
             overlaps=graph.part(mine[i]),
             grids={int(k): grids[k] for k in np.unique(graph.plane[mine[i]])},
             settings=settings,

@@ -18,7 +18,7 @@ import numpy as np
 
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
-from skymatch_cli.images.image import read_pixels
+from skymatch_cli.images.pixels import portable, read_pixels
 from skymatch_cli.model import (
     ImageInfo,
     IntArray,
@@ -102,7 +102,7 @@ def pooled_tasks(
         pairs = mine[i] if known is None else np.setdiff1d(mine[i], known)
         return PooledTask(
             image=i,
-            info=infos[i],
+            info=portable(infos[i]),
             pairs=pairs,
             overlaps=graph.part(pairs),
             settings=settings,

@@ -8,8 +8,7 @@ import numpy as np
 
 from skymatch_cli.errors import UsageError
 from skymatch_cli.output.printable import printable
-from skymatch_cli.report.charts import residual_class, residual_scale
-from skymatch_cli.report.pagedata import OverlapColumns
+from skymatch_cli.report.overlaps import OverlapColumns, pull_class
 from skymatch_cli.report.scene import scene
 from skymatch_cli.sky.sphere import lon_lat
 
@@ -19,14 +18,14 @@ if TYPE_CHECKING:
 
 _FRAME_COLOUR = "white"
 _UNUSED_COLOUR = "gray"
-_COLOURS = (  # blue through grey to orange: the classes of a residual
+_COLOURS = (  # blue through grey to orange: the classes of a pull
     *("#2c5f9e", "#4a7dbb", "#709dd0", "#9bbde0", "#c4d8ea", "#e2e5e8"),
     *("#f1d6bd", "#ecb98b", "#e0985a", "#c97532", "#a65518"),
 )
 
 
 def ds9_regions(report: Report, infos: tuple[ImageInfo, ...]) -> str:
-    """Polygons of every image, named, and of every overlap, coloured by residual and named ``a | b: residual``.
+    """Polygons of every image, named, and of every overlap, coloured by pull and named ``a | b: residual``.
 
     Raises
     ------
@@ -44,7 +43,6 @@ def ds9_regions(report: Report, infos: tuple[ImageInfo, ...]) -> str:
     place = scene(infos)
     columns = OverlapColumns.of(report.overlaps)
     made = [_polygon(ring, report.labels[i], _FRAME_COLOUR) for i in range(len(infos)) for ring in place.image_rings(i)]
-    scale = residual_scale(columns.residual)
     rings = place.overlap_rings(columns.a, columns.b)
     for k, pair in enumerate(zip(columns.a.tolist(), columns.b.tolist(), strict=True)):
         residual = float(columns.residual[k])
@@ -52,7 +50,7 @@ def ds9_regions(report: Report, infos: tuple[ImageInfo, ...]) -> str:
         text = (
             f"{report.labels[pair[0]]} | {report.labels[pair[1]]}: {f'{residual:.4g}' if used else columns.status[k]}"
         )
-        colour = _COLOURS[residual_class(residual, scale)] if used else _UNUSED_COLOUR
+        colour = _COLOURS[pull_class(float(columns.pull[k]))] if used else _UNUSED_COLOUR
         made += [_polygon(ring, text, colour) for ring in rings[k]]
     text = Regions(made).serialize(format="ds9", precision=8)
     return str(text)

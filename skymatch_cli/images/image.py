@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -34,7 +33,7 @@ from skymatch_cli.images.units import UnitFacts, comparison_scales
 from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, OriginalIntegers
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
-from skymatch_cli.sky.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2, plain_wcs
+from skymatch_cli.sky.celestial import FitsWcs, pixel_area_arcsec2, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import Footprint, footprint
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ __all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
 
 _DEFAULT_EXPTIME = Settings().exptime_key
 _PIXELS_A_HEADER = 50_000  # that are read in the time that a header takes
-_LOOKUP_TABLE = re.compile(r"CPDIS|CQDIS|D2IMDIS|D2IMARR|PS\d+_0")  # the last: coordinates in a table (-TAB)
 
 
 class Infos(NamedTuple):
@@ -239,11 +237,8 @@ class _HeaderReader:
                 return found
         if not file.hdus[ref.hdu].celestial:
             raise InputError.at(ref.label, "has no celestial WCS", "solve its astrometry first")
-        if (plain := plain_wcs(header.raw, shape)) is not None:
-            return plain
-        read = header.by_astropy
-        if not any(_LOOKUP_TABLE.match(key) for key in read):
-            return fits_wcs(read, shape, where=ref.label)
+        if not refers_to_tables(text := header.text):
+            return wcs_of_cards(text, shape, where=ref.label)
         from astropy.io import fits
 
         try:
@@ -251,7 +246,7 @@ class _HeaderReader:
         except Exception as error:  # noqa: BLE001 - on damaged headers astropy raises errors of every kind
             raise InputError.at(ref.label, f"the tables of its WCS can't be read: {error}") from None
         with opened:
-            return fits_wcs(read, shape, opened, ref.label)
+            return wcs_of_cards(text, shape, opened, ref.label)
 
     def _group(self, ref: ImageRef, keywords: Keywords, spelling: str) -> str:
         by = self._settings.group_by

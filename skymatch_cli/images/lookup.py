@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 import math
-import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.images.formats.files import real_path, real_paths
 from skymatch_cli.images.names import Selector, split_selector
 from skymatch_cli.model import ImageRef
 
+_QUOTED = re.compile(r"""["'\\#]""")
 
-def find_images(name: str, refs: Sequence[ImageRef]) -> tuple[int, ...]:
-    """Images that a name means: those of that path, else of that base name where it is unique.
 
-    ``[SCI,2]``, ``[SCI]`` or ``[3]`` behind the name narrows it to such HDUs; without it all images of the
-    file are meant. Empty where nothing fits, or where the base name belongs to several files.
+class ImageFinder:
+    """Find images of the run by the names that users give them.
+
+    Parameters
+    ----------
+    refs : sequence of ImageRef
     """
-    file, selector = split_selector(name)
-    path = os.path.realpath(file)
-    found = [i for i, ref in enumerate(refs) if ref.file == file or os.path.realpath(ref.path) == path]
-    if not found:
-        found = [i for i, ref in enumerate(refs) if Path(ref.path).name == Path(file).name == file]
-        if len({refs[i].path for i in found}) > 1:
+
+    def __init__(self, refs: Sequence[ImageRef]) -> None:
+        self._refs = refs
+        self._images: dict[str, list[int]] = {}  # by where the file is on the disk
+        self._spelled: dict[str, set[str]] = {}  # where the files are that the user calls so
+        self._of_base: dict[str, set[str]] = {}  # where the files of this base name are
+        for i, (ref, real) in enumerate(zip(refs, real_paths(ref.path for ref in refs), strict=True)):
+            self._images.setdefault(real, []).append(i)
+            self._spelled.setdefault(ref.file, set()).add(real)
+            self._of_base.setdefault(ref.path.rpartition("/")[2], set()).add(real)
+
+    def find(self, name: str) -> tuple[int, ...]:
+        """Find the images of a path, else of a base name if it is unique.
+
+        ``[SCI,2]``, ``[SCI]`` or ``[3]`` after the name selects these HDUs; without it all images of the file are
+        found. Empty if no image has the name, or if several files share the base name.
+        """
+        file, selector = split_selector(name)
+        files = self._spelled.get(file) or {real_path(file)} & self._images.keys()
+        if not files and len(files := self._of_base.get(file, set())) > 1:
             return ()
-    if selector is None:
-        return tuple(found)
-    return tuple(i for i in found if _fits(selector, refs[i]))
+        found = sorted(i for real in files for i in self._images[real])
+        return tuple(i for i in found if selector is None or _fits(selector, self._refs[i]))
 
 
 def _fits(selector: Selector, ref: ImageRef) -> bool:
@@ -47,9 +64,9 @@ def find_reference(name: str, refs: Sequence[ImageRef], groups: Sequence[str]) -
         If no image of the run, or images of several groups, bear the name.
 
     """
-    found = find_images(name, refs)
+    found = ImageFinder(refs).find(name)
     if not found:
-        raise InputError.at(name, "is not one of the images (--reference)", "name it as among the images")
+        raise InputError.at(name, "is not one of the images (--reference)", "use the name given in the list of images")
     if len({groups[i] for i in found}) > 1:
         raise InputError.at(name, "means several images (--reference)", "name one: a.fits[SCI,1]")
     return found[0]
@@ -72,13 +89,14 @@ def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
         raise InputError.at(path, f"can't be read: {error.strerror}", "name a readable file with --skylist") from error
     except UnicodeDecodeError as error:
         raise InputError.at(path, "is not a text file (--skylist)", "lines 'name sky'") from error
+    finder = ImageFinder(refs)
     whole: dict[int, float] = {}  # of files
     single: dict[int, float] = {}  # of the HDUs that are named: these count before
     problems: list[Problem] = []
     for number, line in enumerate(lines, 1):
         where = f"{path}, line {number}"
         try:
-            words = shlex.split(line, comments=True)
+            words = shlex.split(line, comments=True) if _QUOTED.search(line) else line.split()
             if not words:
                 continue
             name, value = words
@@ -89,7 +107,7 @@ def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
         if not math.isfinite(sky):
             problems.append(Problem(where, f"the sky {value} is not finite"))
             continue
-        found = find_images(name, refs)
+        found = finder.find(name)
         if not found:
             problems.append(Problem(where, f"{name} is not the path or unique base name of an image of this run"))
         given = whole if split_selector(name)[1] is None else single

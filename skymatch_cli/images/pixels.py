@@ -13,14 +13,14 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.files import is_remote, open_file, size_and_time
+from skymatch_cli.images.formats.files import absolute_path, is_remote, open_file, size_and_time
 from skymatch_cli.images.formats.fitsfile import open_unpacked
 from skymatch_cli.images.formats.tilecheck import check_streams
 from skymatch_cli.images.skystate import missing_sky
@@ -53,6 +53,19 @@ class Pixels:
     data: PixelArray
     good: BoolArray
     warnings: tuple[str, ...] = ()
+
+
+def portable(info: ImageInfo) -> ImageInfo:
+    """The same image with absolute paths to its pixels, for workers in other folders."""
+    if info.source is None:
+        return info
+
+    def plane(at: StoredPlane | None) -> StoredPlane | None:
+        return at if at is None else replace(at, path=absolute_path(at.path))
+
+    source = info.source
+    science = replace(source.science, path=absolute_path(source.science.path))
+    return replace(info, source=replace(source, science=science, dq=plane(source.dq), mask=plane(source.mask)))
 
 
 def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | None = None) -> Pixels:

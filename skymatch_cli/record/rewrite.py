@@ -92,7 +92,7 @@ def rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> None:
         with bz2.BZ2File(cast("IO[bytes]", sink), "wb") as packed_:
             _rewrite(source, edits, packed_)
     elif source.file.container is Container.ASDF:
-        from skymatch_cli.images.formats.roman import rewrite_asdf
+        from skymatch_cli.record.roman import rewrite_asdf
 
         rewrite_asdf(source, edits, sink)
     else:

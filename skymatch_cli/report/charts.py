@@ -8,8 +8,6 @@ import numpy as np
 
 from skymatch_cli.model import FloatArray
 
-_SIDES = 11  # colour classes of a residual, the middle one about zero
-
 
 @dataclass(frozen=True, slots=True)
 class Bar:
@@ -32,7 +30,10 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """A histogram laid out in a box of ``width`` × ``height``, and a curve to compare it with ("" for none)."""
+    """A histogram laid out in a box of ``width`` × ``height``, and a curve to compare it with ("" for none).
+
+    ``axis`` names the values and their unit.
+    """
 
     title: str
     width: int
@@ -40,6 +41,7 @@ class Histogram:
     bars: tuple[Bar, ...]
     ticks: tuple[Tick, ...]
     curve: str
+    axis: str
     summary: str
 
 
@@ -78,8 +80,9 @@ def histogram(values: FloatArray, title: str, unit: str, *, gaussian: bool = Fal
         if n
     )
     curve = svg_path(np.column_stack([(z + reach) * right, height - normal * up]), closed=False) if gaussian else ""
+    axis = f"{title} ({unit})" if unit else title
     ticks = tuple(Tick((t + reach) * right, f"{t:.6g}") for t in nice_ticks(-reach, reach).tolist())
-    return Histogram(title, width, height, bars, ticks, curve, _summary(values, unit, reach))
+    return Histogram(title, width, height, bars, ticks, curve, axis, _summary(values, unit, reach))
 
 
 def _summary(values: FloatArray, unit: str, reach: float) -> str:
@@ -108,22 +111,6 @@ def _nice_above(value: float, steps: tuple[float, ...]) -> float:
     return float(min(m * power for m in steps if m * power >= value * (1 - 1e-9)))
 
 
-def residual_scale(residual: FloatArray) -> float:
-    """The residual at the ends of the colour scale: a round number that 95 % stay within."""
-    finite = np.abs(residual[np.isfinite(residual)])
-    if not finite.size or not finite.max() > 0:
-        return 1.0
-    typical = float(np.percentile(finite, 95)) or float(finite.max())
-    return _nice_above(typical, (1, 1.5, 2, 3, 4, 5, 6, 8, 10))
-
-
-def residual_class(residual: float, scale: float) -> int:
-    """The colour class of a residual: 0 … 10, 5 about zero; -1 where there is none."""
-    if not np.isfinite(residual):
-        return -1
-    return int(np.clip(np.floor((residual / scale + 1) / 2 * _SIDES), 0, _SIDES - 1))
-
-
 def svg_path(points: FloatArray, *, closed: bool = True) -> str:
     """Points (n, 2) as an SVG path with one decimal; "" where one of them is not finite."""
     if not np.isfinite(points).all():
@@ -139,3 +126,17 @@ def simplified(points: FloatArray, tolerance: float = 0.3) -> FloatArray:
     if not np.isfinite(points).all() or len(points) < 4:
         return points
     return np.asarray(shapely.get_coordinates(shapely.simplify(shapely.LinearRing(points), tolerance)))[:-1]
+
+
+def polygon_area(points: FloatArray) -> float:
+    """Return the area of an open ring (n, 2), 0 where a point is not finite.
+
+    Examples
+    --------
+    >>> polygon_area(np.array([[0.0, 0], [2, 0], [2, 1], [0, 1]]))
+    2.0
+
+    """
+    x, y = points.T
+    area = 0.5 * abs(float(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))))
+    return area if np.isfinite(area) else 0.0

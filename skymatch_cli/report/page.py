@@ -20,12 +20,13 @@ from skymatch_cli.output.tables import Report
 from skymatch_cli.settings import Settings, option_name
 from skymatch_cli.version import __version__
 
-from .beforeafter import Picture, missing, pictures, pillow
 from .charts import Histogram, histogram
-from .pagedata import OverlapColumns, common, sheets, without_folder
+from .mosaic import Picture, missing, pictures, pillow
+from .overlaps import N_CLASSES, PULL_LIMIT, OverlapColumns, common_word
 from .quicklook import Quicklook
 from .scene import Scene
-from .skymap import sky_map
+from .skymap import Matrix, SkyMap, matrix, sky_map
+from .tables import sheets, with_short_names
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -47,8 +48,8 @@ class _Script:
         return cls(trusted(text), "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
 
 
-def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook]) -> str:
-    """Everything about a run as one HTML page.
+def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook], *, typed: str = "") -> str:
+    """Make the HTML page of a run.
 
     Parameters
     ----------
@@ -57,10 +58,13 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook])
         None where the images can't be found any more: there is no map then, and the page says so.
     looks : sequence of Quicklook
         With stars, and without; empty where the pixels can't be read any more: there are no pictures then.
+    typed : str
+        The command that makes this page, as it was typed; "" where there was none.
 
     Returns
     -------
     str
+        The same for the same arguments: the page holds no date, but shows that of its file.
 
     Raises
     ------
@@ -71,17 +75,24 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook])
     template, trusted = _template()
     overlaps = OverlapColumns.of(report.overlaps)
     shown = pictures(looks, overlaps.unit)
-    short, folder = without_folder(report)
+    short, shared = with_short_names(report)
+    on_sky = sky_map(scene, overlaps, short.labels) if scene and scene.infos else None
     page: str = template.render(
         scripts=[_Script.of(_source(*place), trusted) for place in _SCRIPTS],
         style=trusted(_source("templates", "report.css")),
         headline=_headline(report),
+        typed=printable(typed),
         command=_command(report.settings),
         warnings=[printable(warning) for warning in report.warnings],
-        notes=_notes(folder, scene, shown),
+        notes=_notes(shared, scene, shown),
         figures=_figures(report, overlaps),
         pictures=shown,
-        sky_map=sky_map(scene, overlaps) if scene and scene.infos else None,
+        side=max((picture.width for picture in shown), default=0),
+        sky_map=on_sky,
+        matrix=_matrix(on_sky, overlaps, len(report.images)),
+        names=[printable(label) for label in short.labels],
+        pull_limit=PULL_LIMIT,
+        n_classes=N_CLASSES,
         tables=sheets(short, overlaps),
         histograms=_histograms(overlaps),
         settings=[(option_name(name), _shown(value)) for name, value in report.settings.items()],
@@ -89,6 +100,12 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook])
         images=[_listed(printable(label)) for label in report.labels],
     )
     return page
+
+
+def _matrix(on_sky: SkyMap | None, overlaps: OverlapColumns, n_images: int) -> Matrix | None:
+    """Lay out the matrix of pairs where the map can't show them; without a map, where each image has many."""
+    wanted = on_sky.piled if on_sky else len(overlaps.a) > 4 * n_images
+    return matrix(overlaps, n_images) if wanted else None
 
 
 def require_extra() -> None:
@@ -141,8 +158,8 @@ def _command(settings: dict[str, Any]) -> str:
     return " ".join([*words, "@images.txt"])
 
 
-def _notes(folder: str, scene: Scene | None, shown: Sequence[Picture]) -> list[str]:
-    notes = [f"Images are in {printable(folder)}"] if folder else []
+def _notes(shared: str, scene: Scene | None, shown: Sequence[Picture]) -> list[str]:
+    notes = [printable(shared)] if shared else []
     if scene is None:
         notes.append(
             "There is no map: the images were not found where the result says, or they were not matched on the sky."
@@ -153,24 +170,33 @@ def _notes(folder: str, scene: Scene | None, shown: Sequence[Picture]) -> list[s
 
 
 def _figures(report: Report, overlaps: OverlapColumns) -> list[tuple[str, str]]:
-    """The numbers that say at a glance how it went."""
+    """Return the numbers that say at a glance how it went, each with its unit."""
     status = report.images.column("status")
     sky = report.images.column("sky")[np.isfinite(report.images.column("sky"))]
-    used = overlaps.residual[np.isfinite(overlaps.residual)]
-    chi2, dof = (float(np.nansum(report.components.column(name))) for name in ("chi2", "dof"))
     figures = [
-        ("Images", f"{np.count_nonzero(status == Status.OK)} of {len(status)} ok"),
-        ("Overlaps used", f"{len(used)} of {len(overlaps.a)}"),
+        ("Images with a sky", f"{np.count_nonzero(status == Status.OK)} of {len(status)}"),
+        ("Overlaps used", f"{np.count_nonzero(overlaps.used)} of {len(overlaps.a)}"),
         ("Components", str(len(report.components))),
     ]
     if sky.size:
-        write = number_format(sky, report.images.column("sky_err"))
-        figures.append(("Skies", f"{write(sky.min())} … {write(sky.max())} {common(report.images.column('sky_unit'))}"))
-    if used.size:
-        rms = float(np.sqrt(np.mean(used**2)))
-        figures.append(("Rms residual", f"{rms:.3g} {overlaps.unit}"))
+        write, unit = number_format(sky, report.images.column("sky_err")), report.images.column("sky_unit")
+        figures.append(("Skies", f"{write(sky.min())} to {write(sky.max())} {common_word(unit)}"))
+    return figures + (_fit(report, overlaps) if overlaps.used.any() else [])
+
+
+def _fit(report: Report, overlaps: OverlapColumns) -> list[tuple[str, str]]:
+    """Return the numbers that say how well the overlaps agree."""
+    residual, delta = np.abs(overlaps.residual[overlaps.used]), np.abs(overlaps.delta[overlaps.used])
+    chi2, dof = (float(np.nansum(report.components.column(name))) for name in ("chi2", "dof"))
+    figures = [
+        ("Largest step, before → after", f"{delta.max():.3g} → {residual.max():.2g} {overlaps.unit}"),
+        ("Rms residual", f"{np.sqrt(np.mean(residual**2)):.3g} {overlaps.unit}"),
+    ]
+    pull = np.abs(overlaps.pull[np.isfinite(overlaps.pull)])
+    if pull.size:
+        figures.append(("Largest pull", f"{pull.max():.1f} σ"))
     if dof > 0:
-        figures.append(("Chi² / dof", f"{chi2:.4g} / {dof:.3g}"))
+        figures.append(("Chi² per degree of freedom", f"{chi2 / dof:.3g}"))
     return figures
 
 
@@ -180,7 +206,7 @@ def _histograms(overlaps: OverlapColumns) -> list[Histogram]:
         return []
     return [
         histogram(overlaps.residual[used], "Residuals", overlaps.unit),
-        histogram(overlaps.pull[used], "Pulls", "", gaussian=True),
+        histogram(overlaps.pull[used], "Pulls", "σ", gaussian=True),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a run looks like: the HTML report and the plot, made together so that the pixels are read once."""
+"""The HTML report and the figure of a run, made together so that the pixels are read once."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ _PICTURES = frozenset({".png", ".pdf", ".svg"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
-    """The files that were asked for; None for those that weren't.
+    """The report and the figure to write; None for those that were not asked for.
 
-    ``html_option`` is the option that names the page, for messages.
+    ``html_option`` is the option that names the page, for messages; ``typed`` is the command as it was typed, for the
+    page.
     """
 
     html: str | None = None
     plot: str | None = None
     html_option: str = "--report"
+    typed: str = ""
 
     def check(self, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
         """Refuse what can't be made or written, before any work is done for it.
@@ -97,13 +99,13 @@ class Pictures:
         if self.plot is not None and (place is None or not looks):
             raise InputError.at(f"--plot {self.plot}", "the images of the result can't be found on the sky")
         if self.html is not None:
-            html = page.html_report(found, place, looks).encode(errors="backslashreplace")
+            html = page.html_report(found, place, looks, typed=self.typed).encode(errors="backslashreplace")
             save_target(self.html, self.html_option, lambda stream: stream.write(html))
         if self.plot is not None and place is not None:
-            from .pagedata import OverlapColumns
+            from .overlaps import OverlapColumns
 
             overlaps, suffix = OverlapColumns.of(found.overlaps), Path(self.plot).suffix.lower()
-            save_target(self.plot, "--plot", lambda stream: plots.save_plot(place, overlaps, looks[0], suffix, stream))
+            save_target(self.plot, "--plot", lambda stream: plots.save_plot(place, overlaps, looks, suffix, stream))
 
 
 def _looks(
@@ -112,10 +114,9 @@ def _looks(
     """The images on the sky and the mosaic with its stars and without; nothing where they have no place on the sky."""
     if not infos or any(info.wcs is None for info in infos):
         return None, ()
-    from .beforeafter import PICTURE_SIDE, TILES_SIDE
-    from .blocks import block_medians
     from .display import frame_around
-    from .quicklook import View, quicklooks
+    from .mosaic import PICTURE_SIDE, TILES_SIDE
+    from .quicklook import View, block_medians, quicklooks
     from .scene import scene
 
     place = scene(infos)

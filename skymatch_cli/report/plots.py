@@ -1,4 +1,4 @@
-"""A figure for a paper: footprints with residuals, and the mosaic before and after."""
+"""A figure for a paper: the overlaps coloured by pull, and the mosaic before and after, without stars and with."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from skymatch_cli.errors import UsageError
+from skymatch_cli.model import FloatArray
 
-from .charts import residual_scale
-from .pagedata import OverlapColumns
+from .overlaps import N_CLASSES, PULL_LIMIT, OverlapColumns
 from .scene import Scene
+from .skymap import frame_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.figure import Figure
 
-    from .quicklook import Quicklook, Stretch
+    from .mosaic import Stretch
+    from .quicklook import Quicklook
 
 # No dates and no program names: the same result gives the same bytes.
 _METADATA: dict[str, dict[str, None]] = {
@@ -28,6 +32,8 @@ SUFFIXES = tuple(_METADATA)
 _STYLE: Any = {"svg.hashsalt": "skymatch", "font.size": 8, "axes.linewidth": 0.6}
 _DPI = 200
 _WIDTH_INCH = 7.1  # two columns of a journal
+_NAME_PT = 6
+_WIDE = 1.6  # mosaics that are wider for their height have the pictures below the map
 
 
 def require_extra() -> None:
@@ -56,14 +62,17 @@ def check_suffix(file: str) -> None:
         raise UsageError(f"--plot {file}: the suffix names no kind of picture", f"use one of {' '.join(SUFFIXES)}")
 
 
-def save_plot(scene: Scene, overlaps: OverlapColumns, look: Quicklook, suffix: str, stream: BinaryIO) -> None:
+def save_plot(
+    scene: Scene, overlaps: OverlapColumns, looks: Sequence[Quicklook], suffix: str, stream: BinaryIO
+) -> None:
     """Draw the figure and write it.
 
     Parameters
     ----------
     scene : Scene
     overlaps : OverlapColumns
-    look : Quicklook
+    looks : sequence of Quicklook
+        Of the mosaic with its stars, and without.
     suffix : {".png", ".pdf", ".svg"}
     stream : binary stream
 
@@ -71,100 +80,122 @@ def save_plot(scene: Scene, overlaps: OverlapColumns, look: Quicklook, suffix: s
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE):
-        figure = draw(scene, overlaps, look)
+        figure = draw(scene, overlaps, looks)
         figure.savefig(stream, format=suffix[1:], dpi=_DPI, metadata=_METADATA[suffix], bbox_inches="tight")
 
 
-def draw(scene: Scene, overlaps: OverlapColumns, look: Quicklook) -> Figure:
-    """The figure: a map and two pictures on one and the same sky."""
+def draw(scene: Scene, overlaps: OverlapColumns, looks: Sequence[Quicklook]) -> Figure:
+    """Draw a map, and the mosaic before and after: the sky alone, then the stars and the sky.
+
+    Parameters
+    ----------
+    scene : Scene
+    overlaps : OverlapColumns
+    looks : sequence of Quicklook
+        Of the mosaic with its stars, and without.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    """
     from matplotlib.figure import Figure
 
-    ny, nx = look.frame.shape
-    wide = nx > 1.6 * ny
-    rows, columns = (3, 1) if wide else (1, 3)
-    width = _WIDTH_INCH
-    height = 3 * width * ny / nx + 2 if wide else width / 3 * ny / nx + 1
-    figure = Figure(figsize=(width, height), layout="constrained")
-    panels = figure.subplots(rows, columns, subplot_kw={"projection": look.frame.wcs}, squeeze=False).ravel()
-    _draw_map(figure, panels[0], scene, overlaps, look)
-    _draw_mosaics(figure, panels[1:], look, overlaps.unit)
-    for panel in panels:
-        panel.set_xlim(-0.5, nx - 0.5)
-        panel.set_ylim(-0.5, ny - 0.5)
-        panel.set_aspect("equal")
-        _label(panel, first=wide or panel is panels[0], last=not wide or panel is panels[-1])
+    from .mosaic import sky_stretches, stretches
+
+    stars, tiles = looks
+    ny, nx = stars.frame.shape
+    wide = nx > _WIDE * ny
+    side = _WIDTH_INCH / (2 if wide else 4)  # width of a small panel; the map takes the place of four
+    height = (4 if wide else 2) * (side * ny / nx + 0.75)
+    figure = Figure(figsize=(_WIDTH_INCH, height), layout="constrained")
+    grid = figure.add_gridspec(4 if wide else 2, 2 if wide else 4)
+    on_sky = figure.add_subplot(grid[:2, :2], projection=stars.frame.wcs)
+    _draw_map(figure, on_sky, scene, overlaps, stars)
+    _frame(on_sky, stars)
+    _name_sky_axes(on_sky)
+    _name_frames(on_sky, scene, stars)
+    row, column = (2, 0) if wide else (0, 2)
+    pictures = (("sky alone", tiles, sky_stretches(tiles)), ("stars and sky", stars, stretches(stars)))
+    for down, (title, look, contrast) in enumerate(pictures):
+        for right, (values, stretch) in enumerate(zip((look.before, look.after), contrast, strict=True)):
+            panel = figure.add_subplot(grid[row + down, column + right], projection=look.frame.wcs)
+            panel.set_title(f"{title}, {('before', 'after')[right]}")
+            _draw_mosaic(figure, panel, values, stretch, overlaps.unit)
+            _frame(panel, look)
     return figure
 
 
 def _draw_map(figure: Figure, panel: Any, scene: Scene, overlaps: OverlapColumns, look: Quicklook) -> None:
+    """Draw the frames and the overlaps, with the colours of the HTML report's classes."""
+    from matplotlib import colormaps
     from matplotlib.collections import PolyCollection
+    from matplotlib.colors import BoundaryNorm
 
     frame = look.frame
     thin = min(1.0, (60 / max(1, len(scene.infos))) ** 0.5)  # borders of a thousand frames would hide the overlaps
     frames = [frame.to_pixel(ring) for i in range(len(scene.infos)) for ring in scene.image_rings(i)]
     panel.add_collection(PolyCollection(frames, facecolor="none", edgecolor="0.35", linewidth=0.5 * thin))
     rings = scene.overlap_rings(overlaps.a, overlaps.b)
-    order = overlaps.drawing_order.tolist()
-    shown = [(overlaps.residual[k], frame.to_pixel(ring)) for k in order for ring in rings[k]]
-    unused = [ring for residual, ring in shown if not np.isfinite(residual)]
+    shown = [(overlaps.pull[k], frame.to_pixel(ring)) for k in overlaps.drawing_order.tolist() for ring in rings[k]]
+    unused = [ring for pull, ring in shown if not np.isfinite(pull)]
     dotted: Any = {"facecolor": "none", "edgecolor": "0.35", "linewidth": 0.5 * thin, "linestyle": "dotted"}
     panel.add_collection(PolyCollection(unused, **dotted))
-    scale = residual_scale(overlaps.residual)
+    limits = [*range(-PULL_LIMIT, 0), *range(1, PULL_LIMIT + 1)]
     coloured = PolyCollection(
-        [ring for residual, ring in shown if np.isfinite(residual)],
-        array=np.array([residual for residual, _ in shown if np.isfinite(residual)]),
-        cmap="PuOr_r",
-        clim=(-scale, scale),
+        [ring for pull, ring in shown if np.isfinite(pull)],
+        array=np.array([pull for pull, _ in shown if np.isfinite(pull)]),
+        cmap=colormaps["PuOr_r"].resampled(N_CLASSES),
+        norm=BoundaryNorm(limits, N_CLASSES, extend="both"),
         edgecolor="0.35",
         linewidth=0.3 * thin**2,
         alpha=0.9,
     )
     panel.add_collection(coloured)
-    label = "residual" + (f" ({overlaps.unit})" if overlaps.unit else "")
-    figure.colorbar(coloured, ax=panel, location="bottom", extend="both", label=_plain(label), shrink=0.9, aspect=30)
+    bar = figure.colorbar(coloured, ax=panel, location="bottom", label="pull (σ)", shrink=0.9, aspect=30)
+    bar.set_ticks(limits)
     panel.set_title("overlaps")
 
 
-def _draw_mosaics(figure: Figure, panels: Any, look: Quicklook, unit: str) -> None:
-    from matplotlib.colors import AsinhNorm
-
-    from .quicklook import stretches
-
-    for panel, values, stretch, title in zip(
-        panels, (look.before, look.after), stretches(look), ("before", "after"), strict=True
-    ):
-        shown = panel.imshow(
-            values - stretch.black,
-            origin="lower",
-            cmap="gray",
-            norm=AsinhNorm(stretch.softening, 0.0, stretch.white - stretch.black),
-            interpolation="none",
-        )
-        sign = "−" if stretch.black > 0 else "+"
-        label = f"value {sign} {abs(stretch.black):.5g}" + (f" ({unit})" if unit else "")
-        bar = figure.colorbar(shown, ax=panel, location="bottom", label=_plain(label), shrink=0.9, aspect=30)
-        bar.set_ticks([0.0, *_decades(stretch)], minor=False)
-        bar.minorticks_off()
-        panel.set_title(title)
+def _name_frames(panel: Any, scene: Scene, look: Quicklook) -> None:
+    """Write the names of the frames, where there is room for them."""
+    nx = look.frame.shape[1]
+    font_pix = _NAME_PT / 72 * nx / (_WIDTH_INCH / 2)
+    borders = [[look.frame.to_pixel(ring) for ring in scene.image_rings(i)] for i in range(len(scene.infos))]
+    for name in frame_names(borders, tuple(info.ref.label for info in scene.infos), font_pix):
+        panel.text(name.x, name.y, _plain(name.text), ha="center", va="center", fontsize=_NAME_PT, color="0.2")
 
 
-def _label(panel: Any, *, first: bool, last: bool) -> None:
-    ra, dec = panel.coords
-    ra.set_axislabel("RA (ICRS)" if last else " ")
-    dec.set_axislabel("Dec (ICRS)" if first else " ")
-    for axis, number in ((ra, 3), (dec, 5)):
+def _draw_mosaic(figure: Figure, panel: Any, values: FloatArray, stretch: Stretch, unit: str) -> None:
+    """Draw one picture of the mosaic with its scale of values."""
+    from matplotlib.colors import FuncNorm
+
+    norm = FuncNorm((stretch.scaled, stretch.unscaled), stretch.black, stretch.white)
+    shown = panel.imshow(values, origin="lower", cmap="gray", norm=norm, interpolation="none")
+    bar = figure.colorbar(shown, ax=panel, location="bottom", label=_plain(unit), shrink=0.9, aspect=20)
+    levels = [stretch.black, float(stretch.unscaled(np.array(0.5))), stretch.white]
+    bar.set_ticks(levels, labels=[f"{level:.4g}" for level in levels], minor=False)
+    bar.minorticks_off()
+    for axis in panel.coords:
+        axis.set_ticklabel_visible(False)
+        axis.set_axislabel(" ")
+
+
+def _frame(panel: Any, look: Quicklook) -> None:
+    """Make a panel show the whole picture with square pixels."""
+    ny, nx = look.frame.shape
+    panel.set_xlim(-0.5, nx - 0.5)
+    panel.set_ylim(-0.5, ny - 0.5)
+    panel.set_aspect("equal")
+
+
+def _name_sky_axes(panel: Any) -> None:
+    for axis, name, number in zip(panel.coords, ("RA (ICRS)", "Dec (ICRS)"), (3, 5), strict=True):
+        axis.set_axislabel(name)
         axis.set_ticks(number=number)
         axis.set_ticklabel(exclude_overlapping=True)
-    dec.set_ticklabel_visible(first)
-    ra.set_ticklabel_visible(last)
-
-
-def _decades(stretch: Stretch) -> list[float]:
-    """Powers of ten where the scale is logarithmic."""
-    powers = 10.0 ** np.arange(np.ceil(np.log10(stretch.softening)), np.log10(stretch.white - stretch.black))
-    return [float(power) for power in powers]
 
 
 def _plain(text: str) -> str:
-    """Text in which a dollar sign is a dollar sign, not the start of a formula."""
+    """Return text in which a dollar sign is a dollar sign, not the start of a formula."""
     return text.replace("$", r"\$")

@@ -14,19 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.images.image import read_pixels
-from skymatch_cli.model import FloatArray
+from skymatch_cli.model import BoolArray, FloatArray, PixelArray
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.run.tasks import Progress, run
 from skymatch_cli.settings import Settings
 
-from .blocks import block_means
 from .display import DisplayFrame
 from .scene import Scene
 
 if TYPE_CHECKING:
     from skymatch_cli.images.image import Pixels
 
-Reduction = Callable[..., FloatArray]  # data, good, side -> one number a block
+Reduction = Callable[..., FloatArray]  # data, good, side -> one number per block
+_SAMPLES = 32  # along a block, of its pixels: for a look, the median of a thousand is that of all
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +45,35 @@ class Quicklook:
     after: FloatArray
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Pixel values to grey: asinh about ``black``, linear within ``softening`` of it, 1 at ``white``."""
+def block_means(data: PixelArray, good: BoolArray, side: int) -> FloatArray:
+    """Means of the good pixels in blocks of ``side`` × ``side`` (cut at the far edges); NaN where there is none."""
+    starts = [np.arange(0, n, side) for n in data.shape]
 
-    black: float
-    white: float
-    softening: float
+    def block_sums(values: npt.NDArray[np.generic]) -> FloatArray:
+        return np.add.reduceat(np.add.reduceat(values, starts[0], axis=0, dtype=np.float64), starts[1], axis=1)
 
-    def grey(self, values: FloatArray) -> npt.NDArray[np.uint8]:
-        """Values to 0…255; NaN gives 0."""
-        scaled = np.arcsinh((values - self.black) / self.softening)
-        top = np.arcsinh((self.white - self.black) / self.softening)
-        grey: npt.NDArray[np.uint8] = np.nan_to_num(np.clip(scaled / top, 0, 1) * 255).round().astype(np.uint8)
-        return grey
+    count = block_sums(good)
+    total = block_sums(np.where(good, data, 0))
+    means: FloatArray = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+    return means
 
-    def shifted(self, by: float) -> Stretch:
-        """The same contrast about another level."""
-        return Stretch(self.black + by, self.white + by, self.softening)
+
+def block_medians(data: PixelArray, good: BoolArray, side: int) -> FloatArray:
+    """Medians (the lower of two middle values) in the same blocks, each of about a thousand pixels at most."""
+    ny, nx = (-(-n // side) for n in data.shape)
+    medians = np.empty((ny, nx))
+    step = -(-side // _SAMPLES)
+    n = -(-side // step)
+    for line in range(ny):  # a row of blocks at a time: no second copy of the image
+        rows = np.s_[line * side : (line + 1) * side : step]
+        values = np.full((n, nx * side), np.nan)
+        part = np.where(good[rows], data[rows], np.nan)
+        values[: len(part), : part.shape[1]] = part
+        blocks = values.reshape(n, nx, side)[:, :, ::step].swapaxes(0, 1).reshape(nx, -1)
+        blocks.sort(axis=1)  # NaN stand last
+        middle = np.maximum(np.isfinite(blocks).sum(axis=1) - 1, 0) // 2
+        medians[line] = blocks[np.arange(nx), middle]
+    return medians
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,32 +164,6 @@ def _add(patch: _Patch, total: FloatArray, factor: float) -> None:
     before[place] += values
     after[place] += np.where(seen, values - patch.sky * factor, 0.0)
     count[place] += seen
-
-
-def stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
-    """One contrast for both pictures, each about its own level (``globalmin`` and ``user`` shift all)."""
-    after = look.after[np.isfinite(look.after)]
-    if not after.size:
-        return (Stretch(0.0, 1.0, 1.0),) * 2
-    low, level, high = (float(q) for q in np.percentile(after, [1.0, 50.0, 99.7]))
-    before = look.before[np.isfinite(look.before)]
-    spread = max(level - low, float(np.ptp(np.percentile(before - after, [0.5, 99.5]))), 1e-6 * max(1.0, abs(level)))
-    stretch = Stretch(black=level - 1.5 * spread, white=max(high, level + 2 * spread), softening=spread)
-    return stretch.shifted(float(np.median(before)) - level), stretch
-
-
-def sky_stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
-    """The contrast of a look without stars: linear, wide enough for the steps and for most of the sky."""
-    after = look.after[np.isfinite(look.after)]
-    if not after.size:
-        return (Stretch(0.0, 1.0, 1.0),) * 2
-    low, level, high = (float(q) for q in np.percentile(after, [2.0, 50.0, 90.0]))
-    before = look.before[np.isfinite(look.before)]
-    shift = float(np.median(before)) - level
-    step = 1.1 * float(np.abs(before - after - shift).max())
-    black, white = min(low, level - step), max(high, level + step, level + 1e-6 * max(1.0, abs(level)))
-    stretch = Stretch(black, white, softening=10 * (white - black))
-    return stretch.shifted(shift), stretch
 
 
 def _patch(scene: Scene, i: int, pixels: Pixels, sky: SkyPlane, view: View) -> _Patch:

@@ -1,18 +1,35 @@
-"""The map of the report: footprints and overlaps as SVG paths, coloured by residual."""
+"""The map of the report, footprints and overlaps as SVG paths coloured by pull; and the matrix of pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skymatch_cli.model import FloatArray
+import numpy as np
 
-from .charts import nice_below, residual_class, residual_scale, simplified, svg_path
+from skymatch_cli.model import FloatArray
+from skymatch_cli.output.printable import printable
+
+from .charts import nice_below, polygon_area, simplified, svg_path
 from .display import frame_around
-from .pagedata import MOST_ROWS, OverlapColumns
+from .overlaps import OverlapColumns, pull_class
 from .scene import Scene, drawn
+from .tables import MOST_ROWS
 
 _SIDE = 1000
+_FONT = 20.0  # size of the names of frames
+_DRAWN_OF_PILED = 12
+_MATRIX_IMAGES = 120
+
+
+@dataclass(frozen=True, slots=True)
+class FrameName:
+    """The name of a frame: where its middle is drawn, and a shorter form for narrow screens."""
+
+    x: float
+    y: float
+    text: str
+    short: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,71 +40,239 @@ class SkyMap:
     ----------
     width, height : int
     frames : list of (image, path)
+    names : list of FrameName
+        Of the frames that have room for theirs.
     overlaps : list of (overlap, colour class, path)
         Class -1: not used. The larger ones come first, so that the small ones lie on top.
-    scale, unit : str
-        Residual at the ends of the colours.
     bar_length, bar_text : str
         A bar that shows an angle.
     arcsec_per_unit : float
         Scale of the drawing.
+    piled : bool
+        Whether the overlaps hide one another; then only the worst are drawn.
     left_out : str
         What is not shown, "" if all is.
+
     """
 
     width: int
     height: int
     frames: list[tuple[int, str]]
+    names: list[FrameName]
     overlaps: list[tuple[int, int, str]]
-    scale: str
-    unit: str
     bar_length: str
     bar_text: str
     arcsec_per_unit: float
+    piled: bool
     left_out: str
 
 
-def sky_map(scene: Scene, columns: OverlapColumns) -> SkyMap:
-    """Lay out the map of a scene."""
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Pairs of images as cells of a triangle.
+
+    Attributes
+    ----------
+    n : int
+        Images, along both sides.
+    cells : list of (overlap, colour class, column, line)
+
+    """
+
+    n: int
+    cells: list[tuple[int, int, int, int]]
+
+
+def sky_map(scene: Scene, columns: OverlapColumns, labels: tuple[str, ...]) -> SkyMap:
+    """Lay out the map of a scene.
+
+    Parameters
+    ----------
+    scene : Scene
+    columns : OverlapColumns
+    labels : tuple of str
+        The images' names.
+
+    Returns
+    -------
+    SkyMap
+
+    """
     n_images = len(scene.infos)
     frame = frame_around([ring for i in range(n_images) for ring in scene.image_rings(i)], _SIDE)
-    height, width = frame.shape
-
-    def path(rings: Sequence[FloatArray]) -> str:
-        return "".join(svg_path(simplified(drawn(ring, frame))) for ring in rings)
-
-    scale = residual_scale(columns.residual)
+    borders = [
+        [simplified(drawn(ring, frame)) for ring in scene.image_rings(i)] for i in range(min(n_images, MOST_ROWS))
+    ]
     rings = scene.overlap_rings(columns.a, columns.b)
-    worst = set(columns.worst_first[:MOST_ROWS].tolist())
+    is_piled = piled(columns, borders, frame.scale_arcsec)
+    most = _DRAWN_OF_PILED if is_piled else MOST_ROWS
+    worst = set(columns.worst_first[:most].tolist())
     overlaps = [
-        (k, residual_class(columns.residual[k], scale), path(rings[k]))
+        (k, pull_class(columns.pull[k]), _path([simplified(drawn(ring, frame)) for ring in rings[k]]))
         for k in columns.drawing_order.tolist()
         if k in worst and rings[k]
     ]
-    bar_arcsec = nice_below(width * frame.scale_arcsec / 5)
-    text, bar_arcsec = angle_text(bar_arcsec)
-    missing = max(n_images, len(columns.a)) > MOST_ROWS
+    height, width = frame.shape
+    text, bar_arcsec = angle_text(width * frame.scale_arcsec / 5)
     return SkyMap(
         width=width,
         height=height,
-        frames=[(i, path(scene.image_rings(i))) for i in range(min(n_images, MOST_ROWS))],
+        frames=[(i, _path(border)) for i, border in enumerate(borders)],
+        names=frame_names(borders, labels, _FONT),
         overlaps=overlaps,
-        scale=f"{scale:g}",
-        unit=columns.unit,
         bar_length=f"{bar_arcsec / frame.scale_arcsec:.1f}",
         bar_text=text,
         arcsec_per_unit=frame.scale_arcsec,
-        left_out=f"The first {MOST_ROWS} images and the {MOST_ROWS} overlaps with the largest pulls are shown."
-        if missing
-        else "",
+        piled=is_piled,
+        left_out=_left_out(n_images, len(columns.a), most),
     )
 
 
+def piled(columns: OverlapColumns, borders: Sequence[Sequence[FloatArray]], arcsec_per_unit: float) -> bool:
+    """Return whether the overlaps together are larger than the frames, and hide one another on a map.
+
+    Parameters
+    ----------
+    columns : OverlapColumns
+    borders : sequence of sequence of (n, 2) float64
+        The frames as drawn.
+    arcsec_per_unit : float
+        Scale of the drawing.
+
+    """
+    area = sum(polygon_area(ring) for border in borders for ring in border)
+    return float(columns.area_arcmin2.sum()) > area * (arcsec_per_unit / 60) ** 2
+
+
+def matrix(columns: OverlapColumns, n_images: int) -> Matrix | None:
+    """Lay out the matrix of pairs; None for more images than a page can show.
+
+    Each pair has one cell, in the column of its first image and the line of its second. A pair of several overlaps
+    shows the one with the largest pull.
+    """
+    if n_images > _MATRIX_IMAGES:
+        return None
+    first: dict[tuple[int, int], int] = {}
+    for k in columns.worst_first.tolist():
+        first.setdefault((int(columns.a[k]), int(columns.b[k])), k)
+    cells = [(k, pull_class(columns.pull[k]), min(pair), max(pair)) for pair, k in first.items()]
+    return Matrix(n_images, cells)
+
+
 def angle_text(below_arcsec: float) -> tuple[str, float]:
-    """A round angle not above the given one: as text and in arcsec."""
+    """Return a round angle not above the given one, as text and in arcsec.
+
+    Examples
+    --------
+    >>> angle_text(700.0)
+    ('10′', 600.0)
+
+    """
     for unit, arcsec in (("°", 3600.0), ("′", 60.0)):
         if below_arcsec >= arcsec:
             angle = nice_below(below_arcsec / arcsec)
             return f"{angle:g}{unit}", angle * arcsec
     angle = nice_below(below_arcsec)
     return f"{angle:g}″", angle
+
+
+def map_names(labels: tuple[str, ...], most: int) -> tuple[str, ...]:
+    """Return names that are short enough for the frames of the map.
+
+    Parameters
+    ----------
+    labels : tuple of str
+    most : int
+        Characters for which there is room in a frame.
+
+    Returns
+    -------
+    tuple of str
+        The names without their suffix where these are short enough, else without what all begin with, else the
+        numbers of the images in the table.
+
+    Examples
+    --------
+    >>> map_names(("m17_red_001.fits", "m17_red_002.fits"), 11)
+    ('m17_red_001', 'm17_red_002')
+    >>> map_names(("m17_red_001.fits", "m17_red_002.fits"), 8)
+    ('001', '002')
+    >>> map_names(("first.fits", "second_one.fits"), 8)
+    ('#0', '#1')
+
+    """
+    stems = [label.rpartition("/")[2].partition(".fits")[0] for label in labels]
+    low, high = min(stems), max(stems)
+    start = low[: next((k for k, (one, other) in enumerate(zip(low, high, strict=False)) if one != other), len(low))]
+    cut = max(start.rfind(mark) for mark in "_-. ") + 1
+    for names in (stems, [stem[cut:] for stem in stems]):
+        if all(names) and len(set(names)) == len(names) and max(map(len, names)) <= most:
+            return tuple(names)
+    return tuple(f"#{i}" for i in range(len(labels)))
+
+
+def _path(rings: Sequence[FloatArray]) -> str:
+    return "".join(svg_path(ring) for ring in rings)
+
+
+def _left_out(n_images: int, n_overlaps: int, most: int) -> str:
+    """Say what the map doesn't show."""
+    parts = []
+    if n_images > MOST_ROWS:
+        parts.append(f"The first {MOST_ROWS} of {n_images} images are drawn.")
+    if n_overlaps > most:
+        parts.append(f"The {most} of {n_overlaps} overlaps with the largest pulls are drawn.")
+    return " ".join(parts)
+
+
+def frame_names(borders: Sequence[Sequence[FloatArray]], labels: tuple[str, ...], font: float) -> list[FrameName]:
+    """Place the names of frames: in the middle of each or towards a corner, where no other name is.
+
+    Parameters
+    ----------
+    borders : sequence of sequence of (n, 2) float64
+        The frames as drawn.
+    labels : tuple of str
+        The images' names.
+    font : float
+        Size of the letters, in the units of the drawing.
+
+    Returns
+    -------
+    list of FrameName
+        Of the frames that have room for a name; none where a frame can't be drawn.
+
+    """
+    whole = [np.concatenate(border) for border in borders if border]
+    if len(whole) < len(borders) or not all(np.isfinite(points).all() for points in whole):
+        return []
+    letter = 0.58 * font
+    typical = float(np.median([np.ptp(points[:, 0]) for points in whole]))
+    names = map_names(tuple(map(printable, labels)), max(2, int(0.9 * typical / letter)))
+    taken: list[tuple[float, float, float, float]] = []
+    placed = []
+    for i, points in enumerate(whole):
+        size = np.array([letter * len(names[i]), 1.2 * font])
+        for x, y in _places(points, size):
+            box = (x - size[0] / 2, y - size[1] / 2, x + size[0] / 2, y + size[1] / 2)
+            if not any(_meet(box, other) for other in taken):
+                taken.append(box)
+                placed.append(FrameName(round(x, 1), round(y, 1), names[i], f"#{i}"))
+                break
+    return placed
+
+
+def _places(points: FloatArray, size: FloatArray) -> list[tuple[float, float]]:
+    """Return where a name of this size may stand in a frame: the middle first, then towards the corners."""
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    reach = np.ptp(points, axis=0) / 2 - size / 2 - 6
+    if (reach < 0).any():
+        return []
+    steps = np.array([[0, 0], [-1, -1], [1, -1], [-1, 1], [1, 1], [0, -1], [0, 1]])
+    places: list[tuple[float, float]] = [(x, y) for x, y in (middle + 0.85 * steps * reach).tolist()]
+    return places
+
+
+def _meet(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    """Return whether two boxes (left, top, right, bottom) meet."""
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -12,13 +12,10 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from skymatch_cli.errors import SkymatchError, UsageError
-from skymatch_cli.images.formats.files import is_remote
-from skymatch_cli.model import ImageInfo, StoredPlane
 from skymatch_cli.run.tasks import Found, NoProgress, Progress, Runner, Task, Tasks, usable_cores
 
 _CONNECT_S = 20
@@ -70,8 +67,7 @@ class _ClusterRunner:
         watch = progress or NoProgress()
         out: deque[tuple[Task[Found], Any]] = deque()
         for task in tasks:
-            sent: Task[Found] = _absolute(task)
-            out.append((sent, self._submit(sent)))
+            out.append((task, self._submit(task)))
             if len(out) > _AHEAD * max(2, sum(self.client.nthreads().values())):
                 yield self._finding(*out.popleft())
                 watch.advance()
@@ -117,18 +113,3 @@ def _work(task: Task[Found]) -> tuple[str, Found]:
     from distributed import get_worker
 
     return get_worker().address, task()
-
-
-def _absolute(task: Any) -> Any:
-    """The task with absolute paths: a worker may stand in another folder."""
-    info = getattr(task, "info", None)
-    if not isinstance(info, ImageInfo) or info.source is None:
-        return task
-    source = info.source
-
-    def plane(at: StoredPlane | None) -> StoredPlane | None:
-        return at if at is None or is_remote(at.path) else replace(at, path=str(Path(at.path).absolute()))
-
-    science = plane(source.science) or source.science
-    there = replace(source, science=science, dq=plane(source.dq), mask=plane(source.mask))
-    return replace(task, info=replace(info, source=there))

@@ -1,7 +1,7 @@
 """The celestial WCS of a FITS header, as the geometry needs it: pixels to ICRS unit vectors and back.
 
 Everything that astropy understands is understood here: the projections of FITS WCS paper II, SIP, TPV,
-TNX and ZPX, and lookup tables; axes in any order, degenerate axes beside them. A plain TAN needs no astropy for that.
+TNX and ZPX, and lookup tables; axes in any order, degenerate axes beside them.
 """
 
 from __future__ import annotations
@@ -22,38 +22,27 @@ import numpy as np
 from skymatch_cli.errors import InputError
 from skymatch_cli.model import CelestialWcs, FloatArray
 from skymatch_cli.sky.frames import SkyFrame, frame_of_header
-from skymatch_cli.sky.gnomonic import (
-    LEAST_AREA,
-    MAX_CRVAL_DEG,
-    MAX_SCALE_DEG,
-    MIN_SCALE_DEG,
-    Gnomonic,
-    coordinate_cards,
-    gnomonic,
-)
 from skymatch_cli.sky.inverse import refine_pixels
 from skymatch_cli.sky.sphere import angle_rad, lon_lat, ring_sr, unit_vectors
+from skymatch_cli.sky.wcscards import wcs_cards
 
 SR_TO_ARCSEC2 = (180.0 * 3600.0 / np.pi) ** 2
-MAX_COUNT = 32  # of axes in wcslib, and enough for SIP; astropy takes gigabytes of memory before it refuses more
 ROUND_TRIP_PIX = 1e-3  # how well a pixel position must come back to count as a solution
 STRAIGHT_PIX = 1e-3
+MIN_SCALE_DEG = 1e-10  # less than a microarcsecond
+MAX_SCALE_DEG = 180.0
+LEAST_AREA = 1e-9  # of a pixel, as part of the product of its sides
+MAX_CRVAL_DEG = 3600.0  # beyond, the file is damaged, and sines have lost their digits
+MAX_CRPIX = 1e9  # beyond, squares of distances may overflow
 _ENGINES_KEPT = 64  # tens of kilobytes each: they must not add up over the images of a survey
 _HINT = "solve its astrometry first, or leave the image out"
-_MANY_CARDS = 1000
-_ONCE = re.compile(r"(?!D[PQ]\d|D2IM|HIERARCH|CONTINUE)[A-Z0-9_-]+ *=")  # the others may stand several times
 _BUILD_LOCK = threading.Lock()
-_COUNTS = re.compile(r"NAXIS|WCSAXES[A-Z]?|[AB]P?_ORDER")
-_SIP_TERM = re.compile(r"[AB]P?_\d+_\d+.*")
-# wcslib reads a number up to its D and leaves out the exponent.
-_D_EXPONENT = re.compile(r"\A([A-Z0-9_-]+ *= *[+-]?[0-9.]+)[Dd]([+-]?[0-9])")
-# Axes with a table of coordinates (-TAB) are none of the sky's; wcslib crashes on some of their parameters.
-_TABLE_AXIS = re.compile(r"CTYPE(?P<axis>\d+)[A-Z]? *= *'[^']*-TAB")
 # Distortions of SIP, of the distortion paper and of SCAMP, and what is for IRAF alone.
 _BEYOND_WCSLIB = re.compile(
     rb"(HIERARCH +)?([AB]P?_(ORDER|\d+_\d+)|CPDIS|CPERR|D2IM|D[PQ]\d|AXISCORR|PV\d|WAT|CTYPE[^']*'.*(SIP|TNX|ZPX|TPV))",
     re.IGNORECASE,
 )
+_LOOKUP_TABLE = re.compile(rb"CPDIS|CQDIS|D2IMDIS|D2IMARR|PS\d+_0")  # the last: coordinates in a table (-TAB)
 _OF_IRAF = (b"TNX", b"ZPX", b"WAT")
 _TABLES = ("cpdis1", "cpdis2", "det2im1", "det2im2")
 
@@ -95,12 +84,8 @@ class FitsWcs:
     notes: tuple[str, ...] = ()
 
     @property
-    def _engine(self) -> _Engine | Gnomonic:
-        """What the header was read with; where that isn't at hand it is built, and kept for a while."""
-        return self.__dict__.get("_made") or _built(self)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_made"}
+    def _engine(self) -> _Engine:
+        return _read(self.cards, self.tables).engine
 
     def to_sky(self, x: FloatArray, y: FloatArray) -> FloatArray:
         """Pixels to ICRS unit vectors, (n, 3); NaN rows where a pixel is off the sky."""
@@ -127,6 +112,11 @@ class FitsWcs:
         return angle_rad(self.to_sky(x, y), vectors) / self._engine.scale_rad
 
 
+def refers_to_tables(text: bytes) -> bool:
+    """Whether the WCS in these 80-byte records needs lookup tables or a table of coordinates from the file."""
+    return any(_LOOKUP_TABLE.match(text, at) for at in range(0, len(text), 80))
+
+
 def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str = "image") -> FitsWcs:
     """Read the celestial WCS of a header.
 
@@ -145,42 +135,37 @@ def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str =
     InputError
         The header has no valid celestial WCS, or it is not that of the two image axes.
     """
-    text = _card_text(header, where)
-    if (plain := plain_wcs(text, shape)) is not None:
-        return plain
-    if fobj is None and any(text[i : i + 7] == b"D2IMDIS" for i in range(0, len(text), 80)):
-        raise InputError.at(where, "its WCS refers to lookup tables that are not at hand", "give the whole file")
     try:
-        (wcs, others), notes = _captured(lambda: _parse(text, fobj))
-        if not wcs.has_celestial:
-            raise InputError.at(where, "its header has no celestial WCS", _HINT)
-        for axis in others:
-            if (length := header.get(f"NAXIS{axis + 1}", 1)) != 1:
+        text = header.tostring(sep="", endcard=False, padding=False).encode("ascii", "replace")
+    except Exception as error:  # astropy verifies cards here, and damaged ones fail in many ways
+        raise InputError.at(where, f"its header can't be read: {error}", _HINT) from error
+    return wcs_of_cards(text, shape, fobj, where)
+
+
+def wcs_of_cards(text: bytes, shape: tuple[int, int], fobj: Any = None, where: str = "image") -> FitsWcs:
+    """Read the celestial WCS of a header that is given as 80-byte records; for the rest see `fits_wcs`."""
+    try:
+        given = wcs_cards(text)
+        if fobj is None and any(given[i : i + 7] == b"D2IMDIS" for i in range(0, len(given), 80)):
+            raise InputError.at(where, "its WCS refers to lookup tables that are not at hand", "give the whole file")
+        tables: tuple[LookupTable | None, ...] = (None,) * len(_TABLES)
+        if fobj is not None:
+            with_tables, _ = _captured(lambda: _parse(given, fobj))
+            tables = tuple(_pickled(getattr(with_tables[0], name)) for name in _TABLES)
+        cards = zlib.compress(given, 1)
+        read = _read(cards, tables)
+        for axis in read.others:
+            if (length := _header(given).get(f"NAXIS{axis + 1}", 1)) != 1:
                 raise InputError.at(where, f"axis {axis + 1} of length {length} is not on the sky", "give 2-D images")
-        tables = tuple(_pickled(getattr(wcs, name)) for name in _TABLES)
-        engine = _Engine(wcs)
-        frame = engine.frame()
+        frame = read.engine.frame()
     except InputError:
         raise
     except Exception as error:  # on damaged headers astropy raises errors of every kind
         raise InputError.at(where, f"its WCS can't be used: {_reason(error)}", _HINT) from error
-    straight = frame.rigid and not engine.distorted and _lines_are_straight(engine, shape)
-    return _made(FitsWcs(shape, zlib.compress(text, 1), tables, frame, straight, notes), engine)
-
-
-def plain_wcs(text: bytes, shape: tuple[int, int]) -> FitsWcs | None:
-    """The WCS of the cards of a header, where it is one that needs no astropy; None where it is any other."""
-    cards = coordinate_cards(text)
-    if (engine := gnomonic(cards)) is None:
-        return None
-    made = FitsWcs(shape, zlib.compress(cards, 1), (None,) * len(_TABLES), engine.frame, straight=engine.frame.rigid)
-    return _made(made, engine)
-
-
-def _made(wcs: FitsWcs, engine: _Engine | Gnomonic) -> FitsWcs:
-    """The WCS with what its header was read with."""
-    wcs.__dict__["_made"] = engine
-    return wcs
+    engine = read.engine
+    gnomonic = engine.tan and not any(given[i : i + 2] == b"PV" for i in range(0, len(given), 80))
+    straight = frame.rigid and not engine.distorted and (gnomonic or _lines_are_straight(engine, shape))
+    return FitsWcs(shape, cards, tables, frame, straight, read.notes)
 
 
 def _reason(error: Exception) -> str:
@@ -218,7 +203,10 @@ class _Engine:
         wcs.wcs.set()
         if not (np.abs(wcs.wcs.crval) <= MAX_CRVAL_DEG).all():
             raise ValueError("CRVAL is not a position on the sky")
+        if not (np.abs(wcs.wcs.crpix) <= MAX_CRPIX).all():
+            raise ValueError("CRPIX is not near the image")
         self._lng, self._lat = int(wcs.wcs.lng), int(wcs.wcs.lat)
+        self.tan = wcs.wcs.ctype[self._lng][4:] == "-TAN"  # also of TPV, which is TAN with PVs
         self.distorted = any(getattr(wcs, name) is not None for name in ("sip", *_TABLES))
         sides = np.linalg.norm(wcs.pixel_scale_matrix, axis=0)
         self.scale_rad = float(np.radians(sides.min()))
@@ -254,10 +242,23 @@ class _Engine:
         return pixels
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """What was made of the cards of a header: the engine, the axes that it leaves out, and what astropy said."""
+
+    engine: _Engine
+    others: tuple[int, ...]
+    notes: tuple[str, ...]
+
+
 @lru_cache(maxsize=_ENGINES_KEPT)
-def _built(wcs: FitsWcs) -> _Engine | Gnomonic:
-    text = zlib.decompress(wcs.cards)
-    return gnomonic(text) or _Engine(_captured(lambda: _build(text, wcs.tables))[0])
+def _read(cards: bytes, tables: tuple[LookupTable | None, ...]) -> _Read:
+    """The engine of compressed cards and their lookup tables; the engines used last are kept."""
+    text = zlib.decompress(cards)
+    (wcs, others), notes = _captured(lambda: _build(text, tables))
+    if not wcs.has_celestial:
+        raise ValueError("its header has no celestial WCS")
+    return _Read(_Engine(wcs), others, notes)
 
 
 def _each(function: Callable[[FloatArray], FloatArray], rows: FloatArray) -> FloatArray:
@@ -273,27 +274,6 @@ def _each(function: Callable[[FloatArray], FloatArray], rows: FloatArray) -> Flo
             return np.full((1, 2), np.nan)
     half = len(rows) // 2
     return np.concatenate([_each(function, rows[:half]), _each(function, rows[half:])])
-
-
-def _card_text(header: Any, where: str) -> bytes:
-    """The cards of a header that can matter to a WCS, as 80-byte records."""
-    try:
-        text = header.tostring(sep="", endcard=False, padding=False)
-    except Exception as error:  # astropy verifies cards here, and damaged ones fail in many ways
-        raise InputError.at(where, f"its header can't be read: {error}", _HINT) from error
-    cards = [text[i : i + 80] for i in range(0, len(text), 80)]
-    for card in cards:
-        name, count = card[:8].rstrip(), card[10:].split("/")[0].strip()
-        if _COUNTS.fullmatch(name) and not (count.isdecimal() and len(count) < 4 and int(count) <= MAX_COUNT):
-            raise InputError.at(where, f"{name} = {count[:20]} is not a number of axes or terms", _HINT)
-        if _SIP_TERM.fullmatch(name) and count.startswith("'"):  # wcslib crashes on some texts
-            raise InputError.at(where, f"{name} = {count[:20]} is not a number", _HINT)
-    axes_of_tables = "|".join(match["axis"] for card in cards if (match := _TABLE_AXIS.match(card))) or "-"
-    skipped = re.compile(rf"COMMENT |HISTORY |        |(CTYPE({axes_of_tables})|P[SV]({axes_of_tables})_\d+)[A-Z]? *=")
-    kept = [_D_EXPONENT.sub(r"\1E\2", card) for card in cards if not skipped.match(card)]
-    if len(kept) > _MANY_CARDS:  # wcslib breaks down on a hundred thousand cards of one name, and takes the last
-        kept = list({card[:8] if _ONCE.match(card) else (k, card): card for k, card in enumerate(kept)}.values())
-    return "".join(kept).encode("ascii", "replace")
 
 
 def _parse(text: bytes, fobj: Any) -> tuple[Any, tuple[int, ...]]:
@@ -354,19 +334,19 @@ def _axes_after_two(header: Any) -> tuple[int, ...]:
     return tuple(range(2, int(header.get("WCSAXES", header.get("NAXIS", 2)))))
 
 
-def _build(text: bytes, tables: tuple[LookupTable | None, ...]) -> Any:
-    """The two-axis celestial WCS of a header text, with lookup tables put in by hand."""
+def _build(text: bytes, tables: tuple[LookupTable | None, ...]) -> tuple[Any, tuple[int, ...]]:
+    """The two-axis celestial WCS of a header text, with lookup tables put in by hand, and the axes left out."""
     from astropy.wcs import DistortionLookupTable
 
     if any(tables):
         skipped = (b"CPDIS", b"D2IMDIS", b"DP", b"D2IM", b"AXISCORR")
         cards = (text[i : i + 80] for i in range(0, len(text), 80))
         text = b"".join(card for card in cards if not card.startswith(skipped))
-    wcs, _ = _parse(text, None)
+    wcs, others = _parse(text, None)
     for name, table in zip(_TABLES, tables, strict=True):
         if table is not None:
             setattr(wcs, name, DistortionLookupTable(table.data, table.crpix, table.crval, table.cdelt))
-    return wcs
+    return wcs, others
 
 
 def _lines_are_straight(engine: _Engine, shape: tuple[int, int]) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from skymatch_cli.model import FloatArray, IntArray, TangentPlane
 from skymatch_cli.sky.sphere import angle_rad, lon_lat, normalised
@@ -103,26 +105,9 @@ def _lens_centre(centres: FloatArray, radii_rad: FloatArray, i: IntArray, j: Int
 
 def _connected(n: int, i: IntArray, j: IntArray) -> list[tuple[IntArray, IntArray]]:
     """For each connected set that has pairs: its caps, and its pairs."""
-    label = component_labels(n, i, j)
+    _, label = connected_components(coo_array((np.ones(len(i), bool), (i, j)), shape=(n, n)), directed=False)
     caps, pairs = np.argsort(label, kind="stable"), np.argsort(label[i], kind="stable")
     used = np.unique(label[i])
     cap_from, cap_to = (np.searchsorted(label[caps], used, side) for side in ("left", "right"))
     pair_from, pair_to = (np.searchsorted(label[i][pairs], used, side) for side in ("left", "right"))
     return [(caps[a:b], pairs[c:d]) for a, b, c, d in zip(cap_from, cap_to, pair_from, pair_to, strict=True)]
-
-
-def component_labels(n: int, i: IntArray, j: IntArray) -> IntArray:
-    """Connected components of a graph of n nodes and the edges i - j, (m,) each: each node's lowest fellow, (n,).
-
-    Hooks the higher of two roots to the lower one and halves all paths, until nothing changes (Shiloach & Vishkin
-    1982, J. Algorithms 3, 57). The plan of a small set needs no more of a graph than this, and so no scipy.
-    """
-    root = np.arange(n)
-    while True:
-        a, b = root[i], root[j]
-        low, high = np.minimum(a, b), np.maximum(a, b)
-        if (low == high).all():
-            return root
-        np.minimum.at(root, high, low)
-        while (root[root] != root).any():
-            root = root[root]

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH114, PTH116, PTH118 - of thousands of paths; a Path for each takes five times as long
+# ruff: noqa: PTH100, PTH114, PTH116, PTH118 - of thousands of paths; a Path for each takes five times as long
 """Files where they are: on a disk, or behind a URL (then the extra ``remote`` fetches the bytes that are asked for)."""
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from urllib.parse import urlsplit
 def is_remote(path: str) -> bool:
     """Whether a name is a URL: ``https://``, ``s3://`` or any other that fsspec knows."""
     return "://" in path
+
+
+def absolute_path(path: str) -> str:
+    """The path from the root, links as they are; a URL as it is."""
+    return path if is_remote(path) else os.path.abspath(path)
 
 
 def real_path(path: str) -> str:

@@ -1,8 +1,8 @@
 """The structure of a FITS file from its headers alone: which HDUs it holds and where their pixels lie.
 
 One pass over the headers, a few microseconds a card, nothing is allocated that a header merely claims:
-sizes are compared with the length of the file first. Cards are understood here only as far as the
-structure goes; `parse_header` gives the headers of the images that are used.
+sizes are compared with the length of the file first. Only the cards of the structure are given to astropy here;
+`parse_header` gives the whole headers of the images that are used.
 Layout: FITS Standard 4.0, sections 3, 4.4 and 10.1.
 """
 
@@ -12,14 +12,17 @@ import bz2
 import gzip
 import math
 import re
+import warnings
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.files import is_remote, open_file, size_and_time
-from skymatch_cli.images.formats.header import CardHeader
+from skymatch_cli.images.formats.header import CardHeader, Value
+from skymatch_cli.images.formats.keywords import as_number
 from skymatch_cli.images.formats.tilecheck import check_tiling
 from skymatch_cli.model import Container
 
@@ -36,14 +39,13 @@ _KEYWORDS = (
 )
 _STRUCTURE = frozenset(f"{key:8}".encode() for key in _KEYWORDS)
 _NUMBERED = re.compile(rb"(?:Z?NAXIS|CTYPE|ZTILE|ZNAME|ZVAL)[1-9]\d* *")
-_TEXT = re.compile(r"'((?:[^']|'')*)")
 _COMPRESSED_NAMES = frozenset({"COMPRESSED_IMAGE"})
 
 # A small file may claim a huge image where it is compressed; no real sky compresses by this much.
 _MAX_UNPACKED_RATIO = 2000
 _ALWAYS_UNPACKED_BYTES = 256 * 2**20
 
-_Card = str | int | float | bool
+_Cards = Mapping[str, Value]  # the readable cards of the structure; None where a card has no readable value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +249,7 @@ def _understand(raw: bytes, where: str, index: int, offset: int) -> tuple[Hdu, i
             check_tiling(cards, axes)
     except (KeyError, ValueError, TypeError) as error:
         raise InputError.at(where, f"the header of HDU {index} is not valid FITS: {error}") from None
-    name, ver = str(cards.get("EXTNAME", "")).strip(), cards.get("EXTVER", 1)
+    name, ver = _text(cards.get("EXTNAME")), cards.get("EXTVER", 1)
     hdu = Hdu(
         index=index,
         name="" if tiled and name.upper() in _COMPRESSED_NAMES else name,
@@ -267,32 +269,21 @@ def _understand(raw: bytes, where: str, index: int, offset: int) -> tuple[Hdu, i
     return hdu, data_size
 
 
-def _structure_cards(raw: bytes) -> dict[str, _Card]:
+def _structure_cards(raw: bytes) -> _Cards:
     """The values of the cards that say what an HDU is; the first of each keyword counts."""
-    cards: dict[str, _Card] = {}
-    for start in range(0, len(raw), _CARD):
-        key = raw[start : start + 8]
-        if (key in _STRUCTURE or _NUMBERED.fullmatch(key)) and raw[start + 8 : start + 9] == b"=":
-            name = key.decode("ascii").rstrip()
-            cards.setdefault(name, _value(raw[start + 9 : start + _CARD].decode("latin-1")))
-    return cards
+    records = (raw[start : start + _CARD] for start in range(0, len(raw), _CARD))
+    found: dict[bytes, bytes] = {}
+    for record in records:
+        key = record[:8]
+        if record[8:9] == b"=" and (key in _STRUCTURE or _NUMBERED.fullmatch(key)):
+            found.setdefault(key, record)
+    header = CardHeader(b"".join(found.values()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in `CardHeader`
+        return {name: header.value(name) for name in (key.decode("ascii").rstrip() for key in found)}
 
 
-def _value(field: str) -> _Card:
-    """The value of a card: text, logical, integer or real; the bare field where it is none of them."""
-    field = field.strip()
-    if text := _TEXT.match(field):
-        return text.group(1).replace("''", "'").rstrip()
-    field = field.partition("/")[0].strip()
-    if field in {"T", "F"}:
-        return field == "T"
-    try:
-        return int(field)
-    except ValueError:
-        return field
-
-
-def _axes(cards: dict[str, _Card], prefix: str) -> tuple[tuple[int, ...], int]:
+def _axes(cards: _Cards, prefix: str) -> tuple[tuple[int, ...], int]:
     """Lengths of the axes, first axis first, and BITPIX."""
     naxis = _integer(cards, f"{prefix}NAXIS", 0, 999)
     axes = tuple(_integer(cards, f"{prefix}NAXIS{i}", 0, 2**62) for i in range(1, naxis + 1))
@@ -302,20 +293,20 @@ def _axes(cards: dict[str, _Card], prefix: str) -> tuple[tuple[int, ...], int]:
     return axes, bitpix
 
 
-def _number(cards: dict[str, _Card], key: str, default: float) -> float:
-    value = cards.get(key, default)
-    try:
-        return math.nan if isinstance(value, bool) else float(str(value).upper().replace("D", "E"))
-    except ValueError:
-        return math.nan
+def _number(cards: _Cards, key: str, default: float) -> float:
+    return as_number(cards[key]) if key in cards else default
 
 
-def _blank(cards: dict[str, _Card], bitpix: int) -> int | None:
+def _text(value: Value) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _blank(cards: _Cards, bitpix: int) -> int | None:
     value = cards.get("BLANK", cards.get("ZBLANK"))
     return value if bitpix > 0 and type(value) is int else None
 
 
-def _integer(cards: dict[str, _Card], key: str, lowest: int, highest: int) -> int:
+def _integer(cards: _Cards, key: str, lowest: int, highest: int) -> int:
     if key not in cards:
         raise ValueError(f"no {key}")
     value = cards[key]
@@ -324,7 +315,7 @@ def _integer(cards: dict[str, _Card], key: str, lowest: int, highest: int) -> in
     return value
 
 
-def _data_size(cards: dict[str, _Card], axes: tuple[int, ...], bitpix: int) -> int:
+def _data_size(cards: _Cards, axes: tuple[int, ...], bitpix: int) -> int:
     """Bytes of data after a header (FITS Standard 4.0, equations 1, 2 and 4)."""
     if not axes:
         return 0

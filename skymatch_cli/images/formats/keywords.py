@@ -20,7 +20,7 @@ class Keywords:
     def value(self, key: str) -> Value:
         """The value of a keyword; None where neither header has one that can be read."""
         own = self.own.value(key)
-        return self.primary.value(key) if own is None else own
+        return self.primary.value(key) if own is None and self.primary is not self.own else own
 
     def text(self, key: str) -> str:
         """A value as text, "" where there is none."""

@@ -2,42 +2,49 @@
 
 To the rest of the program such a file is FITS: a primary HDU made of ``roman.data`` and of what the program asks
 of ``roman.meta``, and a DQ extension made of ``roman.dq``. Only the bytes that are read are made. What the program
-changes in that header goes back to ``roman.meta.background``; its other cards are kept beside ``roman``, under
-``skymatch``, where `undo` finds them. Needs the extra ``gwcs``.
+changes in that header goes back to ``roman.meta.background``, in the words of its schema (see `schema_method`); its
+other cards are kept in ``roman.skymatch_cli``, where `undo` finds them, also after roman_datamodels has opened and
+saved the file. Needs the extra ``gwcs``.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import shutil
-import tempfile
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from skymatch_cli.choices import Method
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.files import open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile
-from skymatch_cli.images.formats.source import Source, padded
+from skymatch_cli.images.formats.source import padded
 from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
 
-from .gwcs import GwcsWcs, gwcs_wcs, opened_asdf
+from .gwcs import HINT, GwcsWcs, gwcs_wcs, opened_asdf
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
 
-    from skymatch_cli.record.rewrite import HduEdit, Sink
 
-_OURS = "skymatch"
-_BACKGROUND = {"level": LEVEL, "method": METHOD, "subtracted": SUBTRACTED}
+OURS = "skymatch_cli"
+"""The node of ``roman`` that holds what ``meta.background`` can't: our other cards, and what was there before."""
+BACKGROUND = {"level": LEVEL, "method": METHOD, "subtracted": SUBTRACTED}
+_NO_METHOD = "None"
+_SCHEMA_METHODS = {
+    Method.LOCALMIN: "local",
+    Method.GLOBALMIN: "global",
+    Method.MATCH: "match",
+    Method.GLOBALMIN_MATCH: "global+match",
+    Method.USER: _NO_METHOD,
+}
+_OUR_METHODS = {word: method for method, word in _SCHEMA_METHODS.items() if word != _NO_METHOD}
 _DEFAULT_UNIT = "DN/s"  # of level 2 images
 _BITPIX = {"f4": -32, "f8": -64}
-_IN_MEMORY = 64 * 2**20
 _META = {
     "DETECTOR": ("instrument", "detector"),
     "FILTER": ("instrument", "optical_element"),
@@ -60,9 +67,29 @@ def open_as_fits(path: str) -> IO[bytes]:
         return cast("IO[bytes]", _View(_parts(tree.tree), stack))
     except BaseException as error:
         stack.close()
+        if _is_unknown_compression(error):
+            what = f"holds arrays that can't be unpacked: {' '.join(str(error).split())}"
+            raise InputError.at(path, what, f"{HINT}; for other compressions: pip install asdf-compression") from error
         if isinstance(error, Exception) and not isinstance(error, InputError | OSError):
             raise OSError(f"it is no Roman image: {' '.join(str(error).split()) or type(error).__name__}") from error
         raise
+
+
+def schema_method(method: str) -> str:
+    """A method in the words of Roman's schema, which has none for ``user``; other words stay as they are."""
+    return _SCHEMA_METHODS.get(cast("Method", method), method)
+
+
+def _our_method(word: str, level: Any) -> str:
+    """The method behind a word of the schema: a level that no method of the pipeline has made is the user's."""
+    if word == _NO_METHOD and level is not None:
+        return Method.USER
+    return _OUR_METHODS.get(word, word)
+
+
+def _is_unknown_compression(error: BaseException) -> bool:
+    """Whether asdf says that the package of a compression is missing."""
+    return isinstance(error, ImportError) or (isinstance(error, ValueError) and "compression type" in str(error))
 
 
 def roman_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs:
@@ -85,77 +112,26 @@ def roman_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs:
     raise InputError.at(where, "has no GWCS in roman.meta.wcs", "process it to level 2 first")
 
 
-def rewrite_asdf(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> None:
-    """Write a Roman image with its background and, where they change, its pixels as ``edits`` says.
-
-    Arrays keep their type and compression, and everything else in the tree its content; the text of the tree is
-    written anew by asdf.
-
-    Raises
-    ------
-    PixelError
-        If a pixel overflows.
-    OSError
-    """
-    edit = edits.get(0)
-    with open_file(source.file.path) as stream:
-        if edit is None:
-            shutil.copyfileobj(stream, cast("IO[bytes]", sink))
-            return
-        with opened_asdf(stream) as file, tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as new:
-            roman = file["roman"]
-            if edit.pixels is not None:
-                extent, (data, unit) = source.extent(0), _array(roman["data"])
-                raw = np.frombuffer(source.read(extent.data_start, extent.data_size), edit.pixels.stored.dtype)
-                pixels = edit.pixels.apply(raw).reshape(data.shape).astype(data.dtype)
-                roman["data"] = pixels if unit is None else unit * pixels
-            _record(file, edit.cards)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # as in `opened_asdf`
-                file.write_to(new)
-            new.seek(0)
-            while piece := new.read(2**20):
-                sink.write(piece)
-
-
-def _record(file: Any, cards: cd.Cards) -> None:
-    """Put what the cards say into the tree."""
-    meta = file["roman"]["meta"]
-    background = dict(meta.get("background") or {})
-    for name, keyword in _BACKGROUND.items():
-        value = cd.value(cards, keyword)
-        if value is not None or name in background:
-            background[name] = value
-    meta["background"] = background
-    known = {card[:8] for card in _header(file.tree)}
-    kept = [card.rstrip().decode("latin-1") for card in cards if card[:8] not in known and card.strip()]
-    kept = [card for card in kept if card[:8].rstrip() not in _BACKGROUND.values()]
-    if kept:
-        file[_OURS] = {"cards": kept}
-    elif _OURS in file.tree:
-        del file.tree[_OURS]
-
-
 def _parts(tree: Any) -> list[tuple[bytes, Any]]:
     """Headers and arrays of the FITS view."""
     roman = tree["roman"]
-    data, _ = _array(roman["data"])
+    data, _ = array_and_unit(roman["data"])
     if data.dtype.kind != "f" or data.dtype.str[1:] not in _BITPIX:
         raise ValueError(f"roman.data is {data.dtype}, not float32 or float64")
-    kept = [card.encode("latin-1").ljust(cd.CARD)[: cd.CARD] for card in (tree.get(_OURS) or {}).get("cards", ())]
-    parts = [(cd.join_header([*_header(tree), *_background_cards(roman["meta"]), *kept]), data)]
+    kept = [card.encode("latin-1").ljust(cd.CARD)[: cd.CARD] for card in (roman.get(OURS) or {}).get("cards", ())]
+    parts = [(cd.join_header([*made_cards(tree), *_background_cards(roman["meta"]), *kept]), data)]
     if "dq" in roman:
-        flags, _ = _array(roman["dq"])
+        flags, _ = array_and_unit(roman["dq"])
         cards = [cd.make_card("XTENSION", "IMAGE"), *_shape_cards(flags.shape, 8 * flags.dtype.itemsize)]
         cards += [cd.make_card("PCOUNT", 0), cd.make_card("GCOUNT", 1), cd.make_card("EXTNAME", "DQ")]
         parts.append((cd.join_header(cards), flags))
     return parts
 
 
-def _header(tree: Any) -> cd.Cards:
+def made_cards(tree: Any) -> cd.Cards:
     """The cards that are made of the tree, but for those of the background."""
     roman = tree["roman"]
-    data, unit = _array(roman["data"])
+    data, unit = array_and_unit(roman["data"])
     cards = [cd.make_card("SIMPLE", True), *_shape_cards(data.shape, _BITPIX[data.dtype.str[1:]])]
     cards += [cd.make_card("CTYPE1", "RA---TAN", "in fact: roman.meta.wcs"), cd.make_card("CTYPE2", "DEC--TAN")]
     cards += [cd.make_card("TELESCOP", "ROMAN"), cd.make_card("BUNIT", _DEFAULT_UNIT if unit is None else str(unit))]
@@ -168,7 +144,9 @@ def _header(tree: Any) -> cd.Cards:
 
 def _background_cards(meta: Any) -> cd.Cards:
     background = meta.get("background") or {}
-    found = {keyword: background.get(name) for name, keyword in _BACKGROUND.items()}
+    found = {keyword: background.get(name) for name, keyword in BACKGROUND.items()}
+    if isinstance(found[METHOD], str):
+        found[METHOD] = str(_our_method(str(found[METHOD]), found[LEVEL]))
     return [
         cd.make_card(keyword, str(value) if isinstance(value, str) else value)
         for keyword, value in found.items()
@@ -181,7 +159,7 @@ def _shape_cards(shape: Sequence[int], bitpix: int) -> cd.Cards:
     return [cd.make_card("BITPIX", bitpix), cd.make_card("NAXIS", len(shape)), *axes]
 
 
-def _array(node: Any) -> tuple[Any, Any]:
+def array_and_unit(node: Any) -> tuple[Any, Any]:
     """An array of the tree and its unit (None where it has none): both kinds are found in files."""
     unit = getattr(node, "unit", None)
     return (node, None) if unit is None else (node.value, unit)

@@ -2,6 +2,15 @@
 (() => {
   const byId = (id) => document.getElementById(id);
 
+  // ---- the date of the file: the page itself holds none, so that the same result gives the same bytes
+  const saved = new Date(document.lastModified);
+  if (Date.now() - saved > 3000) { // a browser that doesn't know it says that it is now
+    const two = (n) => String(n).padStart(2, "0");
+    const day = [saved.getFullYear(), two(saved.getMonth() + 1), two(saved.getDate())].join("-");
+    byId("saved").textContent = `; page written ${day} ${two(saved.getHours())}:${two(saved.getMinutes())}`;
+  }
+  addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details")) part.open = true; });
+
   // ---- before and after
   const slider = byId("slider");
   if (slider) {
@@ -50,7 +59,53 @@
     filter();
   }
 
+  // ---- what is under the pointer on the map or the matrix, or chosen with the keys
+  const picked = byId("picked");
+  if (!picked) return;
+  const rowOf = (shape) => byId("k" in shape.dataset ? "overlaps-" + shape.dataset.k : "images-" + shape.dataset.i);
+  const shapeOf = (target) => target.closest("path[data-k], path[data-i]");
+  const heads = Array.from(byId("overlaps").tHead.rows[0].cells);
+  const pull = heads.findIndex((head) => head.querySelector("button").textContent === "pull");
+  let pinned = null;
+
+  const describe = (row) => {
+    const titles = row.closest("table").tHead.rows[0].cells;
+    picked.textContent = "";
+    Array.from(row.cells).forEach((cell, c) => {
+      if (cell.textContent === "") return;
+      const name = document.createElement("b");
+      const unit = titles[c].querySelector("small");
+      name.textContent = titles[c].querySelector("button").textContent + " ";
+      picked.append(c ? " · " : "", name, cell.textContent + (unit ? " " + unit.textContent : ""));
+    });
+  };
+  const outline = (shape) => { // drawn again on top of what covers the shape, on the map and in the matrix
+    for (const [drawing, own] of [["map", "mark"], ["matrix"]]) {
+      const line = own ? byId(own) : document.querySelector("#matrix .mark");
+      const [kind, key] = shape ? Object.entries(shape.dataset)[0] : [];
+      const same = shape && document.querySelector(`#${drawing} path[data-${kind}="${key}"]`);
+      if (line) line.setAttribute("d", same ? same.getAttribute("d") : "");
+    }
+  };
+  const mark = (shape) => {
+    for (const old of document.querySelectorAll(".on")) old.classList.remove("on");
+    outline(shape);
+    const row = shape && rowOf(shape);
+    if (!row) { picked.textContent = "Nothing chosen."; return; }
+    row.classList.add("on");
+    describe(row);
+  };
+  const pin = (shape) => { pinned = shape; mark(shape); };
   const map = byId("map");
+  for (const drawing of [map, byId("matrix")]) {
+    if (!drawing) continue;
+    drawing.addEventListener("pointerover", (event) => {
+      const shape = shapeOf(event.target);
+      if (shape) mark(shape);
+    });
+    drawing.addEventListener("pointerleave", () => mark(pinned));
+    drawing.addEventListener("click", (event) => pin(shapeOf(event.target)));
+  }
   if (!map) return;
 
   // ---- map: nearer and farther; one finger and the wheel alone scroll the page
@@ -76,6 +131,7 @@
     })
     .on("zoom", ({ transform }) => {
       byId("sky").setAttribute("transform", transform);
+      map.style.setProperty("--zoom", transform.k); // names keep their size
       showBar(transform.k);
     });
   const seen = d3.select(map).call(zoom);
@@ -85,44 +141,10 @@
   byId("zoom-out").addEventListener("click", () => zoomBy(0.5));
   byId("zoom-all").addEventListener("click", zoomAll);
 
-  // ---- map: what is under the pointer, or chosen with the keys
-  const picked = byId("picked");
-  const rowOf = (shape) => byId("k" in shape.dataset ? "overlaps-" + shape.dataset.k : "images-" + shape.dataset.i);
+  // ---- map: keys
   const steps = Array.from(map.querySelectorAll(".overlaps path"));
-  const heads = Array.from(byId("overlaps").tHead.rows[0].cells);
-  const pull = heads.findIndex((head) => head.querySelector("button").textContent === "pull");
-  const size = (shape) => Math.abs(Number(rowOf(shape).cells[pull].textContent)) || 0;
-  const sizes = new Map(steps.map((shape) => [shape, size(shape)]));
+  const sizes = new Map(steps.map((shape) => [shape, Math.abs(Number(rowOf(shape).cells[pull].textContent)) || 0]));
   steps.sort((a, b) => sizes.get(b) - sizes.get(a));
-  let pinned = null;
-
-  const describe = (shape) => {
-    const row = rowOf(shape);
-    const titles = row.closest("table").tHead.rows[0].cells;
-    picked.textContent = "";
-    Array.from(row.cells).forEach((cell, c) => {
-      if (cell.textContent === "") return;
-      const name = document.createElement("b");
-      const unit = titles[c].querySelector("small");
-      name.textContent = titles[c].querySelector("button").textContent + " ";
-      picked.append(c ? " · " : "", name, cell.textContent + (unit ? " " + unit.textContent : ""));
-    });
-  };
-  const mark = (shape) => {
-    for (const old of document.querySelectorAll(".on")) old.classList.remove("on");
-    byId("mark").setAttribute("d", shape ? shape.getAttribute("d") : ""); // on top of what covers the shape
-    if (!shape) { picked.textContent = "Nothing chosen."; return; }
-    shape.classList.add("on");
-    rowOf(shape).classList.add("on");
-    describe(shape);
-  };
-  const pin = (shape) => { pinned = shape; mark(shape); };
-  map.addEventListener("pointerover", (event) => {
-    const shape = event.target.closest("path[data-k], path[data-i]");
-    if (shape) mark(shape);
-  });
-  map.addEventListener("pointerleave", () => mark(pinned));
-  map.addEventListener("click", (event) => pin(event.target.closest("path[data-k], path[data-i]")));
   const bringIntoView = (shape) => {
     const { k, x, y } = d3.zoomTransform(map);
     const box = shape.getBBox();

@@ -1,0 +1,160 @@
+"""The mosaic before and after as the HTML report shows it: with its stars, and without."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skymatch_cli.errors import UsageError
+from skymatch_cli.model import FloatArray
+
+from .quicklook import Quicklook
+
+PICTURE_SIDE = 720  # pixels of the longer side: two pictures of noise stay below 1.5 MiB
+TILES_SIDE = 144  # of the pictures without stars
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The mosaic before and after in one way, as addresses of PNG pictures; ``key`` tells the ways apart."""
+
+    key: str
+    title: str
+    before: str
+    after: str
+    width: int
+    height: int
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Pixel values to grey: asinh about ``black``, linear within ``softening`` of it, 1 at ``white``."""
+
+    black: float
+    white: float
+    softening: float
+
+    def grey(self, values: FloatArray) -> npt.NDArray[np.uint8]:
+        """Return values as 0…255; NaN gives 0."""
+        grey: npt.NDArray[np.uint8] = np.nan_to_num(np.clip(self.scaled(values), 0, 1) * 255).round().astype(np.uint8)
+        return grey
+
+    def scaled(self, values: FloatArray) -> FloatArray:
+        """Return values as 0 (black) to 1 (white), and beyond."""
+        scaled: FloatArray = np.arcsinh((values - self.black) / self.softening) / self._top
+        return scaled
+
+    def unscaled(self, scaled: FloatArray) -> FloatArray:
+        """Return the values that `scaled` makes these of."""
+        values: FloatArray = self.black + self.softening * np.sinh(scaled * self._top)
+        return values
+
+    @property
+    def _top(self) -> float:
+        return float(np.arcsinh((self.white - self.black) / self.softening))
+
+    def shifted(self, by: float) -> Stretch:
+        """The same contrast about another level."""
+        return Stretch(self.black + by, self.white + by, self.softening)
+
+
+def pictures(looks: Sequence[Quicklook], unit: str) -> list[Picture]:
+    """Both ways of showing the mosaic; none where nothing is to be seen.
+
+    Parameters
+    ----------
+    looks : sequence of Quicklook
+        Of means and of medians; or empty.
+    unit : str
+
+    Returns
+    -------
+    list of Picture
+
+    """
+    if not looks or not np.isfinite(looks[0].after).any():
+        return []
+    stars, tiles = looks
+    return [
+        _picture("sky", "Sky alone", tiles, sky_stretches(tiles), what="medians of tiles, linear", unit=unit),
+        _picture("all", "Stars and sky", stars, stretches(stars), what="means of blocks of pixels, asinh", unit=unit),
+    ]
+
+
+def _picture(
+    key: str, title: str, look: Quicklook, contrast: tuple[Stretch, Stretch], *, what: str, unit: str
+) -> Picture:
+    before, after = contrast
+    height, width = look.frame.shape
+    caption = (
+        f"{title}: {what}, averaged over the images; {look.frame.scale_arcsec:.3g}″ per point, north up, east left. "
+        f"Both have the same contrast; black to white is {_range(before, unit)} before and {_range(after, unit)} after."
+    )
+    return Picture(key, title, _data_uri(look.before, before), _data_uri(look.after, after), width, height, caption)
+
+
+def _range(stretch: Stretch, unit: str) -> str:
+    return f"{stretch.black:.4g} to {stretch.white:.4g} {unit}".rstrip()
+
+
+def _data_uri(values: FloatArray, stretch: Stretch) -> str:
+    """A PNG of grey and transparency, as the address of itself."""
+    seen = np.isfinite(values)
+    pixels = np.dstack([stretch.grey(values), seen.astype(np.uint8) * 255])[::-1]
+    stream = io.BytesIO()
+    pillow().fromarray(np.ascontiguousarray(pixels), "LA").save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def pillow() -> Any:
+    """The package that writes the pictures.
+
+    Raises
+    ------
+    UsageError
+        If it is missing.
+
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise missing(error) from None
+    return Image
+
+
+def missing(error: ImportError) -> UsageError:
+    """The error that names the package that is missing, and the extra that brings it."""
+    return UsageError(f"the report needs the package {error.name}", "pip install 'skymatch-cli[report]'")
+
+
+def stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
+    """One contrast for both pictures, each about its own level (``globalmin`` and ``user`` shift all)."""
+    after = look.after[np.isfinite(look.after)]
+    if not after.size:
+        return (Stretch(0.0, 1.0, 1.0),) * 2
+    low, level, high = (float(q) for q in np.percentile(after, [1.0, 50.0, 99.7]))
+    before = look.before[np.isfinite(look.before)]
+    spread = max(level - low, float(np.ptp(np.percentile(before - after, [0.5, 99.5]))), 1e-6 * max(1.0, abs(level)))
+    stretch = Stretch(black=level - 1.5 * spread, white=max(high, level + 2 * spread), softening=spread)
+    return stretch.shifted(float(np.median(before)) - level), stretch
+
+
+def sky_stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
+    """The contrast of a look without stars: linear, wide enough for the steps and for most of the sky."""
+    after = look.after[np.isfinite(look.after)]
+    if not after.size:
+        return (Stretch(0.0, 1.0, 1.0),) * 2
+    low, level, high = (float(q) for q in np.percentile(after, [2.0, 50.0, 90.0]))
+    before = look.before[np.isfinite(look.before)]
+    shift = float(np.median(before)) - level
+    step = 1.1 * float(np.abs(before - after - shift).max())
+    black, white = min(low, level - step), max(high, level + step, level + 1e-6 * max(1.0, abs(level)))
+    stretch = Stretch(black, white, softening=10 * (white - black))
+    return stretch.shifted(shift), stretch

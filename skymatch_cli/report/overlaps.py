@@ -1,0 +1,117 @@
+"""The overlaps of a result as every drawing needs them: residuals, pulls, and the colour of a pull."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skymatch_cli.model import FloatArray, IntArray, StrArray
+
+if TYPE_CHECKING:
+    from skymatch_cli.output.tables import Table
+
+PULL_LIMIT = 5
+"""Pull (in sigma) from which the colour no longer changes; the scale is the same in every report."""
+
+N_CLASSES = 2 * PULL_LIMIT + 1
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapColumns:
+    """The overlaps as columns, one element per row of the result.
+
+    Attributes
+    ----------
+    a, b : (M,) int64
+        Indices of the two images.
+    area_arcmin2 : (M,) float64
+    delta, residual : (M,) float64
+        In `unit`; the residual is NaN where a pair is not used.
+    pull : (M,) float64
+        Residual over the error of the difference; NaN where a pair is not used.
+    status : (M,) object
+    unit : str
+        "" where units differ or there are none.
+    worst_first : (M,) int64
+        Indices by falling size of the pull.
+    drawing_order : (M,) int64
+        Large overlaps first and, where they are of one size, small pulls first: what matters lies on top.
+
+    """
+
+    a: IntArray
+    b: IntArray
+    area_arcmin2: FloatArray
+    delta: FloatArray
+    residual: FloatArray
+    pull: FloatArray
+    status: StrArray
+    unit: str
+    worst_first: IntArray
+    drawing_order: IntArray
+
+    @classmethod
+    def of(cls, overlaps: Table) -> OverlapColumns:
+        """Take the columns from the table of overlaps."""
+        residual, area = overlaps.column("residual"), overlaps.column("area_arcmin2")
+        pull = residual / overlaps.column("delta_err")
+        size = np.nan_to_num(np.abs(pull), nan=-1.0)
+        rounded = np.round(area / max(area.max(initial=0.0), 1e-300), 6)
+        return cls(
+            a=overlaps.column("a"),
+            b=overlaps.column("b"),
+            area_arcmin2=area,
+            delta=overlaps.column("delta"),
+            residual=residual,
+            pull=pull,
+            status=overlaps.column("status"),
+            unit=common_word(overlaps.column("unit")),
+            worst_first=np.argsort(-size, kind="stable"),
+            drawing_order=np.lexsort((size, -rounded)),
+        )
+
+    @property
+    def used(self) -> npt.NDArray[np.bool_]:
+        """(M,) bool, True where a pair has a residual."""
+        return np.isfinite(self.residual)
+
+
+def pull_class(pull: float) -> int:
+    """Return the colour class of a pull.
+
+    Parameters
+    ----------
+    pull : float
+        In sigma.
+
+    Returns
+    -------
+    int
+        5 below one sigma, one more or less per sigma up to 10 and down to 0; -1 where there is no pull.
+
+    Examples
+    --------
+    >>> [pull_class(pull) for pull in (-7.2, -1.3, 0.9, 1.3, 5.0, float("nan"))]
+    [0, 4, 5, 6, 10, -1]
+
+    """
+    if not np.isfinite(pull):
+        return -1
+    steps = min(int(abs(pull)), PULL_LIMIT)
+    return PULL_LIMIT + (steps if pull > 0 else -steps)
+
+
+def common_word(words: npt.NDArray[Any]) -> str:
+    """Return the word that all elements share, "" where they differ.
+
+    Examples
+    --------
+    >>> common_word(np.array(["adu", "adu"])), common_word(np.array(["adu", "MJy/sr"]))
+    ('adu', '')
+
+    """
+    different = set(words.tolist())
+    return str(different.pop()) if len(different) == 1 else ""

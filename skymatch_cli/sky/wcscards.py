@@ -1,0 +1,88 @@
+"""The cards of a header that wcslib is given: those of its celestial WCS, without what wcslib can't take.
+
+Each guard below is for one behaviour of wcslib 8 or of astropy 7 on headers that exist or that fuzzing found. They are
+collected here, so that each can go when its reason is gone upstream.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_COUNT = 32  # of axes in wcslib, and enough for SIP
+_CARD = 80
+_MANY_CARDS = 1000
+
+# All that may speak of coordinates, in any spelling that wcslib or astropy understands. The other cards (dates,
+# observers, exposure times) only cost time: wcslib compares each card with some hundred keywords.
+_COORDINATES = re.compile(
+    rb" *(HIERARCH|CONTINUE|NAXIS\d* *=|WCS|CTYP|CRVA|CRPI|CDEL|CROT|CUNI|CNAM|C[PQ](DI|ER)|(P[CSV]|CD) *\d|PROJP|LONP"
+    rb"|LATP|EQUI|EPOC|RADE|[AB]P?_|D2IM|D[PQV] *\d|AXISCORR|WAT"
+    rb"|AMD[XY]|PPO\d|[XY]PIXELSZ|CNPIX|PLT(RA|DEC))",  # plate solutions of the DSS, which count more than CTYPE
+    re.IGNORECASE,
+)
+# Alternate descriptions (CTYPE1A): they are not used, and an unusable one makes wcslib refuse the header.
+_ALTERNATE = re.compile(
+    rb"(C(TYPE|RVAL|RPIX|UNIT|DELT|NAME|ROTA)\d+|(PC|CD|PV|PS)\d+_\d+|WCSAXES|WCSNAME|RADESYS|EQUINOX|L(ON|AT)POLE)"
+    rb"[A-Z] *="
+)
+_COUNTS = re.compile(rb"(NAXIS|WCSAXES|[AB]P?_ORDER) *=")
+_SIP_TERM = re.compile(rb"[AB]P?_\d+_\d+.{0,3} *=")
+_D_EXPONENT = re.compile(rb"\A([A-Z0-9_-]+ *= *[+-]?[0-9.]+)[Dd]([+-]?[0-9])")
+_TABLE_AXIS = re.compile(rb"CTYPE(?P<axis>\d+) *= *'[^']*-TAB")
+_TPV_AXIS = re.compile(rb"CTYPE(?P<axis>[12]) *= *'[^']*-TPV *'")
+_ONCE = re.compile(rb"(?!D[PQ]\d|D2IM|HIERARCH|CONTINUE)[A-Z0-9_-]+ *=")  # the others may stand several times
+
+
+def wcs_cards(text: bytes) -> bytes:
+    """The cards of a header, 80 bytes each, that wcslib and astropy may read.
+
+    Raises
+    ------
+    ValueError
+        If one of them would crash wcslib or exhaust the memory.
+    """
+    every = (text[start : start + _CARD] for start in range(0, len(text), _CARD))
+    cards = [card for card in every if _COORDINATES.match(card) and not _ALTERNATE.match(card)]
+    for card in cards:
+        _refuse_harmful(card)
+    return b"".join(_with_tpv_defaults(_few(_without_tables([_D_EXPONENT.sub(rb"\1E\2", card) for card in cards]))))
+
+
+def _refuse_harmful(card: bytes) -> None:
+    name, value = card[:8].decode().rstrip(), card[10:].partition(b"/")[0].strip()
+    if _COUNTS.match(card) and not (value.isdigit() and len(value) < 4 and int(value) <= MAX_COUNT):
+        # astropy (_read_sip_kw) and wcslib (wcsini) make arrays of this size before they check anything else
+        raise ValueError(f"{name} = {value[:20].decode()} is not a number of axes or terms")
+    if _SIP_TERM.match(card) and value.startswith(b"'"):
+        # wcslib stores the text as a number of a distortion record and reads beyond it (segmentation fault)
+        raise ValueError(f"{name} = {value[:20].decode()} is not a number")
+
+
+def _without_tables(cards: list[bytes]) -> list[bytes]:
+    """Without the axes whose coordinates stand in a table (-TAB).
+
+    They are not on the sky, and wcslib crashes on some of their parameters (PVi_m that name no column).
+    """
+    axes = b"|".join(match["axis"] for card in cards if (match := _TABLE_AXIS.match(card)))
+    if not axes:
+        return cards
+    of_tables = re.compile(rb"(CTYPE(%b)|P[SV](%b)_\d+) *=" % (axes, axes))
+    return [card for card in cards if not of_tables.match(card)]
+
+
+def _few(cards: list[bytes]) -> list[bytes]:
+    """The last card of each keyword, which counts, where there are very many: wcslib's parser overflows its stack."""
+    if len(cards) <= _MANY_CARDS:
+        return cards
+    return list({card[:8] if _ONCE.match(card) else (k, card): card for k, card in enumerate(cards)}.values())
+
+
+def _with_tpv_defaults(cards: list[bytes]) -> list[bytes]:
+    """With the linear terms of TPV, which are 1 where they are not given (registry of FITS conventions, TPV).
+
+    wcslib takes all terms as 0: every pixel falls on one point.
+    """
+    axes = [match["axis"] for card in cards if (match := _TPV_AXIS.match(card))]
+    given = {card[:8].rstrip() for card in cards}
+    missing = [b"PV%b_1" % axis for axis in axes if b"PV%b_1" % axis not in given]
+    return cards + [(b"%-8b=                  1.0" % key).ljust(_CARD) for key in missing]
