@@ -210,5 +210,3 @@ def test_a_link_that_leads_to_another_file_of_the_same_size_and_time_is_read_ane
     fresh = CliRunner().invoke(main, run, catch_exceptions=False)
     assert kept.exit_code == 0
     assert kept.stdout == fresh.stdout
-
-

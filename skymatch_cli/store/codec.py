@@ -68,7 +68,7 @@ class Codec:
             made = self.kind(cls).read(json.loads(content[4:end]), arrays)
             if next(arrays, None) is not None:
                 raise ValueError("more arrays than fields")
-        except (StopIteration, LookupError, TypeError) as error:
+        except (StopIteration, LookupError, TypeError, ValueError) as error:
             raise ValueError(f"is not a {cls.__name__}: {error!r:.60}") from None
         return cast("Made", made)
 

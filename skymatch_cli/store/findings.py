@@ -126,6 +126,7 @@ class StoredFindings:
         self._graph, self._target, self._lenient, keys = start.graph, target, lenient, store.keys()
         self._overlaps = OverlapKeys(start.graph, keys.sky)
         self._planes = {key: k for k, key in enumerate(self._overlaps.planes.tolist())}
+        self._with_bad = target is None and start.settings.skip_bad  # files that can't be read are tried again
         self._side = blocks_per_side(len(start.graph.a))
         mesh = start.settings.compare == Compare.MESH
         self._grids = mesh_grids(start.infos, start.graph, start.settings.mesh_size) if mesh else None
@@ -143,8 +144,8 @@ class StoredFindings:
         for i, key in enumerate(zip(self._state, self._how, strict=True)):
             images.setdefault(key, []).append(i)
         for state, how, local, bad, overlaps in store.database.finding_keys():
-            if (bad and self._target is not None) or (with_local and not local):
-                continue  # files that could not be read are tried again
+            if (bad and not self._with_bad) or (with_local and not local):
+                continue
             for i in images.get((state, how), ()):
                 n = self._covered(i, overlaps)
                 if n > self._n_known[i]:
