@@ -418,7 +418,7 @@ def test_another_version_of_the_program_measures_anew(frames, monkeypatch):
 def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path, monkeypatch):
     """Killed again and again while it measures: each time it goes on, and the result is that of a straight run."""
     monkeypatch.chdir(tmp_path)
-    n = 150
+    n = 300
     write_all(tmp_path, row([float(k % 7) for k in range(n)], nx=40, ny=12, noise=1.0))
     Path("list.txt").write_text("".join(f"img_{k}.fits\n" for k in range(n)))
     for name in ("field.db", "straight.db"):
@@ -430,7 +430,7 @@ def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path, monkeypatch):
     line = [sys.executable, "-c", script, "measure", "field.db", "--jobs", "1", "-q"]
     rng = random.Random(3)
     known = [0]
-    for _ in range(40):
+    for _ in range(6):
         running = subprocess.Popen(line)
         before = known[-1]
         while running.poll() is None and before == committed():
