@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
 
-.PHONY: demo test lint format clean accuracy pulls accuracy-plane closure bench fuzz crash-test docs man dist oldest \
+.PHONY: demo test lint format clean accuracy pulls accuracy-plane closure bench fuzz crash-test docs readme man dist oldest \
 	scale vendor
 
 demo: $(VENV)/installed
@@ -54,6 +54,10 @@ format: $(VENV)/installed-test
 docs: $(VENV)/installed-docs
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --builder html docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
+
+# the picture and the terminal output on the first screen
+readme: $(VENV)/installed-docs
+	$(BIN)/python docs/firstscreen.py
 
 man: $(VENV)/installed-docs
 	$(BIN)/sphinx-build --fail-on-warning --quiet --builder man docs docs/_build/man

@@ -19,6 +19,7 @@ from skymatch_cli.images.known import Headers, Known
 from skymatch_cli.images.lookup import find_reference, read_skylist
 from skymatch_cli.model import FloatArray, ImageInfo, Measurements, OverlapGraph
 from skymatch_cli.run.tasks import LocalRunner, NoProgress, Progress, Runner
+from skymatch_cli.run.threads import one_thread
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.footprint import Footprint
 from skymatch_cli.sky.overlap import overlap_graph
@@ -140,6 +141,7 @@ def _checked(
     return cross_check(planned.infos, mesh, pooled, robust=planned.settings.robust)
 
 
+@one_thread()
 def plan(
     images: Sequence[ImageName],
     settings: Settings,
@@ -185,6 +187,7 @@ def plan(
     )
 
 
+@one_thread()
 def find(
     planned: Plan,
     *,
@@ -264,6 +267,7 @@ def recall(planned: Plan, store: Store) -> Measured:
     return replace(start, found=found)
 
 
+@one_thread()
 def gather(measured: Measured) -> tuple[Measurements, tuple[str, ...]]:
     """The measurements of the pairs from what was found in all images, and warnings."""
     found = tuple(measured.found)
@@ -272,6 +276,7 @@ def gather(measured: Measured) -> tuple[Measurements, tuple[str, ...]]:
     return assemble(replace(measured, found=found)), (*_skipped(problems), *said)
 
 
+@one_thread()
 def solve(planned: Plan, measurements: Measurements, warnings: tuple[str, ...] = ()) -> Result:
     """Measurements to the sky of every image, by the method of the settings."""
     from skymatch_cli.output.result import Result
@@ -305,11 +310,11 @@ def solve(planned: Plan, measurements: Measurements, warnings: tuple[str, ...] =
     )
 
 
-def check_strict(result: Result) -> None:
-    """StrictError if there were warnings and the settings allow none."""
+def check_strict(result: Result, outcome: str = "no image was written") -> None:
+    """StrictError, with what became of the run, if there were warnings and the settings allow none."""
     if result.settings.strict and result.warnings:
         n = len(result.warnings)
-        raise StrictError(f"{n} warning{'s' if n > 1 else ''} with --strict", "no image was written")
+        raise StrictError(f"{n} warning{'s' if n > 1 else ''} with --strict", outcome)
 
 
 def apply(result: Result, *, progress: Progress | None = None) -> WriteReport:

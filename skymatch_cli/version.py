@@ -1,3 +1,3 @@
 """The version, where no module needs the whole package to know it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

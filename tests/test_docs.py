@@ -106,6 +106,36 @@ def test_the_changelog_has_the_version():
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_changelog_and_citation_have_the_same_date():
+    when = re.search(rf"^## {re.escape(__version__)} \((.+)\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    cited = re.search(r"^date-released: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert when is not None
+    assert cited is not None
+    assert when[1] == cited[1]
+
+
+def test_every_page_is_linked_where_a_repository_viewer_shows_it():
+    index = (DOCS / "index.md").read_text(encoding="utf-8").partition("```{toctree}")[0]
+    pages = {page.relative_to(DOCS).as_posix() for page in PAGES if DOCS in page.parents} - {"index.md"}
+    assert pages - set(re.findall(r"\]\(([^)#]+)\)", index)) == set()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.suffix == ".md"], ids=lambda p: p.name)
+def test_links_lead_to_files(page):
+    linked = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in linked if "_generated" not in link and not (page.parent / link).exists()] == []
+
+
+def test_the_architecture_names_the_rooms_that_are_there():
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    package = ROOT / "skymatch_cli"
+    named = {name for name in re.findall(r"`([a-z_/]+/|[a-z_/]+\.py)`", text) if name != "skymatch_cli/pipeline.py"}
+    places = [*package.iterdir(), package / "images", package / "compare"]
+    assert {name for name in named if not any((place / name).exists() for place in (package, *places))} == set()
+    rooms = {f"{folder.parent.name}/" for folder in package.glob("*/__init__.py")}
+    assert rooms - named == set()
+
+
 def test_every_example_is_shown():
     text = (DOCS / "recipes.md").read_text()
     examples = {p.name for p in (ROOT / "examples").iterdir() if p.is_file()}

@@ -73,6 +73,15 @@ def test_a_plan_with_groups_and_units_is_kept(tmp_path, monkeypatch):
     assert Path("steps.json").read_bytes() == Path("match.json").read_bytes()
 
 
+def test_a_strict_solution_says_what_became_of_itself(frames):
+    write(Path("img_9.fits"), Frame(x=900, sky=1.0))
+    measured()
+    done = skymatch("solve", "field.db", "-o", "sky.json", "--strict", code=5)
+    assert "the solution was written all the same" in done.stderr
+    assert "no image" not in done.stderr
+    assert Path("sky.json").exists()
+
+
 def solution(store: str = "field.db", *options: object) -> bytes:
     skymatch("solve", store, "-o", "solved.json", "--overwrite", *options)
     return Path("solved.json").read_bytes()
@@ -282,12 +291,12 @@ def test_what_match_measured_is_solved(frames):
 
 
 def test_estimated_errors_are_called_so(frames, monkeypatch):
-    from skymatch_cli.solve import exact, leastsquares
+    from skymatch_cli.solve import laplacian, leastsquares
 
     measured()
     said = skymatch("solve", "field.db", "-o", "exact.fits").output
     assert "estimated" not in said
-    monkeypatch.setattr(exact, "MAX_UNKNOWNS", 3)
+    monkeypatch.setattr(laplacian, "MAX_EXACT", 3)
     monkeypatch.setattr(leastsquares, "_ALL_PAIRS", 1)
     assert "sky_err is estimated" in skymatch("solve", "field.db", "-o", "estimated.fits").output
     assert "estimated" in skymatch("match", "--dry-run", "-o", "m.fits", "img_*.fits").output

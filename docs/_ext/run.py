@@ -1,14 +1,11 @@
-"""The directive ``run``: commands that are run while the page is built, shown with what they print.
+"""The directive ``run``: run commands while the page is built, and show what a terminal of 80 columns shows.
 
 The commands of a page run in one folder, ``_generated/NAME-OF-THE-PAGE``, which is empty when the page begins. A
 command that ends with another exit code than ``:exit:`` says is a warning of the build. So what a page shows is what
 the program does, and its pictures are those that its own commands make.
 """
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +13,7 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.logging import getLogger
+from terminal import on_terminal
 
 LOG = getLogger(__name__)
 
@@ -49,21 +47,11 @@ class Run(SphinxDirective):
         return [block]
 
     def output_of(self, command):
-        """What a command prints, both streams."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
-            ["sh", "-c", command],
-            cwd=folder_of(self.env.app, self.env.docname),
-            env={**os.environ, "PATH": path, "COLUMNS": "110", "MPLBACKEND": "agg"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        if done.returncode != self.options.get("exit", 0):
-            LOG.warning("%r ended with %d: %s", command, done.returncode, done.stdout, location=self.get_location())
-        return done.stdout
+        """Run a command and return what is on the screen in the end."""
+        text, exit_code = on_terminal(command, folder_of(self.env.app, self.env.docname))
+        if exit_code != self.options.get("exit", 0):
+            LOG.warning("%r ended with %d: %s", command, exit_code, text, location=self.get_location())
+        return text
 
     def cut(self, output):
         """The lines that are shown."""

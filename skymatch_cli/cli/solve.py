@@ -67,4 +67,4 @@ def command(ctx: click.Context, /, *, stored: str, **_: Any) -> None:
         console.remark(result.remarks)
         console.warn(result.warnings)
         console.show(report, output)
-        pipeline.check_strict(result)
+        pipeline.check_strict(result, "the solution was written all the same; look at it before it is applied")

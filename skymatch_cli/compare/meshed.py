@@ -29,6 +29,7 @@ from skymatch_cli.model import (
     Status,
     group_numbers,
 )
+from skymatch_cli.model.measurements import PlaneSolver
 from skymatch_cli.model.polygons import PolygonRows
 from skymatch_cli.run.tasks import Tasks
 from skymatch_cli.settings import Settings
@@ -95,10 +96,14 @@ def assemble_mesh(
     infos: Sequence[ImageInfo],
     graph: OverlapGraph,
     found: Sequence[MeshReduction],
+    solve_planes: PlaneSolver,
     *,
     jobs: int = 1,
 ) -> Measurements:
-    """The cells of all images to measurements of the pairs, in comparison units; ``jobs``: see `compare`."""
+    """The cells of all images to measurements of the pairs, in comparison units.
+
+    ``solve_planes``: least squares of planes, which belongs to a later step; ``jobs``: see `compare`.
+    """
     meshes = [[f.meshes.get(k) for f in found] for k in range(len(graph.planes))]
     usable = np.array([f.status for f in found], object)
     group = group_numbers(infos)
@@ -106,7 +111,7 @@ def assemble_mesh(
     if planes:
         from skymatch_cli.compare.mesh.tilts import compare_planes
 
-        compared = compare_planes(meshes[0], graph, group, usable)
+        compared = compare_planes(meshes[0], graph, group, solve_planes, usable)
     else:
         from skymatch_cli.compare.mesh.compare import compare
 

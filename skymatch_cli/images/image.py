@@ -12,16 +12,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from skymatch_cli.choices import Units
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.bands import band_keywords, band_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats.files import is_remote, open_file
-from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, open_unpacked, parse_header
+from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked, parse_header
 from skymatch_cli.images.formats.header import CardHeader
 from skymatch_cli.images.formats.keywords import Keywords
+from skymatch_cli.images.formats.registry import asdf_format, stored_gwcs
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.hdus import PlaneFinder
 from skymatch_cli.images.inputs import Inputs
@@ -33,11 +34,8 @@ from skymatch_cli.images.units import UnitFacts, comparison_scales
 from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, OriginalIntegers
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
-from skymatch_cli.sky.celestial import FitsWcs, pixel_area_arcsec2, refers_to_tables, wcs_of_cards
+from skymatch_cli.sky.celestial import pixel_area_arcsec2, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import Footprint, footprint
-
-if TYPE_CHECKING:
-    from skymatch_cli.images.formats.gwcs import GwcsWcs
 
 __all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
 
@@ -224,16 +222,14 @@ class _HeaderReader:
             return keywords.number(key)
         return keywords.required_number(key, "--exptime-key")
 
-    def _wcs(self, ref: ImageRef, file: FitsFile, header: CardHeader, shape: tuple[int, int]) -> FitsWcs | GwcsWcs:
+    def _wcs(self, ref: ImageRef, file: FitsFile, header: CardHeader, shape: tuple[int, int]) -> CelestialWcs:
         """The WCS; the file is opened by astropy only where the header refers to lookup tables in it."""
         if file.container is Container.ASDF:
-            from skymatch_cli.images.formats.roman import roman_wcs
-
-            return roman_wcs(file, shape, ref.label)
-        if (asdf := _asdf_extension(file)) is not None:
-            from skymatch_cli.images.formats import gwcs
-
-            if not gwcs.missing_package() and (found := gwcs.jwst_wcs(file, asdf, shape, ref.label)) is not None:
+            return asdf_format().read_wcs(file, shape, ref.label)
+        gwcs = stored_gwcs()
+        if gwcs.is_in(file) and not gwcs.missing_package():
+            found = gwcs.read_wcs(file, shape, ref.label)
+            if found is not None:
                 return found
         if not file.hdus[ref.hdu].celestial:
             raise InputError.at(ref.label, "has no celestial WCS", "solve its astrometry first")
@@ -267,22 +263,13 @@ def _traced(wcs: CelestialWcs, where: str) -> Footprint | InputError:
         return error
 
 
-def _asdf_extension(file: FitsFile) -> Hdu | None:
-    """Where the pipeline of JWST keeps the WCS of the one image of a file."""
-    images = [hdu for hdu in file.hdus if hdu.name == "SCI"]
-    return next((hdu for hdu in file.hdus if hdu.name == "ASDF"), None) if len(images) == 1 else None
-
-
 def _approximation(file: FitsFile) -> tuple[str, ...]:
     """A warning where the better WCS of a file can't be read."""
-    if _asdf_extension(file) is None:
-        return ()
-    from skymatch_cli.images.formats import gwcs
-
-    if not (missing := gwcs.missing_package()):
+    gwcs = stored_gwcs()
+    if not gwcs.is_in(file) or not (missing := gwcs.missing_package()):
         return ()
     what = "images of JWST are placed by the approximation in their headers: their GWCS needs the package"
-    return (f"{what} {missing} ({gwcs.HINT})",)
+    return (f"{what} {missing} ({gwcs.hint})",)
 
 
 def _original_integers(state: SkyState) -> OriginalIntegers | None:

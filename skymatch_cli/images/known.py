@@ -10,6 +10,7 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.bands import BandKeywords
 from skymatch_cli.images.formats.files import size_and_time
 from skymatch_cli.images.formats.fitsfile import FitsFile
+from skymatch_cli.images.formats.registry import stored_gwcs
 from skymatch_cli.images.units import UnitFacts
 from skymatch_cli.model import ImageInfo, ImageRef
 from skymatch_cli.settings import Settings
@@ -52,11 +53,9 @@ class Headers:
 
 def header_rules(settings: Settings, *, need_wcs: bool) -> str:
     """All but the files that decides what is read from headers."""
-    from skymatch_cli.images.formats import gwcs
-
     names = ("dq_ext", "dqbits", "sky_keyword", "flux_scale", "group_by", "exptime_key", "units")
     chosen = {name: getattr(settings, name) for name in names}
-    return json.dumps({**chosen, "wcs": need_wcs, "gwcs": not gwcs.missing_package(), "version": __version__})
+    return json.dumps({**chosen, "wcs": need_wcs, "gwcs": not stored_gwcs().missing_package(), "version": __version__})
 
 
 class Known:

@@ -19,6 +19,7 @@ from typing import TextIO
 
 from skymatch_cli.errors import InputError, Problem, UsageError
 from skymatch_cli.images.formats.files import base_name, is_remote
+from skymatch_cli.images.formats.registry import transport
 from skymatch_cli.model import ImageRef, MaskRef
 
 _SELECTED = re.compile(r"(?P<file>.+)\[(?P<selector>[^\[\]]*)\]", re.DOTALL)
@@ -253,10 +254,8 @@ def _expand_url(url: str) -> Iterator[NamedFile | Problem]:
     if "*" not in file:
         yield NamedFile(file, file, selector)
         return
-    from skymatch_cli.images.formats.remote import matching
-
     try:
-        found = matching(file)
+        found = transport().matching(file)
     except (OSError, InputError) as error:
         yield Problem(file, f"can't be looked up: {error}")
         return

@@ -73,6 +73,11 @@ class CelestialWcs(Protocol):
         """(ny, nx) of the image."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is said of it in the log."""
+        ...
+
     def to_sky(self, x: FloatArray, y: FloatArray) -> FloatArray:
         """Pixels to ICRS unit vectors, (n, 3); NaN rows where a pixel is off the sky."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -118,6 +118,10 @@ class PlaneDifferences:
     moment: FloatArray
     pull: FloatArray
     noise: FloatArray
+
+
+PlaneSolver = Callable[[FloatArray, IntArray, IntArray, FloatArray, FloatArray, FloatArray], FloatArray]
+"""Planes (n, 3) of n images from the differences of pairs: see ``solve.tiltfit.image_planes``."""
 
 
 @dataclass(frozen=True, slots=True)

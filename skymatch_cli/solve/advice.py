@@ -66,7 +66,7 @@ def large_residuals(
     counted = (measurements.status == Status.OK) & np.isfinite(residual)
     size = np.where(counted, np.abs(residual) / np.where(counted, measurements.delta_err, 1.0), 0.0)
     above = np.flatnonzero(size > limit)
-    above = above[np.argsort(-size[above], kind="stable")]
+    above = above[np.argsort(-np.round(size[above], 6), kind="stable")]  # ends of a loop are equal but for rounding
     if not len(above):
         return ()
     pairs = [f"{_pair(images, measurements, e)} ({size[e]:.1f} sigma)" for e in above[:_NAMED]]

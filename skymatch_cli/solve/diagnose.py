@@ -6,7 +6,7 @@ import numpy as np
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets
 from skymatch_cli.solve.pairgraph import PairGraph, SpanningTree, spanning_tree, tree_potential
-from skymatch_cli.solve.signs import mixed
+from skymatch_cli.solve.probes import random_bits
 
 _THIN = 3.0  # times the typical error of the component's other pairs
 _IMPROBABLE_SIGMA = 4.75  # a fit this bad has a chance of one in a million
@@ -39,8 +39,9 @@ def bridges(n_groups: int, a: IntArray, b: IntArray) -> BoolArray:
     on_tree &= down | up
     met = np.zeros(n_groups, np.uint64)
     loops = np.flatnonzero(~on_tree)
-    np.bitwise_xor.at(met, a[loops], mixed(loops))
-    np.bitwise_xor.at(met, b[loops], mixed(loops))
+    bits = random_bits(len(loops))
+    np.bitwise_xor.at(met, a[loops], bits)
+    np.bitwise_xor.at(met, b[loops], bits)
     below = met.tolist()
     parent = tree.parent.tolist()
     for node in tree.order[::-1].tolist():

@@ -1,8 +1,8 @@
 """Weighted least squares of differences: which offsets agree best with them, and how noise gets into those.
 
-The normal matrix is the Laplacian L = B^T W B of the graph of the pairs. Small components are solved by its
-inverse; large ones by conjugate gradients, and their errors are estimated from the answers to artificial noise
-(fixed signs, so that every run gives the same; Bekas, Kokiopoulou & Saad 2007, Appl. Numer. Math. 57, 1214).
+The normal matrix is the Laplacian L = B^T W B of the graph of the pairs. Errors of components of up to 5000 unknowns
+come from its inverse; those of larger ones are estimated from the answers to artificial noise (fixed signs, so that
+every run gives the same; Bekas, Kokiopoulou & Saad 2007, Appl. Numer. Math. 57, 1214): 64 answers, good to 9 %.
 """
 
 from __future__ import annotations
@@ -12,19 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array, diags_array
 
-from skymatch_cli.model import BoolArray, FloatArray, IntArray
-from skymatch_cli.solve.exact import small_components, solve_exactly
-from skymatch_cli.solve.multigrid import Hierarchy
+from skymatch_cli.model import FloatArray
+from skymatch_cli.model.arrays import IntArray
+from skymatch_cli.solve.laplacian import Laplacian
 from skymatch_cli.solve.pairgraph import PairGraph, SpanningTree, spanning_tree, tree_potential
-from skymatch_cli.solve.signs import sign_columns
+from skymatch_cli.solve.probes import N_BLOCKS, sign_columns
 
 _ALL_PAIRS = 500  # up to here the second moment of the residuals is computed, not probed
-_BLOCKS, _FEW_BLOCKS = 8, 2  # of eight probes
-_AT_A_TIME = 16  # probes: a row of them is a line of the cache
-_MANY_PAIRS = 50_000  # from here on there are few
-_PASSES = (1e-7, 1e-4)  # drops of the error: a solution, and its refinement from residuals found anew
+_REFINEMENTS = 2
 _ROUNDING = 1e-14  # disagreement of the pairs, as part of the offsets, that is not worth a solution
-_PROBE_PASS = 3e-3  # drop of the error for a probe: about 1 % of the sigmas that come of it
+_SPAN = 1e9  # heaviest over lightest weight: beyond, double precision loses the light pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +38,6 @@ class NoiseResponse:
         tr((W P C P^T)^2): half the variance of that sum for Gaussian noise.
     exact : bool
         False where a variance is an estimate.
-    step : (n,) float64
-        Solution for the right-hand side that came along, 0 in large components.
 
     """
 
@@ -50,7 +45,6 @@ class NoiseResponse:
     expected: FloatArray
     second: FloatArray
     exact: bool
-    step: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,74 +54,51 @@ class NormalEquations:
     Attributes
     ----------
     graph : PairGraph
+        Weights are limited to 10^9 times the lightest that a component hangs by.
     tree : SpanningTree
         The heaviest.
     incidence : (n, m) csr_array
         B^T W.
-    small : (C,) bool
-        Components that are solved by inversion.
-    large : (k,) int64
-        Unknowns of the others.
-    hierarchy : Hierarchy
-        Of the others.
+    laplacian : Laplacian
 
     """
 
     graph: PairGraph
     tree: SpanningTree
     incidence: csr_array
-    small: BoolArray
-    large: IntArray
-    hierarchy: Hierarchy
+    laplacian: Laplacian
 
     @classmethod
     def of_pairs(cls, n: int, a: IntArray, b: IntArray, weight: FloatArray) -> NormalEquations:
         """For n unknowns and the m pairs (a, b), a != b, with positive weights."""
         graph = PairGraph.of_pairs(n, a, b, weight)
-        small = small_components(graph.size)
-        large = np.flatnonzero(~small[graph.component])
-        everything = len(large) == graph.n
-        adjacency = graph.adjacency if everything else csr_array(graph.adjacency[large][:, large])
-        hierarchy = Hierarchy.of_weights(adjacency)
-        return cls(graph, spanning_tree(graph), graph.weighted_incidence(), small, large, hierarchy)
+        tree = spanning_tree(graph)
+        limit = _SPAN * _lightest(graph, tree)[graph.component[a]]
+        if np.any(weight > limit):
+            graph = PairGraph.of_pairs(n, a, b, np.minimum(weight, limit))
+        return cls(graph, tree, graph.weighted_incidence(), Laplacian.of_graph(graph))
 
     def reweighted(self, weight: FloatArray) -> NormalEquations:
         """The same pairs with other weights (m,), all positive."""
         return NormalEquations.of_pairs(self.graph.n, self.graph.a, self.graph.b, weight)
 
-    def fit(self, delta: FloatArray, noise: csr_array | None) -> tuple[FloatArray, NoiseResponse]:
-        """Least-squares offsets (n,) for the differences (m,), mean zero in every component, and their errors.
+    def offsets(self, delta: FloatArray) -> FloatArray:
+        """Least-squares offsets (n,) for the differences (m,), mean zero in every component.
 
         The fit starts from offsets that agree with all differences along the heaviest spanning tree, so that
         only what the pairs disagree about passes through the normal equations: differences that are consistent
-        give exact offsets, whatever the condition of the matrix. ``noise``: see ``noise_response``.
+        give exact offsets, whatever the condition of the matrix.
         """
-        start = tree_potential(self.graph, self.tree, delta)
-        response = noise_response(self, noise, self.incidence @ (delta - self.graph.differences(start)))
-        return self._refined(start + response.step, delta), response
-
-    def offsets(self, delta: FloatArray) -> FloatArray:
-        """The offsets of ``fit`` alone."""
-        start = tree_potential(self.graph, self.tree, delta)
-        rhs = self.incidence @ (delta - self.graph.differences(start))
-        return self._refined(start + solve_exactly(self.graph, self.small, rhs[:, None], None).x[:, 0], delta)
-
-    def _refined(self, x: FloatArray, delta: FloatArray) -> FloatArray:
-        """Offsets that are right in small components, made right in the large ones."""
-        for tolerance in _PASSES:
+        x = tree_potential(self.graph, self.tree, delta)
+        for refinement in range(1 + _REFINEMENTS):
             residual = delta - self.graph.differences(x)
-            if len(self.large) and np.abs(residual).max() > _ROUNDING * np.abs(x).max():
-                x = x + self.solve_large((self.incidence @ residual)[:, None], tolerance)[:, 0]
-        return self.graph.centred(x)
-
-    def solve_large(self, rhs: FloatArray, tolerance: float) -> FloatArray:
-        """Mean-zero solutions (n, p) in the large components for right-hand sides (n, p); 0 in the others."""
-        x = np.zeros(rhs.shape)
-        x[self.large] = self.hierarchy.solve(self.graph.centred(rhs)[self.large], tolerance)
+            if refinement and np.abs(residual).max(initial=0.0) <= _ROUNDING * np.abs(x).max(initial=0.0):
+                break
+            x = x + self.laplacian.solve((self.incidence @ residual)[:, None])[:, 0]
         return self.graph.centred(x)
 
 
-def noise_response(equations: NormalEquations, noise: csr_array | None, rhs: FloatArray) -> NoiseResponse:
+def noise_response(equations: NormalEquations, noise: csr_array | None) -> NoiseResponse:
     """Covariance of the solution and moments of the residuals.
 
     Parameters
@@ -135,76 +106,88 @@ def noise_response(equations: NormalEquations, noise: csr_array | None, rhs: Flo
     equations : NormalEquations
     noise : (m, K) csr_array or None
         Noise factor of the pairs, C = S S^T; None: independent pairs with the weights as inverse variances.
-    rhs : (n,) float64
-        A right-hand side to be solved on the way, where the small components are inverted.
 
     Returns
     -------
     NoiseResponse
 
     """
-    if noise is None:
-        return _independent(equations, rhs)
-    probe = _every_pair if len(equations.graph.a) <= _ALL_PAIRS else _many_pairs
-    return probe(equations, noise, rhs)
-
-
-def _independent(equations: NormalEquations, rhs: FloatArray) -> NoiseResponse:
-    """Independent pairs: the covariance is the inverse of the normal matrix."""
     graph = equations.graph
-    redundancy = graph.redundancy()
-    exact = solve_exactly(graph, equations.small, rhs[:, None], None)
-    variance = exact.variance
-    if len(equations.large):
-        answer = _answers(equations, diags_array(1 / np.sqrt(graph.weight)).tocsr())[1]
-        variance = variance + (answer**2).mean(axis=1)
-    return NoiseResponse(variance, redundancy, redundancy, not len(equations.large), exact.x[:, 0])
+    if noise is None:
+        variance, _ = _from_inverses(equations.laplacian, None)
+        if not equations.laplacian.exact.all():
+            variance += _probed(equations, diags_array(1 / np.sqrt(graph.weight)).tocsr()).variance
+        redundancy = graph.redundancy()
+        return NoiseResponse(variance, redundancy, redundancy, bool(equations.laplacian.exact.all()))
+    exact = equations.laplacian.exact
+    flow = csr_array(equations.incidence @ noise)
+    flow.data *= np.repeat(exact[graph.component], np.diff(flow.indptr))
+    flow.eliminate_zeros()  # or the large components would cost their square
+    variance, explained = _from_inverses(equations.laplacian, csr_array(flow @ flow.T))
+    every = len(graph.a) <= _ALL_PAIRS and bool(exact.all())
+    probed = None if every else _probed(equations, noise)
+    if probed is not None:
+        variance, explained = variance + probed.variance, explained + probed.explained
+    second = _second_moment(equations, noise) if probed is None else probed.second
+    return NoiseResponse(variance, _expected(graph, noise, explained), second, bool(exact.all()))
 
 
-def _every_pair(equations: NormalEquations, noise: csr_array, rhs: FloatArray) -> NoiseResponse:
-    """Few pairs: what the noise of each does to the residual of every other."""
+def _from_inverses(laplacian: Laplacian, scatter: csr_array | None) -> tuple[FloatArray, FloatArray]:
+    """Variance of every unknown (n,) and tr(L^+ scatter) of every component (C,); 0 where the inverse isn't known.
+
+    ``scatter`` (n, n): covariance of the right-hand side under the noise, B^T W C W B; None: the Laplacian itself.
+    """
+    graph = laplacian.graph
+    inverse = laplacian.small_inverse()
+    if scatter is None:
+        variance, traces = inverse.diagonal(), np.zeros(len(graph.size))
+    else:
+        variance = np.asarray((inverse @ scatter).multiply(inverse).sum(axis=1), np.float64)
+        traces = graph.component_sums(np.asarray(inverse.multiply(scatter).sum(axis=1), np.float64))
+    for factor in laplacian.dense:
+        dense = factor.inverse()
+        if scatter is None:
+            variance[factor.nodes] = np.diag(dense)
+            continue
+        spread = np.asarray(scatter[factor.nodes][:, factor.nodes] @ dense)
+        variance[factor.nodes] = np.einsum("ji,ji->i", dense, spread)  # it is symmetric
+        traces[factor.component] = np.trace(spread)
+    return variance, traces
+
+
+def _second_moment(equations: NormalEquations, noise: csr_array) -> FloatArray:
+    """tr((W P C P^T)^2) of every component, from what the noise of each pair does to the residual of every other."""
     graph = equations.graph
     covariance = (noise @ noise.T).toarray()
-    pull = equations.incidence @ covariance
-    exact = solve_exactly(graph, equations.small, np.column_stack([rhs, pull]), csr_array(equations.incidence @ pull.T))
-    weighted = graph.weight[:, None] * (covariance - graph.differences(exact.x[:, 1:]))
-    second = graph.pair_sums((weighted * weighted.T).sum(axis=1))
-    return NoiseResponse(exact.variance, _expected(graph, noise, exact.explained), second, True, exact.x[:, 0])
+    answer = equations.laplacian.solve(np.asarray(equations.incidence @ covariance))
+    weighted = graph.weight[:, None] * (covariance - graph.differences(answer))
+    return graph.pair_sums((weighted * weighted.T).sum(axis=1))
 
 
-def _many_pairs(equations: NormalEquations, noise: csr_array, rhs: FloatArray) -> NoiseResponse:
-    """Many pairs: the second moment, and all about large components, from probes of the noise."""
+@dataclass(frozen=True, slots=True)
+class _Probed:
+    """Estimates from artificial noise: those of `NoiseResponse`; 0 where ``variance``, ``explained`` are known."""
+
+    variance: FloatArray
+    explained: FloatArray
+    second: FloatArray
+
+
+def _probed(equations: NormalEquations, noise: csr_array) -> _Probed:
     graph = equations.graph
-    sources, answer = _answers(equations, noise)
-    flow = csr_array(equations.incidence @ noise)
-    flow.data *= np.repeat(equations.small[graph.component], np.diff(flow.indptr))
-    flow.eliminate_zeros()  # or the large components would cost their square
-    exact = solve_exactly(graph, equations.small, np.column_stack([rhs, sources]), csr_array(flow @ flow.T))
-    explained = exact.explained + graph.component_sums((sources * answer).mean(axis=1))
-    variance = exact.variance + (answer**2).mean(axis=1)
-    answer += exact.x[:, 1:]
+    variance, explained = np.zeros(graph.n), np.zeros(len(graph.size))
     second = np.zeros(len(graph.a))
-    for k, part in enumerate(np.split(answer, answer.shape[1] // 8, axis=1)):
-        residual = noise @ sign_columns(noise.shape[1], k) - graph.differences(part)
-        weighted = graph.weight[:, None] * residual
-        second += (weighted * (noise @ (noise.T @ weighted))).sum(axis=1) / answer.shape[1]
-    return NoiseResponse(
-        variance,
-        _expected(graph, noise, explained),
-        graph.pair_sums(second),
-        not len(equations.large),
-        exact.x[:, 0],
-    )
-
-
-def _answers(equations: NormalEquations, noise: csr_array) -> tuple[FloatArray, FloatArray]:
-    """Right-hand sides (n, p) that probes of the noise make, and the solutions in the large components."""
-    n_blocks = _BLOCKS if len(equations.graph.a) < _MANY_PAIRS else _FEW_BLOCKS
-    parts = [equations.incidence @ (noise @ sign_columns(noise.shape[1], k)) for k in range(n_blocks)]
-    sources = np.concatenate(parts, axis=1)
-    pairs = range(0, sources.shape[1], _AT_A_TIME)
-    answers = [equations.solve_large(sources[:, k : k + _AT_A_TIME], _PROBE_PASS) for k in pairs]
-    return sources, np.concatenate(answers, axis=1)
+    n_probes = 8 * N_BLOCKS
+    for block in range(N_BLOCKS):
+        made = noise @ sign_columns(noise.shape[1], block)
+        source = equations.incidence @ made
+        answer = equations.laplacian.solve(source)
+        variance += (answer**2).sum(axis=1) / n_probes
+        explained += graph.component_sums((source * answer).sum(axis=1)) / n_probes
+        weighted = graph.weight[:, None] * (made - graph.differences(answer))
+        second += (weighted * (noise @ (noise.T @ weighted))).sum(axis=1) / n_probes
+    unknown = ~equations.laplacian.exact
+    return _Probed(variance * unknown[graph.component], explained * unknown, graph.pair_sums(second))
 
 
 def _expected(graph: PairGraph, noise: csr_array, explained: FloatArray) -> FloatArray:
@@ -212,3 +195,14 @@ def _expected(graph: PairGraph, noise: csr_array, explained: FloatArray) -> Floa
     total = graph.pair_sums(graph.weight * np.asarray(noise.multiply(noise).sum(axis=1)))
     left = total - explained
     return np.where((left < 1e-9 * total) | (graph.redundancy() < 0.5), 0.0, left)
+
+
+def _lightest(graph: PairGraph, tree: SpanningTree) -> FloatArray:
+    """Weight of the lightest branch of every component's heaviest spanning tree, (C,)."""
+    child = np.where(tree.parent[graph.a] == graph.b, graph.a, graph.b)
+    on_tree = (tree.parent[graph.a] == graph.b) | (tree.parent[graph.b] == graph.a)
+    total = np.bincount(child[on_tree], graph.weight[on_tree], minlength=graph.n)
+    branch = np.where(tree.parent == np.arange(graph.n), np.inf, total)
+    lightest = np.full(len(graph.size), np.inf)
+    np.minimum.at(lightest, graph.component, branch)
+    return lightest

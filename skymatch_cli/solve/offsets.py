@@ -6,14 +6,16 @@ import numpy as np
 from scipy.sparse import csr_array, diags_array
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets
+from skymatch_cli.run.threads import one_thread
 from skymatch_cli.solve.diagnose import loop_closure
-from skymatch_cli.solve.leastsquares import NormalEquations
+from skymatch_cli.solve.leastsquares import NormalEquations, noise_response
 from skymatch_cli.solve.pairgraph import PairGraph
 from skymatch_cli.solve.robust import kept_weights
 
 _LEAST_DOF = 0.5
 
 
+@one_thread()
 def solve_offsets(
     n_groups: int,
     a: IntArray,
@@ -58,19 +60,19 @@ def solve_offsets(
     square sum Q of the residuals, which are correlated where pairs share pixels, has expectation E and variance
     V under the noise; ``dof = 2 E² / V`` and ``chi2 = Q dof / E``. For independent pairs that is Q and M - (G-1).
     """
-    used = (weight > 0) & np.isfinite(delta) & (a != b)
+    used = (weight > 0) & np.isfinite(weight) & np.isfinite(delta) & (a != b)
     kept = np.ones(len(a))
     equations = NormalEquations.of_pairs(n_groups, a[used], b[used], weight[used])
     measured = delta[used]
     noise_used = None if noise is None else csr_array(noise[np.flatnonzero(used)])
-    offset, response = equations.fit(measured, noise_used)
+    response = noise_response(equations, noise_used)
     if robust:
         if noise_used is None:  # with lowered weights the stated errors are no longer the weights'
             noise_used = diags_array(1 / np.sqrt(weight[used])).tocsr()
         kept[used] = kept_weights(equations, measured, response.expected)
         equations = equations.reweighted(weight[used] * kept[used])
-        offset, response = equations.fit(measured, noise_used)
-    graph = equations.graph
+        response = noise_response(equations, noise_used)
+    graph, offset = equations.graph, equations.offsets(measured)
     residual = np.full(len(a), np.nan)
     residual[used] = measured - graph.differences(offset)
     square_sum = graph.pair_sums(graph.weight * residual[used] ** 2)

@@ -19,9 +19,10 @@ from scipy.sparse import coo_array, csc_array, diags_array
 from scipy.sparse.linalg import SuperLU, splu
 
 from skymatch_cli.model import FloatArray, IntArray, Offsets, PlaneDifferences
+from skymatch_cli.run.threads import one_thread
 from skymatch_cli.solve.offsets import solve_offsets
 from skymatch_cli.solve.pairgraph import PairGraph
-from skymatch_cli.solve.signs import sign_columns
+from skymatch_cli.solve.probes import sign_columns
 
 _RIDGE = 1e-12
 _REFINEMENTS = 3
@@ -171,6 +172,21 @@ class FittedPlanes:
     loss: FloatArray
 
 
+@one_thread()
+def image_planes(  # noqa: PLR0917 - three columns of numbers of pairs
+    centre: FloatArray, a: IntArray, b: IntArray, moment: FloatArray, position: FloatArray, pull: FloatArray
+) -> FloatArray:
+    """Planes (n, 3) about ``centre`` (n, 2) that agree best with the pulls (m, 3) of pairs (a, b), in the common gauge.
+
+    ``moment`` (m, 3, 3) and ``pull`` are about ``position`` (m, 2), in any unit of length.
+    """
+    if not len(a):
+        return np.zeros((len(centre), 3))
+    equations = PlaneEquations.of_pairs(centre, a, b, moment, position)
+    return equations.solve(equations.gathered(pull[:, :, None]))[:, :, 0]
+
+
+@one_thread()
 def fit_planes(
     centre: FloatArray, a: IntArray, b: IntArray, measured: PlaneDifferences, weight: FloatArray
 ) -> FittedPlanes:

@@ -339,5 +339,8 @@ def assemble(measured: Measured) -> Measurements:
     if len(pooled) + len(reduced) < len(measured.infos):
         raise ValueError("not all images were measured")
     if measured.settings.compare == Compare.MESH:
-        return assemble_mesh(measured.infos, measured.graph, reduced, jobs=measured.settings.jobs)
+        from skymatch_cli.solve.tiltfit import image_planes
+
+        jobs = measured.settings.jobs
+        return assemble_mesh(measured.infos, measured.graph, reduced, image_planes, jobs=jobs)
     return assemble_pooled(measured.infos, measured.graph, pooled)

@@ -29,14 +29,18 @@ from skymatch_cli.compare.mesh.sums import BlockScatter, PairSums, all_pair_sums
 from skymatch_cli.compare.mesh.tiles import BLOCK, run_noise, sheet_plans
 from skymatch_cli.compare.mesh.trust import mean_sky, median_sky, trusted_weight
 from skymatch_cli.model import FloatArray, IntArray, Measurements, OverlapGraph, PlaneDifferences, Status, StrArray
-from skymatch_cli.solve.tiltfit import PlaneEquations
+from skymatch_cli.model.measurements import PlaneSolver
 
 _ITERATIONS = 7  # with the planes and the weights of the one before; residuals begin with the tilts in them
 _UNSCALED = 3  # iterations before the scatter is trusted
 
 
 def compare_planes(
-    meshes: Sequence[CellMesh | None], graph: OverlapGraph, group: IntArray, usable: StrArray | None = None
+    meshes: Sequence[CellMesh | None],
+    graph: OverlapGraph,
+    group: IntArray,
+    solve_planes: PlaneSolver,
+    usable: StrArray | None = None,
 ) -> Measurements:
     """Compare every overlapping pair of images, with the weights of a joint solution for planes.
 
@@ -46,6 +50,8 @@ def compare_planes(
         On the only plane of the graph.
     graph, group, usable
         See ``compare.compare``.
+    solve_planes : PlaneSolver
+        Least squares of planes.
 
     Returns
     -------
@@ -57,7 +63,7 @@ def compare_planes(
     plans = sheet_plans([meshes], together=False) if len(graph.a) else []
     made = [make_sheet(plan, meshes, graph, unit) for plan in plans]
     fields = [_Field.of(sheet, meshes) for sheet in made if sheet is not None]
-    planes, scale = _robust_planes(fields, meshes, graph, unit)
+    planes, scale = _robust_planes(fields, meshes, graph, unit, solve_planes)
     moments, sums = PlaneMoments.empty(graph, meshes), PairSums.empty(graph, np.zeros(graph.n_images))
     for field in fields:
         weight, shifted = field.trusted(planes, scale)
@@ -212,7 +218,11 @@ def _box(mesh: CellMesh | None) -> FloatArray:
 
 
 def _robust_planes(
-    fields: list[_Field], meshes: Sequence[CellMesh | None], graph: OverlapGraph, unit: float
+    fields: list[_Field],
+    meshes: Sequence[CellMesh | None],
+    graph: OverlapGraph,
+    unit: float,
+    solve_planes: PlaneSolver,
 ) -> tuple[ImagePlanes, FloatArray]:
     """Planes of the images, with weights that agree with them, and the noise that they leave; fields get skies.
 
@@ -239,14 +249,12 @@ def _robust_planes(
             if iteration >= _UNSCALED:
                 scatter.add(block_scatter(field.sheet, weight, residual, share))
         scale = scale * scatter.ratio()
-        planes = replace(planes, value=planes.value + _step(planes.centre, moments, graph))
+        planes = replace(planes, value=planes.value + _step(planes.centre, moments, graph, solve_planes))
     return planes, scale
 
 
-def _step(centre: FloatArray, moments: PlaneMoments, graph: OverlapGraph) -> FloatArray:
+def _step(centre: FloatArray, moments: PlaneMoments, graph: OverlapGraph, solve_planes: PlaneSolver) -> FloatArray:
     """What the pulls of the pairs add to the planes of the images, (N, 3)."""
     use = moments.moment[:, 0, 0] > 0
-    if not use.any():
-        return np.zeros((len(centre), 3))
-    equations = PlaneEquations.of_pairs(centre, graph.a[use], graph.b[use], moments.moment[use], moments.position[use])
-    return equations.solve(equations.gathered(moments.pull[use][:, :, None]))[:, :, 0]
+    found = moments.moment[use], moments.position[use], moments.pull[use]
+    return solve_planes(centre, graph.a[use], graph.b[use], *found)

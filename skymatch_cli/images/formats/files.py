@@ -9,6 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.parse import urlsplit
 
+from skymatch_cli.images.formats.registry import transport
+
 
 def is_remote(path: str) -> bool:
     """Whether a name is a URL: ``https://``, ``s3://`` or any other that fsspec knows."""
@@ -56,9 +58,7 @@ def size_and_time(path: str) -> tuple[int, int]:
         If it can't be found.
     """
     if is_remote(path):
-        from skymatch_cli.images.formats import remote
-
-        return remote.size_and_version(path)
+        return transport().size_and_version(path)
     found = os.stat(path)
     return found.st_size, found.st_mtime_ns
 
@@ -72,7 +72,5 @@ def open_file(path: str) -> IO[bytes]:
         If it can't be opened.
     """
     if is_remote(path):
-        from skymatch_cli.images.formats import remote
-
-        return remote.open_remote(path)
+        return transport().open_file(path)
     return Path(path).open("rb", buffering=0)

@@ -23,6 +23,7 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.files import is_remote, open_file, size_and_time
 from skymatch_cli.images.formats.header import CardHeader, Value
 from skymatch_cli.images.formats.keywords import as_number
+from skymatch_cli.images.formats.registry import asdf_format
 from skymatch_cli.images.formats.tilecheck import check_tiling
 from skymatch_cli.model import Container
 
@@ -152,9 +153,7 @@ def open_unpacked(path: str, container: Container) -> IO[bytes]:
     if container is Container.BZIP2:
         return cast("IO[bytes]", bz2.open(open_file(path) if is_remote(path) else path, "rb"))
     if container is Container.ASDF:
-        from skymatch_cli.images.formats.roman import open_as_fits
-
-        return open_as_fits(path)
+        return asdf_format().open_as_fits(path)
     return open_file(path)
 
 
@@ -178,10 +177,8 @@ def _identify(path: str, where: str) -> tuple[Container, int, int]:
     if magic[:3] == b"BZh":
         return Container.BZIP2, size, mtime_ns
     if magic.startswith(b"#ASDF"):
-        from skymatch_cli.images.formats import gwcs
-
-        if missing := gwcs.missing_package():
-            raise InputError.at(where, f"is an ASDF file: reading it needs the package {missing}", gwcs.HINT)
+        if missing := asdf_format().missing_package():
+            raise InputError.at(where, f"is an ASDF file: reading it needs the package {missing}", asdf_format().hint)
         return Container.ASDF, size, mtime_ns
     if not magic:
         raise InputError.at(where, "is empty")

@@ -16,6 +16,7 @@ import numpy as np
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu
+from skymatch_cli.images.formats.registry import StoredWcs, register
 from skymatch_cli.images.formats.source import open_source
 from skymatch_cli.model import FloatArray
 from skymatch_cli.sky.frames import SkyFrame
@@ -129,7 +130,13 @@ def gwcs_wcs(wcs: Any, shape: tuple[int, int], where: str) -> GwcsWcs:
     return made
 
 
-def jwst_wcs(file: FitsFile, asdf_hdu: Hdu, shape: tuple[int, int], where: str) -> GwcsWcs | None:
+def asdf_extension(file: FitsFile) -> Hdu | None:
+    """Where the pipeline of JWST keeps the WCS of the one image of a file."""
+    images = [hdu for hdu in file.hdus if hdu.name == "SCI"]
+    return next((hdu for hdu in file.hdus if hdu.name == "ASDF"), None) if len(images) == 1 else None
+
+
+def jwst_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs | None:
     """The GWCS in the ASDF extension of a FITS file; None where it holds none.
 
     Raises
@@ -137,6 +144,8 @@ def jwst_wcs(file: FitsFile, asdf_hdu: Hdu, shape: tuple[int, int], where: str) 
     InputError
         If it can't be read.
     """
+    if (asdf_hdu := asdf_extension(file)) is None:
+        return None
     with open_source(file) as source:
         extent = source.extent(asdf_hdu.index)
         raw = source.read(extent.data_start, extent.stop - extent.data_start)
@@ -212,3 +221,14 @@ def _sky_frame(frame: Any) -> SkyFrame:
     if frame.name not in {"icrs", "fk5", "galactic"}:
         raise ValueError(f"its positions are in the frame {frame.name!r}")
     return SkyFrame(frame.name, float(frame.equinox.jyear) if frame.name == "fk5" else None)
+
+
+register(
+    "gwcs",
+    StoredWcs(
+        missing_package=missing_package,
+        hint=HINT,
+        is_in=lambda file: asdf_extension(file) is not None,
+        read_wcs=jwst_wcs,
+    ),
+)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from skymatch_cli.errors import InputError
+from skymatch_cli.images.formats.registry import Transport, register
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
@@ -162,3 +163,6 @@ def _as_os_errors() -> Iterator[None]:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(f"{error}".split()) or type(error).__name__
+
+
+register("url", Transport(open_file=open_remote, size_and_version=size_and_version, matching=matching))

@@ -9,27 +9,21 @@ saved the file. Needs the extra ``gwcs``.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import IO, TYPE_CHECKING, Any, cast
-
-import numpy as np
+from typing import IO, Any, cast
 
 from skymatch_cli.choices import Method
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.files import open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile
-from skymatch_cli.images.formats.source import padded
+from skymatch_cli.images.formats.view import FitsView
 from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
 
-from .gwcs import HINT, GwcsWcs, gwcs_wcs, opened_asdf
-
-if TYPE_CHECKING:
-    from collections.abc import Buffer  # type: ignore[attr-defined]
-
+from .gwcs import HINT, GwcsWcs, gwcs_wcs, missing_package, opened_asdf
+from .registry import ContainerFormat, register
 
 OURS = "skymatch_cli"
 """The node of ``roman`` that holds what ``meta.background`` can't: our other cards, and what was there before."""
@@ -64,7 +58,7 @@ def open_as_fits(path: str) -> IO[bytes]:
     stack = ExitStack()
     try:
         tree = stack.enter_context(opened_asdf(stack.enter_context(open_file(path))))
-        return cast("IO[bytes]", _View(_parts(tree.tree), stack))
+        return cast("IO[bytes]", FitsView(_parts(tree.tree), stack))
     except BaseException as error:
         stack.close()
         if _is_unknown_compression(error):
@@ -165,58 +159,7 @@ def array_and_unit(node: Any) -> tuple[Any, Any]:
     return (node, None) if unit is None else (node.value, unit)
 
 
-class _View(io.RawIOBase):
-    """Headers and arrays, one after the other, as the bytes of a FITS file; arrays are turned as they are read."""
-
-    def __init__(self, parts: Sequence[tuple[bytes, Any]], stack: ExitStack) -> None:
-        super().__init__()
-        self._stack = stack
-        self._at = 0
-        self._segments: list[tuple[int, int, bytes | np.ndarray[Any, Any]]] = []  # start, stop, content
-        start = 0
-        for header, array in parts:
-            values = np.asarray(array).reshape(-1)
-            for content, size in ((header, len(header)), (values, values.nbytes)):
-                self._segments.append((start, start + size, content))
-                start += padded(size)
-        self._size = start
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        with memoryview(buffer).cast("B") as view:
-            n = max(0, min(len(view), self._size - self._at))
-            view[:n] = bytes(n)
-            for start, stop, content in self._segments:
-                low, high = max(start, self._at), min(stop, self._at + n)
-                if low < high:
-                    view[low - self._at : high - self._at] = _bytes(content, low - start, high - start)
-        self._at += n
-        return n
-
-    def close(self) -> None:
-        if not self.closed:
-            self._stack.close()
-        super().close()
-
-
-def _bytes(content: bytes | np.ndarray[Any, Any], low: int, high: int) -> bytes:
-    """Bytes ``low`` to ``high`` of a header, or of an array in the byte order of FITS."""
-    if isinstance(content, bytes):
-        return content[low:high]
-    size = content.itemsize
-    first = low // size
-    values = content[first : -(-high // size)]
-    return values.astype(values.dtype.newbyteorder(">")).tobytes()[low - first * size : high - first * size]
+register(
+    "asdf",
+    ContainerFormat(missing_package=missing_package, hint=HINT, open_as_fits=open_as_fits, read_wcs=roman_wcs),
+)

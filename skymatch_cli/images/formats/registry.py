@@ -1,0 +1,111 @@
+"""Formats that need packages beyond the required ones: each is imported, and registers itself, when it is needed.
+
+The core asks here and knows no such package: a container other than FITS (Roman's ASDF), a WCS that a FITS file keeps
+outside its header (GWCS), and files behind URLs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skymatch_cli.images.formats.fitsfile import FitsFile
+    from skymatch_cli.model import CelestialWcs
+
+_MODULES = {"asdf": "roman", "gwcs": "gwcs", "url": "remote"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerFormat:
+    """A container that is read as a FITS file.
+
+    Attributes
+    ----------
+    missing_package : callable
+        () -> the first package of the extra that is not installed; "" where all are.
+    hint : str
+        How to install them.
+    open_as_fits : callable
+        path -> the file as the bytes of a FITS file.
+    read_wcs : callable
+        (file, shape, label of the image) -> its WCS.
+    """
+
+    missing_package: Callable[[], str]
+    hint: str
+    open_as_fits: Callable[[str], IO[bytes]]
+    read_wcs: Callable[[FitsFile, tuple[int, int], str], CelestialWcs]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredWcs:
+    """A WCS in an extension of a FITS file.
+
+    Attributes
+    ----------
+    missing_package, hint
+        As in `ContainerFormat`.
+    is_in : callable
+        file -> whether it has such an extension.
+    read_wcs : callable
+        (file, shape, label of the image) -> its WCS; None where the extension holds none.
+    """
+
+    missing_package: Callable[[], str]
+    hint: str
+    is_in: Callable[[FitsFile], bool]
+    read_wcs: Callable[[FitsFile, tuple[int, int], str], CelestialWcs | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transport:
+    """Files behind URLs.
+
+    Attributes
+    ----------
+    open_file : callable
+        URL -> its bytes, for reading and seeking.
+    size_and_version : callable
+        URL -> size in bytes, and a number that changes when the file does.
+    matching : callable
+        URL with ``*`` -> the URLs that it matches.
+    """
+
+    open_file: Callable[[str], IO[bytes]]
+    size_and_version: Callable[[str], tuple[int, int]]
+    matching: Callable[[str], list[str]]
+
+
+_REGISTERED: dict[str, Any] = {}
+
+
+def register(name: str, handler: ContainerFormat | StoredWcs | Transport) -> None:
+    """Register what reads a kind of file; called by the module of the format when it is imported."""
+    _REGISTERED[name] = handler
+
+
+def _handler(name: str) -> Any:
+    if name not in _REGISTERED:
+        import_module(f"{__package__}.{_MODULES[name]}")
+    return _REGISTERED[name]
+
+
+def asdf_format() -> ContainerFormat:
+    """Roman images in ASDF files."""
+    found: ContainerFormat = _handler("asdf")
+    return found
+
+
+def stored_gwcs() -> StoredWcs:
+    """The GWCS of JWST images."""
+    found: StoredWcs = _handler("gwcs")
+    return found
+
+
+def transport() -> Transport:
+    """Files behind URLs."""
+    found: Transport = _handler("url")
+    return found
