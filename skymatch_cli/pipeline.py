@@ -182,7 +182,7 @@ def plan(
         footprints=footprints,
         graph=graph,
         skipped=inputs.skipped,
-        warnings=(*_skipped(problems), *found.warnings),
+        warnings=(*_skipped(problems), *inputs.warnings, *found.warnings),
         headers=Headers(known.rules, {inputs.real[path]: file for path, file in inputs.files.items()}, found.headers),
     )
 
@@ -366,7 +366,15 @@ def _updates(
 
     n = len(infos)
     return [
-        SkyUpdate(ref=info.ref, sky=sky, sky_err=err, method=settings.method, identity=_identity(info), tilt=tilt)
+        SkyUpdate(
+            ref=info.ref,
+            sky=sky,
+            sky_err=err,
+            method=settings.method,
+            identity=_identity(info),
+            tilt=tilt,
+            info=info,
+        )
         for info, (sky, err), tilt in zip(infos, skies or [(0.0, 0.0)] * n, tilts or [None] * n, strict=True)
     ]
 

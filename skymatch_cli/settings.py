@@ -63,6 +63,7 @@ class Settings:
     dqbits: str = "auto"
     dq_ext: str = "DQ"
     mask: str | None = None
+    weight: str | None = None
     ignore_value: float | None = None
     group_by: str = "file"
     units: str = "auto"

@@ -162,8 +162,15 @@ STATISTICS = (
 )
 MASK = _setting(
     "mask",
-    "Mask of each image (non-zero = good), as a template such as 'masks/{stem}.fits[1]' with {stem}, {extname} and "
-    "{extver}. A mask may also stand in the second column of an @list.",
+    "Mask of each image (non-zero = good), as a template such as 'masks/{stem}.fits[1]' with {stem}, {stem:OLD=NEW}, "
+    "{dir}, {extname}, {extver} and {hdu}. A mask may also stand in the second column of an @list.",
+    section=_PIXELS,
+    metavar="TEMPLATE",
+)
+WEIGHT = _setting(
+    "weight",
+    "Weight, exposure or coverage map of each image (0 = not observed), as a template such as '{stem}.weight.fits'; "
+    "'none' also ignores those that belong to an image by their names.",
     section=_PIXELS,
     metavar="TEMPLATE",
 )
@@ -182,6 +189,7 @@ PIXEL_SOURCES = (
         metavar="NAME",
     ),
     MASK,
+    WEIGHT,
 )
 IGNORE_VALUE = _setting("ignore_value", "Drop pixels of exactly this value.", section=_PIXELS, metavar="VALUE")
 PIXELS = (*PIXEL_SOURCES, IGNORE_VALUE)
