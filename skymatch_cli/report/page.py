@@ -84,7 +84,7 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook],
         typed=printable(typed),
         command=_command(report.settings),
         warnings=[printable(warning) for warning in report.warnings],
-        notes=_notes(shared, scene, shown),
+        notes=_notes(report, shared, scene, shown),
         figures=_figures(report, overlaps),
         pictures=shown,
         side=max((picture.width for picture in shown), default=0),
@@ -158,8 +158,10 @@ def _command(settings: dict[str, Any]) -> str:
     return " ".join([*words, "@images.txt"])
 
 
-def _notes(shared: str, scene: Scene | None, shown: Sequence[Picture]) -> list[str]:
+def _notes(report: Report, shared: str, scene: Scene | None, shown: Sequence[Picture]) -> list[str]:
     notes = [printable(shared)] if shared else []
+    if not any(report.images.column("sky_unit")):
+        notes.append("The images have no BUNIT: values are in the unit of their pixels, whatever that is.")
     if scene is None:
         notes.append(
             "There is no map: the images were not found where the result says, or they were not matched on the sky."
