@@ -126,6 +126,16 @@ def test_links_lead_to_files(page):
     assert [link for link in linked if "_generated" not in link and not (page.parent / link).exists()] == []
 
 
+def test_the_architecture_names_the_rooms_that_are_there():
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    package = ROOT / "skymatch_cli"
+    named = {name for name in re.findall(r"`([a-z_/]+/|[a-z_/]+\.py)`", text) if name != "skymatch_cli/pipeline.py"}
+    places = [*package.iterdir(), package / "images", package / "compare"]
+    assert {name for name in named if not any((place / name).exists() for place in (package, *places))} == set()
+    rooms = {f"{folder.parent.name}/" for folder in package.glob("*/__init__.py")}
+    assert rooms - named == set()
+
+
 def test_every_example_is_shown():
     text = (DOCS / "recipes.md").read_text()
     examples = {p.name for p in (ROOT / "examples").iterdir() if p.is_file()}

@@ -22,7 +22,9 @@ from .kinds import KINDS, SKIES, Files
 from .test_docs import DOCS
 from .valid import assert_valid, complaints
 
-OURS = re.compile(r"BKG(LEVEL|SUB|METH|ERR) *=|HISTORY skymatch-cli |(CHECKSUM|DATASUM|ZHECKSUM|ZDATASUM) *=")
+OURS = re.compile(
+    r"(BKG(LEVEL|SUB|METH|ERR)|S_SKYMAT) *=|HISTORY skymatch-cli |(CHECKSUM|DATASUM|ZHECKSUM|ZDATASUM) *="
+)
 SUBTRACTED = re.compile(
     OURS.pattern + r"|(Z?BITPIX|BSCALE|BZERO|BLANK|ZBLANK|ZCMPTYPE|NAXIS[12]|PCOUNT|TFIELDS|T[A-Z]+\d+|Z[A-Z0-9]+) *="
 )
@@ -90,7 +92,13 @@ def images(files: Files) -> list[np.ndarray]:
 def levels(files: Files) -> list[float]:
     if files.paths[0].suffix == ".asdf":
         return [_roman(path)["level"] for path in files.paths]
-    return [fits.getheader(path, hdu)["BKGLEVEL"] for path in files.paths for hdu in files.hdus]
+    return [_header_of_sky(path, hdu)["BKGLEVEL"] for path in files.paths for hdu in files.hdus]
+
+
+def _header_of_sky(path: Path, hdu: int) -> fits.Header:
+    """JWST keeps the sky in the primary header."""
+    primary = fits.getheader(path)
+    return primary if primary.get("TELESCOP") == "JWST" else fits.getheader(path, hdu)
 
 
 def _roman(path: Path) -> dict[str, Any]:

@@ -113,12 +113,17 @@ def test_sky_keyword_is_renamed(tmp_path):
     assert "MDRIZSKY" not in header(path)
 
 
-def test_jwst_files_say_it_in_the_primary_header_too(tmp_path):
+def test_jwst_files_say_it_in_the_primary_header_alone_as_their_pipeline_does(tmp_path):
     path = jwst(tmp_path / "a.fits")
+    before = path.read_bytes()
+    write_skies([update(path, 1, sky=0.125)], RECORD)
+    assert (header(path)["BKGLEVEL"], header(path)["BKGSUB"], header(path)["S_SKYMAT"]) == (0.125, False, "COMPLETE")
     write_skies([update(path, 1, sky=0.125)], SUBTRACT)
-    for hdu in (0, 1):
-        assert (header(path, hdu)["BKGLEVEL"], header(path, hdu)["BKGSUB"]) == (0.125, True)
+    assert (header(path)["BKGLEVEL"], header(path)["BKGSUB"], header(path)["S_SKYMAT"]) == (0.125, True, "COMPLETE")
+    assert not [key for key in header(path, 1) if key.startswith("BKG")]
     assert_valid(path)
+    undo([ref(path, 1)], RECORD)
+    assert path.read_bytes()[:2880] == before[:2880]
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

@@ -108,6 +108,7 @@ def tell_written(written: WriteReport) -> None:
     tell(tuple(f"wrote {file}" for file in written.files))
     for note in written.notes:
         say(note)
+    warn(written.warnings)
     counts = Counter(map(str, written.actions))  # in the order in which they first occur
     actions = ", ".join(f"{n} {action.replace('_', ' ')}" for action, n in counts.items())
     say(f"images: {actions}; files written: {len(written.files)}")

@@ -33,8 +33,15 @@ Examples:
     options.CONFIG,
     *options.CONSOLE,
 )
+@click.option(
+    "--from-keyword",
+    is_flag=True,
+    cls=options.SectionOption,
+    section="What happens to the images",
+    help="Where another program removed the undo cards: add the sky of the header (BKGLEVEL) back to the pixels.",
+)
 @click.pass_context
-def command(ctx: click.Context, /, images: tuple[str, ...], **_: Any) -> None:
+def command(ctx: click.Context, /, images: tuple[str, ...], from_keyword: bool, **_: Any) -> None:
     """Restore headers and pixels as they were before the first run.
 
     Images in which nothing was recorded are left alone.
@@ -54,4 +61,4 @@ def command(ctx: click.Context, /, images: tuple[str, ...], **_: Any) -> None:
             raise InputError(inputs.problems)
         console.warn(tuple(f"skipped: {problem}" for problem in inputs.problems))
         console.tell(inputs.skipped)
-        console.tell_written(record.undo(inputs.refs, settings))
+        console.tell_written(record.undo(inputs.refs, settings, from_keyword=from_keyword))

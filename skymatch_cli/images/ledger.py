@@ -9,6 +9,7 @@
     BKGDX   =               0.0015 / tilt of the sky along x, per pixel         (with --model plane; BKGDY too)
     HISTORY skymatch-cli 1.0: sky subtracted, int16 pixels became float32
     HISTORY skymatch-cli   compare=pooled method=match ...
+    HISTORY skymatch-cli undo * subtracted shape=23x37 ...    what the pixels are: see `Written`
     HISTORY skymatch-cli undo - BKGLEVEL                      there was no such card
     HISTORY skymatch-cli undo = BITPIX  =       16 / pixels   it said this, byte for byte
     HISTORY skymatch-cli undo 17 BSCALE  =      2. / scale    it said this, and 17 cards were before it
@@ -16,13 +17,15 @@
 
 So a header says of itself what was done to it and what it was: `original_cards` takes everything back, and
 `recorded_cards` writes from the original. Writing again is therefore the same as writing for the first time.
-The first entry that is kept is that of the level keyword.
+The first keyword that is kept is that of the level. Other programs edit the keywords above and change pixels;
+what `undo` needs is in the undo cards alone, and they say by which digest the pixels are recognised.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import PixelFormat
@@ -30,19 +33,23 @@ from skymatch_cli.model.skyplane import SkyPlane
 
 LEVEL, SUBTRACTED, METHOD, ERROR = "BKGLEVEL", "BKGSUB", "BKGMETH", "BKGERR"
 TILT = "BKGDX", "BKGDY"
+PIPELINE_STEP = "S_SKYMAT"  # of JWST
 
 _TAG = b"HISTORY skymatch-cli "
 _UNDO = b"HISTORY skymatch-cli undo "
 _UNDO_TEXT = cd.CARD - len(_UNDO)
 _TEXT = cd.CARD - len(_TAG)
-_ENTRY = re.compile(rb"(?P<mark>[-=+]|\d+) ?(?P<text>.*)", re.DOTALL)
+_ENTRY = re.compile(rb"(?P<mark>[-=+*]|\d{1,6}) ?(?P<text>.*)", re.DOTALL)
+_KEYWORD = re.compile(rb"[A-Z0-9_-]{1,8} *")
+_NO_DIGEST = "0" * 16
+_MAX_AXIS_DIGITS = 18
 _STRUCTURAL = frozenset({"BITPIX", "ZBITPIX"})
 _PACKING = re.compile(
     rb"(?:BITPIX|NAXIS[12]?|PCOUNT|GCOUNT|TFIELDS|(?:TTYPE|TFORM|TUNIT|TSCAL|TZERO|TNULL|TDIM|TDISP)\d+"
     rb"|ZBITPIX|ZCMPTYPE|ZQUANTIZ|ZDITHER0|ZNAME\d+|ZVAL\d+|ZSCALE|ZZERO|ZBLANK|ZMASKCMP) *"
 )
 _MANDATORY = re.compile(rb"(?:SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|TFIELDS) *")
-_NEVER_OURS = re.compile(r"SIMPLE|XTENSION|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|TFIELDS|END|")  # others say they were
+_NEVER_OURS = re.compile(rb"SIMPLE|XTENSION|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|TFIELDS|END|")  # others say they were
 _OF_TILED = frozenset({"ZCMPTYPE", "ZBLANK", "ZHECKSUM", "ZDATASUM"})
 
 
@@ -58,6 +65,120 @@ class Entry:
     at: int | None = None
 
 
+class LedgerError(ValueError):
+    """Undo cards that the program did not write, or that were edited since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What the program knows of the pixels beside which it wrote its cards.
+
+    Attributes
+    ----------
+    subtracted : bool
+    sky : SkyPlane
+        The sky in the header, to the last bit.
+    shift : SkyPlane
+        Original pixels minus these, to the last bit. It is the sky unless another program had subtracted one before.
+    shape : tuple of int
+        Of the image, slowest axis first.
+    form : PixelFormat
+        How the pixels are stored (``blank`` plays no part).
+    lost : float
+        Pixels that are restored differ from the original ones by no more than this, in the image's unit.
+    digest : str
+        Of the stored pixels, see `PixelDigest`.
+    """
+
+    subtracted: bool
+    sky: SkyPlane
+    shift: SkyPlane
+    shape: tuple[int, ...]
+    form: PixelFormat
+    lost: float = 0.0
+    digest: str = _NO_DIGEST
+
+    def text(self, n_entries: int) -> str:
+        """What stands in the undo cards; ``n_entries`` is the number of entries that follow."""
+        words = {
+            "shape": "x".join(map(str, self.shape)),
+            "bitpix": str(self.form.bitpix),
+            "bscale": self.form.bscale.hex() if self.form.bscale != 1 else "",
+            "bzero": self.form.bzero.hex() if self.form.bzero != 0 else "",
+            "sky": _numbers(self.sky),
+            "shift": _numbers(self.shift) if self.shift != self.sky else "",
+            "lost": self.lost.hex() if self.lost else "",
+            "pixels": self.digest,
+            "entries": str(n_entries),
+        }
+        state = "subtracted" if self.subtracted else "recorded"
+        return " ".join([state, *(f"{name}={word}" for name, word in words.items() if word)])
+
+
+def _numbers(plane: SkyPlane) -> str:
+    parts = (plane.level,) if plane.is_level else (plane.level, plane.dx, plane.dy)
+    return ",".join(part.hex() for part in parts)
+
+
+def _plane(text: str) -> SkyPlane:
+    parts = [_finite(part) for part in text.split(",")]
+    if len(parts) not in {1, 3}:
+        raise ValueError("a plane has one or three numbers")
+    return SkyPlane(*parts)
+
+
+def _finite(text: str) -> float:
+    try:
+        number = float.fromhex(text)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError("no finite number")
+    return number
+
+
+def written(cards: cd.Cards) -> Written | None:
+    """What a header says of the pixels that the program left; None where it left no card.
+
+    Raises
+    ------
+    LedgerError
+        If its undo cards are not all there, or are damaged.
+    """
+    texts = _texts(cards)
+    if not texts:
+        return None
+    states = [text for mark, text in texts if mark == b"*"]
+    if len(states) != 1:
+        raise LedgerError("its undo cards are incomplete")
+    state, *words = states[0].decode("latin-1").split()
+    named = dict(word.partition("=")[::2] for word in words)
+    try:
+        if state not in {"subtracted", "recorded"} or int(named["entries"]) != len(texts) - 1:
+            raise LedgerError("its undo cards are incomplete")
+        if not re.fullmatch(r"[0-9a-f]{16}", named["pixels"]):
+            raise ValueError("no digest")
+        shape = tuple(int(axis[:_MAX_AXIS_DIGITS]) for axis in named["shape"].split("x")) if "shape" in named else ()
+        form = PixelFormat(
+            bitpix=int(named["bitpix"]),
+            bscale=_finite(named.get("bscale", "1")),
+            bzero=_finite(named.get("bzero", "0")),
+        )
+        return Written(
+            subtracted=state == "subtracted",
+            sky=_plane(named["sky"]),
+            shift=_plane(named.get("shift", named["sky"])),
+            shape=shape,
+            form=form,
+            lost=_finite(named.get("lost", "0")),
+            digest=named["pixels"],
+        )
+    except (KeyError, ValueError) as error:
+        if isinstance(error, LedgerError):
+            raise
+        raise LedgerError("its undo cards are damaged") from None
+
+
 def is_recorded(cards: cd.Cards) -> bool:
     """Whether the program has written to this header."""
     return any(card.startswith(_UNDO) for card in cards)
@@ -68,6 +189,11 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
 
     ``tiled`` says what the header is now: BITPIX of a plain image is ZBITPIX of a tile-compressed one, and
     other programs may have turned one into the other since.
+
+    Raises
+    ------
+    LedgerError
+        If its undo cards are damaged.
     """
     entries = read_entries(cards)
     kept = [card for card in cards if not card.startswith(_TAG)]
@@ -80,6 +206,13 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
             index = cd.end_of_content(kept) if entry.at is None else _after_cards(kept, entry.at, tiled=tiled)
             kept[index:index] = entry.cards
     return kept
+
+
+def without_sky(cards: cd.Cards) -> cd.Cards:
+    """The header without anything that the program writes, where it can't be known what was there before."""
+    names = {SUBTRACTED, LEVEL, METHOD, ERROR, *TILT}
+    ours = {slot for name in names if (at := cd.find(cards, name)) is not None for slot in range(at.start, at.stop)}
+    return [card for i, card in enumerate(cards) if i not in ours and not card.startswith(_TAG)]
 
 
 def describes_packing(card: bytes) -> bool:
@@ -111,31 +244,51 @@ def _restore_bitpix(cards: cd.Cards, entry: Entry, keyword: str) -> None:
 
 
 def read_entries(cards: cd.Cards) -> tuple[Entry, ...]:
-    """What the header remembers of itself, in the order in which it was written."""
-    texts: list[tuple[bytes, bytes]] = []
+    """What the header remembers of its keywords, in the order in which it was written.
+
+    Raises
+    ------
+    LedgerError
+        If its undo cards are damaged.
+    """
+    return tuple(_entry(mark, text) for mark, text in _texts(cards) if mark != b"*")
+
+
+def _texts(cards: cd.Cards) -> list[tuple[bytes, bytes]]:
+    """The entries of the undo cards, each put together from its pieces: mark and text; not those that can't be ours."""
+    texts: list[tuple[bytes, list[bytes]]] = []
     for card in cards:
-        match = _ENTRY.fullmatch(card[len(_UNDO) :]) if card.startswith(_UNDO) else None
-        if match is None:
+        if not card.startswith(_UNDO):
             continue
-        if match["mark"] != b"+":
-            texts.append((match["mark"], match["text"]))
-        elif texts:
-            mark, text = texts.pop()
-            texts.append((mark, text + match["text"]))
-    entries = (_entry(mark, text.rstrip()) for mark, text in texts)
-    return tuple(entry for entry in entries if not _NEVER_OURS.fullmatch(entry.keyword))
+        match = _ENTRY.fullmatch(card[len(_UNDO) :])
+        if match is None or (match["mark"] == b"+" and not texts):
+            raise LedgerError("its undo cards are damaged")
+        if match["mark"] == b"+":
+            texts[-1][1].append(match["text"])
+        else:
+            texts.append((match["mark"], [match["text"]]))
+    whole = ((mark, b"".join(parts).rstrip()) for mark, parts in texts)
+    return [(mark, text) for mark, text in whole if mark == b"*" or not _NEVER_OURS.fullmatch(text[:8].rstrip())]
 
 
 def _entry(mark: bytes, text: bytes) -> Entry:
-    keyword = text[:8].rstrip().decode("latin-1")
+    if not _KEYWORD.fullmatch(text[:8]):
+        raise LedgerError("its undo cards name no keyword")
+    keyword = text[:8].rstrip().decode("ascii")
     lines = [text[start : start + cd.CARD].ljust(cd.CARD) for start in range(0, len(text), cd.CARD)]
+    if keyword in _STRUCTURAL and (mark == b"-" or not isinstance(cd.card_value(lines[0]), int)):
+        raise LedgerError(f"its undo cards hold no {keyword}")
     return Entry(keyword, () if mark == b"-" else tuple(lines), int(mark) if mark.isdigit() else None)
 
 
 def _entry_cards(entry: Entry) -> cd.Cards:
-    """The HISTORY cards of an entry: pieces that fill their card, so that blanks at their ends are kept."""
-    rest = b"".join(entry.cards).rstrip() or entry.keyword.encode("ascii")
-    head = b"- " if not entry.cards else b"= " if entry.at is None else b"%d " % entry.at
+    """The HISTORY cards of an entry."""
+    text = b"".join(entry.cards).rstrip() or entry.keyword.encode("ascii")
+    return _undo_cards(b"- " if not entry.cards else b"= " if entry.at is None else b"%d " % entry.at, text)
+
+
+def _undo_cards(head: bytes, rest: bytes) -> cd.Cards:
+    """HISTORY cards for a text: pieces that fill their card, so that blanks at their ends are kept."""
     cards = []
     while rest:
         room = _UNDO_TEXT - len(head)
@@ -146,68 +299,91 @@ def _entry_cards(entry: Entry) -> cd.Cards:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What is to be written into a header.
+    """What is to be written into the header of an image.
 
     Attributes
     ----------
     level_keyword : str
-    level, error : float
-        Error: NaN where it is not known (no card is written).
+    error : float
+        NaN where it is not known (no card is written).
     method : str
-    subtracted : bool
     program, settings : str
         For the HISTORY cards.
-    shift : SkyPlane
-        What is taken from the original pixels.
-    format_before, format_after : PixelFormat
-        How the pixels were and are stored; equal where that stays or is not this header's affair.
-    tilt : (dx, dy) or None
-        Per pixel; ``level`` is then at the image's centre. None: the sky is a constant.
+    tilted : bool
+        Whether the sky is a plane, whose level is the one at the image's centre, or a constant.
+    format_before : PixelFormat
+        How the pixels were stored.
+    written : Written
+        What the pixels are: they go with this header.
+    primary : bool
+        The keywords are written into the primary header, which has no pixels, and not into this one (`primary_cards`).
     """
 
     level_keyword: str
-    level: float
     error: float
     method: str
-    subtracted: bool
     program: str
     settings: str
-    shift: SkyPlane
+    tilted: bool
     format_before: PixelFormat
-    format_after: PixelFormat
-    tilt: tuple[float, float] | None = None
+    written: Written
+    primary: bool = False
+
+    @property
+    def changes_format(self) -> bool:
+        """Whether pixels are stored in another way than in the original file."""
+        return replace(self.format_before, blank=None) != self.written.form
 
     @property
     def changes_pixels(self) -> bool:
         """Whether the stored pixels are not those of the original file."""
-        return bool(self.shift) or self.format_before != self.format_after
+        return bool(self.written.shift) or self.changes_format
 
 
-def recorded_cards(original: cd.Cards, record: Record, *, tiled: bool) -> cd.Cards:
-    """The original header with a sky recorded in it."""
+def _keywords(record: Record) -> dict[str, bytes | None]:
+    """The keywords of the sky: their new cards, None where there is none."""
+    sky, level = record.written.sky, record.level_keyword
     new: dict[str, bytes | None] = {
-        record.level_keyword: cd.make_card(record.level_keyword, record.level, "sky of this image, in its own unit"),
-        SUBTRACTED: cd.make_card(SUBTRACTED, record.subtracted, "whether the sky is subtracted from the pixels"),
+        level: cd.make_card(level, sky.level, "sky of this image, in its own unit"),
+        SUBTRACTED: cd.make_card(
+            SUBTRACTED, record.written.subtracted, "whether the sky is subtracted from the pixels"
+        ),
         METHOD: cd.make_card(METHOD, record.method, "how the sky was found"),
     }
     if record.error == record.error:  # NaN: not known
         new[ERROR] = cd.make_card(ERROR, record.error, "1 sigma error of the sky")
-    for key, axis, tilt in zip(TILT, "xy", record.tilt or (None, None), strict=True):
-        new[key] = None if tilt is None else cd.make_card(key, tilt, f"tilt of the sky along {axis}, per pixel")
+    for key, axis, tilt in zip(TILT, "xy", (sky.dx, sky.dy), strict=True):
+        comment = f"tilt of the sky along {axis}, per pixel"
+        new[key] = cd.make_card(key, tilt, comment) if record.tilted else None
+    return new
+
+
+def primary_cards(original: cd.Cards, record: Record) -> cd.Cards:
+    """The primary header of a JWST file with the sky of its image: there its pipeline keeps it, and how far it is."""
+    step: dict[str, bytes | None] = {PIPELINE_STEP: cd.make_card(PIPELINE_STEP, "COMPLETE", "sky matching")}
+    no_pixels = replace(record.written, shift=record.written.sky, shape=(), form=PixelFormat(bitpix=8), lost=0.0)
+    header = replace(record, written=replace(no_pixels, digest=_NO_DIGEST), format_before=no_pixels.form)
+    return _apply(original, _keywords(header) | step, header, tiled=False)
+
+
+def recorded_cards(original: cd.Cards, record: Record, *, tiled: bool) -> cd.Cards:
+    """The original header of an image with a sky recorded in it."""
+    new = {} if record.primary else _keywords(record)
     if tiled:
         new["ZHECKSUM"] = None  # of the image before it was packed: its header is another one now
     if tiled and record.changes_pixels:
         new |= {"ZDATASUM": None, "ZBLANK": None, "ZCMPTYPE": cd.make_card("ZCMPTYPE", "GZIP_2", "lossless")}
-    if record.format_after != record.format_before:
-        new |= dict.fromkeys(("BSCALE", "BZERO", "BLANK"))
+    if record.changes_format:
+        if record.format_before.is_integer:
+            new |= dict.fromkeys(("BSCALE", "BZERO", "BLANK"))
         bitpix = "ZBITPIX" if tiled else "BITPIX"
         at = cd.find(original, bitpix)
         if at is not None:
-            new[bitpix] = cd.with_value(original[at.start], record.format_after.bitpix)
-    return _apply(original, new, _history(record), tiled=tiled)
+            new[bitpix] = cd.with_value(original[at.start], record.written.form.bitpix)
+    return _apply(original, new, record, tiled=tiled)
 
 
-def _apply(original: cd.Cards, new: dict[str, bytes | None], history: cd.Cards, *, tiled: bool) -> cd.Cards:
+def _apply(original: cd.Cards, new: dict[str, bytes | None], record: Record, *, tiled: bool) -> cd.Cards:
     """Replace, add or (None) remove the cards of each keyword, and remember what was there."""
     slots: list[tuple[bytes, ...]] = [(card,) for card in original]
     entries, added = [], []
@@ -221,15 +397,16 @@ def _apply(original: cd.Cards, new: dict[str, bytes | None], history: cd.Cards, 
             entries.append(Entry(keyword, tuple(original[at]), place))
             slots[at] = [(card,) if card is not None else ()] + [()] * (at.stop - at.start - 1)
     stop = cd.end_of_content(original)
-    undo = [line for entry in entries for line in _entry_cards(entry)]
+    undo = _undo_cards(b"* ", record.written.text(len(entries)).encode("ascii"))
+    undo += [line for entry in entries for line in _entry_cards(entry)]
     flat = [card for slot in slots[:stop] for card in slot]
-    return [*flat, *added, *history, *undo, *original[stop:]]
+    return [*flat, *added, *_history(record), *undo, *original[stop:]]
 
 
 def _history(record: Record) -> cd.Cards:
-    done = "sky subtracted" if record.subtracted else "sky recorded, pixels as they were"
-    if record.format_after != record.format_before:
-        done += f", {record.format_before.name} became {record.format_after.name}"
+    done = "sky subtracted" if record.written.subtracted else "sky recorded, pixels as they were"
+    if record.changes_format:
+        done += f", {record.format_before.name} became {record.written.form.name}"
     lines = [f"{record.program}: {done}", *_wrapped(record.settings)]
     return [(_TAG + line.encode("ascii", "backslashreplace"))[: cd.CARD].ljust(cd.CARD) for line in lines]
 

@@ -1,16 +1,34 @@
-"""The sky that a header holds, and by how much the stored pixels differ from the original ones."""
+"""The sky that a header holds, and by how much the stored pixels differ from the original ones.
+
+For pixels that this program subtracted a sky from, its undo cards say so to the last bit; the keywords are what
+other programs read and sometimes edit, so they must agree. Of other programs the keywords are believed.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import BITPIX, PixelFormat, format_of
 from skymatch_cli.images.formats.source import Source
-from skymatch_cli.images.ledger import LEVEL, SUBTRACTED, TILT, original_cards, read_entries
+from skymatch_cli.images.ledger import (
+    LEVEL,
+    SUBTRACTED,
+    TILT,
+    LedgerError,
+    Written,
+    original_cards,
+    read_entries,
+    written,
+)
 from skymatch_cli.model import ImageRef, Recorded
 from skymatch_cli.model.skyplane import SkyPlane
+
+OURS_ALONE = "use the file that skymatch wrote, or remove its cards BKG* and HISTORY skymatch-cli"
+"""What to do with a file that was made of one of ours."""
+
+_SAME_LEVEL = 1e-6  # programs that copy a header may round its numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,22 +39,36 @@ class SkyState:
     ----------
     recorded : Recorded or None
         The sky in the header and whether the stored pixels have lost it.
-    by_us : bool
-        The program has written to this header, so `undo` can take it back.
+    written : Written or None
+        What this program left, so that `undo` can take it back.
     shift : SkyPlane
         Stored pixels = pixels before the first run minus ``shift``, in physical units.
     base : SkyPlane
         The sky that was missing from the pixels before the first run of the program (0 unless another
         program had subtracted one).
-    original : PixelFormat
-        How the pixels were stored before the first run.
+    original, stored : PixelFormat
+        How the pixels were stored before the first run, and how they are.
+    edited : str
+        What another program did to the keywords of the sky, so that they contradict the undo cards; "" if nothing.
     """
 
     recorded: Recorded | None
-    by_us: bool
+    written: Written | None
     shift: SkyPlane
     base: SkyPlane
     original: PixelFormat
+    stored: PixelFormat
+    edited: str = ""
+
+    @property
+    def by_us(self) -> bool:
+        """Whether the program has written to this header."""
+        return self.written is not None
+
+    @property
+    def has_our_pixels(self) -> bool:
+        """Whether the program has changed the pixels."""
+        return bool(self.shift) or self.original != self.stored
 
 
 def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
@@ -45,18 +77,24 @@ def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
     Raises
     ------
     InputError
-        If its undo cards would make a file of it that nobody can read.
+        If its undo cards are damaged, or would make a file of it that nobody can read.
     """
     tiled = source.file.hdus[hdu].tiled
-    before = original_cards(source.cards(hdu), tiled=tiled)
+    try:
+        before = original_cards(source.cards(hdu), tiled=tiled)
+    except LedgerError as error:
+        raise InputError.at(where, str(error), _LOST) from None
     bitpix = format_of(before, tiled=tiled).bitpix
     if bitpix not in BITPIX:
         raise InputError.at(where, f"its undo cards say that BITPIX was {bitpix}", "remove them")
     return before
 
 
+_LOST = "skymatch undo --from-keyword adds the sky of its header back"
+
+
 def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
-    """The sky that one image of a file holds.
+    """The sky that one image of a file holds, for reading it or subtracting another.
 
     Parameters
     ----------
@@ -68,31 +106,98 @@ def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     Raises
     ------
     InputError
-        If there is no such image, or its header says that a sky is subtracted and not how much.
+        If there is no such image, if its header says that a sky is subtracted and not how much, or if other
+        programs changed what this one wrote.
+    """
+    state = written_state(source, ref, sky_keyword)
+    if state.edited:
+        hint = "skymatch undo takes back what was subtracted" if state.has_our_pixels else "see BKGSUB"
+        raise InputError.at(ref.label, state.edited, hint)
+    return state
+
+
+def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
+    """As `read_state`, but keywords of the sky that were edited are not refused: ``edited`` says how.
+
+    Raises
+    ------
+    InputError
+        As `read_state`.
     """
     hdus = source.file.hdus
     if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
         raise InputError.at(ref.label, "no such image any more", "run again")
     cards, tiled = source.cards(ref.hdu), hdus[ref.hdu].tiled
-    entries = read_entries(cards)
     before = original_header(source, ref.hdu, ref.label)
-    keyword = entries[0].keyword if entries else sky_keyword
+    where = header_of_sky(source, ref.hdu)
     try:
-        foreign = _recorded(before, keyword)
-        if foreign is None and ref.hdu and is_jwst(source):
-            foreign = _recorded(original_header(source, 0, ref.label), keyword)
-        recorded = _recorded(cards, keyword) if entries else foreign
+        left = written(cards)
+        entries = read_entries(source.cards(where))
+        if left is not None and not entries:
+            raise LedgerError("the undo cards of its primary header are gone")
+        if left is None and entries and cd.value(source.cards(where), SUBTRACTED) is True:
+            raise LedgerError("the undo cards beside its pixels are gone")
+        keyword = entries[0].keyword if entries else sky_keyword
+        foreign = _recorded(before if where == ref.hdu else original_header(source, where, ref.label), keyword)
+        recorded = foreign
+    except LedgerError as error:
+        raise InputError.at(ref.label, str(error), _LOST) from None
     except ValueError as error:
         raise InputError.at(ref.label, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
-    original = format_of(before, tiled=tiled)
-    base = missing_sky(foreign)
-    return SkyState(
+    original, stored = format_of(before, tiled=tiled), format_of(cards, tiled=tiled)
+    state = SkyState(
         recorded=recorded,
-        by_us=bool(entries),
-        shift=missing_sky(recorded) - base,
-        base=base,
+        written=left,
+        shift=SkyPlane() if left is None else left.shift,
+        base=missing_sky(foreign),
         original=original,
+        stored=stored,
     )
+    if left is None:
+        return state
+    _check_pixels(left, state, hdus[ref.hdu].shape, ref)
+    return _compared(left, state, source.cards(where), keyword)
+
+
+def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: ImageRef) -> None:
+    """Refuse an image whose pixels are ours, and not those that were written by their shape or format alone."""
+    if not state.has_our_pixels and not left.shift:
+        return
+    if shape != left.shape:
+        now, then = ("x".join(map(str, reversed(axes))) for axes in (shape, left.shape))
+        what = f"has {now} pixels, had {then} when skymatch subtracted its sky: another program changed them"
+        raise InputError.at(ref.label, what, OURS_ALONE)
+    if replace(state.stored, blank=None) != left.form:
+        what = f"its pixels are {state.stored.name}, skymatch wrote {left.form.name}: another program changed them"
+        if state.stored.bitpix == left.form.bitpix:
+            what = "its BSCALE or BZERO changed since skymatch subtracted its sky"
+        raise InputError.at(ref.label, what, OURS_ALONE)
+
+
+def _compared(left: Written, state: SkyState, cards: cd.Cards, keyword: str) -> SkyState:
+    """The state with the sky that was written, and how the keywords contradict it."""
+    sky = left.sky
+    ours = Recorded(sky.level, left.subtracted, sky.dx, sky.dy)
+    says = cd.value(cards, SUBTRACTED) is True
+    if says != left.subtracted:
+        what = "is subtracted" if left.subtracted else "is recorded, and the pixels are as they were"
+        edited = f"{SUBTRACTED} = {'FT'[says]}, but the undo cards say that the sky {what}: another program edited it"
+        return replace(state, recorded=ours, edited=edited)
+    if not left.subtracted:  # a level that another program recorded since is as good as ours
+        level = cd.number(cards, keyword, sky.level)
+        return replace(state, recorded=Recorded(level, False, *(cd.number(cards, key, 0.0) for key in TILT)))
+    for name, number in zip((keyword, *TILT), (sky.level, sky.dx, sky.dy), strict=True):
+        there = cd.number(cards, name, 0.0)
+        if abs(there - number) > _SAME_LEVEL * abs(number):
+            edited = f"{name} = {there:.8g}, but skymatch subtracted {number:.8g}: another program edited it"
+            return replace(state, recorded=ours, edited=edited)
+    return replace(state, recorded=ours)
+
+
+def header_of_sky(source: Source, hdu: int) -> int:
+    """The HDU whose header holds the sky of an image: its own, or of a JWST file the primary one."""
+    images = [i for i, other in enumerate(source.file.hdus) if other.name == "SCI"]
+    return 0 if hdu and is_jwst(source) and images == [hdu] else hdu
 
 
 def missing_sky(recorded: Recorded | None) -> SkyPlane:
@@ -103,8 +208,22 @@ def missing_sky(recorded: Recorded | None) -> SkyPlane:
 
 
 def is_jwst(source: Source) -> bool:
-    """Whether the pipeline of this file keeps the sky in the primary header too."""
+    """Whether the pipeline of this file keeps the sky in the primary header."""
     return str(cd.value(source.cards(0), "TELESCOP")).upper() == "JWST"
+
+
+def recorded_in(cards: cd.Cards, keyword: str, where: str) -> Recorded | None:
+    """The sky that the keywords of a header hold, whoever wrote them.
+
+    Raises
+    ------
+    InputError
+        If they say that a sky is subtracted, and not how much.
+    """
+    try:
+        return _recorded(cards, keyword)
+    except ValueError as error:
+        raise InputError.at(where, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
 
 
 def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:

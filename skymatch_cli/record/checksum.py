@@ -1,7 +1,8 @@
-"""CHECKSUM and DATASUM of an HDU (FITS Standard 4.0, section 4.4.2.7 and appendix J)."""
+"""CHECKSUM and DATASUM of an HDU (FITS Standard 4.0, section 4.4.2.7 and appendix J), and the digest of pixels."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -33,6 +34,36 @@ def sum_of(pieces: Iterable[bytes | memoryview]) -> int:
     for piece in pieces:
         total = ones_complement_sum(piece, total)
     return total
+
+
+class PixelDigest:
+    """The digest of the pixels of an image, as they would lie in a plain file: their sum, and CRC-32 for their order.
+
+    It is the same for a tile-compressed image. The sum is the one of DATASUM.
+    """
+
+    def __init__(self) -> None:
+        self._sum = self._crc = 0
+        self._rest = b""
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Add pixels that follow."""
+        self._crc = zlib.crc32(data, self._crc)
+        whole = self._rest + bytes(data) if self._rest else data
+        stop = len(whole) // 4 * 4
+        self._sum, self._rest = ones_complement_sum(whole[:stop], self._sum), bytes(whole[stop:])
+
+    def text(self) -> str:
+        """Sixteen hexadecimal digits."""
+        return f"{ones_complement_sum(self._rest, self._sum):08x}{self._crc:08x}"
+
+
+def are_right(cards: cd.Cards, data_sum: int) -> bool:
+    """Whether the checksums that a header holds are those of the header and of its data."""
+    stated = cd.value(cards, "DATASUM")
+    if stated and str(stated).strip() != str(data_sum):
+        return False
+    return not cd.value(cards, "CHECKSUM") or ones_complement_sum(cd.join_header(cards), data_sum) in {0, _ALL_ONES}
 
 
 def has_checksums(cards: cd.Cards) -> bool:

@@ -15,22 +15,35 @@ from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import (
     ERROR,
     LEVEL,
+    SUBTRACTED,
     Record,
+    Written,
     is_recorded,
-    original_cards,
+    primary_cards,
     recorded_cards,
+    without_sky,
 )
-from skymatch_cli.images.skystate import SkyState, is_jwst, missing_sky, original_header, read_state
-from skymatch_cli.model import ImageRef
+from skymatch_cli.images.skystate import (
+    SkyState,
+    header_of_sky,
+    missing_sky,
+    original_header,
+    read_state,
+    recorded_in,
+    written_state,
+)
+from skymatch_cli.model import ImageInfo, ImageRef
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.atomic import FileIdentity
 from skymatch_cli.record.compressed import stored_pixels
+from skymatch_cli.record.precision import PixelFacts
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit
 from skymatch_cli.settings import Settings
 from skymatch_cli.version import __version__
 
 _SAMPLES = 64
 _SAMPLE_PIXELS = 1024
+_OF_THE_ERROR = 1e-3
 _ROUNDINGS, _WITH_TILT = 8, 64  # tilts multiply the roundings of pixels by the lever arm of the overlaps
 
 
@@ -51,6 +64,8 @@ class SkyUpdate:
         The file when it was measured; None: not checked.
     tilt : (dx, dy) or None
         Of the sky, per pixel; None: the sky is a constant.
+    info : ImageInfo or None
+        The image as it was measured, whose good pixels say which sky is possible; None: all defined pixels do.
     """
 
     ref: ImageRef
@@ -59,6 +74,7 @@ class SkyUpdate:
     method: str
     identity: FileIdentity | None = None
     tilt: tuple[float, float] | None = None
+    info: ImageInfo | None = None
 
     @property
     def plane(self) -> SkyPlane:
@@ -74,54 +90,75 @@ class SkyUpdate:
 def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Settings) -> dict[int, HduEdit]:
     """What becomes of the HDUs of one file; those that stay as they are, byte for byte, are not in it.
 
+    Nothing is known of the pixels yet: see `settled`.
+
     Raises
     ------
     InputError
         If a sky can't be written into its image.
     """
     edits: dict[int, HduEdit] = {}
-    records: dict[int, Record] = {}
     for update in sorted(updates, key=lambda u: u.ref.hdu):
         if not update.is_finite:
             continue
         state = read_state(source, update.ref, settings.sky_keyword)
         try:
-            record = _record(source, update, state, settings)
+            record, result = _record(source, update, state, settings)
         except PixelError as error:
             raise InputError.at(update.ref.label, f"can't be subtracted: {error}") from None
-        records[update.ref.hdu] = record
-        edits[update.ref.hdu] = _edit(source, update.ref.hdu, record, state)
-    if records and 0 not in edits and is_jwst(source):
-        no_pixels = PixelFormat(bitpix=8)
-        record = replace(records[min(records)], shift=SkyPlane(), format_before=no_pixels, format_after=no_pixels)
-        before = original_header(source, 0, updates[0].ref.label)
-        edits[0] = HduEdit(cards=recorded_cards(before, record, tiled=False))
+        edits[update.ref.hdu] = _edit(source, update.ref, record, state, result)
+        if record.primary:
+            before = original_header(source, 0, update.ref.label)
+            edits[0] = HduEdit(cards=primary_cards(before, record))
     return {i: edit for i, edit in edits.items() if edit.pixels is not None or edit.cards != source.cards(i)}
 
 
-def _record(source: Source, update: SkyUpdate, state: SkyState, settings: Settings) -> Record:
+def settled(source: Source, index: int, edit: HduEdit, facts: PixelFacts) -> HduEdit:
+    """The edit of an image when its pixels have been looked at."""
+    pixels = None if edit.pixels is None else replace(edit.pixels, result=facts.form)
+    if edit.record is None or edit.before is None:
+        return replace(edit, pixels=pixels)
+    form = edit.record.written.form if pixels is None else replace(facts.form, blank=None)
+    left = replace(edit.record.written, form=form, lost=facts.lost, digest=facts.digest)
+    record = replace(edit.record, written=left)
+    cards = recorded_cards(edit.before, record, tiled=source.file.hdus[index].tiled)
+    return replace(edit, cards=cards, pixels=pixels, record=record)
+
+
+def _record(source: Source, update: SkyUpdate, state: SkyState, settings: Settings) -> tuple[Record, PixelFormat]:
     """What the header shall say, and the format of the pixels that goes with it."""
     sky, error, result, shift = update.plane, update.sky_err, state.original, SkyPlane()
     if settings.subtract:
-        sky, error = _settled(source, update, state)
+        sky, error = _sky_to_write(source, update, state)
         shift = sky - state.base
         result = format_after(state.original, shift.largest(_shape(source, update.ref.hdu)))
     elif state.recorded is not None and state.recorded.subtracted:
         hint = "--subtract, or skymatch undo first" if state.by_us else "--subtract"
         raise InputError.at(update.ref.label, "its sky is subtracted already, recording another would be wrong", hint)
-    return Record(
+    if shift == state.shift:
+        result = state.stored  # the pixels stay, also in a format that was made wider for them
+    left = Written(
+        subtracted=settings.subtract,
+        sky=sky,
+        shift=shift,
+        shape=source.file.hdus[update.ref.hdu].shape,
+        form=replace(result, blank=None),
+    )
+    known = state.written
+    if known is not None and (shift, left.shape, left.form) == (known.shift, known.shape, known.form):
+        left = replace(left, lost=known.lost, digest=known.digest)  # the same pixels
+    record = Record(
         level_keyword=settings.sky_keyword,
-        level=sky.level,
         error=error,
         method=update.method,
-        subtracted=settings.subtract,
         program=__version__,
         settings=_settings_text(settings),
-        shift=shift,
+        tilted=update.tilt is not None,
         format_before=state.original,
-        format_after=result,
-        tilt=None if update.tilt is None else (sky.dx, sky.dy),
+        written=left,
+        primary=header_of_sky(source, update.ref.hdu) != update.ref.hdu,
     )
+    return record, result
 
 
 def _shape(source: Source, index: int) -> tuple[int, int]:
@@ -130,26 +167,31 @@ def _shape(source: Source, index: int) -> tuple[int, int]:
     return ny, nx
 
 
-def _edit(source: Source, index: int, record: Record, state: SkyState) -> HduEdit:
-    tiled, cards = source.file.hdus[index].tiled, source.cards(index)
+def _edit(source: Source, ref: ImageRef, record: Record, state: SkyState, result: PixelFormat) -> HduEdit:
+    tiled = source.file.hdus[ref.hdu].tiled
     pixels = PixelEdit(
         original=state.original,
-        stored=format_of(cards, tiled=tiled),
+        stored=state.stored,
         shift=state.shift,
-        result=record.format_after,
-        new_shift=record.shift,
-        shape=_shape(source, index),
+        result=result,
+        new_shift=record.written.shift,
+        shape=_shape(source, ref.hdu),
     )
+    before = original_header(source, ref.hdu, ref.label)
     return HduEdit(
-        cards=recorded_cards(original_cards(cards, tiled=tiled), record, tiled=tiled),
+        cards=recorded_cards(before, record, tiled=tiled),
         pixels=None if pixels.changes_nothing else pixels,
+        record=record,
+        before=before,
+        expected=state.written if state.has_our_pixels else None,
     )
 
 
-def _settled(source: Source, update: SkyUpdate, state: SkyState) -> tuple[SkyPlane, float]:
+def _sky_to_write(source: Source, update: SkyUpdate, state: SkyState) -> tuple[SkyPlane, float]:
     """Sky and error to be recorded: those that are there, where they differ by rounding only.
 
-    Skies measured in a file that is subtracted already see pixels that were rounded on the way.
+    Skies measured in a file that is subtracted already see pixels that were rounded on the way: by less than a
+    thousandth of their error.
     """
     recorded = state.recorded
     if recorded is None or not recorded.subtracted or not state.by_us:
@@ -158,13 +200,15 @@ def _settled(source: Source, update: SkyUpdate, state: SkyState) -> tuple[SkyPla
     precision = np.finfo("f8" if state.original.bitpix != -32 else "f4").eps
     roundings = _ROUNDINGS if update.tilt is None else _WITH_TILT
     difference = (update.plane - before).largest(shape)
+    error = cd.number(source.cards(header_of_sky(source, update.ref.hdu)), ERROR, math.nan)
+    if difference <= _OF_THE_ERROR * min(error, update.sky_err):
+        return before, error if abs(error - update.sky_err) <= _OF_THE_ERROR * error else update.sky_err
     scale = max(update.plane.largest(shape), before.largest(shape))
     if difference > roundings * precision * scale:
         scale = max(scale, _typical_pixel(source, update.ref.hdu, state))
     tolerance = roundings * float(precision) * scale
     if difference > tolerance:
         return update.plane, update.sky_err
-    error = cd.number(source.cards(update.ref.hdu), ERROR, math.nan)
     settled = abs(error - update.sky_err) <= max(tolerance, roundings * float(precision) * abs(error))
     return before, error if settled else update.sky_err
 
@@ -193,34 +237,77 @@ def _settings_text(settings: Settings) -> str:
     return " ".join(f"{name}={value}" for name, value in determining if value is not None and value is not False)
 
 
-def undo_edits(source: Source, refs: Sequence[ImageRef]) -> dict[int, HduEdit]:
+def undo_edits(source: Source, refs: Sequence[ImageRef], *, from_keyword: bool = False) -> dict[int, HduEdit]:
     """What takes back all that the program did to these images of one file.
 
-    The primary header of a JWST file goes with the last of its images.
+    Parameters
+    ----------
+    source : Source
+    refs : sequence of ImageRef
+    from_keyword : bool
+        Add the sky of the header back to images whose undo cards are gone.
 
     Raises
     ------
     InputError
-        If an image is not there, or undo cards are not ours.
+        If an image is not there, if undo cards are damaged or gone, or if pixels are not those that were written.
     """
-    hdus = source.file.hdus
-    wanted = {ref.hdu: ref for ref in refs if ref.hdu >= len(hdus) or is_recorded(source.cards(ref.hdu))}
-    edits = {index: _undo_edit(source, ref) for index, ref in sorted(wanted.items())}
-    rest = [i for i in range(1, len(hdus)) if i not in edits and is_recorded(source.cards(i))]
-    if 0 not in edits and not hdus[0].shape and not rest and is_recorded(source.cards(0)):
-        edits[0] = HduEdit(cards=original_header(source, 0, source.file.path))
+    edits: dict[int, HduEdit] = {}
+    for ref in sorted(refs, key=lambda ref: ref.hdu):
+        edits |= _undo_image(source, ref, from_keyword=from_keyword)
     return edits
 
 
-def _undo_edit(source: Source, ref: ImageRef) -> HduEdit:
-    state = read_state(source, ref, LEVEL)
-    tiled, cards = source.file.hdus[ref.hdu].tiled, source.cards(ref.hdu)
+def _undo_image(source: Source, ref: ImageRef, *, from_keyword: bool) -> dict[int, HduEdit]:
+    if from_keyword and _is_lost(source, ref):
+        return _from_keyword(source, ref)
+    state = written_state(source, ref, LEVEL)
+    where = header_of_sky(source, ref.hdu)
+    if state.written is None:
+        if state.recorded is not None and state.recorded.subtracted:
+            what = f"{SUBTRACTED} = T, but it holds no undo cards: they are gone, or another program subtracted its sky"
+            hint = f"--from-keyword adds the sky of its header back, {state.recorded.level:.8g}"
+            raise InputError.at(ref.label, what, hint)
+        if not is_recorded(source.cards(where)):
+            return {}
     pixels = PixelEdit(
         original=state.original,
-        stored=format_of(cards, tiled=tiled),
+        stored=state.stored,
         shift=state.shift,
         result=state.original,
         new_shift=SkyPlane(),
         shape=_shape(source, ref.hdu),
     )
-    return HduEdit(cards=original_cards(cards, tiled=tiled), pixels=None if pixels.changes_nothing else pixels)
+    edits = {index: HduEdit(cards=original_header(source, index, ref.label)) for index in {ref.hdu, where}}
+    expected = state.written if state.has_our_pixels else None
+    edits[ref.hdu] = replace(edits[ref.hdu], pixels=None if pixels.changes_nothing else pixels, expected=expected)
+    return edits
+
+
+def _is_lost(source: Source, ref: ImageRef) -> bool:
+    """Whether the undo cards of an image can't be used."""
+    try:
+        return written_state(source, ref, LEVEL).written is None
+    except InputError:
+        return True
+
+
+def _from_keyword(source: Source, ref: ImageRef) -> dict[int, HduEdit]:
+    """Add the sky of the header back, exactly but for rounding, and take its keywords away."""
+    hdus, where = source.file.hdus, header_of_sky(source, ref.hdu)
+    if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
+        raise InputError.at(ref.label, "no such image any more", "run again")
+    recorded = recorded_in(source.cards(where), LEVEL, ref.label)
+    cards = {index: without_sky(source.cards(index)) for index in {ref.hdu, where}}
+    edits = {index: HduEdit(cards=new) for index, new in cards.items() if new != source.cards(index)}
+    if recorded is None or not recorded.subtracted:
+        return edits
+    form = format_of(source.cards(ref.hdu), tiled=hdus[ref.hdu].tiled)
+    if form.is_integer:
+        raise InputError.at(ref.label, f"{SUBTRACTED} = T, but its pixels are integers", "see BKGSUB")
+    plane, none = missing_sky(recorded), SkyPlane()
+    pixels = PixelEdit(
+        original=form, stored=form, shift=plane, result=form, new_shift=none, shape=_shape(source, ref.hdu)
+    )
+    edits[ref.hdu] = HduEdit(cards=cards[ref.hdu], pixels=None if pixels.changes_nothing else pixels)
+    return edits

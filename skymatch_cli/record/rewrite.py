@@ -16,6 +16,7 @@ import numpy as np
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import PixelFormat, restore, subtract
 from skymatch_cli.images.formats.source import Extent, Source, padded
+from skymatch_cli.images.ledger import Record, Written
 from skymatch_cli.model import Container
 from skymatch_cli.model.skyplane import Shape, SkyPlane
 from skymatch_cli.record import checksum
@@ -48,35 +49,61 @@ class PixelEdit:
     shape: Shape
 
     @property
-    def may_be_refused(self) -> bool:
-        """Whether the pixels themselves must be seen to know that they can be changed."""
-        restores = self.stored != self.original or bool(self.shift)
-        return self.original.is_integer and (restores or self.original.bitpix == 64)
+    def restores(self) -> bool:
+        """Whether the stored pixels are those of this program, and original ones must be made of them."""
+        return self.stored != self.original or bool(self.shift)
 
     @property
     def changes_nothing(self) -> bool:
         """Whether the pixels stay as they are, bit for bit."""
         return self.stored == self.result and self.shift == self.new_shift
 
+    def originals(self, raw: np.ndarray, first: int = 0) -> np.ndarray:
+        """Original pixels, (n,), of n stored ones from number ``first`` of the image on."""
+        return restore(raw, self.original, self.shift.along(first, len(raw), self.shape)) if self.restores else raw
+
     def apply(self, raw: np.ndarray, first: int = 0) -> np.ndarray:
         """The new stored pixels, (n,), for n stored ones from number ``first`` of the image on."""
-        untouched = self.stored == self.original and not self.shift
-        original = raw if untouched else restore(raw, self.original, self.shift.along(first, len(raw), self.shape))
+        return self.subtracted(self.originals(raw, first), first)
+
+    def subtracted(self, original: np.ndarray, first: int = 0) -> np.ndarray:
+        """The new stored pixels, (n,), of n original ones from number ``first`` of the image on."""
         if self.result == self.original and not self.new_shift:
             return original
-        return subtract(original, self.original, self.new_shift.along(first, len(raw), self.shape), self.result)
+        return subtract(original, self.original, self.new_shift.along(first, len(original), self.shape), self.result)
+
+    def loss(self, original: np.ndarray, new: np.ndarray, first: int = 0) -> float:
+        """The largest difference of original pixels and those restored from the new ones, in the image's unit."""
+        if self.original.is_integer or new is original:
+            return 0.0
+        back = restore(new, self.original, self.new_shift.along(first, len(new), self.shape))
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(back.astype("f8") - original)
+        return float(np.max(difference, where=np.isfinite(original), initial=0.0)) * abs(self.original.bscale)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HduEdit:
-    """What becomes of one HDU: its new header and, where they change, its pixels."""
+    """What becomes of one HDU: its new header and, where they change, its pixels.
+
+    ``record`` is what the header says (None: it is taken back), ``before`` the header before the first run;
+    ``expected`` says which pixels must be there, because this program wrote them (None: any).
+    """
 
     cards: cd.Cards
     pixels: PixelEdit | None = None
+    record: Record | None = None
+    before: cd.Cards | None = None
+    expected: Written | None = None
 
 
-def rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> None:
+def rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> tuple[int, ...]:
     """Write the file with its HDUs changed as ``edits`` says (by index), packed as it was.
+
+    Returns
+    -------
+    wrong : tuple of int
+        HDUs whose CHECKSUM or DATASUM was wrong: it stays as it was.
 
     Raises
     ------
@@ -87,19 +114,20 @@ def rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> None:
     if source.file.container is Container.GZIP:
         # neither name nor time: the same content gives the same bytes
         with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=cast("IO[bytes]", sink), mtime=0) as packed:
-            _rewrite(source, edits, packed)
-    elif source.file.container is Container.BZIP2:
+            return _rewrite(source, edits, packed)
+    if source.file.container is Container.BZIP2:
         with bz2.BZ2File(cast("IO[bytes]", sink), "wb") as packed_:
-            _rewrite(source, edits, packed_)
-    elif source.file.container is Container.ASDF:
+            return _rewrite(source, edits, packed_)
+    if source.file.container is Container.ASDF:
         from skymatch_cli.record.roman import rewrite_asdf
 
         rewrite_asdf(source, edits, sink)
-    else:
-        _rewrite(source, edits, sink)
+        return ()
+    return _rewrite(source, edits, sink)
 
 
-def _rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> None:
+def _rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> tuple[int, ...]:
+    wrong = []
     for index in range(len(source.file.hdus)):
         extent = source.extent(index)
         edit = edits.get(index)
@@ -107,11 +135,16 @@ def _rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> None:
             _copy(source.pieces(extent.header_start, extent.stop), sink)
             continue
         cards, data = _new_hdu(source, index, extent, edit)
-        if checksum.has_checksums(cards):
-            cards = checksum.with_checksums(cards, checksum.sum_of(data()))
+        if checksum.has_checksums(source.cards(index)):
+            old_sum = checksum.sum_of(source.pieces(extent.data_start, extent.data_stop))
+            if checksum.are_right(source.cards(index), old_sum):
+                cards = checksum.with_checksums(cards, old_sum if edit.pixels is None else checksum.sum_of(data()))
+            else:
+                wrong.append(index)
         sink.write(cd.join_header(cards))
         _copy(data(), sink)
         _copy(source.pieces(extent.data_stop, extent.stop), sink)
+    return tuple(wrong)
 
 
 def _copy(pieces: Iterator[bytes], sink: Sink) -> None:
@@ -137,13 +170,18 @@ def _new_hdu(
 
 def _new_pixels(source: Source, extent: Extent, edit: PixelEdit) -> Iterator[bytes]:
     """The changed data of a plain image, with the zeros that fill its last block."""
-    size = first = 0
-    stored = edit.stored.dtype
-    stop = extent.data_start + extent.data_size
-    for piece in source.pieces(extent.data_start, stop, _CHUNK_PIXELS * stored.itemsize):
-        raw = np.frombuffer(piece, dtype=stored)
+    size = 0
+    for first, raw in stored_pixels(source, extent, edit.stored):
         data = edit.apply(raw, first).tobytes()
-        first += len(raw)
         size += len(data)
         yield data
     yield bytes(padded(size) - size)
+
+
+def stored_pixels(source: Source, extent: Extent, form: PixelFormat) -> Iterator[tuple[int, np.ndarray]]:
+    """The pixels of a plain image as they are stored, in pieces: the number of the first, and an array (n,)."""
+    first, stop = 0, extent.data_start + extent.data_size
+    for piece in source.pieces(extent.data_start, stop, _CHUNK_PIXELS * form.dtype.itemsize):
+        raw = np.frombuffer(piece, dtype=form.dtype)
+        yield first, raw
+        first += len(raw)

@@ -11,7 +11,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -20,10 +20,11 @@ from skymatch_cli.images.formats.files import base_name, is_remote, real_path
 from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.pixelformat import PixelError
 from skymatch_cli.images.formats.source import Source, open_source
-from skymatch_cli.model import ImageRef, Journal
+from skymatch_cli.model import ImageInfo, ImageRef, Journal
 from skymatch_cli.record.atomic import FileIdentity, Locks, Replacement, identify, locked
-from skymatch_cli.record.edits import SkyUpdate, record_edits, undo_edits
+from skymatch_cli.record.edits import SkyUpdate, record_edits, settled, undo_edits
 from skymatch_cli.record.journal import journal_path, kept
+from skymatch_cli.record.precision import PixelFacts, examine
 from skymatch_cli.record.rewrite import HduEdit, rewrite
 from skymatch_cli.run.tasks import NoProgress, Progress
 from skymatch_cli.settings import Settings
@@ -62,11 +63,14 @@ class WriteReport:
         The files that were replaced or made.
     notes : tuple of str
         What the user should know.
+    warnings : tuple of str
+        What was wrong with files before the run, and still is.
     """
 
     actions: tuple[Action, ...]
     files: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,10 @@ class _Job:
     def in_place(self) -> bool:
         return self.source == self.target
 
+    def name(self, hdu: int) -> str:
+        """An HDU of the file, for messages."""
+        return f"{self.label}[{hdu}]" if hdu else self.label
+
 
 def check_writable(updates: Sequence[SkyUpdate], settings: Settings) -> tuple[Problem, ...]:
     """Everything that would stop `write_skies`, found without writing.
@@ -91,9 +99,8 @@ def check_writable(updates: Sequence[SkyUpdate], settings: Settings) -> tuple[Pr
     Headers are read, pixels are not: to be asked before a long measurement, with any finite sky.
     """
     jobs = _jobs([u.ref for u in updates], [u.identity for u in updates], settings)
-    return _problems(
-        jobs, settings, lambda s, job: record_edits(s, [updates[i] for i in job.images], settings), with_pixels=False
-    )
+    run = _Run(jobs, settings, lambda s, job: record_edits(s, [updates[i] for i in job.images], settings), {})
+    return _problems(run, with_pixels=False)
 
 
 def write_skies(
@@ -124,35 +131,91 @@ def write_skies(
         is either the old one or the new one, and running again finishes the job.
     """
     jobs = _jobs([u.ref for u in updates], [u.identity for u in updates], settings)
-    changed, files, notes = _run(
-        jobs, settings, lambda s, job: record_edits(s, [updates[i] for i in job.images], settings), journal, progress
+    done = _run(
+        _Run(
+            jobs, settings, lambda s, job: record_edits(s, [updates[i] for i in job.images], settings), _infos(updates)
+        ),
+        journal,
+        progress,
     )
     if journal is not None and journal.write is None:
-        notes = ("the run that was interrupted here is finished, with what it had measured", *notes)
-    done = Action.SUBTRACTED if settings.subtract else Action.RECORDED
+        done.notes.insert(0, "the run that was interrupted here is finished, with what it had measured")
+    what = Action.SUBTRACTED if settings.subtract else Action.RECORDED
     actions = tuple(
-        (done if i in changed else Action.UNCHANGED) if u.is_finite else Action.NO_SKY for i, u in enumerate(updates)
+        (what if i in done.images else Action.UNCHANGED) if u.is_finite else Action.NO_SKY
+        for i, u in enumerate(updates)
     )
-    return WriteReport(actions, files, notes)
+    return WriteReport(actions, tuple(done.files), tuple(done.notes), tuple(done.warnings))
 
 
-def undo(refs: Sequence[ImageRef], settings: Settings) -> WriteReport:
+def undo(refs: Sequence[ImageRef], settings: Settings, *, from_keyword: bool = False) -> WriteReport:
     """Take back what was recorded in images and subtracted from them.
 
     The sky keywords come back as they were before the first run of the program; the pixels bit for bit where they
-    were integer, within 1 ulp of max(abs(pixel), abs(sky)) where they were floats (each further sky that was
-    subtracted in between may add as much, where it is larger than the pixel). Images in which nothing was recorded
-    are left alone.
+    were integer, within a thousandth of their noise where they were floats. Images in which nothing was recorded are
+    left alone.
+
+    Parameters
+    ----------
+    refs : sequence of ImageRef
+    settings : Settings
+    from_keyword : bool
+        Add the sky of the header back to images that say that it is subtracted and whose undo cards are gone.
 
     Raises
     ------
     InputError
-        As `write_skies`; also if other programs changed integer pixels so that they can't be restored.
+        As `write_skies`; also if other programs changed pixels that this one wrote, or removed its undo cards.
     """
     jobs = _jobs(refs, [None] * len(refs), settings)
-    changed, files, notes = _run(jobs, settings, lambda s, job: undo_edits(s, [refs[i] for i in job.images]))
-    actions = tuple(Action.UNDONE if i in changed else Action.UNCHANGED for i in range(len(refs)))
-    return WriteReport(actions, files, notes)
+
+    def edits(source: Source, job: _Job) -> _Edits:
+        return undo_edits(source, [refs[i] for i in job.images], from_keyword=from_keyword)
+
+    done = _run(_Run(jobs, settings, edits, {}))
+    actions = tuple(Action.UNDONE if i in done.images else Action.UNCHANGED for i in range(len(refs)))
+    return WriteReport(actions, tuple(done.files), tuple(done.notes), tuple(done.warnings))
+
+
+def _infos(updates: Sequence[SkyUpdate]) -> Mapping[tuple[str, int], ImageInfo]:
+    return {(real_path(u.ref.path), u.ref.hdu): u.info for u in updates if u.info is not None}
+
+
+@dataclass(slots=True)
+class _Run:
+    """What is to be done to which files, and what their pixels told when they were looked at."""
+
+    jobs: Sequence[_Job]
+    settings: Settings
+    edits: Callable[[Source, _Job], _Edits]
+    infos: Mapping[tuple[str, int], ImageInfo]
+    facts: dict[tuple[str, int], PixelFacts] = field(default_factory=dict)
+
+    def settled(self, source: Source, job: _Job) -> _Edits:
+        """What becomes of the HDUs of a file, after a look at their pixels (each time the same one)."""
+        changes = dict(self.edits(source, job))
+        for index, edit in changes.items():
+            if edit.record is None and edit.pixels is None and edit.expected is None:
+                continue
+            key = (job.source, index)
+            if key not in self.facts:
+                where = job.name(index)
+                with _named_errors(where):
+                    self.facts[key] = examine(
+                        source, index, edit, where=where, info=self.infos.get(key), settings=self.settings
+                    )
+            changes[index] = settled(source, index, edit, self.facts[key])
+        return changes
+
+
+@dataclass(slots=True)
+class _Done:
+    """Images that changed, files that were written, and what is to be said of them."""
+
+    images: set[int] = field(default_factory=set)
+    files: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def _jobs(refs: Sequence[ImageRef], identities: Sequence[FileIdentity | None], settings: Settings) -> tuple[_Job, ...]:
@@ -172,38 +235,23 @@ def _jobs(refs: Sequence[ImageRef], identities: Sequence[FileIdentity | None], s
     return tuple(jobs)
 
 
-def _problems(
-    jobs: Sequence[_Job], settings: Settings, edits: Callable[[Source, _Job], _Edits], *, with_pixels: bool
-) -> tuple[Problem, ...]:
+def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
     """Everything that stands in the way, found without writing; ``with_pixels``: also what only they can tell."""
     found: list[Problem] = []
     targets: dict[str, str] = {}
-    for job in jobs:
+    for job in run.jobs:
         try:
-            if settings.output_dir is None:
+            if run.settings.output_dir is None:
                 _check_in_place(job)
             else:
-                _check_copy(job, settings)
+                _check_copy(job, run.settings)
                 if (other := targets.setdefault(job.target, job.label)) != job.label:
                     raise InputError.at(job.label, f"its copy would overwrite that of {other}", "use two --output-dir")
             with _reading(job) as source, _named_errors(job.label):
-                changes = edits(source, job)
-                pixels = [change.pixels for change in changes.values() if change.pixels is not None]
-                if with_pixels and any(change.may_be_refused for change in pixels):
-                    rewrite(source, changes, _Nowhere())
+                (run.settled if with_pixels else run.edits)(source, job)
         except InputError as error:
             found += error.problems
     return tuple(found)
-
-
-class _Nowhere:
-    """Where a file goes that is written only to see whether it can be."""
-
-    def write(self, data: bytes | memoryview) -> int:
-        return len(data)
-
-    def flush(self) -> None:
-        """For `gzip`, which asks."""
 
 
 def _check_in_place(job: _Job) -> None:
@@ -231,42 +279,33 @@ def _check_copy(job: _Job, settings: Settings) -> None:
         raise InputError.at(job.label, f"its copy {job.target} exists", "use --overwrite")
 
 
-def _run(
-    jobs: Sequence[_Job],
-    settings: Settings,
-    edits: Callable[[Source, _Job], _Edits],
-    journal: Journal | None = None,
-    progress: Progress | None = None,
-) -> tuple[frozenset[int], tuple[str, ...], tuple[str, ...]]:
-    """Write the files one after the other: images that changed, files that were written, notes."""
-    watch = progress or NoProgress()
-    watch.stage("output", len(jobs))
-    if problems := _problems(jobs, settings, edits, with_pixels=True):
+def _run(run: _Run, journal: Journal | None = None, progress: Progress | None = None) -> _Done:
+    """Write the files one after the other."""
+    watch, settings = progress or NoProgress(), run.settings
+    watch.stage("output", len(run.jobs))
+    if problems := _problems(run, with_pixels=True):
         raise InputError(problems)
-    changed: set[int] = set()
-    files: list[str] = []
+    done = _Done()
     with _named_errors(str(settings.output_dir)):
         if settings.output_dir is not None:
             Path(settings.output_dir).mkdir(parents=True, exist_ok=True)
-    journal = journal or Journal(journal_path(job.target for job in jobs), None)
+    journal = journal or Journal(journal_path(job.target for job in run.jobs), None)
     with (
-        locked([*(job.target for job in jobs), journal.path]) as locks,
+        locked([*(job.target for job in run.jobs), journal.path]) as locks,
         _named_errors(journal.path),
         kept(journal, locks) as begin,
     ):
-        for job in jobs:
+        for job in run.jobs:
             try:
-                written, images = _write(job, settings, edits, locks, begin)
+                _write(run, job, locks, begin, done)
             except InputError as error:
-                raise _after(error, len(files)) from error
-            changed |= images
-            files += [job.target] * written
+                raise _after(error, len(done.files)) from error
             watch.advance()
-        notes = tuple(
+        done.notes += (
             f"{folder}: its file system knows no locks: let one run at a time write here"
             for folder in sorted(locks.unlocked)
         )
-    return frozenset(changed), tuple(files), notes
+    return done
 
 
 def _after(error: InputError, n_files: int) -> InputError:
@@ -278,25 +317,25 @@ def _after(error: InputError, n_files: int) -> InputError:
     return InputError([Problem(first.where, said, first.hint or "run again to finish"), *rest])
 
 
-def _write(
-    job: _Job, settings: Settings, edits: Callable[[Source, _Job], _Edits], locks: Locks, begin: Callable[[], None]
-) -> tuple[bool, frozenset[int]]:
-    """Write one file: whether it was written, and the images that changed; ``begin`` is called before."""
+def _write(run: _Run, job: _Job, locks: Locks, begin: Callable[[], None], done: _Done) -> None:
+    """Write one file, unless it is to stay as it is; ``begin`` is called before."""
     with _reading(job) as source, _named_errors(job.label):
-        changes = edits(source, job)
+        changes = run.settled(source, job)
         if job.in_place and not changes:
-            return False, frozenset()
+            return
         begin()
         identity = FileIdentity(source.file.size, source.file.mtime_ns)
         replaces: FileIdentity | None = identity
         if not job.in_place:
-            replaces = identify(job.target) if settings.overwrite and Path(job.target).exists() else None
+            replaces = identify(job.target) if run.settings.overwrite and Path(job.target).exists() else None
         model = None if is_remote(job.source) else Path(job.source).stat()
         with Replacement(job.target, model, replaces, locks) as new:
-            rewrite(source, changes, new)
+            wrong = rewrite(source, changes, new)
             if identify(job.source) != identity:
                 raise InputError.at(job.label, "was changed while it was being read", "run again")
-    return True, frozenset(i for i, hdu in zip(job.images, job.hdus, strict=True) if hdu in changes)
+    done.files.append(job.target)
+    done.images |= {i for i, hdu in zip(job.images, job.hdus, strict=True) if hdu in changes}
+    done.warnings += (f"{job.name(hdu)}: its CHECKSUM or DATASUM is wrong, and stays so" for hdu in wrong)
 
 
 @contextmanager

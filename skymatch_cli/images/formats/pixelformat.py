@@ -4,12 +4,12 @@
 1 ulp of max(|pixel|, |sky|) for floats. Why 1 ulp: the difference is rounded once, to the nearest multiple
 of its own ulp, by at most ``ulp(max)``; the sum goes to the nearest value of the original type, and the
 original itself is one. The difference of two pixels' ulps is what Sterbenz' lemma makes zero for skies of
-the size of the pixels.
+the size of the pixels. Where 1 ulp of the sky is too much for the pixels, they are `widened` (see `record.precision`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,11 @@ def format_after(original: PixelFormat, shift: float) -> PixelFormat:
     raise PixelError(f"{original.name} minus {shift:g} can't be held by float64 so that it could be undone")
 
 
+def widened(form: PixelFormat) -> PixelFormat | None:
+    """The same floats in 64 bits; None where they have them already, and for integers."""
+    return replace(form, bitpix=-64) if form.bitpix == -32 else None
+
+
 def subtract(raw: Stored, original: PixelFormat, shift: Shift, target: PixelFormat) -> Stored:
     """Original pixels, as stored, minus ``shift``, as stored in ``target``.
 
@@ -122,9 +127,9 @@ def subtract(raw: Stored, original: PixelFormat, shift: Shift, target: PixelForm
     if original.is_integer:
         return _subtract_from_integers(raw, original, shift, target)
     with np.errstate(over="ignore", invalid="ignore"):
-        result = (raw.astype("f8") - shift / original.bscale).astype(original.dtype)
+        result = (raw.astype("f8") - shift / original.bscale).astype(target.dtype)
     if bool(np.any(np.isinf(result) & np.isfinite(raw))):
-        raise PixelError(f"a pixel minus its sky overflows {original.name}")
+        raise PixelError(f"a pixel minus its sky overflows {target.name}")
     return _keep_undefined(result, raw)
 
 
@@ -174,7 +179,7 @@ def _restore_integers(stored: Stored, original: PixelFormat, shift: Shift) -> St
 
 
 def _keep_undefined(result: Stored, source: Stored) -> Stored:
-    """NaN and infinity keep all their bits."""
+    """NaN and infinity keep all their bits where the type is the same."""
     undefined = ~np.isfinite(source)
     if bool(undefined.any()):
         result[undefined] = source[undefined]

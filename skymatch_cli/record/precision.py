@@ -1,0 +1,191 @@
+"""Whether the pixels of an image can lose a sky and get it back: looked at before the first file is touched.
+
+A float loses digits when a sky that is large beside it is subtracted. What may be lost is a thousandth of the image's
+own noise: enough that nobody can measure it. Where 32 bits lose more, the image gets 64; where those do, it is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from skymatch_cli.errors import InputError
+from skymatch_cli.images.formats.pixelformat import PixelError, PixelFormat, widened
+from skymatch_cli.images.formats.source import Source
+from skymatch_cli.images.ledger import Written
+from skymatch_cli.images.pixels import read_pixels
+from skymatch_cli.images.skystate import OURS_ALONE
+from skymatch_cli.model import BoolArray, Container, ImageInfo, PixelArray
+from skymatch_cli.record.checksum import PixelDigest
+from skymatch_cli.record.rewrite import HduEdit, PixelEdit, stored_pixels
+from skymatch_cli.settings import Settings
+
+FRACTION_OF_NOISE = 1e-3
+"""What a pixel may lose, of the noise of its image."""
+
+MOST_RANGES = 100
+"""A sky larger than the largest pixel by this factor is a mistake."""
+
+_BAND_PIXELS = 2**22
+_SAMPLED_ROWS = 256  # in which the noise is measured
+_TO_SIGMA = 1.4826 / math.sqrt(2)  # median of |differences of neighbours| to the standard deviation of a pixel
+
+
+@dataclass(frozen=True, slots=True)
+class PixelFacts:
+    """What the pixels told: the format that keeps them, what they lose in it, and the digest of what is written."""
+
+    form: PixelFormat
+    lost: float
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The size of an image's good pixels: the largest absolute value, and what one can tell apart (the noise)."""
+
+    largest: float
+    noise: float
+
+
+def examine(
+    source: Source, index: int, edit: HduEdit, *, where: str, info: ImageInfo | None, settings: Settings
+) -> PixelFacts:
+    """Look at the pixels of an image whose header, and perhaps pixels, shall change.
+
+    Raises
+    ------
+    InputError
+        If another program changed pixels that this one had written.
+    PixelError
+        If no format keeps them.
+    """
+    stored = _stored_format(source, index, edit)
+    pixels = edit.pixels or _unchanged(stored)
+    scale = None
+    if edit.record is not None and edit.pixels is not None:
+        scale = measure_scale(source, index, edit.pixels, info, settings)
+        _check_size(edit.record.written, scale, edit.pixels.shape)
+    if edit.expected is not None:
+        check_digest(source, index, edit.expected, where)
+    facts = _written(source, index, pixels)
+    before = 0.0 if edit.expected is None else edit.expected.lost
+    if scale is None or pixels.original.is_integer or _is_kept(before + facts.lost, scale):
+        return replace(facts, lost=before + facts.lost)
+    wide = widened(pixels.result)
+    if wide is not None and source.file.container is not Container.ASDF:  # the schema of Roman knows float32 alone
+        facts = _written(source, index, replace(pixels, result=wide))
+        if _is_kept(before + facts.lost, scale):
+            return replace(facts, lost=before + facts.lost)
+    raise PixelError(
+        f"float{-facts.form.bitpix} pixels minus this sky could not be restored to within a thousandth of their noise "
+        f"({scale.noise:.3g})"
+    )
+
+
+def check_digest(source: Source, index: int, left: Written, where: str) -> None:
+    """Refuse an image whose pixels are not those that the program left.
+
+    Raises
+    ------
+    InputError
+    """
+    digest = PixelDigest()
+    for _, raw in _pieces(source, index, left.form):
+        digest.update(raw.tobytes())
+    if digest.text() != left.digest:
+        what = "its pixels are not those that skymatch wrote: changed by another program since"
+        raise InputError.at(where, what, OURS_ALONE)
+
+
+def _stored_format(source: Source, index: int, edit: HduEdit) -> PixelFormat:
+    if edit.pixels is not None:
+        return edit.pixels.stored
+    return PixelFormat(bitpix=source.file.hdus[index].bitpix)
+
+
+def _unchanged(form: PixelFormat) -> PixelEdit:
+    from skymatch_cli.model.skyplane import SkyPlane
+
+    none = SkyPlane()
+    return PixelEdit(original=form, stored=form, shift=none, result=form, new_shift=none, shape=(1, 1))
+
+
+def _written(source: Source, index: int, edit: PixelEdit) -> PixelFacts:
+    """The facts of one format, with what is lost in this step."""
+    digest, lost = PixelDigest(), 0.0
+    for first, raw in _pieces(source, index, edit.stored):
+        original = edit.originals(raw, first)
+        result = edit.subtracted(original, first)
+        lost = max(lost, edit.loss(original, result, first))
+        digest.update(result.tobytes())
+    return PixelFacts(edit.result, lost, digest.text())
+
+
+def _pieces(source: Source, index: int, form: PixelFormat) -> Iterator[tuple[int, np.ndarray]]:
+    """The pixels of an image as they are stored, in the byte order of FITS."""
+    extent = source.extent(index)
+    if not source.file.hdus[index].tiled:
+        yield from stored_pixels(source, extent, form)
+        return
+    from skymatch_cli.record.compressed import stored_pixels as unpacked
+
+    yield 0, unpacked(source.cards(index), source.read(extent.data_start, extent.data_size)).astype(form.dtype).ravel()
+
+
+def _is_kept(lost: float, scale: Scale) -> bool:
+    return lost <= FRACTION_OF_NOISE * scale.noise
+
+
+def _check_size(left: Written, scale: Scale, shape: tuple[int, int]) -> None:
+    sky = left.sky.largest(shape)
+    if scale.largest and sky > MOST_RANGES * scale.largest:
+        raise PixelError(
+            f"a sky of {sky:.4g} can't be of an image whose largest pixel is {scale.largest:.4g}: "
+            "another unit, a typing error or a broken image among the others"
+        )
+
+
+def measure_scale(source: Source, index: int, edit: PixelEdit, info: ImageInfo | None, settings: Settings) -> Scale:
+    """Largest absolute value and noise of the good pixels of an image.
+
+    The noise is that of differences of neighbours in a row, without those that are equal: of values on a lattice it is
+    hardly below a step, of a frame with padding that of the rest. Without any difference it is the rounding of the
+    largest value.
+    """
+    largest, differences = 0.0, []
+    step = max(1, (info.shape if info else edit.shape)[0] // _SAMPLED_ROWS)
+    for data, good in _bands(source, index, edit, info, settings):
+        largest = float(np.max(np.abs(data), where=good, initial=largest))
+        rows, use = data[::step].astype("f8"), good[::step]
+        with np.errstate(invalid="ignore", over="ignore"):
+            apart = np.abs(rows[:, 1:] - rows[:, :-1])
+        differences.append(apart[use[:, 1:] & use[:, :-1] & (apart > 0)])
+    found = np.concatenate(differences) if differences else np.zeros(0)
+    if found.size:
+        return Scale(largest, float(np.median(found)) * _TO_SIGMA)
+    precise = np.finfo("f4" if edit.original.bitpix == -32 else "f8").eps
+    return Scale(largest, largest * float(precise) / FRACTION_OF_NOISE)
+
+
+def _bands(
+    source: Source, index: int, edit: PixelEdit, info: ImageInfo | None, settings: Settings
+) -> Iterator[tuple[PixelArray, BoolArray]]:
+    """Original pixels and which are good, (rows, nx), band by band."""
+    if info is not None and info.source is not None:
+        ny, nx = info.shape
+        plain = info.source.science.container is Container.PLAIN and not info.source.science.tiled
+        rows = max(1, _BAND_PIXELS // nx) if plain else ny
+        for start in range(0, ny, rows):
+            pixels = read_pixels(info, settings, rows=(start, min(ny, start + rows)))
+            yield pixels.data, pixels.good
+        return
+    form = edit.original
+    for first, raw in _pieces(source, index, edit.stored):
+        original = edit.originals(raw, first)
+        good = np.isfinite(original) if not form.is_integer else original != form.blank
+        with np.errstate(invalid="ignore", over="ignore"):
+            yield (original.astype("f8") * form.bscale + form.bzero)[None], np.asarray(good)[None]
