@@ -67,7 +67,7 @@ def command(
 
         from skymatch_cli import pipeline
         from skymatch_cli.output.destination import check_target, save_target
-        from skymatch_cli.output.result import input_paths
+        from skymatch_cli.record.reads import files_of_images
         from skymatch_cli.store.findinglog import FindingLog, read_log
         from skymatch_cli.store.kept import Kept
         from skymatch_cli.store.store import open_measured, open_plan, write_measured
@@ -78,7 +78,7 @@ def command(
         planned = open_plan(plan)
         settings, _output = options.read(ctx, planned.settings, DECIDED_BY_PLAN)
         only = options.shard_of(shard, len(planned.infos))
-        inputs = chain([plan, *([earlier] if earlier else [])], input_paths(planned.infos))
+        inputs = chain([plan, *([earlier] if earlier else [])], files_of_images(planned.infos))
         check_target(target, "--output", overwrite=settings.overwrite, inputs=inputs)
         planned = replace(planned, settings=settings)
         begun = None if Path(target).exists() and not Path(target).is_file() else f"{target}.partial"

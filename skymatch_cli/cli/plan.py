@@ -51,7 +51,7 @@ def command(ctx: click.Context, /, images: tuple[str, ...], earlier: str | None,
         console.check_output(output, overwrite=settings.overwrite)
         from skymatch_cli import pipeline
         from skymatch_cli.output.plain import summary
-        from skymatch_cli.output.result import input_paths
+        from skymatch_cli.record.reads import files_of_images
         from skymatch_cli.store.store import plan_document, read_plan_headers
 
         from .progress import Watch
@@ -60,7 +60,7 @@ def command(ctx: click.Context, /, images: tuple[str, ...], earlier: str | None,
         watch = Watch(ctx)
         with watch.shown():
             plan = pipeline.plan(images, settings, stdin=sys.stdin, headers=headers, progress=watch)
-        inputs = (*input_paths(plan.infos), *([earlier] if earlier else []))
+        inputs = (*files_of_images(plan.infos), *([earlier] if earlier else []))
         output.check(overwrite=settings.overwrite, inputs=inputs)
         report = plan_document(plan)
         console.tell((*plan.skipped, summary(report)))

@@ -49,14 +49,14 @@ def command(ctx: click.Context, /, *, measured: str, **_: Any) -> None:
         from skymatch_cli import pipeline
         from skymatch_cli.errors import InputError
         from skymatch_cli.output.plain import component_lines, summary
-        from skymatch_cli.output.result import input_paths
+        from skymatch_cli.record.reads import files_of_images
         from skymatch_cli.store.document import result_document
         from skymatch_cli.store.store import read_measured
 
         planned, found = read_measured(measured)
         settings, output = options.read(ctx, planned.settings, DECIDED_BY_MEASURE)
         console.check_output(output, overwrite=settings.overwrite)
-        output.check(overwrite=settings.overwrite, inputs=(measured, *input_paths(planned.infos)))
+        output.check(overwrite=settings.overwrite, inputs=(measured, *files_of_images(planned.infos)))
         if len(found.missing):
             n = f"{len(found.missing)} of {len(found.found)} images"
             raise InputError.at(measured, f"{n} are not measured yet", "merge it with the other parts")
