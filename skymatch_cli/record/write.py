@@ -21,6 +21,7 @@ from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.pixelformat import PixelError
 from skymatch_cli.images.formats.source import Source, open_source
 from skymatch_cli.model import ImageInfo, ImageRef, Journal
+from skymatch_cli.record import disk
 from skymatch_cli.record.atomic import FileIdentity, Locks, Replacement, identify, locked
 from skymatch_cli.record.edits import SkyUpdate, record_edits, settled, undo_edits
 from skymatch_cli.record.journal import journal_path, kept
@@ -249,14 +250,17 @@ def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
     """Everything that stands in the way, found without writing; ``with_pixels``: also what only they can tell."""
     found: list[Problem] = []
     targets: dict[str, str] = {}
+    same: dict[object, str] = {}
     sources = FilesRead(job.source for job in run.jobs)
     for job in run.jobs:
         try:
             if run.settings.output_dir is None:
                 _check_in_place(job)
+                if (other := same.setdefault(_inode(job.source), job.label)) != job.label:
+                    raise InputError.at(job.label, f"is the same file as {other} (a hard link)", "name it once")
             else:
                 _check_copy(job, run.settings)
-                if job.target in sources or job.target in run.reads:
+                if not Path(job.target).is_symlink() and (job.target in sources or job.target in run.reads):
                     what = f"its copy {job.target} would replace a file that this run reads"
                     raise InputError.at(job.label, what, "name another --output-dir")
                 if (other := targets.setdefault(job.target, job.label)) != job.label:
@@ -268,6 +272,14 @@ def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
     return tuple(found)
 
 
+def _inode(path: str) -> object:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return path
+    return found.st_dev, found.st_ino
+
+
 def _check_in_place(job: _Job) -> None:
     if is_remote(job.source):
         raise InputError.at(job.label, "remote files are not changed", "write copies with --output-dir")
@@ -276,6 +288,22 @@ def _check_in_place(job: _Job) -> None:
         raise InputError.at(job.label, "is read-only", "write copies with --output-dir")
     if Path(job.source).exists() and not os.access(folder, os.W_OK | os.X_OK):
         raise InputError.at(job.label, "its folder is read-only", "write copies with --output-dir")
+    if Path(job.source).exists():
+        _check_ownership(job)
+
+
+def _check_ownership(job: _Job) -> None:
+    """Refuse a file whose replacement would be another user's or group's, or can't take its name."""
+    found, me = Path(job.source).stat(), os.geteuid()
+    if me and found.st_uid != me:
+        what = "belongs to another user: the file that replaces it would be yours"
+        raise InputError.at(job.label, what, "write copies with --output-dir")
+    if me and found.st_gid not in {os.getegid(), *os.getgroups()}:
+        what = "belongs to a group that you are not in: the file that replaces it could not be given to it"
+        raise InputError.at(job.label, what, "write copies with --output-dir")
+    if disk.is_frozen(job.source) or disk.is_frozen(str(Path(job.source).parent)):
+        what = "can't be replaced: it, or its folder, is immutable or append-only"
+        raise InputError.at(job.label, what, "write copies with --output-dir")
 
 
 def _check_copy(job: _Job, settings: Settings) -> None:
@@ -343,10 +371,14 @@ def _write(run: _Run, job: _Job, locks: Locks, begin: Callable[[], None], done: 
         if not job.in_place:
             replaces = identify(job.target) if run.settings.overwrite and Path(job.target).exists() else None
         model = None if is_remote(job.source) else Path(job.source).stat()
-        with Replacement(job.target, model, replaces, locks) as new:
+        attributes = None if model is None else job.source
+        with Replacement(job.target, model, replaces, locks, attributes=attributes, exact=job.in_place) as new:
             wrong = rewrite(source, changes, new)
             if identify(job.source) != identity:
                 raise InputError.at(job.label, "was changed while it was being read", "run again")
+    if job.in_place and model is not None and model.st_nlink > 1:
+        links = f"{model.st_nlink - 1} other name{'s' * (model.st_nlink > 2)} of this file (hard links)"
+        done.notes.append(f"{job.label}: {links} still lead to what it was")
     done.files.append(job.target)
     done.images |= {i for i, hdu in zip(job.images, job.hdus, strict=True) if hdu in changes}
     done.warnings += (f"{job.name(hdu)}: its CHECKSUM or DATASUM is wrong, and stays so" for hdu in wrong)
