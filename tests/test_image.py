@@ -204,9 +204,8 @@ class TestPlanes:
 
     def test_dq_in_a_file_of_its_own(self, folder: Path) -> None:
         (folder / "raw").mkdir()
-        fits.HDUList([fits.PrimaryHDU(), *(fits.ImageHDU(ZERO, fits.Header(WCS_CARDS), name=n) for n in "AB")]).writeto(
-            "raw/x.fits"
-        )
+        chips = [fits.ImageHDU(ZERO, fits.Header({**WCS_CARDS, "CRVAL2": k}), name=n) for k, n in enumerate("AB")]
+        fits.HDUList([fits.PrimaryHDU(), *chips]).writeto("raw/x.fits")
         fits.HDUList([fits.PrimaryHDU(), flags(0, name="A"), flags(1, name="B")]).writeto("raw/x_dq.fits")
         found = infos("raw/x.fits", dq_ext="{stem}_dq.fits[{extname}]").infos
         assert [bool(read_pixels(i, Settings()).good.all()) for i in found] == [True, False]

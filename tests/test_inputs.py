@@ -26,9 +26,9 @@ def header(**more: Any) -> fits.Header:
 
 
 def image(
-    name: str = "", ver: int | None = None, *, shape: tuple[int, ...] = (4, 5), wcs: bool = True
+    name: str = "", ver: int | None = None, *, shape: tuple[int, ...] = (4, 5), wcs: bool = True, ra: float = 10.0
 ) -> fits.ImageHDU:
-    return fits.ImageHDU(np.zeros(shape, "f4"), header() if wcs else None, name=name or None, ver=ver)
+    return fits.ImageHDU(np.zeros(shape, "f4"), header(CRVAL1=ra) if wcs else None, name=name or None, ver=ver)
 
 
 def write(path: Path, *hdus: Any) -> str:
@@ -108,11 +108,12 @@ class TestWhichHdus:
 
     def test_without_sci_every_celestial_image_that_is_no_mask(self, folder: Path) -> None:
         names = ["S29", "N31", "bpmask", "WHT", "IVAR", "ERR", "DQ", "MOVAR", "CONTRAST"]
-        write(folder / "d.fits", *map(image, names), image("AREA", wcs=False))
+        planes = [image(name, ra=10.0 + k) for k, name in enumerate(names)]
+        write(folder / "d.fits", *planes, image("AREA", wcs=False))
         assert labels("d.fits") == ["d.fits[S29,1]", "d.fits[N31,1]", "d.fits[MOVAR,1]", "d.fits[CONTRAST,1]"]
 
     def test_nameless_extensions_by_number(self, folder: Path) -> None:
-        write(folder / "d.fits", image(), image())
+        write(folder / "d.fits", image(), image(ra=11.0))
         assert labels("d.fits") == ["d.fits[1]", "d.fits[2]"]
 
     def test_user_method_needs_no_wcs(self, folder: Path) -> None:

@@ -7,6 +7,7 @@ import re
 from functools import lru_cache
 
 from skymatch_cli.errors import InputError
+from skymatch_cli.images.companions import extension, flags_of, nearest, weight_of
 from skymatch_cli.images.dq import NO_FLAG, bad_flags
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, open_unpacked, parse_header, read_structure
 from skymatch_cli.images.formats.keywords import as_number
@@ -16,6 +17,7 @@ from skymatch_cli.settings import Settings
 
 _DEFAULT_DQ_EXT = "DQ"
 _TEMPLATE = re.compile(r"\{|\.(fits?|fts)\b", re.IGNORECASE)
+NO_WEIGHT = "none"
 _FILES_KEPT = 64  # one mask file often serves many images
 
 
@@ -35,6 +37,9 @@ class PlaneFinder:
         self._separate_dq = bool(_TEMPLATE.search(self._dq_ext))
         if self._separate_dq:
             check_template("--dq-ext", self._dq_ext)
+        self._weight = settings.weight
+        if self._weight is not None and self._weight.lower() != NO_WEIGHT:
+            check_template("--weight", self._weight)
         self._structure = lru_cache(maxsize=_FILES_KEPT)(read_structure)
 
     def find(self, ref: ImageRef, file: FitsFile, telescope: str) -> tuple[PixelSource, tuple[str, ...]]:
@@ -47,26 +52,28 @@ class PlaneFinder:
 
         """
         science = stored_plane(file, file.hdus[ref.hdu], ref.label)
-        mask = None if ref.mask is None else self._separate(ref.mask, science, ref.label, "mask")
-        notes = () if ref.mask is None else (f"mask {ref.mask.file}",)
+        mask = None if ref.mask is None else self._separate(ref.mask, science, ref, "mask")
+        notes: tuple[str, ...] = () if ref.mask is None else (f"mask {ref.mask.file}",)
+        weight, weight_note = self._weights(ref, file, science)
+        notes += weight_note
         bad = bad_flags(self._dqbits, telescope, ref.label)
         if bad == NO_FLAG:
-            return PixelSource(science=science, mask=mask), (*notes, "DQ flags are ignored")
+            return PixelSource(science=science, mask=mask, weight=weight), (*notes, "DQ flags are ignored")
         dq, note = self._dq(ref, file, science, bad)
-        return PixelSource(science=science, dq=dq, bad_flags=bad, mask=mask), (*notes, note)
+        return PixelSource(science=science, dq=dq, bad_flags=bad, mask=mask, weight=weight), (*notes, note)
 
     def _dq(self, ref: ImageRef, file: FitsFile, science: StoredPlane, bad: int) -> tuple[StoredPlane | None, str]:
         """The plane of flags, and a note; None where there is none."""
         if self._separate_dq:
-            place = self._place(ref)
-            dq = self._separate(place, science, ref.label, "DQ file")
+            place = self._place("--dq-ext", self._dq_ext, ref)
+            dq = self._separate(place, science, ref, "DQ file")
             _check_flags(dq, ref.label, place.file)
             return dq, f"DQ flags from {place.file}"
         name = f"[{self._dq_ext},{ref.extver}]"
         hdu = _same_version(file, ref, self._dq_ext)
         if hdu is None:
             if self._dq_ext.upper() == _DEFAULT_DQ_EXT:
-                return None, "no DQ flags"
+                return self._companion_flags(ref, file, science)
             raise InputError.at(ref.label, f"there is no extension {name} in the file", "see --dq-ext")
         if not hdu.shape:
             _check_constant(file, hdu, bad, ref.label)
@@ -76,20 +83,59 @@ class PlaneFinder:
         _check_flags(dq, ref.label, name)
         return dq, f"DQ flags from {name}"
 
-    def _place(self, ref: ImageRef) -> MaskRef:
-        try:
-            return fill_template(self._dq_ext, ref)
-        except ValueError as error:
-            raise InputError.at(ref.label, f"--dq-ext {self._dq_ext}: {error}") from None
+    def _companion_flags(self, ref: ImageRef, file: FitsFile, science: StoredPlane) -> tuple[StoredPlane | None, str]:
+        """Flags that nobody named: a plane of the same file, or a file of the list, that belongs to the image."""
+        if (hdu := flags_of(file, file.hdus[ref.hdu])) is not None:
+            own = stored_plane(file, hdu, f"{ref.file}{extension(hdu)}")
+            return (own, f"DQ flags from {extension(hdu)}") if _holds_flags(own) else (None, "no DQ flags")
+        if ref.dq is None:
+            return None, "no DQ flags"
+        plane, problem = self._if_it_fits(ref.dq, science, ref, "DQ file")
+        if plane is not None and not _holds_flags(plane):
+            plane, problem = None, f"its values are not integers: {ref.dq.file}"
+        return plane, f"DQ flags from {ref.dq.file}" if plane else f"no DQ flags: {problem}"
 
-    def _separate(self, place: MaskRef, science: StoredPlane, where: str, kind: str) -> StoredPlane:
+    def _weights(
+        self, ref: ImageRef, file: FitsFile, science: StoredPlane
+    ) -> tuple[StoredPlane | None, tuple[str, ...]]:
+        """The plane that is 0 where nothing was observed, and a note; None where there is none."""
+        if self._weight is not None:
+            if self._weight.lower() == NO_WEIGHT:
+                return None, ()
+            place = self._place("--weight", self._weight, ref)
+            return self._separate(place, science, ref, "weight file"), (f"weights from {place.file}",)
+        if (hdu := weight_of(file, file.hdus[ref.hdu])) is not None:
+            plane = stored_plane(file, hdu, f"{ref.file}{extension(hdu)}")
+            return plane, (f"pixels with {extension(hdu)} = 0 are left out",)
+        if ref.weight is None:
+            return None, ()
+        found, problem = self._if_it_fits(ref.weight, science, ref, "weight file")
+        return found, (f"pixels with {ref.weight.file} = 0 are left out" if found else problem,)
+
+    def _place(self, option: str, template: str, ref: ImageRef) -> MaskRef:
+        try:
+            return fill_template(template, ref)
+        except ValueError as error:
+            raise InputError.at(ref.label, f"{option} {template}: {error}") from None
+
+    def _if_it_fits(
+        self, place: MaskRef, science: StoredPlane, ref: ImageRef, kind: str
+    ) -> tuple[StoredPlane | None, str]:
+        """A plane in a file that nobody asked to use; None and the reason where it can't be used."""
+        try:
+            return self._separate(place, science, ref, kind), ""
+        except InputError as error:
+            return None, error.problems[0].what
+
+    def _separate(self, place: MaskRef, science: StoredPlane, ref: ImageRef, kind: str) -> StoredPlane:
         """A plane in a file of its own."""
+        where = ref.label
         try:
             file = self._structure(place.path, place.file)
         except InputError as error:
             bad = error.problems[0]
             raise InputError.at(where, f"its {kind} {bad.where} can't be used: {bad.what}", bad.hint) from None
-        plane = stored_plane(file, _chosen(file, place, where, kind), where)
+        plane = stored_plane(file, _chosen(file, place, ref, kind), where)
         _check_shape(plane, science, where, f"its {kind} {place.file}")
         return plane
 
@@ -130,23 +176,37 @@ def _holds_flags(plane: StoredPlane) -> bool:
 
 
 def _same_version(file: FitsFile, ref: ImageRef, name: str) -> Hdu | None:
+    """The extension of that name and the image's EXTVER; of several (files without EXTVER) the one beside the image."""
     wanted = name.upper()
     found = (h for h in file.hdus if h.name.upper() == wanted and h.ver == ref.extver and h.index != ref.hdu)
-    return next(found, None)
+    return nearest(found, file.hdus[ref.hdu])
 
 
-def _chosen(file: FitsFile, place: MaskRef, where: str, kind: str) -> Hdu:
-    """The HDU of a mask or DQ file that is meant; without a name, the first image in it."""
+def _chosen(file: FitsFile, place: MaskRef, ref: ImageRef, kind: str) -> Hdu:
+    """The HDU of a mask, DQ or weight file that is meant.
+
+    Without a name: the only image in it; of several the one of the image's EXTNAME and EXTVER, else the one in the
+    place of the image.
+    """
+    where = ref.label
     if isinstance(place.ext, int):
         found = file.hdus[place.ext : place.ext + 1]
     elif place.ext is None:
-        found = tuple(hdu for hdu in file.hdus if hdu.image_shape)[:1]
+        found = _counterpart(tuple(hdu for hdu in file.hdus if hdu.image_shape), ref)
     else:
         found = tuple(hdu for hdu in file.hdus if hdu.is_named(place.ext) and hdu.ver == place.extver)
     if not found or found[0].image_shape is None:
         name = place.file if place.ext is None else f"{place.file}[{place.ext}]"
         raise InputError.at(where, f"its {kind} {name} is not a two-dimensional image", "name its extension: FILE[EXT]")
     return found[0]
+
+
+def _counterpart(planes: tuple[Hdu, ...], ref: ImageRef) -> tuple[Hdu, ...]:
+    if len(planes) <= 1:
+        return planes
+    named = tuple(hdu for hdu in planes if ref.ext and hdu.is_named(ref.ext) and hdu.ver == ref.extver)
+    placed = tuple(hdu for hdu in planes if hdu.index == ref.hdu)
+    return (named or placed or planes)[:1]
 
 
 def _check_shape(plane: StoredPlane, science: StoredPlane, where: str, what: str) -> None:

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TextIO
 
 from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.images.companions import extension, science_planes
 from skymatch_cli.images.formats.files import is_remote, real_paths
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, read_structure
 from skymatch_cli.images.known import Known
 from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, fill_template
+from skymatch_cli.images.sidecars import Companions, find_sidecars
 from skymatch_cli.model import ImageRef, MaskRef
 from skymatch_cli.run.tasks import run_apart
 from skymatch_cli.settings import Settings
 
+_OURS = "skymatch "  # CREATOR of the results of this program
 _PIXELS_A_STRUCTURE = 3_000  # that are read in the time that the structure of a file takes
-
-# Names of image extensions that hold no image of the sky: parts of words, and whole short words.
-_NOT_SKY = re.compile(
-    r"mask|weight|variance|error|uncert|sigma|quality|ivar|stddev"
-    r"|(?<![a-z])(dq|err|var|wht|wgt|wt|msk|bpm|rms|unc|flags?|con|ctx)(?![a-z])",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +32,8 @@ class Inputs:
         In the order in which they were named.
     skipped : tuple of str
         HDUs and files that are not used, and why; for the log.
+    warnings : tuple of str
+        Choices among the planes of a file that nothing in it confirms.
     problems : tuple of Problem
         Every name that can't be used.
     files : mapping of str to FitsFile
@@ -51,6 +48,7 @@ class Inputs:
     problems: tuple[Problem, ...]
     files: Mapping[str, FitsFile]
     real: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
 
 
 def resolve_images(
@@ -98,9 +96,13 @@ def resolve_images(
     if to_change and (remote := [name.file for name in named if is_remote(name.path)]):
         hint = "write copies with --output-dir, or results alone with --dry-run"
         raise InputError(Problem(url, "files behind a URL are not changed", hint) for url in dict.fromkeys(remote))
-    problems, skipped = list(bad_names), []
+    problems, skipped = list(bad_names), list[str]()
+    warnings: list[str] = []
     if not named and not problems:
         problems.append(Problem("images", "none was named"))
+    beside = Companions(find_sidecars(named))
+    skipped += beside.notes
+    named = tuple(name for name in named if not beside.holds(name))
     paths = tuple(dict.fromkeys(name.path for name in named))
     real = dict(zip(paths, real_paths(paths), strict=True))
     structures = _structures(named, real, known, settings.jobs)
@@ -109,18 +111,22 @@ def resolve_images(
     for name in named:
         try:
             file = _usable(structures[name.path])
-            chosen = _choose(file, name, need_wcs=settings.method != "user")
+            if name.selector is None and file.creator.startswith(_OURS):
+                skipped.append(f"{name.file}: not an image: a result of this program")
+                continue
+            chosen, said = _choose(file, name, need_wcs=settings.method != "user")
         except InputError as error:
             problems.extend(error.problems)
             continue
         files[name.path] = file
+        warnings += said
         skipped += _left_out(file, name, chosen)
         for hdu in chosen:
-            ref = _with_mask(_ref(name, hdu), name.mask, settings.mask)
+            ref = _with_mask(beside.attached(_ref(name, hdu)), name.mask, settings.mask)
             if (real[name.path], hdu.index) in refs:
                 skipped.append(f"{ref.label}: named twice, used once")
             refs.setdefault((real[name.path], hdu.index), ref)
-    return Inputs(tuple(refs.values()), tuple(skipped), tuple(dict.fromkeys(problems)), files, real)
+    return Inputs(tuple(refs.values()), tuple(skipped), tuple(dict.fromkeys(problems)), files, real, tuple(warnings))
 
 
 def _structures(
@@ -167,18 +173,18 @@ def _with_mask(ref: ImageRef, listed: MaskRef | None, template: str | None) -> I
         raise InputError.at(ref.label, f"--mask {template}: {error}") from None
 
 
-def _choose(file: FitsFile, name: NamedFile, *, need_wcs: bool) -> tuple[Hdu, ...]:
-    """The HDUs that are meant; InputError where there is none or one of them is no image."""
+def _choose(file: FitsFile, name: NamedFile, *, need_wcs: bool) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
+    """The HDUs that are meant, and warnings; InputError where there is none or one of them is no image."""
     if name.selector is None:
         return _default_hdus(file, name.file, need_wcs=need_wcs)
     chosen = _selected(file, name.selector, need_wcs=need_wcs)
     if not chosen:
-        held = ", ".join(map(_extension, file.hdus[:20]))
+        held = ", ".join(map(extension, file.hdus[:20]))
         raise InputError.at(_spelled(name), "there is no such image extension", f"the file has {held}")
     problems = [Problem(_ref(name, hdu).label, *_why_no_image(hdu)) for hdu in chosen if hdu.image_shape is None]
     if problems:
         raise InputError(problems)
-    return chosen
+    return chosen, ()
 
 
 def _selected(file: FitsFile, selector: Selector, *, need_wcs: bool) -> tuple[Hdu, ...]:
@@ -189,15 +195,11 @@ def _selected(file: FitsFile, selector: Selector, *, need_wcs: bool) -> tuple[Hd
     return tuple(h for h in file.hdus if h.is_named(selector.name) and selector.ver in {None, h.ver})
 
 
-def _default_hdus(file: FitsFile, where: str, *, need_wcs: bool) -> tuple[Hdu, ...]:
-    science = tuple(h for h in file.hdus if h.name.upper() == "SCI" and h.image_shape)
-    if science:
-        return science
-    images = [h for h in file.hdus if h.image_shape and not _NOT_SKY.search(h.name)]
-    celestial = tuple(h for h in images if h.celestial)
-    if celestial or (images and not need_wcs):
-        return celestial or tuple(images)
-    if images:
+def _default_hdus(file: FitsFile, where: str, *, need_wcs: bool) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
+    chosen, warnings = science_planes(file, where, need_wcs=need_wcs)
+    if chosen:
+        return chosen, warnings
+    if need_wcs and science_planes(file, where, need_wcs=False)[0]:
         raise InputError.at(where, "has no image with a celestial WCS", "solve its astrometry first")
     with_pixels = [h for h in file.hdus if h.is_image and h.shape] or [h for h in file.hdus if not h.is_image]
     if not with_pixels:
@@ -223,12 +225,8 @@ def _why_no_image(hdu: Hdu) -> tuple[str, str]:
 def _left_out(file: FitsFile, name: NamedFile, chosen: Iterable[Hdu]) -> list[str]:
     """A line that names the image extensions that the default choice leaves out."""
     used = {hdu.index for hdu in chosen}
-    left = [_extension(h) for h in file.hdus if h.is_image and h.shape and h.index not in used]
+    left = [extension(h) for h in file.hdus if h.is_image and h.shape and h.index not in used]
     return [f"{name.file}: not used: {', '.join(left)}"] if left and name.selector is None else []
-
-
-def _extension(hdu: Hdu) -> str:
-    return f"[{hdu.name},{hdu.ver}]" if hdu.name else f"[{hdu.index}]"
 
 
 def _spelled(name: NamedFile) -> str:

@@ -53,9 +53,11 @@ class Headers:
 
 def header_rules(settings: Settings, *, need_wcs: bool) -> str:
     """All but the files that decides what is read from headers."""
-    names = ("dq_ext", "dqbits", "sky_keyword", "flux_scale", "group_by", "exptime_key", "units")
+    names = ("dq_ext", "dqbits", "weight", "sky_keyword", "flux_scale", "group_by", "exptime_key", "units", "wcs")
     chosen = {name: getattr(settings, name) for name in names}
-    return json.dumps({**chosen, "wcs": need_wcs, "gwcs": not stored_gwcs().missing_package(), "version": __version__})
+    return json.dumps(
+        {**chosen, "need_wcs": need_wcs, "gwcs": not stored_gwcs().missing_package(), "version": __version__}
+    )
 
 
 class Known:
@@ -95,7 +97,7 @@ class Known:
             return False
         if (source.science.size, source.science.mtime_ns) != (file.size, file.mtime_ns):
             return False
-        others = (plane for plane in (source.dq, source.mask) if plane is not None and plane.path != file.path)
+        others = (plane for plane in source.planes if plane.path != file.path)
         return all(self._state_of(plane.path) == (plane.size, plane.mtime_ns) for plane in others)
 
     def _state_of(self, path: str) -> _STATE:

@@ -24,7 +24,7 @@ from skymatch_cli.model import ImageRef, MaskRef
 
 _SELECTED = re.compile(r"(?P<file>.+)\[(?P<selector>[^\[\]]*)\]", re.DOTALL)
 _FITS_SUFFIX = re.compile(r"(\.(fits?|fts|asdf))?(\.(gz|fz|bz2))?$", re.IGNORECASE)
-_FIELDS = frozenset({"stem", "extname", "extver"})
+_FIELDS = ("{stem}", "{stem:OLD=NEW}", "{dir}", "{extname}", "{extver}", "{hdu}")
 _LIST_COLUMNS = 2
 
 
@@ -95,27 +95,37 @@ def split_selector(name: str) -> tuple[str, Selector | None]:
 
 
 def check_template(option: str, template: str) -> None:
-    """UsageError unless the template has no other fields than {stem}, {extname} and {extver}."""
+    """Raise UsageError where a template has other fields than the known ones."""
+    known = {field[1:-1].partition(":")[0] for field in _FIELDS}
     try:
-        fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
-        unknown = sorted(fields - _FIELDS)
+        parts = [(field, spec) for _, field, spec, _ in Formatter().parse(template) if field is not None]
+        unknown = sorted({field for field, _ in parts} - known)
         if not unknown:
-            template.format(stem="a", extname="SCI", extver=1)
+            old = "".join(f"{spec}".partition("=")[0] for field, spec in parts if field == "stem")
+            template.format(stem=_Stem(old), dir=".", extname="SCI", extver=1, hdu=1)
     except (ValueError, KeyError, IndexError) as error:
         raise UsageError(f"{option} {template}: not a template: {error}") from None
     if unknown:
-        known = ", ".join(f"{{{field}}}" for field in sorted(_FIELDS, reverse=True))
-        raise UsageError(f"{option} {template}: there is no field {{{unknown[0]}}}", f"the fields are {known}")
+        raise UsageError(
+            f"{option} {template}: there is no field {{{unknown[0]}}}", f"the fields are {', '.join(_FIELDS)}"
+        )
 
 
 def fill_template(template: str, ref: ImageRef) -> MaskRef:
     """The file and HDU that a template such as ``masks/{stem}.fits[1]`` means for one image.
 
-    ``{stem}`` is the name of the image's file without folder and FITS suffixes. A relative result is
-    looked for from the current folder, then beside the image.
+    ``{stem}`` is the name of the image's file without folder and FITS suffixes, ``{stem:ooi=ood}`` the same with one
+    text replaced, ``{dir}`` the folder of the image, ``{hdu}`` the number of its HDU. A relative result is looked for
+    from the current folder, then beside the image.
+
+    Raises
+    ------
+    ValueError
+        If a text that is to be replaced is not in the name.
     """
-    stem = _FITS_SUFFIX.sub("", base_name(ref.path))
-    name = template.format(stem=stem, extname=ref.ext or "PRIMARY", extver=ref.extver)
+    folder = ref.path[: -len(base_name(ref.path)) - 1] if is_remote(ref.path) else os.path.dirname(ref.path)
+    stem = _Stem(stem_of(ref.path))
+    name = template.format(stem=stem, dir=folder, extname=ref.ext or "PRIMARY", extver=ref.extver, hdu=ref.hdu)
     file, selector = split_selector(name)
     if is_remote(file):
         return _mask_ref(file, file, selector)
@@ -124,6 +134,27 @@ def fill_template(template: str, ref: ImageRef) -> MaskRef:
     if not os.path.lexists(path) and os.path.lexists(beside):
         path = beside
     return _mask_ref(file, path, selector)
+
+
+class _Stem(str):
+    """The stem in a template: ``{stem:OLD=NEW}`` replaces a text in it."""
+
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        old, equals, new = spec.partition("=")
+        if not spec:
+            return str(self)
+        if not old or not equals:
+            raise ValueError(f"{{stem:{spec}}} is not {{stem:OLD=NEW}}")
+        if old not in self:
+            raise ValueError(f"the name {str(self)!r} does not hold {old!r}")
+        return self.replace(old, new)
+
+
+def stem_of(path: str) -> str:
+    """The name of a file without folder and FITS suffixes."""
+    return _FITS_SUFFIX.sub("", base_name(path))
 
 
 def _mask_ref(file: str, path: str, selector: Selector | None) -> MaskRef:

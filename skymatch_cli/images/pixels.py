@@ -104,9 +104,10 @@ def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | 
                 unflagged = _unflagged(stored, source.dq, source.bad_flags)
                 flagged += unflagged.size - int(np.count_nonzero(unflagged))
                 good[at] &= unflagged
-        if source.mask is not None:
-            for at, stored in files.blocks(source.mask, y0, y1):
-                good[at] &= _marked_good(stored, source.mask)
+        for marks in (source.mask, source.weight):
+            if marks is not None:
+                for at, stored in files.blocks(marks, y0, y1):
+                    good[at] &= _marked_good(stored, marks)
     return Pixels(data, good, _loss_warning(info.ref.label, flagged, good.size))
 
 
@@ -256,7 +257,7 @@ def _as_stored(value: int, bits: int) -> Any:
 
 
 def _marked_good(stored: _Stored, plane: StoredPlane) -> BoolArray:
-    """True where a user mask is non-zero."""
+    """True where a user mask or a weight is finite and not zero."""
     values: PixelArray = np.empty(stored.shape, _physical_type(plane))
     marked: BoolArray = np.empty(stored.shape, np.bool_)
     _to_physical(stored, plane, values, marked)

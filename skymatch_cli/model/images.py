@@ -33,7 +33,7 @@ class StatisticSettings:
 
 @dataclass(frozen=True, slots=True)
 class MaskRef:
-    """A user mask (non-zero = good) for one image: a file and an HDU (index, or name and version)."""
+    """A plane for one image in another file: a file and an HDU (index, or name and version)."""
 
     file: str
     path: str
@@ -47,7 +47,8 @@ class ImageRef:
 
     ``file`` is the user's own spelling (used in every result), ``path`` where it is, ``hdu`` the index
     of the HDU, ``ext``/``extver`` its EXTNAME and EXTVER (``ext`` is "" where the HDU has no name;
-    ``extver`` is 1 where it has none).
+    ``extver`` is 1 where it has none). ``mask`` is a user mask (non-zero = good). ``dq`` and ``weight`` are files of
+    the list that belong to the image by their names.
     """
 
     file: str
@@ -56,6 +57,8 @@ class ImageRef:
     ext: str = ""
     extver: int = 1
     mask: MaskRef | None = None
+    dq: MaskRef | None = None
+    weight: MaskRef | None = None
 
     @property
     def label(self) -> str:
@@ -161,7 +164,8 @@ class OriginalIntegers:
 class PixelSource:
     """All that is needed to read the pixels of one image and say which of them count.
 
-    ``bad_flags`` are the DQ bits that exclude a pixel (-1: any); ``dq`` is None where no DQ is used.
+    ``bad_flags`` are the DQ bits that exclude a pixel (-1: any); ``dq`` is None where no DQ is used. Pixels whose
+    ``weight`` (or exposure, or coverage) is 0 or not finite were not observed.
     ``original`` is None where the pixels are stored as they were taken.
     """
 
@@ -170,6 +174,12 @@ class PixelSource:
     bad_flags: int = -1
     mask: StoredPlane | None = None
     original: OriginalIntegers | None = None
+    weight: StoredPlane | None = None
+
+    @property
+    def planes(self) -> tuple[StoredPlane, ...]:
+        """All planes that are read."""
+        return tuple(plane for plane in (self.science, self.dq, self.mask, self.weight) if plane is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

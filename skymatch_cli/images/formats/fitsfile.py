@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import math
 import re
 import warnings
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
@@ -35,10 +36,11 @@ _BITPIX = frozenset({8, 16, 32, 64, -32, -64})
 _CELESTIAL_CTYPE = re.compile(r"(RA|DEC|.LON|.LAT|..LN|..LT)-")
 _KEYWORDS = (
     *("XTENSION", "BITPIX", "NAXIS", "PCOUNT", "GCOUNT", "GROUPS", "TFIELDS", "EXTNAME", "EXTVER"),
-    *("BSCALE", "BZERO", "BLANK"),
+    *("BSCALE", "BZERO", "BLANK", "CREATOR", "AMDX1"),
     *("ZIMAGE", "ZBITPIX", "ZNAXIS", "ZBLANK", "ZCMPTYPE", "ZQUANTIZ", "ZDITHER0"),
 )
 _STRUCTURE = frozenset(f"{key:8}".encode() for key in _KEYWORDS)
+_PLACE = re.compile(rb"((CTYPE|CRVAL|CRPIX|CDELT|CROTA)[1-9]|(CD|PC|PV)[1-9]_\d+|AMD[XY]\d+|PPO\d|[AB]_\d_\d) *=")
 _NUMBERED = re.compile(rb"(?:Z?NAXIS|CTYPE|ZTILE|ZNAME|ZVAL)[1-9]\d* *")
 _COMPRESSED_NAMES = frozenset({"COMPRESSED_IMAGE"})
 
@@ -73,7 +75,10 @@ class Hdu:
     blank : int or None
         Stored integer that marks an undefined pixel.
     celestial : bool
-        Two of its axes are a longitude and a latitude, by CTYPE.
+        Two of its axes are a longitude and a latitude, by CTYPE, or a plate solution of the DSS places it.
+    wcs : str
+        Digest of the values of its WCS, to compare it with other planes of the file; "" without a WCS, and in files of
+        one image.
     header_offset, header_size, data_offset : int
         Bytes of the unpacked file.
     """
@@ -92,6 +97,7 @@ class Hdu:
     header_offset: int
     header_size: int
     data_offset: int
+    wcs: str = ""
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
@@ -107,13 +113,17 @@ class Hdu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitsFile:
-    """The HDUs of one file, and what the file was when they were read."""
+    """The HDUs of one file, and what the file was when they were read.
+
+    ``creator`` is CREATOR of the primary header, "" where there is none.
+    """
 
     path: str
     container: Container
     size: int
     mtime_ns: int
     hdus: tuple[Hdu, ...]
+    creator: str = ""
 
 
 def read_structure(path: str, where: str) -> FitsFile:
@@ -134,7 +144,7 @@ def read_structure(path: str, where: str) -> FitsFile:
     try:
         container, size, mtime_ns = _identify(path, where)
         with open_unpacked(path, container) as stream:
-            hdus = _walk(stream, where, size if container is Container.PLAIN else None)
+            hdus, creator = _walk(stream, where, size if container is Container.PLAIN else None)
     except FileNotFoundError:
         raise InputError.at(where, "no such file") from None
     except IsADirectoryError:
@@ -143,7 +153,7 @@ def read_structure(path: str, where: str) -> FitsFile:
         raise InputError.at(where, f"truncated or damaged: {error}", "fetch the file again") from None
     except (OSError, ValueError) as error:
         raise InputError.at(where, f"can't be read: {getattr(error, 'strerror', None) or error}") from None
-    return FitsFile(path=path, container=container, size=size, mtime_ns=mtime_ns, hdus=hdus)
+    return FitsFile(path=path, container=container, size=size, mtime_ns=mtime_ns, hdus=hdus, creator=creator)
 
 
 def open_unpacked(path: str, container: Container) -> IO[bytes]:
@@ -187,16 +197,22 @@ def _identify(path: str, where: str) -> tuple[Container, int, int]:
     return Container.PLAIN, size, mtime_ns
 
 
-def _walk(stream: IO[bytes], where: str, size: int | None) -> tuple[Hdu, ...]:
-    """All HDUs; ``size`` is the length of the stream where it is known without reading it."""
+def _walk(stream: IO[bytes], where: str, size: int | None) -> tuple[tuple[Hdu, ...], str]:
+    """All HDUs, and CREATOR; ``size`` is the length of the stream where it is known without reading it."""
     hdus: list[Hdu] = []
+    headers: dict[int, bytes] = {}  # of the images
+    creator = ""
     offset = 0
     while True:
         raw = _read_header(stream, where, len(hdus), offset)
         if not raw:
             break
-        hdu, data_size = _understand(raw, where, len(hdus), offset)
+        cards = _structure_cards(raw)
+        hdu, data_size = _understand(cards, len(raw), where, len(hdus), offset)
+        creator = creator or _text(cards.get("CREATOR"))
         hdus.append(hdu)
+        if hdu.image_shape:
+            headers[hdu.index] = raw
         end = hdu.data_offset + data_size
         reached = stream.seek(end) if size is None else min(end, size)
         if reached < end:
@@ -207,7 +223,10 @@ def _walk(stream: IO[bytes], where: str, size: int | None) -> tuple[Hdu, ...]:
             )
         _refuse_implausible(hdu, data_size, where)
         offset = _padded(end)
-    return tuple(hdus)
+    if len(headers) > 1:
+        for index, raw in headers.items():
+            hdus[index] = replace(hdus[index], wcs=_wcs_digest(raw) if hdus[index].celestial else "")
+    return tuple(hdus), creator
 
 
 def _read_header(stream: IO[bytes], where: str, index: int, offset: int) -> bytes:
@@ -232,9 +251,8 @@ def _read_header(stream: IO[bytes], where: str, index: int, offset: int) -> byte
         raw += more
 
 
-def _understand(raw: bytes, where: str, index: int, offset: int) -> tuple[Hdu, int]:
+def _understand(cards: _Cards, header_size: int, where: str, index: int, offset: int) -> tuple[Hdu, int]:
     """One HDU from its cards, and the bytes of its data."""
-    cards = _structure_cards(raw)
     try:
         axes, bitpix = _axes(cards, "")
         data_size = _data_size(cards, axes, bitpix)
@@ -258,10 +276,10 @@ def _understand(raw: bytes, where: str, index: int, offset: int) -> tuple[Hdu, i
         bscale=_number(cards, "BSCALE", 1.0),
         bzero=_number(cards, "BZERO", 0.0),
         blank=_blank(cards, bitpix),
-        celestial=sum(bool(_CELESTIAL_CTYPE.match(str(v))) for k, v in cards.items() if k.startswith("CTYPE")) >= 2,
+        celestial=_is_celestial(cards),
         header_offset=offset,
-        header_size=len(raw),
-        data_offset=_padded(offset + len(raw) + _CARD),
+        header_size=header_size,
+        data_offset=_padded(offset + header_size + _CARD),
     )
     return hdu, data_size
 
@@ -292,6 +310,22 @@ def _axes(cards: _Cards, prefix: str) -> tuple[tuple[int, ...], int]:
 
 def _number(cards: _Cards, key: str, default: float) -> float:
     return as_number(cards[key]) if key in cards else default
+
+
+def _is_celestial(cards: _Cards) -> bool:
+    axes = sum(bool(_CELESTIAL_CTYPE.match(str(value))) for key, value in cards.items() if key.startswith("CTYPE"))
+    return axes >= 2 or "AMDX1" in cards
+
+
+def _wcs_digest(raw: bytes) -> str:
+    """A digest of the values of the WCS in a header, to 12 digits."""
+    records = (raw[start : start + _CARD] for start in range(0, len(raw), _CARD))
+    cards = [record for record in records if _PLACE.match(record)]
+    header = CardHeader(b"".join(cards))
+    keys = sorted({card[:8].decode("ascii").rstrip() for card in cards})
+    values = (header.value(key) for key in keys)
+    said = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in values]
+    return hashlib.blake2b(repr((keys, said)).encode(), digest_size=8).hexdigest()
 
 
 def _text(value: Value) -> str:

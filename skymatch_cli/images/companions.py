@@ -1,0 +1,171 @@
+"""Which planes of a file are images of the sky, and which belong to an image: flags, weights, errors.
+
+Planes of one file with the same shape and the same WCS are one image and its companions. Their names say which is
+which; without a name that says it, the first one is the image.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+from skymatch_cli.errors import InputError
+from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu
+
+
+class Role(StrEnum):
+    """What a plane is, by its name."""
+
+    IMAGE = "image"
+    FLAGS = "flags"
+    WEIGHT = "weight"
+    OTHER = "other"
+    UNKNOWN = "unknown"
+
+
+def _words(*words: str) -> re.Pattern[str]:
+    """The words, each between characters that are not letters."""
+    return re.compile(rf"(?<![a-z])({'|'.join(words)})(?![a-z])", re.IGNORECASE)
+
+
+# Extensions of these names are never images; a plane of the same file need not say so.
+_NOT_SKY = re.compile(
+    r"mask|weight|variance|error|uncert|sigma|quality|ivar|invvar|stddev"
+    r"|(?<![a-z])(dq|err|var|wht|wgt|wt|msk|bpm|rms|unc|flags?|flg|con|ctx)(?![a-z])",
+    re.IGNORECASE,
+)
+_IMAGE = _words("sci", "science", "image", "img", "signal", "flux", "data", "intensity")
+_FLAGS = re.compile(r"mask|quality|(?<![a-z])(dq|msk|bpm|flags?|flg)(?![a-z])", re.IGNORECASE)
+_WEIGHT = re.compile(
+    r"weight|ivar|invvar|coverage|exposure|confidence"
+    r"|(?<![a-z])(wht|wgt|wt|con|ctx|conf|exp|exptime|expmap|cov|nhits|hits|nobs)(?![a-z])",
+    re.IGNORECASE,
+)
+_OTHER = re.compile(
+    r"variance|error|uncert|sigma|stdev|stddev|background|noise"
+    r"|(?<![a-z])(err|var|rms|unc|std|bkg|bg|sky|zodi|area|psf|model)(?![a-z])",
+    re.IGNORECASE,
+)
+_LISTED = 6
+
+
+def role_of(name: str) -> Role:
+    """What the name of a plane says of it; of ``1-1.E.SCI`` and ``DET11.DQ`` the last word counts."""
+    word = name.rpartition(".")[2]
+    for pattern, role in ((_FLAGS, Role.FLAGS), (_OTHER, Role.OTHER), (_WEIGHT, Role.WEIGHT), (_IMAGE, Role.IMAGE)):
+        if pattern.search(word):
+            return role
+    return Role.UNKNOWN
+
+
+def science_planes(file: FitsFile, where: str, *, need_wcs: bool) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
+    """The images of a file that nobody chose from, and warnings about the choice.
+
+    Parameters
+    ----------
+    file : FitsFile
+    where : str
+        The file, for messages.
+    need_wcs : bool
+        Whether only planes with a celestial WCS can be images.
+
+    Returns
+    -------
+    images : tuple of Hdu
+        All 2-D ``SCI`` planes; else the planes on the sky that are nobody's companions. Empty where there are none.
+    warnings : tuple of str
+
+    Raises
+    ------
+    InputError
+        If two planes of one shape and WCS both have the name of an image.
+    """
+    planes = [hdu for hdu in file.hdus if hdu.image_shape]
+    science = tuple(hdu for hdu in planes if _last_word(hdu) == "SCI")
+    if science:
+        return science, ()
+    images = [hdu for hdu in planes if not _NOT_SKY.search(_last_word(hdu))]
+    celestial = [hdu for hdu in images if hdu.celestial]
+    if not celestial:
+        return (() if need_wcs else tuple(images)), ()
+    chosen: list[Hdu] = []
+    warnings: list[str] = []
+    for together in _same_place(celestial):
+        found, warning = _images_among(together, where)
+        chosen += found
+        warnings += warning
+    return tuple(sorted(chosen, key=lambda hdu: hdu.index)), tuple(warnings)
+
+
+def flags_of(file: FitsFile, image: Hdu) -> Hdu | None:
+    """The plane of flags that belongs to an image, by its name and place; None where there is none."""
+    found = [hdu for hdu in companions_of(file, image) if role_of(hdu.name) is Role.FLAGS and _has_flags(hdu)]
+    return nearest(found, image)
+
+
+def weight_of(file: FitsFile, image: Hdu) -> Hdu | None:
+    """The plane of weights, exposure or coverage that belongs to an image; None where there is none."""
+    found = [hdu for hdu in companions_of(file, image) if role_of(hdu.name) is Role.WEIGHT]
+    return nearest(found, image)
+
+
+def companions_of(file: FitsFile, image: Hdu) -> tuple[Hdu, ...]:
+    """The planes of a file that belong to an image: same shape, same WCS or none, same prefix and EXTVER."""
+    return tuple(
+        hdu
+        for hdu in file.hdus
+        if hdu.index != image.index
+        and hdu.image_shape == image.image_shape
+        and hdu.wcs in {"", image.wcs}
+        and hdu.ver == image.ver
+        and hdu.name.rpartition(".")[0].upper() == image.name.rpartition(".")[0].upper()
+    )
+
+
+def nearest(found: Iterable[Hdu], image: Hdu) -> Hdu | None:
+    """The first plane that follows the image in its file, else the last one before it."""
+    planes = sorted(found, key=lambda hdu: hdu.index)
+    after = [hdu for hdu in planes if hdu.index > image.index]
+    return next(iter(after or planes[-1:]), None)
+
+
+def extension(hdu: Hdu) -> str:
+    """The selector of a plane: ``[SCI,2]`` or ``[3]``."""
+    return f"[{hdu.name},{hdu.ver}]" if hdu.name else f"[{hdu.index}]"
+
+
+def _last_word(hdu: Hdu) -> str:
+    return hdu.name.rpartition(".")[2].upper()
+
+
+def _has_flags(hdu: Hdu) -> bool:
+    return hdu.bitpix > 0
+
+
+def _same_place(planes: Sequence[Hdu]) -> list[list[Hdu]]:
+    """The planes by shape, WCS and prefix, in their order in the file."""
+    places: dict[tuple[object, ...], list[Hdu]] = {}
+    for hdu in planes:
+        key = (hdu.image_shape, hdu.wcs or hdu.index, hdu.name.rpartition(".")[0].upper())
+        places.setdefault(key, []).append(hdu)
+    return list(places.values())
+
+
+def _images_among(planes: Sequence[Hdu], where: str) -> tuple[list[Hdu], list[str]]:
+    """The images among planes of one shape and WCS: those with the name of the first that is one."""
+    claims = [hdu for hdu in planes if role_of(hdu.name) is Role.IMAGE]
+    names = {hdu.name.upper() for hdu in claims}
+    if len(names) > 1:
+        listed = " or ".join(f"{where}{extension(hdu)}" for hdu in claims[:_LISTED])
+        what = f"{' and '.join(map(extension, claims[:_LISTED]))} have one shape and WCS, and both may be the image"
+        raise InputError.at(where, what, f"name one: {listed}")
+    first = next((hdu for hdu in planes if role_of(hdu.name) is Role.UNKNOWN), planes[0])
+    image = claims[0] if claims else first
+    images = [hdu for hdu in planes if image.name and hdu.name.upper() == image.name.upper()] or [image]
+    left = [hdu for hdu in planes if hdu not in images]
+    if claims or not any(role_of(hdu.name) is Role.UNKNOWN for hdu in left):
+        return images, []
+    listed = ", ".join(map(extension, left[:_LISTED]))
+    warning = f"{where}: {extension(image)} is taken for the image, {listed} for its companions (one shape and WCS)"
+    return images, [f"{warning}; name others as FILE[EXT]"]

@@ -1,0 +1,121 @@
+"""Files of the list that are no images but belong to one: weights, flags, masks, errors, by their names.
+
+Such files come with the same glob as the images: ``a.fits a.weight.fits``, ``…_ooi_… …_ood_…``, ``…-int-3 …-unc-3``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from skymatch_cli.images.companions import Role
+from skymatch_cli.images.formats.files import base_name
+from skymatch_cli.images.names import NamedFile, stem_of
+from skymatch_cli.model import ImageRef, MaskRef
+
+_WORDS = {
+    Role.FLAGS: ("dq", "ood", "flags?", "flg", "bpm", "mskimg", "bimsk", "dmask", "c1m", "c1h", "quality"),
+    Role.WEIGHT: (
+        *("weights?", "wht", "wgt", "wt", "ivar", "invvar", "oow", "conf", "confidence"),
+        *("exp", "expmap", "exposure", "cov", "covg", "coverage", "rrhr"),
+    ),
+    # Masks mark good pixels in some files, bad ones in others: they are used when the user names them.
+    Role.UNKNOWN: ("mask", "msk"),
+    Role.OTHER: (
+        *("rms", "err", "error", "unc", "uncimg", "cbunc", "bunc", "var", "variance", "sigma", "std", "stddev"),
+        *("bkg", "background", "skybg"),
+    ),
+}
+_IMAGE_WORDS = ("ooi", "sciimg", "cbcd", "bcd", "sci", "int", "image", "img", "flux", "data", "c0m", "c0h", "flt")
+_CALLED = {Role.FLAGS: "flags", Role.WEIGHT: "weights", Role.UNKNOWN: "a mask", Role.OTHER: "errors or background"}
+
+
+def _pattern(words: Sequence[str]) -> re.Pattern[str]:
+    return re.compile(rf"(?<![a-z0-9])({'|'.join(words)})(?![a-z0-9])", re.IGNORECASE)
+
+
+_COMPANION = {role: _pattern(words) for role, words in _WORDS.items()}
+_IMAGE = _pattern(_IMAGE_WORDS)
+_HERE = "\0"  # stands where the word was
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """A file that belongs to an image of the list."""
+
+    name: NamedFile
+    role: Role
+    owner: NamedFile
+
+    @property
+    def note(self) -> str:
+        """What is said of it."""
+        said = f"{self.name.file}: not an image: by its name {_CALLED[self.role]} of {self.owner.file}"
+        if self.role is Role.UNKNOWN:
+            return f"{said}; to use it: --mask (non-zero = good) or --dq-ext (flags)"
+        return said
+
+
+def find_sidecars(names: Sequence[NamedFile]) -> tuple[Sidecar, ...]:
+    """The files of a list that belong to another of its files in the same folder; names with a selector never do."""
+    owners: dict[tuple[str, str], NamedFile] = {}
+    for name in names:
+        for key in _image_keys(stem_of(name.path)):
+            owners.setdefault((_folder(name), key), name)
+    found: dict[str, Sidecar] = {}
+    for name in names:
+        if name.selector is not None or name.path in found:
+            continue
+        for role, key in _companion_keys(stem_of(name.path)):
+            owner = owners.get((_folder(name), key))
+            if owner is not None and owner.path != name.path:
+                found[name.path] = Sidecar(name, role, owner)
+                break
+    return tuple(one for one in found.values() if one.owner.path not in found)
+
+
+class Companions:
+    """Files that belong to images of the list."""
+
+    def __init__(self, found: Sequence[Sidecar]) -> None:
+        self.notes = tuple(one.note for one in found)
+        self._paths = frozenset(one.name.path for one in found)
+        self._of: dict[str, dict[Role, MaskRef]] = {}
+        for one in found:
+            place = MaskRef(file=one.name.file, path=one.name.path)
+            self._of.setdefault(one.owner.path, {}).setdefault(one.role, place)
+
+    def holds(self, name: NamedFile) -> bool:
+        """Whether a file is one of them."""
+        return name.selector is None and name.path in self._paths
+
+    def attached(self, ref: ImageRef) -> ImageRef:
+        """The image with the flags and weights that belong to it."""
+        own = self._of.get(ref.path)
+        return ref if own is None else replace(ref, dq=own.get(Role.FLAGS), weight=own.get(Role.WEIGHT))
+
+
+def _folder(name: NamedFile) -> str:
+    return name.path[: len(name.path) - len(base_name(name.path))] if "://" in name.path else _parent(name.path)
+
+
+def _parent(path: str) -> str:
+    return str(PurePosixPath(path).parent)
+
+
+def _image_keys(stem: str) -> Iterator[str]:
+    """The name of an image, and the same with a place for another word: ``x_ooi_v1`` and ``x_*_v1``."""
+    yield stem
+    for match in _IMAGE.finditer(stem):
+        yield stem[: match.start()] + _HERE + stem[match.end() :]
+
+
+def _companion_keys(stem: str) -> Iterator[tuple[Role, str]]:
+    """What the image of a file would be called, if the file is a companion."""
+    for role, pattern in _COMPANION.items():
+        for match in pattern.finditer(stem):
+            before, after = stem[: match.start()], stem[match.end() :]
+            yield role, before + _HERE + after
+            yield role, before[:-1] + after  # without the separator before the word

@@ -1,0 +1,280 @@
+"""Which planes and which files are images, and which belong to one: errors, weights, flags, masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from click.testing import CliRunner, Result
+
+from skymatch_cli.cli import main
+from skymatch_cli.images.companions import Role, role_of
+
+from .factories import Frame
+
+SKIES = {"a": 100.0, "b": 107.5}
+BAD = np.s_[:, 12:28]  # columns whose values are wrong by 500
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def frame(name: str) -> Frame:
+    return Frame(sky=SKIES[name], x=10.0 * (name == "b"), noise=1.0, seed=ord(name))
+
+
+def pixels(name: str, *, spoiled: bool = False) -> np.ndarray:
+    data = frame(name).pixels().astype("f4")
+    if spoiled:
+        data[BAD] += 500.0
+    return data
+
+
+def marks(value: float, elsewhere: float, dtype: str = "f4") -> np.ndarray:
+    """A plane that holds ``value`` where the pixels are wrong."""
+    plane = np.full((40, 40), elsewhere, dtype)
+    plane[BAD] = value
+    return plane
+
+
+def plane(data: np.ndarray, name: str, of: str, *, wcs: bool = True) -> fits.ImageHDU:
+    return fits.ImageHDU(data, frame(of).hdu_header() if wcs else None, name=name or None)
+
+
+def write(path: str, *planes: fits.ImageHDU) -> str:
+    fits.HDUList([fits.PrimaryHDU(), *planes]).writeto(path)
+    return path
+
+
+def single(path: str, data: np.ndarray, of: str) -> str:
+    fits.PrimaryHDU(data, frame(of).hdu_header()).writeto(path)
+    return path
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(main, ["match", *args])
+
+
+def skies(*args: str) -> dict[str, float]:
+    """The sky of each image, less that of the first."""
+    done = run("--dry-run", "--format", "json", *args)
+    assert done.exit_code == 0, done.stderr
+    images = json.loads(done.stdout)["images"]
+    return {f"{i['file']}[{i['ext'] or 0}]": i["sky"] - images[0]["sky"] for i in images}
+
+
+def assert_matched(found: dict[str, float], *names: str) -> None:
+    assert list(found) == list(names)
+    assert found[names[-1]] == pytest.approx(7.5, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("IMAGE", Role.IMAGE),
+        ("1-1.E.SCI", Role.IMAGE),
+        ("signal", Role.IMAGE),
+        ("DET11.DQ", Role.FLAGS),
+        ("MASK", Role.FLAGS),
+        ("FLG", Role.FLAGS),
+        ("INVVAR", Role.WEIGHT),
+        ("coverage", Role.WEIGHT),
+        ("EXPMAP", Role.WEIGHT),
+        ("NHITS", Role.WEIGHT),
+        ("stDev", Role.OTHER),
+        ("BACKGROUND", Role.OTHER),
+        ("ZODI", Role.OTHER),
+        ("S29", Role.UNKNOWN),
+        ("CONTRAST", Role.UNKNOWN),
+        ("", Role.UNKNOWN),
+    ],
+)
+def test_role_of_a_plane_by_its_name(name: str, role: Role) -> None:
+    assert role_of(name) is role
+
+
+class TestPlanesOfOneFile:
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("IMAGE", "ERROR", "COVERAGE"),
+            ("IMAGE", "INVVAR"),
+            ("IMAGE", "stDev", "exposure"),
+            ("SCIENCE", "CONFIDENCE"),
+            ("PRIMARY", "EXPMAP"),
+            ("FLUX", "NOISE", "NOBS"),
+            ("IMAGE", "BACKGROUND"),
+            ("SIGNAL", "NHITS", "COV"),
+            ("IMAGE", "ZODI"),
+        ],
+        ids=str,
+    )
+    def test_of_one_shape_and_wcs_are_one_image(self, folder: Path, names: tuple[str, ...]) -> None:
+        for of in "ab":
+            others = [plane(np.full((40, 40), 20.0 + k, "f4"), n, of) for k, n in enumerate(names[1:])]
+            write(f"{of}.fits", plane(pixels(of), names[0], of), *others)
+        name = names[0].upper()  # as astropy writes it
+        assert_matched(skies("a.fits", "b.fits"), f"a.fits[{name}]", f"b.fits[{name}]")
+
+    def test_companions_are_not_changed(self, folder: Path) -> None:
+        for of in "ab":
+            write(f"{of}.fits", plane(pixels(of), "IMAGE", of), plane(marks(5, 20), "COVERAGE", of))
+        assert run("--subtract", "a.fits", "b.fits").exit_code == 0
+        with fits.open("b.fits") as after:
+            np.testing.assert_array_equal(after["COVERAGE"].data, marks(5, 20))
+            assert np.median(after["IMAGE"].data - pixels("b")) == pytest.approx(-7.5, abs=0.3)
+
+    def test_two_that_both_claim_to_be_the_image_are_refused(self, folder: Path) -> None:
+        for of in "ab":
+            write(f"{of}.fits", plane(pixels(of), "IMAGE", of), plane(pixels(of), "DATA", of))
+        done = run("--dry-run", "a.fits", "b.fits")
+        assert done.exit_code == 3
+        assert "name one: a.fits[IMAGE,1] or a.fits[DATA,1]" in done.stderr
+        assert_matched(skies("a.fits[DATA]", "b.fits[DATA]"), "a.fits[DATA]", "b.fits[DATA]")
+
+    def test_a_choice_that_no_name_confirms_is_a_warning(self, folder: Path) -> None:
+        for of in "ab":
+            write(f"{of}.fits", plane(pixels(of), "", of), plane(marks(3, 3), "", of))
+        done = run("--dry-run", "a.fits", "b.fits")
+        assert done.exit_code == 0
+        assert "a.fits: [1] is taken for the image, [2] for its companions" in done.stderr
+
+    @pytest.mark.parametrize("name", ["WHT", "CON", "EXP", "INVVAR", "COVERAGE"])
+    @pytest.mark.parametrize("wcs", [True, False])
+    def test_pixels_of_weight_0_are_left_out(self, folder: Path, name: str, wcs: bool) -> None:
+        for of in "ab":
+            data = pixels(of, spoiled=of == "a")
+            weight = marks(0 if of == "a" else 9, 9)
+            write(f"{of}.fits", plane(data, "SCI", of), plane(weight, name, of, wcs=wcs))
+        assert_matched(skies("a.fits", "b.fits"), "a.fits[SCI]", "b.fits[SCI]")
+        without = skies("--weight", "none", "--compare", "pooled", "a.fits", "b.fits")
+        assert abs(without["b.fits[SCI]"] - 7.5) > 1
+
+    @pytest.mark.parametrize(("image", "flags"), [("1-1.E.SCI", "1-1.E.FLG"), ("IMAGE", "MASK"), ("SCI", "FLAGS")])
+    def test_flags_by_name(self, folder: Path, image: str, flags: str) -> None:
+        for of in "ab":
+            flagged = marks(int(of == "a"), 0, "i4")
+            write(f"{of}.fits", plane(pixels(of, spoiled=of == "a"), image, of), plane(flagged, flags, of))
+        assert_matched(skies("a.fits", "b.fits"), f"a.fits[{image}]", f"b.fits[{image}]")
+
+    def test_without_extver_flags_are_those_beside_the_image(self, folder: Path) -> None:
+        for of in "ab":
+            far = frame(of).but(y=200.0)
+            hdus = [
+                fits.ImageHDU(far.pixels().astype("f4"), far.hdu_header(), name="SCI"),
+                plane(np.zeros((40, 40), "i2"), "DQ", of, wcs=False),
+                plane(pixels(of, spoiled=of == "a"), "SCI", of),
+                plane(marks(int(of == "a"), 0, "i2"), "DQ", of, wcs=False),
+            ]
+            for hdu in hdus:
+                hdu.header.remove("EXTVER", ignore_missing=True)
+            write(f"{of}.fits", *hdus)
+        found = json.loads(run("--dry-run", "--format", "json", "a.fits", "b.fits").stdout)
+        overlap = next(o for o in found["overlaps"] if (o["a"], o["b"]) == (1, 3))
+        assert len(found["images"]) == 4
+        assert overlap["sky_b"] - overlap["sky_a"] == pytest.approx(7.5, abs=0.3)
+
+
+class TestFilesOfTheList:
+    @pytest.mark.parametrize(
+        ("image", "weight"),
+        [
+            ("{}.fits", "{}.weight.fits"),
+            ("{}.fits", "{}.wht.fits"),
+            ("{}.fits", "{}.ivar.fits"),
+            ("c4d_{}_ooi_g_v1.fits", "c4d_{}_oow_g_v1.fits"),
+            ("{}-w1-int-3.fits", "{}-w1-cov-3.fits"),
+            ("{}_drz_sci.fits", "{}_drz_wht.fits"),
+        ],
+    )
+    def test_weights_are_used_and_are_no_images(self, folder: Path, image: str, weight: str) -> None:
+        for of in "ab":
+            single(image.format(of), pixels(of, spoiled=of == "a"), of)
+            single(weight.format(of), marks(0 if of == "a" else 1, 1), of)
+        names = sorted(path.name for path in folder.iterdir())
+        assert_matched(skies(*names), f"{image.format('a')}[0]", f"{image.format('b')}[0]")
+        said = run("-v", "--dry-run", *names).stderr
+        assert f"{weight.format('a')}: not an image: by its name weights of {image.format('a')}" in said
+
+    @pytest.mark.parametrize(
+        ("image", "flags"),
+        [("{}_ooi_r.fits", "{}_ood_r.fits"), ("{}_sciimg.fits", "{}_mskimg.fits"), ("{}_cbcd.fits", "{}_bimsk.fits")],
+    )
+    def test_flags_are_used_and_are_no_images(self, folder: Path, image: str, flags: str) -> None:
+        for of in "ab":
+            single(image.format(of), pixels(of, spoiled=of == "a"), of)
+            single(flags.format(of), marks(int(of == "a"), 0, "i2"), of)
+        names = sorted(path.name for path in folder.iterdir())
+        assert_matched(skies(*names), f"{image.format('a')}[0]", f"{image.format('b')}[0]")
+
+    @pytest.mark.parametrize("other", ["{}.mask.fits", "{}-rms.fits"])
+    def test_masks_and_errors_are_left_out_and_not_written(self, folder: Path, other: str) -> None:
+        for of in "ab":
+            single(f"{of}.fits", pixels(of), of)
+            single(other.format(of), marks(1, 0), of)
+        before = (folder / other.format("a")).read_bytes()
+        names = sorted(path.name for path in folder.iterdir())
+        assert_matched(skies(*names), "a.fits[0]", "b.fits[0]")
+        assert run("--subtract", *names).exit_code == 0
+        assert (folder / other.format("a")).read_bytes() == before
+
+    def test_a_selector_makes_it_an_image(self, folder: Path) -> None:
+        for of in "ab":
+            single(f"{of}.fits", pixels(of), of)
+        single("b.exp.fits", pixels("b"), "b")
+        assert list(skies("a.fits", "b.fits", "b.exp.fits[0]")) == ["a.fits[0]", "b.fits[0]", "b.exp.fits[0]"]
+
+    def test_a_weight_of_another_shape_is_not_used(self, folder: Path) -> None:
+        for of in "ab":
+            single(f"{of}.fits", pixels(of), of)
+        fits.PrimaryHDU(np.ones((3, 3), "f4")).writeto("a.weight.fits")
+        assert_matched(skies("a.fits", "a.weight.fits", "b.fits"), "a.fits[0]", "b.fits[0]")
+
+    def test_results_of_this_program_are_left_out(self, folder: Path) -> None:
+        for of in "ab":
+            single(f"{of}.fits", pixels(of), of)
+        assert run("--dry-run", "-o", "solution.fits", "a.fits", "b.fits").exit_code == 0
+        assert_matched(skies("a.fits", "b.fits", "solution.fits"), "a.fits[0]", "b.fits[0]")
+        assert "solution.fits: not an image: a result of this program" in run("-v", "--dry-run", "*.fits").stderr
+
+
+class TestTemplates:
+    def test_a_part_of_the_name_is_replaced(self, folder: Path) -> None:
+        for of in "ab":
+            single(f"{of}_x1_r.fits", pixels(of, spoiled=of == "a"), of)
+            single(f"{of}_x2_r.fits", marks(int(of == "a"), 0, "i2"), of)
+            single(f"{of}_x3_r.fits", marks(int(of != "a"), 1), of)
+        names = ("a_x1_r.fits", "b_x1_r.fits")
+        labels = ("a_x1_r.fits[0]", "b_x1_r.fits[0]")
+        assert_matched(skies("--dq-ext", "{stem:x1=x2}.fits", *names), *labels)
+        assert_matched(skies("--weight", "{dir}/{stem:x1=x3}.fits", *names), *labels)
+        assert_matched(skies("--mask", "{stem:x1=x3}.fits[{hdu}]", *names), *labels)
+
+    def test_what_is_replaced_must_be_there(self, folder: Path) -> None:
+        single("a.fits", pixels("a"), "a")
+        done = run("--dry-run", "--dq-ext", "{stem:ooi=ood}.fits", "a.fits")
+        assert done.exit_code == 3
+        assert "a.fits: --dq-ext {stem:ooi=ood}.fits: the name 'a' does not hold 'ooi'" in done.stderr
+
+    @pytest.mark.parametrize("template", ["{stem:ooi}.fits", "{path}.fits", "{stem:=x}.fits"])
+    def test_bad_templates(self, template: str) -> None:
+        assert run("--dry-run", "--mask", template, "a.fits").exit_code == 2
+
+    def test_masks_of_chips_without_names_are_those_in_the_same_place(self, folder: Path) -> None:
+        for of in "ab":
+            far = frame(of).but(y=200.0)
+            other = fits.ImageHDU(far.pixels().astype("f4"), far.hdu_header())
+            write(f"{of}.fits", plane(pixels(of, spoiled=of == "a"), "", of), other)
+            good = plane(marks(0 if of == "a" else 1, 1), "", of)
+            write(f"{of}_good.fits", good, plane(marks(1, 1), "", of))
+        done = run("--dry-run", "--format", "json", "--mask", "{stem}_good.fits", "a.fits", "b.fits")
+        found = json.loads(done.stdout)
+        overlaps = {(o["a"], o["b"]): o for o in found["overlaps"]}
+        assert overlaps[0, 2]["sky_b"] - overlaps[0, 2]["sky_a"] == pytest.approx(7.5, abs=0.3)
+        assert overlaps[1, 3]["n_a"] == overlaps[1, 3]["n_b"] == 1200
