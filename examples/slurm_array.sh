@@ -13,15 +13,15 @@ mkdir -p "$work"
 export list parts work
 submit() { sbatch --parsable --export=ALL "$@"; }
 
-plan=$(submit --job-name=plan --wrap 'skymatch plan -o "$work/plan.fits" --overwrite "@$list"')
+plan=$(submit --job-name=plan --wrap 'skymatch plan --store "$work/field.db" "@$list"')
 measure=$(submit --job-name=measure --dependency=afterok:"$plan" --array=1-"$parts" --cpus-per-task=2 --wrap \
-    'skymatch measure "$work/plan.fits" -o "$work/part$SLURM_ARRAY_TASK_ID.fits" --overwrite \
+    'skymatch measure "$work/field.db" -o "$work/part$SLURM_ARRAY_TASK_ID.db" \
         --shard "$SLURM_ARRAY_TASK_ID/$parts" --jobs 2')
 # the parts of this run by name: an earlier one may have left more
 solve=$(submit --job-name=solve --dependency=afterok:"$measure" --wrap \
-    'set -- && for k in $(seq "$parts"); do set -- "$@" "$work/part$k.fits"; done && \
-        skymatch merge "$@" -o "$work/measured.fits" --overwrite && \
-        skymatch solve "$work/measured.fits" -o "$work/solution.fits" --overwrite')
+    'set -- && for k in $(seq "$parts"); do set -- "$@" "$work/part$k.db"; done && \
+        skymatch merge "$work/field.db" "$@" && \
+        skymatch solve "$work/field.db" -o "$work/solution.fits" --overwrite')
 submit --job-name=apply --dependency=afterok:"$solve" --array=1-"$parts" --wrap \
     'skymatch apply "$work/solution.fits" --subtract --output-dir matched --overwrite \
         --shard "$SLURM_ARRAY_TASK_ID/$parts"'

@@ -1,7 +1,7 @@
-# The pipeline in steps, with a file between: make -f examples/steps.mk EXPOSURES='raw/*.fits' -j 4
+# The pipeline in steps over one store: make -f examples/steps.mk EXPOSURES='raw/*.fits'
 #
-# Each file is made when what it depends on is newer: other methods and anchors (SOLVE) touch no pixel, and a new
-# exposure is read alone, because the last plan and the last measurement are taken over where they still hold.
+# Each step runs when what it depends on is newer: other methods and anchors (SOLVE) read no pixel, and of new
+# exposures only these and their overlaps are measured, because the store keeps what was measured before.
 EXPOSURES ?= raw/*.fits
 WORK      ?= work
 MATCHED   ?= matched
@@ -9,6 +9,7 @@ SKYMATCH  ?= skymatch
 PLAN      ?=
 MEASURE   ?=
 SOLVE     ?=
+STORE     := $(WORK)/field.db
 
 FRAMES := $(wildcard $(EXPOSURES))
 NAMES  := $(foreach frame,$(FRAMES),'$(frame)')
@@ -17,19 +18,17 @@ $(if $(FRAMES),,$(error no exposure matches EXPOSURES = $(EXPOSURES)))
 .PHONY: all
 all: $(MATCHED)/.done
 
-$(WORK)/plan.fits: $(FRAMES)
+$(WORK)/planned: $(FRAMES)
 	mkdir -p $(WORK)
-	if test -f $@; then cp $@ $(WORK)/earlier-plan.fits; fi
-	$(SKYMATCH) plan $(PLAN) -o $@ --overwrite $(NAMES) \
-	    $$(test -f $(WORK)/earlier-plan.fits && echo --update $(WORK)/earlier-plan.fits)
+	$(SKYMATCH) plan $(PLAN) --store $(STORE) $(NAMES)
+	touch $@
 
-$(WORK)/measured.fits: $(WORK)/plan.fits
-	if test -f $@; then cp $@ $(WORK)/earlier.fits; fi
-	$(SKYMATCH) measure $< $(MEASURE) -o $@ --overwrite \
-	    $$(test -f $(WORK)/earlier.fits && echo --update $(WORK)/earlier.fits)
+$(WORK)/measured: $(WORK)/planned
+	$(SKYMATCH) measure $(STORE) $(MEASURE)
+	touch $@
 
-$(WORK)/solution.fits: $(WORK)/measured.fits
-	$(SKYMATCH) solve $< $(SOLVE) -o $@ --overwrite
+$(WORK)/solution.fits: $(WORK)/measured
+	$(SKYMATCH) solve $(STORE) $(SOLVE) -o $@ --overwrite
 
 $(MATCHED)/.done: $(WORK)/solution.fits
 	$(SKYMATCH) apply $< --subtract --output-dir $(MATCHED) --overwrite

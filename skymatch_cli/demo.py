@@ -1,4 +1,4 @@
-"""A synthetic mosaic with known skies: something to try the program on, and to check it against.
+"""Make a synthetic mosaic with known skies, to try the program on and to check it.
 
 The scene (stars and a smooth nebula) is a function of the position on a tangent plane, so that all images
 see the same one; each image adds its own sky, noise, cosmic rays and bad columns (flagged in its DQ
@@ -28,7 +28,22 @@ _BAD_PIXEL = 4  # the DQ flag of bad columns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSettings:
-    """What the synthetic mosaic looks like: ``nx`` by ``ny`` frames of ``size`` pixels a side."""
+    """The layout of the synthetic mosaic.
+
+    Attributes
+    ----------
+    nx, ny : int
+        Frames along both axes.
+    size : int
+        Pixels along a side of a frame.
+    overlap : float
+        Fraction of a frame's side that neighbours share.
+    sky_range : (float, float)
+        Smallest and largest sky, in electron.
+    seed : int
+        Of the random numbers: the same seed makes the same frames.
+
+    """
 
     nx: int = 3
     ny: int = 2
@@ -59,7 +74,7 @@ def write_demo(directory: Path, settings: DemoSettings | None = None, *, overwri
     Parameters
     ----------
     directory : Path
-        Made if it doesn't exist.
+        Created if it doesn't exist.
     settings : DemoSettings, optional
     overwrite : bool
         Replace files of an earlier demo.
@@ -73,6 +88,14 @@ def write_demo(directory: Path, settings: DemoSettings | None = None, *, overwri
     ------
     UsageError
         If a file exists already and ``overwrite`` is False.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = write_demo(Path(folder), DemoSettings(nx=2, ny=1, size=32))
+    >>> [path.name for path in paths]
+    ['frame_00.fits', 'frame_01.fits']
     """
     s = settings or DemoSettings()
     paths = tuple(directory / f"frame_{k:02d}.fits" for k in range(s.nx * s.ny))
@@ -125,7 +148,7 @@ def _tan_wcs(ra: float, dec: float, scale_arcsec: float, rotation_deg: float, cr
 
 
 def _frame(rng: np.random.Generator, s: DemoSettings, scene: _Scene, place: tuple[int, int], sky: float) -> HDUList:
-    """One exposure: scene, sky, noise, cosmic rays and bad columns."""
+    """Make one exposure: scene, sky, noise, cosmic rays and bad columns."""
     from astropy.io import fits
 
     plane = _tan_wcs(_RA_DEG, _DEC_DEG, 1.0, 0.0, 1.0)

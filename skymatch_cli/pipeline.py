@@ -5,9 +5,8 @@ What solves and what writes is imported where it is used: `plan` needs neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import chain
 from os import PathLike
 from typing import TYPE_CHECKING, TextIO
 
@@ -24,9 +23,9 @@ from skymatch_cli.run.threads import one_thread
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.footprint import Footprint
 from skymatch_cli.sky.overlap import overlap_graph
-from skymatch_cli.store.findings import HeldFindings, Keeper, Measured, assemble, measure_images
-from skymatch_cli.store.kept import Kept, known
+from skymatch_cli.store.findings import Findings, HeldFindings, Measured, StoredFindings, assemble, measure_images
 from skymatch_cli.store.plan import Plan
+from skymatch_cli.store.store import Store, measuring_part
 
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
@@ -63,14 +62,11 @@ def evaluate(
     progress: Progress | None = None,
     stdin: TextIO | None = None,
     runner: Runner | None = None,
-    old: Sequence[Kept] = (),
-    keeper: Keeper = HeldFindings,
-    headers: Headers | None = None,
-    save_headers: Callable[[Headers], object] | None = None,
+    store: Store | None = None,
 ) -> Result:
-    """Plan, measure and solve; no image is written. ``runner``, ``old`` and ``keeper`` are those of `find`.
+    """Plan, measure and solve; no image is written.
 
-    ``headers`` are those of an earlier plan; ``save_headers`` is called with those of this one.
+    ``runner`` is that of `find`; what ``store`` knows is used, and what is found is added to it.
 
     Raises
     ------
@@ -80,9 +76,10 @@ def evaluate(
     """
     watch = progress or NoProgress()
     in_place = not settings.dry_run and settings.output_dir is None
+    headers = None if store is None else store.headers()
     planned = plan(images, settings, progress=watch, stdin=stdin, to_change=in_place, headers=headers)
-    if save_headers is not None:
-        save_headers(planned.headers)
+    if store is not None:
+        store.save_plan(replace(planned, settings=measuring_part(settings)))
     if not settings.dry_run:
         from skymatch_cli.record.write import check_writable
 
@@ -93,11 +90,11 @@ def evaluate(
     if settings.method == Method.USER:
         return solve(planned, unmeasured(planned.graph, len(planned.infos)))
     with_local = settings.method in _NEEDS_LOCAL
-    measured = find(planned, with_local=with_local, progress=watch, runner=runner, old=old, keeper=keeper)
+    measured = find(planned, with_local=with_local, progress=watch, runner=runner, store=store)
     watch.stage("solve", 0)
     measurements, warnings = gather(measured)
     if settings.cross_check:
-        warnings += _checked(planned, measurements, progress=watch, runner=runner)
+        warnings += _checked(planned, measurements, progress=watch, runner=runner, store=store)
         watch.stage("solve", 0)
     result = solve(planned, measurements, warnings)
     if not _may_leave_a_journal(settings):
@@ -131,14 +128,15 @@ def _resumed(planned: Plan) -> Result | None:
 
 
 def _checked(
-    planned: Plan, measurements: Measurements, *, progress: Progress | None, runner: Runner | None
+    planned: Plan, measurements: Measurements, *, progress: Progress, runner: Runner | None, store: Store | None
 ) -> tuple[str, ...]:
     """Warnings of images on which the two ways of comparing disagree."""
     from skymatch_cli.solve.crosscheck import cross_check
 
     by_mesh = planned.settings.compare == Compare.MESH
     other = replace(planned.settings, compare=Compare.POOLED if by_mesh else Compare.MESH)
-    found, _ = gather(find(replace(planned, settings=other), with_local=False, progress=progress, runner=runner))
+    again = replace(planned, settings=other)
+    found, _ = gather(find(again, with_local=False, progress=progress, runner=runner, store=store))
     mesh, pooled = (measurements, found) if by_mesh else (found, measurements)
     return cross_check(planned.infos, mesh, pooled, robust=planned.settings.robust)
 
@@ -194,11 +192,9 @@ def find(
     planned: Plan,
     *,
     with_local: bool = True,
-    only: Sequence[int] | None = None,
     progress: Progress | None = None,
     runner: Runner | None = None,
-    old: Sequence[Kept] = (),
-    keeper: Keeper = HeldFindings,
+    store: Store | None = None,
 ) -> Measured:
     """Read the pixels of the images, each once, and keep what is found in each.
 
@@ -207,47 +203,77 @@ def find(
     planned : Plan
     with_local : bool
         Measure the images' own skies too, for methods that need them.
-    only : sequence of int, optional
-        Measure these images alone.
     progress : Progress, optional
     runner : Runner, optional
         Where the work is done; on this machine by default.
-    old : sequence of Kept, optional
-        Earlier findings, which are used where they still hold; of those of one image the last.
-    keeper : callable, optional
-        Makes what keeps the findings, also where the work is interrupted: in memory by default.
+    store : Store, optional
+        Where the plan is stored: what was found earlier is used, and what is found is added.
 
     Raises
     ------
     InputError
         If pixels can't be read and ``settings.skip_bad`` is not set.
     """
+    start = Measured(planned.infos, planned.graph, planned.settings, ())
+    found: Findings = HeldFindings(len(planned.infos))
+    if store is not None:
+        found = StoredFindings(start, store, store, with_local=with_local, lenient=True)
+    measure(planned, found, with_local=with_local, progress=progress, runner=runner)
+    return replace(start, found=found)
+
+
+def measure(
+    planned: Plan,
+    found: Findings,
+    *,
+    with_local: bool = True,
+    only: Sequence[int] | None = None,
+    progress: Progress | None = None,
+    runner: Runner | None = None,
+) -> tuple[str, ...]:
+    """Add what is found in the pixels of all images, or ``only`` some, to what is known; returns warnings.
+
+    Raises
+    ------
+    InputError
+        If pixels can't be read and ``settings.skip_bad`` is not set; what was found in others is kept.
+    """
     settings = planned.settings
     _check_model(settings, planned.graph)
     start = Measured(planned.infos, planned.graph, settings, ())
-    measured, problems = measure_images(
-        start,
-        runner or LocalRunner(settings.jobs),
-        with_local=with_local,
-        known=chain.from_iterable(known(kept, start, with_local=with_local) for kept in old),
-        only=only,
-        keeper=keeper,
-        progress=progress,
+    local = LocalRunner(settings.jobs)
+    problems, warnings = measure_images(
+        start, runner or local, found, with_local=with_local, only=only, progress=progress
     )
     if problems and not settings.skip_bad:
         raise InputError(problems)
-    return measured
+    return (*_skipped(problems), *warnings)
+
+
+def recall(planned: Plan, store: Store) -> Measured:
+    """What a store holds of a plan in it, for the method of its settings.
+
+    Raises
+    ------
+    InputError
+        If images are not measured yet, or not their own skies, which the method needs.
+    """
+    with_local = planned.settings.method in _NEEDS_LOCAL
+    start = Measured(planned.infos, planned.graph, planned.settings, ())
+    found = StoredFindings(start, store, with_local=with_local)
+    if missing := len(found) - found.n_measured:
+        what = f"{missing} of {len(found)} images are not measured yet" + (", or not their own skies" * with_local)
+        raise InputError.at(store.file, what, f"run skymatch measure {store.file}, or merge the other parts into it")
+    return replace(start, found=found)
 
 
 @one_thread()
 def gather(measured: Measured) -> tuple[Measurements, tuple[str, ...]]:
     """The measurements of the pairs from what was found in all images, and warnings."""
-    said = tuple(w for f in measured.found if f is not None for w in f.warnings)
-    return assemble(measured), (*_skipped(_problems(measured)), *said)
-
-
-def _problems(measured: Measured) -> tuple[Problem, ...]:
-    return tuple(p for f in measured.found if f is not None for p in f.problems)
+    found = tuple(measured.found)
+    said = tuple(w for f in found if f is not None for w in f.warnings)
+    problems = tuple(p for f in found if f is not None for p in f.problems)
+    return assemble(replace(measured, found=found)), (*_skipped(problems), *said)
 
 
 @one_thread()
@@ -291,8 +317,10 @@ def check_strict(result: Result, outcome: str = "no image was written") -> None:
         raise StrictError(f"{n} warning{'s' if n > 1 else ''} with --strict", outcome)
 
 
-def apply(result: Result, *, progress: Progress | None = None) -> WriteReport:
+def apply(result: Result, *, progress: Progress | None = None, named: Iterable[str] = ()) -> WriteReport:
     """Record the skies of a result in the images, or subtract them.
+
+    ``named`` are files that the run reads beside its images; copies never replace them.
 
     Raises
     ------
@@ -303,7 +331,7 @@ def apply(result: Result, *, progress: Progress | None = None) -> WriteReport:
 
     solution, settings = result.solution, result.settings
     updates = _updates(result.infos, settings, *_skies(solution.sky, solution.sky_err, solution.tilt))
-    return write_skies(updates, settings, journal=result.journal, progress=progress)
+    return write_skies(updates, settings, journal=result.journal, progress=progress, named=named)
 
 
 def apply_skies(

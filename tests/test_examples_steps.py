@@ -52,7 +52,12 @@ def test_make_does_what_is_needed(tmp_path, frames):
     write(tmp_path / "raw" / "img_4.fits", Frame(x=120.0, sky=70.0, noise=1.0, seed=9))
     again = run(*recipe, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert (tmp_path / "work" / "earlier.fits").exists()
+    assert [p.name for p in sorted((tmp_path / "work").iterdir())] == [
+        "field.db",
+        "measured",
+        "planned",
+        "solution.fits",
+    ]
     assert (tmp_path / "matched" / "img_4.fits").exists()
 
 

@@ -15,8 +15,7 @@ import os, sys
 from skymatch_cli import pipeline
 from skymatch_cli.images import image, inputs
 from skymatch_cli.settings import Settings
-from skymatch_cli.store.store import plan_document
-from skymatch_cli.output.formats import write_fits
+from skymatch_cli.store.store import Store
 
 image._PIXELS_A_HEADER = inputs._PIXELS_A_STRUCTURE = {pixels}
 read = image._HeaderReader.read_file
@@ -28,21 +27,21 @@ def noted(self, named):
 
 image._HeaderReader.read_file = noted
 planned = pipeline.plan(sys.argv[2:], Settings(jobs=2, skip_bad=True))
-with open(sys.argv[1], "wb") as stream:
-    write_fits(plan_document(planned), "images", stream)
+with Store(sys.argv[1], write=True, create=True) as store:
+    store.save_plan(planned)
 print(os.getpid())
 """
 
 
 def planned(folder: Path, pixels: int, frames: list[str]) -> tuple[bytes, int]:
     """The plan, and how many headers its process read itself."""
-    command = [sys.executable, "-c", SCRIPT.format(pixels=pixels), "plan.fits", *frames]
+    command = [sys.executable, "-c", SCRIPT.format(pixels=pixels), "plan.db", *frames]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     readers = (folder / "readers").read_text().split()
     (folder / "readers").unlink()
     assert len(readers) == len(frames) - 1  # one of them is no FITS file
-    return (folder / "plan.fits").read_bytes(), readers.count(done.stdout.strip())
+    return (folder / "plan.db").read_bytes(), readers.count(done.stdout.strip())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")

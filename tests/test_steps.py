@@ -35,8 +35,8 @@ def frames(tmp_path, monkeypatch) -> list[str]:
 
 
 def measured(*options: object) -> None:
-    skymatch("plan", "img_*.fits", "-o", "plan.fits")
-    skymatch("measure", "plan.fits", "-o", "measured.fits", *options)
+    skymatch("plan", "img_*.fits", "--store", "field.db")
+    skymatch("measure", "field.db", *options)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def measured(*options: object) -> None:
 def test_the_steps_give_the_bytes_of_match(frames, measuring, solving):
     skymatch("match", "--dry-run", "-o", "match.json", *measuring, *solving, "img_*.fits")
     measured(*measuring)
-    skymatch("solve", "measured.fits", "-o", "steps.json", *solving)
+    skymatch("solve", "field.db", "-o", "steps.json", *solving)
     assert Path("steps.json").read_bytes() == Path("match.json").read_bytes()
 
 
@@ -67,57 +67,118 @@ def test_a_plan_with_groups_and_units_is_kept(tmp_path, monkeypatch):
         write(tmp_path / f"img_{k}.fits", frame.but(header=header, noise=1.0), dq=dq)
     planning = ["--group-by", "EXPNAME"]
     skymatch("match", "--dry-run", "-o", "match.json", *planning, "img_*.fits")
-    skymatch("plan", *planning, "-o", "plan.fits", "img_*.fits")
-    skymatch("measure", "plan.fits", "-o", "measured.fits")
-    skymatch("solve", "measured.fits", "-o", "steps.json")
+    skymatch("plan", *planning, "--store", "field.db", "img_*.fits")
+    skymatch("measure", "field.db")
+    skymatch("solve", "field.db", "-o", "steps.json")
     assert Path("steps.json").read_bytes() == Path("match.json").read_bytes()
 
 
 def test_a_strict_solution_says_what_became_of_itself(frames):
     write(Path("img_9.fits"), Frame(x=900, sky=1.0))
     measured()
-    done = skymatch("solve", "measured.fits", "-o", "sky.json", "--strict", code=5)
+    done = skymatch("solve", "field.db", "-o", "sky.json", "--strict", code=5)
     assert "the solution was written all the same" in done.stderr
     assert "no image" not in done.stderr
     assert Path("sky.json").exists()
 
 
-def test_shards_are_merged_in_any_order(frames):
-    measured()
+def solution(store: str = "field.db", *options: object) -> bytes:
+    skymatch("solve", store, "-o", "solved.json", "--overwrite", *options)
+    return Path("solved.json").read_bytes()
+
+
+@pytest.mark.parametrize("compare", ["pooled", "mesh"])
+def test_shards_are_merged_in_any_order(frames, compare):
+    skymatch("plan", "img_*.fits", "--store", "field.db")
+    plain = Path("field.db").read_bytes()
     for k in (1, 2, 3):
-        skymatch("measure", "plan.fits", "-o", f"part{k}.fits", "--shard", f"{k}/3")
-    skymatch("merge", "part3.fits", "part1.fits", "part2.fits", "-o", "merged.fits")
-    assert Path("merged.fits").read_bytes() == Path("measured.fits").read_bytes()
+        skymatch("measure", "field.db", "-o", f"part{k}.db", "--shard", f"{k}/3", "--compare", compare)
+    assert Path("field.db").read_bytes() == plain  # it is only read
+    assert "4 of 4" in skymatch("merge", "field.db", "part3.db", "part1.db", "part2.db").output
+    merged = solution()
+    skymatch("plan", "img_*.fits", "--store", "other.db")
+    skymatch("measure", "other.db", "--compare", compare)
+    assert solution("other.db") == merged
+
+
+def test_a_part_is_measured_once(frames, monkeypatch):
+    from skymatch_cli.compare.pooled import PooledTask
+
+    skymatch("plan", "img_*.fits", "--store", "field.db")
+    skymatch("measure", "field.db", "--shard", "1/2", "-o", "part.db")
+    monkeypatch.setattr(PooledTask, "__call__", None)
+    skymatch("measure", "field.db", "--shard", "1/2", "-o", "part.db")
+
+
+def test_shards_may_be_measured_into_the_store_one_after_the_other(frames):
+    measured("--shard", "1/2")
+    assert "2 of 4 images are not measured yet" in skymatch("solve", "field.db", code=3).output
+    assert "4 of 4" in skymatch("measure", "field.db", "--shard", "2/2").output
+    assert solution()
 
 
 def test_a_measurement_that_lacks_images_is_not_solved(frames):
-    measured("--shard", "1/2")
-    assert "2 of 4 images are not measured yet" in skymatch("solve", "measured.fits", code=3).output
+    skymatch("plan", "img_*.fits", "--store", "field.db")
+    skymatch("measure", "field.db", "--shard", "1/2", "-o", "part.db")
+    skymatch("merge", "field.db", "part.db")
+    assert "2 of 4 images are not measured yet" in skymatch("solve", "field.db", code=3).output
+
+
+def test_a_part_is_not_solved_and_not_measured(frames):
+    skymatch("plan", "img_*.fits", "--store", "field.db")
+    skymatch("measure", "field.db", "--shard", "1/2", "-o", "part.db")
+    for command in ("solve", "measure"):
+        assert "is a part of a measurement: it has no plan" in skymatch(command, "part.db", code=3).output
 
 
 def test_parts_of_different_measurements_are_not_merged(frames):
-    measured("--shard", "1/2")
-    skymatch("measure", "plan.fits", "-o", "other.fits", "--shard", "2/2", "--nclip", "2")
-    assert "not of the same plan" in skymatch("merge", "measured.fits", "other.fits", "-o", "m.fits", code=3).output
-    assert not Path("m.fits").exists()
+    skymatch("plan", "img_*.fits", "--store", "field.db")
+    skymatch("measure", "field.db", "-o", "one.db", "--shard", "1/2")
+    skymatch("measure", "field.db", "-o", "other.db", "--shard", "2/2", "--nclip", "2")
+    before = Path("field.db").read_bytes()
+    assert (
+        "other.db: was measured with other settings than one.db"
+        in skymatch("merge", "field.db", "one.db", "other.db", code=3).output
+    )
+    assert Path("field.db").read_bytes() == before
+
+
+def test_parts_of_another_plan_are_not_merged(frames):
+    skymatch("plan", "img_*.fits", "--store", "field.db")
+    skymatch("plan", *frames[:3], "--store", "few.db")
+    skymatch("measure", "few.db", "-o", "part.db", "--shard", "1/2")
+    assert "part.db: is not of the plan in field.db" in skymatch("merge", "field.db", "part.db", code=3).output
+    skymatch("plan", *frames[:3], "--store", "field.db")
+    skymatch("merge", "field.db", "part.db")  # now it is
+    fits.setval(frames[0], "OBSERVER", value="someone else")
+    skymatch("plan", *frames[:3], "--store", "field.db")
+    assert "part.db: is not of the plan in field.db" in skymatch("merge", "field.db", "part.db", code=3).output
+    assert "few.db: is not a part of a measurement" in skymatch("merge", "field.db", "few.db", code=3).output
+
+
+def test_a_store_with_a_plan_does_not_become_a_part(frames):
+    for name in ("field.db", "other.db"):
+        skymatch("plan", "img_*.fits", "--store", name)
+    assert "other.db: holds a plan" in skymatch("measure", "field.db", "-o", "other.db", code=3).output
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0"])
 def test_a_shard_that_makes_no_sense_is_refused(frames, shard):
-    skymatch("plan", "img_*.fits", "-o", "plan.fits")
-    assert "--shard" in skymatch("measure", "plan.fits", "-o", "m.fits", "--shard", shard, code=2).output
+    skymatch("plan", "img_*.fits", "--store", "field.db")
+    assert "--shard" in skymatch("measure", "field.db", "-o", "part.db", "--shard", shard, code=2).output
+    assert not Path("part.db").exists()
 
 
 def test_what_an_earlier_step_decided_is_not_changed_later(frames):
     Path("other.toml").write_text("nclip = 2\n")
     measured()
-    said = skymatch("solve", "measured.fits", "--config", "other.toml", code=2).output
+    said = skymatch("solve", "field.db", "--config", "other.toml", code=2).output
     assert "--nclip: an earlier step decided on 5" in said
 
 
 def test_apply_records_and_subtracts_what_match_does(frames, tmp_path):
     measured()
-    skymatch("solve", "measured.fits", "-o", "solution.fits")
+    skymatch("solve", "field.db", "-o", "solution.fits")
     skymatch("match", "--subtract", "--output-dir", "by_match", "img_*.fits", "-o", "by_match.json")
     for k in (1, 2):
         skymatch("apply", "solution.fits", "--subtract", "--output-dir", "by_steps", "--shard", f"{k}/2")
@@ -127,7 +188,7 @@ def test_apply_records_and_subtracts_what_match_does(frames, tmp_path):
 
 def test_an_interrupted_apply_is_finished_by_running_it_again(frames):
     measured()
-    skymatch("solve", "measured.fits", "-o", "solution.fits")
+    skymatch("solve", "field.db", "-o", "solution.fits")
     skymatch("apply", "solution.fits", "--shard", "1/2")
     skymatch("apply", "solution.fits")
     assert "4 unchanged" in skymatch("apply", "solution.fits").output
@@ -136,7 +197,7 @@ def test_an_interrupted_apply_is_finished_by_running_it_again(frames):
 
 def test_a_file_that_changed_since_it_was_measured_is_refused(frames):
     measured()
-    skymatch("solve", "measured.fits", "-o", "solution.fits")
+    skymatch("solve", "field.db", "-o", "solution.fits")
     fits.setval(frames[1], "OBSERVER", value="someone else")
     assert "was changed since it was measured" in skymatch("apply", "solution.fits", code=3).output
     assert "BKGLEVEL" not in fits.getheader(frames[0])
@@ -147,11 +208,11 @@ def test_what_match_wrote_can_be_applied(frames):
     assert "4 recorded" in skymatch("apply", "solution.fits").output
 
 
-def test_only_new_images_and_their_overlaps_are_measured(frames, monkeypatch):
+@pytest.fixture
+def done(monkeypatch) -> list[tuple[int, list[int]]]:
+    """The images that are measured, with the overlaps in which they are."""
     from skymatch_cli.compare.pooled import PooledTask
 
-    measured()
-    write(Path("img_4.fits"), Frame(x=120.0, sky=70.0, noise=1.0, seed=9))
     done: list[tuple[int, list[int]]] = []
     call = PooledTask.__call__
 
@@ -160,43 +221,89 @@ def test_only_new_images_and_their_overlaps_are_measured(frames, monkeypatch):
         return call(task)
 
     monkeypatch.setattr(PooledTask, "__call__", counted)
-    skymatch("plan", "img_*.fits", "-o", "plan5.fits")
-    skymatch("measure", "plan5.fits", "-o", "updated.fits", "--update", "measured.fits")
+    return done
+
+
+def test_only_new_images_and_their_overlaps_are_measured(frames, done):
+    measured()
+    write(Path("img_4.fits"), Frame(x=120.0, sky=70.0, noise=1.0, seed=9))
+    done.clear()
+    skymatch("plan", "img_*.fits", "--store", "field.db")
+    skymatch("measure", "field.db")
     assert sorted(done) == [(3, [3]), (4, [3])]
-    skymatch("measure", "plan5.fits", "-o", "fresh.fits")
-    assert Path("updated.fits").read_bytes() == Path("fresh.fits").read_bytes()
+    updated = solution()
+    Path("field.db").unlink()
+    measured()
+    assert solution() == updated
 
 
-def test_an_updated_plan_is_a_fresh_plan(frames, monkeypatch):
-    skymatch("plan", "img_*.fits", "-o", "plan.fits")
+def test_a_new_image_that_comes_first_changes_no_other_one(frames, done):
+    measured()
+    write(Path("a_new.fits"), Frame(x=-30.0, sky=70.0, noise=1.0, seed=9))  # it overlaps the first
+    done.clear()
+    skymatch("plan", "a_new.fits", "img_*.fits", "--store", "field.db")
+    skymatch("measure", "field.db")
+    assert sorted(done) == [(0, [0]), (1, [0])]
+    updated = solution()
+    Path("field.db").unlink()
+    skymatch("plan", "a_new.fits", "img_*.fits", "--store", "field.db")
+    skymatch("measure", "field.db")
+    assert solution() == updated
+
+
+def test_a_plan_made_again_is_a_fresh_plan(frames):
+    skymatch("plan", "img_*.fits", "--store", "field.db")
     write(Path("img_4.fits"), Frame(x=120.0, sky=70.0, noise=1.0, seed=9))
     skymatch("plan", "img_*.fits", "-o", "fresh.fits")
-    skymatch("plan", "img_*.fits", "-o", "updated.fits", "--update", "plan.fits")
-    assert Path("updated.fits").read_bytes() == Path("fresh.fits").read_bytes()
-    skymatch("plan", "img_*.fits", "-o", "again.fits", "--update", "updated.fits")
+    skymatch("plan", "img_*.fits", "-o", "again.fits", "--store", "field.db")
     assert Path("again.fits").read_bytes() == Path("fresh.fits").read_bytes()
+
+
+def test_the_plan_of_the_same_images_leaves_the_store_as_it_is(frames):
+    measured()
+    before = Path("field.db").read_bytes()
+    skymatch("plan", "img_*.fits", "--store", "field.db")
+    skymatch("measure", "field.db")
+    skymatch("solve", "field.db")
+    assert Path("field.db").read_bytes() == before
+
+
+def test_both_ways_of_comparing_are_kept(frames, done):
+    measured()
+    pooled = solution()
+    skymatch("measure", "field.db", "--compare", "mesh")
+    assert solution() != pooled
+    done.clear()
+    skymatch("measure", "field.db", "--compare", "pooled")
+    assert solution() == pooled
+    assert done == []
+
+
+def test_what_match_measured_is_solved(frames):
+    skymatch("match", "--dry-run", "--store", "field.db", "img_*.fits", "-o", "match.json", "--match-up")
+    skymatch("match", "--dry-run", "img_*.fits", "-o", "plain.json")
+    assert solution() == Path("plain.json").read_bytes()
+    said = skymatch("solve", "field.db", "--method", "localmin", code=3).output
+    assert "4 of 4 images are not measured yet, or not their own skies" in said
+    assert "run skymatch measure field.db" in said
+    skymatch("measure", "field.db")
+    assert solution("field.db", "--method", "localmin")
 
 
 def test_estimated_errors_are_called_so(frames, monkeypatch):
     from skymatch_cli.solve import laplacian, leastsquares
 
     measured()
-    said = skymatch("solve", "measured.fits", "-o", "exact.fits").output
+    said = skymatch("solve", "field.db", "-o", "exact.fits").output
     assert "estimated" not in said
     monkeypatch.setattr(laplacian, "MAX_EXACT", 3)
     monkeypatch.setattr(leastsquares, "_ALL_PAIRS", 1)
-    assert "sky_err is estimated" in skymatch("solve", "measured.fits", "-o", "estimated.fits").output
+    assert "sky_err is estimated" in skymatch("solve", "field.db", "-o", "estimated.fits").output
     assert "estimated" in skymatch("match", "--dry-run", "-o", "m.fits", "img_*.fits").output
     for file, word in {"exact.fits": "1-sigma error", "estimated.fits": "Estimate of the 1-sigma error"}.items():
         header = fits.getheader(file, "IMAGES")
         key = next(key for key, value in header["TTYPE*"].items() if value == "sky_err")
         assert header[f"TCOMM{key[5:]}"].startswith(word)
-
-
-def test_a_plan_is_not_replaced_by_its_update(frames):
-    skymatch("plan", "img_*.fits", "-o", "plan.fits")
-    skymatch("plan", "img_*.fits", "-o", "plan.fits", "--update", "plan.fits", "--overwrite", code=2)
-    skymatch("plan", "img_*.fits", "-o", "new.fits", "--update", "img_0.fits", code=3)
 
 
 def test_an_interrupted_measurement_goes_on(frames, monkeypatch):
@@ -211,35 +318,34 @@ def test_an_interrupted_measurement_goes_on(frames, monkeypatch):
         return call(task)
 
     monkeypatch.setattr(PooledTask, "__call__", interrupted)
-    skymatch("plan", "img_*.fits", "-o", "plan.fits")
-    skymatch("measure", "plan.fits", "-o", "measured.fits", "--jobs", "1", code=130)
-    assert not Path("measured.fits").exists()
-    assert Path("measured.fits.partial").exists()
+    skymatch("plan", "img_*.fits", "--store", "field.db")
+    skymatch("measure", "field.db", "--jobs", "1", code=130)
     Path("again").touch()
-    skymatch("measure", "plan.fits", "-o", "measured.fits")
+    skymatch("measure", "field.db")
     assert done[:2] == [0, 1]
     assert sorted(done) == [0, 1, 2, 3]  # each once
-    assert not Path("measured.fits.partial").exists()
 
 
-def test_a_bad_file_is_named_and_what_was_measured_is_kept(frames):
-    skymatch("plan", "img_*.fits", "-o", "plan.fits")
+def test_a_bad_file_is_named_and_what_was_measured_is_kept(frames, done):
+    skymatch("plan", "img_*.fits", "--store", "field.db")
     good = Path(frames[1]).read_bytes()
     Path(frames[1]).write_bytes(good[:3000])
-    assert "img_1.fits" in skymatch("measure", "plan.fits", "-o", "measured.fits", code=3).output
-    assert not Path("measured.fits").exists()
-    said = skymatch("measure", "plan.fits", "-o", "measured.fits", "--skip-bad").output
+    assert "img_1.fits" in skymatch("measure", "field.db", code=3).output
+    assert "1 of 4 images are not measured yet" in skymatch("solve", "field.db", code=3).output
+    done.clear()
+    said = skymatch("measure", "field.db", "--skip-bad").output
+    assert [image for image, _ in done] == [1]
     assert "img_1.fits" in said
     assert "4 of 4 images are measured" in said
+    assert "img_1.fits" in skymatch("solve", "field.db").output
 
 
 def test_the_tables_open_in_astropy(frames):
     measured()
-    for file, tables in {
-        "plan.fits": ["IMAGES", "OVERLAPS", "COMPONENTS"],
-        "measured.fits": ["FOUND", "REGIONS"],
-    }.items():
-        for name in tables:
+    skymatch("plan", "img_*.fits", "-o", "plan.fits")
+    skymatch("solve", "field.db", "-o", "solution.fits")
+    for file in ("plan.fits", "solution.fits"):
+        for name in ("IMAGES", "OVERLAPS", "COMPONENTS"):
             assert len(Table.read(file, hdu=name))
 
 
@@ -247,16 +353,30 @@ def test_the_tables_open_in_astropy(frames):
 @pytest.mark.parametrize("content", [b"", b"no FITS", b"SIMPLE  =                    T"])
 def test_another_file_is_refused_with_a_hint(frames, command, content):
     Path("strange.fits").write_bytes(content)
-    more = ["-o", "out.fits"] if command in {"measure", "merge"} else []
     for file in ("strange.fits", "img_0.fits", "nowhere.fits"):
+        more = ["part.db"] if command == "merge" else []
         said = skymatch(command, file, *more, code=3).output
         assert file in said
         assert "Traceback" not in said
+        assert said.count("\n") == 1
+
+
+def test_a_solution_whose_skies_were_changed_is_not_applied(frames):
+    skymatch("match", "--dry-run", "-o", "solution.fits", "img_*.fits")
+    with fits.open("solution.fits", mode="update") as hdus:
+        hdus["IMAGES"].data["sky"][1] += 1
+    assert "its column sky was changed" in skymatch("apply", "solution.fits", code=3).output
+    skymatch("match", "--dry-run", "-o", "solution.fits", "--overwrite", "img_*.fits")
+    content = bytearray(Path("solution.fits").read_bytes())
+    at = content.index(b"EXTNAME = 'SKYMATCH") + 2880
+    content[at] ^= 4
+    Path("solution.fits").write_bytes(content)
+    assert "solution.fits: is damaged" in skymatch("apply", "solution.fits", code=3).output
 
 
 def test_many_images_with_few_open_files(tmp_path):
     write_all(tmp_path, row([float(k) for k in range(60)], nx=40, ny=8))
-    script = "skymatch plan -o plan.fits 'img_*.fits' && skymatch measure plan.fits -o m.fits && skymatch solve m.fits"
+    script = "skymatch plan --store f.db 'img_*.fits' && skymatch measure f.db && skymatch solve f.db"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     done = subprocess.run(

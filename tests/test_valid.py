@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from skymatch_cli import pipeline
 from skymatch_cli.cli import main
-from skymatch_cli.settings import Settings
-from skymatch_cli.store.journal import journal_of
 
 from .factories import row, write_all
 from .valid import assert_valid
@@ -33,10 +30,11 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize("compare", ["pooled", "mesh"])
 def test_files_between_the_steps(images: list[str], compare: str) -> None:
     run("plan", "-o", "plan.fits", *images)
-    run("measure", "plan.fits", "-o", "measured.fits", "--compare", compare)
-    run("solve", "measured.fits", "-o", "solution.fits")
+    run("plan", "--store", "field.db", *images)
+    run("measure", "field.db", "--compare", compare)
+    run("solve", "field.db", "-o", "solution.fits")
     run("match", "--dry-run", "--compare", compare, "-o", "result.fits", *images)
-    for name in ("plan.fits", "measured.fits", "solution.fits", "result.fits"):
+    for name in ("plan.fits", "solution.fits", "result.fits"):
         assert_valid(Path(name))
 
 
@@ -45,15 +43,6 @@ def test_a_result_without_overlaps_and_with_warnings(images: list[str]) -> None:
     run("match", "--dry-run", "-o", "parts.fits", "--lower", "95", *images)
     for name in ("result.fits", "parts.fits"):
         assert_valid(Path(name))
-
-
-def test_the_journal(images: list[str]) -> None:
-    planned = pipeline.plan(images, Settings(subtract=True))
-    journal = journal_of(planned, pipeline.find(planned))
-    assert journal.write is not None
-    with Path("journal.fits").open("wb") as stream:
-        journal.write(stream)
-    assert_valid(Path("journal.fits"))
 
 
 def test_the_images_of_the_demo(tmp_path: Path) -> None:

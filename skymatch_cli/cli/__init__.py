@@ -19,7 +19,7 @@ COMMANDS = {
     "match": "Match the sky of overlapping images.",
     "plan": "Show footprints, overlaps and components from headers alone.",
     "measure": "Measure the pixels of a plan.",
-    "merge": "Put the parts of a measurement together.",
+    "merge": "Merge partial measurements.",
     "solve": "Solve for the skies from a measurement, without pixels.",
     "apply": "Record or subtract the skies of a solution.",
     "undo": "Restore headers and pixels as they were before the first run.",

@@ -40,13 +40,12 @@ def command(ctx: click.Context, /, *, solution: str, shard: str | None, **_: Any
 
     with console.session(ctx):
         from skymatch_cli import pipeline
-        from skymatch_cli.store.resume import as_written
-        from skymatch_cli.store.store import read_solution
+        from skymatch_cli.store.solution import as_written, read_solution, settings_of
 
         from .progress import Watch
 
         solved = read_solution(solution)
-        settings, _output = options.read(ctx, solved.settings)
+        settings, _output = options.read(ctx, settings_of(solved))
         by_file: dict[str, list[int]] = {}
         for i, info in enumerate(solved.infos):
             by_file.setdefault(info.ref.path, []).append(i)

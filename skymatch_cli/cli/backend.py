@@ -1,11 +1,15 @@
-"""Where a command does its work."""
+"""Where a command does its work, and where it keeps what it found."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from skymatch_cli.run.tasks import LocalRunner, Runner
+
+if TYPE_CHECKING:
+    from skymatch_cli.store.store import Store
 
 
 @contextmanager
@@ -24,3 +28,21 @@ def backend(scheduler: str | None, jobs: int) -> Iterator[Runner]:
 
     with connected(scheduler, jobs) as runner:
         yield runner
+
+
+@contextmanager
+def opened_store(file: str | None) -> Iterator[Store | None]:
+    """The store of ``--store FILE``, taken for this run; it is made if there is none.
+
+    Raises
+    ------
+    InputError
+        If it can't be used.
+    """
+    if file is None:
+        yield None
+        return
+    from skymatch_cli.store.store import Store
+
+    with Store(file, write=True, create=True) as store:
+        yield store

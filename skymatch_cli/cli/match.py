@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ from . import options
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
     from skymatch_cli.settings import Settings
-    from skymatch_cli.store.cache import Cache
+    from skymatch_cli.store.store import Store
 
     from .progress import Watch
 
@@ -48,7 +49,7 @@ Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 an input can't be used, 4 n
     options.REPORT,
     options.PLOT,
     *options.CHECKS,
-    options.CACHE,
+    options.STORE,
     options.SCHEDULER,
     options.JOBS,
     options.CONFIG,
@@ -62,7 +63,7 @@ def command(
     images: tuple[str, ...],
     page: str | None,
     plot: str | None,
-    cache: str | None,
+    stored: str | None,
     scheduler: str | None,
     **_: Any,
 ) -> None:
@@ -74,25 +75,30 @@ def command(
     settings, output = options.read(ctx)
     from . import console
 
-    with console.session(ctx):
-        console.check_output(output, overwrite=settings.overwrite)
+    with console.session(ctx), ExitStack() as stack:
+        from .named import named_files
+
+        named = named_files(ctx)
+        console.check_output(output, overwrite=settings.overwrite, inputs=named)
         from skymatch_cli import pipeline
         from skymatch_cli.report.pictures import Pictures
 
+        from .backend import opened_store
         from .progress import Watch
         from .typed import typed_command
 
         watch = Watch(ctx)
         pictures = Pictures(html=page, plot=plot, typed=typed_command(ctx))
-        pictures.check(overwrite=settings.overwrite)
-        kept = _opened(cache)
-        result = _evaluated(images, settings, scheduler, kept, watch)
+        pictures.check(overwrite=settings.overwrite, inputs=named)
+        store = stack.enter_context(opened_store(stored))
+        result = _evaluated(images, settings, scheduler, store, watch)
         from skymatch_cli.errors import StrictError
-        from skymatch_cli.output.result import input_paths
-        from skymatch_cli.store.document import result_document
+        from skymatch_cli.record.reads import files_of_images
+        from skymatch_cli.store.solution import result_document
 
-        output.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
-        pictures.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
+        inputs = (*named, *files_of_images(result.infos))
+        output.check(overwrite=settings.overwrite, inputs=inputs)
+        pictures.check(overwrite=settings.overwrite, inputs=inputs)
         _tell(result)
         with watch.shown():
             pictures.write(result.report, result.infos, settings, progress=watch)  # from the pixels as they were
@@ -102,10 +108,10 @@ def command(
             console.show(result_document(result), output)
             raise
         with watch.shown():
-            written = None if settings.dry_run else pipeline.apply(result, progress=watch)
-        if kept is not None:
-            console.warn(kept.warnings)
-            kept.renew(() if written is None else written.files)
+            written = None if settings.dry_run else pipeline.apply(result, progress=watch, named=named)
+        if store is not None:
+            store.renew(result.infos, () if written is None else written.files)
+            console.warn(store.warnings)
         watch.clock.stage("output", 0)
         console.show(result_document(result), output)
         watch.clock.stop()
@@ -116,37 +122,16 @@ def command(
         console.tell(watch.clock.lines(sum(info.shape[0] * info.shape[1] for info in result.infos)))
 
 
-def _opened(cache: str | None) -> Cache | None:
-    if cache is None:
-        return None
-    from skymatch_cli.store.cache import Cache
-
-    return Cache(cache)
-
-
 def _evaluated(
-    images: tuple[str, ...], settings: Settings, scheduler: str | None, kept: Cache | None, watch: Watch
+    images: tuple[str, ...], settings: Settings, scheduler: str | None, store: Store | None, watch: Watch
 ) -> Result:
-    """The skies of the images; what is kept from earlier runs is used, and what is found is kept."""
-    from functools import partial
-
+    """The skies of the images; what the store knows is used, and what is found is added to it."""
     from skymatch_cli import pipeline
-    from skymatch_cli.store.findings import HeldFindings
 
     from .backend import backend
 
     with backend(scheduler, settings.jobs) as runner, watch.shown():
-        return pipeline.evaluate(
-            images,
-            settings,
-            progress=watch,
-            stdin=sys.stdin,
-            runner=runner,
-            old=() if kept is None or kept.old is None else (kept.old,),
-            keeper=HeldFindings if kept is None else partial(HeldFindings, save=kept.save),
-            headers=None if kept is None else kept.headers,
-            save_headers=None if kept is None else kept.save_headers,
-        )
+        return pipeline.evaluate(images, settings, progress=watch, stdin=sys.stdin, runner=runner, store=store)
 
 
 def _tell(result: Result) -> None:

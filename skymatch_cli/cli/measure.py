@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -10,7 +9,7 @@ import click
 from . import options
 
 DECIDED_BY_PLAN = frozenset(
-    {"dqbits", "dq_ext", "mask", "group_by", "units", "exptime_key", "flux_scale", "sky_keyword"}
+    {"dqbits", "dq_ext", "mask", "group_by", "units", "exptime_key", "flux_scale", "sky_keyword", "wcs"}
 )
 
 
@@ -19,22 +18,19 @@ DECIDED_BY_PLAN = frozenset(
     cls=options.SectionCommand,
     epilog="""\b
 Examples:
-  skymatch measure plan.fits -o measured.fits
-  skymatch measure plan.fits -o part3.fits --shard 3/8
-  skymatch measure plan.fits -o tonight.fits --update yesterday.fits
-  skymatch measure plan.fits -o measured.fits --scheduler tcp://head:8786
+  skymatch measure field.db
+  skymatch measure field.db --shard 3/8 -o part3.db
+  skymatch measure field.db --scheduler tcp://head:8786
 """,
 )
-@options.PLANNED
+@options.STORED_PLAN
 @options.add(
     *options.COMPARE,
     *options.STATISTICS,
     options.IGNORE_VALUE,
-    options.MEASURED_OUTPUT,
-    options.OVERWRITE,
+    options.PART,
     options.SKIP_BAD,
     options.SHARD,
-    options.UPDATE,
     options.SCHEDULER,
     options.JOBS,
     options.CONFIG,
@@ -42,59 +38,42 @@ Examples:
 )
 @click.pass_context
 def command(
-    ctx: click.Context,
-    /,
-    *,
-    plan: str,
-    target: str,
-    shard: str | None,
-    earlier: str | None,
-    scheduler: str | None,
-    **_: Any,
+    ctx: click.Context, /, *, stored: str, target: str | None, shard: str | None, scheduler: str | None, **_: Any
 ) -> None:
     """Measure the pixels of a plan.
 
-    PLAN.fits is what 'skymatch plan -o PLAN.fits' wrote. Every image is read once; its own sky is measured too, so
-    that 'skymatch solve' can try every method. A run that was interrupted goes on where it was, from the file
-    MEASURED.fits.partial that it leaves.
+    STORE is what 'skymatch plan --store' wrote. Every image is read once; its own sky is measured too, so that
+    'skymatch solve' can try every method. Run it again after an interruption: it goes on where it stopped. With
+    --shard K/N and -o PART, N runs measure their parts at the same time, for 'skymatch merge'.
     """
     from . import console
 
     with console.session(ctx):
+        from contextlib import ExitStack
         from dataclasses import replace
-        from functools import partial
-        from itertools import chain
 
         from skymatch_cli import pipeline
-        from skymatch_cli.output.destination import check_target, save_target
-        from skymatch_cli.output.result import input_paths
-        from skymatch_cli.store.findinglog import FindingLog, read_log
-        from skymatch_cli.store.kept import Kept
-        from skymatch_cli.store.store import open_measured, open_plan, write_measured
+        from skymatch_cli.store.findings import Measured, StoredFindings
+        from skymatch_cli.store.store import Store
 
         from .backend import backend
         from .progress import Watch
 
-        planned = open_plan(plan)
-        settings, _output = options.read(ctx, planned.settings, DECIDED_BY_PLAN)
-        only = options.shard_of(shard, len(planned.infos))
-        inputs = chain([plan, *([earlier] if earlier else [])], input_paths(planned.infos))
-        check_target(target, "--output", overwrite=settings.overwrite, inputs=inputs)
-        planned = replace(planned, settings=settings)
-        begun = None if Path(target).exists() and not Path(target).is_file() else f"{target}.partial"
-        old = [] if earlier is None else [Kept.of(open_measured(earlier)[1])]
-        if begun is not None and Path(begun).is_file() and (left := read_log(begun)) is not None:
-            old.append(left)
-        watch = Watch(ctx)
-        with backend(scheduler, settings.jobs) as runner, watch.shown():
-            measured = pipeline.find(
-                planned, only=only, runner=runner, old=old, keeper=partial(FindingLog, begun), progress=watch
-            )
-        save_target(target, "--output", lambda stream: write_measured(planned, measured, stream))
-        if begun is not None:
-            Path(begun).unlink(missing_ok=True)
-        n = 0
-        for finding in measured.found:
-            console.warn(() if finding is None else (*map(str, finding.problems), *finding.warnings))
-            n += finding is not None
-        console.say(f"{n} of {len(measured.found)} images are measured")
+        with ExitStack() as stack:
+            store = stack.enter_context(Store(stored, write=target is None))
+            planned = store.plan()
+            settings, _output = options.read(ctx, planned.settings, DECIDED_BY_PLAN)
+            only = options.shard_of(shard, len(planned.infos))
+            planned = replace(planned, settings=settings)
+            kept = store
+            if target is not None:
+                kept = stack.enter_context(Store(target, write=True, create=True))
+                kept.begin_part(store, settings)
+            start = Measured(planned.infos, planned.graph, settings, ())
+            found = StoredFindings(start, store, kept, with_local=True)
+            kept.save_settings(settings)
+            watch = Watch(ctx)
+            with backend(scheduler, settings.jobs) as runner, watch.shown():
+                warnings = pipeline.measure(planned, found, only=only, runner=runner, progress=watch)
+            console.warn(warnings)
+            console.say(f"{found.n_measured} of {len(found)} images are measured")

@@ -14,27 +14,26 @@ from . import options
     cls=options.SectionCommand,
     epilog="""\b
 Examples:
-  skymatch merge part*.fits -o measured.fits
+  skymatch merge field.db part*.db
 """,
 )
+@options.STORED_PLAN
 @options.PARTS
-@options.add(options.MEASURED_OUTPUT, options.OVERWRITE_FILES, *options.CONSOLE)
+@options.add(*options.CONSOLE)
 @click.pass_context
-def command(ctx: click.Context, /, *, parts: tuple[str, ...], target: str, overwrite: bool, **_: Any) -> None:
-    """Put the parts of a measurement together.
+def command(ctx: click.Context, /, *, stored: str, parts: tuple[str, ...], **_: Any) -> None:
+    """Merge partial measurements.
 
-    PARTS are what 'skymatch measure --shard' made of one plan.
+    PARTS are what 'skymatch measure STORE --shard K/N -o PART' wrote; what they hold is added to STORE.
     """
     from . import console
 
     with console.session(ctx):
-        from skymatch_cli.output.destination import check_target, save_target
-        from skymatch_cli.store.findings import merged
-        from skymatch_cli.store.store import open_measured, write_measured
+        from skymatch_cli.store.findings import Measured, StoredFindings
+        from skymatch_cli.store.store import Store
 
-        check_target(target, "--output", overwrite=overwrite, inputs=parts)
-        read = [open_measured(part) for part in parts]
-        measured = merged([(part, m) for part, (_, m) in zip(parts, read, strict=True)])
-        save_target(target, "--output", lambda stream: write_measured(read[0][0], measured, stream))
-        n = len(measured.found)
-        console.say(f"{n - len(measured.missing)} of {n} images are measured")
+        with Store(stored, write=True) as store:
+            store.merge(parts)
+            plan = store.plan()
+            found = StoredFindings(Measured(plan.infos, plan.graph, plan.settings, ()), store, with_local=True)
+            console.say(f"{found.n_measured} of {len(found)} images are measured")

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from skymatch_cli.choices import METHOD_ALIASES, Compare, ExportFormat, Format, Method, Model, Skystat, TableName, Units
+from skymatch_cli.choices import (
+    METHOD_ALIASES,
+    Compare,
+    ExportFormat,
+    Format,
+    Method,
+    Model,
+    Skystat,
+    TableName,
+    Units,
+    WcsSource,
+)
 from skymatch_cli.settings import Settings, field_types, option_name, read_config
 
 from .filenames import FILE, FOLDER
@@ -212,6 +223,12 @@ UNITS = (
         section=_UNITS,
         words=_words(Units),
     ),
+    _setting(
+        "wcs",
+        "Where an image lies: by its GWCS, if the file holds one (auto), or by its FITS header alone.",
+        section=_UNITS,
+        words=_words(WcsSource),
+    ),
     _setting("exptime_key", "Keyword of the exposure time.", section=_UNITS, metavar="KEYWORD"),
     _setting("flux_scale", "Multiply by the value of this keyword first.", section=_UNITS, metavar="KEYWORD"),
 )
@@ -341,16 +358,15 @@ EXPORT_OUTPUT = click.option(
     metavar="FILE",
     help="Where to write; without, standard output.",
 )
-MEASURED_OUTPUT = click.option(
+PART = click.option(
     "-o",
     "--output",
     "target",
     cls=SectionOption,
     section=_RESULT,
     type=FILE,
-    metavar="MEASURED.fits",
-    required=True,
-    help="Where to write what was measured: FITS tables.",
+    metavar="PART",
+    help="Write what is measured to this file, for 'skymatch merge' [default: into the store].",
 )
 SHARD = click.option(
     "--shard",
@@ -359,28 +375,13 @@ SHARD = click.option(
     metavar="K/N",
     help="Do the K-th of N parts of the work, for N runs side by side.",
 )
-UPDATE = click.option(
-    "--update",
-    "earlier",
+STORE = click.option(
+    "--store",
+    "stored",
     cls=SectionOption,
     type=FILE,
     metavar="FILE",
-    help="Take over from this earlier measurement what still holds; only what is new is measured.",
-)
-UPDATE_PLAN = click.option(
-    "--update",
-    "earlier",
-    cls=SectionOption,
-    type=str,
-    metavar="PLAN.fits",
-    help="Read only the headers of files that this earlier plan doesn't know, or that changed since.",
-)
-CACHE = click.option(
-    "--cache",
-    cls=SectionOption,
-    type=FOLDER,
-    metavar="DIR",
-    help="Keep headers and what is measured there, and read only what is not known yet.",
+    help="Keep what is read and measured in this file; read only new or changed images.",
 )
 SCHEDULER = click.option(
     "--scheduler",
@@ -389,9 +390,8 @@ SCHEDULER = click.option(
     metavar="ADDRESS",
     help="Measure on the Dask cluster of this scheduler (tcp://host:8786), or on worker processes here (local).",
 )
-PLANNED = click.argument("plan", type=FILE, metavar="PLAN.fits")
+STORED_PLAN = click.argument("stored", type=FILE, metavar="STORE")
 PARTS = click.argument("parts", nargs=-1, required=True, type=FILE, metavar="PARTS...")
-MEASURED = click.argument("measured", type=FILE, metavar="MEASURED.fits")
 SOLVED = click.argument("solution", type=FILE, metavar="SOLUTION.fits")
 STORED = click.argument("result", type=FILE, metavar="RESULT")
 IMAGES = click.argument("images", nargs=-1, required=True, type=FILE, metavar="IMAGES...")

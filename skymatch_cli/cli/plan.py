@@ -18,8 +18,7 @@ Examples:
   skymatch plan *.fits
   skymatch plan --table overlaps @exposures.txt
   skymatch plan -o plan.json '*_cal.fits'
-  skymatch plan -o plan.fits *.fits && skymatch measure plan.fits -o measured.fits
-  skymatch plan -o tonight.fits --update yesterday.fits *.fits
+  skymatch plan --store field.db *.fits && skymatch measure field.db
 """,
 )
 @options.IMAGES
@@ -30,18 +29,18 @@ Examples:
     options.SKY_KEYWORD,
     *options.RESULT,
     options.SKIP_BAD,
-    options.UPDATE_PLAN,
+    options.STORE,
     options.JOBS,
     options.CONFIG,
     *options.CONSOLE,
 )
 @click.pass_context
-def command(ctx: click.Context, /, images: tuple[str, ...], earlier: str | None, **_: Any) -> None:
+def command(ctx: click.Context, /, images: tuple[str, ...], stored: str | None, **_: Any) -> None:
     """Show footprints, overlaps and components from headers alone.
 
-    No pixel is read and nothing is written but the result. Says which images overlap, which sets of images are
-    connected, and how many pixels a match will have to look at. A plan that is written as .fits is what
-    'skymatch measure' reads.
+    No pixel is read. Lists which images overlap, which sets of images are connected, and how many pixels a match
+    will read. With --store the plan is kept in a file for 'skymatch measure'; run again with other names, it reads
+    only the headers of new and changed files.
     """
     # Where images lie doesn't depend on the method, but a configuration file may name one that needs no WCS.
     settings, output = options.read(ctx, ignored=frozenset({"method", "skylist"}))
@@ -51,18 +50,21 @@ def command(ctx: click.Context, /, images: tuple[str, ...], earlier: str | None,
         console.check_output(output, overwrite=settings.overwrite)
         from skymatch_cli import pipeline
         from skymatch_cli.output.plain import summary
-        from skymatch_cli.output.result import input_paths
-        from skymatch_cli.store.store import plan_document, read_plan_headers
+        from skymatch_cli.output.planned import plan_report
+        from skymatch_cli.record.reads import files_of_images
 
+        from .backend import opened_store
         from .progress import Watch
 
-        headers = None if earlier is None else read_plan_headers(earlier)
         watch = Watch(ctx)
-        with watch.shown():
+        with opened_store(stored) as store, watch.shown():
+            headers = None if store is None else store.headers()
             plan = pipeline.plan(images, settings, stdin=sys.stdin, headers=headers, progress=watch)
-        inputs = (*input_paths(plan.infos), *([earlier] if earlier else []))
-        output.check(overwrite=settings.overwrite, inputs=inputs)
-        report = plan_document(plan)
+            inputs = (*files_of_images(plan.infos), *([stored] if stored else []))
+            output.check(overwrite=settings.overwrite, inputs=inputs)
+            if store is not None:
+                store.save_plan(plan)
+        report = plan_report(plan.settings, plan.infos, plan.footprints, plan.graph, plan.warnings)
         console.tell((*plan.skipped, summary(report)))
         console.warn(plan.warnings)
         console.show(report, output)

@@ -20,12 +20,12 @@ DECIDED_BY_MEASURE = DECIDED_BY_PLAN | {
     cls=options.SectionCommand,
     epilog="""\b
 Examples:
-  skymatch solve measured.fits -o solution.fits
-  skymatch solve measured.fits --method globalmin+match --table components
-  skymatch solve measured.fits --reference ref.fits -o skies.ecsv
+  skymatch solve field.db -o solution.fits
+  skymatch solve field.db --method globalmin+match --table components
+  skymatch solve field.db --reference ref.fits -o skies.ecsv
 """,
 )
-@options.MEASURED
+@options.STORED_PLAN
 @options.add(
     *options.METHOD,
     *options.RESULT,
@@ -35,11 +35,11 @@ Examples:
     *options.CONSOLE,
 )
 @click.pass_context
-def command(ctx: click.Context, /, *, measured: str, **_: Any) -> None:
+def command(ctx: click.Context, /, *, stored: str, **_: Any) -> None:
     """Solve for the skies from a measurement, without pixels.
 
-    MEASURED.fits is what 'skymatch measure' or 'skymatch merge' wrote. A solution that is written as .fits is what
-    'skymatch apply' reads; 'skymatch report' and 'skymatch export' read it too.
+    STORE holds what 'skymatch measure' or 'skymatch match --store' measured. A solution that is written as .fits is
+    what 'skymatch apply' reads; 'skymatch report' and 'skymatch export' read it too.
     """
     from . import console
 
@@ -47,20 +47,19 @@ def command(ctx: click.Context, /, *, measured: str, **_: Any) -> None:
         from dataclasses import replace
 
         from skymatch_cli import pipeline
-        from skymatch_cli.errors import InputError
         from skymatch_cli.output.plain import component_lines, summary
-        from skymatch_cli.output.result import input_paths
-        from skymatch_cli.store.document import result_document
-        from skymatch_cli.store.store import read_measured
+        from skymatch_cli.record.reads import files_of_images
+        from skymatch_cli.store.solution import result_document
+        from skymatch_cli.store.store import Store
 
-        planned, found = read_measured(measured)
-        settings, output = options.read(ctx, planned.settings, DECIDED_BY_MEASURE)
-        console.check_output(output, overwrite=settings.overwrite)
-        output.check(overwrite=settings.overwrite, inputs=(measured, *input_paths(planned.infos)))
-        if len(found.missing):
-            n = f"{len(found.missing)} of {len(found.found)} images"
-            raise InputError.at(measured, f"{n} are not measured yet", "merge it with the other parts")
-        result = pipeline.solve(replace(planned, settings=settings), *pipeline.gather(found))
+        with Store(stored) as store:
+            planned = store.plan()
+            settings, output = options.read(ctx, planned.settings, DECIDED_BY_MEASURE)
+            console.check_output(output, overwrite=settings.overwrite)
+            planned = replace(planned, settings=settings, infos=tuple(planned.infos))
+            output.check(overwrite=settings.overwrite, inputs=(stored, *files_of_images(planned.infos)))
+            measurements, warnings = pipeline.gather(pipeline.recall(planned, store))
+        result = pipeline.solve(planned, measurements, warnings)
         report = result_document(result)
         console.tell(component_lines(result.solution))
         console.tell_overlaps(report)

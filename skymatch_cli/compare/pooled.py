@@ -13,8 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
@@ -37,6 +39,7 @@ from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
 from skymatch_cli.statistics.regions import region_statistics
 
+CountArray = npt.NDArray[np.unsignedinteger[Any]]
 _MAX_BLOCKS, _MIN_BLOCKS = 16, 4  # a side of the grid on which shared pixels are counted
 _SAMPLED = 16  # images by which the number of pixels is guessed
 _TOGETHER = 16  # regions whose runs fit the cache
@@ -53,7 +56,7 @@ class ImageMeasurement:
         Indices of the image's overlaps in the graph.
     regions : SkyStatistics
         One for each of ``pairs``.
-    blocks : (R, n_blocks) int64
+    blocks : (R, n_blocks) uint16 or uint32
         Pixels of each region in each block of the frame.
     local : SkyStatistic or None
         Over the whole frame.
@@ -67,7 +70,7 @@ class ImageMeasurement:
 
     pairs: IntArray
     regions: SkyStatistics
-    blocks: IntArray
+    blocks: CountArray
     local: SkyStatistic | None
     n_good: int
     warnings: tuple[str, ...] = ()
@@ -183,10 +186,11 @@ class PooledTask:
         rings = pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label)
         return spans_of_polygons(rings, info.shape)
 
-    def _blocks(self, regions: Sequence[Spans]) -> IntArray:
+    def _blocks(self, regions: Sequence[Spans]) -> CountArray:
         groups = [regions[k : k + _TOGETHER] for k in range(0, len(regions), _TOGETHER)]
         counts = (_block_counts(group, self.info.shape, self.side) for group in groups)
-        return np.concatenate([np.zeros((0, self.side * self.side), np.int64), *counts])
+        blocks = np.concatenate([np.zeros((0, self.side * self.side), np.int64), *counts])
+        return blocks.astype(np.uint16 if blocks.max(initial=0) < 2**16 else np.uint32)
 
     def _unread(self, regions: Sequence[Spans], problems: tuple[Problem, ...]) -> ImageMeasurement:
         nothing = SkyStatistic(np.nan, np.nan, 0, Status.UNREADABLE)
@@ -232,14 +236,14 @@ def blocks_per_side(n_pairs: int) -> int:
     return side
 
 
-def coarser(blocks: IntArray, side: int) -> IntArray:
+def coarser(blocks: CountArray, side: int) -> CountArray:
     """Counts (R, n_blocks) on a grid of ``side`` blocks a side, from those on one that is finer by a power of two."""
     old = math.isqrt(blocks.shape[1])
     step = old // side
-    summed: IntArray = (
-        blocks.reshape(len(blocks), side, step, side, step).sum(axis=(2, 4)).reshape(len(blocks), side**2)
-    )
-    return summed
+    if step == 1:
+        return blocks
+    summed: CountArray = blocks.reshape(len(blocks), side, step, side, step).sum(axis=(2, 4), dtype=np.uint32)
+    return summed.reshape(len(blocks), side**2)
 
 
 def _block_counts(regions: Sequence[Spans], shape: tuple[int, int], side: int) -> IntArray:
@@ -275,7 +279,7 @@ def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequ
     sky[side, pair], err[side, pair] = regions.value * factor[image], regions.err * factor[image]
     n[side, pair] = regions.n
     words[side, pair] = np.array(regions.status, object)
-    blocks = np.concatenate([f.blocks for f in found if len(f.pairs)] or [np.zeros((0, 1), np.int64)])
+    blocks = np.concatenate([f.blocks for f in found if len(f.pairs)] or [np.zeros((0, 1), np.uint16)])
     status = _pair_status(infos, graph, words)
     ok = status == Status.OK
     delta_err = np.where(ok, np.hypot(err[0], err[1]), np.nan)

@@ -12,8 +12,10 @@ with a sparse S and exact variances on its diagonal.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import coo_array, csr_array
 
 from skymatch_cli.model import FloatArray, IntArray
@@ -48,10 +50,19 @@ class Coverage:
     n_pixels: IntArray
 
     @classmethod
-    def of_counts(cls, image: IntArray, side: IntArray, pair: IntArray, counts: IntArray) -> Coverage:
+    def of_counts(
+        cls, image: IntArray, side: IntArray, pair: IntArray, counts: npt.NDArray[np.integer[Any]]
+    ) -> Coverage:
         """From counts (k, n_blocks) of k regions: overlaps ``pair`` (k,) in images (k,)."""
         row, block = np.nonzero(counts)
-        return cls(image[row], side[row], counts.shape[1], pair[row], block.astype(np.int64), counts[row, block])
+        return cls(
+            image[row],
+            side[row],
+            counts.shape[1],
+            pair[row],
+            block.astype(np.int64),
+            counts[row, block].astype(np.int64),
+        )
 
 
 def pooled_noise(n_pairs: int, err: FloatArray, coverage: Coverage) -> csr_array:

@@ -1,1 +1,1 @@
-"""Where images lie on the sky, what they share, and which of their pixels that is."""
+"""Geometry on the sky: WCS, footprints, overlaps, and the pixels of an overlap."""

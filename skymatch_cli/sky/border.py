@@ -1,4 +1,4 @@
-"""The border of a region of an image, followed on the sky to a small fraction of a pixel."""
+"""Follow the border of a region of an image on the sky, to a small fraction of a pixel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray
 from skymatch_cli.sky.sphere import normalised
 
-CHORD_PIX = 0.02  # largest distance between a border and the great circles that stand for it
+CHORD_PIX = 0.02  # largest distance between a border and the great circles that replace it
 _CHECK_EVERY_PIX = 32.0  # distortion tables have nodes every 64 pixels or so
 _SHORTEST_PIX = 0.1
 
@@ -50,7 +50,7 @@ def sky_borders(wcs: CelestialWcs, rings: Sequence[FloatArray]) -> list[FloatArr
 
 
 def _bent(wcs: CelestialWcs, start: FloatArray, end: FloatArray) -> BoolArray:
-    """Which segments (n, 2) to (n, 2) leave the great circle between their ends by too much."""
+    """Return which segments (n, 2) to (n, 2) depart too far from the great circle between their ends."""
     n = len(start)
     length = np.linalg.norm(end - start, axis=1)
     checks = int(max(7, np.ceil(length.max() / _CHECK_EVERY_PIX)))

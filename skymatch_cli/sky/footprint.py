@@ -1,4 +1,4 @@
-"""Where an image lies on the sky: rings of great circles along the border of its frame.
+"""Trace the footprint of an image: rings of great circles along the border of its frame.
 
 An image up to 60 degrees wide with all of its frame on the sky is one part with one ring. Wider ones are
 cut along rows and columns into parts of about 40 degrees, each with its own ring; where some pixels are
@@ -49,7 +49,7 @@ class FootprintPart:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Footprint:
-    """The sky that an image covers: one part, or several that share no area."""
+    """The region of sky that an image covers: one part, or several without common area."""
 
     parts: tuple[FootprintPart, ...]
 
@@ -58,7 +58,7 @@ def footprint(wcs: CelestialWcs, where: str = "image") -> Footprint:
     """Trace the border of an image on the sky.
 
     The border is that of the pixels' outer edges, from -0.5 to n - 0.5. It is followed to better than
-    0.05 pixels. Images over a pole or across RA 0 are like any other.
+    0.05 pixels, also over a pole or across RA 0.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def footprint(wcs: CelestialWcs, where: str = "image") -> Footprint:
 
 
 def fits_one_part(wcs: CelestialWcs) -> bool:
-    """True where the whole frame is on the sky, and at most 60 degrees wide."""
+    """Return whether the whole frame is on the sky, and at most 60 degrees wide."""
     if getattr(wcs, "straight", False) and bounding_cap(wcs.to_sky(*_frame(wcs).T))[1] <= MAX_RADIUS_RAD:
         return True
     sky = _grid(wcs, _PROBES - 1)[2].reshape(-1, 3)
@@ -86,13 +86,13 @@ def fits_one_part(wcs: CelestialWcs) -> bool:
 
 
 def _frame(wcs: CelestialWcs) -> FloatArray:
-    """The outer corners of the frame in pixels, (4, 2)."""
+    """Return the outer corners of the frame in pixels, (4, 2)."""
     ny, nx = wcs.shape
     return np.array([[-0.5, -0.5], [nx - 0.5, -0.5], [nx - 0.5, ny - 0.5], [-0.5, ny - 0.5]])
 
 
 def _grid(wcs: CelestialWcs, cells: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Grid lines x and y from edge to edge of the frame, and the sky at their crossings, (y, x, 3).
+    """Return grid lines x and y across the frame, and the sky at their crossings, (y, x, 3).
 
     The lines run between pixels, so that where parts meet no pixel centre is on the seam.
     """
@@ -103,13 +103,13 @@ def _grid(wcs: CelestialWcs, cells: int) -> tuple[FloatArray, FloatArray, FloatA
 
 
 def _parts(wcs: CelestialWcs, outlines: Sequence[tuple[FloatArray, ...]], where: str) -> tuple[FootprintPart, ...]:
-    """The parts inside outlines: rings of pixel coordinates, (n, 2) each, the outer one and holes."""
+    """Make parts of outlines: rings of pixel coordinates, (n, 2) each, the outer one and holes."""
     borders = iter(sky_borders(wcs, [ring for rings in outlines for ring in rings]))
     parts = []
     for rings in outlines:
         on_sky = tuple(next(borders) for _ in rings)
         if len(on_sky[0]) < 3:
-            continue  # pixels that are all one place, such as a pole
+            continue  # all pixels are one point, such as a pole
         centre, radius = bounding_cap(on_sky[0])
         if radius > _LARGEST_RADIUS_RAD:
             raise InputError.at(where, "its border on the sky can't be followed", _HINT)
@@ -129,13 +129,13 @@ def _check_simple(ring: FloatArray, centre: FloatArray, where: str) -> None:
     polygon = shapely.polygons(flat)
     if not shapely.is_valid(polygon):
         area = shapely.area(shapely.make_valid(polygon))
-        # A ring that crosses itself runs around its lobes in opposite senses, and they cancel in its area.
+        # A ring that crosses itself runs around its lobes in opposite directions, so their areas cancel.
         if abs(area - shapely.area(polygon)) > 1e-3 * area:
             raise InputError.at(where, "its WCS maps different pixels to the same place on the sky", _HINT)
 
 
 def _wide_outlines(wcs: CelestialWcs, where: str) -> list[tuple[FloatArray, ...]]:
-    """Outlines in pixels of what is on the sky, cut into blocks of at most 40 degrees."""
+    """Outline the pixels that are on the sky, in blocks of at most 40 degrees."""
     x, y, sky = _grid(wcs, CELLS)
     valid = _valid_cells(wcs, x, y, sky)
     if not valid.any():
@@ -156,9 +156,9 @@ def _wide_outlines(wcs: CelestialWcs, where: str) -> list[tuple[FloatArray, ...]
 
 
 def _valid_cells(wcs: CelestialWcs, x: FloatArray, y: FloatArray, sky: FloatArray) -> BoolArray:
-    """Cells between grid lines, (y, x), whose corners are on the sky and whose middle lies amid them.
+    """Return which cells between grid lines, (y, x), have corners on the sky and their middle between these.
 
-    The middle catches lines of spurious sky, such as wcslib's poles of PCO, which are as wide as the frame.
+    The middle excludes lines of spurious sky, such as wcslib's poles of PCO, which are as wide as the frame.
     """
     at_x, at_y = np.meshgrid(0.5 * (x[1:] + x[:-1]), 0.5 * (y[1:] + y[:-1]))
     middle = wcs.to_sky(at_x.ravel(), at_y.ravel()).reshape(*at_x.shape, 3)
@@ -173,7 +173,7 @@ def _radius(nodes: FloatArray) -> float:
 
 
 def _halves(block: tuple[int, int, int, int], nodes: FloatArray) -> list[tuple[int, int, int, int]]:
-    """Cut a block of cells across the side that is longer on the sky, as steps from node to node add up."""
+    """Halve a block of cells across the side that is longer on the sky, measured from node to node."""
     x0, y0, x1, y1 = block
     width, height = (np.nansum(np.linalg.norm(np.diff(nodes, axis=axis), axis=2), axis=axis).max() for axis in (1, 0))
     if (width >= height or y1 - y0 == 1) and x1 - x0 > 1:
@@ -184,7 +184,7 @@ def _halves(block: tuple[int, int, int, int], nodes: FloatArray) -> list[tuple[i
 
 
 def _outlines(x: FloatArray, y: FloatArray, valid: BoolArray) -> list[tuple[FloatArray, ...]]:
-    """Outlines in pixel coordinates, outer ring and holes, of the valid cells between grid lines."""
+    """Outline the valid cells between grid lines in pixel coordinates: outer rings and holes."""
     import shapely
 
     if valid.all():

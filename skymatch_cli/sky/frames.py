@@ -1,4 +1,4 @@
-"""Celestial frames of FITS headers, brought to ICRS and back."""
+"""Convert between the celestial frames of FITS headers and ICRS."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class SkyFrame:
 
     @property
     def rigid(self) -> bool:
-        """True where the frame is a rotation of ICRS: FK4 is not, its positions hold aberration (E-terms)."""
+        """Whether the frame is a rotation of ICRS. FK4 is not: its positions include aberration (E-terms)."""
         return not self.name.startswith("fk4")
 
     def to_icrs(self, vectors: FloatArray) -> FloatArray:
-        """Unit vectors (n, 3) of this frame as ICRS unit vectors."""
+        """Convert unit vectors (n, 3) of this frame to ICRS."""
         if self.name == "icrs":
             return vectors
         if self.rigid:
@@ -36,7 +36,7 @@ class SkyFrame:
         return _transformed(vectors, _astropy_frame(self), _astropy_frame(ICRS))
 
     def from_icrs(self, vectors: FloatArray) -> FloatArray:
-        """ICRS unit vectors (n, 3) as unit vectors of this frame."""
+        """Convert ICRS unit vectors (n, 3) to this frame."""
         if self.name == "icrs":
             return vectors
         if self.rigid:
@@ -48,9 +48,9 @@ ICRS = SkyFrame("icrs")
 
 
 def frame_of_header(longitude_type: str, radesys: str, equinox: float) -> SkyFrame:
-    """The frame that CTYPE, RADESYS and EQUINOX of a header name.
+    """Return the frame that CTYPE, RADESYS and EQUINOX of a header name.
 
-    The rules are those of FITS WCS paper II (Calabretta & Greisen 2002), section 3.1: RADESYS speaks of
+    The rules are those of FITS WCS paper II (Calabretta & Greisen 2002), section 3.1: RADESYS applies to
     equatorial axes only; without it the equinox decides (FK4 before 1984, else FK5), and without that it
     is ICRS. Ecliptic axes are the mean ecliptic of the equinox, seen from the barycentre.
 
@@ -115,7 +115,7 @@ def _rotated(rotation: FloatArray, vectors: FloatArray) -> FloatArray:
 
 
 def _transformed(vectors: FloatArray, source: Any, target: Any) -> FloatArray:
-    """Unit vectors (n, 3) from one astropy frame to another; NaN rows stay NaN."""
+    """Convert unit vectors (n, 3) from one astropy frame to another; NaN rows stay NaN."""
     from astropy import units
     from astropy.coordinates import UnitSphericalRepresentation
 
@@ -123,17 +123,17 @@ def _transformed(vectors: FloatArray, source: Any, target: Any) -> FloatArray:
     known = np.isfinite(vectors).all(axis=1)
     if known.any():
         lon, lat = lon_lat(vectors[known])
-        there = source.realize_frame(UnitSphericalRepresentation(lon * units.rad, lat * units.rad))
-        here = there.transform_to(target).represent_as(UnitSphericalRepresentation)
-        out[known] = unit_vectors(here.lon.to_value(units.rad), here.lat.to_value(units.rad))
+        source_positions = source.realize_frame(UnitSphericalRepresentation(lon * units.rad, lat * units.rad))
+        positions = source_positions.transform_to(target).represent_as(UnitSphericalRepresentation)
+        out[known] = unit_vectors(positions.lon.to_value(units.rad), positions.lat.to_value(units.rad))
     return out
 
 
 @lru_cache(maxsize=256)
 def _rotation_to_icrs(frame: SkyFrame) -> FloatArray:
-    """The 3x3 rotation that takes vectors of a rigid frame to ICRS."""
+    """Return the 3x3 rotation from a rigid frame to ICRS."""
     columns = _transformed(np.eye(3), _astropy_frame(frame), _astropy_frame(ICRS)).T
-    left, _, right = np.linalg.svd(columns)  # the nearest rotation: takes off the rounding of the angles
+    left, _, right = np.linalg.svd(columns)  # the nearest rotation: removes the rounding of the angles
     rotation: FloatArray = left @ right
     rotation.setflags(write=False)
     return rotation

@@ -1,4 +1,4 @@
-"""Footprint parts as polygons of a tangent plane, and what pairs of them share."""
+"""Intersect footprint parts as polygons of a tangent plane."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from skymatch_cli.sky.tangent import project
 # don't. A step is 1.5e-9 arcsec.
 _LATTICE_RAD = 2.0**-47
 SLIVER_RAD = 1e-13  # mean width below which a polygon is rounding
-_PAIRS = 16384  # at a time: more would be no faster
+_PAIRS = 16384  # pairs at a time; more would be no faster
 
 
 def part_polygons(parts: Sequence[FootprintPart], plane: TangentPlane) -> Shapes:
-    """Footprint parts as shapely polygons of a plane, (n,), all of whose vertices are on its side of the sky."""
+    """Project footprint parts to shapely polygons of a plane, (n,); all are on its side of the sky."""
     import shapely
 
     rings = [ring for part in parts for ring in part.rings]
     ring_of = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
     closed = shapely.linearrings(project(plane, np.concatenate(rings)), indices=ring_of)
     polygons = shapely.polygons(closed, indices=np.repeat(np.arange(len(parts)), [len(p.rings) for p in parts]))
-    folded = ~shapely.is_valid(polygons)  # by rounding only: footprint() has refused what really folds
+    folded = ~shapely.is_valid(polygons)  # by rounding only: `footprint` refuses a WCS that folds
     polygons[folded] = _areas_only(shapely.make_valid(polygons[folded]))
     return np.asarray(polygons)
 
@@ -38,43 +38,43 @@ def part_polygons(parts: Sequence[FootprintPart], plane: TangentPlane) -> Shapes
 def shared_polygons(
     parts: Sequence[FootprintPart], plane: TangentPlane, i: IntArray, j: IntArray
 ) -> Iterator[tuple[slice, Polygons]]:
-    """What the pairs (i, j) of parts, (m,) each, share in a plane, some thousand pairs at a time; empty if nothing."""
+    """Intersect pairs (i, j) of parts, (m,) each, in a plane, some thousand at a time; empty where they are apart."""
     quads, simple = _quadrangles(parts, plane)
     for low in range(0, len(i), _PAIRS):
-        here = slice(low, low + _PAIRS)
-        quick = simple[i[here]] & simple[j[here]]
+        batch = slice(low, low + _PAIRS)
+        quick = simple[i[batch]] & simple[j[batch]]
         rows = np.concatenate([np.flatnonzero(quick), np.flatnonzero(~quick)])
-        one, other = i[here][rows], j[here][rows]
+        one, other = i[batch][rows], j[batch][rows]
         n = np.count_nonzero(quick)
         cut = Polygons.of_vertices(*intersect_quadrangles(quads[one[:n]], quads[other[:n]]))
         if n < len(rows):
             cut = Polygons.joined([cut, _overlaid(parts, plane, one[n:], other[n:])]).part(np.argsort(rows))
-        yield here, cut
+        yield batch, cut
 
 
 def _overlaid(parts: Sequence[FootprintPart], plane: TangentPlane, i: IntArray, j: IntArray) -> Polygons:
-    """What pairs of parts of any form share in a plane."""
+    """Intersect pairs of parts of any form in a plane."""
     used, at = np.unique(np.concatenate([i, j]), return_inverse=True)
     shapes = part_polygons([parts[p] for p in used.tolist()], plane)
     return polygons_of(overlay(shapes[at[: len(i)]], shapes[at[len(i) :]]))
 
 
 def overlay(a: Shapes, b: Shapes) -> Shapes:
-    """Intersections of shapely polygons, element by element, without the points and lines in them."""
+    """Intersect shapely polygons element by element; points and lines are left out."""
     import shapely
 
     return _areas_only(np.asarray(shapely.intersection(a, b, grid_size=_LATTICE_RAD), dtype=object))
 
 
 def joined(polygons: Shapes) -> Any:
-    """The union of shapely polygons of one plane."""
+    """Return the union of shapely polygons of one plane."""
     import shapely
 
     return shapely.union_all(_areas_only(shapely.make_valid(polygons)), grid_size=_LATTICE_RAD)
 
 
 def _quadrangles(parts: Sequence[FootprintPart], plane: TangentPlane) -> tuple[FloatArray, BoolArray]:
-    """Corners (n, 4, 2) in the plane, and for which parts they mean something: convex ones with four corners."""
+    """Return the corners (n, 4, 2) of parts in the plane, and which parts are convex with four corners."""
     quads = np.zeros((len(parts), 4, 2))
     simple = np.array([len(part.rings) == 1 and len(part.rings[0]) == 4 for part in parts], dtype=bool)
     rows = np.flatnonzero(simple)
@@ -85,7 +85,7 @@ def _quadrangles(parts: Sequence[FootprintPart], plane: TangentPlane) -> tuple[F
 
 
 def _areas_only(geometries: Shapes) -> Shapes:
-    """Geometries without their points and lines; what has no area becomes an empty polygon."""
+    """Remove points and lines from geometries; those without area become empty polygons."""
     import shapely
 
     flat = geometries.reshape(-1)

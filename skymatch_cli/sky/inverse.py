@@ -1,4 +1,4 @@
-"""The inverse of a WCS by Newton's method, for where the library's own inverse is absent or not good enough."""
+"""Invert a WCS by Newton's method, where the library's own inverse is missing or not accurate enough."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from skymatch_cli.model import CelestialWcs, FloatArray
 
-_STEP_PIX = 0.5  # for derivatives: wide against the rounding of single-precision projections (CSC)
+_STEP_PIX = 0.5  # pixels, for derivatives; large compared with the rounding of single-precision projections (CSC)
 _CONVERGED_PIX = 1e-7
 _ITERATIONS = 30
 
@@ -23,12 +23,12 @@ def refine_pixels(
     x, y : (n,) float64
         First guesses, on the sky.
     box : (n, 4) float64, optional
-        x0, y0, x1, y1 of the pixels that the search may not leave.
+        x0, y0, x1, y1 of the pixels within which to search.
 
     Returns
     -------
     x, y : (n,) float64
-        Where Newton's method ended. The caller checks that they lead back.
+        Where Newton's method ended; the caller checks that they are solutions.
     """
     x, y = x.copy(), y.copy()
     safe_x, safe_y = x.copy(), y.copy()
@@ -51,9 +51,9 @@ def refine_pixels(
 
 
 def _newton_step(wcs: CelestialWcs, target: FloatArray, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The step (dx, dy) in pixels that solves the linearised problem; NaN off the sky."""
+    """Return the step (dx, dy) in pixels that solves the linearised problem; NaN off the sky."""
     ny, nx = wcs.shape
-    # Differences are taken towards the middle of the image, where the sky is.
+    # Differences are taken towards the middle of the image, which is on the sky.
     hx, hy = np.where(x > 0.5 * nx, -_STEP_PIX, _STEP_PIX), np.where(y > 0.5 * ny, -_STEP_PIX, _STEP_PIX)
     n = len(x)
     sky = wcs.to_sky(np.concatenate([x, x + hx, x]), np.concatenate([y, y, y + hy]))
@@ -64,8 +64,8 @@ def _newton_step(wcs: CelestialWcs, target: FloatArray, x: FloatArray, y: FloatA
     with np.errstate(invalid="ignore", divide="ignore"):
         det = uu * vv - uv * uv
         dx, dy = (vv * ur - uv * vr) / det, (uu * vr - uv * ur) / det
-        # A step longer than the image would only throw the search off.
+        # A step longer than the image would lead the search astray.
         shrink = np.minimum(1.0, 0.5 * max(nx, ny) / np.maximum(np.hypot(dx, dy), 1e-30))
-    # Where a line of pixels is one place (a pole) there is nowhere to go: the first guess stands.
+    # Where a line of pixels is one point (a pole) there is no derivative: keep the first guess.
     stuck = np.isfinite(here).all(axis=1) & ~np.isfinite(dx * dy * shrink)
     return np.where(stuck, 0.0, dx * shrink), np.where(stuck, 0.0, dy * shrink)

@@ -1,4 +1,4 @@
-"""Which caps on the sphere touch: KD-trees of unit vectors, so that neither RA 0 nor a pole is special."""
+"""Find caps on the sphere that touch, with KD-trees of unit vectors: RA 0 and the poles are not special."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from skymatch_cli.sky.sphere import angle_rad
 
 
 def touching_caps(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
-    """All pairs i < j of caps that touch, sorted by i, then j.
+    """Find all pairs i < j of caps that touch, sorted by i, then j.
 
     Parameters
     ----------
@@ -22,6 +22,14 @@ def touching_caps(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray,
     Returns
     -------
     i, j : (m,) int64
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skymatch_cli.sky.sphere import unit_vectors
+    >>> ra = np.radians([359.9, 0.1, 5.0])
+    >>> touching_caps(unit_vectors(ra, np.zeros(3)), np.radians([0.15, 0.15, 0.15]))
+    (array([0]), array([1]))
     """
     i, j = _near_pairs(centres, radii_rad)
     touch = angle_rad(centres[i], centres[j]) <= radii_rad[i] + radii_rad[j]
@@ -31,10 +39,10 @@ def touching_caps(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray,
 
 
 def _near_pairs(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
-    """Pairs i < j of caps that may touch, in any order.
+    """Find pairs i < j of caps that may touch, in any order.
 
-    Caps are searched in classes of radii within a factor of two, so that one wide image doesn't make neighbours of
-    all others.
+    Caps are searched in classes of radii within a factor of two, so that one wide image does not make all others
+    candidates.
     """
     size = np.floor(np.log2(np.maximum(radii_rad, 1e-9))).astype(np.int64)
     classes = [np.flatnonzero(size == s) for s in np.unique(size)]
@@ -52,5 +60,5 @@ def _near_pairs(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, I
 
 
 def _chord(angle: float) -> float:
-    """Chord of an angle, with a margin for rounding; 2 where caps reach around the sphere."""
+    """Return the chord of an angle with a margin for rounding; 2 where caps reach around the sphere."""
     return 2.0 * float(np.sin(0.5 * min(angle, np.pi))) + 1e-12

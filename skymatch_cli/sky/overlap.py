@@ -1,4 +1,4 @@
-"""Footprints to the graph of overlaps: which images share sky, and the polygon that they share."""
+"""Make the graph of overlaps from footprints: which images overlap, and in which polygon."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ __all__ = ["overlap_graph", "pixel_rings"]
 def overlap_graph(footprints: Sequence[Footprint]) -> OverlapGraph:
     """Find all pairs of images that share sky.
 
-    Neighbours are found on the unit sphere, and their footprints are cut by shapely in a gnomonic plane
-    that is common to the neighbourhood, where great circles are straight. Images that only touch don't
-    overlap. The order of the footprints changes nothing but the indices.
+    Neighbours are found on the unit sphere. Their footprints are intersected in a gnomonic plane that is common to
+    the neighbourhood, where great circles are straight. Images that only touch don't overlap. The order of the
+    footprints only changes the indices.
 
     Returns
     -------
     OverlapGraph
-        One row for each pair; a pair whose overlap is too wide for one plane (two all-sky maps) has one
-        row for each plane that it needs, and these rows share no area.
+        One row per pair; a pair whose overlap is too wide for one plane (two all-sky maps) has one row per plane,
+        without common area.
     """
     parts = _Parts.of(footprints)
     i, j = touching_caps(parts.centre, parts.radius)
@@ -61,7 +61,7 @@ class _Parts:
 
 @dataclass(frozen=True, slots=True)
 class _Pieces:
-    """What parts of images share, as columns over the pairs of parts that share sky."""
+    """The intersections of parts of images, as columns over the pairs of parts that overlap."""
 
     a: IntArray
     b: IntArray
@@ -71,9 +71,9 @@ class _Pieces:
 
 
 def _canonical(parts: _Parts, i: IntArray, j: IntArray) -> tuple[IntArray, IntArray]:
-    """The two of each pair in an order that depends on where they lie, not on their numbers.
+    """Order the two of each pair by their positions, not by their numbers.
 
-    The vertices of an intersection depend, in their rounding, on which polygon is named first.
+    The rounding of the vertices of an intersection depends on which polygon comes first.
     """
     key = np.column_stack([parts.centre, parts.radius])
     different = key[i] != key[j]
@@ -86,18 +86,18 @@ def _canonical(parts: _Parts, i: IntArray, j: IntArray) -> tuple[IntArray, IntAr
 def _intersections(
     parts: _Parts, i: IntArray, j: IntArray, plane: IntArray, planes: tuple[TangentPlane, ...]
 ) -> _Pieces:
-    """What the pairs of parts share, in any order."""
+    """Intersect the pairs of parts, in any order."""
     rows, polygons, solid_angles = [np.empty(0, np.int64)], [], [np.empty(0)]
     by_plane = np.argsort(plane, kind="stable")
     edges = np.searchsorted(plane[by_plane], np.arange(len(planes) + 1))
     for k, where in enumerate(planes):
-        here = by_plane[edges[k] : edges[k + 1]]
-        used, at = np.unique(np.concatenate([i[here], j[here]]), return_inverse=True)
+        pairs = by_plane[edges[k] : edges[k + 1]]
+        used, at = np.unique(np.concatenate([i[pairs], j[pairs]]), return_inverse=True)
         own = [parts.part[p] for p in used.tolist()]
-        for some, shared in shared_polygons(own, where, at[: len(here)], at[len(here) :]):
+        for some, shared in shared_polygons(own, where, at[: len(pairs)], at[len(pairs) :]):
             solid = solid_angle_sr(shared)
             real = np.flatnonzero(solid > SLIVER_RAD * shared.perimeter())
-            rows.append(here[some][real])
+            rows.append(pairs[some][real])
             polygons.append(shared.part(real))
             solid_angles.append(solid[real])
     row = np.concatenate(rows)
@@ -106,7 +106,7 @@ def _intersections(
 
 
 def _joined(pieces: _Pieces, n_images: int, planes: tuple[TangentPlane, ...]) -> OverlapGraph:
-    """The pieces sorted, and those of one pair that lie in the same plane joined."""
+    """Sort the pieces, and join those of one pair that lie in the same plane."""
     order = np.lexsort((pieces.plane, pieces.b, pieces.a))
     a, b, plane, area = pieces.a[order], pieces.b[order], pieces.plane[order], pieces.area_arcmin2[order]
     new = np.ones(len(a), dtype=bool)
@@ -121,6 +121,6 @@ def _joined(pieces: _Pieces, n_images: int, planes: tuple[TangentPlane, ...]) ->
         area[start[several]] = solid_angle_sr(whole) * SR_TO_ARCMIN2
         row[several] = len(polygon) + np.arange(len(whole))
         polygon = Polygons.joined([polygon, whole])
-    if not np.array_equal(row, np.arange(len(polygon))):  # those of one plane come in their order
+    if not np.array_equal(row, np.arange(len(polygon))):  # pieces of one plane are in order
         polygon = polygon.part(row)
     return OverlapGraph(n_images, a[start], b[start], area[start], polygon, plane[start], planes)

@@ -1,7 +1,7 @@
-"""Which tangent plane each overlap is computed in.
+"""Choose the tangent plane in which each overlap is computed.
 
-Planes are taken from fixed lattices on the sky, not from the exact positions of the images, so that a few
-images more or less leave the planes of the others as they were.
+Planes are taken from fixed lattices on the sky, not from the exact positions of the images, so that adding a few images
+does not change the planes of the others.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from skymatch_cli.sky.sphere import angle_rad, lon_lat, normalised
 
 NARROW_RAD = np.radians(10.0)  # a field within this radius gets one plane
 _NARROW_STEP_DEG = 1.0
-_WIDE_STEP_DEG = 20.0  # no place is more than 15 degrees from its plane
-_REACH_RAD = np.radians(65.0)  # from a place to the end of a footprint, so that all is on this side of the sky
+_WIDE_STEP_DEG = 20.0  # no point is more than 15 degrees from the centre of its plane
+_REACH_RAD = np.radians(
+    65.0
+)  # from a point to the far end of a footprint, so that all of it is on this side of the sky
 
 
 def assign_planes(
@@ -26,9 +28,9 @@ def assign_planes(
 ) -> tuple[IntArray, tuple[TangentPlane, ...]]:
     """Choose a plane for every pair (i, j) of touching caps.
 
-    All caps within `NARROW_RAD` of their mean: one plane. Else each connected set of caps that is that
-    narrow has one plane, and the pairs of wider sets take a plane near to where they overlap: the same
-    one for all parts of two images, if it can hold them.
+    If all caps lie within `NARROW_RAD` of their mean there is one plane. Otherwise each connected set of caps that is
+    that narrow has one plane, and the pairs of wider sets take a plane near their overlap: the same for all parts of
+    two images, if it can hold them.
 
     Parameters
     ----------
@@ -36,7 +38,7 @@ def assign_planes(
     radii_rad : (n,) float64
         At most 30 degrees, or a little more.
     image : (n,) int64
-        To which each cap belongs.
+        The image to which each cap belongs.
     i, j : (m,) int64
 
     Returns
@@ -60,7 +62,7 @@ def assign_planes(
 
 
 def _mean_direction(vectors: FloatArray) -> FloatArray:
-    """Mean direction of unit vectors (n, 3); exactly the same in any order."""
+    """Return the mean direction of unit vectors (n, 3), exactly the same in any order."""
     if not len(vectors):
         return np.array([1.0, 0.0, 0.0])
     total = normalised(np.array([math.fsum(column) for column in vectors.T]))
@@ -68,7 +70,7 @@ def _mean_direction(vectors: FloatArray) -> FloatArray:
 
 
 def _lattice(vectors: FloatArray, step_deg: float) -> tuple[FloatArray, FloatArray]:
-    """The lattice point (RA, Dec in degrees) near each vector: rings of declination, even steps on each."""
+    """Return the lattice point (RA, Dec in degrees) near each vector: rings of declination, even steps on each."""
     lon, lat = lon_lat(vectors)
     bands = round(90.0 / step_deg)
     dec = np.round(np.degrees(lat) * bands / 90.0) * 90.0 / bands
@@ -78,7 +80,7 @@ def _lattice(vectors: FloatArray, step_deg: float) -> tuple[FloatArray, FloatArr
 
 
 def _places(centres: FloatArray, radii_rad: FloatArray, image: IntArray, i: IntArray, j: IntArray) -> FloatArray:
-    """Where each pair of caps overlaps; one place for all pairs of the same two images that a plane can hold."""
+    """Return a point in the overlap of each pair of caps; one for all pairs of two images that a plane can hold."""
     lens = _lens_centre(centres, radii_rad, i, j)
     low, high = np.minimum(image[i], image[j]), np.maximum(image[i], image[j])
     _, pair = np.unique(low * (high.max() + 1) + high, return_inverse=True)
@@ -91,7 +93,7 @@ def _places(centres: FloatArray, radii_rad: FloatArray, image: IntArray, i: IntA
 
 
 def _lens_centre(centres: FloatArray, radii_rad: FloatArray, i: IntArray, j: IntArray) -> FloatArray:
-    """The middle of what two caps share, on the great circle through their centres; symmetric in i and j."""
+    """Return the middle of the intersection of two caps, on the great circle through their centres."""
     apart = angle_rad(centres[i], centres[j])
     low = np.maximum(apart - radii_rad[j], -radii_rad[i])
     high = np.minimum(radii_rad[i], apart + radii_rad[j])
@@ -104,7 +106,7 @@ def _lens_centre(centres: FloatArray, radii_rad: FloatArray, i: IntArray, j: Int
 
 
 def _connected(n: int, i: IntArray, j: IntArray) -> list[tuple[IntArray, IntArray]]:
-    """For each connected set that has pairs: its caps, and its pairs."""
+    """Yield the caps and the pairs of each connected set that has pairs."""
     _, label = connected_components(coo_array((np.ones(len(i), bool), (i, j)), shape=(n, n)), directed=False)
     caps, pairs = np.argsort(label, kind="stable"), np.argsort(label[i], kind="stable")
     used = np.unique(label[i])

@@ -1,9 +1,8 @@
-"""Polygons in pixel coordinates -> rows of pixels (spans) of one image.
+"""Convert polygons in pixel coordinates to rows of pixels (spans) of one image.
 
 A pixel belongs to a polygon when its centre lies inside, by the even-odd rule over all rings. Ties are
-half-open (a centre on an edge belongs to the polygon on one definite side), and an edge gives the same
-crossings whichever way it is walked, so polygons that share an edge share out the pixels: none twice,
-none lost.
+half-open (a centre on an edge belongs to the polygon on one definite side), and an edge gives the same crossings in
+either direction, so of polygons with a common edge each pixel belongs to exactly one.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 from skymatch_cli.errors import SkymatchError
 from skymatch_cli.model import BoolArray, FloatArray, IntArray
 
-_TOGETHER = 16  # polygons whose crossings fit the cache
+_TOGETHER = 16  # polygons whose crossings fit in the cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,20 +37,20 @@ class Spans:
 
     @classmethod
     def full(cls, shape: tuple[int, int]) -> Spans:
-        """Every pixel of a frame of ``shape`` (ny, nx)."""
+        """Return every pixel of a frame of ``shape`` (ny, nx)."""
         ny, nx = shape
         rows = np.arange(ny if nx else 0, dtype=np.int64)
         return cls(rows, np.zeros_like(rows), np.full_like(rows, nx))
 
     @property
     def n_pixels(self) -> int:
-        """How many pixels the runs hold."""
+        """The number of pixels in the runs."""
         return int((self.x1 - self.x0).sum())
 
     def mask(self, shape: tuple[int, int]) -> BoolArray:
-        """(ny, nx) bool, True for the pixels that the runs hold."""
+        """Return (ny, nx) bool, True for the pixels in the runs."""
         ny, nx = shape
-        # Where one run ends and the next begins the two changes cancel, hence the sum (add.at), not a set.
+        # Where one run ends and the next begins the two changes cancel: they are added (add.at), not set.
         change = np.zeros((ny, nx + 1), dtype=np.int8)
         np.add.at(change, (self.y, self.x0), 1)
         np.add.at(change, (self.y, self.x1), -1)
@@ -59,13 +58,13 @@ class Spans:
 
 
 def polygon_spans(rings: Sequence[FloatArray], shape: tuple[int, int]) -> Spans:
-    """Pixels of a frame whose centres lie inside a polygon: `spans_of_polygons` for one."""
+    """Find the pixels of a frame whose centres lie inside a polygon: `spans_of_polygons` for one."""
     (spans,) = spans_of_polygons([rings], shape)
     return spans
 
 
 def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int]) -> list[Spans]:
-    """Pixels of a frame whose centres lie inside polygons.
+    """Find the pixels of a frame whose centres lie inside polygons.
 
     Parameters
     ----------
@@ -83,32 +82,40 @@ def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int
     Raises
     ------
     SkymatchError
-        If a coordinate is not finite: a polygon that left the plane has no inside.
+        If a coordinate is not finite.
 
     Notes
     -----
     Scan conversion by sorted edge crossings (Foley et al., Computer Graphics, ch. 3.6), all rows of all polygons
     at once; the cost is the length of the borders in rows, not the area.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> square = np.array([[0.5, 0.5], [2.5, 0.5], [2.5, 2.5], [0.5, 2.5]])
+    >>> spans = spans_of_polygons([[square]], (4, 4))[0]
+    >>> spans.y.tolist(), spans.x0.tolist(), spans.x1.tolist()
+    ([1, 2], [1, 1], [3, 3])
     """
     parts = [_spans(polygons[k : k + _TOGETHER], shape) for k in range(0, len(polygons), _TOGETHER)]
     return [spans for part in parts for spans in part]
 
 
 def _spans(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int]) -> list[Spans]:
-    """`spans_of_polygons` of some."""
+    """Return the spans of some of the polygons."""
     ny, nx = shape
     low, high, polygon = _edges(polygons)
     first, last = _rows(low[:, 1], ny), _rows(high[:, 1], ny)
     n_rows = last - first
     x_low, y_low, width, height = (np.repeat(c, n_rows) for c in (*low.T, *(high - low).T))
     y = np.arange(y_low.size) - np.repeat(np.cumsum(n_rows) - n_rows - first, n_rows)
-    along = (y - y_low) / height  # 0..1, however flat the edge is
+    along = (y - y_low) / height  # 0..1, for any slope of the edge
     x = np.ceil(x_low + along * width)
     column = np.clip(x, 0, nx, out=x).astype(np.int64)
     # One integer holds polygon, row and column; closed rings cross every row an even number of times, so that
     # pairs of the sorted crossings never straddle two rows.
     line, bits = np.repeat(polygon * ny, n_rows) + y, nx.bit_length()
-    fits = (len(polygons) * ny) << bits <= np.iinfo(np.int32).max  # they are sorted in half the time
+    fits = (len(polygons) * ny) << bits <= np.iinfo(np.int32).max  # sorted in half the time
     crossings = ((line << bits) | column).astype(np.int32 if fits else np.int64, copy=False)
     crossings.sort()
     start, stop = crossings[::2], crossings[1::2]
@@ -121,7 +128,7 @@ def _spans(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int]) -> 
 
 
 def _edges(polygons: Sequence[Sequence[FloatArray]]) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Lower and upper ends, (n, 2) each, of all edges that are not horizontal, and the polygon of each, (n,)."""
+    """Return lower and upper ends, (n, 2) each, of all edges that are not horizontal, and the polygon of each, (n,)."""
     corners = [np.asarray(ring, dtype=np.float64).reshape(-1, 2) for rings in polygons for ring in rings]
     start = np.concatenate([np.empty((0, 2)), *corners])
     end = np.concatenate([np.empty((0, 2)), *(np.roll(ring, -1, axis=0) for ring in corners)])
@@ -139,5 +146,5 @@ def _edges(polygons: Sequence[Sequence[FloatArray]]) -> tuple[FloatArray, FloatA
 
 
 def _rows(y: FloatArray, ny: int) -> IntArray:
-    """First row at or above ``y``, within 0..ny."""
+    """Return the first row at or above ``y``, within 0..ny."""
     return np.clip(np.ceil(y), 0, ny).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Overlaps in the pixel coordinates of one image."""
+"""Convert overlaps to the pixel coordinates of one image."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from skymatch_cli.sky.shapes import Shapes, polygons_of, shapes_of
 from skymatch_cli.sky.sphere import angle_rad
 from skymatch_cli.sky.tangent import unproject
 
-_BEND_PIX = 0.04  # largest distance between an edge and the straight line in pixels that stands for it
+_BEND_PIX = 0.04  # largest distance between an edge and the straight line in pixels that replaces it
 _SHORTEST_PIX = 0.5
 _SQUEEZED_PIX = 2.0
-_OUTSIDE_PIX = 0.1  # more than the border of a footprint is off: the inverse has found another place
-_GRID = 32  # a side, from which a lost vertex is searched
+_OUTSIDE_PIX = 0.1  # more than the error of a footprint's border: the inverse has found another point
+_GRID = 32  # cells along a side, from which a lost vertex is searched
 _CHECKS = np.array([0.25, 0.5, 0.75])
 
 
 def pixel_rings(graph: OverlapGraph, i: int, wcs: CelestialWcs, where: str = "image") -> list[list[FloatArray]]:
-    """The overlaps of image i as polygons in its own pixel coordinates.
+    """Return the overlaps of image i as polygons in its own pixel coordinates.
 
     Great circles that are curves in pixels (distortion, other projections) are followed to better than
-    0.05 pixels. Vertices on the border of the image come back on the border of the frame.
+    0.05 pixels. Vertices on the border of the image are returned on the border of the frame.
 
     Parameters
     ----------
@@ -44,13 +44,13 @@ def pixel_rings(graph: OverlapGraph, i: int, wcs: CelestialWcs, where: str = "im
     Returns
     -------
     list of lists of (n, 2) float64
-        For each pair that contains image i, in the order of the graph: its rings, outer ones and holes
-        (inside is what an odd number of rings surrounds), open, columns x and y.
+        For each pair that contains image i, in the order of the graph: its open rings, outer ones and holes
+        (a point is inside if an odd number of rings surrounds it), columns x and y.
 
     Raises
     ------
     InputError
-        The WCS has no inverse at a place that its own border surrounds.
+        The WCS has no inverse at a point inside its own border.
     """
     if not len(graph.pairs_of(i)):
         return []
@@ -71,7 +71,7 @@ def pixel_rings(graph: OverlapGraph, i: int, wcs: CelestialWcs, where: str = "im
 
 @dataclass(frozen=True, slots=True)
 class _Pieces:
-    """Polygons (n,), each with its row among the image's pairs, its plane, and the pixels where it lies."""
+    """Polygons (n,), each with its row among the image's pairs, its plane, and the box of pixels that holds it."""
 
     n_rows: int
     polygon: Polygons
@@ -92,7 +92,7 @@ def _pieces(graph: OverlapGraph, i: int, wcs: CelestialWcs, where: str) -> _Piec
 
 
 def _cut_at_parts(graph: OverlapGraph, shapes: Shapes, plane: IntArray, wcs: CelestialWcs, where: str) -> _Pieces:
-    """Polygons of a wide image, cut where its parts meet: the two sides may be far apart in pixels."""
+    """Cut polygons of a wide image where its parts meet: the two sides may be far apart in pixels."""
     import shapely
 
     parts = np.array(footprint(wcs, where).parts, dtype=object)
@@ -102,11 +102,11 @@ def _cut_at_parts(graph: OverlapGraph, shapes: Shapes, plane: IntArray, wcs: Cel
     for k in np.unique(plane):
         middle = unproject(graph.planes[k], np.zeros((1, 2)))
         near = np.flatnonzero(angle_rad(centres, middle) + radii < 0.5 * np.pi)
-        here = np.flatnonzero(plane == k)
-        shared = overlay(shapes[here][:, None], part_polygons(list(parts[near]), graph.planes[k])[None])
+        in_plane = np.flatnonzero(plane == k)
+        shared = overlay(shapes[in_plane][:, None], part_polygons(list(parts[near]), graph.planes[k])[None])
         at_row, at_part = np.nonzero(shapely.area(shared) > SLIVER_RAD * shapely.length(shared))
         cut.extend(shared[at_row, at_part])
-        row_of.append(here[at_row])
+        row_of.append(in_plane[at_row])
         part_of.append(near[at_part])
     order = np.argsort(np.concatenate(row_of), kind="stable")
     row = np.concatenate(row_of)[order]
@@ -138,37 +138,37 @@ class _Edges:
         return _Edges(self.start[rows], self.end[rows], self.ring[rows], self.piece[rows], self.plane[rows], self.graph)
 
     def to_pixel(self, wcs: CelestialWcs, xy: FloatArray, box: FloatArray, where: str) -> FloatArray:
-        """Positions (n, 2) in the plane of each edge as pixels (n, 2) inside each edge's box."""
+        """Convert positions (n, 2) in the plane of each edge to pixels (n, 2) inside its box."""
         vectors = np.empty((len(xy), 3))
         for k in np.unique(self.plane):
-            here = self.plane == k
-            vectors[here] = unproject(self.graph.planes[k], xy[here])
+            in_plane = self.plane == k
+            vectors[in_plane] = unproject(self.graph.planes[k], xy[in_plane])
         return _pixels_in_box(wcs, vectors, box, where)
 
 
 def _pixels_in_box(wcs: CelestialWcs, vectors: FloatArray, box: FloatArray, where: str) -> FloatArray:
-    """Pixels of positions that lie inside boxes (n, 4) of the frame, where the library's inverse fails too."""
+    """Find pixels inside boxes (n, 4) of the frame, also where the library's inverse fails."""
     x, y = wcs.to_pixel(vectors)
     beyond = np.max([box[:, 0] - x, x - box[:, 2], box[:, 1] - y, y - box[:, 3]], axis=0, initial=-np.inf)
     lost = np.flatnonzero(~(beyond <= _OUTSIDE_PIX))
     if len(lost):
         found_x, found_y, failed = _searched(wcs, vectors[lost], box[lost])
-        # Where the sky is squeezed into a point of the map, a border is followed to a pixel or so.
+        # Where the map squeezes the sky into a point, a border is followed to about a pixel.
         failed &= ~(beyond[lost] <= _SQUEEZED_PIX)
         if failed.any():
             what = f"its WCS has no inverse at {int(failed.sum())} places inside its border"
             raise InputError.at(where, what, "check its distortion terms")
         x[lost], y[lost] = found_x, found_y
-    # Rounding must not put a vertex of the border outside.
+    # Rounding must not move a vertex of the border outside.
     return np.stack([np.clip(x, box[:, 0], box[:, 2]), np.clip(y, box[:, 1], box[:, 3])], axis=1)
 
 
 def _searched(wcs: CelestialWcs, vectors: FloatArray, box: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Pixels of positions by Newton's method from the nearest point of a grid over each box, and which failed."""
+    """Find pixels by Newton's method from the nearest point of a grid over each box; also return which failed."""
     x, y = np.empty(len(box)), np.empty(len(box))
     for one in np.unique(box, axis=0):
         rows = np.flatnonzero((box == one).all(axis=1))
-        # Middles of cells, not the border, which may be a pole.
+        # The middles of cells: the border may be a pole.
         at = (np.arange(_GRID) + 0.5) / _GRID
         gx, gy = (g.ravel() for g in np.meshgrid(one[0] + at * (one[2] - one[0]), one[1] + at * (one[3] - one[1])))
         sky = wcs.to_sky(gx, gy)
@@ -177,17 +177,17 @@ def _searched(wcs: CelestialWcs, vectors: FloatArray, box: FloatArray) -> tuple[
             nearest = int(np.nanargmin(apart)) if np.isfinite(apart).any() else 0
             x[row], y[row] = gx[nearest], gy[nearest]
     x, y = refine_pixels(wcs, vectors, x, y, box=box)
-    here = wcs.to_sky(x, y)
+    found = wcs.to_sky(x, y)
     beside = wcs.to_sky(x + np.where(x > box[:, 0] + 1.0, -1.0, 1.0), y)
     above = wcs.to_sky(x, y + np.where(y > box[:, 1] + 1.0, -1.0, 1.0))
-    pixel_rad = np.fmax(angle_rad(here, beside), angle_rad(here, above))
-    return x, y, np.asarray(~(angle_rad(here, vectors) <= _OUTSIDE_PIX * pixel_rad))
+    pixel_rad = np.fmax(angle_rad(found, beside), angle_rad(found, above))
+    return x, y, np.asarray(~(angle_rad(found, vectors) <= _OUTSIDE_PIX * pixel_rad))
 
 
 def _followed(
     wcs: CelestialWcs, edges: _Edges, pixels: FloatArray, box: FloatArray, where: str
 ) -> tuple[FloatArray, FloatArray]:
-    """Add vertices where edges are curves in pixels; vertices and their places along the edges, in order."""
+    """Add vertices where edges are curved in pixels; return vertices and their places along the edges, in order."""
     last = np.append(edges.ring[1:] != edges.ring[:-1], True) if len(edges.ring) else np.empty(0, bool)
     first_of_ring = np.searchsorted(edges.ring, edges.ring)
     after = np.where(last, first_of_ring, np.arange(len(pixels)) + 1)
@@ -228,7 +228,7 @@ def _followed(
 
 
 def _off_line(low: FloatArray, high: FloatArray, at: FloatArray) -> FloatArray:
-    """Largest distance in pixels of points (k, n, 2) from the line between low and high, (n, 2)."""
+    """Return the largest distance in pixels of points (k, n, 2) from the line between low and high, (n, 2)."""
     along = high - low
     length = np.linalg.norm(along, axis=1)
     to = at - low

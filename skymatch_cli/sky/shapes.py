@@ -1,4 +1,4 @@
-"""Polygons as shapely objects, and back: to the same vertices in the same order."""
+"""Convert polygons to shapely objects and back, with the same vertices in the same order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Shapes = npt.NDArray[Any]
 
 
 def polygons_of(shapes: Shapes | Sequence[Any]) -> Polygons:
-    """The columns of shapely polygons and multi-polygons, (N,)."""
+    """Return the columns of shapely polygons and multi-polygons, (N,)."""
     import shapely
 
     parts, row_of = shapely.get_parts(np.asarray(shapes, dtype=object), return_index=True)
@@ -30,7 +30,7 @@ def polygons_of(shapes: Shapes | Sequence[Any]) -> Polygons:
 
 
 def shapes_of(polygons: Polygons) -> Shapes:
-    """Polygons, or multi-polygons where there are several parts, (N,)."""
+    """Return shapely polygons, or multi-polygons where there are several parts, (N,)."""
     import shapely
 
     rings = shapely.linearrings(polygons.xy, indices=polygons.ring_of_vertex())

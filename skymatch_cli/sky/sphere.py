@@ -8,20 +8,28 @@ from skymatch_cli.model import FloatArray
 
 
 def unit_vectors(lon_rad: FloatArray, lat_rad: FloatArray) -> FloatArray:
-    """Longitudes and latitudes, (n,) in radians, to unit vectors (n, 3)."""
+    """Convert longitudes and latitudes, (n,) in radians, to unit vectors (n, 3).
+
+    Examples
+    --------
+    >>> unit_vectors(np.radians([0.0, 90.0]), np.zeros(2)).round(12)
+    array([[1., 0., 0.],
+           [0., 1., 0.]])
+
+    """
     cos_lat = np.cos(lat_rad)
     return np.stack([cos_lat * np.cos(lon_rad), cos_lat * np.sin(lon_rad), np.sin(lat_rad)], axis=-1)
 
 
 def lon_lat(vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Vectors (n, 3) of any length to longitude and latitude in radians; accurate at the poles too."""
-    # Copies: numpy before 2 takes another way through strided arguments, by a digit, depending on where they lie.
+    """Convert vectors (n, 3) of any length to longitude and latitude in radians, accurately at the poles too."""
+    # Copies: for strided arguments the last digit of numpy before 2 depends on their place in memory.
     x, y, z = np.moveaxis(vectors, -1, 0).copy(order="C")
     return np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))
 
 
 def normalised(vectors: FloatArray) -> FloatArray:
-    """Vectors (..., 3) brought to unit length; NaN where the length is 0."""
+    """Scale vectors (..., 3) to unit length; NaN where the length is 0."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         unit: FloatArray = vectors / length
@@ -29,14 +37,14 @@ def normalised(vectors: FloatArray) -> FloatArray:
 
 
 def angle_rad(u: FloatArray, v: FloatArray) -> FloatArray:
-    """Angle between unit vectors (..., 3); from the chord, so that small angles keep their digits."""
+    """Return the angle between unit vectors (..., 3), from the chord, so that small angles keep their digits."""
     chord = np.linalg.norm(np.asarray(u) - np.asarray(v), axis=-1)
     angle: FloatArray = 2.0 * np.arcsin(np.minimum(0.5 * chord, 1.0))
     return angle
 
 
 def bounding_cap(vectors: FloatArray) -> tuple[FloatArray, float]:
-    """A cap that holds the points: its centre, (3,), and its angular radius in radians.
+    """Return a cap that contains the points: its centre, (3,), and its angular radius in radians.
 
     The centre is the mean direction, so the cap is not the smallest one. A region whose border is made
     of great-circle arcs between the points lies in the cap as long as the radius is below 90 degrees.
@@ -44,12 +52,12 @@ def bounding_cap(vectors: FloatArray) -> tuple[FloatArray, float]:
     centre = normalised(vectors.sum(axis=0))
     if not np.isfinite(centre).all():  # the points cancel out: they surround the sphere
         return np.array([0.0, 0.0, 1.0]), np.pi
-    # The margin stands for the rounding of the vectors themselves.
+    # The margin covers the rounding of the vectors.
     return centre, float(angle_rad(vectors, centre).max()) + 1e-15
 
 
 def ring_sr(ring: FloatArray) -> float:
-    """Solid angle in steradian inside a ring of unit vectors (n, 3) joined by great circles.
+    """Return the solid angle in steradian inside a ring of unit vectors (n, 3) joined by great circles.
 
     The ring is cut into triangles from its first vertex, each measured with the formula of van Oosterom &
     Strackee (1983, IEEE Trans. Biomed. Eng. 30, 125). It must lie within a hemisphere of that vertex.

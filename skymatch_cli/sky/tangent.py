@@ -1,7 +1,7 @@
-"""Tangent planes: the sky to a gnomonic plane and back, and solid angles of polygons in it.
+"""Project the sky to gnomonic planes and back, and measure solid angles of polygons in them.
 
 A gnomonic projection maps great circles to straight lines, so polygons with great-circle sides may be
-cut with plane geometry, and the result is exact on the sphere.
+intersected with plane geometry, and the result is exact on the sphere.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _transformer(plane: TangentPlane) -> Transformer:
 
 @lru_cache(maxsize=4096)
 def plane_axes(plane: TangentPlane) -> FloatArray:
-    """Rows: unit vectors to the east, to the north and to the centre of the plane, (3, 3)."""
+    """Return unit vectors to the east, to the north and to the centre of the plane, as rows of (3, 3)."""
     ra, dec = np.radians(plane.ra_deg), np.radians(plane.dec_deg)
     east = np.array([-np.sin(ra), np.cos(ra), 0.0])
     centre = unit_vectors(ra, dec)
@@ -41,7 +41,7 @@ def plane_axes(plane: TangentPlane) -> FloatArray:
 
 
 def project(plane: TangentPlane, vectors: FloatArray) -> FloatArray:
-    """Unit vectors (n, 3) to plane coordinates (n, 2), in radians, x to the east.
+    """Project unit vectors (n, 3) to plane coordinates (n, 2), in radians, x to the east.
 
     NaN for positions 90 degrees or more from the centre of the plane, and for NaN vectors.
     """
@@ -53,17 +53,17 @@ def project(plane: TangentPlane, vectors: FloatArray) -> FloatArray:
 
 
 def unproject(plane: TangentPlane, xy: FloatArray) -> FloatArray:
-    """Plane coordinates (n, 2) to unit vectors (n, 3).
+    """Convert plane coordinates (n, 2) to unit vectors (n, 3).
 
-    Written with vectors because PROJ's inverse takes an arcsine for the latitude and so loses half of
-    the digits near the poles.
+    Computed with vectors: PROJ's inverse takes an arcsine for the latitude, and loses half of the digits near the
+    poles.
     """
     east, north, centre = plane_axes(plane)
     return normalised(centre + xy[..., :1] * east + xy[..., 1:] * north)
 
 
 def solid_angle_sr(polygons: Polygons) -> FloatArray:
-    """Solid angle, (N,) in steradian, of polygons in a gnomonic plane.
+    """Return the solid angles, (N,) in steradian, of polygons in a gnomonic plane.
 
     Each ring is cut into triangles from its first vertex, and each triangle is measured on the sphere
     with the formula of van Oosterom & Strackee (1983, IEEE Trans. Biomed. Eng. 30, 125); the triple
@@ -78,7 +78,7 @@ def solid_angle_sr(polygons: Polygons) -> FloatArray:
 
 
 def _triangle_sr(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
-    """Signed solid angle of triangles with corners (n, 2) in the plane."""
+    """Return signed solid angles of triangles with corners (n, 2) in the plane."""
     u, v = b - a, c - a
     triple = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
     aa, bb, cc, ab, bc, ca = (_scalar_product(*both) for both in ((a, a), (b, b), (c, c), (a, b), (b, c), (c, a)))
@@ -88,6 +88,6 @@ def _triangle_sr(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
 
 
 def _scalar_product(p: FloatArray, q: FloatArray) -> FloatArray:
-    """Of the vectors (x, y, 1) of places (n, 2) in the plane."""
+    """Return scalar products of the vectors (x, y, 1) of points (n, 2) in the plane."""
     product: FloatArray = 1.0 + (p[:, 0] * q[:, 0] + p[:, 1] * q[:, 1])
     return product

@@ -1,1 +1,1 @@
-"""Clipped statistics of sets of pixels."""
+"""The sky of a set of pixels: clipped statistics and their errors."""

@@ -1,4 +1,4 @@
-"""Bins for the values of an image, fine where medians and clipping bounds fall, found by arithmetic."""
+"""Sort the values of an image into bins that are fine where medians and clipping bounds fall."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ BINS = 255
 
 _LEVELS = 65536
 _CORE = 30.0  # half-width of the range that the levels divide, in sigma of the quartiles
-_ULPS = 64  # within which the arithmetic finds the edge of a bin, nearly always
+_ULPS = 64  # levels within which the arithmetic nearly always finds the edge of a bin
 _SAMPLE = 16384  # pixels from which the bins are laid out
 _QUARTILES_PER_SIGMA = 1.349
-# Share of the sample up to which a share of the bins is used: fine in the middle and in the tail of the stars.
+# Fractions of the sample, and of the bins used up to there: fine in the middle and in the tail of stars.
 _SHARE_OF_SAMPLE = (0.0, 0.01, 0.45, 0.55, 0.95, 1.0)
 _SHARE_OF_BINS = (0.0, 0.04, 0.27, 0.52, 0.75, 1.0)
 
@@ -26,14 +26,13 @@ _SHARE_OF_BINS = (0.0, 0.04, 0.27, 0.52, 0.75, 1.0)
 class Binning:
     """Bins that keep the order of values: a larger value is never in a lower bin.
 
-    A value becomes one of 65536 levels by a subtraction and a product, and its bin by a look-up table.
-    Rounding may put a value beside its level, but never two values out of order, and that is all that
-    counting needs.
+    A value becomes one of 65536 levels by a subtraction and a product; a look-up table gives the bin of a level.
+    Rounding may move a value to the next level but never swaps two values, and counting needs no more.
 
     Parameters
     ----------
     sample : (n,) float32 or float64
-        Pixels that stand for the image, sorted. They decide on how fast the bins are, not on any answer.
+        Some pixels of the image, sorted. They affect the speed, not the result.
 
     Attributes
     ----------
@@ -42,7 +41,7 @@ class Binning:
     edges : (BINS - 1,) of the sample's type
         Bin ``k`` holds ``edges[k - 1] <= value < edges[k]``, exactly.
     has_ties : bool
-        Values come several times, as on a lattice: some bins may hold nothing but one value.
+        Whether values repeat, as on a lattice: a bin may then hold a single value.
     """
 
     def __init__(self, sample: SortedValues) -> None:
@@ -62,20 +61,20 @@ class Binning:
 
     @classmethod
     def of(cls, data: PixelArray, good: BoolArray) -> Binning:
-        """Bins for the good pixels of an image, (ny, nx) each."""
-        stride = max(1, data.size // _SAMPLE) | 1  # odd, so that no column is passed over for good
+        """Lay out bins for the good pixels of an image, (ny, nx) each."""
+        stride = max(1, data.size // _SAMPLE) | 1  # odd, so that every column is sampled
         sample = data.reshape(-1)[::stride]
         sample = sample[good.reshape(-1)[::stride] & np.isfinite(sample)]
         return cls(np.sort(sample) if sample.size else np.zeros(1, dtype=data.dtype))
 
     def bins(self, values: SortedValues) -> npt.NDArray[np.uint8]:
-        """Bins of pixels, ``BINS`` for those that are infinite."""
+        """Return the bins of pixels, ``BINS`` for infinite ones."""
         bins = self._bins.take(self._levels(values))
         bins[values == np.inf] = BINS
         return bins
 
     def _levels(self, values: SortedValues) -> npt.NDArray[np.uint16]:
-        """Levels of values, which must not be NaN."""
+        """Return the levels of values, none of which may be NaN."""
         with np.errstate(over="ignore"):
             level = values - self._low
             level *= self._scale
@@ -83,7 +82,7 @@ class Binning:
         return clipped.astype(np.uint16)
 
     def _find_edges(self, dtype: np.dtype[np.floating]) -> SortedValues:
-        """Least value of every bin but the first, by bisection over all numbers of the type."""
+        """Find the least value of every bin but the first, by bisection over all numbers of the type."""
         wanted = np.arange(1, BINS)
 
         def reached(order: npt.NDArray[np.signedinteger]) -> npt.NDArray[np.bool_]:
@@ -96,17 +95,17 @@ class Binning:
         above = np.where(known, above, _order(np.array(np.inf, dtype)))
         while (above - 1 > below).any():
             middle = below // 2 + above // 2 + (below % 2 + above % 2) // 2
-            here = reached(middle)
-            below, above = np.where(here, below, middle), np.where(here, middle, above)
+            enough = reached(middle)
+            below, above = np.where(enough, below, middle), np.where(enough, middle, above)
         return _number(above, dtype)
 
 
 def _order(numbers: SortedValues) -> npt.NDArray[np.signedinteger]:
-    """Integers in the order of floating-point numbers, neighbours for neighbours."""
+    """Map floating-point numbers to integers in the same order; adjacent numbers give adjacent integers."""
     bits = numbers.view(f"i{numbers.itemsize}")
     return np.where(bits < 0, bits ^ np.iinfo(bits.dtype).max, bits)
 
 
 def _number(order: npt.NDArray[np.signedinteger], dtype: np.dtype[np.floating]) -> SortedValues:
-    """Floating-point numbers of their place in the order."""
+    """Map those integers back to floating-point numbers."""
     return np.where(order < 0, order ^ np.iinfo(order.dtype).max, order).view(dtype)

@@ -1,8 +1,8 @@
-"""How regions cover the tiles of an image: wholly, or in part.
+"""Which tiles of an image a set of regions covers, wholly or in part.
 
-The image is cut into tiles of 32 x 32 pixels, so that a row of a tile is one 32-bit word of flags. A
-region given as runs along rows becomes such words by exclusive-or alone, without ever painting a mask of
-the frame: a run flips the flags from its first column on, and flips them back behind its last.
+The image is cut into tiles of 32 x 32 pixels, so a row of a tile is one 32-bit word of flags. Exclusive-or alone
+turns the runs of a region into such words, without a mask of the frame: a run flips the flags from its first column
+on, and flips them back after its last.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ SIDE = 32
 """Rows and columns of a tile."""
 
 _ALL = np.uint32(0xFFFFFFFF)
-_FRAMES = 2**23  # pixels of the frames of regions whose flags fit the cache
+_FRAMES = 2**23  # pixels (of the frame, times regions) whose flags fit in the cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cover:
-    """Tiles that regions cover, sorted by region; a band is a row of tiles.
+    """The tiles that regions cover, sorted by region; a band is a row of tiles.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Cover:
     edge_region, edge_band, edge_column : (e,) int64
         Tiles that are covered in part.
     edge_flags : (e, SIDE) uint32
-        Their covered pixels: one word a row, lowest bit first.
+        Their covered pixels: one word per row, lowest bit first.
     """
 
     n_regions: int
@@ -49,26 +49,26 @@ class Cover:
     edge_flags: npt.NDArray[np.uint32]
 
     def edge_pixels(self, tiles: slice = slice(None)) -> BoolArray:
-        """(e, SIDE * SIDE) bool, True for the covered pixels of these of the tiles that are covered in part."""
+        """Return the covered pixels of some partly covered tiles, (e, SIDE * SIDE) bool."""
         flags = self.edge_flags[tiles].astype("<u4", copy=False).view(np.uint8)
         return np.unpackbits(flags, axis=1, bitorder="little").view(np.bool_)
 
 
 def n_tiles(shape: tuple[int, int]) -> tuple[int, int]:
-    """Bands and columns of tiles that hold a frame of ``shape`` (ny, nx)."""
+    """Return the numbers of bands and columns of tiles in a frame of ``shape`` (ny, nx)."""
     return -(-shape[0] // SIDE), -(-shape[1] // SIDE)
 
 
 def cover(regions: Sequence[Spans], shape: tuple[int, int]) -> Cover:
-    """Tiles that regions cover.
+    """Find the tiles that regions cover.
 
     Parameters
     ----------
     regions : sequence of Spans
         Pixels of each region.
     shape : (ny, nx)
-        Of the image. Pixels that complete the last tiles beyond its border count as covered where the
-        pixels next to them are: they hold nothing.
+        Of the image. The last tiles reach beyond its border; the pixels there are empty, and count as covered where
+        the pixels next to them are.
     """
     together = max(1, _FRAMES // (shape[0] * shape[1]))
     parts = [_cover(regions[k : k + together], shape, k) for k in range(0, len(regions), together)]
@@ -77,7 +77,7 @@ def cover(regions: Sequence[Spans], shape: tuple[int, int]) -> Cover:
 
 
 def _cover(regions: Sequence[Spans], shape: tuple[int, int], first: int) -> Cover:
-    """Tiles that some regions cover, of which the first has the number ``first``."""
+    """Find the tiles that some regions cover; the first of these has the number ``first``."""
     bands, columns = n_tiles(shape)
     flags = _flags(regions, shape)
     whole = np.bitwise_and.reduce(flags, axis=1).T == _ALL
@@ -102,7 +102,7 @@ def _cover(regions: Sequence[Spans], shape: tuple[int, int], first: int) -> Cove
 
 
 def _flags(regions: Sequence[Spans], shape: tuple[int, int]) -> npt.NDArray[np.uint32]:
-    """(columns, SIDE, regions * bands) words: what is done to all bands alike travels in long strides."""
+    """Return the flags as words, (columns, SIDE, regions * bands): bands last, since all are treated alike."""
     (ny, nx), (bands, columns) = shape, n_tiles(shape)
     y = np.concatenate([spans.y for spans in regions])
     band = (y >> 5) + np.repeat(np.arange(len(regions)) * bands, [len(spans.y) for spans in regions])
@@ -112,7 +112,7 @@ def _flags(regions: Sequence[Spans], shape: tuple[int, int]) -> npt.NDArray[np.u
     for x in (np.concatenate([spans.x0 for spans in regions]), np.where(x1 == nx, columns * SIDE, x1)):
         place = (x >> 5) * words.shape[1] + row
         np.bitwise_xor.at(words.view(np.uint32).reshape(-1), place, _ALL << (x & 31).astype(np.uint32))
-    for k in range(1, columns):  # the last flag of a word goes on through the next
+    for k in range(1, columns):  # carry the last flag of a word into the next
         words[k] ^= words[k - 1] >> 31
     flags = words[:columns].view(np.uint32).reshape(columns, SIDE, len(regions) * bands)
     if ny % SIDE:

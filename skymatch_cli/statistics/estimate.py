@@ -1,7 +1,7 @@
-"""Clipped statistics of a set of pixels: the sky, its error, and what became of it.
+"""Estimate the sky of a set of pixels by a clipped statistic, with its error and a status.
 
-``sky_statistic`` takes the pixels as they come; ``estimate`` is the same on any ordered sample, and is what
-the fast path of ``tiles`` uses, so that both give the same answers.
+`sky_statistic` takes an array of pixels; `estimate` takes any ordered sample and is shared with the fast path in
+`regions`, so both give the same answers.
 """
 
 from __future__ import annotations
@@ -21,31 +21,40 @@ _LEAST_ERR = float(np.finfo(np.float32).tiny)  # keeps 1 / err^2 finite
 
 
 def sky_statistic(values: PixelArray, settings: StatisticSettings) -> SkyStatistic:
-    """Sky level of a set of pixels.
+    """Estimate the sky level of a set of pixels.
 
     Parameters
     ----------
     values : (n,) float32 or float64
-        Good pixels, in any order; values that are not finite don't count.
+        Good pixels, in any order; values that are not finite are ignored.
     settings : StatisticSettings
 
     Returns
     -------
     SkyStatistic
-        Value and one-sigma error in the unit of ``values``, and how many pixels survived. The status is
-        ``all_masked`` without a pixel, ``outside_limits`` where none lies within ``lower`` and ``upper``,
-        ``too_few_pixels`` where fewer than ``MIN_PIXELS`` survive.
+        Value and one-sigma error in the unit of ``values``, and the number of pixels that survived. The status is
+        ``all_masked`` if there are no pixels, ``outside_limits`` if none lies within ``lower`` and ``upper``,
+        ``too_few_pixels`` if fewer than ``MIN_PIXELS`` survive.
 
     Notes
     -----
-    Limits and clipping are worked out in float64 whatever the type of the pixels. The median of data on a
-    lattice is interpolated within its step (see ``lattice``); elsewhere it is that of ``numpy``.
+    Limits and clipping are computed in float64 for pixels of any type. The median of data on a lattice is
+    interpolated within its step (see `lattice`); elsewhere it is that of ``numpy``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skymatch_cli.settings import Settings
+    >>> values = np.append(np.linspace(99.0, 101.0, 1001), [5000.0] * 20)  # a sky and a star
+    >>> found = sky_statistic(values, Settings().statistic)
+    >>> round(float(found.value), 6), found.n, str(found.status)
+    (100.0, 1001, 'ok')
     """
     return estimate(SortedSample(values[np.isfinite(values)]), settings)[0]
 
 
 def estimate(samples: OrderedSamples, settings: StatisticSettings) -> list[SkyStatistic]:
-    """``sky_statistic`` of ordered samples, all of them together."""
+    """Return `sky_statistic` of ordered samples, computed together."""
     within = _within_limits(samples, settings)
     survivors = clip(within, settings)
     which = np.flatnonzero(survivors.n >= MIN_PIXELS)
@@ -61,14 +70,14 @@ def estimate(samples: OrderedSamples, settings: StatisticSettings) -> list[SkySt
 
 
 def _why_not(n: int, n_within: int) -> Status:
-    """Why there is no statistic, from the numbers of pixels and of those within the limits."""
+    """Return why there is no statistic, from the numbers of pixels and of those within the limits."""
     if n == 0:
         return Status.ALL_MASKED
     return Status.TOO_FEW_PIXELS if n_within else Status.OUTSIDE_LIMITS
 
 
 def _within_limits(samples: OrderedSamples, settings: StatisticSettings) -> Runs:
-    """The values that lie within the inclusive limits of the user."""
+    """Return the values within the inclusive limits ``lower`` and ``upper``."""
     which = np.arange(samples.n.size)
     start, stop = np.zeros_like(samples.n), samples.n
     if settings.lower is not None:
@@ -79,7 +88,7 @@ def _within_limits(samples: OrderedSamples, settings: StatisticSettings) -> Runs
 
 
 def clip(values: Runs, settings: StatisticSettings) -> Runs:
-    """Values that survive the iterated clipping of ``astropy.stats.sigma_clip`` about the median."""
+    """Clip iteratively about the median, as ``astropy.stats.sigma_clip`` does."""
     samples, start, stop = values.samples, values.start.copy(), values.stop.copy()
     active = np.flatnonzero(stop > start)
     for _ in range(settings.nclip):
@@ -98,7 +107,7 @@ def clip(values: Runs, settings: StatisticSettings) -> Runs:
 
 
 def _measure(survivors: Runs, which: IntArray, settings: StatisticSettings) -> tuple[FloatArray, FloatArray]:
-    """Values and statistical errors of the statistic that is asked for, of some runs."""
+    """Compute the chosen statistic of some runs, with its statistical error."""
     runs = (which, survivors.start[which], survivors.stop[which])
     if settings.skystat is Skystat.MEAN:
         mean, std = survivors.samples.moments(*runs)
@@ -121,7 +130,7 @@ def _measure(survivors: Runs, which: IntArray, settings: StatisticSettings) -> t
 
 
 def _medians(survivors: Runs, which: IntArray) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Medians, their errors, and how many values equal the (upper) middle one.
+    """Return medians, their errors, and how many values equal the (upper) middle one.
 
     The error is 1 / (2 f sqrt(n)) with the density f at the median, which a tail of stars leaves alone;
     f from the distance of two quantiles, with the bandwidth of Hall and Sheather 1988, JRSS B 50, 381.
@@ -137,16 +146,16 @@ def _medians(survivors: Runs, which: IntArray) -> tuple[FloatArray, FloatArray, 
 
 
 def _half_are_equal(run: Run) -> bool:
-    """Whether the quartiles coincide: a sky without noise, which bins could only blur."""
+    """Return whether the quartiles coincide: a sky without noise, which bins would only blur."""
     low, high = run.at(run.n // 4, run.n - 1 - run.n // 4)
     return bool(low == high)
 
 
 def _least_err(value: float, err: float, within: Run) -> float:
-    """What rounding leaves uncertain, however small the scatter.
+    """Return the uncertainty from rounding, a floor for every error.
 
-    That of the number format; and where no noise carries the values from one point of a lattice to the
-    next, the step.
+    It is the spacing of the number format, or the step of a lattice where the noise is too small to carry values
+    from one lattice point to the next.
     """
     floor = within.eps * (abs(value) or 1.0) / np.sqrt(12)
     lattice = find_lattice(within) if err == 0 else None

@@ -1,8 +1,8 @@
-"""Values on a lattice (integer ADU, also scaled, shifted and stored as floats), and their median.
+"""Find the lattice on which values lie (integer ADU, also scaled and stored as floats), and the median on it.
 
-Where the values are multiples of a step, the plain median moves in whole steps while the sky doesn't: of
-two images with noise of one ADU that differ by 0.3 ADU both medians are the same integer. There the
-median is found inside the step, from how the counts divide at the step's two edges.
+On a lattice the plain median moves in whole steps while the sky does not: two images with noise of 1 ADU whose skies
+differ by 0.3 ADU may have the same integer as median. Here the median is interpolated inside the step, from the counts
+below the two edges of the step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from skymatch_cli.model import FloatArray, IntArray
 from skymatch_cli.statistics.sample import Run
 
 _NEIGHBOURS = 4  # distinct values looked at on either side of the median
-MIN_TIES = 4  # values that share a number: fewer, and the step is small beside the noise of the median
+MIN_TIES = 4  # pixels per distinct value; with fewer the step is small compared with the error of the median
 _MIN_STEP = 8 * float(np.finfo(np.float32).eps)  # of the value; a finer lattice is the rounding of float32 itself
 _REACH = 8.5  # steps from the median within which the spacing must be regular
 _IRREGULARITY = 0.2  # of a step: room for the rounding of a scaled or shifted lattice
@@ -25,18 +25,18 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True, slots=True)
 class Lattice:
-    """Values ``origin + k * step``; ``origin`` is the lattice point that holds the median."""
+    """The values ``origin + k * step``; ``origin`` is the lattice point that holds the median."""
 
     origin: float
     step: float
 
 
 def find_lattice(run: Run) -> Lattice | None:
-    """The lattice on which the values lie, or None where they are continuous.
+    """Find the lattice on which values lie; None where they are continuous.
 
-    The distinct values next to the median are looked at: on a lattice they are shared by several pixels and
-    regularly spaced, by far more than the spacing of the floating-point numbers. Continuous data fail on
-    all three counts. The order of the pixels plays no part.
+    The distinct values next to the median decide. On a lattice several pixels share each of them, they are regularly
+    spaced, and the spacing is far larger than that of the floating-point numbers; continuous data meet none of the
+    three conditions. The order of the pixels does not matter.
     """
     origin = float(run.at(run.n // 2)[0])
     low, high = run.below(np.array([origin, np.nextafter(origin, np.inf)]))
@@ -59,7 +59,7 @@ def find_lattice(run: Run) -> Lattice | None:
 
 
 def _regular(values: FloatArray, counts: IntArray) -> Lattice | None:
-    """The lattice of some distinct values, the first of which is its origin."""
+    """Return the lattice of some distinct values, the first of which is its origin."""
     origin = float(values[0])
     order = np.argsort(values)
     values, counts = values[order], counts[order]
@@ -78,11 +78,11 @@ def _regular(values: FloatArray, counts: IntArray) -> Lattice | None:
 
 
 def grouped_median(run: Run, lattice: Lattice) -> tuple[float, float]:
-    """Median within its step, and its one-sigma error.
+    """Return the median within its step, and its one-sigma error.
 
     The counts at both edges of the step that holds the median are joined by the normal distribution that
-    passes through them: exact for Gaussian noise however small beside the step, and the usual linear
-    rule of a grouped median where the noise is large.
+    passes through them. This is exact for Gaussian noise of any size, and becomes the usual linear rule of a grouped
+    median where the noise is large.
     """
     n, half = run.n, lattice.step / 2
     edges = np.array([lattice.origin - half, lattice.origin + half])
@@ -91,16 +91,16 @@ def grouped_median(run: Run, lattice: Lattice) -> tuple[float, float]:
 
 
 def normal_crossing(edges: FloatArray, counts: IntArray, n: int) -> tuple[float, float]:
-    """Where half of ``n`` values are passed between two edges, and the density there.
+    """Interpolate the median between two edges, and the density there.
 
     Parameters
     ----------
     edges : (2,) float64
         Edges of a bin.
     counts : (2,) int64
-        How many values are less than either edge.
+        Numbers of values below either edge.
     n : int
-        How many values there are in all.
+        Number of all values.
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""Midpoint and mode: estimates from the histogram of the pixels.
+"""Estimate the midpoint and the mode from the histogram of the pixels.
 
 Bins are ``binwidth`` standard deviations of the clipped pixels wide. On a lattice they are a whole number
-of steps wide with edges half-way between lattice points; bins that cut the lattice anyhow would hold now
-one point more, now one less, and beat.
+of steps wide with edges half-way between lattice points; otherwise bins would hold one lattice point more or less in
+turn.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ _POWERS = np.arange(_DEGREE + 1)
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Counts in bins of equal width: ``counts[k]`` values with ``edges[k] <= value < edges[k + 1]``."""
+    """Counts in bins of equal width: ``counts[k]`` values lie in ``edges[k] <= value < edges[k + 1]``."""
 
     edges: FloatArray
     counts: IntArray
 
     @property
     def width(self) -> float:
-        """Width of a bin."""
+        """The width of a bin."""
         return float(self.edges[1] - self.edges[0])
 
     @property
     def centres(self) -> FloatArray:
-        """Middle of each bin."""
+        """The centres of the bins."""
         return (self.edges[:-1] + self.edges[1:]) / 2
 
     def padded(self, n: int) -> Histogram:
-        """The same with ``n`` empty bins on either side: that nothing lies there is information too."""
+        """Return the histogram with ``n`` empty bins added on either side: empty bins are information too."""
         edges = self.edges[0] + self.width * np.arange(-n, self.edges.size + n)
         return Histogram(edges, np.pad(self.counts, n))
 
     def sigma(self) -> float:
-        """Standard deviation of the Gaussian with the same quartiles."""
+        """The standard deviation of the Gaussian with the same quartiles."""
         fraction = np.concatenate([[0.0], np.cumsum(self.counts) / self.counts.sum()])
         low, high = np.interp([0.25, 0.75], fraction, self.edges)
         return float(high - low) / _QUARTILES_PER_SIGMA
 
 
 def histogram(run: Run, sigma: float, binwidth: float, lattice: Lattice | None) -> Histogram:
-    """Histogram of values that have scatter, with bins of about ``binwidth * sigma``."""
+    """Make a histogram of values that scatter, with bins of about ``binwidth * sigma``."""
     first, last = run.at(0, run.n - 1)
     if lattice is None:
         width = max(binwidth * sigma, _MIN_BIN_ULP * run.eps * max(abs(first), abs(last)))
@@ -68,7 +68,7 @@ def histogram(run: Run, sigma: float, binwidth: float, lattice: Lattice | None) 
 
 
 def midpoint(bins: Histogram) -> float:
-    """Value that halves the histogram, interpolated in its bin (the ``midpt`` of IRAF ``imstatistics``)."""
+    """Return the value that halves the histogram, interpolated in its bin: ``midpt`` of IRAF's ``imstatistics``."""
     passed = np.concatenate([[0], np.cumsum(bins.counts)])
     n = int(passed[-1])
     k = int(np.searchsorted(passed, n / 2)) - 1
@@ -76,15 +76,15 @@ def midpoint(bins: Histogram) -> float:
 
 
 def mode(bins: Histogram) -> tuple[float, float]:
-    """Position of the histogram's peak, and its one-sigma error.
+    """Return the position of the histogram's peak, and its one-sigma error.
 
     Starting from the highest bin of a smoothed histogram, the logarithm of the density about the peak is
     fitted by a cubic, by maximum likelihood of the Poisson counts, with weights that fall to zero at two
-    sigma from the peak; the window follows the peak until both rest. The logarithm of a Gaussian is a
+    sigma from the peak; the window follows the peak until it converges. The logarithm of a Gaussian is a
     parabola, so that the peak of Gaussian noise is found without bias; the cubic term takes up the skewness
     of a tail. Its scatter on n Gaussian pixels is about 2.9 sigma / sqrt(n), against 0.1 sigma of the highest
     bin alone. Where the fit finds no peak (counts that fall from the first bin on) the highest smoothed bin
-    stands, with the error of a mode without a model, sigma n^(-1/3).
+    is returned, with the error of a mode without a model, sigma n^(-1/3).
 
     Source: local likelihood density estimation, Loader 1996, Annals of Statistics 24, 1602.
     """
@@ -105,7 +105,7 @@ def mode(bins: Histogram) -> tuple[float, float]:
 
 
 def _highest(bins: Histogram, blur: float) -> float:
-    """Centre of the highest bin after smoothing by a Gaussian of standard deviation ``blur``."""
+    """Return the centre of the highest bin after smoothing by a Gaussian of standard deviation ``blur``."""
     reach = int(np.ceil(3 * blur / bins.width))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * bins.width / blur) ** 2)
     smooth = np.convolve(bins.counts, kernel)[reach : reach + bins.counts.size]
@@ -113,7 +113,7 @@ def _highest(bins: Histogram, blur: float) -> float:
 
 
 def _peak(theta: FloatArray, covariance: FloatArray) -> tuple[float, float]:
-    """Maximum of ``t1 u + t2 u^2 + t3 u^3``, the one nearest to that of the parabola, and its error; or NaN."""
+    """Return the maximum of ``t1 u + t2 u^2 + t3 u^3`` nearest to that of the parabola, and its error; or NaN."""
     _, t1, t2, t3 = theta
     root = t2 * t2 - 3 * t1 * t3
     if not np.isfinite(covariance).all() or t2 >= 0 or root <= 0:
@@ -124,7 +124,7 @@ def _peak(theta: FloatArray, covariance: FloatArray) -> tuple[float, float]:
 
 
 def _local_fit(bins: Histogram, centre: float, reach: float, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Log-polynomial density about ``centre``, in units of ``reach``, and the covariance of its coefficients.
+    """Fit a log-polynomial density about ``centre``, in units of ``reach``; also return the coefficients' covariance.
 
     The density is integrated over every bin. Fisher scoring from ``theta`` on, with bounded steps; the
     covariance is NaN where the counts don't determine the polynomial.

@@ -1,17 +1,15 @@
-"""Statistics of many regions of one image, with the pixels sorted out once.
+"""Statistics of many regions of one image, whose pixels are sorted into bins once.
 
-A stack of N dithers has N - 1 overlaps on every image, and each of them holds most of its pixels. So each
-image is cut into tiles of 32 x 32 pixels once, and its values into some 250 bins by size; for every tile
-and bin the count, the sum and the sum of squares are kept, and the values of one bin lie together, tile
-after tile. A region is then a sum of tables over the tiles that lie wholly inside (runs along a band of
-tiles, so differences of running totals) plus its own pixels of the tiles on its border, which are sorted.
-Of the values inside, only the few bins that a rank or a clipping bound falls into are ever looked at.
-The answers are exact: bins narrow the search down, values decide.
+In a stack of N dithers every image has N - 1 overlaps, each with most of its pixels. So each image is cut once into
+tiles of 32 x 32 pixels and its values into some 250 bins; the count, sum and sum of squares of each bin of each tile
+are kept, and the values of a bin are stored together, tile after tile. A region is then the sum of these tables over
+the tiles wholly inside it (runs along a band of tiles, so differences of running totals) plus the pixels of the tiles
+on its border, which are sorted. Of the values inside, only the few bins that contain a rank or a clipping bound are
+read. The answers are exact: bins narrow the search, values decide.
 
-Cost: some 30 ns for each pixel of the image once, and then for each region its
-border (half of the tiles that it crosses, 15 ns a pixel) and about ten bins; clipping iterations cost next
-to nothing. Regions that cover their pixels only once or twice (a mosaic's strips) are sorted on their own
-instead, at 20 ns a pixel.
+Cost: about 30 ns per pixel of the image, once; then per region its border (half of the tiles that it crosses, 15 ns
+per pixel) and about ten bins. Clipping iterations cost almost nothing. Regions that cover their pixels only once or
+twice (the strips of a mosaic) are sorted one by one instead, at 20 ns per pixel.
 """
 
 from __future__ import annotations
@@ -30,21 +28,21 @@ from skymatch_cli.statistics.cover import SIDE, Cover, cover, n_tiles
 from skymatch_cli.statistics.estimate import estimate
 from skymatch_cli.statistics.sample import SortedSample, SortedValues, moments_of_sums, round_up, two_pass_moments
 
-_MIN_REGION = 65536  # pixels that are sorted in the time that a region of tiles takes
-_BATCH = 2**27  # pixels of the frames of regions that are worked on together
-_FEW_EDGES = 8  # edges up to which sorted bins are kept for the next question
-_BUILD = 1.7  # pixels that are sorted in the time that one is put into tiles
+_MIN_REGION = 65536  # pixels that can be sorted in the time that one region of tiles takes
+_BATCH = 2**27  # pixels (of the frame, times regions) that are handled together
+_FEW_EDGES = 8  # edges per call up to which sorted bins are kept
+_BUILD = 1.7  # pixels that can be sorted in the time that one is put into tiles
 
 
 def region_statistics(
     data: PixelArray, good: BoolArray, regions: Sequence[Spans], settings: StatisticSettings
 ) -> list[SkyStatistic]:
-    """Sky level of every region of an image.
+    """Estimate the sky level of every region of an image.
 
     Parameters
     ----------
     data : (ny, nx) float32 or float64
-        Pixels; those that are not finite don't count, whatever ``good`` says.
+        Pixels; those that are not finite are ignored, also where ``good`` is True.
     good : (ny, nx) bool
         True = use.
     regions : sequence of Spans
@@ -54,7 +52,7 @@ def region_statistics(
     Returns
     -------
     list of SkyStatistic
-        One for each region, equal to ``sky_statistic`` of the region's good pixels.
+        One per region, equal to `sky_statistic` of the region's good pixels.
     """
     n_pixels = [spans.n_pixels for spans in regions]
     large = [k for k, n in enumerate(n_pixels) if n > _MIN_REGION]
@@ -74,16 +72,16 @@ def region_statistics(
 
 
 def sorted_region(data: PixelArray, good: BoolArray, spans: Spans) -> SortedSample:
-    """Good finite pixels of a region, sorted."""
+    """Return the good finite pixels of a region, sorted."""
     runs = [(y, slice(x0, x1)) for y, x0, x1 in zip(*(c.tolist() for c in (spans.y, spans.x0, spans.x1)), strict=True)]
     values = np.concatenate([np.empty(0, dtype=data.dtype), *(data[run] for run in runs)])
     use = np.concatenate([np.empty(0, dtype=bool), *(good[run] for run in runs)])
-    values = values[use & np.isfinite(values)]  # lets go of the first copy before the next one
+    values = values[use & np.isfinite(values)]  # free the first copy before the next one
     return SortedSample(values)
 
 
 class TiledImage:
-    """The pixels of an image by tile and bin; ``regions`` gives the ordered samples of any regions.
+    """The pixels of an image by tile and bin; `regions` makes ordered samples of any regions.
 
     Parameters
     ----------
@@ -91,14 +89,14 @@ class TiledImage:
     good : (ny, nx) bool
         True = use.
     regions : sequence of Spans
-        The regions that will be asked for; bands of tiles that none of them touches are left out.
+        The regions that will be used; bands of tiles that none of them touches are left out.
     """
 
     def __init__(self, data: PixelArray, good: BoolArray, regions: Sequence[Spans]) -> None:
         self.shape: tuple[int, int] = data.shape
         self.binning = Binning.of(data, good)
         bands, columns = n_tiles(self.shape)
-        # By tile, to pick the border of a region from; and by bin in every band, to look into bins.
+        # By tile, for the borders of regions; and by bin in every band, to read bins.
         self._pixels = np.empty((bands, columns, SIDE * SIDE), dtype=data.dtype)
         self._by_bin = np.empty((bands, columns * SIDE * SIDE), dtype=data.dtype)
         self._bin_start = np.zeros((bands, BINS), dtype=np.int64)
@@ -116,7 +114,7 @@ class TiledImage:
                 table[:, column + 1] += table[:, column]
 
     def _fill_band(self, band: int, values: PixelArray, cell_of_column: IntArray) -> None:
-        """Sort out one band of tiles; pixels that don't count are infinite."""
+        """Fill one band of tiles; ignored pixels are infinite."""
         columns = self._pixels.shape[1]
         if values.shape != (SIDE, columns * SIDE):
             padded = np.full((SIDE, columns * SIDE), np.inf, dtype=values.dtype)
@@ -140,30 +138,33 @@ class TiledImage:
             if power:
                 with np.errstate(over="ignore"):
                     weight *= weight
-            # Not the bins without bounds: an outlier would swallow the running total.
+            # Without the unbounded bins: an outlier would swamp the running total.
             total = _by_cell(np.bincount(cell, weight, minlength=columns * (BINS + 1)))
             self._sums[band, 1:, power, 1:-1] = total[:, 1:-1]
 
     def regions(self, regions: Sequence[Spans]) -> TiledSamples:
-        """The good pixels of regions, as ordered samples."""
+        """Return the good pixels of regions, as ordered samples."""
         covered = cover(regions, self.shape)
         ends = np.searchsorted(covered.edge_region, np.arange(len(regions) + 1))
         return TiledSamples(self, covered, (self._border(covered, slice(*part)) for part in pairwise(ends.tolist())))
 
     def _border(self, covered: Cover, tiles: slice) -> SortedValues:
-        """Pixels of a region, in no order, in the tiles that it covers in part; infinite where they don't count."""
+        """Return the pixels of a region in the tiles that it covers in part, unsorted; infinite where ignored."""
         values = self._pixels[covered.edge_band[tiles], covered.edge_column[tiles]]
         return np.asarray(values[covered.edge_pixels(tiles)])
 
     def totals(self, covered: Cover, runs: slice) -> tuple[IntArray, FloatArray]:
-        """How many values runs of whole tiles have in each bin, (BINS,), and their sums and squares, (2, BINS)."""
+        """Return the counts of values of runs of whole tiles per bin, (BINS,), and sums and squares, (2, BINS)."""
         row, first = covered.band[runs] * self._counts.shape[1], covered.first[runs]
-        last, first = row + covered.last[runs], np.where(first, row + first, 0)  # all bands begin with nothing
+        last, first = (
+            row + covered.last[runs],
+            np.where(first, row + first, 0),
+        )  # each band begins at 0
         counts, sums = (_between(table, first, last).sum(axis=0) for table in (self._counts, self._sums))
         return counts, sums
 
     def values(self, covered: Cover, runs: IntArray, bins: IntArray) -> tuple[SortedValues, IntArray]:
-        """Values that runs of whole tiles have in a bin each, one after the other, and how many each has."""
+        """Return the values of runs of whole tiles in one bin each, one after the other, and their numbers."""
         band, counts = covered.band[runs], self._counts.reshape(-1)
         cell = band * (self._counts.shape[1] * BINS) + bins
         before = counts.take(cell + covered.first[runs] * BINS, mode="clip").astype(np.int64)
@@ -173,12 +174,12 @@ class TiledImage:
         return values, length
 
     def only_value(self, k: int) -> float | None:
-        """The value that all pixels of a bin have, or None where they are known to differ, or may."""
+        """Return the value that all pixels of a bin have; None where they differ or may differ."""
         return float(self._lowest[k]) if self._lowest[k] == self._highest[k] else None
 
 
 def _between(table: npt.NDArray[Any], first: IntArray, last: IntArray) -> npt.NDArray[Any]:
-    """What a table of running totals, (bands, columns + 1, ...), gains between entries of its first two axes."""
+    """Return differences of a table of running totals, (bands, columns + 1, ...), between two of its entries."""
     entries = table.reshape(-1, *table.shape[2:])
     gain = entries.take(last, axis=0, mode="clip")
     gain -= entries.take(first, axis=0, mode="clip")
@@ -186,7 +187,7 @@ def _between(table: npt.NDArray[Any], first: IntArray, last: IntArray) -> npt.ND
 
 
 def _ranges(start: IntArray, length: IntArray) -> IntArray:
-    """Ranges of integers, one after the other."""
+    """Return ranges of integers, one after the other."""
     stop = np.cumsum(length)
     index = np.arange(stop[-1] if stop.size else 0)
     index += np.repeat(start - stop + length, length)
@@ -194,12 +195,12 @@ def _ranges(start: IntArray, length: IntArray) -> IntArray:
 
 
 def _by_cell(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(columns, BINS) from a count over cells, without the cells of pixels that don't count."""
+    """Reshape a count over cells to (columns, BINS), without the cells of ignored pixels."""
     return table.reshape(-1, BINS + 1)[:, :BINS]
 
 
 class TiledSamples:
-    """Ordered samples put together from whole tiles and sorted borders; see ``OrderedSamples``.
+    """Ordered samples made of whole tiles and sorted borders; see `OrderedSamples`.
 
     Parameters
     ----------
@@ -207,8 +208,8 @@ class TiledSamples:
     covered : Cover
         The regions.
     borders : iterable of (n,) float32 or float64
-        Pixels of each region in the tiles that it covers in part, infinite where they don't count; they are sorted
-        in place, each while it is in the cache.
+        Pixels of each region in the tiles that it covers in part, infinite where ignored. They are sorted in place,
+        each while it is in the cache.
     """
 
     def __init__(self, image: TiledImage, covered: Cover, borders: Iterable[SortedValues]) -> None:
@@ -228,26 +229,26 @@ class TiledSamples:
             counts[k], of_tiles[k] = image.totals(covered, slice(self._run[k], self._run[k + 1]))
         of_borders = np.diff(self._cuts, axis=1)
         counts += of_borders
-        sums[:, :, [0, -1]] = 0.0  # bins without bounds: an outlier would swallow the running total
+        sums[:, :, [0, -1]] = 0.0  # unbounded bins: an outlier would swamp the running total
         np.copyto(sums, 0.0, where=(of_borders == 0)[:, None])
         sums += of_tiles
         self._sums = np.zeros((covered.n_regions, 2, BINS + 1))  # running totals, like the counts
         np.cumsum(sums, axis=2, out=self._sums[:, :, 1:])
-        # Counts pass on from region to region, so that one search finds the bins of ranks in all of them.
+        # Counts run on from region to region, so one search finds the bins of ranks in all of them.
         self._passed = np.concatenate([[0], np.cumsum(counts)])
         self._values: dict[int, SortedValues] = {}
         self.n = counts.sum(axis=1)
         self.eps = float(np.finfo(self._edges.dtype).eps)
 
     def at(self, which: IntArray, ranks: IntArray) -> FloatArray:
-        """Values of the given ranks."""
+        """Return the values of the given ranks."""
         cells = self._cells(which, ranks)
         within = ranks + self._passed[which * BINS] - self._passed[cells]
         values = self._sorted_cells(cells)
         return np.array([cell[i] for cell, i in zip(values, within.tolist(), strict=True)], dtype=np.float64)
 
     def below(self, which: IntArray, edges: FloatArray) -> IntArray:
-        """How many values are less than each edge."""
+        """Count the values that are less than each edge."""
         exact = round_up(edges, self._edges.dtype)
         cells = np.searchsorted(self._edges, exact, side="right") + which * BINS
         passed: IntArray = self._passed[cells] - self._passed[which * BINS]
@@ -257,7 +258,7 @@ class TiledSamples:
         return passed + np.array([v.searchsorted(edge) for v, edge in zip(values, exact, strict=True)], dtype=np.int64)
 
     def moments(self, which: IntArray, start: IntArray, stop: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Means and standard deviations of runs of ranks."""
+        """Return means and standard deviations of runs of ranks."""
         passed = self._passed[which * BINS]
         first, last = self._cells(which, start), self._cells(which, stop - 1)
         low, high = start + passed - self._passed[first], stop + passed - self._passed[last]
@@ -277,12 +278,12 @@ class TiledSamples:
         return mean, std
 
     def _cells(self, which: IntArray, ranks: IntArray) -> IntArray:
-        """Cells, ``which * BINS + bin``, that hold the given ranks."""
+        """Return the cells, ``which * BINS + bin``, that contain the given ranks."""
         cells: IntArray = np.searchsorted(self._passed, ranks + self._passed[which * BINS], side="right") - 1
         return cells
 
     def _sorted_cells(self, cells: IntArray) -> list[SortedValues]:
-        """Values of each cell, sorted; what was looked at once is kept, for clipping comes back to it."""
+        """Return the values of each cell, sorted; they are kept, since clipping returns to the same cells."""
         keys = cells.tolist()
         fresh = []
         for cell in dict.fromkeys(keys).keys() - self._values.keys():
@@ -297,7 +298,7 @@ class TiledSamples:
             pieces, ends = self._whole_tiles(cells_of_fresh)
             region, at = np.divmod(cells_of_fresh, BINS)
             cuts = zip(self._cuts[region, at].tolist(), self._cuts[region, at + 1].tolist(), strict=True)
-            parts: list[SortedValues] = []  # of the cells, those in whole tiles and those of the border in turn
+            parts: list[SortedValues] = []  # for each cell: values in whole tiles, then those of the border
             start = 0
             for k, stop, (low, high) in zip(region.tolist(), ends.tolist(), cuts, strict=True):
                 parts += pieces[start:stop], self._borders[k][low:high]
@@ -312,7 +313,7 @@ class TiledSamples:
         return [self._values[cell] for cell in keys]
 
     def _below_in_cells(self, cells: IntArray, edges: SortedValues) -> IntArray:
-        """How many values of its cell are less than each of many edges; nothing is sorted for it."""
+        """Count the values of a cell below each of many edges, without sorting."""
         values, ends = self._whole_tiles(cells)
         less = np.concatenate([[0], np.cumsum(values < np.repeat(edges, np.diff(ends, prepend=0)))])
         counts = np.diff(less[ends], prepend=0)
@@ -322,7 +323,7 @@ class TiledSamples:
         return counts
 
     def _whole_tiles(self, cells: IntArray) -> tuple[SortedValues, IntArray]:
-        """Values of cells in whole tiles, cell after cell in no order, and where each cell ends."""
+        """Return the values of cells in whole tiles, cell after cell, unsorted, and where each cell ends."""
         region, bins = np.divmod(cells, BINS)
         n_runs = self._run[region + 1] - self._run[region]
         runs, bins = _ranges(self._run[region], n_runs), np.repeat(bins, n_runs)
@@ -332,10 +333,10 @@ class TiledSamples:
 
 
 def _border_sums(border: SortedValues, cuts: IntArray, pivot: np.float64, out: FloatArray) -> None:
-    """Sums and sums of squares about the pivot, (2, BINS), of a sorted border cut into bins; wrong for empty bins."""
+    """Return sums and sums of squares about the pivot, (2, BINS), of a sorted border; wrong for empty bins."""
     weight = np.empty(border.size + 1)
     weight[:-1] = border
-    weight[-1] = pivot  # makes a zero that stands in for a cut at the very end
+    weight[-1] = pivot  # a zero for a cut at the very end
     weight -= pivot
     np.add.reduceat(weight, cuts, out=out[0])
     with np.errstate(over="ignore"):

@@ -1,8 +1,8 @@
-"""Sets of pixels in order of value: the few questions that every statistic here is made of.
+"""Ordered sets of pixels: ranks, counts and moments, of which every statistic here is made.
 
-An estimator asks how many values lie below an edge, which value has a given rank, and the moments between
-two ranks. ``SortedSample`` answers from one sorted array; ``tiles.TiledSamples`` answers for many regions
-at once, from pieces that they share. Both give the same answers, so the estimators are written once.
+An estimator needs the number of values below an edge, the value of a given rank, and the moments between two ranks.
+`SortedSample` computes them from one sorted array; `regions.TiledSamples` computes them for many regions at once from
+pieces that they share. Both give the same answers, so the estimators are written once.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import numpy.typing as npt
 from skymatch_cli.model import FloatArray, IntArray
 
 SortedValues = npt.NDArray[np.floating]
-_CHUNK = 4096  # values whose sums are kept together
+_CHUNK = 4096  # values per stored sum
 _BLOCK = 64  # chunks summed at a time: 2 MiB of float64
 
 
 class OrderedSamples(Protocol):
-    """Sets of finite values in order, such as the regions of an image, that are asked together.
+    """Sets of finite ordered values, such as the regions of an image, that are handled together.
 
-    Every question names a set by its index ``which``; ranks count from 0.
+    ``which`` is the index of a set; ranks count from 0.
     """
 
     @property
     def n(self) -> IntArray:
-        """How many values each set has."""
+        """The number of values of each set."""
         ...
 
     @property
@@ -38,15 +38,15 @@ class OrderedSamples(Protocol):
         ...
 
     def at(self, which: IntArray, ranks: IntArray, /) -> FloatArray:
-        """Values of the given ranks."""
+        """Return the values of the given ranks."""
         ...
 
     def below(self, which: IntArray, edges: FloatArray, /) -> IntArray:
-        """How many values are less than each edge."""
+        """Count the values that are less than each edge."""
         ...
 
     def moments(self, which: IntArray, start: IntArray, stop: IntArray, /) -> tuple[FloatArray, FloatArray]:
-        """Means and standard deviations (``ddof=0``) of the ranks ``start <= rank < stop``."""
+        """Return means and standard deviations (``ddof=0``) of the ranks ``start <= rank < stop``."""
         ...
 
 
@@ -65,15 +65,15 @@ class SortedSample:
         self.eps = float(np.finfo(self._sorted.dtype).eps)
 
     def at(self, _which: IntArray, ranks: IntArray, /) -> FloatArray:
-        """Values of the given ranks."""
+        """Return the values of the given ranks."""
         return self._sorted[ranks].astype(np.float64)
 
     def below(self, _which: IntArray, edges: FloatArray, /) -> IntArray:
-        """How many values are less than each edge."""
+        """Count the values that are less than each edge."""
         return np.searchsorted(self._sorted, round_up(edges, self._sorted.dtype)).astype(np.int64)
 
     def moments(self, _which: IntArray, start: IntArray, stop: IntArray, /) -> tuple[FloatArray, FloatArray]:
-        """Means and standard deviations of runs of ranks."""
+        """Return means and standard deviations of runs of ranks."""
         found = [self._moments(a, b) for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
         mean, std = np.array(found).reshape(-1, 2).T
         return mean, std
@@ -92,10 +92,10 @@ class SortedSample:
 
     @cached_property
     def _chunk_sums(self) -> tuple[np.float64, FloatArray, FloatArray]:
-        """Pivot, and the sums and sums of squares about it of every whole chunk.
+        """Return a pivot, and the sums and sums of squares about it of every whole chunk.
 
-        The median as pivot keeps the squares small, and outliers stay in chunks of their own at both ends:
-        no sum of well-behaved values is ever found as a difference of large numbers.
+        With the median as pivot the squares are small, and outliers are in the chunks at both ends: no sum of ordinary
+        values is computed as a difference of large numbers.
         """
         pivot = np.float64(self._sorted[self._sorted.size // 2])
         whole = self._sorted[: self._sorted.size // _CHUNK * _CHUNK].reshape(-1, _CHUNK)
@@ -109,7 +109,7 @@ class SortedSample:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The values of one set that limits and clipping leave: a run of its ranks."""
+    """The values of one set that remain after limits and clipping: a run of its ranks."""
 
     samples: OrderedSamples
     which: int
@@ -118,7 +118,7 @@ class Run:
 
     @property
     def n(self) -> int:
-        """How many values."""
+        """The number of values."""
         return self.stop - self.start
 
     @property
@@ -127,11 +127,11 @@ class Run:
         return self.samples.eps
 
     def at(self, *ranks: int) -> FloatArray:
-        """Values of ranks that are counted within the run."""
+        """Return the values of ranks that are counted within the run."""
         return self.samples.at(np.full(len(ranks), self.which), np.array(ranks) + self.start)
 
     def below(self, edges: FloatArray) -> IntArray:
-        """How many of the run's values are less than each edge."""
+        """Count the run's values that are less than each edge."""
         return np.clip(self.samples.below(np.full(edges.size, self.which), edges) - self.start, 0, self.n)
 
 
@@ -145,23 +145,23 @@ class Runs:
 
     @property
     def n(self) -> IntArray:
-        """How many values each run has."""
+        """The number of values of each run."""
         return self.stop - self.start
 
     def of(self, which: int) -> Run:
-        """The run of one set."""
+        """Return the run of one set."""
         return Run(self.samples, which, int(self.start[which]), int(self.stop[which]))
 
 
 def round_up(edges: FloatArray, dtype: np.dtype[np.floating]) -> npt.NDArray[np.floating]:
-    """Least numbers of ``dtype`` that are not less than ``edges``: the same values lie below either."""
+    """Return the least numbers of ``dtype`` that are not less than ``edges``: the same values lie below either."""
     with np.errstate(over="ignore"):
         near = edges.astype(dtype)
     return np.where(near < edges, np.nextafter(near, dtype.type(np.inf)), near)
 
 
 def two_pass_moments(values: npt.NDArray[np.floating]) -> tuple[float, float]:
-    """Mean and standard deviation straight from the values, in float64."""
+    """Return mean and standard deviation from the values themselves, in float64."""
     exact = values.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         return float(exact.mean()), float(exact.std())
@@ -170,7 +170,7 @@ def two_pass_moments(values: npt.NDArray[np.floating]) -> tuple[float, float]:
 def moments_of_sums(
     n: IntArray | int, pivot: np.float64, total: FloatArray | float, square: FloatArray | float
 ) -> tuple[FloatArray, FloatArray]:
-    """Means and standard deviations from the sums of the deviations from ``pivot`` and of their squares."""
+    """Return means and standard deviations from sums of deviations from ``pivot`` and of their squares."""
     with np.errstate(over="ignore", invalid="ignore"):
         shift = total / n
         return np.asarray(pivot + shift), np.sqrt(np.maximum(square / n - shift * shift, 0.0))

@@ -1,33 +1,26 @@
-"""What was found in the pixels, image by image: measured once, kept, and used again.
-
-A finding belongs to an image as it is on the disk (path, size, time, HDU, DQ and mask), to the settings that say
-how pixels are measured, and to the overlaps of the image: for each of these, the other image and the tangent
-plane. Where all that is the same, measuring again would give the same digits.
-"""
+"""What was found in the pixels, image by image: measured once, kept, and used again where it still holds."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from skymatch_cli.choices import Compare
-from skymatch_cli.compare.meshed import MeshReduction, assemble_mesh, mesh_tasks
-from skymatch_cli.compare.pooled import ImageMeasurement, assemble_pooled, pooled_tasks
-from skymatch_cli.errors import InputError, Problem
-from skymatch_cli.images.formats.files import real_path, real_paths, size_and_time
-from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyStatistics, StoredPlane
+from skymatch_cli.compare.meshed import MeshReduction, assemble_mesh, mesh_grids, mesh_tasks
+from skymatch_cli.compare.pooled import ImageMeasurement, assemble_pooled, blocks_per_side, coarser, pooled_tasks
+from skymatch_cli.errors import Problem, SkymatchError
+from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyStatistics
 from skymatch_cli.run.tasks import NoProgress, Progress, Runner, Tasks
 from skymatch_cli.settings import Settings
-from skymatch_cli.store.ondemand import OnDemand
-from skymatch_cli.version import __version__
+from skymatch_cli.store.database import FindingRow
+from skymatch_cli.store.keys import OverlapKeys, measuring_keys
+from skymatch_cli.store.store import CODEC, Finding, Store
 
-Finding = ImageMeasurement | MeshReduction
-SAVE_EVERY_S = 60.0
-_AT_A_TIME = 1024  # images that are looked at together
+_COMMIT_S, _COMMIT_BYTES = 5.0, 2**24  # what a kill costs, and what memory holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +32,36 @@ class Measured:
     infos : sequence of ImageInfo
     graph : OverlapGraph
     settings : Settings
-    found : sequence of (Finding or None)
-        One for each image, None where there is none yet; empty before anything was measured.
+    found : iterable of (Finding or None)
+        One for each image, None where there is none yet.
     """
 
     infos: Sequence[ImageInfo]
     graph: OverlapGraph
     settings: Settings
-    found: Sequence[Finding | None]
-
-    @property
-    def missing(self) -> IntArray:
-        """Images that were not measured."""
-        return np.array([i for i, f in enumerate(self.found) if f is None], np.int64)
+    found: Iterable[Finding | None]
 
 
 class Findings(Protocol):
     """Where findings are kept while images are measured."""
 
+    def __len__(self) -> int:
+        """Images of the plan."""
+        ...
+
     def __getitem__(self, image: int, /) -> Finding | None:
         """What was found in an image, so far."""
         ...
 
-    def put(self, image: int, finding: Finding) -> None:
+    def __iter__(self) -> Iterator[Finding | None]:
+        """What was found in every image, so far."""
+        ...
+
+    def known_pairs(self, image: int, /) -> IntArray | None:
+        """The overlaps in which an image was measured; None where nothing is known of it."""
+        ...
+
+    def put(self, image: int, finding: Finding, /) -> None:
         """Take a finding; it replaces an earlier one of the image."""
         ...
 
@@ -69,132 +69,261 @@ class Findings(Protocol):
         """Leave what was found for the next run, whatever happens to this one."""
         ...
 
-    def all(self) -> Sequence[Finding | None]:
-        """The findings of all images."""
-        ...
-
-
-Keeper = Callable[[Measured, Iterable[tuple[int, Finding]]], Findings]
-"""Makes what keeps the findings of that which is to be measured, with those that are known already."""
-
 
 class HeldFindings:
-    """Findings in memory.
+    """Findings in memory, for one run."""
+
+    def __init__(self, n_images: int) -> None:
+        self._found: list[Finding | None] = [None] * n_images
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __getitem__(self, image: int, /) -> Finding | None:
+        return self._found[image]
+
+    def __iter__(self) -> Iterator[Finding | None]:
+        return iter(self._found)
+
+    def known_pairs(self, image: int, /) -> IntArray | None:
+        """Nothing is known before it is measured."""
+        del image
+        return None
+
+    def put(self, image: int, finding: Finding, /) -> None:
+        """Take a finding."""
+        self._found[image] = finding
+
+    def flush(self) -> None:
+        """Memory ends with the run."""
+
+
+class StoredFindings:
+    """The findings that a store has for the images of its plan: those that still hold, and those that are added.
 
     Parameters
     ----------
     start : Measured
-        What is measured.
-    known : iterable of (int, Finding)
-        What is known already of some images.
-    save : callable, optional
-        Called with what is known so far once a minute, and at the end, also where the work is interrupted.
+        What is measured: the plan in the store, and how.
+    store : Store
+    target : Store, optional
+        Where findings are added; what it has already is used too. Without it nothing can be added.
+    with_local : bool
+        Whether a finding without the image's own sky is of use.
+    lenient : bool
+        Where findings can't be written, keep them in memory and warn (`Store.warnings`), instead of stopping.
     """
 
     def __init__(
         self,
         start: Measured,
-        known: Iterable[tuple[int, Finding]],
+        store: Store,
+        target: Store | None = None,
         *,
-        save: Callable[[Measured], object] | None = None,
+        with_local: bool,
+        lenient: bool = False,
     ) -> None:
-        self._start, self._save = start, save
-        self._found: list[Finding | None] = [None] * len(start.infos)
-        for image, finding in known:
-            self._found[image] = finding
-        self._saved = time.monotonic()
+        self._graph, self._target, self._lenient, keys = start.graph, target, lenient, store.keys()
+        self._overlaps = OverlapKeys(start.graph, keys.sky)
+        self._planes = {key: k for k, key in enumerate(self._overlaps.planes.tolist())}
+        self._with_bad = target is None and start.settings.skip_bad  # files that can't be read are tried again
+        self._side = blocks_per_side(len(start.graph.a))
+        mesh = start.settings.compare == Compare.MESH
+        self._grids = mesh_grids(start.infos, start.graph, start.settings.mesh_size) if mesh else None
+        self._state, self._how = list(map(bytes, keys.state)), measuring_keys(keys, start.settings)
+        self._source: list[Store | None] = [None] * len(self._state)
+        self._n_known = np.full(len(self._state), -1)
+        self._waiting: dict[int, FindingRow] = {}
+        self._waiting_bytes, self._committed = 0, time.monotonic()
+        for source in (store,) if target is None or target is store else (store, target):
+            self._look_through(source, with_local=with_local)
+
+    def _look_through(self, store: Store, *, with_local: bool) -> None:
+        """Note the findings of a store that still hold; of an image the one that covers most."""
+        images: dict[tuple[bytes, bytes], list[int]] = {}
+        for i, key in enumerate(zip(self._state, self._how, strict=True)):
+            images.setdefault(key, []).append(i)
+        for state, how, local, bad, overlaps in store.database.finding_keys():
+            if (bad and not self._with_bad) or (with_local and not local):
+                continue
+            for i in images.get((state, how), ()):
+                n = self._covered(i, overlaps)
+                if n > self._n_known[i]:
+                    self._n_known[i], self._source[i] = n, store
+
+    def _covered(self, i: int, overlaps: bytes) -> int:
+        """How many overlaps of an image are known by a finding of it; -1: it doesn't hold."""
+        if self._grids is not None:
+            return len(self._overlaps.pairs[i]) if overlaps == self._overlaps.of_cells(i, self._grids) else -1
+        side, overlaps = overlaps[0], overlaps[1:]
+        if side < self._side:  # shared pixels were counted on a coarser grid
+            return -1
+        return int(np.count_nonzero(self._overlaps.known(i, overlaps) >= 0))
+
+    @property
+    def n_measured(self) -> int:
+        """Images of which something is known."""
+        return int(np.count_nonzero(self._n_known >= 0))
+
+    def __len__(self) -> int:
+        return len(self._state)
 
     def __getitem__(self, image: int, /) -> Finding | None:
-        return self._found[image]
+        row, source = self._waiting.get(image), self._source[image]
+        if row is None and source is not None:
+            row = source.database.finding(self._state[image], self._how[image])
+            if row is None:
+                raise source.database.damaged("a finding is missing")
+        return None if row is None or source is None else self._decoded(image, row, source)
 
-    def put(self, image: int, finding: Finding) -> None:
+    def __iter__(self) -> Iterator[Finding | None]:
+        return (self[i] for i in range(len(self)))
+
+    def _decoded(self, i: int, row: FindingRow, source: Store) -> Finding:
+        """A finding with overlaps and planes by the numbers that they have in this plan."""
+        *_, overlaps, body = row
+        if self._grids is not None:
+            cells = source.decode(MeshReduction, body)
+            return replace(cells, meshes={self._planes[key]: mesh for key, mesh in cells.meshes.items()})
+        found = source.decode(ImageMeasurement, body)
+        rows = self._overlaps.known(i, overlaps[1:])
+        pairs = self._overlaps.pairs[i][rows >= 0]
+        rows = rows[rows >= 0]
+        if not np.array_equal(rows, np.arange(len(found.blocks))):
+            found = replace(found, regions=found.regions.part(rows), blocks=found.blocks[rows])
+        return replace(found, pairs=pairs, blocks=coarser(found.blocks, self._side))
+
+    def known_pairs(self, image: int, /) -> IntArray | None:
+        """The overlaps in which an image was measured; None where nothing is known of it."""
+        pairs = self._overlaps.pairs[image]
+        if self._n_known[image] == len(pairs):
+            return pairs
+        if self._n_known[image] < 0:
+            return None
+        found = self[image]
+        return found.pairs if isinstance(found, ImageMeasurement) else pairs
+
+    def put(self, image: int, finding: Finding, /) -> None:
         """Take a finding; it replaces an earlier one of the image."""
-        self._found[image] = finding
-        if time.monotonic() - self._saved > SAVE_EVERY_S:
+        if self._target is None:
+            raise ValueError("this store is read only")
+        row = self._row(image, finding)
+        self._waiting[image], self._source[image] = row, self._target
+        self._n_known[image] = len(self._overlaps.pairs[image])
+        self._waiting_bytes += len(row[-1])
+        if self._waiting_bytes >= _COMMIT_BYTES or time.monotonic() - self._committed > _COMMIT_S:
             self.flush()
 
-    def flush(self) -> None:
-        """Save what was found."""
-        if self._save is not None:
-            self._save(replace(self._start, found=self.all()))
-        self._saved = time.monotonic()
+    def _row(self, i: int, finding: Finding) -> FindingRow:
+        if isinstance(finding, MeshReduction):
+            planes = self._overlaps.planes
+            overlaps = self._overlaps.of_cells(i, self._grids or ())
+            stored: Finding = replace(finding, meshes={int(planes[k]): mesh for k, mesh in finding.meshes.items()})
+        else:
+            own = self._overlaps.of(i)[np.searchsorted(self._overlaps.pairs[i], finding.pairs)]
+            overlaps = bytes([self._side]) + own.tobytes()
+            stored = replace(finding, pairs=finding.pairs[:0])
+        local, bad = finding.local is not None, bool(finding.problems)
+        return self._state[i], self._how[i], local, bad, overlaps, CODEC.encode(stored)
 
-    def all(self) -> Sequence[Finding | None]:
-        """The findings of all images."""
-        return tuple(self._found)
+    def flush(self) -> None:
+        """Commit what waits: it is there for the next run, whatever happens to this one.
+
+        Raises
+        ------
+        SkymatchError
+            If it can't be written, unless this is lenient.
+        """
+        if not self._waiting or self._target is None or self._target.warnings:
+            return
+        try:
+            with self._target.database.transaction():
+                for row in self._waiting.values():
+                    self._target.database.put_finding(row)
+        except SkymatchError as error:
+            if not self._lenient:
+                raise
+            self._target.warnings = (f"what was measured is not kept: {error.message}",)
+            return
+        self._waiting.clear()
+        self._waiting_bytes, self._committed = 0, time.monotonic()
 
 
 def measure_images(
     start: Measured,
     runner: Runner,
+    found: Findings,
     *,
     with_local: bool,
-    known: Iterable[tuple[int, Finding]] = (),
     only: Sequence[int] | None = None,
-    keeper: Keeper = HeldFindings,
     progress: Progress | None = None,
-) -> tuple[Measured, tuple[Problem, ...]]:
+) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
     """Measure what is not known yet.
 
     Parameters
     ----------
     start : Measured
-        What to measure; nothing need be found in it.
+        What to measure.
     runner : Runner
+    found : Findings
+        What is known already; what is found is added to it. A finding may lack some of the image's overlaps.
     with_local : bool
         Measure the images' own skies too.
-    known : iterable of (int, Finding)
-        What is known already of images; a finding may lack some of the image's overlaps.
     only : sequence of int, optional
         Measure these images alone.
-    keeper : callable, optional
-        Makes what keeps the findings: in memory by default.
     progress : Progress, optional
 
     Returns
     -------
-    measured : Measured
     problems : tuple of Problem
         Of the images that could not be read.
+    warnings : tuple of str
+        Of the images that were measured.
     """
-    work = _Work(start.graph)
-    found = keeper(start, work.noted(known))
+    graph = start.graph
+    n_pairs = np.bincount(np.concatenate([graph.a, graph.b]), minlength=graph.n_images).tolist()
+    wanted = [i for i in (range(len(n_pairs)) if only is None else only) if _needed(found.known_pairs(i), n_pairs[i])]
     problems: list[Problem] = []
+    warnings: list[str] = []
     try:
-        wanted = work.wanted(only)
         (progress or NoProgress()).stage("pixels", len(wanted))
-        tasks = _tasks(start, work, found, wanted, with_local=with_local)
+        tasks = _tasks(start, found, wanted, with_local=with_local)
         for i, finding in zip(wanted, runner(tasks, progress=progress), strict=True):
-            found.put(i, finding if work.is_new(i) else _joined(found[i], finding))
+            old = None if found.known_pairs(i) is None else found[i]
+            found.put(i, finding if old is None else _joined(old, finding))
             problems += finding.problems
+            warnings += finding.warnings
     finally:
         found.flush()
-    return replace(start, found=found.all()), tuple(problems)
+    return tuple(problems), tuple(warnings)
 
 
-class _Work:
-    """What there is to do: how many pairs of every image are known, of how many."""
+def _needed(known: IntArray | None, n_pairs: int) -> bool:
+    return known is None or len(known) < n_pairs
 
-    def __init__(self, graph: OverlapGraph) -> None:
-        self._n_pairs = np.bincount(np.concatenate([graph.a, graph.b]), minlength=graph.n_images)
-        self._n_known = np.full(graph.n_images, -1)
 
-    def noted(self, known: Iterable[tuple[int, Finding]]) -> Iterator[tuple[int, Finding]]:
-        """What is known, which need not be done again."""
-        for i, finding in known:
-            self._n_known[i] = len(finding.pairs) if isinstance(finding, ImageMeasurement) else self._n_pairs[i]
-            yield i, finding
+def _tasks(start: Measured, found: Findings, wanted: Sequence[int], *, with_local: bool) -> Tasks[Any]:
+    """The work on the images that are wanted: of one kind, pooled or mesh."""
+    infos, graph, settings = start.infos, start.graph, start.settings
+    if settings.compare == Compare.MESH:
+        return mesh_tasks(infos, graph, settings, with_local=with_local, wanted=wanted)
+    known = found.known_pairs
+    return pooled_tasks(infos, graph, settings, with_local=with_local, wanted=wanted, known_pairs=known)
 
-    def wanted(self, only: Sequence[int] | None) -> Sequence[int]:
-        """The images that need work, out of some or all."""
-        needed = (self._n_known < self._n_pairs) | (self._n_known < 0)
-        images = np.arange(len(needed)) if only is None else np.array(only, np.int64)
-        wanted: list[int] = images[needed[images]].tolist()
-        return wanted
 
-    def is_new(self, image: int) -> bool:
-        """Whether nothing is known of an image."""
-        return bool(self._n_known[image] < 0)
+def _joined(old: Finding | None, new: Finding) -> Finding:
+    """An image's finding with further overlaps, in the order of the graph."""
+    if not (isinstance(old, ImageMeasurement) and isinstance(new, ImageMeasurement)):
+        return new
+    pairs = np.concatenate([old.pairs, new.pairs])
+    order = np.argsort(pairs, kind="stable")
+    return replace(
+        old,
+        pairs=pairs[order],
+        regions=SkyStatistics.joined([old.regions, new.regions]).part(order),
+        blocks=np.concatenate([old.blocks, new.blocks])[order],
+        problems=new.problems,
+    )
 
 
 def assemble(measured: Measured) -> Measurements:
@@ -215,135 +344,3 @@ def assemble(measured: Measured) -> Measurements:
         jobs = measured.settings.jobs
         return assemble_mesh(measured.infos, measured.graph, reduced, image_planes, jobs=jobs)
     return assemble_pooled(measured.infos, measured.graph, pooled)
-
-
-def merged(parts: Sequence[tuple[str, Measured]]) -> Measured:
-    """The parts of one measurement together.
-
-    Parameters
-    ----------
-    parts : sequence of (str, Measured)
-        Name of each part for messages, and what it holds.
-
-    Raises
-    ------
-    InputError
-        If a part was made from another plan, or with other settings.
-    """
-    first, whole = parts[0]
-    images = image_keys(whole.infos, whole.settings)
-    for name, part in parts[1:]:
-        if image_keys(part.infos, part.settings) != images or not _same_pairs(part, whole):
-            raise InputError.at(name, f"is not of the same plan as {first}, or was measured in another way")
-        if part.settings.determining() != whole.settings.determining():
-            raise InputError.at(name, f"has other settings than {first}")
-    return replace(whole, found=_Together([part.found for _, part in parts]))
-
-
-class _Together(OnDemand["Finding | None"]):
-    """Findings of the same images: the first that there is of each."""
-
-    def __init__(self, parts: Sequence[Sequence[Finding | None]]) -> None:
-        self._parts = parts
-
-    def __len__(self) -> int:
-        return len(self._parts[0])
-
-    def _made(self, i: int) -> Finding | None:
-        return next((finding for part in self._parts if (finding := part[i]) is not None), None)
-
-
-def _same_pairs(one: Measured, other: Measured) -> bool:
-    same: bool = np.array_equal(one.graph.a, other.graph.a) and np.array_equal(one.graph.b, other.graph.b)
-    return same and one.graph.planes == other.graph.planes
-
-
-def _tasks(start: Measured, work: _Work, found: Findings, wanted: Sequence[int], *, with_local: bool) -> Tasks[Any]:
-    """The work on the images that are wanted: of one kind, pooled or mesh."""
-    infos, graph, settings = start.infos, start.graph, start.settings
-    if settings.compare == Compare.MESH:
-        return mesh_tasks(infos, graph, settings, with_local=with_local, wanted=wanted)
-
-    def known_pairs(i: int) -> IntArray | None:
-        known = None if work.is_new(i) else found[i]
-        return known.pairs if isinstance(known, ImageMeasurement) else None
-
-    return pooled_tasks(infos, graph, settings, with_local=with_local, wanted=wanted, known_pairs=known_pairs)
-
-
-def _joined(old: Finding | None, new: Finding) -> Finding:
-    """An image's finding with further overlaps, in the order of the graph."""
-    if not (isinstance(old, ImageMeasurement) and isinstance(new, ImageMeasurement)):
-        return new
-    pairs = np.concatenate([old.pairs, new.pairs])
-    order = np.argsort(pairs, kind="stable")
-    return replace(
-        old,
-        pairs=pairs[order],
-        regions=SkyStatistics.joined([old.regions, new.regions]).part(order),
-        blocks=np.concatenate([old.blocks, new.blocks])[order],
-        problems=new.problems,
-    )
-
-
-def image_keys(infos: Sequence[ImageInfo], settings: Settings) -> tuple[bytes, ...]:
-    """What the findings of images rest on, beside their overlaps: 16 bytes each that are the same where that is.
-
-    All that their headers say comes with the state of the files.
-    """
-    from hashlib import blake2b
-
-    mesh = settings.compare == Compare.MESH
-    common = repr(
-        (
-            __version__,
-            settings.statistic,
-            settings.ignore_value,
-            settings.compare,
-            mesh and (settings.mesh_size, settings.model),
-        )
-    )
-    keys: list[bytes] = []
-    for low in range(0, len(infos), _AT_A_TIME):
-        some = infos[low : low + _AT_A_TIME]
-        sources = [info.source for info in some]
-        planes = [None if s is None else (s.science, s.dq, s.mask) for s in sources]
-        real = iter(real_paths(plane.path for three in planes if three for plane in three if plane is not None))
-        for info, three in zip(some, planes, strict=True):
-            facts: list[object] = [info.shape, mesh and info.to_comparison]
-            facts += [None if plane is None else _plane_key(plane, next(real)) for plane in three or ()]
-            facts.append(None if info.source is None else info.source.bad_flags)
-            text = f"{common} {facts!r}".encode("utf-8", "surrogateescape")
-            keys.append(blake2b(text, digest_size=16).digest())
-    return tuple(keys)
-
-
-def _plane_key(plane: StoredPlane, real: str) -> tuple[str, int, int, int]:
-    """Where a plane is, and the file's state; not its offset, which moves when a header grows."""
-    return real, plane.hdu, plane.size, plane.mtime_ns
-
-
-def renewed(measured: Measured, files: Collection[str]) -> Measured:
-    """The same findings after these files were written by this program, which keeps the original pixels.
-
-    Parameters
-    ----------
-    measured : Measured
-    files : collection of str
-        Real paths of the files that were replaced.
-    """
-
-    def plane(old: StoredPlane | None) -> StoredPlane | None:
-        if old is None or real_path(old.path) not in files:
-            return old
-        size, mtime_ns = size_and_time(old.path)
-        return replace(old, size=size, mtime_ns=mtime_ns)
-
-    def info(old: ImageInfo) -> ImageInfo:
-        if old.source is None:
-            return old
-        science = plane(old.source.science) or old.source.science
-        source = replace(old.source, science=science, dq=plane(old.source.dq), mask=plane(old.source.mask))
-        return replace(old, source=source)
-
-    return replace(measured, infos=tuple(info(i) for i in measured.infos))

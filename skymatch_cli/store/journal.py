@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -14,14 +17,15 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.files import real_path
 from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.source import open_source
+from skymatch_cli.images.known import Headers
 from skymatch_cli.model import ImageInfo, Journal
-from skymatch_cli.output.destination import write_through
 from skymatch_cli.record.edits import SkyUpdate, record_edits
 from skymatch_cli.record.journal import journal_path
 from skymatch_cli.settings import Settings
-from skymatch_cli.store.findings import Measured, image_keys, renewed
+from skymatch_cli.store.findings import Measured, StoredFindings
+from skymatch_cli.store.keys import image_states
 from skymatch_cli.store.plan import Plan
-from skymatch_cli.store.store import read_measured, write_measured
+from skymatch_cli.store.store import Store, renewed, settings_json
 
 
 def needs_journal(infos: Sequence[ImageInfo], settings: Settings) -> bool:
@@ -37,7 +41,22 @@ def journal_of(planned: Plan, measured: Measured | None = None) -> Journal:
     path = journal_path(real_path(info.ref.path) for info in planned.infos)
     if measured is None:
         return Journal(path, None)
-    return Journal(path, partial(write_through, lambda whole: write_measured(planned, measured, whole)))
+    return Journal(path, partial(_write, planned, measured))
+
+
+def _write(planned: Plan, measured: Measured, stream: BinaryIO) -> None:
+    """Write a store with the plan and all findings."""
+    with tempfile.TemporaryDirectory(prefix="skymatch-") as folder:
+        file = Path(folder, "journal")
+        with Store(str(file), write=True, create=True) as store:
+            store.save_plan(replace(planned, headers=Headers()))
+            found = StoredFindings(measured, store, store, with_local=False)
+            for image, finding in enumerate(measured.found):
+                if finding is not None:
+                    found.put(image, finding)
+            found.flush()
+        with file.open("rb") as whole:
+            shutil.copyfileobj(whole, stream)
 
 
 def left_behind(planned: Plan) -> tuple[Plan, Measured] | None:
@@ -46,17 +65,22 @@ def left_behind(planned: Plan) -> tuple[Plan, Measured] | None:
     if not Path(path).is_file():
         return None
     try:
-        plan, measured = read_measured(path)
+        with Store(path) as store:
+            plan = store.plan()
+            start = Measured(plan.infos, plan.graph, plan.settings, ())
+            found = tuple(StoredFindings(start, store, with_local=False))
+            infos, polygon = tuple(plan.infos), plan.graph.polygon.part(np.arange(len(plan.graph.polygon)))
     except InputError:
         return None  # of another version, or damaged: all is measured anew
     settings = planned.settings
     same = (
-        plan.settings.determining() == settings.determining()
-        and plan.settings.sky_keyword == settings.sky_keyword
-        and [info.ref for info in plan.infos] == [info.ref for info in planned.infos]
-        and not len(measured.missing)
+        settings_json(plan.settings) == settings_json(settings)
+        and [info.ref for info in infos] == [info.ref for info in planned.infos]
+        and all(finding is not None for finding in found)
     )
-    return (replace(plan, settings=settings), measured) if same else None
+    graph = replace(plan.graph, polygon=polygon)
+    before = replace(plan, settings=settings, infos=infos, graph=graph)
+    return (before, Measured(infos, graph, settings, found)) if same else None
 
 
 def is_as_left(measured: Measured, updates: Sequence[SkyUpdate], planned: Plan) -> bool:
@@ -78,14 +102,14 @@ def is_as_left(measured: Measured, updates: Sequence[SkyUpdate], planned: Plan) 
             of_file.setdefault(real_path(now.ref.path), []).append(i)
     if not all(_is_written([updates[i] for i in images], settings) for images in of_file.values()):
         return False
-    fresh, here, there = renewed(measured, of_file), planned.graph, measured.graph
+    fresh, here, there = renewed(measured.infos, of_file), planned.graph, measured.graph
     same_overlaps = all(
         np.array_equal(getattr(here, column), getattr(there, column)) for column in ("a", "b", "plane", "area_arcmin2")
     )
     return (
         same_overlaps
-        and image_keys(fresh.infos, settings) == image_keys(planned.infos, settings)
-        and all(_facts(before) == _facts(now) for before, now in zip(fresh.infos, planned.infos, strict=True))
+        and image_states(fresh) == image_states(planned.infos)
+        and all(_facts(before) == _facts(now) for before, now in zip(fresh, planned.infos, strict=True))
     )
 
 

@@ -1,307 +1,455 @@
-"""Files between the steps: a plan, what was measured, a solution; FITS binary tables all.
+"""All that is known of a set of images, in one file: headers, a plan, and what was found in the pixels.
 
-Every such file has the tables IMAGES, OVERLAPS and COMPONENTS for people, with the settings in the primary header,
-as a result has. Further tables hold, to the last digit, what the next step needs:
-
-=========  ==================================================================================================
-DETAILS    each image as the program knows it (JSON), and the cards of its WCS (zlib)
-FILES      each file with its HDUs, and HEADERS: what the headers say of each image, for the next plan
-POLYGONS   each overlap as a polygon of its tangent plane (well-known binary, radians)
-PLANES     the tangent planes
-HANDLING   settings that say how images are written
-NOTES      warnings and what was skipped, as they were said
-FOUND      each image: whether it was measured, its own sky, its good pixels
-REGIONS    each image in each of its overlaps: sky, error, pixels; and how its pixels lie in blocks of the frame
-CELLS      each image on each tangent plane as a mesh of cells (``--compare mesh``)
-=========  ==================================================================================================
+=========  ====================================================================================
+facts      the plan as a whole, and the settings by which its pixels are measured
+files      the structure of every file, and `headers` what the header of every image says
+images     every image of the plan as the program knows it
+columns    keys of the images, some ten thousand a row
+overlaps   which images overlap, some ten thousand a row, and `polygons` where
+findings   what was found in every image, under the keys of that which it rests on
+=========  ====================================================================================
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import BinaryIO
+from functools import lru_cache
+from itertools import pairwise
+from types import TracebackType
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from skymatch_cli.choices import TableName
-from skymatch_cli.images.known import Headers
-from skymatch_cli.model import FloatArray, ImageInfo, IntArray, OverlapGraph, TangentPlane
+from skymatch_cli.choices import Method
+from skymatch_cli.compare.meshed import MeshReduction
+from skymatch_cli.compare.pooled import ImageMeasurement
+from skymatch_cli.errors import InputError, SkymatchError
+from skymatch_cli.images.formats.files import real_path, size_and_time
+from skymatch_cli.images.formats.fitsfile import FitsFile
+from skymatch_cli.images.formats.gwcs import GwcsWcs
+from skymatch_cli.images.known import Headers, ImageHeader
+from skymatch_cli.model import CelestialWcs, FloatArray, ImageInfo, IntArray, OverlapGraph, StoredPlane, TangentPlane
 from skymatch_cli.model.polygons import Polygons
-from skymatch_cli.output.formats import SCHEMA, write_fits
-from skymatch_cli.output.planned import components, plan_report
-from skymatch_cli.output.result import Result
-from skymatch_cli.output.tables import Column, Report, Table, name_columns, pair_columns
 from skymatch_cli.settings import Settings
-from skymatch_cli.sky.shapes import polygons_of, shapes_of
-from skymatch_cli.store.findings import Measured
-from skymatch_cli.store.plainvalue import packed
+from skymatch_cli.sky.celestial import FitsWcs
+from skymatch_cli.store.codec import Codec
+from skymatch_cli.store.database import Database, digest_of
+from skymatch_cli.store.keys import KEY_BYTES, ImageKeys, image_keys, image_states
 from skymatch_cli.store.plan import Plan
-from skymatch_cli.store.reading import Kind, opening, reading
-from skymatch_cli.store.storedfindings import StoredFindings, Summary, found_tables
-from skymatch_cli.store.storedheaders import header_tables, read_headers
-from skymatch_cli.store.storedimages import StoredInfos, details_table
-from skymatch_cli.store.storedtables import Columns, StoredTable, in_blocks, write_tables
-from skymatch_cli.store.tablefile import TableFile, TableRows
-from skymatch_cli.version import __version__
 
-_AT_A_TIME = 256  # polygons that are made into rows
-
-
-def plan_document(planned: Plan) -> Report:
-    """The report of a plan; as FITS it is what ``measure`` reads."""
-    report = plan_report(planned.settings, planned.infos, planned.footprints, planned.graph, planned.warnings)
-
-    def tables(stream: BinaryIO) -> None:
-        write_tables((*_plan_tables(planned), *header_tables(planned.headers)), stream)
-
-    return replace(report, appendix=tables)
-
-
-def write_result_tables(result: Result, stream: BinaryIO) -> None:
-    """Write what a result says beyond its report: what ``apply`` reads."""
-    write_tables((details_table(result.infos, with_wcs=False), _handling_table(result.settings)), stream)
-
-
-def write_measured(planned: Plan, measured: Measured, stream: BinaryIO) -> None:
-    """Write what was measured, with the plan that it belongs to, to a stream that can seek."""
-    infos, graph = measured.infos, measured.graph
-    summary = Summary.of(measured.found)
-    images = _images_of_plan(infos, graph)
-    component = next(column.values for column in images if column.name == "component")
-    n_images = np.bincount(component).astype(np.int64)
-    report = Report(
-        version=__version__,
-        settings=measured.settings.determining(),
-        images=Table(
-            TableName.IMAGES,
-            (
-                *images,
-                Column("measured", summary.done.astype(np.int64), "1 where its pixels were measured"),
-                Column("n_pixels", summary.n_good, "Good pixels that were seen"),
-            ),
-        ),
-        overlaps=Table(TableName.OVERLAPS, pair_columns(graph.a, graph.b, graph.area_arcmin2)),
-        components=Table(
-            TableName.COMPONENTS,
-            (
-                Column("id", np.arange(len(n_images), dtype=np.int64), "Number of the component"),
-                Column("n_images", n_images, "Images in it"),
-            ),
-        ),
-        labels=(),
-        warnings=planned.warnings,
-    )
-    write_fits(report, "images", stream)
-    write_tables(_plan_tables(replace(planned, settings=measured.settings)), stream)
-    write_tables(found_tables(measured.found, summary), stream)
-
-
-def open_plan(file: str) -> Plan:
-    """Open a plan, or a measurement; it has no footprints. Images and polygons are read when they are asked for.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is none of these: also later, where what is asked for is damaged.
-    """
-    with opening(file, Kind.PLAN):
-        return _plan(file, Kind.PLAN, TableFile(file, SCHEMA))
-
-
-def read_plan(file: str) -> Plan:
-    """Read a plan whole: see `open_plan`."""
-    return _held(open_plan(file))
-
-
-def read_plan_headers(file: str) -> Headers:
-    """What the images of a plan say, and their files, for a later plan.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is no plan.
-    """
-    with opening(file, Kind.PLAN):
-        tables = TableFile(file, SCHEMA).tables
-        return read_headers(tables, StoredInfos(file, Kind.PLAN, tables))
-
-
-def open_measured(file: str) -> tuple[Plan, Measured]:
-    """Open what was measured, and the plan that it belongs to; what is large is read when it is asked for.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it holds no measurement: also later, where what is asked for is damaged.
-    """
-    with opening(file, Kind.MEASUREMENT):
-        read = TableFile(file, SCHEMA)
-        planned = _plan(file, Kind.MEASUREMENT, read)
-        found = StoredFindings(file, read.tables, planned.graph)
-        return planned, Measured(planned.infos, planned.graph, planned.settings, found)
-
-
-def read_measured(file: str) -> tuple[Plan, Measured]:
-    """Read a measurement whole: see `open_measured`."""
-    planned, measured = open_measured(file)
-    planned = _held(planned)
-    return planned, replace(measured, infos=planned.infos, graph=planned.graph, found=tuple(measured.found))
-
-
-def _held(planned: Plan) -> Plan:
-    """A plan with all that it says in memory."""
-    graph = planned.graph
-    polygon = graph.polygon.part(np.arange(len(graph.polygon)))
-    return replace(planned, infos=tuple(planned.infos), graph=replace(graph, polygon=polygon))
+Finding = ImageMeasurement | MeshReduction
+CODEC = Codec({CelestialWcs: (FitsWcs, GwcsWcs)})
+_BLOCK = 65_536  # rows of long columns that are stored together
+_AT_A_TIME = 64  # images that are read together
+_BLOCKS_HELD = 2
+_SOLVING = ("method", "reference", "match_up", "skylist", "max_residual", "robust", "cross_check")
+_Block = TypeVar("_Block")
 
 
 @dataclass(frozen=True, slots=True)
-class Solved:
-    """What is to be written to images: skies and errors (N,), tilts (N, 2) or None; the images have no WCS."""
+class _PlanFacts:
+    """The plan as a whole; ``digest`` is that of its images and overlaps."""
 
-    settings: Settings
-    infos: Sequence[ImageInfo]
-    sky: FloatArray
-    sky_err: FloatArray
-    tilt: FloatArray | None
+    digest: bytes
+    rules: str
+    on_sky: bool
+    n_images: int
+    n_overlaps: int
+    n_files: int
+    n_headers: int
+    planes: tuple[TangentPlane, ...]
+    skipped: tuple[str, ...]
+    warnings: tuple[str, ...]
 
-    def part(self, images: Sequence[int]) -> Solved:
-        """Some of the images."""
-        of = np.array(images, np.int64)
-        tilt = None if self.tilt is None else self.tilt[of]
-        return Solved(self.settings, tuple(self.infos[i] for i in images), self.sky[of], self.sky_err[of], tilt)
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    real: str
+    file: FitsFile
 
 
-def read_solution(file: str) -> Solved:
-    """Read the skies of a solution.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Overlaps:
+    """Some of the overlaps, as columns."""
+
+    a: IntArray
+    b: IntArray
+    area_arcmin2: FloatArray
+    plane: IntArray
+
+
+_STORED = (_PlanFacts, _File, ImageHeader, ImageInfo, ImageKeys, _Overlaps, Polygons, ImageMeasurement, MeshReduction)
+
+
+class Store:
+    """A store, open; use it in a ``with`` block.
+
+    Parameters
+    ----------
+    file : str
+    write, create : bool
+        As for `Database`.
+
+    Attributes
+    ----------
+    warnings : tuple of str
+        Why what was measured is not kept.
 
     Raises
     ------
     InputError
-        If there is no such file, or it holds no solution.
+        If it can't be opened, is in use, is damaged, or is not a store of this version; also later, where what is
+        asked for is damaged.
     """
-    with opening(file, Kind.SOLUTION):
-        read = TableFile(file, SCHEMA)
-        images = read.tables["IMAGES"]
-        tilt = np.stack([images["sky_dx"], images["sky_dy"]], axis=1) if "sky_dx" in images else None
-        infos = tuple(StoredInfos(file, Kind.SOLUTION, read.tables))
-        return Solved(_settings(read), infos, images["sky"], images["sky_err"], tilt)
+
+    def __init__(self, file: str, *, write: bool = False, create: bool = False) -> None:
+        self.database = Database(file, layout=_layout(), write=write, create=create)
+        self.warnings: tuple[str, ...] = ()
+        self._headers: Headers | None = None
+        self._keys: ImageKeys | None = None
+
+    @property
+    def file(self) -> str:
+        """Its name, as the user gave it."""
+        return self.database.file
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.database.close()
+
+    @property
+    def _facts(self) -> _PlanFacts | None:
+        body = self.database.get("facts", "plan")
+        return None if body is None else self.decode(_PlanFacts, body)
+
+    def decode(self, cls: type[_Block], body: bytes) -> _Block:
+        """A row as it was before it was stored."""
+        try:
+            return CODEC.decode(cls, body)
+        except ValueError as error:
+            raise self.database.damaged(str(error)) from None
+
+    def headers(self) -> Headers | None:
+        """What was read from headers for the plan in the store; None where there is none."""
+        facts = self._facts
+        if facts is None:
+            return None
+        files = [self.decode(_File, body) for body in self.database.span("files", 0, facts.n_files)]
+        images = [self.decode(ImageHeader, body) for body in self.database.span("headers", 0, facts.n_headers)]
+        self._headers = Headers(facts.rules, {file.real: file.file for file in files}, tuple(images))
+        return self._headers
+
+    def save_plan(self, planned: Plan) -> None:
+        """Store a plan, instead of the one that is there; what was found in files that changed since is forgotten."""
+        kept = tuple(h for h in planned.headers.images if not isinstance(h.footprint, InputError))
+        headers = replace(planned.headers, images=kept)
+        settings = _to_json(planned.settings)
+        facts = self._facts
+        if facts is not None and self._is_same(facts, headers, planned):
+            if self.database.get("facts", "settings") != settings:
+                with self.database.transaction():
+                    self.database.put("facts", [("settings", settings)])
+            return
+        keys = image_keys(planned.infos, planned.footprints, CODEC)
+        with self.database.transaction():
+            if facts is not None:
+                self.database.forget(_outdated(self.keys(), keys))
+            for table in ("files", "headers", "images", "columns", "overlaps", "polygons"):
+                self.database.clear(table)
+            put = self.database.put
+            put("files", enumerate(CODEC.encode(_File(real, file)) for real, file in headers.files.items()))
+            put("headers", enumerate(map(CODEC.encode, kept)))
+            put("images", enumerate(map(CODEC.encode, planned.infos)))
+            digest = self._put_blocks(planned, keys)
+            self.database.put("facts", [("settings", settings), ("plan", _facts_of(planned, headers, digest))])
+        self._keys = keys
+
+    def _is_same(self, facts: _PlanFacts, headers: Headers, planned: Plan) -> bool:
+        """Whether the plan in the store was made of these headers, by the same rules."""
+        old = self._headers
+        return (
+            old is not None
+            and (facts.rules, facts.skipped, facts.warnings) == (headers.rules, planned.skipped, planned.warnings)
+            and old.files == headers.files
+            and len(old.images) == len(headers.images)
+            and facts.n_images == len(planned.infos)
+            and all(mine is its for mine, its in zip(old.images, headers.images, strict=True))
+        )
+
+    def _put_blocks(self, planned: Plan, keys: ImageKeys) -> bytes:
+        """Store the long columns; their digest is that of the plan."""
+        graph, digests = planned.graph, [repr(planned.graph.planes).encode(), *self._put_keys(keys)]
+        for k, low in enumerate(range(0, len(graph.a), _BLOCK)):
+            part = slice(low, min(low + _BLOCK, len(graph.a)))
+            columns = _Overlaps(graph.a[part], graph.b[part], graph.area_arcmin2[part], graph.plane[part])
+            bodies = CODEC.encode(columns), CODEC.encode(graph.polygon.part(np.arange(part.start, part.stop)))
+            for table, body in zip(("overlaps", "polygons"), bodies, strict=True):
+                self.database.put(table, [(k, body)])
+                digests.append(digest_of(body))
+        return digest_of(*digests)
+
+    def keys(self) -> ImageKeys:
+        """The keys of the images of the plan."""
+        if self._keys is None:
+            n = self._plan_facts().n_images
+            self._keys = ImageKeys.joined(self._blocks("columns", ImageKeys, n))
+            if len(self._keys.sky) != n:
+                raise self.database.damaged("its keys are not those of its images")
+        return self._keys
+
+    def _blocks(self, table: str, cls: type[_Block], n: int) -> list[_Block]:
+        return [self.decode(cls, body) for body in self.database.span(table, 0, -(-n // _BLOCK))]
+
+    def plan(self) -> Plan:
+        """The plan in the store; it has no footprints. Images and polygons are read when they are asked for.
+
+        Raises
+        ------
+        InputError
+            If there is none that can be measured.
+        """
+        facts = self._plan_facts()
+        parts = self._blocks("overlaps", _Overlaps, facts.n_overlaps)
+        none = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
+        columns = zip(none, *((p.a, p.b, p.area_arcmin2, p.plane) for p in parts), strict=True)
+        a, b, area, plane = (np.concatenate(column) for column in columns)
+        if len(a) != facts.n_overlaps:
+            raise self.database.damaged("overlaps are missing")
+        polygons = StoredPolygons(self, facts.n_overlaps)
+        return Plan(
+            settings=self.settings(),
+            infos=StoredInfos(self, facts.n_images),
+            footprints=(),
+            graph=OverlapGraph(facts.n_images, a, b, area, polygons, plane, facts.planes),
+            skipped=facts.skipped,
+            warnings=facts.warnings,
+        )
+
+    def _plan_facts(self) -> _PlanFacts:
+        facts = self._facts
+        again = f"run skymatch plan --store {self.file} IMAGES..."
+        if facts is None:
+            part = self.database.get("facts", "part") is not None
+            what = "is a part of a measurement: it has no plan" if part else "holds no plan"
+            raise InputError.at(self.file, what, "merge it into the store of its plan" if part else again)
+        if not facts.on_sky:
+            raise InputError.at(self.file, "holds images without their positions (--method user)", again)
+        return facts
+
+    def settings(self) -> Settings:
+        """The settings of the plan and of its measurement."""
+        found: dict[str, Any] = json.loads(self.database.get("facts", "settings") or b"{}")
+        return Settings.of(found)
+
+    def save_settings(self, settings: Settings) -> None:
+        """Store the settings by which pixels are measured."""
+        if self.database.get("facts", "settings") != (text := _to_json(settings)):
+            with self.database.transaction():
+                self.database.put("facts", [("settings", text)])
+
+    def plan_digest(self) -> bytes:
+        """What tells one plan from another: its images as they are, and their overlaps."""
+        return self._plan_facts().digest
+
+    def begin_part(self, whole: Store, settings: Settings) -> None:
+        """Make this store a part of a measurement of the plan in another one."""
+        if self._facts is not None:
+            what = "holds a plan: it can't be a part of another one"
+            raise InputError.at(self.file, what, "name another file")
+        with self.database.transaction():
+            self.database.put("facts", [("part", whole.plan_digest()), ("settings", _to_json(settings))])
+
+    def merge(self, files: Sequence[str]) -> None:
+        """Take over what was found in the parts of a measurement of this plan.
+
+        Raises
+        ------
+        InputError
+            If one is not a part of this plan, or was measured in another way than the others.
+        """
+        settings: dict[str, bytes] = {}
+        for file in files:
+            with Store(file) as part:
+                settings[file] = own = self._settings_of_part(part)
+            if own != settings[files[0]]:
+                raise InputError.at(file, f"was measured with other settings than {files[0]}", "measure it again")
+        with self.database.transaction():
+            for file in files:
+                with Store(file) as part:
+                    for row in part.database.each_finding():
+                        if not row[3] or self.database.finding(row[0], row[1]) is None:
+                            self.database.put_finding(row)
+            self.database.put("facts", [("settings", settings[files[0]])])
+
+    def _settings_of_part(self, part: Store) -> bytes:
+        """How a part was measured, if it is one of this plan."""
+        if (digest := part.database.get("facts", "part")) is None:
+            hint = "name what `skymatch measure STORE --shard K/N -o PART` wrote"
+            raise InputError.at(part.file, "is not a part of a measurement", hint)
+        if digest != self.plan_digest():
+            what = f"is not of the plan in {self.file}, or of an earlier state of it"
+            raise InputError.at(part.file, what, "measure this part again")
+        return part.database.get("facts", "settings") or b""
+
+    def renew(self, infos: Sequence[ImageInfo], files: Collection[str]) -> None:
+        """Keep what was found in files that were written since by this program, which keeps the original pixels.
+
+        Where that can't be written there is a warning.
+
+        Parameters
+        ----------
+        infos : sequence of ImageInfo
+            The images of the plan, as they were stored.
+        files : collection of str
+            Real paths of the files that were replaced.
+        """
+        if not files:
+            return
+        try:
+            self._renew(infos, frozenset(files))
+        except SkymatchError as error:  # the images are written: that counts
+            self.warnings += (f"what was measured is not kept: {error}",)
+
+    def _renew(self, old: Sequence[ImageInfo], files: frozenset[str]) -> None:
+        infos = renewed(old, files)
+        states = image_states(old)[0], image_states(infos)[0]
+        changed = [k for k, (before, now) in enumerate(zip(*states, strict=True)) if before != now]
+        keys = replace(self.keys(), state=np.frombuffer(b"".join(states[1]), np.uint8).reshape(-1, KEY_BYTES))
+        with self.database.transaction():
+            for before, now in {(states[0][k], states[1][k]) for k in changed}:
+                for row in self.database.findings_of(before):
+                    self.database.put_finding((now, *row[1:]))
+                self.database.forget([before])
+            self.database.put("images", ((k, CODEC.encode(infos[k])) for k in changed))
+            self._put_keys(keys)
+        self._keys = keys
+
+    def _put_keys(self, keys: ImageKeys) -> list[bytes]:
+        blocks = [CODEC.encode(keys.part(low, low + _BLOCK)) for low in range(0, len(keys.sky), _BLOCK)]
+        self.database.put("columns", enumerate(blocks))
+        return blocks
 
 
-class _StoredPolygons:
-    """The overlaps of a file, as `PolygonRows` that stay there."""
+def measuring_part(settings: Settings) -> Settings:
+    """Settings as a plan has them: those that only a solution needs are the default ones."""
+    default = Settings()
+    return replace(settings, **{name: getattr(default, name) for name in _SOLVING})
 
-    def __init__(self, file: str, kind: Kind, table: TableRows) -> None:
-        self._file, self._kind, self._table = file, kind, table
+
+def renewed(infos: Sequence[ImageInfo], files: Collection[str]) -> tuple[ImageInfo, ...]:
+    """The images after some of their files (by their real paths) were written by this program."""
+
+    def plane(old: StoredPlane | None) -> StoredPlane | None:
+        if old is None or real_path(old.path) not in files:
+            return old
+        size, mtime_ns = size_and_time(old.path)
+        return replace(old, size=size, mtime_ns=mtime_ns)
+
+    def info(old: ImageInfo) -> ImageInfo:
+        if old.source is None:
+            return old
+        science = plane(old.source.science) or old.source.science
+        return replace(
+            old, source=replace(old.source, science=science, dq=plane(old.source.dq), mask=plane(old.source.mask))
+        )
+
+    return tuple(map(info, infos))
+
+
+class StoredInfos(Sequence[ImageInfo]):
+    """The images of a plan, which stay in their store until they are asked for."""
+
+    def __init__(self, store: Store, n: int) -> None:
+        self._store, self._n = store, n
 
     def __len__(self) -> int:
-        return self._table.n
+        return self._n
+
+    @overload
+    def __getitem__(self, i: int) -> ImageInfo: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[ImageInfo]: ...
+
+    def __getitem__(self, i: int | slice) -> ImageInfo | Sequence[ImageInfo]:
+        if isinstance(i, slice):
+            low, high, step = i.indices(self._n)
+            return self._span(low, max(low, high)) if step == 1 else [self[k] for k in range(low, high, step)]
+        if not -self._n <= i < self._n:
+            raise IndexError(i)
+        return self._span(i % self._n, i % self._n + 1)[0]
+
+    def __iter__(self) -> Iterator[ImageInfo]:
+        for low in range(0, self._n, _AT_A_TIME):
+            yield from self._span(low, min(low + _AT_A_TIME, self._n))
+
+    def _span(self, low: int, high: int) -> list[ImageInfo]:
+        return [self._store.decode(ImageInfo, body) for body in self._store.database.span("images", low, high)]
+
+
+class StoredPolygons:
+    """The polygons of a plan, as `PolygonRows` that stay in their store: a block or two are in memory."""
+
+    def __init__(self, store: Store, n: int) -> None:
+        self._store, self._n = store, n
+        self._block = lru_cache(_BLOCKS_HELD)(self._read)
+
+    def __len__(self) -> int:
+        return self._n
 
     def part(self, rows: IntArray) -> Polygons:
         """The polygons of some rows."""
-        import shapely
+        block = rows // _BLOCK
+        edges = np.flatnonzero(np.diff(block, prepend=-1, append=-1))
+        runs = [(int(block[low]), rows[low:high] % _BLOCK) for low, high in pairwise(edges)]
+        return Polygons.joined([self._block(k).part(own) for k, own in runs])
 
-        with reading(self._file, self._kind):
-            content = self._table.heap("wkb", rows)
-            shapes = np.empty(len(content), object)
-            shapes[:] = shapely.from_wkb(content)
-            return polygons_of(shapes)
-
-
-def _polygons_table(graph: OverlapGraph) -> StoredTable:
-    import shapely
-
-    def rows(low: int, high: int) -> Columns:
-        shapes = shapes_of(graph.polygon.part(np.arange(low, high)))
-        return {"plane": graph.plane[low:high], "wkb": [bytes(w) for w in shapely.to_wkb(shapes)]}
-
-    return StoredTable("POLYGONS", len(graph.a), in_blocks(len(graph.a), _AT_A_TIME, rows))
+    def _read(self, k: int) -> Polygons:
+        return self._store.decode(Polygons, self._store.database.span("polygons", k, k + 1)[0])
 
 
-def _images_of_plan(infos: Sequence[ImageInfo], graph: OverlapGraph) -> tuple[Column, ...]:
-    """What a plan says of every image: its name, its group and its component."""
-
-    def columns(infos: Sequence[ImageInfo], component: IntArray) -> tuple[Column, ...]:
-        what = "Connected set of images (index into the components)"
-        return *name_columns(infos), Column("component", component, what)
-
-    if not isinstance(infos, StoredInfos):
-        return columns(infos, components(infos, graph))
-    return tuple(replace(c, values=infos.column(c.name)) for c in columns((), np.empty(0, np.int64)))
+def _layout() -> str:
+    return "\n".join(map(CODEC.layout, _STORED))
 
 
-def _plan_tables(planned: Plan) -> tuple[StoredTable, ...]:
-    graph = planned.graph
-    said = [("warning", w) for w in planned.warnings] + [("skipped", s) for s in planned.skipped]
-    return (
-        details_table(planned.infos, with_wcs=True),
-        _handling_table(planned.settings),
-        _polygons_table(graph),
-        StoredTable.of(
-            "PLANES",
-            {
-                "ra_deg": np.array([p.ra_deg for p in graph.planes]),
-                "dec_deg": np.array([p.dec_deg for p in graph.planes]),
-            },
-        ),
-        StoredTable.of("NOTES", {"kind": [k.encode() for k, _ in said], "said": [packed(text) for _, text in said]}),
+def settings_json(settings: Settings) -> str:
+    """Settings that determine the result, with the keyword of the sky, as JSON."""
+    return json.dumps({**settings.determining(), "sky_keyword": settings.sky_keyword}, sort_keys=True)
+
+
+def _to_json(settings: Settings) -> bytes:
+    return settings_json(settings).encode("ascii")
+
+
+def _facts_of(planned: Plan, headers: Headers, digest: bytes) -> bytes:
+    return CODEC.encode(
+        _PlanFacts(
+            digest=digest,
+            rules=headers.rules,
+            on_sky=planned.settings.method != Method.USER,
+            n_images=len(planned.infos),
+            n_overlaps=len(planned.graph.a),
+            n_files=len(headers.files),
+            n_headers=len(headers.images),
+            planes=planned.graph.planes,
+            skipped=planned.skipped,
+            warnings=planned.warnings,
+        )
     )
 
 
-def _plan(file: str, kind: Kind, read: TableFile) -> Plan:
-    tables = read.tables
-    infos = StoredInfos(file, kind, tables)
-    planes, overlaps, polygons = (tables[name] for name in ("PLANES", "OVERLAPS", "POLYGONS"))
-    graph = OverlapGraph(
-        len(infos),
-        overlaps["a"],
-        overlaps["b"],
-        overlaps["area_arcmin2"],
-        _StoredPolygons(file, kind, polygons),
-        polygons["plane"],
-        tuple(map(TangentPlane, planes["ra_deg"].tolist(), planes["dec_deg"].tolist())),
-    )
-    _check(graph)
-    _check_images(infos, graph)
-    notes = [(k, json.loads(said)) for k, said in zip(tables["NOTES"]["kind"], tables["NOTES"]["said"], strict=True)]
-    return Plan(
-        settings=_settings(read),
-        infos=infos,
-        footprints=(),
-        graph=graph,
-        skipped=tuple(said for kind, said in notes if kind == b"skipped"),
-        warnings=tuple(said for kind, said in notes if kind == b"warning"),
-    )
-
-
-def _check(graph: OverlapGraph) -> None:
-    """ValueError where the tables of a plan don't belong together."""
-    numbers = ((graph.a, graph.n_images), (graph.b, graph.n_images), (graph.plane, len(graph.planes)))
-    if len(graph.a) != len(graph.polygon) or any(
-        (index < 0).any() or (index >= limit).any() for index, limit in numbers
-    ):
-        raise ValueError("its overlaps are not of its images")
-    step = np.diff(graph.a)
-    if (graph.a >= graph.b).any() or (step < 0).any() or (np.diff(graph.b)[step == 0] < 0).any():
-        raise ValueError("its overlaps are not in order")
-
-
-def _check_images(infos: StoredInfos, graph: OverlapGraph) -> None:
-    """ValueError where the table IMAGES is not that of a plan: what is measured is written beside it, hours later."""
-    for column in _images_of_plan(infos, graph):
-        values, numbers = column.values, column.name in {"extver", "component"}
-        if values.dtype.kind != ("i" if numbers else "S") or values.ndim != 1:
-            raise ValueError(f"its images have no {column.name}")
-        if column.name == "component" and ((values < 0) | (values >= len(infos))).any():
-            raise ValueError("its components are not of its images")
-
-
-def _handling_table(settings: Settings) -> StoredTable:
-    """Settings that say how images are written: the later steps begin with them."""
-    return StoredTable.of("HANDLING", {"settings": [packed({"sky_keyword": settings.sky_keyword})]})
-
-
-def _settings(read: TableFile) -> Settings:
-    return Settings.of({**read.settings, **json.loads(read.tables["HANDLING"]["settings"][0])})
+def _outdated(old: ImageKeys, new: ImageKeys) -> list[bytes]:
+    """The states that images had which are in another state now."""
+    now = {place.tobytes(): state.tobytes() for place, state in zip(new.place, new.state, strict=True)}
+    before = [(place.tobytes(), state.tobytes()) for place, state in zip(old.place, old.state, strict=True)]
+    return [state for place, state in before if now.get(place, state) != state]

@@ -1,4 +1,4 @@
-"""``match --cache``: what was measured is kept, and the result is that of a run without it."""
+"""``match --store``: what was measured is kept, and the result is that of a run without a store."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def opened(monkeypatch) -> list[str]:
     return done
 
 
-def match(*options: str, cache: bool = True) -> bytes:
-    kept = ["--cache", "kept"] if cache else []
+def match(*options: str, store: bool = True) -> bytes:
+    kept = ["--store", "kept.db"] if store else []
     done = CliRunner().invoke(main, ["match", *kept, "--jobs", "1", "--format", "json", *options, "img_*.fits"])
     assert done.exit_code == 0, done.output
     return done.stdout_bytes
@@ -94,13 +94,13 @@ def test_a_new_image_is_measured_and_its_neighbour_in_their_overlap(folder, meas
     write(folder / "img_4.fits", Frame(x=120.0, sky=70.0, noise=1.0, seed=9))
     second = match("--dry-run", "--compare", compare)
     assert measured == [3, 4]
-    assert second == match("--dry-run", "--compare", compare, cache=False)
+    assert second == match("--dry-run", "--compare", compare, store=False)
 
 
 def test_an_image_that_is_gone_is_forgotten(folder, measured):
     match("--dry-run")
     Path("img_3.fits").unlink()
-    assert match("--dry-run") == match("--dry-run", cache=False)
+    assert match("--dry-run") == match("--dry-run", store=False)
 
 
 def test_a_file_that_changed_is_measured_again(folder, measured):
@@ -108,7 +108,7 @@ def test_a_file_that_changed_is_measured_again(folder, measured):
     measured.clear()
     with fits.open("img_1.fits", mode="update") as hdus:
         hdus[0].data += 5
-    assert match("--dry-run") == match("--dry-run", cache=False)
+    assert match("--dry-run") == match("--dry-run", store=False)
     assert 1 in measured
 
 
@@ -116,7 +116,7 @@ def test_a_file_that_changed_is_measured_again(folder, measured):
 def test_other_settings_measure_again(folder, measured, option):
     match("--dry-run")
     measured.clear()
-    assert match("--dry-run", *option) == match("--dry-run", *option, cache=False)
+    assert match("--dry-run", *option) == match("--dry-run", *option, store=False)
     assert len(measured) == 8
 
 
@@ -125,13 +125,6 @@ def test_settings_of_the_solution_dont(folder, measured):
     measured.clear()
     match("--dry-run", "--match-up", "--max-residual", "3")
     assert measured == []
-
-
-def test_a_spoiled_cache_is_measured_anew_with_a_warning(folder, measured):
-    first = match("--dry-run")
-    Path("kept/measured.columns").write_bytes(b"spoiled")
-    assert match("--dry-run") == first
-    assert len(measured) == 8
 
 
 def test_headers_are_read_once(folder, opened):
@@ -149,7 +142,7 @@ def test_headers_of_new_and_changed_files_are_read(folder, opened):
     Path("img_3.fits").unlink()
     second = match("--dry-run")
     assert opened == ["img_1.fits", "img_4.fits", "header", "header"]
-    assert second == match("--dry-run", cache=False)
+    assert second == match("--dry-run", store=False)
 
 
 @pytest.mark.parametrize("option", ["--group-by=EXPNAME", "--exptime-key=XPOSURE", "--units=as-is", "--dqbits=none"])
@@ -159,7 +152,7 @@ def test_other_settings_read_headers_again(tmp_path, monkeypatch, opened, option
     write_all(tmp_path, [f.but(header=header | {"EXPNAME": f"e{k}"}) for k, f in enumerate(row([10.0, 50.0]))])
     match("--dry-run")
     opened.clear()
-    assert match("--dry-run", option) == match("--dry-run", option, cache=False)
+    assert match("--dry-run", option) == match("--dry-run", option, store=False)
     assert opened.count("header") == 4
 
 
@@ -167,43 +160,28 @@ def test_a_mask_of_another_shape_is_seen(folder):
     fits.PrimaryHDU(np.ones((40, 40), np.uint8)).writeto("mask.fits")
     match("--dry-run", "--mask", "mask.fits")
     fits.PrimaryHDU(np.ones((41, 40), np.uint8)).writeto("mask.fits", overwrite=True)
-    command = ["match", "--cache", "kept", "--dry-run", "--mask", "mask.fits", "img_*.fits"]
+    command = ["match", "--store", "kept.db", "--dry-run", "--mask", "mask.fits", "img_*.fits"]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 3
     assert "its mask mask.fits is 40 × 41 pixels" in done.output
 
 
-def test_units_and_warnings_are_those_of_a_run_without_a_cache(tmp_path, monkeypatch):
+def test_units_and_warnings_are_those_of_a_run_without_a_store(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     frames = row([10.0, 50.0, 30.0])
     headers = [{"BUNIT": "DN", "EXPTIME": 1.0 + k, "FILTER": "gr"[k % 2]} for k in range(3)]
     write_all(tmp_path, [f.but(header=h, scale=1.0 + k) for k, (f, h) in enumerate(zip(frames, headers, strict=True))])
-    fresh = match("--dry-run", cache=False)
+    fresh = match("--dry-run", store=False)
     assert b"FILTER" in fresh
     assert match("--dry-run") == match("--dry-run") == fresh
 
 
-def test_a_spoiled_cache_of_headers_is_read_anew_with_a_warning(folder, opened):
-    first = match("--dry-run")
-    Path("kept/headers.columns").write_bytes(b"spoiled")
-    assert match("--dry-run") == first
-    assert len(opened) == 16
-
-
-def test_a_cache_that_is_a_file_is_refused(folder):
-    Path("kept").touch()
-    done = CliRunner().invoke(main, ["match", "--cache", "kept", "--dry-run", "img_*.fits"])
-    assert done.exit_code == 2
-    assert "--cache kept" in done.output
-
-
 @pytest.mark.parametrize("compare", ["pooled", "mesh"])
-def test_a_run_with_nothing_new_writes_nothing_into_the_cache(folder, compare):
+def test_a_run_with_nothing_new_writes_nothing_into_the_store(folder, compare):
     match("--dry-run", "--compare", compare)
-    before = {file.name: file.stat().st_ino for file in Path("kept").iterdir()}
-    assert len(before) == 2
+    before = Path("kept.db").read_bytes()
     match("--dry-run", "--compare", compare)
-    assert {file.name: file.stat().st_ino for file in Path("kept").iterdir()} == before
+    assert Path("kept.db").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -214,7 +192,7 @@ def test_images_in_another_order_or_fewer_are_found_again(folder, measured, comp
     measured.clear()
     command = ["match", "--dry-run", "--jobs", "1", "--format", "json", "--compare", compare]
     command += [f"img_{k}.fits" for k in order]
-    again = CliRunner().invoke(main, [*command, "--cache", "kept"])
+    again = CliRunner().invoke(main, [*command, "--store", "kept.db"])
     assert measured == []
     assert again.stdout_bytes == CliRunner().invoke(main, command).stdout_bytes
 
@@ -224,20 +202,11 @@ def test_a_link_that_leads_to_another_file_of_the_same_size_and_time_is_read_ane
         (folder / f"link_{k}.fits").symlink_to(f"img_{k}.fits")
         os.utime(folder / f"img_{k}.fits", (10**9, 10**9))
     run = ["match", "--dry-run", "--format", "json", "link_0.fits", "link_1.fits", "img_2.fits"]
-    CliRunner().invoke(main, [*run, "--cache", "kept"], catch_exceptions=False)
+    CliRunner().invoke(main, [*run, "--store", "kept.db"], catch_exceptions=False)
     for k in (0, 1):
         (folder / f"link_{k}.fits").unlink()
         (folder / f"link_{k}.fits").symlink_to(f"img_{1 - k}.fits")
-    kept = CliRunner().invoke(main, [*run, "--cache", "kept"], catch_exceptions=False)
+    kept = CliRunner().invoke(main, [*run, "--store", "kept.db"], catch_exceptions=False)
     fresh = CliRunner().invoke(main, run, catch_exceptions=False)
     assert kept.exit_code == 0
     assert kept.stdout == fresh.stdout
-
-
-def test_a_cache_that_cannot_be_written_costs_no_result(folder):
-    (folder / "kept" / "measured.columns" / "in the way").mkdir(parents=True)
-    run = ["match", "--dry-run", "--format", "json", *sorted(p.name for p in folder.glob("img_*.fits"))]
-    done = CliRunner().invoke(main, [*run, "--cache", "kept"], catch_exceptions=False)
-    assert done.exit_code == 0
-    assert done.stdout == CliRunner().invoke(main, run, catch_exceptions=False).stdout
-    assert "measured.columns can't be written" in " ".join(done.stderr.split())

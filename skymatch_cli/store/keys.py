@@ -1,0 +1,164 @@
+"""What findings rest on, as short keys: an image as it is on the disk, how it is measured, and its overlaps.
+
+Where all keys of a finding are the same, measuring again would give the same digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from skymatch_cli.choices import Compare
+from skymatch_cli.compare.mesh.cells import MeshGrid
+from skymatch_cli.images.formats.files import real_paths
+from skymatch_cli.model import FloatArray, ImageInfo, IntArray, OverlapGraph, StoredPlane, TangentPlane
+from skymatch_cli.settings import Settings
+from skymatch_cli.store.codec import Codec
+from skymatch_cli.store.database import digest_of
+from skymatch_cli.version import __version__
+
+KeyArray = npt.NDArray[np.uint64]
+KEY_BYTES = 16
+_AT_A_TIME = 1024  # images that are looked at together
+_NOT_IN_KEY = frozenset({"file", "path", "mask"})  # of a name: where they lead is in the key
+# Settings that don't change what is found in the pixels of an image, or that its header and files stand for.
+_ELSEWHERE = frozenset(
+    {
+        *("method", "reference", "match_up", "skylist", "max_residual", "robust", "cross_check", "skip_bad"),
+        *("group_by", "units", "exptime_key", "flux_scale", "dq_ext", "dqbits", "mask"),
+    }
+)
+_OF_MESH = frozenset({"mesh_size", "model"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageKeys:
+    """Columns over N images.
+
+    Attributes
+    ----------
+    state : (N, 16) uint8
+        Digest of the files of every image as they are, and of the place of its pixels in them.
+    place : (N, 16) uint8
+        The same without the state of the files.
+    sky : (N,) uint64
+        Digest of its footprint.
+    to_comparison : (N,) float64
+    """
+
+    state: npt.NDArray[np.uint8]
+    place: npt.NDArray[np.uint8]
+    sky: KeyArray
+    to_comparison: FloatArray
+
+    @classmethod
+    def joined(cls, parts: Sequence[ImageKeys]) -> ImageKeys:
+        """Several one after another."""
+        none = np.empty((0, KEY_BYTES), np.uint8)
+        return cls(
+            np.concatenate([none, *(part.state for part in parts)]),
+            np.concatenate([none, *(part.place for part in parts)]),
+            np.concatenate([np.empty(0, np.uint64), *(part.sky for part in parts)]),
+            np.concatenate([np.empty(0), *(part.to_comparison for part in parts)]),
+        )
+
+    def part(self, low: int, high: int) -> ImageKeys:
+        """Those of some images."""
+        return ImageKeys(*(getattr(self, f.name)[low:high] for f in fields(self)))
+
+
+def image_states(infos: Sequence[ImageInfo]) -> tuple[list[bytes], list[bytes]]:
+    """Digests of images as they are on the disk: with the state of their files, and without it.
+
+    What headers say comes with the state of the files; offsets of pixels move when a header grows, and don't count.
+    """
+    states: list[bytes] = []
+    places: list[bytes] = []
+    for low in range(0, len(infos), _AT_A_TIME):
+        some = infos[low : low + _AT_A_TIME]
+        planes = [[] if i.source is None else [i.source.science, i.source.dq, i.source.mask] for i in some]
+        real = iter(real_paths(plane.path for three in planes for plane in three if plane is not None))
+        for info, three in zip(some, planes, strict=True):
+            names = [f.name for f in fields(info.ref) if f.name not in _NOT_IN_KEY]
+            where: list[object] = [getattr(info.ref, name) for name in names]
+            where += [None if plane is None else (next(real), plane.hdu) for plane in three]
+            state: list[object] = [None if plane is None else _state(plane) for plane in three]
+            state.append((info.shape, None if info.source is None else info.source.bad_flags))
+            place = repr(where).encode("utf-8", "surrogateescape")
+            places.append(digest_of(place))
+            states.append(digest_of(place, repr(state).encode()))
+    return states, places
+
+
+def _state(plane: StoredPlane) -> tuple[object, ...]:
+    """The state of a file, whatever is known of it."""
+    return tuple(getattr(plane, name, None) for name in ("size", "mtime_ns", "inode"))
+
+
+def image_keys(infos: Sequence[ImageInfo], footprints: Sequence[object], codec: Codec) -> ImageKeys:
+    """The keys of images; ``footprints`` are theirs, or none."""
+    states, places = image_states(infos)
+    sky = [digest_of(codec.encode(footprint))[:8] for footprint in footprints] or [bytes(8)] * len(infos)
+    return ImageKeys(
+        np.frombuffer(b"".join(states), np.uint8).reshape(-1, KEY_BYTES),
+        np.frombuffer(b"".join(places), np.uint8).reshape(-1, KEY_BYTES),
+        np.frombuffer(b"".join(sky), np.uint64),
+        np.array([info.to_comparison for info in infos], float),
+    )
+
+
+def measuring_rules(settings: Settings) -> bytes:
+    """The settings that decide what is found in pixels, with the version of the program."""
+    mesh = settings.compare == Compare.MESH
+    unused = _ELSEWHERE if mesh else _ELSEWHERE | _OF_MESH
+    chosen = {name: value for name, value in settings.determining().items() if name not in unused}
+    return repr((__version__, settings.sky_keyword, sorted(chosen.items()))).encode("utf-8", "surrogateescape")
+
+
+def measuring_keys(keys: ImageKeys, settings: Settings) -> list[bytes]:
+    """How every image is measured: the rules, and for cells the factor that their values have."""
+    rules = measuring_rules(settings)
+    if settings.compare != Compare.MESH:
+        return [digest_of(rules)] * len(keys.sky)
+    return [digest_of(rules, repr(factor).encode()) for factor in keys.to_comparison.tolist()]
+
+
+def plane_keys(planes: Iterable[TangentPlane]) -> KeyArray:
+    """Digests of tangent planes, (P,)."""
+    return np.frombuffer(b"".join(digest_of(repr(plane).encode())[:8] for plane in planes), np.uint64)
+
+
+class OverlapKeys:
+    """The overlaps of images as keys: for each the sky of the other image, and the plane."""
+
+    def __init__(self, graph: OverlapGraph, sky: KeyArray) -> None:
+        self._graph, self._sky = graph, sky
+        self.pairs = graph.pairs_by_image()
+        self.planes = plane_keys(graph.planes)
+
+    def of(self, image: int) -> KeyArray:
+        """Keys of the overlaps of an image, (R, 2), in the order of the graph."""
+        pairs = self.pairs[image]
+        other = self._graph.a[pairs] + self._graph.b[pairs] - image
+        return np.stack([self._sky[other], self.planes[self._graph.plane[pairs]]], axis=1)
+
+    def known(self, image: int, kept: bytes) -> IntArray:
+        """Which of the overlaps of an image are among some that were kept: rows of these, -1 where they are none."""
+        now = self.of(image)
+        if now.tobytes() == kept:
+            return np.arange(len(now))
+        rows = {key: k for k, key in enumerate(_keys(kept))}
+        return np.array([rows.get(key, -1) for key in _keys(now.tobytes())], np.int64)
+
+    def of_cells(self, image: int, grids: Sequence[MeshGrid]) -> bytes:
+        """All overlaps of an image and the grids of their planes as one key."""
+        used = np.unique(self._graph.plane[self.pairs[image]]).tolist()
+        overlaps = b"".join(sorted(_keys(self.of(image).tobytes())))
+        return digest_of(overlaps, *sorted(repr(grids[k]).encode() for k in used))
+
+
+def _keys(content: bytes) -> list[bytes]:
+    return [content[at : at + KEY_BYTES] for at in range(0, len(content), KEY_BYTES)]
