@@ -317,8 +317,10 @@ def check_strict(result: Result, outcome: str = "no image was written") -> None:
         raise StrictError(f"{n} warning{'s' if n > 1 else ''} with --strict", outcome)
 
 
-def apply(result: Result, *, progress: Progress | None = None) -> WriteReport:
+def apply(result: Result, *, progress: Progress | None = None, named: Iterable[str] = ()) -> WriteReport:
     """Record the skies of a result in the images, or subtract them.
+
+    ``named`` are files that the run reads beside its images; copies never replace them.
 
     Raises
     ------
@@ -329,7 +331,7 @@ def apply(result: Result, *, progress: Progress | None = None) -> WriteReport:
 
     solution, settings = result.solution, result.settings
     updates = _updates(result.infos, settings, *_skies(solution.sky, solution.sky_err, solution.tilt))
-    return write_skies(updates, settings, journal=result.journal, progress=progress)
+    return write_skies(updates, settings, journal=result.journal, progress=progress, named=named)
 
 
 def apply_skies(

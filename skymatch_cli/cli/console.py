@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -42,7 +42,7 @@ def session(ctx: click.Context) -> Iterator[None]:
     handlers: list[logging.Handler] = [_handler(sys.stderr, level, _StderrFormatter())]
     handlers[0].addFilter(lambda record: not hasattr(record, "shown"))
     old_level = LOG.level
-    with warnings.catch_warnings(), _opened(log_file) as stream:
+    with warnings.catch_warnings(), _opened(log_file, ctx) as stream:
         if stream:
             handlers.append(_handler(stream, logging.DEBUG, _FileFormatter()))
         if verbose < 2 and not sys.warnoptions:
@@ -114,14 +114,14 @@ def tell_written(written: WriteReport) -> None:
     say(f"images: {actions}; files written: {len(written.files)}")
 
 
-def check_output(output: Output, *, overwrite: bool) -> None:
+def check_output(output: Output, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
     """Refuse an output that can't be written, before any work is done.
 
     Raises
     ------
     UsageError
     """
-    output.check(overwrite=overwrite)
+    output.check(overwrite=overwrite, inputs=inputs)
     if output.output is None and output.form == Format.FITS and sys.stdout.isatty():
         raise UsageError("--format fits is not for a terminal", "write to a file with -o FILE.fits")
 
@@ -151,10 +151,18 @@ def _stderr_level() -> int:
 
 
 @contextmanager
-def _opened(log_file: str | None) -> Iterator[TextIO | None]:
+def _opened(log_file: str | None, ctx: click.Context) -> Iterator[TextIO | None]:
     if log_file is None:
         yield None
         return
+    from skymatch_cli.record.reads import FilesRead
+
+    from .named import named_files
+
+    if log_file in FilesRead(named_files(ctx)):
+        raise UsageError(f"--log-file {log_file} is one of the inputs", "choose another name")
+    if not _is_text(log_file):
+        raise UsageError(f"--log-file {log_file} is not a text file", "choose another name")
     if log_file.lower().endswith(_FITS_SUFFIXES):
         raise UsageError(f"--log-file {log_file} is the name of an image", "choose another name")
     with ExitStack() as stack:
@@ -163,6 +171,19 @@ def _opened(log_file: str | None) -> Iterator[TextIO | None]:
         except OSError as error:
             raise UsageError(f"--log-file {log_file}: {error.strerror or error}", "choose another name") from error
         yield stream
+
+
+def _is_text(file: str) -> bool:
+    """Whether a log may grow in a file that is there: images, masks and archives hold bytes that no text does."""
+    path = Path(file)
+    if not path.is_file():
+        return True
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(2880)
+    except OSError:
+        return True  # what is wrong is said when it is opened
+    return b"\0" not in start and not start.startswith((b"SIMPLE  =", b"#ASDF"))
 
 
 def _handler(stream: TextIO, level: int, formatter: logging.Formatter) -> logging.Handler:

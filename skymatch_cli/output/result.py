@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -118,20 +118,11 @@ class Result:
         import os
 
         from skymatch_cli.output.destination import Output
+        from skymatch_cli.record.reads import files_of_images
 
         output = Output(output=os.fspath(file), format=format, table=table)
-        output.check(overwrite=overwrite, inputs=input_paths(self.infos))
+        output.check(overwrite=overwrite, inputs=files_of_images(self.infos))
         output.save(self.report)
-
-
-def input_paths(infos: Iterable[ImageInfo]) -> Iterator[str]:
-    """The files that a run reads, images and masks: each once where its images follow one another."""
-    last = ""
-    for info in infos:
-        if info.ref.path != last:
-            yield (last := info.ref.path)
-        if info.ref.mask is not None:
-            yield info.ref.mask.path
 
 
 def make_report(
