@@ -65,6 +65,7 @@ class Settings:
     mask: str | None = None
     weight: str | None = None
     ignore_value: float | None = None
+    keep_value: float | None = None
     group_by: str = "file"
     units: str = "auto"
     exptime_key: str = "EXPTIME"

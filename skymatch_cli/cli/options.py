@@ -203,7 +203,13 @@ PIXEL_SOURCES = (
     WEIGHT,
 )
 IGNORE_VALUE = _setting("ignore_value", "Drop pixels of exactly this value.", section=_PIXELS, metavar="VALUE")
-PIXELS = (*PIXEL_SOURCES, IGNORE_VALUE)
+KEEP_VALUE = _setting(
+    "keep_value",
+    "Keep pixels of exactly this value, also where they look like padding.",
+    section=_PIXELS,
+    metavar="VALUE",
+)
+PIXELS = (*PIXEL_SOURCES, IGNORE_VALUE, KEEP_VALUE)
 GROUP_BY = _setting(
     "group_by",
     "Images that share one unknown: the chips of one 'file', 'none', or those with the same value of a header keyword.",

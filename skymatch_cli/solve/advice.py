@@ -162,6 +162,26 @@ def weak_tilts(loss: FloatArray) -> tuple[str, ...]:
     )
 
 
+def common_curvatures(held: BoolArray, curved: FloatArray) -> tuple[str, ...]:
+    """That tilts look like a curvature that all frames have in common, and what was done about it.
+
+    ``held`` (C,): components in which it was taken off; ``curved`` (C,): by what levels change, in comparison units,
+    NaN where there are too few images to tell one from the other.
+    """
+    lines = [
+        f"component {c}: the tilts follow the positions of the images, as a curvature that all frames have in common "
+        f"makes them; it was held at 0, which changes levels by up to {curved[c]:.3g} (a flat field or scattered light "
+        "may be the cause; --model constant does not see it)"
+        for c in np.flatnonzero(held)[:_NAMED]
+    ]
+    lines += [
+        f"component {c}: too few images to tell tilts from a curvature that all frames have in common: compare the "
+        "levels with those of --model constant"
+        for c in np.flatnonzero(np.isnan(curved))[:_NAMED]
+    ]
+    return tuple(lines)
+
+
 def _set(label: str, n: int) -> str:
     return f"{label} alone" if n == 1 else f"{label} and {n - 1} more"
 

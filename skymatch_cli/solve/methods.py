@@ -28,6 +28,7 @@ from skymatch_cli.model import (
 )
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.solve.advice import (
+    common_curvatures,
     disconnected,
     large_residuals,
     solution_warnings,
@@ -304,7 +305,7 @@ def _match_planes(task: _Task, planes: PlaneSkies) -> _Skies:
 def _anchored_planes(task: _Task, planes: PlaneSkies, anchor: StrArray, err: FloatArray | None = None) -> _Skies:
     found = (planes.value, planes.err if err is None else err)
     skies = _with_status(task, planes.offsets, planes.component, found, anchor)
-    warnings = skies.warnings + weak_tilts(planes.loss)
+    warnings = skies.warnings + weak_tilts(planes.loss) + common_curvatures(planes.held, planes.curved)
     none = np.isnan(skies.value)[:, None]
     return replace(skies, planes=replace(planes, tilt=np.where(none, np.nan, planes.tilt)), warnings=warnings)
 
