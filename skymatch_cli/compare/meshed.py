@@ -28,6 +28,7 @@ from skymatch_cli.model import (
     OverlapGraph,
     PixelArray,
     SkyStatistic,
+    SkyWarning,
     Status,
     group_numbers,
 )
@@ -65,7 +66,7 @@ class MeshReduction:
     status: Status
     local: SkyStatistic | None
     n_good: int
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SkyWarning, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 
