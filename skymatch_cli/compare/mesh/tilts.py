@@ -18,11 +18,11 @@ import numpy as np
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.compare import (
     first_differences,
-    image_offsets,
     median_differences,
     pair_measurements,
     pair_status,
 )
+from skymatch_cli.compare.mesh.connected import least_squares_offsets
 from skymatch_cli.compare.mesh.reduce import CellMesh
 from skymatch_cli.compare.mesh.sheets import Sheet, gathered, make_sheet
 from skymatch_cli.compare.mesh.sums import (
@@ -245,7 +245,7 @@ def _robust_planes(
     level = np.array([0.0 if m is None else m.level / unit for m in meshes])
     value = np.zeros((n, 3))
     start = first_differences([median_differences(f.sheet) for f in fields], level, graph)
-    value[:, 0] = image_offsets(n, graph.a, graph.b, *start)
+    value[:, 0] = least_squares_offsets(n, graph.a, graph.b, *start)
     planes = ImagePlanes(np.array([_box(m).mean(axis=0) for m in meshes]), value, level)
     scale, typical = np.ones(n), None
     for field_index, field in enumerate(fields):
