@@ -10,6 +10,8 @@ from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, TextIO
 
+import numpy as np
+
 from skymatch_cli.choices import Compare, Method, Model
 from skymatch_cli.compare.pooled import unmeasured
 from skymatch_cli.errors import InputError, Problem, StrictError, UsageError
@@ -174,7 +176,7 @@ def plan(
         raise InputError(problems)
     footprints = tuple(t for t in traced if isinstance(t, Footprint))
     usable = [isinstance(t, Footprint) for t in traced] or [True] * len(found.infos)
-    graph = overlap_graph(footprints)
+    graph = _of_one_set(overlap_graph(footprints), [i.split for i, use in zip(found.infos, usable, strict=True) if use])
     _check_model(settings, graph)
     return Plan(
         settings=settings,
@@ -188,6 +190,14 @@ def plan(
 
 
 @one_thread()
+def _of_one_set(graph: OverlapGraph, split: Sequence[str]) -> OverlapGraph:
+    """The overlaps of images of the same set (``--split-by``)."""
+    if len(set(split)) <= 1:
+        return graph
+    _, number = np.unique(np.array(split, object), return_inverse=True)
+    return graph.part(np.flatnonzero(number[graph.a] == number[graph.b]))
+
+
 def find(
     planned: Plan,
     *,

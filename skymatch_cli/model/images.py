@@ -48,7 +48,7 @@ class ImageRef:
     ``file`` is the user's own spelling (used in every result), ``path`` where it is, ``hdu`` the index
     of the HDU, ``ext``/``extver`` its EXTNAME and EXTVER (``ext`` is "" where the HDU has no name;
     ``extver`` is 1 where it has none). ``mask`` is a user mask (non-zero = good). ``dq`` and ``weight`` are files of
-    the list that belong to the image by their names.
+    the list that belong to the image by their names; ``group`` is the one that an association gives it.
     """
 
     file: str
@@ -59,6 +59,7 @@ class ImageRef:
     mask: MaskRef | None = None
     dq: MaskRef | None = None
     weight: MaskRef | None = None
+    group: str = ""
 
     @property
     def label(self) -> str:
@@ -200,6 +201,8 @@ class ImageInfo:
     comparison_unit : str
     group : str
         Images of one group share one unknown (in comparison units).
+    split : str
+        Images of different sets are not compared.
     recorded : Recorded or None
     source : PixelSource or None
         Where the pixels are; None for an image that exists in memory only.
@@ -218,6 +221,7 @@ class ImageInfo:
     recorded: Recorded | None = None
     source: PixelSource | None = None
     notes: tuple[str, ...] = ()
+    split: str = ""
 
 
 def group_numbers(images: Sequence[ImageInfo]) -> IntArray:

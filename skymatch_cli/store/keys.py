@@ -23,12 +23,12 @@ from skymatch_cli.version import __version__
 KeyArray = npt.NDArray[np.uint64]
 KEY_BYTES = 16
 _AT_A_TIME = 1024  # images that are looked at together
-_NOT_IN_KEY = frozenset({"file", "path", "mask"})  # of a name: where they lead is in the key
+_NOT_IN_KEY = frozenset({"file", "path", "mask", "dq", "weight", "group"})  # of a name: where they lead is in the key
 # Settings that don't change what is found in the pixels of an image, or that its header and files stand for.
 _ELSEWHERE = frozenset(
     {
         *("method", "reference", "match_up", "skylist", "max_residual", "robust", "cross_check", "skip_bad"),
-        *("group_by", "units", "exptime_key", "flux_scale", "dq_ext", "dqbits", "mask"),
+        *("group_by", "split_by", "units", "exptime_key", "flux_scale", "bunit", "dq_ext", "dqbits", "mask", "weight"),
     }
 )
 _OF_MESH = frozenset({"mesh_size", "model"})
@@ -79,13 +79,14 @@ def image_states(infos: Sequence[ImageInfo]) -> tuple[list[bytes], list[bytes]]:
     places: list[bytes] = []
     for low in range(0, len(infos), _AT_A_TIME):
         some = infos[low : low + _AT_A_TIME]
-        planes = [[] if i.source is None else [i.source.science, i.source.dq, i.source.mask] for i in some]
-        real = iter(real_paths(plane.path for three in planes for plane in three if plane is not None))
-        for info, three in zip(some, planes, strict=True):
+        sources = [i.source for i in some]
+        planes = [[] if s is None else [s.science, s.dq, s.mask, s.weight] for s in sources]
+        real = iter(real_paths(plane.path for own in planes for plane in own if plane is not None))
+        for info, own in zip(some, planes, strict=True):
             names = [f.name for f in fields(info.ref) if f.name not in _NOT_IN_KEY]
             where: list[object] = [getattr(info.ref, name) for name in names]
-            where += [None if plane is None else (next(real), plane.hdu) for plane in three]
-            state: list[object] = [None if plane is None else _state(plane) for plane in three]
+            where += [None if plane is None else (next(real), plane.hdu) for plane in own]
+            state: list[object] = [None if plane is None else _state(plane) for plane in own]
             state.append((info.shape, None if info.source is None else info.source.bad_flags))
             place = repr(where).encode("utf-8", "surrogateescape")
             places.append(digest_of(place))

@@ -359,9 +359,8 @@ def renewed(infos: Sequence[ImageInfo], files: Collection[str]) -> tuple[ImageIn
         if old.source is None:
             return old
         science = plane(old.source.science) or old.source.science
-        return replace(
-            old, source=replace(old.source, science=science, dq=plane(old.source.dq), mask=plane(old.source.mask))
-        )
+        dq, mask, weight = plane(old.source.dq), plane(old.source.mask), plane(old.source.weight)
+        return replace(old, source=replace(old.source, science=science, dq=dq, mask=mask, weight=weight))
 
     return tuple(map(info, infos))
 
