@@ -53,6 +53,13 @@ class Units(StrEnum):
     AS_IS = "as-is"
 
 
+class WcsSource(StrEnum):
+    """Where the WCS of an image is taken from."""
+
+    AUTO = "auto"
+    HEADER = "header"
+
+
 class Format(StrEnum):
     """The form of a result."""
 

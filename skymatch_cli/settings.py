@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from skymatch_cli.choices import METHOD_ALIASES, Compare, Method, Model, Skystat, Units
+from skymatch_cli.choices import METHOD_ALIASES, Compare, Method, Model, Skystat, Units, WcsSource
 from skymatch_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Settings:
     group_by: str = "file"
     units: str = "auto"
     exptime_key: str = "EXPTIME"
+    wcs: str = "auto"
     flux_scale: str | None = None
     reference: str | None = None
     match_up: bool = False
@@ -223,6 +224,7 @@ def _check_choices(settings: Settings) -> None:
     checked_choice("model", settings.model, Model)
     checked_choice("skystat", settings.skystat, Skystat)
     checked_choice("units", settings.units, Units)
+    checked_choice("wcs", settings.wcs, WcsSource)
 
 
 def _check_ranges(settings: Settings) -> None:

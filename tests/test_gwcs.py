@@ -131,3 +131,43 @@ def test_skies_are_matched(tmp_path: Path, compare: str) -> None:
     assert json.loads(done.stdout)["images"][1]["sky"] == pytest.approx(7, abs=0.5)
     with fits.open(names[1]) as hdus:
         assert hdus["SCI"].header["BKGLEVEL"] == hdus[0].header["BKGLEVEL"] == pytest.approx(7, abs=0.5)
+
+
+def of_a_newer_library(path: Path, old: bytes, new: bytes) -> str:
+    """A file in whose ASDF extension a newer library has written something else, of the same length."""
+    name = jwst_file(path, FRAME, gwcs_of(FRAME))
+    raw = path.read_bytes()
+    assert old in raw
+    path.write_bytes(raw.replace(old, new))
+    return name
+
+
+def test_a_gwcs_of_an_unknown_tag_gives_way_to_the_header(tmp_path: Path) -> None:
+    tag = b"tag:stsci.edu:gwcs/wcs-1."
+    found = infos(of_a_newer_library(tmp_path / "a_cal.fits", tag, tag.replace(b"-1.", b"-9.")))
+    assert not isinstance(found.infos[0].wcs, GwcsWcs)
+    (warning,) = found.warnings
+    assert "placed by the approximation in their headers: the GWCS has the tag tag:stsci.edu:gwcs/wcs-9." in warning
+    assert warning.endswith("(pip install --upgrade gwcs asdf-astropy)")
+
+
+def test_a_gwcs_of_a_newer_library_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The converter trips over an attribute that only the newer library writes."""
+    import importlib.metadata
+
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.1" if name == "gwcs" else real(name))
+    found = infos(of_a_newer_library(tmp_path / "a_cal.fits", b"name: detector", b"nome: detector"))
+    assert not isinstance(found.infos[0].wcs, GwcsWcs)
+    (warning,) = found.warnings
+    assert f"the GWCS was written with gwcs {real('gwcs')}, newer than 0.1 here" in warning
+
+
+def test_the_header_counts_on_request(tmp_path: Path) -> None:
+    name = jwst_file(tmp_path / "a_cal.fits", FRAME.but(x=10.0), gwcs_of(FRAME))
+    settings = Settings(wcs="header")
+    found = read_infos(resolve_images([name], settings=settings), settings, need_wcs=True)
+    assert not isinstance(found.infos[0].wcs, GwcsWcs)
+    assert found.warnings == ()
+    done = CliRunner().invoke(main, ["match", "--dry-run", "--wcs", "nonsense", name])
+    assert done.exit_code == 2

@@ -9,7 +9,7 @@ import click
 from . import options
 
 DECIDED_BY_PLAN = frozenset(
-    {"dqbits", "dq_ext", "mask", "group_by", "units", "exptime_key", "flux_scale", "sky_keyword"}
+    {"dqbits", "dq_ext", "mask", "group_by", "units", "exptime_key", "flux_scale", "sky_keyword", "wcs"}
 )
 
 

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from skymatch_cli.choices import METHOD_ALIASES, Compare, ExportFormat, Format, Method, Model, Skystat, TableName, Units
+from skymatch_cli.choices import (
+    METHOD_ALIASES,
+    Compare,
+    ExportFormat,
+    Format,
+    Method,
+    Model,
+    Skystat,
+    TableName,
+    Units,
+    WcsSource,
+)
 from skymatch_cli.settings import Settings, field_types, option_name, read_config
 
 from .filenames import FILE, FOLDER
@@ -205,6 +216,12 @@ UNITS = (
         "Compare in one surface-brightness unit (auto) or the raw numbers (as-is).",
         section=_UNITS,
         words=_words(Units),
+    ),
+    _setting(
+        "wcs",
+        "Where an image lies: by its GWCS, if the file holds one (auto), or by its FITS header alone.",
+        section=_UNITS,
+        words=_words(WcsSource),
     ),
     _setting("exptime_key", "Keyword of the exposure time.", section=_UNITS, metavar="KEYWORD"),
     _setting("flux_scale", "Multiply by the value of this keyword first.", section=_UNITS, metavar="KEYWORD"),

@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import chain, groupby
 from typing import NamedTuple
 
-from skymatch_cli.choices import Units
+from skymatch_cli.choices import Units, WcsSource
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.bands import band_keywords, band_warnings
 from skymatch_cli.images.dq import check_dqbits
@@ -22,7 +22,7 @@ from skymatch_cli.images.formats.files import is_remote, open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked, parse_header
 from skymatch_cli.images.formats.header import CardHeader
 from skymatch_cli.images.formats.keywords import Keywords
-from skymatch_cli.images.formats.registry import asdf_format, stored_gwcs
+from skymatch_cli.images.formats.registry import UnknownWcsError, asdf_format, stored_gwcs
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.hdus import PlaneFinder
 from skymatch_cli.images.inputs import Inputs
@@ -39,6 +39,7 @@ from skymatch_cli.sky.footprint import Footprint, footprint
 
 __all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
 
+_PLACED = "images of JWST are placed by the approximation in their headers"
 _DEFAULT_EXPTIME = Settings().exptime_key
 _PIXELS_A_HEADER = 50_000  # that are read in the time that a header takes
 
@@ -190,7 +191,7 @@ class _HeaderReader:
     ) -> ImageHeader:
         source, notes = self._planes.find(ref, file, keywords.text("TELESCOP"))
         shape = source.science.shape
-        wcs = self._wcs(ref, file, keywords.own, shape) if self._need_wcs else None
+        wcs, doubt = self._wcs(ref, file, keywords.own, shape) if self._need_wcs else (None, ())
         flux_scale = self._settings.flux_scale
         facts = UnitFacts(
             label=ref.label,
@@ -200,7 +201,7 @@ class _HeaderReader:
             group=self._group(ref, keywords, spelling),
             flux_scale=1.0 if flux_scale is None else keywords.required_number(flux_scale, "--flux-scale"),
         )
-        doubts = (*_doubts(keywords), *(_approximation(file) if self._need_wcs else ()))
+        doubts = (*_doubts(keywords), *doubt)
         info = ImageInfo(
             ref=ref,
             shape=shape,
@@ -222,15 +223,29 @@ class _HeaderReader:
             return keywords.number(key)
         return keywords.required_number(key, "--exptime-key")
 
-    def _wcs(self, ref: ImageRef, file: FitsFile, header: CardHeader, shape: tuple[int, int]) -> CelestialWcs:
-        """The WCS; the file is opened by astropy only where the header refers to lookup tables in it."""
+    def _wcs(
+        self, ref: ImageRef, file: FitsFile, header: CardHeader, shape: tuple[int, int]
+    ) -> tuple[CelestialWcs, tuple[str, ...]]:
+        """The WCS, and warnings where it is not the best one of the file."""
         if file.container is Container.ASDF:
-            return asdf_format().read_wcs(file, shape, ref.label)
+            return asdf_format().read_wcs(file, shape, ref.label), ()
         gwcs = stored_gwcs()
-        if gwcs.is_in(file) and not gwcs.missing_package():
-            found = gwcs.read_wcs(file, shape, ref.label)
-            if found is not None:
-                return found
+        doubt: tuple[str, ...] = ()
+        if self._settings.wcs == WcsSource.AUTO and gwcs.is_in(file):
+            if missing := gwcs.missing_package():
+                doubt = (f"{_PLACED}: their GWCS needs the package {missing} ({gwcs.hint})",)
+            else:
+                try:
+                    if (found := gwcs.read_wcs(file, shape, ref.label)) is not None:
+                        return found, ()
+                except UnknownWcsError as error:
+                    if not file.hdus[ref.hdu].celestial:
+                        raise
+                    doubt = (f"{_PLACED}: {error.problems[0].what} ({error.problems[0].hint})",)
+        return self._header_wcs(ref, file, header, shape), doubt
+
+    def _header_wcs(self, ref: ImageRef, file: FitsFile, header: CardHeader, shape: tuple[int, int]) -> CelestialWcs:
+        """The WCS of the header; the file is opened by astropy only where that refers to lookup tables in it."""
         if not file.hdus[ref.hdu].celestial:
             raise InputError.at(ref.label, "has no celestial WCS", "solve its astrometry first")
         if not refers_to_tables(text := header.text):
@@ -261,15 +276,6 @@ def _traced(wcs: CelestialWcs, where: str) -> Footprint | InputError:
         return footprint(wcs, where)
     except InputError as error:
         return error
-
-
-def _approximation(file: FitsFile) -> tuple[str, ...]:
-    """A warning where the better WCS of a file can't be read."""
-    gwcs = stored_gwcs()
-    if not gwcs.is_in(file) or not (missing := gwcs.missing_package()):
-        return ()
-    what = "images of JWST are placed by the approximation in their headers: their GWCS needs the package"
-    return (f"{what} {missing} ({gwcs.hint})",)
 
 
 def _original_integers(state: SkyState) -> OriginalIntegers | None:

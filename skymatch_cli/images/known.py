@@ -53,9 +53,11 @@ class Headers:
 
 def header_rules(settings: Settings, *, need_wcs: bool) -> str:
     """All but the files that decides what is read from headers."""
-    names = ("dq_ext", "dqbits", "weight", "sky_keyword", "flux_scale", "group_by", "exptime_key", "units")
+    names = ("dq_ext", "dqbits", "weight", "sky_keyword", "flux_scale", "group_by", "exptime_key", "units", "wcs")
     chosen = {name: getattr(settings, name) for name in names}
-    return json.dumps({**chosen, "wcs": need_wcs, "gwcs": not stored_gwcs().missing_package(), "version": __version__})
+    return json.dumps(
+        {**chosen, "need_wcs": need_wcs, "gwcs": not stored_gwcs().missing_package(), "version": __version__}
+    )
 
 
 class Known:

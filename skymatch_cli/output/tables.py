@@ -121,6 +121,7 @@ def images_table(infos: tuple[ImageInfo, ...], measurements: Measurements, solut
             Column("component", solution.component, "Connected set of images (index into the components)"),
             Column("sky", solution.sky, "Value to subtract from the original pixels, in sky_unit"),
             Column("sky_err", solution.sky_err, _error_meaning(solution)),
+            Column("sky_err_noise", solution.sky_err_noise, "Part of sky_err that the noise of the pixels makes"),
             *_tilt_columns(solution),
             Column("sky_unit", strings(info.unit for info in infos), "Unit of the image (BUNIT)"),
             Column("n_pixels", measurements.n_good, "Good pixels that were seen"),
@@ -203,7 +204,7 @@ def components_table(solution: Solution) -> Table:
             Column("n_images", solution.n_images, "Images in it"),
             Column("anchor", strings(solution.anchor), "What holds its level"),
             Column("rms_residual", solution.rms_residual, "Root mean square of its residuals, in the comparison unit"),
-            Column("chi2", solution.chi2, "Sum of squared residuals over their errors"),
+            Column("chi2", solution.chi2, "Sum of squared residuals over the errors of the overlaps"),
             Column("dof", solution.dof, "Degrees of freedom: independent information left"),
         ),
     )

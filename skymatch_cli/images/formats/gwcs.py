@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import io
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import IO, Any
 
 import numpy as np
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu
-from skymatch_cli.images.formats.registry import StoredWcs, register
+from skymatch_cli.images.formats.registry import StoredWcs, UnknownWcsError, register
 from skymatch_cli.images.formats.source import open_source
 from skymatch_cli.model import FloatArray
 from skymatch_cli.sky.frames import SkyFrame
@@ -24,6 +27,8 @@ from skymatch_cli.sky.inverse import refine_pixels
 from skymatch_cli.sky.sphere import angle_rad, normalised, unit_vectors
 
 HINT = "pip install 'skymatch-cli[gwcs]'"
+_UPGRADE = "pip install --upgrade gwcs asdf-astropy"
+_UNKNOWN_TAG = re.compile(r"(\S+) is not recognized")
 _PACKAGES = ("asdf", "gwcs", "asdf_astropy")
 _LONGITUDES = frozenset({"pos.eq.ra", "pos.galactic.lon", "pos.ecliptic.lon"})
 _ROUND_TRIP_PIX = 1e-3
@@ -130,6 +135,50 @@ def gwcs_wcs(wcs: Any, shape: tuple[int, int], where: str) -> GwcsWcs:
     return made
 
 
+def wcs_of_meta(file: Any, meta: Any, shape: tuple[int, int], where: str) -> GwcsWcs | None:
+    """The GWCS in ``meta`` of an open ASDF file; None where it holds none.
+
+    Raises
+    ------
+    UnknownWcsError
+        If newer packages have written it than can read it here.
+    InputError
+        If it can't be used for another reason.
+    """
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            wcs = meta.get("wcs")  # converters run here, and raise whatever they trip over
+            return None if wcs is None else gwcs_wcs(wcs, shape, where)
+        except Exception as error:
+            tags = (found[1] for w in said if (found := _UNKNOWN_TAG.match(str(w.message))))
+            why = next(
+                chain(_newer_packages(file), (f"has the tag {tag}, which is not known here" for tag in tags)), ""
+            )
+            if why:
+                raise UnknownWcsError.at(where, f"the GWCS {why}", _UPGRADE) from error
+            if isinstance(error, InputError):
+                raise
+            raise InputError.at(where, f"its GWCS can't be read: {' '.join(str(error).split())}") from error
+
+
+def _newer_packages(file: Any) -> Iterator[str]:
+    """The packages that wrote an ASDF file and are older, or missing, here."""
+    from packaging.version import InvalidVersion, Version
+
+    for extension in (file.tree.get("history") or {}).get("extensions", ()):
+        software = extension.get("software") or {}
+        name, wrote = str(software.get("name")), str(software.get("version"))
+        try:
+            here = importlib.metadata.version(name)
+            if Version(wrote) > Version(here):
+                yield f"was written with {name} {wrote}, newer than {here} here"
+        except importlib.metadata.PackageNotFoundError:
+            yield f"was written with {name} {wrote}, which is not installed"
+        except InvalidVersion:
+            continue
+
+
 def asdf_extension(file: FitsFile) -> Hdu | None:
     """Where the pipeline of JWST keeps the WCS of the one image of a file."""
     images = [hdu for hdu in file.hdus if hdu.name == "SCI"]
@@ -141,6 +190,8 @@ def jwst_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs | No
 
     Raises
     ------
+    UnknownWcsError
+        If newer packages have written it than can read it here.
     InputError
         If it can't be read.
     """
@@ -151,8 +202,7 @@ def jwst_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs | No
         raw = source.read(extent.data_start, extent.stop - extent.data_start)
     try:
         with opened_asdf(io.BytesIO(raw[max(0, raw.find(b"#ASDF")) :])) as tree:
-            wcs = tree.tree.get("meta", {}).get("wcs")
-            return None if wcs is None else gwcs_wcs(wcs, shape, where)
+            return wcs_of_meta(tree, tree.tree.get("meta", {}), shape, where)
     except InputError:
         raise
     except Exception as error:  # as above

@@ -11,9 +11,16 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any
 
+from skymatch_cli.errors import InputError
+
 if TYPE_CHECKING:
     from skymatch_cli.images.formats.fitsfile import FitsFile
     from skymatch_cli.model import CelestialWcs
+
+
+class UnknownWcsError(InputError):
+    """A stored WCS needs newer packages than those that are installed."""
+
 
 _MODULES = {"asdf": "roman", "gwcs": "gwcs", "url": "remote"}
 
@@ -51,7 +58,8 @@ class StoredWcs:
     is_in : callable
         file -> whether it has such an extension.
     read_wcs : callable
-        (file, shape, label of the image) -> its WCS; None where the extension holds none.
+        (file, shape, label of the image) -> its WCS; None where the extension holds none. An UnknownWcsError says
+        that the installed packages are too old for it.
     """
 
     missing_package: Callable[[], str]

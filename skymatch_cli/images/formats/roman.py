@@ -22,7 +22,7 @@ from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.view import FitsView
 from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
 
-from .gwcs import HINT, GwcsWcs, gwcs_wcs, missing_package, opened_asdf
+from .gwcs import HINT, GwcsWcs, missing_package, opened_asdf, wcs_of_meta
 from .registry import ContainerFormat, register
 
 OURS = "skymatch_cli"
@@ -96,9 +96,8 @@ def roman_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs:
     """
     try:
         with open_file(file.path) as stream, opened_asdf(stream) as tree:
-            wcs = tree.tree["roman"]["meta"].get("wcs")
-            if wcs is not None:
-                return gwcs_wcs(wcs, shape, where)
+            if (wcs := wcs_of_meta(tree, tree.tree["roman"]["meta"], shape, where)) is not None:
+                return wcs
     except InputError:
         raise
     except Exception as error:  # converters raise whatever they trip over
