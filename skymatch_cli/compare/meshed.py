@@ -26,6 +26,7 @@ from skymatch_cli.model import (
     Measurements,
     OverlapGraph,
     SkyStatistic,
+    SkyWarning,
     Status,
     group_numbers,
 )
@@ -63,7 +64,7 @@ class MeshReduction:
     status: Status
     local: SkyStatistic | None
     n_good: int
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SkyWarning, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 
