@@ -345,6 +345,5 @@ def assemble(measured: Measured) -> Measurements:
     if measured.settings.compare == Compare.MESH:
         from skymatch_cli.solve.tiltfit import image_planes
 
-        jobs = measured.settings.jobs
-        return assemble_mesh(measured.infos, measured.graph, reduced, image_planes, jobs=jobs)
+        return assemble_mesh(measured.infos, measured.graph, reduced, measured.settings, image_planes)
     return assemble_pooled(measured.infos, measured.graph, pooled)
