@@ -126,7 +126,7 @@ def test_gains_that_differ_are_a_warning() -> None:
     seven = replace(A, bunit="COUNTS", gain=7.0)
     fifteen = replace(B, bunit="COUNTS", gain=15.0)
     (warning,) = scales(seven, fifteen).warnings
-    assert "counts of different gains are compared: a.fits (7) to b.fits (15)" in warning
+    assert "counts of different gains are compared: a.fits (7) to b.fits (15)" in str(warning)
     assert scales(seven, replace(seven, group="b")).warnings == ()
     assert scales(replace(seven, flux_scale=7.0), replace(fifteen, flux_scale=15.0)).warnings == ()
     electrons = (replace(f, bunit="ELECTRONS") for f in (seven, fifteen))
@@ -214,16 +214,16 @@ class TestMissingBunit:
         blank = replace(A, bunit="")
         found = scales(blank, replace(blank, group="b", **change))
         assert found.factor.tolist() == [1, 1]
-        assert what in found.warnings[0]
+        assert what in str(found.warnings[0])
 
     def test_a_warning_beside_others(self) -> None:
         found = scales(A, replace(B, bunit=""))
         assert found.factor.tolist() == [1, 1]
-        assert found.warnings[0].startswith("b.fits: no BUNIT")
+        assert str(found.warnings[0]).startswith("b.fits: no BUNIT")
 
     def test_a_bunit_that_is_not_understood_warns_too(self) -> None:
         blobs = replace(A, bunit="blobs")
-        assert "not understood" in scales(blobs, replace(blobs, exptime_s=1.0)).warnings[0]
+        assert "not understood" in str(scales(blobs, replace(blobs, exptime_s=1.0)).warnings[0])
 
 
 class TestSpellings:
