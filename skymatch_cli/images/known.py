@@ -12,7 +12,7 @@ from skymatch_cli.images.formats.files import size_and_time
 from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.registry import stored_gwcs
 from skymatch_cli.images.units import UnitFacts
-from skymatch_cli.model import ImageInfo, ImageRef
+from skymatch_cli.model import ImageInfo, ImageRef, SkyWarning
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.footprint import Footprint
 from skymatch_cli.version import __version__
@@ -30,7 +30,7 @@ class ImageHeader:
         Without the comparison unit, which depends on the other images.
     facts : UnitFacts
     bands : BandKeywords
-    warnings : tuple of str
+    warnings : tuple of SkyWarning
     footprint : Footprint, InputError or None
         Why there is none; None where the method needs no WCS.
     """
@@ -38,7 +38,7 @@ class ImageHeader:
     info: ImageInfo
     facts: UnitFacts
     bands: BandKeywords
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SkyWarning, ...] = ()
     footprint: Footprint | InputError | None = None
 
 

@@ -233,6 +233,23 @@ class ImageInfo:
     notes: tuple[str, ...] = ()
 
 
+def common_unit(images: Sequence[ImageInfo]) -> tuple[float, str]:
+    """The unit in which to speak of the images, and the factor from it to the comparison unit.
+
+    It is the unit of the images themselves if they all have one and it is compared alike, else the comparison unit.
+
+    Returns
+    -------
+    factor : float
+    unit : str
+    """
+    own = {(info.to_comparison, info.unit) for info in images}
+    if len(own) == 1:
+        ((factor, unit),) = own
+        return abs(factor), unit
+    return 1.0, next((info.comparison_unit for info in images), "")
+
+
 def group_numbers(images: Sequence[ImageInfo]) -> IntArray:
     """Number of the group of every image, (N,), in the order in which the groups are first seen."""
     numbers: dict[str, int] = {}

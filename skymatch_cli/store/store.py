@@ -22,7 +22,7 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from skymatch_cli.choices import Method
+from skymatch_cli.choices import Method, WarningName
 from skymatch_cli.compare.meshed import MeshReduction
 from skymatch_cli.compare.pooled import ImageMeasurement
 from skymatch_cli.errors import InputError, SkymatchError
@@ -30,7 +30,16 @@ from skymatch_cli.images.formats.files import real_path, size_and_time
 from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.gwcs import GwcsWcs
 from skymatch_cli.images.known import Headers, ImageHeader
-from skymatch_cli.model import CelestialWcs, FloatArray, ImageInfo, IntArray, OverlapGraph, StoredPlane, TangentPlane
+from skymatch_cli.model import (
+    CelestialWcs,
+    FloatArray,
+    ImageInfo,
+    IntArray,
+    OverlapGraph,
+    SkyWarning,
+    StoredPlane,
+    TangentPlane,
+)
 from skymatch_cli.model.polygons import Polygons
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import FitsWcs
@@ -61,7 +70,7 @@ class _PlanFacts:
     n_headers: int
     planes: tuple[TangentPlane, ...]
     skipped: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[SkyWarning, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,11 @@ class _Overlaps:
 _STORED = (_PlanFacts, _File, ImageHeader, ImageInfo, ImageKeys, _Overlaps, Polygons, ImageMeasurement, MeshReduction)
 
 
+def not_kept(error: SkymatchError) -> SkyWarning:
+    """Warn that measurements could not be written to the store."""
+    return SkyWarning(WarningName.STORE, f"what was measured is not kept: {error.message}")
+
+
 class Store:
     """A store, open; use it in a ``with`` block.
 
@@ -94,7 +108,7 @@ class Store:
 
     Attributes
     ----------
-    warnings : tuple of str
+    warnings : tuple of SkyWarning
         Why what was measured is not kept.
 
     Raises
@@ -106,7 +120,7 @@ class Store:
 
     def __init__(self, file: str, *, write: bool = False, create: bool = False) -> None:
         self.database = Database(file, layout=_layout(), write=write, create=create)
-        self.warnings: tuple[str, ...] = ()
+        self.warnings: tuple[SkyWarning, ...] = ()
         self._headers: Headers | None = None
         self._keys: ImageKeys | None = None
 
@@ -318,7 +332,7 @@ class Store:
         try:
             self._renew(infos, frozenset(files))
         except SkymatchError as error:  # the images are written: that counts
-            self.warnings += (f"what was measured is not kept: {error}",)
+            self.warnings += (not_kept(error),)
 
     def _renew(self, old: Sequence[ImageInfo], files: frozenset[str]) -> None:
         infos = renewed(old, files)
