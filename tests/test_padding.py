@@ -133,7 +133,7 @@ def test_a_pair_with_padding_is_matched(tmp_path: Path, monkeypatch: pytest.Monk
         done = CliRunner().invoke(main, ["match", "--dry-run", "--format", "json", *options, "a.fits", "b.fits"])
         result = json.loads(done.stdout)
         first, second = result["images"]
-        return second["sky"] - first["sky"], first["n_pixels"], result["warnings"]
+        return second["sky"] - first["sky"], first["n_pixels"], [warning["text"] for warning in result["warnings"]]
 
     sky, n, said = run()
     assert sky == pytest.approx(7.5, abs=0.15)

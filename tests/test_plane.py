@@ -236,7 +236,7 @@ def skymatch_refs(names, hdu=0):
 def test_a_chain_warns_that_tilts_are_weak(tmp_path):
     frames = [Frame(x=52.0 * k, nx=64, ny=64, sky=100.0 + k, noise=1.0, seed=k) for k in range(8)]
     names = save(tmp_path, frames, tilts=[(0, 0)] * 8)
-    assert any("hardly determine tilts" in w for w in matched(names).warnings)
+    assert any("hardly determine tilts" in str(w) for w in matched(names).warnings)
 
 
 def test_a_grid_does_not_warn(noisy):
@@ -358,7 +358,7 @@ def test_a_curvature_that_all_frames_have_does_not_become_tilts(tmp_path):
     # without it the levels at the corners would be off by some 10: the bowl makes steps of 3 x (80 / 48) x 2 a frame
     assert np.abs(levels - (np.array(SKY_OF) - np.mean(SKY_OF))).max() < 5 * found.solution.sky_err.max()
     assert found.solution.sky_err.max() < 0.2
-    (line,) = [w for w in found.warnings if "curvature that all frames have in common" in w]
+    (line,) = [w for w in found.warnings if "curvature that all frames have in common" in str(w)]
     assert "held at 0" in line
 
 
@@ -366,13 +366,13 @@ def test_tilts_of_their_own_are_not_taken_for_a_common_curvature(tmp_path):
     tilts = np.random.default_rng(2).normal(0, 3, (6, 2))
     tilts -= tilts.mean(axis=0)
     found = matched(bowls(tmp_path, tilts, depth=0.0))
-    assert not [w for w in found.warnings if "curvature" in w]
+    assert not [w for w in found.warnings if "curvature" in str(w)]
     np.testing.assert_allclose(found.solution.tilt * 48, tilts * [-1, 1], atol=0.4)  # x runs against the sky's
 
 
 def test_two_images_cannot_tell_tilts_from_a_common_curvature(tmp_path):
     found = matched(bowls(tmp_path, [(1.0, 0.0)] * 6)[:2])
-    assert any("too few images to tell tilts from a curvature" in w for w in found.warnings)
+    assert any("too few images to tell tilts from a curvature" in str(w) for w in found.warnings)
 
 
 def test_the_covariance_is_that_of_the_pinned_solution():

@@ -19,13 +19,14 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.files import absolute_path, is_remote, open_file, size_and_time
 from skymatch_cli.images.formats.fitsfile import open_unpacked
 from skymatch_cli.images.formats.tilecheck import check_streams
 from skymatch_cli.images.padding import find_padding
 from skymatch_cli.images.skystate import missing_sky
-from skymatch_cli.model import BoolArray, ImageInfo, OriginalIntegers, PixelArray, PixelSource, StoredPlane
+from skymatch_cli.model import BoolArray, ImageInfo, OriginalIntegers, PixelArray, PixelSource, SkyWarning, StoredPlane
 from skymatch_cli.settings import Settings
 
 _BLOCK_BYTES = 2**18  # blocks of rows: large beside the cost of a call, small beside the cache
@@ -47,13 +48,13 @@ class Pixels:
         is exact.
     good : (rows, nx) bool
         True = use.
-    warnings : tuple of str
+    warnings : tuple of SkyWarning
 
     """
 
     data: PixelArray
     good: BoolArray
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SkyWarning, ...] = ()
 
 
 def portable(info: ImageInfo) -> ImageInfo:
@@ -120,20 +121,23 @@ def read_pixels(
     return Pixels(data, good, said)
 
 
-def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, where: str) -> tuple[str, ...]:
+def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, where: str) -> tuple[SkyWarning, ...]:
     """Take exact values that are no sky out of ``good``, and say which."""
     keep = () if settings.keep_value is None else (settings.keep_value,)
     found = find_padding(data, good, keep=keep)
     if found is None:
         return ()
+    share = f"{where}: {100 * found.share:.2g} % of its pixels are exactly {found.value:.9g}"
     if found.left_out is None:
-        what = f"{100 * found.share:.2g} % of its pixels are exactly {found.value:.9g}, far from the others"
-        return (f"{where}: {what}; --ignore-value {found.value:.9g} leaves them out",)
+        text = f"{share}, far from the others; --ignore-value {found.value:.9g} leaves them out"
+        return (SkyWarning(WarningName.PADDING, text),)
     good &= ~found.left_out
     if found.whole:
-        return (f"{where}: all its pixels are exactly {found.value:.9g}: it has no sky",)
-    what = f"{100 * found.share:.2g} % of its pixels are exactly {found.value:.9g} and are left out as padding"
-    return (f"{where}: {what}; --keep-value {found.value:.9g} keeps them",)
+        return (
+            SkyWarning(WarningName.PADDING, f"{where}: all its pixels are exactly {found.value:.9g}: it has no sky"),
+        )
+    text = f"{share} and are left out as padding; --keep-value {found.value:.9g} keeps them"
+    return (SkyWarning(WarningName.PADDING, text),)
 
 
 class _OpenFiles:
@@ -170,7 +174,7 @@ class _OpenFiles:
             yield slice(start, start + len(block)), block
 
     def _check_unchanged(self, plane: StoredPlane) -> None:
-        if size_and_time(plane.path) != (plane.size, plane.mtime_ns):
+        if size_and_time(plane.path) != (plane.size, plane.mtime_ns):  # inodes differ between machines
             raise InputError.at(self._where, f"{plane.path} changed while it was in use", "run again")
 
 
@@ -290,8 +294,9 @@ def _marked_good(stored: _Stored, plane: StoredPlane) -> BoolArray:
     return marked
 
 
-def _loss_warning(where: str, flagged: int, total: int) -> tuple[str, ...]:
+def _loss_warning(where: str, flagged: int, total: int) -> tuple[SkyWarning, ...]:
     """A warning where flags take more than half of the pixels: often the wrong --dqbits."""
     if flagged <= _MANY_LOST * total:
         return ()
-    return (f"{where}: DQ flags exclude {100 * flagged / total:.0f} % of its pixels (see --dqbits)",)
+    text = f"{where}: DQ flags exclude {100 * flagged / total:.0f} % of its pixels (see --dqbits)"
+    return (SkyWarning(WarningName.FLAGS, text),)

@@ -22,7 +22,7 @@ from skymatch_cli.output.plain import text_lines
 from skymatch_cli.output.printable import ascii_only, harmless_cell, printable
 from skymatch_cli.output.tables import Column, Report, Table, to_qtable
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the JSON schema; the same number stands in the other formats that know one."""
 
 Writer = Callable[[Report, str, BinaryIO], None]
@@ -69,9 +69,9 @@ def write_fits(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: A
     primary.header["CREATOR"] = f"skymatch {report.version}"
     primary.header["SCHEMA"] = (SCHEMA, "version of the layout of these tables")
     primary.header["SETTINGS"] = _dumps(report.settings)
-    primary.header["NWARN"] = (len(report.warnings), "warnings, in WARN1, WARN2, ...")
+    primary.header["NWARN"] = (len(report.warnings), "warnings (JSON), in WARN1, WARN2, ...")
     for number, warning in enumerate(report.warnings, start=1):
-        primary.header[f"WARN{number}"] = ascii_only(warning)
+        primary.header[f"WARN{number}"] = ascii_only(json.dumps(warning.as_dict()))
     hdus = fits.HDUList([primary, *map(_fits_table, report.tables)])
     for hdu in hdus:
         if "\nCONTINUE" in hdu.header.tostring(sep="\n"):
@@ -94,7 +94,9 @@ def write_vot(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: AR
             Param(votable, ID=name, name=name, datatype="char", arraysize="*", value=ascii_only(value))
         )
     for number, warning in enumerate(report.warnings, start=1):
-        resource.infos.append(Info(ID=f"warning{number}", name="warning", value=printable(warning)))
+        resource.infos.append(
+            Info(ID=f"warning{number}", name="warning", value=printable(f"{warning.name}: {warning}"))
+        )
     for source in report.tables:
         element = TableElement.from_table(votable, to_qtable(_with_text(source, printable)))
         element.name = element.ID = source.name
@@ -127,7 +129,7 @@ def json_chunks(report: Report) -> Iterator[str]:
             yield separator + row
             separator = ",\n  "
         yield "\n ]" if len(table) else "]"
-    yield f',\n "warnings": {_dumps(list(report.warnings))}\n}}\n'
+    yield f',\n "warnings": {_dumps([warning.as_dict() for warning in report.warnings])}\n}}\n'
 
 
 def _json_rows(table: Table) -> Iterator[str]:
@@ -151,7 +153,7 @@ def _dumps(value: Any) -> str:
 
 def _meta(report: Report) -> dict[str, Any]:
     meta: dict[str, Any] = {"schema": SCHEMA, "version": report.version, "settings": report.settings}
-    return meta | {"warnings": list(report.warnings)}
+    return meta | {"warnings": [warning.as_dict() for warning in report.warnings]}
 
 
 @contextmanager

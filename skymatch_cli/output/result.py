@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from skymatch_cli.model import ImageInfo, Journal, Measurements, Solution
+from skymatch_cli.model import ImageInfo, Journal, Measurements, SkyWarning, Solution
 from skymatch_cli.output.tables import (
     Report,
     Table,
@@ -36,7 +36,7 @@ class Result:
     measurements : Measurements
         The M overlaps.
     solution : Solution
-    warnings : tuple of str
+    warnings : tuple of SkyWarning
         Everything the user should know, in the order of the steps.
     skipped : tuple of str
         Inputs and HDUs that were not used, and why.
@@ -48,7 +48,7 @@ class Result:
     infos: tuple[ImageInfo, ...]
     measurements: Measurements
     solution: Solution
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SkyWarning, ...] = ()
     skipped: tuple[str, ...] = ()
     journal: Journal | None = None
 
@@ -56,7 +56,7 @@ class Result:
     def report(self) -> Report:
         """The tables as plain columns: what every file format is made of."""
         parts = self.infos, self.measurements, self.solution
-        tables = (images_table(*parts), overlaps_table(*parts), components_table(self.solution))
+        tables = (images_table(*parts), overlaps_table(*parts), components_table(self.infos, self.solution))
         return make_report(self.settings, self.infos, tables, self.warnings)
 
     @property
@@ -126,7 +126,7 @@ class Result:
 
 
 def make_report(
-    settings: Settings, infos: Sequence[ImageInfo], tables: tuple[Table, Table, Table], warnings: tuple[str, ...]
+    settings: Settings, infos: Sequence[ImageInfo], tables: tuple[Table, Table, Table], warnings: tuple[SkyWarning, ...]
 ) -> Report:
     """The report with these tables (images, overlaps, components)."""
     from skymatch_cli.version import __version__

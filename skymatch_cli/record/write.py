@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import base_name, is_remote, real_path
 from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.pixelformat import PixelError
 from skymatch_cli.images.formats.source import Source, open_source
-from skymatch_cli.model import ImageInfo, ImageRef, Journal
+from skymatch_cli.model import ImageInfo, ImageRef, Journal, SkyWarning
 from skymatch_cli.record import disk
 from skymatch_cli.record.atomic import FileIdentity, Locks, Replacement, identify, locked
 from skymatch_cli.record.edits import SkyUpdate, record_edits, settled, undo_edits
@@ -65,14 +66,14 @@ class WriteReport:
         The files that were replaced or made.
     notes : tuple of str
         What the user should know.
-    warnings : tuple of str
+    warnings : tuple of SkyWarning
         What was wrong with files before the run, and still is.
     """
 
     actions: tuple[Action, ...]
     files: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SkyWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,7 @@ class _Done:
     images: set[int] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[SkyWarning] = field(default_factory=list)
 
 
 def _jobs(refs: Sequence[ImageRef], identities: Sequence[FileIdentity | None], settings: Settings) -> tuple[_Job, ...]:
@@ -381,7 +382,8 @@ def _write(run: _Run, job: _Job, locks: Locks, begin: Callable[[], None], done: 
         done.notes.append(f"{job.label}: {links} still lead to what it was")
     done.files.append(job.target)
     done.images |= {i for i, hdu in zip(job.images, job.hdus, strict=True) if hdu in changes}
-    done.warnings += (f"{job.name(hdu)}: its CHECKSUM or DATASUM is wrong, and stays so" for hdu in wrong)
+    texts = (f"{job.name(hdu)}: its CHECKSUM or DATASUM is wrong, and stays so" for hdu in wrong)
+    done.warnings += (SkyWarning(WarningName.CHECKSUM, text) for text in texts)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ _BATCH_BINS = 2**14  # shared out among cells at a time: what fits the cache
 _LEAST_MOST_CELLS, _MOST_CELLS_PER_PIXEL = 2**20, 1  # far more than pixels fill: near the horizon of a plane
 _NOISE_ROWS = 4  # every fourth row is enough for the noise
 _MIN_NOISE_SAMPLES = 16
-_CLIP = 4.0  # rms of the differences beyond which one is an edge or a star
+_CLIP = 5.0  # rms of the differences beyond which one is an edge or a star
 _LEAST_NOISE = 1e-30  # keeps ratios of noises within float32
 
 
@@ -53,6 +53,8 @@ class CellMesh:
         Good pixels that were seen.
     centroids : CellCentroids or None
         For the model ``plane`` (see ``centroids``).
+    halvings : int
+        How often the pitch of the plane's coarsest grid was halved.
     """
 
     origin: tuple[int, int]
@@ -64,6 +66,7 @@ class CellMesh:
     pixel_area: float
     n_good: int
     centroids: CellCentroids | None = None
+    halvings: int = 0
 
 
 def reduce_image(
