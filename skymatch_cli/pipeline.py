@@ -363,17 +363,17 @@ def apply_skies(
 
 def _skies(
     sky: FloatArray, sky_err: FloatArray, tilt: FloatArray | None
-) -> tuple[list[tuple[float, float]], list[tuple[float, float]] | None]:
+) -> tuple[list[tuple[float, float]], list[tuple[float, ...]] | None]:
     """Skies (N,) with their errors (N,), and tilts (N, 2), image by image."""
     skies = list(zip(sky.tolist(), sky_err.tolist(), strict=True))
-    return skies, None if tilt is None else [(dx, dy) for dx, dy in tilt.tolist()]
+    return skies, None if tilt is None else [tuple(shape) for shape in tilt.tolist()]
 
 
 def _updates(
     infos: Sequence[ImageInfo],
     settings: Settings,
     skies: Iterable[tuple[float, float]] | None = None,
-    tilts: Iterable[tuple[float, float] | None] | None = None,
+    tilts: Iterable[tuple[float, ...] | None] | None = None,
 ) -> list[SkyUpdate]:
     """What is to be written; without skies: to ask whether it could be. Without tilts the skies are constants."""
     from skymatch_cli.record.write import SkyUpdate
