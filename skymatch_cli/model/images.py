@@ -133,7 +133,7 @@ class StoredPlane:
         Stored integer that marks an undefined pixel.
     tiled : bool
         Stored tile-compressed in a binary table (``.fz``).
-    size, mtime_ns : int
+    size, mtime_ns, inode : int
         Of the file when its headers were read: a file that changed since is refused.
     """
 
@@ -149,6 +149,12 @@ class StoredPlane:
     tiled: bool = False
     size: int = 0
     mtime_ns: int = 0
+    inode: int = 0
+
+    @property
+    def state(self) -> tuple[int, int, int]:
+        """Size, time and inode of the file."""
+        return self.size, self.mtime_ns, self.inode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
