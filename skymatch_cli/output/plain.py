@@ -29,6 +29,8 @@ _SHORT = {
     "sky_dy": "{:.4g}",
     "kept": "{:.3g}",
     "rms_residual": "{:.4g}",
+    "step_before": "{:.4g}",
+    "step_after": "{:.4g}",
     "chi2": "{:.2f}",
     "dof": "{:.6g}",
 }
