@@ -279,3 +279,11 @@ class TestMessages:
         assert "skies.txt, line 1: 3 skies for the 2 images of a.fits" in refusal(
             "--method", "user", "--skylist", "skies.txt", "a.fits"
         )
+
+    def test_an_overlap_that_is_masked_everywhere(self, folder: Path) -> None:
+        for name, x in (("a.fits", 0.0), ("b.fits", 20.0)):
+            single(name, 100.0, x)
+        fits.PrimaryHDU(np.zeros((40, 40), "i2")).writeto("mask.fits")
+        done = run("--mask", "mask.fits", "a.fits", "b.fits")
+        assert done.exit_code == 4
+        assert "all pixels of the 1 overlaps are masked" in done.stderr

@@ -1,4 +1,4 @@
-"""Associations: lists of exposures, as the pipelines of JWST, Roman (``_asn.json``) and HST (``_asn.fits``) write them."""
+"""Associations: lists of exposures of JWST, Roman (``_asn.json``) and HST (``_asn.fits``)."""
 
 from __future__ import annotations
 

@@ -14,8 +14,6 @@ from skymatch_cli.sky.sphere import lon_lat, unit_vectors
 
 _BY_AXIS = {"GLON": "galactic", "SLON": "supergalactic", "ELON": "ecliptic"}
 _OF_A_BODY = re.compile(r"[A-Z]{2}LN")  # helioprojective, heliographic, planetary
-    r"(?!TLN)[A-Z]{2}LN"
-)  # helioprojective, heliographic, planetary (FITS WCS paper of W. Thompson)
 _EQUATORIAL = {"ICRS": "icrs", "FK5": "fk5", "FK4": "fk4", "FK4-NO-E": "fk4noeterms"}
 
 
