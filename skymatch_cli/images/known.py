@@ -8,16 +8,17 @@ from dataclasses import dataclass, field, replace
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.bands import BandKeywords
-from skymatch_cli.images.formats.files import size_and_time
+from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.registry import stored_gwcs
+from skymatch_cli.images.groups import AUTO, FILE
 from skymatch_cli.images.units import UnitFacts
 from skymatch_cli.model import ImageInfo, ImageRef, SkyWarning
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.footprint import Footprint
 from skymatch_cli.version import __version__
 
-_STATE = tuple[int, int] | None
+_STATE = tuple[int, int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class ImageHeader:
     warnings : tuple of SkyWarning
     footprint : Footprint, InputError or None
         Why there is none; None where the method needs no WCS.
+    of_file : bool
+        Its group is that of its file.
     """
 
     info: ImageInfo
@@ -40,6 +43,7 @@ class ImageHeader:
     bands: BandKeywords
     warnings: tuple[SkyWarning, ...] = ()
     footprint: Footprint | InputError | None = None
+    of_file: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,10 @@ class Headers:
 
 def header_rules(settings: Settings, *, need_wcs: bool) -> str:
     """All but the files that decides what is read from headers."""
-    names = ("dq_ext", "dqbits", "weight", "sky_keyword", "flux_scale", "group_by", "exptime_key", "units", "wcs")
+    names = (
+        *("dq_ext", "dqbits", "weight", "sky_keyword", "flux_scale", "bunit", "group_by", "split_by"),
+        *("exptime_key", "units", "wcs"),
+    )
     chosen = {name: getattr(settings, name) for name in names}
     return json.dumps(
         {**chosen, "need_wcs": need_wcs, "gwcs": not stored_gwcs().missing_package(), "version": __version__}
@@ -70,13 +77,13 @@ class Known:
         self._real_of = {file.path: real for real, file in old.files.items()}
         same = old.rules == self.rules
         self._images = {image.info.ref: image for image in old.images if same}
-        self._by_file = settings.group_by == "file"
+        self._by_file = settings.group_by in {AUTO, FILE}
         self._state: dict[str, _STATE] = {}
 
     def file(self, path: str, real: str) -> FitsFile | None:
         """The structure of a file, if it is known (by its real path) and the file is as it was."""
         found = self._files.get(real)
-        if found is None or self._state_of(path) != (found.size, found.mtime_ns):
+        if found is None or self._state_of(path) != (found.size, found.mtime_ns, found.inode):
             return None
         return found if found.path == path else replace(found, path=path)
 
@@ -93,18 +100,18 @@ class Known:
 
     def _holds(self, image: ImageHeader, file: FitsFile, spelling: str) -> bool:
         source = image.info.source
-        if source is None or (self._by_file and image.info.group != spelling):
+        if source is None or (self._by_file and image.of_file and image.info.group != spelling):
             return False
-        if (source.science.size, source.science.mtime_ns) != (file.size, file.mtime_ns):
+        if source.science.state != (file.size, file.mtime_ns, file.inode):
             return False
         others = (plane for plane in source.planes if plane.path != file.path)
-        return all(self._state_of(plane.path) == (plane.size, plane.mtime_ns) for plane in others)
+        return all(self._state_of(plane.path) == plane.state for plane in others)
 
     def _state_of(self, path: str) -> _STATE:
-        """Size and time of a file; None where it is gone."""
+        """State of a file; None where it is gone."""
         if path not in self._state:
             try:
-                self._state[path] = size_and_time(path)
+                self._state[path] = file_state(path)
             except OSError:
                 self._state[path] = None
         return self._state[path]

@@ -174,7 +174,7 @@ class _OpenFiles:
             yield slice(start, start + len(block)), block
 
     def _check_unchanged(self, plane: StoredPlane) -> None:
-        if size_and_time(plane.path) != (plane.size, plane.mtime_ns):
+        if size_and_time(plane.path) != (plane.size, plane.mtime_ns):  # inodes differ between machines
             raise InputError.at(self._where, f"{plane.path} changed while it was in use", "run again")
 
 

@@ -17,7 +17,7 @@ from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, 
 from skymatch_cli.run.tasks import NoProgress, Progress, Runner, Tasks
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import FindingRow
-from skymatch_cli.store.keys import OverlapKeys, measuring_keys
+from skymatch_cli.store.keys import KEY_BYTES, OverlapKeys, measuring_keys
 from skymatch_cli.store.store import CODEC, Finding, Store, not_kept
 
 _COMMIT_S, _COMMIT_BYTES = 5.0, 2**24  # what a kill costs, and what memory holds
@@ -184,8 +184,12 @@ class StoredFindings:
         *_, overlaps, body = row
         if self._grids is not None:
             cells = source.decode(MeshReduction, body)
+            if not cells.meshes.keys() <= self._planes.keys():
+                raise source.database.damaged("cells on a plane that is not there")
             return replace(cells, meshes={self._planes[key]: mesh for key, mesh in cells.meshes.items()})
         found = source.decode(ImageMeasurement, body)
+        if not len(found.regions) == len(found.blocks) == (len(overlaps) - 1) // KEY_BYTES:
+            raise source.database.damaged("a finding without its overlaps")
         rows = self._overlaps.known(i, overlaps[1:])
         pairs = self._overlaps.pairs[i][rows >= 0]
         rows = rows[rows >= 0]
