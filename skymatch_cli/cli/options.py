@@ -124,14 +124,15 @@ def _methods() -> Decorator[Any]:
 COMPARE = (
     _setting(
         "compare",
-        "How two images are compared in their overlap: by one statistic of each over the whole overlap (pooled), or "
-        "cell by cell (mesh), where stars and nebulae cancel.",
+        "How two images are compared in their overlap: cell by cell, where stars and nebulae cancel (mesh, default), "
+        "or by one statistic of each over the whole overlap (pooled, the default where --skystat, --nclip, --lsigma, "
+        "--usigma or --binwidth is given).",
         section=_SKY,
         words=_words(Compare),
     ),
     _setting(
         "mesh_size",
-        "Distance of the cells of --compare mesh, in pixels (8, or less where overlaps are thin).",
+        "Spacing of the mesh cells, in pixels (8, or less in overlaps that are thin).",
         section=_SKY,
         metavar="PIXELS",
     ),
@@ -456,7 +457,7 @@ def read(
     chosen = {name: value for name, value in values.items() if name in of_settings and name not in ignored}
     output = Output(**{name: value for name, value in values.items() if name in of_output})
     if base is None:
-        return Settings(**chosen), output
+        return Settings.of(chosen), output
     settings = Settings(**({name: getattr(base, name) for name in of_settings} | chosen))
     for name in sorted(fixed & chosen.keys()):
         if getattr(settings, name) != getattr(base, name):

@@ -81,7 +81,7 @@ def make_sheet(plan: SheetPlan, meshes: Sequence[CellMesh | None], graph: Overla
     pairs = pairs_of(plan, leaves, layers, graph)
     if not len(pairs.rows):
         return None
-    value, weight, area = gathered(leaves, meshes, _maps)
+    value, weight, pixels = gathered(leaves, meshes, _maps)
     weight *= _per_leaf(leaves, meshes, lambda mesh: np.clip((noise / mesh.noise) ** 2, 1e-12, 1e12))
     weight[~np.isin(leaves.tile, pairs.tiles)] = 0
     once = (weight > 0).astype(np.float32)
@@ -98,7 +98,7 @@ def make_sheet(plan: SheetPlan, meshes: Sequence[CellMesh | None], graph: Overla
         value=value.copy(),  # lets go of the maps that are not kept
         weight=weight.copy(),
         own=np.maximum(np.float32(1) - layers.each(np.divide, weight, total), np.float32(1e-3)),
-        pixels=np.divide(1, area, out=np.zeros_like(area), where=seen),
+        pixels=(pixels * seen).astype(np.float32),
         finest=_finest(meshes),
     )
 
@@ -119,7 +119,7 @@ def _per_leaf(
 
 
 def _maps(mesh: CellMesh) -> tuple[Float32Array, ...]:
-    return mesh.value, mesh.weight, mesh.area
+    return mesh.value, mesh.weight, mesh.pixels
 
 
 def gathered(
