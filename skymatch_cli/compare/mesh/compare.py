@@ -92,7 +92,7 @@ def compare(
         for words in (usable[graph.b], usable[graph.a]):
             status = np.where(words != Status.OK, words, status)
     measured = pair_measurements(sums, unit, graph, n_good=n_good, status=status)
-    measured = with_structure(measured, more * unit**2, found.scale)
+    measured = settled(with_structure(measured, more * unit**2, found.scale))
     return replace(measured, zero_point=np.stack([zero_points.factor, zero_points.err]))
 
 
@@ -320,3 +320,31 @@ def with_structure(measured: Measurements, variance: FloatArray, scale: FloatArr
         pair_dof=None if dof is None else dof * kept * (1 + variance / noise),
         photometric=np.clip(by_pixels, 0, 1) / (1 + variance / noise),
     )
+
+
+def settled(measured: Measurements) -> Measurements:
+    """Measurements without the digits that mean nothing: sums of single precision depend on the order of the images.
+
+    Values are rounded to a power of two below a thousandth of their error, so that a level that the pixels hold
+    exactly comes back exactly; weights and errors to five digits.
+    """
+    known = np.isfinite(measured.delta_err) & (measured.delta_err > 0)
+    step = 2.0 ** np.floor(np.log2(np.where(known, measured.delta_err, 1.0) / 1000))
+    delta, sky_a = (np.rint(c / step) * step for c in (measured.delta, measured.sky_a))
+    information, dof = measured.information, measured.pair_dof
+    return replace(
+        measured,
+        delta=delta,
+        sky_a=sky_a,
+        sky_b=sky_a - delta,
+        delta_err=_five_digits(measured.delta_err),
+        weight=_five_digits(measured.weight),
+        information=None if information is None else _five_digits(information),
+        pair_dof=None if dof is None else _five_digits(dof),
+        photometric=None if measured.photometric is None else _five_digits(measured.photometric),
+    )
+
+
+def _five_digits(a: FloatArray) -> FloatArray:
+    mantissa, exponent = np.frexp(a)
+    return np.asarray(np.ldexp(np.rint(mantissa * 2.0**17) / 2.0**17, exponent))
