@@ -22,7 +22,7 @@ from skymatch_cli.choices import (
     WarningName,
     WcsSource,
 )
-from skymatch_cli.settings import Settings, field_types, option_name, read_config
+from skymatch_cli.settings import Settings, default_comparison, field_types, option_name, read_config
 
 from .filenames import FILE, FOLDER
 
@@ -459,7 +459,10 @@ def read(
     output = Output(**{name: value for name, value in values.items() if name in of_output})
     if base is None:
         return Settings.of(chosen), output
-    settings = Settings(**({name: getattr(base, name) for name in of_settings} | chosen))
+    kept = {name: getattr(base, name) for name in of_settings}
+    if "compare" not in fixed and default_comparison(base.method, chosen) == Compare.POOLED:
+        kept["compare"] = str(Compare.POOLED)
+    settings = Settings(**(kept | chosen))
     for name in sorted(fixed & chosen.keys()):
         if getattr(settings, name) != getattr(base, name):
             decided = getattr(base, name)

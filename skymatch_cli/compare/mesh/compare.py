@@ -77,13 +77,13 @@ def compare(
         ``weight`` is the information of the joint fit, so ``noise`` is None; ``delta_err`` is the error
         of the pair's own difference.
     """
-    unit = run_noise(meshes)
+    unit, least = run_noise(meshes)
     level = np.zeros(graph.n_images)
     for plane in meshes:
         for i, mesh in enumerate(plane):
             if mesh is not None:
                 level[i] = mesh.level / unit
-    found = _robust_sums(meshes, level, graph, unit, jobs=jobs)
+    found = _robust_sums(meshes, level, graph, (unit, least), jobs=jobs)
     sums, zero_points = found.sums, ZeroPoints.of_structure(found.structure, graph)
     more = found.structure.variance(graph) + zero_points.variance
     n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in zip(*meshes, strict=True)])
@@ -100,7 +100,7 @@ def _robust_sums(
     meshes: Sequence[Sequence[CellMesh | None]],
     level: FloatArray,
     graph: OverlapGraph,
-    unit: float,
+    unit: tuple[float, float],
     *,
     jobs: int,
 ) -> _Compared:
@@ -177,7 +177,7 @@ class _Share:
         plans: Sequence[SheetPlan],
         meshes: Sequence[Sequence[CellMesh | None]],
         graph: OverlapGraph,
-        unit: float,
+        unit: tuple[float, float],
     ) -> None:
         self._plans, self._meshes, self._graph, self._unit = plans, meshes, graph, unit
         self._sheets: list[Sheet | None] = []
@@ -185,7 +185,7 @@ class _Share:
 
     def start(self) -> list[SheetSums | None]:
         """Differences to start from."""
-        self._sheets = [make_sheet(p, self._meshes[p.plane], self._graph, self._unit) for p in self._plans]
+        self._sheets = [make_sheet(p, self._meshes[p.plane], self._graph, *self._unit) for p in self._plans]
         self._skies = [None] * len(self._sheets)
         return [None if sheet is None else median_differences(sheet) for sheet in self._sheets]
 
@@ -325,11 +325,12 @@ def with_structure(measured: Measurements, variance: FloatArray, scale: FloatArr
 def settled(measured: Measurements) -> Measurements:
     """Measurements without the digits that mean nothing: sums of single precision depend on the order of the images.
 
-    Values are rounded to a power of two below a thousandth of their error, so that a level that the pixels hold
-    exactly comes back exactly; weights and errors to five digits.
+    Values are rounded to a power of two below a thousandth of their error and of themselves, so that a level that
+    the pixels hold exactly comes back exactly; weights and errors to five digits.
     """
     known = np.isfinite(measured.delta_err) & (measured.delta_err > 0)
     step = 2.0 ** np.floor(np.log2(np.where(known, measured.delta_err, 1.0) / 1000))
+    step = np.minimum(step, 2.0 ** np.floor(np.log2(np.maximum(np.abs(measured.delta), 1e-300)) - 10))
     delta, sky_a = (np.rint(c / step) * step for c in (measured.delta, measured.sky_a))
     information, dof = measured.information, measured.pair_dof
     return replace(

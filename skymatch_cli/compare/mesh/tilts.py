@@ -67,10 +67,10 @@ def compare_planes(
     Measurements
         As ``compare.compare``, and ``planes``.
     """
-    unit = run_noise([meshes])
+    unit, least = run_noise([meshes])
     # Moments are about the middle of a sheet: tiles degrees apart would swamp those of a pair in float32.
     plans = sheet_plans([meshes], together=False) if len(graph.a) else []
-    made = [make_sheet(plan, meshes, graph, unit) for plan in plans]
+    made = [make_sheet(plan, meshes, graph, unit, least) for plan in plans]
     fields = [_Field.of(sheet, meshes) for sheet in made if sheet is not None]
     planes, scale, typical = _robust_planes(fields, meshes, graph, unit, solve_planes)
     moments, sums = PlaneMoments.empty(graph, meshes), PairSums.empty(graph, np.zeros(graph.n_images))
