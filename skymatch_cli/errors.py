@@ -15,6 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 
+class SkymatchWarning(UserWarning):
+    """A warning of a run, where the program is used from Python."""
+
+
 class SkymatchError(Exception):
     """Base of all errors that the program raises on purpose.
 

@@ -17,6 +17,7 @@ from skymatch_cli.images.image import read_infos
 from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.images.known import Headers, Known
 from skymatch_cli.images.lookup import find_reference, read_skylist
+from skymatch_cli.images.names import NamedFile
 from skymatch_cli.model import FloatArray, ImageInfo, Measurements, OverlapGraph
 from skymatch_cli.run.tasks import LocalRunner, NoProgress, Progress, Runner
 from skymatch_cli.run.threads import one_thread
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
     from skymatch_cli.record.write import FileIdentity, SkyUpdate, WriteReport
 
-ImageName = str | PathLike[str]
+ImageName = str | PathLike[str] | NamedFile
 _NEEDS_OVERLAPS = frozenset({Method.MATCH, Method.GLOBALMIN_MATCH})
 _NEEDS_LOCAL = frozenset({Method.LOCALMIN, Method.GLOBALMIN, Method.GLOBALMIN_MATCH})
 

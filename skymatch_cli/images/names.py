@@ -13,6 +13,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from string import Formatter
 from typing import TextIO
@@ -69,16 +70,20 @@ class _Source:
 
 
 def expand_names(
-    names: Sequence[str | os.PathLike[str]], stdin: TextIO | None = None
+    names: Sequence[str | os.PathLike[str] | NamedFile], stdin: TextIO | None = None
 ) -> tuple[tuple[NamedFile, ...], tuple[Problem, ...]]:
     """Expand globs, ``@list`` files and ``-`` (names on ``stdin``), in the order in which they are named.
 
     A file whose name is exactly the text given wins over its meaning as a glob or as an HDU selector;
-    the matches of a glob are sorted. Names in a list are relative to the folder of the list.
+    the matches of a glob are sorted. Names in a list are relative to the folder of the list. Images in memory are
+    named already.
     """
     found: list[NamedFile] = []
     problems: list[Problem] = []
-    for item in _expand_all([os.fspath(name) for name in names], _Source(), stdin):
+    expanded = (
+        (name,) if isinstance(name, NamedFile) else _expand_all([os.fspath(name)], _Source(), stdin) for name in names
+    )
+    for item in chain.from_iterable(expanded):
         if isinstance(item, Problem):
             problems.append(item)
         else:
@@ -286,7 +291,7 @@ def _expand_url(url: str) -> Iterator[NamedFile | Problem]:
         yield NamedFile(file, file, selector)
         return
     try:
-        found = transport().matching(file)
+        found = transport(file).matching(file)
     except (OSError, InputError) as error:
         yield Problem(file, f"can't be looked up: {error}")
         return

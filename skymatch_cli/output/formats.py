@@ -20,10 +20,7 @@ import numpy as np
 from skymatch_cli.choices import Format
 from skymatch_cli.output.plain import text_lines
 from skymatch_cli.output.printable import ascii_only, harmless_cell, printable
-from skymatch_cli.output.tables import Column, Report, Table, to_qtable
-
-SCHEMA = 1
-"""Version of the JSON schema; the same number stands in the other formats that know one."""
+from skymatch_cli.output.tables import SCHEMA, Column, Report, Table, meta_of, to_qtable
 
 Writer = Callable[[Report, str, BinaryIO], None]
 
@@ -47,7 +44,7 @@ def write_ecsv(report: Report, table: str, stream: BinaryIO) -> None:
     """ECSV of one table, with units, descriptions and settings."""
     from astropy.io import ascii as astropy_ascii
 
-    made = to_qtable(_with_text(report.table(table), printable), meta=_meta(report))
+    made = to_qtable(_with_text(report.table(table), printable), meta=meta_of(report))
     with _text(stream) as text:
         astropy_ascii.write(made, text, format="ecsv")
 
@@ -147,11 +144,6 @@ def _json_values(column: Column) -> list[str]:
 
 def _dumps(value: Any) -> str:
     return json.dumps(value, allow_nan=False)
-
-
-def _meta(report: Report) -> dict[str, Any]:
-    meta: dict[str, Any] = {"schema": SCHEMA, "version": report.version, "settings": report.settings}
-    return meta | {"warnings": list(report.warnings)}
 
 
 @contextmanager

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.choices import TableName
+from skymatch_cli.images.bunit import spelled_unit
 from skymatch_cli.model import LEAST_KEPT, ImageInfo, Measurements, Solution, Status, StrArray
 
 if TYPE_CHECKING:
     from astropy.table import QTable
 
+SCHEMA = 1
+"""Version of the JSON schema; the same number stands in the other formats that know one."""
 TILT = "sky_dx", "sky_dy"
 """Columns that the images have with the model ``plane``."""
 
@@ -96,6 +99,26 @@ class Report:
         return next(table for table in self.tables if table.name == name)
 
 
+_IN_UNIT = {  # the column that names the unit of each row, the columns in it, and by what it is divided
+    TableName.IMAGES: ("sky_unit", {"sky": "", "sky_err": "", "sky_err_noise": "", TILT[0]: "pix", TILT[1]: "pix"}),
+    TableName.OVERLAPS: ("unit", dict.fromkeys(("sky_a", "sky_b", "delta", "delta_err", "residual"), "")),
+    TableName.COMPONENTS: ("unit", dict.fromkeys(("rms_residual", "step_before", "step_after"), "")),
+}
+
+
+def with_units(table: Table) -> Table:
+    """The table with the unit that all its rows have in common, if there is one, at the columns themselves."""
+    column, members = _IN_UNIT[table.name]
+    spellings = set(table.column(column)) if column in table.names else set()
+    unit = spelled_unit(spellings.pop()) if len(spellings) == 1 else ""
+    if not unit:
+        return table
+    per = {"": unit, "pix": spelled_unit(f"{unit} pix-1")}
+    return Table(
+        table.name, tuple(replace(c, unit=per[members[c.name]]) if c.name in members else c for c in table.columns)
+    )
+
+
 def strings(values: Iterable[object]) -> npt.NDArray[np.object_]:
     """A column of text; enums become plain strings."""
     return np.array([str(value) for value in values], dtype=object)
@@ -114,18 +137,20 @@ def name_columns(infos: Sequence[ImageInfo]) -> tuple[Column, ...]:
 
 def images_table(infos: tuple[ImageInfo, ...], measurements: Measurements, solution: Solution) -> Table:
     """One row for each image."""
-    return Table(
-        TableName.IMAGES,
-        (
-            *name_columns(infos),
-            Column("component", solution.component, "Connected set of images (index into the components)"),
-            Column("sky", solution.sky, "Value to subtract from the original pixels, in sky_unit"),
-            Column("sky_err", solution.sky_err, _error_meaning(solution)),
-            *_tilt_columns(solution),
-            Column("sky_unit", strings(info.unit for info in infos), "Unit of the image (BUNIT)"),
-            Column("n_pixels", measurements.n_good, "Good pixels that were seen"),
-            Column("status", strings(solution.status), "ok, or why there is no sky"),
-        ),
+    return with_units(
+        Table(
+            TableName.IMAGES,
+            (
+                *name_columns(infos),
+                Column("component", solution.component, "Connected set of images (index into the components)"),
+                Column("sky", solution.sky, "Value to subtract from the original pixels, in sky_unit"),
+                Column("sky_err", solution.sky_err, _error_meaning(solution)),
+                *_tilt_columns(solution),
+                Column("sky_unit", strings(info.unit for info in infos), "Unit of the image (BUNIT)"),
+                Column("n_pixels", measurements.n_good, "Good pixels that were seen"),
+                Column("status", strings(solution.status), "ok, or why there is no sky"),
+            ),
+        )
     )
 
 
@@ -148,23 +173,27 @@ def _tilt_columns(solution: Solution) -> tuple[Column, ...]:
 def overlaps_table(infos: tuple[ImageInfo, ...], measurements: Measurements, solution: Solution) -> Table:
     """One row for each pair of overlapping images."""
     m = measurements
-    return Table(
-        TableName.OVERLAPS,
-        (
-            *pair_columns(m.a, m.b, m.area_arcmin2),
-            Column("unit", strings(infos[a].comparison_unit for a in m.a), "Unit in which the pair is compared"),
-            Column("sky_a", m.sky_a, "Sky of image a in the overlap, in unit"),
-            Column("sky_b", m.sky_b, "Sky of image b in the overlap, in unit"),
-            Column("n_a", m.n_a, "Good pixels of image a that were used"),
-            Column("n_b", m.n_b, "Good pixels of image b that were used"),
-            Column("delta", m.delta, "sky_a - sky_b, in unit"),
-            Column("delta_err", m.delta_err, "1-sigma error of delta, in unit"),
-            Column("residual", solution.residual, "delta - (solution_a - solution_b), in unit"),
-            *_kept_columns(solution),
-            Column(
-                "status", strings(_pair_status(m.status, solution)), "ok, or why the pair counts little or not at all"
+    return with_units(
+        Table(
+            TableName.OVERLAPS,
+            (
+                *pair_columns(m.a, m.b, m.area_arcmin2),
+                Column("unit", strings(infos[a].comparison_unit for a in m.a), "Unit in which the pair is compared"),
+                Column("sky_a", m.sky_a, "Sky of image a in the overlap, in unit"),
+                Column("sky_b", m.sky_b, "Sky of image b in the overlap, in unit"),
+                Column("n_a", m.n_a, "Good pixels of image a that were used"),
+                Column("n_b", m.n_b, "Good pixels of image b that were used"),
+                Column("delta", m.delta, "sky_a - sky_b, in unit"),
+                Column("delta_err", m.delta_err, "1-sigma error of delta, in unit"),
+                Column("residual", solution.residual, "delta - (solution_a - solution_b), in unit"),
+                *_kept_columns(solution),
+                Column(
+                    "status",
+                    strings(_pair_status(m.status, solution)),
+                    "ok, or why the pair counts little or not at all",
+                ),
             ),
-        ),
+        )
     )
 
 
@@ -196,17 +225,27 @@ def pair_columns(
 
 def components_table(solution: Solution) -> Table:
     """One row for each connected set of images."""
-    return Table(
-        TableName.COMPONENTS,
-        (
-            Column("id", np.arange(len(solution.n_images), dtype=np.int64), "Number of the component"),
-            Column("n_images", solution.n_images, "Images in it"),
-            Column("anchor", strings(solution.anchor), "What holds its level"),
-            Column("rms_residual", solution.rms_residual, "Root mean square of its residuals, in the comparison unit"),
-            Column("chi2", solution.chi2, "Sum of squared residuals over their errors"),
-            Column("dof", solution.dof, "Degrees of freedom: independent information left"),
-        ),
+    return with_units(
+        Table(
+            TableName.COMPONENTS,
+            (
+                Column("id", np.arange(len(solution.n_images), dtype=np.int64), "Number of the component"),
+                Column("n_images", solution.n_images, "Images in it"),
+                Column("anchor", strings(solution.anchor), "What holds its level"),
+                Column(
+                    "rms_residual", solution.rms_residual, "Root mean square of its residuals, in the comparison unit"
+                ),
+                Column("chi2", solution.chi2, "Sum of squared residuals over their errors"),
+                Column("dof", solution.dof, "Degrees of freedom: independent information left"),
+            ),
+        )
     )
+
+
+def meta_of(report: Report) -> dict[str, Any]:
+    """What a table says of its run, where its format can hold it."""
+    meta: dict[str, Any] = {"schema": SCHEMA, "version": report.version, "settings": report.settings}
+    return meta | {"warnings": list(report.warnings)}
 
 
 def to_qtable(table: Table, meta: dict[str, Any] | None = None) -> QTable:

@@ -58,7 +58,7 @@ def size_and_time(path: str) -> tuple[int, int]:
         If it can't be found.
     """
     if is_remote(path):
-        return transport().size_and_version(path)
+        return transport(path).size_and_version(path)
     found = os.stat(path)
     return found.st_size, found.st_mtime_ns
 
@@ -72,5 +72,5 @@ def open_file(path: str) -> IO[bytes]:
         If it can't be opened.
     """
     if is_remote(path):
-        return transport().open_file(path)
+        return transport(path).open_file(path)
     return Path(path).open("rb", buffering=0)
