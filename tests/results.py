@@ -46,6 +46,7 @@ def make_result(*files: str, settings: Settings | None = None, warnings: tuple[s
         solution=Solution(
             sky=np.array([10 + THIRD, 0.0, NAN]),
             sky_err=np.array([0.00615, 0.00615, NAN]),
+            sky_err_noise=np.array([0.006, 0.006, NAN]),
             status=texts("ok", "ok", "all_masked"),
             component=np.array([0, 0, 1]),
             residual=np.array([0.0]),

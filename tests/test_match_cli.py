@@ -140,7 +140,7 @@ def test_the_json_schema_to_the_letter(two):
     found = json.loads(run("match", "--dry-run", "--format", "json", *two).stdout)
     assert list(found) == ["schema", "version", "settings", "images", "overlaps", "components", "warnings"]
     assert found["schema"] == 1
-    keys = "file ext extver group component sky sky_err sky_unit n_pixels status"
+    keys = "file ext extver group component sky sky_err sky_err_noise sky_unit n_pixels status"
     assert list(found["images"][0]) == keys.split()
     keys = "a b area_arcmin2 unit sky_a sky_b n_a n_b delta delta_err residual status"
     assert list(found["overlaps"][0]) == keys.split()

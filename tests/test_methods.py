@@ -316,7 +316,10 @@ def test_the_user_s_skies_are_taken_as_they_are():
 def test_residuals_above_the_limit_are_named_worst_first():
     triangle = measured(3, [(0, 1), (1, 2), (0, 2)], [10, 10, 17], err=[0.5, 0.1, 0.5])
     (line,) = (w for w in solve_skies("match", THREE, triangle, max_residual=1.5).warnings if "above" in w)
-    assert line.startswith("overlaps with a residual above 1.5 sigma (2): 0.fits - 1.fits (2.9 sigma)")
+    # the loop fails to close by 3: a variance of 2.83 more for each makes that as large as expected, and shares it out
+    assert line.startswith(
+        "overlaps with a residual above 1.5 sigma (3): 1.fits - 2.fits (9.5 sigma), 0.fits - 1.fits (2.1"
+    )
     assert not [w for w in solve_skies("match", THREE, triangle, max_residual=50).warnings if "above" in w]
 
 

@@ -282,7 +282,8 @@ def test_constant_results_have_no_tilts(noisy):
     result = skymatch_cli.match(noisy, compare="mesh", dry_run=True)
     (row, *_) = json.loads(result.to_json())["images"]
     assert list(row) == [
-        "file", "ext", "extver", "group", "component", "sky", "sky_err", "sky_unit", "n_pixels", "status",
+        "file", "ext", "extver", "group", "component",
+        "sky", "sky_err", "sky_err_noise", "sky_unit", "n_pixels", "status",
     ]  # fmt: skip
 
 
@@ -294,7 +295,7 @@ def test_results_of_planes_are_read_back(tmp_path, noisy):
         result.write(tmp_path / name)
         tilt = read_report(str(tmp_path / name)).tilt()
         np.testing.assert_array_equal(tilt, result.solution.tilt)
-    assert result.report.table(TableName.IMAGES).names[7:9] == ("sky_dx", "sky_dy")
+    assert result.report.table(TableName.IMAGES).names[8:10] == ("sky_dx", "sky_dy")
 
 
 def test_the_picture_after_is_without_the_tilts(noisy):

@@ -49,7 +49,19 @@ def test_json_has_the_keys_of_the_schema_in_their_order() -> None:
     document = json.loads(make_result(warnings=("c.fits: all masked",)).to_json())
     assert list(document) == ["schema", "version", "settings", "images", "overlaps", "components", "warnings"]
     assert list(document["images"][0]) == (
-        ["file", "ext", "extver", "group", "component", "sky", "sky_err", "sky_unit", "n_pixels", "status"]
+        [
+            "file",
+            "ext",
+            "extver",
+            "group",
+            "component",
+            "sky",
+            "sky_err",
+            "sky_err_noise",
+            "sky_unit",
+            "n_pixels",
+            "status",
+        ]
     )
     assert list(document["overlaps"][0]) == (
         ["a", "b", "area_arcmin2", "unit", "sky_a", "sky_b", "n_a", "n_b", "delta", "delta_err", "residual", "status"]
@@ -70,6 +82,7 @@ def test_json_says_what_was_found() -> None:
         "component": 0,
         "sky": 10 + 1 / 3,
         "sky_err": 0.00615,
+        "sky_err_noise": 0.006,
         "sky_unit": "adu",
         "n_pixels": 200,
         "status": "ok",
@@ -225,8 +238,20 @@ def test_printable_text_is_one_line_that_moves_nothing(text: str) -> None:
 def test_the_plain_table_has_the_digits_of_the_error_and_all_columns() -> None:
     lines = text_lines(make_result().report, "images")
     assert lines[0].split() == list(make_result().report.images.names)
-    assert lines[1].split() == ["a.fits", "PRIMARY", "1", "a.fits", "0", "10.3333", "0.0062", "adu", "200", "ok"]
-    assert lines[3].split()[5:] == ["nan", "nan", "adu", "0", "all_masked"]
+    assert lines[1].split() == [
+        "a.fits",
+        "PRIMARY",
+        "1",
+        "a.fits",
+        "0",
+        "10.3333",
+        "0.0062",
+        "0.0060",
+        "adu",
+        "200",
+        "ok",
+    ]
+    assert lines[3].split()[5:] == ["nan", "nan", "nan", "adu", "0", "all_masked"]
 
 
 def test_the_plain_table_names_the_images_of_an_overlap() -> None:

@@ -395,6 +395,76 @@ def test_pairs_of_a_joint_fit_share_what_they_know(share, dof):
     np.testing.assert_allclose(joint.chi2, plain.chi2 if dof else 0)
 
 
+# --- scatter between overlaps
+
+
+def test_a_loop_that_does_not_close_gives_every_overlap_more_error():
+    a, b, weight = np.array([0, 1, 2]), np.array([1, 2, 0]), np.array([4.0, 4.0, 1.0])
+    found = solve_offsets(3, a, b, np.array([1.0, 1.0, 1.0]), weight, with_scatter=True)
+    # the gap of 3 has a variance of 0.25 + 0.25 + 1 + 3 s^2 = 9
+    np.testing.assert_allclose(found.scatter, np.sqrt(2.5), rtol=5e-3)
+    np.testing.assert_allclose(found.residual, np.array([2.75, 2.75, 3.5]) / 3, rtol=2e-3)
+    # chi2 is that of the errors alone: 9 / 1.5
+    np.testing.assert_allclose([found.chi2[0], found.dof[0]], [6, 1])
+    assert np.all(found.sigma > found.sigma_noise)
+
+
+def test_overlaps_that_agree_get_no_more_error():
+    a, b = grid(5, 5)
+    err = np.random.default_rng(0).uniform(0.5, 1, len(a))
+    delta = 0.5 * err * np.random.default_rng(1).normal(size=len(a))
+    plain = solve_offsets(25, a, b, delta, err**-2)
+    found = solve_offsets(25, a, b, delta, err**-2, with_scatter=True)
+    assert plain.chi2[0] < plain.dof[0]
+    assert found.scatter[0] == 0
+    np.testing.assert_array_equal(found.offset, plain.offset)
+    np.testing.assert_array_equal(found.sigma, plain.sigma)
+    np.testing.assert_array_equal(found.sigma_noise, plain.sigma)
+
+
+def test_scatter_stays_in_its_component():
+    a, b = np.array([0, 1, 2, 3, 4, 5]), np.array([1, 2, 0, 4, 5, 3])
+    delta = np.array([5.0, 5.0, 5.0, 0.1, 0.0, 0.0])
+    found = solve_offsets(6, a, b, delta, np.ones(6), with_scatter=True)
+    np.testing.assert_allclose(found.scatter, [np.sqrt(74), 0], rtol=5e-3)  # 15^2 = 3 + 3 s^2
+    np.testing.assert_allclose(found.sigma[3:], np.sqrt(2) / 3)
+
+
+def test_pairs_that_look_at_the_same_pixels_need_loops_that_can_fail():
+    a, b = grid(2, 2)
+    found = solve_offsets(4, a, b, np.arange(6.0), np.ones(6), pair_dof=np.full(6, 0.5), with_scatter=True)
+    assert found.scatter[0] == 0  # a stack of four whose offsets take all there is to know
+
+
+@pytest.mark.parametrize("extra", [0.0, 3.0])
+@pytest.mark.parametrize("kind", ["independent", "shared"])
+def test_errors_with_scatter_are_true(kind, extra):
+    offsets = LAYOUTS["half overlaps"]
+    a, b, noise, covariance = frames(offsets, 400)
+    if kind == "independent":
+        noise, covariance = None, np.diag(np.diag(covariance))
+    scale = np.sqrt(np.median(np.diag(covariance)))
+    root = np.linalg.cholesky(covariance + 1e-14 * np.eye(len(a)) * covariance.max())
+    rng = np.random.default_rng(1)
+    pulls, ratios = [], []
+    for _ in range(40):
+        delta = root @ rng.normal(size=len(a)) + extra * scale * rng.normal(size=len(a))
+        found = solve_offsets(len(offsets), a, b, delta, 1 / np.diag(covariance), noise=noise, with_scatter=True)
+        pulls.append(found.offset / found.sigma)
+        ratios.append(found.scatter[0] / scale)
+    assert np.std(pulls) == pytest.approx(1, abs=0.12)
+    if extra:
+        assert np.mean(ratios) == pytest.approx(extra, rel=0.1)
+
+
+def test_the_photometric_part_of_the_errors_is_told_apart():
+    a, b = grid(4, 4)
+    plain = solve_offsets(16, a, b, np.zeros(len(a)), np.ones(len(a)))
+    found = solve_offsets(16, a, b, np.zeros(len(a)), np.ones(len(a)), photometric=np.full(len(a), 0.25))
+    np.testing.assert_allclose(found.sigma, plain.sigma)
+    np.testing.assert_allclose(found.sigma_noise, plain.sigma / 2)
+
+
 # --- robust solution and diagnostics
 
 

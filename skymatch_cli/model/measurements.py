@@ -155,6 +155,9 @@ class Measurements:
         From a joint fit (mesh): expectation of ``weight * delta_err**2``, which pairs of one cell share.
     information : (M,) float64 or None
         From a joint fit: what ``weight`` would be for the noise of the good pixels alone.
+    photometric : (M,) float64 or None
+        Part of ``delta_err**2``, 0 to 1, that the noise of the pixels makes, as their neighbours show it; the rest is
+        structure in the overlaps and noise that pixels have in common. None: all of it.
     planes : PlaneDifferences or None
         With the model ``plane``; ``weight`` and ``delta`` are then their first moments.
     """
@@ -175,4 +178,5 @@ class Measurements:
     local: LocalSkies | None = None
     pair_dof: FloatArray | None = None
     information: FloatArray | None = None
+    photometric: FloatArray | None = None
     planes: PlaneDifferences | None = None

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
+import numpy as np
+
 from skymatch_cli.model.arrays import FloatArray, IntArray, StrArray
 
 LEAST_KEPT = 0.5
@@ -20,12 +22,18 @@ class Offsets:
     ----------
     offset, sigma : (G,) float64
         Offset and its 1-sigma error in the gauge where the component's mean is zero.
+    sigma_noise : (G,) float64
+        The part of the error that the noise of the pixels makes.
     component : (G,) int64
         Component of every group; numbered from 0 by the first group that is in it.
     residual : (M,) float64
         ``delta - (offset_a - offset_b)`` for every measured pair (NaN where not used).
     rms_residual, chi2, dof : (C,) float64
-        Per component; ``dof`` counts independent information, NaN where there is none.
+        Per component, ``chi2`` and ``dof`` by the errors of the differences alone; ``dof`` counts independent
+        information, NaN where there is none.
+    scatter : (C,) float64
+        Error that every overlap of a component has beyond its own, because the overlaps contradict each other; 0
+        where they don't.
     sigma_exact : bool
         False where the errors are estimates (very large components).
     kept : (M,) float64 or None
@@ -37,15 +45,22 @@ class Offsets:
 
     offset: FloatArray
     sigma: FloatArray
+    sigma_noise: FloatArray
     component: IntArray
     residual: FloatArray
     rms_residual: FloatArray
     chi2: FloatArray
     dof: FloatArray
+    scatter: FloatArray
     sigma_exact: bool = True
     kept: FloatArray | None = None
     closure: FloatArray | None = None
     n_loops: IntArray | None = None
+
+    @property
+    def errors(self) -> FloatArray:
+        """``sigma`` and ``sigma_noise``, (2, G)."""
+        return np.stack([self.sigma, self.sigma_noise])
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +70,10 @@ class Solution:
     Attributes
     ----------
     sky, sky_err : (N,) float64
-        Value to subtract from the original pixels, in the image's own unit; NaN where there is none.
+        Value to subtract from the original pixels, in the image's own unit, and one sigma of all that is known about
+        it; NaN where there is none.
+    sky_err_noise : (N,) float64
+        The part of the error that the noise of the pixels makes.
     status : (N,) object
         Status words.
     component : (N,) int64
@@ -66,6 +84,10 @@ class Solution:
         What holds each component: ``lowest = 0``, ``highest = 0``, the label of the reference image, …
     n_images : (C,) int64
     rms_residual, chi2, dof : (C,) float64
+        ``chi2`` and ``dof`` by the errors of the overlaps alone.
+    scatter : (C,) float64 or None
+        Error that every overlap of a component has beyond its own, in comparison units, because the overlaps
+        contradict each other; None where none were followed.
     warnings : tuple of str
     kept : (M,) float64 or None
         Part of its weight that each pair kept in a robust solution; None for a plain one.
@@ -80,6 +102,7 @@ class Solution:
 
     sky: FloatArray
     sky_err: FloatArray
+    sky_err_noise: FloatArray
     status: StrArray
     component: IntArray
     residual: FloatArray
@@ -94,6 +117,7 @@ class Solution:
     tilt: FloatArray | None = None
     closure: FloatArray | None = None
     n_loops: IntArray | None = None
+    scatter: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ Cells = tuple[str, ...]
 _MAX_COMPONENTS = 10
 _MAX_DECIMALS = 9  # beyond, powers of ten are easier to read
 _WITH_ERROR = {  # columns that get the digits of the error beside them
-    TableName.IMAGES: ("sky_err", ("sky", "sky_err")),
+    TableName.IMAGES: ("sky_err", ("sky", "sky_err", "sky_err_noise")),
     TableName.OVERLAPS: ("delta_err", ("sky_a", "sky_b", "delta", "delta_err", "residual")),
     TableName.COMPONENTS: ("", ()),
 }

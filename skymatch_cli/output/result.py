@@ -21,6 +21,7 @@ from skymatch_cli.output.tables import (
     meta_of,
     overlaps_table,
     to_qtable,
+    with_units,
 )
 from skymatch_cli.settings import Settings
 
@@ -188,7 +189,7 @@ def make_report(
     from skymatch_cli.version import __version__
 
     determining: dict[str, Any] = settings.determining()
-    images, overlaps, components = tables
+    images, overlaps, components = map(with_units, tables)
     return Report(
         version=__version__,
         settings=determining,

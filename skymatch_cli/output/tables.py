@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Version of the JSON schema; the same number stands in the other formats that know one."""
+
 TILT = "sky_dx", "sky_dy"
 """Columns that the images have with the model ``plane``."""
 
@@ -137,20 +138,19 @@ def name_columns(infos: Sequence[ImageInfo]) -> tuple[Column, ...]:
 
 def images_table(infos: tuple[ImageInfo, ...], measurements: Measurements, solution: Solution) -> Table:
     """One row for each image."""
-    return with_units(
-        Table(
-            TableName.IMAGES,
-            (
-                *name_columns(infos),
-                Column("component", solution.component, "Connected set of images (index into the components)"),
-                Column("sky", solution.sky, "Value to subtract from the original pixels, in sky_unit"),
-                Column("sky_err", solution.sky_err, _error_meaning(solution)),
-                *_tilt_columns(solution),
-                Column("sky_unit", strings(info.unit for info in infos), "Unit of the image (BUNIT)"),
-                Column("n_pixels", measurements.n_good, "Good pixels that were seen"),
-                Column("status", strings(solution.status), "ok, or why there is no sky"),
-            ),
-        )
+    return Table(
+        TableName.IMAGES,
+        (
+            *name_columns(infos),
+            Column("component", solution.component, "Connected set of images (index into the components)"),
+            Column("sky", solution.sky, "Value to subtract from the original pixels, in sky_unit"),
+            Column("sky_err", solution.sky_err, _error_meaning(solution)),
+            Column("sky_err_noise", solution.sky_err_noise, "Part of sky_err that the noise of the pixels makes"),
+            *_tilt_columns(solution),
+            Column("sky_unit", strings(info.unit for info in infos), "Unit of the image (BUNIT)"),
+            Column("n_pixels", measurements.n_good, "Good pixels that were seen"),
+            Column("status", strings(solution.status), "ok, or why there is no sky"),
+        ),
     )
 
 
@@ -173,27 +173,23 @@ def _tilt_columns(solution: Solution) -> tuple[Column, ...]:
 def overlaps_table(infos: tuple[ImageInfo, ...], measurements: Measurements, solution: Solution) -> Table:
     """One row for each pair of overlapping images."""
     m = measurements
-    return with_units(
-        Table(
-            TableName.OVERLAPS,
-            (
-                *pair_columns(m.a, m.b, m.area_arcmin2),
-                Column("unit", strings(infos[a].comparison_unit for a in m.a), "Unit in which the pair is compared"),
-                Column("sky_a", m.sky_a, "Sky of image a in the overlap, in unit"),
-                Column("sky_b", m.sky_b, "Sky of image b in the overlap, in unit"),
-                Column("n_a", m.n_a, "Good pixels of image a that were used"),
-                Column("n_b", m.n_b, "Good pixels of image b that were used"),
-                Column("delta", m.delta, "sky_a - sky_b, in unit"),
-                Column("delta_err", m.delta_err, "1-sigma error of delta, in unit"),
-                Column("residual", solution.residual, "delta - (solution_a - solution_b), in unit"),
-                *_kept_columns(solution),
-                Column(
-                    "status",
-                    strings(_pair_status(m.status, solution)),
-                    "ok, or why the pair counts little or not at all",
-                ),
+    return Table(
+        TableName.OVERLAPS,
+        (
+            *pair_columns(m.a, m.b, m.area_arcmin2),
+            Column("unit", strings(infos[a].comparison_unit for a in m.a), "Unit in which the pair is compared"),
+            Column("sky_a", m.sky_a, "Sky of image a in the overlap, in unit"),
+            Column("sky_b", m.sky_b, "Sky of image b in the overlap, in unit"),
+            Column("n_a", m.n_a, "Good pixels of image a that were used"),
+            Column("n_b", m.n_b, "Good pixels of image b that were used"),
+            Column("delta", m.delta, "sky_a - sky_b, in unit"),
+            Column("delta_err", m.delta_err, "1-sigma error of delta, in unit"),
+            Column("residual", solution.residual, "delta - (solution_a - solution_b), in unit"),
+            *_kept_columns(solution),
+            Column(
+                "status", strings(_pair_status(m.status, solution)), "ok, or why the pair counts little or not at all"
             ),
-        )
+        ),
     )
 
 
@@ -225,20 +221,16 @@ def pair_columns(
 
 def components_table(solution: Solution) -> Table:
     """One row for each connected set of images."""
-    return with_units(
-        Table(
-            TableName.COMPONENTS,
-            (
-                Column("id", np.arange(len(solution.n_images), dtype=np.int64), "Number of the component"),
-                Column("n_images", solution.n_images, "Images in it"),
-                Column("anchor", strings(solution.anchor), "What holds its level"),
-                Column(
-                    "rms_residual", solution.rms_residual, "Root mean square of its residuals, in the comparison unit"
-                ),
-                Column("chi2", solution.chi2, "Sum of squared residuals over their errors"),
-                Column("dof", solution.dof, "Degrees of freedom: independent information left"),
-            ),
-        )
+    return Table(
+        TableName.COMPONENTS,
+        (
+            Column("id", np.arange(len(solution.n_images), dtype=np.int64), "Number of the component"),
+            Column("n_images", solution.n_images, "Images in it"),
+            Column("anchor", strings(solution.anchor), "What holds its level"),
+            Column("rms_residual", solution.rms_residual, "Root mean square of its residuals, in the comparison unit"),
+            Column("chi2", solution.chi2, "Sum of squared residuals over the errors of the overlaps"),
+            Column("dof", solution.dof, "Degrees of freedom: independent information left"),
+        ),
     )
 
 

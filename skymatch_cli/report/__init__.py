@@ -1,1 +1,1 @@
-"""What an extra installs: the report, plots, regions. Nothing in the core imports it."""
+"""The HTML report (extra ``report``) and the figure (extra ``plot``)."""

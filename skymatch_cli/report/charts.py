@@ -1,4 +1,4 @@
-"""What the report draws in SVG: paths of shapes on the sky, histograms, ticks. Numbers only, no markup."""
+"""Lay out SVG drawings: paths, histograms, ticks. Numbers only, no markup."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skymatch_cli.model import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar of a histogram, in the units of the drawing, and what it says."""
+    """One bar of a histogram, in the units of the drawing, and its text."""
 
     x: float
     y: float
@@ -22,7 +22,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A place on an axis and its label."""
+    """A position on an axis and its label."""
 
     at: float
     text: str
@@ -51,7 +51,7 @@ def histogram(values: FloatArray, title: str, unit: str, *, gaussian: bool = Fal
     Parameters
     ----------
     values : (n,) float64
-        Finite; n > 0. What lies beyond ten times the typical spread is counted in the outermost bars.
+        Finite; n > 0. Values beyond ten times the typical spread are counted in the outermost bars.
     title, unit : str
     gaussian : bool
         Compare with the normal distribution of width one.
@@ -71,7 +71,7 @@ def histogram(values: FloatArray, title: str, unit: str, *, gaussian: bool = Fal
     counts = np.histogram(np.clip(values, -reach, reach), edges)[0]
     z = np.linspace(-reach, reach, 121)
     normal = len(values) * (edges[1] - edges[0]) * np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
-    # where pulls are much wider than one, the curve leaves the drawing at the top rather than flatten the bars
+    # where pulls are much wider than one, the curve leaves the drawing at the top: it must not flatten the bars
     up = height / float(max(counts.max(), min(normal.max(), 1.5 * counts.max()) if gaussian else 0))
     right = width / (2 * reach)
     bars = tuple(
@@ -93,26 +93,47 @@ def _summary(values: FloatArray, unit: str, reach: float) -> str:
 
 
 def nice_ticks(low: float, high: float) -> FloatArray:
-    """Multiples of 1, 2 or 5 times a power of ten that lie between two numbers; eight at most."""
+    """Return multiples of 1, 2 or 5 times a power of ten between two numbers; eight at most.
+
+    Examples
+    --------
+    >>> nice_ticks(-2.2, 3.4).tolist()
+    [-2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
+
+    """
     step = _nice_above((high - low) / 7, (1, 2, 5, 10))
     ticks: FloatArray = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
     return ticks
 
 
 def nice_below(value: float) -> float:
-    """The largest of 1, 2 or 5 times a power of ten that is not above a positive value."""
+    """Return the largest of 1, 2 or 5 times a power of ten that is not above a positive value.
+
+    Examples
+    --------
+    >>> nice_below(0.038)
+    0.02
+
+    """
     power = 10.0 ** np.floor(np.log10(value))
     return float(max(m * power for m in (1, 2, 5) if m * power <= value * (1 + 1e-9)))
 
 
 def _nice_above(value: float, steps: tuple[float, ...]) -> float:
-    """The smallest of these steps times a power of ten that is not below a positive value."""
+    """Return the smallest of these steps times a power of ten that is not below a positive value."""
     power = 10.0 ** np.floor(np.log10(value))
     return float(min(m * power for m in steps if m * power >= value * (1 - 1e-9)))
 
 
 def svg_path(points: FloatArray, *, closed: bool = True) -> str:
-    """Points (n, 2) as an SVG path with one decimal; "" where one of them is not finite."""
+    """Return points (n, 2) as an SVG path with one decimal; "" where one of them is not finite.
+
+    Examples
+    --------
+    >>> svg_path(np.array([[0.0, 0], [1.25, 0], [1, 1]]))
+    'M0,0L1.2,0L1,1Z'
+
+    """
     if not np.isfinite(points).all():
         return ""
     body = "L".join(f"{x:.1f},{y:.1f}".replace(".0,", ",").removesuffix(".0") for x, y in points)
@@ -120,7 +141,7 @@ def svg_path(points: FloatArray, *, closed: bool = True) -> str:
 
 
 def simplified(points: FloatArray, tolerance: float = 0.3) -> FloatArray:
-    """The points of a ring that are needed to draw it within ``tolerance``."""
+    """Return the points of a ring that are needed to draw it within ``tolerance``."""
     import shapely
 
     if not np.isfinite(points).all() or len(points) < 4:

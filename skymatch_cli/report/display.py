@@ -1,4 +1,4 @@
-"""The plane on which a mosaic is shown: one WCS with square pixels that holds every footprint."""
+"""The WCS on which a mosaic is drawn: square pixels, north up, all footprints inside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MARGIN = 0.02  # of the longer side, on every side
 
 @dataclass(frozen=True, slots=True)
 class DisplayFrame:
-    """A picture of the sky, north up, east to the left.
+    """The frame of a picture of the sky, north up, east to the left.
 
     Attributes
     ----------
@@ -30,23 +30,23 @@ class DisplayFrame:
 
     @property
     def scale_arcsec(self) -> float:
-        """Side of a pixel of the picture."""
+        """Side of a pixel of the picture, in arcsec."""
         return float(self.wcs.wcs.cdelt[1]) * 3600
 
     def to_pixel(self, vectors: FloatArray) -> FloatArray:
-        """ICRS unit vectors (n, 3) to pixels (n, 2) of the picture; NaN where they can't be shown."""
+        """Convert ICRS unit vectors (n, 3) to pixels (n, 2) of the picture; NaN where they can't be shown."""
         finite = np.isfinite(vectors).all(axis=1)
         pixels = np.full((len(vectors), 2), np.nan)
         pixels[finite] = self.wcs.wcs_world2pix(_to_degrees(vectors[finite]), 0) if finite.any() else 0.0
         return pixels
 
     def to_sky(self, x: FloatArray, y: FloatArray) -> FloatArray:
-        """Pixels of the picture, (n,) each, to ICRS unit vectors (n, 3)."""
+        """Convert pixels of the picture, (n,) each, to ICRS unit vectors (n, 3)."""
         return _to_vectors(self.wcs.wcs_pix2world(np.column_stack([x, y]), 0))
 
 
 def frame_around(rings: Sequence[FloatArray], max_side: int) -> DisplayFrame:
-    """The frame that holds all rings, its longer side ``max_side`` pixels.
+    """Make the frame that contains all rings, with a longer side of ``max_side`` pixels.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The mosaic before and after as the HTML report shows it: with its stars, and without."""
+"""Pictures of the mosaic before and after for the HTML report, without stars and with them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TILES_SIDE = 144  # of the pictures without stars
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The mosaic before and after in one way, as addresses of PNG pictures; ``key`` tells the ways apart."""
+    """The mosaic before and after, drawn in one way, as data URIs of PNG pictures; ``key`` names the way."""
 
     key: str
     title: str
@@ -35,7 +35,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Pixel values to grey: asinh about ``black``, linear within ``softening`` of it, 1 at ``white``."""
+    """The scale of grey: asinh about ``black``, linear within ``softening`` of it, 1 at ``white``."""
 
     black: float
     white: float
@@ -52,7 +52,7 @@ class Stretch:
         return scaled
 
     def unscaled(self, scaled: FloatArray) -> FloatArray:
-        """Return the values that `scaled` makes these of."""
+        """Return the values of a scale of 0 (black) to 1 (white): the inverse of `scaled`."""
         values: FloatArray = self.black + self.softening * np.sinh(scaled * self._top)
         return values
 
@@ -61,12 +61,12 @@ class Stretch:
         return float(np.arcsinh((self.white - self.black) / self.softening))
 
     def shifted(self, by: float) -> Stretch:
-        """The same contrast about another level."""
+        """Return the same contrast about another level."""
         return Stretch(self.black + by, self.white + by, self.softening)
 
 
 def pictures(looks: Sequence[Quicklook], unit: str) -> list[Picture]:
-    """Both ways of showing the mosaic; none where nothing is to be seen.
+    """Draw the mosaic in both ways; return none where there are no pixels.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def _range(stretch: Stretch, unit: str) -> str:
 
 
 def _data_uri(values: FloatArray, stretch: Stretch) -> str:
-    """A PNG of grey and transparency, as the address of itself."""
+    """Encode values as a PNG of grey and transparency, as a data URI."""
     seen = np.isfinite(values)
     pixels = np.dstack([stretch.grey(values), seen.astype(np.uint8) * 255])[::-1]
     stream = io.BytesIO()
@@ -114,7 +114,7 @@ def _data_uri(values: FloatArray, stretch: Stretch) -> str:
 
 
 def pillow() -> Any:
-    """The package that writes the pictures.
+    """Import the package that writes the pictures.
 
     Raises
     ------
@@ -130,12 +130,12 @@ def pillow() -> Any:
 
 
 def missing(error: ImportError) -> UsageError:
-    """The error that names the package that is missing, and the extra that brings it."""
+    """Return the error that names a missing package and its extra."""
     return UsageError(f"the report needs the package {error.name}", "pip install 'skymatch-cli[report]'")
 
 
 def stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
-    """One contrast for both pictures, each about its own level (``globalmin`` and ``user`` shift all)."""
+    """Choose one contrast for both pictures, each about its own level (``globalmin`` and ``user`` shift all)."""
     after = look.after[np.isfinite(look.after)]
     if not after.size:
         return (Stretch(0.0, 1.0, 1.0),) * 2
@@ -147,7 +147,7 @@ def stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
 
 
 def sky_stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
-    """The contrast of a look without stars: linear, wide enough for the steps and for most of the sky."""
+    """Choose the contrast of a look without stars: linear, wide enough for the steps and most of the sky."""
     after = look.after[np.isfinite(look.after)]
     if not after.size:
         return (Stretch(0.0, 1.0, 1.0),) * 2

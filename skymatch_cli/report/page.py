@@ -1,4 +1,4 @@
-"""The HTML report: one file that opens from disk and asks for nothing from the network."""
+"""The HTML report: one file that opens from disk and loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _PACKAGES = ("numpy", "scipy", "astropy", "shapely", "pyproj")
 
 @dataclass(frozen=True, slots=True)
 class _Script:
-    """A script of the page, and the digest by which the browser knows that it may run."""
+    """A script of the page, with the digest that allows the browser to run it."""
 
     text: Any
     digest: str
 
     @classmethod
     def of(cls, text: str, trusted: Any) -> _Script:
-        """Text that needs no escaping."""
+        """Make a script of text that needs no escaping."""
         return cls(trusted(text), "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
 
 
@@ -121,13 +121,13 @@ def require_extra() -> None:
 
 
 def _template() -> tuple[Template, Any]:
-    """The page, and the mark of text that needs no escaping."""
+    """Return the template, and the function that marks text as needing no escaping."""
     try:
         from jinja2 import Environment, StrictUndefined
         from markupsafe import Markup
     except ImportError as error:
         raise missing(error) from None
-    # The page comes as text rather than through a loader: autoescape then holds whatever its name.
+    # From text, not through a loader: autoescape then applies whatever the name.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(_source("templates", "report.html.j2")), Markup
 
@@ -146,7 +146,7 @@ def _count(n: int, noun: str) -> str:
 
 
 def _command(settings: dict[str, Any]) -> str:
-    """The command that gives the same result, with the options that are not at their defaults; it touches no image."""
+    """Return the command that gives the same result without changing images: the options that are not defaults."""
     words = ["skymatch", "match", "--dry-run"]
     default = Settings().determining()
     for name, value in settings.items():
@@ -213,13 +213,13 @@ def _histograms(overlaps: OverlapColumns) -> list[Histogram]:
 
 
 def _versions() -> list[tuple[str, str]]:
-    """What made this page, and the result too where match made both."""
+    """Return the versions that made this page (and the result, where match made both)."""
     packages = [(name, metadata.version(name)) for name in _PACKAGES]
     return [("skymatch, of this page", __version__), ("Python", platform.python_version()), *packages]
 
 
 def _listed(name: str) -> str:
-    """A name as a line of a list: in quotes where it would be taken apart otherwise."""
+    """Return a name as a line of a list, in quotes where needed."""
     return shlex.quote(name) if name.startswith("#") or any(c in "'\"\\" or c.isspace() for c in name) else name
 
 

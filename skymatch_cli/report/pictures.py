@@ -37,7 +37,7 @@ class Pictures:
     typed: str = ""
 
     def check(self, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
-        """Refuse what can't be made or written, before any work is done for it.
+        """Refuse what can't be made or written, before any work is done.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class Pictures:
 def _looks(
     found: Report, infos: tuple[ImageInfo, ...] | None, settings: Settings, progress: Progress | None
 ) -> tuple[Scene | None, tuple[Quicklook, ...]]:
-    """The images on the sky and the mosaic with its stars and without; nothing where they have no place on the sky."""
+    """Return the images on the sky and the mosaic with its stars and without; nothing for images without a WCS."""
     if not infos or any(info.wcs is None for info in infos):
         return None, ()
     from .display import frame_around

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .mosaic import Stretch
     from .quicklook import Quicklook
 
-# No dates and no program names: the same result gives the same bytes.
+# No dates and no names of programs: the same result gives the same bytes.
 _METADATA: dict[str, dict[str, None]] = {
     ".png": {"Software": None},
     ".pdf": {"Creator": None, "Producer": None, "CreationDate": None},
@@ -33,7 +33,7 @@ _STYLE: Any = {"svg.hashsalt": "skymatch", "font.size": 8, "axes.linewidth": 0.6
 _DPI = 200
 _WIDTH_INCH = 7.1  # two columns of a journal
 _NAME_PT = 6
-_WIDE = 1.6  # mosaics that are wider for their height have the pictures below the map
+_WIDE = 1.6  # width over height from which the pictures are below the map
 
 
 def require_extra() -> None:
@@ -51,7 +51,7 @@ def require_extra() -> None:
 
 
 def check_suffix(file: str) -> None:
-    """Refuse a name that says no known kind of picture.
+    """Refuse a file name without a known suffix.
 
     Raises
     ------

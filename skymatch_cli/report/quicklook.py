@@ -1,7 +1,7 @@
-"""The mosaic at low resolution, before and after: blocks of pixels, placed on the sky and averaged.
+"""Draw the mosaic at low resolution, before and after: blocks of pixels, placed on the sky and averaged.
 
-A look at the seams, not a coadd: each point of the picture takes, from every image that covers it, the mean of the
-block of good pixels that lies there, or its median, which shows the sky and leaves the stars out.
+A look at the seams, not a coadd: each point of the picture is the mean over the images that cover it of a block of
+good pixels there, of which the mean is taken, or the median, which leaves stars out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from skymatch_cli.images.image import Pixels
 
 Reduction = Callable[..., FloatArray]  # data, good, side -> one number per block
-_SAMPLES = 32  # along a block, of its pixels: for a look, the median of a thousand is that of all
+_SAMPLES = 32  # pixels along a block that are used: the median of a thousand is good enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,15 @@ class Quicklook:
 
 
 def block_means(data: PixelArray, good: BoolArray, side: int) -> FloatArray:
-    """Means of the good pixels in blocks of ``side`` × ``side`` (cut at the far edges); NaN where there is none."""
+    """Return means of the good pixels in blocks of ``side`` × ``side`` (cut at the far edges); NaN without any.
+
+    Examples
+    --------
+    >>> data = np.array([[1.0, 3.0, 5.0], [2.0, 2.0, 7.0]])
+    >>> block_means(data, data < 7, 2)
+    array([[2., 5.]])
+
+    """
     starts = [np.arange(0, n, side) for n in data.shape]
 
     def block_sums(values: npt.NDArray[np.generic]) -> FloatArray:
@@ -59,7 +67,7 @@ def block_means(data: PixelArray, good: BoolArray, side: int) -> FloatArray:
 
 
 def block_medians(data: PixelArray, good: BoolArray, side: int) -> FloatArray:
-    """Medians (the lower of two middle values) in the same blocks, each of about a thousand pixels at most."""
+    """Return medians (the lower of two middle values) in the same blocks, of about a thousand pixels each at most."""
     ny, nx = (-(-n // side) for n in data.shape)
     medians = np.empty((ny, nx))
     step = -(-side // _SAMPLES)
@@ -70,7 +78,7 @@ def block_medians(data: PixelArray, good: BoolArray, side: int) -> FloatArray:
         part = np.where(good[rows], data[rows], np.nan)
         values[: len(part), : part.shape[1]] = part
         blocks = values.reshape(n, nx, side)[:, :, ::step].swapaxes(0, 1).reshape(nx, -1)
-        blocks.sort(axis=1)  # NaN stand last
+        blocks.sort(axis=1)  # NaN are sorted last
         middle = np.maximum(np.isfinite(blocks).sum(axis=1) - 1, 0) // 2
         medians[line] = blocks[np.arange(nx), middle]
     return medians
@@ -78,7 +86,7 @@ def block_medians(data: PixelArray, good: BoolArray, side: int) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A picture that is wanted: where, and what stands for a block of pixels."""
+    """A picture to draw: its frame, and the function that reduces a block of pixels to a number."""
 
     frame: DisplayFrame
     reduction: Reduction = block_means
@@ -86,7 +94,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class _Patch:
-    """What one image adds to the picture: a rectangle whose first pixel is (x0, y0), NaN outside the image."""
+    """The part of the picture from one image: a rectangle whose first pixel is (x0, y0), NaN outside the image."""
 
     x0: int
     y0: int
@@ -121,7 +129,7 @@ def quicklooks(
     Returns
     -------
     tuple of Quicklook
-        One for each view.
+        One per view.
 
     Raises
     ------
@@ -150,7 +158,7 @@ def quicklooks(
 def quicklook(
     scene: Scene, sky: FloatArray, settings: Settings, frame: DisplayFrame, *, tilt: FloatArray | None = None
 ) -> Quicklook:
-    """One view, of means, as `quicklooks` draws it."""
+    """Draw one view, of means, as `quicklooks` does."""
     return quicklooks(scene, sky, settings, [View(frame)], tilt=tilt)[0]
 
 
@@ -167,7 +175,7 @@ def _add(patch: _Patch, total: FloatArray, factor: float) -> None:
 
 
 def _patch(scene: Scene, i: int, pixels: Pixels, sky: SkyPlane, view: View) -> _Patch:
-    """The blocks of one image at the points of the picture that its bounding box covers."""
+    """Return the blocks of one image at the points of the picture within its bounding box."""
     frame, shape, wcs = view.frame, scene.infos[i].shape, scene.wcs(i)
     corners = frame.to_pixel(np.concatenate(scene.image_rings(i)))
     low = np.maximum(np.floor(np.nanmin(corners, axis=0)) - 1, 0).astype(int)
@@ -182,7 +190,7 @@ def _patch(scene: Scene, i: int, pixels: Pixels, sky: SkyPlane, view: View) -> _
 
 
 def _block_side(px: FloatArray, py: FloatArray) -> int:
-    """Pixels of the image along one pixel of the picture."""
+    """Return the number of pixels of the image along one pixel of the picture."""
     steps = [np.hypot(np.diff(px, axis=a), np.diff(py, axis=a)).ravel() for a in (0, 1)]
     step = np.concatenate(steps)
     step = step[np.isfinite(step)]

@@ -1,4 +1,4 @@
-"""The images of a result on the sky: borders and overlaps, ready to be drawn."""
+"""Borders and overlaps of the images of a result on the sky, ready to be drawn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """Where the images of a result are.
+    """The images of a result on the sky.
 
     Attributes
     ----------
@@ -34,18 +34,18 @@ class Scene:
     graph: OverlapGraph
 
     def wcs(self, i: int) -> CelestialWcs:
-        """The WCS of one image: all images of a scene have one."""
+        """Return the WCS of one image; all images of a scene have one."""
         wcs = self.infos[i].wcs
         if wcs is None:
             raise ValueError(f"{self.infos[i].ref.label} has no WCS")
         return wcs
 
     def image_rings(self, i: int) -> list[FloatArray]:
-        """The borders of one image as ICRS unit vectors, open rings (n, 3)."""
+        """Return the borders of one image as ICRS unit vectors, open rings (n, 3)."""
         return [ring for part in self.footprints[i].parts for ring in part.rings]
 
     def overlap_rings(self, a: IntArray, b: IntArray) -> list[list[FloatArray]]:
-        """The borders of overlaps, in the order of a result's rows.
+        """Return the borders of overlaps, in the order of a result's rows.
 
         Parameters
         ----------
@@ -64,13 +64,13 @@ class Scene:
         return [[] if row is None else self._rings(row) for row in rows]
 
     def _rings(self, row: int) -> list[FloatArray]:
-        """The border of one overlap of the graph, holes included, as open rings."""
+        """Return the border of one overlap of the graph, holes included, as open rings."""
         polygon, plane = self.graph.polygon.part(np.array([row])), self.graph.planes[self.graph.plane[row]]
         return [unproject(plane, ring[:-1]) for ring in np.split(polygon.xy, polygon.ring_offset[1:-1])]
 
 
 def _numbered(a: IntArray, b: IntArray) -> Iterator[tuple[int, int, int]]:
-    """Each pair and how many rows of it came before."""
+    """Yield each pair with the number of its earlier rows."""
     seen: Counter[tuple[int, int]] = Counter()
     for pair in zip(a.tolist(), b.tolist(), strict=True):
         yield (*pair, seen[pair])
@@ -83,7 +83,7 @@ def scene(infos: tuple[ImageInfo, ...]) -> Scene:
     Raises
     ------
     InputError
-        If an image has no usable place on the sky.
+        If an image has no usable WCS.
 
     """
     from skymatch_cli.sky.overlap import overlap_graph
@@ -93,6 +93,6 @@ def scene(infos: tuple[ImageInfo, ...]) -> Scene:
 
 
 def drawn(ring: FloatArray, frame: DisplayFrame) -> FloatArray:
-    """A ring on the sky as pixels of a picture with y downwards, (n, 2)."""
+    """Convert a ring on the sky to pixels of a picture with y downwards, (n, 2)."""
     pixels = frame.to_pixel(ring)
     return np.column_stack([pixels[:, 0], frame.shape[0] - 1 - pixels[:, 1]])

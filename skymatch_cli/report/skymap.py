@@ -41,7 +41,7 @@ class SkyMap:
     width, height : int
     frames : list of (image, path)
     names : list of FrameName
-        Of the frames that have room for theirs.
+        Of the frames that have room for one.
     overlaps : list of (overlap, colour class, path)
         Class -1: not used. The larger ones come first, so that the small ones lie on top.
     bar_length, bar_text : str

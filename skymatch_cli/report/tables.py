@@ -1,4 +1,4 @@
-"""The tables of the HTML report: the columns that tell something, cut where a browser would choke."""
+"""The tables of the HTML report: columns that are not the same everywhere, cut to what a browser can show."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _sheet(report: Report, name: TableName, order: IntArray, which: str, unit: s
     shown = order[:MOST_ROWS]
     unit_column = next((column for column in _UNIT_COLUMNS if column in whole.names), "")
     unit = common_word(whole.column(unit_column)) if unit_column else unit
-    columns = [replace(c, values=c.values[shown]) for c in _telling(report, whole, unit_column)]
+    columns = [replace(c, values=c.values[shown]) for c in _shown_columns(report, whole, unit_column)]
     columns = sorted((*columns, *more), key=lambda c: _FIRST.index(c.name) if c.name in _FIRST else len(_FIRST))
     _, text = cells(_with(report, Table(name, tuple(columns))), name)
     text = [tuple(f"{v:.2f}" for v in c.values) if c.name == "pull" else t for c, t in zip(columns, text, strict=True)]
@@ -109,8 +109,8 @@ def _with(report: Report, table: Table) -> Report:
     return replace(report, **others)
 
 
-def _telling(report: Report, table: Table, unit_column: str) -> Iterator[Column]:
-    """Yield the columns that tell something: one name for an image, no unit or group that is the same everywhere."""
+def _shown_columns(report: Report, table: Table, unit_column: str) -> Iterator[Column]:
+    """Yield the columns to show: one name per image, no unit or group that is the same everywhere."""
     if table.name == TableName.IMAGES:
         yield Column("image", np.array(report.labels, dtype=object), "Image as the user named it")
     for column in table.columns:

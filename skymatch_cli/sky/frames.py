@@ -123,9 +123,9 @@ def _transformed(vectors: FloatArray, source: Any, target: Any) -> FloatArray:
     known = np.isfinite(vectors).all(axis=1)
     if known.any():
         lon, lat = lon_lat(vectors[known])
-        there = source.realize_frame(UnitSphericalRepresentation(lon * units.rad, lat * units.rad))
-        here = there.transform_to(target).represent_as(UnitSphericalRepresentation)
-        out[known] = unit_vectors(here.lon.to_value(units.rad), here.lat.to_value(units.rad))
+        source_positions = source.realize_frame(UnitSphericalRepresentation(lon * units.rad, lat * units.rad))
+        positions = source_positions.transform_to(target).represent_as(UnitSphericalRepresentation)
+        out[known] = unit_vectors(positions.lon.to_value(units.rad), positions.lat.to_value(units.rad))
     return out
 
 

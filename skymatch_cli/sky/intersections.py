@@ -41,15 +41,15 @@ def shared_polygons(
     """Intersect pairs (i, j) of parts, (m,) each, in a plane, some thousand at a time; empty where they are apart."""
     quads, simple = _quadrangles(parts, plane)
     for low in range(0, len(i), _PAIRS):
-        here = slice(low, low + _PAIRS)
-        quick = simple[i[here]] & simple[j[here]]
+        batch = slice(low, low + _PAIRS)
+        quick = simple[i[batch]] & simple[j[batch]]
         rows = np.concatenate([np.flatnonzero(quick), np.flatnonzero(~quick)])
-        one, other = i[here][rows], j[here][rows]
+        one, other = i[batch][rows], j[batch][rows]
         n = np.count_nonzero(quick)
         cut = Polygons.of_vertices(*intersect_quadrangles(quads[one[:n]], quads[other[:n]]))
         if n < len(rows):
             cut = Polygons.joined([cut, _overlaid(parts, plane, one[n:], other[n:])]).part(np.argsort(rows))
-        yield here, cut
+        yield batch, cut
 
 
 def _overlaid(parts: Sequence[FootprintPart], plane: TangentPlane, i: IntArray, j: IntArray) -> Polygons:

@@ -91,13 +91,13 @@ def _intersections(
     by_plane = np.argsort(plane, kind="stable")
     edges = np.searchsorted(plane[by_plane], np.arange(len(planes) + 1))
     for k, where in enumerate(planes):
-        here = by_plane[edges[k] : edges[k + 1]]
-        used, at = np.unique(np.concatenate([i[here], j[here]]), return_inverse=True)
+        pairs = by_plane[edges[k] : edges[k + 1]]
+        used, at = np.unique(np.concatenate([i[pairs], j[pairs]]), return_inverse=True)
         own = [parts.part[p] for p in used.tolist()]
-        for some, shared in shared_polygons(own, where, at[: len(here)], at[len(here) :]):
+        for some, shared in shared_polygons(own, where, at[: len(pairs)], at[len(pairs) :]):
             solid = solid_angle_sr(shared)
             real = np.flatnonzero(solid > SLIVER_RAD * shared.perimeter())
-            rows.append(here[some][real])
+            rows.append(pairs[some][real])
             polygons.append(shared.part(real))
             solid_angles.append(solid[real])
     row = np.concatenate(rows)

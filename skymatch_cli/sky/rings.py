@@ -102,11 +102,11 @@ def _cut_at_parts(graph: OverlapGraph, shapes: Shapes, plane: IntArray, wcs: Cel
     for k in np.unique(plane):
         middle = unproject(graph.planes[k], np.zeros((1, 2)))
         near = np.flatnonzero(angle_rad(centres, middle) + radii < 0.5 * np.pi)
-        here = np.flatnonzero(plane == k)
-        shared = overlay(shapes[here][:, None], part_polygons(list(parts[near]), graph.planes[k])[None])
+        in_plane = np.flatnonzero(plane == k)
+        shared = overlay(shapes[in_plane][:, None], part_polygons(list(parts[near]), graph.planes[k])[None])
         at_row, at_part = np.nonzero(shapely.area(shared) > SLIVER_RAD * shapely.length(shared))
         cut.extend(shared[at_row, at_part])
-        row_of.append(here[at_row])
+        row_of.append(in_plane[at_row])
         part_of.append(near[at_part])
     order = np.argsort(np.concatenate(row_of), kind="stable")
     row = np.concatenate(row_of)[order]
@@ -141,8 +141,8 @@ class _Edges:
         """Convert positions (n, 2) in the plane of each edge to pixels (n, 2) inside its box."""
         vectors = np.empty((len(xy), 3))
         for k in np.unique(self.plane):
-            here = self.plane == k
-            vectors[here] = unproject(self.graph.planes[k], xy[here])
+            in_plane = self.plane == k
+            vectors[in_plane] = unproject(self.graph.planes[k], xy[in_plane])
         return _pixels_in_box(wcs, vectors, box, where)
 
 
@@ -177,11 +177,11 @@ def _searched(wcs: CelestialWcs, vectors: FloatArray, box: FloatArray) -> tuple[
             nearest = int(np.nanargmin(apart)) if np.isfinite(apart).any() else 0
             x[row], y[row] = gx[nearest], gy[nearest]
     x, y = refine_pixels(wcs, vectors, x, y, box=box)
-    here = wcs.to_sky(x, y)
+    found = wcs.to_sky(x, y)
     beside = wcs.to_sky(x + np.where(x > box[:, 0] + 1.0, -1.0, 1.0), y)
     above = wcs.to_sky(x, y + np.where(y > box[:, 1] + 1.0, -1.0, 1.0))
-    pixel_rad = np.fmax(angle_rad(here, beside), angle_rad(here, above))
-    return x, y, np.asarray(~(angle_rad(here, vectors) <= _OUTSIDE_PIX * pixel_rad))
+    pixel_rad = np.fmax(angle_rad(found, beside), angle_rad(found, above))
+    return x, y, np.asarray(~(angle_rad(found, vectors) <= _OUTSIDE_PIX * pixel_rad))
 
 
 def _followed(

@@ -79,14 +79,16 @@ def solution_warnings(
     """What a scientist should look at before trusting the offsets; ``group`` (N,) is the group of every image."""
     m = measurements
     lines: list[str] = []
-    size = np.abs(offsets.residual) / m.delta_err
+    scatter = np.where(group[m.a] == group[m.b], 0.0, offsets.scatter[offsets.component[group[m.a]]])
+    size = np.abs(offsets.residual) / np.hypot(m.delta_err, scatter)
     for c in bad_fits(offsets)[:_NAMED]:
         mine = np.flatnonzero((offsets.component[group[m.a]] == c) & np.isfinite(offsets.residual))
         worst = mine[np.argsort(-size[mine], kind="stable")]
         loops = "" if offsets.closure is None else f", loops close to {offsets.closure[c]:.3g}"
+        added = f", sky_err counts {offsets.scatter[c]:.3g} more for each" if offsets.scatter[c] > 0 else ""
         lines.append(
             f"component {c}: the overlaps disagree by more than their errors, chi2/dof = "
-            f"{offsets.chi2[c] / offsets.dof[c]:.3g}{loops}; "
+            f"{offsets.chi2[c] / offsets.dof[c]:.3g}{loops}{added}; "
             f"worst: {_few([_pair(images, m, e) for e in worst[:2]], ', ')}"
         )
     lines += [

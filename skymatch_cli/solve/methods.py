@@ -104,7 +104,9 @@ class _Task:
             m.weight,
             noise=m.noise,
             pair_dof=m.pair_dof,
+            photometric=m.photometric,
             robust=self.robust,
+            with_scatter=True,
         )
 
     def planes(self) -> PlaneSkies | None:
@@ -125,7 +127,10 @@ class _Task:
 
 @dataclass(frozen=True, slots=True)
 class _Skies:
-    """What a method found: value and error of each image in comparison units, status, component; anchors."""
+    """What a method found: value and error of each image in comparison units, status, component; anchors.
+
+    ``err`` (2, N): one sigma of all that is known, and the part that the noise of the pixels makes.
+    """
 
     value: FloatArray
     err: FloatArray
@@ -171,8 +176,9 @@ def solve_skies(
     Returns
     -------
     Solution
-        ``sky_err`` is that of the offset where the component's mean is zero; of an own sky its statistical
-        error; of ``globalmin+match`` both; NaN for ``user``.
+        ``sky_err`` is that of the offset where the component's mean is zero, with the scatter between the overlaps;
+        of an own sky its statistical error; of ``globalmin+match`` both; NaN for ``user``. ``sky_err_noise`` is the
+        part of it that the noise of the pixels makes.
 
     Raises
     ------
@@ -208,7 +214,8 @@ def solve_skies(
         warnings += large_residuals(images, measurements, residual, max_residual)
     return Solution(
         sky=sky,
-        sky_err=found.err / np.abs(task.factor),
+        sky_err=found.err[0] / np.abs(task.factor),
+        sky_err_noise=found.err[1] / np.abs(task.factor),
         status=found.status,
         component=found.component,
         residual=residual,
@@ -222,6 +229,7 @@ def solve_skies(
         sigma_exact=offsets is None or offsets.sigma_exact,
         closure=None if offsets is None else offsets.closure,
         n_loops=None if offsets is None else offsets.n_loops,
+        scatter=None if offsets is None else offsets.scatter,
         tilt=None if found.planes is None else found.planes.tilt_per_pixel() / task.factor[:, None],
     )
 
@@ -245,7 +253,8 @@ def _globalmin(task: _Task) -> _Skies:
 def _own(task: _Task, value: FloatArray, err: FloatArray, anchor: str) -> _Skies:
     component = task.components()
     status = np.where(np.isfinite(value), Status.OK, task.local_status())
-    return _Skies(value, err, status, component[task.group], np.full(component.max(initial=-1) + 1, anchor, object))
+    anchors = np.full(component.max(initial=-1) + 1, anchor, object)
+    return _Skies(value, np.stack([err, err]), status, component[task.group], anchors)
 
 
 def _user(task: _Task) -> _Skies:
@@ -253,7 +262,7 @@ def _user(task: _Task) -> _Skies:
     n = len(task.images)
     value = np.array([task.skylist.get(i, np.nan) for i in range(n)]) * task.factor
     status = np.where(np.isfinite(value), Status.OK, Status.NOT_GIVEN).astype(object)
-    return _Skies(value, np.full(n, np.nan), status, np.zeros(n, np.int64), np.array(["given"], object))
+    return _Skies(value, np.full((2, n), np.nan), status, np.zeros(n, np.int64), np.array(["given"], object))
 
 
 def _match(task: _Task) -> _Skies:
@@ -273,7 +282,7 @@ def _match(task: _Task) -> _Skies:
         held = 0.0 if info.recorded is None else info.recorded.level * info.to_comparison
         level[offsets.component[own]] = offsets.offset[own] - held
         anchor[offsets.component[own]] = info.ref.label
-    return _anchored(task, offsets, (offsets.offset - level[offsets.component], offsets.sigma), anchor)
+    return _anchored(task, offsets, (offsets.offset - level[offsets.component], offsets.errors), anchor)
 
 
 def _match_planes(task: _Task, planes: PlaneSkies) -> _Skies:
@@ -307,7 +316,7 @@ def _globalmin_match(task: _Task) -> _Skies:
         first = _first_lowest(local - planes.value, planes.component, len(planes.loss))
         anchor = np.full(len(first), "lowest sky that remains = 0, mean tilt = 0", object)
         lowest = first[planes.component]
-        apart = np.hypot(planes.err, planes.err[lowest]) * (np.arange(len(lowest)) != lowest)
+        apart = np.hypot(planes.err, planes.err[:, lowest]) * (np.arange(len(lowest)) != lowest)
         err = np.hypot(apart, local_err[lowest])
         return _anchored_planes(task, planes.raised((local - planes.value)[first]), anchor, err)
     offsets = task.offsets()
@@ -320,20 +329,20 @@ def _globalmin_match(task: _Task) -> _Skies:
     value = offsets.offset + baseline[offsets.component]
     # The image with the lowest sky that remains is at its own sky; the others differ from it by two offsets.
     lowest = task.group[first][offsets.component]
-    apart = np.hypot(offsets.sigma, offsets.sigma[lowest]) * (np.arange(len(lowest)) != lowest)
+    apart = np.hypot(offsets.errors, offsets.errors[:, lowest]) * (np.arange(len(lowest)) != lowest)
     return _anchored(task, offsets, (value, np.hypot(apart, err[offsets.component])), anchor)
 
 
 def _anchored(task: _Task, offsets: Offsets, found: tuple[FloatArray, FloatArray], anchor: StrArray) -> _Skies:
-    """Value and error of every group (G,) to those of the images, with their statuses."""
-    of_images = found[0][task.group], found[1][task.group]
+    """Value (G,) and errors (2, G) of every group to those of the images, with their statuses."""
+    of_images = found[0][task.group], found[1][:, task.group]
     return _with_status(task, offsets, offsets.component[task.group], of_images, anchor)
 
 
 def _with_status(
     task: _Task, offsets: Offsets, component: IntArray, found: tuple[FloatArray, FloatArray], anchor: StrArray
 ) -> _Skies:
-    """Value and error of the images (N,) with their statuses; NaN where there is no sky."""
+    """Value (N,) and errors (2, N) of the images with their statuses; NaN where there is no sky."""
     value, err = found
     alone = np.bincount(offsets.component)[component] == 1
     own = task.local_status()

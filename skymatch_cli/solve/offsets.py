@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import csr_array, diags_array
+from scipy.sparse import csr_array, diags_array, hstack
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.solve.diagnose import loop_closure
-from skymatch_cli.solve.leastsquares import NormalEquations, noise_response
+from skymatch_cli.solve.leastsquares import NoiseResponse, NormalEquations, noise_response
 from skymatch_cli.solve.pairgraph import PairGraph
 from skymatch_cli.solve.robust import kept_weights
+from skymatch_cli.solve.scatter import extra_variance, scattered_weights
 
 _LEAST_DOF = 0.5
 
@@ -25,7 +26,9 @@ def solve_offsets(
     *,
     noise: csr_array | None = None,
     pair_dof: FloatArray | None = None,
+    photometric: FloatArray | None = None,
     robust: bool = False,
+    with_scatter: bool = False,
 ) -> Offsets:
     """Offsets of the groups that agree best, in the weighted least-squares sense, with the differences.
 
@@ -47,8 +50,12 @@ def solve_offsets(
         From a joint fit, whose pairs share what they look at: expectation of ``weight * error**2`` of each
         difference, 1 for a pair that shares nothing and 2 / k for one of a stack of k images. The solution takes
         one of their sum for each offset, and what remains is ``dof``; below a half it says nothing and is 0.
+    photometric : (M,) float64, optional
+        Part of the variance of each difference that the noise of its pixels makes; all of it by default.
     robust : bool
         Weigh pairs down that contradict the others by more than their errors (``robust.kept_weights``).
+    with_scatter : bool
+        Where chi2 is above dof, add the scatter between the overlaps to their variances (``scatter.extra_variance``).
 
     Returns
     -------
@@ -56,9 +63,10 @@ def solve_offsets(
 
     Notes
     -----
-    Without ``pair_dof``, ``chi2`` and ``dof`` follow Satterthwaite (1946, Biometrics 2, 110): the weighted
-    square sum Q of the residuals, which are correlated where pairs share pixels, has expectation E and variance
-    V under the noise; ``dof = 2 E² / V`` and ``chi2 = Q dof / E``. For independent pairs that is Q and M - (G-1).
+    ``chi2`` and ``dof`` are those of the errors that came with the differences. Without ``pair_dof`` they follow
+    Satterthwaite (1946, Biometrics 2, 110): the weighted square sum Q of the residuals, which are correlated where
+    pairs share pixels, has expectation E and variance V under the noise; ``dof = 2 E² / V`` and ``chi2 = Q dof / E``.
+    For independent pairs that is Q and M - (G-1).
     """
     used = (weight > 0) & np.isfinite(weight) & np.isfinite(delta) & (a != b)
     kept = np.ones(len(a))
@@ -73,28 +81,64 @@ def solve_offsets(
         equations = equations.reweighted(weight[used] * kept[used])
         response = noise_response(equations, noise_used)
     graph, offset = equations.graph, equations.offsets(measured)
-    residual = np.full(len(a), np.nan)
-    residual[used] = measured - graph.differences(offset)
-    square_sum = graph.pair_sums(graph.weight * residual[used] ** 2)
+    square_sum = graph.pair_sums(graph.weight * (measured - graph.differences(offset)) ** 2)
     if pair_dof is None:
         chi2, dof = _satterthwaite(square_sum, response.expected, response.second, graph.redundancy())
+        own = _own_part(graph, response.expected)
     else:
-        chi2, dof = _joint(graph, square_sum, (kept * pair_dof)[used])
+        own = (kept * pair_dof)[used]
+        chi2, dof = _joint(graph, square_sum, own)
+    by_noise = response.variance
+    if photometric is not None:
+        by_noise = noise_response(equations, _photometric(equations, noise_used, photometric[used])).variance
+    more = extra_variance(equations, measured, own) if with_scatter else np.zeros(len(graph.size))
+    if more.any():
+        equations, response = _scattered(equations, noise_used, more)
+        graph, offset = equations.graph, equations.offsets(measured)
+    residual = np.full(len(a), np.nan)
+    residual[used] = measured - graph.differences(offset)
     closure, n_loops = loop_closure(graph, equations.tree, measured)
     n_pairs = graph.pair_sums(np.ones(len(measured)))
     return Offsets(
         offset=offset,
         sigma=np.sqrt(response.variance),
+        sigma_noise=np.sqrt(np.minimum(by_noise, response.variance)),
         component=graph.component,
         residual=residual,
         rms_residual=np.sqrt(_ratio(graph.pair_sums(residual[used] ** 2), n_pairs)),
         chi2=chi2,
         dof=dof,
+        scatter=np.sqrt(more),
         sigma_exact=response.exact,
         kept=kept if robust else None,
         closure=closure,
         n_loops=n_loops,
     )
+
+
+def _scattered(
+    equations: NormalEquations, noise: csr_array | None, more: FloatArray
+) -> tuple[NormalEquations, NoiseResponse]:
+    """The equations, and the response to the noise, with variances ``more`` (C,) added to those of the pairs."""
+    graph = equations.graph
+    again = equations.reweighted(scattered_weights(graph, more))
+    if noise is not None:
+        noise = csr_array(hstack([noise, diags_array(np.sqrt(more[graph.component[graph.a]]))], format="csr"))
+    return again, noise_response(again, noise)
+
+
+def _photometric(equations: NormalEquations, noise: csr_array | None, part: FloatArray) -> csr_array:
+    """Noise factor of the pairs of which ``part`` (m,) of the variance is that of the pixels."""
+    if noise is None:
+        return diags_array(np.sqrt(part / equations.graph.weight)).tocsr()
+    return csr_array(diags_array(np.sqrt(part)) @ noise)
+
+
+def _own_part(graph: PairGraph, expected: FloatArray) -> FloatArray:
+    """Expectation of ``weight * error**2`` of each pair (m,) by which the pairs of a component look independent."""
+    n_pairs = graph.pair_sums(np.ones(len(graph.a)))
+    part: FloatArray = ((expected + graph.size - 1.0) / np.maximum(n_pairs, 1))[graph.component[graph.a]]
+    return part
 
 
 def _satterthwaite(

@@ -227,11 +227,13 @@ def fit_planes(
     offsets = Offsets(
         offset=planes[:, 0],
         sigma=np.sqrt(np.maximum(variance, 0.0)),
+        sigma_noise=np.sqrt(np.maximum(variance, 0.0)),
         component=graph.component,
         residual=np.where(used, residual, np.nan),
         rms_residual=np.sqrt(np.where(count > 0, square / np.maximum(count, 1), np.nan)),
         chi2=chi2,
         dof=dof,
+        scatter=np.zeros(len(graph.size)),
         sigma_exact=exact,
     )
     loss = np.where(constant > 0, np.sqrt(graph.component_sums(variance) / np.where(constant > 0, constant, 1)), np.nan)

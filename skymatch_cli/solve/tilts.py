@@ -25,8 +25,11 @@ class PlaneSkies:
         Centres of the images on the tangent plane, radians.
     per_pixel : (N, 2, 2) float64
         There: how the place changes with x and y, ``per_pixel[:, i, j] = d place_i / d pixel_j``.
-    value, err : (N,) float64
-        At the image's centre; the error is that where mean level and mean tilt of the component are zero.
+    value : (N,) float64
+        At the image's centre.
+    err : (2, N) float64
+        One sigma of all that is known, and the part that the noise of the pixels makes, where mean level
+        and mean tilt of the component are zero.
     tilt : (N, 2) float64
         Per radian.
     component : (N,) int64
@@ -105,7 +108,7 @@ def plane_skies(
         place=place,
         per_pixel=per_pixel,
         value=(towards * planes).sum(axis=1),
-        err=np.sqrt(np.maximum(variance, 0.0)),
+        err=np.sqrt(np.maximum(np.stack([variance, variance]), 0.0)),
         tilt=fit.tilt[group],
         component=fit.offsets.component[group],
         offsets=fit.offsets,

@@ -95,8 +95,8 @@ class Binning:
         above = np.where(known, above, _order(np.array(np.inf, dtype)))
         while (above - 1 > below).any():
             middle = below // 2 + above // 2 + (below % 2 + above % 2) // 2
-            here = reached(middle)
-            below, above = np.where(here, below, middle), np.where(here, middle, above)
+            enough = reached(middle)
+            below, above = np.where(enough, below, middle), np.where(enough, middle, above)
         return _number(above, dtype)
 
 
