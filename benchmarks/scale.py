@@ -1,7 +1,7 @@
 """Seconds and memory from 10^4 to 10^6 images, and the whole chain on many small files.
 
 python benchmarks/scale.py [--images 10000 100000 1000000] [--files 2000] [--many 2500 10000] [--side 128]
-                           [--no-dask] [--cache-only]
+                           [--no-dask] [--store-only]
 
 ``plan``: simulated footprints (no files) to the graph of overlaps. ``solve``: simulated differences on that graph to
 skies with errors. Each size runs in a process of its own; ``growth`` is the exponent of the CPU time between one size
@@ -9,8 +9,8 @@ and the next. ``GB``: peak memory of the process up to the end of the step; ``be
 
 ``files``: real FITS files of ``side`` x ``side`` pixels through plan, measure, solve and apply (which records): in one
 process, in two, as two shards that run side by side and are merged, and on two worker processes of Dask; as one
-``match`` with a cache, again, and once more with 20 files added (also in steps, with ``--update``), beside the imports
-of a run that reads headers with astropy. ``same`` says whether the solution has the bytes of the serial run.
+``match --store``, again, and once more with 20 files added (also in steps), beside the imports of a run that reads
+headers with astropy. ``same`` says whether the solution has the bytes of the serial run.
 
 ``many``: plan and measure with at most 256 open files; peak memory of each.
 
@@ -139,7 +139,8 @@ class Cost:
 
 
 def start(folder: Path, *args: str, limit: int | None = None) -> tuple[subprocess.Popen, float]:
-    line = [sys.executable, "-m", "skymatch_cli", *args, "-q", "--overwrite"]
+    overwrite = ["--overwrite"] if args[0] in {"plan", "match", "solve", "apply"} else []
+    line = [sys.executable, "-m", "skymatch_cli", *args, "-q", *overwrite]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     few = None if limit is None else partial(resource.setrlimit, resource.RLIMIT_NOFILE, (limit, hard))
     return subprocess.Popen(line, cwd=folder, preexec_fn=few), time.perf_counter()  # noqa: PLW1509 (no threads here)
@@ -169,10 +170,10 @@ def side_by_side(folder: Path, n: int, *args: str) -> Cost:
 def measured(folder: Path, how: list[str]) -> Cost:
     """Measure the plan, in shards where ``how`` is their number."""
     if how[0].startswith("-"):
-        return command(folder, "measure", "plan.fits_", "-o", "measured.fits_", *how)
+        return command(folder, "measure", "field.db", *how)
     n = int(how[0])
-    found = side_by_side(folder, n, "measure", "plan.fits_", "-o", "part{k}.fits_", "--jobs", "1")
-    return found + command(folder, "merge", *(f"part{k}.fits_" for k in range(1, n + 1)), "-o", "measured.fits_")
+    found = side_by_side(folder, n, "measure", "field.db", "-o", "part{k}.db", "--jobs", "1")
+    return found + command(folder, "merge", "field.db", *(f"part{k}.db" for k in range(1, n + 1)))
 
 
 def recorded(folder: Path, how: list[str]) -> Cost:
@@ -185,7 +186,7 @@ def recorded(folder: Path, how: list[str]) -> Cost:
     return cost
 
 
-def chain(n: int, side: int, *, dask: bool, cache_only: bool) -> None:
+def chain(n: int, side: int, *, dask: bool, store_only: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_files(folder, 0, n, side=side)
@@ -195,36 +196,37 @@ def chain(n: int, side: int, *, dask: bool, cache_only: bool) -> None:
         runs = {"1 process": ["--jobs", "1"], "2 processes": ["--jobs", "2"], "2 shards, merged": ["2"]}
         if dask:
             runs["Dask, 2 workers"] = ["--scheduler", "local", "--jobs", "2"]
-        for label, how in () if cache_only else runs.items():
+        for label, how in () if store_only else runs.items():
             jobs = "1" if label == "1 process" else "2"
-            planned = command(folder, "plan", "f*.fits", "-o", "plan.fits_", "--format", "fits", "--jobs", jobs)
+            (folder / "field.db").unlink(missing_ok=True)
+            planned = command(folder, "plan", "f*.fits", "--store", "field.db", "-o", "plan.csv", "--jobs", jobs)
             found = measured(folder, how)
-            solved = command(folder, "solve", "measured.fits_", "-o", "solution.fits_", "--format", "fits")
-            command(folder, "solve", "measured.fits_", "-o", "result.json")  # without the state of the files
+            solved = command(folder, "solve", "field.db", "-o", "solution.fits_", "--format", "fits")
+            command(folder, "solve", "field.db", "-o", "result.json")  # without the state of the files
             result = (folder / "result.json").read_bytes()
             wanted = wanted or result
             applied = recorded(folder, how)
             total = planned + found + solved + applied
             whole = whole or total
             print(f"{label:<16}{planned}  {found}  {solved}  {applied}  {total}  {result == wanted}", flush=True)
-        cached(folder, n, side, whole)
+            for part in folder.glob("part*.db"):
+                part.unlink()
+        kept(folder, n, side, whole)
 
 
-def cached(folder: Path, n: int, side: int, chain: Cost | None) -> None:
-    """``match`` with a cache; ``chain``: what all steps cost in one process."""
+def kept(folder: Path, n: int, side: int, chain: Cost | None) -> None:
+    """``match --store``; ``chain``: what all steps cost in one process."""
     match = ("match", "--dry-run", "--jobs", "1", "-o", "result.json", "f*.fits")
-    first = command(folder, *match, "--cache", "kept")
-    again = command(folder, *match, "--cache", "kept")
-    begin = ("plan", "f*.fits", "--format", "fits", "--jobs", "1", "-o")
-    command(folder, *begin, "plan.fits_")
-    command(folder, "measure", "plan.fits_", "-o", "measured.fits_", "--jobs", "1")
+    first = command(folder, *match, "--store", "kept.db")
+    again = command(folder, *match, "--store", "kept.db")
+    begin = ("plan", "f*.fits", "--store", "field.db", "--jobs", "1", "-o", "plan.csv")
+    command(folder, *begin)  # the files were written since by apply and undo
+    command(folder, "measure", "field.db", "--jobs", "1")
     write_files(folder, n, n + ADDED, side=side)
-    stepped = command(folder, *begin, "plan2.fits_", "--update", "plan.fits_")
-    stepped += command(
-        folder, "measure", "plan2.fits_", "-o", "measured2.fits_", "--update", "measured.fits_", "--jobs", "1"
-    )
-    stepped += command(folder, "solve", "measured2.fits_", "-o", "stepped.json")
-    more = command(folder, *match, "--cache", "kept")
+    stepped = command(folder, *begin)
+    stepped += command(folder, "measure", "field.db", "--jobs", "1")
+    stepped += command(folder, "solve", "field.db", "-o", "stepped.json")
+    more = command(folder, *match, "--store", "kept.db")
     result = (folder / "result.json").read_bytes()
     command(folder, *match)
     same = result == (folder / "result.json").read_bytes() == (folder / "stepped.json").read_bytes()
@@ -232,7 +234,7 @@ def cached(folder: Path, n: int, side: int, chain: Cost | None) -> None:
     imports = end((needed, time.perf_counter()))
     extra = Cost(more.cpu - again.cpu, more.wall - again.wall, 0.0)
     full = chain or first
-    print(f"match --cache, all new    {first}   of {'the steps' if chain else 'this'}")
+    print(f"match --store, all new    {first}   of {'the steps' if chain else 'this'}")
     for label, cost in {
         "the imports alone": imports,
         "nothing new": again,
@@ -251,8 +253,9 @@ def many(counts: list[int], side: int) -> None:
         for n in counts:
             write_files(folder, written, n, max(counts), side=side)
             written = n
-            planned = command(folder, "plan", "f*.fits", "-o", "plan.fits_", "--format", "fits", limit=256)
-            found = command(folder, "measure", "plan.fits_", "-o", "measured.fits_", limit=256)
+            store = f"{n}.db"
+            planned = command(folder, "plan", "f*.fits", "--store", store, "-o", "plan.csv", limit=256)
+            found = command(folder, "measure", store, limit=256)
             print(f"{n:>8} files     {planned}{planned.peak_mb:>8.0f}   {found}{found.peak_mb:>8.0f}", flush=True)
 
 
@@ -262,7 +265,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--many", type=int, nargs="*", default=[2500, 10_000])
     parser.add_argument("--side", type=int, default=128, help="pixels along a side of the files")
-    parser.add_argument("--cache-only", action="store_true", help="of the files, only ``match --cache``")
+    parser.add_argument("--store-only", action="store_true", help="of the files, only ``match --store``")
     parser.add_argument("--no-dask", action="store_true")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -272,7 +275,7 @@ def main() -> None:
     if args.images:
         sizes(args.images)
     if args.files:
-        chain(args.files, args.side, dask=not args.no_dask, cache_only=args.cache_only)
+        chain(args.files, args.side, dask=not args.no_dask, store_only=args.store_only)
     if args.many:
         many(args.many, args.side)
 

@@ -113,9 +113,9 @@ def _tell(result: Result) -> None:
     logger = logging.getLogger("skymatch_cli")
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())  # what nobody listens to isn't shown twice
-    for text in result.warnings:
-        logger.warning("%s", text)
-        warnings.warn(text, SkymatchWarning, stacklevel=3)
+    for warning in result.warnings:
+        logger.warning("%s", warning)
+        warnings.warn(str(warning), SkymatchWarning, stacklevel=3)
 
 
 def __getattr__(name: str) -> Any:

@@ -11,8 +11,11 @@ Errors are raised where the fact is known and shown in one place (``cli/console.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+NAMED = 3
+"""How many files one line names."""
 
 
 class SkymatchWarning(UserWarning):
@@ -60,6 +63,25 @@ class Problem:
         return f"{self.where}: {self.what}" + (f" ({self.hint})" if self.hint else "")
 
 
+def problem_lines(problems: Iterable[Problem]) -> tuple[str, ...]:
+    """Describe problems, those of one kind in one line that counts them and names the first three.
+
+    Examples
+    --------
+    >>> problem_lines([Problem("a.fits", "no such file"), Problem("b.fits", "no such file")])
+    ('a.fits, b.fits: no such file',)
+    """
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for problem in problems:
+        kinds.setdefault((problem.what, problem.hint), []).append(problem.where)
+    return tuple(str(Problem(_first(where), *kind)) for kind, where in kinds.items())
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
 class InputError(SkymatchError):
     """One or more inputs can't be used; nothing was written.
 
@@ -85,8 +107,8 @@ class InputError(SkymatchError):
         return cls([Problem(where, what, hint)])
 
     def lines(self) -> tuple[str, ...]:
-        """One line for each bad input."""
-        return tuple(map(str, self.problems))
+        """One line for each kind of problem."""
+        return problem_lines(self.problems)
 
 
 class NoOverlapError(SkymatchError):

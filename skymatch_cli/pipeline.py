@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, TextIO
 
 from skymatch_cli.choices import Compare, Method, Model
 from skymatch_cli.compare.pooled import unmeasured
-from skymatch_cli.errors import InputError, Problem, StrictError, UsageError
+from skymatch_cli.errors import InputError, StrictError, UsageError
 from skymatch_cli.images.image import read_infos
 from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.images.known import Headers, Known
 from skymatch_cli.images.lookup import find_reference, read_skylist
 from skymatch_cli.images.names import NamedFile
-from skymatch_cli.model import FloatArray, ImageInfo, Measurements, OverlapGraph
+from skymatch_cli.model import FloatArray, ImageInfo, Measurements, OverlapGraph, SkyWarning
+from skymatch_cli.model.warning import counted, skipped
 from skymatch_cli.run.tasks import LocalRunner, NoProgress, Progress, Runner
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.settings import Settings
@@ -130,12 +131,12 @@ def _resumed(planned: Plan) -> Result | None:
 
 def _checked(
     planned: Plan, measurements: Measurements, *, progress: Progress, runner: Runner | None, store: Store | None
-) -> tuple[str, ...]:
+) -> tuple[SkyWarning, ...]:
     """Warnings of images on which the two ways of comparing disagree."""
     from skymatch_cli.solve.crosscheck import cross_check
 
     by_mesh = planned.settings.compare == Compare.MESH
-    other = replace(planned.settings, compare=Compare.POOLED if by_mesh else Compare.MESH)
+    other = replace(planned.settings, compare=Compare.POOLED if by_mesh else Compare.MESH, mesh_size=None)
     again = replace(planned, settings=other)
     found, _ = gather(find(again, with_local=False, progress=progress, runner=runner, store=store))
     mesh, pooled = (measurements, found) if by_mesh else (found, measurements)
@@ -183,7 +184,7 @@ def plan(
         footprints=footprints,
         graph=graph,
         skipped=inputs.skipped,
-        warnings=(*_skipped(problems), *inputs.warnings, *found.warnings),
+        warnings=(*skipped(problems), *inputs.warnings, *found.warnings),
         headers=Headers(known.rules, {inputs.real[path]: file for path, file in inputs.files.items()}, found.headers),
     )
 
@@ -231,7 +232,7 @@ def measure(
     only: Sequence[int] | None = None,
     progress: Progress | None = None,
     runner: Runner | None = None,
-) -> tuple[str, ...]:
+) -> tuple[SkyWarning, ...]:
     """Add what is found in the pixels of all images, or ``only`` some, to what is known; returns warnings.
 
     Raises
@@ -248,7 +249,7 @@ def measure(
     )
     if problems and not settings.skip_bad:
         raise InputError(problems)
-    return (*_skipped(problems), *warnings)
+    return (*skipped(problems), *warnings)
 
 
 def recall(planned: Plan, store: Store) -> Measured:
@@ -269,16 +270,16 @@ def recall(planned: Plan, store: Store) -> Measured:
 
 
 @one_thread()
-def gather(measured: Measured) -> tuple[Measurements, tuple[str, ...]]:
+def gather(measured: Measured) -> tuple[Measurements, tuple[SkyWarning, ...]]:
     """The measurements of the pairs from what was found in all images, and warnings."""
     found = tuple(measured.found)
     said = tuple(w for f in found if f is not None for w in f.warnings)
     problems = tuple(p for f in found if f is not None for p in f.problems)
-    return assemble(replace(measured, found=found)), (*_skipped(problems), *said)
+    return assemble(replace(measured, found=found)), (*skipped(problems), *said)
 
 
 @one_thread()
-def solve(planned: Plan, measurements: Measurements, warnings: tuple[str, ...] = ()) -> Result:
+def solve(planned: Plan, measurements: Measurements, warnings: tuple[SkyWarning, ...] = ()) -> Result:
     """Measurements to the sky of every image, by the method of the settings."""
     from skymatch_cli.output.result import Result
     from skymatch_cli.solve import methods
@@ -299,6 +300,7 @@ def solve(planned: Plan, measurements: Measurements, warnings: tuple[str, ...] =
         match_up=settings.match_up,
         skylist=skylist,
         max_residual=settings.max_residual,
+        max_step=settings.max_step,
         robust=settings.robust,
     )
     return Result(
@@ -313,13 +315,15 @@ def solve(planned: Plan, measurements: Measurements, warnings: tuple[str, ...] =
 
 def check_strict(result: Result, outcome: str = "no image was written") -> None:
     """StrictError, with what became of the run, if there were warnings and the settings allow none."""
-    if result.settings.strict and result.warnings:
-        n = len(result.warnings)
+    n = len(counted(result.warnings, result.settings.allow))
+    if result.settings.strict and n:
         raise StrictError(f"{n} warning{'s' if n > 1 else ''} with --strict", outcome)
 
 
-def apply(result: Result, *, progress: Progress | None = None) -> WriteReport:
+def apply(result: Result, *, progress: Progress | None = None, named: Iterable[str] = ()) -> WriteReport:
     """Record the skies of a result in the images, or subtract them.
+
+    ``named`` are files that the run reads beside its images; copies never replace them.
 
     Raises
     ------
@@ -330,7 +334,7 @@ def apply(result: Result, *, progress: Progress | None = None) -> WriteReport:
 
     solution, settings = result.solution, result.settings
     updates = _updates(result.infos, settings, *_skies(solution.sky, solution.sky_err, solution.tilt))
-    return write_skies(updates, settings, journal=result.journal, progress=progress)
+    return write_skies(updates, settings, journal=result.journal, progress=progress, named=named)
 
 
 def apply_skies(
@@ -395,7 +399,3 @@ def _identity(info: ImageInfo) -> FileIdentity | None:
     from skymatch_cli.record.write import FileIdentity
 
     return FileIdentity(info.source.science.size, info.source.science.mtime_ns)
-
-
-def _skipped(problems: Sequence[Problem]) -> tuple[str, ...]:
-    return tuple(f"skipped: {problem}" for problem in problems)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from skymatch_cli.choices import METHOD_ALIASES, Compare, Method, Model, Skystat, Units, WcsSource
+from skymatch_cli.choices import METHOD_ALIASES, Compare, Method, Model, Skystat, Units, WarningName, WcsSource
 from skymatch_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _RESERVED_KEYWORDS = (
 OF_THE_SKY = frozenset(
     {
         *("method", "compare", "mesh_size", "model", "reference", "match_up", "robust", "skylist", "cross_check"),
-        *("skystat", "lower", "upper", "nclip", "lsigma", "usigma", "binwidth", "max_residual"),
+        *("skystat", "lower", "upper", "nclip", "lsigma", "usigma", "binwidth", "max_residual", "max_step"),
     }
 )
 """Settings that say how the sky is found; commands that find none ignore them in a configuration file."""
@@ -65,6 +65,7 @@ class Settings:
     mask: str | None = None
     weight: str | None = None
     ignore_value: float | None = None
+    keep_value: float | None = None
     group_by: str = "file"
     units: str = "auto"
     exptime_key: str = "EXPTIME"
@@ -81,6 +82,8 @@ class Settings:
     overwrite: bool = field(default=False, metadata=_HANDLING)
     strict: bool = field(default=False, metadata=_HANDLING)
     max_residual: float | None = None
+    max_step: float | None = None
+    allow: tuple[str, ...] = field(default=(), metadata=_HANDLING)
     cross_check: bool = False
     skip_bad: bool = False
     jobs: int = field(default=0, metadata=_HANDLING)
@@ -188,6 +191,11 @@ def checked_choice(name: str, value: str, choices: type[StrEnum], aliases: Itera
 
 
 def _typed(name: str, annotation: str, value: Any) -> Any:
+    """The value as the type of its field."""
+    return _names(name, value) if annotation.startswith("tuple") else _plain(name, annotation, value)
+
+
+def _plain(name: str, annotation: str, value: Any) -> Any:
     """The value as the type of its field; numbers and paths of any kind are taken, text is never parsed."""
     import numbers
 
@@ -211,6 +219,13 @@ def _typed(name: str, annotation: str, value: Any) -> Any:
             raise UsageError(f"{option_name(name)}: {value!r} is not {words[kind]}", f"give {words[kind]}")
 
 
+def _names(name: str, value: Any) -> tuple[str, ...]:
+    """Several words, as a tuple without repeats."""
+    if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
+        raise UsageError(f"{option_name(name)}: {value!r} is not a list of names", "give a list of names")
+    return tuple(dict.fromkeys(map(str, value)))
+
+
 def _text(name: str, value: str | bytes) -> str:
     text = os.fsdecode(value)
     if not text.strip():
@@ -224,6 +239,8 @@ def _check_choices(settings: Settings) -> None:
     checked_choice("model", settings.model, Model)
     checked_choice("skystat", settings.skystat, Skystat)
     checked_choice("units", settings.units, Units)
+    for name in settings.allow:
+        checked_choice("allow", name, WarningName)
     checked_choice("wcs", settings.wcs, WcsSource)
 
 
@@ -231,7 +248,7 @@ def _check_ranges(settings: Settings) -> None:
     for name in ("nclip", "jobs"):
         if getattr(settings, name) < 0:
             raise UsageError(f"{option_name(name)}: {getattr(settings, name)} is negative", "give 0 or more")
-    for name in ("lsigma", "usigma", "binwidth", "max_residual", "mesh_size"):
+    for name in ("lsigma", "usigma", "binwidth", "max_residual", "max_step", "mesh_size"):
         value = getattr(settings, name)
         if value is not None and value <= 0:
             raise UsageError(f"{option_name(name)}: {value:g} is not above 0", "give a number above 0")

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from skymatch_cli.model import ImageInfo, ImageRef, Measurements, Solution
+from skymatch_cli.choices import WarningName
+from skymatch_cli.model import ImageInfo, ImageRef, Measurements, SkyWarning, Solution
 from skymatch_cli.output.result import Result
 from skymatch_cli.settings import Settings
 
@@ -55,7 +56,9 @@ def make_result(*files: str, settings: Settings | None = None, warnings: tuple[s
             rms_residual=np.array([0.0, NAN]),
             chi2=np.array([0.0, NAN]),
             dof=np.array([0.0, NAN]),
+            step_before=np.array([10 + THIRD, NAN]),
+            step_after=np.array([0.0, NAN]),
             warnings=(),
         ),
-        warnings=warnings,
+        warnings=tuple(SkyWarning(WarningName.DISCONNECTED, text) for text in warnings),
     )

@@ -164,7 +164,7 @@ def test_with_an_output_file_standard_output_stays_empty(pipeline: Pipeline, tmp
     file = tmp_path / "sky.json"
     done = run("match", "a.fits", "-o", str(file), "-v")
     assert (done.exit_code, done.stdout) == (0, "")
-    assert json.loads(file.read_text())["schema"] == 1
+    assert json.loads(file.read_text())["schema"] == 2
 
 
 @pytest.mark.parametrize("table", ["images", "overlaps", "components"])

@@ -148,13 +148,13 @@ class TestBands:
         write("a.fits", sci(), FILTER="r")
         write("b.fits", sci(FILTER="g"))
         (warning,) = infos("a.fits", "b.fits").warnings
-        assert warning == "images of different FILTER are compared: r (a.fits[SCI,1]), g (b.fits[SCI,1])"
+        assert str(warning) == "images of different FILTER are compared: r (a.fits[SCI,1]), g (b.fits[SCI,1])"
 
     def test_zero_points_that_differ(self) -> None:
         write("a.fits", sci(MAGZP=25.0, FLXSCALE=1.0))
         write("b.fits", sci(MAGZP=24.0, FLXSCALE=1.0))
         (warning,) = infos("a.fits", "b.fits").warnings
-        assert "different MAGZP are compared: 24 (b.fits[SCI,1]) to 25 (a.fits[SCI,1])" in warning
+        assert "different MAGZP are compared: 24 (b.fits[SCI,1]) to 25 (a.fits[SCI,1])" in str(warning)
         assert infos("a.fits", "b.fits", flux_scale="FLXSCALE").warnings == ()
 
     def test_alike(self) -> None:
@@ -186,7 +186,7 @@ class TestRecorded:
     def test_state_that_is_no_logical(self) -> None:
         found = infos(write("a.fits", sci(BKGSUB="performed")))
         assert found.infos[0].recorded is None
-        assert "BKGSUB is 'performed', not T or F" in found.warnings[0]
+        assert "BKGSUB is 'performed', not T or F" in str(found.warnings[0])
 
 
 class TestPlanes:

@@ -139,12 +139,13 @@ def test_chips_of_one_file_share_one_unknown(tmp_path):
 def test_the_json_schema_to_the_letter(two):
     found = json.loads(run("match", "--dry-run", "--format", "json", *two).stdout)
     assert list(found) == ["schema", "version", "settings", "images", "overlaps", "components", "warnings"]
-    assert found["schema"] == 1
+    assert found["schema"] == 2
     keys = "file ext extver group component sky sky_err sky_err_noise sky_unit n_pixels status"
     assert list(found["images"][0]) == keys.split()
     keys = "a b area_arcmin2 unit sky_a sky_b n_a n_b delta delta_err residual status"
     assert list(found["overlaps"][0]) == keys.split()
-    assert list(found["components"][0]) == ["id", "n_images", "anchor", "rms_residual", "chi2", "dof"]
+    keys = "id n_images anchor rms_residual chi2 dof step_before step_after unit"
+    assert list(found["components"][0]) == keys.split()
     assert found["images"][0]["file"] == two[0]
     assert found["overlaps"][0]["delta"] == 30.0
 
@@ -315,7 +316,7 @@ def test_skip_bad_goes_on_with_a_warning(two, tmp_path):
     done = run("match", "--dry-run", "--format", "json", "--skip-bad", *two, tmp_path / "missing.fits")
     assert done.exit_code == 0
     assert levels(done) == [30, 0]
-    assert any("missing.fits" in w for w in json.loads(done.stdout)["warnings"])
+    assert any("missing.fits" in w["text"] for w in json.loads(done.stdout)["warnings"])
 
 
 @pytest.mark.parametrize("compare", ["pooled", "mesh"])

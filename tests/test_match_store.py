@@ -97,6 +97,19 @@ def test_a_new_image_is_measured_and_its_neighbour_in_their_overlap(folder, meas
     assert second == match("--dry-run", "--compare", compare, store=False)
 
 
+def test_another_file_of_the_same_size_and_time_is_measured(folder, measured):
+    first = match("--dry-run")
+    measured.clear()
+    kept = Path("img_1.fits").stat()
+    write(folder / "other.fits", Frame(x=30.0, sky=77.0, noise=1.0, seed=5))
+    os.utime("other.fits", ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    assert Path("other.fits").stat().st_size == kept.st_size
+    Path("other.fits").replace("img_1.fits")
+    second = match("--dry-run")
+    assert 1 in measured
+    assert second == match("--dry-run", store=False) != first
+
+
 def test_an_image_that_is_gone_is_forgotten(folder, measured):
     match("--dry-run")
     Path("img_3.fits").unlink()
@@ -164,6 +177,18 @@ def test_a_mask_of_another_shape_is_seen(folder):
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 3
     assert "its mask mask.fits is 40 × 41 pixels" in done.output
+
+
+@pytest.mark.parametrize("option", ["--mask", "--weight"])
+def test_pixels_are_measured_again_where_a_plane_beside_them_changed(folder, measured, option):
+    good = np.ones((40, 40), np.float32)
+    fits.PrimaryHDU(good).writeto("good.fits")
+    match("--dry-run", option, "good.fits")
+    measured.clear()
+    good[:, 38:] = 0
+    fits.PrimaryHDU(good).writeto("good.fits", overwrite=True)
+    assert match("--dry-run", option, "good.fits") == match("--dry-run", option, "good.fits", store=False)
+    assert measured[:4] == [0, 1, 2, 3]
 
 
 def test_units_and_warnings_are_those_of_a_run_without_a_store(tmp_path, monkeypatch):

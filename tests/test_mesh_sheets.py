@@ -47,39 +47,58 @@ def graph_of(k):
     return OverlapGraph(k, a, b, nothing, Polygons.joined([]), np.zeros(len(a), np.int64), (TangentPlane(0, 0),))
 
 
+def window_of(doublings):
+    """The window of `Beside.smoothed` along one axis: a spread over 1, then 2, 4 and 8 cells."""
+    window = np.ones(1)
+    for k in range(doublings):
+        window = np.convolve(window, spread_over(2**k))
+    return window
+
+
+def spread_over(step):
+    out = np.zeros(2 * step + 1)
+    out[[0, step, -1]] = 0.25, 0.5, 0.25
+    return out
+
+
+def smoothed_and_expected(masks, canvas, doublings):
+    _, leaves = Layers.arranged(closed(leaves_of(*masks)))
+    found = LeafTable(leaves).beside().smoothed(cells_of(leaves, canvas), doublings)
+    window = window_of(doublings)
+    expected = ndimage.convolve(canvas, np.multiply.outer(window, window)[None], mode="constant")
+    real = cells_of(leaves, np.repeat(np.repeat(np.stack(masks), BLOCK, axis=1), BLOCK, axis=2))
+    return found[real], cells_of(leaves, expected)[real]
+
+
 @pytest.mark.parametrize("seed", range(5))
-def test_sums_of_3_x_3_cells_go_over_the_borders_of_blocks_and_across_their_corners(seed):
+def test_windows_go_over_the_borders_of_blocks_and_across_their_corners(seed):
     rng = np.random.default_rng(seed)
     masks = masks_of(3, rng)
-    canvas = canvas_of(masks, rng)
-    _, leaves = Layers.arranged(closed(leaves_of(*masks)))
-    found = LeafTable(leaves).beside().box_sums(cells_of(leaves, canvas))
-    expected = ndimage.convolve(canvas, np.ones((1, 3, 3)), mode="constant")
-    real = cells_of(leaves, np.repeat(np.repeat(np.stack(masks), BLOCK, axis=1), BLOCK, axis=2))
-    np.testing.assert_allclose(found[real], cells_of(leaves, expected)[real], atol=1e-5)
+    np.testing.assert_allclose(*smoothed_and_expected(masks, canvas_of(masks, rng), 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("doublings", [2, 3, 4])
+def test_wide_windows_are_those_of_repeated_spreads(doublings):
+    masks = [np.ones((6, 7), bool)] * 2
+    canvas = canvas_of(masks, np.random.default_rng(4))
+    edge = 2 * BLOCK  # further than any window reaches
+    canvas[:, :edge] = canvas[:, -edge:] = canvas[:, :, :edge] = canvas[:, :, -edge:] = 0
+    np.testing.assert_allclose(*smoothed_and_expected(masks, canvas, doublings), atol=1e-6)
+
+
+def test_the_variance_of_a_window_grows_fourfold_with_each_doubling():
+    for doublings in (1, 2, 3, 4):
+        window = window_of(doublings)
+        place = np.arange(len(window)) - len(window) // 2
+        assert (window * place**2).sum() == pytest.approx((4**doublings - 1) / 6)
 
 
 def test_cells_of_other_tiles_are_no_neighbours():
     one, other = leaves_of(np.ones((1, 1), bool)), leaves_of(np.array([[False, True]]), tile=1)
     both = Leaves(*(np.append(getattr(one, f), getattr(other, f)) for f in Leaves.__slots__))
-    sums = LeafTable(both).beside().box_sums(np.ones((2, BLOCK**2), np.float32)).reshape(2, BLOCK, BLOCK)
-    assert sums[0, 3, -1] == sums[1, 3, 0] == 6
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_neighbours_of_a_cell_are_the_eight_around_it(seed):
-    rng = np.random.default_rng(seed)
-    masks = masks_of(2, rng)
-    _, leaves = Layers.arranged(closed(leaves_of(*masks)))
-    some = np.zeros((2, *np.multiply(masks[0].shape, BLOCK)), np.float32)
-    some[rng.random(some.shape) < 0.01] = 1
-    some *= np.repeat(np.repeat(np.stack(masks), BLOCK, axis=1), BLOCK, axis=2)
-    found = np.zeros((len(leaves), BLOCK**2), bool)
-    beside = LeafTable(leaves).beside()
-    found.reshape(-1)[beside.with_neighbours(np.flatnonzero(cells_of(leaves, some)))] = True
-    expected = ndimage.maximum_filter(some, (1, 3, 3), mode="constant") > 0
-    real = cells_of(leaves, np.repeat(np.repeat(np.stack(masks), BLOCK, axis=1), BLOCK, axis=2))
-    np.testing.assert_array_equal(found & real, cells_of(leaves, expected) & real)
+    means = LeafTable(both).beside().smoothed(np.ones((2, BLOCK**2), np.float32), 1).reshape(2, BLOCK, BLOCK)
+    assert means[0, 3, -1] == means[1, 3, 0] == 0.75
+    assert means[0, 3, 3] == 1
 
 
 def test_sums_over_the_images_of_a_cell():
@@ -141,7 +160,6 @@ def mesh_of(origin, shape):
         noise=1.0,
         value=np.arange(ones.size, dtype=np.float32).reshape(shape),
         weight=ones,
-        structure=0 * ones,
         area=ones / 64,
         pixel_area=1 / 64,
         n_good=64 * ones.size,

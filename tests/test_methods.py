@@ -218,14 +218,14 @@ def test_sets_that_do_not_overlap_are_named_in_a_warning():
     np.testing.assert_allclose(found.sky, [30, 0, 0, 7, 0], atol=1e-12)
     assert list(found.component) == [0, 0, 1, 1, 2]
     assert list(found.status) == ["ok"] * 4 + ["no_overlap"]
-    (line,) = found.warnings
+    (line,) = map(str, found.warnings)
     assert line.startswith("3 sets of images don't overlap each other")
     assert "0.fits and 1 more; 2.fits and 1 more; 4.fits alone" in line
 
 
 def test_many_sets_are_counted_and_the_first_named():
     pairs = [(2 * k, 2 * k + 1) for k in range(20)]
-    (line,) = solve_skies("match", [image(k) for k in range(40)], measured(40, pairs, np.zeros(20))).warnings
+    (line,) = map(str, solve_skies("match", [image(k) for k in range(40)], measured(40, pairs, np.zeros(20))).warnings)
     assert "8.fits and 1 more; … 15 more" in line
     assert "10.fits" not in line
 
@@ -256,7 +256,7 @@ def test_a_masked_image_has_no_sky_and_is_no_set_of_its_own():
         assert np.isnan(found.sky[2])
         assert np.isnan(found.sky_err[2])
         assert np.all(np.isfinite(found.sky[:2]))
-        assert [w for w in found.warnings if "all_masked" in w] == list(found.warnings)
+        assert all("all_masked" in str(w) for w in found.warnings)
         assert len(found.warnings) == 1
 
 
@@ -295,7 +295,7 @@ def test_sets_without_the_reference_keep_their_anchor_with_a_warning():
     found = solve_skies("match", images, measured(4, [(0, 1), (2, 3)], [30, -7]), reference=0)
     np.testing.assert_allclose(found.sky, [5, -25, 0, 7], atol=1e-12)
     assert list(found.anchor) == ["0.fits", "lowest = 0"]
-    assert any("reference 0.fits" in w and "2.fits" in w for w in found.warnings)
+    assert any("reference 0.fits" in str(w) and "2.fits" in str(w) for w in found.warnings)
 
 
 # --- user
@@ -315,17 +315,17 @@ def test_the_user_s_skies_are_taken_as_they_are():
 
 def test_residuals_above_the_limit_are_named_worst_first():
     triangle = measured(3, [(0, 1), (1, 2), (0, 2)], [10, 10, 17], err=[0.5, 0.1, 0.5])
-    (line,) = (w for w in solve_skies("match", THREE, triangle, max_residual=1.5).warnings if "above" in w)
+    (line,) = (w for w in map(str, solve_skies("match", THREE, triangle, max_residual=1.5).warnings) if "above" in w)
     # the loop fails to close by 3: a variance of 2.83 more for each makes that as large as expected, and shares it out
     assert line.startswith(
         "overlaps with a residual above 1.5 sigma (3): 1.fits - 2.fits (9.5 sigma), 0.fits - 1.fits (2.1"
     )
-    assert not [w for w in solve_skies("match", THREE, triangle, max_residual=50).warnings if "above" in w]
+    assert not [w for w in solve_skies("match", THREE, triangle, max_residual=50).warnings if "above" in str(w)]
 
 
 def test_overlaps_that_disagree_are_warned_of_with_their_chi2():
     triangle = measured(3, [(0, 1), (1, 2), (0, 2)], [10, 10, 50], err=1.0)
-    (line,) = solve_skies("match", THREE, triangle).warnings
+    (line,) = map(str, solve_skies("match", THREE, triangle).warnings)
     assert "chi2/dof = 300" in line
     assert "0.fits - 1.fits" in line
 
@@ -333,7 +333,7 @@ def test_overlaps_that_disagree_are_warned_of_with_their_chi2():
 def test_a_weak_bridge_is_warned_of():
     pairs = [(0, 1), (1, 2), (0, 2), (3, 4), (4, 5), (3, 5), (2, 3)]
     found = solve_skies("match", [image(k) for k in range(6)], measured(6, pairs, np.zeros(7), err=[1] * 6 + [10]))
-    (line,) = found.warnings
+    (line,) = map(str, found.warnings)
     assert "2.fits - 3.fits" in line
     assert "known to 10" in line
 
@@ -345,6 +345,6 @@ def test_a_robust_solution_names_the_overlaps_it_does_not_believe():
     images = [image(k) for k in range(6)]
     found = solve_skies("match", images, measured(6, pairs, delta), robust=True)
     assert found.kept[3] < 0.01
-    (line,) = found.warnings
+    (line,) = map(str, found.warnings)
     assert line == "overlaps that contradict the others and count little (1): 0.fits - 4.fits"
     assert solve_skies("match", images, measured(6, pairs, delta)).kept is None

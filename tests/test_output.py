@@ -49,7 +49,7 @@ def test_an_unknown_word_is_refused(values: dict[str, str]) -> None:
 
 def test_a_result_is_written_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     make_result().write(tmp_path / "sky.json")
-    assert json.loads((tmp_path / "sky.json").read_text())["schema"] == 1
+    assert json.loads((tmp_path / "sky.json").read_text())["schema"] == 2
     assert list(tmp_path.iterdir()) == [tmp_path / "sky.json"]
 
 

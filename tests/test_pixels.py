@@ -282,7 +282,8 @@ class TestWhichCount:
 
     def test_a_warning_where_flags_take_more_than_half(self, tmp_path: Path) -> None:
         name = write(tmp_path / "a.fits", np.zeros((1, 5)), np.array([[1, 1, 1, 0, 0]], "i2"))
-        assert read(name).warnings == (f"{name}[SCI,1]: DQ flags exclude 60 % of its pixels (see --dqbits)",)
+        (warning,) = read(name).warnings
+        assert str(warning) == f"{name}[SCI,1]: DQ flags exclude 60 % of its pixels (see --dqbits)"
         assert read(name, dqbits="none").warnings == ()
 
 

@@ -250,7 +250,7 @@ def test_a_missing_extra_is_one_line_with_a_hint(
         ("s.json", "[]"),
         ("s.json", "{}"),
         ("s.json", '{"schema": 99}'),
-        ("s.json", '{"schema": 1, "version": "1", "settings": {}, "warnings": [], "images": [{"file": 3}]}'),
+        ("s.json", '{"schema": 2, "version": "1", "settings": {}, "warnings": [], "images": [{"file": 3}]}'),
         ("s.fits", "not fits"),
         ("missing.json", None),
     ],

@@ -66,10 +66,14 @@ def test_json_has_the_keys_of_the_schema_in_their_order() -> None:
     assert list(document["overlaps"][0]) == (
         ["a", "b", "area_arcmin2", "unit", "sky_a", "sky_b", "n_a", "n_b", "delta", "delta_err", "residual", "status"]
     )
-    assert list(document["components"][0]) == ["id", "n_images", "anchor", "rms_residual", "chi2", "dof"]
-    assert (document["schema"], document["version"]) == (1, __version__)
+    assert list(document["components"][0]) == (
+        ["id", "n_images", "anchor", "rms_residual", "chi2", "dof", "step_before", "step_after", "unit"]
+    )
+    assert (document["schema"], document["version"]) == (2, __version__)
     assert document["settings"] == Settings().determining()
-    assert document["warnings"] == ["c.fits: all masked"]
+    (warning,) = document["warnings"]
+    assert (warning["name"], warning["text"], warning["amplitude"]) == ("disconnected", "c.fits: all masked", None)
+    assert {*warning} == {"name", "text", "amplitude", "unit", "cause", "remedy", "visible"}
 
 
 def test_json_says_what_was_found() -> None:
@@ -138,7 +142,7 @@ def test_tables_in_memory_say_of_their_run_what_ecsv_says() -> None:
     result = make_result(warnings=("one",))
     read = QTable.read(written(result, "ecsv").decode(), format="ascii.ecsv")
     assert dict(result.images.meta) == dict(read.meta)
-    assert result.overlaps.meta["warnings"] == ["one"]
+    assert len(result.overlaps.meta["warnings"]) == 1
 
 
 def test_a_result_shows_itself_in_one_line_and_in_notebooks() -> None:
@@ -159,7 +163,7 @@ def test_ecsv_reads_back(table: str) -> None:
         same = np.array_equal(read[name], expected[name], equal_nan=expected[name].dtype.kind == "f")
         assert same, name
     assert read.meta["settings"] == result.settings.determining()
-    assert read.meta["warnings"] == ["one"]
+    assert [warning["text"] for warning in read.meta["warnings"]] == ["one"]
 
 
 def test_fits_holds_all_tables_settings_and_warnings() -> None:
@@ -170,7 +174,7 @@ def test_fits_holds_all_tables_settings_and_warnings() -> None:
         assert [hdu.name for hdu in hdus] == ["PRIMARY", "IMAGES", "OVERLAPS", "COMPONENTS"]
         header = hdus[0].header
         assert json.loads(header["SETTINGS"]) == result.settings.determining()
-        assert [header["NWARN"], header["WARN1"], header["WARN2"]] == [2, long, "two"]
+        assert [json.loads(header[f"WARN{k}"])["text"] for k in range(1, header["NWARN"] + 1)] == [long, "two"]
         assert hdus["IMAGES"].data["sky"][0] == 10 + 1 / 3
         assert np.isnan(hdus["IMAGES"].data["sky"][2])
         assert hdus["OVERLAPS"].columns["area_arcmin2"].unit == "arcmin2"
@@ -184,7 +188,7 @@ def test_votable_holds_all_tables() -> None:
     assert list(tables) == ["images", "overlaps", "components"]
     assert tables["images"]["sky"][0] == 10 + 1 / 3
     assert tables["overlaps"]["area_arcmin2"].unit == u.arcmin**2
-    assert [info.value for info in document.resources[0].infos] == ["a & b"]
+    assert [info.value for info in document.resources[0].infos] == ["disconnected: a & b"]
     ids = re.findall(rb' ID="([^"]*)"', written(result, "vot"))
     assert len(set(ids)) == len(ids)
     assert {b"images", b"overlaps", b"components"} < set(ids)

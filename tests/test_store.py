@@ -22,11 +22,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from skymatch_cli import pipeline
+from skymatch_cli.choices import WarningName
 from skymatch_cli.cli import main
 from skymatch_cli.compare.meshed import MeshTask
 from skymatch_cli.compare.pooled import PooledTask
 from skymatch_cli.errors import InputError, SkymatchError
-from skymatch_cli.model import Container, ImageRef, MaskRef, PixelSource, StoredPlane
+from skymatch_cli.model import Container, ImageRef, MaskRef, PixelSource, SkyWarning, StoredPlane
 from skymatch_cli.model.arrays import FloatArray
 from skymatch_cli.settings import Settings
 from skymatch_cli.store import database, findings, keys
@@ -95,10 +96,13 @@ def test_a_plan(tmp_path, monkeypatch, frame):
         assert np.array_equal(one.wcs.to_sky(x, x), other.wcs.to_sky(x, x))
 
 
+SAID = SkyWarning(WarningName.UNITS, "Achtung: é"), SkyWarning(WarningName.STEP, "b", 0.5, "adu", visible=False)
+
+
 def test_names_in_any_script_and_warnings(tmp_path):
     folder = tmp_path / "nächte κόσμος 'a;b?c%20#&"
     planned = pipeline.plan(write_all(folder, row([1.0, 2.0])), Settings())
-    planned = replace(planned, skipped=("weggelassen: ü",), warnings=("Achtung: é", "b"))
+    planned = replace(planned, skipped=("weggelassen: ü",), warnings=SAID)
     read = stored(planned, str(folder / "störe ?mode=ro&x#%41 ':memory:'"))
     assert read.infos[0].ref == planned.infos[0].ref
     assert (read.skipped, read.warnings) == (planned.skipped, planned.warnings)

@@ -54,8 +54,10 @@ def command(ctx: click.Context, /, dump: bool, **_: Any) -> None:
             click.echo(f"{name.replace('_', '-')} = {_toml(name, value)}")
 
 
-def _toml(name: str, value: str | float) -> str:
+def _toml(name: str, value: str | float | tuple[str, ...]) -> str:
     """A value as TOML, whose strings take the escapes of JSON."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(name, each) for each in value)}]"
     if isinstance(value, bool):
         return str(value).lower()
     if not isinstance(value, str):

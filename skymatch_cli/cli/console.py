@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -15,9 +15,11 @@ import click
 
 from skymatch_cli.choices import Format
 from skymatch_cli.errors import SkymatchError, UsageError
+from skymatch_cli.model.warning import SkyWarning, counted
 from skymatch_cli.output.printable import printable
 
 from .guard import forget_standard_output
+from .layout import laid_out
 
 if TYPE_CHECKING:
     from skymatch_cli.output.destination import Output
@@ -29,6 +31,7 @@ NOTE = 25
 """Level of what is said without ``-v``, and not with ``-q``: between information and warning."""
 
 _MAX_ROWS_DRAWN = 2000  # above, drawing takes longer than a person waits; the plain table is instant
+_MOST_ALIKE, _MOST_SHOWN = 3, 5  # warnings that are shown: of one name, and in all
 _FITS_SUFFIXES = (".fits", ".fit", ".fts", ".gz", ".fz", ".bz2")
 
 
@@ -42,7 +45,7 @@ def session(ctx: click.Context) -> Iterator[None]:
     handlers: list[logging.Handler] = [_handler(sys.stderr, level, _StderrFormatter())]
     handlers[0].addFilter(lambda record: not hasattr(record, "shown"))
     old_level = LOG.level
-    with warnings.catch_warnings(), _opened(log_file) as stream:
+    with warnings.catch_warnings(), _opened(log_file, ctx) as stream:
         if stream:
             handlers.append(_handler(stream, logging.DEBUG, _FileFormatter()))
         if verbose < 2 and not sys.warnoptions:
@@ -97,10 +100,27 @@ def tell_overlaps(report: Report) -> None:
         LOG.info("%s", line, extra={"shown": True} if drawn else None)
 
 
-def warn(messages: tuple[str, ...]) -> None:
-    """Warn the user, unless ``-q`` was given."""
-    for message in messages:
-        LOG.warning("%s", message)
+def warn(warnings: Iterable[SkyWarning], allowed: Iterable[str] = ()) -> None:
+    """Warn the user, unless ``-q`` was given: a handful of warnings, and the rest with ``-v``.
+
+    Parameters
+    ----------
+    warnings : iterable of SkyWarning
+    allowed : iterable of str
+        Names of warnings that are told with ``-v`` alone, as those are whose effect nobody could see.
+    """
+    warnings = tuple(warnings)
+    given = counted(warnings, allowed)
+    shown: list[SkyWarning] = []
+    for warning in given:
+        alike = sum(other.name == warning.name for other in shown)
+        if alike < _MOST_ALIKE and len(shown) < _MOST_SHOWN:
+            shown.append(warning)
+    for warning in warnings:
+        level = logging.WARNING if any(warning is one for one in shown) else logging.INFO
+        LOG.log(level, "%s", warning, extra={"warning": warning})
+    if len(given) > len(shown):
+        LOG.warning("%d more (-v shows them)", len(given) - len(shown))
 
 
 def tell_written(written: WriteReport) -> None:
@@ -114,14 +134,14 @@ def tell_written(written: WriteReport) -> None:
     say(f"images: {actions}; files written: {len(written.files)}")
 
 
-def check_output(output: Output, *, overwrite: bool) -> None:
+def check_output(output: Output, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
     """Refuse an output that can't be written, before any work is done.
 
     Raises
     ------
     UsageError
     """
-    output.check(overwrite=overwrite)
+    output.check(overwrite=overwrite, inputs=inputs)
     if output.output is None and output.form == Format.FITS and sys.stdout.isatty():
         raise UsageError("--format fits is not for a terminal", "write to a file with -o FILE.fits")
 
@@ -151,10 +171,18 @@ def _stderr_level() -> int:
 
 
 @contextmanager
-def _opened(log_file: str | None) -> Iterator[TextIO | None]:
+def _opened(log_file: str | None, ctx: click.Context) -> Iterator[TextIO | None]:
     if log_file is None:
         yield None
         return
+    from skymatch_cli.record.reads import FilesRead
+
+    from .named import named_files
+
+    if log_file in FilesRead(named_files(ctx)):
+        raise UsageError(f"--log-file {log_file} is one of the inputs", "choose another name")
+    if not _is_text(log_file):
+        raise UsageError(f"--log-file {log_file} is not a text file", "choose another name")
     if log_file.lower().endswith(_FITS_SUFFIXES):
         raise UsageError(f"--log-file {log_file} is the name of an image", "choose another name")
     with ExitStack() as stack:
@@ -165,6 +193,19 @@ def _opened(log_file: str | None) -> Iterator[TextIO | None]:
         yield stream
 
 
+def _is_text(file: str) -> bool:
+    """Whether a log may grow in a file that is there: images, masks and archives hold bytes that no text does."""
+    path = Path(file)
+    if not path.is_file():
+        return True
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(2880)
+    except OSError:
+        return True  # what is wrong is said when it is opened
+    return b"\0" not in start and not start.startswith((b"SIMPLE  =", b"#ASDF"))
+
+
 def _handler(stream: TextIO, level: int, formatter: logging.Formatter) -> logging.Handler:
     handler = logging.StreamHandler(stream)
     handler.setLevel(level)
@@ -173,11 +214,13 @@ def _handler(stream: TextIO, level: int, formatter: logging.Formatter) -> loggin
 
 
 class _StderrFormatter(logging.Formatter):
-    """``skymatch: warning: message``; in one harmless line, but for tracebacks."""
+    """``skymatch: warning: message``; in one harmless line, broken at the width of a terminal."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         word = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        return f"skymatch: {word}{printable(record.message)}"
+        warning: SkyWarning | None = getattr(record, "warning", None)
+        advice = "" if warning is None else f"{warning.advice} [{warning.name}]"
+        return laid_out(word, printable(record.message), advice)
 
 
 class _FileFormatter(logging.Formatter):
@@ -185,7 +228,11 @@ class _FileFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         word = "NOTE" if record.levelno == NOTE else record.levelname
-        return f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {word} {printable(record.message)}"
+        warning: SkyWarning | None = getattr(record, "warning", None)
+        name = "" if warning is None else f" [{warning.name}]"
+        if warning is not None and warning.visible:
+            word = "WARNING"
+        return f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {word} {printable(record.message)}{name}"
 
     def usesTime(self) -> bool:  # noqa: N802 (logging's name)
         """The time is written by `formatMessage` itself."""

@@ -54,8 +54,8 @@ def command(
         from skymatch_cli.errors import UsageError
         from skymatch_cli.export.programs import Export, exported
         from skymatch_cli.output.destination import check_target, save_target
-        from skymatch_cli.output.result import input_paths
         from skymatch_cli.output.stored import read_images, read_report
+        from skymatch_cli.record.reads import files_of_images
 
         if images_tbl is not None and to != ExportFormat.MONTAGE:
             raise UsageError("--images-tbl is for --to montage", "leave it out")
@@ -65,7 +65,9 @@ def command(
         report = read_report(result)
         infos = () if to == ExportFormat.TOPCAT else read_images(report)
         if file is not None:
-            check_target(file, "--output", overwrite=overwrite, inputs=input_paths(infos))
+            check_target(
+                file, "--output", overwrite=overwrite, inputs=(result, images_tbl or result, *files_of_images(infos))
+            )
         content = exported(to, Export(report=report, infos=infos, images_tbl=images_tbl))
         if file is None:
             click.echo(content, nl=False)

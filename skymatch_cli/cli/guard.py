@@ -11,6 +11,8 @@ import click
 from skymatch_cli.errors import SkymatchError
 from skymatch_cli.output.printable import printable
 
+from .layout import laid_out
+
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -34,7 +36,7 @@ def _explain(error: Exception) -> int:
     """Say what ended the command; its exit code."""
     match error:
         case click.Abort():
-            _complain("interrupted")
+            _complain("interrupted", "")
             return INTERRUPTED
         case click.exceptions.NoArgsIsHelpError():
             error.show()
@@ -44,17 +46,17 @@ def _explain(error: Exception) -> int:
             return error.exit_code
         case SkymatchError():
             for line in error.lines():
-                _complain(f"error: {line}")
+                _complain(line)
             return error.exit_code
         case BrokenPipeError():
             forget_standard_output()
         case _:
-            _complain(f"error: unexpected {type(error).__name__}: {error} (run with -vv for the traceback)")
+            _complain(f"unexpected {type(error).__name__}: {error} (run with -vv for the traceback)")
     return SkymatchError.exit_code
 
 
-def _complain(message: str) -> None:
-    click.echo(f"skymatch: {printable(message)}", err=True)
+def _complain(message: str, word: str = "error: ") -> None:
+    click.echo(laid_out(word, printable(message)), err=True)
 
 
 def _usage_line(error: click.ClickException) -> str:
@@ -62,7 +64,7 @@ def _usage_line(error: click.ClickException) -> str:
     message = " ".join(error.format_message().split())
     context = getattr(error, "ctx", None)
     hint = f" (see '{context.command_path} --help')" if context is not None else ""
-    return f"error: {message}{hint}"
+    return f"{message}{hint}"
 
 
 def forget_standard_output() -> None:

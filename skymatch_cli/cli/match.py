@@ -76,7 +76,10 @@ def command(
     from . import console
 
     with console.session(ctx), ExitStack() as stack:
-        console.check_output(output, overwrite=settings.overwrite)
+        from .named import named_files
+
+        named = named_files(ctx)
+        console.check_output(output, overwrite=settings.overwrite, inputs=named)
         from skymatch_cli import pipeline
         from skymatch_cli.report.pictures import Pictures
 
@@ -86,15 +89,16 @@ def command(
 
         watch = Watch(ctx)
         pictures = Pictures(html=page, plot=plot, typed=typed_command(ctx))
-        pictures.check(overwrite=settings.overwrite)
+        pictures.check(overwrite=settings.overwrite, inputs=named)
         store = stack.enter_context(opened_store(stored))
         result = _evaluated(images, settings, scheduler, store, watch)
         from skymatch_cli.errors import StrictError
-        from skymatch_cli.output.result import input_paths
+        from skymatch_cli.record.reads import files_of_images
         from skymatch_cli.store.solution import result_document
 
-        output.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
-        pictures.check(overwrite=settings.overwrite, inputs=input_paths(result.infos))
+        inputs = (*named, *files_of_images(result.infos))
+        output.check(overwrite=settings.overwrite, inputs=inputs)
+        pictures.check(overwrite=settings.overwrite, inputs=inputs)
         _tell(result)
         with watch.shown():
             pictures.write(result.report, result.infos, settings, progress=watch)  # from the pixels as they were
@@ -104,7 +108,7 @@ def command(
             console.show(result_document(result), output)
             raise
         with watch.shown():
-            written = None if settings.dry_run else pipeline.apply(result, progress=watch)
+            written = None if settings.dry_run else pipeline.apply(result, progress=watch, named=named)
         if store is not None:
             store.renew(result.infos, () if written is None else written.files)
             console.warn(store.warnings)

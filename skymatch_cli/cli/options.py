@@ -19,6 +19,7 @@ from skymatch_cli.choices import (
     Skystat,
     TableName,
     Units,
+    WarningName,
     WcsSource,
 )
 from skymatch_cli.settings import Settings, field_types, option_name, read_config
@@ -203,7 +204,13 @@ PIXEL_SOURCES = (
     WEIGHT,
 )
 IGNORE_VALUE = _setting("ignore_value", "Drop pixels of exactly this value.", section=_PIXELS, metavar="VALUE")
-PIXELS = (*PIXEL_SOURCES, IGNORE_VALUE)
+KEEP_VALUE = _setting(
+    "keep_value",
+    "Keep pixels of exactly this value, also where they look like padding.",
+    section=_PIXELS,
+    metavar="VALUE",
+)
+PIXELS = (*PIXEL_SOURCES, IGNORE_VALUE, KEEP_VALUE)
 GROUP_BY = _setting(
     "group_by",
     "Images that share one unknown: the chips of one 'file', 'none', or those with the same value of a header keyword.",
@@ -275,13 +282,28 @@ STRICT = _setting("strict", "With any warning, show the result, write no image, 
 MAX_RESIDUAL = _setting(
     "max_residual", "Warn about overlaps whose residual exceeds this many sigma.", section=_CHECKS, metavar="SIGMA"
 )
+MAX_STEP = _setting(
+    "max_step",
+    "Warn about steps between images larger than this, in the unit of the images.",
+    section=_CHECKS,
+    metavar="VALUE",
+)
+ALLOW = click.option(
+    "--allow",
+    cls=SectionOption,
+    section=_CHECKS,
+    type=click.Choice(_words(WarningName)),
+    metavar="NAME",
+    multiple=True,
+    help="Do not show or count warnings of this name; may be repeated (docs/warnings.md lists the names).",
+)
 CROSS_CHECK = _setting(
     "cross_check",
     "Compare the overlaps the other way too, pooled beside mesh, and warn of images on which both disagree by more "
     "than their errors. Pixels are read twice.",
     section=_CHECKS,
 )
-CHECKS = (STRICT, MAX_RESIDUAL, CROSS_CHECK, SKIP_BAD)
+CHECKS = (STRICT, ALLOW, MAX_STEP, MAX_RESIDUAL, CROSS_CHECK, SKIP_BAD)
 JOBS = _setting(
     "jobs",
     "Images worked on at a time; 0 means one per core. The result doesn't depend on it.",

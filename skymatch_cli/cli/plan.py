@@ -51,7 +51,7 @@ def command(ctx: click.Context, /, images: tuple[str, ...], stored: str | None, 
         from skymatch_cli import pipeline
         from skymatch_cli.output.plain import summary
         from skymatch_cli.output.planned import plan_report
-        from skymatch_cli.output.result import input_paths
+        from skymatch_cli.record.reads import files_of_images
 
         from .backend import opened_store
         from .progress import Watch
@@ -60,7 +60,7 @@ def command(ctx: click.Context, /, images: tuple[str, ...], stored: str | None, 
         with opened_store(stored) as store, watch.shown():
             headers = None if store is None else store.headers()
             plan = pipeline.plan(images, settings, stdin=sys.stdin, headers=headers, progress=watch)
-            inputs = (*input_paths(plan.infos), *([stored] if stored else []))
+            inputs = (*files_of_images(plan.infos), *([stored] if stored else []))
             output.check(overwrite=settings.overwrite, inputs=inputs)
             if store is not None:
                 store.save_plan(plan)

@@ -41,8 +41,10 @@ def command(
     they are gone the report has its tables and charts alone. Run in the folder where the result was made.
     """
     with console.session(ctx):
-        from skymatch_cli.output.result import input_paths
+        from skymatch_cli.choices import WarningName
+        from skymatch_cli.model import SkyWarning
         from skymatch_cli.output.stored import read_images, read_report
+        from skymatch_cli.record.reads import files_of_images
         from skymatch_cli.report.pictures import Pictures
         from skymatch_cli.settings import Settings
 
@@ -57,7 +59,7 @@ def command(
         try:
             infos = read_images(report)
         except InputError as error:
-            console.warn(tuple(f"no pictures: {line}" for line in error.lines()))
-        pictures.check(overwrite=overwrite, inputs=input_paths(infos or ()))
+            console.warn(SkyWarning(WarningName.PICTURES, f"no pictures: {line}") for line in error.lines())
+        pictures.check(overwrite=overwrite, inputs=(result, *files_of_images(infos or ())))
         pictures.write(report, infos, replace(Settings.of(report.settings), jobs=jobs))
         console.tell(tuple(f"wrote {file}" for file in (page, plot) if file is not None))

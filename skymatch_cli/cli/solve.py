@@ -48,7 +48,7 @@ def command(ctx: click.Context, /, *, stored: str, **_: Any) -> None:
 
         from skymatch_cli import pipeline
         from skymatch_cli.output.plain import component_lines, summary
-        from skymatch_cli.output.result import input_paths
+        from skymatch_cli.record.reads import files_of_images
         from skymatch_cli.store.solution import result_document
         from skymatch_cli.store.store import Store
 
@@ -57,7 +57,7 @@ def command(ctx: click.Context, /, *, stored: str, **_: Any) -> None:
             settings, output = options.read(ctx, planned.settings, DECIDED_BY_MEASURE)
             console.check_output(output, overwrite=settings.overwrite)
             planned = replace(planned, settings=settings, infos=tuple(planned.infos))
-            output.check(overwrite=settings.overwrite, inputs=(stored, *input_paths(planned.infos)))
+            output.check(overwrite=settings.overwrite, inputs=(stored, *files_of_images(planned.infos)))
             measurements, warnings = pipeline.gather(pipeline.recall(planned, store))
         result = pipeline.solve(planned, measurements, warnings)
         report = result_document(result)

@@ -54,11 +54,14 @@ def command(ctx: click.Context, /, images: tuple[str, ...], from_keyword: bool, 
     with console.session(ctx):
         from skymatch_cli.errors import InputError
         from skymatch_cli.images.inputs import resolve_images
+        from skymatch_cli.model.warning import skipped
         from skymatch_cli.record import write as record
+
+        from .named import named_files
 
         inputs = resolve_images(images, settings=settings, stdin=sys.stdin, to_change=settings.output_dir is None)
         if inputs.problems and not (settings.skip_bad and inputs.refs):
             raise InputError(inputs.problems)
-        console.warn(tuple(f"skipped: {problem}" for problem in inputs.problems))
+        console.warn(skipped(inputs.problems))
         console.tell(inputs.skipped)
-        console.tell_written(record.undo(inputs.refs, settings, from_keyword=from_keyword))
+        console.tell_written(record.undo(inputs.refs, settings, from_keyword=from_keyword, named=named_files(ctx)))

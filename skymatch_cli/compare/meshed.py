@@ -20,12 +20,15 @@ from skymatch_cli.images.image import Pixels, read_pixels
 from skymatch_cli.images.pixels import portable
 from skymatch_cli.model import (
     BoolArray,
+    CelestialWcs,
     FloatArray,
     ImageInfo,
     IntArray,
     Measurements,
     OverlapGraph,
+    PixelArray,
     SkyStatistic,
+    SkyWarning,
     Status,
     group_numbers,
 )
@@ -40,7 +43,7 @@ from skymatch_cli.statistics.regions import region_statistics
 DEFAULT_PITCH_PIX = 8.0
 _LEAST_PITCH_PIX = 2.0
 _POLYGONS = 65536  # whose widths are found at a time: memory
-_CELLS_ACROSS = 25.0  # cells across an overlap: those at its border, about one in 25, are lost
+_CELLS_ACROSS = 20.0  # cells across an overlap: some of those at its border are lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,8 @@ class MeshReduction:
 
     Attributes
     ----------
-    meshes : mapping of int to CellMesh
-        By plane of the graph of the run.
+    meshes : mapping of int to tuple of CellMesh
+        By plane of the graph of the run: one mesh for every spacing that its overlaps there need.
     status : Status
         Of the image as a whole.
     local : SkyStatistic or None
@@ -59,11 +62,11 @@ class MeshReduction:
         Good pixels.
     """
 
-    meshes: Mapping[int, CellMesh]
+    meshes: Mapping[int, tuple[CellMesh, ...]]
     status: Status
     local: SkyStatistic | None
     n_good: int
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SkyWarning, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 
@@ -77,6 +80,7 @@ def mesh_tasks(
 ) -> Tasks[MeshReduction]:
     """The reduction of the images that are wanted to cells, one by one."""
     grids = mesh_grids(infos, graph, settings.mesh_size)
+    spacing = halvings(infos, graph, grids, settings)
     mine = graph.pairs_by_image()
 
     def make(i: int) -> MeshTask:
@@ -84,6 +88,8 @@ def mesh_tasks(
             image=i,
             info=portable(infos[i]),
             overlaps=graph.part(mine[i]),
+            planes=graph.plane[mine[i]],
+            halvings=spacing[mine[i]],
             grids={int(k): grids[k] for k in np.unique(graph.plane[mine[i]])},
             settings=settings,
             with_local=with_local,
@@ -96,17 +102,16 @@ def assemble_mesh(
     infos: Sequence[ImageInfo],
     graph: OverlapGraph,
     found: Sequence[MeshReduction],
+    settings: Settings,
     solve_planes: PlaneSolver,
-    *,
-    jobs: int = 1,
 ) -> Measurements:
-    """The cells of all images to measurements of the pairs, in comparison units.
+    """Compare the cells of all images; differences of the pairs, in comparison units.
 
-    ``solve_planes``: least squares of planes, which belongs to a later step; ``jobs``: see `compare`.
+    ``solve_planes``: least squares of planes, which belongs to a later step.
     """
-    meshes = [[f.meshes.get(k) for f in found] for k in range(len(graph.planes))]
     usable = np.array([f.status for f in found], object)
     group = group_numbers(infos)
+    meshes, graph = _by_spacing(infos, graph, found, settings)
     planes = any(m is not None and m.centroids is not None for plane in meshes for m in plane)
     if planes:
         from skymatch_cli.compare.mesh.tilts import compare_planes
@@ -115,7 +120,7 @@ def assemble_mesh(
     else:
         from skymatch_cli.compare.mesh.compare import compare
 
-        compared = compare(meshes, graph, group, usable, jobs=jobs)
+        compared = compare(meshes, graph, group, usable, jobs=settings.jobs)
     return replace(
         compared,
         n_good=np.array([f.n_good for f in found], np.int64),
@@ -123,30 +128,66 @@ def assemble_mesh(
     )
 
 
-def mesh_grids(infos: Sequence[ImageInfo], graph: OverlapGraph, mesh_size: float | None) -> tuple[MeshGrid, ...]:
-    """The grid of cells of every plane of the graph.
+def _by_spacing(
+    infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[MeshReduction], settings: Settings
+) -> tuple[list[list[CellMesh | None]], OverlapGraph]:
+    """Meshes of the images by plane and spacing, and the graph with these in the place of its planes."""
+    grids = mesh_grids(infos, graph, settings.mesh_size)
+    spacing = halvings(infos, graph, grids, settings)
+    kinds, kind = np.unique(np.stack([graph.plane, spacing]), axis=1, return_inverse=True)
+    meshes = [
+        [next((m for m in f.meshes.get(plane, ()) if m.halvings == halved), None) for f in found]
+        for plane, halved in kinds.T.tolist()
+    ]
+    planes = tuple(graph.planes[k] for k in kinds[0].tolist())
+    return meshes, replace(graph, plane=kind.reshape(-1).astype(np.int64), planes=planes)
 
-    The pitch is ``mesh_size`` pixels (8 by default) of the coarsest image that overlaps another. By default it is
-    smaller where the widest overlap of some image is narrower than 25 cells, but never below two pixels.
+
+def mesh_grids(infos: Sequence[ImageInfo], graph: OverlapGraph, mesh_size: float | None) -> tuple[MeshGrid, ...]:
+    """The coarsest grid of cells of every plane of the graph.
+
+    The pitch is ``mesh_size`` pixels (8 by default) of the coarsest image that overlaps another.
     """
-    area = np.fromiter((info.pixel_area_arcsec2 for info in infos), np.float64, len(infos))
-    scale = np.radians(np.sqrt(np.nan_to_num(area)) / 3600)
+    scale = _pixel_scales(infos)
     grids = []
     for k, plane in enumerate(graph.planes if len(graph.a) else ()):
         on_it = graph.plane == k
         if not on_it.any():  # nothing is compared on it, but it has its number
             on_it = np.ones_like(on_it)
-        ends = np.concatenate([graph.a[on_it], graph.b[on_it]])
-        coarsest = float(scale[ends].max())
-        pitch = (mesh_size or DEFAULT_PITCH_PIX) * coarsest
-        if mesh_size is None:
-            width = np.tile(_widths(graph.polygon, np.flatnonzero(on_it)), 2)
-            widest = np.zeros(len(infos))
-            np.maximum.at(widest, ends, width)
-            narrowest = float(widest[ends].min())
-            pitch = max(min(pitch, narrowest / _CELLS_ACROSS), _LEAST_PITCH_PIX * coarsest)
-        grids.append(MeshGrid(plane, pitch))
+        coarsest = float(scale[np.concatenate([graph.a[on_it], graph.b[on_it]])].max())
+        grids.append(MeshGrid(plane, (mesh_size or DEFAULT_PITCH_PIX) * coarsest))
     return tuple(grids)
+
+
+def halvings(
+    infos: Sequence[ImageInfo], graph: OverlapGraph, grids: Sequence[MeshGrid], settings: Settings
+) -> IntArray:
+    """How often the pitch of its plane's grid is halved for every overlap, (M,).
+
+    Twenty cells across the overlap, of two to eight pixels of its coarser image: wide ones where there is room, small
+    ones only where there isn't. A grid is part of the next finer one, so overlaps that share a spacing share cells.
+    Where tilts are sought, all overlaps have the spacing of the narrowest image. A given ``mesh_size`` holds for all.
+    """
+    if settings.mesh_size is not None or not len(graph.a):
+        return np.zeros(len(graph.a), np.int64)
+    scale = _pixel_scales(infos)
+    coarser = np.maximum(scale[graph.a], scale[graph.b])
+    width = _widths(graph.polygon, np.arange(len(graph.a)))
+    if settings.model == Model.PLANE:
+        widest = np.zeros(len(infos))
+        for ends in (graph.a, graph.b):
+            np.maximum.at(widest, ends, width)
+        width = np.full(len(width), widest[np.unique(np.append(graph.a, graph.b))].min())
+        coarser = np.full(len(width), coarser.max())
+    wanted = np.clip(width / _CELLS_ACROSS, _LEAST_PITCH_PIX * coarser, DEFAULT_PITCH_PIX * coarser)
+    pitch = np.array([grid.pitch_rad for grid in grids])[graph.plane]
+    return np.maximum(np.rint(np.log2(pitch / wanted)), 0).astype(np.int64)
+
+
+def _pixel_scales(infos: Sequence[ImageInfo]) -> FloatArray:
+    """Side of a pixel of every image, in radians."""
+    area = np.fromiter((info.pixel_area_arcsec2 for info in infos), np.float64, len(infos))
+    return np.asarray(np.radians(np.sqrt(np.nan_to_num(area)) / 3600))
 
 
 def _widths(polygons: PolygonRows, rows: IntArray) -> FloatArray:
@@ -164,12 +205,15 @@ def _widths(polygons: PolygonRows, rows: IntArray) -> FloatArray:
 class MeshTask:
     """The reduction of one image: all that a worker needs to know.
 
-    ``overlaps`` are those of the image alone, ``grids`` the grids of the planes that they lie in.
+    ``overlaps`` are those of the image alone, ``planes`` and ``halvings`` say on which plane of the run and at which
+    spacing each is compared, ``grids`` are the coarsest grids of these planes.
     """
 
     image: int
     info: ImageInfo
     overlaps: OverlapGraph
+    planes: IntArray
+    halvings: IntArray
     grids: Mapping[int, MeshGrid]
     settings: Settings
     with_local: bool
@@ -192,17 +236,25 @@ class MeshTask:
         if info.wcs is None or status != Status.OK or not self.grids:
             return MeshReduction({}, status, local, n_good, pixels.warnings)
         data = pixels.data if info.to_comparison == 1 else pixels.data * pixels.data.dtype.type(info.to_comparison)
-        rings = pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label)
-        blocks = _needed_blocks(spans_of_polygons(rings, info.shape), info.shape)
-        tilted = self.settings.model == Model.PLANE
         try:
-            meshes = {
-                k: reduce_image(data, good, info.wcs, grid, blocks, centroids=tilted) for k, grid in self.grids.items()
-            }
+            meshes = self._meshes(data, good, info.wcs)
         except TooWideError:
             what = "comes too near the horizon of its tangent plane to be reduced to a mesh"
             return self._unread((Problem(info.ref.label, what, "use --compare pooled"),))
         return MeshReduction(meshes, status, local, n_good, pixels.warnings)
+
+    def _meshes(self, data: PixelArray, good: BoolArray, wcs: CelestialWcs) -> dict[int, tuple[CellMesh, ...]]:
+        """The meshes by plane, one for every spacing; of each the blocks of pixels that its overlaps need."""
+        spans = spans_of_polygons(pixel_rings(self.overlaps, self.image, wcs, self.info.ref.label), self.info.shape)
+        meshes: dict[int, tuple[CellMesh, ...]] = {}
+        for plane, halved in np.unique(np.stack([self.planes, self.halvings]), axis=1).T.tolist():
+            mine = np.flatnonzero((self.planes == plane) & (self.halvings == halved))
+            blocks = _needed_blocks([spans[k] for k in mine.tolist()], self.info.shape)
+            grid = self.grids[plane].halved(halved)
+            tilted = self.settings.model == Model.PLANE
+            mesh = reduce_image(data, good, wcs, grid, blocks, centroids=tilted)
+            meshes[plane] = (*meshes.get(plane, ()), replace(mesh, halvings=halved))
+        return meshes
 
     def lost(self, why: str) -> MeshReduction:
         """The finding where no worker lived to give one."""

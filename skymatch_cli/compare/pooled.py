@@ -29,6 +29,7 @@ from skymatch_cli.model import (
     OverlapGraph,
     SkyStatistic,
     SkyStatistics,
+    SkyWarning,
     Status,
     StrArray,
     group_numbers,
@@ -62,7 +63,7 @@ class ImageMeasurement:
         Over the whole frame.
     n_good : int
         Good pixels among those that were read.
-    warnings : tuple of str
+    warnings : tuple of SkyWarning
     problems : tuple of Problem
         Why the pixels could not be read; the regions say ``unreadable`` then.
 
@@ -73,7 +74,7 @@ class ImageMeasurement:
     blocks: CountArray
     local: SkyStatistic | None
     n_good: int
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SkyWarning, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 

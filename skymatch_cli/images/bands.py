@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from skymatch_cli.choices import WarningName
 from skymatch_cli.images.formats.keywords import Keywords
+from skymatch_cli.model import SkyWarning
 
 _FILTERS = ("FILTER", "FILTER1", "FILTER2")
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "MAGZP", "ZEROPT", "PHOTZP", "ZPT")
-_SAME_MAG = 1e-3  # 0.1 % of the sky
+_SAME_MAG = 0.02  # zero points are not known better
 _LISTED = 4
 
 
@@ -29,7 +31,7 @@ def band_keywords(keywords: Keywords, *, with_zero_point: bool) -> BandKeywords:
     return BandKeywords(filters, {key: value for key, value in zero_points.items() if math.isfinite(value)})
 
 
-def band_warnings(bands: Sequence[tuple[str, BandKeywords]]) -> tuple[str, ...]:
+def band_warnings(bands: Sequence[tuple[str, BandKeywords]]) -> tuple[SkyWarning, ...]:
     """A warning for each keyword whose values differ, given (label, keywords) of every image."""
     warnings = []
     for key in _FILTERS:
@@ -39,10 +41,13 @@ def band_warnings(bands: Sequence[tuple[str, BandKeywords]]) -> tuple[str, ...]:
                 first.setdefault(band.filters[key], label)
         if len(first) > 1:
             listed = ", ".join(f"{value} ({label})" for value, label in list(first.items())[:_LISTED])
-            warnings.append(f"images of different {key} are compared: {listed}{' …' * (len(first) > _LISTED)}")
+            text = f"images of different {key} are compared: {listed}{' …' * (len(first) > _LISTED)}"
+            warnings.append(SkyWarning(WarningName.FILTERS, text))
     for key in _ZERO_POINTS:
         values = [(band.zero_points[key], label) for label, band in bands if key in band.zero_points]
         if values and max(values)[0] - min(values)[0] > _SAME_MAG:
             ends = " to ".join(f"{value:g} ({label})" for value, label in (min(values), max(values)))
-            warnings.append(f"images of different {key} are compared: {ends}; see --flux-scale")
+            apart = max(values)[0] - min(values)[0]
+            text = f"images of different {key} are compared: {ends}"
+            warnings.append(SkyWarning(WarningName.ZERO_POINTS, text, apart, "mag"))
     return tuple(warnings)

@@ -166,6 +166,7 @@ def stored_plane(file: FitsFile, hdu: Hdu, where: str) -> StoredPlane:
         tiled=hdu.tiled,
         size=file.size,
         mtime_ns=file.mtime_ns,
+        inode=file.inode,
     )
 
 

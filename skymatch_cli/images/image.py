@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import chain, groupby
 from typing import NamedTuple
 
-from skymatch_cli.choices import Units, WcsSource
+from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.bands import band_keywords, band_warnings
 from skymatch_cli.images.dq import check_dqbits
@@ -31,7 +31,7 @@ from skymatch_cli.images.ledger import SUBTRACTED
 from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.images.skystate import SkyState, read_state
 from skymatch_cli.images.units import UnitFacts, comparison_scales
-from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, OriginalIntegers
+from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, OriginalIntegers, SkyWarning
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import pixel_area_arcsec2, refers_to_tables, wcs_of_cards
@@ -49,7 +49,7 @@ class Infos(NamedTuple):
 
     infos: tuple[ImageInfo, ...]
     problems: tuple[Problem, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[SkyWarning, ...]
     headers: tuple[ImageHeader, ...]
 
 
@@ -225,15 +225,16 @@ class _HeaderReader:
 
     def _wcs(
         self, ref: ImageRef, file: FitsFile, header: CardHeader, shape: tuple[int, int]
-    ) -> tuple[CelestialWcs, tuple[str, ...]]:
+    ) -> tuple[CelestialWcs, tuple[SkyWarning, ...]]:
         """The WCS, and warnings where it is not the best one of the file."""
         if file.container is Container.ASDF:
             return asdf_format().read_wcs(file, shape, ref.label), ()
         gwcs = stored_gwcs()
-        doubt: tuple[str, ...] = ()
+        doubt: tuple[SkyWarning, ...] = ()
         if self._settings.wcs == WcsSource.AUTO and gwcs.is_in(file):
             if missing := gwcs.missing_package():
-                doubt = (f"{_PLACED}: their GWCS needs the package {missing} ({gwcs.hint})",)
+                why = f"their GWCS needs the package {missing} ({gwcs.hint})"
+                doubt = (SkyWarning(WarningName.WCS, f"{_PLACED}: {why}"),)
             else:
                 try:
                     if (found := gwcs.read_wcs(file, shape, ref.label)) is not None:
@@ -241,7 +242,8 @@ class _HeaderReader:
                 except UnknownWcsError as error:
                     if not file.hdus[ref.hdu].celestial:
                         raise
-                    doubt = (f"{_PLACED}: {error.problems[0].what} ({error.problems[0].hint})",)
+                    why = f"{error.problems[0].what} ({error.problems[0].hint})"
+                    doubt = (SkyWarning(WarningName.WCS, f"{_PLACED}: {why}"),)
         return self._header_wcs(ref, file, header, shape), doubt
 
     def _header_wcs(self, ref: ImageRef, file: FitsFile, header: CardHeader, shape: tuple[int, int]) -> CelestialWcs:
@@ -286,9 +288,10 @@ def _original_integers(state: SkyState) -> OriginalIntegers | None:
     return OriginalIntegers(bitpix=form.bitpix, bscale=form.bscale, bzero=form.bzero)
 
 
-def _doubts(keywords: Keywords) -> tuple[str, ...]:
+def _doubts(keywords: Keywords) -> tuple[SkyWarning, ...]:
     """A warning where another program uses the keyword of the state in a sense of its own."""
     flag = keywords.own.value(SUBTRACTED)
     if flag is None or isinstance(flag, bool):
         return ()
-    return (f"{keywords.where}: {SUBTRACTED} is {flag!r}, not T or F: taken as not subtracted",)
+    text = f"{keywords.where}: {SUBTRACTED} is {flag!r}, not T or F: taken as not subtracted"
+    return (SkyWarning(WarningName.KEYWORD, text),)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TextIO
 
+from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.companions import extension, science_planes
 from skymatch_cli.images.formats.files import is_remote, real_paths
@@ -14,7 +15,7 @@ from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, read_structure
 from skymatch_cli.images.known import Known
 from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, fill_template
 from skymatch_cli.images.sidecars import Companions, find_sidecars
-from skymatch_cli.model import ImageRef, MaskRef
+from skymatch_cli.model import ImageRef, MaskRef, SkyWarning
 from skymatch_cli.run.tasks import run_apart
 from skymatch_cli.settings import Settings
 
@@ -32,7 +33,7 @@ class Inputs:
         In the order in which they were named.
     skipped : tuple of str
         HDUs and files that are not used, and why; for the log.
-    warnings : tuple of str
+    warnings : tuple of SkyWarning
         Choices among the planes of a file that nothing in it confirms.
     problems : tuple of Problem
         Every name that can't be used.
@@ -48,7 +49,7 @@ class Inputs:
     problems: tuple[Problem, ...]
     files: Mapping[str, FitsFile]
     real: Mapping[str, str]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SkyWarning, ...] = ()
 
 
 def resolve_images(
@@ -97,7 +98,7 @@ def resolve_images(
         hint = "write copies with --output-dir, or results alone with --dry-run"
         raise InputError(Problem(url, "files behind a URL are not changed", hint) for url in dict.fromkeys(remote))
     problems, skipped = list(bad_names), list[str]()
-    warnings: list[str] = []
+    warnings: list[SkyWarning] = []
     if not named and not problems:
         problems.append(Problem("images", "none was named"))
     beside = Companions(find_sidecars(named))
@@ -119,7 +120,7 @@ def resolve_images(
             problems.extend(error.problems)
             continue
         files[name.path] = file
-        warnings += said
+        warnings += (SkyWarning(WarningName.PLANES, text) for text in said)
         skipped += _left_out(file, name, chosen)
         for hdu in chosen:
             ref = _with_mask(beside.attached(_ref(name, hdu)), name.mask, settings.mask)

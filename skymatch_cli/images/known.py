@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.bands import BandKeywords
-from skymatch_cli.images.formats.files import size_and_time
+from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.registry import stored_gwcs
 from skymatch_cli.images.units import UnitFacts
-from skymatch_cli.model import ImageInfo, ImageRef
+from skymatch_cli.model import ImageInfo, ImageRef, SkyWarning
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.footprint import Footprint
 from skymatch_cli.version import __version__
 
-_STATE = tuple[int, int] | None
+_STATE = tuple[int, int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class ImageHeader:
         Without the comparison unit, which depends on the other images.
     facts : UnitFacts
     bands : BandKeywords
-    warnings : tuple of str
+    warnings : tuple of SkyWarning
     footprint : Footprint, InputError or None
         Why there is none; None where the method needs no WCS.
     """
@@ -38,7 +38,7 @@ class ImageHeader:
     info: ImageInfo
     facts: UnitFacts
     bands: BandKeywords
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SkyWarning, ...] = ()
     footprint: Footprint | InputError | None = None
 
 
@@ -76,7 +76,7 @@ class Known:
     def file(self, path: str, real: str) -> FitsFile | None:
         """The structure of a file, if it is known (by its real path) and the file is as it was."""
         found = self._files.get(real)
-        if found is None or self._state_of(path) != (found.size, found.mtime_ns):
+        if found is None or self._state_of(path) != (found.size, found.mtime_ns, found.inode):
             return None
         return found if found.path == path else replace(found, path=path)
 
@@ -95,16 +95,16 @@ class Known:
         source = image.info.source
         if source is None or (self._by_file and image.info.group != spelling):
             return False
-        if (source.science.size, source.science.mtime_ns) != (file.size, file.mtime_ns):
+        if source.science.state != (file.size, file.mtime_ns, file.inode):
             return False
         others = (plane for plane in source.planes if plane.path != file.path)
-        return all(self._state_of(plane.path) == (plane.size, plane.mtime_ns) for plane in others)
+        return all(self._state_of(plane.path) == plane.state for plane in others)
 
     def _state_of(self, path: str) -> _STATE:
-        """Size and time of a file; None where it is gone."""
+        """State of a file; None where it is gone."""
         if path not in self._state:
             try:
-                self._state[path] = size_and_time(path)
+                self._state[path] = file_state(path)
             except OSError:
                 self._state[path] = None
         return self._state[path]

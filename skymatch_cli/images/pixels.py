@@ -19,12 +19,14 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.files import absolute_path, is_remote, open_file, size_and_time
 from skymatch_cli.images.formats.fitsfile import open_unpacked
 from skymatch_cli.images.formats.tilecheck import check_streams
+from skymatch_cli.images.padding import find_padding
 from skymatch_cli.images.skystate import missing_sky
-from skymatch_cli.model import BoolArray, ImageInfo, OriginalIntegers, PixelArray, PixelSource, StoredPlane
+from skymatch_cli.model import BoolArray, ImageInfo, OriginalIntegers, PixelArray, PixelSource, SkyWarning, StoredPlane
 from skymatch_cli.settings import Settings
 
 _BLOCK_BYTES = 2**18  # blocks of rows: large beside the cost of a call, small beside the cache
@@ -46,13 +48,13 @@ class Pixels:
         is exact.
     good : (rows, nx) bool
         True = use.
-    warnings : tuple of str
+    warnings : tuple of SkyWarning
 
     """
 
     data: PixelArray
     good: BoolArray
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SkyWarning, ...] = ()
 
 
 def portable(info: ImageInfo) -> ImageInfo:
@@ -65,19 +67,24 @@ def portable(info: ImageInfo) -> ImageInfo:
 
     source = info.source
     science = replace(source.science, path=absolute_path(source.science.path))
-    return replace(info, source=replace(source, science=science, dq=plane(source.dq), mask=plane(source.mask)))
+    dq, mask, weight = plane(source.dq), plane(source.mask), plane(source.weight)
+    return replace(info, source=replace(source, science=science, dq=dq, mask=mask, weight=weight))
 
 
-def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | None = None) -> Pixels:
+def read_pixels(
+    info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | None = None, look_for_padding: bool = True
+) -> Pixels:
     """Read the pixels of an image and say which count.
 
     Parameters
     ----------
     info : ImageInfo
     settings : Settings
-        ``ignore_value`` is used.
+        ``ignore_value`` and ``keep_value`` are used.
     rows : (start, stop), optional
         Read these rows only.
+    look_for_padding : bool
+        Leave out one exact value that fills the border or half of what is read.
 
     Raises
     ------
@@ -108,7 +115,29 @@ def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | 
             if marks is not None:
                 for at, stored in files.blocks(marks, y0, y1):
                     good[at] &= _marked_good(stored, marks)
-    return Pixels(data, good, _loss_warning(info.ref.label, flagged, good.size))
+    said = _loss_warning(info.ref.label, flagged, good.size)
+    if look_for_padding:
+        said += _leave_out_padding(data, good, settings, info.ref.label)
+    return Pixels(data, good, said)
+
+
+def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, where: str) -> tuple[SkyWarning, ...]:
+    """Take exact values that are no sky out of ``good``, and say which."""
+    keep = () if settings.keep_value is None else (settings.keep_value,)
+    found = find_padding(data, good, keep=keep)
+    if found is None:
+        return ()
+    share = f"{where}: {100 * found.share:.2g} % of its pixels are exactly {found.value:.9g}"
+    if found.left_out is None:
+        text = f"{share}, far from the others; --ignore-value {found.value:.9g} leaves them out"
+        return (SkyWarning(WarningName.PADDING, text),)
+    good &= ~found.left_out
+    if found.whole:
+        return (
+            SkyWarning(WarningName.PADDING, f"{where}: all its pixels are exactly {found.value:.9g}: it has no sky"),
+        )
+    text = f"{share} and are left out as padding; --keep-value {found.value:.9g} keeps them"
+    return (SkyWarning(WarningName.PADDING, text),)
 
 
 class _OpenFiles:
@@ -145,7 +174,7 @@ class _OpenFiles:
             yield slice(start, start + len(block)), block
 
     def _check_unchanged(self, plane: StoredPlane) -> None:
-        if size_and_time(plane.path) != (plane.size, plane.mtime_ns):
+        if size_and_time(plane.path) != (plane.size, plane.mtime_ns):  # inodes differ between machines
             raise InputError.at(self._where, f"{plane.path} changed while it was in use", "run again")
 
 
@@ -265,8 +294,9 @@ def _marked_good(stored: _Stored, plane: StoredPlane) -> BoolArray:
     return marked
 
 
-def _loss_warning(where: str, flagged: int, total: int) -> tuple[str, ...]:
+def _loss_warning(where: str, flagged: int, total: int) -> tuple[SkyWarning, ...]:
     """A warning where flags take more than half of the pixels: often the wrong --dqbits."""
     if flagged <= _MANY_LOST * total:
         return ()
-    return (f"{where}: DQ flags exclude {100 * flagged / total:.0f} % of its pixels (see --dqbits)",)
+    text = f"{where}: DQ flags exclude {100 * flagged / total:.0f} % of its pixels (see --dqbits)"
+    return (SkyWarning(WarningName.FLAGS, text),)

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import Problem
 from skymatch_cli.images.bunit import Bunit, understand
-from skymatch_cli.model import BoolArray, FloatArray
+from skymatch_cli.model import BoolArray, FloatArray, SkyWarning
 
 _SAME_AREA = 1.2  # flat-fielded chips of one camera differ by less; different cameras by more
 _SAME_EXPOSURE = 1e-6  # relative
@@ -51,7 +52,7 @@ class Scales:
         The comparison unit.
     notes : tuple of str
         What was done, for the report.
-    warnings : tuple of str
+    warnings : tuple of SkyWarning
     problems : mapping of int to Problem
         The images that can't be brought to that unit, by index.
 
@@ -60,7 +61,7 @@ class Scales:
     factor: FloatArray
     unit: str
     notes: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[SkyWarning, ...]
     problems: Mapping[int, Problem]
 
 
@@ -212,7 +213,7 @@ def _notes(by_time: BoolArray, areas: FloatArray, exptime_key: str) -> tuple[str
 
 def _warnings(
     facts: Sequence[UnitFacts], meanings: Mapping[str, Bunit], area: FloatArray, exptime: FloatArray
-) -> tuple[str, ...]:
+) -> tuple[SkyWarning, ...]:
     """Where numbers are compared without knowing what they mean, though something says that they may differ."""
     differences = []
     if _several(area):
@@ -223,13 +224,15 @@ def _warnings(
     missing = [f.label for f in facts if not f.bunit]
     if missing and (differences or len(meanings) > 1):
         differing = " and ".join([*differences, *(["the BUNITs of others"] if len(meanings) > 1 else [])])
-        warnings.append(f"{_first(missing)}: no BUNIT; the values are taken as they are, although {differing} differ")
+        text = f"{_first(missing)}: no BUNIT; the values are taken as they are, although {differing} differ"
+        warnings.append(SkyWarning(WarningName.UNITS, text))
     unclear = [f.label for f in facts if f.bunit and meanings[f.bunit].unit is None]
     if unclear and differences:
         differing = " and ".join(differences)
-        warnings.append(
+        text = (
             f"{_first(unclear)}: BUNIT is not understood; the values are taken as they are, although {differing} differ"
         )
+        warnings.append(SkyWarning(WarningName.UNITS, text))
     return tuple(warnings)
 
 

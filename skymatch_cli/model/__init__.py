@@ -22,6 +22,7 @@ from skymatch_cli.model.images import (
     Recorded,
     StatisticSettings,
     StoredPlane,
+    common_unit,
     group_numbers,
 )
 from skymatch_cli.model.measurements import (
@@ -34,6 +35,7 @@ from skymatch_cli.model.measurements import (
 )
 from skymatch_cli.model.overlaps import OverlapGraph, PairsByImage, TangentPlane
 from skymatch_cli.model.solution import LEAST_KEPT, Journal, Offsets, Solution
+from skymatch_cli.model.warning import SkyWarning
 
 __all__ = [
     "LEAST_KEPT",
@@ -58,6 +60,7 @@ __all__ = [
     "Recorded",
     "SkyStatistic",
     "SkyStatistics",
+    "SkyWarning",
     "Skystat",
     "Solution",
     "StatisticSettings",
@@ -65,5 +68,6 @@ __all__ = [
     "StoredPlane",
     "StrArray",
     "TangentPlane",
+    "common_unit",
     "group_numbers",
 ]

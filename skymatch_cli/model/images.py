@@ -133,7 +133,7 @@ class StoredPlane:
         Stored integer that marks an undefined pixel.
     tiled : bool
         Stored tile-compressed in a binary table (``.fz``).
-    size, mtime_ns : int
+    size, mtime_ns, inode : int
         Of the file when its headers were read: a file that changed since is refused.
     """
 
@@ -149,6 +149,12 @@ class StoredPlane:
     tiled: bool = False
     size: int = 0
     mtime_ns: int = 0
+    inode: int = 0
+
+    @property
+    def state(self) -> tuple[int, int, int]:
+        """Size, time and inode of the file."""
+        return self.size, self.mtime_ns, self.inode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +224,23 @@ class ImageInfo:
     recorded: Recorded | None = None
     source: PixelSource | None = None
     notes: tuple[str, ...] = ()
+
+
+def common_unit(images: Sequence[ImageInfo]) -> tuple[float, str]:
+    """The unit in which to speak of the images, and the factor from it to the comparison unit.
+
+    It is the unit of the images themselves if they all have one and it is compared alike, else the comparison unit.
+
+    Returns
+    -------
+    factor : float
+    unit : str
+    """
+    own = {(info.to_comparison, info.unit) for info in images}
+    if len(own) == 1:
+        ((factor, unit),) = own
+        return abs(factor), unit
+    return 1.0, next((info.comparison_unit for info in images), "")
 
 
 def group_numbers(images: Sequence[ImageInfo]) -> IntArray:

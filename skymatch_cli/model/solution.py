@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from skymatch_cli.model.arrays import FloatArray, IntArray, StrArray
+from skymatch_cli.model.warning import SkyWarning
 
 LEAST_KEPT = 0.5
 """Part of its weight below which an overlap of a robust solution is said to be down-weighted."""
@@ -88,7 +89,9 @@ class Solution:
     scatter : (C,) float64 or None
         Error that every overlap of a component has beyond its own, in comparison units, because the overlaps
         contradict each other; None where none were followed.
-    warnings : tuple of str
+    step_before, step_after : (C,) float64
+        Largest step between overlapping images as they are, and with their skies subtracted, in comparison units.
+    warnings : tuple of SkyWarning
     kept : (M,) float64 or None
         Part of its weight that each pair kept in a robust solution; None for a plain one.
     sigma_exact : bool
@@ -111,7 +114,9 @@ class Solution:
     rms_residual: FloatArray
     chi2: FloatArray
     dof: FloatArray
-    warnings: tuple[str, ...] = ()
+    step_before: FloatArray
+    step_after: FloatArray
+    warnings: tuple[SkyWarning, ...] = ()
     kept: FloatArray | None = None
     sigma_exact: bool = True
     tilt: FloatArray | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from skymatch_cli.choices import Format, TableName
 from skymatch_cli.errors import SkymatchError, UsageError
 from skymatch_cli.record.atomic import replacing
+from skymatch_cli.record.reads import FilesRead
 from skymatch_cli.settings import checked_choice
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Output:
         overwrite : bool
             Whether an existing file may be replaced.
         inputs : iterable of str
-            Paths of images and masks: never replaced by a table.
+            Everything that the run reads: never replaced by a table.
 
         Raises
         ------
@@ -120,7 +121,7 @@ def check_target(file: str, option: str, *, overwrite: bool, inputs: Iterable[st
     overwrite : bool
         Whether an existing file may be replaced.
     inputs : iterable of str
-        Paths of images and masks: never replaced.
+        Everything that the run reads: never replaced.
 
     Raises
     ------
@@ -135,8 +136,7 @@ def check_target(file: str, option: str, *, overwrite: bool, inputs: Iterable[st
         if not os.access(path.parent, os.W_OK):
             raise UsageError(f"{option} {path}: the directory can't be written", "choose another one")
         return
-    here = path.stat()
-    if any(_is_file(other, here) for other in inputs):
+    if file in FilesRead(inputs):
         raise UsageError(f"{option} {path} is one of the inputs", "choose another name")
     if not overwrite and path.is_file():
         raise UsageError(f"{option} {path} exists", "--overwrite replaces it")
@@ -171,10 +171,3 @@ def write_through(write: Callable[[BinaryIO], object], stream: BinaryIO) -> None
         write(cast("BinaryIO", whole))
         whole.seek(0)
         shutil.copyfileobj(whole, stream)
-
-
-def _is_file(path: str, found: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), found)  # noqa: PTH116 - of thousands of inputs; a Path each takes longer
-    except OSError:
-        return False

@@ -66,9 +66,9 @@ def write_fits(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: A
     primary.header["CREATOR"] = f"skymatch {report.version}"
     primary.header["SCHEMA"] = (SCHEMA, "version of the layout of these tables")
     primary.header["SETTINGS"] = _dumps(report.settings)
-    primary.header["NWARN"] = (len(report.warnings), "warnings, in WARN1, WARN2, ...")
+    primary.header["NWARN"] = (len(report.warnings), "warnings (JSON), in WARN1, WARN2, ...")
     for number, warning in enumerate(report.warnings, start=1):
-        primary.header[f"WARN{number}"] = ascii_only(warning)
+        primary.header[f"WARN{number}"] = ascii_only(json.dumps(warning.as_dict()))
     hdus = fits.HDUList([primary, *map(_fits_table, report.tables)])
     for hdu in hdus:
         if "\nCONTINUE" in hdu.header.tostring(sep="\n"):
@@ -91,7 +91,9 @@ def write_vot(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: AR
             Param(votable, ID=name, name=name, datatype="char", arraysize="*", value=ascii_only(value))
         )
     for number, warning in enumerate(report.warnings, start=1):
-        resource.infos.append(Info(ID=f"warning{number}", name="warning", value=printable(warning)))
+        resource.infos.append(
+            Info(ID=f"warning{number}", name="warning", value=printable(f"{warning.name}: {warning}"))
+        )
     for source in report.tables:
         element = TableElement.from_table(votable, to_qtable(_with_text(source, printable)))
         element.name = element.ID = source.name
@@ -125,7 +127,7 @@ def json_chunks(report: Report) -> Iterator[str]:
             yield separator + row
             separator = ",\n  "
         yield "\n ]" if len(table) else "]"
-    yield f',\n "warnings": {_dumps(list(report.warnings))}\n}}\n'
+    yield f',\n "warnings": {_dumps([warning.as_dict() for warning in report.warnings])}\n}}\n'
 
 
 def _json_rows(table: Table) -> Iterator[str]:
@@ -180,8 +182,19 @@ def _fits_table(table: Table) -> Any:
         width = max((len(text) for text in column.values), default=0) if kind == "O" else column.values.dtype.itemsize
         values = column.values.astype(f"S{max(width, 1)}") if kind == "O" else column.values
         form = {"i": "K", "f": "D"}.get(kind, f"{max(width, 1)}A")
-        columns.append(fits.Column(name=column.name, format=form, unit=column.unit or None, array=values))
+        columns.append(fits.Column(name=column.name, format=form, unit=_fits_unit(column.unit), array=values))
     hdu = fits.BinTableHDU.from_columns(columns, name=table.name.upper())
     for number, column in enumerate(table.columns, start=1):
         hdu.header[f"TCOMM{number}"] = column.description
     return hdu
+
+
+def _fits_unit(unit: str) -> str | None:
+    """The unit for a FITS column; None where FITS knows no such unit, and its readers would complain."""
+    from astropy import units
+
+    try:
+        units.Unit(unit, format="fits")
+    except ValueError:
+        return None
+    return unit or None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from skymatch_cli.choices import TableName
-from skymatch_cli.model import ImageInfo, IntArray, OverlapGraph
+from skymatch_cli.model import ImageInfo, IntArray, OverlapGraph, SkyWarning
 from skymatch_cli.output.result import make_report
 from skymatch_cli.output.tables import Column, Report, Table, name_columns, pair_columns
 from skymatch_cli.settings import Settings
@@ -22,7 +22,7 @@ def plan_report(
     infos: Sequence[ImageInfo],
     footprints: Sequence[Footprint],
     graph: OverlapGraph,
-    warnings: tuple[str, ...] = (),
+    warnings: tuple[SkyWarning, ...] = (),
 ) -> Report:
     """What the headers alone say, as the tables of a result.
 

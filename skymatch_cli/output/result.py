@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from skymatch_cli.errors import UsageError
-from skymatch_cli.model import ImageInfo, Journal, Measurements, Solution
+from skymatch_cli.model import ImageInfo, Journal, Measurements, SkyWarning, Solution
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.output.plain import summary
 from skymatch_cli.output.printable import printable
@@ -43,7 +43,7 @@ class Result:
     measurements : Measurements
         The M overlaps.
     solution : Solution
-    warnings : tuple of str
+    warnings : tuple of SkyWarning
         Everything the user should know, in the order of the steps.
     skipped : tuple of str
         Inputs and HDUs that were not used, and why.
@@ -57,7 +57,7 @@ class Result:
     infos: tuple[ImageInfo, ...]
     measurements: Measurements
     solution: Solution
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SkyWarning, ...] = ()
     skipped: tuple[str, ...] = ()
     journal: Journal | None = None
     objects: Mapping[str, Any] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """The summary, the warnings and the images, for notebooks."""
-        said = "".join(f"<li>{escape(printable(text))}</li>" for text in self.warnings)
+        said = "".join(f"<li>{escape(printable(str(warning)))}</li>" for warning in self.warnings)
         return f"<p>{escape(summary(self.report))}</p><ul>{said}</ul>{self.images._repr_html_()}"
 
     def subtracted(self) -> list[Any]:
@@ -104,7 +104,7 @@ class Result:
     def report(self) -> Report:
         """The tables as plain columns: what every file format is made of."""
         parts = self.infos, self.measurements, self.solution
-        tables = (images_table(*parts), overlaps_table(*parts), components_table(self.solution))
+        tables = (images_table(*parts), overlaps_table(*parts), components_table(self.infos, self.solution))
         return make_report(self.settings, self.infos, tables, self.warnings)
 
     @property
@@ -166,24 +166,15 @@ class Result:
         import os
 
         from skymatch_cli.output.destination import Output
+        from skymatch_cli.record.reads import files_of_images
 
         output = Output(output=os.fspath(file), format=format, table=table)
-        output.check(overwrite=overwrite, inputs=input_paths(self.infos))
+        output.check(overwrite=overwrite, inputs=files_of_images(self.infos))
         output.save(self.report)
 
 
-def input_paths(infos: Iterable[ImageInfo]) -> Iterator[str]:
-    """The files that a run reads, images and masks: each once where its images follow one another."""
-    last = ""
-    for info in infos:
-        if info.ref.path != last:
-            yield (last := info.ref.path)
-        if info.ref.mask is not None:
-            yield info.ref.mask.path
-
-
 def make_report(
-    settings: Settings, infos: Sequence[ImageInfo], tables: tuple[Table, Table, Table], warnings: tuple[str, ...]
+    settings: Settings, infos: Sequence[ImageInfo], tables: tuple[Table, Table, Table], warnings: tuple[SkyWarning, ...]
 ) -> Report:
     """The report with these tables (images, overlaps, components)."""
     from skymatch_cli.version import __version__

@@ -16,7 +16,7 @@ from skymatch_cli.choices import Model, TableName
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.image import read_infos
 from skymatch_cli.images.inputs import resolve_images
-from skymatch_cli.model import ImageInfo, ImageRef, Measurements, Solution
+from skymatch_cli.model import ImageInfo, ImageRef, Measurements, SkyWarning, Solution
 from skymatch_cli.output.tables import (
     SCHEMA,
     Column,
@@ -105,7 +105,7 @@ def _read_fits(file: str) -> Mapping[str, Any]:
             "schema": header["SCHEMA"],
             "version": re.sub("^skymatch ", "", header["CREATOR"]),
             "settings": json.loads(header["SETTINGS"]),
-            "warnings": [header[f"WARN{k}"] for k in range(1, header["NWARN"] + 1)],
+            "warnings": [json.loads(header[f"WARN{k}"]) for k in range(1, header["NWARN"] + 1)],
         }
         for name in TableName:
             data = hdus[name.upper()].data
@@ -136,7 +136,7 @@ def _report(document: Mapping[str, Any]) -> Report:
         overlaps=overlaps,
         components=components,
         labels=tuple(_label(*row[:3]) for row in images.rows()),
-        warnings=tuple(str(w) for w in document["warnings"]),
+        warnings=tuple(map(SkyWarning.of, document["warnings"])),
     )
     for end in ("a", "b"):
         if not all(0 <= i < len(images) for i in overlaps.column(end)):
@@ -175,7 +175,7 @@ def _layouts(*, with_tilt: bool, with_kept: bool) -> tuple[Table, Table, Table]:
     return (
         images_table((), measurements, solution),
         overlaps_table((), measurements, solution),
-        components_table(solution),
+        components_table((), solution),
     )
 
 

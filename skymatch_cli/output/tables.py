@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from skymatch_cli.choices import TableName
 from skymatch_cli.images.bunit import spelled_unit
-from skymatch_cli.model import LEAST_KEPT, ImageInfo, Measurements, Solution, Status, StrArray
+from skymatch_cli.model import LEAST_KEPT, ImageInfo, Measurements, SkyWarning, Solution, Status, StrArray
 
 if TYPE_CHECKING:
     from astropy.table import QTable
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the JSON schema; the same number stands in the other formats that know one."""
 
 TILT = "sky_dx", "sky_dy"
@@ -81,7 +81,7 @@ class Report:
     overlaps: Table
     components: Table
     labels: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SkyWarning, ...] = ()
     appendix: Callable[[BinaryIO], object] = lambda stream: None  # noqa: ARG005 (nothing further)
 
     @property
@@ -219,17 +219,22 @@ def pair_columns(
     )
 
 
-def components_table(solution: Solution) -> Table:
+def components_table(infos: Sequence[ImageInfo], solution: Solution) -> Table:
     """One row for each connected set of images."""
+    _, first = np.unique(solution.component, return_index=True)
+    units = [infos[i].comparison_unit for i in first]
     return Table(
         TableName.COMPONENTS,
         (
             Column("id", np.arange(len(solution.n_images), dtype=np.int64), "Number of the component"),
             Column("n_images", solution.n_images, "Images in it"),
-            Column("anchor", strings(solution.anchor), "What holds its level"),
-            Column("rms_residual", solution.rms_residual, "Root mean square of its residuals, in the comparison unit"),
+            Column("anchor", strings(solution.anchor), "How the zero level was fixed"),
+            Column("rms_residual", solution.rms_residual, "Root mean square of its residuals, in unit"),
             Column("chi2", solution.chi2, "Sum of squared residuals over the errors of the overlaps"),
             Column("dof", solution.dof, "Degrees of freedom: independent information left"),
+            Column("step_before", solution.step_before, "Largest step between its images as they are, in unit"),
+            Column("step_after", solution.step_after, "Largest step with the skies subtracted, in unit"),
+            Column("unit", strings(units), "Unit in which its images are compared"),
         ),
     )
 
@@ -237,7 +242,7 @@ def components_table(solution: Solution) -> Table:
 def meta_of(report: Report) -> dict[str, Any]:
     """What a table says of its run, where its format can hold it."""
     meta: dict[str, Any] = {"schema": SCHEMA, "version": report.version, "settings": report.settings}
-    return meta | {"warnings": list(report.warnings)}
+    return meta | {"warnings": [warning.as_dict() for warning in report.warnings]}
 
 
 def to_qtable(table: Table, meta: dict[str, Any] | None = None) -> QTable:

@@ -217,7 +217,8 @@ def replacing(path: str) -> Iterator[BinaryIO]:
     with locked([path]) as locks:
         model = os.stat(path) if os.path.lexists(path) else None  # noqa: PTH116 - one call tells all
         replaced = None if model is None else FileIdentity(model.st_size, model.st_mtime_ns)
-        with Replacement(path, model, replaced, locks) as new, new.buffered() as stream:
+        kept = None if model is None else path
+        with Replacement(path, model, replaced, locks, attributes=kept) as new, new.buffered() as stream:
             yield stream
 
 
@@ -233,6 +234,10 @@ class Replacement:
     replaces : FileIdentity or None
         What is expected under this name when the new file is whole; None: nothing.
     locks : Locks
+    attributes : str or None
+        The file of ``model``, for its extended attributes.
+    exact : bool
+        Fail where permissions, owner or attributes can't be kept (see `disk.like`).
 
     Raises
     ------
@@ -242,7 +247,17 @@ class Replacement:
         If the file changed in the meantime.
     """
 
-    def __init__(self, path: str, model: os.stat_result | None, replaces: FileIdentity | None, locks: Locks) -> None:
+    def __init__(
+        self,
+        path: str,
+        model: os.stat_result | None,
+        replaces: FileIdentity | None,
+        locks: Locks,
+        *,
+        attributes: str | None = None,
+        exact: bool = False,
+    ) -> None:
+        self._attributes, self._exact = attributes, exact
         self._path = path
         self._temporary = temporary_name(path)
         self._model = model
@@ -287,7 +302,7 @@ class Replacement:
             self._abandon()
             return
         try:
-            disk.like(self._fd, self._model)
+            disk.like(self._fd, self._model, self._attributes, exact=self._exact)
             disk.sync(self._fd)
             self._check_unchanged()
             disk.replace(self._temporary, self._path)

@@ -45,7 +45,7 @@ def rebuild(cards: cd.Cards, data: bytes, new_cards: cd.Cards, edit: PixelEdit) 
     raw = stored_pixels(cards, data)
     pixels = edit.apply(raw.astype(edit.stored.dtype).ravel()).reshape(raw.shape)
     packed_cards, packed = _pack(pixels, new_cards, edit.result)
-    return _with_packing(new_cards, packed_cards), packed
+    return _with_packing(new_cards, packed_cards, edit.result), packed
 
 
 def stored_pixels(cards: cd.Cards, data: bytes) -> np.ndarray[Any, Any]:
@@ -101,13 +101,17 @@ def _without_times(cards: cd.Cards, data: bytes) -> bytes:
     return bytes(result)
 
 
-def _with_packing(cards: cd.Cards, packed: cd.Cards) -> cd.Cards:
-    """The header with the cards that describe the packing taken from another one."""
+def _with_packing(cards: cd.Cards, packed: cd.Cards, form: PixelFormat) -> cd.Cards:
+    """The header with the cards that describe the packing taken from another one.
+
+    ZBLANK describes the packing of floats; of integers it marks the undefined ones, and stays.
+    """
     wanted = {card[:8]: card for card in packed if describes_packing(card)}
     result, last = [], 0
     for card in cards:
-        if not describes_packing(card):
+        if not describes_packing(card) or (form.is_integer and card.startswith(b"ZBLANK  =")):
             result.append(card)
+            wanted.pop(card[:8], None)
             continue
         if (new := wanted.pop(card[:8], None)) is not None:
             old_value, new_value = cd.card_value(card), cd.card_value(new)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
+
+_GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS of Linux
+_FROZEN = 0x10 | 0x20  # immutable, append-only
 
 
 def open_new(path: str) -> int:
@@ -17,21 +24,104 @@ def write(fd: int, data: bytes | memoryview) -> int:
     return os.write(fd, data)
 
 
-def like(fd: int, model: os.stat_result | None) -> None:
-    """Give a file the permissions of another one, and its owner where that is allowed; None: as any new file."""
+def like(fd: int, model: os.stat_result | None, attributes: str | None = None, *, exact: bool = False) -> None:
+    """Give a file the permissions, owner and extended attributes (ACL) of another one; None: as any new file.
+
+    Parameters
+    ----------
+    fd : int
+    model : os.stat_result or None
+    attributes : str or None
+        The file with the extended attributes.
+    exact : bool
+        Fail where they can't all be kept. Else the new file is open to nobody to whom the other one is closed.
+
+    Raises
+    ------
+    OSError
+    """
     if model is None:
         umask = os.umask(0)
         os.umask(umask)
         os.fchmod(fd, 0o666 & ~umask)
         return
+    owned = _own(fd, model, exact=exact)
+    mode = stat.S_IMODE(model.st_mode)
+    if not owned:
+        mode &= 0o777  # set-user-ID bits are for the owner they were given by
+    if os.fstat(fd).st_gid != model.st_gid:
+        mode = mode & 0o700 | (mode >> 3 & mode & 0o007) * 0o11  # another group: what both group and others may
+    try:
+        os.fchmod(fd, mode)
+    except PermissionError:
+        if exact and os.fstat(fd).st_mode != model.st_mode and not _without_permissions(fd):
+            raise
+    if attributes is not None and not _attributes(fd, attributes, exact=exact):
+        os.fchmod(fd, mode & 0o700)
+
+
+def _own(fd: int, model: os.stat_result, *, exact: bool) -> bool:
+    """Give a file another owner and group, or the group alone: whether it has both."""
+    mine = os.fstat(fd)
+    if (mine.st_uid, mine.st_gid) == (model.st_uid, model.st_gid):
+        return True
     try:
         os.fchown(fd, model.st_uid, model.st_gid)
     except OSError:
-        keep = 0o777  # set-user-ID bits are for the owner they were given by
-    else:
-        keep = 0o7777
-    with suppress(PermissionError):  # only where the file system has no permissions: the file is our own
-        os.fchmod(fd, model.st_mode & keep)
+        if exact:
+            raise
+        with suppress(OSError):
+            os.fchown(fd, -1, model.st_gid)
+        return False
+    return True
+
+
+def _without_permissions(fd: int) -> bool:
+    """Whether the file system gives all files the same permissions: the file is our own, and can't be changed."""
+    return os.fstat(fd).st_uid == os.geteuid()
+
+
+def _attributes(fd: int, source: str, *, exact: bool) -> bool:
+    """Copy extended attributes; False where a list of who may read (ACL) could not be copied."""
+    kept = True
+    for name in _names(source):
+        value = b""
+        try:
+            value = os.getxattr(source, name)
+            if name not in _names(fd) or os.getxattr(fd, name) != value:
+                os.setxattr(fd, name, value)
+        except OSError:
+            if exact:
+                raise
+            kept = kept and not name.startswith("system.")
+    return kept
+
+
+def _names(file: str | int) -> list[str]:
+    """Extended attributes of a file; none where the system or the file system knows none."""
+    if not hasattr(os, "listxattr"):
+        return []
+    try:
+        return os.listxattr(file)
+    except OSError as error:
+        if error.errno not in {errno.ENOTSUP, errno.ENOSYS}:
+            raise
+        return []
+
+
+def is_frozen(path: str) -> bool:
+    """Whether a file or folder is marked as immutable or append-only, so that nothing in it can be replaced."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        flags = fcntl.ioctl(fd, _GET_FLAGS, bytes(8))
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return bool(int.from_bytes(flags[:4], sys.byteorder) & _FROZEN)
 
 
 def sync(fd: int) -> None:

@@ -9,22 +9,25 @@ from __future__ import annotations
 import errno
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import base_name, is_remote, real_path
 from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.pixelformat import PixelError
 from skymatch_cli.images.formats.source import Source, open_source
-from skymatch_cli.model import ImageInfo, ImageRef, Journal
+from skymatch_cli.model import ImageInfo, ImageRef, Journal, SkyWarning
+from skymatch_cli.record import disk
 from skymatch_cli.record.atomic import FileIdentity, Locks, Replacement, identify, locked
 from skymatch_cli.record.edits import SkyUpdate, record_edits, settled, undo_edits
 from skymatch_cli.record.journal import journal_path, kept
 from skymatch_cli.record.precision import PixelFacts, examine
+from skymatch_cli.record.reads import FilesRead, files_read
 from skymatch_cli.record.rewrite import HduEdit, rewrite
 from skymatch_cli.run.tasks import NoProgress, Progress
 from skymatch_cli.settings import Settings
@@ -63,14 +66,14 @@ class WriteReport:
         The files that were replaced or made.
     notes : tuple of str
         What the user should know.
-    warnings : tuple of str
+    warnings : tuple of SkyWarning
         What was wrong with files before the run, and still is.
     """
 
     actions: tuple[Action, ...]
     files: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SkyWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +96,15 @@ class _Job:
         return f"{self.label}[{hdu}]" if hdu else self.label
 
 
-def check_writable(updates: Sequence[SkyUpdate], settings: Settings) -> tuple[Problem, ...]:
+def check_writable(
+    updates: Sequence[SkyUpdate], settings: Settings, *, named: Iterable[str] = ()
+) -> tuple[Problem, ...]:
     """Everything that would stop `write_skies`, found without writing.
 
     Headers are read, pixels are not: to be asked before a long measurement, with any finite sky.
     """
     jobs = _jobs([u.ref for u in updates], [u.identity for u in updates], settings)
-    run = _Run(jobs, settings, lambda s, job: record_edits(s, [updates[i] for i in job.images], settings), {})
-    return _problems(run, with_pixels=False)
+    return _problems(_recording(updates, jobs, settings, named), with_pixels=False)
 
 
 def write_skies(
@@ -109,6 +113,7 @@ def write_skies(
     *,
     journal: Journal | None = None,
     progress: Progress | None = None,
+    named: Iterable[str] = (),
 ) -> WriteReport:
     """Record the skies in the headers and, with ``settings.subtract``, subtract them; file by file.
 
@@ -123,6 +128,8 @@ def write_skies(
         Left on the disk until all files are done.
     progress : Progress, optional
         Advanced by one for every file.
+    named : iterable of str
+        Files that the run reads beside its images: lists, configuration. Copies never replace them.
 
     Raises
     ------
@@ -131,13 +138,7 @@ def write_skies(
         is either the old one or the new one, and running again finishes the job.
     """
     jobs = _jobs([u.ref for u in updates], [u.identity for u in updates], settings)
-    done = _run(
-        _Run(
-            jobs, settings, lambda s, job: record_edits(s, [updates[i] for i in job.images], settings), _infos(updates)
-        ),
-        journal,
-        progress,
-    )
+    done = _run(_recording(updates, jobs, settings, named), journal, progress)
     if journal is not None and journal.write is None:
         done.notes.insert(0, "the run that was interrupted here is finished, with what it had measured")
     what = Action.SUBTRACTED if settings.subtract else Action.RECORDED
@@ -148,7 +149,9 @@ def write_skies(
     return WriteReport(actions, tuple(done.files), tuple(done.notes), tuple(done.warnings))
 
 
-def undo(refs: Sequence[ImageRef], settings: Settings, *, from_keyword: bool = False) -> WriteReport:
+def undo(
+    refs: Sequence[ImageRef], settings: Settings, *, from_keyword: bool = False, named: Iterable[str] = ()
+) -> WriteReport:
     """Take back what was recorded in images and subtracted from them.
 
     The sky keywords come back as they were before the first run of the program; the pixels bit for bit where they
@@ -161,6 +164,8 @@ def undo(refs: Sequence[ImageRef], settings: Settings, *, from_keyword: bool = F
     settings : Settings
     from_keyword : bool
         Add the sky of the header back to images that say that it is subtracted and whose undo cards are gone.
+    named : iterable of str
+        As for `write_skies`.
 
     Raises
     ------
@@ -172,13 +177,9 @@ def undo(refs: Sequence[ImageRef], settings: Settings, *, from_keyword: bool = F
     def edits(source: Source, job: _Job) -> _Edits:
         return undo_edits(source, [refs[i] for i in job.images], from_keyword=from_keyword)
 
-    done = _run(_Run(jobs, settings, edits, {}))
+    done = _run(_Run(jobs, settings, edits, files_read((), settings, named), {}))
     actions = tuple(Action.UNDONE if i in done.images else Action.UNCHANGED for i in range(len(refs)))
     return WriteReport(actions, tuple(done.files), tuple(done.notes), tuple(done.warnings))
-
-
-def _infos(updates: Sequence[SkyUpdate]) -> Mapping[tuple[str, int], ImageInfo]:
-    return {(real_path(u.ref.path), u.ref.hdu): u.info for u in updates if u.info is not None}
 
 
 @dataclass(slots=True)
@@ -188,6 +189,7 @@ class _Run:
     jobs: Sequence[_Job]
     settings: Settings
     edits: Callable[[Source, _Job], _Edits]
+    reads: FilesRead
     infos: Mapping[tuple[str, int], ImageInfo]
     facts: dict[tuple[str, int], PixelFacts] = field(default_factory=dict)
 
@@ -208,6 +210,16 @@ class _Run:
         return changes
 
 
+def _recording(updates: Sequence[SkyUpdate], jobs: Sequence[_Job], settings: Settings, named: Iterable[str]) -> _Run:
+    """The run that records or subtracts these skies."""
+    infos = {(real_path(u.ref.path), u.ref.hdu): u.info for u in updates if u.info is not None}
+
+    def edits(source: Source, job: _Job) -> _Edits:
+        return record_edits(source, [updates[i] for i in job.images], settings)
+
+    return _Run(jobs, settings, edits, files_read(infos.values(), settings, named), infos)
+
+
 @dataclass(slots=True)
 class _Done:
     """Images that changed, files that were written, and what is to be said of them."""
@@ -215,7 +227,7 @@ class _Done:
     images: set[int] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[SkyWarning] = field(default_factory=list)
 
 
 def _jobs(refs: Sequence[ImageRef], identities: Sequence[FileIdentity | None], settings: Settings) -> tuple[_Job, ...]:
@@ -239,12 +251,19 @@ def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
     """Everything that stands in the way, found without writing; ``with_pixels``: also what only they can tell."""
     found: list[Problem] = []
     targets: dict[str, str] = {}
+    same: dict[object, str] = {}
+    sources = FilesRead(job.source for job in run.jobs)
     for job in run.jobs:
         try:
             if run.settings.output_dir is None:
                 _check_in_place(job)
+                if (other := same.setdefault(_inode(job.source), job.label)) != job.label:
+                    raise InputError.at(job.label, f"is the same file as {other} (a hard link)", "name it once")
             else:
                 _check_copy(job, run.settings)
+                if not Path(job.target).is_symlink() and (job.target in sources or job.target in run.reads):
+                    what = f"its copy {job.target} would replace a file that this run reads"
+                    raise InputError.at(job.label, what, "name another --output-dir")
                 if (other := targets.setdefault(job.target, job.label)) != job.label:
                     raise InputError.at(job.label, f"its copy would overwrite that of {other}", "use two --output-dir")
             with _reading(job) as source, _named_errors(job.label):
@@ -252,6 +271,14 @@ def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
         except InputError as error:
             found += error.problems
     return tuple(found)
+
+
+def _inode(path: str) -> object:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return path
+    return found.st_dev, found.st_ino
 
 
 def _check_in_place(job: _Job) -> None:
@@ -262,6 +289,22 @@ def _check_in_place(job: _Job) -> None:
         raise InputError.at(job.label, "is read-only", "write copies with --output-dir")
     if Path(job.source).exists() and not os.access(folder, os.W_OK | os.X_OK):
         raise InputError.at(job.label, "its folder is read-only", "write copies with --output-dir")
+    if Path(job.source).exists():
+        _check_ownership(job)
+
+
+def _check_ownership(job: _Job) -> None:
+    """Refuse a file whose replacement would be another user's or group's, or can't take its name."""
+    found, me = Path(job.source).stat(), os.geteuid()
+    if me and found.st_uid != me:
+        what = "belongs to another user: the file that replaces it would be yours"
+        raise InputError.at(job.label, what, "write copies with --output-dir")
+    if me and found.st_gid not in {os.getegid(), *os.getgroups()}:
+        what = "belongs to a group that you are not in: the file that replaces it could not be given to it"
+        raise InputError.at(job.label, what, "write copies with --output-dir")
+    if disk.is_frozen(job.source) or disk.is_frozen(str(Path(job.source).parent)):
+        what = "can't be replaced: it, or its folder, is immutable or append-only"
+        raise InputError.at(job.label, what, "write copies with --output-dir")
 
 
 def _check_copy(job: _Job, settings: Settings) -> None:
@@ -329,13 +372,18 @@ def _write(run: _Run, job: _Job, locks: Locks, begin: Callable[[], None], done: 
         if not job.in_place:
             replaces = identify(job.target) if run.settings.overwrite and Path(job.target).exists() else None
         model = None if is_remote(job.source) else Path(job.source).stat()
-        with Replacement(job.target, model, replaces, locks) as new:
+        attributes = None if model is None else job.source
+        with Replacement(job.target, model, replaces, locks, attributes=attributes, exact=job.in_place) as new:
             wrong = rewrite(source, changes, new)
             if identify(job.source) != identity:
                 raise InputError.at(job.label, "was changed while it was being read", "run again")
+    if job.in_place and model is not None and model.st_nlink > 1:
+        links = f"{model.st_nlink - 1} other name{'s' * (model.st_nlink > 2)} of this file (hard links)"
+        done.notes.append(f"{job.label}: {links} still lead to what it was")
     done.files.append(job.target)
     done.images |= {i for i, hdu in zip(job.images, job.hdus, strict=True) if hdu in changes}
-    done.warnings += (f"{job.name(hdu)}: its CHECKSUM or DATASUM is wrong, and stays so" for hdu in wrong)
+    texts = (f"{job.name(hdu)}: its CHECKSUM or DATASUM is wrong, and stays so" for hdu in wrong)
+    done.warnings += (SkyWarning(WarningName.CHECKSUM, text) for text in texts)
 
 
 @contextmanager

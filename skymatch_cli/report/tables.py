@@ -23,7 +23,10 @@ _IN_UNIT = frozenset(  # columns in the unit that one of those columns names
 )
 _UNITS = {"n_pixels": "pixels", "n_a": "pixels", "n_b": "pixels", "pull": "σ", "arcmin2": "arcmin²"}
 # what one looks for in a table comes first
-_FIRST = ("image", "sky", "sky_err", "a", "b", "residual", "pull", "delta", "delta_err", "sky_a", "sky_b")
+_FIRST = (
+    *("image", "sky", "sky_err", "sky_err_noise"),
+    *("a", "b", "residual", "pull", "delta", "delta_err", "sky_a", "sky_b"),
+)
 _NAMES = frozenset({"image", "a", "b", "group"})
 
 

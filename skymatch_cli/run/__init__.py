@@ -1,1 +1,1 @@
-"""Where the work of a run is done: in this process, in processes of this machine, or on a Dask cluster."""
+"""Run work in this process, in worker processes, or on a Dask cluster."""

@@ -1,8 +1,7 @@
-"""Work on a Dask cluster: tasks go out as references to files, small tables come back.
+"""Run tasks on a Dask cluster: tasks are references to files, results are small tables.
 
-A worker that dies is replaced by another one (Dask's own rule: a task that outlives three workers is given up), and
-a file that a worker can't read is tried on another worker. What fails all the same is reported like a file that
-can't be read here.
+Tasks of a worker that dies go to another one (Dask gives up a task after three workers), and a file that a worker can't
+read is tried on another worker. A task that still fails is reported like a file that can't be read on this machine.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from skymatch_cli.errors import SkymatchError, UsageError
 from skymatch_cli.run.tasks import Found, NoProgress, Progress, Runner, Task, Tasks, usable_cores
 
 _CONNECT_S = 20
-_ASK_S = 5.0  # how often to look whether there are workers while waiting for one
+_ASK_S = 5.0  # seconds between checks for workers
 _NO_WORKER_S = 120.0
-_AHEAD = 8  # tasks for each thread of the cluster that are out at a time
+_AHEAD = 8  # submitted tasks per thread of the cluster
 
 
 @contextmanager
 def connected(scheduler: str, jobs: int = 0) -> Iterator[Runner]:
-    """A runner on the workers of a Dask scheduler.
+    """Connect to a Dask scheduler, and return a runner on its workers.
 
     Parameters
     ----------
@@ -63,7 +62,7 @@ class _ClusterRunner:
     client: Any
 
     def __call__(self, tasks: Tasks[Found], *, progress: Progress | None = None) -> Iterator[Found]:
-        """The findings of the tasks, in their order."""
+        """Yield the findings of the tasks, in their order."""
         watch = progress or NoProgress()
         out: deque[tuple[Task[Found], Any]] = deque()
         for task in tasks:
@@ -76,18 +75,18 @@ class _ClusterRunner:
             watch.advance()
 
     def _submit(self, task: Task[Found], workers: list[str] | None = None) -> Any:
-        # Preferred, not prescribed: workers that die come back under other addresses, and the task would wait for ever.
+        # Preferred, not required: a worker that dies comes back under another address, and the task would wait forever.
         return self.client.submit(_work, task, pure=False, workers=workers, allow_other_workers=workers is not None)
 
     def _finding(self, task: Task[Found], future: Any) -> Found:
         worker, finding = self._answer(task, future)
-        if finding.problems:  # also where workers died: Dask blames tasks that only waited on them
+        if finding.problems:  # also after workers died: Dask blames tasks that were only waiting on them
             others = [address for address in self.client.nthreads() if address != worker]
             _, finding = self._answer(task, self._submit(task, others or None))
         return finding
 
     def _answer(self, task: Task[Found], future: Any) -> tuple[str, Found]:
-        """What a worker found, and its address; "" where none lived to find anything."""
+        """Return the finding of a worker, and its address; "" if no worker survived the task."""
         from distributed import CancelledError, KilledWorker
 
         waiting_since = time.monotonic()
@@ -109,7 +108,7 @@ class _ClusterRunner:
 
 
 def _work(task: Task[Found]) -> tuple[str, Found]:
-    """Runs on a worker."""
+    """Run a task on a worker."""
     from distributed import get_worker
 
     return get_worker().address, task()

@@ -1,7 +1,7 @@
-"""Tasks in worker processes: the pool of ``concurrent.futures``, with answers in order and workers that may be killed.
+"""Run tasks in worker processes of ``concurrent.futures``, with results in order, also when workers are killed.
 
-Workers are forked, so they hold all that a task needs: only its number goes out. Its answer comes back in an anonymous
-file in memory: a worker that is killed while it fills the pool's own pipe would block the pool for ever.
+Workers are forked, so they have all that a task needs and only its number is sent. The result is returned in an
+anonymous file in memory: a worker that is killed while it writes to the pool's own pipe would block the pool forever.
 """
 
 from __future__ import annotations
@@ -27,21 +27,20 @@ _KILLED = "the process that read it was killed; memory may be short"
 
 
 class NoRoomError(OSError):
-    """The system can't start the worker processes."""
+    """Raised when the system can't start worker processes."""
 
 
 def can_fork() -> bool:
-    """Whether workers can be forked: on Linux, and only while no other thread may hold a lock."""
+    """Return whether workers can be forked: on Linux, while no other thread may hold a lock."""
     alone = threading.active_count() == 1 and not multiprocessing.current_process().daemon
     return alone and hasattr(os, "memfd_create")
 
 
 def run_tasks(tasks: Tasks[Found], workers: int, progress: Progress) -> Generator[Found]:
-    """Yield what the tasks find, in their order.
+    """Yield the findings of tasks, in their order.
 
-    When a worker is killed, the tasks that were submitted run again one by one, each in a process of its own; one
-    that kills this process too gives what its ``lost`` says. Where there is no room for processes, tasks run in
-    this one.
+    When a worker is killed, the submitted tasks run again one by one, each in its own process; the finding of a task
+    that kills this process too is its ``lost``. If no process can be started, tasks run in this one.
 
     Parameters
     ----------
@@ -78,7 +77,7 @@ def _in_own_process(tasks: Tasks[Found], k: int) -> Found:
 
 
 def _in_pool(tasks: Tasks[Found], numbers: Sequence[int], workers: int) -> Generator[Found]:
-    """What tasks find, by their numbers; BrokenProcessPool where a worker is killed."""
+    """Yield the findings of tasks with their numbers; raise BrokenProcessPool when a worker is killed."""
     submitted: deque[tuple[Future[None], int]] = deque()
     with ExitStack() as stack:
         free = [_memory_file(stack) for _ in range(min(_AHEAD * workers, len(numbers)))]
@@ -104,7 +103,7 @@ def _memory_file(stack: ExitStack) -> int:
 
 
 def _next_answer(submitted: deque[tuple[Future[None], int]], free: list[int]) -> Any:
-    """The answer of the task that was submitted first; its file is free then."""
+    """Return the result of the task that was submitted first, and free its file."""
     future, file = submitted[0]
     future.result()
     submitted.popleft()
@@ -116,13 +115,13 @@ def _next_answer(submitted: deque[tuple[Future[None], int]], free: list[int]) ->
 
 @contextmanager
 def _started(tasks: Tasks[Any], workers: int) -> Iterator[tuple[ProcessPoolExecutor, Connection]]:
-    """A pool whose workers are forked, and the connection that tells them to stop in the midst of their tasks."""
+    """Start a pool of forked workers, with a connection that stops them during their tasks."""
     context = multiprocessing.get_context("fork")
     stopped, stop = context.Pipe(duplex=False)
     with stopped, stop:
         pool = ProcessPoolExecutor(workers, context, _Worker.begin, (tasks, stopped))
         others = set(multiprocessing.active_children())
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until workers know what to do with it
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until workers have set their own handler
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # threads of BLAS are safe to fork: it stops them
@@ -137,7 +136,7 @@ def _started(tasks: Tasks[Any], workers: int) -> Iterator[tuple[ProcessPoolExecu
 
 
 class _Worker:
-    """What a worker process knows. It lives no longer than the process that forked it."""
+    """The state of a worker process, which ends with the process that forked it."""
 
     tasks: Tasks[Any]
     stopped: Connection
@@ -153,7 +152,7 @@ class _Worker:
 
     @classmethod
     def answer(cls, k: int, file: int) -> None:
-        """Run a task and leave what it finds in a file; KeyboardInterrupt goes to the process that asked."""
+        """Run a task and write its finding to a file; a KeyboardInterrupt is returned to the parent process."""
         cls.is_busy = True
         try:
             if cls.stopped.poll():
@@ -172,7 +171,7 @@ class _Worker:
 
     @classmethod
     def _watch(cls) -> None:
-        """Stop the task when told to; end when the process that forked this one is gone."""
+        """Stop the task on request; end when the parent process is gone."""
         parent = multiprocessing.parent_process()
         gone = -1 if parent is None else parent.sentinel
         if gone not in wait([cls.stopped, gone]):

@@ -1,8 +1,8 @@
-"""Where work runs: in this thread, in several or in processes, always with the results in the order of the items.
+"""Run work in this thread, in several threads or in processes, with results in the order of the items.
 
-Threads suffice where a step is one long call into a library (``run``). Pixels are worked on in blocks that fit the
-processor's cache, by calls that are over sooner than the interpreter's lock changes hands: tasks that read much run
-in processes (see ``processes``).
+Threads are enough where a step is one long call into a library (`run`). Pixels are processed in blocks that fit the
+processor's cache, by calls shorter than the interpreter's switching interval, so tasks with many pixels run in
+processes (see `processes`).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from skymatch_cli.errors import Problem, SkymatchError
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-_AHEAD = 4  # items a worker that wait to be worked on, or to be taken
-_WORTH_PROCESSES = 3_000_000  # pixels that are read in the time that processes take to start
+_AHEAD = 4  # items per worker that are waiting or not yet taken
+_WORTH_PROCESSES = 3_000_000  # pixels that can be read in the time that processes take to start
 
 
 class Progress(Protocol):
     """Progress callback."""
 
     def stage(self, name: str, total: int) -> None:
-        """A stage begins that has ``total`` steps."""
+        """Begin a stage of ``total`` steps."""
         ...
 
     def advance(self, steps: int = 1) -> None:
-        """Some steps of the stage are done."""
+        """Advance by some steps of the stage."""
         ...
 
 
@@ -47,16 +47,16 @@ class NoProgress:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Finding(Protocol):
-    """What a task found."""
+    """The result of a task."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Why it found nothing: a file could not be read."""
+        """Why there is no result: files that could not be read."""
         ...
 
 
@@ -65,20 +65,20 @@ Found_co = TypeVar("Found_co", bound=Finding, covariant=True)
 
 
 class Task(Protocol[Found_co]):
-    """A piece of work that knows all it needs, so that it may be sent to another machine."""
+    """A self-contained piece of work, which may be sent to another machine."""
 
     def __call__(self) -> Found_co:
-        """Do it."""
+        """Run the task."""
         ...
 
     def lost(self, why: str) -> Found_co:
-        """What is said where no worker lived to do it."""
+        """Return the finding to report when every worker died of the task."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Tasks(Generic[Found]):
-    """Tasks that are made when they are asked for, so that few of them exist at a time.
+    """Tasks that are made on demand, so that few of them exist at a time.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Tasks(Generic[Found]):
         Makes the task of an image.
     images : sequence of int
     n_pixels : int
-        About what they all read.
+        About the number of pixels that all of them read.
     """
 
     make: Callable[[int], Task[Found]]
@@ -104,10 +104,10 @@ class Tasks(Generic[Found]):
 
 
 class Runner(Protocol):
-    """Where tasks run: on this machine, or wherever an extra sends them."""
+    """Something that runs tasks: on this machine, or on a cluster."""
 
     def __call__(self, tasks: Tasks[Found], *, progress: Progress | None = None) -> Iterator[Found]:
-        """The findings of the tasks, in their order."""
+        """Yield the findings of the tasks, in their order."""
         ...
 
 
@@ -115,13 +115,13 @@ class Runner(Protocol):
 class LocalRunner:
     """Runs tasks on this machine; ``jobs`` 0 means one worker per usable core.
 
-    Workers are processes where there is much to read and the system can start them from this one, else threads.
+    Workers are processes if there is much to read and the system can fork this process, else threads.
     """
 
     jobs: int = 0
 
     def __call__(self, tasks: Tasks[Found], *, progress: Progress | None = None) -> Iterator[Found]:
-        """The findings of the tasks, in their order."""
+        """Yield the findings of the tasks, in their order."""
         workers = min(self.jobs or usable_cores(), len(tasks))
         if workers > 1 and tasks.n_pixels >= _WORTH_PROCESSES:
             from skymatch_cli.run import processes
@@ -134,9 +134,9 @@ class LocalRunner:
 def run_apart(
     function: Callable[[Item], Answer], items: Sequence[Item], *, jobs: int, n_pixels: int
 ) -> Generator[Answer]:
-    """What `run` does, in processes or one after another: threads would mix up Python's warnings.
+    """Do the same as `run`, in processes or one after another: threads would mix up Python's warnings.
 
-    ``n_pixels`` says how many could be read in the time that all of it takes.
+    ``n_pixels`` is the number of pixels that could be read in the time that all of the work takes.
     """
     workers = min(jobs or usable_cores(), len(items))
     if workers > 1 and n_pixels >= _WORTH_PROCESSES:
@@ -151,22 +151,22 @@ def run_apart(
     yield from map(function, items)
 
 
-_PIECE = 16  # items that one process works on at a time
+_PIECE = 16  # items per task
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece(Generic[Item, Answer]):
-    """Some of the items of `run_apart`."""
+    """A task that handles some of the items of `run_apart`."""
 
     function: Callable[[Item], Answer]
     items: Sequence[Item]
 
     def __call__(self) -> _Answers[Answer]:
-        """Work on them."""
+        """Apply the function to these items."""
         return _Answers([self.function(item) for item in self.items])
 
     def lost(self, why: str) -> _Answers[Answer]:
-        """The process died: whatever is wrong, it is not said of the items."""
+        """Return the error of a process that died; it names no item."""
         raise SkymatchError(f"headers can't be read: {why}", "use --jobs 1")
 
 
@@ -201,7 +201,7 @@ def run(
 def _ordered(
     function: Callable[[Item], Answer], items: Iterable[Item], workers: int, progress: Progress | None
 ) -> Iterator[Answer]:
-    """Answers in the order of the items, of which only a few for each worker are taken at a time."""
+    """Yield results in the order of the items, of which only a few per worker are taken at a time."""
     watch = progress or NoProgress()
     if workers <= 1:
         for item in items:

@@ -1,4 +1,4 @@
-"""One thread in products of matrices: how many threads share a sum decides its last digit."""
+"""Use one thread for products of matrices: the number of threads changes the last digit of a sum."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import threadpoolctl
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute with one BLAS thread, as a ``with`` block or a decorator, so that results have the same bytes everywhere.
+    """Compute with one BLAS thread, as a ``with`` block or a decorator, so that results are the same everywhere.
 
-    Libraries that are loaded inside are not held; numpy's and scipy.linalg's must have been imported before.
+    Libraries that are loaded inside the block are not limited: import numpy and scipy.linalg before it.
     """
     with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
         yield

@@ -1,7 +1,7 @@
-"""The celestial WCS of a FITS header, as the geometry needs it: pixels to ICRS unit vectors and back.
+"""Read the celestial WCS of a FITS header: pixels to ICRS unit vectors and back.
 
-Everything that astropy understands is understood here: the projections of FITS WCS paper II, SIP, TPV,
-TNX and ZPX, and lookup tables; axes in any order, degenerate axes beside them.
+All that astropy supports is supported: the projections of FITS WCS paper II, SIP, TPV, TNX and ZPX, and lookup tables;
+axes in any order, with degenerate axes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from skymatch_cli.sky.sphere import angle_rad, lon_lat, ring_sr, unit_vectors
 from skymatch_cli.sky.wcscards import wcs_cards
 
 SR_TO_ARCSEC2 = (180.0 * 3600.0 / np.pi) ** 2
-ROUND_TRIP_PIX = 1e-3  # how well a pixel position must come back to count as a solution
+ROUND_TRIP_PIX = 1e-3  # accuracy of the round trip of a pixel position that is a solution
 STRAIGHT_PIX = 1e-3
 MIN_SCALE_DEG = 1e-10  # less than a microarcsecond
 MAX_SCALE_DEG = 180.0
@@ -88,12 +88,12 @@ class FitsWcs:
         return _read(self.cards, self.tables).engine
 
     def to_sky(self, x: FloatArray, y: FloatArray) -> FloatArray:
-        """Pixels to ICRS unit vectors, (n, 3); NaN rows where a pixel is off the sky."""
+        """Convert pixels to ICRS unit vectors, (n, 3); NaN rows where a pixel is off the sky."""
         pixels = np.stack([np.asarray(x, float), np.asarray(y, float)], axis=-1)
         return self.frame.to_icrs(self._engine.to_native(pixels))
 
     def to_pixel(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """ICRS unit vectors (n, 3) to pixels; NaN where no pixel position leads back to the position."""
+        """Convert ICRS unit vectors (n, 3) to pixels; NaN where no pixel has that position."""
         x, y = self._engine.to_pixels(self.frame.from_icrs(vectors)).T.copy()
         if self.straight:
             return x, y
@@ -108,12 +108,12 @@ class FitsWcs:
         return x, y
 
     def _off_by_pix(self, vectors: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
-        """How far the pixels' sky positions are from the wanted ones, in nominal pixels."""
+        """Return the distance of the pixels' sky positions from the wanted ones, in nominal pixels."""
         return angle_rad(self.to_sky(x, y), vectors) / self._engine.scale_rad
 
 
 def refers_to_tables(text: bytes) -> bool:
-    """Whether the WCS in these 80-byte records needs lookup tables or a table of coordinates from the file."""
+    """Return whether the WCS in these 80-byte records needs lookup tables or a table of coordinates."""
     return any(_LOOKUP_TABLE.match(text, at) for at in range(0, len(text), 80))
 
 
@@ -137,7 +137,7 @@ def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str =
     """
     try:
         text = header.tostring(sep="", endcard=False, padding=False).encode("ascii", "replace")
-    except Exception as error:  # astropy verifies cards here, and damaged ones fail in many ways
+    except Exception as error:  # astropy verifies cards now, and damaged ones raise many kinds of errors
         raise InputError.at(where, f"its header can't be read: {error}", _HINT) from error
     return wcs_of_cards(text, shape, fobj, where)
 
@@ -169,13 +169,13 @@ def wcs_of_cards(text: bytes, shape: tuple[int, int], fobj: Any = None, where: s
 
 
 def _reason(error: Exception) -> str:
-    """What an error of astropy says, in one line, without wcslib's own line numbers."""
+    """Return the message of an astropy error in one line, without the line numbers of wcslib."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line and not line.startswith("ERROR ")) or type(error).__name__
 
 
 def pixel_area_arcsec2(wcs: CelestialWcs) -> float:
-    """Mean solid angle of a pixel in the middle tenth of the image, in arcsec2; NaN if that is off the sky.
+    """Return the mean solid angle of a pixel in the middle tenth of the image, in arcsec2; NaN off the sky.
 
     Measured on the sky, so it is right far from the reference point of the projection too.
     """
@@ -190,7 +190,7 @@ def pixel_area_arcsec2(wcs: CelestialWcs) -> float:
 
 
 def pixel_scale_arcsec(wcs: CelestialWcs) -> float:
-    """Side of a square pixel of that mean solid angle, in arcsec."""
+    """Return the side of a square pixel of that mean solid angle, in arcsec."""
     return float(np.sqrt(pixel_area_arcsec2(wcs)))
 
 
@@ -220,14 +220,14 @@ class _Engine:
         return frame_of_header(prm.ctype[self._lng][:4], prm.radesys, float(prm.equinox))
 
     def to_native(self, pixels: FloatArray) -> FloatArray:
-        """Pixels (n, 2) to unit vectors of the header's own frame, NaN off the sky."""
+        """Convert pixels (n, 2) to unit vectors of the header's own frame, NaN off the sky."""
         with self._lock, np.errstate(invalid="ignore"):
             focal = self._wcs.pix2foc(pixels, 0) if self.distorted else pixels
             world = np.radians(_each(lambda p: self._wcs.wcs.p2s(p, 0)["world"], focal))
         return unit_vectors(world[:, self._lng], world[:, self._lat])
 
     def to_pixels(self, vectors: FloatArray) -> FloatArray:
-        """Unit vectors of the header's own frame to pixels (n, 2), NaN where wcslib finds none."""
+        """Convert unit vectors of the header's own frame to pixels (n, 2), NaN where wcslib finds none."""
         lon, lat = lon_lat(vectors)
         world = np.empty((len(vectors), 2))
         world[:, self._lng], world[:, self._lat] = np.degrees(lon), np.degrees(lat)
@@ -244,7 +244,7 @@ class _Engine:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Read:
-    """What was made of the cards of a header: the engine, the axes that it leaves out, and what astropy said."""
+    """The WCS read from the cards of a header: the engine, the axes left out, and astropy's messages."""
 
     engine: _Engine
     others: tuple[int, ...]
@@ -277,7 +277,7 @@ def _each(function: Callable[[FloatArray], FloatArray], rows: FloatArray) -> Flo
 
 
 def _parse(text: bytes, fobj: Any) -> tuple[Any, tuple[int, ...]]:
-    """The celestial axes of a header text, as astropy's WCS, and the numbers of the axes left out."""
+    """Return the celestial axes of a header text as astropy's WCS, and the numbers of the axes left out."""
     from astropy.wcs import WCS, WCSSUB_CELESTIAL
 
     if (plain := _undistorted(text)) is not None:
@@ -323,19 +323,19 @@ def _undistorted(text: bytes) -> Any:
 
 
 def _header(text: bytes) -> Any:
-    """A header text as astropy's header."""
+    """Return a header text as astropy's header."""
     from astropy.io.fits import Header
 
     return Header.fromstring(text.decode("ascii"))
 
 
 def _axes_after_two(header: Any) -> tuple[int, ...]:
-    """The numbers of all axes of a WCS but the first two."""
+    """Return the numbers of all axes of a WCS but the first two."""
     return tuple(range(2, int(header.get("WCSAXES", header.get("NAXIS", 2)))))
 
 
 def _build(text: bytes, tables: tuple[LookupTable | None, ...]) -> tuple[Any, tuple[int, ...]]:
-    """The two-axis celestial WCS of a header text, with lookup tables put in by hand, and the axes left out."""
+    """Build the two-axis celestial WCS of a header text, with its lookup tables; also return the axes left out."""
     from astropy.wcs import DistortionLookupTable
 
     if any(tables):
@@ -350,7 +350,7 @@ def _build(text: bytes, tables: tuple[LookupTable | None, ...]) -> tuple[Any, tu
 
 
 def _lines_are_straight(engine: _Engine, shape: tuple[int, int]) -> bool:
-    """Whether rows, columns and diagonals of the frame are great circles, to a thousandth of a pixel."""
+    """Return whether rows, columns and diagonals of the frame are great circles, to a thousandth of a pixel."""
     ny, nx = shape
     x, y = np.meshgrid(np.linspace(-0.5, nx - 0.5, 5), np.linspace(-0.5, ny - 0.5, 5))
     sky = engine.to_native(np.stack([x.ravel(), y.ravel()], axis=-1)).reshape(5, 5, 3)
@@ -371,7 +371,7 @@ def _pickled(table: Any) -> LookupTable | None:
 
 
 def _captured(build: Callable[[], Any]) -> tuple[Any, tuple[str, ...]]:
-    """What ``build`` returns, and what astropy said meanwhile, in one line each."""
+    """Call ``build``; return its result and the messages of astropy, one line each."""
     said: list[str] = []
     with _BUILD_LOCK, warnings.catch_warnings(record=True) as caught, _astropy_log(said):
         warnings.simplefilter("always")

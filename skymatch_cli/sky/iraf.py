@@ -1,4 +1,4 @@
-"""The distorted projections of IRAF, TNX and ZPX, in the words of FITS: TAN and ZPN with SIP polynomials.
+"""Translate the distorted projections of IRAF, TNX and ZPX, to TAN and ZPN with SIP polynomials.
 
 Their corrections are polynomials of the intermediate world coordinates (F. Valdes, "TNX World Coordinate System"
 and "ZPX World Coordinate System", NOAO): xi + lngcor(xi, eta), eta + latcor(xi, eta), in degrees, after the linear
@@ -34,12 +34,12 @@ _HALF_CROSS, _FULL_CROSS = 2, 1
 
 
 def is_iraf(header: Any) -> bool:
-    """Whether a header has one of the two projections."""
+    """Return whether a header has one of the two projections."""
     return all(_CTYPE.fullmatch(str(header.get(f"CTYPE{axis}", ""))) for axis in (1, 2))
 
 
 def translated(header: Any) -> Any:
-    """The header with the projection in the words of FITS, and without the words of IRAF.
+    """Return the header with a standard projection, without the keywords of IRAF.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def translated(header: Any) -> Any:
 
 
 def without_attributes(header: Any) -> Any:
-    """The header without the WAT cards, which are only for programs that know IRAF (wcslib breaks down on some)."""
+    """Return the header without the WAT cards, which only IRAF needs (wcslib fails on some)."""
     result = header.copy()
     for card in [key for key in result if _WAT.fullmatch(key)]:
         del result[card]
@@ -87,7 +87,7 @@ def without_attributes(header: Any) -> Any:
 
 
 def _attributes(header: Any) -> str:
-    """What the WAT cards say, joined: words are broken anywhere, and blanks at the end of a card count."""
+    """Return the joined text of the WAT cards: words are broken anywhere, trailing blanks count."""
     parts = sorted((match["axis"], match["part"], key) for key in header if (match := _WAT.fullmatch(key)))
     return "".join(f"{header[key]!s:{_CARD_TEXT}}" for _, _, key in parts)
 
@@ -97,7 +97,7 @@ def _number(text: str) -> float:
 
 
 def _surface(text: str) -> FloatArray:
-    """The terms (i, j) of xi^i eta^j of a surface of IRAF."""
+    """Return the terms (i, j) of xi^i eta^j of a surface of IRAF."""
     kind, n_x, n_y, cross, *rest = (_number(word) for word in text.split())
     nx, ny = int(n_x), int(n_y)
     if not (1 <= nx <= _MAX_ORDER + 1 and 1 <= ny <= _MAX_ORDER + 1):
@@ -115,12 +115,12 @@ def _surface(text: str) -> FloatArray:
 
 
 def _is_kept(i: int, j: int, order: int, cross: int) -> bool:
-    """Whether a surface has a term of these orders: all, those of a triangle, or none that mix the axes."""
+    """Return whether a surface has a term of these orders: all, a triangle, or no mixed ones."""
     return cross == _FULL_CROSS or (i + j < order if cross == _HALF_CROSS else i == 0 or j == 0)
 
 
 def _basis(kind: int, n: int, low: float, high: float) -> FloatArray:
-    """The n basis functions of one axis as polynomials: (function, power)."""
+    """Return the n basis functions of one axis as polynomials: (function, power)."""
     made = np.zeros((n, n))
     to_power = _TO_POWERS.get(kind)
     if to_power is None or not (high > low or kind == _POLYNOMIAL):
@@ -135,7 +135,7 @@ def _basis(kind: int, n: int, low: float, high: float) -> FloatArray:
 
 
 def _of_pixels(surfaces: list[FloatArray], linear: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Corrections in pixels along both axes, as terms of powers of pixels.
+    """Convert corrections to pixels along both axes, as terms of powers of pixels.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def _of_pixels(surfaces: list[FloatArray], linear: FloatArray) -> tuple[FloatArr
 
 
 def _powers(row: FloatArray, size: int) -> list[FloatArray]:
-    """Powers 0 to size - 1 of a linear form of (u, v), as terms (i, j) of u^i v^j."""
+    """Return powers 0 to size - 1 of a linear form of (u, v), as terms (i, j) of u^i v^j."""
     form = np.zeros((size, size))
     form[1:2, 0], form[0, 1:2] = row
     powers = [np.zeros((size, size))]
@@ -168,7 +168,7 @@ def _powers(row: FloatArray, size: int) -> list[FloatArray]:
 
 
 def _product(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Product of two polynomials, up to the size of the terms."""
+    """Multiply two polynomials, up to the size of the terms."""
     result = np.zeros_like(first)
     for i, j in np.argwhere(first).tolist():
         shifted = second[: len(result) - i, : len(result) - j]

@@ -1,4 +1,4 @@
-"""The cards of a header that wcslib is given: those of its celestial WCS, without what wcslib can't take.
+"""Select the cards of a header for wcslib: those of its celestial WCS, without what wcslib can't read.
 
 Each guard below is for one behaviour of wcslib 8 or of astropy 7 on headers that exist or that fuzzing found. They are
 collected here, so that each can go when its reason is gone upstream.
@@ -12,15 +12,15 @@ MAX_COUNT = 32  # of axes in wcslib, and enough for SIP
 _CARD = 80
 _MANY_CARDS = 1000
 
-# All that may speak of coordinates, in any spelling that wcslib or astropy understands. The other cards (dates,
+# All that may describe coordinates, in any spelling that wcslib or astropy understands. The other cards (dates,
 # observers, exposure times) only cost time: wcslib compares each card with some hundred keywords.
 _COORDINATES = re.compile(
     rb" *(HIERARCH|CONTINUE|NAXIS\d* *=|WCS|CTYP|CRVA|CRPI|CDEL|CROT|CUNI|CNAM|C[PQ](DI|ER)|(P[CSV]|CD) *\d|PROJP|LONP"
     rb"|LATP|EQUI|EPOC|RADE|[AB]P?_|D2IM|D[PQV] *\d|AXISCORR|WAT"
-    rb"|AMD[XY]|PPO\d|[XY]PIXELSZ|CNPIX|PLT(RA|DEC))",  # plate solutions of the DSS, which count more than CTYPE
+    rb"|AMD[XY]|PPO\d|[XY]PIXELSZ|CNPIX|PLT(RA|DEC))",  # plate solutions of the DSS, which override CTYPE
     re.IGNORECASE,
 )
-# Alternate descriptions (CTYPE1A): they are not used, and an unusable one makes wcslib refuse the header.
+# Alternate descriptions (CTYPE1A) are not used, and an unusable one makes wcslib refuse the header.
 _ALTERNATE = re.compile(
     rb"(C(TYPE|RVAL|RPIX|UNIT|DELT|NAME|ROTA)\d+|(PC|CD|PV|PS)\d+_\d+|WCSAXES|WCSNAME|RADESYS|EQUINOX|L(ON|AT)POLE)"
     rb"[A-Z] *="
@@ -30,11 +30,11 @@ _SIP_TERM = re.compile(rb"[AB]P?_\d+_\d+.{0,3} *=")
 _D_EXPONENT = re.compile(rb"\A([A-Z0-9_-]+ *= *[+-]?[0-9.]+)[Dd]([+-]?[0-9])")
 _TABLE_AXIS = re.compile(rb"CTYPE(?P<axis>\d+) *= *'[^']*-TAB")
 _TPV_AXIS = re.compile(rb"CTYPE(?P<axis>[12]) *= *'[^']*-TPV *'")
-_ONCE = re.compile(rb"(?!D[PQ]\d|D2IM|HIERARCH|CONTINUE)[A-Z0-9_-]+ *=")  # the others may stand several times
+_ONCE = re.compile(rb"(?!D[PQ]\d|D2IM|HIERARCH|CONTINUE)[A-Z0-9_-]+ *=")  # the others may be repeated
 
 
 def wcs_cards(text: bytes) -> bytes:
-    """The cards of a header, 80 bytes each, that wcslib and astropy may read.
+    """Return the cards of a header, 80 bytes each, that wcslib and astropy may read.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def _refuse_harmful(card: bytes) -> None:
 
 
 def _without_tables(cards: list[bytes]) -> list[bytes]:
-    """Without the axes whose coordinates stand in a table (-TAB).
+    """Remove the axes whose coordinates are in a table (-TAB).
 
     They are not on the sky, and wcslib crashes on some of their parameters (PVi_m that name no column).
     """
@@ -71,16 +71,16 @@ def _without_tables(cards: list[bytes]) -> list[bytes]:
 
 
 def _few(cards: list[bytes]) -> list[bytes]:
-    """The last card of each keyword, which counts, where there are very many: wcslib's parser overflows its stack."""
+    """Keep only the last card of each keyword if there are very many: wcslib's parser overflows its stack."""
     if len(cards) <= _MANY_CARDS:
         return cards
     return list({card[:8] if _ONCE.match(card) else (k, card): card for k, card in enumerate(cards)}.values())
 
 
 def _with_tpv_defaults(cards: list[bytes]) -> list[bytes]:
-    """With the linear terms of TPV, which are 1 where they are not given (registry of FITS conventions, TPV).
+    """Add the linear terms of TPV, which default to 1 (registry of FITS conventions, TPV).
 
-    wcslib takes all terms as 0: every pixel falls on one point.
+    wcslib takes them as 0, and every pixel falls on one point.
     """
     axes = [match["axis"] for card in cards if (match := _TPV_AXIS.match(card))]
     given = {card[:8].rstrip() for card in cards}

@@ -1,11 +1,13 @@
-"""Warnings about a solution: one line each, with the names of the images."""
+"""Warnings about a solution, each with the names of the images and how large the effect is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from skymatch_cli.choices import WarningName
 from skymatch_cli.model import (
     LEAST_KEPT,
     BoolArray,
@@ -14,8 +16,10 @@ from skymatch_cli.model import (
     IntArray,
     Measurements,
     Offsets,
+    SkyWarning,
     Status,
     StrArray,
+    common_unit,
 )
 from skymatch_cli.solve.diagnose import bad_fits, thin_bridges
 
@@ -26,7 +30,7 @@ _DISAGREE = 3.0  # times the errors of both; generous, for both see the same pix
 _NAMED = 5  # sets, images or pairs that one line names
 
 
-def disconnected(images: Sequence[ImageInfo], component: IntArray, usable: IntArray) -> tuple[str, ...]:
+def disconnected(images: Sequence[ImageInfo], component: IntArray, usable: IntArray) -> tuple[SkyWarning, ...]:
     """That the images fall into sets that can't be compared.
 
     ``component`` (N,): set of every image; ``usable``: indices of the images that have a sky at all.
@@ -35,33 +39,36 @@ def disconnected(images: Sequence[ImageInfo], component: IntArray, usable: IntAr
     if len(ids) < 2:
         return ()
     sets = [_set(images[usable[f]].ref.label, int(n)) for f, n in zip(first, count, strict=True)]
-    return (f"{len(ids)} sets of images don't overlap each other and are anchored each on its own: {_few(sets, '; ')}",)
+    text = f"{len(ids)} sets of images don't overlap each other and are anchored each on its own: {_few(sets, '; ')}"
+    return (SkyWarning(WarningName.DISCONNECTED, text),)
 
 
-def without_sky(images: Sequence[ImageInfo], status: StrArray, sky: FloatArray) -> tuple[str, ...]:
+def without_sky(images: Sequence[ImageInfo], status: StrArray, sky: FloatArray) -> tuple[SkyWarning, ...]:
     """That some images have no sky, and why: one line for each reason."""
     none = np.flatnonzero(~np.isfinite(sky)).tolist()
     reasons = dict.fromkeys(str(status[i]) for i in none)
     named = {reason: [images[i].ref.label for i in none if status[i] == reason] for reason in reasons}
-    return tuple(f"no sky ({reason}): {_few(labels, ', ')}" for reason, labels in named.items())
+    texts = (f"no sky ({reason}): {_few(labels, ', ')}" for reason, labels in named.items())
+    return tuple(SkyWarning(WarningName.NO_SKY, text) for text in texts)
 
 
-def without_reference(images: Sequence[ImageInfo], component: IntArray, reference: int) -> tuple[str, ...]:
+def without_reference(images: Sequence[ImageInfo], component: IntArray, reference: int) -> tuple[SkyWarning, ...]:
     """That the reference image says nothing about some components."""
     others = np.unique(component[component != component[reference]])
     if not len(others):
         return ()
     _, first = np.unique(component, return_index=True)
     names = [images[first[c]].ref.label for c in others]
-    return (
+    text = (
         f"the reference {images[reference].ref.label} holds only its own set of images; "
-        f"sets that keep their own anchor: {len(others)} ({_few(names, ', ')})",
+        f"sets that keep their own anchor: {len(others)} ({_few(names, ', ')})"
     )
+    return (SkyWarning(WarningName.REFERENCE, text),)
 
 
 def large_residuals(
     images: Sequence[ImageInfo], measurements: Measurements, residual: FloatArray, limit: float
-) -> tuple[str, ...]:
+) -> tuple[SkyWarning, ...]:
     """The pairs, worst first, whose residual is more than ``limit`` times the error of the difference."""
     counted = (measurements.status == Status.OK) & np.isfinite(residual)
     size = np.where(counted, np.abs(residual) / np.where(counted, measurements.delta_err, 1.0), 0.0)
@@ -70,15 +77,33 @@ def large_residuals(
     if not len(above):
         return ()
     pairs = [f"{_pair(images, measurements, e)} ({size[e]:.1f} sigma)" for e in above[:_NAMED]]
-    return (f"overlaps with a residual above {limit:g} sigma ({len(above)}): {_few(pairs, ', ', len(above))}",)
+    text = f"overlaps with a residual above {limit:g} sigma ({len(above)}): {_few(pairs, ', ', len(above))}"
+    return (SkyWarning(WarningName.RESIDUAL, text, *_in_unit(images, np.abs(residual[above]).max())),)
+
+
+def large_steps(
+    images: Sequence[ImageInfo], measurements: Measurements, residual: FloatArray, limit: float
+) -> tuple[SkyWarning, ...]:
+    """Warn of the pairs, worst first, between which a step of more than ``limit`` (in their images' unit) is left."""
+    used = np.isfinite(residual) & (measurements.status != Status.SAME_GROUP)
+    factor = np.array([abs(image.to_comparison) for image in images])[measurements.a]
+    size = np.where(used, np.abs(residual), 0.0) / factor
+    above = np.flatnonzero(size > limit)
+    above = above[np.argsort(-size[above], kind="stable")]
+    if not len(above):
+        return ()
+    pairs = [f"{_pair(images, measurements, e)} ({size[e]:.3g})" for e in above[:_NAMED]]
+    unit = images[measurements.a[above[0]]].unit
+    text = f"steps above {limit:g}{_unit(unit)} are left ({len(above)}): {_few(pairs, ', ', len(above))}"
+    return (SkyWarning(WarningName.STEP, text, float(size[above[0]]), unit),)
 
 
 def solution_warnings(
     images: Sequence[ImageInfo], measurements: Measurements, group: IntArray, offsets: Offsets
-) -> tuple[str, ...]:
+) -> tuple[SkyWarning, ...]:
     """What a scientist should look at before trusting the offsets; ``group`` (N,) is the group of every image."""
     m = measurements
-    lines: list[str] = []
+    lines: list[SkyWarning] = []
     scatter = np.where(group[m.a] == group[m.b], 0.0, offsets.scatter[offsets.component[group[m.a]]])
     size = np.abs(offsets.residual) / np.hypot(m.delta_err, scatter)
     for c in bad_fits(offsets)[:_NAMED]:
@@ -86,39 +111,50 @@ def solution_warnings(
         worst = mine[np.argsort(-size[mine], kind="stable")]
         loops = "" if offsets.closure is None else f", loops close to {offsets.closure[c]:.3g}"
         added = f", sky_err counts {offsets.scatter[c]:.3g} more for each" if offsets.scatter[c] > 0 else ""
-        lines.append(
-            f"component {c}: the overlaps disagree by more than their errors, chi2/dof = "
-            f"{offsets.chi2[c] / offsets.dof[c]:.3g}{loops}{added}; "
+        amount = _in_unit(images, np.abs(offsets.residual[mine]).max())
+        text = (
+            f"component {c}: its overlaps disagree by up to {_said(amount)}, more than their errors allow "
+            f"(chi2/dof = {offsets.chi2[c] / offsets.dof[c]:.3g}{loops}{added}); "
             f"worst: {_few([_pair(images, m, e) for e in worst[:2]], ', ')}"
         )
-    lines += [
-        f"component {offsets.component[group[m.a[e]]]} hangs together by one weak overlap only: "
-        f"{_pair(images, m, e)}, known to {m.delta_err[e]:.3g}"
-        for e in thin_bridges(offsets, group[m.a], group[m.b], m.delta_err)[:_NAMED]
-    ]
+        lines.append(SkyWarning(WarningName.DISAGREEMENT, text, *amount))
+    for e in thin_bridges(offsets, group[m.a], group[m.b], m.delta_err)[:_NAMED]:
+        amount = _in_unit(images, m.delta_err[e])
+        text = (
+            f"component {offsets.component[group[m.a[e]]]} is connected by a single weak overlap: "
+            f"{_pair(images, m, e)}, known to {_said(amount)}"
+        )
+        lines.append(SkyWarning(WarningName.WEAK_LINK, text, *amount))
     if offsets.kept is not None:
         low = np.flatnonzero(offsets.kept < LEAST_KEPT)
         low = low[np.argsort(offsets.kept[low], kind="stable")]
         if len(low):
             pairs = _few([_pair(images, m, e) for e in low[:_NAMED]], ", ", len(low))
-            lines.append(f"overlaps that contradict the others and count little ({len(low)}): {pairs}")
+            text = f"overlaps that contradict the others and count little ({len(low)}): {pairs}"
+            amount = _in_unit(images, np.nanmax(np.abs(offsets.residual[low])))
+            lines.append(SkyWarning(WarningName.DOWN_WEIGHTED, text, *amount))
     return tuple(lines)
 
 
-def weak_images(images: Sequence[ImageInfo], measurements: Measurements, used: BoolArray) -> tuple[str, ...]:
-    """Images whose overlaps are so masked or so crowded that their skies are weak; ``used`` (M,): pairs that count."""
+def weak_images(
+    images: Sequence[ImageInfo], measurements: Measurements, used: BoolArray, err: FloatArray
+) -> tuple[SkyWarning, ...]:
+    """Warn of images whose overlaps are so masked or so crowded that their skies are weak.
+
+    ``used`` (M,): pairs that count; ``err`` (N,): errors of the skies, in comparison units.
+    """
     m = measurements
     if not used.any():
         return ()
     pixels = _image_sums(m, used, m.n_a, m.n_b, len(images))
     area = _image_sums(m, used, m.area_arcmin2, m.area_arcmin2, len(images))
-    why = "of the pixels in the overlaps count (masks, limits, clipping)"
+    why = "of the pixels in their overlaps are used"
     per_arcmin2 = 3600 / np.array([image.pixel_area_arcsec2 for image in images])
-    lines = _low(images, pixels, area * per_arcmin2, _LEAST_SHARE, why)
+    lines = _low(images, _share(pixels, area * per_arcmin2), _LEAST_SHARE, err, (WarningName.MASKED, why))
     if m.information is not None:
         weight, full = (_image_sums(m, used, w, w, len(images)) for w in (m.weight, m.information))
-        why = "of what the noise of the pixels allows is left beside stars and cells in which images disagree"
-        lines += _low(images, weight, full, _LEAST_INFORMATION, why)
+        why = "of their mesh cells are usable: stars or disagreements removed the rest"
+        lines += _low(images, _share(weight, full), _LEAST_INFORMATION, err, (WarningName.CROWDED, why))
     return tuple(lines)
 
 
@@ -129,18 +165,26 @@ def _image_sums(
     return sums.astype(np.float64)
 
 
-def _low(images: Sequence[ImageInfo], part: FloatArray, whole: FloatArray, limit: float, what: str) -> list[str]:
-    """A line that names the images of whose whole less than the limit is left, the worst first."""
-    share = np.divide(part, whole, out=np.ones_like(part), where=whole > 0)
+def _share(part: FloatArray, whole: FloatArray) -> FloatArray:
+    return np.divide(part, whole, out=np.ones_like(part), where=whole > 0)
+
+
+def _low(
+    images: Sequence[ImageInfo], share: FloatArray, limit: float, err: FloatArray, what: tuple[WarningName, str]
+) -> list[SkyWarning]:
+    """A warning that names the images of which a smaller share (N,) than the limit is left, the worst first."""
     low = np.flatnonzero(share < limit)
     low = low[np.argsort(share[low], kind="stable")]
     if not len(low):
         return []
     names = [f"{images[i].ref.label} ({100 * share[i]:.2g} %)" for i in low[:_NAMED]]
-    return [f"weak skies, where little {what}: {_few(names, ', ', len(low))}"]
+    amount = _in_unit(images, 2 * np.fmax.reduce(err[low]))
+    name, why = what
+    text = f"weak skies, uncertain by {_said(amount)} (2 sigma): few {why}: {_few(names, ', ', len(low))}"
+    return [SkyWarning(name, text, *amount)]
 
 
-def disagreement(images: Sequence[ImageInfo], apart: FloatArray, err: FloatArray) -> tuple[str, ...]:
+def disagreement(images: Sequence[ImageInfo], apart: FloatArray, err: FloatArray) -> tuple[SkyWarning, ...]:
     """Images whose skies by mesh and by pooled statistics are apart by more than the errors of both (N,) allow."""
     size = np.divide(np.abs(apart), err, out=np.zeros_like(err), where=err > 0)
     above = np.flatnonzero(size > _DISAGREE)
@@ -148,18 +192,64 @@ def disagreement(images: Sequence[ImageInfo], apart: FloatArray, err: FloatArray
     if not len(above):
         return ()
     names = [f"{images[i].ref.label} by {apart[i]:.3g} ({size[i]:.1f} sigma)" for i in above[:_NAMED]]
-    return (
-        f"mesh and pooled disagree by more than their errors ({len(above)}): {_few(names, ', ', len(above))}; where "
-        "stars, nebulae or masks differ between images trust the mesh",
-    )
+    text = f"mesh and pooled disagree by more than their errors ({len(above)}): {_few(names, ', ', len(above))}"
+    worst = above[np.argmax(np.abs(apart[above]))]
+    return (SkyWarning(WarningName.CROSS_CHECK, text, float(abs(apart[worst])), images[worst].unit),)
 
 
-def weak_tilts(loss: FloatArray) -> tuple[str, ...]:
+def weak_tilts(loss: FloatArray) -> tuple[SkyWarning, ...]:
     """That the tilts of components are weakly determined; ``loss`` (C,): errors over those without tilts."""
-    return tuple(
+    weak = np.flatnonzero(loss > _MAX_LOSS)[:_NAMED]
+    texts = (
         f"component {c}: its overlaps hardly determine tilts: errors are {loss[c]:.0f} times those of --model constant"
-        for c in np.flatnonzero(loss > _MAX_LOSS)[:_NAMED]
+        for c in weak
     )
+    return tuple(SkyWarning(WarningName.WEAK_TILTS, text) for text in texts)
+
+
+def common_curvatures(images: Sequence[ImageInfo], held: BoolArray, curved: FloatArray) -> tuple[SkyWarning, ...]:
+    """Warn that tilts look like a curvature that all frames have in common, and say what was done about it.
+
+    ``held`` (C,): components in which it was taken off; ``curved`` (C,): by what levels change, in comparison units,
+    NaN where there are too few images to tell one from the other.
+    """
+    warnings = []
+    for c in np.flatnonzero(held)[:_NAMED]:
+        amount = _in_unit(images, curved[c])
+        text = (
+            f"component {c}: the tilts follow the positions of the images, as a curvature that all frames have in "
+            f"common makes them; it was held at 0, which changes levels by up to {_said(amount)}"
+        )
+        warnings.append(SkyWarning(WarningName.CURVATURE, text, *amount))
+    for c in np.flatnonzero(np.isnan(curved))[:_NAMED]:
+        text = f"component {c}: too few images to tell tilts from a curvature that all frames have in common"
+        warnings.append(SkyWarning(WarningName.CURVATURE, text))
+    return tuple(warnings)
+
+
+def seen(warnings: Iterable[SkyWarning], images: Sequence[ImageInfo], limit: float) -> tuple[SkyWarning, ...]:
+    """Mark the warnings whose amplitude is too small to be seen; ``limit`` is in comparison units."""
+    factor, _ = common_unit(images)
+    asked = {WarningName.STEP, WarningName.RESIDUAL}  # by the user, who knows what to look for
+    return tuple(
+        w if w.amplitude is None or w.amplitude * factor >= limit or w.name in asked else replace(w, visible=False)
+        for w in warnings
+    )
+
+
+def _in_unit(images: Sequence[ImageInfo], amplitude: float) -> tuple[float | None, str]:
+    """An amplitude in the comparison unit as one in the unit of the images; None for one that is not known."""
+    factor, unit = common_unit(images)
+    return (float(amplitude) / factor if np.isfinite(amplitude) else None), unit
+
+
+def _said(amount: tuple[float | None, str]) -> str:
+    size, unit = amount
+    return "an unknown amount" if size is None else f"{size:.3g}{_unit(unit)}"
+
+
+def _unit(unit: str) -> str:
+    return f" {unit}" if unit else ""
 
 
 def _set(label: str, n: int) -> str:

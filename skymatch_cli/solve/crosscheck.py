@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from skymatch_cli.choices import Method
+from skymatch_cli.choices import Method, WarningName
 from skymatch_cli.errors import NoOverlapError
-from skymatch_cli.model import FloatArray, ImageInfo, IntArray, Measurements
+from skymatch_cli.model import FloatArray, ImageInfo, IntArray, Measurements, SkyWarning
 from skymatch_cli.solve.advice import disagreement
 from skymatch_cli.solve.methods import solve_skies
 
 
 def cross_check(
     images: Sequence[ImageInfo], mesh: Measurements, pooled: Measurements, *, robust: bool
-) -> tuple[str, ...]:
+) -> tuple[SkyWarning, ...]:
     """Warnings that name the images on which two ways of comparing disagree by more than their errors.
 
     Both are solved as offsets, whatever the method of the run, and compared where the mean of a component is zero.
@@ -31,7 +31,8 @@ def cross_check(
     try:
         found = [solve_skies(Method.MATCH, images, m, robust=robust) for m in (mesh, pooled)]
     except NoOverlapError:
-        return ("mesh and pooled can't be checked against each other: one of them has no overlap that it can use",)
+        text = "mesh and pooled can't be checked against each other: one of them has no usable overlap"
+        return (SkyWarning(WarningName.CROSS_CHECK, text),)
     together = np.unique(np.stack([s.component for s in found]), axis=1, return_inverse=True)[1].reshape(-1)
     factor = np.array([info.to_comparison for info in images])
     apart = _centred((found[0].sky - found[1].sky) * factor, together) / factor

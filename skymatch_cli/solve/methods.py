@@ -21,6 +21,7 @@ from skymatch_cli.model import (
     IntArray,
     Measurements,
     Offsets,
+    SkyWarning,
     Solution,
     Status,
     StrArray,
@@ -28,8 +29,11 @@ from skymatch_cli.model import (
 )
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.solve.advice import (
+    common_curvatures,
     disconnected,
     large_residuals,
+    large_steps,
+    seen,
     solution_warnings,
     weak_images,
     weak_tilts,
@@ -38,6 +42,7 @@ from skymatch_cli.solve.advice import (
 )
 from skymatch_cli.solve.offsets import solve_offsets
 from skymatch_cli.solve.pairgraph import PairGraph
+from skymatch_cli.solve.steps import largest, visible_step
 from skymatch_cli.solve.tilts import PlaneSkies, plane_skies
 
 
@@ -138,7 +143,7 @@ class _Skies:
     component: IntArray
     anchor: StrArray
     offsets: Offsets | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SkyWarning, ...] = ()
     planes: PlaneSkies | None = None
 
 
@@ -151,6 +156,7 @@ def solve_skies(
     match_up: bool = False,
     skylist: Mapping[int, float] | None = None,
     max_residual: float | None = None,
+    max_step: float | None = None,
     robust: bool = False,
 ) -> Solution:
     """The sky of every image, by one of the methods.
@@ -170,6 +176,8 @@ def solve_skies(
         Image to sky in its own unit, for ``user``.
     max_residual : float, optional
         Warn of residuals above so many sigma.
+    max_step : float, optional
+        Warn of steps that are left between images and exceed this value, in the unit of the images.
     robust : bool
         Weigh down overlaps that contradict the others.
 
@@ -209,9 +217,12 @@ def solve_skies(
         warnings += without_reference(images, found.component, reference)
     if offsets is not None:
         warnings += solution_warnings(images, measurements, task.group, offsets)
-        warnings += weak_images(images, measurements, task.used)
+        warnings += weak_images(images, measurements, task.used, found.err[0])
     if max_residual is not None:
         warnings += large_residuals(images, measurements, residual, max_residual)
+    if max_step is not None:
+        warnings += large_steps(images, measurements, residual, max_step)
+    component = found.component[measurements.a[used]]
     return Solution(
         sky=sky,
         sky_err=found.err[0] / np.abs(task.factor),
@@ -221,10 +232,12 @@ def solve_skies(
         residual=residual,
         anchor=found.anchor,
         n_images=np.bincount(found.component, minlength=n_components),
-        rms_residual=_rms(residual[used], found.component[measurements.a[used]], n_components),
+        rms_residual=_rms(residual[used], component, n_components),
+        step_before=largest(measurements.delta[used], component, n_components),
+        step_after=largest(residual[used], component, n_components),
         chi2=unknown if offsets is None else offsets.chi2,
         dof=unknown if offsets is None else offsets.dof,
-        warnings=warnings,
+        warnings=seen(warnings, images, visible_step(measurements, used)),
         kept=None if offsets is None else offsets.kept,
         sigma_exact=offsets is None or offsets.sigma_exact,
         closure=None if offsets is None else offsets.closure,
@@ -304,7 +317,7 @@ def _match_planes(task: _Task, planes: PlaneSkies) -> _Skies:
 def _anchored_planes(task: _Task, planes: PlaneSkies, anchor: StrArray, err: FloatArray | None = None) -> _Skies:
     found = (planes.value, planes.err if err is None else err)
     skies = _with_status(task, planes.offsets, planes.component, found, anchor)
-    warnings = skies.warnings + weak_tilts(planes.loss)
+    warnings = skies.warnings + weak_tilts(planes.loss) + common_curvatures(task.images, planes.held, planes.curved)
     none = np.isnan(skies.value)[:, None]
     return replace(skies, planes=replace(planes, tilt=np.where(none, np.nan, planes.tilt)), warnings=warnings)
 

@@ -1,9 +1,13 @@
-"""Differences of planes to the planes themselves: weighted least squares with three unknowns a group.
+"""Differences of polynomials to the polynomials themselves: weighted least squares with k unknowns a group.
 
-A pair of groups says ``pull = M (p_a - p_b)`` about its own position: p is a plane (level there, tilts), M the
-(3, 3) matrix of weighted moments of the places where both were compared. Which plane is common to all groups of
-a component nobody can tell; here it is the one that leaves the mean tilt and the mean level at the groups'
-centres zero, in the solution and in its covariance.
+A pair of groups says ``pull = M (p_a - p_b)`` about its own position: p are the coefficients there of a polynomial (a
+plane: level and tilts), M the (k, k) matrix of weighted moments of the places where both were compared. Which
+polynomial is common to all groups of a component nobody can tell; here it is the one that leaves their shapes (all
+but the levels) smallest and the mean level at their centres zero, in the solution and in its covariance.
+
+One thing more only looks determined: if all frames have the same curvature, of one degree more than the model, its
+differences are those of shapes of the model that grow with the position of the frame. Where the shapes of a component
+follow such a growth and little else, it is taken off (``held``).
 
 The normal matrix is sparse and factorised once. Directions that the pairs leave all but free (an overlap that
 is a line says nothing about the tilt across it) are held by a ridge of 1e-12 of the diagonal, and the
@@ -12,48 +16,53 @@ refinement that follows takes its effect away wherever the pairs do say somethin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import coo_array, csc_array, diags_array
 from scipy.sparse.linalg import SuperLU, splu
 
-from skymatch_cli.model import FloatArray, IntArray, Offsets, PlaneDifferences
+from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets, PlaneDifferences
+from skymatch_cli.model.monomials import carried, degree_of, exponents
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.solve.offsets import solve_offsets
 from skymatch_cli.solve.pairgraph import PairGraph
-from skymatch_cli.solve.probes import sign_columns
+from skymatch_cli.solve.probes import N_BLOCKS, sign_columns
 
 _RIDGE = 1e-12
 _REFINEMENTS = 3
 _LEAST_DOF = 0.5
-_DENSE = 400  # groups up to which the whole covariance is computed
-_PROBE_BLOCKS = 8  # of eight probes: errors good to 9 %
+_DENSE = 1200  # unknowns up to which the whole covariance is computed; beyond, errors are good to 9 %
+_FOLLOWS = 1e-3  # chance by which shapes that have nothing to do with positions follow a curvature as well
+_SIGNIFICANT = 25.0  # square of the deviate of what is taken off
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneEquations:
-    """Normal equations of planes, factorised.
+    """Normal equations of polynomials of k terms, factorised.
 
     Attributes
     ----------
     graph : PairGraph
         n groups (unknowns), m pairs.
     centre : (n, 2) float64
-        Positions of the groups: planes are given as level there and tilts.
-    root : (m, 3, 3) float64
+        Positions of the groups: polynomials are given about these.
+    held : (C,) bool
+        Components in which a curvature that all frames may have in common is taken off.
+    root : (m, k, k) float64
         M = root root^T.
-    to_a, to_b : (m, 3, 3) float64
-        Plane about a group's centre to plane about the pair's position.
-    matrix : (3 n, 3 n) csc_array
+    to_a, to_b : (m, k, k) float64
+        Polynomial about a group's centre to polynomial about the pair's position.
+    matrix : (k n, k n) csc_array
         Normal matrix, scaled to a unit diagonal; rows and columns of the first group of each component are empty.
-    scale : (3 n,) float64
+    scale : (k n,) float64
         1 / square root of its diagonal; 0 for those groups.
     factors : SuperLU
     """
 
     graph: PairGraph
     centre: FloatArray
+    held: BoolArray
     root: FloatArray
     to_a: FloatArray
     to_b: FloatArray
@@ -65,10 +74,10 @@ class PlaneEquations:
     def of_pairs(
         cls, centre: FloatArray, a: IntArray, b: IntArray, moment: FloatArray, position: FloatArray
     ) -> PlaneEquations:
-        """For n groups at ``centre`` and m pairs (a, b), a != b, with moments (m, 3, 3) about ``position`` (m, 2)."""
-        n = len(centre)
+        """For n groups at ``centre`` and m pairs (a, b), a != b, with moments (m, k, k) about ``position`` (m, 2)."""
+        n, k = len(centre), moment.shape[1]
         graph = PairGraph.of_pairs(n, a, b, moment[:, 0, 0])
-        to_a, to_b = (_carried(position - centre[end]) for end in (a, b))
+        to_a, to_b = (carried(position - centre[end], degree_of(k)) for end in (a, b))
         blocks, rows, columns = [], [], []
         for one, there, sign, other, here in (
             (a, to_a, 1.0, a, to_a),
@@ -77,13 +86,13 @@ class PlaneEquations:
             (b, to_b, -1.0, a, to_a),
         ):
             blocks.append(sign * there.swapaxes(1, 2) @ moment @ here)
-            rows.append(np.broadcast_to(3 * one[:, None, None] + np.arange(3)[:, None], blocks[-1].shape))
-            columns.append(np.broadcast_to(3 * other[:, None, None] + np.arange(3), blocks[-1].shape))
+            rows.append(np.broadcast_to(k * one[:, None, None] + np.arange(k)[:, None], blocks[-1].shape))
+            columns.append(np.broadcast_to(k * other[:, None, None] + np.arange(k), blocks[-1].shape))
         entries = tuple(np.concatenate(part).ravel() for part in (blocks, rows, columns))
-        normal = coo_array((entries[0], entries[1:]), shape=(3 * n, 3 * n)).tocsc()
+        normal = coo_array((entries[0], entries[1:]), shape=(k * n, k * n)).tocsc()
         diagonal = normal.diagonal()
-        held = np.unique(graph.component, return_index=True)[1]
-        diagonal[(3 * held[:, None] + np.arange(3)).ravel()] = 0.0
+        first = np.unique(graph.component, return_index=True)[1]
+        diagonal[(k * first[:, None] + np.arange(k)).ravel()] = 0.0
         scale = np.where(diagonal > 0, 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), 0.0)
         matrix = csc_array(diags_array(scale) @ normal @ diags_array(scale))
         ridge = np.where(scale > 0, _RIDGE, 1.0)
@@ -93,17 +102,23 @@ class PlaneEquations:
             diag_pivot_thresh=0.0,
             options={"SymmetricMode": True},
         )
-        return cls(graph, centre, _root(moment), to_a, to_b, matrix, scale, factors)
+        none = np.zeros(len(graph.size), np.bool_)
+        return cls(graph, centre, none, _root(moment), to_a, to_b, matrix, scale, factors)
+
+    @property
+    def n_terms(self) -> int:
+        """Terms of the polynomials, k."""
+        return int(self.root.shape[1])
 
     def gathered(self, pull: FloatArray) -> FloatArray:
-        """Pulls of the pairs (m, 3, p) as right-hand sides of the groups, (n, 3, p)."""
-        out = np.zeros((self.graph.n, 3, pull.shape[2]))
+        """Pulls of the pairs (m, k, p) as right-hand sides of the groups, (n, k, p)."""
+        out = np.zeros((self.graph.n, self.n_terms, pull.shape[2]))
         np.add.at(out, self.graph.a, self.to_a.swapaxes(1, 2) @ pull)
         np.add.at(out, self.graph.b, -(self.to_b.swapaxes(1, 2) @ pull))
         return out
 
     def solve(self, rhs: FloatArray, refinements: int = _REFINEMENTS) -> FloatArray:
-        """Planes (n, 3, p) for right-hand sides (n, 3, p), in the common gauge."""
+        """Polynomials (n, k, p) for right-hand sides (n, k, p), in the common gauge."""
         scaled = self.scale[:, None] * rhs.reshape(len(self.scale), -1)
         x = self.factors.solve(scaled)
         for _ in range(refinements):
@@ -111,15 +126,35 @@ class PlaneEquations:
         return self.centred((self.scale[:, None] * x).reshape(rhs.shape))
 
     def centred(self, planes: FloatArray) -> FloatArray:
-        """Planes (n, 3, p) without the plane that is common to each component."""
-        tilt = planes[:, 1:] - self._means(planes[:, 1:])[self.graph.component]
-        taken = planes[:, 1:] - tilt
-        level = planes[:, 0] - (taken * self.centre[:, :, None]).sum(axis=1)
-        level = level - self._means(level)[self.graph.component]
-        return np.concatenate([level[:, None], tilt], axis=1)
+        """Polynomials (n, k, p) without what is common to each component, and without what is held there."""
+        if self.n_terms > 1:
+            planes = planes - self._commons() @ self.common(planes)[self.graph.component]
+        level = planes[:, 0] - self._means(planes[:, 0])[self.graph.component]
+        return np.concatenate([level[:, None], planes[:, 1:]], axis=1)
+
+    def common(self, planes: FloatArray) -> FloatArray:
+        """Coefficients (C, q, p) of what is common to the shapes of each component, about its middle.
+
+        The first k - 1 are a polynomial of the sky, the others a curvature of the frames, 0 where it isn't held.
+        """
+        graph, shapes = self.graph, planes[:, 1:]
+        commons = self._commons()[:, 1:]
+        normal = graph.component_sums((commons.swapaxes(1, 2) @ commons).reshape(graph.n, -1))
+        right = graph.component_sums((commons.swapaxes(1, 2) @ shapes).reshape(graph.n, -1))
+        q = commons.shape[2]
+        inverse = np.linalg.pinv(normal.reshape(-1, q, q), rcond=1e-10, hermitian=True)
+        return np.asarray(inverse @ right.reshape(len(graph.size), q, -1))
+
+    def _commons(self) -> FloatArray:
+        """What unit coefficients of the common polynomials add to those of every group: (n, k, q)."""
+        k, degree = self.n_terms, degree_of(self.n_terms)
+        middle = self._means(self.centre)[self.graph.component]
+        moved = carried(self.centre - middle, degree + 1)[:, :k, 1:]
+        moved[:, :, k - 1 :] *= self.held[self.graph.component][:, None, None]
+        return moved
 
     def differences(self, planes: FloatArray) -> FloatArray:
-        """Differences (m, 3) of planes (n, 3), about the positions of the pairs."""
+        """Differences (m, k) of polynomials (n, k), about the positions of the pairs."""
         a, b = (
             np.einsum("mij,mj->mi", to, planes[end])
             for to, end in ((self.to_a, self.graph.a), (self.to_b, self.graph.b))
@@ -127,20 +162,22 @@ class PlaneEquations:
         return np.asarray(a - b)
 
     def covariance(self) -> tuple[FloatArray, bool]:
-        """Covariance (n, 3, 3) of every plane in the common gauge, and whether it is more than an estimate."""
-        n = self.graph.n
-        if n <= _DENSE:
+        """Covariance (n, k, k) of every polynomial in the common gauge, and whether it is more than an estimate."""
+        n, k = self.graph.n, self.n_terms
+        if k * n <= _DENSE:
             inverse = self.scale[:, None] * self.factors.solve(np.diag(self.scale))
-            half = self.centred(inverse.reshape(n, 3, 3 * n)).reshape(3 * n, 3 * n)
-            whole = self.centred(half.T.reshape(n, 3, 3 * n)).reshape(n, 3, n, 3)
+            half = self.centred(inverse.reshape(n, k, k * n)).reshape(k * n, k * n)
+            whole = self.centred(half.T.reshape(n, k, k * n)).reshape(n, k, n, k)
             each = np.arange(n)
             return whole[each, :, each], True
-        total = np.zeros((n, 3, 3))
-        for k in range(_PROBE_BLOCKS):
-            signs = sign_columns(3 * len(self.root), k).reshape(len(self.root), 3, -1)
-            answer = self.solve(self.gathered(self.root @ signs), refinements=1)
-            total += answer @ answer.swapaxes(1, 2) / (8 * _PROBE_BLOCKS)
-        return total, False
+        answers = self.probes()
+        return answers @ answers.swapaxes(1, 2) / answers.shape[2], False
+
+    def probes(self) -> FloatArray:
+        """Answers (n, k, 64) to artificial noise of the pairs: the mean of their products is the covariance."""
+        m, k = self.root.shape[:2]
+        signs = (sign_columns(k * m, block).reshape(m, k, -1) for block in range(N_BLOCKS))
+        return np.concatenate([self.solve(self.gathered(self.root @ some), refinements=1) for some in signs], axis=2)
 
     def _means(self, x: FloatArray) -> FloatArray:
         flat = self.graph.component_sums(x.reshape(len(x), -1)) / self.graph.size[:, None]
@@ -149,48 +186,60 @@ class PlaneEquations:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedPlanes:
-    """Planes of G groups, in comparison units; positions are those of the tangent plane, in radians.
+    """Polynomials of k terms of G groups, in comparison units; positions are in radians on the tangent plane.
 
     Attributes
     ----------
     offsets : Offsets
         Levels at the groups' centres and what the fit says about pairs and components.
-    tilt : (G, 2) float64
-        Per radian; mean 0 in every component.
-    covariance : (G, 3, 3) float64
-        Of level and tilts.
+    shape : (G, k - 1) float64
+        The other coefficients, per power of a radian; nothing in them is common to all groups of a component.
+    covariance : (G, k, k) float64
+        Of level and shape, with what the overlaps contradict.
+    noise : (G,) float64
+        Factor by which the variances would be less without that.
     residual : (M,) float64
-        Mean of every pair's difference minus that of the planes, also of the pairs that were not used.
+        Mean of every pair's difference minus that of the polynomials, also of the pairs that were not used.
     loss : (C,) float64
         Errors of the levels over those that constants would have; NaN in components of one group.
+    held : (C,) bool
+        Components whose shapes followed a curvature that all frames have in common: it was taken off.
+    curved : (C,) float64
+        Largest change of a level by that curvature, also where shapes can't be told from it; 0 where there is none.
     """
 
     offsets: Offsets
-    tilt: FloatArray
+    shape: FloatArray
     covariance: FloatArray
+    noise: FloatArray
     residual: FloatArray
     loss: FloatArray
+    held: BoolArray
+    curved: FloatArray
 
 
 @one_thread()
 def image_planes(  # noqa: PLR0917 - three columns of numbers of pairs
     centre: FloatArray, a: IntArray, b: IntArray, moment: FloatArray, position: FloatArray, pull: FloatArray
 ) -> FloatArray:
-    """Planes (n, 3) about ``centre`` (n, 2) that agree best with the pulls (m, 3) of pairs (a, b), in the common gauge.
+    """Polynomials (n, k) about ``centre`` (n, 2) that agree best with the pulls (m, k) of pairs, in the common gauge.
 
-    ``moment`` (m, 3, 3) and ``pull`` are about ``position`` (m, 2), in any unit of length.
+    ``moment`` (m, k, k) and ``pull`` are about ``position`` (m, 2), in any unit of length.
     """
     if not len(a):
-        return np.zeros((len(centre), 3))
-    equations = PlaneEquations.of_pairs(centre, a, b, moment, position)
-    return equations.solve(equations.gathered(pull[:, :, None]))[:, :, 0]
+        return np.zeros((len(centre), pull.shape[1]))
+    unit = _typical_length(centre, a, b, position)
+    per = unit ** _totals(pull.shape[1])
+    moment, pull = moment / (per[:, None] * per), pull / per
+    equations = PlaneEquations.of_pairs(centre / unit, a, b, moment, position / unit)
+    return equations.solve(equations.gathered(pull[:, :, None]))[:, :, 0] / per
 
 
 @one_thread()
 def fit_planes(
     centre: FloatArray, a: IntArray, b: IntArray, measured: PlaneDifferences, weight: FloatArray
 ) -> FittedPlanes:
-    """Planes of the groups that agree best, in the weighted least-squares sense, with the differences.
+    """Polynomials of the groups that agree best, in the weighted least-squares sense, with the differences.
 
     Parameters
     ----------
@@ -207,26 +256,34 @@ def fit_planes(
     FittedPlanes
     """
     used = (weight > 0) & (a != b)
-    moment, pull = measured.moment[used], measured.pull[used]
-    equations = PlaneEquations.of_pairs(centre, a[used], b[used], moment, measured.position[used])
-    planes = equations.solve(equations.gathered(pull[:, :, None]))[:, :, 0]
+    unit = _typical_length(centre, a[used], b[used], measured.position[used])
+    per = unit ** _totals(measured.pull.shape[1])
+    centre, position = centre / unit, measured.position / unit
+    moment, pull = measured.moment / (per[:, None] * per), measured.pull / per
+    noise = (measured.noise / (per[:, None] * per))[used]
+    equations = PlaneEquations.of_pairs(centre, a[used], b[used], moment[used], position[used])
+    planes = equations.solve(equations.gathered(pull[used][:, :, None]))[:, :, 0]
+    apart = _apart(planes, centre, a, b, position)
+    left = pull - (moment @ apart[:, :, None])[:, :, 0]
+    chi2, dof = _chi2(equations.graph, left[used], moment[used], noise)
+    held, curved = common_curvature(equations, planes)
+    if held.any():
+        equations = replace(equations, held=held)
+        planes = equations.centred(planes[:, :, None])[:, :, 0]
+        left = pull - (moment @ _apart(planes, centre, a, b, position)[:, :, None])[:, :, 0]
     covariance, exact = equations.covariance()
     graph = equations.graph
-    size = np.where(measured.moment[:, 0, 0] > 0, measured.moment[:, 0, 0], np.nan)
-    at_pair = (_carried(measured.position - centre[end]) @ planes[end][:, :, None] for end in (a, b))
-    apart = np.subtract(*at_pair)
-    left = measured.pull - (measured.moment @ apart)[:, :, 0]
-    residual = left[:, 0] / size
-    level = solve_offsets(len(centre), a[used], b[used], residual[used], moment[:, 0, 0])
+    residual = left[:, 0] / np.where(moment[:, 0, 0] > 0, moment[:, 0, 0], np.nan)
+    level = solve_offsets(len(centre), a[used], b[used], residual[used], moment[used, 0, 0])
     of_pair = graph.component[a[used]]
     square = np.bincount(of_pair, residual[used] ** 2, minlength=len(graph.size))
     count = np.bincount(of_pair, minlength=len(graph.size))
-    chi2, dof = _chi2(graph, left[used], moment, measured.noise[used])
     variance = covariance[:, 0, 0]
     constant = graph.component_sums(level.sigma**2)
+    more = np.where(chi2 > dof, chi2 / dof, 1.0)[graph.component]  # what overlaps contradict (Birge 1932)
     offsets = Offsets(
         offset=planes[:, 0],
-        sigma=np.sqrt(np.maximum(variance, 0.0)),
+        sigma=np.sqrt(np.maximum(variance * more, 0.0)),
         sigma_noise=np.sqrt(np.maximum(variance, 0.0)),
         component=graph.component,
         residual=np.where(used, residual, np.nan),
@@ -237,13 +294,61 @@ def fit_planes(
         sigma_exact=exact,
     )
     loss = np.where(constant > 0, np.sqrt(graph.component_sums(variance) / np.where(constant > 0, constant, 1)), np.nan)
-    return FittedPlanes(offsets, planes[:, 1:], covariance, residual, loss)
+    covariance = covariance / (per[:, None] * per) * more[:, None, None]
+    return FittedPlanes(offsets, planes[:, 1:] / per[1:], covariance, 1 / more, residual, loss, held, curved)
+
+
+def common_curvature(equations: PlaneEquations, planes: FloatArray) -> tuple[BoolArray, FloatArray]:
+    """Whether the shapes of each component (C,) follow a curvature that all frames have in common, and what it does.
+
+    They do where the curvature stands out of the noise, and takes so much of the shapes away as it would, by chance,
+    of shapes that have nothing to do with positions in one case of a thousand. The second array has the largest change
+    of a level; NaN where there are too few groups to tell shapes from a curvature, and it stands out.
+    """
+    graph, k = equations.graph, equations.n_terms
+    n_more = degree_of(k) + 2
+    all_held = replace(equations, held=np.ones(len(graph.size), np.bool_))
+    both = np.concatenate([planes[:, :, None], equations.probes()], axis=2)
+    common = all_held.common(both)[:, k - 1 :]
+    without = all_held.centred(planes[:, :, None])[:, :, 0]
+    noise = common[:, :, 1:]
+    covariance = noise @ noise.swapaxes(1, 2) / noise.shape[2]
+    deviate = np.einsum("ci,cij,cj->c", common[:, :, 0], np.linalg.pinv(covariance, hermitian=True), common[:, :, 0])
+    before, after = (graph.component_sums((p[:, 1:] ** 2).sum(axis=1)) for p in (planes, without))
+    free = (k - 1) * (graph.size - 1) - n_more
+    tail = np.where(free > 0, (after / np.where(before > 0, before, 1.0)) ** (0.5 * np.maximum(free, 0)), 1.0)
+    moved = np.zeros(len(graph.size))
+    np.maximum.at(moved, graph.component, np.abs(planes[:, 0] - without[:, 0]))
+    stands_out = (deviate > _SIGNIFICANT + n_more) & (graph.size > 1)
+    held = stands_out & (tail < _FOLLOWS)
+    moved = np.where(stands_out & (free <= 0), np.nan, np.where(held, moved, 0.0))
+    return held, moved
+
+
+def _apart(planes: FloatArray, centre: FloatArray, a: IntArray, b: IntArray, position: FloatArray) -> FloatArray:
+    """Differences (M, k) of the polynomials (G, k) of both groups of every pair, about its position."""
+    degree = degree_of(planes.shape[1])
+    at_pair = (carried(position - centre[end], degree) @ planes[end][:, :, None] for end in (a, b))
+    return np.asarray(np.subtract(*at_pair))[:, :, 0]
+
+
+def _typical_length(centre: FloatArray, a: IntArray, b: IntArray, position: FloatArray) -> float:
+    """Root mean square distance of overlaps from the centres of their groups: coefficients per unit are comparable."""
+    if not len(a):
+        return 1.0
+    square = ((position - centre[a]) ** 2 + (position - centre[b]) ** 2).sum(axis=1).mean() / 2
+    return float(np.sqrt(square)) or 1.0
+
+
+def _totals(k: int) -> FloatArray:
+    """Sums of the exponents of k terms."""
+    return np.array([sum(each) for each in exponents(degree_of(k))], float)
 
 
 def _chi2(graph: PairGraph, left: FloatArray, moment: FloatArray, noise: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """chi² of what is left of the pulls (m, 3), and its expectation, in each component; NaN where that is nothing.
+    """chi² of what is left of the pulls (m, k), and its expectation, in each component; NaN where that is nothing.
 
-    The planes take three of the expectation for each group but one; where all pairs see the same places, as in a
+    The polynomials take k of the expectation for each group but one; where all pairs see the same places, as in a
     stack, nothing remains.
     """
     scale = np.sqrt(np.maximum(np.einsum("mii->mi", moment), np.finfo(float).tiny))
@@ -251,20 +356,13 @@ def _chi2(graph: PairGraph, left: FloatArray, moment: FloatArray, noise: FloatAr
     inverse = np.linalg.pinv(moment / both, rcond=1e-6, hermitian=True)
     unit = left / scale
     chi2 = graph.pair_sums(np.einsum("mi,mij,mj->m", unit, inverse, unit))
-    dof = graph.pair_sums(np.einsum("mij,mji->m", inverse, noise / both)) - 3.0 * (graph.size - 1.0)
+    dof = graph.pair_sums(np.einsum("mij,mji->m", inverse, noise / both)) - left.shape[1] * (graph.size - 1.0)
     some = dof > _LEAST_DOF
     return np.where(some, chi2, np.nan), np.where(some, dof, np.nan)
 
 
-def _carried(shift: FloatArray) -> FloatArray:
-    """Planes about one position to planes about another that is (m, 2) from it: (m, 3, 3)."""
-    out = np.tile(np.eye(3), (len(shift), 1, 1))
-    out[:, 0, 1:] = shift
-    return out
-
-
 def _root(moment: FloatArray) -> FloatArray:
-    """A square root of positive semi-definite matrices, (m, 3, 3)."""
+    """A square root of positive semi-definite matrices, (m, k, k)."""
     scale = np.sqrt(np.maximum(np.einsum("mii->mi", moment), np.finfo(float).tiny))
     value, vector = np.linalg.eigh(moment / (scale[:, :, None] * scale[:, None, :]))
     root: FloatArray = scale[:, :, None] * vector * np.sqrt(np.maximum(value, 0.0))[:, None, :]

@@ -39,6 +39,9 @@ class PlaneSkies:
         Of all pairs, used or not.
     loss : (C,) float64
         Errors over those that constants would have.
+    held : (C,) bool
+    curved : (C,) float64
+        See `FittedPlanes`.
     """
 
     place: FloatArray
@@ -50,6 +53,8 @@ class PlaneSkies:
     offsets: Offsets
     residual: FloatArray
     loss: FloatArray
+    held: BoolArray
+    curved: FloatArray
 
     def raised(self, by: FloatArray) -> PlaneSkies:
         """The same with a level added to each of the C components."""
@@ -102,18 +107,20 @@ def plane_skies(
     weight = np.where(used, measurements.weight, 0.0)
     fit = fit_planes(centre, group[measurements.a], group[measurements.b], differences, weight)
     towards = np.concatenate([np.ones((len(place), 1)), place - centre[group]], axis=1)
-    planes = np.concatenate([fit.offsets.offset[:, None], fit.tilt], axis=1)[group]
+    planes = np.concatenate([fit.offsets.offset[:, None], fit.shape], axis=1)[group]
     variance = np.einsum("ni,nij,nj->n", towards, fit.covariance[group], towards)
     return PlaneSkies(
         place=place,
         per_pixel=per_pixel,
         value=(towards * planes).sum(axis=1),
-        err=np.sqrt(np.maximum(np.stack([variance, variance]), 0.0)),
-        tilt=fit.tilt[group],
+        err=np.sqrt(np.maximum(np.stack([variance, variance * fit.noise[group]]), 0.0)),
+        tilt=fit.shape[group],
         component=fit.offsets.component[group],
         offsets=fit.offsets,
         residual=fit.residual,
         loss=fit.loss,
+        held=fit.held,
+        curved=fit.curved,
     )
 
 

@@ -228,26 +228,34 @@ class _Items:
         return {self.key.read(k, arrays): self.value.read(v, arrays) for k, v in plain}
 
 
-@dataclass(frozen=True, slots=True)
 class _Fields:
-    """Dataclasses, and tuples of one length."""
+    """Dataclasses, and tuples of one length. What JSON has is passed through: most fields are."""
 
-    name: str
-    get: Callable[[Any], tuple[Any, ...]]
-    make: Callable[[Any], Any]
-    kinds: tuple[_Kind, ...]
-
-    @property
-    def layout(self) -> str:
-        return f"{self.name}<{';'.join(kind.layout for kind in self.kinds)}>"
+    def __init__(
+        self,
+        name: str,
+        get: Callable[[Any], tuple[Any, ...]],
+        make: Callable[[Any], Any],
+        kinds: tuple[_Kind, ...],
+    ) -> None:
+        self.layout = f"{name}<{';'.join(kind.layout for kind in kinds)}>"
+        self._get, self._make, self._n = get, make, len(kinds)
+        self._inner = [(k, kind.write, kind.read) for k, kind in enumerate(kinds) if type(kind) is not _Plain]
 
     def write(self, value: Any, arrays: list[_Array], /) -> Any:
-        pairs = zip(self.kinds, self.get(value), strict=True)
-        return [own if type(kind) is _Plain else kind.write(own, arrays) for kind, own in pairs]
+        plain = list(self._get(value))
+        if len(plain) != self._n:
+            raise TypeError(f"{len(plain)} values for {self._n} fields")
+        for k, write, _ in self._inner:
+            plain[k] = write(plain[k], arrays)
+        return plain
 
     def read(self, plain: Any, arrays: Iterator[_Array], /) -> Any:
-        pairs = zip(self.kinds, plain, strict=True)
-        return self.make([own if type(kind) is _Plain else kind.read(own, arrays) for kind, own in pairs])
+        if len(plain) != self._n:
+            raise ValueError(f"{len(plain)} values for {self._n} fields")
+        for k, _, read in self._inner:
+            plain[k] = read(plain[k], arrays)
+        return self._make(plain)
 
 
 @dataclass(frozen=True, slots=True)

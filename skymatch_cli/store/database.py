@@ -232,7 +232,10 @@ class Database:
     def finding_keys(self) -> Iterator[tuple[bytes, bytes, bool, bool, bytes]]:
         """All findings without their content: ``image``, ``how``, ``local``, ``bad`` and ``overlaps``."""
         with self.explained():
-            yield from self._db.execute("SELECT image, how, local, bad, overlaps FROM findings")
+            for row in self._db.execute("SELECT image, how, local, bad, overlaps FROM findings"):
+                if not (isinstance(row[4], bytes) and row[4]):
+                    raise self.damaged("a finding is not what was written")
+                yield row
 
     def forget(self, images: Iterable[bytes]) -> None:
         """Remove the findings of images."""

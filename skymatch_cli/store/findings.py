@@ -13,12 +13,12 @@ from skymatch_cli.choices import Compare
 from skymatch_cli.compare.meshed import MeshReduction, assemble_mesh, mesh_grids, mesh_tasks
 from skymatch_cli.compare.pooled import ImageMeasurement, assemble_pooled, blocks_per_side, coarser, pooled_tasks
 from skymatch_cli.errors import Problem, SkymatchError
-from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyStatistics
+from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyStatistics, SkyWarning
 from skymatch_cli.run.tasks import NoProgress, Progress, Runner, Tasks
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import FindingRow
-from skymatch_cli.store.keys import OverlapKeys, measuring_keys
-from skymatch_cli.store.store import CODEC, Finding, Store
+from skymatch_cli.store.keys import KEY_BYTES, OverlapKeys, measuring_keys
+from skymatch_cli.store.store import CODEC, Finding, Store, not_kept
 
 _COMMIT_S, _COMMIT_BYTES = 5.0, 2**24  # what a kill costs, and what memory holds
 
@@ -184,8 +184,12 @@ class StoredFindings:
         *_, overlaps, body = row
         if self._grids is not None:
             cells = source.decode(MeshReduction, body)
+            if not cells.meshes.keys() <= self._planes.keys():
+                raise source.database.damaged("cells on a plane that is not there")
             return replace(cells, meshes={self._planes[key]: mesh for key, mesh in cells.meshes.items()})
         found = source.decode(ImageMeasurement, body)
+        if not len(found.regions) == len(found.blocks) == (len(overlaps) - 1) // KEY_BYTES:
+            raise source.database.damaged("a finding without its overlaps")
         rows = self._overlaps.known(i, overlaps[1:])
         pairs = self._overlaps.pairs[i][rows >= 0]
         rows = rows[rows >= 0]
@@ -243,7 +247,7 @@ class StoredFindings:
         except SkymatchError as error:
             if not self._lenient:
                 raise
-            self._target.warnings = (f"what was measured is not kept: {error.message}",)
+            self._target.warnings = (not_kept(error),)
             return
         self._waiting.clear()
         self._waiting_bytes, self._committed = 0, time.monotonic()
@@ -257,7 +261,7 @@ def measure_images(
     with_local: bool,
     only: Sequence[int] | None = None,
     progress: Progress | None = None,
-) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+) -> tuple[tuple[Problem, ...], tuple[SkyWarning, ...]]:
     """Measure what is not known yet.
 
     Parameters
@@ -277,14 +281,14 @@ def measure_images(
     -------
     problems : tuple of Problem
         Of the images that could not be read.
-    warnings : tuple of str
+    warnings : tuple of SkyWarning
         Of the images that were measured.
     """
     graph = start.graph
     n_pairs = np.bincount(np.concatenate([graph.a, graph.b]), minlength=graph.n_images).tolist()
     wanted = [i for i in (range(len(n_pairs)) if only is None else only) if _needed(found.known_pairs(i), n_pairs[i])]
     problems: list[Problem] = []
-    warnings: list[str] = []
+    warnings: list[SkyWarning] = []
     try:
         (progress or NoProgress()).stage("pixels", len(wanted))
         tasks = _tasks(start, found, wanted, with_local=with_local)
@@ -341,6 +345,5 @@ def assemble(measured: Measured) -> Measurements:
     if measured.settings.compare == Compare.MESH:
         from skymatch_cli.solve.tiltfit import image_planes
 
-        jobs = measured.settings.jobs
-        return assemble_mesh(measured.infos, measured.graph, reduced, image_planes, jobs=jobs)
+        return assemble_mesh(measured.infos, measured.graph, reduced, measured.settings, image_planes)
     return assemble_pooled(measured.infos, measured.graph, pooled)

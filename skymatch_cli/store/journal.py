@@ -118,8 +118,8 @@ def _facts(info: ImageInfo) -> tuple[object, ...]:
     return info.group, info.unit, info.to_comparison, info.comparison_unit
 
 
-def _state(info: ImageInfo) -> tuple[int, int] | None:
-    return None if info.source is None else (info.source.science.size, info.source.science.mtime_ns)
+def _state(info: ImageInfo) -> tuple[int, int, int] | None:
+    return None if info.source is None else info.source.science.state
 
 
 def _is_written(updates: Sequence[SkyUpdate], settings: Settings) -> bool:

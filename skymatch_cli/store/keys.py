@@ -14,7 +14,7 @@ import numpy.typing as npt
 from skymatch_cli.choices import Compare
 from skymatch_cli.compare.mesh.cells import MeshGrid
 from skymatch_cli.images.formats.files import real_paths
-from skymatch_cli.model import FloatArray, ImageInfo, IntArray, OverlapGraph, StoredPlane, TangentPlane
+from skymatch_cli.model import FloatArray, ImageInfo, IntArray, OverlapGraph, PixelSource, StoredPlane, TangentPlane
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.codec import Codec
 from skymatch_cli.store.database import digest_of
@@ -23,7 +23,8 @@ from skymatch_cli.version import __version__
 KeyArray = npt.NDArray[np.uint64]
 KEY_BYTES = 16
 _AT_A_TIME = 1024  # images that are looked at together
-_NOT_IN_KEY = frozenset({"file", "path", "mask"})  # of a name: where they lead is in the key
+# Where names lead is in the key; how integers were stored before this program made them floats changes no value.
+_NOT_IN_KEY = frozenset({"file", "path", "mask", "original"})
 # Settings that don't change what is found in the pixels of an image, or that its header and files stand for.
 _ELSEWHERE = frozenset(
     {
@@ -79,23 +80,28 @@ def image_states(infos: Sequence[ImageInfo]) -> tuple[list[bytes], list[bytes]]:
     places: list[bytes] = []
     for low in range(0, len(infos), _AT_A_TIME):
         some = infos[low : low + _AT_A_TIME]
-        planes = [[] if i.source is None else [i.source.science, i.source.dq, i.source.mask] for i in some]
-        real = iter(real_paths(plane.path for three in planes for plane in three if plane is not None))
-        for info, three in zip(some, planes, strict=True):
-            names = [f.name for f in fields(info.ref) if f.name not in _NOT_IN_KEY]
-            where: list[object] = [getattr(info.ref, name) for name in names]
-            where += [None if plane is None else (next(real), plane.hdu) for plane in three]
-            state: list[object] = [None if plane is None else _state(plane) for plane in three]
-            state.append((info.shape, None if info.source is None else info.source.bad_flags))
+        planes = [_planes(info.source) for info in some]
+        real = iter(real_paths(plane.path for own in planes for plane in own.values()))
+        for info, own in zip(some, planes, strict=True):
+            where: list[object] = [getattr(info.ref, f.name) for f in fields(info.ref) if f.name not in _NOT_IN_KEY]
+            where += [(name, next(real), plane.hdu) for name, plane in own.items()]
+            state: list[object] = [info.shape, *(plane.state for plane in own.values())]
+            if info.source is not None:
+                state += [
+                    getattr(info.source, f.name) for f in fields(info.source) if f.name not in _NOT_IN_KEY | own.keys()
+                ]
             place = repr(where).encode("utf-8", "surrogateescape")
             places.append(digest_of(place))
             states.append(digest_of(place, repr(state).encode()))
     return states, places
 
 
-def _state(plane: StoredPlane) -> tuple[object, ...]:
-    """The state of a file, whatever is known of it."""
-    return tuple(getattr(plane, name, None) for name in ("size", "mtime_ns", "inode"))
+def _planes(source: PixelSource | None) -> dict[str, StoredPlane]:
+    """The planes of which an image is read, by the names of their fields."""
+    if source is None:
+        return {}
+    named = ((f.name, getattr(source, f.name)) for f in fields(source))
+    return {name: plane for name, plane in named if isinstance(plane, StoredPlane)}
 
 
 def image_keys(infos: Sequence[ImageInfo], footprints: Sequence[object], codec: Codec) -> ImageKeys:

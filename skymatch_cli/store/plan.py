@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from skymatch_cli.images.known import Headers
-from skymatch_cli.model import ImageInfo, OverlapGraph
+from skymatch_cli.model import ImageInfo, OverlapGraph, SkyWarning
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.footprint import Footprint
 
@@ -25,7 +25,7 @@ class Plan:
     graph : OverlapGraph
     skipped : tuple of str
         Inputs and HDUs that are not used, and why.
-    warnings : tuple of str
+    warnings : tuple of SkyWarning
     headers : Headers
         What was read, for a later plan; nothing in a plan that was itself read from a file.
     """
@@ -35,5 +35,5 @@ class Plan:
     footprints: tuple[Footprint, ...]
     graph: OverlapGraph
     skipped: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[SkyWarning, ...]
     headers: Headers = field(default_factory=Headers)

@@ -21,6 +21,7 @@ from skymatch_cli.images.formats.source import open_source
 from skymatch_cli.images.skystate import read_state
 from skymatch_cli.model import FloatArray, ImageInfo
 from skymatch_cli.record.atomic import identify
+from skymatch_cli.record.precision import check_digest
 from skymatch_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -149,6 +150,8 @@ def _as_written(info: ImageInfo, level: float, sky_keyword: str) -> ImageInfo:
             return info
         with open_source(read_structure(info.ref.path, info.ref.label)) as source:
             state = read_state(source, info.ref, sky_keyword)
+            if state.written is not None:
+                check_digest(source, info.ref.hdu, state.written, info.ref.label)
     except (OSError, InputError):
         return info  # what is wrong is said when it is written
     if not (state.by_us and state.recorded is not None and math.isclose(state.recorded.level, level, rel_tol=1e-9)):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import pairwise
 from types import TracebackType
@@ -22,15 +22,24 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from skymatch_cli.choices import Method
+from skymatch_cli.choices import Method, WarningName
 from skymatch_cli.compare.meshed import MeshReduction
 from skymatch_cli.compare.pooled import ImageMeasurement
 from skymatch_cli.errors import InputError, SkymatchError
-from skymatch_cli.images.formats.files import real_path, size_and_time
+from skymatch_cli.images.formats.files import file_state, real_path
 from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.gwcs import GwcsWcs
 from skymatch_cli.images.known import Headers, ImageHeader
-from skymatch_cli.model import CelestialWcs, FloatArray, ImageInfo, IntArray, OverlapGraph, StoredPlane, TangentPlane
+from skymatch_cli.model import (
+    CelestialWcs,
+    FloatArray,
+    ImageInfo,
+    IntArray,
+    OverlapGraph,
+    SkyWarning,
+    StoredPlane,
+    TangentPlane,
+)
 from skymatch_cli.model.polygons import Polygons
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import FitsWcs
@@ -61,7 +70,7 @@ class _PlanFacts:
     n_headers: int
     planes: tuple[TangentPlane, ...]
     skipped: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[SkyWarning, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,11 @@ class _Overlaps:
 _STORED = (_PlanFacts, _File, ImageHeader, ImageInfo, ImageKeys, _Overlaps, Polygons, ImageMeasurement, MeshReduction)
 
 
+def not_kept(error: SkymatchError) -> SkyWarning:
+    """Warn that measurements could not be written to the store."""
+    return SkyWarning(WarningName.STORE, f"what was measured is not kept: {error.message}")
+
+
 class Store:
     """A store, open; use it in a ``with`` block.
 
@@ -94,7 +108,7 @@ class Store:
 
     Attributes
     ----------
-    warnings : tuple of str
+    warnings : tuple of SkyWarning
         Why what was measured is not kept.
 
     Raises
@@ -106,7 +120,7 @@ class Store:
 
     def __init__(self, file: str, *, write: bool = False, create: bool = False) -> None:
         self.database = Database(file, layout=_layout(), write=write, create=create)
-        self.warnings: tuple[str, ...] = ()
+        self.warnings: tuple[SkyWarning, ...] = ()
         self._headers: Headers | None = None
         self._keys: ImageKeys | None = None
 
@@ -223,8 +237,8 @@ class Store:
         none = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
         columns = zip(none, *((p.a, p.b, p.area_arcmin2, p.plane) for p in parts), strict=True)
         a, b, area, plane = (np.concatenate(column) for column in columns)
-        if len(a) != facts.n_overlaps:
-            raise self.database.damaged("overlaps are missing")
+        if len(a) != facts.n_overlaps or not _are_overlaps(a, b, plane, facts):
+            raise self.database.damaged("its overlaps are not those of its images")
         polygons = StoredPolygons(self, facts.n_overlaps)
         return Plan(
             settings=self.settings(),
@@ -248,8 +262,10 @@ class Store:
 
     def settings(self) -> Settings:
         """The settings of the plan and of its measurement."""
-        found: dict[str, Any] = json.loads(self.database.get("facts", "settings") or b"{}")
-        return Settings.of(found)
+        try:
+            return Settings.of(json.loads(self.database.get("facts", "settings") or b"{}"))
+        except (ValueError, TypeError, SkymatchError) as error:
+            raise self.database.damaged(f"its settings: {error}") from None
 
     def save_settings(self, settings: Settings) -> None:
         """Store the settings by which pixels are measured."""
@@ -318,7 +334,7 @@ class Store:
         try:
             self._renew(infos, frozenset(files))
         except SkymatchError as error:  # the images are written: that counts
-            self.warnings += (f"what was measured is not kept: {error}",)
+            self.warnings += (not_kept(error),)
 
     def _renew(self, old: Sequence[ImageInfo], files: frozenset[str]) -> None:
         infos = renewed(old, files)
@@ -349,19 +365,17 @@ def measuring_part(settings: Settings) -> Settings:
 def renewed(infos: Sequence[ImageInfo], files: Collection[str]) -> tuple[ImageInfo, ...]:
     """The images after some of their files (by their real paths) were written by this program."""
 
-    def plane(old: StoredPlane | None) -> StoredPlane | None:
-        if old is None or real_path(old.path) not in files:
+    def plane(old: object) -> object:
+        if not isinstance(old, StoredPlane) or real_path(old.path) not in files:
             return old
-        size, mtime_ns = size_and_time(old.path)
-        return replace(old, size=size, mtime_ns=mtime_ns)
+        size, mtime_ns, inode = file_state(old.path)
+        return replace(old, size=size, mtime_ns=mtime_ns, inode=inode)
 
     def info(old: ImageInfo) -> ImageInfo:
         if old.source is None:
             return old
-        science = plane(old.source.science) or old.source.science
-        return replace(
-            old, source=replace(old.source, science=science, dq=plane(old.source.dq), mask=plane(old.source.mask))
-        )
+        now: dict[str, Any] = {f.name: plane(getattr(old.source, f.name)) for f in fields(old.source)}
+        return replace(old, source=replace(old.source, **now))
 
     return tuple(map(info, infos))
 
@@ -446,6 +460,13 @@ def _facts_of(planned: Plan, headers: Headers, digest: bytes) -> bytes:
             warnings=planned.warnings,
         )
     )
+
+
+def _are_overlaps(a: IntArray, b: IntArray, plane: IntArray, facts: _PlanFacts) -> bool:
+    """Whether columns are those of a graph: indices of what is there, in order."""
+    inside = (a >= 0) & (a < b) & (b < facts.n_images) & (plane >= 0) & (plane < len(facts.planes))
+    step = np.diff(a)
+    return bool(inside.all() and (step >= 0).all() and (np.diff(b)[step == 0] >= 0).all())
 
 
 def _outdated(old: ImageKeys, new: ImageKeys) -> list[bytes]:

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -23,11 +24,11 @@ class Fault:
         self._act = act
 
     def wrap(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any) -> Any:
+        def wrapped(*args: Any, **options: Any) -> Any:
             self.calls.append(name)
             if len(self.calls) - 1 == self.at:
-                return self._act(name, call, args)
-            return call(*args)
+                return self._act(name, partial(call, **options), args)
+            return call(*args, **options)
 
         return wrapped
 

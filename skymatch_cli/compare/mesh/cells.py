@@ -38,6 +38,10 @@ class MeshGrid:
     plane: TangentPlane
     pitch_rad: float
 
+    def halved(self, times: int) -> MeshGrid:
+        """The grid of half the pitch, so many times: every cell's centre is the centre of one of its cells."""
+        return MeshGrid(self.plane, self.pitch_rad / 2**times)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PixelMap:

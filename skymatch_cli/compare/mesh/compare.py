@@ -4,16 +4,8 @@ Least squares of ``value[i, c] = offset[i] + sky[c]`` with weights w. Eliminatin
 graph Laplacian in which a pair of images has the weight ``sum over cells of w_i w_j / sum(w)``: optimal
 in stacks too, and one pass over the cells.
 
-What a cell counts is the information of its pixels, and
-
-- less where bright stars are: small errors of the windows times much light. Weight is taken away from
-  all images of a cell and from its neighbours, smoothly: what seeing moves from one cell to the next
-  cancels in their sum only where both count alike;
-- less where there are stars and pixel areas differ: whether a star keeps its counts or its surface
-  brightness depends on the flat field;
-- nothing where images disagree: in one cell, by more than noise and half of the structure there, or in
-  the mean of 3 x 3 cells, in which seeing cancels (biweight, Beaton & Tukey 1974, Technometrics 16, 147),
-  iterated with the solution. The scale of disagreement comes from the cells of the neighbourhood.
+What a cell counts is the information of its pixels, times how well it agrees with the others (see ``trust``),
+iterated with the solution.
 
 The noise of every image is scaled to the scatter of sums of 8 x 8 cells, so that errors hold where
 pixels are correlated, flat fields differ or seeing leaves its traces.
@@ -42,14 +34,14 @@ from skymatch_cli.compare.mesh.sums import (
     shares,
 )
 from skymatch_cli.compare.mesh.tiles import SheetPlan, run_noise, sheet_plans
-from skymatch_cli.compare.mesh.trust import mean_sky, median_sky, trusted_weight
+from skymatch_cli.compare.mesh.trust import Distances, Spreads, mean_sky, median_sky, trusted_weight
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements, OverlapGraph, Status, StrArray
 from skymatch_cli.run.tasks import usable_cores
 
 Answer = TypeVar("Answer")
 
-_ITERATIONS = 4  # with the weights of the one before
-_UNSCALED = 2  # iterations before the scatter is trusted
+_ITERATIONS = 6  # with the weights of the one before; the first finds what is typical only
+_UNSCALED = 3  # iterations before the scatter is trusted
 _MIN_CELLS = 4
 _WORTH_PROCESS = 6000  # leaves that take some times as long as starting a process
 
@@ -121,17 +113,22 @@ def _robust_sums(
 
         start = _in_order(each(_Share.start))
         offset = solved(*first_differences(start, level, graph))
-        scale = np.ones(graph.n_images)
+        scale, typical = np.ones(graph.n_images), None
         for iteration in range(_ITERATIONS):
             sums, scatter = PairSums.empty(graph, level + offset), BlockScatter.empty(graph.n_images)
-            for found in _in_order(each(_Share.step, offset, scale, iteration >= _UNSCALED)):
+            spreads = Spreads.empty(graph.n_images)
+            for found in _in_order(each(_Share.step, offset, scale, typical, iteration >= _UNSCALED)):
                 sums.add(found.pairs)
+                spreads.add(found.spreads)
                 if found.scatter is not None:
                     scatter.add(found.scatter)
+            first, typical = typical is None, spreads.typical()
+            if first:  # no cell is doubted yet: the medians that it began with are better
+                continue
             scale = scale * scatter.ratio()
             offset = solved(sums.weight, sums.difference())
         sums = PairSums.empty(graph, level + offset)
-        for last in _in_order(each(_Share.finish, offset, scale)):
+        for last in _in_order(each(_Share.finish, offset, scale, typical)):
             sums.add(last)
     return sums
 
@@ -141,6 +138,7 @@ class _Step:
     """What one sheet gives to an iteration."""
 
     pairs: SheetSums
+    spreads: SheetSums
     scatter: SheetSums | None  # where it was asked for
 
 
@@ -167,44 +165,47 @@ class _Share:
         self._skies = [None] * len(self._sheets)
         return [None if sheet is None else median_differences(sheet) for sheet in self._sheets]
 
-    def step(self, offset: FloatArray, scale: FloatArray, scatter: bool) -> list[_Step | None]:
+    def step(
+        self, offset: FloatArray, scale: FloatArray, typical: FloatArray | None, scatter: bool
+    ) -> list[_Step | None]:
         """Sums with the weights that offsets and noises (N,) of the images suggest."""
         answers: list[_Step | None] = []
         for k, sheet in enumerate(self._sheets):
             if sheet is None:
                 answers.append(None)
                 continue
-            weight, shifted, before = self._trusted(sheet, k, offset, scale)
+            weight, shifted, before, spreads = self._trusted(sheet, k, offset, scale, typical)
             self._skies[k] = sky = mean_sky(sheet, weight, shifted, before)
             residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
             share = shares(sheet.layers, weight)
             blocks = block_scatter(sheet, weight, residual, share) if scatter else None
-            answers.append(_Step(pair_sums(sheet, weight, residual, share), blocks))
+            answers.append(_Step(pair_sums(sheet, weight, residual, share), spreads, blocks))
         return answers
 
-    def finish(self, offset: FloatArray, scale: FloatArray) -> list[SheetSums | None]:
+    def finish(self, offset: FloatArray, scale: FloatArray, typical: FloatArray | None) -> list[SheetSums | None]:
         """Sums with all that the result needs."""
         answers: list[SheetSums | None] = []
         for k, sheet in enumerate(self._sheets):
             if sheet is None:
                 answers.append(None)
                 continue
-            weight, shifted, sky = self._trusted(sheet, k, offset, scale)
+            weight, shifted, sky, _ = self._trusted(sheet, k, offset, scale, typical)
             residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
             answers.append(all_pair_sums(sheet, weight, residual, shares(sheet.layers, weight), sky))
         return answers
 
     def _trusted(
-        self, sheet: Sheet, k: int, offset: FloatArray, scale: FloatArray
-    ) -> tuple[Float32Array, Float32Array, Float32Array]:
-        """Weights of the cells of a sheet, their values less the offsets, and their skies before."""
+        self, sheet: Sheet, k: int, offset: FloatArray, scale: FloatArray, typical: FloatArray | None
+    ) -> tuple[Float32Array, Float32Array, Float32Array, SheetSums]:
+        """Weights of the cells of a sheet, their values less the offsets, their skies before, and their spreads."""
         shifted = sheet.value - sheet.of_images(offset)
         sky = self._skies[k]
         if sky is None:
             sky = median_sky(sheet, shifted)
-        weight = trusted_weight(sheet, sheet.layers.each(np.subtract, shifted, sky))
+        distances = Distances.of_residuals(sheet, sheet.layers.each(np.subtract, shifted, sky))
+        weight = sheet.weight.copy() if typical is None else trusted_weight(sheet, distances, typical)
         weight /= sheet.of_images(scale)
-        return weight, shifted, sky
+        return weight, shifted, sky, distances.spreads(sheet)
 
 
 def _in_order(answers: Sequence[Sequence[Answer | None]]) -> list[Answer]:

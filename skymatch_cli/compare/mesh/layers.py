@@ -17,6 +17,9 @@ from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves
 from skymatch_cli.model import IntArray
 
+MOST_DOUBLINGS = 4
+"""Of a cell's window: it then reaches into the next leaf, not beyond."""
+
 _CORNERS = [(j, i) for j in (-1, 1) for i in (-1, 1)]
 
 
@@ -59,15 +62,6 @@ class Layers:
             out[: layer.stop - layer.start] += a[layer]
         return out
 
-    def least(self, a: Float32Array) -> Float32Array:
-        """Least over the images of every cell."""
-        first, *others = self.slices()
-        out = a[first].copy()
-        for layer in others:
-            here = out[: layer.stop - layer.start]
-            np.minimum(here, a[layer], out=here)
-        return out
-
     def each(
         self, function: Callable[..., Any], a: Float32Array, per_cell: Float32Array, out: Float32Array | None = None
     ) -> Float32Array:
@@ -92,56 +86,42 @@ class Beside:
     left: IntArray
     right: IntArray
 
-    def box_sums(self, a: Float32Array) -> Float32Array:
-        """Sums of 3 x 3 cells of the same image, (n, 64).
+    def smoothed(self, a: Float32Array, doublings: int) -> Float32Array:
+        """Means of cells of the same image with a soft window, (n, 64), whose variance is (4^k - 1) / 6 cells^2.
 
-        What lies across the corner of a leaf goes by one of its sides: `closed` sees to it that it is there.
+        Each doubling spreads a cell by 1/4, 1/2, 1/4 along both axes, over twice the distance of the one before
+        (à trous: Holschneider et al. 1989), which makes the next window of a nested family of B-splines. What lies
+        across the corner of a leaf goes by one of its sides: `closed` sees to it that it is there.
         """
         cells = a.reshape(-1, BLOCK, BLOCK)
-        shifted = np.empty_like(cells)
-        shifted[:, 1:] = cells[:, :-1]
-        shifted[:, 0] = _taken(cells[:, -1], self.above)
-        out = cells + shifted
-        shifted[:, :-1] = cells[:, 1:]
-        shifted[:, -1] = _taken(cells[:, 0], self.below)
-        out += shifted
-        cells = out.copy()
-        # along all of memory in one go, over the ends of the rows, which are then put right
-        shifted.reshape(-1)[1:] = cells.reshape(-1)[:-1]
-        shifted[:, :, 0] = _taken(cells[:, :, -1], self.left)
-        out += shifted
-        shifted.reshape(-1)[:-1] = cells.reshape(-1)[1:]
-        shifted[:, :, -1] = _taken(cells[:, :, 0], self.right)
-        out += shifted
-        return out.reshape(a.shape)
+        for k in range(doublings):
+            cells = self._spread(cells, 2**k)
+        return cells.reshape(a.shape)
 
-    def with_neighbours(self, cells: IntArray) -> IntArray:
-        """Cells, given as indices into a flat array (n, 64), and the eight around each; without repetition."""
-        n = len(self.above)
-        leaf, at = np.divmod(cells, BLOCK**2)
-        j, i = np.divmod(at, BLOCK)
-        found = np.zeros(n * BLOCK**2, bool)
-        for dj in (-1, 0, 1):
-            row, here = _moved(j + dj, leaf, self.above, self.below)
-            for di in (-1, 0, 1):
-                column, there = _moved(i + di, here, self.left, self.right)
-                found[((there * BLOCK + row) * BLOCK + column)[there < n]] = True
-        return np.flatnonzero(found)
+    def _spread(self, cells: Float32Array, step: int) -> Float32Array:
+        out = np.float32(0.5) * cells
+        shifted = np.empty_like(cells)
+        shifted[:, step:] = cells[:, : BLOCK - step]
+        shifted[:, :step] = _taken(cells[:, BLOCK - step :], self.above)
+        out += np.float32(0.25) * shifted
+        shifted[:, : BLOCK - step] = cells[:, step:]
+        shifted[:, BLOCK - step :] = _taken(cells[:, :step], self.below)
+        out += np.float32(0.25) * shifted
+        both = np.float32(0.5) * out
+        shifted[:, :, step:] = out[:, :, : BLOCK - step]
+        shifted[:, :, :step] = _taken(out[:, :, BLOCK - step :], self.left)
+        both += np.float32(0.25) * shifted
+        shifted[:, :, : BLOCK - step] = out[:, :, step:]
+        shifted[:, :, BLOCK - step :] = _taken(out[:, :, :step], self.right)
+        both += np.float32(0.25) * shifted
+        return both
 
 
 def _taken(edges: Float32Array, which: IntArray) -> Float32Array:
-    """Edges (n, 8) of other leaves, 0 for those that are none."""
-    padded = np.zeros((len(edges) + 1, BLOCK), edges.dtype)
+    """Edges of other leaves, 0 for those that are none."""
+    padded = np.zeros((len(edges) + 1, *edges.shape[1:]), edges.dtype)
     padded[:-1] = edges
     return padded.take(which, axis=0)
-
-
-def _moved(line: IntArray, leaf: IntArray, before: IntArray, after: IntArray) -> tuple[IntArray, IntArray]:
-    """Lines of cells that may lie in the leaves beside: their numbers there, and those leaves."""
-    n = len(before)
-    known = np.minimum(leaf, n - 1)
-    to = np.where(line < 0, before[known], np.where(line >= BLOCK, after[known], leaf))
-    return line % BLOCK, np.where(leaf < n, to, n)
 
 
 class LeafTable:

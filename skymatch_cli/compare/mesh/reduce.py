@@ -1,4 +1,4 @@
-"""One image reduced to soft cells on the tangent plane: value, weight, structure of each.
+"""One image reduced to soft cells on the tangent plane: value and weight of each.
 
 A pixel of an image is read once. Sharp outliers are left out, nothing else is: flux that is clipped in
 one image and not in another, because the seeing differs, is what spoils pooled comparisons. A mesh
@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from skymatch_cli.compare.mesh.cells import Bins, CellSums, Float32Array, MeshGrid, PixelMap, between, pixel_map
 from skymatch_cli.compare.mesh.centroids import CellCentroids, place_sums
@@ -19,15 +18,14 @@ from skymatch_cli.compare.mesh.sharp import sharp_outliers
 from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, PixelArray
 
 BLOCK_PIX = 64  # side of the blocks in which noise is measured and pixels are worked on
-MIN_COVERAGE = 0.75  # share of a cell's window that must be good pixels
+MIN_COVERAGE = 0.3  # share of a cell's window that must be good pixels
 COARSE = 8  # cells a side, for what varies slowly: noise, pixel area, background
 _BATCH_BINS = 2**14  # shared out among cells at a time: what fits the cache
 _LEAST_MOST_CELLS, _MOST_CELLS_PER_PIXEL = 2**20, 1  # far more than pixels fill: near the horizon of a plane
 _NOISE_ROWS = 4  # every fourth row is enough for the noise
 _MIN_NOISE_SAMPLES = 16
-_MAD_TO_SIGMA = 1.4826
+_CLIP = 5.0  # rms of the differences beyond which one is an edge or a star
 _LEAST_NOISE = 1e-30  # keeps ratios of noises within float32
-_STRUCTURE_SIGMA = 2.0  # structure below this many sigma of a cell is noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,9 +44,7 @@ class CellMesh:
         Typical noise of a pixel.
     weight : (nj, ni) float32
         Good pixels (window sum) over the variance of a pixel in units of ``noise**2``; 0 where less than
-        three quarters of the window are good. Summed over cells this is the information of the pixels.
-    structure : (nj, ni) float32
-        How far values depart from those beside them, here or in a neighbouring cell, beyond noise.
+        three tenths of the window are good. Summed over cells this is the information of the pixels.
     area : (nj, ni) float32
         Area of a pixel, in units of the area between cell centres.
     pixel_area : float
@@ -57,6 +53,8 @@ class CellMesh:
         Good pixels that were seen.
     centroids : CellCentroids or None
         For the model ``plane`` (see ``centroids``).
+    halvings : int
+        How often the pitch of the plane's coarsest grid was halved.
     """
 
     origin: tuple[int, int]
@@ -64,11 +62,11 @@ class CellMesh:
     noise: float
     value: Float32Array
     weight: Float32Array
-    structure: Float32Array
     area: Float32Array
     pixel_area: float
     n_good: int
     centroids: CellCentroids | None = None
+    halvings: int = 0
 
 
 def reduce_image(
@@ -189,8 +187,10 @@ def _runs(blocks: BoolArray, shape: tuple[int, ...]) -> Iterator[tuple[slice, sl
 def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: float) -> Float32Array:
     """Noise of a pixel in blocks of 64 x 64 pixels, from differences of neighbours in a row.
 
-    The median of the absolute differences: stars and gradients hardly count. Blocks with too few good
-    pixels, and those not asked for, have the median of the others; never below rounding of ``level``.
+    The rms of the differences, clipped from above until nothing more is clipped: stars and gradients hardly count,
+    and, other than a median, it is right where most neighbours are equal (sparse counts, integers, rebinned plates).
+    The smallest step that occurs is never clipped: single photons are the noise. Blocks with too few good pixels, and
+    those not asked for, have the median of the others; never below rounding of ``level``.
 
     Returns
     -------
@@ -209,12 +209,8 @@ def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: flo
         difference = np.abs(lines[:, 1 : 2 * pairs : 2] - lines[:, 0 : 2 * pairs : 2])
         steps[:, :pairs] = np.where(both, difference, np.inf)
         steps = np.sort(steps.reshape(-1, n_blocks, half).swapaxes(0, 1).reshape(n_blocks, -1), axis=1)
-        count = np.isfinite(steps).sum(axis=1)
-        median = steps[np.arange(n_blocks), np.maximum(count - 1, 0) // 2]
         first = columns.start // BLOCK_PIX
-        sigma[rows.start // BLOCK_PIX, first : first + n_blocks] = np.where(
-            count >= _MIN_NOISE_SAMPLES, median * (_MAD_TO_SIGMA / np.sqrt(2.0)), np.nan
-        )
+        sigma[rows.start // BLOCK_PIX, first : first + n_blocks] = _clipped_rms(steps) / np.sqrt(2.0)
     known = sigma[np.isfinite(sigma)]
     sigma[~np.isfinite(sigma)] = np.median(known) if known.size else 0.0
     # Noise-free pixels get the rounding of their values; images of zeros get a token.
@@ -222,10 +218,28 @@ def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: flo
     return np.maximum(sigma, np.float32(max(rounding, _LEAST_NOISE)))
 
 
+def _clipped_rms(steps: Float32Array) -> FloatArray:
+    """Rms of each row of ascending steps >= 0 (infinite: none) without the largest; NaN where there are few."""
+    row, known = np.arange(len(steps)), np.isfinite(steps)
+    count = known.sum(axis=1)
+    enough = count >= _MIN_NOISE_SAMPLES
+    squares = np.cumsum(np.where(known, steps, 0).astype(float) ** 2, axis=1)
+    smallest = np.where(known & (steps > 0), steps, np.inf).min(axis=1)
+    least = np.maximum(count // 2, 1)
+    while True:
+        rms = np.sqrt(squares[row, np.maximum(count, 1) - 1] / np.maximum(count, 1))
+        limit = np.maximum(_CLIP * rms, np.where(np.isfinite(smallest), 1.5 * smallest, 0))
+        kept = np.maximum((steps <= limit[:, None]).sum(axis=1), least)
+        kept = np.minimum(kept, count)
+        if (kept == count).all():
+            return np.where(enough, rms, np.nan)
+        count = kept
+
+
 def _finished(
     sums: CellSums, positions: PixelMap, sigma: Float32Array, shape: tuple[int, ...], *, level: float, n_good: int
 ) -> CellMesh:
-    """Sums over cells to values, weights and structure; trimmed to the cells that have pixels."""
+    """Sums over cells to values and weights; trimmed to the cells that have pixels."""
     total, count = sums.sums[:2]
     seen = count > 0
     j, i = (np.flatnonzero(seen.any(axis=a)) for a in (1, 0))
@@ -244,7 +258,6 @@ def _finished(
         noise=noise,
         value=value.astype(np.float32),
         weight=weight.astype(np.float32),
-        structure=_structure(value.astype(np.float32), covered, np.sqrt(variance * area).astype(np.float32)),
         area=area.astype(np.float32),
         pixel_area=float(np.median(area)),
         n_good=n_good,
@@ -286,41 +299,3 @@ def _slow_maps(
 def _bilinear(nodes: FloatArray, y: FloatArray, x: FloatArray) -> FloatArray:
     """Values between the nodes of a lattice, on a lattice of rows ``y`` and columns ``x``."""
     return between(between(nodes, y, 0), x, 1)
-
-
-def _structure(value: Float32Array, covered: BoolArray, noise: Float32Array) -> Float32Array:
-    """Departure of cells from the mean of two neighbours, beyond noise; largest of 3 x 3 cells.
-
-    Neighbours without weight are taken from the medians of 8 x 8 cells.
-    """
-    nj, ni = (-(-n // COARSE) for n in value.shape)
-    padded = np.full((nj * COARSE, ni * COARSE), np.nan, np.float32)
-    padded[: value.shape[0], : value.shape[1]] = np.where(covered, value, np.nan)
-    blocks = np.sort(padded.reshape(nj, COARSE, ni, COARSE).swapaxes(1, 2).reshape(nj, ni, -1), axis=-1)
-    count = np.isfinite(blocks).sum(axis=-1)
-    median = np.take_along_axis(blocks, np.maximum(count - 1, 0)[..., None] // 2, axis=-1)[..., 0]
-    median[count == 0] = np.median(median[count > 0]) if (count > 0).any() else 0.0
-    median = np.pad(median, 1, mode="edge")
-    at = tuple((np.arange(n) + 0.5) / COARSE + 0.5 for n in value.shape)
-    filled = np.pad(np.where(covered, value, _bilinear(median, *at).astype(np.float32)), 1, mode="edge")
-    inner = filled[1:-1, 1:-1]
-    bends = (np.abs(inner - np.float32(0.5) * (low + high)) for low, high in _beside(filled))
-    excess = np.maximum(*bends)
-    excess -= np.float32(_STRUCTURE_SIGMA) * noise
-    np.maximum(excess, 0, out=excess)
-    excess[~covered] = 0
-    return _dilated(excess)
-
-
-def _beside(padded: Float32Array) -> Iterator[tuple[Float32Array, Float32Array]]:
-    """The neighbours of the inner elements, along columns and along rows."""
-    yield padded[:-2, 1:-1], padded[2:, 1:-1]
-    yield padded[1:-1, :-2], padded[1:-1, 2:]
-
-
-def _dilated(a: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Largest of 3 x 3 cells."""
-    for _ in (0, 1):
-        padded = np.pad(a, ((1, 1), (0, 0)))
-        a = np.maximum(np.maximum(padded[:-2], padded[2:]), a).T
-    return a

@@ -5,11 +5,15 @@ column by most of its height above the sky around it is not light from the sky (
 Laplacian edge detection of van Dokkum 2001, PASP 113, 1420, with second differences along rows and
 columns). The test looks at one image only: what it takes for an outlier can't depend on the
 difference to another image, so that difference stays unbiased.
+
+Outliers stand clear of the noise. While most of those that are found lie within twice the threshold, they are
+the tail of a noise that is not Gaussian (single photons, amplified photons): the threshold is doubled.
+Beyond the border of the frame pixels are mirrored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +27,9 @@ _NEXT = 4.0  # the same, next to an outlier
 _ROUNDS = 3
 _SHARP = 0.6  # share of the height above the sky around; a star of FWHM 2 pixels has 0.5
 _MASKED = np.float32(1e30)  # stands for masked pixels: protects its neighbours
-_BORDER = 2  # pixels that are not tested, for want of neighbours
+_REACH = 2  # pixels around one that the test looks at
+_FEW = 20  # outliers of which the tail of a distribution can't be told
+_HUGE_SIGMA = 1e6  # threshold beyond which no noise reaches
 _RING = [(j, i) for j in range(-2, 3) for i in range(-2, 3) if max(abs(i), abs(j)) == 2]
 _NEIGHBOURS = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1) if (j, i) != (0, 0)]
 
@@ -48,24 +54,28 @@ def sharp_outliers(
     Returns
     -------
     (n,) int64
-        Outliers, as indices into the flat image. Masked pixels are never outliers; pixels within 2 of the
-        border are not tested.
+        Outliers, as indices into the flat image. Masked pixels are never outliers.
     """
     noise = _BlockNoise(sigma, block_pix, data.shape[1])
     found = [_stand_out(data, good, noise, region) for region in regions]
     candidates = np.concatenate([np.empty(0, np.int64), *found])
-    return _grown(candidates, _Frame(data, good), noise) if candidates.size else candidates
+    frame = _Frame(data, good)
+    if not candidates.size or min(data.shape) <= _REACH:
+        return np.empty(0, np.int64)
+    return _grown(candidates, frame, noise, _clear_threshold(candidates, frame, noise))
 
 
 def _stand_out(data: PixelArray, good: BoolArray, noise: _BlockNoise, region: Region) -> IntArray:
     """Pixels of a region that stand out of both neighbours of their row or of their column."""
-    (y0, y1), (x0, x1) = (
-        (max(s.start, _BORDER), min(s.stop, n - _BORDER)) for s, n in zip(region, data.shape, strict=True)
-    )
-    if y1 <= y0 or x1 <= x0:
+    (y0, y1), (x0, x1) = ((s.start, min(s.stop, n)) for s, n in zip(region, data.shape, strict=True))
+    if y1 <= y0 or x1 <= x0 or min(data.shape) <= _REACH:
         return np.empty(0, np.int64)
-    with_halo = np.s_[y0 - 1 : y1 + 1, x0 - 1 : x1 + 1]
+    ny, nx = data.shape
+    with_halo = np.s_[max(y0 - 1, 0) : y1 + 1, max(x0 - 1, 0) : x1 + 1]
     pixels = np.where(good[with_halo], data[with_halo], _MASKED).astype(np.float32, copy=False)
+    beyond = [(int(y0 == 0), int(y1 == ny)), (int(x0 == 0), int(x1 == nx))]
+    if np.any(beyond):
+        pixels = np.pad(pixels, beyond, mode="reflect")
     level = np.maximum(pixels[1:-1, :-2], pixels[1:-1, 2:])
     np.minimum(level, np.maximum(pixels[:-2, 1:-1], pixels[2:, 1:-1]), out=level)
     np.subtract(pixels[1:-1, 1:-1], level, out=level)
@@ -106,35 +116,63 @@ class _Frame:
         """Values of pixels that are given as indices into the flat image; masked ones are huge."""
         return np.where(self.good.reshape(-1)[flat], self.data.reshape(-1)[flat], _MASKED).astype(np.float32)
 
-    def tested(self, flat: IntArray) -> BoolArray:
-        """Which pixels are good and far enough from the border to be tested."""
+    def around(self, flat: IntArray, steps: Sequence[tuple[int, int]]) -> IntArray:
+        """Pixels (n steps, n) that lie some (rows, columns) away, mirrored at the border."""
         ny, nx = self.data.shape
         y, x = np.divmod(flat, nx)
-        inside = (y >= _BORDER) & (y < ny - _BORDER) & (x >= _BORDER) & (x < nx - _BORDER)
-        return np.asarray(inside & self.good.reshape(-1)[flat])
+        down, right = np.array(steps).T[:, :, None]
+        return np.asarray(_mirrored(y + down, ny) * nx + _mirrored(x + right, nx))
+
+    def neighbours(self, flat: IntArray) -> IntArray:
+        """The good pixels that touch these, without repetition."""
+        near = np.unique(self.around(flat, _NEIGHBOURS))
+        return near[self.good.reshape(-1)[near]]
 
 
-def _grown(candidates: IntArray, frame: _Frame, noise: _BlockNoise) -> IntArray:
+def _mirrored(line: IntArray, n: int) -> IntArray:
+    line = np.abs(line)
+    return np.where(line >= n, 2 * (n - 1) - line, line)
+
+
+def _clear_threshold(candidates: IntArray, frame: _Frame, noise: _BlockNoise) -> float:
+    """The threshold, in sigma, that most of the outliers exceed by a factor of two."""
+    flags = np.zeros(frame.data.size, bool)
+    sigma = noise.at(candidates)
+    found, excess = _tested(candidates, frame, flags, _FIRST * sigma)
+    height = np.sort(excess / noise.at(found))
+    threshold = _FIRST
+    while threshold < _HUGE_SIGMA:
+        above, clear = (len(height) - np.searchsorted(height, t) for t in (threshold, 2 * threshold))
+        if above < _FEW or 2 * clear >= above:
+            break
+        threshold *= 2
+    return threshold
+
+
+def _grown(candidates: IntArray, frame: _Frame, noise: _BlockNoise, threshold: float) -> IntArray:
     """Test the candidates, then their neighbours with the outliers taken out, a few rounds."""
-    nx = frame.data.shape[1]
     flags = np.zeros(frame.data.size, bool)
     found: list[IntArray] = []
-    threshold = _FIRST
+    least = threshold
     for _ in range(_ROUNDS):
-        new = _tested(candidates, frame, flags, threshold * noise.at(candidates))
+        new, _ = _tested(candidates, frame, flags, least * noise.at(candidates))
         if not new.size:
             break
         flags[new] = True
         found.append(new)
-        near = np.unique(np.concatenate([new + (j * nx + i) for j, i in _NEIGHBOURS]))
-        near = near[~flags[near]]
-        candidates = near[frame.tested(near)]
-        threshold = _NEXT
+        near = frame.neighbours(new)
+        candidates = near[~flags[near]]
+        least = threshold * _NEXT / _FIRST
     return np.sort(np.concatenate([np.empty(0, np.int64), *found]))
 
 
-def _tested(candidates: IntArray, frame: _Frame, flags: BoolArray, least: npt.NDArray[Any]) -> IntArray:
-    """The candidates that stand out of their neighbours by ``least``, and by most of their height above the sky."""
+def _tested(
+    candidates: IntArray, frame: _Frame, flags: BoolArray, least: npt.NDArray[Any]
+) -> tuple[IntArray, FloatArray]:
+    """The candidates that stand out of their neighbours by ``least``, and by most of their height above the sky.
+
+    And by how much they stand out.
+    """
     value, level = frame.at(candidates).astype(float), _level_beside(candidates, frame, flags)
     alone = level == np.inf  # no neighbour is left: the sky is what it stands out of
     maybe = alone | (value - level > least)
@@ -142,14 +180,15 @@ def _tested(candidates: IntArray, frame: _Frame, flags: BoolArray, least: npt.ND
     sky = _sky_around(candidates, frame, flags)
     excess = value - np.where(alone, sky, level)
     with np.errstate(invalid="ignore"):
-        return np.asarray(candidates[np.isfinite(sky) & (excess > least) & (excess > _SHARP * (value - sky))])
+        use = np.isfinite(sky) & (excess > least) & (excess > _SHARP * (value - sky))
+    return candidates[use], excess[use]
 
 
 def _level_beside(candidates: IntArray, frame: _Frame, flags: BoolArray) -> FloatArray:
     """The higher neighbour of the row or that of the column, whichever is lower; outliers protect no neighbour."""
     level = np.full(len(candidates), np.inf)
-    for step in (1, frame.data.shape[1]):
-        sides = np.stack([candidates - step, candidates + step])
+    for steps in (((0, -1), (0, 1)), ((-1, 0), (1, 0))):
+        sides = frame.around(candidates, steps)
         beside = np.where(flags[sides], -np.inf, frame.at(sides)).max(axis=0)
         level = np.minimum(level, np.where(beside == -np.inf, np.inf, beside))
     return level
@@ -157,7 +196,7 @@ def _level_beside(candidates: IntArray, frame: _Frame, flags: BoolArray) -> Floa
 
 def _sky_around(candidates: IntArray, frame: _Frame, flags: BoolArray) -> FloatArray:
     """Median of the good pixels of a ring, NaN where there is none."""
-    around = np.stack([candidates + (j * frame.data.shape[1] + i) for j, i in _RING])
+    around = frame.around(candidates, _RING)
     ring = frame.at(around).astype(float)
     ring[flags[around] | (ring >= _MASKED)] = np.nan
     ring.sort(axis=0)  # NaN last

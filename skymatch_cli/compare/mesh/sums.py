@@ -133,13 +133,13 @@ def all_pair_sums(
     square = weight * weight
     counts = (weight > 0).astype(np.float32)
     pixels = sheet.pixels * counts
-    information = shares(layers, sheet.information)
+    information = shares(layers, sheet.weight)
     more = [
         products(layers.each(np.multiply, share, sky), weight),
         sum(sheet.pairs.both_products(per_total, square)),
         products(counts, counts),
         *sheet.pairs.both_products(pixels, counts),
-        products(information, sheet.information),
+        products(information, sheet.weight),
     ]
     return SheetSums(sheet.pairs.rows, np.array([*first, *more]))
 

@@ -25,9 +25,18 @@ from skymatch_cli.compare.mesh.compare import (
 )
 from skymatch_cli.compare.mesh.reduce import CellMesh
 from skymatch_cli.compare.mesh.sheets import Sheet, gathered, make_sheet
-from skymatch_cli.compare.mesh.sums import BlockScatter, PairSums, all_pair_sums, block_scatter, inverse, over, shares
+from skymatch_cli.compare.mesh.sums import (
+    BlockScatter,
+    PairSums,
+    SheetSums,
+    all_pair_sums,
+    block_scatter,
+    inverse,
+    over,
+    shares,
+)
 from skymatch_cli.compare.mesh.tiles import BLOCK, run_noise, sheet_plans
-from skymatch_cli.compare.mesh.trust import mean_sky, median_sky, trusted_weight
+from skymatch_cli.compare.mesh.trust import Distances, Spreads, mean_sky, median_sky, trusted_weight
 from skymatch_cli.model import FloatArray, IntArray, Measurements, OverlapGraph, PlaneDifferences, Status, StrArray
 from skymatch_cli.model.measurements import PlaneSolver
 
@@ -63,10 +72,10 @@ def compare_planes(
     plans = sheet_plans([meshes], together=False) if len(graph.a) else []
     made = [make_sheet(plan, meshes, graph, unit) for plan in plans]
     fields = [_Field.of(sheet, meshes) for sheet in made if sheet is not None]
-    planes, scale = _robust_planes(fields, meshes, graph, unit, solve_planes)
+    planes, scale, typical = _robust_planes(fields, meshes, graph, unit, solve_planes)
     moments, sums = PlaneMoments.empty(graph, meshes), PairSums.empty(graph, np.zeros(graph.n_images))
     for field in fields:
-        weight, shifted = field.trusted(planes, scale)
+        weight, shifted, _ = field.trusted(planes, scale, typical)
         residual = field.sheet.layers.each(np.subtract, shifted, field.sky)
         share = shares(field.sheet.layers, weight)
         moments.add(field, weight, residual, share, noise=True)
@@ -140,12 +149,15 @@ class _Field:
         plane += dv * (self.place[1] + from_centre[1])
         return np.asarray((self.sheet.value - plane) * (self.sheet.weight > 0), np.float32)
 
-    def trusted(self, planes: ImagePlanes, scale: FloatArray) -> tuple[Float32Array, Float32Array]:
-        """Weights of the cells, and their values less the planes."""
+    def trusted(
+        self, planes: ImagePlanes, scale: FloatArray, typical: FloatArray | None
+    ) -> tuple[Float32Array, Float32Array, SheetSums]:
+        """Weights of the cells, their values less the planes, and their spreads."""
         shifted = self.without(planes)
-        weight = trusted_weight(self.sheet, self.sheet.layers.each(np.subtract, shifted, self.sky))
+        distances = Distances.of_residuals(self.sheet, self.sheet.layers.each(np.subtract, shifted, self.sky))
+        weight = self.sheet.weight.copy() if typical is None else trusted_weight(self.sheet, distances, typical)
         weight /= self.sheet.of_images(scale)
-        return weight, shifted
+        return weight, shifted, distances.spreads(self.sheet)
 
 
 def _centroids(mesh: CellMesh) -> tuple[Float32Array, Float32Array]:
@@ -223,8 +235,8 @@ def _robust_planes(
     graph: OverlapGraph,
     unit: float,
     solve_planes: PlaneSolver,
-) -> tuple[ImagePlanes, FloatArray]:
-    """Planes of the images, with weights that agree with them, and the noise that they leave; fields get skies.
+) -> tuple[ImagePlanes, FloatArray, FloatArray | None]:
+    """Planes of the images with weights that agree with them, the noise and the spreads they leave; fields get skies.
 
     Images of one group have their own planes here: residuals that say whether images agree in a cell must not
     contain the step between two chips.
@@ -235,22 +247,23 @@ def _robust_planes(
     start = first_differences([median_differences(f.sheet) for f in fields], level, graph)
     value[:, 0] = image_offsets(n, graph.a, graph.b, *start)
     planes = ImagePlanes(np.array([_box(m).mean(axis=0) for m in meshes]), value, level)
-    scale = np.ones(n)
+    scale, typical = np.ones(n), None
     for field_index, field in enumerate(fields):
         fields[field_index] = replace(field, sky=median_sky(field.sheet, field.without(planes)))
     for iteration in range(_ITERATIONS):
-        moments, scatter = PlaneMoments.empty(graph, meshes), BlockScatter.empty(n)
+        moments, scatter, spreads = PlaneMoments.empty(graph, meshes), BlockScatter.empty(n), Spreads.empty(n)
         for field_index, field in enumerate(fields):
-            weight, shifted = field.trusted(planes, scale)
+            weight, shifted, found = field.trusted(planes, scale, typical)
+            spreads.add(found)
             sky = mean_sky(field.sheet, weight, shifted, field.sky)
             fields[field_index] = replace(field, sky=sky)
             residual, share = field.sheet.layers.each(np.subtract, shifted, sky), shares(field.sheet.layers, weight)
             moments.add(field, weight, residual, share)
             if iteration >= _UNSCALED:
                 scatter.add(block_scatter(field.sheet, weight, residual, share))
-        scale = scale * scatter.ratio()
+        scale, typical = scale * scatter.ratio(), spreads.typical()
         planes = replace(planes, value=planes.value + _step(planes.centre, moments, graph, solve_planes))
-    return planes, scale
+    return planes, scale, typical
 
 
 def _step(centre: FloatArray, moments: PlaneMoments, graph: OverlapGraph, solve_planes: PlaneSolver) -> FloatArray:

@@ -1,23 +1,38 @@
-"""What the cells of a sheet count when they are seen beside those of other images: skies, and trust.
+"""What a cell counts when it is compared with the same cell of other images: skies, and trust.
 
-Few cells are doubtful. Whether one is costs some passes over all of them; what it then counts is found for those few.
+Residuals are values minus the offset of the image and the sky of the cell. One cell says little: seeing and errors
+of the windows move light of a star from one cell to the next. In the mean over a window several seeing discs wide
+that cancels, if all cells of the window count alike. So residuals are judged as means over windows, and what is
+thought of a window is spread over its cells with the same window: the weights of an image change smoothly.
+
+Three measures are taken of every cell, each in units of what is typical for the image (`Spreads`):
+
+- the mean over a window of 6 pixels (standard deviation) in units of its noise: biweight (Beaton & Tukey 1974,
+  Technometrics 16, 147), for stars that disagree, trails and defects;
+- the same over twice that window: what is fainter and wider, such as ghosts;
+- the local variance of the cells. A star has noise of its own, and moves light between its cells: where the variance
+  is more than twice the typical one, the weight falls with its square root.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
+
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
+from skymatch_cli.compare.mesh.layers import Beside
 from skymatch_cli.compare.mesh.sheets import Sheet
-from skymatch_cli.compare.mesh.sums import over
-from skymatch_cli.compare.mesh.tiles import BLOCK
-from skymatch_cli.model import IntArray
+from skymatch_cli.compare.mesh.sums import SheetSums, over
+from skymatch_cli.model import FloatArray
 
-_CELL_CUT = 6.0  # sigma at which a single cell counts no more
-_BESIDE_CUT = 3.0  # the same beside one that does not count: trails and ghosts reach into the next cell
-_MEAN_CUT = 8.0  # the same for the mean of 3 x 3 cells
-_MEAN_SCALE = 0.75  # scatter of that mean in noise only, in units of what independent cells would have
-_REJECTED = 0.5  # trust below which a cell draws its neighbours into doubt
+_CUT = 6.0  # typical distances at which the mean of a window counts no more
+_HOPELESS = 24.0  # the same for a cell, however well the windows around agree
+_NOISY = 2.0  # typical variances above which a cell loses weight
+_BINS = 128  # of the logarithms of distances
+_PER_OCTAVE = 4
+_QUARTER = 0.3186  # sigma below which a quarter of Gaussian distances are
 
 
 def median_sky(sheet: Sheet, shifted: Float32Array) -> Float32Array:
@@ -48,42 +63,116 @@ def mean_sky(sheet: Sheet, weight: Float32Array, shifted: Float32Array, before: 
     return np.asarray(np.divide(sheet.layers.total(weight * shifted), total, out=before.copy(), where=total > 0))
 
 
-def trusted_weight(sheet: Sheet, residual: Float32Array) -> Float32Array:
-    """Weight of every cell of every image: times the biweights of its own residual and of the mean of 3 x 3.
+@dataclass(frozen=True, slots=True, eq=False)
+class Distances:
+    """How far the cells of a sheet are from the sky.
 
-    Distances are in units of their scale in the tile.
+    Attributes
+    ----------
+    window : tuple of (n, 64) float32
+        Means over the windows in units of their noise.
+    variance : (n, 64) float32
+        Local variance in units of that noise.
     """
-    weight = sheet.weight.copy()
-    flat, tile = weight.reshape(-1), sheet.leaves.tile
-    cells, use = sheet.samples.cells, sheet.samples.use
-    single = np.abs(residual)
-    single *= sheet.per_sigma
-    scale = sheet.samples.scales(single.reshape(-1)[cells], use, 1.0)[tile, None]
-    doubtful = np.flatnonzero(single > np.float32(0.5 * _CELL_CUT) * scale)
-    trust = _biweight(_over_scale(single, scale, doubtful), _CELL_CUT)
-    flat[doubtful] *= trust
-    rejected = doubtful[trust < _REJECTED]
-    if rejected.size:
-        beside = sheet.beside.with_neighbours(rejected)
-        flat[beside] *= _biweight(_over_scale(single, scale, beside), _BESIDE_CUT)
-    total = sheet.beside.box_sums(weight * residual)
-    np.abs(total, out=total)
-    sigma = sheet.beside.box_sums(weight * sheet.own)
-    np.sqrt(sigma, out=sigma)
-    some = over(total.reshape(-1)[cells], sigma.reshape(-1)[cells])
-    scale = sheet.samples.scales(some, use & (flat[cells] > 0), _MEAN_SCALE)[tile, None]
-    doubtful = np.flatnonzero(total > sigma * (np.float32(0.5 * _MEAN_CUT) * scale))
-    mean = over(total.reshape(-1)[doubtful], sigma.reshape(-1)[doubtful])
-    flat[doubtful] *= _biweight(mean / scale[doubtful // BLOCK**2, 0], _MEAN_CUT)
+
+    window: tuple[Float32Array, ...]
+    variance: Float32Array
+
+    @classmethod
+    def of_residuals(cls, sheet: Sheet, residual: Float32Array) -> Distances:
+        """From the residuals (n, 64) of the cells."""
+        beside = sheet.beside
+        weighted = sheet.weight * residual
+        variance = over(
+            beside.smoothed(weighted * residual, sheet.finest),
+            beside.smoothed(sheet.own * (sheet.weight > 0), sheet.finest),
+        )
+        information = sheet.weight * sheet.own
+        windows = []
+        for doublings in (sheet.finest, sheet.finest + 1):
+            sigma = np.sqrt(np.float32(_energy(doublings)) * beside.smoothed(information, doublings))
+            windows.append(over(beside.smoothed(weighted, doublings), sigma))
+        return cls(tuple(windows), variance)
+
+    def spreads(self, sheet: Sheet) -> SheetSums:
+        """What the cells add to `Spreads`."""
+        images, image = np.unique(sheet.leaves.image, return_inverse=True)
+        seen = sheet.weight > 0
+        of_cell = np.broadcast_to(image[:, None], seen.shape)[seen]
+        columns = []
+        for distance in (*self.window, np.sqrt(self.variance)):
+            octave = np.log2(np.maximum(np.abs(distance[seen]), np.float32(2.0**-30)))
+            bin_number = np.clip(_PER_OCTAVE * octave + _BINS // 2, 0, _BINS - 1).astype(np.int64)
+            counts = np.bincount(of_cell * _BINS + bin_number, minlength=len(images) * _BINS)
+            columns.append(counts.reshape(len(images), _BINS).T)
+        return SheetSums(images, np.concatenate(columns).astype(float))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spreads:
+    """Typical distances of the cells of every image: counts (3 * 128, N) of their logarithms, by measure."""
+
+    counts: FloatArray
+
+    @classmethod
+    def empty(cls, n: int) -> Spreads:
+        """No cell yet, for ``n`` images."""
+        return cls(np.zeros((3 * _BINS, n)))
+
+    def add(self, found: SheetSums) -> None:
+        """Add the cells of a sheet."""
+        self.counts[:, found.rows] += found.columns
+
+    def typical(self) -> FloatArray:
+        """Standard deviations (3, N) from the lowest quarters; of windows at least that of noise alone.
+
+        Trails and ghosts may cover more than quarter of a narrow overlap.
+        """
+        by_measure = self.counts.reshape(3, _BINS, -1)
+        below = np.cumsum(by_measure, axis=1)
+        quarter = 0.25 * below[:, -1]
+        bin_number = np.argmax(below >= quarter[:, None], axis=1)
+        inside = np.take_along_axis(by_measure, bin_number[:, None], 1)[:, 0]
+        above = quarter - np.take_along_axis(below, bin_number[:, None], 1)[:, 0] + inside
+        share = np.divide(above, inside, out=np.full_like(quarter, 0.5), where=inside > 0)
+        distance = 2.0 ** ((bin_number + share - _BINS // 2) / _PER_OCTAVE)
+        distance[:2] = np.maximum(distance[:2] / _QUARTER, 1.0)
+        return np.asarray(distance)
+
+
+def trusted_weight(sheet: Sheet, distances: Distances, typical: FloatArray) -> Float32Array:
+    """Weight (n, 64) of every cell of every image, with the typical distances (3, N) of the images."""
+    seen = (sheet.weight > 0).astype(np.float32)
+    *windows, noisy = (sheet.of_images(measure) for measure in typical)
+    limit = np.float32(_NOISY) * noisy**2
+    quiet = np.sqrt(limit / np.maximum(distances.variance, limit))
+    weight = sheet.weight * _spread(sheet.beside, quiet, seen, sheet.finest)
+    for k, (window, scale) in enumerate(zip(distances.window, windows, strict=True)):
+        distance = window / scale
+        weight *= _spread(sheet.beside, _biweight(distance, _CUT), seen, sheet.finest + k)
+        weight *= _biweight(distance, _HOPELESS)
     return weight
 
 
-def _over_scale(distance: Float32Array, scale: Float32Array, cells: IntArray) -> Float32Array:
-    """Distances of some cells over the scale (n, 1) of their leaf."""
-    return np.asarray(distance.reshape(-1)[cells] / scale[cells // BLOCK**2, 0])
+def _spread(beside: Beside, trust: Float32Array, seen: Float32Array, doublings: int) -> Float32Array:
+    """Mean over the windows that a cell is part of, of those whose middle is seen."""
+    if not ((trust < 1) & (seen > 0)).any():
+        return seen
+    return over(beside.smoothed(trust * seen, doublings), beside.smoothed(seen, doublings))
 
 
 def _biweight(distance: Float32Array, cut: float) -> Float32Array:
-    # Flat up to half of the cut: noise alone loses no weight, so the weights remain its information.
-    beyond = np.clip(distance * np.float32(2.0 / cut) - np.float32(1), np.float32(0), np.float32(1))
+    # Flat up to quarter of the cut: noise alone loses no weight, so the weights remain its information.
+    beyond = np.clip(np.abs(distance) * np.float32(2.0 / cut) - np.float32(1), np.float32(0), np.float32(1))
     return np.asarray((np.float32(1) - beyond**2) ** 2)
+
+
+@cache
+def _energy(doublings: int) -> float:
+    """Variance of the mean over a window of cells of unit variance, along both axes."""
+    window = np.ones(1)
+    for k in range(doublings):
+        step = np.zeros(2 ** (k + 1) + 1)
+        step[[0, -1]], step[2**k] = 0.25, 0.5
+        window = np.convolve(window, step)
+    return float((window**2).sum() ** 2)

@@ -47,10 +47,10 @@ def base_name(path: str) -> str:
     return PurePosixPath(urlsplit(path.partition("::")[0]).path).name if is_remote(path) else Path(path).name
 
 
-def size_and_time(path: str) -> tuple[int, int]:
-    """Size in bytes, and a number that changes when the file does: the time of its last change in ns.
+def file_state(path: str) -> tuple[int, int, int]:
+    """Size in bytes, the time of the last change in ns, and the inode: another file under the name has another one.
 
-    Behind a URL the number stands for what the server says of the version (entity tag, time).
+    Behind a URL a number stands for what the server says of the version (entity tag, time), and the inode is 0.
 
     Raises
     ------
@@ -58,9 +58,14 @@ def size_and_time(path: str) -> tuple[int, int]:
         If it can't be found.
     """
     if is_remote(path):
-        return transport(path).size_and_version(path)
+        return (*transport(path).size_and_version(path), 0)
     found = os.stat(path)
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def size_and_time(path: str) -> tuple[int, int]:
+    """Return the first two of `file_state`."""
+    return file_state(path)[:2]
 
 
 def open_file(path: str) -> IO[bytes]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.files import is_remote, open_file, size_and_time
+from skymatch_cli.images.formats.files import file_state, is_remote, open_file
 from skymatch_cli.images.formats.header import CardHeader, Value
 from skymatch_cli.images.formats.keywords import as_number
 from skymatch_cli.images.formats.registry import asdf_format
@@ -122,6 +122,7 @@ class FitsFile:
     container: Container
     size: int
     mtime_ns: int
+    inode: int
     hdus: tuple[Hdu, ...]
     creator: str = ""
 
@@ -142,7 +143,7 @@ def read_structure(path: str, where: str) -> FitsFile:
         No such file, a directory, not FITS, a Git LFS pointer, truncated or with an absurd header.
     """
     try:
-        container, size, mtime_ns = _identify(path, where)
+        container, (size, mtime_ns, inode) = _identify(path, where)
         with open_unpacked(path, container) as stream:
             hdus, creator = _walk(stream, where, size if container is Container.PLAIN else None)
     except FileNotFoundError:
@@ -153,7 +154,9 @@ def read_structure(path: str, where: str) -> FitsFile:
         raise InputError.at(where, f"truncated or damaged: {error}", "fetch the file again") from None
     except (OSError, ValueError) as error:
         raise InputError.at(where, f"can't be read: {getattr(error, 'strerror', None) or error}") from None
-    return FitsFile(path=path, container=container, size=size, mtime_ns=mtime_ns, hdus=hdus, creator=creator)
+    return FitsFile(
+        path=path, container=container, size=size, mtime_ns=mtime_ns, inode=inode, hdus=hdus, creator=creator
+    )
 
 
 def open_unpacked(path: str, container: Container) -> IO[bytes]:
@@ -175,26 +178,26 @@ def parse_header(stream: IO[bytes], hdu: Hdu) -> CardHeader:
     return CardHeader(raw, {"BITPIX": hdu.bitpix, "NAXIS": len(axes)} | axes if hdu.tiled else None)
 
 
-def _identify(path: str, where: str) -> tuple[Container, int, int]:
-    """How the file is packed, its size and time; refuses what is plainly not FITS."""
-    size, mtime_ns = size_and_time(path)
+def _identify(path: str, where: str) -> tuple[Container, tuple[int, int, int]]:
+    """How the file is packed, and its state; refuses what is plainly not FITS."""
+    state = file_state(path)
     if not is_remote(path) and not (Path(path).is_file() or Path(path).is_dir()):
         raise InputError.at(where, "is a pipe or a device, not a file", "write what comes out of it to a file first")
     with open_file(path) as stream:
         magic = stream.read(64)
     if magic[:2] == b"\x1f\x8b":
-        return Container.GZIP, size, mtime_ns
+        return Container.GZIP, state
     if magic[:3] == b"BZh":
-        return Container.BZIP2, size, mtime_ns
+        return Container.BZIP2, state
     if magic.startswith(b"#ASDF"):
         if missing := asdf_format().missing_package():
             raise InputError.at(where, f"is an ASDF file: reading it needs the package {missing}", asdf_format().hint)
-        return Container.ASDF, size, mtime_ns
+        return Container.ASDF, state
     if not magic:
         raise InputError.at(where, "is empty")
     if magic.startswith(b"version https://git-lfs"):
         raise InputError.at(where, "is a Git LFS pointer, not the image itself", "run `git lfs pull`")
-    return Container.PLAIN, size, mtime_ns
+    return Container.PLAIN, state
 
 
 def _walk(stream: IO[bytes], where: str, size: int | None) -> tuple[tuple[Hdu, ...], str]:

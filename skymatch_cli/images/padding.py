@@ -1,0 +1,174 @@
+"""Pixels that hold one exact value and are no sky: padding around a rotated frame, sentinels of bad pixels.
+
+Exact values repeat by themselves where data lie on a lattice (integers, photon counts), so a frequent value is padding
+only where it stands apart from the others, where the others are continuous, or where it fills an area at the border
+that chance would not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from skymatch_cli.model import BoolArray, FloatArray, PixelArray
+
+_SAMPLED = 2**14  # pixels by which frequent values are found
+_LEAST_SHARE = 0.01  # of the pixels
+_AT_BORDER = 0.05  # of the pixels of the border
+_HALF = 0.5
+_OFF_SIGMA = 5.0
+_CONTINUOUS = 0.9  # distinct values per pixel
+_LEAST_OTHERS = 50  # pixels that tell how the others are distributed
+_RARE = 0.01  # a value that so few pixels of the sky have is padding wherever it is
+_BLOCK = 16  # pixels a side, on which the share of a value is measured
+_BY_CHANCE = 1e-3  # expected number of areas that chance fills
+_NEVER_EXPOSED = frozenset({0.0, -32768.0, 32767.0, 65535.0, -9999.0, -2147483648.0})  # a frame full of one of them
+_LEAST_FRAME = 1000  # pixels of a frame that can be said to be empty
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """One exact value that is no sky.
+
+    Attributes
+    ----------
+    value : float
+    share : float
+        Of the pixels that count otherwise.
+    left_out : (rows, nx) bool or None
+        True where pixels are left out; None where the value is only noted.
+    whole : bool
+        The frame holds nothing else.
+    """
+
+    value: float
+    share: float
+    left_out: BoolArray | None
+    whole: bool = False
+
+
+def find_padding(data: PixelArray, good: BoolArray, *, keep: Collection[float] = ()) -> Padding | None:
+    """Find the exact value that fills the border or half of a frame, or stands out otherwise.
+
+    Parameters
+    ----------
+    data : (rows, nx) float
+    good : (rows, nx) bool
+        True = use.
+    keep : collection of float
+        Values that are sky whatever it looks like.
+    """
+    if data.size == 0:
+        return None
+    step = max(1, math.isqrt(data.size // _SAMPLED))
+    sample = data[::step, ::step][good[::step, ::step]]
+    border = np.concatenate([edge[use] for edge, use in zip(_edges(data), _edges(good), strict=True)])
+    candidates = [value for value in (_most_frequent(border), _most_frequent(sample)) if value is not None]
+    for value in dict.fromkeys(candidates):
+        if value in keep:
+            continue
+        at_border = float(np.mean(border == value)) if len(border) else 0.0
+        found = _judged(value, data, good, sample=sample, at_border=at_border)
+        if found is not None:
+            return found
+    return None
+
+
+def _judged(value: float, data: PixelArray, good: BoolArray, *, sample: PixelArray, at_border: float) -> Padding | None:
+    """What a frequent value is; ``at_border`` is its share of the pixels of the border."""
+    others = sample[sample != value]
+    share = 1 - len(others) / max(1, len(sample))
+    if share < _LEAST_SHARE or 0 < len(others) < _LEAST_OTHERS:
+        return None
+    apart = len(others) > 0 and _stands_apart(value, others)
+    if len(others) > 0 and not apart and not (at_border >= _AT_BORDER and _may_fill(value, data, others)):
+        return None
+    here = good & (data == value)
+    n_good = int(np.count_nonzero(good))
+    if len(others) == 0:
+        whole = value in _NEVER_EXPOSED and n_good >= _LEAST_FRAME and int(np.count_nonzero(here)) == n_good
+        return Padding(value, 1.0, here, whole=True) if whole else None
+    shares = _shares(here)
+    chance = _chance(shares)
+    if apart and (value != 0 or chance < _RARE):  # zeros among positive values may be counts divided by exposure
+        left_out = here if at_border >= _AT_BORDER or share >= _HALF else None
+        return Padding(value, int(np.count_nonzero(here)) / n_good, left_out)
+    filled = _filled(here, chance) if (shares == 1).any() else np.zeros_like(here)
+    share = int(np.count_nonzero(filled)) / n_good
+    return Padding(value, share, filled) if share >= _LEAST_SHARE else None
+
+
+def _edges(frame: np.ndarray) -> tuple[np.ndarray, ...]:
+    return frame[0], frame[-1], frame[:, 0], frame[:, -1]
+
+
+def _most_frequent(values: PixelArray) -> float | None:
+    if len(values) == 0:
+        return None
+    found, counts = np.unique(values, return_counts=True)
+    return float(found[counts.argmax()])
+
+
+def _stands_apart(value: float, others: PixelArray) -> bool:
+    """Whether a value lies beyond nearly all the others, by many times their scatter and their lattice's step."""
+    low, first, middle, last, high = np.percentile(others, [1, 16, 50, 84, 99])
+    levels = np.unique(others)
+    if low <= value <= high or len(levels) < 2:
+        return False
+    scatter = max(0.5 * (last - first), float(np.diff(levels).min()))
+    return bool(abs(value - middle) > _OFF_SIGMA * scatter)
+
+
+def _may_fill(value: float, data: PixelArray, others: PixelArray) -> bool:
+    """Whether a value among the others may fill an area at the border: it fills whole blocks of an edge."""
+    if not (value == 0 if _is_continuous(others) else _is_level(value, others)):
+        return False
+    blocks = [edge[: len(edge) // _BLOCK * _BLOCK].reshape(-1, _BLOCK) for edge in _edges(data)]
+    return any(bool((block == value).all(axis=1).any()) for block in blocks)
+
+
+def _is_level(value: float, others: PixelArray) -> bool:
+    """Whether the others lie on a lattice that goes on to the value."""
+    levels = np.unique(others).astype(np.float64)
+    return len(levels) > 1 and float(np.abs(levels - value).min()) < 1.5 * float(np.diff(levels).max())
+
+
+def _is_continuous(others: PixelArray) -> bool:
+    return len(np.unique(others)) > _CONTINUOUS * len(others)
+
+
+def _shares(here: BoolArray) -> FloatArray:
+    """The share of the pixels in every block that hold the value."""
+    ny, nx = (n // _BLOCK * _BLOCK for n in here.shape)
+    shares: FloatArray = here[:ny, :nx].reshape(ny // _BLOCK, _BLOCK, nx // _BLOCK, _BLOCK).mean(axis=(1, 3))
+    return shares
+
+
+def _chance(shares: FloatArray) -> float:
+    """Probability that a pixel of the sky has the value: its share where blocks are not full of it; 1 if all are."""
+    mixed = shares[shares < 1]
+    return float(np.percentile(mixed, 20)) if len(mixed) else 1.0  # blocks at the rim of an area hold more of it
+
+
+def _filled(here: BoolArray, chance: float) -> BoolArray:
+    """The areas at the border that hold nothing but the value, where chance would not fill them."""
+    from scipy import ndimage
+
+    chance = min(max(chance, 1e-6), 1 - 1e-6)
+    side = max(2, math.ceil(math.sqrt(math.log(_BY_CHANCE / here.size) / math.log(chance))))
+    if side > min(here.shape) // 4:
+        return np.zeros_like(here)
+    solid = ndimage.minimum_filter(here.view(np.uint8), side, mode="nearest")
+    origin = -1 if side % 2 == 0 else 0  # so that erosion and dilation cancel for even sides
+    filled = ndimage.maximum_filter(solid, side, mode="constant", cval=0, origin=origin).astype(np.bool_)
+    labels, _ = ndimage.label(filled)
+    at_border = np.unique(np.concatenate(_edges(labels)))
+    kept: BoolArray = filled & np.isin(labels, at_border[at_border > 0])
+    if chance < _RARE:
+        return kept | (here & ndimage.binary_dilation(kept))  # its corners
+    # Pixels beside the area that have the value by chance can't be told from it: those with other values go with them.
+    wider: BoolArray = ndimage.binary_dilation(kept, iterations=side // 2)
+    return wider

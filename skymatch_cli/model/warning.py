@@ -1,0 +1,169 @@
+"""Warnings: what is wrong, by how much in the unit of the images, its usual cause, and the option that helps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from skymatch_cli.choices import WarningName
+from skymatch_cli.errors import Problem, problem_lines
+
+
+@dataclass(frozen=True, slots=True)
+class WarningKind:
+    """What all warnings of one name have in common: the usual cause, and what to do."""
+
+    cause: str
+    remedy: str
+
+
+KINDS: Mapping[WarningName, WarningKind] = {
+    WarningName.DISCONNECTED: WarningKind(
+        "the images are of several fields, or an image between two sets is missing",
+        "match the sets one by one, add images that connect them, or give all one level with --method globalmin+match",
+    ),
+    WarningName.REFERENCE: WarningKind(
+        "some images do not overlap the set of the reference",
+        "match the other sets one by one, each with a reference of its own",
+    ),
+    WarningName.NO_SKY: WarningKind(
+        "the image is fully masked, outside --lower and --upper, or overlaps no other image",
+        "check its mask and --dqbits; its header stays as it is",
+    ),
+    WarningName.SKIPPED: WarningKind("the file is damaged or incomplete", "mend or remove it, then run again"),
+    WarningName.DISAGREEMENT: WarningKind(
+        "gradients, scattered light, different zero points, or a wrong WCS",
+        "--model plane for gradients, --flux-scale for zero points, --robust to find single bad overlaps",
+    ),
+    WarningName.STEP: WarningKind(
+        "gradients, scattered light, different zero points, or a wrong WCS",
+        "look at these overlaps in the report; --model plane for gradients",
+    ),
+    WarningName.RESIDUAL: WarningKind(
+        "gradients, scattered light, different zero points, or a wrong WCS",
+        "look at these overlaps in the report; --model plane for gradients, --robust for single bad ones",
+    ),
+    WarningName.WEAK_LINK: WarningKind(
+        "two parts of the mosaic share only a small or masked overlap",
+        "add images that connect the parts, or match the parts one by one",
+    ),
+    WarningName.DOWN_WEIGHTED: WarningKind(
+        "scattered light, a ghost, a satellite trail or a wrong WCS in one of the images",
+        "look at these overlaps in the report; mask what disturbs them with --mask",
+    ),
+    WarningName.MASKED: WarningKind(
+        "masks, DQ flags or limits exclude most pixels of the overlaps",
+        "check --mask, --dqbits, --lower and --upper",
+    ),
+    WarningName.CROWDED: WarningKind(
+        "stars fill the overlaps, or the images disagree in most cells (PSF, WCS, scattered light)",
+        "check the WCS; larger cells (--mesh-size) where the PSF differs",
+    ),
+    WarningName.CROSS_CHECK: WarningKind(
+        "stars, nebulae or masks differ between the images, which disturbs pooled statistics",
+        "trust --compare mesh; look at these images in the report",
+    ),
+    WarningName.WEAK_TILTS: WarningKind(
+        "the overlaps are too narrow or too few to measure gradients", "use --model constant"
+    ),
+    WarningName.CURVATURE: WarningKind(
+        "a flat field or scattered light that all frames share",
+        "compare the levels with those of --model constant, which does not see it",
+    ),
+    WarningName.FILTERS: WarningKind(
+        "images of several bands are in the list", "give one band, or separate them with --split-by FILTER"
+    ),
+    WarningName.ZERO_POINTS: WarningKind(
+        "images of several calibrations are in the list", "name the flux scale of each image with --flux-scale KEYWORD"
+    ),
+    WarningName.UNITS: WarningKind(
+        "BUNIT is missing or not a unit", "correct BUNIT, or compare the raw numbers with --units as-is"
+    ),
+    WarningName.FLAGS: WarningKind(
+        "the flags of good pixels are not named", "name them with --dqbits, or use --dqbits none"
+    ),
+    WarningName.PADDING: WarningKind(
+        "a program filled pixels that saw no sky", "--ignore-value leaves such pixels out, --keep-value uses them"
+    ),
+    WarningName.WCS: WarningKind("an optional package is missing", "pip install 'skymatch-cli[gwcs]'"),
+    WarningName.KEYWORD: WarningKind(
+        "another program uses the keyword in a sense of its own",
+        "check that the sky of this image was not subtracted before",
+    ),
+    WarningName.PLANES: WarningKind(
+        "the names of the planes do not say which one is the image", "name the plane: a.fits[1] or a.fits[SCI]"
+    ),
+    WarningName.CHECKSUM: WarningKind(
+        "another program changed the file and left its checksum", "verify the file, then let a program write new sums"
+    ),
+    WarningName.PICTURES: WarningKind(
+        "the images were moved, removed or changed since", "run in the folder where the result was made"
+    ),
+    WarningName.STORE: WarningKind("the disk is full or read-only", "give a file on another disk with --store"),
+}
+"""Cause and remedy of every warning; docs/warnings.md has a section for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class SkyWarning:
+    """One warning about a run.
+
+    Attributes
+    ----------
+    name : WarningName
+        What ``--allow`` calls it.
+    text : str
+        What is wrong, and where.
+    amplitude : float or None
+        By how much, in ``unit``; None for what has no amplitude.
+    unit : str
+    visible : bool
+        Whether someone could see the effect; warnings that are not visible are given with ``-v`` alone.
+    """
+
+    name: WarningName
+    text: str
+    amplitude: float | None = None
+    unit: str = ""
+    visible: bool = True
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def advice(self) -> str:
+        """The usual cause, and what to do."""
+        kind = KINDS[self.name]
+        return f"usual cause: {kind.cause}; {kind.remedy}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The warning as it stands in JSON."""
+        kind = KINDS[self.name]
+        return {
+            "name": str(self.name),
+            "text": self.text,
+            "amplitude": self.amplitude,
+            "unit": self.unit,
+            "cause": kind.cause,
+            "remedy": kind.remedy,
+            "visible": self.visible,
+        }
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> SkyWarning:
+        """The warning that `as_dict` wrote."""
+        number = None if stored["amplitude"] is None else float(stored["amplitude"])
+        name, text, unit = WarningName(stored["name"]), str(stored["text"]), str(stored["unit"])
+        return cls(name, text, number, unit, bool(stored["visible"]))
+
+
+def counted(warnings: Iterable[SkyWarning], allowed: Iterable[str]) -> tuple[SkyWarning, ...]:
+    """The warnings that ``--strict`` counts: those that someone could see, and that are not allowed."""
+    passed = set(allowed)
+    return tuple(w for w in warnings if w.visible and w.name not in passed)
+
+
+def skipped(problems: Iterable[Problem]) -> tuple[SkyWarning, ...]:
+    """Warn of inputs that were left out (``--skip-bad``), those with one problem together."""
+    return tuple(SkyWarning(WarningName.SKIPPED, f"skipped: {line}") for line in problem_lines(problems))

@@ -1,0 +1,96 @@
+"""Everything that a run reads: no writer may replace any of it, under whatever name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+from skymatch_cli.images.formats.files import is_remote, real_path
+from skymatch_cli.images.names import split_selector
+from skymatch_cli.model import ImageInfo, StoredPlane
+from skymatch_cli.settings import Settings
+
+
+class FilesRead:
+    """A set of files, told by device and inode: links of both kinds lead to the same file.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        Files that aren't there, and URLs, are left out.
+    """
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._known = {place for path in dict.fromkeys(paths) if (place := _place(path)) is not None}
+
+    def __contains__(self, path: str) -> bool:
+        place = _place(path)
+        return place is not None and place in self._known
+
+
+def files_read(infos: Iterable[ImageInfo], settings: Settings, others: Iterable[str] = ()) -> FilesRead:
+    """Everything that a run with these images and settings reads.
+
+    Parameters
+    ----------
+    infos : iterable of ImageInfo
+        Their files, and those of their flags and masks.
+    settings : Settings
+        The list of skies and the reference image.
+    others : iterable of str
+        What else was named: lists, configuration, stored results.
+    """
+    return FilesRead([*others, *files_of_images(infos), *_named(settings)])
+
+
+def files_of_images(infos: Iterable[ImageInfo]) -> Iterator[str]:
+    """The files of images, and of all planes that belong to them: each once where its images follow one another."""
+    last = ""
+    for info in infos:
+        if info.ref.path != last:
+            yield (last := info.ref.path)
+        if info.ref.mask is not None:
+            yield info.ref.mask.path
+        for field in () if info.source is None else fields(info.source):
+            plane = getattr(info.source, field.name)
+            if isinstance(plane, StoredPlane) and plane.path != last:
+                yield plane.path
+
+
+def _named(settings: Settings) -> Iterator[str]:
+    if settings.skylist not in {None, "-"}:
+        yield str(settings.skylist)
+    if settings.reference is not None:
+        try:
+            yield split_selector(settings.reference)[0]
+        except ValueError:
+            return
+
+
+def lists_among(names: Iterable[str]) -> Iterator[str]:
+    """The list files that ``@list`` names, and those that they name in turn."""
+    waiting, seen = [name[1:] for name in names if name.startswith("@")], set()
+    while waiting:
+        file = waiting.pop()
+        if (path := real_path(file)) in seen:
+            continue
+        seen.add(path)
+        yield file
+        try:
+            lines = Path(file).read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+        except (OSError, ValueError):
+            continue
+        folder = Path(file).parent
+        waiting += [str(folder / line.strip()[1:]) for line in lines if line.strip().startswith("@")]
+
+
+def _place(path: str) -> tuple[int, int] | None:
+    if is_remote(path) or "\0" in path:
+        return None
+    try:
+        found = os.stat(path)  # noqa: PTH116 - of thousands of inputs; a Path for each takes longer
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,140 @@
+"""Scenes that are hard for a comparison by mesh, as small inputs; the right value stands in each test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import skymatch_cli
+
+from .factories import Frame, write, write_all
+
+SIZE = 128
+
+
+def differences(paths: list[str], **settings: object) -> tuple[np.ndarray, np.ndarray]:
+    """By how much each image is brighter than the first, and the error of that."""
+    overlaps = skymatch_cli.match(paths, dry_run=True, compare="mesh", **settings).overlaps
+    first = np.asarray(overlaps["a"]) == 0
+    return tuple(
+        np.append(0.0, sign * np.asarray(overlaps[n], float)[first]) for n, sign in (("delta", -1), ("delta_err", 1))
+    )
+
+
+def written(folder: Path, pixels: list[np.ndarray], step: float = 64.0) -> list[str]:
+    """Frames of 1 arcsec a pixel, one beside the other."""
+    paths = []
+    for k, data in enumerate(pixels):
+        frame = Frame(x=step * k, nx=data.shape[1], ny=data.shape[0])
+        paths.append(write(folder / f"{k}.fits", frame, pixels=data))
+    return paths
+
+
+def stars(frame: Frame, fwhm: float, density: float, seed: int = 3) -> np.ndarray:
+    """Stars of a Moffat profile (beta 3) and of 100 counts and more, in a field that all frames share."""
+    rng = np.random.default_rng(seed)
+    n = int(density * 400**2)
+    sx, sy = rng.uniform(-200, 200, (2, n))
+    flux = np.minimum(100 * (rng.pareto(1.0, n) + 1), 3e4)
+    alpha = fwhm / (2 * np.sqrt(2 ** (1 / 3) - 1))
+
+    def scene(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        out = np.zeros(x.shape)
+        for px, py, f in zip(sx, sy, flux, strict=True):
+            near = (np.abs(x - px) < 20 * alpha) & (np.abs(y - py) < 20 * alpha)
+            r2 = (x[near] - px) ** 2 + (y[near] - py) ** 2
+            out[near] += f * 2 / (np.pi * alpha**2) * (1 + r2 / alpha**2) ** -3
+        return out
+
+    return frame.pixels(scene)
+
+
+@pytest.mark.parametrize("rate", [0.03, 0.1, 1.0])
+def test_sparse_counts_have_the_mean_of_the_photons(tmp_path, rate):
+    rng = np.random.default_rng(1)
+    pixels = [rng.poisson(mean, (SIZE, SIZE)).astype("i2") for mean in (rate, 2 * rate)]
+    sky, err = differences(written(tmp_path, pixels))
+    assert err[1] == pytest.approx(np.sqrt(3 * rate / (64 * SIZE)), rel=0.3)
+    assert abs(sky[1] - rate) < 4 * err[1]
+
+
+def test_amplified_photons_are_no_outliers(tmp_path):
+    rng = np.random.default_rng(2)
+    pixels = [rng.poisson(mean, (SIZE, SIZE)) + rng.normal(0, 0.05, (SIZE, SIZE)) for mean in (0.05, 0.15)]
+    sky, err = differences(written(tmp_path, [p.astype("f4") for p in pixels]))
+    assert err[1] == pytest.approx(np.sqrt(0.2 / (64 * SIZE)), rel=0.3)
+    assert abs(sky[1] - 0.1) < 4 * err[1]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4])
+def test_pixels_masked_at_random_cost_their_share_only(tmp_path, share):
+    rng = np.random.default_rng(3)
+    pixels = [rng.normal(level, 5, (SIZE, SIZE)) for level in (100, 130)]
+    for data in pixels:
+        data[rng.random(data.shape) < share] = np.nan
+    sky, err = differences(written(tmp_path, pixels))
+    assert err[1] == pytest.approx(5 * np.sqrt(2 / ((1 - share) * 64 * SIZE)), rel=0.3)
+    assert abs(sky[1] - 30) < 4 * err[1]
+
+
+def test_cosmic_rays_at_the_border_are_found_too(tmp_path):
+    rng = np.random.default_rng(4)
+    pixels = [rng.normal(level, 5, (SIZE, SIZE)) for level in (100, 130)]
+    clean = differences(written(tmp_path, pixels))
+    pixels[0][0, 66:120:9] += 3000
+    pixels[0][80:84, SIZE - 1] += 3000
+    hit = differences(written(tmp_path / "hit", pixels) if (tmp_path / "hit").mkdir() is None else [])
+    assert abs(hit[0][1] - clean[0][1]) < 0.5 * clean[1][1]
+
+
+def test_stars_cancel_where_one_image_has_twice_the_seeing(tmp_path):
+    errors = []
+    for seed in range(3):
+        frames = [Frame(x=64.0 * k, nx=SIZE, ny=SIZE, sky=100 + 30 * k, noise=5, seed=9 * seed + k) for k in (0, 1)]
+        images = [stars(frame, fwhm, 2e-3, seed) for frame, fwhm in zip(frames, (2.4, 4.8), strict=True)]
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        sky, err = differences(written(folder, images))
+        assert err[1] < 4 * 5 * np.sqrt(2 / (64 * SIZE))
+        errors.append((sky[1] - 30) / err[1])
+    assert np.abs(errors).max() < 4
+
+
+def test_a_ghost_in_one_of_three_images_is_outvoted(tmp_path):
+    frames = [
+        Frame(x=40.0 * k, y=10.0 * k, nx=160, ny=160, sky=100 + 30 * k, noise=5, seed=k, rotation=3.0 * k)
+        for k in range(3)
+    ]
+    clean = differences(write_all(tmp_path / "clean", frames))
+    pixels = [frame.pixels() for frame in frames]
+    y, x = np.indices(pixels[1].shape)
+    pixels[1][np.hypot(x - 60, y - 70) < 22] += 5  # as faint as the noise of a pixel
+    paths = [write(tmp_path / f"{k}.fits", f, pixels=p) for k, (f, p) in enumerate(zip(frames, pixels, strict=True))]
+    sky, err = differences(paths)
+    # left in, it shifts the image by 5 * 1520 / 19200 = 0.4
+    assert abs(sky[1] - clean[0][1]) < 1.5 * err[1] < 0.2
+
+
+def test_a_sliver_at_one_corner_changes_no_other_overlap(tmp_path):
+    frames = [Frame(x=80.0 * k, nx=160, ny=160, sky=100 + 30 * k, noise=5, seed=k) for k in range(2)]
+    pair = skymatch_cli.match(write_all(tmp_path / "pair", frames), dry_run=True, compare="mesh")
+    frames.append(Frame(x=80.0 + 154, y=0.0, nx=160, ny=160, sky=90, noise=5, seed=7))  # six pixels wide
+    three = skymatch_cli.match(write_all(tmp_path / "three", frames), dry_run=True, compare="mesh")
+    assert abs(three.overlaps["delta"][0] - pair.overlaps["delta"][0]) < 0.02 * pair.overlaps["delta_err"][0]
+    assert three.overlaps["delta_err"][0] == pytest.approx(pair.overlaps["delta_err"][0], rel=0.1)
+    assert abs(three.overlaps["delta"][1] - 40) < 4 * three.overlaps["delta_err"][1]
+    assert three.overlaps["delta_err"][1] < 2 * 5 * np.sqrt(2 / (6 * 160))
+
+
+def test_one_plate_cut_twice_gives_nothing(tmp_path):
+    rng = np.random.default_rng(8)
+    plate = np.rint(4000 + 30 * rng.normal(size=(300, 300)))
+    plate = np.rint((plate + np.roll(plate, 1, axis=1)) / 2).astype("i2")  # neighbours are correlated
+    paths = []
+    for k, (x0, y0) in enumerate(((0, 0), (40, 20))):
+        frame = Frame(x=float(x0), y=float(y0), nx=200, ny=200)
+        paths.append(write(tmp_path / f"{k}.fits", frame, pixels=plate[y0 : y0 + 200, x0 : x0 + 200][:, ::1]))
+    sky, err = differences(paths)
+    assert abs(sky[1]) < err[1]

@@ -1,0 +1,144 @@
+"""Exact values that are no sky are found by themselves; those that are sky stay."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from click.testing import CliRunner
+
+from skymatch_cli.cli import main
+from skymatch_cli.images.padding import find_padding
+
+from .factories import Frame
+
+RNG = np.random.default_rng(5)
+SHAPE = (128, 128)
+
+
+def found(data: np.ndarray, **options: object):
+    data = np.asarray(data, np.float32)
+    return find_padding(data, np.isfinite(data), **options)
+
+
+def corners(size: int = 128) -> np.ndarray:
+    """True outside of a square that is turned by 45 degrees."""
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    return np.abs(x) + np.abs(y) > 0.6 * size
+
+
+def noise(level: float = 100.0) -> np.ndarray:
+    return RNG.normal(level, 3.0, SHAPE)
+
+
+@pytest.mark.parametrize("value", [0.0, -32768.0, -9999.0, -1.6e30, 1e20])
+def test_a_value_at_the_border_that_stands_apart(value: float) -> None:
+    data = np.where(corners(), value, noise())
+    padding = found(data)
+    assert padding is not None
+    assert padding.value == np.float32(value)
+    assert padding.share == pytest.approx(corners().mean())
+    np.testing.assert_array_equal(padding.left_out, corners())
+
+
+def test_zeros_around_a_frame_whose_sky_is_subtracted() -> None:
+    np.testing.assert_array_equal(found(np.where(corners(), 0.0, noise(0.0))).left_out, corners())
+
+
+def test_integers_around_zero_padding() -> None:
+    np.testing.assert_array_equal(found(np.where(corners(), 0, np.rint(noise()))).left_out, corners())
+
+
+def test_half_of_a_frame() -> None:
+    data = noise()
+    data[10:-10, 10:110] = -999.0
+    assert found(data).left_out.sum() == 108 * 100
+
+
+def test_a_value_within_the_frame_is_only_noted() -> None:
+    data = noise()
+    data[40:60, 40:60] = -999.0
+    padding = found(data)
+    assert padding is not None
+    assert padding.left_out is None
+    assert padding.share == pytest.approx(400 / data.size)
+
+
+@pytest.mark.parametrize("mean", [0.02, 0.3, 1.0, 5.0, 100.0])
+def test_photons_are_no_padding(mean: float) -> None:
+    assert found(RNG.poisson(mean, SHAPE)) is None
+
+
+@pytest.mark.parametrize("sigma", [0.35, 0.5, 3.0])
+def test_coarse_integers_are_no_padding(sigma: float) -> None:
+    assert found(np.rint(RNG.normal(20.2, sigma, SHAPE))) is None
+
+
+@pytest.mark.parametrize("mean", [0.1, 0.3, 1.0])
+def test_zeros_of_photons_stay_where_zeros_outside_of_the_field_go(mean: float) -> None:
+    y, x = np.mgrid[:256, :256] - 127.5
+    outside = np.hypot(x, y) > 100
+    data = np.where(outside, 0, RNG.poisson(mean, (256, 256)))
+    padding = found(data)
+    assert padding is not None
+    assert (padding.left_out & outside).sum() > 0.9 * outside.sum()
+    beside = np.hypot(x, y) > 85
+    assert (padding.left_out & ~beside).sum() < 0.01 * (~beside).sum()
+    left = ~outside & ~padding.left_out
+    assert data[left].mean() == pytest.approx(data[~outside].mean(), rel=0.02)
+
+
+def test_zeros_of_counts_divided_by_their_exposure_stay() -> None:
+    y, x = np.mgrid[:256, :256] - 127.5
+    outside = np.hypot(x, y) > 100
+    exposure = 100 - 0.001 * x**2 - 0.001 * y**2
+    data = np.where(outside, 0, RNG.poisson(0.3, (256, 256)) / exposure)
+    left = ~outside & ~found(data).left_out
+    assert left.sum() > 0.7 * (~outside).sum()
+    assert data[left].mean() == pytest.approx(0.3 / exposure[left].mean(), rel=0.03)
+
+
+def test_noise_free_images_are_no_padding() -> None:
+    assert found(np.full(SHAPE, 100.0)) is None
+    with_star = np.full(SHAPE, 100.0)
+    with_star[30:50, 30:50] = 500.0
+    assert found(with_star) is None
+    assert found(np.add.outer(np.arange(128.0), np.arange(128.0))) is None
+
+
+@pytest.mark.parametrize("value", [0.0, -32768.0, 65535.0])
+def test_a_frame_that_was_never_exposed(value: float) -> None:
+    padding = found(np.full(SHAPE, value))
+    assert padding is not None
+    assert padding.whole
+    assert padding.left_out.all()
+
+
+def test_a_value_that_is_kept() -> None:
+    assert found(np.where(corners(), 0.0, noise()), keep=(0.0,)) is None
+
+
+def test_a_pair_with_padding_is_matched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, sky in (("a", 100.0), ("b", 107.5)):
+        frame = Frame(sky=sky, x=20.0 * (name == "b"), nx=128, ny=128, noise=2.0, seed=ord(name))
+        fits.PrimaryHDU(np.where(corners(), 0.0, frame.pixels()).astype("f4"), frame.hdu_header()).writeto(
+            f"{name}.fits"
+        )
+
+    def run(*options: str) -> tuple[float, int, list[str]]:
+        done = CliRunner().invoke(main, ["match", "--dry-run", "--format", "json", *options, "a.fits", "b.fits"])
+        result = json.loads(done.stdout)
+        first, second = result["images"]
+        return second["sky"] - first["sky"], first["n_pixels"], [warning["text"] for warning in result["warnings"]]
+
+    sky, n, said = run()
+    assert sky == pytest.approx(7.5, abs=0.15)
+    assert any("are exactly 0 and are left out as padding" in text for text in said)
+    assert run("--ignore-value", "0") == (sky, n, [text for text in said if "padding" not in text])
+    _, with_padding, said = run("--keep-value", "0", "--compare", "pooled", "--nclip", "0")
+    assert not any("padding" in text for text in said)
+    assert with_padding > n

@@ -1,0 +1,447 @@
+"""Never a lost pixel: what other programs, other users and mistakes do between two runs, through the command line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from click.testing import CliRunner, Result
+
+from skymatch_cli.cli import main
+from skymatch_cli.record import disk
+
+from .crash.fileset import contents
+
+NOISE = 3.0
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def header(k: int = 0, n: int = 48) -> fits.Header:
+    head = fits.Header()
+    head.update(CTYPE1="RA---TAN", CTYPE2="DEC--TAN", CRVAL1=150.0, CRVAL2=20.0, CRPIX2=(n + 1) / 2)
+    head.update(CRPIX1=(n + 1) / 2 + 12 * k, CDELT1=-1 / 3600, CDELT2=1 / 3600, BUNIT="adu")
+    return head
+
+
+def image(name: str, k: int = 0, *, sky: float | None = None, dtype: str = "f4", **cards: Any) -> np.ndarray:
+    data = np.random.default_rng(k).normal(100 + 20 * k if sky is None else sky, NOISE, (48, 48))
+    data = np.rint(data).astype(dtype) if np.dtype(dtype).kind in "iu" else data.astype(dtype)
+    hdu = fits.PrimaryHDU(data, header(k))
+    hdu.header.update(cards)
+    Path(name).parent.mkdir(exist_ok=True)
+    hdu.writeto(name, overwrite=True)
+    return data
+
+
+def pair(names: str = "ab", **options: Any) -> dict[str, np.ndarray]:
+    return {f"{name}.fits": image(f"{name}.fits", k, **options) for k, name in enumerate(names)}
+
+
+def run(*args: str, code: int = 0) -> Result:
+    done = CliRunner().invoke(main, [*args])
+    assert done.exit_code == code, (done.exit_code, done.stderr, done.exception)
+    return done
+
+
+def pixels(name: str, hdu: int = 0) -> np.ndarray:
+    return np.array(fits.getdata(name, hdu))
+
+
+def edited(name: str, change: Any) -> None:
+    """Another program opens a file, changes it, and saves it with its header."""
+    with fits.open(name, mode="update") as hdus:
+        change(hdus[0])
+
+
+# --- skies far larger than the pixels
+
+
+def test_a_sky_that_would_absorb_the_pixels_is_refused_before_anything_is_written() -> None:
+    image("a.fits")
+    Path("s.txt").write_text("a.fits 1.0e12\n")
+    before = contents(Path())
+    done = run("match", "--method", "user", "--skylist", "s.txt", "--subtract", "a.fits", code=3)
+    assert "a.fits: a sky of 1e+12 can't be of an image whose largest pixel is 109.2" in done.stderr
+    assert contents(Path()) == before
+
+
+def test_images_in_other_units_are_refused_by_name() -> None:
+    fits.PrimaryHDU((image("adu.fits", 1) * 1e-17).astype("f4"), header(0)).writeto("cgs.fits")
+    before = contents(Path())
+    done = run("match", "--reference", "adu.fits", "--subtract", "cgs.fits", "adu.fits", code=3)
+    assert "cgs.fits: a sky of 120" in done.stderr
+    assert contents(Path()) == before
+
+
+@pytest.mark.parametrize("options", [["--match-up"], ["--method", "globalmin+match"]])
+def test_one_broken_image_does_not_ruin_the_others(options: list[str]) -> None:
+    pair("abc")
+    edited("c.fits", lambda hdu: setattr(hdu, "data", hdu.data * np.float32(1e12)))
+    before = contents(Path())
+    done = run("match", *options, "--subtract", "a.fits", "b.fits", "c.fits", code=3)
+    assert "a.fits: a sky of" in done.stderr
+    assert contents(Path()) == before
+
+
+@pytest.mark.parametrize(("sky", "bitpix"), [(99.0, -32), (7000.0, -32), (-7000.0, -32)])
+def test_floats_stay_32_bits_where_those_keep_the_noise(sky: float, bitpix: int) -> None:
+    original = image("a.fits")
+    subtracted(sky)
+    assert fits.getheader("a.fits")["BITPIX"] == bitpix
+    run("undo", "a.fits")
+    assert np.abs(pixels("a.fits").astype("f8") - original).max() <= NOISE / 1000
+
+
+def test_floats_become_64_bits_where_32_would_lose_a_thousandth_of_the_noise() -> None:
+    original = np.full((48, 48), 0.0, "f4") + np.random.default_rng(1).normal(0, 1e-5, (48, 48)).astype("f4")
+    original[0, 0] = 10.0  # a star: the sky is not out of range
+    fits.PrimaryHDU(original, header()).writeto("a.fits")
+    subtracted(500.0)  # one unit in the last place of 500 is 3e-5
+    assert fits.getheader("a.fits")["BITPIX"] == -64
+    assert "float32 became float64" in str(fits.getheader("a.fits")["HISTORY"])
+    run("undo", "a.fits")
+    assert pixels("a.fits").dtype == ">f4"
+    assert np.abs(pixels("a.fits").astype("f8") - original).max() <= 1e-5 / 1000
+
+
+def test_64_bits_that_would_lose_a_thousandth_of_the_noise_are_refused() -> None:
+    original = np.random.default_rng(1).normal(0, 1e-14, (48, 48))
+    original[0, 0] = 10.0
+    fits.PrimaryHDU(original, header()).writeto("a.fits")
+    before = Path("a.fits").read_bytes()
+    Path("s.txt").write_text("a.fits 500\n")
+    done = run("match", "--method", "user", "--skylist", "s.txt", "--subtract", "a.fits", code=3)
+    assert "could not be restored to within a thousandth of their noise" in done.stderr
+    assert Path("a.fits").read_bytes() == before
+
+
+def subtracted(sky: float, name: str = "a.fits") -> None:
+    Path("s.txt").write_text(f"{name} {sky!r}\n")
+    run("match", "--method", "user", "--skylist", "s.txt", "--subtract", name)
+
+
+def test_what_many_skies_lose_together_stays_below_a_thousandth_of_the_noise() -> None:
+    original = image("a.fits")
+    for sky in np.random.default_rng(2).uniform(-9000, 9000, 20):
+        subtracted(float(sky))
+    run("undo", "a.fits")
+    assert np.abs(pixels("a.fits").astype("f8") - original).max() <= NOISE / 1000
+
+
+# --- other programs edit the cards, the pixels, or the shape
+
+
+@pytest.mark.parametrize("edit", [{"BKGLEVEL": 7.0}, {"BKGSUB": False}])
+def test_edited_keywords_of_a_subtracted_image_are_refused_and_undone_by_the_undo_cards(edit: dict[str, Any]) -> None:
+    original = pair()
+    run("match", "--subtract", *original)
+    edited("b.fits", lambda hdu: hdu.header.update(edit))
+    before = contents(Path())
+    (name,) = edit
+    for options in (["--dry-run"], ["--subtract"]):
+        done = run("match", *options, *original, code=3)
+        assert f"b.fits: {name} = " in done.stderr
+        assert "skymatch undo" in done.stderr
+    assert contents(Path()) == before
+    run("undo", *original)
+    np.testing.assert_array_equal(pixels("b.fits"), original["b.fits"])
+
+
+def test_state_that_is_set_by_hand_is_refused_and_undo_leaves_the_pixels() -> None:
+    original = pair()
+    run("match", *original)
+    edited("b.fits", lambda hdu: hdu.header.update(BKGSUB=True))
+    assert "b.fits: BKGSUB = T, but the undo cards say" in run("match", "--dry-run", *original, code=3).stderr
+    run("undo", *original)
+    np.testing.assert_array_equal(pixels("b.fits"), original["b.fits"])
+
+
+def test_keyword_that_astrodrizzle_wrote_anew_is_refused() -> None:
+    original = pair()
+    options = ["--subtract", "--sky-keyword", "MDRIZSKY", *original]
+    run("match", *options)
+    edited("b.fits", lambda hdu: hdu.header.update(MDRIZSKY=0.013))
+    assert "b.fits: MDRIZSKY = 0.013, but skymatch subtracted 20.1" in run("match", *options, code=3).stderr
+    run("undo", *original)
+    np.testing.assert_array_equal(pixels("b.fits"), original["b.fits"])
+
+
+CHANGES = {
+    "scaled": (lambda hdu: setattr(hdu, "data", hdu.data * 4), "its pixels are not those that skymatch wrote"),
+    "one pixel": (lambda hdu: hdu.data.__setitem__((3, 4), 0), "its pixels are not those that skymatch wrote"),
+    "flipped": (lambda hdu: setattr(hdu, "data", hdu.data[:, ::-1].copy()), "not those that skymatch wrote"),
+    "cropped": (lambda hdu: setattr(hdu, "data", hdu.data[5:, 8:].copy()), "has 40x43 pixels, had 48x48"),
+    "widened": (
+        lambda hdu: setattr(hdu, "data", hdu.data.astype("f8")),
+        "its pixels are float64, skymatch wrote float32",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_pixels_that_another_program_changed_are_neither_undone_nor_subtracted_from(what: str) -> None:
+    change, said = CHANGES[what]
+    original = pair()
+    run("match", "--subtract", *original)
+    edited("b.fits", change)
+    before = contents(Path())
+    for command in (["undo"], ["match", "--subtract", "--nclip", "2"]):
+        assert said in run(*command, *original, code=3).stderr
+    assert contents(Path()) == before
+
+
+def test_undo_cards_that_are_gone_are_said_and_the_keyword_can_be_added_back() -> None:
+    original = pair()
+    run("match", "--subtract", *original)
+    edited("b.fits", lambda hdu: hdu.header.remove("HISTORY", remove_all=True))
+    before = Path("b.fits").read_bytes()
+    done = run("undo", "b.fits", code=3)
+    assert "b.fits: BKGSUB = T, but it holds no undo cards" in done.stderr
+    assert "--from-keyword adds the sky of its header back, 20.1" in done.stderr
+    assert Path("b.fits").read_bytes() == before
+    run("undo", "--from-keyword", *original)
+    assert np.abs(pixels("b.fits") - original["b.fits"]).max() <= np.spacing(np.float32(130))
+    assert not [key for key in fits.getheader("b.fits") if key.startswith("BKG")]
+    np.testing.assert_array_equal(pixels("a.fits"), original["a.fits"])
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "- BITPIX",
+        "= \xff\xff\xff",
+        "5 \xc3\xa9 = 1",
+        "* subtracted shape=1 entries=0",
+        "+ x",
+        "* recorded sky=nan",
+        "?",
+    ],
+)
+def test_damaged_undo_cards_are_one_line_and_other_images_go_on(card: str) -> None:
+    pair("abc")
+    raw = Path("c.fits").read_bytes()
+    end = raw.index(b"END".ljust(80))
+    forged = b"HISTORY skymatch-cli undo " + card.encode("latin-1")
+    Path("c.fits").write_bytes(raw[:end] + forged.ljust(80) + raw[end : end + 80] + raw[end + 160 :])
+    names = ["a.fits", "b.fits", "c.fits"]
+    for command in (["plan"], ["match", "--dry-run"], ["undo"]):
+        assert "c.fits: its undo cards" in run(*command, *names, code=3).stderr
+    assert "skipped: c.fits" in run("match", "--dry-run", "--skip-bad", *names).stderr
+
+
+# --- a repeat changes nothing, ever
+
+
+@pytest.mark.parametrize("cards", [{}, {"BSCALE": 0.01, "BZERO": 7.3}, {"BSCALE": 0.1}])
+@pytest.mark.parametrize("dtype", ["i2", "i4", "f4", "f8"])
+@pytest.mark.parametrize("method", ["match", "globalmin+match"])
+def test_a_second_run_changes_no_byte(dtype: str, cards: dict[str, float], method: str) -> None:
+    for k, name in enumerate(("a.fits", "b.fits", "c.fits")):
+        image(name, k, dtype=dtype)
+        raw = Path(name).read_bytes()
+        for key, value in cards.items():  # astropy would scale the pixels
+            at = raw.index(b"BUNIT   =")
+            raw = raw[:at] + f"{key:8}= {value!r:>20}".encode().ljust(80) + raw[at:]
+        head = raw[: raw.index(b"END".ljust(80)) + 80]
+        Path(name).write_bytes(head.ljust(2880) + raw[-(len(raw) - 2880 - 80 * len(cards)) :])
+        assert fits.getheader(name).get("BSCALE", 1) == cards.get("BSCALE", 1)
+    run("match", "--method", method, "--subtract", "a.fits", "b.fits", "c.fits")
+    before = contents(Path())
+    done = run("match", "--method", method, "--subtract", "a.fits", "b.fits", "c.fits")
+    assert contents(Path()) == before
+    assert "3 unchanged" in done.stderr
+
+
+# --- checksums
+
+
+def test_a_wrong_checksum_stays_wrong_and_is_said() -> None:
+    pair()
+    for name in ("a.fits", "b.fits"):
+        with fits.open(name) as hdus:
+            hdus.writeto(name, checksum=True, overwrite=True)
+    raw = bytearray(Path("a.fits").read_bytes())
+    raw[2880 + 4000] ^= 0x40  # bit rot
+    Path("a.fits").write_bytes(raw)
+    for options in ([], ["--subtract"]):
+        before = Path("a.fits").read_bytes()
+        done = run("match", *options, "a.fits", "b.fits")
+        assert "warning: a.fits: its CHECKSUM or DATASUM is wrong, and stays so" in done.stderr
+        assert [verified(name) for name in ("a.fits", "b.fits")] == [False, True]
+        run("undo", "a.fits", "b.fits")
+        assert Path("a.fits").read_bytes() == before
+    assert before == raw
+
+
+def verified(name: str) -> bool:
+    with fits.open(name) as hdus:
+        return (hdus[0].verify_checksum(), hdus[0].verify_datasum()) == (1, 1)
+
+
+# --- outputs over inputs
+
+
+def test_copies_never_replace_masks_flags_lists_or_other_images() -> None:
+    for k in range(2):
+        image(f"in/f{k}.fits", k)
+        for kind in ("masks", "flags"):
+            Path(kind).mkdir(exist_ok=True)
+            fits.PrimaryHDU(np.full((48, 48), kind == "masks", "u1")).writeto(f"{kind}/f{k}.fits")
+    image("out/f0.fits", 1)
+    Path("y.fits").symlink_to("out/f0.fits")
+    Path("lists").mkdir()
+    Path("lists/f0.fits").write_text("../in/f0.fits\n../in/f1.fits\n")
+    os.link("masks/f0.fits", "hard.fits")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    names = ["in/f0.fits", "in/f1.fits"]
+    cases = [
+        ["--mask", "masks/{stem}.fits", "--output-dir", "masks", *names],
+        ["--dq-ext", "flags/{stem}.fits[0]", "--output-dir", "flags", *names],
+        ["--output-dir", "out", "in/f0.fits", "y.fits"],
+        ["--output-dir", "lists", "@lists/f0.fits"],
+        ["--output-dir", "in", "y.fits", *names],
+    ]
+    for case in cases:
+        done = run("match", "--overwrite", *case, code=3)
+        assert (
+            "would replace a file that this run reads" in done.stderr or "the folder of the file itself" in done.stderr
+        )
+    for option in ("-o", "--log-file", "--report"):
+        for target in ("masks/f1.fits", "hard.fits"):
+            form = ["--format", "json"] if option == "-o" else []
+            options = ["--dry-run", "--mask", "masks/{stem}.fits", "--overwrite"]
+            run("match", *options, option, target, *form, *names, code=2)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_results_and_logs_never_replace_a_list_of_skies_or_names() -> None:
+    pair()
+    Path("sky.csv").write_text("a.fits 1\nb.fits 2\n")
+    Path("names.csv").write_text("@inner.csv\n")
+    Path("inner.csv").write_text("a.fits\nb.fits\n")
+    before = contents(Path())
+    user = ["match", "--dry-run", "--method", "user", "--skylist", "sky.csv", "--overwrite"]
+    run(*user, "-o", "sky.csv", "a.fits", "b.fits", code=2)
+    run(*user, "--log-file", "sky.csv", "a.fits", "b.fits", code=2)
+    for target in ("names.csv", "inner.csv"):
+        for option in ("-o", "--log-file"):
+            run("match", "--dry-run", "--overwrite", option, target, "@names.csv", code=2)
+    assert contents(Path()) == before
+
+
+# --- owners, groups, links
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to give files away")
+def test_owner_group_mode_and_attributes_of_a_replaced_file_are_kept() -> None:
+    pair()
+    os.chown("a.fits", 2001, 3000)
+    Path("a.fits").chmod(0o660)
+    if with_attributes := hasattr(os, "setxattr"):
+        try:
+            os.setxattr("a.fits", "user.note", b"abc")
+        except OSError:
+            with_attributes = False
+    run("match", "--subtract", "a.fits", "b.fits")
+    found = Path("a.fits").stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (2001, 3000, 0o660)
+    assert not with_attributes or os.getxattr("a.fits", "user.note") == b"abc"
+
+
+def test_a_file_whose_owner_cannot_be_kept_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair()
+    before = contents(Path())
+    with monkeypatch.context() as other:
+        other.setattr(os, "geteuid", lambda: 54321)
+        done = run("match", "a.fits", "b.fits", code=3)
+    assert "a.fits: belongs to another user" in done.stderr
+    assert contents(Path()) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to give files away")
+def test_a_copy_is_open_to_nobody_to_whom_its_source_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image("a.fits")
+    os.chown("a.fits", 2001, 3000)
+    Path("a.fits").chmod(0o640)
+    model = Path("a.fits").stat()
+
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", refused)
+    fd = disk.open_new(str(tmp_path / "copy"))
+    disk.like(fd, model, "a.fits")
+    os.close(fd)
+    assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o600
+    fd = disk.open_new(str(tmp_path / "new"))
+    with pytest.raises(PermissionError):
+        disk.like(fd, model, "a.fits", exact=True)
+    os.close(fd)
+
+
+def test_hard_links_are_said_and_two_names_of_one_file_are_refused() -> None:
+    original = pair()
+    os.link("a.fits", "c.fits")
+    assert "a.fits: 1 other name of this file (hard links)" in run("match", "a.fits", "b.fits").stderr
+    np.testing.assert_array_equal(pixels("c.fits"), original["a.fits"])
+    run("undo", "a.fits", "b.fits")
+    Path("c.fits").unlink()
+    os.link("a.fits", "c.fits")
+    before = contents(Path())
+    assert "c.fits" in run("undo", "a.fits", "b.fits", "c.fits", code=3).stderr
+    assert contents(Path()) == before
+
+
+# --- undefined pixels of compressed integers
+
+
+def test_undefined_pixels_of_compressed_integers_stay_undefined() -> None:
+    """ZBLANK without BLANK (stacks of Pan-STARRS)."""
+    for k, name in enumerate("ab"):
+        data = np.rint(np.random.default_rng(k).normal(1000 + 200 * k, 30, (48, 48))).astype("i2")
+        data[:, :6] = -32768
+        hdu = fits.CompImageHDU(data, header(k), compression_type="RICE_1")
+        hdu.header["BLANK"] = -32768
+        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(f"{name}.fits")
+        raw = Path(f"{name}.fits").read_bytes()
+        Path(f"{name}.fits").write_bytes(raw.replace(b"BLANK   = ", b"ZBLANK  = "))
+    before = [pixels(f"{name}.fits", 1) for name in "ab"]
+    assert all(np.isnan(data).sum() == 288 for data in before)
+    run("match", "--subtract", "a.fits", "b.fits")
+    assert np.isnan(pixels("b.fits", 1)).sum() == 288
+    run("undo", "a.fits", "b.fits")
+    for name, data in zip("ab", before, strict=True):
+        np.testing.assert_array_equal(pixels(f"{name}.fits", 1), data)
+
+
+# --- apply
+
+
+def test_apply_refuses_a_file_that_another_program_changed_since_the_sky_was_recorded() -> None:
+    original = pair()
+    run("match", "-o", "solution.fits", *original)
+    edited("b.fits", lambda hdu: setattr(hdu, "data", hdu.data * 10))
+    before = contents(Path())
+    done = run("apply", "--subtract", "solution.fits", code=3)
+    assert "b.fits: was changed since it was measured" in done.stderr
+    assert contents(Path()) == before
+
+
+def test_apply_goes_on_with_files_that_this_program_changed() -> None:
+    original = pair()
+    run("match", "-o", "solution.fits", *original)
+    run("apply", "--subtract", "solution.fits")
+    assert fits.getheader("b.fits")["BKGSUB"] is True
+    shutil.copy("b.fits", "copy.fits")
+    assert "2 unchanged" in run("apply", "--subtract", "solution.fits").stderr
