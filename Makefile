@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
 
-.PHONY: demo test lint format clean accuracy pulls accuracy-plane closure bench fuzz crash-test docs readme man dist oldest \
+.PHONY: demo test lint format clean accuracy pulls accuracy-plane closure bench fuzz crash-test walk docs readme man dist oldest \
 	scale vendor
 
 demo: $(VENV)/installed
@@ -21,6 +21,10 @@ fuzz: $(VENV)/installed-test
 
 crash-test: $(VENV)/installed-test
 	$(BIN)/python -m tests.crash.kill_at_random --kills 2000
+
+# 5,000 steps of commands and other programs, against a model that knows every pixel
+walk: $(VENV)/installed-test
+	$(BIN)/python -m tests.crash.walk --steps 5000
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

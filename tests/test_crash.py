@@ -12,13 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from skymatch_cli.cli import main
 from skymatch_cli.errors import InputError
 from skymatch_cli.record.write import SkyUpdate, undo, write_skies
 from skymatch_cli.settings import Settings
 
 from .crash.faults import Fault, counted, die_after, die_halfway, fail_with, in_a_child
 from .crash.fileset import contents, make_files
+from .factories import row, write_all
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
@@ -102,7 +105,7 @@ def test_death_at_every_call(scene, die, calls):
         scene.assert_finished_by_running_again()
 
 
-@pytest.mark.parametrize(("number", "calls"), [(errno.EIO, None), (errno.ENOSPC, "write")])
+@pytest.mark.parametrize(("number", "calls"), [(errno.EIO, None), (errno.EINTR, None), (errno.ENOSPC, "write")])
 def test_failure_of_every_call(scene, number, calls):
     for at in every_call(scene, of=calls):
         with Fault(at, fail_with(number)).installed(), pytest.raises(InputError, match=os.strerror(number)):
@@ -125,6 +128,60 @@ def test_interrupt_from_the_keyboard_leaves_no_temporary_file(scene):
         with Fault(scene.calls.index(call), interrupt).installed(), pytest.raises(KeyboardInterrupt):
             scene.job(scene.updates)
         scene.assert_whole(leftovers=False)
+
+
+WRITERS = {
+    "table": (["match", "--dry-run", "-o", "out.json", "--overwrite"], "out.json"),
+    "FITS": (["match", "--dry-run", "-o", "out.fits", "--overwrite"], "out.fits"),
+    "report": (["match", "--dry-run", "--report", "out.html", "--overwrite"], "out.html"),
+    "export": (["export", "solution.fits", "--to", "swarp", "-o", "out.txt", "--overwrite"], "out.txt"),
+    "journal": (["match", "--subtract"], "a.fits"),
+}
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EINTR])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_failure_of_every_call_of_every_writer(tmp_path, monkeypatch, writer, number):
+    args, target = WRITERS[writer]
+    if writer == "report":
+        pytest.importorskip("jinja2")
+        pytest.importorskip("PIL")
+    monkeypatch.chdir(tmp_path)
+    write_all(tmp_path, row([10.0, 20.0]))
+    names = sorted(path.name for path in tmp_path.glob("*.fits"))
+    for k, name in enumerate(names):
+        Path(name).rename(f"{'ab'[k]}.fits")
+    if writer == "export":
+        run_cli("match", "--dry-run", "-o", "solution.fits", "a.fits", "b.fits")
+    if target != "a.fits":
+        Path(target).write_text("precious")
+    command = [*args, *([] if writer == "export" else ["--jobs", "1", "a.fits", "b.fits"])]
+    old = contents(tmp_path)
+    calls = counted(lambda: run_cli(*command))
+    new = contents(tmp_path)
+    assert new[target] != old[target]
+    for at in range(len(calls)):
+        for name in contents(tmp_path).keys() - old.keys():
+            (tmp_path / name).unlink()
+        for name, content in old.items():
+            if (tmp_path / name).read_bytes() != content:
+                (tmp_path / name).write_bytes(content)
+        with Fault(at, fail_with(number)).installed():
+            done = CliRunner().invoke(main, command)
+        now = contents(tmp_path)
+        if done.exit_code:
+            assert os.strerror(number) in done.stderr
+        else:
+            assert (number, now) == (errno.EINTR, new)  # a buffered write is taken up again
+        assert {name for name in old if now[name] not in (old[name], new[name])} == set()
+        assert {name for name in now if name not in old and not name.endswith(".skymatch-journal")} == set()
+        run_cli(*command)
+        assert contents(tmp_path) == new
+
+
+def run_cli(*args: str) -> None:
+    done = CliRunner().invoke(main, [*args])
+    assert done.exit_code == 0, done.stderr
 
 
 def test_message_of_a_full_disk_says_what_to_do(tmp_path):

@@ -35,7 +35,7 @@ class FoundSky:
         before = self.info.recorded
         plane = self.sky
         if before is not None and before.subtracted:
-            plane -= SkyPlane(before.level, before.dx, before.dy)
+            plane -= before.sky
         exact = np.result_type(values.dtype, np.float32)
         return (values.astype(np.float64) - plane.rows(0, values.shape[0], values.shape)).astype(exact)
 
