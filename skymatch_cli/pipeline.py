@@ -391,6 +391,7 @@ def _updates(
             info=info,
         )
         for info, (sky, err), tilt in zip(infos, skies or [(0.0, 0.0)] * n, tilts or [None] * n, strict=True)
+        if not info.ref.read_only
     ]
 
 

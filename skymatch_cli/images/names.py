@@ -19,6 +19,7 @@ from string import Formatter
 from typing import TextIO
 
 from skymatch_cli.errors import InputError, Problem, UsageError
+from skymatch_cli.images.associations import is_association, members
 from skymatch_cli.images.formats.files import base_name, is_remote
 from skymatch_cli.images.formats.registry import transport
 from skymatch_cli.model import ImageRef, MaskRef
@@ -52,13 +53,16 @@ class Selector:
 class NamedFile:
     """A file that the user named.
 
-    ``file`` is the user's own spelling, ``path`` where it is; ``mask`` comes from column 2 of a list.
+    ``file`` is the user's own spelling, ``path`` where it is; ``mask`` comes from column 2 of a list, ``group`` from an
+    association, which may also say why the file is ``left_out``.
     """
 
     file: str
     path: str
     selector: Selector | None = None
     mask: MaskRef | None = None
+    group: str = ""
+    left_out: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +265,7 @@ def _expand_one(name: str, source: _Source) -> Iterator[NamedFile | Problem]:
         yield Problem(repr(name), "is not a file name")
         return
     if os.path.lexists(file):
-        yield NamedFile(file, os.path.abspath(file))
+        yield from _members(file) if is_association(file) else [NamedFile(file, os.path.abspath(file))]
         return
     match = _SELECTED.fullmatch(file)
     if match and (files := _files(match["file"])):
@@ -272,11 +276,27 @@ def _expand_one(name: str, source: _Source) -> Iterator[NamedFile | Problem]:
             return
         yield from (NamedFile(found, os.path.abspath(found), selector) for found in files)
     elif files := _files(file):
-        yield from (NamedFile(found, os.path.abspath(found)) for found in files)
+        for found in files:
+            yield from _members(found) if is_association(found) else [NamedFile(found, os.path.abspath(found))]
     elif glob.has_magic(match["file"] if match else file):
         yield Problem(file, "no file matches")
     else:
         yield Problem(match["file"] if match else file, "no such file")
+
+
+def _members(file: str) -> Iterator[NamedFile | Problem]:
+    """The exposures of an association."""
+    try:
+        found = members(file, file)
+    except InputError as error:
+        yield from error.problems
+        return
+    for member in found:
+        if member.left_out or os.path.lexists(member.file):
+            path = os.path.abspath(member.file)
+            yield NamedFile(member.file, path, group=member.group, left_out=member.left_out)
+        else:
+            yield Problem(member.file, "no such file", f"a member of {file}")
 
 
 def _expand_url(url: str) -> Iterator[NamedFile | Problem]:

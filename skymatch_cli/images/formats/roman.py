@@ -44,6 +44,13 @@ _META = {
     "FILTER": ("instrument", "optical_element"),
     "EXPTIME": ("exposure", "exposure_time"),
     "OBS_ID": ("observation", "observation_id"),
+    "PROGRAM": ("observation", "program"),
+    "EXECPLAN": ("observation", "execution_plan"),
+    "PASS": ("observation", "pass"),
+    "SEGMENT": ("observation", "segment"),
+    "OBSERVTN": ("observation", "observation"),
+    "VISIT": ("observation", "visit"),
+    "EXPOSURE": ("observation", "exposure"),
 }
 
 
