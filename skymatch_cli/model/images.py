@@ -182,6 +182,15 @@ class OriginalIntegers:
     bzero: float
 
 
+@dataclass(frozen=True, slots=True)
+class RegionFile:
+    """A region file of DS9 as it was when the headers were read: pixels inside of its regions are left out."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelSource:
     """All that is needed to read the pixels of one image and say which of them count.
@@ -197,6 +206,7 @@ class PixelSource:
     mask: StoredPlane | None = None
     original: OriginalIntegers | None = None
     weight: StoredPlane | None = None
+    regions: RegionFile | None = None
 
     @property
     def planes(self) -> tuple[StoredPlane, ...]:

@@ -23,6 +23,7 @@ from skymatch_cli.output.tables import (
     to_qtable,
     with_units,
 )
+from skymatch_cli.output.verdict import Verdict, find_verdict
 from skymatch_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -113,6 +114,11 @@ class Result:
         if self.solution.sigma_exact:
             return ()
         return ("sky_err is estimated: so many images are connected that the exact errors would take too long",)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Steps between overlapping images before and after; None if no overlap was measured."""
+        return find_verdict(self.infos, self.measurements, self.solution, self.settings.max_step)
 
     @cached_property
     def images(self) -> QTable:
