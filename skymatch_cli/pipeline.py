@@ -10,6 +10,8 @@ from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, TextIO
 
+import numpy as np
+
 from skymatch_cli.choices import Compare, Method, Model
 from skymatch_cli.compare.pooled import unmeasured
 from skymatch_cli.errors import InputError, StrictError, UsageError
@@ -175,7 +177,7 @@ def plan(
         raise InputError(problems)
     footprints = tuple(t for t in traced if isinstance(t, Footprint))
     usable = [isinstance(t, Footprint) for t in traced] or [True] * len(found.infos)
-    graph = overlap_graph(footprints)
+    graph = _of_one_set(overlap_graph(footprints), [i.split for i, use in zip(found.infos, usable, strict=True) if use])
     _check_model(settings, graph)
     return Plan(
         settings=settings,
@@ -189,6 +191,14 @@ def plan(
 
 
 @one_thread()
+def _of_one_set(graph: OverlapGraph, split: Sequence[str]) -> OverlapGraph:
+    """The overlaps of images of the same set (``--split-by``)."""
+    if len(set(split)) <= 1:
+        return graph
+    _, number = np.unique(np.array(split, object), return_inverse=True)
+    return graph.part(np.flatnonzero(number[graph.a] == number[graph.b]))
+
+
 def find(
     planned: Plan,
     *,
@@ -353,17 +363,17 @@ def apply_skies(
 
 def _skies(
     sky: FloatArray, sky_err: FloatArray, tilt: FloatArray | None
-) -> tuple[list[tuple[float, float]], list[tuple[float, float]] | None]:
+) -> tuple[list[tuple[float, float]], list[tuple[float, ...]] | None]:
     """Skies (N,) with their errors (N,), and tilts (N, 2), image by image."""
     skies = list(zip(sky.tolist(), sky_err.tolist(), strict=True))
-    return skies, None if tilt is None else [(dx, dy) for dx, dy in tilt.tolist()]
+    return skies, None if tilt is None else [tuple(shape) for shape in tilt.tolist()]
 
 
 def _updates(
     infos: Sequence[ImageInfo],
     settings: Settings,
     skies: Iterable[tuple[float, float]] | None = None,
-    tilts: Iterable[tuple[float, float] | None] | None = None,
+    tilts: Iterable[tuple[float, ...] | None] | None = None,
 ) -> list[SkyUpdate]:
     """What is to be written; without skies: to ask whether it could be. Without tilts the skies are constants."""
     from skymatch_cli.record.write import SkyUpdate

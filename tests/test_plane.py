@@ -468,10 +468,10 @@ def test_steps_give_what_a_match_gives(tmp_path, noisy):
         done = CliRunner().invoke(main, [str(word) for word in words])
         assert done.exit_code == 0, done.stderr
 
-    plan, measured, solved = (tmp_path / f"{step}.fits" for step in ("plan", "measured", "solved"))
-    run("plan", *noisy, "-o", plan)
-    run("measure", plan, "--compare", "mesh", "--model", "plane", "-o", measured)
-    run("solve", measured, "-o", solved)
+    store, solved = tmp_path / "field.db", tmp_path / "solved.fits"
+    run("plan", "--store", store, *noisy)
+    run("measure", store, "--compare", "mesh", "--model", "plane")
+    run("solve", store, "-o", solved)
     run("apply", solved, "--subtract", "--output-dir", tmp_path / "out")
     header = fits.getheader(tmp_path / "out" / "img_1.fits")
     images = matched(noisy).images

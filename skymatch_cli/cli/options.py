@@ -213,11 +213,20 @@ KEEP_VALUE = _setting(
 PIXELS = (*PIXEL_SOURCES, IGNORE_VALUE, KEEP_VALUE)
 GROUP_BY = _setting(
     "group_by",
-    "Images that share one unknown: the chips of one 'file', 'none', or those with the same value of a header keyword.",
+    "Images that share one sky: 'file', 'exposure', 'none', or those with the same values of header keywords "
+    "(PROGRAM,VISIT); 'auto' takes exposures of JWST and Roman, else files.",
     section=_UNITS,
-    metavar="KEYWORD",
+    metavar="WORD|KEYWORDS",
+)
+SPLIT_BY = _setting(
+    "split_by",
+    "Match each combination of the values of these header keywords by itself, such as FILTER,PUPIL.",
+    section=_UNITS,
+    metavar="KEYWORDS",
 )
 UNITS = (
+    SPLIT_BY,
+    _setting("bunit", "Unit of images that have no BUNIT.", section=_UNITS, metavar="UNIT"),
     _setting(
         "units",
         "Compare in one surface-brightness unit (auto) or the raw numbers (as-is).",

@@ -6,7 +6,8 @@
     BKGSUB  =                    T / the sky is subtracted from the pixels
     BKGMETH = 'match   '           / how the sky was found
     BKGERR  =                0.012 / 1 sigma error of the sky
-    BKGDX   =               0.0015 / tilt of the sky along x, per pixel         (with --model plane; BKGDY too)
+    BKGDX   =               0.0015 / tilt of the sky along x, per pixel         (beyond --model constant; BKGDY too)
+    BKGC20  =                 0.25 / sky: times P2(u)P0(v) less its centre      (poly2, poly3; see `SkyPlane`)
     HISTORY skymatch-cli 1.0: sky subtracted, int16 pixels became float32
     HISTORY skymatch-cli   compare=pooled method=match ...
     HISTORY skymatch-cli undo * subtracted shape=23x37 ...    what the pixels are: see `Written`
@@ -29,10 +30,14 @@ from dataclasses import dataclass, replace
 
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import PixelFormat
-from skymatch_cli.model.skyplane import SkyPlane
+from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
 
 LEVEL, SUBTRACTED, METHOD, ERROR = "BKGLEVEL", "BKGSUB", "BKGMETH", "BKGERR"
-TILT = "BKGDX", "BKGDY"
+SHAPE = tuple(f"BKG{name.upper()}" for name in SHAPE_TERMS)
+_MEANING = {
+    "BKGDX": "tilt of the sky along x, per pixel",
+    "BKGDY": "tilt of the sky along y, per pixel",
+} | {key: f"sky: times P{key[-2]}(u)P{key[-1]}(v) less its centre" for key in SHAPE[2:]}
 PIPELINE_STEP = "S_SKYMAT"  # of JWST
 
 _TAG = b"HISTORY skymatch-cli "
@@ -42,6 +47,7 @@ _TEXT = cd.CARD - len(_TAG)
 _ENTRY = re.compile(rb"(?P<mark>[-=+*]|\d{1,6}) ?(?P<text>.*)", re.DOTALL)
 _KEYWORD = re.compile(rb"[A-Z0-9_-]{1,8} *")
 _NO_DIGEST = "0" * 16
+_COEFFICIENTS = 1, 3, 6, 10  # of a constant, a plane, and polynomials of degree 2 and 3
 _MAX_AXIS_DIGITS = 18
 _STRUCTURAL = frozenset({"BITPIX", "ZBITPIX"})
 _PACKING = re.compile(
@@ -116,14 +122,15 @@ class Written:
 
 
 def _numbers(plane: SkyPlane) -> str:
-    parts = (plane.level,) if plane.is_level else (plane.level, plane.dx, plane.dy)
+    needed = next(n for n in _COEFFICIENTS if not any(plane.shape[n - 1 :]))
+    parts = (plane.level, *plane.shape)[:needed]
     return ",".join(part.hex() for part in parts)
 
 
 def _plane(text: str) -> SkyPlane:
     parts = [_finite(part) for part in text.split(",")]
-    if len(parts) not in {1, 3}:
-        raise ValueError("a plane has one or three numbers")
+    if len(parts) not in _COEFFICIENTS:
+        raise ValueError("a sky has one, three, six or ten numbers")
     return SkyPlane(*parts)
 
 
@@ -210,7 +217,7 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
 
 def without_sky(cards: cd.Cards) -> cd.Cards:
     """The header without anything that the program writes, where it can't be known what was there before."""
-    names = {SUBTRACTED, LEVEL, METHOD, ERROR, *TILT}
+    names = {SUBTRACTED, LEVEL, METHOD, ERROR, *SHAPE}
     ours = {slot for name in names if (at := cd.find(cards, name)) is not None for slot in range(at.start, at.stop)}
     return [card for i, card in enumerate(cards) if i not in ours and not card.startswith(_TAG)]
 
@@ -352,9 +359,9 @@ def _keywords(record: Record) -> dict[str, bytes | None]:
     }
     if record.error == record.error:  # NaN: not known
         new[ERROR] = cd.make_card(ERROR, record.error, "1 sigma error of the sky")
-    for key, axis, tilt in zip(TILT, "xy", (sky.dx, sky.dy), strict=True):
-        comment = f"tilt of the sky along {axis}, per pixel"
-        new[key] = cd.make_card(key, tilt, comment) if record.tilted else None
+    for key, value in zip(SHAPE, sky.shape, strict=True):
+        there = record.tilted and (key in SHAPE[:2] or value != 0)
+        new[key] = cd.make_card(key, value, _MEANING[key]) if there else None
     return new
 
 

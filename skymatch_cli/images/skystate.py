@@ -14,8 +14,8 @@ from skymatch_cli.images.formats.pixelformat import BITPIX, PixelFormat, format_
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import (
     LEVEL,
+    SHAPE,
     SUBTRACTED,
-    TILT,
     LedgerError,
     Written,
     original_cards,
@@ -177,7 +177,7 @@ def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: I
 def _compared(left: Written, state: SkyState, cards: cd.Cards, keyword: str) -> SkyState:
     """The state with the sky that was written, and how the keywords contradict it."""
     sky = left.sky
-    ours = Recorded(sky.level, left.subtracted, sky.dx, sky.dy)
+    ours = Recorded(sky.level, left.subtracted, *sky.shape)
     says = cd.value(cards, SUBTRACTED) is True
     if says != left.subtracted:
         what = "is subtracted" if left.subtracted else "is recorded, and the pixels are as they were"
@@ -185,8 +185,8 @@ def _compared(left: Written, state: SkyState, cards: cd.Cards, keyword: str) -> 
         return replace(state, recorded=ours, edited=edited)
     if not left.subtracted:  # a level that another program recorded since is as good as ours
         level = cd.number(cards, keyword, sky.level)
-        return replace(state, recorded=Recorded(level, False, *(cd.number(cards, key, 0.0) for key in TILT)))
-    for name, number in zip((keyword, *TILT), (sky.level, sky.dx, sky.dy), strict=True):
+        return replace(state, recorded=Recorded(level, False, *(cd.number(cards, key, 0.0) for key in SHAPE)))
+    for name, number in zip((keyword, *SHAPE), (sky.level, *sky.shape), strict=True):
         there = cd.number(cards, name, 0.0)
         if abs(there - number) > _SAME_LEVEL * abs(number):
             edited = f"{name} = {there:.8g}, but skymatch subtracted {number:.8g}: another program edited it"
@@ -204,7 +204,7 @@ def missing_sky(recorded: Recorded | None) -> SkyPlane:
     """What is to be added to the stored pixels to have the original ones."""
     if recorded is None or not recorded.subtracted:
         return SkyPlane()
-    return SkyPlane(recorded.level, recorded.dx, recorded.dy)
+    return recorded.sky
 
 
 def is_jwst(source: Source) -> bool:
@@ -231,7 +231,7 @@ def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
     for name in (keyword, LEVEL):
         level = cd.value(cards, name)
         if isinstance(level, int | float) and not isinstance(level, bool):
-            return Recorded(float(level), subtracted, *(cd.number(cards, key, 0.0) for key in TILT))
+            return Recorded(float(level), subtracted, *(cd.number(cards, key, 0.0) for key in SHAPE))
     if subtracted:
         raise ValueError(f"{SUBTRACTED} = T, but {keyword} is no number: what was subtracted is not known")
     return None

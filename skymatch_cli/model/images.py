@@ -12,6 +12,7 @@ import numpy as np
 
 from skymatch_cli.choices import Skystat
 from skymatch_cli.model.arrays import FloatArray, IntArray
+from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ class ImageRef:
     ``file`` is the user's own spelling (used in every result), ``path`` where it is, ``hdu`` the index
     of the HDU, ``ext``/``extver`` its EXTNAME and EXTVER (``ext`` is "" where the HDU has no name;
     ``extver`` is 1 where it has none). ``mask`` is a user mask (non-zero = good). ``dq`` and ``weight`` are files of
-    the list that belong to the image by their names.
+    the list that belong to the image by their names; ``group`` is the one that an association gives it.
     """
 
     file: str
@@ -59,6 +60,7 @@ class ImageRef:
     mask: MaskRef | None = None
     dq: MaskRef | None = None
     weight: MaskRef | None = None
+    group: str = ""
 
     @property
     def label(self) -> str:
@@ -94,14 +96,26 @@ class CelestialWcs(Protocol):
 class Recorded:
     """The sky that an earlier run left in the header.
 
-    ``level`` (at the image's centre) in the image's unit, ``dx`` and ``dy`` in that unit per pixel;
-    ``subtracted``: the stored pixels are the original ones minus that plane.
+    ``level`` (at the image's centre) and the other coefficients are those of `SkyPlane`; ``subtracted``: the stored
+    pixels are the original ones minus that sky.
     """
 
     level: float
     subtracted: bool
     dx: float = 0.0
     dy: float = 0.0
+    c20: float = 0.0
+    c11: float = 0.0
+    c02: float = 0.0
+    c30: float = 0.0
+    c21: float = 0.0
+    c12: float = 0.0
+    c03: float = 0.0
+
+    @property
+    def sky(self) -> SkyPlane:
+        """The sky as a function of the pixel."""
+        return SkyPlane(self.level, *(getattr(self, name) for name in SHAPE_TERMS))
 
 
 class Container(StrEnum):
@@ -206,6 +220,8 @@ class ImageInfo:
     comparison_unit : str
     group : str
         Images of one group share one unknown (in comparison units).
+    split : str
+        Images of different sets are not compared.
     recorded : Recorded or None
     source : PixelSource or None
         Where the pixels are; None for an image that exists in memory only.
@@ -224,6 +240,7 @@ class ImageInfo:
     recorded: Recorded | None = None
     source: PixelSource | None = None
     notes: tuple[str, ...] = ()
+    split: str = ""
 
 
 def common_unit(images: Sequence[ImageInfo]) -> tuple[float, str]:

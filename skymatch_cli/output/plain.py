@@ -12,7 +12,7 @@ import numpy.typing as npt
 from skymatch_cli.choices import TableName
 from skymatch_cli.model import Solution
 from skymatch_cli.output.printable import printable
-from skymatch_cli.output.tables import Column, Report
+from skymatch_cli.output.tables import SHAPE, Column, Report
 
 Cells = tuple[str, ...]
 
@@ -25,8 +25,7 @@ _WITH_ERROR = {  # columns that get the digits of the error beside them
 }
 _SHORT = {
     "area_arcmin2": "{:.4g}",
-    "sky_dx": "{:.4g}",
-    "sky_dy": "{:.4g}",
+    **dict.fromkeys(SHAPE, "{:.4g}"),
     "kept": "{:.3g}",
     "rms_residual": "{:.4g}",
     "chi2": "{:.2f}",

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from skymatch_cli.choices import Model, TableName
+from skymatch_cli.choices import TableName
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.image import read_infos
 from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.model import ImageInfo, ImageRef, Measurements, SkyWarning, Solution
 from skymatch_cli.output.formats import SCHEMA
-from skymatch_cli.output.tables import Column, Report, Table, components_table, images_table, overlaps_table
+from skymatch_cli.output.tables import SHAPE, Column, Report, Table, components_table, images_table, overlaps_table
 from skymatch_cli.settings import Settings
 
 _ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[nrt])")  # what `ascii_only` writes
@@ -118,8 +118,8 @@ def _file_name(text: str) -> str:
 
 
 def _report(document: Mapping[str, Any]) -> Report:
-    tilted = document["settings"].get("model", Model.CONSTANT) == Model.PLANE
-    layouts = _layouts(with_tilt=tilted, with_kept=any("kept" in row for row in document["overlaps"]))
+    n_shape = sum(name in row for row in document["images"][:1] for name in SHAPE)
+    layouts = _layouts(n_shape=n_shape, with_kept=any("kept" in row for row in document["overlaps"]))
     images, overlaps, components = (_table(document[layout.name], layout) for layout in layouts)
     report = Report(
         version=str(document["version"]),
@@ -148,12 +148,12 @@ def _table(rows: Sequence[Mapping[str, Any]], layout: Table) -> Table:
     return Table(layout.name, tuple(column(like) for like in layout.columns))
 
 
-def _layouts(*, with_tilt: bool, with_kept: bool) -> tuple[Table, Table, Table]:
+def _layouts(*, n_shape: int, with_kept: bool) -> tuple[Table, Table, Table]:
     """The tables of a result of no image: the columns, their types and descriptions."""
     empty: dict[str, Any] = dict.fromkeys(("local", "noise", "tilt", "kept"))
     empty |= {"warnings": (), "sigma_exact": True}
-    if with_tilt:
-        empty["tilt"] = np.zeros((0, 2))
+    if n_shape:
+        empty["tilt"] = np.zeros((0, n_shape))
     if with_kept:
         empty["kept"] = np.zeros(0)
     text = {"status", "anchor"}

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from skymatch_cli.choices import TableName
 from skymatch_cli.model import LEAST_KEPT, ImageInfo, Measurements, SkyWarning, Solution, Status, StrArray
+from skymatch_cli.model.skyplane import SHAPE_TERMS
 
 if TYPE_CHECKING:
     from astropy.table import QTable
 
-TILT = "sky_dx", "sky_dy"
+SHAPE = tuple(f"sky_{name}" for name in SHAPE_TERMS)
 """Columns that the images have with the model ``plane``."""
 
 
@@ -86,10 +87,9 @@ class Report:
         return self.images, self.overlaps, self.components
 
     def tilt(self) -> npt.NDArray[np.float64] | None:
-        """Tilts of the images' skies along x and y, (N, 2) per pixel; None where the skies are constants."""
-        if TILT[0] not in self.images.names:
-            return None
-        return np.stack([self.images.column(name) for name in TILT], axis=1)
+        """Shapes of the images' skies: tilts along x and y, and what bends; (N, 2, 5 or 9), None for constants."""
+        names = [name for name in SHAPE if name in self.images.names]
+        return np.stack([self.images.column(name) for name in names], axis=1) if names else None
 
     def table(self, name: str) -> Table:
         """One table by its name."""
@@ -139,11 +139,15 @@ def _tilt_columns(solution: Solution) -> tuple[Column, ...]:
     """The tilts, where the skies are planes; ``sky`` is then the value at the centre of the image."""
     if solution.tilt is None:
         return ()
-    names = zip(TILT, "xy", solution.tilt.T, strict=True)
     return tuple(
-        Column(name, values, f"Tilt of the sky along {axis}, in sky_unit per pixel; sky is that of the image's centre")
-        for name, axis, values in names
+        Column(name, values, _shape_meaning(name)) for name, values in zip(SHAPE, solution.tilt.T, strict=False)
     )
+
+
+def _shape_meaning(name: str) -> str:
+    if name in SHAPE[:2]:
+        return f"Tilt of the sky along {name[-1]}, in sky_unit per pixel; sky is that of the image's centre"
+    return f"Coefficient of P{name[-2]}(u) P{name[-1]}(v), less its value at the centre, in sky_unit; u, v from -1 to 1"
 
 
 def overlaps_table(infos: tuple[ImageInfo, ...], measurements: Measurements, solution: Solution) -> Table:

@@ -62,8 +62,8 @@ class SkyUpdate:
     method : str
     identity : FileIdentity or None
         The file when it was measured; None: not checked.
-    tilt : (dx, dy) or None
-        Of the sky, per pixel; None: the sky is a constant.
+    tilt : tuple of float or None
+        The shape of a `SkyPlane`: (dx, dy), or more; None: the sky is a constant.
     info : ImageInfo or None
         The image as it was measured, whose good pixels say which sky is possible; None: all defined pixels do.
     """
@@ -73,7 +73,7 @@ class SkyUpdate:
     sky_err: float
     method: str
     identity: FileIdentity | None = None
-    tilt: tuple[float, float] | None = None
+    tilt: tuple[float, ...] | None = None
     info: ImageInfo | None = None
 
     @property
