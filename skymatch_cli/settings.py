@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from skymatch_cli.choices import METHOD_ALIASES, Compare, Method, Model, Skystat, Units, WarningName, WcsSource
-from skymatch_cli.errors import UsageError
+from skymatch_cli.errors import UsageError, without_secrets
 
 if TYPE_CHECKING:
     from skymatch_cli.model import StatisticSettings
@@ -125,7 +125,8 @@ class Settings:
 
     def determining(self) -> dict[str, Any]:
         """The settings that determine the result (not the number of workers, not the log)."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("determines_result", True)}
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("determines_result", True)}
+        return {name: without_secrets(value) if type(value) is str else value for name, value in found.items()}
 
 
 def option_name(name: str) -> str:
