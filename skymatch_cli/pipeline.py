@@ -19,6 +19,7 @@ from skymatch_cli.images.image import read_infos
 from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.images.known import Headers, Known
 from skymatch_cli.images.lookup import find_reference, read_skylist
+from skymatch_cli.images.names import NamedFile
 from skymatch_cli.model import FloatArray, ImageInfo, Measurements, OverlapGraph, SkyWarning
 from skymatch_cli.model.warning import counted, skipped
 from skymatch_cli.run.tasks import LocalRunner, NoProgress, Progress, Runner
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
     from skymatch_cli.record.write import FileIdentity, SkyUpdate, WriteReport
 
-ImageName = str | PathLike[str]
+ImageName = str | PathLike[str] | NamedFile
 _NEEDS_OVERLAPS = frozenset({Method.MATCH, Method.GLOBALMIN_MATCH})
 _NEEDS_LOCAL = frozenset({Method.LOCALMIN, Method.GLOBALMIN, Method.GLOBALMIN_MATCH})
 
@@ -390,6 +391,7 @@ def _updates(
             info=info,
         )
         for info, (sky, err), tilt in zip(infos, skies or [(0.0, 0.0)] * n, tilts or [None] * n, strict=True)
+        if not info.ref.read_only
     ]
 
 

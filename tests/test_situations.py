@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.wcs import WCS
 from click.testing import CliRunner, Result
 
 from skymatch_cli.cli import main
@@ -143,3 +145,190 @@ class TestGroups:
     def test_an_exposure_that_is_not_known_is_refused(self) -> None:
         single("a.fits", 100.0)
         assert "its exposure is not known" in refusal("--group-by", "exposure", "a.fits")
+
+
+class TestAssociations:
+    def test_science_members_of_a_json_file(self, folder: Path) -> None:
+        (folder / "level3").mkdir()
+        for name, sky, x in (("a.fits", 100.0, 0.0), ("b.fits", 107.0, 10.0), ("c.fits", 107.0, 500.0)):
+            single(f"level3/{name}", sky, x)
+        members = [
+            {"expname": "a.fits", "exptype": "science", "group_id": "e1"},
+            {"expname": "b.fits", "exptype": "science", "group_id": "e2"},
+            {"expname": "c.fits", "exptype": "science", "group_id": "e2"},
+            {"expname": "dark.fits", "exptype": "background"},
+        ]
+        (folder / "level3" / "x_asn.json").write_text(json.dumps({"products": [{"name": "x", "members": members}]}))
+        found = result("level3/x_asn.json")["images"]
+        assert [(image["file"], image["group"]) for image in found] == [
+            ("level3/a.fits", "e1"),
+            ("level3/b.fits", "e2"),
+            ("level3/c.fits", "e2"),
+        ]
+        assert found[2]["sky"] == pytest.approx(7, abs=0.2)
+        assert "level3/dark.fits: not used: background exposure" in run("-v", "level3/x_asn.json").stderr
+
+    def test_exposures_of_a_table_of_hst(self) -> None:
+        for name, sky, x in (("j8aa01aaq_flc.fits", 100.0, 0.0), ("j8aa01abq_flc.fits", 107.0, 10.0)):
+            single(name, sky, x)
+        columns = [
+            fits.Column("MEMNAME", "14A", array=["J8AA01AAQ", "J8AA01ABQ", "J8AA01010"]),
+            fits.Column("MEMTYPE", "14A", array=["EXP-DTH", "EXP-DTH", "PROD-DTH"]),
+            fits.Column("MEMPRSNT", "L", array=[True, True, True]),
+        ]
+        table = fits.BinTableHDU.from_columns(columns, name="ASN")
+        fits.HDUList([fits.PrimaryHDU(), table]).writeto("j8aa01010_asn.fits")
+        assert [image["file"] for image in result("j8aa01010_asn.fits")["images"]] == [
+            "j8aa01aaq_flc.fits",
+            "j8aa01abq_flc.fits",
+        ]
+
+    def test_a_member_that_is_missing_is_named(self, folder: Path) -> None:
+        members = [{"expname": "a.fits", "exptype": "science"}]
+        (folder / "x_asn.json").write_text(json.dumps({"products": [{"members": members}]}))
+        assert "a.fits: no such file (a member of x_asn.json)" in refusal("x_asn.json")
+
+    @pytest.mark.parametrize("text", ["{", "[]", '{"products": []}', '{"products": 3}'])
+    def test_what_is_no_association_is_refused(self, folder: Path, text: str) -> None:
+        (folder / "x_asn.json").write_text(text)
+        assert "x_asn.json: " in refusal("x_asn.json")
+
+
+class TestReference:
+    def test_outside_of_the_list_it_holds_the_level_and_is_never_written(self, folder: Path) -> None:
+        single("survey.fits", 50.0)
+        for name, sky, x in (("a.fits", 53.0, 5.0), ("b.fits", 57.0, 10.0)):
+            single(name, sky, x)
+        before = (folder / "survey.fits").read_bytes()
+        done = CliRunner().invoke(
+            main, ["match", "--subtract", "--reference", "survey.fits", "--format", "json", "a.fits", "b.fits"]
+        )
+        assert done.exit_code == 0, done.stderr
+        images = {image["file"]: image["sky"] for image in json.loads(done.stdout)["images"]}
+        assert images == {
+            "a.fits": pytest.approx(3, abs=0.2),
+            "b.fits": pytest.approx(7, abs=0.2),
+            "survey.fits": pytest.approx(0, abs=1e-12),
+        }
+        assert (folder / "survey.fits").read_bytes() == before
+        assert fits.getval("a.fits", "BKGSUB") is True
+
+    def test_in_steps_it_is_not_written_either(self, folder: Path) -> None:
+        single("survey.fits", 50.0)
+        single("a.fits", 53.0, 5.0)
+        before = (folder / "survey.fits").read_bytes()
+        args = ["match", "--dry-run", "--reference", "survey.fits", "-o", "solution.fits", "a.fits"]
+        assert CliRunner().invoke(main, args).exit_code == 0
+        assert CliRunner().invoke(main, ["apply", "solution.fits"]).exit_code == 0
+        assert (folder / "survey.fits").read_bytes() == before
+        assert fits.getval("a.fits", "BKGLEVEL") == pytest.approx(3, abs=0.2)
+
+
+class TestCoordinates:
+    def test_positions_on_the_sun_are_matched(self) -> None:
+        for name, sky, x in (("a.fits", 100.0, 0.0), ("b.fits", 107.0, 10.0)):
+            single(name, sky, x, CTYPE1="HPLN-TAN", CTYPE2="HPLT-TAN")
+        assert result("a.fits", "b.fits")["images"][1]["sky"] == pytest.approx(7, abs=0.2)
+        single("c.fits", 100.0, 5.0)
+        assert "c.fits: its coordinates (icrs) can't be compared with those of a.fits (HPLN)" in refusal("*.fits")
+
+    def test_an_epoch_that_is_taken_for_the_equinox_is_said(self) -> None:
+        single("a.fits", 100.0, RADESYS=None)
+        single("b.fits", 107.0, 10.0, RADESYS=None, EPOCH=1955.31)
+        single("c.fits", 100.0, 5.0, RADESYS=None)
+        said = run("*.fits").stderr
+        assert "positions of different frames are compared: icrs (a.fits), fk4 of 1955.31 (b.fits)" in said
+
+    def test_a_plate_solution_without_ctype(self) -> None:
+        plate = {"PLTRAH": 18, "PLTRAM": 16, "PLTRAS": 34.2, "PLTDECSN": "-", "PLTDECD": 15, "PLTDECM": 13}
+        plate |= {"PLTDECS": 20.0, "CNPIX1": 9000, "CNPIX2": 3000, "XPIXELSZ": 25.28445, "YPIXELSZ": 25.28445}
+        plate |= {f"PPO{i}": 177500.0 if i in {3, 6} else 0.0 for i in range(1, 7)}
+        plate |= {f"AMD{axis}{i}": 67.2 if i == 1 else 0.0 for axis in "XY" for i in range(1, 21)}
+        for name, sky, x in (("a.fits", 100.0, 0), ("b.fits", 107.0, 10)):
+            header = fits.Header(plate | {"CNPIX1": 9000 + x})
+            fits.PrimaryHDU(frame(sky, float(x)).pixels().astype("f4"), header).writeto(name)
+        assert result("a.fits", "b.fits")["images"][1]["sky"] == pytest.approx(7, abs=0.2)
+
+
+class TestMessages:
+    @pytest.mark.parametrize(
+        ("magic", "said"),
+        [
+            (b"\xfd7zXZ\x00", "is compressed by xz (uncompress it first: unxz a.fits)"),
+            (b"\x28\xb5\x2f\xfd", "is compressed by Zstandard (uncompress it first: unzstd a.fits)"),
+            (b"\x1f\x9d\x90", "is compressed by compress (uncompress it first: uncompress a.fits)"),
+            (b"PK\x03\x04", "is compressed by zip (uncompress it first: unzip a.fits)"),
+        ],
+    )
+    def test_other_compressions(self, folder: Path, magic: bytes, said: str) -> None:
+        (folder / "a.fits").write_bytes(magic + bytes(100))
+        assert f"a.fits: {said}" in refusal("a.fits")
+
+    @pytest.mark.parametrize("line", ["{0} 1.5", "{0},1.5", "{0}, 1.5", "{0}[0],1.5", "{0} 1.5,"])
+    def test_skies_with_commas(self, folder: Path, line: str) -> None:
+        single("a.fits", 100.0)
+        (folder / "skies.txt").write_text(line.format("a.fits") + "\n")
+        assert result("--method", "user", "--skylist", "skies.txt", "a.fits")["images"][0]["sky"] == 1.5
+
+    def test_several_skies_of_one_file(self, folder: Path) -> None:
+        hdus = [fits.ImageHDU(frame(100.0).pixels(), frame(100.0).hdu_header(), name="SCI") for _ in range(2)]
+        hdus[1].header["EXTVER"] = 2
+        fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto("a.fits")
+        (folder / "skies.txt").write_text("a.fits 1.5 2.5\n")
+        images = result("--method", "user", "--skylist", "skies.txt", "a.fits")["images"]
+        assert [image["sky"] for image in images] == [1.5, 2.5]
+        (folder / "skies.txt").write_text("a.fits 1.5 2.5 3.5\n")
+        assert "skies.txt, line 1: 3 skies for the 2 images of a.fits" in refusal(
+            "--method", "user", "--skylist", "skies.txt", "a.fits"
+        )
+
+    def test_an_overlap_that_is_masked_everywhere(self, folder: Path) -> None:
+        for name, x in (("a.fits", 0.0), ("b.fits", 20.0)):
+            single(name, 100.0, x)
+        fits.PrimaryHDU(np.zeros((40, 40), "i2")).writeto("mask.fits")
+        done = run("--mask", "mask.fits", "a.fits", "b.fits")
+        assert done.exit_code == 4
+        assert "all pixels of the 1 overlaps are masked" in done.stderr
+
+
+class TestRegions:
+    """A star of 5000 counts in columns 10 to 14 of one image, which the other doesn't have."""
+
+    def pair(self) -> None:
+        single("b.fits", 107.5, 10.0)
+        made = frame(100.0)
+        data = made.pixels().astype("f4")
+        data[:, 10:30] += 500
+        fits.PrimaryHDU(data, made.hdu_header()).writeto("a.fits")
+
+    def sky(self, *options: str) -> tuple[float, int]:
+        first, second = result(*options, "a.fits", "b.fits")["images"]
+        return second["sky"] - first["sky"], first["n_pixels"]
+
+    @pytest.mark.parametrize("where", ["image", "fk5"])
+    def test_pixels_inside_are_left_out(self, folder: Path, where: str) -> None:
+        pytest.importorskip("regions")
+        self.pair()
+        box = "box(20.5,20.5,20,80,0)"  # columns 10 to 29 of 0 to 39
+        if where == "fk5":
+            ra, dec = WCS(frame(100.0).hdu_header()).pixel_to_world_values(19.5, 19.5)
+            box = f'box({ra:.9f},{dec:.9f},20",80",0)'
+        (folder / "stars.reg").write_text(f"# Region file format: DS9\n{where}\n{box}\n")
+        sky, n_pixels = self.sky("--mask", "stars.reg")
+        assert sky == pytest.approx(7.5, abs=0.2)
+        assert n_pixels == pytest.approx(20 * 40, abs=40)
+
+    def test_an_excluded_region_is_kept(self, folder: Path) -> None:
+        pytest.importorskip("regions")
+        single("a.fits", 100.0)
+        single("b.fits", 107.5, 10.0)
+        (folder / "stars.reg").write_text("image\nbox(20.5,20.5,20,40,0)\n-box(20.5,20.5,20,20,0)\n")
+        assert self.sky("--mask", "stars.reg")[1] == 1600 - 400
+        (folder / "stars.reg").write_text("image\n-box(20.5,20.5,20,20,0)\n")
+        assert "stars.reg: holds excluded regions alone" in refusal("--mask", "stars.reg", "a.fits", "b.fits")
+
+    def test_by_template_and_missing(self, folder: Path) -> None:
+        pytest.importorskip("regions")
+        self.pair()
+        (folder / "a.reg").write_text("image\nbox(20.5,20.5,20,80,0)\n")
+        assert "b.fits: its mask b.reg can't be used: no such file" in refusal("--mask", "{stem}.reg", "*.fits")

@@ -175,7 +175,8 @@ STATISTICS = (
 MASK = _setting(
     "mask",
     "Mask of each image (non-zero = good), as a template such as 'masks/{stem}.fits[1]' with {stem}, {stem:OLD=NEW}, "
-    "{dir}, {extname}, {extver} and {hdu}. A mask may also stand in the second column of an @list.",
+    "{dir}, {extname}, {extver} and {hdu}. A mask may also stand in the second column of an @list. "
+    "Pixels inside the regions of a DS9 file (.reg) are left out.",
     section=_PIXELS,
     metavar="TEMPLATE",
 )

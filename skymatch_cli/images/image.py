@@ -37,6 +37,7 @@ from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import pixel_area_arcsec2, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import Footprint, footprint
+from skymatch_cli.sky.frames import SkyFrame
 
 __all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
 
@@ -112,12 +113,14 @@ def read_infos(
         for i in usable
     )
     problems += scales.problems.values()
+    problems += _frame_problems([read.info for read in found])
+    frames = _frame_warnings([read.info for read in found])
     bands = band_warnings([(read.facts.label, read.bands) for read in found], [read.facts.split for read in found])
     own = (warning for read in found for warning in read.warnings)
     return Infos(
         infos,
         tuple(dict.fromkeys(problems)),
-        tuple(dict.fromkeys((*own, *scales.warnings, *bands))),
+        tuple(dict.fromkeys((*own, *scales.warnings, *frames, *bands))),
         tuple(found[i] for i in usable),
     )
 
@@ -305,6 +308,35 @@ def _beam_arcsec2(keywords: Keywords) -> float:
     """The area of the beam; NaN where its axes (in degrees) are not given."""
     major, minor = keywords.number("BMAJ"), keywords.number("BMIN")
     return math.pi / (4 * math.log(2)) * major * minor * 3600.0**2 if major > 0 and minor > 0 else math.nan
+
+
+def _frame_problems(infos: Sequence[ImageInfo]) -> list[Problem]:
+    """The images whose coordinates of the Sun or a planet, or of the stars, are not those of the first image."""
+    frames = [getattr(info.wcs, "frame", None) for info in infos]
+    first = next((frame for frame in frames if frame is not None), None)
+    if first is None or not any(frame is not None and frame.on_a_body for frame in frames):
+        return []
+    what = f"its coordinates ({{}}) can't be compared with those of {infos[frames.index(first)].ref.label} ({first})"
+    hint = "match images of one kind of coordinates at a time"
+    return [
+        Problem(info.ref.label, what.format(frame), hint)
+        for info, frame in zip(infos, frames, strict=True)
+        if frame is not None and frame != first
+    ]
+
+
+def _frame_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
+    """A warning where FK4 positions meet others: often the date of a plate is taken for an equinox."""
+    first: dict[SkyFrame, str] = {}
+    for info in infos:
+        frame = getattr(info.wcs, "frame", None)
+        if frame is not None:
+            first.setdefault(frame, info.ref.label)
+    if len(first) < 2 or all(frame.rigid for frame in first):
+        return ()
+    listed = ", ".join(f"{frame} ({label})" for frame, label in first.items())
+    text = f"positions of different frames are compared: {listed}; EPOCH without EQUINOX counts as the equinox"
+    return (SkyWarning(WarningName.WCS, text),)
 
 
 def _doubts(keywords: Keywords) -> tuple[SkyWarning, ...]:

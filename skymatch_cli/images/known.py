@@ -105,6 +105,10 @@ class Known:
         if source.science.state != (file.size, file.mtime_ns, file.inode):
             return False
         others = (plane for plane in source.planes if plane.path != file.path)
+        if (regions := source.regions) is not None:
+            state = self._state_of(regions.path)
+            if state is None or state[:2] != (regions.size, regions.mtime_ns):
+                return False
         return all(self._state_of(plane.path) == plane.state for plane in others)
 
     def _state_of(self, path: str) -> _STATE:

@@ -50,6 +50,7 @@ class ImageRef:
     of the HDU, ``ext``/``extver`` its EXTNAME and EXTVER (``ext`` is "" where the HDU has no name;
     ``extver`` is 1 where it has none). ``mask`` is a user mask (non-zero = good). ``dq`` and ``weight`` are files of
     the list that belong to the image by their names; ``group`` is the one that an association gives it.
+    ``read_only`` is the image of ``--reference`` that is not in the list: it is never written.
     """
 
     file: str
@@ -61,6 +62,7 @@ class ImageRef:
     dq: MaskRef | None = None
     weight: MaskRef | None = None
     group: str = ""
+    read_only: bool = False
 
     @property
     def label(self) -> str:
@@ -180,6 +182,15 @@ class OriginalIntegers:
     bzero: float
 
 
+@dataclass(frozen=True, slots=True)
+class RegionFile:
+    """A region file of DS9 as it was when the headers were read: pixels inside of its regions are left out."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelSource:
     """All that is needed to read the pixels of one image and say which of them count.
@@ -195,6 +206,7 @@ class PixelSource:
     mask: StoredPlane | None = None
     original: OriginalIntegers | None = None
     weight: StoredPlane | None = None
+    regions: RegionFile | None = None
 
     @property
     def planes(self) -> tuple[StoredPlane, ...]:

@@ -211,7 +211,7 @@ class Walk(RuleBasedStateMachine):
         if not name.endswith(".fits") or len(truth.kind.hdus) > 1:
             return
         (at,) = truth.kind.hdus
-        ours = self.has_our_pixels(name, truth)
+        ours = self.is_recorded(name, truth) and self.has_our_pixels(name, truth)
         how = {"scale": lambda d: d * d.dtype.type(2), "crop": lambda d: d[2:, 1:], "flip": lambda d: d[:, ::-1]}[what]
 
         def change(hdus: fits.HDUList) -> None:
