@@ -20,7 +20,6 @@ NAMED = 3
 """How many files one line names."""
 
 
-<<<<<<< HEAD
 _URL = re.compile(r"(?P<scheme>\w+://)(?:[^/?#\s@]*@)?(?P<rest>[^\s]*)")
 _SECRET = re.compile(
     r"(?P<name>[?&;][^=&;#\s]*(?:token|sig|key|pass|pwd|secret|auth|cred|session|jwt|code)[^=&;#\s]*=)[^&;#\s\[\]]*",
@@ -39,10 +38,10 @@ def without_secrets(text: str) -> str:
     if "://" not in text:
         return text
     return _URL.sub(lambda url: url["scheme"] + _SECRET.sub(r"\g<name>…", url["rest"]), text)
-=======
+
+
 class SkymatchWarning(UserWarning):
     """A warning of a run, where the program is used from Python."""
->>>>>>> main
 
 
 class SkymatchError(Exception):
