@@ -3,6 +3,7 @@
 SkymatchError            1  unexpected failure
 ├── UsageError           2  options that contradict each other or can't be parsed
 ├── InputError           3  an input can't be used; lists every bad one
+│   └── StoppedError     6  stopped while writing; names the files that are done
 ├── NoOverlapError       4  nothing to match: no pair of images overlaps
 └── StrictError          5  ``--strict`` and there were warnings
 
@@ -16,6 +17,10 @@ from dataclasses import dataclass
 
 NAMED = 3
 """How many files one line names."""
+
+
+class SkymatchWarning(UserWarning):
+    """A warning of a run, where the program is used from Python."""
 
 
 class SkymatchError(Exception):
@@ -105,6 +110,28 @@ class InputError(SkymatchError):
     def lines(self) -> tuple[str, ...]:
         """One line for each kind of problem."""
         return problem_lines(self.problems)
+
+
+class StoppedError(InputError):
+    """A file could not be written after others had been; each is the old one or the new one.
+
+    Parameters
+    ----------
+    problems : iterable of Problem
+    files : tuple of str
+        The files that are done.
+    """
+
+    exit_code = 6
+
+    def __init__(self, problems: Iterable[Problem], files: tuple[str, ...] = ()) -> None:
+        super().__init__(problems)
+        self.files = files
+
+    def lines(self) -> tuple[str, ...]:
+        """One line for each problem, and one with the files that are done."""
+        n = f"{len(self.files)} file{'s' if len(self.files) > 1 else ''}"
+        return (*super().lines(), f"{n} written before it: {_first(self.files)} (run again to finish)")
 
 
 class NoOverlapError(SkymatchError):

@@ -10,6 +10,8 @@ from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, TextIO
 
+import numpy as np
+
 from skymatch_cli.choices import Compare, Method, Model
 from skymatch_cli.compare.pooled import unmeasured
 from skymatch_cli.errors import InputError, StrictError, UsageError
@@ -17,6 +19,7 @@ from skymatch_cli.images.image import read_infos
 from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.images.known import Headers, Known
 from skymatch_cli.images.lookup import find_reference, read_skylist
+from skymatch_cli.images.names import NamedFile
 from skymatch_cli.model import FloatArray, ImageInfo, Measurements, OverlapGraph, SkyWarning
 from skymatch_cli.model.warning import counted, skipped
 from skymatch_cli.run.tasks import LocalRunner, NoProgress, Progress, Runner
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
     from skymatch_cli.record.write import FileIdentity, SkyUpdate, WriteReport
 
-ImageName = str | PathLike[str]
+ImageName = str | PathLike[str] | NamedFile
 _NEEDS_OVERLAPS = frozenset({Method.MATCH, Method.GLOBALMIN_MATCH})
 _NEEDS_LOCAL = frozenset({Method.LOCALMIN, Method.GLOBALMIN, Method.GLOBALMIN_MATCH})
 
@@ -175,7 +178,7 @@ def plan(
         raise InputError(problems)
     footprints = tuple(t for t in traced if isinstance(t, Footprint))
     usable = [isinstance(t, Footprint) for t in traced] or [True] * len(found.infos)
-    graph = overlap_graph(footprints)
+    graph = _of_one_set(overlap_graph(footprints), [i.split for i, use in zip(found.infos, usable, strict=True) if use])
     _check_model(settings, graph)
     return Plan(
         settings=settings,
@@ -189,6 +192,14 @@ def plan(
 
 
 @one_thread()
+def _of_one_set(graph: OverlapGraph, split: Sequence[str]) -> OverlapGraph:
+    """The overlaps of images of the same set (``--split-by``)."""
+    if len(set(split)) <= 1:
+        return graph
+    _, number = np.unique(np.array(split, object), return_inverse=True)
+    return graph.part(np.flatnonzero(number[graph.a] == number[graph.b]))
+
+
 def find(
     planned: Plan,
     *,
@@ -381,6 +392,7 @@ def _updates(
             info=info,
         )
         for info, (sky, err), tilt in zip(infos, skies or [(0.0, 0.0)] * n, tilts or [None] * n, strict=True)
+        if not info.ref.read_only
     ]
 
 

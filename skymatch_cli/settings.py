@@ -66,11 +66,13 @@ class Settings:
     weight: str | None = None
     ignore_value: float | None = None
     keep_value: float | None = None
-    group_by: str = "file"
+    group_by: str = "auto"
+    split_by: str | None = None
     units: str = "auto"
     exptime_key: str = "EXPTIME"
     wcs: str = "auto"
     flux_scale: str | None = None
+    bunit: str | None = None
     reference: str | None = None
     match_up: bool = False
     robust: bool = False

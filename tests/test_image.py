@@ -148,7 +148,8 @@ class TestBands:
         write("a.fits", sci(), FILTER="r")
         write("b.fits", sci(FILTER="g"))
         (warning,) = infos("a.fits", "b.fits").warnings
-        assert str(warning) == "images of different FILTER are compared: r (a.fits[SCI,1]), g (b.fits[SCI,1])"
+        compared = "images of different FILTER are compared: r (a.fits[SCI,1]), g (b.fits[SCI,1])"
+        assert str(warning) == f"{compared}; see --split-by FILTER"
 
     def test_zero_points_that_differ(self) -> None:
         write("a.fits", sci(MAGZP=25.0, FLXSCALE=1.0))

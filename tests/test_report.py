@@ -200,7 +200,19 @@ def test_the_command_is_shown_as_it_was_typed(tmp_path: Path) -> None:
 def test_every_number_has_its_unit(page: Path) -> None:
     whole = text(page)
     heads = dict(re.findall(r'<button type="button" title="(\w+):[^"]*">\w+</button><small>(.*?)</small>', whole))
-    in_unit = {"sky", "sky_err", "sky_a", "sky_b", "delta", "delta_err", "residual", "rms_residual"}
+    in_unit = {
+        "sky",
+        "sky_err",
+        "sky_err_noise",
+        "step_before",
+        "step_after",
+        "sky_a",
+        "sky_b",
+        "delta",
+        "delta_err",
+        "residual",
+        "rms_residual",
+    }
     assert {heads[name] for name in in_unit} == {"electron"}
     assert (heads["pull"], heads["n_pixels"], heads["area_arcmin2"]) == ("σ", "pixels", "arcmin²")
     figures = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", whole))

@@ -34,8 +34,13 @@ class TestCommonCase:
         assert scales(A, replace(B, area_arcsec2=0.04 * 1.19)).factor.tolist() == [1, 1]
 
     def test_chips_of_one_group_have_one_area(self) -> None:
-        chip = replace(A, label="a.fits[2]", area_arcsec2=0.08)
+        chip = replace(A, label="a.fits[2]", area_arcsec2=0.047)
         assert scales(A, chip).factor.tolist() == [1, 1]
+
+    def test_chips_of_two_pixel_scales_have_areas_of_their_own(self) -> None:
+        chip = replace(A, label="a.fits[2]", area_arcsec2=0.16)  # of WFPC2: 0.05 and 0.1 arcsec a pixel
+        found = scales(A, chip, chip, replace(A, group="b"), replace(chip, group="b"))
+        assert found.factor.tolist() == pytest.approx([25, 6.25, 6.25, 25, 6.25])
 
     def test_missing_exposure_times_and_areas_don_t_matter(self) -> None:
         blank = replace(A, exptime_s=math.nan, area_arcsec2=math.nan)
@@ -70,7 +75,7 @@ class TestPixelArea:
         assert found.factor.tolist() == pytest.approx([1 / 0.042, 1 / 0.042, 1 / 0.16])
 
     def test_area_of_a_group_is_the_median_over_its_chips(self) -> None:
-        chips = [replace(A, area_arcsec2=area) for area in (0.039, 0.04, 0.3)]
+        chips = [replace(A, area_arcsec2=area) for area in (0.039, 0.04, 0.045)]
         assert scales(*chips, replace(B, area_arcsec2=0.16)).factor.tolist() == pytest.approx([25, 25, 25, 6.25])
 
     def test_surface_brightness_is_never_rescaled(self) -> None:
@@ -87,6 +92,52 @@ class TestPixelArea:
         expected = (1 * u.Jy / u.arcsec**2).to_value(u.MJy / u.sr)
         assert found.factor.tolist() == pytest.approx([1, expected], rel=1e-12)
         assert found.unit == "MJy / sr"
+
+
+class TestBeams:
+    def test_of_different_areas_are_divided_out(self) -> None:
+        small = replace(A, bunit="Jy/beam", beam_arcsec2=100.0)
+        found = scales(small, replace(small, group="b", beam_arcsec2=400.0))
+        assert found.factor.tolist() == pytest.approx([0.01, 0.0025])
+        assert found.unit == "Jy / arcsec2"
+
+    def test_meet_surface_brightness(self) -> None:
+        found = scales(replace(A, bunit="MJy/sr"), replace(B, bunit="Jy/beam", beam_arcsec2=2.0))
+        expected = (1 * u.Jy / (2 * u.arcsec**2)).to_value(u.MJy / u.sr)
+        assert found.factor.tolist() == pytest.approx([1, expected], rel=1e-12)
+
+    def test_that_are_not_known_are_refused_beside_others(self) -> None:
+        small = replace(A, bunit="Jy/beam", beam_arcsec2=100.0)
+        found = scales(small, replace(small, label="b.fits", beam_arcsec2=math.nan))
+        assert "BMAJ or BMIN is missing" in str(found.problems[1])
+
+    def test_that_nobody_knows_are_taken_as_the_same(self) -> None:
+        beam = replace(A, bunit="Jy/beam")
+        assert scales(beam, replace(beam, group="b")).factor.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("bunit", ["mag", "mag/arcsec2", "mag(AB)", "dex(Jy)", "log(ct)"])
+def test_logarithms_are_refused(bunit: str) -> None:
+    found = scales(replace(A, bunit=bunit), replace(B, bunit=bunit))
+    assert "is not linear in flux" in str(found.problems[0])
+
+
+def test_gains_that_differ_are_a_warning() -> None:
+    seven = replace(A, bunit="COUNTS", gain=7.0)
+    fifteen = replace(B, bunit="COUNTS", gain=15.0)
+    (warning,) = scales(seven, fifteen).warnings
+    assert "counts of different gains are compared: a.fits (7) to b.fits (15)" in str(warning)
+    assert scales(seven, replace(seven, group="b")).warnings == ()
+    assert scales(replace(seven, flux_scale=7.0), replace(fifteen, flux_scale=15.0)).warnings == ()
+    electrons = (replace(f, bunit="ELECTRONS") for f in (seven, fifteen))
+    assert scales(*electrons).warnings == ()
+
+
+def test_sets_that_are_not_compared_have_units_of_their_own() -> None:
+    blue = replace(A, bunit="MJy/sr", split="F200W")
+    red = replace(B, bunit="adu", split="F444W")
+    found = scales(blue, red)
+    assert (found.factor.tolist(), found.problems, found.unit) == ([1, 1], {}, "")
 
 
 class TestExposureTime:

@@ -9,7 +9,10 @@ import click
 from . import options
 
 DECIDED_BY_PLAN = frozenset(
-    {"dqbits", "dq_ext", "mask", "group_by", "units", "exptime_key", "flux_scale", "sky_keyword", "wcs"}
+    {
+        *("dqbits", "dq_ext", "mask", "weight", "group_by", "split_by", "units", "exptime_key", "flux_scale", "bunit"),
+        *("sky_keyword", "wcs"),
+    }
 )
 
 

@@ -180,7 +180,8 @@ STATISTICS = (
 MASK = _setting(
     "mask",
     "Mask of each image (non-zero = good), as a template such as 'masks/{stem}.fits[1]' with {stem}, {stem:OLD=NEW}, "
-    "{dir}, {extname}, {extver} and {hdu}. A mask may also stand in the second column of an @list.",
+    "{dir}, {extname}, {extver} and {hdu}. A mask may also stand in the second column of an @list. "
+    "Pixels inside the regions of a DS9 file (.reg) are left out.",
     section=_PIXELS,
     metavar="TEMPLATE",
 )
@@ -218,11 +219,20 @@ KEEP_VALUE = _setting(
 PIXELS = (*PIXEL_SOURCES, IGNORE_VALUE, KEEP_VALUE)
 GROUP_BY = _setting(
     "group_by",
-    "Images that share one unknown: the chips of one 'file', 'none', or those with the same value of a header keyword.",
+    "Images that share one sky: 'file', 'exposure', 'none', or those with the same values of header keywords "
+    "(PROGRAM,VISIT); 'auto' takes exposures of JWST and Roman, else files.",
     section=_UNITS,
-    metavar="KEYWORD",
+    metavar="WORD|KEYWORDS",
+)
+SPLIT_BY = _setting(
+    "split_by",
+    "Match each combination of the values of these header keywords by itself, such as FILTER,PUPIL.",
+    section=_UNITS,
+    metavar="KEYWORDS",
 )
 UNITS = (
+    SPLIT_BY,
+    _setting("bunit", "Unit of images that have no BUNIT.", section=_UNITS, metavar="UNIT"),
     _setting(
         "units",
         "Compare in one surface-brightness unit (auto) or the raw numbers (as-is).",

@@ -10,7 +10,10 @@ from skymatch_cli.choices import WarningName
 from skymatch_cli.images.formats.keywords import Keywords
 from skymatch_cli.model import SkyWarning
 
-_FILTERS = ("FILTER", "FILTER1", "FILTER2")
+_FILTERS = (
+    *("FILTER", "FILTER1", "FILTER2", "PUPIL", "FILTNAM1", "FILTNAM2", "BAND", "CHNLNUM", "CHANNEL", "WAVELNTH"),
+    *("INSFILTE", "INSFILT", "FILTERS"),
+)
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "MAGZP", "ZEROPT", "PHOTZP", "ZPT")
 _SAME_MAG = 0.02  # zero points are not known better
 _LISTED = 4
@@ -31,8 +34,18 @@ def band_keywords(keywords: Keywords, *, with_zero_point: bool) -> BandKeywords:
     return BandKeywords(filters, {key: value for key, value in zero_points.items() if math.isfinite(value)})
 
 
-def band_warnings(bands: Sequence[tuple[str, BandKeywords]]) -> tuple[SkyWarning, ...]:
-    """A warning for each keyword whose values differ, given (label, keywords) of every image."""
+def band_warnings(bands: Sequence[tuple[str, BandKeywords]], split: Sequence[str] = ()) -> tuple[SkyWarning, ...]:
+    """A warning for each keyword whose values differ within a set, given (label, keywords) of every image.
+
+    ``split`` names the set of each image; images of different sets are not compared.
+    """
+    sets: dict[str, list[tuple[str, BandKeywords]]] = {}
+    for name, band in zip(split or [""] * len(bands), bands, strict=True):
+        sets.setdefault(name, []).append(band)
+    return tuple(dict.fromkeys(warning for some in sets.values() for warning in _warnings_of_one_set(some)))
+
+
+def _warnings_of_one_set(bands: Sequence[tuple[str, BandKeywords]]) -> tuple[SkyWarning, ...]:
     warnings = []
     for key in _FILTERS:
         first: dict[str, str] = {}
@@ -41,7 +54,8 @@ def band_warnings(bands: Sequence[tuple[str, BandKeywords]]) -> tuple[SkyWarning
                 first.setdefault(band.filters[key], label)
         if len(first) > 1:
             listed = ", ".join(f"{value} ({label})" for value, label in list(first.items())[:_LISTED])
-            text = f"images of different {key} are compared: {listed}{' …' * (len(first) > _LISTED)}"
+            listed += " …" * (len(first) > _LISTED)
+            text = f"images of different {key} are compared: {listed}; see --split-by {key}"
             warnings.append(SkyWarning(WarningName.FILTERS, text))
     for key in _ZERO_POINTS:
         values = [(band.zero_points[key], label) for label, band in bands if key in band.zero_points]

@@ -59,6 +59,7 @@ _ALIASES = {
     "w": "W",
 }
 _WORD = re.compile(r"(?<![A-Za-z0-9.])[A-Za-z]+(?:-(?![A-Za-z0-9]))?")
+_LOGARITHM = re.compile(r"(?<![a-z])(mag|magnitudes?|dex|dB|log|log10|ln)(?![a-z])", re.IGNORECASE)
 _LONGEST = 70  # what one card holds
 
 
@@ -80,6 +81,10 @@ class Bunit:
         Counts that pile up with the exposure time.
     is_rate : bool
         Counts per time.
+    per_beam : bool
+        Per beam of a radio telescope: the number grows with the area of the beam.
+    is_linear : bool
+        False for magnitudes and other logarithms.
 
     """
 
@@ -89,13 +94,34 @@ class Bunit:
     per_area: bool = False
     is_count: bool = False
     is_rate: bool = False
+    per_beam: bool = False
+    is_linear: bool = True
 
 
 @lru_cache(maxsize=1024)
 def understand(text: str) -> Bunit:
     """What a BUNIT means; ``unit`` is None where it can't be said."""
     unit = _parse(text)
-    return Bunit(text) if unit is None else _classify(text, unit)
+    if unit is None:
+        return Bunit(text, is_linear=not _LOGARITHM.search(text))
+    return _classify(text, unit)
+
+
+def spelled_unit(text: str) -> str:
+    """A BUNIT in the spelling of FITS, else of astropy; "" where it is not understood.
+
+    Examples
+    --------
+    >>> spelled_unit("ELECTRONS/S"), spelled_unit("MJy/sr"), spelled_unit("magic")
+    ('electron / s', 'MJy sr-1', '')
+    """
+    unit = _parse(text)
+    if unit is None:
+        return ""
+    try:
+        return str(unit.to_string("fits"))
+    except ValueError:
+        return str(unit)
 
 
 def _parse(text: str) -> Any:
@@ -153,8 +179,9 @@ def _classify(text: str, unit: Any) -> Bunit:
     if powers.get(u.pix) == -1:
         unit *= u.pix
     counted = [base for base in (u.ct, u.electron, u.adu, u.photon) if powers.get(base, 0) > 0]
+    per_beam = powers.get(u.beam, 0) == -1
     angle = sum(_angle_power(base) * power for base, power in powers.items())
-    per_area = angle < 0 or powers.get(u.beam, 0) < 0
+    per_area = angle < 0 or per_beam
     solid = u.sr if angle < 0 else u.dimensionless_unscaled
     rest = unit * solid / counted[0] ** powers[counted[0]] if counted else unit
     flux = any(unit.is_equivalent(f) for f in (u.Jy, u.mgy, u.W / u.m**2, u.W / u.m**3))
@@ -165,6 +192,7 @@ def _classify(text: str, unit: Any) -> Bunit:
         per_area=per_area,
         is_count=bool(counted) and rest.is_equivalent(u.dimensionless_unscaled),
         is_rate=bool(counted) and rest.is_equivalent(u.Hz),
+        per_beam=per_beam,
     )
 
 

@@ -24,6 +24,7 @@ from skymatch_cli.images.formats.header import CardHeader
 from skymatch_cli.images.formats.keywords import Keywords
 from skymatch_cli.images.formats.registry import UnknownWcsError, asdf_format, stored_gwcs
 from skymatch_cli.images.formats.source import Source
+from skymatch_cli.images.groups import group_of
 from skymatch_cli.images.hdus import PlaneFinder
 from skymatch_cli.images.inputs import Inputs
 from skymatch_cli.images.known import ImageHeader, Known
@@ -36,10 +37,13 @@ from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import pixel_area_arcsec2, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import Footprint, footprint
+from skymatch_cli.sky.frames import SkyFrame
 
 __all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
 
 _PLACED = "images of JWST are placed by the approximation in their headers"
+_GAINS = ("ATODGAIN", "GAIN")
+_EXPTIMES = ("EXPOSURE", "LIVETIME", "ONTIME")
 _DEFAULT_EXPTIME = Settings().exptime_key
 _PIXELS_A_HEADER = 50_000  # that are read in the time that a header takes
 
@@ -109,12 +113,14 @@ def read_infos(
         for i in usable
     )
     problems += scales.problems.values()
-    bands = band_warnings([(read.facts.label, read.bands) for read in found])
+    problems += _frame_problems([read.info for read in found])
+    frames = _frame_warnings([read.info for read in found])
+    bands = band_warnings([(read.facts.label, read.bands) for read in found], [read.facts.split for read in found])
     own = (warning for read in found for warning in read.warnings)
     return Infos(
         infos,
         tuple(dict.fromkeys(problems)),
-        tuple(dict.fromkeys((*own, *scales.warnings, *bands))),
+        tuple(dict.fromkeys((*own, *scales.warnings, *frames, *bands))),
         tuple(found[i] for i in usable),
     )
 
@@ -193,12 +199,16 @@ class _HeaderReader:
         shape = source.science.shape
         wcs, doubt = self._wcs(ref, file, keywords.own, shape) if self._need_wcs else (None, ())
         flux_scale = self._settings.flux_scale
+        _refuse_unlinear(keywords)
         facts = UnitFacts(
             label=ref.label,
-            bunit=keywords.text("BUNIT"),
+            bunit=keywords.text("BUNIT") or self._settings.bunit or "",
+            beam_arcsec2=_beam_arcsec2(keywords),
+            gain=next((g for key in _GAINS if math.isfinite(g := keywords.number(key))), math.nan),
+            split=self._split(keywords),
             area_arcsec2=math.nan if wcs is None else pixel_area_arcsec2(wcs),
             exptime_s=self._exptime_s(keywords),
-            group=self._group(ref, keywords, spelling),
+            group=group_of(ref, keywords, self._settings.group_by, spelling),
             flux_scale=1.0 if flux_scale is None else keywords.required_number(flux_scale, "--flux-scale"),
         )
         doubts = (*_doubts(keywords), *doubt)
@@ -209,18 +219,22 @@ class _HeaderReader:
             pixel_area_arcsec2=facts.area_arcsec2,
             unit=facts.bunit,
             group=facts.group,
+            split=facts.split,
             recorded=state.recorded,
             source=replace(source, original=_original_integers(state)),
             notes=notes if wcs is None else (*notes, *wcs.notes),
         )
         bands = band_keywords(keywords, with_zero_point=flux_scale is None)
-        return ImageHeader(info, facts, bands, doubts, None if wcs is None else _traced(wcs, ref.label))
+        traced = None if wcs is None else _traced(wcs, ref.label)
+        return ImageHeader(info, facts, bands, doubts, traced, of_file=facts.group == spelling)
 
     def _exptime_s(self, keywords: Keywords) -> float:
         """The exposure time; a keyword that the user chose must be there, the default one need not."""
         key = self._settings.exptime_key
         if key == _DEFAULT_EXPTIME or self._settings.units == Units.AS_IS:
-            return keywords.number(key)
+            time = keywords.number(key)
+            others = (keywords.value(other) for other in _EXPTIMES if not math.isfinite(time))  # of other observatories
+            return next((float(t) for t in others if isinstance(t, int | float) and not isinstance(t, bool)), time)
         return keywords.required_number(key, "--exptime-key")
 
     def _wcs(
@@ -261,16 +275,10 @@ class _HeaderReader:
         with opened:
             return wcs_of_cards(text, shape, opened, ref.label)
 
-    def _group(self, ref: ImageRef, keywords: Keywords, spelling: str) -> str:
-        by = self._settings.group_by
-        if by == "file":
-            return spelling
-        if by == "none":
-            return ref.label
-        group = keywords.text(by)
-        if not group:
-            raise InputError.at(ref.label, f"there is no {by} in its header", "see --group-by")
-        return group
+    def _split(self, keywords: Keywords) -> str:
+        """The values of the keywords of ``--split-by``; an image without one of them is of the set "none"."""
+        by = self._settings.split_by
+        return "" if by is None else ", ".join(keywords.text(key.strip()) or "none" for key in by.split(","))
 
 
 def _traced(wcs: CelestialWcs, where: str) -> Footprint | InputError:
@@ -286,6 +294,49 @@ def _original_integers(state: SkyState) -> OriginalIntegers | None:
         return None
     form = state.original
     return OriginalIntegers(bitpix=form.bitpix, bscale=form.bscale, bzero=form.bzero)
+
+
+def _refuse_unlinear(keywords: Keywords) -> None:
+    """Refuse pixels that are arcsinh magnitudes: BSOFTEN and BOFFSET of Pan-STARRS, B of SDSS luptitudes."""
+    if math.isfinite(keywords.number("BSOFTEN")) and math.isfinite(keywords.number("BOFFSET")):
+        what = "its pixels are arcsinh magnitudes (BSOFTEN, BOFFSET), which are not linear in flux"
+        hint = "convert them: flux = BOFFSET + BSOFTEN * 2 * sinh(pixel * ln(10) / 2.5), and remove the two keywords"
+        raise InputError.at(keywords.where, what, hint)
+
+
+def _beam_arcsec2(keywords: Keywords) -> float:
+    """The area of the beam; NaN where its axes (in degrees) are not given."""
+    major, minor = keywords.number("BMAJ"), keywords.number("BMIN")
+    return math.pi / (4 * math.log(2)) * major * minor * 3600.0**2 if major > 0 and minor > 0 else math.nan
+
+
+def _frame_problems(infos: Sequence[ImageInfo]) -> list[Problem]:
+    """The images whose coordinates of the Sun or a planet, or of the stars, are not those of the first image."""
+    frames = [getattr(info.wcs, "frame", None) for info in infos]
+    first = next((frame for frame in frames if frame is not None), None)
+    if first is None or not any(frame is not None and frame.on_a_body for frame in frames):
+        return []
+    what = f"its coordinates ({{}}) can't be compared with those of {infos[frames.index(first)].ref.label} ({first})"
+    hint = "match images of one kind of coordinates at a time"
+    return [
+        Problem(info.ref.label, what.format(frame), hint)
+        for info, frame in zip(infos, frames, strict=True)
+        if frame is not None and frame != first
+    ]
+
+
+def _frame_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
+    """A warning where FK4 positions meet others: often the date of a plate is taken for an equinox."""
+    first: dict[SkyFrame, str] = {}
+    for info in infos:
+        frame = getattr(info.wcs, "frame", None)
+        if frame is not None:
+            first.setdefault(frame, info.ref.label)
+    if len(first) < 2 or all(frame.rigid for frame in first):
+        return ()
+    listed = ", ".join(f"{frame} ({label})" for frame, label in first.items())
+    text = f"positions of different frames are compared: {listed}; EPOCH without EQUINOX counts as the equinox"
+    return (SkyWarning(WarningName.WCS, text),)
 
 
 def _doubts(keywords: Keywords) -> tuple[SkyWarning, ...]:

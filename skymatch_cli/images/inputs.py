@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TextIO
 
 from skymatch_cli.choices import WarningName
@@ -13,7 +14,8 @@ from skymatch_cli.images.companions import extension, science_planes
 from skymatch_cli.images.formats.files import is_remote, real_paths
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, read_structure
 from skymatch_cli.images.known import Known
-from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, fill_template
+from skymatch_cli.images.lookup import ImageFinder
+from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, fill_template, split_selector
 from skymatch_cli.images.sidecars import Companions, find_sidecars
 from skymatch_cli.model import ImageRef, MaskRef, SkyWarning
 from skymatch_cli.run.tasks import run_apart
@@ -53,7 +55,7 @@ class Inputs:
 
 
 def resolve_images(
-    names: Sequence[str | os.PathLike[str]],
+    names: Sequence[str | os.PathLike[str] | NamedFile],
     *,
     settings: Settings,
     stdin: TextIO | None = None,
@@ -101,6 +103,8 @@ def resolve_images(
     warnings: list[SkyWarning] = []
     if not named and not problems:
         problems.append(Problem("images", "none was named"))
+    skipped += [f"{name.file}: not used: {name.left_out}" for name in named if name.left_out]
+    named = tuple(name for name in named if not name.left_out)
     beside = Companions(find_sidecars(named))
     skipped += beside.notes
     named = tuple(name for name in named if not beside.holds(name))
@@ -127,7 +131,30 @@ def resolve_images(
             if (real[name.path], hdu.index) in refs:
                 skipped.append(f"{ref.label}: named twice, used once")
             refs.setdefault((real[name.path], hdu.index), ref)
-    return Inputs(tuple(refs.values()), tuple(skipped), tuple(dict.fromkeys(problems)), files, real, tuple(warnings))
+    found = Inputs(tuple(refs.values()), tuple(skipped), tuple(dict.fromkeys(problems)), files, real, tuple(warnings))
+    return _with_reference(found, settings, known)
+
+
+def _with_reference(found: Inputs, settings: Settings, known: Known | None) -> Inputs:
+    """The inputs with the image of ``--reference`` where it is a file that is not among them."""
+    name = settings.reference
+    if name is None or ImageFinder(found.refs).find(name):
+        return found
+    try:
+        file, _ = split_selector(name)
+    except ValueError:
+        return found
+    if not is_remote(file) and not Path(file).is_file():
+        return found
+    extra = resolve_images([name], settings=replace(settings, reference=None), known=known)
+    return Inputs(
+        (*found.refs, *(replace(ref, read_only=True) for ref in extra.refs)),
+        (*found.skipped, *extra.skipped),
+        (*found.problems, *extra.problems),
+        {**extra.files, **found.files},
+        {**extra.real, **found.real},
+        (*found.warnings, *extra.warnings),
+    )
 
 
 def _structures(
@@ -159,7 +186,7 @@ def _usable(file: FitsFile | InputError) -> FitsFile:
 
 
 def _ref(name: NamedFile, hdu: Hdu) -> ImageRef:
-    return ImageRef(file=name.file, path=name.path, hdu=hdu.index, ext=hdu.name, extver=hdu.ver)
+    return ImageRef(file=name.file, path=name.path, hdu=hdu.index, ext=hdu.name, extver=hdu.ver, group=name.group)
 
 
 def _with_mask(ref: ImageRef, listed: MaskRef | None, template: str | None) -> ImageRef:

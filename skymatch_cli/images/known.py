@@ -11,6 +11,7 @@ from skymatch_cli.images.bands import BandKeywords
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.registry import stored_gwcs
+from skymatch_cli.images.groups import AUTO, FILE
 from skymatch_cli.images.units import UnitFacts
 from skymatch_cli.model import ImageInfo, ImageRef, SkyWarning
 from skymatch_cli.settings import Settings
@@ -33,6 +34,8 @@ class ImageHeader:
     warnings : tuple of SkyWarning
     footprint : Footprint, InputError or None
         Why there is none; None where the method needs no WCS.
+    of_file : bool
+        Its group is that of its file.
     """
 
     info: ImageInfo
@@ -40,6 +43,7 @@ class ImageHeader:
     bands: BandKeywords
     warnings: tuple[SkyWarning, ...] = ()
     footprint: Footprint | InputError | None = None
+    of_file: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,10 @@ class Headers:
 
 def header_rules(settings: Settings, *, need_wcs: bool) -> str:
     """All but the files that decides what is read from headers."""
-    names = ("dq_ext", "dqbits", "weight", "sky_keyword", "flux_scale", "group_by", "exptime_key", "units", "wcs")
+    names = (
+        *("dq_ext", "dqbits", "weight", "sky_keyword", "flux_scale", "bunit", "group_by", "split_by"),
+        *("exptime_key", "units", "wcs"),
+    )
     chosen = {name: getattr(settings, name) for name in names}
     return json.dumps(
         {**chosen, "need_wcs": need_wcs, "gwcs": not stored_gwcs().missing_package(), "version": __version__}
@@ -70,7 +77,7 @@ class Known:
         self._real_of = {file.path: real for real, file in old.files.items()}
         same = old.rules == self.rules
         self._images = {image.info.ref: image for image in old.images if same}
-        self._by_file = settings.group_by == "file"
+        self._by_file = settings.group_by in {AUTO, FILE}
         self._state: dict[str, _STATE] = {}
 
     def file(self, path: str, real: str) -> FitsFile | None:
@@ -93,11 +100,15 @@ class Known:
 
     def _holds(self, image: ImageHeader, file: FitsFile, spelling: str) -> bool:
         source = image.info.source
-        if source is None or (self._by_file and image.info.group != spelling):
+        if source is None or (self._by_file and image.of_file and image.info.group != spelling):
             return False
         if source.science.state != (file.size, file.mtime_ns, file.inode):
             return False
         others = (plane for plane in source.planes if plane.path != file.path)
+        if (regions := source.regions) is not None:
+            state = self._state_of(regions.path)
+            if state is None or state[:2] != (regions.size, regions.mtime_ns):
+                return False
         return all(self._state_of(plane.path) == plane.state for plane in others)
 
     def _state_of(self, path: str) -> _STATE:

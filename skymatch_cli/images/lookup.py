@@ -13,6 +13,7 @@ from skymatch_cli.images.formats.files import real_path, real_paths
 from skymatch_cli.images.names import Selector, split_selector
 from skymatch_cli.model import ImageRef
 
+_COMMA = re.compile(r",(?![^\[]*\])")  # not that of a[SCI,2]
 _QUOTED = re.compile(r"""["'\\#]""")
 
 
@@ -72,8 +73,25 @@ def find_reference(name: str, refs: Sequence[ImageRef], groups: Sequence[str]) -
     return found[0]
 
 
+def _name_and_skies(line: str) -> tuple[str, list[float]] | None:
+    """The name and the skies in a line, which blanks or commas separate; None for an empty one, else ValueError.
+
+    Several skies are those of the images of one file in their order, as AstroDrizzle takes them.
+    """
+    words = shlex.split(line, comments=True) if _QUOTED.search(line) else line.split()
+    if len(words) == 1:
+        words = _COMMA.split(words[0])
+    if not words:
+        return None
+    name, *values = words
+    skies = [float(part) for value in values for part in value.split(",") if part]
+    if not skies:
+        raise ValueError("no sky")
+    return name.removesuffix(","), skies
+
+
 def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
-    """Skies that the user gives: lines ``name sky``, ``#`` comments, by index of the image.
+    """Skies that the user gives: lines ``name sky`` or ``name,sky``, ``#`` comments, by index of the image.
 
     A line that names an HDU (``a.fits[SCI,2]``) counts before one that names its file.
 
@@ -96,23 +114,27 @@ def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
     for number, line in enumerate(lines, 1):
         where = f"{path}, line {number}"
         try:
-            words = shlex.split(line, comments=True) if _QUOTED.search(line) else line.split()
-            if not words:
+            if (parsed := _name_and_skies(line)) is None:
                 continue
-            name, value = words
-            sky = float(value)
         except ValueError:
             problems.append(Problem(where, f"{line.strip()!r} is not 'name sky'", "quote names that hold spaces"))
             continue
-        if not math.isfinite(sky):
-            problems.append(Problem(where, f"the sky {value} is not finite"))
+        name, values = parsed
+        if not all(map(math.isfinite, values)):
+            problems.append(Problem(where, f"the sky {values[0]:g} is not finite"))
             continue
         found = finder.find(name)
         if not found:
             problems.append(Problem(where, f"{name} is not the path or unique base name of an image of this run"))
+        elif len(values) not in {1, len(found)}:
+            problems.append(Problem(where, f"{len(values)} skies for the {len(found)} images of {name}"))
+            continue
         given = whole if split_selector(name)[1] is None else single
+        skies_of = zip(found, values if len(values) > 1 else values * len(found), strict=True)
         problems += [
-            Problem(where, f"{refs[i].label} has two different skies") for i in found if given.setdefault(i, sky) != sky
+            Problem(where, f"{refs[i].label} has two different skies")
+            for i, sky in skies_of
+            if given.setdefault(i, sky) != sky
         ]
     skies = whole | single
     problems += [

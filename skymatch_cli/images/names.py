@@ -13,11 +13,13 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from string import Formatter
 from typing import TextIO
 
 from skymatch_cli.errors import InputError, Problem, UsageError
+from skymatch_cli.images.associations import is_association, members
 from skymatch_cli.images.formats.files import base_name, is_remote
 from skymatch_cli.images.formats.registry import transport
 from skymatch_cli.model import ImageRef, MaskRef
@@ -51,13 +53,16 @@ class Selector:
 class NamedFile:
     """A file that the user named.
 
-    ``file`` is the user's own spelling, ``path`` where it is; ``mask`` comes from column 2 of a list.
+    ``file`` is the user's own spelling, ``path`` where it is; ``mask`` comes from column 2 of a list, ``group`` from an
+    association, which may also say why the file is ``left_out``.
     """
 
     file: str
     path: str
     selector: Selector | None = None
     mask: MaskRef | None = None
+    group: str = ""
+    left_out: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +74,20 @@ class _Source:
 
 
 def expand_names(
-    names: Sequence[str | os.PathLike[str]], stdin: TextIO | None = None
+    names: Sequence[str | os.PathLike[str] | NamedFile], stdin: TextIO | None = None
 ) -> tuple[tuple[NamedFile, ...], tuple[Problem, ...]]:
     """Expand globs, ``@list`` files and ``-`` (names on ``stdin``), in the order in which they are named.
 
     A file whose name is exactly the text given wins over its meaning as a glob or as an HDU selector;
-    the matches of a glob are sorted. Names in a list are relative to the folder of the list.
+    the matches of a glob are sorted. Names in a list are relative to the folder of the list. Images in memory are
+    named already.
     """
     found: list[NamedFile] = []
     problems: list[Problem] = []
-    for item in _expand_all([os.fspath(name) for name in names], _Source(), stdin):
+    expanded = (
+        (name,) if isinstance(name, NamedFile) else _expand_all([os.fspath(name)], _Source(), stdin) for name in names
+    )
+    for item in chain.from_iterable(expanded):
         if isinstance(item, Problem):
             problems.append(item)
         else:
@@ -256,7 +265,7 @@ def _expand_one(name: str, source: _Source) -> Iterator[NamedFile | Problem]:
         yield Problem(repr(name), "is not a file name")
         return
     if os.path.lexists(file):
-        yield NamedFile(file, os.path.abspath(file))
+        yield from _members(file) if is_association(file) else [NamedFile(file, os.path.abspath(file))]
         return
     match = _SELECTED.fullmatch(file)
     if match and (files := _files(match["file"])):
@@ -267,11 +276,27 @@ def _expand_one(name: str, source: _Source) -> Iterator[NamedFile | Problem]:
             return
         yield from (NamedFile(found, os.path.abspath(found), selector) for found in files)
     elif files := _files(file):
-        yield from (NamedFile(found, os.path.abspath(found)) for found in files)
+        for found in files:
+            yield from _members(found) if is_association(found) else [NamedFile(found, os.path.abspath(found))]
     elif glob.has_magic(match["file"] if match else file):
         yield Problem(file, "no file matches")
     else:
         yield Problem(match["file"] if match else file, "no such file")
+
+
+def _members(file: str) -> Iterator[NamedFile | Problem]:
+    """The exposures of an association."""
+    try:
+        found = members(file, file)
+    except InputError as error:
+        yield from error.problems
+        return
+    for member in found:
+        if member.left_out or os.path.lexists(member.file):
+            path = os.path.abspath(member.file)
+            yield NamedFile(member.file, path, group=member.group, left_out=member.left_out)
+        else:
+            yield Problem(member.file, "no such file", f"a member of {file}")
 
 
 def _expand_url(url: str) -> Iterator[NamedFile | Problem]:
@@ -286,7 +311,7 @@ def _expand_url(url: str) -> Iterator[NamedFile | Problem]:
         yield NamedFile(file, file, selector)
         return
     try:
-        found = transport().matching(file)
+        found = transport(file).matching(file)
     except (OSError, InputError) as error:
         yield Problem(file, f"can't be looked up: {error}")
         return

@@ -26,7 +26,16 @@ from skymatch_cli.images.formats.fitsfile import open_unpacked
 from skymatch_cli.images.formats.tilecheck import check_streams
 from skymatch_cli.images.padding import find_padding
 from skymatch_cli.images.skystate import missing_sky
-from skymatch_cli.model import BoolArray, ImageInfo, OriginalIntegers, PixelArray, PixelSource, SkyWarning, StoredPlane
+from skymatch_cli.model import (
+    BoolArray,
+    ImageInfo,
+    OriginalIntegers,
+    PixelArray,
+    PixelSource,
+    RegionFile,
+    SkyWarning,
+    StoredPlane,
+)
 from skymatch_cli.settings import Settings
 
 _BLOCK_BYTES = 2**18  # blocks of rows: large beside the cost of a call, small beside the cache
@@ -68,7 +77,8 @@ def portable(info: ImageInfo) -> ImageInfo:
     source = info.source
     science = replace(source.science, path=absolute_path(source.science.path))
     dq, mask, weight = plane(source.dq), plane(source.mask), plane(source.weight)
-    return replace(info, source=replace(source, science=science, dq=dq, mask=mask, weight=weight))
+    regions = source.regions and replace(source.regions, path=absolute_path(source.regions.path))
+    return replace(info, source=replace(source, science=science, dq=dq, mask=mask, weight=weight, regions=regions))
 
 
 def read_pixels(
@@ -115,10 +125,25 @@ def read_pixels(
             if marks is not None:
                 for at, stored in files.blocks(marks, y0, y1):
                     good[at] &= _marked_good(stored, marks)
+    if source.regions is not None:
+        good &= ~_inside_regions(info, source.regions)[y0:y1]
     said = _loss_warning(info.ref.label, flagged, good.size)
     if look_for_padding:
         said += _leave_out_padding(data, good, settings, info.ref.label)
     return Pixels(data, good, said)
+
+
+def _inside_regions(info: ImageInfo, file: RegionFile) -> BoolArray:
+    from skymatch_cli.images.formats.ds9 import inside_regions, read_regions
+
+    try:
+        now = size_and_time(file.path)
+    except OSError as error:
+        raise InputError.at(file.path, f"can't be read: {error.strerror}") from None
+    if now != (file.size, file.mtime_ns):
+        raise InputError.at(info.ref.label, f"{file.path} changed while it was in use", "run again")
+    regions = read_regions(file.path, file.size, file.mtime_ns)
+    return inside_regions(regions, info.wcs, info.shape, info.ref.label)
 
 
 def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, where: str) -> tuple[SkyWarning, ...]:

@@ -7,6 +7,7 @@ and every factor is 1.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -21,6 +22,10 @@ from skymatch_cli.model import BoolArray, FloatArray, SkyWarning
 
 _SAME_AREA = 1.2  # flat-fielded chips of one camera differ by less; different cameras by more
 _SAME_EXPOSURE = 1e-6  # relative
+_SAME_GAIN = 0.02  # relative: amplifiers of one camera differ by less after its flat field
+_LOOKED_INTO = re.compile(
+    r"beam|bm|mag|dex|dB|log|ln", re.IGNORECASE
+)  # units whose meaning depends on more than the text
 _AS_IS = "--units as-is compares raw numbers"
 
 
@@ -28,12 +33,16 @@ _AS_IS = "--units as-is compares raw numbers"
 class UnitFacts:
     """What one image says about the meaning of its numbers.
 
-    ``area_arcsec2`` is the nominal area of its pixels and ``exptime_s`` its exposure time (NaN where
-    unknown); ``flux_scale`` the value of the ``--flux-scale`` keyword (1 where none is asked for).
+    ``area_arcsec2`` is the nominal area of its pixels, ``exptime_s`` its exposure time, ``beam_arcsec2`` the area of
+    its beam and ``gain`` its electrons per count (NaN where unknown); ``split`` tells sets that are not compared;
+    ``flux_scale`` is the value of the ``--flux-scale`` keyword (1 where none is asked for).
     """
 
     label: str
     bunit: str = ""
+    beam_arcsec2: float = math.nan
+    gain: float = math.nan
+    split: str = ""
     area_arcsec2: float = math.nan
     exptime_s: float = math.nan
     group: str = ""
@@ -66,6 +75,30 @@ class Scales:
 
 
 def comparison_scales(facts: Sequence[UnitFacts], *, units: str = "auto", exptime_key: str = "EXPTIME") -> Scales:
+    """Factors to one comparison unit, set by set (see `UnitFacts.split`).
+
+    The arguments are those of `scales_of_one_set`; the unit is that of the first set.
+    """
+    members: dict[str, list[int]] = {}
+    for i, f in enumerate(facts):
+        members.setdefault(f.split, []).append(i)
+    if len(members) <= 1:
+        return scales_of_one_set(facts, units=units, exptime_key=exptime_key)
+    factor = np.empty(len(facts))
+    found: list[Scales] = []
+    problems: dict[int, Problem] = {}
+    for where in members.values():
+        scales = scales_of_one_set([facts[i] for i in where], units=units, exptime_key=exptime_key)
+        factor[where] = scales.factor
+        problems |= {where[k]: problem for k, problem in scales.problems.items()}
+        found.append(scales)
+    notes = tuple(dict.fromkeys(note for scales in found for note in scales.notes))
+    warnings = tuple(dict.fromkeys(warning for scales in found for warning in scales.warnings))
+    units_of_sets = {scales.unit for scales in found}
+    return Scales(factor, found[0].unit if len(units_of_sets) == 1 else "", notes, warnings, problems)
+
+
+def scales_of_one_set(facts: Sequence[UnitFacts], *, units: str = "auto", exptime_key: str = "EXPTIME") -> Scales:
     """Factors to one comparison unit.
 
     Numbers per pixel (counts, flux densities) are surface brightness already within one camera, whose
@@ -88,37 +121,41 @@ def comparison_scales(facts: Sequence[UnitFacts], *, units: str = "auto", exptim
         return Scales(flux_scale, alike, (), (), {})
     area = _cluster_areas(facts)
     exptime = np.array([f.exptime_s for f in facts], np.float64)
-    if len(spelled) == 1 and len(set(area.tolist())) == 1 and not _differ(exptime):
+    plain = not _LOOKED_INTO.search(alike) and not any(map(math.isfinite, (f.gain for f in facts)))
+    if plain and len(spelled) == 1 and len(set(area.tolist())) == 1 and not _differ(exptime):
         return Scales(flux_scale, alike, (), (), {})
-    return _convert(facts, flux_scale, area, exptime, exptime_key)
+    return _convert(facts, flux_scale, area, exptime_key)
 
 
-def _convert(
-    facts: Sequence[UnitFacts], flux_scale: FloatArray, area: FloatArray, exptime: FloatArray, exptime_key: str
-) -> Scales:
-    """The general case: BUNITs, pixel areas or exposure times differ."""
+def _convert(facts: Sequence[UnitFacts], flux_scale: FloatArray, area: FloatArray, exptime_key: str) -> Scales:
+    """The general case: BUNITs, pixel areas, beams or exposure times differ."""
+    exptime = np.array([f.exptime_s for f in facts], np.float64)
+    beam = np.array([f.beam_arcsec2 for f in facts], np.float64)
     meanings = {f.bunit: understand(f.bunit) for f in facts}
-    is_count, is_rate, per_pixel, per_area = (
+    is_count, is_rate, per_pixel, per_area, per_beam = (
         np.array([getattr(meanings[f.bunit], name) for f in facts], np.bool_)
-        for name in ("is_count", "is_rate", "per_pixel", "per_area")
+        for name in ("is_count", "is_rate", "per_pixel", "per_area", "per_beam")
     )
+    by_beam = per_beam & (not per_beam.all() or _differ(beam[per_beam]))
     by_time = is_count & (bool(is_rate.any()) or _differ(exptime[is_count]))
     by_area = per_pixel & (bool(per_area.any()) or _several(area[per_pixel]))
     reference = next((f for f in facts if f.bunit), facts[0])
-    divisions = {"by_time": bool(by_time.any()), "by_area": bool(by_area.any())}
+    divisions = {"by_time": bool(by_time.any()), "by_area": bool(by_area.any() or by_beam.any())}
     divided = {text: _divided(meaning, **divisions) for text, meaning in meanings.items()}
     conversion = {text: _conversion(text, reference.bunit, divided) for text in divided}
     factor = flux_scale * np.array([conversion[f.bunit] for f in facts], np.float64)
     problems = _unit_problems(facts, factor, reference) | _time_problems(facts, by_time, exptime_key)
+    problems |= _linear_problems(facts, meanings) | _beam_problems(facts, by_beam)
     with np.errstate(divide="ignore", invalid="ignore"):
         factor[by_time] /= exptime[by_time]
         factor[by_area] /= area[by_area]
+        factor[by_beam] /= beam[by_beam]
     factor[list(problems)] = np.nan
     target = divided[reference.bunit]
     return Scales(
         factor=factor,
         unit=reference.bunit if target is None or not any(divisions.values()) else str(target.to_string()),
-        notes=_notes(by_time, area[by_area], exptime_key),
+        notes=(*_notes(by_time, area[by_area], exptime_key), *_beam_notes(by_beam)),
         warnings=_warnings(facts, meanings, area, exptime),
         problems=problems,
     )
@@ -139,25 +176,32 @@ def _several(areas: FloatArray) -> bool:
 def _cluster_areas(facts: Sequence[UnitFacts]) -> FloatArray:
     """One nominal pixel area for each image: that of its group, and the same for groups that nearly agree.
 
-    The area of a group is the median over its images; groups that follow one another in steps of less
+    Chips of one group whose areas differ by more than 20 % have areas of their own. The area of a group is the median
+    over its images; groups that follow one another in steps of less
     than 20 % share the median of their areas. Images of unknown area take that of the first known group.
     """
-    members: dict[str, list[float]] = {}
+    members: dict[tuple[str, int], list[float]] = {}
     for f in facts:
         if math.isfinite(f.area_arcsec2) and f.area_arcsec2 > 0:
-            members.setdefault(f.group, []).append(f.area_arcsec2)
+            members.setdefault((f.group, 0), []).append(f.area_arcsec2)
+    mixed = {group for (group, _), areas in members.items() if max(areas) > _SAME_AREA * min(areas)}
+    keys = [(f.group, 1 + i if f.group in mixed else 0) for i, f in enumerate(facts)]
+    for key, f in zip(keys, facts, strict=True):
+        if f.group in mixed and math.isfinite(f.area_arcsec2) and f.area_arcsec2 > 0:
+            members.pop((f.group, 0), None)
+            members[key] = [f.area_arcsec2]
     known = {group: median(areas) for group, areas in members.items()}
-    clusters: list[list[str]] = []
+    clusters: list[list[tuple[str, int]]] = []
     for group in sorted(known, key=known.__getitem__):
         if clusters and known[group] <= _SAME_AREA * known[clusters[-1][-1]]:
             clusters[-1].append(group)
         else:
             clusters.append([group])
-    nominal: dict[str, float] = {}
+    nominal: dict[tuple[str, int], float] = {}
     for cluster in clusters:
         nominal |= dict.fromkeys(cluster, median(known[group] for group in cluster))
-    unknown = next((nominal[f.group] for f in facts if f.group in nominal), 1.0)
-    return np.array([nominal.get(f.group, unknown) for f in facts], np.float64)
+    unknown = next((nominal[key] for key in keys if key in nominal), 1.0)
+    return np.array([nominal.get(key, unknown) for key in keys], np.float64)
 
 
 def _divided(meaning: Bunit, *, by_time: bool, by_area: bool) -> Any:
@@ -167,6 +211,8 @@ def _divided(meaning: Bunit, *, by_time: bool, by_area: bool) -> Any:
     if meaning.unit is None:
         return None
     unit = meaning.unit / u.s if by_time and meaning.is_count else meaning.unit
+    if by_area and meaning.per_beam:
+        return unit * u.beam / u.arcsec**2
     return unit / u.arcsec**2 if by_area and meaning.per_pixel else unit
 
 
@@ -190,6 +236,24 @@ def _unit_problems(facts: Sequence[UnitFacts], factor: FloatArray, reference: Un
         what = f"its BUNIT {facts[i].bunit!r} can't be brought together with {reference.bunit!r} of {reference.label}"
         problems[i] = Problem(facts[i].label, what, _AS_IS)
     return problems
+
+
+def _linear_problems(facts: Sequence[UnitFacts], meanings: Mapping[str, Bunit]) -> dict[int, Problem]:
+    return {
+        i: Problem(f.label, f"its BUNIT {f.bunit!r} is not linear in flux", "convert its pixels to flux first")
+        for i, f in enumerate(facts)
+        if not meanings[f.bunit].is_linear
+    }
+
+
+def _beam_problems(facts: Sequence[UnitFacts], by_beam: BoolArray) -> dict[int, Problem]:
+    what = "its values per beam can't be compared with other beams or units: BMAJ or BMIN is missing"
+    unknown = [i for i in np.flatnonzero(by_beam).tolist() if not facts[i].beam_arcsec2 > 0]
+    return {i: Problem(facts[i].label, what, f"write its beam into the header; {_AS_IS}") for i in unknown}
+
+
+def _beam_notes(by_beam: BoolArray) -> tuple[str, ...]:
+    return ("values per beam are compared after division by the area of the beam",) if by_beam.any() else ()
 
 
 def _time_problems(facts: Sequence[UnitFacts], by_time: BoolArray, exptime_key: str) -> dict[int, Problem]:
@@ -233,7 +297,20 @@ def _warnings(
             f"{_first(unclear)}: BUNIT is not understood; the values are taken as they are, although {differing} differ"
         )
         warnings.append(SkyWarning(WarningName.UNITS, text))
+    gains = np.array([f.gain if _is_of_converter(meanings[f.bunit]) else math.nan for f in facts])
+    known = gains[np.isfinite(gains)]
+    if len(known) > 1 and np.ptp(known) > _SAME_GAIN * known.max() and len({f.flux_scale for f in facts}) == 1:
+        ends = " to ".join(
+            f"{facts[k].label} ({gains[k]:g})" for k in (int(np.nanargmin(gains)), int(np.nanargmax(gains)))
+        )
+        text = f"counts of different gains are compared: {ends}; --flux-scale KEYWORD multiplies by the gain"
+        warnings.append(SkyWarning(WarningName.UNITS, text))
     return tuple(warnings)
+
+
+def _is_of_converter(meaning: Bunit) -> bool:
+    """Whether numbers are those of an analogue-digital converter: counts, DN, ADU."""
+    return (meaning.is_count or meaning.is_rate) and "electron" not in str(meaning.unit)
 
 
 def _first(labels: Sequence[str]) -> str:

@@ -49,7 +49,8 @@ class ImageRef:
     ``file`` is the user's own spelling (used in every result), ``path`` where it is, ``hdu`` the index
     of the HDU, ``ext``/``extver`` its EXTNAME and EXTVER (``ext`` is "" where the HDU has no name;
     ``extver`` is 1 where it has none). ``mask`` is a user mask (non-zero = good). ``dq`` and ``weight`` are files of
-    the list that belong to the image by their names.
+    the list that belong to the image by their names; ``group`` is the one that an association gives it.
+    ``read_only`` is the image of ``--reference`` that is not in the list: it is never written.
     """
 
     file: str
@@ -60,6 +61,8 @@ class ImageRef:
     mask: MaskRef | None = None
     dq: MaskRef | None = None
     weight: MaskRef | None = None
+    group: str = ""
+    read_only: bool = False
 
     @property
     def label(self) -> str:
@@ -179,6 +182,15 @@ class OriginalIntegers:
     bzero: float
 
 
+@dataclass(frozen=True, slots=True)
+class RegionFile:
+    """A region file of DS9 as it was when the headers were read: pixels inside of its regions are left out."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelSource:
     """All that is needed to read the pixels of one image and say which of them count.
@@ -194,6 +206,7 @@ class PixelSource:
     mask: StoredPlane | None = None
     original: OriginalIntegers | None = None
     weight: StoredPlane | None = None
+    regions: RegionFile | None = None
 
     @property
     def planes(self) -> tuple[StoredPlane, ...]:
@@ -219,6 +232,8 @@ class ImageInfo:
     comparison_unit : str
     group : str
         Images of one group share one unknown (in comparison units).
+    split : str
+        Images of different sets are not compared.
     recorded : Recorded or None
     source : PixelSource or None
         Where the pixels are; None for an image that exists in memory only.
@@ -237,6 +252,7 @@ class ImageInfo:
     recorded: Recorded | None = None
     source: PixelSource | None = None
     notes: tuple[str, ...] = ()
+    split: str = ""
 
 
 def common_unit(images: Sequence[ImageInfo]) -> tuple[float, str]:

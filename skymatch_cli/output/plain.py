@@ -28,6 +28,8 @@ _SHORT = {
     **dict.fromkeys(SHAPE, "{:.4g}"),
     "kept": "{:.3g}",
     "rms_residual": "{:.4g}",
+    "step_before": "{:.4g}",
+    "step_after": "{:.4g}",
     "chi2": "{:.2f}",
     "dof": "{:.6g}",
 }

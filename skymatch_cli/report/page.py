@@ -188,11 +188,13 @@ def _figures(report: Report, overlaps: OverlapColumns) -> list[tuple[str, str]]:
 
 def _fit(report: Report, overlaps: OverlapColumns) -> list[tuple[str, str]]:
     """Return the numbers that say how well the overlaps agree."""
-    residual, delta = np.abs(overlaps.residual[overlaps.used]), np.abs(overlaps.delta[overlaps.used])
-    chi2, dof = (float(np.nansum(report.components.column(name))) for name in ("chi2", "dof"))
+    components = report.components
+    chi2, dof = (float(np.nansum(components.column(name))) for name in ("chi2", "dof"))
+    before, after = (float(np.nanmax(components.column(name))) for name in ("step_before", "step_after"))
+    rms = float(np.sqrt(np.mean(overlaps.residual[overlaps.used] ** 2)))
     figures = [
-        ("Largest step, before → after", f"{delta.max():.3g} → {residual.max():.2g} {overlaps.unit}"),
-        ("Rms residual", f"{np.sqrt(np.mean(residual**2)):.3g} {overlaps.unit}"),
+        ("Largest step, before → after", f"{before:.3g} → {after:.2g} {overlaps.unit}"),
+        ("Rms residual", f"{rms:.3g} {overlaps.unit}"),
     ]
     pull = np.abs(overlaps.pull[np.isfinite(overlaps.pull)])
     if pull.size:

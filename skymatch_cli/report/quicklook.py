@@ -122,8 +122,8 @@ def quicklooks(
     settings : Settings
         Which pixels are good.
     views : sequence of View
-    tilt : (N, 2) float64, optional
-        Of the skies along x and y, per pixel; ``sky`` is then that of the image's centre.
+    tilt : (N, 2, 5 or 9) float64, optional
+        Coefficients of the skies beyond their level at the image's centre, as in `SkyPlane`.
     progress : Progress, optional
 
     Returns

@@ -163,7 +163,7 @@ def wcs_of_cards(text: bytes, shape: tuple[int, int], fobj: Any = None, where: s
     except Exception as error:  # on damaged headers astropy raises errors of every kind
         raise InputError.at(where, f"its WCS can't be used: {_reason(error)}", _HINT) from error
     engine = read.engine
-    gnomonic = engine.tan and not any(given[i : i + 2] == b"PV" for i in range(0, len(given), 80))
+    gnomonic = engine.tan and not any(given[i : i + 2] in {b"PV", b"AM"} for i in range(0, len(given), 80))
     straight = frame.rigid and not engine.distorted and (gnomonic or _lines_are_straight(engine, shape))
     return FitsWcs(shape, cards, tables, frame, straight, read.notes)
 

@@ -72,9 +72,10 @@ def footprint(wcs: CelestialWcs, where: str = "image") -> Footprint:
         centre, radius = bounding_cap(corners)
         if radius <= MAX_RADIUS_RAD:
             return Footprint((FootprintPart((corners,), centre, radius, (-0.5, -0.5, nx - 0.5, ny - 0.5)),))
-    if fits_one_part(wcs):
-        return Footprint(_parts(wcs, [(frame,)], where))
-    return Footprint(_parts(wcs, _wide_outlines(wcs, where), where))
+    parts = _parts(wcs, [(frame,)] if fits_one_part(wcs) else _wide_outlines(wcs, where), where)
+    if not parts:
+        raise InputError.at(where, "its WCS maps all pixels to one point or line on the sky", _HINT)
+    return Footprint(parts)
 
 
 def fits_one_part(wcs: CelestialWcs) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,6 +13,7 @@ from skymatch_cli.model import FloatArray
 from skymatch_cli.sky.sphere import lon_lat, unit_vectors
 
 _BY_AXIS = {"GLON": "galactic", "SLON": "supergalactic", "ELON": "ecliptic"}
+_OF_A_BODY = re.compile(r"[A-Z]{2}LN")  # helioprojective, heliographic, planetary
 _EQUATORIAL = {"ICRS": "icrs", "FK5": "fk5", "FK4": "fk4", "FK4-NO-E": "fk4noeterms"}
 
 
@@ -27,9 +29,17 @@ class SkyFrame:
         """Whether the frame is a rotation of ICRS. FK4 is not: its positions include aberration (E-terms)."""
         return not self.name.startswith("fk4")
 
+    @property
+    def on_a_body(self) -> bool:
+        """True for coordinates of the Sun or of a planet: they have no place among the stars and stay as they are."""
+        return bool(_OF_A_BODY.fullmatch(self.name))
+
+    def __str__(self) -> str:
+        return self.name if self.equinox is None else f"{self.name} of {self.equinox:g}"
+
     def to_icrs(self, vectors: FloatArray) -> FloatArray:
         """Convert unit vectors (n, 3) of this frame to ICRS."""
-        if self.name == "icrs":
+        if self.name == "icrs" or self.on_a_body:
             return vectors
         if self.rigid:
             return _rotated(_rotation_to_icrs(self), vectors)
@@ -37,7 +47,7 @@ class SkyFrame:
 
     def from_icrs(self, vectors: FloatArray) -> FloatArray:
         """Convert ICRS unit vectors (n, 3) to this frame."""
-        if self.name == "icrs":
+        if self.name == "icrs" or self.on_a_body:
             return vectors
         if self.rigid:
             return _rotated(_rotation_to_icrs(self).T, vectors)
@@ -72,6 +82,8 @@ def frame_of_header(longitude_type: str, radesys: str, equinox: float) -> SkyFra
         raise ValueError(f"EQUINOX {equinox:g} is not a year of a celestial frame")
     if longitude_type == "RA--":
         return _equatorial_frame(radesys.strip().upper(), equinox)
+    if _OF_A_BODY.fullmatch(longitude_type):
+        return SkyFrame(longitude_type)
     name = _BY_AXIS.get(longitude_type)
     if name is None:
         raise ValueError(f"longitude axis {longitude_type!r} is not in a frame that is fixed on the sky")

@@ -424,6 +424,11 @@ def _no_overlap(measurements: Measurements) -> NoOverlapError:
         return NoOverlapError("no image overlaps another", "skymatch plan shows where they lie")
     if np.all(measurements.status == Status.SAME_GROUP):
         return NoOverlapError("all overlaps are within one group", "--group-by none gives each image its own sky")
+    across = measurements.status[measurements.status != Status.SAME_GROUP]
+    if np.all(across == Status.ALL_MASKED):
+        return NoOverlapError(
+            f"all pixels of the {len(across)} overlaps are masked", "look at --mask, --dqbits, --weight and NaN"
+        )
     return NoOverlapError(
         f"none of the {n} overlaps has enough good pixels",
         "look at masks, DQ flags, limits and slivers (--table overlaps of plan)",

@@ -24,12 +24,12 @@ KeyArray = npt.NDArray[np.uint64]
 KEY_BYTES = 16
 _AT_A_TIME = 1024  # images that are looked at together
 # Where names lead is in the key; how integers were stored before this program made them floats changes no value.
-_NOT_IN_KEY = frozenset({"file", "path", "mask", "original"})
+_NOT_IN_KEY = frozenset({"file", "path", "mask", "dq", "weight", "group", "original"})
 # Settings that don't change what is found in the pixels of an image, or that its header and files stand for.
 _ELSEWHERE = frozenset(
     {
         *("method", "reference", "match_up", "skylist", "max_residual", "robust", "cross_check", "skip_bad"),
-        *("group_by", "units", "exptime_key", "flux_scale", "dq_ext", "dqbits", "mask"),
+        *("group_by", "split_by", "units", "exptime_key", "flux_scale", "bunit", "dq_ext", "dqbits", "mask", "weight"),
     }
 )
 _OF_MESH = frozenset({"mesh_size", "model"})

@@ -44,6 +44,13 @@ _PLACE = re.compile(rb"((CTYPE|CRVAL|CRPIX|CDELT|CROTA)[1-9]|(CD|PC|PV)[1-9]_\d+
 _NUMBERED = re.compile(rb"(?:Z?NAXIS|CTYPE|ZTILE|ZNAME|ZVAL)[1-9]\d* *")
 _COMPRESSED_NAMES = frozenset({"COMPRESSED_IMAGE"})
 
+_COMPRESSED = {
+    b"\xfd7zXZ\x00": ("xz", "unxz"),
+    b"\x28\xb5\x2f\xfd": ("Zstandard", "unzstd"),
+    b"\x1f\x9d": ("compress", "uncompress"),
+    b"PK\x03\x04": ("zip", "unzip"),
+}
+
 # A small file may claim a huge image where it is compressed; no real sky compresses by this much.
 _MAX_UNPACKED_RATIO = 2000
 _ALWAYS_UNPACKED_BYTES = 256 * 2**20
@@ -189,6 +196,9 @@ def _identify(path: str, where: str) -> tuple[Container, tuple[int, int, int]]:
         return Container.GZIP, state
     if magic[:3] == b"BZh":
         return Container.BZIP2, state
+    for start, (program, command) in _COMPRESSED.items():
+        if magic.startswith(start):
+            raise InputError.at(where, f"is compressed by {program}", f"uncompress it first: {command} {where}")
     if magic.startswith(b"#ASDF"):
         if missing := asdf_format().missing_package():
             raise InputError.at(where, f"is an ASDF file: reading it needs the package {missing}", asdf_format().hint)

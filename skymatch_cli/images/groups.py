@@ -1,0 +1,65 @@
+"""Groups of images that share one unknown: the chips of a file, the detectors of an exposure."""
+
+from __future__ import annotations
+
+from skymatch_cli.errors import InputError
+from skymatch_cli.images.formats.keywords import Keywords
+from skymatch_cli.model import ImageRef
+
+AUTO, FILE, EXPOSURE, NONE = "auto", "file", "exposure", "none"
+
+# What names an exposure, by TELESCOP; the filter keeps detectors of two wavelengths apart.
+_EXPOSURES = {
+    "JWST": ("PROGRAM", "OBSERVTN", "VISIT", "VISITGRP", "SEQ_ID", "ACT_ID", "EXPOSURE"),
+    "ROMAN": ("PROGRAM", "EXECPLAN", "PASS", "SEGMENT", "OBSERVTN", "VISIT", "EXPOSURE"),
+}
+_BANDS = ("FILTER", "PUPIL")
+
+
+def group_of(ref: ImageRef, keywords: Keywords, by: str, spelling: str) -> str:
+    """The group of an image.
+
+    Parameters
+    ----------
+    ref : ImageRef
+    keywords : Keywords
+    by : str
+        ``auto`` (JWST and Roman by exposure, others by file), ``file``, ``exposure``, ``none``, or header keywords
+        separated by commas.
+    spelling : str
+        The name by which the file is first called.
+
+    Raises
+    ------
+    InputError
+        If a keyword is missing.
+    """
+    match by:
+        case "file":
+            return spelling
+        case "none":
+            return ref.label
+        case "auto":
+            return ref.group or exposure_of(keywords) or spelling
+        case "exposure":
+            found = ref.group or exposure_of(keywords)
+            if not found:
+                known = " and ".join(_EXPOSURES)
+                raise InputError.at(ref.label, f"its exposure is not known (by headers of {known})", "see --group-by")
+            return found
+    keys = [key.strip() for key in by.split(",")]
+    values = {key: keywords.text(key) for key in keys}
+    missing = [key for key in keys if not values[key]]
+    if missing:
+        raise InputError.at(ref.label, f"there is no {missing[0]} in its header", "see --group-by")
+    return ",".join(values.values())
+
+
+def exposure_of(keywords: Keywords) -> str:
+    """The exposure of an image and its filter; "" where the header doesn't say it."""
+    keys = _EXPOSURES.get(keywords.text("TELESCOP").upper(), ())
+    values = [keywords.text(key) for key in keys]
+    if not values or not all(values):
+        return ""
+    bands = [band for key in _BANDS if (band := keywords.text(key))]
+    return " ".join(["-".join(values), *bands])

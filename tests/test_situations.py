@@ -1,0 +1,334 @@
+"""Files as people have them, the whole way through the command line: units, bands, groups, coordinates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+from click.testing import CliRunner, Result
+
+from skymatch_cli.cli import main
+
+from .factories import Frame
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def frame(sky: float, x: float = 0.0, **more: Any) -> Frame:
+    return Frame(sky=sky, x=x, noise=1.0, seed=int(10 * sky + x), **more)
+
+
+def single(name: str, sky: float, x: float = 0.0, **cards: Any) -> str:
+    made = frame(sky, x)
+    header = made.hdu_header()
+    for key, value in cards.items():
+        if value is None:
+            header.remove(key, ignore_missing=True)
+        else:
+            header[key] = value
+    fits.PrimaryHDU(made.pixels().astype("f4"), header).writeto(name)
+    return name
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(main, ["match", "--dry-run", "--format", "json", *args])
+
+
+def result(*args: str) -> dict[str, Any]:
+    done = run(*args)
+    assert done.exit_code == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def refusal(*args: str) -> str:
+    done = run(*args)
+    assert done.exit_code == 3, done.stderr
+    return done.stderr
+
+
+class TestUnits:
+    def test_beams_that_differ_are_divided_out(self) -> None:
+        """Skies of 10 and 25 mJy per beam of 1 and 4 units of area: the first is higher on the sky."""
+        single("a.fits", 100.0, BUNIT="Jy/beam", BMAJ=10 / 3600, BMIN=10 / 3600)
+        single("b.fits", 400.0, 10.0, BUNIT="Jy/beam", BMAJ=20 / 3600, BMIN=20 / 3600)
+        first, second = result("a.fits", "b.fits")["images"]
+        assert second["sky"] - 4 * first["sky"] == pytest.approx(0, abs=1)
+
+    def test_a_beam_that_is_missing_beside_another_is_refused(self) -> None:
+        single("a.fits", 100.0, BUNIT="Jy/beam", BMAJ=10 / 3600, BMIN=10 / 3600)
+        single("b.fits", 100.0, 10.0, BUNIT="Jy/beam")
+        assert "b.fits: its values per beam" in refusal("a.fits", "b.fits")
+
+    def test_arcsinh_pixels_are_refused_with_the_remedy(self) -> None:
+        for name, x in (("a.fits", 0.0), ("b.fits", 10.0)):
+            single(name, 1.0, x, BSOFTEN=50.0, BOFFSET=100.0)
+        said = refusal("a.fits", "b.fits")
+        assert "arcsinh magnitudes (BSOFTEN, BOFFSET), which are not linear in flux" in said
+        assert "flux = BOFFSET + BSOFTEN * 2 * sinh(pixel * ln(10) / 2.5)" in said
+
+    @pytest.mark.parametrize("key", ["EXPTIME", "EXPOSURE", "LIVETIME", "ONTIME"])
+    def test_exposure_times_without_a_unit_are_a_warning_and_a_unit_mends_it(self, key: str) -> None:
+        for name, sky, time in (("a.fits", 100.0, 1000.0), ("b.fits", 400.0, 4000.0)):
+            single(name, sky, sky / 40, BUNIT=None, **({"EXPTIME": None} | {key: time}))
+        assert "no BUNIT; the values are taken as they are, although exposure times differ" in run("*.fits").stderr
+        images = result("--bunit", "count", "a.fits", "b.fits")["images"]
+        assert images[1]["sky"] - 4 * images[0]["sky"] == pytest.approx(0, abs=1)
+
+    def test_chips_of_two_pixel_scales_in_one_file(self) -> None:
+        """A surface brightness of 100 and 130 per arcsec2, in pixels of 0.5 and 1 arcsec."""
+        for name, level, x in (("a.fits", 100.0, 0.0), ("b.fits", 130.0, 4.0)):
+            chips = [
+                frame(level * scale**2, x + dx, scale=scale, nx=60, ny=60) for scale, dx in ((0.5, 0.0), (1.0, 80.0))
+            ]
+            hdus = [fits.ImageHDU(c.pixels().astype("f4"), c.hdu_header(), name="SCI") for c in chips]
+            hdus[1].header["EXTVER"] = 2
+            fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(name)
+        skies = [image["sky"] for image in result("a.fits", "b.fits")["images"]]
+        assert skies == pytest.approx([0, 0, 30 * 0.25, 30], abs=0.3)
+
+
+class TestBands:
+    @pytest.mark.parametrize("key", ["FILTER", "PUPIL", "FILTNAM1", "BAND", "CHNLNUM", "WAVELNTH", "INSFILTE"])
+    def test_that_differ_are_a_warning(self, key: str) -> None:
+        single("a.fits", 100.0, **{key: "F115W"})
+        single("b.fits", 101.0, 10.0, **{key: "F200W"})
+        assert f"images of different {key} are compared" in run("a.fits", "b.fits").stderr
+
+    def test_are_matched_each_by_itself(self) -> None:
+        for k, (band, sky) in enumerate([("F115W", 100.0), ("F200W", 50.0), ("F115W", 103.0), ("F200W", 51.0)]):
+            single(f"{k}.fits", sky, 2.0 * k, FILTER="CLEAR", PUPIL=band)
+        found = result("--split-by", "FILTER,PUPIL", "*.fits")
+        assert [image["component"] for image in found["images"]] == [0, 1, 0, 1]
+        skies = [image["sky"] for image in found["images"]]
+        assert skies == pytest.approx([0, 0, 3, 1], abs=0.2)
+        assert not any("PUPIL" in warning for warning in found["warnings"])
+
+
+class TestGroups:
+    def jwst(self, name: str, sky: float, x: float, exposure: int, **cards: Any) -> str:
+        keys = {"PROGRAM": "01345", "OBSERVTN": "001", "VISIT": "001", "VISITGRP": "02", "SEQ_ID": "1", "ACT_ID": "01"}
+        return single(name, sky, x, TELESCOP="JWST", **keys, EXPOSURE=str(exposure), FILTER="F200W", **cards)
+
+    def test_detectors_of_an_exposure_share_one_sky(self) -> None:
+        """Detector a2 of the second exposure overlaps nothing; its sky is that of a1."""
+        self.jwst("a1.fits", 100.0, 0.0, 1)
+        self.jwst("b1.fits", 107.0, 10.0, 2)
+        self.jwst("b2.fits", 107.0, 500.0, 2)
+        images = result("a1.fits", "b1.fits", "b2.fits")["images"]
+        assert [image["component"] for image in images] == [0, 0, 0]
+        assert images[2]["sky"] == images[1]["sky"] == pytest.approx(7, abs=0.2)
+        by_file = result("--group-by", "file", "a1.fits", "b1.fits", "b2.fits")["images"]
+        assert [image["component"] for image in by_file] == [0, 0, 1]
+
+    def test_other_files_are_groups_of_their_own(self) -> None:
+        for name, x in (("a.fits", 0.0), ("b.fits", 10.0)):
+            single(name, 100.0, x, TELESCOP="HST", EXPOSURE="1")
+        assert [image["group"] for image in result("a.fits", "b.fits")["images"]] == ["a.fits", "b.fits"]
+
+    def test_keywords_in_a_list(self) -> None:
+        for k, (visit, exposure) in enumerate([(1, 1), (1, 1), (1, 2)]):
+            single(f"{k}.fits", 100.0, 10.0 * k, VISIT=visit, EXPOSURE=exposure)
+        groups = [image["group"] for image in result("--group-by", "VISIT,EXPOSURE", "*.fits")["images"]]
+        assert groups == ["1,1", "1,1", "1,2"]
+        assert "there is no PROGRAM in its header" in refusal("--group-by", "VISIT,PROGRAM", "*.fits")
+
+    def test_an_exposure_that_is_not_known_is_refused(self) -> None:
+        single("a.fits", 100.0)
+        assert "its exposure is not known" in refusal("--group-by", "exposure", "a.fits")
+
+
+class TestAssociations:
+    def test_science_members_of_a_json_file(self, folder: Path) -> None:
+        (folder / "level3").mkdir()
+        for name, sky, x in (("a.fits", 100.0, 0.0), ("b.fits", 107.0, 10.0), ("c.fits", 107.0, 500.0)):
+            single(f"level3/{name}", sky, x)
+        members = [
+            {"expname": "a.fits", "exptype": "science", "group_id": "e1"},
+            {"expname": "b.fits", "exptype": "science", "group_id": "e2"},
+            {"expname": "c.fits", "exptype": "science", "group_id": "e2"},
+            {"expname": "dark.fits", "exptype": "background"},
+        ]
+        (folder / "level3" / "x_asn.json").write_text(json.dumps({"products": [{"name": "x", "members": members}]}))
+        found = result("level3/x_asn.json")["images"]
+        assert [(image["file"], image["group"]) for image in found] == [
+            ("level3/a.fits", "e1"),
+            ("level3/b.fits", "e2"),
+            ("level3/c.fits", "e2"),
+        ]
+        assert found[2]["sky"] == pytest.approx(7, abs=0.2)
+        assert "level3/dark.fits: not used: background exposure" in run("-v", "level3/x_asn.json").stderr
+
+    def test_exposures_of_a_table_of_hst(self) -> None:
+        for name, sky, x in (("j8aa01aaq_flc.fits", 100.0, 0.0), ("j8aa01abq_flc.fits", 107.0, 10.0)):
+            single(name, sky, x)
+        columns = [
+            fits.Column("MEMNAME", "14A", array=["J8AA01AAQ", "J8AA01ABQ", "J8AA01010"]),
+            fits.Column("MEMTYPE", "14A", array=["EXP-DTH", "EXP-DTH", "PROD-DTH"]),
+            fits.Column("MEMPRSNT", "L", array=[True, True, True]),
+        ]
+        table = fits.BinTableHDU.from_columns(columns, name="ASN")
+        fits.HDUList([fits.PrimaryHDU(), table]).writeto("j8aa01010_asn.fits")
+        assert [image["file"] for image in result("j8aa01010_asn.fits")["images"]] == [
+            "j8aa01aaq_flc.fits",
+            "j8aa01abq_flc.fits",
+        ]
+
+    def test_a_member_that_is_missing_is_named(self, folder: Path) -> None:
+        members = [{"expname": "a.fits", "exptype": "science"}]
+        (folder / "x_asn.json").write_text(json.dumps({"products": [{"members": members}]}))
+        assert "a.fits: no such file (a member of x_asn.json)" in refusal("x_asn.json")
+
+    @pytest.mark.parametrize("text", ["{", "[]", '{"products": []}', '{"products": 3}'])
+    def test_what_is_no_association_is_refused(self, folder: Path, text: str) -> None:
+        (folder / "x_asn.json").write_text(text)
+        assert "x_asn.json: " in refusal("x_asn.json")
+
+
+class TestReference:
+    def test_outside_of_the_list_it_holds_the_level_and_is_never_written(self, folder: Path) -> None:
+        single("survey.fits", 50.0)
+        for name, sky, x in (("a.fits", 53.0, 5.0), ("b.fits", 57.0, 10.0)):
+            single(name, sky, x)
+        before = (folder / "survey.fits").read_bytes()
+        done = CliRunner().invoke(
+            main, ["match", "--subtract", "--reference", "survey.fits", "--format", "json", "a.fits", "b.fits"]
+        )
+        assert done.exit_code == 0, done.stderr
+        images = {image["file"]: image["sky"] for image in json.loads(done.stdout)["images"]}
+        assert images == {
+            "a.fits": pytest.approx(3, abs=0.2),
+            "b.fits": pytest.approx(7, abs=0.2),
+            "survey.fits": pytest.approx(0, abs=1e-12),
+        }
+        assert (folder / "survey.fits").read_bytes() == before
+        assert fits.getval("a.fits", "BKGSUB") is True
+
+    def test_in_steps_it_is_not_written_either(self, folder: Path) -> None:
+        single("survey.fits", 50.0)
+        single("a.fits", 53.0, 5.0)
+        before = (folder / "survey.fits").read_bytes()
+        args = ["match", "--dry-run", "--reference", "survey.fits", "-o", "solution.fits", "a.fits"]
+        assert CliRunner().invoke(main, args).exit_code == 0
+        assert CliRunner().invoke(main, ["apply", "solution.fits"]).exit_code == 0
+        assert (folder / "survey.fits").read_bytes() == before
+        assert fits.getval("a.fits", "BKGLEVEL") == pytest.approx(3, abs=0.2)
+
+
+class TestCoordinates:
+    def test_positions_on_the_sun_are_matched(self) -> None:
+        for name, sky, x in (("a.fits", 100.0, 0.0), ("b.fits", 107.0, 10.0)):
+            single(name, sky, x, CTYPE1="HPLN-TAN", CTYPE2="HPLT-TAN")
+        assert result("a.fits", "b.fits")["images"][1]["sky"] == pytest.approx(7, abs=0.2)
+        single("c.fits", 100.0, 5.0)
+        assert "c.fits: its coordinates (icrs) can't be compared with those of a.fits (HPLN)" in refusal("*.fits")
+
+    def test_an_epoch_that_is_taken_for_the_equinox_is_said(self) -> None:
+        single("a.fits", 100.0, RADESYS=None)
+        single("b.fits", 107.0, 10.0, RADESYS=None, EPOCH=1955.31)
+        single("c.fits", 100.0, 5.0, RADESYS=None)
+        said = run("*.fits").stderr
+        assert "positions of different frames are compared: icrs (a.fits), fk4 of 1955.31 (b.fits)" in said
+
+    def test_a_plate_solution_without_ctype(self) -> None:
+        plate = {"PLTRAH": 18, "PLTRAM": 16, "PLTRAS": 34.2, "PLTDECSN": "-", "PLTDECD": 15, "PLTDECM": 13}
+        plate |= {"PLTDECS": 20.0, "CNPIX1": 9000, "CNPIX2": 3000, "XPIXELSZ": 25.28445, "YPIXELSZ": 25.28445}
+        plate |= {f"PPO{i}": 177500.0 if i in {3, 6} else 0.0 for i in range(1, 7)}
+        plate |= {f"AMD{axis}{i}": 67.2 if i == 1 else 0.0 for axis in "XY" for i in range(1, 21)}
+        for name, sky, x in (("a.fits", 100.0, 0), ("b.fits", 107.0, 10)):
+            header = fits.Header(plate | {"CNPIX1": 9000 + x})
+            fits.PrimaryHDU(frame(sky, float(x)).pixels().astype("f4"), header).writeto(name)
+        assert result("a.fits", "b.fits")["images"][1]["sky"] == pytest.approx(7, abs=0.2)
+
+
+class TestMessages:
+    @pytest.mark.parametrize(
+        ("magic", "said"),
+        [
+            (b"\xfd7zXZ\x00", "is compressed by xz (uncompress it first: unxz a.fits)"),
+            (b"\x28\xb5\x2f\xfd", "is compressed by Zstandard (uncompress it first: unzstd a.fits)"),
+            (b"\x1f\x9d\x90", "is compressed by compress (uncompress it first: uncompress a.fits)"),
+            (b"PK\x03\x04", "is compressed by zip (uncompress it first: unzip a.fits)"),
+        ],
+    )
+    def test_other_compressions(self, folder: Path, magic: bytes, said: str) -> None:
+        (folder / "a.fits").write_bytes(magic + bytes(100))
+        assert f"a.fits: {said}" in refusal("a.fits")
+
+    @pytest.mark.parametrize("line", ["{0} 1.5", "{0},1.5", "{0}, 1.5", "{0}[0],1.5", "{0} 1.5,"])
+    def test_skies_with_commas(self, folder: Path, line: str) -> None:
+        single("a.fits", 100.0)
+        (folder / "skies.txt").write_text(line.format("a.fits") + "\n")
+        assert result("--method", "user", "--skylist", "skies.txt", "a.fits")["images"][0]["sky"] == 1.5
+
+    def test_several_skies_of_one_file(self, folder: Path) -> None:
+        hdus = [fits.ImageHDU(frame(100.0).pixels(), frame(100.0).hdu_header(), name="SCI") for _ in range(2)]
+        hdus[1].header["EXTVER"] = 2
+        fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto("a.fits")
+        (folder / "skies.txt").write_text("a.fits 1.5 2.5\n")
+        images = result("--method", "user", "--skylist", "skies.txt", "a.fits")["images"]
+        assert [image["sky"] for image in images] == [1.5, 2.5]
+        (folder / "skies.txt").write_text("a.fits 1.5 2.5 3.5\n")
+        assert "skies.txt, line 1: 3 skies for the 2 images of a.fits" in refusal(
+            "--method", "user", "--skylist", "skies.txt", "a.fits"
+        )
+
+    def test_an_overlap_that_is_masked_everywhere(self, folder: Path) -> None:
+        for name, x in (("a.fits", 0.0), ("b.fits", 20.0)):
+            single(name, 100.0, x)
+        fits.PrimaryHDU(np.zeros((40, 40), "i2")).writeto("mask.fits")
+        done = run("--mask", "mask.fits", "a.fits", "b.fits")
+        assert done.exit_code == 4
+        assert "all pixels of the 1 overlaps are masked" in done.stderr
+
+
+class TestRegions:
+    """A star of 5000 counts in columns 10 to 14 of one image, which the other doesn't have."""
+
+    def pair(self) -> None:
+        single("b.fits", 107.5, 10.0)
+        made = frame(100.0)
+        data = made.pixels().astype("f4")
+        data[:, 10:30] += 500
+        fits.PrimaryHDU(data, made.hdu_header()).writeto("a.fits")
+
+    def sky(self, *options: str) -> tuple[float, int]:
+        first, second = result(*options, "a.fits", "b.fits")["images"]
+        return second["sky"] - first["sky"], first["n_pixels"]
+
+    @pytest.mark.parametrize("where", ["image", "fk5"])
+    def test_pixels_inside_are_left_out(self, folder: Path, where: str) -> None:
+        pytest.importorskip("regions")
+        self.pair()
+        box = "box(20.5,20.5,20,80,0)"  # columns 10 to 29 of 0 to 39
+        if where == "fk5":
+            ra, dec = WCS(frame(100.0).hdu_header()).pixel_to_world_values(19.5, 19.5)
+            box = f'box({ra:.9f},{dec:.9f},20",80",0)'
+        (folder / "stars.reg").write_text(f"# Region file format: DS9\n{where}\n{box}\n")
+        sky, n_pixels = self.sky("--mask", "stars.reg")
+        assert sky == pytest.approx(7.5, abs=0.2)
+        assert n_pixels == pytest.approx(20 * 40, abs=40)
+
+    def test_an_excluded_region_is_kept(self, folder: Path) -> None:
+        pytest.importorskip("regions")
+        single("a.fits", 100.0)
+        single("b.fits", 107.5, 10.0)
+        (folder / "stars.reg").write_text("image\nbox(20.5,20.5,20,40,0)\n-box(20.5,20.5,20,20,0)\n")
+        assert self.sky("--mask", "stars.reg")[1] == 1600 - 400
+        (folder / "stars.reg").write_text("image\n-box(20.5,20.5,20,20,0)\n")
+        assert "stars.reg: holds excluded regions alone" in refusal("--mask", "stars.reg", "a.fits", "b.fits")
+
+    def test_by_template_and_missing(self, folder: Path) -> None:
+        pytest.importorskip("regions")
+        self.pair()
+        (folder / "a.reg").write_text("image\nbox(20.5,20.5,20,80,0)\n")
+        assert "b.fits: its mask b.reg can't be used: no such file" in refusal("--mask", "{stem}.reg", "*.fits")
