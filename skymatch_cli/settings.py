@@ -274,13 +274,14 @@ def _check_ranges(settings: Settings) -> None:
 
 def _check_contradictions(settings: Settings) -> None:
     method = settings.method
-    if settings.model == Model.PLANE and settings.compare != Compare.MESH:
-        raise UsageError("--model plane needs differences as a function of position", "add --compare mesh")
-    if settings.model == Model.PLANE and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
-        raise UsageError(f"--model plane works with --method match only, not with {method}", "leave --model out")
-    if settings.model == Model.PLANE and settings.robust:
+    model = settings.model
+    if model != Model.CONSTANT and settings.compare != Compare.MESH:
+        raise UsageError(f"--model {model} needs differences as a function of position", "add --compare mesh")
+    if model != Model.CONSTANT and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
+        raise UsageError(f"--model {model} works with --method match only, not with {method}", "leave --model out")
+    if model != Model.CONSTANT and settings.robust:
         raise UsageError("--robust works with --model constant only", "leave --robust out")
-    if settings.cross_check and settings.model == Model.PLANE:
+    if settings.cross_check and model != Model.CONSTANT:
         raise UsageError("--cross-check works with --model constant only", "pooled differences know no tilt")
     if settings.cross_check and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
         raise UsageError(f"--cross-check needs offsets from overlaps, which {method} has not", "leave it out")
