@@ -312,6 +312,7 @@ def solve(planned: Plan, measurements: Measurements, warnings: tuple[SkyWarning,
         max_residual=settings.max_residual,
         max_step=settings.max_step,
         robust=settings.robust,
+        choose=settings.model == Model.AUTO,
     )
     return Result(
         settings=settings,
@@ -400,9 +401,10 @@ def _updates(
 
 def _check_model(settings: Settings, graph: OverlapGraph) -> None:
     """UsageError where a tilt would need one tangent plane for a field that has several."""
-    if settings.model == Model.PLANE and len(graph.planes) > 1:
+    if settings.model != Model.CONSTANT and len(graph.planes) > 1:
         raise UsageError(
-            f"--model plane: the field is wider than one tangent plane (20 degrees), it needs {len(graph.planes)}",
+            f"--model {settings.model}: the field is wider than one tangent plane (20 degrees), "
+            f"it needs {len(graph.planes)}",
             "match its parts one by one, or use --model constant",
         )
 

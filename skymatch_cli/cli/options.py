@@ -135,7 +135,12 @@ COMPARE = (
         section=_SKY,
         metavar="PIXELS",
     ),
-    _setting("model", "What is unknown about the sky of a group of images.", section=_SKY, words=_words(Model)),
+    _setting(
+        "model",
+        "Sky model of each group: a polynomial of degree 0 to 3, or of the degree that the images ask for.",
+        section=_SKY,
+        words=_words(Model),
+    ),
 )
 METHOD = (
     _methods(),

@@ -207,6 +207,18 @@ def weak_tilts(loss: FloatArray) -> tuple[SkyWarning, ...]:
     return tuple(SkyWarning(WarningName.WEAK_TILTS, text) for text in texts)
 
 
+def lower_degrees(images: Sequence[ImageInfo], degree: IntArray, component: IntArray) -> tuple[SkyWarning, ...]:
+    """Warn of images whose overlaps can't carry the degree that the others have; ``degree``, ``component`` (N,)."""
+    connected = np.bincount(component)[component] > 1
+    most = int(degree.max(initial=0, where=connected))
+    low = np.flatnonzero(connected & (degree < most))
+    if not len(low):
+        return ()
+    names = [f"{images[i].ref.label} (degree {degree[i]})" for i in low[:_NAMED]]
+    text = f"overlaps that can't carry degree {most}; these images have less: {_few(names, ', ', len(low))}"
+    return (SkyWarning(WarningName.WEAK_TILTS, text),)
+
+
 def common_curvatures(images: Sequence[ImageInfo], held: BoolArray, curved: FloatArray) -> tuple[SkyWarning, ...]:
     """Warn that tilts look like a curvature that all frames have in common, and say what was done about it.
 
