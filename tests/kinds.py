@@ -1,4 +1,4 @@
-"""Two overlapping images of every kind of file, for the table of docs/files.md: see `test_kinds`."""
+"""Two overlapping images of every kind of file, for the table of tests/kinds.md: see `test_kinds`."""
 
 from __future__ import annotations
 

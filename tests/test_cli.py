@@ -149,7 +149,7 @@ def test_standard_output_holds_the_table_and_nothing_else(pipeline: Pipeline) ->
     assert done.exit_code == 0
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["file", "a.fits", "b.fits", "c.fits"]
     assert "skymatch: warning: c.fits overlaps nothing" in done.stderr
-    assert "images: 2 recorded, 1 no sky" in done.stderr
+    assert "recorded BKGLEVEL in 2 images (pixels unchanged), left 1 without a sky alone" in done.stderr
     assert pipeline.images == ("a.fits", "b.fits", "c.fits")
 
 

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from skymatch_cli.cli import main
-from skymatch_cli.errors import InputError
+from skymatch_cli.errors import InputError, StoppedError
 from skymatch_cli.record.write import SkyUpdate, undo, write_skies
 from skymatch_cli.settings import Settings
 
@@ -189,10 +189,13 @@ def test_message_of_a_full_disk_says_what_to_do(tmp_path):
     last = counted(lambda: write_skies(updates, RECORD))
     undo([u.ref for u in updates], RECORD)
     at = len(last) - 1 - last[::-1].index("write")
-    with Fault(at, fail_with(errno.ENOSPC)).installed(), pytest.raises(InputError) as caught:
+    with Fault(at, fail_with(errno.ENOSPC)).installed(), pytest.raises(StoppedError) as caught:
         write_skies(updates, RECORD)
     assert "No space left on device" in str(caught.value)
-    assert "4 files were written before it" in str(caught.value)
+    assert caught.value.exit_code == 6
+    assert len(caught.value.files) == 4
+    first = ", ".join(caught.value.files[:3])
+    assert caught.value.lines()[-1] == f"4 files written before it: {first} and 1 more (run again to finish)"
     assert "free some space, then run again" in str(caught.value)
 
 

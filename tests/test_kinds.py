@@ -1,4 +1,4 @@
-"""The table of docs/files.md: every kind of file, row by row, is read, recorded, subtracted and undone."""
+"""The table of tests/kinds.md: every kind of file, row by row, is read, recorded, subtracted and undone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from click.testing import CliRunner, Result
 from skymatch_cli.cli import main
 
 from .kinds import KINDS, SKIES, Files
-from .test_docs import DOCS
 from .valid import assert_valid, complaints
 
 OURS = re.compile(
@@ -181,7 +180,7 @@ def test_undone(files: Files) -> None:
 
 def table() -> list[list[str]]:
     """The rows of the table: cells without the names of tests in them, and those names."""
-    text = (DOCS / "files.md").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("kinds.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     rows = [line for line in rows if not line.startswith(("| kind", "| card", "| `BKG", "| `HIS"))]
     return [re.split(r"(?<!\\)\|", line.strip("|"))[:5] for line in rows]

@@ -126,7 +126,7 @@ def test_progress_is_drawn_on_a_terminal_and_cleared(three):
     for stage in ("headers", "geometry", "pixels"):
         assert stage in shown
     assert "3/3" in shown
-    assert shown.rstrip().endswith("dry run: the images are as they were")
+    assert shown.rstrip().endswith("dry run: no image was changed")
 
 
 @pytest.mark.parametrize(("args", "env"), [(("-q",), {}), ((), {"TERM": "dumb"})])
@@ -142,7 +142,8 @@ def test_no_color_is_honoured(three):
 
 def test_nothing_is_drawn_where_standard_error_is_a_file(three):
     done = CliRunner().invoke(main, ["match", "--dry-run", *three])
-    assert done.stderr == "skymatch: dry run: the images are as they were\n"
+    said = [line.split(": ")[1] for line in done.stderr.splitlines()]
+    assert said == ["steps between overlapping images", "dry run"]
 
 
 def test_a_short_run_draws_nothing(monkeypatch):

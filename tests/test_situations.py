@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.wcs import WCS
 from click.testing import CliRunner, Result
 
 from skymatch_cli.cli import main
@@ -110,7 +111,7 @@ class TestBands:
         assert [image["component"] for image in found["images"]] == [0, 1, 0, 1]
         skies = [image["sky"] for image in found["images"]]
         assert skies == pytest.approx([0, 0, 3, 1], abs=0.2)
-        assert not any("PUPIL" in warning for warning in found["warnings"])
+        assert found["warnings"] == []
 
 
 class TestGroups:
@@ -288,3 +289,74 @@ class TestMessages:
         done = run("--mask", "mask.fits", "a.fits", "b.fits")
         assert done.exit_code == 4
         assert "all pixels of the 1 overlaps are masked" in done.stderr
+
+
+class TestRegions:
+    """A star of 5000 counts in columns 10 to 14 of one image, which the other doesn't have."""
+
+    def pair(self) -> None:
+        single("b.fits", 107.5, 10.0)
+        made = frame(100.0)
+        data = made.pixels().astype("f4")
+        data[:, 10:30] += 500
+        fits.PrimaryHDU(data, made.hdu_header()).writeto("a.fits")
+
+    def sky(self, *options: str) -> tuple[float, int]:
+        first, second = result(*options, "a.fits", "b.fits")["images"]
+        return second["sky"] - first["sky"], first["n_pixels"]
+
+    @pytest.mark.parametrize("where", ["image", "fk5"])
+    def test_pixels_inside_are_left_out(self, folder: Path, where: str) -> None:
+        pytest.importorskip("regions")
+        self.pair()
+        box = "box(20.5,20.5,20,80,0)"  # columns 10 to 29 of 0 to 39
+        if where == "fk5":
+            ra, dec = WCS(frame(100.0).hdu_header()).pixel_to_world_values(19.5, 19.5)
+            box = f'box({ra:.9f},{dec:.9f},20",80",0)'
+        (folder / "stars.reg").write_text(f"# Region file format: DS9\n{where}\n{box}\n")
+        sky, n_pixels = self.sky("--mask", "stars.reg")
+        assert sky == pytest.approx(7.5, abs=0.2)
+        assert n_pixels == pytest.approx(20 * 40, abs=40)
+
+    def test_an_excluded_region_is_kept(self, folder: Path) -> None:
+        pytest.importorskip("regions")
+        single("a.fits", 100.0)
+        single("b.fits", 107.5, 10.0)
+        (folder / "stars.reg").write_text("image\nbox(20.5,20.5,20,40,0)\n-box(20.5,20.5,20,20,0)\n")
+        assert self.sky("--mask", "stars.reg")[1] == 1600 - 400
+        (folder / "stars.reg").write_text("image\n-box(20.5,20.5,20,20,0)\n")
+        assert "stars.reg: holds excluded regions alone" in refusal("--mask", "stars.reg", "a.fits", "b.fits")
+
+    def test_by_template_and_missing(self, folder: Path) -> None:
+        pytest.importorskip("regions")
+        self.pair()
+        (folder / "a.reg").write_text("image\nbox(20.5,20.5,20,80,0)\n")
+        assert "b.fits: its mask b.reg can't be used: no such file" in refusal("--mask", "{stem}.reg", "*.fits")
+
+
+class TestExposureMaps:
+    def pair(self) -> None:
+        """Skies of 5 and 6 counts a second under maps that fall off by half, and are 0 in the first columns."""
+        for name, sky, time in (("a", 5.0, 1000.0), ("b", 6.0, 3000.0)):
+            made = frame(100.0, 10.0 * (name == "b"))
+            exposure = time * np.linspace(1.0, 0.5, 40)[:, None] * np.ones(40)
+            exposure[:, :5] = 0
+            counts = np.random.default_rng(ord(name)).poisson(sky * exposure)
+            header = made.hdu_header()
+            header["BUNIT"] = "count"
+            fits.PrimaryHDU(counts.astype("i4"), header).writeto(f"{name}.fits")
+            fits.PrimaryHDU(exposure.astype("f4")).writeto(f"{name}_seconds.fits")
+
+    def test_counts_are_divided_by_them(self) -> None:
+        self.pair()
+        first, second = result("--exposure-map", "{stem}_seconds.fits", "a.fits", "b.fits")["images"]
+        assert second["sky"] - first["sky"] == pytest.approx(1, abs=0.02)
+        assert first["sky_unit"] == "count / s"
+
+    def test_their_skies_are_not_recorded(self) -> None:
+        self.pair()
+        args = ["match", "--exposure-map", "{stem}_seconds.fits", "a.fits", "b.fits"]
+        done = CliRunner().invoke(main, args)
+        assert done.exit_code == 2
+        assert "can't be recorded in an image of counts" in done.stderr
+        assert "BKGLEVEL" not in fits.getheader("a.fits")

@@ -40,12 +40,13 @@ def command(ctx: click.Context, /, *, solution: str, shard: str | None, **_: Any
 
     with console.session(ctx):
         from skymatch_cli import pipeline
+        from skymatch_cli.settings import OF_THE_SKY
         from skymatch_cli.store.solution import as_written, read_solution, settings_of
 
         from .progress import Watch
 
         solved = read_solution(solution)
-        settings, _output = options.read(ctx, settings_of(solved))
+        settings, _output = options.read(ctx, settings_of(solved), ignored=OF_THE_SKY)
         by_file: dict[str, list[int]] = {}
         for i, info in enumerate(solved.infos):
             by_file.setdefault(info.ref.path, []).append(i)
@@ -61,4 +62,4 @@ def command(ctx: click.Context, /, *, solution: str, shard: str | None, **_: Any
                 part.tilt,
                 progress=watch,
             )
-        console.tell_written(done)
+        console.tell_written(done, settings)

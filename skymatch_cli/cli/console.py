@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from skymatch_cli.choices import Format
-from skymatch_cli.errors import SkymatchError, UsageError
+from skymatch_cli.errors import SkymatchError, StoppedError, UsageError
 from skymatch_cli.model.warning import SkyWarning, counted
 from skymatch_cli.output.printable import printable
 
@@ -23,8 +22,10 @@ from .layout import laid_out
 
 if TYPE_CHECKING:
     from skymatch_cli.output.destination import Output
+    from skymatch_cli.output.result import Result
     from skymatch_cli.output.tables import Report
     from skymatch_cli.record.write import WriteReport
+    from skymatch_cli.settings import Settings
 
 LOG = logging.getLogger("skymatch_cli")
 NOTE = 25
@@ -56,6 +57,8 @@ def session(ctx: click.Context) -> Iterator[None]:
         try:
             yield
         except SkymatchError as error:
+            if isinstance(error, StoppedError):
+                tell(tuple(f"wrote {file}" for file in error.files))
             for line in error.lines():
                 LOG.error(line, extra={"shown": True})  # `guarded` shows it
             raise
@@ -123,15 +126,31 @@ def warn(warnings: Iterable[SkyWarning], allowed: Iterable[str] = ()) -> None:
         LOG.warning("%d more (-v shows them)", len(given) - len(shown))
 
 
-def tell_written(written: WriteReport) -> None:
-    """Say what became of the images."""
+def tell_result(result: Result) -> None:
+    """Say what a person should know of a result: the steps that are left, and warnings."""
+    from skymatch_cli.choices import WarningName
+    from skymatch_cli.output.plain import summary
+
+    tell_overlaps(result.report)
+    tell((summary(result.report),))
+    remark(result.remarks)
+    if (verdict := result.verdict) is not None:
+        say(str(verdict))
+    if result.settings.cross_check and all(w.name != WarningName.CROSS_CHECK for w in result.warnings):
+        say("cross-check: mesh and pooled agree within their errors")
+    warn(result.warnings, result.settings.allow)
+
+
+def tell_written(written: WriteReport, settings: Settings, images: Sequence[str] = ()) -> None:
+    """Say what became of the images; ``images``: as they were named, where the run can be taken back."""
+    from .done import said_of_images, undo_command
+
     tell(tuple(f"wrote {file}" for file in written.files))
-    for note in written.notes:
-        say(note)
+    remark(written.notes)
     warn(written.warnings)
-    counts = Counter(map(str, written.actions))  # in the order in which they first occur
-    actions = ", ".join(f"{n} {action.replace('_', ' ')}" for action, n in counts.items())
-    say(f"images: {actions}; files written: {len(written.files)}")
+    say(said_of_images(written, settings))
+    if images and written.files and settings.output_dir is None:
+        say(f"to take it back: {undo_command(images)}")
 
 
 def check_output(output: Output, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
@@ -150,7 +169,7 @@ def show(report: Report, output: Output) -> None:
     """Write the result where the user wants it: to a file, or to standard output."""
     if output.output is not None:
         output.save(report)
-        tell((f"wrote {output.output}",))
+        say(f"wrote {output.output}")
         return
     try:
         if output.form == Format.TABLE and sys.stdout.isatty() and len(report.table(output.table)) <= _MAX_ROWS_DRAWN:

@@ -34,7 +34,7 @@ Examples:
   skymatch match --strict --max-residual 5 *.fits    for pipelines: exit code 5 with any warning
 
 Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 an input can't be used, 4 no images overlap,
-5 warnings with --strict.
+5 warnings with --strict, 6 stopped while writing (disk full): run again to finish.
 """,
 )
 @options.IMAGES
@@ -84,6 +84,7 @@ def command(
         from skymatch_cli.report.pictures import Pictures
 
         from .backend import opened_store
+        from .done import floats_made
         from .progress import Watch
         from .typed import typed_command
 
@@ -99,26 +100,30 @@ def command(
         inputs = (*named, *files_of_images(result.infos))
         output.check(overwrite=settings.overwrite, inputs=inputs)
         pictures.check(overwrite=settings.overwrite, inputs=inputs)
-        _tell(result)
+        console.tell(_details(result))
         with watch.shown():
             pictures.write(result.report, result.infos, settings, progress=watch)  # from the pixels as they were
         try:
             pipeline.check_strict(result)
         except StrictError:
             console.show(result_document(result), output)
+            console.tell_result(result)
             raise
         with watch.shown():
             written = None if settings.dry_run else pipeline.apply(result, progress=watch, named=named)
         if store is not None:
             store.renew(result.infos, () if written is None else written.files)
-            console.warn(store.warnings)
         watch.clock.stage("output", 0)
         console.show(result_document(result), output)
         watch.clock.stop()
+        console.tell_result(result)
+        if store is not None:
+            console.warn(store.warnings)
         if written is None:
-            console.say("dry run: the images are as they were")
+            console.say("dry run: no image was changed")
         else:
-            console.tell_written(written)
+            console.tell_written(written, settings, images)
+            console.remark(tuple(filter(None, [floats_made(result.infos, written)])))
         console.tell(watch.clock.lines(sum(info.shape[0] * info.shape[1] for info in result.infos)))
 
 
@@ -132,19 +137,6 @@ def _evaluated(
 
     with backend(scheduler, settings.jobs) as runner, watch.shown():
         return pipeline.evaluate(images, settings, progress=watch, stdin=sys.stdin, runner=runner, store=store)
-
-
-def _tell(result: Result) -> None:
-    """What is said of a result beside its table."""
-    from skymatch_cli.output.plain import summary
-
-    from . import console
-
-    console.tell(_details(result))
-    console.tell_overlaps(result.report)
-    console.tell((summary(result.report),))
-    console.remark(result.remarks)
-    console.warn(result.warnings)
 
 
 def _details(result: Result) -> tuple[str, ...]:

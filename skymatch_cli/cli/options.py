@@ -135,7 +135,12 @@ COMPARE = (
         section=_SKY,
         metavar="PIXELS",
     ),
-    _setting("model", "What is unknown about the sky of a group of images.", section=_SKY, words=_words(Model)),
+    _setting(
+        "model",
+        "Sky model of each group: a polynomial of degree 0 to 3, or of the degree that the images ask for.",
+        section=_SKY,
+        words=_words(Model),
+    ),
 )
 METHOD = (
     _methods(),
@@ -175,7 +180,8 @@ STATISTICS = (
 MASK = _setting(
     "mask",
     "Mask of each image (non-zero = good), as a template such as 'masks/{stem}.fits[1]' with {stem}, {stem:OLD=NEW}, "
-    "{dir}, {extname}, {extver} and {hdu}. A mask may also stand in the second column of an @list.",
+    "{dir}, {extname}, {extver} and {hdu}. A mask may also stand in the second column of an @list. "
+    "Pixels inside the regions of a DS9 file (.reg) are left out.",
     section=_PIXELS,
     metavar="TEMPLATE",
 )
@@ -183,6 +189,13 @@ WEIGHT = _setting(
     "weight",
     "Weight, exposure or coverage map of each image (0 = not observed), as a template such as '{stem}.weight.fits'; "
     "'none' also ignores those that belong to an image by their names.",
+    section=_PIXELS,
+    metavar="TEMPLATE",
+)
+EXPOSURE_MAP = _setting(
+    "exposure_map",
+    "Exposure map in seconds, as a template such as '{stem}_exp.fits': counts are divided by it, 0 = not observed. "
+    "The skies are per second and can't be recorded (add --dry-run).",
     section=_PIXELS,
     metavar="TEMPLATE",
 )
@@ -202,6 +215,7 @@ PIXEL_SOURCES = (
     ),
     MASK,
     WEIGHT,
+    EXPOSURE_MAP,
 )
 IGNORE_VALUE = _setting("ignore_value", "Drop pixels of exactly this value.", section=_PIXELS, metavar="VALUE")
 KEEP_VALUE = _setting(

@@ -66,7 +66,7 @@ def command(ctx: click.Context, /, images: tuple[str, ...], stored: str | None, 
                 store.save_plan(plan)
         report = plan_report(plan.settings, plan.infos, plan.footprints, plan.graph, plan.warnings)
         console.tell((*plan.skipped, summary(report)))
-        console.warn(plan.warnings)
         console.show(report, output)
+        console.warn(plan.warnings)
         pixels = int(report.components.column("n_overlap_pixels").sum())
         console.say(f"about {pixels:,} pixels to measure in the overlaps")

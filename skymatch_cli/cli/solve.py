@@ -30,6 +30,8 @@ Examples:
     *options.METHOD,
     *options.RESULT,
     options.STRICT,
+    options.ALLOW,
+    options.MAX_STEP,
     options.MAX_RESIDUAL,
     options.CONFIG,
     *options.CONSOLE,
@@ -47,7 +49,7 @@ def command(ctx: click.Context, /, *, stored: str, **_: Any) -> None:
         from dataclasses import replace
 
         from skymatch_cli import pipeline
-        from skymatch_cli.output.plain import component_lines, summary
+        from skymatch_cli.output.plain import component_lines
         from skymatch_cli.record.reads import files_of_images
         from skymatch_cli.store.solution import result_document
         from skymatch_cli.store.store import Store
@@ -62,9 +64,6 @@ def command(ctx: click.Context, /, *, stored: str, **_: Any) -> None:
         result = pipeline.solve(planned, measurements, warnings)
         report = result_document(result)
         console.tell(component_lines(result.solution))
-        console.tell_overlaps(report)
-        console.tell((summary(report),))
-        console.remark(result.remarks)
-        console.warn(result.warnings)
         console.show(report, output)
+        console.tell_result(result)
         pipeline.check_strict(result, "the solution was written all the same; look at it before it is applied")

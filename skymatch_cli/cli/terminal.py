@@ -23,11 +23,16 @@ _TITLES = {
     "area_arcmin2": "arcmin²",
     "delta_err": "± error",
     "rms_residual": "rms residual",
+    "step_before": "step before",
+    "step_after": "after",
 }
 _NAMES = frozenset({"image", "group", "a", "b", "anchor"})
 _MIN_NAME_WIDTH = 12
 _GAP = 2
-_EXPENDABLE = ("n_a", "n_b", "sky_a", "sky_b", "area_arcmin2", "n_pixels", "unit", "sky_unit", "n_overlap_pixels")
+_EXPENDABLE = (
+    *("n_a", "n_b", "sky_a", "sky_b", "area_arcmin2", "n_pixels", "dof", "rms_residual"),
+    *("unit", "sky_unit", "n_overlap_pixels", "chi2"),
+)
 
 
 def print_table(report: Report, name: str, *, console: Console | None = None) -> None:
@@ -86,6 +91,7 @@ def _columns(report: Report, name: str) -> dict[str, Cells]:
     columns = dict(zip(*cells(report, name), strict=True))
     if name != TableName.IMAGES:
         return columns
+    columns.pop("sky_err_noise", None)
     if columns["group"] == columns["file"]:
         del columns["group"]
     if len(report.components) <= 1:

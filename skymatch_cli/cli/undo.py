@@ -64,4 +64,5 @@ def command(ctx: click.Context, /, images: tuple[str, ...], from_keyword: bool, 
             raise InputError(inputs.problems)
         console.warn(skipped(inputs.problems))
         console.tell(inputs.skipped)
-        console.tell_written(record.undo(inputs.refs, settings, from_keyword=from_keyword, named=named_files(ctx)))
+        done = record.undo(inputs.refs, settings, from_keyword=from_keyword, named=named_files(ctx))
+        console.tell_written(done, settings)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.companions import extension, flags_of, nearest, weight_of
 from skymatch_cli.images.dq import NO_FLAG, bad_flags
+from skymatch_cli.images.formats.files import size_and_time
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, open_unpacked, parse_header, read_structure
 from skymatch_cli.images.formats.keywords import as_number
 from skymatch_cli.images.names import check_template, fill_template
-from skymatch_cli.model import ImageRef, MaskRef, PixelSource, StoredPlane
+from skymatch_cli.model import ImageRef, MaskRef, PixelSource, RegionFile, StoredPlane
 from skymatch_cli.settings import Settings
 
 _DEFAULT_DQ_EXT = "DQ"
@@ -40,6 +42,9 @@ class PlaneFinder:
         self._weight = settings.weight
         if self._weight is not None and self._weight.lower() != NO_WEIGHT:
             check_template("--weight", self._weight)
+        self._exposure_map = settings.exposure_map
+        if self._exposure_map is not None:
+            check_template("--exposure-map", self._exposure_map)
         self._structure = lru_cache(maxsize=_FILES_KEPT)(read_structure)
 
     def find(self, ref: ImageRef, file: FitsFile, telescope: str) -> tuple[PixelSource, tuple[str, ...]]:
@@ -51,16 +56,28 @@ class PlaneFinder:
             If one that the user asked for doesn't exist or doesn't fit.
 
         """
+        source, notes = self._find(ref, file, telescope)
+        if self._exposure_map is None:
+            return source, notes
+        place = self._place("--exposure-map", self._exposure_map, ref)
+        exposure = self._separate(place, source.science, ref, "exposure map")
+        return replace(source, exposure=exposure), (*notes, f"counts are divided by {place.file}")
+
+    def _find(self, ref: ImageRef, file: FitsFile, telescope: str) -> tuple[PixelSource, tuple[str, ...]]:
+        """The planes but for the exposure map."""
         science = stored_plane(file, file.hdus[ref.hdu], ref.label)
-        mask = None if ref.mask is None else self._separate(ref.mask, science, ref, "mask")
+        regions = None if ref.mask is None else _regions(ref.mask, ref.label)
+        mask = None if ref.mask is None or regions else self._separate(ref.mask, science, ref, "mask")
         notes: tuple[str, ...] = () if ref.mask is None else (f"mask {ref.mask.file}",)
         weight, weight_note = self._weights(ref, file, science)
         notes += weight_note
         bad = bad_flags(self._dqbits, telescope, ref.label)
         if bad == NO_FLAG:
-            return PixelSource(science=science, mask=mask, weight=weight), (*notes, "DQ flags are ignored")
+            source = PixelSource(science=science, mask=mask, weight=weight, regions=regions)
+            return source, (*notes, "DQ flags are ignored")
         dq, note = self._dq(ref, file, science, bad)
-        return PixelSource(science=science, dq=dq, bad_flags=bad, mask=mask, weight=weight), (*notes, note)
+        source = PixelSource(science=science, dq=dq, bad_flags=bad, mask=mask, weight=weight, regions=regions)
+        return source, (*notes, note)
 
     def _dq(self, ref: ImageRef, file: FitsFile, science: StoredPlane, bad: int) -> tuple[StoredPlane | None, str]:
         """The plane of flags, and a note; None where there is none."""
@@ -138,6 +155,20 @@ class PlaneFinder:
         plane = stored_plane(file, _chosen(file, place, ref, kind), where)
         _check_shape(plane, science, where, f"its {kind} {place.file}")
         return plane
+
+
+def _regions(place: MaskRef, where: str) -> RegionFile | None:
+    """The region file that stands for a mask; None for a mask that is an image."""
+    from skymatch_cli.images.formats.ds9 import is_region_file, read_regions
+
+    if not is_region_file(place.path):
+        return None
+    try:
+        file = RegionFile(place.path, *size_and_time(place.path))
+    except OSError:
+        raise InputError.at(where, f"its mask {place.file} can't be used: no such file") from None
+    read_regions(file.path, file.size, file.mtime_ns)
+    return file
 
 
 def stored_plane(file: FitsFile, hdu: Hdu, where: str) -> StoredPlane:

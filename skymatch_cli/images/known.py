@@ -58,7 +58,7 @@ class Headers:
 def header_rules(settings: Settings, *, need_wcs: bool) -> str:
     """All but the files that decides what is read from headers."""
     names = (
-        *("dq_ext", "dqbits", "weight", "sky_keyword", "flux_scale", "bunit", "group_by", "split_by"),
+        *("dq_ext", "dqbits", "weight", "exposure_map", "sky_keyword", "flux_scale", "bunit", "group_by", "split_by"),
         *("exptime_key", "units", "wcs"),
     )
     chosen = {name: getattr(settings, name) for name in names}
@@ -105,6 +105,10 @@ class Known:
         if source.science.state != (file.size, file.mtime_ns, file.inode):
             return False
         others = (plane for plane in source.planes if plane.path != file.path)
+        if (regions := source.regions) is not None:
+            state = self._state_of(regions.path)
+            if state is None or state[:2] != (regions.size, regions.mtime_ns):
+                return False
         return all(self._state_of(plane.path) == plane.state for plane in others)
 
     def _state_of(self, path: str) -> _STATE:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from skymatch_cli.choices import WarningName
-from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.errors import InputError, Problem, StoppedError
 from skymatch_cli.images.formats.files import base_name, is_remote, real_path
 from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.pixelformat import PixelError
@@ -342,22 +342,15 @@ def _run(run: _Run, journal: Journal | None = None, progress: Progress | None = 
             try:
                 _write(run, job, locks, begin, done)
             except InputError as error:
-                raise _after(error, len(done.files)) from error
+                if not done.files:
+                    raise
+                raise StoppedError(error.problems, tuple(done.files)) from error
             watch.advance()
         done.notes += (
             f"{folder}: its file system knows no locks: let one run at a time write here"
             for folder in sorted(locks.unlocked)
         )
     return done
-
-
-def _after(error: InputError, n_files: int) -> InputError:
-    """The error, with a word on the files that were written before it."""
-    if not n_files:
-        return error
-    first, *rest = error.problems
-    said = f"{first.what}; {n_files} file{'s were' if n_files > 1 else ' was'} written before it"
-    return InputError([Problem(first.where, said, first.hint or "run again to finish"), *rest])
 
 
 def _write(run: _Run, job: _Job, locks: Locks, begin: Callable[[], None], done: _Done) -> None:

@@ -12,11 +12,11 @@ import json
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +49,8 @@ class Codec:
             If a field holds something that its hint doesn't say, or an array of objects.
         """
         arrays: list[_Array] = []
-        plain = self.kind(type(value)).write(value, arrays)
+        write = self.kind(type(value)).write
+        plain = value if write is None else write(value, arrays)
         text = json.dumps(plain, separators=(",", ":"), default=_number).encode("ascii")
         text += b" " * (-(4 + len(text)) % _ALIGN)
         return b"".join([len(text).to_bytes(4, "little"), text, *map(_saved, arrays)])
@@ -63,9 +64,11 @@ class Codec:
             If these are the bytes of something else.
         """
         end = 4 + int.from_bytes(content[:4], "little")
+        read = self.kind(cls).read
         try:
             arrays = _loaded(content, end)
-            made = self.kind(cls).read(json.loads(content[4:end]), arrays)
+            plain = json.loads(content[4:end])
+            made = plain if read is None else read(plain, arrays)
             if next(arrays, None) is not None:
                 raise ValueError("more arrays than fields")
         except (StopIteration, LookupError, TypeError, ValueError) as error:
@@ -85,9 +88,9 @@ class Codec:
     def _make_kind(self, hint: Any) -> _Kind:
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
         if hint in self._variants:
-            return _OneOf.of(self._variants[hint], self)
+            return _one_of(self._variants[hint], self)
         if origin in {typing.Union, types.UnionType}:
-            return _OneOf.of([own for a in arguments for own in self._variants.get(a, (a,))], self)
+            return _one_of([own for a in arguments for own in self._variants.get(a, (a,))], self)
         if origin is np.ndarray or hint is Any:
             return _ARRAY
         if arguments:
@@ -98,11 +101,11 @@ class Codec:
 
     def _container(self, origin: Any, arguments: tuple[Any, ...]) -> _Kind:
         if origin is tuple and arguments[1:] != (Ellipsis,):
-            return _Fields("tuple", tuple, tuple, tuple(map(self.kind, arguments)))
+            return _fields("tuple", tuple, tuple, tuple(map(self.kind, arguments)))
         if origin in {tuple, Sequence}:
-            return _Many(self.kind(arguments[0]))
+            return _many(self.kind(arguments[0]))
         if issubclass(origin, Mapping):
-            return _Items(self.kind(arguments[0]), self.kind(arguments[1]))
+            return _items(self.kind(arguments[0]), self.kind(arguments[1]))
         raise TypeError(f"a field of type {origin} can't be stored")
 
     def _record(self, cls: type[Any]) -> _Kind:
@@ -111,18 +114,8 @@ class Codec:
         kinds = tuple(self.kind(hints[name]) for name in names)
         layout = f"{cls.__name__}({','.join(names)})"
         if any(f.kw_only for f in fields(cls)):
-            return _Fields(layout, _getter(names), lambda v: cls(**dict(zip(names, v, strict=True))), kinds)
-        return _Fields(layout, _getter(names), lambda v: cls(*v), kinds)
-
-
-def _simple(hint: Any) -> _Kind:
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return _Enumerated(hint.__name__, {member.value: member for member in hint})
-    if hint is bytes:
-        return _BYTES
-    if hint in {int, float, bool, str, types.NoneType}:
-        return _Plain(hint.__name__)
-    raise TypeError(f"a field of type {hint} can't be stored")
+            return _fields(layout, _getter(names), lambda v: cls(**dict(zip(names, v, strict=True))), kinds)
+        return _fields(layout, _getter(names), lambda v: cls(*v), kinds)
 
 
 def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
@@ -130,168 +123,116 @@ def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
     return get if len(names) > 1 else lambda value: (get(value),)
 
 
-class _Kind(Protocol):
-    """How values of one type become JSON, their arrays apart, and come back."""
-
-    @property
-    def layout(self) -> str: ...
-
-    def write(self, value: Any, arrays: list[_Array], /) -> Any: ...
-
-    def read(self, plain: Any, arrays: Iterator[_Array], /) -> Any: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Plain:
-    """Numbers, text and None: JSON has them."""
+class _Kind(NamedTuple):
+    """How values of one type become JSON, their arrays apart, and come back; None where JSON has them."""
 
     layout: str
-
-    def write(self, value: Any, _: list[_Array], /) -> Any:
-        return value
-
-    def read(self, plain: Any, _: Iterator[_Array], /) -> Any:
-        return plain
+    write: Callable[[Any, list[_Array]], Any] | None = None
+    read: Callable[[Any, Iterator[_Array]], Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Enumerated:
-    layout: str
-    members: Mapping[Any, Enum]
-
-    def write(self, value: Any, _: list[_Array], /) -> Any:
-        return value.value
-
-    def read(self, plain: Any, _: Iterator[_Array], /) -> Any:
-        return self.members[plain]
+def _write_array(value: Any, arrays: list[_Array]) -> Any:
+    arrays.append(value)
+    return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _ArrayKind:
-    layout: str = "array"
-
-    def write(self, value: Any, arrays: list[_Array], /) -> Any:
-        arrays.append(value)
-        return 0
-
-    def read(self, _: Any, arrays: Iterator[_Array], /) -> Any:
-        return next(arrays)
+def _write_bytes(value: Any, arrays: list[_Array]) -> Any:
+    arrays.append(np.frombuffer(value, np.uint8))
+    return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _BytesKind:
-    layout: str = "bytes"
-
-    def write(self, value: Any, arrays: list[_Array], /) -> Any:
-        arrays.append(np.frombuffer(value, np.uint8))
-        return 0
-
-    def read(self, _: Any, arrays: Iterator[_Array], /) -> Any:
-        return next(arrays).tobytes()
+_ARRAY = _Kind("array", _write_array, lambda _, arrays: next(arrays))
+_BYTES = _Kind("bytes", _write_bytes, lambda _, arrays: next(arrays).tobytes())
 
 
-_ARRAY, _BYTES = _ArrayKind(), _BytesKind()
+def _simple(hint: Any) -> _Kind:
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        members = {member.value: member for member in hint}
+        return _Kind(hint.__name__, lambda value, _: value.value, lambda plain, _: members[plain])
+    if hint is bytes:
+        return _BYTES
+    if hint in {int, float, bool, str, types.NoneType}:
+        return _Kind(hint.__name__)
+    raise TypeError(f"a field of type {hint} can't be stored")
 
 
-@dataclass(frozen=True, slots=True)
-class _Many:
+def _many(of: _Kind) -> _Kind:
     """Tuples of any length; sequences come back as tuples."""
-
-    of: _Kind
-
-    @property
-    def layout(self) -> str:
-        return f"[{self.of.layout}]"
-
-    def write(self, value: Any, arrays: list[_Array], /) -> Any:
-        return list(value) if isinstance(self.of, _Plain) else [self.of.write(item, arrays) for item in value]
-
-    def read(self, plain: Any, arrays: Iterator[_Array], /) -> Any:
-        return tuple(plain) if isinstance(self.of, _Plain) else tuple([self.of.read(item, arrays) for item in plain])
+    layout, (_, write, read) = f"[{of.layout}]", of
+    if write is None or read is None:
+        return _Kind(layout, lambda value, _: list(value), lambda plain, _: tuple(plain))
+    return _Kind(
+        layout,
+        lambda value, arrays: [write(item, arrays) for item in value],
+        lambda plain, arrays: tuple([read(item, arrays) for item in plain]),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Items:
-    """Mappings, as dictionaries."""
-
-    key: _Kind
-    value: _Kind
-
-    @property
-    def layout(self) -> str:
-        return f"{{{self.key.layout}:{self.value.layout}}}"
-
-    def write(self, value: Any, arrays: list[_Array], /) -> Any:
-        return [[self.key.write(k, arrays), self.value.write(v, arrays)] for k, v in value.items()]
-
-    def read(self, plain: Any, arrays: Iterator[_Array], /) -> Any:
-        return {self.key.read(k, arrays): self.value.read(v, arrays) for k, v in plain}
+def _items(key: _Kind, value: _Kind) -> _Kind:
+    """Mappings, which come back as dictionaries."""
+    row = _fields("item", tuple, tuple, (key, value))
+    write, read = cast("Any", row.write), cast("Any", row.read)
+    return _Kind(
+        f"{{{row.layout}}}",
+        lambda mapping, arrays: [write(item, arrays) for item in mapping.items()],
+        lambda plain, arrays: dict([read(item, arrays) for item in plain]),
+    )
 
 
-class _Fields:
+def _fields(
+    name: str, get: Callable[[Any], tuple[Any, ...]], make: Callable[[Any], Any], kinds: tuple[_Kind, ...]
+) -> _Kind:
     """Dataclasses, and tuples of one length. What JSON has is passed through: most fields are."""
+    n = len(kinds)
+    writers = [(k, kind.write) for k, kind in enumerate(kinds) if kind.write is not None]
+    readers = [(k, kind.read) for k, kind in enumerate(kinds) if kind.read is not None]
 
-    def __init__(
-        self,
-        name: str,
-        get: Callable[[Any], tuple[Any, ...]],
-        make: Callable[[Any], Any],
-        kinds: tuple[_Kind, ...],
-    ) -> None:
-        self.layout = f"{name}<{';'.join(kind.layout for kind in kinds)}>"
-        self._get, self._make, self._n = get, make, len(kinds)
-        self._inner = [(k, kind.write, kind.read) for k, kind in enumerate(kinds) if type(kind) is not _Plain]
-
-    def write(self, value: Any, arrays: list[_Array], /) -> Any:
-        plain = list(self._get(value))
-        if len(plain) != self._n:
-            raise TypeError(f"{len(plain)} values for {self._n} fields")
-        for k, write, _ in self._inner:
-            plain[k] = write(plain[k], arrays)
+    def write(value: Any, arrays: list[_Array]) -> Any:
+        plain = list(get(value))
+        if len(plain) != n:
+            raise TypeError(f"{len(plain)} values for {n} fields")
+        for k, inner in writers:
+            plain[k] = inner(plain[k], arrays)
         return plain
 
-    def read(self, plain: Any, arrays: Iterator[_Array], /) -> Any:
-        if len(plain) != self._n:
-            raise ValueError(f"{len(plain)} values for {self._n} fields")
-        for k, _, read in self._inner:
-            plain[k] = read(plain[k], arrays)
-        return self._make(plain)
+    def read(plain: Any, arrays: Iterator[_Array]) -> Any:
+        if len(plain) != n:
+            raise ValueError(f"{len(plain)} values for {n} fields")
+        for k, inner in readers:
+            plain[k] = inner(plain[k], arrays)
+        return make(plain)
+
+    return _Kind(f"{name}<{';'.join(kind.layout for kind in kinds)}>", write, read)
 
 
-@dataclass(frozen=True, slots=True)
-class _OneOf:
+def _one_of(hints: Sequence[Any], codec: Codec) -> _Kind:
     """None, or one of several types. Exceptions are not stored."""
+    kept = [h for h in hints if h is not types.NoneType and not (isinstance(h, type) and issubclass(h, Exception))]
+    kinds = [codec.kind(hint) for hint in kept]
+    layout = f"({'|'.join(kind.layout for kind in kinds)})"
+    if all(kind.write is None for kind in kinds):
+        return _Kind(layout)
+    if all(kind is _ARRAY for kind in kinds):
+        kept, kinds = [np.ndarray], [_ARRAY]
+    classes = [(k, typing.get_origin(hint) or hint, kinds[k].write) for k, hint in enumerate(kept)]
+    readers = [kind.read for kind in kinds]
 
-    options: tuple[tuple[type[Any], _Kind], ...]
-
-    @classmethod
-    def of(cls, hints: Sequence[Any], codec: Codec) -> _Kind:
-        """The kind for one of some hints."""
-        kept = [h for h in hints if h is not types.NoneType and not (isinstance(h, type) and issubclass(h, Exception))]
-        kinds = [codec.kind(hint) for hint in kept]
-        if all(isinstance(kind, _Plain) for kind in kinds):
-            return _Plain("|".join(kind.layout for kind in kinds))
-        if all(kind is _ARRAY for kind in kinds):
-            return cls(((np.ndarray, _ARRAY),))
-        return cls(tuple((typing.get_origin(h) or h, kind) for h, kind in zip(kept, kinds, strict=True)))
-
-    @property
-    def layout(self) -> str:
-        return f"({'|'.join(kind.layout for _, kind in self.options)})"
-
-    def write(self, value: Any, arrays: list[_Array], /) -> Any:
+    def write(value: Any, arrays: list[_Array]) -> Any:
         if value is None:
             return None
-        for k, (cls, kind) in enumerate(self.options):
+        for k, cls, inner in classes:
             if isinstance(value, cls):
-                return [k, kind.write(value, arrays)]
+                return [k, value if inner is None else inner(value, arrays)]
         raise TypeError(f"{type(value).__name__} can't be stored here")
 
-    def read(self, plain: Any, arrays: Iterator[_Array], /) -> Any:
+    def read(plain: Any, arrays: Iterator[_Array]) -> Any:
         if plain is None:
             return None
-        k, inner = plain
-        return self.options[k][1].read(inner, arrays)
+        k, value = plain
+        inner = readers[k]
+        return value if inner is None else inner(value, arrays)
+
+    return _Kind(layout, write, read)
 
 
 def _number(value: Any) -> Any:

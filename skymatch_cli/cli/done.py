@@ -1,0 +1,89 @@
+"""What a run did to the images, in words, and how to take it back."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from skymatch_cli.model import ImageInfo
+from skymatch_cli.record.write import Action, WriteReport
+from skymatch_cli.settings import Settings
+
+_MOST_NAMES = 6  # in a command that is shown to be pasted
+
+
+def said_of_images(written: WriteReport, settings: Settings) -> str:
+    """Say in one sentence what was done to the images.
+
+    Parameters
+    ----------
+    written : WriteReport
+    settings : Settings
+
+    Examples
+    --------
+    >>> said_of_images(WriteReport((Action.RECORDED, Action.NO_SKY), ("a.fits",)), Settings())
+    'recorded BKGLEVEL in 1 image (pixels unchanged), left 1 without a sky alone; 1 file written'
+    """
+    words = {
+        Action.RECORDED: "recorded " + settings.sky_keyword + " in {} (pixels unchanged)",
+        Action.SUBTRACTED: "subtracted the sky from {}",
+        Action.UNDONE: "restored {}",
+        Action.UNCHANGED: "{} already as wanted",
+        Action.NO_SKY: "left {} without a sky alone",
+    }
+    counts = Counter(written.actions)
+    parts: list[str] = []
+    for action, text in words.items():
+        if n := counts[action]:
+            alone = action in {Action.UNCHANGED, Action.NO_SKY} and bool(parts)
+            parts.append(text.format(n if alone else _count(n, "image")))
+    where = "" if settings.output_dir is None else f" to {settings.output_dir}, originals unchanged"
+    return f"{', '.join(parts)}; {_count(len(written.files), 'file')} written{where}"
+
+
+def floats_made(before: Iterable[ImageInfo], written: WriteReport) -> str:
+    """Say which files hold floating-point pixels now where integers were, and how much larger they are; or ""."""
+    sizes: dict[str, tuple[int, int]] = {}
+    targets = {Path(file).name: file for file in written.files}
+    to_write = [info for info in before if not info.ref.read_only]
+    for info, action in zip(to_write, written.actions, strict=True):
+        source = info.source
+        if action != Action.SUBTRACTED or source is None or source.original is not None or source.science.bitpix < 0:
+            continue
+        if (target := targets.get(Path(info.ref.path).name)) is not None:
+            sizes.setdefault(info.ref.file, (source.science.size, Path(target).stat().st_size))
+    if not sizes:
+        return ""
+    old, new = (sum(size[k] for size in sizes.values()) for k in (0, 1))
+    first = ", ".join(list(sizes)[:3]) + (f" and {len(sizes) - 3} more" if len(sizes) > 3 else "")
+    files = f"{_count(len(sizes), 'file')} ({first})"
+    return f"integer pixels became floating point in {files}: {_bytes(old)} → {_bytes(new)}"
+
+
+def undo_command(images: Sequence[str]) -> str:
+    """The command that takes the run back, with the names as they were given.
+
+    Examples
+    --------
+    >>> undo_command(["a b.fits", "@list.txt"])
+    "skymatch undo 'a b.fits' @list.txt"
+    """
+    names = [shlex.quote(name) for name in images]
+    if len(names) > _MOST_NAMES:
+        names = [names[0], f"… ({len(names) - 2} more) …", names[-1]]
+    return " ".join(["skymatch undo", *names])
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _bytes(n: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.3g} TB"

@@ -1,0 +1,78 @@
+"""How large the steps between overlapping images were and are, and how many overlaps a person should look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from skymatch_cli.model import LEAST_KEPT, FloatArray, ImageInfo, Measurements, Solution, Status, common_unit
+from skymatch_cli.solve.steps import LOOK_SIGMA, visible_step
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Steps between overlapping images, in the unit of the images.
+
+    Attributes
+    ----------
+    before, after : (largest, typical)
+        Absolute steps as the images are, and with their skies subtracted; typical is the median.
+    unit : str
+    n_overlaps, n_doubtful : int
+        Overlaps that were measured, and those whose residual can be seen and is more than noise.
+    """
+
+    before: tuple[float, float]
+    after: tuple[float, float]
+    unit: str
+    n_overlaps: int
+    n_doubtful: int
+
+    def __str__(self) -> str:
+        steps = [f"{before:.3g} → {after:.2g}" for before, after in zip(self.before, self.after, strict=True)]
+        unit = f" {self.unit}" if self.unit else ""
+        if self.n_doubtful:
+            judged = f"{self.n_doubtful} of {self.n_overlaps} overlaps want a look (-v lists the worst)"
+        else:
+            judged = "the overlap agrees" if self.n_overlaps == 1 else f"all {self.n_overlaps} overlaps agree"
+        return f"steps between overlapping images: up to {steps[0]}{unit}, typically {steps[1]}; {judged}"
+
+
+def find_verdict(
+    infos: Sequence[ImageInfo], measurements: Measurements, solution: Solution, max_step: float | None = None
+) -> Verdict | None:
+    """Judge the steps that are left; None if no overlap was measured.
+
+    Parameters
+    ----------
+    infos : sequence of ImageInfo, length N
+    measurements : Measurements
+    solution : Solution
+    max_step : float, optional
+        Overlaps with a larger step, in the unit of the images, want a look too.
+    """
+    m = measurements
+    used = (m.status == Status.OK) & np.isfinite(m.delta) & np.isfinite(solution.residual)
+    if not used.any():
+        return None
+    factor, unit = common_unit(infos)
+    residual = np.abs(np.where(used, solution.residual, 0.0))
+    err = np.where(used, m.delta_err, 1.0)
+    doubtful = (residual > LOOK_SIGMA * err) & (residual > visible_step(m, used))
+    if max_step is not None:
+        doubtful |= residual / factor > max_step
+    if solution.kept is not None:
+        doubtful |= solution.kept < LEAST_KEPT
+    return Verdict(
+        before=_largest_and_typical(np.abs(m.delta[used]) / factor),
+        after=_largest_and_typical(residual[used] / factor),
+        unit=unit,
+        n_overlaps=int(np.count_nonzero(used)),
+        n_doubtful=int(np.count_nonzero(doubtful & used)),
+    )
+
+
+def _largest_and_typical(steps: FloatArray) -> tuple[float, float]:
+    return float(steps.max()), float(np.median(steps))
