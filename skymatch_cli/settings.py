@@ -65,6 +65,7 @@ class Settings:
     dq_ext: str = "DQ"
     mask: str | None = None
     weight: str | None = None
+    exposure_map: str | None = None
     ignore_value: float | None = None
     keep_value: float | None = None
     group_by: str = "auto"

@@ -222,6 +222,13 @@ WEIGHT = _setting(
     section=_PIXELS,
     metavar="TEMPLATE",
 )
+EXPOSURE_MAP = _setting(
+    "exposure_map",
+    "Exposure map in seconds, as a template such as '{stem}_exp.fits': counts are divided by it, 0 = not observed. "
+    "The skies are per second and can't be recorded (add --dry-run).",
+    section=_PIXELS,
+    metavar="TEMPLATE",
+)
 PIXEL_SOURCES = (
     _setting(
         "dqbits",
@@ -238,6 +245,7 @@ PIXEL_SOURCES = (
     ),
     MASK,
     WEIGHT,
+    EXPOSURE_MAP,
 )
 IGNORE_VALUE = _setting("ignore_value", "Drop pixels of exactly this value.", section=_PIXELS, metavar="VALUE")
 KEEP_VALUE = _setting(
