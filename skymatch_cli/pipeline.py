@@ -312,6 +312,7 @@ def solve(planned: Plan, measurements: Measurements, warnings: tuple[SkyWarning,
         max_residual=settings.max_residual,
         max_step=settings.max_step,
         robust=settings.robust,
+        choose=settings.model == Model.AUTO,
     )
     return Result(
         settings=settings,
@@ -379,6 +380,9 @@ def _updates(
     """What is to be written; without skies: to ask whether it could be. Without tilts the skies are constants."""
     from skymatch_cli.record.write import SkyUpdate
 
+    if settings.exposure_map is not None:
+        what = "--exposure-map: a sky per second can't be recorded in an image of counts"
+        raise UsageError(what, "add --dry-run, or divide the images by their exposure first")
     n = len(infos)
     return [
         SkyUpdate(
@@ -397,9 +401,10 @@ def _updates(
 
 def _check_model(settings: Settings, graph: OverlapGraph) -> None:
     """UsageError where a tilt would need one tangent plane for a field that has several."""
-    if settings.model == Model.PLANE and len(graph.planes) > 1:
+    if settings.model != Model.CONSTANT and len(graph.planes) > 1:
         raise UsageError(
-            f"--model plane: the field is wider than one tangent plane (20 degrees), it needs {len(graph.planes)}",
+            f"--model {settings.model}: the field is wider than one tangent plane (20 degrees), "
+            f"it needs {len(graph.planes)}",
             "match its parts one by one, or use --model constant",
         )
 

@@ -30,7 +30,19 @@ _NOT_IN_KEY = frozenset({"file", "path", "mask", "dq", "weight", "group", "origi
 _ELSEWHERE = frozenset(
     {
         *("method", "reference", "match_up", "skylist", "max_residual", "robust", "cross_check", "skip_bad"),
-        *("group_by", "split_by", "units", "exptime_key", "flux_scale", "bunit", "dq_ext", "dqbits", "mask", "weight"),
+        *(
+            "group_by",
+            "split_by",
+            "units",
+            "exptime_key",
+            "flux_scale",
+            "bunit",
+            "dq_ext",
+            "dqbits",
+            "mask",
+            "weight",
+            "exposure_map",
+        ),
     }
 )
 _OF_MESH = frozenset({"mesh_size", "model"})
