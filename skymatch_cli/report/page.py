@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skymatch_cli.model import Status
+from skymatch_cli.model.warning import KINDS, SkyWarning
 from skymatch_cli.output.plain import number_format
 from skymatch_cli.output.printable import printable
 from skymatch_cli.output.tables import Report
@@ -46,6 +47,21 @@ class _Script:
     def of(cls, text: str, trusted: Any) -> _Script:
         """Make a script of text that needs no escaping."""
         return cls(trusted(text), "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
+
+
+@dataclass(frozen=True, slots=True)
+class _Advice:
+    """A warning in the words of the page."""
+
+    text: str
+    cause: str
+    remedy: str
+
+    @classmethod
+    def of(cls, warning: SkyWarning) -> _Advice:
+        """Take apart a warning."""
+        kind = KINDS[warning.name]
+        return cls(printable(str(warning)), printable(kind.cause), printable(kind.remedy))
 
 
 def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook], *, typed: str = "") -> str:
@@ -83,7 +99,7 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook],
         headline=_headline(report),
         typed=printable(typed),
         command=_command(report.settings),
-        warnings=[printable(f"{warning} — {warning.advice}") for warning in report.warnings],
+        warnings=[_Advice.of(warning) for warning in report.warnings],
         notes=_notes(report, shared, scene, shown),
         figures=_figures(report, overlaps),
         pictures=shown,
