@@ -380,6 +380,9 @@ def _updates(
     """What is to be written; without skies: to ask whether it could be. Without tilts the skies are constants."""
     from skymatch_cli.record.write import SkyUpdate
 
+    if settings.exposure_map is not None:
+        what = "--exposure-map: a sky per second can't be recorded in an image of counts"
+        raise UsageError(what, "add --dry-run, or divide the images by their exposure first")
     n = len(infos)
     return [
         SkyUpdate(

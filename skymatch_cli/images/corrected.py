@@ -70,8 +70,17 @@ def corrected_copy(item: Any, skies: Sequence[FoundSky]) -> Any:
         return _array(item[0], found), item[1]
     if is_model(item):
         return _model(item, found)
+    return _nddata(item, found)
+
+
+def _nddata(item: Any, found: FoundSky) -> Any:
     made = copy.deepcopy(item)
-    made.data = found.subtract(item.data)
+    pixels = found.subtract(item.data)
+    if type(item).data.fset is None:  # of NDData itself; its kinds can be given other pixels
+        kept = {name: getattr(made, name) for name in ("uncertainty", "mask", "wcs", "meta", "unit")}
+        made = type(item)(pixels, **kept)
+    else:
+        made.data = pixels
     made.meta.update(found.cards())
     return made
 

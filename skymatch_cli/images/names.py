@@ -18,7 +18,7 @@ from pathlib import Path
 from string import Formatter
 from typing import TextIO
 
-from skymatch_cli.errors import InputError, Problem, UsageError
+from skymatch_cli.errors import InputError, Problem, UsageError, without_secrets
 from skymatch_cli.images.associations import is_association, members
 from skymatch_cli.images.formats.files import base_name, is_remote
 from skymatch_cli.images.formats.registry import transport
@@ -169,7 +169,7 @@ def stem_of(path: str) -> str:
 def _mask_ref(file: str, path: str, selector: Selector | None) -> MaskRef:
     chosen = selector or Selector()
     ext = chosen.index if chosen.index is not None else chosen.name or None
-    return MaskRef(file=file, path=path, ext=ext, extver=chosen.ver or 1)
+    return MaskRef(file=without_secrets(file), path=path, ext=ext, extver=chosen.ver or 1)
 
 
 def _expand_all(names: Iterable[str], source: _Source, stdin: TextIO | None) -> Iterator[NamedFile | Problem]:
@@ -308,14 +308,14 @@ def _expand_url(url: str) -> Iterator[NamedFile | Problem]:
         yield Problem(url, str(error), "e.g. [SCI], [SCI,2], [3] or [*]")
         return
     if "*" not in file:
-        yield NamedFile(file, file, selector)
+        yield NamedFile(without_secrets(file), file, selector)
         return
     try:
         found = transport(file).matching(file)
     except (OSError, InputError) as error:
         yield Problem(file, f"can't be looked up: {error}")
         return
-    yield from (NamedFile(one, one, selector) for one in found)
+    yield from (NamedFile(without_secrets(one), one, selector) for one in found)
     if not found:
         yield Problem(file, "no file matches")
 

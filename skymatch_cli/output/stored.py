@@ -65,7 +65,7 @@ def read_report(file: str) -> Report:
         raise InputError.at(file, "no such file") from None
     except OSError as error:
         raise InputError.at(file, f"can't be read: {error.strerror or error}") from None
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError.at(file, f"is not a result of skymatch: {error}", _HINT) from None
 
 
@@ -98,6 +98,15 @@ def _read_json(file: str) -> Mapping[str, Any]:
 
 
 def _read_fits(file: str) -> Mapping[str, Any]:
+    from astropy.io.fits import VerifyError
+
+    try:
+        return _fits_document(file)
+    except VerifyError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def _fits_document(file: str) -> Mapping[str, Any]:
     from astropy.io import fits
 
     with fits.open(file, memmap=False) as hdus:

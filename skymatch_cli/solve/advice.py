@@ -31,12 +31,12 @@ _NAMED = 5  # sets, images or pairs that one line names
 
 
 def disconnected(images: Sequence[ImageInfo], component: IntArray, usable: IntArray) -> tuple[SkyWarning, ...]:
-    """That the images fall into sets that can't be compared.
+    """That the images fall into sets that can't be compared, beyond those of ``--split-by``.
 
     ``component`` (N,): set of every image; ``usable``: indices of the images that have a sky at all.
     """
     ids, first, count = np.unique(component[usable], return_index=True, return_counts=True)
-    if len(ids) < 2:
+    if len(ids) <= max(1, len({images[i].split for i in usable.tolist()})):
         return ()
     sets = [_set(images[usable[f]].ref.label, int(n)) for f, n in zip(first, count, strict=True)]
     text = f"{len(ids)} sets of images don't overlap each other and are anchored each on its own: {_few(sets, '; ')}"
