@@ -31,7 +31,9 @@ def ours(files: list[str], compare: str) -> tuple[Pairs, dict[tuple[int, int], f
     keys = [(int(a), int(b)) for a, b in zip(rows["a"], rows["b"], strict=True)]
     share = {key: min(n_a, n_b) for key, n_a, n_b in zip(keys, rows["n_a"], rows["n_b"], strict=True)}
     whole = float(np.median(result.images["n_pixels"]))
-    return dict(zip(keys, map(float, rows["delta"]), strict=True)), {key: n / whole for key, n in share.items()}
+    return dict(zip(keys, np.asarray(rows["delta"]).tolist(), strict=True)), {
+        key: n / whole for key, n in share.items()
+    }
 
 
 def of_peer(files: list[str], peers: Path, name: str) -> Pairs | None:

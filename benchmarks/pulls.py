@@ -42,7 +42,8 @@ def measure(task: tuple[str, int], options: argparse.Namespace) -> tuple[float, 
         result = skymatch_cli.match(known.files(), dry_run=True, compare=compare, jobs=1)
         error = known.errors(np.asarray(result.images["sky"]))
         components = result.components
-        found[compare] = error, error / result.images["sky_err"], components["chi2"].sum(), components["dof"].sum()
+        pulls = error / np.asarray(result.images["sky_err"])
+        found[compare] = error, pulls, components["chi2"].sum(), components["dof"].sum()
     if not options.keep:
         for file in known.files():
             Path(file).unlink()

@@ -35,6 +35,14 @@ class Model(StrEnum):
 
     CONSTANT = "constant"
     PLANE = "plane"
+    POLY2 = "poly2"
+    POLY3 = "poly3"
+    AUTO = "auto"
+
+    @property
+    def degree(self) -> int:
+        """Degree of the polynomial; of ``auto`` the highest that is tried."""
+        return {"constant": 0, "plane": 1, "poly2": 2}.get(self, 3)
 
 
 class Skystat(StrEnum):

@@ -12,11 +12,36 @@ Errors are raised where the fact is known and shown in one place (``cli/console.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 NAMED = 3
 """How many files one line names."""
+
+
+_URL = re.compile(r"(?P<scheme>\w+://)(?:[^/?#\s@]*@)?(?P<rest>[^\s]*)")
+_SECRET = re.compile(
+    r"(?P<name>[?&;][^=&;#\s]*(?:token|sig|key|pass|pwd|secret|auth|cred|session|jwt|code)[^=&;#\s]*=)[^&;#\s\[\]]*",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text whose URLs hold no user, password, token or signature.
+
+    Examples
+    --------
+    >>> without_secrets("https://bob:hunter2@host/a.fits?token=abc&n=1")
+    'https://host/a.fits?token=…&n=1'
+    """
+    if "://" not in text:
+        return text
+    return _URL.sub(lambda url: url["scheme"] + _SECRET.sub(r"\g<name>…", url["rest"]), text)
+
+
+class SkymatchWarning(UserWarning):
+    """A warning of a run, where the program is used from Python."""
 
 
 class SkymatchError(Exception):
@@ -33,9 +58,9 @@ class SkymatchError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        super().__init__(without_secrets(message))
+        self.message = without_secrets(message)
+        self.hint = without_secrets(hint)
 
     def lines(self) -> tuple[str, ...]:
         """One line for each thing that was wrong."""
@@ -55,6 +80,10 @@ class Problem:
     where: str
     what: str
     hint: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("where", "what", "hint"):
+            object.__setattr__(self, name, without_secrets(getattr(self, name)))
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" + (f" ({self.hint})" if self.hint else "")

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from skymatch_cli.choices import METHOD_ALIASES, Compare, Method, Model, Skystat, Units, WarningName, WcsSource
-from skymatch_cli.errors import UsageError
+from skymatch_cli.errors import UsageError, without_secrets
 
 if TYPE_CHECKING:
     from skymatch_cli.model import StatisticSettings
@@ -37,6 +37,7 @@ OF_THE_SKY = frozenset(
 """Settings that say how the sky is found; commands that find none ignore them in a configuration file."""
 
 _OVERLAP_STATISTIC = frozenset({"skystat", "nclip", "lsigma", "usigma", "binwidth"})
+_BINWIDTH = 0.1  # sigma
 MOST_MESH_SIZE = 1000.0  # pixels; sums over a cell take steps of a quarter of it
 
 
@@ -60,11 +61,12 @@ class Settings:
     nclip: int = 5
     lsigma: float = 4.0
     usigma: float = 4.0
-    binwidth: float = 0.1
+    binwidth: float = _BINWIDTH
     dqbits: str = "auto"
     dq_ext: str = "DQ"
     mask: str | None = None
     weight: str | None = None
+    exposure_map: str | None = None
     ignore_value: float | None = None
     keep_value: float | None = None
     group_by: str = "auto"
@@ -94,6 +96,8 @@ class Settings:
     def __post_init__(self) -> None:
         for f in fields(self):
             object.__setattr__(self, f.name, _typed(f.name, str(f.type), getattr(self, f.name)))
+            if "\0" in str(getattr(self, f.name)):
+                raise UsageError(f"{option_name(f.name)} holds a null byte", "no name or path does")
         object.__setattr__(self, "method", str(METHOD_ALIASES.get(self.method, self.method)))
         object.__setattr__(self, "sky_keyword", self.sky_keyword.upper())
         if self.compare is None:
@@ -102,6 +106,7 @@ class Settings:
         _check_choices(self)
         _check_ranges(self)
         _check_contradictions(self)
+        _check_effects(self)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Settings:
@@ -133,7 +138,8 @@ class Settings:
 
     def determining(self) -> dict[str, Any]:
         """The settings that determine the result (not the number of workers, not the log)."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("determines_result", True)}
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("determines_result", True)}
+        return {name: without_secrets(value) if type(value) is str else value for name, value in found.items()}
 
 
 def default_comparison(method: str, asked: Collection[str]) -> Compare:
@@ -289,15 +295,25 @@ def _check_ranges(settings: Settings) -> None:
         raise UsageError(f"--sky-keyword: {settings.sky_keyword} has another meaning in FITS files", "give another one")
 
 
+def _check_effects(settings: Settings) -> None:
+    """Refuse options that would change nothing."""
+    if settings.mesh_size is not None and settings.compare != Compare.MESH:
+        raise UsageError("--mesh-size has no effect with --compare pooled", "add --compare mesh, or leave it out")
+    if settings.binwidth != _BINWIDTH and settings.skystat not in (Skystat.MODE, Skystat.MIDPT):
+        what = f"--binwidth has no effect with --skystat {settings.skystat}"
+        raise UsageError(what, "add --skystat mode or midpt, or leave it out")
+
+
 def _check_contradictions(settings: Settings) -> None:
     method = settings.method
-    if settings.model == Model.PLANE and settings.compare != Compare.MESH:
-        raise UsageError("--model plane needs differences as a function of position", "add --compare mesh")
-    if settings.model == Model.PLANE and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
-        raise UsageError(f"--model plane works with --method match only, not with {method}", "leave --model out")
-    if settings.model == Model.PLANE and settings.robust:
+    model = settings.model
+    if model != Model.CONSTANT and settings.compare != Compare.MESH:
+        raise UsageError(f"--model {model} needs differences as a function of position", "add --compare mesh")
+    if model != Model.CONSTANT and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
+        raise UsageError(f"--model {model} works with --method match only, not with {method}", "leave --model out")
+    if model != Model.CONSTANT and settings.robust:
         raise UsageError("--robust works with --model constant only", "leave --robust out")
-    if settings.cross_check and settings.model == Model.PLANE:
+    if settings.cross_check and model != Model.CONSTANT:
         raise UsageError("--cross-check works with --model constant only", "pooled differences know no tilt")
     if settings.cross_check and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
         raise UsageError(f"--cross-check needs offsets from overlaps, which {method} has not", "leave it out")

@@ -409,7 +409,11 @@ def test_undo_takes_back_what_was_recorded(tmp_path: Path) -> None:
 def test_demo_writes_a_mosaic_and_says_how_to_go_on(tmp_path: Path) -> None:
     done = run("demo", str(tmp_path / "a mosaic"))
     assert done.exit_code == 0
-    assert "skymatch match '" in done.output
+    assert f"skymatch match --dry-run '{tmp_path / 'a mosaic'}'/frame_*.fits" in done.output
+    assert "all 11 overlaps agree" in done.output
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["image", "sky", "sky_err", "truth", "error", "unit"]
+    assert float(lines[-1].split()[-1]) < 0.5
     assert (tmp_path / "a mosaic" / "truth.txt").exists()
     again = run("demo", str(tmp_path / "a mosaic"))
     assert again.exit_code == 2

@@ -47,6 +47,7 @@ def with_skies(*skies: float, names: tuple[str, ...] = (), hdus: tuple[tuple[str
         made.solution,
         sky=np.array(skies),
         sky_err=np.ones(n),
+        sky_err_noise=np.ones(n),
         status=np.array(["ok" if np.isfinite(sky) else "all_masked" for sky in skies], dtype=object),
         component=np.zeros(n, np.int64),
     )

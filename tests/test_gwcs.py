@@ -130,7 +130,8 @@ def test_skies_are_matched(tmp_path: Path, compare: str) -> None:
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["images"][1]["sky"] == pytest.approx(7, abs=0.5)
     with fits.open(names[1]) as hdus:
-        assert hdus["SCI"].header["BKGLEVEL"] == hdus[0].header["BKGLEVEL"] == pytest.approx(7, abs=0.5)
+        assert hdus[0].header["BKGLEVEL"] == pytest.approx(7, abs=0.5)
+        assert "BKGLEVEL" not in hdus["SCI"].header  # the pipeline would leave it there, and change the other one
 
 
 def of_a_newer_library(path: Path, old: bytes, new: bytes) -> str:

@@ -121,11 +121,36 @@ def test_an_hdu_without_a_name_is_called_by_its_number() -> None:
 def test_tables_are_astropy_tables_with_units() -> None:
     result = make_result()
     assert isinstance(result.images, QTable)
-    assert result.images["sky"][0] == 10 + 1 / 3
+    assert result.images["sky"][0] == (10 + 1 / 3) * u.adu
     assert list(result.images["sky_unit"]) == ["adu"] * 3
+    assert result.overlaps["delta_err"].unit == u.adu
     assert result.overlaps["area_arcmin2"][0] == 2.5 * u.arcmin**2
     assert list(result.components["anchor"]) == ["lowest = 0", "lowest = 0"]
     assert result.images is result.images  # made once
+
+
+def test_columns_of_several_units_have_none_of_their_own() -> None:
+    result = make_result()
+    result = replace(result, infos=(make_info("a.fits", unit="MJy/sr"), *result.infos[1:]))
+    assert getattr(result.images["sky"], "unit", None) is None
+    assert list(result.images["sky_unit"]) == ["MJy/sr", "adu", "adu"]
+    unknown = replace(result, infos=tuple(make_info(f, unit="magic") for f in "abc"))
+    assert getattr(unknown.images["sky"], "unit", None) is None
+
+
+def test_tables_in_memory_say_of_their_run_what_ecsv_says() -> None:
+    result = make_result(warnings=("one",))
+    read = QTable.read(written(result, "ecsv").decode(), format="ascii.ecsv")
+    assert dict(result.images.meta) == dict(read.meta)
+    assert len(result.overlaps.meta["warnings"]) == 1
+
+
+def test_a_result_shows_itself_in_one_line_and_in_notebooks() -> None:
+    result = make_result("a<b>.fits", "b.fits", "c.fits", warnings=("c.fits: <all> masked",))
+    assert repr(result) == "<skymatch Result: 3 images, 1 overlap, 2 components, 1 without a sky, 1 warning>"
+    page = result._repr_html_()
+    assert "<li>c.fits: &lt;all&gt; masked</li>" in page
+    assert "a&lt;b&gt;.fits" in page
 
 
 @pytest.mark.parametrize("table", list(TableName))

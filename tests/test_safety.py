@@ -365,7 +365,7 @@ def test_a_file_whose_owner_cannot_be_kept_is_not_replaced(monkeypatch: pytest.M
     with monkeypatch.context() as other:
         other.setattr(os, "geteuid", lambda: 54321)
         done = run("match", "a.fits", "b.fits", code=3)
-    assert "a.fits: belongs to another user" in done.stderr
+    assert "a.fits, b.fits: belongs to another user" in done.stderr
     assert contents(Path()) == before
 
 
@@ -445,3 +445,44 @@ def test_apply_goes_on_with_files_that_this_program_changed() -> None:
     assert fits.getheader("b.fits")["BKGSUB"] is True
     shutil.copy("b.fits", "copy.fits")
     assert "2 unchanged" in run("apply", "--subtract", "solution.fits").stderr
+
+
+# --- archives that hold far more than they should
+
+
+def test_a_packed_file_of_zeros_without_end_is_refused() -> None:
+    import bz2
+
+    image("a.fits")
+    image("b.fits", 1)
+    zeros = bz2.compress(bytes(2**26), 9)
+    Path("b.fits.bz2").write_bytes(bz2.compress(Path("b.fits").read_bytes()) + zeros * 5)
+    before = contents(Path())
+    assert "holds more than 256 MiB in" in run("match", "a.fits", "b.fits.bz2", code=3).stderr
+    assert contents(Path()) == before
+
+
+# --- passwords and tokens in URLs
+
+
+def test_results_and_messages_hold_no_password_or_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair()
+    mask = "http://bob:hunter2@127.0.0.1:9/{stem}.fits?token=SECRET&n=1"
+    done = run("match", "--dry-run", "--mask", mask, "--log-file", "run.log", "a.fits", "b.fits", code=3)
+    assert "http://127.0.0.1:9/a.fits?token=…&n=1" in done.stderr
+    assert not any(word in done.stderr + Path("run.log").read_text() for word in ("hunter2", "SECRET", "bob"))
+
+
+def test_a_packed_file_that_claims_a_terabyte_is_refused() -> None:
+    import bz2
+
+    image("a.fits")
+    raw = Path("a.fits").read_bytes().replace(b"NAXIS1  =                   48", b"NAXIS1  =         549755813888")
+    Path("b.fits.bz2").write_bytes(bz2.compress(raw))
+    assert "claims" in run("plan", "a.fits", "b.fits.bz2", code=3).stderr
+
+
+def test_a_null_byte_in_a_configuration_is_one_line() -> None:
+    pair()
+    Path("c.toml").write_text('reference = "\\u0000"\n')
+    assert "--reference holds a null byte" in run("match", "--dry-run", "--config", "c.toml", "a.fits", code=2).stderr

@@ -111,7 +111,7 @@ class TestBands:
         assert [image["component"] for image in found["images"]] == [0, 1, 0, 1]
         skies = [image["sky"] for image in found["images"]]
         assert skies == pytest.approx([0, 0, 3, 1], abs=0.2)
-        assert not any("PUPIL" in warning for warning in found["warnings"])
+        assert found["warnings"] == []
 
 
 class TestGroups:
@@ -236,8 +236,12 @@ class TestCoordinates:
         single("a.fits", 100.0, RADESYS=None)
         single("b.fits", 107.0, 10.0, RADESYS=None, EPOCH=1955.31)
         single("c.fits", 100.0, 5.0, RADESYS=None)
-        said = run("*.fits").stderr
-        assert "positions of different frames are compared: icrs (a.fits), fk4 of 1955.31 (b.fits)" in said
+        compared = "positions of different frames are compared: icrs (a.fits), fk4 of 1955.31 (b.fits)"
+        assert compared in run("*.fits").stderr
+        alone = run("a.fits", "b.fits")
+        assert alone.exit_code == 4
+        assert "no image overlaps another" in alone.stderr
+        assert compared in alone.stderr
 
     def test_a_plate_solution_without_ctype(self) -> None:
         plate = {"PLTRAH": 18, "PLTRAM": 16, "PLTRAS": 34.2, "PLTDECSN": "-", "PLTDECD": 15, "PLTDECM": 13}
@@ -332,3 +336,31 @@ class TestRegions:
         self.pair()
         (folder / "a.reg").write_text("image\nbox(20.5,20.5,20,80,0)\n")
         assert "b.fits: its mask b.reg can't be used: no such file" in refusal("--mask", "{stem}.reg", "*.fits")
+
+
+class TestExposureMaps:
+    def pair(self) -> None:
+        """Skies of 5 and 6 counts a second under maps that fall off by half, and are 0 in the first columns."""
+        for name, sky, time in (("a", 5.0, 1000.0), ("b", 6.0, 3000.0)):
+            made = frame(100.0, 10.0 * (name == "b"))
+            exposure = time * np.linspace(1.0, 0.5, 40)[:, None] * np.ones(40)
+            exposure[:, :5] = 0
+            counts = np.random.default_rng(ord(name)).poisson(sky * exposure)
+            header = made.hdu_header()
+            header["BUNIT"] = "count"
+            fits.PrimaryHDU(counts.astype("i4"), header).writeto(f"{name}.fits")
+            fits.PrimaryHDU(exposure.astype("f4")).writeto(f"{name}_seconds.fits")
+
+    def test_counts_are_divided_by_them(self) -> None:
+        self.pair()
+        first, second = result("--exposure-map", "{stem}_seconds.fits", "a.fits", "b.fits")["images"]
+        assert second["sky"] - first["sky"] == pytest.approx(1, abs=0.02)
+        assert first["sky_unit"] == "count / s"
+
+    def test_their_skies_are_not_recorded(self) -> None:
+        self.pair()
+        args = ["match", "--exposure-map", "{stem}_seconds.fits", "a.fits", "b.fits"]
+        done = CliRunner().invoke(main, args)
+        assert done.exit_code == 2
+        assert "can't be recorded in an image of counts" in done.stderr
+        assert "BKGLEVEL" not in fits.getheader("a.fits")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -16,7 +17,7 @@ from skymatch_cli.version import __version__
 from .guard import guarded
 
 COMMANDS = {
-    "match": "Match the sky of overlapping images.",
+    "match": "Match overlapping images; writes headers unless --dry-run.",
     "plan": "Show footprints, overlaps and components from headers alone.",
     "measure": "Measure the pixels of a plan.",
     "merge": "Merge partial measurements.",
@@ -57,12 +58,15 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; for an unknown one say which are known."""
-        name = args[0]
+        """Find the command (``help CMD`` is ``CMD --help``); for an unknown one say what may be meant."""
+        name, *rest = args
+        if name == "help" and not rest:
+            click.echo(ctx.get_help())
+            ctx.exit()
+        if name == "help":
+            return self.resolve_command(ctx, [rest[0], "--help"])
         if name not in COMMANDS and not name.startswith("-"):
-            from skymatch_cli.settings import suggestion
-
-            raise click.UsageError(f"there is no command {name!r} ({suggestion(name, COMMANDS)})", ctx)
+            raise click.UsageError(f"there is no command {name!r} ({_meant(name, rest)})", ctx)
         return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **extra: Any) -> Any:
@@ -78,6 +82,18 @@ class LazyGroup(click.Group):
         raise SystemExit(guarded(lambda: run(*args, **extra)))
 
 
+def _meant(name: str, rest: list[str]) -> str:
+    """A hint for what stands where a command should: images want to be matched."""
+    from skymatch_cli.settings import suggestion
+
+    if name[0] in "@-" or os.path.exists(name) or re.search(r"\.(fits?|fts|asdf)\b|[*?]", name, re.IGNORECASE):  # noqa: PTH110
+        import shlex
+
+        more = " …" if rest else ""
+        return f"did you mean: skymatch match --dry-run {shlex.quote(name)}{more}"
+    return suggestion(name, COMMANDS)
+
+
 @click.group(
     "skymatch",
     cls=LazyGroup,
@@ -87,7 +103,11 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, "-V", "--version", prog_name="skymatch", message="%(prog)s %(version)s")
 def main() -> None:
-    """Equalise the sky background of overlapping FITS images."""
+    """Equalise the sky background of overlapping FITS images.
+
+    'skymatch match' records the sky of each image in its header, unless --dry-run is given; pixels change only with
+    --subtract. 'skymatch undo' takes both back. 'skymatch help COMMAND' explains a command.
+    """
 
 
 def program() -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,7 @@ from . import options
 from .filenames import FOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from skymatch_cli.model import FloatArray
     from skymatch_cli.output.result import Result
 
 
@@ -31,12 +31,14 @@ Example:
 def command(ctx: click.Context, /, directory: str, overwrite: bool, **_: Any) -> None:
     """Write a small synthetic mosaic with known skies, and match it.
 
-    The frames go to DIR, which is made if need be; the true skies to truth.txt. The table shows what match finds
-    beside the truth, both with the mean of the frames taken out (overlaps say nothing about a common level).
+    The frames go to DIR, which is made if need be; the true skies to truth.txt. The table is that of match, with the
+    truth beside it. Overlaps fix only differences, so the truth is shifted to the lowest frame at 0 as well.
     """
     from . import console
 
     with console.session(ctx):
+        import numpy as np
+
         from skymatch_cli import pipeline
         from skymatch_cli.demo import TRUTH_FILE, write_demo
         from skymatch_cli.images.lookup import read_skylist
@@ -46,22 +48,25 @@ def command(ctx: click.Context, /, directory: str, overwrite: bool, **_: Any) ->
         paths = write_demo(folder, overwrite=overwrite)
         result = pipeline.evaluate(paths, Settings(dry_run=True))
         truth = read_skylist(str(folder / TRUTH_FILE), [info.ref for info in result.infos])
-        for line in _beside_the_truth(result, [truth[i] for i in range(len(paths))]):
+        for line in _lines(result, np.array([truth[i] for i in range(len(paths))])):
             click.echo(line)
-        names = " ".join(shlex.quote(str(path)) for path in paths)
-        console.say(f"{len(paths)} frames and {TRUTH_FILE} are in {folder}. Now try: skymatch match {names}")
+        console.tell_result(result)
+        console.say(f"{len(paths)} frames and {TRUTH_FILE} are in {folder}")
+        program = shlex.quote(sys.argv[0]) if Path(sys.argv[0]).name == "skymatch" else "skymatch"
+        frames = shlex.quote(str(folder)) + "/frame_*.fits"
+        console.say(f"now try: {program} match --dry-run {frames}")
 
 
-def _beside_the_truth(result: Result, truth: Sequence[float]) -> list[str]:
-    """What was found beside the true skies, without the common level, and the rms of the errors."""
-    n = len(truth)
-    found = result.solution.sky.tolist()
-    middle = sum(found) / n, sum(truth) / n
-    lines = [f"{'file':16s} {'sky':>9s} {'sky_err':>9s} {'truth':>9s} {'error':>9s}"]
-    square = 0.0
-    for info, sky, err, true in zip(result.infos, found, result.solution.sky_err.tolist(), truth, strict=True):
-        error = (sky - middle[0]) - (true - middle[1])
-        square += error**2
-        name = Path(info.ref.path).name
-        lines.append(f"{name:16s} {sky - middle[0]:9.3f} {err:9.3f} {true - middle[1]:9.3f} {error:9.3f}")
-    return [*lines, f"{'rms':16s} {'':9s} {'':9s} {'':9s} {(square / n) ** 0.5:9.3f}"]
+def _lines(result: Result, truth: FloatArray) -> list[str]:
+    """The table of match with the true skies and the errors; the truth has the mean of the skies that were found."""
+    from skymatch_cli.output.plain import number_format
+
+    sky, err = result.solution.sky, result.solution.sky_err
+    shifted = truth - truth.mean() + sky.mean()
+    error = sky - shifted
+    write = number_format(sky, err)
+    row = "{:14s} {:>9s} {:>9s} {:>9s} {:>9s}  {:s}".format
+    lines = [row("image", "sky", "sky_err", "truth", "error", "unit").rstrip()]
+    for info, *numbers in zip(result.infos, sky, err, shifted, error, strict=True):
+        lines.append(row(Path(info.ref.path).name, *map(write, numbers), info.unit))
+    return [*lines, row("rms", "", "", "", write(float((error**2).mean() ** 0.5)), "").rstrip()]

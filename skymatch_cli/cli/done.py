@@ -48,7 +48,8 @@ def floats_made(before: Iterable[ImageInfo], written: WriteReport) -> str:
     """Say which files hold floating-point pixels now where integers were, and how much larger they are; or ""."""
     sizes: dict[str, tuple[int, int]] = {}
     targets = {Path(file).name: file for file in written.files}
-    for info, action in zip(before, written.actions, strict=True):
+    to_write = [info for info in before if not info.ref.read_only]
+    for info, action in zip(to_write, written.actions, strict=True):
         source = info.source
         if action != Action.SUBTRACTED or source is None or source.original is not None or source.science.bitpix < 0:
             continue

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 @click.command(
     "match",
     cls=options.SectionCommand,
+    daily=(
+        *("dry_run", "subtract", "output_dir", "output", "page", "method", "compare", "model", "robust", "dqbits"),
+        *("ignore_value", "strict", "verbose"),
+    ),
     epilog="""
 Images are named as a.fits, a.fits[SCI,2], a.fits[3], quoted globs, @list.txt, or - for names on standard input.
 
@@ -39,12 +43,12 @@ Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 an input can't be used, 4 n
 )
 @options.IMAGES
 @options.add(
+    *options.WRITING,
     *options.SKY,
     *options.STATISTICS,
     *options.PIXELS,
     options.GROUP_BY,
     *options.UNITS,
-    *options.WRITING,
     *options.RESULT,
     options.REPORT,
     options.PLOT,
@@ -67,7 +71,7 @@ def command(
     scheduler: str | None,
     **_: Any,
 ) -> None:
-    """Match the sky of overlapping images.
+    """Match overlapping images; writes headers unless --dry-run.
 
     Finds where the images overlap, measures the sky of each in every overlap, and solves for the levels that make
     them agree. The sky is recorded in the headers of the images; --subtract subtracts it, --dry-run does neither.

@@ -10,7 +10,19 @@ from . import options
 
 DECIDED_BY_PLAN = frozenset(
     {
-        *("dqbits", "dq_ext", "mask", "weight", "group_by", "split_by", "units", "exptime_key", "flux_scale", "bunit"),
+        *(
+            "dqbits",
+            "dq_ext",
+            "mask",
+            "weight",
+            "exposure_map",
+            "group_by",
+            "split_by",
+            "units",
+            "exptime_key",
+            "flux_scale",
+            "bunit",
+        ),
         *("sky_keyword", "wcs"),
     }
 )

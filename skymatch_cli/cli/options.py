@@ -35,6 +35,7 @@ Decorator = Callable[[Function], Function]
 _FIELDS = {field.name: field for field in fields(Settings)}
 _TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 _NAMES = {"FILE": FILE, "IMAGE": FILE, "DIR": FOLDER}  # what a shell completes, by metavar
+_SHORT_HELP = "skymatch.short_help"  # in the meta of a click context
 _GENERAL = "General"
 _SKY = "The sky"
 _STATISTICS = "Statistics"
@@ -54,16 +55,45 @@ class SectionOption(click.Option):
 
 
 class SectionCommand(click.Command):
-    """A command whose help shows its options under headings."""
+    """A command whose help shows its options under headings.
+
+    Parameters
+    ----------
+    daily : tuple of str
+        Names of the options that ``-h`` shows; ``--help`` shows all. Without, both do.
+    """
+
+    def __init__(self, *args: Any, daily: tuple[str, ...] = (), **attrs: Any) -> None:
+        super().__init__(*args, **attrs)
+        self._daily = daily
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Answer ``-h`` with the options of daily use."""
+        if self._daily and "-h" in args[: args.index("--") if "--" in args else None]:
+            ctx.meta[_SHORT_HELP] = True
+            click.echo(self.get_help(ctx))
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the epilog; after the options of daily use, where the others are."""
+        if ctx.meta.get(_SHORT_HELP):
+            formatter.write_paragraph()
+            formatter.write_text(f"'{ctx.command_path} --help' shows all {len(self.get_params(ctx)) - 1} options.")
+            return
+        super().format_epilog(ctx, formatter)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, section by section, in the order in which they were added."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
+            if ctx.meta.get(_SHORT_HELP) and parameter.name not in self._daily:
+                continue
             if record is not None and isinstance(parameter, click.Option):
                 sections.setdefault(getattr(parameter, "section", _GENERAL), []).append(record)
-        sections[_GENERAL] = sections.pop(_GENERAL)  # the last one: click puts --help at the end
+        if general := sections.pop(_GENERAL, None):
+            sections[_GENERAL] = general  # the last one: click puts --help at the end
         for name, records in sections.items():
             with formatter.section(name):
                 formatter.write_dl(records)
@@ -136,7 +166,12 @@ COMPARE = (
         section=_SKY,
         metavar="PIXELS",
     ),
-    _setting("model", "What is unknown about the sky of a group of images.", section=_SKY, words=_words(Model)),
+    _setting(
+        "model",
+        "Sky model of each group: a polynomial of degree 0 to 3, or of the degree that the images ask for.",
+        section=_SKY,
+        words=_words(Model),
+    ),
 )
 METHOD = (
     _methods(),
@@ -188,6 +223,13 @@ WEIGHT = _setting(
     section=_PIXELS,
     metavar="TEMPLATE",
 )
+EXPOSURE_MAP = _setting(
+    "exposure_map",
+    "Exposure map in seconds, as a template such as '{stem}_exp.fits': counts are divided by it, 0 = not observed. "
+    "The skies are per second and can't be recorded (add --dry-run).",
+    section=_PIXELS,
+    metavar="TEMPLATE",
+)
 PIXEL_SOURCES = (
     _setting(
         "dqbits",
@@ -204,6 +246,7 @@ PIXEL_SOURCES = (
     ),
     MASK,
     WEIGHT,
+    EXPOSURE_MAP,
 )
 IGNORE_VALUE = _setting("ignore_value", "Drop pixels of exactly this value.", section=_PIXELS, metavar="VALUE")
 KEEP_VALUE = _setting(

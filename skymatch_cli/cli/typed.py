@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from skymatch_cli.errors import without_secrets
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -39,12 +41,12 @@ def shown_command(words: Sequence[str]) -> str:
     together: list[str] = []
     for word in [*words[1:], None]:
         if word is not None and not word.startswith("-"):
-            together.append(shlex.quote(word))
+            together.append(shlex.quote(without_secrets(word)))
             continue
         if len(together) > _MOST_TOGETHER:
             together[1:-1] = [f"… ({len(together) - 2} more) …"]
         shown += together
         together = []
         if word is not None:
-            shown.append(shlex.quote(word))
+            shown.append(shlex.quote(without_secrets(word)))
     return " ".join(shown)

@@ -107,7 +107,7 @@ def assemble_mesh(
 ) -> Measurements:
     """Compare the cells of all images; differences of the pairs, in comparison units.
 
-    ``solve_planes``: least squares of planes, which belongs to a later step.
+    ``solve_planes``: least squares of polynomials, which belongs to a later step.
     """
     usable = np.array([f.status for f in found], object)
     group = group_numbers(infos)
@@ -116,7 +116,7 @@ def assemble_mesh(
     if planes:
         from skymatch_cli.compare.mesh.tilts import compare_planes
 
-        compared = compare_planes(meshes[0], graph, group, solve_planes, usable)
+        compared = compare_planes(meshes[0], graph, group, solve_planes, usable, degree=Model(settings.model).degree)
     else:
         from skymatch_cli.compare.mesh.compare import compare
 
@@ -173,7 +173,7 @@ def halvings(
     scale = _pixel_scales(infos)
     coarser = np.maximum(scale[graph.a], scale[graph.b])
     width = _widths(graph.polygon, np.arange(len(graph.a)))
-    if settings.model == Model.PLANE:
+    if settings.model != Model.CONSTANT:
         widest = np.zeros(len(infos))
         for ends in (graph.a, graph.b):
             np.maximum.at(widest, ends, width)
@@ -251,7 +251,7 @@ class MeshTask:
             mine = np.flatnonzero((self.planes == plane) & (self.halvings == halved))
             blocks = _needed_blocks([spans[k] for k in mine.tolist()], self.info.shape)
             grid = self.grids[plane].halved(halved)
-            tilted = self.settings.model == Model.PLANE
+            tilted = self.settings.model != Model.CONSTANT
             mesh = reduce_image(data, good, wcs, grid, blocks, centroids=tilted)
             meshes[plane] = (*meshes.get(plane, ()), replace(mesh, halvings=halved))
         return meshes

@@ -51,6 +51,9 @@ class Export:
 
         """
         tilt = self.report.tilt()
+        if tilt is not None and tilt.shape[1] > 2:
+            hint = "subtract them: skymatch match --model poly2 --subtract"
+            raise UsageError("--to montage: it knows planes, but the skies are polynomials of a higher degree", hint)
         tilts = [()] * len(self.infos) if tilt is None else tilt.tolist()
         return [(info, SkyPlane(sky, *t)) for (info, sky), t in zip(self.skies(), tilts, strict=True)]
 
@@ -67,7 +70,7 @@ class Export:
         """
         if self.report.tilt() is not None:
             hint = "use --to montage, or subtract them: skymatch match --model plane --subtract"
-            raise UsageError(f"--to {to}: the skies of --model plane have tilts, which it can't hold", hint)
+            raise UsageError(f"--to {to}: the skies have tilts, which it can't hold", hint)
         return self.skies()
 
     def skies(self) -> list[tuple[ImageInfo, float]]:

@@ -107,6 +107,23 @@ def understand(text: str) -> Bunit:
     return _classify(text, unit)
 
 
+def spelled_unit(text: str) -> str:
+    """A BUNIT in the spelling of FITS, else of astropy; "" where it is not understood.
+
+    Examples
+    --------
+    >>> spelled_unit("ELECTRONS/S"), spelled_unit("MJy/sr"), spelled_unit("magic")
+    ('electron / s', 'MJy sr-1', '')
+    """
+    unit = _parse(text)
+    if unit is None:
+        return ""
+    try:
+        return str(unit.to_string("fits"))
+    except ValueError:
+        return str(unit)
+
+
 def _parse(text: str) -> Any:
     from astropy import units as u
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 from skymatch_cli.errors import InputError
@@ -41,6 +42,9 @@ class PlaneFinder:
         self._weight = settings.weight
         if self._weight is not None and self._weight.lower() != NO_WEIGHT:
             check_template("--weight", self._weight)
+        self._exposure_map = settings.exposure_map
+        if self._exposure_map is not None:
+            check_template("--exposure-map", self._exposure_map)
         self._structure = lru_cache(maxsize=_FILES_KEPT)(read_structure)
 
     def find(self, ref: ImageRef, file: FitsFile, telescope: str) -> tuple[PixelSource, tuple[str, ...]]:
@@ -52,6 +56,15 @@ class PlaneFinder:
             If one that the user asked for doesn't exist or doesn't fit.
 
         """
+        source, notes = self._find(ref, file, telescope)
+        if self._exposure_map is None:
+            return source, notes
+        place = self._place("--exposure-map", self._exposure_map, ref)
+        exposure = self._separate(place, source.science, ref, "exposure map")
+        return replace(source, exposure=exposure), (*notes, f"counts are divided by {place.file}")
+
+    def _find(self, ref: ImageRef, file: FitsFile, telescope: str) -> tuple[PixelSource, tuple[str, ...]]:
+        """The planes but for the exposure map."""
         science = stored_plane(file, file.hdus[ref.hdu], ref.label)
         regions = None if ref.mask is None else _regions(ref.mask, ref.label)
         mask = None if ref.mask is None or regions else self._separate(ref.mask, science, ref, "mask")

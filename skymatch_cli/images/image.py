@@ -202,12 +202,12 @@ class _HeaderReader:
         _refuse_unlinear(keywords)
         facts = UnitFacts(
             label=ref.label,
-            bunit=keywords.text("BUNIT") or self._settings.bunit or "",
+            bunit=self._bunit(keywords),
             beam_arcsec2=_beam_arcsec2(keywords),
             gain=next((g for key in _GAINS if math.isfinite(g := keywords.number(key))), math.nan),
             split=self._split(keywords),
             area_arcsec2=math.nan if wcs is None else pixel_area_arcsec2(wcs),
-            exptime_s=self._exptime_s(keywords),
+            exptime_s=math.nan if self._settings.exposure_map else self._exptime_s(keywords),
             group=group_of(ref, keywords, self._settings.group_by, spelling),
             flux_scale=1.0 if flux_scale is None else keywords.required_number(flux_scale, "--flux-scale"),
         )
@@ -227,6 +227,11 @@ class _HeaderReader:
         bands = band_keywords(keywords, with_zero_point=flux_scale is None)
         traced = None if wcs is None else _traced(wcs, ref.label)
         return ImageHeader(info, facts, bands, doubts, traced, of_file=facts.group == spelling)
+
+    def _bunit(self, keywords: Keywords) -> str:
+        """The unit of the pixels, counts divided by an exposure map included."""
+        bunit = keywords.text("BUNIT") or self._settings.bunit or ""
+        return f"{bunit} / s" if bunit and self._settings.exposure_map else bunit
 
     def _exptime_s(self, keywords: Keywords) -> float:
         """The exposure time; a keyword that the user chose must be there, the default one need not."""

@@ -55,7 +55,7 @@ class Inputs:
 
 
 def resolve_images(
-    names: Sequence[str | os.PathLike[str]],
+    names: Sequence[str | os.PathLike[str] | NamedFile],
     *,
     settings: Settings,
     stdin: TextIO | None = None,

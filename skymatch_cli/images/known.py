@@ -58,7 +58,7 @@ class Headers:
 def header_rules(settings: Settings, *, need_wcs: bool) -> str:
     """All but the files that decides what is read from headers."""
     names = (
-        *("dq_ext", "dqbits", "weight", "sky_keyword", "flux_scale", "bunit", "group_by", "split_by"),
+        *("dq_ext", "dqbits", "weight", "exposure_map", "sky_keyword", "flux_scale", "bunit", "group_by", "split_by"),
         *("exptime_key", "units", "wcs"),
     )
     chosen = {name: getattr(settings, name) for name in names}

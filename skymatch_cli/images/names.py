@@ -13,11 +13,12 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from string import Formatter
 from typing import TextIO
 
-from skymatch_cli.errors import InputError, Problem, UsageError
+from skymatch_cli.errors import InputError, Problem, UsageError, without_secrets
 from skymatch_cli.images.associations import is_association, members
 from skymatch_cli.images.formats.files import base_name, is_remote
 from skymatch_cli.images.formats.registry import transport
@@ -73,16 +74,20 @@ class _Source:
 
 
 def expand_names(
-    names: Sequence[str | os.PathLike[str]], stdin: TextIO | None = None
+    names: Sequence[str | os.PathLike[str] | NamedFile], stdin: TextIO | None = None
 ) -> tuple[tuple[NamedFile, ...], tuple[Problem, ...]]:
     """Expand globs, ``@list`` files and ``-`` (names on ``stdin``), in the order in which they are named.
 
     A file whose name is exactly the text given wins over its meaning as a glob or as an HDU selector;
-    the matches of a glob are sorted. Names in a list are relative to the folder of the list.
+    the matches of a glob are sorted. Names in a list are relative to the folder of the list. Images in memory are
+    named already.
     """
     found: list[NamedFile] = []
     problems: list[Problem] = []
-    for item in _expand_all([os.fspath(name) for name in names], _Source(), stdin):
+    expanded = (
+        (name,) if isinstance(name, NamedFile) else _expand_all([os.fspath(name)], _Source(), stdin) for name in names
+    )
+    for item in chain.from_iterable(expanded):
         if isinstance(item, Problem):
             problems.append(item)
         else:
@@ -164,7 +169,7 @@ def stem_of(path: str) -> str:
 def _mask_ref(file: str, path: str, selector: Selector | None) -> MaskRef:
     chosen = selector or Selector()
     ext = chosen.index if chosen.index is not None else chosen.name or None
-    return MaskRef(file=file, path=path, ext=ext, extver=chosen.ver or 1)
+    return MaskRef(file=without_secrets(file), path=path, ext=ext, extver=chosen.ver or 1)
 
 
 def _expand_all(names: Iterable[str], source: _Source, stdin: TextIO | None) -> Iterator[NamedFile | Problem]:
@@ -303,14 +308,14 @@ def _expand_url(url: str) -> Iterator[NamedFile | Problem]:
         yield Problem(url, str(error), "e.g. [SCI], [SCI,2], [3] or [*]")
         return
     if "*" not in file:
-        yield NamedFile(file, file, selector)
+        yield NamedFile(without_secrets(file), file, selector)
         return
     try:
-        found = transport().matching(file)
+        found = transport(file).matching(file)
     except (OSError, InputError) as error:
         yield Problem(file, f"can't be looked up: {error}")
         return
-    yield from (NamedFile(one, one, selector) for one in found)
+    yield from (NamedFile(without_secrets(one), one, selector) for one in found)
     if not found:
         yield Problem(file, "no file matches")
 

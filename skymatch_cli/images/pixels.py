@@ -77,8 +77,12 @@ def portable(info: ImageInfo) -> ImageInfo:
     source = info.source
     science = replace(source.science, path=absolute_path(source.science.path))
     dq, mask, weight = plane(source.dq), plane(source.mask), plane(source.weight)
+    source = replace(source, exposure=plane(source.exposure))
     regions = source.regions and replace(source.regions, path=absolute_path(source.regions.path))
-    return replace(info, source=replace(source, science=science, dq=dq, mask=mask, weight=weight, regions=regions))
+    return replace(
+        info,
+        source=replace(source, science=science, dq=dq, mask=mask, weight=weight, regions=regions),
+    )
 
 
 def read_pixels(
@@ -125,12 +129,25 @@ def read_pixels(
             if marks is not None:
                 for at, stored in files.blocks(marks, y0, y1):
                     good[at] &= _marked_good(stored, marks)
+        _divide_by_exposure(files, source.exposure, data, good, y0=y0)
     if source.regions is not None:
         good &= ~_inside_regions(info, source.regions)[y0:y1]
     said = _loss_warning(info.ref.label, flagged, good.size)
     if look_for_padding:
         said += _leave_out_padding(data, good, settings, info.ref.label)
     return Pixels(data, good, said)
+
+
+def _divide_by_exposure(
+    files: _OpenFiles, exposure: StoredPlane | None, data: PixelArray, good: BoolArray, *, y0: int
+) -> None:
+    """Turn counts into rates; pixels without exposure are not good."""
+    if exposure is None:
+        return
+    for at, stored in files.blocks(exposure, y0, y0 + len(data)):
+        seconds, known = _values(stored, exposure)
+        good[at] &= known & (seconds > 0)
+        np.divide(data[at], seconds, out=data[at], where=good[at], casting="same_kind")
 
 
 def _inside_regions(info: ImageInfo, file: RegionFile) -> BoolArray:
@@ -312,11 +329,17 @@ def _as_stored(value: int, bits: int) -> Any:
 
 def _marked_good(stored: _Stored, plane: StoredPlane) -> BoolArray:
     """True where a user mask or a weight is finite and not zero."""
-    values: PixelArray = np.empty(stored.shape, _physical_type(plane))
-    marked: BoolArray = np.empty(stored.shape, np.bool_)
-    _to_physical(stored, plane, values, marked)
+    values, marked = _values(stored, plane)
     marked &= values != 0
     return marked
+
+
+def _values(stored: _Stored, plane: StoredPlane) -> tuple[PixelArray, BoolArray]:
+    """Physical values, and which of them are defined."""
+    values: PixelArray = np.empty(stored.shape, _physical_type(plane))
+    defined: BoolArray = np.empty(stored.shape, np.bool_)
+    _to_physical(stored, plane, values, defined)
+    return values, defined
 
 
 def _loss_warning(where: str, flagged: int, total: int) -> tuple[SkyWarning, ...]:

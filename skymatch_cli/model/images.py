@@ -197,7 +197,7 @@ class PixelSource:
 
     ``bad_flags`` are the DQ bits that exclude a pixel (-1: any); ``dq`` is None where no DQ is used. Pixels whose
     ``weight`` (or exposure, or coverage) is 0 or not finite were not observed.
-    ``original`` is None where the pixels are stored as they were taken.
+    Counts are divided by ``exposure``. ``original`` is None where the pixels are stored as they were taken.
     """
 
     science: StoredPlane
@@ -206,12 +206,15 @@ class PixelSource:
     mask: StoredPlane | None = None
     original: OriginalIntegers | None = None
     weight: StoredPlane | None = None
+    exposure: StoredPlane | None = None
     regions: RegionFile | None = None
 
     @property
     def planes(self) -> tuple[StoredPlane, ...]:
         """All planes that are read."""
-        return tuple(plane for plane in (self.science, self.dq, self.mask, self.weight) if plane is not None)
+        return tuple(
+            plane for plane in (self.science, self.dq, self.mask, self.weight, self.exposure) if plane is not None
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,10 +20,7 @@ import numpy as np
 from skymatch_cli.choices import Format
 from skymatch_cli.output.plain import text_lines
 from skymatch_cli.output.printable import ascii_only, harmless_cell, printable
-from skymatch_cli.output.tables import Column, Report, Table, to_qtable
-
-SCHEMA = 2
-"""Version of the JSON schema; the same number stands in the other formats that know one."""
+from skymatch_cli.output.tables import SCHEMA, Column, Report, Table, meta_of, to_qtable
 
 Writer = Callable[[Report, str, BinaryIO], None]
 
@@ -47,7 +44,7 @@ def write_ecsv(report: Report, table: str, stream: BinaryIO) -> None:
     """ECSV of one table, with units, descriptions and settings."""
     from astropy.io import ascii as astropy_ascii
 
-    made = to_qtable(_with_text(report.table(table), printable), meta=_meta(report))
+    made = to_qtable(_with_text(report.table(table), printable), meta=meta_of(report))
     with _text(stream) as text:
         astropy_ascii.write(made, text, format="ecsv")
 
@@ -104,7 +101,8 @@ def write_vot(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: AR
             column.ID = None  # an ID is unique in its document, and two tables have columns of one name
         resource.tables.append(element)
     whole = io.BytesIO()
-    votable.to_xml(whole)
+    # astropy's writer in C goes one byte beyond its buffer (astropy issue 20419); its writer in Python gives the same.
+    votable.to_xml(whole, _debug_python_based_parser=True)
     # The library signs with its own version in a comment; the result shall not change with it.
     stream.write(re.sub(rb"<!--.*?-->\n?", b"", whole.getvalue(), count=1, flags=re.DOTALL))
 
@@ -151,11 +149,6 @@ def _dumps(value: Any) -> str:
     return json.dumps(value, allow_nan=False)
 
 
-def _meta(report: Report) -> dict[str, Any]:
-    meta: dict[str, Any] = {"schema": SCHEMA, "version": report.version, "settings": report.settings}
-    return meta | {"warnings": [warning.as_dict() for warning in report.warnings]}
-
-
 @contextmanager
 def _text(stream: BinaryIO) -> Iterator[TextIO]:
     """Text on a stream of bytes, with file names that are no UTF-8 as the bytes that they are."""
@@ -189,8 +182,19 @@ def _fits_table(table: Table) -> Any:
         width = max((len(text) for text in column.values), default=0) if kind == "O" else column.values.dtype.itemsize
         values = column.values.astype(f"S{max(width, 1)}") if kind == "O" else column.values
         form = {"i": "K", "f": "D"}.get(kind, f"{max(width, 1)}A")
-        columns.append(fits.Column(name=column.name, format=form, unit=column.unit or None, array=values))
+        columns.append(fits.Column(name=column.name, format=form, unit=_fits_unit(column.unit), array=values))
     hdu = fits.BinTableHDU.from_columns(columns, name=table.name.upper())
     for number, column in enumerate(table.columns, start=1):
         hdu.header[f"TCOMM{number}"] = column.description
     return hdu
+
+
+def _fits_unit(unit: str) -> str | None:
+    """The unit for a FITS column; None where FITS knows no such unit, and its readers would complain."""
+    from astropy import units
+
+    try:
+        units.Unit(unit, format="fits")
+    except ValueError:
+        return None
+    return unit or None

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING, Any
 
+from skymatch_cli.errors import UsageError
 from skymatch_cli.model import ImageInfo, Journal, Measurements, SkyWarning, Solution
+from skymatch_cli.model.skyplane import SkyPlane
+from skymatch_cli.output.plain import summary
+from skymatch_cli.output.printable import printable
 from skymatch_cli.output.tables import (
     Report,
     Table,
     components_table,
     images_table,
+    meta_of,
     overlaps_table,
     to_qtable,
+    with_units,
 )
 from skymatch_cli.output.verdict import Verdict, find_verdict
 from skymatch_cli.settings import Settings
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
     from astropy.table import QTable
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Result:
     """What a run found.
 
@@ -43,6 +50,8 @@ class Result:
         Inputs and HDUs that were not used, and why.
     journal : Journal or None
         What is to be left on the disk while the images are written, so that an interrupted run can be finished.
+    objects : mapping of str to object
+        Images in memory by the paths under which they were read, in the order of the inputs.
     """
 
     settings: Settings
@@ -52,6 +61,45 @@ class Result:
     warnings: tuple[SkyWarning, ...] = ()
     skipped: tuple[str, ...] = ()
     journal: Journal | None = None
+    objects: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line, however many images there are."""
+        return f"<skymatch Result: {summary(self.report)}>"
+
+    def _repr_html_(self) -> str:
+        """The summary, the warnings and the images, for notebooks."""
+        said = "".join(f"<li>{escape(printable(str(warning)))}</li>" for warning in self.warnings)
+        return f"<p>{escape(summary(self.report))}</p><ul>{said}</ul>{self.images._repr_html_()}"
+
+    def subtracted(self) -> list[Any]:
+        """Copies of the images in memory without their skies, in the order in which they were given.
+
+        Images without a sky are copied as they are, and those whose sky was subtracted before lose the difference.
+        Pixels stay floats of their type; integers become floats that hold them.
+
+        Raises
+        ------
+        UsageError
+            If images are files.
+
+        Examples
+        --------
+        >>> import skymatch_cli
+        >>> copies = skymatch_cli.match([hdus_a, hdus_b]).subtracted()  # doctest: +SKIP
+        """
+        from skymatch_cli.images.corrected import FoundSky, corrected_copy
+
+        files = [info.ref.label for info in self.infos if info.ref.path not in self.objects]
+        if files:
+            hint = "subtract=True changes files, with output_dir copies of them"
+            raise UsageError(f"{files[0]}: subtracted() gives copies of images in memory, and this is a file", hint)
+        solution = self.solution
+        tilts = [()] * len(self.infos) if solution.tilt is None else solution.tilt.tolist()
+        found: dict[str, list[FoundSky]] = {path: [] for path in self.objects}
+        for info, sky, tilt in zip(self.infos, solution.sky.tolist(), tilts, strict=True):
+            found[info.ref.path].append(FoundSky(info, SkyPlane(sky, *tilt), self.settings.method))
+        return [corrected_copy(item, found[path]) for path, item in self.objects.items()]
 
     @cached_property
     def report(self) -> Report:
@@ -74,18 +122,18 @@ class Result:
 
     @cached_property
     def images(self) -> QTable:
-        """One row for each image; ``sky`` and ``sky_err`` are in the unit that ``sky_unit`` names."""
-        return to_qtable(self.report.images)
+        """One row for each image; ``sky`` and ``sky_err`` have a unit where ``sky_unit`` is the same for all."""
+        return to_qtable(self.report.images, meta_of(self.report))
 
     @cached_property
     def overlaps(self) -> QTable:
         """One row for each overlapping pair; values are in the comparison unit that ``unit`` names."""
-        return to_qtable(self.report.overlaps)
+        return to_qtable(self.report.overlaps, meta_of(self.report))
 
     @cached_property
     def components(self) -> QTable:
         """One row for each connected set of images."""
-        return to_qtable(self.report.components)
+        return to_qtable(self.report.components, meta_of(self.report))
 
     def to_json(self) -> str:
         """The result as JSON: every digit of a number, null where there is none."""
@@ -138,7 +186,7 @@ def make_report(
     from skymatch_cli.version import __version__
 
     determining: dict[str, Any] = settings.determining()
-    images, overlaps, components = tables
+    images, overlaps, components = map(with_units, tables)
     return Report(
         version=__version__,
         settings=determining,

@@ -17,8 +17,17 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.image import read_infos
 from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.model import ImageInfo, ImageRef, Measurements, SkyWarning, Solution
-from skymatch_cli.output.formats import SCHEMA
-from skymatch_cli.output.tables import SHAPE, Column, Report, Table, components_table, images_table, overlaps_table
+from skymatch_cli.output.tables import (
+    SCHEMA,
+    SHAPE,
+    Column,
+    Report,
+    Table,
+    components_table,
+    images_table,
+    overlaps_table,
+    with_units,
+)
 from skymatch_cli.settings import Settings
 
 _ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[nrt])")  # what `ascii_only` writes
@@ -56,7 +65,7 @@ def read_report(file: str) -> Report:
         raise InputError.at(file, "no such file") from None
     except OSError as error:
         raise InputError.at(file, f"can't be read: {error.strerror or error}") from None
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError.at(file, f"is not a result of skymatch: {error}", _HINT) from None
 
 
@@ -89,6 +98,15 @@ def _read_json(file: str) -> Mapping[str, Any]:
 
 
 def _read_fits(file: str) -> Mapping[str, Any]:
+    from astropy.io.fits import VerifyError
+
+    try:
+        return _fits_document(file)
+    except VerifyError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def _fits_document(file: str) -> Mapping[str, Any]:
     from astropy.io import fits
 
     with fits.open(file, memmap=False) as hdus:
@@ -145,7 +163,7 @@ def _table(rows: Sequence[Mapping[str, Any]], layout: Table) -> Table:
             raise TypeError(f"column {like.name} is not text")
         return Column(like.name, np.array(values, dtype=like.values.dtype), like.description, like.unit)
 
-    return Table(layout.name, tuple(column(like) for like in layout.columns))
+    return with_units(Table(layout.name, tuple(column(like) for like in layout.columns)))
 
 
 def _layouts(*, n_shape: int, with_kept: bool) -> tuple[Table, Table, Table]:

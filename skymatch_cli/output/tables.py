@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.choices import TableName
+from skymatch_cli.images.bunit import spelled_unit
 from skymatch_cli.model import LEAST_KEPT, ImageInfo, Measurements, SkyWarning, Solution, Status, StrArray
 from skymatch_cli.model.skyplane import SHAPE_TERMS
 
 if TYPE_CHECKING:
     from astropy.table import QTable
+
+SCHEMA = 2
+"""Version of the JSON schema; the same number stands in the other formats that know one."""
 
 SHAPE = tuple(f"sky_{name}" for name in SHAPE_TERMS)
 """Columns that the images have with the model ``plane``."""
@@ -94,6 +98,29 @@ class Report:
     def table(self, name: str) -> Table:
         """One table by its name."""
         return next(table for table in self.tables if table.name == name)
+
+
+_IN_UNIT = {  # the column that names the unit of each row, the columns in it, and by what it is divided
+    TableName.IMAGES: (
+        "sky_unit",
+        dict.fromkeys(("sky", "sky_err", "sky_err_noise", *SHAPE[2:]), "") | dict.fromkeys(SHAPE[:2], "pix"),
+    ),
+    TableName.OVERLAPS: ("unit", dict.fromkeys(("sky_a", "sky_b", "delta", "delta_err", "residual"), "")),
+    TableName.COMPONENTS: ("unit", dict.fromkeys(("rms_residual", "step_before", "step_after"), "")),
+}
+
+
+def with_units(table: Table) -> Table:
+    """The table with the unit that all its rows have in common, if there is one, at the columns themselves."""
+    column, members = _IN_UNIT[table.name]
+    spellings = set(table.column(column)) if column in table.names else set()
+    unit = spelled_unit(spellings.pop()) if len(spellings) == 1 else ""
+    if not unit:
+        return table
+    per = {"": unit, "pix": spelled_unit(f"{unit} pix-1")}
+    return Table(
+        table.name, tuple(replace(c, unit=per[members[c.name]]) if c.name in members else c for c in table.columns)
+    )
 
 
 def strings(values: Iterable[object]) -> npt.NDArray[np.object_]:
@@ -217,6 +244,12 @@ def components_table(infos: Sequence[ImageInfo], solution: Solution) -> Table:
             Column("unit", strings(units), "Unit in which its images are compared"),
         ),
     )
+
+
+def meta_of(report: Report) -> dict[str, Any]:
+    """What a table says of its run, where its format can hold it."""
+    meta: dict[str, Any] = {"schema": SCHEMA, "version": report.version, "settings": report.settings}
+    return meta | {"warnings": [warning.as_dict() for warning in report.warnings]}
 
 
 def to_qtable(table: Table, meta: dict[str, Any] | None = None) -> QTable:

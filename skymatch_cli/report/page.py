@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skymatch_cli.model import Status
+from skymatch_cli.model.warning import KINDS, SkyWarning
 from skymatch_cli.output.plain import number_format
 from skymatch_cli.output.printable import printable
 from skymatch_cli.output.tables import Report
@@ -46,6 +47,21 @@ class _Script:
     def of(cls, text: str, trusted: Any) -> _Script:
         """Make a script of text that needs no escaping."""
         return cls(trusted(text), "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
+
+
+@dataclass(frozen=True, slots=True)
+class _Advice:
+    """A warning in the words of the page."""
+
+    text: str
+    cause: str
+    remedy: str
+
+    @classmethod
+    def of(cls, warning: SkyWarning) -> _Advice:
+        """Take apart a warning."""
+        kind = KINDS[warning.name]
+        return cls(printable(str(warning)), printable(kind.cause), printable(kind.remedy))
 
 
 def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook], *, typed: str = "") -> str:
@@ -83,7 +99,7 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook],
         headline=_headline(report),
         typed=printable(typed),
         command=_command(report.settings),
-        warnings=[printable(f"{warning} — {warning.advice}") for warning in report.warnings],
+        warnings=[_Advice.of(warning) for warning in report.warnings],
         notes=_notes(report, shared, scene, shown),
         figures=_figures(report, overlaps),
         pictures=shown,
@@ -191,10 +207,10 @@ def _fit(report: Report, overlaps: OverlapColumns) -> list[tuple[str, str]]:
     components = report.components
     chi2, dof = (float(np.nansum(components.column(name))) for name in ("chi2", "dof"))
     before, after = (float(np.nanmax(components.column(name))) for name in ("step_before", "step_after"))
-    rms = float(np.sqrt(np.mean(overlaps.residual[overlaps.used] ** 2)))
+    typical = [float(np.median(np.abs(steps[overlaps.used]))) for steps in (overlaps.delta, overlaps.residual)]
     figures = [
         ("Largest step, before → after", f"{before:.3g} → {after:.2g} {overlaps.unit}"),
-        ("Rms residual", f"{rms:.3g} {overlaps.unit}"),
+        ("Typical step, before → after", f"{typical[0]:.3g} → {typical[1]:.2g} {overlaps.unit}"),
     ]
     pull = np.abs(overlaps.pull[np.isfinite(overlaps.pull)])
     if pull.size:

@@ -31,12 +31,12 @@ _NAMED = 5  # sets, images or pairs that one line names
 
 
 def disconnected(images: Sequence[ImageInfo], component: IntArray, usable: IntArray) -> tuple[SkyWarning, ...]:
-    """That the images fall into sets that can't be compared.
+    """That the images fall into sets that can't be compared, beyond those of ``--split-by``.
 
     ``component`` (N,): set of every image; ``usable``: indices of the images that have a sky at all.
     """
     ids, first, count = np.unique(component[usable], return_index=True, return_counts=True)
-    if len(ids) < 2:
+    if len(ids) <= max(1, len({images[i].split for i in usable.tolist()})):
         return ()
     sets = [_set(images[usable[f]].ref.label, int(n)) for f, n in zip(first, count, strict=True)]
     text = f"{len(ids)} sets of images don't overlap each other and are anchored each on its own: {_few(sets, '; ')}"
@@ -205,6 +205,18 @@ def weak_tilts(loss: FloatArray) -> tuple[SkyWarning, ...]:
         for c in weak
     )
     return tuple(SkyWarning(WarningName.WEAK_TILTS, text) for text in texts)
+
+
+def lower_degrees(images: Sequence[ImageInfo], degree: IntArray, component: IntArray) -> tuple[SkyWarning, ...]:
+    """Warn of images whose overlaps can't carry the degree that the others have; ``degree``, ``component`` (N,)."""
+    connected = np.bincount(component)[component] > 1
+    most = int(degree.max(initial=0, where=connected))
+    low = np.flatnonzero(connected & (degree < most))
+    if not len(low):
+        return ()
+    names = [f"{images[i].ref.label} (degree {degree[i]})" for i in low[:_NAMED]]
+    text = f"overlaps that can't carry degree {most}; these images have less: {_few(names, ', ', len(low))}"
+    return (SkyWarning(WarningName.WEAK_TILTS, text),)
 
 
 def common_curvatures(images: Sequence[ImageInfo], held: BoolArray, curved: FloatArray) -> tuple[SkyWarning, ...]:

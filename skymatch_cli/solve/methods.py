@@ -8,7 +8,7 @@ where the exposure's other chips were measured; a group of which nothing was mea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from skymatch_cli.solve.advice import (
     disconnected,
     large_residuals,
     large_steps,
+    lower_degrees,
     seen,
     solution_warnings,
     weak_images,
@@ -44,6 +45,8 @@ from skymatch_cli.solve.offsets import solve_offsets
 from skymatch_cli.solve.pairgraph import PairGraph
 from skymatch_cli.solve.steps import largest, visible_step
 from skymatch_cli.solve.tilts import PlaneSkies, plane_skies
+
+_COMMON = {0: "", 1: ", mean tilt = 0", 2: ", degree 2 without a common part", 3: ", degree 3 without a common part"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,7 @@ class _Task:
     match_up: bool
     skylist: Mapping[int, float]
     robust: bool
+    choose: bool
 
     @property
     def n_groups(self) -> int:
@@ -121,7 +125,7 @@ class _Task:
             return None
         if not self.used.any():
             raise _no_overlap(m)
-        return plane_skies(self.images, self.group, m, m.planes, self.used)
+        return plane_skies(self.images, self.group, m, m.planes, self.used, choose=self.choose)
 
     def components(self) -> IntArray:
         """Component of each group, (G,), for methods that need no offsets."""
@@ -158,6 +162,7 @@ def solve_skies(
     max_residual: float | None = None,
     max_step: float | None = None,
     robust: bool = False,
+    choose: bool = False,
 ) -> Solution:
     """The sky of every image, by one of the methods.
 
@@ -180,6 +185,8 @@ def solve_skies(
         Warn of steps that are left between images and exceed this value, in the unit of the images.
     robust : bool
         Weigh down overlaps that contradict the others.
+    choose : bool
+        Where differences are polynomials: take the lowest degree that the data ask for, in each component.
 
     Returns
     -------
@@ -203,6 +210,7 @@ def solve_skies(
         match_up=match_up,
         skylist=skylist or {},
         robust=robust,
+        choose=choose,
     )
     found = METHODS[METHOD_ALIASES.get(method) or Method(method)](task)
     sky = found.value / task.factor
@@ -223,6 +231,7 @@ def solve_skies(
     if max_step is not None:
         warnings += large_steps(images, measurements, residual, max_step)
     component = found.component[measurements.a[used]]
+    shapes = None if found.planes is None else found.planes.shapes()
     return Solution(
         sky=sky,
         sky_err=found.err[0] / np.abs(task.factor),
@@ -243,7 +252,7 @@ def solve_skies(
         closure=None if offsets is None else offsets.closure,
         n_loops=None if offsets is None else offsets.n_loops,
         scatter=None if offsets is None else offsets.scatter,
-        tilt=None if found.planes is None else found.planes.tilt_per_pixel() / task.factor[:, None],
+        tilt=None if shapes is None else np.where(np.isnan(sky)[:, None], np.nan, shapes) / task.factor[:, None],
     )
 
 
@@ -304,22 +313,30 @@ def _match_planes(task: _Task, planes: PlaneSkies) -> _Skies:
     lowest = np.full(len(planes.loss), np.inf)
     np.minimum.at(lowest, planes.component, sign * planes.value)
     planes = planes.raised(-sign * lowest)
-    anchor = np.full(len(lowest), f"{'highest' if task.match_up else 'lowest'} = 0, mean tilt = 0", object)
+    anchor = _pinned(planes, "highest = 0" if task.match_up else "lowest = 0")
     if task.reference is not None:
         info = task.images[task.reference]
-        level, dx, dy = (0.0, 0.0, 0.0) if (r := info.recorded) is None else (r.level, r.dx, r.dy)
-        factor = info.to_comparison
-        planes = planes.held_at(task.reference, SkyPlane(level * factor, dx * factor, dy * factor))
+        recorded = SkyPlane() if info.recorded is None else info.recorded.sky
+        planes = planes.held_at(task.reference, SkyPlane(*(c * info.to_comparison for c in astuple(recorded))))
         anchor[planes.component[task.reference]] = info.ref.label
     return _anchored_planes(task, planes, anchor)
+
+
+def _pinned(planes: PlaneSkies, level: str) -> StrArray:
+    """What holds each component: its level, and that of its shapes nothing is common to all of its images."""
+    lowest = np.full(len(planes.loss), max(_COMMON))
+    np.minimum.at(lowest, planes.component, planes.degree)
+    return np.array([f"{level}{_COMMON[degree]}" for degree in lowest.tolist()], object)
 
 
 def _anchored_planes(task: _Task, planes: PlaneSkies, anchor: StrArray, err: FloatArray | None = None) -> _Skies:
     found = (planes.value, planes.err if err is None else err)
     skies = _with_status(task, planes.offsets, planes.component, found, anchor)
     warnings = skies.warnings + weak_tilts(planes.loss) + common_curvatures(task.images, planes.held, planes.curved)
+    if not task.choose:
+        warnings += lower_degrees(task.images, planes.degree, planes.component)
     none = np.isnan(skies.value)[:, None]
-    return replace(skies, planes=replace(planes, tilt=np.where(none, np.nan, planes.tilt)), warnings=warnings)
+    return replace(skies, planes=replace(planes, planes=np.where(none, np.nan, planes.planes)), warnings=warnings)
 
 
 def _globalmin_match(task: _Task) -> _Skies:
@@ -327,7 +344,7 @@ def _globalmin_match(task: _Task) -> _Skies:
     if (planes := task.planes()) is not None:
         local, local_err = task.local()
         first = _first_lowest(local - planes.value, planes.component, len(planes.loss))
-        anchor = np.full(len(first), "lowest sky that remains = 0, mean tilt = 0", object)
+        anchor = _pinned(planes, "lowest sky that remains = 0")
         lowest = first[planes.component]
         apart = np.hypot(planes.err, planes.err[:, lowest]) * (np.arange(len(lowest)) != lowest)
         err = np.hypot(apart, local_err[lowest])

@@ -23,7 +23,7 @@ from scipy.sparse import coo_array, csc_array, diags_array
 from scipy.sparse.linalg import SuperLU, splu
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets, PlaneDifferences
-from skymatch_cli.model.monomials import carried, degree_of, exponents
+from skymatch_cli.model.monomials import carried, degree_of, exponents, n_terms
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.solve.offsets import solve_offsets
 from skymatch_cli.solve.pairgraph import PairGraph
@@ -33,6 +33,7 @@ _RIDGE = 1e-12
 _REFINEMENTS = 3
 _LEAST_DOF = 0.5
 _DENSE = 1200  # unknowns up to which the whole covariance is computed; beyond, errors are good to 9 %
+_MOST_LOSS = 30.0  # error of a level with a higher degree over that of a constant
 _FOLLOWS = 1e-3  # chance by which shapes that have nothing to do with positions follow a curvature as well
 _SIGNIFICANT = 25.0  # square of the deviate of what is taken off
 
@@ -47,6 +48,8 @@ class PlaneEquations:
         n groups (unknowns), m pairs.
     centre : (n, 2) float64
         Positions of the groups: polynomials are given about these.
+    degree : (n,) int64
+        Of the polynomial of every group, at most that of the k terms; its other terms are 0.
     held : (C,) bool
         Components in which a curvature that all frames may have in common is taken off.
     root : (m, k, k) float64
@@ -62,6 +65,7 @@ class PlaneEquations:
 
     graph: PairGraph
     centre: FloatArray
+    degree: IntArray
     held: BoolArray
     root: FloatArray
     to_a: FloatArray
@@ -71,11 +75,21 @@ class PlaneEquations:
     factors: SuperLU
 
     @classmethod
-    def of_pairs(
-        cls, centre: FloatArray, a: IntArray, b: IntArray, moment: FloatArray, position: FloatArray
+    def of_pairs(  # noqa: PLR0917 - columns of pairs
+        cls,
+        centre: FloatArray,
+        a: IntArray,
+        b: IntArray,
+        moment: FloatArray,
+        position: FloatArray,
+        degree: IntArray | None = None,
     ) -> PlaneEquations:
-        """For n groups at ``centre`` and m pairs (a, b), a != b, with moments (m, k, k) about ``position`` (m, 2)."""
+        """For n groups at ``centre`` and m pairs (a, b), a != b, with moments (m, k, k) about ``position`` (m, 2).
+
+        ``degree`` (n,): of every group, where it is less than the k terms allow.
+        """
         n, k = len(centre), moment.shape[1]
+        degree = np.full(n, degree_of(k)) if degree is None else degree
         graph = PairGraph.of_pairs(n, a, b, moment[:, 0, 0])
         to_a, to_b = (carried(position - centre[end], degree_of(k)) for end in (a, b))
         blocks, rows, columns = [], [], []
@@ -91,8 +105,10 @@ class PlaneEquations:
         entries = tuple(np.concatenate(part).ravel() for part in (blocks, rows, columns))
         normal = coo_array((entries[0], entries[1:]), shape=(k * n, k * n)).tocsc()
         diagonal = normal.diagonal()
+        absent = _totals(k) > degree[:, None]
         first = np.unique(graph.component, return_index=True)[1]
-        diagonal[(k * first[:, None] + np.arange(k)).ravel()] = 0.0
+        absent[first] |= _totals(k) <= _least(graph, degree)[:, None]  # what is common is free
+        diagonal[absent.ravel()] = 0.0
         scale = np.where(diagonal > 0, 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), 0.0)
         matrix = csc_array(diags_array(scale) @ normal @ diags_array(scale))
         ridge = np.where(scale > 0, _RIDGE, 1.0)
@@ -103,7 +119,7 @@ class PlaneEquations:
             options={"SymmetricMode": True},
         )
         none = np.zeros(len(graph.size), np.bool_)
-        return cls(graph, centre, none, _root(moment), to_a, to_b, matrix, scale, factors)
+        return cls(graph, centre, degree, none, _root(moment), to_a, to_b, matrix, scale, factors)
 
     @property
     def n_terms(self) -> int:
@@ -150,7 +166,10 @@ class PlaneEquations:
         k, degree = self.n_terms, degree_of(self.n_terms)
         middle = self._means(self.centre)[self.graph.component]
         moved = carried(self.centre - middle, degree + 1)[:, :k, 1:]
-        moved[:, :, k - 1 :] *= self.held[self.graph.component][:, None, None]
+        lowest = _least(self.graph, self.degree)
+        shared = _totals(moved.shape[2] + 1)[1:] <= np.where(self.held, lowest + 1, lowest)[:, None]
+        moved *= shared[self.graph.component][:, None, :]
+        moved *= (_totals(k) <= self.degree[:, None])[:, :, None]
         return moved
 
     def differences(self, planes: FloatArray) -> FloatArray:
@@ -202,6 +221,8 @@ class FittedPlanes:
         Mean of every pair's difference minus that of the polynomials, also of the pairs that were not used.
     loss : (C,) float64
         Errors of the levels over those that constants would have; NaN in components of one group.
+    degree : (G,) int64
+        Of the polynomials: less than asked for where the overlaps of a group can't carry it, or where less will do.
     held : (C,) bool
         Components whose shapes followed a curvature that all frames have in common: it was taken off.
     curved : (C,) float64
@@ -214,6 +235,7 @@ class FittedPlanes:
     noise: FloatArray
     residual: FloatArray
     loss: FloatArray
+    degree: IntArray
     held: BoolArray
     curved: FloatArray
 
@@ -237,7 +259,13 @@ def image_planes(  # noqa: PLR0917 - three columns of numbers of pairs
 
 @one_thread()
 def fit_planes(
-    centre: FloatArray, a: IntArray, b: IntArray, measured: PlaneDifferences, weight: FloatArray
+    centre: FloatArray,
+    a: IntArray,
+    b: IntArray,
+    measured: PlaneDifferences,
+    weight: FloatArray,
+    *,
+    choose: bool = False,
 ) -> FittedPlanes:
     """Polynomials of the groups that agree best, in the weighted least-squares sense, with the differences.
 
@@ -250,6 +278,8 @@ def fit_planes(
     measured : PlaneDifferences
     weight : (M,) float64
         A pair with weight 0 isn't used, nor is one within a group.
+    choose : bool
+        Take the lowest degree that the data ask for, in each component (`chosen_degrees`).
 
     Returns
     -------
@@ -261,11 +291,15 @@ def fit_planes(
     centre, position = centre / unit, measured.position / unit
     moment, pull = measured.moment / (per[:, None] * per), measured.pull / per
     noise = (measured.noise / (per[:, None] * per))[used]
-    equations = PlaneEquations.of_pairs(centre, a[used], b[used], moment[used], position[used])
+    ends, seen = (a[used], b[used]), (moment[used], position[used])
+    degree = carried_degrees(centre, ends, *seen)
+    if choose:
+        degree = chosen_degrees(centre, ends, seen, (pull[used], noise), degree)
+    equations = PlaneEquations.of_pairs(centre, *ends, *seen, degree)
     planes = equations.solve(equations.gathered(pull[used][:, :, None]))[:, :, 0]
     apart = _apart(planes, centre, a, b, position)
     left = pull - (moment @ apart[:, :, None])[:, :, 0]
-    chi2, dof = _chi2(equations.graph, left[used], moment[used], noise)
+    chi2, dof = _chi2(equations, left[used], moment[used], noise)
     held, curved = common_curvature(equations, planes)
     if held.any():
         equations = replace(equations, held=held)
@@ -295,7 +329,59 @@ def fit_planes(
     )
     loss = np.where(constant > 0, np.sqrt(graph.component_sums(variance) / np.where(constant > 0, constant, 1)), np.nan)
     covariance = covariance / (per[:, None] * per) * more[:, None, None]
-    return FittedPlanes(offsets, planes[:, 1:] / per[1:], covariance, 1 / more, residual, loss, held, curved)
+    return FittedPlanes(offsets, planes[:, 1:] / per[1:], covariance, 1 / more, residual, loss, degree, held, curved)
+
+
+def carried_degrees(
+    centre: FloatArray, ends: tuple[IntArray, IntArray], moment: FloatArray, position: FloatArray
+) -> IntArray:
+    """Degree (n,), at most that of the moments (m, k, k), that the overlaps of every group can carry.
+
+    Beyond a plane a degree is carried where the level at the group's centre, were all its neighbours known, has an
+    error of no more than 30 times that of a constant.
+    """
+    n, k = len(centre), moment.shape[1]
+    own = np.zeros((n, k, k))
+    for end in ends:
+        there = carried(position - centre[end], degree_of(k))
+        np.add.at(own, end, there.swapaxes(1, 2) @ moment @ there)
+    scale = np.sqrt(np.maximum(np.einsum("nii->ni", own), np.finfo(float).tiny))
+    own /= scale[:, :, None] * scale[:, None, :]
+    degree = np.full(n, min(degree_of(k), 1))
+    for higher in range(2, degree_of(k) + 1):
+        terms = n_terms(higher)
+        inverse = np.linalg.inv(own[:, :terms, :terms] + _RIDGE * np.eye(terms))
+        degree = np.where((degree == higher - 1) & (inverse[:, 0, 0] < _MOST_LOSS**2), higher, degree)
+    return degree
+
+
+def chosen_degrees(
+    centre: FloatArray,
+    ends: tuple[IntArray, IntArray],
+    seen: tuple[FloatArray, FloatArray],
+    pulls: tuple[FloatArray, FloatArray],
+    most: IntArray,
+) -> IntArray:
+    """Degree (n,), at most ``most``, that the data ask for: the same in each component.
+
+    The one with the smallest chi2 plus log(m) for each coefficient (Schwarz 1978, Ann. Statist. 6, 461). Where chi2 of
+    the highest is above its expectation, all are taken in units of that.
+    """
+    pull, noise = pulls
+    costs, spread = [], None
+    for highest in range(int(most.max(initial=0)), -1, -1):
+        equations = PlaneEquations.of_pairs(centre, *ends, *seen, np.minimum(most, highest))
+        planes = equations.solve(equations.gathered(pull[:, :, None]))[:, :, 0]
+        left = pull - (seen[0] @ equations.differences(planes)[:, :, None])[:, :, 0]
+        chi2, dof = (np.nan_to_num(x) for x in _chi2(equations, left, seen[0], noise))
+        if spread is None:
+            spread = np.where(chi2 > dof, chi2 / np.where(dof > 0, dof, np.inf), 1.0)
+            spread = np.where(spread > 0, spread, 1.0)
+        seen_by = np.maximum(equations.graph.pair_sums(np.full(len(pull), float(pull.shape[1]))), 2.0)
+        known = dof > 0
+        costs.append(np.where(known, chi2 / spread, 0.0) + np.log(seen_by) * _coefficients(equations))
+    wanted = np.argmin(np.array(costs[::-1]), axis=0)
+    return np.asarray(np.minimum(most, wanted[equations.graph.component]))
 
 
 def common_curvature(equations: PlaneEquations, planes: FloatArray) -> tuple[BoolArray, FloatArray]:
@@ -305,21 +391,22 @@ def common_curvature(equations: PlaneEquations, planes: FloatArray) -> tuple[Boo
     of shapes that have nothing to do with positions in one case of a thousand. The second array has the largest change
     of a level; NaN where there are too few groups to tell shapes from a curvature, and it stands out.
     """
-    graph, k = equations.graph, equations.n_terms
-    n_more = degree_of(k) + 2
+    graph, lowest = equations.graph, _least(equations.graph, equations.degree)
+    n_more = lowest + 2
     all_held = replace(equations, held=np.ones(len(graph.size), np.bool_))
     both = np.concatenate([planes[:, :, None], equations.probes()], axis=2)
-    common = all_held.common(both)[:, k - 1 :]
+    common = all_held.common(both)
+    common = common * (_totals(n_terms(degree_of(equations.n_terms) + 1))[1:] == lowest[:, None] + 1)[:, :, None]
     without = all_held.centred(planes[:, :, None])[:, :, 0]
     noise = common[:, :, 1:]
     covariance = noise @ noise.swapaxes(1, 2) / noise.shape[2]
     deviate = np.einsum("ci,cij,cj->c", common[:, :, 0], np.linalg.pinv(covariance, hermitian=True), common[:, :, 0])
     before, after = (graph.component_sums((p[:, 1:] ** 2).sum(axis=1)) for p in (planes, without))
-    free = (k - 1) * (graph.size - 1) - n_more
+    free = (n_more * (lowest + 1) / 2 - 1) * (graph.size - 1) - n_more
     tail = np.where(free > 0, (after / np.where(before > 0, before, 1.0)) ** (0.5 * np.maximum(free, 0)), 1.0)
     moved = np.zeros(len(graph.size))
     np.maximum.at(moved, graph.component, np.abs(planes[:, 0] - without[:, 0]))
-    stands_out = (deviate > _SIGNIFICANT + n_more) & (graph.size > 1)
+    stands_out = (deviate > _SIGNIFICANT + n_more) & (graph.size > 1) & (lowest > 0)
     held = stands_out & (tail < _FOLLOWS)
     moved = np.where(stands_out & (free <= 0), np.nan, np.where(held, moved, 0.0))
     return held, moved
@@ -340,25 +427,42 @@ def _typical_length(centre: FloatArray, a: IntArray, b: IntArray, position: Floa
     return float(np.sqrt(square)) or 1.0
 
 
+def _least(graph: PairGraph, degree: IntArray) -> IntArray:
+    """Lowest degree of the groups of every component, (C,)."""
+    lowest = np.full(len(graph.size), np.iinfo(np.int64).max)
+    np.minimum.at(lowest, graph.component, degree)
+    return lowest
+
+
 def _totals(k: int) -> FloatArray:
     """Sums of the exponents of k terms."""
     return np.array([sum(each) for each in exponents(degree_of(k))], float)
 
 
-def _chi2(graph: PairGraph, left: FloatArray, moment: FloatArray, noise: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _chi2(
+    equations: PlaneEquations, left: FloatArray, moment: FloatArray, noise: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """chi² of what is left of the pulls (m, k), and its expectation, in each component; NaN where that is nothing.
 
-    The polynomials take k of the expectation for each group but one; where all pairs see the same places, as in a
-    stack, nothing remains.
+    The polynomials take one of the expectation for each coefficient that isn't common; where all pairs see the same
+    places, as in a stack, nothing remains.
     """
+    graph = equations.graph
     scale = np.sqrt(np.maximum(np.einsum("mii->mi", moment), np.finfo(float).tiny))
     both = scale[:, :, None] * scale[:, None, :]
     inverse = np.linalg.pinv(moment / both, rcond=1e-6, hermitian=True)
     unit = left / scale
     chi2 = graph.pair_sums(np.einsum("mi,mij,mj->m", unit, inverse, unit))
-    dof = graph.pair_sums(np.einsum("mij,mji->m", inverse, noise / both)) - left.shape[1] * (graph.size - 1.0)
+    dof = graph.pair_sums(np.einsum("mij,mji->m", inverse, noise / both)) - _coefficients(equations)
     some = dof > _LEAST_DOF
     return np.where(some, chi2, np.nan), np.where(some, dof, np.nan)
+
+
+def _coefficients(equations: PlaneEquations) -> FloatArray:
+    """Coefficients of every component that differences determine, (C,)."""
+    each = (equations.degree + 1) * (equations.degree + 2) / 2
+    lowest = _least(equations.graph, equations.degree)
+    return equations.graph.component_sums(each) - (lowest + 1) * (lowest + 2) / 2
 
 
 def _root(moment: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""The skies of images as planes: where images lie on the tangent plane, and what the fit says about each."""
+"""The skies of images as planes or polynomials, on the tangent plane and in their own pixels."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skymatch_cli.model import BoolArray, FloatArray, ImageInfo, IntArray, Measurements, Offsets, PlaneDifferences
-from skymatch_cli.model.skyplane import SkyPlane
+from skymatch_cli.model.monomials import carried, degree_of, exponents
+from skymatch_cli.model.skyplane import SkyPlane, bends
 from skymatch_cli.sky.tangent import project
 from skymatch_cli.solve.tiltfit import fit_planes
 
 _STEP_PIX = 1.0  # for derivatives
+_NODES = 9  # a side, at which a polynomial of the sky becomes one of the pixels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneSkies:
-    """A plane for each of N images, in comparison units, on one tangent plane.
+    """A polynomial of k terms for each of N images, in comparison units, on one tangent plane.
 
     Attributes
     ----------
     place : (N, 2) float64
         Centres of the images on the tangent plane, radians.
-    per_pixel : (N, 2, 2) float64
-        There: how the place changes with x and y, ``per_pixel[:, i, j] = d place_i / d pixel_j``.
-    value : (N,) float64
-        At the image's centre.
+    planes : (N, k) float64
+        Coefficients about these, per powers of a radian.
+    to_pixels : (N, k, k) float64
+        What makes of them the coefficients of a `SkyPlane`.
     err : (2, N) float64
-        One sigma of all that is known, and the part that the noise of the pixels makes, where mean level
-        and mean tilt of the component are zero.
-    tilt : (N, 2) float64
-        Per radian.
+        One sigma at the image's centre, of all that is known and of the noise of the pixels alone, where nothing is
+        common to the shapes of the component and its mean level is zero.
     component : (N,) int64
     offsets : Offsets
         Of the groups.
@@ -39,41 +39,50 @@ class PlaneSkies:
         Of all pairs, used or not.
     loss : (C,) float64
         Errors over those that constants would have.
+    degree : (N,) int64
     held : (C,) bool
     curved : (C,) float64
         See `FittedPlanes`.
     """
 
     place: FloatArray
-    per_pixel: FloatArray
-    value: FloatArray
+    planes: FloatArray
+    to_pixels: FloatArray
     err: FloatArray
-    tilt: FloatArray
     component: IntArray
     offsets: Offsets
     residual: FloatArray
     loss: FloatArray
+    degree: IntArray
     held: BoolArray
     curved: FloatArray
 
+    @property
+    def value(self) -> FloatArray:
+        """Sky at the centre of every image, (N,)."""
+        return np.asarray((self.to_pixels[:, 0] * self.planes).sum(axis=1))
+
     def raised(self, by: FloatArray) -> PlaneSkies:
         """The same with a level added to each of the C components."""
-        return replace(self, value=self.value + by[self.component])
+        planes = self.planes.copy()
+        planes[:, 0] += by[self.component]
+        return replace(self, planes=planes)
 
     def held_at(self, image: int, sky: SkyPlane) -> PlaneSkies:
-        """The same with the plane added to the component of an image that makes its sky (comparison unit) this."""
+        """The same with the polynomial added to the component of an image that makes its sky (comparison unit) this."""
+        k = self.planes.shape[1]
+        wanted = np.linalg.solve(self.to_pixels[image], np.array([sky.level, *sky.shape[: k - 1]]))
+        added = carried(self.place - self.place[image], degree_of(k)) @ (wanted - self.planes[image])
         mine = self.component == self.component[image]
-        tilt = np.linalg.solve(self.per_pixel[image].T, np.array([sky.dx, sky.dy])) - self.tilt[image]
-        level = (sky.level - self.value[image]) + (self.place - self.place[image]) @ tilt
-        return replace(
-            self,
-            value=self.value + np.where(mine, level, 0.0),
-            tilt=self.tilt + np.where(mine[:, None], tilt, 0.0),
-        )
+        return replace(self, planes=self.planes + np.where(mine[:, None], added, 0.0))
 
-    def tilt_per_pixel(self) -> FloatArray:
-        """(N, 2): along x and y of each image."""
-        return np.asarray(np.einsum("nij,ni->nj", self.per_pixel, self.tilt))
+    def shapes(self) -> FloatArray | None:
+        """Shapes of the skies as those of a `SkyPlane`, (N, 2, 5 or 9) by the highest degree; None for constants."""
+        if not (highest := int(self.degree.max(initial=0))):
+            return None
+        totals = np.array([sum(each) for each in exponents(highest)][1:])
+        found = (self.to_pixels @ self.planes[:, :, None])[:, 1 : len(totals) + 1, 0]
+        return np.asarray(np.where(totals <= self.degree[:, None], found, 0.0))
 
 
 def plane_skies(
@@ -82,8 +91,10 @@ def plane_skies(
     measurements: Measurements,
     differences: PlaneDifferences,
     used: BoolArray,
+    *,
+    choose: bool = False,
 ) -> PlaneSkies:
-    """Fit one plane to every group and give each image its own.
+    """Fit one polynomial to every group and give each image its own.
 
     Parameters
     ----------
@@ -95,46 +106,66 @@ def plane_skies(
         Those of the measurements.
     used : (M,) bool
         Pairs that the fit rests on.
+    choose : bool
+        Take the lowest degree that the data ask for, in each component.
 
     Returns
     -------
     PlaneSkies
-        With mean level and mean tilt of every component 0.
+        With nothing common to the shapes of a component, and its mean level 0.
     """
-    place, per_pixel = _places(images, differences)
+    degree = degree_of(differences.pull.shape[1])
+    place, to_pixels = _places(images, differences, degree)
     count = np.bincount(group)
     centre = np.stack([np.bincount(group, c) / count for c in place.T], axis=1)
     weight = np.where(used, measurements.weight, 0.0)
-    fit = fit_planes(centre, group[measurements.a], group[measurements.b], differences, weight)
-    towards = np.concatenate([np.ones((len(place), 1)), place - centre[group]], axis=1)
+    fit = fit_planes(centre, group[measurements.a], group[measurements.b], differences, weight, choose=choose)
+    towards = carried(place - centre[group], degree)
     planes = np.concatenate([fit.offsets.offset[:, None], fit.shape], axis=1)[group]
-    variance = np.einsum("ni,nij,nj->n", towards, fit.covariance[group], towards)
+    variance = np.einsum("ni,nij,nj->n", towards[:, 0], fit.covariance[group], towards[:, 0])
     return PlaneSkies(
         place=place,
-        per_pixel=per_pixel,
-        value=(towards * planes).sum(axis=1),
+        planes=(towards @ planes[:, :, None])[:, :, 0],
+        to_pixels=to_pixels,
         err=np.sqrt(np.maximum(np.stack([variance, variance * fit.noise[group]]), 0.0)),
-        tilt=fit.shape[group],
         component=fit.offsets.component[group],
         offsets=fit.offsets,
         residual=fit.residual,
         loss=fit.loss,
+        degree=fit.degree[group],
         held=fit.held,
         curved=fit.curved,
     )
 
 
-def _places(images: Sequence[ImageInfo], differences: PlaneDifferences) -> tuple[FloatArray, FloatArray]:
-    """Centres of images on the tangent plane (N, 2), and derivatives there by x and y (N, 2, 2)."""
-    step = _STEP_PIX * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], float)
-    place, per_pixel = np.zeros((len(images), 2)), np.tile(np.eye(2), (len(images), 1, 1))
-    for k, info in enumerate(images):
+def _places(images: Sequence[ImageInfo], differences: PlaneDifferences, degree: int) -> tuple[FloatArray, FloatArray]:
+    """Centres of images on the tangent plane (N, 2), and what makes polynomials of pixels of those there (N, k, k)."""
+    k = len(exponents(degree))
+    place, to_pixels = np.zeros((len(images), 2)), np.tile(np.eye(k), (len(images), 1, 1))
+    for i, info in enumerate(images):
         if info.wcs is None:
             continue
         ny, nx = info.shape
-        x, y = (step + 0.5 * np.array([nx - 1.0, ny - 1.0])).T
-        found = project(differences.plane, info.wcs.to_sky(x, y))
-        if np.isfinite(found).all():
-            place[k] = found[0]
-            per_pixel[k] = (found[[1, 3]] - found[[2, 4]]).T / (2.0 * _STEP_PIX)
-    return place, per_pixel
+        half = 0.5 * np.array([nx - 1.0, ny - 1.0])
+        from_centre = _from_centre(info.shape, degree)
+        found = project(differences.plane, info.wcs.to_sky(*(np.vstack([[0, 0], from_centre]) + half).T))
+        if not np.isfinite(found).all():
+            continue
+        place[i], away = found[0], found[1:] - found[0]
+        if degree == 1:
+            to_pixels[i, 1:, 1:] = (away[[0, 2]] - away[[1, 3]]) / (2.0 * _STEP_PIX)
+        else:
+            x, y = from_centre.T
+            sky = np.stack([away[:, 0] ** a * away[:, 1] ** b for a, b in exponents(degree)], axis=1)
+            pixels = np.stack([np.ones(len(x)), x, y, *bends(x, y, info.shape)], axis=1)[:, :k]
+            to_pixels[i] = np.linalg.lstsq(pixels, sky, rcond=None)[0]
+    return place, to_pixels
+
+
+def _from_centre(shape: tuple[int, int], degree: int) -> FloatArray:
+    """Places (q, 2) in an image, pixels from its centre: for derivatives, or all over it."""
+    if degree == 1:
+        return _STEP_PIX * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], float)
+    along = np.cos(np.pi * (np.arange(_NODES) + 0.5) / _NODES)
+    x, y = np.meshgrid(0.5 * (shape[1] - 1) * along, 0.5 * (shape[0] - 1) * along)
+    return np.stack([x.ravel(), y.ravel()], axis=1)

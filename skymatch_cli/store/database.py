@@ -145,6 +145,8 @@ class Database:
             raise self._explained(error) from None
         except sqlite3.DatabaseError as error:
             raise self.damaged(str(error)) from None
+        except UnicodeDecodeError:  # the message of SQLite quotes what is damaged
+            raise self.damaged("its tables are not text") from None
 
     def _explained(self, error: sqlite3.OperationalError) -> SkymatchError:
         code = error.sqlite_errorcode & 0xFF

@@ -190,10 +190,10 @@ class StoredFindings:
         found = source.decode(ImageMeasurement, body)
         if not len(found.regions) == len(found.blocks) == (len(overlaps) - 1) // KEY_BYTES:
             raise source.database.damaged("a finding without its overlaps")
-        rows = self._overlaps.known(i, overlaps[1:])
-        pairs = self._overlaps.pairs[i][rows >= 0]
-        rows = rows[rows >= 0]
-        if not np.array_equal(rows, np.arange(len(found.blocks))):
+        pairs = self._overlaps.pairs[i]
+        if self._overlaps.of(i).tobytes() != overlaps[1:]:
+            rows = self._overlaps.known(i, overlaps[1:])
+            pairs, rows = pairs[rows >= 0], rows[rows >= 0]
             found = replace(found, regions=found.regions.part(rows), blocks=found.blocks[rows])
         return replace(found, pairs=pairs, blocks=coarser(found.blocks, self._side))
 

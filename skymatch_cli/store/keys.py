@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,19 @@ _NOT_IN_KEY = frozenset({"file", "path", "mask", "dq", "weight", "group", "origi
 _ELSEWHERE = frozenset(
     {
         *("method", "reference", "match_up", "skylist", "max_residual", "robust", "cross_check", "skip_bad"),
-        *("group_by", "split_by", "units", "exptime_key", "flux_scale", "bunit", "dq_ext", "dqbits", "mask", "weight"),
+        *(
+            "group_by",
+            "split_by",
+            "units",
+            "exptime_key",
+            "flux_scale",
+            "bunit",
+            "dq_ext",
+            "dqbits",
+            "mask",
+            "weight",
+            "exposure_map",
+        ),
     }
 )
 _OF_MESH = frozenset({"mesh_size", "model"})
@@ -142,14 +155,23 @@ class OverlapKeys:
 
     def __init__(self, graph: OverlapGraph, sky: KeyArray) -> None:
         self._graph, self._sky = graph, sky
+        self._block = lru_cache(2)(self._make_block)
         self.pairs = graph.pairs_by_image()
         self.planes = plane_keys(graph.planes)
 
     def of(self, image: int) -> KeyArray:
         """Keys of the overlaps of an image, (R, 2), in the order of the graph."""
-        pairs = self.pairs[image]
-        other = self._graph.a[pairs] + self._graph.b[pairs] - image
-        return np.stack([self._sky[other], self.planes[self._graph.plane[pairs]]], axis=1)
+        block, k = divmod(image, _AT_A_TIME)
+        keys, first = self._block(block)
+        return keys[first[k] : first[k + 1]]
+
+    def _make_block(self, block: int) -> tuple[KeyArray, IntArray]:
+        """Keys of some images one after another, and where those of each begin."""
+        images = np.arange(block * _AT_A_TIME, min((block + 1) * _AT_A_TIME, self._graph.n_images))
+        first = self.pairs.first[images[0] : images[-1] + 2]
+        pairs = self.pairs.pair[first[0] : first[-1]]
+        other = self._graph.a[pairs] + self._graph.b[pairs] - np.repeat(images, np.diff(first))
+        return np.stack([self._sky[other], self.planes[self._graph.plane[pairs]]], axis=1), first - first[0]
 
     def known(self, image: int, kept: bytes) -> IntArray:
         """Which of the overlaps of an image are among some that were kept: rows of these, -1 where they are none."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from .bases import Base, own, pack, real
 from .check import COMMANDS, SECONDS, BrokenPromiseError, check, limit_memory
 from .damage import damaged
+from .grammars import check_inputs, kept_files
 
 BLOCK = 500
 WAIT_SECONDS = 10 * SECONDS
@@ -85,15 +86,14 @@ def _work(results: Connection, bases: Sequence[Base], cases: range) -> None:
     limit_memory()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
+        whole = kept_files(Path(folder), bases[0])
         for case in cases:
-            base, content = damaged(bases, case)
             signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of processor time: other programs may be running
             signal.alarm(WAIT_SECONDS)
             try:
-                turn = case // len(bases)
-                code = check(Path(folder), content, pack(base.content, base.suffix), suffix=base.suffix, turn=turn)
+                code = _case(Path(folder), bases, whole, case)
             except BrokenPromiseError as error:
-                results.send((None, f"{base.name}: {error}"))
+                results.send((None, str(error)))
             else:
                 results.send((code, ""))
             signal.setitimer(signal.ITIMER_PROF, 0)
@@ -101,6 +101,20 @@ def _work(results: Connection, bases: Sequence[Base], cases: range) -> None:
         os.chdir("/")
     results.close()
     os._exit(0)
+
+
+def _case(folder: Path, bases: Sequence[Base], whole: dict[str, bytes], case: int) -> int:
+    """One case: a damaged image, or every fifth one a damaged file of another kind."""
+    for path in folder.iterdir():
+        path.unlink()
+    if case % 5 == 4:
+        return check_inputs(folder, whole, case)
+    base, content = damaged(bases, case)
+    try:
+        turn = case // len(bases)
+        return check(folder, content, pack(base.content, base.suffix), suffix=base.suffix, turn=turn)
+    except BrokenPromiseError as error:
+        raise BrokenPromiseError(f"{base.name}: {error}") from error
 
 
 def _death(code: int | None) -> str:

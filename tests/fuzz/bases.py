@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
+from click.testing import CliRunner
 
+from skymatch_cli.cli import main
 from skymatch_cli.images.formats.gwcs import missing_package
 from tests.factories import Frame
 from tests.gwcsfiles import gwcs_of, jwst_file, roman_file
@@ -82,8 +84,19 @@ def own(folder: Path) -> list[Base]:
             fits.HDUList(hdus).writeto(path, checksum=name == "plain", output_verify="ignore")
         made.append(Base(name, path.read_bytes()))
         path.unlink()
+    made += [_done(folder, base) for base in made if base.name in {"plain", "scaled", "rice"}]
     made += _with_gwcs(folder, frame)
     return [*made, Base("gzipped", made[0].content, ".fits.gz"), Base("bzipped", made[3].content, ".fits.bz2")]
+
+
+def _done(folder: Path, base: Base) -> Base:
+    """A file from which the program subtracted a sky."""
+    (folder / "a.fits").write_bytes(base.content)
+    (folder / "skies.txt").write_text(f"{folder / 'a.fits'} 3.25\n")
+    options = ["--method", "user", "--skylist", str(folder / "skies.txt"), "--subtract", "--jobs", "1"]
+    done = CliRunner().invoke(main, ["match", *options, str(folder / "a.fits")])
+    assert done.exit_code == 0, done.stderr
+    return Base(f"{base.name} done", (folder / "a.fits").read_bytes())
 
 
 def _with_gwcs(folder: Path, frame: Frame) -> list[Base]:

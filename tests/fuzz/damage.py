@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from .bases import Base, pack
+from .grammars import undo_cards
 
 CARD, BLOCK = 80, 2880
 MOST_CARDS = 40_000  # a few files with a million are among the fixed cases
@@ -98,6 +99,18 @@ def _other_card(data: bytearray, chance: random.Random) -> bytes:
     return bytes(data)
 
 
+def _forged_ledger(data: bytearray, chance: random.Random) -> bytes:
+    """Undo cards, of the grammar that the program writes or not."""
+    for _ in range(chance.choice((1, 1, 2, 5))):
+        at = chance.choice(_card_places(data))
+        text = undo_cards(chance)
+        pieces = [text[i : i + 54] for i in range(0, len(text), 54)] if chance.random() < 0.7 else [text[:54]]
+        cards = [b"HISTORY skymatch-cli undo " + (b"+ " * (i > 0)) + piece for i, piece in enumerate(pieces)]
+        for i, forged in enumerate(cards):
+            data[at + i * CARD : at + (i + 1) * CARD] = forged[:CARD].ljust(CARD)
+    return bytes(data)
+
+
 def _digit(data: bytearray, chance: random.Random) -> bytes:
     """A digit of a number in a header changes."""
     at = chance.choice(_card_places(data))
@@ -180,6 +193,7 @@ def _spliced(content: bytes, other: bytes, chance: random.Random) -> bytes:
 _KINDS: dict[Damage, int] = {
     _other_value: 8,
     _other_card: 6,
+    _forged_ledger: 3,
     _digit: 2,
     _moved_cards: 2,
     _more_cards: 1,

@@ -1,8 +1,8 @@
-"""Meshes of many images compared cell by cell, with a level and a tilt for each image.
+"""Meshes of many images compared cell by cell, with a plane, or a polynomial of degree 2 or 3, for each image.
 
-The constant model of ``compare`` with three unknowns in the place of one: the same cells, weights and trust,
-and least squares of ``value[i, c] = plane[i](place of c) + sky[c]``. Eliminating the skies leaves for every pair
-of images the moments ``sum over cells of w_i w_j / sum(w) f f^T`` with f = (1, u, v).
+The constant model of ``compare`` with k unknowns in the place of one: the same cells, weights and trust, and least
+squares of ``value[i, c] = plane[i](place of c) + sky[c]``. Eliminating the skies leaves for every pair of images the
+moments ``sum over cells of w_i w_j / sum(w) f f^T`` with f = (1, u, v, and so on).
 
 The place of a cell in an image is the mean place of its good pixels; moments are those of the cells' centres, and
 what the difference does to the values is taken off before, with the planes of the iteration before.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
@@ -37,8 +38,17 @@ from skymatch_cli.compare.mesh.sums import (
 )
 from skymatch_cli.compare.mesh.tiles import BLOCK, run_noise, sheet_plans
 from skymatch_cli.compare.mesh.trust import Distances, Spreads, mean_sky, median_sky, trusted_weight
-from skymatch_cli.model import FloatArray, IntArray, Measurements, OverlapGraph, PlaneDifferences, Status, StrArray
+from skymatch_cli.model import (
+    FloatArray,
+    IntArray,
+    Measurements,
+    OverlapGraph,
+    PlaneDifferences,
+    Status,
+    StrArray,
+)
 from skymatch_cli.model.measurements import PlaneSolver
+from skymatch_cli.model.monomials import carried, degree_of, exponents, n_terms
 
 _ITERATIONS = 7  # with the planes and the weights of the one before; residuals begin with the tilts in them
 _UNSCALED = 3  # iterations before the scatter is trusted
@@ -50,6 +60,8 @@ def compare_planes(
     group: IntArray,
     solve_planes: PlaneSolver,
     usable: StrArray | None = None,
+    *,
+    degree: int = 1,
 ) -> Measurements:
     """Compare every overlapping pair of images, with the weights of a joint solution for planes.
 
@@ -60,7 +72,9 @@ def compare_planes(
     graph, group, usable
         See ``compare.compare``.
     solve_planes : PlaneSolver
-        Least squares of planes.
+        Least squares of polynomials.
+    degree : int
+        Of the polynomials: 1 for planes.
 
     Returns
     -------
@@ -72,8 +86,8 @@ def compare_planes(
     plans = sheet_plans([meshes], together=False) if len(graph.a) else []
     made = [make_sheet(plan, meshes, graph, unit, least) for plan in plans]
     fields = [_Field.of(sheet, meshes) for sheet in made if sheet is not None]
-    planes, scale, typical = _robust_planes(fields, meshes, graph, unit, solve_planes)
-    moments, sums = PlaneMoments.empty(graph, meshes), PairSums.empty(graph, np.zeros(graph.n_images))
+    planes, scale, typical = _robust_planes(fields, meshes, graph, unit, solve_planes, degree)
+    moments, sums = PlaneMoments.empty(graph, meshes, degree), PairSums.empty(graph, np.zeros(graph.n_images))
     for field in fields:
         weight, shifted, _ = field.trusted(planes, scale, typical)
         residual = field.sheet.layers.each(np.subtract, shifted, field.sky)
@@ -88,7 +102,7 @@ def compare_planes(
         for words in (usable[graph.b], usable[graph.a]):
             status = np.where(words != Status.OK, words, status)
     pitch = next((m.centroids.pitch_rad for m in meshes if m is not None and m.centroids is not None), 1.0)
-    per_cell = np.array([1.0, pitch, pitch])
+    per_cell = pitch ** np.array([sum(each) for each in exponents(degree)], float)
     found = PlaneDifferences(
         plane=graph.planes[0],
         position=moments.position * pitch,
@@ -102,20 +116,20 @@ def compare_planes(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImagePlanes:
-    """Planes of N images: level at a place of their own, in units of the noise, and tilts per cell."""
+    """Polynomials of N images about a place of their own: in units of the noise, per powers of a cell."""
 
     centre: FloatArray  # (N, 2), cells
-    value: FloatArray  # (N, 3)
+    value: FloatArray  # (N, k)
     level: FloatArray  # (N,), what the values of the cells are relative to
 
     def at_pairs(self, position: FloatArray, graph: OverlapGraph) -> tuple[FloatArray, FloatArray]:
-        """Planes (M, 3) of both images of every pair about the pair's position."""
-        out = []
-        for end in (graph.a, graph.b):
-            plane = self.value[end]
-            plane[:, 0] += (plane[:, 1:] * (position - self.centre[end])).sum(axis=1)
-            out.append(plane)
-        return out[0], out[1]
+        """Polynomials (M, k) of both images of every pair about the pair's position."""
+        degree = degree_of(self.value.shape[1])
+        first, second = (
+            (carried(position - self.centre[end], degree) @ self.value[end][:, :, None])[:, :, 0]
+            for end in (graph.a, graph.b)
+        )
+        return first, second
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,10 +157,13 @@ class _Field:
     def without(self, planes: ImagePlanes) -> Float32Array:
         """Values of the cells less the plane of each image."""
         images = self.sheet.leaves.image
-        level, du, dv = planes.value[images, :, None].swapaxes(0, 1)
+        level, *coefficients = planes.value[images, :, None].swapaxes(0, 1)
         from_centre = (self.corner - planes.centre[images])[:, :, None].swapaxes(0, 1)
-        plane = level - planes.level[images, None] + du * (self.place[0] + from_centre[0])
-        plane += dv * (self.place[1] + from_centre[1])
+        u, v = (place + shift for place, shift in zip(self.place, from_centre, strict=True))
+        plane = np.broadcast_to(level - planes.level[images, None], u.shape).copy()
+        terms = exponents(degree_of(planes.value.shape[1]))[1:]
+        for coefficient, (i, j) in zip(coefficients, terms, strict=True):
+            plane += coefficient * _mean_power(u, i) * _mean_power(v, j)
         return np.asarray((self.sheet.value - plane) * (self.sheet.weight > 0), np.float32)
 
     def trusted(
@@ -160,6 +177,13 @@ class _Field:
         return weight, shifted, distances.spreads(self.sheet)
 
 
+def _mean_power(u: FloatArray, power: int) -> FloatArray:
+    """Mean of a power of the place over the window of a cell at ``u``, in cells: a triangle, of variance 1/6."""
+    if power == 0:
+        return np.ones(1)
+    return np.asarray((u, u * u + 1 / 6, u * (u * u + 1 / 2))[power - 1])
+
+
 def _centroids(mesh: CellMesh) -> tuple[Float32Array, Float32Array]:
     if mesh.centroids is None:
         raise ValueError("a plane needs the places of the cells' pixels")
@@ -168,7 +192,7 @@ def _centroids(mesh: CellMesh) -> tuple[Float32Array, Float32Array]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneMoments:
-    """Sums over the common cells of M pairs, about a position of each: moments, pulls (M, 3) and their noise."""
+    """Sums over the common cells of M pairs, about a position of each: moments, pulls (M, k) and their noise."""
 
     position: FloatArray
     moment: FloatArray
@@ -176,13 +200,13 @@ class PlaneMoments:
     noise: FloatArray
 
     @classmethod
-    def empty(cls, graph: OverlapGraph, meshes: Sequence[CellMesh | None]) -> PlaneMoments:
+    def empty(cls, graph: OverlapGraph, meshes: Sequence[CellMesh | None], degree: int) -> PlaneMoments:
         """Sums over nothing, about the middle of what both meshes cover."""
-        m = len(graph.a)
+        m, k = len(graph.a), n_terms(degree)
         box = np.array([_box(mesh) for mesh in meshes])
         low = np.maximum(box[graph.a, 0], box[graph.b, 0])
         high = np.minimum(box[graph.a, 1], box[graph.b, 1])
-        return cls(0.5 * (low + high), np.zeros((m, 3, 3)), np.zeros((m, 3)), np.zeros((m, 3, 3)))
+        return cls(0.5 * (low + high), np.zeros((m, k, k)), np.zeros((m, k)), np.zeros((m, k, k)))
 
     def add(
         self,
@@ -196,29 +220,40 @@ class PlaneMoments:
         """Add the weights and residuals of a sheet; the noise only where it is asked for."""
         layers, pairs = field.sheet.layers, field.sheet.pairs
         middle = [0.5 * float(c.max()) for c in field.centre]
-        basis = (None, *(c - np.float32(m) for c, m in zip(field.centre, middle, strict=True)))
-        moment, variance = np.zeros((2, len(pairs.rows), 3, 3))
-        pull = np.zeros((len(pairs.rows), 3))
+        degree = degree_of(self.pull.shape[1])
+        if degree > 1:  # sixth powers of places want more digits
+            weight, residual, share = (cast("Float32Array", x.astype(float)) for x in (weight, residual, share))
+        u, v = (c - c.dtype.type(m) for c, m in zip(field.centre, middle, strict=True))
         by_residual, square = share * residual, weight * weight
         per_weight = inverse(layers.total(weight))
-        for i in range(3):
-            one = _times(by_residual, basis[i])
-            pull[:, i] = np.subtract(*pairs.both_products(one, weight))
-            for j in range(i, 3):
-                product = _times(_times(share, basis[i]), basis[j])
-                moment[:, i, j] = moment[:, j, i] = pairs.products(product, weight)
-                if noise:
-                    product = layers.each(np.multiply, product, per_weight)
-                    variance[:, i, j] = variance[:, j, i] = sum(pairs.both_products(product, square))
-        move = np.tile(np.eye(3), (len(pairs.rows), 1, 1))
-        move[:, 1:, 0] = field.corner + middle - self.position[pairs.rows]
+        terms = exponents(degree)
+        pull = np.zeros((len(pairs.rows), len(terms)))
+        for k, powers in enumerate(terms):
+            pull[:, k] = np.subtract(*pairs.both_products(_times(by_residual, u, v, powers), weight))
+        sums: dict[tuple[int, int], FloatArray] = {}
+        variances: dict[tuple[int, int], FloatArray] = {}
+        for powers in exponents(2 * degree):
+            product = _times(share, u, v, powers)
+            sums[powers] = pairs.products(product, weight)
+            if noise:
+                variances[powers] = np.add(*pairs.both_products(layers.each(np.multiply, product, per_weight), square))
+        moment, variance = np.zeros((2, len(pairs.rows), len(terms), len(terms)))
+        for a, (i, j) in enumerate(terms):
+            for b, (k, m) in enumerate(terms):
+                moment[:, a, b] = sums[i + k, j + m]
+                variance[:, a, b] = variances[i + k, j + m] if noise else 0.0
+        move = carried(field.corner + middle - self.position[pairs.rows], degree).swapaxes(1, 2)
         self.moment[pairs.rows] += move @ moment @ move.swapaxes(1, 2)
         self.noise[pairs.rows] += move @ variance @ move.swapaxes(1, 2)
         self.pull[pairs.rows] += (move @ pull[:, :, None])[:, :, 0]
 
 
-def _times(a: Float32Array, factor: Float32Array | None) -> Float32Array:
-    return a if factor is None else a * factor
+def _times(a: Float32Array, u: Float32Array, v: Float32Array, powers: tuple[int, int]) -> Float32Array:
+    """A u^i v^j."""
+    for factor, power in zip((u, v), powers, strict=True):
+        for _ in range(power):
+            a = a * factor
+    return a
 
 
 def _box(mesh: CellMesh | None) -> FloatArray:
@@ -229,12 +264,13 @@ def _box(mesh: CellMesh | None) -> FloatArray:
     return np.stack([low, low + np.array(mesh.value.shape[::-1]) - 1.0])
 
 
-def _robust_planes(
+def _robust_planes(  # noqa: PLR0917 - what is compared, and how
     fields: list[_Field],
     meshes: Sequence[CellMesh | None],
     graph: OverlapGraph,
     unit: float,
     solve_planes: PlaneSolver,
+    degree: int,
 ) -> tuple[ImagePlanes, FloatArray, FloatArray | None]:
     """Planes of the images with weights that agree with them, the noise and the spreads they leave; fields get skies.
 
@@ -243,7 +279,7 @@ def _robust_planes(
     """
     n = graph.n_images
     level = np.array([0.0 if m is None else m.level / unit for m in meshes])
-    value = np.zeros((n, 3))
+    value = np.zeros((n, n_terms(degree)))
     start = first_differences([median_differences(f.sheet) for f in fields], level, graph)
     value[:, 0] = least_squares_offsets(n, graph.a, graph.b, *start)
     planes = ImagePlanes(np.array([_box(m).mean(axis=0) for m in meshes]), value, level)
@@ -251,7 +287,7 @@ def _robust_planes(
     for field_index, field in enumerate(fields):
         fields[field_index] = replace(field, sky=median_sky(field.sheet, field.without(planes)))
     for iteration in range(_ITERATIONS):
-        moments, scatter, spreads = PlaneMoments.empty(graph, meshes), BlockScatter.empty(n), Spreads.empty(n)
+        moments, scatter, spreads = PlaneMoments.empty(graph, meshes, degree), BlockScatter.empty(n), Spreads.empty(n)
         for field_index, field in enumerate(fields):
             weight, shifted, found = field.trusted(planes, scale, typical)
             spreads.add(found)
@@ -267,7 +303,7 @@ def _robust_planes(
 
 
 def _step(centre: FloatArray, moments: PlaneMoments, graph: OverlapGraph, solve_planes: PlaneSolver) -> FloatArray:
-    """What the pulls of the pairs add to the planes of the images, (N, 3)."""
+    """What the pulls of the pairs add to the polynomials of the images, (N, k)."""
     use = moments.moment[:, 0, 0] > 0
     found = moments.moment[use], moments.position[use], moments.pull[use]
     return solve_planes(centre, graph.a[use], graph.b[use], *found)

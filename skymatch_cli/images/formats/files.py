@@ -58,7 +58,7 @@ def file_state(path: str) -> tuple[int, int, int]:
         If it can't be found.
     """
     if is_remote(path):
-        return (*transport().size_and_version(path), 0)
+        return (*transport(path).size_and_version(path), 0)
     found = os.stat(path)
     return found.st_size, found.st_mtime_ns, found.st_ino
 
@@ -77,5 +77,5 @@ def open_file(path: str) -> IO[bytes]:
         If it can't be opened.
     """
     if is_remote(path):
-        return transport().open_file(path)
+        return transport(path).open_file(path)
     return Path(path).open("rb", buffering=0)

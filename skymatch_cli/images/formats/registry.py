@@ -22,7 +22,7 @@ class UnknownWcsError(InputError):
     """A stored WCS needs newer packages than those that are installed."""
 
 
-_MODULES = {"asdf": "roman", "gwcs": "gwcs", "url": "remote"}
+_MODULES = {"asdf": "roman", "gwcs": "gwcs", "url": "remote", "memory": "memory"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,7 @@ def stored_gwcs() -> StoredWcs:
     return found
 
 
-def transport() -> Transport:
-    """Files behind URLs."""
-    found: Transport = _handler("url")
+def transport(path: str) -> Transport:
+    """Files behind URLs, or images in memory."""
+    found: Transport = _handler("memory" if path.startswith("skymatch-memory://") else "url")
     return found

@@ -119,13 +119,18 @@ def _parts(tree: Any) -> list[tuple[bytes, Any]]:
     if data.dtype.kind != "f" or data.dtype.str[1:] not in _BITPIX:
         raise ValueError(f"roman.data is {data.dtype}, not float32 or float64")
     kept = [card.encode("latin-1").ljust(cd.CARD)[: cd.CARD] for card in (roman.get(OURS) or {}).get("cards", ())]
-    parts = [(cd.join_header([*made_cards(tree), *_background_cards(roman["meta"]), *kept]), data)]
+    parts = [(cd.join_header([*header_cards(tree), *kept]), data)]
     if "dq" in roman:
         flags, _ = array_and_unit(roman["dq"])
         cards = [cd.make_card("XTENSION", "IMAGE"), *_shape_cards(flags.shape, 8 * flags.dtype.itemsize)]
         cards += [cd.make_card("PCOUNT", 0), cd.make_card("GCOUNT", 1), cd.make_card("EXTNAME", "DQ")]
         parts.append((cd.join_header(cards), flags))
     return parts
+
+
+def header_cards(tree: Any) -> cd.Cards:
+    """The header of a Roman image as its pipeline wrote it."""
+    return [*made_cards(tree), *_background_cards(tree["roman"]["meta"])]
 
 
 def made_cards(tree: Any) -> cd.Cards:

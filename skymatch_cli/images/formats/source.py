@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, cast
 
+from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked
 from skymatch_cli.model import Container
 
 _CHUNK = 4 * 2**20
 _UNPACK_IN_MEMORY = 64 * 2**20
+_ALWAYS_UNPACKED, _MAX_RATIO = 256 * 2**20, 2000  # no image of the sky is packed by so much
 
 
 def padded(size: int) -> int:
@@ -90,6 +91,23 @@ class Source:
             yield b"".join(parts)
 
 
+def _unpack(stream: IO[bytes], unpacked: IO[bytes], file: FitsFile) -> None:
+    """Copy the bytes of a packed file, as far as its size makes them plausible.
+
+    Raises
+    ------
+    InputError
+        If there are more: a few kilobytes can hold a terabyte of zeros.
+    """
+    most, size = max(_ALWAYS_UNPACKED, _MAX_RATIO * file.size), 0
+    while piece := stream.read(_CHUNK):
+        size += len(piece)
+        if size > most:
+            what = f"holds more than {most >> 20} MiB in {file.size} packed bytes"
+            raise InputError.at(file.path, what, "unpack it first, if that is right")
+        unpacked.write(piece)
+
+
 @contextmanager
 def open_source(file: FitsFile) -> Iterator[Source]:
     """Open a file; a packed one is unpacked first, because it is read more than once."""
@@ -98,5 +116,5 @@ def open_source(file: FitsFile) -> Iterator[Source]:
             yield Source(file, stream)
             return
         with tempfile.SpooledTemporaryFile(max_size=_UNPACK_IN_MEMORY) as unpacked:
-            shutil.copyfileobj(stream, unpacked, _CHUNK)
+            _unpack(stream, cast("IO[bytes]", unpacked), file)
             yield Source(file, cast("IO[bytes]", unpacked))

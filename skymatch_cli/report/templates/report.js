@@ -64,9 +64,8 @@
   if (!picked) return;
   const rowOf = (shape) => byId("k" in shape.dataset ? "overlaps-" + shape.dataset.k : "images-" + shape.dataset.i);
   const shapeOf = (target) => target.closest("path[data-k], path[data-i]");
-  const heads = Array.from(byId("overlaps").tHead.rows[0].cells);
-  const pull = heads.findIndex((head) => head.querySelector("button").textContent === "pull");
   let pinned = null;
+  let byKeys = false; // a page that scrolls under a pointer at rest takes nothing away from the keys
 
   const describe = (row) => {
     const titles = row.closest("table").tHead.rows[0].cells;
@@ -99,9 +98,15 @@
   const map = byId("map");
   for (const drawing of [map, byId("matrix")]) {
     if (!drawing) continue;
-    drawing.addEventListener("pointerover", (event) => {
+    const hover = (event) => {
       const shape = shapeOf(event.target);
-      if (shape) mark(shape);
+      if (shape && !byKeys) mark(shape);
+    };
+    drawing.addEventListener("pointerover", hover);
+    drawing.addEventListener("pointermove", (event) => {
+      if (!byKeys || !(event.movementX || event.movementY)) return;
+      byKeys = false;
+      hover(event);
     });
     drawing.addEventListener("pointerleave", () => mark(pinned));
     drawing.addEventListener("click", (event) => pin(shapeOf(event.target)));
@@ -143,8 +148,8 @@
 
   // ---- map: keys
   const steps = Array.from(map.querySelectorAll(".overlaps path"));
-  const sizes = new Map(steps.map((shape) => [shape, Math.abs(Number(rowOf(shape).cells[pull].textContent)) || 0]));
-  steps.sort((a, b) => sizes.get(b) - sizes.get(a));
+  const order = new Map(steps.map((shape) => [shape, rowOf(shape).rowIndex])); // largest pull first
+  steps.sort((a, b) => order.get(a) - order.get(b));
   const bringIntoView = (shape) => {
     const { k, x, y } = d3.zoomTransform(map);
     const box = shape.getBBox();
@@ -154,8 +159,9 @@
   };
   const zoomKeys = { "+": () => zoomBy(2), "=": () => zoomBy(2), "-": () => zoomBy(0.5), 0: zoomAll };
   map.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.key === "Tab") return;
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    byKeys = true;
     if (step && steps.length) {
       const at = steps.indexOf(pinned);
       pin(steps[at < 0 ? (step > 0 ? 0 : steps.length - 1) : (at + step + steps.length) % steps.length]);

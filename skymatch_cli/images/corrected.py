@@ -1,0 +1,122 @@
+"""Copies of images in memory with their skies subtracted."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
+from skymatch_cli.images.objects import is_model, is_pair, is_roman
+from skymatch_cli.model import ImageInfo
+from skymatch_cli.model.skyplane import SkyPlane
+
+_JWST_METHODS = {"localmin": "local", "globalmin": "global", "globalmin+match": "global+match"}
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSky:
+    """The sky of one image in memory: what is to be subtracted from its original pixels."""
+
+    info: ImageInfo
+    sky: SkyPlane
+    method: str
+
+    def subtract(self, data: Any) -> Any:
+        """The corrected pixels, (ny, nx): floats that hold the original ones.
+
+        A sky that was subtracted before, as the header says, is not subtracted again.
+        """
+        values = np.asarray(data)
+        before = self.info.recorded
+        plane = self.sky
+        if before is not None and before.subtracted:
+            plane -= before.sky
+        exact = np.result_type(values.dtype, np.float32)
+        return (values.astype(np.float64) - plane.rows(0, values.shape[0], values.shape)).astype(exact)
+
+    def cards(self) -> dict[str, Any]:
+        """The keywords that say so."""
+        return {LEVEL: self.sky.level, SUBTRACTED: True, METHOD: self.method}
+
+
+def corrected_copy(item: Any, skies: Sequence[FoundSky]) -> Any:
+    """A copy of an image in memory, or of an HDUList, without the skies of its images.
+
+    Parameters
+    ----------
+    item : HDUList, NDData, pair (array, wcs) or model
+    skies : sequence of FoundSky
+        Images whose sky is not finite stay as they are.
+
+    Returns
+    -------
+    object
+        Of the type that was given; the original is not changed.
+    """
+    from astropy.io import fits
+
+    skies = [found for found in skies if math.isfinite(found.sky.level)]
+    if isinstance(item, fits.HDUList):
+        return _hdulist(item, skies)
+    if not skies:
+        return copy.deepcopy(item)
+    (found,) = skies
+    if is_pair(item):
+        return _array(item[0], found), item[1]
+    if is_model(item):
+        return _model(item, found)
+    return _nddata(item, found)
+
+
+def _nddata(item: Any, found: FoundSky) -> Any:
+    made = copy.deepcopy(item)
+    pixels = found.subtract(item.data)
+    if type(item).data.fset is None:  # of NDData itself; its kinds can be given other pixels
+        kept = {name: getattr(made, name) for name in ("uncertainty", "mask", "wcs", "meta", "unit")}
+        made = type(item)(pixels, **kept)
+    else:
+        made.data = pixels
+    made.meta.update(found.cards())
+    return made
+
+
+def _array(array: Any, found: FoundSky) -> Any:
+    unit = getattr(array, "unit", None)
+    if unit is not None:
+        return type(array)(found.subtract(array.value), unit)
+    if isinstance(array, np.ma.MaskedArray):
+        return np.ma.MaskedArray(found.subtract(np.ma.getdata(array)), np.ma.getmaskarray(array).copy())
+    return found.subtract(array)
+
+
+def _hdulist(hdus: Any, skies: Sequence[FoundSky]) -> Any:
+    made = type(hdus)([hdu.copy() for hdu in hdus])
+    is_jwst = str(made[0].header.get("TELESCOP", "")).upper() == "JWST"
+    for found in skies:
+        hdu = made[found.info.ref.hdu]
+        hdu.data = found.subtract(hdus[found.info.ref.hdu].data)
+        (made[0] if is_jwst else hdu).header.update(found.cards())
+    return made
+
+
+def _model(model: Any, found: FoundSky) -> Any:
+    made = model.copy()
+    made.data = found.subtract(model.data)
+    if is_roman(model):
+        from skymatch_cli.images.formats.roman import schema_method
+
+        background = {"level": found.sky.level, "method": schema_method(found.method), "subtracted": True}
+        made.meta["background"] = background
+        if "cal_step" in made.meta:
+            made.meta["cal_step"]["skymatch"] = "COMPLETE"
+        return made
+    made.meta.background.level = found.sky.level
+    made.meta.background.method = _JWST_METHODS.get(found.method, found.method)
+    made.meta.background.subtracted = True
+    made.meta.cal_step.skymatch = "COMPLETE"
+    return made

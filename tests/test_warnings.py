@@ -1,0 +1,187 @@
+"""Warnings: their names, what they count, and the steps between images before and after."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from click.testing import CliRunner, Result
+
+import skymatch_cli
+from skymatch_cli.choices import WarningName
+from skymatch_cli.cli import main
+from skymatch_cli.errors import Problem, StoppedError, problem_lines
+from skymatch_cli.model import SkyWarning
+from skymatch_cli.model.warning import KINDS, counted
+from skymatch_cli.output.verdict import Verdict
+from skymatch_cli.solve.steps import visible_limit
+
+from .factories import Frame, row, write, write_all
+
+PAGE = Path(__file__).parent.parent / "docs" / "warnings.md"
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def stepped(folder: Path, step: float) -> list[str]:
+    """Three frames that see each other, of which the middle one has a step in the overlap of the others."""
+    frames = [Frame(x=12.0 * k, sky=100.0 + 10 * k, noise=1.0, seed=k) for k in range(3)]
+    paths = write_all(folder, frames)
+    with fits.open(paths[1], mode="update") as hdus:
+        hdus[0].data[:, :16] += step
+    return paths
+
+
+@pytest.mark.parametrize("name", list(WarningName))
+def test_every_warning_has_a_cause_a_remedy_and_a_section_of_the_page(name):
+    kind = KINDS[name]
+    sections = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    (section,) = [text for text in sections if text.splitlines()[0] == name]
+    words = " ".join(section.split())
+    for text in (kind.cause, kind.remedy):
+        assert text[0].upper() + text[1:] in words
+
+
+def test_every_section_of_the_page_is_a_warning():
+    named = re.findall(r"^## (.*)$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted(named) == sorted(map(str, WarningName))
+
+
+def test_a_warning_comes_back_from_its_dictionary():
+    warning = SkyWarning(WarningName.STEP, "a step", 0.5, "adu", visible=False)
+    assert SkyWarning.of(json.loads(json.dumps(warning.as_dict()))) == warning
+
+
+def test_what_cannot_be_seen_or_is_allowed_is_not_counted():
+    seen = SkyWarning(WarningName.FILTERS, "g, r")
+    unseen = SkyWarning(WarningName.WEAK_LINK, "weak", 1e-9, "adu", visible=False)
+    assert counted([seen, unseen], []) == (seen,)
+    assert counted([seen, unseen], ["filters"]) == ()
+
+
+def test_a_step_is_seen_from_a_twentieth_of_the_noise_or_a_thousandth_of_the_step_before():
+    one = np.ones(1)
+    # 2 x 5000 pixels of noise 1: the difference is known to sqrt(2 / 5000)
+    err, n = np.sqrt(2 / 5000) * one, np.array([5000])
+    assert visible_limit(10 * one, err, n, n) == pytest.approx(0.05)
+    assert visible_limit(-1000 * one, err, n, n) == pytest.approx(1.0)
+
+
+def test_strict_stops_and_allow_lets_it_pass(tmp_path):
+    near = row([130.0, 100.0])
+    paths = write_all(tmp_path, near + [f.but(dec=-40.0) for f in near])
+    before = Path(paths[0]).read_bytes()
+    stopped = run("match", "--strict", *paths)
+    assert stopped.exit_code == 5
+    assert "[disconnected]" in stopped.stderr
+    assert Path(paths[0]).read_bytes() == before
+    done = run("match", "--strict", "--allow", "disconnected", *paths)
+    assert done.exit_code == 0
+    assert "disconnected" not in done.stderr
+    assert "don't overlap each other" in run("match", "-v", "--dry-run", "--allow", "disconnected", *paths).stderr
+
+
+def test_an_unknown_name_is_a_usage_error():
+    done = run("match", "--allow", "disconected", "a.fits")
+    assert done.exit_code == 2
+
+
+def test_max_step_is_in_the_unit_of_the_images(tmp_path):
+    paths = stepped(tmp_path, 8.0)
+    found = json.loads(run("match", "--dry-run", "--format", "json", *paths).stdout)
+    largest = max(abs(overlap["residual"]) for overlap in found["overlaps"])
+    assert found["components"][0]["step_after"] == pytest.approx(largest)
+    assert found["components"][0]["step_before"] == pytest.approx(max(abs(o["delta"]) for o in found["overlaps"]))
+    above = run("match", "--dry-run", "--strict", "--allow", "disagreement", "--max-step", 0.9 * largest, *paths)
+    assert above.exit_code == 5
+    assert "[step]" in above.stderr
+    below = run("match", "--dry-run", "--strict", "--allow", "disagreement", "--max-step", 1.1 * largest, *paths)
+    assert below.exit_code == 0
+
+
+def test_the_verdict_follows_the_table_on_standard_error(tmp_path):
+    paths = write_all(tmp_path, row([130.0, 100.0]))
+    done = run("match", "--dry-run", *paths)
+    assert done.stderr.splitlines()[0] == (
+        "skymatch: steps between overlapping images: up to 30 → 0 electron, typically 30 → 0; the overlap agrees"
+    )
+    assert "steps between" not in run("match", "--dry-run", "-q", *paths).stderr
+    with_file = run("match", "--dry-run", "-o", tmp_path / "sky.csv", *paths)
+    assert "steps between" in with_file.stderr
+    assert f"wrote {tmp_path / 'sky.csv'}" in with_file.stderr
+
+
+def test_overlaps_that_disagree_want_a_look(tmp_path):
+    paths = stepped(tmp_path, 8.0)
+    verdict = skymatch_cli.match(paths, dry_run=True).verdict
+    assert verdict.n_overlaps == 3
+    assert verdict.n_doubtful > 0
+    assert f"{verdict.n_doubtful} of 3 overlaps want a look" in run("match", "--dry-run", *paths).stderr
+    assert skymatch_cli.match(write_all(tmp_path / "two", row([1.0, 3.0])), dry_run=True).verdict == Verdict(
+        (2.0, 2.0), (0.0, 0.0), "electron", 1, 0
+    )
+
+
+def test_many_warnings_of_one_kind_are_cut_to_three(tmp_path):
+    frames = [f.but(noise=1.0, seed=k) for k, f in enumerate(row([100.0 + k for k in range(6)]))]
+    dq = np.ones((40, 40), np.int16)
+    dq[:10] = 0
+    paths = [write(tmp_path / f"{k}.fits", frame, dq=dq) for k, frame in enumerate(frames)]
+    done = run("match", "--dry-run", *paths)
+    assert done.stderr.count("[flags]") <= 3
+    assert run("match", "--dry-run", "-v", *paths).stderr.count("[flags]") == 6
+
+
+def test_problems_of_one_kind_are_one_line_with_the_first_names():
+    problems = [Problem(f"{k}.fits", "no such file", "check") for k in range(5)] + [Problem("x.fits", "is bad")]
+    assert problem_lines(problems) == ("0.fits, 1.fits, 2.fits and 2 more: no such file (check)", "x.fits: is bad")
+    stopped = StoppedError(problems[5:], ("a.fits",))
+    assert stopped.lines() == ("x.fits: is bad", "1 file written before it: a.fits (run again to finish)")
+
+
+def test_after_a_run_it_says_what_was_done_and_how_to_take_it_back(tmp_path):
+    paths = write_all(tmp_path, row([130.0, 100.0]))
+    recorded = run("match", *paths).stderr
+    assert "recorded BKGLEVEL in 2 images (pixels unchanged); 2 files written" in recorded
+    assert f"to take it back: skymatch undo {paths[0]} {paths[1]}" in recorded
+    assert "restored 2 images; 2 files written" in run("undo", *paths).stderr
+    copies = run("match", "--subtract", "--output-dir", tmp_path / "out", *paths).stderr
+    assert f"subtracted the sky from 2 images; 2 files written to {tmp_path / 'out'}, originals unchanged" in copies
+
+
+def test_integers_that_become_floating_point_are_said(tmp_path):
+    paths = write_all(tmp_path, [f.but(noise=5.0, dtype="i2") for f in row([130.0, 100.0])])
+    said = run("match", "--subtract", *paths).stderr
+    assert f"integer pixels became floating point in 2 files ({paths[0]}, {paths[1]})" in said
+
+
+@pytest.mark.parametrize("words", [("a.fits", "b.fits"), ("@list.txt",), ("*.fits",)])
+def test_images_without_a_command_are_told_of_match(words):
+    done = run(*words)
+    assert done.exit_code == 2
+    assert "did you mean: skymatch match --dry-run" in done.stderr
+
+
+def test_help_of_a_command_and_the_options_of_daily_use():
+    assert run("help", "undo").stdout == run("undo", "--help").stdout
+    assert run("help").stdout == run("--help").stdout
+    short, long = run("match", "-h").stdout, run("match", "--help").stdout
+    assert len(short) < len(long) / 2
+    assert "--subtract" in short
+    assert "--lsigma" not in short
+    assert "--lsigma" in long
+    sections = re.findall(r"^(\S.*):$", long, flags=re.MULTILINE)
+    assert sections[0] == "What happens to the images"
+
+
+@pytest.mark.parametrize("words", [("--mesh-size", 8), ("--binwidth", 0.2), ("--skylist", "s.txt")])
+def test_options_without_an_effect_are_refused(words):
+    done = run("match", *words, "a.fits")
+    assert done.exit_code == 2
+    assert words[0] in done.stderr
