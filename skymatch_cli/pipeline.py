@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
-from skymatch_cli.choices import Compare, Method, Model
+from skymatch_cli.choices import Compare, Method, Model, WarningName
 from skymatch_cli.compare.pooled import unmeasured
-from skymatch_cli.errors import InputError, StrictError
+from skymatch_cli.errors import InputError, NoOverlapError, StrictError
 from skymatch_cli.images.lookup import find_reference, read_skylist
 from skymatch_cli.model import FloatArray, ImageInfo, Measurements, SkyWarning
 from skymatch_cli.model.warning import counted
@@ -163,18 +163,22 @@ def solve(planned: Plan, measurements: Measurements, warnings: tuple[SkyWarning,
     if settings.reference is not None:
         reference = find_reference(settings.reference, refs, [info.group for info in planned.infos])
     skylist = None if settings.skylist is None else read_skylist(settings.skylist, refs)
-    solution = methods.solve_skies(
-        settings.method,
-        planned.infos,
-        measurements,
-        reference=reference,
-        match_up=settings.match_up,
-        skylist=skylist,
-        max_residual=settings.max_residual,
-        max_step=settings.max_step,
-        robust=settings.robust,
-        choose=settings.model == Model.AUTO,
-    )
+    try:
+        solution = methods.solve_skies(
+            settings.method,
+            planned.infos,
+            measurements,
+            reference=reference,
+            match_up=settings.match_up,
+            skylist=skylist,
+            max_residual=settings.max_residual,
+            max_step=settings.max_step,
+            robust=settings.robust,
+            choose=settings.model == Model.AUTO,
+        )
+    except NoOverlapError as error:
+        frames = [str(warning) for warning in planned.warnings if warning.name == WarningName.WCS]
+        raise NoOverlapError(error.message, "; ".join((error.hint, *frames[:1]))) from None
     return Result(
         settings=settings,
         infos=tuple(planned.infos),
