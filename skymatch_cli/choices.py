@@ -42,7 +42,7 @@ class Model(StrEnum):
     @property
     def degree(self) -> int:
         """Degree of the polynomial; of ``auto`` the highest that is tried."""
-        return {"constant": 0, "plane": 1, "poly3": 3}.get(self, 2)
+        return {"constant": 0, "plane": 1, "poly2": 2}.get(self, 3)
 
 
 class Skystat(StrEnum):

@@ -167,7 +167,7 @@ COMPARE = (
     ),
     _setting(
         "model",
-        "Sky model of each group: a polynomial of degree 0 to 3, or of the degree (to 2) that the images ask for.",
+        "Sky model of each group: a polynomial of degree 0 to 3, or of the degree that the images ask for.",
         section=_SKY,
         words=_words(Model),
     ),

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skymatch_cli.compare.correlated import correlated_factor
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
 from skymatch_cli.images.pixels import portable, read_pixels
@@ -163,18 +162,11 @@ class PooledTask:
         except InputError as error:
             return self._unread(regions, error.problems)
         shifted = [Spans(spans.y - rows[0], spans.x0, spans.x1) for spans in regions]
-        found = [
-            _scaled(sky, correlated_factor(pixels.data, pixels.good, spans))
-            for sky, spans in zip(
-                region_statistics(pixels.data, pixels.good, shifted, self.settings.statistic), shifted, strict=True
-            )
-        ]
+        found = region_statistics(pixels.data, pixels.good, shifted, self.settings.statistic)
         local = None
         if self.with_local:
             # By itself: what is asked for beside them must not change a digit of the regions.
-            frame = Spans.full(info.shape)
-            (local,) = region_statistics(pixels.data, pixels.good, [frame], self.settings.statistic)
-            local = _scaled(local, correlated_factor(pixels.data, pixels.good, frame))
+            (local,) = region_statistics(pixels.data, pixels.good, [Spans.full(info.shape)], self.settings.statistic)
         return ImageMeasurement(
             pairs=self.pairs,
             regions=SkyStatistics.of([_judged(r, spans) for r, spans in zip(found, regions, strict=True)]),
@@ -329,11 +321,6 @@ def local_skies(found: Sequence[SkyStatistic | None]) -> LocalSkies | None:
         n=np.array([s.n for s in local], np.int64),
         status=np.array([s.status for s in local], object),
     )
-
-
-def _scaled(sky: SkyStatistic, factor: float) -> SkyStatistic:
-    """The same with a larger error, where pixels are correlated."""
-    return sky if factor == 1 else replace(sky, err=sky.err * factor)
 
 
 def _judged(found: SkyStatistic, spans: Spans) -> SkyStatistic:

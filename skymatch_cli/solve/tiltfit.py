@@ -2,9 +2,8 @@
 
 A pair of groups says ``pull = M (p_a - p_b)`` about its own position: p are the coefficients there of a polynomial (a
 plane: level and tilts), M the (k, k) matrix of weighted moments of the places where both were compared. Which
-polynomial is common to all groups of a component nobody can tell; here it is the one that leaves the mean of their
-highest terms zero, then that of the terms below, down to the levels at their centres, in the solution and in its
-covariance.
+polynomial is common to all groups of a component nobody can tell; here it is the one that leaves their shapes (all
+but the levels) smallest and the mean level at their centres zero, in the solution and in its covariance.
 
 One thing more only looks determined: if all frames have the same curvature, of one degree more than the model, its
 differences are those of shapes of the model that grow with the position of the frame. Where the shapes of a component
@@ -34,7 +33,7 @@ _RIDGE = 1e-12
 _REFINEMENTS = 3
 _LEAST_DOF = 0.5
 _DENSE = 1200  # unknowns up to which the whole covariance is computed; beyond, errors are good to 9 %
-_MOST_LOSS = 10.0  # error of a level with a higher degree over that of a constant
+_MOST_LOSS = 30.0  # error of a level with a higher degree over that of a constant
 _FOLLOWS = 1e-3  # chance by which shapes that have nothing to do with positions follow a curvature as well
 _SIGNIFICANT = 25.0  # square of the deviate of what is taken off
 
@@ -152,25 +151,15 @@ class PlaneEquations:
     def common(self, planes: FloatArray) -> FloatArray:
         """Coefficients (C, q, p) of what is common to the shapes of each component, about its middle.
 
-        The first are a polynomial of the sky, of the lowest degree of the groups: the one that leaves the mean of their
-        terms of this degree 0, then that of the terms one degree below, and so on. The others are a curvature of the
-        frames of one degree more, 0 where it isn't held: the one that leaves the terms of that lowest degree smallest.
+        The first k - 1 are a polynomial of the sky, the others a curvature of the frames, 0 where it isn't held.
         """
-        graph, k = self.graph, self.n_terms
-        commons, left = self._commons(), planes
+        graph, shapes = self.graph, planes[:, 1:]
+        commons = self._commons()[:, 1:]
+        normal = graph.component_sums((commons.swapaxes(1, 2) @ commons).reshape(graph.n, -1))
+        right = graph.component_sums((commons.swapaxes(1, 2) @ shapes).reshape(graph.n, -1))
         q = commons.shape[2]
-        lowest = _least(graph, self.degree)
-        stage = np.minimum(_totals(q + 1)[1:], lowest[:, None])
-        found = np.zeros((len(graph.size), q, planes.shape[2]))
-        for total in range(degree_of(k), 0, -1):
-            rows = _totals(k) == total
-            design = commons[:, rows] * (stage == total)[graph.component][:, None, :]
-            normal = graph.component_sums((design.swapaxes(1, 2) @ design).reshape(graph.n, -1)).reshape(-1, q, q)
-            right = graph.component_sums((design.swapaxes(1, 2) @ left[:, rows]).reshape(graph.n, -1))
-            step = np.linalg.pinv(normal, rcond=1e-10, hermitian=True) @ right.reshape(len(graph.size), q, -1)
-            left = left - commons @ step[graph.component]
-            found += step
-        return found
+        inverse = np.linalg.pinv(normal.reshape(-1, q, q), rcond=1e-10, hermitian=True)
+        return np.asarray(inverse @ right.reshape(len(graph.size), q, -1))
 
     def _commons(self) -> FloatArray:
         """What unit coefficients of the common polynomials add to those of every group: (n, k, q)."""
@@ -264,9 +253,7 @@ def image_planes(  # noqa: PLR0917 - three columns of numbers of pairs
     unit = _typical_length(centre, a, b, position)
     per = unit ** _totals(pull.shape[1])
     moment, pull = moment / (per[:, None] * per), pull / per
-    seen = moment, position / unit
-    degree = carried_degrees(centre / unit, (a, b), *seen)
-    equations = PlaneEquations.of_pairs(centre / unit, a, b, *seen, degree)
+    equations = PlaneEquations.of_pairs(centre / unit, a, b, moment, position / unit)
     return equations.solve(equations.gathered(pull[:, :, None]))[:, :, 0] / per
 
 
@@ -351,7 +338,7 @@ def carried_degrees(
     """Degree (n,), at most that of the moments (m, k, k), that the overlaps of every group can carry.
 
     Beyond a plane a degree is carried where the level at the group's centre, were all its neighbours known, has an
-    error of no more than ten times that of a constant.
+    error of no more than 30 times that of a constant.
     """
     n, k = len(centre), moment.shape[1]
     own = np.zeros((n, k, k))
