@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
 
-.PHONY: demo test lint format clean accuracy pulls accuracy-plane closure bench fuzz crash-test walk docs readme man dist oldest \
+.PHONY: demo test lint format clean accuracy pulls accuracy-plane closure bench fuzz fuzz-guided crash-test walk docs readme man dist oldest \
 	scale vendor interop
 
 demo: $(VENV)/installed
@@ -18,6 +18,11 @@ test: $(VENV)/installed-test
 # some minutes each: 20,000 damaged files, and 2,000 kills at random moments
 fuzz: $(VENV)/installed-test
 	$(BIN)/python -m tests.fuzz --cases 20000
+
+# an hour of coverage-guided fuzzing of the reader, the undo cards and the store (Linux)
+fuzz-guided: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet atheris
+	$(BIN)/python -m tests.fuzz.guided --minutes 60
 
 crash-test: $(VENV)/installed-test
 	$(BIN)/python -m tests.crash.kill_at_random --kills 2000

@@ -95,6 +95,8 @@ class Settings:
     def __post_init__(self) -> None:
         for f in fields(self):
             object.__setattr__(self, f.name, _typed(f.name, str(f.type), getattr(self, f.name)))
+            if "\0" in str(getattr(self, f.name)):
+                raise UsageError(f"{option_name(f.name)} holds a null byte", "no name or path does")
         object.__setattr__(self, "method", str(METHOD_ALIASES.get(self.method, self.method)))
         object.__setattr__(self, "sky_keyword", self.sky_keyword.upper())
         _check_choices(self)

@@ -471,3 +471,18 @@ def test_results_and_messages_hold_no_password_or_token(monkeypatch: pytest.Monk
     done = run("match", "--dry-run", "--mask", mask, "--log-file", "run.log", "a.fits", "b.fits", code=3)
     assert "http://127.0.0.1:9/a.fits?token=…&n=1" in done.stderr
     assert not any(word in done.stderr + Path("run.log").read_text() for word in ("hunter2", "SECRET", "bob"))
+
+
+def test_a_packed_file_that_claims_a_terabyte_is_refused() -> None:
+    import bz2
+
+    image("a.fits")
+    raw = Path("a.fits").read_bytes().replace(b"NAXIS1  =                   48", b"NAXIS1  =         549755813888")
+    Path("b.fits.bz2").write_bytes(bz2.compress(raw))
+    assert "claims" in run("plan", "a.fits", "b.fits.bz2", code=3).stderr
+
+
+def test_a_null_byte_in_a_configuration_is_one_line() -> None:
+    pair()
+    Path("c.toml").write_text('reference = "\\u0000"\n')
+    assert "--reference holds a null byte" in run("match", "--dry-run", "--config", "c.toml", "a.fits", code=2).stderr

@@ -236,8 +236,12 @@ class TestCoordinates:
         single("a.fits", 100.0, RADESYS=None)
         single("b.fits", 107.0, 10.0, RADESYS=None, EPOCH=1955.31)
         single("c.fits", 100.0, 5.0, RADESYS=None)
-        said = run("*.fits").stderr
-        assert "positions of different frames are compared: icrs (a.fits), fk4 of 1955.31 (b.fits)" in said
+        compared = "positions of different frames are compared: icrs (a.fits), fk4 of 1955.31 (b.fits)"
+        assert compared in run("*.fits").stderr
+        alone = run("a.fits", "b.fits")
+        assert alone.exit_code == 4
+        assert "no image overlaps another" in alone.stderr
+        assert compared in alone.stderr
 
     def test_a_plate_solution_without_ctype(self) -> None:
         plate = {"PLTRAH": 18, "PLTRAM": 16, "PLTRAS": 34.2, "PLTDECSN": "-", "PLTDECD": 15, "PLTDECM": 13}

@@ -17,7 +17,7 @@ from skymatch_cli.version import __version__
 from .guard import guarded
 
 COMMANDS = {
-    "match": "Match the sky of overlapping images; writes their headers unless --dry-run.",
+    "match": "Match overlapping images; writes headers unless --dry-run.",
     "plan": "Show footprints, overlaps and components from headers alone.",
     "measure": "Measure the pixels of a plan.",
     "merge": "Merge partial measurements.",

@@ -71,7 +71,7 @@ def command(
     scheduler: str | None,
     **_: Any,
 ) -> None:
-    """Match the sky of overlapping images; writes their headers unless --dry-run.
+    """Match overlapping images; writes headers unless --dry-run.
 
     Finds where the images overlap, measures the sky of each in every overlap, and solves for the levels that make
     them agree. The sky is recorded in the headers of the images; --subtract subtracts it, --dry-run does neither.

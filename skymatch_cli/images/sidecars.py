@@ -8,10 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from skymatch_cli.images.companions import Role
-from skymatch_cli.images.formats.files import base_name
 from skymatch_cli.images.names import NamedFile, stem_of
 from skymatch_cli.model import ImageRef, MaskRef
 
@@ -98,11 +96,7 @@ class Companions:
 
 
 def _folder(name: NamedFile) -> str:
-    return name.path[: len(name.path) - len(base_name(name.path))] if "://" in name.path else _parent(name.path)
-
-
-def _parent(path: str) -> str:
-    return str(PurePosixPath(path).parent)
+    return name.path.rpartition("/")[0]
 
 
 def _image_keys(stem: str) -> Iterator[str]:

@@ -207,10 +207,10 @@ def _fit(report: Report, overlaps: OverlapColumns) -> list[tuple[str, str]]:
     components = report.components
     chi2, dof = (float(np.nansum(components.column(name))) for name in ("chi2", "dof"))
     before, after = (float(np.nanmax(components.column(name))) for name in ("step_before", "step_after"))
-    rms = float(np.sqrt(np.mean(overlaps.residual[overlaps.used] ** 2)))
+    typical = [float(np.median(np.abs(steps[overlaps.used]))) for steps in (overlaps.delta, overlaps.residual)]
     figures = [
         ("Largest step, before → after", f"{before:.3g} → {after:.2g} {overlaps.unit}"),
-        ("Rms residual", f"{rms:.3g} {overlaps.unit}"),
+        ("Typical step, before → after", f"{typical[0]:.3g} → {typical[1]:.2g} {overlaps.unit}"),
     ]
     pull = np.abs(overlaps.pull[np.isfinite(overlaps.pull)])
     if pull.size:

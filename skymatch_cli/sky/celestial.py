@@ -114,7 +114,7 @@ class FitsWcs:
 
 def refers_to_tables(text: bytes) -> bool:
     """Return whether the WCS in these 80-byte records needs lookup tables or a table of coordinates."""
-    return any(_LOOKUP_TABLE.match(text, at) for at in range(0, len(text), 80))
+    return any(match.start() % 80 == 0 for match in _LOOKUP_TABLE.finditer(text))
 
 
 def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str = "image") -> FitsWcs:

@@ -152,7 +152,7 @@ def read_structure(path: str, where: str) -> FitsFile:
     try:
         container, (size, mtime_ns, inode) = _identify(path, where)
         with open_unpacked(path, container) as stream:
-            hdus, creator = _walk(stream, where, size if container is Container.PLAIN else None)
+            hdus, creator = _walk(stream, where, size if container is Container.PLAIN else None, _most(container, size))
     except FileNotFoundError:
         raise InputError.at(where, "no such file") from None
     except IsADirectoryError:
@@ -210,8 +210,18 @@ def _identify(path: str, where: str) -> tuple[Container, tuple[int, int, int]]:
     return Container.PLAIN, state
 
 
-def _walk(stream: IO[bytes], where: str, size: int | None) -> tuple[tuple[Hdu, ...], str]:
-    """All HDUs, and CREATOR; ``size`` is the length of the stream where it is known without reading it."""
+def _most(container: Container, packed_size: int) -> float:
+    """How many bytes of data a file may claim, by how it is packed: to look for more would take hours."""
+    if container not in {Container.GZIP, Container.BZIP2}:
+        return math.inf
+    return max(_ALWAYS_UNPACKED_BYTES, _MAX_UNPACKED_RATIO * packed_size)
+
+
+def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple[tuple[Hdu, ...], str]:
+    """All HDUs, and CREATOR.
+
+    ``size`` is the length of the stream where it is known without reading it; no file claims more than ``most`` bytes.
+    """
     hdus: list[Hdu] = []
     headers: dict[int, bytes] = {}  # of the images
     creator = ""
@@ -227,6 +237,8 @@ def _walk(stream: IO[bytes], where: str, size: int | None) -> tuple[tuple[Hdu, .
         if hdu.image_shape:
             headers[hdu.index] = raw
         end = hdu.data_offset + data_size
+        if end > most:
+            raise InputError.at(where, f"HDU {hdu.index} claims {data_size} bytes of data, more than its file can hold")
         reached = stream.seek(end) if size is None else min(end, size)
         if reached < end:
             raise InputError.at(

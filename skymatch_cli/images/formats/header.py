@@ -41,6 +41,10 @@ class CardHeader:
                 header[key] = value
         return header
 
+    @cached_property
+    def _upper(self) -> bytes:
+        return self._raw.upper() + b" ".join(key.encode("ascii") for key in self._instead)
+
     @property
     def text(self) -> bytes:
         """The cards as 80-byte records."""
@@ -51,6 +55,8 @@ class CardHeader:
 
     def value(self, key: str) -> Value:
         """The value of the first card of a keyword; None where there is no card, no value, or no way to read it."""
+        if key.upper().encode("ascii", "replace") not in self._upper:
+            return None  # most keywords that are asked for are in no header: no need to parse it
         try:
             try:
                 value: Any = self.cards.get(key)
