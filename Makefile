@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
 
-.PHONY: demo test lint format clean accuracy pulls accuracy-plane closure bench fuzz fuzz-guided crash-test walk docs readme man dist oldest \
+.PHONY: demo test lint format clean accuracy realistic pulls accuracy-plane closure bench fuzz fuzz-guided crash-test walk docs readme man dist oldest \
 	scale vendor interop
 
 demo: $(VENV)/installed
@@ -40,6 +40,10 @@ lint: $(VENV)/installed-test
 # Long runs, beside the simulator and (PEERS=DIR) the peers: see the docstrings of benchmarks/*.py for options.
 accuracy: $(VENV)/installed
 	$(BIN)/python benchmarks/accuracy.py $(if $(PEERS),--peers $(PEERS)) $(ACCURACY)
+
+# some fifty harder scenes: the table of docs/accuracy.md
+realistic: $(VENV)/installed
+	$(BIN)/python benchmarks/realistic.py $(REALISTIC)
 
 # whether sky_err is true, over 224 mosaics; how near --model plane comes to its floor
 pulls: $(VENV)/installed
