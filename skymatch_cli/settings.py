@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ OF_THE_SKY = frozenset(
 )
 """Settings that say how the sky is found; commands that find none ignore them in a configuration file."""
 
+_OVERLAP_STATISTIC = frozenset({"skystat", "nclip", "lsigma", "usigma", "binwidth"})
 _BINWIDTH = 0.1  # sigma
 MOST_MESH_SIZE = 1000.0  # pixels; sums over a cell take steps of a quarter of it
 
@@ -51,7 +52,7 @@ class Settings:
     """
 
     method: str = "match"
-    compare: str = "pooled"
+    compare: str | None = None
     mesh_size: float | None = None
     model: str = "constant"
     skystat: str = "median"
@@ -99,6 +100,9 @@ class Settings:
                 raise UsageError(f"{option_name(f.name)} holds a null byte", "no name or path does")
         object.__setattr__(self, "method", str(METHOD_ALIASES.get(self.method, self.method)))
         object.__setattr__(self, "sky_keyword", self.sky_keyword.upper())
+        if self.compare is None:
+            changed = {f.name for f in fields(self) if getattr(self, f.name) != f.default}
+            object.__setattr__(self, "compare", str(default_comparison(self.method, changed)))
         _check_choices(self)
         _check_ranges(self)
         _check_contradictions(self)
@@ -111,6 +115,10 @@ class Settings:
         for name in values:
             if name not in known:
                 raise UsageError(f"unknown setting {name!r}", suggestion(name, known))
+        if values.get("compare") is None:
+            method = values.get("method", Method.MATCH)
+            asked = {name for name, value in values.items() if value is not None}
+            values = {**values, "compare": str(default_comparison(METHOD_ALIASES.get(method, method), asked))}
         return cls(**values)
 
     @property
@@ -132,6 +140,16 @@ class Settings:
         """The settings that determine the result (not the number of workers, not the log)."""
         found = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("determines_result", True)}
         return {name: without_secrets(value) if type(value) is str else value for name, value in found.items()}
+
+
+def default_comparison(method: str, asked: Collection[str]) -> Compare:
+    """How overlaps are compared where nothing is said: by mesh, unless a statistic of the overlaps is asked for.
+
+    ``asked``: names of the settings that are given.
+    """
+    if "mesh_size" in asked or method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
+        return Compare.MESH
+    return Compare.POOLED if _OVERLAP_STATISTIC & set(asked) else Compare.MESH
 
 
 def option_name(name: str) -> str:
@@ -243,7 +261,7 @@ def _text(name: str, value: str | bytes) -> str:
 
 def _check_choices(settings: Settings) -> None:
     checked_choice("method", settings.method, Method, METHOD_ALIASES)
-    checked_choice("compare", settings.compare, Compare)
+    checked_choice("compare", settings.compare or Compare.MESH, Compare)
     checked_choice("model", settings.model, Model)
     checked_choice("skystat", settings.skystat, Skystat)
     checked_choice("units", settings.units, Units)

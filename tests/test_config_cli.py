@@ -52,7 +52,8 @@ def test_what_was_dumped_is_read_back_as_the_same_settings(tmp_path):
 
 def test_without_dump_only_what_differs_is_printed():
     assert run("config").stdout == ""
-    assert run("config", "--skystat", "median", "--usigma", "3").stdout == "usigma = 3.0\n"
+    assert run("config", "--skystat", "median", "--usigma", "3").stdout == 'compare = "pooled"\nusigma = 3.0\n'
+    assert run("config", "--lower", "3").stdout == "lower = 3.0\n"
 
 
 def test_settings_that_contradict_each_other_are_refused():

@@ -141,3 +141,44 @@ def test_one_plate_cut_twice_gives_nothing(tmp_path):
         paths.append(write(tmp_path / f"{k}.fits", frame, pixels=plate[y0 : y0 + 200, x0 : x0 + 200][:, ::1]))
     sky, err = differences(paths)
     assert abs(sky[1]) < err[1]
+
+
+def test_a_tilt_makes_the_difference_uncertain(tmp_path):
+    frames = [Frame(x=64.0 * k, nx=SIZE, ny=SIZE, sky=100, noise=3, seed=k) for k in range(2)]
+    pixels = [frame.pixels() for frame in frames]
+    y, x = np.indices(pixels[1].shape)
+    flat = differences(written(tmp_path, pixels))
+    pixels[1] += 6 * (x + y - SIZE + 1) / SIZE  # 1.5 in the middle of the overlap, and 3 along it either way
+    (tmp_path / "tilted").mkdir()
+    sky, err = differences(written(tmp_path / "tilted", pixels))
+    assert sky[1] == pytest.approx(1.5, abs=0.2)
+    assert flat[1][1] == pytest.approx(3 * np.sqrt(2 / (64 * SIZE)), rel=0.35)
+    assert 1.5 < 4 * err[1] < 16
+
+
+def test_the_part_of_the_pixels_noise_is_kept_apart(tmp_path):
+    frames = [Frame(x=64.0 * k, nx=SIZE, ny=SIZE, sky=100, noise=3, seed=k) for k in range(2)]
+    pixels = [frame.pixels() for frame in frames]
+    pixels[1] += 6 * (np.arange(SIZE)[:, None] - SIZE / 2) / SIZE
+    images = skymatch_cli.match(written(tmp_path, pixels), dry_run=True, compare="mesh").images
+    # in the gauge where the mean of both is zero an image has half of the difference
+    by_noise, err = (float(np.asarray(images[name])[0]) for name in ("sky_err_noise", "sky_err"))
+    assert by_noise == pytest.approx(0.5 * 3 * np.sqrt(2 / (64 * SIZE)), rel=0.25)
+    assert err > 5 * by_noise
+
+
+def test_zero_points_that_differ_are_seen_on_a_nebula(tmp_path):
+    frames = [
+        Frame(x=90.0 * k, y=90.0 * j, nx=160, ny=160, sky=100, noise=3, seed=2 * j + k) for j in (0, 1) for k in (0, 1)
+    ]
+
+    def nebula(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return 100 + 100 * np.sin(x / 25) * np.cos(y / 31)
+
+    pixels = [frame.pixels(nebula) for frame in frames]
+    pixels[3] = 100 + 1.05 * (pixels[3] - 100)
+    paths = [write(tmp_path / f"{k}.fits", f, pixels=p) for k, (f, p) in enumerate(zip(frames, pixels, strict=True))]
+    result = skymatch_cli.match(paths, dry_run=True, compare="mesh")
+    sky, err = (np.asarray(result.images[name], float) for name in ("sky", "sky_err"))
+    error = sky - sky.mean()  # all skies are equal
+    assert 1 < np.abs(error).max() < 4 * err[np.abs(error).argmax()]

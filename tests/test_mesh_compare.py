@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skymatch_cli.compare.mesh.cells import MeshGrid
-from skymatch_cli.compare.mesh.compare import compare, image_offsets
+from skymatch_cli.compare.mesh.compare import compare
+from skymatch_cli.compare.mesh.connected import least_squares_offsets
 from skymatch_cli.compare.mesh.reduce import reduce_image
 from skymatch_cli.compare.mesh.sums import BlockScatter
 from skymatch_cli.model import OverlapGraph, Status, TangentPlane
@@ -172,7 +173,7 @@ def test_the_unit_does_not_matter():
 def test_offsets_solve_the_least_squares():
     four = frames(100.0, 130.0, 90.0, 95.0, step=40.0)
     m, graph = measured(exposures(four)), graph_of([wcs_of(f) for f in four])
-    offset = image_offsets(4, graph.a, graph.b, m.weight, m.delta)
+    offset = least_squares_offsets(4, graph.a, graph.b, m.weight, m.delta)
     rows = np.zeros((len(m.a), 4))
     rows[np.arange(len(m.a)), m.a], rows[np.arange(len(m.a)), m.b] = 1, -1
     w = np.sqrt(m.weight)

@@ -160,7 +160,7 @@ def mesh_of(origin, shape):
         noise=1.0,
         value=np.arange(ones.size, dtype=np.float32).reshape(shape),
         weight=ones,
-        area=ones / 64,
+        pixels=64 * ones,
         pixel_area=1 / 64,
         n_good=64 * ones.size,
     )

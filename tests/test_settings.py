@@ -159,5 +159,22 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_cells_have_a_largest_size():
     with pytest.raises(UsageError, match="more than a cell may have"):
-        Settings.of({"compare": "mesh", "mesh_size": 1e9})
-    assert Settings.of({"compare": "mesh", "mesh_size": 1000}).mesh_size == 1000
+        Settings.of({"mesh_size": 1e9})
+    assert Settings.of({"mesh_size": 1000}).mesh_size == 1000
+
+
+@pytest.mark.parametrize(
+    ("given", "compare"),
+    [
+        ({}, "mesh"),
+        ({"lower": 0.0}, "mesh"),
+        ({"skystat": "median"}, "pooled"),
+        ({"nclip": 3}, "pooled"),
+        ({"lsigma": 3.0, "method": "globalmin+match"}, "pooled"),
+        ({"skystat": "mean", "method": "localmin"}, "mesh"),
+        ({"skystat": "mean", "compare": "mesh"}, "mesh"),
+        ({"compare": "pooled"}, "pooled"),
+    ],
+)
+def test_overlaps_are_compared_by_mesh_unless_a_statistic_of_them_is_asked_for(given, compare):
+    assert Settings.of(given).compare == compare

@@ -225,29 +225,29 @@ def done(monkeypatch) -> list[tuple[int, list[int]]]:
 
 
 def test_only_new_images_and_their_overlaps_are_measured(frames, done):
-    measured()
+    measured("--compare", "pooled")
     write(Path("img_4.fits"), Frame(x=120.0, sky=70.0, noise=1.0, seed=9))
     done.clear()
     skymatch("plan", "img_*.fits", "--store", "field.db")
-    skymatch("measure", "field.db")
+    skymatch("measure", "field.db", "--compare", "pooled")
     assert sorted(done) == [(3, [3]), (4, [3])]
     updated = solution()
     Path("field.db").unlink()
-    measured()
+    measured("--compare", "pooled")
     assert solution() == updated
 
 
 def test_a_new_image_that_comes_first_changes_no_other_one(frames, done):
-    measured()
+    measured("--compare", "pooled")
     write(Path("a_new.fits"), Frame(x=-30.0, sky=70.0, noise=1.0, seed=9))  # it overlaps the first
     done.clear()
     skymatch("plan", "a_new.fits", "img_*.fits", "--store", "field.db")
-    skymatch("measure", "field.db")
+    skymatch("measure", "field.db", "--compare", "pooled")
     assert sorted(done) == [(0, [0]), (1, [0])]
     updated = solution()
     Path("field.db").unlink()
     skymatch("plan", "a_new.fits", "img_*.fits", "--store", "field.db")
-    skymatch("measure", "field.db")
+    skymatch("measure", "field.db", "--compare", "pooled")
     assert solution() == updated
 
 
@@ -269,7 +269,7 @@ def test_the_plan_of_the_same_images_leaves_the_store_as_it_is(frames):
 
 
 def test_both_ways_of_comparing_are_kept(frames, done):
-    measured()
+    measured("--compare", "pooled")
     pooled = solution()
     skymatch("measure", "field.db", "--compare", "mesh")
     assert solution() != pooled
@@ -319,9 +319,9 @@ def test_an_interrupted_measurement_goes_on(frames, monkeypatch):
 
     monkeypatch.setattr(PooledTask, "__call__", interrupted)
     skymatch("plan", "img_*.fits", "--store", "field.db")
-    skymatch("measure", "field.db", "--jobs", "1", code=130)
+    skymatch("measure", "field.db", "--compare", "pooled", "--jobs", "1", code=130)
     Path("again").touch()
-    skymatch("measure", "field.db")
+    skymatch("measure", "field.db", "--compare", "pooled")
     assert done[:2] == [0, 1]
     assert sorted(done) == [0, 1, 2, 3]  # each once
 
@@ -330,10 +330,10 @@ def test_a_bad_file_is_named_and_what_was_measured_is_kept(frames, done):
     skymatch("plan", "img_*.fits", "--store", "field.db")
     good = Path(frames[1]).read_bytes()
     Path(frames[1]).write_bytes(good[:3000])
-    assert "img_1.fits" in skymatch("measure", "field.db", code=3).output
+    assert "img_1.fits" in skymatch("measure", "field.db", "--compare", "pooled", code=3).output
     assert "1 of 4 images are not measured yet" in skymatch("solve", "field.db", code=3).output
     done.clear()
-    said = skymatch("measure", "field.db", "--skip-bad").output
+    said = skymatch("measure", "field.db", "--compare", "pooled", "--skip-bad").output
     assert [image for image, _ in done] == [1]
     assert "img_1.fits" in said
     assert "4 of 4 images are measured" in said

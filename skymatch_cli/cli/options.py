@@ -22,7 +22,7 @@ from skymatch_cli.choices import (
     WarningName,
     WcsSource,
 )
-from skymatch_cli.settings import Settings, field_types, option_name, read_config
+from skymatch_cli.settings import Settings, default_comparison, field_types, option_name, read_config
 
 from .filenames import FILE, FOLDER
 
@@ -154,14 +154,15 @@ def _methods() -> Decorator[Any]:
 COMPARE = (
     _setting(
         "compare",
-        "How two images are compared in their overlap: by one statistic of each over the whole overlap (pooled), or "
-        "cell by cell (mesh), where stars and nebulae cancel.",
+        "How two images are compared in their overlap: cell by cell, where stars and nebulae cancel (mesh, default), "
+        "or by one statistic of each over the whole overlap (pooled, the default where --skystat, --nclip, --lsigma, "
+        "--usigma or --binwidth is given).",
         section=_SKY,
         words=_words(Compare),
     ),
     _setting(
         "mesh_size",
-        "Distance of the cells of --compare mesh, in pixels (8, or less where overlaps are thin).",
+        "Spacing of the mesh cells, in pixels (8, or less in overlaps that are thin).",
         section=_SKY,
         metavar="PIXELS",
     ),
@@ -500,8 +501,11 @@ def read(
     chosen = {name: value for name, value in values.items() if name in of_settings and name not in ignored}
     output = Output(**{name: value for name, value in values.items() if name in of_output})
     if base is None:
-        return Settings(**chosen), output
-    settings = Settings(**({name: getattr(base, name) for name in of_settings} | chosen))
+        return Settings.of(chosen), output
+    kept = {name: getattr(base, name) for name in of_settings}
+    if "compare" not in fixed and default_comparison(base.method, chosen) == Compare.POOLED:
+        kept["compare"] = str(Compare.POOLED)
+    settings = Settings(**(kept | chosen))
     for name in sorted(fixed & chosen.keys()):
         if getattr(settings, name) != getattr(base, name):
             decided = getattr(base, name)

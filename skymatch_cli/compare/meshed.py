@@ -41,7 +41,7 @@ from skymatch_cli.sky.rings import pixel_rings
 from skymatch_cli.statistics.regions import region_statistics
 
 DEFAULT_PITCH_PIX = 8.0
-_LEAST_PITCH_PIX = 2.0
+_LEAST_PITCH_PIX = 1.0
 _POLYGONS = 65536  # whose widths are found at a time: memory
 _CELLS_ACROSS = 20.0  # cells across an overlap: some of those at its border are lost
 
@@ -164,7 +164,7 @@ def halvings(
 ) -> IntArray:
     """How often the pitch of its plane's grid is halved for every overlap, (M,).
 
-    Twenty cells across the overlap, of two to eight pixels of its coarser image: wide ones where there is room, small
+    Twenty cells across the overlap, of one to eight pixels of its coarser image: wide ones where there is room, small
     ones only where there isn't. A grid is part of the next finer one, so overlaps that share a spacing share cells.
     Where tilts are sought, all overlaps have the spacing of the narrowest image. A given ``mesh_size`` holds for all.
     """

@@ -158,6 +158,10 @@ class Measurements:
     photometric : (M,) float64 or None
         Part of ``delta_err**2``, 0 to 1, that the noise of the pixels makes, as their neighbours show it; the rest is
         structure in the overlaps and noise that pixels have in common. None: all of it.
+    zero_point : (2, N) float64 or None
+        From a joint fit (mesh): factor by which each image is brighter than the mean of those that it is compared
+        with, judged by differences that grow with the brightness of the scene, and its 1-sigma error; 1 and 0 where
+        no overlap shows such a difference. Its effect on the differences is in ``delta_err``.
     planes : PlaneDifferences or None
         With the model ``plane``; ``weight`` and ``delta`` are then their first moments.
     """
@@ -179,4 +183,5 @@ class Measurements:
     pair_dof: FloatArray | None = None
     information: FloatArray | None = None
     photometric: FloatArray | None = None
+    zero_point: FloatArray | None = None
     planes: PlaneDifferences | None = None

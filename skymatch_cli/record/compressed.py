@@ -15,6 +15,7 @@ import numpy as np
 
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import PixelFormat
+from skymatch_cli.images.formats.tilecheck import check_streams
 from skymatch_cli.images.ledger import describes_packing
 from skymatch_cli.record.rewrite import PixelEdit
 
@@ -49,12 +50,27 @@ def rebuild(cards: cd.Cards, data: bytes, new_cards: cd.Cards, edit: PixelEdit) 
 
 
 def stored_pixels(cards: cd.Cards, data: bytes) -> np.ndarray[Any, Any]:
-    """The pixels of a tile-compressed image as they were before packing: integers are not scaled."""
+    """The pixels of a tile-compressed image as they were before packing: integers are not scaled.
+
+    Raises
+    ------
+    OSError
+        If they are damaged.
+    """
+    try:
+        return _unpacked(cards, data)
+    except Exception as error:  # noqa: BLE001 - damaged tiles raise whatever the decoder happens to trip over
+        raise OSError(f"its compressed pixels are damaged: {error}") from None
+
+
+def _unpacked(cards: cd.Cards, data: bytes) -> np.ndarray[Any, Any]:
     from astropy.io import fits
 
     file = _minimal_primary() + cd.join_header(cards) + data.ljust(-(-len(data) // cd.BLOCK) * cd.BLOCK, b"\0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
+        with fits.open(io.BytesIO(file), disable_image_compression=True) as hdus:
+            check_streams(hdus[1])
         with fits.open(io.BytesIO(file), do_not_scale_image_data=True, memmap=False) as hdus:
             pixels: np.ndarray[Any, Any] = hdus[1].data
     return pixels

@@ -227,7 +227,12 @@ class Walk(RuleBasedStateMachine):
     @rule(which=st.integers(0, 2))
     def strip_history(self, which: int) -> None:
         name, truth = self.pick(which)
-        if truth.kind.sky_hdu is not None or not self.is_recorded(name, truth) or len(truth.kind.hdus) > 1:
+        if (
+            not name.endswith(".fits")
+            or truth.kind.sky_hdu is not None
+            or not self.is_recorded(name, truth)
+            or len(truth.kind.hdus) > 1
+        ):
             return
         try:
             self.check(name, truth)

@@ -15,15 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TypeVar
 
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
+from skymatch_cli.compare.mesh.connected import least_squares_offsets
 from skymatch_cli.compare.mesh.reduce import CellMesh
 from skymatch_cli.compare.mesh.sheets import Sheet, make_sheet
+from skymatch_cli.compare.mesh.structure import BlockSums, PairStructure, ZeroPoints
 from skymatch_cli.compare.mesh.sums import (
     BlockScatter,
     PairSums,
@@ -75,33 +77,37 @@ def compare(
         ``weight`` is the information of the joint fit, so ``noise`` is None; ``delta_err`` is the error
         of the pair's own difference.
     """
-    unit = run_noise(meshes)
+    unit, least = run_noise(meshes)
     level = np.zeros(graph.n_images)
     for plane in meshes:
         for i, mesh in enumerate(plane):
             if mesh is not None:
                 level[i] = mesh.level / unit
-    sums = _robust_sums(meshes, level, graph, unit, jobs=jobs)
+    found = _robust_sums(meshes, level, graph, (unit, least), jobs=jobs)
+    sums, zero_points = found.sums, ZeroPoints.of_structure(found.structure, graph)
+    more = found.structure.variance(graph) + zero_points.variance
     n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in zip(*meshes, strict=True)])
     status = pair_status(sums, n_good, graph, group)
     if usable is not None:
         for words in (usable[graph.b], usable[graph.a]):
             status = np.where(words != Status.OK, words, status)
-    return pair_measurements(sums, unit, graph, n_good=n_good, status=status)
+    measured = pair_measurements(sums, unit, graph, n_good=n_good, status=status)
+    measured = settled(with_structure(measured, more * unit**2, found.scale))
+    return replace(measured, zero_point=np.stack([zero_points.factor, zero_points.err]))
 
 
 def _robust_sums(
     meshes: Sequence[Sequence[CellMesh | None]],
     level: FloatArray,
     graph: OverlapGraph,
-    unit: float,
+    unit: tuple[float, float],
     *,
     jobs: int,
-) -> PairSums:
+) -> _Compared:
     """Sums over pairs, with weights that agree with their own solution and with the scatter they leave."""
 
     def solved(weight: FloatArray, difference: FloatArray) -> FloatArray:
-        return _rounded(image_offsets(graph.n_images, graph.a, graph.b, weight, difference) - level)
+        return _rounded(least_squares_offsets(graph.n_images, graph.a, graph.b, weight, difference) - level)
 
     plans = sheet_plans(meshes) if len(graph.a) else []
     workers = min(jobs or usable_cores(), sum(len(plan.leaves) for plan in plans) // _WORTH_PROCESS + 1)
@@ -127,10 +133,28 @@ def _robust_sums(
                 continue
             scale = scale * scatter.ratio()
             offset = solved(sums.weight, sums.difference())
-        sums = PairSums.empty(graph, level + offset)
+        sums, structure = PairSums.empty(graph, level + offset), PairStructure.empty(graph, meshes)
         for last in _in_order(each(_Share.finish, offset, scale, typical)):
-            sums.add(last)
-    return sums
+            sums.add(last.pairs)
+            structure.add(last.blocks)
+    return _Compared(sums, scale, structure)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Compared:
+    """What the iterations lead to: sums, scale (N,) of the variance of the images, structure in the overlaps."""
+
+    sums: PairSums
+    scale: FloatArray
+    structure: PairStructure
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Last:
+    """What one sheet gives in the end."""
+
+    pairs: SheetSums
+    blocks: BlockSums
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +177,7 @@ class _Share:
         plans: Sequence[SheetPlan],
         meshes: Sequence[Sequence[CellMesh | None]],
         graph: OverlapGraph,
-        unit: float,
+        unit: tuple[float, float],
     ) -> None:
         self._plans, self._meshes, self._graph, self._unit = plans, meshes, graph, unit
         self._sheets: list[Sheet | None] = []
@@ -161,7 +185,7 @@ class _Share:
 
     def start(self) -> list[SheetSums | None]:
         """Differences to start from."""
-        self._sheets = [make_sheet(p, self._meshes[p.plane], self._graph, self._unit) for p in self._plans]
+        self._sheets = [make_sheet(p, self._meshes[p.plane], self._graph, *self._unit) for p in self._plans]
         self._skies = [None] * len(self._sheets)
         return [None if sheet is None else median_differences(sheet) for sheet in self._sheets]
 
@@ -182,16 +206,18 @@ class _Share:
             answers.append(_Step(pair_sums(sheet, weight, residual, share), spreads, blocks))
         return answers
 
-    def finish(self, offset: FloatArray, scale: FloatArray, typical: FloatArray | None) -> list[SheetSums | None]:
+    def finish(self, offset: FloatArray, scale: FloatArray, typical: FloatArray | None) -> list[_Last | None]:
         """Sums with all that the result needs."""
-        answers: list[SheetSums | None] = []
+        answers: list[_Last | None] = []
         for k, sheet in enumerate(self._sheets):
             if sheet is None:
                 answers.append(None)
                 continue
             weight, shifted, sky, _ = self._trusted(sheet, k, offset, scale, typical)
             residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
-            answers.append(all_pair_sums(sheet, weight, residual, shares(sheet.layers, weight), sky))
+            share = shares(sheet.layers, weight)
+            blocks = BlockSums.of_sheet(sheet, weight, residual, share, sky)
+            answers.append(_Last(all_pair_sums(sheet, weight, residual, share, sky), blocks))
         return answers
 
     def _trusted(
@@ -236,30 +262,6 @@ def first_differences(
     return count, mean + level[graph.a] - level[graph.b]
 
 
-def image_offsets(n: int, first: IntArray, second: IntArray, weight: FloatArray, difference: FloatArray) -> FloatArray:
-    """Least-squares offsets (n,) of images from the differences of pairs of them; one of each component at 0.
-
-    Images of one group have their own offsets here: residuals that say whether images agree in a cell
-    must not contain the step between two chips.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-    from scipy.sparse.linalg import splu
-
-    use = weight > 0
-    a, b, w, d = first[use], second[use], weight[use], difference[use]
-    links = coo_array((np.tile(w, 2), (np.append(a, b), np.append(b, a))), shape=(n, n)).tocsr()
-    _, component = connected_components(links, directed=False)
-    free = np.setdiff1d(np.arange(n), np.unique(component, return_index=True)[1])
-    offset = np.zeros(n)
-    if free.size:
-        each = np.arange(n)
-        laplacian = coo_array((links.sum(axis=1), (each, each)), shape=(n, n)).tocsr() - links
-        pull = np.bincount(a, w * d, n) - np.bincount(b, w * d, n)
-        offset[free] = splu(laplacian[free][:, free].tocsc()).solve(pull[free])
-    return offset
-
-
 def pair_status(sums: PairSums, n_good: IntArray, graph: OverlapGraph, group: IntArray) -> StrArray:
     """The status of every pair, from its cells and the good pixels of its images."""
     status = np.where(_enough(sums), Status.OK, Status.TOO_FEW_PIXELS).astype(object)
@@ -298,3 +300,52 @@ def pair_measurements(
         information=np.where(measured, sums.information, np.nan) / unit**2,
         pair_dof=np.where(measured, sums.variance / weight, 0.0),
     )
+
+
+def with_structure(measured: Measurements, variance: FloatArray, scale: FloatArray) -> Measurements:
+    """Measurements with the variance (M,) that structure adds to the differences.
+
+    ``scale`` (N,): by how much the cells of an image scatter more than the noise of the pixels explains, as variance.
+    """
+    noise = measured.delta_err**2
+    noise = np.where(noise > 0, noise, 1.0)
+    kept = 1 / (1 + measured.weight * variance)
+    by_pixels = 0.5 * (1 / scale[measured.a] + 1 / scale[measured.b])
+    information, dof = measured.information, measured.pair_dof
+    return replace(
+        measured,
+        delta_err=np.sqrt(measured.delta_err**2 + variance),
+        weight=measured.weight * kept,
+        information=None if information is None else information * kept,
+        pair_dof=None if dof is None else dof * kept * (1 + variance / noise),
+        photometric=np.clip(by_pixels, 0, 1) / (1 + variance / noise),
+    )
+
+
+def settled(measured: Measurements) -> Measurements:
+    """Measurements without the digits that mean nothing: sums of single precision depend on the order of the images.
+
+    Values are rounded to a power of two below a thousandth of their error and of themselves, so that a level that
+    the pixels hold exactly comes back exactly; weights and errors to five digits.
+    """
+    known = np.isfinite(measured.delta_err) & (measured.delta_err > 0)
+    step = 2.0 ** np.floor(np.log2(np.where(known, measured.delta_err, 1.0) / 1000))
+    step = np.minimum(step, 2.0 ** np.floor(np.log2(np.maximum(np.abs(measured.delta), 1e-300)) - 10))
+    delta, sky_a = (np.rint(c / step) * step for c in (measured.delta, measured.sky_a))
+    information, dof = measured.information, measured.pair_dof
+    return replace(
+        measured,
+        delta=delta,
+        sky_a=sky_a,
+        sky_b=sky_a - delta,
+        delta_err=_five_digits(measured.delta_err),
+        weight=_five_digits(measured.weight),
+        information=None if information is None else _five_digits(information),
+        pair_dof=None if dof is None else _five_digits(dof),
+        photometric=None if measured.photometric is None else _five_digits(measured.photometric),
+    )
+
+
+def _five_digits(a: FloatArray) -> FloatArray:
+    mantissa, exponent = np.frexp(a)
+    return np.asarray(np.ldexp(np.rint(mantissa * 2.0**17) / 2.0**17, exponent))

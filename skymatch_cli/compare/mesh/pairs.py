@@ -40,6 +40,14 @@ class Pairs(Protocol):
         """``products(x, y)`` and ``products(y, x)``."""
         ...
 
+    def in_blocks(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Every pair in every block that both its images see: which of the p pairs, row and column of the block."""
+        ...
+
+    def block_products(self, x: Float32Array, y: Float32Array) -> Float32Array:
+        """As ``products``, block by block, in the order of ``in_blocks``."""
+        ...
+
     def medians(self, value: Float32Array, seen: BoolArray) -> FloatArray:
         """(2, p): over how many cells a pair has differences, and that times their median, summed over tiles.
 
@@ -110,6 +118,17 @@ class LeafPairs:
         """See `Pairs`."""
         return self.products(x, y), self.products(y, x)
 
+    def in_blocks(self) -> tuple[IntArray, IntArray, IntArray]:
+        """See `Pairs`."""
+        known = self.column < len(self.rows)
+        row, column = (_ends(line, self.sides, 0)[known] for line in (self.leaves.row, self.leaves.column))
+        return self.column[known], row, column
+
+    def block_products(self, x: Float32Array, y: Float32Array) -> Float32Array:
+        """See `Pairs`."""
+        found = [np.einsum("bc,bc->b", x[one], y[other]) for one, other in self.sides]
+        return np.concatenate([np.empty(0, np.float32), *found])[self.column < len(self.rows)]
+
     def medians(self, value: Float32Array, seen: BoolArray) -> FloatArray:
         """See `Pairs`."""
         out = np.zeros((2, len(self.rows)))
@@ -146,6 +165,10 @@ class DeepPairs:
         The leaf of every image in every block, n where it has none.
     place : (m * 64,) int64
         Where the cells of the blocks are in the order of rows and columns of the tile.
+    row, column : (m,) int64
+        Of the blocks.
+    n_leaves : int
+        n.
     """
 
     rows: IntArray
@@ -153,6 +176,9 @@ class DeepPairs:
     second: IntArray
     leaf: IntArray
     place: IntArray
+    row: IntArray
+    column: IntArray
+    n_leaves: int
 
     @classmethod
     def among(cls, leaves: Leaves, layers: Layers, graph: OverlapGraph, plane: int) -> DeepPairs:
@@ -168,7 +194,9 @@ class DeepPairs:
             line[: layers.sizes[0], None] * BLOCK + within
             for line, within in zip((leaves.row, leaves.column), np.divmod(np.arange(BLOCK**2), BLOCK), strict=True)
         )
-        return cls(pair[known], one[known], other[known], leaf, np.lexsort((i.reshape(-1), j.reshape(-1))))
+        place = np.lexsort((i.reshape(-1), j.reshape(-1)))
+        row, column = (line[: layers.sizes[0]] for line in (leaves.row, leaves.column))
+        return cls(pair[known], one[known], other[known], leaf, place, row, column, len(leaves))
 
     @property
     def tiles(self) -> IntArray:
@@ -183,6 +211,23 @@ class DeepPairs:
         """See `Pairs`."""
         of_all = (self._of_images(x) @ self._of_images(y).T).astype(float)
         return of_all[self.first, self.second], of_all[self.second, self.first]
+
+    def in_blocks(self) -> tuple[IntArray, IntArray, IntArray]:
+        """See `Pairs`."""
+        block, pair = np.nonzero(self._seen())
+        return pair, self.row[block], self.column[block]
+
+    def block_products(self, x: Float32Array, y: Float32Array) -> Float32Array:
+        """See `Pairs`."""
+        shape = len(self.leaf), len(self.row), BLOCK**2
+        first, second = (self._of_images(a).reshape(shape).swapaxes(0, 1) for a in (x, y))
+        of_all = first @ second.swapaxes(1, 2)
+        return np.asarray(of_all[:, self.first, self.second][self._seen()])
+
+    def _seen(self) -> BoolArray:
+        """Whether both images of a pair see a block, (m, p)."""
+        there = self.leaf < self.n_leaves
+        return np.asarray(there[self.first] & there[self.second]).T
 
     def _of_images(self, a: Float32Array) -> Float32Array:
         """Values (k, m * 64) of the images of the tile, 0 where they have no leaf."""

@@ -25,6 +25,7 @@ _LEAST_MOST_CELLS, _MOST_CELLS_PER_PIXEL = 2**20, 1  # far more than pixels fill
 _NOISE_ROWS = 4  # every fourth row is enough for the noise
 _MIN_NOISE_SAMPLES = 16
 _CLIP = 5.0  # rms of the differences beyond which one is an edge or a star
+_ROUNDINGS = 4.0  # of single precision, by which the mean of a cell may err
 _LEAST_NOISE = 1e-30  # keeps ratios of noises within float32
 
 
@@ -45,10 +46,10 @@ class CellMesh:
     weight : (nj, ni) float32
         Good pixels (window sum) over the variance of a pixel in units of ``noise**2``; 0 where less than
         three tenths of the window are good. Summed over cells this is the information of the pixels.
-    area : (nj, ni) float32
-        Area of a pixel, in units of the area between cell centres.
+    pixels : (nj, ni) float32
+        Good pixels (window sum).
     pixel_area : float
-        Typical area of a pixel, in the same unit.
+        Typical area of a pixel, in units of the area between cell centres.
     n_good : int
         Good pixels that were seen.
     centroids : CellCentroids or None
@@ -62,7 +63,7 @@ class CellMesh:
     noise: float
     value: Float32Array
     weight: Float32Array
-    area: Float32Array
+    pixels: Float32Array
     pixel_area: float
     n_good: int
     centroids: CellCentroids | None = None
@@ -250,7 +251,10 @@ def _finished(
     area, variance = _slow_maps(positions, sigma, shape, origin, count.shape)
     covered = (count > 0) & (count * area >= MIN_COVERAGE)
     value = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
-    noise = float(np.median(sigma))
+    # Sums of single precision err by more than the noise of a block where that is none.
+    typical = np.quantile(np.abs(value[covered]), 0.9) if covered.any() else 0.0
+    rounding = _ROUNDINGS * float(np.finfo(np.float32).eps) * (abs(level) + float(typical))
+    noise, variance = max(float(np.median(sigma)), rounding), np.maximum(variance, rounding**2)
     weight = np.where(covered, count * (noise * noise / variance), 0.0)
     return CellMesh(
         origin=origin,
@@ -258,7 +262,7 @@ def _finished(
         noise=noise,
         value=value.astype(np.float32),
         weight=weight.astype(np.float32),
-        area=area.astype(np.float32),
+        pixels=np.where(covered, count, 0).astype(np.float32),
         pixel_area=float(np.median(area)),
         n_good=n_good,
     )

@@ -66,7 +66,9 @@ def _extent(line: IntArray, tile: IntArray, n_tiles: int) -> tuple[IntArray, Int
     return first, last - first + 1
 
 
-def make_sheet(plan: SheetPlan, meshes: Sequence[CellMesh | None], graph: OverlapGraph, noise: float) -> Sheet | None:
+def make_sheet(
+    plan: SheetPlan, meshes: Sequence[CellMesh | None], graph: OverlapGraph, noise: float, least: float = 0.0
+) -> Sheet | None:
     """The sheet of a plan, from the meshes of its plane; None where no pair of the graph shares a block.
 
     Parameters
@@ -76,13 +78,15 @@ def make_sheet(plan: SheetPlan, meshes: Sequence[CellMesh | None], graph: Overla
     graph : OverlapGraph
     noise : float
         The unit of values.
+    least : float
+        Noise that a pixel of any image is taken to have at least.
     """
     layers, leaves = Layers.arranged(closed(plan.leaves))
     pairs = pairs_of(plan, leaves, layers, graph)
     if not len(pairs.rows):
         return None
-    value, weight, area = gathered(leaves, meshes, _maps)
-    weight *= _per_leaf(leaves, meshes, lambda mesh: np.clip((noise / mesh.noise) ** 2, 1e-12, 1e12))
+    value, weight, pixels = gathered(leaves, meshes, _maps)
+    weight *= _per_leaf(leaves, meshes, lambda mesh: np.clip((noise / max(mesh.noise, least)) ** 2, 1e-12, 1e12))
     weight[~np.isin(leaves.tile, pairs.tiles)] = 0
     once = (weight > 0).astype(np.float32)
     seen = layers.each(np.multiply, once, (layers.total(once) > 1).astype(np.float32)) > 0
@@ -98,7 +102,7 @@ def make_sheet(plan: SheetPlan, meshes: Sequence[CellMesh | None], graph: Overla
         value=value.copy(),  # lets go of the maps that are not kept
         weight=weight.copy(),
         own=np.maximum(np.float32(1) - layers.each(np.divide, weight, total), np.float32(1e-3)),
-        pixels=np.divide(1, area, out=np.zeros_like(area), where=seen),
+        pixels=(pixels * seen).astype(np.float32),
         finest=_finest(meshes),
     )
 
@@ -119,7 +123,7 @@ def _per_leaf(
 
 
 def _maps(mesh: CellMesh) -> tuple[Float32Array, ...]:
-    return mesh.value, mesh.weight, mesh.area
+    return mesh.value, mesh.weight, mesh.pixels
 
 
 def gathered(

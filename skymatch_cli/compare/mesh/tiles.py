@@ -25,13 +25,17 @@ TILE = 8
 DEEP = 8
 """Images of a block above which products of all its images are cheaper than those of every pair of them."""
 
+_ROUNDINGS = 32.0  # of single precision, by which differences of levels may err: small in the mean of a window too
 _MOST_SQUARES = 8  # of all images of a tile
 _LEAVES = 1536  # of the tiles of a sheet: many for the cost of a call, few beside the cache
 
 
-def run_noise(meshes: Sequence[Sequence[CellMesh | None]]) -> float:
-    """Unit in which values are compared: the median of the images' pixel noise."""
-    return float(np.median([m.noise for plane in meshes for m in plane if m is not None] or [1.0]))
+def run_noise(meshes: Sequence[Sequence[CellMesh | None]]) -> tuple[float, float]:
+    """Unit of values, the median of the images' pixel noise; and the noise that rounding has at least."""
+    each = [(m.noise, abs(m.level)) for plane in meshes for m in plane if m is not None] or [(1.0, 0.0)]
+    noise, level = np.array(each).T
+    least = float(_ROUNDINGS * np.finfo(np.float32).eps * level.max())
+    return max(float(np.median(noise)), least), least
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,11 +19,11 @@ import numpy as np
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.compare import (
     first_differences,
-    image_offsets,
     median_differences,
     pair_measurements,
     pair_status,
 )
+from skymatch_cli.compare.mesh.connected import least_squares_offsets
 from skymatch_cli.compare.mesh.reduce import CellMesh
 from skymatch_cli.compare.mesh.sheets import Sheet, gathered, make_sheet
 from skymatch_cli.compare.mesh.sums import (
@@ -81,10 +81,10 @@ def compare_planes(
     Measurements
         As ``compare.compare``, and ``planes``.
     """
-    unit = run_noise([meshes])
+    unit, least = run_noise([meshes])
     # Moments are about the middle of a sheet: tiles degrees apart would swamp those of a pair in float32.
     plans = sheet_plans([meshes], together=False) if len(graph.a) else []
-    made = [make_sheet(plan, meshes, graph, unit) for plan in plans]
+    made = [make_sheet(plan, meshes, graph, unit, least) for plan in plans]
     fields = [_Field.of(sheet, meshes) for sheet in made if sheet is not None]
     planes, scale, typical = _robust_planes(fields, meshes, graph, unit, solve_planes, degree)
     moments, sums = PlaneMoments.empty(graph, meshes, degree), PairSums.empty(graph, np.zeros(graph.n_images))
@@ -281,7 +281,7 @@ def _robust_planes(  # noqa: PLR0917 - what is compared, and how
     level = np.array([0.0 if m is None else m.level / unit for m in meshes])
     value = np.zeros((n, n_terms(degree)))
     start = first_differences([median_differences(f.sheet) for f in fields], level, graph)
-    value[:, 0] = image_offsets(n, graph.a, graph.b, *start)
+    value[:, 0] = least_squares_offsets(n, graph.a, graph.b, *start)
     planes = ImagePlanes(np.array([_box(m).mean(axis=0) for m in meshes]), value, level)
     scale, typical = np.ones(n), None
     for field_index, field in enumerate(fields):

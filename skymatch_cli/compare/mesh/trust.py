@@ -30,6 +30,7 @@ from skymatch_cli.model import FloatArray
 _CUT = 6.0  # typical distances at which the mean of a window counts no more
 _HOPELESS = 24.0  # the same for a cell, however well the windows around agree
 _NOISY = 2.0  # typical variances above which a cell loses weight
+_CELL_NOISE = 0.6  # scatter of cells in noise only, in units of what independent cells would have
 _BINS = 128  # of the logarithms of distances
 _PER_OCTAVE = 4
 _QUARTER = 0.3186  # sigma below which a quarter of Gaussian distances are
@@ -124,7 +125,7 @@ class Spreads:
         self.counts[:, found.rows] += found.columns
 
     def typical(self) -> FloatArray:
-        """Standard deviations (3, N) from the lowest quarters; of windows at least that of noise alone.
+        """Standard deviations (3, N) from the lowest quarters; at least those of noise alone.
 
         Trails and ghosts may cover more than quarter of a narrow overlap.
         """
@@ -137,6 +138,7 @@ class Spreads:
         share = np.divide(above, inside, out=np.full_like(quarter, 0.5), where=inside > 0)
         distance = 2.0 ** ((bin_number + share - _BINS // 2) / _PER_OCTAVE)
         distance[:2] = np.maximum(distance[:2] / _QUARTER, 1.0)
+        distance[2] = np.maximum(distance[2], _CELL_NOISE)
         return np.asarray(distance)
 
 

@@ -1,0 +1,40 @@
+"""Images that hang together by pairs, and what agrees best with differences of pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import splu
+
+from skymatch_cli.model import FloatArray, IntArray
+
+
+def connected(n: int, first: IntArray, second: IntArray) -> IntArray:
+    """Number of the component of each of n images, (n,), by pairs of them."""
+    links = coo_array((np.ones(len(first)), (first, second)), shape=(n, n))
+    return np.asarray(connected_components(links, directed=False)[1], np.int64)
+
+
+def least_squares_offsets(
+    n: int, first: IntArray, second: IntArray, weight: FloatArray, difference: FloatArray
+) -> FloatArray:
+    """Least-squares offsets (n,) of images from the differences of pairs of them; one of each component at 0.
+
+    Images of one group have their own offsets here: residuals that say whether images agree in a cell must not
+    contain the step between two chips. Pairs whose weight is lost in the rounding of the others are left out.
+    """
+    largest = np.zeros(n)
+    for ends in (first, second):
+        np.maximum.at(largest, ends, weight)
+    use = weight > np.finfo(float).eps * np.minimum(largest[first], largest[second])
+    a, b, w, d = first[use], second[use], weight[use], difference[use]
+    free = np.setdiff1d(np.arange(n), np.unique(connected(n, a, b), return_index=True)[1])
+    offset = np.zeros(n)
+    if free.size:
+        each = np.arange(n)
+        links = coo_array((np.tile(w, 2), (np.append(a, b), np.append(b, a))), shape=(n, n)).tocsr()
+        laplacian = coo_array((links.sum(axis=1), (each, each)), shape=(n, n)).tocsr() - links
+        pull = np.bincount(a, w * d, n) - np.bincount(b, w * d, n)
+        offset[free] = splu(laplacian[free][:, free].tocsc()).solve(pull[free])
+    return offset
