@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
 
 import skymatch_cli
 
@@ -182,3 +184,26 @@ def test_zero_points_that_differ_are_seen_on_a_nebula(tmp_path):
     sky, err = (np.asarray(result.images[name], float) for name in ("sky", "sky_err"))
     error = sky - sky.mean()  # all skies are equal
     assert 1 < np.abs(error).max() < 4 * err[np.abs(error).argmax()]
+
+
+@pytest.mark.parametrize("columns", ["one", "every second"])
+def test_pixels_without_neighbours_have_a_noise(tmp_path, columns):
+    nx = 1 if columns == "one" else 64
+    errors = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        names = []
+        for k in range(2):
+            pixels = rng.normal(100 + 7.5 * k, 1, (70, nx))
+            if columns != "one":
+                pixels[:, ::2] = np.nan
+            wcs = WCS(naxis=2)
+            wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.cdelt = ("RA---TAN", "DEC--TAN"), (150, 20), (-1e-4, 1e-4)
+            wcs.wcs.crpix = nx / 2, 35
+            names.append(str(tmp_path / f"{seed}_{k}.fits"))
+            fits.PrimaryHDU(pixels.astype("f4"), wcs.to_header()).writeto(names[-1])
+        found = skymatch_cli.match(names, dry_run=True, compare="mesh").images
+        assert abs(float(found["sky"][1]) - 7.5) < 8 * float(found["sky_err"][1])
+        errors.append(float(found["sky_err"][0]))
+    n_good = 70 * max(nx // 2, 1)
+    assert 0.9 < np.mean(errors) / (np.sqrt(2 / n_good) / 2) < 1.3

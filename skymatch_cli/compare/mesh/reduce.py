@@ -18,6 +18,7 @@ from skymatch_cli.compare.mesh.sharp import sharp_outliers
 from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, PixelArray
 
 BLOCK_PIX = 64  # side of the blocks in which noise is measured and pixels are worked on
+_MOST_SCATTERED = 65536  # pixels from which the scatter of an image is taken
 MIN_COVERAGE = 0.3  # share of a cell's window that must be good pixels
 COARSE = 8  # cells a side, for what varies slowly: noise, pixel area, background
 _BATCH_BINS = 2**14  # shared out among cells at a time: what fits the cache
@@ -213,10 +214,23 @@ def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: flo
         first = columns.start // BLOCK_PIX
         sigma[rows.start // BLOCK_PIX, first : first + n_blocks] = _clipped_rms(steps) / np.sqrt(2.0)
     known = sigma[np.isfinite(sigma)]
-    sigma[~np.isfinite(sigma)] = np.median(known) if known.size else 0.0
+    sigma[~np.isfinite(sigma)] = np.median(known) if known.size else _scatter(data, good)
     # Noise-free pixels get the rounding of their values; images of zeros get a token.
     rounding = max(abs(level) * float(np.finfo(np.float32).eps), float(sigma.max()) * 1e-3) or 1e-12
     return np.maximum(sigma, np.float32(max(rounding, _LEAST_NOISE)))
+
+
+def _scatter(data: PixelArray, good: BoolArray) -> float:
+    """Clipped scatter of an image none of whose good pixels are neighbours: structure counts, so never too small."""
+    values = data[good].astype(float)
+    values = values[:: max(1, len(values) // _MOST_SCATTERED)]
+    while len(values) > 1:
+        away = np.abs(values - np.median(values))
+        kept = away <= _CLIP * np.std(values)
+        if kept.all():
+            return float(np.std(values, ddof=1))
+        values = values[kept]
+    return 0.0
 
 
 def _clipped_rms(steps: Float32Array) -> FloatArray:
