@@ -6,8 +6,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
 
-.PHONY: demo test lint format clean accuracy pulls accuracy-plane closure bench fuzz fuzz-guided crash-test walk docs readme man dist oldest \
-	scale vendor
+.PHONY: demo test lint format clean accuracy realistic pulls accuracy-plane closure bench fuzz fuzz-guided crash-test walk docs readme man dist oldest \
+	scale vendor interop
 
 demo: $(VENV)/installed
 	$(BIN)/skymatch demo $(DEMO) --overwrite
@@ -40,6 +40,10 @@ lint: $(VENV)/installed-test
 # Long runs, beside the simulator and (PEERS=DIR) the peers: see the docstrings of benchmarks/*.py for options.
 accuracy: $(VENV)/installed
 	$(BIN)/python benchmarks/accuracy.py $(if $(PEERS),--peers $(PEERS)) $(ACCURACY)
+
+# some fifty harder scenes: the table of docs/accuracy.md
+realistic: $(VENV)/installed
+	$(BIN)/python benchmarks/realistic.py $(REALISTIC)
 
 # whether sky_err is true, over 224 mosaics; how near --model plane comes to its floor
 pulls: $(VENV)/installed
@@ -106,6 +110,13 @@ scale: $(VENV)/installed-test
 	$(BIN)/python benchmarks/scale.py $(SCALE)
 	$(BIN)/python benchmarks/scale_solve.py
 
+# hand in hand with the pipelines: their real packages, in an environment of their own (some 2 GB); SWarp and Montage
+# are tried where they are installed. SKYMATCH_SEAMS=FILE collects the seams of the mosaics for docs/pipelines.md.
+interop:
+	test -x $(VENV)-interop/bin/python || $(PYTHON) -m venv $(VENV)-interop
+	$(VENV)-interop/bin/python -m pip install --quiet --editable '.[test,interop]'
+	$(VENV)-interop/bin/python -m pytest -W default tests/interop tests/test_export.py tests/test_roman.py tests/test_gwcs.py
+
 $(VENV)/python:
 	@test -n "$(PYTHON)" || { echo "skymatch needs Python 3.11 or later: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -128,4 +139,4 @@ $(VENV)/installed-dist: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(DEMO) build dist docs/_build docs/_generated .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-interop $(DEMO) build dist docs/_build docs/_generated .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -238,7 +238,10 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
             headers[hdu.index] = raw
         end = hdu.data_offset + data_size
         if end > most:
-            raise InputError.at(where, f"HDU {hdu.index} claims {data_size} bytes of data, more than its file can hold")
+            what = (
+                f"truncated or damaged: HDU {hdu.index} claims {data_size} bytes of data, more than its file can hold"
+            )
+            raise InputError.at(where, what)
         reached = stream.seek(end) if size is None else min(end, size)
         if reached < end:
             raise InputError.at(
