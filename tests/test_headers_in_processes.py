@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -33,7 +35,13 @@ print(os.getpid())
 """
 
 
-def planned(folder: Path, pixels: int, frames: list[str]) -> tuple[bytes, int]:
+def contents(store: Path) -> list[str]:
+    """All that a store holds: the file itself also counts how often it was written."""
+    with closing(sqlite3.connect(store)) as connection:
+        return list(connection.iterdump())
+
+
+def planned(folder: Path, pixels: int, frames: list[str]) -> tuple[list[str], int]:
     """The plan, and how many headers its process read itself."""
     command = [sys.executable, "-c", SCRIPT.format(pixels=pixels), "plan.db", *frames]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -41,7 +49,7 @@ def planned(folder: Path, pixels: int, frames: list[str]) -> tuple[bytes, int]:
     readers = (folder / "readers").read_text().split()
     (folder / "readers").unlink()
     assert len(readers) == len(frames) - 1  # one of them is no FITS file
-    return (folder / "plan.db").read_bytes(), readers.count(done.stdout.strip())
+    return contents(folder / "plan.db"), readers.count(done.stdout.strip())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")

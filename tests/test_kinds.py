@@ -106,7 +106,7 @@ def _roman(path: Path) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with asdf.open(path, lazy_load=False, memmap=False) as file:
-            return {"data": np.array(file["roman"]["data"]), **file["roman"]["meta"]["background"]}
+            return {"data": np.array(file["roman"]["data"]), **file["roman"]["meta"].get("background", {})}
 
 
 def test_read(files: Files) -> None:

@@ -365,10 +365,11 @@ def chosen_degrees(
     """Degree (n,), at most ``most``, that the data ask for: the same in each component.
 
     The one with the smallest chi2 plus log(m) for each coefficient (Schwarz 1978, Ann. Statist. 6, 461). Where chi2 of
-    the highest is above its expectation, all are taken in units of that.
+    the highest is above its expectation, all are taken in units of that. Degrees that make errors of levels more
+    than ten times those of constants are left out.
     """
     pull, noise = pulls
-    costs, spread = [], None
+    costs, errors, spread = [], [], None
     for highest in range(int(most.max(initial=0)), -1, -1):
         equations = PlaneEquations.of_pairs(centre, *ends, *seen, np.minimum(most, highest))
         planes = equations.solve(equations.gathered(pull[:, :, None]))[:, :, 0]
@@ -380,7 +381,9 @@ def chosen_degrees(
         seen_by = np.maximum(equations.graph.pair_sums(np.full(len(pull), float(pull.shape[1]))), 2.0)
         known = dof > 0
         costs.append(np.where(known, chi2 / spread, 0.0) + np.log(seen_by) * _coefficients(equations))
-    wanted = np.argmin(np.array(costs[::-1]), axis=0)
+        errors.append(equations.graph.component_sums(equations.covariance()[0][:, 0, 0]))
+    weak = np.array(errors) > _MOST_LOSS**2 * errors[-1]
+    wanted = np.argmin(np.where(weak, np.inf, np.array(costs))[::-1], axis=0)
     return np.asarray(np.minimum(most, wanted[equations.graph.component]))
 
 
