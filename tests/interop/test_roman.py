@@ -17,6 +17,10 @@ from tests.pages import run
 roman = pytest.importorskip("roman_datamodels")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+STEPS = (
+    *("assign_wcs", "dark", "dq_init", "flat_field", "flux", "linearity", "outlier_detection", "photom", "refpix"),
+    *("ramp_fit", "saturation", "skymatch", "source_catalog", "tweakreg", "wfi18_transient", "dark_decay"),
+)
 SKIES = [0.5, 1.7, 0.9]
 FRAMES = [
     Frame(x=4.0 * k, nx=100, ny=100, scale=0.11, sky=sky, noise=0.02, seed=k, dtype="f4") for k, sky in enumerate(SKIES)
@@ -30,6 +34,7 @@ def model_of(frame: Frame, number: int) -> Any:
     model = ImageModel.create_fake_data(shape=(frame.ny, frame.nx))
     model.data, model.dq = frame.pixels(), np.zeros((frame.ny, frame.nx), "u4")
     model.meta.wcs = gwcs_of(frame)
+    model.meta["cal_step"] = dict.fromkeys(STEPS, "INCOMPLETE")
     model.meta.filename = f"r{number}_wfi01_f158_cal.asdf"
     model.meta.instrument.optical_element = "F158"
     model.meta.exposure.exposure_time = 107.5

@@ -23,8 +23,8 @@ def absolute_path(path: str) -> str:
 
 
 def real_path(path: str) -> str:
-    """The path with all links followed; a URL as it is."""
-    return path if is_remote(path) else os.path.realpath(path)
+    """The path with all links followed; a URL, and what is no path, as it is."""
+    return path if is_remote(path) or "\0" in path else os.path.realpath(path)
 
 
 def real_paths(paths: Iterable[str]) -> list[str]:
