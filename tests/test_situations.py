@@ -232,6 +232,29 @@ class TestCoordinates:
         single("c.fits", 100.0, 5.0)
         assert "c.fits: its coordinates (icrs) can't be compared with those of a.fits (HPLN)" in refusal("*.fits")
 
+    def test_observers_of_different_sides_of_the_sun_are_refused(self) -> None:
+        """STEREO A and B, 60 degrees apart at 1 au: as far from each other as from the Sun."""
+        sun = {"CTYPE1": "HPLN-TAN", "CTYPE2": "HPLT-TAN", "HGLT_OBS": 0.0, "DSUN_OBS": 149_597_870_700.0}
+        single("a.fits", 100.0, **sun, HGLN_OBS=30.0, OBSRVTRY="STEREO_A")
+        single("b.fits", 107.0, 10.0, **sun, HGLN_OBS=-30.0, OBSRVTRY="STEREO_B")
+        single("c.fits", 103.0, 5.0, **sun, HGLN_OBS=30.01, OBSRVTRY="STEREO_A")
+        assert "b.fits: its observer is 1 au from that of a.fits" in refusal("*.fits")
+        assert "b.fits: its observer is 1 au from that of a.fits" in refusal("--store", "s.db", "*.fits")
+        assert result("a.fits", "c.fits")["images"][1]["sky"] == pytest.approx(3, abs=0.2)
+        assert "observer" not in run("--split-by", "OBSRVTRY", "*.fits").stderr
+
+    @pytest.mark.parametrize(("au", "refused"), [(0.99, False), (0.97, True)])
+    def test_an_observer_at_the_first_lagrange_point_sees_the_sun_as_the_earth_does(
+        self, au: float, refused: bool
+    ) -> None:
+        sun = {"CTYPE1": "HPLN-TAN", "CTYPE2": "HPLT-TAN", "HGLT_OBS": 5.0, "HGLN_OBS": 0.0}
+        single("a.fits", 100.0, **sun)  # without DSUN_OBS: at 1 au
+        single("b.fits", 107.0, 10.0, **sun, DSUN_OBS=au * 149_597_870_700.0)
+        if refused:
+            assert "b.fits: its observer is 0.03 au from that of a.fits" in refusal("*.fits")
+        else:
+            assert result("*.fits")["images"][1]["sky"] == pytest.approx(7, abs=0.2)
+
     def test_an_epoch_that_is_taken_for_the_equinox_is_said(self) -> None:
         single("a.fits", 100.0, RADESYS=None)
         single("b.fits", 107.0, 10.0, RADESYS=None, EPOCH=1955.31)

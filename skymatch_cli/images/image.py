@@ -29,6 +29,7 @@ from skymatch_cli.images.hdus import PlaneFinder
 from skymatch_cli.images.inputs import Inputs
 from skymatch_cli.images.known import ImageHeader, Known
 from skymatch_cli.images.ledger import SUBTRACTED
+from skymatch_cli.images.observers import observer_m, observer_problems
 from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.images.skystate import SkyState, read_state
 from skymatch_cli.images.units import UnitFacts, comparison_scales
@@ -114,6 +115,7 @@ def read_infos(
     )
     problems += scales.problems.values()
     problems += _frame_problems([read.info for read in found])
+    problems += observer_problems((read.facts.label, read.facts.split, read.observer) for read in found)
     frames = _frame_warnings([read.info for read in found])
     bands = band_warnings([(read.facts.label, read.bands) for read in found], [read.facts.split for read in found])
     own = (warning for read in found for warning in read.warnings)
@@ -226,7 +228,8 @@ class _HeaderReader:
         )
         bands = band_keywords(keywords, with_zero_point=flux_scale is None)
         traced = None if wcs is None else _traced(wcs, ref.label)
-        return ImageHeader(info, facts, bands, doubts, traced, of_file=facts.group == spelling)
+        observer = observer_m(keywords, wcs)
+        return ImageHeader(info, facts, bands, doubts, traced, of_file=facts.group == spelling, observer=observer)
 
     def _bunit(self, keywords: Keywords) -> str:
         """The unit of the pixels, counts divided by an exposure map included."""

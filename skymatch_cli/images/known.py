@@ -36,6 +36,8 @@ class ImageHeader:
         Why there is none; None where the method needs no WCS.
     of_file : bool
         Its group is that of its file.
+    observer : tuple of float
+        Where the observer of a helioprojective image is, see `observer_m`.
     """
 
     info: ImageInfo
@@ -44,6 +46,7 @@ class ImageHeader:
     warnings: tuple[SkyWarning, ...] = ()
     footprint: Footprint | InputError | None = None
     of_file: bool = True
+    observer: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
