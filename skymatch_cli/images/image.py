@@ -103,7 +103,9 @@ def read_infos(
         else:
             problems += item.problems
     scales = comparison_scales([read.facts for read in found], units=settings.units, exptime_key=settings.exptime_key)
-    usable = [i for i in range(len(found)) if i not in scales.problems]
+    apart = _frame_problems([read.info for read in found])
+    apart |= observer_problems((read.facts.label, read.facts.split, read.observer) for read in found)
+    usable = [i for i in range(len(found)) if i not in scales.problems and i not in apart]
     infos = tuple(
         replace(
             found[i].info,
@@ -114,8 +116,7 @@ def read_infos(
         for i in usable
     )
     problems += scales.problems.values()
-    problems += _frame_problems([read.info for read in found])
-    problems += observer_problems((read.facts.label, read.facts.split, read.observer) for read in found)
+    problems += apart.values()
     frames = _frame_warnings([read.info for read in found])
     bands = band_warnings([(read.facts.label, read.bands) for read in found], [read.facts.split for read in found])
     own = (warning for read in found for warning in read.warnings)
@@ -318,19 +319,19 @@ def _beam_arcsec2(keywords: Keywords) -> float:
     return math.pi / (4 * math.log(2)) * major * minor * 3600.0**2 if major > 0 and minor > 0 else math.nan
 
 
-def _frame_problems(infos: Sequence[ImageInfo]) -> list[Problem]:
-    """The images whose coordinates of the Sun or a planet, or of the stars, are not those of the first image."""
+def _frame_problems(infos: Sequence[ImageInfo]) -> dict[int, Problem]:
+    """By their number the images whose coordinates of the Sun or a planet, or of the stars, are not those of the first image."""
     frames = [getattr(info.wcs, "frame", None) for info in infos]
     first = next((frame for frame in frames if frame is not None), None)
     if first is None or not any(frame is not None and frame.on_a_body for frame in frames):
-        return []
+        return {}
     what = f"its coordinates ({{}}) can't be compared with those of {infos[frames.index(first)].ref.label} ({first})"
     hint = "match images of one kind of coordinates at a time"
-    return [
-        Problem(info.ref.label, what.format(frame), hint)
-        for info, frame in zip(infos, frames, strict=True)
+    return {
+        i: Problem(infos[i].ref.label, what.format(frame), hint)
+        for i, frame in enumerate(frames)
         if frame is not None and frame != first
-    ]
+    }
 
 
 def _frame_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:

@@ -27,8 +27,8 @@ def observer_m(keywords: Keywords, wcs: CelestialWcs | None) -> tuple[float, ...
     return r * math.cos(lat) * math.cos(lon), r * math.cos(lat) * math.sin(lon), r * math.sin(lat)
 
 
-def observer_problems(images: Iterable[tuple[str, str, tuple[float, ...]]]) -> list[Problem]:
-    """The images whose observer is not where that of the first image of their set is.
+def observer_problems(images: Iterable[tuple[str, str, tuple[float, ...]]]) -> dict[int, Problem]:
+    """Find the images (by their number) whose observer is not where that of the first image of their set is.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ def observer_problems(images: Iterable[tuple[str, str, tuple[float, ...]]]) -> l
         Label, set (images of different sets are not compared) and observer of each.
     """
     first: dict[str, tuple[str, tuple[float, ...]]] = {}
-    problems = []
-    for label, name, place in images:
+    problems = {}
+    for i, (label, name, place) in enumerate(images):
         if not place:
             continue
         other, there = first.setdefault(name, (label, place))
@@ -45,5 +45,5 @@ def observer_problems(images: Iterable[tuple[str, str, tuple[float, ...]]]) -> l
         if apart > _SAME_PLACE * nearer:
             what = f"its observer is {apart / _AU_M:.2g} au from that of {other} (HGLN_OBS, HGLT_OBS, DSUN_OBS)"
             hint = "match the images of one observer at a time, or see --split-by"
-            problems.append(Problem(label, f"{what}: they see the Sun from different sides", hint))
+            problems[i] = Problem(label, f"{what}: they see the Sun from different sides", hint)
     return problems
