@@ -320,7 +320,7 @@ def _beam_arcsec2(keywords: Keywords) -> float:
 
 
 def _frame_problems(infos: Sequence[ImageInfo]) -> dict[int, Problem]:
-    """By their number the images whose coordinates of the Sun or a planet, or of the stars, are not those of the first image."""
+    """The images, by number, whose coordinates of the Sun, a planet or the stars are not those of the first one."""
     frames = [getattr(info.wcs, "frame", None) for info in infos]
     first = next((frame for frame in frames if frame is not None), None)
     if first is None or not any(frame is not None and frame.on_a_body for frame in frames):
