@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,24 @@ def test_zero_points_that_differ_are_seen_on_a_nebula(tmp_path):
     sky, err = (np.asarray(result.images[name], float) for name in ("sky", "sky_err"))
     error = sky - sky.mean()  # all skies are equal
     assert 1 < np.abs(error).max() < 4 * err[np.abs(error).argmax()]
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.02])
+def test_a_factor_between_two_images_is_named(tmp_path, factor):
+    frames = [Frame(x=64.0 * k, nx=SIZE, ny=SIZE, sky=100, noise=1, seed=k) for k in range(2)]
+    pixels = [frame.pixels(lambda x, y: 500 + 300 * np.sin(x / 25) * np.cos(y / 31)) for frame in frames]
+    result = skymatch_cli.match(written(tmp_path, [pixels[0], factor * pixels[1]]), dry_run=True, compare="mesh")
+    said = [w for w in result.warnings if w.name == "zero-points"]
+    if factor == 1:
+        assert not said
+        return
+    (warning,) = said
+    assert warning.visible
+    assert warning.amplitude > 1
+    found = re.findall(r"(\d)\.fits \(([-+][\d.]+) ± ([\d.]+) %\)", warning.text)
+    assert sorted(name for name, _, _ in found) == ["0", "1"]
+    for name, percent, err in found:  # each against the mean of both
+        assert abs(float(percent) - (1 if name == "1" else -1)) < 3 * float(err) + 0.05
 
 
 @pytest.mark.parametrize("columns", ["one", "every second"])

@@ -18,8 +18,10 @@
 
 So a header says of itself what was done to it and what it was: `original_cards` takes everything back, and
 `recorded_cards` writes from the original. Writing again is therefore the same as writing for the first time.
-The first keyword that is kept is that of the level. Other programs edit the keywords above and change pixels;
-what `undo` needs is in the undo cards alone, and they say by which digest the pixels are recognised.
+The first keyword that is kept is the one of ``--sky-keyword``. Where it is not BKGLEVEL, it says what is still to be
+subtracted: the sky while it is only recorded, and 0 beside subtracted pixels, whose sky is in BKGLEVEL.
+Other programs edit the keywords above and change pixels; what `undo` needs is in the undo cards alone, and they say
+by which digest the pixels are recognised.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
 
 LEVEL, SUBTRACTED, METHOD, ERROR = "BKGLEVEL", "BKGSUB", "BKGMETH", "BKGERR"
 SHAPE = tuple(f"BKG{name.upper()}" for name in SHAPE_TERMS)
+_SKY_OF_IMAGE = "sky of this image, in its own unit"
 _MEANING = {
     "BKGDX": "tilt of the sky along x, per pixel",
     "BKGDY": "tilt of the sky along y, per pixel",
@@ -351,7 +354,12 @@ def _keywords(record: Record) -> dict[str, bytes | None]:
     """The keywords of the sky: their new cards, None where there is none."""
     sky, level = record.written.sky, record.level_keyword
     new: dict[str, bytes | None] = {
-        level: cd.make_card(level, sky.level, "sky of this image, in its own unit"),
+        level: cd.make_card(level, sky.level, _SKY_OF_IMAGE),
+    }
+    if record.written.subtracted and level != LEVEL:  # programs that read the keyword subtract what it says
+        new[level] = cd.make_card(level, 0.0, "sky still to be subtracted")
+        new[LEVEL] = cd.make_card(LEVEL, sky.level, _SKY_OF_IMAGE)
+    new |= {
         SUBTRACTED: cd.make_card(
             SUBTRACTED, record.written.subtracted, "whether the sky is subtracted from the pixels"
         ),

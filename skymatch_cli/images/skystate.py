@@ -101,7 +101,8 @@ def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     source : Source
     ref : ImageRef
     sky_keyword : str
-        Where another program may have left the level (else `LEVEL`). Our own headers know their keyword.
+        Where another program may have left the level (else `LEVEL`; of subtracted pixels `LEVEL` comes first).
+        Our own headers know their keyword.
 
     Raises
     ------
@@ -156,7 +157,7 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     if left is None:
         return state
     _check_pixels(left, state, hdus[ref.hdu].shape, ref)
-    return _compared(left, state, source.cards(where), keyword)
+    return _compared(left, state, source.cards(where), tuple(entry.keyword for entry in entries))
 
 
 def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: ImageRef) -> None:
@@ -174,9 +175,9 @@ def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: I
         raise InputError.at(ref.label, what, OURS_ALONE)
 
 
-def _compared(left: Written, state: SkyState, cards: cd.Cards, keyword: str) -> SkyState:
-    """The state with the sky that was written, and how the keywords contradict it."""
-    sky = left.sky
+def _compared(left: Written, state: SkyState, cards: cd.Cards, keywords: tuple[str, ...]) -> SkyState:
+    """The state with the sky that was written, and how the keywords contradict it; the first one is the level's."""
+    sky, keyword = left.sky, keywords[0]
     ours = Recorded(sky.level, left.subtracted, *sky.shape)
     says = cd.value(cards, SUBTRACTED) is True
     if says != left.subtracted:
@@ -186,10 +187,14 @@ def _compared(left: Written, state: SkyState, cards: cd.Cards, keyword: str) -> 
     if not left.subtracted:  # a level that another program recorded since is as good as ours
         level = cd.number(cards, keyword, sky.level)
         return replace(state, recorded=Recorded(level, False, *(cd.number(cards, key, 0.0) for key in SHAPE)))
-    for name, number in zip((keyword, *SHAPE), (sky.level, *sky.shape), strict=True):
+    expected = {keyword: sky.level, **dict(zip(SHAPE, sky.shape, strict=True))}
+    if keyword != LEVEL and LEVEL in keywords:  # else an earlier version wrote it
+        expected |= {keyword: 0.0, LEVEL: sky.level}
+    for name, number in expected.items():
         there = cd.number(cards, name, 0.0)
         if abs(there - number) > _SAME_LEVEL * abs(number):
-            edited = f"{name} = {there:.8g}, but skymatch subtracted {number:.8g}: another program edited it"
+            subtracted = sky.level if name == keyword else number
+            edited = f"{name} = {there:.8g}, but skymatch subtracted {subtracted:.8g}: another program edited it"
             return replace(state, recorded=ours, edited=edited)
     return replace(state, recorded=ours)
 
@@ -228,7 +233,7 @@ def recorded_in(cards: cd.Cards, keyword: str, where: str) -> Recorded | None:
 
 def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
     subtracted = cd.value(cards, SUBTRACTED) is True
-    for name in (keyword, LEVEL):
+    for name in (LEVEL, keyword) if subtracted else (keyword, LEVEL):  # the keyword says what is still to be subtracted
         level = cd.value(cards, name)
         if isinstance(level, int | float) and not isinstance(level, bool):
             return Recorded(float(level), subtracted, *(cd.number(cards, key, 0.0) for key in SHAPE))

@@ -75,7 +75,8 @@ KINDS: Mapping[WarningName, WarningKind] = {
         "images of several bands are in the list", "give one band, or separate them with --split-by FILTER"
     ),
     WarningName.ZERO_POINTS: WarningKind(
-        "images of several calibrations are in the list", "name the flux scale of each image with --flux-scale KEYWORD"
+        "images of several calibrations are in the list, or a gradient follows the scene",
+        "check the photometric zero points; name the flux scale of each image with --flux-scale KEYWORD",
     ),
     WarningName.UNITS: WarningKind(
         "BUNIT is missing or not a unit", "correct BUNIT, or compare the raw numbers with --units as-is"

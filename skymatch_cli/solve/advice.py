@@ -27,6 +27,9 @@ _MAX_LOSS = 10.0  # errors of planes over those of constants: beyond, tilts rest
 _LEAST_SHARE = 0.25  # of the pixels in an image's overlaps: below, its sky rests on little
 _LEAST_INFORMATION = 0.1  # of what the noise of the pixels allows: below, errors are three times as large
 _DISAGREE = 3.0  # times the errors of both; generous, for both see the same pixels
+_LEAST_FACTOR = 0.003  # by which an image is too bright: below, no calibration is that good
+_MOST_FACTOR = 0.5  # beyond, a gradient on a flat sky is more likely: it gives 1
+_CLEAR = 3.0  # times its error: a factor that is more than chance
 _NAMED = 5  # sets, images or pairs that one line names
 
 
@@ -134,6 +137,29 @@ def solution_warnings(
             amount = _in_unit(images, np.nanmax(np.abs(offsets.residual[low])))
             lines.append(SkyWarning(WarningName.DOWN_WEIGHTED, text, *amount))
     return tuple(lines)
+
+
+def measured_factors(
+    images: Sequence[ImageInfo], measurements: Measurements, used: BoolArray
+) -> tuple[SkyWarning, ...]:
+    """Warn of images that seem brighter or fainter than others by a factor; ``used`` (M,): pairs that count."""
+    m = measurements
+    if m.zero_point is None:
+        return ()
+    gain, err = m.zero_point[0] - 1, m.zero_point[1]
+    size = np.abs(gain)
+    above = np.flatnonzero((err > 0) & (size > np.maximum(_LEAST_FACTOR, _CLEAR * err)) & (size < _MOST_FACTOR))
+    mine = used & (np.isin(m.a, above) | np.isin(m.b, above))
+    if not mine.any():
+        return ()
+    above = above[np.argsort(-np.round(size[above], 6), kind="stable")]  # two images are equal but for rounding
+    names = [f"{images[i].ref.label} ({100 * gain[i]:+.2g} ± {100 * err[i]:.1g} %)" for i in above[:_NAMED]]
+    amount = _in_unit(images, m.delta_err[mine].max())
+    text = (
+        f"differences grow with the brightness of the scene, and are uncertain by up to {_said(amount)} for it; "
+        f"brighter than the mean of their neighbours ({len(above)}): {_few(names, ', ', len(above))}"
+    )
+    return (SkyWarning(WarningName.ZERO_POINTS, text, *amount),)
 
 
 def weak_images(

@@ -34,6 +34,7 @@ from skymatch_cli.solve.advice import (
     large_residuals,
     large_steps,
     lower_degrees,
+    measured_factors,
     seen,
     solution_warnings,
     weak_images,
@@ -225,6 +226,7 @@ def solve_skies(
         warnings += without_reference(images, found.component, reference)
     if offsets is not None:
         warnings += solution_warnings(images, measurements, task.group, offsets)
+        warnings += measured_factors(images, measurements, task.used)
         warnings += weak_images(images, measurements, task.used, found.err[0])
     if max_residual is not None:
         warnings += large_residuals(images, measurements, residual, max_residual)

@@ -309,8 +309,9 @@ class Walk(RuleBasedStateMachine):
 
     def sky(self, name: str, truth: Truth, hdu: int) -> tuple[float, bool]:
         head = fits.getheader(name, hdu if truth.kind.sky_hdu is None else truth.kind.sky_hdu)
-        level = next((head[key] for key in ("MDRIZSKY", "BKGLEVEL") if key in head), 0.0)
-        return level, head.get("BKGSUB", False)
+        subtracted = head.get("BKGSUB", False)
+        keys = ("BKGLEVEL", "MDRIZSKY") if subtracted else ("MDRIZSKY", "BKGLEVEL")
+        return next((head[key] for key in keys if key in head), 0.0), subtracted
 
     def is_recorded(self, name: str, truth: Truth) -> bool:
         return any("skymatch-cli undo" in str(fits.getheader(name, hdu).get("HISTORY", "")) for hdu in truth.kind.hdus)
