@@ -215,7 +215,8 @@ def test_a_cross_check_takes_images_that_stand_alone_or_see_nothing(tmp_path):
     change(paths[5], lambda data: data.fill(np.nan))
     found, said = seen("--cross-check", *paths)
     assert [image["status"] for image in found["images"]] == ["ok"] * 4 + ["no_overlap", "all_masked"]
-    assert "mesh and pooled" not in said
+    assert "mesh and pooled agree" in said
+    assert "[cross-check]" not in said
 
 
 def test_a_cross_check_does_not_change_the_result(crowded):

@@ -449,8 +449,8 @@ def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path, monkeypatch):
     assert sum(0 < k < n for k in known) >= 2  # it was hit in the midst
     left = n - known[-1]
     done: list[int] = []
-    call = PooledTask.__call__
-    monkeypatch.setattr(PooledTask, "__call__", lambda task: done.append(task.image) or call(task))
+    call = MeshTask.__call__
+    monkeypatch.setattr(MeshTask, "__call__", lambda task: done.append(task.image) or call(task))
     skymatch("measure", "field.db", "--jobs", "1")
     assert len(done) == left
     skymatch("measure", "straight.db")
