@@ -273,7 +273,9 @@ class TestTemplates:
             write(f"{of}.fits", plane(pixels(of, spoiled=of == "a"), "", of), other)
             good = plane(marks(0 if of == "a" else 1, 1), "", of)
             write(f"{of}_good.fits", good, plane(marks(1, 1), "", of))
-        done = run("--dry-run", "--format", "json", "--mask", "{stem}_good.fits", "a.fits", "b.fits")
+        done = run(
+            "--dry-run", "--format", "json", "--compare", "pooled", "--mask", "{stem}_good.fits", "a.fits", "b.fits"
+        )
         found = json.loads(done.stdout)
         overlaps = {(o["a"], o["b"]): o for o in found["overlaps"]}
         assert overlaps[0, 2]["sky_b"] - overlaps[0, 2]["sky_a"] == pytest.approx(7.5, abs=0.3)

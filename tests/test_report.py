@@ -122,7 +122,9 @@ def test_settings_that_are_not_defaults_are_in_the_command(tmp_path: Path) -> No
     found = skymatch_cli.match(paths, dry_run=True, skystat="mean", upper=1e3, match_up=True)
     found.write(tmp_path / "s.json")
     run("report", tmp_path / "s.json", "-o", tmp_path / "r.html")
-    assert "skymatch match --dry-run --skystat mean --upper 1000.0 --match-up @images.txt" in text(tmp_path / "r.html")
+    assert "skymatch match --dry-run --compare pooled --skystat mean --upper 1000.0 --match-up @images.txt" in text(
+        tmp_path / "r.html"
+    )
 
 
 def test_the_command_and_the_list_of_the_page_give_the_result_again(tmp_path: Path, monkeypatch) -> None:

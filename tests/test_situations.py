@@ -111,7 +111,15 @@ class TestBands:
         assert [image["component"] for image in found["images"]] == [0, 1, 0, 1]
         skies = [image["sky"] for image in found["images"]]
         assert skies == pytest.approx([0, 0, 3, 1], abs=0.2)
+        assert max(image["sky_err"] for image in found["images"]) < 0.1
         assert found["warnings"] == []
+
+    def test_sets_have_constants_only(self) -> None:
+        for k, band in enumerate(["F115W", "F200W"] * 2):
+            single(f"{k}.fits", 100.0, 2.0 * k, PUPIL=band)
+        done = run("--model", "plane", "--split-by", "PUPIL", "*.fits")
+        assert done.exit_code == 2
+        assert "2 sets (--split-by)" in done.stderr
 
 
 class TestGroups:

@@ -16,6 +16,7 @@ from skymatch_cli.compare.mesh.cells import MeshGrid, TooWideError
 from skymatch_cli.compare.mesh.reduce import BLOCK_PIX, CellMesh, reduce_image
 from skymatch_cli.compare.pooled import local_skies, n_pixels_of
 from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.images.formats.files import is_remote
 from skymatch_cli.images.image import Pixels, read_pixels
 from skymatch_cli.images.pixels import portable
 from skymatch_cli.model import (
@@ -131,13 +132,21 @@ def assemble_mesh(
 def _by_spacing(
     infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[MeshReduction], settings: Settings
 ) -> tuple[list[list[CellMesh | None]], OverlapGraph]:
-    """Meshes of the images by plane and spacing, and the graph with these in the place of its planes."""
+    """Meshes of the images by plane, spacing and set, and the graph with these in the place of its planes.
+
+    Images of different sets (``--split-by``) are never compared, so they share no cells either.
+    """
     grids = mesh_grids(infos, graph, settings.mesh_size)
     spacing = halvings(infos, graph, grids, settings)
-    kinds, kind = np.unique(np.stack([graph.plane, spacing]), axis=1, return_inverse=True)
+    numbers: dict[str, int] = {}
+    of_image = np.array([numbers.setdefault(info.split, len(numbers)) for info in infos], np.int64)
+    kinds, kind = np.unique(np.stack([graph.plane, spacing, of_image[graph.a]]), axis=1, return_inverse=True)
     meshes = [
-        [next((m for m in f.meshes.get(plane, ()) if m.halvings == halved), None) for f in found]
-        for plane, halved in kinds.T.tolist()
+        [
+            next((m for m in f.meshes.get(plane, ()) if m.halvings == halved and of_image[i] == one_set), None)
+            for i, f in enumerate(found)
+        ]
+        for plane, halved, one_set in kinds.T.tolist()
     ]
     planes = tuple(graph.planes[k] for k in kinds[0].tolist())
     return meshes, replace(graph, plane=kind.reshape(-1).astype(np.int64), planes=planes)
@@ -222,7 +231,7 @@ class MeshTask:
         """Read the pixels and reduce them."""
         info = self.info
         try:
-            pixels = read_pixels(info, self.settings)
+            pixels = self._pixels()
         except InputError as error:
             return self._unread(error.problems)
         local = None
@@ -243,9 +252,27 @@ class MeshTask:
             return self._unread((Problem(info.ref.label, what, "use --compare pooled"),))
         return MeshReduction(meshes, status, local, n_good, pixels.warnings)
 
+    def _pixels(self) -> Pixels:
+        """The pixels of the frame; of a file behind a URL only the rows that its overlaps need, the others not good."""
+        info = self.info
+        far = info.source is not None and is_remote(info.source.science.path)
+        if self.with_local or not far or info.wcs is None:
+            return read_pixels(info, self.settings)
+        needed = np.flatnonzero(_needed_blocks(self._spans(info.wcs), info.shape).any(axis=1))
+        if not needed.size:
+            return read_pixels(info, self.settings)
+        rows = int(needed[0]) * BLOCK_PIX, min((int(needed[-1]) + 1) * BLOCK_PIX, info.shape[0])
+        read = read_pixels(info, self.settings, rows=rows)
+        data, good = np.zeros(info.shape, read.data.dtype), np.zeros(info.shape, np.bool_)
+        data[slice(*rows)], good[slice(*rows)] = read.data, read.good
+        return replace(read, data=data, good=good)
+
+    def _spans(self, wcs: CelestialWcs) -> Sequence[Spans]:
+        return spans_of_polygons(pixel_rings(self.overlaps, self.image, wcs, self.info.ref.label), self.info.shape)
+
     def _meshes(self, data: PixelArray, good: BoolArray, wcs: CelestialWcs) -> dict[int, tuple[CellMesh, ...]]:
         """The meshes by plane, one for every spacing; of each the blocks of pixels that its overlaps need."""
-        spans = spans_of_polygons(pixel_rings(self.overlaps, self.image, wcs, self.info.ref.label), self.info.shape)
+        spans = self._spans(wcs)
         meshes: dict[int, tuple[CellMesh, ...]] = {}
         for plane, halved in np.unique(np.stack([self.planes, self.halvings]), axis=1).T.tolist():
             mine = np.flatnonzero((self.planes == plane) & (self.halvings == halved))

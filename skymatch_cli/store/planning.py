@@ -59,7 +59,13 @@ def plan(
         raise InputError(problems)
     footprints = tuple(t for t in traced if isinstance(t, Footprint))
     usable = [isinstance(t, Footprint) for t in traced] or [True] * len(found.infos)
-    graph = _of_one_set(overlap_graph(footprints), [i.split for i, use in zip(found.infos, usable, strict=True) if use])
+    sets = [info.split for info, use in zip(found.infos, usable, strict=True) if use]
+    if settings.model != Model.CONSTANT and len(set(sets)) > 1:
+        raise UsageError(
+            f"--model {settings.model}: the images are of {len(set(sets))} sets (--split-by)",
+            "match the sets one by one, or use --model constant",
+        )
+    graph = _of_one_set(overlap_graph(footprints), sets)
     check_model(settings, graph)
     return Plan(
         settings=settings,

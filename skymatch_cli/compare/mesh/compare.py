@@ -310,7 +310,7 @@ def with_structure(measured: Measurements, variance: FloatArray, scale: FloatArr
     noise = measured.delta_err**2
     noise = np.where(noise > 0, noise, 1.0)
     kept = 1 / (1 + measured.weight * variance)
-    by_pixels = 0.5 * (1 / scale[measured.a] + 1 / scale[measured.b])
+    by_pixels = np.clip(0.5 * (1 / scale[measured.a] + 1 / scale[measured.b]), 0, 1)
     information, dof = measured.information, measured.pair_dof
     return replace(
         measured,
@@ -318,7 +318,7 @@ def with_structure(measured: Measurements, variance: FloatArray, scale: FloatArr
         weight=measured.weight * kept,
         information=None if information is None else information * kept,
         pair_dof=None if dof is None else dof * kept * (1 + variance / noise),
-        photometric=np.clip(by_pixels, 0, 1) / (1 + variance / noise),
+        photometric=by_pixels / (1 + variance / noise),
     )
 
 
