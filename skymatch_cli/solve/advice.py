@@ -29,7 +29,7 @@ _LEAST_INFORMATION = 0.1  # of what the noise of the pixels allows: below, error
 _DISAGREE = 3.0  # times the errors of both; generous, for both see the same pixels
 _LEAST_FACTOR = 0.003  # by which an image is too bright: below, no calibration is that good
 _MOST_FACTOR = 0.5  # beyond, a gradient on a flat sky is more likely: it gives 1
-_CLEAR = 3.0  # times its error: a factor that is more than chance
+_CLEAR = 4.0  # times its error: a factor that is more than chance
 _NAMED = 5  # sets, images or pairs that one line names
 
 

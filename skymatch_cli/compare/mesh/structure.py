@@ -37,6 +37,8 @@ _SURE = 3.0  # the same in one overlap
 _EXTENT = 4.0  # variance of an image's level over that of its overlaps' pieces, where structure is as large as a frame
 _FEW = 6  # blocks that say nothing about a slope
 _CLEAR = 4.0  # errors that the slope of one overlap with brightness must exceed
+_MANY = 3  # overlaps of a component, beyond which one that stands alone can be told
+_FAR = 6.0  # errors beyond which a slope is no accident, even alone
 _VISIBLE = 1.0  # brightness, in noise of a pixel: below it a difference of seeing looks the same
 
 
@@ -221,6 +223,11 @@ class ZeroPoints:
         above = np.zeros(n_pairs)
         above[use] = (brightest - darkest)[of_pair[use]]
         square, count, total = (np.bincount(of_pair, c, size) for c in (weight * slope**2, use.astype(float), weight))
+        # A factor shows in several overlaps: one alone, and not far (a variable star), counts like the next.
+        largest, second = np.zeros((2, size))
+        np.maximum.at(largest, of_pair, weight * slope**2)
+        np.maximum.at(second, of_pair, np.where(weight * slope**2 < largest[of_pair], weight * slope**2, 0))
+        square -= np.where((count > _MANY) & (largest < _FAR**2), largest - second, 0)
         excess = over(np.maximum(square - count - np.sqrt(2 * count), 0), total)[of_pair]
         clear = np.abs(slope) > _CLEAR * np.where(use, err, np.inf)
         variance = np.maximum(excess, np.where(clear, slope**2, 0)) * np.where(above > _VISIBLE, above, 0) ** 2
@@ -232,6 +239,6 @@ class ZeroPoints:
         gain = least_squares_offsets(n, graph.a[use], graph.b[use], weight[use], slope[use])
         gain -= (np.bincount(component, gain, size) / np.bincount(component, minlength=size))[component]
         information = _of_images(weight, graph)
-        seen = _of_images(variance, graph) > 0
+        seen = _of_images(np.where((excess > 0) | (count[of_pair] <= _MANY), variance, 0), graph) > 0
         per_image = np.divide(1, np.sqrt(information), out=np.zeros(n), where=information > 0)
         return cls(np.where(seen, 1 + gain, 1.0), np.where(seen, per_image, 0.0), variance)
