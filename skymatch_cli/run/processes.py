@@ -141,6 +141,7 @@ class _Worker:
     tasks: Tasks[Any]
     stopped: Connection
     is_busy = False
+    is_interrupted = False
 
     @classmethod
     def begin(cls, tasks: Tasks[Any], stopped: Connection) -> None:
@@ -155,7 +156,7 @@ class _Worker:
         """Run a task and write its finding to a file; a KeyboardInterrupt is returned to the parent process."""
         cls.is_busy = True
         try:
-            if cls.stopped.poll():
+            if cls.is_interrupted or cls.stopped.poll():  # no other task is begun
                 raise KeyboardInterrupt
             found = cls.tasks[k]()
             with open(file, "wb", closefd=False) as stream:
@@ -166,6 +167,7 @@ class _Worker:
 
     @classmethod
     def _interrupt(cls, *_: object) -> None:
+        cls.is_interrupted = True
         if cls.is_busy:
             raise KeyboardInterrupt
 
