@@ -145,7 +145,7 @@ def _from_inverses(laplacian: Laplacian, scatter: csr_array | None) -> tuple[Flo
         variance = np.asarray((inverse @ scatter).multiply(inverse).sum(axis=1), np.float64)
         traces = graph.component_sums(np.asarray(inverse.multiply(scatter).sum(axis=1), np.float64))
     for factor in laplacian.dense:
-        dense = factor.inverse()
+        dense = factor.inverse
         if scatter is None:
             variance[factor.nodes] = np.diag(dense)
             continue
