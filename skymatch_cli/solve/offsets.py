@@ -8,7 +8,7 @@ from scipy.sparse import csr_array, diags_array, hstack
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.solve.diagnose import loop_closure
-from skymatch_cli.solve.leastsquares import NoiseResponse, NormalEquations, noise_response
+from skymatch_cli.solve.leastsquares import NoiseResponse, NormalEquations, noise_response, noise_variance
 from skymatch_cli.solve.pairgraph import PairGraph
 from skymatch_cli.solve.robust import kept_weights
 from skymatch_cli.solve.scatter import extra_variance, scattered_weights
@@ -95,7 +95,7 @@ def solve_offsets(
         chi2, dof = _joint(graph, square_sum, own)
     by_noise = response.variance
     if photometric is not None:
-        by_noise = noise_response(equations, _photometric(equations, noise_used, photometric[used])).variance
+        by_noise = noise_variance(equations, _photometric(equations, noise_used, photometric[used]))
     more = extra_variance(equations, measured, own) if with_scatter else np.zeros(len(graph.size))
     if more.any():
         equations, response = _scattered(equations, noise_used, more)
