@@ -366,9 +366,10 @@ class TestBadFiles:
         assert problem("t.fits").startswith("t.fits[1]: is a table")
 
     def test_cube(self, folder: Path) -> None:
-        write(folder / "c.fits", image("SCI", 1, shape=(3, 4, 5)))
-        assert problem("c.fits").startswith("c.fits[1]: is a cube (3 × 4 × 5)")
-        assert problem("c.fits[SCI]").startswith("c.fits[SCI,1]: is a cube (3 × 4 × 5)")
+        write(folder / "c.fits", image("SCI", 1, shape=(6, 4, 5)))
+        hint = "(--planes each matches each of its 6 planes by itself)"
+        assert problem("c.fits") == f"c.fits[1]: is a cube (6 × 4 × 5) {hint}"
+        assert problem("c.fits[SCI]") == f"c.fits[SCI,1]: is a cube (6 × 4 × 5) {hint}"
 
     def test_spectrum(self, folder: Path) -> None:
         plain(folder / "s.fits", (7,))

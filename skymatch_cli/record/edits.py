@@ -102,6 +102,8 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
     for update in sorted(updates, key=lambda u: u.ref.hdu):
         if not update.is_finite:
             continue
+        if update.ref.part.plane is not None:
+            raise InputError.at(update.ref.label, "a plane of a cube can't be recorded", "add --dry-run")
         state = read_state(source, update.ref, settings.sky_keyword)
         try:
             record, result = _record(source, update, state, settings)
