@@ -279,7 +279,7 @@ def _expand_one(name: str, source: _Source) -> Iterator[NamedFile | Problem]:
         for found in files:
             yield from _members(found) if is_association(found) else [NamedFile(found, os.path.abspath(found))]
     elif glob.has_magic(match["file"] if match else file):
-        yield Problem(file, "no file matches")
+        yield Problem(file, "no file matches", "look at the folder and the pattern")
     else:
         yield Problem(match["file"] if match else file, "no such file")
 
