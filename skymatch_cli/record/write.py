@@ -330,6 +330,8 @@ def _run(run: _Run, journal: Journal | None = None, progress: Progress | None = 
     if problems := _problems(run, with_pixels=True):
         raise InputError(problems)
     done = _Done()
+    if settings.dry_run:
+        return done
     with _named_errors(str(settings.output_dir)):
         if settings.output_dir is not None:
             Path(settings.output_dir).mkdir(parents=True, exist_ok=True)
