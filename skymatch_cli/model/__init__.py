@@ -19,6 +19,7 @@ from skymatch_cli.model.images import (
     ImageRef,
     MaskRef,
     OriginalIntegers,
+    Part,
     PixelSource,
     Recorded,
     RegionFile,
@@ -26,6 +27,7 @@ from skymatch_cli.model.images import (
     StoredPlane,
     common_unit,
     group_numbers,
+    set_numbers,
 )
 from skymatch_cli.model.measurements import (
     LocalSkies,
@@ -57,6 +59,7 @@ __all__ = [
     "OriginalIntegers",
     "OverlapGraph",
     "PairsByImage",
+    "Part",
     "PixelArray",
     "PixelSource",
     "PlaneDifferences",
@@ -74,4 +77,5 @@ __all__ = [
     "TangentPlane",
     "common_unit",
     "group_numbers",
+    "set_numbers",
 ]
