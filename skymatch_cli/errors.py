@@ -97,11 +97,24 @@ def problem_lines(problems: Iterable[Problem]) -> tuple[str, ...]:
     --------
     >>> problem_lines([Problem("a.fits", "no such file"), Problem("b.fits", "no such file")])
     ('a.fits, b.fits: no such file',)
+    >>> problem_lines([Problem("a.fits", "its mask a.reg is bad"), Problem("b.fits", "its mask b.reg is bad")])
+    ('a.fits, b.fits: its mask ….reg is bad',)
     """
-    kinds: dict[tuple[str, str], list[str]] = {}
+    kinds: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
-        kinds.setdefault((problem.what, problem.hint), []).append(problem.where)
-    return tuple(str(Problem(_first(where), *kind)) for kind, where in kinds.items())
+        kinds.setdefault(_kind(problem), []).append(problem)
+    return tuple(
+        str(alike[0] if len(alike) == 1 else Problem(_first([problem.where for problem in alike]), *kind))
+        for kind, alike in kinds.items()
+    )
+
+
+def _kind(problem: Problem) -> tuple[str, str]:
+    """What is wrong and what to do, with … for the name of the file, where other files are called after it."""
+    stem = re.split(r"[.\[]", problem.where.rpartition("/")[2])[0]
+    called = re.compile(rf"(?<!\w){re.escape(stem)}(?=\.)") if stem else None
+    what, hint = (called.sub("…", text) if called else text for text in (problem.what, problem.hint))
+    return what, hint
 
 
 def _first(names: Sequence[str]) -> str:

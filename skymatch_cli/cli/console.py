@@ -119,11 +119,12 @@ def warn(warnings: Iterable[SkyWarning], allowed: Iterable[str] = ()) -> None:
         alike = sum(other.name == warning.name for other in shown)
         if alike < _MOST_ALIKE and len(shown) < _MOST_SHOWN:
             shown.append(warning)
+    last = {warning.name: id(warning) for warning in (*warnings, *shown)}  # one advice for all of a name
     for warning in warnings:
         level = logging.WARNING if any(warning is one for one in shown) else logging.INFO
-        LOG.log(level, "%s", warning, extra={"warning": warning})
+        LOG.log(level, "%s", warning, extra={"warning": warning, "advised": id(warning) == last[warning.name]})
     if len(given) > len(shown):
-        LOG.warning("%d more (-v shows them)", len(given) - len(shown))
+        LOG.warning("%d more, shown with -v", len(given) - len(shown))
 
 
 def tell_result(result: Result) -> None:
@@ -141,14 +142,26 @@ def tell_result(result: Result) -> None:
     warn(result.warnings, result.settings.allow)
 
 
-def tell_written(written: WriteReport, settings: Settings, images: Sequence[str] = ()) -> None:
-    """Say what became of the images; ``images``: as they were named, where the run can be taken back."""
+def tell_written(
+    written: WriteReport, settings: Settings, images: Sequence[str] = (), *, unchanged: str = "{} already as wanted"
+) -> None:
+    """Say what became of the images.
+
+    Parameters
+    ----------
+    written : WriteReport
+    settings : Settings
+    images : sequence of str
+        As they were named, where the run can be taken back.
+    unchanged : str
+        What is said of images that needed no change.
+    """
     from .done import said_of_images, undo_command
 
     tell(tuple(f"wrote {file}" for file in written.files))
     remark(written.notes)
     warn(written.warnings)
-    say(said_of_images(written, settings))
+    say(said_of_images(written, settings, unchanged))
     if images and written.files and settings.output_dir is None:
         say(f"to take it back: {undo_command(images)}")
 
@@ -262,8 +275,8 @@ class _StderrFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         word = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         warning: SkyWarning | None = getattr(record, "warning", None)
-        advice = "" if warning is None else f"{warning.advice} [{warning.name}]"
-        return laid_out(word, printable(record.message), advice)
+        advice = warning.advice if warning is not None and getattr(record, "advised", False) else ""
+        return laid_out(word, printable(record.message) + _tag(warning), advice)
 
 
 class _FileFormatter(logging.Formatter):
@@ -272,11 +285,15 @@ class _FileFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         word = "NOTE" if record.levelno == NOTE else record.levelname
         warning: SkyWarning | None = getattr(record, "warning", None)
-        name = "" if warning is None else f" [{warning.name}]"
         if warning is not None and warning.visible:
             word = "WARNING"
-        return f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {word} {printable(record.message)}{name}"
+        return f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {word} {printable(record.message)}{_tag(warning)}"
 
     def usesTime(self) -> bool:  # noqa: N802 (logging's name)
         """The time is written by `formatMessage` itself."""
         return True
+
+
+def _tag(warning: SkyWarning | None) -> str:
+    """The name of a warning, as it stands after its text."""
+    return "" if warning is None else f" [{warning.name}]"

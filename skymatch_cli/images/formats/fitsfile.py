@@ -51,6 +51,17 @@ _COMPRESSED = {
     b"PK\x03\x04": ("zip", "unzip"),
 }
 
+_SAVE = "save the linear image as FITS"
+_NOT_FITS = {
+    b"\xff\xd8\xff": ("a JPEG picture", _SAVE),
+    b"\x89PNG": ("a PNG picture", _SAVE),
+    b"II*\0": ("a TIFF or raw picture", _SAVE),
+    b"MM\0*": ("a TIFF or raw picture", _SAVE),
+    b"XISF": ("an XISF image", _SAVE),
+    b"<": ("a web page", "fetch the file again"),
+}
+"""What people take for FITS files, by their first bytes: what it is, and what to do."""
+
 # A small file may claim a huge image where it is compressed; no real sky compresses by this much.
 _MAX_UNPACKED_RATIO = 2000
 _ALWAYS_UNPACKED_BYTES = 256 * 2**20
@@ -291,7 +302,8 @@ def _read_header(stream: IO[bytes], where: str, index: int, offset: int) -> byte
     start = stream.seek(offset)
     raw = stream.read(_CHUNK) if start == offset else b""
     if index == 0 and raw[:6] != b"SIMPLE":
-        raise InputError.at(where, "is not a FITS file")
+        what, hint = next((said for magic, said in _NOT_FITS.items() if raw.startswith(magic)), ("", ""))
+        raise InputError.at(where, f"is {what}, not a FITS file" if what else "is not a FITS file", hint)
     if index and raw[:8] != b"XTENSION":
         return b""  # the end of the file, or special records after the last HDU
     searched = 0
