@@ -3,7 +3,7 @@
 SkymatchError            1  unexpected failure
 ├── UsageError           2  options that contradict each other or can't be parsed
 ├── InputError           3  an input can't be used; lists every bad one
-│   └── StoppedError     6  stopped while writing; names the files that are done
+│   └── StoppedError     6  stopped while writing (images or results); names the files that are done
 ├── NoOverlapError       4  nothing to match: no pair of images overlaps
 └── StrictError          5  ``--strict`` and there were warnings
 
@@ -12,6 +12,7 @@ Errors are raised where the fact is known and shown in one place (``cli/console.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -151,7 +152,7 @@ class InputError(SkymatchError):
 
 
 class StoppedError(InputError):
-    """A file could not be written after others had been; each is the old one or the new one.
+    """A result could not be written, or an image after others had been; each file is the old one or the new one.
 
     Parameters
     ----------
@@ -168,8 +169,16 @@ class StoppedError(InputError):
 
     def lines(self) -> tuple[str, ...]:
         """One line for each problem, and one with the files that are done."""
+        if not self.files:
+            return super().lines()
         n = f"{len(self.files)} file{'s' if len(self.files) > 1 else ''}"
         return (*super().lines(), f"{n} written before it: {_first(self.files)} (run again to finish)")
+
+
+def unwritten(name: str, error: OSError, files: tuple[str, ...] = ()) -> StoppedError:
+    """Make the error for a result that can't be written; ``files`` are those that are done."""
+    hint = "free some space, then run again" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+    return StoppedError([Problem(f"{name} can't be written", error.strerror or str(error), hint)], files)
 
 
 class NoOverlapError(SkymatchError):

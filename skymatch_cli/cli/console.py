@@ -6,14 +6,14 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from skymatch_cli.choices import Format
-from skymatch_cli.errors import SkymatchError, StoppedError, UsageError
+from skymatch_cli.errors import SkymatchError, StoppedError, UsageError, unwritten
 from skymatch_cli.model.warning import SkyWarning, counted
 from skymatch_cli.output.printable import printable
 
@@ -178,10 +178,19 @@ def check_output(output: Output, *, overwrite: bool, inputs: Iterable[str] = ())
         raise UsageError("--format fits is not for a terminal", "write to a file with -o FILE.fits")
 
 
-def show(report: Report, output: Output) -> None:
-    """Write the result where the user wants it: to a file, or to standard output."""
+def show(report: Report, output: Output, files: tuple[str, ...] = ()) -> None:
+    """Write the result where the user wants it: to a file, or to standard output.
+
+    Raises
+    ------
+    StoppedError
+        If it can't be written; ``files`` are those that were written before.
+    """
     if output.output is not None:
-        output.save(report)
+        try:
+            output.save(report)
+        except StoppedError as error:
+            raise StoppedError(error.problems, files) from error
         say(f"wrote {output.output}")
         return
     try:
@@ -195,6 +204,9 @@ def show(report: Report, output: Output) -> None:
             stream.flush()
     except BrokenPipeError:
         forget_standard_output()  # the reader has seen enough; the run itself went well
+    except OSError as error:
+        forget_standard_output()
+        raise unwritten("standard output", error, files) from error
 
 
 def _stderr_level() -> int:
@@ -217,12 +229,15 @@ def _opened(log_file: str | None, ctx: click.Context) -> Iterator[TextIO | None]
         raise UsageError(f"--log-file {log_file} is not a text file", "choose another name")
     if log_file.lower().endswith(_FITS_SUFFIXES):
         raise UsageError(f"--log-file {log_file} is the name of an image", "choose another name")
-    with ExitStack() as stack:
-        try:
-            stream = stack.enter_context(Path(log_file).open("a", encoding="utf-8", errors="backslashreplace"))
-        except OSError as error:
-            raise UsageError(f"--log-file {log_file}: {error.strerror or error}", "choose another name") from error
+    try:
+        stream = Path(log_file).open("a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise UsageError(f"--log-file {log_file}: {error.strerror or error}", "choose another name") from error
+    try:
         yield stream
+    finally:
+        with suppress(OSError):  # what a full disk has no room for is said by `_Handler`
+            stream.close()
 
 
 def _is_text(file: str) -> bool:
@@ -239,10 +254,19 @@ def _is_text(file: str) -> bool:
 
 
 def _handler(stream: TextIO, level: int, formatter: logging.Formatter) -> logging.Handler:
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
     handler.setLevel(level)
     handler.setFormatter(formatter)
     return handler
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """One that falls silent where its stream can't be written, such as a log on a full disk."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 (of logging)
+        """Say so once, if there is anywhere else to say it."""
+        self.setLevel(logging.CRITICAL + 1)
+        LOG.warning("the log is incomplete: %s", sys.exc_info()[1])
 
 
 class _StderrFormatter(logging.Formatter):

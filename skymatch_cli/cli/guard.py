@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Callable
 
 import click
 
-from skymatch_cli.errors import SkymatchError
+from skymatch_cli.errors import SkymatchError, unwritten
 from skymatch_cli.output.printable import printable
 
 from .layout import laid_out
@@ -53,6 +54,11 @@ def _explain(error: Exception) -> int:
             return error.exit_code
         case BrokenPipeError():
             forget_standard_output()
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            forget_standard_output()
+            full = unwritten(str(error.filename or "standard output"), error)
+            _complain(full.lines()[0])
+            return full.exit_code
         case _:
             _complain(f"unexpected {type(error).__name__}: {error} (run with -vv for the traceback)")
     return SkymatchError.exit_code
