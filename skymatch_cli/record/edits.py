@@ -32,9 +32,8 @@ from skymatch_cli.images.skystate import (
     recorded_in,
     written_state,
 )
-from skymatch_cli.model import ImageInfo, ImageRef
+from skymatch_cli.model import FileState, ImageInfo, ImageRef
 from skymatch_cli.model.skyplane import SkyPlane
-from skymatch_cli.record.atomic import FileIdentity
 from skymatch_cli.record.compressed import stored_pixels
 from skymatch_cli.record.jwsttree import erase_background, hide_background, show_background
 from skymatch_cli.record.precision import PixelFacts
@@ -61,7 +60,7 @@ class SkyUpdate:
     sky_err : float
         1 sigma; not finite: not known.
     method : str
-    identity : FileIdentity or None
+    state : FileState or None
         The file when it was measured; None: not checked.
     tilt : tuple of float or None
         The shape of a `SkyPlane`: (dx, dy), or more; None: the sky is a constant.
@@ -73,7 +72,7 @@ class SkyUpdate:
     sky: float
     sky_err: float
     method: str
-    identity: FileIdentity | None = None
+    state: FileState | None = None
     tilt: tuple[float, ...] | None = None
     info: ImageInfo | None = None
 
