@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from skymatch_cli.choices import METHOD_ALIASES, Compare, Method, Model, Skystat, Units, WarningName, WcsSource
+from skymatch_cli.choices import METHOD_ALIASES, Compare, Method, Model, Planes, Skystat, Units, WarningName, WcsSource
 from skymatch_cli.errors import UsageError, without_secrets
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Settings:
     keep_value: float | None = None
     group_by: str = "auto"
     split_by: str | None = None
+    planes: str | None = None
     units: str = "auto"
     exptime_key: str = "EXPTIME"
     wcs: str = "auto"
@@ -265,6 +266,8 @@ def _check_choices(settings: Settings) -> None:
     checked_choice("model", settings.model, Model)
     checked_choice("skystat", settings.skystat, Skystat)
     checked_choice("units", settings.units, Units)
+    if settings.planes is not None:
+        checked_choice("planes", settings.planes, Planes)
     for name in settings.allow:
         checked_choice("allow", name, WarningName)
     checked_choice("wcs", settings.wcs, WcsSource)
@@ -308,15 +311,15 @@ def _check_contradictions(settings: Settings) -> None:
     method = settings.method
     model = settings.model
     if model != Model.CONSTANT and settings.compare != Compare.MESH:
-        raise UsageError(f"--model {model} needs differences as a function of position", "add --compare mesh")
+        raise UsageError(f"--model {model} needs cells: pooled comparison cannot measure a tilt", "add --compare mesh")
     if model != Model.CONSTANT and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
         raise UsageError(f"--model {model} works with --method match only, not with {method}", "leave --model out")
     if model != Model.CONSTANT and settings.robust:
         raise UsageError("--robust works with --model constant only", "leave --robust out")
     if settings.cross_check and model != Model.CONSTANT:
-        raise UsageError("--cross-check works with --model constant only", "pooled differences know no tilt")
+        raise UsageError("--cross-check works with --model constant only", "pooled comparison cannot measure a tilt")
     if settings.cross_check and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
-        raise UsageError(f"--cross-check needs offsets from overlaps, which {method} has not", "leave it out")
+        raise UsageError(f"--cross-check needs offsets from overlaps, which {method} does not compute", "leave it out")
     if settings.reference is not None and method != Method.MATCH:
         raise UsageError(f"--reference works with --method match only, not with {method}", "leave --reference out")
     if settings.reference is not None and settings.match_up:

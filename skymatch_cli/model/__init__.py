@@ -14,10 +14,12 @@ from skymatch_cli.model.arrays import BoolArray, FloatArray, IntArray, PixelArra
 from skymatch_cli.model.images import (
     CelestialWcs,
     Container,
+    FileState,
     ImageInfo,
     ImageRef,
     MaskRef,
     OriginalIntegers,
+    Part,
     PixelSource,
     Recorded,
     RegionFile,
@@ -25,6 +27,7 @@ from skymatch_cli.model.images import (
     StoredPlane,
     common_unit,
     group_numbers,
+    set_numbers,
 )
 from skymatch_cli.model.measurements import (
     LocalSkies,
@@ -43,6 +46,7 @@ __all__ = [
     "BoolArray",
     "CelestialWcs",
     "Container",
+    "FileState",
     "FloatArray",
     "ImageInfo",
     "ImageRef",
@@ -55,6 +59,7 @@ __all__ = [
     "OriginalIntegers",
     "OverlapGraph",
     "PairsByImage",
+    "Part",
     "PixelArray",
     "PixelSource",
     "PlaneDifferences",
@@ -72,4 +77,5 @@ __all__ = [
     "TangentPlane",
     "common_unit",
     "group_numbers",
+    "set_numbers",
 ]

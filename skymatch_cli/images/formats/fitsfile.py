@@ -26,7 +26,7 @@ from skymatch_cli.images.formats.header import CardHeader, Value
 from skymatch_cli.images.formats.keywords import as_number
 from skymatch_cli.images.formats.registry import asdf_format
 from skymatch_cli.images.formats.tilecheck import check_tiling
-from skymatch_cli.model import Container
+from skymatch_cli.model import Container, FileState
 
 _BLOCK = 2880
 _CARD = 80
@@ -50,6 +50,17 @@ _COMPRESSED = {
     b"\x1f\x9d": ("compress", "uncompress"),
     b"PK\x03\x04": ("zip", "unzip"),
 }
+
+_SAVE = "save the linear image as FITS"
+_NOT_FITS = {
+    b"\xff\xd8\xff": ("a JPEG picture", _SAVE),
+    b"\x89PNG": ("a PNG picture", _SAVE),
+    b"II*\0": ("a TIFF or raw picture", _SAVE),
+    b"MM\0*": ("a TIFF or raw picture", _SAVE),
+    b"XISF": ("an XISF image", _SAVE),
+    b"<": ("a web page", "fetch the file again"),
+}
+"""What people take for FITS files, by their first bytes: what it is, and what to do."""
 
 # A small file may claim a huge image where it is compressed; no real sky compresses by this much.
 _MAX_UNPACKED_RATIO = 2000
@@ -88,6 +99,9 @@ class Hdu:
         one image.
     header_offset, header_size, data_offset : int
         Bytes of the unpacked file.
+    cube_axis : str or None
+        CTYPE ("" where there is none) of the axis along which the planes of a cube lie: the only one beside a
+        longitude and a latitude, which are its first two; None for what is no such cube.
     """
 
     index: int
@@ -105,6 +119,17 @@ class Hdu:
     header_size: int
     data_offset: int
     wcs: str = ""
+    cube_axis: str | None = None
+
+    @property
+    def n_planes(self) -> int:
+        """Number of the planes of a cube; 1 for all else."""
+        return 1 if self.cube_axis is None else math.prod(self.shape[:-2])
+
+    @property
+    def plane_shape(self) -> tuple[int, int] | None:
+        """(ny, nx) of a two-dimensional image, or of the planes of a cube."""
+        return self.image_shape if self.cube_axis is None else (self.shape[-2], self.shape[-1])
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
@@ -129,9 +154,15 @@ class FitsFile:
     container: Container
     size: int
     mtime_ns: int
+    ctime_ns: int
     inode: int
     hdus: tuple[Hdu, ...]
     creator: str = ""
+
+    @property
+    def state(self) -> FileState:
+        """The state of the file when its headers were read."""
+        return self.size, self.mtime_ns, self.ctime_ns, self.inode
 
 
 def read_structure(path: str, where: str) -> FitsFile:
@@ -150,7 +181,8 @@ def read_structure(path: str, where: str) -> FitsFile:
         No such file, a directory, not FITS, a Git LFS pointer, truncated or with an absurd header.
     """
     try:
-        container, (size, mtime_ns, inode) = _identify(path, where)
+        container, state = _identify(path, where)
+        size = state[0]
         with open_unpacked(path, container) as stream:
             hdus, creator = _walk(stream, where, size if container is Container.PLAIN else None, _most(container, size))
     except FileNotFoundError:
@@ -161,8 +193,16 @@ def read_structure(path: str, where: str) -> FitsFile:
         raise InputError.at(where, f"truncated or damaged: {error}", "fetch the file again") from None
     except (OSError, ValueError) as error:
         raise InputError.at(where, f"can't be read: {getattr(error, 'strerror', None) or error}") from None
+    size, mtime_ns, ctime_ns, inode = state
     return FitsFile(
-        path=path, container=container, size=size, mtime_ns=mtime_ns, inode=inode, hdus=hdus, creator=creator
+        path=path,
+        container=container,
+        size=size,
+        mtime_ns=mtime_ns,
+        ctime_ns=ctime_ns,
+        inode=inode,
+        hdus=hdus,
+        creator=creator,
     )
 
 
@@ -185,7 +225,7 @@ def parse_header(stream: IO[bytes], hdu: Hdu) -> CardHeader:
     return CardHeader(raw, {"BITPIX": hdu.bitpix, "NAXIS": len(axes)} | axes if hdu.tiled else None)
 
 
-def _identify(path: str, where: str) -> tuple[Container, tuple[int, int, int]]:
+def _identify(path: str, where: str) -> tuple[Container, FileState]:
     """How the file is packed, and its state; refuses what is plainly not FITS."""
     state = file_state(path)
     if not is_remote(path) and not (Path(path).is_file() or Path(path).is_dir()):
@@ -234,7 +274,7 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
         hdu, data_size = _understand(cards, len(raw), where, len(hdus), offset)
         creator = creator or _text(cards.get("CREATOR"))
         hdus.append(hdu)
-        if hdu.image_shape:
+        if hdu.plane_shape:
             headers[hdu.index] = raw
         end = hdu.data_offset + data_size
         if end > most:
@@ -262,7 +302,8 @@ def _read_header(stream: IO[bytes], where: str, index: int, offset: int) -> byte
     start = stream.seek(offset)
     raw = stream.read(_CHUNK) if start == offset else b""
     if index == 0 and raw[:6] != b"SIMPLE":
-        raise InputError.at(where, "is not a FITS file")
+        what, hint = next((said for magic, said in _NOT_FITS.items() if raw.startswith(magic)), ("", ""))
+        raise InputError.at(where, f"is {what}, not a FITS file" if what else "is not a FITS file", hint)
     if index and raw[:8] != b"XTENSION":
         return b""  # the end of the file, or special records after the last HDU
     searched = 0
@@ -293,11 +334,12 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
     except (KeyError, ValueError, TypeError) as error:
         raise InputError.at(where, f"the header of HDU {index} is not valid FITS: {error}") from None
     name, ver = _text(cards.get("EXTNAME")), cards.get("EXTVER", 1)
+    is_image = tiled or (cards.get("XTENSION", "IMAGE") == "IMAGE" and cards.get("GROUPS") is not True)
     hdu = Hdu(
         index=index,
         name="" if tiled and name.upper() in _COMPRESSED_NAMES else name,
         ver=ver if type(ver) is int and abs(ver) < 2**31 else 1,  # a larger one is damage
-        is_image=tiled or (cards.get("XTENSION", "IMAGE") == "IMAGE" and cards.get("GROUPS") is not True),
+        is_image=is_image,
         shape=tuple(reversed(axes)),
         bitpix=bitpix,
         tiled=tiled,
@@ -308,6 +350,7 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
         header_offset=offset,
         header_size=header_size,
         data_offset=_padded(offset + header_size + _CARD),
+        cube_axis=_cube_axis(cards, axes) if is_image else None,
     )
     return hdu, data_size
 
@@ -343,6 +386,13 @@ def _number(cards: _Cards, key: str, default: float) -> float:
 def _is_celestial(cards: _Cards) -> bool:
     axes = sum(bool(_CELESTIAL_CTYPE.match(str(value))) for key, value in cards.items() if key.startswith("CTYPE"))
     return axes >= 2 or "AMDX1" in cards
+
+
+def _cube_axis(cards: _Cards, axes: tuple[int, ...]) -> str | None:
+    """See `Hdu.cube_axis`."""
+    along = [i for i, length in enumerate(axes, start=1) if i > 2 and length != 1]
+    on_sky = all(_CELESTIAL_CTYPE.match(str(cards.get(f"CTYPE{i}"))) for i in (1, 2))
+    return _text(cards.get(f"CTYPE{along[0]}")) if on_sky and len(along) == 1 and 0 not in axes else None
 
 
 def _wcs_digest(raw: bytes) -> str:
