@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from skymatch_cli.model import FloatArray, IntArray
 from skymatch_cli.sky.sphere import angle_rad
@@ -44,6 +43,8 @@ def _near_pairs(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, I
     Caps are searched in classes of radii within a factor of two, so that one wide image does not make all others
     candidates.
     """
+    from scipy.spatial import cKDTree
+
     size = np.floor(np.log2(np.maximum(radii_rad, 1e-9))).astype(np.int64)
     classes = [np.flatnonzero(size == s) for s in np.unique(size)]
     trees = [cKDTree(centres[members]) for members in classes]
