@@ -18,6 +18,7 @@
 
 So a header says of itself what was done to it and what it was: `original_cards` takes everything back, and
 `recorded_cards` writes from the original. Writing again is therefore the same as writing for the first time.
+Of a cube the planes have keywords of their own (`planecards`); of these only what was there before has undo cards.
 The first keyword that is kept is the one of ``--sky-keyword``. Where it is not BKGLEVEL, it says what is still to be
 subtracted: the sky while it is only recorded, and 0 beside subtracted pixels, whose sky is in BKGLEVEL.
 Other programs edit the keywords above and change pixels; what `undo` needs is in the undo cards alone, and they say
@@ -32,6 +33,8 @@ from dataclasses import dataclass, replace
 
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import PixelFormat
+from skymatch_cli.images.planecards import is_of_plane, plane_cards
+from skymatch_cli.model.skycube import Sky, SkyCube
 from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
 
 LEVEL, SUBTRACTED, METHOD, ERROR = "BKGLEVEL", "BKGSUB", "BKGMETH", "BKGERR"
@@ -50,6 +53,7 @@ _TEXT = cd.CARD - len(_TAG)
 _ENTRY = re.compile(rb"(?P<mark>[-=+*]|\d{1,6}) ?(?P<text>.*)", re.DOTALL)
 _KEYWORD = re.compile(rb"[A-Z0-9_-]{1,8} *")
 _NO_DIGEST = "0" * 16
+_NEXT_PLANE, _NO_SKY = ";", "-"
 _COEFFICIENTS = 1, 3, 6, 10  # of a constant, a plane, and polynomials of degree 2 and 3
 _MAX_AXIS_DIGITS = 18
 _STRUCTURAL = frozenset({"BITPIX", "ZBITPIX"})
@@ -85,9 +89,9 @@ class Written:
     Attributes
     ----------
     subtracted : bool
-    sky : SkyPlane
+    sky : SkyPlane or SkyCube
         The sky in the header, to the last bit.
-    shift : SkyPlane
+    shift : SkyPlane or SkyCube
         Original pixels minus these, to the last bit. It is the sky unless another program had subtracted one before.
     shape : tuple of int
         Of the image, slowest axis first.
@@ -100,8 +104,8 @@ class Written:
     """
 
     subtracted: bool
-    sky: SkyPlane
-    shift: SkyPlane
+    sky: Sky
+    shift: Sky
     shape: tuple[int, ...]
     form: PixelFormat
     lost: float = 0.0
@@ -124,10 +128,24 @@ class Written:
         return " ".join([state, *(f"{name}={word}" for name, word in words.items() if word)])
 
 
-def _numbers(plane: SkyPlane) -> str:
+def _numbers(sky: Sky | None) -> str:
+    if sky is None:
+        return _NO_SKY
+    if isinstance(sky, SkyCube):
+        return _NEXT_PLANE.join(map(_numbers, sky.planes))
+    return _plane_numbers(sky)
+
+
+def _plane_numbers(plane: SkyPlane) -> str:
     needed = next(n for n in _COEFFICIENTS if not any(plane.shape[n - 1 :]))
     parts = (plane.level, *plane.shape)[:needed]
     return ",".join(part.hex() for part in parts)
+
+
+def _sky(text: str) -> Sky:
+    if _NEXT_PLANE not in text:
+        return _plane(text)
+    return SkyCube(tuple(None if part == _NO_SKY else _plane(part) for part in text.split(_NEXT_PLANE)))
 
 
 def _plane(text: str) -> SkyPlane:
@@ -176,8 +194,8 @@ def written(cards: cd.Cards) -> Written | None:
         )
         return Written(
             subtracted=state == "subtracted",
-            sky=_plane(named["sky"]),
-            shift=_plane(named.get("shift", named["sky"])),
+            sky=_sky(named["sky"]),
+            shift=_sky(named.get("shift", named["sky"])),
             shape=shape,
             form=form,
             lost=_finite(named.get("lost", "0")),
@@ -207,6 +225,9 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
     """
     entries = read_entries(cards)
     kept = [card for card in cards if not card.startswith(_TAG)]
+    if any(mark == b"*" and _NEXT_PLANE.encode() in text for mark, text in _texts(cards)):
+        names = {entry.keyword for entry in entries}  # of planes there are entries for what was there before alone
+        kept = [card for card in kept if not is_of_plane(card) or card[:8].decode("ascii").rstrip() in names]
     for entry in sorted(entries, key=lambda e: -1 if e.at is None else e.at):
         if entry.keyword in _STRUCTURAL:
             _restore_bitpix(kept, entry, "ZBITPIX" if tiled else "BITPIX")
@@ -222,7 +243,8 @@ def without_sky(cards: cd.Cards) -> cd.Cards:
     """The header without anything that the program writes, where it can't be known what was there before."""
     names = {SUBTRACTED, LEVEL, METHOD, ERROR, *SHAPE}
     ours = {slot for name in names if (at := cd.find(cards, name)) is not None for slot in range(at.start, at.stop)}
-    return [card for i, card in enumerate(cards) if i not in ours and not card.startswith(_TAG)]
+    others = (card for i, card in enumerate(cards) if i not in ours and not card.startswith(_TAG))
+    return [card for card in others if not is_of_plane(card)]
 
 
 def describes_packing(card: bytes) -> bool:
@@ -314,8 +336,8 @@ class Record:
     Attributes
     ----------
     level_keyword : str
-    error : float
-        NaN where it is not known (no card is written).
+    error : float, or tuple of float
+        NaN where it is not known (no card is written); of the planes of a cube one each.
     method : str
     program, settings : str
         For the HISTORY cards.
@@ -330,7 +352,7 @@ class Record:
     """
 
     level_keyword: str
-    error: float
+    error: float | tuple[float, ...]
     method: str
     program: str
     settings: str
@@ -353,19 +375,23 @@ class Record:
 def _keywords(record: Record) -> dict[str, bytes | None]:
     """The keywords of the sky: their new cards, None where there is none."""
     sky, level = record.written.sky, record.level_keyword
+    whole = {
+        SUBTRACTED: cd.make_card(
+            SUBTRACTED, record.written.subtracted, "whether the sky is subtracted from the pixels"
+        ),
+        METHOD: cd.make_card(METHOD, record.method, "how the sky was found"),
+    }
+    if isinstance(sky, SkyCube):
+        errors = record.error if isinstance(record.error, tuple) else (record.error,) * len(sky.planes)
+        return whole | plane_cards(sky, errors, tilted=record.tilted)
     new: dict[str, bytes | None] = {
         level: cd.make_card(level, sky.level, _SKY_OF_IMAGE),
     }
     if record.written.subtracted and level != LEVEL:  # programs that read the keyword subtract what it says
         new[level] = cd.make_card(level, 0.0, "sky still to be subtracted")
         new[LEVEL] = cd.make_card(LEVEL, sky.level, _SKY_OF_IMAGE)
-    new |= {
-        SUBTRACTED: cd.make_card(
-            SUBTRACTED, record.written.subtracted, "whether the sky is subtracted from the pixels"
-        ),
-        METHOD: cd.make_card(METHOD, record.method, "how the sky was found"),
-    }
-    if record.error == record.error:  # NaN: not known
+    new |= whole
+    if not isinstance(record.error, tuple) and record.error == record.error:  # NaN: not known
         new[ERROR] = cd.make_card(ERROR, record.error, "1 sigma error of the sky")
     for key, value in zip(SHAPE, sky.shape, strict=True):
         there = record.tilted and (key in SHAPE[:2] or value != 0)
@@ -405,7 +431,7 @@ def _apply(original: cd.Cards, new: dict[str, bytes | None], record: Record, *, 
     for keyword, card in new.items():
         at = cd.find(original, keyword)
         if at is None and card is not None:
-            entries.append(Entry(keyword, ()))
+            entries += [] if is_of_plane(card) else [Entry(keyword, ())]
             added.append(card)
         elif at is not None:
             place = _cards_before(original, at.start, tiled=tiled) if card is None else None

@@ -22,7 +22,9 @@ from skymatch_cli.images.ledger import (
     read_entries,
     written,
 )
+from skymatch_cli.images.planecards import contradiction, plane_numbers, planes_in
 from skymatch_cli.model import ImageRef, Recorded
+from skymatch_cli.model.skycube import Sky, SkyCube, joined
 from skymatch_cli.model.skyplane import SkyPlane
 
 OURS_ALONE = "use the file that skymatch wrote, or remove its cards BKG* and HISTORY skymatch-cli"
@@ -41,9 +43,9 @@ class SkyState:
         The sky in the header and whether the stored pixels have lost it.
     written : Written or None
         What this program left, so that `undo` can take it back.
-    shift : SkyPlane
+    shift : SkyPlane or SkyCube
         Stored pixels = pixels before the first run minus ``shift``, in physical units.
-    base : SkyPlane
+    base : SkyPlane or SkyCube
         The sky that was missing from the pixels before the first run of the program (0 unless another
         program had subtracted one).
     original, stored : PixelFormat
@@ -56,12 +58,16 @@ class SkyState:
 
     recorded: Recorded | None
     written: Written | None
-    shift: SkyPlane
-    base: SkyPlane
+    shift: Sky
+    base: Sky
     original: PixelFormat
     stored: PixelFormat
     edited: str = ""
     planes: tuple[Recorded | None, ...] = ()
+
+    def recorded_in(self, plane: int | None) -> Recorded | None:
+        """The sky that the header holds of an image, or of a plane of a cube."""
+        return self.recorded if plane is None else self.planes[plane]
 
     @property
     def by_us(self) -> bool:
@@ -142,18 +148,23 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
         if left is None and entries and cd.value(source.cards(where), SUBTRACTED) is True:
             raise LedgerError("the undo cards beside its pixels are gone")
         keyword = entries[0].keyword if entries else sky_keyword
-        foreign = _recorded(before if where == ref.hdu else original_header(source, where, ref.label), keyword)
-        recorded = foreign
+        foreign: Recorded | None = None
+        planes: tuple[Recorded | None, ...] = ()
+        if hdus[ref.hdu].n_planes > 1:
+            planes = _recorded_planes(before, hdus[ref.hdu].n_planes)
+        else:
+            foreign = _recorded(before if where == ref.hdu else original_header(source, where, ref.label), keyword)
     except LedgerError as error:
         raise InputError.at(ref.label, str(error), _LOST) from None
     except ValueError as error:
         raise InputError.at(ref.label, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
     original, stored = format_of(before, tiled=tiled), format_of(cards, tiled=tiled)
     state = SkyState(
-        recorded=recorded,
+        recorded=foreign,
+        planes=planes,
         written=left,
         shift=SkyPlane() if left is None else left.shift,
-        base=missing_sky(foreign),
+        base=joined(map(missing_sky, planes)) if planes else missing_sky(foreign),
         original=original,
         stored=stored,
     )
@@ -181,12 +192,12 @@ def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: I
 def _compared(left: Written, state: SkyState, cards: cd.Cards, keywords: tuple[str, ...]) -> SkyState:
     """The state with the sky that was written, and how the keywords contradict it; the first one is the level's."""
     sky, keyword = left.sky, keywords[0]
+    if isinstance(sky, SkyCube):
+        return _compared_planes(left, sky, state, cards)
     ours = Recorded(sky.level, left.subtracted, *sky.shape)
     says = cd.value(cards, SUBTRACTED) is True
     if says != left.subtracted:
-        what = "is subtracted" if left.subtracted else "is recorded, and the pixels are as they were"
-        edited = f"{SUBTRACTED} = {'FT'[says]}, but the undo cards say that the sky {what}: another program edited it"
-        return replace(state, recorded=ours, edited=edited)
+        return replace(state, recorded=ours, edited=_edited_flag(left, says=says))
     if not left.subtracted:  # a level that another program recorded since is as good as ours
         level = cd.number(cards, keyword, sky.level)
         return replace(state, recorded=Recorded(level, False, *(cd.number(cards, key, 0.0) for key in SHAPE)))
@@ -202,9 +213,25 @@ def _compared(left: Written, state: SkyState, cards: cd.Cards, keywords: tuple[s
     return replace(state, recorded=ours)
 
 
+def _edited_flag(left: Written, *, says: bool) -> str:
+    what = "is subtracted" if left.subtracted else "is recorded, and the pixels are as they were"
+    return f"{SUBTRACTED} = {'FT'[says]}, but the undo cards say that the sky {what}: another program edited it"
+
+
+def _compared_planes(left: Written, sky: SkyCube, state: SkyState, cards: cd.Cards) -> SkyState:
+    """As `_compared`, of a cube."""
+    says, numbers = cd.value(cards, SUBTRACTED) is True, plane_numbers(cards)
+    ours = tuple(None if own is None else Recorded(own.level, left.subtracted, *own.shape) for own in sky.planes)
+    if says != left.subtracted:
+        return replace(state, planes=ours, edited=_edited_flag(left, says=says))
+    if not left.subtracted:
+        return replace(state, planes=_recorded_planes(cards, len(sky.planes)))
+    return replace(state, planes=ours, edited=contradiction(numbers, sky, _SAME_LEVEL))
+
+
 def header_of_sky(source: Source, hdu: int) -> int:
     """The HDU whose header holds the sky of an image: its own, or of a JWST file the primary one."""
-    images = [i for i, other in enumerate(source.file.hdus) if other.name == "SCI"]
+    images = [i for i, other in enumerate(source.file.hdus) if other.name == "SCI" and other.n_planes == 1]
     return 0 if hdu and is_jwst(source) and images == [hdu] else hdu
 
 
@@ -220,8 +247,8 @@ def is_jwst(source: Source) -> bool:
     return str(cd.value(source.cards(0), "TELESCOP")).upper() == "JWST"
 
 
-def recorded_in(cards: cd.Cards, keyword: str, where: str) -> Recorded | None:
-    """The sky that the keywords of a header hold, whoever wrote them.
+def subtracted_in(cards: cd.Cards, n_planes: int, where: str) -> Sky:
+    """The sky that is subtracted by the keywords of a header alone, whoever wrote them; zero where none is.
 
     Raises
     ------
@@ -229,7 +256,9 @@ def recorded_in(cards: cd.Cards, keyword: str, where: str) -> Recorded | None:
         If they say that a sky is subtracted, and not how much.
     """
     try:
-        return _recorded(cards, keyword)
+        if n_planes > 1:
+            return joined(map(missing_sky, _recorded_planes(cards, n_planes)))
+        return missing_sky(_recorded(cards, LEVEL))
     except ValueError as error:
         raise InputError.at(where, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
 
@@ -243,3 +272,11 @@ def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
     if subtracted:
         raise ValueError(f"{SUBTRACTED} = T, but {keyword} is no number: what was subtracted is not known")
     return None
+
+
+def _recorded_planes(cards: cd.Cards, n_planes: int) -> tuple[Recorded | None, ...]:
+    subtracted = cd.value(cards, SUBTRACTED) is True
+    skies = planes_in(plane_numbers(cards), n_planes)
+    if subtracted and not any(sky is not None for sky in skies):
+        raise ValueError(f"{SUBTRACTED} = T, but no plane has a BKGL: what was subtracted is not known")
+    return tuple(None if sky is None else Recorded(sky.level, subtracted, *sky.shape) for sky in skies)

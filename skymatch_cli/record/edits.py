@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 
@@ -23,16 +24,19 @@ from skymatch_cli.images.ledger import (
     recorded_cards,
     without_sky,
 )
+from skymatch_cli.images.planecards import MOST_PLANES, errors_in, plane_numbers
 from skymatch_cli.images.skystate import (
     SkyState,
     header_of_sky,
     missing_sky,
     original_header,
     read_state,
-    recorded_in,
+    subtracted_in,
     written_state,
 )
 from skymatch_cli.model import ImageInfo, ImageRef
+from skymatch_cli.model.images import WHOLE
+from skymatch_cli.model.skycube import Sky, SkyCube, difference, of_plane
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.atomic import FileIdentity
 from skymatch_cli.record.compressed import stored_pixels
@@ -98,19 +102,18 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
         If a sky can't be written into its image.
     """
     edits: dict[int, HduEdit] = {}
-    for update in sorted(updates, key=lambda u: u.ref.hdu):
-        if not update.is_finite:
-            continue
-        if update.ref.part.plane is not None:
-            raise InputError.at(update.ref.label, "a plane of a cube can't be recorded", "add --dry-run")
-        state = read_state(source, update.ref, settings.sky_keyword)
+    finite = sorted((update for update in updates if update.is_finite), key=lambda u: u.ref.hdu)
+    for index, parts in groupby(finite, key=lambda update: update.ref.hdu):
+        own = list(parts)
+        ref = replace(own[0].ref, part=WHOLE)
+        state = read_state(source, ref, settings.sky_keyword)
         try:
-            record, result = _record(source, update, state, settings)
+            record, result = _record(source, own, state, settings)
         except PixelError as error:
-            raise InputError.at(update.ref.label, f"can't be subtracted: {error}") from None
-        edits[update.ref.hdu] = _edit(source, update.ref, record, state, result)
+            raise InputError.at(ref.label, f"can't be subtracted: {error}") from None
+        edits[index] = _edit(source, ref, record, state, result)
         if record.primary:
-            before = original_header(source, 0, update.ref.label)
+            before = original_header(source, 0, ref.label)
             edits[0] = HduEdit(cards=primary_cards(before, record))
     return {i: edit for i, edit in edits.items() if edit.pixels is not None or edit.cards != source.cards(i)}
 
@@ -127,23 +130,27 @@ def settled(source: Source, index: int, edit: HduEdit, facts: PixelFacts) -> Hdu
     return replace(edit, cards=cards, pixels=pixels, record=record)
 
 
-def _record(source: Source, update: SkyUpdate, state: SkyState, settings: Settings) -> tuple[Record, PixelFormat]:
-    """What the header shall say, and the format of the pixels that goes with it."""
-    sky, error, result, shift = update.plane, update.sky_err, state.original, SkyPlane()
+def _record(
+    source: Source, updates: Sequence[SkyUpdate], state: SkyState, settings: Settings
+) -> tuple[Record, PixelFormat]:
+    """What the header shall say, and the format of the pixels that goes with it; ``updates`` are those of one HDU."""
+    index, label = updates[0].ref.hdu, updates[0].ref.hdu_label
+    result = state.original
+    shift: Sky = SkyPlane()
+    sky, error = _skies(source, updates, state, settings)
     if settings.subtract:
-        sky, error = _sky_to_write(source, update, state)
-        shift = sky - state.base
-        result = format_after(state.original, shift.largest(_shape(source, update.ref.hdu)))
-    elif state.recorded is not None and state.recorded.subtracted:
+        shift = difference(sky, state.base)
+        result = format_after(state.original, shift.largest(_shape(source, index)))
+    elif any(old is not None and old.subtracted for old in (state.recorded, *state.planes)):
         hint = "--subtract, or skymatch undo first" if state.by_us else "--subtract"
-        raise InputError.at(update.ref.label, "its sky is subtracted already, recording another would be wrong", hint)
+        raise InputError.at(label, "its sky is subtracted already, recording another would be wrong", hint)
     if shift == state.shift:
         result = state.stored  # the pixels stay, also in a format that was made wider for them
     left = Written(
         subtracted=settings.subtract,
         sky=sky,
         shift=shift,
-        shape=source.file.hdus[update.ref.hdu].shape,
+        shape=source.file.hdus[index].shape,
         form=replace(result, blank=None),
     )
     known = state.written
@@ -152,15 +159,39 @@ def _record(source: Source, update: SkyUpdate, state: SkyState, settings: Settin
     record = Record(
         level_keyword=settings.sky_keyword,
         error=error,
-        method=update.method,
+        method=updates[0].method,
         program=__version__,
         settings=_settings_text(settings),
-        tilted=update.tilt is not None,
+        tilted=updates[0].tilt is not None,
         format_before=state.original,
         written=left,
-        primary=header_of_sky(source, update.ref.hdu) != update.ref.hdu,
+        primary=header_of_sky(source, index) != index,
     )
     return record, result
+
+
+def _skies(
+    source: Source, updates: Sequence[SkyUpdate], state: SkyState, settings: Settings
+) -> tuple[Sky, float | tuple[float, ...]]:
+    """Sky and error to be written to an HDU; planes of a cube that have no new ones keep theirs."""
+    if not state.planes:
+        (update,) = updates
+        error = cd.number(source.cards(header_of_sky(source, update.ref.hdu)), ERROR, math.nan)
+        return _sky_to_write(source, update, state, error) if settings.subtract else (update.plane, update.sky_err)
+    n_planes, label = len(state.planes), updates[0].ref.hdu_label
+    if settings.sky_keyword != LEVEL:
+        raise InputError.at(label, f"{settings.sky_keyword} can't hold the skies of {n_planes} planes", "--dry-run")
+    if n_planes > MOST_PLANES:
+        raise InputError.at(label, f"has {n_planes} planes, more than keywords can number", "add --dry-run")
+    skies = [None if old is None else old.sky for old in state.planes]
+    errors = errors_in(plane_numbers(source.cards(updates[0].ref.hdu)), n_planes)
+    for update in updates:
+        if (plane := update.ref.part.plane) is not None:
+            new = update.plane, update.sky_err
+            skies[plane], errors[plane] = (
+                _sky_to_write(source, update, state, errors[plane]) if settings.subtract else new
+            )
+    return SkyCube(tuple(skies)), tuple(errors)
 
 
 def _shape(source: Source, index: int) -> tuple[int, int]:
@@ -189,25 +220,26 @@ def _edit(source: Source, ref: ImageRef, record: Record, state: SkyState, result
     )
 
 
-def _sky_to_write(source: Source, update: SkyUpdate, state: SkyState) -> tuple[SkyPlane, float]:
+def _sky_to_write(source: Source, update: SkyUpdate, state: SkyState, error: float) -> tuple[SkyPlane, float]:
     """Sky and error to be recorded: those that are there, where they differ by rounding only.
+
+    ``error`` is the one in the header, NaN where there is none.
 
     Skies measured in a file that is subtracted already see pixels that were rounded on the way: by less than a
     thousandth of their error.
     """
-    recorded = state.recorded
+    recorded = state.recorded_in(update.ref.part.plane)
     if recorded is None or not recorded.subtracted or not state.by_us:
         return update.plane, update.sky_err
     before, shape = missing_sky(recorded), _shape(source, update.ref.hdu)
     precision = np.finfo("f8" if state.original.bitpix != -32 else "f4").eps
     roundings = _ROUNDINGS if update.tilt is None else _WITH_TILT
     difference = (update.plane - before).largest(shape)
-    error = cd.number(source.cards(header_of_sky(source, update.ref.hdu)), ERROR, math.nan)
     if difference <= _OF_THE_ERROR * min(error, update.sky_err):
         return before, error if abs(error - update.sky_err) <= _OF_THE_ERROR * error else update.sky_err
     scale = max(update.plane.largest(shape), before.largest(shape))
     if difference > roundings * precision * scale:
-        scale = max(scale, _typical_pixel(source, update.ref.hdu, state))
+        scale = max(scale, _typical_pixel(source, update.ref, state))
     tolerance = roundings * float(precision) * scale
     if difference > tolerance:
         return update.plane, update.sky_err
@@ -215,20 +247,25 @@ def _sky_to_write(source: Source, update: SkyUpdate, state: SkyState) -> tuple[S
     return before, error if settled else update.sky_err
 
 
-def _typical_pixel(source: Source, index: int, state: SkyState) -> float:
+def _typical_pixel(source: Source, ref: ImageRef, state: SkyState) -> float:
     """The median of the absolute values of some pixels as they were before the sky was subtracted."""
+    index, plane = ref.hdu, ref.part.plane
     cards, extent, tiled = source.cards(index), source.extent(index), source.file.hdus[index].tiled
     form = format_of(cards, tiled=tiled)
     if tiled:
-        pixels = stored_pixels(cards, source.read(extent.data_start, extent.data_size)).ravel()
+        pixels = stored_pixels(cards, source.read(extent.data_start, extent.data_size))
+        pixels = (pixels if plane is None else pixels.reshape(-1, *pixels.shape[-2:])[plane]).ravel()
     else:
         size = form.dtype.itemsize
-        count = extent.data_size // size
+        count = extent.data_size // size // source.file.hdus[index].n_planes
+        start = extent.data_start + (plane or 0) * count * size
         stops = np.linspace(_SAMPLE_PIXELS, max(count, _SAMPLE_PIXELS), _SAMPLES, dtype=int)
         spans = {(max(0, stop - _SAMPLE_PIXELS), min(stop, count)) for stop in stops.tolist()}
-        raw = b"".join(source.read(extent.data_start + a * size, (b - a) * size) for a, b in sorted(spans))
+        raw = b"".join(source.read(start + a * size, (b - a) * size) for a, b in sorted(spans))
         pixels = np.frombuffer(raw, dtype=form.dtype)
-    level = state.shift.level + state.base.level  # a tilt averages out: it is a typical value that is asked for
+    level = (
+        of_plane(state.shift, plane).level + of_plane(state.base, plane).level
+    )  # a tilt averages out: it is a typical value that is asked for
     values = np.abs(pixels.astype("f8") * form.bscale + form.bzero + level)
     values = values[np.isfinite(values)]
     return float(np.median(values)) if values.size else 0.0
@@ -255,7 +292,7 @@ def undo_edits(source: Source, refs: Sequence[ImageRef], *, from_keyword: bool =
         If an image is not there, if undo cards are damaged or gone, or if pixels are not those that were written.
     """
     edits: dict[int, HduEdit] = {}
-    for ref in sorted(refs, key=lambda ref: ref.hdu):
+    for ref in sorted(dict.fromkeys(replace(ref, part=WHOLE) for ref in refs), key=lambda ref: ref.hdu):
         edits |= _undo_image(source, ref, from_keyword=from_keyword)
     return edits
 
@@ -266,9 +303,10 @@ def _undo_image(source: Source, ref: ImageRef, *, from_keyword: bool) -> dict[in
     state = written_state(source, ref, LEVEL)
     where = header_of_sky(source, ref.hdu)
     if state.written is None:
-        if state.recorded is not None and state.recorded.subtracted:
+        known = [old.level for old in (state.recorded, *state.planes) if old is not None and old.subtracted]
+        if known:
             what = f"{SUBTRACTED} = T, but it holds no undo cards: they are gone, or another program subtracted its sky"
-            hint = f"--from-keyword adds the sky of its header back, {state.recorded.level:.8g}"
+            hint = f"--from-keyword adds the sky of its header back, {known[0]:.8g}{' …' * (len(known) > 1)}"
             raise InputError.at(ref.label, what, hint)
         if not is_recorded(source.cards(where)):
             return {}
@@ -299,17 +337,17 @@ def _from_keyword(source: Source, ref: ImageRef) -> dict[int, HduEdit]:
     hdus, where = source.file.hdus, header_of_sky(source, ref.hdu)
     if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
         raise InputError.at(ref.label, "no such image any more", "run again")
-    recorded = recorded_in(source.cards(where), LEVEL, ref.label)
+    subtracted = subtracted_in(source.cards(where), hdus[ref.hdu].n_planes, ref.label)
     cards = {index: without_sky(source.cards(index)) for index in {ref.hdu, where}}
     edits = {index: HduEdit(cards=new) for index, new in cards.items() if new != source.cards(index)}
-    if recorded is None or not recorded.subtracted:
+    if not subtracted:
         return edits
     form = format_of(source.cards(ref.hdu), tiled=hdus[ref.hdu].tiled)
     if form.is_integer:
         raise InputError.at(ref.label, f"{SUBTRACTED} = T, but its pixels are integers", "see BKGSUB")
-    plane, none = missing_sky(recorded), SkyPlane()
+    none = SkyPlane()
     pixels = PixelEdit(
-        original=form, stored=form, shift=plane, result=form, new_shift=none, shape=_shape(source, ref.hdu)
+        original=form, stored=form, shift=subtracted, result=form, new_shift=none, shape=_shape(source, ref.hdu)
     )
     edits[ref.hdu] = HduEdit(cards=cards[ref.hdu], pixels=None if pixels.changes_nothing else pixels)
     return edits

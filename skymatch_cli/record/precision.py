@@ -7,7 +7,7 @@ own noise: enough that nobody can measure it. Where 32 bits lose more, the image
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,9 +52,11 @@ class Scale:
 
 
 def examine(
-    source: Source, index: int, edit: HduEdit, *, where: str, info: ImageInfo | None, settings: Settings
+    source: Source, index: int, edit: HduEdit, *, where: str, infos: Sequence[ImageInfo], settings: Settings
 ) -> PixelFacts:
-    """Look at the pixels of an image whose header, and perhaps pixels, shall change.
+    """Look at the pixels of an HDU whose header, and perhaps pixels, shall change.
+
+    ``infos``: the images in it as they were measured (planes of a cube), if they were.
 
     Raises
     ------
@@ -67,7 +69,8 @@ def examine(
     pixels = edit.pixels or _unchanged(stored)
     scale = None
     if edit.record is not None and edit.pixels is not None:
-        scale = measure_scale(source, index, edit.pixels, info, settings)
+        scales = [measure_scale(source, index, edit.pixels, info, settings) for info in infos or (None,)]
+        scale = _least(scales)
         _check_size(edit.record.written, scale, edit.pixels.shape)
     if edit.expected is not None:
         check_digest(source, index, edit.expected, where)
@@ -84,6 +87,12 @@ def examine(
         f"float{-facts.form.bitpix} pixels minus this sky could not be restored to within a thousandth of their noise "
         f"({scale.noise:.3g})"
     )
+
+
+def _least(scales: Sequence[Scale]) -> Scale:
+    """The largest value of all planes of a cube that hold anything, and the least noise of these."""
+    known = [scale for scale in scales if scale.largest > 0] or scales
+    return Scale(max(scale.largest for scale in known), min(scale.noise for scale in known))
 
 
 def check_digest(source: Source, index: int, left: Written, where: str) -> None:

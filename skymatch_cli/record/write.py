@@ -190,7 +190,7 @@ class _Run:
     settings: Settings
     edits: Callable[[Source, _Job], _Edits]
     reads: FilesRead
-    infos: Mapping[tuple[str, int], ImageInfo]
+    infos: Mapping[tuple[str, int], Sequence[ImageInfo]]
     facts: dict[tuple[str, int], PixelFacts] = field(default_factory=dict)
 
     def settled(self, source: Source, job: _Job) -> _Edits:
@@ -204,7 +204,7 @@ class _Run:
                 where = job.name(index)
                 with _named_errors(where):
                     self.facts[key] = examine(
-                        source, index, edit, where=where, info=self.infos.get(key), settings=self.settings
+                        source, index, edit, where=where, infos=self.infos.get(key, ()), settings=self.settings
                     )
             changes[index] = settled(source, index, edit, self.facts[key])
         return changes
@@ -212,12 +212,16 @@ class _Run:
 
 def _recording(updates: Sequence[SkyUpdate], jobs: Sequence[_Job], settings: Settings, named: Iterable[str]) -> _Run:
     """The run that records or subtracts these skies."""
-    infos = {(real_path(u.ref.path), u.ref.hdu): u.info for u in updates if u.info is not None}
+    infos: dict[tuple[str, int], list[ImageInfo]] = {}
+    for update in updates:
+        if update.info is not None:
+            infos.setdefault((real_path(update.ref.path), update.ref.hdu), []).append(update.info)
 
     def edits(source: Source, job: _Job) -> _Edits:
         return record_edits(source, [updates[i] for i in job.images], settings)
 
-    return _Run(jobs, settings, edits, files_read(infos.values(), settings, named), infos)
+    measured = (info for own in infos.values() for info in own)
+    return _Run(jobs, settings, edits, files_read(measured, settings, named), infos)
 
 
 @dataclass(slots=True)
