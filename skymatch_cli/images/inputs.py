@@ -18,7 +18,7 @@ from skymatch_cli.images.known import Known
 from skymatch_cli.images.lookup import ImageFinder
 from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, fill_template, split_selector
 from skymatch_cli.images.sidecars import Companions, find_sidecars
-from skymatch_cli.model import ImageRef, MaskRef, Part, SkyWarning
+from skymatch_cli.model import FileState, ImageRef, MaskRef, Part, SkyWarning
 from skymatch_cli.model.images import WHOLE
 from skymatch_cli.run.tasks import run_apart
 from skymatch_cli.settings import Settings
@@ -117,6 +117,7 @@ def resolve_images(
     structures = _structures(named, real, known, settings.jobs)
     files: dict[str, FitsFile] = {}
     refs: dict[tuple[str, int, Part], ImageRef] = {}
+    linked: dict[FileState, str] = {}
     for name in named:
         try:
             file = _usable(structures[name.path])
@@ -128,14 +129,17 @@ def resolve_images(
             problems.extend(error.problems)
             continue
         files[name.path] = file
+        place = real[name.path]
+        if file.inode and not to_change:  # of a file that shall be replaced, hard links are refused later
+            place = linked.setdefault(file.state, place)
         warnings += (SkyWarning(WarningName.PLANES, text) for text in said)
         skipped += _left_out(file, name, chosen)
         for hdu in chosen:
             ref = _with_mask(beside.attached(_ref(name, hdu)), name.mask, settings.mask)
-            if (real[name.path], hdu.index, _parts(hdu)[0]) in refs:
+            if (place, hdu.index, _parts(hdu)[0]) in refs:
                 skipped.append(f"{ref.label}: named twice, used once")
             for part in _parts(hdu):
-                refs.setdefault((real[name.path], hdu.index, part), replace(ref, part=part))
+                refs.setdefault((place, hdu.index, part), replace(ref, part=part))
     found = Inputs(tuple(refs.values()), tuple(skipped), tuple(dict.fromkeys(problems)), files, real, tuple(warnings))
     return _with_reference(found, settings, known)
 

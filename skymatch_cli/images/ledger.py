@@ -241,7 +241,7 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
 
 def without_sky(cards: cd.Cards) -> cd.Cards:
     """The header without anything that the program writes, where it can't be known what was there before."""
-    names = {SUBTRACTED, LEVEL, METHOD, ERROR, *SHAPE}
+    names = {SUBTRACTED, LEVEL, METHOD, ERROR, *SHAPE, PIPELINE_STEP}
     ours = {slot for name in names if (at := cd.find(cards, name)) is not None for slot in range(at.start, at.stop)}
     others = (card for i, card in enumerate(cards) if i not in ours and not card.startswith(_TAG))
     return [card for card in others if not is_of_plane(card)]
