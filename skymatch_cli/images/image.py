@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, groupby
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem
@@ -30,6 +30,7 @@ from skymatch_cli.images.inputs import Inputs
 from skymatch_cli.images.known import ImageHeader, Known
 from skymatch_cli.images.ledger import SUBTRACTED
 from skymatch_cli.images.observers import observer_m, observer_problems
+from skymatch_cli.images.partwcs import SectionWcs
 from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.images.skystate import SkyState, read_state
 from skymatch_cli.images.units import UnitFacts, comparison_scales
@@ -39,6 +40,10 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import pixel_area_arcsec2, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import Footprint, footprint
 from skymatch_cli.sky.frames import SkyFrame
+
+if TYPE_CHECKING:
+    from skymatch_cli.images.formats.gwcs import GwcsWcs
+    from skymatch_cli.sky.celestial import FitsWcs
 
 __all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
 
@@ -167,14 +172,12 @@ class _HeaderReader:
             with open_unpacked(file.path, file.container) as stream:
                 headers = {index: parse_header(stream, file.hdus[index]) for index in {0, *(r.hdu for r in refs)}}
                 source = Source(file, stream)
-                states = {ref.hdu: self._state(source, ref) for ref in refs}
+                states = [self._state(source, ref) for ref in refs]
         except (OSError, EOFError, zlib.error, ValueError) as error:
             return [InputError.at(refs[0].file, f"its header can't be read: {error}")]
         return [
-            self._read_or_refuse(
-                ref, file, Keywords(ref.label, headers[ref.hdu], headers[0]), states[ref.hdu], spelling
-            )
-            for ref in refs
+            self._read_or_refuse(ref, file, Keywords(ref.label, headers[ref.hdu], headers[0]), state, spelling)
+            for ref, state in zip(refs, states, strict=True)
         ]
 
     def _state(self, source: Source, ref: ImageRef) -> SkyState | InputError:
@@ -201,6 +204,9 @@ class _HeaderReader:
         source, notes = self._planes.find(ref, file, keywords.text("TELESCOP"))
         shape = source.science.shape
         wcs, doubt = self._wcs(ref, file, keywords.own, shape) if self._need_wcs else (None, ())
+        if ref.section is not None:
+            shape = ref.section.shape
+            wcs = None if wcs is None else SectionWcs(cast("FitsWcs | GwcsWcs", wcs), ref.section)
         flux_scale = self._settings.flux_scale
         _refuse_unlinear(keywords)
         facts = UnitFacts(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, combinations
 from pathlib import Path
 from typing import TextIO
 
@@ -17,7 +18,7 @@ from skymatch_cli.images.known import Known
 from skymatch_cli.images.lookup import ImageFinder
 from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, fill_template, split_selector
 from skymatch_cli.images.sidecars import Companions, find_sidecars
-from skymatch_cli.model import ImageRef, MaskRef, SkyWarning
+from skymatch_cli.model import ImageRef, MaskRef, Section, SkyWarning
 from skymatch_cli.run.tasks import run_apart
 from skymatch_cli.settings import Settings
 
@@ -112,11 +113,12 @@ def resolve_images(
     real = dict(zip(paths, real_paths(paths), strict=True))
     structures = _structures(named, real, known, settings.jobs)
     files: dict[str, FitsFile] = {}
-    refs: dict[tuple[str, int], ImageRef] = {}
+    refs: dict[tuple[str, int], list[ImageRef]] = {}
+    order: list[ImageRef] = []
     for name in named:
         try:
             file = _usable(structures[name.path])
-            if name.selector is None and file.creator.startswith(_OURS):
+            if file.creator.startswith(_OURS):
                 skipped.append(f"{name.file}: not an image: a result of this program")
                 continue
             chosen, said = _choose(file, name, need_wcs=settings.method != "user")
@@ -127,11 +129,19 @@ def resolve_images(
         warnings += (SkyWarning(WarningName.PLANES, text) for text in said)
         skipped += _left_out(file, name, chosen)
         for hdu in chosen:
-            ref = _with_mask(beside.attached(_ref(name, hdu)), name.mask, settings.mask)
-            if (real[name.path], hdu.index) in refs:
+            try:
+                ref = _with_mask(beside.attached(_ref(name, hdu)), name.mask, settings.mask)
+            except InputError as error:
+                problems.extend(error.problems)
+                continue
+            same = refs.setdefault((real[name.path], hdu.index), [])
+            if any(ref.section == other.section for other in same):
                 skipped.append(f"{ref.label}: named twice, used once")
-            refs.setdefault((real[name.path], hdu.index), ref)
-    found = Inputs(tuple(refs.values()), tuple(skipped), tuple(dict.fromkeys(problems)), files, real, tuple(warnings))
+            else:
+                same.append(ref)
+                order.append(ref)
+    problems += chain.from_iterable(map(_overlapping, refs.values()))
+    found = Inputs(tuple(order), tuple(skipped), tuple(dict.fromkeys(problems)), files, real, tuple(warnings))
     return _with_reference(found, settings, known)
 
 
@@ -186,7 +196,24 @@ def _usable(file: FitsFile | InputError) -> FitsFile:
 
 
 def _ref(name: NamedFile, hdu: Hdu) -> ImageRef:
-    return ImageRef(file=name.file, path=name.path, hdu=hdu.index, ext=hdu.name, extver=hdu.ver, group=name.group)
+    ref = ImageRef(file=name.file, path=name.path, hdu=hdu.index, ext=hdu.name, extver=hdu.ver, group=name.group)
+    if not name.section or hdu.image_shape is None:
+        return ref
+    try:
+        section = Section.of(name.section, hdu.image_shape)
+    except ValueError as error:
+        raise InputError.at(
+            ref.label, f"its section [{name.section}] {error}", "columns first, counted from 1"
+        ) from None
+    return ref if section.is_whole else replace(ref, section=section)
+
+
+def _overlapping(refs: Sequence[ImageRef]) -> Iterator[Problem]:
+    """Why two images of one HDU can't be matched apart."""
+    for one, other in combinations(refs, 2):
+        if one.section is None or other.section is None or one.section.overlaps(other.section):
+            what = f"shares pixels with {other.label}: each pixel can have one sky alone"
+            yield Problem(one.label, what, "name sections that don't overlap")
 
 
 def _with_mask(ref: ImageRef, listed: MaskRef | None, template: str | None) -> ImageRef:

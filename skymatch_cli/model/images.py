@@ -12,6 +12,7 @@ import numpy as np
 
 from skymatch_cli.choices import Skystat
 from skymatch_cli.model.arrays import FloatArray, IntArray
+from skymatch_cli.model.section import Section
 from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
 
 
@@ -50,7 +51,8 @@ class ImageRef:
     of the HDU, ``ext``/``extver`` its EXTNAME and EXTVER (``ext`` is "" where the HDU has no name;
     ``extver`` is 1 where it has none). ``mask`` is a user mask (non-zero = good). ``dq`` and ``weight`` are files of
     the list that belong to the image by their names; ``group`` is the one that an association gives it.
-    ``read_only`` is the image of ``--reference`` that is not in the list: it is never written.
+    ``read_only`` is the image of ``--reference`` that is not in the list: it is never written. ``section``: the part of
+    the HDU that is the image; None: all of it.
     """
 
     file: str
@@ -63,13 +65,15 @@ class ImageRef:
     weight: MaskRef | None = None
     group: str = ""
     read_only: bool = False
+    section: Section | None = None
 
     @property
     def label(self) -> str:
-        """Name for messages: ``a.fits[SCI,2]``, ``a.fits[3]``, ``a.fits``."""
+        """Name for messages: ``a.fits[SCI,2]``, ``a.fits[3]``, ``a.fits``, ``a.fits[0][1:100,1:200]``."""
+        part = "" if self.section is None else str(self.section)
         if self.ext and self.ext != "PRIMARY":
-            return f"{self.file}[{self.ext},{self.extver}]"
-        return f"{self.file}[{self.hdu}]" if self.hdu else self.file
+            return f"{self.file}[{self.ext},{self.extver}]{part}"
+        return f"{self.file}[{self.hdu}]{part}" if self.hdu or part else self.file
 
 
 class CelestialWcs(Protocol):

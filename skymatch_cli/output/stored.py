@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from skymatch_cli.output.tables import (
     components_table,
     images_table,
     overlaps_table,
+    section_column,
     with_units,
 )
 from skymatch_cli.settings import Settings
@@ -79,7 +80,11 @@ def read_images(report: Report) -> tuple[ImageInfo, ...]:
 
     """
     columns = (report.images.column(name).tolist() for name in ("file", "ext", "extver"))
-    names = [f"{f}[{e}]" if str(e).isdecimal() else f"{f}[{e},{v}]" for f, e, v in zip(*columns, strict=True)]
+    sections = _sections(report.images)
+    names = [
+        f"{f}[{e}]{s}" if str(e).isdecimal() else f"{f}[{e},{v}]{s}"
+        for f, e, v, s in zip(*columns, sections, strict=True)
+    ]
     settings = Settings.of(report.settings)
     inputs = resolve_images(names, settings=settings)
     infos, problems, *_ = read_infos(inputs, settings, need_wcs=settings.method != "user")
@@ -138,6 +143,9 @@ def _file_name(text: str) -> str:
 def _report(document: Mapping[str, Any]) -> Report:
     n_shape = sum(name in row for row in document["images"][:1] for name in SHAPE)
     layouts = _layouts(n_shape=n_shape, with_kept=any("kept" in row for row in document["overlaps"]))
+    if any("section" in row for row in document["images"]):
+        columns = layouts[0].columns
+        layouts = replace(layouts[0], columns=(*columns[:3], section_column(()), *columns[3:])), *layouts[1:]
     images, overlaps, components = (_table(document[layout.name], layout) for layout in layouts)
     report = Report(
         version=str(document["version"]),
@@ -145,7 +153,9 @@ def _report(document: Mapping[str, Any]) -> Report:
         images=images,
         overlaps=overlaps,
         components=components,
-        labels=tuple(_label(*row[:3]) for row in images.rows()),
+        labels=tuple(
+            _label(row[0], row[1], row[2], s) for row, s in zip(images.rows(), _sections(images), strict=True)
+        ),
         warnings=tuple(map(SkyWarning.of, document["warnings"])),
     )
     for end in ("a", "b"):
@@ -189,6 +199,12 @@ def _layouts(*, n_shape: int, with_kept: bool) -> tuple[Table, Table, Table]:
     )
 
 
-def _label(file: str, ext: str, extver: int) -> str:
+def _sections(images: Table) -> list[str]:
+    """The sections of the images; "" for those that are whole."""
+    return images.column("section").tolist() if "section" in images.names else [""] * len(images)
+
+
+def _label(file: str, ext: str, extver: int, section: str) -> str:
     index = int(ext) if ext.isdecimal() else 0
-    return ImageRef(file, file, index, "" if ext.isdecimal() else ext, extver).label
+    label = ImageRef(file, file, index, "" if ext.isdecimal() else ext, extver).label
+    return f"{file}[0]{section}" if section and label == file else f"{label}{section}"

@@ -128,6 +128,11 @@ def strings(values: Iterable[object]) -> npt.NDArray[np.object_]:
     return np.array([str(value) for value in values], dtype=object)
 
 
+def section_column(sections: Iterable[str]) -> Column:
+    """The column that tells sections of one HDU apart, in tables that hold some."""
+    return Column("section", strings(sections), "Section of the HDU that is the image: [first:last,first:last]")
+
+
 def name_columns(infos: Sequence[ImageInfo]) -> tuple[Column, ...]:
     """The columns that say which image a row is about; the same in every table of images."""
     refs = [info.ref for info in infos]
@@ -135,6 +140,7 @@ def name_columns(infos: Sequence[ImageInfo]) -> tuple[Column, ...]:
         Column("file", strings(ref.file for ref in refs), "File as the user named it"),
         Column("ext", strings(ref.ext or ref.hdu for ref in refs), "EXTNAME, or the index of an HDU without one"),
         Column("extver", np.array([ref.extver for ref in refs], dtype=np.int64), "EXTVER"),
+        *((section_column(str(ref.section or "") for ref in refs),) if any(ref.section for ref in refs) else ()),
         Column("group", strings(info.group for info in infos), "Images of one group share one unknown"),
     )
 
