@@ -296,7 +296,8 @@ def test_edited_keywords_are_refused_and_lost_undo_cards_restored_by_them() -> N
         ("[20:1,*]", "not first:last"),
         ("[0:20,*]", "not first:last"),
         ("[1:20]", "is not two ranges"),
-        ("[1:20,*,1:1]", "is not two ranges"),
+        ("[1:20,*,2]", "goes beyond the last plane"),
+        ("[1:20,*,1:2]", "is not one plane of a cube"),
         ("[1:41,*]", "goes beyond the 40 columns"),
         ("[*,2:99]", "goes beyond the 40 rows"),
     ],
@@ -317,6 +318,17 @@ def test_sections_that_share_pixels_are_refused() -> None:
 def test_all_of_an_image_is_no_section() -> None:
     write_pair()
     assert "section" not in found("--dry-run", "a.fits[*,*]", "b.fits[SCI,1][1:40,1:40]")[0]
+
+
+def test_a_plane_of_a_cube_is_a_section_too() -> None:
+    for name, frame in FRAMES.items():
+        planes = [frame.but(sky=sky, seed=frame.seed + 10 * sky).pixels() for sky in (3, 4 + 2 * (name == "b"))]
+        header = frame.hdu_header()
+        header.update(CTYPE3="FILTER", CRVAL3=1.0, CDELT3=1.0, CRPIX3=1.0)
+        fits.PrimaryHDU(np.array(planes, "f4"), header).writeto(f"{name}.fits")
+    second = found("--dry-run", "a.fits[*,*,2]", "b.fits[1:20,*,2]")
+    assert [(i["plane"], i["section"]) for i in second] == [(2, ""), (2, "[1:20,1:40]")]
+    assert second[1]["sky"] - second[0]["sky"] == pytest.approx(2, abs=0.3)
 
 
 def test_other_keywords_and_roman_files_hold_one_sky(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import real_path, real_paths
 from skymatch_cli.images.names import Selector, split_section, split_selector
 from skymatch_cli.model import ImageRef, Section
+from skymatch_cli.model.section import check_section, plane_of
 
 _COMMA = re.compile(r",(?![^\[]*\])")  # not that of a[SCI,2]
 _QUOTED = re.compile(r"""["'\\#]""")
@@ -53,8 +54,12 @@ class ImageFinder:
 
 
 def _is_section(text: str, ref: ImageRef) -> bool:
+    if plane_of(text) not in {None, ref.part.plane}:
+        return False
+    if ref.section is None:
+        return check_section(text) == [None, None]
     try:
-        return ref.section is not None and Section.of(text, ref.section.whole) == ref.section
+        return Section.of(text, ref.section.whole) == ref.section
     except ValueError:
         return False
 

@@ -11,6 +11,7 @@ import numpy as np
 from skymatch_cli.model.arrays import FloatArray
 from skymatch_cli.model.skyplane import SkyPlane
 
+_PLANE = re.compile(r",\s*(?P<low>\d{1,9})\s*(?::\s*(?P<high>\d{1,9})\s*)?$")
 _AXIS = re.compile(r"\s*(?:(?P<all>\*)|(?P<low>\d{1,9})\s*:\s*(?P<high>\d{1,9}))\s*")
 _REASONS = (
     (re.compile(r"-\s*\*"), "turns an axis round: write * for all of it"),
@@ -84,13 +85,31 @@ def check_section(text: str) -> list[tuple[int, int] | None]:
     for pattern, reason in _REASONS:
         if pattern.search(text):
             raise ValueError(reason)
-    matches = [_AXIS.fullmatch(axis) for axis in text.split(",")]
+    two = _PLANE.sub("", text) if text.count(",") == 2 else text
+    matches = [_AXIS.fullmatch(axis) for axis in two.split(",")]
     if len(matches) != 2 or None in matches:
         raise ValueError("is not two ranges of columns and rows")
+    plane_of(text)
     axes = [None if m is None or m["all"] else (int(m["low"]), int(m["high"])) for m in matches]
     if not all(axis is None or 1 <= axis[0] <= axis[1] for axis in axes):
         raise ValueError("holds a range that is not first:last, counted from 1")
     return axes
+
+
+def plane_of(text: str) -> int | None:
+    """The plane of a cube, from 0, that a third axis names: ``*,*,3`` or ``*,*,3:3``; None without one.
+
+    Raises
+    ------
+    ValueError
+        If it names several planes.
+    """
+    match = _PLANE.search(text) if text.count(",") == 2 else None
+    if match is None:
+        return None
+    if match["high"] not in {None, match["low"]} or int(match["low"]) < 1:
+        raise ValueError("is not one plane of a cube: [*,*,3]")
+    return int(match["low"]) - 1
 
 
 @dataclass(frozen=True, slots=True)

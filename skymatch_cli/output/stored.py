@@ -17,6 +17,7 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.image import read_infos
 from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.model import ImageInfo, ImageRef, Measurements, SkyWarning, Solution
+from skymatch_cli.model.images import part_text
 from skymatch_cli.output.tables import (
     SCHEMA,
     SHAPE,
@@ -26,6 +27,7 @@ from skymatch_cli.output.tables import (
     components_table,
     images_table,
     overlaps_table,
+    plane_column,
     section_column,
     with_units,
 )
@@ -80,11 +82,12 @@ def read_images(report: Report) -> tuple[ImageInfo, ...]:
 
     """
     columns = (report.images.column(name).tolist() for name in ("file", "ext", "extver"))
-    sections = _sections(report.images)
-    names = [
+    sections = _column(report.images, "section", "")
+    hdus = [
         f"{f}[{e}]{s}" if str(e).isdecimal() else f"{f}[{e},{v}]{s}"
         for f, e, v, s in zip(*columns, sections, strict=True)
     ]
+    names = tuple(dict.fromkeys(hdus))  # planes of a cube are of one HDU
     settings = Settings.of(report.settings)
     inputs = resolve_images(names, settings=settings)
     infos, problems, *_ = read_infos(inputs, settings, need_wcs=settings.method != "user")
@@ -142,10 +145,9 @@ def _file_name(text: str) -> str:
 
 def _report(document: Mapping[str, Any]) -> Report:
     n_shape = sum(name in row for row in document["images"][:1] for name in SHAPE)
-    layouts = _layouts(n_shape=n_shape, with_kept=any("kept" in row for row in document["overlaps"]))
-    if any("section" in row for row in document["images"]):
-        columns = layouts[0].columns
-        layouts = replace(layouts[0], columns=(*columns[:3], section_column(()), *columns[3:])), *layouts[1:]
+    further = [name for name in ("plane", "section") if any(name in row for row in document["images"])]
+    with_kept = any("kept" in row for row in document["overlaps"])
+    layouts = _layouts(n_shape=n_shape, with_kept=with_kept, further=further)
     images, overlaps, components = (_table(document[layout.name], layout) for layout in layouts)
     report = Report(
         version=str(document["version"]),
@@ -153,9 +155,7 @@ def _report(document: Mapping[str, Any]) -> Report:
         images=images,
         overlaps=overlaps,
         components=components,
-        labels=tuple(
-            _label(row[0], row[1], row[2], s) for row, s in zip(images.rows(), _sections(images), strict=True)
-        ),
+        labels=_labels(images),
         warnings=tuple(map(SkyWarning.of, document["warnings"])),
     )
     for end in ("a", "b"):
@@ -176,7 +176,7 @@ def _table(rows: Sequence[Mapping[str, Any]], layout: Table) -> Table:
     return with_units(Table(layout.name, tuple(column(like) for like in layout.columns)))
 
 
-def _layouts(*, n_shape: int, with_kept: bool) -> tuple[Table, Table, Table]:
+def _layouts(*, n_shape: int, with_kept: bool, further: Sequence[str]) -> tuple[Table, Table, Table]:
     """The tables of a result of no image: the columns, their types and descriptions."""
     empty: dict[str, Any] = dict.fromkeys(("local", "noise", "tilt", "kept"))
     empty |= {"warnings": (), "sigma_exact": True}
@@ -192,19 +192,29 @@ def _layouts(*, n_shape: int, with_kept: bool) -> tuple[Table, Table, Table]:
         return {f.name: empty.get(f.name, np.array([], kind.get(f.name, float))) for f in fields(cls)}
 
     measurements, solution = Measurements(**nothing(Measurements)), Solution(**nothing(Solution))
+    images = images_table((), measurements, solution)
+    known = (*plane_column([0]), *section_column(["-"]))
+    added = [replace(column, values=column.values[:0]) for column in known if column.name in further]
+    images = replace(images, columns=(*images.columns[:3], *added, *images.columns[3:]))
     return (
-        images_table((), measurements, solution),
+        images,
         overlaps_table((), measurements, solution),
         components_table((), solution),
     )
 
 
-def _sections(images: Table) -> list[str]:
-    """The sections of the images; "" for those that are whole."""
-    return images.column("section").tolist() if "section" in images.names else [""] * len(images)
+def _column(images: Table, name: str, otherwise: object) -> list[Any]:
+    """A column of the images that only some results have."""
+    found: list[Any] = images.column(name).tolist() if name in images.names else [otherwise] * len(images)
+    return found
 
 
-def _label(file: str, ext: str, extver: int, section: str) -> str:
-    index = int(ext) if ext.isdecimal() else 0
-    label = ImageRef(file, file, index, "" if ext.isdecimal() else ext, extver).label
-    return f"{file}[0]{section}" if section and label == file else f"{label}{section}"
+def _labels(images: Table) -> tuple[str, ...]:
+    columns = [images.column(name).tolist() for name in ("file", "ext", "extver")]
+    planes, sections = _column(images, "plane", 0), _column(images, "section", "")
+    return tuple(_label(*row) for row in zip(*columns, planes, sections, strict=True))
+
+
+def _label(file: str, ext: str, extver: int, plane: int, section: str) -> str:
+    hdu = ImageRef(file, file, int(ext) if ext.isdecimal() else 0, "" if ext.isdecimal() else ext, extver)
+    return f"{hdu.hdu_label}{part_text(plane, section)}"
