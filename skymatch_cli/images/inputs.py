@@ -19,7 +19,7 @@ from skymatch_cli.images.known import Known
 from skymatch_cli.images.lookup import ImageFinder
 from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, fill_template, split_selector
 from skymatch_cli.images.sidecars import Companions, find_sidecars
-from skymatch_cli.model import ImageRef, MaskRef, Part, Section, SkyWarning
+from skymatch_cli.model import FileState, ImageRef, MaskRef, Part, Section, SkyWarning
 from skymatch_cli.model.section import plane_of
 from skymatch_cli.run.tasks import run_apart
 from skymatch_cli.settings import Settings
@@ -118,6 +118,7 @@ def resolve_images(
     structures = _structures(named, real, known, settings.jobs)
     files: dict[str, FitsFile] = {}
     refs: dict[tuple[str, int, Part], ImageRef] = {}
+    linked: dict[FileState, str] = {}
     for name in named:
         try:
             file = _usable(structures[name.path])
@@ -129,6 +130,9 @@ def resolve_images(
             problems.extend(error.problems)
             continue
         files[name.path] = file
+        place = real[name.path]
+        if file.inode and not to_change:  # of a file that shall be replaced, hard links are refused later
+            place = linked.setdefault(file.state, place)
         warnings += (SkyWarning(WarningName.PLANES, text) for text in said)
         skipped += _left_out(file, name, chosen)
         for hdu in chosen:
@@ -138,10 +142,10 @@ def resolve_images(
             except InputError as error:
                 problems.extend(error.problems)
                 continue
-            if (real[name.path], hdu.index, parts[0]) in refs:
+            if (place, hdu.index, parts[0]) in refs:
                 skipped.append(f"{ref.label}: named twice, used once")
             for part in parts:
-                refs.setdefault((real[name.path], hdu.index, part), replace(ref, part=part))
+                refs.setdefault((place, hdu.index, part), replace(ref, part=part))
     problems += _overlapping(refs)
     found = Inputs(tuple(refs.values()), tuple(skipped), tuple(dict.fromkeys(problems)), files, real, tuple(warnings))
     return _with_reference(found, settings, known)
@@ -242,7 +246,8 @@ def _overlapping(refs: Mapping[tuple[str, int, Part], ImageRef]) -> Iterator[Pro
         of_plane.setdefault((real, hdu, part.plane), []).append(ref)
     for one, other in chain.from_iterable(combinations(own, 2) for own in of_plane.values()):
         if one.section is None or other.section is None or one.section.overlaps(other.section):
-            what = f"shares pixels with {other.label}: each pixel can have one sky alone"
+            named = f"the section {other.section}" if other.section else "all of the image"
+            what = f"shares pixels with {named}, which is named too: a pixel can have one sky alone"
             yield Problem(one.label, what, "name sections that don't overlap")
 
 

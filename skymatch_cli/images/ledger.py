@@ -252,7 +252,7 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
 
 def without_sky(cards: cd.Cards) -> cd.Cards:
     """The header without anything that the program writes, where it can't be known what was there before."""
-    names = {SUBTRACTED, LEVEL, METHOD, ERROR, *SHAPE}
+    names = {SUBTRACTED, LEVEL, METHOD, ERROR, *SHAPE, PIPELINE_STEP}
     numbered = ("BKGSEC", "BKGLEV", "BKGERR", *SHAPE)
     names |= {f"{name}{n}" for n in range(1, MOST_SECTIONS + 1) for name in numbered}
     ours = {slot for name in names if (at := cd.find(cards, name)) is not None for slot in range(at.start, at.stop)}

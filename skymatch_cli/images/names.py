@@ -290,7 +290,7 @@ def _expand_path(file: str, source: _Source) -> Iterator[NamedFile | Problem]:
         for found in files:
             yield from _contents(found, source)
     elif glob.has_magic(match["file"] if match else file):
-        yield Problem(file, "no file matches")
+        yield Problem(file, "no file matches", "look at the folder and the pattern")
     else:
         yield Problem(match["file"] if match else file, "no such file")
 

@@ -14,6 +14,7 @@ from skymatch_cli.model.arrays import BoolArray, FloatArray, IntArray, PixelArra
 from skymatch_cli.model.images import (
     CelestialWcs,
     Container,
+    FileState,
     ImageInfo,
     ImageRef,
     MaskRef,
@@ -46,6 +47,7 @@ __all__ = [
     "BoolArray",
     "CelestialWcs",
     "Container",
+    "FileState",
     "FloatArray",
     "ImageInfo",
     "ImageRef",

@@ -163,6 +163,10 @@ class Recorded:
         return SkyPlane(self.level, *(getattr(self, name) for name in SHAPE_TERMS))
 
 
+FileState = tuple[int, int, int, int]
+"""Size in bytes, times of the last change of content and of anything else in ns, inode: see `file_state`."""
+
+
 class Container(StrEnum):
     """How a file as a whole is packed."""
 
@@ -192,7 +196,7 @@ class StoredPlane:
         Stored integer that marks an undefined pixel.
     tiled : bool
         Stored tile-compressed in a binary table (``.fz``).
-    size, mtime_ns, inode : int
+    size, mtime_ns, ctime_ns, inode : int
         Of the file when its headers were read: a file that changed since is refused.
     plane, n_planes : int
         Number of the plane of a cube (``offset`` is that of its pixels), and how many the HDU has.
@@ -210,6 +214,7 @@ class StoredPlane:
     tiled: bool = False
     size: int = 0
     mtime_ns: int = 0
+    ctime_ns: int = 0
     inode: int = 0
     plane: int = 0
     n_planes: int = 1
@@ -222,9 +227,14 @@ class StoredPlane:
         return replace(self, plane=plane, offset=self.offset + (plane - self.plane) * step)
 
     @property
-    def state(self) -> tuple[int, int, int]:
-        """Size, time and inode of the file."""
-        return self.size, self.mtime_ns, self.inode
+    def state(self) -> FileState:
+        """The state of the file."""
+        return self.size, self.mtime_ns, self.ctime_ns, self.inode
+
+    def in_state(self, state: FileState) -> StoredPlane:
+        """The same plane of a file that was written since by this program."""
+        size, mtime_ns, ctime_ns, inode = state
+        return replace(self, size=size, mtime_ns=mtime_ns, ctime_ns=ctime_ns, inode=inode)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,7 +57,7 @@ def read_report(file: str) -> Report:
     readers: dict[str, Callable[[str], Mapping[str, Any]]] = {".json": _read_json, ".fits": _read_fits}
     reader = readers.get(Path(file).suffix.lower())
     if reader is None:
-        raise InputError.at(file, "is no stored result, by its suffix", _HINT)
+        raise InputError.at(file, "is not a .fits or .json result", _HINT)
     try:
         document = reader(file)
         schema = document["schema"]
@@ -68,7 +68,9 @@ def read_report(file: str) -> Report:
         raise InputError.at(file, "no such file") from None
     except OSError as error:
         raise InputError.at(file, f"can't be read: {error.strerror or error}") from None
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except KeyError:
+        raise InputError.at(file, "is not a result of skymatch", _HINT) from None
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError.at(file, f"is not a result of skymatch: {error}", _HINT) from None
 
 

@@ -36,10 +36,9 @@ from skymatch_cli.images.skystate import (
     sections_in,
     written_state,
 )
-from skymatch_cli.model import Container, ImageInfo, ImageRef, Section
+from skymatch_cli.model import Container, FileState, ImageInfo, ImageRef, Section
 from skymatch_cli.model.section import SectionSkies, Sky
 from skymatch_cli.model.skyplane import SkyPlane
-from skymatch_cli.record.atomic import FileIdentity
 from skymatch_cli.record.compressed import stored_pixels
 from skymatch_cli.record.jwsttree import erase_background, hide_background, show_background
 from skymatch_cli.record.precision import PixelFacts
@@ -66,7 +65,7 @@ class SkyUpdate:
     sky_err : float
         1 sigma; not finite: not known.
     method : str
-    identity : FileIdentity or None
+    state : FileState or None
         The file when it was measured; None: not checked.
     tilt : tuple of float or None
         The shape of a `SkyPlane`: (dx, dy), or more; None: the sky is a constant.
@@ -78,7 +77,7 @@ class SkyUpdate:
     sky: float
     sky_err: float
     method: str
-    identity: FileIdentity | None = None
+    state: FileState | None = None
     tilt: tuple[float, ...] | None = None
     info: ImageInfo | None = None
 

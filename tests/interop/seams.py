@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-_TABLE = os.environ.get("SKYMATCH_SEAMS", "")  # a file to which a line is added for every seam
+_TABLE = os.environ.get("SKYMATCH_SEAMS", "")  # the file of the table; `make interop` sets it
+_HEAD = "| mosaic | before | after |\n|---|---|---|\n"
 
 
 def step_of(difference: np.ndarray) -> float:
@@ -20,7 +21,13 @@ def report_seam(what: str, before: np.ndarray, after: np.ndarray, *, unit: str, 
     """Assert that there were seams, and that they are gone."""
     old, new = step_of(before), step_of(after)
     if _TABLE:
-        with Path(_TABLE).open("a", encoding="utf-8") as table:
-            table.write(f"| {what} | {old:.3g} {unit} | {new:.2g} {unit} |\n")
+        _write_row(Path(_TABLE), what, f"| {what} | {old:.3g} {unit} | {new:.1g} {unit} |\n")
     assert old > above, f"{what}: there was no seam to begin with"
     assert new < below, what
+
+
+def _write_row(table: Path, what: str, row: str) -> None:
+    """Put a row in its place, or at the end."""
+    lines = (table.read_text(encoding="utf-8") if table.exists() else _HEAD).splitlines(keepends=True)
+    known = [line for line in lines[2:] if not line.startswith(f"| {what} |")]
+    table.write_text("".join([*lines[:2], *sorted([*known, row])]), encoding="utf-8")
