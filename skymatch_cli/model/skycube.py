@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skymatch_cli.model.arrays import FloatArray
+from skymatch_cli.model.section import SectionSkies
 from skymatch_cli.model.skyplane import Shape, SkyPlane
 
 
@@ -46,12 +47,14 @@ class SkyCube:
         return np.concatenate(values)
 
 
-Sky = SkyPlane | SkyCube
+Sky = SkyPlane | SectionSkies | SkyCube
 """What is subtracted from the pixels of an HDU."""
 
 
 def of_plane(sky: Sky, plane: int | None) -> SkyPlane:
     """Return the sky of one plane, zero where it has none; of a two-dimensional image its own."""
+    if isinstance(sky, SectionSkies):
+        raise TypeError("sections are parts of one plane")
     own = sky.planes[plane or 0] if isinstance(sky, SkyCube) else sky
     return own or SkyPlane()
 
@@ -60,8 +63,8 @@ def difference(sky: Sky, other: Sky) -> Sky:
     """Return one sky less another; of cubes zero (a `SkyPlane`) where all planes are."""
     if isinstance(sky, SkyPlane) and isinstance(other, SkyPlane):
         return sky - other
-    n_planes = max(len(one.planes) for one in (sky, other) if isinstance(one, SkyCube))
-    return joined(of_plane(sky, k) - of_plane(other, k) for k in range(n_planes))
+    n_planes = max((len(one.planes) for one in (sky, other) if isinstance(one, SkyCube)), default=0)
+    return joined(of_plane(sky, k) - of_plane(other, k) for k in range(n_planes)) if n_planes else sky
 
 
 def joined(planes: Iterable[SkyPlane | None]) -> Sky:

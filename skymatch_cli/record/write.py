@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 
 from skymatch_cli.choices import WarningName
@@ -213,15 +214,14 @@ class _Run:
 def _recording(updates: Sequence[SkyUpdate], jobs: Sequence[_Job], settings: Settings, named: Iterable[str]) -> _Run:
     """The run that records or subtracts these skies."""
     infos: dict[tuple[str, int], list[ImageInfo]] = {}
-    for update in updates:
-        if update.info is not None:
-            infos.setdefault((real_path(update.ref.path), update.ref.hdu), []).append(update.info)
+    for u in updates:
+        if u.info is not None:
+            infos.setdefault((real_path(u.ref.path), u.ref.hdu), []).append(u.info)
 
     def edits(source: Source, job: _Job) -> _Edits:
         return record_edits(source, [updates[i] for i in job.images], settings)
 
-    measured = (info for own in infos.values() for info in own)
-    return _Run(jobs, settings, edits, files_read(measured, settings, named), infos)
+    return _Run(jobs, settings, edits, files_read(chain.from_iterable(infos.values()), settings, named), infos)
 
 
 @dataclass(slots=True)
