@@ -114,7 +114,7 @@ scale: $(VENV)/installed-test
 # are tried where they are installed. SKYMATCH_SEAMS=FILE collects the seams of the mosaics for docs/pipelines.md.
 interop:
 	test -x $(VENV)-interop/bin/python || $(PYTHON) -m venv $(VENV)-interop
-	$(VENV)-interop/bin/python -m pip install --quiet --editable '.[test,interop]'
+	$(VENV)-interop/bin/python -m pip install --quiet --editable '.[interop]'
 	$(VENV)-interop/bin/python -m pytest -W default tests/interop tests/test_export.py tests/test_roman.py tests/test_gwcs.py
 
 $(VENV)/python:

@@ -45,6 +45,12 @@ class Model(StrEnum):
         return {"constant": 0, "plane": 1, "poly2": 2}.get(self, 3)
 
 
+class Planes(StrEnum):
+    """What becomes of the planes of a cube."""
+
+    EACH = "each"
+
+
 class Skystat(StrEnum):
     """The statistic that stands for the sky level of a set of pixels."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from skymatch_cli.choices import METHOD_ALIASES, Compare, Method, Model, Skystat, Units, WarningName, WcsSource
+from skymatch_cli.choices import METHOD_ALIASES, Compare, Method, Model, Planes, Skystat, Units, WarningName, WcsSource
 from skymatch_cli.errors import UsageError, without_secrets
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Settings:
     keep_value: float | None = None
     group_by: str = "auto"
     split_by: str | None = None
+    planes: str | None = None
     units: str = "auto"
     exptime_key: str = "EXPTIME"
     wcs: str = "auto"
@@ -265,6 +266,8 @@ def _check_choices(settings: Settings) -> None:
     checked_choice("model", settings.model, Model)
     checked_choice("skystat", settings.skystat, Skystat)
     checked_choice("units", settings.units, Units)
+    if settings.planes is not None:
+        checked_choice("planes", settings.planes, Planes)
     for name in settings.allow:
         checked_choice("allow", name, WarningName)
     checked_choice("wcs", settings.wcs, WcsSource)

@@ -35,16 +35,24 @@ def gwcs_of(frame: Frame, *, bend: float = 0.0, inverse: bool = True) -> Any:
     return made
 
 
-def jwst_file(path: Path, frame: Frame, wcs: Any) -> str:
-    """SCI with the WCS of the frame in its header, DQ, and the ASDF extension with a GWCS."""
+def jwst_file(path: Path, frame: Frame, wcs: Any, **background: Any) -> str:
+    """SCI with the WCS of the frame in its header, DQ, and the ASDF extension with a GWCS.
+
+    ``background`` is what the pipeline has written of the sky, into the primary header and into the ASDF tree.
+    """
     import asdf
 
     stream = io.BytesIO()
-    asdf.AsdfFile({"meta": {"wcs": wcs, "telescope": "JWST"}} if wcs is not None else {"meta": {}}).write_to(stream)
+    meta = {"background": background} if background else {}
+    meta |= {} if wcs is None else {"wcs": wcs, "telescope": "JWST"}
+    asdf.AsdfFile({"meta": meta}).write_to(stream)
     raw = np.frombuffer(stream.getvalue(), "u1")
     column = fits.Column("ASDF_METADATA", f"{len(raw)}B", array=raw[None])
     primary = fits.PrimaryHDU()
     primary.header["TELESCOP"] = "JWST"
+    for name, keyword in (("level", "BKGLEVEL"), ("subtracted", "BKGSUB"), ("method", "BKGMETH")):
+        if name in background:
+            primary.header[keyword] = background[name]
     hdus = [
         primary,
         fits.ImageHDU(frame.pixels().astype("f4"), frame.hdu_header(), name="SCI"),

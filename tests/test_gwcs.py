@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +134,53 @@ def test_skies_are_matched(tmp_path: Path, compare: str) -> None:
     with fits.open(names[1]) as hdus:
         assert hdus[0].header["BKGLEVEL"] == pytest.approx(7, abs=0.5)
         assert "BKGLEVEL" not in hdus["SCI"].header  # the pipeline would leave it there, and change the other one
+
+
+def background_in_tree(name: str) -> dict[str, Any] | None:
+    import asdf
+
+    with fits.open(name) as hdus, asdf.open(io.BytesIO(hdus["ASDF"].data.tobytes())) as file:
+        return file["meta"].get("background")
+
+
+@pytest.mark.parametrize("subtract", [False, True])
+@pytest.mark.parametrize("level", [5.0, 1 / 3 * 10**-7])
+def test_the_tree_holds_no_other_sky_than_the_header(tmp_path: Path, subtract: bool, level: float) -> None:
+    old = {"level": level, "method": "local", "subtracted": False}
+    frames = [Frame(x=25.0 * k, sky=100.0 + 7 * k, noise=1.0, seed=k) for k in range(2)]
+    names = [jwst_file(tmp_path / f"{k}_cal.fits", f, gwcs_of(f), **old) for k, f in enumerate(frames)]
+    with fits.open(names[1], mode="update", checksum=True) as hdus:
+        hdus["ASDF"].add_checksum()
+    assert background_in_tree(names[1]) == old
+    before = [Path(name).read_bytes() for name in names]
+    for words in (["match"], ["match"], ["match", "--subtract"] if subtract else ["match", "--method", "localmin"]):
+        done = CliRunner().invoke(main, [*words, *names])
+        assert done.exit_code == 0, done.stderr
+        assert background_in_tree(names[1]) is None
+        assert "BKGLEVEL" in fits.getheader(names[1])
+        with fits.open(names[1], checksum=True) as hdus:  # warns of a wrong one
+            assert hdus["ASDF"].verify_checksum() == hdus["ASDF"].verify_datasum() == 1
+    assert CliRunner().invoke(main, ["undo", *names]).exit_code == 0
+    after = [Path(name).read_bytes() for name in names]
+    assert [data[-6000:] for data in after] == [data[-6000:] for data in before]
+    assert subtract or after == before
+
+
+def test_our_sky_that_the_pipeline_saved_is_not_restored(tmp_path: Path) -> None:
+    """Ours, then a program that writes the tree anew from the header, then ours: undo finds the sky of the pipeline."""
+    frames = [Frame(x=25.0 * k, sky=100.0 + 7 * k, noise=1.0, seed=k) for k in range(2)]
+    old = {"level": 5.0, "method": "local", "subtracted": False}
+    names = [jwst_file(tmp_path / f"{k}_cal.fits", f, gwcs_of(f), **old) for k, f in enumerate(frames)]
+    for again in (False, True):
+        assert CliRunner().invoke(main, ["match", *names]).exit_code == 0
+        if not again:
+            raw = Path(names[1]).read_bytes()
+            Path(names[1]).write_bytes(raw.replace(b"\n# background:", b"\n  background:"))
+            assert background_in_tree(names[1]) == old  # stands for ours
+    assert background_in_tree(names[1]) is None
+    assert CliRunner().invoke(main, ["undo", *names]).exit_code == 0
+    assert background_in_tree(names[1]) is None
+    assert fits.getheader(names[1])["BKGLEVEL"] == 5
 
 
 def of_a_newer_library(path: Path, old: bytes, new: bytes) -> str:

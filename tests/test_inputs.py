@@ -235,6 +235,62 @@ class TestLists:
     def test_image_given_as_list(self) -> None:
         assert "not a list" in problem("@sub/a.fits") or "names" in problem("@sub/a.fits")
 
+    @pytest.mark.parametrize("name", ["sub/l.csv", "@sub/l.csv"])
+    @pytest.mark.parametrize("delimiter", [",", ";", "|", "\t"])
+    def test_tables_of_named_columns(self, folder: Path, name: str, delimiter: str) -> None:
+        rows = [
+            ["Seeing", "FILE", "mask", "exptype", "group_id"],
+            ["0.8", "a.fits", "m.fits[1]", "science", "e1"],
+            ["0.9", '"b c.fits"', "", "", "e1"],
+            ["1.0", "d#e.fits", "", "background", ""],
+        ]
+        (folder / "sub/l.csv").write_text("# of tonight\n" + "".join(delimiter.join(row) + "\n" for row in rows))
+        found = resolve(name)
+        assert [(ref.label, ref.group) for ref in found.refs] == [("sub/a.fits", "e1"), ("sub/b c.fits", "e1")]
+        assert found.refs[0].mask is not None
+        assert found.refs[0].mask.path == str(folder / "sub/m.fits")
+        assert found.refs[1].mask is None
+        assert found.skipped == ("sub/d#e.fits: not used: background exposure of sub/l.csv",)
+
+    def test_tables_without_names_of_columns(self, folder: Path) -> None:
+        (folder / "l.csv").write_text("sub/a.fits, sub/m.fits\nsub/b c.fits\n")
+        assert [(ref.label, ref.mask and ref.mask.file) for ref in resolve("l.csv").refs] == [
+            ("sub/a.fits", "sub/m.fits"),
+            ("sub/b c.fits", None),
+        ]
+        (folder / "l.csv").write_text("sub/a.fits,1,2\n")
+        assert problem("l.csv").startswith("l.csv, row 1: has more than a name and a mask (name its columns")
+
+    def test_pools_of_jwst(self, folder: Path) -> None:
+        (folder / "sub/pool.csv").write_text(
+            "FILENAME|EXP_TYPE|BKGDTARG\na.fits|NRC_IMAGE|F\nb c.fits|NRC_TACQ|F\nd#e.fits|MIR_IMAGE|T\n"
+        )
+        found = resolve("sub/pool.csv")
+        assert [ref.label for ref in found.refs] == ["sub/a.fits"]
+        assert found.skipped == (
+            "sub/b c.fits: not used: target acquisition exposure of sub/pool.csv",
+            "sub/d#e.fits: not used: background exposure of sub/pool.csv",
+        )
+
+    def test_results_name_their_images(self, folder: Path, hst: str) -> None:
+        (folder / "sky.csv").write_text(f"file,ext,extver,group,sky\n{hst},SCI,2,{hst},7.5\n")
+        (ref,) = resolve("sky.csv").refs
+        assert (ref.label, ref.group) == (f"{hst}[SCI,2]", hst)
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("file,sky\n,7\n", "l.csv, row 1: names no image"),
+            ("file,sky\n", "l.csv: names no image"),
+            ("", "l.csv: names no image"),
+            ("file\ngone.fits\n", "gone.fits: no such file"),
+            ("file\n" + "x" * 200_000, "l.csv: can't be read as comma-separated values: field larger"),
+        ],
+    )
+    def test_tables_that_name_nothing(self, folder: Path, text: str, said: str) -> None:
+        (folder / "l.csv").write_text(text)
+        assert problem("l.csv").startswith(said)
+
     def test_mask_of_the_list_counts_before_the_template(self, folder: Path) -> None:
         (folder / "l.txt").write_text("sub/a.fits sub/m.fits\n")
         (ref,) = resolve("@l.txt", mask="masks/{stem}.fits").refs
@@ -310,9 +366,10 @@ class TestBadFiles:
         assert problem("t.fits").startswith("t.fits[1]: is a table")
 
     def test_cube(self, folder: Path) -> None:
-        write(folder / "c.fits", image("SCI", 1, shape=(3, 4, 5)))
-        assert problem("c.fits").startswith("c.fits[1]: is a cube (3 × 4 × 5)")
-        assert problem("c.fits[SCI]").startswith("c.fits[SCI,1]: is a cube (3 × 4 × 5)")
+        write(folder / "c.fits", image("SCI", 1, shape=(6, 4, 5)))
+        hint = "(--planes each matches each of its 6 planes by itself)"
+        assert problem("c.fits") == f"c.fits[1]: is a cube (6 × 4 × 5) {hint}"
+        assert problem("c.fits[SCI]") == f"c.fits[SCI,1]: is a cube (6 × 4 × 5) {hint}"
 
     def test_spectrum(self, folder: Path) -> None:
         plain(folder / "s.fits", (7,))

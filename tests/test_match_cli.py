@@ -307,7 +307,7 @@ def test_compressed_images_and_degenerate_axes_are_read(tmp_path):
 def test_every_bad_input_is_listed(two, tmp_path):
     (tmp_path / "empty.txt").write_text("# nothing\n")
     cube = tmp_path / "cube.fits"
-    fits.PrimaryHDU(np.zeros((3, 4, 4), "f4"), Frame().hdu_header()).writeto(cube)
+    fits.PrimaryHDU(np.zeros((4, 4, 4), "f4"), Frame().hdu_header()).writeto(cube)
     done = run("match", *two, tmp_path / "missing.fits", tmp_path, cube, f"@{tmp_path / 'empty.txt'}")
     assert done.exit_code == 3
     for word in ("missing.fits", "directory", "cube", "empty.txt"):

@@ -173,6 +173,25 @@ def test_models_of_a_pipeline_and_their_libraries() -> None:
     assert models[1].meta.background.level is None
 
 
+def test_models_know_their_group_and_their_part_in_an_association() -> None:
+    """The second detector of the second exposure overlaps nothing; the background exposure is copied as it is."""
+    pytest.importorskip("gwcs")
+    from .gwcsfiles import gwcs_of
+
+    frames = [*FRAMES, FRAMES[1].but(x=9000.0), FRAMES[0].but(sky=999.0)]
+    models = [Model(frame, gwcs_of(frame)) for frame in frames]
+    for model, group in zip(models, ("e1", "e2", "e2", "e3"), strict=True):
+        model.meta.group_id, model.meta.asn = group, SimpleNamespace(exptype="science")
+    models[3].meta.asn.exptype = "background"
+    result = skymatch_cli.match(Library(models))
+    assert [str(group) for group in result.images["group"]] == ["e1", "e2", "e2"]
+    assert np.asarray(result.images["sky"]) == pytest.approx([0, 7, 7], abs=0.5)
+    assert result.skipped[0] == "jw0_cal.fits: not used: background exposure of the association"
+    copies = result.subtracted()
+    assert copies[3].meta.background.level is None
+    assert copies[2].meta.background.level == pytest.approx(7, abs=0.5)
+
+
 def test_wrong_types_are_usage_errors(tmp_path: Path) -> None:
     frame = FRAMES[0]
     wrong: list[tuple[Any, str]] = [

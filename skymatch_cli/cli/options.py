@@ -16,6 +16,7 @@ from skymatch_cli.choices import (
     Format,
     Method,
     Model,
+    Planes,
     Skystat,
     TableName,
     Units,
@@ -271,6 +272,12 @@ SPLIT_BY = _setting(
 )
 UNITS = (
     SPLIT_BY,
+    _setting(
+        "planes",
+        "Match each plane of a cube by itself ('each'; needed for spectral cubes and those of more than three planes).",
+        section=_UNITS,
+        words=_words(Planes),
+    ),
     _setting("bunit", "Unit of images that have no BUNIT.", section=_UNITS, metavar="UNIT"),
     _setting(
         "units",

@@ -31,9 +31,12 @@ from skymatch_cli.model import (
     SkyStatistic,
     SkyWarning,
     Status,
+    StrArray,
+    TangentPlane,
     group_numbers,
+    set_numbers,
 )
-from skymatch_cli.model.measurements import PlaneSolver
+from skymatch_cli.model.measurements import PlaneSolver, joined
 from skymatch_cli.model.polygons import PolygonRows
 from skymatch_cli.run.tasks import Tasks
 from skymatch_cli.settings import Settings
@@ -108,48 +111,74 @@ def assemble_mesh(
 ) -> Measurements:
     """Compare the cells of all images; differences of the pairs, in comparison units.
 
+    Images of different sets (``--split-by``, planes of cubes) are never compared: each set gives what it gives alone.
     ``solve_planes``: least squares of polynomials, which belongs to a later step.
     """
-    usable = np.array([f.status for f in found], object)
-    group = group_numbers(infos)
-    meshes, graph = _by_spacing(infos, graph, found, settings)
-    planes = any(m is not None and m.centroids is not None for plane in meshes for m in plane)
-    if planes:
-        from skymatch_cli.compare.mesh.tilts import compare_planes
-
-        compared = compare_planes(meshes[0], graph, group, solve_planes, usable, degree=Model(settings.model).degree)
-    else:
-        from skymatch_cli.compare.mesh.compare import compare
-
-        compared = compare(meshes, graph, group, usable, jobs=settings.jobs)
+    grids = mesh_grids(infos, graph, settings.mesh_size)
+    spacing = halvings(infos, graph, grids, settings)
+    sets, group = set_numbers(infos), group_numbers(infos)
+    images, pairs = _members(sets), _members(sets[graph.a], int(sets.max(initial=0)) + 1)
+    number = np.empty(len(sets), np.int64)
+    compared = []
+    for mine, rows in zip(images, pairs, strict=True):
+        number[mine] = np.arange(len(mine))
+        own = graph if len(images) == 1 else graph.part(rows)
+        used = graph.plane[rows]
+        part = replace(own, n_images=len(mine), a=number[graph.a[rows]], b=number[graph.b[rows]])
+        meshes, part = _by_spacing(part, used, spacing[rows], [found[i] for i in mine.tolist()], graph.planes)
+        usable = np.array([found[i].status for i in mine.tolist()], object)
+        compared.append(_compared(meshes, part, group[mine], usable, settings, solve_planes))
+    whole = compared[0] if len(compared) == 1 else joined(compared, graph, images, pairs)
     return replace(
-        compared,
+        whole,
         n_good=np.array([f.n_good for f in found], np.int64),
         local=local_skies([f.local for f in found]),
     )
 
 
-def _by_spacing(
-    infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[MeshReduction], settings: Settings
-) -> tuple[list[list[CellMesh | None]], OverlapGraph]:
-    """Meshes of the images by plane, spacing and set, and the graph with these in the place of its planes.
+def _compared(  # noqa: PLR0917 - what is compared, and how
+    meshes: list[list[CellMesh | None]],
+    graph: OverlapGraph,
+    group: IntArray,
+    usable: StrArray,
+    settings: Settings,
+    solve_planes: PlaneSolver,
+) -> Measurements:
+    """The differences of the images of one set."""
+    if any(mesh is not None and mesh.centroids is not None for cells in meshes for mesh in cells):
+        from skymatch_cli.compare.mesh.tilts import compare_planes
 
-    Images of different sets (``--split-by``) are never compared, so they share no cells either.
+        return compare_planes(meshes[0], graph, group, solve_planes, usable, degree=Model(settings.model).degree)
+    from skymatch_cli.compare.mesh.compare import compare
+
+    return compare(meshes, graph, group, usable, jobs=settings.jobs)
+
+
+def _members(number: IntArray, n: int | None = None) -> list[IntArray]:
+    """The places of each of n numbers, in their order."""
+    order = np.argsort(number, kind="stable")
+    ends = np.searchsorted(number[order], np.arange(1, (int(number.max(initial=0)) + 1) if n is None else n))
+    return np.split(order, ends)
+
+
+def _by_spacing(
+    graph: OverlapGraph,
+    plane: IntArray,
+    spacing: IntArray,
+    found: Sequence[MeshReduction],
+    planes: tuple[TangentPlane, ...],
+) -> tuple[list[list[CellMesh | None]], OverlapGraph]:
+    """Meshes of the images by plane and spacing, and the graph with these in the place of its planes.
+
+    ``plane`` (M,): index of the plane of every overlap in those of the run, ``planes``.
     """
-    grids = mesh_grids(infos, graph, settings.mesh_size)
-    spacing = halvings(infos, graph, grids, settings)
-    numbers: dict[str, int] = {}
-    of_image = np.array([numbers.setdefault(info.split, len(numbers)) for info in infos], np.int64)
-    kinds, kind = np.unique(np.stack([graph.plane, spacing, of_image[graph.a]]), axis=1, return_inverse=True)
+    kinds, kind = np.unique(np.stack([plane, spacing]), axis=1, return_inverse=True)
     meshes = [
-        [
-            next((m for m in f.meshes.get(plane, ()) if m.halvings == halved and of_image[i] == one_set), None)
-            for i, f in enumerate(found)
-        ]
-        for plane, halved, one_set in kinds.T.tolist()
+        [next((m for m in f.meshes.get(of_plane, ()) if m.halvings == halved), None) for f in found]
+        for of_plane, halved in kinds.T.tolist()
     ]
-    planes = tuple(graph.planes[k] for k in kinds[0].tolist())
-    return meshes, replace(graph, plane=kind.reshape(-1).astype(np.int64), planes=planes)
+    of_kind = tuple(planes[k] for k in kinds[0].tolist())
+    return meshes, replace(graph, plane=kind.reshape(-1).astype(np.int64), planes=of_kind)
 
 
 def mesh_grids(infos: Sequence[ImageInfo], graph: OverlapGraph, mesh_size: float | None) -> tuple[MeshGrid, ...]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from skymatch_cli.errors import InputError
+from skymatch_cli.images.lists import left_out_as
 
 _ASSOCIATION = re.compile(r"(_asn\.json|_asn\.fits(\.gz)?)$", re.IGNORECASE)
-_SCIENCE = "science"
 _PRODUCTS_OF_HST = ("flc", "flt", "c0m", "raw")  # the first that is there
 
 
@@ -52,8 +52,8 @@ def _of_json(path: str) -> Iterator[Member]:
     document = json.loads(Path(path).read_text(encoding="utf-8"))
     for product in document["products"]:
         for member in product["members"]:
-            kind = str(member.get("exptype", _SCIENCE)).lower()
-            left_out = "" if kind == _SCIENCE else f"{kind} exposure of the association"
+            kind = left_out_as(str(member.get("exptype") or ""))
+            left_out = f"{kind} of the association" if kind else ""
             yield Member(str(folder / str(member["expname"])), str(member.get("group_id") or ""), left_out)
 
 

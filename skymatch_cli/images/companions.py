@@ -59,7 +59,9 @@ def role_of(name: str) -> Role:
     return Role.UNKNOWN
 
 
-def science_planes(file: FitsFile, where: str, *, need_wcs: bool) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
+def science_planes(
+    file: FitsFile, where: str, *, need_wcs: bool, cubes: bool = False
+) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
     """The images of a file that nobody chose from, and warnings about the choice.
 
     Parameters
@@ -69,6 +71,8 @@ def science_planes(file: FitsFile, where: str, *, need_wcs: bool) -> tuple[tuple
         The file, for messages.
     need_wcs : bool
         Whether only planes with a celestial WCS can be images.
+    cubes : bool
+        Look for cubes in the place of two-dimensional images.
 
     Returns
     -------
@@ -81,7 +85,7 @@ def science_planes(file: FitsFile, where: str, *, need_wcs: bool) -> tuple[tuple
     InputError
         If two planes of one shape and WCS both have the name of an image.
     """
-    planes = [hdu for hdu in file.hdus if hdu.image_shape]
+    planes = [hdu for hdu in file.hdus if (hdu.cube_axis is not None if cubes else hdu.image_shape)]
     science = tuple(hdu for hdu in planes if _last_word(hdu) == "SCI")
     if science:
         return science, ()
@@ -116,7 +120,7 @@ def companions_of(file: FitsFile, image: Hdu) -> tuple[Hdu, ...]:
         hdu
         for hdu in file.hdus
         if hdu.index != image.index
-        and hdu.image_shape == image.image_shape
+        and (hdu.plane_shape, hdu.n_planes) == (image.plane_shape, image.n_planes)
         and hdu.wcs in {"", image.wcs}
         and hdu.ver == image.ver
         and hdu.name.rpartition(".")[0].upper() == image.name.rpartition(".")[0].upper()
@@ -147,7 +151,7 @@ def _same_place(planes: Sequence[Hdu]) -> list[list[Hdu]]:
     """The planes by shape, WCS and prefix, in their order in the file."""
     places: dict[tuple[object, ...], list[Hdu]] = {}
     for hdu in planes:
-        key = (hdu.image_shape, hdu.wcs or hdu.index, hdu.name.rpartition(".")[0].upper())
+        key = (hdu.shape[-2:], hdu.n_planes, hdu.wcs or hdu.index, hdu.name.rpartition(".")[0].upper())
         places.setdefault(key, []).append(hdu)
     return list(places.values())
 

@@ -172,7 +172,7 @@ def _regions(place: MaskRef, where: str) -> RegionFile | None:
 
 
 def stored_plane(file: FitsFile, hdu: Hdu, where: str) -> StoredPlane:
-    """Where the pixels of an HDU are and how they are stored.
+    """Where the pixels of an HDU (of a cube: those of its first plane) are and how they are stored.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def stored_plane(file: FitsFile, hdu: Hdu, where: str) -> StoredPlane:
         If it is no two-dimensional image, or BSCALE or BZERO is no number.
 
     """
-    if hdu.image_shape is None:
+    if hdu.plane_shape is None:
         raise InputError.at(where, "is not a two-dimensional image")
     if not math.isfinite(hdu.bscale) or not math.isfinite(hdu.bzero) or hdu.bscale == 0:
         raise InputError.at(where, "BSCALE or BZERO in the header is not a usable number")
@@ -189,7 +189,7 @@ def stored_plane(file: FitsFile, hdu: Hdu, where: str) -> StoredPlane:
         container=file.container,
         hdu=hdu.index,
         offset=hdu.data_offset,
-        shape=hdu.image_shape,
+        shape=hdu.plane_shape,
         bitpix=hdu.bitpix,
         bscale=hdu.bscale,
         bzero=hdu.bzero,
@@ -198,6 +198,7 @@ def stored_plane(file: FitsFile, hdu: Hdu, where: str) -> StoredPlane:
         size=file.size,
         mtime_ns=file.mtime_ns,
         inode=file.inode,
+        n_planes=hdu.n_planes,
     )
 
 
@@ -224,10 +225,10 @@ def _chosen(file: FitsFile, place: MaskRef, ref: ImageRef, kind: str) -> Hdu:
     if isinstance(place.ext, int):
         found = file.hdus[place.ext : place.ext + 1]
     elif place.ext is None:
-        found = _counterpart(tuple(hdu for hdu in file.hdus if hdu.image_shape), ref)
+        found = _counterpart(tuple(hdu for hdu in file.hdus if hdu.plane_shape), ref)
     else:
         found = tuple(hdu for hdu in file.hdus if hdu.is_named(place.ext) and hdu.ver == place.extver)
-    if not found or found[0].image_shape is None:
+    if not found or found[0].plane_shape is None:
         name = place.file if place.ext is None else f"{place.file}[{place.ext}]"
         raise InputError.at(where, f"its {kind} {name} is not a two-dimensional image", "name its extension: FILE[EXT]")
     return found[0]
@@ -245,6 +246,9 @@ def _check_shape(plane: StoredPlane, science: StoredPlane, where: str, what: str
     if plane.shape != science.shape:
         (ny, nx), (my, mx) = science.shape, plane.shape
         raise InputError.at(where, f"{what} is {mx} × {my} pixels, the image {nx} × {ny}", "give one of the same shape")
+    if plane.n_planes not in {1, science.n_planes}:
+        what = f"{what} has {plane.n_planes} planes, the image {science.n_planes}"
+        raise InputError.at(where, what, "give one of the same shape, or one plane for all")
 
 
 def _check_flags(plane: StoredPlane, where: str, name: str) -> None:

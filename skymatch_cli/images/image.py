@@ -34,6 +34,7 @@ from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.images.skystate import SkyState, read_state
 from skymatch_cli.images.units import UnitFacts, comparison_scales
 from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, OriginalIntegers, SkyWarning
+from skymatch_cli.model.images import WHOLE
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import pixel_area_arcsec2, refers_to_tables, wcs_of_cards
@@ -167,15 +168,17 @@ class _HeaderReader:
             with open_unpacked(file.path, file.container) as stream:
                 headers = {index: parse_header(stream, file.hdus[index]) for index in {0, *(r.hdu for r in refs)}}
                 source = Source(file, stream)
-                states = {ref.hdu: self._state(source, ref) for ref in refs}
+                of_hdu = {index: list(own) for index, own in groupby(refs, key=lambda ref: ref.hdu)}
+                states = {index: self._state(source, replace(own[0], part=WHOLE)) for index, own in of_hdu.items()}
         except (OSError, EOFError, zlib.error, ValueError) as error:
             return [InputError.at(refs[0].file, f"its header can't be read: {error}")]
-        return [
-            self._read_or_refuse(
-                ref, file, Keywords(ref.label, headers[ref.hdu], headers[0]), states[ref.hdu], spelling
-            )
-            for ref in refs
-        ]
+        found: list[ImageHeader | InputError] = []
+        for index, own in of_hdu.items():
+            whole = replace(own[0], part=WHOLE)
+            keywords = Keywords(whole.label, headers[index], headers[0])
+            read = self._read_or_refuse(whole, file, keywords, states[index], spelling)
+            found += [read] if isinstance(read, InputError) else [_of_part(read, ref, states[index]) for ref in own]
+        return found
 
     def _state(self, source: Source, ref: ImageRef) -> SkyState | InputError:
         try:
@@ -273,8 +276,9 @@ class _HeaderReader:
         """The WCS of the header; the file is opened by astropy only where that refers to lookup tables in it."""
         if not file.hdus[ref.hdu].celestial:
             raise InputError.at(ref.label, "has no celestial WCS", "solve its astrometry first")
+        cube = file.hdus[ref.hdu].cube_axis is not None
         if not refers_to_tables(text := header.text):
-            return wcs_of_cards(text, shape, where=ref.label)
+            return wcs_of_cards(text, shape, where=ref.label, cube=cube)
         from astropy.io import fits
 
         try:
@@ -282,12 +286,28 @@ class _HeaderReader:
         except Exception as error:  # noqa: BLE001 - on damaged headers astropy raises errors of every kind
             raise InputError.at(ref.label, f"the tables of its WCS can't be read: {error}") from None
         with opened:
-            return wcs_of_cards(text, shape, opened, ref.label)
+            return wcs_of_cards(text, shape, opened, ref.label, cube=cube)
 
     def _split(self, keywords: Keywords) -> str:
         """The values of the keywords of ``--split-by``; an image without one of them is of the set "none"."""
         by = self._settings.split_by
         return "" if by is None else ", ".join(keywords.text(key.strip()) or "none" for key in by.split(","))
+
+
+def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState | InputError) -> ImageHeader:
+    """The header of an HDU as that of a part of it: a plane of a cube is of a set and a group of its own."""
+    plane, info = ref.part.plane, header.info
+    if plane is None or info.source is None or isinstance(state, InputError):
+        return header
+    own = replace(
+        info,
+        ref=ref,
+        group=f"{info.group}{ref.part}",
+        split=f"{info.split}{ref.part}",
+        recorded=state.planes[plane] if state.planes else None,
+        source=info.source.at(plane),
+    )
+    return replace(header, info=own, of_file=False)
 
 
 def _traced(wcs: CelestialWcs, where: str) -> Footprint | InputError:

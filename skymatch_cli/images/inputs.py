@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from skymatch_cli.choices import WarningName
+from skymatch_cli.choices import Planes, WarningName
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.companions import extension, science_planes
 from skymatch_cli.images.formats.files import is_remote, real_paths
@@ -17,11 +18,14 @@ from skymatch_cli.images.known import Known
 from skymatch_cli.images.lookup import ImageFinder
 from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, fill_template, split_selector
 from skymatch_cli.images.sidecars import Companions, find_sidecars
-from skymatch_cli.model import ImageRef, MaskRef, SkyWarning
+from skymatch_cli.model import ImageRef, MaskRef, Part, SkyWarning
+from skymatch_cli.model.images import WHOLE
 from skymatch_cli.run.tasks import run_apart
 from skymatch_cli.settings import Settings
 
 _OURS = "skymatch "  # CREATOR of the results of this program
+_FEW_PLANES = 3  # of a colour camera
+_SPECTRAL = re.compile("WAVE|AWAV|FREQ|ENER|WAVN|VRAD|VOPT|ZOPT|VELO|BETA|FELO")  # CTYPE, FITS Standard 4.0, table 25
 _PIXELS_A_STRUCTURE = 3_000  # that are read in the time that the structure of a file takes
 
 
@@ -112,14 +116,14 @@ def resolve_images(
     real = dict(zip(paths, real_paths(paths), strict=True))
     structures = _structures(named, real, known, settings.jobs)
     files: dict[str, FitsFile] = {}
-    refs: dict[tuple[str, int], ImageRef] = {}
+    refs: dict[tuple[str, int, Part], ImageRef] = {}
     for name in named:
         try:
             file = _usable(structures[name.path])
             if name.selector is None and file.creator.startswith(_OURS):
                 skipped.append(f"{name.file}: not an image: a result of this program")
                 continue
-            chosen, said = _choose(file, name, need_wcs=settings.method != "user")
+            chosen, said = _choose(file, name, settings)
         except InputError as error:
             problems.extend(error.problems)
             continue
@@ -128,9 +132,10 @@ def resolve_images(
         skipped += _left_out(file, name, chosen)
         for hdu in chosen:
             ref = _with_mask(beside.attached(_ref(name, hdu)), name.mask, settings.mask)
-            if (real[name.path], hdu.index) in refs:
+            if (real[name.path], hdu.index, _parts(hdu)[0]) in refs:
                 skipped.append(f"{ref.label}: named twice, used once")
-            refs.setdefault((real[name.path], hdu.index), ref)
+            for part in _parts(hdu):
+                refs.setdefault((real[name.path], hdu.index, part), replace(ref, part=part))
     found = Inputs(tuple(refs.values()), tuple(skipped), tuple(dict.fromkeys(problems)), files, real, tuple(warnings))
     return _with_reference(found, settings, known)
 
@@ -201,15 +206,22 @@ def _with_mask(ref: ImageRef, listed: MaskRef | None, template: str | None) -> I
         raise InputError.at(ref.label, f"--mask {template}: {error}") from None
 
 
-def _choose(file: FitsFile, name: NamedFile, *, need_wcs: bool) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
+def _parts(hdu: Hdu) -> tuple[Part, ...]:
+    """The parts of an HDU that are images: all of it, or each plane of a cube."""
+    return (WHOLE,) if hdu.cube_axis is None else tuple(map(Part, range(hdu.n_planes)))
+
+
+def _choose(file: FitsFile, name: NamedFile, settings: Settings) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
     """The HDUs that are meant, and warnings; InputError where there is none or one of them is no image."""
+    need_wcs = settings.method != "user"
     if name.selector is None:
-        return _default_hdus(file, name.file, need_wcs=need_wcs)
+        return _default_hdus(file, name.file, settings, need_wcs=need_wcs)
     chosen = _selected(file, name.selector, need_wcs=need_wcs)
     if not chosen:
         held = ", ".join(map(extension, file.hdus[:20]))
         raise InputError.at(_spelled(name), "there is no such image extension", f"the file has {held}")
-    problems = [Problem(_ref(name, hdu).label, *_why_no_image(hdu)) for hdu in chosen if hdu.image_shape is None]
+    refused = (hdu for hdu in chosen if hdu.image_shape is None and not _is_matched_by_plane(hdu, settings))
+    problems = [Problem(_ref(name, hdu).label, *_why_no_image(hdu)) for hdu in refused]
     if problems:
         raise InputError(problems)
     return chosen, ()
@@ -223,10 +235,25 @@ def _selected(file: FitsFile, selector: Selector, *, need_wcs: bool) -> tuple[Hd
     return tuple(h for h in file.hdus if h.is_named(selector.name) and selector.ver in {None, h.ver})
 
 
-def _default_hdus(file: FitsFile, where: str, *, need_wcs: bool) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
+def _is_matched_by_plane(hdu: Hdu, settings: Settings) -> bool:
+    """Whether the planes of a cube are images: few ones without being asked, as those of a colour camera."""
+    if hdu.cube_axis is None:
+        return False
+    few = hdu.n_planes <= _FEW_PLANES and not _SPECTRAL.match(hdu.cube_axis)
+    return few or settings.planes == Planes.EACH
+
+
+def _default_hdus(
+    file: FitsFile, where: str, settings: Settings, *, need_wcs: bool
+) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
     chosen, warnings = science_planes(file, where, need_wcs=need_wcs)
     if chosen:
         return chosen, warnings
+    cubes, warnings = science_planes(file, where, need_wcs=True, cubes=True)
+    if cubes:
+        if refused := [hdu for hdu in cubes if not _is_matched_by_plane(hdu, settings)]:
+            raise InputError(Problem(f"{where}{_index(hdu)}", *_why_no_image(hdu)) for hdu in refused)
+        return cubes, warnings
     if need_wcs and science_planes(file, where, need_wcs=False)[0]:
         raise InputError.at(where, "has no image with a celestial WCS", "solve its astrometry first")
     with_pixels = [h for h in file.hdus if h.is_image and h.shape] or [h for h in file.hdus if not h.is_image]
@@ -235,7 +262,11 @@ def _default_hdus(file: FitsFile, where: str, *, need_wcs: bool) -> tuple[tuple[
     first = with_pixels[0]
     if first.image_shape:
         raise InputError.at(where, "holds only masks, weights or errors, by their names", "name one: FILE[EXT]")
-    raise InputError.at(f"{where}[{first.index}]", *_why_no_image(first))
+    raise InputError.at(f"{where}{_index(first)}", *_why_no_image(first))
+
+
+def _index(hdu: Hdu) -> str:
+    return f"[{hdu.index}]" if hdu.index else ""
 
 
 def _why_no_image(hdu: Hdu) -> tuple[str, str]:
@@ -247,7 +278,10 @@ def _why_no_image(hdu: Hdu) -> tuple[str, str]:
     if len(hdu.shape) == 1:
         return f"is one-dimensional ({hdu.shape[0]} pixels)", "only images of the sky can be matched"
     size = " × ".join(map(str, hdu.shape))
-    return f"is a cube ({size}), not a two-dimensional image", "extract one plane into a file of its own"
+    if hdu.cube_axis is None:
+        what = f"is a cube ({size}) that has not a longitude and a latitude as its first two axes and one axis more"
+        return what, "extract one plane into a file of its own"
+    return f"is a cube ({size})", f"--planes each matches each of its {hdu.n_planes} planes by itself"
 
 
 def _left_out(file: FitsFile, name: NamedFile, chosen: Iterable[Hdu]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the user typed -> files, HDU selectors and masks: globs, ``[EXT]`` syntax, ``@lists``, standard input.
+"""What the user typed -> files, HDU selectors and masks: globs, ``[EXT]`` syntax, lists, standard input.
 
 Nothing is opened here but list files.
 """
@@ -10,24 +10,23 @@ from __future__ import annotations
 import glob
 import os
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from string import Formatter
-from typing import TextIO
+from typing import Any, TextIO
 
 from skymatch_cli.errors import InputError, Problem, UsageError, without_secrets
 from skymatch_cli.images.associations import is_association, members
 from skymatch_cli.images.formats.files import base_name, is_remote
 from skymatch_cli.images.formats.registry import transport
+from skymatch_cli.images.lists import Listed, is_table, read_lines, read_table
 from skymatch_cli.model import ImageRef, MaskRef
 
 _SELECTED = re.compile(r"(?P<file>.+)\[(?P<selector>[^\[\]]*)\]", re.DOTALL)
 _FITS_SUFFIX = re.compile(r"(\.(fits?|fts|asdf))?(\.(gz|fz|bz2))?$", re.IGNORECASE)
 _FIELDS = ("{stem}", "{stem:OLD=NEW}", "{dir}", "{extname}", "{extver}", "{hdu}")
-_LIST_COLUMNS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +70,10 @@ class _Source:
 
     folder: str = ""
     lists: tuple[str, ...] = ()
+
+    def lines(self, text: str, where: str) -> Iterator[Listed | Problem]:
+        """The entries of a list."""
+        return read_lines(text, where, lambda name: os.path.lexists(os.path.join(self.folder, name)))
 
 
 def expand_names(
@@ -178,7 +181,8 @@ def _expand_all(names: Iterable[str], source: _Source, stdin: TextIO | None) -> 
             if stdin is None:
                 yield Problem("-", "there is no standard input to read names from")
             else:
-                yield from _expand_lines(stdin.read(), "standard input", source)
+                where = "standard input"
+                yield from _expand_entries(source.lines(stdin.read(), where), where, source)
         elif name.startswith("@") and not os.path.lexists(os.path.join(source.folder, name)):
             yield from _expand_list(os.path.join(source.folder, name[1:]), source)
         else:
@@ -186,7 +190,7 @@ def _expand_all(names: Iterable[str], source: _Source, stdin: TextIO | None) -> 
 
 
 def _expand_list(file: str, source: _Source) -> Iterator[NamedFile | Problem]:
-    where = f"@{file}"
+    where = file if is_table(file) else f"@{file}"
     real = os.path.realpath(file)
     if real in source.lists:
         yield Problem(where, "the list names itself", "remove the circle")
@@ -199,60 +203,37 @@ def _expand_list(file: str, source: _Source) -> Iterator[NamedFile | Problem]:
     if "\0" in text:
         yield Problem(where, "is not a list of names", "give the image itself without @")
         return
-    yield from _expand_lines(text, where, _Source(os.path.dirname(file), (*source.lists, real)))
+    inside = _Source(os.path.dirname(file), (*source.lists, real))
+    yield from _expand_entries(read_table(text, where) if is_table(file) else inside.lines(text, where), where, inside)
 
 
-def _expand_lines(text: str, where: str, source: _Source) -> Iterator[NamedFile | Problem]:
+def _expand_entries(entries: Iterable[Listed | Problem], where: str, source: _Source) -> Iterator[NamedFile | Problem]:
     empty = True
-    for number, line in enumerate(text.splitlines(), start=1):
-        if " " in (whole := line.strip()) and os.path.lexists(os.path.join(source.folder, whole)):
-            empty = False  # as `find` and `ls` write names with spaces
-            yield from _expand_all([whole], source, None)
-            continue
-        try:
-            columns = _columns(line)
-        except ValueError as error:
-            yield Problem(f"{where}, line {number}", str(error))
-            empty = False
-            continue
-        if columns:
-            empty = False
-            yield from _expand_line(columns, f"{where}, line {number}", source)
+    for entry in entries:
+        empty = False
+        if isinstance(entry, Problem):
+            yield entry
+        elif entry.left_out:
+            file = os.path.join(source.folder, entry.name)
+            yield NamedFile(file, os.path.abspath(file), left_out=f"{entry.left_out} of {where}")
+        else:
+            yield from _expand_entry(entry, source)
     if empty:
         yield Problem(where, "names no image")
 
 
-def _expand_line(columns: Sequence[str], where: str, source: _Source) -> Iterator[NamedFile | Problem]:
-    if len(columns) > _LIST_COLUMNS:
-        yield Problem(where, "has more than a name and a mask", "quote names with spaces")
-        return
-    mask: MaskRef | None = None
-    if len(columns) == _LIST_COLUMNS:
+def _expand_entry(entry: Listed, source: _Source) -> Iterator[NamedFile | Problem]:
+    given: dict[str, Any] = {"group": entry.group} if entry.group else {}
+    if entry.mask:
+        mask_name = entry.mask if is_remote(entry.mask) else os.path.join(source.folder, entry.mask)
         try:
-            mask_name = columns[1] if is_remote(columns[1]) else os.path.join(source.folder, columns[1])
             file, selector = split_selector(mask_name)
         except ValueError as error:
-            yield Problem(where, str(error), "e.g. [MASK], [MASK,2] or [3]")
+            yield Problem(entry.where, str(error), "e.g. [MASK], [MASK,2] or [3]")
             return
-        mask = _mask_ref(file, file if is_remote(file) else os.path.abspath(file), selector)
-    for item in _expand_all(columns[:1], source, None):
-        yield item if mask is None or isinstance(item, Problem) else replace(item, mask=mask)
-
-
-def _columns(line: str) -> list[str]:
-    """Split a line as the shell would; a word that begins with # starts a comment."""
-    lexer = shlex.shlex(line, posix=True)
-    lexer.whitespace_split, lexer.commenters = True, ""
-    columns: list[str] = []
-    try:
-        for word in lexer:
-            if word.startswith("#"):
-                break
-            columns.append(word)
-    except ValueError as error:
-        if not lexer.token.startswith("#"):  # an apostrophe in a comment quotes nothing
-            raise ValueError(f"{error}".lower()) from None
-    return columns
+        given["mask"] = _mask_ref(file, file if is_remote(file) else os.path.abspath(file), selector)
+    for item in _expand_all([entry.name], source, None):
+        yield item if isinstance(item, Problem) else replace(item, **given)
 
 
 def _expand_one(name: str, source: _Source) -> Iterator[NamedFile | Problem]:
@@ -265,7 +246,7 @@ def _expand_one(name: str, source: _Source) -> Iterator[NamedFile | Problem]:
         yield Problem(repr(name), "is not a file name")
         return
     if os.path.lexists(file):
-        yield from _members(file) if is_association(file) else [NamedFile(file, os.path.abspath(file))]
+        yield from _contents(file, source)
         return
     match = _SELECTED.fullmatch(file)
     if match and (files := _files(match["file"])):
@@ -277,11 +258,21 @@ def _expand_one(name: str, source: _Source) -> Iterator[NamedFile | Problem]:
         yield from (NamedFile(found, os.path.abspath(found), selector) for found in files)
     elif files := _files(file):
         for found in files:
-            yield from _members(found) if is_association(found) else [NamedFile(found, os.path.abspath(found))]
+            yield from _contents(found, source)
     elif glob.has_magic(match["file"] if match else file):
         yield Problem(file, "no file matches")
     else:
         yield Problem(match["file"] if match else file, "no such file")
+
+
+def _contents(file: str, source: _Source) -> Iterator[NamedFile | Problem]:
+    """The image of that name, or the images of a list."""
+    if is_association(file):
+        yield from _members(file)
+    elif is_table(file):
+        yield from _expand_list(file, replace(source, folder=""))
+    else:
+        yield NamedFile(file, os.path.abspath(file))
 
 
 def _members(file: str) -> Iterator[NamedFile | Problem]:

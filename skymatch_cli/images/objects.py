@@ -19,6 +19,7 @@ import numpy as np
 from skymatch_cli.errors import InputError, UsageError
 from skymatch_cli.images.formats import memory
 from skymatch_cli.images.formats.registry import stored_gwcs
+from skymatch_cli.images.lists import left_out_as
 from skymatch_cli.images.names import NamedFile
 
 _TAKEN = "names, HDULists, NDData or CCDData with a WCS, pairs (array, wcs), or models of the pipelines"
@@ -95,7 +96,7 @@ def hold_images(images: Any) -> HeldImages:
                 warnings.simplefilter("ignore")  # non-standard cards are the object's own affair
                 path = memory.hold(_parts(_hdus(item, name), name), name)
             objects[path] = item
-            names.append(NamedFile(name, path))
+            names.append(_named(item, name, path))
     except BaseException:
         memory.release(objects)
         raise
@@ -143,6 +144,15 @@ def _name(item: Any, number: int) -> str:
     """A name for results: that of a model's file, else one with the place among the inputs."""
     name = _attribute(item.meta, "filename") if is_model(item) else None
     return str(name) if isinstance(name, str) and name.strip("? ") else f"image_{number}"
+
+
+def _named(item: Any, name: str, path: str) -> NamedFile:
+    """An image in memory as an input; a model knows its group and its part in an association."""
+    if not is_model(item):
+        return NamedFile(name, path)
+    kind = left_out_as(str(_attribute(item.meta, "asn.exptype") or _attribute(item.meta, "exptype") or ""))
+    left_out = f"{kind} of the association" if kind else ""
+    return NamedFile(name, path, group=str(_attribute(item.meta, "group_id") or ""), left_out=left_out)
 
 
 def _hdus(item: Any, name: str) -> Any:

@@ -244,7 +244,8 @@ def _read_tiled(plane: StoredPlane, y0: int, y1: int) -> _Stored:
                 check_streams(hdus[plane.hdu])
             with _opened(plane.path) as file, fits.open(file, do_not_scale_image_data=True) as hdus:
                 section = hdus[plane.hdu].section
-                values = section[(0,) * (len(section.shape) - 2) + (slice(y0, y1),)]
+                further = np.unravel_index(plane.plane, section.shape[:-2]) if len(section.shape) > 2 else ()
+                values = section[(*map(int, further), slice(y0, y1))]
         return np.ascontiguousarray(values, _stored_type(plane)).reshape(y1 - y0, plane.shape[1])
     except Exception as error:  # noqa: BLE001 - damaged tiles raise whatever the decoder happens to trip over
         raise OSError(f"its compressed pixels are damaged: {error}") from None

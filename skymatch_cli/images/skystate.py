@@ -50,6 +50,8 @@ class SkyState:
         How the pixels were stored before the first run, and how they are.
     edited : str
         What another program did to the keywords of the sky, so that they contradict the undo cards; "" if nothing.
+    planes : tuple of (Recorded or None)
+        Of the planes of a cube, in the place of ``recorded``.
     """
 
     recorded: Recorded | None
@@ -59,6 +61,7 @@ class SkyState:
     original: PixelFormat
     stored: PixelFormat
     edited: str = ""
+    planes: tuple[Recorded | None, ...] = ()
 
     @property
     def by_us(self) -> bool:

@@ -18,6 +18,7 @@ from skymatch_cli.model.images import (
     ImageRef,
     MaskRef,
     OriginalIntegers,
+    Part,
     PixelSource,
     Recorded,
     RegionFile,
@@ -25,6 +26,7 @@ from skymatch_cli.model.images import (
     StoredPlane,
     common_unit,
     group_numbers,
+    set_numbers,
 )
 from skymatch_cli.model.measurements import (
     LocalSkies,
@@ -55,6 +57,7 @@ __all__ = [
     "OriginalIntegers",
     "OverlapGraph",
     "PairsByImage",
+    "Part",
     "PixelArray",
     "PixelSource",
     "PlaneDifferences",
@@ -72,4 +75,5 @@ __all__ = [
     "TangentPlane",
     "common_unit",
     "group_numbers",
+    "set_numbers",
 ]

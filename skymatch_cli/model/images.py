@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -43,6 +43,23 @@ class MaskRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """The part of an HDU that is an image of its own.
+
+    ``plane``: number of the plane of a cube, from 0; None where the HDU is a two-dimensional image.
+    """
+
+    plane: int | None = None
+
+    def __str__(self) -> str:
+        """As CFITSIO writes it: ``[*,*,3]``."""
+        return "" if self.plane is None else f"[*,*,{self.plane + 1}]"
+
+
+WHOLE = Part()
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRef:
     """One image as the user named it.
 
@@ -50,7 +67,8 @@ class ImageRef:
     of the HDU, ``ext``/``extver`` its EXTNAME and EXTVER (``ext`` is "" where the HDU has no name;
     ``extver`` is 1 where it has none). ``mask`` is a user mask (non-zero = good). ``dq`` and ``weight`` are files of
     the list that belong to the image by their names; ``group`` is the one that an association gives it.
-    ``read_only`` is the image of ``--reference`` that is not in the list: it is never written.
+    ``read_only`` is the image of ``--reference`` that is not in the list: it is never written. ``part`` says which of
+    the HDU's pixels are the image.
     """
 
     file: str
@@ -63,13 +81,19 @@ class ImageRef:
     weight: MaskRef | None = None
     group: str = ""
     read_only: bool = False
+    part: Part = WHOLE
 
     @property
-    def label(self) -> str:
-        """Name for messages: ``a.fits[SCI,2]``, ``a.fits[3]``, ``a.fits``."""
+    def hdu_label(self) -> str:
+        """Name of the HDU for messages: ``a.fits[SCI,2]``, ``a.fits[3]``, ``a.fits``."""
         if self.ext and self.ext != "PRIMARY":
             return f"{self.file}[{self.ext},{self.extver}]"
         return f"{self.file}[{self.hdu}]" if self.hdu else self.file
+
+    @property
+    def label(self) -> str:
+        """Name for messages, with the part of the HDU: ``a.fits[SCI,2]``, ``a.fits[*,*,3]``."""
+        return f"{self.hdu_label}{self.part}"
 
 
 class CelestialWcs(Protocol):
@@ -151,6 +175,8 @@ class StoredPlane:
         Stored tile-compressed in a binary table (``.fz``).
     size, mtime_ns, inode : int
         Of the file when its headers were read: a file that changed since is refused.
+    plane, n_planes : int
+        Number of the plane of a cube (``offset`` is that of its pixels), and how many the HDU has.
     """
 
     path: str
@@ -166,6 +192,15 @@ class StoredPlane:
     size: int = 0
     mtime_ns: int = 0
     inode: int = 0
+    plane: int = 0
+    n_planes: int = 1
+
+    def at(self, plane: int) -> StoredPlane:
+        """Another plane of the same cube; a two-dimensional image belongs to all planes."""
+        if self.n_planes == 1:
+            return self
+        step = self.shape[0] * self.shape[1] * abs(self.bitpix) // 8
+        return replace(self, plane=plane, offset=self.offset + (plane - self.plane) * step)
 
     @property
     def state(self) -> tuple[int, int, int]:
@@ -215,6 +250,13 @@ class PixelSource:
         return tuple(
             plane for plane in (self.science, self.dq, self.mask, self.weight, self.exposure) if plane is not None
         )
+
+    def at(self, plane: int) -> PixelSource:
+        """The same of another plane of a cube."""
+        dq, mask, weight, exposure = (
+            None if own is None else own.at(plane) for own in (self.dq, self.mask, self.weight, self.exposure)
+        )
+        return replace(self, science=self.science.at(plane), dq=dq, mask=mask, weight=weight, exposure=exposure)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,6 +315,12 @@ def common_unit(images: Sequence[ImageInfo]) -> tuple[float, str]:
         ((factor, unit),) = own
         return abs(factor), unit
     return 1.0, next((info.comparison_unit for info in images), "")
+
+
+def set_numbers(images: Sequence[ImageInfo]) -> IntArray:
+    """Number of the set (``ImageInfo.split``) of every image, (N,), in the order in which the sets are first seen."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(info.split, len(numbers)) for info in images], np.int64)
 
 
 def group_numbers(images: Sequence[ImageInfo]) -> IntArray:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skymatch_cli.model.arrays import FloatArray, IntArray, StrArray
-from skymatch_cli.model.overlaps import TangentPlane
+from skymatch_cli.model.overlaps import OverlapGraph, TangentPlane
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -185,3 +185,49 @@ class Measurements:
     photometric: FloatArray | None = None
     zero_point: FloatArray | None = None
     planes: PlaneDifferences | None = None
+
+
+def joined(
+    parts: Sequence[Measurements], graph: OverlapGraph, images: Sequence[IntArray], pairs: Sequence[IntArray]
+) -> Measurements:
+    """Measurements of sets of images as those of one run.
+
+    Parameters
+    ----------
+    parts : sequence of Measurements
+        Without local skies, and without ``noise``.
+    graph : OverlapGraph
+        Of the run.
+    images, pairs : sequence of (n,) int64
+        Those of each part by their numbers in the run; every one is in one part.
+    """
+
+    def column(values: Sequence[Any], places: Sequence[IntArray], n: int) -> Any:
+        if any(value is None for value in values):
+            return None
+        whole = np.zeros((n, *values[0].shape[1:]), values[0].dtype)
+        for value, place in zip(values, places, strict=True):
+            whole[place] = value
+        return whole
+
+    m, others = len(graph.a), {"a", "b", "area_arcmin2", "n_good", "local", "zero_point", "noise", "planes"}
+    columns = [f.name for f in fields(Measurements) if f.name not in others]
+    made = {name: column([getattr(part, name) for part in parts], pairs, m) for name in columns}
+    factors = [None if part.zero_point is None else part.zero_point.T for part in parts]
+    of_images = column(factors, images, graph.n_images)
+    known = [(part.planes, own) for part, own in zip(parts, pairs, strict=True) if part.planes is not None]
+    planes = None
+    if known:
+        names = "position", "moment", "pull", "noise"
+        rows = [own for _, own in known]
+        shapes = (column([getattr(own, name) for own, _ in known], rows, m) for name in names)
+        planes = PlaneDifferences(known[0][0].plane, *shapes)
+    return Measurements(
+        a=graph.a,
+        b=graph.b,
+        area_arcmin2=graph.area_arcmin2,
+        n_good=column([part.n_good for part in parts], images, graph.n_images),
+        zero_point=None if of_images is None else of_images.T.copy(),
+        planes=planes,
+        **made,
+    )

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from skymatch_cli.choices import TableName
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.image import read_infos
 from skymatch_cli.images.inputs import resolve_images
-from skymatch_cli.model import ImageInfo, ImageRef, Measurements, SkyWarning, Solution
+from skymatch_cli.model import ImageInfo, ImageRef, Measurements, Part, SkyWarning, Solution
 from skymatch_cli.output.tables import (
     SCHEMA,
     SHAPE,
@@ -26,6 +26,7 @@ from skymatch_cli.output.tables import (
     components_table,
     images_table,
     overlaps_table,
+    plane_column,
     with_units,
 )
 from skymatch_cli.settings import Settings
@@ -79,7 +80,8 @@ def read_images(report: Report) -> tuple[ImageInfo, ...]:
 
     """
     columns = (report.images.column(name).tolist() for name in ("file", "ext", "extver"))
-    names = [f"{f}[{e}]" if str(e).isdecimal() else f"{f}[{e},{v}]" for f, e, v in zip(*columns, strict=True)]
+    hdus = [f"{f}[{e}]" if str(e).isdecimal() else f"{f}[{e},{v}]" for f, e, v in zip(*columns, strict=True)]
+    names = tuple(dict.fromkeys(hdus))  # planes of a cube are of one HDU
     settings = Settings.of(report.settings)
     inputs = resolve_images(names, settings=settings)
     infos, problems, *_ = read_infos(inputs, settings, need_wcs=settings.method != "user")
@@ -137,7 +139,9 @@ def _file_name(text: str) -> str:
 
 def _report(document: Mapping[str, Any]) -> Report:
     n_shape = sum(name in row for row in document["images"][:1] for name in SHAPE)
-    layouts = _layouts(n_shape=n_shape, with_kept=any("kept" in row for row in document["overlaps"]))
+    with_planes = any("plane" in row for row in document["images"])
+    with_kept = any("kept" in row for row in document["overlaps"])
+    layouts = _layouts(n_shape=n_shape, with_kept=with_kept, with_planes=with_planes)
     images, overlaps, components = (_table(document[layout.name], layout) for layout in layouts)
     report = Report(
         version=str(document["version"]),
@@ -145,7 +149,7 @@ def _report(document: Mapping[str, Any]) -> Report:
         images=images,
         overlaps=overlaps,
         components=components,
-        labels=tuple(_label(*row[:3]) for row in images.rows()),
+        labels=_labels(images),
         warnings=tuple(map(SkyWarning.of, document["warnings"])),
     )
     for end in ("a", "b"):
@@ -166,7 +170,7 @@ def _table(rows: Sequence[Mapping[str, Any]], layout: Table) -> Table:
     return with_units(Table(layout.name, tuple(column(like) for like in layout.columns)))
 
 
-def _layouts(*, n_shape: int, with_kept: bool) -> tuple[Table, Table, Table]:
+def _layouts(*, n_shape: int, with_kept: bool, with_planes: bool) -> tuple[Table, Table, Table]:
     """The tables of a result of no image: the columns, their types and descriptions."""
     empty: dict[str, Any] = dict.fromkeys(("local", "noise", "tilt", "kept"))
     empty |= {"warnings": (), "sigma_exact": True}
@@ -182,13 +186,24 @@ def _layouts(*, n_shape: int, with_kept: bool) -> tuple[Table, Table, Table]:
         return {f.name: empty.get(f.name, np.array([], kind.get(f.name, float))) for f in fields(cls)}
 
     measurements, solution = Measurements(**nothing(Measurements)), Solution(**nothing(Solution))
+    images = images_table((), measurements, solution)
+    if with_planes:
+        of_name, (numbers,) = images.columns[:3], plane_column([0])
+        numbers = replace(numbers, values=numbers.values[:0])
+        images = replace(images, columns=(*of_name, numbers, *images.columns[3:]))
     return (
-        images_table((), measurements, solution),
+        images,
         overlaps_table((), measurements, solution),
         components_table((), solution),
     )
 
 
-def _label(file: str, ext: str, extver: int) -> str:
-    index = int(ext) if ext.isdecimal() else 0
-    return ImageRef(file, file, index, "" if ext.isdecimal() else ext, extver).label
+def _labels(images: Table) -> tuple[str, ...]:
+    columns = [images.column(name).tolist() for name in ("file", "ext", "extver")]
+    planes = images.column("plane").tolist() if "plane" in images.names else [0] * len(images)
+    return tuple(_label(*row) for row in zip(*columns, planes, strict=True))
+
+
+def _label(file: str, ext: str, extver: int, plane: int) -> str:
+    index, part = int(ext) if ext.isdecimal() else 0, Part(plane - 1 if plane else None)
+    return ImageRef(file, file, index, "" if ext.isdecimal() else ext, extver, part=part).label

@@ -135,8 +135,17 @@ def name_columns(infos: Sequence[ImageInfo]) -> tuple[Column, ...]:
         Column("file", strings(ref.file for ref in refs), "File as the user named it"),
         Column("ext", strings(ref.ext or ref.hdu for ref in refs), "EXTNAME, or the index of an HDU without one"),
         Column("extver", np.array([ref.extver for ref in refs], dtype=np.int64), "EXTVER"),
+        *plane_column([ref.part.plane for ref in refs]),
         Column("group", strings(info.group for info in infos), "Images of one group share one unknown"),
     )
+
+
+def plane_column(planes: Sequence[int | None]) -> tuple[Column, ...]:
+    """The planes of cubes, where there are any."""
+    if all(plane is None for plane in planes):
+        return ()
+    numbers = np.array([0 if plane is None else plane + 1 for plane in planes], np.int64)
+    return (Column("plane", numbers, "Plane of the cube, from 1; 0 for a two-dimensional image"),)
 
 
 def images_table(infos: tuple[ImageInfo, ...], measurements: Measurements, solution: Solution) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,6 +36,7 @@ from skymatch_cli.model import ImageInfo, ImageRef
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.atomic import FileIdentity
 from skymatch_cli.record.compressed import stored_pixels
+from skymatch_cli.record.jwsttree import erase_background, hide_background, show_background
 from skymatch_cli.record.precision import PixelFacts
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit
 from skymatch_cli.settings import Settings
@@ -101,6 +102,8 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
     for update in sorted(updates, key=lambda u: u.ref.hdu):
         if not update.is_finite:
             continue
+        if update.ref.part.plane is not None:
+            raise InputError.at(update.ref.label, "a plane of a cube can't be recorded", "add --dry-run")
         state = read_state(source, update.ref, settings.sky_keyword)
         try:
             record, result = _record(source, update, state, settings)
@@ -110,7 +113,19 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
         if record.primary:
             before = original_header(source, 0, update.ref.label)
             edits[0] = HduEdit(cards=primary_cards(before, record))
-    return {i: edit for i, edit in edits.items() if edit.pixels is not None or edit.cards != source.cards(i)}
+            edits |= _tree_edits(source, erase_background if state.by_us else hide_background)
+    return {i: edit for i, edit in edits.items() if edit.pixels or edit.data or edit.cards != source.cards(i)}
+
+
+def _tree_edits(source: Source, edit: Callable[[bytes], bytes]) -> dict[int, HduEdit]:
+    """What becomes of the ASDF extension of a JWST file; {} where it stays as it is, or isn't there."""
+    index = next((hdu.index for hdu in source.file.hdus if hdu.name == "ASDF"), None)
+    if index is None:
+        return {}
+    extent = source.extent(index)
+    data = source.read(extent.data_start, extent.data_stop - extent.data_start)
+    new = edit(data)
+    return {} if new == data else {index: HduEdit(cards=source.cards(index), data=new)}
 
 
 def settled(source: Source, index: int, edit: HduEdit, facts: PixelFacts) -> HduEdit:
@@ -281,7 +296,7 @@ def _undo_image(source: Source, ref: ImageRef, *, from_keyword: bool) -> dict[in
     edits = {index: HduEdit(cards=original_header(source, index, ref.label)) for index in {ref.hdu, where}}
     expected = state.written if state.has_our_pixels else None
     edits[ref.hdu] = replace(edits[ref.hdu], pixels=None if pixels.changes_nothing else pixels, expected=expected)
-    return edits
+    return edits | (_tree_edits(source, show_background) if where != ref.hdu else {})
 
 
 def _is_lost(source: Source, ref: ImageRef) -> bool:
@@ -300,6 +315,8 @@ def _from_keyword(source: Source, ref: ImageRef) -> dict[int, HduEdit]:
     recorded = recorded_in(source.cards(where), LEVEL, ref.label)
     cards = {index: without_sky(source.cards(index)) for index in {ref.hdu, where}}
     edits = {index: HduEdit(cards=new) for index, new in cards.items() if new != source.cards(index)}
+    if where != ref.hdu:
+        edits |= _tree_edits(source, show_background)
     if recorded is None or not recorded.subtracted:
         return edits
     form = format_of(source.cards(ref.hdu), tiled=hdus[ref.hdu].tiled)

@@ -84,7 +84,7 @@ class PixelEdit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HduEdit:
-    """What becomes of one HDU: its new header and, where they change, its pixels.
+    """What becomes of one HDU: its new header and, where they change, its pixels (or all ``data`` of a table).
 
     ``record`` is what the header says (None: it is taken back), ``before`` the header before the first run;
     ``expected`` says which pixels must be there, because this program wrote them (None: any).
@@ -92,6 +92,7 @@ class HduEdit:
 
     cards: cd.Cards
     pixels: PixelEdit | None = None
+    data: bytes | None = None
     record: Record | None = None
     before: cd.Cards | None = None
     expected: Written | None = None
@@ -138,7 +139,8 @@ def _rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> tuple[
         if checksum.has_checksums(source.cards(index)):
             old_sum = checksum.sum_of(source.pieces(extent.data_start, extent.data_stop))
             if checksum.are_right(source.cards(index), old_sum):
-                cards = checksum.with_checksums(cards, old_sum if edit.pixels is None else checksum.sum_of(data()))
+                stays = edit.pixels is None and edit.data is None
+                cards = checksum.with_checksums(cards, old_sum if stays else checksum.sum_of(data()))
             else:
                 wrong.append(index)
         sink.write(cd.join_header(cards))
@@ -156,7 +158,9 @@ def _new_hdu(
     source: Source, index: int, extent: Extent, edit: HduEdit
 ) -> tuple[cd.Cards, Callable[[], Iterator[bytes]]]:
     """The header of a changed HDU, and its data as often as they are asked for."""
-    pixels = edit.pixels
+    pixels, new = edit.pixels, edit.data
+    if new is not None:
+        return edit.cards, lambda: iter([new])
     if pixels is None:
         return edit.cards, lambda: source.pieces(extent.data_start, extent.data_stop)
     if source.file.hdus[index].tiled:

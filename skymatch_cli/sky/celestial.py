@@ -142,8 +142,13 @@ def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str =
     return wcs_of_cards(text, shape, fobj, where)
 
 
-def wcs_of_cards(text: bytes, shape: tuple[int, int], fobj: Any = None, where: str = "image") -> FitsWcs:
-    """Read the celestial WCS of a header that is given as 80-byte records; for the rest see `fits_wcs`."""
+def wcs_of_cards(
+    text: bytes, shape: tuple[int, int], fobj: Any = None, where: str = "image", *, cube: bool = False
+) -> FitsWcs:
+    """Read the celestial WCS of a header that is given as 80-byte records; for the rest see `fits_wcs`.
+
+    ``cube``: the image is one plane of a cube, and further axes are none of its affair.
+    """
     try:
         given = wcs_cards(text)
         if fobj is None and any(given[i : i + 7] == b"D2IMDIS" for i in range(0, len(given), 80)):
@@ -154,7 +159,7 @@ def wcs_of_cards(text: bytes, shape: tuple[int, int], fobj: Any = None, where: s
             tables = tuple(_pickled(getattr(with_tables[0], name)) for name in _TABLES)
         cards = zlib.compress(given, 1)
         read = _read(cards, tables)
-        for axis in read.others:
+        for axis in () if cube else read.others:
             if (length := _header(given).get(f"NAXIS{axis + 1}", 1)) != 1:
                 raise InputError.at(where, f"axis {axis + 1} of length {length} is not on the sky", "give 2-D images")
         frame = read.engine.frame()

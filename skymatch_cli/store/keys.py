@@ -33,6 +33,7 @@ _ELSEWHERE = frozenset(
         *(
             "group_by",
             "split_by",
+            "planes",
             "units",
             "exptime_key",
             "flux_scale",

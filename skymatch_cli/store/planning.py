@@ -14,7 +14,7 @@ from skymatch_cli.images.image import read_infos
 from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.images.known import Headers, Known
 from skymatch_cli.images.names import NamedFile
-from skymatch_cli.model import OverlapGraph
+from skymatch_cli.model import ImageInfo, OverlapGraph, set_numbers
 from skymatch_cli.model.warning import skipped
 from skymatch_cli.run.tasks import NoProgress, Progress
 from skymatch_cli.run.threads import one_thread
@@ -59,17 +59,12 @@ def plan(
         raise InputError(problems)
     footprints = tuple(t for t in traced if isinstance(t, Footprint))
     usable = [isinstance(t, Footprint) for t in traced] or [True] * len(found.infos)
-    sets = [info.split for info, use in zip(found.infos, usable, strict=True) if use]
-    if settings.model != Model.CONSTANT and len(set(sets)) > 1:
-        raise UsageError(
-            f"--model {settings.model}: the images are of {len(set(sets))} sets (--split-by)",
-            "match the sets one by one, or use --model constant",
-        )
-    graph = _of_one_set(overlap_graph(footprints), sets)
+    infos = tuple(info for info, use in zip(found.infos, usable, strict=True) if use)
+    graph = _shared_graph(infos, footprints)
     check_model(settings, graph)
     return Plan(
         settings=settings,
-        infos=tuple(info for info, use in zip(found.infos, usable, strict=True) if use),
+        infos=infos,
         footprints=footprints,
         graph=graph,
         skipped=inputs.skipped,
@@ -78,12 +73,37 @@ def plan(
     )
 
 
-def _of_one_set(graph: OverlapGraph, split: Sequence[str]) -> OverlapGraph:
-    """The overlaps of images of the same set (``--split-by``)."""
-    if len(set(split)) <= 1:
-        return graph
-    _, number = np.unique(np.array(split, object), return_inverse=True)
-    return graph.part(np.flatnonzero(number[graph.a] == number[graph.b]))
+def _shared_graph(infos: Sequence[ImageInfo], footprints: Sequence[Footprint]) -> OverlapGraph:
+    """The overlaps of images of the same set (``--split-by``, planes of cubes).
+
+    The planes of a cube lie in one place: their footprints are intersected once.
+    """
+    sets = set_numbers(infos)
+    if not footprints or not sets.any():
+        return overlap_graph(footprints)
+    numbers: dict[object, int] = {}
+    places = ((i.ref.path, i.ref.hdu) if i.ref.part.plane is not None else n for n, i in enumerate(infos))
+    place = np.array([numbers.setdefault(key, len(numbers)) for key in places], np.int64)
+    _, first, count = np.unique(place, return_index=True, return_counts=True)
+    graph = overlap_graph([footprints[i] for i in first.tolist()])
+    # For each overlap of two places the images of the first, and of the second that of the same set, if there is one.
+    of_place = np.argsort(place, kind="stable")
+    begin = np.cumsum(count) - count
+    row = np.repeat(np.arange(len(graph.a)), count[graph.a])
+    within = np.arange(len(row)) - np.repeat(np.cumsum(count[graph.a]) - count[graph.a], count[graph.a])
+    one = of_place[begin[graph.a[row]] + within]
+    key = place * (sets.max() + 1) + sets
+    of_key = np.argsort(key)
+    wanted = graph.b[row] * (sets.max() + 1) + sets[one]
+    found = of_key[np.minimum(np.searchsorted(key[of_key], wanted), len(key) - 1)]
+    both = key[found] == wanted
+    row = row[both]
+    a, b = np.sort(np.stack([one[both], found[both]]), axis=0)
+    order = np.lexsort((graph.plane[row], b, a))
+    row, a, b = row[order], a[order], b[order]
+    return OverlapGraph(
+        len(infos), a, b, graph.area_arcmin2[row], graph.polygon.part(row), graph.plane[row], graph.planes
+    )
 
 
 def check_model(settings: Settings, graph: OverlapGraph) -> None:

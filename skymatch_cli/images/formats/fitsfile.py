@@ -88,6 +88,9 @@ class Hdu:
         one image.
     header_offset, header_size, data_offset : int
         Bytes of the unpacked file.
+    cube_axis : str or None
+        CTYPE ("" where there is none) of the axis along which the planes of a cube lie: the only one beside a
+        longitude and a latitude, which are its first two; None for what is no such cube.
     """
 
     index: int
@@ -105,6 +108,17 @@ class Hdu:
     header_size: int
     data_offset: int
     wcs: str = ""
+    cube_axis: str | None = None
+
+    @property
+    def n_planes(self) -> int:
+        """Number of the planes of a cube; 1 for all else."""
+        return 1 if self.cube_axis is None else math.prod(self.shape[:-2])
+
+    @property
+    def plane_shape(self) -> tuple[int, int] | None:
+        """(ny, nx) of a two-dimensional image, or of the planes of a cube."""
+        return self.image_shape if self.cube_axis is None else (self.shape[-2], self.shape[-1])
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
@@ -234,7 +248,7 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
         hdu, data_size = _understand(cards, len(raw), where, len(hdus), offset)
         creator = creator or _text(cards.get("CREATOR"))
         hdus.append(hdu)
-        if hdu.image_shape:
+        if hdu.plane_shape:
             headers[hdu.index] = raw
         end = hdu.data_offset + data_size
         if end > most:
@@ -293,11 +307,12 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
     except (KeyError, ValueError, TypeError) as error:
         raise InputError.at(where, f"the header of HDU {index} is not valid FITS: {error}") from None
     name, ver = _text(cards.get("EXTNAME")), cards.get("EXTVER", 1)
+    is_image = tiled or (cards.get("XTENSION", "IMAGE") == "IMAGE" and cards.get("GROUPS") is not True)
     hdu = Hdu(
         index=index,
         name="" if tiled and name.upper() in _COMPRESSED_NAMES else name,
         ver=ver if type(ver) is int and abs(ver) < 2**31 else 1,  # a larger one is damage
-        is_image=tiled or (cards.get("XTENSION", "IMAGE") == "IMAGE" and cards.get("GROUPS") is not True),
+        is_image=is_image,
         shape=tuple(reversed(axes)),
         bitpix=bitpix,
         tiled=tiled,
@@ -308,6 +323,7 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
         header_offset=offset,
         header_size=header_size,
         data_offset=_padded(offset + header_size + _CARD),
+        cube_axis=_cube_axis(cards, axes) if is_image else None,
     )
     return hdu, data_size
 
@@ -343,6 +359,13 @@ def _number(cards: _Cards, key: str, default: float) -> float:
 def _is_celestial(cards: _Cards) -> bool:
     axes = sum(bool(_CELESTIAL_CTYPE.match(str(value))) for key, value in cards.items() if key.startswith("CTYPE"))
     return axes >= 2 or "AMDX1" in cards
+
+
+def _cube_axis(cards: _Cards, axes: tuple[int, ...]) -> str | None:
+    """See `Hdu.cube_axis`."""
+    along = [i for i, length in enumerate(axes, start=1) if i > 2 and length != 1]
+    on_sky = all(_CELESTIAL_CTYPE.match(str(cards.get(f"CTYPE{i}"))) for i in (1, 2))
+    return _text(cards.get(f"CTYPE{along[0]}")) if on_sky and len(along) == 1 and 0 not in axes else None
 
 
 def _wcs_digest(raw: bytes) -> str:

@@ -1,0 +1,121 @@
+"""Lists of images in text files: one a line, or a table of comma-separated values."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from skymatch_cli.errors import Problem
+
+# Columns of a table, by the first name that is there. FILENAME, EXP_TYPE and BKGDTARG are those of JWST's pools.
+_NAME = ("file", "filename", "path", "name", "expname", "image")
+_MASK = ("mask",)
+_GROUP = ("group_id", "group")
+_KIND = ("exptype", "exp_type")
+_BACKGROUND = ("bkgdtarg",)
+_DELIMITERS = ",;|\t"
+_TARGET_ACQUISITION = "_ta"  # in the exposure types of JWST: nrc_tacq, nrs_taconfirm
+_MAX_COLUMNS = 2  # of a list without names of columns
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One entry of a list: a name, its mask ("" for none), its group, and why it is left out ("" where it is used)."""
+
+    where: str
+    name: str
+    mask: str = ""
+    group: str = ""
+    left_out: str = ""
+
+
+def left_out_as(kind: str) -> str:
+    """Why an exposure of some kind is not used; "" for a science exposure."""
+    kind = kind.lower()
+    return "" if kind in {"", "science"} else f"{kind.replace('_', ' ')} exposure"
+
+
+def is_table(name: str) -> bool:
+    """Whether a list is a table of comma-separated values, by its name."""
+    return name.lower().endswith(".csv")
+
+
+def read_lines(text: str, where: str, is_file: Callable[[str], bool]) -> Iterator[Listed | Problem]:
+    """The entries of a list: a name a line, an optional mask, words quoted as in the shell, ``#`` comments."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        place, whole = f"{where}, line {number}", line.strip()
+        if " " in whole and is_file(whole):
+            yield Listed(place, whole)  # as `find` and `ls` write names with spaces
+            continue
+        try:
+            columns = _words(line)
+        except ValueError as error:
+            yield Problem(place, str(error))
+            continue
+        if columns:
+            yield _unnamed(place, columns, "quote names with spaces")
+
+
+def read_table(text: str, where: str) -> Iterator[Listed | Problem]:
+    """The entries of a table with named columns, or of one whose columns are names and masks."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not lines:
+        return
+    delimiter = max(_DELIMITERS, key=lines[0].count)
+    try:
+        header, *rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    except csv.Error as error:
+        yield Problem(where, f"can't be read as comma-separated values: {error}")
+        return
+    columns = [name.strip().lower() for name in header]
+    if _value(dict.fromkeys(columns, "x"), _NAME):
+        for number, row in enumerate(rows, start=1):
+            yield _named(f"{where}, row {number}", dict(zip(columns, map(str.strip, row), strict=False)))
+        return
+    for number, row in enumerate([header, *rows], start=1):
+        hint = f"name its columns in a first row: {_NAME[0]}, mask, group"
+        yield _unnamed(f"{where}, row {number}", [word.strip() for word in row], hint)
+
+
+def _unnamed(where: str, columns: list[str], hint: str) -> Listed | Problem:
+    if len(columns) > _MAX_COLUMNS:
+        return Problem(where, "has more than a name and a mask", hint)
+    return Listed(where, *columns)
+
+
+def _named(where: str, row: dict[str, str]) -> Listed | Problem:
+    name = _value(row, _NAME)
+    if not name:
+        return Problem(where, "names no image")
+    if row.get("ext") and row.get("extver"):  # a result of this program
+        name += f"[{row['ext']},{row['extver']}]"
+    kind = _value(row, _KIND).lower()
+    if _value(row, _BACKGROUND).lower() in {"t", "true", "1"}:
+        kind = "background"
+    elif _TARGET_ACQUISITION in kind:
+        kind = "target_acquisition"
+    elif "_" in kind:  # NRC_IMAGE and the like
+        kind = ""
+    return Listed(where, name, _value(row, _MASK), _value(row, _GROUP), left_out_as(kind))
+
+
+def _value(row: dict[str, str], names: tuple[str, ...]) -> str:
+    return next((row[name] for name in names if row.get(name)), "")
+
+
+def _words(line: str) -> list[str]:
+    """Split a line as the shell would; a word that begins with # starts a comment."""
+    lexer = shlex.shlex(line, posix=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    words: list[str] = []
+    try:
+        for word in lexer:
+            if word.startswith("#"):
+                break
+            words.append(word)
+    except ValueError as error:
+        if not lexer.token.startswith("#"):  # an apostrophe in a comment quotes nothing
+            raise ValueError(f"{error}".lower()) from None
+    return words

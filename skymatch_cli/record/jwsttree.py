@@ -1,0 +1,44 @@
+"""The sky in the ASDF extension of a JWST file: dropped where the primary header holds another one.
+
+The pipeline believes the primary header, and other readers of the ASDF tree would find an old sky there. The lines of
+``meta.background`` become comments of the same length, so that no byte moves and `undo` finds them again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+_META = re.compile(rb"^meta:[^\n]*\n(?:[ #-][^\n]*\n)+", re.MULTILINE)
+_BACKGROUND = re.compile(rb"^  background:[^\n]*\n(?:   +[^\n]*\n)*", re.MULTILINE)
+_HIDDEN = re.compile(rb"^# background:[^\n]*\n(?:#  +[^\n]*\n)*", re.MULTILINE)
+_LINE = re.compile(rb"[^\n]+")
+_END_OF_TREE = b"\n...\n"
+
+
+def hide_background(data: bytes) -> bytes:
+    """The data of an ASDF extension without an active ``meta.background``; `show_background` brings it back."""
+    return _edited(data, _BACKGROUND, lambda line: b"#" + line[1:])
+
+
+def erase_background(data: bytes) -> bytes:
+    """The data of an ASDF extension without an active ``meta.background``, for ever."""
+    return _edited(data, _BACKGROUND, lambda line: b"#".ljust(len(line)))
+
+
+def show_background(data: bytes) -> bytes:
+    """The data of an ASDF extension with the ``meta.background`` that was hidden, and no other one.
+
+    A program that saved the file since has written our sky into the tree.
+    """
+    return _edited(erase_background(data), _HIDDEN, lambda line: b" " + line[1:])
+
+
+def _edited(data: bytes, lines: re.Pattern[bytes], edit: Callable[[bytes], bytes]) -> bytes:
+    """The data with some lines of ``meta`` changed; nodes that other parts of the tree refer to stay."""
+    meta = _META.search(data, 0, data.find(_END_OF_TREE) + 1)
+    found = lines.search(data, meta.start(), meta.end()) if meta else None
+    if found is None or b"&" in found[0]:
+        return data
+    new = _LINE.sub(lambda line: edit(line[0]), found[0])
+    return data[: found.start()] + new + data[found.end() :]
