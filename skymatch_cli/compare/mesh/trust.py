@@ -86,10 +86,10 @@ class Distances:
         residual *= weighted
         variance = windows.beside.smoothed(residual, windows.finest)
         variance /= windows.variance
-        means = windows.both(weighted)
-        for mean, noise in zip(means, windows.noise, strict=True):
-            mean /= noise
-        return cls(means, variance)
+        smaller, larger = windows.both(weighted)
+        smaller /= windows.noise[0]
+        larger /= windows.noise[1]
+        return cls((smaller, larger), variance)
 
     def spreads(self, sheet: Sheet) -> SheetSums:
         """What the cells add to `Spreads`."""
