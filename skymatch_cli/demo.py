@@ -7,7 +7,8 @@ extension). ``truth.txt`` holds the skies in the format of ``--skylist``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from skymatch_cli.errors import UsageError
 from skymatch_cli.model import FloatArray
+from skymatch_cli.output.tables import Column, Report
 
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
@@ -112,6 +114,33 @@ def write_demo(directory: Path, settings: DemoSettings | None = None, *, overwri
         truth.append(f"{path.name} {sky!r}\n")
     (directory / TRUTH_FILE).write_text("# the sky that each frame was made with, in its own unit\n" + "".join(truth))
     return paths
+
+
+def with_truth(report: Report, truth: Sequence[float]) -> tuple[Report, float]:
+    """Put the true skies beside those that were found.
+
+    Parameters
+    ----------
+    report : Report
+    truth : sequence of float
+        The sky of every image, in its own unit.
+
+    Returns
+    -------
+    report : Report
+        With two columns more in its table of images: the truth, shifted to the mean of the skies, since overlaps fix
+        only differences; and how far the skies are from it. Images are named without their folder.
+    rms : float
+        Of the differences.
+    """
+    images = report.images
+    sky = images.column("sky")
+    shifted = np.asarray(truth) - np.mean(truth) + sky.mean()
+    more = (Column("truth", shifted, "True sky, shifted"), Column("sky - truth", sky - shifted, "Error of the sky"))
+    at = images.names.index("sky_unit")
+    table = replace(images, columns=(*images.columns[:at], *more, *images.columns[at:]))
+    names = tuple(Path(str(file)).name for file in images.column("file"))
+    return replace(report, images=table, labels=names), float(np.sqrt(np.mean((sky - shifted) ** 2)))
 
 
 def _step_arcsec(s: DemoSettings) -> float:

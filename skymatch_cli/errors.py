@@ -3,7 +3,7 @@
 SkymatchError            1  unexpected failure
 ├── UsageError           2  options that contradict each other or can't be parsed
 ├── InputError           3  an input can't be used; lists every bad one
-│   └── StoppedError     6  stopped while writing; names the files that are done
+│   └── StoppedError     6  stopped while writing (images or results); names the files that are done
 ├── NoOverlapError       4  nothing to match: no pair of images overlaps
 └── StrictError          5  ``--strict`` and there were warnings
 
@@ -12,6 +12,7 @@ Errors are raised where the fact is known and shown in one place (``cli/console.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -96,11 +97,24 @@ def problem_lines(problems: Iterable[Problem]) -> tuple[str, ...]:
     --------
     >>> problem_lines([Problem("a.fits", "no such file"), Problem("b.fits", "no such file")])
     ('a.fits, b.fits: no such file',)
+    >>> problem_lines([Problem("a.fits", "its mask a.reg is bad"), Problem("b.fits", "its mask b.reg is bad")])
+    ('a.fits, b.fits: its mask ….reg is bad',)
     """
-    kinds: dict[tuple[str, str], list[str]] = {}
+    kinds: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
-        kinds.setdefault((problem.what, problem.hint), []).append(problem.where)
-    return tuple(str(Problem(_first(where), *kind)) for kind, where in kinds.items())
+        kinds.setdefault(_kind(problem), []).append(problem)
+    return tuple(
+        str(alike[0] if len(alike) == 1 else Problem(_first([problem.where for problem in alike]), *kind))
+        for kind, alike in kinds.items()
+    )
+
+
+def _kind(problem: Problem) -> tuple[str, str]:
+    """What is wrong and what to do, with … for the name of the file, where other files are called after it."""
+    stem = re.split(r"[.\[]", problem.where.rpartition("/")[2])[0]
+    called = re.compile(rf"(?<!\w){re.escape(stem)}(?=\.)") if stem else None
+    what, hint = (called.sub("…", text) if called else text for text in (problem.what, problem.hint))
+    return what, hint
 
 
 def _first(names: Sequence[str]) -> str:
@@ -138,7 +152,7 @@ class InputError(SkymatchError):
 
 
 class StoppedError(InputError):
-    """A file could not be written after others had been; each is the old one or the new one.
+    """A result could not be written, or an image after others had been; each file is the old one or the new one.
 
     Parameters
     ----------
@@ -155,8 +169,16 @@ class StoppedError(InputError):
 
     def lines(self) -> tuple[str, ...]:
         """One line for each problem, and one with the files that are done."""
+        if not self.files:
+            return super().lines()
         n = f"{len(self.files)} file{'s' if len(self.files) > 1 else ''}"
         return (*super().lines(), f"{n} written before it: {_first(self.files)} (run again to finish)")
+
+
+def unwritten(name: str, error: OSError, files: tuple[str, ...] = ()) -> StoppedError:
+    """Make the error for a result that can't be written; ``files`` are those that are done."""
+    hint = "free some space, then run again" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+    return StoppedError([Problem(f"{name} can't be written", error.strerror or str(error), hint)], files)
 
 
 class NoOverlapError(SkymatchError):

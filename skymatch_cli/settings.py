@@ -311,15 +311,15 @@ def _check_contradictions(settings: Settings) -> None:
     method = settings.method
     model = settings.model
     if model != Model.CONSTANT and settings.compare != Compare.MESH:
-        raise UsageError(f"--model {model} needs differences as a function of position", "add --compare mesh")
+        raise UsageError(f"--model {model} needs cells: pooled comparison cannot measure a tilt", "add --compare mesh")
     if model != Model.CONSTANT and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
         raise UsageError(f"--model {model} works with --method match only, not with {method}", "leave --model out")
     if model != Model.CONSTANT and settings.robust:
         raise UsageError("--robust works with --model constant only", "leave --robust out")
     if settings.cross_check and model != Model.CONSTANT:
-        raise UsageError("--cross-check works with --model constant only", "pooled differences know no tilt")
+        raise UsageError("--cross-check works with --model constant only", "pooled comparison cannot measure a tilt")
     if settings.cross_check and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
-        raise UsageError(f"--cross-check needs offsets from overlaps, which {method} has not", "leave it out")
+        raise UsageError(f"--cross-check needs offsets from overlaps, which {method} does not compute", "leave it out")
     if settings.reference is not None and method != Method.MATCH:
         raise UsageError(f"--reference works with --method match only, not with {method}", "leave --reference out")
     if settings.reference is not None and settings.match_up:

@@ -16,7 +16,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.record.write import Action, SkyUpdate, check_writable, identify, undo, write_skies
+from skymatch_cli.images.formats.files import file_state
+from skymatch_cli.record.write import Action, SkyUpdate, check_writable, undo, write_skies
 from skymatch_cli.settings import Settings
 
 from .crash.fileset import chips, contents, gzipped, jwst, make_files, pixels, ref, single, tiled, update, write_hdus
@@ -439,7 +440,7 @@ def test_copy_replaces_a_link_and_not_what_it_leads_to(tmp_path):
 def test_file_that_changed_since_it_was_measured_is_refused(tmp_path):
     good, bad = single(tmp_path / "a.fits", pixels("f4")), single(tmp_path / "b.fits", pixels("f4"))
     updates = [
-        SkyUpdate(ref=ref(path), sky=1.0, sky_err=0.1, method="match", identity=identify(str(path)))
+        SkyUpdate(ref=ref(path), sky=1.0, sky_err=0.1, method="match", state=file_state(str(path)))
         for path in (good, bad)
     ]
     os.utime(bad, ns=(0, 0))
@@ -538,7 +539,7 @@ def test_lock_outlives_the_replacement_of_the_file(tmp_path):
 
     path = single(tmp_path / "a.fits", pixels("f4"))
     with locked([str(path)]) as locks:
-        with Replacement(str(path), path.stat(), identify(str(path)), locks) as new:
+        with Replacement(str(path), path.stat(), file_state(str(path)), locks) as new:
             new.write(path.read_bytes())
         with pytest.raises(InputError, match="another run"), locked([str(path)]):
             pass

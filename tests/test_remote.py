@@ -215,3 +215,37 @@ def test_s3(s3: Any, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
     assert len(list((tmp_path / "out").iterdir())) == 2
     assert run("match", "--dry-run", "s3://sky/deep/nothing.fits").exit_code == 3
+
+
+def test_no_file_that_is_written_holds_a_password_or_a_token(served, tmp_path, monkeypatch):
+    server, folder = served
+    monkeypatch.chdir(tmp_path)
+    base = server.url.replace("http://", "http://bob:hunter2@")
+    names = [f"{base}/{path.name}?token=SECRET" for path in sorted(folder.iterdir())]
+    kept = ["--store", "field.db", "-o", "solution.fits", "--log-file", "run.log", "--report", "r.html", "-v"]
+    done = run("match", "--subtract", "--output-dir", "copies", *kept, *names)
+    assert done.exit_code == 0, done.stderr
+    for form in ("swarp", "regions", "topcat"):
+        exported = run("export", "solution.fits", "--to", form, "-o", f"{form}.txt")
+        assert exported.exit_code in {0, 3}
+        done.stderr_bytes += exported.stderr_bytes
+    written = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file() and folder not in path.parents}
+    assert {Path("field.db"), Path("solution.fits"), Path("r.html"), Path("run.log")} <= written.keys()
+    for content in (*written.values(), done.stderr_bytes, done.stdout_bytes):
+        assert b"hunter2" not in content
+        assert b"SECRET" not in content
+
+
+def test_a_store_does_not_read_urls_whose_token_it_does_not_hold(served, tmp_path, monkeypatch):
+    server, folder = served
+    monkeypatch.chdir(tmp_path)
+    names = [f"{server.url}/{path.name}?token=SECRET" for path in sorted(folder.iterdir())]
+    assert run("plan", "--store", "field.db", *names).exit_code == 0
+    done = run("measure", "field.db")
+    assert done.exit_code == 3
+    assert "its token is in no file of skymatch: plan, measure and write in one run" in done.stderr
+    first = run("match", "--dry-run", "--store", "field.db", "--format", "json", *names)
+    sent = sum(server.sent.values())
+    renewed = [name.replace("SECRET", "NEWER") for name in names]
+    assert skies(run("match", "--dry-run", "--store", "field.db", "--format", "json", *renewed)) == skies(first)
+    assert sum(server.sent.values()) < 1.5 * sent  # headers alone: what was found in the pixels is in the store

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from astropy.io import fits
 from click.testing import CliRunner, Result
 
 from skymatch_cli.cli import main
+from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.record import disk
 
 from .crash.fileset import contents
@@ -91,6 +95,18 @@ def test_one_broken_image_does_not_ruin_the_others(options: list[str]) -> None:
     before = contents(Path())
     done = run("match", *options, "--subtract", "a.fits", "b.fits", "c.fits", code=3)
     assert "a.fits: a sky of" in done.stderr
+    assert contents(Path()) == before
+
+
+@pytest.mark.parametrize("subtract", [["--subtract"], []])
+@pytest.mark.parametrize("method", ["match", "globalmin+match"])
+def test_skies_that_one_broken_image_made_uncertain_are_refused_by_name(method: str, subtract: list[str]) -> None:
+    pair("abc")
+    edited("c.fits", lambda hdu: setattr(hdu, "data", hdu.data * np.float32(1e12)))
+    before = contents(Path())
+    done = run("match", "--method", method, "--compare", "mesh", *subtract, "a.fits", "b.fits", "c.fits", code=3)
+    assert "b.fits: its sky is uncertain by" in done.stderr
+    assert "and its largest pixel is 131.3: a broken image" in done.stderr
     assert contents(Path()) == before
 
 
@@ -445,6 +461,131 @@ def test_apply_goes_on_with_files_that_this_program_changed() -> None:
     assert fits.getheader("b.fits")["BKGSUB"] is True
     shutil.copy("b.fits", "copy.fits")
     assert "2 images already as wanted" in run("apply", "--subtract", "solution.fits").stderr
+
+
+@pytest.mark.parametrize("command", [["apply", "--subtract"], ["apply", "--dry-run"], ["apply"]])
+def test_apply_refuses_other_content_of_the_same_size_and_time(command: list[str]) -> None:
+    original = pair()
+    run("match", "--dry-run", "-o", "solution.fits", *original)
+    kept = Path("b.fits").stat()
+    edited("b.fits", lambda hdu: setattr(hdu, "data", hdu.data + 4900))
+    os.utime("b.fits", ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    now = Path("b.fits").stat()
+    assert (now.st_size, now.st_mtime_ns, now.st_ino) == (kept.st_size, kept.st_mtime_ns, kept.st_ino)
+    before = contents(Path())
+    assert "b.fits: was changed since it was measured" in run(*command, "solution.fits", code=3).stderr
+    assert contents(Path()) == before
+
+
+def test_a_change_within_a_tick_of_the_clock_is_seen() -> None:
+    Path("a").write_text("old")
+    state = file_state("a")  # waits until another change would show another time
+    kept = Path("a").stat()
+    with Path("a").open("r+") as stream:
+        stream.write("new")
+    os.utime("a", ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    assert file_state("a") != state
+
+
+def test_dry_run_of_apply_changes_nothing_and_says_so() -> None:
+    original = pair()
+    run("match", "--dry-run", "-o", "solution.fits", *original)
+    before = contents(Path())
+    assert "dry run: 2 images can be written" in run("apply", "--dry-run", "--subtract", "solution.fits").stderr
+    assert contents(Path()) == before
+
+
+# --- results that can't be written, names that can't be given to a new file
+
+
+def test_standard_output_on_a_full_disk_is_one_line_and_names_the_files_that_are_done() -> None:
+    pair()
+    for command, said in ((["match"], 2), (["match", "--dry-run"], 1)):
+        with Path("/dev/full").open("wb") as full:
+            args = [sys.executable, "-m", "skymatch_cli", *command, "a.fits", "b.fits"]
+            done = subprocess.run(args, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        errors = [line for line in done.stderr.splitlines() if "error" in line]
+        assert done.returncode == 6
+        assert "standard output can't be written: No space left on device" in errors[0]
+        assert len(errors) == said
+        assert "Traceback" not in done.stderr
+    assert "2 images already as wanted" in run("match", "a.fits", "b.fits").stderr
+
+
+def test_a_log_on_a_full_disk_is_said_once() -> None:
+    pair()
+    done = run("match", "--dry-run", "--log-file", "/dev/full", "a.fits", "b.fits")
+    assert done.stderr.count("the log is incomplete: [Errno 28] No space left on device") == 1
+
+
+def test_two_hard_linked_names_are_one_image() -> None:
+    pair()
+    os.link("a.fits", "c.fits")
+    done = run("match", "--dry-run", "-v", "--format", "json", "a.fits", "b.fits", "c.fits")
+    assert [image["file"] for image in json.loads(done.stdout)["images"]] == ["a.fits", "b.fits"]
+    assert "c.fits: named twice, used once" in done.stderr
+
+
+def mount_namespace(command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the shell where it may mount files; skip where it can't."""
+    alone = ["unshare", "--map-root-user", "--mount"]
+    if not shutil.which("unshare") or subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no mount namespace here")
+    return subprocess.run([*alone, "sh", "-c", command], capture_output=True, text=True, check=False)
+
+
+def test_a_file_that_is_mounted_is_found_before_the_first_one_is_written() -> None:
+    pair()
+    shutil.copy("b.fits", "other")
+    before = contents(Path())
+    skymatch = f"{sys.executable} -m skymatch_cli match"
+    done = mount_namespace(f"mount --bind other b.fits && {skymatch} --subtract a.fits b.fits")
+    assert done.returncode == 3
+    assert "b.fits: can't be replaced: it is mounted from elsewhere" in done.stderr
+    assert contents(Path()) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to give files away")
+def test_copies_and_results_that_a_sticky_folder_forbids_are_found_before_the_first_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pair()
+    Path("out").mkdir()
+    shutil.copy("b.fits", "out/b.fits")
+    shutil.copy("b.fits", "out/r.json")
+    for name in ("out", "out/b.fits", "out/r.json"):
+        os.chown(name, 2001, 3000)
+    Path("out").chmod(0o1777)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    done = run("match", "--output-dir", "out", "--overwrite", "a.fits", "b.fits", code=3)
+    assert "b.fits: its copy" in done.stderr
+    assert "its folder is sticky, and it belongs to another user" in done.stderr
+    done = run("match", "--dry-run", "-o", "out/r.json", "--overwrite", "a.fits", "b.fits", code=2)
+    assert "its folder is sticky" in done.stderr
+    assert sorted(path.name for path in Path("out").iterdir()) == ["b.fits", "r.json"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("chattr"), reason="needs chattr")
+def test_an_append_only_folder_is_found_before_the_first_file() -> None:
+    pair()
+    Path("out").mkdir()
+    if subprocess.run(["chattr", "+a", "out"], check=False, capture_output=True).returncode:
+        pytest.skip("this file system has no such flag")
+    try:
+        done = run("match", "--output-dir", "out", "a.fits", "b.fits", code=3)
+        assert "immutable or append-only" in done.stderr
+        assert not list(Path("out").iterdir())
+        assert "append-only" in run("match", "-o", "out/r.json", "a.fits", "b.fits", code=2).stderr
+    finally:
+        subprocess.run(["chattr", "-a", "out"], check=True)
+
+
+def test_what_a_killed_run_left_beside_any_output_is_removed_by_the_next() -> None:
+    pair()
+    for name in (".a.fits.skymatch-tmp", ".r.json.skymatch-tmp"):
+        Path(name).write_bytes(b"half of it")
+    run("match", "-o", "r.json", "a.fits", "b.fits")
+    assert sorted(contents(Path())) == ["a.fits", "b.fits", "r.json"]
 
 
 # --- archives that hold far more than they should

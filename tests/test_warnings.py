@@ -115,7 +115,8 @@ def test_the_verdict_follows_the_table_on_standard_error(tmp_path):
     paths = write_all(tmp_path, row([130.0, 100.0]))
     done = run("match", "--dry-run", *paths)
     assert done.stderr.splitlines()[0] == (
-        "skymatch: steps between overlapping images: up to 30 → 0 electron, typically 30 → 0; the overlap agrees"
+        "skymatch: steps between overlapping images: up to 30 → 0 electron, typically 30 → 0; "
+        "no loop of overlaps checks them"
     )
     assert "steps between" not in run("match", "--dry-run", "-q", *paths).stderr
     with_file = run("match", "--dry-run", "-o", tmp_path / "sky.csv", *paths)
@@ -192,3 +193,57 @@ def test_options_without_an_effect_are_refused(words):
     done = run("match", *words, "a.fits")
     assert done.exit_code == 2
     assert words[0] in done.stderr
+
+
+def test_without_a_loop_nothing_is_said_to_agree(tmp_path):
+    strip = skymatch_cli.match(write_all(tmp_path, row([1.0, 3.0, 2.0])), dry_run=True).verdict
+    assert not strip.checked
+    assert str(strip).endswith("; no loop of overlaps checks them")
+    circle = skymatch_cli.match(stepped(tmp_path / "circle", 0.0), dry_run=True).verdict
+    assert circle.checked
+    assert str(circle).endswith("; all 3 overlaps agree")
+
+
+def test_the_advice_stands_once_after_the_last_warning_of_a_name(tmp_path):
+    paths = write_all(tmp_path, row([130.0, 100.0]))
+    for k, content in enumerate((b"\xff\xd8\xff\xe0", b"<html>", b"")):
+        (tmp_path / f"bad{k}.fits").write_bytes(content)
+    said = run("match", "--dry-run", "--skip-bad", *paths, *sorted(tmp_path.glob("bad*"))).stderr
+    skipped = [line for line in said.splitlines() if "[skipped]" in line]
+    assert [("usual cause" in line) for line in skipped] == [False, False, True]
+    assert "bad0.fits: is a JPEG picture, not a FITS file (save the linear image as FITS)" in skipped[0]
+    assert "bad1.fits: is a web page, not a FITS file (fetch the file again)" in skipped[1]
+
+
+def test_what_differs_by_the_name_of_the_file_alone_is_one_line(tmp_path):
+    paths = write_all(tmp_path, row([130.0, 100.0, 110.0, 90.0]))
+    assert run("match", "--output-dir", tmp_path / "out", *paths).exit_code == 0
+    again = run("match", "--output-dir", tmp_path / "out", *paths).stderr
+    assert f"and 1 more: its copy {tmp_path / 'out'}/….fits exists (use --overwrite)" in again
+    assert again.count("error: ") == 1
+    assert "nothing to undo in 4 images; no file was written" in run("undo", *paths).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("match",), "(e.g. skymatch match *.fits; see 'skymatch match --help')"),
+        (("match", "--dryrun", "a.fits"), "there is no option --dryrun (did you mean --dry-run?;"),
+        (("--dry-run", "a.fits"), "it is an option of: match, config"),
+        (("measure", "f.db", "--dqbits", "3"), "it is an option of: match, plan, config"),
+        (("match", "--upside-down", "a.fits"), "there is no option --upside-down (see"),
+        (("match", "--allow", "no_sky", "a.fits"), "is not one of its words (did you mean 'no-sky'?;"),
+        (("match", "--method", "mean", "a.fits"), "is not one of 'localmin'"),
+    ],
+)
+def test_mistyped_options_are_explained(words, says):
+    done = run(*words)
+    assert done.exit_code == 2
+    assert says in done.stderr
+
+
+def test_one_image_is_told_from_images_that_do_not_overlap(tmp_path):
+    paths = write_all(tmp_path, row([130.0, 100.0]))
+    alone = run("match", "--dry-run", paths[0], paths[0])
+    assert alone.exit_code == 4
+    assert "there is only one image (give all images of the field)" in alone.stderr

@@ -86,6 +86,8 @@ def _meant(name: str, rest: list[str]) -> str:
     """A hint for what stands where a command should: images want to be matched."""
     from skymatch_cli.settings import suggestion
 
+    if os.path.isdir(name):  # noqa: PTH112 (pathlib takes longer to import)
+        name = os.path.join(name, "*.fits")  # noqa: PTH118
     if name[0] in "@-" or os.path.exists(name) or re.search(r"\.(fits?|fts|asdf)\b|[*?]", name, re.IGNORECASE):  # noqa: PTH110
         import shlex
 
@@ -105,7 +107,7 @@ def _meant(name: str, rest: list[str]) -> str:
 def main() -> None:
     """Equalise the sky background of overlapping FITS images.
 
-    'skymatch match' records the sky of each image in its header, unless --dry-run is given; pixels change only with
+    'skymatch match' writes the sky of each image into its header, unless --dry-run is given. Pixels change only with
     --subtract. 'skymatch undo' takes both back. 'skymatch help COMMAND' explains a command.
     """
 

@@ -21,6 +21,7 @@ Examples:
 )
 @options.SOLVED
 @options.add(
+    options.DRY_RUN,
     options.SUBTRACT,
     options.OUTPUT_DIR,
     options.SKY_KEYWORD,
@@ -34,7 +35,8 @@ def command(ctx: click.Context, /, *, solution: str, shard: str | None, **_: Any
     """Record or subtract the skies of a solution.
 
     SOLUTION.fits is what 'skymatch solve -o' or 'skymatch match -o' wrote. A file that changed since it was measured
-    is refused, unless it is this command that changed it: an interrupted run is finished by running it again.
+    is refused, unless it is this command that changed it: an interrupted run is finished by running it again. --dry-run
+    checks all files and changes none.
     """
     from . import console
 
@@ -62,4 +64,7 @@ def command(ctx: click.Context, /, *, solution: str, shard: str | None, **_: Any
                 part.tilt,
                 progress=watch,
             )
+        if settings.dry_run:
+            console.say(f"dry run: {len(done.actions)} images can be written; none was changed")
+            return
         console.tell_written(done, settings)

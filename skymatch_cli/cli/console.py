@@ -6,14 +6,14 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from skymatch_cli.choices import Format
-from skymatch_cli.errors import SkymatchError, StoppedError, UsageError
+from skymatch_cli.errors import SkymatchError, StoppedError, UsageError, unwritten
 from skymatch_cli.model.warning import SkyWarning, counted
 from skymatch_cli.output.printable import printable
 
@@ -119,11 +119,12 @@ def warn(warnings: Iterable[SkyWarning], allowed: Iterable[str] = ()) -> None:
         alike = sum(other.name == warning.name for other in shown)
         if alike < _MOST_ALIKE and len(shown) < _MOST_SHOWN:
             shown.append(warning)
+    last = {warning.name: id(warning) for warning in (*warnings, *shown)}  # one advice for all of a name
     for warning in warnings:
         level = logging.WARNING if any(warning is one for one in shown) else logging.INFO
-        LOG.log(level, "%s", warning, extra={"warning": warning})
+        LOG.log(level, "%s", warning, extra={"warning": warning, "advised": id(warning) == last[warning.name]})
     if len(given) > len(shown):
-        LOG.warning("%d more (-v shows them)", len(given) - len(shown))
+        LOG.warning("%d more, shown with -v", len(given) - len(shown))
 
 
 def tell_result(result: Result) -> None:
@@ -141,14 +142,26 @@ def tell_result(result: Result) -> None:
     warn(result.warnings, result.settings.allow)
 
 
-def tell_written(written: WriteReport, settings: Settings, images: Sequence[str] = ()) -> None:
-    """Say what became of the images; ``images``: as they were named, where the run can be taken back."""
+def tell_written(
+    written: WriteReport, settings: Settings, images: Sequence[str] = (), *, unchanged: str = "{} already as wanted"
+) -> None:
+    """Say what became of the images.
+
+    Parameters
+    ----------
+    written : WriteReport
+    settings : Settings
+    images : sequence of str
+        As they were named, where the run can be taken back.
+    unchanged : str
+        What is said of images that needed no change.
+    """
     from .done import said_of_images, undo_command
 
     tell(tuple(f"wrote {file}" for file in written.files))
     remark(written.notes)
     warn(written.warnings)
-    say(said_of_images(written, settings))
+    say(said_of_images(written, settings, unchanged))
     if images and written.files and settings.output_dir is None:
         say(f"to take it back: {undo_command(images)}")
 
@@ -165,10 +178,19 @@ def check_output(output: Output, *, overwrite: bool, inputs: Iterable[str] = ())
         raise UsageError("--format fits is not for a terminal", "write to a file with -o FILE.fits")
 
 
-def show(report: Report, output: Output) -> None:
-    """Write the result where the user wants it: to a file, or to standard output."""
+def show(report: Report, output: Output, files: tuple[str, ...] = ()) -> None:
+    """Write the result where the user wants it: to a file, or to standard output.
+
+    Raises
+    ------
+    StoppedError
+        If it can't be written; ``files`` are those that were written before.
+    """
     if output.output is not None:
-        output.save(report)
+        try:
+            output.save(report)
+        except StoppedError as error:
+            raise StoppedError(error.problems, files) from error
         say(f"wrote {output.output}")
         return
     try:
@@ -182,6 +204,9 @@ def show(report: Report, output: Output) -> None:
             stream.flush()
     except BrokenPipeError:
         forget_standard_output()  # the reader has seen enough; the run itself went well
+    except OSError as error:
+        forget_standard_output()
+        raise unwritten("standard output", error, files) from error
 
 
 def _stderr_level() -> int:
@@ -204,12 +229,15 @@ def _opened(log_file: str | None, ctx: click.Context) -> Iterator[TextIO | None]
         raise UsageError(f"--log-file {log_file} is not a text file", "choose another name")
     if log_file.lower().endswith(_FITS_SUFFIXES):
         raise UsageError(f"--log-file {log_file} is the name of an image", "choose another name")
-    with ExitStack() as stack:
-        try:
-            stream = stack.enter_context(Path(log_file).open("a", encoding="utf-8", errors="backslashreplace"))
-        except OSError as error:
-            raise UsageError(f"--log-file {log_file}: {error.strerror or error}", "choose another name") from error
+    try:
+        stream = Path(log_file).open("a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise UsageError(f"--log-file {log_file}: {error.strerror or error}", "choose another name") from error
+    try:
         yield stream
+    finally:
+        with suppress(OSError):  # what a full disk has no room for is said by `_Handler`
+            stream.close()
 
 
 def _is_text(file: str) -> bool:
@@ -226,10 +254,19 @@ def _is_text(file: str) -> bool:
 
 
 def _handler(stream: TextIO, level: int, formatter: logging.Formatter) -> logging.Handler:
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
     handler.setLevel(level)
     handler.setFormatter(formatter)
     return handler
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """One that falls silent where its stream can't be written, such as a log on a full disk."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 (of logging)
+        """Say so once, if there is anywhere else to say it."""
+        self.setLevel(logging.CRITICAL + 1)
+        LOG.warning("the log is incomplete: %s", sys.exc_info()[1])
 
 
 class _StderrFormatter(logging.Formatter):
@@ -238,8 +275,8 @@ class _StderrFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         word = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         warning: SkyWarning | None = getattr(record, "warning", None)
-        advice = "" if warning is None else f"{warning.advice} [{warning.name}]"
-        return laid_out(word, printable(record.message), advice)
+        advice = warning.advice if warning is not None and getattr(record, "advised", False) else ""
+        return laid_out(word, printable(record.message) + _tag(warning), advice)
 
 
 class _FileFormatter(logging.Formatter):
@@ -248,11 +285,15 @@ class _FileFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         word = "NOTE" if record.levelno == NOTE else record.levelname
         warning: SkyWarning | None = getattr(record, "warning", None)
-        name = "" if warning is None else f" [{warning.name}]"
         if warning is not None and warning.visible:
             word = "WARNING"
-        return f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {word} {printable(record.message)}{name}"
+        return f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {word} {printable(record.message)}{_tag(warning)}"
 
     def usesTime(self) -> bool:  # noqa: N802 (logging's name)
         """The time is written by `formatMessage` itself."""
         return True
+
+
+def _tag(warning: SkyWarning | None) -> str:
+    """The name of a warning, as it stands after its text."""
+    return "" if warning is None else f" [{warning.name}]"

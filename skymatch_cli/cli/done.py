@@ -14,25 +14,27 @@ from skymatch_cli.settings import Settings
 _MOST_NAMES = 6  # in a command that is shown to be pasted
 
 
-def said_of_images(written: WriteReport, settings: Settings) -> str:
+def said_of_images(written: WriteReport, settings: Settings, unchanged: str = "{} already as wanted") -> str:
     """Say in one sentence what was done to the images.
 
     Parameters
     ----------
     written : WriteReport
     settings : Settings
+    unchanged : str
+        What is said of images that needed no change.
 
     Examples
     --------
     >>> said_of_images(WriteReport((Action.RECORDED, Action.NO_SKY), ("a.fits",)), Settings())
-    'recorded BKGLEVEL in 1 image (pixels unchanged), left 1 without a sky alone; 1 file written'
+    'recorded BKGLEVEL in 1 image (pixels unchanged), left 1 without a sky as it was; 1 file written'
     """
     words = {
         Action.RECORDED: "recorded " + settings.sky_keyword + " in {} (pixels unchanged)",
         Action.SUBTRACTED: "subtracted the sky from {}",
         Action.UNDONE: "restored {}",
-        Action.UNCHANGED: "{} already as wanted",
-        Action.NO_SKY: "left {} without a sky alone",
+        Action.UNCHANGED: unchanged,
+        Action.NO_SKY: "left {} without a sky as it was",
     }
     counts = Counter(written.actions)
     parts: list[str] = []
@@ -40,8 +42,11 @@ def said_of_images(written: WriteReport, settings: Settings) -> str:
         if n := counts[action]:
             alone = action in {Action.UNCHANGED, Action.NO_SKY} and bool(parts)
             parts.append(text.format(n if alone else _count(n, "image")))
-    where = "" if settings.output_dir is None else f" to {settings.output_dir}, originals unchanged"
-    return f"{', '.join(parts)}; {_count(len(written.files), 'file')} written{where}"
+    where = (
+        "" if settings.output_dir is None or not written.files else f" to {settings.output_dir}, originals unchanged"
+    )
+    files = f"{_count(len(written.files), 'file')} written" if written.files else "no file was written"
+    return f"{', '.join(parts)}; {files}{where}"
 
 
 def floats_made(before: Iterable[ImageInfo], written: WriteReport) -> str:

@@ -118,7 +118,7 @@ def command(
         if store is not None:
             store.renew(result.infos, () if written is None else written.files)
         watch.clock.stage("output", 0)
-        console.show(result_document(result), output)
+        console.show(result_document(result), output, () if written is None else written.files)
         watch.clock.stop()
         console.tell_result(result)
         if store is not None:

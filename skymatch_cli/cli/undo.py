@@ -65,4 +65,4 @@ def command(ctx: click.Context, /, images: tuple[str, ...], from_keyword: bool, 
         console.warn(skipped(inputs.problems))
         console.tell(inputs.skipped)
         done = record.undo(inputs.refs, settings, from_keyword=from_keyword, named=named_files(ctx))
-        console.tell_written(done, settings)
+        console.tell_written(done, settings, unchanged="nothing to undo in {}")

@@ -197,6 +197,7 @@ def stored_plane(file: FitsFile, hdu: Hdu, where: str) -> StoredPlane:
         tiled=hdu.tiled,
         size=file.size,
         mtime_ns=file.mtime_ns,
+        ctime_ns=file.ctime_ns,
         inode=file.inode,
         n_planes=hdu.n_planes,
     )

@@ -13,12 +13,10 @@ from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.registry import stored_gwcs
 from skymatch_cli.images.groups import AUTO, FILE
 from skymatch_cli.images.units import UnitFacts
-from skymatch_cli.model import ImageInfo, ImageRef, SkyWarning
+from skymatch_cli.model import FileState, ImageInfo, ImageRef, SkyWarning
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.footprint import Footprint
 from skymatch_cli.version import __version__
-
-_STATE = tuple[int, int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +79,12 @@ class Known:
         same = old.rules == self.rules
         self._images = {image.info.ref: image for image in old.images if same}
         self._by_file = settings.group_by in {AUTO, FILE}
-        self._state: dict[str, _STATE] = {}
+        self._state: dict[str, FileState | None] = {}
 
     def file(self, path: str, real: str) -> FitsFile | None:
         """The structure of a file, if it is known (by its real path) and the file is as it was."""
         found = self._files.get(real)
-        if found is None or self._state_of(path) != (found.size, found.mtime_ns, found.inode):
+        if found is None or self._state_of(path) != found.state:
             return None
         return found if found.path == path else replace(found, path=path)
 
@@ -105,7 +103,7 @@ class Known:
         source = image.info.source
         if source is None or (self._by_file and image.of_file and image.info.group != spelling):
             return False
-        if source.science.state != (file.size, file.mtime_ns, file.inode):
+        if source.science.state != file.state:
             return False
         others = (plane for plane in source.planes if plane.path != file.path)
         if (regions := source.regions) is not None:
@@ -114,7 +112,7 @@ class Known:
                 return False
         return all(self._state_of(plane.path) == plane.state for plane in others)
 
-    def _state_of(self, path: str) -> _STATE:
+    def _state_of(self, path: str) -> FileState | None:
         """State of a file; None where it is gone."""
         if path not in self._state:
             try:

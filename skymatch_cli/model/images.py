@@ -12,6 +12,7 @@ import numpy as np
 
 from skymatch_cli.choices import Skystat
 from skymatch_cli.model.arrays import FloatArray, IntArray
+from skymatch_cli.model.section import Section
 from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
 
 
@@ -46,14 +47,27 @@ class MaskRef:
 class Part:
     """The part of an HDU that is an image of its own.
 
-    ``plane``: number of the plane of a cube, from 0; None where the HDU is a two-dimensional image.
+    ``plane``: number of the plane of a cube, from 0; None where the HDU is a two-dimensional image. ``section``: some
+    of the columns and rows; None for all.
     """
 
     plane: int | None = None
+    section: Section | None = None
 
     def __str__(self) -> str:
-        """As CFITSIO writes it: ``[*,*,3]``."""
-        return "" if self.plane is None else f"[*,*,{self.plane + 1}]"
+        """As CFITSIO writes it: ``[*,*,3]``, ``[1:100,1:200]``; "" for all of the HDU."""
+        return part_text(0 if self.plane is None else self.plane + 1, str(self.section or ""))
+
+
+def part_text(plane: int, section: str) -> str:
+    """The name of a part: the plane of a cube from 1 (0: none), and a section.
+
+    Examples
+    --------
+    >>> part_text(3, ""), part_text(0, "[1:100,1:200]"), part_text(3, "[1:100,1:200]")
+    ('[*,*,3]', '[1:100,1:200]', '[1:100,1:200,3]')
+    """
+    return f"[{section[1:-1] or '*,*'},{plane}]" if plane else section
 
 
 WHOLE = Part()
@@ -82,6 +96,11 @@ class ImageRef:
     group: str = ""
     read_only: bool = False
     part: Part = WHOLE
+
+    @property
+    def section(self) -> Section | None:
+        """The columns and rows of the HDU that are the image; None for all."""
+        return self.part.section
 
     @property
     def hdu_label(self) -> str:
@@ -144,6 +163,10 @@ class Recorded:
         return SkyPlane(self.level, *(getattr(self, name) for name in SHAPE_TERMS))
 
 
+FileState = tuple[int, int, int, int]
+"""Size in bytes, times of the last change of content and of anything else in ns, inode: see `file_state`."""
+
+
 class Container(StrEnum):
     """How a file as a whole is packed."""
 
@@ -173,7 +196,7 @@ class StoredPlane:
         Stored integer that marks an undefined pixel.
     tiled : bool
         Stored tile-compressed in a binary table (``.fz``).
-    size, mtime_ns, inode : int
+    size, mtime_ns, ctime_ns, inode : int
         Of the file when its headers were read: a file that changed since is refused.
     plane, n_planes : int
         Number of the plane of a cube (``offset`` is that of its pixels), and how many the HDU has.
@@ -191,6 +214,7 @@ class StoredPlane:
     tiled: bool = False
     size: int = 0
     mtime_ns: int = 0
+    ctime_ns: int = 0
     inode: int = 0
     plane: int = 0
     n_planes: int = 1
@@ -203,9 +227,14 @@ class StoredPlane:
         return replace(self, plane=plane, offset=self.offset + (plane - self.plane) * step)
 
     @property
-    def state(self) -> tuple[int, int, int]:
-        """Size, time and inode of the file."""
-        return self.size, self.mtime_ns, self.inode
+    def state(self) -> FileState:
+        """The state of the file."""
+        return self.size, self.mtime_ns, self.ctime_ns, self.inode
+
+    def in_state(self, state: FileState) -> StoredPlane:
+        """The same plane of a file that was written since by this program."""
+        size, mtime_ns, ctime_ns, inode = state
+        return replace(self, size=size, mtime_ns=mtime_ns, ctime_ns=ctime_ns, inode=inode)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,9 @@ KINDS: Mapping[WarningName, WarningKind] = {
         "the image is fully masked, outside --lower and --upper, or overlaps no other image",
         "check its mask and --dqbits; its header stays as it is",
     ),
-    WarningName.SKIPPED: WarningKind("the file is damaged or incomplete", "mend or remove it, then run again"),
+    WarningName.SKIPPED: WarningKind(
+        "the file is damaged, incomplete or not an image", "mend or remove it, then run again"
+    ),
     WarningName.DISAGREEMENT: WarningKind(
         "gradients, scattered light, different zero points, or a wrong WCS",
         "--model plane for gradients, --flux-scale for zero points, --robust to find single bad overlaps",
@@ -76,7 +78,7 @@ KINDS: Mapping[WarningName, WarningKind] = {
     ),
     WarningName.ZERO_POINTS: WarningKind(
         "images of several calibrations are in the list, or a gradient follows the scene",
-        "check the photometric zero points; name the flux scale of each image with --flux-scale KEYWORD",
+        "--model plane for gradients; for zero points name the flux scale of each image with --flux-scale KEYWORD",
     ),
     WarningName.UNITS: WarningKind(
         "BUNIT is missing or not a unit", "correct BUNIT, or compare the raw numbers with --units as-is"

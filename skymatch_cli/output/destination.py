@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from skymatch_cli.choices import Format, TableName
-from skymatch_cli.errors import SkymatchError, UsageError
+from skymatch_cli.errors import UsageError, unwritten
 from skymatch_cli.record.atomic import replacing
+from skymatch_cli.record.disk import obstacle
 from skymatch_cli.record.reads import FilesRead
 from skymatch_cli.settings import checked_choice
 
@@ -102,7 +103,7 @@ class Output:
 
         Raises
         ------
-        SkymatchError
+        StoppedError
             If it can't be written.
         """
         if self.output is None:
@@ -132,9 +133,11 @@ def check_target(file: str, option: str, *, overwrite: bool, inputs: Iterable[st
         raise UsageError(f"{option} {path} is a directory", "name a file")
     if not path.parent.is_dir():
         raise UsageError(f"{option} {path}: there is no directory {path.parent}", "make it first")
+    if not os.access(path.parent, os.W_OK) and (path.is_file() or not path.exists()):
+        raise UsageError(f"{option} {path}: the directory can't be written", "choose another one")
+    if what := obstacle(os.path.realpath(file)):
+        raise UsageError(f"{option} {path} {what}", "choose another name")
     if not path.exists():
-        if not os.access(path.parent, os.W_OK):
-            raise UsageError(f"{option} {path}: the directory can't be written", "choose another one")
         return
     if file in FilesRead(inputs):
         raise UsageError(f"{option} {path} is one of the inputs", "choose another name")
@@ -147,7 +150,7 @@ def save_target(file: str, option: str, write: Callable[[BinaryIO], object]) -> 
 
     Raises
     ------
-    SkymatchError
+    StoppedError
         If it can't be written.
     """
     named = Path(file)
@@ -159,7 +162,7 @@ def save_target(file: str, option: str, write: Callable[[BinaryIO], object]) -> 
             with replacing(os.path.realpath(file)) as stream:
                 write(stream)
     except OSError as error:
-        raise SkymatchError(f"{option} {file} can't be written: {error.strerror or error}") from error
+        raise unwritten(f"{option} {file}", error) from error
 
 
 def write_through(write: Callable[[BinaryIO], object], stream: BinaryIO) -> None:

@@ -19,7 +19,7 @@ Cells = tuple[str, ...]
 _MAX_COMPONENTS = 10
 _MAX_DECIMALS = 9  # beyond, powers of ten are easier to read
 _WITH_ERROR = {  # columns that get the digits of the error beside them
-    TableName.IMAGES: ("sky_err", ("sky", "sky_err", "sky_err_noise")),
+    TableName.IMAGES: ("sky_err", ("sky", "sky_err", "sky_err_noise", "truth", "sky - truth")),
     TableName.OVERLAPS: ("delta_err", ("sky_a", "sky_b", "delta", "delta_err", "residual")),
     TableName.COMPONENTS: ("", ()),
 }
@@ -70,7 +70,7 @@ def cells(report: Report, name: str) -> tuple[Cells, list[Cells]]:
     error, numbers = _WITH_ERROR[table.name]
     written = {}
     if error in table.names:
-        largest = np.concatenate([table.column(n) for n in numbers])
+        largest = np.concatenate([table.column(n) for n in numbers if n in table.names])
         written = dict.fromkeys(numbers, number_format(largest, table.column(error)))
     columns = [_column_cells(column, report, written.get(column.name)) for column in table.columns]
     return table.names, columns

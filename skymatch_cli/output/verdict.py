@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,6 +22,8 @@ class Verdict:
     unit : str
     n_overlaps, n_doubtful : int
         Overlaps that were measured, and those whose residual can be seen and is more than noise.
+    checked : bool
+        Whether a loop of overlaps leads back to an image: only then could they contradict one another.
     """
 
     before: tuple[float, float]
@@ -29,14 +31,17 @@ class Verdict:
     unit: str
     n_overlaps: int
     n_doubtful: int
+    checked: bool = field(default=True, compare=False)
 
     def __str__(self) -> str:
         steps = [f"{before:.3g} → {after:.2g}" for before, after in zip(self.before, self.after, strict=True)]
         unit = f" {self.unit}" if self.unit else ""
         if self.n_doubtful:
             judged = f"{self.n_doubtful} of {self.n_overlaps} overlaps want a look (-v lists the worst)"
+        elif self.checked:
+            judged = f"all {self.n_overlaps} overlaps agree"
         else:
-            judged = "the overlap agrees" if self.n_overlaps == 1 else f"all {self.n_overlaps} overlaps agree"
+            judged = "no loop of overlaps checks them"
         return f"steps between overlapping images: up to {steps[0]}{unit}, typically {steps[1]}; {judged}"
 
 
@@ -71,6 +76,7 @@ def find_verdict(
         unit=unit,
         n_overlaps=int(np.count_nonzero(used)),
         n_doubtful=int(np.count_nonzero(doubtful & used)),
+        checked=solution.n_loops is None or bool(solution.n_loops.any()),
     )
 
 

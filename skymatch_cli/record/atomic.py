@@ -19,13 +19,13 @@ import os
 import resource
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.files import size_and_time
+from skymatch_cli.images.formats.files import file_state
+from skymatch_cli.model import FileState
 from skymatch_cli.record import disk
 
 if TYPE_CHECKING:
@@ -36,25 +36,6 @@ _MAX_NAME_BYTES = 255
 _FILES_FOR_THE_REST = 200
 _BUFFER_BYTES = 2**18
 _NO_LOCKS_HERE = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.EINVAL})
-
-
-@dataclass(frozen=True, slots=True)
-class FileIdentity:
-    """Size and time by which a file that changed since it was measured is recognised."""
-
-    size: int
-    mtime_ns: int
-
-
-def identify(path: str) -> FileIdentity:
-    """Return the identity of a file now.
-
-    Raises
-    ------
-    OSError
-        If the file can't be found.
-    """
-    return FileIdentity(*size_and_time(path))
 
 
 def temporary_name(path: str) -> str:
@@ -216,7 +197,7 @@ def replacing(path: str) -> Iterator[BinaryIO]:
     """
     with locked([path]) as locks:
         model = os.stat(path) if os.path.lexists(path) else None  # noqa: PTH116 - one call tells all
-        replaced = None if model is None else FileIdentity(model.st_size, model.st_mtime_ns)
+        replaced = None if model is None else file_state(path)
         kept = None if model is None else path
         with Replacement(path, model, replaced, locks, attributes=kept) as new, new.buffered() as stream:
             yield stream
@@ -231,7 +212,7 @@ class Replacement:
         Real path of the file that is replaced or made.
     model : os.stat_result or None
         Whose permissions and owner the new file gets; None: those of any new file.
-    replaces : FileIdentity or None
+    replaces : FileState or None
         What is expected under this name when the new file is whole; None: nothing.
     locks : Locks
     attributes : str or None
@@ -251,7 +232,7 @@ class Replacement:
         self,
         path: str,
         model: os.stat_result | None,
-        replaces: FileIdentity | None,
+        replaces: FileState | None,
         locks: Locks,
         *,
         attributes: str | None = None,
@@ -315,7 +296,7 @@ class Replacement:
 
     def _check_unchanged(self) -> None:
         try:
-            found = identify(self._path)
+            found = file_state(self._path)
         except FileNotFoundError:
             found = None
         if found != self._replaces:

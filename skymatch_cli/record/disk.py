@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 import sys
 from contextlib import suppress
@@ -109,7 +110,41 @@ def _names(file: str | int) -> list[str]:
         return []
 
 
-def is_frozen(path: str) -> bool:
+def obstacle(path: str) -> str:
+    """Say why no new file can take this name, though its folder may be written to; "" where one can.
+
+    Parameters
+    ----------
+    path : str
+        Real path; it need not exist, and its folder neither.
+    """
+    file, folder = Path(path), Path(path).parent
+    if _is_mounted(path):
+        return "can't be replaced: it is mounted from elsewhere, as a file of its own"
+    if _is_frozen(path) or _is_frozen(str(folder)):
+        return "can't be replaced: it, or its folder, is immutable or append-only"
+    me = os.geteuid()
+    if (
+        me
+        and file.exists()
+        and folder.stat().st_mode & stat.S_ISVTX
+        and me not in {f.stat().st_uid for f in (file, folder)}
+    ):
+        return "can't be replaced: its folder is sticky, and it belongs to another user"
+    return ""
+
+
+def _is_mounted(path: str) -> bool:
+    """Whether Linux lists a file as a mount point (`proc_pid_mountinfo(5)`); False where there is no such list."""
+    try:
+        table = Path("/proc/self/mountinfo").read_bytes()
+    except OSError:
+        return False
+    name = re.sub(rb"[ \t\n\\]", lambda found: b"\\%03o" % ord(found[0]), os.fsencode(path))
+    return b" %b " % name in table
+
+
+def _is_frozen(path: str) -> bool:
     """Whether a file or folder is marked as immutable or append-only, so that nothing in it can be replaced."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -15,9 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.model import Journal
 from skymatch_cli.record import disk
-from skymatch_cli.record.atomic import Locks, Replacement, identify
+from skymatch_cli.record.atomic import Locks, Replacement
 
 _SUFFIX = ".skymatch-journal"
 
@@ -69,7 +70,7 @@ def kept(journal: Journal, locks: Locks) -> Iterator[Callable[[], None]]:
 
 
 def _write(path: str, write: Callable[[BinaryIO], object], locks: Locks) -> None:
-    before = identify(path) if Path(path).exists() else None
+    before = file_state(path) if Path(path).exists() else None
     with Replacement(path, None, before, locks) as new:
         write(cast("BinaryIO", new))
 

@@ -7,7 +7,7 @@ own noise: enough that nobody can measure it. Where 32 bits lose more, the image
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,10 +15,11 @@ import numpy as np
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.pixelformat import PixelError, PixelFormat, widened
 from skymatch_cli.images.formats.source import Source
-from skymatch_cli.images.ledger import Written
+from skymatch_cli.images.ledger import Record, Written
 from skymatch_cli.images.pixels import read_pixels
 from skymatch_cli.images.skystate import OURS_ALONE
 from skymatch_cli.model import BoolArray, Container, ImageInfo, PixelArray
+from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.checksum import PixelDigest
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit, stored_pixels
 from skymatch_cli.settings import Settings
@@ -52,7 +53,7 @@ class Scale:
 
 
 def examine(
-    source: Source, index: int, edit: HduEdit, *, where: str, info: ImageInfo | None, settings: Settings
+    source: Source, index: int, edit: HduEdit, *, where: str, infos: Sequence[ImageInfo], settings: Settings
 ) -> PixelFacts:
     """Look at the pixels of an image whose header, and perhaps pixels, shall change.
 
@@ -63,17 +64,18 @@ def examine(
     PixelError
         If no format keeps them.
     """
-    stored = _stored_format(source, index, edit)
-    pixels = edit.pixels or _unchanged(stored)
+    pixels = edit.pixels or _unchanged(
+        PixelFormat(bitpix=source.file.hdus[index].bitpix), source.file.hdus[index].shape
+    )
     scale = None
-    if edit.record is not None and edit.pixels is not None:
-        scale = measure_scale(source, index, edit.pixels, info, settings)
-        _check_size(edit.record.written, scale, edit.pixels.shape)
+    if edit.record is not None and (edit.pixels is not None or edit.expected is None):
+        scale = measure_scale(source, index, pixels, infos, settings)
+        _check_size(edit.record, scale, pixels.shape)
     if edit.expected is not None:
         check_digest(source, index, edit.expected, where)
     facts = _written(source, index, pixels)
     before = 0.0 if edit.expected is None else edit.expected.lost
-    if scale is None or pixels.original.is_integer or _is_kept(before + facts.lost, scale):
+    if scale is None or pixels.changes_nothing or pixels.original.is_integer or _is_kept(before + facts.lost, scale):
         return replace(facts, lost=before + facts.lost)
     wide = widened(pixels.result)
     if wide is not None and source.file.container is not Container.ASDF:  # the schema of Roman knows float32 alone
@@ -101,17 +103,10 @@ def check_digest(source: Source, index: int, left: Written, where: str) -> None:
         raise InputError.at(where, what, OURS_ALONE)
 
 
-def _stored_format(source: Source, index: int, edit: HduEdit) -> PixelFormat:
-    if edit.pixels is not None:
-        return edit.pixels.stored
-    return PixelFormat(bitpix=source.file.hdus[index].bitpix)
-
-
-def _unchanged(form: PixelFormat) -> PixelEdit:
-    from skymatch_cli.model.skyplane import SkyPlane
-
+def _unchanged(form: PixelFormat, shape: tuple[int, ...]) -> PixelEdit:
+    ny, nx = (1, 1, *shape)[-2:]
     none = SkyPlane()
-    return PixelEdit(original=form, stored=form, shift=none, result=form, new_shift=none, shape=(1, 1))
+    return PixelEdit(original=form, stored=form, shift=none, result=form, new_shift=none, shape=(ny, nx))
 
 
 def _written(source: Source, index: int, edit: PixelEdit) -> PixelFacts:
@@ -140,16 +135,25 @@ def _is_kept(lost: float, scale: Scale) -> bool:
     return lost <= FRACTION_OF_NOISE * scale.noise
 
 
-def _check_size(left: Written, scale: Scale, shape: tuple[int, int]) -> None:
-    sky = left.sky.largest(shape)
-    if scale.largest and sky > MOST_RANGES * scale.largest:
+def _check_size(record: Record, scale: Scale, shape: tuple[int, int]) -> None:
+    """Refuse a sky that is far beyond the pixels of its image, or so uncertain that it says nothing of them."""
+    sky = record.written.sky.largest(shape)
+    if not scale.largest:
+        return
+    if sky > MOST_RANGES * scale.largest:
         raise PixelError(
             f"a sky of {sky:.4g} can't be of an image whose largest pixel is {scale.largest:.4g}: "
             "another unit, a typing error or a broken image among the others"
         )
+    error = max((e for e in record.errors if not math.isnan(e)), default=0.0)
+    if error > MOST_RANGES * scale.largest:
+        raise PixelError(
+            f"its sky is uncertain by {error:.4g} and its largest pixel is {scale.largest:.4g}: "
+            "a broken image, or one in another unit, is among the others"
+        )
 
 
-def measure_scale(source: Source, index: int, edit: PixelEdit, info: ImageInfo | None, settings: Settings) -> Scale:
+def measure_scale(source: Source, index: int, edit: PixelEdit, infos: Sequence[ImageInfo], settings: Settings) -> Scale:
     """Largest absolute value and noise of the good pixels of an image.
 
     The noise is that of differences of neighbours in a row, without those that are equal: of values on a lattice it is
@@ -157,8 +161,8 @@ def measure_scale(source: Source, index: int, edit: PixelEdit, info: ImageInfo |
     largest value.
     """
     largest, differences = 0.0, []
-    step = max(1, (info.shape if info else edit.shape)[0] // _SAMPLED_ROWS)
-    for data, good in _bands(source, index, edit, info, settings):
+    step = max(1, edit.shape[0] // _SAMPLED_ROWS)
+    for data, good in _bands(source, index, edit, infos, settings):
         largest = float(np.max(np.abs(data), where=good, initial=largest))
         rows, use = data[::step].astype("f8"), good[::step]
         with np.errstate(invalid="ignore", over="ignore"):
@@ -172,16 +176,19 @@ def measure_scale(source: Source, index: int, edit: PixelEdit, info: ImageInfo |
 
 
 def _bands(
-    source: Source, index: int, edit: PixelEdit, info: ImageInfo | None, settings: Settings
+    source: Source, index: int, edit: PixelEdit, infos: Sequence[ImageInfo], settings: Settings
 ) -> Iterator[tuple[PixelArray, BoolArray]]:
-    """Original pixels and which are good, (rows, nx), band by band."""
-    if info is not None and info.source is not None:
+    """Original pixels and which are good, (rows, nx), band by band; of all sections of the image that are known."""
+    for info in infos:
+        if info.source is None:
+            continue
         ny, nx = info.shape
         plain = info.source.science.container is Container.PLAIN and not info.source.science.tiled
         rows = max(1, _BAND_PIXELS // nx) if plain else ny
         for start in range(0, ny, rows):
             pixels = read_pixels(info, settings, rows=(start, min(ny, start + rows)))
             yield pixels.data, pixels.good
+    if any(info.source is not None for info in infos):
         return
     form = edit.original
     for first, raw in _pieces(source, index, edit.stored):

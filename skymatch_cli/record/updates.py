@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from skymatch_cli.errors import UsageError
 from skymatch_cli.model import FloatArray, ImageInfo
-from skymatch_cli.record.atomic import FileIdentity
 from skymatch_cli.record.edits import SkyUpdate
 from skymatch_cli.settings import Settings
 
@@ -47,16 +46,10 @@ def sky_updates(
             sky=level,
             sky_err=err,
             method=settings.method,
-            identity=_identity(info),
+            state=None if info.source is None else info.source.science.state,
             tilt=shape,
             info=info,
         )
         for info, level, err, shape in zip(infos, skies, errors, tilts, strict=True)
         if not info.ref.read_only
     ]
-
-
-def _identity(info: ImageInfo) -> FileIdentity | None:
-    if info.source is None:
-        return None
-    return FileIdentity(info.source.science.size, info.source.science.mtime_ns)

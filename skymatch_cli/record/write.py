@@ -13,17 +13,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 
 from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import InputError, Problem, StoppedError
-from skymatch_cli.images.formats.files import base_name, is_remote, real_path
+from skymatch_cli.images.formats.files import base_name, file_state, is_remote, real_path
 from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.pixelformat import PixelError
 from skymatch_cli.images.formats.source import Source, open_source
-from skymatch_cli.model import ImageInfo, ImageRef, Journal, SkyWarning
+from skymatch_cli.model import FileState, ImageInfo, ImageRef, Journal, SkyWarning
 from skymatch_cli.record import disk
-from skymatch_cli.record.atomic import FileIdentity, Locks, Replacement, identify, locked
+from skymatch_cli.record.atomic import Locks, Replacement, locked
 from skymatch_cli.record.edits import SkyUpdate, record_edits, settled, undo_edits
 from skymatch_cli.record.journal import journal_path, kept
 from skymatch_cli.record.precision import PixelFacts, examine
@@ -32,7 +33,7 @@ from skymatch_cli.record.rewrite import HduEdit, rewrite
 from skymatch_cli.run.tasks import NoProgress, Progress
 from skymatch_cli.settings import Settings
 
-__all__ = ["Action", "FileIdentity", "SkyUpdate", "WriteReport", "check_writable", "identify", "undo", "write_skies"]
+__all__ = ["Action", "SkyUpdate", "WriteReport", "check_writable", "undo", "write_skies"]
 
 _Edits = Mapping[int, HduEdit]
 _HINTS = {
@@ -85,7 +86,7 @@ class _Job:
     target: str
     images: tuple[int, ...]
     hdus: tuple[int, ...]
-    identity: FileIdentity | None
+    state: FileState | None
 
     @property
     def in_place(self) -> bool:
@@ -103,7 +104,7 @@ def check_writable(
 
     Headers are read, pixels are not: to be asked before a long measurement, with any finite sky.
     """
-    jobs = _jobs([u.ref for u in updates], [u.identity for u in updates], settings)
+    jobs = _jobs([u.ref for u in updates], [u.state for u in updates], settings)
     return _problems(_recording(updates, jobs, settings, named), with_pixels=False)
 
 
@@ -137,7 +138,7 @@ def write_skies(
         If a file can't be written. Found before the first file is touched wherever that is possible; every file
         is either the old one or the new one, and running again finishes the job.
     """
-    jobs = _jobs([u.ref for u in updates], [u.identity for u in updates], settings)
+    jobs = _jobs([u.ref for u in updates], [u.state for u in updates], settings)
     done = _run(_recording(updates, jobs, settings, named), journal, progress)
     if journal is not None and journal.write is None:
         done.notes.insert(0, "the run that was interrupted here is finished, with what it had measured")
@@ -190,7 +191,7 @@ class _Run:
     settings: Settings
     edits: Callable[[Source, _Job], _Edits]
     reads: FilesRead
-    infos: Mapping[tuple[str, int], ImageInfo]
+    infos: Mapping[tuple[str, int], Sequence[ImageInfo]]
     facts: dict[tuple[str, int], PixelFacts] = field(default_factory=dict)
 
     def settled(self, source: Source, job: _Job) -> _Edits:
@@ -204,7 +205,7 @@ class _Run:
                 where = job.name(index)
                 with _named_errors(where):
                     self.facts[key] = examine(
-                        source, index, edit, where=where, info=self.infos.get(key), settings=self.settings
+                        source, index, edit, where=where, infos=self.infos.get(key, ()), settings=self.settings
                     )
             changes[index] = settled(source, index, edit, self.facts[key])
         return changes
@@ -212,12 +213,15 @@ class _Run:
 
 def _recording(updates: Sequence[SkyUpdate], jobs: Sequence[_Job], settings: Settings, named: Iterable[str]) -> _Run:
     """The run that records or subtracts these skies."""
-    infos = {(real_path(u.ref.path), u.ref.hdu): u.info for u in updates if u.info is not None}
+    infos: dict[tuple[str, int], list[ImageInfo]] = {}
+    for u in updates:
+        if u.info is not None:
+            infos.setdefault((real_path(u.ref.path), u.ref.hdu), []).append(u.info)
 
     def edits(source: Source, job: _Job) -> _Edits:
         return record_edits(source, [updates[i] for i in job.images], settings)
 
-    return _Run(jobs, settings, edits, files_read(infos.values(), settings, named), infos)
+    return _Run(jobs, settings, edits, files_read(chain.from_iterable(infos.values()), settings, named), infos)
 
 
 @dataclass(slots=True)
@@ -230,7 +234,7 @@ class _Done:
     warnings: list[SkyWarning] = field(default_factory=list)
 
 
-def _jobs(refs: Sequence[ImageRef], identities: Sequence[FileIdentity | None], settings: Settings) -> tuple[_Job, ...]:
+def _jobs(refs: Sequence[ImageRef], states: Sequence[FileState | None], settings: Settings) -> tuple[_Job, ...]:
     """One job a file, in the order in which the files were named; links are followed."""
     images: dict[str, list[int]] = {}
     for i, ref in enumerate(refs):
@@ -241,7 +245,7 @@ def _jobs(refs: Sequence[ImageRef], identities: Sequence[FileIdentity | None], s
         target = source
         if settings.output_dir is not None:
             target = str(Path(os.path.realpath(settings.output_dir), base_name(first.path)))
-        known = [identity for i in indices if (identity := identities[i]) is not None]
+        known = [state for i in indices if (state := states[i]) is not None]
         hdus = tuple(refs[i].hdu for i in indices)
         jobs.append(_Job(first.file, source, target, tuple(indices), hdus, known[0] if known else None))
     return tuple(jobs)
@@ -302,8 +306,7 @@ def _check_ownership(job: _Job) -> None:
     if me and found.st_gid not in {os.getegid(), *os.getgroups()}:
         what = "belongs to a group that you are not in: the file that replaces it could not be given to it"
         raise InputError.at(job.label, what, "write copies with --output-dir")
-    if disk.is_frozen(job.source) or disk.is_frozen(str(Path(job.source).parent)):
-        what = "can't be replaced: it, or its folder, is immutable or append-only"
+    if what := disk.obstacle(job.source):
         raise InputError.at(job.label, what, "write copies with --output-dir")
 
 
@@ -320,6 +323,8 @@ def _check_copy(job: _Job, settings: Settings) -> None:
         raise InputError.at(job.label, f"its copy {job.target} is a folder")
     if os.path.lexists(job.target) and not settings.overwrite:
         raise InputError.at(job.label, f"its copy {job.target} exists", "use --overwrite")
+    if what := disk.obstacle(job.target):
+        raise InputError.at(job.label, f"its copy {job.target} {what}", "name another --output-dir")
 
 
 def _run(run: _Run, journal: Journal | None = None, progress: Progress | None = None) -> _Done:
@@ -329,6 +334,8 @@ def _run(run: _Run, journal: Journal | None = None, progress: Progress | None = 
     if problems := _problems(run, with_pixels=True):
         raise InputError(problems)
     done = _Done()
+    if settings.dry_run:
+        return done
     with _named_errors(str(settings.output_dir)):
         if settings.output_dir is not None:
             Path(settings.output_dir).mkdir(parents=True, exist_ok=True)
@@ -360,15 +367,14 @@ def _write(run: _Run, job: _Job, locks: Locks, begin: Callable[[], None], done: 
         if job.in_place and not changes:
             return
         begin()
-        identity = FileIdentity(source.file.size, source.file.mtime_ns)
-        replaces: FileIdentity | None = identity
+        replaces: FileState | None = source.file.state
         if not job.in_place:
-            replaces = identify(job.target) if run.settings.overwrite and Path(job.target).exists() else None
+            replaces = file_state(job.target) if run.settings.overwrite and Path(job.target).exists() else None
         model = None if is_remote(job.source) else Path(job.source).stat()
         attributes = None if model is None else job.source
         with Replacement(job.target, model, replaces, locks, attributes=attributes, exact=job.in_place) as new:
             wrong = rewrite(source, changes, new)
-            if identify(job.source) != identity:
+            if file_state(job.source) != source.file.state:
                 raise InputError.at(job.label, "was changed while it was being read", "run again")
     if job.in_place and model is not None and model.st_nlink > 1:
         links = f"{model.st_nlink - 1} other name{'s' * (model.st_nlink > 2)} of this file (hard links)"
@@ -390,7 +396,7 @@ def _reading(job: _Job) -> Iterator[Source]:
     """
     with _named_errors(job.label):
         file = read_structure(job.source, job.label)
-        if job.identity is not None and job.identity != FileIdentity(file.size, file.mtime_ns):
+        if job.state is not None and job.state != file.state:
             raise InputError.at(job.label, "was changed since it was measured", "run again")
         with open_source(file) as source:
             yield source

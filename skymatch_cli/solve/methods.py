@@ -105,7 +105,7 @@ class _Task:
         """Least-squares offsets of the groups."""
         m = self.measurements
         if not self.used.any():
-            raise _no_overlap(m)
+            raise _no_overlap(m, len(self.images))
         return solve_offsets(
             self.n_groups,
             self.group[m.a],
@@ -125,7 +125,7 @@ class _Task:
         if m.planes is None:
             return None
         if not self.used.any():
-            raise _no_overlap(m)
+            raise _no_overlap(m, len(self.images))
         return plane_skies(self.images, self.group, m, m.planes, self.used, choose=self.choose)
 
     def components(self) -> IntArray:
@@ -380,7 +380,7 @@ def _with_status(
     own = task.local_status()
     unseen = (own == Status.ALL_MASKED) | (own == Status.UNREADABLE)
     none = ~np.isfinite(value) | (alone & unseen)
-    status = np.where(none, own, np.where(alone, Status.NO_OVERLAP, Status.OK))
+    status = np.where(none & (own != Status.OK), own, np.where(none | alone, Status.NO_OVERLAP, Status.OK))
     warnings = disconnected(task.images, component, np.flatnonzero(~none))
     value, err = np.where(none, np.nan, value), np.where(none, np.nan, err)
     return _Skies(value, err, status, component, anchor, offsets, warnings)
@@ -420,8 +420,10 @@ def _rms(residual: FloatArray, component: IntArray, n_components: int) -> FloatA
     return np.sqrt(np.where(count > 0, square / np.maximum(count, 1), np.nan))
 
 
-def _no_overlap(measurements: Measurements) -> NoOverlapError:
+def _no_overlap(measurements: Measurements, n_images: int) -> NoOverlapError:
     n = len(measurements.a)
+    if n_images < 2:
+        return NoOverlapError("there is only one image", "give all images of the field")
     if n == 0:
         return NoOverlapError("no image overlaps another", "skymatch plan shows where they lie")
     if np.all(measurements.status == Status.SAME_GROUP):

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from skymatch_cli.errors import without_secrets
+
 Made = TypeVar("Made")
 _Array = npt.NDArray[Any]
 _ALIGN = 16  # bytes at whose multiples arrays begin
@@ -52,6 +54,8 @@ class Codec:
         write = self.kind(type(value)).write
         plain = value if write is None else write(value, arrays)
         text = json.dumps(plain, separators=(",", ":"), default=_number).encode("ascii")
+        if b"://" in text:
+            text = json.dumps(_without_secrets(plain), separators=(",", ":"), default=_number).encode("ascii")
         text += b" " * (-(4 + len(text)) % _ALIGN)
         return b"".join([len(text).to_bytes(4, "little"), text, *map(_saved, arrays)])
 
@@ -116,6 +120,13 @@ class Codec:
         if any(f.kw_only for f in fields(cls)):
             return _fields(layout, _getter(names), lambda v: cls(**dict(zip(names, v, strict=True))), kinds)
         return _fields(layout, _getter(names), lambda v: cls(*v), kinds)
+
+
+def _without_secrets(plain: Any) -> Any:
+    """JSON with no password and no token in its URLs: files are kept, copied and given to others."""
+    if isinstance(plain, str):
+        return without_secrets(plain)
+    return [_without_secrets(item) for item in plain] if isinstance(plain, list | tuple) else plain
 
 
 def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:

@@ -18,7 +18,7 @@ from skymatch_cli.images.formats.files import real_path
 from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.source import open_source
 from skymatch_cli.images.known import Headers
-from skymatch_cli.model import ImageInfo, Journal
+from skymatch_cli.model import FileState, ImageInfo, Journal
 from skymatch_cli.record.edits import SkyUpdate, record_edits
 from skymatch_cli.record.journal import journal_path
 from skymatch_cli.settings import Settings
@@ -118,7 +118,7 @@ def _facts(info: ImageInfo) -> tuple[object, ...]:
     return info.group, info.unit, info.to_comparison, info.comparison_unit
 
 
-def _state(info: ImageInfo) -> tuple[int, int, int] | None:
+def _state(info: ImageInfo) -> FileState | None:
     return None if info.source is None else info.source.science.state
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from skymatch_cli.choices import Compare
 from skymatch_cli.compare.mesh.cells import MeshGrid
+from skymatch_cli.errors import without_secrets
 from skymatch_cli.images.formats.files import real_paths
 from skymatch_cli.model import FloatArray, ImageInfo, IntArray, OverlapGraph, PixelSource, StoredPlane, TangentPlane
 from skymatch_cli.settings import Settings
@@ -95,7 +96,7 @@ def image_states(infos: Sequence[ImageInfo]) -> tuple[list[bytes], list[bytes]]:
     for low in range(0, len(infos), _AT_A_TIME):
         some = infos[low : low + _AT_A_TIME]
         planes = [_planes(info.source) for info in some]
-        real = iter(real_paths(plane.path for own in planes for plane in own.values()))
+        real = iter(real_paths(without_secrets(plane.path) for own in planes for plane in own.values()))
         for info, own in zip(some, planes, strict=True):
             where: list[object] = [getattr(info.ref, f.name) for f in fields(info.ref) if f.name not in _NOT_IN_KEY]
             where += [(name, next(real), plane.hdu) for name, plane in own.items()]

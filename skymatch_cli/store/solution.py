@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from skymatch_cli.errors import InputError
+from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.source import open_source
 from skymatch_cli.images.skystate import read_state
 from skymatch_cli.model import FloatArray, ImageInfo
-from skymatch_cli.record.atomic import identify
 from skymatch_cli.record.precision import check_digest
 from skymatch_cli.settings import Settings
 
@@ -135,7 +135,7 @@ def _digest(content: bytes) -> str:
 def as_written(infos: Sequence[ImageInfo], sky: FloatArray, sky_keyword: str) -> tuple[ImageInfo, ...]:
     """The images, where a file holds its sky (N,) already as the file is now: it was written by this program.
 
-    Others keep the identity that they had when they were measured, and are refused later if they changed.
+    Others keep the state that they had when they were measured, and are refused later if they changed.
     """
     return tuple(_as_written(info, level, sky_keyword) for info, level in zip(infos, sky.tolist(), strict=True))
 
@@ -145,8 +145,8 @@ def _as_written(info: ImageInfo, level: float, sky_keyword: str) -> ImageInfo:
         return info
     science = info.source.science
     try:
-        now = identify(info.ref.path)
-        if (now.size, now.mtime_ns) == (science.size, science.mtime_ns):
+        now = file_state(info.ref.path)
+        if now == science.state:
             return info
         with open_source(read_structure(info.ref.path, info.ref.label)) as source:
             state = read_state(source, info.ref, sky_keyword)
@@ -156,4 +156,4 @@ def _as_written(info: ImageInfo, level: float, sky_keyword: str) -> ImageInfo:
         return info  # what is wrong is said when it is written
     if not (state.by_us and state.recorded is not None and math.isclose(state.recorded.level, level, rel_tol=1e-9)):
         return info
-    return replace(info, source=replace(info.source, science=replace(science, size=now.size, mtime_ns=now.mtime_ns)))
+    return replace(info, source=replace(info.source, science=science.in_state(now)))

@@ -30,6 +30,7 @@ from skymatch_cli.images.formats.files import file_state, real_path
 from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.gwcs import GwcsWcs
 from skymatch_cli.images.known import Headers, ImageHeader
+from skymatch_cli.images.partwcs import SectionWcs
 from skymatch_cli.model import (
     CelestialWcs,
     FloatArray,
@@ -49,7 +50,7 @@ from skymatch_cli.store.keys import KEY_BYTES, ImageKeys, image_keys, image_stat
 from skymatch_cli.store.plan import Plan
 
 Finding = ImageMeasurement | MeshReduction
-CODEC = Codec({CelestialWcs: (FitsWcs, GwcsWcs)})
+CODEC = Codec({CelestialWcs: (FitsWcs, GwcsWcs, SectionWcs)})
 _BLOCK = 65_536  # rows of long columns that are stored together
 _AT_A_TIME = 64  # images that are read together
 _BLOCKS_HELD = 2
@@ -368,8 +369,7 @@ def renewed(infos: Sequence[ImageInfo], files: Collection[str]) -> tuple[ImageIn
     def plane(old: object) -> object:
         if not isinstance(old, StoredPlane) or real_path(old.path) not in files:
             return old
-        size, mtime_ns, inode = file_state(old.path)
-        return replace(old, size=size, mtime_ns=mtime_ns, inode=inode)
+        return old.in_state(file_state(old.path))
 
     def info(old: ImageInfo) -> ImageInfo:
         if old.source is None:

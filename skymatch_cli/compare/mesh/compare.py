@@ -86,7 +86,8 @@ def compare(
     found = _robust_sums(meshes, level, graph, (unit, least), jobs=jobs)
     sums, zero_points = found.sums, ZeroPoints.of_structure(found.structure, graph)
     more = found.structure.variance(graph) + zero_points.variance
-    n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in zip(*meshes, strict=True)])
+    of_image = zip(*meshes, strict=True) if meshes else [()] * graph.n_images
+    n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in of_image])
     status = pair_status(sums, n_good, graph, group)
     if usable is not None:
         for words in (usable[graph.b], usable[graph.a]):

@@ -62,6 +62,15 @@ class Layers:
             out[: layer.stop - layer.start] += a[layer]
         return out
 
+    def least(self, a: Float32Array) -> Float32Array:
+        """Least of the images of every cell: (m, 64) of (n, 64)."""
+        first, *others = self.slices()
+        out = a[first].copy()
+        for layer in others:
+            of_these = out[: layer.stop - layer.start]
+            np.minimum(of_these, a[layer], out=of_these)
+        return out
+
     def each(
         self, function: Callable[..., Any], a: Float32Array, per_cell: Float32Array, out: Float32Array | None = None
     ) -> Float32Array:

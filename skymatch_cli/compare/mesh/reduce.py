@@ -50,8 +50,11 @@ class CellMesh:
         three tenths of the window are good. Summed over cells this is the information of the pixels.
     pixels : (nj, ni) float32
         Good pixels (window sum).
+    area : (bj, bi) float32
+        Area of a pixel in the blocks of 8 x 8 cells of the grid that the mesh touches, in units of the area between
+        cell centres.
     pixel_area : float
-        Typical area of a pixel, in units of the area between cell centres.
+        Typical area of a pixel, in the same units.
     n_good : int
         Good pixels that were seen.
     centroids : CellCentroids or None
@@ -66,6 +69,7 @@ class CellMesh:
     value: Float32Array
     weight: Float32Array
     pixels: Float32Array
+    area: Float32Array
     pixel_area: float
     n_good: int
     centroids: CellCentroids | None = None
@@ -280,7 +284,7 @@ def _finished(
     box = np.s_[first[0] : int(j[-1]) + 1, first[1] : int(i[-1]) + 1] if j.size else np.s_[:1, :1]
     origin = (sums.origin[0] + first[0], sums.origin[1] + first[1])
     total, count = total[box], count[box]
-    area, variance = _slow_maps(positions, sigma, shape, origin, count.shape)
+    area, variance, in_blocks = _slow_maps(positions, sigma, shape, origin, count.shape)
     covered = (count > 0) & (count * area >= MIN_COVERAGE)
     value = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
     # Sums of single precision err by more than the noise of a block where that is none.
@@ -295,6 +299,7 @@ def _finished(
         value=value.astype(np.float32),
         weight=weight.astype(np.float32),
         pixels=np.where(covered, count, 0).astype(np.float32),
+        area=in_blocks.astype(np.float32),
         pixel_area=float(np.median(area)),
         n_good=n_good,
     )
@@ -302,8 +307,12 @@ def _finished(
 
 def _slow_maps(
     positions: PixelMap, sigma: Float32Array, shape: tuple[int, ...], origin: tuple[int, int], cells: tuple[int, ...]
-) -> tuple[FloatArray, FloatArray]:
-    """Area of a pixel and variance of a pixel, at every cell: means of samples of the frame on a coarse grid."""
+) -> tuple[FloatArray, ...]:
+    """Area and variance of a pixel at every cell, and the area in every block of 8 x 8 cells.
+
+    Means of samples of the frame on a coarse grid.
+    """
+    blocks = tuple((o + n - 1) // COARSE - o // COARSE + 1 for o, n in zip(origin, cells, strict=True))
     y, x = (np.arange(min(8, n // 2), n, 16, dtype=float) for n in shape)
     u, v = positions.at(x, y)
     area = positions.area()
@@ -314,7 +323,7 @@ def _slow_maps(
     variances = sigma[np.ix_(y.astype(int) // BLOCK_PIX, x.astype(int) // BLOCK_PIX)].astype(float) ** 2
     on_plane = np.isfinite(u) & np.isfinite(v) & np.isfinite(areas)
     if not on_plane.any():
-        return np.ones(cells), np.ones(cells)
+        return np.ones(cells), np.ones(cells), np.ones(blocks)
     u, v, areas, variances = (c[on_plane] for c in (u, v, areas, variances))
     u, v = u / COARSE, v / COARSE
     coarse = CellSums.around(np.append(u, origin[1] / COARSE), np.append(v, origin[0] / COARSE), 3)
@@ -323,13 +332,19 @@ def _slow_maps(
     )
     coarse.add(u, v, (np.ones_like(u), areas, variances))
     at = tuple((o + np.arange(n)) / COARSE - c for o, n, c in zip(origin, cells, coarse.origin, strict=True))
-    count, area_sum, variance_sum = (_bilinear(s, *at) for s in coarse.sums)
-    known = count > 0
-    fill = float(areas.mean()), float(variances.mean())
-    return (
-        np.divide(area_sum, count, out=np.full(cells, fill[0]), where=known),
-        np.divide(variance_sum, count, out=np.full(cells, fill[1]), where=known),
+    middle = 0.5 - 0.5 / COARSE
+    in_blocks = tuple(
+        o // COARSE + np.arange(n) + middle - c for o, n, c in zip(origin, blocks, coarse.origin, strict=True)
     )
+    _, area, variance = coarse.sums
+    means = ((area, areas, at), (variance, variances, at), (area, areas, in_blocks))
+    return tuple(_mean_at(coarse.sums[0], total, float(each.mean()), *where) for total, each, where in means)
+
+
+def _mean_at(count: FloatArray, total: FloatArray, fill: float, y: FloatArray, x: FloatArray) -> FloatArray:
+    """Means of a coarse grid between its nodes, ``fill`` where nothing was counted."""
+    n = _bilinear(count, y, x)
+    return np.asarray(np.divide(_bilinear(total, y, x), n, out=np.full(n.shape, fill), where=n > 0))
 
 
 def _bilinear(nodes: FloatArray, y: FloatArray, x: FloatArray) -> FloatArray:

@@ -26,7 +26,7 @@ from skymatch_cli.images.formats.header import CardHeader, Value
 from skymatch_cli.images.formats.keywords import as_number
 from skymatch_cli.images.formats.registry import asdf_format
 from skymatch_cli.images.formats.tilecheck import check_tiling
-from skymatch_cli.model import Container
+from skymatch_cli.model import Container, FileState
 
 _BLOCK = 2880
 _CARD = 80
@@ -50,6 +50,17 @@ _COMPRESSED = {
     b"\x1f\x9d": ("compress", "uncompress"),
     b"PK\x03\x04": ("zip", "unzip"),
 }
+
+_SAVE = "save the linear image as FITS"
+_NOT_FITS = {
+    b"\xff\xd8\xff": ("a JPEG picture", _SAVE),
+    b"\x89PNG": ("a PNG picture", _SAVE),
+    b"II*\0": ("a TIFF or raw picture", _SAVE),
+    b"MM\0*": ("a TIFF or raw picture", _SAVE),
+    b"XISF": ("an XISF image", _SAVE),
+    b"<": ("a web page", "fetch the file again"),
+}
+"""What people take for FITS files, by their first bytes: what it is, and what to do."""
 
 # A small file may claim a huge image where it is compressed; no real sky compresses by this much.
 _MAX_UNPACKED_RATIO = 2000
@@ -143,9 +154,15 @@ class FitsFile:
     container: Container
     size: int
     mtime_ns: int
+    ctime_ns: int
     inode: int
     hdus: tuple[Hdu, ...]
     creator: str = ""
+
+    @property
+    def state(self) -> FileState:
+        """The state of the file when its headers were read."""
+        return self.size, self.mtime_ns, self.ctime_ns, self.inode
 
 
 def read_structure(path: str, where: str) -> FitsFile:
@@ -164,7 +181,8 @@ def read_structure(path: str, where: str) -> FitsFile:
         No such file, a directory, not FITS, a Git LFS pointer, truncated or with an absurd header.
     """
     try:
-        container, (size, mtime_ns, inode) = _identify(path, where)
+        container, state = _identify(path, where)
+        size = state[0]
         with open_unpacked(path, container) as stream:
             hdus, creator = _walk(stream, where, size if container is Container.PLAIN else None, _most(container, size))
     except FileNotFoundError:
@@ -175,8 +193,16 @@ def read_structure(path: str, where: str) -> FitsFile:
         raise InputError.at(where, f"truncated or damaged: {error}", "fetch the file again") from None
     except (OSError, ValueError) as error:
         raise InputError.at(where, f"can't be read: {getattr(error, 'strerror', None) or error}") from None
+    size, mtime_ns, ctime_ns, inode = state
     return FitsFile(
-        path=path, container=container, size=size, mtime_ns=mtime_ns, inode=inode, hdus=hdus, creator=creator
+        path=path,
+        container=container,
+        size=size,
+        mtime_ns=mtime_ns,
+        ctime_ns=ctime_ns,
+        inode=inode,
+        hdus=hdus,
+        creator=creator,
     )
 
 
@@ -199,7 +225,7 @@ def parse_header(stream: IO[bytes], hdu: Hdu) -> CardHeader:
     return CardHeader(raw, {"BITPIX": hdu.bitpix, "NAXIS": len(axes)} | axes if hdu.tiled else None)
 
 
-def _identify(path: str, where: str) -> tuple[Container, tuple[int, int, int]]:
+def _identify(path: str, where: str) -> tuple[Container, FileState]:
     """How the file is packed, and its state; refuses what is plainly not FITS."""
     state = file_state(path)
     if not is_remote(path) and not (Path(path).is_file() or Path(path).is_dir()):
@@ -276,7 +302,8 @@ def _read_header(stream: IO[bytes], where: str, index: int, offset: int) -> byte
     start = stream.seek(offset)
     raw = stream.read(_CHUNK) if start == offset else b""
     if index == 0 and raw[:6] != b"SIMPLE":
-        raise InputError.at(where, "is not a FITS file")
+        what, hint = next((said for magic, said in _NOT_FITS.items() if raw.startswith(magic)), ("", ""))
+        raise InputError.at(where, f"is {what}, not a FITS file" if what else "is not a FITS file", hint)
     if index and raw[:8] != b"XTENSION":
         return b""  # the end of the file, or special records after the last HDU
     searched = 0
