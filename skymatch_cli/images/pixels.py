@@ -28,6 +28,7 @@ from skymatch_cli.images.padding import find_padding
 from skymatch_cli.images.skystate import missing_sky
 from skymatch_cli.model import (
     BoolArray,
+    FloatArray,
     ImageInfo,
     OriginalIntegers,
     PixelArray,
@@ -117,8 +118,10 @@ def read_pixels(
     flagged = 0
     with ExitStack() as stack:
         files = _OpenFiles(stack, info.ref.label, info.ref.section)
+        missing = missing_sky(info.recorded)
         for at, stored in files.blocks(plane, y0, y1):
-            _to_original(stored, info, source, data[at], good[at], y0=y0 + at.start)
+            level = missing.rows(y0 + at.start, y0 + at.stop, info.shape)
+            _to_original(stored, source, level, data[at], good[at])
             if settings.ignore_value is not None:
                 good[at] &= data[at] != settings.ignore_value
         if source.dq is not None:
@@ -283,14 +286,12 @@ def _physical_type(plane: StoredPlane | OriginalIntegers) -> np.dtype[Any]:
 
 
 def _to_original(
-    stored: _Stored, info: ImageInfo, source: PixelSource, data: PixelArray, good: BoolArray, *, y0: int
+    stored: _Stored, source: PixelSource, level: float | FloatArray, data: PixelArray, good: BoolArray
 ) -> None:
-    """Fill ``data`` with the pixels as they were before a sky was subtracted, ``good`` with which are defined."""
-    missing = missing_sky(info.recorded)
-    level = missing.rows(y0, y0 + len(data), info.shape)
+    """Fill ``data`` with the pixels before a sky (``level``) was subtracted, ``good`` with which are defined."""
     if source.original is None:
         _to_physical(stored, source.science, data, good)
-        if missing:
+        if isinstance(level, np.ndarray) or level:
             # The sum is rounded once, from float64: most pixels come back exactly as they were.
             with np.errstate(invalid="ignore", over="ignore"):
                 np.add(data, level, out=data, dtype=np.float64, casting="same_kind")
