@@ -34,7 +34,9 @@ _REFINEMENTS = 3
 _LEAST_DOF = 0.5
 _DENSE = 1200  # unknowns up to which the whole covariance is computed; beyond, errors are good to 9 %
 _MOST_LOSS = 30.0  # error of a level with a higher degree over that of a constant
-_FOLLOWS = 1e-3  # chance by which shapes that have nothing to do with positions follow a curvature as well
+_FOLLOWS = (
+    1e-3  # chance by which shapes that have nothing to do with positions follow a curvature as well, in any component
+)
 _SIGNIFICANT = 25.0  # square of the deviate of what is taken off
 
 
@@ -391,7 +393,7 @@ def common_curvature(equations: PlaneEquations, planes: FloatArray) -> tuple[Boo
     """Whether the shapes of each component (C,) follow a curvature that all frames have in common, and what it does.
 
     They do where the curvature stands out of the noise, and takes so much of the shapes away as it would, by chance,
-    of shapes that have nothing to do with positions in one case of a thousand. The second array has the largest change
+    of shapes that have nothing to do with positions in one run of a thousand. The second array has the largest change
     of a level; NaN where there are too few groups to tell shapes from a curvature, and it stands out.
     """
     graph, lowest = equations.graph, _least(equations.graph, equations.degree)
@@ -410,7 +412,7 @@ def common_curvature(equations: PlaneEquations, planes: FloatArray) -> tuple[Boo
     moved = np.zeros(len(graph.size))
     np.maximum.at(moved, graph.component, np.abs(planes[:, 0] - without[:, 0]))
     stands_out = (deviate > _SIGNIFICANT + n_more) & (graph.size > 1) & (lowest > 0)
-    held = stands_out & (tail < _FOLLOWS)
+    held = stands_out & (tail < _FOLLOWS / max(int(np.count_nonzero(graph.size > 1)), 1))
     moved = np.where(stands_out & (free <= 0), np.nan, np.where(held, moved, 0.0))
     return held, moved
 
