@@ -159,8 +159,10 @@ def written(cards: cd.Cards) -> Written | None:
     if not texts:
         return None
     states = [text for mark, text in texts if mark == b"*"]
-    if len(states) != 1:
-        raise LedgerError("its undo cards are incomplete")
+    if not states:
+        raise LedgerError("its undo cards are of a version before 0.2, or incomplete")
+    if len(states) > 1:
+        raise LedgerError("its undo cards are there twice")
     state, *words = states[0].decode("latin-1").split()
     named = dict(word.partition("=")[::2] for word in words)
     try:
@@ -218,9 +220,9 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
     return kept
 
 
-def without_sky(cards: cd.Cards) -> cd.Cards:
+def without_sky(cards: cd.Cards, level_keyword: str) -> cd.Cards:
     """The header without anything that the program writes, where it can't be known what was there before."""
-    names = {SUBTRACTED, LEVEL, METHOD, ERROR, *SHAPE}
+    names = {SUBTRACTED, LEVEL, level_keyword, METHOD, ERROR, *SHAPE}
     ours = {slot for name in names if (at := cd.find(cards, name)) is not None for slot in range(at.start, at.stop)}
     return [card for i, card in enumerate(cards) if i not in ours and not card.startswith(_TAG)]
 

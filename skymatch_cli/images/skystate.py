@@ -74,6 +74,13 @@ class SkyState:
         return bool(self.shift) or self.original != self.stored
 
 
+_LOST = "skymatch undo --from-keyword adds the sky of its header back"
+
+
+class UndoCardsError(InputError):
+    """Undo cards are damaged or gone: only the keywords say what was subtracted."""
+
+
 def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
     """A header as it was before the first run of the program.
 
@@ -86,14 +93,11 @@ def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
     try:
         before = original_cards(source.cards(hdu), tiled=tiled)
     except LedgerError as error:
-        raise InputError.at(where, str(error), _LOST) from None
+        raise UndoCardsError.at(where, str(error), _LOST) from None
     bitpix = format_of(before, tiled=tiled).bitpix
     if bitpix not in BITPIX:
-        raise InputError.at(where, f"its undo cards say that BITPIX was {bitpix}", "remove them")
+        raise UndoCardsError.at(where, f"its undo cards say that BITPIX was {bitpix}", _LOST)
     return before
-
-
-_LOST = "skymatch undo --from-keyword adds the sky of its header back"
 
 
 def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
@@ -145,7 +149,7 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
         foreign = _recorded(before if where == ref.hdu else original_header(source, where, ref.label), keyword)
         recorded = foreign
     except LedgerError as error:
-        raise InputError.at(ref.label, str(error), _LOST) from None
+        raise UndoCardsError.at(ref.label, str(error), _LOST) from None
     except ValueError as error:
         raise InputError.at(ref.label, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
     original, stored = format_of(before, tiled=tiled), format_of(cards, tiled=tiled)

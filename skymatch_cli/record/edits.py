@@ -25,6 +25,7 @@ from skymatch_cli.images.ledger import (
 )
 from skymatch_cli.images.skystate import (
     SkyState,
+    UndoCardsError,
     header_of_sky,
     missing_sky,
     original_header,
@@ -251,7 +252,9 @@ def _settings_text(settings: Settings) -> str:
     return " ".join(f"{name}={value}" for name, value in determining if value is not None and value is not False)
 
 
-def undo_edits(source: Source, refs: Sequence[ImageRef], *, from_keyword: bool = False) -> dict[int, HduEdit]:
+def undo_edits(
+    source: Source, refs: Sequence[ImageRef], *, from_keyword: bool = False, sky_keyword: str = LEVEL
+) -> dict[int, HduEdit]:
     """What takes back all that the program did to these images of one file.
 
     Parameters
@@ -260,6 +263,8 @@ def undo_edits(source: Source, refs: Sequence[ImageRef], *, from_keyword: bool =
     refs : sequence of ImageRef
     from_keyword : bool
         Add the sky of the header back to images whose undo cards are gone.
+    sky_keyword : str
+        Where that sky is, beside `LEVEL`.
 
     Raises
     ------
@@ -268,16 +273,21 @@ def undo_edits(source: Source, refs: Sequence[ImageRef], *, from_keyword: bool =
     """
     edits: dict[int, HduEdit] = {}
     for ref in sorted(refs, key=lambda ref: ref.hdu):
-        edits |= _undo_image(source, ref, from_keyword=from_keyword)
+        edits |= _undo_image(source, ref, sky_keyword, from_keyword=from_keyword)
     return edits
 
 
-def _undo_image(source: Source, ref: ImageRef, *, from_keyword: bool) -> dict[int, HduEdit]:
-    if from_keyword and _is_lost(source, ref):
-        return _from_keyword(source, ref)
-    state = written_state(source, ref, LEVEL)
+def _undo_image(source: Source, ref: ImageRef, sky_keyword: str, *, from_keyword: bool) -> dict[int, HduEdit]:
+    try:
+        state = written_state(source, ref, sky_keyword)
+    except UndoCardsError:
+        if from_keyword:
+            return _from_keyword(source, ref, sky_keyword)
+        raise
     where = header_of_sky(source, ref.hdu)
     if state.written is None:
+        if from_keyword:
+            return _from_keyword(source, ref, sky_keyword)
         if state.recorded is not None and state.recorded.subtracted:
             what = f"{SUBTRACTED} = T, but it holds no undo cards: they are gone, or another program subtracted its sky"
             hint = f"--from-keyword adds the sky of its header back, {state.recorded.level:.8g}"
@@ -298,21 +308,13 @@ def _undo_image(source: Source, ref: ImageRef, *, from_keyword: bool) -> dict[in
     return edits | (_tree_edits(source, show_background) if where != ref.hdu else {})
 
 
-def _is_lost(source: Source, ref: ImageRef) -> bool:
-    """Whether the undo cards of an image can't be used."""
-    try:
-        return written_state(source, ref, LEVEL).written is None
-    except InputError:
-        return True
-
-
-def _from_keyword(source: Source, ref: ImageRef) -> dict[int, HduEdit]:
+def _from_keyword(source: Source, ref: ImageRef, sky_keyword: str) -> dict[int, HduEdit]:
     """Add the sky of the header back, exactly but for rounding, and take its keywords away."""
     hdus, where = source.file.hdus, header_of_sky(source, ref.hdu)
     if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
         raise InputError.at(ref.label, "no such image any more", "run again")
-    recorded = recorded_in(source.cards(where), LEVEL, ref.label)
-    cards = {index: without_sky(source.cards(index)) for index in {ref.hdu, where}}
+    recorded = recorded_in(source.cards(where), sky_keyword, ref.label)
+    cards = {index: without_sky(source.cards(index), sky_keyword) for index in {ref.hdu, where}}
     edits = {index: HduEdit(cards=new) for index, new in cards.items() if new != source.cards(index)}
     if where != ref.hdu:
         edits |= _tree_edits(source, show_background)
