@@ -661,7 +661,7 @@ def test_integers_that_float64_would_round_are_refused(dtype: str, zero: int) ->
 
 def test_integers_of_64_bits_that_float64_holds_are_exact() -> None:
     for k, name in enumerate("ab"):
-        steps = np.rint(np.random.default_rng(1).normal(0, 300, (48, 60))).astype("i8")[:, 12 * (1 - k) :][:, :48]
+        steps = np.rint(np.random.default_rng(1).normal(0, 300, (48, 60))).astype("i8")[:, 12 * k :][:, :48]
         data = 2**52 + 1000 * k + steps
         data[0, 0] = np.iinfo("i8").min  # undefined
         fits.PrimaryHDU(data, header(1 - k)).writeto(f"{name}.fits")
