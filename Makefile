@@ -110,12 +110,16 @@ scale: $(VENV)/installed-test
 	$(BIN)/python benchmarks/scale.py $(SCALE)
 	$(BIN)/python benchmarks/scale_solve.py
 
-# hand in hand with the pipelines: their real packages, in an environment of their own (some 2 GB); SWarp and Montage
-# are tried where they are installed. SKYMATCH_SEAMS=FILE collects the seams of the mosaics for docs/pipelines.md.
-interop:
+# hand in hand with the pipelines: their real packages, in an environment of their own (1.7 GB); SWarp, Montage and
+# stilts are tried where they are installed. The seams of the mosaics go into the table of docs/pipelines.md.
+interop: $(VENV)-interop/installed
+	SKYMATCH_SEAMS=$(CURDIR)/docs/pipelines.md $(VENV)-interop/bin/python -m pytest -W default -rs \
+		tests/interop tests/test_export.py tests/test_roman.py tests/test_gwcs.py
+
+$(VENV)-interop/installed: pyproject.toml
 	test -x $(VENV)-interop/bin/python || $(PYTHON) -m venv $(VENV)-interop
 	$(VENV)-interop/bin/python -m pip install --quiet --editable '.[interop]'
-	$(VENV)-interop/bin/python -m pytest -W default tests/interop tests/test_export.py tests/test_roman.py tests/test_gwcs.py
+	touch $@
 
 $(VENV)/python:
 	@test -n "$(PYTHON)" || { echo "skymatch needs Python 3.11 or later: make PYTHON=/path/to/python3.11" >&2; exit 1; }

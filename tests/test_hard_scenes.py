@@ -105,6 +105,31 @@ def test_stars_cancel_where_one_image_has_twice_the_seeing(tmp_path):
     assert np.abs(errors).max() < 4
 
 
+def test_stars_that_keep_their_counts_in_distorted_images_shift_no_sky(tmp_path):
+    errors = []
+    for seed in range(4):
+        frames = [Frame(x=64.0 * k, nx=SIZE, ny=SIZE, sky=0.0, noise=0.0, sip=True) for k in (0, 1)]
+        pixels = []
+        for k, frame in enumerate(frames):
+            light = stars(frame, 2.4, 1e-2, seed)
+            noise = np.random.default_rng(9 * seed + k).normal(100 + 30 * k, 5, light.shape)
+            pixels.append(pixel_areas(frame) * light + noise)
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        paths = [write(folder / f"{k}.fits", f, pixels=p) for k, (f, p) in enumerate(zip(frames, pixels, strict=True))]
+        sky, err = differences(paths)
+        errors.append((sky[1] - 30) / err[1])
+    assert np.sqrt(np.mean(np.square(errors))) < 1.4  # 2 where this light counts in full
+
+
+def pixel_areas(frame: Frame) -> np.ndarray:
+    """Areas of the pixels, in those of the middle of the frame."""
+    y, x = np.mgrid[: frame.ny, : frame.nx].astype(float)
+    corners = [(x + dx, y + dy) for dx, dy in ((-0.5, -0.5), (0.5, -0.5), (-0.5, 0.5))]
+    (x0, y0), (x1, y1), (x2, y2) = (frame.wcs().pix2foc(cx.ravel(), cy.ravel(), 0) for cx, cy in corners)
+    return np.abs((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)).reshape(x.shape)
+
+
 def test_a_ghost_in_one_of_three_images_is_outvoted(tmp_path):
     frames = [
         Frame(x=40.0 * k, y=10.0 * k, nx=160, ny=160, sky=100 + 30 * k, noise=5, seed=k, rotation=3.0 * k)

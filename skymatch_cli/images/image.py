@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, groupby
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem
@@ -30,16 +30,20 @@ from skymatch_cli.images.inputs import Inputs
 from skymatch_cli.images.known import ImageHeader, Known
 from skymatch_cli.images.ledger import SUBTRACTED
 from skymatch_cli.images.observers import observer_m, observer_problems
+from skymatch_cli.images.partwcs import SectionWcs
 from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.images.skystate import SkyState, read_state
 from skymatch_cli.images.units import UnitFacts, comparison_scales
-from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, OriginalIntegers, SkyWarning
-from skymatch_cli.model.images import WHOLE
+from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, OriginalIntegers, Part, SkyWarning
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import pixel_area_arcsec2, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import Footprint, footprint
 from skymatch_cli.sky.frames import SkyFrame
+
+if TYPE_CHECKING:
+    from skymatch_cli.images.formats.gwcs import GwcsWcs
+    from skymatch_cli.sky.celestial import FitsWcs
 
 __all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
 
@@ -168,16 +172,15 @@ class _HeaderReader:
             with open_unpacked(file.path, file.container) as stream:
                 headers = {index: parse_header(stream, file.hdus[index]) for index in {0, *(r.hdu for r in refs)}}
                 source = Source(file, stream)
-                of_hdu = {index: list(own) for index, own in groupby(refs, key=lambda ref: ref.hdu)}
-                states = {index: self._state(source, replace(own[0], part=WHOLE)) for index, own in of_hdu.items()}
+                parts = [(key, list(own)) for key, own in groupby(refs, key=_without_plane)]
+                states = [self._state(source, image) for image, _ in parts]
         except (OSError, EOFError, zlib.error, ValueError) as error:
             return [InputError.at(refs[0].file, f"its header can't be read: {error}")]
         found: list[ImageHeader | InputError] = []
-        for index, own in of_hdu.items():
-            whole = replace(own[0], part=WHOLE)
-            keywords = Keywords(whole.label, headers[index], headers[0])
-            read = self._read_or_refuse(whole, file, keywords, states[index], spelling)
-            found += [read] if isinstance(read, InputError) else [_of_part(read, ref, states[index]) for ref in own]
+        for (image, own), state in zip(parts, states, strict=True):
+            keywords = Keywords(image.label, headers[image.hdu], headers[0])
+            read = self._read_or_refuse(image, file, keywords, state, spelling)
+            found += [read] if isinstance(read, InputError) else [_of_part(read, ref, state) for ref in own]
         return found
 
     def _state(self, source: Source, ref: ImageRef) -> SkyState | InputError:
@@ -204,6 +207,9 @@ class _HeaderReader:
         source, notes = self._planes.find(ref, file, keywords.text("TELESCOP"))
         shape = source.science.shape
         wcs, doubt = self._wcs(ref, file, keywords.own, shape) if self._need_wcs else (None, ())
+        if ref.section is not None:
+            shape = ref.section.shape
+            wcs = None if wcs is None else SectionWcs(cast("FitsWcs | GwcsWcs", wcs), ref.section)
         flux_scale = self._settings.flux_scale
         _refuse_unlinear(keywords)
         facts = UnitFacts(
@@ -294,6 +300,11 @@ class _HeaderReader:
         return "" if by is None else ", ".join(keywords.text(key.strip()) or "none" for key in by.split(","))
 
 
+def _without_plane(ref: ImageRef) -> ImageRef:
+    """The image of a plane of a cube as if it were all planes: they have one header."""
+    return replace(ref, part=replace(ref.part, plane=None))
+
+
 def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState | InputError) -> ImageHeader:
     """The header of an HDU as that of a part of it: a plane of a cube is of a set and a group of its own."""
     plane, info = ref.part.plane, header.info
@@ -303,7 +314,7 @@ def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState | InputError) -
         info,
         ref=ref,
         group=f"{info.group}{ref.part}",
-        split=f"{info.split}{ref.part}",
+        split=f"{info.split}{Part(plane)}",
         recorded=state.planes[plane] if state.planes else None,
         source=info.source.at(plane),
     )

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
-from skymatch_cli.compare.mesh.layers import MOST_DOUBLINGS, Beside, Layers, LeafTable, closed
+from skymatch_cli.compare.mesh.layers import MOST_DOUBLINGS, Layers, LeafTable, closed
 from skymatch_cli.compare.mesh.pairs import Pairs, pairs_of
 from skymatch_cli.compare.mesh.reduce import CellMesh
 from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves, SheetPlan
-from skymatch_cli.model import FloatArray, IntArray, OverlapGraph
+from skymatch_cli.compare.mesh.windows import Windows
+from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
 
 _WINDOW_PIX = 6.0  # standard deviation of the smallest window over which images are compared: several seeing discs
+
+_DISTORTED = 20.0  # light of many faint stars errs alike where pixel areas differ: count it so often
+_SAME_AREA = 1e-3  # share by which areas of pixels may differ
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,28 +32,23 @@ class Sheet:
     leaves : Leaves
     layers : Layers
         How they are ordered.
-    beside : Beside
     pairs : Pairs
+    windows : Windows
+        Over which images are compared.
     value : (n, 64) float32
     weight : (n, 64) float32
         Information of the pixels; 0 where fewer than two images see the cell.
-    own : (n, 64) float32
-        Share of a cell's variance that remains in its residual: the image itself takes part in the mean.
     pixels : (n, 64) float32
         Good pixels with the cell's window.
-    finest : int
-        Doublings of the smallest windows over which images are compared (see ``trust``).
     """
 
     leaves: Leaves
     layers: Layers
-    beside: Beside
     pairs: Pairs
+    windows: Windows
     value: Float32Array
     weight: Float32Array
-    own: Float32Array
     pixels: Float32Array
-    finest: int
 
     def of_images(self, per_image: FloatArray) -> Float32Array:
         """Values of the images (N,) as those of the leaves (n, 1)."""
@@ -93,18 +92,62 @@ def make_sheet(
     weight *= seen
     value *= seen
     value /= np.float32(noise)
+    weight = _less_near_stars(layers, leaves, meshes, value, weight)
     total = np.maximum(layers.total(weight), np.finfo(np.float32).tiny)
+    # The share of a cell's variance that remains in its residual: the image itself takes part in the mean.
+    own = np.maximum(np.float32(1) - layers.each(np.divide, weight, total), np.float32(1e-3))
     return Sheet(
         leaves=leaves,
         layers=layers,
-        beside=LeafTable(leaves).beside(),
         pairs=pairs,
+        windows=Windows.of_weights(LeafTable(leaves).beside(), _finest(meshes), weight, own),
         value=value.copy(),  # lets go of the maps that are not kept
         weight=weight.copy(),
-        own=np.maximum(np.float32(1) - layers.each(np.divide, weight, total), np.float32(1e-3)),
         pixels=(pixels * seen).astype(np.float32),
-        finest=_finest(meshes),
     )
+
+
+def _less_near_stars(
+    layers: Layers, leaves: Leaves, meshes: Sequence[CellMesh | None], value: Float32Array, weight: Float32Array
+) -> Float32Array:
+    """Weights, reduced where there is starlight and the pixel areas of the images differ by distortion.
+
+    Whether a star keeps its counts or its surface brightness there depends on the flat field.
+    """
+    area = _relative_areas(leaves, meshes)
+    seen = (weight > 0).astype(np.float32)
+    mean = np.asarray(layers.total(seen * area) / np.maximum(layers.total(seen), np.float32(1)), np.float32)
+    error = layers.each(np.subtract, seen * area, mean)
+    error *= seen
+    if np.abs(error).max(initial=0) < _SAME_AREA:
+        return weight
+    starlight = layers.least(np.where(seen > 0, value - _low_quarter(value, seen > 0), np.float32(np.inf)))
+    starlight[~np.isfinite(starlight)] = 0
+    starlight *= np.float32(_DISTORTED)
+    layers.each(np.multiply, error, np.maximum(starlight, 0), out=error)
+    return np.asarray(weight / (1 + weight * error**2))
+
+
+def _relative_areas(leaves: Leaves, meshes: Sequence[CellMesh | None]) -> Float32Array:
+    """Pixel area in the block of every leaf, in units of the image's typical one, (n, 1)."""
+    images, image = np.unique(leaves.image, return_inverse=True)
+    relative = np.ones((len(leaves), 1), np.float32)
+    for k, i in enumerate(images.tolist()):
+        if (mesh := meshes[i]) is not None:
+            mine = np.flatnonzero(image == k)
+            place = (
+                np.clip(line[mine] - first // BLOCK, 0, n - 1)
+                for line, first, n in zip((leaves.row, leaves.column), mesh.origin, mesh.area.shape, strict=True)
+            )
+            relative[mine, 0] = mesh.area[tuple(place)] / mesh.pixel_area
+    return relative
+
+
+def _low_quarter(value: Float32Array, seen: BoolArray) -> Float32Array:
+    """Lower quartile of the cells of every leaf that are seen, (n, 1): the sky between the stars."""
+    ordered = np.sort(np.where(seen, value, np.float32(np.inf)), axis=1)
+    low = np.take_along_axis(ordered, (seen.sum(axis=1) // 4)[:, None].clip(max=BLOCK**2 - 1), axis=1)
+    return np.where(np.isfinite(low), low, np.float32(0))
 
 
 def _finest(meshes: Sequence[CellMesh | None]) -> int:
