@@ -36,7 +36,7 @@ from skymatch_cli.model import FileState, ImageInfo, ImageRef
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.compressed import stored_pixels
 from skymatch_cli.record.jwsttree import erase_background, hide_background, show_background
-from skymatch_cli.record.precision import PixelFacts
+from skymatch_cli.record.precision import PixelFacts, check_digest
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit
 from skymatch_cli.settings import Settings
 from skymatch_cli.version import __version__
@@ -259,7 +259,7 @@ def undo_edits(source: Source, refs: Sequence[ImageRef], *, from_keyword: bool =
     source : Source
     refs : sequence of ImageRef
     from_keyword : bool
-        Add the sky of the header back to images whose undo cards are gone.
+        Add the sky of the header back to images whose undo cards are gone, or contradict it and the pixels.
 
     Raises
     ------
@@ -293,17 +293,21 @@ def _undo_image(source: Source, ref: ImageRef, *, from_keyword: bool) -> dict[in
         shape=_shape(source, ref.hdu),
     )
     edits = {index: HduEdit(cards=original_header(source, index, ref.label)) for index in {ref.hdu, where}}
-    expected = state.written if state.has_our_pixels else None
+    # keywords that contradict the undo cards may tell the truth of pixels that another program subtracted a sky from
+    expected = state.written if state.has_our_pixels or state.edited else None
     edits[ref.hdu] = replace(edits[ref.hdu], pixels=None if pixels.changes_nothing else pixels, expected=expected)
     return edits | (_tree_edits(source, show_background) if where != ref.hdu else {})
 
 
 def _is_lost(source: Source, ref: ImageRef) -> bool:
-    """Whether the undo cards of an image can't be used."""
+    """Whether the undo cards of an image can't be used: gone, damaged, or of other pixels than the keywords."""
     try:
-        return written_state(source, ref, LEVEL).written is None
+        state = written_state(source, ref, LEVEL)
+        if state.written is not None and state.edited and not state.has_our_pixels:
+            check_digest(source, ref.hdu, state.written, ref.label)
     except InputError:
         return True
+    return state.written is None
 
 
 def _from_keyword(source: Source, ref: ImageRef) -> dict[int, HduEdit]:
