@@ -398,3 +398,10 @@ class TestExposureMaps:
         assert done.exit_code == 2
         assert "can't be recorded in an image of counts" in done.stderr
         assert "BKGLEVEL" not in fits.getheader("a.fits")
+
+
+@pytest.mark.parametrize("compare", ["mesh", "pooled"])
+def test_sets_without_a_pair_are_said(compare: str) -> None:
+    names = single("u.fits", 100.0, FILTER="U"), single("v.fits", 107.5, 10.0, FILTER="V")
+    done = run("--compare", compare, "--split-by", "FILTER", *names)
+    assert (done.exit_code, "no image overlaps another" in done.stderr) == (4, True)

@@ -86,7 +86,10 @@ class Export:
         found = []
         columns = (self.report.images.column(name).tolist() for name in ("sky", "status"))
         for info, sky, status in zip(self.infos, *columns, strict=True):
-            if not np.isfinite(sky):
+            if info.ref.section is not None:
+                what = "is a section of an image, and other programs take one sky an image"
+                problems.append(Problem(info.ref.label, what, "subtract it: skymatch match --subtract"))
+            elif not np.isfinite(sky):
                 problems.append(Problem(info.ref.label, f"has no sky: {status}", _WITHOUT_SKY))
             elif info.recorded is not None and info.recorded.subtracted:
                 what = "its sky is subtracted already (BKGSUB = T)"

@@ -28,11 +28,13 @@ from skymatch_cli.images.padding import find_padding
 from skymatch_cli.images.skystate import missing_sky
 from skymatch_cli.model import (
     BoolArray,
+    FloatArray,
     ImageInfo,
     OriginalIntegers,
     PixelArray,
     PixelSource,
     RegionFile,
+    Section,
     SkyWarning,
     StoredPlane,
 )
@@ -115,9 +117,11 @@ def read_pixels(
     good: BoolArray = np.empty(data.shape, np.bool_)
     flagged = 0
     with ExitStack() as stack:
-        files = _OpenFiles(stack, info.ref.label)
+        files = _OpenFiles(stack, info.ref.label, info.ref.section)
+        missing = missing_sky(info.recorded)
         for at, stored in files.blocks(plane, y0, y1):
-            _to_original(stored, info, source, data[at], good[at], y0=y0 + at.start)
+            level = missing.rows(y0 + at.start, y0 + at.stop, info.shape)
+            _to_original(stored, source, level, data[at], good[at])
             if settings.ignore_value is not None:
                 good[at] &= data[at] != settings.ignore_value
         if source.dq is not None:
@@ -160,7 +164,11 @@ def _inside_regions(info: ImageInfo, file: RegionFile) -> BoolArray:
     if now != (file.size, file.mtime_ns):
         raise InputError.at(info.ref.label, f"{file.path} changed while it was in use", "run again")
     regions = read_regions(file.path, file.size, file.mtime_ns)
-    return inside_regions(regions, info.wcs, info.shape, info.ref.label)
+    section = info.ref.section
+    if section is None:
+        return inside_regions(regions, info.wcs, info.shape, info.ref.label)
+    inside = inside_regions(regions, getattr(info.wcs, "whole", None), section.whole, info.ref.label)
+    return inside[section.y0 : section.y1, section.x0 : section.x1]
 
 
 def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, where: str) -> tuple[SkyWarning, ...]:
@@ -185,19 +193,27 @@ def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, wh
 class _OpenFiles:
     """The files that one image is read from, each opened once and closed with the stack."""
 
-    def __init__(self, stack: ExitStack, where: str) -> None:
+    def __init__(self, stack: ExitStack, where: str, section: Section | None) -> None:
         self._stack = stack
         self._where = where
+        self._section = section
         self._streams: dict[str, IO[bytes]] = {}
 
     def blocks(self, plane: StoredPlane, y0: int, y1: int) -> Iterator[tuple[slice, _Stored]]:
-        """Stored values, block by block of rows, in the byte order of FITS; the slice counts from ``y0``."""
+        """Stored values of the image (or its section), block by block of rows, in the byte order of FITS.
+
+        The slice counts from ``y0``.
+        """
+        columns = slice(None)
+        if (section := self._section) is not None:
+            y0, y1, columns = y0 + section.y0, y1 + section.y0, slice(section.x0, section.x1)
         try:
             self._check_unchanged(plane)
-            if plane.tiled:
-                yield slice(0, y1 - y0), _read_tiled(plane, y0, y1)
-            else:
-                yield from self._plain_blocks(plane, y0, y1)
+            blocks = (
+                ((slice(0, y1 - y0), _read_tiled(plane, y0, y1)),) if plane.tiled else self._plain_blocks(plane, y0, y1)
+            )
+            for rows, stored in blocks:
+                yield rows, np.ascontiguousarray(stored[:, columns])
         except (OSError, EOFError, zlib.error) as error:
             raise InputError.at(self._where, f"can't be read: {error}", "fetch the file again") from None
 
@@ -270,14 +286,12 @@ def _physical_type(plane: StoredPlane | OriginalIntegers) -> np.dtype[Any]:
 
 
 def _to_original(
-    stored: _Stored, info: ImageInfo, source: PixelSource, data: PixelArray, good: BoolArray, *, y0: int
+    stored: _Stored, source: PixelSource, level: float | FloatArray, data: PixelArray, good: BoolArray
 ) -> None:
-    """Fill ``data`` with the pixels as they were before a sky was subtracted, ``good`` with which are defined."""
-    missing = missing_sky(info.recorded)
-    level = missing.rows(y0, y0 + len(data), info.shape)
+    """Fill ``data`` with the pixels before a sky (``level``) was subtracted, ``good`` with which are defined."""
     if source.original is None:
         _to_physical(stored, source.science, data, good)
-        if missing:
+        if isinstance(level, np.ndarray) or level:
             # The sum is rounded once, from float64: most pixels come back exactly as they were.
             with np.errstate(invalid="ignore", over="ignore"):
                 np.add(data, level, out=data, dtype=np.float64, casting="same_kind")

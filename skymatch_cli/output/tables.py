@@ -128,6 +128,13 @@ def strings(values: Iterable[object]) -> npt.NDArray[np.object_]:
     return np.array([str(value) for value in values], dtype=object)
 
 
+def section_column(sections: Sequence[str]) -> tuple[Column, ...]:
+    """The sections of HDUs, where there are any."""
+    if not any(sections):
+        return ()
+    return (Column("section", strings(sections), "Section of the HDU: [first:last,first:last]; empty for all of it"),)
+
+
 def name_columns(infos: Sequence[ImageInfo]) -> tuple[Column, ...]:
     """The columns that say which image a row is about; the same in every table of images."""
     refs = [info.ref for info in infos]
@@ -136,6 +143,7 @@ def name_columns(infos: Sequence[ImageInfo]) -> tuple[Column, ...]:
         Column("ext", strings(ref.ext or ref.hdu for ref in refs), "EXTNAME, or the index of an HDU without one"),
         Column("extver", np.array([ref.extver for ref in refs], dtype=np.int64), "EXTVER"),
         *plane_column([ref.part.plane for ref in refs]),
+        *section_column([str(ref.section or "") for ref in refs]),
         Column("group", strings(info.group for info in infos), "Images of one group share one unknown"),
     )
 

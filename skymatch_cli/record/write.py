@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 
 from skymatch_cli.choices import WarningName
@@ -190,7 +191,7 @@ class _Run:
     settings: Settings
     edits: Callable[[Source, _Job], _Edits]
     reads: FilesRead
-    infos: Mapping[tuple[str, int], ImageInfo]
+    infos: Mapping[tuple[str, int], Sequence[ImageInfo]]
     facts: dict[tuple[str, int], PixelFacts] = field(default_factory=dict)
 
     def settled(self, source: Source, job: _Job) -> _Edits:
@@ -204,7 +205,7 @@ class _Run:
                 where = job.name(index)
                 with _named_errors(where):
                     self.facts[key] = examine(
-                        source, index, edit, where=where, info=self.infos.get(key), settings=self.settings
+                        source, index, edit, where=where, infos=self.infos.get(key, ()), settings=self.settings
                     )
             changes[index] = settled(source, index, edit, self.facts[key])
         return changes
@@ -212,12 +213,15 @@ class _Run:
 
 def _recording(updates: Sequence[SkyUpdate], jobs: Sequence[_Job], settings: Settings, named: Iterable[str]) -> _Run:
     """The run that records or subtracts these skies."""
-    infos = {(real_path(u.ref.path), u.ref.hdu): u.info for u in updates if u.info is not None}
+    infos: dict[tuple[str, int], list[ImageInfo]] = {}
+    for u in updates:
+        if u.info is not None:
+            infos.setdefault((real_path(u.ref.path), u.ref.hdu), []).append(u.info)
 
     def edits(source: Source, job: _Job) -> _Edits:
         return record_edits(source, [updates[i] for i in job.images], settings)
 
-    return _Run(jobs, settings, edits, files_read(infos.values(), settings, named), infos)
+    return _Run(jobs, settings, edits, files_read(chain.from_iterable(infos.values()), settings, named), infos)
 
 
 @dataclass(slots=True)

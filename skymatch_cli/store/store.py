@@ -30,6 +30,7 @@ from skymatch_cli.images.formats.files import file_state, real_path
 from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.gwcs import GwcsWcs
 from skymatch_cli.images.known import Headers, ImageHeader
+from skymatch_cli.images.partwcs import SectionWcs
 from skymatch_cli.model import (
     CelestialWcs,
     FloatArray,
@@ -49,7 +50,7 @@ from skymatch_cli.store.keys import KEY_BYTES, ImageKeys, image_keys, image_stat
 from skymatch_cli.store.plan import Plan
 
 Finding = ImageMeasurement | MeshReduction
-CODEC = Codec({CelestialWcs: (FitsWcs, GwcsWcs)})
+CODEC = Codec({CelestialWcs: (FitsWcs, GwcsWcs, SectionWcs)})
 _BLOCK = 65_536  # rows of long columns that are stored together
 _AT_A_TIME = 64  # images that are read together
 _BLOCKS_HELD = 2

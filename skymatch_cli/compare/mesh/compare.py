@@ -86,7 +86,8 @@ def compare(
     found = _robust_sums(meshes, level, graph, (unit, least), jobs=jobs)
     sums, zero_points = found.sums, ZeroPoints.of_structure(found.structure, graph)
     more = found.structure.variance(graph) + zero_points.variance
-    n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in zip(*meshes, strict=True)])
+    of_image = zip(*meshes, strict=True) if meshes else [()] * graph.n_images
+    n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in of_image])
     status = pair_status(sums, n_good, graph, group)
     if usable is not None:
         for words in (usable[graph.b], usable[graph.a]):
@@ -124,8 +125,9 @@ def _robust_sums(
             sums, scatter = PairSums.empty(graph, level + offset), BlockScatter.empty(graph.n_images)
             spreads = Spreads.empty(graph.n_images)
             for found in _in_order(each(_Share.step, offset, scale, typical, iteration >= _UNSCALED)):
-                sums.add(found.pairs)
                 spreads.add(found.spreads)
+                if found.pairs is not None:
+                    sums.add(found.pairs)
                 if found.scatter is not None:
                     scatter.add(found.scatter)
             first, typical = typical is None, spreads.typical()
@@ -159,11 +161,11 @@ class _Last:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """What one sheet gives to an iteration."""
+    """What one sheet gives to an iteration: sums over pairs in all but the first, scatter where it was asked for."""
 
-    pairs: SheetSums
     spreads: SheetSums
-    scatter: SheetSums | None  # where it was asked for
+    pairs: SheetSums | None = None
+    scatter: SheetSums | None = None
 
 
 class _Share:
@@ -198,12 +200,15 @@ class _Share:
             if sheet is None:
                 answers.append(None)
                 continue
-            weight, shifted, before, spreads = self._trusted(sheet, k, offset, scale, typical)
+            weight, shifted, before, distances = self._trusted(sheet, k, offset, scale, typical)
             self._skies[k] = sky = mean_sky(sheet, weight, shifted, before)
+            if typical is None:
+                answers.append(_Step(distances.spreads(sheet)))
+                continue
             residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
             share = shares(sheet.layers, weight)
             blocks = block_scatter(sheet, weight, residual, share) if scatter else None
-            answers.append(_Step(pair_sums(sheet, weight, residual, share), spreads, blocks))
+            answers.append(_Step(distances.spreads(sheet), pair_sums(sheet, weight, residual, share), blocks))
         return answers
 
     def finish(self, offset: FloatArray, scale: FloatArray, typical: FloatArray | None) -> list[_Last | None]:
@@ -222,8 +227,8 @@ class _Share:
 
     def _trusted(
         self, sheet: Sheet, k: int, offset: FloatArray, scale: FloatArray, typical: FloatArray | None
-    ) -> tuple[Float32Array, Float32Array, Float32Array, SheetSums]:
-        """Weights of the cells of a sheet, their values less the offsets, their skies before, and their spreads."""
+    ) -> tuple[Float32Array, Float32Array, Float32Array, Distances]:
+        """Weights of the cells of a sheet, their values less the offsets, their skies before, and their distances."""
         shifted = sheet.value - sheet.of_images(offset)
         sky = self._skies[k]
         if sky is None:
@@ -231,7 +236,7 @@ class _Share:
         distances = Distances.of_residuals(sheet, sheet.layers.each(np.subtract, shifted, sky))
         weight = sheet.weight.copy() if typical is None else trusted_weight(sheet, distances, typical)
         weight /= sheet.of_images(scale)
-        return weight, shifted, sky, distances.spreads(sheet)
+        return weight, shifted, sky, distances
 
 
 def _in_order(answers: Sequence[Sequence[Answer | None]]) -> list[Answer]:

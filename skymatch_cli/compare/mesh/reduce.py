@@ -15,7 +15,7 @@ import numpy as np
 from skymatch_cli.compare.mesh.cells import Bins, CellSums, Float32Array, MeshGrid, PixelMap, between, pixel_map
 from skymatch_cli.compare.mesh.centroids import CellCentroids, place_sums
 from skymatch_cli.compare.mesh.sharp import sharp_outliers
-from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, PixelArray
+from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray, PixelArray
 
 BLOCK_PIX = 64  # side of the blocks in which noise is measured and pixels are worked on
 _MOST_SCATTERED = 65536  # pixels from which the scatter of an image is taken
@@ -25,6 +25,7 @@ _BATCH_BINS = 2**14  # shared out among cells at a time: what fits the cache
 _LEAST_MOST_CELLS, _MOST_CELLS_PER_PIXEL = 2**20, 1  # far more than pixels fill: near the horizon of a plane
 _NOISE_ROWS = 4  # every fourth row is enough for the noise
 _MIN_NOISE_SAMPLES = 16
+_PIECE = 16  # values that are added up at a time; divides half a block
 _CLIP = 5.0  # rms of the differences beyond which one is an edge or a star
 _ROUNDINGS = 4.0  # of single precision, by which the mean of a cell may err
 _LEAST_NOISE = 1e-30  # keeps ratios of noises within float32
@@ -239,20 +240,37 @@ def _scatter(data: PixelArray, good: BoolArray) -> float:
 
 def _clipped_rms(steps: Float32Array) -> FloatArray:
     """Rms of each row of ascending steps >= 0 (infinite: none) without the largest; NaN where there are few."""
-    row, known = np.arange(len(steps)), np.isfinite(steps)
-    count = known.sum(axis=1)
-    enough = count >= _MIN_NOISE_SAMPLES
-    squares = np.cumsum(np.where(known, steps, 0).astype(float) ** 2, axis=1)
-    smallest = np.where(known & (steps > 0), steps, np.inf).min(axis=1)
-    least = np.maximum(count // 2, 1)
-    while True:
-        rms = np.sqrt(squares[row, np.maximum(count, 1) - 1] / np.maximum(count, 1))
-        limit = np.maximum(_CLIP * rms, np.where(np.isfinite(smallest), 1.5 * smallest, 0))
-        kept = np.maximum((steps <= limit[:, None]).sum(axis=1), least)
-        kept = np.minimum(kept, count)
-        if (kept == count).all():
-            return np.where(enough, rms, np.nan)
-        count = kept
+    count, zeros = np.count_nonzero(steps < np.inf, axis=1), np.count_nonzero(steps == 0, axis=1)
+    enough, least = count >= _MIN_NOISE_SAMPLES, np.minimum(np.maximum(count // 2, 1), count)
+    smallest = np.take_along_axis(steps, np.minimum(zeros, steps.shape[1] - 1)[:, None], 1)[:, 0]
+    floor = np.where(np.isfinite(smallest), 1.5 * smallest, 0)
+    squares = _RunningSquares(np.where(steps < np.inf, steps, np.float32(0)))
+    rms, row = np.zeros(len(steps)), np.arange(len(steps))
+    while row.size:
+        rms[row] = np.sqrt(squares.of_first(count[row], row) / np.maximum(count[row], 1))
+        limit = np.maximum(_CLIP * rms[row], floor[row]).astype(np.float32)
+        kept = np.count_nonzero(steps[row] <= limit[:, None], axis=1)
+        kept = np.minimum(np.maximum(kept, least[row]), count[row])
+        fewer = kept < count[row]
+        count[row] = kept
+        row = row[fewer]
+    return np.where(enough, rms, np.nan)
+
+
+class _RunningSquares:
+    """Sums of the squares of the first values of rows (m, k): a running total would go through them one by one."""
+
+    def __init__(self, values: Float32Array) -> None:
+        self._pieces = values.astype(float).reshape(len(values), -1, _PIECE)
+        self._before = np.zeros((len(values), self._pieces.shape[1] + 1))
+        np.cumsum(np.einsum("rpi,rpi->rp", self._pieces, self._pieces), axis=1, out=self._before[:, 1:])
+
+    def of_first(self, n: IntArray, row: IntArray) -> FloatArray:
+        """Sum over the first ``n`` of each of some rows."""
+        whole, rest = np.divmod(n, _PIECE)
+        piece = self._pieces[row, np.minimum(whole, self._pieces.shape[1] - 1)]
+        piece = np.where(np.arange(_PIECE) < rest[:, None], piece, 0)
+        return np.asarray(self._before[row, whole] + np.einsum("ri,ri->r", piece, piece))
 
 
 def _finished(

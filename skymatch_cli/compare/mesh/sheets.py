@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
-from skymatch_cli.compare.mesh.layers import MOST_DOUBLINGS, Beside, Layers, LeafTable, closed
+from skymatch_cli.compare.mesh.layers import MOST_DOUBLINGS, Layers, LeafTable, closed
 from skymatch_cli.compare.mesh.pairs import Pairs, pairs_of
 from skymatch_cli.compare.mesh.reduce import CellMesh
 from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves, SheetPlan
+from skymatch_cli.compare.mesh.windows import Windows
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
 
 _WINDOW_PIX = 6.0  # standard deviation of the smallest window over which images are compared: several seeing discs
@@ -31,28 +32,23 @@ class Sheet:
     leaves : Leaves
     layers : Layers
         How they are ordered.
-    beside : Beside
     pairs : Pairs
+    windows : Windows
+        Over which images are compared.
     value : (n, 64) float32
     weight : (n, 64) float32
         Information of the pixels; 0 where fewer than two images see the cell.
-    own : (n, 64) float32
-        Share of a cell's variance that remains in its residual: the image itself takes part in the mean.
     pixels : (n, 64) float32
         Good pixels with the cell's window.
-    finest : int
-        Doublings of the smallest windows over which images are compared (see ``trust``).
     """
 
     leaves: Leaves
     layers: Layers
-    beside: Beside
     pairs: Pairs
+    windows: Windows
     value: Float32Array
     weight: Float32Array
-    own: Float32Array
     pixels: Float32Array
-    finest: int
 
     def of_images(self, per_image: FloatArray) -> Float32Array:
         """Values of the images (N,) as those of the leaves (n, 1)."""
@@ -98,16 +94,16 @@ def make_sheet(
     value /= np.float32(noise)
     weight = _less_near_stars(layers, leaves, meshes, value, weight)
     total = np.maximum(layers.total(weight), np.finfo(np.float32).tiny)
+    # The share of a cell's variance that remains in its residual: the image itself takes part in the mean.
+    own = np.maximum(np.float32(1) - layers.each(np.divide, weight, total), np.float32(1e-3))
     return Sheet(
         leaves=leaves,
         layers=layers,
-        beside=LeafTable(leaves).beside(),
         pairs=pairs,
+        windows=Windows.of_weights(LeafTable(leaves).beside(), _finest(meshes), weight, own),
         value=value.copy(),  # lets go of the maps that are not kept
         weight=weight.copy(),
-        own=np.maximum(np.float32(1) - layers.each(np.divide, weight, total), np.float32(1e-3)),
         pixels=(pixels * seen).astype(np.float32),
-        finest=_finest(meshes),
     )
 
 
