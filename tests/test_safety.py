@@ -219,6 +219,26 @@ def test_pixels_that_another_program_changed_are_neither_undone_nor_subtracted_f
     assert contents(Path()) == before
 
 
+def test_a_sky_that_another_program_subtracted_after_we_recorded_ours_is_not_forgotten() -> None:
+    """A pipeline that keeps the HISTORY, and says in the keywords what it did."""
+    original = pair()
+    run("match", *original)
+
+    def subtract(hdu: Any) -> None:
+        hdu.data -= 20
+        hdu.header.update(BKGLEVEL=20.0, BKGSUB=True)
+
+    edited("b.fits", subtract)
+    before = Path("b.fits").read_bytes()
+    for command in (["undo"], ["match", "--subtract"]):
+        assert "b.fits: " in run(*command, *original, code=3).stderr
+        assert Path("b.fits").read_bytes() == before
+    run("undo", "--from-keyword", *original)
+    assert pixels("b.fits") == pytest.approx(original["b.fits"], abs=1e-4)
+    for name in original:
+        assert not [key for key in fits.getheader(name) if key.startswith(("BKG", "HISTORY"))]
+
+
 def test_undo_cards_that_are_gone_are_said_and_the_keyword_can_be_added_back() -> None:
     original = pair()
     run("match", "--subtract", *original)

@@ -124,13 +124,14 @@ class Hdu:
 
     @property
     def n_planes(self) -> int:
-        """Number of the planes of a cube; 1 for all else."""
-        return 1 if self.cube_axis is None else math.prod(self.shape[:-2])
+        """Number of the planes of a cube; 1 for a two-dimensional image."""
+        return math.prod(self.shape[:-2])
 
     @property
     def plane_shape(self) -> tuple[int, int] | None:
-        """(ny, nx) of a two-dimensional image, or of the planes of a cube."""
-        return self.image_shape if self.cube_axis is None else (self.shape[-2], self.shape[-1])
+        """(ny, nx) of a two-dimensional image, or of the planes of a cube, also of one that is not on the sky."""
+        is_cube = self.is_image and 0 not in self.shape and sum(n != 1 for n in self.shape[:-2]) == 1
+        return (self.shape[-2], self.shape[-1]) if is_cube else self.image_shape
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
