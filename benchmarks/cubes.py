@@ -1,4 +1,4 @@
-"""Cubes with a level and a tilt for each channel: python benchmarks/cubes.py [--channels 20] [--size 300] [--peers DIR].
+"""Cubes with a level and a tilt for each channel: python benchmarks/cubes.py [--channels 20] [--size 300] [--peers …].
 
 Six cubes (3 x 2) of a field of stars and a nebula, each channel with a level and a tilt of its own. The table gives
 the rms error of the skies over the frames and channels over the Cramér-Rao floor of planes, processor seconds beside
@@ -40,7 +40,8 @@ def scene(wcs: WCS, size: int) -> np.ndarray:
     u, v = (ra - 150.0) * 3600, (dec - 2.0) * 3600
     found = 30 * np.sin(u / 60) * np.cos(v / 45)
     rng = np.random.default_rng(5)
-    for a, b, flux in zip(rng.uniform(-size, 3 * size, 150), rng.uniform(-size, 2 * size, 150), rng.pareto(1.5, 150)):
+    places = rng.uniform(-size, [3 * size, 2 * size], (150, 2))
+    for (a, b), flux in zip(places, rng.pareto(1.5, 150), strict=True):
         found += 300 * flux * np.exp(-((u - a) ** 2 + (v - b) ** 2) / 8)
     return found
 
