@@ -50,9 +50,33 @@ def without_sky(images: Sequence[ImageInfo], status: StrArray, sky: FloatArray) 
     """That some images have no sky, and why: one line for each reason."""
     none = np.flatnonzero(~np.isfinite(sky)).tolist()
     reasons = dict.fromkeys(str(status[i]) for i in none)
-    named = {reason: [images[i].ref.label for i in none if status[i] == reason] for reason in reasons}
-    texts = (f"no sky ({reason}): {_few(labels, ', ')}" for reason, labels in named.items())
+    named = {reason: [i for i in none if status[i] == reason] for reason in reasons}
+    texts = (f"no sky ({reason}): {_few(_labels(images, mine), ', ')}" for reason, mine in named.items())
     return tuple(SkyWarning(WarningName.NO_SKY, text) for text in texts)
+
+
+def _labels(images: Sequence[ImageInfo], some: Sequence[int]) -> list[str]:
+    """Names of some images; planes of cubes as ranges, once for all cubes in which they are the same."""
+    cubes: dict[str, list[int]] = {}
+    for i in some:
+        if (plane := images[i].ref.part.plane) is not None:
+            cubes.setdefault(images[i].ref.hdu_label, []).append(plane + 1)
+    alike: dict[str, list[str]] = {}
+    for cube, planes in cubes.items():
+        alike.setdefault(_ranges(planes), []).append(cube)
+    n_cubes = len({info.ref.hdu_label for info in images if info.ref.part.plane is not None})
+    whole = f"all {n_cubes} cubes" if n_cubes > 1 else ""
+    of = {planes: whole if whole and len(own) == n_cubes else _few(own, ", ") for planes, own in alike.items()}
+    flat = [images[i].ref.label for i in some if images[i].ref.part.plane is None]
+    return [f"planes {planes} of {own}" for planes, own in of.items()] + flat
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers as ranges: 1-3, 7."""
+    ends = [k for k, n in enumerate(numbers) if k + 1 == len(numbers) or numbers[k + 1] != n + 1]
+    starts = [0, *(k + 1 for k in ends[:-1])]
+    runs = ((numbers[a], numbers[b]) for a, b in zip(starts, ends, strict=True))
+    return ", ".join(f"{low}-{high}" if high > low else f"{low}" for low, high in runs)
 
 
 def without_reference(images: Sequence[ImageInfo], component: IntArray, reference: int) -> tuple[SkyWarning, ...]:
