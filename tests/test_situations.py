@@ -328,6 +328,17 @@ class TestMessages:
         assert done.exit_code == 4
         assert "all pixels of the 1 overlaps are masked" in done.stderr
 
+    def test_an_image_whose_overlap_is_masked_is_not_said_to_lie_apart(self) -> None:
+        for name, x in (("a.fits", 0.0), ("b.fits", 12.0), ("c.fits", 30.0)):
+            single(name, 100.0, x)
+        every, good = np.ones((2, 40, 40), "i2")
+        good[:, 10:] = 0  # all that c.fits has in common with the others
+        for name, mask in (("a", every), ("b", every), ("c", good), ("d", every)):
+            fits.PrimaryHDU(mask).writeto(f"{name}_good.fits")
+        single("d.fits", 100.0, 900.0)
+        for name, apart in (("c.fits", "have no usable pixel in common"), ("d.fits", "don't overlap each other")):
+            assert apart in run("--mask", "{stem}_good.fits", "a.fits", "b.fits", name).stderr
+
 
 class TestRegions:
     """A star of 5000 counts in columns 10 to 14 of one image, which the other doesn't have."""
