@@ -340,6 +340,20 @@ class TestMessages:
             assert apart in run("--mask", "{stem}_good.fits", "a.fits", "b.fits", name).stderr
 
 
+@pytest.mark.parametrize(("noise", "coarse"), [(0.3, True), (1.0, False)])
+def test_integers_without_noise_are_said_and_pooled_is_right(noise: float, coarse: bool) -> None:
+    rng = np.random.default_rng(3)
+    for name, sky in (("a.fits", 20.2), ("b.fits", 20.55)):
+        data = np.rint(sky + rng.normal(0, noise, (128, 128))).astype("i2")
+        fits.PrimaryHDU(data, frame(sky, nx=128, ny=128).hdu_header()).writeto(name)
+    by_mesh = result("a.fits", "b.fits")
+    assert ("coarse" in [w["name"] for w in by_mesh["warnings"]]) is coarse
+    apart = by_mesh["images"][1]["sky"] - by_mesh["images"][0]["sky"]
+    assert abs(apart - 0.35) < (0.1 if coarse else 0.03)
+    pooled = result("--compare", "pooled", "a.fits", "b.fits")["images"]
+    assert pooled[1]["sky"] - pooled[0]["sky"] == pytest.approx(0.35, abs=0.04)
+
+
 class TestRegions:
     """A star of 5000 counts in columns 10 to 14 of one image, which the other doesn't have."""
 
