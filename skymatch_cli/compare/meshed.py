@@ -13,7 +13,8 @@ import numpy as np
 
 from skymatch_cli.choices import Model, WarningName
 from skymatch_cli.compare.mesh.cells import MeshGrid, TooWideError
-from skymatch_cli.compare.mesh.reduce import BLOCK_PIX, CellMesh, reduce_image
+from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
+from skymatch_cli.compare.mesh.reduce import BLOCK_PIX, reduce_image
 from skymatch_cli.compare.pooled import local_skies, n_pixels_of
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
@@ -57,7 +58,7 @@ class MeshReduction:
 
     Attributes
     ----------
-    meshes : mapping of int to tuple of CellMesh
+    meshes : mapping of int to tuple of Mesh
         By plane of the graph of the run: one mesh for every spacing that its overlaps there need.
     status : Status
         Of the image as a whole.
@@ -67,7 +68,7 @@ class MeshReduction:
         Good pixels.
     """
 
-    meshes: Mapping[int, tuple[CellMesh, ...]]
+    meshes: Mapping[int, tuple[Mesh, ...]]
     status: Status
     local: SkyStatistic | None
     n_good: int
@@ -138,7 +139,7 @@ def assemble_mesh(
 
 
 def _compared(  # noqa: PLR0917 - what is compared, and how
-    meshes: list[list[CellMesh | None]],
+    meshes: list[list[Mesh | None]],
     graph: OverlapGraph,
     group: IntArray,
     usable: StrArray,
@@ -168,7 +169,7 @@ def _by_spacing(
     spacing: IntArray,
     found: Sequence[MeshReduction],
     planes: tuple[TangentPlane, ...],
-) -> tuple[list[list[CellMesh | None]], OverlapGraph]:
+) -> tuple[list[list[Mesh | None]], OverlapGraph]:
     """Meshes of the images by plane and spacing, and the graph with these in the place of its planes.
 
     ``plane`` (M,): index of the plane of every overlap in those of the run, ``planes``.
@@ -300,17 +301,17 @@ class MeshTask:
     def _spans(self, wcs: CelestialWcs) -> Sequence[Spans]:
         return spans_of_polygons(pixel_rings(self.overlaps, self.image, wcs, self.info.ref.label), self.info.shape)
 
-    def _meshes(self, data: PixelArray, good: BoolArray, wcs: CelestialWcs) -> dict[int, tuple[CellMesh, ...]]:
+    def _meshes(self, data: PixelArray, good: BoolArray, wcs: CelestialWcs) -> dict[int, tuple[Mesh, ...]]:
         """The meshes by plane, one for every spacing; of each the blocks of pixels that its overlaps need."""
         spans = self._spans(wcs)
-        meshes: dict[int, tuple[CellMesh, ...]] = {}
+        meshes: dict[int, tuple[Mesh, ...]] = {}
         for plane, halved in np.unique(np.stack([self.planes, self.halvings]), axis=1).T.tolist():
             mine = np.flatnonzero((self.planes == plane) & (self.halvings == halved))
             blocks = _needed_blocks([spans[k] for k in mine.tolist()], self.info.shape)
             grid = self.grids[plane].halved(halved)
             tilted = self.settings.model != Model.CONSTANT
             mesh = reduce_image(data, good, wcs, grid, blocks, centroids=tilted)
-            meshes[plane] = (*meshes.get(plane, ()), replace(mesh, halvings=halved))
+            meshes[plane] = (*meshes.get(plane, ()), PackedMesh.of_mesh(replace(mesh, halvings=halved)))
         return meshes
 
     def lost(self, why: str) -> MeshReduction:
