@@ -191,8 +191,10 @@ def written(cards: cd.Cards) -> Written | None:
     if not texts:
         return None
     states = [text for mark, text in texts if mark == b"*"]
-    if len(states) != 1:
-        raise LedgerError("its undo cards are incomplete")
+    if not states:
+        raise LedgerError("its undo cards are of a version before 0.2, or incomplete")
+    if len(states) > 1:
+        raise LedgerError("its undo cards are there twice")
     state, *words = states[0].decode("latin-1").split()
     named = dict(word.partition("=")[::2] for word in words)
     try:
@@ -265,9 +267,9 @@ def _is_cube(cards: cd.Cards) -> bool:
     return left is not None and isinstance(left.sky, SkyCube)
 
 
-def without_sky(cards: cd.Cards) -> cd.Cards:
+def without_sky(cards: cd.Cards, level_keyword: str) -> cd.Cards:
     """The header without anything that the program writes, where it can't be known what was there before."""
-    names = {SUBTRACTED, LEVEL, METHOD, ERROR, *SHAPE, PIPELINE_STEP}
+    names = {SUBTRACTED, LEVEL, level_keyword, METHOD, ERROR, *SHAPE, PIPELINE_STEP}
     numbered = ("BKGSEC", "BKGLEV", "BKGERR", *SHAPE)
     names |= {f"{name}{n}" for n in range(1, MOST_SECTIONS + 1) for name in numbered}
     ours = {slot for name in names if (at := cd.find(cards, name)) is not None for slot in range(at.start, at.stop)}

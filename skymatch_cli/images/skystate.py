@@ -90,6 +90,13 @@ class SkyState:
         return bool(self.shift) or self.original != self.stored
 
 
+_LOST = "skymatch undo --from-keyword adds the sky of its header back"
+
+
+class UndoCardsError(InputError):
+    """Undo cards are damaged or gone: only the keywords say what was subtracted."""
+
+
 def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
     """A header as it was before the first run of the program.
 
@@ -102,14 +109,11 @@ def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
     try:
         before = original_cards(source.cards(hdu), tiled=tiled)
     except LedgerError as error:
-        raise InputError.at(where, str(error), _LOST) from None
+        raise UndoCardsError.at(where, str(error), _LOST) from None
     bitpix = format_of(before, tiled=tiled).bitpix
     if bitpix not in BITPIX:
-        raise InputError.at(where, f"its undo cards say that BITPIX was {bitpix}", "remove them")
+        raise UndoCardsError.at(where, f"its undo cards say that BITPIX was {bitpix}", _LOST)
     return before
-
-
-_LOST = "skymatch undo --from-keyword adds the sky of its header back"
 
 
 def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
@@ -188,7 +192,7 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
         else:
             foreign = _recorded(before if home == ref.hdu else original_header(source, home, ref.label), keyword)
     except LedgerError as error:
-        raise InputError.at(ref.label, str(error), _LOST) from None
+        raise UndoCardsError.at(ref.label, str(error), _LOST) from None
     except ValueError as error:
         raise InputError.at(ref.label, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
     original, stored = format_of(before, tiled=tiled), format_of(cards, tiled=tiled)
@@ -324,8 +328,10 @@ def sections_in(cards: cd.Cards, shape: tuple[int, int]) -> SectionSkies | None:
     return SectionSkies(tuple(found)) if found else None
 
 
-def subtracted_in(cards: cd.Cards, n_planes: int, where: str) -> Sky:
+def subtracted_in(cards: cd.Cards, n_planes: int, keyword: str, where: str) -> Sky:
     """The sky that is subtracted by the keywords of a header alone, whoever wrote them; zero where none is.
+
+    ``keyword``: where it is, if it is not in `LEVEL`.
 
     Raises
     ------
@@ -335,7 +341,7 @@ def subtracted_in(cards: cd.Cards, n_planes: int, where: str) -> Sky:
     try:
         if n_planes > 1:
             return joined(map(missing_sky, _recorded_planes(cards, n_planes)))
-        return missing_sky(_recorded(cards, LEVEL))
+        return missing_sky(_recorded(cards, keyword))
     except ValueError as error:
         raise InputError.at(where, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
 
@@ -347,7 +353,7 @@ def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
         if isinstance(level, int | float) and not isinstance(level, bool):
             return Recorded(float(level), subtracted, *(cd.number(cards, key, 0.0) for key in SHAPE))
     if subtracted and cd.value(cards, "BKGSEC1") is not None:
-        raise ValueError(f"{SUBTRACTED} = T for sections of it, but its undo cards are gone; {_LOST}")
+        raise LedgerError(f"{SUBTRACTED} = T for sections of it, but its undo cards are gone")
     if subtracted:
         raise ValueError(f"{SUBTRACTED} = T, but {keyword} is no number: what was subtracted is not known")
     return None

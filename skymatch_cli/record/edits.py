@@ -28,6 +28,7 @@ from skymatch_cli.images.ledger import (
 from skymatch_cli.images.planecards import MOST_PLANES, errors_in, plane_numbers
 from skymatch_cli.images.skystate import (
     SkyState,
+    UndoCardsError,
     header_of_sky,
     missing_sky,
     original_header,
@@ -351,7 +352,9 @@ def _settings_text(settings: Settings) -> str:
     return " ".join(f"{name}={value}" for name, value in determining if value is not None and value is not False)
 
 
-def undo_edits(source: Source, refs: Sequence[ImageRef], *, from_keyword: bool = False) -> dict[int, HduEdit]:
+def undo_edits(
+    source: Source, refs: Sequence[ImageRef], *, from_keyword: bool = False, sky_keyword: str = LEVEL
+) -> dict[int, HduEdit]:
     """What takes back all that the program did to these images of one file.
 
     Parameters
@@ -360,6 +363,8 @@ def undo_edits(source: Source, refs: Sequence[ImageRef], *, from_keyword: bool =
     refs : sequence of ImageRef
     from_keyword : bool
         Add the sky of the header back to images whose undo cards are gone, or contradict it and the pixels.
+    sky_keyword : str
+        Where that sky is, beside `LEVEL`.
 
     Raises
     ------
@@ -373,7 +378,7 @@ def undo_edits(source: Source, refs: Sequence[ImageRef], *, from_keyword: bool =
             _check_all_planes(source, images)
         elif images[0].section is not None:
             _check_all_named(source, images)
-        edits |= _undo_image(source, _whole_cube(images[0]), from_keyword=from_keyword)
+        edits |= _undo_image(source, _whole_cube(images[0]), sky_keyword, from_keyword=from_keyword)
     return edits
 
 
@@ -396,10 +401,10 @@ def _check_all_named(source: Source, sections: Sequence[ImageRef]) -> None:
         raise InputError.at(sections[0].label, f"its header holds {what}", hint)
 
 
-def _undo_image(source: Source, ref: ImageRef, *, from_keyword: bool) -> dict[int, HduEdit]:
-    if from_keyword and _is_lost(source, ref):
-        return _from_keyword(source, ref)
-    state = written_state(source, ref, LEVEL)
+def _undo_image(source: Source, ref: ImageRef, sky_keyword: str, *, from_keyword: bool) -> dict[int, HduEdit]:
+    if from_keyword and _is_lost(source, ref, sky_keyword):
+        return _from_keyword(source, ref, sky_keyword)
+    state = written_state(source, ref, sky_keyword)
     where = ref.hdu if state.sections else header_of_sky(source, ref.hdu)
     if state.written is None:
         subtracted = [old.level for old in (state.recorded, *state.planes) if old is not None and old.subtracted]
@@ -425,25 +430,28 @@ def _undo_image(source: Source, ref: ImageRef, *, from_keyword: bool) -> dict[in
     return edits | (_tree_edits(source, show_background) if where != ref.hdu else {})
 
 
-def _is_lost(source: Source, ref: ImageRef) -> bool:
+def _is_lost(source: Source, ref: ImageRef, sky_keyword: str) -> bool:
     """Whether the undo cards of an image can't be used: gone, damaged, or of other pixels than the keywords."""
     try:
-        state = written_state(source, ref, LEVEL)
-        if state.written is not None and state.edited and not state.has_our_pixels:
-            check_digest(source, ref.hdu, state.written, ref.label)
-    except InputError:
+        state = written_state(source, ref, sky_keyword)
+    except UndoCardsError:
         return True
+    if state.written is not None and state.edited and not state.has_our_pixels:
+        try:
+            check_digest(source, ref.hdu, state.written, ref.label)
+        except InputError:
+            return True
     return state.written is None
 
 
-def _from_keyword(source: Source, ref: ImageRef) -> dict[int, HduEdit]:
+def _from_keyword(source: Source, ref: ImageRef, sky_keyword: str) -> dict[int, HduEdit]:
     """Add the sky of the header back, exactly but for rounding, and take its keywords away."""
     hdus, where = source.file.hdus, header_of_sky(source, ref.hdu)
     if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
         raise InputError.at(ref.label, "no such image any more", "run again")
     skies = _sections_of_keywords(source, ref)
-    plane = SkyPlane() if skies else subtracted_in(source.cards(where), hdus[ref.hdu].n_planes, ref.label)
-    cards = {index: without_sky(source.cards(index)) for index in {ref.hdu, where}}
+    plane = SkyPlane() if skies else subtracted_in(source.cards(where), hdus[ref.hdu].n_planes, sky_keyword, ref.label)
+    cards = {index: without_sky(source.cards(index), sky_keyword) for index in {ref.hdu, where}}
     edits = {index: HduEdit(cards=new) for index, new in cards.items() if new != source.cards(index)}
     if where != ref.hdu:
         edits |= _tree_edits(source, show_background)

@@ -62,9 +62,10 @@ _NOT_FITS = {
 }
 """What people take for FITS files, by their first bytes: what it is, and what to do."""
 
-# A small file may claim a huge image where it is compressed; no real sky compresses by this much.
-_MAX_UNPACKED_RATIO = 2000
+# A small file may claim a huge image where it is compressed. Flags compress by a thousand, no sky by a hundred.
 _ALWAYS_UNPACKED_BYTES = 256 * 2**20
+_FLAGS_RATIO, _FLAGS_BYTES = 2000, 4 * 2**30
+_SKY_RATIO = 100
 
 _Cards = Mapping[str, Value]  # the readable cards of the structure; None where a card has no readable value
 
@@ -102,6 +103,8 @@ class Hdu:
     cube_axis : str or None
         CTYPE ("" where there is none) of the axis along which the planes of a cube lie: the only one beside a
         longitude and a latitude, which are its first two; None for what is no such cube.
+    ctypes : tuple of str
+        CTYPE1 and CTYPE2, where they are there.
     """
 
     index: int
@@ -120,6 +123,15 @@ class Hdu:
     data_offset: int
     wcs: str = ""
     cube_axis: str | None = None
+    ctypes: tuple[str, ...] = ()
+
+    @property
+    def why_no_wcs(self) -> tuple[str, str]:
+        """What is wrong with an image without a celestial WCS, and what to do."""
+        if not any(self.ctypes):
+            return "has no celestial WCS", "solve its astrometry first"
+        what = f"has no celestial WCS: its CTYPE is {' and '.join(map(repr, self.ctypes))}"
+        return what, "FITS names coordinates and projection, as in RA---TAN and DEC--TAN, or HPLN-TAN and HPLT-TAN"
 
     @property
     def n_planes(self) -> int:
@@ -255,7 +267,13 @@ def _most(container: Container, packed_size: int) -> float:
     """How many bytes of data a file may claim, by how it is packed: to look for more would take hours."""
     if container not in {Container.GZIP, Container.BZIP2}:
         return math.inf
-    return max(_ALWAYS_UNPACKED_BYTES, _MAX_UNPACKED_RATIO * packed_size)
+    return most_unpacked(packed_size)
+
+
+def most_unpacked(packed_size: int) -> int:
+    """How many bytes may come out of so many compressed ones; more would be a bomb, or damage."""
+    flags = min(_FLAGS_RATIO * packed_size, _FLAGS_BYTES)
+    return max(_ALWAYS_UNPACKED_BYTES, flags, _SKY_RATIO * packed_size)
 
 
 def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple[tuple[Hdu, ...], str]:
@@ -282,7 +300,7 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
             what = (
                 f"truncated or damaged: HDU {hdu.index} claims {data_size} bytes of data, more than its file can hold"
             )
-            raise InputError.at(where, what)
+            raise InputError.at(where, what, "unpack it first, if that is right")
         reached = stream.seek(end) if size is None else min(end, size)
         if reached < end:
             raise InputError.at(
@@ -352,6 +370,7 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
         header_size=header_size,
         data_offset=_padded(offset + header_size + _CARD),
         cube_axis=_cube_axis(cards, axes) if is_image else None,
+        ctypes=tuple(_text(cards[key]) for key in ("CTYPE1", "CTYPE2") if key in cards),
     )
     return hdu, data_size
 
@@ -438,7 +457,7 @@ def _data_size(cards: _Cards, axes: tuple[int, ...], bitpix: int) -> int:
 def _refuse_implausible(hdu: Hdu, packed_size: int, where: str) -> None:
     """Refuse a tile-compressed image that claims to be far larger than its bytes can hold."""
     unpacked = math.prod(hdu.shape) * abs(hdu.bitpix) // 8
-    if hdu.tiled and unpacked > max(_ALWAYS_UNPACKED_BYTES, _MAX_UNPACKED_RATIO * packed_size):
+    if hdu.tiled and unpacked > most_unpacked(packed_size):
         raise InputError.at(
             where, f"HDU {hdu.index} claims {unpacked} bytes of pixels in {packed_size} compressed bytes"
         )
