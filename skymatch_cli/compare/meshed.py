@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skymatch_cli.choices import Model
+from skymatch_cli.choices import Model, WarningName
 from skymatch_cli.compare.mesh.cells import MeshGrid, TooWideError
 from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
 from skymatch_cli.compare.mesh.reduce import BLOCK_PIX, reduce_image
@@ -43,6 +43,7 @@ from skymatch_cli.run.tasks import Tasks
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
+from skymatch_cli.statistics.coarse import rounding_bias
 from skymatch_cli.statistics.regions import region_statistics
 
 DEFAULT_PITCH_PIX = 8.0
@@ -280,7 +281,7 @@ class MeshTask:
         except TooWideError:
             what = "comes too near the horizon of its tangent plane to be reduced to a mesh"
             return self._unread((Problem(info.ref.label, what, "use --compare pooled"),))
-        return MeshReduction(meshes, status, local, n_good, pixels.warnings)
+        return MeshReduction(meshes, status, local, n_good, (*pixels.warnings, *_coarse(info, pixels.data[good])))
 
     def _pixels(self) -> Pixels:
         """The pixels of the frame; of a file behind a URL only the rows that its overlaps need, the others not good."""
@@ -320,6 +321,15 @@ class MeshTask:
     def _unread(self, problems: tuple[Problem, ...]) -> MeshReduction:
         local = SkyStatistic(np.nan, np.nan, 0, Status.UNREADABLE) if self.with_local else None
         return MeshReduction({}, Status.UNREADABLE, local, 0, problems=problems)
+
+
+def _coarse(info: ImageInfo, values: PixelArray) -> tuple[SkyWarning, ...]:
+    """A warning where the integers of an image are too coarse for means."""
+    bias = rounding_bias(values)
+    if not bias:
+        return ()
+    text = f"{info.ref.label}: its noise is hardly seen in steps of its integers: its sky may err by {bias:.2g}"
+    return (SkyWarning(WarningName.COARSE, text, bias, info.unit),)
 
 
 def _within_limits(pixels: Pixels, settings: Settings) -> BoolArray:

@@ -105,6 +105,8 @@ class Hdu:
     cube_axis : str or None
         CTYPE ("" where there is none) of the axis along which the planes of a cube lie: the only one beside a
         longitude and a latitude, which are its first two; None for what is no such cube.
+    ctypes : tuple of str
+        CTYPE1 and CTYPE2, where they are there.
     """
 
     index: int
@@ -123,6 +125,15 @@ class Hdu:
     data_offset: int
     wcs: str = ""
     cube_axis: str | None = None
+    ctypes: tuple[str, ...] = ()
+
+    @property
+    def why_no_wcs(self) -> tuple[str, str]:
+        """What is wrong with an image without a celestial WCS, and what to do."""
+        if not any(self.ctypes):
+            return "has no celestial WCS", "solve its astrometry first"
+        what = f"has no celestial WCS: its CTYPE is {' and '.join(map(repr, self.ctypes))}"
+        return what, "FITS names coordinates and projection, as in RA---TAN and DEC--TAN, or HPLN-TAN and HPLT-TAN"
 
     @property
     def n_planes(self) -> int:
@@ -361,6 +372,7 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
         header_size=header_size,
         data_offset=_padded(offset + header_size + _CARD),
         cube_axis=_cube_axis(cards, axes) if is_image else None,
+        ctypes=tuple(_text(cards[key]) for key in ("CTYPE1", "CTYPE2") if key in cards),
     )
     return hdu, data_size
 
