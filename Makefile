@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(BIN)/pytest -n auto tests
 
-# some minutes each: 20,000 damaged files, and 2,000 kills at random moments
+# some minutes each: 20,000 damaged files; 2,000 kills at random moments, and every system call of every writer failing
 fuzz: $(VENV)/installed-test
 	$(BIN)/python -m tests.fuzz --cases 20000
 
@@ -26,6 +26,7 @@ fuzz-guided: $(VENV)/installed-test
 
 crash-test: $(VENV)/installed-test
 	$(BIN)/python -m tests.crash.kill_at_random --kills 2000
+	$(BIN)/python -m tests.crash.syscalls --all build/syscalls
 
 # 5,000 steps of commands and other programs, against a model that knows every pixel
 walk: $(VENV)/installed-test

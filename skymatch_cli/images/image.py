@@ -297,7 +297,7 @@ class _HeaderReader:
     def _header_wcs(self, ref: ImageRef, file: FitsFile, header: CardHeader, shape: tuple[int, int]) -> CelestialWcs:
         """The WCS of the header; the file is opened by astropy only where that refers to lookup tables in it."""
         if not file.hdus[ref.hdu].celestial:
-            raise InputError.at(ref.label, "has no celestial WCS", "solve its astrometry first")
+            raise InputError.at(ref.label, *file.hdus[ref.hdu].why_no_wcs)
         cube = file.hdus[ref.hdu].cube_axis is not None
         if not refers_to_tables(text := header.text):
             return wcs_of_cards(text, shape, where=ref.label, cube=cube)

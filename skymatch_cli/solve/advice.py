@@ -33,7 +33,9 @@ _CLEAR = 4.0  # times its error: a factor that is more than chance
 _NAMED = 5  # sets, images or pairs that one line names
 
 
-def disconnected(images: Sequence[ImageInfo], component: IntArray, usable: IntArray) -> tuple[SkyWarning, ...]:
+def disconnected(
+    images: Sequence[ImageInfo], measurements: Measurements, component: IntArray, usable: IntArray
+) -> tuple[SkyWarning, ...]:
     """That the images fall into sets that can't be compared, beyond those of ``--split-by``.
 
     ``component`` (N,): set of every image; ``usable``: indices of the images that have a sky at all.
@@ -42,7 +44,18 @@ def disconnected(images: Sequence[ImageInfo], component: IntArray, usable: IntAr
     if len(ids) <= max(1, len({images[i].split for i in usable.tolist()})):
         return ()
     sets = [_set(images[usable[f]].ref.label, int(n)) for f, n in zip(first, count, strict=True)]
-    text = f"{len(ids)} sets of images don't overlap each other and are anchored each on its own: {_few(sets, '; ')}"
+    has_sky = np.isin(np.arange(len(images)), usable)
+    a, b = measurements.a, measurements.b
+    n_masked = int(np.count_nonzero((component[a] != component[b]) & has_sky[a] & has_sky[b]))
+    why = "don't overlap each other"
+    if n_masked:
+        many = (
+            f"all {n_masked} overlaps between them are"
+            if n_masked > 1
+            else "all pixels of the overlap between them are"
+        )
+        why = f"have no usable pixel in common ({many} masked, outside of the limits, or too few)"
+    text = f"{len(ids)} sets of images {why} and are anchored each on its own: {_few(sets, '; ')}"
     return (SkyWarning(WarningName.DISCONNECTED, text),)
 
 

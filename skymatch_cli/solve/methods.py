@@ -383,7 +383,7 @@ def _with_status(
     unseen = (own == Status.ALL_MASKED) | (own == Status.UNREADABLE)
     none = ~np.isfinite(value) | (alone & unseen)
     status = np.where(none & (own != Status.OK), own, np.where(none | alone, Status.NO_OVERLAP, Status.OK))
-    warnings = disconnected(task.images, component, np.flatnonzero(~none))
+    warnings = disconnected(task.images, task.measurements, component, np.flatnonzero(~none))
     value, err = np.where(none, np.nan, value), np.where(none, np.nan, err)
     return _Skies(value, err, status, component, anchor, offsets, warnings)
 
