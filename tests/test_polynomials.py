@@ -13,6 +13,7 @@ from skymatch_cli.cli import main
 from skymatch_cli.errors import UsageError
 from skymatch_cli.model.monomials import carried, exponents
 from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
+from skymatch_cli.output.tables import peak_to_valley
 from skymatch_cli.solve.tiltfit import PlaneEquations, carried_degrees
 
 from .factories import Frame, tangent, write
