@@ -161,7 +161,7 @@ def test_jwst_refuses_what_its_list_cannot_say() -> None:
 
 def test_drizzle_refuses_skies_of_some_chips() -> None:
     hdus = (("SCI", 3, 7), ("SCI", 1, 1))
-    with pytest.raises(InputError, match="chips aren't all there"):
+    with pytest.raises(InputError, match="some chips are missing"):
         exported("drizzle", with_skies(2.0, 1.0, names=("a.fits",) * 2, hdus=hdus))
 
 
@@ -196,7 +196,7 @@ def test_montage_tells_extensions_apart(tmp_path: Path) -> None:
     [
         ([(0, 0, "img_0.fits")], r"img_1\.fits: is not in"),
         ([(0, 0, "img_0.fits"), (1, 0, "img_1.fits"), (2, 0, "other.fits")], r"other\.fits is not in the result"),
-        ([(0, 0, "img_0.fits"), (1, 0, "img_1.fits"), (2, 0, "x/img_1.fits")], r"img_1\.fits is in it twice"),
+        ([(0, 0, "img_0.fits"), (1, 0, "img_1.fits"), (2, 0, "x/img_1.fits")], r"lists img_1\.fits twice"),
         ([(7, 0, "img_0.fits"), (7, 0, "img_1.fits")], r"cntr 7 stands for several images"),
     ],
 )

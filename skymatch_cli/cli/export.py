@@ -47,7 +47,7 @@ def command(
 ) -> None:
     """Write the skies of a stored result for another program.
 
-    RESULT is a .fits or .json file that 'skymatch match -o' wrote. The headers of the images are read again, but for
+    RESULT is a .fits or .json file that 'skymatch match -o' wrote. The headers of the images are read again, except for
     topcat; run in the folder where the result was made.
     """
     with console.session(ctx):

@@ -106,7 +106,7 @@ def gather(measured: Measured) -> tuple[Measurements, tuple[SkyWarning, ...]]:
     stored = measured.found if isinstance(measured.found, StoredFindings) else None
     if stored is not None and (kept := stored.gathered()) is not None:
         return kept.measurements(), kept.warnings
-    found = tuple(measured.found)
+    found = tuple(measured.found if stored is None else stored.without_cells())
     said = tuple(w for f in found if f is not None for w in f.warnings)
     problems = tuple(p for f in found if f is not None for p in f.problems)
     measurements, warnings = assemble(replace(measured, found=found)), (*skipped(problems), *said)
