@@ -82,6 +82,7 @@ def command(
     with console.session(ctx), ExitStack() as stack:
         from .named import named_files
 
+        settings.refuse_idle_statistic()
         named = named_files(ctx)
         console.check_output(output, overwrite=settings.overwrite, inputs=named)
         from skymatch_cli import pipeline
