@@ -47,8 +47,9 @@ class Output:
         if self.format is not None:
             checked_choice("format", self.format, Format)
         checked_choice("table", self.table, TableName)
-        if self.table != TableName.IMAGES and self.form in _ALL_TABLES:
-            raise UsageError(f"--table has no effect with {self.form}, which holds all tables", "leave it out")
+        form = self.form
+        if self.table != TableName.IMAGES and form in _ALL_TABLES:
+            raise UsageError(f"--table has no effect with {form}, which holds all tables", "leave it out")
 
     @property
     def form(self) -> Format:
