@@ -126,6 +126,7 @@ class WarningName(StrEnum):
     UNITS = "units"
     FLAGS = "flags"
     PADDING = "padding"
+    COARSE = "coarse"
     WCS = "wcs"
     KEYWORD = "keyword"
     STORE = "store"

@@ -161,6 +161,7 @@ def mesh_of(origin, shape):
         value=np.arange(ones.size, dtype=np.float32).reshape(shape),
         weight=ones,
         pixels=64 * ones,
+        per_pixel=np.full([-(-n // BLOCK) + 2 for n in shape], 1 / 64, np.float32),
         area=np.full((1, 1), 1 / 64, np.float32),
         pixel_area=1 / 64,
         n_good=64 * ones.size,

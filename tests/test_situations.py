@@ -328,6 +328,31 @@ class TestMessages:
         assert done.exit_code == 4
         assert "all pixels of the 1 overlaps are masked" in done.stderr
 
+    def test_an_image_whose_overlap_is_masked_is_not_said_to_lie_apart(self) -> None:
+        for name, x in (("a.fits", 0.0), ("b.fits", 12.0), ("c.fits", 30.0)):
+            single(name, 100.0, x)
+        every, good = np.ones((2, 40, 40), "i2")
+        good[:, 10:] = 0  # all that c.fits has in common with the others
+        for name, mask in (("a", every), ("b", every), ("c", good), ("d", every)):
+            fits.PrimaryHDU(mask).writeto(f"{name}_good.fits")
+        single("d.fits", 100.0, 900.0)
+        for name, apart in (("c.fits", "have no usable pixel in common"), ("d.fits", "don't overlap each other")):
+            assert apart in run("--mask", "{stem}_good.fits", "a.fits", "b.fits", name).stderr
+
+
+@pytest.mark.parametrize(("noise", "coarse"), [(0.3, True), (1.0, False)])
+def test_integers_without_noise_are_said_and_pooled_is_right(noise: float, coarse: bool) -> None:
+    rng = np.random.default_rng(3)
+    for name, sky in (("a.fits", 20.2), ("b.fits", 20.55)):
+        data = np.rint(sky + rng.normal(0, noise, (128, 128))).astype("i2")
+        fits.PrimaryHDU(data, frame(sky, nx=128, ny=128).hdu_header()).writeto(name)
+    by_mesh = result("a.fits", "b.fits")
+    assert ("coarse" in [w["name"] for w in by_mesh["warnings"]]) is coarse
+    apart = by_mesh["images"][1]["sky"] - by_mesh["images"][0]["sky"]
+    assert abs(apart - 0.35) < (0.1 if coarse else 0.03)
+    pooled = result("--compare", "pooled", "a.fits", "b.fits")["images"]
+    assert pooled[1]["sky"] - pooled[0]["sky"] == pytest.approx(0.35, abs=0.04)
+
 
 class TestRegions:
     """A star of 5000 counts in columns 10 to 14 of one image, which the other doesn't have."""

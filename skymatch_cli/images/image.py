@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.bands import band_keywords, band_warnings
+from skymatch_cli.images.channels import channel_problems, channels_of
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats.files import is_remote, open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked, parse_header
@@ -110,6 +111,7 @@ def read_infos(
     scales = comparison_scales([read.facts for read in found], units=settings.units, exptime_key=settings.exptime_key)
     apart = _frame_problems([read.info for read in found])
     apart |= observer_problems((read.facts.label, read.facts.split, read.observer) for read in found)
+    apart |= _channel_problems(inputs, found)
     usable = [i for i in range(len(found)) if i not in scales.problems and i not in apart]
     infos = tuple(
         replace(
@@ -131,6 +133,19 @@ def read_infos(
         tuple(dict.fromkeys((*own, *scales.warnings, *frames, *bands))),
         tuple(found[i] for i in usable),
     )
+
+
+def _channel_problems(inputs: Inputs, found: Sequence[ImageHeader]) -> dict[int, Problem]:
+    """The images, by number, that are planes of cubes whose planes lie elsewhere than those of the first cube."""
+    refs = [read.info.ref for read in found]
+    cubes = [i for i, ref in enumerate(refs) if ref.part.plane is not None]
+    hdus = [inputs.files[refs[i].path].hdus[refs[i].hdu] for i in cubes]
+    problems = channel_problems(
+        (refs[i].hdu_label, hdu.cube_axis or "", hdu.n_planes, found[i].channels)
+        for i, hdu in zip(cubes, hdus, strict=True)
+        if refs[i].part.plane == 0
+    )
+    return {i: problems[label] for i in cubes if (label := refs[i].hdu_label) in problems}
 
 
 def _read_files(
@@ -239,7 +254,8 @@ class _HeaderReader:
         bands = band_keywords(keywords, with_zero_point=flux_scale is None)
         traced = None if wcs is None else _traced(wcs, ref.label)
         observer = observer_m(keywords, wcs)
-        return ImageHeader(info, facts, bands, doubts, traced, of_file=facts.group == spelling, observer=observer)
+        header = ImageHeader(info, facts, bands, doubts, traced, of_file=facts.group == spelling, observer=observer)
+        return header if file.hdus[ref.hdu].cube_axis is None else replace(header, channels=channels_of(keywords))
 
     def _bunit(self, keywords: Keywords) -> str:
         """The unit of the pixels, counts divided by an exposure map included."""
@@ -281,7 +297,7 @@ class _HeaderReader:
     def _header_wcs(self, ref: ImageRef, file: FitsFile, header: CardHeader, shape: tuple[int, int]) -> CelestialWcs:
         """The WCS of the header; the file is opened by astropy only where that refers to lookup tables in it."""
         if not file.hdus[ref.hdu].celestial:
-            raise InputError.at(ref.label, "has no celestial WCS", "solve its astrometry first")
+            raise InputError.at(ref.label, *file.hdus[ref.hdu].why_no_wcs)
         cube = file.hdus[ref.hdu].cube_axis is not None
         if not refers_to_tables(text := header.text):
             return wcs_of_cards(text, shape, where=ref.label, cube=cube)
@@ -314,8 +330,8 @@ def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState | InputError) -
         info,
         ref=ref,
         group=f"{info.group}{ref.part}",
-        split=f"{info.split}{Part(plane)}",
-        recorded=state.planes[plane] if state.planes else None,
+        split=f"{info.split}{Part(plane)} of {info.source.science.n_planes}",
+        recorded=state.recorded_in(plane),
         source=info.source.at(plane),
     )
     return replace(header, info=own, of_file=False)

@@ -294,8 +294,8 @@ def _default_hdus(
         if refused := [hdu for hdu in cubes if not _is_matched_by_plane(hdu, settings)]:
             raise InputError(Problem(f"{where}{_index(hdu)}", *_why_no_image(hdu)) for hdu in refused)
         return cubes, warnings
-    if need_wcs and science_planes(file, where, need_wcs=False)[0]:
-        raise InputError.at(where, "has no image with a celestial WCS", "solve its astrometry first")
+    if need_wcs and (images := science_planes(file, where, need_wcs=False)[0]):
+        raise InputError.at(where, *images[0].why_no_wcs)
     with_pixels = [h for h in file.hdus if h.is_image and h.shape] or [h for h in file.hdus if not h.is_image]
     if not with_pixels:
         raise InputError.at(where, "holds no image")

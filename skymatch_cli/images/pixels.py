@@ -8,6 +8,8 @@ asked for are touched. Flags are tested as they are stored, without bringing the
 from __future__ import annotations
 
 import math
+import os
+import resource
 import threading
 import warnings
 import zlib
@@ -42,6 +44,8 @@ from skymatch_cli.settings import Settings
 
 _BLOCK_BYTES = 2**18  # blocks of rows: large beside the cost of a call, small beside the cache
 _MANY_LOST = 0.5
+_BYTES_HELD = 5  # for each pixel: float32, and whether it is good
+_FLOAT64_INTEGERS = 2**53
 _FLOAT32_INTEGERS = 2**24  # float32 holds every integer up to this
 _ASTROPY_WARNINGS = threading.Lock()  # warning filters belong to the process, not to the thread
 
@@ -113,6 +117,7 @@ def read_pixels(
         raise InputError.at(info.ref.label, "has no pixels in a file")
     y0, y1 = rows or (0, info.shape[0])
     plane = source.science
+    _check_memory(info, y1 - y0)
     data: PixelArray = np.empty((y1 - y0, info.shape[1]), _physical_type(source.original or plane))
     good: BoolArray = np.empty(data.shape, np.bool_)
     flagged = 0
@@ -121,6 +126,8 @@ def read_pixels(
         missing = missing_sky(info.recorded)
         for at, stored in files.blocks(plane, y0, y1):
             level = missing.rows(y0 + at.start, y0 + at.stop, info.shape)
+            if plane.bitpix == 64 and source.original is None:
+                _check_digits(stored, plane, info.ref.label)
             _to_original(stored, source, level, data[at], good[at])
             if settings.ignore_value is not None:
                 good[at] &= data[at] != settings.ignore_value
@@ -140,6 +147,20 @@ def read_pixels(
     if look_for_padding:
         said += _leave_out_padding(data, good, settings, info.ref.label)
     return Pixels(data, good, said)
+
+
+def _check_memory(info: ImageInfo, rows: int) -> None:
+    """Refuse an image that this machine can't hold: to try would stop other programs too."""
+    needed, there = rows * info.shape[1] * _BYTES_HELD, _memory_bytes()
+    if needed > there:
+        what = f"needs {needed / 2**30:.3g} GiB of memory, and this machine has {there / 2**30:.3g}"
+        raise InputError.at(info.ref.label, what, "cut it into several images")
+
+
+def _memory_bytes() -> int:
+    """The memory of this machine, or what this process may have of it."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), resource.getrlimit(resource.RLIMIT_AS)[0]]
+    return min(limit for limit in limits if limit > 0)  # no limit is -1
 
 
 def _divide_by_exposure(
@@ -300,6 +321,19 @@ def _to_original(
     with np.errstate(invalid="ignore", over="ignore"):
         data[...] = np.rint((stored.astype(np.float64) + (level - zero)) / step) * step + zero
     np.isfinite(data, out=good)
+
+
+def _check_digits(stored: _Stored, plane: StoredPlane, where: str) -> None:
+    """Refuse 64-bit integers that float64 would round: differences of large numbers are all that counts here."""
+    unsigned = plane.bscale == 1 and plane.bzero == 2.0**63
+    values = stored.view(">u8") ^ np.uint64(2**63) if unsigned else stored
+    limits = np.iinfo(values.dtype)
+    beyond = (values > _FLOAT64_INTEGERS) & (values < limits.max)  # the last value stands for an undefined pixel
+    if not unsigned:
+        beyond |= (values < -_FLOAT64_INTEGERS) & (values > limits.min) & (values != plane.blank)
+    if beyond.any():
+        what = f"holds {values[beyond][0]}: integers beyond 2^53 are rounded by all that follows"
+        raise InputError.at(where, what, "subtract one number from all images first")
 
 
 def _to_physical(stored: _Stored, plane: StoredPlane, data: PixelArray, good: BoolArray) -> None:

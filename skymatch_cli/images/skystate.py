@@ -25,8 +25,10 @@ from skymatch_cli.images.ledger import (
     read_entries,
     written,
 )
+from skymatch_cli.images.planecards import contradiction, plane_numbers, planes_in
 from skymatch_cli.model import ImageRef, Recorded, Section
-from skymatch_cli.model.section import SectionSkies, Sky
+from skymatch_cli.model.section import SectionSkies
+from skymatch_cli.model.skycube import Sky, SkyCube, joined
 from skymatch_cli.model.skyplane import SkyPlane
 
 OURS_ALONE = "use the file that skymatch wrote, or remove its cards BKG* and HISTORY skymatch-cli"
@@ -45,9 +47,9 @@ class SkyState:
         The sky in the header and whether the stored pixels have lost it.
     written : Written or None
         What this program left, so that `undo` can take it back.
-    shift : SkyPlane or SectionSkies
+    shift : SkyPlane, SectionSkies or SkyCube
         Stored pixels = pixels before the first run minus ``shift``, in physical units.
-    base : SkyPlane
+    base : SkyPlane or SkyCube
         The sky that was missing from the pixels before the first run of the program (0 unless another
         program had subtracted one).
     original, stored : PixelFormat
@@ -61,11 +63,15 @@ class SkyState:
     recorded: Recorded | None
     written: Written | None
     shift: Sky
-    base: SkyPlane
+    base: Sky
     original: PixelFormat
     stored: PixelFormat
     edited: str = ""
     planes: tuple[Recorded | None, ...] = ()
+
+    def recorded_in(self, plane: int | None) -> Recorded | None:
+        """The sky that the header holds of an image, or of a plane of a cube."""
+        return self.recorded if plane is None else self.planes[plane]
 
     @property
     def sections(self) -> SectionSkies | None:
@@ -84,6 +90,13 @@ class SkyState:
         return bool(self.shift) or self.original != self.stored
 
 
+_LOST = "skymatch undo --from-keyword adds the sky of its header back"
+
+
+class UndoCardsError(InputError):
+    """Undo cards are damaged or gone: only the keywords say what was subtracted."""
+
+
 def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
     """A header as it was before the first run of the program.
 
@@ -96,14 +109,11 @@ def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
     try:
         before = original_cards(source.cards(hdu), tiled=tiled)
     except LedgerError as error:
-        raise InputError.at(where, str(error), _LOST) from None
+        raise UndoCardsError.at(where, str(error), _LOST) from None
     bitpix = format_of(before, tiled=tiled).bitpix
     if bitpix not in BITPIX:
-        raise InputError.at(where, f"its undo cards say that BITPIX was {bitpix}", "remove them")
+        raise UndoCardsError.at(where, f"its undo cards say that BITPIX was {bitpix}", _LOST)
     return before
-
-
-_LOST = "skymatch undo --from-keyword adds the sky of its header back"
 
 
 def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
@@ -175,18 +185,23 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
         if left is None and entries and cd.value(source.cards(where), SUBTRACTED) is True:
             raise LedgerError("the undo cards beside its pixels are gone")
         keyword = entries[0].keyword if entries and not in_sections else sky_keyword
-        foreign = _recorded(before if home == ref.hdu else original_header(source, home, ref.label), keyword)
-        recorded = foreign
+        foreign: Recorded | None = None
+        planes: tuple[Recorded | None, ...] = ()
+        if hdus[ref.hdu].n_planes > 1:
+            planes = _recorded_planes(before, hdus[ref.hdu].n_planes)
+        else:
+            foreign = _recorded(before if home == ref.hdu else original_header(source, home, ref.label), keyword)
     except LedgerError as error:
-        raise InputError.at(ref.label, str(error), _LOST) from None
+        raise UndoCardsError.at(ref.label, str(error), _LOST) from None
     except ValueError as error:
         raise InputError.at(ref.label, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
     original, stored = format_of(before, tiled=tiled), format_of(cards, tiled=tiled)
     state = SkyState(
-        recorded=recorded,
+        recorded=foreign,
+        planes=planes,
         written=left,
         shift=SkyPlane() if left is None else left.shift,
-        base=missing_sky(foreign),
+        base=joined(map(missing_sky, planes)) if planes else missing_sky(foreign),
         original=original,
         stored=stored,
     )
@@ -195,6 +210,8 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     _check_pixels(left, state, hdus[ref.hdu].shape, ref)
     if isinstance(left.sky, SectionSkies):
         return _compared_sections(left, left.sky, state, cards, ref.section)
+    if isinstance(left.sky, SkyCube):
+        return _compared_planes(left, left.sky, state, cards)
     return _compared(left, left.sky, state, source.cards(where), tuple(entry.keyword for entry in entries))
 
 
@@ -241,9 +258,7 @@ def _compared(left: Written, sky: SkyPlane, state: SkyState, cards: cd.Cards, ke
     ours = Recorded(sky.level, left.subtracted, *sky.shape)
     says = cd.value(cards, SUBTRACTED) is True
     if says != left.subtracted:
-        what = "is subtracted" if left.subtracted else "is recorded, and the pixels are as they were"
-        edited = f"{SUBTRACTED} = {'FT'[says]}, but the undo cards say that the sky {what}: another program edited it"
-        return replace(state, recorded=ours, edited=edited)
+        return replace(state, recorded=ours, edited=_edited_flag(left, says=says))
     if not left.subtracted:  # a level that another program recorded since is as good as ours
         level = cd.number(cards, keyword, sky.level)
         return replace(state, recorded=Recorded(level, False, *(cd.number(cards, key, 0.0) for key in SHAPE)))
@@ -259,9 +274,25 @@ def _compared(left: Written, sky: SkyPlane, state: SkyState, cards: cd.Cards, ke
     return replace(state, recorded=ours)
 
 
+def _edited_flag(left: Written, *, says: bool) -> str:
+    what = "is subtracted" if left.subtracted else "is recorded, and the pixels are as they were"
+    return f"{SUBTRACTED} = {'FT'[says]}, but the undo cards say that the sky {what}: another program edited it"
+
+
+def _compared_planes(left: Written, sky: SkyCube, state: SkyState, cards: cd.Cards) -> SkyState:
+    """As `_compared`, of a cube."""
+    says, numbers = cd.value(cards, SUBTRACTED) is True, plane_numbers(cards)
+    ours = tuple(None if own is None else Recorded(own.level, left.subtracted, *own.shape) for own in sky.planes)
+    if says != left.subtracted:
+        return replace(state, planes=ours, edited=_edited_flag(left, says=says))
+    if not left.subtracted:
+        return replace(state, planes=_recorded_planes(cards, len(sky.planes)))
+    return replace(state, planes=ours, edited=contradiction(numbers, sky, _SAME_LEVEL))
+
+
 def header_of_sky(source: Source, hdu: int) -> int:
     """The HDU whose header holds the sky of an image: its own, or of a JWST file the primary one."""
-    images = [i for i, other in enumerate(source.file.hdus) if other.name == "SCI"]
+    images = [i for i, other in enumerate(source.file.hdus) if other.name == "SCI" and other.n_planes == 1]
     return 0 if hdu and is_jwst(source) and images == [hdu] else hdu
 
 
@@ -297,8 +328,10 @@ def sections_in(cards: cd.Cards, shape: tuple[int, int]) -> SectionSkies | None:
     return SectionSkies(tuple(found)) if found else None
 
 
-def recorded_in(cards: cd.Cards, keyword: str, where: str) -> Recorded | None:
-    """The sky that the keywords of a header hold, whoever wrote them.
+def subtracted_in(cards: cd.Cards, n_planes: int, keyword: str, where: str) -> Sky:
+    """The sky that is subtracted by the keywords of a header alone, whoever wrote them; zero where none is.
+
+    ``keyword``: where it is, if it is not in `LEVEL`.
 
     Raises
     ------
@@ -306,7 +339,9 @@ def recorded_in(cards: cd.Cards, keyword: str, where: str) -> Recorded | None:
         If they say that a sky is subtracted, and not how much.
     """
     try:
-        return _recorded(cards, keyword)
+        if n_planes > 1:
+            return joined(map(missing_sky, _recorded_planes(cards, n_planes)))
+        return missing_sky(_recorded(cards, keyword))
     except ValueError as error:
         raise InputError.at(where, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
 
@@ -318,7 +353,15 @@ def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
         if isinstance(level, int | float) and not isinstance(level, bool):
             return Recorded(float(level), subtracted, *(cd.number(cards, key, 0.0) for key in SHAPE))
     if subtracted and cd.value(cards, "BKGSEC1") is not None:
-        raise ValueError(f"{SUBTRACTED} = T for sections of it, but its undo cards are gone; {_LOST}")
+        raise LedgerError(f"{SUBTRACTED} = T for sections of it, but its undo cards are gone")
     if subtracted:
         raise ValueError(f"{SUBTRACTED} = T, but {keyword} is no number: what was subtracted is not known")
     return None
+
+
+def _recorded_planes(cards: cd.Cards, n_planes: int) -> tuple[Recorded | None, ...]:
+    subtracted = cd.value(cards, SUBTRACTED) is True
+    skies = planes_in(plane_numbers(cards), n_planes)
+    if subtracted and not any(sky is not None for sky in skies):
+        raise ValueError(f"{SUBTRACTED} = T, but no plane has a BKGL: what was subtracted is not known")
+    return tuple(None if sky is None else Recorded(sky.level, subtracted, *sky.shape) for sky in skies)

@@ -149,6 +149,3 @@ class SectionSkies:
             own = x[inside] - section.x0, y[inside] - section.y0
             values[inside] = sky.level if sky.is_level else sky.at(*own, section.shape)
         return values
-
-
-Sky = SkyPlane | SectionSkies

@@ -69,7 +69,9 @@ def examine(
     )
     scale = None
     if edit.record is not None and (edit.pixels is not None or edit.expected is None):
-        scale = measure_scale(source, index, pixels, infos, settings)
+        cubes = infos and infos[0].ref.part.plane is not None
+        parts = [[info] for info in infos] if cubes else [infos]
+        scale = _least([measure_scale(source, index, pixels, own, settings) for own in parts])
         _check_size(edit.record, scale, pixels.shape)
     if edit.expected is not None:
         check_digest(source, index, edit.expected, where)
@@ -86,6 +88,12 @@ def examine(
         f"float{-facts.form.bitpix} pixels minus this sky could not be restored to within a thousandth of their noise "
         f"({scale.noise:.3g})"
     )
+
+
+def _least(scales: Sequence[Scale]) -> Scale:
+    """The largest value of all planes of a cube that hold anything, and the least noise of these."""
+    known = [scale for scale in scales if scale.largest > 0] or scales
+    return Scale(max(scale.largest for scale in known), min(scale.noise for scale in known))
 
 
 def check_digest(source: Source, index: int, left: Written, where: str) -> None:

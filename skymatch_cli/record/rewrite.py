@@ -18,7 +18,7 @@ from skymatch_cli.images.formats.pixelformat import PixelFormat, restore, subtra
 from skymatch_cli.images.formats.source import Extent, Source, padded
 from skymatch_cli.images.ledger import Record, Written
 from skymatch_cli.model import Container
-from skymatch_cli.model.section import Sky
+from skymatch_cli.model.skycube import Sky
 from skymatch_cli.model.skyplane import Shape
 from skymatch_cli.record import checksum
 

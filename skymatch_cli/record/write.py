@@ -176,7 +176,8 @@ def undo(
     jobs = _jobs(refs, [None] * len(refs), settings)
 
     def edits(source: Source, job: _Job) -> _Edits:
-        return undo_edits(source, [refs[i] for i in job.images], from_keyword=from_keyword)
+        images = [refs[i] for i in job.images]
+        return undo_edits(source, images, from_keyword=from_keyword, sky_keyword=settings.sky_keyword)
 
     done = _run(_Run(jobs, settings, edits, files_read((), settings, named), {}))
     actions = tuple(Action.UNDONE if i in done.images else Action.UNCHANGED for i in range(len(refs)))

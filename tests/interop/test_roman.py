@@ -132,15 +132,14 @@ def test_round_trips_in_any_order_end_at_the_original_pixels(tmp_path: Path, see
                 Path(name + "~.asdf").rename(name)
         elif move.startswith("their"):
             if move == "their record" and opened(names[0])[0].get("subtracted") and not is_ours(names[0]):
-                continue  # nobody knows the sky any more
+                continue  # afterwards nobody knows what they had subtracted
             with contextlib.suppress(ValueError):
                 step(names, subtract=move == "their subtract")
         else:
             words = {"record": ["match"], "subtract": ["match", "--subtract"], "undo": ["undo"]}[move]
             done = run(*words, *names)
             assert done.exit_code in {0, 3}, done.stderr
-    if is_ours(names[0]):
-        assert run("undo", *names).exit_code == 0
+    assert run("undo", *names).exit_code in {0, 3}
     assert run("undo", "--from-keyword", *names).exit_code == 0
     for name, original in zip(names, before, strict=True):
         background, pixels = opened(name)
@@ -149,8 +148,10 @@ def test_round_trips_in_any_order_end_at_the_original_pixels(tmp_path: Path, see
 
 
 def is_ours(name: str) -> bool:
+    """Whether it is us who subtracted the sky."""
     with roman.open(name) as model:
-        return "skymatch_cli" in model._instance
+        cards = model._instance.get("skymatch_cli", {}).get("cards", ())
+        return any("undo * subtracted" in str(card) for card in cards)
 
 
 def test_models_in_memory() -> None:
