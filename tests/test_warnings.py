@@ -257,3 +257,10 @@ def test_one_image_is_told_from_images_that_do_not_overlap(tmp_path):
     alone = run("match", "--dry-run", paths[0], paths[0])
     assert alone.exit_code == 4
     assert "there is only one image (give all images of the field)" in alone.stderr
+
+
+def test_a_keyword_to_split_by_that_no_image_has_is_refused(tmp_path):
+    paths = write_all(tmp_path, row([130.0, 100.0]))
+    done = run("match", "--dry-run", "--split-by", "FILTR", *paths)
+    assert done.exit_code == 3
+    assert "--split-by FILTR: no image has this keyword" in done.stderr
