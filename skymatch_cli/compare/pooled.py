@@ -166,7 +166,7 @@ class PooledTask:
             (local,) = region_statistics(pixels.data, pixels.good, [Spans.full(info.shape)], self.settings.statistic)
         return ImageMeasurement(
             pairs=self.pairs,
-            regions=SkyStatistics.of([_judged(r, spans) for r, spans in zip(found, regions, strict=True)]),
+            regions=SkyStatistics.of([_with_status(r, spans) for r, spans in zip(found, regions, strict=True)]),
             blocks=self._blocks(regions),
             local=local,
             n_good=int(np.count_nonzero(pixels.good)),
@@ -320,6 +320,6 @@ def local_skies(found: Sequence[SkyStatistic | None]) -> LocalSkies | None:
     )
 
 
-def _judged(found: SkyStatistic, spans: Spans) -> SkyStatistic:
+def _with_status(found: SkyStatistic, spans: Spans) -> SkyStatistic:
     """A region without the centre of a pixel is too small, not masked."""
     return found if len(spans.y) else replace(found, status=Status.TOO_FEW_PIXELS)

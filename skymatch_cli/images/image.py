@@ -96,6 +96,8 @@ def read_infos(
     ------
     UsageError
         If an option can't be right for any image (an unknown DQ name, a bad template).
+    InputError
+        If no image has a keyword of ``--split-by``.
 
     """
     check_dqbits(settings.dqbits)
@@ -109,6 +111,8 @@ def read_infos(
             found.append(item)
         else:
             problems += item.problems
+    if found and settings.split_by and all(set(read.facts.split.split(", ")) == {"none"} for read in found):
+        raise InputError.at(f"--split-by {settings.split_by}", "no image has this keyword", "look at a header")
     scales = comparison_scales([read.facts for read in found], units=settings.units, exptime_key=settings.exptime_key)
     apart = _frame_problems([read.info for read in found])
     apart |= observer_problems((read.facts.label, read.facts.split, read.observer) for read in found)

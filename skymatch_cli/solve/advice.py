@@ -270,10 +270,11 @@ def weak_tilts(loss: FloatArray) -> tuple[SkyWarning, ...]:
     return tuple(SkyWarning(WarningName.WEAK_TILTS, text) for text in texts)
 
 
-def lower_degrees(images: Sequence[ImageInfo], degree: IntArray, component: IntArray) -> tuple[SkyWarning, ...]:
-    """Warn of images whose overlaps can't carry the degree that the others have; ``degree``, ``component`` (N,)."""
+def lower_degrees(
+    images: Sequence[ImageInfo], degree: IntArray, component: IntArray, most: int
+) -> tuple[SkyWarning, ...]:
+    """Warn of images whose overlaps can't carry the degree ``most``; ``degree``, ``component`` (N,)."""
     connected = np.bincount(component)[component] > 1
-    most = int(degree.max(initial=0, where=connected))
     low = np.flatnonzero(connected & (degree < most))
     if not len(low):
         return ()

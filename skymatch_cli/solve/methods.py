@@ -27,6 +27,7 @@ from skymatch_cli.model import (
     StrArray,
     group_numbers,
 )
+from skymatch_cli.model.monomials import degree_of
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.solve.advice import (
     common_curvatures,
@@ -254,6 +255,7 @@ def solve_skies(
         closure=None if offsets is None else offsets.closure,
         n_loops=None if offsets is None else offsets.n_loops,
         scatter=None if offsets is None else offsets.scatter,
+        reasons=() if found.planes is None else found.planes.reasons,
         tilt=None if shapes is None else np.where(np.isnan(sky)[:, None], np.nan, shapes) / task.factor[:, None],
     )
 
@@ -336,7 +338,7 @@ def _anchored_planes(task: _Task, planes: PlaneSkies, anchor: StrArray, err: Flo
     skies = _with_status(task, planes.offsets, planes.component, found, anchor)
     warnings = skies.warnings + weak_tilts(planes.loss) + common_curvatures(task.images, planes.held, planes.curved)
     if not task.choose:
-        warnings += lower_degrees(task.images, planes.degree, planes.component)
+        warnings += lower_degrees(task.images, planes.degree, planes.component, degree_of(planes.planes.shape[1]))
     none = np.isnan(skies.value)[:, None]
     return replace(skies, planes=replace(planes, planes=np.where(none, np.nan, planes.planes)), warnings=warnings)
 
