@@ -28,7 +28,7 @@ Examples:
   skymatch match --dry-run -o solution.fits *.fits
   skymatch export solution.fits --to swarp -o back.txt
   SWarp *.fits -BACK_TYPE MANUAL -BACK_DEFAULT @back.txt
-  skymatch export solution.fits --to montage --images-tbl pimages.tbl -o corrections.tbl
+  skymatch export solution.fits --to montage --images-tbl pimages.tbl -o c.tbl
 """,
 )
 @options.STORED
