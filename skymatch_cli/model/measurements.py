@@ -15,6 +15,8 @@ from skymatch_cli.model.overlaps import OverlapGraph, TangentPlane
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+    from skymatch_cli.model.images import ImageInfo
+
 
 class Status(StrEnum):
     """What became of an image, a region or an overlap: a word, never a magic number."""
@@ -120,6 +122,9 @@ class PlaneDifferences:
     noise: FloatArray
 
 
+DegreeChooser = Callable[[Sequence["ImageInfo"], IntArray, "Measurements"], tuple[int, tuple[str, ...]]]
+"""The degree that differences of images in groups ask for, and why: see ``solve.tilts.chosen_degree``."""
+
 PlaneSolver = Callable[[FloatArray, IntArray, IntArray, FloatArray, FloatArray, FloatArray], FloatArray]
 """Planes (n, 3) of n images from the differences of pairs: see ``solve.tiltfit.image_planes``."""
 
@@ -164,6 +169,8 @@ class Measurements:
         no overlap shows such a difference. Its effect on the differences is in ``delta_err``.
     planes : PlaneDifferences or None
         With the model ``plane``; ``weight`` and ``delta`` are then their first moments.
+    reasons : tuple of str
+        With the model ``auto``: why the images are compared with polynomials of this degree.
     """
 
     a: IntArray
@@ -185,6 +192,7 @@ class Measurements:
     photometric: FloatArray | None = None
     zero_point: FloatArray | None = None
     planes: PlaneDifferences | None = None
+    reasons: tuple[str, ...] = ()
 
 
 def joined(
@@ -210,7 +218,7 @@ def joined(
             whole[place] = value
         return whole
 
-    m, others = len(graph.a), {"a", "b", "area_arcmin2", "n_good", "local", "zero_point", "noise", "planes"}
+    m, others = len(graph.a), {"a", "b", "area_arcmin2", "n_good", "local", "zero_point", "noise", "planes", "reasons"}
     columns = [f.name for f in fields(Measurements) if f.name not in others]
     made = {name: column([getattr(part, name) for part in parts], pairs, m) for name in columns}
     factors = [None if part.zero_point is None else part.zero_point.T for part in parts]
@@ -229,5 +237,6 @@ def joined(
         n_good=column([part.n_good for part in parts], images, graph.n_images),
         zero_point=None if of_images is None else of_images.T.copy(),
         planes=planes,
+        reasons=tuple(reason for part in parts for reason in part.reasons),
         **made,
     )
