@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
 
-.PHONY: demo test lint format clean accuracy realistic pulls accuracy-plane closure bench fuzz fuzz-guided crash-test walk docs readme man dist oldest \
+.PHONY: demo test lint format clean accuracy realistic pulls accuracy-plane shapes cubes closure bench fuzz fuzz-guided crash-test walk docs readme man dist oldest \
 	scale vendor interop
 
 demo: $(VENV)/installed
@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(BIN)/pytest -n auto tests
 
-# some minutes each: 20,000 damaged files, and 2,000 kills at random moments
+# some minutes each: 20,000 damaged files; 2,000 kills at random moments, and every system call of every writer failing
 fuzz: $(VENV)/installed-test
 	$(BIN)/python -m tests.fuzz --cases 20000
 
@@ -26,6 +26,7 @@ fuzz-guided: $(VENV)/installed-test
 
 crash-test: $(VENV)/installed-test
 	$(BIN)/python -m tests.crash.kill_at_random --kills 2000
+	$(BIN)/python -m tests.crash.syscalls --all build/syscalls
 
 # 5,000 steps of commands and other programs, against a model that knows every pixel
 walk: $(VENV)/installed-test
@@ -51,6 +52,13 @@ pulls: $(VENV)/installed
 
 accuracy-plane: $(VENV)/installed
 	$(BIN)/python benchmarks/accuracy_plane.py $(ACCURACY)
+
+# skies of every degree, and cubes, beside their floors, wiimatch and Montage
+shapes: $(VENV)/installed
+	$(BIN)/python benchmarks/shapes.py $(if $(PEERS),--peers $(PEERS)) $(SHAPES)
+
+cubes: $(VENV)/installed
+	$(BIN)/python benchmarks/cubes.py $(if $(PEERS),--peers $(PEERS)) $(CUBES)
 
 # how well loops close on real images: make closure IMAGES='m17/*.fits.gz'
 closure: $(VENV)/installed
@@ -110,12 +118,16 @@ scale: $(VENV)/installed-test
 	$(BIN)/python benchmarks/scale.py $(SCALE)
 	$(BIN)/python benchmarks/scale_solve.py
 
-# hand in hand with the pipelines: their real packages, in an environment of their own (some 2 GB); SWarp and Montage
-# are tried where they are installed. SKYMATCH_SEAMS=FILE collects the seams of the mosaics for docs/pipelines.md.
-interop:
+# hand in hand with the pipelines: their real packages, in an environment of their own (1.7 GB); SWarp, Montage and
+# stilts are tried where they are installed. The seams of the mosaics go into the table of docs/pipelines.md.
+interop: $(VENV)-interop/installed
+	SKYMATCH_SEAMS=$(CURDIR)/docs/pipelines.md $(VENV)-interop/bin/python -m pytest -W default -rs \
+		tests/interop tests/test_export.py tests/test_roman.py tests/test_gwcs.py
+
+$(VENV)-interop/installed: pyproject.toml
 	test -x $(VENV)-interop/bin/python || $(PYTHON) -m venv $(VENV)-interop
 	$(VENV)-interop/bin/python -m pip install --quiet --editable '.[interop]'
-	$(VENV)-interop/bin/python -m pytest -W default tests/interop tests/test_export.py tests/test_roman.py tests/test_gwcs.py
+	touch $@
 
 $(VENV)/python:
 	@test -n "$(PYTHON)" || { echo "skymatch needs Python 3.11 or later: make PYTHON=/path/to/python3.11" >&2; exit 1; }

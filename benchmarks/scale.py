@@ -12,7 +12,7 @@ process, in two, as two shards that run side by side and are merged, and on two 
 ``match --store``, again, and once more with 20 files added (also in steps), beside the imports of a run that reads
 headers with astropy. ``same`` says whether the solution has the bytes of the serial run.
 
-``many``: plan and measure with at most 256 open files; peak memory of each.
+``many``: plan, measure and solve with at most 256 open files; peak memory of each, and the size of the store.
 
 Times are CPU seconds of the processes and their children (user and system), then in brackets seconds on the clock.
 """
@@ -249,14 +249,19 @@ def kept(folder: Path, n: int, side: int, chain: Cost | None) -> None:
 def many(counts: list[int], side: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, written = Path(name), 0
-        print("at most 256 open files:   plan CPU (s)      MB   measure CPU (s)      MB")
+        print(
+            "at most 256 open files:" + "".join(f"{step:>15}{'MB':>11}" for step in ("plan", "measure", "solve")),
+            "store",
+        )
         for n in counts:
             write_files(folder, written, n, max(counts), side=side)
             written = n
             store = f"{n}.db"
             planned = command(folder, "plan", "f*.fits", "--store", store, "-o", "plan.csv", limit=256)
             found = command(folder, "measure", store, limit=256)
-            print(f"{n:>8} files     {planned}{planned.peak_mb:>8.0f}   {found}{found.peak_mb:>8.0f}", flush=True)
+            solved = command(folder, "solve", store, "-o", "result.json", limit=256)
+            each = "   ".join(f"{cost}{cost.peak_mb:>8.0f}" for cost in (planned, found, solved))
+            print(f"{n:>8} files     {each}{(folder / store).stat().st_size / 1e6:>10.0f}", flush=True)
 
 
 def main() -> None:

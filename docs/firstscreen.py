@@ -1,7 +1,7 @@
 """Make the picture and the terminal output of README.md: ``make readme``.
 
 The frames are those of ``skymatch demo``. The picture is their mosaic before and after, as the HTML report draws it;
-the output is that of the program on a terminal of 80 columns.
+the output is that of the program on a terminal of 80 columns, for the first four.
 """
 
 import re
@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 from terminal import on_terminal  # noqa: E402
 
-COMMAND = "skymatch match --dry-run mosaic/frame_*.fits"
-SIDE, GAP = 400, 8  # pixels of the longer side of a picture, and between the two
+COMMAND = "skymatch match --dry-run frame_0[0-3].fits"
+SIDE, GAP = 300, 8  # pixels of the longer side of a picture, and between the two
 GREYS = 48  # as many as are seen; fewer make a small file
 
 
@@ -49,7 +49,8 @@ def main() -> None:
         folder = Path(name)
         on_terminal("skymatch demo mosaic", folder)
         picture(folder / "mosaic").save(ROOT / "docs" / "_static" / "before-after.png", optimize=True)
-        shown, _ = on_terminal(COMMAND, folder)
+        shown, _ = on_terminal(COMMAND, folder / "mosaic")
+    shown = shown.partition("\nskymatch: dry run")[0]
     readme = ROOT / "README.md"
     block = f"```console\n$ {COMMAND}\n{shown}\n```"
     text, n = re.subn(r"```console\n.*?\n```", lambda _: block, readme.read_text(encoding="utf-8"), flags=re.DOTALL)

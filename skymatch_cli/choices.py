@@ -127,6 +127,8 @@ class WarningName(StrEnum):
     UNITS = "units"
     FLAGS = "flags"
     PADDING = "padding"
+    COARSE = "coarse"
+    COPIES = "copies"
     WCS = "wcs"
     KEYWORD = "keyword"
     STORE = "store"

@@ -114,6 +114,13 @@ def test_the_list_of_commands_says_what_each_does(command: click.Command) -> Non
     assert COMMANDS[str(command.name)] in run("--help").stdout
 
 
+@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)], ids=" ".join)
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_fits_a_terminal_of_80_columns_and_breaks_no_option(words: list[str], option: str) -> None:
+    lines = CliRunner().invoke(main, [*words, option], terminal_width=80).output.splitlines()
+    assert [line for line in lines if len(line) > 80 or re.search(r"--[a-z-]+-$", line)] == []
+
+
 def test_every_setting_is_an_option_of_match() -> None:
     (match,) = (command for command in all_commands() if command.name == "match")
     assert set(Settings.__dataclass_fields__) <= {parameter.name for parameter in match.params}

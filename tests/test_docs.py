@@ -114,6 +114,19 @@ def test_changelog_and_citation_have_the_same_date():
     assert when[1] == cited[1]
 
 
+def test_the_readme_is_one_screen():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 60
+    blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    first, commands, output = (block.splitlines() for block in blocks)
+    assert [line.split("  ")[0] for line in first] == ["make demo", "make test"]
+    assert [line.split()[1] for line in commands] == ["match", "match", "match", "undo"]
+    assert max(map(len, output)) <= 80
+    assert re.fullmatch(
+        r"skymatch: steps between .*; all 4 overlaps agree", " ".join(line.strip() for line in output[-2:])
+    )
+
+
 def test_every_page_is_linked_where_a_repository_viewer_shows_it():
     index = (DOCS / "index.md").read_text(encoding="utf-8").partition("```{toctree}")[0]
     pages = {page.relative_to(DOCS).as_posix() for page in PAGES if DOCS in page.parents} - {"index.md"}

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skymatch_cli.compare.mesh.cells import Bins, CellSums, MeshGrid, pixel_map
+from skymatch_cli.compare.mesh.packed import PackedMesh
 from skymatch_cli.compare.mesh.reduce import BLOCK_PIX, block_noise, reduce_image
 from skymatch_cli.compare.mesh.sharp import sharp_outliers
 from skymatch_cli.model import TangentPlane
@@ -33,6 +34,47 @@ def wcs_of(frame: Frame):
 def reduced(data, frame, good=None, **more):
     good = np.ones(data.shape, bool) if good is None else good
     return reduce_image(data, good, wcs_of(frame), grid(), **more)
+
+
+def starry_mesh(side=300):
+    """A mesh of an image of noise 1 with a star of 10^4 and masked pixels, turned against the grid."""
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:side, :side]
+    data = rng.normal(100, 1, (side, side)) + 1e4 * np.exp(-((x - 90.3) ** 2 + (y - 200.6) ** 2) / 8)
+    good = rng.random(data.shape) > 0.1
+    good[100:140, 30:180] = False
+    return reduced(data.astype(np.float32), Frame(x=0, nx=side, ny=side, rotation=20), good)
+
+
+def test_packed_cells_are_those_of_the_mesh_to_a_hundredth_of_their_noise():
+    mesh = starry_mesh()
+    again = PackedMesh.of_mesh(mesh).unpacked()
+    seen = mesh.weight > 0
+    assert seen.any()
+    np.testing.assert_array_equal(again.weight > 0, seen)
+    faint = seen & (np.abs(mesh.value) < 10)
+    cell_noise = 1 / np.sqrt(mesh.pixels[faint])
+    assert np.sqrt(np.mean((again.value - mesh.value)[faint] ** 2 / cell_noise**2)) < 0.01
+    np.testing.assert_allclose(again.value[seen], mesh.value[seen], rtol=2e-5, atol=0.3)  # 10^4 in 65,534 steps
+    for name in ("pixels", "weight"):
+        found, expected = (getattr(m, name)[seen] for m in (again, mesh))
+        assert np.abs(found / expected - 1).mean() < 0.002
+    for name in ("origin", "shape", "level", "noise", "pixel_area", "n_good", "halvings"):
+        assert getattr(again, name) == getattr(mesh, name)
+
+
+def test_cells_that_are_all_alike_are_kept_exactly():
+    mesh = reduced(np.full((64, 64), 7.25, np.float32), Frame(x=0, nx=64, ny=64))
+    np.testing.assert_array_equal(PackedMesh.of_mesh(mesh).unpacked().value, mesh.value)
+
+
+def test_the_cells_of_4096_x_4096_pixels_take_less_than_a_megabyte():
+    """65 x 65 blocks of 8 x 8 cells of 8 x 8 pixels."""
+    packed = PackedMesh.of_mesh(starry_mesh())
+    one = sum(
+        getattr(packed, name)[0].nbytes for name in ("row", "column", "value", "middle", "step", "pixels", "most")
+    )
+    assert 65**2 * one + 2 * 66**2 * 4 < 1e6
 
 
 @pytest.mark.parametrize("box", [0, 1, 2, 5])

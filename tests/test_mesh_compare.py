@@ -203,3 +203,12 @@ def test_an_image_that_scatters_wildly_says_nothing_about_the_others():
     ratio = scatter_of([1000 * 15, 15, 15, 15, 15], [16] * 5).ratio()
     assert ratio[0] > 100
     np.testing.assert_allclose(ratio[1:], 1, rtol=1e-9)
+
+
+def test_cells_beyond_what_memory_should_hold_go_through_a_file(monkeypatch):
+    images = exposures(frames(0.0, 5.0, -3.0))
+    held = measured(images)
+    monkeypatch.setattr("skymatch_cli.compare.mesh.compare._SHEET_BYTES", 0)
+    written = measured(images)
+    for column in ("delta", "delta_err", "weight", "sky_a", "n_a"):
+        np.testing.assert_array_equal(getattr(written, column), getattr(held, column))

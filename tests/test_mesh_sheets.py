@@ -63,7 +63,7 @@ def spread_over(step):
 
 def smoothed_and_expected(masks, canvas, doublings):
     _, leaves = Layers.arranged(closed(leaves_of(*masks)))
-    found = LeafTable(leaves).beside().smoothed(cells_of(leaves, canvas), doublings)
+    found = LeafTable(leaves).beside().smoothed(cells_of(leaves, canvas).T, doublings).T
     window = window_of(doublings)
     expected = ndimage.convolve(canvas, np.multiply.outer(window, window)[None], mode="constant")
     real = cells_of(leaves, np.repeat(np.repeat(np.stack(masks), BLOCK, axis=1), BLOCK, axis=2))
@@ -96,7 +96,7 @@ def test_the_variance_of_a_window_grows_fourfold_with_each_doubling():
 def test_cells_of_other_tiles_are_no_neighbours():
     one, other = leaves_of(np.ones((1, 1), bool)), leaves_of(np.array([[False, True]]), tile=1)
     both = Leaves(*(np.append(getattr(one, f), getattr(other, f)) for f in Leaves.__slots__))
-    means = LeafTable(both).beside().smoothed(np.ones((2, BLOCK**2), np.float32), 1).reshape(2, BLOCK, BLOCK)
+    means = LeafTable(both).beside().smoothed(np.ones((BLOCK**2, 2), np.float32), 1).T.reshape(2, BLOCK, BLOCK)
     assert means[0, 3, -1] == means[1, 3, 0] == 0.75
     assert means[0, 3, 3] == 1
 
@@ -161,6 +161,7 @@ def mesh_of(origin, shape):
         value=np.arange(ones.size, dtype=np.float32).reshape(shape),
         weight=ones,
         pixels=64 * ones,
+        per_pixel=np.full([-(-n // BLOCK) + 2 for n in shape], 1 / 64, np.float32),
         area=np.full((1, 1), 1 / 64, np.float32),
         pixel_area=1 / 64,
         n_good=64 * ones.size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .factories import row, write_all
 from .pages import run
 
 pytest.importorskip("matplotlib")
+from matplotlib.colors import to_hex
 
 _MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 
@@ -62,6 +64,12 @@ def test_it_shows_every_footprint_and_overlap(figure: Any) -> None:
     assert (len(outlines.get_paths()), len(unused.get_paths()), len(coloured.get_paths())) == (4, 0, 3)
     assert coloured.norm.boundaries.tolist() == [-5, -4, -3, -2, -1, 1, 2, 3, 4, 5], "pulls, in every figure"
     assert [text.get_text() for text in figure.axes[0].texts] == ["img_0", "img_1", "img_2", "img_3"]
+
+
+def test_its_colours_are_those_of_the_page(figure: Any) -> None:
+    _, _, coloured = figure.axes[0].collections
+    style = (resources.files("skymatch_cli.report") / "templates" / "report.css").read_text(encoding="utf-8")
+    assert [f"--c{k}: {to_hex(coloured.cmap(k))};" in style for k in range(11)] == [True] * 11
 
 
 def test_both_pictures_have_the_same_contrast_and_the_sky_alone_comes_first(figure: Any) -> None:

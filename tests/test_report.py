@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 import skymatch_cli
 from skymatch_cli.errors import InputError
 from skymatch_cli.output.result import Result
 from skymatch_cli.output.stored import read_images, read_report
 
-from .factories import row, write_all
+from .factories import Frame, row, write_all
 from .pages import make_page, run
 
 pytest.importorskip("jinja2")
@@ -197,6 +198,28 @@ def test_the_command_is_shown_as_it_was_typed(tmp_path: Path) -> None:
     )
     one, other = ([line for line in lines if 'aria-label="Typed"' not in line] for lines in typed.values())
     assert one == other, "all else is that of the result"
+
+
+def test_it_says_whether_the_overlaps_agree(tmp_path: Path, page: Path) -> None:
+    def said(step: float) -> list[str]:
+        folder = tmp_path / str(step)
+        paths = write_all(folder, [Frame(x=12.0 * k, sky=100.0 + 10 * k, noise=1.0, seed=k) for k in range(3)])
+        with fits.open(paths[1], mode="update") as hdus:
+            hdus[0].data[:, :16] += step  # in the overlap with one of its neighbours, and not with the other
+        run("match", "--dry-run", "--compare", "pooled", "--report", folder / "r.html", *paths)
+        return re.findall(r'<p class="verdict">(.*?)</p>', text(folder / "r.html"))
+
+    assert said(0.0) == ["All 3 overlaps agree within 5 σ."]
+    assert said(8.0) == ["2 of 3 overlaps contradict the others by more than 5 σ (the deepest colours)."]
+    shown = re.findall(r'class="(c10|c0)" d=', text(tmp_path / "8.0" / "r.html"))
+    assert len(shown) == 2
+    assert 'class="verdict"' not in text(page), "in a strip nothing checks them"
+
+
+def test_settings_without_a_value_are_one_line(page: Path) -> None:
+    (line,) = re.findall(r'<th scope="row">not set</th><td>(.*?)</td>', text(page))
+    assert {"--lower", "--mask", "--skylist"} <= set(line.split(", "))
+    assert '<th scope="row">--lower</th>' not in text(page)
 
 
 def test_every_number_has_its_unit(page: Path) -> None:

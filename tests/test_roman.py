@@ -217,6 +217,31 @@ def test_what_the_schema_cannot_hold_survives_its_own_readers(two: list[str]) ->
     assert tree(two[1])["background"] == {}
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_keyword_undoes_what_the_pipeline_subtracted(tmp_path: Path, lost: bool) -> None:
+    """Also where our own record is there and damaged: pixels and background say the same thing afterwards."""
+    gone = FRAMES[1].but(sky=0.0)
+    name = roman_file(tmp_path / "x.asdf", gone, gwcs_of(gone), level=12.0, method="match", subtracted=True)
+    before = tree(name)
+    if lost:
+        assert run("match", "--method", "localmin", "--subtract", name).exit_code == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with asdf.open(name, lazy_load=False, memmap=False) as file:
+                file["roman"]["skymatch_cli"]["cards"] = file["roman"]["skymatch_cli"]["cards"][:-1]
+                file.write_to(name + "~")
+        Path(name + "~").rename(name)
+    refused = run("undo", name)
+    assert refused.exit_code == 3
+    assert "--from-keyword" in refused.stderr
+    for _ in range(2):  # once is enough
+        assert run("undo", "--from-keyword", name).exit_code == 0
+        after = tree(name)
+        assert after["background"] == {}
+        assert (after["step"], after["ours"]) == ("INCOMPLETE", False)
+        assert after["data"] == pytest.approx(before["data"] + 12, abs=1e-5)
+
+
 def test_a_missing_codec_is_named(two: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     frame = FRAMES[0]
     name = roman_file(Path(two[0]).parent / "packed.asdf", frame, gwcs_of(frame), compression="lz4")

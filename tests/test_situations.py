@@ -326,7 +326,55 @@ class TestMessages:
         fits.PrimaryHDU(np.zeros((40, 40), "i2")).writeto("mask.fits")
         done = run("--mask", "mask.fits", "a.fits", "b.fits")
         assert done.exit_code == 4
-        assert "all pixels of the 1 overlaps are masked" in done.stderr
+        assert "all pixels of the overlap are masked" in done.stderr
+
+    @pytest.mark.parametrize("compare", ["mesh", "pooled"])
+    def test_limits_that_drop_all_pixels(self, compare: str) -> None:
+        names = single("a.fits", 100.0), single("b.fits", 107.5, 10.0)
+        done = run("--lower", "1e6", "--compare", compare, *names)
+        assert (done.exit_code, "all pixels of the overlap are outside of the limits" in done.stderr) == (4, True)
+
+    def test_an_image_of_nan_and_a_single_image(self) -> None:
+        names = single("a.fits", 100.0), single("b.fits", 107.5, 10.0)
+        fits.PrimaryHDU(np.full((40, 40), np.nan, "f4"), frame(1.0, 5.0).hdu_header()).writeto("nan.fits")
+        assert "no sky (all_masked): nan.fits" in run(*names, "nan.fits").stderr
+        assert "there is only one image" in run("a.fits").stderr
+
+    def test_copies_are_named(self) -> None:
+        names = single("a.fits", 100.0), single("b.fits", 107.5, 10.0)
+        Path("copy.fits").write_bytes(Path("a.fits").read_bytes())
+        Path("link.fits").hardlink_to("b.fits")
+        Path("other.fits").symlink_to("b.fits")
+        done = result(*names, "link.fits", "other.fits")
+        assert [image["file"] for image in done["images"]] == ["a.fits", "b.fits"]
+        assert not done["warnings"]
+        (said,) = [w["text"] for w in result(*names, "copy.fits")["warnings"] if w["name"] == "copies"]
+        assert said == "copy.fits holds the pixels of a.fits: a copy counts as another exposure"
+
+    def test_an_image_whose_overlap_is_masked_is_not_said_to_lie_apart(self) -> None:
+        for name, x in (("a.fits", 0.0), ("b.fits", 12.0), ("c.fits", 30.0)):
+            single(name, 100.0, x)
+        every, good = np.ones((2, 40, 40), "i2")
+        good[:, 10:] = 0  # all that c.fits has in common with the others
+        for name, mask in (("a", every), ("b", every), ("c", good), ("d", every)):
+            fits.PrimaryHDU(mask).writeto(f"{name}_good.fits")
+        single("d.fits", 100.0, 900.0)
+        for name, apart in (("c.fits", "have no usable pixel in common"), ("d.fits", "don't overlap each other")):
+            assert apart in run("--mask", "{stem}_good.fits", "a.fits", "b.fits", name).stderr
+
+
+@pytest.mark.parametrize(("noise", "coarse"), [(0.3, True), (1.0, False)])
+def test_integers_without_noise_are_said_and_pooled_is_right(noise: float, coarse: bool) -> None:
+    rng = np.random.default_rng(3)
+    for name, sky in (("a.fits", 20.2), ("b.fits", 20.55)):
+        data = np.rint(sky + rng.normal(0, noise, (128, 128))).astype("i2")
+        fits.PrimaryHDU(data, frame(sky, nx=128, ny=128).hdu_header()).writeto(name)
+    by_mesh = result("a.fits", "b.fits")
+    assert ("coarse" in [w["name"] for w in by_mesh["warnings"]]) is coarse
+    apart = by_mesh["images"][1]["sky"] - by_mesh["images"][0]["sky"]
+    assert abs(apart - 0.35) < (0.1 if coarse else 0.03)
+    pooled = result("--compare", "pooled", "a.fits", "b.fits")["images"]
+    assert pooled[1]["sky"] - pooled[0]["sky"] == pytest.approx(0.35, abs=0.04)
 
 
 class TestRegions:
@@ -398,3 +446,10 @@ class TestExposureMaps:
         assert done.exit_code == 2
         assert "can't be recorded in an image of counts" in done.stderr
         assert "BKGLEVEL" not in fits.getheader("a.fits")
+
+
+@pytest.mark.parametrize("compare", ["mesh", "pooled"])
+def test_sets_without_a_pair_are_said(compare: str) -> None:
+    names = single("u.fits", 100.0, FILTER="U"), single("v.fits", 107.5, 10.0, FILTER="V")
+    done = run("--compare", compare, "--split-by", "FILTER", *names)
+    assert (done.exit_code, "no image overlaps another" in done.stderr) == (4, True)

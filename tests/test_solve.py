@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array, diags_array
+from scipy.sparse.linalg import splu
 
 from skymatch_cli.compare.sharing import Coverage, pooled_noise
 from skymatch_cli.solve import laplacian, leastsquares
@@ -556,3 +557,35 @@ def test_loops_close_to_what_is_left_over():
     rms, n_loops = loop_closure(graph, spanning_tree(graph), np.array([1.0, 2.0, -2.5, 7.0]))
     np.testing.assert_allclose(rms, [0.5, np.nan])
     np.testing.assert_array_equal(n_loops, [1, 0])
+
+
+@pytest.mark.parametrize("n", [10, 100, 6000], ids=["sparse", "dense", "large"])
+def test_a_component_that_can_not_be_factorised_is_one_without_information(n, monkeypatch):
+    """LAPACK and SuperLU never fail on such weights: here they do, for the first component of two."""
+
+    def fails(matrix: object, **_: object) -> tuple[object, int]:
+        return matrix, 1
+
+    def singular(matrix: object, **keywords: object) -> object:
+        if matrix[0, 0] == 3.0:  # of the first component only
+            raise RuntimeError("Factor is exactly singular")
+        return splu(matrix, **keywords)
+
+    a, b = chain(n)
+    weight = np.concatenate([np.full(n - 1, 1.5), [4.0]])
+    monkeypatch.setattr(laplacian, "dpotrf", fails)
+    monkeypatch.setattr(laplacian, "splu", singular)
+    found = solve_offsets(n + 2, np.append(a, n), np.append(b, n + 1), np.append(np.ones(n - 1), 30.0), weight)
+    np.testing.assert_allclose(found.offset[n:], [15, -15])
+    np.testing.assert_allclose(found.sigma[n:], 0.25)
+    assert len(found.chi2) == n + 1  # each group of the chain is alone
+    assert np.isnan(found.residual[:-1]).all()
+
+
+@pytest.mark.parametrize("extreme", [1e-320, 1e308])
+def test_pairs_whose_weights_double_precision_can_not_hold_are_not_used(extreme):
+    a, b = np.array([0, 1, 2]), np.array([1, 2, 3])
+    found = solve_offsets(4, a, b, np.array([30.0, 1.0, 10.0]), np.array([4.0, extreme, 4.0]))
+    np.testing.assert_allclose(found.offset, [15, -15, 5, -5])
+    np.testing.assert_allclose(found.sigma, 0.25)
+    assert list(found.component) == [0, 0, 1, 1]

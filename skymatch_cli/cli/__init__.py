@@ -107,8 +107,8 @@ def _meant(name: str, rest: list[str]) -> str:
 def main() -> None:
     """Equalise the sky background of overlapping FITS images.
 
-    'skymatch match' writes the sky of each image into its header, unless --dry-run is given. Pixels change only with
-    --subtract. 'skymatch undo' takes both back. 'skymatch help COMMAND' explains a command.
+    'skymatch match' writes the sky of each image into its header; with --dry-run it writes nothing, and pixels change
+    only with --subtract. 'skymatch undo' takes both back. 'skymatch help COMMAND' explains a command.
     """
 
 

@@ -19,8 +19,8 @@ from . import options
     cls=options.SectionCommand,
     epilog="""\b
 Examples:
-  skymatch config --dump > skymatch.toml && skymatch match --config skymatch.toml *.fits
-  skymatch config --config survey.toml --skystat mode          what differs from the defaults
+  skymatch config --dump > skymatch.toml
+  skymatch config --config survey.toml --skystat mode    what is not a default
 """,
 )
 @click.option("--dump", cls=options.SectionOption, is_flag=True, help="All settings, the defaults too.")

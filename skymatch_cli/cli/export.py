@@ -28,7 +28,7 @@ Examples:
   skymatch match --dry-run -o solution.fits *.fits
   skymatch export solution.fits --to swarp -o back.txt
   SWarp *.fits -BACK_TYPE MANUAL -BACK_DEFAULT @back.txt
-  skymatch export solution.fits --to montage --images-tbl pimages.tbl -o corrections.tbl
+  skymatch export solution.fits --to montage --images-tbl pimages.tbl -o c.tbl
 """,
 )
 @options.STORED
@@ -47,7 +47,7 @@ def command(
 ) -> None:
     """Write the skies of a stored result for another program.
 
-    RESULT is a .fits or .json file that 'skymatch match -o' wrote. The headers of the images are read again, but for
+    RESULT is a .fits or .json file that 'skymatch match -o' wrote. The headers of the images are read again, except for
     topcat; run in the folder where the result was made.
     """
     with console.session(ctx):

@@ -30,12 +30,12 @@ Images are named as a.fits, a.fits[SCI,2], a.fits[3], quoted globs, @list.txt, o
 
 \b
 Examples:
-  skymatch match *.fits                              record the sky in the headers
+  skymatch match *.fits                              write the headers
   skymatch match --dry-run -o sky.json '*_cal.fits'  measure only
   skymatch match --subtract --output-dir matched @exposures.txt
   skymatch match --dry-run --report report.html *.fits
   skymatch match --method user --skylist skies.txt --subtract *.fits
-  skymatch match --strict --max-residual 5 *.fits    for pipelines: exit code 5 with any warning
+  skymatch match --strict --max-residual 5 *.fits    exit 5 at any warning
 
 Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 an input can't be used, 4 no images overlap,
 5 warnings with --strict, 6 stopped while writing (disk full): run again to finish.
@@ -82,6 +82,7 @@ def command(
     with console.session(ctx), ExitStack() as stack:
         from .named import named_files
 
+        settings.refuse_idle_statistic()
         named = named_files(ctx)
         console.check_output(output, overwrite=settings.overwrite, inputs=named)
         from skymatch_cli import pipeline

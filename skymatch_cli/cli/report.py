@@ -17,7 +17,7 @@ from . import console, options
     cls=options.SectionCommand,
     epilog="""\b
 Examples:
-  skymatch match --dry-run -o solution.fits *.fits && skymatch report solution.fits -o report.html
+  skymatch report solution.fits -o report.html
   skymatch report solution.json --plot figure.pdf
 """,
 )

@@ -34,7 +34,7 @@ def shown_command(words: Sequence[str]) -> str:
     >>> shown_command(["match", "--dry-run", "a b.fits"])
     "skymatch match --dry-run 'a b.fits'"
     >>> shown_command(["match", *(f"{k}.fits" for k in range(40)), "--strict"])
-    'skymatch match 0.fits … (38 more) … 39.fits --strict'
+    'skymatch match 0.fits 1.fits … (37 more) … 39.fits --strict'
 
     """
     shown = ["skymatch", *map(shlex.quote, words[:1])]
@@ -43,8 +43,8 @@ def shown_command(words: Sequence[str]) -> str:
         if word is not None and not word.startswith("-"):
             together.append(shlex.quote(without_secrets(word)))
             continue
-        if len(together) > _MOST_TOGETHER:
-            together[1:-1] = [f"… ({len(together) - 2} more) …"]
+        if len(together) > _MOST_TOGETHER:  # the first word may be the value of an option
+            together[2:-1] = [f"… ({len(together) - 3} more) …"]
         shown += together
         together = []
         if word is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from skymatch_cli.choices import Method
+from skymatch_cli.choices import Method, Planes
 from skymatch_cli.settings import OF_THE_SKY
 
 from . import options
@@ -48,7 +48,7 @@ def command(ctx: click.Context, /, images: tuple[str, ...], from_keyword: bool, 
     """
     settings, _output = options.read(ctx, ignored=OF_THE_SKY)
     # A sky may be recorded in images without a WCS too: the method `user` needs none.
-    settings = replace(settings, method=Method.USER, skylist="-")
+    settings = replace(settings, method=Method.USER, skylist="-", planes=Planes.EACH)
     from . import console
 
     with console.session(ctx):

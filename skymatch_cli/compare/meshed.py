@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skymatch_cli.choices import Model
+from skymatch_cli.choices import Model, WarningName
 from skymatch_cli.compare.mesh.cells import MeshGrid, TooWideError
-from skymatch_cli.compare.mesh.reduce import BLOCK_PIX, CellMesh, reduce_image
+from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
+from skymatch_cli.compare.mesh.reduce import BLOCK_PIX, reduce_image
 from skymatch_cli.compare.pooled import local_skies, n_pixels_of
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
@@ -42,6 +43,7 @@ from skymatch_cli.run.tasks import Tasks
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
+from skymatch_cli.statistics.coarse import rounding_bias
 from skymatch_cli.statistics.regions import region_statistics
 
 DEFAULT_PITCH_PIX = 8.0
@@ -56,7 +58,7 @@ class MeshReduction:
 
     Attributes
     ----------
-    meshes : mapping of int to tuple of CellMesh
+    meshes : mapping of int to tuple of Mesh
         By plane of the graph of the run: one mesh for every spacing that its overlaps there need.
     status : Status
         Of the image as a whole.
@@ -66,7 +68,7 @@ class MeshReduction:
         Good pixels.
     """
 
-    meshes: Mapping[int, tuple[CellMesh, ...]]
+    meshes: Mapping[int, tuple[Mesh, ...]]
     status: Status
     local: SkyStatistic | None
     n_good: int
@@ -137,7 +139,7 @@ def assemble_mesh(
 
 
 def _compared(  # noqa: PLR0917 - what is compared, and how
-    meshes: list[list[CellMesh | None]],
+    meshes: list[list[Mesh | None]],
     graph: OverlapGraph,
     group: IntArray,
     usable: StrArray,
@@ -167,7 +169,7 @@ def _by_spacing(
     spacing: IntArray,
     found: Sequence[MeshReduction],
     planes: tuple[TangentPlane, ...],
-) -> tuple[list[list[CellMesh | None]], OverlapGraph]:
+) -> tuple[list[list[Mesh | None]], OverlapGraph]:
     """Meshes of the images by plane and spacing, and the graph with these in the place of its planes.
 
     ``plane`` (M,): index of the plane of every overlap in those of the run, ``planes``.
@@ -279,7 +281,7 @@ class MeshTask:
         except TooWideError:
             what = "comes too near the horizon of its tangent plane to be reduced to a mesh"
             return self._unread((Problem(info.ref.label, what, "use --compare pooled"),))
-        return MeshReduction(meshes, status, local, n_good, pixels.warnings)
+        return MeshReduction(meshes, status, local, n_good, (*pixels.warnings, *_coarse(info, pixels.data[good])))
 
     def _pixels(self) -> Pixels:
         """The pixels of the frame; of a file behind a URL only the rows that its overlaps need, the others not good."""
@@ -299,17 +301,17 @@ class MeshTask:
     def _spans(self, wcs: CelestialWcs) -> Sequence[Spans]:
         return spans_of_polygons(pixel_rings(self.overlaps, self.image, wcs, self.info.ref.label), self.info.shape)
 
-    def _meshes(self, data: PixelArray, good: BoolArray, wcs: CelestialWcs) -> dict[int, tuple[CellMesh, ...]]:
+    def _meshes(self, data: PixelArray, good: BoolArray, wcs: CelestialWcs) -> dict[int, tuple[Mesh, ...]]:
         """The meshes by plane, one for every spacing; of each the blocks of pixels that its overlaps need."""
         spans = self._spans(wcs)
-        meshes: dict[int, tuple[CellMesh, ...]] = {}
+        meshes: dict[int, tuple[Mesh, ...]] = {}
         for plane, halved in np.unique(np.stack([self.planes, self.halvings]), axis=1).T.tolist():
             mine = np.flatnonzero((self.planes == plane) & (self.halvings == halved))
             blocks = _needed_blocks([spans[k] for k in mine.tolist()], self.info.shape)
             grid = self.grids[plane].halved(halved)
             tilted = self.settings.model != Model.CONSTANT
             mesh = reduce_image(data, good, wcs, grid, blocks, centroids=tilted)
-            meshes[plane] = (*meshes.get(plane, ()), replace(mesh, halvings=halved))
+            meshes[plane] = (*meshes.get(plane, ()), PackedMesh.of_mesh(replace(mesh, halvings=halved)))
         return meshes
 
     def lost(self, why: str) -> MeshReduction:
@@ -319,6 +321,15 @@ class MeshTask:
     def _unread(self, problems: tuple[Problem, ...]) -> MeshReduction:
         local = SkyStatistic(np.nan, np.nan, 0, Status.UNREADABLE) if self.with_local else None
         return MeshReduction({}, Status.UNREADABLE, local, 0, problems=problems)
+
+
+def _coarse(info: ImageInfo, values: PixelArray) -> tuple[SkyWarning, ...]:
+    """A warning where the integers of an image are too coarse for means."""
+    bias = rounding_bias(values)
+    if not bias:
+        return ()
+    text = f"{info.ref.label}: its noise is hardly seen in steps of its integers: its sky may err by {bias:.2g}"
+    return (SkyWarning(WarningName.COARSE, text, bias, info.unit),)
 
 
 def _within_limits(pixels: Pixels, settings: Settings) -> BoolArray:

@@ -112,7 +112,6 @@ def pooled_tasks(
             settings=settings,
             side=side,
             with_local=with_local and known is None,
-            whole=len(pairs) == len(mine[i]),
         )
 
     return Tasks(make, wanted, n_pixels_of(infos, wanted))
@@ -136,8 +135,6 @@ class PooledTask:
         These overlaps alone.
     side : int
         Blocks a side of the grid on which shared pixels are counted.
-    whole : bool
-        False where these are some of the image's overlaps, the others being known: only their rows are read.
     """
 
     image: int
@@ -147,14 +144,14 @@ class PooledTask:
     settings: Settings
     side: int
     with_local: bool
-    whole: bool = True
 
     def __call__(self) -> ImageMeasurement:
         """Read the pixels and measure."""
         info, regions = self.info, self._regions()
         rows = (0, info.shape[0])
-        near = info.source is None or not is_remote(info.source.science.path)  # what is far is fetched by need alone
-        if not ((self.whole and near) or self.with_local) and any(spans.n_pixels for spans in regions):
+        # What is far is fetched by need alone; of the rest, padding is judged by the whole frame.
+        far = info.source is not None and is_remote(info.source.science.path)
+        if far and not self.with_local and any(spans.n_pixels for spans in regions):
             used = np.concatenate([spans.y for spans in regions])
             rows = int(used.min()), int(used.max()) + 1
         try:
@@ -169,7 +166,7 @@ class PooledTask:
             (local,) = region_statistics(pixels.data, pixels.good, [Spans.full(info.shape)], self.settings.statistic)
         return ImageMeasurement(
             pairs=self.pairs,
-            regions=SkyStatistics.of([_judged(r, spans) for r, spans in zip(found, regions, strict=True)]),
+            regions=SkyStatistics.of([_with_status(r, spans) for r, spans in zip(found, regions, strict=True)]),
             blocks=self._blocks(regions),
             local=local,
             n_good=int(np.count_nonzero(pixels.good)),
@@ -323,6 +320,6 @@ def local_skies(found: Sequence[SkyStatistic | None]) -> LocalSkies | None:
     )
 
 
-def _judged(found: SkyStatistic, spans: Spans) -> SkyStatistic:
+def _with_status(found: SkyStatistic, spans: Spans) -> SkyStatistic:
     """A region without the centre of a pixel is too small, not masked."""
     return found if len(spans.y) else replace(found, status=Status.TOO_FEW_PIXELS)

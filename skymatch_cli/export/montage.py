@@ -1,4 +1,4 @@
-"""Montage: the skies as the plane corrections that mBgExec and mBackground subtract."""
+"""Montage: skies as the table of planes that mBgExec and mBackground subtract."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.model import ImageInfo
 from skymatch_cli.model.skyplane import SkyPlane
 
-_PROJECTED = re.compile(r"hdu(\d+)_(.+)", re.DOTALL)  # how mProjExec names what it makes
+_PROJECTED = re.compile(r"hdu(\d+)_(.+)", re.DOTALL)  # the files that mProjExec writes
 _WIDTH = 25
 
 
@@ -33,9 +33,9 @@ class MontageSky:
         return PurePath(self.info.ref.file).name, self.info.ref.hdu
 
     def coefficients(self, row: Any) -> tuple[float, float, float]:
-        """(a, b, c) for the pixels of the image of a row, which may be another projection of this one.
+        """(a, b, c) for the pixels of a row of the table, which may be another projection of the image.
 
-        Montage's x and y are pixel numbers from 0 on, minus CRPIX (which counts from 1): as mBackground does it.
+        As in mBackground, x and y are 0-based pixel numbers minus CRPIX (which is 1-based).
         A tilt is carried over at the image's centre.
         """
         if self.sky.is_level or self.info.wcs is None:
@@ -74,8 +74,7 @@ def corrections(images_tbl: str, skies: Sequence[MontageSky]) -> str:
     Raises
     ------
     InputError
-        If the table can't be read, or an image is missing in it or in the result, or is there twice.
-
+        If the table can't be read, or if an image is missing or listed twice.
     """
     known = {sky.key: sky for sky in skies}
     found: dict[tuple[str, int], tuple[int, Any]] = {}
@@ -85,7 +84,7 @@ def corrections(images_tbl: str, skies: Sequence[MontageSky]) -> str:
         if key is None:
             problems.append(Problem(images_tbl, f"its image {fname} is not in the result", "match all its images"))
         elif key in found:
-            problems.append(Problem(images_tbl, f"the image {known[key].info.ref.label} is in it twice"))
+            problems.append(Problem(images_tbl, f"lists {known[key].info.ref.label} twice"))
         else:
             found[key] = cntr, row
     problems += [Problem(s.info.ref.label, f"is not in {images_tbl}") for key, s in known.items() if key not in found]
@@ -123,11 +122,11 @@ def _rows(images_tbl: str) -> list[tuple[int, str, int, Any]]:
     except FileNotFoundError:
         raise InputError.at(images_tbl, "no such file", "make it with mImgtbl") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError.at(images_tbl, f"is no table of images: {error}", "make it with mImgtbl") from None
+        raise InputError.at(images_tbl, f"is not an mImgtbl table: {error}", "make it with mImgtbl") from None
 
 
 def _keys(fname: str, hdu: int) -> list[tuple[str, int]]:
-    """What a file of the table may be: the image itself, or what mProjExec made of one of its HDUs."""
+    """The images that a file of the table may stand for: itself, or the HDU that mProjExec made it of."""
     name = PurePath(fname).name
     keys = [(name, hdu)]
     if projected := _PROJECTED.fullmatch(name):

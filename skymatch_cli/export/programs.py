@@ -1,4 +1,4 @@
-"""The skies in the words of other programs: SWarp, Montage, jwst, drizzlepac, DS9, TOPCAT."""
+"""Skies in the formats of other programs: SWarp, Montage, jwst, drizzlepac, DS9, TOPCAT."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from skymatch_cli.choices import ExportFormat
 from skymatch_cli.errors import InputError, Problem, UsageError
 from skymatch_cli.images.formats.files import base_name, is_remote, real_path
 from skymatch_cli.model import ImageInfo, ImageRef
+from skymatch_cli.model.images import WHOLE
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.output.formats import write_vot
 from skymatch_cli.output.printable import printable
@@ -26,7 +27,7 @@ _WITHOUT_SKY = "leave it out of the match and of the mosaic, or give it a value 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """What is handed on.
+    """A result, and what its export needs besides.
 
     Attributes
     ----------
@@ -58,7 +59,7 @@ class Export:
         return [(info, SkyPlane(sky, *t)) for (info, sky), t in zip(self.skies(), tilts, strict=True)]
 
     def constants(self, to: ExportFormat) -> list[tuple[ImageInfo, float]]:
-        """The skies, for a form that holds constants only.
+        """Every image and its sky, for a format without tilts.
 
         Raises
         ------
@@ -79,14 +80,17 @@ class Export:
         Raises
         ------
         InputError
-            If an image has no sky, or its pixels are without it already.
+            If an image has no sky, or its sky is already subtracted.
 
         """
         problems = []
         found = []
         columns = (self.report.images.column(name).tolist() for name in ("sky", "status"))
         for info, sky, status in zip(self.infos, *columns, strict=True):
-            if not np.isfinite(sky):
+            if info.ref.part != WHOLE:
+                what = "is a part of an HDU (section or plane), and other programs take one sky an HDU"
+                problems.append(Problem(info.ref.label, what, "subtract it: skymatch match --subtract"))
+            elif not np.isfinite(sky):
                 problems.append(Problem(info.ref.label, f"has no sky: {status}", _WITHOUT_SKY))
             elif info.recorded is not None and info.recorded.subtracted:
                 what = "its sky is subtracted already (BKGSUB = T)"
@@ -98,7 +102,7 @@ class Export:
 
 
 def exported(to: str, request: Export) -> bytes:
-    """Write the skies for another program.
+    """The input file of another program.
 
     Parameters
     ----------
@@ -113,9 +117,9 @@ def exported(to: str, request: Export) -> bytes:
     Raises
     ------
     InputError
-        If the other program's form can't hold the skies, or they don't apply to the images any more.
+        If the format can't hold the skies, or a sky is already subtracted.
     UsageError
-        If something is missing that the form needs.
+        If an option is missing that the format needs.
 
     """
     return _WRITERS[ExportFormat(to)](request)
@@ -158,7 +162,7 @@ def _jwst(request: Export) -> bytes:
         skies = {sky for _, sky in images}
         lines.append(f"{file} {images[0][1]!r}\n")
         if len(skies) > 1:
-            problems.append(Problem(file, "its images have different skies; the list holds one a file"))
+            problems.append(Problem(file, "its images have different skies, and the list holds one value per file"))
         if len(PurePath(file).name) > _JWST_LONGEST_NAME:
             problems.append(Problem(file, f"its name is longer than {_JWST_LONGEST_NAME} characters"))
     _refuse((*problems, *_namesakes(files), *_unlisted(files)))
@@ -168,8 +172,8 @@ def _jwst(request: Export) -> bytes:
 def _drizzle(request: Export) -> bytes:
     """Lines ``name sky``, or ``name sky1 sky2 …`` for the chips [SCI,1], [SCI,2] and so on.
 
-    AstroDrizzle compares names letter by letter and goes on without a sky where none is the same, so that each file
-    has a line for every name by which it may be called: its own, the user's, and the absolute ones.
+    AstroDrizzle compares names letter by letter, and goes on without a sky where none is the same. Each file therefore
+    has a line for its bare name, for the user's spelling, and for its absolute paths.
     """
     lines, problems = [], []
     files = _by_file(request.constants(ExportFormat.DRIZZLE))
@@ -179,7 +183,9 @@ def _drizzle(request: Export) -> bytes:
         if len(set(skies)) == 1:
             skies = skies[:1]
         elif [info.ref.extver for info, _ in images] != list(range(1, len(images) + 1)):
-            problems.append(Problem(file, "its skies differ and its chips aren't all there", "match all its chips"))
+            problems.append(
+                Problem(file, "its chips have different skies, and some chips are missing", "match all its chips")
+            )
         names = _spellings(images[0][0].ref)
         lines += [" ".join([name, *map(repr, skies)]) + "\n" for name in names]
         problems += _unlisted(names)
@@ -188,7 +194,7 @@ def _drizzle(request: Export) -> bytes:
 
 
 def _spellings(ref: ImageRef) -> list[str]:
-    """The names by which a file may be called, from whatever folder."""
+    """The names by which a file may be called in AstroDrizzle, from any folder."""
     names = [base_name(ref.path), ref.file]
     if not is_remote(ref.path):
         names += [os.path.abspath(ref.path), real_path(ref.path)]  # noqa: PTH100 (links stay as they are)

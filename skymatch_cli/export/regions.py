@@ -32,7 +32,7 @@ def ds9_regions(report: Report, infos: tuple[ImageInfo, ...]) -> str:
     UsageError
         If the package of the extra ``regions`` is missing.
     InputError
-        If an image has no usable place on the sky.
+        If an image has no usable WCS.
 
     """
     try:

@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
 from skymatch_cli.images.objects import is_model, is_pair, is_roman
+from skymatch_cli.images.planecards import plane_cards
 from skymatch_cli.model import ImageInfo
+from skymatch_cli.model.skycube import SkyCube
 from skymatch_cli.model.skyplane import SkyPlane
 
 _JWST_METHODS = {"localmin": "local", "globalmin": "global", "globalmin+match": "global+match"}
@@ -98,10 +101,23 @@ def _hdulist(hdus: Any, skies: Sequence[FoundSky]) -> Any:
     made = type(hdus)([hdu.copy() for hdu in hdus])
     is_jwst = str(made[0].header.get("TELESCOP", "")).upper() == "JWST"
     for found in skies:
-        hdu = made[found.info.ref.hdu]
-        hdu.data = found.subtract(hdus[found.info.ref.hdu].data)
-        (made[0] if is_jwst else hdu).header.update(found.cards())
+        hdu, plane = made[found.info.ref.hdu], found.info.ref.part.plane
+        if plane is None:
+            hdu.data = found.subtract(hdus[found.info.ref.hdu].data)
+            (made[0] if is_jwst else hdu).header.update(found.cards())
+            continue
+        if hdu.data.dtype.kind != "f":
+            hdu.data = hdu.data.astype(np.result_type(hdu.data.dtype, np.float32))
+        planes = hdu.data.reshape(-1, *hdu.data.shape[-2:])
+        planes[plane] = found.subtract(planes[plane])
+        hdu.header.update({SUBTRACTED: True, METHOD: found.method})
+        hdu.header.update(_plane_values(found, plane))
     return made
+
+
+def _plane_values(found: FoundSky, plane: int) -> dict[str, Any]:
+    cards = plane_cards(SkyCube((None,) * plane + (found.sky,)), [math.nan] * (plane + 1), tilted=False)
+    return {keyword: cd.card_value(card) for keyword, card in cards.items() if card is not None}
 
 
 def _model(model: Any, found: FoundSky) -> Any:

@@ -39,6 +39,8 @@ def group_of(ref: ImageRef, keywords: Keywords, by: str, spelling: str) -> str:
             return spelling
         case "none":
             return ref.label
+        case "auto" if ref.section is not None:
+            return ref.label  # amplifiers and fields of one detector have skies of their own
         case "auto":
             return ref.group or exposure_of(keywords) or spelling
         case "exposure":

@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, groupby
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.bands import band_keywords, band_warnings
+from skymatch_cli.images.channels import channel_problems, channels_of
+from skymatch_cli.images.copies import copy_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats.files import is_remote, open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked, parse_header
@@ -30,16 +32,20 @@ from skymatch_cli.images.inputs import Inputs
 from skymatch_cli.images.known import ImageHeader, Known
 from skymatch_cli.images.ledger import SUBTRACTED
 from skymatch_cli.images.observers import observer_m, observer_problems
+from skymatch_cli.images.partwcs import SectionWcs
 from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.images.skystate import SkyState, read_state
 from skymatch_cli.images.units import UnitFacts, comparison_scales
-from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, OriginalIntegers, SkyWarning
-from skymatch_cli.model.images import WHOLE
+from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, OriginalIntegers, Part, SkyWarning
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import pixel_area_arcsec2, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import Footprint, footprint
 from skymatch_cli.sky.frames import SkyFrame
+
+if TYPE_CHECKING:
+    from skymatch_cli.images.formats.gwcs import GwcsWcs
+    from skymatch_cli.sky.celestial import FitsWcs
 
 __all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
 
@@ -90,6 +96,8 @@ def read_infos(
     ------
     UsageError
         If an option can't be right for any image (an unknown DQ name, a bad template).
+    InputError
+        If no image has a keyword of ``--split-by``.
 
     """
     check_dqbits(settings.dqbits)
@@ -103,9 +111,12 @@ def read_infos(
             found.append(item)
         else:
             problems += item.problems
+    if found and settings.split_by and all(set(read.facts.split.split(", ")) == {"none"} for read in found):
+        raise InputError.at(f"--split-by {settings.split_by}", "no image has this keyword", "look at a header")
     scales = comparison_scales([read.facts for read in found], units=settings.units, exptime_key=settings.exptime_key)
     apart = _frame_problems([read.info for read in found])
     apart |= observer_problems((read.facts.label, read.facts.split, read.observer) for read in found)
+    apart |= _channel_problems(inputs, found)
     usable = [i for i in range(len(found)) if i not in scales.problems and i not in apart]
     infos = tuple(
         replace(
@@ -124,9 +135,22 @@ def read_infos(
     return Infos(
         infos,
         tuple(dict.fromkeys(problems)),
-        tuple(dict.fromkeys((*own, *scales.warnings, *frames, *bands))),
+        tuple(dict.fromkeys((*own, *scales.warnings, *frames, *bands, *copy_warnings(infos)))),
         tuple(found[i] for i in usable),
     )
+
+
+def _channel_problems(inputs: Inputs, found: Sequence[ImageHeader]) -> dict[int, Problem]:
+    """The images, by number, that are planes of cubes whose planes lie elsewhere than those of the first cube."""
+    refs = [read.info.ref for read in found]
+    cubes = [i for i, ref in enumerate(refs) if ref.part.plane is not None]
+    hdus = [inputs.files[refs[i].path].hdus[refs[i].hdu] for i in cubes]
+    problems = channel_problems(
+        (refs[i].hdu_label, hdu.cube_axis or "", hdu.n_planes, found[i].channels)
+        for i, hdu in zip(cubes, hdus, strict=True)
+        if refs[i].part.plane == 0
+    )
+    return {i: problems[label] for i in cubes if (label := refs[i].hdu_label) in problems}
 
 
 def _read_files(
@@ -168,16 +192,15 @@ class _HeaderReader:
             with open_unpacked(file.path, file.container) as stream:
                 headers = {index: parse_header(stream, file.hdus[index]) for index in {0, *(r.hdu for r in refs)}}
                 source = Source(file, stream)
-                of_hdu = {index: list(own) for index, own in groupby(refs, key=lambda ref: ref.hdu)}
-                states = {index: self._state(source, replace(own[0], part=WHOLE)) for index, own in of_hdu.items()}
+                parts = [(key, list(own)) for key, own in groupby(refs, key=_without_plane)]
+                states = [self._state(source, image) for image, _ in parts]
         except (OSError, EOFError, zlib.error, ValueError) as error:
             return [InputError.at(refs[0].file, f"its header can't be read: {error}")]
         found: list[ImageHeader | InputError] = []
-        for index, own in of_hdu.items():
-            whole = replace(own[0], part=WHOLE)
-            keywords = Keywords(whole.label, headers[index], headers[0])
-            read = self._read_or_refuse(whole, file, keywords, states[index], spelling)
-            found += [read] if isinstance(read, InputError) else [_of_part(read, ref, states[index]) for ref in own]
+        for (image, own), state in zip(parts, states, strict=True):
+            keywords = Keywords(image.label, headers[image.hdu], headers[0])
+            read = self._read_or_refuse(image, file, keywords, state, spelling)
+            found += [read] if isinstance(read, InputError) else [_of_part(read, ref, state) for ref in own]
         return found
 
     def _state(self, source: Source, ref: ImageRef) -> SkyState | InputError:
@@ -204,6 +227,9 @@ class _HeaderReader:
         source, notes = self._planes.find(ref, file, keywords.text("TELESCOP"))
         shape = source.science.shape
         wcs, doubt = self._wcs(ref, file, keywords.own, shape) if self._need_wcs else (None, ())
+        if ref.section is not None:
+            shape = ref.section.shape
+            wcs = None if wcs is None else SectionWcs(cast("FitsWcs | GwcsWcs", wcs), ref.section)
         flux_scale = self._settings.flux_scale
         _refuse_unlinear(keywords)
         facts = UnitFacts(
@@ -233,7 +259,8 @@ class _HeaderReader:
         bands = band_keywords(keywords, with_zero_point=flux_scale is None)
         traced = None if wcs is None else _traced(wcs, ref.label)
         observer = observer_m(keywords, wcs)
-        return ImageHeader(info, facts, bands, doubts, traced, of_file=facts.group == spelling, observer=observer)
+        header = ImageHeader(info, facts, bands, doubts, traced, of_file=facts.group == spelling, observer=observer)
+        return header if file.hdus[ref.hdu].cube_axis is None else replace(header, channels=channels_of(keywords))
 
     def _bunit(self, keywords: Keywords) -> str:
         """The unit of the pixels, counts divided by an exposure map included."""
@@ -275,7 +302,7 @@ class _HeaderReader:
     def _header_wcs(self, ref: ImageRef, file: FitsFile, header: CardHeader, shape: tuple[int, int]) -> CelestialWcs:
         """The WCS of the header; the file is opened by astropy only where that refers to lookup tables in it."""
         if not file.hdus[ref.hdu].celestial:
-            raise InputError.at(ref.label, "has no celestial WCS", "solve its astrometry first")
+            raise InputError.at(ref.label, *file.hdus[ref.hdu].why_no_wcs)
         cube = file.hdus[ref.hdu].cube_axis is not None
         if not refers_to_tables(text := header.text):
             return wcs_of_cards(text, shape, where=ref.label, cube=cube)
@@ -294,6 +321,11 @@ class _HeaderReader:
         return "" if by is None else ", ".join(keywords.text(key.strip()) or "none" for key in by.split(","))
 
 
+def _without_plane(ref: ImageRef) -> ImageRef:
+    """The image of a plane of a cube as if it were all planes: they have one header."""
+    return replace(ref, part=replace(ref.part, plane=None))
+
+
 def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState | InputError) -> ImageHeader:
     """The header of an HDU as that of a part of it: a plane of a cube is of a set and a group of its own."""
     plane, info = ref.part.plane, header.info
@@ -303,8 +335,8 @@ def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState | InputError) -
         info,
         ref=ref,
         group=f"{info.group}{ref.part}",
-        split=f"{info.split}{ref.part}",
-        recorded=state.planes[plane] if state.planes else None,
+        split=f"{info.split}{Part(plane)} of {info.source.science.n_planes}",
+        recorded=state.recorded_in(plane),
         source=info.source.at(plane),
     )
     return replace(header, info=own, of_file=False)

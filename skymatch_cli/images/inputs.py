@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, combinations
 from pathlib import Path
 from typing import TextIO
 
@@ -18,8 +19,8 @@ from skymatch_cli.images.known import Known
 from skymatch_cli.images.lookup import ImageFinder
 from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, fill_template, split_selector
 from skymatch_cli.images.sidecars import Companions, find_sidecars
-from skymatch_cli.model import FileState, ImageRef, MaskRef, Part, SkyWarning
-from skymatch_cli.model.images import WHOLE
+from skymatch_cli.model import FileState, ImageRef, MaskRef, Part, Section, SkyWarning
+from skymatch_cli.model.section import plane_of
 from skymatch_cli.run.tasks import run_apart
 from skymatch_cli.settings import Settings
 
@@ -121,7 +122,7 @@ def resolve_images(
     for name in named:
         try:
             file = _usable(structures[name.path])
-            if name.selector is None and file.creator.startswith(_OURS):
+            if file.creator.startswith(_OURS):
                 skipped.append(f"{name.file}: not an image: a result of this program")
                 continue
             chosen, said = _choose(file, name, settings)
@@ -135,11 +136,17 @@ def resolve_images(
         warnings += (SkyWarning(WarningName.PLANES, text) for text in said)
         skipped += _left_out(file, name, chosen)
         for hdu in chosen:
-            ref = _with_mask(beside.attached(_ref(name, hdu)), name.mask, settings.mask)
-            if (place, hdu.index, _parts(hdu)[0]) in refs:
+            try:
+                ref = _with_mask(beside.attached(_ref(name, hdu)), name.mask, settings.mask)
+                parts = _parts(hdu, name.section, ref.label)
+            except InputError as error:
+                problems.extend(error.problems)
+                continue
+            if (place, hdu.index, parts[0]) in refs:
                 skipped.append(f"{ref.label}: named twice, used once")
-            for part in _parts(hdu):
+            for part in parts:
                 refs.setdefault((place, hdu.index, part), replace(ref, part=part))
+    problems += _overlapping(refs)
     found = Inputs(tuple(refs.values()), tuple(skipped), tuple(dict.fromkeys(problems)), files, real, tuple(warnings))
     return _with_reference(found, settings, known)
 
@@ -210,9 +217,38 @@ def _with_mask(ref: ImageRef, listed: MaskRef | None, template: str | None) -> I
         raise InputError.at(ref.label, f"--mask {template}: {error}") from None
 
 
-def _parts(hdu: Hdu) -> tuple[Part, ...]:
-    """The parts of an HDU that are images: all of it, or each plane of a cube."""
-    return (WHOLE,) if hdu.cube_axis is None else tuple(map(Part, range(hdu.n_planes)))
+def _parts(hdu: Hdu, text: str, where: str) -> tuple[Part, ...]:
+    """The parts of an HDU that are images: all of it or a section, of a cube each plane or one.
+
+    Raises
+    ------
+    InputError
+        If the section (what stands between its brackets) is not within the HDU.
+    """
+    planes: Sequence[int | None] = [None] if hdu.cube_axis is None else range(hdu.n_planes)
+    if not text or hdu.plane_shape is None:
+        return tuple(map(Part, planes))
+    try:
+        chosen = plane_of(text)
+        if chosen is not None and chosen >= hdu.n_planes:
+            raise ValueError(f"goes beyond the last plane of the image, {hdu.n_planes}")
+        section = Section.of(text, hdu.plane_shape)
+    except ValueError as error:
+        raise InputError.at(where, f"its section [{text}] {error}", "columns first, counted from 1") from None
+    own = None if section.is_whole else section
+    return tuple(Part(plane, own) for plane in planes if plane is None or chosen in {None, plane})
+
+
+def _overlapping(refs: Mapping[tuple[str, int, Part], ImageRef]) -> Iterator[Problem]:
+    """Why images that share pixels can't be matched apart; ``refs`` by file, HDU and part."""
+    of_plane: dict[tuple[str, int, int | None], list[ImageRef]] = {}
+    for (real, hdu, part), ref in refs.items():
+        of_plane.setdefault((real, hdu, part.plane), []).append(ref)
+    for one, other in chain.from_iterable(combinations(own, 2) for own in of_plane.values()):
+        if one.section is None or other.section is None or one.section.overlaps(other.section):
+            named = f"the section {other.section}" if other.section else "all of the image"
+            what = f"shares pixels with {named}, which is named too: a pixel can have one sky alone"
+            yield Problem(one.label, what, "name sections that don't overlap")
 
 
 def _choose(file: FitsFile, name: NamedFile, settings: Settings) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
@@ -258,8 +294,8 @@ def _default_hdus(
         if refused := [hdu for hdu in cubes if not _is_matched_by_plane(hdu, settings)]:
             raise InputError(Problem(f"{where}{_index(hdu)}", *_why_no_image(hdu)) for hdu in refused)
         return cubes, warnings
-    if need_wcs and science_planes(file, where, need_wcs=False)[0]:
-        raise InputError.at(where, "has no image with a celestial WCS", "solve its astrometry first")
+    if need_wcs and (images := science_planes(file, where, need_wcs=False)[0]):
+        raise InputError.at(where, *images[0].why_no_wcs)
     with_pixels = [h for h in file.hdus if h.is_image and h.shape] or [h for h in file.hdus if not h.is_image]
     if not with_pixels:
         raise InputError.at(where, "holds no image")

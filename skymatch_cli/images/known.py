@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -34,6 +35,8 @@ class ImageHeader:
         Why there is none; None where the method needs no WCS.
     of_file : bool
         Its group is that of its file.
+    channels : tuple of float
+        Where the planes of a cube lie, see `channels_of`.
     observer : tuple of float
         Where the observer of a helioprojective image is, see `observer_m`.
     """
@@ -45,6 +48,7 @@ class ImageHeader:
     footprint: Footprint | InputError | None = None
     of_file: bool = True
     observer: tuple[float, ...] = ()
+    channels: tuple[float, float] = (math.nan, math.nan)
 
 
 @dataclass(frozen=True, slots=True)

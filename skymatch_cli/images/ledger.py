@@ -16,8 +16,15 @@
     HISTORY skymatch-cli undo 17 BSCALE  =      2. / scale    it said this, and 17 cards were before it
     HISTORY skymatch-cli undo + ...                           the last entry goes on
 
+Sections of an image that have skies of their own (``a.fits[1][1:100,*]``) are numbered, and the image has no BKGLEVEL::
+
+    BKGSEC1 = '[1:100,1:200]'      / section 1 of this image
+    BKGLEV1 =               12.345 / sky of section 1                           (BKGERR1; BKGDX1 … BKGC031 with --model)
+    BKGSUB  =                    T / whether the skies are subtracted from the pixels
+
 So a header says of itself what was done to it and what it was: `original_cards` takes everything back, and
 `recorded_cards` writes from the original. Writing again is therefore the same as writing for the first time.
+Of a cube the planes have keywords of their own (`planecards`); of these only what was there before has undo cards.
 The first keyword that is kept is the one of ``--sky-keyword``. Where it is not BKGLEVEL, it says what is still to be
 subtracted: the sky while it is only recorded, and 0 beside subtracted pixels, whose sky is in BKGLEVEL.
 Other programs edit the keywords above and change pixels; what `undo` needs is in the undo cards alone, and they say
@@ -32,6 +39,9 @@ from dataclasses import dataclass, replace
 
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import PixelFormat
+from skymatch_cli.images.planecards import is_of_plane, plane_cards
+from skymatch_cli.model.section import Section, SectionSkies
+from skymatch_cli.model.skycube import Sky, SkyCube
 from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
 
 LEVEL, SUBTRACTED, METHOD, ERROR = "BKGLEVEL", "BKGSUB", "BKGMETH", "BKGERR"
@@ -41,6 +51,8 @@ _MEANING = {
     "BKGDX": "tilt of the sky along x, per pixel",
     "BKGDY": "tilt of the sky along y, per pixel",
 } | {key: f"sky: times P{key[-2]}(u)P{key[-1]}(v) less its centre" for key in SHAPE[2:]}
+MOST_SECTIONS = 99
+"""Of one image: keywords have eight letters."""
 PIPELINE_STEP = "S_SKYMAT"  # of JWST
 
 _TAG = b"HISTORY skymatch-cli "
@@ -50,6 +62,7 @@ _TEXT = cd.CARD - len(_TAG)
 _ENTRY = re.compile(rb"(?P<mark>[-=+*]|\d{1,6}) ?(?P<text>.*)", re.DOTALL)
 _KEYWORD = re.compile(rb"[A-Z0-9_-]{1,8} *")
 _NO_DIGEST = "0" * 16
+_NEXT, _NO_SKY = ";", "-"  # between the skies of sections or planes; of a plane without one
 _COEFFICIENTS = 1, 3, 6, 10  # of a constant, a plane, and polynomials of degree 2 and 3
 _MAX_AXIS_DIGITS = 18
 _STRUCTURAL = frozenset({"BITPIX", "ZBITPIX"})
@@ -85,9 +98,9 @@ class Written:
     Attributes
     ----------
     subtracted : bool
-    sky : SkyPlane
+    sky : SkyPlane, SectionSkies or SkyCube
         The sky in the header, to the last bit.
-    shift : SkyPlane
+    shift : SkyPlane, SectionSkies or SkyCube
         Original pixels minus these, to the last bit. It is the sky unless another program had subtracted one before.
     shape : tuple of int
         Of the image, slowest axis first.
@@ -100,8 +113,8 @@ class Written:
     """
 
     subtracted: bool
-    sky: SkyPlane
-    shift: SkyPlane
+    sky: Sky
+    shift: Sky
     shape: tuple[int, ...]
     form: PixelFormat
     lost: float = 0.0
@@ -109,11 +122,13 @@ class Written:
 
     def text(self, n_entries: int) -> str:
         """What stands in the undo cards; ``n_entries`` is the number of entries that follow."""
+        sections = self.sky.parts if isinstance(self.sky, SectionSkies) else ()
         words = {
             "shape": "x".join(map(str, self.shape)),
             "bitpix": str(self.form.bitpix),
             "bscale": self.form.bscale.hex() if self.form.bscale != 1 else "",
             "bzero": self.form.bzero.hex() if self.form.bzero != 0 else "",
+            "sections": _NEXT.join(str(section)[1:-1] for section, _ in sections),
             "sky": _numbers(self.sky),
             "shift": _numbers(self.shift) if self.shift != self.sky else "",
             "lost": self.lost.hex() if self.lost else "",
@@ -124,10 +139,27 @@ class Written:
         return " ".join([state, *(f"{name}={word}" for name, word in words.items() if word)])
 
 
-def _numbers(plane: SkyPlane) -> str:
+def _numbers(sky: Sky) -> str:
+    if isinstance(sky, SkyPlane):
+        return _coefficients(sky)
+    planes = sky.planes if isinstance(sky, SkyCube) else [plane for _, plane in sky.parts]
+    return _NEXT.join(map(_coefficients, planes))
+
+
+def _coefficients(plane: SkyPlane | None) -> str:
+    if plane is None:
+        return _NO_SKY
     needed = next(n for n in _COEFFICIENTS if not any(plane.shape[n - 1 :]))
     parts = (plane.level, *plane.shape)[:needed]
     return ",".join(part.hex() for part in parts)
+
+
+def _sky(text: str, sections: list[Section]) -> Sky:
+    if sections:
+        return SectionSkies(tuple(zip(sections, map(_plane, text.split(_NEXT)), strict=True)))
+    if _NEXT not in text:
+        return _plane(text)
+    return SkyCube(tuple(None if part == _NO_SKY else _plane(part) for part in text.split(_NEXT)))
 
 
 def _plane(text: str) -> SkyPlane:
@@ -159,8 +191,10 @@ def written(cards: cd.Cards) -> Written | None:
     if not texts:
         return None
     states = [text for mark, text in texts if mark == b"*"]
-    if len(states) != 1:
-        raise LedgerError("its undo cards are incomplete")
+    if not states:
+        raise LedgerError("its undo cards are of a version before 0.2, or incomplete")
+    if len(states) > 1:
+        raise LedgerError("its undo cards are there twice")
     state, *words = states[0].decode("latin-1").split()
     named = dict(word.partition("=")[::2] for word in words)
     try:
@@ -174,10 +208,12 @@ def written(cards: cd.Cards) -> Written | None:
             bscale=_finite(named.get("bscale", "1")),
             bzero=_finite(named.get("bzero", "0")),
         )
+        sections = [Section.of(part, _two_axes(shape)) for part in named.get("sections", "").split(";") if part]
+        sky = _sky(named["sky"], sections)
         return Written(
             subtracted=state == "subtracted",
-            sky=_plane(named["sky"]),
-            shift=_plane(named.get("shift", named["sky"])),
+            sky=sky,
+            shift=_sky(named["shift"], []) if "shift" in named else sky,
             shape=shape,
             form=form,
             lost=_finite(named.get("lost", "0")),
@@ -187,6 +223,11 @@ def written(cards: cd.Cards) -> Written | None:
         if isinstance(error, LedgerError):
             raise
         raise LedgerError("its undo cards are damaged") from None
+
+
+def _two_axes(shape: tuple[int, ...]) -> tuple[int, int]:
+    ny, nx = shape[-2:]
+    return ny, nx
 
 
 def is_recorded(cards: cd.Cards) -> bool:
@@ -207,6 +248,9 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
     """
     entries = read_entries(cards)
     kept = [card for card in cards if not card.startswith(_TAG)]
+    if _is_cube(cards):
+        names = {entry.keyword for entry in entries}  # of planes there are entries for what was there before alone
+        kept = [card for card in kept if not is_of_plane(card) or card[:8].decode("ascii").rstrip() in names]
     for entry in sorted(entries, key=lambda e: -1 if e.at is None else e.at):
         if entry.keyword in _STRUCTURAL:
             _restore_bitpix(kept, entry, "ZBITPIX" if tiled else "BITPIX")
@@ -218,11 +262,19 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
     return kept
 
 
-def without_sky(cards: cd.Cards) -> cd.Cards:
+def _is_cube(cards: cd.Cards) -> bool:
+    states = (text for mark, text in _texts(cards) if mark == b"*")
+    return any(_NEXT.encode() in text and b" sections=" not in text for text in states)
+
+
+def without_sky(cards: cd.Cards, level_keyword: str) -> cd.Cards:
     """The header without anything that the program writes, where it can't be known what was there before."""
-    names = {SUBTRACTED, LEVEL, METHOD, ERROR, *SHAPE}
+    names = {SUBTRACTED, LEVEL, level_keyword, METHOD, ERROR, *SHAPE, PIPELINE_STEP}
+    numbered = ("BKGSEC", "BKGLEV", "BKGERR", *SHAPE)
+    names |= {f"{name}{n}" for n in range(1, MOST_SECTIONS + 1) for name in numbered}
     ours = {slot for name in names if (at := cd.find(cards, name)) is not None for slot in range(at.start, at.stop)}
-    return [card for i, card in enumerate(cards) if i not in ours and not card.startswith(_TAG)]
+    others = (card for i, card in enumerate(cards) if i not in ours and not card.startswith(_TAG))
+    return [card for card in others if not is_of_plane(card)]
 
 
 def describes_packing(card: bytes) -> bool:
@@ -314,8 +366,8 @@ class Record:
     Attributes
     ----------
     level_keyword : str
-    error : float
-        NaN where it is not known (no card is written).
+    errors : tuple of float
+        Of each section or plane, or the one image; NaN where it is not known (no card is written).
     method : str
     program, settings : str
         For the HISTORY cards.
@@ -330,7 +382,7 @@ class Record:
     """
 
     level_keyword: str
-    error: float
+    errors: tuple[float, ...]
     method: str
     program: str
     settings: str
@@ -353,23 +405,49 @@ class Record:
 def _keywords(record: Record) -> dict[str, bytes | None]:
     """The keywords of the sky: their new cards, None where there is none."""
     sky, level = record.written.sky, record.level_keyword
+    if isinstance(sky, SectionSkies):
+        return _section_keywords(sky, record)
+    if isinstance(sky, SkyCube):
+        return _state_keywords(record) | plane_cards(sky, record.errors, tilted=record.tilted)
     new: dict[str, bytes | None] = {
         level: cd.make_card(level, sky.level, _SKY_OF_IMAGE),
     }
     if record.written.subtracted and level != LEVEL:  # programs that read the keyword subtract what it says
         new[level] = cd.make_card(level, 0.0, "sky still to be subtracted")
         new[LEVEL] = cd.make_card(LEVEL, sky.level, _SKY_OF_IMAGE)
-    new |= {
-        SUBTRACTED: cd.make_card(
-            SUBTRACTED, record.written.subtracted, "whether the sky is subtracted from the pixels"
-        ),
-        METHOD: cd.make_card(METHOD, record.method, "how the sky was found"),
-    }
-    if record.error == record.error:  # NaN: not known
-        new[ERROR] = cd.make_card(ERROR, record.error, "1 sigma error of the sky")
+    new |= _state_keywords(record)
+    if record.errors[0] == record.errors[0]:  # NaN: not known
+        new[ERROR] = cd.make_card(ERROR, record.errors[0], "1 sigma error of the sky")
     for key, value in zip(SHAPE, sky.shape, strict=True):
         there = record.tilted and (key in SHAPE[:2] or value != 0)
         new[key] = cd.make_card(key, value, _MEANING[key]) if there else None
+    return new
+
+
+def _state_keywords(record: Record) -> dict[str, bytes | None]:
+    what = "whether the sky is subtracted from the pixels"
+    return {
+        SUBTRACTED: cd.make_card(SUBTRACTED, record.written.subtracted, what),
+        METHOD: cd.make_card(METHOD, record.method, "how the sky was found"),
+    }
+
+
+def numbered(skies: SectionSkies, errors: tuple[float, ...]) -> dict[int, dict[str, float | str]]:
+    """The keywords of each section and their values; no error where it is NaN."""
+    found: dict[int, dict[str, float | str]] = {}
+    for n, ((section, sky), error) in enumerate(zip(skies.parts, errors, strict=True), start=1):
+        values: dict[str, float | str] = {f"BKGSEC{n}": str(section), f"BKGLEV{n}": sky.level}
+        values |= {} if math.isnan(error) else {f"BKGERR{n}": error}
+        found[n] = values | {f"{key}{n}": value for key, value in zip(SHAPE, sky.shape, strict=True) if value}
+    return found
+
+
+def _section_keywords(skies: SectionSkies, record: Record) -> dict[str, bytes | None]:
+    """The numbered keywords of sections, beside which there is no sky of the whole image."""
+    new: dict[str, bytes | None] = dict.fromkeys((LEVEL, ERROR, *SHAPE)) | _state_keywords(record)
+    for n, values in numbered(skies, record.errors).items():
+        meaning = {f"BKGSEC{n}": f"section {n} of this image", f"BKGLEV{n}": f"sky of section {n}"}
+        new |= {key: cd.make_card(key, value, meaning.get(key, f"of section {n}")) for key, value in values.items()}
     return new
 
 
@@ -405,7 +483,7 @@ def _apply(original: cd.Cards, new: dict[str, bytes | None], record: Record, *, 
     for keyword, card in new.items():
         at = cd.find(original, keyword)
         if at is None and card is not None:
-            entries.append(Entry(keyword, ()))
+            entries += [] if is_of_plane(card) else [Entry(keyword, ())]
             added.append(card)
         elif at is not None:
             place = _cards_before(original, at.start, tiled=tiled) if card is None else None

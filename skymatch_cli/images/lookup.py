@@ -10,8 +10,9 @@ from pathlib import Path
 
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import real_path, real_paths
-from skymatch_cli.images.names import Selector, split_selector
-from skymatch_cli.model import ImageRef
+from skymatch_cli.images.names import Selector, split_section, split_selector
+from skymatch_cli.model import ImageRef, Section
+from skymatch_cli.model.section import check_section, plane_of
 
 _COMMA = re.compile(r",(?![^\[]*\])")  # not that of a[SCI,2]
 _QUOTED = re.compile(r"""["'\\#]""")
@@ -38,15 +39,29 @@ class ImageFinder:
     def find(self, name: str) -> tuple[int, ...]:
         """Find the images of a path, else of a base name if it is unique.
 
-        ``[SCI,2]``, ``[SCI]`` or ``[3]`` after the name selects these HDUs; without it all images of the file are
-        found. Empty if no image has the name, or if several files share the base name.
+        ``[SCI,2]``, ``[SCI]`` or ``[3]`` after the name selects these HDUs, ``[1:2048,*]`` a section; without them all
+        images of the file are found. Empty if no image has the name, or if several files share the base name.
         """
+        name, section = split_section(name)
         file, selector = split_selector(name)
         files = self._spelled.get(file) or {real_path(file)} & self._images.keys()
         if not files and len(files := self._of_base.get(file, set())) > 1:
             return ()
         found = sorted(i for real in files for i in self._images[real])
-        return tuple(i for i in found if selector is None or _fits(selector, self._refs[i]))
+        if selector is not None:
+            found = [i for i in found if _fits(selector, self._refs[i])]
+        return tuple(i for i in found if not section or _is_section(section, self._refs[i]))
+
+
+def _is_section(text: str, ref: ImageRef) -> bool:
+    if plane_of(text) not in {None, ref.part.plane}:
+        return False
+    if ref.section is None:
+        return check_section(text) == [None, None]
+    try:
+        return Section.of(text, ref.section.whole) == ref.section
+    except ValueError:
+        return False
 
 
 def _fits(selector: Selector, ref: ImageRef) -> bool:
@@ -90,10 +105,17 @@ def _name_and_skies(line: str) -> tuple[str, list[float]] | None:
     return name.removesuffix(","), skies
 
 
+def _level(name: str) -> int:
+    """How much of a file a name means: all of it (0), HDUs (1), or a section (2)."""
+    name, section = split_section(name)
+    return 2 if section else int(split_selector(name)[1] is not None)
+
+
 def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
     """Skies that the user gives: lines ``name sky`` or ``name,sky``, ``#`` comments, by index of the image.
 
-    A line that names an HDU (``a.fits[SCI,2]``) counts before one that names its file.
+    A line that names an HDU (``a.fits[SCI,2]``) counts before one that names its file, and one that names a section
+    before both.
 
     Raises
     ------
@@ -108,8 +130,7 @@ def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
     except UnicodeDecodeError as error:
         raise InputError.at(path, "is not a text file (--skylist)", "lines 'name sky'") from error
     finder = ImageFinder(refs)
-    whole: dict[int, float] = {}  # of files
-    single: dict[int, float] = {}  # of the HDUs that are named: these count before
+    levels: tuple[dict[int, float], ...] = ({}, {}, {})  # of files, HDUs, sections: the last that is named counts
     problems: list[Problem] = []
     for number, line in enumerate(lines, 1):
         where = f"{path}, line {number}"
@@ -129,14 +150,14 @@ def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
         elif len(values) not in {1, len(found)}:
             problems.append(Problem(where, f"{len(values)} skies for the {len(found)} images of {name}"))
             continue
-        given = whole if split_selector(name)[1] is None else single
+        given = levels[_level(name)]
         skies_of = zip(found, values if len(values) > 1 else values * len(found), strict=True)
         problems += [
             Problem(where, f"{refs[i].label} has two different skies")
             for i, sky in skies_of
             if given.setdefault(i, sky) != sky
         ]
-    skies = whole | single
+    skies = levels[0] | levels[1] | levels[2]
     problems += [
         Problem(ref.label, f"has no sky in {path}", "add a line 'name sky'")
         for i, ref in enumerate(refs)

@@ -23,10 +23,13 @@ from skymatch_cli.images.formats.files import base_name, is_remote
 from skymatch_cli.images.formats.registry import transport
 from skymatch_cli.images.lists import Listed, is_table, read_lines, read_table
 from skymatch_cli.model import ImageRef, MaskRef
+from skymatch_cli.model.section import check_section
 
+_SECTION = re.compile(r"(?P<name>.+)\[(?P<section>(?=[^\]]*[:,])(?=[^\]]*[:*])[-+\d\s:*,]+)\]", re.DOTALL)
 _SELECTED = re.compile(r"(?P<file>.+)\[(?P<selector>[^\[\]]*)\]", re.DOTALL)
 _FITS_SUFFIX = re.compile(r"(\.(fits?|fts|asdf))?(\.(gz|fz|bz2))?$", re.IGNORECASE)
 _FIELDS = ("{stem}", "{stem:OLD=NEW}", "{dir}", "{extname}", "{extver}", "{hdu}")
+_SECTION_HINT = "sections are [first:last,first:last] with columns first, e.g. a.fits[SCI,1][1:2048,*]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,9 @@ class Selector:
 class NamedFile:
     """A file that the user named.
 
-    ``file`` is the user's own spelling, ``path`` where it is; ``mask`` comes from column 2 of a list, ``group`` from an
-    association, which may also say why the file is ``left_out``.
+    ``file`` is the user's own spelling, ``path`` where it is; ``section`` is what stands between the last brackets of
+    ``a.fits[SCI,1][1:2048,*]``; ``mask`` comes from column 2 of a list, ``group`` from an association, which may also
+    say why the file is ``left_out``.
     """
 
     file: str
@@ -62,6 +66,7 @@ class NamedFile:
     mask: MaskRef | None = None
     group: str = ""
     left_out: str = ""
+    section: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,24 @@ def split_selector(name: str) -> tuple[str, Selector | None]:
     if match is None or os.path.lexists(name):
         return name, None
     return match["file"], Selector.parse(match["selector"])
+
+
+def split_section(name: str) -> tuple[str, str]:
+    """Part a name from its section, ``1:2048,*`` ("" without one); a file of exactly that name wins.
+
+    Raises
+    ------
+    ValueError
+        If it can't be a section of any image.
+    """
+    match = _SECTION.fullmatch(name)
+    if match is None or os.path.lexists(name):
+        return name, ""
+    try:
+        check_section(match["section"])
+    except ValueError as error:
+        raise ValueError(f"[{match['section']}] {error}") from None
+    return match["name"], match["section"]
 
 
 def check_template(option: str, template: str) -> None:
@@ -237,13 +260,20 @@ def _expand_entry(entry: Listed, source: _Source) -> Iterator[NamedFile | Proble
 
 
 def _expand_one(name: str, source: _Source) -> Iterator[NamedFile | Problem]:
-    """One name: a file of exactly that name, a file with a selector, or a glob with or without one."""
-    if is_remote(name):
-        yield from _expand_url(name)
+    """One name, with its section where it has one."""
+    try:
+        name, section = split_section(name if is_remote(name) else os.path.join(source.folder, name))
+    except ValueError as error:
+        yield Problem(name, str(error), _SECTION_HINT)
         return
-    file = os.path.join(source.folder, name)
+    for item in _expand_url(name) if is_remote(name) else _expand_path(name, source):
+        yield item if isinstance(item, Problem) or not section else replace(item, section=section)
+
+
+def _expand_path(file: str, source: _Source) -> Iterator[NamedFile | Problem]:
+    """A file of exactly that name, a file with a selector, or a glob with or without one."""
     if not file or "\0" in file:
-        yield Problem(repr(name), "is not a file name")
+        yield Problem(repr(file), "is not a file name")
         return
     if os.path.lexists(file):
         yield from _contents(file, source)

@@ -71,13 +71,15 @@ def find_padding(data: PixelArray, good: BoolArray, *, keep: Collection[float] =
         if value in keep:
             continue
         at_border = float(np.mean(border == value)) if len(border) else 0.0
-        found = _judged(value, data, good, sample=sample, at_border=at_border)
+        found = _padding_of(value, data, good, sample=sample, at_border=at_border)
         if found is not None:
             return found
     return None
 
 
-def _judged(value: float, data: PixelArray, good: BoolArray, *, sample: PixelArray, at_border: float) -> Padding | None:
+def _padding_of(
+    value: float, data: PixelArray, good: BoolArray, *, sample: PixelArray, at_border: float
+) -> Padding | None:
     """What a frequent value is; ``at_border`` is its share of the pixels of the border."""
     others = sample[sample != value]
     share = 1 - len(others) / max(1, len(sample))
@@ -86,17 +88,17 @@ def _judged(value: float, data: PixelArray, good: BoolArray, *, sample: PixelArr
     apart = len(others) > 0 and _stands_apart(value, others)
     if len(others) > 0 and not apart and not (at_border >= _AT_BORDER and _may_fill(value, data, others)):
         return None
-    here = good & (data == value)
+    equal = good & (data == value)
     n_good = int(np.count_nonzero(good))
     if len(others) == 0:
-        whole = value in _NEVER_EXPOSED and n_good >= _LEAST_FRAME and int(np.count_nonzero(here)) == n_good
-        return Padding(value, 1.0, here, whole=True) if whole else None
-    shares = _shares(here)
+        whole = value in _NEVER_EXPOSED and n_good >= _LEAST_FRAME and int(np.count_nonzero(equal)) == n_good
+        return Padding(value, 1.0, equal, whole=True) if whole else None
+    shares = _shares(equal)
     chance = _chance(shares)
     if apart and (value != 0 or chance < _RARE):  # zeros among positive values may be counts divided by exposure
-        left_out = here if at_border >= _AT_BORDER or share >= _HALF else None
-        return Padding(value, int(np.count_nonzero(here)) / n_good, left_out)
-    filled = _filled(here, chance) if (shares == 1).any() else np.zeros_like(here)
+        left_out = equal if at_border >= _AT_BORDER or share >= _HALF else None
+        return Padding(value, int(np.count_nonzero(equal)) / n_good, left_out)
+    filled = _filled(equal, chance) if (shares == 1).any() else np.zeros_like(equal)
     share = int(np.count_nonzero(filled)) / n_good
     return Padding(value, share, filled) if share >= _LEAST_SHARE else None
 
@@ -140,10 +142,10 @@ def _is_continuous(others: PixelArray) -> bool:
     return len(np.unique(others)) > _CONTINUOUS * len(others)
 
 
-def _shares(here: BoolArray) -> FloatArray:
+def _shares(equal: BoolArray) -> FloatArray:
     """The share of the pixels in every block that hold the value."""
-    ny, nx = (n // _BLOCK * _BLOCK for n in here.shape)
-    shares: FloatArray = here[:ny, :nx].reshape(ny // _BLOCK, _BLOCK, nx // _BLOCK, _BLOCK).mean(axis=(1, 3))
+    ny, nx = (n // _BLOCK * _BLOCK for n in equal.shape)
+    shares: FloatArray = equal[:ny, :nx].reshape(ny // _BLOCK, _BLOCK, nx // _BLOCK, _BLOCK).mean(axis=(1, 3))
     return shares
 
 
@@ -153,22 +155,22 @@ def _chance(shares: FloatArray) -> float:
     return float(np.percentile(mixed, 20)) if len(mixed) else 1.0  # blocks at the rim of an area hold more of it
 
 
-def _filled(here: BoolArray, chance: float) -> BoolArray:
+def _filled(equal: BoolArray, chance: float) -> BoolArray:
     """The areas at the border that hold nothing but the value, where chance would not fill them."""
     from scipy import ndimage
 
     chance = min(max(chance, 1e-6), 1 - 1e-6)
-    side = max(2, math.ceil(math.sqrt(math.log(_BY_CHANCE / here.size) / math.log(chance))))
-    if side > min(here.shape) // 4:
-        return np.zeros_like(here)
-    solid = ndimage.minimum_filter(here.view(np.uint8), side, mode="nearest")
+    side = max(2, math.ceil(math.sqrt(math.log(_BY_CHANCE / equal.size) / math.log(chance))))
+    if side > min(equal.shape) // 4:
+        return np.zeros_like(equal)
+    solid = ndimage.minimum_filter(equal.view(np.uint8), side, mode="nearest")
     origin = -1 if side % 2 == 0 else 0  # so that erosion and dilation cancel for even sides
     filled = ndimage.maximum_filter(solid, side, mode="constant", cval=0, origin=origin).astype(np.bool_)
     labels, _ = ndimage.label(filled)
     at_border = np.unique(np.concatenate(_edges(labels)))
     kept: BoolArray = filled & np.isin(labels, at_border[at_border > 0])
     if chance < _RARE:
-        return kept | (here & ndimage.binary_dilation(kept))  # its corners
+        return kept | (equal & ndimage.binary_dilation(kept))  # its corners
     # Pixels beside the area that have the value by chance can't be told from it: those with other values go with them.
     wider: BoolArray = ndimage.binary_dilation(kept, iterations=side // 2)
     return wider

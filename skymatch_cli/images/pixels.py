@@ -8,6 +8,8 @@ asked for are touched. Flags are tested as they are stored, without bringing the
 from __future__ import annotations
 
 import math
+import os
+import resource
 import threading
 import warnings
 import zlib
@@ -28,11 +30,13 @@ from skymatch_cli.images.padding import find_padding
 from skymatch_cli.images.skystate import missing_sky
 from skymatch_cli.model import (
     BoolArray,
+    FloatArray,
     ImageInfo,
     OriginalIntegers,
     PixelArray,
     PixelSource,
     RegionFile,
+    Section,
     SkyWarning,
     StoredPlane,
 )
@@ -40,6 +44,8 @@ from skymatch_cli.settings import Settings
 
 _BLOCK_BYTES = 2**18  # blocks of rows: large beside the cost of a call, small beside the cache
 _MANY_LOST = 0.5
+_BYTES_HELD = 5  # for each pixel: float32, and whether it is good
+_FLOAT64_INTEGERS = 2**53
 _FLOAT32_INTEGERS = 2**24  # float32 holds every integer up to this
 _ASTROPY_WARNINGS = threading.Lock()  # warning filters belong to the process, not to the thread
 
@@ -111,13 +117,18 @@ def read_pixels(
         raise InputError.at(info.ref.label, "has no pixels in a file")
     y0, y1 = rows or (0, info.shape[0])
     plane = source.science
+    _check_memory(info, y1 - y0)
     data: PixelArray = np.empty((y1 - y0, info.shape[1]), _physical_type(source.original or plane))
     good: BoolArray = np.empty(data.shape, np.bool_)
     flagged = 0
     with ExitStack() as stack:
-        files = _OpenFiles(stack, info.ref.label)
+        files = _OpenFiles(stack, info.ref.label, info.ref.section)
+        missing = missing_sky(info.recorded)
         for at, stored in files.blocks(plane, y0, y1):
-            _to_original(stored, info, source, data[at], good[at], y0=y0 + at.start)
+            level = missing.rows(y0 + at.start, y0 + at.stop, info.shape)
+            if plane.bitpix == 64 and source.original is None:
+                _check_digits(stored, plane, info.ref.label)
+            _to_original(stored, source, level, data[at], good[at])
             if settings.ignore_value is not None:
                 good[at] &= data[at] != settings.ignore_value
         if source.dq is not None:
@@ -136,6 +147,20 @@ def read_pixels(
     if look_for_padding:
         said += _leave_out_padding(data, good, settings, info.ref.label)
     return Pixels(data, good, said)
+
+
+def _check_memory(info: ImageInfo, rows: int) -> None:
+    """Refuse an image that this machine can't hold: to try would stop other programs too."""
+    needed, there = rows * info.shape[1] * _BYTES_HELD, _memory_bytes()
+    if needed > there:
+        what = f"needs {needed / 2**30:.3g} GiB of memory, and this machine has {there / 2**30:.3g}"
+        raise InputError.at(info.ref.label, what, "cut it into several images")
+
+
+def _memory_bytes() -> int:
+    """The memory of this machine, or what this process may have of it."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), resource.getrlimit(resource.RLIMIT_AS)[0]]
+    return min(limit for limit in limits if limit > 0)  # no limit is -1
 
 
 def _divide_by_exposure(
@@ -160,7 +185,11 @@ def _inside_regions(info: ImageInfo, file: RegionFile) -> BoolArray:
     if now != (file.size, file.mtime_ns):
         raise InputError.at(info.ref.label, f"{file.path} changed while it was in use", "run again")
     regions = read_regions(file.path, file.size, file.mtime_ns)
-    return inside_regions(regions, info.wcs, info.shape, info.ref.label)
+    section = info.ref.section
+    if section is None:
+        return inside_regions(regions, info.wcs, info.shape, info.ref.label)
+    inside = inside_regions(regions, getattr(info.wcs, "whole", None), section.whole, info.ref.label)
+    return inside[section.y0 : section.y1, section.x0 : section.x1]
 
 
 def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, where: str) -> tuple[SkyWarning, ...]:
@@ -185,19 +214,27 @@ def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, wh
 class _OpenFiles:
     """The files that one image is read from, each opened once and closed with the stack."""
 
-    def __init__(self, stack: ExitStack, where: str) -> None:
+    def __init__(self, stack: ExitStack, where: str, section: Section | None) -> None:
         self._stack = stack
         self._where = where
+        self._section = section
         self._streams: dict[str, IO[bytes]] = {}
 
     def blocks(self, plane: StoredPlane, y0: int, y1: int) -> Iterator[tuple[slice, _Stored]]:
-        """Stored values, block by block of rows, in the byte order of FITS; the slice counts from ``y0``."""
+        """Stored values of the image (or its section), block by block of rows, in the byte order of FITS.
+
+        The slice counts from ``y0``.
+        """
+        columns = slice(None)
+        if (section := self._section) is not None:
+            y0, y1, columns = y0 + section.y0, y1 + section.y0, slice(section.x0, section.x1)
         try:
             self._check_unchanged(plane)
-            if plane.tiled:
-                yield slice(0, y1 - y0), _read_tiled(plane, y0, y1)
-            else:
-                yield from self._plain_blocks(plane, y0, y1)
+            blocks = (
+                ((slice(0, y1 - y0), _read_tiled(plane, y0, y1)),) if plane.tiled else self._plain_blocks(plane, y0, y1)
+            )
+            for rows, stored in blocks:
+                yield rows, np.ascontiguousarray(stored[:, columns])
         except (OSError, EOFError, zlib.error) as error:
             raise InputError.at(self._where, f"can't be read: {error}", "fetch the file again") from None
 
@@ -270,14 +307,12 @@ def _physical_type(plane: StoredPlane | OriginalIntegers) -> np.dtype[Any]:
 
 
 def _to_original(
-    stored: _Stored, info: ImageInfo, source: PixelSource, data: PixelArray, good: BoolArray, *, y0: int
+    stored: _Stored, source: PixelSource, level: float | FloatArray, data: PixelArray, good: BoolArray
 ) -> None:
-    """Fill ``data`` with the pixels as they were before a sky was subtracted, ``good`` with which are defined."""
-    missing = missing_sky(info.recorded)
-    level = missing.rows(y0, y0 + len(data), info.shape)
+    """Fill ``data`` with the pixels before a sky (``level``) was subtracted, ``good`` with which are defined."""
     if source.original is None:
         _to_physical(stored, source.science, data, good)
-        if missing:
+        if isinstance(level, np.ndarray) or level:
             # The sum is rounded once, from float64: most pixels come back exactly as they were.
             with np.errstate(invalid="ignore", over="ignore"):
                 np.add(data, level, out=data, dtype=np.float64, casting="same_kind")
@@ -286,6 +321,19 @@ def _to_original(
     with np.errstate(invalid="ignore", over="ignore"):
         data[...] = np.rint((stored.astype(np.float64) + (level - zero)) / step) * step + zero
     np.isfinite(data, out=good)
+
+
+def _check_digits(stored: _Stored, plane: StoredPlane, where: str) -> None:
+    """Refuse 64-bit integers that float64 would round: differences of large numbers are all that counts here."""
+    unsigned = plane.bscale == 1 and plane.bzero == 2.0**63
+    values = stored.view(">u8") ^ np.uint64(2**63) if unsigned else stored
+    limits = np.iinfo(values.dtype)
+    beyond = (values > _FLOAT64_INTEGERS) & (values < limits.max)  # the last value stands for an undefined pixel
+    if not unsigned:
+        beyond |= (values < -_FLOAT64_INTEGERS) & (values > limits.min) & (values != plane.blank)
+    if beyond.any():
+        what = f"holds {values[beyond][0]}: integers beyond 2^53 are rounded by all that follows"
+        raise InputError.at(where, what, "subtract one number from all images first")
 
 
 def _to_physical(stored: _Stored, plane: StoredPlane, data: PixelArray, good: BoolArray) -> None:

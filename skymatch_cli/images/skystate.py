@@ -6,6 +6,7 @@ other programs read and sometimes edit, so they must agree. Of other programs th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from skymatch_cli.errors import InputError
@@ -14,15 +15,20 @@ from skymatch_cli.images.formats.pixelformat import BITPIX, PixelFormat, format_
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import (
     LEVEL,
+    MOST_SECTIONS,
     SHAPE,
     SUBTRACTED,
     LedgerError,
     Written,
+    numbered,
     original_cards,
     read_entries,
     written,
 )
-from skymatch_cli.model import ImageRef, Recorded
+from skymatch_cli.images.planecards import contradiction, plane_numbers, planes_in
+from skymatch_cli.model import ImageRef, Recorded, Section
+from skymatch_cli.model.section import SectionSkies
+from skymatch_cli.model.skycube import Sky, SkyCube, joined
 from skymatch_cli.model.skyplane import SkyPlane
 
 OURS_ALONE = "use the file that skymatch wrote, or remove its cards BKG* and HISTORY skymatch-cli"
@@ -41,9 +47,9 @@ class SkyState:
         The sky in the header and whether the stored pixels have lost it.
     written : Written or None
         What this program left, so that `undo` can take it back.
-    shift : SkyPlane
+    shift : SkyPlane, SectionSkies or SkyCube
         Stored pixels = pixels before the first run minus ``shift``, in physical units.
-    base : SkyPlane
+    base : SkyPlane or SkyCube
         The sky that was missing from the pixels before the first run of the program (0 unless another
         program had subtracted one).
     original, stored : PixelFormat
@@ -56,12 +62,22 @@ class SkyState:
 
     recorded: Recorded | None
     written: Written | None
-    shift: SkyPlane
-    base: SkyPlane
+    shift: Sky
+    base: Sky
     original: PixelFormat
     stored: PixelFormat
     edited: str = ""
     planes: tuple[Recorded | None, ...] = ()
+
+    def recorded_in(self, plane: int | None) -> Recorded | None:
+        """The sky that the header holds of an image, or of a plane of a cube."""
+        return self.recorded if plane is None else self.planes[plane]
+
+    @property
+    def sections(self) -> SectionSkies | None:
+        """The skies of sections that this program left; None where it left one of the whole image, or none."""
+        sky = None if self.written is None else self.written.sky
+        return sky if isinstance(sky, SectionSkies) else None
 
     @property
     def by_us(self) -> bool:
@@ -72,6 +88,13 @@ class SkyState:
     def has_our_pixels(self) -> bool:
         """Whether the program has changed the pixels."""
         return bool(self.shift) or self.original != self.stored
+
+
+_LOST = "skymatch undo --from-keyword adds the sky of its header back"
+
+
+class UndoCardsError(InputError):
+    """Undo cards are damaged or gone: only the keywords say what was subtracted."""
 
 
 def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
@@ -86,14 +109,11 @@ def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
     try:
         before = original_cards(source.cards(hdu), tiled=tiled)
     except LedgerError as error:
-        raise InputError.at(where, str(error), _LOST) from None
+        raise UndoCardsError.at(where, str(error), _LOST) from None
     bitpix = format_of(before, tiled=tiled).bitpix
     if bitpix not in BITPIX:
-        raise InputError.at(where, f"its undo cards say that BITPIX was {bitpix}", "remove them")
+        raise UndoCardsError.at(where, f"its undo cards say that BITPIX was {bitpix}", _LOST)
     return before
-
-
-_LOST = "skymatch undo --from-keyword adds the sky of its header back"
 
 
 def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
@@ -117,7 +137,28 @@ def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     if state.edited:
         hint = "skymatch undo takes back what was subtracted" if state.has_our_pixels else "see BKGSUB"
         raise InputError.at(ref.label, state.edited, hint)
+    _check_sections(state, ref)
     return state
+
+
+def _check_sections(state: SkyState, ref: ImageRef) -> None:
+    """Refuse sections of an image whose sky is one of the whole, or is subtracted from others; and the reverse."""
+    known, subtracted = state.sections, state.written is not None and state.written.subtracted
+    if ref.section is None:
+        if known is not None and subtracted:
+            listed = ", ".join(str(section) for section, _ in known.parts)
+            what = f"the skies of its sections {listed} are subtracted"
+            raise InputError.at(ref.label, what, "name these sections, or skymatch undo first")
+        return
+    if state.by_us and known is None:
+        raise InputError.at(ref.label, "its header holds a sky of the whole image", "skymatch undo first")
+    if state.base:
+        what = f"{SUBTRACTED} = T: another program subtracted a sky from the whole image"
+        raise InputError.at(ref.label, what, "name the image without a section")
+    others = [section for section, _ in known.parts if section != ref.section] if known and subtracted else []
+    if other := next((section for section in others if section.overlaps(ref.section)), None):
+        what = f"a sky is subtracted from its section {other}, which shares pixels with this one"
+        raise InputError.at(ref.label, what, "name that section, or skymatch undo first")
 
 
 def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
@@ -133,34 +174,45 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
         raise InputError.at(ref.label, "no such image any more", "run again")
     cards, tiled = source.cards(ref.hdu), hdus[ref.hdu].tiled
     before = original_header(source, ref.hdu, ref.label)
-    where = header_of_sky(source, ref.hdu)
+    home = where = header_of_sky(source, ref.hdu)
     try:
         left = written(cards)
+        in_sections = left is not None and isinstance(left.sky, SectionSkies)
+        where = ref.hdu if in_sections else home
         entries = read_entries(source.cards(where))
         if left is not None and not entries:
             raise LedgerError("the undo cards of its primary header are gone")
         if left is None and entries and cd.value(source.cards(where), SUBTRACTED) is True:
             raise LedgerError("the undo cards beside its pixels are gone")
-        keyword = entries[0].keyword if entries else sky_keyword
-        foreign = _recorded(before if where == ref.hdu else original_header(source, where, ref.label), keyword)
-        recorded = foreign
+        keyword = entries[0].keyword if entries and not in_sections else sky_keyword
+        foreign: Recorded | None = None
+        planes: tuple[Recorded | None, ...] = ()
+        if hdus[ref.hdu].n_planes > 1:
+            planes = _recorded_planes(before, hdus[ref.hdu].n_planes)
+        else:
+            foreign = _recorded(before if home == ref.hdu else original_header(source, home, ref.label), keyword)
     except LedgerError as error:
-        raise InputError.at(ref.label, str(error), _LOST) from None
+        raise UndoCardsError.at(ref.label, str(error), _LOST) from None
     except ValueError as error:
         raise InputError.at(ref.label, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
     original, stored = format_of(before, tiled=tiled), format_of(cards, tiled=tiled)
     state = SkyState(
-        recorded=recorded,
+        recorded=foreign,
+        planes=planes,
         written=left,
         shift=SkyPlane() if left is None else left.shift,
-        base=missing_sky(foreign),
+        base=joined(map(missing_sky, planes)) if planes else missing_sky(foreign),
         original=original,
         stored=stored,
     )
     if left is None:
         return state
     _check_pixels(left, state, hdus[ref.hdu].shape, ref)
-    return _compared(left, state, source.cards(where), tuple(entry.keyword for entry in entries))
+    if isinstance(left.sky, SectionSkies):
+        return _compared_sections(left, left.sky, state, cards, ref.section)
+    if isinstance(left.sky, SkyCube):
+        return _compared_planes(left, left.sky, state, cards)
+    return _compared(left, left.sky, state, source.cards(where), tuple(entry.keyword for entry in entries))
 
 
 def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: ImageRef) -> None:
@@ -178,15 +230,35 @@ def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: I
         raise InputError.at(ref.label, what, OURS_ALONE)
 
 
-def _compared(left: Written, state: SkyState, cards: cd.Cards, keywords: tuple[str, ...]) -> SkyState:
+def _compared_sections(
+    left: Written, skies: SectionSkies, state: SkyState, cards: cd.Cards, section: Section | None
+) -> SkyState:
+    """The state with the sky of one section, and how the numbered keywords contradict the undo cards."""
+    own = dict(skies.parts).get(section) if section is not None else None
+    recorded = None if own is None else Recorded(own.level, left.subtracted, *own.shape)
+    edited = ""
+    if (cd.value(cards, SUBTRACTED) is True) != left.subtracted:
+        edited = f"{SUBTRACTED} is not that of the undo cards: another program edited it"
+    nan = (math.nan,) * len(skies.parts)
+    for name, value in ((k, v) for values in numbered(skies, nan).values() for k, v in values.items()):
+        there = cd.value(cards, name)
+        same = there == value if isinstance(value, str) else _is_close(cd.number(cards, name, 0.0), value)
+        if left.subtracted and not same:
+            edited = f"{name} = {there}, but the undo cards say {value}: another program edited it"
+    return replace(state, recorded=recorded, edited=edited)
+
+
+def _is_close(there: float, number: float) -> bool:
+    return abs(there - number) <= _SAME_LEVEL * abs(number)
+
+
+def _compared(left: Written, sky: SkyPlane, state: SkyState, cards: cd.Cards, keywords: tuple[str, ...]) -> SkyState:
     """The state with the sky that was written, and how the keywords contradict it; the first one is the level's."""
-    sky, keyword = left.sky, keywords[0]
+    keyword = keywords[0]
     ours = Recorded(sky.level, left.subtracted, *sky.shape)
     says = cd.value(cards, SUBTRACTED) is True
     if says != left.subtracted:
-        what = "is subtracted" if left.subtracted else "is recorded, and the pixels are as they were"
-        edited = f"{SUBTRACTED} = {'FT'[says]}, but the undo cards say that the sky {what}: another program edited it"
-        return replace(state, recorded=ours, edited=edited)
+        return replace(state, recorded=ours, edited=_edited_flag(left, says=says))
     if not left.subtracted:  # a level that another program recorded since is as good as ours
         level = cd.number(cards, keyword, sky.level)
         return replace(state, recorded=Recorded(level, False, *(cd.number(cards, key, 0.0) for key in SHAPE)))
@@ -195,16 +267,32 @@ def _compared(left: Written, state: SkyState, cards: cd.Cards, keywords: tuple[s
         expected |= {keyword: 0.0, LEVEL: sky.level}
     for name, number in expected.items():
         there = cd.number(cards, name, 0.0)
-        if abs(there - number) > _SAME_LEVEL * abs(number):
+        if not _is_close(there, number):
             subtracted = sky.level if name == keyword else number
             edited = f"{name} = {there:.8g}, but skymatch subtracted {subtracted:.8g}: another program edited it"
             return replace(state, recorded=ours, edited=edited)
     return replace(state, recorded=ours)
 
 
+def _edited_flag(left: Written, *, says: bool) -> str:
+    what = "is subtracted" if left.subtracted else "is recorded, and the pixels are as they were"
+    return f"{SUBTRACTED} = {'FT'[says]}, but the undo cards say that the sky {what}: another program edited it"
+
+
+def _compared_planes(left: Written, sky: SkyCube, state: SkyState, cards: cd.Cards) -> SkyState:
+    """As `_compared`, of a cube."""
+    says, numbers = cd.value(cards, SUBTRACTED) is True, plane_numbers(cards)
+    ours = tuple(None if own is None else Recorded(own.level, left.subtracted, *own.shape) for own in sky.planes)
+    if says != left.subtracted:
+        return replace(state, planes=ours, edited=_edited_flag(left, says=says))
+    if not left.subtracted:
+        return replace(state, planes=_recorded_planes(cards, len(sky.planes)))
+    return replace(state, planes=ours, edited=contradiction(numbers, sky, _SAME_LEVEL))
+
+
 def header_of_sky(source: Source, hdu: int) -> int:
     """The HDU whose header holds the sky of an image: its own, or of a JWST file the primary one."""
-    images = [i for i, other in enumerate(source.file.hdus) if other.name == "SCI"]
+    images = [i for i, other in enumerate(source.file.hdus) if other.name == "SCI" and other.n_planes == 1]
     return 0 if hdu and is_jwst(source) and images == [hdu] else hdu
 
 
@@ -220,8 +308,30 @@ def is_jwst(source: Source) -> bool:
     return str(cd.value(source.cards(0), "TELESCOP")).upper() == "JWST"
 
 
-def recorded_in(cards: cd.Cards, keyword: str, where: str) -> Recorded | None:
-    """The sky that the keywords of a header hold, whoever wrote them.
+def sections_in(cards: cd.Cards, shape: tuple[int, int]) -> SectionSkies | None:
+    """The skies of sections that numbered keywords hold; None where there is none.
+
+    Raises
+    ------
+    ValueError
+        If one of them can't be understood.
+    """
+    found = []
+    for n in range(1, MOST_SECTIONS + 1):
+        text = cd.value(cards, f"BKGSEC{n}")
+        if text is not None:
+            level = cd.number(cards, f"BKGLEV{n}", math.nan)
+            if math.isnan(level):
+                raise ValueError(f"{SUBTRACTED} = T, but BKGLEV{n} is no number")
+            sky = SkyPlane(level, *(cd.number(cards, f"{key}{n}", 0.0) for key in SHAPE))
+            found.append((Section.of(str(text).strip("[]"), shape), sky))
+    return SectionSkies(tuple(found)) if found else None
+
+
+def subtracted_in(cards: cd.Cards, n_planes: int, keyword: str, where: str) -> Sky:
+    """The sky that is subtracted by the keywords of a header alone, whoever wrote them; zero where none is.
+
+    ``keyword``: where it is, if it is not in `LEVEL`.
 
     Raises
     ------
@@ -229,7 +339,9 @@ def recorded_in(cards: cd.Cards, keyword: str, where: str) -> Recorded | None:
         If they say that a sky is subtracted, and not how much.
     """
     try:
-        return _recorded(cards, keyword)
+        if n_planes > 1:
+            return joined(map(missing_sky, _recorded_planes(cards, n_planes)))
+        return missing_sky(_recorded(cards, keyword))
     except ValueError as error:
         raise InputError.at(where, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
 
@@ -240,6 +352,16 @@ def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
         level = cd.value(cards, name)
         if isinstance(level, int | float) and not isinstance(level, bool):
             return Recorded(float(level), subtracted, *(cd.number(cards, key, 0.0) for key in SHAPE))
+    if subtracted and cd.value(cards, "BKGSEC1") is not None:
+        raise LedgerError(f"{SUBTRACTED} = T for sections of it, but its undo cards are gone")
     if subtracted:
         raise ValueError(f"{SUBTRACTED} = T, but {keyword} is no number: what was subtracted is not known")
     return None
+
+
+def _recorded_planes(cards: cd.Cards, n_planes: int) -> tuple[Recorded | None, ...]:
+    subtracted = cd.value(cards, SUBTRACTED) is True
+    skies = planes_in(plane_numbers(cards), n_planes)
+    if subtracted and not any(sky is not None for sky in skies):
+        raise ValueError(f"{SUBTRACTED} = T, but no plane has a BKGL: what was subtracted is not known")
+    return tuple(None if sky is None else Recorded(sky.level, subtracted, *sky.shape) for sky in skies)

@@ -38,6 +38,7 @@ from skymatch_cli.model.measurements import (
     Status,
 )
 from skymatch_cli.model.overlaps import OverlapGraph, PairsByImage, TangentPlane
+from skymatch_cli.model.section import Section
 from skymatch_cli.model.solution import LEAST_KEPT, Journal, Offsets, Solution
 from skymatch_cli.model.warning import SkyWarning
 
@@ -65,6 +66,7 @@ __all__ = [
     "PlaneDifferences",
     "Recorded",
     "RegionFile",
+    "Section",
     "SkyStatistic",
     "SkyStatistics",
     "SkyWarning",

@@ -6,7 +6,8 @@ subtracted can be put back.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ Positions = IntArray | FloatArray
 
 SHAPE_TERMS = "dx", "dy", "c20", "c11", "c02", "c30", "c21", "c12", "c03"
 """Coefficients of a sky beyond its level: the first two are those of a plane, five of degree 2, nine of degree 3."""
+_shape_of = attrgetter(*SHAPE_TERMS)
 _LARGEST = {"c20": 1.5, "c02": 1.5}  # of the terms over an image; 1 of the others
 
 
@@ -51,12 +53,14 @@ class SkyPlane:
         return bool(self.level) or not self.is_level
 
     def __sub__(self, other: SkyPlane) -> SkyPlane:
-        return SkyPlane(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        terms = zip((self.level, *self.shape), (other.level, *other.shape), strict=True)
+        return SkyPlane(*(a - b for a, b in terms))
 
     @property
     def shape(self) -> tuple[float, ...]:
         """All coefficients but the level."""
-        return tuple(astuple(self)[1:])
+        shape: tuple[float, ...] = _shape_of(self)
+        return shape
 
     @property
     def is_level(self) -> bool:

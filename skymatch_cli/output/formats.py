@@ -99,6 +99,8 @@ def write_vot(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: AR
         element.name = element.ID = source.name
         for column in element.fields:
             column.ID = None  # an ID is unique in its document, and two tables have columns of one name
+            if column.arraysize == "1":  # strings of one character, which the standard wants to be called strings
+                column.arraysize = "*"
         resource.tables.append(element)
     whole = io.BytesIO()
     # astropy's writer in C goes one byte beyond its buffer (astropy issue 20419); its writer in Python gives the same.

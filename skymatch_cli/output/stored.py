@@ -16,7 +16,8 @@ from skymatch_cli.choices import TableName
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.image import read_infos
 from skymatch_cli.images.inputs import resolve_images
-from skymatch_cli.model import ImageInfo, ImageRef, Measurements, Part, SkyWarning, Solution
+from skymatch_cli.model import ImageInfo, ImageRef, Measurements, SkyWarning, Solution
+from skymatch_cli.model.images import part_text
 from skymatch_cli.output.tables import (
     SCHEMA,
     SHAPE,
@@ -27,6 +28,7 @@ from skymatch_cli.output.tables import (
     images_table,
     overlaps_table,
     plane_column,
+    section_column,
     with_units,
 )
 from skymatch_cli.settings import Settings
@@ -82,7 +84,11 @@ def read_images(report: Report) -> tuple[ImageInfo, ...]:
 
     """
     columns = (report.images.column(name).tolist() for name in ("file", "ext", "extver"))
-    hdus = [f"{f}[{e}]" if str(e).isdecimal() else f"{f}[{e},{v}]" for f, e, v in zip(*columns, strict=True)]
+    sections = _column(report.images, "section", "")
+    hdus = [
+        f"{f}[{e}]{s}" if str(e).isdecimal() else f"{f}[{e},{v}]{s}"
+        for f, e, v, s in zip(*columns, sections, strict=True)
+    ]
     names = tuple(dict.fromkeys(hdus))  # planes of a cube are of one HDU
     settings = Settings.of(report.settings)
     inputs = resolve_images(names, settings=settings)
@@ -141,9 +147,9 @@ def _file_name(text: str) -> str:
 
 def _report(document: Mapping[str, Any]) -> Report:
     n_shape = sum(name in row for row in document["images"][:1] for name in SHAPE)
-    with_planes = any("plane" in row for row in document["images"])
+    further = [name for name in ("plane", "section") if any(name in row for row in document["images"])]
     with_kept = any("kept" in row for row in document["overlaps"])
-    layouts = _layouts(n_shape=n_shape, with_kept=with_kept, with_planes=with_planes)
+    layouts = _layouts(n_shape=n_shape, with_kept=with_kept, further=further)
     images, overlaps, components = (_table(document[layout.name], layout) for layout in layouts)
     report = Report(
         version=str(document["version"]),
@@ -172,10 +178,10 @@ def _table(rows: Sequence[Mapping[str, Any]], layout: Table) -> Table:
     return with_units(Table(layout.name, tuple(column(like) for like in layout.columns)))
 
 
-def _layouts(*, n_shape: int, with_kept: bool, with_planes: bool) -> tuple[Table, Table, Table]:
+def _layouts(*, n_shape: int, with_kept: bool, further: Sequence[str]) -> tuple[Table, Table, Table]:
     """The tables of a result of no image: the columns, their types and descriptions."""
     empty: dict[str, Any] = dict.fromkeys(("local", "noise", "tilt", "kept"))
-    empty |= {"warnings": (), "sigma_exact": True}
+    empty |= {"warnings": (), "reasons": (), "sigma_exact": True}
     if n_shape:
         empty["tilt"] = np.zeros((0, n_shape))
     if with_kept:
@@ -189,10 +195,9 @@ def _layouts(*, n_shape: int, with_kept: bool, with_planes: bool) -> tuple[Table
 
     measurements, solution = Measurements(**nothing(Measurements)), Solution(**nothing(Solution))
     images = images_table((), measurements, solution)
-    if with_planes:
-        of_name, (numbers,) = images.columns[:3], plane_column([0])
-        numbers = replace(numbers, values=numbers.values[:0])
-        images = replace(images, columns=(*of_name, numbers, *images.columns[3:]))
+    known = (*plane_column([0]), *section_column(["-"]))
+    added = [replace(column, values=column.values[:0]) for column in known if column.name in further]
+    images = replace(images, columns=(*images.columns[:3], *added, *images.columns[3:]))
     return (
         images,
         overlaps_table((), measurements, solution),
@@ -200,12 +205,18 @@ def _layouts(*, n_shape: int, with_kept: bool, with_planes: bool) -> tuple[Table
     )
 
 
+def _column(images: Table, name: str, otherwise: object) -> list[Any]:
+    """A column of the images that only some results have."""
+    found: list[Any] = images.column(name).tolist() if name in images.names else [otherwise] * len(images)
+    return found
+
+
 def _labels(images: Table) -> tuple[str, ...]:
     columns = [images.column(name).tolist() for name in ("file", "ext", "extver")]
-    planes = images.column("plane").tolist() if "plane" in images.names else [0] * len(images)
-    return tuple(_label(*row) for row in zip(*columns, planes, strict=True))
+    planes, sections = _column(images, "plane", 0), _column(images, "section", "")
+    return tuple(_label(*row) for row in zip(*columns, planes, sections, strict=True))
 
 
-def _label(file: str, ext: str, extver: int, plane: int) -> str:
-    index, part = int(ext) if ext.isdecimal() else 0, Part(plane - 1 if plane else None)
-    return ImageRef(file, file, index, "" if ext.isdecimal() else ext, extver, part=part).label
+def _label(file: str, ext: str, extver: int, plane: int, section: str) -> str:
+    hdu = ImageRef(file, file, int(ext) if ext.isdecimal() else 0, "" if ext.isdecimal() else ext, extver)
+    return f"{hdu.hdu_label}{part_text(plane, section)}"

@@ -92,6 +92,8 @@ def locked(paths: Iterable[str]) -> Iterator[Locks]:
         except OSError as error:
             what = f"can't be locked: {error.strerror or error}"
             hint = "raise the limit: ulimit -n" if error.errno == errno.EMFILE else ""
+            if str(error.filename).endswith(_SUFFIX):
+                what, hint = f"is in the way of a new file: {error.strerror or error}", "remove it"
             raise InputError.at(str(error.filename), what, hint) from error
         yield locks
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import (
     ERROR,
     LEVEL,
+    MOST_SECTIONS,
     SUBTRACTED,
     Record,
     Written,
@@ -23,20 +25,26 @@ from skymatch_cli.images.ledger import (
     recorded_cards,
     without_sky,
 )
+from skymatch_cli.images.planecards import MOST_PLANES, errors_in, plane_numbers
 from skymatch_cli.images.skystate import (
     SkyState,
+    UndoCardsError,
     header_of_sky,
     missing_sky,
     original_header,
     read_state,
-    recorded_in,
+    sections_in,
+    subtracted_in,
     written_state,
 )
-from skymatch_cli.model import FileState, ImageInfo, ImageRef
+from skymatch_cli.model import Container, FileState, ImageInfo, ImageRef, Section
+from skymatch_cli.model.images import WHOLE
+from skymatch_cli.model.section import SectionSkies
+from skymatch_cli.model.skycube import Sky, SkyCube, difference, of_plane
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.compressed import stored_pixels
 from skymatch_cli.record.jwsttree import erase_background, hide_background, show_background
-from skymatch_cli.record.precision import PixelFacts
+from skymatch_cli.record.precision import PixelFacts, check_digest
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit
 from skymatch_cli.settings import Settings
 from skymatch_cli.version import __version__
@@ -98,22 +106,32 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
         If a sky can't be written into its image.
     """
     edits: dict[int, HduEdit] = {}
-    for update in sorted(updates, key=lambda u: u.ref.hdu):
-        if not update.is_finite:
+    for _, of_hdu in groupby(sorted(updates, key=lambda u: u.ref.hdu), key=lambda u: u.ref.hdu):
+        images = list(of_hdu)
+        finite = [update for update in images if update.is_finite]
+        if not finite:
             continue
-        if update.ref.part.plane is not None:
-            raise InputError.at(update.ref.label, "a plane of a cube can't be recorded", "add --dry-run")
-        state = read_state(source, update.ref, settings.sky_keyword)
+        ref = _whole_cube(finite[0].ref)
+        if ref != finite[0].ref:  # planes have one state
+            known = [(update, state) for state in (read_state(source, ref, settings.sky_keyword),) for update in finite]
+        else:
+            known = [(update, read_state(source, update.ref, settings.sky_keyword)) for update in finite]
         try:
-            record, result = _record(source, update, state, settings)
+            record, result = _record(source, images, known, settings)
         except PixelError as error:
-            raise InputError.at(update.ref.label, f"can't be subtracted: {error}") from None
-        edits[update.ref.hdu] = _edit(source, update.ref, record, state, result)
+            raise InputError.at(ref.label, f"can't be subtracted: {error}") from None
+        state = known[0][1]
+        edits[ref.hdu] = _edit(source, ref, record, state, result)
         if record.primary:
-            before = original_header(source, 0, update.ref.label)
+            before = original_header(source, 0, ref.label)
             edits[0] = HduEdit(cards=primary_cards(before, record))
             edits |= _tree_edits(source, erase_background if state.by_us else hide_background)
     return {i: edit for i, edit in edits.items() if edit.pixels or edit.data or edit.cards != source.cards(i)}
+
+
+def _whole_cube(ref: ImageRef) -> ImageRef:
+    """The cube of a plane; other images as they are."""
+    return ref if ref.part.plane is None else replace(ref, part=WHOLE)
 
 
 def _tree_edits(source: Source, edit: Callable[[bytes], bytes]) -> dict[int, HduEdit]:
@@ -139,14 +157,28 @@ def settled(source: Source, index: int, edit: HduEdit, facts: PixelFacts) -> Hdu
     return replace(edit, cards=cards, pixels=pixels, record=record)
 
 
-def _record(source: Source, update: SkyUpdate, state: SkyState, settings: Settings) -> tuple[Record, PixelFormat]:
-    """What the header shall say, and the format of the pixels that goes with it."""
-    sky, error, result, shift = update.plane, update.sky_err, state.original, SkyPlane()
+def _record(
+    source: Source, images: Sequence[SkyUpdate], known: Sequence[tuple[SkyUpdate, SkyState]], settings: Settings
+) -> tuple[Record, PixelFormat]:
+    """What the header of an HDU shall say, and the format of its pixels.
+
+    ``images`` are the HDU or its sections, ``known`` those of them that have a sky.
+    """
+    (update, state), *_ = known
+    sky: Sky
+    shift: Sky = SkyPlane()
+    result = state.original
+    if update.ref.part.plane is not None:
+        sky, errors = _plane_skies(source, known, settings)
+    elif update.ref.section is not None:
+        sky, errors = _section_skies(source, images, known, settings)
+    else:
+        sky, error = _sky_to_write(source, update, state, settings, _recorded_error(source, update.ref.hdu, None))
+        errors = (error,)
     if settings.subtract:
-        sky, error = _sky_to_write(source, update, state)
-        shift = sky - state.base
+        shift = sky if isinstance(sky, SectionSkies) else difference(sky, state.base)
         result = format_after(state.original, shift.largest(_shape(source, update.ref.hdu)))
-    elif state.recorded is not None and state.recorded.subtracted:
+    elif any(old is not None and old.subtracted for old in (state.recorded, *state.planes, state.written)):
         hint = "--subtract, or skymatch undo first" if state.by_us else "--subtract"
         raise InputError.at(update.ref.label, "its sky is subtracted already, recording another would be wrong", hint)
     if shift == state.shift:
@@ -158,21 +190,82 @@ def _record(source: Source, update: SkyUpdate, state: SkyState, settings: Settin
         shape=source.file.hdus[update.ref.hdu].shape,
         form=replace(result, blank=None),
     )
-    known = state.written
-    if known is not None and (shift, left.shape, left.form) == (known.shift, known.shape, known.form):
-        left = replace(left, lost=known.lost, digest=known.digest)  # the same pixels
+    before = state.written
+    if before is not None and (shift, left.shape, left.form) == (before.shift, before.shape, before.form):
+        left = replace(left, lost=before.lost, digest=before.digest)  # the same pixels
     record = Record(
         level_keyword=settings.sky_keyword,
-        error=error,
+        errors=errors,
         method=update.method,
         program=__version__,
         settings=_settings_text(settings),
         tilted=update.tilt is not None,
         format_before=state.original,
         written=left,
-        primary=header_of_sky(source, update.ref.hdu) != update.ref.hdu,
+        primary=update.ref.section is None and header_of_sky(source, update.ref.hdu) != update.ref.hdu,
     )
     return record, result
+
+
+def _plane_skies(
+    source: Source, known: Sequence[tuple[SkyUpdate, SkyState]], settings: Settings
+) -> tuple[SkyCube, tuple[float, ...]]:
+    """The skies of all planes of a cube and their errors: planes that have no new ones keep theirs."""
+    (first, state), *_ = known
+    n_planes, label = len(state.planes), first.ref.hdu_label
+    if settings.sky_keyword != LEVEL:
+        what = f"--sky-keyword {settings.sky_keyword}: one keyword can't hold the skies of planes"
+        raise InputError.at(label, what, "leave --sky-keyword out")
+    if n_planes > MOST_PLANES:
+        raise InputError.at(label, f"has {n_planes} planes, more than keywords can number", "add --dry-run")
+    skies = [None if old is None else old.sky for old in state.planes]
+    errors = errors_in(plane_numbers(source.cards(first.ref.hdu)), n_planes)
+    for update, _ in known:
+        if update.ref.section is not None:
+            raise InputError.at(update.ref.label, "a section of a plane can't be recorded", "add --dry-run")
+        if (plane := update.ref.part.plane) is not None:
+            skies[plane], errors[plane] = _sky_to_write(source, update, state, settings, errors[plane])
+    return SkyCube(tuple(skies)), tuple(errors)
+
+
+def _section_skies(
+    source: Source, images: Sequence[SkyUpdate], known: Sequence[tuple[SkyUpdate, SkyState]], settings: Settings
+) -> tuple[SectionSkies, tuple[float, ...]]:
+    """The skies of all sections of an image and their errors: those of this run, and those of others that stay."""
+    (first, state), *_ = known
+    if settings.sky_keyword != LEVEL:
+        what = f"--sky-keyword {settings.sky_keyword}: one keyword can't hold the skies of sections"
+        raise InputError.at(first.ref.label, what, "leave --sky-keyword out")
+    if source.file.container is Container.ASDF:
+        raise InputError.at(first.ref.label, "the file can hold one sky, not those of sections", "use --dry-run")
+    found: dict[Section, tuple[SkyPlane, float]] = {}
+    for update, own in known:
+        if update.ref.section is not None:
+            error = _recorded_error(source, update.ref.hdu, update.ref.section)
+            found[update.ref.section] = _sky_to_write(source, update, own, settings, error)
+    left = state.written
+    others = [(s, sky) for s, sky in state.sections.parts if not any(map(s.overlaps, found))] if state.sections else []
+    if left is not None and left.subtracted != settings.subtract:
+        named = {update.ref.section for update in images}
+        if unnamed := [str(section) for section, _ in others if section not in named]:
+            what = f"the skies of its sections {', '.join(unnamed)} are {'' if left.subtracted else 'not '}subtracted"
+            raise InputError.at(first.ref.label, what, "name all its sections, or skymatch undo first")
+        others = []
+    found |= {section: (sky, _recorded_error(source, first.ref.hdu, section)) for section, sky in others}
+    if len(found) > MOST_SECTIONS:
+        raise InputError.at(first.ref.label, f"has {len(found)} sections, and its header takes {MOST_SECTIONS}")
+    ordered = sorted(found.items())
+    return SectionSkies(tuple((s, sky) for s, (sky, _) in ordered)), tuple(error for _, (_, error) in ordered)
+
+
+def _recorded_error(source: Source, hdu: int, section: Section | None) -> float:
+    """The error that is recorded with a sky; NaN where there is none."""
+    if section is None:
+        return cd.number(source.cards(header_of_sky(source, hdu)), ERROR, math.nan)
+    cards = source.cards(hdu)
+    numbers = range(1, MOST_SECTIONS + 1)
+    n = next((n for n in numbers if cd.value(cards, f"BKGSEC{n}") == str(section)), 0)
+    return cd.number(cards, f"BKGERR{n}", math.nan)
 
 
 def _shape(source: Source, index: int) -> tuple[int, int]:
@@ -201,46 +294,54 @@ def _edit(source: Source, ref: ImageRef, record: Record, state: SkyState, result
     )
 
 
-def _sky_to_write(source: Source, update: SkyUpdate, state: SkyState) -> tuple[SkyPlane, float]:
-    """Sky and error to be recorded: those that are there, where they differ by rounding only.
+def _sky_to_write(
+    source: Source, update: SkyUpdate, state: SkyState, settings: Settings, error: float
+) -> tuple[SkyPlane, float]:
+    """Sky and error to be recorded: those of subtracted pixels that are there, where they differ by rounding only.
+
+    ``error`` is the one in the header, NaN where there is none.
 
     Skies measured in a file that is subtracted already see pixels that were rounded on the way: by less than a
     thousandth of their error.
     """
-    recorded = state.recorded
-    if recorded is None or not recorded.subtracted or not state.by_us:
+    recorded = state.recorded_in(update.ref.part.plane)
+    if not settings.subtract or recorded is None or not recorded.subtracted or not state.by_us:
         return update.plane, update.sky_err
-    before, shape = missing_sky(recorded), _shape(source, update.ref.hdu)
+    before, section = missing_sky(recorded), update.ref.section
+    shape = _shape(source, update.ref.hdu) if section is None else section.shape
     precision = np.finfo("f8" if state.original.bitpix != -32 else "f4").eps
     roundings = _ROUNDINGS if update.tilt is None else _WITH_TILT
-    difference = (update.plane - before).largest(shape)
-    error = cd.number(source.cards(header_of_sky(source, update.ref.hdu)), ERROR, math.nan)
-    if difference <= _OF_THE_ERROR * min(error, update.sky_err):
+    apart = (update.plane - before).largest(shape)
+    if apart <= _OF_THE_ERROR * min(error, update.sky_err):
         return before, error if abs(error - update.sky_err) <= _OF_THE_ERROR * error else update.sky_err
     scale = max(update.plane.largest(shape), before.largest(shape))
-    if difference > roundings * precision * scale:
-        scale = max(scale, _typical_pixel(source, update.ref.hdu, state))
+    if apart > roundings * precision * scale:
+        scale = max(scale, _typical_pixel(source, update.ref, state))
     tolerance = roundings * float(precision) * scale
-    if difference > tolerance:
+    if apart > tolerance:
         return update.plane, update.sky_err
     settled = abs(error - update.sky_err) <= max(tolerance, roundings * float(precision) * abs(error))
     return before, error if settled else update.sky_err
 
 
-def _typical_pixel(source: Source, index: int, state: SkyState) -> float:
+def _typical_pixel(source: Source, ref: ImageRef, state: SkyState) -> float:
     """The median of the absolute values of some pixels as they were before the sky was subtracted."""
+    index, plane = ref.hdu, ref.part.plane
     cards, extent, tiled = source.cards(index), source.extent(index), source.file.hdus[index].tiled
     form = format_of(cards, tiled=tiled)
     if tiled:
-        pixels = stored_pixels(cards, source.read(extent.data_start, extent.data_size)).ravel()
+        pixels = stored_pixels(cards, source.read(extent.data_start, extent.data_size))
+        pixels = (pixels if plane is None else pixels.reshape(-1, *pixels.shape[-2:])[plane]).ravel()
     else:
         size = form.dtype.itemsize
-        count = extent.data_size // size
+        count = extent.data_size // size // (1 if plane is None else source.file.hdus[index].n_planes)
+        start = extent.data_start + (plane or 0) * count * size
         stops = np.linspace(_SAMPLE_PIXELS, max(count, _SAMPLE_PIXELS), _SAMPLES, dtype=int)
         spans = {(max(0, stop - _SAMPLE_PIXELS), min(stop, count)) for stop in stops.tolist()}
-        raw = b"".join(source.read(extent.data_start + a * size, (b - a) * size) for a, b in sorted(spans))
+        raw = b"".join(source.read(start + a * size, (b - a) * size) for a, b in sorted(spans))
         pixels = np.frombuffer(raw, dtype=form.dtype)
-    level = state.shift.level + state.base.level  # a tilt averages out: it is a typical value that is asked for
+    # A tilt averages out: it is a typical value that is asked for.
+    level = sum(s.level if isinstance(s, SectionSkies) else of_plane(s, plane).level for s in (state.shift, state.base))
     values = np.abs(pixels.astype("f8") * form.bscale + form.bzero + level)
     values = values[np.isfinite(values)]
     return float(np.median(values)) if values.size else 0.0
@@ -251,7 +352,9 @@ def _settings_text(settings: Settings) -> str:
     return " ".join(f"{name}={value}" for name, value in determining if value is not None and value is not False)
 
 
-def undo_edits(source: Source, refs: Sequence[ImageRef], *, from_keyword: bool = False) -> dict[int, HduEdit]:
+def undo_edits(
+    source: Source, refs: Sequence[ImageRef], *, from_keyword: bool = False, sky_keyword: str = LEVEL
+) -> dict[int, HduEdit]:
     """What takes back all that the program did to these images of one file.
 
     Parameters
@@ -259,7 +362,9 @@ def undo_edits(source: Source, refs: Sequence[ImageRef], *, from_keyword: bool =
     source : Source
     refs : sequence of ImageRef
     from_keyword : bool
-        Add the sky of the header back to images whose undo cards are gone.
+        Add the sky of the header back to images whose undo cards are gone, or contradict it and the pixels.
+    sky_keyword : str
+        Where that sky is, beside `LEVEL`.
 
     Raises
     ------
@@ -267,20 +372,46 @@ def undo_edits(source: Source, refs: Sequence[ImageRef], *, from_keyword: bool =
         If an image is not there, if undo cards are damaged or gone, or if pixels are not those that were written.
     """
     edits: dict[int, HduEdit] = {}
-    for ref in sorted(refs, key=lambda ref: ref.hdu):
-        edits |= _undo_image(source, ref, from_keyword=from_keyword)
+    for _, of_hdu in groupby(sorted(refs, key=lambda ref: ref.hdu), key=lambda ref: ref.hdu):
+        images = list(of_hdu)
+        if images[0].part.plane is not None:
+            _check_all_planes(source, images)
+        elif images[0].section is not None:
+            _check_all_named(source, images)
+        edits |= _undo_image(source, _whole_cube(images[0]), sky_keyword, from_keyword=from_keyword)
     return edits
 
 
-def _undo_image(source: Source, ref: ImageRef, *, from_keyword: bool) -> dict[int, HduEdit]:
-    if from_keyword and _is_lost(source, ref):
-        return _from_keyword(source, ref)
-    state = written_state(source, ref, LEVEL)
-    where = header_of_sky(source, ref.hdu)
+def _check_all_planes(source: Source, planes: Sequence[ImageRef]) -> None:
+    """Refuse to take back the skies of some planes of a cube, and not of all."""
+    named = {ref.part.plane for ref in planes if ref.section is None}
+    if len(named) < (n_planes := source.file.hdus[planes[0].hdu].n_planes):
+        hint = "name the cube without a section: its skies are taken back together"
+        raise InputError.at(planes[0].hdu_label, f"{len(named)} of its {n_planes} planes are named", hint)
+
+
+def _check_all_named(source: Source, sections: Sequence[ImageRef]) -> None:
+    """Refuse to take back the skies of some sections of an image, and not of all."""
+    state = written_state(source, sections[0], LEVEL)
+    sky = None if state.written is None else state.written.sky
+    recorded = [section for section, _ in sky.parts] if isinstance(sky, SectionSkies) else [None] * (sky is not None)
+    if left := [section for section in recorded if section not in {ref.section for ref in sections}]:
+        what = "a sky of the whole image" if state.sections is None else f"skies of {', '.join(map(str, left))} too"
+        hint = "name the image without a section: its skies are taken back together"
+        raise InputError.at(sections[0].label, f"its header holds {what}", hint)
+
+
+def _undo_image(source: Source, ref: ImageRef, sky_keyword: str, *, from_keyword: bool) -> dict[int, HduEdit]:
+    if from_keyword and _is_lost(source, ref, sky_keyword):
+        return _from_keyword(source, ref, sky_keyword)
+    state = written_state(source, ref, sky_keyword)
+    where = ref.hdu if state.sections else header_of_sky(source, ref.hdu)
     if state.written is None:
-        if state.recorded is not None and state.recorded.subtracted:
+        subtracted = [old.level for old in (state.recorded, *state.planes) if old is not None and old.subtracted]
+        if subtracted:
             what = f"{SUBTRACTED} = T, but it holds no undo cards: they are gone, or another program subtracted its sky"
-            hint = f"--from-keyword adds the sky of its header back, {state.recorded.level:.8g}"
+            more = " …" * (len(subtracted) > 1)
+            hint = f"--from-keyword adds the sky of its header back, {subtracted[0]:.8g}{more}"
             raise InputError.at(ref.label, what, hint)
         if not is_recorded(source.cards(where)):
             return {}
@@ -293,37 +424,50 @@ def _undo_image(source: Source, ref: ImageRef, *, from_keyword: bool) -> dict[in
         shape=_shape(source, ref.hdu),
     )
     edits = {index: HduEdit(cards=original_header(source, index, ref.label)) for index in {ref.hdu, where}}
-    expected = state.written if state.has_our_pixels else None
+    # keywords that contradict the undo cards may tell the truth of pixels that another program subtracted a sky from
+    expected = state.written if state.has_our_pixels or state.edited else None
     edits[ref.hdu] = replace(edits[ref.hdu], pixels=None if pixels.changes_nothing else pixels, expected=expected)
     return edits | (_tree_edits(source, show_background) if where != ref.hdu else {})
 
 
-def _is_lost(source: Source, ref: ImageRef) -> bool:
-    """Whether the undo cards of an image can't be used."""
+def _is_lost(source: Source, ref: ImageRef, sky_keyword: str) -> bool:
+    """Whether the undo cards of an image can't be used: gone, damaged, or of other pixels than the keywords."""
     try:
-        return written_state(source, ref, LEVEL).written is None
-    except InputError:
+        state = written_state(source, ref, sky_keyword)
+    except UndoCardsError:
         return True
+    if state.written is not None and state.edited and not state.has_our_pixels:
+        try:
+            check_digest(source, ref.hdu, state.written, ref.label)
+        except InputError:
+            return True
+    return state.written is None
 
 
-def _from_keyword(source: Source, ref: ImageRef) -> dict[int, HduEdit]:
+def _from_keyword(source: Source, ref: ImageRef, sky_keyword: str) -> dict[int, HduEdit]:
     """Add the sky of the header back, exactly but for rounding, and take its keywords away."""
     hdus, where = source.file.hdus, header_of_sky(source, ref.hdu)
     if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
         raise InputError.at(ref.label, "no such image any more", "run again")
-    recorded = recorded_in(source.cards(where), LEVEL, ref.label)
-    cards = {index: without_sky(source.cards(index)) for index in {ref.hdu, where}}
+    skies = _sections_of_keywords(source, ref)
+    plane = SkyPlane() if skies else subtracted_in(source.cards(where), hdus[ref.hdu].n_planes, sky_keyword, ref.label)
+    cards = {index: without_sky(source.cards(index), sky_keyword) for index in {ref.hdu, where}}
     edits = {index: HduEdit(cards=new) for index, new in cards.items() if new != source.cards(index)}
     if where != ref.hdu:
         edits |= _tree_edits(source, show_background)
-    if recorded is None or not recorded.subtracted:
+    if not (cd.value(source.cards(ref.hdu), SUBTRACTED) is True if skies else plane):
         return edits
     form = format_of(source.cards(ref.hdu), tiled=hdus[ref.hdu].tiled)
     if form.is_integer:
         raise InputError.at(ref.label, f"{SUBTRACTED} = T, but its pixels are integers", "see BKGSUB")
-    plane, none = missing_sky(recorded), SkyPlane()
-    pixels = PixelEdit(
-        original=form, stored=form, shift=plane, result=form, new_shift=none, shape=_shape(source, ref.hdu)
-    )
+    shape = _shape(source, ref.hdu)
+    pixels = PixelEdit(original=form, stored=form, shift=skies or plane, result=form, new_shift=SkyPlane(), shape=shape)
     edits[ref.hdu] = HduEdit(cards=cards[ref.hdu], pixels=None if pixels.changes_nothing else pixels)
     return edits
+
+
+def _sections_of_keywords(source: Source, ref: ImageRef) -> SectionSkies | None:
+    try:
+        return sections_in(source.cards(ref.hdu), _shape(source, ref.hdu))
+    except ValueError as error:
+        raise InputError.at(ref.label, str(error), "see BKGSEC1") from None

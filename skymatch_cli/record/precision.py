@@ -7,7 +7,7 @@ own noise: enough that nobody can measure it. Where 32 bits lose more, the image
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,7 +53,7 @@ class Scale:
 
 
 def examine(
-    source: Source, index: int, edit: HduEdit, *, where: str, info: ImageInfo | None, settings: Settings
+    source: Source, index: int, edit: HduEdit, *, where: str, infos: Sequence[ImageInfo], settings: Settings
 ) -> PixelFacts:
     """Look at the pixels of an image whose header, and perhaps pixels, shall change.
 
@@ -69,7 +69,9 @@ def examine(
     )
     scale = None
     if edit.record is not None and (edit.pixels is not None or edit.expected is None):
-        scale = measure_scale(source, index, pixels, info, settings)
+        cubes = infos and infos[0].ref.part.plane is not None
+        parts = [[info] for info in infos] if cubes else [infos]
+        scale = _least([measure_scale(source, index, pixels, own, settings) for own in parts])
         _check_size(edit.record, scale, pixels.shape)
     if edit.expected is not None:
         check_digest(source, index, edit.expected, where)
@@ -86,6 +88,12 @@ def examine(
         f"float{-facts.form.bitpix} pixels minus this sky could not be restored to within a thousandth of their noise "
         f"({scale.noise:.3g})"
     )
+
+
+def _least(scales: Sequence[Scale]) -> Scale:
+    """The largest value of all planes of a cube that hold anything, and the least noise of these."""
+    known = [scale for scale in scales if scale.largest > 0] or scales
+    return Scale(max(scale.largest for scale in known), min(scale.noise for scale in known))
 
 
 def check_digest(source: Source, index: int, left: Written, where: str) -> None:
@@ -145,14 +153,15 @@ def _check_size(record: Record, scale: Scale, shape: tuple[int, int]) -> None:
             f"a sky of {sky:.4g} can't be of an image whose largest pixel is {scale.largest:.4g}: "
             "another unit, a typing error or a broken image among the others"
         )
-    if record.error > MOST_RANGES * scale.largest:
+    error = max((e for e in record.errors if not math.isnan(e)), default=0.0)
+    if error > MOST_RANGES * scale.largest:
         raise PixelError(
-            f"its sky is uncertain by {record.error:.4g} and its largest pixel is {scale.largest:.4g}: "
+            f"its sky is uncertain by {error:.4g} and its largest pixel is {scale.largest:.4g}: "
             "a broken image, or one in another unit, is among the others"
         )
 
 
-def measure_scale(source: Source, index: int, edit: PixelEdit, info: ImageInfo | None, settings: Settings) -> Scale:
+def measure_scale(source: Source, index: int, edit: PixelEdit, infos: Sequence[ImageInfo], settings: Settings) -> Scale:
     """Largest absolute value and noise of the good pixels of an image.
 
     The noise is that of differences of neighbours in a row, without those that are equal: of values on a lattice it is
@@ -160,8 +169,8 @@ def measure_scale(source: Source, index: int, edit: PixelEdit, info: ImageInfo |
     largest value.
     """
     largest, differences = 0.0, []
-    step = max(1, (info.shape if info else edit.shape)[0] // _SAMPLED_ROWS)
-    for data, good in _bands(source, index, edit, info, settings):
+    step = max(1, edit.shape[0] // _SAMPLED_ROWS)
+    for data, good in _bands(source, index, edit, infos, settings):
         largest = float(np.max(np.abs(data), where=good, initial=largest))
         rows, use = data[::step].astype("f8"), good[::step]
         with np.errstate(invalid="ignore", over="ignore"):
@@ -175,16 +184,19 @@ def measure_scale(source: Source, index: int, edit: PixelEdit, info: ImageInfo |
 
 
 def _bands(
-    source: Source, index: int, edit: PixelEdit, info: ImageInfo | None, settings: Settings
+    source: Source, index: int, edit: PixelEdit, infos: Sequence[ImageInfo], settings: Settings
 ) -> Iterator[tuple[PixelArray, BoolArray]]:
-    """Original pixels and which are good, (rows, nx), band by band."""
-    if info is not None and info.source is not None:
+    """Original pixels and which are good, (rows, nx), band by band; of all sections of the image that are known."""
+    for info in infos:
+        if info.source is None:
+            continue
         ny, nx = info.shape
         plain = info.source.science.container is Container.PLAIN and not info.source.science.tiled
         rows = max(1, _BAND_PIXELS // nx) if plain else ny
         for start in range(0, ny, rows):
             pixels = read_pixels(info, settings, rows=(start, min(ny, start + rows)))
             yield pixels.data, pixels.good
+    if any(info.source is not None for info in infos):
         return
     form = edit.original
     for first, raw in _pieces(source, index, edit.stored):

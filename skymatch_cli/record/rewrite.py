@@ -18,7 +18,8 @@ from skymatch_cli.images.formats.pixelformat import PixelFormat, restore, subtra
 from skymatch_cli.images.formats.source import Extent, Source, padded
 from skymatch_cli.images.ledger import Record, Written
 from skymatch_cli.model import Container
-from skymatch_cli.model.skyplane import Shape, SkyPlane
+from skymatch_cli.model.skycube import Sky
+from skymatch_cli.model.skyplane import Shape
 from skymatch_cli.record import checksum
 
 _CHUNK_PIXELS = 2**16  # temporaries that stay in the processor's cache
@@ -43,9 +44,9 @@ class PixelEdit:
 
     original: PixelFormat
     stored: PixelFormat
-    shift: SkyPlane
+    shift: Sky
     result: PixelFormat
-    new_shift: SkyPlane
+    new_shift: Sky
     shape: Shape
 
     @property

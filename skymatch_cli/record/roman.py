@@ -15,6 +15,7 @@ from skymatch_cli.images.formats.files import open_file
 from skymatch_cli.images.formats.gwcs import opened_asdf
 from skymatch_cli.images.formats.roman import BACKGROUND, OURS, array_and_unit, made_cards, schema_method
 from skymatch_cli.images.formats.source import Source
+from skymatch_cli.images.ledger import SUBTRACTED
 
 if TYPE_CHECKING:
     from skymatch_cli.record.rewrite import HduEdit, PixelEdit, Sink
@@ -65,11 +66,14 @@ def _put_pixels(file: Any, source: Source, edit: PixelEdit) -> None:
 
 
 def _record(roman: Any, made: cd.Cards, cards: cd.Cards) -> None:
-    """Put what the cards say into the tree; without cards of ours, what was there before the first of them."""
+    """Put what the cards say into the tree; without cards of ours, what was there before the first of them.
+
+    Cards without a sky leave no background: it was added back to the pixels, whoever had subtracted it.
+    """
     known = {card[:8] for card in made} | {f"{keyword:8}".encode() for keyword in BACKGROUND.values()}
     kept = [card.rstrip().decode("latin-1") for card in cards if card[:8] not in known and card.strip()]
     if not kept:
-        _restore(roman)
+        _restore(roman, has_sky=cd.find(cards, SUBTRACTED) is not None)
         return
     meta = roman["meta"]
     if OURS not in roman:
@@ -88,15 +92,18 @@ def _before(meta: Any) -> dict[str, Any]:
     return {"background": values, _STEP: steps.get(_STEP)}
 
 
-def _restore(roman: Any) -> None:
+def _restore(roman: Any, *, has_sky: bool) -> None:
     """Undo `_record`."""
-    if OURS not in roman:
-        return
-    meta, before = roman["meta"], roman[OURS].get("before") or {}
-    if before.get("background") is not None:
-        meta["background"] = before["background"]
+    meta, known = roman["meta"], roman.get(OURS) is not None
+    before = roman[OURS].get("before") or {} if known else _before(meta)
+    background, step = before.get("background"), before.get(_STEP)
+    if not has_sky and background is not None and background.get("subtracted") is not None:
+        background, step = None, None if step is None else "INCOMPLETE"
+    if background is not None:
+        meta["background"] = background
     elif "background" in meta:
         del meta["background"]
-    if before.get(_STEP) is not None:
-        meta["cal_step"][_STEP] = before[_STEP]
-    del roman[OURS]
+    if step is not None:
+        meta["cal_step"][_STEP] = step
+    if known:
+        del roman[OURS]

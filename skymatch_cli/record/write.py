@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 
 from skymatch_cli.choices import WarningName
@@ -175,7 +176,8 @@ def undo(
     jobs = _jobs(refs, [None] * len(refs), settings)
 
     def edits(source: Source, job: _Job) -> _Edits:
-        return undo_edits(source, [refs[i] for i in job.images], from_keyword=from_keyword)
+        images = [refs[i] for i in job.images]
+        return undo_edits(source, images, from_keyword=from_keyword, sky_keyword=settings.sky_keyword)
 
     done = _run(_Run(jobs, settings, edits, files_read((), settings, named), {}))
     actions = tuple(Action.UNDONE if i in done.images else Action.UNCHANGED for i in range(len(refs)))
@@ -190,7 +192,7 @@ class _Run:
     settings: Settings
     edits: Callable[[Source, _Job], _Edits]
     reads: FilesRead
-    infos: Mapping[tuple[str, int], ImageInfo]
+    infos: Mapping[tuple[str, int], Sequence[ImageInfo]]
     facts: dict[tuple[str, int], PixelFacts] = field(default_factory=dict)
 
     def settled(self, source: Source, job: _Job) -> _Edits:
@@ -204,7 +206,7 @@ class _Run:
                 where = job.name(index)
                 with _named_errors(where):
                     self.facts[key] = examine(
-                        source, index, edit, where=where, info=self.infos.get(key), settings=self.settings
+                        source, index, edit, where=where, infos=self.infos.get(key, ()), settings=self.settings
                     )
             changes[index] = settled(source, index, edit, self.facts[key])
         return changes
@@ -212,12 +214,15 @@ class _Run:
 
 def _recording(updates: Sequence[SkyUpdate], jobs: Sequence[_Job], settings: Settings, named: Iterable[str]) -> _Run:
     """The run that records or subtracts these skies."""
-    infos = {(real_path(u.ref.path), u.ref.hdu): u.info for u in updates if u.info is not None}
+    infos: dict[tuple[str, int], list[ImageInfo]] = {}
+    for u in updates:
+        if u.info is not None:
+            infos.setdefault((real_path(u.ref.path), u.ref.hdu), []).append(u.info)
 
     def edits(source: Source, job: _Job) -> _Edits:
         return record_edits(source, [updates[i] for i in job.images], settings)
 
-    return _Run(jobs, settings, edits, files_read(infos.values(), settings, named), infos)
+    return _Run(jobs, settings, edits, files_read(chain.from_iterable(infos.values()), settings, named), infos)
 
 
 @dataclass(slots=True)

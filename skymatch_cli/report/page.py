@@ -100,6 +100,7 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook],
         typed=printable(typed),
         command=_command(report.settings),
         warnings=[_Advice.of(warning) for warning in report.warnings],
+        verdict=_verdict(report, overlaps),
         notes=_notes(report, shared, scene, shown),
         figures=_figures(report, overlaps),
         pictures=shown,
@@ -111,7 +112,7 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook],
         n_classes=N_CLASSES,
         tables=sheets(short, overlaps),
         histograms=_histograms(overlaps),
-        settings=[(option_name(name), _shown(value)) for name, value in report.settings.items()],
+        settings=_settings(report.settings),
         versions=[("skymatch, of the result", report.version), *_versions()],
         images=[_listed(printable(label)) for label in report.labels],
     )
@@ -177,7 +178,7 @@ def _command(settings: dict[str, Any]) -> str:
 def _notes(report: Report, shared: str, scene: Scene | None, shown: Sequence[Picture]) -> list[str]:
     notes = [printable(shared)] if shared else []
     if not any(report.images.column("sky_unit")):
-        notes.append("The images have no BUNIT: values are in the unit of their pixels, whatever that is.")
+        notes.append("Values have no unit: the images have no BUNIT.")
     if scene is None:
         notes.append(
             "There is no map: the images were not found where the result says, or they were not matched on the sky."
@@ -220,6 +221,17 @@ def _fit(report: Report, overlaps: OverlapColumns) -> list[tuple[str, str]]:
     return figures
 
 
+def _verdict(report: Report, overlaps: OverlapColumns) -> str:
+    """Say whether the overlaps agree, "" where nothing checks them."""
+    pull = np.abs(overlaps.pull[np.isfinite(overlaps.pull)])
+    if not pull.size or not np.nansum(report.components.column("dof")) > 0:
+        return ""
+    beyond = int(np.count_nonzero(pull > PULL_LIMIT))
+    if not beyond:
+        return f"All {len(pull)} overlaps agree within {PULL_LIMIT} σ."
+    return f"{beyond} of {len(pull)} overlaps contradict the others by more than {PULL_LIMIT} σ (the deepest colours)."
+
+
 def _histograms(overlaps: OverlapColumns) -> list[Histogram]:
     used = np.isfinite(overlaps.residual) & np.isfinite(overlaps.pull)
     if not used.any():
@@ -241,5 +253,8 @@ def _listed(name: str) -> str:
     return shlex.quote(name) if name.startswith("#") or any(c in "'\"\\" or c.isspace() for c in name) else name
 
 
-def _shown(value: object) -> str:
-    return "not set" if value is None else printable(str(value))
+def _settings(settings: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the settings that have a value, and in one line those that have none."""
+    unset = ", ".join(option_name(name) for name, value in settings.items() if value is None)
+    shown = [(option_name(name), printable(str(value))) for name, value in settings.items() if value is not None]
+    return [*shown, ("not set", unset)] if unset else shown

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,7 +19,7 @@ from .skymap import frame_names
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
     from .mosaic import Stretch
     from .quicklook import Quicklook
@@ -109,28 +111,27 @@ def draw(scene: Scene, overlaps: OverlapColumns, looks: Sequence[Quicklook]) -> 
     side = _WIDTH_INCH / (2 if wide else 4)  # width of a small panel; the map takes the place of four
     height = (4 if wide else 2) * (side * ny / nx + 0.75)
     figure = Figure(figsize=(_WIDTH_INCH, height), layout="constrained")
-    grid = figure.add_gridspec(4 if wide else 2, 2 if wide else 4)
-    on_sky = figure.add_subplot(grid[:2, :2], projection=stars.frame.wcs)
-    _draw_map(figure, on_sky, scene, overlaps, stars)
+    on_map, on_pictures = figure.subfigures(2 if wide else 1, 1 if wide else 2, squeeze=False).flat
+    on_sky = on_map.add_subplot(projection=stars.frame.wcs)
+    _draw_map(on_map, on_sky, scene, overlaps, stars)
     _frame(on_sky, stars)
     _name_sky_axes(on_sky)
     _name_frames(on_sky, scene, stars)
-    row, column = (2, 0) if wide else (0, 2)
+    grid = on_pictures.add_gridspec(2, 2)
     pictures = (("sky alone", tiles, sky_stretches(tiles)), ("stars and sky", stars, stretches(stars)))
     for down, (title, look, contrast) in enumerate(pictures):
         for right, (values, stretch) in enumerate(zip((look.before, look.after), contrast, strict=True)):
-            panel = figure.add_subplot(grid[row + down, column + right], projection=look.frame.wcs)
+            panel = on_pictures.add_subplot(grid[down, right], projection=look.frame.wcs)
             panel.set_title(f"{title}, {('before', 'after')[right]}")
-            _draw_mosaic(figure, panel, values, stretch, overlaps.unit)
+            _draw_mosaic(on_pictures, panel, values, stretch, overlaps.unit)
             _frame(panel, look)
     return figure
 
 
-def _draw_map(figure: Figure, panel: Any, scene: Scene, overlaps: OverlapColumns, look: Quicklook) -> None:
+def _draw_map(figure: SubFigure, panel: Any, scene: Scene, overlaps: OverlapColumns, look: Quicklook) -> None:
     """Draw the frames and the overlaps, with the colours of the HTML report's classes."""
-    from matplotlib import colormaps
     from matplotlib.collections import PolyCollection
-    from matplotlib.colors import BoundaryNorm
+    from matplotlib.colors import BoundaryNorm, ListedColormap
 
     frame = look.frame
     thin = min(1.0, (60 / max(1, len(scene.infos))) ** 0.5)  # borders of a thousand frames would hide the overlaps
@@ -145,7 +146,7 @@ def _draw_map(figure: Figure, panel: Any, scene: Scene, overlaps: OverlapColumns
     coloured = PolyCollection(
         [ring for pull, ring in shown if np.isfinite(pull)],
         array=np.array([pull for pull, _ in shown if np.isfinite(pull)]),
-        cmap=colormaps["PuOr_r"].resampled(N_CLASSES),
+        cmap=ListedColormap(_class_colours()),
         norm=BoundaryNorm(limits, N_CLASSES, extend="both"),
         edgecolor="0.35",
         linewidth=0.3 * thin**2,
@@ -157,6 +158,12 @@ def _draw_map(figure: Figure, panel: Any, scene: Scene, overlaps: OverlapColumns
     panel.set_title("overlaps")
 
 
+def _class_colours() -> list[str]:
+    """Return the colours of the classes on white paper, from the style of the HTML report."""
+    style = resources.files(__package__).joinpath("templates", "report.css").read_text(encoding="utf-8")
+    return re.findall(r"--c\d+: (#\w+);", style)[:N_CLASSES]
+
+
 def _name_frames(panel: Any, scene: Scene, look: Quicklook) -> None:
     """Write the names of the frames, where there is room for them."""
     nx = look.frame.shape[1]
@@ -166,7 +173,7 @@ def _name_frames(panel: Any, scene: Scene, look: Quicklook) -> None:
         panel.text(name.x, name.y, _plain(name.text), ha="center", va="center", fontsize=_NAME_PT, color="0.2")
 
 
-def _draw_mosaic(figure: Figure, panel: Any, values: FloatArray, stretch: Stretch, unit: str) -> None:
+def _draw_mosaic(figure: SubFigure, panel: Any, values: FloatArray, stretch: Stretch, unit: str) -> None:
     """Draw one picture of the mosaic with its scale of values."""
     from matplotlib.colors import FuncNorm
 
@@ -175,6 +182,7 @@ def _draw_mosaic(figure: Figure, panel: Any, values: FloatArray, stretch: Stretc
     bar = figure.colorbar(shown, ax=panel, location="bottom", label=_plain(unit), shrink=0.9, aspect=20)
     levels = [stretch.black, float(stretch.unscaled(np.array(0.5))), stretch.white]
     bar.set_ticks(levels, labels=[f"{level:.4g}" for level in levels], minor=False)
+    bar.ax.tick_params(labelsize=_NAME_PT)
     bar.minorticks_off()
     for axis in panel.coords:
         axis.set_ticklabel_visible(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -199,9 +200,11 @@ def map_names(labels: tuple[str, ...], most: int) -> tuple[str, ...]:
     ('001', '002')
     >>> map_names(("first.fits", "second_one.fits"), 8)
     ('#0', '#1')
+    >>> map_names(("panel1.fit", "panel2.FTS.gz"), 8)
+    ('panel1', 'panel2')
 
     """
-    stems = [label.rpartition("/")[2].partition(".fits")[0] for label in labels]
+    stems = [re.split(r"\.(?:fits?|fts|asdf)\b", label.rpartition("/")[2], flags=re.IGNORECASE)[0] for label in labels]
     low, high = min(stems), max(stems)
     start = low[: next((k for k, (one, other) in enumerate(zip(low, high, strict=False)) if one != other), len(low))]
     cut = max(start.rfind(mark) for mark in "_-. ") + 1

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from skymatch_cli.run.tasks import Found, Progress, Tasks
+from skymatch_cli.run.tasks import Found, Progress, Tasks, attempt
 
 _AHEAD = 4  # tasks per worker that are submitted at a time: memory
 _KILLED = "the process that read it was killed; memory may be short"
@@ -158,7 +158,7 @@ class _Worker:
         try:
             if cls.is_interrupted or cls.stopped.poll():  # no other task is begun
                 raise KeyboardInterrupt
-            found = cls.tasks[k]()
+            found = attempt(cls.tasks[k])
             with open(file, "wb", closefd=False) as stream:
                 stream.seek(0)
                 pickle.dump(found, stream, pickle.HIGHEST_PROTOCOL)

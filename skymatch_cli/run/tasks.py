@@ -128,7 +128,7 @@ class LocalRunner:
 
             if processes.can_fork():
                 return processes.run_tasks(tasks, workers, progress or NoProgress())
-        return _ordered(_do, tasks, workers, progress)
+        return _ordered(attempt, tasks, workers, progress)
 
 
 def run_apart(
@@ -176,8 +176,12 @@ class _Answers(Generic[Answer]):
     problems: tuple[Problem, ...] = ()
 
 
-def _do(task: Task[Found]) -> Found:
-    return task()
+def attempt(task: Task[Found]) -> Found:
+    """Run a task; one that needs more memory than there is counts as one whose workers died."""
+    try:
+        return task()
+    except MemoryError:
+        return task.lost("it needs more memory than there is")
 
 
 def run(

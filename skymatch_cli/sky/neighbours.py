@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from skymatch_cli.model import FloatArray, IntArray
 from skymatch_cli.sky.sphere import angle_rad
+
+_FEW = 300  # caps of which all pairs are tested in less time than it takes to import KD-trees
 
 
 def touching_caps(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
@@ -41,9 +42,14 @@ def touching_caps(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray,
 def _near_pairs(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
     """Find pairs i < j of caps that may touch, in any order.
 
-    Caps are searched in classes of radii within a factor of two, so that one wide image does not make all others
+    Many caps are searched in classes of radii within a factor of two, so that one wide image does not make all others
     candidates.
     """
+    if len(centres) <= _FEW:
+        i, j = np.triu_indices(len(centres), 1)
+        return i, j
+    from scipy.spatial import cKDTree
+
     size = np.floor(np.log2(np.maximum(radii_rad, 1e-9))).astype(np.int64)
     classes = [np.flatnonzero(size == s) for s in np.unique(size)]
     trees = [cKDTree(centres[members]) for members in classes]

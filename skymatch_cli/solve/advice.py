@@ -34,7 +34,9 @@ _UNSEEN = 5.0  # times the error of a sky, by which factors that overlaps can't 
 _NAMED = 5  # sets, images or pairs that one line names
 
 
-def disconnected(images: Sequence[ImageInfo], component: IntArray, usable: IntArray) -> tuple[SkyWarning, ...]:
+def disconnected(
+    images: Sequence[ImageInfo], measurements: Measurements, component: IntArray, usable: IntArray
+) -> tuple[SkyWarning, ...]:
     """That the images fall into sets that can't be compared, beyond those of ``--split-by``.
 
     ``component`` (N,): set of every image; ``usable``: indices of the images that have a sky at all.
@@ -43,7 +45,18 @@ def disconnected(images: Sequence[ImageInfo], component: IntArray, usable: IntAr
     if len(ids) <= max(1, len({images[i].split for i in usable.tolist()})):
         return ()
     sets = [_set(images[usable[f]].ref.label, int(n)) for f, n in zip(first, count, strict=True)]
-    text = f"{len(ids)} sets of images don't overlap each other and are anchored each on its own: {_few(sets, '; ')}"
+    has_sky = np.isin(np.arange(len(images)), usable)
+    a, b = measurements.a, measurements.b
+    n_masked = int(np.count_nonzero((component[a] != component[b]) & has_sky[a] & has_sky[b]))
+    why = "don't overlap each other"
+    if n_masked:
+        many = (
+            f"all {n_masked} overlaps between them are"
+            if n_masked > 1
+            else "all pixels of the overlap between them are"
+        )
+        why = f"have no usable pixel in common ({many} masked, outside of the limits, or too few)"
+    text = f"{len(ids)} sets of images {why} and are anchored each on its own: {_few(sets, '; ')}"
     return (SkyWarning(WarningName.DISCONNECTED, text),)
 
 
@@ -51,9 +64,33 @@ def without_sky(images: Sequence[ImageInfo], status: StrArray, sky: FloatArray) 
     """That some images have no sky, and why: one line for each reason."""
     none = np.flatnonzero(~np.isfinite(sky)).tolist()
     reasons = dict.fromkeys(str(status[i]) for i in none)
-    named = {reason: [images[i].ref.label for i in none if status[i] == reason] for reason in reasons}
-    texts = (f"no sky ({reason}): {_few(labels, ', ')}" for reason, labels in named.items())
+    named = {reason: [i for i in none if status[i] == reason] for reason in reasons}
+    texts = (f"no sky ({reason}): {_few(_labels(images, mine), ', ')}" for reason, mine in named.items())
     return tuple(SkyWarning(WarningName.NO_SKY, text) for text in texts)
+
+
+def _labels(images: Sequence[ImageInfo], some: Sequence[int]) -> list[str]:
+    """Names of some images; planes of cubes as ranges, once for all cubes in which they are the same."""
+    cubes: dict[str, list[int]] = {}
+    for i in some:
+        if (plane := images[i].ref.part.plane) is not None:
+            cubes.setdefault(images[i].ref.hdu_label, []).append(plane + 1)
+    alike: dict[str, list[str]] = {}
+    for cube, planes in cubes.items():
+        alike.setdefault(_ranges(planes), []).append(cube)
+    n_cubes = len({info.ref.hdu_label for info in images if info.ref.part.plane is not None})
+    whole = f"all {n_cubes} cubes" if n_cubes > 1 else ""
+    of = {planes: whole if whole and len(own) == n_cubes else _few(own, ", ") for planes, own in alike.items()}
+    flat = [images[i].ref.label for i in some if images[i].ref.part.plane is None]
+    return [f"planes {planes} of {own}" for planes, own in of.items()] + flat
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers as ranges: 1-3, 7."""
+    ends = [k for k, n in enumerate(numbers) if k + 1 == len(numbers) or numbers[k + 1] != n + 1]
+    starts = [0, *(k + 1 for k in ends[:-1])]
+    runs = ((numbers[a], numbers[b]) for a, b in zip(starts, ends, strict=True))
+    return ", ".join(f"{low}-{high}" if high > low else f"{low}" for low, high in runs)
 
 
 def without_reference(images: Sequence[ImageInfo], component: IntArray, reference: int) -> tuple[SkyWarning, ...]:
@@ -257,10 +294,11 @@ def weak_tilts(loss: FloatArray) -> tuple[SkyWarning, ...]:
     return tuple(SkyWarning(WarningName.WEAK_TILTS, text) for text in texts)
 
 
-def lower_degrees(images: Sequence[ImageInfo], degree: IntArray, component: IntArray) -> tuple[SkyWarning, ...]:
-    """Warn of images whose overlaps can't carry the degree that the others have; ``degree``, ``component`` (N,)."""
+def lower_degrees(
+    images: Sequence[ImageInfo], degree: IntArray, component: IntArray, most: int
+) -> tuple[SkyWarning, ...]:
+    """Warn of images whose overlaps can't carry the degree ``most``; ``degree``, ``component`` (N,)."""
     connected = np.bincount(component)[component] > 1
-    most = int(degree.max(initial=0, where=connected))
     low = np.flatnonzero(connected & (degree < most))
     if not len(low):
         return ()

@@ -9,6 +9,7 @@ a time, of the large ones errors are estimated (``leastsquares``).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
@@ -37,6 +38,8 @@ class Laplacian:
         Unknowns of the other components, without the first of each.
     factors : SuperLU or None
         Of their rows and columns; None where there are none.
+    singular : (C,) bool
+        Components whose matrix can't be factorised in double precision: their solutions are NaN.
 
     """
 
@@ -45,6 +48,7 @@ class Laplacian:
     dense: tuple[DenseFactor, ...]
     free: IntArray
     factors: SuperLU | None
+    singular: BoolArray
 
     @classmethod
     def of_graph(cls, graph: PairGraph) -> Laplacian:
@@ -54,14 +58,21 @@ class Laplacian:
         first = np.unique(graph.component, return_index=True)[1]
         free = ~middle[graph.component]
         free[first] = False
-        unknowns = np.flatnonzero(free)
         order = np.argsort(graph.component, kind="stable")
         start = np.cumsum(graph.size) - graph.size
-        dense = tuple(
-            DenseFactor.of_component(graph, int(c), order[start[c] : start[c] + graph.size[c]])
-            for c in np.flatnonzero(middle)
-        )
-        return cls(graph, small, dense, unknowns, _sparse_factors(graph, unknowns))
+        singular = np.zeros(len(graph.size), np.bool_)
+        dense = []
+        for c in np.flatnonzero(middle).tolist():
+            factor = DenseFactor.of_component(graph, c, order[start[c] : start[c] + graph.size[c]])
+            if factor is None:
+                singular[c] = True
+            else:
+                dense.append(factor)
+        unknowns, factors = _sparse_factors(graph, np.flatnonzero(free))
+        if len(unknowns) < np.count_nonzero(free):
+            free[unknowns] = False
+            singular[graph.component[free]] = True
+        return cls(graph, small, tuple(dense), unknowns, factors, singular)
 
     @property
     def exact(self) -> BoolArray:
@@ -77,6 +88,7 @@ class Laplacian:
             x[self.free] = self.factors.solve(np.asarray(rhs[self.free], order="F"))
         for factor in self.dense:
             x[factor.nodes] = factor.solve(rhs[factor.nodes])
+        x[self.singular[self.graph.component]] = np.nan
         return self.graph.centred(x)
 
     def small_inverse(self) -> csr_array:
@@ -98,7 +110,7 @@ class Laplacian:
         ).tocsr()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class DenseFactor:
     """Cholesky factor of the Laplacian of one component, without its first unknown.
 
@@ -117,14 +129,12 @@ class DenseFactor:
     lower: FloatArray
 
     @classmethod
-    def of_component(cls, graph: PairGraph, component: int, nodes: IntArray) -> DenseFactor:
-        """Factorise the component whose unknowns are ``nodes``."""
+    def of_component(cls, graph: PairGraph, component: int, nodes: IntArray) -> DenseFactor | None:
+        """Factorise the component whose unknowns are ``nodes``; None where its matrix is singular."""
         matrix = -graph.adjacency[nodes][:, nodes].toarray(order="F")
         np.fill_diagonal(matrix, -matrix.sum(axis=1))
         lower, failed = dpotrf(matrix[1:, 1:], lower=1, clean=0)
-        if failed:  # weights of limited span make no singular matrix
-            raise ArithmeticError(f"component {component}: its normal matrix is not positive definite")
-        return cls(component, nodes, lower)
+        return None if failed else cls(component, nodes, lower)
 
     def solve(self, rhs: FloatArray) -> FloatArray:
         """Solutions (size, p) that are 0 at the first unknown."""
@@ -132,11 +142,14 @@ class DenseFactor:
         x[1:] = dpotrs(self.lower, rhs[1:], lower=1)[0]
         return x
 
+    @cached_property
     def inverse(self) -> FloatArray:
         """Pseudo-inverse (size, size) of the Laplacian: means of rows and columns are zero."""
         whole = np.zeros((len(self.nodes), len(self.nodes)), order="F")
         triangle = np.tril(dpotri(self.lower, lower=1)[0])
-        whole[1:, 1:] = triangle + np.tril(triangle, -1).T
+        diagonal = np.diag(triangle).copy()
+        whole[1:, 1:] = triangle + triangle.T
+        np.fill_diagonal(whole[1:, 1:], diagonal)
         mean = whole.mean(axis=0)
         whole -= mean
         whole -= (mean - mean.mean())[:, None]
@@ -152,14 +165,32 @@ def _dense_components(size: IntArray) -> BoolArray:
     return chosen
 
 
-def _sparse_factors(graph: PairGraph, free: IntArray) -> SuperLU | None:
+def _sparse_factors(graph: PairGraph, free: IntArray) -> tuple[IntArray, SuperLU | None]:
+    """Factors of the rows and columns of unknowns, and which these are: those of singular components are left out."""
     if not len(free):
-        return None
+        return free, None
     degree = np.asarray(graph.adjacency.sum(axis=1), np.float64)
     whole = csr_array(diags_array(degree) - graph.adjacency)
+    try:
+        return free, _factorised(whole, free)
+    except RuntimeError:
+        own = (free[graph.component[free] == c] for c in np.unique(graph.component[free]))
+        regular = np.concatenate([free[:0], *(nodes for nodes in own if _is_regular(whole, nodes))])
+    return regular, _factorised(whole, regular) if len(regular) else None
+
+
+def _factorised(whole: csr_array, nodes: IntArray) -> SuperLU:
     return splu(
-        csc_array(whole[free][:, free]),
+        csc_array(whole[nodes][:, nodes]),
         permc_spec="MMD_AT_PLUS_A",
         diag_pivot_thresh=0.0,
         options={"SymmetricMode": True},
     )
+
+
+def _is_regular(whole: csr_array, nodes: IntArray) -> bool:
+    try:
+        _factorised(whole, nodes)
+    except RuntimeError:  # "Factor is exactly singular"
+        return False
+    return True

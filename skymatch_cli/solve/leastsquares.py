@@ -112,24 +112,39 @@ def noise_response(equations: NormalEquations, noise: csr_array | None) -> Noise
     NoiseResponse
 
     """
-    graph = equations.graph
+    graph, exact = equations.graph, equations.laplacian.exact
     if noise is None:
-        variance, _ = _from_inverses(equations.laplacian, None)
-        if not equations.laplacian.exact.all():
-            variance += _probed(equations, diags_array(1 / np.sqrt(graph.weight)).tocsr()).variance
         redundancy = graph.redundancy()
-        return NoiseResponse(variance, redundancy, redundancy, bool(equations.laplacian.exact.all()))
-    exact = equations.laplacian.exact
-    flow = csr_array(equations.incidence @ noise)
-    flow.data *= np.repeat(exact[graph.component], np.diff(flow.indptr))
-    flow.eliminate_zeros()  # or the large components would cost their square
-    variance, explained = _from_inverses(equations.laplacian, csr_array(flow @ flow.T))
-    every = len(graph.a) <= _ALL_PAIRS and bool(exact.all())
-    probed = None if every else _probed(equations, noise)
-    if probed is not None:
-        variance, explained = variance + probed.variance, explained + probed.explained
-    second = _second_moment(equations, noise) if probed is None else probed.second
+        return NoiseResponse(noise_variance(equations, None), redundancy, redundancy, bool(exact.all()))
+    variance, explained = _from_inverses(equations.laplacian, _scatter(equations, noise))
+    if len(graph.a) <= _ALL_PAIRS and exact.all():
+        second = _second_moment(equations, noise)
+    else:
+        probed = _probed(equations, noise)
+        variance, explained, second = variance + probed.variance, explained + probed.explained, probed.second
     return NoiseResponse(variance, _expected(graph, noise, explained), second, bool(exact.all()))
+
+
+def noise_variance(equations: NormalEquations, noise: csr_array | None) -> FloatArray:
+    """Variance of every unknown, (n,), under the noise that `noise_response` takes."""
+    graph, exact = equations.graph, equations.laplacian.exact
+    scatter = None if noise is None else _scatter(equations, noise)
+    variance, _ = _from_inverses(equations.laplacian, scatter)
+    if not exact.all():
+        flow = equations.incidence @ (diags_array(1 / np.sqrt(graph.weight)) if noise is None else noise)
+        square = np.zeros(graph.n)
+        for block in range(N_BLOCKS):
+            square += (equations.laplacian.solve(flow @ sign_columns(flow.shape[1], block)) ** 2).sum(axis=1)
+        variance += np.where(exact[graph.component], 0.0, square / (8 * N_BLOCKS))
+    return variance
+
+
+def _scatter(equations: NormalEquations, noise: csr_array) -> csr_array:
+    """Covariance (n, n) of the right-hand side under the noise, B^T W C W B, for components with a known inverse."""
+    flow = csr_array(equations.incidence @ noise)
+    flow.data *= np.repeat(equations.laplacian.exact[equations.graph.component], np.diff(flow.indptr))
+    flow.eliminate_zeros()  # or the large components would cost their square
+    return csr_array(flow @ flow.T)
 
 
 def _from_inverses(laplacian: Laplacian, scatter: csr_array | None) -> tuple[FloatArray, FloatArray]:
@@ -145,7 +160,7 @@ def _from_inverses(laplacian: Laplacian, scatter: csr_array | None) -> tuple[Flo
         variance = np.asarray((inverse @ scatter).multiply(inverse).sum(axis=1), np.float64)
         traces = graph.component_sums(np.asarray(inverse.multiply(scatter).sum(axis=1), np.float64))
     for factor in laplacian.dense:
-        dense = factor.inverse()
+        dense = factor.inverse
         if scatter is None:
             variance[factor.nodes] = np.diag(dense)
             continue

@@ -27,6 +27,7 @@ from skymatch_cli.model import (
     StrArray,
     group_numbers,
 )
+from skymatch_cli.model.monomials import degree_of
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.solve.advice import (
     common_curvatures,
@@ -267,6 +268,7 @@ def solve_skies(
         closure=None if offsets is None else offsets.closure,
         n_loops=None if offsets is None else offsets.n_loops,
         scatter=None if offsets is None else offsets.scatter,
+        reasons=() if found.planes is None else found.planes.reasons,
         tilt=None if shapes is None else np.where(np.isnan(sky)[:, None], np.nan, shapes) / task.factor[:, None],
     )
 
@@ -349,7 +351,7 @@ def _anchored_planes(task: _Task, planes: PlaneSkies, anchor: StrArray, err: Flo
     skies = _with_status(task, planes.offsets, planes.component, found, anchor)
     warnings = skies.warnings + weak_tilts(planes.loss) + common_curvatures(task.images, planes.held, planes.curved)
     if not task.choose:
-        warnings += lower_degrees(task.images, planes.degree, planes.component)
+        warnings += lower_degrees(task.images, planes.degree, planes.component, degree_of(planes.planes.shape[1]))
     none = np.isnan(skies.value)[:, None]
     return replace(skies, planes=replace(planes, planes=np.where(none, np.nan, planes.planes)), warnings=warnings)
 
@@ -393,8 +395,8 @@ def _with_status(
     own = task.local_status()
     unseen = (own == Status.ALL_MASKED) | (own == Status.UNREADABLE)
     none = ~np.isfinite(value) | (alone & unseen)
-    status = np.where(none, own, np.where(alone, Status.NO_OVERLAP, Status.OK))
-    warnings = disconnected(task.images, component, np.flatnonzero(~none))
+    status = np.where(none & (own != Status.OK), own, np.where(none | alone, Status.NO_OVERLAP, Status.OK))
+    warnings = disconnected(task.images, task.measurements, component, np.flatnonzero(~none))
     value, err = np.where(none, np.nan, value), np.where(none, np.nan, err)
     return _Skies(value, err, status, component, anchor, offsets, warnings)
 
@@ -442,10 +444,11 @@ def _no_overlap(measurements: Measurements, n_images: int) -> NoOverlapError:
     if np.all(measurements.status == Status.SAME_GROUP):
         return NoOverlapError("all overlaps are within one group", "--group-by none gives each image its own sky")
     across = measurements.status[measurements.status != Status.SAME_GROUP]
+    overlaps = f"the {len(across)} overlaps" if len(across) > 1 else "the overlap"
     if np.all(across == Status.ALL_MASKED):
-        return NoOverlapError(
-            f"all pixels of the {len(across)} overlaps are masked", "look at --mask, --dqbits, --weight and NaN"
-        )
+        return NoOverlapError(f"all pixels of {overlaps} are masked", "look at --mask, --dqbits, --weight and NaN")
+    if np.all(across == Status.OUTSIDE_LIMITS):
+        return NoOverlapError(f"all pixels of {overlaps} are outside of the limits", "look at --lower and --upper")
     return NoOverlapError(
         f"none of the {n} overlaps has enough good pixels",
         "look at masks, DQ flags, limits and slivers (--table overlaps of plan)",

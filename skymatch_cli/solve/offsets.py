@@ -8,12 +8,13 @@ from scipy.sparse import csr_array, diags_array, hstack
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.solve.diagnose import loop_closure
-from skymatch_cli.solve.leastsquares import NoiseResponse, NormalEquations, noise_response
+from skymatch_cli.solve.leastsquares import NoiseResponse, NormalEquations, noise_response, noise_variance
 from skymatch_cli.solve.pairgraph import PairGraph
 from skymatch_cli.solve.robust import kept_weights
 from skymatch_cli.solve.scatter import extra_variance, scattered_weights
 
 _LEAST_DOF = 0.5
+_EXTREME = 1e200  # weights above this, or below its inverse, overflow in sums of squares
 
 
 @one_thread()
@@ -42,7 +43,8 @@ def solve_offsets(
     delta : (M,) float64
         ``value of a - value of b`` in comparison units; pairs where it isn't finite aren't used.
     weight : (M,) float64
-        Weights; a pair with weight 0 isn't used. They may span many decades.
+        Weights; a pair with weight 0 isn't used. They may span many decades. Pairs whose weight, or whose component,
+        double precision can't hold aren't used either: their groups are components of one.
     noise : (M, K) csr_array, optional
         Factor S of the covariance of ``delta``, S S^T. The errors are then those of the weighted solution
         under that noise (a sandwich). Without it the weights are taken as the information, and the errors
@@ -71,9 +73,12 @@ def solve_offsets(
     pairs share pixels, has expectation E and variance V under the noise; ``dof = 2 E² / V`` and ``chi2 = Q dof / E``.
     For independent pairs that is Q and M - (G-1).
     """
-    used = (weight > 0) & np.isfinite(weight) & np.isfinite(delta) & (a != b)
+    used = (weight > 1 / _EXTREME) & (weight < _EXTREME) & np.isfinite(delta) & (a != b)
     kept = np.ones(len(a))
     equations = NormalEquations.of_pairs(n_groups, a[used], b[used], weight[used])
+    if (singular := equations.laplacian.singular).any():
+        used[used] = ~singular[equations.graph.component[a[used]]]
+        equations = NormalEquations.of_pairs(n_groups, a[used], b[used], weight[used])
     measured = delta[used]
     noise_used = None if noise is None else csr_array(noise[np.flatnonzero(used)])
     response = noise_response(equations, noise_used)
@@ -93,7 +98,7 @@ def solve_offsets(
         chi2, dof = _joint(graph, square_sum, own)
     by_noise = response.variance
     if photometric is not None:
-        by_noise = noise_response(equations, _photometric(equations, noise_used, photometric[used])).variance
+        by_noise = noise_variance(equations, _photometric(equations, noise_used, photometric[used]))
     more = extra_variance(equations, measured, own) if with_scatter else np.zeros(len(graph.size))
     if more.any():
         equations, response = _scattered(equations, noise_used, more)

@@ -42,6 +42,7 @@ class PlaneSkies:
     degree : (N,) int64
     held : (C,) bool
     curved : (C,) float64
+    reasons : tuple of str
         See `FittedPlanes`.
     """
 
@@ -56,6 +57,7 @@ class PlaneSkies:
     degree: IntArray
     held: BoolArray
     curved: FloatArray
+    reasons: tuple[str, ...] = ()
 
     @property
     def value(self) -> FloatArray:
@@ -135,6 +137,7 @@ def plane_skies(
         degree=fit.degree[group],
         held=fit.held,
         curved=fit.curved,
+        reasons=fit.reasons,
     )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 
 from skymatch_cli.choices import Compare
+from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
 from skymatch_cli.compare.meshed import MeshReduction, assemble_mesh, mesh_grids, mesh_tasks
 from skymatch_cli.compare.pooled import ImageMeasurement, assemble_pooled, blocks_per_side, coarser, pooled_tasks
 from skymatch_cli.errors import Problem, SkymatchError
@@ -21,6 +23,7 @@ from skymatch_cli.store.keys import KEY_BYTES, OverlapKeys, measuring_keys
 from skymatch_cli.store.store import CODEC, Finding, Store, not_kept
 
 _COMMIT_S, _COMMIT_BYTES = 5.0, 2**24  # what a kill costs, and what memory holds
+_IMAGES_KEPT = 128  # whose cells were read last: neighbours need them next
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ class StoredFindings:
         self._state, self._how = list(map(bytes, keys.state)), measuring_keys(keys, start.settings)
         self._source: list[Store | None] = [None] * len(self._state)
         self._n_known = np.full(len(self._state), -1)
+        self._read_last = lru_cache(maxsize=_IMAGES_KEPT)(self.__getitem__)
         self._waiting: dict[int, FindingRow] = {}
         self._waiting_bytes, self._committed = 0, time.monotonic()
         for source in (store,) if target is None or target is store else (store, target):
@@ -178,6 +182,30 @@ class StoredFindings:
 
     def __iter__(self) -> Iterator[Finding | None]:
         return (self[i] for i in range(len(self)))
+
+    def without_cells(self) -> Iterator[Finding | None]:
+        """All findings; cells are read when they are asked for, as long as the store is open."""
+        return (self._without_cells(i, self[i]) for i in range(len(self)))
+
+    def _without_cells(self, i: int, finding: Finding | None) -> Finding | None:
+        if not isinstance(finding, MeshReduction):
+            return finding
+        meshes = {
+            plane: tuple(self._outline(i, plane, k, mesh) for k, mesh in enumerate(each))
+            for plane, each in finding.meshes.items()
+        }
+        return replace(finding, meshes=meshes)
+
+    def _outline(self, i: int, plane: int, k: int, mesh: Mesh) -> Mesh:
+        if not isinstance(mesh, PackedMesh) or mesh.centroids is not None:  # places of pixels are needed all the time
+            return mesh
+        return mesh.outline(lambda: self._cells(i, plane, k))
+
+    def _cells(self, i: int, plane: int, k: int) -> Mesh:
+        found = self._read_last(i)
+        if not isinstance(found, MeshReduction):
+            raise TypeError("an image without cells")
+        return found.meshes[plane][k]
 
     def _decoded(self, i: int, row: FindingRow, source: Store) -> Finding:
         """A finding with overlaps and planes by the numbers that they have in this plan."""

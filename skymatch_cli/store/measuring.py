@@ -103,7 +103,8 @@ def recall(planned: Plan, store: Store) -> Measured:
 @one_thread()
 def gather(measured: Measured) -> tuple[Measurements, tuple[SkyWarning, ...]]:
     """The measurements of the pairs from what was found in all images, and warnings."""
-    found = tuple(measured.found)
+    all_found = measured.found
+    found = tuple(all_found.without_cells() if isinstance(all_found, StoredFindings) else all_found)
     said = tuple(w for f in found if f is not None for w in f.warnings)
     problems = tuple(p for f in found if f is not None for p in f.problems)
     return assemble(replace(measured, found=found)), (*skipped(problems), *said)

@@ -154,6 +154,7 @@ def _as_written(info: ImageInfo, level: float, sky_keyword: str) -> ImageInfo:
                 check_digest(source, info.ref.hdu, state.written, info.ref.label)
     except (OSError, InputError):
         return info  # what is wrong is said when it is written
-    if not (state.by_us and state.recorded is not None and math.isclose(state.recorded.level, level, rel_tol=1e-9)):
+    recorded = state.recorded_in(info.ref.part.plane)
+    if not (state.by_us and recorded is not None and math.isclose(recorded.level, level, rel_tol=1e-9)):
         return info
     return replace(info, source=replace(info.source, science=science.in_state(now)))

@@ -23,6 +23,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 
 from skymatch_cli.choices import Method, WarningName
+from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
 from skymatch_cli.compare.meshed import MeshReduction
 from skymatch_cli.compare.pooled import ImageMeasurement
 from skymatch_cli.errors import InputError, SkymatchError
@@ -30,6 +31,7 @@ from skymatch_cli.images.formats.files import file_state, real_path
 from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.gwcs import GwcsWcs
 from skymatch_cli.images.known import Headers, ImageHeader
+from skymatch_cli.images.partwcs import SectionWcs
 from skymatch_cli.model import (
     CelestialWcs,
     FloatArray,
@@ -49,7 +51,7 @@ from skymatch_cli.store.keys import KEY_BYTES, ImageKeys, image_keys, image_stat
 from skymatch_cli.store.plan import Plan
 
 Finding = ImageMeasurement | MeshReduction
-CODEC = Codec({CelestialWcs: (FitsWcs, GwcsWcs)})
+CODEC = Codec({CelestialWcs: (FitsWcs, GwcsWcs, SectionWcs), Mesh: (PackedMesh,)})
 _BLOCK = 65_536  # rows of long columns that are stored together
 _AT_A_TIME = 64  # images that are read together
 _BLOCKS_HELD = 2

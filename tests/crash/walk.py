@@ -113,6 +113,9 @@ KINDS = (
 )
 
 
+EDITED = (".fits", ".fits.gz")  # files that other programs change in place
+
+
 class Walk(RuleBasedStateMachine):
     """Commands and other programs."""
 
@@ -200,18 +203,16 @@ class Walk(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 2))
     def save_again(self, which: int) -> None:
-        name, _ = self.pick(which)
-        if name.endswith(".fits"):
-            self.change(name, lambda hdus: hdus[0].header.update(OBSERVER="me"))
+        self.change(self.pick(which)[0], lambda hdus: hdus[0].header.update(OBSERVER="me"))
 
     @precondition(lambda self: not any(truth.broken or truth.stripped for truth in self.files.values()))
     @rule(which=st.integers(0, 2), what=st.sampled_from(["scale", "crop", "flip"]))
     def change_pixels(self, which: int, what: str) -> None:
         name, truth = self.pick(which)
-        if not name.endswith(".fits") or len(truth.kind.hdus) > 1:
+        if not name.endswith(EDITED):
             return
-        (at,) = truth.kind.hdus
-        ours = self.is_recorded(name, truth) and self.has_our_pixels(name, truth)
+        at = truth.kind.hdus[0]
+        ours = self.is_recorded(name, truth) and self.has_our_pixels(name, truth, at)
         how = {"scale": lambda d: d * d.dtype.type(2), "crop": lambda d: d[2:, 1:], "flip": lambda d: d[:, ::-1]}[what]
 
         def change(hdus: fits.HDUList) -> None:
@@ -316,12 +317,9 @@ class Walk(RuleBasedStateMachine):
     def is_recorded(self, name: str, truth: Truth) -> bool:
         return any("skymatch-cli undo" in str(fits.getheader(name, hdu).get("HISTORY", "")) for hdu in truth.kind.hdus)
 
-    def has_our_pixels(self, name: str, truth: Truth) -> bool:
-        now = self.read(name, truth.kind)
-        return any(
-            now[hdu].dtype != original.dtype or not np.array_equal(now[hdu], original)
-            for hdu, original in truth.original.items()
-        )
+    def has_our_pixels(self, name: str, truth: Truth, hdu: int) -> bool:
+        now, original = self.read(name, truth.kind)[hdu], truth.original[hdu]
+        return now.dtype != original.dtype or not np.array_equal(now, original)
 
     def read(self, name: str, kind: Kind) -> dict[int, np.ndarray]:
         with warnings.catch_warnings():
@@ -334,7 +332,7 @@ class Walk(RuleBasedStateMachine):
         return name, self.files[name]
 
     def change(self, name: str, change: Callable[[fits.HDUList], object]) -> None:
-        if not name.endswith(".fits"):
+        if not name.endswith(EDITED):
             return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-_TABLE = os.environ.get("SKYMATCH_SEAMS", "")  # a file to which a line is added for every seam
+_PAGE = os.environ.get("SKYMATCH_SEAMS", "")  # `make interop`: the page with the table
+_HEAD = "| mosaic | before | after |\n"
 
 
 def step_of(difference: np.ndarray) -> float:
@@ -19,8 +20,17 @@ def step_of(difference: np.ndarray) -> float:
 def report_seam(what: str, before: np.ndarray, after: np.ndarray, *, unit: str, below: float, above: float) -> None:
     """Assert that there were seams, and that they are gone."""
     old, new = step_of(before), step_of(after)
-    if _TABLE:
-        with Path(_TABLE).open("a", encoding="utf-8") as table:
-            table.write(f"| {what} | {old:.3g} {unit} | {new:.2g} {unit} |\n")
+    if _PAGE:
+        _write_row(Path(_PAGE), what, f"| {what} | {old:.3g} {unit} | {new:.1g} {unit} |\n")
     assert old > above, f"{what}: there was no seam to begin with"
     assert new < below, what
+
+
+def _write_row(page: Path, what: str, row: str) -> None:
+    """Put a row in its place in the table of the page, or at its end."""
+    lines = page.read_text(encoding="utf-8").splitlines(keepends=True)
+    first = lines.index(_HEAD) + 2
+    stop = next(k for k in range(first, len(lines)) if not lines[k].startswith("|"))
+    at = next((k for k in range(first, stop) if lines[k].startswith(f"| {what} |")), None)
+    lines[slice(stop, stop) if at is None else slice(at, at + 1)] = [row]
+    page.write_text("".join(lines), encoding="utf-8")

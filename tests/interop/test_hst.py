@@ -95,7 +95,9 @@ def test_a_skyfile_counts_however_the_files_are_called(
     assert solved.exit_code == 0, solved.stderr
     assert run("export", "solution.fits", "--to", "drizzle", "-o", "skies.txt").exit_code == 0
     mosaic = drizzled(paths, skysub=True, skyfile="skies.txt")
-    report_seam(f"AstroDrizzle, skyfile, {called} names", raw - true, mosaic - true, unit="e-/s", below=0.02, above=0.1)
+    report_seam(
+        f"AstroDrizzle, `skyfile`, {called} names", raw - true, mosaic - true, unit="e-/s", below=0.02, above=0.1
+    )
 
 
 def test_the_keyword_counts(
@@ -106,15 +108,18 @@ def test_the_keyword_counts(
     monkeypatch.chdir(tmp_path / "data")
     assert run("match", "--dqbits", "0", "--sky-keyword", "MDRIZSKY", *names).exit_code == 0
     mosaic = drizzled(names, skysub=False, skyuser="MDRIZSKY")
-    report_seam("AstroDrizzle, MDRIZSKY", raw - true, mosaic - true, unit="e-/s", below=0.02, above=0.1)
+    report_seam("AstroDrizzle, `MDRIZSKY`", raw - true, mosaic - true, unit="e-/s", below=0.02, above=0.1)
 
 
-def test_subtracted_files_need_no_sky(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: tuple[np.ndarray, np.ndarray]
+@pytest.mark.parametrize("keyword", [None, "MDRIZSKY"])
+def test_nothing_is_subtracted_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: tuple[np.ndarray, np.ndarray], keyword: str | None
 ) -> None:
     true, raw = reference
     names = save(tmp_path / "data", SKIES)
     monkeypatch.chdir(tmp_path / "data")
-    assert run("match", "--subtract", "--dqbits", "0", *names).exit_code == 0
-    mosaic = drizzled(names, skysub=False)
-    report_seam("AstroDrizzle, subtracted files", raw - true, mosaic - true, unit="e-/s", below=0.02, above=0.1)
+    words = [] if keyword is None else ["--sky-keyword", keyword]
+    assert run("match", "--subtract", "--dqbits", "0", *words, *names).exit_code == 0
+    mosaic = drizzled(names, skysub=False, skyuser=keyword or "")
+    what = f"AstroDrizzle, subtracted files{f', `{keyword}`' if keyword else ''}"
+    report_seam(what, raw - true, mosaic - true, unit="e-/s", below=0.02, above=0.1)

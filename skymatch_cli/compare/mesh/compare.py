@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TypeVar
@@ -23,8 +24,9 @@ import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.connected import least_squares_offsets
-from skymatch_cli.compare.mesh.reduce import CellMesh
+from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.sheets import Sheet, make_sheet
+from skymatch_cli.compare.mesh.spill import KeptSheets
 from skymatch_cli.compare.mesh.structure import BlockSums, PairStructure, ZeroPoints
 from skymatch_cli.compare.mesh.sums import (
     BlockScatter,
@@ -46,11 +48,12 @@ Answer = TypeVar("Answer")
 _ITERATIONS = 6  # with the weights of the one before; the first finds what is typical only
 _UNSCALED = 3  # iterations before the scatter is trusted
 _MIN_CELLS = 4
+_SHEET_BYTES = 2**27  # of cells that memory holds; others are in a temporary file
 _WORTH_PROCESS = 6000  # leaves that take some times as long as starting a process
 
 
 def compare(
-    meshes: Sequence[Sequence[CellMesh | None]],
+    meshes: Sequence[Sequence[Mesh | None]],
     graph: OverlapGraph,
     group: IntArray,
     usable: StrArray | None = None,
@@ -61,7 +64,7 @@ def compare(
 
     Parameters
     ----------
-    meshes : for every plane of the graph, for every image, CellMesh or None
+    meshes : for every plane of the graph, for every image, Mesh or None
         None where the image has no part in that plane, or can't be used.
     graph : OverlapGraph
         M pairs of N images.
@@ -88,7 +91,8 @@ def compare(
     sums = found.sums
     zero_points = ZeroPoints.of_structure(found.structure, over(sums.variance, sums.weight), graph)
     structure, level_variance = found.structure.variance(graph)
-    n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in zip(*meshes, strict=True)])
+    of_image = zip(*meshes, strict=True) if meshes else [()] * graph.n_images
+    n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in of_image])
     status = pair_status(sums, n_good, graph, group)
     if usable is not None:
         for words in (usable[graph.b], usable[graph.a]):
@@ -100,7 +104,7 @@ def compare(
 
 
 def _robust_sums(
-    meshes: Sequence[Sequence[CellMesh | None]],
+    meshes: Sequence[Sequence[Mesh | None]],
     level: FloatArray,
     graph: OverlapGraph,
     unit: tuple[float, float],
@@ -114,21 +118,25 @@ def _robust_sums(
 
     plans = sheet_plans(meshes) if len(graph.a) else []
     workers = min(jobs or usable_cores(), sum(len(plan.leaves) for plan in plans) // _WORTH_PROCESS + 1)
-    members = [_Share(plans[k::workers], meshes, graph, unit) for k in range(workers)]
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool, ExitStack() as stack:
+        members = [
+            _Share(plans[k::workers], meshes, graph, unit, KeptSheets(_SHEET_BYTES // workers, stack))
+            for k in range(workers)
+        ]
 
         def each(method: Callable[..., Answer], *arguments: object) -> list[Answer]:
             return list(pool.map(lambda member: method(member, *arguments), members))
 
-        start = _in_order(each(_Share.start))
+        start = _in_order([member.start() for member in members])
         offset = solved(*first_differences(start, level, graph))
         scale, typical = np.ones(graph.n_images), None
         for iteration in range(_ITERATIONS):
             sums, scatter = PairSums.empty(graph, level + offset), BlockScatter.empty(graph.n_images)
             spreads = Spreads.empty(graph.n_images)
             for found in _in_order(each(_Share.step, offset, scale, typical, iteration >= _UNSCALED)):
-                sums.add(found.pairs)
                 spreads.add(found.spreads)
+                if found.pairs is not None:
+                    sums.add(found.pairs)
                 if found.scatter is not None:
                     scatter.add(found.scatter)
             first, typical = typical is None, spreads.typical()
@@ -162,11 +170,11 @@ class _Last:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """What one sheet gives to an iteration."""
+    """What one sheet gives to an iteration: sums over pairs in all but the first, scatter where it was asked for."""
 
-    pairs: SheetSums
     spreads: SheetSums
-    scatter: SheetSums | None  # where it was asked for
+    pairs: SheetSums | None = None
+    scatter: SheetSums | None = None
 
 
 class _Share:
@@ -178,41 +186,50 @@ class _Share:
     def __init__(
         self,
         plans: Sequence[SheetPlan],
-        meshes: Sequence[Sequence[CellMesh | None]],
+        meshes: Sequence[Sequence[Mesh | None]],
         graph: OverlapGraph,
         unit: tuple[float, float],
+        sheets: KeptSheets,
     ) -> None:
         self._plans, self._meshes, self._graph, self._unit = plans, meshes, graph, unit
-        self._sheets: list[Sheet | None] = []
-        self._skies: list[Float32Array | None] = []
+        self._sheets = sheets
+        self._skies: list[Float32Array | None] = [None] * len(plans)
 
     def start(self) -> list[SheetSums | None]:
-        """Differences to start from."""
-        self._sheets = [make_sheet(p, self._meshes[p.plane], self._graph, *self._unit) for p in self._plans]
-        self._skies = [None] * len(self._sheets)
-        return [None if sheet is None else median_differences(sheet) for sheet in self._sheets]
+        """Differences to start from. Sheets are made here: in the thread that may read a store."""
+        found = []
+        for plan in self._plans:
+            sheet = make_sheet(plan, self._meshes[plan.plane], self._graph, *self._unit)
+            found.append(None if sheet is None else median_differences(sheet))
+            self._sheets.append(sheet)
+        return found
 
     def step(
         self, offset: FloatArray, scale: FloatArray, typical: FloatArray | None, scatter: bool
     ) -> list[_Step | None]:
         """Sums with the weights that offsets and noises (N,) of the images suggest."""
         answers: list[_Step | None] = []
-        for k, sheet in enumerate(self._sheets):
+        for k in range(len(self._sheets)):
+            sheet = self._sheets[k]
             if sheet is None:
                 answers.append(None)
                 continue
-            weight, shifted, before, spreads = self._trusted(sheet, k, offset, scale, typical)
+            weight, shifted, before, distances = self._trusted(sheet, k, offset, scale, typical)
             self._skies[k] = sky = mean_sky(sheet, weight, shifted, before)
+            if typical is None:
+                answers.append(_Step(distances.spreads(sheet)))
+                continue
             residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
             share = shares(sheet.layers, weight)
             blocks = block_scatter(sheet, weight, residual, share) if scatter else None
-            answers.append(_Step(pair_sums(sheet, weight, residual, share), spreads, blocks))
+            answers.append(_Step(distances.spreads(sheet), pair_sums(sheet, weight, residual, share), blocks))
         return answers
 
     def finish(self, offset: FloatArray, scale: FloatArray, typical: FloatArray | None) -> list[_Last | None]:
         """Sums with all that the result needs."""
         answers: list[_Last | None] = []
-        for k, sheet in enumerate(self._sheets):
+        for k in range(len(self._sheets)):
+            sheet = self._sheets[k]
             if sheet is None:
                 answers.append(None)
                 continue
@@ -225,8 +242,8 @@ class _Share:
 
     def _trusted(
         self, sheet: Sheet, k: int, offset: FloatArray, scale: FloatArray, typical: FloatArray | None
-    ) -> tuple[Float32Array, Float32Array, Float32Array, SheetSums]:
-        """Weights of the cells of a sheet, their values less the offsets, their skies before, and their spreads."""
+    ) -> tuple[Float32Array, Float32Array, Float32Array, Distances]:
+        """Weights of the cells of a sheet, their values less the offsets, their skies before, and their distances."""
         shifted = sheet.value - sheet.of_images(offset)
         sky = self._skies[k]
         if sky is None:
@@ -234,7 +251,7 @@ class _Share:
         distances = Distances.of_residuals(sheet, sheet.layers.each(np.subtract, shifted, sky))
         weight = sheet.weight.copy() if typical is None else trusted_weight(sheet, distances, typical)
         weight /= sheet.of_images(scale)
-        return weight, shifted, sky, distances.spreads(sheet)
+        return weight, shifted, sky, distances
 
 
 def _in_order(answers: Sequence[Sequence[Answer | None]]) -> list[Answer]:

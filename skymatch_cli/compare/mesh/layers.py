@@ -95,42 +95,39 @@ class Beside:
     left: IntArray
     right: IntArray
 
-    def smoothed(self, a: Float32Array, doublings: int) -> Float32Array:
-        """Means of cells of the same image with a soft window, (n, 64), whose variance is (4^k - 1) / 6 cells^2.
+    def smoothed(self, a: Float32Array, doublings: int, done: int = 0) -> Float32Array:
+        """Means of cells of the same image with a soft window, whose variance is (4^k - 1) / 6 cells^2.
+
+        ``a`` and the means are (64, n): leaves last, so that all leaves are worked on in one stretch of memory.
+        ``done`` doublings are in ``a`` already.
 
         Each doubling spreads a cell by 1/4, 1/2, 1/4 along both axes, over twice the distance of the one before
         (à trous: Holschneider et al. 1989), which makes the next window of a nested family of B-splines. What lies
         across the corner of a leaf goes by one of its sides: `closed` sees to it that it is there.
         """
-        cells = a.reshape(-1, BLOCK, BLOCK)
-        for k in range(doublings):
-            cells = self._spread(cells, 2**k)
+        cells = a.reshape(BLOCK, BLOCK, -1)
+        for k in range(done, doublings):
+            cells = _spread(cells, 2**k, self.above, self.below)
+            cells = _spread(cells.swapaxes(0, 1), 2**k, self.left, self.right).swapaxes(0, 1)
         return cells.reshape(a.shape)
 
-    def _spread(self, cells: Float32Array, step: int) -> Float32Array:
-        out = np.float32(0.5) * cells
-        shifted = np.empty_like(cells)
-        shifted[:, step:] = cells[:, : BLOCK - step]
-        shifted[:, :step] = _taken(cells[:, BLOCK - step :], self.above)
-        out += np.float32(0.25) * shifted
-        shifted[:, : BLOCK - step] = cells[:, step:]
-        shifted[:, BLOCK - step :] = _taken(cells[:, :step], self.below)
-        out += np.float32(0.25) * shifted
-        both = np.float32(0.5) * out
-        shifted[:, :, step:] = out[:, :, : BLOCK - step]
-        shifted[:, :, :step] = _taken(out[:, :, BLOCK - step :], self.left)
-        both += np.float32(0.25) * shifted
-        shifted[:, :, : BLOCK - step] = out[:, :, step:]
-        shifted[:, :, BLOCK - step :] = _taken(out[:, :, :step], self.right)
-        both += np.float32(0.25) * shifted
-        return both
+
+def _spread(cells: Float32Array, step: int, before: IntArray, after: IntArray) -> Float32Array:
+    """Spread cells (8, 8, n) over others ``step`` lines away, and into the leaves before and after."""
+    quarter, stay = np.float32(0.25) * cells, BLOCK - step
+    out = quarter + quarter
+    out[step:] += quarter[:stay]
+    out[:step] += _taken(quarter[stay:], before)
+    out[:stay] += quarter[step:]
+    out[stay:] += _taken(quarter[:step], after)
+    return out
 
 
 def _taken(edges: Float32Array, which: IntArray) -> Float32Array:
     """Edges of other leaves, 0 for those that are none."""
-    padded = np.zeros((len(edges) + 1, *edges.shape[1:]), edges.dtype)
-    padded[:-1] = edges
-    return padded.take(which, axis=0)
+    padded = np.zeros((*edges.shape[:2], edges.shape[2] + 1), edges.dtype)
+    padded[:, :, :-1] = edges
+    return padded.take(which, axis=2)
 
 
 class LeafTable:

@@ -15,7 +15,7 @@ import numpy as np
 from skymatch_cli.compare.mesh.cells import Bins, CellSums, Float32Array, MeshGrid, PixelMap, between, pixel_map
 from skymatch_cli.compare.mesh.centroids import CellCentroids, place_sums
 from skymatch_cli.compare.mesh.sharp import sharp_outliers
-from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, PixelArray
+from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray, PixelArray
 
 BLOCK_PIX = 64  # side of the blocks in which noise is measured and pixels are worked on
 _MOST_SCATTERED = 65536  # pixels from which the scatter of an image is taken
@@ -25,6 +25,7 @@ _BATCH_BINS = 2**14  # shared out among cells at a time: what fits the cache
 _LEAST_MOST_CELLS, _MOST_CELLS_PER_PIXEL = 2**20, 1  # far more than pixels fill: near the horizon of a plane
 _NOISE_ROWS = 4  # every fourth row is enough for the noise
 _MIN_NOISE_SAMPLES = 16
+_PIECE = 16  # values that are added up at a time; divides half a block
 _CLIP = 5.0  # rms of the differences beyond which one is an edge or a star
 _ROUNDINGS = 4.0  # of single precision, by which the mean of a cell may err
 _LEAST_NOISE = 1e-30  # keeps ratios of noises within float32
@@ -49,9 +50,11 @@ class CellMesh:
         three tenths of the window are good. Summed over cells this is the information of the pixels.
     pixels : (nj, ni) float32
         Good pixels (window sum).
+    per_pixel : (bj + 1, bi + 1) float32
+        Weight of a good pixel at the corners of the blocks of 8 x 8 cells of the grid that the mesh touches; what it
+        is at a cell lies between them.
     area : (bj, bi) float32
-        Area of a pixel in the blocks of 8 x 8 cells of the grid that the mesh touches, in units of the area between
-        cell centres.
+        Area of a pixel in these blocks, in units of the area between cell centres.
     pixel_area : float
         Typical area of a pixel, in the same units.
     n_good : int
@@ -68,11 +71,31 @@ class CellMesh:
     value: Float32Array
     weight: Float32Array
     pixels: Float32Array
+    per_pixel: Float32Array
     area: Float32Array
     pixel_area: float
     n_good: int
     centroids: CellCentroids | None = None
     halvings: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the rectangle of cells, (nj, ni)."""
+        nj, ni = self.value.shape
+        return nj, ni
+
+    def blocks(self) -> tuple[IntArray, IntArray]:
+        """Row and column of every block of 8 x 8 cells in which the image has a cell of some weight."""
+        seen = self.weight > 0
+        for axis in (0, 1):
+            first = COARSE - self.origin[axis] % COARSE
+            seen = np.logical_or.reduceat(seen, np.append(0, np.arange(first, seen.shape[axis], COARSE)), axis=axis)
+        row, column = np.nonzero(seen)
+        return row + self.origin[0] // COARSE, column + self.origin[1] // COARSE
+
+    def unpacked(self) -> CellMesh:
+        """The mesh with its cells (see ``packed``)."""
+        return self
 
 
 def reduce_image(
@@ -239,20 +262,37 @@ def _scatter(data: PixelArray, good: BoolArray) -> float:
 
 def _clipped_rms(steps: Float32Array) -> FloatArray:
     """Rms of each row of ascending steps >= 0 (infinite: none) without the largest; NaN where there are few."""
-    row, known = np.arange(len(steps)), np.isfinite(steps)
-    count = known.sum(axis=1)
-    enough = count >= _MIN_NOISE_SAMPLES
-    squares = np.cumsum(np.where(known, steps, 0).astype(float) ** 2, axis=1)
-    smallest = np.where(known & (steps > 0), steps, np.inf).min(axis=1)
-    least = np.maximum(count // 2, 1)
-    while True:
-        rms = np.sqrt(squares[row, np.maximum(count, 1) - 1] / np.maximum(count, 1))
-        limit = np.maximum(_CLIP * rms, np.where(np.isfinite(smallest), 1.5 * smallest, 0))
-        kept = np.maximum((steps <= limit[:, None]).sum(axis=1), least)
-        kept = np.minimum(kept, count)
-        if (kept == count).all():
-            return np.where(enough, rms, np.nan)
-        count = kept
+    count, zeros = np.count_nonzero(steps < np.inf, axis=1), np.count_nonzero(steps == 0, axis=1)
+    enough, least = count >= _MIN_NOISE_SAMPLES, np.minimum(np.maximum(count // 2, 1), count)
+    smallest = np.take_along_axis(steps, np.minimum(zeros, steps.shape[1] - 1)[:, None], 1)[:, 0]
+    floor = np.where(np.isfinite(smallest), 1.5 * smallest, 0)
+    squares = _RunningSquares(np.where(steps < np.inf, steps, np.float32(0)))
+    rms, row = np.zeros(len(steps)), np.arange(len(steps))
+    while row.size:
+        rms[row] = np.sqrt(squares.of_first(count[row], row) / np.maximum(count[row], 1))
+        limit = np.maximum(_CLIP * rms[row], floor[row]).astype(np.float32)
+        kept = np.count_nonzero(steps[row] <= limit[:, None], axis=1)
+        kept = np.minimum(np.maximum(kept, least[row]), count[row])
+        fewer = kept < count[row]
+        count[row] = kept
+        row = row[fewer]
+    return np.where(enough, rms, np.nan)
+
+
+class _RunningSquares:
+    """Sums of the squares of the first values of rows (m, k): a running total would go through them one by one."""
+
+    def __init__(self, values: Float32Array) -> None:
+        self._pieces = values.astype(float).reshape(len(values), -1, _PIECE)
+        self._before = np.zeros((len(values), self._pieces.shape[1] + 1))
+        np.cumsum(np.einsum("rpi,rpi->rp", self._pieces, self._pieces), axis=1, out=self._before[:, 1:])
+
+    def of_first(self, n: IntArray, row: IntArray) -> FloatArray:
+        """Sum over the first ``n`` of each of some rows."""
+        whole, rest = np.divmod(n, _PIECE)
+        piece = self._pieces[row, np.minimum(whole, self._pieces.shape[1] - 1)]
+        piece = np.where(np.arange(_PIECE) < rest[:, None], piece, 0)
+        return np.asarray(self._before[row, whole] + np.einsum("ri,ri->r", piece, piece))
 
 
 def _finished(
@@ -272,15 +312,20 @@ def _finished(
     # Sums of single precision err by more than the noise of a block where that is none.
     typical = np.quantile(np.abs(value[covered]), 0.9) if covered.any() else 0.0
     rounding = _ROUNDINGS * float(np.finfo(np.float32).eps) * (abs(level) + float(typical))
-    noise, variance = max(float(np.median(sigma)), rounding), np.maximum(variance, rounding**2)
-    weight = np.where(covered, count * (noise * noise / variance), 0.0)
+    noise, variance = (
+        max(float(np.median(sigma)), rounding),
+        np.maximum(variance, rounding * rounding),
+    )  # inf where it is too large
+    per_pixel = (noise * noise / variance).astype(np.float32)
+    pixels = np.where(covered, count, 0).astype(np.float32)
     return CellMesh(
         origin=origin,
         level=level,
         noise=noise,
         value=value.astype(np.float32),
-        weight=weight.astype(np.float32),
-        pixels=np.where(covered, count, 0).astype(np.float32),
+        weight=pixels * between_corners(per_pixel, origin, count.shape),
+        pixels=pixels,
+        per_pixel=per_pixel,
         area=in_blocks.astype(np.float32),
         pixel_area=float(np.median(area)),
         n_good=n_good,
@@ -290,7 +335,7 @@ def _finished(
 def _slow_maps(
     positions: PixelMap, sigma: Float32Array, shape: tuple[int, ...], origin: tuple[int, int], cells: tuple[int, ...]
 ) -> tuple[FloatArray, ...]:
-    """Area and variance of a pixel at every cell, and the area in every block of 8 x 8 cells.
+    """Area of a pixel at every cell, its variance at the corners of blocks of 8 x 8 cells, and the area in each block.
 
     Means of samples of the frame on a coarse grid.
     """
@@ -305,7 +350,7 @@ def _slow_maps(
     variances = sigma[np.ix_(y.astype(int) // BLOCK_PIX, x.astype(int) // BLOCK_PIX)].astype(float) ** 2
     on_plane = np.isfinite(u) & np.isfinite(v) & np.isfinite(areas)
     if not on_plane.any():
-        return np.ones(cells), np.ones(cells), np.ones(blocks)
+        return np.ones(cells), np.ones([n + 1 for n in blocks]), np.ones(blocks)
     u, v, areas, variances = (c[on_plane] for c in (u, v, areas, variances))
     u, v = u / COARSE, v / COARSE
     coarse = CellSums.around(np.append(u, origin[1] / COARSE), np.append(v, origin[0] / COARSE), 3)
@@ -314,12 +359,10 @@ def _slow_maps(
     )
     coarse.add(u, v, (np.ones_like(u), areas, variances))
     at = tuple((o + np.arange(n)) / COARSE - c for o, n, c in zip(origin, cells, coarse.origin, strict=True))
-    middle = 0.5 - 0.5 / COARSE
-    in_blocks = tuple(
-        o // COARSE + np.arange(n) + middle - c for o, n, c in zip(origin, blocks, coarse.origin, strict=True)
-    )
+    corners = tuple(o // COARSE + np.arange(n + 1.0) - c for o, n, c in zip(origin, blocks, coarse.origin, strict=True))
+    in_blocks = tuple(line[:-1] + 0.5 - 0.5 / COARSE for line in corners)
     _, area, variance = coarse.sums
-    means = ((area, areas, at), (variance, variances, at), (area, areas, in_blocks))
+    means = ((area, areas, at), (variance, variances, corners), (area, areas, in_blocks))
     return tuple(_mean_at(coarse.sums[0], total, float(each.mean()), *where) for total, each, where in means)
 
 
@@ -327,6 +370,12 @@ def _mean_at(count: FloatArray, total: FloatArray, fill: float, y: FloatArray, x
     """Means of a coarse grid between its nodes, ``fill`` where nothing was counted."""
     n = _bilinear(count, y, x)
     return np.asarray(np.divide(_bilinear(total, y, x), n, out=np.full(n.shape, fill), where=n > 0))
+
+
+def between_corners(nodes: Float32Array, origin: tuple[int, int], cells: tuple[int, ...]) -> Float32Array:
+    """Values at the cells of a rectangle of the grid, from those at the corners of its blocks."""
+    y, x = ((o % COARSE + np.arange(n)) / COARSE for o, n in zip(origin, cells, strict=True))
+    return _bilinear(nodes.astype(float), y, x).astype(np.float32)
 
 
 def _bilinear(nodes: FloatArray, y: FloatArray, x: FloatArray) -> FloatArray:

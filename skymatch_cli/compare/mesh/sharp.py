@@ -70,12 +70,7 @@ def _stand_out(data: PixelArray, good: BoolArray, noise: _BlockNoise, region: Re
     (y0, y1), (x0, x1) = ((s.start, min(s.stop, n)) for s, n in zip(region, data.shape, strict=True))
     if y1 <= y0 or x1 <= x0 or min(data.shape) <= _REACH:
         return np.empty(0, np.int64)
-    ny, nx = data.shape
-    with_halo = np.s_[max(y0 - 1, 0) : y1 + 1, max(x0 - 1, 0) : x1 + 1]
-    pixels = np.where(good[with_halo], data[with_halo], _MASKED).astype(np.float32, copy=False)
-    beyond = [(int(y0 == 0), int(y1 == ny)), (int(x0 == 0), int(x1 == nx))]
-    if np.any(beyond):
-        pixels = np.pad(pixels, beyond, mode="reflect")
+    pixels = _with_border(data, good, (y0, y1), (x0, x1))
     level = np.maximum(pixels[1:-1, :-2], pixels[1:-1, 2:])
     np.minimum(level, np.maximum(pixels[:-2, 1:-1], pixels[2:, 1:-1]), out=level)
     np.subtract(pixels[1:-1, 1:-1], level, out=level)
@@ -85,6 +80,28 @@ def _stand_out(data: PixelArray, good: BoolArray, noise: _BlockNoise, region: Re
     y += y0
     x += x0
     return np.asarray((y * data.shape[1] + x)[good[y, x]])
+
+
+def _with_border(
+    data: PixelArray, good: BoolArray, rows: tuple[int, int], columns: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """Pixels of a rectangle and those one beside it, mirrored beyond the frame; masked ones are huge."""
+    source, target = zip(*(_lines(*r, n) for r, n in zip((rows, columns), data.shape, strict=True)), strict=True)
+    pixels = np.empty((rows[1] - rows[0] + 2, columns[1] - columns[0] + 2), np.float32)
+    pixels[target] = _MASKED
+    np.copyto(pixels[target], data[source], where=good[source], casting="same_kind")
+    for lines, inside in ((pixels, target[0]), (pixels.T, target[1])):
+        if inside.start:
+            lines[0] = lines[2]
+        if inside.stop < len(lines):
+            lines[-1] = lines[-3]
+    return pixels
+
+
+def _lines(first: int, last: int, n: int) -> tuple[slice, slice]:
+    """Lines first to last of n and those beside them: in the frame, and in an array that begins before the first."""
+    low, high = max(first - 1, 0), min(last + 1, n)
+    return slice(low, high), slice(low - first + 1, high - first + 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

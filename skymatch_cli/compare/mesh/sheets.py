@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
-from skymatch_cli.compare.mesh.layers import MOST_DOUBLINGS, Beside, Layers, LeafTable, closed
+from skymatch_cli.compare.mesh.layers import MOST_DOUBLINGS, Layers, LeafTable, closed
+from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.pairs import Pairs, pairs_of
 from skymatch_cli.compare.mesh.reduce import CellMesh
 from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves, SheetPlan
+from skymatch_cli.compare.mesh.windows import Windows
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
 
 _WINDOW_PIX = 6.0  # standard deviation of the smallest window over which images are compared: several seeing discs
@@ -31,28 +33,23 @@ class Sheet:
     leaves : Leaves
     layers : Layers
         How they are ordered.
-    beside : Beside
     pairs : Pairs
+    windows : Windows
+        Over which images are compared.
     value : (n, 64) float32
     weight : (n, 64) float32
         Information of the pixels; 0 where fewer than two images see the cell.
-    own : (n, 64) float32
-        Share of a cell's variance that remains in its residual: the image itself takes part in the mean.
     pixels : (n, 64) float32
         Good pixels with the cell's window.
-    finest : int
-        Doublings of the smallest windows over which images are compared (see ``trust``).
     """
 
     leaves: Leaves
     layers: Layers
-    beside: Beside
     pairs: Pairs
+    windows: Windows
     value: Float32Array
     weight: Float32Array
-    own: Float32Array
     pixels: Float32Array
-    finest: int
 
     def of_images(self, per_image: FloatArray) -> Float32Array:
         """Values of the images (N,) as those of the leaves (n, 1)."""
@@ -70,14 +67,14 @@ def _extent(line: IntArray, tile: IntArray, n_tiles: int) -> tuple[IntArray, Int
 
 
 def make_sheet(
-    plan: SheetPlan, meshes: Sequence[CellMesh | None], graph: OverlapGraph, noise: float, least: float = 0.0
+    plan: SheetPlan, meshes: Sequence[Mesh | None], graph: OverlapGraph, noise: float, least: float = 0.0
 ) -> Sheet | None:
     """The sheet of a plan, from the meshes of its plane; None where no pair of the graph shares a block.
 
     Parameters
     ----------
     plan : SheetPlan
-    meshes : for every image, CellMesh or None
+    meshes : for every image, Mesh or None
     graph : OverlapGraph
     noise : float
         The unit of values.
@@ -98,21 +95,21 @@ def make_sheet(
     value /= np.float32(noise)
     weight = _less_near_stars(layers, leaves, meshes, value, weight)
     total = np.maximum(layers.total(weight), np.finfo(np.float32).tiny)
+    # The share of a cell's variance that remains in its residual: the image itself takes part in the mean.
+    own = np.maximum(np.float32(1) - layers.each(np.divide, weight, total), np.float32(1e-3))
     return Sheet(
         leaves=leaves,
         layers=layers,
-        beside=LeafTable(leaves).beside(),
         pairs=pairs,
+        windows=Windows.of_weights(LeafTable(leaves).beside(), _finest(meshes), weight, own),
         value=value.copy(),  # lets go of the maps that are not kept
         weight=weight.copy(),
-        own=np.maximum(np.float32(1) - layers.each(np.divide, weight, total), np.float32(1e-3)),
         pixels=(pixels * seen).astype(np.float32),
-        finest=_finest(meshes),
     )
 
 
 def _less_near_stars(
-    layers: Layers, leaves: Leaves, meshes: Sequence[CellMesh | None], value: Float32Array, weight: Float32Array
+    layers: Layers, leaves: Leaves, meshes: Sequence[Mesh | None], value: Float32Array, weight: Float32Array
 ) -> Float32Array:
     """Weights, reduced where there is starlight and the pixel areas of the images differ by distortion.
 
@@ -132,7 +129,7 @@ def _less_near_stars(
     return np.asarray(weight / (1 + weight * error**2))
 
 
-def _relative_areas(leaves: Leaves, meshes: Sequence[CellMesh | None]) -> Float32Array:
+def _relative_areas(leaves: Leaves, meshes: Sequence[Mesh | None]) -> Float32Array:
     """Pixel area in the block of every leaf, in units of the image's typical one, (n, 1)."""
     images, image = np.unique(leaves.image, return_inverse=True)
     relative = np.ones((len(leaves), 1), np.float32)
@@ -154,7 +151,7 @@ def _low_quarter(value: Float32Array, seen: BoolArray) -> Float32Array:
     return np.where(np.isfinite(low), low, np.float32(0))
 
 
-def _finest(meshes: Sequence[CellMesh | None]) -> int:
+def _finest(meshes: Sequence[Mesh | None]) -> int:
     """Doublings of a cell's window that make it as wide as _WINDOW_PIX, in pixels of the coarsest image."""
     pixel_area = max((mesh.pixel_area for mesh in meshes if mesh is not None), default=1.0)
     doublings = 0.5 * np.log2(1 + 6 * _WINDOW_PIX**2 * pixel_area)
@@ -162,7 +159,7 @@ def _finest(meshes: Sequence[CellMesh | None]) -> int:
 
 
 def _per_leaf(
-    leaves: Leaves, meshes: Sequence[CellMesh | None], number: Callable[[CellMesh], float | np.float64]
+    leaves: Leaves, meshes: Sequence[Mesh | None], number: Callable[[Mesh], float | np.float64]
 ) -> Float32Array:
     """A number of each mesh, as those of the leaves (n, 1)."""
     images, image = np.unique(leaves.image, return_inverse=True)
@@ -174,7 +171,7 @@ def _maps(mesh: CellMesh) -> tuple[Float32Array, ...]:
 
 
 def gathered(
-    leaves: Leaves, meshes: Sequence[CellMesh | None], maps: Callable[[CellMesh], Sequence[Float32Array]]
+    leaves: Leaves, meshes: Sequence[Mesh | None], maps: Callable[[CellMesh], Sequence[Float32Array]]
 ) -> Float32Array:
     """Maps of the cells of meshes, c of each, as those of leaves: (c, n, 64) float32, 0 beyond the meshes."""
     images, image = np.unique(leaves.image, return_inverse=True)
@@ -185,8 +182,9 @@ def gathered(
     rows = row[:, None] + width[image, None] * np.arange(BLOCK)
     windows: Float32Array | None = None
     for k, i in enumerate(images.tolist()):
-        mesh = meshes[i]
-        assert mesh is not None  # noqa: S101 - leaves are of meshes by construction
+        packed = meshes[i]
+        assert packed is not None  # noqa: S101 - leaves are of meshes by construction
+        mesh = packed.unpacked()
         nj, ni = int(height[k]), int(width[k])
         shape = nj * BLOCK, ni * BLOCK
         source, target = _windows(mesh, (int(top[k]) * BLOCK, int(left[k]) * BLOCK), shape)
@@ -204,8 +202,7 @@ def _windows(
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Where a rectangle of cells lies in a mesh, and where the mesh lies in the rectangle."""
     spans = [
-        (max(o, c), min(o + n, c + m), o, c)
-        for o, n, c, m in zip(mesh.origin, mesh.weight.shape, corner, shape, strict=True)
+        (max(o, c), min(o + n, c + m), o, c) for o, n, c, m in zip(mesh.origin, mesh.shape, corner, shape, strict=True)
     ]
     return (
         tuple(slice(low - o, max(low, high) - o) for low, high, o, _ in spans),

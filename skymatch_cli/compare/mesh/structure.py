@@ -26,7 +26,7 @@ from scipy.special import chdtri
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.connected import connected, least_squares_offsets
 from skymatch_cli.compare.mesh.layers import Layers
-from skymatch_cli.compare.mesh.reduce import CellMesh
+from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.sheets import Sheet
 from skymatch_cli.compare.mesh.sums import inverse, over
 from skymatch_cli.compare.mesh.tiles import BLOCK
@@ -113,7 +113,7 @@ class PairStructure:
     darkest: FloatArray
 
     @classmethod
-    def empty(cls, graph: OverlapGraph, meshes: Sequence[Sequence[CellMesh | None]]) -> PairStructure:
+    def empty(cls, graph: OverlapGraph, meshes: Sequence[Sequence[Mesh | None]]) -> PairStructure:
         """No block yet. ``meshes``: for every plane of the graph, for every image."""
         m = len(graph.a)
         low, high = np.zeros((2, m, 2))
@@ -193,12 +193,12 @@ class PairStructure:
         return slope, np.where(known & (err > 0), err, np.inf), mean
 
 
-def _box(mesh: CellMesh | None) -> FloatArray:
+def _box(mesh: Mesh | None) -> FloatArray:
     """First and last (row, column) of a mesh, in blocks."""
     if mesh is None:
         return np.zeros((2, 2))
     low = np.array(mesh.origin, float) / BLOCK
-    return np.stack([low, low + np.array(mesh.value.shape) / BLOCK])
+    return np.stack([low, low + np.array(mesh.shape) / BLOCK])
 
 
 def _no_chance(found: FloatArray, expected: FloatArray, doubt: FloatArray, probability: float) -> BoolArray:

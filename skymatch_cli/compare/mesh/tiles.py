@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skymatch_cli.compare.mesh.reduce import CellMesh
+from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.model import BoolArray, IntArray
 
 BLOCK = 8
@@ -30,7 +30,7 @@ _MOST_SQUARES = 8  # of all images of a tile
 _LEAVES = 1536  # of the tiles of a sheet: many for the cost of a call, few beside the cache
 
 
-def run_noise(meshes: Sequence[Sequence[CellMesh | None]]) -> tuple[float, float]:
+def run_noise(meshes: Sequence[Sequence[Mesh | None]]) -> tuple[float, float]:
     """Unit of values, the median of the images' pixel noise; and the noise that rounding has at least."""
     each = [(m.noise, abs(m.level)) for plane in meshes for m in plane if m is not None] or [(1.0, 0.0)]
     noise, level = np.array(each).T
@@ -88,7 +88,7 @@ class TilePlace:
         return len(self.rows) * len(self.columns)
 
 
-def sheet_plans(meshes: Sequence[Sequence[CellMesh | None]], *, together: bool = True) -> list[SheetPlan]:
+def sheet_plans(meshes: Sequence[Sequence[Mesh | None]], *, together: bool = True) -> list[SheetPlan]:
     """Where several images may share cells, in the order of planes, rows and columns of the tiles.
 
     ``together``: tiles that lie anywhere may share a sheet; False where places in it must keep their digits.
@@ -97,7 +97,7 @@ def sheet_plans(meshes: Sequence[Sequence[CellMesh | None]], *, together: bool =
     return [plan for plane, images in enumerate(meshes) for plan in _plans_of_plane(plane, images, leaves)]
 
 
-def _plans_of_plane(plane: int, images: Sequence[CellMesh | None], most_leaves: int) -> Iterator[SheetPlan]:
+def _plans_of_plane(plane: int, images: Sequence[Mesh | None], most_leaves: int) -> Iterator[SheetPlan]:
     image, row, column = _covered_blocks(images)
     tiles = _tiles(image, row // TILE, column // TILE) if image.size else []
     if not tiles:
@@ -123,17 +123,13 @@ def _plans_of_plane(plane: int, images: Sequence[CellMesh | None], most_leaves: 
             first = k + 1
 
 
-def _covered_blocks(images: Sequence[CellMesh | None]) -> tuple[IntArray, IntArray, IntArray]:
+def _covered_blocks(images: Sequence[Mesh | None]) -> tuple[IntArray, IntArray, IntArray]:
     """Image, row and column of every block in which an image has a cell of some weight."""
     found = []
     for i, mesh in enumerate(images):
         if mesh is not None:
-            seen = mesh.weight > 0
-            for axis in (0, 1):
-                n, first = seen.shape[axis], BLOCK - mesh.origin[axis] % BLOCK
-                seen = np.logical_or.reduceat(seen, np.append(0, np.arange(first, n, BLOCK)), axis=axis)
-            row, column = np.nonzero(seen)
-            found.append((np.full(len(row), i), row + mesh.origin[0] // BLOCK, column + mesh.origin[1] // BLOCK))
+            row, column = mesh.blocks()
+            found.append((np.full(len(row), i), row, column))
     if not found:
         nothing = np.empty(0, np.int64)
         return nothing, nothing, nothing

@@ -24,6 +24,7 @@ from skymatch_cli.compare.mesh.compare import (
     pair_status,
 )
 from skymatch_cli.compare.mesh.connected import least_squares_offsets
+from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.reduce import CellMesh
 from skymatch_cli.compare.mesh.sheets import Sheet, gathered, make_sheet
 from skymatch_cli.compare.mesh.sums import (
@@ -55,7 +56,7 @@ _UNSCALED = 3  # iterations before the scatter is trusted
 
 
 def compare_planes(
-    meshes: Sequence[CellMesh | None],
+    meshes: Sequence[Mesh | None],
     graph: OverlapGraph,
     group: IntArray,
     solve_planes: PlaneSolver,
@@ -67,7 +68,7 @@ def compare_planes(
 
     Parameters
     ----------
-    meshes : for every image, CellMesh with centroids or None
+    meshes : for every image, Mesh with centroids or None
         On the only plane of the graph.
     graph, group, usable
         See ``compare.compare``.
@@ -143,7 +144,7 @@ class _Field:
     sky: Float32Array
 
     @classmethod
-    def of(cls, sheet: Sheet, meshes: Sequence[CellMesh | None]) -> _Field:
+    def of(cls, sheet: Sheet, meshes: Sequence[Mesh | None]) -> _Field:
         offsets = gathered(sheet.leaves, meshes, _centroids)
         j, i = np.divmod(np.arange(BLOCK**2), BLOCK)
         corner = np.array([line.min() for line in (sheet.leaves.column, sheet.leaves.row)]) * BLOCK
@@ -200,7 +201,7 @@ class PlaneMoments:
     noise: FloatArray
 
     @classmethod
-    def empty(cls, graph: OverlapGraph, meshes: Sequence[CellMesh | None], degree: int) -> PlaneMoments:
+    def empty(cls, graph: OverlapGraph, meshes: Sequence[Mesh | None], degree: int) -> PlaneMoments:
         """Sums over nothing, about the middle of what both meshes cover."""
         m, k = len(graph.a), n_terms(degree)
         box = np.array([_box(mesh) for mesh in meshes])
@@ -256,17 +257,17 @@ def _times(a: Float32Array, u: Float32Array, v: Float32Array, powers: tuple[int,
     return a
 
 
-def _box(mesh: CellMesh | None) -> FloatArray:
+def _box(mesh: Mesh | None) -> FloatArray:
     """Lowest and highest (u, v) of the cells."""
     if mesh is None:
         return np.zeros((2, 2))
     low = np.array(mesh.origin[::-1], float)
-    return np.stack([low, low + np.array(mesh.value.shape[::-1]) - 1.0])
+    return np.stack([low, low + np.array(mesh.shape[::-1]) - 1.0])
 
 
 def _robust_planes(  # noqa: PLR0917 - what is compared, and how
     fields: list[_Field],
-    meshes: Sequence[CellMesh | None],
+    meshes: Sequence[Mesh | None],
     graph: OverlapGraph,
     unit: float,
     solve_planes: PlaneSolver,

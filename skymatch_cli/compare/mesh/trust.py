@@ -17,15 +17,14 @@ Three measures are taken of every cell, each in units of what is typical for the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
-from skymatch_cli.compare.mesh.layers import Beside
 from skymatch_cli.compare.mesh.sheets import Sheet
-from skymatch_cli.compare.mesh.sums import SheetSums, over
-from skymatch_cli.model import FloatArray
+from skymatch_cli.compare.mesh.sums import SheetSums
+from skymatch_cli.compare.mesh.windows import Windows, cells_first
+from skymatch_cli.model import BoolArray, FloatArray
 
 _CUT = 6.0  # typical distances at which the mean of a window counts no more
 _HOPELESS = 24.0  # the same for a cell, however well the windows around agree
@@ -70,9 +69,9 @@ class Distances:
 
     Attributes
     ----------
-    window : tuple of (n, 64) float32
+    window : tuple of (64, n) float32
         Means over the windows in units of their noise.
-    variance : (n, 64) float32
+    variance : (64, n) float32
         Local variance in units of that noise.
     """
 
@@ -82,29 +81,27 @@ class Distances:
     @classmethod
     def of_residuals(cls, sheet: Sheet, residual: Float32Array) -> Distances:
         """From the residuals (n, 64) of the cells."""
-        beside = sheet.beside
-        weighted = sheet.weight * residual
-        variance = over(
-            beside.smoothed(weighted * residual, sheet.finest),
-            beside.smoothed(sheet.own * (sheet.weight > 0), sheet.finest),
-        )
-        information = sheet.weight * sheet.own
-        windows = []
-        for doublings in (sheet.finest, sheet.finest + 1):
-            sigma = np.sqrt(np.float32(_energy(doublings)) * beside.smoothed(information, doublings))
-            windows.append(over(beside.smoothed(weighted, doublings), sigma))
-        return cls(tuple(windows), variance)
+        windows, residual = sheet.windows, cells_first(residual)
+        weighted = windows.weight * residual
+        residual *= weighted
+        variance = windows.beside.smoothed(residual, windows.finest)
+        variance /= windows.variance
+        smaller, larger = windows.both(weighted)
+        smaller /= windows.noise[0]
+        larger /= windows.noise[1]
+        return cls((smaller, larger), variance)
 
     def spreads(self, sheet: Sheet) -> SheetSums:
         """What the cells add to `Spreads`."""
         images, image = np.unique(sheet.leaves.image, return_inverse=True)
-        seen = sheet.weight > 0
-        of_cell = np.broadcast_to(image[:, None], seen.shape)[seen]
+        seen = sheet.windows.weight > 0
+        of_cell = np.broadcast_to(_BINS * image, seen.shape)[seen]
         columns = []
         for distance in (*self.window, np.sqrt(self.variance)):
             octave = np.log2(np.maximum(np.abs(distance[seen]), np.float32(2.0**-30)))
             bin_number = np.clip(_PER_OCTAVE * octave + _BINS // 2, 0, _BINS - 1).astype(np.int64)
-            counts = np.bincount(of_cell * _BINS + bin_number, minlength=len(images) * _BINS)
+            bin_number += of_cell
+            counts = np.bincount(bin_number, minlength=len(images) * _BINS)
             columns.append(counts.reshape(len(images), _BINS).T)
         return SheetSums(images, np.concatenate(columns).astype(float))
 
@@ -144,37 +141,36 @@ class Spreads:
 
 def trusted_weight(sheet: Sheet, distances: Distances, typical: FloatArray) -> Float32Array:
     """Weight (n, 64) of every cell of every image, with the typical distances (3, N) of the images."""
-    seen = (sheet.weight > 0).astype(np.float32)
-    *windows, noisy = (sheet.of_images(measure) for measure in typical)
+    windows, seen = sheet.windows, sheet.windows.weight > 0
+    *scales, noisy = (measure[sheet.leaves.image].astype(np.float32) for measure in typical)
     limit = np.float32(_NOISY) * noisy**2
-    quiet = np.sqrt(limit / np.maximum(distances.variance, limit))
-    weight = sheet.weight * _spread(sheet.beside, quiet, seen, sheet.finest)
-    for k, (window, scale) in enumerate(zip(distances.window, windows, strict=True)):
-        distance = window / scale
-        weight *= _spread(sheet.beside, _biweight(distance, _CUT), seen, sheet.finest + k)
+    quiet = np.maximum(distances.variance, limit)
+    np.sqrt(np.divide(limit, quiet, out=quiet), out=quiet)
+    weight = windows.weight * _spread(windows, quiet, seen, 0)
+    for k, (mean, scale) in enumerate(zip(distances.window, scales, strict=True)):
+        distance = mean / scale
+        weight *= _spread(windows, _biweight(distance, _CUT), seen, k)
         weight *= _biweight(distance, _HOPELESS)
-    return weight
+    return cells_first(weight)
 
 
-def _spread(beside: Beside, trust: Float32Array, seen: Float32Array, doublings: int) -> Float32Array:
+def _spread(windows: Windows, trust: Float32Array, seen: BoolArray, which: int) -> Float32Array:
     """Mean over the windows that a cell is part of, of those whose middle is seen."""
-    if not ((trust < 1) & (seen > 0)).any():
-        return seen
-    return over(beside.smoothed(trust * seen, doublings), beside.smoothed(seen, doublings))
+    if not ((trust < 1) & seen).any():
+        return seen.astype(np.float32)
+    trust *= seen
+    spread = windows.beside.smoothed(trust, windows.finest + which)
+    spread /= windows.seen[which]
+    return spread
 
 
 def _biweight(distance: Float32Array, cut: float) -> Float32Array:
     # Flat up to quarter of the cut: noise alone loses no weight, so the weights remain its information.
-    beyond = np.clip(np.abs(distance) * np.float32(2.0 / cut) - np.float32(1), np.float32(0), np.float32(1))
-    return np.asarray((np.float32(1) - beyond**2) ** 2)
-
-
-@cache
-def _energy(doublings: int) -> float:
-    """Variance of the mean over a window of cells of unit variance, along both axes."""
-    window = np.ones(1)
-    for k in range(doublings):
-        step = np.zeros(2 ** (k + 1) + 1)
-        step[[0, -1]], step[2**k] = 0.25, 0.5
-        window = np.convolve(window, step)
-    return float((window**2).sum() ** 2)
+    beyond = np.abs(distance)
+    beyond *= np.float32(2.0 / cut)
+    beyond -= np.float32(1)
+    np.clip(beyond, np.float32(0), np.float32(1), out=beyond)
+    beyond *= beyond
+    np.subtract(np.float32(1), beyond, out=beyond)
+    beyond *= beyond
+    return beyond

@@ -17,6 +17,7 @@ import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, cast
 
@@ -42,6 +43,7 @@ _KEYWORDS = (
 _STRUCTURE = frozenset(f"{key:8}".encode() for key in _KEYWORDS)
 _PLACE = re.compile(rb"((CTYPE|CRVAL|CRPIX|CDELT|CROTA)[1-9]|(CD|PC|PV)[1-9]_\d+|AMD[XY]\d+|PPO\d|[AB]_\d_\d) *=")
 _NUMBERED = re.compile(rb"(?:Z?NAXIS|CTYPE|ZTILE|ZNAME|ZVAL)[1-9]\d* *")
+_HEADERS_KEPT = 64  # parsed last
 _COMPRESSED_NAMES = frozenset({"COMPRESSED_IMAGE"})
 
 _COMPRESSED = {
@@ -62,9 +64,10 @@ _NOT_FITS = {
 }
 """What people take for FITS files, by their first bytes: what it is, and what to do."""
 
-# A small file may claim a huge image where it is compressed; no real sky compresses by this much.
-_MAX_UNPACKED_RATIO = 2000
+# A small file may claim a huge image where it is compressed. Flags compress by a thousand, no sky by a hundred.
 _ALWAYS_UNPACKED_BYTES = 256 * 2**20
+_FLAGS_RATIO, _FLAGS_BYTES = 2000, 4 * 2**30
+_SKY_RATIO = 100
 
 _Cards = Mapping[str, Value]  # the readable cards of the structure; None where a card has no readable value
 
@@ -102,6 +105,8 @@ class Hdu:
     cube_axis : str or None
         CTYPE ("" where there is none) of the axis along which the planes of a cube lie: the only one beside a
         longitude and a latitude, which are its first two; None for what is no such cube.
+    ctypes : tuple of str
+        CTYPE1 and CTYPE2, where they are there.
     """
 
     index: int
@@ -120,16 +125,26 @@ class Hdu:
     data_offset: int
     wcs: str = ""
     cube_axis: str | None = None
+    ctypes: tuple[str, ...] = ()
+
+    @property
+    def why_no_wcs(self) -> tuple[str, str]:
+        """What is wrong with an image without a celestial WCS, and what to do."""
+        if not any(self.ctypes):
+            return "has no celestial WCS", "solve its astrometry first"
+        what = f"has no celestial WCS: its CTYPE is {' and '.join(map(repr, self.ctypes))}"
+        return what, "FITS names coordinates and projection, as in RA---TAN and DEC--TAN, or HPLN-TAN and HPLT-TAN"
 
     @property
     def n_planes(self) -> int:
-        """Number of the planes of a cube; 1 for all else."""
-        return 1 if self.cube_axis is None else math.prod(self.shape[:-2])
+        """Number of the planes of a cube; 1 for a two-dimensional image."""
+        return math.prod(self.shape[:-2])
 
     @property
     def plane_shape(self) -> tuple[int, int] | None:
-        """(ny, nx) of a two-dimensional image, or of the planes of a cube."""
-        return self.image_shape if self.cube_axis is None else (self.shape[-2], self.shape[-1])
+        """(ny, nx) of a two-dimensional image, or of the planes of a cube, also of one that is not on the sky."""
+        is_cube = self.is_image and 0 not in self.shape and sum(n != 1 for n in self.shape[:-2]) == 1
+        return (self.shape[-2], self.shape[-1]) if is_cube else self.image_shape
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
@@ -254,7 +269,13 @@ def _most(container: Container, packed_size: int) -> float:
     """How many bytes of data a file may claim, by how it is packed: to look for more would take hours."""
     if container not in {Container.GZIP, Container.BZIP2}:
         return math.inf
-    return max(_ALWAYS_UNPACKED_BYTES, _MAX_UNPACKED_RATIO * packed_size)
+    return most_unpacked(packed_size)
+
+
+def most_unpacked(packed_size: int) -> int:
+    """How many bytes may come out of so many compressed ones; more would be a bomb, or damage."""
+    flags = min(_FLAGS_RATIO * packed_size, _FLAGS_BYTES)
+    return max(_ALWAYS_UNPACKED_BYTES, flags, _SKY_RATIO * packed_size)
 
 
 def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple[tuple[Hdu, ...], str]:
@@ -281,7 +302,7 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
             what = (
                 f"truncated or damaged: HDU {hdu.index} claims {data_size} bytes of data, more than its file can hold"
             )
-            raise InputError.at(where, what)
+            raise InputError.at(where, what, "unpack it first, if that is right")
         reached = stream.seek(end) if size is None else min(end, size)
         if reached < end:
             raise InputError.at(
@@ -351,22 +372,32 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
         header_size=header_size,
         data_offset=_padded(offset + header_size + _CARD),
         cube_axis=_cube_axis(cards, axes) if is_image else None,
+        ctypes=tuple(_text(cards[key]) for key in ("CTYPE1", "CTYPE2") if key in cards),
     )
     return hdu, data_size
 
 
 def _structure_cards(raw: bytes) -> _Cards:
     """The values of the cards that say what an HDU is; the first of each keyword counts."""
-    records = (raw[start : start + _CARD] for start in range(0, len(raw), _CARD))
     found: dict[bytes, bytes] = {}
-    for record in records:
+    for record in _records(raw):
         key = record[:8]
         if record[8:9] == b"=" and (key in _STRUCTURE or _NUMBERED.fullmatch(key)):
             found.setdefault(key, record)
-    header = CardHeader(b"".join(found.values()))
+    return _values(b"".join(found.values()))
+
+
+def _records(raw: bytes) -> list[bytes]:
+    return [raw[start : start + _CARD] for start in range(0, len(raw), _CARD)]
+
+
+@lru_cache(maxsize=_HEADERS_KEPT)
+def _values(cards: bytes) -> _Cards:
+    """The values of cards by keyword: the HDUs of a file, and the files of an instrument, often have the same ones."""
+    header = CardHeader(cards)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in `CardHeader`
-        return {name: header.value(name) for name in (key.decode("ascii").rstrip() for key in found)}
+        return {key: header.value(key) for key in (card[:8].decode("ascii").rstrip() for card in _records(cards))}
 
 
 def _axes(cards: _Cards, prefix: str) -> tuple[tuple[int, ...], int]:
@@ -397,12 +428,9 @@ def _cube_axis(cards: _Cards, axes: tuple[int, ...]) -> str | None:
 
 def _wcs_digest(raw: bytes) -> str:
     """A digest of the values of the WCS in a header, to 12 digits."""
-    records = (raw[start : start + _CARD] for start in range(0, len(raw), _CARD))
-    cards = [record for record in records if _PLACE.match(record)]
-    header = CardHeader(b"".join(cards))
-    keys = sorted({card[:8].decode("ascii").rstrip() for card in cards})
-    values = (header.value(key) for key in keys)
-    said = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in values]
+    values = _values(b"".join(record for record in _records(raw) if _PLACE.match(record)))
+    keys = sorted(values)
+    said = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
     return hashlib.blake2b(repr((keys, said)).encode(), digest_size=8).hexdigest()
 
 
@@ -437,7 +465,7 @@ def _data_size(cards: _Cards, axes: tuple[int, ...], bitpix: int) -> int:
 def _refuse_implausible(hdu: Hdu, packed_size: int, where: str) -> None:
     """Refuse a tile-compressed image that claims to be far larger than its bytes can hold."""
     unpacked = math.prod(hdu.shape) * abs(hdu.bitpix) // 8
-    if hdu.tiled and unpacked > max(_ALWAYS_UNPACKED_BYTES, _MAX_UNPACKED_RATIO * packed_size):
+    if hdu.tiled and unpacked > most_unpacked(packed_size):
         raise InputError.at(
             where, f"HDU {hdu.index} claims {unpacked} bytes of pixels in {packed_size} compressed bytes"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +13,11 @@ from typing import IO, cast
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked
+from skymatch_cli.images.formats.fitsfile import FitsFile, most_unpacked, open_unpacked
 from skymatch_cli.model import Container
 
 _CHUNK = 4 * 2**20
 _UNPACK_IN_MEMORY = 64 * 2**20
-_ALWAYS_UNPACKED, _MAX_RATIO = 256 * 2**20, 2000  # no image of the sky is packed by so much
 
 
 def padded(size: int) -> int:
@@ -99,13 +99,29 @@ def _unpack(stream: IO[bytes], unpacked: IO[bytes], file: FitsFile) -> None:
     InputError
         If there are more: a few kilobytes can hold a terabyte of zeros.
     """
-    most, size = max(_ALWAYS_UNPACKED, _MAX_RATIO * file.size), 0
+    most, size = most_unpacked(file.size), 0
+    _check_room(file)
     while piece := stream.read(_CHUNK):
         size += len(piece)
         if size > most:
             what = f"holds more than {most >> 20} MiB in {file.size} packed bytes"
             raise InputError.at(file.path, what, "unpack it first, if that is right")
         unpacked.write(piece)
+
+
+def _check_room(file: FitsFile) -> None:
+    """Refuse a packed file that does not fit on the disk where it is unpacked.
+
+    Raises
+    ------
+    InputError
+    """
+    needed = file.hdus[-1].data_offset + math.prod(file.hdus[-1].shape) * abs(file.hdus[-1].bitpix) // 8
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if needed > max(free, _UNPACK_IN_MEMORY):
+        what = f"holds {needed >> 20} MiB, and {folder}, where it is unpacked, has {free >> 20} MiB free"
+        raise InputError.at(file.path, what, "set TMPDIR to a larger disk, or unpack it first")
 
 
 @contextmanager

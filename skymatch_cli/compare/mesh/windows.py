@@ -1,0 +1,90 @@
+"""Windows of cells, a few seeing discs wide, over which images are compared: what the weights of a sheet make of them.
+
+Arrays are (64, n), cells first: a mean over windows is then a few sums of long rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from skymatch_cli.compare.mesh.cells import Float32Array
+from skymatch_cli.compare.mesh.layers import Beside
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Windows:
+    """Windows of two widths about every cell of a sheet.
+
+    Divisors are infinite where a window is empty: means over it are 0.
+
+    Attributes
+    ----------
+    beside : Beside
+    finest : int
+        Doublings of the smaller window; the other has one more.
+    weight : (64, n) float32
+        Information of the pixels.
+    noise : tuple of (64, n) float32
+        Standard deviation of the sums of weighted residuals over each window.
+    variance : (64, n) float32
+        Expected sum of weighted squares of residuals over the smaller window.
+    seen : tuple of (64, n) float32
+        Share of each window that has cells.
+    """
+
+    beside: Beside
+    finest: int
+    weight: Float32Array
+    noise: tuple[Float32Array, ...]
+    variance: Float32Array
+    seen: tuple[Float32Array, ...]
+
+    @classmethod
+    def of_weights(cls, beside: Beside, finest: int, weight: Float32Array, own: Float32Array) -> Windows:
+        """From the weights (n, 64) of cells and the shares of their variance that remain in residuals."""
+        weight, own = cells_first(weight), cells_first(own)
+        seen = (weight > 0).astype(np.float32)
+        noise = (
+            np.sqrt(np.float32(_energy(finest + k)) * sums)
+            for k, sums in enumerate(_both(beside, weight * own, finest))
+        )
+        return cls(
+            beside=beside,
+            finest=finest,
+            weight=weight,
+            noise=tuple(map(_divisor, noise)),
+            variance=_divisor(beside.smoothed(own * seen, finest)),
+            seen=tuple(map(_divisor, _both(beside, seen, finest))),
+        )
+
+    def both(self, a: Float32Array) -> tuple[Float32Array, Float32Array]:
+        """Means over the smaller and the larger windows."""
+        return _both(self.beside, a, self.finest)
+
+
+def cells_first(a: Float32Array) -> Float32Array:
+    """Rows as columns, and columns as rows: (n, 64) and (64, n)."""
+    return np.ascontiguousarray(a.T)
+
+
+def _both(beside: Beside, a: Float32Array, finest: int) -> tuple[Float32Array, Float32Array]:
+    smaller = beside.smoothed(a, finest)
+    return smaller, beside.smoothed(smaller, finest + 1, done=finest)
+
+
+def _divisor(a: Float32Array) -> Float32Array:
+    return np.where(a > 0, a, np.float32(np.inf))
+
+
+@cache
+def _energy(doublings: int) -> float:
+    """Variance of the mean over a window of cells of unit variance, along both axes."""
+    window = np.ones(1)
+    for k in range(doublings):
+        step = np.zeros(2 ** (k + 1) + 1)
+        step[[0, -1]], step[2**k] = 0.25, 0.5
+        window = np.convolve(window, step)
+    return float((window**2).sum() ** 2)

@@ -1,0 +1,151 @@
+"""Sections of an image, as CFITSIO and IRAF write them: ``[1:2048,*]``, and skies that differ between sections."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from skymatch_cli.model.arrays import FloatArray
+from skymatch_cli.model.skyplane import SkyPlane
+
+_PLANE = re.compile(r",\s*(?P<low>\d{1,9})\s*(?::\s*(?P<high>\d{1,9})\s*)?$")
+_AXIS = re.compile(r"\s*(?:(?P<all>\*)|(?P<low>\d{1,9})\s*:\s*(?P<high>\d{1,9}))\s*")
+_REASONS = (
+    (re.compile(r"-\s*\*"), "turns an axis round: write * for all of it"),
+    (re.compile(r":[^,]*:"), "takes every n-th pixel: give first and last one alone"),
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Section:
+    """Columns ``x0`` to ``x1`` and rows ``y0`` to ``y1`` (0-based, the ends excluded) of an image of (ny, nx) pixels.
+
+    Examples
+    --------
+    >>> section = Section.of("1:100,*", (40, 200))
+    >>> str(section), section.shape
+    ('[1:100,1:40]', (40, 100))
+    """
+
+    x0: int
+    x1: int
+    y0: int
+    y1: int
+    whole: tuple[int, int]
+
+    @classmethod
+    def of(cls, text: str, whole: tuple[int, int]) -> Section:
+        """Read what stands between the brackets: two axes, columns first, 1-based and with both ends.
+
+        Raises
+        ------
+        ValueError
+            If it is no section, or not within the image.
+        """
+        axes = check_section(text)
+        ends: list[int] = []
+        for axis, length, name in zip(axes, whole[::-1], ("columns", "rows"), strict=True):
+            low, high = axis or (1, length)
+            if high > length:
+                raise ValueError(f"goes beyond the {length} {name} of the image")
+            ends += [low - 1, high]
+        x0, x1, y0, y1 = ends
+        return cls(x0, x1, y0, y1, whole)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx) of the section."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the image."""
+        return self.shape == self.whole
+
+    def __str__(self) -> str:
+        return f"[{self.x0 + 1}:{self.x1},{self.y0 + 1}:{self.y1}]"
+
+    def overlaps(self, other: Section) -> bool:
+        """Whether a pixel belongs to both."""
+        apart = self.x1 <= other.x0 or other.x1 <= self.x0 or self.y1 <= other.y0 or other.y1 <= self.y0
+        return not apart
+
+
+def check_section(text: str) -> list[tuple[int, int] | None]:
+    """The ends of the two axes, None for all of an axis.
+
+    Raises
+    ------
+    ValueError
+        If it is no section.
+    """
+    for pattern, reason in _REASONS:
+        if pattern.search(text):
+            raise ValueError(reason)
+    two = _PLANE.sub("", text) if text.count(",") == 2 else text
+    matches = [_AXIS.fullmatch(axis) for axis in two.split(",")]
+    if len(matches) != 2 or None in matches:
+        raise ValueError("is not two ranges of columns and rows")
+    plane_of(text)
+    axes = [None if m is None or m["all"] else (int(m["low"]), int(m["high"])) for m in matches]
+    if not all(axis is None or 1 <= axis[0] <= axis[1] for axis in axes):
+        raise ValueError("holds a range that is not first:last, counted from 1")
+    return axes
+
+
+def plane_of(text: str) -> int | None:
+    """The plane of a cube, from 0, that a third axis names: ``*,*,3`` or ``*,*,3:3``; None without one.
+
+    Raises
+    ------
+    ValueError
+        If it names several planes.
+    """
+    match = _PLANE.search(text) if text.count(",") == 2 else None
+    if match is None:
+        return None
+    if match["high"] not in {None, match["low"]} or int(match["low"]) < 1:
+        raise ValueError("is not one plane of a cube: [*,*,3]")
+    return int(match["low"]) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SectionSkies:
+    """The skies of sections of one image that share no pixel; 0 elsewhere.
+
+    ``parts`` are the sections with their skies, whose pixels count from the corner of the section.
+    """
+
+    parts: tuple[tuple[Section, SkyPlane], ...]
+
+    def __post_init__(self) -> None:
+        for (one, _), (other, _) in combinations(self.parts, 2):
+            if one.overlaps(other):
+                raise ValueError(f"the sections {one} and {other} overlap")
+
+    def __bool__(self) -> bool:
+        """Whether it is anything but zero everywhere."""
+        return any(sky for _, sky in self.parts)
+
+    @property
+    def level(self) -> float:
+        """The mean level."""
+        return float(np.mean([sky.level for _, sky in self.parts]))
+
+    def largest(self, shape: tuple[int, int]) -> float:  # noqa: ARG002 (that of `SkyPlane`)
+        """Return what no absolute value exceeds."""
+        return max(sky.largest(section.shape) for section, sky in self.parts)
+
+    def along(self, first: int, n: int, shape: tuple[int, int]) -> FloatArray:
+        """Values at n pixels from the one that is number ``first`` in the file on: (n,)."""
+        y, x = np.divmod(np.arange(first, first + n), shape[1])
+        y %= shape[0]
+        values = np.zeros(n)
+        for section, sky in self.parts:
+            inside = (x >= section.x0) & (x < section.x1) & (y >= section.y0) & (y < section.y1)
+            own = x[inside] - section.x0, y[inside] - section.y0
+            values[inside] = sky.level if sky.is_level else sky.at(*own, section.shape)
+        return values
