@@ -127,6 +127,7 @@ class WarningName(StrEnum):
     FLAGS = "flags"
     PADDING = "padding"
     COARSE = "coarse"
+    COPIES = "copies"
     WCS = "wcs"
     KEYWORD = "keyword"
     STORE = "store"

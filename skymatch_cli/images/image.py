@@ -18,6 +18,7 @@ from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.bands import band_keywords, band_warnings
 from skymatch_cli.images.channels import channel_problems, channels_of
+from skymatch_cli.images.copies import copy_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats.files import is_remote, open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked, parse_header
@@ -134,7 +135,7 @@ def read_infos(
     return Infos(
         infos,
         tuple(dict.fromkeys(problems)),
-        tuple(dict.fromkeys((*own, *scales.warnings, *frames, *bands))),
+        tuple(dict.fromkeys((*own, *scales.warnings, *frames, *bands, *copy_warnings(infos)))),
         tuple(found[i] for i in usable),
     )
 

@@ -93,6 +93,7 @@ KINDS: Mapping[WarningName, WarningKind] = {
         "the noise is smaller than the steps of the integers, and means of pixels are drawn to the steps",
         "--compare pooled interpolates the median within the step",
     ),
+    WarningName.COPIES: WarningKind("a file was copied, and both copies are in the list", "name one of them"),
     WarningName.WCS: WarningKind("an optional package is missing", "pip install 'skymatch-cli[gwcs]'"),
     WarningName.KEYWORD: WarningKind(
         "another program uses the keyword in a sense of its own",

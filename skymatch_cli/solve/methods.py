@@ -431,10 +431,11 @@ def _no_overlap(measurements: Measurements, n_images: int) -> NoOverlapError:
     if np.all(measurements.status == Status.SAME_GROUP):
         return NoOverlapError("all overlaps are within one group", "--group-by none gives each image its own sky")
     across = measurements.status[measurements.status != Status.SAME_GROUP]
+    overlaps = f"the {len(across)} overlaps" if len(across) > 1 else "the overlap"
     if np.all(across == Status.ALL_MASKED):
-        return NoOverlapError(
-            f"all pixels of the {len(across)} overlaps are masked", "look at --mask, --dqbits, --weight and NaN"
-        )
+        return NoOverlapError(f"all pixels of {overlaps} are masked", "look at --mask, --dqbits, --weight and NaN")
+    if np.all(across == Status.OUTSIDE_LIMITS):
+        return NoOverlapError(f"all pixels of {overlaps} are outside of the limits", "look at --lower and --upper")
     return NoOverlapError(
         f"none of the {n} overlaps has enough good pixels",
         "look at masks, DQ flags, limits and slivers (--table overlaps of plan)",
