@@ -82,8 +82,7 @@ def evaluate(
     """
     watch = progress or NoProgress()
     in_place = not settings.dry_run and settings.output_dir is None
-    headers = None if store is None else store.headers()
-    planned = plan(images, settings, progress=watch, stdin=stdin, to_change=in_place, headers=headers)
+    planned = plan(images, settings, progress=watch, stdin=stdin, to_change=in_place, store=store)
     if store is not None:
         store.save_plan(replace(planned, settings=measuring_part(settings)))
     if not settings.dry_run:

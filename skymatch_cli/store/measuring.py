@@ -102,9 +102,14 @@ def recall(planned: Plan, store: Store) -> Measured:
 
 @one_thread()
 def gather(measured: Measured) -> tuple[Measurements, tuple[SkyWarning, ...]]:
-    """The measurements of the pairs from what was found in all images, and warnings."""
-    all_found = measured.found
-    found = tuple(all_found.without_cells() if isinstance(all_found, StoredFindings) else all_found)
+    """The measurements of the pairs from what was found in all images, and warnings; a store keeps them."""
+    stored = measured.found if isinstance(measured.found, StoredFindings) else None
+    if stored is not None and (kept := stored.gathered()) is not None:
+        return kept.measurements(), kept.warnings
+    found = tuple(measured.found if stored is None else stored.without_cells())
     said = tuple(w for f in found if f is not None for w in f.warnings)
     problems = tuple(p for f in found if f is not None for p in f.problems)
-    return assemble(replace(measured, found=found)), (*skipped(problems), *said)
+    measurements, warnings = assemble(replace(measured, found=found)), (*skipped(problems), *said)
+    if stored is not None:
+        stored.keep(measurements, warnings)
+    return measurements, warnings
