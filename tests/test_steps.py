@@ -80,6 +80,9 @@ def test_a_strict_solution_says_what_became_of_itself(frames):
     assert "the solution was written all the same" in done.stderr
     assert "no image" not in done.stderr
     assert Path("sky.json").exists()
+    done = skymatch("solve", "field.db", "--strict", code=5)
+    assert "no file was written" in done.stderr
+    assert "written all the same" not in done.stderr
 
 
 def solution(store: str = "field.db", *options: object) -> bytes:

@@ -1,4 +1,4 @@
-"""``skymatch cite``: how to name the program in a paper. The same as CITATION.cff, which a test holds beside it."""
+"""``skymatch cite``: how to name the program in a paper. A test compares it with CITATION.cff."""
 
 from __future__ import annotations
 

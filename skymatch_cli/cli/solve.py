@@ -66,4 +66,5 @@ def command(ctx: click.Context, /, *, stored: str, **_: Any) -> None:
         console.tell(component_lines(result.solution))
         console.show(report, output)
         console.tell_result(result)
-        pipeline.check_strict(result, "the solution was written all the same; look at it before it is applied")
+        written = "the solution was written all the same; look at it before it is applied"
+        pipeline.check_strict(result, written if output.output else "the solution was shown, no file was written")
