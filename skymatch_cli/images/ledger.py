@@ -265,8 +265,8 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
 
 
 def _is_cube(cards: cd.Cards) -> bool:
-    left = written(cards)
-    return left is not None and isinstance(left.sky, SkyCube)
+    states = (text for mark, text in _texts(cards) if mark == b"*")
+    return any(_NEXT.encode() in text and b" sections=" not in text for text in states)
 
 
 def without_sky(cards: cd.Cards, level_keyword: str) -> cd.Cards:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from skymatch_cli.choices import Method
+from skymatch_cli.choices import Compare, Method
 from skymatch_cli.errors import InputError
 from skymatch_cli.model import Measurements, SkyWarning
 from skymatch_cli.model.warning import skipped
@@ -102,9 +102,28 @@ def recall(planned: Plan, store: Store) -> Measured:
 
 @one_thread()
 def gather(measured: Measured) -> tuple[Measurements, tuple[SkyWarning, ...]]:
-    """The measurements of the pairs from what was found in all images, and warnings."""
-    all_found = measured.found
-    found = tuple(all_found.without_cells() if isinstance(all_found, StoredFindings) else all_found)
+    """The measurements of the pairs from what was found in all images, and warnings; a store keeps them."""
+    stored = measured.found if isinstance(measured.found, StoredFindings) else None
+    if stored is not None and (kept := stored.gathered()) is not None:
+        return kept.measurements(), kept.warnings
+    found = tuple(measured.found if stored is None else stored.without_cells())
     said = tuple(w for f in found if f is not None for w in f.warnings)
     problems = tuple(p for f in found if f is not None for p in f.problems)
-    return assemble(replace(measured, found=found)), (*skipped(problems), *said)
+    measurements, warnings = assemble(replace(measured, found=found)), (*skipped(problems), *said)
+    if stored is not None:
+        stored.keep(measurements, warnings)
+    return measurements, warnings
+
+
+def compared_otherwise(
+    planned: Plan, measurements: Measurements, *, progress: Progress, runner: Runner | None, store: Store | None
+) -> tuple[SkyWarning, ...]:
+    """Compare the overlaps the other way too; returns warnings of images on which the two disagree."""
+    from skymatch_cli.solve.crosscheck import cross_check
+
+    by_mesh = planned.settings.compare == Compare.MESH
+    other = replace(planned.settings, compare=Compare.POOLED if by_mesh else Compare.MESH, mesh_size=None)
+    again = replace(planned, settings=other)
+    found, _ = gather(find(again, with_local=False, progress=progress, runner=runner, store=store))
+    mesh, pooled = (measurements, found) if by_mesh else (found, measurements)
+    return cross_check(planned.infos, mesh, pooled, robust=planned.settings.robust)

@@ -34,6 +34,7 @@ from skymatch_cli.compare.mesh.sums import (
     SheetSums,
     all_pair_sums,
     block_scatter,
+    over,
     pair_sums,
     shares,
 )
@@ -87,8 +88,9 @@ def compare(
             if mesh is not None:
                 level[i] = mesh.level / unit
     found = _robust_sums(meshes, level, graph, (unit, least), jobs=jobs)
-    sums, zero_points = found.sums, ZeroPoints.of_structure(found.structure, graph)
-    more = found.structure.variance(graph) + zero_points.variance
+    sums = found.sums
+    zero_points = ZeroPoints.of_structure(found.structure, over(sums.variance, sums.weight), graph)
+    structure, level_variance = found.structure.variance(graph)
     of_image = zip(*meshes, strict=True) if meshes else [()] * graph.n_images
     n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in of_image])
     status = pair_status(sums, n_good, graph, group)
@@ -96,8 +98,9 @@ def compare(
         for words in (usable[graph.b], usable[graph.a]):
             status = np.where(words != Status.OK, words, status)
     measured = pair_measurements(sums, unit, graph, n_good=n_good, status=status)
-    measured = settled(with_structure(measured, more * unit**2, found.scale))
-    return replace(measured, zero_point=np.stack([zero_points.factor, zero_points.err]))
+    level_variance = (level_variance + zero_points.variance) * unit**2
+    measured = settled(with_structure(measured, structure * unit**2, level_variance, found.scale))
+    return replace(measured, zero_point=np.stack([zero_points.factor, zero_points.err, zero_points.hidden * unit]))
 
 
 def _robust_sums(
@@ -319,23 +322,25 @@ def pair_measurements(
     )
 
 
-def with_structure(measured: Measurements, variance: FloatArray, scale: FloatArray) -> Measurements:
-    """Measurements with the variance (M,) that structure adds to the differences.
+def with_structure(
+    measured: Measurements, variance: FloatArray, level_variance: FloatArray, scale: FloatArray
+) -> Measurements:
+    """Measurements with the variances that structure adds to the differences (M,) and to the levels of images (N,).
 
     ``scale`` (N,): by how much the cells of an image scatter more than the noise of the pixels explains, as variance.
     """
-    noise = measured.delta_err**2
-    noise = np.where(noise > 0, noise, 1.0)
+    a, b, noise = measured.a, measured.b, measured.delta_err**2
     kept = 1 / (1 + measured.weight * variance)
-    by_pixels = np.clip(0.5 * (1 / scale[measured.a] + 1 / scale[measured.b]), 0, 1)
+    scattered = 0.5 * (scale[a] + scale[b])
     information, dof = measured.information, measured.pair_dof
     return replace(
         measured,
-        delta_err=np.sqrt(measured.delta_err**2 + variance),
+        delta_err=np.sqrt(noise + variance + level_variance[a] + level_variance[b]),
         weight=measured.weight * kept,
-        information=None if information is None else information * kept,
-        pair_dof=None if dof is None else dof * kept * (1 + variance / noise),
-        photometric=by_pixels / (1 + variance / noise),
+        pair_dof=None if dof is None else dof * kept * (1 + over(variance, noise)),
+        photometric=np.clip(1 / scattered, 0, 1) / (1 + over(variance, noise)),
+        usable=None if information is None else np.clip(over(measured.weight * scattered, information), 0, 1),
+        level_variance=level_variance,
     )
 
 
@@ -360,6 +365,7 @@ def settled(measured: Measurements) -> Measurements:
         information=None if information is None else _five_digits(information),
         pair_dof=None if dof is None else _five_digits(dof),
         photometric=None if measured.photometric is None else _five_digits(measured.photometric),
+        usable=None if measured.usable is None else _five_digits(measured.usable),
     )
 
 

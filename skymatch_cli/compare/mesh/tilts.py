@@ -25,7 +25,7 @@ from skymatch_cli.compare.mesh.compare import (
 )
 from skymatch_cli.compare.mesh.connected import least_squares_offsets
 from skymatch_cli.compare.mesh.packed import Mesh
-from skymatch_cli.compare.mesh.reduce import CellMesh
+from skymatch_cli.compare.mesh.reduce import blocks_at
 from skymatch_cli.compare.mesh.sheets import Sheet, gathered, make_sheet
 from skymatch_cli.compare.mesh.sums import (
     BlockScatter,
@@ -185,10 +185,11 @@ def _mean_power(u: FloatArray, power: int) -> FloatArray:
     return np.asarray((u, u * u + 1 / 6, u * (u * u + 1 / 2))[power - 1])
 
 
-def _centroids(mesh: CellMesh) -> tuple[Float32Array, Float32Array]:
+def _centroids(mesh: Mesh, row: IntArray, column: IntArray) -> tuple[Float32Array, Float32Array]:
     if mesh.centroids is None:
         raise ValueError("a plane needs the places of the cells' pixels")
-    return mesh.centroids.u, mesh.centroids.v
+    u, v = (blocks_at(a, mesh.origin, row, column) for a in (mesh.centroids.u, mesh.centroids.v))
+    return u, v
 
 
 @dataclass(frozen=True, slots=True, eq=False)
