@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from skymatch_cli.choices import Method
+from skymatch_cli.choices import Compare, Method
 from skymatch_cli.errors import InputError
 from skymatch_cli.model import Measurements, SkyWarning
 from skymatch_cli.model.warning import skipped
@@ -113,3 +113,17 @@ def gather(measured: Measured) -> tuple[Measurements, tuple[SkyWarning, ...]]:
     if stored is not None:
         stored.keep(measurements, warnings)
     return measurements, warnings
+
+
+def compared_otherwise(
+    planned: Plan, measurements: Measurements, *, progress: Progress, runner: Runner | None, store: Store | None
+) -> tuple[SkyWarning, ...]:
+    """Compare the overlaps the other way too; returns warnings of images on which the two disagree."""
+    from skymatch_cli.solve.crosscheck import cross_check
+
+    by_mesh = planned.settings.compare == Compare.MESH
+    other = replace(planned.settings, compare=Compare.POOLED if by_mesh else Compare.MESH, mesh_size=None)
+    again = replace(planned, settings=other)
+    found, _ = gather(find(again, with_local=False, progress=progress, runner=runner, store=store))
+    mesh, pooled = (measurements, found) if by_mesh else (found, measurements)
+    return cross_check(planned.infos, mesh, pooled, robust=planned.settings.robust)
