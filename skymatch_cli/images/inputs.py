@@ -318,7 +318,8 @@ def _index(hdu: Hdu) -> str:
 def _why_no_image(hdu: Hdu) -> tuple[str, str]:
     """What is wrong with an HDU that is no two-dimensional image, and what to do."""
     if not hdu.is_image:
-        return "is a table, not an image", "name a file that holds an image"
+        what = "a table" if hdu.index else "random groups (visibilities)"
+        return f"is {what}, not an image", "name a file that holds an image"
     if not hdu.shape or 0 in hdu.shape:
         return "has no pixels", "name another extension: FILE[EXT]"
     if len(hdu.shape) == 1:
