@@ -63,7 +63,7 @@ _NOT_FITS = {
 """What people take for FITS files, by their first bytes: what it is, and what to do."""
 
 # A small file may claim a huge image where it is compressed. Flags compress by a thousand, no sky by a hundred.
-_ALWAYS_UNPACKED_BYTES = 256 * 2**20
+ALWAYS_UNPACKED = 256 * 2**20
 _FLAGS_RATIO, _FLAGS_BYTES = 2000, 4 * 2**30
 _SKY_RATIO = 100
 
@@ -273,7 +273,7 @@ def _most(container: Container, packed_size: int) -> float:
 def most_unpacked(packed_size: int) -> int:
     """How many bytes may come out of so many compressed ones; more would be a bomb, or damage."""
     flags = min(_FLAGS_RATIO * packed_size, _FLAGS_BYTES)
-    return max(_ALWAYS_UNPACKED_BYTES, flags, _SKY_RATIO * packed_size)
+    return max(ALWAYS_UNPACKED, flags, _SKY_RATIO * packed_size)
 
 
 def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple[tuple[Hdu, ...], str]:
