@@ -47,8 +47,8 @@ class Kind:
 class Truth:
     """What the model knows of a file: its kind, its original pixels by HDU, and what another program did.
 
-    ``broken``: it changed pixels that were ours; ``changed``: others, in which a sky was recorded; ``stripped``: it took
-    the undo cards away.
+    ``broken``: it changed pixels that were ours; ``changed``: others, beside which a sky was recorded; ``stripped``: it
+    took the undo cards away.
     """
 
     kind: Kind

@@ -31,6 +31,7 @@ from skymatch_cli.model import Container, FileState
 _BLOCK = 2880
 _CARD = 80
 _CHUNK = 10 * _BLOCK
+_MOST_HDUS = 20_000  # seconds of reading
 _MAX_HEADER_BYTES = 1000 * _BLOCK  # 36,000 cards; real headers stay below 10,000
 _BITPIX = frozenset({8, 16, 32, 64, -32, -64})
 _CELESTIAL_CTYPE = re.compile(r"(RA|DEC|.LON|.LAT|..LN|..LT)-")
@@ -286,13 +287,16 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
     creator = ""
     offset = 0
     while True:
-        raw = _read_header(stream, where, len(hdus), offset)
+        # of a packed file no byte too many: to go back is to unpack it again from its start
+        raw = _read_header(stream, where, len(hdus), offset, at_a_time=_BLOCK if size is None else _CHUNK)
         if not raw:
             break
         cards = _structure_cards(raw)
         hdu, data_size = _understand(cards, len(raw), where, len(hdus), offset)
         creator = creator or _text(cards.get("CREATOR"))
         hdus.append(hdu)
+        if len(hdus) > _MOST_HDUS:
+            raise InputError.at(where, f"has more than {_MOST_HDUS} HDUs", "copy those that you need to another file")
         if hdu.plane_shape:
             headers[hdu.index] = raw
         end = hdu.data_offset + data_size
@@ -316,10 +320,10 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
     return tuple(hdus), creator
 
 
-def _read_header(stream: IO[bytes], where: str, index: int, offset: int) -> bytes:
+def _read_header(stream: IO[bytes], where: str, index: int, offset: int, *, at_a_time: int) -> bytes:
     """The bytes of one header up to its END card; b"" where there is no further HDU."""
     start = stream.seek(offset)
-    raw = stream.read(_CHUNK) if start == offset else b""
+    raw = stream.read(at_a_time) if start == offset else b""
     if index == 0 and raw[:6] != b"SIMPLE":
         what, hint = next((said for magic, said in _NOT_FITS.items() if raw.startswith(magic)), ("", ""))
         raise InputError.at(where, f"is {what}, not a FITS file" if what else "is not a FITS file", hint)
@@ -333,7 +337,7 @@ def _read_header(stream: IO[bytes], where: str, index: int, offset: int) -> byte
         if end >= 0:
             return raw[:end]
         searched = max(0, len(raw) - 8)
-        more = stream.read(_CHUNK) if len(raw) < _MAX_HEADER_BYTES else b""
+        more = stream.read(at_a_time) if len(raw) < _MAX_HEADER_BYTES else b""
         if not more:
             raise InputError.at(where, f"the header of HDU {index} has no END card", "fetch the file again")
         raw += more
