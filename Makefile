@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
 
-.PHONY: demo test lint format clean accuracy realistic pulls accuracy-plane closure bench fuzz fuzz-guided crash-test walk docs readme man dist oldest \
+.PHONY: demo test lint format clean accuracy realistic pulls accuracy-plane shapes cubes closure bench fuzz fuzz-guided crash-test walk docs readme man dist oldest \
 	scale vendor interop
 
 demo: $(VENV)/installed
@@ -52,6 +52,13 @@ pulls: $(VENV)/installed
 
 accuracy-plane: $(VENV)/installed
 	$(BIN)/python benchmarks/accuracy_plane.py $(ACCURACY)
+
+# skies of every degree, and cubes, beside their floors, wiimatch and Montage
+shapes: $(VENV)/installed
+	$(BIN)/python benchmarks/shapes.py $(if $(PEERS),--peers $(PEERS)) $(SHAPES)
+
+cubes: $(VENV)/installed
+	$(BIN)/python benchmarks/cubes.py $(if $(PEERS),--peers $(PEERS)) $(CUBES)
 
 # how well loops close on real images: make closure IMAGES='m17/*.fits.gz'
 closure: $(VENV)/installed

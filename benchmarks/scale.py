@@ -1,7 +1,7 @@
 """Seconds and memory from 10^4 to 10^6 images, and the whole chain on many small files.
 
 python benchmarks/scale.py [--images 10000 100000 1000000] [--files 2000] [--many 2500 10000] [--side 128]
-                           [--no-dask] [--store-only]
+                           [--compare pooled] [--no-dask] [--store-only]
 
 ``plan``: simulated footprints (no files) to the graph of overlaps. ``solve``: simulated differences on that graph to
 skies with errors. Each size runs in a process of its own; ``growth`` is the exponent of the CPU time between one size
@@ -12,7 +12,7 @@ process, in two, as two shards that run side by side and are merged, and on two 
 ``match --store``, again, and once more with 20 files added (also in steps), beside the imports of a run that reads
 headers with astropy. ``same`` says whether the solution has the bytes of the serial run.
 
-``many``: plan and measure with at most 256 open files; peak memory of each.
+``many``: plan, measure and solve with at most 256 open files; peak memory of each, and the size of the store.
 
 Times are CPU seconds of the processes and their children (user and system), then in brackets seconds on the clock.
 """
@@ -167,12 +167,13 @@ def side_by_side(folder: Path, n: int, *args: str) -> Cost:
     return Cost(total.cpu, time.perf_counter() - begun, total.peak_mb)
 
 
-def measured(folder: Path, how: list[str]) -> Cost:
+def measured(folder: Path, how: list[str], compare: str) -> Cost:
     """Measure the plan, in shards where ``how`` is their number."""
     if how[0].startswith("-"):
-        return command(folder, "measure", "field.db", *how)
+        return command(folder, "measure", "field.db", "--compare", compare, *how)
     n = int(how[0])
-    found = side_by_side(folder, n, "measure", "field.db", "-o", "part{k}.db", "--jobs", "1")
+    part = ("measure", "field.db", "--compare", compare, "-o", "part{k}.db", "--jobs", "1")
+    found = side_by_side(folder, n, *part)
     return found + command(folder, "merge", "field.db", *(f"part{k}.db" for k in range(1, n + 1)))
 
 
@@ -186,11 +187,11 @@ def recorded(folder: Path, how: list[str]) -> Cost:
     return cost
 
 
-def chain(n: int, side: int, *, dask: bool, store_only: bool) -> None:
+def chain(n: int, side: int, compare: str, *, dask: bool, store_only: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_files(folder, 0, n, side=side)
-        print(f"{n} files of {side} x {side} pixels: CPU seconds (seconds) of whole commands")
+        print(f"{n} files of {side} x {side} pixels, --compare {compare}: CPU seconds (seconds) of whole commands")
         print(" " * 16 + "".join(f"{step:>17}" for step in ("plan", "measure", "solve", "apply", "all")) + "  same")
         wanted, whole = b"", None
         runs = {"1 process": ["--jobs", "1"], "2 processes": ["--jobs", "2"], "2 shards, merged": ["2"]}
@@ -200,7 +201,7 @@ def chain(n: int, side: int, *, dask: bool, store_only: bool) -> None:
             jobs = "1" if label == "1 process" else "2"
             (folder / "field.db").unlink(missing_ok=True)
             planned = command(folder, "plan", "f*.fits", "--store", "field.db", "-o", "plan.csv", "--jobs", jobs)
-            found = measured(folder, how)
+            found = measured(folder, how, compare)
             solved = command(folder, "solve", "field.db", "-o", "solution.fits_", "--format", "fits")
             command(folder, "solve", "field.db", "-o", "result.json")  # without the state of the files
             result = (folder / "result.json").read_bytes()
@@ -211,20 +212,20 @@ def chain(n: int, side: int, *, dask: bool, store_only: bool) -> None:
             print(f"{label:<16}{planned}  {found}  {solved}  {applied}  {total}  {result == wanted}", flush=True)
             for part in folder.glob("part*.db"):
                 part.unlink()
-        kept(folder, n, side, whole)
+        kept(folder, n, side, compare, whole)
 
 
-def kept(folder: Path, n: int, side: int, chain: Cost | None) -> None:
+def kept(folder: Path, n: int, side: int, compare: str, chain: Cost | None) -> None:
     """``match --store``; ``chain``: what all steps cost in one process."""
-    match = ("match", "--dry-run", "--jobs", "1", "-o", "result.json", "f*.fits")
+    match = ("match", "--dry-run", "--compare", compare, "--jobs", "1", "-o", "result.json", "f*.fits")
     first = command(folder, *match, "--store", "kept.db")
     again = command(folder, *match, "--store", "kept.db")
     begin = ("plan", "f*.fits", "--store", "field.db", "--jobs", "1", "-o", "plan.csv")
     command(folder, *begin)  # the files were written since by apply and undo
-    command(folder, "measure", "field.db", "--jobs", "1")
+    command(folder, "measure", "field.db", "--compare", compare, "--jobs", "1")
     write_files(folder, n, n + ADDED, side=side)
     stepped = command(folder, *begin)
-    stepped += command(folder, "measure", "field.db", "--jobs", "1")
+    stepped += command(folder, "measure", "field.db", "--compare", compare, "--jobs", "1")
     stepped += command(folder, "solve", "field.db", "-o", "stepped.json")
     more = command(folder, *match, "--store", "kept.db")
     result = (folder / "result.json").read_bytes()
@@ -249,14 +250,19 @@ def kept(folder: Path, n: int, side: int, chain: Cost | None) -> None:
 def many(counts: list[int], side: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, written = Path(name), 0
-        print("at most 256 open files:   plan CPU (s)      MB   measure CPU (s)      MB")
+        print(
+            "at most 256 open files:" + "".join(f"{step:>15}{'MB':>11}" for step in ("plan", "measure", "solve")),
+            "store",
+        )
         for n in counts:
             write_files(folder, written, n, max(counts), side=side)
             written = n
             store = f"{n}.db"
             planned = command(folder, "plan", "f*.fits", "--store", store, "-o", "plan.csv", limit=256)
             found = command(folder, "measure", store, limit=256)
-            print(f"{n:>8} files     {planned}{planned.peak_mb:>8.0f}   {found}{found.peak_mb:>8.0f}", flush=True)
+            solved = command(folder, "solve", store, "-o", "result.json", limit=256)
+            each = "   ".join(f"{cost}{cost.peak_mb:>8.0f}" for cost in (planned, found, solved))
+            print(f"{n:>8} files     {each}{(folder / store).stat().st_size / 1e6:>10.0f}", flush=True)
 
 
 def main() -> None:
@@ -265,6 +271,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--many", type=int, nargs="*", default=[2500, 10_000])
     parser.add_argument("--side", type=int, default=128, help="pixels along a side of the files")
+    parser.add_argument("--compare", choices=("pooled", "mesh"), default="pooled", help="of the files")
     parser.add_argument("--store-only", action="store_true", help="of the files, only ``match --store``")
     parser.add_argument("--no-dask", action="store_true")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
@@ -275,7 +282,7 @@ def main() -> None:
     if args.images:
         sizes(args.images)
     if args.files:
-        chain(args.files, args.side, dask=not args.no_dask, store_only=args.store_only)
+        chain(args.files, args.side, args.compare, dask=not args.no_dask, store_only=args.store_only)
     if args.many:
         many(args.many, args.side)
 

@@ -137,6 +137,20 @@ class Settings:
             binwidth=self.binwidth,
         )
 
+    def refuse_idle_statistic(self) -> None:
+        """Refuse a statistic in a run that takes none: cells are compared, and no own sky of an image is needed.
+
+        Raises
+        ------
+        UsageError
+        """
+        if self.compare != Compare.MESH or self.method != Method.MATCH or self.cross_check:
+            return
+        for f in fields(self):
+            if f.name in _OVERLAP_STATISTIC and getattr(self, f.name) != f.default:
+                what = f"{option_name(f.name)} has no effect with --compare mesh and --method match"
+                raise UsageError(what, "use --compare pooled, or leave it out")
+
     def determining(self) -> dict[str, Any]:
         """The settings that determine the result (not the number of workers, not the log)."""
         found = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("determines_result", True)}

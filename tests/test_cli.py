@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 import skymatch_cli
 import skymatch_cli.store.store  # before the pipeline is replaced, parts of which it needs
 from skymatch_cli.cli import COMMANDS, main
-from skymatch_cli.cli.options import SectionOption
+from skymatch_cli.cli.sections import SectionOption
 from skymatch_cli.errors import InputError, NoOverlapError, Problem, StrictError
 from skymatch_cli.model import OverlapGraph
 from skymatch_cli.model.polygons import Polygons
@@ -112,6 +112,13 @@ def test_the_list_of_commands_says_what_each_does(command: click.Command) -> Non
     assert command.help is not None
     assert command.help.splitlines()[0] == COMMANDS[str(command.name)]
     assert COMMANDS[str(command.name)] in run("--help").stdout
+
+
+@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)], ids=" ".join)
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_fits_a_terminal_of_80_columns_and_breaks_no_option(words: list[str], option: str) -> None:
+    lines = CliRunner().invoke(main, [*words, option], terminal_width=80).output.splitlines()
+    assert [line for line in lines if len(line) > 80 or re.search(r"--[a-z-]+-$", line)] == []
 
 
 def test_every_setting_is_an_option_of_match() -> None:

@@ -191,6 +191,7 @@ class TestFilesOfTheList:
             ("c4d_{}_ooi_g_v1.fits", "c4d_{}_oow_g_v1.fits"),
             ("{}-w1-int-3.fits", "{}-w1-cov-3.fits"),
             ("{}_drz_sci.fits", "{}_drz_wht.fits"),
+            ("image_{}.fits", "expo_map_{}.fits"),  # of XMM
         ],
     )
     def test_weights_are_used_and_are_no_images(self, folder: Path, image: str, weight: str) -> None:

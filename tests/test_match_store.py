@@ -235,3 +235,40 @@ def test_a_link_that_leads_to_another_file_of_the_same_size_and_time_is_read_ane
     fresh = CliRunner().invoke(main, run, catch_exceptions=False)
     assert kept.exit_code == 0
     assert kept.stdout == fresh.stdout
+
+
+@pytest.fixture
+def compared(monkeypatch) -> list[str]:
+    """How often overlaps were intersected, and their measurements put together."""
+    from skymatch_cli.store import measuring, planning
+
+    done: list[str] = []
+    for module, name in ((measuring, "assemble"), (planning, "overlap_graph")):
+        call = getattr(module, name)
+
+        def counted(argument, name=name, call=call):
+            done.append(name)
+            return call(argument)
+
+        monkeypatch.setattr(module, name, counted)
+    return done
+
+
+@pytest.mark.parametrize(
+    "options", [["pooled"], ["mesh"], ["mesh", "--model", "plane"], ["pooled", "--method", "localmin"]]
+)
+def test_overlaps_are_found_and_compared_once(folder, compared, options):
+    first = match("--compare", *options)  # which changes the headers
+    assert compared == ["overlap_graph", "assemble"]
+    match("--compare", *options)
+    assert match("--dry-run", "--compare", *options) == first
+    assert compared.count("assemble") == 1
+    assert compared.count("overlap_graph") == 2  # a file that changed may lie somewhere else
+
+
+@pytest.mark.parametrize("option", [("--group-by", "BUNIT"), ("--lower", "0"), ("--compare", "mesh")])
+def test_other_groups_and_limits_are_compared_again(folder, compared, option):
+    common = ("--dry-run", "--method", "localmin", "--compare", "pooled")
+    match(*common)
+    assert match(*common, *option) == match(*common, *option, store=False)
+    assert compared.count("assemble") == 3

@@ -260,7 +260,7 @@ def test_chips_of_one_file_share_a_plane(tmp_path):
 
 
 def test_pooled_differences_are_refused():
-    with pytest.raises(UsageError, match="position") as caught:
+    with pytest.raises(UsageError, match="cannot measure a tilt") as caught:
         Settings(model="plane", compare="pooled")
     assert caught.value.hint == "add --compare mesh"
 

@@ -13,6 +13,7 @@ from skymatch_cli.cli import main
 from skymatch_cli.errors import UsageError
 from skymatch_cli.model.monomials import carried, exponents
 from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
+from skymatch_cli.output.tables import peak_to_valley
 from skymatch_cli.solve.tiltfit import PlaneEquations, carried_degrees
 
 from .factories import Frame, tangent, write
@@ -91,6 +92,40 @@ def test_auto_takes_the_lowest_degree_that_the_images_ask_for(tmp_path, model):
     assert (0 if found.solution.tilt is None else found.solution.tilt.shape[1]) == N_TERMS[model]
     word = {"constant": "lowest = 0", "plane": "lowest = 0, mean tilt = 0"}
     assert list(found.solution.anchor) == [word.get(model, "lowest = 0, degree 2 without a common part")]
+    degree = {"constant": 0, "plane": 1, "poly2": 2}[model]
+    (said,) = found.remarks
+    assert f"img_0.fits and 8 more: degree {degree} of --model auto; chi2/dof is " in said
+
+
+def test_the_table_has_the_peak_to_valley_of_the_shape(tmp_path):
+    files, _ = save(tmp_path, "poly2", noise=0.1)
+    found = skymatch_cli.match(files, compare="mesh", model="poly2", dry_run=True)
+    for row, pv in zip(rows(found), found.images["sky_pv"], strict=True):
+        sky = SkyPlane(*row).at(np.arange(SIZE), np.arange(SIZE)[:, None], (SIZE, SIZE))
+        assert float(pv.value) == pytest.approx(np.ptp(sky), rel=0.02)
+
+
+def test_the_peak_to_valley_of_a_plane_is_that_of_its_corners():
+    (pv,) = peak_to_valley([(11, 21)], np.array([[0.5, -0.25]]))
+    assert pv == pytest.approx(20 * 0.5 + 10 * 0.25)
+
+
+def thin(folder):
+    """Six frames, 3 x 2, whose overlaps are a sixth of their sides: too thin for a polynomial of degree 3."""
+    made = [
+        Frame(x=80 * (k % 3), y=80 * (k // 3), nx=SIZE, ny=SIZE, sky=100.0 + 7 * k, noise=1.0, seed=k) for k in range(6)
+    ]
+    return [str(write(folder / f"img_{k}.fits", frame)) for k, frame in enumerate(made)]
+
+
+@pytest.mark.parametrize("model", ["poly3", "auto"])
+def test_a_degree_that_the_overlaps_do_not_determine_makes_no_large_skies(tmp_path, model):
+    found = skymatch_cli.match(thin(tmp_path), compare="mesh", model=model, dry_run=True)
+    levels = found.solution.sky - found.solution.sky.mean()
+    assert np.abs(levels - 7 * (np.arange(6) - 2.5)).max() < (30 if model == "poly3" else 1)
+    if model == "poly3":
+        (said,) = [w for w in found.warnings if "can't carry degree 3" in str(w)]
+        assert "img_0.fits (degree" in str(said)
 
 
 def test_the_header_says_enough_to_evaluate_the_sky(tmp_path):
@@ -194,3 +229,11 @@ def test_what_is_common_is_taken_off_and_the_rest_comes_back():
     moved = truth + (carried(centre - centre.mean(axis=0), 2) @ common)[:, :, None]
     pull = equations.root @ equations.root.swapaxes(1, 2) @ equations.differences(moved[:, :, 0])[:, :, None]
     np.testing.assert_allclose(equations.solve(equations.gathered(pull)), truth, atol=1e-9)
+
+
+def test_auto_gives_what_the_model_that_it_chooses_gives(tmp_path):
+    """Cells are trusted, and errors known, by the chosen model: not by the highest degree that was tried."""
+    files, _ = save(tmp_path, "constant")
+    auto, constant = (skymatch_cli.match(files, model=model, dry_run=True) for model in ("auto", "constant"))
+    for column in ("sky", "sky_err"):
+        assert list(auto.images[column]) == list(constant.images[column])

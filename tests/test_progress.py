@@ -134,6 +134,20 @@ def test_no_bar_where_it_is_not_wanted(three, args, env):
     assert "3/3" not in on_a_terminal("match", "--dry-run", *args, *three, **env)
 
 
+def test_messages_are_wrapped_with_an_indent_and_the_word_of_a_warning_is_coloured(three, tmp_path):
+    (tmp_path / "a_web_page_instead_of_an_image.fits").write_text("<html>")
+    said = on_a_terminal(
+        "match", "--dry-run", "--skip-bad", *three, str(tmp_path / "a_web_page_instead_of_an_image.fits"), COLUMNS="80"
+    )
+    lines = said[said.rindex("skymatch: steps") :].replace("\r", "").splitlines()
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
+    assert all(line.startswith(("skymatch: ", "    ")) for line in plain)
+    assert max(len(line) for line in plain if " " in line.strip()) <= 80
+    (warning,) = [line for line in lines if "warning" in line]
+    assert warning.startswith("skymatch: \x1b[33m\x1b[1mwarning:\x1b[0m skipped:")
+    assert "    usual cause: " in "\n".join(plain)
+
+
 def test_no_color_is_honoured(three):
     colour = re.compile(r"\x1b\[[0-9;]*3\dm|\x1b\[38;")
     assert colour.search(on_a_terminal("match", "--dry-run", *three))

@@ -210,7 +210,9 @@ def test_it_says_whether_the_overlaps_agree(tmp_path: Path, page: Path) -> None:
         return re.findall(r'<p class="verdict">(.*?)</p>', text(folder / "r.html"))
 
     assert said(0.0) == ["All 3 overlaps agree within 5 σ."]
-    assert said(80.0) == ["3 of 3 overlaps contradict the others by more than 5 σ (the deepest colours)."]
+    assert said(8.0) == ["2 of 3 overlaps contradict the others by more than 5 σ (the deepest colours)."]
+    shown = re.findall(r'class="(c10|c0)" d=', text(tmp_path / "8.0" / "r.html"))
+    assert len(shown) == 2
     assert 'class="verdict"' not in text(page), "in a strip nothing checks them"
 
 

@@ -326,7 +326,30 @@ class TestMessages:
         fits.PrimaryHDU(np.zeros((40, 40), "i2")).writeto("mask.fits")
         done = run("--mask", "mask.fits", "a.fits", "b.fits")
         assert done.exit_code == 4
-        assert "all pixels of the 1 overlaps are masked" in done.stderr
+        assert "all pixels of the overlap are masked" in done.stderr
+
+    @pytest.mark.parametrize("compare", ["mesh", "pooled"])
+    def test_limits_that_drop_all_pixels(self, compare: str) -> None:
+        names = single("a.fits", 100.0), single("b.fits", 107.5, 10.0)
+        done = run("--lower", "1e6", "--compare", compare, *names)
+        assert (done.exit_code, "all pixels of the overlap are outside of the limits" in done.stderr) == (4, True)
+
+    def test_an_image_of_nan_and_a_single_image(self) -> None:
+        names = single("a.fits", 100.0), single("b.fits", 107.5, 10.0)
+        fits.PrimaryHDU(np.full((40, 40), np.nan, "f4"), frame(1.0, 5.0).hdu_header()).writeto("nan.fits")
+        assert "no sky (all_masked): nan.fits" in run(*names, "nan.fits").stderr
+        assert "there is only one image" in run("a.fits").stderr
+
+    def test_copies_are_named(self) -> None:
+        names = single("a.fits", 100.0), single("b.fits", 107.5, 10.0)
+        Path("copy.fits").write_bytes(Path("a.fits").read_bytes())
+        Path("link.fits").hardlink_to("b.fits")
+        Path("other.fits").symlink_to("b.fits")
+        done = result(*names, "link.fits", "other.fits")
+        assert [image["file"] for image in done["images"]] == ["a.fits", "b.fits"]
+        assert not done["warnings"]
+        (said,) = [w["text"] for w in result(*names, "copy.fits")["warnings"] if w["name"] == "copies"]
+        assert said == "copy.fits holds the pixels of a.fits: a copy counts as another exposure"
 
     def test_an_image_whose_overlap_is_masked_is_not_said_to_lie_apart(self) -> None:
         for name, x in (("a.fits", 0.0), ("b.fits", 12.0), ("c.fits", 30.0)):

@@ -188,7 +188,17 @@ def test_help_of_a_command_and_the_options_of_daily_use():
     assert sections[0] == "What happens to the images"
 
 
-@pytest.mark.parametrize("words", [("--mesh-size", 8, *POOLED), ("--binwidth", 0.2), ("--skylist", "s.txt")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--mesh-size", 8, *POOLED),
+        ("--binwidth", 0.2),
+        ("--skylist", "s.txt"),
+        ("--skystat", "mode", "--compare", "mesh"),
+        ("--nclip", 3, "--compare", "mesh"),
+        ("--table", "overlaps", "-o", "x.json"),
+    ],
+)
 def test_options_without_an_effect_are_refused(words):
     done = run("match", *words, "a.fits")
     assert done.exit_code == 2
@@ -229,7 +239,7 @@ def test_what_differs_by_the_name_of_the_file_alone_is_one_line(tmp_path):
     [
         (("match",), "(e.g. skymatch match *.fits; see 'skymatch match --help')"),
         (("match", "--dryrun", "a.fits"), "there is no option --dryrun (did you mean --dry-run?;"),
-        (("--dry-run", "a.fits"), "it is an option of: match, config"),
+        (("--dry-run", "a.fits"), "it is an option of: match, "),
         (("measure", "f.db", "--dqbits", "3"), "it is an option of: match, plan, config"),
         (("match", "--upside-down", "a.fits"), "there is no option --upside-down (see"),
         (("match", "--allow", "no_sky", "a.fits"), "is not one of its words (did you mean 'no-sky'?;"),
@@ -247,3 +257,10 @@ def test_one_image_is_told_from_images_that_do_not_overlap(tmp_path):
     alone = run("match", "--dry-run", paths[0], paths[0])
     assert alone.exit_code == 4
     assert "there is only one image (give all images of the field)" in alone.stderr
+
+
+def test_a_keyword_to_split_by_that_no_image_has_is_refused(tmp_path):
+    paths = write_all(tmp_path, row([130.0, 100.0]))
+    done = run("match", "--dry-run", "--split-by", "FILTR", *paths)
+    assert done.exit_code == 3
+    assert "--split-by FILTR: no image has this keyword" in done.stderr

@@ -30,7 +30,7 @@ COMMANDS = {
     "config": "Print the settings of a run as TOML.",
     "cite": "Print how to cite this program, with the version that runs.",
 }
-"""Every command and what it does, in the order of the help; the module of the same name is imported on demand."""
+"""Every command and what it does, in the order of the help; its module is imported when it is needed."""
 
 
 class LazyGroup(click.Group):
@@ -71,9 +71,9 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run, and exit with the code that the design gives to what happened."""
-        # The work runs in threads or processes of its own, on small matrices: threads inside a product get in the way.
+        # Work runs in parallel on small matrices: threads inside BLAS get in the way.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        # Imports, and what is known of thousands of images, are a million objects of which none is garbage.
+        # A million long-lived objects: collect rarely.
         gc.set_threshold(200_000, 20, 20)
         extra["standalone_mode"] = False  # errors come to `guarded`
         if not args and extra.get("args") is None:
@@ -83,7 +83,7 @@ class LazyGroup(click.Group):
 
 
 def _meant(name: str, rest: list[str]) -> str:
-    """A hint for what stands where a command should: images want to be matched."""
+    """Suggest what was meant by a word that is no command: images are matched."""
     from skymatch_cli.settings import suggestion
 
     if os.path.isdir(name):  # noqa: PTH112 (pathlib takes longer to import)
@@ -107,15 +107,15 @@ def _meant(name: str, rest: list[str]) -> str:
 def main() -> None:
     """Equalise the sky background of overlapping FITS images.
 
-    'skymatch match' writes the sky of each image into its header, unless --dry-run is given. Pixels change only with
-    --subtract. 'skymatch undo' takes both back. 'skymatch help COMMAND' explains a command.
+    'skymatch match' writes the sky of each image into its header; with --dry-run it writes nothing, and pixels change
+    only with --subtract. 'skymatch undo' takes both back. 'skymatch help COMMAND' explains a command.
     """
 
 
 def program() -> NoReturn:
     """Run `main` as the program ``skymatch``."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed by the shell: no file that is opened later may take its number
+        if getattr(sys, name) is None:  # closed by the shell: a file opened later must not take its number
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - a device, open to the end
     main(prog_name="skymatch")
     raise SystemExit

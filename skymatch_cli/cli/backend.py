@@ -1,4 +1,4 @@
-"""Where a command does its work, and where it keeps what it found."""
+"""The runner and the store of a command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def backend(scheduler: str | None, jobs: int) -> Iterator[Runner]:
-    """What runs tasks: threads here, or the workers of a Dask scheduler (its address, or ``local``).
+    """Yield what runs tasks: threads here, or the workers of a Dask scheduler (its address, or ``local``).
 
     Raises
     ------
@@ -32,7 +32,7 @@ def backend(scheduler: str | None, jobs: int) -> Iterator[Runner]:
 
 @contextmanager
 def opened_store(file: str | None) -> Iterator[Store | None]:
-    """The store of ``--store FILE``, taken for this run; it is made if there is none.
+    """Open the store of ``--store FILE`` for this run, a new one if there is none.
 
     Raises
     ------

@@ -21,7 +21,7 @@ class RateColumn(ProgressColumn):
 
 
 class Bars:
-    """The bars of one run; they vanish when they are closed. ``NO_COLOR`` is rich's own affair."""
+    """The bars of one run, removed by `close`. Rich honours ``NO_COLOR``."""
 
     def __init__(self, console: Console | None = None) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn())
@@ -30,14 +30,14 @@ class Bars:
             TimeRemainingColumn(compact=True),
             console=console or Console(stderr=True),
             transient=True,
-            auto_refresh=False,  # by a thread of its own, beside which no worker process could be forked
+            auto_refresh=False,  # no thread: worker processes are forked
         )
         self._progress.start()
         self._stage = ""
         self._drawn = -_REDRAW_SECONDS
 
     def show(self, stage: str, total: int, done: int) -> None:
-        """Bring the bar of a stage to ``done`` of ``total`` steps; 0: nobody knows how many."""
+        """Bring the bar of a stage to ``done`` of ``total`` steps (0: unknown)."""
         known = total or None
         if stage != self._stage:
             for task in self._progress.tasks:

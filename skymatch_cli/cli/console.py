@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("skymatch_cli")
 NOTE = 25
-"""Level of what is said without ``-v``, and not with ``-q``: between information and warning."""
+"""Level of notes, between information and warning: shown unless ``-q``."""
 
-_MAX_ROWS_DRAWN = 2000  # above, drawing takes longer than a person waits; the plain table is instant
-_MOST_ALIKE, _MOST_SHOWN = 3, 5  # warnings that are shown: of one name, and in all
+_MAX_ROWS_DRAWN = 2000  # longer tables are printed plainly, which is instant
+_MOST_ALIKE, _MOST_SHOWN = 3, 5  # warnings shown of one name, and in all
 _FITS_SUFFIXES = (".fits", ".fit", ".fts", ".gz", ".fz", ".bz2")
 
 
@@ -50,7 +50,7 @@ def session(ctx: click.Context) -> Iterator[None]:
         if stream:
             handlers.append(_handler(stream, logging.DEBUG, _FileFormatter()))
         if verbose < 2 and not sys.warnoptions:
-            warnings.simplefilter("ignore")  # libraries talk to programmers; what users need is in the result
+            warnings.simplefilter("ignore")  # meant for programmers
         LOG.setLevel(min(handler.level for handler in handlers))
         for handler in handlers:
             LOG.addHandler(handler)
@@ -203,14 +203,14 @@ def show(report: Report, output: Output, files: tuple[str, ...] = ()) -> None:
             output.dump(report, stream)
             stream.flush()
     except BrokenPipeError:
-        forget_standard_output()  # the reader has seen enough; the run itself went well
+        forget_standard_output()  # the reader stopped reading
     except OSError as error:
         forget_standard_output()
         raise unwritten("standard output", error, files) from error
 
 
 def _stderr_level() -> int:
-    """From which level on messages go to standard error."""
+    """Return the level from which messages go to standard error."""
     return next(h.level for h in LOG.handlers if isinstance(h.formatter, _StderrFormatter))
 
 
@@ -241,7 +241,7 @@ def _opened(log_file: str | None, ctx: click.Context) -> Iterator[TextIO | None]
 
 
 def _is_text(file: str) -> bool:
-    """Whether a log may grow in a file that is there: images, masks and archives hold bytes that no text does."""
+    """Whether an existing file is text, to which a log may be added."""
     path = Path(file)
     if not path.is_file():
         return True
@@ -249,7 +249,7 @@ def _is_text(file: str) -> bool:
         with path.open("rb") as stream:
             start = stream.read(2880)
     except OSError:
-        return True  # what is wrong is said when it is opened
+        return True  # opening it gives the error
     return b"\0" not in start and not start.startswith((b"SIMPLE  =", b"#ASDF"))
 
 

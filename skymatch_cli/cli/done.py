@@ -1,4 +1,4 @@
-"""What a run did to the images, in words, and how to take it back."""
+"""Say in words what a run did to the images, and how to take it back."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def said_of_images(written: WriteReport, settings: Settings, unchanged: str = "{
 
 
 def floats_made(before: Iterable[ImageInfo], written: WriteReport) -> str:
-    """Say which files hold floating-point pixels now where integers were, and how much larger they are; or ""."""
+    """Say which files of integers became floating point, and how much larger; "" if none did."""
     sizes: dict[str, tuple[int, int]] = {}
     targets = {Path(file).name: file for file in written.files}
     to_write = [info for info in before if not info.ref.read_only]
@@ -69,7 +69,7 @@ def floats_made(before: Iterable[ImageInfo], written: WriteReport) -> str:
 
 
 def undo_command(images: Sequence[str]) -> str:
-    """The command that takes the run back, with the names as they were given.
+    """Return the command that takes the run back, with the names as given.
 
     Examples
     --------

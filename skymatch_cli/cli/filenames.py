@@ -1,4 +1,4 @@
-"""Names of files and folders as types of click: nothing is checked here, but the shell completes them."""
+"""Types of click for files and folders: not checked, but completed by the shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where every error ends: one line on standard error and an exit code, and no traceback."""
+"""Turn every error into one line on standard error and an exit code."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _MOST_WORDS = 10  # in a message; of more, the nearest one is shown
 
 
 def guarded(call: Callable[[], object]) -> int:
-    """Run a command and turn whatever ends it into an exit code and, for errors, one line each.
+    """Run a command; return its exit code, after one line for each error.
 
-    Python's traceback is shown where ``SKYMATCH_DEBUG`` is set, and for unexpected errors with ``-vv``, by the log.
+    ``SKYMATCH_DEBUG`` shows Python's traceback; with ``-vv`` the log has it for unexpected errors.
     """
     try:
         code = call()
-    except Exception as error:  # noqa: BLE001 (the last resort: users get a line, not a traceback)
+    except Exception as error:  # noqa: BLE001 (users get a line, not a traceback)
         if os.environ.get("SKYMATCH_DEBUG"):
             import traceback
 
@@ -37,7 +37,7 @@ def guarded(call: Callable[[], object]) -> int:
 
 
 def _explain(error: Exception) -> int:
-    """Say what ended the command; its exit code."""
+    """Show an error; return its exit code."""
     match error:
         case click.Abort():
             _complain("interrupted", "")
@@ -113,5 +113,5 @@ def _first_example(command: click.Command) -> list[str]:
 
 
 def forget_standard_output() -> None:
-    """Let Python's last flush find an open file."""
+    """Point standard output at nothing, for Python's last flush."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

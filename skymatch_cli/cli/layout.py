@@ -1,4 +1,4 @@
-"""Lines on standard error: as they are in a file or a pipe, broken at the width of a terminal."""
+"""Lay out messages: whole lines in a file or pipe, broken at the width of a terminal."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options
+from . import given, options, sections
 
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "match",
-    cls=options.SectionCommand,
+    cls=sections.SectionCommand,
     daily=(
         *("dry_run", "subtract", "output_dir", "output", "page", "method", "compare", "model", "robust", "dqbits"),
         *("ignore_value", "strict", "verbose"),
@@ -30,12 +30,12 @@ Images are named as a.fits, a.fits[SCI,2], a.fits[3], quoted globs, @list.txt, o
 
 \b
 Examples:
-  skymatch match *.fits                              record the sky in the headers
+  skymatch match *.fits                              write the headers
   skymatch match --dry-run -o sky.json '*_cal.fits'  measure only
   skymatch match --subtract --output-dir matched @exposures.txt
   skymatch match --dry-run --report report.html *.fits
   skymatch match --method user --skylist skies.txt --subtract *.fits
-  skymatch match --strict --max-residual 5 *.fits    for pipelines: exit code 5 with any warning
+  skymatch match --strict --max-residual 5 *.fits    exit 5 at any warning
 
 Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 an input can't be used, 4 no images overlap,
 5 warnings with --strict, 6 stopped while writing (disk full): run again to finish.
@@ -76,12 +76,13 @@ def command(
     Finds where the images overlap, measures the sky of each in every overlap, and solves for the levels that make
     them agree. The sky is recorded in the headers of the images; --subtract subtracts it, --dry-run does neither.
     """
-    settings, output = options.read(ctx)
+    settings, output = given.read(ctx)
     from . import console
 
     with console.session(ctx), ExitStack() as stack:
         from .named import named_files
 
+        settings.refuse_idle_statistic()
         named = named_files(ctx)
         console.check_output(output, overwrite=settings.overwrite, inputs=named)
         from skymatch_cli import pipeline

@@ -1,4 +1,4 @@
-"""The files that the options of a command name for reading: no writer of the run may replace them."""
+"""The files that a command reads by name: the run must not replace them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WRITTEN = frozenset({"output", "target", "page", "plot", "log_file", "output_di
 
 
 def named_files(ctx: click.Context) -> tuple[str, ...]:
-    """Existing files among the arguments and options of a command, and the lists that ``@list`` leads to."""
+    """Return the existing files among arguments and options, and the lists named by ``@list``."""
     words: list[str] = []
     for name, value in ctx.params.items():
         if name not in _WRITTEN:

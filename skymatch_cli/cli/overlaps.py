@@ -1,4 +1,4 @@
-"""What ``-v`` says about the overlaps: how well they agree in all, and the ones that agree least."""
+"""What ``-v`` says about the overlaps: how well they agree, and the worst of them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from skymatch_cli.output.tables import Report
 _WORST = 8
 _NOUN = ("overlap", "overlaps")
 _NOTABLE, _LARGE = 3.0, 5.0  # pulls that get a colour
-_BAR = 12  # cells of a bar that stands for a pull of `_LARGE`
-_PLAIN_WIDTH = 240  # where no terminal says how wide lines may be
+_BAR = 12  # characters of the bar of a pull of `_LARGE`
+_PLAIN_WIDTH = 240  # without a terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Pull:
 
 
 def pulls(report: Report) -> tuple[str, tuple[Pull, ...]]:
-    """One line about all used overlaps, and the worst of them, worst first; nothing where none has a residual."""
+    """Summarise the overlaps in one line, and list the worst first; an empty list if none has a residual."""
     table = report.overlaps
     residual, err = table.column("residual"), table.column("delta_err")
     status = table.column("status")

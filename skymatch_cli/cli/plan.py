@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from . import options
+from . import given, options, sections
 
 
 @click.command(
     "plan",
-    cls=options.SectionCommand,
+    cls=sections.SectionCommand,
     epilog="""\b
 Examples:
   skymatch plan *.fits
@@ -43,7 +43,7 @@ def command(ctx: click.Context, /, images: tuple[str, ...], stored: str | None, 
     only the headers of new and changed files.
     """
     # Where images lie doesn't depend on the method, but a configuration file may name one that needs no WCS.
-    settings, output = options.read(ctx, ignored=frozenset({"method", "skylist"}))
+    settings, output = given.read(ctx, ignored=frozenset({"method", "skylist"}))
     from . import console
 
     with console.session(ctx):
@@ -58,13 +58,12 @@ def command(ctx: click.Context, /, images: tuple[str, ...], stored: str | None, 
 
         watch = Watch(ctx)
         with opened_store(stored) as store, watch.shown():
-            headers = None if store is None else store.headers()
-            plan = pipeline.plan(images, settings, stdin=sys.stdin, headers=headers, progress=watch)
+            plan = pipeline.plan(images, settings, stdin=sys.stdin, store=store, progress=watch)
             inputs = (*files_of_images(plan.infos), *([stored] if stored else []))
             output.check(overwrite=settings.overwrite, inputs=inputs)
             if store is not None:
                 store.save_plan(plan)
-        report = plan_report(plan.settings, plan.infos, plan.footprints, plan.graph, plan.warnings)
+            report = plan_report(plan.settings, plan.infos, plan.footprints, plan.graph, plan.warnings)
         console.tell((*plan.skipped, summary(report)))
         console.show(report, output)
         console.warn(plan.warnings)

@@ -1,4 +1,4 @@
-"""How far a run is, and how long its stages took: bars on a terminal, a line for each stage with ``-v``."""
+"""Progress of a run: bars on a terminal, and seconds of each stage with ``-v``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .bars import Bars
 
-_PATIENCE_SECONDS = 0.5  # a run that is over before is worth no bar, nor the import of what draws it
+_PATIENCE_SECONDS = 0.5  # shorter runs need no bar, and no import of rich
 
 
 class StageClock:
@@ -40,14 +40,14 @@ class StageClock:
         """Seconds are counted, not steps."""
 
     def stop(self) -> None:
-        """End the stage that runs: what follows belongs to none."""
+        """End the stage that runs."""
         if self._running is not None:
             name, start = self._running
             self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
             self._running = None
 
     def lines(self, n_pixels: int) -> tuple[str, ...]:
-        """One line for each stage; ``n_pixels``: of all images, for the rates of the pixels and of the whole."""
+        """Return one line per stage; ``n_pixels``, of all images, gives the rates."""
         total = sum(self.seconds.values())
         named = [*self.seconds.items(), ("total", total)]
         return tuple(
@@ -75,7 +75,7 @@ class Watch:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Bars may be drawn in this block, and are gone after it: nothing else may write to the terminal."""
+        """Draw bars in this block, in which nothing else may write to the terminal."""
         self._showing = self._wanted
         try:
             yield
@@ -108,5 +108,5 @@ class Watch:
 
 
 def _rate(n_pixels: int, seconds: float) -> str:
-    """How fast pixels passed, where there were any."""
+    """Format the rate of pixels, "" without any."""
     return f"  {n_pixels / seconds / 1e6:8.1f} Mpixel/s" if n_pixels and seconds > 0 else ""

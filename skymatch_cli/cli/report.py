@@ -9,15 +9,15 @@ import click
 
 from skymatch_cli.errors import InputError, UsageError
 
-from . import console, options
+from . import console, options, sections
 
 
 @click.command(
     "report",
-    cls=options.SectionCommand,
+    cls=sections.SectionCommand,
     epilog="""\b
 Examples:
-  skymatch match --dry-run -o solution.fits *.fits && skymatch report solution.fits -o report.html
+  skymatch report solution.fits -o report.html
   skymatch report solution.json --plot figure.pdf
 """,
 )

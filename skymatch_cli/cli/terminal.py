@@ -36,9 +36,9 @@ _EXPENDABLE = (
 
 
 def print_table(report: Report, name: str, *, console: Console | None = None) -> None:
-    """Print one table, fitted to the width: long names are broken over lines, numbers never are.
+    """Print one table, fitted to the width.
 
-    Where there is no room for all columns some are left out, and that is said.
+    Long names are broken over lines; columns without room are left out, and named.
     """
     console = console or Console(highlight=False)
     columns = _columns(report, name)
@@ -87,7 +87,7 @@ def _needed_width(columns: dict[str, Cells]) -> int:
 
 
 def _columns(report: Report, name: str) -> dict[str, Cells]:
-    """The columns that say something: not the group where it is the file, not the component where there is one."""
+    """Return the columns to show: no group that is the file, no component if there is one only."""
     columns = dict(zip(*cells(report, name), strict=True))
     if name != TableName.IMAGES:
         return columns

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import click
 
-_MOST_TOGETHER = 6  # file names after one another; of more, the first and the last are shown
+_MOST_TOGETHER = 6  # words in a row; of more, the first two and the last are shown
 
 
 def typed_command(ctx: click.Context) -> str:

@@ -15,6 +15,7 @@ from skymatch_cli.choices import ExportFormat
 from skymatch_cli.errors import InputError, Problem, UsageError
 from skymatch_cli.images.formats.files import base_name, is_remote, real_path
 from skymatch_cli.model import ImageInfo, ImageRef
+from skymatch_cli.model.images import WHOLE
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.output.formats import write_vot
 from skymatch_cli.output.printable import printable
@@ -86,8 +87,8 @@ class Export:
         found = []
         columns = (self.report.images.column(name).tolist() for name in ("sky", "status"))
         for info, sky, status in zip(self.infos, *columns, strict=True):
-            if info.ref.section is not None:
-                what = "is a section of an image, and other programs take one sky an image"
+            if info.ref.part != WHOLE:
+                what = "is a part of an HDU (section or plane), and other programs take one sky an HDU"
                 problems.append(Problem(info.ref.label, what, "subtract it: skymatch match --subtract"))
             elif not np.isfinite(sky):
                 problems.append(Problem(info.ref.label, f"has no sky: {status}", _WITHOUT_SKY))

@@ -18,6 +18,7 @@ from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.bands import band_keywords, band_warnings
 from skymatch_cli.images.channels import channel_problems, channels_of
+from skymatch_cli.images.copies import copy_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats.files import is_remote, open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked, parse_header
@@ -95,6 +96,8 @@ def read_infos(
     ------
     UsageError
         If an option can't be right for any image (an unknown DQ name, a bad template).
+    InputError
+        If no image has a keyword of ``--split-by``.
 
     """
     check_dqbits(settings.dqbits)
@@ -108,6 +111,8 @@ def read_infos(
             found.append(item)
         else:
             problems += item.problems
+    if found and settings.split_by and all(set(read.facts.split.split(", ")) == {"none"} for read in found):
+        raise InputError.at(f"--split-by {settings.split_by}", "no image has this keyword", "look at a header")
     scales = comparison_scales([read.facts for read in found], units=settings.units, exptime_key=settings.exptime_key)
     apart = _frame_problems([read.info for read in found])
     apart |= observer_problems((read.facts.label, read.facts.split, read.observer) for read in found)
@@ -130,7 +135,7 @@ def read_infos(
     return Infos(
         infos,
         tuple(dict.fromkeys(problems)),
-        tuple(dict.fromkeys((*own, *scales.warnings, *frames, *bands))),
+        tuple(dict.fromkeys((*own, *scales.warnings, *frames, *bands, *copy_warnings(infos)))),
         tuple(found[i] for i in usable),
     )
 

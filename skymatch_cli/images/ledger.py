@@ -55,6 +55,8 @@ MOST_SECTIONS = 99
 """Of one image: keywords have eight letters."""
 PIPELINE_STEP = "S_SKYMAT"  # of JWST
 
+PROGRAM = "skymatch-cli"
+"""How our HISTORY cards begin."""
 _TAG = b"HISTORY skymatch-cli "
 _UNDO = b"HISTORY skymatch-cli undo "
 _UNDO_TEXT = cd.CARD - len(_UNDO)
@@ -263,8 +265,8 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
 
 
 def _is_cube(cards: cd.Cards) -> bool:
-    left = written(cards)
-    return left is not None and isinstance(left.sky, SkyCube)
+    states = (text for mark, text in _texts(cards) if mark == b"*")
+    return any(_NEXT.encode() in text and b" sections=" not in text for text in states)
 
 
 def without_sky(cards: cd.Cards, level_keyword: str) -> cd.Cards:

@@ -101,6 +101,8 @@ class Solution:
     closure : (C,) float64 or None
         Rms by which loops of differences fail to close, NaN where there is no loop; None where none were followed.
     n_loops : (C,) int64 or None
+    reasons : tuple of str
+        Why each component has its degree, with the model ``auto``.
     """
 
     sky: FloatArray
@@ -123,6 +125,7 @@ class Solution:
     closure: FloatArray | None = None
     n_loops: IntArray | None = None
     scatter: FloatArray | None = None
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = {f".{form}": form for form in Format if form != Format.TABLE}
 _SPOOLED_BYTES = 2**24  # what is written to a pipe is held in memory, up to here
+_ALL_TABLES = frozenset({Format.JSON, Format.FITS, Format.VOT})
 _COMPRESSED = frozenset({".gz", ".bz2", ".fz", ".xz", ".zst", ".z", ".zip"})
 
 
@@ -46,7 +47,9 @@ class Output:
         if self.format is not None:
             checked_choice("format", self.format, Format)
         checked_choice("table", self.table, TableName)
-        _ = self.form
+        form = self.form
+        if self.table != TableName.IMAGES and form in _ALL_TABLES:
+            raise UsageError(f"--table has no effect with {form}, which holds all tables", "leave it out")
 
     @property
     def form(self) -> Format:

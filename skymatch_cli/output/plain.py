@@ -25,7 +25,7 @@ _WITH_ERROR = {  # columns that get the digits of the error beside them
 }
 _SHORT = {
     "area_arcmin2": "{:.4g}",
-    **dict.fromkeys(SHAPE, "{:.4g}"),
+    **dict.fromkeys((*SHAPE, "sky_pv"), "{:.4g}"),
     "kept": "{:.3g}",
     "rms_residual": "{:.4g}",
     "step_before": "{:.4g}",

@@ -26,6 +26,8 @@ from skymatch_cli.output.tables import (
 from skymatch_cli.output.verdict import Verdict, find_verdict
 from skymatch_cli.settings import Settings
 
+_NAMED = 5  # components whose degree is explained
+
 if TYPE_CHECKING:
     from os import PathLike
 
@@ -111,9 +113,13 @@ class Result:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What is worth saying, and no reason to worry."""
+        reasons = self.solution.reasons[:_NAMED]
+        if more := len(self.solution.reasons) - len(reasons):
+            reasons = (*reasons, f"… and {more} more components")
         if self.solution.sigma_exact:
-            return ()
-        return ("sky_err is estimated: so many images are connected that the exact errors would take too long",)
+            return reasons
+        estimated = "sky_err is estimated: so many images are connected that the exact errors would take too long"
+        return (*reasons, estimated)
 
     @property
     def verdict(self) -> Verdict | None:

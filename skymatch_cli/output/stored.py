@@ -181,7 +181,7 @@ def _table(rows: Sequence[Mapping[str, Any]], layout: Table) -> Table:
 def _layouts(*, n_shape: int, with_kept: bool, further: Sequence[str]) -> tuple[Table, Table, Table]:
     """The tables of a result of no image: the columns, their types and descriptions."""
     empty: dict[str, Any] = dict.fromkeys(("local", "noise", "tilt", "kept"))
-    empty |= {"warnings": (), "sigma_exact": True}
+    empty |= {"warnings": (), "reasons": (), "sigma_exact": True}
     if n_shape:
         empty["tilt"] = np.zeros((0, n_shape))
     if with_kept:

@@ -11,14 +11,16 @@ import numpy.typing as npt
 
 from skymatch_cli.choices import TableName
 from skymatch_cli.images.bunit import spelled_unit
-from skymatch_cli.model import LEAST_KEPT, ImageInfo, Measurements, SkyWarning, Solution, Status, StrArray
-from skymatch_cli.model.skyplane import SHAPE_TERMS
+from skymatch_cli.model import LEAST_KEPT, FloatArray, ImageInfo, Measurements, SkyWarning, Solution, Status, StrArray
+from skymatch_cli.model.skyplane import SHAPE_TERMS, bends
 
 if TYPE_CHECKING:
     from astropy.table import QTable
 
 SCHEMA = 2
 """Version of the JSON schema; the same number stands in the other formats that know one."""
+
+_PLACES = 17  # a side, at which skies are compared
 
 SHAPE = tuple(f"sky_{name}" for name in SHAPE_TERMS)
 """Columns that the images have with the model ``plane``."""
@@ -103,7 +105,7 @@ class Report:
 _IN_UNIT = {  # the column that names the unit of each row, the columns in it, and by what it is divided
     TableName.IMAGES: (
         "sky_unit",
-        dict.fromkeys(("sky", "sky_err", "sky_err_noise", *SHAPE[2:]), "") | dict.fromkeys(SHAPE[:2], "pix"),
+        dict.fromkeys(("sky", "sky_err", "sky_err_noise", *SHAPE[2:], "sky_pv"), "") | dict.fromkeys(SHAPE[:2], "pix"),
     ),
     TableName.OVERLAPS: ("unit", dict.fromkeys(("sky_a", "sky_b", "delta", "delta_err", "residual"), "")),
     TableName.COMPONENTS: ("unit", dict.fromkeys(("rms_residual", "step_before", "step_after"), "")),
@@ -166,7 +168,7 @@ def images_table(infos: tuple[ImageInfo, ...], measurements: Measurements, solut
             Column("sky", solution.sky, "Value to subtract from the original pixels, in sky_unit"),
             Column("sky_err", solution.sky_err, _error_meaning(solution)),
             Column("sky_err_noise", solution.sky_err_noise, "Part of sky_err that the noise of the pixels makes"),
-            *_tilt_columns(solution),
+            *_tilt_columns(infos, solution),
             Column("sky_unit", strings(info.unit for info in infos), "Unit of the image (BUNIT)"),
             Column("n_pixels", measurements.n_good, "Good pixels that were seen"),
             Column("status", strings(solution.status), "ok, or why there is no sky"),
@@ -179,13 +181,28 @@ def _error_meaning(solution: Solution) -> str:
     return what if solution.sigma_exact else f"Estimate of the {what}"
 
 
-def _tilt_columns(solution: Solution) -> tuple[Column, ...]:
+def _tilt_columns(infos: Sequence[ImageInfo], solution: Solution) -> tuple[Column, ...]:
     """The tilts, where the skies are planes; ``sky`` is then the value at the centre of the image."""
     if solution.tilt is None:
         return ()
-    return tuple(
-        Column(name, values, _shape_meaning(name)) for name, values in zip(SHAPE, solution.tilt.T, strict=False)
+    what = "Highest less lowest sky over the image, in sky_unit"
+    return (
+        *(Column(name, values, _shape_meaning(name)) for name, values in zip(SHAPE, solution.tilt.T, strict=False)),
+        Column("sky_pv", peak_to_valley([info.shape for info in infos], solution.tilt), what),
     )
+
+
+def peak_to_valley(shapes: Sequence[tuple[int, int]], tilt: FloatArray) -> FloatArray:
+    """Highest less lowest value, (N,), of skies of these shapes (N, k) over images of (ny, nx) pixels: at 17 x 17."""
+    found = np.zeros(len(tilt))
+    of_shape: dict[tuple[int, int], list[int]] = {}
+    for i, shape in enumerate(shapes):
+        of_shape.setdefault(shape, []).append(i)
+    for shape, images in of_shape.items():
+        y, x = (0.5 * (n - 1) * np.linspace(-1, 1, _PLACES) for n in shape)
+        terms = np.stack([term.ravel() for term in (*np.meshgrid(x, y), *bends(x, y[:, None], shape))])
+        found[images] = np.ptp(tilt[images] @ terms[: tilt.shape[1]], axis=1)
+    return found
 
 
 def _shape_meaning(name: str) -> str:

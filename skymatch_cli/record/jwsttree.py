@@ -12,6 +12,7 @@ from collections.abc import Callable
 _META = re.compile(rb"^meta:[^\n]*\n(?:[ #-][^\n]*\n)+", re.MULTILINE)
 _BACKGROUND = re.compile(rb"^  background:[^\n]*\n(?:   +[^\n]*\n)*", re.MULTILINE)
 _HIDDEN = re.compile(rb"^# background:[^\n]*\n(?:#  +[^\n]*\n)*", re.MULTILINE)
+_ENTRY = re.compile(rb"^  \w", re.MULTILINE)
 _LINE = re.compile(rb"[^\n]+")
 _END_OF_TREE = b"\n...\n"
 
@@ -35,10 +36,16 @@ def show_background(data: bytes) -> bytes:
 
 
 def _edited(data: bytes, lines: re.Pattern[bytes], edit: Callable[[bytes], bytes]) -> bytes:
-    """The data with some lines of ``meta`` changed; nodes that other parts of the tree refer to stay."""
+    """The data with some lines of ``meta`` changed.
+
+    They stay where other parts of the tree refer to them, or where ``meta`` holds nothing else.
+    """
     meta = _META.search(data, 0, data.find(_END_OF_TREE) + 1)
     found = lines.search(data, meta.start(), meta.end()) if meta else None
-    if found is None or b"&" in found[0]:
+    if meta is None or found is None or b"&" in found[0]:
         return data
     new = _LINE.sub(lambda line: edit(line[0]), found[0])
-    return data[: found.start()] + new + data[found.end() :]
+    changed = meta[0].replace(found[0], new, 1)
+    if not _ENTRY.search(changed):
+        return data
+    return data[: meta.start()] + changed + data[meta.end() :]

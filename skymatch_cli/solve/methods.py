@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
-from skymatch_cli.choices import METHOD_ALIASES, Method
+from skymatch_cli.choices import METHOD_ALIASES, Method, WarningName
 from skymatch_cli.errors import NoOverlapError
 from skymatch_cli.model import (
     BoolArray,
@@ -27,16 +27,18 @@ from skymatch_cli.model import (
     StrArray,
     group_numbers,
 )
+from skymatch_cli.model.monomials import degree_of
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.solve.advice import (
     common_curvatures,
     disconnected,
+    factor_warnings,
     large_residuals,
     large_steps,
     lower_degrees,
-    measured_factors,
     seen,
     solution_warnings,
+    uneven_images,
     weak_images,
     weak_tilts,
     without_reference,
@@ -115,9 +117,19 @@ class _Task:
             noise=m.noise,
             pair_dof=m.pair_dof,
             photometric=m.photometric,
+            level_variance=self._level_variance(),
             robust=self.robust,
             with_scatter=True,
         )
+
+    def _level_variance(self) -> FloatArray | None:
+        """Variance of the level of each group that its overlaps have in common: the largest of its images, (G,)."""
+        of_images = self.measurements.level_variance
+        if of_images is None:
+            return None
+        variance = np.zeros(self.n_groups)
+        np.maximum.at(variance, self.group, of_images)
+        return variance
 
     def planes(self) -> PlaneSkies | None:
         """Least-squares planes of the images, where the differences are known as planes."""
@@ -226,8 +238,10 @@ def solve_skies(
         warnings += without_reference(images, found.component, reference)
     if offsets is not None:
         warnings += solution_warnings(images, measurements, task.group, offsets)
-        warnings += measured_factors(images, measurements, task.used)
+        warnings += factor_warnings(images, measurements, task.used, found.err[0])
         warnings += weak_images(images, measurements, task.used, found.err[0])
+        if not any(w.name == WarningName.DISAGREEMENT for w in warnings):
+            warnings += uneven_images(images, found.err)
     if max_residual is not None:
         warnings += large_residuals(images, measurements, residual, max_residual)
     if max_step is not None:
@@ -254,6 +268,7 @@ def solve_skies(
         closure=None if offsets is None else offsets.closure,
         n_loops=None if offsets is None else offsets.n_loops,
         scatter=None if offsets is None else offsets.scatter,
+        reasons=measurements.reasons,
         tilt=None if shapes is None else np.where(np.isnan(sky)[:, None], np.nan, shapes) / task.factor[:, None],
     )
 
@@ -336,7 +351,7 @@ def _anchored_planes(task: _Task, planes: PlaneSkies, anchor: StrArray, err: Flo
     skies = _with_status(task, planes.offsets, planes.component, found, anchor)
     warnings = skies.warnings + weak_tilts(planes.loss) + common_curvatures(task.images, planes.held, planes.curved)
     if not task.choose:
-        warnings += lower_degrees(task.images, planes.degree, planes.component)
+        warnings += lower_degrees(task.images, planes.degree, planes.component, degree_of(planes.planes.shape[1]))
     none = np.isnan(skies.value)[:, None]
     return replace(skies, planes=replace(planes, planes=np.where(none, np.nan, planes.planes)), warnings=warnings)
 
@@ -429,10 +444,11 @@ def _no_overlap(measurements: Measurements, n_images: int) -> NoOverlapError:
     if np.all(measurements.status == Status.SAME_GROUP):
         return NoOverlapError("all overlaps are within one group", "--group-by none gives each image its own sky")
     across = measurements.status[measurements.status != Status.SAME_GROUP]
+    overlaps = f"the {len(across)} overlaps" if len(across) > 1 else "the overlap"
     if np.all(across == Status.ALL_MASKED):
-        return NoOverlapError(
-            f"all pixels of the {len(across)} overlaps are masked", "look at --mask, --dqbits, --weight and NaN"
-        )
+        return NoOverlapError(f"all pixels of {overlaps} are masked", "look at --mask, --dqbits, --weight and NaN")
+    if np.all(across == Status.OUTSIDE_LIMITS):
+        return NoOverlapError(f"all pixels of {overlaps} are outside of the limits", "look at --lower and --upper")
     return NoOverlapError(
         f"none of the {n} overlaps has enough good pixels",
         "look at masks, DQ flags, limits and slivers (--table overlaps of plan)",

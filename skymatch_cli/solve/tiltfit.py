@@ -30,11 +30,15 @@ from skymatch_cli.solve.pairgraph import PairGraph
 from skymatch_cli.solve.probes import N_BLOCKS, sign_columns
 
 _RIDGE = 1e-12
+_STEP_RIDGE = 1e-6  # for the steps of an iteration, which must not run away along what hardly matters
 _REFINEMENTS = 3
 _LEAST_DOF = 0.5
 _DENSE = 1200  # unknowns up to which the whole covariance is computed; beyond, errors are good to 9 %
 _MOST_LOSS = 30.0  # error of a level with a higher degree over that of a constant
-_FOLLOWS = 1e-3  # chance by which shapes that have nothing to do with positions follow a curvature as well
+_HOPELESS = 300.0  # the same of a whole component: beyond, it has a lower degree, also where another was asked for
+_FOLLOWS = (
+    1e-3  # chance by which shapes that have nothing to do with positions follow a curvature as well, in any component
+)
 _SIGNIFICANT = 25.0  # square of the deviate of what is taken off
 
 
@@ -83,6 +87,7 @@ class PlaneEquations:
         moment: FloatArray,
         position: FloatArray,
         degree: IntArray | None = None,
+        ridge: float = _RIDGE,
     ) -> PlaneEquations:
         """For n groups at ``centre`` and m pairs (a, b), a != b, with moments (m, k, k) about ``position`` (m, 2).
 
@@ -111,9 +116,9 @@ class PlaneEquations:
         diagonal[absent.ravel()] = 0.0
         scale = np.where(diagonal > 0, 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), 0.0)
         matrix = csc_array(diags_array(scale) @ normal @ diags_array(scale))
-        ridge = np.where(scale > 0, _RIDGE, 1.0)
+        ridges = np.where(scale > 0, ridge, 1.0)
         factors = splu(
-            csc_array(matrix + diags_array(ridge)),
+            csc_array(matrix + diags_array(ridges)),
             permc_spec="MMD_AT_PLUS_A",
             diag_pivot_thresh=0.0,
             options={"SymmetricMode": True},
@@ -227,6 +232,8 @@ class FittedPlanes:
         Components whose shapes followed a curvature that all frames have in common: it was taken off.
     curved : (C,) float64
         Largest change of a level by that curvature, also where shapes can't be told from it; 0 where there is none.
+    reasons : tuple of str
+        Why each component has its degree, where it was chosen.
     """
 
     offsets: Offsets
@@ -238,6 +245,7 @@ class FittedPlanes:
     degree: IntArray
     held: BoolArray
     curved: FloatArray
+    reasons: tuple[str, ...] = ()
 
 
 @one_thread()
@@ -246,6 +254,7 @@ def image_planes(  # noqa: PLR0917 - three columns of numbers of pairs
 ) -> FloatArray:
     """Polynomials (n, k) about ``centre`` (n, 2) that agree best with the pulls (m, k) of pairs, in the common gauge.
 
+    What the pairs hardly determine is kept small: it makes no difference in the overlaps.
     ``moment`` (m, k, k) and ``pull`` are about ``position`` (m, 2), in any unit of length.
     """
     if not len(a):
@@ -253,8 +262,8 @@ def image_planes(  # noqa: PLR0917 - three columns of numbers of pairs
     unit = _typical_length(centre, a, b, position)
     per = unit ** _totals(pull.shape[1])
     moment, pull = moment / (per[:, None] * per), pull / per
-    equations = PlaneEquations.of_pairs(centre / unit, a, b, moment, position / unit)
-    return equations.solve(equations.gathered(pull[:, :, None]))[:, :, 0] / per
+    equations = PlaneEquations.of_pairs(centre / unit, a, b, moment, position / unit, ridge=_STEP_RIDGE)
+    return equations.solve(equations.gathered(pull[:, :, None]), refinements=0)[:, :, 0] / per
 
 
 @one_thread()
@@ -292,9 +301,10 @@ def fit_planes(
     moment, pull = measured.moment / (per[:, None] * per), measured.pull / per
     noise = (measured.noise / (per[:, None] * per))[used]
     ends, seen = (a[used], b[used]), (moment[used], position[used])
-    degree = carried_degrees(centre, ends, *seen)
+    degree = determined_degrees(centre, ends, seen, carried_degrees(centre, ends, *seen))
+    reasons: tuple[str, ...] = ()
     if choose:
-        degree = chosen_degrees(centre, ends, seen, (pull[used], noise), degree)
+        degree, reasons = chosen_degrees(centre, ends, seen, (pull[used], noise), degree)
     equations = PlaneEquations.of_pairs(centre, *ends, *seen, degree)
     planes = equations.solve(equations.gathered(pull[used][:, :, None]))[:, :, 0]
     apart = _apart(planes, centre, a, b, position)
@@ -329,7 +339,9 @@ def fit_planes(
     )
     loss = np.where(constant > 0, np.sqrt(graph.component_sums(variance) / np.where(constant > 0, constant, 1)), np.nan)
     covariance = covariance / (per[:, None] * per) * more[:, None, None]
-    return FittedPlanes(offsets, planes[:, 1:] / per[1:], covariance, 1 / more, residual, loss, degree, held, curved)
+    return FittedPlanes(
+        offsets, planes[:, 1:] / per[1:], covariance, 1 / more, residual, loss, degree, held, curved, reasons
+    )
 
 
 def carried_degrees(
@@ -355,22 +367,41 @@ def carried_degrees(
     return degree
 
 
+def determined_degrees(
+    centre: FloatArray, ends: tuple[IntArray, IntArray], seen: tuple[FloatArray, FloatArray], most: IntArray
+) -> IntArray:
+    """Degree (n,), at most ``most``, that every component determines: to 300 times the errors of constants."""
+    for highest in range(int(most.max(initial=0)), 1, -1):
+        equations, constants = (
+            PlaneEquations.of_pairs(centre, *ends, *seen, np.minimum(most, degree)) for degree in (highest, 0)
+        )
+        lost = _level_variance(equations) > _HOPELESS**2 * _level_variance(constants)
+        most = np.where(lost[equations.graph.component], np.minimum(most, highest - 1), most)
+    return most
+
+
+def _level_variance(equations: PlaneEquations) -> FloatArray:
+    """Sum of the variances of the levels in each component, (C,)."""
+    return equations.graph.component_sums(equations.covariance()[0][:, 0, 0])
+
+
 def chosen_degrees(
     centre: FloatArray,
     ends: tuple[IntArray, IntArray],
     seen: tuple[FloatArray, FloatArray],
     pulls: tuple[FloatArray, FloatArray],
     most: IntArray,
-) -> IntArray:
-    """Degree (n,), at most ``most``, that the data ask for: the same in each component.
+) -> tuple[IntArray, tuple[str, ...]]:
+    """Degree (n,), at most ``most``, that the data ask for, the same in each component, and why.
 
     The one with the smallest chi2 plus log(m) for each coefficient (Schwarz 1978, Ann. Statist. 6, 461). Where chi2 of
     the highest is above its expectation, all are taken in units of that. Degrees that make errors of levels more
-    than ten times those of constants are left out.
+    than thirty times those of constants are left out.
     """
     pull, noise = pulls
-    costs, errors, spread = [], [], None
-    for highest in range(int(most.max(initial=0)), -1, -1):
+    costs, errors, ratios, spread = [], [], [], None
+    degrees = range(int(most.max(initial=0)), -1, -1)
+    for highest in degrees:
         equations = PlaneEquations.of_pairs(centre, *ends, *seen, np.minimum(most, highest))
         planes = equations.solve(equations.gathered(pull[:, :, None]))[:, :, 0]
         left = pull - (seen[0] @ equations.differences(planes)[:, :, None])[:, :, 0]
@@ -381,17 +412,27 @@ def chosen_degrees(
         seen_by = np.maximum(equations.graph.pair_sums(np.full(len(pull), float(pull.shape[1]))), 2.0)
         known = dof > 0
         costs.append(np.where(known, chi2 / spread, 0.0) + np.log(seen_by) * _coefficients(equations))
-        errors.append(equations.graph.component_sums(equations.covariance()[0][:, 0, 0]))
+        errors.append(_level_variance(equations))
+        ratios.append(np.where(known, chi2 / np.where(known, dof, 1.0), np.nan))
     weak = np.array(errors) > _MOST_LOSS**2 * errors[-1]
     wanted = np.argmin(np.where(weak, np.inf, np.array(costs))[::-1], axis=0)
-    return np.asarray(np.minimum(most, wanted[equations.graph.component]))
+    graph = equations.graph
+    chosen = np.asarray(np.minimum(most, wanted[graph.component]))
+    reasons = tuple(
+        f"degree {wanted[c]} of --model auto; chi2/dof is "
+        + ", ".join(
+            f"{ratios[-1 - d][c]:.3g} with {d}{' (too weak)' if weak[-1 - d][c] else ''}" for d in reversed(degrees)
+        )
+        for c in range(len(graph.size))
+    )
+    return chosen, reasons
 
 
 def common_curvature(equations: PlaneEquations, planes: FloatArray) -> tuple[BoolArray, FloatArray]:
     """Whether the shapes of each component (C,) follow a curvature that all frames have in common, and what it does.
 
     They do where the curvature stands out of the noise, and takes so much of the shapes away as it would, by chance,
-    of shapes that have nothing to do with positions in one case of a thousand. The second array has the largest change
+    of shapes that have nothing to do with positions in one run of a thousand. The second array has the largest change
     of a level; NaN where there are too few groups to tell shapes from a curvature, and it stands out.
     """
     graph, lowest = equations.graph, _least(equations.graph, equations.degree)
@@ -410,7 +451,7 @@ def common_curvature(equations: PlaneEquations, planes: FloatArray) -> tuple[Boo
     moved = np.zeros(len(graph.size))
     np.maximum.at(moved, graph.component, np.abs(planes[:, 0] - without[:, 0]))
     stands_out = (deviate > _SIGNIFICANT + n_more) & (graph.size > 1) & (lowest > 0)
-    held = stands_out & (tail < _FOLLOWS)
+    held = stands_out & (tail < _FOLLOWS / max(int(np.count_nonzero(graph.size > 1)), 1))
     moved = np.where(stands_out & (free <= 0), np.nan, np.where(held, moved, 0.0))
     return held, moved
 

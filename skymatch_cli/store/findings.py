@@ -18,7 +18,8 @@ from skymatch_cli.errors import Problem, SkymatchError
 from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyStatistics, SkyWarning
 from skymatch_cli.run.tasks import NoProgress, Progress, Runner, Tasks
 from skymatch_cli.settings import Settings
-from skymatch_cli.store.database import FindingRow
+from skymatch_cli.store.database import FindingRow, digest_of
+from skymatch_cli.store.gathered import Gathered
 from skymatch_cli.store.keys import KEY_BYTES, OverlapKeys, measuring_keys
 from skymatch_cli.store.store import CODEC, Finding, Store, not_kept
 
@@ -126,7 +127,8 @@ class StoredFindings:
         with_local: bool,
         lenient: bool = False,
     ) -> None:
-        self._graph, self._target, self._lenient, keys = start.graph, target, lenient, store.keys()
+        self._start, self._store, self._target, self._lenient = start, store, target, lenient
+        keys = store.keys()
         self._overlaps = OverlapKeys(start.graph, keys.sky)
         self._planes = {key: k for k, key in enumerate(self._overlaps.planes.tolist())}
         self._with_bad = target is None and start.settings.skip_bad  # files that can't be read are tried again
@@ -135,7 +137,8 @@ class StoredFindings:
         self._grids = mesh_grids(start.infos, start.graph, start.settings.mesh_size) if mesh else None
         self._state, self._how = list(map(bytes, keys.state)), measuring_keys(keys, start.settings)
         self._source: list[Store | None] = [None] * len(self._state)
-        self._n_known = np.full(len(self._state), -1)
+        self._n_known, self._has_local = np.full(len(self._state), -1), np.zeros(len(self._state), np.bool_)
+        self._bad: set[int] = set()
         self._read_last = lru_cache(maxsize=_IMAGES_KEPT)(self.__getitem__)
         self._waiting: dict[int, FindingRow] = {}
         self._waiting_bytes, self._committed = 0, time.monotonic()
@@ -153,7 +156,8 @@ class StoredFindings:
             for i in images.get((state, how), ()):
                 n = self._covered(i, overlaps)
                 if n > self._n_known[i]:
-                    self._n_known[i], self._source[i] = n, store
+                    self._n_known[i], self._source[i], self._has_local[i] = n, store, local
+                    (self._bad.add if bad else self._bad.discard)(i)
 
     def _covered(self, i: int, overlaps: bytes) -> int:
         """How many overlaps of an image are known by a finding of it; -1: it doesn't hold."""
@@ -241,6 +245,8 @@ class StoredFindings:
             raise ValueError("this store is read only")
         row = self._row(image, finding)
         self._waiting[image], self._source[image] = row, self._target
+        self._has_local[image] = finding.local is not None
+        (self._bad.add if finding.problems else self._bad.discard)(image)
         self._n_known[image] = len(self._overlaps.pairs[image])
         self._waiting_bytes += len(row[-1])
         if self._waiting_bytes >= _COMMIT_BYTES or time.monotonic() - self._committed > _COMMIT_S:
@@ -257,6 +263,29 @@ class StoredFindings:
             stored = replace(finding, pairs=finding.pairs[:0])
         local, bad = finding.local is not None, bool(finding.problems)
         return self._state[i], self._how[i], local, bad, overlaps, CODEC.encode(stored)
+
+    def gathered(self) -> Gathered | None:
+        """The measurements of all pairs, where the store has them."""
+        key = self._key()
+        return None if key is None else self._store.gathered(str(self._start.settings.compare), key)
+
+    def keep(self, measurements: Measurements, warnings: tuple[SkyWarning, ...]) -> None:
+        """Store the measurements of all pairs, if this store is written to."""
+        if self._target is self._store and (key := self._key()) is not None:
+            self._store.keep(str(self._start.settings.compare), Gathered.of(key, measurements, warnings))
+
+    def _key(self) -> bytes | None:
+        """Digest of all that the measurements rest on; None where files can't be read: they are tried again."""
+        if self._bad or self.n_measured < len(self):
+            return None
+        graph, overlaps = self._start.graph, self._overlaps
+        columns = (graph.a, graph.b, graph.plane, overlaps.sky, overlaps.planes, self._has_local)
+        images = repr([(info.group, info.split, info.pixel_area_arcsec2) for info in self._start.infos])
+        return digest_of(*self._state) + digest_of(
+            b"".join(self._how),
+            images.encode("utf-8", "surrogateescape"),
+            *(column.tobytes() for column in columns),
+        )
 
     def flush(self) -> None:
         """Commit what waits: it is there for the next run, whatever happens to this one.
@@ -372,6 +401,7 @@ def assemble(measured: Measured) -> Measurements:
         raise ValueError("not all images were measured")
     if measured.settings.compare == Compare.MESH:
         from skymatch_cli.solve.tiltfit import image_planes
+        from skymatch_cli.solve.tilts import chosen_degree
 
-        return assemble_mesh(measured.infos, measured.graph, reduced, measured.settings, image_planes)
+        return assemble_mesh(measured.infos, measured.graph, reduced, measured.settings, (image_planes, chosen_degree))
     return assemble_pooled(measured.infos, measured.graph, pooled)

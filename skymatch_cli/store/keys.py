@@ -156,7 +156,7 @@ class OverlapKeys:
     """The overlaps of images as keys: for each the sky of the other image, and the plane."""
 
     def __init__(self, graph: OverlapGraph, sky: KeyArray) -> None:
-        self._graph, self._sky = graph, sky
+        self._graph, self.sky = graph, sky
         self._block = lru_cache(2)(self._make_block)
         self.pairs = graph.pairs_by_image()
         self.planes = plane_keys(graph.planes)
@@ -173,7 +173,7 @@ class OverlapKeys:
         first = self.pairs.first[images[0] : images[-1] + 2]
         pairs = self.pairs.pair[first[0] : first[-1]]
         other = self._graph.a[pairs] + self._graph.b[pairs] - np.repeat(images, np.diff(first))
-        return np.stack([self._sky[other], self.planes[self._graph.plane[pairs]]], axis=1), first - first[0]
+        return np.stack([self.sky[other], self.planes[self._graph.plane[pairs]]], axis=1), first - first[0]
 
     def known(self, image: int, kept: bytes) -> IntArray:
         """Which of the overlaps of an image are among some that were kept: rows of these, -1 where they are none."""

@@ -22,6 +22,7 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.sky.footprint import Footprint
 from skymatch_cli.sky.overlap import overlap_graph
 from skymatch_cli.store.plan import Plan
+from skymatch_cli.store.store import Store
 
 ImageName = str | PathLike[str] | NamedFile
 
@@ -34,12 +35,12 @@ def plan(
     progress: Progress | None = None,
     stdin: TextIO | None = None,
     to_change: bool = False,
-    headers: Headers | None = None,
+    store: Store | None = None,
 ) -> Plan:
     """Read the headers, trace the footprints and intersect them; no pixel is read.
 
-    ``to_change``: the files themselves shall be changed later, so URLs are refused. ``headers``: those of an
-    earlier plan, which are used where files and settings are the same.
+    ``to_change``: the files themselves shall be changed later, so URLs are refused. ``store``: where an earlier plan
+    is, of which headers and overlaps are used where files and settings are the same.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def plan(
     """
     on_sky = settings.method != Method.USER
     (progress or NoProgress()).stage("headers", 0)
-    known = Known(headers, settings, need_wcs=on_sky)
+    known = Known(None if store is None else store.headers(), settings, need_wcs=on_sky)
     inputs = resolve_images(images, settings=settings, stdin=stdin, to_change=to_change, known=known)
     found = read_infos(inputs, settings, need_wcs=on_sky, progress=progress, known=known)
     (progress or NoProgress()).stage("geometry", 0)
@@ -60,7 +61,10 @@ def plan(
     footprints = tuple(t for t in traced if isinstance(t, Footprint))
     usable = [isinstance(t, Footprint) for t in traced] or [True] * len(found.infos)
     infos = tuple(info for info, use in zip(found.infos, usable, strict=True) if use)
-    graph = _shared_graph(infos, footprints)
+    headers = Headers(known.rules, {inputs.real[path]: file for path, file in inputs.files.items()}, found.headers)
+    graph = None if store is None else store.graph_of(headers)
+    if graph is None:
+        graph = _shared_graph(infos, footprints)
     check_model(settings, graph)
     return Plan(
         settings=settings,
@@ -69,7 +73,7 @@ def plan(
         graph=graph,
         skipped=inputs.skipped,
         warnings=(*skipped(problems), *inputs.warnings, *found.warnings),
-        headers=Headers(known.rules, {inputs.real[path]: file for path, file in inputs.files.items()}, found.headers),
+        headers=headers,
     )
 
 

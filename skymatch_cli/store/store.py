@@ -1,7 +1,7 @@
 """All that is known of a set of images, in one file: headers, a plan, and what was found in the pixels.
 
 =========  ====================================================================================
-facts      the plan as a whole, and the settings by which its pixels are measured
+facts      the plan as a whole, the settings by which its pixels are measured, and its measurements
 files      the structure of every file, and `headers` what the header of every image says
 images     every image of the plan as the program knows it
 columns    keys of the images, some ten thousand a row
@@ -22,7 +22,7 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from skymatch_cli.choices import Method, WarningName
+from skymatch_cli.choices import Compare, Method, WarningName
 from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
 from skymatch_cli.compare.meshed import MeshReduction
 from skymatch_cli.compare.pooled import ImageMeasurement
@@ -47,6 +47,7 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import FitsWcs
 from skymatch_cli.store.codec import Codec
 from skymatch_cli.store.database import Database, digest_of
+from skymatch_cli.store.gathered import MOST_BYTES, Gathered
 from skymatch_cli.store.keys import KEY_BYTES, ImageKeys, image_keys, image_states
 from skymatch_cli.store.plan import Plan
 
@@ -91,7 +92,10 @@ class _Overlaps:
     plane: IntArray
 
 
-_STORED = (_PlanFacts, _File, ImageHeader, ImageInfo, ImageKeys, _Overlaps, Polygons, ImageMeasurement, MeshReduction)
+_STORED = (
+    *(_PlanFacts, _File, ImageHeader, ImageInfo, ImageKeys, _Overlaps, Polygons),
+    *(ImageMeasurement, MeshReduction, Gathered),
+)
 
 
 def not_kept(error: SkymatchError) -> SkyWarning:
@@ -167,8 +171,7 @@ class Store:
 
     def save_plan(self, planned: Plan) -> None:
         """Store a plan, instead of the one that is there; what was found in files that changed since is forgotten."""
-        kept = tuple(h for h in planned.headers.images if not isinstance(h.footprint, InputError))
-        headers = replace(planned.headers, images=kept)
+        headers = _with_footprints(planned.headers)
         settings = _to_json(planned.settings)
         facts = self._facts
         if facts is not None and self._is_same(facts, headers, planned):
@@ -184,7 +187,7 @@ class Store:
                 self.database.clear(table)
             put = self.database.put
             put("files", enumerate(CODEC.encode(_File(real, file)) for real, file in headers.files.items()))
-            put("headers", enumerate(map(CODEC.encode, kept)))
+            put("headers", enumerate(map(CODEC.encode, headers.images)))
             put("images", enumerate(map(CODEC.encode, planned.infos)))
             digest = self._put_blocks(planned, keys)
             self.database.put("facts", [("settings", settings), ("plan", _facts_of(planned, headers, digest))])
@@ -192,15 +195,27 @@ class Store:
 
     def _is_same(self, facts: _PlanFacts, headers: Headers, planned: Plan) -> bool:
         """Whether the plan in the store was made of these headers, by the same rules."""
+        return (
+            (facts.skipped, facts.warnings) == (planned.skipped, planned.warnings)
+            and facts.n_images == len(planned.infos)
+            and self._has(headers)
+        )
+
+    def _has(self, headers: Headers) -> bool:
+        """Whether these are the headers that were read from the store, and no others."""
         old = self._headers
         return (
             old is not None
-            and (facts.rules, facts.skipped, facts.warnings) == (headers.rules, planned.skipped, planned.warnings)
+            and old.rules == headers.rules
             and old.files == headers.files
             and len(old.images) == len(headers.images)
-            and facts.n_images == len(planned.infos)
             and all(mine is its for mine, its in zip(old.images, headers.images, strict=True))
         )
+
+    def graph_of(self, headers: Headers) -> OverlapGraph | None:
+        """The overlaps of the plan in the store, if it was made of these headers; None where it was not."""
+        facts = self._facts
+        return None if facts is None or not self._has(_with_footprints(headers)) else self._graph(facts)
 
     def _put_blocks(self, planned: Plan, keys: ImageKeys) -> bytes:
         """Store the long columns; their digest is that of the plan."""
@@ -235,6 +250,16 @@ class Store:
             If there is none that can be measured.
         """
         facts = self._plan_facts()
+        return Plan(
+            settings=self.settings(),
+            infos=StoredInfos(self, facts.n_images),
+            footprints=(),
+            graph=self._graph(facts),
+            skipped=facts.skipped,
+            warnings=facts.warnings,
+        )
+
+    def _graph(self, facts: _PlanFacts) -> OverlapGraph:
         parts = self._blocks("overlaps", _Overlaps, facts.n_overlaps)
         none = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
         columns = zip(none, *((p.a, p.b, p.area_arcmin2, p.plane) for p in parts), strict=True)
@@ -242,14 +267,23 @@ class Store:
         if len(a) != facts.n_overlaps or not _are_overlaps(a, b, plane, facts):
             raise self.database.damaged("its overlaps are not those of its images")
         polygons = StoredPolygons(self, facts.n_overlaps)
-        return Plan(
-            settings=self.settings(),
-            infos=StoredInfos(self, facts.n_images),
-            footprints=(),
-            graph=OverlapGraph(facts.n_images, a, b, area, polygons, plane, facts.planes),
-            skipped=facts.skipped,
-            warnings=facts.warnings,
-        )
+        return OverlapGraph(facts.n_images, a, b, area, polygons, plane, facts.planes)
+
+    def gathered(self, compare: str, key: bytes) -> Gathered | None:
+        """The measurements of the plan by one way of comparing, if they rest on what ``key`` stands for."""
+        body = self.database.get("facts", f"measurements {compare}")
+        found = None if body is None else self.decode(Gathered, body)
+        return found if found is not None and found.key == key else None
+
+    def keep(self, compare: str, gathered: Gathered) -> None:
+        """Store measurements, unless they are too large; where they can't be written there is a warning."""
+        if gathered.n_bytes > MOST_BYTES or self.warnings:
+            return
+        try:
+            with self.database.transaction():
+                self.database.put("facts", [(f"measurements {compare}", CODEC.encode(gathered))])
+        except SkymatchError as error:
+            self.warnings = (not_kept(error),)
 
     def _plan_facts(self) -> _PlanFacts:
         facts = self._facts
@@ -349,13 +383,28 @@ class Store:
                     self.database.put_finding((now, *row[1:]))
                 self.database.forget([before])
             self.database.put("images", ((k, CODEC.encode(infos[k])) for k in changed))
+            self._renew_gathered(digest_of(*states[0]), digest_of(*states[1]))
             self._put_keys(keys)
         self._keys = keys
+
+    def _renew_gathered(self, before: bytes, now: bytes) -> None:
+        for compare in Compare:
+            name = f"measurements {compare}"
+            if (body := self.database.get("facts", name)) is not None:
+                gathered = self.decode(Gathered, body)
+                if gathered.key.startswith(before):
+                    gathered = replace(gathered, key=now + gathered.key[len(now) :])
+                    self.database.put("facts", [(name, CODEC.encode(gathered))])
 
     def _put_keys(self, keys: ImageKeys) -> list[bytes]:
         blocks = [CODEC.encode(keys.part(low, low + _BLOCK)) for low in range(0, len(keys.sky), _BLOCK)]
         self.database.put("columns", enumerate(blocks))
         return blocks
+
+
+def _with_footprints(headers: Headers) -> Headers:
+    """Headers without the images whose footprint can't be traced, which are read again by every run."""
+    return replace(headers, images=tuple(h for h in headers.images if not isinstance(h.footprint, InputError)))
 
 
 def measuring_part(settings: Settings) -> Settings:

@@ -209,12 +209,15 @@ def test_round_trips_in_any_order_never_lose_the_sky(tmp_path: Path, seed: int) 
         assert np.allclose(pixels, original, atol=1e-5)
 
 
-def test_the_settings_of_the_documentation_give_their_skies(tmp_path: Path) -> None:
+def test_the_settings_of_the_documentation_measure_as_they_do(tmp_path: Path) -> None:
+    """Their modes scatter by a good part of the noise, 0.02: ours are closer to the known skies."""
     names = save(tmp_path / "x")
-    settings = {"compare": "pooled", "skystat": "mode", "dqbits": "~DO_NOT_USE+NON_SCIENCE"}
+    settings = {"compare": "pooled", "skystat": "mode"}
     ours = np.asarray(skymatch_cli.match(names, dry_run=True, **settings).images["sky"])
     step(names, subtract=False, skystat="mode")
-    assert ours == pytest.approx(np.array([level for level, *_ in opened(names)]), abs=0.002)
+    theirs = np.array([level for level, *_ in opened(names)])
+    assert ours == pytest.approx(theirs, abs=0.02)
+    assert ours == pytest.approx(np.array(SKIES) - min(SKIES), abs=0.005)
 
 
 def assert_known(found: list[Any], before: list[Any]) -> None:
@@ -261,3 +264,15 @@ def test_models_in_memory(tmp_path: Path) -> None:
         assert copied.meta.background.subtracted is True
         copied.save(str(tmp_path / "copy.fits"))
         copies.shelve(copied, 1, modify=False)
+
+
+def test_copies_of_models_whose_files_we_wrote_can_be_matched(tmp_path: Path) -> None:
+    from stdatamodels.jwst import datamodels
+
+    names = save(tmp_path / "x")
+    assert run("match", "--subtract", *names).exit_code == 0
+    copies = skymatch_cli.match([datamodels.open(name) for name in names], method="localmin").subtracted()
+    for copied, name in zip(copies, names, strict=True):
+        copied.save(name)
+    sky = np.asarray(skymatch_cli.match(names, dry_run=True).images["sky"])
+    assert sky == pytest.approx(np.array(SKIES) - min(SKIES), abs=0.01)

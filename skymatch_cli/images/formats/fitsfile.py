@@ -17,6 +17,7 @@ import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, cast
 
@@ -43,6 +44,7 @@ _KEYWORDS = (
 _STRUCTURE = frozenset(f"{key:8}".encode() for key in _KEYWORDS)
 _PLACE = re.compile(rb"((CTYPE|CRVAL|CRPIX|CDELT|CROTA)[1-9]|(CD|PC|PV)[1-9]_\d+|AMD[XY]\d+|PPO\d|[AB]_\d_\d) *=")
 _NUMBERED = re.compile(rb"(?:Z?NAXIS|CTYPE|ZTILE|ZNAME|ZVAL)[1-9]\d* *")
+_HEADERS_KEPT = 64  # parsed last
 _COMPRESSED_NAMES = frozenset({"COMPRESSED_IMAGE"})
 
 _COMPRESSED = {
@@ -381,16 +383,25 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
 
 def _structure_cards(raw: bytes) -> _Cards:
     """The values of the cards that say what an HDU is; the first of each keyword counts."""
-    records = (raw[start : start + _CARD] for start in range(0, len(raw), _CARD))
     found: dict[bytes, bytes] = {}
-    for record in records:
+    for record in _records(raw):
         key = record[:8]
         if record[8:9] == b"=" and (key in _STRUCTURE or _NUMBERED.fullmatch(key)):
             found.setdefault(key, record)
-    header = CardHeader(b"".join(found.values()))
+    return _values(b"".join(found.values()))
+
+
+def _records(raw: bytes) -> list[bytes]:
+    return [raw[start : start + _CARD] for start in range(0, len(raw), _CARD)]
+
+
+@lru_cache(maxsize=_HEADERS_KEPT)
+def _values(cards: bytes) -> _Cards:
+    """The values of cards by keyword: the HDUs of a file, and the files of an instrument, often have the same ones."""
+    header = CardHeader(cards)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in `CardHeader`
-        return {name: header.value(name) for name in (key.decode("ascii").rstrip() for key in found)}
+        return {key: header.value(key) for key in (card[:8].decode("ascii").rstrip() for card in _records(cards))}
 
 
 def _axes(cards: _Cards, prefix: str) -> tuple[tuple[int, ...], int]:
@@ -421,12 +432,9 @@ def _cube_axis(cards: _Cards, axes: tuple[int, ...]) -> str | None:
 
 def _wcs_digest(raw: bytes) -> str:
     """A digest of the values of the WCS in a header, to 12 digits."""
-    records = (raw[start : start + _CARD] for start in range(0, len(raw), _CARD))
-    cards = [record for record in records if _PLACE.match(record)]
-    header = CardHeader(b"".join(cards))
-    keys = sorted({card[:8].decode("ascii").rstrip() for card in cards})
-    values = (header.value(key) for key in keys)
-    said = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in values]
+    values = _values(b"".join(record for record in _records(raw) if _PLACE.match(record)))
+    keys = sorted(values)
+    said = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
     return hashlib.blake2b(repr((keys, said)).encode(), digest_size=8).hexdigest()
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from astropy.io.fits import Header, VerifyError
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
 
 Value = str | bool | int | float | None
 
 _PRINTABLE = bytes(code if 32 <= code < 127 else ord("?") for code in range(256))
-_UNREADABLE = (VerifyError, ValueError, TypeError, KeyError, IndexError, AttributeError)  # what damaged cards raise
 
 
 class CardHeader:
@@ -34,6 +34,8 @@ class CardHeader:
     @cached_property
     def cards(self) -> Header:
         """The header of astropy; it parses the value of a card when it is asked for."""
+        from astropy.io.fits import Header
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # non-standard cards are common
             header = Header.fromstring(self._raw)
@@ -57,12 +59,14 @@ class CardHeader:
         """The value of the first card of a keyword; None where there is no card, no value, or no way to read it."""
         if key.upper().encode("ascii", "replace") not in self._upper:
             return None  # most keywords that are asked for are in no header: no need to parse it
+        from astropy.io.fits import VerifyError
+
         try:
             try:
                 value: Any = self.cards.get(key)
             except VerifyError:  # such as a text without quotes, which astropy reads after a repair
                 self.cards.cards[key].verify("silentfix")
                 value = self.cards.get(key)
-        except _UNREADABLE:
+        except (VerifyError, ValueError, TypeError, KeyError, IndexError, AttributeError):  # a damaged card
             return None
         return value if isinstance(value, str | bool | int | float) else None

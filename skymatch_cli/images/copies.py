@@ -1,0 +1,75 @@
+"""Files that hold the same pixels: copies of one exposure, whose difference of exactly 0 would bind all others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from skymatch_cli.choices import WarningName
+from skymatch_cli.images.formats.files import is_remote
+from skymatch_cli.model import Container, ImageInfo, ImageRef, SkyWarning, StoredPlane
+
+_CHUNK = 2**20
+_FIRST = 2**12  # bytes that are compared first, in the middle of the image
+_CONSTANT = 8  # different bytes: of one value that says nothing
+
+
+def copy_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
+    """Name images of one WCS whose stored pixels are the same.
+
+    Parameters
+    ----------
+    infos : sequence of ImageInfo
+        Packed files and those behind URLs are not looked into.
+    """
+    alike: dict[object, list[tuple[StoredPlane, ImageRef]]] = {}
+    for info in infos:
+        if info.source is None or info.wcs is None:
+            continue
+        plane, wcs = info.source.science, getattr(info.wcs, "cards", info.pixel_area_arcsec2)
+        if plane.container is Container.PLAIN and not plane.tiled and not is_remote(plane.path):
+            alike.setdefault((plane.shape, plane.bitpix, wcs, info.ref.part), []).append((plane, info.ref))
+    return tuple(warning for own in alike.values() if len(own) > 1 for warning in _warnings(own))
+
+
+def _warnings(images: Sequence[tuple[StoredPlane, ImageRef]]) -> Iterator[SkyWarning]:
+    """Warnings for images that may be copies of one another."""
+    same_middle: dict[bytes, list[tuple[StoredPlane, ImageRef]]] = {}
+    for plane, ref in images:
+        same_middle.setdefault(_middle(plane), []).append((plane, ref))
+    for middle, own in same_middle.items():
+        if len(set(middle)) <= _CONSTANT:
+            continue
+        for (one, first), (other, second) in pairwise(own):
+            if one.path != other.path and _are_same(one, other):
+                text = f"{second.label} holds the pixels of {first.label}: a copy counts as another exposure"
+                yield SkyWarning(WarningName.COPIES, text)
+
+
+def _middle(plane: StoredPlane) -> bytes:
+    try:
+        with open(plane.path, "rb") as stream:  # noqa: PTH123 - as everywhere that many files are opened
+            stream.seek(plane.offset + _size(plane) // 2)
+            return stream.read(min(_FIRST, _size(plane) // 2))
+    except OSError:
+        return b""  # said when its pixels are read
+
+
+def _are_same(one: StoredPlane, other: StoredPlane) -> bool:
+    left = _size(one)
+    try:
+        with open(one.path, "rb") as a, open(other.path, "rb") as b:  # noqa: PTH123
+            a.seek(one.offset)
+            b.seek(other.offset)
+            while left > 0:
+                n = min(_CHUNK, left)
+                if a.read(n) != b.read(n):
+                    return False
+                left -= n
+    except OSError:
+        return False
+    return True
+
+
+def _size(plane: StoredPlane) -> int:
+    return plane.shape[0] * plane.shape[1] * abs(plane.bitpix) // 8
