@@ -123,6 +123,7 @@ class WarningName(StrEnum):
     CURVATURE = "curvature"
     FILTERS = "filters"
     ZERO_POINTS = "zero-points"
+    BRIGHT_SCENE = "bright-scene"
     UNITS = "units"
     FLAGS = "flags"
     PADDING = "padding"

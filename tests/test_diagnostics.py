@@ -84,8 +84,8 @@ def test_overlaps_that_contradict_one_another_are_a_bad_fit_that_names_images(tm
         assert component["chi2"] > 2 * component["dof"]
         (line,) = [line for line in said.splitlines() if "[disagreement]" in line]
         assert "loops close to" in line
-    else:  # the scatter of the cells is in its errors already
-        (line,) = [line for line in said.splitlines() if "[crowded]" in line]
+    else:  # what differs within the overlaps is in the errors already
+        (line,) = [line for line in said.splitlines() if "[disagreement]" in line]
     assert "img_4.fits" in line
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 
-from . import options
+from . import options, sections
 from .filenames import FOLDER
 
 
 @click.command(
     "demo",
-    cls=options.SectionCommand,
+    cls=sections.SectionCommand,
     epilog="""\b
 Example:
   skymatch demo mosaic && skymatch match mosaic/frame_*.fits

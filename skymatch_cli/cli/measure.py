@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from . import options
+from . import given, options, sections
 
 DECIDED_BY_PLAN = frozenset(
     {
@@ -30,7 +30,7 @@ DECIDED_BY_PLAN = frozenset(
 
 @click.command(
     "measure",
-    cls=options.SectionCommand,
+    cls=sections.SectionCommand,
     epilog="""\b
 Examples:
   skymatch measure field.db
@@ -77,8 +77,8 @@ def command(
         with ExitStack() as stack:
             store = stack.enter_context(Store(stored, write=target is None))
             planned = store.plan()
-            settings, _output = options.read(ctx, planned.settings, DECIDED_BY_PLAN)
-            only = options.shard_of(shard, len(planned.infos))
+            settings, _output = given.read(ctx, planned.settings, DECIDED_BY_PLAN)
+            only = given.shard_of(shard, len(planned.infos))
             planned = replace(planned, settings=settings)
             kept = store
             if target is not None:

@@ -17,7 +17,7 @@ _WORDS = {
     Role.FLAGS: ("dq", "ood", "flags?", "flg", "bpm", "mskimg", "bimsk", "dmask", "c1m", "c1h", "quality"),
     Role.WEIGHT: (
         *("weights?", "wht", "wgt", "wt", "ivar", "invvar", "oow", "conf", "confidence"),
-        *("exp", "expmap", "exposure", "cov", "covg", "coverage", "rrhr"),
+        *("expo?_?map", "exposure", "expo?", "cov", "covg", "coverage", "rrhr"),
     ),
     # Masks mark good pixels in some files, bad ones in others: they are used when the user names them.
     Role.UNKNOWN: ("mask", "msk"),

@@ -15,6 +15,8 @@ from skymatch_cli.model.overlaps import OverlapGraph, TangentPlane
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+    from skymatch_cli.model.images import ImageInfo
+
 
 class Status(StrEnum):
     """What became of an image, a region or an overlap: a word, never a magic number."""
@@ -120,6 +122,9 @@ class PlaneDifferences:
     noise: FloatArray
 
 
+DegreeChooser = Callable[[Sequence["ImageInfo"], IntArray, "Measurements"], tuple[int, tuple[str, ...]]]
+"""The degree that differences of images in groups ask for, and why: see ``solve.tilts.chosen_degree``."""
+
 PlaneSolver = Callable[[FloatArray, IntArray, IntArray, FloatArray, FloatArray, FloatArray], FloatArray]
 """Planes (n, 3) of n images from the differences of pairs: see ``solve.tiltfit.image_planes``."""
 
@@ -156,14 +161,22 @@ class Measurements:
     information : (M,) float64 or None
         From a joint fit: what ``weight`` would be for the noise of the good pixels alone.
     photometric : (M,) float64 or None
-        Part of ``delta_err**2``, 0 to 1, that the noise of the pixels makes, as their neighbours show it; the rest is
+        Part of ``1 / weight``, 0 to 1, that the noise of the pixels makes, as their neighbours show it; the rest is
         structure in the overlaps and noise that pixels have in common. None: all of it.
-    zero_point : (2, N) float64 or None
+    usable : (M,) float64 or None
+        From a joint fit: part of ``information``, 0 to 1, that stars and cells in which images disagree leave.
+    level_variance : (N,) float64 or None
+        From a joint fit: variance of the level of each image that is common to all of its overlaps, so that neither
+        more overlaps nor loops make it smaller; it is part of ``delta_err**2`` and not of ``1 / weight``.
+    zero_point : (3, N) float64 or None
         From a joint fit (mesh): factor by which each image is brighter than the mean of those that it is compared
-        with, judged by differences that grow with the brightness of the scene, and its 1-sigma error; 1 and 0 where
-        no overlap shows such a difference. Its effect on the differences is in ``delta_err``.
+        with, judged by differences that grow with the brightness of the scene, its 1-sigma error (1 and 0 where no
+        overlap shows such a difference), and by what factors that overlaps can't show may shift its level. The effect
+        of the factors that are seen is in ``level_variance``.
     planes : PlaneDifferences or None
         With the model ``plane``; ``weight`` and ``delta`` are then their first moments.
+    reasons : tuple of str
+        With the model ``auto``: why the images are compared with polynomials of this degree.
     """
 
     a: IntArray
@@ -183,8 +196,11 @@ class Measurements:
     pair_dof: FloatArray | None = None
     information: FloatArray | None = None
     photometric: FloatArray | None = None
+    usable: FloatArray | None = None
+    level_variance: FloatArray | None = None
     zero_point: FloatArray | None = None
     planes: PlaneDifferences | None = None
+    reasons: tuple[str, ...] = ()
 
 
 def joined(
@@ -210,11 +226,12 @@ def joined(
             whole[place] = value
         return whole
 
-    m, others = len(graph.a), {"a", "b", "area_arcmin2", "n_good", "local", "zero_point", "noise", "planes"}
+    m, of_images = len(graph.a), {"n_good", "level_variance"}
+    others = {"a", "b", "area_arcmin2", "local", "zero_point", "noise", "planes", "reasons", *of_images}
     columns = [f.name for f in fields(Measurements) if f.name not in others]
     made = {name: column([getattr(part, name) for part in parts], pairs, m) for name in columns}
-    factors = [None if part.zero_point is None else part.zero_point.T for part in parts]
-    of_images = column(factors, images, graph.n_images)
+    made |= {name: column([getattr(part, name) for part in parts], images, graph.n_images) for name in of_images}
+    factors = column([None if p.zero_point is None else p.zero_point.T for p in parts], images, graph.n_images)
     known = [(part.planes, own) for part, own in zip(parts, pairs, strict=True) if part.planes is not None]
     planes = None
     if known:
@@ -226,8 +243,8 @@ def joined(
         a=graph.a,
         b=graph.b,
         area_arcmin2=graph.area_arcmin2,
-        n_good=column([part.n_good for part in parts], images, graph.n_images),
-        zero_point=None if of_images is None else of_images.T.copy(),
+        zero_point=None if factors is None else factors.T.copy(),
         planes=planes,
+        reasons=tuple(reason for part in parts for reason in part.reasons),
         **made,
     )

@@ -76,6 +76,10 @@ KINDS: Mapping[WarningName, WarningKind] = {
     WarningName.FILTERS: WarningKind(
         "images of several bands are in the list", "give one band, or separate them with --split-by FILTER"
     ),
+    WarningName.BRIGHT_SCENE: WarningKind(
+        "overlaps show factors between the images only as well as the brightness of the scene varies in them",
+        "calibrate the images first, or name the flux scale of each with --flux-scale KEYWORD",
+    ),
     WarningName.ZERO_POINTS: WarningKind(
         "images of several calibrations are in the list, or a gradient follows the scene",
         "--model plane for gradients; for zero points name the flux scale of each image with --flux-scale KEYWORD",

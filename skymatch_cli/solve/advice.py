@@ -30,6 +30,7 @@ _DISAGREE = 3.0  # times the errors of both; generous, for both see the same pix
 _LEAST_FACTOR = 0.003  # by which an image is too bright: below, no calibration is that good
 _MOST_FACTOR = 0.5  # beyond, a gradient on a flat sky is more likely: it gives 1
 _CLEAR = 4.0  # times its error: a factor that is more than chance
+_UNSEEN = 5.0  # times the error of a sky, by which factors that overlaps can't show may shift it
 _NAMED = 5  # sets, images or pairs that one line names
 
 
@@ -176,27 +177,39 @@ def solution_warnings(
     return tuple(lines)
 
 
-def measured_factors(
-    images: Sequence[ImageInfo], measurements: Measurements, used: BoolArray
+def factor_warnings(
+    images: Sequence[ImageInfo], measurements: Measurements, used: BoolArray, err: FloatArray
 ) -> tuple[SkyWarning, ...]:
-    """Warn of images that seem brighter or fainter than others by a factor; ``used`` (M,): pairs that count."""
+    """Warn of factors between the images: those that overlaps show, and those that would shift skies unseen.
+
+    ``used`` (M,): pairs that count; ``err`` (N,): errors of the skies, in comparison units.
+    """
     m = measurements
-    if m.zero_point is None:
+    if m.zero_point is None or m.level_variance is None:
         return ()
-    gain, err = m.zero_point[0] - 1, m.zero_point[1]
+    gain, gain_err, hidden = m.zero_point[0] - 1, *m.zero_point[1:]
+    counted = np.isin(np.arange(len(images)), np.append(m.a[used], m.b[used]))
     size = np.abs(gain)
-    above = np.flatnonzero((err > 0) & (size > np.maximum(_LEAST_FACTOR, _CLEAR * err)) & (size < _MOST_FACTOR))
-    mine = used & (np.isin(m.a, above) | np.isin(m.b, above))
-    if not mine.any():
+    clear = (gain_err > 0) & (size > np.maximum(_LEAST_FACTOR, _CLEAR * gain_err)) & (size < _MOST_FACTOR)
+    above = np.flatnonzero(clear & counted)
+    if len(above):
+        above = above[np.argsort(-np.round(size[above], 6), kind="stable")]  # two images are equal but for rounding
+        names = [f"{images[i].ref.label} ({100 * gain[i]:+.2g} ± {100 * gain_err[i]:.1g} %)" for i in above[:_NAMED]]
+        amount = _in_unit(images, np.sqrt(m.level_variance[above].max()))
+        text = (
+            f"differences grow with the brightness of the scene, which makes skies uncertain by up to "
+            f"{_said(amount)}; brighter than their neighbours ({len(above)}): {_few(names, ', ', len(above))}"
+        )
+        return (SkyWarning(WarningName.ZERO_POINTS, text, *amount),)
+    unseen = np.where(counted & (hidden > _UNSEEN * err), hidden, 0.0)
+    if not unseen.any():
         return ()
-    above = above[np.argsort(-np.round(size[above], 6), kind="stable")]  # two images are equal but for rounding
-    names = [f"{images[i].ref.label} ({100 * gain[i]:+.2g} ± {100 * err[i]:.1g} %)" for i in above[:_NAMED]]
-    amount = _in_unit(images, m.delta_err[mine].max())
+    amount = _in_unit(images, unseen.max())
     text = (
-        f"differences grow with the brightness of the scene, and are uncertain by up to {_said(amount)} for it; "
-        f"brighter than the mean of their neighbours ({len(above)}): {_few(names, ', ', len(above))}"
+        f"zero points that differ by one or two per cent would not show in these overlaps, and shift skies by up to "
+        f"{_said(amount)}; sky_err does not count that"
     )
-    return (SkyWarning(WarningName.ZERO_POINTS, text, *amount),)
+    return (SkyWarning(WarningName.BRIGHT_SCENE, text, *amount),)
 
 
 def weak_images(
@@ -214,11 +227,22 @@ def weak_images(
     why = "of the pixels in their overlaps are used"
     per_arcmin2 = 3600 / np.array([image.pixel_area_arcsec2 for image in images])
     lines = _low(images, _share(pixels, area * per_arcmin2), _LEAST_SHARE, err, (WarningName.MASKED, why))
-    if m.information is not None:
-        weight, full = (_image_sums(m, used, w, w, len(images)) for w in (m.weight, m.information))
+    if m.information is not None and m.usable is not None:
+        usable, full = (_image_sums(m, used, w, w, len(images)) for w in (m.usable * m.information, m.information))
         why = "of their mesh cells are usable: stars or disagreements removed the rest"
-        lines += _low(images, _share(weight, full), _LEAST_INFORMATION, err, (WarningName.CROWDED, why))
+        lines += _low(images, _share(usable, full), _LEAST_INFORMATION, err, (WarningName.CROWDED, why))
     return tuple(lines)
+
+
+def uneven_images(images: Sequence[ImageInfo], errors: FloatArray) -> tuple[SkyWarning, ...]:
+    """Warn of images whose skies are far more uncertain than the noise of their pixels makes them.
+
+    ``errors`` (2, N): errors of the skies, and the part that is noise of the pixels, in comparison units.
+    """
+    err, by_noise = np.nan_to_num(errors)
+    why = "of their variance is noise of the pixels: differences vary within their overlaps, or between them"
+    what = (WarningName.DISAGREEMENT, why)
+    return tuple(_low(images, _share(by_noise**2, err**2), _LEAST_INFORMATION, err, what))
 
 
 def _image_sums(
@@ -243,7 +267,7 @@ def _low(
     names = [f"{images[i].ref.label} ({100 * share[i]:.2g} %)" for i in low[:_NAMED]]
     amount = _in_unit(images, 2 * np.fmax.reduce(err[low]))
     name, why = what
-    text = f"weak skies, uncertain by {_said(amount)} (2 sigma): few {why}: {_few(names, ', ', len(low))}"
+    text = f"weak skies, uncertain by {_said(amount)} (2 sigma): little {why}: {_few(names, ', ', len(low))}"
     return [SkyWarning(name, text, *amount)]
 
 

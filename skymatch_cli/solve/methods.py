@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
-from skymatch_cli.choices import METHOD_ALIASES, Method
+from skymatch_cli.choices import METHOD_ALIASES, Method, WarningName
 from skymatch_cli.errors import NoOverlapError
 from skymatch_cli.model import (
     BoolArray,
@@ -32,12 +32,13 @@ from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.solve.advice import (
     common_curvatures,
     disconnected,
+    factor_warnings,
     large_residuals,
     large_steps,
     lower_degrees,
-    measured_factors,
     seen,
     solution_warnings,
+    uneven_images,
     weak_images,
     weak_tilts,
     without_reference,
@@ -116,9 +117,19 @@ class _Task:
             noise=m.noise,
             pair_dof=m.pair_dof,
             photometric=m.photometric,
+            level_variance=self._level_variance(),
             robust=self.robust,
             with_scatter=True,
         )
+
+    def _level_variance(self) -> FloatArray | None:
+        """Variance of the level of each group that its overlaps have in common: the largest of its images, (G,)."""
+        of_images = self.measurements.level_variance
+        if of_images is None:
+            return None
+        variance = np.zeros(self.n_groups)
+        np.maximum.at(variance, self.group, of_images)
+        return variance
 
     def planes(self) -> PlaneSkies | None:
         """Least-squares planes of the images, where the differences are known as planes."""
@@ -227,8 +238,10 @@ def solve_skies(
         warnings += without_reference(images, found.component, reference)
     if offsets is not None:
         warnings += solution_warnings(images, measurements, task.group, offsets)
-        warnings += measured_factors(images, measurements, task.used)
+        warnings += factor_warnings(images, measurements, task.used, found.err[0])
         warnings += weak_images(images, measurements, task.used, found.err[0])
+        if not any(w.name == WarningName.DISAGREEMENT for w in warnings):
+            warnings += uneven_images(images, found.err)
     if max_residual is not None:
         warnings += large_residuals(images, measurements, residual, max_residual)
     if max_step is not None:
@@ -255,7 +268,7 @@ def solve_skies(
         closure=None if offsets is None else offsets.closure,
         n_loops=None if offsets is None else offsets.n_loops,
         scatter=None if offsets is None else offsets.scatter,
-        reasons=() if found.planes is None else found.planes.reasons,
+        reasons=measurements.reasons,
         tilt=None if shapes is None else np.where(np.isnan(sky)[:, None], np.nan, shapes) / task.factor[:, None],
     )
 

@@ -28,6 +28,7 @@ def solve_offsets(
     noise: csr_array | None = None,
     pair_dof: FloatArray | None = None,
     photometric: FloatArray | None = None,
+    level_variance: FloatArray | None = None,
     robust: bool = False,
     with_scatter: bool = False,
 ) -> Offsets:
@@ -54,6 +55,8 @@ def solve_offsets(
         one of their sum for each offset, and what remains is ``dof``; below a half it says nothing and is 0.
     photometric : (M,) float64, optional
         Part of the variance of each difference that the noise of its pixels makes; all of it by default.
+    level_variance : (G,) float64, optional
+        Variance of each unknown that all of its differences have in common: the solution keeps all of it.
     robust : bool
         Weigh pairs down that contradict the others by more than their errors (``robust.kept_weights``).
     with_scatter : bool
@@ -100,13 +103,16 @@ def solve_offsets(
     if more.any():
         equations, response = _scattered(equations, noise_used, more)
         graph, offset = equations.graph, equations.offsets(measured)
+    variance = response.variance
+    if level_variance is not None:
+        variance = variance + _centred_variance(graph, level_variance)
     residual = np.full(len(a), np.nan)
     residual[used] = measured - graph.differences(offset)
     closure, n_loops = loop_closure(graph, equations.tree, measured)
     n_pairs = graph.pair_sums(np.ones(len(measured)))
     return Offsets(
         offset=offset,
-        sigma=np.sqrt(response.variance),
+        sigma=np.sqrt(variance),
         sigma_noise=np.sqrt(np.minimum(by_noise, response.variance)),
         component=graph.component,
         residual=residual,
@@ -130,6 +136,13 @@ def _scattered(
     if noise is not None:
         noise = csr_array(hstack([noise, diags_array(np.sqrt(more[graph.component[graph.a]]))], format="csr"))
     return again, noise_response(again, noise)
+
+
+def _centred_variance(graph: PairGraph, variance: FloatArray) -> FloatArray:
+    """Variance (n,) of independent levels, less the mean of their component."""
+    total = np.bincount(graph.component, variance, len(graph.size))
+    n = graph.size[graph.component]
+    return np.asarray(variance * (1 - 2 / n) + total[graph.component] / n**2)
 
 
 def _photometric(equations: NormalEquations, noise: csr_array | None, part: FloatArray) -> csr_array:
