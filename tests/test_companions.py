@@ -133,7 +133,7 @@ class TestPlanesOfOneFile:
     def test_two_that_both_claim_to_be_the_image_are_refused(self, folder: Path) -> None:
         for of in "ab":
             write(f"{of}.fits", plane(pixels(of), "IMAGE", of), plane(pixels(of), "DATA", of))
-        done = run("--dry-run", "a.fits", "b.fits")
+        done = run("--dry-run", "a.fits", "b.fits[DATA]")
         assert done.exit_code == 3
         assert "name one: a.fits[IMAGE,1] or a.fits[DATA,1]" in done.stderr
         assert_matched(skies("a.fits[DATA]", "b.fits[DATA]"), "a.fits[DATA]", "b.fits[DATA]")

@@ -315,10 +315,8 @@ def _finished(
     # Sums of single precision err by more than the noise of a block where that is none.
     typical = np.quantile(np.abs(value[covered]), 0.9) if covered.any() else 0.0
     rounding = _ROUNDINGS * float(np.finfo(np.float32).eps) * (abs(level) + float(typical))
-    noise, variance = (
-        max(float(np.median(sigma)), rounding),
-        np.maximum(variance, rounding * rounding),
-    )  # inf where it is too large
+    noise = max(float(np.median(sigma)), rounding)
+    variance = np.maximum(variance, rounding * rounding)  # infinite where `**` would raise
     per_pixel = (noise * noise / variance).astype(np.float32)
     pixels = np.where(covered, count, 0).astype(np.float32)
     return CellMesh(
