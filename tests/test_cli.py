@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 import skymatch_cli
 import skymatch_cli.store.store  # before the pipeline is replaced, parts of which it needs
 from skymatch_cli.cli import COMMANDS, main
-from skymatch_cli.cli.options import SectionOption
+from skymatch_cli.cli.sections import SectionOption
 from skymatch_cli.errors import InputError, NoOverlapError, Problem, StrictError
 from skymatch_cli.model import OverlapGraph
 from skymatch_cli.model.polygons import Polygons

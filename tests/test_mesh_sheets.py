@@ -180,7 +180,7 @@ def test_only_blocks_that_images_share_are_worked_on():
 def test_cells_are_found_at_their_place_whatever_the_origin_of_the_mesh():
     meshes = [mesh_of((-13, 5), (40, 30)), mesh_of((-3, -9), (30, 40))]
     (plan,) = sheet_plans([meshes])
-    (value,) = gathered(plan.leaves, meshes, lambda mesh: (mesh.value,))
+    (value,) = gathered(plan.leaves, meshes, lambda mesh, *blocks: mesh.cells(*blocks)[:1])
     for leaf, i, row, column in zip(value, plan.leaves.image, plan.leaves.row, plan.leaves.column, strict=True):
         j, k = np.mgrid[:BLOCK, :BLOCK]
         j, k = j + row * BLOCK - meshes[i].origin[0], k + column * BLOCK - meshes[i].origin[1]

@@ -74,6 +74,22 @@ def test_corrected_copies_say_so_and_lose_nothing_again() -> None:
     assert again.subtracted()[1]["SCI"].data == pytest.approx(copies[1]["SCI"].data, abs=1e-4)
 
 
+@pytest.mark.parametrize("words", [{}, {"subtract": True}])
+def test_copies_of_images_whose_files_we_wrote_before_can_be_matched(tmp_path: Path, words: dict[str, bool]) -> None:
+    names = write_all(tmp_path, FRAMES)
+    skymatch_cli.match(names, **words)
+    held = [fits.open(name, memmap=False) for name in names]
+    try:
+        copies = skymatch_cli.match(held, method="localmin").subtracted()
+        assert "HISTORY" in held[1][0].header
+        assert "HISTORY" not in copies[1][0].header
+        again = np.asarray(skymatch_cli.match(copies, method="localmin").images["sky"])
+    finally:
+        for hdus_ in held:
+            hdus_.close()
+    assert again == pytest.approx([100, 107], abs=0.2)
+
+
 def test_masked_pixels_do_not_count() -> None:
     items = [ccd(frame) for frame in FRAMES]
     items[1].data[:20] = 1e5

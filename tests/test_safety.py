@@ -19,6 +19,7 @@ from astropy.io import fits
 from click.testing import CliRunner, Result
 
 from skymatch_cli.cli import main
+from skymatch_cli.images.formats import fitsfile
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.record import disk
 
@@ -644,6 +645,16 @@ def test_a_packed_file_for_which_the_disk_has_no_room_is_refused(monkeypatch: py
     assert "b.fits.gz: holds 80 MiB, and" in done.stderr
     assert "where it is unpacked, has 1 MiB free (set TMPDIR to a larger disk, or unpack it first)" in done.stderr
     assert contents(Path()) == before
+
+
+def test_a_file_of_hdus_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair()
+    monkeypatch.setattr(fitsfile, "_MOST_HDUS", 400)
+    cards = [b"XTENSION= 'IMAGE   '", b"BITPIX  =                    8", b"NAXIS   =                    0"]
+    cards += [b"PCOUNT  =                    0", b"GCOUNT  =                    1", b"END"]
+    empty = b"".join(card.ljust(80) for card in cards).ljust(2880)
+    Path("b.fits.bz2").write_bytes(bz2.compress(Path("b.fits").read_bytes()) + bz2.compress(empty * 400))
+    assert "b.fits.bz2: has more than 400 HDUs" in run("plan", "a.fits", "b.fits.bz2", code=3).stderr
 
 
 def test_nothing_behind_the_images_is_unpacked_to_measure_them() -> None:

@@ -39,6 +39,18 @@ def test_plain_files_come_back_byte_for_byte(tmp_path, settings):
     assert set(report.actions) == {Action.UNDONE}
 
 
+def test_blanks_that_fill_the_last_block_come_back(tmp_path):
+    path = single(tmp_path / "a.fits", pixels("i2"))  # as the servers of the DSS write them
+    raw = path.read_bytes()
+    size = 2 * int(np.prod(array(path).shape))
+    start = len(raw) - 2880 * -(-size // 2880)
+    path.write_bytes(raw[: start + size] + b" " * (len(raw) - start - size))
+    before = path.read_bytes()
+    write_skies([update(path)], SUBTRACT)
+    undo([ref(path)], RECORD)
+    assert path.read_bytes() == before
+
+
 def test_undo_is_of_the_first_run_not_of_the_last(tmp_path):
     path = chips(tmp_path / "a.fits")
     before = path.read_bytes()

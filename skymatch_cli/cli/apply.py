@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from . import options
+from . import given, options, sections
 
 
 @click.command(
     "apply",
-    cls=options.SectionCommand,
+    cls=sections.SectionCommand,
     epilog="""\b
 Examples:
   skymatch apply solution.fits
@@ -48,12 +48,12 @@ def command(ctx: click.Context, /, *, solution: str, shard: str | None, **_: Any
         from .progress import Watch
 
         solved = read_solution(solution)
-        settings, _output = options.read(ctx, settings_of(solved), ignored=OF_THE_SKY)
+        settings, _output = given.read(ctx, settings_of(solved), ignored=OF_THE_SKY)
         by_file: dict[str, list[int]] = {}
         for i, info in enumerate(solved.infos):
             by_file.setdefault(info.ref.path, []).append(i)
         files = list(by_file.values())
-        part = solved.part([i for k in options.shard_of(shard, len(files)) for i in files[k]])
+        part = solved.part([i for k in given.shard_of(shard, len(files)) for i in files[k]])
         watch = Watch(ctx)
         with watch.shown():
             done = pipeline.apply_skies(

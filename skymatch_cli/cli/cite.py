@@ -6,7 +6,7 @@ import click
 
 from skymatch_cli.version import __version__
 
-from . import options
+from . import sections
 
 TITLE = "skymatch: equalise the sky background of overlapping FITS images"
 AUTHOR = "The skymatch developers"
@@ -21,14 +21,14 @@ _BIBTEX = """@software{{skymatch,
 
 @click.command(
     "cite",
-    cls=options.SectionCommand,
+    cls=sections.SectionCommand,
     epilog="""\b
 Examples:
   skymatch cite
   skymatch cite --bibtex >> references.bib
 """,
 )
-@click.option("--bibtex", cls=options.SectionOption, is_flag=True, help="As an entry of a BibTeX file.")
+@click.option("--bibtex", cls=sections.SectionOption, is_flag=True, help="As an entry of a BibTeX file.")
 def command(bibtex: bool) -> None:
     """Print how to cite this program, with the version that runs."""
     if bibtex:

@@ -11,19 +11,19 @@ import click
 from skymatch_cli.errors import UsageError
 from skymatch_cli.settings import Settings, option_name
 
-from . import options
+from . import given, options, sections
 
 
 @click.command(
     "config",
-    cls=options.SectionCommand,
+    cls=sections.SectionCommand,
     epilog="""\b
 Examples:
   skymatch config --dump > skymatch.toml
   skymatch config --config survey.toml --skystat mode    what is not a default
 """,
 )
-@click.option("--dump", cls=options.SectionOption, is_flag=True, help="All settings, the defaults too.")
+@click.option("--dump", cls=sections.SectionOption, is_flag=True, help="All settings, the defaults too.")
 @options.add(
     *options.SKY,
     *options.STATISTICS,
@@ -46,7 +46,7 @@ def command(ctx: click.Context, /, dump: bool, **_: Any) -> None:
     """
     from skymatch_cli.output.destination import Output
 
-    settings, output = options.read(ctx)
+    settings, output = given.read(ctx)
     chosen = asdict(settings) | asdict(output)
     defaults = {} if dump else asdict(Settings()) | asdict(Output())
     for name, value in chosen.items():

@@ -8,7 +8,7 @@ import click
 
 from skymatch_cli.choices import ExportFormat
 
-from . import console, options
+from . import console, options, sections
 
 _NEXT = {
     ExportFormat.SWARP: "use it as: SWarp INPUTS -BACK_TYPE MANUAL -BACK_DEFAULT @{file}   (inputs in its order)",
@@ -22,7 +22,7 @@ _NEXT = {
 
 @click.command(
     "export",
-    cls=options.SectionCommand,
+    cls=sections.SectionCommand,
     epilog="""\b
 Examples:
   skymatch match --dry-run -o solution.fits *.fits

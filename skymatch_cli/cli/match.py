@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options
+from . import given, options, sections
 
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "match",
-    cls=options.SectionCommand,
+    cls=sections.SectionCommand,
     daily=(
         *("dry_run", "subtract", "output_dir", "output", "page", "method", "compare", "model", "robust", "dqbits"),
         *("ignore_value", "strict", "verbose"),
@@ -76,7 +76,7 @@ def command(
     Finds where the images overlap, measures the sky of each in every overlap, and solves for the levels that make
     them agree. The sky is recorded in the headers of the images; --subtract subtracts it, --dry-run does neither.
     """
-    settings, output = options.read(ctx)
+    settings, output = given.read(ctx)
     from . import console
 
     with console.session(ctx), ExitStack() as stack:

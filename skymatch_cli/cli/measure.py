@@ -6,31 +6,14 @@ from typing import Any
 
 import click
 
-from . import options
+from skymatch_cli.settings import OF_HEADERS
 
-DECIDED_BY_PLAN = frozenset(
-    {
-        *(
-            "dqbits",
-            "dq_ext",
-            "mask",
-            "weight",
-            "exposure_map",
-            "group_by",
-            "split_by",
-            "units",
-            "exptime_key",
-            "flux_scale",
-            "bunit",
-        ),
-        *("sky_keyword", "wcs"),
-    }
-)
+from . import given, options, sections
 
 
 @click.command(
     "measure",
-    cls=options.SectionCommand,
+    cls=sections.SectionCommand,
     epilog="""\b
 Examples:
   skymatch measure field.db
@@ -77,8 +60,8 @@ def command(
         with ExitStack() as stack:
             store = stack.enter_context(Store(stored, write=target is None))
             planned = store.plan()
-            settings, _output = options.read(ctx, planned.settings, DECIDED_BY_PLAN)
-            only = options.shard_of(shard, len(planned.infos))
+            settings, _output = given.read(ctx, planned.settings, OF_HEADERS)
+            only = given.shard_of(shard, len(planned.infos))
             planned = replace(planned, settings=settings)
             kept = store
             if target is not None:

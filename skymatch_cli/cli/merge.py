@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from . import options
+from . import options, sections
 
 
 @click.command(
     "merge",
-    cls=options.SectionCommand,
+    cls=sections.SectionCommand,
     epilog="""\b
 Examples:
   skymatch merge field.db part*.db

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -23,12 +23,10 @@ from skymatch_cli.choices import (
     WarningName,
     WcsSource,
 )
-from skymatch_cli.settings import Settings, default_comparison, field_types, option_name, read_config
+from skymatch_cli.settings import Settings, option_name
 
 from .filenames import FILE, FOLDER
-
-if TYPE_CHECKING:
-    from skymatch_cli.output.destination import Output
+from .sections import GENERAL, SectionOption
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
@@ -36,8 +34,6 @@ Decorator = Callable[[Function], Function]
 _FIELDS = {field.name: field for field in fields(Settings)}
 _TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 _NAMES = {"FILE": FILE, "IMAGE": FILE, "DIR": FOLDER}  # what a shell completes, by metavar
-_SHORT_HELP = "skymatch.short_help"  # in the meta of a click context
-_GENERAL = "General"
 _SKY = "The sky"
 _STATISTICS = "Statistics"
 _PIXELS = "Pixels that count"
@@ -45,59 +41,6 @@ _UNITS = "Units and groups"
 _IMAGES = "What happens to the images"
 _RESULT = "The result"
 _CHECKS = "Warnings and bad images"
-
-
-class SectionOption(click.Option):
-    """An option that knows under which heading the help shows it."""
-
-    def __init__(self, *args: Any, section: str = _GENERAL, **attrs: Any) -> None:
-        super().__init__(*args, **attrs)
-        self.section = section
-
-
-class SectionCommand(click.Command):
-    """A command whose help shows its options under headings.
-
-    Parameters
-    ----------
-    daily : tuple of str
-        Names of the options that ``-h`` shows; ``--help`` shows all. Without, both do.
-    """
-
-    def __init__(self, *args: Any, daily: tuple[str, ...] = (), **attrs: Any) -> None:
-        super().__init__(*args, **attrs)
-        self._daily = daily
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Answer ``-h`` with the options of daily use."""
-        if self._daily and "-h" in args[: args.index("--") if "--" in args else None]:
-            ctx.meta[_SHORT_HELP] = True
-            click.echo(self.get_help(ctx))
-            ctx.exit()
-        return super().parse_args(ctx, args)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the epilog; after the options of daily use, where the others are."""
-        if ctx.meta.get(_SHORT_HELP):
-            formatter.write_paragraph()
-            formatter.write_text(f"'{ctx.command_path} --help' shows all {len(self.get_params(ctx)) - 1} options.")
-            return
-        super().format_epilog(ctx, formatter)
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, section by section, in the order in which they were added."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if ctx.meta.get(_SHORT_HELP) and parameter.name not in self._daily:
-                continue
-            if record is not None and isinstance(parameter, click.Option):
-                sections.setdefault(getattr(parameter, "section", _GENERAL), []).append(record)
-        if general := sections.pop(_GENERAL, None):
-            sections[_GENERAL] = general  # the last one: click puts --help at the end
-        for name, records in sections.items():
-            with formatter.section(name):
-                formatter.write_dl(records)
 
 
 def add(*decorators: Decorator[Any]) -> Decorator[Any]:
@@ -115,13 +58,19 @@ def _words(choices: type[StrEnum]) -> tuple[str, ...]:
     return tuple(str(choice) for choice in choices)
 
 
+def _option(
+    section: str, *names: str, text: str, words: tuple[str, ...] = (), kind: Any = None, **attrs: Any
+) -> Decorator[Any]:
+    """An option that is no field of ``Settings``: of its words, of its type, or else the name of a file."""
+    if words:
+        kind = click.Choice(words)
+    elif kind is None and not attrs.keys() & {"is_flag", "count"}:
+        kind = FILE
+    return click.option(*names, cls=SectionOption, section=section, type=kind, help=text, **attrs)
+
+
 def _setting(
-    name: str,
-    text: str,
-    *,
-    section: str,
-    metavar: str | None = None,
-    words: tuple[str, ...] = (),
+    section: str, name: str, text: str, metavar: str | None = None, words: tuple[str, ...] = ()
 ) -> Decorator[Any]:
     """The option of one field of ``Settings``."""
     field = _FIELDS[name]
@@ -142,400 +91,259 @@ def _setting(
 def _methods() -> Decorator[Any]:
     aliases = ", ".join(f"{alias} = {method}" for alias, method in METHOD_ALIASES.items())
     return _setting(
+        _SKY,
         "method",
         f"How the sky of an image is found: its own statistic (localmin), the lowest of all (globalmin), offsets that "
         f"make overlaps agree (match), the same with the lowest level brought to zero (globalmin+match), or values "
         f"from --skylist (user). Also: {aliases}.",
-        section=_SKY,
-        metavar="[" + "|".join(_words(Method)) + "]",
+        "[" + "|".join(_words(Method)) + "]",
         words=(*_words(Method), *METHOD_ALIASES),
     )
 
 
 COMPARE = (
     _setting(
+        _SKY,
         "compare",
         "How two images are compared in their overlap: cell by cell, where stars and nebulae cancel (mesh, default), "
         "or by one statistic of each over the whole overlap (pooled, the default where --skystat, --nclip, --lsigma, "
         "--usigma or --binwidth is given).",
-        section=_SKY,
         words=_words(Compare),
     ),
     _setting(
-        "mesh_size",
-        "Spacing of the mesh cells, in pixels (8, or less in overlaps that are thin).",
-        section=_SKY,
-        metavar="PIXELS",
+        _SKY, "mesh_size", "Spacing of the mesh cells, in pixels (8, or less in overlaps that are thin).", "PIXELS"
     ),
     _setting(
+        _SKY,
         "model",
         "Sky model of each group: a polynomial of degree 0 to 3, or of the degree that the images ask for.",
-        section=_SKY,
         words=_words(Model),
     ),
 )
 METHOD = (
     _methods(),
     _setting(
-        "reference",
-        "Hold this image at the sky recorded in it, 0 if there is none (method match).",
-        section=_SKY,
-        metavar="IMAGE",
+        _SKY, "reference", "Hold this image at the sky recorded in it, 0 if there is none (method match).", "IMAGE"
     ),
-    _setting("match_up", "Match to the highest level instead of the lowest (method match).", section=_SKY),
+    _setting(_SKY, "match_up", "Match to the highest level instead of the lowest (method match)."),
     _setting(
-        "robust",
-        "Weigh overlaps down that contradict all others by more than their errors, and name them.",
-        section=_SKY,
+        _SKY, "robust", "Down-weight overlaps that disagree with the rest by more than their errors, and list them."
     ),
-    _setting("skylist", "File with lines 'name sky' (method user).", section=_SKY, metavar="FILE"),
+    _setting(_SKY, "skylist", "File with lines 'name sky' (method user).", "FILE"),
 )
 SKY = (METHOD[0], *COMPARE, *METHOD[1:])
 STATISTICS = (
-    _setting(
-        "skystat",
-        "The statistic that stands for the sky of a set of pixels.",
-        section=_STATISTICS,
-        words=_words(Skystat),
-    ),
-    _setting(
-        "lower", "Lowest value that counts, before clipping (no limit without).", section=_STATISTICS, metavar="VALUE"
-    ),
-    _setting(
-        "upper", "Highest value that counts, before clipping (no limit without).", section=_STATISTICS, metavar="VALUE"
-    ),
-    _setting("nclip", "Clipping passes; 0 clips nothing.", section=_STATISTICS, metavar="N"),
-    _setting("lsigma", "Clip below the median by this many sigma.", section=_STATISTICS, metavar="SIGMA"),
-    _setting("usigma", "Clip above the median by this many sigma.", section=_STATISTICS, metavar="SIGMA"),
-    _setting("binwidth", "Width of a histogram bin in sigma (mode, midpt).", section=_STATISTICS, metavar="SIGMA"),
+    _setting(_STATISTICS, "skystat", "Statistic that gives the sky of a set of pixels.", words=_words(Skystat)),
+    _setting(_STATISTICS, "lower", "Ignore pixels below this value, before clipping [default: no limit].", "VALUE"),
+    _setting(_STATISTICS, "upper", "Ignore pixels above this value, before clipping [default: no limit].", "VALUE"),
+    _setting(_STATISTICS, "nclip", "Clipping passes; 0 clips nothing.", "N"),
+    _setting(_STATISTICS, "lsigma", "Clip below the median by this many sigma.", "SIGMA"),
+    _setting(_STATISTICS, "usigma", "Clip above the median by this many sigma.", "SIGMA"),
+    _setting(_STATISTICS, "binwidth", "Width of a histogram bin in sigma (mode, midpt).", "SIGMA"),
 )
 MASK = _setting(
+    _PIXELS,
     "mask",
     "Mask of each image (non-zero = good), as a template such as 'masks/{stem}.fits[1]' with {stem}, {stem:OLD=NEW}, "
     "{dir}, {extname}, {extver} and {hdu}. A mask may also stand in the second column of an @list. "
     "Pixels inside the regions of a DS9 file (.reg) are left out.",
-    section=_PIXELS,
-    metavar="TEMPLATE",
+    "TEMPLATE",
 )
 WEIGHT = _setting(
+    _PIXELS,
     "weight",
     "Weight, exposure or coverage map of each image (0 = not observed), as a template such as '{stem}.weight.fits'; "
     "'none' also ignores those that belong to an image by their names.",
-    section=_PIXELS,
-    metavar="TEMPLATE",
+    "TEMPLATE",
 )
 EXPOSURE_MAP = _setting(
+    _PIXELS,
     "exposure_map",
     "Exposure map in seconds, as a template such as '{stem}_exp.fits': counts are divided by it, 0 = not observed. "
     "The skies are per second and can't be recorded (add --dry-run).",
-    section=_PIXELS,
-    metavar="TEMPLATE",
+    "TEMPLATE",
 )
 PIXEL_SOURCES = (
     _setting(
+        _PIXELS,
         "dqbits",
         "DQ flags of good pixels: numbers or names joined by + or a comma, ~ in front for bad ones; 'none' ignores "
         "DQ; 'auto' knows JWST and Roman, and elsewhere takes any flag as bad.",
-        section=_PIXELS,
-        metavar="FLAGS",
+        "FLAGS",
     ),
     _setting(
+        _PIXELS,
         "dq_ext",
         "EXTNAME of the DQ extensions, or a template for separate files, '{stem}_dq.fits[{extname}]'.",
-        section=_PIXELS,
-        metavar="NAME",
+        "NAME",
     ),
     MASK,
     WEIGHT,
     EXPOSURE_MAP,
 )
-IGNORE_VALUE = _setting("ignore_value", "Drop pixels of exactly this value.", section=_PIXELS, metavar="VALUE")
+IGNORE_VALUE = _setting(_PIXELS, "ignore_value", "Drop pixels of exactly this value.", "VALUE")
 KEEP_VALUE = _setting(
-    "keep_value",
-    "Keep pixels of exactly this value, also where they look like padding.",
-    section=_PIXELS,
-    metavar="VALUE",
+    _PIXELS, "keep_value", "Keep pixels of exactly this value, also where they look like padding.", "VALUE"
 )
 PIXELS = (*PIXEL_SOURCES, IGNORE_VALUE, KEEP_VALUE)
 GROUP_BY = _setting(
+    _UNITS,
     "group_by",
     "Images that share one sky: 'file', 'exposure', 'none', or those with the same values of header keywords "
     "(PROGRAM,VISIT); 'auto' takes exposures of JWST and Roman, else files.",
-    section=_UNITS,
-    metavar="WORD|KEYWORDS",
+    "WORD|KEYWORDS",
 )
 SPLIT_BY = _setting(
+    _UNITS,
     "split_by",
     "Match each combination of the values of these header keywords by itself, such as FILTER,PUPIL.",
-    section=_UNITS,
-    metavar="KEYWORDS",
+    "KEYWORDS",
 )
 UNITS = (
     SPLIT_BY,
     _setting(
+        _UNITS,
         "planes",
         "Match each plane of a cube by itself ('each'; needed for spectral cubes and those of more than three planes).",
-        section=_UNITS,
         words=_words(Planes),
     ),
-    _setting("bunit", "Unit of images that have no BUNIT.", section=_UNITS, metavar="UNIT"),
+    _setting(_UNITS, "bunit", "Unit of images that have no BUNIT.", "UNIT"),
     _setting(
+        _UNITS,
         "units",
         "Compare in one surface-brightness unit (auto) or the raw numbers (as-is).",
-        section=_UNITS,
         words=_words(Units),
     ),
     _setting(
+        _UNITS,
         "wcs",
         "Where an image lies: by its GWCS, if the file holds one (auto), or by its FITS header alone.",
-        section=_UNITS,
         words=_words(WcsSource),
     ),
-    _setting("exptime_key", "Keyword of the exposure time.", section=_UNITS, metavar="KEYWORD"),
-    _setting("flux_scale", "Multiply by the value of this keyword first.", section=_UNITS, metavar="KEYWORD"),
+    _setting(_UNITS, "exptime_key", "Keyword of the exposure time.", "KEYWORD"),
+    _setting(_UNITS, "flux_scale", "Multiply by the value of this keyword first.", "KEYWORD"),
 )
-DRY_RUN = _setting("dry_run", "Measure and report; leave the images alone.", section=_IMAGES)
+DRY_RUN = _setting(_IMAGES, "dry_run", "Measure and report; leave the images alone.")
 OUTPUT_DIR = _setting(
-    "output_dir",
-    "Write whole copies there, under the same names; leave the originals alone.",
-    section=_IMAGES,
-    metavar="DIR",
+    _IMAGES, "output_dir", "Write whole copies there, under the same names; leave the originals alone.", "DIR"
 )
-SKY_KEYWORD = _setting("sky_keyword", "Keyword in which the sky is recorded.", section=_IMAGES, metavar="KEYWORD")
+SKY_KEYWORD = _setting(_IMAGES, "sky_keyword", "Keyword in which the sky is recorded.", "KEYWORD")
 SUBTRACT = _setting(
-    "subtract", "Subtract the sky from the pixels; without, it is only recorded in the header.", section=_IMAGES
+    _IMAGES, "subtract", "Subtract the sky from the pixels; without, it is only recorded in the header."
 )
 WRITING = (DRY_RUN, SUBTRACT, OUTPUT_DIR, SKY_KEYWORD)
-OVERWRITE = _setting("overwrite", "Replace existing files: of --output, and copies in --output-dir.", section=_RESULT)
-OVERWRITE_DEMO = click.option(
-    "--overwrite", cls=SectionOption, is_flag=True, help="Replace the files of an earlier demo."
-)
+OVERWRITE = _setting(_RESULT, "overwrite", "Replace existing files: of --output, and copies in --output-dir.")
+OVERWRITE_DEMO = _option(GENERAL, "--overwrite", is_flag=True, text="Replace the files of an earlier demo.")
 RESULT = (
-    click.option(
+    _option(
+        _RESULT,
         "-o",
         "--output",
-        cls=SectionOption,
-        section=_RESULT,
-        type=FILE,
         metavar="FILE",
-        help="Write the result to this file (.ecsv .csv .json .fits .vot) instead of standard output.",
+        text="Write the result to this file (.ecsv .csv .json .fits .vot) instead of standard output.",
     ),
-    click.option(
+    _option(
+        _RESULT,
         "--format",
-        cls=SectionOption,
-        section=_RESULT,
-        type=click.Choice(_words(Format)),
-        help="Form of the result; without, what the suffix of --output says, else a table for people.",
+        words=_words(Format),
+        text="Output format [default: from the suffix of --output, else a readable table].",
     ),
-    click.option(
+    _option(
+        _RESULT,
         "--table",
-        cls=SectionOption,
-        section=_RESULT,
-        type=click.Choice(_words(TableName)),
+        words=_words(TableName),
         default=str(TableName.IMAGES),
         show_default=True,
-        help="Which table, for formats that hold one (json, fits and vot hold all).",
+        text="Which table, for formats that hold one (json, fits and vot hold all).",
     ),
     OVERWRITE,
 )
-SKIP_BAD = _setting("skip_bad", "Go on without images that can't be used, with a warning.", section=_CHECKS)
-STRICT = _setting("strict", "With any warning, show the result, write no image, and exit with 5.", section=_CHECKS)
-MAX_RESIDUAL = _setting(
-    "max_residual", "Warn about overlaps whose residual exceeds this many sigma.", section=_CHECKS, metavar="SIGMA"
-)
+SKIP_BAD = _setting(_CHECKS, "skip_bad", "Leave out images that can't be used, with a warning.")
+STRICT = _setting(_CHECKS, "strict", "With any warning, show the result, write no image, and exit with 5.")
+MAX_RESIDUAL = _setting(_CHECKS, "max_residual", "Warn about overlaps whose residual exceeds this many sigma.", "SIGMA")
 MAX_STEP = _setting(
-    "max_step",
-    "Warn about steps between images larger than this, in the unit of the images.",
-    section=_CHECKS,
-    metavar="VALUE",
+    _CHECKS, "max_step", "Warn about steps between images larger than this, in the unit of the images.", "VALUE"
 )
-ALLOW = click.option(
+ALLOW = _option(
+    _CHECKS,
     "--allow",
-    cls=SectionOption,
-    section=_CHECKS,
-    type=click.Choice(_words(WarningName)),
+    words=_words(WarningName),
     metavar="NAME",
     multiple=True,
-    help="Do not show or count warnings of this name; may be repeated (docs/warnings.md lists the names).",
+    text="Do not show or count warnings of this name; may be repeated (docs/warnings.md lists the names).",
 )
 CROSS_CHECK = _setting(
+    _CHECKS,
     "cross_check",
-    "Compare the overlaps the other way too, pooled beside mesh, and warn of images on which both disagree by more "
-    "than their errors. Pixels are read twice.",
-    section=_CHECKS,
+    "Also run the other comparison, and warn of images on which the two disagree by more than their "
+    "errors. Pixels are read twice.",
 )
 CHECKS = (STRICT, ALLOW, MAX_STEP, MAX_RESIDUAL, CROSS_CHECK, SKIP_BAD)
 JOBS = _setting(
+    GENERAL,
     "jobs",
-    "Images worked on at a time; 0 means one per core. The result doesn't depend on it.",
-    section=_GENERAL,
-    metavar="N",
+    "Number of images to work on at a time; 0 means one per core. The result doesn't depend on it.",
+    "N",
 )
-CONFIG = click.option(
-    "--config",
-    cls=SectionOption,
-    type=FILE,
-    metavar="FILE.toml",
-    help="Settings under the names of these options; options given here win.",
+CONFIG = _option(
+    GENERAL, "--config", metavar="FILE.toml", text="Settings under the names of these options; options given here win."
 )
 CONSOLE = (
-    click.option(
-        "-v", "--verbose", cls=SectionOption, count=True, help="Say more on standard error; twice for debugging."
-    ),
-    click.option("-q", "--quiet", cls=SectionOption, is_flag=True, help="Say nothing but errors on standard error."),
-    click.option("--log-file", cls=SectionOption, type=FILE, metavar="FILE", help="Add the whole log to this file."),
+    _option(GENERAL, "-v", "--verbose", count=True, text="Print more on standard error; twice for debugging."),
+    _option(GENERAL, "-q", "--quiet", is_flag=True, text="Print only errors on standard error."),
+    _option(GENERAL, "--log-file", metavar="FILE", text="Add the whole log to this file."),
 )
-REPORT = click.option(
-    "--report", "page", cls=SectionOption, section=_RESULT, type=FILE, metavar="FILE.html", help="Write an HTML report."
-)
-PLOT = click.option(
+REPORT = _option(_RESULT, "--report", "page", metavar="FILE.html", text="Write an HTML report.")
+PLOT = _option(
+    _RESULT,
     "--plot",
-    cls=SectionOption,
-    section=_RESULT,
-    type=FILE,
     metavar="FILE",
-    help="Write a figure (.png .pdf .svg): overlaps with residuals, and the mosaic before and after.",
+    text="Write a figure (.png .pdf .svg): overlaps with residuals, and the mosaic before and after.",
 )
-PAGE = click.option(
-    "-o",
-    "--output",
-    "page",
-    cls=SectionOption,
-    section=_RESULT,
-    type=FILE,
-    metavar="FILE.html",
-    help="The HTML report.",
-)
-OVERWRITE_FILES = click.option(
-    "--overwrite", cls=SectionOption, section=_RESULT, is_flag=True, help="Replace files that exist."
-)
-EXPORT_TO = click.option(
+PAGE = _option(_RESULT, "-o", "--output", "page", metavar="FILE.html", text="The HTML report.")
+OVERWRITE_FILES = _option(_RESULT, "--overwrite", is_flag=True, text="Replace files that exist.")
+EXPORT_TO = _option(
+    _RESULT,
     "--to",
-    cls=SectionOption,
-    section=_RESULT,
-    type=click.Choice(_words(ExportFormat)),
+    words=_words(ExportFormat),
     required=True,
-    help="The program that the file is for: SWarp (BACK_DEFAULT), Montage (corrections.tbl), jwst (skylist), drizzle "
+    text="The program that the file is for: SWarp (BACK_DEFAULT), Montage (corrections.tbl), jwst (skylist), drizzle "
     "(AstroDrizzle's skyfile), regions (DS9) or TOPCAT (VOTable).",
 )
-IMAGES_TBL = click.option(
+IMAGES_TBL = _option(
+    _RESULT,
     "--images-tbl",
-    cls=SectionOption,
-    section=_RESULT,
-    type=FILE,
     metavar="FILE",
-    help="Montage's table of the projected images, whose cntr names them in corrections.tbl (--to montage).",
+    text="Montage's table of the projected images, whose cntr names them in corrections.tbl (--to montage).",
 )
-EXPORT_OUTPUT = click.option(
-    "-o",
-    "--output",
-    cls=SectionOption,
-    section=_RESULT,
-    type=FILE,
-    metavar="FILE",
-    help="Where to write; without, standard output.",
-)
-PART = click.option(
+EXPORT_OUTPUT = _option(_RESULT, "-o", "--output", metavar="FILE", text="Output file [default: standard output].")
+PART = _option(
+    _RESULT,
     "-o",
     "--output",
     "target",
-    cls=SectionOption,
-    section=_RESULT,
-    type=FILE,
     metavar="PART",
-    help="Write what is measured to this file, for 'skymatch merge' [default: into the store].",
+    text="Write what is measured to this file, for 'skymatch merge' [default: into the store].",
 )
-SHARD = click.option(
-    "--shard",
-    cls=SectionOption,
-    type=str,
-    metavar="K/N",
-    help="Do the K-th of N parts of the work, for N runs side by side.",
+SHARD = _option(
+    GENERAL, "--shard", kind=str, metavar="K/N", text="Do the K-th of N parts of the work, for N runs side by side."
 )
-STORE = click.option(
+STORE = _option(
+    GENERAL,
     "--store",
     "stored",
-    cls=SectionOption,
-    type=FILE,
     metavar="FILE",
-    help="Keep what is read and measured in this file; read only new or changed images.",
+    text="Keep what is read and measured in this file; read only new or changed images.",
 )
-SCHEDULER = click.option(
+SCHEDULER = _option(
+    GENERAL,
     "--scheduler",
-    cls=SectionOption,
-    type=str,
+    kind=str,
     metavar="ADDRESS",
-    help="Measure on the Dask cluster of this scheduler (tcp://host:8786), or on worker processes here (local).",
+    text="Measure on the Dask cluster of this scheduler (tcp://host:8786), or on worker processes here (local).",
 )
 STORED_PLAN = click.argument("stored", type=FILE, metavar="STORE")
 PARTS = click.argument("parts", nargs=-1, required=True, type=FILE, metavar="PARTS...")
 SOLVED = click.argument("solution", type=FILE, metavar="SOLUTION.fits")
 STORED = click.argument("result", type=FILE, metavar="RESULT")
 IMAGES = click.argument("images", nargs=-1, required=True, type=FILE, metavar="IMAGES...")
-
-
-def read(
-    ctx: click.Context,
-    base: Settings | None = None,
-    fixed: frozenset[str] = frozenset(),
-    *,
-    ignored: frozenset[str] = frozenset(),
-) -> tuple[Settings, Output]:
-    """The settings of a command: defaults, then the configuration file, then the options that were given.
-
-    Parameters
-    ----------
-    ctx : click.Context
-    base : Settings, optional
-        Those of an earlier step, instead of the defaults.
-    fixed : frozenset of str
-        Settings that the earlier step decided.
-    ignored : frozenset of str
-        Settings that have no meaning for this command: the configuration file of another one may hold them.
-
-    Raises
-    ------
-    UsageError
-        If they are wrong or contradict each other, or what an earlier step decided.
-    """
-    from skymatch_cli.errors import UsageError
-    from skymatch_cli.output.destination import Output
-
-    config = ctx.params.get("config")
-    of_settings, of_output = field_types(Settings), field_types(Output)
-    values = read_config(config, of_settings | of_output) if config else {}
-    values |= {name: value for name, value in ctx.params.items() if _was_given(ctx, name)}
-    chosen = {name: value for name, value in values.items() if name in of_settings and name not in ignored}
-    output = Output(**{name: value for name, value in values.items() if name in of_output})
-    if base is None:
-        return Settings.of(chosen), output
-    kept = {name: getattr(base, name) for name in of_settings}
-    if "compare" not in fixed and default_comparison(base.method, chosen) == Compare.POOLED:
-        kept["compare"] = str(Compare.POOLED)
-    settings = Settings(**(kept | chosen))
-    for name in sorted(fixed & chosen.keys()):
-        if getattr(settings, name) != getattr(base, name):
-            decided = getattr(base, name)
-            raise UsageError(f"{option_name(name)}: an earlier step decided on {decided}", "repeat that step")
-    return settings, output
-
-
-def shard_of(text: str | None, n: int) -> range:
-    """The indices of one of the parts of n things that ``--shard K/N`` means; all of them without it.
-
-    Raises
-    ------
-    UsageError
-    """
-    from skymatch_cli.errors import UsageError
-
-    if text is None:
-        return range(n)
-    part, slash, parts = text.partition("/")
-    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise UsageError(f"--shard {text} is not K/N with K from 1 to N", "write --shard 1/8 for the first of eight")
-    return range(n * (int(part) - 1) // int(parts), n * int(part) // int(parts))
-
-
-def _was_given(ctx: click.Context, name: str) -> bool:
-    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT

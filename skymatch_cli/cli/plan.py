@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from . import options
+from . import given, options, sections
 
 
 @click.command(
     "plan",
-    cls=options.SectionCommand,
+    cls=sections.SectionCommand,
     epilog="""\b
 Examples:
   skymatch plan *.fits
@@ -43,7 +43,7 @@ def command(ctx: click.Context, /, images: tuple[str, ...], stored: str | None, 
     only the headers of new and changed files.
     """
     # Where images lie doesn't depend on the method, but a configuration file may name one that needs no WCS.
-    settings, output = options.read(ctx, ignored=frozenset({"method", "skylist"}))
+    settings, output = given.read(ctx, ignored=frozenset({"method", "skylist"}))
     from . import console
 
     with console.session(ctx):

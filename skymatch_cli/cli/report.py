@@ -9,12 +9,12 @@ import click
 
 from skymatch_cli.errors import InputError, UsageError
 
-from . import console, options
+from . import console, options, sections
 
 
 @click.command(
     "report",
-    cls=options.SectionCommand,
+    cls=sections.SectionCommand,
     epilog="""\b
 Examples:
   skymatch report solution.fits -o report.html

@@ -11,12 +11,12 @@ import click
 from skymatch_cli.choices import Method, Planes
 from skymatch_cli.settings import OF_THE_SKY
 
-from . import options
+from . import given, options, sections
 
 
 @click.command(
     "undo",
-    cls=options.SectionCommand,
+    cls=sections.SectionCommand,
     epilog="""\b
 Examples:
   skymatch undo *.fits
@@ -36,7 +36,7 @@ Examples:
 @click.option(
     "--from-keyword",
     is_flag=True,
-    cls=options.SectionOption,
+    cls=sections.SectionOption,
     section="What happens to the images",
     help="Where another program removed the undo cards: add the sky of the header (BKGLEVEL) back to the pixels.",
 )
@@ -46,7 +46,7 @@ def command(ctx: click.Context, /, images: tuple[str, ...], from_keyword: bool, 
 
     Images in which nothing was recorded are left alone.
     """
-    settings, _output = options.read(ctx, ignored=OF_THE_SKY)
+    settings, _output = given.read(ctx, ignored=OF_THE_SKY)
     # A sky may be recorded in images without a WCS too: the method `user` needs none.
     settings = replace(settings, method=Method.USER, skylist="-", planes=Planes.EACH)
     from . import console

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -37,7 +38,7 @@ from skymatch_cli.model import (
     group_numbers,
     set_numbers,
 )
-from skymatch_cli.model.measurements import PlaneSolver, joined
+from skymatch_cli.model.measurements import DegreeChooser, PlaneSolver, joined
 from skymatch_cli.model.polygons import PolygonRows
 from skymatch_cli.run.tasks import Tasks
 from skymatch_cli.settings import Settings
@@ -54,7 +55,7 @@ _CELLS_ACROSS = 20.0  # cells across an overlap: some of those at its border are
 
 @dataclass(frozen=True, slots=True)
 class MeshReduction:
-    """What one worker found in one image.
+    """Result of the reduction of one image.
 
     Attributes
     ----------
@@ -109,12 +110,12 @@ def assemble_mesh(
     graph: OverlapGraph,
     found: Sequence[MeshReduction],
     settings: Settings,
-    solve_planes: PlaneSolver,
+    solvers: tuple[PlaneSolver, DegreeChooser],
 ) -> Measurements:
     """Compare the cells of all images; differences of the pairs, in comparison units.
 
     Images of different sets (``--split-by``, planes of cubes) are never compared: each set gives what it gives alone.
-    ``solve_planes``: least squares of polynomials, which belongs to a later step.
+    ``solvers``: least squares of polynomials and the choice of their degree, which belong to a later step.
     """
     grids = mesh_grids(infos, graph, settings.mesh_size)
     spacing = halvings(infos, graph, grids, settings)
@@ -129,7 +130,14 @@ def assemble_mesh(
         part = replace(own, n_images=len(mine), a=number[graph.a[rows]], b=number[graph.b[rows]])
         meshes, part = _by_spacing(part, used, spacing[rows], [found[i] for i in mine.tolist()], graph.planes)
         usable = np.array([found[i].status for i in mine.tolist()], object)
-        compared.append(_compared(meshes, part, group[mine], usable, settings, solve_planes))
+        degree = Model(settings.model).degree
+        compare_all = partial(_compared, meshes, part, group[mine], usable, solve_planes=solvers[0], jobs=settings.jobs)
+        differences = compare_all(degree=degree)
+        if settings.model == Model.AUTO:
+            # Cells are trusted, and their errors known, with the model that they are compared by.
+            degree, reasons = solvers[1]([infos[i] for i in mine.tolist()], group[mine], differences)
+            differences = replace(compare_all(degree=degree), reasons=reasons)
+        compared.append(differences)
     whole = compared[0] if len(compared) == 1 else joined(compared, graph, images, pairs)
     return replace(
         whole,
@@ -138,22 +146,24 @@ def assemble_mesh(
     )
 
 
-def _compared(  # noqa: PLR0917 - what is compared, and how
+def _compared(
     meshes: list[list[Mesh | None]],
     graph: OverlapGraph,
     group: IntArray,
     usable: StrArray,
-    settings: Settings,
+    *,
+    degree: int,
     solve_planes: PlaneSolver,
+    jobs: int,
 ) -> Measurements:
     """The differences of the images of one set."""
-    if any(mesh is not None and mesh.centroids is not None for cells in meshes for mesh in cells):
+    if degree and any(mesh is not None and mesh.centroids is not None for cells in meshes for mesh in cells):
         from skymatch_cli.compare.mesh.tilts import compare_planes
 
-        return compare_planes(meshes[0], graph, group, solve_planes, usable, degree=Model(settings.model).degree)
+        return compare_planes(meshes[0], graph, group, solve_planes, usable, degree=degree)
     from skymatch_cli.compare.mesh.compare import compare
 
-    return compare(meshes, graph, group, usable, jobs=settings.jobs)
+    return compare(meshes, graph, group, usable, jobs=jobs)
 
 
 def _members(number: IntArray, n: int | None = None) -> list[IntArray]:
@@ -315,7 +325,7 @@ class MeshTask:
         return meshes
 
     def lost(self, why: str) -> MeshReduction:
-        """The finding where no worker lived to give one."""
+        """Return the finding of an image whose workers all died."""
         return self._unread((Problem(self.info.ref.label, why, "run again"),))
 
     def _unread(self, problems: tuple[Problem, ...]) -> MeshReduction:

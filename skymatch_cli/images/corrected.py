@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
+from skymatch_cli.images.ledger import LEVEL, METHOD, PROGRAM, SUBTRACTED
 from skymatch_cli.images.objects import is_model, is_pair, is_roman
 from skymatch_cli.images.planecards import plane_cards
 from skymatch_cli.model import ImageInfo
@@ -84,8 +84,17 @@ def _nddata(item: Any, found: FoundSky) -> Any:
         made = type(item)(pixels, **kept)
     else:
         made.data = pixels
+    _forget(made.meta)
     made.meta.update(found.cards())
     return made
+
+
+def _forget(header: Any) -> None:
+    """Remove our undo cards, which are of the file that the image was read from."""
+    if hasattr(header, "cards"):
+        ours = [card.keyword == "HISTORY" and str(card.value).startswith(PROGRAM) for card in header.cards]
+        for index in reversed([k for k, is_ours in enumerate(ours) if is_ours]):
+            del header[index]
 
 
 def _array(array: Any, found: FoundSky) -> Any:
@@ -102,6 +111,8 @@ def _hdulist(hdus: Any, skies: Sequence[FoundSky]) -> Any:
     is_jwst = str(made[0].header.get("TELESCOP", "")).upper() == "JWST"
     for found in skies:
         hdu, plane = made[found.info.ref.hdu], found.info.ref.part.plane
+        for header in (made[0].header, hdu.header):
+            _forget(header)
         if plane is None:
             hdu.data = found.subtract(hdus[found.info.ref.hdu].data)
             (made[0] if is_jwst else hdu).header.update(found.cards())
@@ -124,13 +135,17 @@ def _model(model: Any, found: FoundSky) -> Any:
     made = model.copy()
     made.data = found.subtract(model.data)
     if is_roman(model):
-        from skymatch_cli.images.formats.roman import schema_method
+        from skymatch_cli.images.formats.roman import OURS, schema_method
 
+        if hasattr(made, OURS):  # undo cards
+            delattr(made, OURS)
         background = {"level": found.sky.level, "method": schema_method(found.method), "subtracted": True}
         made.meta["background"] = background
         if "cal_step" in made.meta:
             made.meta["cal_step"]["skymatch"] = "COMPLETE"
         return made
+    if history := getattr(made, "history", None):
+        made.history = [entry for entry in history if not str(entry.get("description", "")).startswith(PROGRAM)]
     made.meta.background.level = found.sky.level
     made.meta.background.method = _JWST_METHODS.get(found.method, found.method)
     made.meta.background.subtracted = True

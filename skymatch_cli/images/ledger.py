@@ -55,6 +55,8 @@ MOST_SECTIONS = 99
 """Of one image: keywords have eight letters."""
 PIPELINE_STEP = "S_SKYMAT"  # of JWST
 
+PROGRAM = "skymatch-cli"
+"""How our HISTORY cards begin."""
 _TAG = b"HISTORY skymatch-cli "
 _UNDO = b"HISTORY skymatch-cli undo "
 _UNDO_TEXT = cd.CARD - len(_UNDO)

@@ -15,6 +15,8 @@ from skymatch_cli.model.overlaps import OverlapGraph, TangentPlane
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+    from skymatch_cli.model.images import ImageInfo
+
 
 class Status(StrEnum):
     """What became of an image, a region or an overlap: a word, never a magic number."""
@@ -120,6 +122,9 @@ class PlaneDifferences:
     noise: FloatArray
 
 
+DegreeChooser = Callable[[Sequence["ImageInfo"], IntArray, "Measurements"], tuple[int, tuple[str, ...]]]
+"""The degree that differences of images in groups ask for, and why: see ``solve.tilts.chosen_degree``."""
+
 PlaneSolver = Callable[[FloatArray, IntArray, IntArray, FloatArray, FloatArray, FloatArray], FloatArray]
 """Planes (n, 3) of n images from the differences of pairs: see ``solve.tiltfit.image_planes``."""
 
@@ -170,6 +175,8 @@ class Measurements:
         of the factors that are seen is in ``level_variance``.
     planes : PlaneDifferences or None
         With the model ``plane``; ``weight`` and ``delta`` are then their first moments.
+    reasons : tuple of str
+        With the model ``auto``: why the images are compared with polynomials of this degree.
     """
 
     a: IntArray
@@ -193,6 +200,7 @@ class Measurements:
     level_variance: FloatArray | None = None
     zero_point: FloatArray | None = None
     planes: PlaneDifferences | None = None
+    reasons: tuple[str, ...] = ()
 
 
 def joined(
@@ -219,7 +227,7 @@ def joined(
         return whole
 
     m, of_images = len(graph.a), {"n_good", "level_variance"}
-    others = {"a", "b", "area_arcmin2", "local", "zero_point", "noise", "planes", *of_images}
+    others = {"a", "b", "area_arcmin2", "local", "zero_point", "noise", "planes", "reasons", *of_images}
     columns = [f.name for f in fields(Measurements) if f.name not in others]
     made = {name: column([getattr(part, name) for part in parts], pairs, m) for name in columns}
     made |= {name: column([getattr(part, name) for part in parts], images, graph.n_images) for name in of_images}
@@ -237,5 +245,6 @@ def joined(
         area_arcmin2=graph.area_arcmin2,
         zero_point=None if factors is None else factors.T.copy(),
         planes=planes,
+        reasons=tuple(reason for part in parts for reason in part.reasons),
         **made,
     )

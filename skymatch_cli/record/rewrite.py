@@ -174,13 +174,14 @@ def _new_hdu(
 
 
 def _new_pixels(source: Source, extent: Extent, edit: PixelEdit) -> Iterator[bytes]:
-    """The changed data of a plain image, with the zeros that fill its last block."""
-    size = 0
+    """The changed data of a plain image, and what fills its last block: zeros, or what was there before."""
+    size, filled = 0, extent.data_stop - extent.data_start > extent.data_size
+    filler = source.read(extent.data_start + extent.data_size, 1) if filled else b"\0"
     for first, raw in stored_pixels(source, extent, edit.stored):
         data = edit.apply(raw, first).tobytes()
         size += len(data)
         yield data
-    yield bytes(padded(size) - size)
+    yield filler * (padded(size) - size)
 
 
 def stored_pixels(source: Source, extent: Extent, form: PixelFormat) -> Iterator[tuple[int, np.ndarray]]:

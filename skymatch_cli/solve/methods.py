@@ -268,7 +268,7 @@ def solve_skies(
         closure=None if offsets is None else offsets.closure,
         n_loops=None if offsets is None else offsets.n_loops,
         scatter=None if offsets is None else offsets.scatter,
-        reasons=() if found.planes is None else found.planes.reasons,
+        reasons=measurements.reasons,
         tilt=None if shapes is None else np.where(np.isnan(sky)[:, None], np.nan, shapes) / task.factor[:, None],
     )
 

@@ -419,11 +419,11 @@ def chosen_degrees(
     graph = equations.graph
     chosen = np.asarray(np.minimum(most, wanted[graph.component]))
     reasons = tuple(
-        f"component {c}: degree {wanted[c]} of --model auto; chi2/dof is "
+        f"degree {wanted[c]} of --model auto; chi2/dof is "
         + ", ".join(
             f"{ratios[-1 - d][c]:.3g} with {d}{' (too weak)' if weak[-1 - d][c] else ''}" for d in reversed(degrees)
         )
-        for c in np.flatnonzero(graph.size > 1).tolist()
+        for c in range(len(graph.size))
     )
     return chosen, reasons
 

@@ -137,8 +137,36 @@ def plane_skies(
         degree=fit.degree[group],
         held=fit.held,
         curved=fit.curved,
-        reasons=fit.reasons,
+        reasons=_named(images, fit.offsets.component[group], fit.reasons),
     )
+
+
+def _named(images: Sequence[ImageInfo], component: IntArray, reasons: Sequence[str]) -> tuple[str, ...]:
+    """The reasons of components (C,) of several images, with the name of the first of them."""
+    _, first, count = np.unique(component, return_index=True, return_counts=True)
+    both = zip(reasons, first.tolist(), count.tolist(), strict=False)
+    return tuple(f"{images[i].ref.label} and {n - 1} more: {reason}" for reason, i, n in both if n > 1)
+
+
+def chosen_degree(
+    images: Sequence[ImageInfo], group: IntArray, measurements: Measurements
+) -> tuple[int, tuple[str, ...]]:
+    """The highest degree that the differences of any component ask for, and why (`tiltfit.chosen_degrees`).
+
+    Parameters
+    ----------
+    images : sequence of ImageInfo, length N
+    group : (N,) int64
+    measurements : Measurements
+        With ``planes``.
+    """
+    _, number = np.unique(group, return_inverse=True)
+    used = (measurements.weight > 0) & (group[measurements.a] != group[measurements.b])
+    if measurements.planes is None or not used.any():
+        return 0, ()
+    found = plane_skies(images, number, measurements, measurements.planes, used, choose=True)
+    connected = np.bincount(found.component)[found.component] > 1
+    return int(found.degree.max(initial=0, where=connected)), found.reasons
 
 
 def _places(images: Sequence[ImageInfo], differences: PlaneDifferences, degree: int) -> tuple[FloatArray, FloatArray]:

@@ -401,6 +401,7 @@ def assemble(measured: Measured) -> Measurements:
         raise ValueError("not all images were measured")
     if measured.settings.compare == Compare.MESH:
         from skymatch_cli.solve.tiltfit import image_planes
+        from skymatch_cli.solve.tilts import chosen_degree
 
-        return assemble_mesh(measured.infos, measured.graph, reduced, measured.settings, image_planes)
+        return assemble_mesh(measured.infos, measured.graph, reduced, measured.settings, (image_planes, chosen_degree))
     return assemble_pooled(measured.infos, measured.graph, pooled)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -21,11 +21,17 @@ from skymatch_cli.images.known import Headers
 from skymatch_cli.model import FileState, ImageInfo, Journal
 from skymatch_cli.record.edits import SkyUpdate, record_edits
 from skymatch_cli.record.journal import journal_path
+from skymatch_cli.record.updates import sky_updates
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.findings import Measured, StoredFindings
 from skymatch_cli.store.keys import image_states
+from skymatch_cli.store.measuring import gather
 from skymatch_cli.store.plan import Plan
+from skymatch_cli.store.solving import solve
 from skymatch_cli.store.store import Store, renewed, settings_json
+
+if TYPE_CHECKING:
+    from skymatch_cli.output.result import Result
 
 
 def needs_journal(infos: Sequence[ImageInfo], settings: Settings) -> bool:
@@ -57,6 +63,19 @@ def _write(planned: Plan, measured: Measured, stream: BinaryIO) -> None:
             found.flush()
         with file.open("rb") as whole:
             shutil.copyfileobj(whole, stream)
+
+
+def resumed(planned: Plan) -> Result | None:
+    """The result of a run that was interrupted while it wrote, if its files are as it left them."""
+    if (left := left_behind(planned)) is None:
+        return None
+    before, measured = left
+    result = solve(before, *gather(measured))
+    solution = result.solution
+    updates = sky_updates(before.infos, before.settings, solution.sky, solution.sky_err, solution.tilt)
+    if not is_as_left(measured, updates, planned):
+        return None
+    return replace(result, infos=tuple(planned.infos), journal=journal_of(planned))
 
 
 def left_behind(planned: Plan) -> tuple[Plan, Measured] | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from skymatch_cli.choices import Method
+import numpy as np
+
+from skymatch_cli.choices import Compare, Method
 from skymatch_cli.errors import InputError
-from skymatch_cli.model import Measurements, SkyWarning
+from skymatch_cli.model import IntArray, Measurements, SkyWarning, set_numbers
+from skymatch_cli.model.measurements import joined
 from skymatch_cli.model.warning import skipped
-from skymatch_cli.run.tasks import LocalRunner, Progress, Runner
+from skymatch_cli.run.tasks import LocalRunner, NoProgress, Progress, Runner
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.store.findings import Findings, HeldFindings, Measured, StoredFindings, assemble, measure_images
 from skymatch_cli.store.plan import Plan
@@ -113,3 +117,74 @@ def gather(measured: Measured) -> tuple[Measurements, tuple[SkyWarning, ...]]:
     if stored is not None:
         stored.keep(measurements, warnings)
     return measurements, warnings
+
+
+def compared_otherwise(
+    planned: Plan, measurements: Measurements, *, progress: Progress, runner: Runner | None, store: Store | None
+) -> tuple[SkyWarning, ...]:
+    """Compare the overlaps the other way too; returns warnings of images on which the two disagree."""
+    from skymatch_cli.solve.crosscheck import cross_check
+
+    by_mesh = planned.settings.compare == Compare.MESH
+    other = replace(planned.settings, compare=Compare.POOLED if by_mesh else Compare.MESH, mesh_size=None)
+    again = replace(planned, settings=other)
+    found, _ = gather(find(again, with_local=False, progress=progress, runner=runner, store=store))
+    mesh, pooled = (measurements, found) if by_mesh else (found, measurements)
+    return cross_check(planned.infos, mesh, pooled, robust=planned.settings.robust)
+
+
+_AT_A_TIME = 2**25  # pixels of planes that are compared before others are read
+
+
+def find_plane_by_plane(
+    planned: Plan, *, progress: Progress | None = None, runner: Runner | None = None
+) -> tuple[Measurements, tuple[SkyWarning, ...]] | None:
+    """Measure the planes of cubes some at a time, so that no more of them are in memory; the same as `find`, `gather`.
+
+    Returns
+    -------
+    Measurements and warnings, or None where the sets of images differ by more than the plane.
+    """
+    sets = set_numbers(planned.infos)
+    images = np.split(np.argsort(sets, kind="stable"), np.cumsum(np.bincount(sets))[:-1])
+    places = {tuple((planned.infos[i].ref.path, planned.infos[i].ref.hdu) for i in own.tolist()) for own in images}
+    if planned.settings.compare != Compare.MESH or len(images) < 2 or len(places) > 1:
+        return None
+    n_pixels = sum(math.prod(planned.infos[i].shape) for i in images[0].tolist())
+    several = max(1, _AT_A_TIME // n_pixels)
+    together = [np.sort(np.concatenate(images[k : k + several])) for k in range(0, len(images), several)]
+    if len(together) < 2:
+        return None
+    watch = progress or NoProgress()
+    watch.stage("pixels", len(sets))
+    found: list[Measurements] = []
+    pairs: list[IntArray] = []
+    said: list[SkyWarning] = []
+    for own in together:
+        rows = np.flatnonzero(np.isin(planned.graph.a, own))
+        part, warnings = gather(
+            find(_part(planned, own, rows), with_local=False, progress=_Going(watch), runner=runner)
+        )
+        found.append(part)
+        pairs.append(rows)
+        said += warnings
+    return joined(found, planned.graph, together, pairs), tuple(said)
+
+
+def _part(planned: Plan, images: IntArray, pairs: IntArray) -> Plan:
+    """The plan of some images (their numbers, ascending) and the overlaps among them."""
+    graph = planned.graph.part(pairs)
+    a, b = np.searchsorted(images, graph.a), np.searchsorted(images, graph.b)
+    infos = tuple(planned.infos[i] for i in images.tolist())
+    return replace(planned, infos=infos, graph=replace(graph, n_images=len(infos), a=a, b=b))
+
+
+class _Going(NoProgress):
+    """Progress of a part of a stage that has begun."""
+
+    def __init__(self, whole: Progress) -> None:
+        self._whole = whole
+
+    def advance(self, steps: int = 1) -> None:
+        """Advance the whole."""
+        self._whole.advance(steps)

@@ -264,3 +264,15 @@ def test_models_in_memory(tmp_path: Path) -> None:
         assert copied.meta.background.subtracted is True
         copied.save(str(tmp_path / "copy.fits"))
         copies.shelve(copied, 1, modify=False)
+
+
+def test_copies_of_models_whose_files_we_wrote_can_be_matched(tmp_path: Path) -> None:
+    from stdatamodels.jwst import datamodels
+
+    names = save(tmp_path / "x")
+    assert run("match", "--subtract", *names).exit_code == 0
+    copies = skymatch_cli.match([datamodels.open(name) for name in names], method="localmin").subtracted()
+    for copied, name in zip(copies, names, strict=True):
+        copied.save(name)
+    sky = np.asarray(skymatch_cli.match(names, dry_run=True).images["sky"])
+    assert sky == pytest.approx(np.array(SKIES) - min(SKIES), abs=0.01)

@@ -160,3 +160,14 @@ def test_models_in_memory() -> None:
     copied = result.subtracted()[1]
     assert copied.meta.background.subtracted is True
     copied.validate()
+
+
+def test_copies_of_models_whose_files_we_wrote_can_be_matched(tmp_path: Path) -> None:
+    names = save(tmp_path / "x")
+    assert run("match", "--subtract", *names).exit_code == 0
+    copies = skymatch_cli.match([roman.open(name) for name in names], method="localmin").subtracted()
+    for copied, name in zip(copies, names, strict=True):
+        copied.save(name + "~.asdf")
+        Path(name + "~.asdf").rename(name)
+    sky = np.asarray(skymatch_cli.match(names, dry_run=True).images["sky"])
+    assert sky == pytest.approx(np.array(SKIES) - min(SKIES), abs=0.01)

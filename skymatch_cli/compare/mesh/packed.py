@@ -1,4 +1,4 @@
-"""Cells of one image in a fifth of the memory: what is kept of an image, sent between processes and written to a store.
+"""Store the cells of one image as scaled integers: in memory, between processes and on disk.
 
 Only blocks of 8 x 8 cells that have pixels are kept. In each, values are 16-bit integers between the lowest and the
 highest (an error of 1e-5 of that range, when the noise of a cell is a tenth of a pixel's), good pixels are 8-bit
@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.centroids import CellCentroids
-from skymatch_cli.compare.mesh.reduce import COARSE, CellMesh, between_corners
+from skymatch_cli.compare.mesh.reduce import COARSE, CellMesh
 from skymatch_cli.model import IntArray
 
 _LEVELS = 2**15 - 1  # of values on either side of the middle of a block
 _COUNTS = 2**8 - 1
+_STEP = np.arange(COARSE) / COARSE
+_SHARES = np.stack([np.multiply.outer(v, u).reshape(-1) for v in (1 - _STEP, _STEP) for u in (1 - _STEP, _STEP)])
+_SHARES = _SHARES.astype(np.float32)  # of the corners of a block in its cells, (4, 64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,8 +84,8 @@ class PackedMesh(Outline):
     def of_mesh(cls, mesh: CellMesh) -> PackedMesh:
         """Pack the cells of a mesh."""
         row, column = mesh.blocks()
-        place = row - mesh.origin[0] // COARSE, column - mesh.origin[1] // COARSE
-        value, pixels, seen = (_in_blocks(a, mesh.origin)[place] for a in (mesh.value, mesh.pixels, mesh.weight > 0))
+        value, weight, pixels = mesh.cells(row, column)
+        seen = weight > 0
         low = np.where(seen, value, np.inf).min(axis=1).astype(np.float64)
         high = np.where(seen, value, -np.inf).max(axis=1).astype(np.float64)
         middle, step = (0.5 * (low + high)).astype(np.float32), ((high - low) / (2 * _LEVELS)).astype(np.float32)
@@ -103,34 +106,24 @@ class PackedMesh(Outline):
             centroids=mesh.centroids,
         )
 
-    def unpacked(self) -> CellMesh:
-        """The mesh with its cells, in the rectangle that it had."""
-        seen = self.pixels > 0
-        value = np.where(seen, self.middle[:, None] + self.step[:, None] * self.value, np.float32(0))
-        pixels = self.pixels * (self.most / np.float32(_COUNTS))[:, None]
-        value, pixels = self._rectangle(value), self._rectangle(pixels)
-        return CellMesh(
-            origin=self.origin,
-            level=self.level,
-            noise=self.noise,
-            value=value,
-            weight=pixels * between_corners(self.per_pixel, self.origin, self.shape),
-            pixels=pixels,
-            per_pixel=self.per_pixel,
-            area=self.area,
-            pixel_area=self.pixel_area,
-            n_good=self.n_good,
-            centroids=self.centroids,
-            halvings=self.halvings,
+    def cells(self, row: IntArray, column: IntArray) -> tuple[Float32Array, Float32Array, Float32Array]:
+        """Value, weight and good pixels of the cells of k blocks, (k, 64) each; 0 where there is no pixel."""
+        n_rows, n_columns = self.area.shape
+        j, i = row - self.origin[0] // COARSE, column - self.origin[1] // COARSE
+        number = np.full((n_rows + 2, n_columns + 2), len(self.row), np.int64)  # with a margin for what is outside
+        number[self.row - self.origin[0] // COARSE + 1, self.column - self.origin[1] // COARSE + 1] = np.arange(
+            len(self.row)
         )
-
-    def _rectangle(self, cells: Float32Array) -> Float32Array:
-        (rows, down), (columns, right) = (_n_blocks(o, n) for o, n in zip(self.origin, self.shape, strict=True))
-        blocks = np.zeros((rows, COARSE, columns, COARSE), np.float32)
-        place = self.row - self.origin[0] // COARSE, slice(None), self.column - self.origin[1] // COARSE
-        blocks[place] = cells.reshape(-1, COARSE, COARSE)
-        whole = blocks.reshape(rows * COARSE, columns * COARSE)
-        return whole[down : down + self.shape[0], right : right + self.shape[1]]
+        block = number[np.clip(j, -1, n_rows) + 1, np.clip(i, -1, n_columns) + 1]
+        mine = np.flatnonzero(block < len(self.row))
+        block, corners = block[mine], self.per_pixel[j[mine, None] + [0, 0, 1, 1], i[mine, None] + [0, 1, 0, 1]]
+        value, weight, pixels = np.zeros((3, len(row), COARSE**2), np.float32)
+        counts = self.pixels[block]
+        pixels[mine] = counts * (self.most[block] / np.float32(_COUNTS))[:, None]
+        weight[mine] = pixels[mine] * (corners @ _SHARES)
+        levels = self.middle[block, None] + self.step[block, None] * self.value[block]
+        value[mine] = np.where(counts > 0, levels, np.float32(0))
+        return value, weight, pixels
 
     def outline(self, load: Callable[[], Mesh]) -> MeshOnDisk:
         """The mesh without its cells, which are loaded when they are asked for."""
@@ -139,14 +132,14 @@ class PackedMesh(Outline):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MeshOnDisk(Outline):
-    """A mesh whose cells are somewhere else."""
+    """A mesh whose cells are read from a store when they are needed."""
 
     load: Callable[[], Mesh]
     centroids: CellCentroids | None = None
 
-    def unpacked(self) -> CellMesh:
-        """The mesh with its cells."""
-        return self.load().unpacked()
+    def cells(self, row: IntArray, column: IntArray) -> tuple[Float32Array, Float32Array, Float32Array]:
+        """Value, weight and good pixels of the cells of k blocks, (k, 64) each."""
+        return self.load().cells(row, column)
 
 
 class Mesh(Protocol):
@@ -175,20 +168,6 @@ class Mesh(Protocol):
         """Row and column of every block in which the image has a cell of some weight."""
         ...
 
-    def unpacked(self) -> CellMesh:
-        """The mesh with its cells."""
+    def cells(self, row: IntArray, column: IntArray) -> tuple[Float32Array, Float32Array, Float32Array]:
+        """Value, weight and good pixels of the cells of k blocks, (k, 64) each."""
         ...
-
-
-def _n_blocks(origin: int, n: int) -> tuple[int, int]:
-    """Blocks that n cells from an origin touch, and cells of the first one before the origin."""
-    before = origin % COARSE
-    return -(-(before + n) // COARSE), before
-
-
-def _in_blocks(a: npt.NDArray[Any], origin: tuple[int, int]) -> npt.NDArray[Any]:
-    """Cells (nj, ni) of a rectangle as those of the blocks that it touches, (bj, bi, 64)."""
-    (rows, down), (columns, right) = (_n_blocks(o, n) for o, n in zip(origin, a.shape, strict=True))
-    whole = np.zeros((rows * COARSE, columns * COARSE), a.dtype)
-    whole[down : down + a.shape[0], right : right + a.shape[1]] = a
-    return whole.reshape(rows, COARSE, columns, COARSE).swapaxes(1, 2).reshape(rows, columns, COARSE**2)

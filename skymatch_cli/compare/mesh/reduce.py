@@ -2,15 +2,17 @@
 
 A pixel of an image is read once. Sharp outliers are left out, nothing else is: flux that is clipped in
 one image and not in another, because the seeing differs, is what spoils pooled comparisons. A mesh
-knows nothing of other images, so it can be made by any worker and kept in a file.
+does not depend on other images, so any worker can make it and a store can keep it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from skymatch_cli.compare.mesh.cells import Bins, CellSums, Float32Array, MeshGrid, PixelMap, between, pixel_map
 from skymatch_cli.compare.mesh.centroids import CellCentroids, place_sums
@@ -93,9 +95,10 @@ class CellMesh:
         row, column = np.nonzero(seen)
         return row + self.origin[0] // COARSE, column + self.origin[1] // COARSE
 
-    def unpacked(self) -> CellMesh:
-        """The mesh with its cells (see ``packed``)."""
-        return self
+    def cells(self, row: IntArray, column: IntArray) -> tuple[Float32Array, Float32Array, Float32Array]:
+        """Value, weight and good pixels of the cells of k blocks, (k, 64) each; 0 beyond the rectangle."""
+        value, weight, pixels = (blocks_at(a, self.origin, row, column) for a in (self.value, self.weight, self.pixels))
+        return value, weight, pixels
 
 
 def reduce_image(
@@ -180,7 +183,7 @@ def _used_nodes(blocks: BoolArray, positions: PixelMap, stride: int) -> BoolArra
 
 
 class _Batch:
-    """Bins on their way to the cells, some at a time: many for the cost of a call, few beside the cache."""
+    """Collects bins and adds them to the cells in batches that fit the cache."""
 
     def __init__(self, sums: CellSums) -> None:
         self._sums = sums
@@ -197,7 +200,7 @@ class _Batch:
             self.flush()
 
     def flush(self) -> None:
-        """Add what waits."""
+        """Add the collected bins."""
         if self._size:
             u, v, *values = (np.concatenate(c) for c in zip(*self._bins, strict=True))
             self._sums.add(u, v, values)
@@ -312,10 +315,8 @@ def _finished(
     # Sums of single precision err by more than the noise of a block where that is none.
     typical = np.quantile(np.abs(value[covered]), 0.9) if covered.any() else 0.0
     rounding = _ROUNDINGS * float(np.finfo(np.float32).eps) * (abs(level) + float(typical))
-    noise, variance = (
-        max(float(np.median(sigma)), rounding),
-        np.maximum(variance, rounding * rounding),
-    )  # inf where it is too large
+    noise = max(float(np.median(sigma)), rounding)
+    variance = np.maximum(variance, rounding * rounding)  # infinite where `**` would raise
     per_pixel = (noise * noise / variance).astype(np.float32)
     pixels = np.where(covered, count, 0).astype(np.float32)
     return CellMesh(
@@ -370,6 +371,20 @@ def _mean_at(count: FloatArray, total: FloatArray, fill: float, y: FloatArray, x
     """Means of a coarse grid between its nodes, ``fill`` where nothing was counted."""
     n = _bilinear(count, y, x)
     return np.asarray(np.divide(_bilinear(total, y, x), n, out=np.full(n.shape, fill), where=n > 0))
+
+
+def blocks_at(a: npt.NDArray[Any], origin: tuple[int, int], row: IntArray, column: IntArray) -> npt.NDArray[Any]:
+    """Cells (k, 64) of k blocks of the grid, from a rectangle (nj, ni) of cells; 0 beyond it."""
+    before = tuple(o % COARSE for o in origin)
+    n_blocks = tuple(-(-(b + n) // COARSE) for b, n in zip(before, a.shape, strict=True))
+    whole = np.zeros([n * COARSE for n in n_blocks], a.dtype)
+    whole[before[0] : before[0] + a.shape[0], before[1] : before[1] + a.shape[1]] = a
+    cells = whole.reshape(n_blocks[0], COARSE, n_blocks[1], COARSE).swapaxes(1, 2)
+    j, i = row - origin[0] // COARSE, column - origin[1] // COARSE
+    inside = (j >= 0) & (j < n_blocks[0]) & (i >= 0) & (i < n_blocks[1])
+    found = np.zeros((len(row), COARSE**2), a.dtype)
+    found[inside] = cells[j[inside], i[inside]].reshape(-1, COARSE**2)
+    return found
 
 
 def between_corners(nodes: Float32Array, origin: tuple[int, int], cells: tuple[int, ...]) -> Float32Array:

@@ -1,4 +1,4 @@
-"""Sheets: the cells of several tiles side by side, leaf by leaf, and what each of them counts."""
+"""Sheets: the cells of several tiles, leaf by leaf, with their weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.layers import MOST_DOUBLINGS, Layers, LeafTable, closed
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.pairs import Pairs, pairs_of
-from skymatch_cli.compare.mesh.reduce import CellMesh
 from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves, SheetPlan
 from skymatch_cli.compare.mesh.windows import Windows
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
@@ -52,18 +51,8 @@ class Sheet:
     pixels: Float32Array
 
     def of_images(self, per_image: FloatArray) -> Float32Array:
-        """Values of the images (N,) as those of the leaves (n, 1)."""
+        """Return values of the images (N,) for the leaves, (n, 1)."""
         return per_image[self.leaves.image, None].astype(np.float32)
-
-
-def _extent(line: IntArray, tile: IntArray, n_tiles: int) -> tuple[IntArray, IntArray]:
-    """The first line of blocks that each tile uses, and how many there are to the last one."""
-    first, last = np.full(n_tiles, np.iinfo(np.int64).max), np.full(n_tiles, -1 - np.iinfo(np.int64).max)
-    np.minimum.at(first, tile, line)
-    np.maximum.at(last, tile, line)
-    unused = first > last
-    first[unused], last[unused] = 0, 0
-    return first, last - first + 1
 
 
 def make_sheet(
@@ -85,7 +74,7 @@ def make_sheet(
     pairs = pairs_of(plan, leaves, layers, graph)
     if not len(pairs.rows):
         return None
-    value, weight, pixels = gathered(leaves, meshes, _maps)
+    value, weight, pixels = gathered(leaves, meshes, _cells)
     weight *= _per_leaf(leaves, meshes, lambda mesh: np.clip((noise / max(mesh.noise, least)) ** 2, 1e-12, 1e12))
     weight[~np.isin(leaves.tile, pairs.tiles)] = 0
     once = (weight > 0).astype(np.float32)
@@ -102,8 +91,8 @@ def make_sheet(
         layers=layers,
         pairs=pairs,
         windows=Windows.of_weights(LeafTable(leaves).beside(), _finest(meshes), weight, own),
-        value=value.copy(),  # lets go of the maps that are not kept
-        weight=weight.copy(),
+        value=value,
+        weight=weight,
         pixels=(pixels * seen).astype(np.float32),
     )
 
@@ -161,50 +150,29 @@ def _finest(meshes: Sequence[Mesh | None]) -> int:
 def _per_leaf(
     leaves: Leaves, meshes: Sequence[Mesh | None], number: Callable[[Mesh], float | np.float64]
 ) -> Float32Array:
-    """A number of each mesh, as those of the leaves (n, 1)."""
+    """Return a number of each mesh for the leaves, (n, 1)."""
     images, image = np.unique(leaves.image, return_inverse=True)
     return np.array([0.0 if (m := meshes[i]) is None else number(m) for i in images.tolist()], np.float32)[image, None]
 
 
-def _maps(mesh: CellMesh) -> tuple[Float32Array, ...]:
-    return mesh.value, mesh.weight, mesh.pixels
+def _cells(mesh: Mesh, row: IntArray, column: IntArray) -> Sequence[Float32Array]:
+    return mesh.cells(row, column)
 
 
 def gathered(
-    leaves: Leaves, meshes: Sequence[Mesh | None], maps: Callable[[CellMesh], Sequence[Float32Array]]
-) -> Float32Array:
-    """Maps of the cells of meshes, c of each, as those of leaves: (c, n, 64) float32, 0 beyond the meshes."""
-    images, image = np.unique(leaves.image, return_inverse=True)
-    (top, height), (left, width) = (_extent(line, image, len(images)) for line in (leaves.row, leaves.column))
-    # A window of each mesh, whole blocks, one behind the other; a leaf is eight rows of a block from there.
-    start = np.cumsum(height * width * BLOCK) - height * width * BLOCK
-    row = (start + width * -top * BLOCK - left)[image] + leaves.row * BLOCK * width[image] + leaves.column
-    rows = row[:, None] + width[image, None] * np.arange(BLOCK)
-    windows: Float32Array | None = None
-    for k, i in enumerate(images.tolist()):
-        packed = meshes[i]
-        assert packed is not None  # noqa: S101 - leaves are of meshes by construction
-        mesh = packed.unpacked()
-        nj, ni = int(height[k]), int(width[k])
-        shape = nj * BLOCK, ni * BLOCK
-        source, target = _windows(mesh, (int(top[k]) * BLOCK, int(left[k]) * BLOCK), shape)
-        each = maps(mesh)
-        if windows is None:
-            windows = np.zeros((len(each), int((height * width).sum()) * BLOCK, BLOCK), np.float32)
-        for window, values in zip(windows[:, start[k] : start[k] + nj * ni * BLOCK], each, strict=True):
-            window.reshape(shape)[target] = values[source]
-    assert windows is not None  # noqa: S101 - there is a leaf
-    return np.asarray(windows.take(rows, axis=1).reshape(len(windows), len(leaves), BLOCK**2))
-
-
-def _windows(
-    mesh: CellMesh, corner: tuple[int, int], shape: tuple[int, int]
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Where a rectangle of cells lies in a mesh, and where the mesh lies in the rectangle."""
-    spans = [
-        (max(o, c), min(o + n, c + m), o, c) for o, n, c, m in zip(mesh.origin, mesh.shape, corner, shape, strict=True)
-    ]
-    return (
-        tuple(slice(low - o, max(low, high) - o) for low, high, o, _ in spans),
-        tuple(slice(low - c, max(low, high) - c) for low, high, _, c in spans),
-    )
+    leaves: Leaves,
+    meshes: Sequence[Mesh | None],
+    maps: Callable[[Mesh, IntArray, IntArray], Sequence[Float32Array]],
+) -> tuple[Float32Array, ...]:
+    """Maps of the cells of leaves, (n, 64) each; ``maps`` gives those of blocks (rows, columns) of one mesh."""
+    order = np.argsort(leaves.image, kind="stable")
+    images, first = np.unique(leaves.image[order], return_index=True)
+    out: list[Float32Array] = []
+    for i, mine in zip(images.tolist(), np.split(order, first[1:]), strict=True):
+        mesh = meshes[i]
+        assert mesh is not None  # noqa: S101 - leaves are of meshes by construction
+        found = maps(mesh, leaves.row[mine], leaves.column[mine])
+        out = out or [np.empty((len(leaves), BLOCK**2), np.float32) for _ in found]
+        for values, cells in zip(out, found, strict=True):
+            values[mine] = cells
+    return tuple(out)

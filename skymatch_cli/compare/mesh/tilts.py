@@ -25,12 +25,11 @@ from skymatch_cli.compare.mesh.compare import (
 )
 from skymatch_cli.compare.mesh.connected import least_squares_offsets
 from skymatch_cli.compare.mesh.packed import Mesh
-from skymatch_cli.compare.mesh.reduce import CellMesh
+from skymatch_cli.compare.mesh.reduce import blocks_at
 from skymatch_cli.compare.mesh.sheets import Sheet, gathered, make_sheet
 from skymatch_cli.compare.mesh.sums import (
     BlockScatter,
     PairSums,
-    SheetSums,
     all_pair_sums,
     block_scatter,
     inverse,
@@ -38,7 +37,7 @@ from skymatch_cli.compare.mesh.sums import (
     shares,
 )
 from skymatch_cli.compare.mesh.tiles import BLOCK, run_noise, sheet_plans
-from skymatch_cli.compare.mesh.trust import Distances, Spreads, mean_sky, median_sky, trusted_weight
+from skymatch_cli.compare.mesh.trust import Distances, SheetSpreads, Spreads, mean_sky, median_sky, trusted_weight
 from skymatch_cli.model import (
     FloatArray,
     IntArray,
@@ -169,7 +168,7 @@ class _Field:
 
     def trusted(
         self, planes: ImagePlanes, scale: FloatArray, typical: FloatArray | None
-    ) -> tuple[Float32Array, Float32Array, SheetSums]:
+    ) -> tuple[Float32Array, Float32Array, SheetSpreads]:
         """Weights of the cells, their values less the planes, and their spreads."""
         shifted = self.without(planes)
         distances = Distances.of_residuals(self.sheet, self.sheet.layers.each(np.subtract, shifted, self.sky))
@@ -185,10 +184,11 @@ def _mean_power(u: FloatArray, power: int) -> FloatArray:
     return np.asarray((u, u * u + 1 / 6, u * (u * u + 1 / 2))[power - 1])
 
 
-def _centroids(mesh: CellMesh) -> tuple[Float32Array, Float32Array]:
+def _centroids(mesh: Mesh, row: IntArray, column: IntArray) -> tuple[Float32Array, Float32Array]:
     if mesh.centroids is None:
         raise ValueError("a plane needs the places of the cells' pixels")
-    return mesh.centroids.u, mesh.centroids.v
+    u, v = (blocks_at(a, mesh.origin, row, column) for a in (mesh.centroids.u, mesh.centroids.v))
+    return u, v
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,80 @@
+"""What was given to a command: settings from defaults, a configuration file and options; the part of the work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from skymatch_cli.choices import Compare
+from skymatch_cli.settings import Settings, default_comparison, field_types, option_name, read_config
+
+if TYPE_CHECKING:
+    from skymatch_cli.output.destination import Output
+
+
+def read(
+    ctx: click.Context,
+    base: Settings | None = None,
+    fixed: frozenset[str] = frozenset(),
+    *,
+    ignored: frozenset[str] = frozenset(),
+) -> tuple[Settings, Output]:
+    """The settings of a command: defaults, then the configuration file, then the options that were given.
+
+    Parameters
+    ----------
+    ctx : click.Context
+    base : Settings, optional
+        Those of an earlier step, instead of the defaults.
+    fixed : frozenset of str
+        Settings that the earlier step decided.
+    ignored : frozenset of str
+        Settings that have no meaning for this command: the configuration file of another one may hold them.
+
+    Raises
+    ------
+    UsageError
+        If they are wrong or contradict each other, or what an earlier step decided.
+    """
+    from skymatch_cli.errors import UsageError
+    from skymatch_cli.output.destination import Output
+
+    config = ctx.params.get("config")
+    of_settings, of_output = field_types(Settings), field_types(Output)
+    values = read_config(config, of_settings | of_output) if config else {}
+    values |= {name: value for name, value in ctx.params.items() if _was_given(ctx, name)}
+    chosen = {name: value for name, value in values.items() if name in of_settings and name not in ignored}
+    output = Output(**{name: value for name, value in values.items() if name in of_output})
+    if base is None:
+        return Settings.of(chosen), output
+    kept = {name: getattr(base, name) for name in of_settings}
+    if "compare" not in fixed and default_comparison(base.method, chosen) == Compare.POOLED:
+        kept["compare"] = str(Compare.POOLED)
+    settings = Settings(**(kept | chosen))
+    for name in sorted(fixed & chosen.keys()):
+        if getattr(settings, name) != getattr(base, name):
+            decided = getattr(base, name)
+            raise UsageError(f"{option_name(name)}: was set to {decided} in an earlier step", "repeat that step")
+    return settings, output
+
+
+def shard_of(text: str | None, n: int) -> range:
+    """The indices of one of the parts of n things that ``--shard K/N`` means; all of them without it.
+
+    Raises
+    ------
+    UsageError
+    """
+    from skymatch_cli.errors import UsageError
+
+    if text is None:
+        return range(n)
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise UsageError(f"--shard {text} is not K/N with K from 1 to N", "write --shard 1/8 for the first of eight")
+    return range(n * (int(part) - 1) // int(parts), n * int(part) // int(parts))
+
+
+def _was_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
