@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.sky.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2, pixel_scale_arcsec
+from skymatch_cli.sky.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2
 from skymatch_cli.sky.footprint import footprint
 from skymatch_cli.sky.inverse import refine_pixels
 from skymatch_cli.sky.sphere import angle_rad, lon_lat
@@ -276,7 +276,7 @@ def test_what_astropy_repairs_is_a_note_and_no_warning(capfd):
 
 def test_the_pixel_area_is_that_on_the_sky():
     assert pixel_area_arcsec2(make_wcs(scale=1 / 3600)) == pytest.approx(1.0, rel=1e-6)
-    assert pixel_scale_arcsec(make_wcs(scale=2 / 3600, axes=("DEC", "RA"))) == pytest.approx(2.0, rel=1e-6)
+    assert pixel_area_arcsec2(make_wcs(scale=2 / 3600, axes=("DEC", "RA"))) == pytest.approx(4.0, rel=1e-6)
 
 
 def test_the_pixel_area_is_right_far_from_the_reference_point():

@@ -17,7 +17,7 @@ from skymatch_cli.compare.mesh.cells import MeshGrid
 from skymatch_cli.errors import without_secrets
 from skymatch_cli.images.formats.files import real_paths
 from skymatch_cli.model import FloatArray, ImageInfo, IntArray, OverlapGraph, PixelSource, StoredPlane, TangentPlane
-from skymatch_cli.settings import Settings
+from skymatch_cli.settings import OF_HEADERS, OF_THE_SOLUTION, Settings
 from skymatch_cli.store.codec import Codec
 from skymatch_cli.store.database import digest_of
 from skymatch_cli.version import __version__
@@ -28,25 +28,7 @@ _AT_A_TIME = 1024  # images that are looked at together
 # Where names lead is in the key; how integers were stored before this program made them floats changes no value.
 _NOT_IN_KEY = frozenset({"file", "path", "mask", "dq", "weight", "group", "original"})
 # Settings that don't change what is found in the pixels of an image, or that its header and files stand for.
-_ELSEWHERE = frozenset(
-    {
-        *("method", "reference", "match_up", "skylist", "max_residual", "robust", "cross_check", "skip_bad"),
-        *(
-            "group_by",
-            "split_by",
-            "planes",
-            "units",
-            "exptime_key",
-            "flux_scale",
-            "bunit",
-            "dq_ext",
-            "dqbits",
-            "mask",
-            "weight",
-            "exposure_map",
-        ),
-    }
-)
+_ELSEWHERE = OF_THE_SOLUTION | {"skip_bad"} | (OF_HEADERS - {"wcs"})
 _OF_MESH = frozenset({"mesh_size", "model"})
 
 

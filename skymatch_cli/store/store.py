@@ -43,7 +43,7 @@ from skymatch_cli.model import (
     TangentPlane,
 )
 from skymatch_cli.model.polygons import Polygons
-from skymatch_cli.settings import Settings
+from skymatch_cli.settings import OF_THE_SOLUTION, Settings
 from skymatch_cli.sky.celestial import FitsWcs
 from skymatch_cli.store.codec import Codec
 from skymatch_cli.store.database import Database, digest_of
@@ -56,7 +56,6 @@ CODEC = Codec({CelestialWcs: (FitsWcs, GwcsWcs, SectionWcs), Mesh: (PackedMesh,)
 _BLOCK = 65_536  # rows of long columns that are stored together
 _AT_A_TIME = 64  # images that are read together
 _BLOCKS_HELD = 2
-_SOLVING = ("method", "reference", "match_up", "skylist", "max_residual", "robust", "cross_check")
 _Block = TypeVar("_Block")
 
 
@@ -410,7 +409,7 @@ def _with_footprints(headers: Headers) -> Headers:
 def measuring_part(settings: Settings) -> Settings:
     """Settings as a plan has them: those that only a solution needs are the default ones."""
     default = Settings()
-    return replace(settings, **{name: getattr(default, name) for name in _SOLVING})
+    return replace(settings, **{name: getattr(default, name) for name in OF_THE_SOLUTION})
 
 
 def renewed(infos: Sequence[ImageInfo], files: Collection[str]) -> tuple[ImageInfo, ...]:
