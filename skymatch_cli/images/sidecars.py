@@ -13,6 +13,9 @@ from skymatch_cli.images.companions import Role
 from skymatch_cli.images.names import NamedFile, stem_of
 from skymatch_cli.model import ImageRef, MaskRef
 
+NO_IMAGE = "not an image"
+"""What the notes on files that are left out have in common."""
+
 _WORDS = {
     Role.FLAGS: ("dq", "ood", "flags?", "flg", "bpm", "mskimg", "bimsk", "dmask", "c1m", "c1h", "quality"),
     Role.WEIGHT: (
@@ -50,7 +53,7 @@ class Sidecar:
     @property
     def note(self) -> str:
         """What is said of it."""
-        said = f"{self.name.file}: not an image: by its name {_CALLED[self.role]} of {self.owner.file}"
+        said = f"{self.name.file}: {NO_IMAGE}: by its name {_CALLED[self.role]} of {self.owner.file}"
         if self.role is Role.UNKNOWN:
             return f"{said}; to use it: --mask (non-zero = good) or --dq-ext (flags)"
         return said
