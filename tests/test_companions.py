@@ -187,6 +187,7 @@ class TestFilesOfTheList:
         [
             ("{}.fits", "{}.weight.fits"),
             ("{}.fits", "{}.wht.fits"),
+            ("{}.fits", "weight_{}.fits"),
             ("{}.fits", "{}.ivar.fits"),
             ("c4d_{}_ooi_g_v1.fits", "c4d_{}_oow_g_v1.fits"),
             ("{}-w1-int-3.fits", "{}-w1-cov-3.fits"),
@@ -224,6 +225,15 @@ class TestFilesOfTheList:
         assert_matched(skies(*names), "a.fits[0]", "b.fits[0]")
         assert run("--subtract", *names).exit_code == 0
         assert (folder / other.format("a")).read_bytes() == before
+
+    def test_what_is_left_out_is_said(self, folder: Path) -> None:
+        for of in "ab":
+            single(f"{of}.fits", pixels(of), of)
+            single(f"{of}.weight.fits", marks(1, 1), of)
+        done = run("--dry-run", "a.fits", "b.fits", "a.weight.fits", "b.weight.fits")
+        assert "left out as weights, flags, masks, errors or results (-v says why): a.weight.fits, b.weight.fits" in (
+            done.stderr
+        )
 
     def test_a_selector_makes_it_an_image(self, folder: Path) -> None:
         for of in "ab":

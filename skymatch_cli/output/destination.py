@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -146,6 +146,21 @@ def check_target(file: str, option: str, *, overwrite: bool, inputs: Iterable[st
         raise UsageError(f"{option} {path} is one of the inputs", "choose another name")
     if not overwrite and path.is_file():
         raise UsageError(f"{option} {path} exists", "--overwrite replaces it")
+
+
+def check_distinct(files: Mapping[str, str | None]) -> None:
+    """Refuse two outputs, by their options, that would be the same file.
+
+    Raises
+    ------
+    UsageError
+    """
+    seen: dict[str, str] = {}
+    for option, file in files.items():
+        if file is None or (Path(file).exists() and not Path(file).is_file()):  # pipes and devices take both
+            continue
+        if (other := seen.setdefault(os.path.realpath(file), option)) != option:
+            raise UsageError(f"{other} and {option} name the same file, {file}", "choose another name for one of them")
 
 
 def save_target(file: str, option: str, write: Callable[[BinaryIO], object]) -> None:

@@ -72,19 +72,21 @@ class Database:
             where = f"file:{quote(os.fsencode(path))}?mode={mode}"
             self._db = sqlite3.connect(where, uri=True, isolation_level=None, timeout=0 if write else _WAIT_S)
             try:
-                self._begin(write=write)
+                self._begin(write=write, create=create)
             except BaseException:
                 self._db.close()
                 raise
         self._path = path
 
-    def _begin(self, *, write: bool) -> None:
+    def _begin(self, *, write: bool, create: bool) -> None:
         self._db.execute("PRAGMA synchronous = FULL")
         if write:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = DELETE")
             self._db.execute("BEGIN EXCLUSIVE")
             self._db.execute("COMMIT")
+        if create and not self._new:  # what a run that failed while it made the file began is taken back by now
+            self._new = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
         if self._new:
             self._make()
         else:

@@ -2,7 +2,7 @@
 
 A pixel of an image is read once. Sharp outliers are left out, nothing else is: flux that is clipped in
 one image and not in another, because the seeing differs, is what spoils pooled comparisons. A mesh
-knows nothing of other images, so it can be made by any worker and kept in a file.
+does not depend on other images, so any worker can make it and a store can keep it.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _used_nodes(blocks: BoolArray, positions: PixelMap, stride: int) -> BoolArra
 
 
 class _Batch:
-    """Bins on their way to the cells, some at a time: many for the cost of a call, few beside the cache."""
+    """Collects bins and adds them to the cells in batches that fit the cache."""
 
     def __init__(self, sums: CellSums) -> None:
         self._sums = sums
@@ -200,7 +200,7 @@ class _Batch:
             self.flush()
 
     def flush(self) -> None:
-        """Add what waits."""
+        """Add the collected bins."""
         if self._size:
             u, v, *values = (np.concatenate(c) for c in zip(*self._bins, strict=True))
             self._sums.add(u, v, values)
