@@ -17,8 +17,8 @@ from skymatch_cli.images.formats.files import is_remote, real_paths
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, read_structure
 from skymatch_cli.images.known import Known
 from skymatch_cli.images.lookup import ImageFinder
-from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, fill_template, split_selector
-from skymatch_cli.images.sidecars import Companions, find_sidecars
+from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, file_of, fill_template
+from skymatch_cli.images.sidecars import NO_IMAGE, Companions, find_sidecars
 from skymatch_cli.model import FileState, ImageRef, MaskRef, Part, Section, SkyWarning
 from skymatch_cli.model.section import plane_of
 from skymatch_cli.run.tasks import run_apart
@@ -123,7 +123,7 @@ def resolve_images(
         try:
             file = _usable(structures[name.path])
             if file.creator.startswith(_OURS):
-                skipped.append(f"{name.file}: not an image: a result of this program")
+                skipped.append(f"{name.file}: {NO_IMAGE}: a result of this program")
                 continue
             chosen, said = _choose(file, name, settings)
         except InputError as error:
@@ -157,7 +157,7 @@ def _with_reference(found: Inputs, settings: Settings, known: Known | None) -> I
     if name is None or ImageFinder(found.refs).find(name):
         return found
     try:
-        file, _ = split_selector(name)
+        file = file_of(name)
     except ValueError:
         return found
     if not is_remote(file) and not Path(file).is_file():

@@ -4,7 +4,7 @@ Least squares of ``value[i, c] = offset[i] + sky[c]`` with weights w. Eliminatin
 graph Laplacian in which a pair of images has the weight ``sum over cells of w_i w_j / sum(w)``: optimal
 in stacks too, and one pass over the cells.
 
-What a cell counts is the information of its pixels, times how well it agrees with the others (see ``trust``),
+The weight of a cell is the information of its pixels, times how well it agrees with the other images (see ``trust``),
 iterated with the solution.
 
 The noise of every image is scaled to the scatter of sums of 8 x 8 cells, so that errors hold where
@@ -149,7 +149,7 @@ def _robust_sums(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Compared:
-    """What the iterations lead to: sums, scale (N,) of the variance of the images, structure in the overlaps."""
+    """Result of the iterations: sums, scale (N,) of the variance of the images, structure in the overlaps."""
 
     sums: PairSums
     scale: FloatArray
@@ -158,7 +158,7 @@ class _Compared:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Last:
-    """What one sheet gives in the end."""
+    """Final sums of one sheet."""
 
     pairs: SheetSums
     blocks: BlockSums
@@ -166,7 +166,7 @@ class _Last:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """What one sheet gives to an iteration: sums over pairs in all but the first, scatter where it was asked for."""
+    """Sums of one sheet in one iteration: over pairs in all but the first, scatter only once it is trusted."""
 
     spreads: SheetSpreads
     pairs: SheetSums | None = None
@@ -230,7 +230,7 @@ class _SharedCells:
 
 
 def _rounded(offset: FloatArray) -> FloatArray:
-    """What float32 makes of the offsets: the sums are about these, so no digit is lost."""
+    """Round offsets to float32: residuals are relative to these, so no digit is lost."""
     return offset.astype(np.float32).astype(np.float64)
 
 
@@ -314,7 +314,7 @@ def with_structure(
 
 
 def settled(measured: Measurements) -> Measurements:
-    """Measurements without the digits that mean nothing: sums of single precision depend on the order of the images.
+    """Round measurements to significant digits: sums of single precision depend on the order of the images.
 
     Values are rounded to a power of two below a thousandth of their error and of themselves, so that a level that
     the pixels hold exactly comes back exactly; weights and errors to five digits.

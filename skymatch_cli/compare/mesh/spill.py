@@ -1,4 +1,4 @@
-"""Sheets that are gone through many times: in memory while there is room, else in a temporary file."""
+"""Keep sheets for repeated passes: in memory up to a limit, then in a temporary file."""
 
 from __future__ import annotations
 

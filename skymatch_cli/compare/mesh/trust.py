@@ -1,9 +1,9 @@
-"""What a cell counts when it is compared with the same cell of other images: skies, and trust.
+"""Weights of cells when they are compared with the same cells of other images, and the skies of cells.
 
 Residuals are values minus the offset of the image and the sky of the cell. One cell says little: seeing and errors
 of the windows move light of a star from one cell to the next. In the mean over a window several seeing discs wide
-that cancels, if all cells of the window count alike. So residuals are judged as means over windows, and what is
-thought of a window is spread over its cells with the same window: the weights of an image change smoothly.
+that cancels, if all cells of the window have the same weight. So residuals are tested as means over windows, and the
+weight of a window is spread over its cells with the same window: the weights of an image change smoothly.
 
 Three measures are taken of every cell, each in units of what is typical for the image (`Spreads`):
 
@@ -94,7 +94,7 @@ class Distances:
         return cls((smaller, larger), variance)
 
     def spreads(self, sheet: Sheet) -> SheetSpreads:
-        """What the cells add to `Spreads`."""
+        """Count the distances of the cells, for `Spreads`."""
         images, image = np.unique(sheet.leaves.image, return_inverse=True)
         seen = sheet.windows.weight > 0
         of_cell = np.broadcast_to(_BINS * image, seen.shape)[seen]
@@ -110,7 +110,7 @@ class Distances:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SheetSpreads:
-    """What a sheet adds to `Spreads`: counts (3 * 128, k) of k images."""
+    """Distances of the cells of one sheet: counts (3 * 128, k) of k images."""
 
     images: IntArray
     counts: Int32Array
