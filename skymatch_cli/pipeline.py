@@ -16,7 +16,15 @@ from skymatch_cli.model import FloatArray, ImageInfo
 from skymatch_cli.model.warning import counted
 from skymatch_cli.run.tasks import NoProgress, Progress, Runner
 from skymatch_cli.settings import Settings
-from skymatch_cli.store.measuring import NEEDS_LOCAL, compared_otherwise, find, gather, measure, recall
+from skymatch_cli.store.measuring import (
+    NEEDS_LOCAL,
+    compared_otherwise,
+    find,
+    find_plane_by_plane,
+    gather,
+    measure,
+    recall,
+)
 from skymatch_cli.store.planning import ImageName, plan
 from skymatch_cli.store.solving import solve
 from skymatch_cli.store.store import Store, measuring_part
@@ -95,6 +103,11 @@ def evaluate(
         if journal and (result := resumed(planned)) is not None:
             return result
     with_local = settings.method in NEEDS_LOCAL
+    kept = journal or with_local or settings.cross_check or store is not None
+    by_plane = None if kept else find_plane_by_plane(planned, progress=watch, runner=runner)
+    if by_plane is not None:
+        watch.stage("solve", 0)
+        return solve(planned, *by_plane)
     measured = find(planned, with_local=with_local, progress=watch, runner=runner, store=store)
     watch.stage("solve", 0)
     measurements, warnings = gather(measured)

@@ -28,12 +28,25 @@ _RESERVED_KEYWORDS = (
 )
 
 
-OF_THE_SKY = frozenset(
+OF_HEADERS = frozenset(
     {
-        *("method", "compare", "mesh_size", "model", "reference", "match_up", "robust", "skylist", "cross_check"),
-        *("skystat", "lower", "upper", "nclip", "lsigma", "usigma", "binwidth", "max_residual", "max_step"),
+        *("dqbits", "dq_ext", "mask", "weight", "exposure_map", "group_by", "split_by", "planes", "sky_keyword"),
+        *("units", "bunit", "exptime_key", "flux_scale", "wcs"),
     }
 )
+"""Settings that decide what is read from headers and which files belong to an image: a plan fixes them."""
+
+OF_THE_SOLUTION = frozenset(
+    {"method", "reference", "match_up", "robust", "skylist", "cross_check", "max_residual", "max_step"}
+)
+"""Settings that change no measurement."""
+
+OF_THE_MEASUREMENT = frozenset(
+    {"compare", "mesh_size", "model", "skystat", "lower", "upper", "nclip", "lsigma", "usigma", "binwidth"}
+)
+"""Settings that say how overlaps are compared."""
+
+OF_THE_SKY = OF_THE_SOLUTION | OF_THE_MEASUREMENT
 """Settings that say how the sky is found; commands that find none ignore them in a configuration file."""
 
 _OVERLAP_STATISTIC = frozenset({"skystat", "nclip", "lsigma", "usigma", "binwidth"})

@@ -133,7 +133,7 @@ class TestPlanesOfOneFile:
     def test_two_that_both_claim_to_be_the_image_are_refused(self, folder: Path) -> None:
         for of in "ab":
             write(f"{of}.fits", plane(pixels(of), "IMAGE", of), plane(pixels(of), "DATA", of))
-        done = run("--dry-run", "a.fits", "b.fits")
+        done = run("--dry-run", "a.fits", "b.fits[DATA]")
         assert done.exit_code == 3
         assert "name one: a.fits[IMAGE,1] or a.fits[DATA,1]" in done.stderr
         assert_matched(skies("a.fits[DATA]", "b.fits[DATA]"), "a.fits[DATA]", "b.fits[DATA]")
@@ -187,6 +187,7 @@ class TestFilesOfTheList:
         [
             ("{}.fits", "{}.weight.fits"),
             ("{}.fits", "{}.wht.fits"),
+            ("{}.fits", "weight_{}.fits"),
             ("{}.fits", "{}.ivar.fits"),
             ("c4d_{}_ooi_g_v1.fits", "c4d_{}_oow_g_v1.fits"),
             ("{}-w1-int-3.fits", "{}-w1-cov-3.fits"),
@@ -224,6 +225,15 @@ class TestFilesOfTheList:
         assert_matched(skies(*names), "a.fits[0]", "b.fits[0]")
         assert run("--subtract", *names).exit_code == 0
         assert (folder / other.format("a")).read_bytes() == before
+
+    def test_what_is_left_out_is_said(self, folder: Path) -> None:
+        for of in "ab":
+            single(f"{of}.fits", pixels(of), of)
+            single(f"{of}.weight.fits", marks(1, 1), of)
+        done = run("--dry-run", "a.fits", "b.fits", "a.weight.fits", "b.weight.fits")
+        assert "left out as weights, flags, masks, errors or results (-v says why): a.weight.fits, b.weight.fits" in (
+            done.stderr
+        )
 
     def test_a_selector_makes_it_an_image(self, folder: Path) -> None:
         for of in "ab":

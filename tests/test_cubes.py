@@ -11,6 +11,7 @@ from click.testing import CliRunner
 import skymatch_cli
 from skymatch_cli.cli import main
 from skymatch_cli.errors import InputError
+from skymatch_cli.store import measuring
 
 from .factories import Frame
 
@@ -25,7 +26,7 @@ def level(cube, plane):
 
 
 def stars(x, y):
-    return 80 * np.exp(-((x - 50) ** 2 + (y - 40) ** 2) / 200)
+    return 8 * np.exp(-((x - 50) ** 2 + (y - 40) ** 2) / 200)
 
 
 def save(folder, n_planes, cards=None, dtype="f4", noise=1.0, tilt=0.0, pack=None):
@@ -286,3 +287,25 @@ def test_cubes_in_memory_lose_the_sky_of_each_plane(tmp_path):
     skies = np.array(result.images["sky"]).reshape(4, 3)
     for hdus, copy, sky in zip(held, copies, skies, strict=True):
         np.testing.assert_allclose(copy[0].data, hdus[0].data - sky[:, None, None], atol=1e-4)
+
+
+def test_planes_some_at_a_time_give_what_all_at_once_give(tmp_path, monkeypatch):
+    names = save(tmp_path, 5, WAVE)
+    settings = {"planes": "each", "model": "plane", "dry_run": True}
+    whole = skymatch_cli.match(names, **settings)
+    monkeypatch.setattr(measuring, "_AT_A_TIME", 2 * 4 * SIZE**2)  # two planes of four cubes
+    apart = skymatch_cli.match(names, **settings)
+    assert apart.to_json() == whole.to_json()
+
+
+def test_a_cube_comes_before_a_map_of_its_file(tmp_path):
+    """As in MUSE files: DATA and STAT are cubes, FIELDMAP is an image that is not the sky."""
+    names = save(tmp_path, 3)
+    for name in names:
+        with fits.open(name) as hdus:
+            data, header = hdus[0].data, hdus[0].header
+        flat = Frame(nx=SIZE, ny=SIZE).wcs().to_header()
+        more = [fits.ImageHDU(data, header, name="DATA"), fits.ImageHDU(np.ones((SIZE, SIZE), "i2"), flat, "FIELDMAP")]
+        fits.HDUList([fits.PrimaryHDU(), *more]).writeto(name, overwrite=True)
+    result = skymatch_cli.match(names, dry_run=True)
+    assert set(result.images["ext"]) == {"DATA"}

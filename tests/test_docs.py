@@ -11,8 +11,10 @@ from typing import Any
 import click
 import pytest
 
+import skymatch_cli
 from skymatch_cli.choices import ExportFormat, Format, Method, Skystat
 from skymatch_cli.cli import COMMANDS, main
+from skymatch_cli.demo import write_demo
 from skymatch_cli.errors import SkymatchError
 from skymatch_cli.model import Status
 from skymatch_cli.version import __version__
@@ -122,8 +124,17 @@ def test_the_readme_is_one_screen():
     assert [line.split("  ")[0] for line in first] == ["make demo", "make test"]
     assert [line.split()[1] for line in commands] == ["match", "match", "match", "undo"]
     assert max(map(len, output)) <= 80
-    assert re.fullmatch(
-        r"skymatch: steps between .*; all 4 overlaps agree", " ".join(line.strip() for line in output[-2:])
+    last = " ".join(line.strip() for line in output[-2:])
+    assert re.fullmatch(r"skymatch: steps between .*; all 4 overlaps agree within their errors", last)
+
+
+def test_the_readme_shows_what_the_program_finds(tmp_path):
+    paths = write_demo(tmp_path)[:4]
+    found = skymatch_cli.match(paths, dry_run=True).images
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^frame_0\d\.fits\[SCI,1\] +(\S+) +(\S+)", text, flags=re.MULTILINE)
+    assert [float(sky) for sky, _ in shown] == pytest.approx(
+        found["sky"].value, abs=float(found["sky_err"].value.max())
     )
 
 

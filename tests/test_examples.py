@@ -15,6 +15,7 @@ from astropy.io import fits
 from skymatch_cli.demo import DemoSettings, write_demo
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+M17 = sorted(Path(os.environ.get("SKYMATCH_DATA", "nowhere")).glob("m17_2mass_k/*.fits.gz"))
 BIN = Path(sys.executable).parent
 
 
@@ -82,6 +83,20 @@ def test_the_check_fails_when_one_frame_disagrees(tmp_path, frames):
         hdus["SCI"].data += 40 * (hdus["SCI"].data * 0 + 1).cumsum(axis=1) / 96
     assert run("sh", EXAMPLES / "check_frames.sh", *frames, cwd=tmp_path).returncode == 5
     assert run("sh", EXAMPLES / "check_frames.sh", "nowhere.fits", cwd=tmp_path).returncode == 3
+
+
+def test_the_check_takes_the_step_that_a_person_accepts(tmp_path, frames):
+    """A ramp of 3 counts leaves steps of some counts: too many for 0.01, few enough for 3."""
+    with fits.open(frames[0], mode="update") as hdus:
+        hdus["SCI"].data += 3 * (hdus["SCI"].data * 0 + 1).cumsum(axis=1) / 96
+    for step, code in (("3", 0), ("0.01", 5)):
+        done = run("env", f"MAX_STEP={step}", "sh", EXAMPLES / "check_frames.sh", *frames, cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+
+
+@pytest.mark.skipif(not M17, reason="SKYMATCH_DATA does not name a folder with the 2MASS images of M17")
+def test_the_check_passes_m17_with_a_step_of_2_dn(tmp_path):
+    assert run("env", "MAX_STEP=2", "sh", EXAMPLES / "check_frames.sh", *M17, cwd=tmp_path).returncode == 0
 
 
 def test_the_python_script(tmp_path, frames):

@@ -212,6 +212,15 @@ def test_zero_points_that_differ_are_seen_on_a_nebula(tmp_path):
     assert 1 < np.abs(error).max() < 4 * err[np.abs(error).argmax()]
 
 
+def test_factors_that_no_overlap_can_show_are_said(tmp_path):
+    frames = [Frame(x=64.0 * k, nx=SIZE, ny=SIZE, sky=100, noise=1, seed=k) for k in range(2)]
+    pixels = [frame.pixels(lambda x, y: 300 + 200 * np.sin(x / 25)) for frame in frames]
+    pixels[1] = 100 + 1.004 * (pixels[1] - 100)
+    result = skymatch_cli.match(written(tmp_path, pixels), dry_run=True, compare="mesh")
+    assert abs(float(result.images["sky"][1] - result.images["sky"][0])) > 0.5  # both skies are 100
+    assert {warning.name for warning in result.warnings} & {"bright-scene", "zero-points"}
+
+
 @pytest.mark.parametrize("factor", [1.0, 1.03])
 def test_a_factor_between_two_images_is_named(tmp_path, factor):
     frames = [Frame(x=64.0 * k, nx=SIZE, ny=SIZE, sky=100, noise=1, seed=k) for k in range(2)]

@@ -136,7 +136,7 @@ def test_other_settings_measure_again(folder, measured, option):
 def test_settings_of_the_solution_dont(folder, measured):
     match("--dry-run")
     measured.clear()
-    match("--dry-run", "--match-up", "--max-residual", "3")
+    match("--dry-run", "--match-up", "--max-residual", "3", "--max-step", "5")
     assert measured == []
 
 

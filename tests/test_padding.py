@@ -67,6 +67,15 @@ def test_a_value_within_the_frame_is_only_noted() -> None:
     assert padding.share == pytest.approx(400 / data.size)
 
 
+def test_zeros_in_every_second_column() -> None:
+    data = np.random.default_rng(1).normal(100, 1, (64, 64)).astype("f4")
+    data[:, ::2] = 0
+    found = find_padding(data, np.ones(data.shape, np.bool_))
+    assert found is not None
+    assert found.left_out is not None
+    np.testing.assert_array_equal(found.left_out, data == 0)
+
+
 @pytest.mark.parametrize("mean", [0.02, 0.3, 1.0, 5.0, 100.0])
 def test_photons_are_no_padding(mean: float) -> None:
     assert found(RNG.poisson(mean, SHAPE)) is None
@@ -138,6 +147,8 @@ def test_a_pair_with_padding_is_matched(tmp_path: Path, monkeypatch: pytest.Monk
     sky, n, said = run()
     assert sky == pytest.approx(7.5, abs=0.15)
     assert any("are exactly 0 and are left out as padding" in text for text in said)
+    strict = CliRunner().invoke(main, ["match", "--dry-run", "--strict", "a.fits", "b.fits"])
+    assert strict.exit_code == 0  # nothing is left to do
     assert run("--ignore-value", "0") == (sky, n, [text for text in said if "padding" not in text])
     _, with_padding, said = run("--keep-value", "0", "--compare", "pooled", "--nclip", "0")
     assert not any("padding" in text for text in said)

@@ -19,6 +19,8 @@ from astropy.io import fits
 from click.testing import CliRunner, Result
 
 from skymatch_cli.cli import main
+from skymatch_cli.errors import without_secrets
+from skymatch_cli.images.formats import fitsfile
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.record import disk
 
@@ -363,6 +365,33 @@ def test_copies_never_replace_masks_flags_lists_or_other_images() -> None:
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.parametrize(
+    "options",
+    [["--report", "x.json"], ["--log-file", "./x.json"], ["--store", "x.json"]],
+)
+def test_two_outputs_are_never_the_same_file(options: list[str]) -> None:
+    pair()
+    done = run("match", "--dry-run", "-o", "x.json", *options, "a.fits", "b.fits", code=2)
+    assert f"--output and {options[0]} name the same file" in done.stderr
+    assert not Path("x.json").exists() or "{" not in Path("x.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://host/a.fits?hdnts=exp=1~hmac=SECRET",
+        "https://host/a.fits#access_token=SECRET",
+        "https://user:p@SECRET@host/a.fits",
+        "simplecache::https://user:SECRET@host/a.fits",
+        "s3://KEY:SECRET@bucket/a.fits",
+        "https://host/a.fits?sv=1&X-Amz-Signature=SECRET",
+    ],
+)
+def test_no_form_of_url_keeps_its_secret(url: str) -> None:
+    assert "SECRET" not in without_secrets(url)
+    assert "a.fits" in without_secrets(url)
+
+
 def test_results_and_logs_never_replace_a_list_of_skies_or_names() -> None:
     pair()
     Path("sky.csv").write_text("a.fits 1\nb.fits 2\n")
@@ -644,6 +673,16 @@ def test_a_packed_file_for_which_the_disk_has_no_room_is_refused(monkeypatch: py
     assert "b.fits.gz: holds 80 MiB, and" in done.stderr
     assert "where it is unpacked, has 1 MiB free (set TMPDIR to a larger disk, or unpack it first)" in done.stderr
     assert contents(Path()) == before
+
+
+def test_a_file_of_hdus_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair()
+    monkeypatch.setattr(fitsfile, "_MOST_HDUS", 400)
+    cards = [b"XTENSION= 'IMAGE   '", b"BITPIX  =                    8", b"NAXIS   =                    0"]
+    cards += [b"PCOUNT  =                    0", b"GCOUNT  =                    1", b"END"]
+    empty = b"".join(card.ljust(80) for card in cards).ljust(2880)
+    Path("b.fits.bz2").write_bytes(bz2.compress(Path("b.fits").read_bytes()) + bz2.compress(empty * 400))
+    assert "b.fits.bz2: has more than 400 HDUs" in run("plan", "a.fits", "b.fits.bz2", code=3).stderr
 
 
 def test_nothing_behind_the_images_is_unpacked_to_measure_them() -> None:

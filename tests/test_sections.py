@@ -218,6 +218,10 @@ def test_skies_of_a_list_and_the_reference() -> None:
     assert [i["sky"] for i in images] == [1, 2, 1, 3]
     held = found("--dry-run", "--reference", NAMES[3], *NAMES)
     assert held[3]["sky"] == 0
+    Path("c.fits").write_bytes(Path("a.fits").read_bytes())
+    outside = found("--dry-run", "--reference", f"c.fits[SCI,1]{LEFT}", *NAMES[:2])
+    assert [(i["file"], i["section"]) for i in outside][2:] == [("c.fits", "[1:20,1:40]")]
+    assert outside[2]["sky"] == 0
 
 
 def test_flags_and_masks_are_those_of_the_section() -> None:

@@ -211,7 +211,7 @@ def test_without_a_loop_nothing_is_said_to_agree(tmp_path):
     assert str(strip).endswith("; no loop of overlaps checks them")
     circle = skymatch_cli.match(stepped(tmp_path / "circle", 0.0), dry_run=True).verdict
     assert circle.checked
-    assert str(circle).endswith("; all 3 overlaps agree")
+    assert str(circle).endswith("; all 3 overlaps agree within their errors")
 
 
 def test_the_advice_stands_once_after_the_last_warning_of_a_name(tmp_path):

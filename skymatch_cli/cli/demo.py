@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ def command(ctx: click.Context, /, directory: str, overwrite: bool, **_: Any) ->
         console.tell_result(result)
         console.say(f"the skies differ from the truth by {rms:.2f} {result.infos[0].unit} (rms)")
         console.say(f"{len(paths)} frames and {TRUTH_FILE} are in {folder}")
-        program = shlex.quote(sys.argv[0]) if Path(sys.argv[0]).name == "skymatch" else "skymatch"
+        typed = sys.argv[0]
+        away = Path(typed).name == "skymatch" and shutil.which("skymatch") != typed  # not on the PATH
+        program = shlex.quote(typed) if away else "skymatch"
         frames = shlex.quote(str(folder)) + "/frame_*.fits"
         console.say(f"now try: {program} match --dry-run {frames}")

@@ -6,26 +6,9 @@ from typing import Any
 
 import click
 
-from . import given, options, sections
+from skymatch_cli.settings import OF_HEADERS
 
-DECIDED_BY_PLAN = frozenset(
-    {
-        *(
-            "dqbits",
-            "dq_ext",
-            "mask",
-            "weight",
-            "exposure_map",
-            "group_by",
-            "split_by",
-            "units",
-            "exptime_key",
-            "flux_scale",
-            "bunit",
-        ),
-        *("sky_keyword", "wcs"),
-    }
-)
+from . import given, options, sections
 
 
 @click.command(
@@ -77,7 +60,7 @@ def command(
         with ExitStack() as stack:
             store = stack.enter_context(Store(stored, write=target is None))
             planned = store.plan()
-            settings, _output = given.read(ctx, planned.settings, DECIDED_BY_PLAN)
+            settings, _output = given.read(ctx, planned.settings, OF_HEADERS)
             only = given.shard_of(shard, len(planned.infos))
             planned = replace(planned, settings=settings)
             kept = store

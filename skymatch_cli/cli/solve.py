@@ -6,13 +6,9 @@ from typing import Any
 
 import click
 
-from . import given, options, sections
-from .measure import DECIDED_BY_PLAN
+from skymatch_cli.settings import OF_HEADERS, OF_THE_MEASUREMENT
 
-DECIDED_BY_MEASURE = DECIDED_BY_PLAN | {
-    *("compare", "mesh_size", "model", "ignore_value"),
-    *("skystat", "lower", "upper", "nclip", "lsigma", "usigma", "binwidth"),
-}
+from . import given, options, sections
 
 
 @click.command(
@@ -56,7 +52,7 @@ def command(ctx: click.Context, /, *, stored: str, **_: Any) -> None:
 
         with Store(stored) as store:
             planned = store.plan()
-            settings, output = given.read(ctx, planned.settings, DECIDED_BY_MEASURE)
+            settings, output = given.read(ctx, planned.settings, OF_HEADERS | OF_THE_MEASUREMENT | {"ignore_value"})
             console.check_output(output, overwrite=settings.overwrite)
             planned = replace(planned, settings=settings, infos=tuple(planned.infos))
             output.check(overwrite=settings.overwrite, inputs=(stored, *files_of_images(planned.infos)))

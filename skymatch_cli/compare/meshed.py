@@ -55,7 +55,7 @@ _CELLS_ACROSS = 20.0  # cells across an overlap: some of those at its border are
 
 @dataclass(frozen=True, slots=True)
 class MeshReduction:
-    """What one worker found in one image.
+    """Result of the reduction of one image.
 
     Attributes
     ----------
@@ -325,7 +325,7 @@ class MeshTask:
         return meshes
 
     def lost(self, why: str) -> MeshReduction:
-        """The finding where no worker lived to give one."""
+        """Return the finding of an image whose workers all died."""
         return self._unread((Problem(self.info.ref.label, why, "run again"),))
 
     def _unread(self, problems: tuple[Problem, ...]) -> MeshReduction:

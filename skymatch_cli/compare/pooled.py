@@ -49,7 +49,7 @@ _MAX_COVERAGE = 500_000  # entries of all images together; the grid gets coarser
 
 @dataclass(frozen=True, slots=True)
 class ImageMeasurement:
-    """What one worker found in one image, in the image's unit.
+    """Result of the measurement of one image, in the image's unit.
 
     Attributes
     ----------
@@ -174,7 +174,7 @@ class PooledTask:
         )
 
     def lost(self, why: str) -> ImageMeasurement:
-        """The finding where no worker lived to give one."""
+        """Return the finding of an image whose workers all died."""
         return self._unread(self._regions(), (Problem(self.info.ref.label, why, "run again"),))
 
     def _regions(self) -> list[Spans]:

@@ -12,13 +12,13 @@ from typing import TextIO
 
 from skymatch_cli.choices import Planes, WarningName
 from skymatch_cli.errors import InputError, Problem
-from skymatch_cli.images.companions import extension, science_planes
+from skymatch_cli.images.companions import Role, extension, role_of, science_planes
 from skymatch_cli.images.formats.files import is_remote, real_paths
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, read_structure
 from skymatch_cli.images.known import Known
 from skymatch_cli.images.lookup import ImageFinder
-from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, fill_template, split_selector
-from skymatch_cli.images.sidecars import Companions, find_sidecars
+from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, file_of, fill_template
+from skymatch_cli.images.sidecars import NO_IMAGE, Companions, find_sidecars
 from skymatch_cli.model import FileState, ImageRef, MaskRef, Part, Section, SkyWarning
 from skymatch_cli.model.section import plane_of
 from skymatch_cli.run.tasks import run_apart
@@ -123,7 +123,7 @@ def resolve_images(
         try:
             file = _usable(structures[name.path])
             if file.creator.startswith(_OURS):
-                skipped.append(f"{name.file}: not an image: a result of this program")
+                skipped.append(f"{name.file}: {NO_IMAGE}: a result of this program")
                 continue
             chosen, said = _choose(file, name, settings)
         except InputError as error:
@@ -157,7 +157,7 @@ def _with_reference(found: Inputs, settings: Settings, known: Known | None) -> I
     if name is None or ImageFinder(found.refs).find(name):
         return found
     try:
-        file, _ = split_selector(name)
+        file = file_of(name)
     except ValueError:
         return found
     if not is_remote(file) and not Path(file).is_file():
@@ -275,6 +275,11 @@ def _selected(file: FitsFile, selector: Selector, *, need_wcs: bool) -> tuple[Hd
     return tuple(h for h in file.hdus if h.is_named(selector.name) and selector.ver in {None, h.ver})
 
 
+def _are_images(planes: Iterable[Hdu]) -> bool:
+    """Whether the name of one of them says that it is the image: of MUSE the cube DATA, beside the map FIELDMAP."""
+    return any(role_of(hdu.name) is Role.IMAGE for hdu in planes)
+
+
 def _is_matched_by_plane(hdu: Hdu, settings: Settings) -> bool:
     """Whether the planes of a cube are images: few ones without being asked, as those of a colour camera."""
     if hdu.cube_axis is None:
@@ -287,10 +292,11 @@ def _default_hdus(
     file: FitsFile, where: str, settings: Settings, *, need_wcs: bool
 ) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
     chosen, warnings = science_planes(file, where, need_wcs=need_wcs)
-    if chosen:
+    cubes, of_cubes = science_planes(file, where, need_wcs=True, cubes=True)
+    if chosen and not (_are_images(cubes) and not _are_images(chosen)):
         return chosen, warnings
-    cubes, warnings = science_planes(file, where, need_wcs=True, cubes=True)
     if cubes:
+        warnings = of_cubes
         if refused := [hdu for hdu in cubes if not _is_matched_by_plane(hdu, settings)]:
             raise InputError(Problem(f"{where}{_index(hdu)}", *_why_no_image(hdu)) for hdu in refused)
         return cubes, warnings

@@ -15,7 +15,7 @@ from skymatch_cli.images.formats.registry import stored_gwcs
 from skymatch_cli.images.groups import AUTO, FILE
 from skymatch_cli.images.units import UnitFacts
 from skymatch_cli.model import FileState, ImageInfo, ImageRef, SkyWarning
-from skymatch_cli.settings import Settings
+from skymatch_cli.settings import OF_HEADERS, Settings
 from skymatch_cli.sky.footprint import Footprint
 from skymatch_cli.version import __version__
 
@@ -62,11 +62,7 @@ class Headers:
 
 def header_rules(settings: Settings, *, need_wcs: bool) -> str:
     """All but the files that decides what is read from headers."""
-    names = (
-        *("dq_ext", "dqbits", "weight", "exposure_map", "sky_keyword", "flux_scale", "bunit", "group_by", "split_by"),
-        *("exptime_key", "units", "wcs"),
-    )
-    chosen = {name: getattr(settings, name) for name in names}
+    chosen = {name: getattr(settings, name) for name in sorted(OF_HEADERS - {"mask", "planes"})}
     return json.dumps(
         {**chosen, "need_wcs": need_wcs, "gwcs": not stored_gwcs().missing_package(), "version": __version__}
     )

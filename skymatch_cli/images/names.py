@@ -129,6 +129,17 @@ def split_section(name: str) -> tuple[str, str]:
     return match["name"], match["section"]
 
 
+def file_of(name: str) -> str:
+    """The file of a name, without section and HDU selector.
+
+    Raises
+    ------
+    ValueError
+        If one of these is not understood.
+    """
+    return split_selector(split_section(name)[0])[0]
+
+
 def check_template(option: str, template: str) -> None:
     """Raise UsageError where a template has other fields than the known ones."""
     known = {field[1:-1].partition(":")[0] for field in _FIELDS}
@@ -321,7 +332,7 @@ def _members(file: str) -> Iterator[NamedFile | Problem]:
 
 
 def _expand_url(url: str) -> Iterator[NamedFile | Problem]:
-    """A URL, with or without a selector; ``*`` is asked of the server, all else stands for itself."""
+    """A URL, with or without a selector; the server expands ``*``, all else is taken literally."""
     match = _SELECTED.fullmatch(url)
     try:
         file, selector = (url, None) if match is None else (match["file"], Selector.parse(match["selector"]))

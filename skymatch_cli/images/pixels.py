@@ -208,7 +208,7 @@ def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, wh
             SkyWarning(WarningName.PADDING, f"{where}: all its pixels are exactly {found.value:.9g}: it has no sky"),
         )
     text = f"{share} and are left out as padding; --keep-value {found.value:.9g} keeps them"
-    return (SkyWarning(WarningName.PADDING, text),)
+    return (SkyWarning(WarningName.PADDING, text, amplitude=0.0),)
 
 
 class _OpenFiles:

@@ -128,7 +128,7 @@ class SkyWarning:
     text : str
         What is wrong, and where.
     amplitude : float or None
-        By how much, in ``unit``; None for what has no amplitude.
+        By how much, in ``unit``; None for what has no amplitude, 0 for what needs no action.
     unit : str
     visible : bool
         Whether someone could see the effect; warnings that are not visible are given with ``-v`` alone.
@@ -171,9 +171,12 @@ class SkyWarning:
 
 
 def counted(warnings: Iterable[SkyWarning], allowed: Iterable[str]) -> tuple[SkyWarning, ...]:
-    """The warnings that ``--strict`` counts: those that someone could see, and that are not allowed."""
-    passed = set(allowed)
-    return tuple(w for w in warnings if w.visible and w.name not in passed)
+    """The warnings that ``--strict`` counts: those that someone could see, and that are not allowed.
+
+    What may be, but was not found, is not counted.
+    """
+    passed = {WarningName.BRIGHT_SCENE, *allowed}
+    return tuple(w for w in warnings if w.visible and w.amplitude != 0 and w.name not in passed)
 
 
 def skipped(problems: Iterable[Problem]) -> tuple[SkyWarning, ...]:

@@ -1,4 +1,4 @@
-"""Solution -> tables and files: what a run found, and what a plan says."""
+"""Solution -> tables and files: the result of a run, or a plan."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from skymatch_cli.errors import UsageError
+from skymatch_cli.images.sidecars import NO_IMAGE
 from skymatch_cli.model import ImageInfo, Journal, Measurements, SkyWarning, Solution
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.output.plain import summary
@@ -113,9 +114,14 @@ class Result:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What is worth saying, and no reason to worry."""
+        left = [line.split(f": {NO_IMAGE}: ")[0] for line in self.skipped if f": {NO_IMAGE}: " in line]
+        named = ", ".join(left[:_NAMED]) + (f" and {len(left) - _NAMED} more" if len(left) > _NAMED else "")
         reasons = self.solution.reasons[:_NAMED]
         if more := len(self.solution.reasons) - len(reasons):
             reasons = (*reasons, f"… and {more} more components")
+        if left:
+            said = f"left out as weights, flags, masks, errors or results (-v says why): {named}"
+            reasons = (said, *reasons)
         if self.solution.sigma_exact:
             return reasons
         estimated = "sky_err is estimated: so many images are connected that the exact errors would take too long"

@@ -39,7 +39,7 @@ class Verdict:
         if self.n_doubtful:
             judged = f"{self.n_doubtful} of {self.n_overlaps} overlaps want a look (-v lists the worst)"
         elif self.checked:
-            judged = f"all {self.n_overlaps} overlaps agree"
+            judged = f"all {self.n_overlaps} overlaps agree within their errors"
         else:
             judged = "no loop of overlaps checks them"
         return f"steps between overlapping images: up to {steps[0]}{unit}, typically {steps[1]}; {judged}"

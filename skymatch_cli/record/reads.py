@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from skymatch_cli.images.formats.files import is_remote, real_path
-from skymatch_cli.images.names import split_selector
+from skymatch_cli.images.names import file_of
 from skymatch_cli.model import ImageInfo, StoredPlane
 from skymatch_cli.settings import Settings
 
@@ -64,7 +64,7 @@ def _named(settings: Settings) -> Iterator[str]:
         yield str(settings.skylist)
     if settings.reference is not None:
         try:
-            yield split_selector(settings.reference)[0]
+            yield file_of(settings.reference)
         except ValueError:
             return
 

@@ -194,11 +194,6 @@ def pixel_area_arcsec2(wcs: CelestialWcs) -> float:
     return float(ring_sr(corners) * SR_TO_ARCSEC2 / (4.0 * half_x * half_y))
 
 
-def pixel_scale_arcsec(wcs: CelestialWcs) -> float:
-    """Return the side of a square pixel of that mean solid angle, in arcsec."""
-    return float(np.sqrt(pixel_area_arcsec2(wcs)))
-
-
 class _Engine:
     """astropy's WCS behind a lock: wcslib's structures are changed while it computes."""
 

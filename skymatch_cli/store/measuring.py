@@ -1,15 +1,19 @@
-"""A plan -> measurements: pixels are read, each image once, or what a store knows is recalled."""
+"""Plan -> measurements: read the pixels of each image once, or recall them from a store."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from skymatch_cli.choices import Compare, Method
 from skymatch_cli.errors import InputError
-from skymatch_cli.model import Measurements, SkyWarning
+from skymatch_cli.model import IntArray, Measurements, SkyWarning, set_numbers
+from skymatch_cli.model.measurements import joined
 from skymatch_cli.model.warning import skipped
-from skymatch_cli.run.tasks import LocalRunner, Progress, Runner
+from skymatch_cli.run.tasks import LocalRunner, NoProgress, Progress, Runner
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.store.findings import Findings, HeldFindings, Measured, StoredFindings, assemble, measure_images
 from skymatch_cli.store.plan import Plan
@@ -29,7 +33,7 @@ def find(
     runner: Runner | None = None,
     store: Store | None = None,
 ) -> Measured:
-    """Read the pixels of the images, each once, and keep what is found in each.
+    """Read the pixels of the images, each once, and keep the finding of each.
 
     Parameters
     ----------
@@ -40,7 +44,7 @@ def find(
     runner : Runner, optional
         Where the work is done; on this machine by default.
     store : Store, optional
-        Where the plan is stored: what was found earlier is used, and what is found is added.
+        Holds the plan: earlier findings are used, and new ones are added.
 
     Raises
     ------
@@ -64,12 +68,12 @@ def measure(
     progress: Progress | None = None,
     runner: Runner | None = None,
 ) -> tuple[SkyWarning, ...]:
-    """Add what is found in the pixels of all images, or ``only`` some, to what is known; returns warnings.
+    """Measure all images, or ``only`` some, and add the findings; returns warnings.
 
     Raises
     ------
     InputError
-        If pixels can't be read and ``settings.skip_bad`` is not set; what was found in others is kept.
+        If pixels can't be read and ``settings.skip_bad`` is not set; findings of other images are kept.
     """
     settings = planned.settings
     check_model(settings, planned.graph)
@@ -84,7 +88,7 @@ def measure(
 
 
 def recall(planned: Plan, store: Store) -> Measured:
-    """What a store holds of a plan in it, for the method of its settings.
+    """Recall the findings of a stored plan, for the method of its settings.
 
     Raises
     ------
@@ -102,7 +106,7 @@ def recall(planned: Plan, store: Store) -> Measured:
 
 @one_thread()
 def gather(measured: Measured) -> tuple[Measurements, tuple[SkyWarning, ...]]:
-    """The measurements of the pairs from what was found in all images, and warnings; a store keeps them."""
+    """Combine the findings of all images to measurements of the pairs, and warnings; a store keeps them."""
     stored = measured.found if isinstance(measured.found, StoredFindings) else None
     if stored is not None and (kept := stored.gathered()) is not None:
         return kept.measurements(), kept.warnings
@@ -127,3 +131,60 @@ def compared_otherwise(
     found, _ = gather(find(again, with_local=False, progress=progress, runner=runner, store=store))
     mesh, pooled = (measurements, found) if by_mesh else (found, measurements)
     return cross_check(planned.infos, mesh, pooled, robust=planned.settings.robust)
+
+
+_AT_A_TIME = 2**25  # pixels of planes that are compared before others are read
+
+
+def find_plane_by_plane(
+    planned: Plan, *, progress: Progress | None = None, runner: Runner | None = None
+) -> tuple[Measurements, tuple[SkyWarning, ...]] | None:
+    """Measure the planes of cubes some at a time, so that no more of them are in memory; the same as `find`, `gather`.
+
+    Returns
+    -------
+    Measurements and warnings, or None where the sets of images differ by more than the plane.
+    """
+    sets = set_numbers(planned.infos)
+    images = np.split(np.argsort(sets, kind="stable"), np.cumsum(np.bincount(sets))[:-1])
+    places = {tuple((planned.infos[i].ref.path, planned.infos[i].ref.hdu) for i in own.tolist()) for own in images}
+    if planned.settings.compare != Compare.MESH or len(images) < 2 or len(places) > 1:
+        return None
+    n_pixels = sum(math.prod(planned.infos[i].shape) for i in images[0].tolist())
+    several = max(1, _AT_A_TIME // n_pixels)
+    together = [np.sort(np.concatenate(images[k : k + several])) for k in range(0, len(images), several)]
+    if len(together) < 2:
+        return None
+    watch = progress or NoProgress()
+    watch.stage("pixels", len(sets))
+    found: list[Measurements] = []
+    pairs: list[IntArray] = []
+    said: list[SkyWarning] = []
+    for own in together:
+        rows = np.flatnonzero(np.isin(planned.graph.a, own))
+        part, warnings = gather(
+            find(_part(planned, own, rows), with_local=False, progress=_Going(watch), runner=runner)
+        )
+        found.append(part)
+        pairs.append(rows)
+        said += warnings
+    return joined(found, planned.graph, together, pairs), tuple(said)
+
+
+def _part(planned: Plan, images: IntArray, pairs: IntArray) -> Plan:
+    """The plan of some images (their numbers, ascending) and the overlaps among them."""
+    graph = planned.graph.part(pairs)
+    a, b = np.searchsorted(images, graph.a), np.searchsorted(images, graph.b)
+    infos = tuple(planned.infos[i] for i in images.tolist())
+    return replace(planned, infos=infos, graph=replace(graph, n_images=len(infos), a=a, b=b))
+
+
+class _Going(NoProgress):
+    """Progress of a part of a stage that has begun."""
+
+    def __init__(self, whole: Progress) -> None:
+        self._whole = whole
+
+    def advance(self, steps: int = 1) -> None:
+        """Advance the whole."""
+        self._whole.advance(steps)

@@ -165,12 +165,15 @@ def try_writer(shim: Shim, name: str, folder: Path, images: dict[str, bytes], *,
 
 
 def is_readable(file: str) -> bool:
-    """Whether a solution or a store that is there is whole: of a store what a killed run began is taken back first."""
-    if not Path(file).exists():
+    """Whether a solution or a store that is there is whole: of a store what a killed run began is taken back first.
+
+    A store in which nothing was committed yet is an empty file.
+    """
+    if not Path(file).exists() or (file.endswith(".db") and not Path(file).stat().st_size):
         return True
     if file.endswith(".fits"):
         return bool(len(read_solution(file).sky))
-    with Store(file) as store:
+    with Store(file, write=True, create=True) as store:
         return store.database.get("facts", "layout") is not None
 
 

@@ -214,7 +214,7 @@ class CellSums:
         TooWideError
             If these are more cells than ``most``.
         """
-        if not np.isfinite(u + v).any():  # no pixel is on the plane: a place for nothing
+        if not np.isfinite(u + v).any():  # no pixel is on the plane: an empty window
             u, v = np.zeros(1), np.zeros(1)
         i0, j0 = int(np.floor(np.nanmin(u))) - 1, int(np.floor(np.nanmin(v))) - 1
         i1, j1 = int(np.ceil(np.nanmax(u))) + 2, int(np.ceil(np.nanmax(v))) + 2

@@ -1,4 +1,4 @@
-"""Where the good pixels of a cell are: what a tilt needs to know beyond the cell's value.
+"""Centroids of the good pixels of cells, which a tilt needs beside the cells' values.
 
 A cell at the border of an image, or beside a mask, has its pixels to one side of its centre. For a constant
 sky that is the same everywhere; for a tilt it is not.

@@ -4,7 +4,7 @@ Least squares of ``value[i, c] = offset[i] + sky[c]`` with weights w. Eliminatin
 graph Laplacian in which a pair of images has the weight ``sum over cells of w_i w_j / sum(w)``: optimal
 in stacks too, and one pass over the cells.
 
-What a cell counts is the information of its pixels, times how well it agrees with the others (see ``trust``),
+The weight of a cell is the information of its pixels, times how well it agrees with the other images (see ``trust``),
 iterated with the solution.
 
 The noise of every image is scaled to the scatter of sums of 8 x 8 cells, so that errors hold where
@@ -13,11 +13,10 @@ pixels are correlated, flat fields differ or seeing leaves its traces.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from typing import TypeVar
 
 import numpy as np
@@ -39,7 +38,7 @@ from skymatch_cli.compare.mesh.sums import (
     shares,
 )
 from skymatch_cli.compare.mesh.tiles import SheetPlan, run_noise, sheet_plans
-from skymatch_cli.compare.mesh.trust import Distances, Spreads, mean_sky, median_sky, trusted_weight
+from skymatch_cli.compare.mesh.trust import Distances, SheetSpreads, Spreads, mean_sky, median_sky, trusted_weight
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements, OverlapGraph, Status, StrArray
 from skymatch_cli.run.tasks import usable_cores
 
@@ -119,21 +118,18 @@ def _robust_sums(
     plans = sheet_plans(meshes) if len(graph.a) else []
     workers = min(jobs or usable_cores(), sum(len(plan.leaves) for plan in plans) // _WORTH_PROCESS + 1)
     with ThreadPoolExecutor(workers) as pool, ExitStack() as stack:
-        members = [
-            _Share(plans[k::workers], meshes, graph, unit, KeptSheets(_SHEET_BYTES // workers, stack))
-            for k in range(workers)
-        ]
+        cells = _SharedCells(KeptSheets(_SHEET_BYTES, stack), graph, unit)
 
-        def each(method: Callable[..., Answer], *arguments: object) -> list[Answer]:
-            return list(pool.map(lambda member: method(member, *arguments), members))
+        def each(method: Callable[..., Answer], *arguments: object) -> Iterator[Answer]:
+            """Answers of all sheets in their order: sums don't depend on the workers."""
+            return pool.map(lambda k: method(k, *arguments), range(cells.n_sheets))
 
-        start = _in_order([member.start() for member in members])
-        offset = solved(*first_differences(start, level, graph))
+        offset = solved(*first_differences(cells.start(plans, meshes), level, graph))
         scale, typical = np.ones(graph.n_images), None
         for iteration in range(_ITERATIONS):
             sums, scatter = PairSums.empty(graph, level + offset), BlockScatter.empty(graph.n_images)
             spreads = Spreads.empty(graph.n_images)
-            for found in _in_order(each(_Share.step, offset, scale, typical, iteration >= _UNSCALED)):
+            for found in each(cells.step, offset, scale, typical, iteration >= _UNSCALED):
                 spreads.add(found.spreads)
                 if found.pairs is not None:
                     sums.add(found.pairs)
@@ -145,7 +141,7 @@ def _robust_sums(
             scale = scale * scatter.ratio()
             offset = solved(sums.weight, sums.difference())
         sums, structure = PairSums.empty(graph, level + offset), PairStructure.empty(graph, meshes)
-        for last in _in_order(each(_Share.finish, offset, scale, typical)):
+        for last in each(cells.finish, offset, scale, typical):
             sums.add(last.pairs)
             structure.add(last.blocks)
     return _Compared(sums, scale, structure)
@@ -153,7 +149,7 @@ def _robust_sums(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Compared:
-    """What the iterations lead to: sums, scale (N,) of the variance of the images, structure in the overlaps."""
+    """Result of the iterations: sums, scale (N,) of the variance of the images, structure in the overlaps."""
 
     sums: PairSums
     scale: FloatArray
@@ -162,7 +158,7 @@ class _Compared:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Last:
-    """What one sheet gives in the end."""
+    """Final sums of one sheet."""
 
     pairs: SheetSums
     blocks: BlockSums
@@ -170,75 +166,54 @@ class _Last:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """What one sheet gives to an iteration: sums over pairs in all but the first, scatter where it was asked for."""
+    """Sums of one sheet in one iteration: over pairs in all but the first, scatter only once it is trusted."""
 
-    spreads: SheetSums
+    spreads: SheetSpreads
     pairs: SheetSums | None = None
     scatter: SheetSums | None = None
 
 
-class _Share:
-    """One sheet in so many, made when it is first asked for, and the sky of its cells in the iteration before.
+class _SharedCells:
+    """The cells that images share, sheet by sheet, and the sky of each cell in the iteration before."""
 
-    Answers have one element for each plan, None where there is no sheet.
-    """
+    def __init__(self, sheets: KeptSheets, graph: OverlapGraph, unit: tuple[float, float]) -> None:
+        self._sheets, self._graph, self._unit = sheets, graph, unit
+        self._skies: list[Float32Array | None] = []
 
-    def __init__(
-        self,
-        plans: Sequence[SheetPlan],
-        meshes: Sequence[Sequence[Mesh | None]],
-        graph: OverlapGraph,
-        unit: tuple[float, float],
-        sheets: KeptSheets,
-    ) -> None:
-        self._plans, self._meshes, self._graph, self._unit = plans, meshes, graph, unit
-        self._sheets = sheets
-        self._skies: list[Float32Array | None] = [None] * len(plans)
+    @property
+    def n_sheets(self) -> int:
+        """Number of sheets that have pairs."""
+        return len(self._sheets)
 
-    def start(self) -> list[SheetSums | None]:
-        """Differences to start from. Sheets are made here: in the thread that may read a store."""
-        found = []
-        for plan in self._plans:
-            sheet = make_sheet(plan, self._meshes[plan.plane], self._graph, *self._unit)
-            found.append(None if sheet is None else median_differences(sheet))
-            self._sheets.append(sheet)
-        return found
+    def start(self, plans: Sequence[SheetPlan], meshes: Sequence[Sequence[Mesh | None]]) -> Iterator[SheetSums]:
+        """Make the sheets, one by one, in the thread that may read a store; yield differences to start from."""
+        for plan in plans:
+            sheet = make_sheet(plan, meshes[plan.plane], self._graph, *self._unit)
+            if sheet is not None:
+                self._sheets.append(sheet)
+                self._skies.append(None)
+                yield median_differences(sheet)
 
-    def step(
-        self, offset: FloatArray, scale: FloatArray, typical: FloatArray | None, scatter: bool
-    ) -> list[_Step | None]:
-        """Sums with the weights that offsets and noises (N,) of the images suggest."""
-        answers: list[_Step | None] = []
-        for k in range(len(self._sheets)):
-            sheet = self._sheets[k]
-            if sheet is None:
-                answers.append(None)
-                continue
-            weight, shifted, before, distances = self._trusted(sheet, k, offset, scale, typical)
-            self._skies[k] = sky = mean_sky(sheet, weight, shifted, before)
-            if typical is None:
-                answers.append(_Step(distances.spreads(sheet)))
-                continue
-            residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
-            share = shares(sheet.layers, weight)
-            blocks = block_scatter(sheet, weight, residual, share) if scatter else None
-            answers.append(_Step(distances.spreads(sheet), pair_sums(sheet, weight, residual, share), blocks))
-        return answers
+    def step(self, k: int, offset: FloatArray, scale: FloatArray, typical: FloatArray | None, scatter: bool) -> _Step:
+        """Sums over sheet k with the weights that offsets and noises (N,) of the images suggest."""
+        sheet = self._sheets[k]
+        weight, shifted, before, distances = self._trusted(sheet, k, offset, scale, typical)
+        self._skies[k] = sky = mean_sky(sheet, weight, shifted, before)
+        if typical is None:
+            return _Step(distances.spreads(sheet))
+        residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
+        share = shares(sheet.layers, weight)
+        blocks = block_scatter(sheet, weight, residual, share) if scatter else None
+        return _Step(distances.spreads(sheet), pair_sums(sheet, weight, residual, share), blocks)
 
-    def finish(self, offset: FloatArray, scale: FloatArray, typical: FloatArray | None) -> list[_Last | None]:
-        """Sums with all that the result needs."""
-        answers: list[_Last | None] = []
-        for k in range(len(self._sheets)):
-            sheet = self._sheets[k]
-            if sheet is None:
-                answers.append(None)
-                continue
-            weight, shifted, sky, _ = self._trusted(sheet, k, offset, scale, typical)
-            residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
-            share = shares(sheet.layers, weight)
-            blocks = BlockSums.of_sheet(sheet, weight, residual, share, sky)
-            answers.append(_Last(all_pair_sums(sheet, weight, residual, share, sky), blocks))
-        return answers
+    def finish(self, k: int, offset: FloatArray, scale: FloatArray, typical: FloatArray | None) -> _Last:
+        """Sums over sheet k with all that the result needs."""
+        sheet = self._sheets[k]
+        weight, shifted, sky, _ = self._trusted(sheet, k, offset, scale, typical)
+        residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
+        share = shares(sheet.layers, weight)
+        blocks = BlockSums.of_sheet(sheet, weight, residual, share, sky)
+        return _Last(all_pair_sums(sheet, weight, residual, share, sky), blocks)
 
     def _trusted(
         self, sheet: Sheet, k: int, offset: FloatArray, scale: FloatArray, typical: FloatArray | None
@@ -254,14 +229,8 @@ class _Share:
         return weight, shifted, sky, distances
 
 
-def _in_order(answers: Sequence[Sequence[Answer | None]]) -> list[Answer]:
-    """Answers of shares that were dealt out in turn, in the order of the sheets: sums don't depend on the workers."""
-    rounds = zip_longest(*answers)
-    return [answer for each in rounds for answer in each if answer is not None]
-
-
 def _rounded(offset: FloatArray) -> FloatArray:
-    """What float32 makes of the offsets: the sums are about these, so no digit is lost."""
+    """Round offsets to float32: residuals are relative to these, so no digit is lost."""
     return offset.astype(np.float32).astype(np.float64)
 
 
@@ -271,7 +240,7 @@ def median_differences(sheet: Sheet) -> SheetSums:
 
 
 def first_differences(
-    found: Sequence[SheetSums], level: FloatArray, graph: OverlapGraph
+    found: Iterable[SheetSums], level: FloatArray, graph: OverlapGraph
 ) -> tuple[FloatArray, FloatArray]:
     """Weights and differences of the pairs to start from, from the medians of the tiles."""
     totals = np.zeros((2, len(graph.a)))
@@ -345,7 +314,7 @@ def with_structure(
 
 
 def settled(measured: Measurements) -> Measurements:
-    """Measurements without the digits that mean nothing: sums of single precision depend on the order of the images.
+    """Round measurements to significant digits: sums of single precision depend on the order of the images.
 
     Values are rounded to a power of two below a thousandth of their error and of themselves, so that a level that
     the pixels hold exactly comes back exactly; weights and errors to five digits.

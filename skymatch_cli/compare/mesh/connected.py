@@ -1,4 +1,4 @@
-"""Images that hang together by pairs, and what agrees best with differences of pairs."""
+"""Connected components of images, and least-squares offsets from the differences of pairs."""
 
 from __future__ import annotations
 

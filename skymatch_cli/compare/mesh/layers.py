@@ -1,4 +1,4 @@
-"""Arrays of leaves, so ordered that the images of a cell are reached without an index.
+"""Order leaves so that sums over the images of a cell need no index.
 
 A row of an array is a leaf with its 64 cells. The first images of all blocks come first (layer 0), then the second
 ones, and so on; blocks that more images see come before those that fewer see. So layer r holds the first blocks of
@@ -18,7 +18,7 @@ from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves
 from skymatch_cli.model import IntArray
 
 MOST_DOUBLINGS = 4
-"""Of a cell's window: it then reaches into the next leaf, not beyond."""
+"""Doublings of a window that reaches into the next leaf and not beyond."""
 
 _CORNERS = [(j, i) for j in (-1, 1) for i in (-1, 1)]
 
@@ -83,7 +83,7 @@ class Layers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Beside:
-    """The leaves of the same image and tile beside every leaf, n where there is none.
+    """Neighbours of every leaf in the same image and tile, n where there is none.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ def _taken(edges: Float32Array, which: IntArray) -> Float32Array:
 
 
 class LeafTable:
-    """Which leaf is where: a table for every image of every tile, with a margin of a block around it.
+    """Table of leaves by place: one for every image of every tile, with a margin of a block around it.
 
     Attributes
     ----------
@@ -164,7 +164,7 @@ class LeafTable:
 
 
 def closed(leaves: Leaves) -> Leaves:
-    """The leaves, and those beside two that touch at a corner only: they are the way from one to the other."""
+    """Add the leaves between two that touch only at a corner: windows reach across corners by way of a side."""
     table = LeafTable(leaves)
     n = len(leaves)
     more = [leaves]

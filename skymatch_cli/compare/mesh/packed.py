@@ -1,4 +1,4 @@
-"""Cells of one image in a fifth of the memory: what is kept of an image, sent between processes and written to a store.
+"""Store the cells of one image as scaled integers: in memory, between processes and on disk.
 
 Only blocks of 8 x 8 cells that have pixels are kept. In each, values are 16-bit integers between the lowest and the
 highest (an error of 1e-5 of that range, when the noise of a cell is a tenth of a pixel's), good pixels are 8-bit
@@ -132,7 +132,7 @@ class PackedMesh(Outline):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MeshOnDisk(Outline):
-    """A mesh whose cells are somewhere else."""
+    """A mesh whose cells are read from a store when they are needed."""
 
     load: Callable[[], Mesh]
     centroids: CellCentroids | None = None

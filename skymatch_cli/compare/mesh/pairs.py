@@ -61,8 +61,8 @@ def pairs_of_graph(a: IntArray, b: IntArray, graph: OverlapGraph, plane: int) ->
     keys = graph.a * graph.n_images + graph.b
     wanted = a * graph.n_images + b
     pair = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    here = (keys[pair] == wanted) & (graph.plane[pair] == plane)
-    return np.where(here, pair, -1).astype(np.int64)
+    known = (keys[pair] == wanted) & (graph.plane[pair] == plane)
+    return np.where(known, pair, -1).astype(np.int64)
 
 
 def pairs_of(plan: SheetPlan, leaves: Leaves, layers: Layers, graph: OverlapGraph) -> Pairs:

@@ -2,7 +2,7 @@
 
 A pixel of an image is read once. Sharp outliers are left out, nothing else is: flux that is clipped in
 one image and not in another, because the seeing differs, is what spoils pooled comparisons. A mesh
-knows nothing of other images, so it can be made by any worker and kept in a file.
+does not depend on other images, so any worker can make it and a store can keep it.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _used_nodes(blocks: BoolArray, positions: PixelMap, stride: int) -> BoolArra
 
 
 class _Batch:
-    """Bins on their way to the cells, some at a time: many for the cost of a call, few beside the cache."""
+    """Collects bins and adds them to the cells in batches that fit the cache."""
 
     def __init__(self, sums: CellSums) -> None:
         self._sums = sums
@@ -200,7 +200,7 @@ class _Batch:
             self.flush()
 
     def flush(self) -> None:
-        """Add what waits."""
+        """Add the collected bins."""
         if self._size:
             u, v, *values = (np.concatenate(c) for c in zip(*self._bins, strict=True))
             self._sums.add(u, v, values)
@@ -315,10 +315,8 @@ def _finished(
     # Sums of single precision err by more than the noise of a block where that is none.
     typical = np.quantile(np.abs(value[covered]), 0.9) if covered.any() else 0.0
     rounding = _ROUNDINGS * float(np.finfo(np.float32).eps) * (abs(level) + float(typical))
-    noise, variance = (
-        max(float(np.median(sigma)), rounding),
-        np.maximum(variance, rounding * rounding),
-    )  # inf where it is too large
+    noise = max(float(np.median(sigma)), rounding)
+    variance = np.maximum(variance, rounding * rounding)  # infinite where `**` would raise
     per_pixel = (noise * noise / variance).astype(np.float32)
     pixels = np.where(covered, count, 0).astype(np.float32)
     return CellMesh(

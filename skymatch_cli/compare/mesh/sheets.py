@@ -1,4 +1,4 @@
-"""Sheets: the cells of several tiles side by side, leaf by leaf, and what each of them counts."""
+"""Sheets: the cells of several tiles, leaf by leaf, with their weights."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Sheet:
     pixels: Float32Array
 
     def of_images(self, per_image: FloatArray) -> Float32Array:
-        """Values of the images (N,) as those of the leaves (n, 1)."""
+        """Return values of the images (N,) for the leaves, (n, 1)."""
         return per_image[self.leaves.image, None].astype(np.float32)
 
 
@@ -150,7 +150,7 @@ def _finest(meshes: Sequence[Mesh | None]) -> int:
 def _per_leaf(
     leaves: Leaves, meshes: Sequence[Mesh | None], number: Callable[[Mesh], float | np.float64]
 ) -> Float32Array:
-    """A number of each mesh, as those of the leaves (n, 1)."""
+    """Return a number of each mesh for the leaves, (n, 1)."""
     images, image = np.unique(leaves.image, return_inverse=True)
     return np.array([0.0 if (m := meshes[i]) is None else number(m) for i in images.tolist()], np.float32)[image, None]
 

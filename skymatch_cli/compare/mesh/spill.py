@@ -1,12 +1,13 @@
-"""Sheets that are gone through many times: in memory while there is room, else in a temporary file."""
+"""Keep sheets for repeated passes: in memory up to a limit, then in a temporary file."""
 
 from __future__ import annotations
 
 import pickle
 import tempfile
+import threading
 from contextlib import ExitStack
 from dataclasses import fields, is_dataclass
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from skymatch_cli.compare.mesh.sheets import Sheet
 
 
 class KeptSheets:
-    """Sheets by their numbers.
+    """Sheets by their numbers; several threads may read them.
 
     Parameters
     ----------
@@ -26,25 +27,25 @@ class KeptSheets:
 
     def __init__(self, most_bytes: int, stack: ExitStack) -> None:
         self._room, self._stack = most_bytes, stack
-        self._sheets: list[Sheet | int | None] = []
+        self._sheets: list[Sheet | int] = []  # themselves, or their places in the file
         self._file: IO[bytes] | None = None
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._sheets)
 
-    def __getitem__(self, k: int) -> Sheet | None:
+    def __getitem__(self, k: int) -> Sheet:
         sheet = self._sheets[k]
-        if self._file is None or not isinstance(sheet, int):
-            return sheet if isinstance(sheet, Sheet) else None
-        self._file.seek(sheet)
-        read: Sheet = pickle.load(self._file)  # noqa: S301 - written by this process, without a name
-        return read
+        if isinstance(sheet, Sheet) or self._file is None:
+            return cast("Sheet", sheet)
+        with self._lock:
+            self._file.seek(sheet)
+            return cast("Sheet", pickle.load(self._file))  # noqa: S301 - written by this process, without a name
 
-    def append(self, sheet: Sheet | None) -> None:
-        """Add a sheet, or None where a plan has none."""
-        if sheet is not None:
-            self._room -= _n_bytes(sheet)
-        if sheet is None or self._room >= 0:
+    def append(self, sheet: Sheet) -> None:
+        """Add a sheet."""
+        self._room -= _n_bytes(sheet)
+        if self._room >= 0:
             self._sheets.append(sheet)
             return
         if self._file is None:

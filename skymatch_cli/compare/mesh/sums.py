@@ -1,4 +1,4 @@
-"""Sums over cells: what pairs of images differ by, and how much the cells of an image scatter."""
+"""Sums over cells: differences of pairs of images, and scatter of the cells of an image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ALONG_ROW += np.float32(_NEIGHBOUR) * (np.eye(BLOCK, k=1, dtype=np.float32) + n
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SheetSums:
-    """What one sheet adds to sums over pairs, or over images.
+    """Sums of one sheet over pairs, or over images.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class PairSums:
 
     @classmethod
     def empty(cls, graph: OverlapGraph, offset: FloatArray) -> PairSums:
-        """Sums over nothing, about the offsets (N,) of the images."""
+        """Return empty sums, about the offsets (N,) of the images."""
         return cls(offset[graph.a], offset[graph.b], np.zeros((9, len(graph.a))))
 
     @property
@@ -100,7 +100,7 @@ class PairSums:
         return np.asarray(self.totals[8])
 
     def add(self, found: SheetSums) -> None:
-        """Add what was found in a sheet: three columns, or all of them."""
+        """Add the sums of a sheet: three columns, or all of them."""
         self.totals[: len(found.columns), found.rows] += found.columns
 
     def difference(self) -> FloatArray:
@@ -194,7 +194,7 @@ class BlockScatter:
 
 
 def block_scatter(sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array) -> SheetSums:
-    """What the blocks of a sheet add to `BlockScatter`."""
+    """Sum the scatter of the blocks of a sheet, for `BlockScatter`."""
     promised = _block_variance(np.sqrt(weight * (np.float32(1) - share))).astype(float)
     found = np.einsum("bc,bc->b", weight, residual).astype(float)
     images, image = np.unique(sheet.leaves.image, return_inverse=True)

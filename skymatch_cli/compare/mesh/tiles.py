@@ -1,4 +1,4 @@
-"""Where the meshes of many images share cells: blocks of the common grid, and the tiles that they are compared in.
+"""Find where meshes share cells: blocks of the common grid, and the tiles in which images are compared.
 
 A block is 8 x 8 cells. What several images cover of it is a *leaf* for each of them: the leaves are all that a
 comparison works on, so its cost grows with the cells that images share, whatever the mosaic looks like. Tiles are
@@ -89,7 +89,7 @@ class TilePlace:
 
 
 def sheet_plans(meshes: Sequence[Sequence[Mesh | None]], *, together: bool = True) -> list[SheetPlan]:
-    """Where several images may share cells, in the order of planes, rows and columns of the tiles.
+    """Plan sheets where several images may share cells, in the order of planes, rows and columns of the tiles.
 
     ``together``: tiles that lie anywhere may share a sheet; False where places in it must keep their digits.
     """

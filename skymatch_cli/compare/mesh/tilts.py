@@ -30,7 +30,6 @@ from skymatch_cli.compare.mesh.sheets import Sheet, gathered, make_sheet
 from skymatch_cli.compare.mesh.sums import (
     BlockScatter,
     PairSums,
-    SheetSums,
     all_pair_sums,
     block_scatter,
     inverse,
@@ -38,7 +37,7 @@ from skymatch_cli.compare.mesh.sums import (
     shares,
 )
 from skymatch_cli.compare.mesh.tiles import BLOCK, run_noise, sheet_plans
-from skymatch_cli.compare.mesh.trust import Distances, Spreads, mean_sky, median_sky, trusted_weight
+from skymatch_cli.compare.mesh.trust import Distances, SheetSpreads, Spreads, mean_sky, median_sky, trusted_weight
 from skymatch_cli.model import (
     FloatArray,
     IntArray,
@@ -169,7 +168,7 @@ class _Field:
 
     def trusted(
         self, planes: ImagePlanes, scale: FloatArray, typical: FloatArray | None
-    ) -> tuple[Float32Array, Float32Array, SheetSums]:
+    ) -> tuple[Float32Array, Float32Array, SheetSpreads]:
         """Weights of the cells, their values less the planes, and their spreads."""
         shifted = self.without(planes)
         distances = Distances.of_residuals(self.sheet, self.sheet.layers.each(np.subtract, shifted, self.sky))

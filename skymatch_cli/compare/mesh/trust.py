@@ -1,9 +1,9 @@
-"""What a cell counts when it is compared with the same cell of other images: skies, and trust.
+"""Weights of cells when they are compared with the same cells of other images, and the skies of cells.
 
 Residuals are values minus the offset of the image and the sky of the cell. One cell says little: seeing and errors
 of the windows move light of a star from one cell to the next. In the mean over a window several seeing discs wide
-that cancels, if all cells of the window count alike. So residuals are judged as means over windows, and what is
-thought of a window is spread over its cells with the same window: the weights of an image change smoothly.
+that cancels, if all cells of the window have the same weight. So residuals are tested as means over windows, and the
+weight of a window is spread over its cells with the same window: the weights of an image change smoothly.
 
 Three measures are taken of every cell, each in units of what is typical for the image (`Spreads`):
 
@@ -19,19 +19,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.sheets import Sheet
-from skymatch_cli.compare.mesh.sums import SheetSums
 from skymatch_cli.compare.mesh.windows import Windows, cells_first
-from skymatch_cli.model import BoolArray, FloatArray
+from skymatch_cli.model import BoolArray, FloatArray, IntArray
 
+Int32Array = npt.NDArray[np.int32]
 _CUT = 6.0  # typical distances at which the mean of a window counts no more
 _HOPELESS = 24.0  # the same for a cell, however well the windows around agree
 _NOISY = 2.0  # typical variances above which a cell loses weight
 _CELL_NOISE = 0.6  # scatter of cells in noise only, in units of what independent cells would have
 _BINS = 128  # of the logarithms of distances
 _PER_OCTAVE = 4
+_IMAGES = 1024  # whose distances are summed up at a time: memory
 _QUARTER = 0.3186  # sigma below which a quarter of Gaussian distances are
 
 
@@ -91,8 +93,8 @@ class Distances:
         larger /= windows.noise[1]
         return cls((smaller, larger), variance)
 
-    def spreads(self, sheet: Sheet) -> SheetSums:
-        """What the cells add to `Spreads`."""
+    def spreads(self, sheet: Sheet) -> SheetSpreads:
+        """Count the distances of the cells, for `Spreads`."""
         images, image = np.unique(sheet.leaves.image, return_inverse=True)
         seen = sheet.windows.weight > 0
         of_cell = np.broadcast_to(_BINS * image, seen.shape)[seen]
@@ -103,40 +105,53 @@ class Distances:
             bin_number += of_cell
             counts = np.bincount(bin_number, minlength=len(images) * _BINS)
             columns.append(counts.reshape(len(images), _BINS).T)
-        return SheetSums(images, np.concatenate(columns).astype(float))
+        return SheetSpreads(images, np.concatenate(columns).astype(np.int32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SheetSpreads:
+    """Distances of the cells of one sheet: counts (3 * 128, k) of k images."""
+
+    images: IntArray
+    counts: Int32Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spreads:
     """Typical distances of the cells of every image: counts (3 * 128, N) of their logarithms, by measure."""
 
-    counts: FloatArray
+    counts: Int32Array
 
     @classmethod
     def empty(cls, n: int) -> Spreads:
         """No cell yet, for ``n`` images."""
-        return cls(np.zeros((3 * _BINS, n)))
+        return cls(np.zeros((3 * _BINS, n), np.int32))
 
-    def add(self, found: SheetSums) -> None:
+    def add(self, found: SheetSpreads) -> None:
         """Add the cells of a sheet."""
-        self.counts[:, found.rows] += found.columns
+        self.counts[:, found.images] += found.counts
 
     def typical(self) -> FloatArray:
         """Standard deviations (3, N) from the lowest quarters; at least those of noise alone.
 
         Trails and ghosts may cover more than quarter of a narrow overlap.
         """
-        by_measure = self.counts.reshape(3, _BINS, -1)
-        below = np.cumsum(by_measure, axis=1)
-        quarter = 0.25 * below[:, -1]
-        bin_number = np.argmax(below >= quarter[:, None], axis=1)
-        inside = np.take_along_axis(by_measure, bin_number[:, None], 1)[:, 0]
-        above = quarter - np.take_along_axis(below, bin_number[:, None], 1)[:, 0] + inside
-        share = np.divide(above, inside, out=np.full_like(quarter, 0.5), where=inside > 0)
-        distance = 2.0 ** ((bin_number + share - _BINS // 2) / _PER_OCTAVE)
-        distance[:2] = np.maximum(distance[:2] / _QUARTER, 1.0)
-        distance[2] = np.maximum(distance[2], _CELL_NOISE)
-        return np.asarray(distance)
+        parts = (self.counts[:, k : k + _IMAGES] for k in range(0, self.counts.shape[1], _IMAGES))
+        return np.concatenate([np.empty((3, 0)), *map(_lowest_quarter, parts)], axis=1)
+
+
+def _lowest_quarter(counts: Int32Array) -> FloatArray:
+    by_measure = counts.reshape(3, _BINS, -1)
+    below = np.cumsum(by_measure, axis=1, dtype=np.int64)
+    quarter = 0.25 * below[:, -1]
+    bin_number = np.argmax(below >= quarter[:, None], axis=1)
+    inside = np.take_along_axis(by_measure, bin_number[:, None], 1)[:, 0]
+    above = quarter - np.take_along_axis(below, bin_number[:, None], 1)[:, 0] + inside
+    share = np.divide(above, inside, out=np.full_like(quarter, 0.5), where=inside > 0)
+    distance = 2.0 ** ((bin_number + share - _BINS // 2) / _PER_OCTAVE)
+    distance[:2] = np.maximum(distance[:2] / _QUARTER, 1.0)
+    distance[2] = np.maximum(distance[2], _CELL_NOISE)
+    return np.asarray(distance)
 
 
 def trusted_weight(sheet: Sheet, distances: Distances, typical: FloatArray) -> Float32Array:

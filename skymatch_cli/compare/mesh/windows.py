@@ -1,4 +1,4 @@
-"""Windows of cells, a few seeing discs wide, over which images are compared: what the weights of a sheet make of them.
+"""Windows of cells, a few seeing discs wide, over which images are compared.
 
 Arrays are (64, n), cells first: a mean over windows is then a few sums of long rows.
 """

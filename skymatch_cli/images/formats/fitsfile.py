@@ -32,6 +32,7 @@ from skymatch_cli.model import Container, FileState
 _BLOCK = 2880
 _CARD = 80
 _CHUNK = 10 * _BLOCK
+_MOST_HDUS = 20_000  # seconds of reading
 _MAX_HEADER_BYTES = 1000 * _BLOCK  # 36,000 cards; real headers stay below 10,000
 _BITPIX = frozenset({8, 16, 32, 64, -32, -64})
 _CELESTIAL_CTYPE = re.compile(r"(RA|DEC|.LON|.LAT|..LN|..LT)-")
@@ -65,7 +66,7 @@ _NOT_FITS = {
 """What people take for FITS files, by their first bytes: what it is, and what to do."""
 
 # A small file may claim a huge image where it is compressed. Flags compress by a thousand, no sky by a hundred.
-_ALWAYS_UNPACKED_BYTES = 256 * 2**20
+ALWAYS_UNPACKED = 256 * 2**20
 _FLAGS_RATIO, _FLAGS_BYTES = 2000, 4 * 2**30
 _SKY_RATIO = 100
 
@@ -275,7 +276,7 @@ def _most(container: Container, packed_size: int) -> float:
 def most_unpacked(packed_size: int) -> int:
     """How many bytes may come out of so many compressed ones; more would be a bomb, or damage."""
     flags = min(_FLAGS_RATIO * packed_size, _FLAGS_BYTES)
-    return max(_ALWAYS_UNPACKED_BYTES, flags, _SKY_RATIO * packed_size)
+    return max(ALWAYS_UNPACKED, flags, _SKY_RATIO * packed_size)
 
 
 def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple[tuple[Hdu, ...], str]:
@@ -288,13 +289,16 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
     creator = ""
     offset = 0
     while True:
-        raw = _read_header(stream, where, len(hdus), offset)
+        # of a packed file no byte too many: to go back is to unpack it again from its start
+        raw = _read_header(stream, where, len(hdus), offset, at_a_time=_BLOCK if size is None else _CHUNK)
         if not raw:
             break
         cards = _structure_cards(raw)
         hdu, data_size = _understand(cards, len(raw), where, len(hdus), offset)
         creator = creator or _text(cards.get("CREATOR"))
         hdus.append(hdu)
+        if len(hdus) > _MOST_HDUS:
+            raise InputError.at(where, f"has more than {_MOST_HDUS} HDUs", "copy those that you need to another file")
         if hdu.plane_shape:
             headers[hdu.index] = raw
         end = hdu.data_offset + data_size
@@ -318,10 +322,10 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
     return tuple(hdus), creator
 
 
-def _read_header(stream: IO[bytes], where: str, index: int, offset: int) -> bytes:
+def _read_header(stream: IO[bytes], where: str, index: int, offset: int, *, at_a_time: int) -> bytes:
     """The bytes of one header up to its END card; b"" where there is no further HDU."""
     start = stream.seek(offset)
-    raw = stream.read(_CHUNK) if start == offset else b""
+    raw = stream.read(at_a_time) if start == offset else b""
     if index == 0 and raw[:6] != b"SIMPLE":
         what, hint = next((said for magic, said in _NOT_FITS.items() if raw.startswith(magic)), ("", ""))
         raise InputError.at(where, f"is {what}, not a FITS file" if what else "is not a FITS file", hint)
@@ -335,7 +339,7 @@ def _read_header(stream: IO[bytes], where: str, index: int, offset: int) -> byte
         if end >= 0:
             return raw[:end]
         searched = max(0, len(raw) - 8)
-        more = stream.read(_CHUNK) if len(raw) < _MAX_HEADER_BYTES else b""
+        more = stream.read(at_a_time) if len(raw) < _MAX_HEADER_BYTES else b""
         if not more:
             raise InputError.at(where, f"the header of HDU {index} has no END card", "fetch the file again")
         raw += more

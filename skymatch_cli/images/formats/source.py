@@ -13,11 +13,12 @@ from typing import IO, cast
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.formats.fitsfile import FitsFile, most_unpacked, open_unpacked
+from skymatch_cli.images.formats.fitsfile import ALWAYS_UNPACKED, FitsFile, most_unpacked, open_unpacked
 from skymatch_cli.model import Container
 
 _CHUNK = 4 * 2**20
 _UNPACK_IN_MEMORY = 64 * 2**20
+_BEHIND_THE_LAST = 64 * 2**20  # special records behind the last HDU
 
 
 def padded(size: int) -> int:
@@ -99,8 +100,11 @@ def _unpack(stream: IO[bytes], unpacked: IO[bytes], file: FitsFile) -> None:
     InputError
         If there are more: a few kilobytes can hold a terabyte of zeros.
     """
-    most, size = most_unpacked(file.size), 0
-    _check_room(file)
+    needed, size = _needed(file), 0
+    most = most_unpacked(file.size)
+    if file.hdus[-1].is_image:  # of a table the heap is not in its shape
+        most = max(min(most, needed + _BEHIND_THE_LAST), ALWAYS_UNPACKED)
+    _check_room(file, needed)
     while piece := stream.read(_CHUNK):
         size += len(piece)
         if size > most:
@@ -109,14 +113,19 @@ def _unpack(stream: IO[bytes], unpacked: IO[bytes], file: FitsFile) -> None:
         unpacked.write(piece)
 
 
-def _check_room(file: FitsFile) -> None:
+def _needed(file: FitsFile) -> int:
+    """The bytes up to the last pixel of a file, by its headers (or to the last row of a table)."""
+    last = file.hdus[-1]
+    return last.data_offset + math.prod(last.shape) * abs(last.bitpix) // 8
+
+
+def _check_room(file: FitsFile, needed: int) -> None:
     """Refuse a packed file that does not fit on the disk where it is unpacked.
 
     Raises
     ------
     InputError
     """
-    needed = file.hdus[-1].data_offset + math.prod(file.hdus[-1].shape) * abs(file.hdus[-1].bitpix) // 8
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if needed > max(free, _UNPACK_IN_MEMORY):
