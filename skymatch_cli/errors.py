@@ -21,9 +21,9 @@ NAMED = 3
 """How many files one line names."""
 
 
-_URL = re.compile(r"(?P<scheme>\w+://)(?:[^/?#\s@]*@)?(?P<rest>[^\s]*)")
+_URL = re.compile(r"(?P<scheme>\w+://)(?:[^/?#\s]*@)?(?P<rest>[^\s]*)")
 _SECRET = re.compile(
-    r"(?P<name>[?&;][^=&;#\s]*(?:token|sig|key|pass|pwd|secret|auth|cred|session|jwt|code)[^=&;#\s]*=)[^&;#\s\[\]]*",
+    r"(?P<name>[?&;#][^=&;#\s]*(?:token|hdnts|hmac|sig|key|pass|pwd|secret|auth|cred|session|jwt|code)[^=&;#\s]*=)[^&;#\s\[\]]*",
     re.IGNORECASE,
 )
 

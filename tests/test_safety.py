@@ -19,6 +19,7 @@ from astropy.io import fits
 from click.testing import CliRunner, Result
 
 from skymatch_cli.cli import main
+from skymatch_cli.errors import without_secrets
 from skymatch_cli.images.formats import fitsfile
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.record import disk
@@ -362,6 +363,33 @@ def test_copies_never_replace_masks_flags_lists_or_other_images() -> None:
             options = ["--dry-run", "--mask", "masks/{stem}.fits", "--overwrite"]
             run("match", *options, option, target, *form, *names, code=2)
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--report", "x.json"], ["--log-file", "./x.json"], ["--store", "x.json"]],
+)
+def test_two_outputs_are_never_the_same_file(options: list[str]) -> None:
+    pair()
+    done = run("match", "--dry-run", "-o", "x.json", *options, "a.fits", "b.fits", code=2)
+    assert f"--output and {options[0]} name the same file" in done.stderr
+    assert not Path("x.json").exists() or "{" not in Path("x.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://host/a.fits?hdnts=exp=1~hmac=SECRET",
+        "https://host/a.fits#access_token=SECRET",
+        "https://user:p@SECRET@host/a.fits",
+        "simplecache::https://user:SECRET@host/a.fits",
+        "s3://KEY:SECRET@bucket/a.fits",
+        "https://host/a.fits?sv=1&X-Amz-Signature=SECRET",
+    ],
+)
+def test_no_form_of_url_keeps_its_secret(url: str) -> None:
+    assert "SECRET" not in without_secrets(url)
+    assert "a.fits" in without_secrets(url)
 
 
 def test_results_and_logs_never_replace_a_list_of_skies_or_names() -> None:

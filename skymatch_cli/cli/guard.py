@@ -59,6 +59,8 @@ def _explain(error: Exception) -> int:
             full = unwritten(str(error.filename or "standard output"), error)
             _complain(full.lines()[0])
             return full.exit_code
+        case MemoryError():
+            _complain("there is not enough memory (use fewer --jobs, or fewer images at a time)")
         case _:
             _complain(f"unexpected {type(error).__name__}: {error} (run with -vv for the traceback)")
     return SkymatchError.exit_code

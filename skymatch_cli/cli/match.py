@@ -11,6 +11,7 @@ import click
 from . import given, options, sections
 
 if TYPE_CHECKING:
+    from skymatch_cli.output.destination import Output
     from skymatch_cli.output.result import Result
     from skymatch_cli.settings import Settings
     from skymatch_cli.store.store import Store
@@ -69,6 +70,7 @@ def command(
     plot: str | None,
     stored: str | None,
     scheduler: str | None,
+    log_file: str | None,
     **_: Any,
 ) -> None:
     """Match overlapping images; writes headers unless --dry-run.
@@ -84,7 +86,12 @@ def command(
 
         settings.refuse_idle_statistic()
         named = named_files(ctx)
-        console.check_output(output, overwrite=settings.overwrite, inputs=named)
+        _check_output(
+            output,
+            {"--report": page, "--plot": plot, "--store": stored, "--log-file": log_file},
+            overwrite=settings.overwrite,
+            inputs=named,
+        )
         from skymatch_cli import pipeline
         from skymatch_cli.report.pictures import Pictures
 
@@ -132,10 +139,20 @@ def command(
         console.tell(watch.clock.lines(sum(info.shape[0] * info.shape[1] for info in result.infos)))
 
 
+def _check_output(output: Output, others: dict[str, str | None], *, overwrite: bool, inputs: tuple[str, ...]) -> None:
+    """Refuse an output that can't be written, or would be the file of another option, before any work is done."""
+    from skymatch_cli.output.destination import check_distinct
+
+    from . import console
+
+    check_distinct({"--output": output.output, **others})
+    console.check_output(output, overwrite=overwrite, inputs=inputs)
+
+
 def _evaluated(
     images: tuple[str, ...], settings: Settings, scheduler: str | None, store: Store | None, watch: Watch
 ) -> Result:
-    """The skies of the images; what the store knows is used, and what is found is added to it."""
+    """The skies of the images; findings are read from the store and added to it."""
     from skymatch_cli import pipeline
 
     from .backend import backend
@@ -145,7 +162,7 @@ def _evaluated(
 
 
 def _details(result: Result) -> tuple[str, ...]:
-    """What ``-v`` says: what was used, what was skipped, and how well each component fits."""
+    """Lines for ``-v``: used and skipped images, and the fit of each component."""
     from skymatch_cli.output.plain import component_lines
 
     used = (f"{info.ref.label}: {note}" for info in result.infos for note in info.notes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from skymatch_cli.output.tables import Report
 
 _SUFFIXES = {f".{form}": form for form in Format if form != Format.TABLE}
-_SPOOLED_BYTES = 2**24  # what is written to a pipe is held in memory, up to here
+_SPOOLED_BYTES = 2**24  # output to a pipe is buffered in memory up to this size
 _ALL_TABLES = frozenset({Format.JSON, Format.FITS, Format.VOT})
 _COMPRESSED = frozenset({".gz", ".bz2", ".fz", ".xz", ".zst", ".z", ".zip"})
 
@@ -146,6 +146,21 @@ def check_target(file: str, option: str, *, overwrite: bool, inputs: Iterable[st
         raise UsageError(f"{option} {path} is one of the inputs", "choose another name")
     if not overwrite and path.is_file():
         raise UsageError(f"{option} {path} exists", "--overwrite replaces it")
+
+
+def check_distinct(files: Mapping[str, str | None]) -> None:
+    """Refuse two outputs, by their options, that would be the same file.
+
+    Raises
+    ------
+    UsageError
+    """
+    seen: dict[str, str] = {}
+    for option, file in files.items():
+        if file is None or (Path(file).exists() and not Path(file).is_file()):  # pipes and devices take both
+            continue
+        if (other := seen.setdefault(os.path.realpath(file), option)) != option:
+            raise UsageError(f"{other} and {option} name the same file, {file}", "choose another name for one of them")
 
 
 def save_target(file: str, option: str, write: Callable[[BinaryIO], object]) -> None:

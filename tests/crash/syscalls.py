@@ -173,7 +173,7 @@ def is_readable(file: str) -> bool:
         return True
     if file.endswith(".fits"):
         return bool(len(read_solution(file).sky))
-    with Store(file) as store:
+    with Store(file, write=True, create=True) as store:
         return store.database.get("facts", "layout") is not None
 
 
