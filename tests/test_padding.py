@@ -67,6 +67,19 @@ def test_a_value_within_the_frame_is_only_noted() -> None:
     assert padding.share == pytest.approx(400 / data.size)
 
 
+@pytest.mark.parametrize("mean", [0.1, 0.3, 0.7, 1.5])
+def test_zeros_of_rates_under_a_falling_exposure_stay(mean: float) -> None:
+    rng = np.random.default_rng(4)
+    y, x = np.mgrid[:300, :300] - 150
+    exposure = 100 * (1 - 0.15 * (x**2 + y**2) / 150**2)
+    stars = 20 * np.exp(
+        -((x[:, :, None] - rng.integers(-150, 150, 60)) ** 2 + (y[:, :, None] - rng.integers(-150, 150, 60)) ** 2) / 8
+    )
+    data = (rng.poisson(exposure * mean / 100 * (1 + stars.sum(axis=2))) / exposure).astype("f4")
+    found = find_padding(data, np.ones(data.shape, np.bool_))
+    assert found is None or found.left_out is None or not found.left_out.any()
+
+
 def test_zeros_in_every_second_column() -> None:
     data = np.random.default_rng(1).normal(100, 1, (64, 64)).astype("f4")
     data[:, ::2] = 0

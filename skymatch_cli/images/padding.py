@@ -145,7 +145,7 @@ def _is_continuous(others: PixelArray) -> bool:
 
 def _may_be_counts(others: PixelArray, chance: float) -> bool:
     """Whether zeros among positive values may be single photons: then some pixels have two of them."""
-    return chance > _FEW_PAIRS or float(np.percentile(others, 85)) > 1.5 * float(np.median(others))
+    return chance > _FEW_PAIRS or float(np.percentile(others, 97)) > 1.5 * float(np.median(others))
 
 
 def _shares(equal: BoolArray) -> FloatArray:
