@@ -206,7 +206,7 @@ def factor_warnings(
         return ()
     amount = _in_unit(images, unseen.max())
     text = (
-        f"zero points that differ by one or two per cent would not show in these overlaps, and shift skies by up to "
+        f"factors between the images that are too small to show in these overlaps may shift skies by up to "
         f"{_said(amount)}; sky_err does not count that"
     )
     return (SkyWarning(WarningName.BRIGHT_SCENE, text, *amount),)
