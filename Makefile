@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
 
-.PHONY: demo test lint format clean accuracy realistic pulls accuracy-plane shapes cubes closure bench fuzz fuzz-guided crash-test walk docs readme man dist oldest \
+.PHONY: demo test lint format clean accuracy realistic pulls shapes cubes closure bench fuzz fuzz-guided crash-test walk docs readme man dist oldest \
 	scale vendor interop
 
 demo: $(VENV)/installed
@@ -46,12 +46,9 @@ accuracy: $(VENV)/installed
 realistic: $(VENV)/installed
 	$(BIN)/python benchmarks/realistic.py $(REALISTIC)
 
-# whether sky_err is true, over 224 mosaics; how near --model plane comes to its floor
+# whether sky_err is true, over 224 mosaics
 pulls: $(VENV)/installed
 	$(BIN)/python benchmarks/pulls.py $(ACCURACY)
-
-accuracy-plane: $(VENV)/installed
-	$(BIN)/python benchmarks/accuracy_plane.py $(ACCURACY)
 
 # skies of every degree, and cubes, beside their floors, wiimatch and Montage
 shapes: $(VENV)/installed

@@ -84,6 +84,7 @@ def cells(found: list[Found | str]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--scenes", nargs="+", help="all by default")
     parser.add_argument("--compare", nargs="+", default=["mesh", "pooled"])
     parser.add_argument("--data", type=Path, default=DATA)
@@ -93,8 +94,14 @@ def main() -> None:
     scenes = options.scenes or list(simulator()["SCENES"])
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for the processes that are started
     heads = [f"{c}: {what}" for c in options.compare for what in ("× floor", "pull", "silent")]
-    print(f"{options.seeds} seeds\n\n| scene | " + " | ".join(heads) + " |\n|" + "---|" * (len(heads) + 1), flush=True)
-    tasks = [(scene, seed) for scene in scenes for seed in range(options.seeds)]
+    print(
+        f"{options.seeds} seeds from {options.first} on\n\n| scene | "
+        + " | ".join(heads)
+        + " |\n|"
+        + "---|" * (len(heads) + 1),
+        flush=True,
+    )
+    tasks = [(scene, seed) for scene in scenes for seed in range(options.first, options.first + options.seeds)]
     with ProcessPoolExecutor(options.jobs) as pool:
         results = pool.map(partial(measure, options=options), tasks)
         for scene in scenes:

@@ -238,6 +238,7 @@ def test_distortions_survive_degenerate_axes():
         ({"CTYPE1": "TLON-TAN", "CTYPE2": "TLAT-TAN"}, "fixed on the sky"),
         ({"CD1_1": 1e-3, "CD1_2": 1e-3, "CD2_1": 1e-3, "CD2_2": 1e-3}, "no area"),
         ({"CD1_1": 1e-200}, "size"),
+        ({"CD1_1": 0.0, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 0.0}, "its pixels have no size"),
         ({"A_ORDER": 50000, "B_ORDER": 2}, "A_ORDER"),
         ({"D2IMDIS1": "LOOKUP"}, "lookup tables"),
         ({"CTYPE3": "CUBEFACE", "NAXIS": 3, "NAXIS3": 6}, "axis 3 of length 6"),

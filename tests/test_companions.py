@@ -187,6 +187,7 @@ class TestFilesOfTheList:
         [
             ("{}.fits", "{}.weight.fits"),
             ("{}.fits", "{}.wht.fits"),
+            ("{}.fits", "weight_{}.fits"),
             ("{}.fits", "{}.ivar.fits"),
             ("c4d_{}_ooi_g_v1.fits", "c4d_{}_oow_g_v1.fits"),
             ("{}-w1-int-3.fits", "{}-w1-cov-3.fits"),

@@ -1,6 +1,7 @@
 """An image reduced to soft cells."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +63,16 @@ def test_packed_cells_are_those_of_the_mesh_to_a_hundredth_of_their_noise():
         assert np.abs(found[seen] / expected[seen] - 1).mean() < 0.002
     for name in ("origin", "shape", "level", "noise", "pixel_area", "n_good", "halvings"):
         assert getattr(packed, name) == getattr(mesh, name)
+
+
+def test_the_outline_of_a_mesh_does_not_hold_its_cells():
+    packed = PackedMesh.of_mesh(starry_mesh())
+    content = np.arange(packed.row.size * 2, dtype=np.int32)
+    viewed = replace(packed, row=content[: packed.row.size], column=content[packed.row.size :])
+    outline = viewed.outline(lambda: packed)
+    assert not any(np.shares_memory(content, getattr(outline, name)) for name in ("row", "column"))
+    for found, expected in zip(outline.cells(*packed.blocks()), packed.cells(*packed.blocks()), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_cells_that_are_all_alike_are_kept_exactly():

@@ -67,6 +67,30 @@ def test_a_value_within_the_frame_is_only_noted() -> None:
     assert padding.share == pytest.approx(400 / data.size)
 
 
+@pytest.mark.parametrize("mean", [0.2, 0.3, 0.6])
+def test_zeros_of_rates_under_a_falling_exposure_stay(mean: float) -> None:
+    """Where the exposure map says which pixels were seen: single photons have many values there, all of one size."""
+    rng = np.random.default_rng(4)
+    y, x = np.mgrid[:300, :300] - 149.5
+    sx, sy, peak = rng.uniform(-150, 150, 60), rng.uniform(-150, 150, 60), 12 * rng.pareto(1.2, 60)
+    stars = sum(a * np.exp(-((x - u) ** 2 + (y - v) ** 2) / 4) for u, v, a in zip(sx, sy, peak, strict=True))
+    radius = np.hypot(x, y) / 150
+    exposure = np.where(radius < 0.95, 100 * (1 - 0.15 * radius**2), 0)
+    counts = rng.poisson(exposure * mean / 100 * (1 + stars))
+    rates = np.divide(counts, exposure, out=np.zeros_like(exposure), where=exposure > 0).astype("f4")
+    found = find_padding(rates, exposure > 0)
+    assert found is None or found.left_out is None
+
+
+def test_zeros_in_every_second_column() -> None:
+    data = np.random.default_rng(1).normal(100, 1, (64, 64)).astype("f4")
+    data[:, ::2] = 0
+    found = find_padding(data, np.ones(data.shape, np.bool_))
+    assert found is not None
+    assert found.left_out is not None
+    np.testing.assert_array_equal(found.left_out, data == 0)
+
+
 @pytest.mark.parametrize("mean", [0.02, 0.3, 1.0, 5.0, 100.0])
 def test_photons_are_no_padding(mean: float) -> None:
     assert found(RNG.poisson(mean, SHAPE)) is None

@@ -476,3 +476,15 @@ def test_steps_give_what_a_match_gives(tmp_path, noisy):
     header = fits.getheader(tmp_path / "out" / "img_1.fits")
     sky, dx, dy = columns(matched(noisy), "sky", "sky_dx", "sky_dy")
     assert [header["BKGLEVEL"], header["BKGDX"], header["BKGDY"]] == [sky[1], dx[1], dy[1]]
+
+
+def test_sets_of_split_by_get_the_planes_that_they_have_alone(tmp_path):
+    names = []
+    for band in ("B", "V"):
+        frames = grid(1.0, header={"BUNIT": "electron", "EXPTIME": 1.0, "FILTER": band})
+        names.append(save(tmp_path / band, frames, TILTS if band == "B" else TILTS[::-1]))
+    both = matched([*names[0], *names[1]], split_by="FILTER").images
+    alone = [matched(some).images for some in names]
+    for column in ("sky", "sky_dx", "sky_dy", "sky_err"):
+        parts = np.concatenate([np.asarray(one[column].value) for one in alone])
+        np.testing.assert_allclose(both[column].value, parts, rtol=1e-6, atol=1e-7)

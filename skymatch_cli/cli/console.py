@@ -128,7 +128,7 @@ def warn(warnings: Iterable[SkyWarning], allowed: Iterable[str] = ()) -> None:
 
 
 def tell_result(result: Result) -> None:
-    """Say what a person should know of a result: the steps that are left, and warnings."""
+    """Print the summary of a result: the remaining steps, and warnings."""
     from skymatch_cli.choices import WarningName
     from skymatch_cli.output.plain import summary
 
@@ -154,7 +154,7 @@ def tell_written(
     images : sequence of str
         As they were named, where the run can be taken back.
     unchanged : str
-        What is said of images that needed no change.
+        Text for images that needed no change.
     """
     from .done import said_of_images, undo_command
 
@@ -236,7 +236,7 @@ def _opened(log_file: str | None, ctx: click.Context) -> Iterator[TextIO | None]
     try:
         yield stream
     finally:
-        with suppress(OSError):  # what a full disk has no room for is said by `_Handler`
+        with suppress(OSError):  # `_Handler` reports a full disk
             stream.close()
 
 

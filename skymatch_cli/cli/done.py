@@ -1,4 +1,4 @@
-"""Say in words what a run did to the images, and how to take it back."""
+"""Summarise the changes that a run made to the images, and how to undo them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _MOST_NAMES = 6  # in a command that is shown to be pasted
 
 
 def said_of_images(written: WriteReport, settings: Settings, unchanged: str = "{} already as wanted") -> str:
-    """Say in one sentence what was done to the images.
+    """Summarise the changes to the images in one sentence.
 
     Parameters
     ----------
     written : WriteReport
     settings : Settings
     unchanged : str
-        What is said of images that needed no change.
+        Text for images that needed no change.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What was given to a command: settings from defaults, a configuration file and options; the part of the work."""
+"""Settings of a command: defaults, then the configuration file, then options; and its share of the work."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read(
     Raises
     ------
     UsageError
-        If they are wrong or contradict each other, or what an earlier step decided.
+        If they are invalid, contradict each other, or differ from an earlier step.
     """
     from skymatch_cli.errors import UsageError
     from skymatch_cli.output.destination import Output

@@ -152,7 +152,7 @@ def _check_output(output: Output, others: dict[str, str | None], *, overwrite: b
 def _evaluated(
     images: tuple[str, ...], settings: Settings, scheduler: str | None, store: Store | None, watch: Watch
 ) -> Result:
-    """The skies of the images; what the store knows is used, and what is found is added to it."""
+    """The skies of the images; findings are read from the store and added to it."""
     from skymatch_cli import pipeline
 
     from .backend import backend
@@ -162,7 +162,7 @@ def _evaluated(
 
 
 def _details(result: Result) -> tuple[str, ...]:
-    """What ``-v`` says: what was used, what was skipped, and how well each component fits."""
+    """Lines for ``-v``: used and skipped images, and the fit of each component."""
     from skymatch_cli.output.plain import component_lines
 
     used = (f"{info.ref.label}: {note}" for info in result.infos for note in info.notes)

@@ -24,7 +24,7 @@ Examples:
 def command(ctx: click.Context, /, *, stored: str, parts: tuple[str, ...], **_: Any) -> None:
     """Merge partial measurements.
 
-    PARTS are what 'skymatch measure STORE --shard K/N -o PART' wrote; what they hold is added to STORE.
+    PARTS are files from 'skymatch measure STORE --shard K/N -o PART'; their findings are added to STORE.
     """
     from . import console
 

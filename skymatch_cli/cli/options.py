@@ -1,4 +1,4 @@
-"""Every option that commands share, defined once: its words, default and type come from the settings."""
+"""Every option that commands share, defined once; choices, default and type come from the settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Decorator = Callable[[Function], Function]
 
 _FIELDS = {field.name: field for field in fields(Settings)}
 _TYPES = {"bool": bool, "int": int, "float": float, "str": str}
-_NAMES = {"FILE": FILE, "IMAGE": FILE, "DIR": FOLDER}  # what a shell completes, by metavar
+_NAMES = {"FILE": FILE, "IMAGE": FILE, "DIR": FOLDER}  # for completion by the shell, by metavar
 _SKY = "The sky"
 _STATISTICS = "Statistics"
 _PIXELS = "Pixels that count"
@@ -61,7 +61,7 @@ def _words(choices: type[StrEnum]) -> tuple[str, ...]:
 def _option(
     section: str, *names: str, text: str, words: tuple[str, ...] = (), kind: Any = None, **attrs: Any
 ) -> Decorator[Any]:
-    """An option that is no field of ``Settings``: of its words, of its type, or else the name of a file."""
+    """An option that is not a field of ``Settings``; it takes one of ``words``, a ``kind``, or else a file name."""
     if words:
         kind = click.Choice(words)
     elif kind is None and not attrs.keys() & {"is_flag", "count"}:
@@ -228,9 +228,7 @@ OUTPUT_DIR = _setting(
     _IMAGES, "output_dir", "Write whole copies there, under the same names; leave the originals alone.", "DIR"
 )
 SKY_KEYWORD = _setting(_IMAGES, "sky_keyword", "Keyword in which the sky is recorded.", "KEYWORD")
-SUBTRACT = _setting(
-    _IMAGES, "subtract", "Subtract the sky from the pixels; without, it is only recorded in the header."
-)
+SUBTRACT = _setting(_IMAGES, "subtract", "Subtract the sky from the pixels [default: only record it in the header].")
 WRITING = (DRY_RUN, SUBTRACT, OUTPUT_DIR, SKY_KEYWORD)
 OVERWRITE = _setting(_RESULT, "overwrite", "Replace existing files: of --output, and copies in --output-dir.")
 OVERWRITE_DEMO = _option(GENERAL, "--overwrite", is_flag=True, text="Replace the files of an earlier demo.")
@@ -323,7 +321,7 @@ PART = _option(
     "--output",
     "target",
     metavar="PART",
-    text="Write what is measured to this file, for 'skymatch merge' [default: into the store].",
+    text="Write the measurements to this file, for 'skymatch merge' [default: into the store].",
 )
 SHARD = _option(
     GENERAL, "--shard", kind=str, metavar="K/N", text="Do the K-th of N parts of the work, for N runs side by side."
@@ -333,7 +331,7 @@ STORE = _option(
     "--store",
     "stored",
     metavar="FILE",
-    text="Keep what is read and measured in this file; read only new or changed images.",
+    text="Keep measurements in this file; read only new or changed images.",
 )
 SCHEDULER = _option(
     GENERAL,

@@ -1,4 +1,4 @@
-"""``skymatch plan``: what the headers alone say."""
+"""``skymatch plan``: images and overlaps, from headers alone."""
 
 from __future__ import annotations
 

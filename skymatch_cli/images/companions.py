@@ -62,7 +62,7 @@ def role_of(name: str) -> Role:
 def science_planes(
     file: FitsFile, where: str, *, need_wcs: bool, cubes: bool = False
 ) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
-    """The images of a file that nobody chose from, and warnings about the choice.
+    """Choose the images of a file that is named without an extension; warn where the choice is a guess.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def science_planes(
     Returns
     -------
     images : tuple of Hdu
-        All 2-D ``SCI`` planes; else the planes on the sky that are nobody's companions. Empty where there are none.
+        All 2-D ``SCI`` planes; else the celestial planes that are no companions. Empty where there are none.
     warnings : tuple of str
 
     Raises

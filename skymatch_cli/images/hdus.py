@@ -101,7 +101,7 @@ class PlaneFinder:
         return dq, f"DQ flags from {name}"
 
     def _companion_flags(self, ref: ImageRef, file: FitsFile, science: StoredPlane) -> tuple[StoredPlane | None, str]:
-        """Flags that nobody named: a plane of the same file, or a file of the list, that belongs to the image."""
+        """Flags found by name: in a plane of the same file, or in a file of the list; and a note."""
         if (hdu := flags_of(file, file.hdus[ref.hdu])) is not None:
             own = stored_plane(file, hdu, f"{ref.file}{extension(hdu)}")
             return (own, f"DQ flags from {extension(hdu)}") if _holds_flags(own) else (None, "no DQ flags")
@@ -138,7 +138,7 @@ class PlaneFinder:
     def _if_it_fits(
         self, place: MaskRef, science: StoredPlane, ref: ImageRef, kind: str
     ) -> tuple[StoredPlane | None, str]:
-        """A plane in a file that nobody asked to use; None and the reason where it can't be used."""
+        """A plane in a file that was found by its name; None and the reason where it doesn't fit."""
         try:
             return self._separate(place, science, ref, kind), ""
         except InputError as error:

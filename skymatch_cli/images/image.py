@@ -57,7 +57,7 @@ _PIXELS_A_HEADER = 50_000  # that are read in the time that a header takes
 
 
 class Infos(NamedTuple):
-    """The images that can be used, the problems of those that can't, warnings, and what the headers said of each."""
+    """Usable images, problems of the others, warnings, and the header of each image."""
 
     infos: tuple[ImageInfo, ...]
     problems: tuple[Problem, ...]

@@ -95,7 +95,7 @@ class LedgerError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What the program knows of the pixels beside which it wrote its cards.
+    """The state of the pixels when the program wrote its cards.
 
     Attributes
     ----------
@@ -445,7 +445,7 @@ def numbered(skies: SectionSkies, errors: tuple[float, ...]) -> dict[int, dict[s
 
 
 def _section_keywords(skies: SectionSkies, record: Record) -> dict[str, bytes | None]:
-    """The numbered keywords of sections, beside which there is no sky of the whole image."""
+    """The numbered keywords of sections; those of a sky of the whole image are removed."""
     new: dict[str, bytes | None] = dict.fromkeys((LEVEL, ERROR, *SHAPE)) | _state_keywords(record)
     for n, values in numbered(skies, record.errors).items():
         meaning = {f"BKGSEC{n}": f"section {n} of this image", f"BKGLEV{n}": f"sky of section {n}"}

@@ -332,7 +332,7 @@ def _members(file: str) -> Iterator[NamedFile | Problem]:
 
 
 def _expand_url(url: str) -> Iterator[NamedFile | Problem]:
-    """A URL, with or without a selector; ``*`` is asked of the server, all else stands for itself."""
+    """A URL, with or without a selector; the server expands ``*``, all else is taken literally."""
     match = _SELECTED.fullmatch(url)
     try:
         file, selector = (url, None) if match is None else (match["file"], Selector.parse(match["selector"]))

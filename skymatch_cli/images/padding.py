@@ -19,6 +19,7 @@ _SAMPLED = 2**14  # pixels by which frequent values are found
 _LEAST_SHARE = 0.01  # of the pixels
 _AT_BORDER = 0.05  # of the pixels of the border
 _HALF = 0.5
+_FEW_PAIRS = 0.7  # share of zeros; with fewer, a sixth of the other pixels has two photons or more
 _OFF_SIGMA = 5.0
 _CONTINUOUS = 0.9  # distinct values per pixel
 _LEAST_OTHERS = 50  # pixels that tell how the others are distributed
@@ -95,7 +96,7 @@ def _padding_of(
         return Padding(value, 1.0, equal, whole=True) if whole else None
     shares = _shares(equal)
     chance = _chance(shares)
-    if apart and (value != 0 or chance < _RARE):  # zeros among positive values may be counts divided by exposure
+    if apart and (value != 0 or chance < _RARE or not _may_be_counts(others, chance)):
         left_out = equal if at_border >= _AT_BORDER or share >= _HALF else None
         return Padding(value, int(np.count_nonzero(equal)) / n_good, left_out)
     filled = _filled(equal, chance) if (shares == 1).any() else np.zeros_like(equal)
@@ -140,6 +141,11 @@ def _is_level(value: float, others: PixelArray) -> bool:
 
 def _is_continuous(others: PixelArray) -> bool:
     return len(np.unique(others)) > _CONTINUOUS * len(others)
+
+
+def _may_be_counts(others: PixelArray, chance: float) -> bool:
+    """Whether zeros among positive values may be single photons: then some pixels have two of them."""
+    return chance > _FEW_PAIRS or float(np.percentile(others, 97)) > 1.5 * float(np.median(others))
 
 
 def _shares(equal: BoolArray) -> FloatArray:

@@ -52,7 +52,7 @@ class Sidecar:
 
     @property
     def note(self) -> str:
-        """What is said of it."""
+        """Why it is left out, for the log."""
         said = f"{self.name.file}: {NO_IMAGE}: by its name {_CALLED[self.role]} of {self.owner.file}"
         if self.role is Role.UNKNOWN:
             return f"{said}; to use it: --mask (non-zero = good) or --dq-ext (flags)"
@@ -60,7 +60,7 @@ class Sidecar:
 
 
 def find_sidecars(names: Sequence[NamedFile]) -> tuple[Sidecar, ...]:
-    """The files of a list that belong to another of its files in the same folder; names with a selector never do."""
+    """Find the files of a list that belong to another of its files in the same folder; never those with a selector."""
     owners: dict[tuple[str, str], NamedFile] = {}
     for name in names:
         for key in _image_keys(stem_of(name.path)):
@@ -78,7 +78,7 @@ def find_sidecars(names: Sequence[NamedFile]) -> tuple[Sidecar, ...]:
 
 
 class Companions:
-    """Files that belong to images of the list."""
+    """Weights, flags, masks and errors of the images of a list."""
 
     def __init__(self, found: Sequence[Sidecar]) -> None:
         self.notes = tuple(one.note for one in found)
@@ -110,9 +110,9 @@ def _image_keys(stem: str) -> Iterator[str]:
 
 
 def _companion_keys(stem: str) -> Iterator[tuple[Role, str]]:
-    """What the image of a file would be called, if the file is a companion."""
+    """The names that the image of a companion may have, as keys of `_image_keys`."""
     for role, pattern in _COMPANION.items():
         for match in pattern.finditer(stem):
             before, after = stem[: match.start()], stem[match.end() :]
             yield role, before + _HERE + after
-            yield role, before[:-1] + after  # without the separator before the word
+            yield role, before[:-1] + after if before else after[1:]  # without the separator beside the word

@@ -103,7 +103,7 @@ def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
     Raises
     ------
     InputError
-        If its undo cards are damaged, or would make a file of it that nobody can read.
+        If its undo cards are damaged, or would restore an invalid header.
     """
     tiled = source.file.hdus[hdu].tiled
     try:

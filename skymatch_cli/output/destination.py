@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from skymatch_cli.output.tables import Report
 
 _SUFFIXES = {f".{form}": form for form in Format if form != Format.TABLE}
-_SPOOLED_BYTES = 2**24  # what is written to a pipe is held in memory, up to here
+_SPOOLED_BYTES = 2**24  # output to a pipe is buffered in memory up to this size
 _ALL_TABLES = frozenset({Format.JSON, Format.FITS, Format.VOT})
 _COMPRESSED = frozenset({".gz", ".bz2", ".fz", ".xz", ".zst", ".z", ".zip"})
 

@@ -73,7 +73,7 @@ def write_fits(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: A
     for hdu in hdus:
         if "\nCONTINUE" in hdu.header.tostring(sep="\n"):
             hdu.header["LONGSTRN"] = ("OGIP 1.0", "long strings go on in CONTINUE cards")
-    whole = io.BytesIO()  # the library asks for the name of a stream that is no memory
+    whole = io.BytesIO()  # for other streams the library needs a name
     hdus.writeto(whole)
     stream.write(whole.getbuffer())
     report.appendix(stream)
@@ -153,7 +153,7 @@ def _dumps(value: Any) -> str:
 
 @contextmanager
 def _text(stream: BinaryIO) -> Iterator[TextIO]:
-    """Text on a stream of bytes, with file names that are no UTF-8 as the bytes that they are."""
+    """Text on a stream of bytes; file names that are not UTF-8 keep their bytes."""
     wrapper = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="\n")
     try:
         yield wrapper

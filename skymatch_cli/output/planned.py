@@ -80,7 +80,7 @@ def _components_table(of_image: IntArray, of_pair: IntArray, image_pixels: IntAr
         np.add.at(total, index, values)
         return total
 
-    overlap_pixels = "Pixels in its overlaps (estimate), each as often as an overlap needs it"
+    overlap_pixels = "Pixels in its overlaps (estimate), counted once per overlap"
     columns = (
         Column("id", np.arange(n, dtype=np.int64), "Number of the component"),
         Column("n_images", sums(of_image, np.ones_like(of_image)), "Images in it"),

@@ -1,4 +1,4 @@
-"""Solution -> tables and files: what a run found, and what a plan says."""
+"""Solution -> tables and files: the result of a run, or a plan."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def read_report(file: str) -> Report:
     Raises
     ------
     InputError
-        If there is no such file, or it is no result of this version's layout.
+        If there is no such file, or it is not a result with the layout of this version.
 
     """
     readers: dict[str, Callable[[str], Mapping[str, Any]]] = {".json": _read_json, ".fits": _read_fits}

@@ -28,6 +28,7 @@ _ALTERNATE = re.compile(
 _COUNTS = re.compile(rb"(NAXIS|WCSAXES|[AB]P?_ORDER) *=")
 _SIP_TERM = re.compile(rb"[AB]P?_\d+_\d+.{0,3} *=")
 _D_EXPONENT = re.compile(rb"\A([A-Z0-9_-]+ *= *[+-]?[0-9.]+)[Dd]([+-]?[0-9])")
+_CD = re.compile(rb"CD(?P<axis>[12])_[12] *= *(?P<value>[-+]?[0-9.]+(?:[EeDd][-+]?[0-9]+)?)")
 _TABLE_AXIS = re.compile(rb"CTYPE(?P<axis>\d+) *= *'[^']*-TAB")
 _TPV_AXIS = re.compile(rb"CTYPE(?P<axis>[12]) *= *'[^']*-TPV *'")
 _ONCE = re.compile(rb"(?!D[PQ]\d|D2IM|HIERARCH|CONTINUE)[A-Z0-9_-]+ *=")  # the others may be repeated
@@ -45,7 +46,16 @@ def wcs_cards(text: bytes) -> bytes:
     cards = [card for card in every if _COORDINATES.match(card) and not _ALTERNATE.match(card)]
     for card in cards:
         _refuse_harmful(card)
+    _refuse_zero(cards)
     return b"".join(_with_tpv_defaults(_few(_without_tables([_D_EXPONENT.sub(rb"\1E\2", card) for card in cards]))))
+
+
+def _refuse_zero(cards: list[bytes]) -> None:
+    """Refuse pixels without a size: for wcslib, a row of zeros in CD is a missing one, of 1 degree."""
+    for axis in (b"1", b"2"):
+        found = [match for card in cards if (match := _CD.match(card)) and match["axis"] == axis]
+        if found and all(not float(match["value"].upper().replace(b"D", b"E")) for match in found):
+            raise ValueError(f"CD{axis.decode()}_1 and CD{axis.decode()}_2 are 0: its pixels have no size")
 
 
 def _refuse_harmful(card: bytes) -> None:

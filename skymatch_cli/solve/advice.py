@@ -25,7 +25,7 @@ from skymatch_cli.solve.diagnose import bad_fits, thin_bridges
 
 _MAX_LOSS = 10.0  # errors of planes over those of constants: beyond, tilts rest on little
 _LEAST_SHARE = 0.25  # of the pixels in an image's overlaps: below, its sky rests on little
-_LEAST_INFORMATION = 0.1  # of what the noise of the pixels allows: below, errors are three times as large
+_LEAST_INFORMATION = 0.1  # of the information for pixel noise alone: below, errors are three times as large
 _DISAGREE = 3.0  # times the errors of both; generous, for both see the same pixels
 _LEAST_FACTOR = 0.003  # by which an image is too bright: below, no calibration is that good
 _MOST_FACTOR = 0.5  # beyond, a gradient on a flat sky is more likely: it gives 1
@@ -206,7 +206,7 @@ def factor_warnings(
         return ()
     amount = _in_unit(images, unseen.max())
     text = (
-        f"zero points that differ by one or two per cent would not show in these overlaps, and shift skies by up to "
+        f"factors between the images that are too small to show in these overlaps may shift skies by up to "
         f"{_said(amount)}; sky_err does not count that"
     )
     return (SkyWarning(WarningName.BRIGHT_SCENE, text, *amount),)
@@ -308,7 +308,7 @@ def lower_degrees(
 
 
 def common_curvatures(images: Sequence[ImageInfo], held: BoolArray, curved: FloatArray) -> tuple[SkyWarning, ...]:
-    """Warn that tilts look like a curvature that all frames have in common, and say what was done about it.
+    """Warn that tilts look like a curvature that all frames have in common, and how the fit treats it.
 
     ``held`` (C,): components in which it was taken off; ``curved`` (C,): by what levels change, in comparison units,
     NaN where there are too few images to tell one from the other.

@@ -1,4 +1,4 @@
-"""The same overlaps compared the other way: mesh beside pooled, solved alike, and where they disagree."""
+"""Compare the same overlaps by mesh and pooled, solve both, and name the images on which they disagree."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Laplacian:
 
     @property
     def exact(self) -> BoolArray:
-        """Components (C,) of which the inverse is known."""
+        """Return which components (C,) have a known inverse."""
         known = self.small.copy()
         known[[factor.component for factor in self.dense]] = True
         return known

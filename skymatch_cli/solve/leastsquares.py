@@ -54,7 +54,7 @@ class NormalEquations:
     Attributes
     ----------
     graph : PairGraph
-        Weights are limited to 10^9 times the lightest that a component hangs by.
+        Weights are limited to 10^9 times the lightest branch of the component's spanning tree.
     tree : SpanningTree
         The heaviest.
     incidence : (n, m) csr_array
@@ -86,7 +86,7 @@ class NormalEquations:
         """Least-squares offsets (n,) for the differences (m,), mean zero in every component.
 
         The fit starts from offsets that agree with all differences along the heaviest spanning tree, so that
-        only what the pairs disagree about passes through the normal equations: differences that are consistent
+        only the disagreement of the pairs passes through the normal equations: differences that are consistent
         give exact offsets, whatever the condition of the matrix.
         """
         x = tree_potential(self.graph, self.tree, delta)
@@ -171,7 +171,7 @@ def _from_inverses(laplacian: Laplacian, scatter: csr_array | None) -> tuple[Flo
 
 
 def _second_moment(equations: NormalEquations, noise: csr_array) -> FloatArray:
-    """tr((W P C P^T)^2) of every component, from what the noise of each pair does to the residual of every other."""
+    """tr((W P C P^T)^2) of every component, from the response of every residual to the noise of each pair."""
     graph = equations.graph
     covariance = (noise @ noise.T).toarray()
     answer = equations.laplacian.solve(np.asarray(equations.incidence @ covariance))

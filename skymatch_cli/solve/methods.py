@@ -1,8 +1,8 @@
-"""The five methods, as one table: what the sky of an image is.
+"""The five methods in one table: each finds the sky of the images.
 
 A method gives every group one value in comparison units (``user``: every image its own), and an image's sky
 is the value of its group, in the image's unit. So a chip without a good pixel still has the sky of its exposure
-where the exposure's other chips were measured; a group of which nothing was measured has none.
+where the exposure's other chips were measured; a group without a measurement has no sky.
 """
 
 from __future__ import annotations
@@ -340,7 +340,7 @@ def _match_planes(task: _Task, planes: PlaneSkies) -> _Skies:
 
 
 def _pinned(planes: PlaneSkies, level: str) -> StrArray:
-    """What holds each component: its level, and that of its shapes nothing is common to all of its images."""
+    """How each component is anchored: its level, and the shapes whose common part is held at zero."""
     lowest = np.full(len(planes.loss), max(_COMMON))
     np.minimum.at(lowest, planes.component, planes.degree)
     return np.array([f"{level}{_COMMON[degree]}" for degree in lowest.tolist()], object)

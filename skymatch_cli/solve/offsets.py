@@ -50,7 +50,7 @@ def solve_offsets(
         under that noise (a sandwich). Without it the weights are taken as the information, and the errors
         are those of independent differences.
     pair_dof : (M,) float64, optional
-        From a joint fit, whose pairs share what they look at: expectation of ``weight * error**2`` of each
+        From a joint fit, whose pairs share pixels: expectation of ``weight * error**2`` of each
         difference, 1 for a pair that shares nothing and 2 / k for one of a stack of k images. The solution takes
         one of their sum for each offset, and what remains is ``dof``; below a half it says nothing and is 0.
     photometric : (M,) float64, optional
@@ -146,7 +146,7 @@ def _centred_variance(graph: PairGraph, variance: FloatArray) -> FloatArray:
 
 
 def _photometric(equations: NormalEquations, noise: csr_array | None, part: FloatArray) -> csr_array:
-    """Noise factor of the pairs of which ``part`` (m,) of the variance is that of the pixels."""
+    """Noise factor of the pairs when only ``part`` (m,) of each variance counts, the pixel noise."""
     if noise is None:
         return diags_array(np.sqrt(part / equations.graph.weight)).tocsr()
     return csr_array(diags_array(np.sqrt(part)) @ noise)

@@ -1,4 +1,4 @@
-"""Scatter between overlaps: what they contradict each other by beyond their own errors.
+"""Scatter between overlaps: the disagreement beyond their own errors.
 
 Every overlap gets one more variance, the same in all of its component, so large that the weighted square sum of the
 residuals is what it is expected to be (Paule & Mandel 1982, J. Res. NBS 87, 377, on a graph in the place of one mean).

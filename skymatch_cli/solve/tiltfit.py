@@ -39,7 +39,7 @@ _HOPELESS = 300.0  # the same of a whole component: beyond, it has a lower degre
 _FOLLOWS = (
     1e-3  # chance by which shapes that have nothing to do with positions follow a curvature as well, in any component
 )
-_SIGNIFICANT = 25.0  # square of the deviate of what is taken off
+_SIGNIFICANT = 25.0  # square of the deviate of the common part
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +112,7 @@ class PlaneEquations:
         diagonal = normal.diagonal()
         absent = _totals(k) > degree[:, None]
         first = np.unique(graph.component, return_index=True)[1]
-        absent[first] |= _totals(k) <= _least(graph, degree)[:, None]  # what is common is free
+        absent[first] |= _totals(k) <= _least(graph, degree)[:, None]  # the common part is free
         diagonal[absent.ravel()] = 0.0
         scale = np.where(diagonal > 0, 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), 0.0)
         matrix = csc_array(diags_array(scale) @ normal @ diags_array(scale))
@@ -147,14 +147,14 @@ class PlaneEquations:
         return self.centred((self.scale[:, None] * x).reshape(rhs.shape))
 
     def centred(self, planes: FloatArray) -> FloatArray:
-        """Polynomials (n, k, p) without what is common to each component, and without what is held there."""
+        """Polynomials (n, k, p) without the common part of each component, and without the part that is held there."""
         if self.n_terms > 1:
             planes = planes - self._commons() @ self.common(planes)[self.graph.component]
         level = planes[:, 0] - self._means(planes[:, 0])[self.graph.component]
         return np.concatenate([level[:, None], planes[:, 1:]], axis=1)
 
     def common(self, planes: FloatArray) -> FloatArray:
-        """Coefficients (C, q, p) of what is common to the shapes of each component, about its middle.
+        """Coefficients (C, q, p) of the common part of the shapes of each component, about its middle.
 
         The first k - 1 are a polynomial of the sky, the others a curvature of the frames, 0 where it isn't held.
         """
@@ -219,7 +219,7 @@ class FittedPlanes:
     shape : (G, k - 1) float64
         The other coefficients, per power of a radian; nothing in them is common to all groups of a component.
     covariance : (G, k, k) float64
-        Of level and shape, with what the overlaps contradict.
+        Of level and shape, including the scatter between overlaps.
     noise : (G,) float64
         Factor by which the variances would be less without that.
     residual : (M,) float64
@@ -486,7 +486,7 @@ def _totals(k: int) -> FloatArray:
 def _chi2(
     equations: PlaneEquations, left: FloatArray, moment: FloatArray, noise: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """chi² of what is left of the pulls (m, k), and its expectation, in each component; NaN where that is nothing.
+    """chi² of the residual pulls (m, k), and its expectation, in each component; NaN where nothing is left.
 
     The polynomials take one of the expectation for each coefficient that isn't common; where all pairs see the same
     places, as in a stack, nothing remains.

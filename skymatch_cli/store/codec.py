@@ -2,7 +2,7 @@
 
 A value becomes the length of a JSON text (4 bytes), the text, and one `numpy.save` block for each array, in the order
 in which the arrays occur. The JSON lists the fields of a dataclass in their order, without names: `layout` describes
-that order, and whoever keeps the bytes keeps the layout beside them. No class is known here by name.
+that order, and a file of such bytes also stores the layout. No class is listed by name.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The SQLite file behind a store: who may open it, and rows that are what was written or are refused.
+"""The SQLite file behind a store: locking, and rows that are verified when they are read.
 
 Every row carries a digest of its place and its content. A file is refused by name where SQLite finds it damaged,
 where a digest is wrong, and where another program or another version wrote it. One process writes: it holds an
 exclusive lock until it closes the file. The rollback journal is SQLite's own (not WAL, which network file systems
-can't have): what a killed run left half written is taken back by the next one that opens the file.
+can't have): the next run that opens the file rolls back a write that was interrupted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from skymatch_cli.errors import InputError, SkymatchError
 
 APPLICATION_ID = 0x534B594D  # "SKYM"
 SCHEMA_VERSION = 1
-_WAIT_S = 5.0  # for one who reads while another takes back what a killed run left
+_WAIT_S = 5.0  # for a reader while another process rolls back an interrupted write
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _HINT = "name a file that `skymatch plan --store FILE IMAGES...` or `skymatch match --store FILE` wrote"
 _ANEW = "remove it, or name another file"
@@ -133,7 +133,7 @@ class Database:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Say what is wrong with the file in words of this program.
+        """Turn errors of SQLite into errors of this program.
 
         Raises
         ------
@@ -147,7 +147,7 @@ class Database:
             raise self._explained(error) from None
         except sqlite3.DatabaseError as error:
             raise self.damaged(str(error)) from None
-        except UnicodeDecodeError:  # the message of SQLite quotes what is damaged
+        except UnicodeDecodeError:  # the message of SQLite quotes the damaged text
             raise self.damaged("its tables are not text") from None
 
     def _explained(self, error: sqlite3.OperationalError) -> SkymatchError:
@@ -193,7 +193,7 @@ class Database:
         return self._checked(table, found[0]) if found else None
 
     def span(self, table: str, low: int, high: int) -> list[bytes]:
-        """The rows with the numbers from ``low`` to ``high`` (not included), of which none may be missing."""
+        """The rows with the numbers from ``low`` to ``high`` (not included), all of which must exist."""
         query = f"SELECT k, body, digest FROM {table} WHERE k >= ? AND k < ? ORDER BY k"  # noqa: S608
         rows = self._all(query, (low, high))
         if [row[0] for row in rows] != list(range(low, high)):
@@ -207,21 +207,21 @@ class Database:
         return body
 
     def put_finding(self, row: FindingRow) -> None:
-        """Store what was found in an image; it replaces an earlier finding with the same keys."""
+        """Store the finding of an image; it replaces an earlier one with the same keys."""
         with self.explained():
             self._db.execute(
                 "INSERT OR REPLACE INTO findings VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, _finding_digest(row))
             )
 
     def finding(self, image: bytes, how: bytes) -> FindingRow | None:
-        """What was found in an image."""
+        """The finding of an image with these keys, or None."""
         rows = self._all("SELECT * FROM findings WHERE image = ? AND how = ?", (image, how))
         if rows and rows[0][:2] != (image, how):
             raise self.damaged("the index of findings is wrong")
         return self._checked_finding(rows[0]) if rows else None
 
     def findings_of(self, image: bytes) -> list[FindingRow]:
-        """What was found in an image, in every way in which it was measured."""
+        """All findings of an image, one for every way of measuring."""
         found = [self._checked_finding(row) for row in self._all("SELECT * FROM findings WHERE image = ?", (image,))]
         if any(row[0] != image for row in found):
             raise self.damaged("the index of findings is wrong")
@@ -258,7 +258,7 @@ class Database:
 
 
 FindingRow = tuple[Any, ...]
-"""``image``, ``how``, ``local``, ``bad``, ``overlaps``, ``body``: the keys, what it covers, and the finding encoded."""
+"""``image``, ``how``, ``local``, ``bad``, ``overlaps``, ``body``: keys, properties and the encoded finding."""
 
 _VERSIONS = ("application_id", "user_version")
 
@@ -273,7 +273,7 @@ def _finding_digest(row: Sequence[Any]) -> bytes:
 
 
 def _check_kind(path: Path, file: str) -> None:
-    """Refuse what is plainly not a database, before SQLite looks at it."""
+    """Refuse a file that is not a database, before SQLite opens it."""
     try:
         if path.is_dir():
             raise InputError.at(file, "is a folder, not a file", "name a file")

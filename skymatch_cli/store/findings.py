@@ -1,4 +1,4 @@
-"""What was found in the pixels, image by image: measured once, kept, and used again where it still holds."""
+"""Findings: the results of reading the pixels of each image, kept and reused while they are valid."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from skymatch_cli.store.gathered import Gathered
 from skymatch_cli.store.keys import KEY_BYTES, OverlapKeys, measuring_keys
 from skymatch_cli.store.store import CODEC, Finding, Store, not_kept
 
-_COMMIT_S, _COMMIT_BYTES = 5.0, 2**24  # what a kill costs, and what memory holds
+_COMMIT_S, _COMMIT_BYTES = 5.0, 2**24  # lost when the run is killed; held in memory
 _IMAGES_KEPT = 128  # whose cells were read last: neighbours need them next
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A plan, and what was found so far in its images.
+    """A plan, and the findings of its images so far.
 
     Attributes
     ----------
@@ -47,22 +47,22 @@ class Measured:
 
 
 class Findings(Protocol):
-    """Where findings are kept while images are measured."""
+    """A collection of findings, filled while images are measured."""
 
     def __len__(self) -> int:
         """Images of the plan."""
         ...
 
     def __getitem__(self, image: int, /) -> Finding | None:
-        """What was found in an image, so far."""
+        """The finding of an image, or None."""
         ...
 
     def __iter__(self) -> Iterator[Finding | None]:
-        """What was found in every image, so far."""
+        """The finding of every image, or None."""
         ...
 
     def known_pairs(self, image: int, /) -> IntArray | None:
-        """The overlaps in which an image was measured; None where nothing is known of it."""
+        """The overlaps in which an image was measured; None where it has no finding."""
         ...
 
     def put(self, image: int, finding: Finding, /) -> None:
@@ -70,7 +70,7 @@ class Findings(Protocol):
         ...
 
     def flush(self) -> None:
-        """Leave what was found for the next run, whatever happens to this one."""
+        """Save the findings for the next run, whatever happens to this one."""
         ...
 
 
@@ -111,7 +111,7 @@ class StoredFindings:
         What is measured: the plan in the store, and how.
     store : Store
     target : Store, optional
-        Where findings are added; what it has already is used too. Without it nothing can be added.
+        Where findings are added; its own findings are used too. Without it the findings are read only.
     with_local : bool
         Whether a finding without the image's own sky is of use.
     lenient : bool
@@ -170,7 +170,7 @@ class StoredFindings:
 
     @property
     def n_measured(self) -> int:
-        """Images of which something is known."""
+        """Number of images that have a finding."""
         return int(np.count_nonzero(self._n_known >= 0))
 
     def __len__(self) -> int:
@@ -230,7 +230,7 @@ class StoredFindings:
         return replace(found, pairs=pairs, blocks=coarser(found.blocks, self._side))
 
     def known_pairs(self, image: int, /) -> IntArray | None:
-        """The overlaps in which an image was measured; None where nothing is known of it."""
+        """The overlaps in which an image was measured; None where it has no finding."""
         pairs = self._overlaps.pairs[image]
         if self._n_known[image] == len(pairs):
             return pairs
@@ -319,7 +319,7 @@ def measure_images(
     only: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> tuple[tuple[Problem, ...], tuple[SkyWarning, ...]]:
-    """Measure what is not known yet.
+    """Measure the images that have no valid finding.
 
     Parameters
     ----------
@@ -327,7 +327,7 @@ def measure_images(
         What to measure.
     runner : Runner
     found : Findings
-        What is known already; what is found is added to it. A finding may lack some of the image's overlaps.
+        Known findings, to which new ones are added. A finding may lack some of the image's overlaps.
     with_local : bool
         Measure the images' own skies too.
     only : sequence of int, optional

@@ -1,4 +1,4 @@
-"""Measurements of all pairs as rows of a store: what is new costs its comparison, what is not costs nothing."""
+"""Measurements of all pairs as stored in a store, so that unchanged images are compared once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Gathered:
     Attributes
     ----------
     key : bytes
-        Digests of the files as they are, and of all else that they rest on.
+        Digest of the state of the files, then of everything else that the measurements depend on.
     columns : mapping of str to array
         The numbers of `Measurements`, of its local skies ("local ...") and its noise factor ("noise ...").
     words : mapping of str to tuple of Status
@@ -38,7 +38,7 @@ class Gathered:
 
     @classmethod
     def of(cls, key: bytes, measured: Measurements, warnings: tuple[SkyWarning, ...]) -> Gathered:
-        """What is stored of measurements."""
+        """Split measurements into columns that can be stored."""
         values = {f.name: getattr(measured, f.name) for f in fields(measured)}
         if measured.local is not None:
             values |= {f"local {f.name}": getattr(measured.local, f.name) for f in fields(measured.local)}
@@ -56,7 +56,7 @@ class Gathered:
         return sum(column.nbytes for column in self.columns.values())
 
     def measurements(self) -> Measurements:
-        """The measurements as they were."""
+        """Put the measurements together again."""
         values: dict[str, Any] = {**self.columns}
         values |= {name: np.array(words, object) for name, words in self.words.items()}
         local = {name.removeprefix("local "): values.pop(name) for name in tuple(values) if name.startswith("local ")}

@@ -1,4 +1,4 @@
-"""What an interrupted run measured, found again by the run that finishes it (see `record.journal`)."""
+"""Findings of an interrupted run, for the run that finishes it (see `record.journal`)."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def resumed(planned: Plan) -> Result | None:
 
 
 def left_behind(planned: Plan) -> tuple[Plan, Measured] | None:
-    """What an earlier run with the same files and settings planned and measured, if it was interrupted."""
+    """Plan and findings of an interrupted run with the same files and settings, if there is one."""
     path = journal_of(planned).path
     if not Path(path).is_file():
         return None
@@ -90,7 +90,7 @@ def left_behind(planned: Plan) -> tuple[Plan, Measured] | None:
             found = tuple(StoredFindings(start, store, with_local=False))
             infos, polygon = tuple(plan.infos), plan.graph.polygon.part(np.arange(len(plan.graph.polygon)))
     except InputError:
-        return None  # of another version, or damaged: all is measured anew
+        return None  # another version, or damaged: measure again
     settings = planned.settings
     same = (
         settings_json(plan.settings) == settings_json(settings)
@@ -133,7 +133,7 @@ def is_as_left(measured: Measured, updates: Sequence[SkyUpdate], planned: Plan) 
 
 
 def _facts(info: ImageInfo) -> tuple[object, ...]:
-    """What else the solution of a run rests on, beside pixels and overlaps."""
+    """Properties that the solution depends on, apart from pixels and overlaps."""
     return info.group, info.unit, info.to_comparison, info.comparison_unit
 
 

@@ -1,4 +1,4 @@
-"""What findings rest on, as short keys: an image as it is on the disk, how it is measured, and its overlaps.
+"""Keys of findings: the state of the files of an image, how it is measured, and its overlaps.
 
 Where all keys of a finding are the same, measuring again would give the same digits.
 """
@@ -27,7 +27,7 @@ KEY_BYTES = 16
 _AT_A_TIME = 1024  # images that are looked at together
 # Where names lead is in the key; how integers were stored before this program made them floats changes no value.
 _NOT_IN_KEY = frozenset({"file", "path", "mask", "dq", "weight", "group", "original"})
-# Settings that don't change what is found in the pixels of an image, or that its header and files stand for.
+# Settings that don't change the finding of an image, or that its header and files already represent.
 _ELSEWHERE = OF_THE_SOLUTION | {"skip_bad"} | (OF_HEADERS - {"wcs"})
 _OF_MESH = frozenset({"mesh_size", "model"})
 
@@ -94,7 +94,7 @@ def image_states(infos: Sequence[ImageInfo]) -> tuple[list[bytes], list[bytes]]:
 
 
 def _planes(source: PixelSource | None) -> dict[str, StoredPlane]:
-    """The planes of which an image is read, by the names of their fields."""
+    """The planes that are read for an image, by the names of their fields."""
     if source is None:
         return {}
     named = ((f.name, getattr(source, f.name)) for f in fields(source))
@@ -114,7 +114,7 @@ def image_keys(infos: Sequence[ImageInfo], footprints: Sequence[object], codec: 
 
 
 def measuring_rules(settings: Settings) -> bytes:
-    """The settings that decide what is found in pixels, with the version of the program."""
+    """Settings that affect findings, with the version of the program."""
     mesh = settings.compare == Compare.MESH
     unused = _ELSEWHERE if mesh else _ELSEWHERE | _OF_MESH
     chosen = {name: value for name, value in settings.determining().items() if name not in unused}

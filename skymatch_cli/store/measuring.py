@@ -1,4 +1,4 @@
-"""A plan -> measurements: pixels are read, each image once, or what a store knows is recalled."""
+"""Plan -> measurements: read the pixels of each image once, or recall them from a store."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def find(
     runner: Runner | None = None,
     store: Store | None = None,
 ) -> Measured:
-    """Read the pixels of the images, each once, and keep what is found in each.
+    """Read the pixels of the images, each once, and keep the finding of each.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def find(
     runner : Runner, optional
         Where the work is done; on this machine by default.
     store : Store, optional
-        Where the plan is stored: what was found earlier is used, and what is found is added.
+        Holds the plan: earlier findings are used, and new ones are added.
 
     Raises
     ------
@@ -68,12 +68,12 @@ def measure(
     progress: Progress | None = None,
     runner: Runner | None = None,
 ) -> tuple[SkyWarning, ...]:
-    """Add what is found in the pixels of all images, or ``only`` some, to what is known; returns warnings.
+    """Measure all images, or ``only`` some, and add the findings; returns warnings.
 
     Raises
     ------
     InputError
-        If pixels can't be read and ``settings.skip_bad`` is not set; what was found in others is kept.
+        If pixels can't be read and ``settings.skip_bad`` is not set; findings of other images are kept.
     """
     settings = planned.settings
     check_model(settings, planned.graph)
@@ -88,7 +88,7 @@ def measure(
 
 
 def recall(planned: Plan, store: Store) -> Measured:
-    """What a store holds of a plan in it, for the method of its settings.
+    """Recall the findings of a stored plan, for the method of its settings.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def recall(planned: Plan, store: Store) -> Measured:
 
 @one_thread()
 def gather(measured: Measured) -> tuple[Measurements, tuple[SkyWarning, ...]]:
-    """The measurements of the pairs from what was found in all images, and warnings; a store keeps them."""
+    """Combine the findings of all images to measurements of the pairs, and warnings; a store keeps them."""
     stored = measured.found if isinstance(measured.found, StoredFindings) else None
     if stored is not None and (kept := stored.gathered()) is not None:
         return kept.measurements(), kept.warnings

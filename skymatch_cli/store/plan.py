@@ -1,4 +1,4 @@
-"""What the headers alone say of a run."""
+"""The plan of a run, made from headers alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skymatch_cli.sky.footprint import Footprint
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the headers alone say.
+    """Images and overlaps, as the headers give them.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class Plan:
         Inputs and HDUs that are not used, and why.
     warnings : tuple of SkyWarning
     headers : Headers
-        What was read, for a later plan; nothing in a plan that was itself read from a file.
+        The headers that were read, for a later plan; empty in a plan that comes from a file.
     """
 
     settings: Settings

@@ -1,4 +1,4 @@
-"""Names of images -> a plan: headers are read, footprints traced and intersected, no pixel is read."""
+"""Names of images -> plan: read headers, trace footprints and intersect them; read no pixel."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def plan(
 ) -> Plan:
     """Read the headers, trace the footprints and intersect them; no pixel is read.
 
-    ``to_change``: the files themselves shall be changed later, so URLs are refused. ``store``: where an earlier plan
+    ``to_change``: the files will be changed in place later, so URLs are refused. ``store``: where an earlier plan
     is, of which headers and overlaps are used where files and settings are the same.
 
     Raises

@@ -153,7 +153,7 @@ def _as_written(info: ImageInfo, level: float, sky_keyword: str) -> ImageInfo:
             if state.written is not None:
                 check_digest(source, info.ref.hdu, state.written, info.ref.label)
     except (OSError, InputError):
-        return info  # what is wrong is said when it is written
+        return info  # the error is reported when it is written
     recorded = state.recorded_in(info.ref.part.plane)
     if not (state.by_us and recorded is not None and math.isclose(recorded.level, level, rel_tol=1e-9)):
         return info

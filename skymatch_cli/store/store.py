@@ -1,12 +1,12 @@
-"""All that is known of a set of images, in one file: headers, a plan, and what was found in the pixels.
+"""The store: one file with the headers, the plan and the findings of a set of images.
 
 =========  ====================================================================================
 facts      the plan as a whole, the settings by which its pixels are measured, and its measurements
-files      the structure of every file, and `headers` what the header of every image says
-images     every image of the plan as the program knows it
+files      the structure of every file, and `headers` the header of every image
+images     the `ImageInfo` of every image of the plan
 columns    keys of the images, some ten thousand a row
 overlaps   which images overlap, some ten thousand a row, and `polygons` where
-findings   what was found in every image, under the keys of that which it rests on
+findings   the finding of every image, under the keys of the files and settings that it depends on
 =========  ====================================================================================
 """
 
@@ -61,7 +61,7 @@ _Block = TypeVar("_Block")
 
 @dataclass(frozen=True, slots=True)
 class _PlanFacts:
-    """The plan as a whole; ``digest`` is that of its images and overlaps."""
+    """Facts of the whole plan; ``digest`` covers its images and overlaps."""
 
     digest: bytes
     rules: str
@@ -114,13 +114,13 @@ class Store:
     Attributes
     ----------
     warnings : tuple of SkyWarning
-        Why what was measured is not kept.
+        Why measurements could not be stored.
 
     Raises
     ------
     InputError
-        If it can't be opened, is in use, is damaged, or is not a store of this version; also later, where what is
-        asked for is damaged.
+        If it can't be opened, is in use, is damaged, or is not a store of this version; also later, when a damaged row
+        is read.
     """
 
     def __init__(self, file: str, *, write: bool = False, create: bool = False) -> None:
@@ -152,14 +152,14 @@ class Store:
         return None if body is None else self.decode(_PlanFacts, body)
 
     def decode(self, cls: type[_Block], body: bytes) -> _Block:
-        """A row as it was before it was stored."""
+        """Decode a row."""
         try:
             return CODEC.decode(cls, body)
         except ValueError as error:
             raise self.database.damaged(str(error)) from None
 
     def headers(self) -> Headers | None:
-        """What was read from headers for the plan in the store; None where there is none."""
+        """The headers of the plan in the store; None where there is no plan."""
         facts = self._facts
         if facts is None:
             return None
@@ -169,7 +169,7 @@ class Store:
         return self._headers
 
     def save_plan(self, planned: Plan) -> None:
-        """Store a plan, instead of the one that is there; what was found in files that changed since is forgotten."""
+        """Store a plan, instead of the one that is there; findings of files that changed since are deleted."""
         headers = _with_footprints(planned.headers)
         settings = _to_json(planned.settings)
         facts = self._facts
@@ -217,7 +217,7 @@ class Store:
         return None if facts is None or not self._has(_with_footprints(headers)) else self._graph(facts)
 
     def _put_blocks(self, planned: Plan, keys: ImageKeys) -> bytes:
-        """Store the long columns; their digest is that of the plan."""
+        """Store the long columns; returns the digest of the plan."""
         graph, digests = planned.graph, [repr(planned.graph.planes).encode(), *self._put_keys(keys)]
         for k, low in enumerate(range(0, len(graph.a), _BLOCK)):
             part = slice(low, min(low + _BLOCK, len(graph.a)))
@@ -309,7 +309,7 @@ class Store:
                 self.database.put("facts", [("settings", text)])
 
     def plan_digest(self) -> bytes:
-        """What tells one plan from another: its images as they are, and their overlaps."""
+        """Digest that identifies a plan: the state of its images, and their overlaps."""
         return self._plan_facts().digest
 
     def begin_part(self, whole: Store, settings: Settings) -> None:
@@ -321,7 +321,7 @@ class Store:
             self.database.put("facts", [("part", whole.plan_digest()), ("settings", _to_json(settings))])
 
     def merge(self, files: Sequence[str]) -> None:
-        """Take over what was found in the parts of a measurement of this plan.
+        """Add the findings of partial measurements of this plan.
 
         Raises
         ------
@@ -353,7 +353,7 @@ class Store:
         return part.database.get("facts", "settings") or b""
 
     def renew(self, infos: Sequence[ImageInfo], files: Collection[str]) -> None:
-        """Keep what was found in files that were written since by this program, which keeps the original pixels.
+        """Keep the findings of files that this program has written since: the original pixels are unchanged.
 
         Where that can't be written there is a warning.
 
@@ -512,14 +512,14 @@ def _facts_of(planned: Plan, headers: Headers, digest: bytes) -> bytes:
 
 
 def _are_overlaps(a: IntArray, b: IntArray, plane: IntArray, facts: _PlanFacts) -> bool:
-    """Whether columns are those of a graph: indices of what is there, in order."""
+    """Whether the columns can be those of a graph: valid indices, in order."""
     inside = (a >= 0) & (a < b) & (b < facts.n_images) & (plane >= 0) & (plane < len(facts.planes))
     step = np.diff(a)
     return bool(inside.all() and (step >= 0).all() and (np.diff(b)[step == 0] >= 0).all())
 
 
 def _outdated(old: ImageKeys, new: ImageKeys) -> list[bytes]:
-    """The states that images had which are in another state now."""
+    """Old states of the images that have changed."""
     now = {place.tobytes(): state.tobytes() for place, state in zip(new.place, new.state, strict=True)}
     before = [(place.tobytes(), state.tobytes()) for place, state in zip(old.place, old.state, strict=True)]
     return [state for place, state in before if now.get(place, state) != state]

@@ -127,7 +127,10 @@ class PackedMesh(Outline):
 
     def outline(self, load: Callable[[], Mesh]) -> MeshOnDisk:
         """The mesh without its cells, which are loaded when they are asked for."""
-        return MeshOnDisk(**{f.name: getattr(self, f.name) for f in fields(Outline)}, load=load)
+        own = {f.name: getattr(self, f.name) for f in fields(Outline)}
+        # Arrays from a store are views of all that was read with them.
+        own |= {name: own[name].copy() for name in ("area", "row", "column")}
+        return MeshOnDisk(**own, load=load)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
