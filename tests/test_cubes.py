@@ -324,3 +324,11 @@ def test_one_plane_is_matched_and_undone_alone_and_not_without_the_others(tmp_pa
     refused = run("undo", *second)
     assert refused.exit_code == 3
     assert "skies of 2 planes that are not named, such as 1" in refused.stderr
+
+
+def test_skies_of_planes_are_not_exported_to_programs_that_take_one_an_image(tmp_path):
+    stored = tmp_path / "result.fits"
+    run("match", "--dry-run", "-o", stored, *save(tmp_path, 2))
+    done = run("export", stored, "--to", "swarp", "-o", tmp_path / "back.txt")
+    assert done.exit_code == 3
+    assert "is a plane of a cube, and other programs take one sky an image" in done.stderr
