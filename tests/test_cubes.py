@@ -309,3 +309,26 @@ def test_a_cube_comes_before_a_map_of_its_file(tmp_path):
         fits.HDUList([fits.PrimaryHDU(), *more]).writeto(name, overwrite=True)
     result = skymatch_cli.match(names, dry_run=True)
     assert set(result.images["ext"]) == {"DATA"}
+
+
+def test_one_plane_is_matched_and_undone_alone_and_not_without_the_others(tmp_path):
+    names = save(tmp_path, 3)
+    before = [pixels(name) for name in names]
+    second = [f"{name}[*,*,2]" for name in names]
+    assert run("match", *second).exit_code == 0
+    header = fits.getheader(names[1])
+    assert [k for k in (1, 2, 3) if f"BKGL{k}" in header] == [2]
+    assert run("undo", *second).exit_code == 0
+    assert [pixels(name) for name in names] == before
+    run("match", *names)
+    refused = run("undo", *second)
+    assert refused.exit_code == 3
+    assert "skies of 2 planes that are not named, such as 1" in refused.stderr
+
+
+def test_skies_of_planes_are_not_exported_to_programs_that_take_one_an_image(tmp_path):
+    stored = tmp_path / "result.fits"
+    run("match", "--dry-run", "-o", stored, *save(tmp_path, 2))
+    done = run("export", stored, "--to", "swarp", "-o", tmp_path / "back.txt")
+    assert done.exit_code == 3
+    assert "is a plane of a cube, and other programs take one sky an image" in done.stderr

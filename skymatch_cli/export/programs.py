@@ -88,7 +88,8 @@ class Export:
         columns = (self.report.images.column(name).tolist() for name in ("sky", "status"))
         for info, sky, status in zip(self.infos, *columns, strict=True):
             if info.ref.part != WHOLE:
-                what = "is a part of an HDU (section or plane), and other programs take one sky an HDU"
+                part = "a section of an image" if info.ref.part.plane is None else "a plane of a cube"
+                what = f"is {part}, and other programs take one sky an image"
                 problems.append(Problem(info.ref.label, what, "subtract it: skymatch match --subtract"))
             elif not np.isfinite(sky):
                 problems.append(Problem(info.ref.label, f"has no sky: {status}", _WITHOUT_SKY))

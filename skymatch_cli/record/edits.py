@@ -385,9 +385,13 @@ def undo_edits(
 def _check_all_planes(source: Source, planes: Sequence[ImageRef]) -> None:
     """Refuse to take back the skies of some planes of a cube, and not of all."""
     named = {ref.part.plane for ref in planes if ref.section is None}
-    if len(named) < (n_planes := source.file.hdus[planes[0].hdu].n_planes):
+    state = written_state(source, _whole_cube(planes[0]), LEVEL)
+    sky = None if state.written is None else state.written.sky
+    skies = sky.planes if isinstance(sky, SkyCube) else ()
+    if left := [k + 1 for k, own in enumerate(skies) if own is not None and k not in named]:
         hint = "name the cube without a section: its skies are taken back together"
-        raise InputError.at(planes[0].hdu_label, f"{len(named)} of its {n_planes} planes are named", hint)
+        what = f"its header holds skies of {len(left)} planes that are not named, such as {left[0]}"
+        raise InputError.at(planes[0].hdu_label, what, hint)
 
 
 def _check_all_named(source: Source, sections: Sequence[ImageRef]) -> None:

@@ -123,16 +123,19 @@ def in_a_child(
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), counts
 
 
-def faults(counts: list[int], *, each: bool) -> Iterator[tuple[int, int, int]]:
+def faults(counts: list[int], every: int, *, each: bool) -> Iterator[tuple[int, int, int]]:
+    """Kind, number and error of the calls that fail: of each kind the first, and every n-th that follows."""
     turn = 0
     for kind, n in enumerate(counts):
-        for nth in range(1, n + 1):
+        for nth in range(1, n + 1, every):
             for number in ERRORS if each else (ERRORS[turn % len(ERRORS)],):
                 yield kind, nth, number
             turn += 1
 
 
-def try_writer(shim: Shim, name: str, folder: Path, images: dict[str, bytes], *, each: bool) -> Counter[str]:
+def try_writer(
+    shim: Shim, name: str, folder: Path, images: dict[str, bytes], every: int, *, each: bool
+) -> Counter[str]:
     """All faults of one writer."""
     writer, said = WRITERS[name], Counter[str]()
     for content in images.items():
@@ -144,7 +147,7 @@ def try_writer(shim: Shim, name: str, folder: Path, images: dict[str, bytes], *,
     assert code == 0
     new = tree(folder)
     assert new != old, name
-    for kind, nth, number in faults(counts, each=each):
+    for kind, nth, number in faults(counts, every, each=each):
         reset(folder, old)
         code, _ = in_a_child(shim, folder, writer.command, (kind, nth, number))
         what = f"{name}: {KINDS[kind]} {nth}, {errno.errorcode[number]}: exit {code}"
@@ -185,7 +188,7 @@ def reset(folder: Path, files: dict[str, bytes]) -> None:
         (folder / name).write_bytes(content)
 
 
-def try_all(folder: Path, names: list[str], *, each: bool) -> None:
+def try_all(folder: Path, names: list[str], every: int, *, each: bool) -> None:
     from tests.factories import row, write_all
 
     shim = Shim()
@@ -196,7 +199,7 @@ def try_all(folder: Path, names: list[str], *, each: bool) -> None:
     images = {name: Path(path).read_bytes() for name, path in zip(IMAGES, made, strict=True)}
     for name in names:
         reset(folder, {})
-        for what, n in sorted(try_writer(shim, name, folder, images, each=each).items()):
+        for what, n in sorted(try_writer(shim, name, folder, images, every, each=each).items()):
             print(f"{what}: {n}", flush=True)
 
 
@@ -205,10 +208,11 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("writers", nargs="*", default=list(WRITERS))
     parser.add_argument("--all", action="store_true", help="each call with each error")
+    parser.add_argument("--every", type=int, default=1, help="fail every n-th call alone")
     options = parser.parse_args()
     if "LD_PRELOAD" not in os.environ:
         library = options.folder.with_suffix(".so").resolve()
         library.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "tests.crash.syscalls", *sys.argv[1:]]
         sys.exit(subprocess.run(command, env=preloaded(library), check=False).returncode)
-    try_all(options.folder, options.writers, each=options.all)
+    try_all(options.folder, options.writers, options.every, each=options.all)
