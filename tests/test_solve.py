@@ -458,6 +458,19 @@ def test_errors_with_scatter_are_true(kind, extra):
         assert np.mean(ratios) == pytest.approx(extra, rel=0.1)
 
 
+def test_a_variance_of_levels_is_not_averaged_out_by_overlaps():
+    a, b = np.triu_indices(4, 1)
+    few, many = (
+        solve_offsets(
+            4, np.tile(a, k), np.tile(b, k), np.zeros(6 * k), np.full(6 * k, 1e6), level_variance=np.full(4, 1.0)
+        )
+        for k in (1, 9)
+    )
+    # 1 - 1 / 4: the mean of the four levels is taken out
+    np.testing.assert_allclose([few.sigma, many.sigma], np.sqrt(0.75), rtol=1e-5)
+    assert (many.sigma_noise < 1e-3).all()
+
+
 def test_the_photometric_part_of_the_errors_is_told_apart():
     a, b = grid(4, 4)
     plain = solve_offsets(16, a, b, np.zeros(len(a)), np.ones(len(a)))
