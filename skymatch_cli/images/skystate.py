@@ -235,7 +235,7 @@ def _compared_sections(
 ) -> SkyState:
     """The state with the sky of one section, and how the numbered keywords contradict the undo cards."""
     own = dict(skies.parts).get(section) if section is not None else None
-    recorded = None if own is None else Recorded(own.level, left.subtracted, *own.shape)
+    recorded = None if own is None else Recorded(own, left.subtracted)
     edited = ""
     if (cd.value(cards, SUBTRACTED) is True) != left.subtracted:
         edited = f"{SUBTRACTED} is not that of the undo cards: another program edited it"
@@ -255,13 +255,13 @@ def _is_close(there: float, number: float) -> bool:
 def _compared(left: Written, sky: SkyPlane, state: SkyState, cards: cd.Cards, keywords: tuple[str, ...]) -> SkyState:
     """The state with the sky that was written, and how the keywords contradict it; the first one is the level's."""
     keyword = keywords[0]
-    ours = Recorded(sky.level, left.subtracted, *sky.shape)
+    ours = Recorded(sky, left.subtracted)
     says = cd.value(cards, SUBTRACTED) is True
     if says != left.subtracted:
         return replace(state, recorded=ours, edited=_edited_flag(left, says=says))
     if not left.subtracted:  # a level that another program recorded since is as good as ours
         level = cd.number(cards, keyword, sky.level)
-        return replace(state, recorded=Recorded(level, False, *(cd.number(cards, key, 0.0) for key in SHAPE)))
+        return replace(state, recorded=Recorded(_sky_in(cards, level), subtracted=False))
     expected = {keyword: sky.level, **dict(zip(SHAPE, sky.shape, strict=True))}
     if keyword != LEVEL and LEVEL in keywords:  # else an earlier version wrote it
         expected |= {keyword: 0.0, LEVEL: sky.level}
@@ -282,7 +282,7 @@ def _edited_flag(left: Written, *, says: bool) -> str:
 def _compared_planes(left: Written, sky: SkyCube, state: SkyState, cards: cd.Cards) -> SkyState:
     """As `_compared`, of a cube."""
     says, numbers = cd.value(cards, SUBTRACTED) is True, plane_numbers(cards)
-    ours = tuple(None if own is None else Recorded(own.level, left.subtracted, *own.shape) for own in sky.planes)
+    ours = tuple(None if own is None else Recorded(own, left.subtracted) for own in sky.planes)
     if says != left.subtracted:
         return replace(state, planes=ours, edited=_edited_flag(left, says=says))
     if not left.subtracted:
@@ -323,8 +323,7 @@ def sections_in(cards: cd.Cards, shape: tuple[int, int]) -> SectionSkies | None:
             level = cd.number(cards, f"BKGLEV{n}", math.nan)
             if math.isnan(level):
                 raise ValueError(f"{SUBTRACTED} = T, but BKGLEV{n} is no number")
-            sky = SkyPlane(level, *(cd.number(cards, f"{key}{n}", 0.0) for key in SHAPE))
-            found.append((Section.of(str(text).strip("[]"), shape), sky))
+            found.append((Section.of(str(text).strip("[]"), shape), _sky_in(cards, level, str(n))))
     return SectionSkies(tuple(found)) if found else None
 
 
@@ -346,12 +345,17 @@ def subtracted_in(cards: cd.Cards, n_planes: int, keyword: str, where: str) -> S
         raise InputError.at(where, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
 
 
+def _sky_in(cards: cd.Cards, level: float, number: str = "") -> SkyPlane:
+    """The sky with a level and the shape that the keywords hold, which end with ``number``."""
+    return SkyPlane(level, *(cd.number(cards, f"{key}{number}", 0.0) for key in SHAPE))
+
+
 def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
     subtracted = cd.value(cards, SUBTRACTED) is True
     for name in (LEVEL, keyword) if subtracted else (keyword, LEVEL):  # the keyword says what is still to be subtracted
         level = cd.value(cards, name)
         if isinstance(level, int | float) and not isinstance(level, bool):
-            return Recorded(float(level), subtracted, *(cd.number(cards, key, 0.0) for key in SHAPE))
+            return Recorded(_sky_in(cards, float(level)), subtracted)
     if subtracted and cd.value(cards, "BKGSEC1") is not None:
         raise LedgerError(f"{SUBTRACTED} = T for sections of it, but its undo cards are gone")
     if subtracted:
@@ -364,4 +368,4 @@ def _recorded_planes(cards: cd.Cards, n_planes: int) -> tuple[Recorded | None, .
     skies = planes_in(plane_numbers(cards), n_planes)
     if subtracted and not any(sky is not None for sky in skies):
         raise ValueError(f"{SUBTRACTED} = T, but no plane has a BKGL: what was subtracted is not known")
-    return tuple(None if sky is None else Recorded(sky.level, subtracted, *sky.shape) for sky in skies)
+    return tuple(None if sky is None else Recorded(sky, subtracted) for sky in skies)

@@ -13,7 +13,7 @@ import numpy as np
 from skymatch_cli.choices import Skystat
 from skymatch_cli.model.arrays import FloatArray, IntArray
 from skymatch_cli.model.section import Section
-from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
+from skymatch_cli.model.skyplane import SkyPlane
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,26 +141,11 @@ class CelestialWcs(Protocol):
 class Recorded:
     """The sky that an earlier run left in the header.
 
-    ``level`` (at the image's centre) and the other coefficients are those of `SkyPlane`; ``subtracted``: the stored
-    pixels are the original ones minus that sky.
+    ``subtracted``: the stored pixels are the original ones minus that sky.
     """
 
-    level: float
+    sky: SkyPlane
     subtracted: bool
-    dx: float = 0.0
-    dy: float = 0.0
-    c20: float = 0.0
-    c11: float = 0.0
-    c02: float = 0.0
-    c30: float = 0.0
-    c21: float = 0.0
-    c12: float = 0.0
-    c03: float = 0.0
-
-    @property
-    def sky(self) -> SkyPlane:
-        """The sky as a function of the pixel."""
-        return SkyPlane(self.level, *(getattr(self, name) for name in SHAPE_TERMS))
 
 
 FileState = tuple[int, int, int, int]

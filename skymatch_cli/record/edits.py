@@ -411,7 +411,7 @@ def _undo_image(source: Source, ref: ImageRef, sky_keyword: str, *, from_keyword
     state = written_state(source, ref, sky_keyword)
     where = ref.hdu if state.sections else header_of_sky(source, ref.hdu)
     if state.written is None:
-        subtracted = [old.level for old in (state.recorded, *state.planes) if old is not None and old.subtracted]
+        subtracted = [old.sky.level for old in (state.recorded, *state.planes) if old is not None and old.subtracted]
         if subtracted:
             what = f"{SUBTRACTED} = T, but it holds no undo cards: they are gone, or another program subtracted its sky"
             more = " …" * (len(subtracted) > 1)
