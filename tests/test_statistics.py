@@ -331,3 +331,22 @@ def test_grouped_median_stays_in_the_step_of_the_median(seed: int, n: int, sigma
 def test_the_limit_of_chi2_is_that_of_tables_to_five_per_cent(probability):
     dof = np.array([1, 2, 3, 8, 30, 300.0])
     np.testing.assert_allclose(chi2_limit(dof, probability), stats.chi2.isf(probability, dof), rtol=0.05)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.3, 1.0, 4.0])
+@pytest.mark.parametrize("step", [1.0, 0.02])
+def test_photon_counts_have_the_rate_of_their_distribution(rate, step):
+    pulls = []
+    for seed in range(20):
+        counts = np.random.default_rng(seed).poisson(rate, 20_000)
+        found = sky_statistic(counts * step, StatisticSettings())
+        # no unbiased estimate errs by less than the square root of rate / n
+        assert 0.99 < found.err / np.sqrt(found.value * step / len(counts)) < 1.4
+        pulls.append((found.value - rate * step) / found.err)
+    assert abs(np.mean(pulls)) < 4 / np.sqrt(20)
+    assert 0.6 < np.std(pulls) < 1.4
+
+
+def test_a_sky_of_zeros_with_stars_is_no_photon_count():
+    values = np.append(np.zeros(10_000), np.arange(1, 200))
+    assert sky_statistic(values, StatisticSettings()).value == 0
