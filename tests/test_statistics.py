@@ -7,10 +7,8 @@ import pytest
 from astropy.stats import sigma_clip
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from skymatch_cli.model import Skystat, StatisticSettings, Status
-from skymatch_cli.statistics.chance import chi2_limit
 from skymatch_cli.statistics.estimate import MIN_PIXELS, sky_statistic
 from skymatch_cli.statistics.lattice import find_lattice
 from skymatch_cli.statistics.sample import Run, SortedSample
@@ -325,9 +323,3 @@ def test_grouped_median_stays_in_the_step_of_the_median(seed: int, n: int, sigma
     kept = clipped(values, MEDIAN)
     assume(kept.size >= MIN_PIXELS)
     assert abs(sky(values) - np.median(kept)) <= 0.5 + 1e-9
-
-
-@pytest.mark.parametrize("probability", [0.1, 0.01, 0.002])
-def test_the_limit_of_chi2_is_that_of_tables_to_five_per_cent(probability):
-    dof = np.array([1, 2, 3, 8, 30, 300.0])
-    np.testing.assert_allclose(chi2_limit(dof, probability), stats.chi2.isf(probability, dof), rtol=0.05)
