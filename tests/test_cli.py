@@ -421,12 +421,14 @@ def test_demo_writes_a_mosaic_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert "all 11 overlaps agree within their errors" in done.output
     lines = done.stdout.splitlines()
     titles = re.split(r"  +", lines[0])
-    sky, truth, off = (titles.index(name) for name in ("sky", "truth", "sky - truth"))
+    sky, truth, off, err = (titles.index(name) for name in ("sky", "truth", "sky - truth", "sky_err"))
     rows = [re.split(r"  +", line) for line in lines[1:]]
     assert len(rows) == 6
     for cells in rows:
         assert float(cells[sky]) - float(cells[truth]) == pytest.approx(float(cells[off]), abs=0.02)
         assert abs(float(cells[off])) < 0.5
+        assert float(cells[err]) < 0.5  # the floor is 0.1: a field without gradients, at one zero point
+    assert "warning" not in done.stderr
     assert sum(float(cells[off]) for cells in rows) == pytest.approx(0, abs=0.04)  # one gauge for both
     assert "the skies differ from the truth by 0." in done.stderr
     assert (tmp_path / "a mosaic" / "truth.txt").exists()

@@ -7,10 +7,8 @@ import pytest
 from astropy.stats import sigma_clip
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from skymatch_cli.model import Skystat, StatisticSettings, Status
-from skymatch_cli.statistics.chance import chi2_limit
 from skymatch_cli.statistics.estimate import MIN_PIXELS, sky_statistic
 from skymatch_cli.statistics.lattice import find_lattice
 from skymatch_cli.statistics.sample import Run, SortedSample

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import chdtri
 
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.connected import connected, least_squares_offsets
@@ -30,7 +31,6 @@ from skymatch_cli.compare.mesh.sheets import Sheet
 from skymatch_cli.compare.mesh.sums import inverse, over
 from skymatch_cli.compare.mesh.tiles import BLOCK
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
-from skymatch_cli.statistics.chance import chi2_limit
 
 _SIDE = 3  # pieces along a side of the box of an overlap
 _PIECES = _SIDE**2
@@ -42,6 +42,8 @@ _PRIOR = 15.0  # blocks' worth of belief in the noise of the images
 _FEW = 6  # blocks that say nothing about a slope
 _VISIBLE = 1.0  # brightness, in noise of a pixel: below it a difference of seeing looks the same
 _UNSEEN = 2.0  # errors that a factor that can't be seen may have
+_MANY = 3  # overlaps of a component, beyond which one that stands alone can be told
+_FAR = 6.0  # errors beyond which a slope is no accident, even alone
 _CHANCE = 0.1  # probability that slopes as large as those that factors explain are chance
 _USUAL, _BELIEF = 1.5, 4.0  # variance of slopes over that of their errors: what is usual, and its weight in overlaps
 _PLAUSIBLE = 0.02  # factor by which the zero points of a survey differ at most
@@ -204,7 +206,7 @@ def _box(mesh: Mesh | None) -> FloatArray:
 def _no_chance(found: FloatArray, expected: FloatArray, doubt: FloatArray, probability: float) -> BoolArray:
     """Whether square sums exceed their expectation, of variance ``doubt``, by more than chance (Satterthwaite 1946)."""
     dof = np.maximum(over(2 * expected**2, doubt), 1e-6)
-    return np.asarray(over(found * dof, expected) > chi2_limit(dof, probability))
+    return np.asarray(over(found * dof, expected) > chdtri(dof, probability))
 
 
 def _of_images(per_pair: FloatArray, graph: OverlapGraph) -> FloatArray:
@@ -246,9 +248,10 @@ class ZeroPoints:
         use = np.isfinite(err) & (err > 0) & (shared > 0)
         if not use.any():
             return cls(np.ones(n), *np.zeros((3, n)))
-        a, b, slope, weight = graph.a[use], graph.b[use], slope[use], shared[use] / err[use] ** 2
+        a, b, weight = graph.a[use], graph.b[use], shared[use] / err[use] ** 2
         component = connected(n, a, b)
         mine, size = component[a], int(component.max()) + 1
+        slope = err[use] * _supported(slope[use] / err[use], mine, size)
 
         def total(per_pair: FloatArray) -> FloatArray:
             return np.bincount(mine, per_pair, size).astype(float)
@@ -259,7 +262,7 @@ class ZeroPoints:
         dof = np.maximum(total(shared[use]) - n_factors, 0)
         scale = np.maximum((total(left) + _USUAL * _BELIEF) / (dof + _BELIEF), 1)
         square = total(weight * slope**2 - left) / scale
-        seen = square > chi2_limit(np.maximum(n_factors, 1), _CHANCE)
+        seen = square > chdtri(np.maximum(n_factors, 1), _CHANCE)
         spread = np.where(seen, (square - n_factors) * over(scale, 2 * total(weight)), 0.0)[component]
         weight /= scale[mine]
         information = (np.bincount(a, weight, n) + np.bincount(b, weight, n)).astype(float)
@@ -281,6 +284,21 @@ class ZeroPoints:
         others = n_factors[component] / (n_factors[component] + 1)  # a factor is relative to the mean
         error = others * np.sqrt(inverse(information + inverse(spread))) * (spread > 0)
         return cls(1 + gain, error, (gain**2 + error**2) * above**2, np.where(spread > 0, 0.0, hidden))
+
+
+def _supported(pull: FloatArray, component: IntArray, size: int) -> FloatArray:
+    """Slopes over their errors, those that stand alone in their component cut to the size of the next.
+
+    A factor shows in all overlaps of an image; one overlap alone has a variable star, or the edge of a galaxy.
+    """
+    order = np.lexsort((-np.abs(pull), component))
+    first = np.searchsorted(component[order], np.arange(size))
+    many = np.flatnonzero(np.bincount(component, minlength=size) > _MANY)
+    largest, next_one = order[first[many]], np.abs(pull)[order[first[many] + 1]]
+    alone = np.abs(pull[largest]) < _FAR
+    cut = pull.copy()
+    cut[largest[alone]] = np.copysign(next_one, pull[largest])[alone]
+    return cut
 
 
 def _above_darkest(darkest: FloatArray, mean: FloatArray, component: IntArray, size: int) -> FloatArray:
