@@ -325,12 +325,6 @@ def test_grouped_median_stays_in_the_step_of_the_median(seed: int, n: int, sigma
     assert abs(sky(values) - np.median(kept)) <= 0.5 + 1e-9
 
 
-@pytest.mark.parametrize("probability", [0.1, 0.01, 0.002])
-def test_the_limit_of_chi2_is_that_of_tables_to_five_per_cent(probability):
-    dof = np.array([1, 2, 3, 8, 30, 300.0])
-    np.testing.assert_allclose(chi2_limit(dof, probability), stats.chi2.isf(probability, dof), rtol=0.05)
-
-
 @pytest.mark.parametrize("rate", [0.01, 0.3, 1.0, 4.0])
 @pytest.mark.parametrize("step", [1.0, 0.02])
 def test_photon_counts_have_the_rate_of_their_distribution(rate, step):
