@@ -7,6 +7,7 @@ import numpy as np
 from skymatch_cli.model import FloatArray, IntArray, Skystat, SkyStatistic, StatisticSettings, Status
 from skymatch_cli.statistics.lattice import MIN_TIES, find_lattice, grouped_median
 from skymatch_cli.statistics.mode import histogram, midpoint, mode
+from skymatch_cli.statistics.photons import photon_rate
 from skymatch_cli.statistics.sample import OrderedSamples, Run, Runs
 
 MIN_PIXELS = 10
@@ -35,7 +36,8 @@ def estimate(samples: OrderedSamples, settings: StatisticSettings) -> list[SkySt
     Notes
     -----
     Limits and clipping are computed in float64 for pixels of any type. The median of data on a lattice is
-    interpolated within its step (see `lattice`); elsewhere it is that of ``numpy``.
+    interpolated within its step (see `lattice`); elsewhere it is that of ``numpy``. Photon counts of up to eight in the
+    median pixel have the rate of their Poisson distribution, without clipping, in the place of a median, mode or midpt.
 
     Examples
     --------
@@ -51,14 +53,27 @@ def estimate(samples: OrderedSamples, settings: StatisticSettings) -> list[SkySt
     survivors = clip(within, settings)
     which = np.flatnonzero(survivors.n >= MIN_PIXELS)
     measured = dict(zip(which.tolist(), zip(*_measure(survivors, which, settings), strict=True), strict=True))
+    photons = _photons(within, settings)
     found = []
     for k, n in enumerate(survivors.n.tolist()):
-        if k in measured:
+        if k in photons:
+            found.append(SkyStatistic(*photons[k], int(within.n[k]), Status.OK))
+        elif k in measured:
             value, err = map(float, measured[k])
             found.append(SkyStatistic(value, max(err, _least_err(value, err, within.of(k))), n, Status.OK))
         else:
             found.append(SkyStatistic(np.nan, np.nan, n, _why_not(int(samples.n[k]), int(within.n[k]))))
     return found
+
+
+def _photons(within: Runs, settings: StatisticSettings) -> dict[int, tuple[float, float]]:
+    """Return the rates of sets of photon counts and their errors: counts begin at 0, and are not clipped."""
+    which = np.flatnonzero(within.n >= MIN_PIXELS)
+    if settings.skystat is Skystat.MEAN or settings.lower is not None or settings.upper is not None or not which.size:
+        return {}
+    lowest = within.samples.at(which, within.start[which])
+    rates = ((k, photon_rate(within.of(k))) for k in which[lowest == 0].tolist())
+    return {k: rate for k, rate in rates if rate is not None}
 
 
 def _why_not(n: int, n_within: int) -> Status:
