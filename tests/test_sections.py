@@ -208,7 +208,7 @@ def test_a_stored_result_is_reported_and_not_exported(suffix: str) -> None:
     run("match", "--dry-run", "-o", f"result{suffix}", *NAMES)
     run("report", f"result{suffix}", "-o", "report.html")
     assert "a.fits[SCI,1][1:20,1:40]" in Path("report.html").read_text(encoding="utf-8")
-    assert "is a part of an HDU (section or plane)" in run("export", "--to", "swarp", f"result{suffix}", code=3).stderr
+    assert "is a section of an image" in run("export", "--to", "swarp", f"result{suffix}", code=3).stderr
 
 
 def test_skies_of_a_list_and_the_reference() -> None:
