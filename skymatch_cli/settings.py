@@ -309,8 +309,8 @@ def _check_ranges(settings: Settings) -> None:
         if value is not None and value <= 0:
             raise UsageError(f"{option_name(name)}: {value:g} is not above 0", "give a number above 0")
     if settings.mesh_size is not None and settings.mesh_size > MOST_MESH_SIZE:
-        what = f"--mesh-size: {settings.mesh_size:g} pixels are more than a cell may have on a side"
-        raise UsageError(what, f"give at most {MOST_MESH_SIZE:g}; an overlap needs some cells across")
+        what = f"--mesh-size: {settings.mesh_size:g} pixels is too large"
+        raise UsageError(what, f"give at most {MOST_MESH_SIZE:g}; an overlap needs several cells across")
     if settings.lower is not None and settings.upper is not None and settings.lower > settings.upper:
         raise UsageError(
             f"--lower {settings.lower:g} is above --upper {settings.upper:g}: no pixel would count", "swap them"

@@ -115,7 +115,7 @@ class TestUnitAndGroup:
     def test_images_that_can_t_be_compared_are_problems(self) -> None:
         write("a.fits", sci(BUNIT="DN"))
         write("b.fits", sci(BUNIT="MJy/sr"))
-        assert problem("a.fits", "b.fits").startswith("b.fits[SCI,1]: its BUNIT 'MJy/sr' can't be brought together")
+        assert problem("a.fits", "b.fits").startswith("b.fits[SCI,1]: its BUNIT 'MJy/sr' can't be converted to")
         assert len(infos("a.fits", "b.fits", units="as-is").infos) == 2
 
     def test_flux_scale(self) -> None:

@@ -314,7 +314,7 @@ def test_what_is_no_section_is_refused_by_reason(section: str, reason: str) -> N
 def test_sections_that_share_pixels_are_refused() -> None:
     write_pair()
     shared = run("match", "--dry-run", *NAMES, "a.fits[SCI,1][20:25,3:4]", code=3).stderr
-    assert "shares pixels with the section [20:25,3:4], which is named too: a pixel can have one sky alone" in shared
+    assert "shares pixels with the section [20:25,3:4], which is named too: a pixel can have only one sky" in shared
     assert "shares pixels with all of the image" in run("match", "--dry-run", *NAMES, "a.fits", code=3).stderr
     assert "used once" in run("match", "--dry-run", "-v", *NAMES, "a.fits[1][1:20,1:40]").stderr
 

@@ -42,7 +42,7 @@ def _warnings(images: Sequence[tuple[StoredPlane, ImageRef]]) -> Iterator[SkyWar
             continue
         for (one, first), (other, second) in pairwise(own):
             if one.path != other.path and _are_same(one, other):
-                text = f"{second.label} holds the pixels of {first.label}: a copy counts as another exposure"
+                text = f"{second.label} holds the same pixels as {first.label}: a copy counts as another exposure"
                 yield SkyWarning(WarningName.COPIES, text)
 
 

@@ -171,8 +171,8 @@ def _read_files(
     # What the first of them needs is imported here, and not in every process: most lists are of one kind.
     first = [reader.read_file(named) for named in new[:1]]
     n_pixels = _PIXELS_A_HEADER * sum(len(refs) for refs, *_ in new)
-    with closing(run_apart(reader.read_file, new[1:], jobs=jobs, n_pixels=n_pixels)) as others:
-        read = chain(first, others)
+    with closing(run_apart(reader.read_file, new[1:], jobs=jobs, n_pixels=n_pixels)) as later:
+        read = chain(first, later)
         for images in kept:
             yield from next(read) if images is None else images
 

@@ -110,9 +110,9 @@ def resolve_images(
         problems.append(Problem("images", "none was named"))
     skipped += [f"{name.file}: not used: {name.left_out}" for name in named if name.left_out]
     named = tuple(name for name in named if not name.left_out)
-    beside = Companions(find_sidecars(named))
-    skipped += beside.notes
-    named = tuple(name for name in named if not beside.holds(name))
+    companions = Companions(find_sidecars(named))
+    skipped += companions.notes
+    named = tuple(name for name in named if not companions.holds(name))
     paths = tuple(dict.fromkeys(name.path for name in named))
     real = dict(zip(paths, real_paths(paths), strict=True))
     structures = _structures(named, real, known, settings.jobs)
@@ -125,7 +125,7 @@ def resolve_images(
             if file.creator.startswith(_OURS):
                 skipped.append(f"{name.file}: {NO_IMAGE}: a result of this program")
                 continue
-            chosen, said = _choose(file, name, settings)
+            chosen, texts = _choose(file, name, settings)
         except InputError as error:
             problems.extend(error.problems)
             continue
@@ -133,11 +133,11 @@ def resolve_images(
         place = real[name.path]
         if file.inode and not to_change:  # of a file that shall be replaced, hard links are refused later
             place = linked.setdefault(file.state, place)
-        warnings += (SkyWarning(WarningName.PLANES, text) for text in said)
+        warnings += (SkyWarning(WarningName.PLANES, text) for text in texts)
         skipped += _left_out(file, name, chosen)
         for hdu in chosen:
             try:
-                ref = _with_mask(beside.attached(_ref(name, hdu)), name.mask, settings.mask)
+                ref = _with_mask(companions.attach(_ref(name, hdu)), name.mask, settings.mask)
                 parts = _parts(hdu, name.section, ref.label)
             except InputError as error:
                 problems.extend(error.problems)
@@ -247,7 +247,7 @@ def _overlapping(refs: Mapping[tuple[str, int, Part], ImageRef]) -> Iterator[Pro
     for one, other in chain.from_iterable(combinations(own, 2) for own in of_plane.values()):
         if one.section is None or other.section is None or one.section.overlaps(other.section):
             named = f"the section {other.section}" if other.section else "all of the image"
-            what = f"shares pixels with {named}, which is named too: a pixel can have one sky alone"
+            what = f"shares pixels with {named}, which is named too: a pixel can have only one sky"
             yield Problem(one.label, what, "name sections that don't overlap")
 
 
@@ -258,8 +258,8 @@ def _choose(file: FitsFile, name: NamedFile, settings: Settings) -> tuple[tuple[
         return _default_hdus(file, name.file, settings, need_wcs=need_wcs)
     chosen = _selected(file, name.selector, need_wcs=need_wcs)
     if not chosen:
-        held = ", ".join(map(extension, file.hdus[:20]))
-        raise InputError.at(_spelled(name), "there is no such image extension", f"the file has {held}")
+        listed = ", ".join(map(extension, file.hdus[:20]))
+        raise InputError.at(_spelled(name), "there is no such image extension", f"the file has {listed}")
     refused = (hdu for hdu in chosen if hdu.image_shape is None and not _is_matched_by_plane(hdu, settings))
     problems = [Problem(_ref(name, hdu).label, *_why_no_image(hdu)) for hdu in refused]
     if problems:
@@ -326,7 +326,7 @@ def _why_no_image(hdu: Hdu) -> tuple[str, str]:
         return f"is one-dimensional ({hdu.shape[0]} pixels)", "only images of the sky can be matched"
     size = " × ".join(map(str, hdu.shape))
     if hdu.cube_axis is None:
-        what = f"is a cube ({size}) that has not a longitude and a latitude as its first two axes and one axis more"
+        what = f"is a cube ({size}) whose axes are not longitude, latitude and one more"
         return what, "extract one plane into a file of its own"
     return f"is a cube ({size})", f"--planes each matches each of its {hdu.n_planes} planes by itself"
 

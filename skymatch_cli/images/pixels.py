@@ -143,10 +143,10 @@ def read_pixels(
         _divide_by_exposure(files, source.exposure, data, good, y0=y0)
     if source.regions is not None:
         good &= ~_inside_regions(info, source.regions)[y0:y1]
-    said = _loss_warning(info.ref.label, flagged, good.size)
+    found = _loss_warning(info.ref.label, flagged, good.size)
     if look_for_padding:
-        said += _leave_out_padding(data, good, settings, info.ref.label)
-    return Pixels(data, good, said)
+        found += _leave_out_padding(data, good, settings, info.ref.label)
+    return Pixels(data, good, found)
 
 
 def _check_memory(info: ImageInfo, rows: int) -> None:
@@ -332,8 +332,8 @@ def _check_digits(stored: _Stored, plane: StoredPlane, where: str) -> None:
     if not unsigned:
         beyond |= (values < -_FLOAT64_INTEGERS) & (values > limits.min) & (values != plane.blank)
     if beyond.any():
-        what = f"holds {values[beyond][0]}: integers beyond 2^53 are rounded by all that follows"
-        raise InputError.at(where, what, "subtract one number from all images first")
+        what = f"holds {values[beyond][0]}: integers beyond 2^53 would be rounded"
+        raise InputError.at(where, what, "subtract the same number from all images first")
 
 
 def _to_physical(stored: _Stored, plane: StoredPlane, data: PixelArray, good: BoolArray) -> None:

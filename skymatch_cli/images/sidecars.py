@@ -53,10 +53,10 @@ class Sidecar:
     @property
     def note(self) -> str:
         """Why it is left out, for the log."""
-        said = f"{self.name.file}: {NO_IMAGE}: by its name {_CALLED[self.role]} of {self.owner.file}"
+        text = f"{self.name.file}: {NO_IMAGE}: by its name {_CALLED[self.role]} of {self.owner.file}"
         if self.role is Role.UNKNOWN:
-            return f"{said}; to use it: --mask (non-zero = good) or --dq-ext (flags)"
-        return said
+            return f"{text}; to use it: --mask (non-zero = good) or --dq-ext (flags)"
+        return text
 
 
 def find_sidecars(names: Sequence[NamedFile]) -> tuple[Sidecar, ...]:
@@ -92,8 +92,8 @@ class Companions:
         """Whether a file is one of them."""
         return name.selector is None and name.path in self._paths
 
-    def attached(self, ref: ImageRef) -> ImageRef:
-        """The image with the flags and weights that belong to it."""
+    def attach(self, ref: ImageRef) -> ImageRef:
+        """Return the image with its flags and weights."""
         own = self._of.get(ref.path)
         return ref if own is None else replace(ref, dq=own.get(Role.FLAGS), weight=own.get(Role.WEIGHT))
 

@@ -171,7 +171,7 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     """
     hdus = source.file.hdus
     if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
-        raise InputError.at(ref.label, "no such image any more", "run again")
+        raise InputError.at(ref.label, "this image is no longer in the file", "run again")
     cards, tiled = source.cards(ref.hdu), hdus[ref.hdu].tiled
     before = original_header(source, ref.hdu, ref.label)
     home = where = header_of_sky(source, ref.hdu)
@@ -209,10 +209,10 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
         return state
     _check_pixels(left, state, hdus[ref.hdu].shape, ref)
     if isinstance(left.sky, SectionSkies):
-        return _compared_sections(left, left.sky, state, cards, ref.section)
+        return _compare_section_keywords(left, left.sky, state, cards, ref.section)
     if isinstance(left.sky, SkyCube):
-        return _compared_planes(left, left.sky, state, cards)
-    return _compared(left, left.sky, state, source.cards(where), tuple(entry.keyword for entry in entries))
+        return _compare_plane_keywords(left, left.sky, state, cards)
+    return _compare_keywords(left, left.sky, state, source.cards(where), tuple(entry.keyword for entry in entries))
 
 
 def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: ImageRef) -> None:
@@ -230,7 +230,7 @@ def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: I
         raise InputError.at(ref.label, what, OURS_ALONE)
 
 
-def _compared_sections(
+def _compare_section_keywords(
     left: Written, skies: SectionSkies, state: SkyState, cards: cd.Cards, section: Section | None
 ) -> SkyState:
     """The state with the sky of one section, and how the numbered keywords contradict the undo cards."""
@@ -252,13 +252,15 @@ def _is_close(there: float, number: float) -> bool:
     return abs(there - number) <= _SAME_LEVEL * abs(number)
 
 
-def _compared(left: Written, sky: SkyPlane, state: SkyState, cards: cd.Cards, keywords: tuple[str, ...]) -> SkyState:
+def _compare_keywords(
+    left: Written, sky: SkyPlane, state: SkyState, cards: cd.Cards, keywords: tuple[str, ...]
+) -> SkyState:
     """The state with the sky that was written, and how the keywords contradict it; the first one is the level's."""
     keyword = keywords[0]
     ours = Recorded(sky, left.subtracted)
-    says = cd.value(cards, SUBTRACTED) is True
-    if says != left.subtracted:
-        return replace(state, recorded=ours, edited=_edited_flag(left, says=says))
+    flag = cd.value(cards, SUBTRACTED) is True
+    if flag != left.subtracted:
+        return replace(state, recorded=ours, edited=_edited_flag(left, flag=flag))
     if not left.subtracted:  # a level that another program recorded since is as good as ours
         level = cd.number(cards, keyword, sky.level)
         return replace(state, recorded=Recorded(_sky_in(cards, level), subtracted=False))
@@ -274,17 +276,17 @@ def _compared(left: Written, sky: SkyPlane, state: SkyState, cards: cd.Cards, ke
     return replace(state, recorded=ours)
 
 
-def _edited_flag(left: Written, *, says: bool) -> str:
-    what = "is subtracted" if left.subtracted else "is recorded, and the pixels are as they were"
-    return f"{SUBTRACTED} = {'FT'[says]}, but the undo cards say that the sky {what}: another program edited it"
+def _edited_flag(left: Written, *, flag: bool) -> str:
+    what = "is subtracted" if left.subtracted else "is recorded but not subtracted"
+    return f"{SUBTRACTED} = {'FT'[flag]}, but the undo cards say that the sky {what}: another program edited it"
 
 
-def _compared_planes(left: Written, sky: SkyCube, state: SkyState, cards: cd.Cards) -> SkyState:
-    """As `_compared`, of a cube."""
-    says, numbers = cd.value(cards, SUBTRACTED) is True, plane_numbers(cards)
+def _compare_plane_keywords(left: Written, sky: SkyCube, state: SkyState, cards: cd.Cards) -> SkyState:
+    """As `_compare_keywords`, of a cube."""
+    flag, numbers = cd.value(cards, SUBTRACTED) is True, plane_numbers(cards)
     ours = tuple(None if own is None else Recorded(own, left.subtracted) for own in sky.planes)
-    if says != left.subtracted:
-        return replace(state, planes=ours, edited=_edited_flag(left, says=says))
+    if flag != left.subtracted:
+        return replace(state, planes=ours, edited=_edited_flag(left, flag=flag))
     if not left.subtracted:
         return replace(state, planes=_recorded_planes(cards, len(sky.planes)))
     return replace(state, planes=ours, edited=contradiction(numbers, sky, _SAME_LEVEL))

@@ -233,7 +233,7 @@ def _conversion(text: str, reference: str, divided: Mapping[str, Any]) -> float:
 def _unit_problems(facts: Sequence[UnitFacts], factor: FloatArray, reference: UnitFacts) -> dict[int, Problem]:
     problems = {}
     for i in np.flatnonzero(np.isnan(factor)).tolist():
-        what = f"its BUNIT {facts[i].bunit!r} can't be brought together with {reference.bunit!r} of {reference.label}"
+        what = f"its BUNIT {facts[i].bunit!r} can't be converted to {reference.bunit!r} of {reference.label}"
         problems[i] = Problem(facts[i].label, what, _AS_IS)
     return problems
 
@@ -288,7 +288,7 @@ def _warnings(
     missing = [f.label for f in facts if not f.bunit]
     if missing and (differences or len(meanings) > 1):
         differing = " and ".join([*differences, *(["the BUNITs of others"] if len(meanings) > 1 else [])])
-        text = f"{_first(missing)}: no BUNIT; the values are taken as they are, although {differing} differ"
+        text = f"{_first(missing)}: no BUNIT; values are compared as they are, although {differing} differ"
         warnings.append(SkyWarning(WarningName.UNITS, text))
     unclear = [f.label for f in facts if f.bunit and meanings[f.bunit].unit is None]
     if unclear and differences:

@@ -32,7 +32,7 @@ KINDS: Mapping[WarningName, WarningKind] = {
         "check its mask and --dqbits; its header stays as it is",
     ),
     WarningName.SKIPPED: WarningKind(
-        "the file is damaged, incomplete or not an image", "mend or remove it, then run again"
+        "the file is damaged, incomplete or not an image", "repair or remove it, then run again"
     ),
     WarningName.DISAGREEMENT: WarningKind(
         "gradients, scattered light, different zero points, or a wrong WCS",
@@ -77,7 +77,7 @@ KINDS: Mapping[WarningName, WarningKind] = {
         "images of several bands are in the list", "give one band, or separate them with --split-by FILTER"
     ),
     WarningName.BRIGHT_SCENE: WarningKind(
-        "overlaps show factors between the images only as well as the brightness of the scene varies in them",
+        "factors between images are measured only as well as the brightness varies in the overlaps",
         "calibrate the images first, or name the flux scale of each with --flux-scale KEYWORD",
     ),
     WarningName.ZERO_POINTS: WarningKind(
@@ -94,7 +94,7 @@ KINDS: Mapping[WarningName, WarningKind] = {
         "a program filled pixels that saw no sky", "--ignore-value leaves such pixels out, --keep-value uses them"
     ),
     WarningName.COARSE: WarningKind(
-        "the noise is smaller than the steps of the integers, and means of pixels are drawn to the steps",
+        "the noise is smaller than the steps of the integers, and means of pixels are biased towards the steps",
         "--compare pooled interpolates the median within the step",
     ),
     WarningName.COPIES: WarningKind("a file was copied, and both copies are in the list", "name one of them"),
@@ -107,7 +107,7 @@ KINDS: Mapping[WarningName, WarningKind] = {
         "the names of the planes do not say which one is the image", "name the plane: a.fits[1] or a.fits[SCI]"
     ),
     WarningName.CHECKSUM: WarningKind(
-        "another program changed the file and left its checksum", "verify the file, then let a program write new sums"
+        "another program changed the file and left its checksum", "check the file, then write new checksums"
     ),
     WarningName.PICTURES: WarningKind(
         "the images were moved, removed or changed since", "run in the folder where the result was made"

@@ -63,8 +63,8 @@ def like(fd: int, model: os.stat_result | None, attributes: str | None = None, *
 
 def _own(fd: int, model: os.stat_result, *, exact: bool) -> bool:
     """Give a file another owner and group, or the group alone: whether it has both."""
-    mine = os.fstat(fd)
-    if (mine.st_uid, mine.st_gid) == (model.st_uid, model.st_gid):
+    now = os.fstat(fd)
+    if (now.st_uid, now.st_gid) == (model.st_uid, model.st_gid):
         return True
     try:
         os.fchown(fd, model.st_uid, model.st_gid)

@@ -180,7 +180,9 @@ def _record(
         result = format_after(state.original, shift.largest(_shape(source, update.ref.hdu)))
     elif any(old is not None and old.subtracted for old in (state.recorded, *state.planes, state.written)):
         hint = "--subtract, or skymatch undo first" if state.by_us else "--subtract"
-        raise InputError.at(update.ref.label, "its sky is subtracted already, recording another would be wrong", hint)
+        raise InputError.at(
+            update.ref.label, "its sky is subtracted already: recording another one would be wrong", hint
+        )
     if shift == state.shift:
         result = state.stored  # the pixels stay, also in a format that was made wider for them
     left = Written(
@@ -452,7 +454,7 @@ def _from_keyword(source: Source, ref: ImageRef, sky_keyword: str) -> dict[int, 
     """Add the sky of the header back, exactly but for rounding, and take its keywords away."""
     hdus, where = source.file.hdus, header_of_sky(source, ref.hdu)
     if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
-        raise InputError.at(ref.label, "no such image any more", "run again")
+        raise InputError.at(ref.label, "this image is no longer in the file", "run again")
     skies = _sections_of_keywords(source, ref)
     plane = SkyPlane() if skies else subtracted_in(source.cards(where), hdus[ref.hdu].n_planes, sky_keyword, ref.label)
     cards = {index: without_sky(source.cards(index), sky_keyword) for index in {ref.hdu, where}}

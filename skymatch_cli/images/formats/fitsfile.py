@@ -245,7 +245,7 @@ def _identify(path: str, where: str) -> tuple[Container, FileState]:
     """How the file is packed, and its state; refuses what is plainly not FITS."""
     state = file_state(path)
     if not is_remote(path) and not (Path(path).is_file() or Path(path).is_dir()):
-        raise InputError.at(where, "is a pipe or a device, not a file", "write what comes out of it to a file first")
+        raise InputError.at(where, "is a pipe or a device, not a file", "save its output to a file first")
     with open_file(path) as stream:
         magic = stream.read(64)
     if magic[:2] == b"\x1f\x8b":
@@ -434,8 +434,8 @@ def _wcs_digest(raw: bytes) -> str:
     """A digest of the values of the WCS in a header, to 12 digits."""
     values = _values(b"".join(record for record in _records(raw) if _PLACE.match(record)))
     keys = sorted(values)
-    said = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
-    return hashlib.blake2b(repr((keys, said)).encode(), digest_size=8).hexdigest()
+    texts = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
+    return hashlib.blake2b(repr((keys, texts)).encode(), digest_size=8).hexdigest()
 
 
 def _text(value: Value) -> str:

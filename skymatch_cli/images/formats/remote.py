@@ -70,8 +70,8 @@ def size_and_version(url: str) -> tuple[int, int]:
         found = system.info(path)
     if found.get("type") == "directory":
         raise IsADirectoryError(url)
-    said = repr([str(found[field]) for field in _VERSION_FIELDS if field in found])
-    version = int.from_bytes(hashlib.blake2b(said.encode(), digest_size=7).digest(), "big")
+    fields = repr([str(found[field]) for field in _VERSION_FIELDS if field in found])
+    version = int.from_bytes(hashlib.blake2b(fields.encode(), digest_size=7).digest(), "big")
     return int(found.get("size") or 0), version
 
 
