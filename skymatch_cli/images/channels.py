@@ -1,4 +1,4 @@
-"""Where the planes of a cube lie along its third axis, so that planes are compared with their like."""
+"""Positions of the planes of a cube on its third axis, so that only corresponding planes are compared."""
 
 from __future__ import annotations
 

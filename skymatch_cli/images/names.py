@@ -1,4 +1,4 @@
-"""What the user typed -> files, HDU selectors and masks: globs, ``[EXT]`` syntax, lists, standard input.
+"""Names as typed by the user -> files, HDU selectors and masks: globs, ``[EXT]`` syntax, lists, standard input.
 
 Nothing is opened here but list files.
 """
@@ -42,7 +42,7 @@ class Selector:
 
     @classmethod
     def parse(cls, text: str) -> Selector:
-        """Understand what stands between the brackets: ``SCI``, ``SCI,2``, ``3`` or ``*``; else ValueError."""
+        """Parse the text between the brackets: ``SCI``, ``SCI,2``, ``3`` or ``*``; else ValueError."""
         name, comma, ver = (part.strip() for part in text.partition(","))
         if name.isdecimal() and not comma:
             return cls(index=int(name))

@@ -32,14 +32,14 @@ from skymatch_cli.model.skycube import Sky, SkyCube, joined
 from skymatch_cli.model.skyplane import SkyPlane
 
 OURS_ALONE = "use the file that skymatch wrote, or remove its cards BKG* and HISTORY skymatch-cli"
-"""What to do with a file that was made of one of ours."""
+"""Hint for a file that another program made from one of ours."""
 
 _SAME_LEVEL = 1e-6  # programs that copy a header may round its numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkyState:
-    """The sky that a header holds, and what the stored pixels are.
+    """The sky in a header, and the state of the stored pixels.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ _LOST = "skymatch undo --from-keyword adds the sky of its header back"
 
 
 class UndoCardsError(InputError):
-    """Undo cards are damaged or gone: only the keywords say what was subtracted."""
+    """Undo cards are damaged or missing; only the keywords tell what was subtracted."""
 
 
 def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
@@ -142,7 +142,7 @@ def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
 
 
 def _check_sections(state: SkyState, ref: ImageRef) -> None:
-    """Refuse sections of an image whose sky is one of the whole, or is subtracted from others; and the reverse."""
+    """Refuse to mix a sky of the whole image with skies of sections, or sections that share pixels."""
     known, subtracted = state.sections, state.written is not None and state.written.subtracted
     if ref.section is None:
         if known is not None and subtracted:
@@ -162,7 +162,7 @@ def _check_sections(state: SkyState, ref: ImageRef) -> None:
 
 
 def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
-    """As `read_state`, but keywords of the sky that were edited are not refused: ``edited`` says how.
+    """Read the state like `read_state`, but accept edited sky keywords and describe the edit in ``edited``.
 
     Raises
     ------
@@ -216,7 +216,7 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
 
 
 def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: ImageRef) -> None:
-    """Refuse an image whose pixels are ours, and not those that were written by their shape or format alone."""
+    """Refuse an image whose pixels were changed since we wrote them, judged by shape and format."""
     if not state.has_our_pixels and not left.shift:
         return
     if shape != left.shape:
@@ -233,7 +233,7 @@ def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: I
 def _compare_section_keywords(
     left: Written, skies: SectionSkies, state: SkyState, cards: cd.Cards, section: Section | None
 ) -> SkyState:
-    """The state with the sky of one section, and how the numbered keywords contradict the undo cards."""
+    """Add the sky of one section, and where the numbered keywords contradict the undo cards."""
     own = dict(skies.parts).get(section) if section is not None else None
     recorded = None if own is None else Recorded(own, left.subtracted)
     edited = ""
@@ -255,7 +255,7 @@ def _is_close(there: float, number: float) -> bool:
 def _compare_keywords(
     left: Written, sky: SkyPlane, state: SkyState, cards: cd.Cards, keywords: tuple[str, ...]
 ) -> SkyState:
-    """The state with the sky that was written, and how the keywords contradict it; the first one is the level's."""
+    """Add the written sky, and where the keywords contradict it; the first keyword is that of the level."""
     keyword = keywords[0]
     ours = Recorded(sky, left.subtracted)
     flag = cd.value(cards, SUBTRACTED) is True
@@ -299,7 +299,7 @@ def header_of_sky(source: Source, hdu: int) -> int:
 
 
 def missing_sky(recorded: Recorded | None) -> SkyPlane:
-    """What is to be added to the stored pixels to have the original ones."""
+    """Return the sky to add to the stored pixels to get the original ones."""
     if recorded is None or not recorded.subtracted:
         return SkyPlane()
     return recorded.sky
@@ -311,7 +311,7 @@ def is_jwst(source: Source) -> bool:
 
 
 def sections_in(cards: cd.Cards, shape: tuple[int, int]) -> SectionSkies | None:
-    """The skies of sections that numbered keywords hold; None where there is none.
+    """Read the skies of sections from the numbered keywords; None where there are none.
 
     Raises
     ------
@@ -330,7 +330,7 @@ def sections_in(cards: cd.Cards, shape: tuple[int, int]) -> SectionSkies | None:
 
 
 def subtracted_in(cards: cd.Cards, n_planes: int, keyword: str, where: str) -> Sky:
-    """The sky that is subtracted by the keywords of a header alone, whoever wrote them; zero where none is.
+    """Read the subtracted sky from the keywords alone, whoever wrote them; zero where none is subtracted.
 
     ``keyword``: where it is, if it is not in `LEVEL`.
 
@@ -348,13 +348,15 @@ def subtracted_in(cards: cd.Cards, n_planes: int, keyword: str, where: str) -> S
 
 
 def _sky_in(cards: cd.Cards, level: float, number: str = "") -> SkyPlane:
-    """The sky with a level and the shape that the keywords hold, which end with ``number``."""
+    """Return the sky of a level and of the shape keywords with the suffix ``number``."""
     return SkyPlane(level, *(cd.number(cards, f"{key}{number}", 0.0) for key in SHAPE))
 
 
 def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
     subtracted = cd.value(cards, SUBTRACTED) is True
-    for name in (LEVEL, keyword) if subtracted else (keyword, LEVEL):  # the keyword says what is still to be subtracted
+    for name in (
+        (LEVEL, keyword) if subtracted else (keyword, LEVEL)
+    ):  # the keyword holds what is still to be subtracted
         level = cd.value(cards, name)
         if isinstance(level, int | float) and not isinstance(level, bool):
             return Recorded(_sky_in(cards, float(level)), subtracted)

@@ -12,7 +12,7 @@ from skymatch_cli.errors import Problem, problem_lines
 
 @dataclass(frozen=True, slots=True)
 class WarningKind:
-    """What all warnings of one name have in common: the usual cause, and what to do."""
+    """The usual cause and the remedy of all warnings of one name."""
 
     cause: str
     remedy: str
@@ -124,14 +124,14 @@ class SkyWarning:
     Attributes
     ----------
     name : WarningName
-        What ``--allow`` calls it.
+        Its name for ``--allow``.
     text : str
         What is wrong, and where.
     amplitude : float or None
-        By how much, in ``unit``; None for what has no amplitude, 0 for what needs no action.
+        Size of the effect in ``unit``; None if it has none, 0 if no action is needed.
     unit : str
     visible : bool
-        Whether someone could see the effect; warnings that are not visible are given with ``-v`` alone.
+        Whether the effect can be seen in the mosaic; other warnings are shown with ``-v`` only.
     """
 
     name: WarningName
@@ -150,7 +150,7 @@ class SkyWarning:
         return f"usual cause: {kind.cause}; {kind.remedy}"
 
     def as_dict(self) -> dict[str, Any]:
-        """The warning as it stands in JSON."""
+        """The warning as JSON."""
         kind = KINDS[self.name]
         return {
             "name": str(self.name),

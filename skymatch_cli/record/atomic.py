@@ -177,7 +177,7 @@ def _remove_stale(path: str) -> None:
 
 @contextmanager
 def replacing(path: str) -> Iterator[BinaryIO]:
-    """Write one file that stands for itself, such as a table of results.
+    """Write one file that belongs to no set, such as a table of results.
 
     Parameters
     ----------

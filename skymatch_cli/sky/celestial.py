@@ -384,7 +384,7 @@ def _captured(build: Callable[[], Any]) -> tuple[Any, tuple[str, ...]]:
 
 @contextmanager
 def _astropy_log(messages: list[str]) -> Iterator[None]:
-    """Keep what astropy logs (SIP without its suffix) off the terminal."""
+    """Collect messages of astropy's log (SIP without its suffix) instead of printing them."""
     from astropy import log
 
     thread = threading.get_ident()
