@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 NAMED = 3
-"""How many files one line names."""
+"""The number of files that one line names."""
 
 
 _URL = re.compile(r"(?P<scheme>\w+://)(?:[^/?#\s]*@)?(?P<rest>[^\s]*)")
@@ -118,7 +118,7 @@ def _together(alike: Sequence[Problem], what: str) -> Problem:
 
 
 def _kind(problem: Problem) -> tuple[str, str]:
-    """What is wrong and what to do, with … for the name of the file, where other files are called after it."""
+    """Return what is wrong and the hint, with … for the stem of the file in names of its companions."""
     stem = re.split(r"[.\[]", problem.where.rpartition("/")[2])[0]
     called = re.compile(rf"(?<!\w){re.escape(stem)}(?=\.)") if stem else None
     what, hint = (called.sub("…", text) if called else text for text in (problem.what, problem.hint))
@@ -146,7 +146,7 @@ class InputError(SkymatchError):
         super().__init__("; ".join(map(str, self.problems)))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Made again from its problems: an error may come from another process."""
+        """Pickle by its problems: an error may come from another process."""
         return type(self), (self.problems,), self.__dict__
 
     @classmethod
@@ -196,6 +196,6 @@ class NoOverlapError(SkymatchError):
 
 
 class StrictError(SkymatchError):
-    """There were warnings and the user asked for none."""
+    """There were warnings, and ``--strict`` was given."""
 
     exit_code = 5

@@ -208,7 +208,7 @@ def test_a_stored_result_is_reported_and_not_exported(suffix: str) -> None:
     run("match", "--dry-run", "-o", f"result{suffix}", *NAMES)
     run("report", f"result{suffix}", "-o", "report.html")
     assert "a.fits[SCI,1][1:20,1:40]" in Path("report.html").read_text(encoding="utf-8")
-    assert "is a part of an HDU (section or plane)" in run("export", "--to", "swarp", f"result{suffix}", code=3).stderr
+    assert "is a section of an image" in run("export", "--to", "swarp", f"result{suffix}", code=3).stderr
 
 
 def test_skies_of_a_list_and_the_reference() -> None:
@@ -314,7 +314,7 @@ def test_what_is_no_section_is_refused_by_reason(section: str, reason: str) -> N
 def test_sections_that_share_pixels_are_refused() -> None:
     write_pair()
     shared = run("match", "--dry-run", *NAMES, "a.fits[SCI,1][20:25,3:4]", code=3).stderr
-    assert "shares pixels with the section [20:25,3:4], which is named too: a pixel can have one sky alone" in shared
+    assert "shares pixels with the section [20:25,3:4], which is named too: a pixel can have only one sky" in shared
     assert "shares pixels with all of the image" in run("match", "--dry-run", *NAMES, "a.fits", code=3).stderr
     assert "used once" in run("match", "--dry-run", "-v", *NAMES, "a.fits[1][1:20,1:40]").stderr
 

@@ -46,12 +46,12 @@ _HINTS = {
 
 
 class Action(StrEnum):
-    """What was done to an image."""
+    """What happened to an image."""
 
     RECORDED = "recorded"
     SUBTRACTED = "subtracted"
     UNDONE = "undone"
-    UNCHANGED = "unchanged"  # it was as it should be already
+    UNCHANGED = "unchanged"  # it already held this sky
     NO_SKY = "no_sky"
 
 
@@ -164,7 +164,7 @@ def _sky_keyword(ref: ImageRef, settings: Settings) -> str:
 def undo(
     refs: Sequence[ImageRef], settings: Settings, *, from_keyword: bool = False, named: Iterable[str] = ()
 ) -> WriteReport:
-    """Take back what was recorded in images and subtracted from them.
+    """Remove the recorded skies from images, and add subtracted ones back.
 
     The sky keywords come back as they were before the first run of the program; the pixels bit for bit where they
     were integer, within a thousandth of their noise where they were floats. Images in which nothing was recorded are
@@ -197,7 +197,7 @@ def undo(
 
 @dataclass(slots=True)
 class _Run:
-    """What is to be done to which files, and what their pixels told when they were looked at."""
+    """The files to write and how, with the facts of their pixels."""
 
     jobs: Sequence[_Job]
     settings: Settings
@@ -207,7 +207,7 @@ class _Run:
     facts: dict[tuple[str, int], PixelFacts] = field(default_factory=dict)
 
     def settled(self, source: Source, job: _Job) -> _Edits:
-        """What becomes of the HDUs of a file, after a look at their pixels (each time the same one)."""
+        """Make the edits of the HDUs of a file from their pixels, which are read only the first time."""
         changes = dict(self.edits(source, job))
         for index, edit in changes.items():
             if edit.record is None and edit.pixels is None and edit.expected is None:
@@ -238,7 +238,7 @@ def _recording(updates: Sequence[SkyUpdate], jobs: Sequence[_Job], settings: Set
 
 @dataclass(slots=True)
 class _Done:
-    """Images that changed, files that were written, and what is to be said of them."""
+    """Changed images, written files, and warnings about them."""
 
     images: set[int] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
@@ -264,7 +264,7 @@ def _jobs(refs: Sequence[ImageRef], states: Sequence[FileState | None], settings
 
 
 def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
-    """Everything that stands in the way, found without writing; ``with_pixels``: also what only they can tell."""
+    """Find all problems without writing; ``with_pixels``: read the pixels too."""
     found: list[Problem] = []
     targets: dict[str, str] = {}
     same: dict[object, str] = {}
@@ -416,7 +416,7 @@ def _reading(job: _Job) -> Iterator[Source]:
 
 @contextmanager
 def _named_errors(label: str) -> Iterator[None]:
-    """Say in one line what went wrong, and with which file."""
+    """Turn errors into InputErrors that name the file."""
     try:
         yield
     except PixelError as error:
