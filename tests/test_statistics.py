@@ -7,15 +7,17 @@ import pytest
 from astropy.stats import sigma_clip
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
-from skymatch_cli.model import Skystat, StatisticSettings, Status
-from skymatch_cli.statistics.chance import chi2_limit
-from skymatch_cli.statistics.estimate import MIN_PIXELS, sky_statistic
+from skymatch_cli.model import Skystat, SkyStatistic, StatisticSettings, Status
+from skymatch_cli.statistics.estimate import MIN_PIXELS, estimate
 from skymatch_cli.statistics.lattice import find_lattice
 from skymatch_cli.statistics.sample import Run, SortedSample
 
 MEDIAN = StatisticSettings()
+
+
+def sky_statistic(values: np.ndarray, how: StatisticSettings) -> SkyStatistic:
+    return estimate(SortedSample(values[np.isfinite(values)]), how)[0]
 
 
 def sky(values: object, **how: object) -> float:
@@ -327,7 +329,20 @@ def test_grouped_median_stays_in_the_step_of_the_median(seed: int, n: int, sigma
     assert abs(sky(values) - np.median(kept)) <= 0.5 + 1e-9
 
 
-@pytest.mark.parametrize("probability", [0.1, 0.01, 0.002])
-def test_the_limit_of_chi2_is_that_of_tables_to_five_per_cent(probability):
-    dof = np.array([1, 2, 3, 8, 30, 300.0])
-    np.testing.assert_allclose(chi2_limit(dof, probability), stats.chi2.isf(probability, dof), rtol=0.05)
+@pytest.mark.parametrize("rate", [0.01, 0.3, 1.0, 4.0])
+@pytest.mark.parametrize("step", [1.0, 0.02])
+def test_photon_counts_have_the_rate_of_their_distribution(rate, step):
+    pulls = []
+    for seed in range(20):
+        counts = np.random.default_rng(seed).poisson(rate, 20_000)
+        found = sky_statistic(counts * step, StatisticSettings())
+        # no unbiased estimate errs by less than the square root of rate / n
+        assert 0.99 < found.err / np.sqrt(found.value * step / len(counts)) < 1.4
+        pulls.append((found.value - rate * step) / found.err)
+    assert abs(np.mean(pulls)) < 4 / np.sqrt(20)
+    assert 0.6 < np.std(pulls) < 1.4
+
+
+def test_a_sky_of_zeros_with_stars_is_no_photon_count():
+    values = np.append(np.zeros(10_000), np.arange(1, 200))
+    assert sky_statistic(values, StatisticSettings()).value == 0

@@ -31,7 +31,7 @@ _AS_IS = "--units as-is compares raw numbers"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitFacts:
-    """What one image says about the meaning of its numbers.
+    """Header values of one image that define its unit.
 
     ``area_arcsec2`` is the nominal area of its pixels, ``exptime_s`` its exposure time, ``beam_arcsec2`` the area of
     its beam and ``gain`` its electrons per count (NaN where unknown); ``split`` tells sets that are not compared;
@@ -244,7 +244,7 @@ def _divided(meaning: Bunit, *, by_time: bool, by_area: bool) -> Any:
 
 
 def _conversion(text: str, reference: str, divided: Mapping[str, Any]) -> float:
-    """Factor from one BUNIT to that of the reference image, after the divisions; NaN where there is none."""
+    """Return the factor from one BUNIT to that of the reference image, after the divisions; NaN if not convertible."""
     if text in {"", reference}:
         return 1.0
     unit, target = divided[text], divided[reference]
@@ -260,7 +260,7 @@ def _conversion(text: str, reference: str, divided: Mapping[str, Any]) -> float:
 def _unit_problems(facts: Sequence[UnitFacts], factor: FloatArray, reference: UnitFacts) -> dict[int, Problem]:
     problems = {}
     for i in np.flatnonzero(np.isnan(factor)).tolist():
-        what = f"its BUNIT {facts[i].bunit!r} can't be brought together with {reference.bunit!r} of {reference.label}"
+        what = f"its BUNIT {facts[i].bunit!r} can't be converted to {reference.bunit!r} of {reference.label}"
         problems[i] = Problem(facts[i].label, what, _AS_IS)
     return problems
 
@@ -305,7 +305,7 @@ def _notes(by_time: BoolArray, areas: FloatArray, exptime_key: str) -> tuple[str
 def _warnings(
     facts: Sequence[UnitFacts], meanings: Mapping[str, Bunit], area: FloatArray, exptime: FloatArray
 ) -> tuple[SkyWarning, ...]:
-    """Where numbers are compared without knowing what they mean, though something says that they may differ."""
+    """Warn where images without a known unit are compared although their headers suggest different units."""
     differences = []
     if _several(area):
         differences.append("pixel scales")
@@ -315,7 +315,7 @@ def _warnings(
     missing = [f.label for f in facts if not f.bunit]
     if missing and (differences or len(meanings) > 1):
         differing = " and ".join([*differences, *(["the BUNITs of others"] if len(meanings) > 1 else [])])
-        text = f"{_first(missing)}: no BUNIT; the values are taken as they are, although {differing} differ"
+        text = f"{_first(missing)}: no BUNIT; values are compared as they are, although {differing} differ"
         warnings.append(SkyWarning(WarningName.UNITS, text))
     unclear = [f.label for f in facts if f.bunit and meanings[f.bunit].unit is None]
     if unclear and differences:

@@ -1,17 +1,14 @@
-"""Estimate the sky of a set of pixels by a clipped statistic, with its error and a status.
-
-`sky_statistic` takes an array of pixels; `estimate` takes any ordered sample and is shared with the fast path in
-`regions`, so both give the same answers.
-"""
+"""Estimate the sky of a set of pixels by a clipped statistic, with its error and a status."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from skymatch_cli.model import FloatArray, IntArray, PixelArray, Skystat, SkyStatistic, StatisticSettings, Status
+from skymatch_cli.model import FloatArray, IntArray, Skystat, SkyStatistic, StatisticSettings, Status
 from skymatch_cli.statistics.lattice import MIN_TIES, find_lattice, grouped_median
 from skymatch_cli.statistics.mode import histogram, midpoint, mode
-from skymatch_cli.statistics.sample import OrderedSamples, Run, Runs, SortedSample
+from skymatch_cli.statistics.photons import photon_rate
+from skymatch_cli.statistics.sample import OrderedSamples, Run, Runs
 
 MIN_PIXELS = 10
 """Pixels that must survive for a statistic: fewer say too little about their own scatter to be weighted."""
@@ -20,53 +17,63 @@ _HALL_SHEATHER = 0.972  # 1.96^(2/3) (1.5 phi(0)^2)^(1/3): bandwidth n^(-1/3) fo
 _LEAST_ERR = float(np.finfo(np.float32).tiny)  # keeps 1 / err^2 finite
 
 
-def sky_statistic(values: PixelArray, settings: StatisticSettings) -> SkyStatistic:
-    """Estimate the sky level of a set of pixels.
+def estimate(samples: OrderedSamples, settings: StatisticSettings) -> list[SkyStatistic]:
+    """Estimate the sky levels of sets of pixels, computed together.
 
     Parameters
     ----------
-    values : (n,) float32 or float64
-        Good pixels, in any order; values that are not finite are ignored.
+    samples : OrderedSamples
+        Good pixels of each set: a `SortedSample`, or those of many regions at once (see `regions`).
     settings : StatisticSettings
 
     Returns
     -------
-    SkyStatistic
-        Value and one-sigma error in the unit of ``values``, and the number of pixels that survived. The status is
+    list of SkyStatistic
+        Value and one-sigma error in the unit of the pixels, and the number of pixels that survived. The status is
         ``all_masked`` if there are no pixels, ``outside_limits`` if none lies within ``lower`` and ``upper``,
         ``too_few_pixels`` if fewer than ``MIN_PIXELS`` survive.
 
     Notes
     -----
     Limits and clipping are computed in float64 for pixels of any type. The median of data on a lattice is
-    interpolated within its step (see `lattice`); elsewhere it is that of ``numpy``.
+    interpolated within its step (see `lattice`); elsewhere it is that of ``numpy``. Photon counts of up to eight in the
+    median pixel have the rate of their Poisson distribution, without clipping, in the place of a median, mode or midpt.
 
     Examples
     --------
     >>> import numpy as np
     >>> from skymatch_cli.settings import Settings
+    >>> from skymatch_cli.statistics.sample import SortedSample
     >>> values = np.append(np.linspace(99.0, 101.0, 1001), [5000.0] * 20)  # a sky and a star
-    >>> found = sky_statistic(values, Settings().statistic)
+    >>> (found,) = estimate(SortedSample(values), Settings().statistic)
     >>> round(float(found.value), 6), found.n, str(found.status)
     (100.0, 1001, 'ok')
     """
-    return estimate(SortedSample(values[np.isfinite(values)]), settings)[0]
-
-
-def estimate(samples: OrderedSamples, settings: StatisticSettings) -> list[SkyStatistic]:
-    """Return `sky_statistic` of ordered samples, computed together."""
     within = _within_limits(samples, settings)
     survivors = clip(within, settings)
     which = np.flatnonzero(survivors.n >= MIN_PIXELS)
     measured = dict(zip(which.tolist(), zip(*_measure(survivors, which, settings), strict=True), strict=True))
+    photons = _photons(within, settings)
     found = []
     for k, n in enumerate(survivors.n.tolist()):
-        if k in measured:
+        if k in photons:
+            found.append(SkyStatistic(*photons[k], int(within.n[k]), Status.OK))
+        elif k in measured:
             value, err = map(float, measured[k])
             found.append(SkyStatistic(value, max(err, _least_err(value, err, within.of(k))), n, Status.OK))
         else:
             found.append(SkyStatistic(np.nan, np.nan, n, _why_not(int(samples.n[k]), int(within.n[k]))))
     return found
+
+
+def _photons(within: Runs, settings: StatisticSettings) -> dict[int, tuple[float, float]]:
+    """Return the rates of sets of photon counts and their errors: counts begin at 0, and are not clipped."""
+    which = np.flatnonzero(within.n >= MIN_PIXELS)
+    if settings.skystat is Skystat.MEAN or settings.lower is not None or settings.upper is not None or not which.size:
+        return {}
+    lowest = within.samples.at(which, within.start[which])
+    rates = ((k, photon_rate(within.of(k))) for k in which[lowest == 0].tolist())
+    return {k: rate for k, rate in rates if rate is not None}
 
 
 def _why_not(n: int, n_within: int) -> Status:

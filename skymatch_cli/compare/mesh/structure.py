@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import chdtri
 
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.connected import connected, least_squares_offsets
@@ -30,7 +31,6 @@ from skymatch_cli.compare.mesh.sheets import Sheet
 from skymatch_cli.compare.mesh.sums import inverse, over
 from skymatch_cli.compare.mesh.tiles import BLOCK
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
-from skymatch_cli.statistics.chance import chi2_limit
 
 _SIDE = 3  # pieces along a side of the box of an overlap
 _PIECES = _SIDE**2
@@ -206,7 +206,7 @@ def _box(mesh: Mesh | None) -> FloatArray:
 def _no_chance(found: FloatArray, expected: FloatArray, doubt: FloatArray, probability: float) -> BoolArray:
     """Whether square sums exceed their expectation, of variance ``doubt``, by more than chance (Satterthwaite 1946)."""
     dof = np.maximum(over(2 * expected**2, doubt), 1e-6)
-    return np.asarray(over(found * dof, expected) > chi2_limit(dof, probability))
+    return np.asarray(over(found * dof, expected) > chdtri(dof, probability))
 
 
 def _of_images(per_pair: FloatArray, graph: OverlapGraph) -> FloatArray:
@@ -262,7 +262,7 @@ class ZeroPoints:
         dof = np.maximum(total(shared[use]) - n_factors, 0)
         scale = np.maximum((total(left) + _USUAL * _BELIEF) / (dof + _BELIEF), 1)
         square = total(weight * slope**2 - left) / scale
-        seen = square > chi2_limit(np.maximum(n_factors, 1), _CHANCE)
+        seen = square > chdtri(np.maximum(n_factors, 1), _CHANCE)
         spread = np.where(seen, (square - n_factors) * over(scale, 2 * total(weight)), 0.0)[component]
         weight /= scale[mine]
         information = (np.bincount(a, weight, n) + np.bincount(b, weight, n)).astype(float)

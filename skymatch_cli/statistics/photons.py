@@ -1,0 +1,67 @@
+"""Photon counts: the rate of a Poisson distribution, where a median of whole numbers says little.
+
+With 0.3 photons in a pixel the median is 0, and clipping takes all pixels that hold one. One rate explains the share of
+pixels with at most k photons, k the median; bright pixels change that share no more than faint ones.
+"""
+
+from __future__ import annotations
+
+from math import exp, factorial
+
+import numpy as np
+
+from skymatch_cli.statistics.sample import Run
+
+_MOST = 8  # photons in the median pixel: beyond, a Gaussian does
+_EXACT = 1e-3  # of a step, within which values are whole numbers of photons
+_DEPARTURE = 0.15  # relative: stars in the field
+_CHANCE = 5.0  # standard deviations of a number of pixels
+_LEAST = 20  # pixels with photons
+_HALVINGS = 60  # of the interval of rates: to the last digit
+
+
+def photon_rate(run: Run) -> tuple[float, float] | None:
+    """Return the rate of photons and its one-sigma error, in the unit of the values; None if they are no such counts.
+
+    Counts are whole multiples of one step from 0 on, and their numbers up to the median are those of a Poisson
+    distribution.
+
+    Parameters
+    ----------
+    run : Run
+        All values, none of them clipped.
+    """
+    n_zero = int(run.below(np.array([np.nextafter(0.0, 1.0)]))[0])
+    if float(run.at(0)[0]) != 0 or run.n - n_zero < _LEAST:
+        return None
+    step = float(run.at(n_zero)[0])
+    k = round(float(run.at(run.n // 2)[0]) / step)
+    if k > _MOST:
+        return None
+    counts = np.arange(k + 2, dtype=float)
+    edges = np.stack([counts - _EXACT, counts + _EXACT, counts + 1 - _EXACT]) * step
+    low, high, beyond = run.below(edges.reshape(-1)).reshape(3, -1)
+    up_to = float(high[k]) / run.n
+    if (beyond != high).any() or up_to >= 1:
+        return None
+    rate = _rate_of(k, up_to)
+    expected = np.array([_poisson(j, rate) for j in range(k + 2)])
+    allowed = _DEPARTURE * expected + _CHANCE * np.sqrt(expected / run.n)
+    if (np.abs((high - low) / run.n - expected) > allowed).any():
+        return None
+    return rate * step, step * float(np.sqrt(up_to * (1 - up_to) / run.n) / expected[k])
+
+
+def _rate_of(k: int, up_to: float) -> float:
+    """Return the rate at which a share ``up_to`` of the pixels has at most ``k`` photons."""
+    low, high = 0.0, 4.0 * (_MOST + 1)
+    for _ in range(_HALVINGS):
+        rate = 0.5 * (low + high)
+        share = sum(_poisson(j, rate) for j in range(k + 1))
+        low, high = (rate, high) if share > up_to else (low, rate)
+    return 0.5 * (low + high)
+
+
+def _poisson(n: int, rate: float) -> float:
+    """Return the probability of ``n`` photons."""
+    return exp(-rate) * rate**n / factorial(n)
