@@ -781,3 +781,39 @@ def test_a_null_byte_in_a_configuration_is_one_line() -> None:
     pair()
     Path("c.toml").write_text('reference = "\\u0000"\n')
     assert "--reference holds a null byte" in run("match", "--dry-run", "--config", "c.toml", "a.fits", code=2).stderr
+
+
+@pytest.mark.parametrize("value", [1e40, -1e169, 1.7e308])
+def test_values_that_no_float32_holds_are_no_sky(value: float) -> None:
+    pair()
+    data = fits.getdata("b.fits").astype("f8")
+    fits.PrimaryHDU(data, header(1)).writeto("b.fits", overwrite=True)
+    sky = json.loads(run("match", "--dry-run", "--format", "json", "a.fits", "b.fits").stdout)["images"][1]["sky"]
+    data.flat[[0, 100, 700]] = value
+    fits.PrimaryHDU(data, header(1)).writeto("b.fits", overwrite=True)
+    done = run("match", "--dry-run", "--compare", "mesh", "--format", "json", "a.fits", "b.fits")
+    assert abs(json.loads(done.stdout)["images"][1]["sky"] - sky) < 0.5
+
+
+def test_damaged_urls_digests_and_long_strings_are_one_line() -> None:
+    pair()
+    assert "http://[x/a.fits: can't be" in run("match", "--dry-run", "http://[x/a.fits", "b.fits", code=3).stderr
+    run("match", "--dry-run", "-o", "s.fits", "a.fits", "b.fits")
+    raw = Path("s.fits").read_bytes()
+    at = raw.index(b"LAYOUT  = '")
+    Path("s.fits").write_bytes(raw[: at + 10] + b"~" + raw[at + 11 :])
+    assert "s.fits: is " in run("apply", "s.fits", code=3).stderr
+
+
+def test_a_long_string_that_goes_on_after_a_number_does_not_matter() -> None:
+    pair()
+    head = header(1)
+    head.update(NUMBER=1, OBSERVER="me")
+    hdu = fits.CompImageHDU(fits.getdata("b.fits"), head)
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto("b.fits.fz")
+    raw = Path("b.fits.fz").read_bytes()
+    at = raw.index(b"OBSERVER=")
+    assert raw[at - 80 : at].startswith(b"NUMBER")
+    Path("b.fits.fz").write_bytes(raw[:at] + b"CONTINUE  'more'".ljust(80) + raw[at + 80 :])
+    done = run("match", "--dry-run", "--format", "json", "a.fits", "b.fits.fz")
+    assert abs(json.loads(done.stdout)["images"][1]["sky"] - 20) < 1

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
-from skymatch_cli.errors import InputError, SkymatchError
+from skymatch_cli.errors import InputError, Problem, SkymatchError, StoppedError
 
 APPLICATION_ID = 0x534B594D  # "SKYM"
 SCHEMA_VERSION = 1
@@ -138,7 +138,7 @@ class Database:
         Raises
         ------
         InputError
-        SkymatchError
+        StoppedError
             If it can't be written.
         """
         try:
@@ -157,8 +157,8 @@ class Database:
         if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
             return InputError.at(self.file, f"can't be opened for writing: {error}", "name another file")
         if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
-            what = f"{self.file} can't be written: {error}"
-            return SkymatchError(what, "see to that, then run again: what was measured before is kept")
+            hint = "free some space, then run again: what was measured before is kept"
+            return StoppedError([Problem(f"{self.file} can't be written", str(error), hint)])
         return self.damaged(str(error))
 
     @contextmanager

@@ -84,10 +84,10 @@ def read_solution(file: str) -> Solved:
     """
     from skymatch_cli.store.store import CODEC
 
-    header, content, shown = _read(file)
-    if header.get("LAYOUT") != _layout_digest():
+    layout, digest, content, shown = _read(file)
+    if layout != _layout_digest():
         raise InputError.at(file, "is a solution of another version of skymatch", "make it again")
-    if header.get("DIGEST") != _digest(content):
+    if digest != _digest(content):
         raise InputError.at(file, "is damaged", "make it again")
     solved = CODEC.decode(Solved, zlib.decompress(content))
     if not np.array_equal(shown, solved.sky, equal_nan=True):
@@ -102,16 +102,17 @@ def settings_of(solved: Solved) -> Settings:
     return Settings.of(found)
 
 
-def _read(file: str) -> tuple[Any, bytes, FloatArray]:
-    """Header and content of the HDU for ``apply``, and the skies in the table for people."""
+def _read(file: str) -> tuple[object, object, bytes, FloatArray]:
+    """Both digests and the content of the HDU for ``apply``, and the skies in the table for people."""
     from astropy.io import fits
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks of astropy on damaged files
             with fits.open(file, memmap=False) as hdus:
-                hdu = hdus[_HDU]
-                return hdu.header, np.asarray(hdu.data, np.uint8).tobytes(), np.array(hdus["IMAGES"].data["sky"], float)
+                hdu, shown = hdus[_HDU], np.array(hdus["IMAGES"].data["sky"], float)
+                content = np.asarray(hdu.data, np.uint8).tobytes()
+                return hdu.header.get("LAYOUT"), hdu.header.get("DIGEST"), content, shown
     except FileNotFoundError:
         raise InputError.at(file, "no such file") from None
     except OSError as error:

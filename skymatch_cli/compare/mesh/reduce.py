@@ -24,6 +24,7 @@ _MOST_SCATTERED = 65536  # pixels from which the scatter of an image is taken
 MIN_COVERAGE = 0.3  # share of a cell's window that must be good pixels
 COARSE = 8  # cells a side, for what varies slowly: noise, pixel area, background
 _BATCH_BINS = 2**14  # shared out among cells at a time: what fits the cache
+_MOST_SUM, _MOST_VALUE = 1e37, 1e34  # of bins and of their pixels: float32 holds sums of both
 _LEAST_MOST_CELLS, _MOST_CELLS_PER_PIXEL = 2**20, 1  # far more than pixels fill: near the horizon of a plane
 _NOISE_ROWS = 4  # every fourth row is enough for the noise
 _MIN_NOISE_SAMPLES = 16
@@ -157,8 +158,12 @@ def reduce_image(
         values = np.where(usable, data[rows, columns], data.dtype.type(level))
         values -= data.dtype.type(level)  # in place: a third array would not fit the cache
         values = values.astype(np.float32, copy=False)
+        total = bins.sums(values)
+        if not np.abs(total).max(initial=0) < _MOST_SUM:  # values that float32 can't hold are no sky
+            usable = usable & (np.abs(values) < _MOST_VALUE)
+            total = bins.sums(np.where(usable, values, np.float32(0)))
         count = bins.counts(usable)
-        summed: tuple[Float32Array | FloatArray, ...] = bins.sums(values), count
+        summed: tuple[Float32Array | FloatArray, ...] = total, count
         if centroids:
             summed = *summed, *place_sums(positions, bins, usable, (rows, columns), count)
         u, v = positions.at(*(s.start + bins.centres(s.stop - s.start) for s in (columns, rows)))

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import IO
-from urllib.parse import urlsplit
 
 from skymatch_cli.images.formats.registry import transport
 from skymatch_cli.model import FileState
@@ -50,7 +50,10 @@ def real_paths(paths: Iterable[str]) -> list[str]:
 
 def base_name(path: str) -> str:
     """The name of a file without its folder; for a URL also without its query."""
-    return PurePosixPath(urlsplit(path.partition("::")[0]).path).name if is_remote(path) else Path(path).name
+    if not is_remote(path):
+        return Path(path).name
+    place = re.split(r"[?#]", path.partition("::")[0], maxsplit=1)[0]
+    return PurePosixPath(place.partition("://")[2].partition("/")[2] if "://" in place else place).name
 
 
 def file_state(path: str) -> FileState:

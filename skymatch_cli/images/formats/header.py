@@ -50,10 +50,15 @@ class CardHeader:
     @property
     def text(self) -> bytes:
         """The cards as 80-byte records."""
-        if not self._instead:
+        new = {
+            f"{key:<8}".encode("ascii"): f"{key:<8}= {n:>20}".ljust(80).encode("ascii")
+            for key, n in self._instead.items()
+        }
+        if not new:
             return self._raw
-        text: str = self.cards.tostring(sep="", endcard=False, padding=False)
-        return text.encode("ascii", "replace")
+        given = [self._raw[i : i + 80] for i in range(0, len(self._raw), 80)]
+        kept = [new.pop(card[:8], card) for card in given]
+        return b"".join([*kept, *new.values()])
 
     def value(self, key: str) -> Value:
         """The value of the first card of a keyword; None where there is no card, no value, or no way to read it."""
