@@ -82,7 +82,8 @@ def find_reference(name: str, refs: Sequence[ImageRef], groups: Sequence[str]) -
     """
     found = ImageFinder(refs).find(name)
     if not found:
-        raise InputError.at(name, "is not one of the images (--reference)", "use the name given in the list of images")
+        what = "is not one of the images (--reference), nor another file"
+        raise InputError.at(name, what, "use the name given in the list of images")
     if len({groups[i] for i in found}) > 1:
         raise InputError.at(name, "means several images (--reference)", "name one: a.fits[SCI,1]")
     return found[0]

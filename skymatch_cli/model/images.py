@@ -245,7 +245,7 @@ class PixelSource:
     """Everything needed to read the pixels of one image and find the good ones.
 
     ``bad_flags`` are the DQ bits that exclude a pixel (-1: any); ``dq`` is None where no DQ is used. Pixels whose
-    ``weight`` (or exposure, or coverage) is 0 or not finite were not observed.
+    ``weight`` (or exposure, or coverage) is 0, negative or not finite were not observed.
     Counts are divided by ``exposure``. ``original`` is None where the pixels are stored as they were taken.
     """
 

@@ -55,7 +55,7 @@ def disconnected(
             if n_masked > 1
             else "all pixels of the overlap between them are"
         )
-        why = f"have no usable pixel in common ({many} masked, outside of the limits, or too few)"
+        why = f"have no usable pixel in common ({many} masked, outside of the limits, too few, or too unlike)"
     text = f"{len(ids)} sets of images {why} and are anchored each on its own: {_few(sets, '; ')}"
     return (SkyWarning(WarningName.DISCONNECTED, text),)
 
