@@ -43,7 +43,7 @@ def missing_package() -> str:
 
 @contextmanager
 def opened_asdf(stream: IO[bytes]) -> Iterator[Any]:
-    """An ASDF file whose parts are made when they are asked for; unknown parts stay what they are."""
+    """Open an ASDF file whose nodes are converted on access; unknown nodes stay as they are."""
     import asdf
 
     with warnings.catch_warnings():

@@ -26,7 +26,7 @@ from .gwcs import HINT, GwcsWcs, missing_package, opened_asdf, wcs_of_meta
 from .registry import ContainerFormat, register
 
 OURS = "skymatch_cli"
-"""The node of ``roman`` that holds what ``meta.background`` can't: our other cards, and what was there before."""
+"""The node of ``roman`` for what ``meta.background`` can't hold: our other cards, and the earlier values."""
 BACKGROUND = {"level": LEVEL, "method": METHOD, "subtracted": SUBTRACTED}
 _NO_METHOD = "None"
 _SCHEMA_METHODS = {
@@ -77,12 +77,12 @@ def open_as_fits(path: str) -> IO[bytes]:
 
 
 def schema_method(method: str) -> str:
-    """A method in the words of Roman's schema, which has none for ``user``; other words stay as they are."""
+    """Return the method in the words of Roman's schema, which has none for ``user``; other words stay as they are."""
     return _SCHEMA_METHODS.get(cast("Method", method), method)
 
 
 def _our_method(word: str, level: Any) -> str:
-    """The method behind a word of the schema: a level that no method of the pipeline has made is the user's."""
+    """Return the method for a word of the schema: a level without a method of the pipeline was given by the user."""
     if word == _NO_METHOD and level is not None:
         return Method.USER
     return _OUR_METHODS.get(word, word)
@@ -165,7 +165,7 @@ def _shape_cards(shape: Sequence[int], bitpix: int) -> cd.Cards:
 
 
 def array_and_unit(node: Any) -> tuple[Any, Any]:
-    """An array of the tree and its unit (None where it has none): both kinds are found in files."""
+    """Return an array of the tree and its unit (None without one)."""
     unit = getattr(node, "unit", None)
     return (node, None) if unit is None else (node.value, unit)
 
