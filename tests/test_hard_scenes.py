@@ -242,6 +242,13 @@ def test_a_factor_between_two_images_is_named(tmp_path, factor):
         assert abs(float(percent) - (half if name == "1" else -half)) < 3 * float(err) + 0.05
 
 
+def test_a_blank_scene_shows_no_factors(tmp_path):
+    for seed in range(0, 40, 4):
+        frames = [Frame(x=90.0 * (k // 2), y=90.0 * (k % 2), nx=160, ny=160, noise=5, seed=seed + k) for k in range(4)]
+        paths = write_all(tmp_path / str(seed), frames)
+        assert "zero-points" not in [w.name for w in skymatch_cli.match(paths, dry_run=True).warnings]
+
+
 @pytest.mark.parametrize("columns", ["one", "every second"])
 def test_pixels_without_neighbours_have_a_noise(tmp_path, columns):
     nx = 1 if columns == "one" else 64
