@@ -31,7 +31,7 @@ class Compare(StrEnum):
 
 
 class Model(StrEnum):
-    """What is unknown about the sky of a group."""
+    """The sky model of a group."""
 
     CONSTANT = "constant"
     PLANE = "plane"
@@ -46,13 +46,13 @@ class Model(StrEnum):
 
 
 class Planes(StrEnum):
-    """What becomes of the planes of a cube."""
+    """How the planes of a cube are matched."""
 
     EACH = "each"
 
 
 class Skystat(StrEnum):
-    """The statistic that stands for the sky level of a set of pixels."""
+    """The statistic that estimates the sky level of a set of pixels."""
 
     MEDIAN = "median"
     MEAN = "mean"
@@ -61,7 +61,7 @@ class Skystat(StrEnum):
 
 
 class Units(StrEnum):
-    """Whether values are brought to one unit before they are compared."""
+    """Whether values are converted to one unit before they are compared."""
 
     AUTO = "auto"
     AS_IS = "as-is"
@@ -75,7 +75,7 @@ class WcsSource(StrEnum):
 
 
 class Format(StrEnum):
-    """The form of a result."""
+    """The format of a result."""
 
     TABLE = "table"
     ECSV = "ecsv"
@@ -94,7 +94,7 @@ class TableName(StrEnum):
 
 
 class ExportFormat(StrEnum):
-    """The programs that skies can be handed to."""
+    """The programs that skies can be exported to."""
 
     SWARP = "swarp"
     MONTAGE = "montage"
@@ -125,6 +125,7 @@ class WarningName(StrEnum):
     ZERO_POINTS = "zero-points"
     BRIGHT_SCENE = "bright-scene"
     UNITS = "units"
+    PIXEL_AREAS = "pixel-areas"
     FLAGS = "flags"
     PADDING = "padding"
     COARSE = "coarse"

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 NAMED = 3
-"""How many files one line names."""
+"""The number of files that one line names."""
 
 
 _URL = re.compile(r"(?P<scheme>\w+://)(?:[^/?#\s]*@)?(?P<rest>[^\s]*)")
@@ -99,18 +99,26 @@ def problem_lines(problems: Iterable[Problem]) -> tuple[str, ...]:
     ('a.fits, b.fits: no such file',)
     >>> problem_lines([Problem("a.fits", "its mask a.reg is bad"), Problem("b.fits", "its mask b.reg is bad")])
     ('a.fits, b.fits: its mask ….reg is bad',)
+    >>> problem_lines([Problem("a.fits", "is packed", "unxz a.fits"), Problem("b.fits", "is packed", "unxz b.fits")])
+    ('a.fits, b.fits: is packed (for the first: unxz a.fits)',)
     """
     kinds: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         kinds.setdefault(_kind(problem), []).append(problem)
-    return tuple(
-        str(alike[0] if len(alike) == 1 else Problem(_first([problem.where for problem in alike]), *kind))
-        for kind, alike in kinds.items()
-    )
+    return tuple(str(_together(alike, what)) for (what, _), alike in kinds.items())
+
+
+def _together(alike: Sequence[Problem], what: str) -> Problem:
+    """Describe problems of one kind as one; what to do is said of the first, so that it can be pasted."""
+    first = alike[0]
+    if len(alike) == 1:
+        return first
+    hint = first.hint if first.hint == alike[1].hint else f"for the first: {first.hint}"
+    return Problem(_first([problem.where for problem in alike]), what, hint)
 
 
 def _kind(problem: Problem) -> tuple[str, str]:
-    """What is wrong and what to do, with … for the name of the file, where other files are called after it."""
+    """Return what is wrong and the hint, with … for the stem of the file in names of its companions."""
     stem = re.split(r"[.\[]", problem.where.rpartition("/")[2])[0]
     called = re.compile(rf"(?<!\w){re.escape(stem)}(?=\.)") if stem else None
     what, hint = (called.sub("…", text) if called else text for text in (problem.what, problem.hint))
@@ -138,7 +146,7 @@ class InputError(SkymatchError):
         super().__init__("; ".join(map(str, self.problems)))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Made again from its problems: an error may come from another process."""
+        """Pickle by its problems: an error may come from another process."""
         return type(self), (self.problems,), self.__dict__
 
     @classmethod
@@ -188,6 +196,6 @@ class NoOverlapError(SkymatchError):
 
 
 class StrictError(SkymatchError):
-    """There were warnings and the user asked for none."""
+    """There were warnings, and ``--strict`` was given."""
 
     exit_code = 5

@@ -18,7 +18,7 @@ from skymatch_cli.errors import UsageError, without_secrets
 if TYPE_CHECKING:
     from skymatch_cli.model import StatisticSettings
 
-_HANDLING = {"determines_result": False}  # how the run is carried out, not what it finds
+_HANDLING = {"determines_result": False}  # how a run is carried out; the result is the same
 _KEYWORD = r"[A-Z0-9_-]{1,8}"
 _RESERVED_KEYWORDS = (
     r"BKG(SUB|METH|ERR|D[XY])|SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|[PG]COUNT|GROUPS|TELESCOP|END|COMMENT|HISTORY|CONTINUE|HIERARCH"
@@ -137,7 +137,7 @@ class Settings:
 
     @property
     def statistic(self) -> StatisticSettings:
-        """The part that says how a set of pixels is measured."""
+        """The settings of the statistic of a set of pixels."""
         from skymatch_cli.model import StatisticSettings
 
         return StatisticSettings(
@@ -151,7 +151,7 @@ class Settings:
         )
 
     def refuse_idle_statistic(self) -> None:
-        """Refuse a statistic in a run that takes none: cells are compared, and no own sky of an image is needed.
+        """Refuse a statistic in a run that uses none: one that compares cells and needs no sky per image.
 
         Raises
         ------
@@ -171,9 +171,9 @@ class Settings:
 
 
 def default_comparison(method: str, asked: Collection[str]) -> Compare:
-    """How overlaps are compared where nothing is said: by mesh, unless a statistic of the overlaps is asked for.
+    """Return the default comparison: mesh, unless a statistic of the overlaps is set.
 
-    ``asked``: names of the settings that are given.
+    ``asked``: names of the settings that the user gave.
     """
     if "mesh_size" in asked or method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
         return Compare.MESH
@@ -181,12 +181,12 @@ def default_comparison(method: str, asked: Collection[str]) -> Compare:
 
 
 def option_name(name: str) -> str:
-    """The option behind a setting: ``dq_ext`` is ``--dq-ext``."""
+    """Return the option of a setting: ``dq_ext`` is ``--dq-ext``."""
     return "--" + name.replace("_", "-")
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """A hint for a word that isn't known: the nearest known one, else all of them."""
+    """Return a hint for an unknown word: the nearest known one, else all of them."""
     import difflib
 
     known = tuple(known)
@@ -309,8 +309,8 @@ def _check_ranges(settings: Settings) -> None:
         if value is not None and value <= 0:
             raise UsageError(f"{option_name(name)}: {value:g} is not above 0", "give a number above 0")
     if settings.mesh_size is not None and settings.mesh_size > MOST_MESH_SIZE:
-        what = f"--mesh-size: {settings.mesh_size:g} pixels are more than a cell may have on a side"
-        raise UsageError(what, f"give at most {MOST_MESH_SIZE:g}; an overlap needs some cells across")
+        what = f"--mesh-size: {settings.mesh_size:g} pixels is too large"
+        raise UsageError(what, f"give at most {MOST_MESH_SIZE:g}; an overlap needs several cells across")
     if settings.lower is not None and settings.upper is not None and settings.lower > settings.upper:
         raise UsageError(
             f"--lower {settings.lower:g} is above --upper {settings.upper:g}: no pixel would count", "swap them"

@@ -125,14 +125,14 @@ def test_what_is_no_stack_of_images_of_the_sky_is_refused(tmp_path, shape, cards
     header = Frame(nx=30, ny=20).wcs().to_header()
     header.update(cards)
     fits.PrimaryHDU(np.zeros(shape, "f4"), header).writeto(tmp_path / "c.fits")
-    with pytest.raises(InputError, match="not a longitude and a latitude as its first two axes and one axis more"):
+    with pytest.raises(InputError, match="whose axes are not longitude, latitude and one more"):
         skymatch_cli.match([str(tmp_path / "c.fits")], planes="each", dry_run=True)
 
 
 def test_planes_at_other_wavelengths_are_not_compared(tmp_path):
     names = save(tmp_path, 4, WAVE)
     fits.setval(names[2], "CRVAL3", value=5.01e-7)
-    with pytest.raises(InputError, match="not at the places along WAVE where those of"):
+    with pytest.raises(InputError, match="elsewhere along WAVE than those of"):
         skymatch_cli.match(names, planes="each", dry_run=True)
 
 

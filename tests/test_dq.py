@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import InputError, UsageError
-from skymatch_cli.images.dq import ANY_FLAG, NO_FLAG, bad_flags, check_dqbits
+from skymatch_cli.images.dq import NO_FLAG, bad_flags, check_dqbits
 from skymatch_cli.images.dqflags import COMMON_FLAGS, JWST_FLAGS, ROMAN_FLAGS
 
 
@@ -18,7 +18,7 @@ def excluded(dqbits: str, telescope: str, value: int) -> bool:
 
 class TestAuto:
     def test_any_flag_is_bad_by_default(self) -> None:
-        assert bad_flags("auto", "HST", "a.fits") == ANY_FLAG
+        assert bad_flags("auto", "HST", "a.fits") == -1
 
     def test_jwst(self) -> None:
         assert bad_flags("auto", "JWST", "a.fits") == 1 + 512

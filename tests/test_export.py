@@ -18,6 +18,7 @@ import skymatch_cli
 from skymatch_cli.errors import InputError, UsageError
 from skymatch_cli.export.programs import Export, exported
 from skymatch_cli.model import Recorded
+from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.output.result import Result
 
 from .factories import row, write_all
@@ -139,7 +140,7 @@ def test_an_image_without_a_sky_is_named(to: str) -> None:
 
 def test_pixels_that_are_without_their_sky_already_are_refused() -> None:
     asked = with_skies(1.0, 2.0)
-    infos = (replace(asked.infos[0], recorded=Recorded(1.0, subtracted=True)), asked.infos[1])
+    infos = (replace(asked.infos[0], recorded=Recorded(SkyPlane(1.0), subtracted=True)), asked.infos[1])
     with pytest.raises(InputError, match=r"img_0\.fits: its sky is subtracted already"):
         exported("swarp", replace(asked, infos=infos))
 

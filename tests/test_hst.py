@@ -13,11 +13,12 @@ from skymatch_cli.cli import main
 from skymatch_cli.images.image import read_infos
 from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.model import Recorded
+from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import FitsWcs, fits_wcs
 from skymatch_cli.sky.footprint import footprint
 from skymatch_cli.sky.overlap import overlap_graph
-from skymatch_cli.sky.raster import polygon_spans
+from skymatch_cli.sky.raster import spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
 
 from .headers import ASTROPY_DATA
@@ -44,7 +45,7 @@ def test_pixels_of_an_overlap_are_those_that_the_other_chip_sees(
     graph = overlap_graph([footprint(wcs) for wcs in images])
     wcs, seen_by = images[side], images[1 - side]
     (rings,) = pixel_rings(graph, side, wcs, "a")
-    inside = polygon_spans(rings, SHAPE).mask(SHAPE)
+    inside = spans_of_polygons([rings], SHAPE)[0].mask(SHAPE)
     assert 0.1 < inside.mean() < 0.95
     at = np.arange(0, SHAPE[1])
     for y in range(0, SHAPE[0], 16):  # every pixel of every sixteenth row, and of rows about the border below
@@ -148,7 +149,7 @@ def test_the_sky_is_known_without_the_undo_cards(flc: list[str], keyword: str) -
     assert "undo" not in str(fits.getheader(flc[0], "SCI").get("HISTORY", ""))
     settings = Settings(sky_keyword=keyword)
     (info,) = read_infos(resolve_images(flc[:1], settings=settings), settings, need_wcs=True).infos
-    assert info.recorded == Recorded(0.75, True)
+    assert info.recorded == Recorded(SkyPlane(0.75), True)
 
 
 @pytest.mark.parametrize(

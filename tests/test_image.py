@@ -16,6 +16,7 @@ from skymatch_cli.errors import InputError, UsageError
 from skymatch_cli.images.image import Infos, read_infos, read_pixels
 from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.model import ImageInfo, Recorded
+from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.settings import Settings
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -114,7 +115,7 @@ class TestUnitAndGroup:
     def test_images_that_can_t_be_compared_are_problems(self) -> None:
         write("a.fits", sci(BUNIT="DN"))
         write("b.fits", sci(BUNIT="MJy/sr"))
-        assert problem("a.fits", "b.fits").startswith("b.fits[SCI,1]: its BUNIT 'MJy/sr' can't be brought together")
+        assert problem("a.fits", "b.fits").startswith("b.fits[SCI,1]: its BUNIT 'MJy/sr' can't be converted to")
         assert len(infos("a.fits", "b.fits", units="as-is").infos) == 2
 
     def test_flux_scale(self) -> None:
@@ -168,15 +169,16 @@ class TestRecorded:
         assert info(write("a.fits", sci())).recorded is None
 
     def test_level_and_state(self) -> None:
-        assert info(write("a.fits", sci(BKGLEVEL=5.0))).recorded == Recorded(5.0, False)
-        assert info(write("b.fits", sci(BKGLEVEL=5, BKGSUB=True))).recorded == Recorded(5.0, True)
+        assert info(write("a.fits", sci(BKGLEVEL=5.0))).recorded == Recorded(SkyPlane(5.0), False)
+        assert info(write("b.fits", sci(BKGLEVEL=5, BKGSUB=True))).recorded == Recorded(SkyPlane(5.0), True)
 
     def test_keyword_of_the_level(self) -> None:
-        assert info(write("a.fits", sci(MDRIZSKY=3.0)), sky_keyword="MDRIZSKY").recorded == Recorded(3.0, False)
+        image = info(write("a.fits", sci(MDRIZSKY=3.0)), sky_keyword="MDRIZSKY")
+        assert image.recorded == Recorded(SkyPlane(3.0), False)
 
     def test_jwst_keeps_it_in_the_primary_header(self) -> None:
         write("a.fits", sci(), TELESCOP="JWST", BKGLEVEL=5.0, BKGSUB=True)
-        assert info("a.fits").recorded == Recorded(5.0, True)
+        assert info("a.fits").recorded == Recorded(SkyPlane(5.0), True)
         write("b.fits", sci(), TELESCOP="HST", BKGLEVEL=5.0, BKGSUB=True)
         assert info("b.fits").recorded is None
 

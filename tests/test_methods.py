@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from skymatch_cli.errors import NoOverlapError
 from skymatch_cli.model import ImageInfo, ImageRef, LocalSkies, Measurements, Recorded, Status
+from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.solve.methods import METHODS, solve_skies
 
 
@@ -20,7 +21,7 @@ def image(k: int, *, group: str = "", factor: float = 1.0, recorded: float | Non
         wcs=None,
         group=group or f"{k}.fits",
         to_comparison=factor,
-        recorded=None if recorded is None else Recorded(recorded, False),
+        recorded=None if recorded is None else Recorded(SkyPlane(recorded), False),
     )
 
 

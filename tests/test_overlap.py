@@ -20,7 +20,7 @@ from skymatch_cli.sky.intersections import overlay
 from skymatch_cli.sky.neighbours import touching_caps
 from skymatch_cli.sky.overlap import overlap_graph, pixel_rings
 from skymatch_cli.sky.quadrangles import counter_clockwise, intersect_quadrangles
-from skymatch_cli.sky.raster import polygon_spans
+from skymatch_cli.sky.raster import spans_of_polygons
 from skymatch_cli.sky.sphere import angle_rad, bounding_cap, normalised
 
 from .headers import all_sky_wcs, hst_chip, lookup_wcs, make_wcs, sip_cards, tpv_cards
@@ -59,7 +59,7 @@ def pixels_that_are_wrong(wcs: FitsWcs, other: FitsWcs, rings: list[np.ndarray])
     ny, nx = wcs.shape
     y, x = (grid.ravel().astype(float) for grid in np.mgrid[:ny, :nx])
     true = inside(other, wcs.to_sky(x, y))
-    wrong = np.flatnonzero(polygon_spans(rings, wcs.shape).mask(wcs.shape).ravel() != true)
+    wrong = np.flatnonzero(spans_of_polygons([rings], wcs.shape)[0].mask(wcs.shape).ravel() != true)
     assert true.any()
     far = np.ones(len(wrong), dtype=bool)
     for dx, dy in ((-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)):
@@ -329,7 +329,7 @@ def test_a_curved_edge_has_vertices_where_it_bends_and_a_straight_one_has_none()
 def test_grid_aligned_images_share_whole_pixels():
     a, b = make_wcs(nx=100, ny=80), make_wcs(nx=100, ny=80, cards={"CRPIX1": 20.5, "CRPIX2": 13.5})
     (rings,) = pixel_rings(graph_of(a, b), 0, a)  # b starts at column 30, row 27
-    mask = polygon_spans(rings, a.shape).mask(a.shape)
+    mask = spans_of_polygons([rings], a.shape)[0].mask(a.shape)
     assert mask[27:, 30:].all()
     assert mask.sum() == 53 * 70
 

@@ -327,7 +327,7 @@ class TestAfterSubtraction:
         skymatch_cli.match(names, subtract=True, sky_keyword="MDRIZSKY")
         info, _ = info_of(names[1])
         assert info.recorded is not None
-        assert info.recorded.level == pytest.approx(300)
+        assert info.recorded.sky.level == pytest.approx(300)
 
 
 class TestFilesThatChange:

@@ -11,9 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import SkymatchError
-from skymatch_cli.sky.raster import Spans, polygon_spans, spans_of_polygons
+from skymatch_cli.sky.raster import Spans, spans_of_polygons
 
 SHAPE = (23, 31)
+
+
+def polygon_spans(rings: list[np.ndarray], shape: tuple[int, int]) -> Spans:
+    return spans_of_polygons([rings], shape)[0]
 
 
 def rings_of(geometry: shapely.Geometry) -> list[np.ndarray]:

@@ -208,7 +208,7 @@ def test_a_stored_result_is_reported_and_not_exported(suffix: str) -> None:
     run("match", "--dry-run", "-o", f"result{suffix}", *NAMES)
     run("report", f"result{suffix}", "-o", "report.html")
     assert "a.fits[SCI,1][1:20,1:40]" in Path("report.html").read_text(encoding="utf-8")
-    assert "is a part of an HDU (section or plane)" in run("export", "--to", "swarp", f"result{suffix}", code=3).stderr
+    assert "is a section of an image" in run("export", "--to", "swarp", f"result{suffix}", code=3).stderr
 
 
 def test_skies_of_a_list_and_the_reference() -> None:
@@ -314,7 +314,7 @@ def test_what_is_no_section_is_refused_by_reason(section: str, reason: str) -> N
 def test_sections_that_share_pixels_are_refused() -> None:
     write_pair()
     shared = run("match", "--dry-run", *NAMES, "a.fits[SCI,1][20:25,3:4]", code=3).stderr
-    assert "shares pixels with the section [20:25,3:4], which is named too: a pixel can have one sky alone" in shared
+    assert "shares pixels with the section [20:25,3:4], which is named too: a pixel can have only one sky" in shared
     assert "shares pixels with all of the image" in run("match", "--dry-run", *NAMES, "a.fits", code=3).stderr
     assert "used once" in run("match", "--dry-run", "-v", *NAMES, "a.fits[1][1:20,1:40]").stderr
 
@@ -343,6 +343,16 @@ def test_other_keywords_and_roman_files_hold_one_sky(tmp_path: Path) -> None:
     names = [f"{roman_file(tmp_path / f'{n}.asdf', f, gwcs_of(f))}[1:20,*]" for n, f in FRAMES.items()]
     assert "can hold one sky" in run("match", *names, code=3).stderr
     assert len(found("--dry-run", *names)) == 2
+
+
+def test_the_end_names_the_keywords_that_were_written() -> None:
+    write_pair()
+    assert "recorded BKGLEVn in 4 images" in run("match", *NAMES).stderr
+    assert fits.getval("b.fits", "BKGLEV1", ext=1) == pytest.approx(7.5, abs=0.5)
+    for name, frame in FRAMES.items():
+        fits.PrimaryHDU(np.array([frame.pixels()] * 2, "f4"), frame.hdu_header()).writeto(f"{name}_cube.fits")
+    assert "recorded BKGLn in 4 images" in run("match", "a_cube.fits", "b_cube.fits").stderr
+    assert "BKGL2" in fits.getheader("b_cube.fits")
 
 
 def test_sections_share_pixels_or_not() -> None:

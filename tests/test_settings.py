@@ -158,7 +158,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_cells_have_a_largest_size():
-    with pytest.raises(UsageError, match="more than a cell may have"):
+    with pytest.raises(UsageError, match="pixels is too large"):
         Settings.of({"mesh_size": 1e9})
     assert Settings.of({"mesh_size": 1000}).mesh_size == 1000
 

@@ -80,7 +80,7 @@ class TestUnits:
     def test_exposure_times_without_a_unit_are_a_warning_and_a_unit_mends_it(self, key: str) -> None:
         for name, sky, time in (("a.fits", 100.0, 1000.0), ("b.fits", 400.0, 4000.0)):
             single(name, sky, sky / 40, BUNIT=None, **({"EXPTIME": None} | {key: time}))
-        assert "no BUNIT; the values are taken as they are, although exposure times differ" in run("*.fits").stderr
+        assert "no BUNIT; values are compared as they are, although exposure times differ" in run("*.fits").stderr
         images = result("--bunit", "count", "a.fits", "b.fits")["images"]
         assert images[1]["sky"] - 4 * images[0]["sky"] == pytest.approx(0, abs=1)
 
@@ -349,7 +349,7 @@ class TestMessages:
         assert [image["file"] for image in done["images"]] == ["a.fits", "b.fits"]
         assert not done["warnings"]
         (said,) = [w["text"] for w in result(*names, "copy.fits")["warnings"] if w["name"] == "copies"]
-        assert said == "copy.fits holds the pixels of a.fits: a copy counts as another exposure"
+        assert said == "copy.fits holds the same pixels as a.fits: a copy counts as another exposure"
 
     def test_an_image_whose_overlap_is_masked_is_not_said_to_lie_apart(self) -> None:
         for name, x in (("a.fits", 0.0), ("b.fits", 12.0), ("c.fits", 30.0)):
@@ -411,7 +411,7 @@ class TestRegions:
         (folder / "stars.reg").write_text("image\nbox(20.5,20.5,20,40,0)\n-box(20.5,20.5,20,20,0)\n")
         assert self.sky("--mask", "stars.reg")[1] == 1600 - 400
         (folder / "stars.reg").write_text("image\n-box(20.5,20.5,20,20,0)\n")
-        assert "stars.reg: holds excluded regions alone" in refusal("--mask", "stars.reg", "a.fits", "b.fits")
+        assert "stars.reg: holds only excluded regions" in refusal("--mask", "stars.reg", "a.fits", "b.fits")
 
     def test_by_template_and_missing(self, folder: Path) -> None:
         pytest.importorskip("regions")

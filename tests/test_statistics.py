@@ -8,12 +8,16 @@ from astropy.stats import sigma_clip
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from skymatch_cli.model import Skystat, StatisticSettings, Status
-from skymatch_cli.statistics.estimate import MIN_PIXELS, sky_statistic
+from skymatch_cli.model import Skystat, SkyStatistic, StatisticSettings, Status
+from skymatch_cli.statistics.estimate import MIN_PIXELS, estimate
 from skymatch_cli.statistics.lattice import find_lattice
 from skymatch_cli.statistics.sample import Run, SortedSample
 
 MEDIAN = StatisticSettings()
+
+
+def sky_statistic(values: np.ndarray, how: StatisticSettings) -> SkyStatistic:
+    return estimate(SortedSample(values[np.isfinite(values)]), how)[0]
 
 
 def sky(values: object, **how: object) -> float:

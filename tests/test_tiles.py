@@ -8,10 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skymatch_cli.model import Skystat, SkyStatistic, StatisticSettings, Status
-from skymatch_cli.sky.raster import Spans, polygon_spans
+from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.statistics.cover import cover
-from skymatch_cli.statistics.estimate import estimate, sky_statistic
+from skymatch_cli.statistics.estimate import estimate
 from skymatch_cli.statistics.regions import TiledImage, region_statistics
+from skymatch_cli.statistics.sample import SortedSample
+
+
+def polygon_spans(rings: list[np.ndarray], shape: tuple[int, int]) -> Spans:
+    return spans_of_polygons([rings], shape)[0]
 
 
 def assert_same(got: SkyStatistic, expected: SkyStatistic, rounding: float = 0.0) -> None:
@@ -23,7 +28,8 @@ def assert_same(got: SkyStatistic, expected: SkyStatistic, rounding: float = 0.0
 
 
 def direct(data: np.ndarray, good: np.ndarray, spans: Spans, how: StatisticSettings) -> SkyStatistic:
-    return sky_statistic(data[spans.mask(data.shape) & good], how)
+    values = data[spans.mask(data.shape) & good]
+    return estimate(SortedSample(values[np.isfinite(values)]), how)[0]
 
 
 def random_spans(rng: np.random.Generator, shape: tuple[int, int]) -> Spans:

@@ -1,4 +1,4 @@
-"""What a BUNIT means: astropy.units, and one small table of the spellings found in the wild."""
+"""Interpret BUNIT: astropy.units, and a table of spellings found in real headers."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Bunit:
 
 @lru_cache(maxsize=1024)
 def understand(text: str) -> Bunit:
-    """What a BUNIT means; ``unit`` is None where it can't be said."""
+    """The meaning of a BUNIT; ``unit`` is None where it is unknown."""
     unit = _parse(text)
     if unit is None:
         return Bunit(text, is_linear=not _LOGARITHM.search(text))

@@ -1,4 +1,4 @@
-"""Where the planes of a cube lie along its third axis, so that planes are compared with their like."""
+"""Positions of the planes of a cube on its third axis, so that only corresponding planes are compared."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ def channel_problems(cubes: Iterable[tuple[str, str, int, Channels]]) -> dict[st
         other, its_axis, (its_start, its_step) = first.setdefault(n_planes, (label, axis, (start, step)))
         apart = max(abs(start - its_start), abs(start - its_start + (n_planes - 1) * (step - its_step)))
         if axis != its_axis or apart > _MOST_APART * abs(its_step):
-            what = f"its planes are not at the places along {axis or 'the third axis'} where those of {other} are"
+            what = f"its planes lie elsewhere along {axis or 'the third axis'} than those of {other}"
             problems[label] = Problem(label, what, "match cubes of the same planes, resampled alike")
     return problems

@@ -1,4 +1,4 @@
-"""Files that hold the same pixels: copies of one exposure, whose difference of exactly 0 would bind all others."""
+"""Files with the same pixels: copies of one exposure, whose difference of exactly 0 would dominate the solution."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skymatch_cli.model import Container, ImageInfo, ImageRef, SkyWarning, Store
 
 _CHUNK = 2**20
 _FIRST = 2**12  # bytes that are compared first, in the middle of the image
-_CONSTANT = 8  # different bytes: of one value that says nothing
+_CONSTANT = 8  # different bytes; fewer: the pixels are constant
 
 
 def copy_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
@@ -20,7 +20,7 @@ def copy_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
     Parameters
     ----------
     infos : sequence of ImageInfo
-        Packed files and those behind URLs are not looked into.
+        Packed and remote files are not compared.
     """
     alike: dict[object, list[tuple[StoredPlane, ImageRef]]] = {}
     for info in infos:
@@ -42,7 +42,7 @@ def _warnings(images: Sequence[tuple[StoredPlane, ImageRef]]) -> Iterator[SkyWar
             continue
         for (one, first), (other, second) in pairwise(own):
             if one.path != other.path and _are_same(one, other):
-                text = f"{second.label} holds the pixels of {first.label}: a copy counts as another exposure"
+                text = f"{second.label} holds the same pixels as {first.label}: a copy counts as another exposure"
                 yield SkyWarning(WarningName.COPIES, text)
 
 
@@ -52,7 +52,7 @@ def _middle(plane: StoredPlane) -> bytes:
             stream.seek(plane.offset + _size(plane) // 2)
             return stream.read(min(_FIRST, _size(plane) // 2))
     except OSError:
-        return b""  # said when its pixels are read
+        return b""  # reported when its pixels are read
 
 
 def _are_same(one: StoredPlane, other: StoredPlane) -> bool:

@@ -43,7 +43,7 @@ class FoundSky:
         return (values.astype(np.float64) - plane.rows(0, values.shape[0], values.shape)).astype(exact)
 
     def cards(self) -> dict[str, Any]:
-        """The keywords that say so."""
+        """The sky keywords of its header."""
         return {LEVEL: self.sky.level, SUBTRACTED: True, METHOD: self.method}
 
 

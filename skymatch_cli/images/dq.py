@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from skymatch_cli.errors import InputError, UsageError
 from skymatch_cli.images.dqflags import COMMON_FLAGS, FLAGS, JWST_FLAGS, ROMAN_FLAGS
 
-ANY_FLAG = -1
 NO_FLAG = 0
 
 _AUTO = {"JWST": "~DO_NOT_USE+NON_SCIENCE", "ROMAN": "~DO_NOT_USE"}
@@ -42,7 +41,7 @@ def bad_flags(dqbits: str, telescope: str, where: str) -> int:
     Returns
     -------
     int
-        A bit mask; `ANY_FLAG` (all bits, as Python's -1), `NO_FLAG` where DQ is ignored.
+        A bit mask; -1 (all bits) where any flag is bad, `NO_FLAG` where DQ is ignored.
 
     Raises
     ------

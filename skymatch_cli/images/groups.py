@@ -8,7 +8,7 @@ from skymatch_cli.model import ImageRef
 
 AUTO, FILE, EXPOSURE, NONE = "auto", "file", "exposure", "none"
 
-# What names an exposure, by TELESCOP; the filter keeps detectors of two wavelengths apart.
+# Keywords that identify an exposure, by TELESCOP; the filter keeps detectors of two wavelengths apart.
 _EXPOSURES = {
     "JWST": ("PROGRAM", "OBSERVTN", "VISIT", "VISITGRP", "SEQ_ID", "ACT_ID", "EXPOSURE"),
     "ROMAN": ("PROGRAM", "EXECPLAN", "PASS", "SEGMENT", "OBSERVTN", "VISIT", "EXPOSURE"),

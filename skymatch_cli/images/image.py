@@ -35,11 +35,11 @@ from skymatch_cli.images.observers import observer_m, observer_problems
 from skymatch_cli.images.partwcs import SectionWcs
 from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.images.skystate import SkyState, read_state
-from skymatch_cli.images.units import UnitFacts, comparison_scales
+from skymatch_cli.images.units import UnitFacts, area_warnings, comparison_scales
 from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, OriginalIntegers, Part, SkyWarning
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
-from skymatch_cli.sky.celestial import pixel_area_arcsec2, refers_to_tables, wcs_of_cards
+from skymatch_cli.sky.celestial import pixel_area_arcsec2, pixel_area_ratio, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import Footprint, footprint
 from skymatch_cli.sky.frames import SkyFrame
 
@@ -131,17 +131,19 @@ def read_infos(
     problems += apart.values()
     frames = _frame_warnings([read.info for read in found])
     bands = band_warnings([(read.facts.label, read.bands) for read in found], [read.facts.split for read in found])
+    divided = [found[i].info for i in scales.by_area]
+    areas = area_warnings([(i.ref.label, pixel_area_ratio(i.wcs)) for i in divided if i.wcs is not None])
     own = (warning for read in found for warning in read.warnings)
     return Infos(
         infos,
         tuple(dict.fromkeys(problems)),
-        tuple(dict.fromkeys((*own, *scales.warnings, *frames, *bands, *copy_warnings(infos)))),
+        tuple(dict.fromkeys((*own, *scales.warnings, *areas, *frames, *bands, *copy_warnings(infos)))),
         tuple(found[i] for i in usable),
     )
 
 
 def _channel_problems(inputs: Inputs, found: Sequence[ImageHeader]) -> dict[int, Problem]:
-    """The images, by number, that are planes of cubes whose planes lie elsewhere than those of the first cube."""
+    """Find cubes whose planes lie elsewhere on the third axis than those of the first cube; by index of the image."""
     refs = [read.info.ref for read in found]
     cubes = [i for i, ref in enumerate(refs) if ref.part.plane is not None]
     hdus = [inputs.files[refs[i].path].hdus[refs[i].hdu] for i in cubes]
@@ -156,7 +158,7 @@ def _channel_problems(inputs: Inputs, found: Sequence[ImageHeader]) -> dict[int,
 def _read_files(
     inputs: Inputs, reader: _HeaderReader, known: Known | None, jobs: int
 ) -> Iterator[ImageHeader | InputError]:
-    """The images of the inputs in their order, or for each why it can't be used; what is known isn't read."""
+    """Yield the header of each image, or its error, in the order of the inputs; known headers are not read again."""
     spelling = {ref.path: ref.file for ref in reversed(inputs.refs)}
     groups = [(path, list(refs)) for path, refs in groupby(inputs.refs, key=lambda ref: ref.path)]
     kept = [
@@ -168,11 +170,11 @@ def _read_files(
         for (path, refs), images in zip(groups, kept, strict=True)
         if images is None
     ]
-    # What the first of them needs is imported here, and not in every process: most lists are of one kind.
+    # The first file is read here, so that its imports are not repeated in every process.
     first = [reader.read_file(named) for named in new[:1]]
     n_pixels = _PIXELS_A_HEADER * sum(len(refs) for refs, *_ in new)
-    with closing(run_apart(reader.read_file, new[1:], jobs=jobs, n_pixels=n_pixels)) as others:
-        read = chain(first, others)
+    with closing(run_apart(reader.read_file, new[1:], jobs=jobs, n_pixels=n_pixels)) as later:
+        read = chain(first, later)
         for images in kept:
             yield from next(read) if images is None else images
 
@@ -263,12 +265,12 @@ class _HeaderReader:
         return header if file.hdus[ref.hdu].cube_axis is None else replace(header, channels=channels_of(keywords))
 
     def _bunit(self, keywords: Keywords) -> str:
-        """The unit of the pixels, counts divided by an exposure map included."""
+        """Return the unit of the pixels, after the division by an exposure map."""
         bunit = keywords.text("BUNIT") or self._settings.bunit or ""
         return f"{bunit} / s" if bunit and self._settings.exposure_map else bunit
 
     def _exptime_s(self, keywords: Keywords) -> float:
-        """The exposure time; a keyword that the user chose must be there, the default one need not."""
+        """Return the exposure time; a keyword chosen by the user must exist, the default one may be missing."""
         key = self._settings.exptime_key
         if key == _DEFAULT_EXPTIME or self._settings.units == Units.AS_IS:
             time = keywords.number(key)
@@ -316,7 +318,7 @@ class _HeaderReader:
             return wcs_of_cards(text, shape, opened, ref.label, cube=cube)
 
     def _split(self, keywords: Keywords) -> str:
-        """The values of the keywords of ``--split-by``; an image without one of them is of the set "none"."""
+        """Return the values of the ``--split-by`` keywords; "none" for a missing one."""
         by = self._settings.split_by
         return "" if by is None else ", ".join(keywords.text(key.strip()) or "none" for key in by.split(","))
 
@@ -401,7 +403,7 @@ def _frame_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
 
 
 def _doubts(keywords: Keywords) -> tuple[SkyWarning, ...]:
-    """A warning where another program uses the keyword of the state in a sense of its own."""
+    """Warn where BKGSUB is not a logical value: another program gives it another meaning."""
     flag = keywords.own.value(SUBTRACTED)
     if flag is None or isinstance(flag, bool):
         return ()

@@ -1,4 +1,4 @@
-"""What the user named -> the images to use: one ImageRef for each HDU, and what was left out."""
+"""Names given by the user -> images to use: one ImageRef per HDU, and the names that were skipped."""
 
 from __future__ import annotations
 
@@ -110,9 +110,9 @@ def resolve_images(
         problems.append(Problem("images", "none was named"))
     skipped += [f"{name.file}: not used: {name.left_out}" for name in named if name.left_out]
     named = tuple(name for name in named if not name.left_out)
-    beside = Companions(find_sidecars(named))
-    skipped += beside.notes
-    named = tuple(name for name in named if not beside.holds(name))
+    companions = Companions(find_sidecars(named))
+    skipped += companions.notes
+    named = tuple(name for name in named if not companions.holds(name))
     paths = tuple(dict.fromkeys(name.path for name in named))
     real = dict(zip(paths, real_paths(paths), strict=True))
     structures = _structures(named, real, known, settings.jobs)
@@ -125,19 +125,19 @@ def resolve_images(
             if file.creator.startswith(_OURS):
                 skipped.append(f"{name.file}: {NO_IMAGE}: a result of this program")
                 continue
-            chosen, said = _choose(file, name, settings)
+            chosen, texts = _choose(file, name, settings)
         except InputError as error:
             problems.extend(error.problems)
             continue
         files[name.path] = file
         place = real[name.path]
-        if file.inode and not to_change:  # of a file that shall be replaced, hard links are refused later
+        if file.inode and not to_change:  # hard links to a file to be changed are refused later
             place = linked.setdefault(file.state, place)
-        warnings += (SkyWarning(WarningName.PLANES, text) for text in said)
+        warnings += (SkyWarning(WarningName.PLANES, text) for text in texts)
         skipped += _left_out(file, name, chosen)
         for hdu in chosen:
             try:
-                ref = _with_mask(beside.attached(_ref(name, hdu)), name.mask, settings.mask)
+                ref = _with_mask(companions.attach(_ref(name, hdu)), name.mask, settings.mask)
                 parts = _parts(hdu, name.section, ref.label)
             except InputError as error:
                 problems.extend(error.problems)
@@ -152,7 +152,7 @@ def resolve_images(
 
 
 def _with_reference(found: Inputs, settings: Settings, known: Known | None) -> Inputs:
-    """The inputs with the image of ``--reference`` where it is a file that is not among them."""
+    """Add the image of ``--reference`` if it is a file that is not among the inputs."""
     name = settings.reference
     if name is None or ImageFinder(found.refs).find(name):
         return found
@@ -176,7 +176,7 @@ def _with_reference(found: Inputs, settings: Settings, known: Known | None) -> I
 def _structures(
     named: Sequence[NamedFile], real: Mapping[str, str], known: Known | None, jobs: int
 ) -> dict[str, FitsFile | InputError]:
-    """The structure of every file, or why it has none, by path."""
+    """Read the structure of every file, or its error, by path."""
     spelled: dict[str, str] = {}
     for name in named:
         spelled.setdefault(name.path, name.file)
@@ -206,7 +206,7 @@ def _ref(name: NamedFile, hdu: Hdu) -> ImageRef:
 
 
 def _with_mask(ref: ImageRef, listed: MaskRef | None, template: str | None) -> ImageRef:
-    """Column 2 of the list counts before the template."""
+    """Set the mask: column 2 of the list, else the template."""
     if listed is not None:
         return replace(ref, mask=listed)
     if template is None:
@@ -240,31 +240,32 @@ def _parts(hdu: Hdu, text: str, where: str) -> tuple[Part, ...]:
 
 
 def _overlapping(refs: Mapping[tuple[str, int, Part], ImageRef]) -> Iterator[Problem]:
-    """Why images that share pixels can't be matched apart; ``refs`` by file, HDU and part."""
+    """Yield a problem for images that share pixels; ``refs`` by file, HDU and part."""
     of_plane: dict[tuple[str, int, int | None], list[ImageRef]] = {}
     for (real, hdu, part), ref in refs.items():
         of_plane.setdefault((real, hdu, part.plane), []).append(ref)
     for one, other in chain.from_iterable(combinations(own, 2) for own in of_plane.values()):
         if one.section is None or other.section is None or one.section.overlaps(other.section):
             named = f"the section {other.section}" if other.section else "all of the image"
-            what = f"shares pixels with {named}, which is named too: a pixel can have one sky alone"
+            what = f"shares pixels with {named}, which is named too: a pixel can have only one sky"
             yield Problem(one.label, what, "name sections that don't overlap")
 
 
 def _choose(file: FitsFile, name: NamedFile, settings: Settings) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
-    """The HDUs that are meant, and warnings; InputError where there is none or one of them is no image."""
+    """Select the HDUs of a name, with warnings; InputError if there are none or one is not an image."""
     need_wcs = settings.method != "user"
     if name.selector is None:
         return _default_hdus(file, name.file, settings, need_wcs=need_wcs)
     chosen = _selected(file, name.selector, need_wcs=need_wcs)
     if not chosen:
-        held = ", ".join(map(extension, file.hdus[:20]))
-        raise InputError.at(_spelled(name), "there is no such image extension", f"the file has {held}")
+        listed = ", ".join(map(extension, file.hdus[:20]))
+        raise InputError.at(_spelled(name), "there is no such image extension", f"the file has {listed}")
     refused = (hdu for hdu in chosen if hdu.image_shape is None and not _is_matched_by_plane(hdu, settings))
     problems = [Problem(_ref(name, hdu).label, *_why_no_image(hdu)) for hdu in refused]
     if problems:
         raise InputError(problems)
-    return chosen, ()
+    flags = [_ref(name, hdu).label for hdu in chosen if role_of(hdu.name) is Role.FLAGS]
+    return chosen, tuple(f"{label} holds flags, by its name: it is matched as an image" for label in flags)
 
 
 def _selected(file: FitsFile, selector: Selector, *, need_wcs: bool) -> tuple[Hdu, ...]:
@@ -276,12 +277,12 @@ def _selected(file: FitsFile, selector: Selector, *, need_wcs: bool) -> tuple[Hd
 
 
 def _are_images(planes: Iterable[Hdu]) -> bool:
-    """Whether the name of one of them says that it is the image: of MUSE the cube DATA, beside the map FIELDMAP."""
+    """Whether one of the HDUs has the name of an image, such as DATA of MUSE (FIELDMAP is not one)."""
     return any(role_of(hdu.name) is Role.IMAGE for hdu in planes)
 
 
 def _is_matched_by_plane(hdu: Hdu, settings: Settings) -> bool:
-    """Whether the planes of a cube are images: few ones without being asked, as those of a colour camera."""
+    """Whether the planes of a cube are matched as images: with --planes each, or a few colour planes."""
     if hdu.cube_axis is None:
         return False
     few = hdu.n_planes <= _FEW_PLANES and not _SPECTRAL.match(hdu.cube_axis)
@@ -316,7 +317,7 @@ def _index(hdu: Hdu) -> str:
 
 
 def _why_no_image(hdu: Hdu) -> tuple[str, str]:
-    """What is wrong with an HDU that is no two-dimensional image, and what to do."""
+    """Return why an HDU is not a two-dimensional image, and a hint."""
     if not hdu.is_image:
         what = "a table" if hdu.index else "random groups (visibilities)"
         return f"is {what}, not an image", "name a file that holds an image"
@@ -326,7 +327,7 @@ def _why_no_image(hdu: Hdu) -> tuple[str, str]:
         return f"is one-dimensional ({hdu.shape[0]} pixels)", "only images of the sky can be matched"
     size = " × ".join(map(str, hdu.shape))
     if hdu.cube_axis is None:
-        what = f"is a cube ({size}) that has not a longitude and a latitude as its first two axes and one axis more"
+        what = f"is a cube ({size}) whose axes are not longitude, latitude and one more"
         return what, "extract one plane into a file of its own"
     return f"is a cube ({size})", f"--planes each matches each of its {hdu.n_planes} planes by itself"
 

@@ -1,4 +1,4 @@
-"""What headers said in an earlier run, used again where files and settings are the same."""
+"""Headers read in an earlier run, used again where files and settings are unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from skymatch_cli.version import __version__
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What the header of one image says, by itself.
+    """Values read from the header of one image.
 
     Attributes
     ----------
@@ -32,9 +32,9 @@ class ImageHeader:
     bands : BandKeywords
     warnings : tuple of SkyWarning
     footprint : Footprint, InputError or None
-        Why there is none; None where the method needs no WCS.
+        The error if it can't be traced; None where the method needs no WCS.
     of_file : bool
-        Its group is that of its file.
+        Whether its group is named after its file.
     channels : tuple of float
         Where the planes of a cube lie, see `channels_of`.
     observer : tuple of float
@@ -61,7 +61,7 @@ class Headers:
 
 
 def header_rules(settings: Settings, *, need_wcs: bool) -> str:
-    """All but the files that decides what is read from headers."""
+    """Return everything that headers are read by, except the files, as JSON."""
     chosen = {name: getattr(settings, name) for name in sorted(OF_HEADERS - {"mask", "planes"})}
     return json.dumps(
         {**chosen, "need_wcs": need_wcs, "gwcs": not stored_gwcs().missing_package(), "version": __version__}
@@ -69,7 +69,7 @@ def header_rules(settings: Settings, *, need_wcs: bool) -> str:
 
 
 class Known:
-    """Finds what still holds in the headers of an earlier run."""
+    """Headers of an earlier run that are still valid."""
 
     def __init__(self, old: Headers | None, settings: Settings, *, need_wcs: bool) -> None:
         old = old or Headers()
@@ -82,16 +82,16 @@ class Known:
         self._state: dict[str, FileState | None] = {}
 
     def file(self, path: str, real: str) -> FitsFile | None:
-        """The structure of a file, if it is known (by its real path) and the file is as it was."""
+        """Return the structure of a file, by its real path, if the file is unchanged."""
         found = self._files.get(real)
         if found is None or self._state_of(path) != found.state:
             return None
         return found if found.path == path else replace(found, path=path)
 
     def images(self, refs: Sequence[ImageRef], file: FitsFile, real: str, spelling: str) -> list[ImageHeader] | None:
-        """The images of a file, whose name is first spelled so; None where one is not known, or a plane changed.
+        """Return the images of a file; None if one is unknown or a file of its planes changed.
 
-        ``real``: where its path leads, which may be another file than it was.
+        ``real``: the real path, which differs where a link changed; ``spelling``: the name given by the user.
         """
         if self._real_of.get(file.path) != real:
             return None

@@ -22,13 +22,13 @@ Sections of an image that have skies of their own (``a.fits[1][1:100,*]``) are n
     BKGLEV1 =               12.345 / sky of section 1                           (BKGERR1; BKGDX1 … BKGC031 with --model)
     BKGSUB  =                    T / whether the skies are subtracted from the pixels
 
-So a header says of itself what was done to it and what it was: `original_cards` takes everything back, and
-`recorded_cards` writes from the original. Writing again is therefore the same as writing for the first time.
-Of a cube the planes have keywords of their own (`planecards`); of these only what was there before has undo cards.
-The first keyword that is kept is the one of ``--sky-keyword``. Where it is not BKGLEVEL, it says what is still to be
-subtracted: the sky while it is only recorded, and 0 beside subtracted pixels, whose sky is in BKGLEVEL.
-Other programs edit the keywords above and change pixels; what `undo` needs is in the undo cards alone, and they say
-by which digest the pixels are recognised.
+So a header describes what was done to it and how it was before: `original_cards` restores it, and `recorded_cards`
+starts from the original. Writing again is therefore the same as writing for the first time.
+The planes of a cube have keywords of their own (`planecards`); only those that existed before have undo cards.
+The first undo entry is that of ``--sky-keyword``. Where it is not BKGLEVEL, it holds what is still to be subtracted:
+the sky while it is only recorded, and 0 once it is subtracted; the sky is then in BKGLEVEL.
+Other programs may edit these keywords and the pixels, so `undo` uses the undo cards alone, which hold a digest of the
+pixels.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _MEANING = {
     "BKGDY": "tilt of the sky along y, per pixel",
 } | {key: f"sky: times P{key[-2]}(u)P{key[-1]}(v) less its centre" for key in SHAPE[2:]}
 MOST_SECTIONS = 99
-"""Of one image: keywords have eight letters."""
+"""Most sections of one image: keywords have eight letters."""
 PIPELINE_STEP = "S_SKYMAT"  # of JWST
 
 PROGRAM = "skymatch-cli"
@@ -123,7 +123,7 @@ class Written:
     digest: str = _NO_DIGEST
 
     def text(self, n_entries: int) -> str:
-        """What stands in the undo cards; ``n_entries`` is the number of entries that follow."""
+        """Return the text of the undo card; ``n_entries`` is the number of entries that follow."""
         sections = self.sky.parts if isinstance(self.sky, SectionSkies) else ()
         words = {
             "shape": "x".join(map(str, self.shape)),
@@ -182,7 +182,7 @@ def _finite(text: str) -> float:
 
 
 def written(cards: cd.Cards) -> Written | None:
-    """What a header says of the pixels that the program left; None where it left no card.
+    """Read how this program left the pixels; None where it left no undo card.
 
     Raises
     ------
@@ -270,7 +270,7 @@ def _is_cube(cards: cd.Cards) -> bool:
 
 
 def without_sky(cards: cd.Cards, level_keyword: str) -> cd.Cards:
-    """The header without anything that the program writes, where it can't be known what was there before."""
+    """Remove all cards of this program from a header whose earlier state is unknown."""
     names = {SUBTRACTED, LEVEL, level_keyword, METHOD, ERROR, *SHAPE, PIPELINE_STEP}
     numbered = ("BKGSEC", "BKGLEV", "BKGERR", *SHAPE)
     names |= {f"{name}{n}" for n in range(1, MOST_SECTIONS + 1) for name in numbered}
@@ -280,17 +280,17 @@ def without_sky(cards: cd.Cards, level_keyword: str) -> cd.Cards:
 
 
 def describes_packing(card: bytes) -> bool:
-    """Whether a card of a tile-compressed image says how its tiles are packed, and so changes with its pixels."""
+    """Whether a card describes how tiles are packed, and so changes with the pixels."""
     return _PACKING.fullmatch(card[:8]) is not None
 
 
 def _cards_before(cards: cd.Cards, index: int, *, tiled: bool) -> int:
-    """How many cards are before one; in a tile-compressed image not counting those that describe its packing."""
+    """Count the cards before one, in a tile-compressed image without those that describe its packing."""
     return sum(not (tiled and describes_packing(card)) for card in cards[:index])
 
 
 def _after_cards(cards: cd.Cards, count: int, *, tiled: bool) -> int:
-    """The first place with so many cards before it, but never among those that a header must begin with."""
+    """Return the index after ``count`` cards, at least after the mandatory first ones."""
     index = 0
     while index < len(cards) and _MANDATORY.fullmatch(cards[index][:8]):
         index += 1
@@ -308,7 +308,7 @@ def _restore_bitpix(cards: cd.Cards, entry: Entry, keyword: str) -> None:
 
 
 def read_entries(cards: cd.Cards) -> tuple[Entry, ...]:
-    """What the header remembers of its keywords, in the order in which it was written.
+    """Read the undo entries of a header, in their order.
 
     Raises
     ------
@@ -363,7 +363,7 @@ def _undo_cards(head: bytes, rest: bytes) -> cd.Cards:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What is to be written into the header of an image.
+    """What to write into the header of an image.
 
     Attributes
     ----------
@@ -395,17 +395,17 @@ class Record:
 
     @property
     def changes_format(self) -> bool:
-        """Whether pixels are stored in another way than in the original file."""
+        """Whether the pixel format differs from that of the original file."""
         return replace(self.format_before, blank=None) != self.written.form
 
     @property
     def changes_pixels(self) -> bool:
-        """Whether the stored pixels are not those of the original file."""
+        """Whether the stored pixels differ from those of the original file."""
         return bool(self.written.shift) or self.changes_format
 
 
 def _keywords(record: Record) -> dict[str, bytes | None]:
-    """The keywords of the sky: their new cards, None where there is none."""
+    """Make the new cards of the sky keywords; None removes a keyword."""
     sky, level = record.written.sky, record.level_keyword
     if isinstance(sky, SectionSkies):
         return _section_keywords(sky, record)
@@ -414,7 +414,7 @@ def _keywords(record: Record) -> dict[str, bytes | None]:
     new: dict[str, bytes | None] = {
         level: cd.make_card(level, sky.level, _SKY_OF_IMAGE),
     }
-    if record.written.subtracted and level != LEVEL:  # programs that read the keyword subtract what it says
+    if record.written.subtracted and level != LEVEL:  # programs that read the keyword subtract its value
         new[level] = cd.make_card(level, 0.0, "sky still to be subtracted")
         new[LEVEL] = cd.make_card(LEVEL, sky.level, _SKY_OF_IMAGE)
     new |= _state_keywords(record)
@@ -435,7 +435,7 @@ def _state_keywords(record: Record) -> dict[str, bytes | None]:
 
 
 def numbered(skies: SectionSkies, errors: tuple[float, ...]) -> dict[int, dict[str, float | str]]:
-    """The keywords of each section and their values; no error where it is NaN."""
+    """Return the keywords and values of each section, without the error where it is NaN."""
     found: dict[int, dict[str, float | str]] = {}
     for n, ((section, sky), error) in enumerate(zip(skies.parts, errors, strict=True), start=1):
         values: dict[str, float | str] = {f"BKGSEC{n}": str(section), f"BKGLEV{n}": sky.level}
@@ -445,7 +445,7 @@ def numbered(skies: SectionSkies, errors: tuple[float, ...]) -> dict[int, dict[s
 
 
 def _section_keywords(skies: SectionSkies, record: Record) -> dict[str, bytes | None]:
-    """The numbered keywords of sections; those of a sky of the whole image are removed."""
+    """Make the numbered cards of sections; keywords of a sky of the whole image are removed."""
     new: dict[str, bytes | None] = dict.fromkeys((LEVEL, ERROR, *SHAPE)) | _state_keywords(record)
     for n, values in numbered(skies, record.errors).items():
         meaning = {f"BKGSEC{n}": f"section {n} of this image", f"BKGLEV{n}": f"sky of section {n}"}
@@ -454,7 +454,7 @@ def _section_keywords(skies: SectionSkies, record: Record) -> dict[str, bytes | 
 
 
 def primary_cards(original: cd.Cards, record: Record) -> cd.Cards:
-    """The primary header of a JWST file with the sky of its image: there its pipeline keeps it, and how far it is."""
+    """Make the primary header of a JWST file, where its pipeline keeps the sky and the step that was done."""
     step: dict[str, bytes | None] = {PIPELINE_STEP: cd.make_card(PIPELINE_STEP, "COMPLETE", "sky matching")}
     no_pixels = replace(record.written, shift=record.written.sky, shape=(), form=PixelFormat(bitpix=8), lost=0.0)
     header = replace(record, written=replace(no_pixels, digest=_NO_DIGEST), format_before=no_pixels.form)
@@ -479,7 +479,7 @@ def recorded_cards(original: cd.Cards, record: Record, *, tiled: bool) -> cd.Car
 
 
 def _apply(original: cd.Cards, new: dict[str, bytes | None], record: Record, *, tiled: bool) -> cd.Cards:
-    """Replace, add or (None) remove the cards of each keyword, and remember what was there."""
+    """Replace, add or (None) remove the cards of each keyword, with undo entries."""
     slots: list[tuple[bytes, ...]] = [(card,) for card in original]
     entries, added = [], []
     for keyword, card in new.items():

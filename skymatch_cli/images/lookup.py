@@ -138,7 +138,7 @@ def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
             if (parsed := _name_and_skies(line)) is None:
                 continue
         except ValueError:
-            problems.append(Problem(where, f"{line.strip()!r} is not 'name sky'", "quote names that hold spaces"))
+            problems.append(Problem(where, f"{line.strip()!r} is not 'name sky'", "quote names with spaces"))
             continue
         name, values = parsed
         if not all(map(math.isfinite, values)):

@@ -1,4 +1,4 @@
-"""What the user typed -> files, HDU selectors and masks: globs, ``[EXT]`` syntax, lists, standard input.
+"""Names as typed by the user -> files, HDU selectors and masks: globs, ``[EXT]`` syntax, lists, standard input.
 
 Nothing is opened here but list files.
 """
@@ -42,7 +42,7 @@ class Selector:
 
     @classmethod
     def parse(cls, text: str) -> Selector:
-        """Understand what stands between the brackets: ``SCI``, ``SCI,2``, ``3`` or ``*``; else ValueError."""
+        """Parse the text between the brackets: ``SCI``, ``SCI,2``, ``3`` or ``*``; else ValueError."""
         name, comma, ver = (part.strip() for part in text.partition(","))
         if name.isdecimal() and not comma:
             return cls(index=int(name))
@@ -176,9 +176,9 @@ def fill_template(template: str, ref: ImageRef) -> MaskRef:
     if is_remote(file):
         return _mask_ref(file, file, selector)
     path = os.path.abspath(file)
-    beside = os.path.join(os.path.dirname(ref.path), file)
-    if not os.path.lexists(path) and os.path.lexists(beside):
-        path = beside
+    near_image = os.path.join(os.path.dirname(ref.path), file)
+    if not os.path.lexists(path) and os.path.lexists(near_image):
+        path = near_image
     return _mask_ref(file, path, selector)
 
 
@@ -227,7 +227,7 @@ def _expand_list(file: str, source: _Source) -> Iterator[NamedFile | Problem]:
     where = file if is_table(file) else f"@{file}"
     real = os.path.realpath(file)
     if real in source.lists:
-        yield Problem(where, "the list names itself", "remove the circle")
+        yield Problem(where, "the list names itself", "remove the loop")
         return
     try:
         text = Path(file).read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -301,7 +301,7 @@ def _expand_path(file: str, source: _Source) -> Iterator[NamedFile | Problem]:
         for found in files:
             yield from _contents(found, source)
     elif glob.has_magic(match["file"] if match else file):
-        yield Problem(file, "no file matches", "look at the folder and the pattern")
+        yield Problem(file, "no file matches", "check the folder and the pattern")
     else:
         yield Problem(match["file"] if match else file, "no such file")
 

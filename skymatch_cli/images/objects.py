@@ -127,7 +127,9 @@ def _items(images: Any) -> Iterable[Any]:
     if hasattr(images, "borrow") and hasattr(images, "shelve"):
         return _models(images)
     if not isinstance(images, Iterable) or isinstance(images, bytes | np.ndarray):
-        raise UsageError(f"images: a {type(images).__name__} is not one, nor a list of them", f"give {_TAKEN}")
+        raise UsageError(
+            f"images: a {type(images).__name__} is neither an image nor a list of images", f"give {_TAKEN}"
+        )
     return images
 
 

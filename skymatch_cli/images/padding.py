@@ -22,17 +22,17 @@ _HALF = 0.5
 _FEW_PAIRS = 0.7  # share of zeros; with fewer, a sixth of the other pixels has two photons or more
 _OFF_SIGMA = 5.0
 _CONTINUOUS = 0.9  # distinct values per pixel
-_LEAST_OTHERS = 50  # pixels that tell how the others are distributed
+_LEAST_OTHERS = 50  # pixels needed for the distribution of the other values
 _RARE = 0.01  # a value that so few pixels of the sky have is padding wherever it is
 _BLOCK = 16  # pixels a side, on which the share of a value is measured
 _BY_CHANCE = 1e-3  # expected number of areas that chance fills
 _NEVER_EXPOSED = frozenset({0.0, -32768.0, 32767.0, 65535.0, -9999.0, -2147483648.0})  # a frame full of one of them
-_LEAST_FRAME = 1000  # pixels of a frame that can be said to be empty
+_LEAST_FRAME = 1000  # pixels: a smaller frame is never called empty
 
 
 @dataclass(frozen=True, slots=True)
 class Padding:
-    """One exact value that is no sky.
+    """One exact value that is not sky.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ def find_padding(data: PixelArray, good: BoolArray, *, keep: Collection[float] =
 def _padding_of(
     value: float, data: PixelArray, good: BoolArray, *, sample: PixelArray, at_border: float
 ) -> Padding | None:
-    """What a frequent value is; ``at_border`` is its share of the pixels of the border."""
+    """Decide whether a frequent value is padding; ``at_border`` is its share of the border pixels."""
     others = sample[sample != value]
     share = 1 - len(others) / max(1, len(sample))
     if share < _LEAST_SHARE or 0 < len(others) < _LEAST_OTHERS:
@@ -177,6 +177,6 @@ def _filled(equal: BoolArray, chance: float) -> BoolArray:
     kept: BoolArray = filled & np.isin(labels, at_border[at_border > 0])
     if chance < _RARE:
         return kept | (equal & ndimage.binary_dilation(kept))  # its corners
-    # Pixels beside the area that have the value by chance can't be told from it: those with other values go with them.
+    # Sky pixels next to the area may have the value by chance, so a margin is left out too.
     wider: BoolArray = ndimage.binary_dilation(kept, iterations=side // 2)
     return wider

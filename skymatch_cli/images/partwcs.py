@@ -12,7 +12,7 @@ from skymatch_cli.sky.celestial import FitsWcs
 
 @dataclass(frozen=True, slots=True)
 class SectionWcs:
-    """The WCS of a whole image, with pixels that count from the corner of a section."""
+    """The WCS of a section: that of the whole image, with pixels counted from the corner of the section."""
 
     whole: FitsWcs | GwcsWcs
     section: Section

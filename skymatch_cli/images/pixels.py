@@ -1,4 +1,4 @@
-"""Pixels of one image on demand, and which of them count: finite, DQ, user mask, ignored value.
+"""Read the pixels of one image, and which of them are good: finite, DQ, user mask, ignored value.
 
 Plain files are read in blocks of rows that stay in the processor's cache while they are brought into the
 machine's byte order and tested: nothing is mapped, nothing is copied twice, and only the rows that are
@@ -42,7 +42,7 @@ from skymatch_cli.model import (
 )
 from skymatch_cli.settings import Settings
 
-_BLOCK_BYTES = 2**18  # blocks of rows: large beside the cost of a call, small beside the cache
+_BLOCK_BYTES = 2**18  # blocks of rows: cheap per call, and they fit the cache
 _MANY_LOST = 0.5
 _BYTES_HELD = 5  # for each pixel: float32, and whether it is good
 _FLOAT64_INTEGERS = 2**53
@@ -94,7 +94,7 @@ def portable(info: ImageInfo) -> ImageInfo:
 def read_pixels(
     info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | None = None, look_for_padding: bool = True
 ) -> Pixels:
-    """Read the pixels of an image and say which count.
+    """Read the pixels of an image and which are good.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def read_pixels(
     rows : (start, stop), optional
         Read these rows only.
     look_for_padding : bool
-        Leave out one exact value that fills the border or half of what is read.
+        Mask one exact value that fills the border or half of the pixels.
 
     Raises
     ------
@@ -143,14 +143,14 @@ def read_pixels(
         _divide_by_exposure(files, source.exposure, data, good, y0=y0)
     if source.regions is not None:
         good &= ~_inside_regions(info, source.regions)[y0:y1]
-    said = _loss_warning(info.ref.label, flagged, good.size)
+    found = _loss_warning(info.ref.label, flagged, good.size)
     if look_for_padding:
-        said += _leave_out_padding(data, good, settings, info.ref.label)
-    return Pixels(data, good, said)
+        found += _leave_out_padding(data, good, settings, info.ref.label)
+    return Pixels(data, good, found)
 
 
 def _check_memory(info: ImageInfo, rows: int) -> None:
-    """Refuse an image that this machine can't hold: to try would stop other programs too."""
+    """Refuse an image larger than the memory: reading it could stop other programs."""
     needed, there = rows * info.shape[1] * _BYTES_HELD, _memory_bytes()
     if needed > there:
         what = f"needs {needed / 2**30:.3g} GiB of memory, and this machine has {there / 2**30:.3g}"
@@ -158,7 +158,7 @@ def _check_memory(info: ImageInfo, rows: int) -> None:
 
 
 def _memory_bytes() -> int:
-    """The memory of this machine, or what this process may have of it."""
+    """Return the memory of this machine, or the limit of this process."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), resource.getrlimit(resource.RLIMIT_AS)[0]]
     return min(limit for limit in limits if limit > 0)  # no limit is -1
 
@@ -166,7 +166,7 @@ def _memory_bytes() -> int:
 def _divide_by_exposure(
     files: _OpenFiles, exposure: StoredPlane | None, data: PixelArray, good: BoolArray, *, y0: int
 ) -> None:
-    """Turn counts into rates; pixels without exposure are not good."""
+    """Divide counts by the exposure time; pixels without exposure are not good."""
     if exposure is None:
         return
     for at, stored in files.blocks(exposure, y0, y0 + len(data)):
@@ -193,7 +193,7 @@ def _inside_regions(info: ImageInfo, file: RegionFile) -> BoolArray:
 
 
 def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, where: str) -> tuple[SkyWarning, ...]:
-    """Take exact values that are no sky out of ``good``, and say which."""
+    """Mask padding in ``good``, and warn which value it is."""
     keep = () if settings.keep_value is None else (settings.keep_value,)
     found = find_padding(data, good, keep=keep)
     if found is None:
@@ -212,7 +212,7 @@ def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, wh
 
 
 class _OpenFiles:
-    """The files that one image is read from, each opened once and closed with the stack."""
+    """The open files of one image, each opened once and closed with the stack."""
 
     def __init__(self, stack: ExitStack, where: str, section: Section | None) -> None:
         self._stack = stack
@@ -221,7 +221,7 @@ class _OpenFiles:
         self._streams: dict[str, IO[bytes]] = {}
 
     def blocks(self, plane: StoredPlane, y0: int, y1: int) -> Iterator[tuple[slice, _Stored]]:
-        """Stored values of the image (or its section), block by block of rows, in the byte order of FITS.
+        """Yield stored values of the image (or its section) in blocks of rows, in FITS byte order.
 
         The slice counts from ``y0``.
         """
@@ -258,7 +258,7 @@ class _OpenFiles:
 
 
 def _fill(stream: IO[bytes], block: _Stored) -> None:
-    """Read the bytes of a block; a file may give them in pieces."""
+    """Fill a block; a file may return fewer bytes per call."""
     view = memoryview(block.reshape(-1).view(np.uint8).data)
     while view:
         n = stream.readinto(view)  # type: ignore[attr-defined]
@@ -268,7 +268,7 @@ def _fill(stream: IO[bytes], block: _Stored) -> None:
 
 
 def _read_tiled(plane: StoredPlane, y0: int, y1: int) -> _Stored:
-    """Rows of a tile-compressed image as stored before compression; only the tiles needed are unpacked."""
+    """Read rows of a tile-compressed image as stored before compression; only the tiles needed are unpacked."""
     from astropy.io import fits
 
     try:
@@ -286,7 +286,7 @@ def _read_tiled(plane: StoredPlane, y0: int, y1: int) -> _Stored:
 
 
 def _opened(path: str) -> AbstractContextManager[Any]:
-    """What astropy opens: the name of a file, or the stream behind a URL."""
+    """Return what astropy can open: the file name, or a stream for a URL."""
     return open_file(path) if is_remote(path) else nullcontext(path)
 
 
@@ -324,7 +324,7 @@ def _to_original(
 
 
 def _check_digits(stored: _Stored, plane: StoredPlane, where: str) -> None:
-    """Refuse 64-bit integers that float64 would round: differences of large numbers are all that counts here."""
+    """Refuse 64-bit integers that float64 would round: the sky is in their small differences."""
     unsigned = plane.bscale == 1 and plane.bzero == 2.0**63
     values = stored.view(">u8") ^ np.uint64(2**63) if unsigned else stored
     limits = np.iinfo(values.dtype)
@@ -332,8 +332,8 @@ def _check_digits(stored: _Stored, plane: StoredPlane, where: str) -> None:
     if not unsigned:
         beyond |= (values < -_FLOAT64_INTEGERS) & (values > limits.min) & (values != plane.blank)
     if beyond.any():
-        what = f"holds {values[beyond][0]}: integers beyond 2^53 are rounded by all that follows"
-        raise InputError.at(where, what, "subtract one number from all images first")
+        what = f"holds {values[beyond][0]}: integers beyond 2^53 would be rounded"
+        raise InputError.at(where, what, "subtract the same number from all images first")
 
 
 def _to_physical(stored: _Stored, plane: StoredPlane, data: PixelArray, good: BoolArray) -> None:
@@ -356,7 +356,7 @@ def _to_physical(stored: _Stored, plane: StoredPlane, data: PixelArray, good: Bo
 
 
 def _unflagged(stored: _Stored, plane: StoredPlane, bad_flags: int) -> BoolArray:
-    """True where none of the bad flags is set; ``stored`` is used up.
+    """Return True where no bad flag is set; ``stored`` is overwritten.
 
     The bits are compared in the byte order of the file: it is the constants that are swapped.
     """
@@ -377,7 +377,7 @@ def _as_stored(value: int, bits: int) -> Any:
 
 
 def _marked_good(stored: _Stored, plane: StoredPlane) -> BoolArray:
-    """True where a user mask or a weight is finite and not zero."""
+    """Return True where a user mask or a weight is finite and not zero."""
     values, marked = _values(stored, plane)
     marked &= values != 0
     return marked
@@ -392,7 +392,7 @@ def _values(stored: _Stored, plane: StoredPlane) -> tuple[PixelArray, BoolArray]
 
 
 def _loss_warning(where: str, flagged: int, total: int) -> tuple[SkyWarning, ...]:
-    """A warning where flags take more than half of the pixels: often the wrong --dqbits."""
+    """Warn where flags exclude more than half of the pixels: --dqbits is often wrong then."""
     if flagged <= _MANY_LOST * total:
         return ()
     text = f"{where}: DQ flags exclude {100 * flagged / total:.0f} % of its pixels (see --dqbits)"

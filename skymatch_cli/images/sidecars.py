@@ -1,4 +1,4 @@
-"""Files of the list that are no images but belong to one: weights, flags, masks, errors, by their names.
+"""Companion files of the listed images, found by name: weights, flags, masks, errors.
 
 Such files come with the same glob as the images: ``a.fits a.weight.fits``, ``…_ooi_… …_ood_…``, ``…-int-3 …-unc-3``.
 """
@@ -14,7 +14,7 @@ from skymatch_cli.images.names import NamedFile, stem_of
 from skymatch_cli.model import ImageRef, MaskRef
 
 NO_IMAGE = "not an image"
-"""What the notes on files that are left out have in common."""
+"""Text that the notes on skipped files share."""
 
 _WORDS = {
     Role.FLAGS: ("dq", "ood", "flags?", "flg", "bpm", "mskimg", "bimsk", "dmask", "c1m", "c1h", "quality"),
@@ -39,7 +39,7 @@ def _pattern(words: Sequence[str]) -> re.Pattern[str]:
 
 _COMPANION = {role: _pattern(words) for role, words in _WORDS.items()}
 _IMAGE = _pattern(_IMAGE_WORDS)
-_HERE = "\0"  # stands where the word was
+_HERE = "\0"  # replaces the word
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ class Sidecar:
     @property
     def note(self) -> str:
         """Why it is left out, for the log."""
-        said = f"{self.name.file}: {NO_IMAGE}: by its name {_CALLED[self.role]} of {self.owner.file}"
+        text = f"{self.name.file}: {NO_IMAGE}: by its name {_CALLED[self.role]} of {self.owner.file}"
         if self.role is Role.UNKNOWN:
-            return f"{said}; to use it: --mask (non-zero = good) or --dq-ext (flags)"
-        return said
+            return f"{text}; to use it: --mask (non-zero = good) or --dq-ext (flags)"
+        return text
 
 
 def find_sidecars(names: Sequence[NamedFile]) -> tuple[Sidecar, ...]:
@@ -89,11 +89,11 @@ class Companions:
             self._of.setdefault(one.owner.path, {}).setdefault(one.role, place)
 
     def holds(self, name: NamedFile) -> bool:
-        """Whether a file is one of them."""
+        """Whether a file is a companion."""
         return name.selector is None and name.path in self._paths
 
-    def attached(self, ref: ImageRef) -> ImageRef:
-        """The image with the flags and weights that belong to it."""
+    def attach(self, ref: ImageRef) -> ImageRef:
+        """Return the image with its flags and weights."""
         own = self._of.get(ref.path)
         return ref if own is None else replace(ref, dq=own.get(Role.FLAGS), weight=own.get(Role.WEIGHT))
 
@@ -103,7 +103,7 @@ def _folder(name: NamedFile) -> str:
 
 
 def _image_keys(stem: str) -> Iterator[str]:
-    """The name of an image, and the same with a place for another word: ``x_ooi_v1`` and ``x_*_v1``."""
+    """Yield the stem of an image, and the stem with each image word replaced: ``x_ooi_v1`` and ``x_*_v1``."""
     yield stem
     for match in _IMAGE.finditer(stem):
         yield stem[: match.start()] + _HERE + stem[match.end() :]

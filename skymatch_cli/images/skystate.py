@@ -32,14 +32,14 @@ from skymatch_cli.model.skycube import Sky, SkyCube, joined
 from skymatch_cli.model.skyplane import SkyPlane
 
 OURS_ALONE = "use the file that skymatch wrote, or remove its cards BKG* and HISTORY skymatch-cli"
-"""What to do with a file that was made of one of ours."""
+"""Hint for a file that another program made from one of ours."""
 
 _SAME_LEVEL = 1e-6  # programs that copy a header may round its numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkyState:
-    """The sky that a header holds, and what the stored pixels are.
+    """The sky in a header, and the state of the stored pixels.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ _LOST = "skymatch undo --from-keyword adds the sky of its header back"
 
 
 class UndoCardsError(InputError):
-    """Undo cards are damaged or gone: only the keywords say what was subtracted."""
+    """Undo cards are damaged or missing; only the keywords tell what was subtracted."""
 
 
 def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
@@ -142,7 +142,7 @@ def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
 
 
 def _check_sections(state: SkyState, ref: ImageRef) -> None:
-    """Refuse sections of an image whose sky is one of the whole, or is subtracted from others; and the reverse."""
+    """Refuse to mix a sky of the whole image with skies of sections, or sections that share pixels."""
     known, subtracted = state.sections, state.written is not None and state.written.subtracted
     if ref.section is None:
         if known is not None and subtracted:
@@ -162,7 +162,7 @@ def _check_sections(state: SkyState, ref: ImageRef) -> None:
 
 
 def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
-    """As `read_state`, but keywords of the sky that were edited are not refused: ``edited`` says how.
+    """Read the state like `read_state`, but accept edited sky keywords and describe the edit in ``edited``.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     """
     hdus = source.file.hdus
     if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
-        raise InputError.at(ref.label, "no such image any more", "run again")
+        raise InputError.at(ref.label, "this image is no longer in the file", "run again")
     cards, tiled = source.cards(ref.hdu), hdus[ref.hdu].tiled
     before = original_header(source, ref.hdu, ref.label)
     home = where = header_of_sky(source, ref.hdu)
@@ -209,14 +209,14 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
         return state
     _check_pixels(left, state, hdus[ref.hdu].shape, ref)
     if isinstance(left.sky, SectionSkies):
-        return _compared_sections(left, left.sky, state, cards, ref.section)
+        return _compare_section_keywords(left, left.sky, state, cards, ref.section)
     if isinstance(left.sky, SkyCube):
-        return _compared_planes(left, left.sky, state, cards)
-    return _compared(left, left.sky, state, source.cards(where), tuple(entry.keyword for entry in entries))
+        return _compare_plane_keywords(left, left.sky, state, cards)
+    return _compare_keywords(left, left.sky, state, source.cards(where), tuple(entry.keyword for entry in entries))
 
 
 def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: ImageRef) -> None:
-    """Refuse an image whose pixels are ours, and not those that were written by their shape or format alone."""
+    """Refuse an image whose pixels were changed since we wrote them, judged by shape and format."""
     if not state.has_our_pixels and not left.shift:
         return
     if shape != left.shape:
@@ -230,12 +230,12 @@ def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: I
         raise InputError.at(ref.label, what, OURS_ALONE)
 
 
-def _compared_sections(
+def _compare_section_keywords(
     left: Written, skies: SectionSkies, state: SkyState, cards: cd.Cards, section: Section | None
 ) -> SkyState:
-    """The state with the sky of one section, and how the numbered keywords contradict the undo cards."""
+    """Add the sky of one section, and where the numbered keywords contradict the undo cards."""
     own = dict(skies.parts).get(section) if section is not None else None
-    recorded = None if own is None else Recorded(own.level, left.subtracted, *own.shape)
+    recorded = None if own is None else Recorded(own, left.subtracted)
     edited = ""
     if (cd.value(cards, SUBTRACTED) is True) != left.subtracted:
         edited = f"{SUBTRACTED} is not that of the undo cards: another program edited it"
@@ -252,16 +252,18 @@ def _is_close(there: float, number: float) -> bool:
     return abs(there - number) <= _SAME_LEVEL * abs(number)
 
 
-def _compared(left: Written, sky: SkyPlane, state: SkyState, cards: cd.Cards, keywords: tuple[str, ...]) -> SkyState:
-    """The state with the sky that was written, and how the keywords contradict it; the first one is the level's."""
+def _compare_keywords(
+    left: Written, sky: SkyPlane, state: SkyState, cards: cd.Cards, keywords: tuple[str, ...]
+) -> SkyState:
+    """Add the written sky, and where the keywords contradict it; the first keyword is that of the level."""
     keyword = keywords[0]
-    ours = Recorded(sky.level, left.subtracted, *sky.shape)
-    says = cd.value(cards, SUBTRACTED) is True
-    if says != left.subtracted:
-        return replace(state, recorded=ours, edited=_edited_flag(left, says=says))
+    ours = Recorded(sky, left.subtracted)
+    flag = cd.value(cards, SUBTRACTED) is True
+    if flag != left.subtracted:
+        return replace(state, recorded=ours, edited=_edited_flag(left, flag=flag))
     if not left.subtracted:  # a level that another program recorded since is as good as ours
         level = cd.number(cards, keyword, sky.level)
-        return replace(state, recorded=Recorded(level, False, *(cd.number(cards, key, 0.0) for key in SHAPE)))
+        return replace(state, recorded=Recorded(_sky_in(cards, level), subtracted=False))
     expected = {keyword: sky.level, **dict(zip(SHAPE, sky.shape, strict=True))}
     if keyword != LEVEL and LEVEL in keywords:  # else an earlier version wrote it
         expected |= {keyword: 0.0, LEVEL: sky.level}
@@ -274,17 +276,17 @@ def _compared(left: Written, sky: SkyPlane, state: SkyState, cards: cd.Cards, ke
     return replace(state, recorded=ours)
 
 
-def _edited_flag(left: Written, *, says: bool) -> str:
-    what = "is subtracted" if left.subtracted else "is recorded, and the pixels are as they were"
-    return f"{SUBTRACTED} = {'FT'[says]}, but the undo cards say that the sky {what}: another program edited it"
+def _edited_flag(left: Written, *, flag: bool) -> str:
+    what = "is subtracted" if left.subtracted else "is recorded but not subtracted"
+    return f"{SUBTRACTED} = {'FT'[flag]}, but the undo cards say that the sky {what}: another program edited it"
 
 
-def _compared_planes(left: Written, sky: SkyCube, state: SkyState, cards: cd.Cards) -> SkyState:
-    """As `_compared`, of a cube."""
-    says, numbers = cd.value(cards, SUBTRACTED) is True, plane_numbers(cards)
-    ours = tuple(None if own is None else Recorded(own.level, left.subtracted, *own.shape) for own in sky.planes)
-    if says != left.subtracted:
-        return replace(state, planes=ours, edited=_edited_flag(left, says=says))
+def _compare_plane_keywords(left: Written, sky: SkyCube, state: SkyState, cards: cd.Cards) -> SkyState:
+    """As `_compare_keywords`, of a cube."""
+    flag, numbers = cd.value(cards, SUBTRACTED) is True, plane_numbers(cards)
+    ours = tuple(None if own is None else Recorded(own, left.subtracted) for own in sky.planes)
+    if flag != left.subtracted:
+        return replace(state, planes=ours, edited=_edited_flag(left, flag=flag))
     if not left.subtracted:
         return replace(state, planes=_recorded_planes(cards, len(sky.planes)))
     return replace(state, planes=ours, edited=contradiction(numbers, sky, _SAME_LEVEL))
@@ -297,7 +299,7 @@ def header_of_sky(source: Source, hdu: int) -> int:
 
 
 def missing_sky(recorded: Recorded | None) -> SkyPlane:
-    """What is to be added to the stored pixels to have the original ones."""
+    """Return the sky to add to the stored pixels to get the original ones."""
     if recorded is None or not recorded.subtracted:
         return SkyPlane()
     return recorded.sky
@@ -309,7 +311,7 @@ def is_jwst(source: Source) -> bool:
 
 
 def sections_in(cards: cd.Cards, shape: tuple[int, int]) -> SectionSkies | None:
-    """The skies of sections that numbered keywords hold; None where there is none.
+    """Read the skies of sections from the numbered keywords; None where there are none.
 
     Raises
     ------
@@ -323,13 +325,12 @@ def sections_in(cards: cd.Cards, shape: tuple[int, int]) -> SectionSkies | None:
             level = cd.number(cards, f"BKGLEV{n}", math.nan)
             if math.isnan(level):
                 raise ValueError(f"{SUBTRACTED} = T, but BKGLEV{n} is no number")
-            sky = SkyPlane(level, *(cd.number(cards, f"{key}{n}", 0.0) for key in SHAPE))
-            found.append((Section.of(str(text).strip("[]"), shape), sky))
+            found.append((Section.of(str(text).strip("[]"), shape), _sky_in(cards, level, str(n))))
     return SectionSkies(tuple(found)) if found else None
 
 
 def subtracted_in(cards: cd.Cards, n_planes: int, keyword: str, where: str) -> Sky:
-    """The sky that is subtracted by the keywords of a header alone, whoever wrote them; zero where none is.
+    """Read the subtracted sky from the keywords alone, whoever wrote them; zero where none is subtracted.
 
     ``keyword``: where it is, if it is not in `LEVEL`.
 
@@ -346,12 +347,19 @@ def subtracted_in(cards: cd.Cards, n_planes: int, keyword: str, where: str) -> S
         raise InputError.at(where, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
 
 
+def _sky_in(cards: cd.Cards, level: float, number: str = "") -> SkyPlane:
+    """Return the sky of a level and of the shape keywords with the suffix ``number``."""
+    return SkyPlane(level, *(cd.number(cards, f"{key}{number}", 0.0) for key in SHAPE))
+
+
 def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
     subtracted = cd.value(cards, SUBTRACTED) is True
-    for name in (LEVEL, keyword) if subtracted else (keyword, LEVEL):  # the keyword says what is still to be subtracted
+    for name in (
+        (LEVEL, keyword) if subtracted else (keyword, LEVEL)
+    ):  # the keyword holds what is still to be subtracted
         level = cd.value(cards, name)
         if isinstance(level, int | float) and not isinstance(level, bool):
-            return Recorded(float(level), subtracted, *(cd.number(cards, key, 0.0) for key in SHAPE))
+            return Recorded(_sky_in(cards, float(level)), subtracted)
     if subtracted and cd.value(cards, "BKGSEC1") is not None:
         raise LedgerError(f"{SUBTRACTED} = T for sections of it, but its undo cards are gone")
     if subtracted:
@@ -364,4 +372,4 @@ def _recorded_planes(cards: cd.Cards, n_planes: int) -> tuple[Recorded | None, .
     skies = planes_in(plane_numbers(cards), n_planes)
     if subtracted and not any(sky is not None for sky in skies):
         raise ValueError(f"{SUBTRACTED} = T, but no plane has a BKGL: what was subtracted is not known")
-    return tuple(None if sky is None else Recorded(sky.level, subtracted, *sky.shape) for sky in skies)
+    return tuple(None if sky is None else Recorded(sky, subtracted) for sky in skies)

@@ -13,7 +13,7 @@ import numpy as np
 from skymatch_cli.choices import Skystat
 from skymatch_cli.model.arrays import FloatArray, IntArray
 from skymatch_cli.model.section import Section
-from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
+from skymatch_cli.model.skyplane import SkyPlane
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +116,7 @@ class ImageRef:
 
 
 class CelestialWcs(Protocol):
-    """What the geometry needs of a world coordinate system, whatever stands behind it."""
+    """A celestial WCS, as the geometry uses it, of any format."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -125,7 +125,7 @@ class CelestialWcs(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is said of it in the log."""
+        """Notes on it for the log."""
         ...
 
     def to_sky(self, x: FloatArray, y: FloatArray) -> FloatArray:
@@ -141,26 +141,11 @@ class CelestialWcs(Protocol):
 class Recorded:
     """The sky that an earlier run left in the header.
 
-    ``level`` (at the image's centre) and the other coefficients are those of `SkyPlane`; ``subtracted``: the stored
-    pixels are the original ones minus that sky.
+    ``subtracted``: the stored pixels are the original ones minus that sky.
     """
 
-    level: float
+    sky: SkyPlane
     subtracted: bool
-    dx: float = 0.0
-    dy: float = 0.0
-    c20: float = 0.0
-    c11: float = 0.0
-    c02: float = 0.0
-    c30: float = 0.0
-    c21: float = 0.0
-    c12: float = 0.0
-    c03: float = 0.0
-
-    @property
-    def sky(self) -> SkyPlane:
-        """The sky as a function of the pixel."""
-        return SkyPlane(self.level, *(getattr(self, name) for name in SHAPE_TERMS))
 
 
 FileState = tuple[int, int, int, int]
@@ -257,7 +242,7 @@ class RegionFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelSource:
-    """All that is needed to read the pixels of one image and say which of them count.
+    """Everything needed to read the pixels of one image and find the good ones.
 
     ``bad_flags`` are the DQ bits that exclude a pixel (-1: any); ``dq`` is None where no DQ is used. Pixels whose
     ``weight`` (or exposure, or coverage) is 0 or not finite were not observed.
@@ -290,7 +275,7 @@ class PixelSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageInfo:
-    """What the header of one image says; pixels are read on demand through ``image.read_pixels``.
+    """One image as read from its header; pixels are read on demand by ``image.read_pixels``.
 
     Attributes
     ----------
@@ -330,7 +315,7 @@ class ImageInfo:
 
 
 def common_unit(images: Sequence[ImageInfo]) -> tuple[float, str]:
-    """The unit in which to speak of the images, and the factor from it to the comparison unit.
+    """The unit for messages, and the factor from it to the comparison unit.
 
     It is the unit of the images themselves if they all have one and it is compared alike, else the comparison unit.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Status(StrEnum):
-    """What became of an image, a region or an overlap: a word, never a magic number."""
+    """Status of an image, a region or an overlap."""
 
     OK = "ok"
     TOO_FEW_PIXELS = "too_few_pixels"  # some good pixels, fewer than a statistic needs
@@ -123,7 +123,7 @@ class PlaneDifferences:
 
 
 DegreeChooser = Callable[[Sequence["ImageInfo"], IntArray, "Measurements"], tuple[int, tuple[str, ...]]]
-"""The degree that differences of images in groups ask for, and why: see ``solve.tilts.chosen_degree``."""
+"""The polynomial degree that the differences need, and why: see ``solve.tilts.chosen_degree``."""
 
 PlaneSolver = Callable[[FloatArray, IntArray, IntArray, FloatArray, FloatArray, FloatArray], FloatArray]
 """Planes (n, 3) of n images from the differences of pairs: see ``solve.tiltfit.image_planes``."""
@@ -131,7 +131,7 @@ PlaneSolver = Callable[[FloatArray, IntArray, IntArray, FloatArray, FloatArray, 
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """What the pixels said about every overlap, in comparison units; columns over the M pairs of the graph.
+    """Measured differences of all overlaps, in comparison units; columns over the M pairs of the graph.
 
     Attributes
     ----------
@@ -206,7 +206,7 @@ class Measurements:
 def joined(
     parts: Sequence[Measurements], graph: OverlapGraph, images: Sequence[IntArray], pairs: Sequence[IntArray]
 ) -> Measurements:
-    """Measurements of sets of images as those of one run.
+    """Join measurements of sets of images to those of one run.
 
     Parameters
     ----------

@@ -94,7 +94,7 @@ class Polygons:
         return np.repeat(np.arange(len(self.outer)), np.diff(self.ring_offset))
 
     def without_holes(self, size: FloatArray) -> FloatArray:
-        """Sizes of what the rings surround, (R,), to those of the rows, (N,): holes are taken off."""
+        """Sum the sizes of rings, (R,), to those of rows, (N,), less holes."""
         signed = np.where(self.outer, size, -size)
         return np.bincount(self.row_of_ring(), signed, minlength=len(self)).astype(np.float64)
 

@@ -38,7 +38,7 @@ class Section:
 
     @classmethod
     def of(cls, text: str, whole: tuple[int, int]) -> Section:
-        """Read what stands between the brackets: two axes, columns first, 1-based and with both ends.
+        """Parse the text between the brackets: two axes, columns first, 1-based and with both ends.
 
         Raises
         ------
@@ -136,7 +136,7 @@ class SectionSkies:
         return float(np.mean([sky.level for _, sky in self.parts]))
 
     def largest(self, shape: tuple[int, int]) -> float:  # noqa: ARG002 (that of `SkyPlane`)
-        """Return what no absolute value exceeds."""
+        """Return an upper limit of the absolute values."""
         return max(sky.largest(section.shape) for section, sky in self.parts)
 
     def along(self, first: int, n: int, shape: tuple[int, int]) -> FloatArray:

@@ -29,7 +29,7 @@ class SkyCube:
         return any(self.planes)
 
     def largest(self, shape: Shape) -> float:
-        """Return what no absolute value in planes of (ny, nx) pixels exceeds."""
+        """Return an upper limit of the absolute values in planes of (ny, nx) pixels."""
         return max((plane.largest(shape) for plane in self.planes if plane is not None), default=0.0)
 
     def along(self, first: int, n: int, shape: Shape) -> float | FloatArray:
@@ -48,7 +48,7 @@ class SkyCube:
 
 
 Sky = SkyPlane | SectionSkies | SkyCube
-"""What is subtracted from the pixels of an HDU."""
+"""The sky subtracted from the pixels of an HDU."""
 
 
 def of_plane(sky: Sky, plane: int | None) -> SkyPlane:

@@ -1,7 +1,6 @@
-"""The sky of one image as a function of the pixel: a level at the centre, a tilt per pixel, and what bends.
+"""The sky of one image as a function of the pixel: a level at the centre, a tilt per pixel, and higher terms.
 
-Values at pixels are the same to the last bit whoever asks for them and in whatever pieces, so that what is
-subtracted can be put back.
+Values at pixels are the same to the last bit however they are computed, so that a subtracted sky can be added back.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class SkyPlane:
     c03: float = 0.0
 
     def __bool__(self) -> bool:
-        """Whether it is anything but zero everywhere."""
+        """Whether it is not zero everywhere."""
         return bool(self.level) or not self.is_level
 
     def __sub__(self, other: SkyPlane) -> SkyPlane:
@@ -64,11 +63,11 @@ class SkyPlane:
 
     @property
     def is_level(self) -> bool:
-        """Whether it is the same everywhere."""
+        """Whether it is constant."""
         return not any(self.shape)
 
     def largest(self, shape: Shape) -> float:
-        """Return what no absolute value in an image of (ny, nx) pixels exceeds."""
+        """Return an upper limit of the absolute values in an image of (ny, nx) pixels."""
         ny, nx = shape
         tilt = abs(self.dx) * 0.5 * (nx - 1) + abs(self.dy) * 0.5 * (ny - 1)
         bends = zip(SHAPE_TERMS[2:], self.shape[2:], strict=True)

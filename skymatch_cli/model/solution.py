@@ -12,7 +12,7 @@ from skymatch_cli.model.arrays import FloatArray, IntArray, StrArray
 from skymatch_cli.model.warning import SkyWarning
 
 LEAST_KEPT = 0.5
-"""Part of its weight below which an overlap of a robust solution is said to be down-weighted."""
+"""Share of its weight below which an overlap of a robust solution counts as down-weighted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Solution:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """The journal of a run that changes files: where it is, and what writes it (None: it is there already)."""
+    """The journal of a run that changes files: its path and its writer (None: it already exists)."""
 
     path: str
     write: Callable[[BinaryIO], object] | None

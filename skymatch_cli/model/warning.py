@@ -12,7 +12,7 @@ from skymatch_cli.errors import Problem, problem_lines
 
 @dataclass(frozen=True, slots=True)
 class WarningKind:
-    """What all warnings of one name have in common: the usual cause, and what to do."""
+    """The usual cause and the remedy of all warnings of one name."""
 
     cause: str
     remedy: str
@@ -32,7 +32,7 @@ KINDS: Mapping[WarningName, WarningKind] = {
         "check its mask and --dqbits; its header stays as it is",
     ),
     WarningName.SKIPPED: WarningKind(
-        "the file is damaged, incomplete or not an image", "mend or remove it, then run again"
+        "the file is damaged, incomplete or not an image", "repair or remove it, then run again"
     ),
     WarningName.DISAGREEMENT: WarningKind(
         "gradients, scattered light, different zero points, or a wrong WCS",
@@ -77,7 +77,7 @@ KINDS: Mapping[WarningName, WarningKind] = {
         "images of several bands are in the list", "give one band, or separate them with --split-by FILTER"
     ),
     WarningName.BRIGHT_SCENE: WarningKind(
-        "overlaps show factors between the images only as well as the brightness of the scene varies in them",
+        "factors between images are measured only as well as the brightness varies in the overlaps",
         "calibrate the images first, or name the flux scale of each with --flux-scale KEYWORD",
     ),
     WarningName.ZERO_POINTS: WarningKind(
@@ -87,6 +87,10 @@ KINDS: Mapping[WarningName, WarningKind] = {
     WarningName.UNITS: WarningKind(
         "BUNIT is missing or not a unit", "correct BUNIT, or compare the raw numbers with --units as-is"
     ),
+    WarningName.PIXEL_AREAS: WarningKind(
+        "the field is so wide that the pixels of its projection differ in size on the sky",
+        "--units as-is where a flat field made the values surface brightness; else reproject to equal areas first",
+    ),
     WarningName.FLAGS: WarningKind(
         "the flags of good pixels are not named", "name them with --dqbits, or use --dqbits none"
     ),
@@ -94,7 +98,7 @@ KINDS: Mapping[WarningName, WarningKind] = {
         "a program filled pixels that saw no sky", "--ignore-value leaves such pixels out, --keep-value uses them"
     ),
     WarningName.COARSE: WarningKind(
-        "the noise is smaller than the steps of the integers, and means of pixels are drawn to the steps",
+        "the noise is smaller than the steps of the integers, and means of pixels are biased towards the steps",
         "--compare pooled interpolates the median within the step",
     ),
     WarningName.COPIES: WarningKind("a file was copied, and both copies are in the list", "name one of them"),
@@ -107,7 +111,7 @@ KINDS: Mapping[WarningName, WarningKind] = {
         "the names of the planes do not say which one is the image", "name the plane: a.fits[1] or a.fits[SCI]"
     ),
     WarningName.CHECKSUM: WarningKind(
-        "another program changed the file and left its checksum", "verify the file, then let a program write new sums"
+        "another program changed the file and left its checksum", "check the file, then write new checksums"
     ),
     WarningName.PICTURES: WarningKind(
         "the images were moved, removed or changed since", "run in the folder where the result was made"
@@ -124,14 +128,14 @@ class SkyWarning:
     Attributes
     ----------
     name : WarningName
-        What ``--allow`` calls it.
+        Its name for ``--allow``.
     text : str
         What is wrong, and where.
     amplitude : float or None
-        By how much, in ``unit``; None for what has no amplitude, 0 for what needs no action.
+        Size of the effect in ``unit``; None if it has none, 0 if no action is needed.
     unit : str
     visible : bool
-        Whether someone could see the effect; warnings that are not visible are given with ``-v`` alone.
+        Whether the effect can be seen in the mosaic; other warnings are shown with ``-v`` only.
     """
 
     name: WarningName
@@ -150,7 +154,7 @@ class SkyWarning:
         return f"usual cause: {kind.cause}; {kind.remedy}"
 
     def as_dict(self) -> dict[str, Any]:
-        """The warning as it stands in JSON."""
+        """The warning as JSON."""
         kind = KINDS[self.name]
         return {
             "name": str(self.name),

@@ -128,11 +128,11 @@ def _lock_file(locks: Locks, path: str) -> None:
             return
         try:
             _try_lock(fd, path, fcntl.LOCK_EX)
-            now, mine = Path(path).stat(), os.fstat(fd)
+            named, opened = Path(path).stat(), os.fstat(fd)
         except BaseException:
             os.close(fd)
             raise
-        if (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino):
+        if (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino):
             locks.keep(path, fd)
             return
         os.close(fd)
@@ -177,7 +177,7 @@ def _remove_stale(path: str) -> None:
 
 @contextmanager
 def replacing(path: str) -> Iterator[BinaryIO]:
-    """Write one file that stands for itself, such as a table of results.
+    """Write one file that belongs to no set, such as a table of results.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The few calls that change what is on disk, each on its own: here a test can count them, stop or fail them."""
+"""The few system calls that change the disk, one function each, so that tests can count, stop or fail them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def open_new(path: str) -> int:
 
 
 def write(fd: int, data: bytes | memoryview) -> int:
-    """Write some of the data; says how much."""
+    """Write some of the data and return the number of bytes."""
     return os.write(fd, data)
 
 
@@ -62,9 +62,9 @@ def like(fd: int, model: os.stat_result | None, attributes: str | None = None, *
 
 
 def _own(fd: int, model: os.stat_result, *, exact: bool) -> bool:
-    """Give a file another owner and group, or the group alone: whether it has both."""
-    mine = os.fstat(fd)
-    if (mine.st_uid, mine.st_gid) == (model.st_uid, model.st_gid):
+    """Set the owner and group of a file, or only the group; return whether both were set."""
+    now = os.fstat(fd)
+    if (now.st_uid, now.st_gid) == (model.st_uid, model.st_gid):
         return True
     try:
         os.fchown(fd, model.st_uid, model.st_gid)
@@ -175,7 +175,7 @@ def remove(path: str) -> None:
 
 
 def sync_directory(path: str) -> None:
-    """Wait until a name that changed is on the medium."""
+    """Flush a changed file name to the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

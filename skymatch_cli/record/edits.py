@@ -1,4 +1,4 @@
-"""From the sky of an image to what becomes of its HDU; headers are read, nothing is written."""
+"""Edits of HDUs from the skies of their images; headers are read, nothing is written."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ class SkyUpdate:
 
     @property
     def is_finite(self) -> bool:
-        """Whether there is a sky at all."""
+        """Whether the sky is finite."""
         return all(math.isfinite(value) for value in (self.sky, *(self.tilt or ())))
 
 
 def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Settings) -> dict[int, HduEdit]:
-    """What becomes of the HDUs of one file; those that stay as they are, byte for byte, are not in it.
+    """Make the edits of the HDUs of one file, by index; unchanged HDUs have none.
 
-    Nothing is known of the pixels yet: see `settled`.
+    The pixels are not read yet: see `settled`.
 
     Raises
     ------
@@ -130,12 +130,12 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
 
 
 def _whole_cube(ref: ImageRef) -> ImageRef:
-    """The cube of a plane; other images as they are."""
+    """Return the cube of a plane; other images unchanged."""
     return ref if ref.part.plane is None else replace(ref, part=WHOLE)
 
 
 def _tree_edits(source: Source, edit: Callable[[bytes], bytes]) -> dict[int, HduEdit]:
-    """What becomes of the ASDF extension of a JWST file; {} where it stays as it is, or isn't there."""
+    """Make the edit of the ASDF extension of a JWST file; {} where it is unchanged or missing."""
     index = next((hdu.index for hdu in source.file.hdus if hdu.name == "ASDF"), None)
     if index is None:
         return {}
@@ -146,7 +146,7 @@ def _tree_edits(source: Source, edit: Callable[[bytes], bytes]) -> dict[int, Hdu
 
 
 def settled(source: Source, index: int, edit: HduEdit, facts: PixelFacts) -> HduEdit:
-    """The edit of an image when its pixels have been looked at."""
+    """Complete the edit of an image with the facts of its pixels."""
     pixels = None if edit.pixels is None else replace(edit.pixels, result=facts.form)
     if edit.record is None or edit.before is None:
         return replace(edit, pixels=pixels)
@@ -160,7 +160,7 @@ def settled(source: Source, index: int, edit: HduEdit, facts: PixelFacts) -> Hdu
 def _record(
     source: Source, images: Sequence[SkyUpdate], known: Sequence[tuple[SkyUpdate, SkyState]], settings: Settings
 ) -> tuple[Record, PixelFormat]:
-    """What the header of an HDU shall say, and the format of its pixels.
+    """Make the header record of an HDU, and find the format of its pixels.
 
     ``images`` are the HDU or its sections, ``known`` those of them that have a sky.
     """
@@ -180,7 +180,9 @@ def _record(
         result = format_after(state.original, shift.largest(_shape(source, update.ref.hdu)))
     elif any(old is not None and old.subtracted for old in (state.recorded, *state.planes, state.written)):
         hint = "--subtract, or skymatch undo first" if state.by_us else "--subtract"
-        raise InputError.at(update.ref.label, "its sky is subtracted already, recording another would be wrong", hint)
+        raise InputError.at(
+            update.ref.label, "its sky is subtracted already: recording another one would be wrong", hint
+        )
     if shift == state.shift:
         result = state.stored  # the pixels stay, also in a format that was made wider for them
     left = Written(
@@ -259,7 +261,7 @@ def _section_skies(
 
 
 def _recorded_error(source: Source, hdu: int, section: Section | None) -> float:
-    """The error that is recorded with a sky; NaN where there is none."""
+    """Return the error recorded with a sky; NaN where there is none."""
     if section is None:
         return cd.number(source.cards(header_of_sky(source, hdu)), ERROR, math.nan)
     cards = source.cards(hdu)
@@ -325,7 +327,7 @@ def _sky_to_write(
 
 
 def _typical_pixel(source: Source, ref: ImageRef, state: SkyState) -> float:
-    """The median of the absolute values of some pixels as they were before the sky was subtracted."""
+    """Return the median absolute value of a sample of pixels, as before the subtraction."""
     index, plane = ref.hdu, ref.part.plane
     cards, extent, tiled = source.cards(index), source.extent(index), source.file.hdus[index].tiled
     form = format_of(cards, tiled=tiled)
@@ -340,7 +342,7 @@ def _typical_pixel(source: Source, ref: ImageRef, state: SkyState) -> float:
         spans = {(max(0, stop - _SAMPLE_PIXELS), min(stop, count)) for stop in stops.tolist()}
         raw = b"".join(source.read(start + a * size, (b - a) * size) for a, b in sorted(spans))
         pixels = np.frombuffer(raw, dtype=form.dtype)
-    # A tilt averages out: it is a typical value that is asked for.
+    # A tilt averages out of a typical value.
     level = sum(s.level if isinstance(s, SectionSkies) else of_plane(s, plane).level for s in (state.shift, state.base))
     values = np.abs(pixels.astype("f8") * form.bscale + form.bzero + level)
     values = values[np.isfinite(values)]
@@ -355,7 +357,7 @@ def _settings_text(settings: Settings) -> str:
 def undo_edits(
     source: Source, refs: Sequence[ImageRef], *, from_keyword: bool = False, sky_keyword: str = LEVEL
 ) -> dict[int, HduEdit]:
-    """What takes back all that the program did to these images of one file.
+    """Make the edits that undo everything this program did to images of one file.
 
     Parameters
     ----------
@@ -411,7 +413,7 @@ def _undo_image(source: Source, ref: ImageRef, sky_keyword: str, *, from_keyword
     state = written_state(source, ref, sky_keyword)
     where = ref.hdu if state.sections else header_of_sky(source, ref.hdu)
     if state.written is None:
-        subtracted = [old.level for old in (state.recorded, *state.planes) if old is not None and old.subtracted]
+        subtracted = [old.sky.level for old in (state.recorded, *state.planes) if old is not None and old.subtracted]
         if subtracted:
             what = f"{SUBTRACTED} = T, but it holds no undo cards: they are gone, or another program subtracted its sky"
             more = " …" * (len(subtracted) > 1)
@@ -428,14 +430,14 @@ def _undo_image(source: Source, ref: ImageRef, sky_keyword: str, *, from_keyword
         shape=_shape(source, ref.hdu),
     )
     edits = {index: HduEdit(cards=original_header(source, index, ref.label)) for index in {ref.hdu, where}}
-    # keywords that contradict the undo cards may tell the truth of pixels that another program subtracted a sky from
+    # the keywords may be right where another program subtracted a sky since
     expected = state.written if state.has_our_pixels or state.edited else None
     edits[ref.hdu] = replace(edits[ref.hdu], pixels=None if pixels.changes_nothing else pixels, expected=expected)
     return edits | (_tree_edits(source, show_background) if where != ref.hdu else {})
 
 
 def _is_lost(source: Source, ref: ImageRef, sky_keyword: str) -> bool:
-    """Whether the undo cards of an image can't be used: gone, damaged, or of other pixels than the keywords."""
+    """Whether the undo cards are unusable: missing, damaged, or contradicted by the keywords."""
     try:
         state = written_state(source, ref, sky_keyword)
     except UndoCardsError:
@@ -449,10 +451,10 @@ def _is_lost(source: Source, ref: ImageRef, sky_keyword: str) -> bool:
 
 
 def _from_keyword(source: Source, ref: ImageRef, sky_keyword: str) -> dict[int, HduEdit]:
-    """Add the sky of the header back, exactly but for rounding, and take its keywords away."""
+    """Add the sky of the header back, up to rounding, and remove its keywords."""
     hdus, where = source.file.hdus, header_of_sky(source, ref.hdu)
     if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
-        raise InputError.at(ref.label, "no such image any more", "run again")
+        raise InputError.at(ref.label, "this image is no longer in the file", "run again")
     skies = _sections_of_keywords(source, ref)
     plane = SkyPlane() if skies else subtracted_in(source.cards(where), hdus[ref.hdu].n_planes, sky_keyword, ref.label)
     cards = {index: without_sky(source.cards(index), sky_keyword) for index in {ref.hdu, where}}

@@ -1,4 +1,4 @@
-"""Word of what a run is about to do to several files, for the run that finishes it if this one is interrupted.
+"""Journal of a run that writes several files, so that a later run can finish it after an interruption.
 
 Floats that lost a sky don't come back to the last bit, so what is measured in files that are done already may
 differ by a rounding from what was measured at first. A run that subtracts from several files therefore leaves

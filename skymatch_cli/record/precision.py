@@ -25,7 +25,7 @@ from skymatch_cli.record.rewrite import HduEdit, PixelEdit, stored_pixels
 from skymatch_cli.settings import Settings
 
 FRACTION_OF_NOISE = 1e-3
-"""What a pixel may lose, of the noise of its image."""
+"""Largest error of a written pixel, in units of the noise of its image."""
 
 MOST_RANGES = 100
 """A sky larger than the largest pixel by this factor is a mistake."""
@@ -37,7 +37,7 @@ _TO_SIGMA = 1.4826 / math.sqrt(2)  # median of |differences of neighbours| to th
 
 @dataclass(frozen=True, slots=True)
 class PixelFacts:
-    """What the pixels told: the format that keeps them, what they lose in it, and the digest of what is written."""
+    """Facts of the pixels: the format that preserves them, the loss in it, and the digest of the written pixels."""
 
     form: PixelFormat
     lost: float
@@ -55,7 +55,7 @@ class Scale:
 def examine(
     source: Source, index: int, edit: HduEdit, *, where: str, infos: Sequence[ImageInfo], settings: Settings
 ) -> PixelFacts:
-    """Look at the pixels of an image whose header, and perhaps pixels, shall change.
+    """Read the pixels of an image to be changed, and find their format, loss and digest.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def _unchanged(form: PixelFormat, shape: tuple[int, ...]) -> PixelEdit:
 
 
 def _written(source: Source, index: int, edit: PixelEdit) -> PixelFacts:
-    """The facts of one format, with what is lost in this step."""
+    """Find the facts for one format, with the loss of this step."""
     digest, lost = PixelDigest(), 0.0
     for first, raw in _pieces(source, index, edit.stored):
         original = edit.originals(raw, first)
@@ -144,7 +144,7 @@ def _is_kept(lost: float, scale: Scale) -> bool:
 
 
 def _check_size(record: Record, scale: Scale, shape: tuple[int, int]) -> None:
-    """Refuse a sky that is far beyond the pixels of its image, or so uncertain that it says nothing of them."""
+    """Refuse a sky that is, or whose error is, far larger than the pixels of its image."""
     sky = record.written.sky.largest(shape)
     if not scale.largest:
         return

@@ -85,9 +85,9 @@ class PixelEdit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HduEdit:
-    """What becomes of one HDU: its new header and, where they change, its pixels (or all ``data`` of a table).
+    """The edit of one HDU: its new header and, where they change, its pixels (or all ``data`` of a table).
 
-    ``record`` is what the header says (None: it is taken back), ``before`` the header before the first run;
+    ``record`` is the new record in the header (None: it is removed), ``before`` the header before the first run;
     ``expected`` says which pixels must be there, because this program wrote them (None: any).
     """
 

@@ -66,7 +66,7 @@ def _put_pixels(file: Any, source: Source, edit: PixelEdit) -> None:
 
 
 def _record(roman: Any, made: cd.Cards, cards: cd.Cards) -> None:
-    """Put what the cards say into the tree; without cards of ours, what was there before the first of them.
+    """Write the values of the cards into the tree; without cards of ours, restore the tree as before the first run.
 
     Cards without a sky leave no background: it was added back to the pixels, whoever had subtracted it.
     """
@@ -86,7 +86,7 @@ def _record(roman: Any, made: cd.Cards, cards: cd.Cards) -> None:
 
 
 def _before(meta: Any) -> dict[str, Any]:
-    """What `_record` changes, as it is before: None where it isn't there."""
+    """Return the values that `_record` changes, as they are now; None where missing."""
     background, steps = meta.get("background"), meta.get("cal_step") or {}
     values = None if background is None else {str(name): background[name] for name in background}
     return {"background": values, _STEP: steps.get(_STEP)}

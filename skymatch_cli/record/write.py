@@ -46,12 +46,12 @@ _HINTS = {
 
 
 class Action(StrEnum):
-    """What was done to an image."""
+    """What happened to an image."""
 
     RECORDED = "recorded"
     SUBTRACTED = "subtracted"
     UNDONE = "undone"
-    UNCHANGED = "unchanged"  # it was as it should be already
+    UNCHANGED = "unchanged"  # it already held this sky
     NO_SKY = "no_sky"
 
 
@@ -69,12 +69,15 @@ class WriteReport:
         What the user should know.
     warnings : tuple of SkyWarning
         What was wrong with files before the run, and still is.
+    keywords : tuple of str
+        Those of the skies: of sections and planes with ``n`` for their number.
     """
 
     actions: tuple[Action, ...]
     files: tuple[str, ...]
     notes: tuple[str, ...] = ()
     warnings: tuple[SkyWarning, ...] = ()
+    keywords: tuple[str, ...] = ("BKGLEVEL",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +150,21 @@ def write_skies(
         (what if i in done.images else Action.UNCHANGED) if u.is_finite else Action.NO_SKY
         for i, u in enumerate(updates)
     )
-    return WriteReport(actions, tuple(done.files), tuple(done.notes), tuple(done.warnings))
+    keywords = tuple(dict.fromkeys(_sky_keyword(u.ref, settings) for u in updates if u.is_finite))
+    return WriteReport(actions, tuple(done.files), tuple(done.notes), tuple(done.warnings), keywords)
+
+
+def _sky_keyword(ref: ImageRef, settings: Settings) -> str:
+    """The keyword of the sky of an image; ``n`` stands for the number of a section or plane."""
+    if ref.part.section is not None:
+        return "BKGLEVn"
+    return settings.sky_keyword if ref.part.plane is None else "BKGLn"
 
 
 def undo(
     refs: Sequence[ImageRef], settings: Settings, *, from_keyword: bool = False, named: Iterable[str] = ()
 ) -> WriteReport:
-    """Take back what was recorded in images and subtracted from them.
+    """Remove the recorded skies from images, and add subtracted ones back.
 
     The sky keywords come back as they were before the first run of the program; the pixels bit for bit where they
     were integer, within a thousandth of their noise where they were floats. Images in which nothing was recorded are
@@ -186,7 +197,7 @@ def undo(
 
 @dataclass(slots=True)
 class _Run:
-    """What is to be done to which files, and what their pixels told when they were looked at."""
+    """The files to write and how, with the facts of their pixels."""
 
     jobs: Sequence[_Job]
     settings: Settings
@@ -196,7 +207,7 @@ class _Run:
     facts: dict[tuple[str, int], PixelFacts] = field(default_factory=dict)
 
     def settled(self, source: Source, job: _Job) -> _Edits:
-        """What becomes of the HDUs of a file, after a look at their pixels (each time the same one)."""
+        """Make the edits of the HDUs of a file from their pixels, which are read only the first time."""
         changes = dict(self.edits(source, job))
         for index, edit in changes.items():
             if edit.record is None and edit.pixels is None and edit.expected is None:
@@ -227,7 +238,7 @@ def _recording(updates: Sequence[SkyUpdate], jobs: Sequence[_Job], settings: Set
 
 @dataclass(slots=True)
 class _Done:
-    """Images that changed, files that were written, and what is to be said of them."""
+    """Changed images, written files, and warnings about them."""
 
     images: set[int] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
@@ -253,7 +264,7 @@ def _jobs(refs: Sequence[ImageRef], states: Sequence[FileState | None], settings
 
 
 def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
-    """Everything that stands in the way, found without writing; ``with_pixels``: also what only they can tell."""
+    """Find all problems without writing; ``with_pixels``: read the pixels too."""
     found: list[Problem] = []
     targets: dict[str, str] = {}
     same: dict[object, str] = {}
@@ -405,7 +416,7 @@ def _reading(job: _Job) -> Iterator[Source]:
 
 @contextmanager
 def _named_errors(label: str) -> Iterator[None]:
-    """Say in one line what went wrong, and with which file."""
+    """Turn errors into InputErrors that name the file."""
     try:
         yield
     except PixelError as error:

@@ -152,7 +152,9 @@ def wcs_of_cards(
     try:
         given = wcs_cards(text)
         if fobj is None and any(given[i : i + 7] == b"D2IMDIS" for i in range(0, len(given), 80)):
-            raise InputError.at(where, "its WCS refers to lookup tables that are not at hand", "give the whole file")
+            raise InputError.at(
+                where, "its WCS needs lookup tables of the file, and only the header is given", "give the whole file"
+            )
         tables: tuple[LookupTable | None, ...] = (None,) * len(_TABLES)
         if fobj is not None:
             with_tables, _ = _captured(lambda: _parse(given, fobj))
@@ -192,6 +194,18 @@ def pixel_area_arcsec2(wcs: CelestialWcs) -> float:
         np.array([y - half_y, y - half_y, y + half_y, y + half_y]),
     )
     return float(ring_sr(corners) * SR_TO_ARCSEC2 / (4.0 * half_x * half_y))
+
+
+def pixel_area_ratio(wcs: CelestialWcs) -> float:
+    """Return the largest solid angle of a pixel over the smallest, from a grid of 3 x 3 pixels; 1 off the sky."""
+    ny, nx = wcs.shape
+    y, x = (grid.ravel() for grid in np.meshgrid(np.linspace(0, ny - 1, 3), np.linspace(0, nx - 1, 3), indexing="ij"))
+    corner, right, upper = wcs.to_sky(
+        np.concatenate([x - 0.5, x + 0.5, x - 0.5]), np.concatenate([y - 0.5, y - 0.5, y + 0.5])
+    ).reshape(3, -1, 3)
+    area = np.linalg.norm(np.cross(right - corner, upper - corner), axis=1)
+    area = area[area > 0]
+    return float(area.max() / area.min()) if len(area) else 1.0
 
 
 class _Engine:
@@ -372,24 +386,24 @@ def _pickled(table: Any) -> LookupTable | None:
 
 def _captured(build: Callable[[], Any]) -> tuple[Any, tuple[str, ...]]:
     """Call ``build``; return its result and the messages of astropy, one line each."""
-    said: list[str] = []
-    with _BUILD_LOCK, warnings.catch_warnings(record=True) as caught, _astropy_log(said):
+    messages: list[str] = []
+    with _BUILD_LOCK, warnings.catch_warnings(record=True) as caught, _astropy_log(messages):
         warnings.simplefilter("always")
         made = build()
-    lines = [*said, *(str(item.message) for item in caught)]
+    lines = [*messages, *(str(item.message) for item in caught)]
     return made, tuple(dict.fromkeys(" ".join(line.split()) for line in lines))
 
 
 @contextmanager
-def _astropy_log(said: list[str]) -> Iterator[None]:
-    """Keep what astropy logs (SIP without its suffix) off the terminal."""
+def _astropy_log(messages: list[str]) -> Iterator[None]:
+    """Collect messages of astropy's log (SIP without its suffix) instead of printing them."""
     from astropy import log
 
     thread = threading.get_ident()
 
     def keep(record: logging.LogRecord) -> bool:
         if record.thread == thread:
-            said.append(record.getMessage())
+            messages.append(record.getMessage())
         return record.thread != thread
 
     log.addFilter(keep)

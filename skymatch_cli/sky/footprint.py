@@ -22,7 +22,7 @@ MAX_RADIUS_RAD = np.radians(30.0)  # of an image in one part
 _LARGEST_RADIUS_RAD = np.radians(36.0)  # of a cap about the border: all must be within 90 degrees of a plane's centre
 _BLOCK_RADIUS_RAD = np.radians(20.0)  # of the parts of others
 CELLS = 512  # a side of the frame, where it is followed in cells
-_PROBES = 9  # a side of the frame, to see what kind of image it is
+_PROBES = 9  # points per side of the frame, to find the kind of image
 _HINT = "check its WCS, or leave the image out"
 
 

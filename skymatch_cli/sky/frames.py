@@ -31,7 +31,7 @@ class SkyFrame:
 
     @property
     def on_a_body(self) -> bool:
-        """True for coordinates of the Sun or of a planet: they have no place among the stars and stay as they are."""
+        """True for coordinates on the Sun or a planet, which are not converted to ICRS."""
         return bool(_OF_A_BODY.fullmatch(self.name))
 
     def __str__(self) -> str:

@@ -55,15 +55,15 @@ def translated(header: Any) -> Any:
 
     axes = [_CTYPE.fullmatch(str(header[f"CTYPE{axis}"])) for axis in (1, 2)]
     names = [match["axis"] for match in axes if match is not None]
-    said = _attributes(header)
+    attributes = _attributes(header)
     result = without_attributes(header)
     for axis, match in enumerate(axes, start=1):
         assert match is not None  # noqa: S101 (what `is_iraf` asks)
         result[f"CTYPE{axis}"] = match["axis"] + _BASE[match["code"]]
     lat = 1 + next((i for i, name in enumerate(names) if name.rstrip("-").endswith(("DEC", "LAT"))), 1)
-    for number, value in _PROJECTION.findall(said):
+    for number, value in _PROJECTION.findall(attributes):
         result[f"PV{lat}_{number}"] = _number(value)
-    surfaces = {which: _surface(numbers) for which, numbers in _SURFACE.findall(said)}
+    surfaces = {which: _surface(numbers) for which, numbers in _SURFACE.findall(attributes)}
     if not surfaces:
         return result
     linear: FloatArray = WCS(result, naxis=2).pixel_scale_matrix

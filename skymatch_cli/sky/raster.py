@@ -57,12 +57,6 @@ class Spans:
         return np.cumsum(change, axis=1, dtype=np.int8)[:, :nx].astype(bool)
 
 
-def polygon_spans(rings: Sequence[FloatArray], shape: tuple[int, int]) -> Spans:
-    """Find the pixels of a frame whose centres lie inside a polygon: `spans_of_polygons` for one."""
-    (spans,) = spans_of_polygons([rings], shape)
-    return spans
-
-
 def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int]) -> list[Spans]:
     """Find the pixels of a frame whose centres lie inside polygons.
 

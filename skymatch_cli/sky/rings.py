@@ -178,9 +178,9 @@ def _searched(wcs: CelestialWcs, vectors: FloatArray, box: FloatArray) -> tuple[
             x[row], y[row] = gx[nearest], gy[nearest]
     x, y = refine_pixels(wcs, vectors, x, y, box=box)
     found = wcs.to_sky(x, y)
-    beside = wcs.to_sky(x + np.where(x > box[:, 0] + 1.0, -1.0, 1.0), y)
+    aside = wcs.to_sky(x + np.where(x > box[:, 0] + 1.0, -1.0, 1.0), y)
     above = wcs.to_sky(x, y + np.where(y > box[:, 1] + 1.0, -1.0, 1.0))
-    pixel_rad = np.fmax(angle_rad(found, beside), angle_rad(found, above))
+    pixel_rad = np.fmax(angle_rad(found, aside), angle_rad(found, above))
     return x, y, np.asarray(~(angle_rad(found, vectors) <= _OUTSIDE_PIX * pixel_rad))
 
 

@@ -1,4 +1,4 @@
-"""Select the cards of a header for wcslib: those of its celestial WCS, without what wcslib can't read.
+"""Select the cards of the celestial WCS for wcslib, without those that wcslib can't read.
 
 Each guard below is for one behaviour of wcslib 8 or of astropy 7 on headers that exist or that fuzzing found. They are
 collected here, so that each can go when its reason is gone upstream.

@@ -318,7 +318,7 @@ def _match(task: _Task) -> _Skies:
     if task.reference is not None:
         own = task.group[task.reference]
         info = task.images[task.reference]
-        held = 0.0 if info.recorded is None else info.recorded.level * info.to_comparison
+        held = 0.0 if info.recorded is None else info.recorded.sky.level * info.to_comparison
         level[offsets.component[own]] = offsets.offset[own] - held
         anchor[offsets.component[own]] = info.ref.label
     return _anchored(task, offsets, (offsets.offset - level[offsets.component], offsets.errors), anchor)

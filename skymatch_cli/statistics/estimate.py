@@ -1,18 +1,14 @@
-"""Estimate the sky of a set of pixels by a clipped statistic, with its error and a status.
-
-`sky_statistic` takes an array of pixels; `estimate` takes any ordered sample and is shared with the fast path in
-`regions`, so both give the same answers.
-"""
+"""Estimate the sky of a set of pixels by a clipped statistic, with its error and a status."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from skymatch_cli.model import FloatArray, IntArray, PixelArray, Skystat, SkyStatistic, StatisticSettings, Status
+from skymatch_cli.model import FloatArray, IntArray, Skystat, SkyStatistic, StatisticSettings, Status
 from skymatch_cli.statistics.lattice import MIN_TIES, find_lattice, grouped_median
 from skymatch_cli.statistics.mode import histogram, midpoint, mode
 from skymatch_cli.statistics.photons import photon_rate
-from skymatch_cli.statistics.sample import OrderedSamples, Run, Runs, SortedSample
+from skymatch_cli.statistics.sample import OrderedSamples, Run, Runs
 
 MIN_PIXELS = 10
 """Pixels that must survive for a statistic: fewer say too little about their own scatter to be weighted."""
@@ -21,19 +17,19 @@ _HALL_SHEATHER = 0.972  # 1.96^(2/3) (1.5 phi(0)^2)^(1/3): bandwidth n^(-1/3) fo
 _LEAST_ERR = float(np.finfo(np.float32).tiny)  # keeps 1 / err^2 finite
 
 
-def sky_statistic(values: PixelArray, settings: StatisticSettings) -> SkyStatistic:
-    """Estimate the sky level of a set of pixels.
+def estimate(samples: OrderedSamples, settings: StatisticSettings) -> list[SkyStatistic]:
+    """Estimate the sky levels of sets of pixels, computed together.
 
     Parameters
     ----------
-    values : (n,) float32 or float64
-        Good pixels, in any order; values that are not finite are ignored.
+    samples : OrderedSamples
+        Good pixels of each set: a `SortedSample`, or those of many regions at once (see `regions`).
     settings : StatisticSettings
 
     Returns
     -------
-    SkyStatistic
-        Value and one-sigma error in the unit of ``values``, and the number of pixels that survived. The status is
+    list of SkyStatistic
+        Value and one-sigma error in the unit of the pixels, and the number of pixels that survived. The status is
         ``all_masked`` if there are no pixels, ``outside_limits`` if none lies within ``lower`` and ``upper``,
         ``too_few_pixels`` if fewer than ``MIN_PIXELS`` survive.
 
@@ -47,16 +43,12 @@ def sky_statistic(values: PixelArray, settings: StatisticSettings) -> SkyStatist
     --------
     >>> import numpy as np
     >>> from skymatch_cli.settings import Settings
+    >>> from skymatch_cli.statistics.sample import SortedSample
     >>> values = np.append(np.linspace(99.0, 101.0, 1001), [5000.0] * 20)  # a sky and a star
-    >>> found = sky_statistic(values, Settings().statistic)
+    >>> (found,) = estimate(SortedSample(values), Settings().statistic)
     >>> round(float(found.value), 6), found.n, str(found.status)
     (100.0, 1001, 'ok')
     """
-    return estimate(SortedSample(values[np.isfinite(values)]), settings)[0]
-
-
-def estimate(samples: OrderedSamples, settings: StatisticSettings) -> list[SkyStatistic]:
-    """Return `sky_statistic` of ordered samples, computed together."""
     within = _within_limits(samples, settings)
     survivors = clip(within, settings)
     which = np.flatnonzero(survivors.n >= MIN_PIXELS)

@@ -52,7 +52,7 @@ def region_statistics(
     Returns
     -------
     list of SkyStatistic
-        One per region, equal to `sky_statistic` of the region's good pixels.
+        One per region, equal to `estimate` of the region's good pixels.
     """
     n_pixels = [spans.n_pixels for spans in regions]
     large = [k for k, n in enumerate(n_pixels) if n > _MIN_REGION]

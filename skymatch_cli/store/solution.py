@@ -155,6 +155,6 @@ def _as_written(info: ImageInfo, level: float, sky_keyword: str) -> ImageInfo:
     except (OSError, InputError):
         return info  # the error is reported when it is written
     recorded = state.recorded_in(info.ref.part.plane)
-    if not (state.by_us and recorded is not None and math.isclose(recorded.level, level, rel_tol=1e-9)):
+    if not (state.by_us and recorded is not None and math.isclose(recorded.sky.level, level, rel_tol=1e-9)):
         return info
     return replace(info, source=replace(info.source, science=science.in_state(now)))

@@ -42,8 +42,8 @@ def read_regions(path: str, size: int, mtime_ns: int) -> tuple[Any, ...]:  # noq
     except Exception as error:  # noqa: BLE001 - the parser raises errors of every kind
         raise InputError.at(path, f"can't be read as a region file: {' '.join(str(error).split())}") from None
     if not any(map(_is_included, found)):
-        what = "holds excluded regions alone" if found else "holds no region"
-        raise InputError.at(path, what, "pixels inside of its regions are left out: give one that is not excluded")
+        what = "holds only excluded regions" if found else "holds no region"
+        raise InputError.at(path, what, "it masks the pixels inside its regions: add one that is not excluded")
     return found
 
 

@@ -63,7 +63,7 @@ _NOT_FITS = {
     b"XISF": ("an XISF image", _SAVE),
     b"<": ("a web page", "fetch the file again"),
 }
-"""What people take for FITS files, by their first bytes: what it is, and what to do."""
+"""Other files often given as FITS, by their first bytes: what they are, and a hint."""
 
 # A small file may claim a huge image where it is compressed. Flags compress by a thousand, no sky by a hundred.
 ALWAYS_UNPACKED = 256 * 2**20
@@ -130,7 +130,7 @@ class Hdu:
 
     @property
     def why_no_wcs(self) -> tuple[str, str]:
-        """What is wrong with an image without a celestial WCS, and what to do."""
+        """Why the image has no celestial WCS, and a hint."""
         if not any(self.ctypes):
             return "has no celestial WCS", "solve its astrometry first"
         what = f"has no celestial WCS: its CTYPE is {' and '.join(map(repr, self.ctypes))}"
@@ -161,7 +161,7 @@ class Hdu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitsFile:
-    """The HDUs of one file, and what the file was when they were read.
+    """The HDUs of one file, and the state of the file when they were read.
 
     ``creator`` is CREATOR of the primary header, "" where there is none.
     """
@@ -245,7 +245,7 @@ def _identify(path: str, where: str) -> tuple[Container, FileState]:
     """How the file is packed, and its state; refuses what is plainly not FITS."""
     state = file_state(path)
     if not is_remote(path) and not (Path(path).is_file() or Path(path).is_dir()):
-        raise InputError.at(where, "is a pipe or a device, not a file", "write what comes out of it to a file first")
+        raise InputError.at(where, "is a pipe or a device, not a file", "save its output to a file first")
     with open_file(path) as stream:
         magic = stream.read(64)
     if magic[:2] == b"\x1f\x8b":
@@ -260,7 +260,7 @@ def _identify(path: str, where: str) -> tuple[Container, FileState]:
             raise InputError.at(where, f"is an ASDF file: reading it needs the package {missing}", asdf_format().hint)
         return Container.ASDF, state
     if not magic:
-        raise InputError.at(where, "is empty")
+        raise InputError.at(where, "is empty", "copy or make it again, or leave it out with --skip-bad")
     if magic.startswith(b"version https://git-lfs"):
         raise InputError.at(where, "is a Git LFS pointer, not the image itself", "run `git lfs pull`")
     return Container.PLAIN, state
@@ -274,7 +274,7 @@ def _most(container: Container, packed_size: int) -> float:
 
 
 def most_unpacked(packed_size: int) -> int:
-    """How many bytes may come out of so many compressed ones; more would be a bomb, or damage."""
+    """Return the largest plausible unpacked size of a compressed file; more is an attack or damage."""
     flags = min(_FLAGS_RATIO * packed_size, _FLAGS_BYTES)
     return max(ALWAYS_UNPACKED, flags, _SKY_RATIO * packed_size)
 
@@ -382,7 +382,7 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
 
 
 def _structure_cards(raw: bytes) -> _Cards:
-    """The values of the cards that say what an HDU is; the first of each keyword counts."""
+    """Return the values of the structural cards of an HDU; the first card of a keyword counts."""
     found: dict[bytes, bytes] = {}
     for record in _records(raw):
         key = record[:8]
@@ -434,8 +434,8 @@ def _wcs_digest(raw: bytes) -> str:
     """A digest of the values of the WCS in a header, to 12 digits."""
     values = _values(b"".join(record for record in _records(raw) if _PLACE.match(record)))
     keys = sorted(values)
-    said = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
-    return hashlib.blake2b(repr((keys, said)).encode(), digest_size=8).hexdigest()
+    texts = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
+    return hashlib.blake2b(repr((keys, texts)).encode(), digest_size=8).hexdigest()
 
 
 def _text(value: Value) -> str:

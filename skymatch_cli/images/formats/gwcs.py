@@ -145,13 +145,13 @@ def wcs_of_meta(file: Any, meta: Any, shape: tuple[int, int], where: str) -> Gwc
     InputError
         If it can't be used for another reason.
     """
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             wcs = meta.get("wcs")  # converters run here, and raise whatever they trip over
             return None if wcs is None else gwcs_wcs(wcs, shape, where)
         except Exception as error:
-            tags = (found[1] for w in said if (found := _UNKNOWN_TAG.match(str(w.message))))
+            tags = (found[1] for w in caught if (found := _UNKNOWN_TAG.match(str(w.message))))
             why = next(
                 chain(_newer_packages(file), (f"has the tag {tag}, which is not known here" for tag in tags)), ""
             )

@@ -33,7 +33,7 @@ class CardHeader:
 
     @cached_property
     def cards(self) -> Header:
-        """The header of astropy; it parses the value of a card when it is asked for."""
+        """The header as an astropy one, which parses cards on access."""
         from astropy.io.fits import Header
 
         with warnings.catch_warnings():

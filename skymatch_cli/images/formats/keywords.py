@@ -11,7 +11,7 @@ from skymatch_cli.images.formats.header import CardHeader, Value
 
 @dataclass(frozen=True, slots=True)
 class Keywords:
-    """The two headers that speak of one image; ``where`` is its label for messages."""
+    """The two headers of one image, its own and the primary; ``where`` is its label for messages."""
 
     where: str
     own: CardHeader

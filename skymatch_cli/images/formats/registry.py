@@ -91,7 +91,7 @@ _REGISTERED: dict[str, Any] = {}
 
 
 def register(name: str, handler: ContainerFormat | StoredWcs | Transport) -> None:
-    """Register what reads a kind of file; called by the module of the format when it is imported."""
+    """Register the reader of a file format; called when the module of the format is imported."""
     _REGISTERED[name] = handler
 
 

@@ -20,14 +20,14 @@ from skymatch_cli.images.formats.registry import Transport, register
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
 
-_BLOCK_BYTES = 128 * 2**10  # fetched beyond what is asked for: most headers take one request
+_BLOCK_BYTES = 128 * 2**10  # read ahead, so that most headers take one request
 _IN_MEMORY = 64 * 2**20
 _NOT_FOUND = 404
 _VERSION_FIELDS = ("ETag", "Content-MD5", "Digest", "Last-Modified", "LastModified", "VersionId", "mtime", "created")
 
 
 def open_remote(url: str) -> IO[bytes]:
-    """A file behind a URL, for reading and seeking; fetched whole where the server knows no ranges.
+    """Open a remote file for reading and seeking; it is fetched whole where the server has no range requests.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def _fetched(system: Any, path: str) -> IO[bytes]:
 
 
 def size_and_version(url: str) -> tuple[int, int]:
-    """Size in bytes, and a number that stands for what the server says of the version of a file.
+    """Return the size in bytes, and a number made from the version fields of the server.
 
     Raises
     ------
@@ -70,8 +70,8 @@ def size_and_version(url: str) -> tuple[int, int]:
         found = system.info(path)
     if found.get("type") == "directory":
         raise IsADirectoryError(url)
-    said = repr([str(found[field]) for field in _VERSION_FIELDS if field in found])
-    version = int.from_bytes(hashlib.blake2b(said.encode(), digest_size=7).digest(), "big")
+    fields = repr([str(found[field]) for field in _VERSION_FIELDS if field in found])
+    version = int.from_bytes(hashlib.blake2b(fields.encode(), digest_size=7).digest(), "big")
     return int(found.get("size") or 0), version
 
 
@@ -150,7 +150,7 @@ def _as_os_errors() -> Iterator[None]:
     except FileNotFoundError as error:
         if error.__cause__ is None or getattr(error.__cause__, "status", None) == _NOT_FOUND:
             raise
-        raise OSError(_one_line(error.__cause__)) from error  # no answer is not the answer that there is no file
+        raise OSError(_one_line(error.__cause__)) from error  # no answer does not mean no file
     except (InputError, PermissionError, IsADirectoryError):
         raise
     except OSError as error:

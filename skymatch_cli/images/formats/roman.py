@@ -89,7 +89,7 @@ def _our_method(word: str, level: Any) -> str:
 
 
 def _is_unknown_compression(error: BaseException) -> bool:
-    """Whether asdf says that the package of a compression is missing."""
+    """Whether asdf reports a missing compression package."""
     return isinstance(error, ImportError) or (isinstance(error, ValueError) and "compression type" in str(error))
 
 
