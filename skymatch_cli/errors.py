@@ -99,14 +99,22 @@ def problem_lines(problems: Iterable[Problem]) -> tuple[str, ...]:
     ('a.fits, b.fits: no such file',)
     >>> problem_lines([Problem("a.fits", "its mask a.reg is bad"), Problem("b.fits", "its mask b.reg is bad")])
     ('a.fits, b.fits: its mask ….reg is bad',)
+    >>> problem_lines([Problem("a.fits", "is packed", "unxz a.fits"), Problem("b.fits", "is packed", "unxz b.fits")])
+    ('a.fits, b.fits: is packed (for the first: unxz a.fits)',)
     """
     kinds: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         kinds.setdefault(_kind(problem), []).append(problem)
-    return tuple(
-        str(alike[0] if len(alike) == 1 else Problem(_first([problem.where for problem in alike]), *kind))
-        for kind, alike in kinds.items()
-    )
+    return tuple(str(_together(alike, what)) for (what, _), alike in kinds.items())
+
+
+def _together(alike: Sequence[Problem], what: str) -> Problem:
+    """Describe problems of one kind as one; what to do is said of the first, so that it can be pasted."""
+    first = alike[0]
+    if len(alike) == 1:
+        return first
+    hint = first.hint if first.hint == alike[1].hint else f"for the first: {first.hint}"
+    return Problem(_first([problem.where for problem in alike]), what, hint)
 
 
 def _kind(problem: Problem) -> tuple[str, str]:

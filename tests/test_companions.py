@@ -138,6 +138,22 @@ class TestPlanesOfOneFile:
         assert "name one: a.fits[IMAGE,1] or a.fits[DATA,1]" in done.stderr
         assert_matched(skies("a.fits[DATA]", "b.fits[DATA]"), "a.fits[DATA]", "b.fits[DATA]")
 
+    def test_the_selectors_to_choose_from_can_be_pasted_where_several_files_are_refused(self, folder: Path) -> None:
+        for of in "ab":
+            write(f"{of}.fits", plane(pixels(of), "IMAGE", of), plane(pixels(of), "DATA", of))
+        done = run("--dry-run", "a.fits", "b.fits")
+        assert done.exit_code == 3
+        assert "a.fits, b.fits: [IMAGE,1] and [DATA,1] have one shape and WCS" in done.stderr
+        assert "(for the first: name one: a.fits[IMAGE,1] or a.fits[DATA,1])" in done.stderr
+
+    @pytest.mark.parametrize("selector", ["DQ", "*"])
+    def test_flags_that_a_selector_names_are_a_warning(self, folder: Path, selector: str) -> None:
+        for of in "ab":
+            write(f"{of}.fits", plane(pixels(of), "SCI", of), plane(marks(4, 0, "i2"), "DQ", of))
+        done = run("--dry-run", f"a.fits[{selector}]", f"b.fits[{selector}]")
+        assert "b.fits[DQ,1] holds flags, by its name: it is matched as an image [planes]" in done.stderr
+        assert "SCI,1] holds flags" not in done.stderr
+
     def test_a_choice_that_no_name_confirms_is_a_warning(self, folder: Path) -> None:
         for of in "ab":
             write(f"{of}.fits", plane(pixels(of), "", of), plane(marks(3, 3), "", of))

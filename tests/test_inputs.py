@@ -345,7 +345,7 @@ class TestBadFiles:
 
     def test_empty_file(self, folder: Path) -> None:
         (folder / "e.fits").touch()
-        assert problem("e.fits") == "e.fits: is empty"
+        assert problem("e.fits") == "e.fits: is empty (copy or make it again, or leave it out with --skip-bad)"
 
     def test_broken_link(self, folder: Path) -> None:
         (folder / "e.fits").symlink_to("gone")

@@ -345,6 +345,16 @@ def test_other_keywords_and_roman_files_hold_one_sky(tmp_path: Path) -> None:
     assert len(found("--dry-run", *names)) == 2
 
 
+def test_the_end_names_the_keywords_that_were_written() -> None:
+    write_pair()
+    assert "recorded BKGLEVn in 4 images" in run("match", *NAMES).stderr
+    assert fits.getval("b.fits", "BKGLEV1", ext=1) == pytest.approx(7.5, abs=0.5)
+    for name, frame in FRAMES.items():
+        fits.PrimaryHDU(np.array([frame.pixels()] * 2, "f4"), frame.hdu_header()).writeto(f"{name}_cube.fits")
+    assert "recorded BKGLn in 4 images" in run("match", "a_cube.fits", "b_cube.fits").stderr
+    assert "BKGL2" in fits.getheader("b_cube.fits")
+
+
 def test_sections_share_pixels_or_not() -> None:
     left, right = Section.of("1:20,*", (40, 40)), Section.of("21:40,*", (40, 40))
     assert not left.overlaps(right)

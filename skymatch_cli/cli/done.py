@@ -30,7 +30,7 @@ def said_of_images(written: WriteReport, settings: Settings, unchanged: str = "{
     'recorded BKGLEVEL in 1 image (pixels unchanged), left 1 without a sky as it was; 1 file written'
     """
     words = {
-        Action.RECORDED: "recorded " + settings.sky_keyword + " in {} (pixels unchanged)",
+        Action.RECORDED: "recorded " + " and ".join(written.keywords) + " in {} (pixels unchanged)",
         Action.SUBTRACTED: "subtracted the sky from {}",
         Action.UNDONE: "restored {}",
         Action.UNCHANGED: unchanged,

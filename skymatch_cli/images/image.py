@@ -35,11 +35,11 @@ from skymatch_cli.images.observers import observer_m, observer_problems
 from skymatch_cli.images.partwcs import SectionWcs
 from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.images.skystate import SkyState, read_state
-from skymatch_cli.images.units import UnitFacts, comparison_scales
+from skymatch_cli.images.units import UnitFacts, area_warnings, comparison_scales
 from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, OriginalIntegers, Part, SkyWarning
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
-from skymatch_cli.sky.celestial import pixel_area_arcsec2, refers_to_tables, wcs_of_cards
+from skymatch_cli.sky.celestial import pixel_area_arcsec2, pixel_area_ratio, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import Footprint, footprint
 from skymatch_cli.sky.frames import SkyFrame
 
@@ -131,11 +131,13 @@ def read_infos(
     problems += apart.values()
     frames = _frame_warnings([read.info for read in found])
     bands = band_warnings([(read.facts.label, read.bands) for read in found], [read.facts.split for read in found])
+    divided = [found[i].info for i in scales.by_area]
+    areas = area_warnings([(i.ref.label, pixel_area_ratio(i.wcs)) for i in divided if i.wcs is not None])
     own = (warning for read in found for warning in read.warnings)
     return Infos(
         infos,
         tuple(dict.fromkeys(problems)),
-        tuple(dict.fromkeys((*own, *scales.warnings, *frames, *bands, *copy_warnings(infos)))),
+        tuple(dict.fromkeys((*own, *scales.warnings, *areas, *frames, *bands, *copy_warnings(infos)))),
         tuple(found[i] for i in usable),
     )
 

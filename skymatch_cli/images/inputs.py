@@ -264,7 +264,8 @@ def _choose(file: FitsFile, name: NamedFile, settings: Settings) -> tuple[tuple[
     problems = [Problem(_ref(name, hdu).label, *_why_no_image(hdu)) for hdu in refused]
     if problems:
         raise InputError(problems)
-    return chosen, ()
+    flags = [_ref(name, hdu).label for hdu in chosen if role_of(hdu.name) is Role.FLAGS]
+    return chosen, tuple(f"{label} holds flags, by its name: it is matched as an image" for label in flags)
 
 
 def _selected(file: FitsFile, selector: Selector, *, need_wcs: bool) -> tuple[Hdu, ...]:

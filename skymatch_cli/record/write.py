@@ -69,12 +69,15 @@ class WriteReport:
         What the user should know.
     warnings : tuple of SkyWarning
         What was wrong with files before the run, and still is.
+    keywords : tuple of str
+        Those of the skies: of sections and planes with ``n`` for their number.
     """
 
     actions: tuple[Action, ...]
     files: tuple[str, ...]
     notes: tuple[str, ...] = ()
     warnings: tuple[SkyWarning, ...] = ()
+    keywords: tuple[str, ...] = ("BKGLEVEL",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,15 @@ def write_skies(
         (what if i in done.images else Action.UNCHANGED) if u.is_finite else Action.NO_SKY
         for i, u in enumerate(updates)
     )
-    return WriteReport(actions, tuple(done.files), tuple(done.notes), tuple(done.warnings))
+    keywords = tuple(dict.fromkeys(_sky_keyword(u.ref, settings) for u in updates if u.is_finite))
+    return WriteReport(actions, tuple(done.files), tuple(done.notes), tuple(done.warnings), keywords)
+
+
+def _sky_keyword(ref: ImageRef, settings: Settings) -> str:
+    """The keyword of the sky of an image; ``n`` stands for the number of a section or plane."""
+    if ref.part.section is not None:
+        return "BKGLEVn"
+    return settings.sky_keyword if ref.part.plane is None else "BKGLn"
 
 
 def undo(

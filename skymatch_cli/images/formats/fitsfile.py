@@ -260,7 +260,7 @@ def _identify(path: str, where: str) -> tuple[Container, FileState]:
             raise InputError.at(where, f"is an ASDF file: reading it needs the package {missing}", asdf_format().hint)
         return Container.ASDF, state
     if not magic:
-        raise InputError.at(where, "is empty")
+        raise InputError.at(where, "is empty", "copy or make it again, or leave it out with --skip-bad")
     if magic.startswith(b"version https://git-lfs"):
         raise InputError.at(where, "is a Git LFS pointer, not the image itself", "run `git lfs pull`")
     return Container.PLAIN, state
