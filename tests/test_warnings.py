@@ -220,6 +220,13 @@ def test_gradients_of_all_images_are_not_said_to_agree(tmp_path):
     assert str(found.verdict).endswith("no overlap stands out, but together they disagree by more than their errors")
 
 
+def test_of_copies_that_are_matched_it_says_that_skies_are_of_the_originals(tmp_path):
+    paths = write_all(tmp_path, row([130.0, 100.0]))
+    assert "of the originals" not in run("match", "--subtract", "--output-dir", tmp_path / "copies", *paths).stderr
+    said = run("match", "--dry-run", *sorted((tmp_path / "copies").glob("*.fits"))).stderr
+    assert "2 of 2 images have their sky subtracted: skies and steps are of the originals" in said
+
+
 def test_without_a_loop_nothing_is_said_to_agree(tmp_path):
     strip = skymatch_cli.match(write_all(tmp_path, row([1.0, 3.0, 2.0])), dry_run=True).verdict
     assert not strip.checked
