@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from skymatch_cli.errors import InputError, UsageError
+from skymatch_cli.errors import InputError, UsageError, reason
 from skymatch_cli.images.formats import memory
 from skymatch_cli.images.formats.registry import stored_gwcs
 from skymatch_cli.images.lists import left_out_as
@@ -293,7 +293,7 @@ def _parts(hdus: Any, name: str) -> list[tuple[bytes, Any]]:
             else:
                 parts.append((_bytes(hdu.copy(), first=k == 0), b""))
     except (fits.VerifyError, ValueError, TypeError, OSError) as error:
-        raise InputError.at(name, f"can't be read as FITS: {' '.join(str(error).split())}") from error
+        raise InputError.at(name, f"can't be read as FITS: {reason(error)}") from error
     return parts
 
 

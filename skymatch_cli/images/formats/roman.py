@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from typing import IO, Any, cast
 
 from skymatch_cli.choices import Method
-from skymatch_cli.errors import InputError
+from skymatch_cli.errors import InputError, reason
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.files import open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile
@@ -69,10 +69,10 @@ def open_as_fits(path: str) -> IO[bytes]:
     except BaseException as error:
         stack.close()
         if _is_unknown_compression(error):
-            what = f"holds arrays that can't be unpacked: {' '.join(str(error).split())}"
+            what = f"holds arrays that can't be unpacked: {reason(error)}"
             raise InputError.at(path, what, f"{HINT}; for other compressions: pip install asdf-compression") from error
         if isinstance(error, Exception) and not isinstance(error, InputError | OSError):
-            raise OSError(f"it is no Roman image: {' '.join(str(error).split()) or type(error).__name__}") from error
+            raise OSError(f"it is no Roman image: {reason(error)}") from error
         raise
 
 
@@ -108,7 +108,7 @@ def roman_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs:
     except InputError:
         raise
     except Exception as error:  # converters raise whatever they trip over
-        raise InputError.at(where, f"its GWCS can't be read: {' '.join(str(error).split())}") from error
+        raise InputError.at(where, f"its GWCS can't be read: {reason(error)}") from error
     raise InputError.at(where, "has no GWCS in roman.meta.wcs", "process it to level 2 first")
 
 
