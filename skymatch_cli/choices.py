@@ -125,6 +125,7 @@ class WarningName(StrEnum):
     ZERO_POINTS = "zero-points"
     BRIGHT_SCENE = "bright-scene"
     UNITS = "units"
+    PIXEL_AREAS = "pixel-areas"
     FLAGS = "flags"
     PADDING = "padding"
     COARSE = "coarse"

@@ -383,4 +383,29 @@ def test_an_image_near_the_horizon_of_its_plane_is_refused_by_a_mesh(tmp_path):
     refused = run("match", "--dry-run", "--compare", "mesh", *files)
     assert refused.exit_code == 3
     assert "too near the horizon of its tangent plane" in refused.stderr
+
+
+def test_one_pixel_area_for_pixels_of_many_areas_is_a_warning(tmp_path):
+    frames = [Frame(sky=100.0, noise=3.0, nx=48, ny=48, scale=4 * 3600)]
+    frames.append(frames[0].but(sky=120.0, seed=1))
+    files = write_all(tmp_path, frames)
+    for path in files[1:]:  # on the plane of the first
+        with fits.open(path, mode="update") as hdus:
+            hdus[0].header.update(fits.getheader(files[0])["CR*"])
+            hdus[0].header["CRPIX1"] += 12
+    done = run("match", "--dry-run", "--compare", "pooled", *files)
+    assert done.exit_code == 0
+    assert "[pixel-areas]" in done.stderr
+    assert run("match", "--dry-run", "--strict", "--compare", "pooled", *files).exit_code == 5
+    raw = run("match", "--dry-run", "--compare", "pooled", "--units", "as-is", "--format", "json", *files)
+    assert "[pixel-areas]" not in raw.stderr
+    assert levels(raw) == pytest.approx([0, 20], abs=0.4)
+
+
+def test_pixel_areas_of_narrow_fields_are_no_warning(tmp_path):
+    files = write_all(tmp_path, [Frame(sky=100.0, noise=3.0), Frame(sky=480.0, noise=3.0, seed=1, scale=2.0)])
+    done = run("match", "--dry-run", "--format", "json", *files)
+    assert "pixel-areas" not in done.stderr
+    assert json.loads(done.stdout)["components"][0]["unit"] == "electron / arcsec2"
+    assert levels(done) == pytest.approx([0, 80], abs=1.5)
     assert run("match", "--dry-run", "--compare", "pooled", *files).exit_code == 0

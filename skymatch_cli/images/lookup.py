@@ -1,4 +1,4 @@
-"""Names that point at images of the run: `--reference` and the lines of `--skylist`."""
+"""Find images of the run by name, for `--reference` and the lines of `--skylist`."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _fits(selector: Selector, ref: ImageRef) -> bool:
 
 
 def find_reference(name: str, refs: Sequence[ImageRef], groups: Sequence[str]) -> int:
-    """The image that ``--reference`` names; of a file of several chips in one group, the first.
+    """Find the image of ``--reference``: the first, for a file whose chips form one group.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def _level(name: str) -> int:
 
 
 def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
-    """Skies that the user gives: lines ``name sky`` or ``name,sky``, ``#`` comments, by index of the image.
+    """Read the skies given by the user: lines ``name sky`` or ``name,sky``, ``#`` comments, by index of the image.
 
     A line that names an HDU (``a.fits[SCI,2]``) counts before one that names its file, and one that names a section
     before both.

@@ -64,6 +64,8 @@ class Scales:
     warnings : tuple of SkyWarning
     problems : mapping of int to Problem
         The images that can't be brought to that unit, by index.
+    by_area : tuple of int
+        The images whose values are divided by the area of a pixel.
 
     """
 
@@ -72,6 +74,7 @@ class Scales:
     notes: tuple[str, ...]
     warnings: tuple[SkyWarning, ...]
     problems: Mapping[int, Problem]
+    by_area: tuple[int, ...] = ()
 
 
 def comparison_scales(facts: Sequence[UnitFacts], *, units: str = "auto", exptime_key: str = "EXPTIME") -> Scales:
@@ -87,15 +90,18 @@ def comparison_scales(facts: Sequence[UnitFacts], *, units: str = "auto", exptim
     factor = np.empty(len(facts))
     found: list[Scales] = []
     problems: dict[int, Problem] = {}
+    by_area: list[int] = []
     for where in members.values():
         scales = scales_of_one_set([facts[i] for i in where], units=units, exptime_key=exptime_key)
         factor[where] = scales.factor
         problems |= {where[k]: problem for k, problem in scales.problems.items()}
+        by_area += [where[k] for k in scales.by_area]
         found.append(scales)
     notes = tuple(dict.fromkeys(note for scales in found for note in scales.notes))
     warnings = tuple(dict.fromkeys(warning for scales in found for warning in scales.warnings))
     units_of_sets = {scales.unit for scales in found}
-    return Scales(factor, found[0].unit if len(units_of_sets) == 1 else "", notes, warnings, problems)
+    unit = found[0].unit if len(units_of_sets) == 1 else ""
+    return Scales(factor, unit, notes, warnings, problems, tuple(by_area))
 
 
 def scales_of_one_set(facts: Sequence[UnitFacts], *, units: str = "auto", exptime_key: str = "EXPTIME") -> Scales:
@@ -158,7 +164,28 @@ def _convert(facts: Sequence[UnitFacts], flux_scale: FloatArray, area: FloatArra
         notes=(*_notes(by_time, area[by_area], exptime_key), *_beam_notes(by_beam)),
         warnings=_warnings(facts, meanings, area, exptime),
         problems=problems,
+        by_area=tuple(np.flatnonzero(by_area).tolist()),
     )
+
+
+def area_warnings(divided: Sequence[tuple[str, float]]) -> tuple[SkyWarning, ...]:
+    """Say where one pixel area can't stand for all pixels of an image.
+
+    Parameters
+    ----------
+    divided : sequence of (label, ratio)
+        The images whose values are divided by the area of a pixel, and their largest pixel area over the smallest.
+
+    """
+    wide = [label for label, ratio in divided if ratio > _SAME_AREA]
+    if not wide:
+        return ()
+    most = max(ratio for _, ratio in divided)
+    text = (
+        f"{_first(wide)}: the values are divided by one pixel area per image, but pixel areas differ by a factor"
+        f" of up to {most:.3g} within an image: the skies may be wrong"
+    )
+    return (SkyWarning(WarningName.PIXEL_AREAS, text),)
 
 
 def _differ(values: FloatArray) -> bool:
@@ -294,7 +321,7 @@ def _warnings(
     if unclear and differences:
         differing = " and ".join(differences)
         text = (
-            f"{_first(unclear)}: BUNIT is not understood; the values are taken as they are, although {differing} differ"
+            f"{_first(unclear)}: BUNIT is not understood; values are compared as they are, although {differing} differ"
         )
         warnings.append(SkyWarning(WarningName.UNITS, text))
     gains = np.array([f.gain if _is_of_converter(meanings[f.bunit]) else math.nan for f in facts])

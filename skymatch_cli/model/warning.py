@@ -87,6 +87,10 @@ KINDS: Mapping[WarningName, WarningKind] = {
     WarningName.UNITS: WarningKind(
         "BUNIT is missing or not a unit", "correct BUNIT, or compare the raw numbers with --units as-is"
     ),
+    WarningName.PIXEL_AREAS: WarningKind(
+        "the field is so wide that the pixels of its projection differ in size on the sky",
+        "--units as-is where a flat field made the values surface brightness; else reproject to equal areas first",
+    ),
     WarningName.FLAGS: WarningKind(
         "the flags of good pixels are not named", "name them with --dqbits, or use --dqbits none"
     ),

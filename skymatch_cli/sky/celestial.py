@@ -196,6 +196,18 @@ def pixel_area_arcsec2(wcs: CelestialWcs) -> float:
     return float(ring_sr(corners) * SR_TO_ARCSEC2 / (4.0 * half_x * half_y))
 
 
+def pixel_area_ratio(wcs: CelestialWcs) -> float:
+    """Return the largest solid angle of a pixel over the smallest, from a grid of 3 x 3 pixels; 1 off the sky."""
+    ny, nx = wcs.shape
+    y, x = (grid.ravel() for grid in np.meshgrid(np.linspace(0, ny - 1, 3), np.linspace(0, nx - 1, 3), indexing="ij"))
+    corner, right, upper = wcs.to_sky(
+        np.concatenate([x - 0.5, x + 0.5, x - 0.5]), np.concatenate([y - 0.5, y - 0.5, y + 0.5])
+    ).reshape(3, -1, 3)
+    area = np.linalg.norm(np.cross(right - corner, upper - corner), axis=1)
+    area = area[area > 0]
+    return float(area.max() / area.min()) if len(area) else 1.0
+
+
 class _Engine:
     """astropy's WCS behind a lock: wcslib's structures are changed while it computes."""
 

@@ -147,7 +147,7 @@ def solution_warnings(
     lines: list[SkyWarning] = []
     scatter = np.where(group[m.a] == group[m.b], 0.0, offsets.scatter[offsets.component[group[m.a]]])
     size = np.abs(offsets.residual) / np.hypot(m.delta_err, scatter)
-    for c in bad_fits(offsets)[:_NAMED]:
+    for c in bad_fits(offsets.chi2, offsets.dof)[:_NAMED]:
         mine = np.flatnonzero((offsets.component[group[m.a]] == c) & np.isfinite(offsets.residual))
         worst = mine[np.argsort(-size[mine], kind="stable")]
         loops = "" if offsets.closure is None else f", loops close to {offsets.closure[c]:.3g}"

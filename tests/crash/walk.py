@@ -11,19 +11,27 @@ import argparse
 import gzip
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from astropy.io import fits
 from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from skymatch_cli.cli import main
 from skymatch_cli.images.ledger import Written, written
@@ -125,6 +133,8 @@ EDITED = (".fits", ".fits.gz")  # files that other programs change in place
 class Walk(RuleBasedStateMachine):
     """Commands and other programs."""
 
+    steps: ClassVar[int] = 0  # of all walks
+
     def __init__(self) -> None:
         super().__init__()
         self._home = Path.cwd()
@@ -142,6 +152,12 @@ class Walk(RuleBasedStateMachine):
             name = f"f{k}{kind.suffix}"
             kind.make(Path(name), k)
             self.files[name] = Truth(kind, self.read(name, kind))
+
+    @invariant()
+    def count(self) -> None:
+        Walk.steps += 1
+        if not Walk.steps % 250:
+            print(f"{Walk.steps} steps", file=sys.stderr, flush=True)
 
     # --- commands
 
@@ -383,5 +399,7 @@ def walk(steps: int, *, derandomize: bool) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=5000)
-    walk(parser.parse_args().steps, derandomize=False)
-    print("every pixel was where the model expects it")
+    goal = parser.parse_args().steps
+    while Walk.steps < goal:
+        walk(goal - Walk.steps, derandomize=False)
+    print(f"{Walk.steps} steps: every pixel was where the model expects it")
