@@ -28,6 +28,18 @@ _SECRET = re.compile(
 )
 
 
+def reason(error: BaseException) -> str:
+    r"""Return the message of an error of another package as one line: its first paragraph, or its class.
+
+    Examples
+    --------
+    >>> reason(ValueError("no such\n  axis\n\nFailed validating 'axis' in schema …"))
+    'no such axis'
+    """
+    first = str(error).strip().split("\n\n")[0]
+    return " ".join(first.split()) or type(error).__name__
+
+
 def without_secrets(text: str) -> str:
     """Return a text whose URLs hold no user, password, token or signature.
 

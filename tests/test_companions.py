@@ -161,6 +161,15 @@ class TestPlanesOfOneFile:
         assert done.exit_code == 0
         assert "a.fits: [1] is taken for the image, [2] for its companions" in done.stderr
 
+    @pytest.mark.parametrize(("dtype", "n_good"), [("f4", 40 * 24), ("i4", 40 * 40)])
+    def test_negative_weights_are_left_out_but_not_the_last_bit_of_a_list_of_exposures(
+        self, folder: Path, dtype: str, n_good: int
+    ) -> None:
+        for of in "ab":
+            write(f"{of}.fits", plane(pixels(of), "SCI", of), plane(marks(-1, 1, dtype), "CTX", of))
+        done = run("--dry-run", "--format", "json", "a.fits", "b.fits")
+        assert [image["n_pixels"] for image in json.loads(done.stdout)["images"]] == [n_good] * 2
+
     @pytest.mark.parametrize("name", ["WHT", "CON", "EXP", "INVVAR", "COVERAGE"])
     @pytest.mark.parametrize("wcs", [True, False])
     def test_pixels_of_weight_0_are_left_out(self, folder: Path, name: str, wcs: bool) -> None:

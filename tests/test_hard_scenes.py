@@ -242,6 +242,17 @@ def test_a_factor_between_two_images_is_named(tmp_path, factor):
         assert abs(float(percent) - (half if name == "1" else -half)) < 3 * float(err) + 0.05
 
 
+def test_a_scene_fainter_than_the_noise_shows_no_factors(tmp_path):
+    frames = [Frame(x=90.0 * k, nx=160, ny=160, sky=100, noise=5, seed=k) for k in range(2)]
+    pixels = [100 + factor * (f.pixels(_ripples) - 100) for factor, f in zip((1, 1.6), frames, strict=True)]
+    paths = [write(tmp_path / f"{k}.fits", f, pixels=p) for k, (f, p) in enumerate(zip(frames, pixels, strict=True))]
+    assert "zero-points" not in [w.name for w in skymatch_cli.match(paths, dry_run=True).warnings]
+
+
+def _ripples(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return 2 * np.sin(x / 15) * np.cos(y / 11)
+
+
 @pytest.mark.parametrize("columns", ["one", "every second"])
 def test_pixels_without_neighbours_have_a_noise(tmp_path, columns):
     nx = 1 if columns == "one" else 64

@@ -211,8 +211,8 @@ def test_models_know_their_group_and_their_part_in_an_association() -> None:
 def test_wrong_types_are_usage_errors(tmp_path: Path) -> None:
     frame = FRAMES[0]
     wrong: list[tuple[Any, str]] = [
-        (5, "images: a int is not one"),
-        (frame.pixels(), "images: a ndarray is not one"),
+        (5, "images: a int is neither an image nor a list of images"),
+        (frame.pixels(), "images: a ndarray is neither an image"),
         ([5], "image_0: a int is not an image"),
         ([hdus(frame), object()], "image_1: a object is not an image"),
         ([CCDData(frame.pixels(), unit="adu")], "image_0: it has no WCS"),

@@ -485,7 +485,7 @@ def test_read_only_file_and_folder(tmp_path):
 def test_image_that_is_not_there(tmp_path):
     path = chips(tmp_path / "a.fits")
     for hdu in (5, 17):  # a table; no such HDU
-        assert "no such image" in check_writable([update(path, hdu)], RECORD)[0].what
+        assert "no longer in the file" in check_writable([update(path, hdu)], RECORD)[0].what
 
 
 def test_subtracted_by_an_unknown_amount_is_refused(tmp_path):

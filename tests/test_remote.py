@@ -243,7 +243,7 @@ def test_a_store_does_not_read_urls_whose_token_it_does_not_hold(served, tmp_pat
     assert run("plan", "--store", "field.db", *names).exit_code == 0
     done = run("measure", "field.db")
     assert done.exit_code == 3
-    assert "its token is in no file of skymatch: plan, measure and write in one run" in done.stderr
+    assert "skymatch stores no tokens: plan, measure and write in one run" in done.stderr
     first = run("match", "--dry-run", "--store", "field.db", "--format", "json", *names)
     sent = sum(server.sent.values())
     renewed = [name.replace("SECRET", "NEWER") for name in names]

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skymatch_cli import __version__
-from skymatch_cli.choices import Format, TableName
+from skymatch_cli.choices import Format, TableName, WarningName
+from skymatch_cli.model.warning import SkyWarning
 from skymatch_cli.output.formats import WRITERS
 from skymatch_cli.output.plain import number_format, summary, text_lines
 from skymatch_cli.output.printable import ascii_only, printable
@@ -334,3 +335,11 @@ def test_a_number_has_two_digits_of_its_error(value: float, error: float, shown:
 def test_the_summary_counts() -> None:
     assert summary(make_result().report) == "3 images, 1 overlap, 2 components, 1 without a sky"
     assert summary(make_result(warnings=("w",)).report).endswith(", 1 warning")
+
+
+def test_the_summary_counts_the_warnings_that_are_told() -> None:
+    report = make_result(warnings=("w",)).report
+    told, unseen = SkyWarning(WarningName.STEP, "s", 1.0), SkyWarning(WarningName.STEP, "s", 0.1, visible=False)
+    possible = SkyWarning(WarningName.BRIGHT_SCENE, "b", 1.0)
+    assert "warning" not in summary(replace(report, warnings=(unseen, possible)))
+    assert summary(replace(report, warnings=(unseen, told, possible))).endswith(", 1 warning")

@@ -205,6 +205,28 @@ def test_options_without_an_effect_are_refused(words):
     assert words[0] in done.stderr
 
 
+def test_gradients_of_all_images_are_not_said_to_agree(tmp_path):
+    rng = np.random.default_rng(2)
+    frames = [Frame(x=110.0 * i, y=110.0 * j, nx=140, ny=140, sky=100, noise=3) for j in range(4) for i in range(5)]
+    across = np.arange(140) / 140 - 0.5
+    paths = []
+    for k, frame in enumerate(frames):
+        tilt = rng.uniform(-60, 60, 2)
+        pixels = frame.but(seed=k).pixels() + tilt[0] * across + tilt[1] * across[:, None]
+        paths.append(write(tmp_path / f"{k}.fits", frame, pixels=pixels))
+    found = skymatch_cli.match(paths, dry_run=True)
+    assert any("more than their errors allow" in w.text for w in found.warnings)
+    assert found.verdict.n_doubtful == 0
+    assert str(found.verdict).endswith("no overlap stands out, but together they disagree by more than their errors")
+
+
+def test_of_copies_that_are_matched_it_says_that_skies_are_of_the_originals(tmp_path):
+    paths = write_all(tmp_path, row([130.0, 100.0]))
+    assert "of the originals" not in run("match", "--subtract", "--output-dir", tmp_path / "copies", *paths).stderr
+    said = run("match", "--dry-run", *sorted((tmp_path / "copies").glob("*.fits"))).stderr
+    assert "2 of 2 images have their sky subtracted: skies and steps are of the originals" in said
+
+
 def test_without_a_loop_nothing_is_said_to_agree(tmp_path):
     strip = skymatch_cli.match(write_all(tmp_path, row([1.0, 3.0, 2.0])), dry_run=True).verdict
     assert not strip.checked

@@ -1,1 +1,1 @@
-"""FITS files as users have them: names, structure, headers, and the pixels that count."""
+"""Images as users have them: names, structure, headers, and good pixels."""

@@ -18,7 +18,7 @@ _PRODUCTS_OF_HST = ("flc", "flt", "c0m", "raw")  # the first that is there
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of an association: its file, its group, and why it is left out ("" where it is used)."""
+    """A member of an association: its file, its group, and why it is skipped ("" if it is used)."""
 
     file: str
     group: str = ""

@@ -28,7 +28,7 @@ class BandKeywords:
 
 
 def band_keywords(keywords: Keywords, *, with_zero_point: bool) -> BandKeywords:
-    """Read them; a run that scales the fluxes (``--flux-scale``) doesn't mind the zero points."""
+    """Read the keywords; zero points are ignored where fluxes are scaled (``--flux-scale``)."""
     filters = {key: text for key in _FILTERS if (text := keywords.text(key))}
     zero_points = {key: keywords.number(key) for key in _ZERO_POINTS} if with_zero_point else {}
     return BandKeywords(filters, {key: value for key, value in zero_points.items() if math.isfinite(value)})

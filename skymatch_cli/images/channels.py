@@ -25,7 +25,7 @@ def channels_of(keywords: Keywords) -> Channels:
 
 
 def channel_problems(cubes: Iterable[tuple[str, str, int, Channels]]) -> dict[str, Problem]:
-    """Problems of cubes whose planes are not where those of the first cube of as many planes are.
+    """Find cubes whose planes lie elsewhere than those of the first cube with the same number of planes.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ _JWST_METHODS = {"localmin": "local", "globalmin": "global", "globalmin+match": 
 
 @dataclass(frozen=True, slots=True)
 class FoundSky:
-    """The sky of one image in memory: what is to be subtracted from its original pixels."""
+    """The sky of one image in memory, to subtract from its original pixels."""
 
     info: ImageInfo
     sky: SkyPlane
@@ -90,7 +90,7 @@ def _nddata(item: Any, found: FoundSky) -> Any:
 
 
 def _forget(header: Any) -> None:
-    """Remove our undo cards, which are of the file that the image was read from."""
+    """Remove our undo cards, which describe the file that the image was read from."""
     if hasattr(header, "cards"):
         ours = [card.keyword == "HISTORY" and str(card.value).startswith(PROGRAM) for card in header.cards]
         for index in reversed([k for k, is_ours in enumerate(ours) if is_ours]):

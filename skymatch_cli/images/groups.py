@@ -1,4 +1,4 @@
-"""Groups of images that share one unknown: the chips of a file, the detectors of an exposure."""
+"""Groups of images that share one sky: the chips of a file, the detectors of an exposure."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def group_of(ref: ImageRef, keywords: Keywords, by: str, spelling: str) -> str:
 
 
 def exposure_of(keywords: Keywords) -> str:
-    """The exposure of an image and its filter; "" where the header doesn't say it."""
+    """Return the exposure of an image and its filter; "" if the header names none."""
     keys = _EXPOSURES.get(keywords.text("TELESCOP").upper(), ())
     values = [keywords.text(key) for key in keys]
     if not values or not all(values):

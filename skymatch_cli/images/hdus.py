@@ -138,7 +138,7 @@ class PlaneFinder:
     def _if_it_fits(
         self, place: MaskRef, science: StoredPlane, ref: ImageRef, kind: str
     ) -> tuple[StoredPlane | None, str]:
-        """A plane in a file that was found by its name; None and the reason where it doesn't fit."""
+        """Return the plane of a file that was found by its name; None and the reason if it does not fit."""
         try:
             return self._separate(place, science, ref, kind), ""
         except InputError as error:
@@ -210,7 +210,7 @@ def _holds_flags(plane: StoredPlane) -> bool:
 
 
 def _same_version(file: FitsFile, ref: ImageRef, name: str) -> Hdu | None:
-    """The extension of that name and the image's EXTVER; of several (files without EXTVER) the one beside the image."""
+    """Find the extension of a name with the EXTVER of the image; of several, the nearest to the image."""
     wanted = name.upper()
     found = (h for h in file.hdus if h.name.upper() == wanted and h.ver == ref.extver and h.index != ref.hdu)
     return nearest(found, file.hdus[ref.hdu])

@@ -1,4 +1,4 @@
-"""Headers of the images -> ImageInfo: shape, WCS, unit, group, what was recorded, and where the pixels are.
+"""Headers of the images -> ImageInfo: shape, WCS, unit, group, recorded sky, and where the pixels are.
 
 `read_pixels` (from ``pixels.py``) is the way to the pixels themselves.
 """
@@ -188,7 +188,7 @@ class _HeaderReader:
         self._planes = PlaneFinder(settings)
 
     def read_file(self, named: tuple[Sequence[ImageRef], FitsFile, str]) -> list[ImageHeader | InputError]:
-        """The images of one file (with the name by which it is called), or for each why it can't be used."""
+        """Read the images of one file, given with its spelling; an InputError for each that can't be used."""
         refs, file, spelling = named
         try:
             with open_unpacked(file.path, file.container) as stream:
@@ -324,12 +324,12 @@ class _HeaderReader:
 
 
 def _without_plane(ref: ImageRef) -> ImageRef:
-    """The image of a plane of a cube as if it were all planes: they have one header."""
+    """Return the image without its plane: the planes of a cube share one header."""
     return replace(ref, part=replace(ref.part, plane=None))
 
 
 def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState | InputError) -> ImageHeader:
-    """The header of an HDU as that of a part of it: a plane of a cube is of a set and a group of its own."""
+    """Return the header of a part of an HDU; each plane of a cube is a set and a group of its own."""
     plane, info = ref.part.plane, header.info
     if plane is None or info.source is None or isinstance(state, InputError):
         return header
@@ -374,7 +374,7 @@ def _beam_arcsec2(keywords: Keywords) -> float:
 
 
 def _frame_problems(infos: Sequence[ImageInfo]) -> dict[int, Problem]:
-    """The images, by number, whose coordinates of the Sun, a planet or the stars are not those of the first one."""
+    """Find images, by index, whose coordinates (Sun, planet or stars) are of another kind than those of the first."""
     frames = [getattr(info.wcs, "frame", None) for info in infos]
     first = next((frame for frame in frames if frame is not None), None)
     if first is None or not any(frame is not None and frame.on_a_body for frame in frames):
@@ -389,7 +389,7 @@ def _frame_problems(infos: Sequence[ImageInfo]) -> dict[int, Problem]:
 
 
 def _frame_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
-    """A warning where FK4 positions meet others: often the date of a plate is taken for an equinox."""
+    """Warn where FK4 positions are compared with others: often the date of a plate is taken for an equinox."""
     first: dict[SkyFrame, str] = {}
     for info in infos:
         frame = getattr(info.wcs, "frame", None)

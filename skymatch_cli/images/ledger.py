@@ -352,7 +352,7 @@ def _entry_cards(entry: Entry) -> cd.Cards:
 
 
 def _undo_cards(head: bytes, rest: bytes) -> cd.Cards:
-    """HISTORY cards for a text: pieces that fill their card, so that blanks at their ends are kept."""
+    """Make undo cards of a text, cut into pieces that fill a card, so that trailing blanks are kept."""
     cards = []
     while rest:
         room = _UNDO_TEXT - len(head)
@@ -507,7 +507,7 @@ def _history(record: Record) -> cd.Cards:
 
 
 def _wrapped(text: str) -> list[str]:
-    """Lines that fit a HISTORY card: broken between words where possible, printable ASCII only."""
+    """Break a text into lines that fit a HISTORY card, between words where possible; printable ASCII only."""
     lines, line = [], " "
     for word in text.split(" "):
         rest = word.encode("ascii", "backslashreplace").decode("ascii")

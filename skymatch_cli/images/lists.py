@@ -22,7 +22,7 @@ _MAX_COLUMNS = 2  # of a list without names of columns
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One entry of a list: a name, its mask ("" for none), its group, and why it is left out ("" where it is used)."""
+    """One entry of a list: a name, its mask ("" for none), its group, and why it is skipped ("" if it is used)."""
 
     where: str
     name: str
@@ -43,7 +43,7 @@ def is_table(name: str) -> bool:
 
 
 def read_lines(text: str, where: str, is_file: Callable[[str], bool]) -> Iterator[Listed | Problem]:
-    """The entries of a list: a name a line, an optional mask, words quoted as in the shell, ``#`` comments."""
+    """Read the entries of a list: one name per line, an optional mask, words quoted as in the shell, ``#`` comments."""
     for number, line in enumerate(text.splitlines(), start=1):
         place, whole = f"{where}, line {number}", line.strip()
         if " " in whole and is_file(whole):

@@ -1,4 +1,4 @@
-"""Names that point at images of the run: `--reference` and the lines of `--skylist`."""
+"""Find images of the run by name, for `--reference` and the lines of `--skylist`."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _fits(selector: Selector, ref: ImageRef) -> bool:
 
 
 def find_reference(name: str, refs: Sequence[ImageRef], groups: Sequence[str]) -> int:
-    """The image that ``--reference`` names; of a file of several chips in one group, the first.
+    """Find the image of ``--reference``: the first, for a file whose chips form one group.
 
     Raises
     ------
@@ -82,7 +82,8 @@ def find_reference(name: str, refs: Sequence[ImageRef], groups: Sequence[str]) -
     """
     found = ImageFinder(refs).find(name)
     if not found:
-        raise InputError.at(name, "is not one of the images (--reference)", "use the name given in the list of images")
+        what = "is not one of the images (--reference), nor another file"
+        raise InputError.at(name, what, "use the name given in the list of images")
     if len({groups[i] for i in found}) > 1:
         raise InputError.at(name, "means several images (--reference)", "name one: a.fits[SCI,1]")
     return found[0]
@@ -112,7 +113,7 @@ def _level(name: str) -> int:
 
 
 def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
-    """Skies that the user gives: lines ``name sky`` or ``name,sky``, ``#`` comments, by index of the image.
+    """Read the skies given by the user: lines ``name sky`` or ``name,sky``, ``#`` comments, by index of the image.
 
     A line that names an HDU (``a.fits[SCI,2]``) counts before one that names its file, and one that names a section
     before both.

@@ -104,7 +104,7 @@ def expand_names(
 
 
 def split_selector(name: str) -> tuple[str, Selector | None]:
-    """Part a name from its HDU selector; a file of exactly that name wins; ValueError for a bad selector."""
+    """Split a name and its HDU selector; a file of exactly that name wins; ValueError for a bad selector."""
     match = _SELECTED.fullmatch(name)
     if match is None or os.path.lexists(name):
         return name, None
@@ -112,7 +112,7 @@ def split_selector(name: str) -> tuple[str, Selector | None]:
 
 
 def split_section(name: str) -> tuple[str, str]:
-    """Part a name from its section, ``1:2048,*`` ("" without one); a file of exactly that name wins.
+    """Split a name and its section, ``1:2048,*`` ("" without one); a file of exactly that name wins.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from skymatch_cli.errors import InputError, UsageError
+from skymatch_cli.errors import InputError, UsageError, reason
 from skymatch_cli.images.formats import memory
 from skymatch_cli.images.formats.registry import stored_gwcs
 from skymatch_cli.images.lists import left_out_as
@@ -149,7 +149,7 @@ def _name(item: Any, number: int) -> str:
 
 
 def _named(item: Any, name: str, path: str) -> NamedFile:
-    """An image in memory as an input; a model knows its group and its part in an association."""
+    """An image in memory as an input, with its group and its role in an association if it is a model."""
     if not is_model(item):
         return NamedFile(name, path)
     kind = left_out_as(str(_attribute(item.meta, "asn.exptype") or _attribute(item.meta, "exptype") or ""))
@@ -232,7 +232,7 @@ def _asdf_hdu(name: str, gwcs: Any) -> Any:
 
 
 def _of_model(model: Any, name: str) -> Any:
-    """The HDUs of an image model: what the program asks of the headers of its files."""
+    """Make the HDUs of an image model, with the keywords that the program reads."""
     if is_roman(model):
         from astropy.io import fits
 
@@ -254,7 +254,7 @@ def _attribute(meta: Any, where: str) -> Any:
 
 
 def _cards(meta: Any) -> list[tuple[str, Any]]:
-    """The plain values of a header or mapping that a FITS header can hold, without those that say what data are."""
+    """Return the values that a FITS header can hold, without structural keywords."""
     pairs = [(str(key).upper(), value) for key, value in meta.items()] if hasattr(meta, "items") else []
     return [
         (key, value)
@@ -293,7 +293,7 @@ def _parts(hdus: Any, name: str) -> list[tuple[bytes, Any]]:
             else:
                 parts.append((_bytes(hdu.copy(), first=k == 0), b""))
     except (fits.VerifyError, ValueError, TypeError, OSError) as error:
-        raise InputError.at(name, f"can't be read as FITS: {' '.join(str(error).split())}") from error
+        raise InputError.at(name, f"can't be read as FITS: {reason(error)}") from error
     return parts
 
 

@@ -28,7 +28,7 @@ def observer_m(keywords: Keywords, wcs: CelestialWcs | None) -> tuple[float, ...
 
 
 def observer_problems(images: Iterable[tuple[str, str, tuple[float, ...]]]) -> dict[int, Problem]:
-    """Find the images (by their number) whose observer is not where that of the first image of their set is.
+    """Find images, by index, whose observer is elsewhere than that of the first image of their set.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Pixels that hold one exact value and are no sky: padding around a rotated frame, sentinels of bad pixels.
+"""Find pixels of one exact value that are not sky: padding around a rotated frame, sentinels of bad pixels.
 
 Exact values repeat by themselves where data lie on a lattice (integers, photon counts), so a frequent value is padding
 only where it stands apart from the others, where the others are continuous, or where it fills an area at the border
@@ -156,13 +156,13 @@ def _shares(equal: BoolArray) -> FloatArray:
 
 
 def _chance(shares: FloatArray) -> float:
-    """Probability that a pixel of the sky has the value: its share where blocks are not full of it; 1 if all are."""
+    """Return the probability that a sky pixel has the value: its share in blocks not full of it; 1 if all are full."""
     mixed = shares[shares < 1]
     return float(np.percentile(mixed, 20)) if len(mixed) else 1.0  # blocks at the rim of an area hold more of it
 
 
 def _filled(equal: BoolArray, chance: float) -> BoolArray:
-    """The areas at the border that hold nothing but the value, where chance would not fill them."""
+    """Find the areas at the border that hold only the value, and are too large to be chance."""
     from scipy import ndimage
 
     chance = min(max(chance, 1e-6), 1 - 1e-6)

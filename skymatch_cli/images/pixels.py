@@ -136,10 +136,10 @@ def read_pixels(
                 unflagged = _unflagged(stored, source.dq, source.bad_flags)
                 flagged += unflagged.size - int(np.count_nonzero(unflagged))
                 good[at] &= unflagged
-        for marks in (source.mask, source.weight):
+        for marks, weights in ((source.mask, False), (source.weight, True)):
             if marks is not None:
                 for at, stored in files.blocks(marks, y0, y1):
-                    good[at] &= _marked_good(stored, marks)
+                    good[at] &= _marked_good(stored, marks, weights=weights)
         _divide_by_exposure(files, source.exposure, data, good, y0=y0)
     if source.regions is not None:
         good &= ~_inside_regions(info, source.regions)[y0:y1]
@@ -376,10 +376,11 @@ def _as_stored(value: int, bits: int) -> Any:
     return np.array([value], f">u{bits // 8}").view(f"u{bits // 8}")[0]
 
 
-def _marked_good(stored: _Stored, plane: StoredPlane) -> BoolArray:
-    """Return True where a user mask or a weight is finite and not zero."""
+def _marked_good(stored: _Stored, plane: StoredPlane, *, weights: bool) -> BoolArray:
+    """Return True where a user mask is finite and not zero, or a weight finite and positive."""
     values, marked = _values(stored, plane)
-    marked &= values != 0
+    # Of integers the sign may be the last bit of a list of exposures (CTX of drizzle).
+    marked &= values > 0 if weights and plane.bitpix < 0 else values != 0
     return marked
 
 

@@ -1,4 +1,4 @@
-"""The keywords of the planes of a cube: those of an image, shortened, with the number of the plane from 1.
+"""Keywords of the planes of a cube: those of an image, shortened, with the plane number from 1.
 
 ::
 
@@ -76,7 +76,7 @@ def errors_in(numbers: Mapping[str, float], n_planes: int) -> list[float]:
 
 
 def contradiction(numbers: Mapping[str, float], sky: SkyCube, tolerance: float) -> str:
-    """How the keywords contradict the skies that were written; "" where they don't."""
+    """Describe how the keywords contradict the written skies; "" if they agree."""
     for k, plane in enumerate(sky.planes, start=1):
         own = SkyPlane() if plane is None else plane
         for key, value in zip((_LEVEL, *_TERMS), (own.level, *own.shape), strict=True):

@@ -60,7 +60,7 @@ class Sidecar:
 
 
 def find_sidecars(names: Sequence[NamedFile]) -> tuple[Sidecar, ...]:
-    """Find the files of a list that belong to another of its files in the same folder; never those with a selector."""
+    """Find files of a list that are companions of another one in the same folder; files with a selector never are."""
     owners: dict[tuple[str, str], NamedFile] = {}
     for name in names:
         for key in _image_keys(stem_of(name.path)):

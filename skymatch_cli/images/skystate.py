@@ -1,4 +1,4 @@
-"""The sky that a header holds, and by how much the stored pixels differ from the original ones.
+"""Skies in headers, and the difference between stored and original pixels.
 
 For pixels that this program subtracted a sky from, its undo cards say so to the last bit; the keywords are what
 other programs read and sometimes edit, so they must agree. Of other programs the keywords are believed.
@@ -293,7 +293,7 @@ def _compare_plane_keywords(left: Written, sky: SkyCube, state: SkyState, cards:
 
 
 def header_of_sky(source: Source, hdu: int) -> int:
-    """The HDU whose header holds the sky of an image: its own, or of a JWST file the primary one."""
+    """Return the HDU whose header holds the sky of an image: its own, in a JWST file the primary one."""
     images = [i for i, other in enumerate(source.file.hdus) if other.name == "SCI" and other.n_planes == 1]
     return 0 if hdu and is_jwst(source) and images == [hdu] else hdu
 

@@ -321,7 +321,7 @@ def _warnings(
     if unclear and differences:
         differing = " and ".join(differences)
         text = (
-            f"{_first(unclear)}: BUNIT is not understood; the values are taken as they are, although {differing} differ"
+            f"{_first(unclear)}: BUNIT is not understood; values are compared as they are, although {differing} differ"
         )
         warnings.append(SkyWarning(WarningName.UNITS, text))
     gains = np.array([f.gain if _is_of_converter(meanings[f.bunit]) else math.nan for f in facts])

@@ -1,4 +1,4 @@
-"""An image as the user named it, where its pixels are, and what its header says."""
+"""An image: its name, where its pixels are, and the values of its header."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ class StoredPlane:
     n_planes: int = 1
 
     def at(self, plane: int) -> StoredPlane:
-        """Another plane of the same cube; a two-dimensional image belongs to all planes."""
+        """Return another plane of the cube; a two-dimensional image is used for all planes."""
         if self.n_planes == 1:
             return self
         step = self.shape[0] * self.shape[1] * abs(self.bitpix) // 8
@@ -217,7 +217,7 @@ class StoredPlane:
         return self.size, self.mtime_ns, self.ctime_ns, self.inode
 
     def in_state(self, state: FileState) -> StoredPlane:
-        """The same plane of a file that was written since by this program."""
+        """Return the same plane of the file after this program wrote it."""
         size, mtime_ns, ctime_ns, inode = state
         return replace(self, size=size, mtime_ns=mtime_ns, ctime_ns=ctime_ns, inode=inode)
 
@@ -245,7 +245,7 @@ class PixelSource:
     """Everything needed to read the pixels of one image and find the good ones.
 
     ``bad_flags`` are the DQ bits that exclude a pixel (-1: any); ``dq`` is None where no DQ is used. Pixels whose
-    ``weight`` (or exposure, or coverage) is 0 or not finite were not observed.
+    ``weight`` (or exposure, or coverage) is 0, negative or not finite were not observed.
     Counts are divided by ``exposure``. ``original`` is None where the pixels are stored as they were taken.
     """
 
@@ -266,7 +266,7 @@ class PixelSource:
         )
 
     def at(self, plane: int) -> PixelSource:
-        """The same of another plane of a cube."""
+        """Return the source of another plane of a cube."""
         dq, mask, weight, exposure = (
             None if own is None else own.at(plane) for own in (self.dq, self.mask, self.weight, self.exposure)
         )
@@ -332,12 +332,12 @@ def common_unit(images: Sequence[ImageInfo]) -> tuple[float, str]:
 
 
 def set_numbers(images: Sequence[ImageInfo]) -> IntArray:
-    """Number of the set (``ImageInfo.split``) of every image, (N,), in the order in which the sets are first seen."""
+    """Return the set number (``ImageInfo.split``) of every image, (N,), in order of first appearance."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(info.split, len(numbers)) for info in images], np.int64)
 
 
 def group_numbers(images: Sequence[ImageInfo]) -> IntArray:
-    """Number of the group of every image, (N,), in the order in which the groups are first seen."""
+    """Return the group number of every image, (N,), in order of first appearance."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(info.group, len(numbers)) for info in images], np.int64)

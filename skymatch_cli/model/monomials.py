@@ -1,4 +1,4 @@
-"""Polynomials in two coordinates as sums of monomials: which there are, and the same polynomial about another place."""
+"""Polynomials in two coordinates: their monomials, and the change of their origin."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from skymatch_cli.model.arrays import FloatArray
 
 
 def exponents(degree: int) -> tuple[tuple[int, int], ...]:
-    """Exponents of u and v, by their sum: (0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2) and so on.
+    """Return the exponents of u and v, ordered by their sum: (0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2) and so on.
 
     Examples
     --------
@@ -21,7 +21,7 @@ def exponents(degree: int) -> tuple[tuple[int, int], ...]:
 
 
 def n_terms(degree: int) -> int:
-    """Monomials of a polynomial of this degree.
+    """Return the number of monomials of a polynomial of this degree.
 
     Examples
     --------
@@ -32,7 +32,7 @@ def n_terms(degree: int) -> int:
 
 
 def degree_of(n: int) -> int:
-    """Degree of a polynomial of ``n`` monomials.
+    """Return the degree of a polynomial of ``n`` monomials.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def degree_of(n: int) -> int:
 
 
 def carried(shift: FloatArray, degree: int) -> FloatArray:
-    """Matrices (m, k, k) that turn coefficients about one place into those about another, ``shift`` (m, 2) from it."""
+    """Return matrices (m, k, k) that convert coefficients about one place to those about another, ``shift`` away."""
     terms = exponents(degree)
     out = np.zeros((len(shift), len(terms), len(terms)))
     for row, (i, j) in enumerate(terms):

@@ -97,7 +97,7 @@ def check_section(text: str) -> list[tuple[int, int] | None]:
 
 
 def plane_of(text: str) -> int | None:
-    """The plane of a cube, from 0, that a third axis names: ``*,*,3`` or ``*,*,3:3``; None without one.
+    """Return the plane of a cube, from 0, given by a third axis: ``*,*,3`` or ``*,*,3:3``; None without one.
 
     Raises
     ------
@@ -127,7 +127,7 @@ class SectionSkies:
                 raise ValueError(f"the sections {one} and {other} overlap")
 
     def __bool__(self) -> bool:
-        """Whether it is anything but zero everywhere."""
+        """Whether it is not zero everywhere."""
         return any(sky for _, sky in self.parts)
 
     @property

@@ -25,7 +25,7 @@ class SkyCube:
     planes: tuple[SkyPlane | None, ...]
 
     def __bool__(self) -> bool:
-        """Whether it is anything but zero everywhere."""
+        """Whether it is not zero everywhere."""
         return any(self.planes)
 
     def largest(self, shape: Shape) -> float:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from skymatch_cli.choices import TableName
 from skymatch_cli.model import Solution
+from skymatch_cli.model.warning import counted
 from skymatch_cli.output.printable import printable
 from skymatch_cli.output.tables import SHAPE, Column, Report
 
@@ -93,7 +94,7 @@ def is_number(column: Column) -> bool:
 
 
 def summary(report: Report) -> str:
-    """One line about the whole run."""
+    """One line about the whole run; its warnings are those that are told without ``-v``."""
     status = report.images.column("status") if "status" in report.images.names else ()
     without = sum(word != "ok" for word in status)
     parts = [
@@ -103,8 +104,8 @@ def summary(report: Report) -> str:
     ]
     if without:
         parts.append(f"{without} without a sky")
-    if report.warnings:
-        parts.append(_count(len(report.warnings), "warning"))
+    if given := counted(report.warnings, ()):
+        parts.append(_count(len(given), "warning"))
     return ", ".join(parts)
 
 

@@ -122,6 +122,11 @@ class Result:
         if left:
             said = f"left out as weights, flags, masks, errors or results (-v says why): {named}"
             reasons = (said, *reasons)
+        n_subtracted = sum(info.recorded is not None and info.recorded.subtracted for info in self.infos)
+        if n_subtracted:
+            which = f"{n_subtracted} of {len(self.infos)} images"
+            said = f"{which} have their sky subtracted: skies and steps are of the originals"
+            reasons = (said, *reasons)
         if self.solution.sigma_exact:
             return reasons
         estimated = "sky_err is estimated: so many images are connected that the exact errors would take too long"

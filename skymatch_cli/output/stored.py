@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from skymatch_cli.choices import TableName
-from skymatch_cli.errors import InputError
+from skymatch_cli.errors import InputError, reason
 from skymatch_cli.images.image import read_infos
 from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.model import ImageInfo, ImageRef, Measurements, SkyWarning, Solution
@@ -113,7 +113,7 @@ def _read_fits(file: str) -> Mapping[str, Any]:
     try:
         return _fits_document(file)
     except VerifyError as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(reason(error)) from None
 
 
 def _fits_document(file: str) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from skymatch_cli.model import LEAST_KEPT, FloatArray, ImageInfo, Measurements, Solution, Status, common_unit
+from skymatch_cli.solve.diagnose import bad_fits
 from skymatch_cli.solve.steps import LOOK_SIGMA, visible_step
 
 
@@ -24,6 +25,8 @@ class Verdict:
         Overlaps that were measured, and those whose residual can be seen and is more than noise.
     checked : bool
         Whether a loop of overlaps leads back to an image: only then could they contradict one another.
+    fits : bool
+        Whether the residuals together are what the errors allow; many small ones may not be, where none stands out.
     """
 
     before: tuple[float, float]
@@ -32,12 +35,15 @@ class Verdict:
     n_overlaps: int
     n_doubtful: int
     checked: bool = field(default=True, compare=False)
+    fits: bool = field(default=True, compare=False)
 
     def __str__(self) -> str:
         steps = [f"{before:.3g} → {after:.2g}" for before, after in zip(self.before, self.after, strict=True)]
         unit = f" {self.unit}" if self.unit else ""
         if self.n_doubtful:
             judged = f"{self.n_doubtful} of {self.n_overlaps} overlaps want a look (-v lists the worst)"
+        elif not self.fits:
+            judged = "no overlap stands out, but together they disagree by more than their errors"
         elif self.checked:
             judged = f"all {self.n_overlaps} overlaps agree within their errors"
         else:
@@ -65,7 +71,9 @@ def find_verdict(
     factor, unit = common_unit(infos)
     residual = np.abs(np.where(used, solution.residual, 0.0))
     err = np.where(used, m.delta_err, 1.0)
-    doubtful = (residual > LOOK_SIGMA * err) & (residual > visible_step(m, used))
+    visible = used & (residual > visible_step(m, used))
+    doubtful = visible & (residual > LOOK_SIGMA * err)
+    misfit = np.isin(solution.component[m.a], bad_fits(solution.chi2, solution.dof))
     if max_step is not None:
         doubtful |= residual / factor > max_step
     if solution.kept is not None:
@@ -77,6 +85,7 @@ def find_verdict(
         n_overlaps=int(np.count_nonzero(used)),
         n_doubtful=int(np.count_nonzero(doubtful & used)),
         checked=solution.n_loops is None or bool(solution.n_loops.any()),
+        fits=not bool((misfit & visible).any()),
     )
 
 

@@ -54,10 +54,10 @@ class Locks:
         self._fds: dict[str, int] = {}
         self.by_folder: set[str] = set()
         self.unlocked: set[str] = set()  # folders whose file system knows no locks
-        self.replaced: set[str] = set()  # files that are new ones by now
+        self.replaced: set[str] = set()  # files replaced in this run
 
     def keep(self, path: str, fd: int) -> None:
-        """Take over the lock on the file that now has this name."""
+        """Keep the lock on the file that now has this name."""
         if Path(path).parent.as_posix() in self.by_folder:
             os.close(fd)
             return

@@ -59,7 +59,7 @@ class PixelDigest:
 
 
 def are_right(cards: cd.Cards, data_sum: int) -> bool:
-    """Whether the checksums that a header holds are those of the header and of its data."""
+    """Whether the checksums in a header match the header and its data."""
     stated = cd.value(cards, "DATASUM")
     if stated and str(stated).strip() != str(data_sum):
         return False
@@ -72,7 +72,7 @@ def has_checksums(cards: cd.Cards) -> bool:
 
 
 def with_checksums(cards: cd.Cards, data_sum: int) -> cd.Cards:
-    """The header with the checksums that it holds made right, in their places.
+    """Return the header with its checksums updated in place.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def with_checksums(cards: cd.Cards, data_sum: int) -> cd.Cards:
 
 
 def encode(complement: int) -> str:
-    """Sixteen letters and digits whose sum, as 32-bit words at their place in a header, is ``complement``."""
+    """Encode a checksum as sixteen letters and digits (their sum as 32-bit words in a header is ``complement``)."""
     columns = []
     for byte in complement.to_bytes(4, "big"):
         quotient, remainder = divmod(byte, 4)

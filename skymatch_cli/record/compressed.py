@@ -105,7 +105,7 @@ def _pack(pixels: np.ndarray[Any, Any], cards: cd.Cards, form: PixelFormat) -> t
 
 
 def _without_times(cards: cd.Cards, data: bytes) -> bytes:
-    """The data with the time of packing taken out of every gzip tile: the same pixels give the same bytes."""
+    """Return the data without the packing time of every gzip tile, so that the same pixels give the same bytes."""
     if not str(cd.value(cards, "ZCMPTYPE")).startswith("GZIP"):
         return data
     rows, row = (int(cd.number(cards, key, 0)) for key in ("NAXIS2", "NAXIS1"))

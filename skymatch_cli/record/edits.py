@@ -184,7 +184,7 @@ def _record(
             update.ref.label, "its sky is subtracted already: recording another one would be wrong", hint
         )
     if shift == state.shift:
-        result = state.stored  # the pixels stay, also in a format that was made wider for them
+        result = state.stored  # the pixels stay as they are, also in a wider format
     left = Written(
         subtracted=settings.subtract,
         sky=sky,
@@ -212,7 +212,7 @@ def _record(
 def _plane_skies(
     source: Source, known: Sequence[tuple[SkyUpdate, SkyState]], settings: Settings
 ) -> tuple[SkyCube, tuple[float, ...]]:
-    """The skies of all planes of a cube and their errors: planes that have no new ones keep theirs."""
+    """Return the skies and errors of all planes of a cube; planes without a new sky keep theirs."""
     (first, state), *_ = known
     n_planes, label = len(state.planes), first.ref.hdu_label
     if settings.sky_keyword != LEVEL:
@@ -233,7 +233,7 @@ def _plane_skies(
 def _section_skies(
     source: Source, images: Sequence[SkyUpdate], known: Sequence[tuple[SkyUpdate, SkyState]], settings: Settings
 ) -> tuple[SectionSkies, tuple[float, ...]]:
-    """The skies of all sections of an image and their errors: those of this run, and those of others that stay."""
+    """Return the skies and errors of all sections of an image; sections outside this run keep theirs."""
     (first, state), *_ = known
     if settings.sky_keyword != LEVEL:
         what = f"--sky-keyword {settings.sky_keyword}: one keyword can't hold the skies of sections"
@@ -299,7 +299,7 @@ def _edit(source: Source, ref: ImageRef, record: Record, state: SkyState, result
 def _sky_to_write(
     source: Source, update: SkyUpdate, state: SkyState, settings: Settings, error: float
 ) -> tuple[SkyPlane, float]:
-    """Sky and error to be recorded: those of subtracted pixels that are there, where they differ by rounding only.
+    """Return the sky and error to record: the subtracted ones, where the new ones differ by rounding only.
 
     ``error`` is the one in the header, NaN where there is none.
 
@@ -385,7 +385,7 @@ def undo_edits(
 
 
 def _check_all_planes(source: Source, planes: Sequence[ImageRef]) -> None:
-    """Refuse to take back the skies of some planes of a cube, and not of all."""
+    """Refuse to undo the skies of only some planes of a cube."""
     named = {ref.part.plane for ref in planes if ref.section is None}
     state = written_state(source, _whole_cube(planes[0]), LEVEL)
     sky = None if state.written is None else state.written.sky
@@ -397,7 +397,7 @@ def _check_all_planes(source: Source, planes: Sequence[ImageRef]) -> None:
 
 
 def _check_all_named(source: Source, sections: Sequence[ImageRef]) -> None:
-    """Refuse to take back the skies of some sections of an image, and not of all."""
+    """Refuse to undo the skies of only some sections of an image."""
     state = written_state(source, sections[0], LEVEL)
     sky = None if state.written is None else state.written.sky
     recorded = [section for section, _ in sky.parts] if isinstance(sky, SectionSkies) else [None] * (sky is not None)

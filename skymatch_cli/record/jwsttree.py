@@ -18,12 +18,12 @@ _END_OF_TREE = b"\n...\n"
 
 
 def hide_background(data: bytes) -> bytes:
-    """The data of an ASDF extension without an active ``meta.background``; `show_background` brings it back."""
+    """Return the data of an ASDF extension with ``meta.background`` hidden; `show_background` restores it."""
     return _edited(data, _BACKGROUND, lambda line: b"#" + line[1:])
 
 
 def erase_background(data: bytes) -> bytes:
-    """The data of an ASDF extension without an active ``meta.background``, for ever."""
+    """Return the data of an ASDF extension with ``meta.background`` removed for good."""
     return _edited(data, _BACKGROUND, lambda line: b"#".ljust(len(line)))
 
 

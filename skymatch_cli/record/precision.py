@@ -91,13 +91,13 @@ def examine(
 
 
 def _least(scales: Sequence[Scale]) -> Scale:
-    """The largest value of all planes of a cube that hold anything, and the least noise of these."""
+    """Return the largest value and the least noise of the planes of a cube that are not empty."""
     known = [scale for scale in scales if scale.largest > 0] or scales
     return Scale(max(scale.largest for scale in known), min(scale.noise for scale in known))
 
 
 def check_digest(source: Source, index: int, left: Written, where: str) -> None:
-    """Refuse an image whose pixels are not those that the program left.
+    """Refuse an image whose pixels changed since this program wrote them.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def measure_scale(source: Source, index: int, edit: PixelEdit, infos: Sequence[I
 def _bands(
     source: Source, index: int, edit: PixelEdit, infos: Sequence[ImageInfo], settings: Settings
 ) -> Iterator[tuple[PixelArray, BoolArray]]:
-    """Original pixels and which are good, (rows, nx), band by band; of all sections of the image that are known."""
+    """Yield original pixels and which are good, (rows, nx), band by band, for all known sections of the image."""
     for info in infos:
         if info.source is None:
             continue

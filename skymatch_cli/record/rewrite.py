@@ -51,7 +51,7 @@ class PixelEdit:
 
     @property
     def restores(self) -> bool:
-        """Whether the stored pixels are those of this program, and original ones must be made of them."""
+        """Whether the stored pixels were written by this program, so that originals must be restored."""
         return self.stored != self.original or bool(self.shift)
 
     @property
@@ -60,21 +60,21 @@ class PixelEdit:
         return self.stored == self.result and self.shift == self.new_shift
 
     def originals(self, raw: np.ndarray, first: int = 0) -> np.ndarray:
-        """Original pixels, (n,), of n stored ones from number ``first`` of the image on."""
+        """Return original pixels, (n,), of n stored ones from number ``first`` on."""
         return restore(raw, self.original, self.shift.along(first, len(raw), self.shape)) if self.restores else raw
 
     def apply(self, raw: np.ndarray, first: int = 0) -> np.ndarray:
-        """The new stored pixels, (n,), for n stored ones from number ``first`` of the image on."""
+        """Return the new stored pixels, (n,), for n stored ones from number ``first`` on."""
         return self.subtracted(self.originals(raw, first), first)
 
     def subtracted(self, original: np.ndarray, first: int = 0) -> np.ndarray:
-        """The new stored pixels, (n,), of n original ones from number ``first`` of the image on."""
+        """Return the new stored pixels, (n,), of n original ones from number ``first`` on."""
         if self.result == self.original and not self.new_shift:
             return original
         return subtract(original, self.original, self.new_shift.along(first, len(original), self.shape), self.result)
 
     def loss(self, original: np.ndarray, new: np.ndarray, first: int = 0) -> float:
-        """The largest difference of original pixels and those restored from the new ones, in the image's unit."""
+        """Return the largest difference between original and restored pixels, in the image's unit."""
         if self.original.is_integer or new is original:
             return 0.0
         back = restore(new, self.original, self.new_shift.along(first, len(new), self.shape))
@@ -158,7 +158,7 @@ def _copy(pieces: Iterator[bytes], sink: Sink) -> None:
 def _new_hdu(
     source: Source, index: int, extent: Extent, edit: HduEdit
 ) -> tuple[cd.Cards, Callable[[], Iterator[bytes]]]:
-    """The header of a changed HDU, and its data as often as they are asked for."""
+    """Return the header of a changed HDU, and a function that yields its data."""
     pixels, new = edit.pixels, edit.data
     if new is not None:
         return edit.cards, lambda: iter([new])

@@ -82,7 +82,7 @@ class WriteReport:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One file: its name, where it is and goes, its ``images`` (indices into what the caller gave) and their HDUs."""
+    """One file: its name, source and target, its ``images`` (indices of the caller) and their HDUs."""
 
     label: str
     source: str
@@ -247,7 +247,7 @@ class _Done:
 
 
 def _jobs(refs: Sequence[ImageRef], states: Sequence[FileState | None], settings: Settings) -> tuple[_Job, ...]:
-    """One job a file, in the order in which the files were named; links are followed."""
+    """Make one job per file, in the order of the names; links are followed."""
     images: dict[str, list[int]] = {}
     for i, ref in enumerate(refs):
         images.setdefault(real_path(ref.path), []).append(i)
@@ -373,7 +373,7 @@ def _run(run: _Run, journal: Journal | None = None, progress: Progress | None = 
 
 
 def _write(run: _Run, job: _Job, locks: Locks, begin: Callable[[], None], done: _Done) -> None:
-    """Write one file, unless it is to stay as it is; ``begin`` is called before."""
+    """Write one file unless it is unchanged; ``begin`` is called first."""
     with _reading(job) as source, _named_errors(job.label):
         changes = run.settled(source, job)
         if job.in_place and not changes:

@@ -55,7 +55,7 @@ def disconnected(
             if n_masked > 1
             else "all pixels of the overlap between them are"
         )
-        why = f"have no usable pixel in common ({many} masked, outside of the limits, or too few)"
+        why = f"have no usable pixel in common ({many} masked, outside of the limits, too few, or too unlike)"
     text = f"{len(ids)} sets of images {why} and are anchored each on its own: {_few(sets, '; ')}"
     return (SkyWarning(WarningName.DISCONNECTED, text),)
 
@@ -147,7 +147,7 @@ def solution_warnings(
     lines: list[SkyWarning] = []
     scatter = np.where(group[m.a] == group[m.b], 0.0, offsets.scatter[offsets.component[group[m.a]]])
     size = np.abs(offsets.residual) / np.hypot(m.delta_err, scatter)
-    for c in bad_fits(offsets)[:_NAMED]:
+    for c in bad_fits(offsets.chi2, offsets.dof)[:_NAMED]:
         mine = np.flatnonzero((offsets.component[group[m.a]] == c) & np.isfinite(offsets.residual))
         worst = mine[np.argsort(-size[mine], kind="stable")]
         loops = "" if offsets.closure is None else f", loops close to {offsets.closure[c]:.3g}"

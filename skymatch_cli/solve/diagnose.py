@@ -82,13 +82,13 @@ def thin_bridges(offsets: Offsets, a: IntArray, b: IntArray, delta_err: FloatArr
     return used[worst[first]]
 
 
-def bad_fits(offsets: Offsets) -> IntArray:
+def bad_fits(chi2: FloatArray, dof: FloatArray) -> IntArray:
     """Components whose residuals are larger than the errors allow, beyond chance."""
-    dof = np.where(offsets.dof > 0, offsets.dof, np.nan)
+    dof = np.where(dof > 0, dof, np.nan)
     # chi2 to a normal deviate: Wilson and Hilferty 1931, PNAS 17, 684 (scipy.special takes a third of a second to load)
     spread = 2 / (9 * dof)
-    deviate = (np.cbrt(offsets.chi2 / dof) - (1 - spread)) / np.sqrt(spread)
-    return np.flatnonzero((deviate > _IMPROBABLE_SIGMA) & (offsets.chi2 > _FAR * dof))
+    deviate = (np.cbrt(chi2 / dof) - (1 - spread)) / np.sqrt(spread)
+    return np.flatnonzero((deviate > _IMPROBABLE_SIGMA) & (chi2 > _FAR * dof))
 
 
 def loop_closure(graph: PairGraph, tree: SpanningTree, delta: FloatArray) -> tuple[FloatArray, IntArray]:

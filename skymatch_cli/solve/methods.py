@@ -450,6 +450,7 @@ def _no_overlap(measurements: Measurements, n_images: int) -> NoOverlapError:
     if np.all(across == Status.OUTSIDE_LIMITS):
         return NoOverlapError(f"all pixels of {overlaps} are outside of the limits", "look at --lower and --upper")
     return NoOverlapError(
-        f"none of the {n} overlaps has enough good pixels",
-        "look at masks, DQ flags, limits and slivers (--table overlaps of plan)",
+        f"none of the {n} overlaps has enough good pixels" if n > 1 else "the overlap has not enough good pixels",
+        "look at masks, DQ flags, limits, slivers (--table overlaps of plan), and units: values that differ by a large "
+        "factor can't be compared",
     )

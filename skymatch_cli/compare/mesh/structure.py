@@ -262,11 +262,12 @@ class ZeroPoints:
         dof = np.maximum(total(shared[use]) - n_factors, 0)
         scale = np.maximum((total(left) + _USUAL * _BELIEF) / (dof + _BELIEF), 1)
         square = total(weight * slope**2 - left) / scale
-        seen = square > chdtri(np.maximum(n_factors, 1), _CHANCE)
+        bright = _above_darkest(structure.darkest[use], mean[use], mine, size)
+        seen = (bright > 0) & (square > chdtri(np.maximum(n_factors, 1), _CHANCE))
         spread = np.where(seen, (square - n_factors) * over(scale, 2 * total(weight)), 0.0)[component]
         weight /= scale[mine]
         information = (np.bincount(a, weight, n) + np.bincount(b, weight, n)).astype(float)
-        above = _above_darkest(structure.darkest[use], mean[use], mine, size)[component]
+        above = bright[component]
         hidden = np.minimum(_UNSEEN * np.sqrt(inverse(information)), _PLAUSIBLE) * above
         if not spread.any():
             return cls(np.ones(n), np.zeros(n), np.zeros(n), hidden)

@@ -1,1 +1,1 @@
-"""FITS files and what an extra can read: headers, pixels, world coordinates."""
+"""File formats: FITS, and formats that need an extra package."""

@@ -1,4 +1,4 @@
-"""Header cards as they lie in the file: 80 bytes each, edited one at a time so that all others stay as they are.
+"""Header cards as stored, 80 bytes each; editing one leaves all others unchanged.
 
 A header is a list of cards without END and the blanks that follow it. Nothing here normalises what it
 isn't asked to change: order, spacing, comments and invalid cards survive. Layout: FITS Standard 4.0, section 4.
@@ -11,7 +11,6 @@ import re
 
 CARD = 80
 BLOCK = 2880
-HISTORY = b"HISTORY "
 _BLANK_CARD = b" " * CARD
 _CONTINUE = b"CONTINUE"
 _VALUE_END = 30  # last column of a value in fixed format

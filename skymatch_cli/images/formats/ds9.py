@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from skymatch_cli.errors import InputError
+from skymatch_cli.errors import InputError, reason
 from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray
 from skymatch_cli.sky.sphere import lon_lat, unit_vectors
 
@@ -40,7 +40,7 @@ def read_regions(path: str, size: int, mtime_ns: int) -> tuple[Any, ...]:  # noq
             warnings.simplefilter("ignore")  # shapes and properties without an area
             found = tuple(Regions.read(path, format="ds9"))
     except Exception as error:  # noqa: BLE001 - the parser raises errors of every kind
-        raise InputError.at(path, f"can't be read as a region file: {' '.join(str(error).split())}") from None
+        raise InputError.at(path, f"can't be read as a region file: {reason(error)}") from None
     if not any(map(_is_included, found)):
         what = "holds only excluded regions" if found else "holds no region"
         raise InputError.at(path, what, "it masks the pixels inside its regions: add one that is not excluded")

@@ -1,5 +1,5 @@
 # ruff: noqa: PTH100, PTH114, PTH116, PTH118 - of thousands of paths; a Path for each takes five times as long
-"""Files where they are: on a disk, or behind a URL (then the extra ``remote`` fetches the bytes that are asked for)."""
+"""Files on a disk or behind a URL (the extra ``remote`` fetches the bytes that are read)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def absolute_path(path: str) -> str:
 
 
 def real_path(path: str) -> str:
-    """The path with all links followed; a URL, and what is no path, as it is."""
+    """Return the path with all links followed; a URL or an invalid path is unchanged."""
     return path if is_remote(path) or "\0" in path else os.path.realpath(path)
 
 
@@ -98,7 +98,7 @@ def open_file(path: str) -> IO[bytes]:
 
 
 def _complete(url: str) -> str:
-    """The URL, if it is not one of which a file of this program holds the part that is not secret."""
+    """Return the URL; OSError where its token was removed, see `without_secrets`."""
     if "=…" in url:
-        raise OSError("its token is in no file of skymatch: plan, measure and write in one run of skymatch match")
+        raise OSError("skymatch stores no tokens: plan, measure and write in one run of skymatch match")
     return url

@@ -1,4 +1,4 @@
-"""The structure of a FITS file from its headers alone: which HDUs it holds and where their pixels lie.
+"""Read the structure of a FITS file from its headers: its HDUs and where their pixels are.
 
 One pass over the headers, a few microseconds a card, nothing is allocated that a header merely claims:
 sizes are compared with the length of the file first. Only the cards of the structure are given to astropy here;
@@ -242,7 +242,7 @@ def parse_header(stream: IO[bytes], hdu: Hdu) -> CardHeader:
 
 
 def _identify(path: str, where: str) -> tuple[Container, FileState]:
-    """How the file is packed, and its state; refuses what is plainly not FITS."""
+    """Return how the file is packed, and its state; refuse what is plainly not FITS."""
     state = file_state(path)
     if not is_remote(path) and not (Path(path).is_file() or Path(path).is_dir()):
         raise InputError.at(where, "is a pipe or a device, not a file", "save its output to a file first")
@@ -267,7 +267,7 @@ def _identify(path: str, where: str) -> tuple[Container, FileState]:
 
 
 def _most(container: Container, packed_size: int) -> float:
-    """How many bytes of data a file may claim, by how it is packed: to look for more would take hours."""
+    """Return the largest data size a file may claim, by its packing: reading more would take hours."""
     if container not in {Container.GZIP, Container.BZIP2}:
         return math.inf
     return most_unpacked(packed_size)
@@ -476,7 +476,7 @@ def _refuse_implausible(hdu: Hdu, packed_size: int, where: str) -> None:
 
 
 def read_exactly(stream: IO[bytes], size: int) -> bytes:
-    """Read ``size`` bytes (an unbuffered file may give them in pieces); EOFError where there are fewer."""
+    """Read ``size`` bytes, in several calls if needed; EOFError if there are fewer."""
     pieces = []
     while size > 0 and (piece := stream.read(size)):
         pieces.append(piece)

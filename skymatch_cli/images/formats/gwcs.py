@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from skymatch_cli.errors import InputError
+from skymatch_cli.errors import InputError, reason
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu
 from skymatch_cli.images.formats.registry import StoredWcs, UnknownWcsError, register
 from skymatch_cli.images.formats.source import open_source
@@ -43,11 +43,12 @@ def missing_package() -> str:
 
 @contextmanager
 def opened_asdf(stream: IO[bytes]) -> Iterator[Any]:
-    """An ASDF file whose parts are made when they are asked for; unknown parts stay what they are."""
+    """Open an ASDF file whose nodes are converted on access; unknown nodes stay as they are, and no schema is asked."""
     import asdf
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), asdf.config_context() as config:
         warnings.simplefilter("ignore")  # tags of pipelines that are not installed
+        config.validate_on_read = False  # a file of a newer library: converters tell what they can't read
         with asdf.open(stream, lazy_tree=True, memmap=False) as file:
             yield file
 
@@ -131,7 +132,7 @@ def gwcs_wcs(wcs: Any, shape: tuple[int, int], where: str) -> GwcsWcs:
         if not made._linear.scale_rad > 0:
             raise ValueError("its pixels have no area on the sky")
     except Exception as error:  # transforms and converters raise whatever they trip over
-        raise InputError.at(where, f"its GWCS can't be used: {' '.join(str(error).split())}") from error
+        raise InputError.at(where, f"its GWCS can't be used: {reason(error)}") from error
     return made
 
 
@@ -148,7 +149,9 @@ def wcs_of_meta(file: Any, meta: Any, shape: tuple[int, int], where: str) -> Gwc
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            wcs = meta.get("wcs")  # converters run here, and raise whatever they trip over
+            if "wcs" not in list(meta):
+                return None
+            wcs = meta["wcs"]  # converters run here, and raise whatever they trip over, a KeyError too
             return None if wcs is None else gwcs_wcs(wcs, shape, where)
         except Exception as error:
             tags = (found[1] for w in caught if (found := _UNKNOWN_TAG.match(str(w.message))))
@@ -159,7 +162,7 @@ def wcs_of_meta(file: Any, meta: Any, shape: tuple[int, int], where: str) -> Gwc
                 raise UnknownWcsError.at(where, f"the GWCS {why}", _UPGRADE) from error
             if isinstance(error, InputError):
                 raise
-            raise InputError.at(where, f"its GWCS can't be read: {' '.join(str(error).split())}") from error
+            raise InputError.at(where, f"its GWCS can't be read: {reason(error)}") from error
 
 
 def _newer_packages(file: Any) -> Iterator[str]:
@@ -206,7 +209,7 @@ def jwst_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs | No
     except InputError:
         raise
     except Exception as error:  # as above
-        raise InputError.at(where, f"its ASDF extension can't be read: {' '.join(str(error).split())}") from error
+        raise InputError.at(where, f"its ASDF extension can't be read: {reason(error)}") from error
 
 
 class _Engine:

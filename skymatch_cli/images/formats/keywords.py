@@ -32,7 +32,7 @@ class Keywords:
         return as_number(self.value(key))
 
     def required_number(self, key: str, option: str) -> float:
-        """A number that the user asked for; InputError where there is none, or none but 0."""
+        """Return the number of a keyword named by the user; InputError if it is missing or 0."""
         value = self.number(key)
         if not math.isfinite(value) or value == 0:
             found = self.text(key)
@@ -42,7 +42,7 @@ class Keywords:
 
 
 def as_number(value: Value) -> float:
-    """A finite float, NaN for all that is none; text that reads as a number counts as one."""
+    """Return a finite float, also from text; NaN for anything else."""
     if value is None or isinstance(value, bool):
         return math.nan
     try:

@@ -1,4 +1,4 @@
-"""How pixels are stored, and the arithmetic of taking a sky away and putting it back.
+"""How pixels are stored, and the arithmetic of subtracting a sky and adding it back.
 
 ``subtract`` and ``restore`` are inverse to one another: bit for bit where the original was integer, within
 1 ulp of max(|pixel|, |sky|) for floats. Why 1 ulp: the difference is rounded once, to the nearest multiple

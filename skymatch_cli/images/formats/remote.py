@@ -1,4 +1,4 @@
-"""Files behind URLs, through fsspec: only the blocks that are read travel (extra ``remote``).
+"""Files behind URLs, through fsspec: only the blocks that are read are fetched (extra ``remote``).
 
 Whatever a protocol's package raises becomes an OSError with the URL's own words, so that the readers of files
 need to know one kind of failure.

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from typing import IO, Any, cast
 
 from skymatch_cli.choices import Method
-from skymatch_cli.errors import InputError
+from skymatch_cli.errors import InputError, reason
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.files import open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile
@@ -26,7 +26,7 @@ from .gwcs import HINT, GwcsWcs, missing_package, opened_asdf, wcs_of_meta
 from .registry import ContainerFormat, register
 
 OURS = "skymatch_cli"
-"""The node of ``roman`` that holds what ``meta.background`` can't: our other cards, and what was there before."""
+"""The node of ``roman`` for what ``meta.background`` can't hold: our other cards, and the earlier values."""
 BACKGROUND = {"level": LEVEL, "method": METHOD, "subtracted": SUBTRACTED}
 _NO_METHOD = "None"
 _SCHEMA_METHODS = {
@@ -69,20 +69,20 @@ def open_as_fits(path: str) -> IO[bytes]:
     except BaseException as error:
         stack.close()
         if _is_unknown_compression(error):
-            what = f"holds arrays that can't be unpacked: {' '.join(str(error).split())}"
+            what = f"holds arrays that can't be unpacked: {reason(error)}"
             raise InputError.at(path, what, f"{HINT}; for other compressions: pip install asdf-compression") from error
         if isinstance(error, Exception) and not isinstance(error, InputError | OSError):
-            raise OSError(f"it is no Roman image: {' '.join(str(error).split()) or type(error).__name__}") from error
+            raise OSError(f"it is no Roman image: {reason(error)}") from error
         raise
 
 
 def schema_method(method: str) -> str:
-    """A method in the words of Roman's schema, which has none for ``user``; other words stay as they are."""
+    """Return the method in the words of Roman's schema, which has none for ``user``; other words stay as they are."""
     return _SCHEMA_METHODS.get(cast("Method", method), method)
 
 
 def _our_method(word: str, level: Any) -> str:
-    """The method behind a word of the schema: a level that no method of the pipeline has made is the user's."""
+    """Return the method for a word of the schema: a level without a method of the pipeline was given by the user."""
     if word == _NO_METHOD and level is not None:
         return Method.USER
     return _OUR_METHODS.get(word, word)
@@ -108,7 +108,7 @@ def roman_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs:
     except InputError:
         raise
     except Exception as error:  # converters raise whatever they trip over
-        raise InputError.at(where, f"its GWCS can't be read: {' '.join(str(error).split())}") from error
+        raise InputError.at(where, f"its GWCS can't be read: {reason(error)}") from error
     raise InputError.at(where, "has no GWCS in roman.meta.wcs", "process it to level 2 first")
 
 
@@ -165,7 +165,7 @@ def _shape_cards(shape: Sequence[int], bitpix: int) -> cd.Cards:
 
 
 def array_and_unit(node: Any) -> tuple[Any, Any]:
-    """An array of the tree and its unit (None where it has none): both kinds are found in files."""
+    """Return an array of the tree and its unit (None without one)."""
     unit = getattr(node, "unit", None)
     return (node, None) if unit is None else (node.value, unit)
 

@@ -1,4 +1,4 @@
-"""Is a tile-compressed image safe to unpack? The decoders of HCOMPRESS and PLIO trust what the tiles say.
+"""Check that a tile-compressed image is safe to unpack: the decoders of HCOMPRESS and PLIO trust their input.
 
 They take the size of a tile from its first bytes, not from the header, and write or read beyond their
 memory where it is wrong. Layout: FITS Standard 4.0, section 10; streams of HCOMPRESS and PLIO as cfitsio
@@ -72,7 +72,7 @@ def check_streams(table: Any) -> None:
 
 
 def _tile_pixels(row: int, axes: Sequence[int], tiles: Sequence[int]) -> int:
-    """How many pixels the tile in one row of the table has; the first axis runs fastest."""
+    """Return the number of pixels in the tile of one table row; the first axis runs fastest."""
     pixels = 1
     for axis, tile in zip(axes, tiles, strict=True):
         row, index = divmod(row, -(-axis // tile))
