@@ -648,7 +648,8 @@ def test_a_packed_file_of_zeros_without_end_is_refused() -> None:
     zeros = bz2.compress(bytes(2**26), 9)
     Path("b.fits.bz2").write_bytes(bz2.compress(Path("b.fits").read_bytes()) + zeros * 5)
     before = contents(Path())
-    assert "holds more than 256 MiB in" in run("match", "a.fits", "b.fits.bz2", code=3).stderr
+    for command in (["match", "a.fits"], ["undo"]):
+        assert "holds more than 256 MiB in" in run(*command, "b.fits.bz2", code=3).stderr
     assert contents(Path()) == before
 
 
@@ -683,6 +684,8 @@ def test_a_file_of_hdus_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) 
     empty = b"".join(card.ljust(80) for card in cards).ljust(2880)
     Path("b.fits.bz2").write_bytes(bz2.compress(Path("b.fits").read_bytes()) + bz2.compress(empty * 400))
     assert "b.fits.bz2: has more than 400 HDUs" in run("plan", "a.fits", "b.fits.bz2", code=3).stderr
+    Path("b.fits").write_bytes(Path("b.fits").read_bytes() + empty * 400)
+    assert "b.fits: has more than 400 HDUs" in run("plan", "a.fits", "b.fits", code=3).stderr
 
 
 def test_nothing_behind_the_images_is_unpacked_to_measure_them() -> None:
@@ -817,3 +820,15 @@ def test_a_long_string_that_goes_on_after_a_number_does_not_matter() -> None:
     Path("b.fits.fz").write_bytes(raw[:at] + b"CONTINUE  'more'".ljust(80) + raw[at + 80 :])
     done = run("match", "--dry-run", "--format", "json", "a.fits", "b.fits.fz")
     assert abs(json.loads(done.stdout)["images"][1]["sky"] - 20) < 1
+
+
+def test_all_of_300_extensions_come_back() -> None:
+    hdus = [fits.ImageHDU(np.full((8, 8), 100.25, "f4") + k, header(k), name="SCI", ver=k + 1) for k in range(300)]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto("h.fits")
+    before = Path("h.fits").read_bytes()
+    skies = "".join(f"h.fits[SCI,{k + 1}] {k + 0.1}\n" for k in range(300))
+    Path("skies.txt").write_text(skies)
+    run("match", "--method", "user", "--skylist", "skies.txt", "--subtract", "h.fits")
+    assert abs(float(pixels("h.fits", 300).mean()) - 100.15) < 1e-4
+    run("undo", "h.fits")
+    assert Path("h.fits").read_bytes() == before
