@@ -1,4 +1,4 @@
-"""A file is replaced whole or not at all, and by one run at a time: images, results, reports, journals.
+"""Replace files whole or not at all, by one run at a time: images, results, reports, journals.
 
 The new file is written beside the old one under a name that is recognised (``.NAME.skymatch-tmp``), synced,
 renamed over it, and the folder synced. Whatever fails before the rename leaves the old file as it was and no
@@ -66,7 +66,7 @@ class Locks:
             os.close(old)
 
     def close(self) -> None:
-        """Give all locks back."""
+        """Release all locks."""
         for fd in self._fds.values():
             os.close(fd)
         self._fds.clear()
@@ -149,7 +149,7 @@ def _open_to_lock(path: str) -> int:
 
 
 def _try_lock(fd: int, where: str, kind: int) -> bool:
-    """Lock without waiting; False where the file system knows no such lock."""
+    """Lock without waiting; False where the file system has no such lock."""
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -162,7 +162,7 @@ def _try_lock(fd: int, where: str, kind: int) -> bool:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove the temporary file of a run that was killed; one whose run lives is locked."""
+    """Remove the temporary file of a killed run; that of a living run is locked."""
     temporary = temporary_name(path)
     try:
         fd = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -177,7 +177,7 @@ def _remove_stale(path: str) -> None:
 
 @contextmanager
 def replacing(path: str) -> Iterator[BinaryIO]:
-    """Write one file that belongs to no set, such as a table of results.
+    """Write a single file, such as a table of results.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def replacing(path: str) -> Iterator[BinaryIO]:
 
 
 class Replacement:
-    """The new content of a file, under way: ``write`` it, then leave the ``with`` block without an exception.
+    """The new content of a file: ``write`` it, then leave the ``with`` block without an exception.
 
     Parameters
     ----------
@@ -265,7 +265,7 @@ class Replacement:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing is buffered here (for `gzip`, which asks)."""
+        """Do nothing: there is no buffer (`gzip` calls this)."""
 
     @contextmanager
     def buffered(self) -> Iterator[BinaryIO]:

@@ -15,7 +15,7 @@ _PUNCTUATION = frozenset(range(0x3A, 0x41)) | frozenset(range(0x5B, 0x61))
 
 
 def ones_complement_sum(data: bytes | memoryview, before: int = 0) -> int:
-    """The 32-bit ones'-complement sum of big-endian words, on top of the sum of what came before.
+    """Return the 32-bit ones'-complement sum of big-endian words, added to an earlier sum.
 
     Only the last piece of a sequence may have a length that is no multiple of 4.
     """
@@ -29,7 +29,7 @@ def ones_complement_sum(data: bytes | memoryview, before: int = 0) -> int:
 
 
 def sum_of(pieces: Iterable[bytes | memoryview]) -> int:
-    """The sum of data that come in pieces."""
+    """Return the sum of data that are given in pieces."""
     total = 0
     for piece in pieces:
         total = ones_complement_sum(piece, total)
@@ -37,7 +37,7 @@ def sum_of(pieces: Iterable[bytes | memoryview]) -> int:
 
 
 class PixelDigest:
-    """The digest of the pixels of an image, as they would lie in a plain file: their sum, and CRC-32 for their order.
+    """Digest of the pixels of an image as a plain file stores them: their sum, and CRC-32 for their order.
 
     It is the same for a tile-compressed image. The sum is the one of DATASUM.
     """
@@ -47,14 +47,14 @@ class PixelDigest:
         self._rest = b""
 
     def update(self, data: bytes | memoryview) -> None:
-        """Add pixels that follow."""
+        """Add the next pixels."""
         self._crc = zlib.crc32(data, self._crc)
         whole = self._rest + bytes(data) if self._rest else data
         stop = len(whole) // 4 * 4
         self._sum, self._rest = ones_complement_sum(whole[:stop], self._sum), bytes(whole[stop:])
 
     def text(self) -> str:
-        """Sixteen hexadecimal digits."""
+        """Return sixteen hexadecimal digits."""
         return f"{ones_complement_sum(self._rest, self._sum):08x}{self._crc:08x}"
 
 

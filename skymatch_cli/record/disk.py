@@ -99,7 +99,7 @@ def _attributes(fd: int, source: str, *, exact: bool) -> bool:
 
 
 def _names(file: str | int) -> list[str]:
-    """Extended attributes of a file; none where the system or the file system knows none."""
+    """Return the extended attributes of a file; none where the file system does not support them."""
     if not hasattr(os, "listxattr"):
         return []
     try:
@@ -160,12 +160,12 @@ def _is_frozen(path: str) -> bool:
 
 
 def sync(fd: int) -> None:
-    """Wait until a file is on the medium."""
+    """Flush the content of a file to the disk."""
     os.fsync(fd)
 
 
 def replace(source: str, target: str) -> None:
-    """Give a file another's name, atomically."""
+    """Rename a file over another one, atomically."""
     Path(source).replace(target)
 
 

@@ -24,7 +24,7 @@ _SUFFIX = ".skymatch-journal"
 
 
 def journal_path(files: Iterable[str]) -> str:
-    """Where the journal of a set of files is.
+    """Return the path of the journal of a set of files.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def journal_path(files: Iterable[str]) -> str:
 
 @contextmanager
 def kept(journal: Journal, locks: Locks) -> Iterator[Callable[[], None]]:
-    """Keep a journal while files are replaced, and remove it after them; it stays if some are done and others not.
+    """Keep a journal while files are replaced, then remove it; it stays if only some of them are done.
 
     Parameters
     ----------

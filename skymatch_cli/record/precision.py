@@ -1,4 +1,4 @@
-"""Whether the pixels of an image can lose a sky and get it back: looked at before the first file is touched.
+"""Check that pixels survive the subtraction of a sky and its undo, before the first file is changed.
 
 A float loses digits when a sky that is large beside it is subtracted. What may be lost is a thousandth of the image's
 own noise: enough that nobody can measure it. Where 32 bits lose more, the image gets 64; where those do, it is refused.
@@ -46,7 +46,7 @@ class PixelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The size of an image's good pixels: the largest absolute value, and what one can tell apart (the noise)."""
+    """Scale of an image's good pixels: the largest absolute value, and the noise."""
 
     largest: float
     noise: float
@@ -129,7 +129,7 @@ def _written(source: Source, index: int, edit: PixelEdit) -> PixelFacts:
 
 
 def _pieces(source: Source, index: int, form: PixelFormat) -> Iterator[tuple[int, np.ndarray]]:
-    """The pixels of an image as they are stored, in the byte order of FITS."""
+    """Return the pixels of an image as they are stored, in the byte order of FITS."""
     extent = source.extent(index)
     if not source.file.hdus[index].tiled:
         yield from stored_pixels(source, extent, form)

@@ -14,7 +14,7 @@ from skymatch_cli.settings import Settings
 
 
 class FilesRead:
-    """A set of files, told by device and inode: links of both kinds lead to the same file.
+    """A set of files, identified by device and inode: symbolic and hard links lead to the same file.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def files_read(infos: Iterable[ImageInfo], settings: Settings, others: Iterable[
 
 
 def files_of_images(infos: Iterable[ImageInfo]) -> Iterator[str]:
-    """The files of images, and of all planes that belong to them: each once where its images follow one another."""
+    """Return the files of images and of their planes; consecutive images of one file give it once."""
     last = ""
     for info in infos:
         if info.ref.path != last:
@@ -70,7 +70,7 @@ def _named(settings: Settings) -> Iterator[str]:
 
 
 def lists_among(names: Iterable[str]) -> Iterator[str]:
-    """The list files that ``@list`` names, and those that they name in turn."""
+    """Return the list files that ``@list`` names, and those named in them."""
     waiting, seen = [name[1:] for name in names if name.startswith("@")], set()
     while waiting:
         file = waiting.pop()

@@ -1,4 +1,4 @@
-"""A FITS file with some of its headers and images changed, and every other byte as it was.
+"""Rewrite a FITS file with some headers and images changed, and every other byte as it was.
 
 Bytes are copied in pieces, so a file need not fit into memory (a tile-compressed image that is changed must).
 """
@@ -26,7 +26,7 @@ _CHUNK_PIXELS = 2**16  # temporaries that stay in the processor's cache
 
 
 class Sink(Protocol):
-    """Where a new file goes."""
+    """Destination of a new file."""
 
     def write(self, data: bytes | memoryview) -> int:
         """Write all of the data."""
