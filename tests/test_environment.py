@@ -52,7 +52,7 @@ def test_a_run_and_undo_give_the_pixels_back(images: Path, conditions: str) -> N
 def test_a_limit_of_the_size_of_files_leaves_them_as_they_are(images: Path) -> None:
     before = contents(images)
     done = shell(f"ulimit -f 8; {SKYMATCH} match --subtract in/*.fits")
-    assert done.returncode in {1, 3}
+    assert done.returncode in {3, 6}  # 6: the journal, before the first image
     assert b"can't be written" in done.stderr
     assert b"Traceback" not in done.stderr
     assert contents(images) == before

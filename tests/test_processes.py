@@ -173,6 +173,7 @@ class Slow:
         os.write(1, b"%d\\n" % os.getpid())
         for _ in range(6000):
             time.sleep(0.01)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 try:
     list(run_tasks(Tasks(Slow, range(100), 10**9), 2, NoProgress()))
 except KeyboardInterrupt:
