@@ -274,3 +274,18 @@ def test_pixels_without_neighbours_have_a_noise(tmp_path, columns):
         errors.append(float(found["sky_err"][0]))
     n_good = 70 * max(nx // 2, 1)
     assert 0.9 < np.mean(errors) / (np.sqrt(2 / n_good) / 2) < 1.3
+
+
+@pytest.mark.parametrize("quieter", [1, 30, 300])
+def test_a_deep_image_among_shallow_ones_is_matched_as_well_as_these(tmp_path, quieter):
+    frames = [
+        Frame(x=x, y=y, nx=SIZE, ny=SIZE, sky=100 + 40 * k, noise=3 / (quieter if k == 2 else 1), seed=k)
+        for k, (x, y) in enumerate(((0.0, 0.0), (64.0, 4.0), (32.0, 60.0)))
+    ]
+    result = skymatch_cli.match([write(tmp_path / f"{k}.fits", f) for k, f in enumerate(frames)], dry_run=True)
+    sky, err = (np.asarray(result.images[name], float) for name in ("sky", "sky_err"))
+    assert set(result.images["status"]) == {"ok"}
+    assert not counted(result.warnings, ())
+    error = sky - 40 * np.arange(3) - np.mean(sky - 40 * np.arange(3))
+    assert np.abs(error).max() < 0.1
+    assert err.max() < 0.1  # 8,000 shared pixels: 3 * sqrt(2 / 8000) = 0.05

@@ -22,7 +22,7 @@ from typing import TypeVar
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
-from skymatch_cli.compare.mesh.connected import least_squares_offsets
+from skymatch_cli.compare.mesh.connected import connected, least_squares_offsets
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.sheets import Sheet, make_sheet
 from skymatch_cli.compare.mesh.spill import KeptSheets
@@ -111,9 +111,11 @@ def _robust_sums(
     jobs: int,
 ) -> _Compared:
     """Sums over pairs, with weights that agree with their own solution and with the scatter they leave."""
+    fixed = _quietest(meshes, graph)
 
     def solved(weight: FloatArray, difference: FloatArray) -> FloatArray:
-        return _rounded(least_squares_offsets(graph.n_images, graph.a, graph.b, weight, difference) - level)
+        offset = least_squares_offsets(graph.n_images, graph.a, graph.b, weight, difference)
+        return _rounded(offset - offset[fixed] - level)
 
     plans = sheet_plans(meshes) if len(graph.a) else []
     workers = min(jobs or usable_cores(), sum(len(plan.leaves) for plan in plans) // _WORTH_PROCESS + 1)
@@ -227,6 +229,22 @@ class _SharedCells:
         weight = sheet.weight.copy() if typical is None else trusted_weight(sheet, distances, typical)
         weight /= sheet.of_images(scale)
         return weight, shifted, sky, distances
+
+
+def _quietest(meshes: Sequence[Sequence[Mesh | None]], graph: OverlapGraph) -> IntArray:
+    """Return the image of least noise in the component of every image, (N,).
+
+    Its offset stays fixed from iteration to iteration: it makes the skies of its cells, and would else be doubted where
+    the offsets of noisier images move by many of its errors.
+    """
+    noise = np.full(graph.n_images, np.inf)
+    for plane in meshes:
+        for i, mesh in enumerate(plane):
+            if mesh is not None:
+                noise[i] = min(noise[i], mesh.noise)
+    component = connected(graph.n_images, graph.a, graph.b)
+    order = np.lexsort((noise, component))
+    return order[np.searchsorted(component[order], component)]
 
 
 def _rounded(offset: FloatArray) -> FloatArray:
