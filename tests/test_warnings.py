@@ -175,6 +175,12 @@ def test_images_without_a_command_are_told_of_match(words):
     assert "did you mean: skymatch match --dry-run" in done.stderr
 
 
+def test_an_empty_word_is_no_command():
+    done = run("")
+    assert done.exit_code == 2
+    assert "there is no command ''" in done.stderr
+
+
 def test_help_of_a_command_and_the_options_of_daily_use():
     assert run("help", "undo").stdout == run("undo", "--help").stdout
     assert run("help").stdout == run("--help").stdout

@@ -84,11 +84,17 @@ class LazyGroup(click.Group):
 
 def _meant(name: str, rest: list[str]) -> str:
     """Suggest what was meant by a word that is no command: images are matched."""
+    from pathlib import Path
+
     from skymatch_cli.settings import suggestion
 
-    if os.path.isdir(name):  # noqa: PTH112 (pathlib takes longer to import)
-        name = os.path.join(name, "*.fits")  # noqa: PTH118
-    if name[0] in "@-" or os.path.exists(name) or re.search(r"\.(fits?|fts|asdf)\b|[*?]", name, re.IGNORECASE):  # noqa: PTH110
+    if name and Path(name).is_dir():
+        name = str(Path(name) / "*.fits")
+    if (
+        name.startswith(("@", "-"))
+        or re.search(r"\.(fits?|fts|asdf)\b|[*?]", name, re.IGNORECASE)
+        or Path(name).is_file()
+    ):
         import shlex
 
         more = " …" if rest else ""

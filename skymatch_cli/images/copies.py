@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 from skymatch_cli.choices import WarningName
 from skymatch_cli.images.formats.files import is_remote
@@ -48,7 +49,7 @@ def _warnings(images: Sequence[tuple[StoredPlane, ImageRef]]) -> Iterator[SkyWar
 
 def _middle(plane: StoredPlane) -> bytes:
     try:
-        with open(plane.path, "rb") as stream:  # noqa: PTH123 - as everywhere that many files are opened
+        with Path(plane.path).open("rb") as stream:
             stream.seek(plane.offset + _size(plane) // 2)
             return stream.read(min(_FIRST, _size(plane) // 2))
     except OSError:
@@ -58,7 +59,7 @@ def _middle(plane: StoredPlane) -> bytes:
 def _are_same(one: StoredPlane, other: StoredPlane) -> bool:
     left = _size(one)
     try:
-        with open(one.path, "rb") as a, open(other.path, "rb") as b:  # noqa: PTH123
+        with Path(one.path).open("rb") as a, Path(other.path).open("rb") as b:
             a.seek(one.offset)
             b.seek(other.offset)
             while left > 0:
