@@ -197,17 +197,13 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 def read_config(path: str, known: Mapping[str, str]) -> dict[str, Any]:
     """Read a flat TOML file of settings.
 
+    UsageError if the file can't be read or parsed, or a key is unknown, given twice, or has a value of the wrong type.
+
     Parameters
     ----------
-    path : str
     known : mapping
         Type annotation of every key that may occur, by its name with underscores. Keys in the file are
         written with ``-`` or ``_``.
-
-    Raises
-    ------
-    UsageError
-        If the file can't be read or parsed, or a key is unknown, given twice, or has a value of the wrong type.
     """
     import tomllib
     from pathlib import Path

@@ -19,8 +19,6 @@ def said_of_images(written: WriteReport, settings: Settings, unchanged: str = "{
 
     Parameters
     ----------
-    written : WriteReport
-    settings : Settings
     unchanged : str
         Text for images that needed no change.
 

@@ -19,7 +19,6 @@ def laid_out(word: str, message: str, advice: str = "") -> str:
     ----------
     word : str
         ``"warning: "``, ``"error: "`` or ``""``; coloured on a terminal.
-    message : str
     advice : str
         What to do; on a terminal it begins a line of its own.
     """

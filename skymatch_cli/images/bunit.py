@@ -65,37 +65,16 @@ _LONGEST = 70  # what one card holds
 
 @dataclass(frozen=True, slots=True)
 class Bunit:
-    """A BUNIT, understood.
+    """A BUNIT, understood."""
 
-    Attributes
-    ----------
-    text : str
-        As the header has it.
-    unit : astropy unit or None
-        Without "per pixel"; None where the text is not understood.
-    per_pixel : bool
-        Counts or a flux density in each pixel, so that the number grows with the pixel's area.
-    per_area : bool
-        Per solid angle.
-    is_count : bool
-        Counts that pile up with the exposure time.
-    is_rate : bool
-        Counts per time.
-    per_beam : bool
-        Per beam of a radio telescope: the number grows with the area of the beam.
-    is_linear : bool
-        False for magnitudes and other logarithms.
-
-    """
-
-    text: str
-    unit: Any = None
-    per_pixel: bool = False
-    per_area: bool = False
-    is_count: bool = False
-    is_rate: bool = False
-    per_beam: bool = False
-    is_linear: bool = True
+    text: str  # as the header has it
+    unit: Any = None  # without "per pixel"; None where the text is not understood
+    per_pixel: bool = False  # counts or a flux density in each pixel, so that the number grows with the pixel's area
+    per_area: bool = False  # per solid angle
+    is_count: bool = False  # counts that pile up with the exposure time
+    is_rate: bool = False  # counts per time
+    per_beam: bool = False  # per beam of a radio telescope: the number grows with the area of the beam
+    is_linear: bool = True  # False for magnitudes and other logarithms
 
 
 @lru_cache(maxsize=1024)
@@ -145,10 +124,7 @@ def _parse(text: str) -> Any:
 def _is_linear(unit: Any) -> bool:
     """Whether differences of its values are differences of sky: no logarithm, no absurd scale.
 
-    Raises
-    ------
-    ArithmeticError
-        If it is so many of its base units that no number holds that.
+    ArithmeticError if it is so many of its base units that no number holds that.
     """
     from astropy import units as u
 

@@ -75,10 +75,11 @@ def read_infos(
 ) -> Infos:
     """Read the headers of the images, each file once, and trace their footprints.
 
+    UsageError if an option can't be right for any image (an unknown DQ name, a bad template); InputError if no image
+    has a keyword of ``--split-by``.
+
     Parameters
     ----------
-    inputs : Inputs
-    settings : Settings
     need_wcs : bool
         Whether an image without a celestial WCS is refused; if not, none is read and no footprint traced.
     progress : Progress, optional
@@ -91,14 +92,6 @@ def read_infos(
     Infos
         Every image is either among ``infos`` (in the order of the inputs) or has a problem. Images whose
         footprint can't be traced are among them.
-
-    Raises
-    ------
-    UsageError
-        If an option can't be right for any image (an unknown DQ name, a bad template).
-    InputError
-        If no image has a keyword of ``--split-by``.
-
     """
     check_dqbits(settings.dqbits)
     found: list[ImageHeader] = []

@@ -51,18 +51,11 @@ _JWST_CARDS = {
 
 @dataclass(frozen=True, slots=True)
 class HeldImages:
-    """Inputs of a run: names of files and images in memory.
+    """Inputs of a run: names of files and images in memory."""
 
-    Attributes
-    ----------
-    names : tuple of (str, path or NamedFile)
-        In the order in which they were given.
-    objects : mapping of str to object
-        The images in memory, by the paths under which they are read.
-    """
-
+    # in the order in which they were given
     names: tuple[str | PathLike[str] | NamedFile, ...]
-    objects: Mapping[str, Any]
+    objects: Mapping[str, Any]  # the images in memory, by the paths under which they are read
 
     def release(self) -> None:
         """Forget the images in memory."""
@@ -72,17 +65,13 @@ class HeldImages:
 def hold_images(images: Any) -> HeldImages:
     """Tell names from images in memory, and make those readable.
 
+    UsageError if one of them is of another type, or its parts don't fit together; InputError if a package is missing
+    that its WCS needs.
+
     Parameters
     ----------
     images : name, object or iterable of them
         A model library of the pipelines counts as the models in it.
-
-    Raises
-    ------
-    UsageError
-        If one of them is of another type, or its parts don't fit together.
-    InputError
-        If a package is missing that its WCS needs.
     """
     names: list[str | PathLike[str] | NamedFile] = []
     objects: dict[str, Any] = {}

@@ -54,21 +54,12 @@ _Stored = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """Pixels of an image, or of some of its rows.
+    """Pixels of an image, or of some of its rows."""
 
-    Attributes
-    ----------
-    data : (rows, nx) float32 or float64
-        Original pixels in the image's unit (a sky that was subtracted is added back). float32 where that
-        is exact.
-    good : (rows, nx) bool
-        True = use.
-    warnings : tuple of SkyWarning
-
-    """
-
+    # (rows, nx) float32 or float64: original pixels in the image's unit (a sky that was subtracted is added back).
+    # float32 where that is exact
     data: PixelArray
-    good: BoolArray
+    good: BoolArray  # (rows, nx): True = use
     warnings: tuple[SkyWarning, ...] = ()
 
 
@@ -96,21 +87,16 @@ def read_pixels(
 ) -> Pixels:
     """Read the pixels of an image and which are good.
 
+    InputError if the file can't be read or has changed since its headers were read.
+
     Parameters
     ----------
-    info : ImageInfo
     settings : Settings
         ``ignore_value`` and ``keep_value`` are used.
     rows : (start, stop), optional
         Read these rows only.
     look_for_padding : bool
         Mask one exact value that fills the border or half of the pixels.
-
-    Raises
-    ------
-    InputError
-        If the file can't be read or has changed since its headers were read.
-
     """
     source = info.source
     if source is None:

@@ -123,26 +123,13 @@ KINDS: Mapping[WarningName, WarningKind] = {
 
 @dataclass(frozen=True, slots=True)
 class SkyWarning:
-    """One warning about a run.
+    """One warning about a run."""
 
-    Attributes
-    ----------
-    name : WarningName
-        Its name for ``--allow``.
-    text : str
-        What is wrong, and where.
-    amplitude : float or None
-        Size of the effect in ``unit``; None if it has none, 0 if no action is needed.
-    unit : str
-    visible : bool
-        Whether the effect can be seen in the mosaic; other warnings are shown with ``-v`` only.
-    """
-
-    name: WarningName
-    text: str
-    amplitude: float | None = None
+    name: WarningName  # its name for ``--allow``
+    text: str  # what is wrong, and where
+    amplitude: float | None = None  # size of the effect in ``unit``; None if it has none, 0 if no action is needed
     unit: str = ""
-    visible: bool = True
+    visible: bool = True  # whether the effect can be seen in the mosaic; other warnings are shown with ``-v`` only
 
     def __str__(self) -> str:
         return self.text

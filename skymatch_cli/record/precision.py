@@ -57,12 +57,7 @@ def examine(
 ) -> PixelFacts:
     """Read the pixels of an image to be changed, and find their format, loss and digest.
 
-    Raises
-    ------
-    InputError
-        If another program changed pixels that this one had written.
-    PixelError
-        If no format keeps them.
+    InputError if another program changed pixels that this one had written; PixelError if no format keeps them.
     """
     pixels = edit.pixels or _unchanged(
         PixelFormat(bitpix=source.file.hdus[index].bitpix), source.file.hdus[index].shape
@@ -97,12 +92,7 @@ def _least(scales: Sequence[Scale]) -> Scale:
 
 
 def check_digest(source: Source, index: int, left: Written, where: str) -> None:
-    """Refuse an image whose pixels changed since this program wrote them.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse an image whose pixels changed since this program wrote them (InputError)."""
     digest = PixelDigest()
     for _, raw in _pieces(source, index, left.form):
         digest.update(raw.tobytes())

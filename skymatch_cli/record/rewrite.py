@@ -102,16 +102,12 @@ class HduEdit:
 def rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> tuple[int, ...]:
     """Write the file with its HDUs changed as ``edits`` says (by index), packed as it was.
 
+    PixelError if the pixels can't be changed so that it can be undone; OSError if the file can't be read or written.
+
     Returns
     -------
     wrong : tuple of int
         HDUs whose CHECKSUM or DATASUM was wrong: it stays as it was.
-
-    Raises
-    ------
-    PixelError
-        If the pixels can't be changed so that it can be undone.
-    OSError
     """
     if source.file.container is Container.GZIP:
         # neither name nor time: the same content gives the same bytes

@@ -77,10 +77,7 @@ def _write(result: Result, stream: BinaryIO) -> None:
 def read_solution(file: str) -> Solved:
     """Read the skies of a solution.
 
-    Raises
-    ------
-    InputError
-        If there is no such file, it holds no solution of this version, or it is damaged or was changed.
+    InputError if there is no such file, it holds no solution of this version, or it is damaged or was changed.
     """
     from skymatch_cli.store.store import CODEC
 

@@ -80,13 +80,8 @@ def format_after(original: PixelFormat, shift: float) -> PixelFormat:
 
     ``shift`` is the largest size of that sky, in physical units.
 
-    Floats stay what they are. Integers become float32 where that is exact (8 and 16 bits, and a shift of
-    that size), else float64.
-
-    Raises
-    ------
-    PixelError
-        If no type holds the result.
+    Floats stay what they are. Integers become float32 where that is exact (8 and 16 bits, and a shift of that size),
+    else float64. PixelError if no type holds the result.
     """
     if original.bscale == 0:
         raise PixelError("BSCALE is 0: all pixels are the same")
@@ -110,19 +105,15 @@ def widened(form: PixelFormat) -> PixelFormat | None:
 def subtract(raw: Stored, original: PixelFormat, shift: Shift, target: PixelFormat) -> Stored:
     """Original pixels, as stored, minus ``shift``, as stored in ``target``.
 
+    PixelError if a pixel can't be held so that ``restore`` gives it back.
+
     Parameters
     ----------
     raw : (n,) array of ``original.dtype``
-    original : PixelFormat
     shift : float or (n,) float64
         In physical units.
     target : PixelFormat
         From `format_after`, for the largest shift of the image.
-
-    Raises
-    ------
-    PixelError
-        If a pixel can't be held so that ``restore`` gives it back.
     """
     if original.is_integer:
         return _subtract_from_integers(raw, original, shift, target)
@@ -136,10 +127,7 @@ def subtract(raw: Stored, original: PixelFormat, shift: Shift, target: PixelForm
 def restore(stored: Stored, original: PixelFormat, shift: Shift) -> Stored:
     """Invert `subtract`: the original pixels, as they were stored.
 
-    Raises
-    ------
-    PixelError
-        If the original was integer and these pixels are not what `subtract` made of it.
+    PixelError if the original was integer and these pixels are not what `subtract` made of it.
     """
     if original.is_integer:
         return _restore_integers(stored, original, shift)
