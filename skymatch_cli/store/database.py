@@ -129,7 +129,7 @@ class Database:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn errors of SQLite into errors of this program: StoppedError if the file can't be written, else InputError."""
+        """Turn errors of SQLite into a StoppedError if the file can't be written, else an InputError."""
         try:
             yield
         except sqlite3.OperationalError as error:
