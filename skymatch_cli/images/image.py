@@ -66,12 +66,7 @@ class Infos(NamedTuple):
 
 
 def read_infos(
-    inputs: Inputs,
-    settings: Settings,
-    *,
-    need_wcs: bool,
-    progress: Progress | None = None,
-    known: Known | None = None,
+    inputs: Inputs, settings: Settings, *, need_wcs: bool, progress: Progress | None = None, known: Known | None = None
 ) -> Infos:
     """Read the headers of the images, each file once, and trace their footprints.
 

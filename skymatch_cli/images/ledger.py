@@ -47,10 +47,9 @@ from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
 LEVEL, SUBTRACTED, METHOD, ERROR = "BKGLEVEL", "BKGSUB", "BKGMETH", "BKGERR"
 SHAPE = tuple(f"BKG{name.upper()}" for name in SHAPE_TERMS)
 _SKY_OF_IMAGE = "sky of this image, in its own unit"
-_MEANING = {
-    "BKGDX": "tilt of the sky along x, per pixel",
-    "BKGDY": "tilt of the sky along y, per pixel",
-} | {key: f"sky: times P{key[-2]}(u)P{key[-1]}(v) less its centre" for key in SHAPE[2:]}
+_MEANING = {"BKGDX": "tilt of the sky along x, per pixel", "BKGDY": "tilt of the sky along y, per pixel"} | {
+    key: f"sky: times P{key[-2]}(u)P{key[-1]}(v) less its centre" for key in SHAPE[2:]
+}
 MOST_SECTIONS = 99
 """Most sections of one image: keywords have eight letters."""
 PIPELINE_STEP = "S_SKYMAT"  # of JWST
@@ -366,9 +365,7 @@ def _keywords(record: Record) -> dict[str, bytes | None]:
         return _section_keywords(sky, record)
     if isinstance(sky, SkyCube):
         return _state_keywords(record) | plane_cards(sky, record.errors, tilted=record.tilted)
-    new: dict[str, bytes | None] = {
-        level: cd.make_card(level, sky.level, _SKY_OF_IMAGE),
-    }
+    new: dict[str, bytes | None] = {level: cd.make_card(level, sky.level, _SKY_OF_IMAGE)}
     if record.written.subtracted and level != LEVEL:  # programs that read the keyword subtract its value
         new[level] = cd.make_card(level, 0.0, "sky still to be subtracted")
         new[LEVEL] = cd.make_card(LEVEL, sky.level, _SKY_OF_IMAGE)

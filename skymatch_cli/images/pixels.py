@@ -76,10 +76,7 @@ def portable(info: ImageInfo) -> ImageInfo:
     dq, mask, weight = plane(source.dq), plane(source.mask), plane(source.weight)
     source = replace(source, exposure=plane(source.exposure))
     regions = source.regions and replace(source.regions, path=absolute_path(source.regions.path))
-    return replace(
-        info,
-        source=replace(source, science=science, dq=dq, mask=mask, weight=weight, regions=regions),
-    )
+    return replace(info, source=replace(source, science=science, dq=dq, mask=mask, weight=weight, regions=regions))
 
 
 def read_pixels(

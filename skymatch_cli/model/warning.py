@@ -55,8 +55,7 @@ KINDS: Mapping[WarningName, WarningKind] = {
         "look at these overlaps in the report; mask what disturbs them with --mask",
     ),
     WarningName.MASKED: WarningKind(
-        "masks, DQ flags or limits exclude most pixels of the overlaps",
-        "check --mask, --dqbits, --lower and --upper",
+        "masks, DQ flags or limits exclude most pixels of the overlaps", "check --mask, --dqbits, --lower and --upper"
     ),
     WarningName.CROWDED: WarningKind(
         "stars fill the overlaps, or the images disagree in most cells (PSF, WCS, scattered light)",

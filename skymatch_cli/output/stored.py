@@ -182,11 +182,7 @@ def _layouts(*, n_shape: int, with_kept: bool, further: Sequence[str]) -> tuple[
     known = (*plane_column([0]), *section_column(["-"]))
     added = [replace(column, values=column.values[:0]) for column in known if column.name in further]
     images = replace(images, columns=(*images.columns[:3], *added, *images.columns[3:]))
-    return (
-        images,
-        overlaps_table((), measurements, solution),
-        components_table((), solution),
-    )
+    return (images, overlaps_table((), measurements, solution), components_table((), solution))
 
 
 def _column(images: Table, name: str, otherwise: object) -> list[Any]:

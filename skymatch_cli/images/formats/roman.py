@@ -159,6 +159,5 @@ def array_and_unit(node: Any) -> tuple[Any, Any]:
 
 
 register(
-    "asdf",
-    ContainerFormat(missing_package=missing_package, hint=HINT, open_as_fits=open_as_fits, read_wcs=roman_wcs),
+    "asdf", ContainerFormat(missing_package=missing_package, hint=HINT, open_as_fits=open_as_fits, read_wcs=roman_wcs)
 )
