@@ -7,7 +7,8 @@ import pytest
 from scipy import ndimage
 
 from skymatch_cli.compare.mesh.layers import Layers, LeafTable, closed
-from skymatch_cli.compare.mesh.pairs import DeepPairs, LeafPairs
+from skymatch_cli.compare.mesh.deeppairs import DeepPairs
+from skymatch_cli.compare.mesh.pairs import LeafPairs
 from skymatch_cli.compare.mesh.reduce import CellMesh
 from skymatch_cli.compare.mesh.sheets import gathered, make_sheet
 from skymatch_cli.compare.mesh.tiles import BLOCK, TILE, Leaves, sheet_plans

@@ -14,7 +14,8 @@ from skymatch_cli.errors import UsageError
 from skymatch_cli.model.monomials import carried, exponents
 from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
 from skymatch_cli.output.tables import peak_to_valley
-from skymatch_cli.solve.tiltfit import PlaneEquations, carried_degrees
+from skymatch_cli.solve.degrees import carried_degrees
+from skymatch_cli.solve.tiltequations import PlaneEquations
 
 from .factories import Frame, tangent, write
 
@@ -227,7 +228,7 @@ def test_what_is_common_is_taken_off_and_the_rest_comes_back():
     truth = equations.centred(rng.normal(size=(16, 6, 1)))
     common = rng.normal(size=6)
     moved = truth + (carried(centre - centre.mean(axis=0), 2) @ common)[:, :, None]
-    pull = equations.root @ equations.root.swapaxes(1, 2) @ equations.differences(moved[:, :, 0])[:, :, None]
+    pull = equations.moment @ equations.differences(moved[:, :, 0])[:, :, None]
     np.testing.assert_allclose(equations.solve(equations.gathered(pull)), truth, atol=1e-9)
 
 
