@@ -86,6 +86,24 @@ def test_skies_that_bend_are_found(tmp_path, model, degree, rms):
     assert left_over(rows(plane), truth, degree).std() > 5 * left.std()
 
 
+@pytest.mark.parametrize(("model", "degree", "rms"), [("plane", 1, 5e-4), ("poly2", 2, 1.5e-3), ("poly3", 3, 0.015)])
+def test_skies_without_noise_are_found(tmp_path, model, degree, rms):
+    files, truth = save(tmp_path, model, noise=0.0)
+    found = skymatch_cli.match(files, compare="mesh", model=model, dry_run=True)
+    assert left_over(rows(found), truth, degree).std() < rms  # of skies that vary by some 4 over a frame
+
+
+def test_a_slope_of_the_scene_is_no_sky(tmp_path):
+    # Cells at the border have their pixels to one side, in the other image to the other side.
+    files = [
+        str(write(tmp_path / f"img_{k}.fits", f, pixels=f.pixels(lambda x, y: 0.5 * x - 0.2 * y)))
+        for k, f in enumerate(frames(0.0))
+    ]
+    found = skymatch_cli.match(files, compare="mesh", model="poly2", dry_run=True)
+    truth = [np.full((SIZE, SIZE), f.sky) for f in frames(0.0)]
+    assert left_over(rows(found), truth, 2).std() < 0.015  # where the scene varies by 48 over a frame
+
+
 @pytest.mark.parametrize("model", ["constant", "plane", "poly2"])
 def test_auto_takes_the_lowest_degree_that_the_images_ask_for(tmp_path, model):
     files, _ = save(tmp_path, model)

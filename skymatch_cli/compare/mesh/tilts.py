@@ -10,7 +10,7 @@ are those of the cells' centres, and what the difference does is taken off with 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import comb
 
@@ -40,6 +40,7 @@ from skymatch_cli.compare.mesh.sums import (
 from skymatch_cli.compare.mesh.tiles import BLOCK, run_noise, sheet_plans
 from skymatch_cli.compare.mesh.trust import Distances, SheetSpreads, Spreads, mean_sky, median_sky, trusted_weight
 from skymatch_cli.model import (
+    BoolArray,
     FloatArray,
     IntArray,
     Measurements,
@@ -139,7 +140,9 @@ class _Field:
     sheet: Sheet
     middle: FloatArray  # (n, 2): of the block of every leaf, cells
     powers: Float32Array  # (k - 1, n, 64): means of powers of the places of the pixels, about that
-    sky: Float32Array
+    away: Float32Array  # (2, n, 64): of the mean place from the centre of the cell
+    seen: BoolArray  # (m, 64)
+    sky: Float32Array  # (m, 64)
 
     @classmethod
     def of(cls, sheet: Sheet, meshes: Sequence[Mesh | None], degree: int) -> _Field:
@@ -155,7 +158,10 @@ class _Field:
                 if i <= a and j <= b
             )
             out[...] = sum(parts)
-        return cls(sheet, middle, powers, np.zeros((sheet.layers.sizes[0], BLOCK**2), np.float32))
+        away = np.stack([power - place for power, place in zip(powers, (u, v), strict=False)]).astype(np.float32)
+        away *= sheet.weight > 0
+        seen = sheet.layers.total(sheet.weight) > 0
+        return cls(sheet, middle, powers, away, seen, np.zeros(seen.shape, np.float32))
 
     def without(self, planes: ImagePlanes) -> Float32Array:
         """Values of the cells less the plane of each image."""
@@ -164,6 +170,8 @@ class _Field:
         plane = np.repeat(about[:, 0] - planes.level[images, None], BLOCK**2, axis=1)
         for coefficient, power in zip(about[:, 1:].swapaxes(0, 1), self.powers, strict=True):
             plane += coefficient * power
+        for slope, away in zip(_slopes(self.sky, self.seen), self.away, strict=True):
+            plane += self.sheet.layers.each(np.multiply, away, slope)
         return np.asarray((self.sheet.value - plane) * (self.sheet.weight > 0), np.float32)
 
     def trusted(
@@ -175,6 +183,18 @@ class _Field:
         weight = self.sheet.weight.copy() if typical is None else trusted_weight(self.sheet, distances, typical)
         weight /= self.sheet.of_images(scale)
         return weight, shifted, distances.spreads(self.sheet)
+
+
+def _slopes(sky: Float32Array, seen: BoolArray) -> Iterator[Float32Array]:
+    """Slopes (m, 64) of the sky of the cells of blocks along u and v, from the next cells that are seen."""
+    for axes in ((0, 2, 1), (0, 1, 2)):
+        cells, known = (a.reshape(-1, BLOCK, BLOCK).transpose(axes) for a in (sky, seen))
+        both = (known[:, 1:] & known[:, :-1]).astype(np.float32)
+        total, count = np.zeros((2, *cells.shape), np.float32)
+        for side in (np.s_[:, 1:], np.s_[:, :-1]):
+            total[side] += np.diff(cells, axis=1) * both
+            count[side] += both
+        yield (total / np.maximum(count, 1)).transpose(axes).reshape(sky.shape)
 
 
 def _powers(mesh: Mesh, row: IntArray, column: IntArray) -> list[Float32Array]:
