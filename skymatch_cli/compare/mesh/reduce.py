@@ -214,11 +214,10 @@ class _Batch:
 
 def _runs(blocks: BoolArray, shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
     """Rectangles of pixels: runs of needed blocks, one block high."""
-    for j, line in enumerate(blocks):
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], line, [False]]).astype(np.int8)))
+    line, edge = np.nonzero(np.diff(np.pad(blocks, ((0, 0), (1, 1)))))
+    for j, start, stop in zip(line[::2].tolist(), edge[::2].tolist(), edge[1::2].tolist(), strict=True):
         rows = slice(j * BLOCK_PIX, min((j + 1) * BLOCK_PIX, shape[0]))
-        for start, stop in edges.reshape(-1, 2):
-            yield rows, slice(int(start) * BLOCK_PIX, min(int(stop) * BLOCK_PIX, shape[1]))
+        yield rows, slice(start * BLOCK_PIX, min(stop * BLOCK_PIX, shape[1]))
 
 
 def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: float) -> Float32Array:

@@ -71,15 +71,22 @@ def _stand_out(data: PixelArray, good: BoolArray, noise: _BlockNoise, region: Re
     if y1 <= y0 or x1 <= x0 or min(data.shape) <= _REACH:
         return np.empty(0, np.int64)
     pixels = _with_border(data, good, (y0, y1), (x0, x1))
-    level = np.maximum(pixels[1:-1, :-2], pixels[1:-1, 2:])
-    np.minimum(level, np.maximum(pixels[:-2, 1:-1], pixels[2:, 1:-1]), out=level)
-    np.subtract(pixels[1:-1, 1:-1], level, out=level)
-    level -= noise.row(y0, x0, x1) * np.float32(_FIRST)
-    # flat: numpy finds the few True in one line of memory an order faster than in two dimensions
-    y, x = np.divmod(np.flatnonzero((level > 0).reshape(-1)), x1 - x0)
-    y += y0
-    x += x0
-    return np.asarray((y * data.shape[1] + x)[good[y, x]])
+    # A flat array has the neighbours of all pixels in four slices; numpy finds few True in it an order faster than in
+    # two dimensions. Of pixels of the margin it has the wrong neighbours.
+    flat, width = pixels.reshape(-1), pixels.shape[1]
+    first, last = width + 1, flat.size - width - 1
+    left, right, up, down = (flat[first + step : last + step] for step in (-1, 1, -width, width))
+    level = np.maximum(left, right)
+    np.minimum(level, np.maximum(up, down), out=level)
+    np.subtract(flat[first:last], level, out=level)
+    place = np.flatnonzero(level > np.float32(_FIRST) * noise.least((y0, y1), (x0, x1)))
+    y, x = np.divmod(place + first, width)
+    y += y0 - 1
+    x += x0 - 1
+    use = (x >= x0) & (x < x1)
+    use[use] = good[y[use], x[use]]
+    found = y[use] * data.shape[1] + x[use]
+    return np.asarray(found[level[place[use]] > np.float32(_FIRST) * noise.at(found)])
 
 
 def _with_border(
@@ -88,8 +95,8 @@ def _with_border(
     """Pixels of a rectangle and those one beside it, mirrored beyond the frame; masked ones are huge."""
     source, target = zip(*(_lines(*r, n) for r, n in zip((rows, columns), data.shape, strict=True)), strict=True)
     pixels = np.empty((rows[1] - rows[0] + 2, columns[1] - columns[0] + 2), np.float32)
-    pixels[target] = _MASKED
-    np.copyto(pixels[target], data[source], where=good[source], casting="same_kind")
+    np.copyto(pixels[target], data[source], casting="same_kind")
+    np.copyto(pixels[target], _MASKED, where=~good[source])
     for lines, inside in ((pixels, target[0]), (pixels.T, target[1])):
         if inside.start:
             lines[0] = lines[2]
@@ -112,9 +119,10 @@ class _BlockNoise:
     block_pix: int
     nx: int
 
-    def row(self, y: int, x0: int, x1: int) -> npt.NDArray[np.float32]:
-        """Noise of the pixels from ``x0`` on, before ``x1``, in a row."""
-        return np.asarray(self.sigma[y // self.block_pix, np.arange(x0, x1) // self.block_pix])
+    def least(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.float32:
+        """Least noise of the pixels of a rectangle."""
+        blocks = (slice(low // self.block_pix, -(-high // self.block_pix)) for low, high in (rows, columns))
+        return np.float32(self.sigma[tuple(blocks)].min())
 
     def at(self, flat: IntArray) -> npt.NDArray[np.float32]:
         """Noise of pixels that are given as indices into the flat image."""
