@@ -50,7 +50,7 @@ from skymatch_cli.statistics.regions import region_statistics
 DEFAULT_PITCH_PIX = 8.0
 _LEAST_PITCH_PIX = 1.0
 _POLYGONS = 65536  # whose widths are found at a time: memory
-_SAMPLE = 2**16  # good pixels that show the steps of integers
+_SAMPLE = 2**14  # good pixels that show the steps of integers
 _CELLS_ACROSS = 20.0  # cells across an overlap: some of those at its border are lost
 
 

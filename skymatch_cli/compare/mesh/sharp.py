@@ -57,12 +57,14 @@ def sharp_outliers(
         Outliers, as indices into the flat image. Masked pixels are never outliers.
     """
     noise = _BlockNoise(sigma, block_pix, data.shape[1])
-    found = [_stand_out(data, good, noise, region) for region in regions]
-    candidates = np.concatenate([np.empty(0, np.int64), *found])
+    candidates = [_stand_out(data, good, noise, region) for region in regions]
+    candidate = np.concatenate([np.empty(0, np.int64), *candidates])
     frame = _Frame(data, good)
-    if not candidates.size or min(data.shape) <= _REACH:
+    if not candidate.size or min(data.shape) <= _REACH:
         return np.empty(0, np.int64)
-    return _grown(candidates, frame, noise, _clear_threshold(candidates, frame, noise))
+    found, excess = _tested(candidate, frame, np.zeros(data.size, bool), np.float32(_FIRST) * noise.at(candidate))
+    threshold = _clear_threshold(np.sort(excess / noise.at(found)))
+    return _grown(found[excess > threshold * noise.at(found)], frame, noise, threshold * _NEXT / _FIRST)
 
 
 def _stand_out(data: PixelArray, good: BoolArray, noise: _BlockNoise, region: Region) -> IntArray:
@@ -95,7 +97,8 @@ def _with_border(
     """Pixels of a rectangle and those one beside it, mirrored beyond the frame; masked ones are huge."""
     source, target = zip(*(_lines(*r, n) for r, n in zip((rows, columns), data.shape, strict=True)), strict=True)
     pixels = np.empty((rows[1] - rows[0] + 2, columns[1] - columns[0] + 2), np.float32)
-    np.copyto(pixels[target], data[source], casting="same_kind")
+    with np.errstate(over="ignore", invalid="ignore"):  # of masked pixels
+        pixels[target] = data[source]
     np.copyto(pixels[target], _MASKED, where=~good[source])
     for lines, inside in ((pixels, target[0]), (pixels.T, target[1])):
         if inside.start:
@@ -159,12 +162,8 @@ def _mirrored(line: IntArray, n: int) -> IntArray:
     return np.where(line >= n, 2 * (n - 1) - line, line)
 
 
-def _clear_threshold(candidates: IntArray, frame: _Frame, noise: _BlockNoise) -> float:
-    """The threshold, in sigma, that most of the outliers exceed by a factor of two."""
-    flags = np.zeros(frame.data.size, bool)
-    sigma = noise.at(candidates)
-    found, excess = _tested(candidates, frame, flags, _FIRST * sigma)
-    height = np.sort(excess / noise.at(found))
+def _clear_threshold(height: FloatArray) -> float:
+    """The threshold, in sigma, that most of the outliers exceed by a factor of two; ``height`` (n,) are ascending."""
     threshold = _FIRST
     while threshold < _HUGE_SIGMA:
         above, clear = (len(height) - np.searchsorted(height, t) for t in (threshold, 2 * threshold))
@@ -174,21 +173,17 @@ def _clear_threshold(candidates: IntArray, frame: _Frame, noise: _BlockNoise) ->
     return threshold
 
 
-def _grown(candidates: IntArray, frame: _Frame, noise: _BlockNoise, threshold: float) -> IntArray:
-    """Test the candidates, then their neighbours with the outliers taken out, a few rounds."""
+def _grown(new: IntArray, frame: _Frame, noise: _BlockNoise, threshold: float) -> IntArray:
+    """Test the neighbours of outliers with these taken out, a few rounds."""
     flags = np.zeros(frame.data.size, bool)
-    found: list[IntArray] = []
-    least = threshold
-    for _ in range(_ROUNDS):
-        new, _ = _tested(candidates, frame, flags, least * noise.at(candidates))
-        if not new.size:
-            break
+    found = [new]
+    for _ in range(1, _ROUNDS):
         flags[new] = True
-        found.append(new)
         near = frame.neighbours(new)
         candidates = near[~flags[near]]
-        least = threshold * _NEXT / _FIRST
-    return np.sort(np.concatenate([np.empty(0, np.int64), *found]))
+        new, _ = _tested(candidates, frame, flags, threshold * noise.at(candidates))
+        found.append(new)
+    return np.sort(np.concatenate(found))
 
 
 def _tested(
