@@ -132,7 +132,7 @@ def assemble_mesh(
         meshes, part = _by_spacing(part, used, spacing[rows], [found[i] for i in mine.tolist()], graph.planes)
         usable = np.array([found[i].status for i in mine.tolist()], object)
         degree = Model(settings.model).degree
-        compare_all = partial(_compared, meshes, part, group[mine], usable, solve_planes=solvers[0], jobs=settings.jobs)
+        compare_all = partial(_compared, meshes, part, group[mine], usable, solve_planes=solvers[0])
         differences = compare_all(degree=degree)
         if settings.model == Model.AUTO:
             # Cells are trusted, and their errors known, with the model that they are compared by.
@@ -155,7 +155,6 @@ def _compared(
     *,
     degree: int,
     solve_planes: PlaneSolver,
-    jobs: int,
 ) -> Measurements:
     """The differences of the images of one set."""
     if degree and any(mesh is not None and mesh.centroids is not None for cells in meshes for mesh in cells):
@@ -164,7 +163,7 @@ def _compared(
         return compare_planes(meshes[0], graph, group, solve_planes, usable, degree=degree)
     from skymatch_cli.compare.mesh.compare import compare
 
-    return compare(meshes, graph, group, usable, jobs=jobs)
+    return compare(meshes, graph, group, usable)
 
 
 def _members(number: IntArray, n: int | None = None) -> list[IntArray]:
