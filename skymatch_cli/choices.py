@@ -15,11 +15,7 @@ class Method(StrEnum):
     USER = "user"
 
 
-METHOD_ALIASES = {
-    "local": Method.LOCALMIN,
-    "global": Method.GLOBALMIN,
-    "global+match": Method.GLOBALMIN_MATCH,
-}
+METHOD_ALIASES = {"local": Method.LOCALMIN, "global": Method.GLOBALMIN, "global+match": Method.GLOBALMIN_MATCH}
 """The names that users of other programs know."""
 
 

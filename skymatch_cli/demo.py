@@ -30,29 +30,14 @@ _BAD_PIXEL = 4  # the DQ flag of bad columns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSettings:
-    """The layout of the synthetic mosaic.
+    """The layout of the synthetic mosaic."""
 
-    Attributes
-    ----------
-    nx, ny : int
-        Frames along both axes.
-    size : int
-        Pixels along a side of a frame.
-    overlap : float
-        Fraction of a frame's side that neighbours share.
-    sky_range : (float, float)
-        Smallest and largest sky, in electron.
-    seed : int
-        Of the random numbers: the same seed makes the same frames.
-
-    """
-
-    nx: int = 3
+    nx: int = 3  # frames along both axes
     ny: int = 2
-    size: int = 256
-    overlap: float = 0.15
-    sky_range: tuple[float, float] = (100.0, 300.0)
-    seed: int = 1
+    size: int = 256  # pixels along a side of a frame
+    overlap: float = 0.15  # fraction of a frame's side that neighbours share
+    sky_range: tuple[float, float] = (100.0, 300.0)  # smallest and largest sky, in electron
+    seed: int = 1  # of the random numbers: the same seed makes the same frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +56,12 @@ class _Scene:
 
 
 def write_demo(directory: Path, settings: DemoSettings | None = None, *, overwrite: bool = False) -> tuple[Path, ...]:
-    """Write the images and ``truth.txt``.
+    """Write the images and ``truth.txt``; UsageError if a file exists already and ``overwrite`` is False.
 
     Parameters
     ----------
     directory : Path
         Created if it doesn't exist.
-    settings : DemoSettings, optional
     overwrite : bool
         Replace files of an earlier demo.
 
@@ -85,11 +69,6 @@ def write_demo(directory: Path, settings: DemoSettings | None = None, *, overwri
     -------
     tuple of Path
         The images.
-
-    Raises
-    ------
-    UsageError
-        If a file exists already and ``overwrite`` is False.
 
     Examples
     --------
@@ -121,7 +100,6 @@ def with_truth(report: Report, truth: Sequence[float]) -> tuple[Report, float]:
 
     Parameters
     ----------
-    report : Report
     truth : sequence of float
         The sky of every image, in its own unit.
 

@@ -51,14 +51,8 @@ __all__ = [
 def match(images: Sequence[ImageName], settings: Settings, *, progress: Progress | None = None) -> Result:
     """Find the overlaps, measure them, solve for the skies, and record or subtract them.
 
-    Raises
-    ------
-    InputError
-        If an input can't be used; nothing was written.
-    NoOverlapError
-        If the method needs overlaps and there are none.
-    StrictError
-        If there were warnings and ``settings.strict`` is set; no image was written.
+    InputError if an input can't be used, NoOverlapError if the method needs overlaps and there are none, StrictError if
+    there were warnings and ``settings.strict`` is set: no image was written.
     """
     result = evaluate(images, settings, progress=progress)
     check_strict(result)
@@ -78,13 +72,8 @@ def evaluate(
 ) -> Result:
     """Plan, measure and solve; no image is written.
 
-    ``runner`` is that of `find`; what ``store`` knows is used, and what is found is added to it.
-
-    Raises
-    ------
-    InputError
-        If an input can't be used, or (unless ``settings.dry_run``) can't be written later: found before the
-        pixels are read.
+    ``runner`` is that of `find`; what ``store`` knows is used, and what is found is added to it. InputError if an input
+    can't be used, or (unless ``settings.dry_run``) can't be written later: found before the pixels are read.
     """
     watch = progress or NoProgress()
     in_place = not settings.dry_run and settings.output_dir is None
@@ -132,12 +121,8 @@ def check_strict(result: Result, outcome: str = "no image was written") -> None:
 def apply(result: Result, *, progress: Progress | None = None, named: Iterable[str] = ()) -> WriteReport:
     """Record the skies of a result in the images, or subtract them.
 
-    ``named`` are files that the run reads beside its images; copies never replace them.
-
-    Raises
-    ------
-    InputError
-        If an image can't be written; found before the first one is touched wherever possible.
+    ``named`` are files that the run reads beside its images; copies never replace them. InputError if an image can't be
+    written; found before the first one is touched wherever possible.
     """
     from skymatch_cli.record.updates import sky_updates
     from skymatch_cli.record.write import write_skies

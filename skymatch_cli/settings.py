@@ -27,6 +27,11 @@ _RESERVED_KEYWORDS = (
     r"|BUNIT|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|EXT(NAME|VER|LEVEL)"
 )
 
+CHOICES: Mapping[str, type[StrEnum]] = {
+    **{"method": Method, "compare": Compare, "model": Model, "skystat": Skystat, "units": Units},
+    **{"planes": Planes, "wcs": WcsSource},
+}
+"""The words that settings choose from."""
 
 OF_HEADERS = frozenset(
     {
@@ -197,17 +202,13 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 def read_config(path: str, known: Mapping[str, str]) -> dict[str, Any]:
     """Read a flat TOML file of settings.
 
+    UsageError if the file can't be read or parsed, or a key is unknown, given twice, or has a value of the wrong type.
+
     Parameters
     ----------
-    path : str
     known : mapping
         Type annotation of every key that may occur, by its name with underscores. Keys in the file are
         written with ``-`` or ``_``.
-
-    Raises
-    ------
-    UsageError
-        If the file can't be read or parsed, or a key is unknown, given twice, or has a value of the wrong type.
     """
     import tomllib
     from pathlib import Path
@@ -288,16 +289,11 @@ def _text(name: str, value: str | bytes) -> str:
 
 
 def _check_choices(settings: Settings) -> None:
-    checked_choice("method", settings.method, Method, METHOD_ALIASES)
-    checked_choice("compare", settings.compare or Compare.MESH, Compare)
-    checked_choice("model", settings.model, Model)
-    checked_choice("skystat", settings.skystat, Skystat)
-    checked_choice("units", settings.units, Units)
-    if settings.planes is not None:
-        checked_choice("planes", settings.planes, Planes)
-    for name in settings.allow:
-        checked_choice("allow", name, WarningName)
-    checked_choice("wcs", settings.wcs, WcsSource)
+    for name, words in CHOICES.items():
+        if (value := getattr(settings, name)) is not None:
+            checked_choice(name, value, words, METHOD_ALIASES if name == "method" else ())
+    for word in settings.allow:
+        checked_choice("allow", word, WarningName)
 
 
 def _check_ranges(settings: Settings) -> None:

@@ -9,26 +9,15 @@ import click
 from . import given, options, sections
 
 
-@click.command(
+@sections.command(
     "apply",
-    cls=sections.SectionCommand,
-    epilog="""\b
-Examples:
-  skymatch apply solution.fits
-  skymatch apply solution.fits --subtract --output-dir matched
-  skymatch apply solution.fits --subtract --shard 3/8
-""",
+    "skymatch apply solution.fits",
+    "skymatch apply solution.fits --subtract --output-dir matched",
+    "skymatch apply solution.fits --subtract --shard 3/8",
 )
 @options.SOLVED
 @options.add(
-    options.DRY_RUN,
-    options.SUBTRACT,
-    options.OUTPUT_DIR,
-    options.SKY_KEYWORD,
-    options.OVERWRITE,
-    options.SHARD,
-    options.CONFIG,
-    *options.CONSOLE,
+    "dry_run", "subtract", "output_dir", "sky_keyword", "overwrite", options.SHARD, options.CONFIG, *options.CONSOLE
 )
 @click.pass_context
 def command(ctx: click.Context, /, *, solution: str, shard: str | None, **_: Any) -> None:

@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 def backend(scheduler: str | None, jobs: int) -> Iterator[Runner]:
     """Yield what runs tasks: threads here, or the workers of a Dask scheduler (its address, or ``local``).
 
-    Raises
-    ------
-    UsageError
-        If the extra is missing, or there is no such scheduler.
+    UsageError if the extra is missing, or there is no such scheduler.
     """
     if scheduler is None:
         yield LocalRunner(jobs)
@@ -32,13 +29,7 @@ def backend(scheduler: str | None, jobs: int) -> Iterator[Runner]:
 
 @contextmanager
 def opened_store(file: str | None) -> Iterator[Store | None]:
-    """Open the store of ``--store FILE`` for this run, a new one if there is none.
-
-    Raises
-    ------
-    InputError
-        If it can't be used.
-    """
+    """Open the store of ``--store FILE`` for this run, a new one if there is none; InputError if it can't be used."""
     if file is None:
         yield None
         return

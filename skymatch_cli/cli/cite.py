@@ -19,15 +19,7 @@ _BIBTEX = """@software{{skymatch,
 }}"""
 
 
-@click.command(
-    "cite",
-    cls=sections.SectionCommand,
-    epilog="""\b
-Examples:
-  skymatch cite
-  skymatch cite --bibtex >> references.bib
-""",
-)
+@sections.command("cite", "skymatch cite", "skymatch cite --bibtex >> references.bib")
 @click.option("--bibtex", cls=sections.SectionOption, is_flag=True, help="As an entry of a BibTeX file.")
 def command(bibtex: bool) -> None:
     """Print how to cite this program, with the version that runs."""

@@ -14,26 +14,21 @@ from skymatch_cli.settings import Settings, option_name
 from . import given, options, sections
 
 
-@click.command(
+@sections.command(
     "config",
-    cls=sections.SectionCommand,
-    epilog="""\b
-Examples:
-  skymatch config --dump > skymatch.toml
-  skymatch config --config survey.toml --skystat mode    what is not a default
-""",
+    "skymatch config --dump > skymatch.toml",
+    "skymatch config --config survey.toml --skystat mode    what is not a default",
 )
 @click.option("--dump", cls=sections.SectionOption, is_flag=True, help="All settings, the defaults too.")
 @options.add(
     *options.SKY,
     *options.STATISTICS,
     *options.PIXELS,
-    options.GROUP_BY,
     *options.UNITS,
     *options.WRITING,
     *options.RESULT,
     *options.CHECKS,
-    options.JOBS,
+    "jobs",
     options.CONFIG,
 )
 @click.pass_context

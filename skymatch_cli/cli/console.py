@@ -108,7 +108,6 @@ def warn(warnings: Iterable[SkyWarning], allowed: Iterable[str] = ()) -> None:
 
     Parameters
     ----------
-    warnings : iterable of SkyWarning
     allowed : iterable of str
         Names of warnings that are told with ``-v`` alone, as those are whose effect nobody could see.
     """
@@ -149,8 +148,6 @@ def tell_written(
 
     Parameters
     ----------
-    written : WriteReport
-    settings : Settings
     images : sequence of str
         As they were named, where the run can be taken back.
     unchanged : str
@@ -167,12 +164,7 @@ def tell_written(
 
 
 def check_output(output: Output, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
-    """Refuse an output that can't be written, before any work is done.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Refuse an output that can't be written, before any work is done (UsageError)."""
     output.check(overwrite=overwrite, inputs=inputs)
     if output.output is None and output.form == Format.FITS and sys.stdout.isatty():
         raise UsageError("--format fits is not for a terminal", "write to a file with -o FILE.fits")
@@ -181,10 +173,7 @@ def check_output(output: Output, *, overwrite: bool, inputs: Iterable[str] = ())
 def show(report: Report, output: Output, files: tuple[str, ...] = ()) -> None:
     """Write the result where the user wants it: to a file, or to standard output.
 
-    Raises
-    ------
-    StoppedError
-        If it can't be written; ``files`` are those that were written before.
+    StoppedError if it can't be written; ``files`` are those that were written before.
     """
     if output.output is not None:
         try:

@@ -14,14 +14,7 @@ from . import options, sections
 from .filenames import FOLDER
 
 
-@click.command(
-    "demo",
-    cls=sections.SectionCommand,
-    epilog="""\b
-Example:
-  skymatch demo mosaic && skymatch match mosaic/frame_*.fits
-""",
-)
+@sections.command("demo", "skymatch demo mosaic && skymatch match mosaic/frame_*.fits")
 @click.argument("directory", type=FOLDER, metavar="DIR")
 @options.add(options.OVERWRITE_DEMO, *options.CONSOLE)
 @click.pass_context

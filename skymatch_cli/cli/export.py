@@ -20,16 +20,12 @@ _NEXT = {
 }
 
 
-@click.command(
+@sections.command(
     "export",
-    cls=sections.SectionCommand,
-    epilog="""\b
-Examples:
-  skymatch match --dry-run -o solution.fits *.fits
-  skymatch export solution.fits --to swarp -o back.txt
-  SWarp *.fits -BACK_TYPE MANUAL -BACK_DEFAULT @back.txt
-  skymatch export solution.fits --to montage --images-tbl pimages.tbl -o c.tbl
-""",
+    "skymatch match --dry-run -o solution.fits *.fits",
+    "skymatch export solution.fits --to swarp -o back.txt",
+    "SWarp *.fits -BACK_TYPE MANUAL -BACK_DEFAULT @back.txt",
+    "skymatch export solution.fits --to montage --images-tbl pimages.tbl -o c.tbl",
 )
 @options.STORED
 @options.add(options.EXPORT_TO, options.IMAGES_TBL, options.EXPORT_OUTPUT, options.OVERWRITE_FILES, *options.CONSOLE)

@@ -22,20 +22,16 @@ def read(
 ) -> tuple[Settings, Output]:
     """The settings of a command: defaults, then the configuration file, then the options that were given.
 
+    UsageError if they are invalid, contradict each other, or differ from an earlier step.
+
     Parameters
     ----------
-    ctx : click.Context
     base : Settings, optional
         Those of an earlier step, instead of the defaults.
     fixed : frozenset of str
         Settings that the earlier step decided.
     ignored : frozenset of str
         Settings that have no meaning for this command: the configuration file of another one may hold them.
-
-    Raises
-    ------
-    UsageError
-        If they are invalid, contradict each other, or differ from an earlier step.
     """
     from skymatch_cli.errors import UsageError
     from skymatch_cli.output.destination import Output
@@ -60,12 +56,7 @@ def read(
 
 
 def shard_of(text: str | None, n: int) -> range:
-    """The indices of one of the parts of n things that ``--shard K/N`` means; all of them without it.
-
-    Raises
-    ------
-    UsageError
-    """
+    """The indices of one of the parts of n things that ``--shard K/N`` means; all of them without it (UsageError)."""
     from skymatch_cli.errors import UsageError
 
     if text is None:

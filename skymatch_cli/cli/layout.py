@@ -19,7 +19,6 @@ def laid_out(word: str, message: str, advice: str = "") -> str:
     ----------
     word : str
         ``"warning: "``, ``"error: "`` or ``""``; coloured on a terminal.
-    message : str
     advice : str
         What to do; on a terminal it begins a line of its own.
     """
@@ -32,12 +31,7 @@ def laid_out(word: str, message: str, advice: str = "") -> str:
 
     def broken(text: str, first: str) -> str:
         return textwrap.fill(
-            text,
-            width,
-            initial_indent=first,
-            subsequent_indent=_INDENT,
-            break_long_words=False,
-            break_on_hyphens=False,
+            text, width, initial_indent=first, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
         )
 
     lines = broken(f"skymatch: {word}{message}", "")

@@ -48,7 +48,6 @@ Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 an input can't be used, 4 n
     *options.SKY,
     *options.STATISTICS,
     *options.PIXELS,
-    options.GROUP_BY,
     *options.UNITS,
     *options.RESULT,
     options.REPORT,
@@ -56,7 +55,7 @@ Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 an input can't be used, 4 n
     *options.CHECKS,
     options.STORE,
     options.SCHEDULER,
-    options.JOBS,
+    "jobs",
     options.CONFIG,
     *options.CONSOLE,
 )

@@ -11,26 +11,22 @@ from skymatch_cli.settings import OF_HEADERS
 from . import given, options, sections
 
 
-@click.command(
+@sections.command(
     "measure",
-    cls=sections.SectionCommand,
-    epilog="""\b
-Examples:
-  skymatch measure field.db
-  skymatch measure field.db --shard 3/8 -o part3.db
-  skymatch measure field.db --scheduler tcp://head:8786
-""",
+    "skymatch measure field.db",
+    "skymatch measure field.db --shard 3/8 -o part3.db",
+    "skymatch measure field.db --scheduler tcp://head:8786",
 )
 @options.STORED_PLAN
 @options.add(
     *options.COMPARE,
     *options.STATISTICS,
-    options.IGNORE_VALUE,
+    "ignore_value",
     options.PART,
-    options.SKIP_BAD,
+    "skip_bad",
     options.SHARD,
     options.SCHEDULER,
-    options.JOBS,
+    "jobs",
     options.CONFIG,
     *options.CONSOLE,
 )

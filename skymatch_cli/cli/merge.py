@@ -9,14 +9,7 @@ import click
 from . import options, sections
 
 
-@click.command(
-    "merge",
-    cls=sections.SectionCommand,
-    epilog="""\b
-Examples:
-  skymatch merge field.db part*.db
-""",
-)
+@sections.command("merge", "skymatch merge field.db part*.db")
 @options.STORED_PLAN
 @options.PARTS
 @options.add(*options.CONSOLE)

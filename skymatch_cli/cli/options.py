@@ -9,21 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from skymatch_cli.choices import (
-    METHOD_ALIASES,
-    Compare,
-    ExportFormat,
-    Format,
-    Method,
-    Model,
-    Planes,
-    Skystat,
-    TableName,
-    Units,
-    WarningName,
-    WcsSource,
-)
-from skymatch_cli.settings import Settings, option_name
+from skymatch_cli.choices import METHOD_ALIASES, ExportFormat, Format, Method, TableName, WarningName
+from skymatch_cli.settings import CHOICES, Settings, option_name
 
 from .filenames import FILE, FOLDER
 from .sections import GENERAL, SectionOption
@@ -34,28 +21,111 @@ Decorator = Callable[[Function], Function]
 _FIELDS = {field.name: field for field in fields(Settings)}
 _TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 _NAMES = {"FILE": FILE, "IMAGE": FILE, "DIR": FOLDER}  # for completion by the shell, by metavar
-_SKY = "The sky"
-_STATISTICS = "Statistics"
-_PIXELS = "Pixels that count"
-_UNITS = "Units and groups"
-_IMAGES = "What happens to the images"
 _RESULT = "The result"
 _CHECKS = "Warnings and bad images"
+_HELP = {
+    "The sky": {
+        "method": "How the sky of an image is found: its own statistic (localmin), the lowest of all (globalmin), "
+        "offsets that make overlaps agree (match), the same with the lowest level brought to zero (globalmin+match), "
+        "or values from --skylist (user). Also: "
+        + ", ".join(f"{alias} = {method}" for alias, method in METHOD_ALIASES.items())
+        + ".",
+        "compare": "How two images are compared in their overlap: cell by cell, where stars and nebulae cancel (mesh, "
+        "default), or by one statistic of each over the whole overlap (pooled, the default where --skystat, --nclip, "
+        "--lsigma, --usigma or --binwidth is given).",
+        "mesh_size": "Spacing of the mesh cells, in pixels (8, or less in overlaps that are thin).",
+        "model": "Sky model of each group: a polynomial of degree 0 to 3, or of the degree that the images ask for.",
+        "reference": "Hold this image at the sky recorded in it, 0 if there is none (method match).",
+        "match_up": "Match to the highest level instead of the lowest (method match).",
+        "robust": "Down-weight overlaps that disagree with the rest by more than their errors, and list them.",
+        "skylist": "File with lines 'name sky' (method user).",
+    },
+    "Statistics": {
+        "skystat": "Statistic that gives the sky of a set of pixels.",
+        "lower": "Ignore pixels below this value, before clipping [default: no limit].",
+        "upper": "Ignore pixels above this value, before clipping [default: no limit].",
+        "nclip": "Clipping passes; 0 clips nothing.",
+        "lsigma": "Clip below the median by this many sigma.",
+        "usigma": "Clip above the median by this many sigma.",
+        "binwidth": "Width of a histogram bin in sigma (mode, midpt).",
+    },
+    "Pixels that count": {
+        "dqbits": "DQ flags of good pixels: numbers or names joined by + or a comma, ~ in front for bad ones; 'none' "
+        "ignores DQ; 'auto' knows JWST and Roman, and elsewhere takes any flag as bad.",
+        "dq_ext": "EXTNAME of the DQ extensions, or a template for separate files, '{stem}_dq.fits[{extname}]'.",
+        "mask": "Mask of each image (non-zero = good), as a template such as 'masks/{stem}.fits[1]' with {stem}, "
+        "{stem:OLD=NEW}, {dir}, {extname}, {extver} and {hdu}. A mask may also stand in the second column of an "
+        "@list. Pixels inside the regions of a DS9 file (.reg) are left out.",
+        "weight": "Weight, exposure or coverage map of each image (0 = not observed), as a template such as "
+        "'{stem}.weight.fits'; 'none' also ignores those that belong to an image by their names.",
+        "exposure_map": "Exposure map in seconds, as a template such as '{stem}_exp.fits': counts are divided by it, "
+        "0 = not observed. The skies are per second and can't be recorded (add --dry-run).",
+        "ignore_value": "Drop pixels of exactly this value.",
+        "keep_value": "Keep pixels of exactly this value, also where they look like padding.",
+    },
+    "Units and groups": {
+        "group_by": "Images that share one sky: 'file', 'exposure', 'none', or those with the same values of header "
+        "keywords (PROGRAM,VISIT); 'auto' takes exposures of JWST and Roman, else files.",
+        "split_by": "Match each combination of the values of these header keywords by itself, such as FILTER,PUPIL.",
+        "planes": "Match each plane of a cube by itself ('each'; needed for spectral cubes and those of more than "
+        "three planes).",
+        "bunit": "Unit of images that have no BUNIT.",
+        "units": "Compare in one surface-brightness unit (auto) or the raw numbers (as-is).",
+        "wcs": "Where an image lies: by its GWCS, if the file holds one (auto), or by its FITS header alone.",
+        "exptime_key": "Keyword of the exposure time.",
+        "flux_scale": "Multiply by the value of this keyword first.",
+    },
+    "What happens to the images": {
+        "dry_run": "Measure and report; leave the images alone.",
+        "subtract": "Subtract the sky from the pixels [default: only record it in the header].",
+        "output_dir": "Write whole copies there, under the same names; leave the originals alone.",
+        "sky_keyword": "Keyword in which the sky is recorded.",
+    },
+    _RESULT: {"overwrite": "Replace existing files: of --output, and copies in --output-dir."},
+    _CHECKS: {
+        "skip_bad": "Leave out images that can't be used, with a warning.",
+        "strict": "With any warning, show the result, write no image, and exit with 5.",
+        "max_residual": "Warn about overlaps whose residual exceeds this many sigma.",
+        "max_step": "Warn about steps between images larger than this, in the unit of the images.",
+        "cross_check": "Also run the other comparison, and warn of images on which the two disagree by more than "
+        "their errors. Pixels are read twice.",
+    },
+    GENERAL: {"jobs": "Number of images to work on at a time; 0 means one per core. The result doesn't depend on it."},
+}
+_METAVARS = {
+    **{"mesh_size": "PIXELS", "reference": "IMAGE", "skylist": "FILE", "dqbits": "FLAGS", "dq_ext": "NAME"},
+    **{"group_by": "WORD|KEYWORDS", "split_by": "KEYWORDS", "bunit": "UNIT", "output_dir": "DIR"},
+    **{"method": "[" + "|".join(Method) + "]"},
+    **dict.fromkeys(("nclip", "jobs"), "N"),
+    **dict.fromkeys(("lower", "upper", "ignore_value", "keep_value", "max_step"), "VALUE"),
+    **dict.fromkeys(("lsigma", "usigma", "binwidth", "max_residual"), "SIGMA"),
+    **dict.fromkeys(("mask", "weight", "exposure_map"), "TEMPLATE"),
+    **dict.fromkeys(("exptime_key", "flux_scale", "sky_keyword"), "KEYWORD"),
+}
+
+COMPARE = ("compare", "mesh_size", "model")
+METHOD = ("method", "reference", "match_up", "robust", "skylist")
+SKY = (METHOD[0], *COMPARE, *METHOD[1:])
+STATISTICS = ("skystat", "lower", "upper", "nclip", "lsigma", "usigma", "binwidth")
+PIXEL_SOURCES = ("dqbits", "dq_ext", "mask", "weight", "exposure_map")
+PIXELS = (*PIXEL_SOURCES, "ignore_value", "keep_value")
+UNITS = ("group_by", "split_by", "planes", "bunit", "units", "wcs", "exptime_key", "flux_scale")
+WRITING = ("dry_run", "subtract", "output_dir", "sky_keyword")
 
 
-def add(*decorators: Decorator[Any]) -> Decorator[Any]:
-    """Add options to a command, in this order."""
+def add(*chosen: str | Decorator[Any]) -> Decorator[Any]:
+    """Add options to a command, in this order: fields of ``Settings`` by their names, and others."""
 
     def decorate(function: Function) -> Function:
-        for decorator in reversed(decorators):
-            function = decorator(function)
+        for one in reversed(chosen):
+            function = (_SETTINGS[one] if isinstance(one, str) else one)(function)
         return function
 
     return decorate
 
 
 def _words(choices: type[StrEnum]) -> tuple[str, ...]:
-    return tuple(str(choice) for choice in choices)
+    return tuple(map(str, choices))
 
 
 def _option(
@@ -69,168 +139,25 @@ def _option(
     return click.option(*names, cls=SectionOption, section=section, type=kind, help=text, **attrs)
 
 
-def _setting(
-    section: str, name: str, text: str, metavar: str | None = None, words: tuple[str, ...] = ()
-) -> Decorator[Any]:
+def _setting(section: str, name: str, text: str) -> Decorator[Any]:
     """The option of one field of ``Settings``."""
-    field = _FIELDS[name]
+    field, metavar = _FIELDS[name], _METAVARS.get(name, "")
     kind = _TYPES[str(field.type).partition(" ")[0]]
+    words = (*_words(CHOICES[name]), *(METHOD_ALIASES if name == "method" else ())) if name in CHOICES else ()
     return click.option(
         option_name(name),
         cls=SectionOption,
         section=section,
-        type=click.Choice(words) if words else _NAMES.get(metavar, kind) if metavar else kind,
+        type=click.Choice(words) if words else _NAMES.get(metavar, kind),
         is_flag=kind is bool,
         default=field.default,
         show_default=field.default is not None and kind is not bool,
-        metavar=metavar,
+        metavar=metavar or None,
         help=text,
     )
 
 
-def _methods() -> Decorator[Any]:
-    aliases = ", ".join(f"{alias} = {method}" for alias, method in METHOD_ALIASES.items())
-    return _setting(
-        _SKY,
-        "method",
-        f"How the sky of an image is found: its own statistic (localmin), the lowest of all (globalmin), offsets that "
-        f"make overlaps agree (match), the same with the lowest level brought to zero (globalmin+match), or values "
-        f"from --skylist (user). Also: {aliases}.",
-        "[" + "|".join(_words(Method)) + "]",
-        words=(*_words(Method), *METHOD_ALIASES),
-    )
-
-
-COMPARE = (
-    _setting(
-        _SKY,
-        "compare",
-        "How two images are compared in their overlap: cell by cell, where stars and nebulae cancel (mesh, default), "
-        "or by one statistic of each over the whole overlap (pooled, the default where --skystat, --nclip, --lsigma, "
-        "--usigma or --binwidth is given).",
-        words=_words(Compare),
-    ),
-    _setting(
-        _SKY, "mesh_size", "Spacing of the mesh cells, in pixels (8, or less in overlaps that are thin).", "PIXELS"
-    ),
-    _setting(
-        _SKY,
-        "model",
-        "Sky model of each group: a polynomial of degree 0 to 3, or of the degree that the images ask for.",
-        words=_words(Model),
-    ),
-)
-METHOD = (
-    _methods(),
-    _setting(
-        _SKY, "reference", "Hold this image at the sky recorded in it, 0 if there is none (method match).", "IMAGE"
-    ),
-    _setting(_SKY, "match_up", "Match to the highest level instead of the lowest (method match)."),
-    _setting(
-        _SKY, "robust", "Down-weight overlaps that disagree with the rest by more than their errors, and list them."
-    ),
-    _setting(_SKY, "skylist", "File with lines 'name sky' (method user).", "FILE"),
-)
-SKY = (METHOD[0], *COMPARE, *METHOD[1:])
-STATISTICS = (
-    _setting(_STATISTICS, "skystat", "Statistic that gives the sky of a set of pixels.", words=_words(Skystat)),
-    _setting(_STATISTICS, "lower", "Ignore pixels below this value, before clipping [default: no limit].", "VALUE"),
-    _setting(_STATISTICS, "upper", "Ignore pixels above this value, before clipping [default: no limit].", "VALUE"),
-    _setting(_STATISTICS, "nclip", "Clipping passes; 0 clips nothing.", "N"),
-    _setting(_STATISTICS, "lsigma", "Clip below the median by this many sigma.", "SIGMA"),
-    _setting(_STATISTICS, "usigma", "Clip above the median by this many sigma.", "SIGMA"),
-    _setting(_STATISTICS, "binwidth", "Width of a histogram bin in sigma (mode, midpt).", "SIGMA"),
-)
-MASK = _setting(
-    _PIXELS,
-    "mask",
-    "Mask of each image (non-zero = good), as a template such as 'masks/{stem}.fits[1]' with {stem}, {stem:OLD=NEW}, "
-    "{dir}, {extname}, {extver} and {hdu}. A mask may also stand in the second column of an @list. "
-    "Pixels inside the regions of a DS9 file (.reg) are left out.",
-    "TEMPLATE",
-)
-WEIGHT = _setting(
-    _PIXELS,
-    "weight",
-    "Weight, exposure or coverage map of each image (0 = not observed), as a template such as '{stem}.weight.fits'; "
-    "'none' also ignores those that belong to an image by their names.",
-    "TEMPLATE",
-)
-EXPOSURE_MAP = _setting(
-    _PIXELS,
-    "exposure_map",
-    "Exposure map in seconds, as a template such as '{stem}_exp.fits': counts are divided by it, 0 = not observed. "
-    "The skies are per second and can't be recorded (add --dry-run).",
-    "TEMPLATE",
-)
-PIXEL_SOURCES = (
-    _setting(
-        _PIXELS,
-        "dqbits",
-        "DQ flags of good pixels: numbers or names joined by + or a comma, ~ in front for bad ones; 'none' ignores "
-        "DQ; 'auto' knows JWST and Roman, and elsewhere takes any flag as bad.",
-        "FLAGS",
-    ),
-    _setting(
-        _PIXELS,
-        "dq_ext",
-        "EXTNAME of the DQ extensions, or a template for separate files, '{stem}_dq.fits[{extname}]'.",
-        "NAME",
-    ),
-    MASK,
-    WEIGHT,
-    EXPOSURE_MAP,
-)
-IGNORE_VALUE = _setting(_PIXELS, "ignore_value", "Drop pixels of exactly this value.", "VALUE")
-KEEP_VALUE = _setting(
-    _PIXELS, "keep_value", "Keep pixels of exactly this value, also where they look like padding.", "VALUE"
-)
-PIXELS = (*PIXEL_SOURCES, IGNORE_VALUE, KEEP_VALUE)
-GROUP_BY = _setting(
-    _UNITS,
-    "group_by",
-    "Images that share one sky: 'file', 'exposure', 'none', or those with the same values of header keywords "
-    "(PROGRAM,VISIT); 'auto' takes exposures of JWST and Roman, else files.",
-    "WORD|KEYWORDS",
-)
-SPLIT_BY = _setting(
-    _UNITS,
-    "split_by",
-    "Match each combination of the values of these header keywords by itself, such as FILTER,PUPIL.",
-    "KEYWORDS",
-)
-UNITS = (
-    SPLIT_BY,
-    _setting(
-        _UNITS,
-        "planes",
-        "Match each plane of a cube by itself ('each'; needed for spectral cubes and those of more than three planes).",
-        words=_words(Planes),
-    ),
-    _setting(_UNITS, "bunit", "Unit of images that have no BUNIT.", "UNIT"),
-    _setting(
-        _UNITS,
-        "units",
-        "Compare in one surface-brightness unit (auto) or the raw numbers (as-is).",
-        words=_words(Units),
-    ),
-    _setting(
-        _UNITS,
-        "wcs",
-        "Where an image lies: by its GWCS, if the file holds one (auto), or by its FITS header alone.",
-        words=_words(WcsSource),
-    ),
-    _setting(_UNITS, "exptime_key", "Keyword of the exposure time.", "KEYWORD"),
-    _setting(_UNITS, "flux_scale", "Multiply by the value of this keyword first.", "KEYWORD"),
-)
-DRY_RUN = _setting(_IMAGES, "dry_run", "Measure and report; leave the images alone.")
-OUTPUT_DIR = _setting(
-    _IMAGES, "output_dir", "Write whole copies there, under the same names; leave the originals alone.", "DIR"
-)
-SKY_KEYWORD = _setting(_IMAGES, "sky_keyword", "Keyword in which the sky is recorded.", "KEYWORD")
-SUBTRACT = _setting(_IMAGES, "subtract", "Subtract the sky from the pixels [default: only record it in the header].")
-WRITING = (DRY_RUN, SUBTRACT, OUTPUT_DIR, SKY_KEYWORD)
-OVERWRITE = _setting(_RESULT, "overwrite", "Replace existing files: of --output, and copies in --output-dir.")
+_SETTINGS = {name: _setting(section, name, text) for section, texts in _HELP.items() for name, text in texts.items()}
 OVERWRITE_DEMO = _option(GENERAL, "--overwrite", is_flag=True, text="Replace the files of an earlier demo.")
 RESULT = (
     _option(
@@ -254,13 +181,7 @@ RESULT = (
         show_default=True,
         text="Which table, for formats that hold one (json, fits and vot hold all).",
     ),
-    OVERWRITE,
-)
-SKIP_BAD = _setting(_CHECKS, "skip_bad", "Leave out images that can't be used, with a warning.")
-STRICT = _setting(_CHECKS, "strict", "With any warning, show the result, write no image, and exit with 5.")
-MAX_RESIDUAL = _setting(_CHECKS, "max_residual", "Warn about overlaps whose residual exceeds this many sigma.", "SIGMA")
-MAX_STEP = _setting(
-    _CHECKS, "max_step", "Warn about steps between images larger than this, in the unit of the images.", "VALUE"
+    "overwrite",
 )
 ALLOW = _option(
     _CHECKS,
@@ -270,19 +191,7 @@ ALLOW = _option(
     multiple=True,
     text="Do not show or count warnings of this name; may be repeated (docs/warnings.md lists the names).",
 )
-CROSS_CHECK = _setting(
-    _CHECKS,
-    "cross_check",
-    "Also run the other comparison, and warn of images on which the two disagree by more than their "
-    "errors. Pixels are read twice.",
-)
-CHECKS = (STRICT, ALLOW, MAX_STEP, MAX_RESIDUAL, CROSS_CHECK, SKIP_BAD)
-JOBS = _setting(
-    GENERAL,
-    "jobs",
-    "Number of images to work on at a time; 0 means one per core. The result doesn't depend on it.",
-    "N",
-)
+CHECKS = ("strict", ALLOW, "max_step", "max_residual", "cross_check", "skip_bad")
 CONFIG = _option(
     GENERAL, "--config", metavar="FILE.toml", text="Settings under the names of these options; options given here win."
 )

@@ -10,27 +10,22 @@ import click
 from . import given, options, sections
 
 
-@click.command(
+@sections.command(
     "plan",
-    cls=sections.SectionCommand,
-    epilog="""\b
-Examples:
-  skymatch plan *.fits
-  skymatch plan --table overlaps @exposures.txt
-  skymatch plan -o plan.json '*_cal.fits'
-  skymatch plan --store field.db *.fits && skymatch measure field.db
-""",
+    "skymatch plan *.fits",
+    "skymatch plan --table overlaps @exposures.txt",
+    "skymatch plan -o plan.json '*_cal.fits'",
+    "skymatch plan --store field.db *.fits && skymatch measure field.db",
 )
 @options.IMAGES
 @options.add(
     *options.PIXEL_SOURCES,
-    options.GROUP_BY,
     *options.UNITS,
-    options.SKY_KEYWORD,
+    "sky_keyword",
     *options.RESULT,
-    options.SKIP_BAD,
+    "skip_bad",
     options.STORE,
-    options.JOBS,
+    "jobs",
     options.CONFIG,
     *options.CONSOLE,
 )

@@ -12,28 +12,14 @@ from skymatch_cli.errors import InputError, UsageError
 from . import console, options, sections
 
 
-@click.command(
-    "report",
-    cls=sections.SectionCommand,
-    epilog="""\b
-Examples:
-  skymatch report solution.fits -o report.html
-  skymatch report solution.json --plot figure.pdf
-""",
+@sections.command(
+    "report", "skymatch report solution.fits -o report.html", "skymatch report solution.json --plot figure.pdf"
 )
 @options.STORED
-@options.add(options.PAGE, options.PLOT, options.OVERWRITE_FILES, options.JOBS, *options.CONSOLE)
+@options.add(options.PAGE, options.PLOT, options.OVERWRITE_FILES, "jobs", *options.CONSOLE)
 @click.pass_context
 def command(
-    ctx: click.Context,
-    /,
-    *,
-    result: str,
-    page: str | None,
-    plot: str | None,
-    overwrite: bool,
-    jobs: int,
-    **_: Any,
+    ctx: click.Context, /, *, result: str, page: str | None, plot: str | None, overwrite: bool, jobs: int, **_: Any
 ) -> None:
     """Make the HTML report, or a plot, of a stored result.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -61,3 +62,9 @@ class SectionCommand(click.Command):
         for name, records in sections.items():
             with formatter.section(name):
                 formatter.write_dl(records)
+
+
+def command(name: str, *examples: str, **attrs: Any) -> Callable[[Callable[..., Any]], SectionCommand]:
+    """Make a function a command whose help ends with examples."""
+    lines = ["\b", "Examples:" if len(examples) > 1 else "Example:", *(f"  {example}" for example in examples)]
+    return click.command(name, cls=SectionCommand, epilog="\n".join(lines), **attrs)

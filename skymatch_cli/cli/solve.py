@@ -11,24 +11,20 @@ from skymatch_cli.settings import OF_HEADERS, OF_THE_MEASUREMENT
 from . import given, options, sections
 
 
-@click.command(
+@sections.command(
     "solve",
-    cls=sections.SectionCommand,
-    epilog="""\b
-Examples:
-  skymatch solve field.db -o solution.fits
-  skymatch solve field.db --method globalmin+match --table components
-  skymatch solve field.db --reference ref.fits -o skies.ecsv
-""",
+    "skymatch solve field.db -o solution.fits",
+    "skymatch solve field.db --method globalmin+match --table components",
+    "skymatch solve field.db --reference ref.fits -o skies.ecsv",
 )
 @options.STORED_PLAN
 @options.add(
     *options.METHOD,
     *options.RESULT,
-    options.STRICT,
+    "strict",
     options.ALLOW,
-    options.MAX_STEP,
-    options.MAX_RESIDUAL,
+    "max_step",
+    "max_residual",
     options.CONFIG,
     *options.CONSOLE,
 )

@@ -35,7 +35,6 @@ def shown_command(words: Sequence[str]) -> str:
     "skymatch match --dry-run 'a b.fits'"
     >>> shown_command(["match", *(f"{k}.fits" for k in range(40)), "--strict"])
     'skymatch match 0.fits 1.fits … (37 more) … 39.fits --strict'
-
     """
     shown = ["skymatch", *map(shlex.quote, words[:1])]
     together: list[str] = []

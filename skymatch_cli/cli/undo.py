@@ -14,25 +14,9 @@ from skymatch_cli.settings import OF_THE_SKY
 from . import given, options, sections
 
 
-@click.command(
-    "undo",
-    cls=sections.SectionCommand,
-    epilog="""\b
-Examples:
-  skymatch undo *.fits
-  skymatch undo --output-dir originals matched/*.fits
-""",
-)
+@sections.command("undo", "skymatch undo *.fits", "skymatch undo --output-dir originals matched/*.fits")
 @options.IMAGES
-@options.add(
-    options.OUTPUT_DIR,
-    options.SKY_KEYWORD,
-    options.OVERWRITE,
-    options.SKIP_BAD,
-    options.JOBS,
-    options.CONFIG,
-    *options.CONSOLE,
-)
+@options.add("output_dir", "sky_keyword", "overwrite", "skip_bad", "jobs", options.CONFIG, *options.CONSOLE)
 @click.option(
     "--from-keyword",
     is_flag=True,

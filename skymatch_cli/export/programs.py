@@ -27,29 +27,16 @@ _WITHOUT_SKY = "leave it out of the match and of the mosaic, or give it a value 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """A result, and what its export needs besides.
-
-    Attributes
-    ----------
-    report : Report
-    infos : tuple of ImageInfo
-        The images of the report, from their headers; () for ``topcat``, which needs none.
-    images_tbl : str or None
-        Montage's table of the (projected) images.
-    """
+    """A result, and what its export needs besides."""
 
     report: Report
-    infos: tuple[ImageInfo, ...]
-    images_tbl: str | None = None
+    infos: tuple[ImageInfo, ...]  # the images of the report, from their headers; () for ``topcat``, which needs none
+    images_tbl: str | None = None  # Montage's table of the (projected) images
 
     def planes(self) -> list[tuple[ImageInfo, SkyPlane]]:
         """Every image and the sky to subtract from its pixels, with its tilt where it has one.
 
-        Raises
-        ------
-        InputError
-            As `skies`.
-
+        InputError as `skies`.
         """
         tilt = self.report.tilt()
         if tilt is not None and tilt.shape[1] > 2:
@@ -59,16 +46,7 @@ class Export:
         return [(info, SkyPlane(sky, *t)) for (info, sky), t in zip(self.skies(), tilts, strict=True)]
 
     def constants(self, to: ExportFormat) -> list[tuple[ImageInfo, float]]:
-        """Every image and its sky, for a format without tilts.
-
-        Raises
-        ------
-        InputError
-            As `skies`.
-        UsageError
-            If they have tilts.
-
-        """
+        """Every image and its sky, for a format without tilts; InputError as `skies`; UsageError if they have tilts."""
         if self.report.tilt() is not None:
             hint = "use --to montage, or subtract them: skymatch match --model plane --subtract"
             raise UsageError(f"--to {to}: the skies have tilts, which it can't hold", hint)
@@ -77,11 +55,7 @@ class Export:
     def skies(self) -> list[tuple[ImageInfo, float]]:
         """Every image and the value to subtract from its pixels (at its centre, where the skies have tilts).
 
-        Raises
-        ------
-        InputError
-            If an image has no sky, or its sky is already subtracted.
-
+        InputError if an image has no sky, or its sky is already subtracted.
         """
         problems = []
         found = []
@@ -105,23 +79,13 @@ class Export:
 def exported(to: str, request: Export) -> bytes:
     """The input file of another program.
 
+    InputError if the format can't hold the skies, or a sky is already subtracted; UsageError if an option is missing
+    that the format needs.
+
     Parameters
     ----------
     to : str
         One of `ExportFormat`.
-    request : Export
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    InputError
-        If the format can't hold the skies, or a sky is already subtracted.
-    UsageError
-        If an option is missing that the format needs.
-
     """
     return _WRITERS[ExportFormat(to)](request)
 

@@ -27,13 +27,7 @@ _COLOURS = (  # blue through grey to orange: the classes of a pull
 def ds9_regions(report: Report, infos: tuple[ImageInfo, ...]) -> str:
     """Polygons of every image, named, and of every overlap, coloured by pull and named ``a | b: residual``.
 
-    Raises
-    ------
-    UsageError
-        If the package of the extra ``regions`` is missing.
-    InputError
-        If an image has no usable WCS.
-
+    UsageError if the package of the extra ``regions`` is missing; InputError if an image has no usable WCS.
     """
     try:
         from regions import Regions

@@ -33,10 +33,7 @@ def is_association(name: str) -> bool:
 def members(path: str, where: str) -> tuple[Member, ...]:
     """The members of an association, with paths relative to the file itself.
 
-    Raises
-    ------
-    InputError
-        If the file can't be read as an association, or names no science exposure.
+    InputError if the file can't be read as an association, or names no science exposure.
     """
     try:
         found = tuple(_of_json(path) if path.lower().endswith(".json") else _of_table(path))

@@ -11,53 +11,18 @@ from typing import Any
 
 # One word of a BUNIT each, in lower case. Used where astropy doesn't know the word as it stands, and first
 # in a BUNIT that is all capitals (there S is the second, not the siemens).
-_ALIASES = {
-    "a": "Angstrom",
-    "adus": "adu",
-    "angstrom": "Angstrom",
-    "angstroms": "Angstrom",
-    "arcsec": "arcsec",
-    "beam": "beam",
-    "bm": "beam",
-    "cm": "cm",
-    "count": "ct",
-    "counts": "ct",
-    "cps": "ct s-1",
-    "cts": "ct",
-    "dn": "adu",
-    "dns": "adu",
-    "e": "electron",
-    "e-": "electron",
-    "electron": "electron",
-    "electrons": "electron",
-    "elec": "electron",
-    "adu": "adu",
-    "erg": "erg",
-    "ergs": "erg",
-    "hz": "Hz",
-    "janskys": "Jy",
-    "jy": "Jy",
-    "m": "m",
-    "maggies": "mgy",
-    "mjy": "MJy",
-    "nanomaggies": "nmgy",
-    "nanomaggy": "nmgy",
-    "nmgy": "nmgy",
-    "photon": "photon",
-    "photons": "photon",
-    "pix": "pix",
-    "pixel": "pix",
-    "pixels": "pix",
-    "s": "s",
-    "sec": "s",
-    "second": "s",
-    "seconds": "s",
-    "sr": "sr",
-    "ster": "sr",
-    "ujy": "uJy",
-    "um": "um",
-    "w": "W",
+_UNITS = (
+    *("adu", "Angstrom", "arcsec", "beam", "cm", "electron", "erg", "Hz", "Jy", "m", "MJy", "nmgy", "photon", "pix"),
+    *("s", "sr", "uJy", "um", "W"),
+)
+_SPELLINGS = {
+    **{"Angstrom": "a angstroms", "adu": "adus dn dns", "beam": "bm", "ct": "count counts cts", "ct s-1": "cps"},
+    **{"electron": "e e- electrons elec", "erg": "ergs", "Jy": "janskys", "mgy": "maggies"},
+    **{"nmgy": "nanomaggies nanomaggy", "photon": "photons", "pix": "pixel pixels", "s": "sec second seconds"},
+    **{"sr": "ster"},
 }
+_ALIASES = {unit.lower(): unit for unit in _UNITS}
+_ALIASES |= {word: unit for unit, words in _SPELLINGS.items() for word in words.split()}
 _WORD = re.compile(r"(?<![A-Za-z0-9.])[A-Za-z]+(?:-(?![A-Za-z0-9]))?")
 _LOGARITHM = re.compile(r"(?<![a-z])(mag|magnitudes?|dex|dB|log|log10|ln)(?![a-z])", re.IGNORECASE)
 _LONGEST = 70  # what one card holds
@@ -65,37 +30,16 @@ _LONGEST = 70  # what one card holds
 
 @dataclass(frozen=True, slots=True)
 class Bunit:
-    """A BUNIT, understood.
+    """A BUNIT, understood."""
 
-    Attributes
-    ----------
-    text : str
-        As the header has it.
-    unit : astropy unit or None
-        Without "per pixel"; None where the text is not understood.
-    per_pixel : bool
-        Counts or a flux density in each pixel, so that the number grows with the pixel's area.
-    per_area : bool
-        Per solid angle.
-    is_count : bool
-        Counts that pile up with the exposure time.
-    is_rate : bool
-        Counts per time.
-    per_beam : bool
-        Per beam of a radio telescope: the number grows with the area of the beam.
-    is_linear : bool
-        False for magnitudes and other logarithms.
-
-    """
-
-    text: str
-    unit: Any = None
-    per_pixel: bool = False
-    per_area: bool = False
-    is_count: bool = False
-    is_rate: bool = False
-    per_beam: bool = False
-    is_linear: bool = True
+    text: str  # as the header has it
+    unit: Any = None  # without "per pixel"; None where the text is not understood
+    per_pixel: bool = False  # counts or a flux density in each pixel, so that the number grows with the pixel's area
+    per_area: bool = False  # per solid angle
+    is_count: bool = False  # counts that pile up with the exposure time
+    is_rate: bool = False  # counts per time
+    per_beam: bool = False  # per beam of a radio telescope: the number grows with the area of the beam
+    is_linear: bool = True  # False for magnitudes and other logarithms
 
 
 @lru_cache(maxsize=1024)
@@ -115,7 +59,11 @@ def spelled_unit(text: str) -> str:
     >>> spelled_unit("ELECTRONS/S"), spelled_unit("MJy/sr"), spelled_unit("magic")
     ('electron / s', 'MJy sr-1', '')
     """
-    unit = _parse(text)
+    return unit_text(_parse(text))
+
+
+def unit_text(unit: Any) -> str:
+    """An astropy unit in the spelling of FITS, else of astropy; "" for None."""
     if unit is None:
         return ""
     try:
@@ -145,10 +93,7 @@ def _parse(text: str) -> Any:
 def _is_linear(unit: Any) -> bool:
     """Whether differences of its values are differences of sky: no logarithm, no absurd scale.
 
-    Raises
-    ------
-    ArithmeticError
-        If it is so many of its base units that no number holds that.
+    ArithmeticError if it is so many of its base units that no number holds that.
     """
     from astropy import units as u
 

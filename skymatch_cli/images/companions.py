@@ -64,9 +64,10 @@ def science_planes(
 ) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
     """Choose the images of a file that is named without an extension; warn where the choice is a guess.
 
+    InputError if two planes of one shape and WCS both have the name of an image.
+
     Parameters
     ----------
-    file : FitsFile
     where : str
         The file, for messages.
     need_wcs : bool
@@ -79,11 +80,6 @@ def science_planes(
     images : tuple of Hdu
         All 2-D ``SCI`` planes; else the celestial planes that are no companions. Empty where there are none.
     warnings : tuple of str
-
-    Raises
-    ------
-    InputError
-        If two planes of one shape and WCS both have the name of an image.
     """
     planes = [hdu for hdu in file.hdus if (hdu.cube_axis is not None if cubes else hdu.image_shape)]
     science = tuple(hdu for hdu in planes if _last_word(hdu) == "SCI")

@@ -28,6 +28,9 @@ def check_dqbits(dqbits: str) -> None:
 def bad_flags(dqbits: str, telescope: str, where: str) -> int:
     """The DQ bits that exclude a pixel.
 
+    UsageError if the text can't be understood; InputError if a name means different bits on JWST and on Roman, and the
+    image is of neither.
+
     Parameters
     ----------
     dqbits : str
@@ -42,14 +45,6 @@ def bad_flags(dqbits: str, telescope: str, where: str) -> int:
     -------
     int
         A bit mask; -1 (all bits) where any flag is bad, `NO_FLAG` where DQ is ignored.
-
-    Raises
-    ------
-    UsageError
-        If the text can't be understood.
-    InputError
-        If a name means different bits on JWST and on Roman, and the image is of neither.
-
     """
     telescope = telescope.strip().upper()
     text = _AUTO.get(telescope, _AUTO_ELSEWHERE) if dqbits.strip().lower() == "auto" else dqbits

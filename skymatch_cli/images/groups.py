@@ -17,22 +17,15 @@ _BANDS = ("FILTER", "PUPIL")
 
 
 def group_of(ref: ImageRef, keywords: Keywords, by: str, spelling: str) -> str:
-    """The group of an image.
+    """The group of an image; InputError if a keyword is missing.
 
     Parameters
     ----------
-    ref : ImageRef
-    keywords : Keywords
     by : str
         ``auto`` (JWST and Roman by exposure, others by file), ``file``, ``exposure``, ``none``, or header keywords
         separated by commas.
     spelling : str
         The name by which the file is first called.
-
-    Raises
-    ------
-    InputError
-        If a keyword is missing.
     """
     match by:
         case "file":

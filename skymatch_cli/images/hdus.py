@@ -26,11 +26,7 @@ _FILES_KEPT = 64  # one mask file often serves many images
 class PlaneFinder:
     """Finds the planes of images under the settings of one run.
 
-    Raises
-    ------
-    UsageError
-        If ``settings.dq_ext`` is a template that can't be filled.
-
+    UsageError if ``settings.dq_ext`` is a template that can't be filled.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -50,11 +46,7 @@ class PlaneFinder:
     def find(self, ref: ImageRef, file: FitsFile, telescope: str) -> tuple[PixelSource, tuple[str, ...]]:
         """The planes of an image, and notes on which they are.
 
-        Raises
-        ------
-        InputError
-            If one that the user asked for doesn't exist or doesn't fit.
-
+        InputError if one that the user asked for doesn't exist or doesn't fit.
         """
         source, notes = self._find(ref, file, telescope)
         if self._exposure_map is None:
@@ -174,11 +166,7 @@ def _regions(place: MaskRef, where: str) -> RegionFile | None:
 def stored_plane(file: FitsFile, hdu: Hdu, where: str) -> StoredPlane:
     """Where the pixels of an HDU (of a cube: those of its first plane) are and how they are stored.
 
-    Raises
-    ------
-    InputError
-        If it is no two-dimensional image, or BSCALE or BZERO is no number.
-
+    InputError if it is no two-dimensional image, or BSCALE or BZERO is no number.
     """
     if hdu.plane_shape is None:
         raise InputError.at(where, "is not a two-dimensional image")
@@ -195,10 +183,7 @@ def stored_plane(file: FitsFile, hdu: Hdu, where: str) -> StoredPlane:
         bzero=hdu.bzero,
         blank=hdu.blank,
         tiled=hdu.tiled,
-        size=file.size,
-        mtime_ns=file.mtime_ns,
-        ctime_ns=file.ctime_ns,
-        inode=file.inode,
+        state=file.state,
         n_planes=hdu.n_planes,
     )
 

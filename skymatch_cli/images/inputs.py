@@ -32,31 +32,14 @@ _PIXELS_A_STRUCTURE = 3_000  # that are read in the time that the structure of a
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The images that the user named.
+    """The images that the user named."""
 
-    Attributes
-    ----------
-    refs : tuple of ImageRef
-        In the order in which they were named.
-    skipped : tuple of str
-        HDUs and files that are not used, and why; for the log.
-    warnings : tuple of SkyWarning
-        Choices among the planes of a file that nothing in it confirms.
-    problems : tuple of Problem
-        Every name that can't be used.
-    files : mapping of str to FitsFile
-        The structure of each file, by ``ImageRef.path``.
-    real : mapping of str to str
-        Where each of these paths leads when all links are followed.
-
-    """
-
-    refs: tuple[ImageRef, ...]
-    skipped: tuple[str, ...]
-    problems: tuple[Problem, ...]
-    files: Mapping[str, FitsFile]
-    real: Mapping[str, str]
-    warnings: tuple[SkyWarning, ...] = ()
+    refs: tuple[ImageRef, ...]  # in the order in which they were named
+    skipped: tuple[str, ...]  # HDUs and files that are not used, and why; for the log
+    problems: tuple[Problem, ...]  # every name that can't be used
+    files: Mapping[str, FitsFile]  # the structure of each file, by ``ImageRef.path``
+    real: Mapping[str, str]  # where each of these paths leads when all links are followed
+    warnings: tuple[SkyWarning, ...] = ()  # choices among the planes of a file that nothing in it confirms
 
 
 def resolve_images(
@@ -68,6 +51,8 @@ def resolve_images(
     known: Known | None = None,
 ) -> Inputs:
     """Find the images that the user means.
+
+    UsageError if ``settings.mask`` is not a template; InputError if files behind URLs would have to be changed.
 
     Parameters
     ----------
@@ -89,14 +74,6 @@ def resolve_images(
     -------
     Inputs
         What can't be used is in its ``problems``: the caller decides whether to go on.
-
-    Raises
-    ------
-    UsageError
-        If ``settings.mask`` is not a template.
-    InputError
-        If files behind URLs would have to be changed.
-
     """
     if settings.mask is not None:
         check_template("--mask", settings.mask)
@@ -131,7 +108,7 @@ def resolve_images(
             continue
         files[name.path] = file
         place = real[name.path]
-        if file.inode and not to_change:  # hard links to a file to be changed are refused later
+        if file.state[-1] and not to_change:  # hard links to a file to be changed are refused later
             place = linked.setdefault(file.state, place)
         warnings += (SkyWarning(WarningName.PLANES, text) for text in texts)
         skipped += _left_out(file, name, chosen)
@@ -220,10 +197,7 @@ def _with_mask(ref: ImageRef, listed: MaskRef | None, template: str | None) -> I
 def _parts(hdu: Hdu, text: str, where: str) -> tuple[Part, ...]:
     """The parts of an HDU that are images: all of it or a section, of a cube each plane or one.
 
-    Raises
-    ------
-    InputError
-        If the section (what stands between its brackets) is not within the HDU.
+    InputError if the section (what stands between its brackets) is not within the HDU.
     """
     planes: Sequence[int | None] = [None] if hdu.cube_axis is None else range(hdu.n_planes)
     if not text or hdu.plane_shape is None:

@@ -22,33 +22,17 @@ from skymatch_cli.version import __version__
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """Values read from the header of one image.
+    """Values read from the header of one image."""
 
-    Attributes
-    ----------
-    info : ImageInfo
-        Without the comparison unit, which depends on the other images.
-    facts : UnitFacts
-    bands : BandKeywords
-    warnings : tuple of SkyWarning
-    footprint : Footprint, InputError or None
-        The error if it can't be traced; None where the method needs no WCS.
-    of_file : bool
-        Whether its group is named after its file.
-    channels : tuple of float
-        Where the planes of a cube lie, see `channels_of`.
-    observer : tuple of float
-        Where the observer of a helioprojective image is, see `observer_m`.
-    """
-
-    info: ImageInfo
+    info: ImageInfo  # without the comparison unit, which depends on the other images
     facts: UnitFacts
     bands: BandKeywords
     warnings: tuple[SkyWarning, ...] = ()
+    # the error if it can't be traced; None where the method needs no WCS
     footprint: Footprint | InputError | None = None
-    of_file: bool = True
-    observer: tuple[float, ...] = ()
-    channels: tuple[float, float] = (math.nan, math.nan)
+    of_file: bool = True  # whether its group is named after its file
+    observer: tuple[float, ...] = ()  # where the observer of a helioprojective image is, see `observer_m`
+    channels: tuple[float, float] = (math.nan, math.nan)  # where the planes of a cube lie, see `channels_of`
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,8 @@ import re
 from dataclasses import dataclass, replace
 
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.formats.pixelformat import PixelFormat
 from skymatch_cli.images.planecards import is_of_plane, plane_cards
+from skymatch_cli.model import PixelFormat
 from skymatch_cli.model.section import Section, SectionSkies
 from skymatch_cli.model.skycube import Sky, SkyCube
 from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
@@ -47,10 +47,9 @@ from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
 LEVEL, SUBTRACTED, METHOD, ERROR = "BKGLEVEL", "BKGSUB", "BKGMETH", "BKGERR"
 SHAPE = tuple(f"BKG{name.upper()}" for name in SHAPE_TERMS)
 _SKY_OF_IMAGE = "sky of this image, in its own unit"
-_MEANING = {
-    "BKGDX": "tilt of the sky along x, per pixel",
-    "BKGDY": "tilt of the sky along y, per pixel",
-} | {key: f"sky: times P{key[-2]}(u)P{key[-1]}(v) less its centre" for key in SHAPE[2:]}
+_MEANING = {"BKGDX": "tilt of the sky along x, per pixel", "BKGDY": "tilt of the sky along y, per pixel"} | {
+    key: f"sky: times P{key[-2]}(u)P{key[-1]}(v) less its centre" for key in SHAPE[2:]
+}
 MOST_SECTIONS = 99
 """Most sections of one image: keywords have eight letters."""
 PIPELINE_STEP = "S_SKYMAT"  # of JWST
@@ -95,32 +94,17 @@ class LedgerError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """The state of the pixels when the program wrote its cards.
-
-    Attributes
-    ----------
-    subtracted : bool
-    sky : SkyPlane, SectionSkies or SkyCube
-        The sky in the header, to the last bit.
-    shift : SkyPlane, SectionSkies or SkyCube
-        Original pixels minus these, to the last bit. It is the sky unless another program had subtracted one before.
-    shape : tuple of int
-        Of the image, slowest axis first.
-    form : PixelFormat
-        How the pixels are stored (``blank`` plays no part).
-    lost : float
-        Pixels that are restored differ from the original ones by no more than this, in the image's unit.
-    digest : str
-        Of the stored pixels, see `PixelDigest`.
-    """
+    """The state of the pixels when the program wrote its cards."""
 
     subtracted: bool
-    sky: Sky
+    sky: Sky  # the sky in the header, to the last bit
+    # original pixels minus these, to the last bit. It is the sky unless another program had subtracted one before
     shift: Sky
-    shape: tuple[int, ...]
-    form: PixelFormat
+    shape: tuple[int, ...]  # of the image, slowest axis first
+    form: PixelFormat  # how the pixels are stored (``blank`` plays no part)
+    # pixels that are restored differ from the original ones by no more than this, in the image's unit
     lost: float = 0.0
-    digest: str = _NO_DIGEST
+    digest: str = _NO_DIGEST  # of the stored pixels, see `PixelDigest`
 
     def text(self, n_entries: int) -> str:
         """Return the text of the undo card; ``n_entries`` is the number of entries that follow."""
@@ -184,10 +168,7 @@ def _finite(text: str) -> float:
 def written(cards: cd.Cards) -> Written | None:
     """Read how this program left the pixels; None where it left no undo card.
 
-    Raises
-    ------
-    LedgerError
-        If its undo cards are not all there, or are damaged.
+    LedgerError if its undo cards are not all there, or are damaged.
     """
     texts = _texts(cards)
     if not texts:
@@ -240,13 +221,8 @@ def is_recorded(cards: cd.Cards) -> bool:
 def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
     """The header as it was before the first run of the program.
 
-    ``tiled`` says what the header is now: BITPIX of a plain image is ZBITPIX of a tile-compressed one, and
-    other programs may have turned one into the other since.
-
-    Raises
-    ------
-    LedgerError
-        If its undo cards are damaged.
+    ``tiled`` says what the header is now: BITPIX of a plain image is ZBITPIX of a tile-compressed one, and other
+    programs may have turned one into the other since. LedgerError if its undo cards are damaged.
     """
     entries = read_entries(cards)
     kept = [card for card in cards if not card.startswith(_TAG)]
@@ -308,13 +284,7 @@ def _restore_bitpix(cards: cd.Cards, entry: Entry, keyword: str) -> None:
 
 
 def read_entries(cards: cd.Cards) -> tuple[Entry, ...]:
-    """Read the undo entries of a header, in their order.
-
-    Raises
-    ------
-    LedgerError
-        If its undo cards are damaged.
-    """
+    """Read the undo entries of a header, in their order; LedgerError if its undo cards are damaged."""
     return tuple(_entry(mark, text) for mark, text in _texts(cards) if mark != b"*")
 
 
@@ -363,34 +333,18 @@ def _undo_cards(head: bytes, rest: bytes) -> cd.Cards:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What to write into the header of an image.
-
-    Attributes
-    ----------
-    level_keyword : str
-    errors : tuple of float
-        Of each section or plane, or the one image; NaN where it is not known (no card is written).
-    method : str
-    program, settings : str
-        For the HISTORY cards.
-    tilted : bool
-        Whether the sky is a plane, whose level is the one at the image's centre, or a constant.
-    format_before : PixelFormat
-        How the pixels were stored.
-    written : Written
-        What the pixels are: they go with this header.
-    primary : bool
-        The keywords are written into the primary header, which has no pixels, and not into this one (`primary_cards`).
-    """
+    """What to write into the header of an image."""
 
     level_keyword: str
+    # of each section or plane, or the one image; NaN where it is not known (no card is written)
     errors: tuple[float, ...]
     method: str
-    program: str
+    program: str  # for the HISTORY cards
     settings: str
-    tilted: bool
-    format_before: PixelFormat
-    written: Written
+    tilted: bool  # whether the sky is a plane, whose level is the one at the image's centre, or a constant
+    format_before: PixelFormat  # how the pixels were stored
+    written: Written  # what the pixels are: they go with this header
+    # the keywords are written into the primary header, which has no pixels, and not into this one (`primary_cards`)
     primary: bool = False
 
     @property
@@ -411,9 +365,7 @@ def _keywords(record: Record) -> dict[str, bytes | None]:
         return _section_keywords(sky, record)
     if isinstance(sky, SkyCube):
         return _state_keywords(record) | plane_cards(sky, record.errors, tilted=record.tilted)
-    new: dict[str, bytes | None] = {
-        level: cd.make_card(level, sky.level, _SKY_OF_IMAGE),
-    }
+    new: dict[str, bytes | None] = {level: cd.make_card(level, sky.level, _SKY_OF_IMAGE)}
     if record.written.subtracted and level != LEVEL:  # programs that read the keyword subtract its value
         new[level] = cd.make_card(level, 0.0, "sky still to be subtracted")
         new[LEVEL] = cd.make_card(LEVEL, sky.level, _SKY_OF_IMAGE)

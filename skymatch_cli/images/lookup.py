@@ -19,12 +19,7 @@ _QUOTED = re.compile(r"""["'\\#]""")
 
 
 class ImageFinder:
-    """Find images of the run by the names that users give them.
-
-    Parameters
-    ----------
-    refs : sequence of ImageRef
-    """
+    """Find images of the run by the names that users give them."""
 
     def __init__(self, refs: Sequence[ImageRef]) -> None:
         self._refs = refs
@@ -74,11 +69,7 @@ def _fits(selector: Selector, ref: ImageRef) -> bool:
 def find_reference(name: str, refs: Sequence[ImageRef], groups: Sequence[str]) -> int:
     """Find the image of ``--reference``: the first, for a file whose chips form one group.
 
-    Raises
-    ------
-    InputError
-        If no image of the run, or images of several groups, bear the name.
-
+    InputError if no image of the run, or images of several groups, bear the name.
     """
     found = ImageFinder(refs).find(name)
     if not found:
@@ -116,13 +107,7 @@ def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
     """Read the skies given by the user: lines ``name sky`` or ``name,sky``, ``#`` comments, by index of the image.
 
     A line that names an HDU (``a.fits[SCI,2]``) counts before one that names its file, and one that names a section
-    before both.
-
-    Raises
-    ------
-    InputError
-        For every line that can't be understood or fits no image, and every image without a line.
-
+    before both. InputError for every line that can't be understood or fits no image, and every image without a line.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()

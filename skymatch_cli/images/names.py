@@ -114,10 +114,7 @@ def split_selector(name: str) -> tuple[str, Selector | None]:
 def split_section(name: str) -> tuple[str, str]:
     """Split a name and its section, ``1:2048,*`` ("" without one); a file of exactly that name wins.
 
-    Raises
-    ------
-    ValueError
-        If it can't be a section of any image.
+    ValueError if it can't be a section of any image.
     """
     match = _SECTION.fullmatch(name)
     if match is None or os.path.lexists(name):
@@ -130,13 +127,7 @@ def split_section(name: str) -> tuple[str, str]:
 
 
 def file_of(name: str) -> str:
-    """The file of a name, without section and HDU selector.
-
-    Raises
-    ------
-    ValueError
-        If one of these is not understood.
-    """
+    """The file of a name, without section and HDU selector; ValueError if one of these is not understood."""
     return split_selector(split_section(name)[0])[0]
 
 
@@ -162,12 +153,7 @@ def fill_template(template: str, ref: ImageRef) -> MaskRef:
 
     ``{stem}`` is the name of the image's file without folder and FITS suffixes, ``{stem:ooi=ood}`` the same with one
     text replaced, ``{dir}`` the folder of the image, ``{hdu}`` the number of its HDU. A relative result is looked for
-    from the current folder, then beside the image.
-
-    Raises
-    ------
-    ValueError
-        If a text that is to be replaced is not in the name.
+    from the current folder, then beside the image. ValueError if a text that is to be replaced is not in the name.
     """
     folder = ref.path[: -len(base_name(ref.path)) - 1] if is_remote(ref.path) else os.path.dirname(ref.path)
     stem = _Stem(stem_of(ref.path))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from skymatch_cli.errors import InputError, UsageError, reason
+from skymatch_cli.images.bunit import unit_text
 from skymatch_cli.images.formats import memory
 from skymatch_cli.images.formats.registry import stored_gwcs
 from skymatch_cli.images.lists import left_out_as
@@ -51,18 +52,11 @@ _JWST_CARDS = {
 
 @dataclass(frozen=True, slots=True)
 class HeldImages:
-    """Inputs of a run: names of files and images in memory.
+    """Inputs of a run: names of files and images in memory."""
 
-    Attributes
-    ----------
-    names : tuple of (str, path or NamedFile)
-        In the order in which they were given.
-    objects : mapping of str to object
-        The images in memory, by the paths under which they are read.
-    """
-
+    # in the order in which they were given
     names: tuple[str | PathLike[str] | NamedFile, ...]
-    objects: Mapping[str, Any]
+    objects: Mapping[str, Any]  # the images in memory, by the paths under which they are read
 
     def release(self) -> None:
         """Forget the images in memory."""
@@ -72,17 +66,13 @@ class HeldImages:
 def hold_images(images: Any) -> HeldImages:
     """Tell names from images in memory, and make those readable.
 
+    UsageError if one of them is of another type, or its parts don't fit together; InputError if a package is missing
+    that its WCS needs.
+
     Parameters
     ----------
     images : name, object or iterable of them
         A model library of the pipelines counts as the models in it.
-
-    Raises
-    ------
-    UsageError
-        If one of them is of another type, or its parts don't fit together.
-    InputError
-        If a package is missing that its WCS needs.
     """
     names: list[str | PathLike[str] | NamedFile] = []
     objects: dict[str, Any] = {}
@@ -166,13 +156,13 @@ def _hdus(item: Any, name: str) -> Any:
     if is_model(item):
         return _of_model(item, name)
     if isinstance(item, NDData):
-        return _image(name, item.data, item.wcs, mask=item.mask, unit=_unit_text(item.unit), meta=item.meta)
+        return _image(name, item.data, item.wcs, mask=item.mask, unit=unit_text(item.unit), meta=item.meta)
     if is_pair(item):
         array, wcs = item
         unit = getattr(array, "unit", None)
         array = array if unit is None else array.value
         mask = np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else None
-        return _image(name, np.ma.getdata(array), wcs, mask=mask, unit=_unit_text(unit))
+        return _image(name, np.ma.getdata(array), wcs, mask=mask, unit=unit_text(unit))
     raise UsageError(f"{name}: a {type(item).__name__} is not an image", f"give {_TAKEN}")
 
 
@@ -267,16 +257,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return value.isascii() and value.isprintable()
     return isinstance(value, bool | int) or (isinstance(value, float) and bool(np.isfinite(value)))
-
-
-def _unit_text(unit: Any) -> str:
-    """A unit as FITS writes it, where it can; "" without one."""
-    if unit is None:
-        return ""
-    try:
-        return str(unit.to_string("fits"))
-    except ValueError:
-        return str(unit)
 
 
 def _parts(hdus: Any, name: str) -> list[tuple[bytes, Any]]:

@@ -32,23 +32,12 @@ _LEAST_FRAME = 1000  # pixels: a smaller frame is never called empty
 
 @dataclass(frozen=True, slots=True)
 class Padding:
-    """One exact value that is not sky.
-
-    Attributes
-    ----------
-    value : float
-    share : float
-        Of the pixels that count otherwise.
-    left_out : (rows, nx) bool or None
-        True where pixels are left out; None where the value is only noted.
-    whole : bool
-        The frame holds nothing else.
-    """
+    """One exact value that is not sky."""
 
     value: float
-    share: float
-    left_out: BoolArray | None
-    whole: bool = False
+    share: float  # of the pixels that count otherwise
+    left_out: BoolArray | None  # (rows, nx): True where pixels are left out; None where the value is only noted
+    whole: bool = False  # the frame holds nothing else
 
 
 def find_padding(data: PixelArray, good: BoolArray, *, keep: Collection[float] = ()) -> Padding | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.formats.pixelformat import BITPIX, PixelFormat, format_of
+from skymatch_cli.images.formats.pixelformat import format_of
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import (
     LEVEL,
@@ -26,7 +26,8 @@ from skymatch_cli.images.ledger import (
     written,
 )
 from skymatch_cli.images.planecards import contradiction, plane_numbers, planes_in
-from skymatch_cli.model import ImageRef, Recorded, Section
+from skymatch_cli.model import ImageRef, PixelFormat, Recorded, Section
+from skymatch_cli.model.images import BITPIX
 from skymatch_cli.model.section import SectionSkies
 from skymatch_cli.model.skycube import Sky, SkyCube, joined
 from skymatch_cli.model.skyplane import SkyPlane
@@ -39,35 +40,19 @@ _SAME_LEVEL = 1e-6  # programs that copy a header may round its numbers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkyState:
-    """The sky in a header, and the state of the stored pixels.
+    """The sky in a header, and the state of the stored pixels."""
 
-    Attributes
-    ----------
-    recorded : Recorded or None
-        The sky in the header and whether the stored pixels have lost it.
-    written : Written or None
-        What this program left, so that `undo` can take it back.
-    shift : SkyPlane, SectionSkies or SkyCube
-        Stored pixels = pixels before the first run minus ``shift``, in physical units.
-    base : SkyPlane or SkyCube
-        The sky that was missing from the pixels before the first run of the program (0 unless another
-        program had subtracted one).
-    original, stored : PixelFormat
-        How the pixels were stored before the first run, and how they are.
-    edited : str
-        What another program did to the keywords of the sky, so that they contradict the undo cards; "" if nothing.
-    planes : tuple of (Recorded or None)
-        Of the planes of a cube, in the place of ``recorded``.
-    """
-
-    recorded: Recorded | None
-    written: Written | None
-    shift: Sky
+    recorded: Recorded | None  # the sky in the header and whether the stored pixels have lost it
+    written: Written | None  # what this program left, so that `undo` can take it back
+    shift: Sky  # stored pixels = pixels before the first run minus ``shift``, in physical units
+    # the sky that was missing from the pixels before the first run of the program (0 unless another program had
+    # subtracted one)
     base: Sky
-    original: PixelFormat
-    stored: PixelFormat
+    original: PixelFormat  # how the pixels were stored before the first run
+    stored: PixelFormat  # and how they are now
+    # what another program did to the keywords of the sky, so that they contradict the undo cards; "" if nothing
     edited: str = ""
-    planes: tuple[Recorded | None, ...] = ()
+    planes: tuple[Recorded | None, ...] = ()  # of the planes of a cube, in the place of ``recorded``
 
     def recorded_in(self, plane: int | None) -> Recorded | None:
         """The sky that the header holds of an image, or of a plane of a cube."""
@@ -100,10 +85,7 @@ class UndoCardsError(InputError):
 def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
     """A header as it was before the first run of the program.
 
-    Raises
-    ------
-    InputError
-        If its undo cards are damaged, or would restore an invalid header.
+    InputError if its undo cards are damaged, or would restore an invalid header.
     """
     tiled = source.file.hdus[hdu].tiled
     try:
@@ -119,19 +101,14 @@ def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
 def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     """The sky that one image of a file holds, for reading it or subtracting another.
 
+    InputError if there is no such image, if its header says that a sky is subtracted and not how much, or if other
+    programs changed what this one wrote.
+
     Parameters
     ----------
-    source : Source
-    ref : ImageRef
     sky_keyword : str
         Where another program may have left the level (else `LEVEL`; of subtracted pixels `LEVEL` comes first).
         Our own headers know their keyword.
-
-    Raises
-    ------
-    InputError
-        If there is no such image, if its header says that a sky is subtracted and not how much, or if other
-        programs changed what this one wrote.
     """
     state = written_state(source, ref, sky_keyword)
     if state.edited:
@@ -164,10 +141,7 @@ def _check_sections(state: SkyState, ref: ImageRef) -> None:
 def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     """Read the state like `read_state`, but accept edited sky keywords and describe the edit in ``edited``.
 
-    Raises
-    ------
-    InputError
-        As `read_state`.
+    InputError as `read_state`.
     """
     hdus = source.file.hdus
     if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
@@ -313,10 +287,7 @@ def is_jwst(source: Source) -> bool:
 def sections_in(cards: cd.Cards, shape: tuple[int, int]) -> SectionSkies | None:
     """Read the skies of sections from the numbered keywords; None where there are none.
 
-    Raises
-    ------
-    ValueError
-        If one of them can't be understood.
+    ValueError if one of them can't be understood.
     """
     found = []
     for n in range(1, MOST_SECTIONS + 1):
@@ -332,12 +303,8 @@ def sections_in(cards: cd.Cards, shape: tuple[int, int]) -> SectionSkies | None:
 def subtracted_in(cards: cd.Cards, n_planes: int, keyword: str, where: str) -> Sky:
     """Read the subtracted sky from the keywords alone, whoever wrote them; zero where none is subtracted.
 
-    ``keyword``: where it is, if it is not in `LEVEL`.
-
-    Raises
-    ------
-    InputError
-        If they say that a sky is subtracted, and not how much.
+    ``keyword``: where it is, if it is not in `LEVEL`. InputError if they say that a sky is subtracted, and not how
+    much.
     """
     try:
         if n_planes > 1:

@@ -51,30 +51,14 @@ class UnitFacts:
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """How the images are brought to one unit.
+    """How the images are brought to one unit."""
 
-    Attributes
-    ----------
-    factor : (n,) float64
-        Value in the comparison unit = value * factor; NaN for an image that has a problem.
-    unit : str
-        The comparison unit.
-    notes : tuple of str
-        What was done, for the report.
-    warnings : tuple of SkyWarning
-    problems : mapping of int to Problem
-        The images that can't be brought to that unit, by index.
-    by_area : tuple of int
-        The images whose values are divided by the area of a pixel.
-
-    """
-
-    factor: FloatArray
-    unit: str
-    notes: tuple[str, ...]
+    factor: FloatArray  # (n,): value in the comparison unit = value * factor; NaN for an image that has a problem
+    unit: str  # the comparison unit
+    notes: tuple[str, ...]  # what was done, for the report
     warnings: tuple[SkyWarning, ...]
-    problems: Mapping[int, Problem]
-    by_area: tuple[int, ...] = ()
+    problems: Mapping[int, Problem]  # the images that can't be brought to that unit, by index
+    by_area: tuple[int, ...] = ()  # the images whose values are divided by the area of a pixel
 
 
 def comparison_scales(facts: Sequence[UnitFacts], *, units: str = "auto", exptime_key: str = "EXPTIME") -> Scales:
@@ -114,11 +98,9 @@ def scales_of_one_set(facts: Sequence[UnitFacts], *, units: str = "auto", exptim
 
     Parameters
     ----------
-    facts : sequence of UnitFacts
     units : {'auto', 'as-is'}
     exptime_key : str
         Keyword of the exposure time, for messages.
-
     """
     flux_scale = np.array([f.flux_scale for f in facts], np.float64)
     spelled = list(dict.fromkeys(f.bunit for f in facts))
@@ -175,7 +157,6 @@ def area_warnings(divided: Sequence[tuple[str, float]]) -> tuple[SkyWarning, ...
     ----------
     divided : sequence of (label, ratio)
         The images whose values are divided by the area of a pixel, and their largest pixel area over the smallest.
-
     """
     wide = [label for label, ratio in divided if ratio > _SAME_AREA]
     if not wide:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -163,46 +163,21 @@ class Container(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPlane:
-    """Where the pixels of one HDU lie in a file, and how they are stored.
-
-    Attributes
-    ----------
-    path : str
-    container : Container
-    hdu : int
-        Index of the HDU.
-    offset : int
-        First byte of the pixels in the unpacked file.
-    shape : (ny, nx)
-    bitpix : int
-    bscale, bzero : float
-        Physical value = bzero + bscale * stored value.
-    blank : int or None
-        Stored integer that marks an undefined pixel.
-    tiled : bool
-        Stored tile-compressed in a binary table (``.fz``).
-    size, mtime_ns, ctime_ns, inode : int
-        Of the file when its headers were read: a file that changed since is refused.
-    plane, n_planes : int
-        Number of the plane of a cube (``offset`` is that of its pixels), and how many the HDU has.
-    """
+    """Where the pixels of one HDU lie in a file, and how they are stored."""
 
     path: str
     container: Container
-    hdu: int
-    offset: int
-    shape: tuple[int, int]
+    hdu: int  # index of the HDU
+    offset: int  # first byte of the pixels in the unpacked file
+    shape: tuple[int, int]  # (ny, nx)
     bitpix: int
-    bscale: float = 1.0
+    bscale: float = 1.0  # physical value = bzero + bscale * stored value
     bzero: float = 0.0
-    blank: int | None = None
-    tiled: bool = False
-    size: int = 0
-    mtime_ns: int = 0
-    ctime_ns: int = 0
-    inode: int = 0
-    plane: int = 0
-    n_planes: int = 1
+    blank: int | None = None  # stored integer that marks an undefined pixel
+    tiled: bool = False  # stored tile-compressed in a binary table (``.fz``)
+    state: FileState = (0, 0, 0, 0)  # when the headers were read: a file that changed since is refused
+    plane: int = 0  # number of the plane of a cube (``offset`` is that of its pixels)
+    n_planes: int = 1  # of the HDU
 
     def at(self, plane: int) -> StoredPlane:
         """Return another plane of the cube; a two-dimensional image is used for all planes."""
@@ -211,24 +186,37 @@ class StoredPlane:
         step = self.shape[0] * self.shape[1] * abs(self.bitpix) // 8
         return replace(self, plane=plane, offset=self.offset + (plane - self.plane) * step)
 
-    @property
-    def state(self) -> FileState:
-        """The state of the file."""
-        return self.size, self.mtime_ns, self.ctime_ns, self.inode
 
-    def in_state(self, state: FileState) -> StoredPlane:
-        """Return the same plane of the file after this program wrote it."""
-        size, mtime_ns, ctime_ns, inode = state
-        return replace(self, size=size, mtime_ns=mtime_ns, ctime_ns=ctime_ns, inode=inode)
+BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+"""The types of stored values that FITS knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OriginalIntegers:
-    """How the pixels were stored before the program subtracted a sky from them and made them floats."""
+class PixelFormat:
+    """How an image is stored: physical value = ``bzero + bscale * stored``; ``blank`` marks undefined integers."""
 
     bitpix: int
-    bscale: float
-    bzero: float
+    bscale: float = 1.0
+    bzero: float = 0.0
+    blank: int | None = None
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the stored values are integers."""
+        return self.bitpix > 0
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the stored values, in the byte order of FITS."""
+        return np.dtype(BITPIX[self.bitpix])
+
+    @property
+    def name(self) -> str:
+        """The type in words, e.g. ``uint16``."""
+        unsigned = self.bscale == 1 and self.bitpix > 8 and self.bzero == 2.0 ** (self.bitpix - 1)
+        if self.bitpix == 8:
+            return "int8" if self.bscale == 1 and self.bzero == -128 else "uint8"
+        return f"{'u' * unsigned}{'int' if self.is_integer else 'float'}{abs(self.bitpix)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +241,7 @@ class PixelSource:
     dq: StoredPlane | None = None
     bad_flags: int = -1
     mask: StoredPlane | None = None
-    original: OriginalIntegers | None = None
+    original: PixelFormat | None = None
     weight: StoredPlane | None = None
     exposure: StoredPlane | None = None
     regions: RegionFile | None = None
@@ -275,54 +263,26 @@ class PixelSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageInfo:
-    """One image as read from its header; pixels are read on demand by ``image.read_pixels``.
-
-    Attributes
-    ----------
-    shape : (ny, nx)
-    wcs : CelestialWcs or None
-        None where the method needs no WCS (``user``).
-    pixel_area_arcsec2 : float
-        Solid angle of a pixel in the middle of the image; NaN where unknown.
-    unit : str
-        BUNIT as reported ("" if missing).
-    to_comparison : float
-        Factor from the image's unit to the comparison unit of the run.
-    comparison_unit : str
-    group : str
-        Images of one group share one unknown (in comparison units).
-    split : str
-        Images of different sets are not compared.
-    recorded : Recorded or None
-    source : PixelSource or None
-        Where the pixels are; None for an image that exists in memory only.
-    notes : tuple of str
-        Facts for the log (``-v``): DQ extension used, HDUs skipped, inverse WCS, …
-    """
+    """One image as read from its header; pixels are read on demand by ``image.read_pixels``."""
 
     ref: ImageRef
-    shape: tuple[int, int]
-    wcs: CelestialWcs | None
-    pixel_area_arcsec2: float = math.nan
-    unit: str = ""
-    to_comparison: float = 1.0
+    shape: tuple[int, int]  # (ny, nx)
+    wcs: CelestialWcs | None  # None where the method needs no WCS (``user``)
+    pixel_area_arcsec2: float = math.nan  # solid angle of a pixel in the middle of the image; NaN where unknown
+    unit: str = ""  # BUNIT as reported ("" if missing)
+    to_comparison: float = 1.0  # factor from the image's unit to the comparison unit of the run
     comparison_unit: str = ""
-    group: str = ""
+    group: str = ""  # images of one group share one unknown (in comparison units)
     recorded: Recorded | None = None
-    source: PixelSource | None = None
-    notes: tuple[str, ...] = ()
-    split: str = ""
+    source: PixelSource | None = None  # where the pixels are; None for an image that exists in memory only
+    notes: tuple[str, ...] = ()  # facts for the log (``-v``): DQ extension used, HDUs skipped, inverse WCS, …
+    split: str = ""  # images of different sets are not compared
 
 
 def common_unit(images: Sequence[ImageInfo]) -> tuple[float, str]:
     """The unit for messages, and the factor from it to the comparison unit.
 
     It is the unit of the images themselves if they all have one and it is compared alike, else the comparison unit.
-
-    Returns
-    -------
-    factor : float
-    unit : str
     """
     own = {(info.to_comparison, info.unit) for info in images}
     if len(own) == 1:

@@ -101,25 +101,13 @@ class PlaneDifferences:
 
     Sums run over the places where both images were compared, with f = (1, x - x0, y - y0): positions are those of
     the tangent plane, in radians.
-
-    Attributes
-    ----------
-    plane : TangentPlane
-    position : (M, 2) float64
-        (x0, y0) of every pair.
-    moment : (M, 3, 3) float64
-        Sum of weight f f^T; 0 for pairs without a common place.
-    pull : (M, 3) float64
-        Sum of weight f times the difference.
-    noise : (M, 3, 3) float64
-        Covariance of the pull; what the images share with third ones is not in it.
     """
 
     plane: TangentPlane
-    position: FloatArray
-    moment: FloatArray
-    pull: FloatArray
-    noise: FloatArray
+    position: FloatArray  # (M, 2): (x0, y0) of every pair
+    moment: FloatArray  # (M, 3, 3): sum of weight f f^T; 0 for pairs without a common place
+    pull: FloatArray  # (M, 3): sum of weight f times the difference
+    noise: FloatArray  # (M, 3, 3): covariance of the pull; what the images share with third ones is not in it
 
 
 DegreeChooser = Callable[[Sequence["ImageInfo"], IntArray, "Measurements"], tuple[int, tuple[str, ...]]]
@@ -131,75 +119,49 @@ PlaneSolver = Callable[[FloatArray, IntArray, IntArray, FloatArray, FloatArray, 
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """Measured differences of all overlaps, in comparison units; columns over the M pairs of the graph.
+    """Measured differences of all overlaps, in comparison units; columns over the M pairs of the graph."""
 
-    Attributes
-    ----------
-    a, b : (M,) int64
-    area_arcmin2 : (M,) float64
-    sky_a, sky_b : (M,) float64
-        Sky of each image in the overlap (pooled: the statistic; mesh: means over the common cells with
-        common weights). NaN unless ok.
-    n_a, n_b : (M,) int64
-        Good pixels that were used.
-    delta, delta_err : (M,) float64
-        ``sky_a - sky_b`` and its 1-sigma error (finite and > 0 where ok).
-    weight : (M,) float64
-        Weight of the pair in the least-squares sum; 0 for pairs that are not used.
-    status : (M,) object
-        Status words; only ``ok`` pairs enter the solution.
-    noise : csr_array (M, K) or None
-        Noise factor S with covariance of ``delta`` = S S^T: columns are independent sources of noise
-        (a patch of pixels of one image), which several pairs may share. None: the pair weights are the
-        information of a joint fit, so the covariance of the solution is the inverse of its normal matrix.
-    local : LocalSkies or None
-    n_good : (N,) int64
-        Good pixels seen in each image: of the whole frame (of a file behind a URL: of the rows that its overlaps need,
-        unless local skies were measured).
-    pair_dof : (M,) float64 or None
-        From a joint fit (mesh): expectation of ``weight * delta_err**2``, which pairs of one cell share.
-    information : (M,) float64 or None
-        From a joint fit: what ``weight`` would be for the noise of the good pixels alone.
-    photometric : (M,) float64 or None
-        Part of ``1 / weight``, 0 to 1, that the noise of the pixels makes, as their neighbours show it; the rest is
-        structure in the overlaps and noise that pixels have in common. None: all of it.
-    usable : (M,) float64 or None
-        From a joint fit: part of ``information``, 0 to 1, that stars and cells in which images disagree leave.
-    level_variance : (N,) float64 or None
-        From a joint fit: variance of the level of each image that is common to all of its overlaps, so that neither
-        more overlaps nor loops make it smaller; it is part of ``delta_err**2`` and not of ``1 / weight``.
-    zero_point : (3, N) float64 or None
-        From a joint fit (mesh): factor by which each image is brighter than the mean of those that it is compared
-        with, judged by differences that grow with the brightness of the scene, its 1-sigma error (1 and 0 where no
-        overlap shows such a difference), and by what factors that overlaps can't show may shift its level. The effect
-        of the factors that are seen is in ``level_variance``.
-    planes : PlaneDifferences or None
-        With the model ``plane``; ``weight`` and ``delta`` are then their first moments.
-    reasons : tuple of str
-        With the model ``auto``: why the images are compared with polynomials of this degree.
-    """
-
-    a: IntArray
-    b: IntArray
-    area_arcmin2: FloatArray
+    a: IntArray  # (M,)
+    b: IntArray  # (M,)
+    area_arcmin2: FloatArray  # (M,)
+    # (M,): sky of each image in the overlap (pooled: the statistic; mesh: means over the common cells with common
+    # weights). NaN unless ok
     sky_a: FloatArray
-    sky_b: FloatArray
-    n_a: IntArray
-    n_b: IntArray
-    delta: FloatArray
-    delta_err: FloatArray
-    weight: FloatArray
-    status: StrArray
+    sky_b: FloatArray  # (M,)
+    n_a: IntArray  # (M,): good pixels of image a that were used
+    n_b: IntArray  # (M,): of image b
+    delta: FloatArray  # (M,): ``sky_a - sky_b``
+    delta_err: FloatArray  # (M,): its 1-sigma error, finite and > 0 where ok
+    weight: FloatArray  # (M,): weight of the pair in the least-squares sum; 0 for pairs that are not used
+    status: StrArray  # (M,): status words; only ``ok`` pairs enter the solution
+    # (N,): good pixels seen in each image: of the whole frame (of a file behind a URL: of the rows that its overlaps
+    # need, unless local skies were measured)
     n_good: IntArray
+    # noise factor S with covariance of ``delta`` = S S^T: columns are independent sources of noise (a patch of pixels
+    # of one image), which several pairs may share. None: the pair weights are the information of a joint fit, so the
+    # covariance of the solution is the inverse of its normal matrix
     noise: csr_array | None = None
     local: LocalSkies | None = None
+    # (M,): from a joint fit (mesh): expectation of ``weight * delta_err**2``, which pairs of one cell share
     pair_dof: FloatArray | None = None
+    # (M,): from a joint fit: what ``weight`` would be for the noise of the good pixels alone
     information: FloatArray | None = None
+    # (M,): part of ``1 / weight``, 0 to 1, that the noise of the pixels makes, as their neighbours show it; the rest is
+    # structure in the overlaps and noise that pixels have in common. None: all of it
     photometric: FloatArray | None = None
+    # (M,): from a joint fit: part of ``information``, 0 to 1, that stars and cells in which images disagree leave
     usable: FloatArray | None = None
+    # (N,): from a joint fit: variance of the level of each image that is common to all of its overlaps, so that neither
+    # more overlaps nor loops make it smaller; it is part of ``delta_err**2`` and not of ``1 / weight``
     level_variance: FloatArray | None = None
+    # (3, N): from a joint fit (mesh): factor by which each image is brighter than the mean of those that it is compared
+    # with, judged by differences that grow with the brightness of the scene, its 1-sigma error (1 and 0 where no
+    # overlap shows such a difference), and by what factors that overlaps can't show may shift its level. The effect of
+    # the factors that are seen is in ``level_variance``
     zero_point: FloatArray | None = None
+    # with the model ``plane``; ``weight`` and ``delta`` are then their first moments
     planes: PlaneDifferences | None = None
+    # with the model ``auto``: why the images are compared with polynomials of this degree
     reasons: tuple[str, ...] = ()
 
 

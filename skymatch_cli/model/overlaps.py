@@ -24,27 +24,14 @@ class OverlapGraph:
 
     A pair that is too wide for one plane (two all-sky maps) has one row for each plane that it needs; such
     rows share no area.
-
-    Attributes
-    ----------
-    n_images : int
-    a, b : (M,) int64
-        Indices into the images.
-    area_arcmin2 : (M,) float64
-        Solid angle of the intersection.
-    polygon : PolygonRows of length M
-        The intersections in their tangent planes.
-    plane : (M,) int64
-        Index into ``planes``.
-    planes : tuple of TangentPlane
     """
 
     n_images: int
-    a: IntArray
-    b: IntArray
-    area_arcmin2: FloatArray
-    polygon: PolygonRows
-    plane: IntArray
+    a: IntArray  # (M,): index of the first image
+    b: IntArray  # (M,): of the second
+    area_arcmin2: FloatArray  # (M,): solid angle of the intersection
+    polygon: PolygonRows  # the intersections in their tangent planes
+    plane: IntArray  # (M,): index into ``planes``
     planes: tuple[TangentPlane, ...]
 
     def pairs_of(self, image: int) -> IntArray:
@@ -75,18 +62,10 @@ class OverlapGraph:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairsByImage:
-    """The pairs that hold an image, in the order of the graph: ``[image]``.
+    """The pairs that hold an image, in the order of the graph: ``[image]``."""
 
-    Attributes
-    ----------
-    pair : (2 M,) int64
-        Indices into the pairs, image after image.
-    first : (N + 1,) int64
-        Where those of every image begin, and 2 M.
-    """
-
-    pair: IntArray
-    first: IntArray
+    pair: IntArray  # (2 M,): indices into the pairs, image after image
+    first: IntArray  # (N + 1,): where those of every image begin, and 2 M
 
     def __getitem__(self, image: int) -> IntArray:
         return self.pair[self.first[image] : self.first[image + 1]]

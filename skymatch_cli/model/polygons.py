@@ -25,24 +25,12 @@ class PolygonRows(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Polygons:
-    """N polygons, which may have holes and several parts, made of R rings with V vertices in all.
+    """N polygons, which may have holes and several parts, made of R rings with V vertices in all."""
 
-    Attributes
-    ----------
-    xy : (V, 2) float64
-        The rings one after the other; the last vertex of each repeats the first.
-    ring_offset : (R + 1,) int64
-        The first vertex of every ring, and V.
-    outer : (R,) bool
-        True where a part begins, with its outer ring; False for a hole in the part before it.
-    row_offset : (N + 1,) int64
-        The first ring of every row, and R. A row without rings is empty.
-    """
-
-    xy: FloatArray
-    ring_offset: IntArray
-    outer: BoolArray
-    row_offset: IntArray
+    xy: FloatArray  # (V, 2): the rings one after the other; the last vertex of each repeats the first
+    ring_offset: IntArray  # (R + 1,): the first vertex of every ring, and V
+    outer: BoolArray  # (R,): True where a part begins, with its outer ring; False for a hole in the part before it
+    row_offset: IntArray  # (N + 1,): the first ring of every row, and R. A row without rings is empty
 
     @classmethod
     def of_vertices(cls, vertices: FloatArray, count: IntArray) -> Polygons:

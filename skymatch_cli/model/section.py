@@ -40,10 +40,7 @@ class Section:
     def of(cls, text: str, whole: tuple[int, int]) -> Section:
         """Parse the text between the brackets: two axes, columns first, 1-based and with both ends.
 
-        Raises
-        ------
-        ValueError
-            If it is no section, or not within the image.
+        ValueError if it is no section, or not within the image.
         """
         axes = check_section(text)
         ends: list[int] = []
@@ -75,13 +72,7 @@ class Section:
 
 
 def check_section(text: str) -> list[tuple[int, int] | None]:
-    """The ends of the two axes, None for all of an axis.
-
-    Raises
-    ------
-    ValueError
-        If it is no section.
-    """
+    """The ends of the two axes, None for all of an axis; ValueError if it is no section."""
     for pattern, reason in _REASONS:
         if pattern.search(text):
             raise ValueError(reason)
@@ -99,10 +90,7 @@ def check_section(text: str) -> list[tuple[int, int] | None]:
 def plane_of(text: str) -> int | None:
     """Return the plane of a cube, from 0, given by a third axis: ``*,*,3`` or ``*,*,3:3``; None without one.
 
-    Raises
-    ------
-    ValueError
-        If it names several planes.
+    ValueError if it names several planes.
     """
     match = _PLANE.search(text) if text.count(",") == 2 else None
     if match is None:

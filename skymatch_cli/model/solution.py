@@ -17,46 +17,25 @@ LEAST_KEPT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Offsets:
-    """Least-squares offsets of the unknowns (groups), in comparison units, mean zero in every component.
+    """Least-squares offsets of the unknowns (groups), in comparison units, mean zero in every component."""
 
-    Attributes
-    ----------
-    offset, sigma : (G,) float64
-        Offset and its 1-sigma error in the gauge where the component's mean is zero.
-    sigma_noise : (G,) float64
-        The part of the error that the noise of the pixels makes.
-    component : (G,) int64
-        Component of every group; numbered from 0 by the first group that is in it.
-    residual : (M,) float64
-        ``delta - (offset_a - offset_b)`` for every measured pair (NaN where not used).
-    rms_residual, chi2, dof : (C,) float64
-        Per component, ``chi2`` and ``dof`` by the errors of the differences alone; ``dof`` counts independent
-        information, NaN where there is none.
-    scatter : (C,) float64
-        Error that every overlap of a component has beyond its own, because the overlaps contradict each other; 0
-        where they don't.
-    sigma_exact : bool
-        False where the errors are estimates (very large components).
-    kept : (M,) float64 or None
-        Part of its weight, 1e-6 to 1, that each pair kept in a robust solution; None for a plain one.
-    closure : (C,) float64 or None
-        Rms by which loops of differences fail to close, NaN where there is no loop; None for planes.
-    n_loops : (C,) int64 or None
-    """
-
-    offset: FloatArray
-    sigma: FloatArray
-    sigma_noise: FloatArray
-    component: IntArray
-    residual: FloatArray
-    rms_residual: FloatArray
-    chi2: FloatArray
-    dof: FloatArray
+    offset: FloatArray  # (G,): in the gauge where the component's mean is zero
+    sigma: FloatArray  # (G,): its 1-sigma error
+    sigma_noise: FloatArray  # (G,): the part of the error that the noise of the pixels makes
+    component: IntArray  # (G,): component of every group; numbered from 0 by the first group that is in it
+    residual: FloatArray  # (M,): ``delta - (offset_a - offset_b)`` for every measured pair (NaN where not used)
+    rms_residual: FloatArray  # (C,)
+    chi2: FloatArray  # (C,): by the errors of the differences alone
+    dof: FloatArray  # (C,): independent information that goes with it, NaN where there is none
+    # (C,): error that every overlap of a component has beyond its own, because the overlaps contradict each other; 0
+    # where they don't
     scatter: FloatArray
-    sigma_exact: bool = True
+    sigma_exact: bool = True  # False where the errors are estimates (very large components)
+    # (M,): part of its weight, 1e-6 to 1, that each pair kept in a robust solution; None for a plain one
     kept: FloatArray | None = None
+    # (C,): rms by which loops of differences fail to close, NaN where there is no loop; None for planes
     closure: FloatArray | None = None
-    n_loops: IntArray | None = None
+    n_loops: IntArray | None = None  # (C,)
 
     @property
     def errors(self) -> FloatArray:
@@ -66,66 +45,35 @@ class Offsets:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """The sky of every image; columns over the N images, M pairs and C components.
+    """The sky of every image; columns over the N images, M pairs and C components."""
 
-    Attributes
-    ----------
-    sky, sky_err : (N,) float64
-        Value to subtract from the original pixels, in the image's own unit, and one sigma of all that is known about
-        it; NaN where there is none.
-    sky_err_noise : (N,) float64
-        The part of the error that the noise of the pixels makes.
-    status : (N,) object
-        Status words.
-    component : (N,) int64
-        Component of every image.
-    residual : (M,) float64
-        In comparison units.
-    anchor : (C,) object
-        What holds each component: ``lowest = 0``, ``highest = 0``, the label of the reference image, …
-    n_images : (C,) int64
-    rms_residual, chi2, dof : (C,) float64
-        ``chi2`` and ``dof`` by the errors of the overlaps alone.
-    scatter : (C,) float64 or None
-        Error that every overlap of a component has beyond its own, in comparison units, because the overlaps
-        contradict each other; None where none were followed.
-    step_before, step_after : (C,) float64
-        Largest step between overlapping images as they are, and with their skies subtracted, in comparison units.
-    warnings : tuple of SkyWarning
-    kept : (M,) float64 or None
-        Part of its weight that each pair kept in a robust solution; None for a plain one.
-    sigma_exact : bool
-        False where ``sky_err`` is an estimate (components of more than 5,000 groups).
-    tilt : (N, 2) float64 or None
-        With the model ``plane``: of every image's sky along x and y, per pixel; ``sky`` is at the image's centre.
-    closure : (C,) float64 or None
-        Rms by which loops of differences fail to close, NaN where there is no loop; None where none were followed.
-    n_loops : (C,) int64 or None
-    reasons : tuple of str
-        Why each component has its degree, with the model ``auto``.
-    """
-
-    sky: FloatArray
-    sky_err: FloatArray
-    sky_err_noise: FloatArray
-    status: StrArray
-    component: IntArray
-    residual: FloatArray
+    sky: FloatArray  # (N,): to subtract from the original pixels, in the image's own unit; NaN where there is none
+    sky_err: FloatArray  # (N,): one sigma of all that is known about it
+    sky_err_noise: FloatArray  # (N,): the part of the error that the noise of the pixels makes
+    status: StrArray  # (N,): status words
+    component: IntArray  # (N,): component of every image
+    residual: FloatArray  # (M,): in comparison units
+    # (C,): what holds each component: ``lowest = 0``, ``highest = 0``, the label of the reference image, …
     anchor: StrArray
-    n_images: IntArray
-    rms_residual: FloatArray
-    chi2: FloatArray
-    dof: FloatArray
-    step_before: FloatArray
-    step_after: FloatArray
+    n_images: IntArray  # (C,)
+    rms_residual: FloatArray  # (C,)
+    chi2: FloatArray  # (C,): by the errors of the overlaps alone
+    dof: FloatArray  # (C,)
+    step_before: FloatArray  # (C,): largest step between overlapping images as they are, in comparison units
+    step_after: FloatArray  # (C,): the same with their skies subtracted
     warnings: tuple[SkyWarning, ...] = ()
+    # (M,): part of its weight that each pair kept in a robust solution; None for a plain one
     kept: FloatArray | None = None
-    sigma_exact: bool = True
+    sigma_exact: bool = True  # False where ``sky_err`` is an estimate (components of more than 5,000 groups)
+    # (N, 2, 5 or 9): shape of every image's sky, see `SkyPlane`; ``sky`` is then its value at the image's centre
     tilt: FloatArray | None = None
+    # (C,): rms by which loops of differences fail to close, NaN where there is no loop; None where none were followed
     closure: FloatArray | None = None
-    n_loops: IntArray | None = None
+    n_loops: IntArray | None = None  # (C,)
+    # (C,): error that every overlap of a component has beyond its own, in comparison units, because the overlaps
+    # contradict each other; None where none were followed
     scatter: FloatArray | None = None
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()  # why each component has its degree, with the model ``auto``
 
 
 @dataclass(frozen=True, slots=True)

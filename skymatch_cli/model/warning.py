@@ -55,8 +55,7 @@ KINDS: Mapping[WarningName, WarningKind] = {
         "look at these overlaps in the report; mask what disturbs them with --mask",
     ),
     WarningName.MASKED: WarningKind(
-        "masks, DQ flags or limits exclude most pixels of the overlaps",
-        "check --mask, --dqbits, --lower and --upper",
+        "masks, DQ flags or limits exclude most pixels of the overlaps", "check --mask, --dqbits, --lower and --upper"
     ),
     WarningName.CROWDED: WarningKind(
         "stars fill the overlaps, or the images disagree in most cells (PSF, WCS, scattered light)",
@@ -123,26 +122,13 @@ KINDS: Mapping[WarningName, WarningKind] = {
 
 @dataclass(frozen=True, slots=True)
 class SkyWarning:
-    """One warning about a run.
+    """One warning about a run."""
 
-    Attributes
-    ----------
-    name : WarningName
-        Its name for ``--allow``.
-    text : str
-        What is wrong, and where.
-    amplitude : float or None
-        Size of the effect in ``unit``; None if it has none, 0 if no action is needed.
-    unit : str
-    visible : bool
-        Whether the effect can be seen in the mosaic; other warnings are shown with ``-v`` only.
-    """
-
-    name: WarningName
-    text: str
-    amplitude: float | None = None
+    name: WarningName  # its name for ``--allow``
+    text: str  # what is wrong, and where
+    amplitude: float | None = None  # size of the effect in ``unit``; None if it has none, 0 if no action is needed
     unit: str = ""
-    visible: bool = True
+    visible: bool = True  # whether the effect can be seen in the mosaic; other warnings are shown with ``-v`` only
 
     def __str__(self) -> str:
         return self.text

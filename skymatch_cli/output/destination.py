@@ -28,13 +28,9 @@ _COMPRESSED = frozenset({".gz", ".bz2", ".fz", ".xz", ".zst", ".z", ".zip"})
 class Output:
     """The options that say where a result goes.
 
-    ``output`` is a file, or None (also written ``-``) for standard output; ``format`` None is what the suffix says,
-    and ``table`` on standard output; ``table`` is which one, for formats that hold one.
-
-    Raises
-    ------
-    UsageError
-        If the format is unknown, can't be told from the suffix, or contradicts it.
+    ``output`` is a file, or None (also written ``-``) for standard output; ``format`` None is what the suffix says, and
+    ``table`` on standard output; ``table`` is which one, for formats that hold one. UsageError if the format is
+    unknown, can't be told from the suffix, or contradicts it.
     """
 
     output: str | None = None
@@ -73,7 +69,7 @@ class Output:
         return form
 
     def check(self, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
-        """Refuse a file that may not be written, before any work is done for it.
+        """Refuse a file that may not be written, before any work is done for it (UsageError).
 
         Parameters
         ----------
@@ -81,10 +77,6 @@ class Output:
             Whether an existing file may be replaced.
         inputs : iterable of str
             Everything that the run reads: never replaced by a table.
-
-        Raises
-        ------
-        UsageError
         """
         if self.output is not None:
             check_target(self.output, "--output", overwrite=overwrite, inputs=inputs)
@@ -102,34 +94,23 @@ class Output:
         WRITERS[self.form](report, self.table, stream)
 
     def save(self, report: Report) -> None:
-        """Write the report to the file, whole or not at all.
-
-        Raises
-        ------
-        StoppedError
-            If it can't be written.
-        """
+        """Write the report to the file, whole or not at all; StoppedError if it can't be written."""
         if self.output is None:
             raise ValueError("standard output is not a file")
         save_target(self.output, "--output", lambda stream: self._write(report, stream))
 
 
 def check_target(file: str, option: str, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
-    """Refuse a file that may not be written, before any work is done for it.
+    """Refuse a file that may not be written, before any work is done for it (UsageError).
 
     Parameters
     ----------
-    file : str
     option : str
         Where the user named it, for messages.
     overwrite : bool
         Whether an existing file may be replaced.
     inputs : iterable of str
         Everything that the run reads: never replaced.
-
-    Raises
-    ------
-    UsageError
     """
     path = Path(file)
     if path.is_dir():
@@ -149,12 +130,7 @@ def check_target(file: str, option: str, *, overwrite: bool, inputs: Iterable[st
 
 
 def check_distinct(files: Mapping[str, str | None]) -> None:
-    """Refuse two outputs, by their options, that would be the same file.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Refuse two outputs, by their options, that would be the same file (UsageError)."""
     seen: dict[str, str] = {}
     for option, file in files.items():
         if file is None or (Path(file).exists() and not Path(file).is_file()):  # pipes and devices take both
@@ -166,10 +142,7 @@ def check_distinct(files: Mapping[str, str | None]) -> None:
 def save_target(file: str, option: str, write: Callable[[BinaryIO], object]) -> None:
     """Write a file, whole or not at all; a link stays a link, a pipe or device is written to.
 
-    Raises
-    ------
-    StoppedError
-        If it can't be written.
+    StoppedError if it can't be written.
     """
     named = Path(file)
     try:

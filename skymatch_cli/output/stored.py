@@ -40,19 +40,7 @@ _HINT = "name a file that `skymatch match -o` wrote: .fits or .json"
 def read_report(file: str) -> Report:
     """Read a result that was written as FITS or JSON.
 
-    Parameters
-    ----------
-    file : str
-
-    Returns
-    -------
-    Report
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is not a result with the layout of this version.
-
+    InputError if there is no such file, or it is not a result with the layout of this version.
     """
     readers: dict[str, Callable[[str], Mapping[str, Any]]] = {".json": _read_json, ".fits": _read_fits}
     reader = readers.get(Path(file).suffix.lower())
@@ -77,11 +65,7 @@ def read_report(file: str) -> Report:
 def read_images(report: Report) -> tuple[ImageInfo, ...]:
     """Read the headers of the images of a stored result, in its order.
 
-    Raises
-    ------
-    InputError
-        If one of them isn't where the result says, or is another image now.
-
+    InputError if one of them isn't where the result says, or is another image now.
     """
     columns = (report.images.column(name).tolist() for name in ("file", "ext", "extver"))
     sections = _column(report.images, "section", "")
@@ -198,11 +182,7 @@ def _layouts(*, n_shape: int, with_kept: bool, further: Sequence[str]) -> tuple[
     known = (*plane_column([0]), *section_column(["-"]))
     added = [replace(column, values=column.values[:0]) for column in known if column.name in further]
     images = replace(images, columns=(*images.columns[:3], *added, *images.columns[3:]))
-    return (
-        images,
-        overlaps_table((), measurements, solution),
-        components_table((), solution),
-    )
+    return (images, overlaps_table((), measurements, solution), components_table((), solution))
 
 
 def _column(images: Table, name: str, otherwise: object) -> list[Any]:

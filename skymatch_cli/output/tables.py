@@ -28,21 +28,12 @@ SHAPE = tuple(f"sky_{name}" for name in SHAPE_TERMS)
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column.
-
-    Attributes
-    ----------
-    name : str
-    values : (n,) float64, int64 or object (str)
-        NaN where there is no value. Text may be ASCII bytes where a table is written as FITS alone.
-    description : str
-    unit : str
-        Unit of the whole column in astropy's spelling; "" where it has none, or one that varies from row to row.
-    """
+    """One column."""
 
     name: str
-    values: npt.NDArray[Any]
+    values: npt.NDArray[Any]  # (n,) float64 (NaN: no value), int64 or object (str)
     description: str
+    # unit of the whole column in astropy's spelling; "" where it has none, or one that varies from row to row
     unit: str = ""
 
 

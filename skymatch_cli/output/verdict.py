@@ -14,27 +14,16 @@ from skymatch_cli.solve.steps import LOOK_SIGMA, visible_step
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Steps between overlapping images, in the unit of the images.
+    """Steps between overlapping images, in the unit of the images."""
 
-    Attributes
-    ----------
-    before, after : (largest, typical)
-        Absolute steps as the images are, and with their skies subtracted; typical is the median.
-    unit : str
-    n_overlaps, n_doubtful : int
-        Overlaps that were measured, and those whose residual can be seen and is more than noise.
-    checked : bool
-        Whether a loop of overlaps leads back to an image: only then could they contradict one another.
-    fits : bool
-        Whether the residuals together are what the errors allow; many small ones may not be, where none stands out.
-    """
-
-    before: tuple[float, float]
-    after: tuple[float, float]
+    before: tuple[float, float]  # (largest, typical) absolute steps as the images are; typical is the median
+    after: tuple[float, float]  # the same with their skies subtracted
     unit: str
-    n_overlaps: int
-    n_doubtful: int
+    n_overlaps: int  # that were measured
+    n_doubtful: int  # of these, with a residual that can be seen and is more than noise
+    # whether a loop of overlaps leads back to an image: only then could they contradict one another
     checked: bool = field(default=True, compare=False)
+    # whether the residuals together are what the errors allow; many small ones may not be, where none stands out
     fits: bool = field(default=True, compare=False)
 
     def __str__(self) -> str:
@@ -59,8 +48,6 @@ def find_verdict(
     Parameters
     ----------
     infos : sequence of ImageInfo, length N
-    measurements : Measurements
-    solution : Solution
     max_step : float, optional
         Overlaps with a larger step, in the unit of the images, want a look too.
     """

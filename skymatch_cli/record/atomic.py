@@ -76,15 +76,12 @@ class Locks:
 def locked(paths: Iterable[str]) -> Iterator[Locks]:
     """Hold the locks on files, some of which may not exist yet, and remove what a killed run left beside them.
 
+    InputError if another run holds one of them, or they can't be locked at all.
+
     Parameters
     ----------
     paths : iterable of str
         Real paths (no links).
-
-    Raises
-    ------
-    InputError
-        If another run holds one of them, or they can't be locked at all.
     """
     with ExitStack() as stack:
         try:
@@ -179,6 +176,8 @@ def _remove_stale(path: str) -> None:
 def replacing(path: str) -> Iterator[BinaryIO]:
     """Write a single file, such as a table of results.
 
+    OSError if the file can't be written; InputError if another run is writing it.
+
     Parameters
     ----------
     path : str
@@ -189,13 +188,6 @@ def replacing(path: str) -> Iterator[BinaryIO]:
     ------
     stream : binary file
         For writing and seeking.
-
-    Raises
-    ------
-    OSError
-        If the file can't be written.
-    InputError
-        If another run is writing it.
     """
     with locked([path]) as locks:
         model = os.stat(path) if os.path.lexists(path) else None  # noqa: PTH116 - one call tells all
@@ -208,6 +200,8 @@ def replacing(path: str) -> Iterator[BinaryIO]:
 class Replacement:
     """The new content of a file: ``write`` it, then leave the ``with`` block without an exception.
 
+    OSError if something can't be written; InputError if the file changed in the meantime.
+
     Parameters
     ----------
     path : str
@@ -216,18 +210,10 @@ class Replacement:
         Whose permissions and owner the new file gets; None: those of any new file.
     replaces : FileState or None
         What is expected under this name when the new file is whole; None: nothing.
-    locks : Locks
     attributes : str or None
         The file of ``model``, for its extended attributes.
     exact : bool
         Fail where permissions, owner or attributes can't be kept (see `disk.like`).
-
-    Raises
-    ------
-    OSError
-        If something can't be written.
-    InputError
-        If the file changed in the meantime.
     """
 
     def __init__(

@@ -76,7 +76,6 @@ def with_checksums(cards: cd.Cards, data_sum: int) -> cd.Cards:
 
     Parameters
     ----------
-    cards : list of bytes
     data_sum : int
         Ones'-complement sum of the data, with the bytes that fill their last block.
     """

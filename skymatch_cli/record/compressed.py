@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.formats.pixelformat import PixelFormat
 from skymatch_cli.images.formats.tilecheck import check_streams
 from skymatch_cli.images.ledger import describes_packing
+from skymatch_cli.model import PixelFormat
 from skymatch_cli.record.rewrite import PixelEdit
 
 _LOSSLESS_INTEGER = frozenset({"RICE_1", "GZIP_1", "GZIP_2", "HCOMPRESS_1"})
@@ -34,7 +34,6 @@ def rebuild(cards: cd.Cards, data: bytes, new_cards: cd.Cards, edit: PixelEdit) 
         The HDU as it is: header and table with its heap.
     new_cards : list of bytes
         The header as it shall be, its packing still as before the first run.
-    edit : PixelEdit
 
     Returns
     -------
@@ -52,10 +51,7 @@ def rebuild(cards: cd.Cards, data: bytes, new_cards: cd.Cards, edit: PixelEdit) 
 def stored_pixels(cards: cd.Cards, data: bytes) -> np.ndarray[Any, Any]:
     """The pixels of a tile-compressed image as they were before packing: integers are not scaled.
 
-    Raises
-    ------
-    OSError
-        If they are damaged.
+    OSError if they are damaged.
     """
     try:
         return _unpacked(cards, data)

@@ -30,16 +30,10 @@ def like(fd: int, model: os.stat_result | None, attributes: str | None = None, *
 
     Parameters
     ----------
-    fd : int
-    model : os.stat_result or None
     attributes : str or None
         The file with the extended attributes.
     exact : bool
         Fail where they can't all be kept. Else the new file is open to nobody to whom the other one is closed.
-
-    Raises
-    ------
-    OSError
     """
     if model is None:
         umask = os.umask(0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.formats.pixelformat import PixelError, PixelFormat, format_after, format_of
+from skymatch_cli.images.formats.pixelformat import PixelError, format_after, format_of
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import (
     ERROR,
@@ -37,7 +37,7 @@ from skymatch_cli.images.skystate import (
     subtracted_in,
     written_state,
 )
-from skymatch_cli.model import Container, FileState, ImageInfo, ImageRef, Section
+from skymatch_cli.model import Container, FileState, ImageInfo, ImageRef, PixelFormat, Section
 from skymatch_cli.model.images import WHOLE
 from skymatch_cli.model.section import SectionSkies
 from skymatch_cli.model.skycube import Sky, SkyCube, difference, of_plane
@@ -57,31 +57,17 @@ _ROUNDINGS, _WITH_TILT = 8, 64  # tilts multiply the roundings of pixels by the 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkyUpdate:
-    """The sky to be recorded in, or subtracted from, one image.
-
-    Attributes
-    ----------
-    ref : ImageRef
-    sky : float
-        To subtract from the original pixels, in the image's unit. Not finite: the image is left alone.
-        With a tilt: the value at the image's centre.
-    sky_err : float
-        1 sigma; not finite: not known.
-    method : str
-    state : FileState or None
-        The file when it was measured; None: not checked.
-    tilt : tuple of float or None
-        The shape of a `SkyPlane`: (dx, dy), or more; None: the sky is a constant.
-    info : ImageInfo or None
-        The image as it was measured, whose good pixels say which sky is possible; None: all defined pixels do.
-    """
+    """The sky to be recorded in, or subtracted from, one image."""
 
     ref: ImageRef
+    # to subtract from the original pixels, in the image's unit. Not finite: the image is left alone. With a tilt: the
+    # value at the image's centre
     sky: float
-    sky_err: float
+    sky_err: float  # 1 sigma; not finite: not known
     method: str
-    state: FileState | None = None
-    tilt: tuple[float, ...] | None = None
+    state: FileState | None = None  # the file when it was measured; None: not checked
+    tilt: tuple[float, ...] | None = None  # the shape of a `SkyPlane`: (dx, dy), or more; None: the sky is a constant
+    # the image as it was measured, whose good pixels say which sky is possible; None: all defined pixels do
     info: ImageInfo | None = None
 
     @property
@@ -98,12 +84,7 @@ class SkyUpdate:
 def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Settings) -> dict[int, HduEdit]:
     """Make the edits of the HDUs of one file, by index; unchanged HDUs have none.
 
-    The pixels are not read yet: see `settled`.
-
-    Raises
-    ------
-    InputError
-        If a sky can't be written into its image.
+    The pixels are not read yet: see `settled`. InputError if a sky can't be written into its image.
     """
     edits: dict[int, HduEdit] = {}
     for _, of_hdu in groupby(sorted(updates, key=lambda u: u.ref.hdu), key=lambda u: u.ref.hdu):
@@ -359,19 +340,15 @@ def undo_edits(
 ) -> dict[int, HduEdit]:
     """Make the edits that undo everything this program did to images of one file.
 
+    InputError if an image is not there, if undo cards are damaged or gone, or if pixels are not those that were
+    written.
+
     Parameters
     ----------
-    source : Source
-    refs : sequence of ImageRef
     from_keyword : bool
         Add the sky of the header back to images whose undo cards are gone, or contradict it and the pixels.
     sky_keyword : str
         Where that sky is, beside `LEVEL`.
-
-    Raises
-    ------
-    InputError
-        If an image is not there, if undo cards are damaged or gone, or if pixels are not those that were written.
     """
     edits: dict[int, HduEdit] = {}
     for _, of_hdu in groupby(sorted(refs, key=lambda ref: ref.hdu), key=lambda ref: ref.hdu):

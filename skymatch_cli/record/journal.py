@@ -42,7 +42,6 @@ def kept(journal: Journal, locks: Locks) -> Iterator[Callable[[], None]]:
 
     Parameters
     ----------
-    journal : Journal
     locks : Locks
         Of the files, and of the journal.
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.pixelformat import PixelError, PixelFormat, widened
+from skymatch_cli.images.formats.pixelformat import PixelError, widened
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import Record, Written
 from skymatch_cli.images.pixels import read_pixels
 from skymatch_cli.images.skystate import OURS_ALONE
-from skymatch_cli.model import BoolArray, Container, ImageInfo, PixelArray
+from skymatch_cli.model import BoolArray, Container, ImageInfo, PixelArray, PixelFormat
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.checksum import PixelDigest
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit, stored_pixels
@@ -57,12 +57,7 @@ def examine(
 ) -> PixelFacts:
     """Read the pixels of an image to be changed, and find their format, loss and digest.
 
-    Raises
-    ------
-    InputError
-        If another program changed pixels that this one had written.
-    PixelError
-        If no format keeps them.
+    InputError if another program changed pixels that this one had written; PixelError if no format keeps them.
     """
     pixels = edit.pixels or _unchanged(
         PixelFormat(bitpix=source.file.hdus[index].bitpix), source.file.hdus[index].shape
@@ -97,12 +92,7 @@ def _least(scales: Sequence[Scale]) -> Scale:
 
 
 def check_digest(source: Source, index: int, left: Written, where: str) -> None:
-    """Refuse an image whose pixels changed since this program wrote them.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse an image whose pixels changed since this program wrote them (InputError)."""
     digest = PixelDigest()
     for _, raw in _pieces(source, index, left.form):
         digest.update(raw.tobytes())

@@ -14,10 +14,10 @@ from typing import IO, Protocol, cast
 import numpy as np
 
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.formats.pixelformat import PixelFormat, restore, subtract
+from skymatch_cli.images.formats.pixelformat import restore, subtract
 from skymatch_cli.images.formats.source import Extent, Source, padded
 from skymatch_cli.images.ledger import Record, Written
-from skymatch_cli.model import Container
+from skymatch_cli.model import Container, PixelFormat
 from skymatch_cli.model.skycube import Sky
 from skymatch_cli.model.skyplane import Shape
 from skymatch_cli.record import checksum
@@ -102,16 +102,12 @@ class HduEdit:
 def rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> tuple[int, ...]:
     """Write the file with its HDUs changed as ``edits`` says (by index), packed as it was.
 
+    PixelError if the pixels can't be changed so that it can be undone; OSError if the file can't be read or written.
+
     Returns
     -------
     wrong : tuple of int
         HDUs whose CHECKSUM or DATASUM was wrong: it stays as it was.
-
-    Raises
-    ------
-    PixelError
-        If the pixels can't be changed so that it can be undone.
-    OSError
     """
     if source.file.container is Container.GZIP:
         # neither name nor time: the same content gives the same bytes

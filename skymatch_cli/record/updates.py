@@ -19,19 +19,15 @@ def sky_updates(
 ) -> list[SkyUpdate]:
     """Make the updates of the images that may be written.
 
+    UsageError if the skies are per second of a map of exposure times, which no header can record.
+
     Parameters
     ----------
     infos : sequence of ImageInfo, length N
-    settings : Settings
     sky, sky_err : (N,) float64, optional
         In the unit of each image; without, zeros, to ask whether the images could be written.
     tilt : (N, k) float64, optional
         Shape of each sky; without, the skies are constants.
-
-    Raises
-    ------
-    UsageError
-        If the skies are per second of a map of exposure times, which no header can record.
     """
     if settings.exposure_map is not None:
         what = "--exposure-map: a sky per second can't be recorded in an image of counts"

@@ -57,27 +57,13 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WriteReport:
-    """What was written.
+    """What was written."""
 
-    Attributes
-    ----------
-    actions : tuple of Action
-        One for each image, in the order in which they were given.
-    files : tuple of str
-        The files that were replaced or made.
-    notes : tuple of str
-        What the user should know.
-    warnings : tuple of SkyWarning
-        What was wrong with files before the run, and still is.
-    keywords : tuple of str
-        Those of the skies: of sections and planes with ``n`` for their number.
-    """
-
-    actions: tuple[Action, ...]
-    files: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    warnings: tuple[SkyWarning, ...] = ()
-    keywords: tuple[str, ...] = ("BKGLEVEL",)
+    actions: tuple[Action, ...]  # one for each image, in the order in which they were given
+    files: tuple[str, ...]  # the files that were replaced or made
+    notes: tuple[str, ...] = ()  # what the user should know
+    warnings: tuple[SkyWarning, ...] = ()  # what was wrong with files before the run, and still is
+    keywords: tuple[str, ...] = ("BKGLEVEL",)  # those of the skies: of sections and planes with ``n`` for their number
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +107,9 @@ def write_skies(
 ) -> WriteReport:
     """Record the skies in the headers and, with ``settings.subtract``, subtract them; file by file.
 
+    InputError if a file can't be written. Found before the first file is touched wherever that is possible; every file
+    is either the old one or the new one, and running again finishes the job.
+
     Parameters
     ----------
     updates : sequence of SkyUpdate
@@ -134,12 +123,6 @@ def write_skies(
         Advanced by one for every file.
     named : iterable of str
         Files that the run reads beside its images: lists, configuration. Copies never replace them.
-
-    Raises
-    ------
-    InputError
-        If a file can't be written. Found before the first file is touched wherever that is possible; every file
-        is either the old one or the new one, and running again finishes the job.
     """
     jobs = _jobs([u.ref for u in updates], [u.state for u in updates], settings)
     done = _run(_recording(updates, jobs, settings, named), journal, progress)
@@ -166,23 +149,17 @@ def undo(
 ) -> WriteReport:
     """Remove the recorded skies from images, and add subtracted ones back.
 
-    The sky keywords come back as they were before the first run of the program; the pixels bit for bit where they
-    were integer, within a thousandth of their noise where they were floats. Images in which nothing was recorded are
-    left alone.
+    The sky keywords come back as they were before the first run of the program; the pixels bit for bit where they were
+    integer, within a thousandth of their noise where they were floats. Images in which nothing was recorded are left
+    alone. InputError as `write_skies`; also if other programs changed pixels that this one wrote, or removed its undo
+    cards.
 
     Parameters
     ----------
-    refs : sequence of ImageRef
-    settings : Settings
     from_keyword : bool
         Add the sky of the header back to images that say that it is subtracted and whose undo cards are gone.
     named : iterable of str
         As for `write_skies`.
-
-    Raises
-    ------
-    InputError
-        As `write_skies`; also if other programs changed pixels that this one wrote, or removed its undo cards.
     """
     jobs = _jobs(refs, [None] * len(refs), settings)
 
@@ -399,13 +376,7 @@ def _write(run: _Run, job: _Job, locks: Locks, begin: Callable[[], None], done: 
 
 @contextmanager
 def _reading(job: _Job) -> Iterator[Source]:
-    """Open the file of a job.
-
-    Raises
-    ------
-    InputError
-        If it can't be read, or changed since it was measured.
-    """
+    """Open the file of a job; InputError if it can't be read, or changed since it was measured."""
     with _named_errors(job.label):
         file = read_structure(job.source, job.label)
         if job.state is not None and job.state != file.state:

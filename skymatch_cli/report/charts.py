@@ -52,14 +52,8 @@ def histogram(values: FloatArray, title: str, unit: str, *, gaussian: bool = Fal
     ----------
     values : (n,) float64
         Finite; n > 0. Values beyond ten times the typical spread are counted in the outermost bars.
-    title, unit : str
     gaussian : bool
         Compare with the normal distribution of width one.
-
-    Returns
-    -------
-    Histogram
-
     """
     width, height = 480, 200
     largest = float(np.abs(values).max())
@@ -99,7 +93,6 @@ def nice_ticks(low: float, high: float) -> FloatArray:
     --------
     >>> nice_ticks(-2.2, 3.4).tolist()
     [-2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
-
     """
     step = _nice_above((high - low) / 7, (1, 2, 5, 10))
     ticks: FloatArray = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
@@ -113,7 +106,6 @@ def nice_below(value: float) -> float:
     --------
     >>> nice_below(0.038)
     0.02
-
     """
     power = 10.0 ** np.floor(np.log10(value))
     return float(max(m * power for m in (1, 2, 5) if m * power <= value * (1 + 1e-9)))
@@ -132,7 +124,6 @@ def svg_path(points: FloatArray, *, closed: bool = True) -> str:
     --------
     >>> svg_path(np.array([[0.0, 0], [1.25, 0], [1, 1]]))
     'M0,0L1.2,0L1,1Z'
-
     """
     if not np.isfinite(points).all():
         return ""
@@ -156,7 +147,6 @@ def polygon_area(points: FloatArray) -> float:
     --------
     >>> polygon_area(np.array([[0.0, 0], [2, 0], [2, 1], [0, 1]]))
     2.0
-
     """
     x, y = points.T
     area = 0.5 * abs(float(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))))

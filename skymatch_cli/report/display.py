@@ -16,17 +16,10 @@ _MARGIN = 0.02  # of the longer side, on every side
 
 @dataclass(frozen=True, slots=True)
 class DisplayFrame:
-    """The frame of a picture of the sky, north up, east to the left.
+    """The frame of a picture of the sky, north up, east to the left."""
 
-    Attributes
-    ----------
-    wcs : astropy.wcs.WCS
-        ICRS; gnomonic, or zenithal equal-area for fields wider than 80 degrees.
-    shape : (ny, nx)
-    """
-
-    wcs: Any
-    shape: tuple[int, int]
+    wcs: Any  # ICRS; gnomonic, or zenithal equal-area for fields wider than 80 degrees
+    shape: tuple[int, int]  # (ny, nx)
 
     @property
     def scale_arcsec(self) -> float:
@@ -52,12 +45,6 @@ def frame_around(rings: Sequence[FloatArray], max_side: int) -> DisplayFrame:
     ----------
     rings : sequence of (n, 3) float64
         Borders on the sky as ICRS unit vectors.
-    max_side : int
-
-    Returns
-    -------
-    DisplayFrame
-
     """
     vectors = np.concatenate([np.asarray(ring, float) for ring in rings])
     vectors = vectors[np.isfinite(vectors).all(axis=1)]

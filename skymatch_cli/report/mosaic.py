@@ -72,12 +72,6 @@ def pictures(looks: Sequence[Quicklook], unit: str) -> list[Picture]:
     ----------
     looks : sequence of Quicklook
         Of means and of medians; or empty.
-    unit : str
-
-    Returns
-    -------
-    list of Picture
-
     """
     if not looks or not np.isfinite(looks[0].after).any():
         return []
@@ -114,14 +108,7 @@ def _data_uri(values: FloatArray, stretch: Stretch) -> str:
 
 
 def pillow() -> Any:
-    """Import the package that writes the pictures.
-
-    Raises
-    ------
-    UsageError
-        If it is missing.
-
-    """
+    """Import the package that writes the pictures; UsageError if it is missing."""
     try:
         from PIL import Image
     except ImportError as error:

@@ -21,36 +21,18 @@ N_CLASSES = 2 * PULL_LIMIT + 1
 
 @dataclass(frozen=True, slots=True)
 class OverlapColumns:
-    """The overlaps as columns, one element per row of the result.
+    """The overlaps as columns, one element per row of the result."""
 
-    Attributes
-    ----------
-    a, b : (M,) int64
-        Indices of the two images.
-    area_arcmin2 : (M,) float64
-    delta, residual : (M,) float64
-        In `unit`; the residual is NaN where a pair is not used.
-    pull : (M,) float64
-        Residual over the error of the difference; NaN where a pair is not used.
-    status : (M,) object
-    unit : str
-        "" where units differ or there are none.
-    worst_first : (M,) int64
-        Indices by falling size of the pull.
-    drawing_order : (M,) int64
-        Large overlaps first and, where they are of one size, small pulls first: what matters lies on top.
-
-    """
-
-    a: IntArray
-    b: IntArray
-    area_arcmin2: FloatArray
-    delta: FloatArray
-    residual: FloatArray
-    pull: FloatArray
-    status: StrArray
-    unit: str
-    worst_first: IntArray
+    a: IntArray  # (M,): index of the first image
+    b: IntArray  # (M,): of the second
+    area_arcmin2: FloatArray  # (M,)
+    delta: FloatArray  # (M,): in `unit`
+    residual: FloatArray  # (M,): in `unit`; NaN where a pair is not used
+    pull: FloatArray  # (M,): residual over the error of the difference; NaN where a pair is not used
+    status: StrArray  # (M,)
+    unit: str  # "" where units differ or there are none
+    worst_first: IntArray  # (M,): indices by falling size of the pull
+    # (M,): large overlaps first and, where they are of one size, small pulls first: what matters lies on top
     drawing_order: IntArray
 
     @classmethod
@@ -96,7 +78,6 @@ def pull_class(pull: float) -> int:
     --------
     >>> [pull_class(pull) for pull in (-7.2, -1.3, 0.9, 1.3, 5.0, float("nan"))]
     [0, 4, 5, 6, 10, -1]
-
     """
     if not np.isfinite(pull):
         return -1
@@ -111,7 +92,6 @@ def common_word(words: npt.NDArray[Any]) -> str:
     --------
     >>> common_word(np.array(["adu", "adu"])), common_word(np.array(["adu", "MJy/sr"]))
     ('adu', '')
-
     """
     different = set(words.tolist())
     return str(different.pop()) if len(different) == 1 else ""

@@ -65,11 +65,10 @@ class _Advice:
 
 
 def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook], *, typed: str = "") -> str:
-    """Make the HTML page of a run.
+    """Make the HTML page of a run; UsageError if the packages of the extra ``report`` are missing.
 
     Parameters
     ----------
-    report : Report
     scene : Scene or None
         None where the images can't be found any more: there is no map then, and the page says so.
     looks : sequence of Quicklook
@@ -81,12 +80,6 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook],
     -------
     str
         The same for the same arguments: the page holds no date, but shows that of its file.
-
-    Raises
-    ------
-    UsageError
-        If the packages of the extra ``report`` are missing.
-
     """
     template, trusted = _template()
     overlaps = OverlapColumns.of(report.overlaps)
@@ -126,13 +119,7 @@ def _matrix(on_sky: SkyMap | None, overlaps: OverlapColumns, n_images: int) -> M
 
 
 def require_extra() -> None:
-    """Refuse early where the packages of the extra ``report`` are missing.
-
-    Raises
-    ------
-    UsageError
-
-    """
+    """Refuse early where the packages of the extra ``report`` are missing (UsageError)."""
     _template()
     pillow()
 

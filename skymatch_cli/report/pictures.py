@@ -39,11 +39,7 @@ class Pictures:
     def check(self, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
         """Refuse what can't be made or written, before any work is done.
 
-        Raises
-        ------
-        UsageError
-            If an extra is missing, a suffix is unknown, or a file may not be written.
-
+        UsageError if an extra is missing, a suffix is unknown, or a file may not be written.
         """
         inputs = tuple(inputs)
         if self.html is not None and self.plot is not None and Path(self.html).resolve() == Path(self.plot).resolve():
@@ -74,22 +70,14 @@ class Pictures:
     ) -> None:
         """Draw and write what was asked for.
 
+        InputError if there is nothing to plot, or pixels can't be read; SkymatchError if a file can't be written.
+
         Parameters
         ----------
-        found : Report
         infos : tuple of ImageInfo, or None
             None where the images can't be found any more: the page has no map and no pictures then.
         settings : Settings
             Which pixels are good, and the workers.
-        progress : Progress, optional
-
-        Raises
-        ------
-        InputError
-            If there is nothing to plot, or pixels can't be read.
-        SkymatchError
-            If a file can't be written.
-
         """
         if self.html is None and self.plot is None:
             return

@@ -39,13 +39,7 @@ _WIDE = 1.6  # width over height from which the pictures are below the map
 
 
 def require_extra() -> None:
-    """Refuse early where the packages of the extra ``plot`` are missing.
-
-    Raises
-    ------
-    UsageError
-
-    """
+    """Refuse early where the packages of the extra ``plot`` are missing (UsageError)."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
@@ -53,13 +47,7 @@ def require_extra() -> None:
 
 
 def check_suffix(file: str) -> None:
-    """Refuse a file name without a known suffix.
-
-    Raises
-    ------
-    UsageError
-
-    """
+    """Refuse a file name without a known suffix (UsageError)."""
     if Path(file).suffix.lower() not in SUFFIXES:
         raise UsageError(f"--plot {file}: the suffix names no kind of picture", f"use one of {' '.join(SUFFIXES)}")
 
@@ -71,13 +59,9 @@ def save_plot(
 
     Parameters
     ----------
-    scene : Scene
-    overlaps : OverlapColumns
     looks : sequence of Quicklook
         Of the mosaic with its stars, and without.
     suffix : {".png", ".pdf", ".svg"}
-    stream : binary stream
-
     """
     import matplotlib as mpl
 
@@ -91,15 +75,8 @@ def draw(scene: Scene, overlaps: OverlapColumns, looks: Sequence[Quicklook]) -> 
 
     Parameters
     ----------
-    scene : Scene
-    overlaps : OverlapColumns
     looks : sequence of Quicklook
         Of the mosaic with its stars, and without.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     """
     from matplotlib.figure import Figure
 

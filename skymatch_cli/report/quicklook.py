@@ -31,18 +31,11 @@ _SAMPLES = 32  # pixels along a block that are used: the median of a thousand is
 
 @dataclass(frozen=True, slots=True)
 class Quicklook:
-    """Two pictures of the same sky.
-
-    Attributes
-    ----------
-    frame : DisplayFrame
-    before, after : (ny, nx) float64
-        In comparison units; NaN where there is no image. ``[0, 0]`` is the south-east corner.
-    """
+    """Two pictures of the same sky."""
 
     frame: DisplayFrame
-    before: FloatArray
-    after: FloatArray
+    before: FloatArray  # (ny, nx): in comparison units; NaN: no image there. ``[0, 0]`` is the south-east corner
+    after: FloatArray  # the same with the skies subtracted
 
 
 def block_means(data: PixelArray, good: BoolArray, side: int) -> FloatArray:
@@ -53,7 +46,6 @@ def block_means(data: PixelArray, good: BoolArray, side: int) -> FloatArray:
     >>> data = np.array([[1.0, 3.0, 5.0], [2.0, 2.0, 7.0]])
     >>> block_means(data, data < 7, 2)
     array([[2., 5.]])
-
     """
     starts = [np.arange(0, n, side) for n in data.shape]
 
@@ -113,6 +105,8 @@ def quicklooks(
 ) -> tuple[Quicklook, ...]:
     """Draw the mosaic as it was and with the skies subtracted; the pixels are read once for all views.
 
+    InputError if the pixels of an image can't be read.
+
     Parameters
     ----------
     scene : Scene
@@ -121,21 +115,13 @@ def quicklooks(
         In each image's own unit; an image without one (NaN) is left out.
     settings : Settings
         Which pixels are good.
-    views : sequence of View
     tilt : (N, 2, 5 or 9) float64, optional
         Coefficients of the skies beyond their level at the image's centre, as in `SkyPlane`.
-    progress : Progress, optional
 
     Returns
     -------
     tuple of Quicklook
         One per view.
-
-    Raises
-    ------
-    InputError
-        If the pixels of an image can't be read.
-
     """
     used = np.flatnonzero(np.isfinite(sky)).tolist()
     if progress is not None:

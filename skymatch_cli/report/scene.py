@@ -20,14 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """The images of a result on the sky.
-
-    Attributes
-    ----------
-    infos : tuple of ImageInfo, length N
-    footprints : tuple of Footprint, length N
-    graph : OverlapGraph
-    """
+    """The images of a result on the sky."""
 
     infos: tuple[ImageInfo, ...]
     footprints: tuple[Footprint, ...]
@@ -56,7 +49,6 @@ class Scene:
         -------
         list of M lists of (n, 3) float64
             Open rings of ICRS unit vectors; none where the images don't overlap (any more).
-
         """
         g = self.graph
         known = {key: row for row, key in enumerate(_numbered(g.a, g.b))}
@@ -78,14 +70,7 @@ def _numbered(a: IntArray, b: IntArray) -> Iterator[tuple[int, int, int]]:
 
 
 def scene(infos: tuple[ImageInfo, ...]) -> Scene:
-    """Find footprints and overlaps of images from their headers.
-
-    Raises
-    ------
-    InputError
-        If an image has no usable WCS.
-
-    """
+    """Find footprints and overlaps of images from their headers; InputError if an image has no usable WCS."""
     from skymatch_cli.sky.overlap import overlap_graph
 
     footprints = tuple(footprint(info.wcs, info.ref.label) for info in infos if info.wcs is not None)

@@ -35,53 +35,27 @@ class FrameName:
 
 @dataclass(frozen=True, slots=True)
 class SkyMap:
-    """Shapes in a box of ``width`` × ``height``.
-
-    Attributes
-    ----------
-    width, height : int
-    frames : list of (image, path)
-    names : list of FrameName
-        Of the frames that have room for one.
-    overlaps : list of (overlap, colour class, path)
-        Class -1: not used. The larger ones come first, so that the small ones lie on top.
-    bar_length, bar_text : str
-        A bar that shows an angle.
-    arcsec_per_unit : float
-        Scale of the drawing.
-    piled : bool
-        Whether the overlaps hide one another; then only the worst are drawn.
-    left_out : str
-        What is not shown, "" if all is.
-
-    """
+    """Shapes in a box of ``width`` × ``height``."""
 
     width: int
     height: int
-    frames: list[tuple[int, str]]
-    names: list[FrameName]
+    frames: list[tuple[int, str]]  # (image, path)
+    names: list[FrameName]  # of the frames that have room for one
+    # (overlap, colour class, path): class -1: not used. The larger ones come first, so that the small ones lie on top
     overlaps: list[tuple[int, int, str]]
-    bar_length: str
+    bar_length: str  # a bar that shows an angle
     bar_text: str
-    arcsec_per_unit: float
-    piled: bool
-    left_out: str
+    arcsec_per_unit: float  # scale of the drawing
+    piled: bool  # whether the overlaps hide one another; then only the worst are drawn
+    left_out: str  # what is not shown, "" if all is
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Pairs of images as cells of a triangle.
+    """Pairs of images as cells of a triangle."""
 
-    Attributes
-    ----------
-    n : int
-        Images, along both sides.
-    cells : list of (overlap, colour class, column, line)
-
-    """
-
-    n: int
-    cells: list[tuple[int, int, int, int]]
+    n: int  # images, along both sides
+    cells: list[tuple[int, int, int, int]]  # (overlap, colour class, column, line)
 
 
 def sky_map(scene: Scene, columns: OverlapColumns, labels: tuple[str, ...]) -> SkyMap:
@@ -89,15 +63,8 @@ def sky_map(scene: Scene, columns: OverlapColumns, labels: tuple[str, ...]) -> S
 
     Parameters
     ----------
-    scene : Scene
-    columns : OverlapColumns
     labels : tuple of str
         The images' names.
-
-    Returns
-    -------
-    SkyMap
-
     """
     n_images = len(scene.infos)
     frame = frame_around([ring for i in range(n_images) for ring in scene.image_rings(i)], _SIDE)
@@ -134,12 +101,10 @@ def piled(columns: OverlapColumns, borders: Sequence[Sequence[FloatArray]], arcs
 
     Parameters
     ----------
-    columns : OverlapColumns
     borders : sequence of sequence of (n, 2) float64
         The frames as drawn.
     arcsec_per_unit : float
         Scale of the drawing.
-
     """
     area = sum(polygon_area(ring) for border in borders for ring in border)
     return float(columns.area_arcmin2.sum()) > area * (arcsec_per_unit / 60) ** 2
@@ -167,7 +132,6 @@ def angle_text(below_arcsec: float) -> tuple[str, float]:
     --------
     >>> angle_text(700.0)
     ('10′', 600.0)
-
     """
     for unit, arcsec in (("°", 3600.0), ("′", 60.0)):
         if below_arcsec >= arcsec:
@@ -182,7 +146,6 @@ def map_names(labels: tuple[str, ...], most: int) -> tuple[str, ...]:
 
     Parameters
     ----------
-    labels : tuple of str
     most : int
         Characters for which there is room in a frame.
 
@@ -202,7 +165,6 @@ def map_names(labels: tuple[str, ...], most: int) -> tuple[str, ...]:
     ('#0', '#1')
     >>> map_names(("panel1.fit", "panel2.FTS.gz"), 8)
     ('panel1', 'panel2')
-
     """
     stems = [re.split(r"\.(?:fits?|fts|asdf)\b", label.rpartition("/")[2], flags=re.IGNORECASE)[0] for label in labels]
     low, high = min(stems), max(stems)
@@ -244,7 +206,6 @@ def frame_names(borders: Sequence[Sequence[FloatArray]], labels: tuple[str, ...]
     -------
     list of FrameName
         Of the frames that have room for a name; none where a frame can't be drawn.
-
     """
     whole = [np.concatenate(border) for border in borders if border]
     if len(whole) < len(borders) or not all(np.isfinite(points).all() for points in whole):

@@ -42,29 +42,15 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A table ready to be shown.
-
-    Attributes
-    ----------
-    id, title : str
-    headings : tuple of Heading
-    rows : list of (key, cells)
-        The key is the row's index in the result.
-    sorted_by : str
-        Title of the column by which the rows are sorted.
-    direction : {"ascending", "descending"}
-    note : str
-        What was left out, "" if nothing was.
-
-    """
+    """A table ready to be shown."""
 
     id: str
     title: str
     headings: tuple[Heading, ...]
-    rows: list[tuple[int, tuple[str, ...]]]
-    sorted_by: str
-    direction: str
-    note: str
+    rows: list[tuple[int, tuple[str, ...]]]  # (key, cells): the key is the row's index in the result
+    sorted_by: str  # title of the column by which the rows are sorted
+    direction: str  # {"ascending", "descending"}
+    note: str  # what was left out, "" if nothing was
 
 
 def sheets(report: Report, overlaps: OverlapColumns) -> tuple[Sheet, Sheet, Sheet]:
@@ -138,7 +124,6 @@ def with_short_names(report: Report) -> tuple[Report, str]:
     report : Report
     note : str
         What was left out, for people; "" if nothing was.
-
     """
     files = [str(file) for file in report.images.column("file")]
     folders = {file[: file.rfind("/") + 1] for file in files}

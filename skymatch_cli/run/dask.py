@@ -27,15 +27,12 @@ _AHEAD = 8  # submitted tasks per thread of the cluster
 def connected(scheduler: str, jobs: int = 0) -> Iterator[Runner]:
     """Connect to a Dask scheduler, and return a runner on its workers.
 
+    UsageError if Dask is missing, or the scheduler can't be reached.
+
     Parameters
     ----------
     scheduler : str
         Its address (``tcp://host:8786``), or ``local`` for ``jobs`` worker processes on this machine.
-
-    Raises
-    ------
-    UsageError
-        If Dask is missing, or the scheduler can't be reached.
     """
     try:
         from distributed import Client, LocalCluster

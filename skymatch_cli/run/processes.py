@@ -44,8 +44,6 @@ def run_tasks(tasks: Tasks[Found], workers: int, progress: Progress) -> Generato
 
     Parameters
     ----------
-    tasks : Tasks
-    workers : int
     progress : Progress
         Advanced by one for every answer.
     """

@@ -78,20 +78,11 @@ class Task(Protocol[Found_co]):
 
 @dataclass(frozen=True, slots=True)
 class Tasks(Generic[Found]):
-    """Tasks that are made on demand, so that few of them exist at a time.
+    """Tasks that are made on demand, so that few of them exist at a time."""
 
-    Attributes
-    ----------
-    make : callable
-        Makes the task of an image.
-    images : sequence of int
-    n_pixels : int
-        About the number of pixels that all of them read.
-    """
-
-    make: Callable[[int], Task[Found]]
+    make: Callable[[int], Task[Found]]  # makes the task of an image
     images: Sequence[int]
-    n_pixels: int
+    n_pixels: int  # about the number of pixels that all of them read
 
     def __len__(self) -> int:
         return len(self.images)
@@ -191,13 +182,10 @@ def run(
 
     Parameters
     ----------
-    function : callable
-    items : sequence
     jobs : int
         Workers; 0 means one per usable core. The answers don't depend on it.
     progress : Progress, optional
         Advanced by one for every answer.
-
     """
     return _ordered(function, items, min(jobs or usable_cores(), len(items)), progress)
 

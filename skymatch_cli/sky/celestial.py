@@ -59,29 +59,16 @@ class LookupTable:
 
 @dataclass(frozen=True, eq=False)
 class FitsWcs:
-    """The celestial WCS of one image; made by `fits_wcs`. It may be shared by threads, and pickled.
+    """The celestial WCS of one image; made by `fits_wcs`. It may be shared by threads, and pickled."""
 
-    Attributes
-    ----------
-    shape : (ny, nx)
-    cards : bytes
-        The header cards, compressed: what is pickled; the WCS is built from them when first used.
-    tables : tuple of (LookupTable or None)
-        In the order of cpdis1, cpdis2, det2im1, det2im2.
-    frame : SkyFrame
-    straight : bool
-        True where every great circle is a straight line in pixels: TAN without distortion, and small images
-        in other projections.
-    notes : tuple of str
-        What astropy had to say about the header, for the log.
-    """
-
-    shape: tuple[int, int]
-    cards: bytes
-    tables: tuple[LookupTable | None, ...]
+    shape: tuple[int, int]  # (ny, nx)
+    cards: bytes  # the header cards, compressed: what is pickled; the WCS is built from them when first used
+    tables: tuple[LookupTable | None, ...]  # in the order of cpdis1, cpdis2, det2im1, det2im2
     frame: SkyFrame
+    # True where every great circle is a straight line in pixels: TAN without distortion, and small images in other
+    # projections
     straight: bool
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what astropy had to say about the header, for the log
 
     @property
     def _engine(self) -> _Engine:
@@ -120,20 +107,16 @@ def refers_to_tables(text: bytes) -> bool:
 def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str = "image") -> FitsWcs:
     """Read the celestial WCS of a header.
 
+    InputError: the header has no valid celestial WCS, or it is not that of the two image axes.
+
     Parameters
     ----------
-    header : astropy.io.fits.Header
     shape : (ny, nx)
         Of the image, without its degenerate axes.
     fobj : astropy.io.fits.HDUList, optional
         The open file, where the header refers to lookup tables.
     where : str
         Name of the image for messages.
-
-    Raises
-    ------
-    InputError
-        The header has no valid celestial WCS, or it is not that of the two image axes.
     """
     try:
         text = header.tostring(sep="", endcard=False, padding=False).encode("ascii", "replace")

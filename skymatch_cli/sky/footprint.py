@@ -28,23 +28,13 @@ _HINT = "check its WCS, or leave the image out"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FootprintPart:
-    """A piece of a footprint, at most 60 degrees wide.
+    """A piece of a footprint, at most 60 degrees wide."""
 
-    Attributes
-    ----------
-    rings : tuple of (n, 3) float64
-        Open rings of ICRS unit vectors joined by great circles: the outer one, then holes.
-    centre : (3,) float64
-    radius : float
-        The cap about ``centre`` that holds the part, in radians.
-    box : (x0, y0, x1, y1)
-        The rectangle of pixel coordinates that holds the part.
-    """
-
+    # (n, 3) float64: open rings of ICRS unit vectors joined by great circles: the outer one, then holes
     rings: tuple[FloatArray, ...]
-    centre: FloatArray
-    radius: float
-    box: tuple[float, float, float, float]
+    centre: FloatArray  # (3,)
+    radius: float  # the cap about ``centre`` that holds the part, in radians
+    box: tuple[float, float, float, float]  # (x0, y0, x1, y1): the rectangle of pixel coordinates that holds the part
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,13 +47,8 @@ class Footprint:
 def footprint(wcs: CelestialWcs, where: str = "image") -> Footprint:
     """Trace the border of an image on the sky.
 
-    The border is that of the pixels' outer edges, from -0.5 to n - 0.5. It is followed to better than
-    0.05 pixels, also over a pole or across RA 0.
-
-    Raises
-    ------
-    InputError
-        No pixel is on the sky, or the WCS maps different pixels to the same place.
+    The border is that of the pixels' outer edges, from -0.5 to n - 0.5. It is followed to better than 0.05 pixels, also
+    over a pole or across RA 0. InputError: no pixel is on the sky, or the WCS maps different pixels to the same place.
     """
     ny, nx = wcs.shape
     frame = _frame(wcs)

@@ -41,15 +41,12 @@ def is_iraf(header: Any) -> bool:
 def translated(header: Any) -> Any:
     """Return the header with a standard projection, without the keywords of IRAF.
 
+    ValueError if the surfaces of its corrections can't be read.
+
     Parameters
     ----------
     header : astropy.io.fits.Header
         Of two axes on the sky.
-
-    Raises
-    ------
-    ValueError
-        If the surfaces of its corrections can't be read.
     """
     from astropy.wcs import WCS
 

@@ -21,19 +21,11 @@ _TOGETHER = 16  # polygons whose crossings fit in the cache
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spans:
-    """Pixels of one image as runs along rows, sorted by ``y``, then ``x0``; runs do not overlap.
+    """Pixels of one image as runs along rows, sorted by ``y``, then ``x0``; runs do not overlap."""
 
-    Attributes
-    ----------
-    y : (n,) int64
-        Row of each run.
-    x0, x1 : (n,) int64
-        First column of the run, and the column after its last one.
-    """
-
-    y: IntArray
-    x0: IntArray
-    x1: IntArray
+    y: IntArray  # (n,): row of each run
+    x0: IntArray  # (n,): its first column
+    x1: IntArray  # (n,): the column after its last one
 
     @classmethod
     def full(cls, shape: tuple[int, int]) -> Spans:
@@ -58,7 +50,7 @@ class Spans:
 
 
 def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int]) -> list[Spans]:
-    """Find the pixels of a frame whose centres lie inside polygons.
+    """Find the pixels of a frame whose centres lie inside polygons; SkymatchError if a coordinate is not finite.
 
     Parameters
     ----------
@@ -72,11 +64,6 @@ def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int
     -------
     list of Spans
         For each polygon, runs where ``x_in <= x < x_out`` along each row, for edges with ``y_low <= y < y_high``.
-
-    Raises
-    ------
-    SkymatchError
-        If a coordinate is not finite.
 
     Notes
     -----

@@ -15,7 +15,6 @@ def unit_vectors(lon_rad: FloatArray, lat_rad: FloatArray) -> FloatArray:
     >>> unit_vectors(np.radians([0.0, 90.0]), np.zeros(2)).round(12)
     array([[1., 0., 0.],
            [0., 1., 0.]])
-
     """
     cos_lat = np.cos(lat_rad)
     return np.stack([cos_lat * np.cos(lon_rad), cos_lat * np.sin(lon_rad), np.sin(lat_rad)], axis=-1)

@@ -37,10 +37,7 @@ _ONCE = re.compile(rb"(?!D[PQ]\d|D2IM|HIERARCH|CONTINUE)[A-Z0-9_-]+ *=")  # the 
 def wcs_cards(text: bytes) -> bytes:
     """Return the cards of a header, 80 bytes each, that wcslib and astropy may read.
 
-    Raises
-    ------
-    ValueError
-        If one of them would crash wcslib or exhaust the memory.
+    ValueError if one of them would crash wcslib or exhaust the memory.
     """
     every = (text[start : start + _CARD] for start in range(0, len(text), _CARD))
     cards = [card for card in every if _COORDINATES.match(card) and not _ALTERNATE.match(card)]

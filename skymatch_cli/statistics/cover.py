@@ -25,28 +25,17 @@ _FRAMES = 2**23  # pixels (of the frame, times regions) whose flags fit in the c
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cover:
-    """The tiles that regions cover, sorted by region; a band is a row of tiles.
-
-    Attributes
-    ----------
-    n_regions : int
-    run_region, band, first, last : (r,) int64
-        Runs of wholly covered tiles: columns ``first <= column < last`` of a band.
-    edge_region, edge_band, edge_column : (e,) int64
-        Tiles that are covered in part.
-    edge_flags : (e, SIDE) uint32
-        Their covered pixels: one word per row, lowest bit first.
-    """
+    """The tiles that regions cover, sorted by region; a band is a row of tiles."""
 
     n_regions: int
-    run_region: IntArray
-    band: IntArray
-    first: IntArray
-    last: IntArray
-    edge_region: IntArray
-    edge_band: IntArray
-    edge_column: IntArray
-    edge_flags: npt.NDArray[np.uint32]
+    run_region: IntArray  # (r,): runs of wholly covered tiles: columns ``first <= column < last`` of a band
+    band: IntArray  # (r,)
+    first: IntArray  # (r,)
+    last: IntArray  # (r,)
+    edge_region: IntArray  # (e,): tiles that are covered in part
+    edge_band: IntArray  # (e,)
+    edge_column: IntArray  # (e,)
+    edge_flags: npt.NDArray[np.uint32]  # (e, SIDE) uint32: their covered pixels: one word per row, lowest bit first
 
     def edge_pixels(self, tiles: slice = slice(None)) -> BoolArray:
         """Return the covered pixels of some partly covered tiles, (e, SIDE * SIDE) bool."""

@@ -24,7 +24,6 @@ def estimate(samples: OrderedSamples, settings: StatisticSettings) -> list[SkySt
     ----------
     samples : OrderedSamples
         Good pixels of each set: a `SortedSample`, or those of many regions at once (see `regions`).
-    settings : StatisticSettings
 
     Returns
     -------

@@ -47,7 +47,6 @@ def region_statistics(
         True = use.
     regions : sequence of Spans
         Pixels of each region; regions may overlap.
-    settings : StatisticSettings
 
     Returns
     -------
@@ -204,7 +203,6 @@ class TiledSamples:
 
     Parameters
     ----------
-    image : TiledImage
     covered : Cover
         The regions.
     borders : iterable of (n,) float32 or float64

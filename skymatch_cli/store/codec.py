@@ -45,10 +45,7 @@ class Codec:
     def encode(self, value: object) -> bytes:
         """Encode a dataclass.
 
-        Raises
-        ------
-        TypeError
-            If a field holds something that its hint doesn't say, or an array of objects.
+        TypeError if a field holds something that its hint doesn't say, or an array of objects.
         """
         arrays: list[_Array] = []
         write = self.kind(type(value)).write
@@ -60,13 +57,7 @@ class Codec:
         return b"".join([len(text).to_bytes(4, "little"), text, *map(_saved, arrays)])
 
     def decode(self, cls: type[Made], content: bytes) -> Made:
-        """Decode the dataclass that `encode` was given.
-
-        Raises
-        ------
-        ValueError
-            If these are the bytes of something else.
-        """
+        """Decode the dataclass that `encode` was given; ValueError if these are the bytes of something else."""
         end = 4 + int.from_bytes(content[:4], "little")
         read = self.kind(cls).read
         try:

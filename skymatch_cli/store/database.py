@@ -44,20 +44,16 @@ def digest_of(*parts: bytes) -> bytes:
 class Database:
     """An open file; use it in a ``with`` block.
 
+    InputError if it can't be opened, is in use, is damaged, or is not a store of this version.
+
     Parameters
     ----------
-    file : str
     write : bool
         Take the file for this process alone. Otherwise it is read, by any number of processes.
     create : bool
         Make it where there is none. One in which nothing was stored is removed again.
     layout : str
         How rows are encoded: a file with another layout is one of another version.
-
-    Raises
-    ------
-    InputError
-        If it can't be opened, is in use, is damaged, or is not a store of this version.
     """
 
     def __init__(self, file: str, *, layout: str, write: bool = False, create: bool = False) -> None:
@@ -133,14 +129,7 @@ class Database:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn errors of SQLite into errors of this program.
-
-        Raises
-        ------
-        InputError
-        StoppedError
-            If it can't be written.
-        """
+        """Turn errors of SQLite into a StoppedError if the file can't be written, else an InputError."""
         try:
             yield
         except sqlite3.OperationalError as error:

@@ -29,21 +29,12 @@ _IMAGES_KEPT = 128  # whose cells were read last: neighbours need them next
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A plan, and the findings of its images so far.
-
-    Attributes
-    ----------
-    infos : sequence of ImageInfo
-    graph : OverlapGraph
-    settings : Settings
-    found : iterable of (Finding or None)
-        One for each image, None where there is none yet.
-    """
+    """A plan, and the findings of its images so far."""
 
     infos: Sequence[ImageInfo]
     graph: OverlapGraph
     settings: Settings
-    found: Iterable[Finding | None]
+    found: Iterable[Finding | None]  # one for each image, None where there is none yet
 
 
 class Findings(Protocol):
@@ -109,7 +100,6 @@ class StoredFindings:
     ----------
     start : Measured
         What is measured: the plan in the store, and how.
-    store : Store
     target : Store, optional
         Where findings are added; its own findings are used too. Without it the findings are read only.
     with_local : bool
@@ -290,10 +280,7 @@ class StoredFindings:
     def flush(self) -> None:
         """Commit what waits: it is there for the next run, whatever happens to this one.
 
-        Raises
-        ------
-        SkymatchError
-            If it can't be written, unless this is lenient.
+        SkymatchError if it can't be written, unless this is lenient.
         """
         if not self._waiting or self._target is None or self._target.warnings:
             return
@@ -325,14 +312,12 @@ def measure_images(
     ----------
     start : Measured
         What to measure.
-    runner : Runner
     found : Findings
         Known findings, to which new ones are added. A finding may lack some of the image's overlaps.
     with_local : bool
         Measure the images' own skies too.
     only : sequence of int, optional
         Measure these images alone.
-    progress : Progress, optional
 
     Returns
     -------
@@ -388,13 +373,7 @@ def _joined(old: Finding | None, new: Finding) -> Finding:
 
 
 def assemble(measured: Measured) -> Measurements:
-    """Measurements of the pairs from the findings of all images.
-
-    Raises
-    ------
-    ValueError
-        If an image was not measured.
-    """
+    """Measurements of the pairs from the findings of all images; ValueError if an image was not measured."""
     pooled = [f for f in measured.found if isinstance(f, ImageMeasurement)]
     reduced = [f for f in measured.found if isinstance(f, MeshReduction)]
     if len(pooled) + len(reduced) < len(measured.infos):

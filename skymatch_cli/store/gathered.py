@@ -16,23 +16,12 @@ MOST_BYTES = 2**28  # that are kept: a row of SQLite has less than 2^30
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gathered:
-    """Measurements and their warnings.
+    """Measurements and their warnings."""
 
-    Attributes
-    ----------
-    key : bytes
-        Digest of the state of the files, then of everything else that the measurements depend on.
-    columns : mapping of str to array
-        The numbers of `Measurements`, of its local skies ("local ...") and its noise factor ("noise ...").
-    words : mapping of str to tuple of Status
-        The statuses of the pairs and of the local skies.
-    planes : PlaneDifferences or None
-    warnings : tuple of SkyWarning
-    """
-
-    key: bytes
+    key: bytes  # digest of the state of the files, then of everything else that the measurements depend on
+    # the numbers of `Measurements`, of its local skies ("local ...") and its noise factor ("noise ...")
     columns: Mapping[str, Any]
-    words: Mapping[str, tuple[Status, ...]]
+    words: Mapping[str, tuple[Status, ...]]  # the statuses of the pairs and of the local skies
     planes: PlaneDifferences | None
     warnings: tuple[SkyWarning, ...]
 

@@ -34,23 +34,13 @@ _OF_MESH = frozenset({"mesh_size", "model"})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageKeys:
-    """Columns over N images.
+    """Columns over N images."""
 
-    Attributes
-    ----------
-    state : (N, 16) uint8
-        Digest of the files of every image as they are, and of the place of its pixels in them.
-    place : (N, 16) uint8
-        The same without the state of the files.
-    sky : (N,) uint64
-        Digest of its footprint.
-    to_comparison : (N,) float64
-    """
-
+    # (N, 16) uint8: digest of the files of every image as they are, and of the place of its pixels in them
     state: npt.NDArray[np.uint8]
-    place: npt.NDArray[np.uint8]
-    sky: KeyArray
-    to_comparison: FloatArray
+    place: npt.NDArray[np.uint8]  # (N, 16) uint8: the same without the state of the files
+    sky: KeyArray  # (N,) uint64: digest of its footprint
+    to_comparison: FloatArray  # (N,)
 
     @classmethod
     def joined(cls, parts: Sequence[ImageKeys]) -> ImageKeys:

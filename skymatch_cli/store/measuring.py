@@ -35,21 +35,16 @@ def find(
 ) -> Measured:
     """Read the pixels of the images, each once, and keep the finding of each.
 
+    InputError if pixels can't be read and ``settings.skip_bad`` is not set.
+
     Parameters
     ----------
-    planned : Plan
     with_local : bool
         Measure the images' own skies too, for methods that need them.
-    progress : Progress, optional
     runner : Runner, optional
         Where the work is done; on this machine by default.
     store : Store, optional
         Holds the plan: earlier findings are used, and new ones are added.
-
-    Raises
-    ------
-    InputError
-        If pixels can't be read and ``settings.skip_bad`` is not set.
     """
     start = Measured(planned.infos, planned.graph, planned.settings, ())
     found: Findings = HeldFindings(len(planned.infos))
@@ -70,10 +65,7 @@ def measure(
 ) -> tuple[SkyWarning, ...]:
     """Measure all images, or ``only`` some, and add the findings; returns warnings.
 
-    Raises
-    ------
-    InputError
-        If pixels can't be read and ``settings.skip_bad`` is not set; findings of other images are kept.
+    InputError if pixels can't be read and ``settings.skip_bad`` is not set; findings of other images are kept.
     """
     settings = planned.settings
     check_model(settings, planned.graph)
@@ -90,10 +82,7 @@ def measure(
 def recall(planned: Plan, store: Store) -> Measured:
     """Recall the findings of a stored plan, for the method of its settings.
 
-    Raises
-    ------
-    InputError
-        If images are not measured yet, or not their own skies, which the method needs.
+    InputError if images are not measured yet, or not their own skies, which the method needs.
     """
     with_local = planned.settings.method in NEEDS_LOCAL
     start = Measured(planned.infos, planned.graph, planned.settings, ())
@@ -139,11 +128,9 @@ _AT_A_TIME = 2**25  # pixels of planes that are compared before others are read
 def find_plane_by_plane(
     planned: Plan, *, progress: Progress | None = None, runner: Runner | None = None
 ) -> tuple[Measurements, tuple[SkyWarning, ...]] | None:
-    """Measure the planes of cubes some at a time, so that no more of them are in memory; the same as `find`, `gather`.
+    """Measure the planes of cubes some at a time, so that few are in memory; the same as `find` and `gather`.
 
-    Returns
-    -------
-    Measurements and warnings, or None where the sets of images differ by more than the plane.
+    None where the sets of images differ by more than the plane.
     """
     sets = set_numbers(planned.infos)
     images = np.split(np.argsort(sets, kind="stable"), np.cumsum(np.bincount(sets))[:-1])

@@ -13,27 +13,13 @@ from skymatch_cli.sky.footprint import Footprint
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Images and overlaps, as the headers give them.
-
-    Attributes
-    ----------
-    settings : Settings
-    infos : sequence of ImageInfo
-        The N images that can be used.
-    footprints : tuple of Footprint
-        One for each image; none with the method ``user``, which needs no WCS.
-    graph : OverlapGraph
-    skipped : tuple of str
-        Inputs and HDUs that are not used, and why.
-    warnings : tuple of SkyWarning
-    headers : Headers
-        The headers that were read, for a later plan; empty in a plan that comes from a file.
-    """
+    """Images and overlaps, as the headers give them."""
 
     settings: Settings
-    infos: Sequence[ImageInfo]
-    footprints: tuple[Footprint, ...]
+    infos: Sequence[ImageInfo]  # the N images that can be used
+    footprints: tuple[Footprint, ...]  # one for each image; none with the method ``user``, which needs no WCS
     graph: OverlapGraph
-    skipped: tuple[str, ...]
+    skipped: tuple[str, ...]  # inputs and HDUs that are not used, and why
     warnings: tuple[SkyWarning, ...]
+    # the headers that were read, for a later plan; empty in a plan that comes from a file
     headers: Headers = field(default_factory=Headers)

@@ -39,13 +39,9 @@ def plan(
 ) -> Plan:
     """Read the headers, trace the footprints and intersect them; no pixel is read.
 
-    ``to_change``: the files will be changed in place later, so URLs are refused. ``store``: where an earlier plan
-    is, of which headers and overlaps are used where files and settings are the same.
-
-    Raises
-    ------
-    InputError
-        If inputs can't be used (all are listed) and ``settings.skip_bad`` is not set.
+    ``to_change``: the files will be changed in place later, so URLs are refused. ``store``: where an earlier plan is,
+    of which headers and overlaps are used where files and settings are the same. InputError if inputs can't be used
+    (all are listed) and ``settings.skip_bad`` is not set.
     """
     on_sky = settings.method != Method.USER
     (progress or NoProgress()).stage("headers", 0)

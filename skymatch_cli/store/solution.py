@@ -77,10 +77,7 @@ def _write(result: Result, stream: BinaryIO) -> None:
 def read_solution(file: str) -> Solved:
     """Read the skies of a solution.
 
-    Raises
-    ------
-    InputError
-        If there is no such file, it holds no solution of this version, or it is damaged or was changed.
+    InputError if there is no such file, it holds no solution of this version, or it is damaged or was changed.
     """
     from skymatch_cli.store.store import CODEC
 
@@ -158,4 +155,4 @@ def _as_written(info: ImageInfo, level: float, sky_keyword: str) -> ImageInfo:
     recorded = state.recorded_in(info.ref.part.plane)
     if not (state.by_us and recorded is not None and math.isclose(recorded.sky.level, level, rel_tol=1e-9)):
         return info
-    return replace(info, source=replace(info.source, science=science.in_state(now)))
+    return replace(info, source=replace(info.source, science=replace(science, state=now)))

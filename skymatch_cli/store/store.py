@@ -105,9 +105,11 @@ def not_kept(error: SkymatchError) -> SkyWarning:
 class Store:
     """A store, open; use it in a ``with`` block.
 
+    InputError if it can't be opened, is in use, is damaged, or is not a store of this version; also later, when a
+    damaged row is read.
+
     Parameters
     ----------
-    file : str
     write, create : bool
         As for `Database`.
 
@@ -115,12 +117,6 @@ class Store:
     ----------
     warnings : tuple of SkyWarning
         Why measurements could not be stored.
-
-    Raises
-    ------
-    InputError
-        If it can't be opened, is in use, is damaged, or is not a store of this version; also later, when a damaged row
-        is read.
     """
 
     def __init__(self, file: str, *, write: bool = False, create: bool = False) -> None:
@@ -243,10 +239,7 @@ class Store:
     def plan(self) -> Plan:
         """The plan in the store; it has no footprints. Images and polygons are read when they are asked for.
 
-        Raises
-        ------
-        InputError
-            If there is none that can be measured.
+        InputError if there is none that can be measured.
         """
         facts = self._plan_facts()
         return Plan(
@@ -323,10 +316,7 @@ class Store:
     def merge(self, files: Sequence[str]) -> None:
         """Add the findings of partial measurements of this plan.
 
-        Raises
-        ------
-        InputError
-            If one is not a part of this plan, or was measured in another way than the others.
+        InputError if one is not a part of this plan, or was measured in another way than the others.
         """
         settings: dict[str, bytes] = {}
         for file in files:
@@ -418,7 +408,7 @@ def renewed(infos: Sequence[ImageInfo], files: Collection[str]) -> tuple[ImageIn
     def plane(old: object) -> object:
         if not isinstance(old, StoredPlane) or real_path(old.path) not in files:
             return old
-        return old.in_state(file_state(old.path))
+        return replace(old, state=file_state(old.path))
 
     def info(old: ImageInfo) -> ImageInfo:
         if old.source is None:

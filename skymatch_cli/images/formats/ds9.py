@@ -26,10 +26,7 @@ def is_region_file(path: str) -> bool:
 def read_regions(path: str, size: int, mtime_ns: int) -> tuple[Any, ...]:  # noqa: ARG001 (a changed file is read again)
     """The regions of a file.
 
-    Raises
-    ------
-    InputError
-        If the package is missing, or the file holds no region that can be read, or excluded ones alone.
+    InputError if the package is missing, or the file holds no region that can be read, or excluded ones alone.
     """
     if importlib.util.find_spec("regions") is None:
         raise InputError.at(path, "region files need the package regions", _HINT)
@@ -50,10 +47,7 @@ def read_regions(path: str, size: int, mtime_ns: int) -> tuple[Any, ...]:  # noq
 def inside_regions(regions: tuple[Any, ...], wcs: CelestialWcs | None, shape: tuple[int, int], where: str) -> BoolArray:
     """Return which pixels of an image lie inside of the regions and outside of the excluded ones, (ny, nx).
 
-    Raises
-    ------
-    InputError
-        If a region is on the sky and the image has no WCS.
+    InputError if a region is on the sky and the image has no WCS.
     """
     inside: BoolArray = np.zeros(shape, np.bool_)
     excluded: BoolArray = np.zeros(shape, np.bool_)

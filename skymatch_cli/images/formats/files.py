@@ -62,11 +62,7 @@ def file_state(path: str) -> FileState:
     Programs may set the time of the content (mtime), not that of the change itself (ctime). A file that was changed a
     moment ago is looked at again when the clock of the file system has gone on: a second change would show no other
     time before. Behind a URL a number stands for what the server says of the version (entity tag, time); the rest is 0.
-
-    Raises
-    ------
-    OSError
-        If it can't be found.
+    OSError if it can't be found.
     """
     if is_remote(path):
         return (*transport(_complete(path)).size_and_version(path), 0, 0)
@@ -85,13 +81,7 @@ def size_and_time(path: str) -> tuple[int, int]:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """The bytes of a file, for reading and seeking.
-
-    Raises
-    ------
-    OSError
-        If it can't be opened.
-    """
+    """The bytes of a file, for reading and seeking; OSError if it can't be opened."""
     if is_remote(path):
         return transport(_complete(path)).open_file(path)
     return Path(path).open("rb", buffering=0)

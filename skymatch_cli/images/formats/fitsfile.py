@@ -75,58 +75,30 @@ _Cards = Mapping[str, Value]  # the readable cards of the structure; None where 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hdu:
-    """One HDU of a file.
-
-    Attributes
-    ----------
-    index : int
-    name : str
-        EXTNAME, "" where there is none (also for the name that fpack gives to a nameless image).
-    ver : int
-        EXTVER, 1 where there is none.
-    is_image : bool
-        An image, tile-compressed ones included; not a table, not random groups.
-    shape : tuple of int
-        Of the image, in array order (slowest axis first); () where there are no pixels.
-    bitpix : int
-        Of the image.
-    tiled : bool
-        A tile-compressed image in a binary table.
-    bscale, bzero : float
-        Physical value = bzero + bscale * stored value; NaN where the header has no number there.
-    blank : int or None
-        Stored integer that marks an undefined pixel.
-    celestial : bool
-        Two of its axes are a longitude and a latitude, by CTYPE, or a plate solution of the DSS places it.
-    wcs : str
-        Digest of the values of its WCS, to compare it with other planes of the file; "" without a WCS, and in files of
-        one image.
-    header_offset, header_size, data_offset : int
-        Bytes of the unpacked file.
-    cube_axis : str or None
-        CTYPE ("" where there is none) of the axis along which the planes of a cube lie: the only one beside a
-        longitude and a latitude, which are its first two; None for what is no such cube.
-    ctypes : tuple of str
-        CTYPE1 and CTYPE2, where they are there.
-    """
+    """One HDU of a file."""
 
     index: int
-    name: str
-    ver: int
-    is_image: bool
-    shape: tuple[int, ...]
-    bitpix: int
-    tiled: bool
-    bscale: float
+    name: str  # EXTNAME, "" where there is none (also for the name that fpack gives to a nameless image)
+    ver: int  # EXTVER, 1 where there is none
+    is_image: bool  # an image, tile-compressed ones included; not a table, not random groups
+    shape: tuple[int, ...]  # of the image, in array order (slowest axis first); () where there are no pixels
+    bitpix: int  # of the image
+    tiled: bool  # a tile-compressed image in a binary table
+    bscale: float  # physical value = bzero + bscale * stored value; NaN where the header has no number there
     bzero: float
-    blank: int | None
+    blank: int | None  # stored integer that marks an undefined pixel
+    # two of its axes are a longitude and a latitude, by CTYPE, or a plate solution of the DSS places it
     celestial: bool
-    header_offset: int
+    header_offset: int  # bytes of the unpacked file
     header_size: int
     data_offset: int
+    # digest of the values of its WCS, to compare it with other planes of the file; "" without a WCS, and in files of
+    # one image
     wcs: str = ""
+    # CTYPE ("" where there is none) of the axis along which the planes of a cube lie: the only one beside a longitude
+    # and a latitude, which are its first two; None for what is no such cube
     cube_axis: str | None = None
-    ctypes: tuple[str, ...] = ()
+    ctypes: tuple[str, ...] = ()  # CTYPE1 and CTYPE2, where they are there
 
     @property
     def why_no_wcs(self) -> tuple[str, str]:
@@ -168,21 +140,15 @@ class FitsFile:
 
     path: str
     container: Container
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
+    state: FileState
     hdus: tuple[Hdu, ...]
     creator: str = ""
-
-    @property
-    def state(self) -> FileState:
-        """The state of the file when its headers were read."""
-        return self.size, self.mtime_ns, self.ctime_ns, self.inode
 
 
 def read_structure(path: str, where: str) -> FitsFile:
     """Find the HDUs of a FITS file.
+
+    InputError: no such file, a directory, not FITS, a Git LFS pointer, truncated or with an absurd header.
 
     Parameters
     ----------
@@ -190,11 +156,6 @@ def read_structure(path: str, where: str) -> FitsFile:
         Plain, ``.gz`` or ``.bz2`` (told by content, not by name).
     where : str
         The file as the user named it, for messages.
-
-    Raises
-    ------
-    InputError
-        No such file, a directory, not FITS, a Git LFS pointer, truncated or with an absurd header.
     """
     try:
         container, state = _identify(path, where)
@@ -209,17 +170,7 @@ def read_structure(path: str, where: str) -> FitsFile:
         raise InputError.at(where, f"truncated or damaged: {error}", "fetch the file again") from None
     except (OSError, ValueError) as error:
         raise InputError.at(where, f"can't be read: {getattr(error, 'strerror', None) or error}") from None
-    size, mtime_ns, ctime_ns, inode = state
-    return FitsFile(
-        path=path,
-        container=container,
-        size=size,
-        mtime_ns=mtime_ns,
-        ctime_ns=ctime_ns,
-        inode=inode,
-        hdus=hdus,
-        creator=creator,
-    )
+    return FitsFile(path=path, container=container, state=state, hdus=hdus, creator=creator)
 
 
 def open_unpacked(path: str, container: Container) -> IO[bytes]:

@@ -55,19 +55,10 @@ def opened_asdf(stream: IO[bytes]) -> Iterator[Any]:
 
 @dataclass(frozen=True, eq=False)
 class GwcsWcs:
-    """The celestial GWCS of one image; made by `gwcs_wcs`. It can be pickled.
+    """The celestial GWCS of one image; made by `gwcs_wcs`. It can be pickled."""
 
-    Attributes
-    ----------
-    shape : (ny, nx)
-    cards : bytes
-        The WCS as an ASDF file, compressed: what is pickled; the WCS is built from it when first used.
-    frame : SkyFrame
-    notes : tuple of str
-    """
-
-    shape: tuple[int, int]
-    cards: bytes
+    shape: tuple[int, int]  # (ny, nx)
+    cards: bytes  # the WCS as an ASDF file, compressed: what is pickled; the WCS is built from it when first used
     frame: SkyFrame
     notes: tuple[str, ...] = ("positions from its GWCS",)
 
@@ -105,19 +96,13 @@ class GwcsWcs:
 
 
 def gwcs_wcs(wcs: Any, shape: tuple[int, int], where: str) -> GwcsWcs:
-    """The adapter of a GWCS.
+    """The adapter of a GWCS; InputError if it doesn't take two pixel coordinates to a known frame on the sky.
 
     Parameters
     ----------
-    wcs : gwcs.WCS
     shape : (ny, nx)
     where : str
         The image, for messages.
-
-    Raises
-    ------
-    InputError
-        If it doesn't take two pixel coordinates to a known frame on the sky.
     """
     import asdf
 
@@ -139,12 +124,8 @@ def gwcs_wcs(wcs: Any, shape: tuple[int, int], where: str) -> GwcsWcs:
 def wcs_of_meta(file: Any, meta: Any, shape: tuple[int, int], where: str) -> GwcsWcs | None:
     """The GWCS in ``meta`` of an open ASDF file; None where it holds none.
 
-    Raises
-    ------
-    UnknownWcsError
-        If newer packages have written it than can read it here.
-    InputError
-        If it can't be used for another reason.
+    UnknownWcsError if newer packages have written it than can read it here; InputError if it can't be used for another
+    reason.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -191,12 +172,7 @@ def asdf_extension(file: FitsFile) -> Hdu | None:
 def jwst_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs | None:
     """The GWCS in the ASDF extension of a FITS file; None where it holds none.
 
-    Raises
-    ------
-    UnknownWcsError
-        If newer packages have written it than can read it here.
-    InputError
-        If it can't be read.
+    UnknownWcsError if newer packages have written it than can read it here; InputError if it can't be read.
     """
     if (asdf_hdu := asdf_extension(file)) is None:
         return None

@@ -9,19 +9,17 @@ the size of the pixels. Where 1 ulp of the sky is too much for the pixels, they 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.images.formats import cards as cd
+from skymatch_cli.model import PixelFormat
 
 Stored = npt.NDArray[Any]
 Shift = float | npt.NDArray[np.float64]  # the same for all pixels, or one for each
-
-BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
-"""The types of stored values that FITS knows."""
 
 _FLOAT32_STEPS = 2.0**22  # steps of an integer image that float32 holds with a quarter of a step to spare
 _FLOAT64_STEPS = 2.0**51
@@ -30,34 +28,6 @@ _TOO_FAR_FROM_A_STEP = 0.3
 
 class PixelError(ValueError):
     """Pixels that can't be subtracted, or not be restored."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PixelFormat:
-    """How an image is stored: physical value = ``bzero + bscale * stored``; ``blank`` marks undefined integers."""
-
-    bitpix: int
-    bscale: float = 1.0
-    bzero: float = 0.0
-    blank: int | None = None
-
-    @property
-    def is_integer(self) -> bool:
-        """Whether the stored values are integers."""
-        return self.bitpix > 0
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the stored values, in the byte order of FITS."""
-        return np.dtype(BITPIX[self.bitpix])
-
-    @property
-    def name(self) -> str:
-        """The type in words, e.g. ``uint16``."""
-        unsigned = self.bscale == 1 and self.bitpix > 8 and self.bzero == 2.0 ** (self.bitpix - 1)
-        if self.bitpix == 8:
-            return "int8" if self.bscale == 1 and self.bzero == -128 else "uint8"
-        return f"{'u' * unsigned}{'int' if self.is_integer else 'float'}{abs(self.bitpix)}"
 
 
 def format_of(cards: cd.Cards, *, tiled: bool) -> PixelFormat:
@@ -80,13 +50,8 @@ def format_after(original: PixelFormat, shift: float) -> PixelFormat:
 
     ``shift`` is the largest size of that sky, in physical units.
 
-    Floats stay what they are. Integers become float32 where that is exact (8 and 16 bits, and a shift of
-    that size), else float64.
-
-    Raises
-    ------
-    PixelError
-        If no type holds the result.
+    Floats stay what they are. Integers become float32 where that is exact (8 and 16 bits, and a shift of that size),
+    else float64. PixelError if no type holds the result.
     """
     if original.bscale == 0:
         raise PixelError("BSCALE is 0: all pixels are the same")
@@ -110,19 +75,15 @@ def widened(form: PixelFormat) -> PixelFormat | None:
 def subtract(raw: Stored, original: PixelFormat, shift: Shift, target: PixelFormat) -> Stored:
     """Original pixels, as stored, minus ``shift``, as stored in ``target``.
 
+    PixelError if a pixel can't be held so that ``restore`` gives it back.
+
     Parameters
     ----------
     raw : (n,) array of ``original.dtype``
-    original : PixelFormat
     shift : float or (n,) float64
         In physical units.
     target : PixelFormat
         From `format_after`, for the largest shift of the image.
-
-    Raises
-    ------
-    PixelError
-        If a pixel can't be held so that ``restore`` gives it back.
     """
     if original.is_integer:
         return _subtract_from_integers(raw, original, shift, target)
@@ -136,10 +97,7 @@ def subtract(raw: Stored, original: PixelFormat, shift: Shift, target: PixelForm
 def restore(stored: Stored, original: PixelFormat, shift: Shift) -> Stored:
     """Invert `subtract`: the original pixels, as they were stored.
 
-    Raises
-    ------
-    PixelError
-        If the original was integer and these pixels are not what `subtract` made of it.
+    PixelError if the original was integer and these pixels are not what `subtract` made of it.
     """
     if original.is_integer:
         return _restore_integers(stored, original, shift)

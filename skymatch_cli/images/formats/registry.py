@@ -27,64 +27,34 @@ _MODULES = {"asdf": "roman", "gwcs": "gwcs", "url": "remote", "memory": "memory"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerFormat:
-    """A container that is read as a FITS file.
+    """A container that is read as a FITS file."""
 
-    Attributes
-    ----------
-    missing_package : callable
-        () -> the first package of the extra that is not installed; "" where all are.
-    hint : str
-        How to install them.
-    open_as_fits : callable
-        path -> the file as the bytes of a FITS file.
-    read_wcs : callable
-        (file, shape, label of the image) -> its WCS.
-    """
-
-    missing_package: Callable[[], str]
-    hint: str
-    open_as_fits: Callable[[str], IO[bytes]]
-    read_wcs: Callable[[FitsFile, tuple[int, int], str], CelestialWcs]
+    missing_package: Callable[[], str]  # () -> the first package of the extra that is not installed; "" where all are
+    hint: str  # how to install them
+    open_as_fits: Callable[[str], IO[bytes]]  # path -> the file as the bytes of a FITS file
+    read_wcs: Callable[[FitsFile, tuple[int, int], str], CelestialWcs]  # (file, shape, label of the image) -> its WCS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredWcs:
-    """A WCS in an extension of a FITS file.
+    """A WCS in an extension of a FITS file."""
 
-    Attributes
-    ----------
-    missing_package, hint
-        As in `ContainerFormat`.
-    is_in : callable
-        file -> whether it has such an extension.
-    read_wcs : callable
-        (file, shape, label of the image) -> its WCS; None where the extension holds none. An UnknownWcsError says
-        that the installed packages are too old for it.
-    """
-
-    missing_package: Callable[[], str]
+    missing_package: Callable[[], str]  # as in `ContainerFormat`
     hint: str
-    is_in: Callable[[FitsFile], bool]
+    is_in: Callable[[FitsFile], bool]  # file -> whether it has such an extension
+    # (file, shape, label of the image) -> its WCS; None where the extension holds none. An UnknownWcsError says that
+    # the installed packages are too old for it
     read_wcs: Callable[[FitsFile, tuple[int, int], str], CelestialWcs | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transport:
-    """Files behind URLs.
+    """Files behind URLs."""
 
-    Attributes
-    ----------
-    open_file : callable
-        URL -> its bytes, for reading and seeking.
-    size_and_version : callable
-        URL -> size in bytes, and a number that changes when the file does.
-    matching : callable
-        URL with ``*`` -> the URLs that it matches.
-    """
-
-    open_file: Callable[[str], IO[bytes]]
+    open_file: Callable[[str], IO[bytes]]  # URL -> its bytes, for reading and seeking
+    # URL -> size in bytes, and a number that changes when the file does
     size_and_version: Callable[[str], tuple[int, int]]
-    matching: Callable[[str], list[str]]
+    matching: Callable[[str], list[str]]  # URL with ``*`` -> the URLs that it matches
 
 
 _REGISTERED: dict[str, Any] = {}

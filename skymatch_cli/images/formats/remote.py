@@ -29,12 +29,7 @@ _VERSION_FIELDS = ("ETag", "Content-MD5", "Digest", "Last-Modified", "LastModifi
 def open_remote(url: str) -> IO[bytes]:
     """Open a remote file for reading and seeking; it is fetched whole where the server has no range requests.
 
-    Raises
-    ------
-    InputError
-        If a package is missing.
-    OSError
-        If it can't be opened.
+    InputError if a package is missing; OSError if it can't be opened.
     """
     with _as_os_errors():
         system, path = _file_system(url)
@@ -57,12 +52,7 @@ def _fetched(system: Any, path: str) -> IO[bytes]:
 def size_and_version(url: str) -> tuple[int, int]:
     """Return the size in bytes, and a number made from the version fields of the server.
 
-    Raises
-    ------
-    InputError
-        If a package is missing.
-    OSError
-        If it can't be found.
+    InputError if a package is missing; OSError if it can't be found.
     """
     with _as_os_errors():
         system, path = _file_system(url)
@@ -78,12 +68,7 @@ def size_and_version(url: str) -> tuple[int, int]:
 def matching(pattern: str) -> list[str]:
     """The URLs that a pattern with ``*`` matches, sorted.
 
-    Raises
-    ------
-    InputError
-        If a package is missing.
-    OSError
-        If the server can't be asked.
+    InputError if a package is missing; OSError if the server can't be asked.
     """
     with _as_os_errors():
         system, path = _file_system(pattern)

@@ -55,13 +55,7 @@ _META = {
 
 
 def open_as_fits(path: str) -> IO[bytes]:
-    """A Roman image as a FITS file, for reading and seeking.
-
-    Raises
-    ------
-    OSError
-        If it is no such file.
-    """
+    """A Roman image as a FITS file, for reading and seeking; OSError if it is no such file."""
     stack = ExitStack()
     try:
         tree = stack.enter_context(opened_asdf(stack.enter_context(open_file(path))))
@@ -94,13 +88,7 @@ def _is_unknown_compression(error: BaseException) -> bool:
 
 
 def roman_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs:
-    """The GWCS of a Roman image.
-
-    Raises
-    ------
-    InputError
-        If it has none that can be used.
-    """
+    """The GWCS of a Roman image; InputError if it has none that can be used."""
     try:
         with open_file(file.path) as stream, opened_asdf(stream) as tree:
             if (wcs := wcs_of_meta(tree, tree.tree["roman"]["meta"], shape, where)) is not None:
@@ -171,6 +159,5 @@ def array_and_unit(node: Any) -> tuple[Any, Any]:
 
 
 register(
-    "asdf",
-    ContainerFormat(missing_package=missing_package, hint=HINT, open_as_fits=open_as_fits, read_wcs=roman_wcs),
+    "asdf", ContainerFormat(missing_package=missing_package, hint=HINT, open_as_fits=open_as_fits, read_wcs=roman_wcs)
 )

@@ -69,13 +69,7 @@ class Source:
         return Extent(hdu.header_offset, hdu.data_offset, size if hdu.is_image else stop - hdu.data_offset, stop)
 
     def read(self, start: int, size: int) -> bytes:
-        """Some bytes of the file.
-
-        Raises
-        ------
-        EOFError
-            If the file ends before.
-        """
+        """Some bytes of the file; EOFError if the file ends before."""
         return b"".join(self.pieces(start, start + size, size or 1))
 
     def pieces(self, start: int, stop: int, size: int = _CHUNK) -> Iterator[bytes]:
@@ -95,20 +89,17 @@ class Source:
 def _unpack(stream: IO[bytes], unpacked: IO[bytes], file: FitsFile) -> None:
     """Copy the bytes of a packed file, as far as its size makes them plausible.
 
-    Raises
-    ------
-    InputError
-        If there are more: a few kilobytes can hold a terabyte of zeros.
+    InputError if there are more: a few kilobytes can hold a terabyte of zeros.
     """
     needed, size = _needed(file), 0
-    most = most_unpacked(file.size)
+    most = most_unpacked(file.state[0])
     if file.hdus[-1].is_image:  # of a table the heap is not in its shape
         most = max(min(most, needed + _BEHIND_THE_LAST), ALWAYS_UNPACKED)
     _check_room(file, needed)
     while piece := stream.read(_CHUNK):
         size += len(piece)
         if size > most:
-            what = f"holds more than {most >> 20} MiB in {file.size} packed bytes"
+            what = f"holds more than {most >> 20} MiB in {file.state[0]} packed bytes"
             raise InputError.at(file.path, what, "unpack it first, if that is right")
         unpacked.write(piece)
 
@@ -120,12 +111,7 @@ def _needed(file: FitsFile) -> int:
 
 
 def _check_room(file: FitsFile, needed: int) -> None:
-    """Refuse a packed file that does not fit on the disk where it is unpacked.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse a packed file that does not fit on the disk where it is unpacked (InputError)."""
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if needed > max(free, _UNPACK_IN_MEMORY):

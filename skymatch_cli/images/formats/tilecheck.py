@@ -54,7 +54,6 @@ def check_streams(table: Any) -> None:
     ----------
     table : astropy.io.fits.BinTableHDU
         The table that holds the tiles, not unpacked.
-
     """
     header = table.header
     algorithm = header["ZCMPTYPE"]
