@@ -57,7 +57,7 @@ def floats_made(before: Iterable[ImageInfo], written: WriteReport) -> str:
         if action != Action.SUBTRACTED or source is None or source.original is not None or source.science.bitpix < 0:
             continue
         if (target := targets.get(Path(info.ref.path).name)) is not None:
-            sizes.setdefault(info.ref.file, (source.science.size, Path(target).stat().st_size))
+            sizes.setdefault(info.ref.file, (source.science.state[0], Path(target).stat().st_size))
     if not sizes:
         return ""
     old, new = (sum(size[k] for size in sizes.values()) for k in (0, 1))

@@ -11,53 +11,18 @@ from typing import Any
 
 # One word of a BUNIT each, in lower case. Used where astropy doesn't know the word as it stands, and first
 # in a BUNIT that is all capitals (there S is the second, not the siemens).
-_ALIASES = {
-    "a": "Angstrom",
-    "adus": "adu",
-    "angstrom": "Angstrom",
-    "angstroms": "Angstrom",
-    "arcsec": "arcsec",
-    "beam": "beam",
-    "bm": "beam",
-    "cm": "cm",
-    "count": "ct",
-    "counts": "ct",
-    "cps": "ct s-1",
-    "cts": "ct",
-    "dn": "adu",
-    "dns": "adu",
-    "e": "electron",
-    "e-": "electron",
-    "electron": "electron",
-    "electrons": "electron",
-    "elec": "electron",
-    "adu": "adu",
-    "erg": "erg",
-    "ergs": "erg",
-    "hz": "Hz",
-    "janskys": "Jy",
-    "jy": "Jy",
-    "m": "m",
-    "maggies": "mgy",
-    "mjy": "MJy",
-    "nanomaggies": "nmgy",
-    "nanomaggy": "nmgy",
-    "nmgy": "nmgy",
-    "photon": "photon",
-    "photons": "photon",
-    "pix": "pix",
-    "pixel": "pix",
-    "pixels": "pix",
-    "s": "s",
-    "sec": "s",
-    "second": "s",
-    "seconds": "s",
-    "sr": "sr",
-    "ster": "sr",
-    "ujy": "uJy",
-    "um": "um",
-    "w": "W",
+_UNITS = (
+    *("adu", "Angstrom", "arcsec", "beam", "cm", "electron", "erg", "Hz", "Jy", "m", "MJy", "nmgy", "photon", "pix"),
+    *("s", "sr", "uJy", "um", "W"),
+)
+_SPELLINGS = {
+    **{"Angstrom": "a angstroms", "adu": "adus dn dns", "beam": "bm", "ct": "count counts cts", "ct s-1": "cps"},
+    **{"electron": "e e- electrons elec", "erg": "ergs", "Jy": "janskys", "mgy": "maggies"},
+    **{"nmgy": "nanomaggies nanomaggy", "photon": "photons", "pix": "pixel pixels", "s": "sec second seconds"},
+    **{"sr": "ster"},
 }
+_ALIASES = {unit.lower(): unit for unit in _UNITS}
+_ALIASES |= {word: unit for unit, words in _SPELLINGS.items() for word in words.split()}
 _WORD = re.compile(r"(?<![A-Za-z0-9.])[A-Za-z]+(?:-(?![A-Za-z0-9]))?")
 _LOGARITHM = re.compile(r"(?<![a-z])(mag|magnitudes?|dex|dB|log|log10|ln)(?![a-z])", re.IGNORECASE)
 _LONGEST = 70  # what one card holds
@@ -94,7 +59,11 @@ def spelled_unit(text: str) -> str:
     >>> spelled_unit("ELECTRONS/S"), spelled_unit("MJy/sr"), spelled_unit("magic")
     ('electron / s', 'MJy sr-1', '')
     """
-    unit = _parse(text)
+    return unit_text(_parse(text))
+
+
+def unit_text(unit: Any) -> str:
+    """An astropy unit in the spelling of FITS, else of astropy; "" for None."""
     if unit is None:
         return ""
     try:

@@ -6,60 +6,23 @@ The bits are those of the public definitions: JWST ``stdatamodels.jwst.datamodel
 
 from __future__ import annotations
 
-_BOTH = {
-    "GOOD": None,
-    "DO_NOT_USE": 0,
-    "SATURATED": 1,
-    "JUMP_DET": 2,
-    "DROPOUT": 3,
-    "PERSISTENCE": 5,
-    "AD_FLOOR": 6,
-    "NON_SCIENCE": 9,
-    "DEAD": 10,
-    "HOT": 11,
-    "WARM": 12,
-    "LOW_QE": 13,
-    "TELEGRAPH": 15,
-    "NONLINEAR": 16,
-    "BAD_REF_PIXEL": 17,
-    "NO_FLAT_FIELD": 18,
-    "NO_GAIN_VALUE": 19,
-    "NO_LIN_CORR": 20,
-    "NO_SAT_CHECK": 21,
-    "UNRELIABLE_BIAS": 22,
-    "UNRELIABLE_DARK": 23,
-    "UNRELIABLE_SLOPE": 24,
-    "UNRELIABLE_FLAT": 25,
-    "OTHER_BAD_PIXEL": 30,
-    "REFERENCE_PIXEL": 31,
-}
-_JWST = {
-    "OUTLIER": 4,
-    "CHARGELOSS": 7,
-    "RESERVED": 8,
-    "RC": 14,
-    "OPEN": 26,
-    "ADJ_OPEN": 27,
-    "FLUX_ESTIMATED": 28,
-    "MSA_FAILED_OPEN": 29,
-}
-_ROMAN = {
-    "GW_AFFECTED_DATA": 4,
-    "OUTLIER": 7,
-    "UNRELIABLE_ERROR": 8,
-    "RESERVED_5": 26,
-    "RESERVED_6": 27,
-    "UNRELIABLE_RESET": 28,
-    "RESERVED_7": 29,
+# The bits from 0 on.
+_JWST = (
+    *("DO_NOT_USE", "SATURATED", "JUMP_DET", "DROPOUT", "OUTLIER", "PERSISTENCE", "AD_FLOOR", "CHARGELOSS"),
+    *("RESERVED", "NON_SCIENCE", "DEAD", "HOT", "WARM", "LOW_QE", "RC", "TELEGRAPH"),
+    *("NONLINEAR", "BAD_REF_PIXEL", "NO_FLAT_FIELD", "NO_GAIN_VALUE", "NO_LIN_CORR", "NO_SAT_CHECK"),
+    *("UNRELIABLE_BIAS", "UNRELIABLE_DARK", "UNRELIABLE_SLOPE", "UNRELIABLE_FLAT", "OPEN", "ADJ_OPEN"),
+    *("FLUX_ESTIMATED", "MSA_FAILED_OPEN", "OTHER_BAD_PIXEL", "REFERENCE_PIXEL"),
+)
+_ROMAN = {  # where its bits are others; it has no bit 14
+    **{"GW_AFFECTED_DATA": 4, "OUTLIER": 7, "UNRELIABLE_ERROR": 8, "RESERVED_5": 26, "RESERVED_6": 27},
+    **{"UNRELIABLE_RESET": 28, "RESERVED_7": 29},
 }
 
-
-def _values(bits: dict[str, int | None]) -> dict[str, int]:
-    return {name: 0 if bit is None else 1 << bit for name, bit in bits.items()}
-
-
-JWST_FLAGS = _values({**_BOTH, **_JWST})
-ROMAN_FLAGS = _values({**_BOTH, **_ROMAN})
-COMMON_FLAGS = _values(_BOTH)
+JWST_FLAGS = {"GOOD": 0} | {name: 1 << bit for bit, name in enumerate(_JWST)}
+COMMON_FLAGS = {
+    name: value for name, value in JWST_FLAGS.items() if value.bit_length() - 1 not in {14, *_ROMAN.values()}
+}
+ROMAN_FLAGS = COMMON_FLAGS | {name: 1 << bit for name, bit in _ROMAN.items()}
 FLAGS = {"JWST": JWST_FLAGS, "ROMAN": ROMAN_FLAGS}
 """Flag values by TELESCOP."""

@@ -183,10 +183,7 @@ def stored_plane(file: FitsFile, hdu: Hdu, where: str) -> StoredPlane:
         bzero=hdu.bzero,
         blank=hdu.blank,
         tiled=hdu.tiled,
-        size=file.size,
-        mtime_ns=file.mtime_ns,
-        ctime_ns=file.ctime_ns,
-        inode=file.inode,
+        state=file.state,
         n_planes=hdu.n_planes,
     )
 

@@ -36,7 +36,7 @@ from skymatch_cli.images.partwcs import SectionWcs
 from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.images.skystate import SkyState, read_state
 from skymatch_cli.images.units import UnitFacts, area_warnings, comparison_scales
-from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, OriginalIntegers, Part, SkyWarning
+from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Part, PixelFormat, SkyWarning
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import pixel_area_arcsec2, pixel_area_ratio, refers_to_tables, wcs_of_cards
@@ -339,12 +339,9 @@ def _traced(wcs: CelestialWcs, where: str) -> Footprint | InputError:
         return error
 
 
-def _original_integers(state: SkyState) -> OriginalIntegers | None:
+def _original_integers(state: SkyState) -> PixelFormat | None:
     """How the pixels were stored, if they were integers before this program subtracted their sky."""
-    if not state.original.is_integer or not state.shift or state.base:
-        return None
-    form = state.original
-    return OriginalIntegers(bitpix=form.bitpix, bscale=form.bscale, bzero=form.bzero)
+    return state.original if state.original.is_integer and state.shift and not state.base else None
 
 
 def _refuse_unlinear(keywords: Keywords) -> None:

@@ -108,7 +108,7 @@ def resolve_images(
             continue
         files[name.path] = file
         place = real[name.path]
-        if file.inode and not to_change:  # hard links to a file to be changed are refused later
+        if file.state[-1] and not to_change:  # hard links to a file to be changed are refused later
             place = linked.setdefault(file.state, place)
         warnings += (SkyWarning(WarningName.PLANES, text) for text in texts)
         skipped += _left_out(file, name, chosen)

@@ -38,8 +38,8 @@ import re
 from dataclasses import dataclass, replace
 
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.formats.pixelformat import PixelFormat
 from skymatch_cli.images.planecards import is_of_plane, plane_cards
+from skymatch_cli.model import PixelFormat
 from skymatch_cli.model.section import Section, SectionSkies
 from skymatch_cli.model.skycube import Sky, SkyCube
 from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane

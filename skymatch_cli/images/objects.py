@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from skymatch_cli.errors import InputError, UsageError, reason
+from skymatch_cli.images.bunit import unit_text
 from skymatch_cli.images.formats import memory
 from skymatch_cli.images.formats.registry import stored_gwcs
 from skymatch_cli.images.lists import left_out_as
@@ -155,13 +156,13 @@ def _hdus(item: Any, name: str) -> Any:
     if is_model(item):
         return _of_model(item, name)
     if isinstance(item, NDData):
-        return _image(name, item.data, item.wcs, mask=item.mask, unit=_unit_text(item.unit), meta=item.meta)
+        return _image(name, item.data, item.wcs, mask=item.mask, unit=unit_text(item.unit), meta=item.meta)
     if is_pair(item):
         array, wcs = item
         unit = getattr(array, "unit", None)
         array = array if unit is None else array.value
         mask = np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else None
-        return _image(name, np.ma.getdata(array), wcs, mask=mask, unit=_unit_text(unit))
+        return _image(name, np.ma.getdata(array), wcs, mask=mask, unit=unit_text(unit))
     raise UsageError(f"{name}: a {type(item).__name__} is not an image", f"give {_TAKEN}")
 
 
@@ -256,16 +257,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return value.isascii() and value.isprintable()
     return isinstance(value, bool | int) or (isinstance(value, float) and bool(np.isfinite(value)))
-
-
-def _unit_text(unit: Any) -> str:
-    """A unit as FITS writes it, where it can; "" without one."""
-    if unit is None:
-        return ""
-    try:
-        return str(unit.to_string("fits"))
-    except ValueError:
-        return str(unit)
 
 
 def _parts(hdus: Any, name: str) -> list[tuple[bytes, Any]]:

@@ -32,14 +32,15 @@ from skymatch_cli.model import (
     BoolArray,
     FloatArray,
     ImageInfo,
-    OriginalIntegers,
     PixelArray,
+    PixelFormat,
     PixelSource,
     RegionFile,
     Section,
     SkyWarning,
     StoredPlane,
 )
+from skymatch_cli.model.images import BITPIX
 from skymatch_cli.settings import Settings
 
 _BLOCK_BYTES = 2**18  # blocks of rows: cheap per call, and they fit the cache
@@ -226,7 +227,7 @@ class _OpenFiles:
         if stream is None:
             stream = self._stack.enter_context(open_unpacked(plane.path, plane.container))
             self._streams[plane.path] = stream
-        dtype, nx = _stored_type(plane), plane.shape[1]
+        dtype, nx = np.dtype(BITPIX[plane.bitpix]), plane.shape[1]
         step = max(1, min(y1 - y0, _BLOCK_BYTES // (nx * dtype.itemsize)))
         buffer = np.empty((step, nx), dtype)
         stream.seek(plane.offset + y0 * nx * dtype.itemsize)
@@ -236,7 +237,7 @@ class _OpenFiles:
             yield slice(start, start + len(block)), block
 
     def _check_unchanged(self, plane: StoredPlane) -> None:
-        if size_and_time(plane.path) != (plane.size, plane.mtime_ns):  # inodes differ between machines
+        if size_and_time(plane.path) != plane.state[:2]:  # inodes differ between machines
             raise InputError.at(self._where, f"{plane.path} changed while it was in use", "run again")
 
 
@@ -263,7 +264,7 @@ def _read_tiled(plane: StoredPlane, y0: int, y1: int) -> _Stored:
                 section = hdus[plane.hdu].section
                 further = np.unravel_index(plane.plane, section.shape[:-2]) if len(section.shape) > 2 else ()
                 values = section[(*map(int, further), slice(y0, y1))]
-        return np.ascontiguousarray(values, _stored_type(plane)).reshape(y1 - y0, plane.shape[1])
+        return np.ascontiguousarray(values, BITPIX[plane.bitpix]).reshape(y1 - y0, plane.shape[1])
     except Exception as error:  # noqa: BLE001 - damaged tiles raise whatever the decoder happens to trip over
         raise OSError(f"its compressed pixels are damaged: {error}") from None
 
@@ -273,11 +274,7 @@ def _opened(path: str) -> AbstractContextManager[Any]:
     return open_file(path) if is_remote(path) else nullcontext(path)
 
 
-def _stored_type(plane: StoredPlane) -> np.dtype[Any]:
-    return np.dtype({8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}[plane.bitpix])
-
-
-def _physical_type(plane: StoredPlane | OriginalIntegers) -> np.dtype[Any]:
+def _physical_type(plane: StoredPlane | PixelFormat) -> np.dtype[Any]:
     """float32 where it holds every physical value exactly, else float64."""
     if plane.bscale == 1 and plane.bzero == 0:
         return np.dtype(np.float32 if plane.bitpix in {8, 16, -32} else np.float64)

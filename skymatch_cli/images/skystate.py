@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.formats.pixelformat import BITPIX, PixelFormat, format_of
+from skymatch_cli.images.formats.pixelformat import format_of
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import (
     LEVEL,
@@ -26,7 +26,8 @@ from skymatch_cli.images.ledger import (
     written,
 )
 from skymatch_cli.images.planecards import contradiction, plane_numbers, planes_in
-from skymatch_cli.model import ImageRef, Recorded, Section
+from skymatch_cli.model import ImageRef, PixelFormat, Recorded, Section
+from skymatch_cli.model.images import BITPIX
 from skymatch_cli.model.section import SectionSkies
 from skymatch_cli.model.skycube import Sky, SkyCube, joined
 from skymatch_cli.model.skyplane import SkyPlane

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -175,10 +175,7 @@ class StoredPlane:
     bzero: float = 0.0
     blank: int | None = None  # stored integer that marks an undefined pixel
     tiled: bool = False  # stored tile-compressed in a binary table (``.fz``)
-    size: int = 0  # of the file when its headers were read: a file that changed since is refused
-    mtime_ns: int = 0
-    ctime_ns: int = 0
-    inode: int = 0
+    state: FileState = (0, 0, 0, 0)  # when the headers were read: a file that changed since is refused
     plane: int = 0  # number of the plane of a cube (``offset`` is that of its pixels)
     n_planes: int = 1  # of the HDU
 
@@ -189,24 +186,37 @@ class StoredPlane:
         step = self.shape[0] * self.shape[1] * abs(self.bitpix) // 8
         return replace(self, plane=plane, offset=self.offset + (plane - self.plane) * step)
 
-    @property
-    def state(self) -> FileState:
-        """The state of the file."""
-        return self.size, self.mtime_ns, self.ctime_ns, self.inode
 
-    def in_state(self, state: FileState) -> StoredPlane:
-        """Return the same plane of the file after this program wrote it."""
-        size, mtime_ns, ctime_ns, inode = state
-        return replace(self, size=size, mtime_ns=mtime_ns, ctime_ns=ctime_ns, inode=inode)
+BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+"""The types of stored values that FITS knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OriginalIntegers:
-    """How the pixels were stored before the program subtracted a sky from them and made them floats."""
+class PixelFormat:
+    """How an image is stored: physical value = ``bzero + bscale * stored``; ``blank`` marks undefined integers."""
 
     bitpix: int
-    bscale: float
-    bzero: float
+    bscale: float = 1.0
+    bzero: float = 0.0
+    blank: int | None = None
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the stored values are integers."""
+        return self.bitpix > 0
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the stored values, in the byte order of FITS."""
+        return np.dtype(BITPIX[self.bitpix])
+
+    @property
+    def name(self) -> str:
+        """The type in words, e.g. ``uint16``."""
+        unsigned = self.bscale == 1 and self.bitpix > 8 and self.bzero == 2.0 ** (self.bitpix - 1)
+        if self.bitpix == 8:
+            return "int8" if self.bscale == 1 and self.bzero == -128 else "uint8"
+        return f"{'u' * unsigned}{'int' if self.is_integer else 'float'}{abs(self.bitpix)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +241,7 @@ class PixelSource:
     dq: StoredPlane | None = None
     bad_flags: int = -1
     mask: StoredPlane | None = None
-    original: OriginalIntegers | None = None
+    original: PixelFormat | None = None
     weight: StoredPlane | None = None
     exposure: StoredPlane | None = None
     regions: RegionFile | None = None

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.formats.pixelformat import PixelFormat
 from skymatch_cli.images.formats.tilecheck import check_streams
 from skymatch_cli.images.ledger import describes_packing
+from skymatch_cli.model import PixelFormat
 from skymatch_cli.record.rewrite import PixelEdit
 
 _LOSSLESS_INTEGER = frozenset({"RICE_1", "GZIP_1", "GZIP_2", "HCOMPRESS_1"})

@@ -11,7 +11,7 @@ import numpy as np
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.formats.pixelformat import PixelError, PixelFormat, format_after, format_of
+from skymatch_cli.images.formats.pixelformat import PixelError, format_after, format_of
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import (
     ERROR,
@@ -37,7 +37,7 @@ from skymatch_cli.images.skystate import (
     subtracted_in,
     written_state,
 )
-from skymatch_cli.model import Container, FileState, ImageInfo, ImageRef, Section
+from skymatch_cli.model import Container, FileState, ImageInfo, ImageRef, PixelFormat, Section
 from skymatch_cli.model.images import WHOLE
 from skymatch_cli.model.section import SectionSkies
 from skymatch_cli.model.skycube import Sky, SkyCube, difference, of_plane

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.pixelformat import PixelError, PixelFormat, widened
+from skymatch_cli.images.formats.pixelformat import PixelError, widened
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import Record, Written
 from skymatch_cli.images.pixels import read_pixels
 from skymatch_cli.images.skystate import OURS_ALONE
-from skymatch_cli.model import BoolArray, Container, ImageInfo, PixelArray
+from skymatch_cli.model import BoolArray, Container, ImageInfo, PixelArray, PixelFormat
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.checksum import PixelDigest
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit, stored_pixels

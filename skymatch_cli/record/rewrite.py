@@ -14,10 +14,10 @@ from typing import IO, Protocol, cast
 import numpy as np
 
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.formats.pixelformat import PixelFormat, restore, subtract
+from skymatch_cli.images.formats.pixelformat import restore, subtract
 from skymatch_cli.images.formats.source import Extent, Source, padded
 from skymatch_cli.images.ledger import Record, Written
-from skymatch_cli.model import Container
+from skymatch_cli.model import Container, PixelFormat
 from skymatch_cli.model.skycube import Sky
 from skymatch_cli.model.skyplane import Shape
 from skymatch_cli.record import checksum

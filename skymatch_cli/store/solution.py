@@ -155,4 +155,4 @@ def _as_written(info: ImageInfo, level: float, sky_keyword: str) -> ImageInfo:
     recorded = state.recorded_in(info.ref.part.plane)
     if not (state.by_us and recorded is not None and math.isclose(recorded.sky.level, level, rel_tol=1e-9)):
         return info
-    return replace(info, source=replace(info.source, science=science.in_state(now)))
+    return replace(info, source=replace(info.source, science=replace(science, state=now)))

@@ -408,7 +408,7 @@ def renewed(infos: Sequence[ImageInfo], files: Collection[str]) -> tuple[ImageIn
     def plane(old: object) -> object:
         if not isinstance(old, StoredPlane) or real_path(old.path) not in files:
             return old
-        return old.in_state(file_state(old.path))
+        return replace(old, state=file_state(old.path))
 
     def info(old: ImageInfo) -> ImageInfo:
         if old.source is None:

@@ -140,17 +140,9 @@ class FitsFile:
 
     path: str
     container: Container
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
+    state: FileState
     hdus: tuple[Hdu, ...]
     creator: str = ""
-
-    @property
-    def state(self) -> FileState:
-        """The state of the file when its headers were read."""
-        return self.size, self.mtime_ns, self.ctime_ns, self.inode
 
 
 def read_structure(path: str, where: str) -> FitsFile:
@@ -178,17 +170,7 @@ def read_structure(path: str, where: str) -> FitsFile:
         raise InputError.at(where, f"truncated or damaged: {error}", "fetch the file again") from None
     except (OSError, ValueError) as error:
         raise InputError.at(where, f"can't be read: {getattr(error, 'strerror', None) or error}") from None
-    size, mtime_ns, ctime_ns, inode = state
-    return FitsFile(
-        path=path,
-        container=container,
-        size=size,
-        mtime_ns=mtime_ns,
-        ctime_ns=ctime_ns,
-        inode=inode,
-        hdus=hdus,
-        creator=creator,
-    )
+    return FitsFile(path=path, container=container, state=state, hdus=hdus, creator=creator)
 
 
 def open_unpacked(path: str, container: Container) -> IO[bytes]:

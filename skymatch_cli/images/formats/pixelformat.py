@@ -9,19 +9,17 @@ the size of the pixels. Where 1 ulp of the sky is too much for the pixels, they 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.images.formats import cards as cd
+from skymatch_cli.model import PixelFormat
 
 Stored = npt.NDArray[Any]
 Shift = float | npt.NDArray[np.float64]  # the same for all pixels, or one for each
-
-BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
-"""The types of stored values that FITS knows."""
 
 _FLOAT32_STEPS = 2.0**22  # steps of an integer image that float32 holds with a quarter of a step to spare
 _FLOAT64_STEPS = 2.0**51
@@ -30,34 +28,6 @@ _TOO_FAR_FROM_A_STEP = 0.3
 
 class PixelError(ValueError):
     """Pixels that can't be subtracted, or not be restored."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PixelFormat:
-    """How an image is stored: physical value = ``bzero + bscale * stored``; ``blank`` marks undefined integers."""
-
-    bitpix: int
-    bscale: float = 1.0
-    bzero: float = 0.0
-    blank: int | None = None
-
-    @property
-    def is_integer(self) -> bool:
-        """Whether the stored values are integers."""
-        return self.bitpix > 0
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the stored values, in the byte order of FITS."""
-        return np.dtype(BITPIX[self.bitpix])
-
-    @property
-    def name(self) -> str:
-        """The type in words, e.g. ``uint16``."""
-        unsigned = self.bscale == 1 and self.bitpix > 8 and self.bzero == 2.0 ** (self.bitpix - 1)
-        if self.bitpix == 8:
-            return "int8" if self.bscale == 1 and self.bzero == -128 else "uint8"
-        return f"{'u' * unsigned}{'int' if self.is_integer else 'float'}{abs(self.bitpix)}"
 
 
 def format_of(cards: cd.Cards, *, tiled: bool) -> PixelFormat:

@@ -92,14 +92,14 @@ def _unpack(stream: IO[bytes], unpacked: IO[bytes], file: FitsFile) -> None:
     InputError if there are more: a few kilobytes can hold a terabyte of zeros.
     """
     needed, size = _needed(file), 0
-    most = most_unpacked(file.size)
+    most = most_unpacked(file.state[0])
     if file.hdus[-1].is_image:  # of a table the heap is not in its shape
         most = max(min(most, needed + _BEHIND_THE_LAST), ALWAYS_UNPACKED)
     _check_room(file, needed)
     while piece := stream.read(_CHUNK):
         size += len(piece)
         if size > most:
-            what = f"holds more than {most >> 20} MiB in {file.size} packed bytes"
+            what = f"holds more than {most >> 20} MiB in {file.state[0]} packed bytes"
             raise InputError.at(file.path, what, "unpack it first, if that is right")
         unpacked.write(piece)
 
