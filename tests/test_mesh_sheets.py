@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from skymatch_cli.compare.mesh.layers import Layers, LeafTable, closed
 from skymatch_cli.compare.mesh.deeppairs import DeepPairs
+from skymatch_cli.compare.mesh.layers import Layers, LeafTable, closed
 from skymatch_cli.compare.mesh.pairs import LeafPairs
 from skymatch_cli.compare.mesh.reduce import CellMesh
 from skymatch_cli.compare.mesh.sheets import gathered, make_sheet

@@ -24,8 +24,9 @@ from skymatch_cli.compare.mesh.compare import (
     pair_status,
 )
 from skymatch_cli.compare.mesh.connected import least_squares_offsets
+from skymatch_cli.compare.mesh.moments import PlaneMoments, box
 from skymatch_cli.compare.mesh.packed import Mesh
-from skymatch_cli.compare.mesh.pairs import MIDDLE, Moments, Pairs
+from skymatch_cli.compare.mesh.pairs import MIDDLE
 from skymatch_cli.compare.mesh.reduce import blocks_at
 from skymatch_cli.compare.mesh.sheets import Sheet, gathered, make_sheet
 from skymatch_cli.compare.mesh.sums import (
@@ -33,7 +34,6 @@ from skymatch_cli.compare.mesh.sums import (
     PairSums,
     all_pair_sums,
     block_scatter,
-    inverse,
     over,
     shares,
 )
@@ -188,79 +188,20 @@ class _Field:
 def _slopes(sky: Float32Array, seen: BoolArray) -> Iterator[Float32Array]:
     """Slopes (m, 64) of the sky of the cells of blocks along u and v, from the next cells that are seen."""
     for axes in ((0, 2, 1), (0, 1, 2)):
-        cells, known = (a.reshape(-1, BLOCK, BLOCK).transpose(axes) for a in (sky, seen))
+        cells = sky.reshape(-1, BLOCK, BLOCK).transpose(axes)
+        known = seen.reshape(-1, BLOCK, BLOCK).transpose(axes)
         both = (known[:, 1:] & known[:, :-1]).astype(np.float32)
-        total, count = np.zeros((2, *cells.shape), np.float32)
+        total, count = np.zeros_like(cells), np.zeros_like(cells)
         for side in (np.s_[:, 1:], np.s_[:, :-1]):
             total[side] += np.diff(cells, axis=1) * both
             count[side] += both
-        yield (total / np.maximum(count, 1)).transpose(axes).reshape(sky.shape)
+        yield np.asarray((total / np.maximum(count, 1)).transpose(axes).reshape(sky.shape), np.float32)
 
 
 def _powers(mesh: Mesh, row: IntArray, column: IntArray) -> list[Float32Array]:
     if mesh.centroids is None:
         raise ValueError("a plane needs the places of the cells' pixels")
     return [blocks_at(power, mesh.origin, row, column) for power in mesh.centroids.powers]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PlaneMoments:
-    """Sums over the common cells of M pairs, about a position of each.
-
-    Attributes
-    ----------
-    position : (M, 2) float64
-    moments, noises : (M, t) float64
-        For each power of u and v up to twice the degree: weights, and variances of the pulls.
-    pull : (M, k) float64
-    """
-
-    position: FloatArray
-    moments: FloatArray
-    noises: FloatArray
-    pull: FloatArray
-
-    @classmethod
-    def empty(cls, graph: OverlapGraph, meshes: Sequence[Mesh | None], degree: int) -> PlaneMoments:
-        """Sums over nothing, about the middle of what both meshes cover."""
-        m = len(graph.a)
-        box = np.array([_box(mesh) for mesh in meshes])
-        low = np.maximum(box[graph.a, 0], box[graph.b, 0])
-        high = np.minimum(box[graph.a, 1], box[graph.b, 1])
-        moments, noises = np.zeros((2, m, n_terms(2 * degree)))
-        return cls(0.5 * (low + high), moments, noises, np.zeros((m, n_terms(degree))))
-
-    def add(
-        self, sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array, *, noise: bool = False
-    ) -> None:
-        """Add the weights and residuals of a sheet; the noise only where it is asked for."""
-        pairs, layers, degree = sheet.pairs, sheet.layers, degree_of(self.pull.shape[1])
-        once, twice = exponents(degree), exponents(2 * degree)
-        self._add(self.pull, pairs, pairs.moments(share * residual, weight, once, np.subtract))
-        self._add(self.moments, pairs, pairs.moments(share, weight, twice))
-        if noise:
-            per_weight = layers.each(np.multiply, share, inverse(layers.total(weight)))
-            self._add(self.noises, pairs, pairs.moments(per_weight, weight * weight, twice, np.add))
-
-    def _add(self, total: FloatArray, pairs: Pairs, found: Moments) -> None:
-        move = carried(found.about - self.position[pairs.rows[found.pair]], degree_of(total.shape[1]))
-        moved = np.einsum("rst,rs->rt", move, found.value)
-        for column, values in zip(total.T, moved.T, strict=True):
-            column[pairs.rows] += np.bincount(found.pair, values, len(pairs.rows))
-
-    def matrices(self, sums: FloatArray) -> FloatArray:
-        """Moments (M, t) as the matrices (M, k, k) of the products of two monomials."""
-        terms = exponents(degree_of(self.pull.shape[1]))
-        number = {powers: t for t, powers in enumerate(exponents(2 * degree_of(self.pull.shape[1])))}
-        return sums[:, [[number[i + a, j + b] for a, b in terms] for i, j in terms]]
-
-
-def _box(mesh: Mesh | None) -> FloatArray:
-    """Lowest and highest (u, v) of the cells."""
-    if mesh is None:
-        return np.zeros((2, 2))
-    low = np.array(mesh.origin[::-1], float)
-    return np.stack([low, low + np.array(mesh.shape[::-1]) - 1.0])
 
 
 def _robust_planes(  # noqa: PLR0917 - what is compared, and how
@@ -281,7 +222,7 @@ def _robust_planes(  # noqa: PLR0917 - what is compared, and how
     value = np.zeros((n, n_terms(degree)))
     start = first_differences([median_differences(f.sheet) for f in fields], level, graph)
     value[:, 0] = least_squares_offsets(n, graph.a, graph.b, *start)
-    planes = ImagePlanes(np.array([_box(m).mean(axis=0) for m in meshes]), value, level)
+    planes = ImagePlanes(np.array([box(m).mean(axis=0) for m in meshes]), value, level)
     scale, typical = np.ones(n), None
     for field_index, field in enumerate(fields):
         fields[field_index] = replace(field, sky=median_sky(field.sheet, field.without(planes)))
