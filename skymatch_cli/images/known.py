@@ -89,7 +89,7 @@ class Known:
             return False
         if source.science.state != file.state:
             return False
-        others = (plane for plane in source.planes if plane.path != file.path)
+        others = (plane for plane in source.planes.values() if plane.path != file.path)
         if (regions := source.regions) is not None:
             state = self._state_of(regions.path)
             if state is None or state[:2] != (regions.size, regions.mtime_ns):
