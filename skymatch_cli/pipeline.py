@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from skymatch_cli.choices import Method
 from skymatch_cli.compare.pooled import unmeasured
-from skymatch_cli.errors import InputError, StrictError
+from skymatch_cli.errors import InputError, StrictError, plural
 from skymatch_cli.model import FloatArray, ImageInfo
 from skymatch_cli.model.warning import counted
 from skymatch_cli.run.tasks import NoProgress, Progress, Runner
@@ -115,7 +115,7 @@ def check_strict(result: Result, outcome: str = "no image was written") -> None:
     """StrictError, with what became of the run, if there were warnings and the settings allow none."""
     n = len(counted(result.warnings, result.settings.allow))
     if result.settings.strict and n:
-        raise StrictError(f"{n} warning{'s' if n > 1 else ''} with --strict", outcome)
+        raise StrictError(f"{plural(n, 'warning')} with --strict", outcome)
 
 
 def apply(result: Result, *, progress: Progress | None = None, named: Iterable[str] = ()) -> WriteReport:

@@ -210,7 +210,7 @@ def _opened(log_file: str | None, ctx: click.Context) -> Iterator[TextIO | None]
         return
     from skymatch_cli.record.reads import FilesRead
 
-    from .named import named_files
+    from .given import named_files
 
     if log_file in FilesRead(named_files(ctx)):
         raise UsageError(f"--log-file {log_file} is one of the inputs", "choose another name")

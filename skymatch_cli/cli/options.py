@@ -5,15 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from skymatch_cli.choices import METHOD_ALIASES, ExportFormat, Format, Method, TableName, WarningName
 from skymatch_cli.settings import CHOICES, Settings, option_name
 
-from .filenames import FILE, FOLDER
 from .sections import GENERAL, SectionOption
+
+if TYPE_CHECKING:
+    from click.types import StringParamType
+else:
+    StringParamType = type(click.STRING)
+
+
+class FileName(StringParamType):
+    """Text, completed by the shell, that names a file (``kind="file"``) or a folder (``"dir"``)."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The shell is asked for names of this kind."""
+        del ctx, param
+        return [CompletionItem(incomplete, type=self._kind)]
+
+
+FILE = FileName("file")
+FOLDER = FileName("dir")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.choices import TableName
+from skymatch_cli.errors import plural
 from skymatch_cli.model import Solution
 from skymatch_cli.model.warning import counted
 from skymatch_cli.output.printable import printable
@@ -98,14 +99,14 @@ def summary(report: Report) -> str:
     status = report.images.column("status") if "status" in report.images.names else ()
     without = sum(word != "ok" for word in status)
     parts = [
-        _count(len(report.images), "image"),
-        _count(len(report.overlaps), "overlap"),
-        _count(len(report.components), "component"),
+        plural(len(report.images), "image"),
+        plural(len(report.overlaps), "overlap"),
+        plural(len(report.components), "component"),
     ]
     if without:
         parts.append(f"{without} without a sky")
     if given := counted(report.warnings, ()):
-        parts.append(_count(len(given), "warning"))
+        parts.append(plural(len(given), "warning"))
     return ", ".join(parts)
 
 
@@ -124,10 +125,6 @@ def _fit(solution: Solution, k: int) -> str:
         f"{solution.rms_residual[k]:.4g}, chi2 {solution.chi2[k]:.2f} for {solution.dof[k]:.6g} degrees of freedom, "
         f"{loops}"
     )
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _column_cells(column: Column, report: Report, write: Callable[[float], str] | None) -> Cells:
