@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Made = TypeVar("Made")
 
 NAMED = 3
 """The number of files that one line names."""
@@ -181,6 +184,14 @@ class InputError(SkymatchError):
     def lines(self) -> tuple[str, ...]:
         """One line for each kind of problem."""
         return problem_lines(self.problems)
+
+
+def caught(function: Callable[..., Made], *given: Any) -> Made | InputError:
+    """Call a function, and return its result or its InputError."""
+    try:
+        return function(*given)
+    except InputError as error:
+        return error
 
 
 class StoppedError(InputError):

@@ -15,7 +15,7 @@ from itertools import chain, groupby
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from skymatch_cli.choices import Units, WarningName, WcsSource
-from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.errors import InputError, Problem, caught
 from skymatch_cli.images.alike import band_keywords, channels_of, doubts_between, observer_m, problems_between
 from skymatch_cli.images.copies import copy_warnings
 from skymatch_cli.images.dq import check_dqbits
@@ -38,7 +38,7 @@ from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Par
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import pixel_area_arcsec2, pixel_area_ratio, refers_to_tables, wcs_of_cards
-from skymatch_cli.sky.footprint import Footprint, footprint
+from skymatch_cli.sky.footprint import footprint
 
 if TYPE_CHECKING:
     from skymatch_cli.images.formats.gwcs import GwcsWcs
@@ -163,33 +163,20 @@ class _HeaderReader:
                 headers = {index: parse_header(stream, file.hdus[index]) for index in {0, *(r.hdu for r in refs)}}
                 source = Source(file, stream)
                 parts = [(key, list(own)) for key, own in groupby(refs, key=_without_plane)]
-                states = [self._state(source, image) for image, _ in parts]
+                states = [caught(read_state, source, image, self._settings.sky_keyword) for image, _ in parts]
         except (OSError, EOFError, zlib.error, ValueError) as error:
             return [InputError.at(refs[0].file, f"its header can't be read: {error}")]
         found: list[ImageHeader | InputError] = []
         for (image, own), state in zip(parts, states, strict=True):
             keywords = Keywords(image.label, headers[image.hdu], headers[0])
-            read = self._read_or_refuse(image, file, keywords, state, spelling)
-            found += [read] if isinstance(read, InputError) else [_of_part(read, ref, state) for ref in own]
-        return found
-
-    def _state(self, source: Source, ref: ImageRef) -> SkyState | InputError:
-        try:
-            return read_state(source, ref, self._settings.sky_keyword)
-        except InputError as error:
-            return error
-
-    def _read_or_refuse(
-        self, ref: ImageRef, file: FitsFile, keywords: Keywords, state: SkyState | InputError, spelling: str
-    ) -> ImageHeader | InputError:
-        if isinstance(state, InputError):
-            return state
-        try:
+            if isinstance(state, InputError):
+                found.append(state)
+                continue
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
-                return self._read_image(ref, file, keywords, state, spelling)
-        except InputError as error:
-            return error
+                read = caught(self._read_image, image, file, keywords, state, spelling)
+            found += [read] if isinstance(read, InputError) else [_of_part(read, ref, state) for ref in own]
+        return found
 
     def _read_image(
         self, ref: ImageRef, file: FitsFile, keywords: Keywords, state: SkyState, spelling: str
@@ -227,7 +214,7 @@ class _HeaderReader:
             notes=notes if wcs is None else (*notes, *wcs.notes),
         )
         bands = band_keywords(keywords, with_zero_point=flux_scale is None)
-        traced = None if wcs is None else _traced(wcs, ref.label)
+        traced = None if wcs is None else caught(footprint, wcs, ref.label)
         hdu = file.hdus[ref.hdu]
         return ImageHeader(
             *(info, facts, bands, doubts, traced),
@@ -300,10 +287,10 @@ def _without_plane(ref: ImageRef) -> ImageRef:
     return replace(ref, part=replace(ref.part, plane=None))
 
 
-def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState | InputError) -> ImageHeader:
+def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState) -> ImageHeader:
     """Return the header of a part of an HDU; each plane of a cube is a set and a group of its own."""
     plane, info = ref.part.plane, header.info
-    if plane is None or info.source is None or isinstance(state, InputError):
+    if plane is None or info.source is None:
         return header
     own = replace(
         info,
@@ -314,13 +301,6 @@ def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState | InputError) -
         source=info.source.at(plane),
     )
     return replace(header, info=own, of_file=False)
-
-
-def _traced(wcs: CelestialWcs, where: str) -> Footprint | InputError:
-    try:
-        return footprint(wcs, where)
-    except InputError as error:
-        return error
 
 
 def _original_integers(state: SkyState) -> PixelFormat | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +15,14 @@ _PRINTABLE = bytes(code if 32 <= code < 127 else ord("?") for code in range(256)
 
 
 class CardHeader:
-    """The keywords of one header.
+    """The keywords of one header, given as its cards without END.
 
-    Parameters
-    ----------
-    raw : bytes
-        Its cards without END. Bytes that FITS does not allow (an observer's name in another alphabet, an escape
-        sequence) read as "?".
-    instead : mapping of str to int
-        Values that replace those in the cards.
+    ``text`` are the cards, in which bytes that FITS does not allow (an observer's name in another alphabet, an escape
+    sequence) are "?".
     """
 
-    def __init__(self, raw: bytes, instead: Mapping[str, int] | None = None) -> None:
-        self._raw = raw.translate(_PRINTABLE)
-        self._instead = instead or {}
+    def __init__(self, raw: bytes) -> None:
+        self.text = raw.translate(_PRINTABLE)
 
     @cached_property
     def cards(self) -> Header:
@@ -38,27 +31,11 @@ class CardHeader:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # non-standard cards are common
-            header = Header.fromstring(self._raw)
-            for key, value in self._instead.items():
-                header[key] = value
-        return header
+            return Header.fromstring(self.text)
 
     @cached_property
     def _upper(self) -> bytes:
-        return self._raw.upper() + b" ".join(key.encode("ascii") for key in self._instead)
-
-    @property
-    def text(self) -> bytes:
-        """The cards as 80-byte records."""
-        new = {
-            f"{key:<8}".encode("ascii"): f"{key:<8}= {n:>20}".ljust(80).encode("ascii")
-            for key, n in self._instead.items()
-        }
-        if not new:
-            return self._raw
-        given = [self._raw[i : i + 80] for i in range(0, len(self._raw), 80)]
-        kept = [new.pop(card[:8], card) for card in given]
-        return b"".join([*kept, *new.values()])
+        return self.text.upper()
 
     def value(self, key: str) -> Value:
         """The value of the first card of a keyword; None where there is no card, no value, or no way to read it."""

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import IO, Any, cast
 
-from skymatch_cli.images.formats.registry import Transport, register
+from skymatch_cli.images.formats.registry import Transport
 from skymatch_cli.images.formats.view import FitsView
 
 PREFIX = "skymatch-memory://"
@@ -47,4 +47,4 @@ def _size_and_version(path: str) -> tuple[int, int]:
         return view.seek(0, 2), 0
 
 
-register("memory", Transport(open_file=_open, size_and_version=_size_and_version, matching=lambda path: [path]))
+FORMAT = Transport(open_file=_open, size_and_version=_size_and_version, matching=lambda path: [path])

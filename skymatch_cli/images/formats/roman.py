@@ -23,7 +23,7 @@ from skymatch_cli.images.formats.view import FitsView
 from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
 
 from .gwcs import HINT, GwcsWcs, missing_package, opened_asdf, wcs_of_meta
-from .registry import ContainerFormat, register
+from .registry import ContainerFormat
 
 OURS = "skymatch_cli"
 """The node of ``roman`` for what ``meta.background`` can't hold: our other cards, and the earlier values."""
@@ -158,6 +158,4 @@ def array_and_unit(node: Any) -> tuple[Any, Any]:
     return (node, None) if unit is None else (node.value, unit)
 
 
-register(
-    "asdf", ContainerFormat(missing_package=missing_package, hint=HINT, open_as_fits=open_as_fits, read_wcs=roman_wcs)
-)
+FORMAT = ContainerFormat(missing_package=missing_package, hint=HINT, open_as_fits=open_as_fits, read_wcs=roman_wcs)

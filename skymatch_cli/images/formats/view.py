@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skymatch_cli.images.formats.source import padded
+from skymatch_cli.images.formats.cards import padded
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
