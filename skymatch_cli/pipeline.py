@@ -16,15 +16,7 @@ from skymatch_cli.model import FloatArray, ImageInfo
 from skymatch_cli.model.warning import counted
 from skymatch_cli.run.tasks import NoProgress, Progress, Runner
 from skymatch_cli.settings import Settings
-from skymatch_cli.store.measuring import (
-    NEEDS_LOCAL,
-    compared_otherwise,
-    find,
-    find_plane_by_plane,
-    gather,
-    measure,
-    recall,
-)
+from skymatch_cli.store.measuring import NEEDS_LOCAL, compared_otherwise, find, find_plane_by_plane, gather
 from skymatch_cli.store.planning import ImageName, plan
 from skymatch_cli.store.solving import solve
 from skymatch_cli.store.store import Store, measuring_part
@@ -32,20 +24,6 @@ from skymatch_cli.store.store import Store, measuring_part
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
     from skymatch_cli.record.write import WriteReport
-
-__all__ = [
-    "apply",
-    "apply_skies",
-    "check_strict",
-    "evaluate",
-    "find",
-    "gather",
-    "match",
-    "measure",
-    "plan",
-    "recall",
-    "solve",
-]
 
 
 def match(images: Sequence[ImageName], settings: Settings, *, progress: Progress | None = None) -> Result:

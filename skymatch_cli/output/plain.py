@@ -26,14 +26,8 @@ _WITH_ERROR = {  # columns that get the digits of the error beside them
     TableName.COMPONENTS: ("", ()),
 }
 _SHORT = {
-    "area_arcmin2": "{:.4g}",
-    **dict.fromkeys((*SHAPE, "sky_pv"), "{:.4g}"),
-    "kept": "{:.3g}",
-    "rms_residual": "{:.4g}",
-    "step_before": "{:.4g}",
-    "step_after": "{:.4g}",
-    "chi2": "{:.2f}",
-    "dof": "{:.6g}",
+    **dict.fromkeys(("area_arcmin2", *SHAPE, "sky_pv", "rms_residual", "step_before", "step_after"), "{:.4g}"),
+    **{"kept": "{:.3g}", "chi2": "{:.2f}", "dof": "{:.6g}"},
 }
 
 
