@@ -17,8 +17,7 @@ from skymatch_cli.errors import SkymatchError, StoppedError, UsageError, unwritt
 from skymatch_cli.model.warning import SkyWarning, counted
 from skymatch_cli.output.printable import printable
 
-from .guard import forget_standard_output
-from .layout import laid_out
+from .guard import forget_standard_output, laid_out
 
 if TYPE_CHECKING:
     from skymatch_cli.output.destination import Output

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import Problem
-from skymatch_cli.images.formats.keywords import Keywords
+from skymatch_cli.images.formats.header import Keywords
 from skymatch_cli.model import CelestialWcs, SkyWarning
 
 if TYPE_CHECKING:

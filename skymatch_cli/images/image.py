@@ -21,8 +21,7 @@ from skymatch_cli.images.copies import copy_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats.files import is_remote, open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked, parse_header
-from skymatch_cli.images.formats.header import CardHeader
-from skymatch_cli.images.formats.keywords import Keywords
+from skymatch_cli.images.formats.header import CardHeader, Keywords
 from skymatch_cli.images.formats.registry import UnknownWcsError, asdf_format, stored_gwcs
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.groups import group_of

@@ -18,10 +18,9 @@ from string import Formatter
 from typing import Any, TextIO
 
 from skymatch_cli.errors import InputError, Problem, UsageError, without_secrets
-from skymatch_cli.images.associations import is_association, members
 from skymatch_cli.images.formats.files import base_name, is_remote
 from skymatch_cli.images.formats.registry import transport
-from skymatch_cli.images.lists import Listed, is_table, read_lines, read_table
+from skymatch_cli.images.lists import Listed, is_association, is_table, members, read_lines, read_table
 from skymatch_cli.model import ImageRef, MaskRef
 from skymatch_cli.model.section import check_section
 

@@ -25,8 +25,7 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.cards import BLOCK, CARD, padded
 from skymatch_cli.images.formats.files import file_state, is_remote, open_file
-from skymatch_cli.images.formats.header import CardHeader, Value
-from skymatch_cli.images.formats.keywords import as_number
+from skymatch_cli.images.formats.header import CardHeader, Value, as_number
 from skymatch_cli.images.formats.registry import asdf_format
 from skymatch_cli.images.formats.tilecheck import check_tiling
 from skymatch_cli.model import Container, FileState

@@ -19,7 +19,7 @@ from skymatch_cli.errors import InputError, reason
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.files import open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile
-from skymatch_cli.images.formats.view import FitsView
+from skymatch_cli.images.formats.memory import FitsView
 from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
 
 from .gwcs import HINT, GwcsWcs, missing_package, opened_asdf, wcs_of_meta
