@@ -74,7 +74,7 @@ class LazyGroup(click.Group):
         # Work runs in parallel on small matrices: threads inside BLAS get in the way.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         # A million long-lived objects: collect rarely.
-        gc.set_threshold(200_000, 20, 20)
+        gc.set_threshold(1_000_000, 20, 20)
         extra["standalone_mode"] = False  # errors come to `guarded`
         if not args and extra.get("args") is None:
             extra["obj"] = sys.argv[1:]  # the words as typed, for the report

@@ -50,6 +50,7 @@ from skymatch_cli.statistics.regions import region_statistics
 DEFAULT_PITCH_PIX = 8.0
 _LEAST_PITCH_PIX = 1.0
 _POLYGONS = 65536  # whose widths are found at a time: memory
+_SAMPLE = 2**14  # good pixels that show the steps of integers
 _CELLS_ACROSS = 20.0  # cells across an overlap: some of those at its border are lost
 
 
@@ -131,7 +132,7 @@ def assemble_mesh(
         meshes, part = _by_spacing(part, used, spacing[rows], [found[i] for i in mine.tolist()], graph.planes)
         usable = np.array([found[i].status for i in mine.tolist()], object)
         degree = Model(settings.model).degree
-        compare_all = partial(_compared, meshes, part, group[mine], usable, solve_planes=solvers[0], jobs=settings.jobs)
+        compare_all = partial(_compared, meshes, part, group[mine], usable, solve_planes=solvers[0])
         differences = compare_all(degree=degree)
         if settings.model == Model.AUTO:
             # Cells are trusted, and their errors known, with the model that they are compared by.
@@ -154,7 +155,6 @@ def _compared(
     *,
     degree: int,
     solve_planes: PlaneSolver,
-    jobs: int,
 ) -> Measurements:
     """The differences of the images of one set."""
     if degree and any(mesh is not None and mesh.centroids is not None for cells in meshes for mesh in cells):
@@ -163,7 +163,7 @@ def _compared(
         return compare_planes(meshes[0], graph, group, solve_planes, usable, degree=degree)
     from skymatch_cli.compare.mesh.compare import compare
 
-    return compare(meshes, graph, group, usable, jobs=jobs)
+    return compare(meshes, graph, group, usable)
 
 
 def _members(number: IntArray, n: int | None = None) -> list[IntArray]:
@@ -291,7 +291,7 @@ class MeshTask:
         except TooWideError:
             what = "comes too near the horizon of its tangent plane to be reduced to a mesh"
             return self._unread((Problem(info.ref.label, what, "use --compare pooled"),))
-        return MeshReduction(meshes, status, local, n_good, (*pixels.warnings, *_coarse(info, pixels.data[good])))
+        return MeshReduction(meshes, status, local, n_good, (*pixels.warnings, *_coarse(info, pixels.data, good)))
 
     def _pixels(self) -> Pixels:
         """The pixels of the frame; of a file behind a URL only the rows that its overlaps need, the others not good."""
@@ -333,9 +333,10 @@ class MeshTask:
         return MeshReduction({}, Status.UNREADABLE, local, 0, problems=problems)
 
 
-def _coarse(info: ImageInfo, values: PixelArray) -> tuple[SkyWarning, ...]:
+def _coarse(info: ImageInfo, data: PixelArray, good: BoolArray) -> tuple[SkyWarning, ...]:
     """A warning where the integers of an image are too coarse for means."""
-    bias = rounding_bias(values)
+    every = np.s_[:: int(np.count_nonzero(good)) // _SAMPLE | 1]
+    bias = rounding_bias(data.reshape(-1)[every][good.reshape(-1)[every]])
     if not bias:
         return ()
     text = f"{info.ref.label}: its noise is hardly seen in steps of its integers: its sky may err by {bias:.2g}"

@@ -116,7 +116,7 @@ def noise_response(equations: NormalEquations, noise: csr_array | None) -> Noise
     if noise is None:
         redundancy = graph.redundancy()
         return NoiseResponse(noise_variance(equations, None), redundancy, redundancy, bool(exact.all()))
-    variance, explained = _from_inverses(equations.laplacian, _scatter(equations, noise))
+    variance, explained = equations.laplacian.variances(_scatter(equations, noise))
     if len(graph.a) <= _ALL_PAIRS and exact.all():
         second = _second_moment(equations, noise)
     else:
@@ -128,8 +128,7 @@ def noise_response(equations: NormalEquations, noise: csr_array | None) -> Noise
 def noise_variance(equations: NormalEquations, noise: csr_array | None) -> FloatArray:
     """Variance of every unknown, (n,), under the noise that `noise_response` takes."""
     graph, exact = equations.graph, equations.laplacian.exact
-    scatter = None if noise is None else _scatter(equations, noise)
-    variance, _ = _from_inverses(equations.laplacian, scatter)
+    variance, _ = equations.laplacian.variances(None if noise is None else _scatter(equations, noise))
     if not exact.all():
         flow = equations.incidence @ (diags_array(1 / np.sqrt(graph.weight)) if noise is None else noise)
         square = np.zeros(graph.n)
@@ -144,30 +143,9 @@ def _scatter(equations: NormalEquations, noise: csr_array) -> csr_array:
     flow = csr_array(equations.incidence @ noise)
     flow.data *= np.repeat(equations.laplacian.exact[equations.graph.component], np.diff(flow.indptr))
     flow.eliminate_zeros()  # or the large components would cost their square
-    return csr_array(flow @ flow.T)
-
-
-def _from_inverses(laplacian: Laplacian, scatter: csr_array | None) -> tuple[FloatArray, FloatArray]:
-    """Variance of every unknown (n,) and tr(L^+ scatter) of every component (C,); 0 where the inverse isn't known.
-
-    ``scatter`` (n, n): covariance of the right-hand side under the noise, B^T W C W B; None: the Laplacian itself.
-    """
-    graph = laplacian.graph
-    inverse = laplacian.small_inverse()
-    if scatter is None:
-        variance, traces = inverse.diagonal(), np.zeros(len(graph.size))
-    else:
-        variance = np.asarray((inverse @ scatter).multiply(inverse).sum(axis=1), np.float64)
-        traces = graph.component_sums(np.asarray(inverse.multiply(scatter).sum(axis=1), np.float64))
-    for factor in laplacian.dense:
-        dense = factor.inverse
-        if scatter is None:
-            variance[factor.nodes] = np.diag(dense)
-            continue
-        spread = np.asarray(scatter[factor.nodes][:, factor.nodes] @ dense)
-        variance[factor.nodes] = np.einsum("ji,ji->i", dense, spread)  # it is symmetric
-        traces[factor.component] = np.trace(spread)
-    return variance, traces
+    scatter = (flow @ flow.T).tocoo()
+    scatter.data *= equations.graph.component[scatter.row] == equations.graph.component[scatter.col]
+    return csr_array(scatter)
 
 
 def _second_moment(equations: NormalEquations, noise: csr_array) -> FloatArray:

@@ -13,11 +13,9 @@ pixels are correlated, flat fields differ or seeing leaves its traces.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 
@@ -40,15 +38,11 @@ from skymatch_cli.compare.mesh.sums import (
 from skymatch_cli.compare.mesh.tiles import SheetPlan, run_noise, sheet_plans
 from skymatch_cli.compare.mesh.trust import Distances, SheetSpreads, Spreads, mean_sky, median_sky, trusted_weight
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements, OverlapGraph, Status, StrArray
-from skymatch_cli.run.tasks import usable_cores
-
-Answer = TypeVar("Answer")
 
 _ITERATIONS = 6  # with the weights of the one before; the first finds what is typical only
 _UNSCALED = 3  # iterations before the scatter is trusted
 _MIN_CELLS = 4
 _SHEET_BYTES = 2**27  # of cells that memory holds; others are in a temporary file
-_WORTH_PROCESS = 6000  # leaves that take some times as long as starting a process
 
 
 def compare(
@@ -56,8 +50,6 @@ def compare(
     graph: OverlapGraph,
     group: IntArray,
     usable: StrArray | None = None,
-    *,
-    jobs: int = 1,
 ) -> Measurements:
     """Compare every overlapping pair of images, with the weights of a joint solution.
 
@@ -71,8 +63,6 @@ def compare(
         Pairs within a group are measured, and have no weight.
     usable : (N,) object, optional
         Status of every image; a pair takes the status of its first image that is not ok.
-    jobs : int
-        Workers; 0 means one per usable core. The answers don't depend on it.
 
     Returns
     -------
@@ -86,7 +76,7 @@ def compare(
         for i, mesh in enumerate(plane):
             if mesh is not None:
                 level[i] = mesh.level / unit
-    found = _robust_sums(meshes, level, graph, (unit, least), jobs=jobs)
+    found = _robust_sums(meshes, level, graph, (unit, least))
     sums = found.sums
     zero_points = ZeroPoints.of_structure(found.structure, over(sums.variance, sums.weight), graph)
     structure, level_variance = found.structure.variance(graph)
@@ -107,8 +97,6 @@ def _robust_sums(
     level: FloatArray,
     graph: OverlapGraph,
     unit: tuple[float, float],
-    *,
-    jobs: int,
 ) -> _Compared:
     """Sums over pairs, with weights that agree with their own solution and with the scatter they leave."""
     fixed = _quietest(meshes, graph)
@@ -118,20 +106,14 @@ def _robust_sums(
         return _rounded(offset - offset[fixed] - level)
 
     plans = sheet_plans(meshes) if len(graph.a) else []
-    workers = min(jobs or usable_cores(), sum(len(plan.leaves) for plan in plans) // _WORTH_PROCESS + 1)
-    with ThreadPoolExecutor(workers) as pool, ExitStack() as stack:
+    with ExitStack() as stack:
         cells = _SharedCells(KeptSheets(_SHEET_BYTES, stack), graph, unit)
-
-        def each(method: Callable[..., Answer], *arguments: object) -> Iterator[Answer]:
-            """Answers of all sheets in their order: sums don't depend on the workers."""
-            return pool.map(lambda k: method(k, *arguments), range(cells.n_sheets))
-
         offset = solved(*first_differences(cells.start(plans, meshes), level, graph))
         scale, typical = np.ones(graph.n_images), None
         for iteration in range(_ITERATIONS):
             sums, scatter = PairSums.empty(graph, level + offset), BlockScatter.empty(graph.n_images)
             spreads = Spreads.empty(graph.n_images)
-            for found in each(cells.step, offset, scale, typical, iteration >= _UNSCALED):
+            for found in cells.steps(offset, scale, typical, scatter=iteration >= _UNSCALED):
                 spreads.add(found.spreads)
                 if found.pairs is not None:
                     sums.add(found.pairs)
@@ -143,9 +125,9 @@ def _robust_sums(
             scale = scale * scatter.ratio()
             offset = solved(sums.weight, sums.difference())
         sums, structure = PairSums.empty(graph, level + offset), PairStructure.empty(graph, meshes)
-        for last in each(cells.finish, offset, scale, typical):
-            sums.add(last.pairs)
-            structure.add(last.blocks)
+        for pairs, blocks in cells.finish(offset, scale, typical):
+            sums.add(pairs)
+            structure.add(blocks)
     return _Compared(sums, scale, structure)
 
 
@@ -156,14 +138,6 @@ class _Compared:
     sums: PairSums
     scale: FloatArray
     structure: PairStructure
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Last:
-    """Final sums of one sheet."""
-
-    pairs: SheetSums
-    blocks: BlockSums
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,13 +156,8 @@ class _SharedCells:
         self._sheets, self._graph, self._unit = sheets, graph, unit
         self._skies: list[Float32Array | None] = []
 
-    @property
-    def n_sheets(self) -> int:
-        """Number of sheets that have pairs."""
-        return len(self._sheets)
-
     def start(self, plans: Sequence[SheetPlan], meshes: Sequence[Sequence[Mesh | None]]) -> Iterator[SheetSums]:
-        """Make the sheets, one by one, in the thread that may read a store; yield differences to start from."""
+        """Make the sheets, one by one; yield differences to start from."""
         for plan in plans:
             sheet = make_sheet(plan, meshes[plan.plane], self._graph, *self._unit)
             if sheet is not None:
@@ -196,26 +165,31 @@ class _SharedCells:
                 self._skies.append(None)
                 yield median_differences(sheet)
 
-    def step(self, k: int, offset: FloatArray, scale: FloatArray, typical: FloatArray | None, scatter: bool) -> _Step:
-        """Sums over sheet k with the weights that offsets and noises (N,) of the images suggest."""
-        sheet = self._sheets[k]
-        weight, shifted, before, distances = self._trusted(sheet, k, offset, scale, typical)
-        self._skies[k] = sky = mean_sky(sheet, weight, shifted, before)
-        if typical is None:
-            return _Step(distances.spreads(sheet))
-        residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
-        share = shares(sheet.layers, weight)
-        blocks = block_scatter(sheet, weight, residual, share) if scatter else None
-        return _Step(distances.spreads(sheet), pair_sums(sheet, weight, residual, share), blocks)
+    def steps(
+        self, offset: FloatArray, scale: FloatArray, typical: FloatArray | None, *, scatter: bool
+    ) -> Iterator[_Step]:
+        """Sums over each sheet with the weights that offsets and noises (N,) of the images suggest."""
+        for k, sheet in enumerate(self._sheets):
+            weight, shifted, before, distances = self._trusted(sheet, k, offset, scale, typical)
+            self._skies[k] = sky = mean_sky(sheet, weight, shifted, before)
+            if typical is None:
+                yield _Step(distances.spreads(sheet))
+                continue
+            residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
+            share = shares(sheet.layers, weight)
+            blocks = block_scatter(sheet, weight, residual, share) if scatter else None
+            yield _Step(distances.spreads(sheet), pair_sums(sheet, weight, residual, share), blocks)
 
-    def finish(self, k: int, offset: FloatArray, scale: FloatArray, typical: FloatArray | None) -> _Last:
-        """Sums over sheet k with all that the result needs."""
-        sheet = self._sheets[k]
-        weight, shifted, sky, _ = self._trusted(sheet, k, offset, scale, typical)
-        residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
-        share = shares(sheet.layers, weight)
-        blocks = BlockSums.of_sheet(sheet, weight, residual, share, sky)
-        return _Last(all_pair_sums(sheet, weight, residual, share, sky), blocks)
+    def finish(
+        self, offset: FloatArray, scale: FloatArray, typical: FloatArray | None
+    ) -> Iterator[tuple[SheetSums, BlockSums]]:
+        """Sums over each sheet with all that the result needs."""
+        for k, sheet in enumerate(self._sheets):
+            weight, shifted, sky, _ = self._trusted(sheet, k, offset, scale, typical)
+            residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
+            share = shares(sheet.layers, weight)
+            blocks = BlockSums.of_sheet(sheet, weight, residual, share, sky)
+            yield all_pair_sums(sheet, weight, residual, share, sky), blocks
 
     def _trusted(
         self, sheet: Sheet, k: int, offset: FloatArray, scale: FloatArray, typical: FloatArray | None

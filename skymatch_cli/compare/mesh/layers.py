@@ -107,26 +107,33 @@ class Beside:
         """
         cells = a.reshape(BLOCK, BLOCK, -1)
         for k in range(done, doublings):
-            cells = _spread(cells, 2**k, self.above, self.below)
-            cells = _spread(cells.swapaxes(0, 1), 2**k, self.left, self.right).swapaxes(0, 1)
+            within, step = _WITHIN_LEAF[k], 2**k
+            out = (within @ cells.reshape(BLOCK, -1)).reshape(cells.shape)
+            _add_beside(out, cells, step, self.above, self.below)
+            cells = within @ out
+            _add_beside(cells.swapaxes(0, 1), out.swapaxes(0, 1), step, self.left, self.right)
         return cells.reshape(a.shape)
 
 
-def _spread(cells: Float32Array, step: int, before: IntArray, after: IntArray) -> Float32Array:
-    """Spread cells (8, 8, n) over others ``step`` lines away, and into the leaves before and after."""
-    quarter, stay = np.float32(0.25) * cells, BLOCK - step
-    out = quarter + quarter
-    out[step:] += quarter[:stay]
-    out[:step] += _taken(quarter[stay:], before)
-    out[:stay] += quarter[step:]
-    out[stay:] += _taken(quarter[:step], after)
-    return out
+def _within_leaf(step: int) -> Float32Array:
+    """Matrix that spreads 8 cells by 1/4, 1/2, 1/4 over others ``step`` cells away."""
+    beside = np.eye(BLOCK, k=step, dtype=np.float32)
+    return np.float32(0.25) * (beside + beside.T) + np.float32(0.5) * np.eye(BLOCK, dtype=np.float32)
+
+
+_WITHIN_LEAF = [_within_leaf(2**k) for k in range(MOST_DOUBLINGS)]
+
+
+def _add_beside(out: Float32Array, cells: Float32Array, step: int, before: IntArray, after: IntArray) -> None:
+    """Add what lines of cells (8, 8, n) spread into the leaves after and before theirs."""
+    out[:step] += _taken(cells[-step:], before)
+    out[-step:] += _taken(cells[:step], after)
 
 
 def _taken(edges: Float32Array, which: IntArray) -> Float32Array:
-    """Edges of other leaves, 0 for those that are none."""
+    """Quarter of the edges of other leaves, 0 for those that are none."""
     padded = np.zeros((*edges.shape[:2], edges.shape[2] + 1), edges.dtype)
-    padded[:, :, :-1] = edges
+    np.multiply(edges, np.float32(0.25), out=padded[:, :, :-1])
     return padded.take(which, axis=2)
 
 

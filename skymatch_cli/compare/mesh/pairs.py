@@ -154,7 +154,7 @@ def _ends(of_leaf: IntArray, sides: tuple[tuple[slice, slice], ...], k: int) -> 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeepPairs:
-    """Pairs of the k images of the only tile of a sheet.
+    """Pairs of the k images of a sheet.
 
     Attributes
     ----------
@@ -164,8 +164,8 @@ class DeepPairs:
     leaf : (k, m) int64
         The leaf of every image in every block, n where it has none.
     place : (m * 64,) int64
-        Where the cells of the blocks are in the order of rows and columns of the tile.
-    row, column : (m,) int64
+        Where the cells of the blocks are in the order of the tiles, and of rows and columns in each.
+    row, column, tile : (m,) int64
         Of the blocks.
     n_leaves : int
         n.
@@ -178,6 +178,7 @@ class DeepPairs:
     place: IntArray
     row: IntArray
     column: IntArray
+    tile: IntArray
     n_leaves: int
 
     @classmethod
@@ -190,18 +191,18 @@ class DeepPairs:
         leaf = np.full((len(ids), layers.sizes[0]), len(leaves), np.int64)
         block = np.concatenate([np.arange(size) for size in layers.sizes])
         leaf[np.searchsorted(ids, leaves.image), block] = np.arange(len(leaves))
+        row, column, tile = (line[: layers.sizes[0]] for line in (leaves.row, leaves.column, leaves.tile))
         j, i = (
-            line[: layers.sizes[0], None] * BLOCK + within
-            for line, within in zip((leaves.row, leaves.column), np.divmod(np.arange(BLOCK**2), BLOCK), strict=True)
+            line[:, None] * BLOCK + within
+            for line, within in zip((row, column), np.divmod(np.arange(BLOCK**2), BLOCK), strict=True)
         )
-        place = np.lexsort((i.reshape(-1), j.reshape(-1)))
-        row, column = (line[: layers.sizes[0]] for line in (leaves.row, leaves.column))
-        return cls(pair[known], one[known], other[known], leaf, place, row, column, len(leaves))
+        place = np.lexsort((i.reshape(-1), j.reshape(-1), np.repeat(tile, BLOCK**2)))
+        return cls(pair[known], one[known], other[known], leaf, place, row, column, tile, len(leaves))
 
     @property
     def tiles(self) -> IntArray:
         """See `Pairs`."""
-        return np.zeros(1, np.int64)
+        return np.unique(self.tile[self._seen().any(axis=1)])
 
     def products(self, x: Float32Array, y: Float32Array) -> FloatArray:
         """See `Pairs`."""
@@ -230,7 +231,7 @@ class DeepPairs:
         return np.asarray(there[self.first] & there[self.second]).T
 
     def _of_images(self, a: Float32Array) -> Float32Array:
-        """Values (k, m * 64) of the images of the tile, 0 where they have no leaf."""
+        """Values (k, m * 64) of the images, 0 where they have no leaf."""
         padded = np.concatenate([a, np.zeros_like(a[:1])])
         return padded[self.leaf].reshape(len(self.leaf), -1)
 
@@ -240,10 +241,15 @@ class DeepPairs:
         known = self._of_images(seen.astype(np.float32)) > 0
         each[~known] = np.nan
         shared = self.place[np.count_nonzero(known, axis=0)[self.place] > 1]
-        some = each[:, shared[:: max(1, len(shared) * len(self.rows) // _START_DIFFERENCES)]]
-        differences = np.sort(some[self.first] - some[self.second], axis=1)  # NaN last
-        n = np.isfinite(differences).sum(axis=1)
-        if not differences.size:
-            return np.zeros((2, len(self.rows)))
-        median = np.take_along_axis(differences, np.maximum(n - 1, 0)[:, None] // 2, 1)[:, 0]
-        return np.array([n, np.where(n > 0, median * n, 0.0)])
+        of_tile = self.tile[shared // BLOCK**2]
+        out = np.zeros((2, len(self.rows)))
+        for tile in np.unique(of_tile).tolist():
+            there = np.any(self.leaf[:, self.tile == tile] < self.n_leaves, axis=1)
+            pairs = np.flatnonzero(there[self.first] & there[self.second])
+            cells = shared[of_tile == tile]
+            some = each[:, cells[:: max(1, len(cells) * len(pairs) // _START_DIFFERENCES)]]
+            differences = np.sort(some[self.first[pairs]] - some[self.second[pairs]], axis=1)  # NaN last
+            n = np.isfinite(differences).sum(axis=1)
+            median = np.take_along_axis(differences, np.maximum(n - 1, 0)[:, None] // 2, 1)[:, 0]
+            out[:, pairs] += n, np.where(n > 0, median * n, 0.0)
+        return out

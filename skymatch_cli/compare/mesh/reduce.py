@@ -214,11 +214,10 @@ class _Batch:
 
 def _runs(blocks: BoolArray, shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
     """Rectangles of pixels: runs of needed blocks, one block high."""
-    for j, line in enumerate(blocks):
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], line, [False]]).astype(np.int8)))
+    line, edge = np.nonzero(np.diff(np.pad(blocks, ((0, 0), (1, 1)))))
+    for j, start, stop in zip(line[::2].tolist(), edge[::2].tolist(), edge[1::2].tolist(), strict=True):
         rows = slice(j * BLOCK_PIX, min((j + 1) * BLOCK_PIX, shape[0]))
-        for start, stop in edges.reshape(-1, 2):
-            yield rows, slice(int(start) * BLOCK_PIX, min(int(stop) * BLOCK_PIX, shape[1]))
+        yield rows, slice(start * BLOCK_PIX, min(stop * BLOCK_PIX, shape[1]))
 
 
 def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: float) -> Float32Array:
@@ -234,20 +233,18 @@ def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: flo
     (my, mx) float32
     """
     half = BLOCK_PIX // 2
-    sigma = np.full(blocks.shape, np.nan, np.float32)
+    sigma, steps = np.full(blocks.shape, np.nan, np.float32), []
     for rows, columns in _runs(blocks, data.shape):
         lines, usable = data[rows, columns][::_NOISE_ROWS], good[rows, columns][::_NOISE_ROWS]
         pairs = lines.shape[1] // 2
-        if not pairs:  # a last block of a single column has no neighbours
-            continue
-        n_blocks = -(-pairs // half)
-        steps = np.full((lines.shape[0], n_blocks * half), np.inf, np.float32)
+        n_blocks = -(-lines.shape[1] // BLOCK_PIX)
+        each = np.full((BLOCK_PIX // _NOISE_ROWS, n_blocks * half), np.inf, np.float32)
         both = usable[:, 1 : 2 * pairs : 2] & usable[:, 0 : 2 * pairs : 2]
-        difference = np.abs(lines[:, 1 : 2 * pairs : 2] - lines[:, 0 : 2 * pairs : 2])
-        steps[:, :pairs] = np.where(both, difference, np.inf)
-        steps = np.sort(steps.reshape(-1, n_blocks, half).swapaxes(0, 1).reshape(n_blocks, -1), axis=1)
-        first = columns.start // BLOCK_PIX
-        sigma[rows.start // BLOCK_PIX, first : first + n_blocks] = _clipped_rms(steps) / np.sqrt(2.0)
+        difference = lines[:, 1 : 2 * pairs : 2] - lines[:, 0 : 2 * pairs : 2]
+        np.abs(difference, out=each[: len(lines), :pairs], where=both, casting="same_kind")
+        steps.append(each.reshape(-1, n_blocks, half).swapaxes(0, 1).reshape(n_blocks, -1))
+    if steps:
+        sigma[blocks] = _clipped_rms(np.sort(np.concatenate(steps), axis=1)) / np.sqrt(2.0)
     known = sigma[np.isfinite(sigma)]
     sigma[~np.isfinite(sigma)] = np.median(known) if known.size else _scatter(data, good)
     # Noise-free pixels get the rounding of their values; images of zeros get a token.

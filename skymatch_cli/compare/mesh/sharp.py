@@ -57,12 +57,14 @@ def sharp_outliers(
         Outliers, as indices into the flat image. Masked pixels are never outliers.
     """
     noise = _BlockNoise(sigma, block_pix, data.shape[1])
-    found = [_stand_out(data, good, noise, region) for region in regions]
-    candidates = np.concatenate([np.empty(0, np.int64), *found])
+    candidates = [_stand_out(data, good, noise, region) for region in regions]
+    candidate = np.concatenate([np.empty(0, np.int64), *candidates])
     frame = _Frame(data, good)
-    if not candidates.size or min(data.shape) <= _REACH:
+    if not candidate.size or min(data.shape) <= _REACH:
         return np.empty(0, np.int64)
-    return _grown(candidates, frame, noise, _clear_threshold(candidates, frame, noise))
+    found, excess = _tested(candidate, frame, np.zeros(data.size, bool), np.float32(_FIRST) * noise.at(candidate))
+    threshold = _clear_threshold(np.sort(excess / noise.at(found)))
+    return _grown(found[excess > threshold * noise.at(found)], frame, noise, threshold * _NEXT / _FIRST)
 
 
 def _stand_out(data: PixelArray, good: BoolArray, noise: _BlockNoise, region: Region) -> IntArray:
@@ -71,15 +73,22 @@ def _stand_out(data: PixelArray, good: BoolArray, noise: _BlockNoise, region: Re
     if y1 <= y0 or x1 <= x0 or min(data.shape) <= _REACH:
         return np.empty(0, np.int64)
     pixels = _with_border(data, good, (y0, y1), (x0, x1))
-    level = np.maximum(pixels[1:-1, :-2], pixels[1:-1, 2:])
-    np.minimum(level, np.maximum(pixels[:-2, 1:-1], pixels[2:, 1:-1]), out=level)
-    np.subtract(pixels[1:-1, 1:-1], level, out=level)
-    level -= noise.row(y0, x0, x1) * np.float32(_FIRST)
-    # flat: numpy finds the few True in one line of memory an order faster than in two dimensions
-    y, x = np.divmod(np.flatnonzero((level > 0).reshape(-1)), x1 - x0)
-    y += y0
-    x += x0
-    return np.asarray((y * data.shape[1] + x)[good[y, x]])
+    # A flat array has the neighbours of all pixels in four slices; numpy finds few True in it an order faster than in
+    # two dimensions. Of pixels of the margin it has the wrong neighbours.
+    flat, width = pixels.reshape(-1), pixels.shape[1]
+    first, last = width + 1, flat.size - width - 1
+    left, right, up, down = (flat[first + step : last + step] for step in (-1, 1, -width, width))
+    level = np.maximum(left, right)
+    np.minimum(level, np.maximum(up, down), out=level)
+    np.subtract(flat[first:last], level, out=level)
+    place = np.flatnonzero(level > np.float32(_FIRST) * noise.least((y0, y1), (x0, x1)))
+    y, x = np.divmod(place + first, width)
+    y += y0 - 1
+    x += x0 - 1
+    use = (x >= x0) & (x < x1)
+    use[use] = good[y[use], x[use]]
+    found = y[use] * data.shape[1] + x[use]
+    return np.asarray(found[level[place[use]] > np.float32(_FIRST) * noise.at(found)])
 
 
 def _with_border(
@@ -88,8 +97,9 @@ def _with_border(
     """Pixels of a rectangle and those one beside it, mirrored beyond the frame; masked ones are huge."""
     source, target = zip(*(_lines(*r, n) for r, n in zip((rows, columns), data.shape, strict=True)), strict=True)
     pixels = np.empty((rows[1] - rows[0] + 2, columns[1] - columns[0] + 2), np.float32)
-    pixels[target] = _MASKED
-    np.copyto(pixels[target], data[source], where=good[source], casting="same_kind")
+    with np.errstate(over="ignore", invalid="ignore"):  # of masked pixels
+        pixels[target] = data[source]
+    np.copyto(pixels[target], _MASKED, where=~good[source])
     for lines, inside in ((pixels, target[0]), (pixels.T, target[1])):
         if inside.start:
             lines[0] = lines[2]
@@ -112,9 +122,10 @@ class _BlockNoise:
     block_pix: int
     nx: int
 
-    def row(self, y: int, x0: int, x1: int) -> npt.NDArray[np.float32]:
-        """Noise of the pixels from ``x0`` on, before ``x1``, in a row."""
-        return np.asarray(self.sigma[y // self.block_pix, np.arange(x0, x1) // self.block_pix])
+    def least(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.float32:
+        """Least noise of the pixels of a rectangle."""
+        blocks = (slice(low // self.block_pix, -(-high // self.block_pix)) for low, high in (rows, columns))
+        return np.float32(self.sigma[tuple(blocks)].min())
 
     def at(self, flat: IntArray) -> npt.NDArray[np.float32]:
         """Noise of pixels that are given as indices into the flat image."""
@@ -151,12 +162,8 @@ def _mirrored(line: IntArray, n: int) -> IntArray:
     return np.where(line >= n, 2 * (n - 1) - line, line)
 
 
-def _clear_threshold(candidates: IntArray, frame: _Frame, noise: _BlockNoise) -> float:
-    """The threshold, in sigma, that most of the outliers exceed by a factor of two."""
-    flags = np.zeros(frame.data.size, bool)
-    sigma = noise.at(candidates)
-    found, excess = _tested(candidates, frame, flags, _FIRST * sigma)
-    height = np.sort(excess / noise.at(found))
+def _clear_threshold(height: FloatArray) -> float:
+    """The threshold, in sigma, that most of the outliers exceed by a factor of two; ``height`` (n,) are ascending."""
     threshold = _FIRST
     while threshold < _HUGE_SIGMA:
         above, clear = (len(height) - np.searchsorted(height, t) for t in (threshold, 2 * threshold))
@@ -166,21 +173,17 @@ def _clear_threshold(candidates: IntArray, frame: _Frame, noise: _BlockNoise) ->
     return threshold
 
 
-def _grown(candidates: IntArray, frame: _Frame, noise: _BlockNoise, threshold: float) -> IntArray:
-    """Test the candidates, then their neighbours with the outliers taken out, a few rounds."""
+def _grown(new: IntArray, frame: _Frame, noise: _BlockNoise, threshold: float) -> IntArray:
+    """Test the neighbours of outliers with these taken out, a few rounds."""
     flags = np.zeros(frame.data.size, bool)
-    found: list[IntArray] = []
-    least = threshold
-    for _ in range(_ROUNDS):
-        new, _ = _tested(candidates, frame, flags, least * noise.at(candidates))
-        if not new.size:
-            break
+    found = [new]
+    for _ in range(1, _ROUNDS):
         flags[new] = True
-        found.append(new)
         near = frame.neighbours(new)
         candidates = near[~flags[near]]
-        least = threshold * _NEXT / _FIRST
-    return np.sort(np.concatenate([np.empty(0, np.int64), *found]))
+        new, _ = _tested(candidates, frame, flags, threshold * noise.at(candidates))
+        found.append(new)
+    return np.sort(np.concatenate(found))
 
 
 def _tested(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import tempfile
-import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import fields, is_dataclass
 from typing import IO, Any, cast
@@ -15,7 +15,7 @@ from skymatch_cli.compare.mesh.sheets import Sheet
 
 
 class KeptSheets:
-    """Sheets by their numbers; several threads may read them.
+    """Sheets in their order.
 
     Parameters
     ----------
@@ -29,18 +29,14 @@ class KeptSheets:
         self._room, self._stack = most_bytes, stack
         self._sheets: list[Sheet | int] = []  # themselves, or their places in the file
         self._file: IO[bytes] | None = None
-        self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        return len(self._sheets)
-
-    def __getitem__(self, k: int) -> Sheet:
-        sheet = self._sheets[k]
-        if isinstance(sheet, Sheet) or self._file is None:
-            return cast("Sheet", sheet)
-        with self._lock:
+    def __iter__(self) -> Iterator[Sheet]:
+        for sheet in self._sheets:
+            if isinstance(sheet, Sheet) or self._file is None:
+                yield cast("Sheet", sheet)
+                continue
             self._file.seek(sheet)
-            return cast("Sheet", pickle.load(self._file))  # noqa: S301 - written by this process, without a name
+            yield pickle.load(self._file)  # noqa: S301 - written by this process, without a name
 
     def append(self, sheet: Sheet) -> None:
         """Add a sheet."""

@@ -66,7 +66,7 @@ class Leaves:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SheetPlan:
-    """Tiles of a plane that are worked on together, and their leaves; ``deep``: one tile with blocks of many images."""
+    """Tiles of a plane that are worked on together, and their leaves; ``deep``: with blocks of many images."""
 
     plane: int
     tiles: tuple[TilePlace, ...]
@@ -115,11 +115,11 @@ def _plans_of_plane(plane: int, images: Sequence[Mesh | None], most_leaves: int)
     first = 0
     for k in range(len(tiles)):
         last = k + 1 == len(tiles)
-        if last or deep[k] or deep[k + 1] or ends[k + 1] - starts[first] > most_leaves:
+        if last or ends[k + 1] - starts[first] > most_leaves:
             mine = leaves.part(np.arange(starts[first], ends[k]))
             if len(mine):
                 mine = replace(mine, tile=mine.tile - first)
-                yield SheetPlan(plane, tuple(tiles[first : k + 1]), mine, bool(deep[k]))
+                yield SheetPlan(plane, tuple(tiles[first : k + 1]), mine, bool(deep[first : k + 1].any()))
             first = k + 1
 
 

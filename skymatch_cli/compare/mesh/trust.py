@@ -96,15 +96,15 @@ class Distances:
     def spreads(self, sheet: Sheet) -> SheetSpreads:
         """Count the distances of the cells, for `Spreads`."""
         images, image = np.unique(sheet.leaves.image, return_inverse=True)
-        seen = sheet.windows.weight > 0
-        of_cell = np.broadcast_to(_BINS * image, seen.shape)[seen]
+        # Cells that are not seen count for an image after the last.
+        first_bin = _BINS * np.where(sheet.windows.weight > 0, image, len(images))
         columns = []
         for distance in (*self.window, np.sqrt(self.variance)):
-            octave = np.log2(np.maximum(np.abs(distance[seen]), np.float32(2.0**-30)))
+            octave = np.log2(np.maximum(np.abs(distance), np.float32(2.0**-30)))
             bin_number = np.clip(_PER_OCTAVE * octave + _BINS // 2, 0, _BINS - 1).astype(np.int64)
-            bin_number += of_cell
-            counts = np.bincount(bin_number, minlength=len(images) * _BINS)
-            columns.append(counts.reshape(len(images), _BINS).T)
+            bin_number += first_bin
+            counts = np.bincount(bin_number.reshape(-1), minlength=(len(images) + 1) * _BINS)
+            columns.append(counts.reshape(-1, _BINS)[:-1].T)
         return SheetSpreads(images, np.concatenate(columns).astype(np.int32))
 
 
@@ -171,8 +171,6 @@ def trusted_weight(sheet: Sheet, distances: Distances, typical: FloatArray) -> F
 
 def _spread(windows: Windows, trust: Float32Array, seen: BoolArray, which: int) -> Float32Array:
     """Mean over the windows that a cell is part of, of those whose middle is seen."""
-    if not ((trust < 1) & seen).any():
-        return seen.astype(np.float32)
     trust *= seen
     spread = windows.beside.smoothed(trust, windows.finest + which)
     spread /= windows.seen[which]
