@@ -22,18 +22,17 @@ from pathlib import Path
 from typing import IO, cast
 
 from skymatch_cli.errors import InputError
+from skymatch_cli.images.formats import cards as cd
+from skymatch_cli.images.formats.cards import BLOCK, CARD, padded
 from skymatch_cli.images.formats.files import file_state, is_remote, open_file
-from skymatch_cli.images.formats.header import CardHeader, Value
-from skymatch_cli.images.formats.keywords import as_number
+from skymatch_cli.images.formats.header import CardHeader, Value, as_number
 from skymatch_cli.images.formats.registry import asdf_format
 from skymatch_cli.images.formats.tilecheck import check_tiling
 from skymatch_cli.model import Container, FileState
 
-_BLOCK = 2880
-_CARD = 80
-_CHUNK = 10 * _BLOCK
+_CHUNK = 10 * BLOCK
 _MOST_HDUS = 20_000  # seconds of reading
-_MAX_HEADER_BYTES = 1000 * _BLOCK  # 36,000 cards; real headers stay below 10,000
+_MAX_HEADER_BYTES = 1000 * BLOCK  # 36,000 cards; real headers stay below 10,000
 _BITPIX = frozenset({8, 16, 32, 64, -32, -64})
 _CELESTIAL_CTYPE = re.compile(r"(RA|DEC|.LON|.LAT|..LN|..LT)-")
 _KEYWORDS = (
@@ -188,8 +187,13 @@ def parse_header(stream: IO[bytes], hdu: Hdu) -> CardHeader:
     """The header of one HDU; that of a tile-compressed image reads as the image's own."""
     stream.seek(hdu.header_offset)
     raw = read_exactly(stream, hdu.header_size)
-    axes = {f"NAXIS{axis}": length for axis, length in enumerate(reversed(hdu.shape), start=1)}
-    return CardHeader(raw, {"BITPIX": hdu.bitpix, "NAXIS": len(axes)} | axes if hdu.tiled else None)
+    if hdu.tiled:
+        axes = {f"NAXIS{axis}": length for axis, length in enumerate(reversed(hdu.shape), start=1)}
+        own = {"BITPIX": hdu.bitpix, "NAXIS": len(axes)} | axes
+        new = {f"{key:8}".encode("ascii"): cd.make_card(key, value) for key, value in own.items()}
+        kept = [new.pop(card[:8], card) for card in cd.split_header(raw)]
+        raw = b"".join([*kept, *new.values()])
+    return CardHeader(raw)
 
 
 def _identify(path: str, where: str) -> tuple[Container, FileState]:
@@ -241,7 +245,7 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
     offset = 0
     while True:
         # of a packed file no byte too many: to go back is to unpack it again from its start
-        raw = _read_header(stream, where, len(hdus), offset, at_a_time=_BLOCK if size is None else _CHUNK)
+        raw = _read_header(stream, where, len(hdus), offset, at_a_time=BLOCK if size is None else _CHUNK)
         if not raw:
             break
         cards = _structure_cards(raw)
@@ -266,7 +270,7 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
                 "fetch the file again",
             )
         _refuse_implausible(hdu, data_size, where)
-        offset = _padded(end)
+        offset = padded(end)
     if len(headers) > 1:
         for index, raw in headers.items():
             hdus[index] = replace(hdus[index], wcs=_wcs_digest(raw) if hdus[index].celestial else "")
@@ -285,7 +289,7 @@ def _read_header(stream: IO[bytes], where: str, index: int, offset: int, *, at_a
     searched = 0
     while True:
         end = raw.find(b"END     ", searched)
-        while end >= 0 and end % _CARD:
+        while end >= 0 and end % CARD:
             end = raw.find(b"END     ", end + 1)
         if end >= 0:
             return raw[:end]
@@ -325,7 +329,7 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
         celestial=_is_celestial(cards),
         header_offset=offset,
         header_size=header_size,
-        data_offset=_padded(offset + header_size + _CARD),
+        data_offset=padded(offset + header_size + CARD),
         cube_axis=_cube_axis(cards, axes) if is_image else None,
         ctypes=tuple(_text(cards[key]) for key in ("CTYPE1", "CTYPE2") if key in cards),
     )
@@ -335,15 +339,11 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
 def _structure_cards(raw: bytes) -> _Cards:
     """Return the values of the structural cards of an HDU; the first card of a keyword counts."""
     found: dict[bytes, bytes] = {}
-    for record in _records(raw):
+    for record in cd.split_header(raw):
         key = record[:8]
         if record[8:9] == b"=" and (key in _STRUCTURE or _NUMBERED.fullmatch(key)):
             found.setdefault(key, record)
     return _values(b"".join(found.values()))
-
-
-def _records(raw: bytes) -> list[bytes]:
-    return [raw[start : start + _CARD] for start in range(0, len(raw), _CARD)]
 
 
 @lru_cache(maxsize=_HEADERS_KEPT)
@@ -352,7 +352,9 @@ def _values(cards: bytes) -> _Cards:
     header = CardHeader(cards)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in `CardHeader`
-        return {key: header.value(key) for key in (card[:8].decode("ascii").rstrip() for card in _records(cards))}
+        return {
+            key: header.value(key) for key in (card[:8].decode("ascii").rstrip() for card in cd.split_header(cards))
+        }
 
 
 def _axes(cards: _Cards, prefix: str) -> tuple[tuple[int, ...], int]:
@@ -383,7 +385,7 @@ def _cube_axis(cards: _Cards, axes: tuple[int, ...]) -> str | None:
 
 def _wcs_digest(raw: bytes) -> str:
     """A digest of the values of the WCS in a header, to 12 digits."""
-    values = _values(b"".join(record for record in _records(raw) if _PLACE.match(record)))
+    values = _values(b"".join(record for record in cd.split_header(raw) if _PLACE.match(record)))
     keys = sorted(values)
     texts = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
     return hashlib.blake2b(repr((keys, texts)).encode(), digest_size=8).hexdigest()
@@ -435,7 +437,3 @@ def read_exactly(stream: IO[bytes], size: int) -> bytes:
     if size:
         raise EOFError("the file is shorter than its headers say")
     return b"".join(pieces)
-
-
-def _padded(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK
