@@ -124,7 +124,8 @@ class PlaneEquations:
     def centred(self, planes: FloatArray) -> FloatArray:
         """Polynomials (n, k, p) without the common part of each component, and without the part that is held there."""
         if self.n_terms > 1:
-            planes = planes - self._commons() @ self.common(planes)[self.graph.component]
+            commons = self._commons()
+            planes = planes - commons @ self._common(planes, commons)[self.graph.component]
         level = planes[:, 0] - self._means(planes[:, 0])[self.graph.component]
         return np.concatenate([level[:, None], planes[:, 1:]], axis=1)
 
@@ -133,8 +134,10 @@ class PlaneEquations:
 
         The first k - 1 are a polynomial of the sky, the others a curvature of the frames, 0 where it isn't held.
         """
-        graph, shapes = self.graph, planes[:, 1:]
-        commons = self._commons()[:, 1:]
+        return self._common(planes, self._commons())
+
+    def _common(self, planes: FloatArray, commons: FloatArray) -> FloatArray:
+        graph, shapes, commons = self.graph, planes[:, 1:], commons[:, 1:]
         normal = graph.component_sums((commons.swapaxes(1, 2) @ commons).reshape(graph.n, -1))
         right = graph.component_sums((commons.swapaxes(1, 2) @ shapes).reshape(graph.n, -1))
         q = commons.shape[2]
