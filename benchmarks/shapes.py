@@ -101,23 +101,25 @@ class Case:
         return (error - common @ np.linalg.lstsq(common, error, rcond=None)[0]).reshape(len(self.files), -1)
 
     def levels(self, skies: np.ndarray, degree: int) -> np.ndarray:
-        """Errors (N,) of the levels at the centres, where nothing is common to the shapes and the mean level is 0."""
+        """Errors (N,) of the levels at the centres, where the mean of all terms is 0."""
         about = self.places - self.centre[:, None]
         error = (skies - self.truth).reshape(len(self.files), -1)
         own = np.array(
             [np.linalg.lstsq(monomials(p, degree), e, rcond=None)[0] for p, e in zip(about, error, strict=True)]
         )
-        if degree:
-            # what a common polynomial makes of the shapes of each image: fitted at its nodes
-            middle = self.places - self.centre.mean(axis=0)
-            made = [
-                np.linalg.lstsq(monomials(a, degree), monomials(m, degree)[:, 1:], rcond=None)[0]
+        # what a common polynomial makes of the terms of each image: the mean of the highest terms is 0, and so on down
+        middle = self.places - self.centre.mean(axis=0)
+        made = np.array(
+            [
+                np.linalg.lstsq(monomials(a, degree), monomials(m, degree), rcond=None)[0]
                 for a, m in zip(about, middle, strict=True)
             ]
-            common = np.array(made)
-            shared = np.linalg.lstsq(common[:, 1:].reshape(-1, common.shape[2]), own[:, 1:].ravel(), rcond=None)[0]
-            own = own - common @ shared
-        return own[:, 0] - own[:, 0].mean()
+        )
+        totals = np.array([i + j for i, j in terms(degree)])
+        for total in range(degree, -1, -1):
+            mine = np.flatnonzero(totals == total)
+            own = own - made[:, :, mine] @ own[:, mine].mean(axis=0)
+        return own[:, 0]
 
     def free(self, degree: int) -> np.ndarray:
         """A basis (k N, k N - k) of the polynomials of the images without those that are common to all."""

@@ -2,8 +2,9 @@
 
 A pair of groups says ``pull = M (p_a - p_b)`` about its own position: p are the coefficients there of a polynomial (a
 plane: level and tilts), M the (k, k) matrix of weighted moments of the places where both were compared. Which
-polynomial is common to all groups of a component nobody can tell; here it is the one that leaves their shapes (all
-but the levels) smallest and the mean level at their centres zero, in the solution and in its covariance.
+polynomial is common to all groups of a component nobody can tell; here it is the one that makes the mean of their
+highest terms zero, then that of the terms below, down to the levels at their centres, in the solution and in its
+covariance.
 
 One thing more only looks determined: if all frames have the same curvature, of one degree more than the model, its
 differences are those of shapes of the model that grow with the position of the frame. Where the shapes of a component
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets, PlaneDifferences
-from skymatch_cli.model.monomials import carried, degree_of, n_terms
+from skymatch_cli.model.monomials import carried, degree_of
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.solve.degrees import carried_degrees, chi2_of, chosen_degrees, determined_degrees
 from skymatch_cli.solve.offsets import solve_offsets
@@ -164,24 +165,22 @@ def fit_planes(
 
 
 def common_curvature(equations: PlaneEquations, planes: FloatArray) -> tuple[BoolArray, FloatArray]:
-    """Whether the shapes of each component (C,) follow a curvature that all frames have in common, and what it does.
+    """Whether the highest terms of each component (C,) follow a curvature that all frames share, and what it does.
 
-    They do where the curvature stands out of the noise, and takes so much of the shapes away as it would, by chance,
-    of shapes that have nothing to do with positions in one run of a thousand. The second array has the largest change
+    They do where the curvature stands out of the noise, and takes so much of them away as it would, by chance,
+    of terms that have nothing to do with positions in one run of a thousand. The second array has the largest change
     of a level; NaN where there are too few groups to tell shapes from a curvature, and it stands out.
     """
     graph, lowest = equations.graph, least(equations.graph, equations.degree)
     n_more = lowest + 2
-    all_held = replace(equations, held=np.ones(len(graph.size), np.bool_))
-    both = np.concatenate([planes[:, :, None], equations.probes()], axis=2)
-    common = all_held.common(both)
-    common = common * (totals(n_terms(degree_of(equations.n_terms) + 1))[1:] == lowest[:, None] + 1)[:, :, None]
-    without = all_held.centred(planes[:, :, None])[:, :, 0]
+    common = equations.curvature(np.concatenate([planes[:, :, None], equations.probes()], axis=2))
+    without = replace(equations, held=np.ones(len(graph.size), np.bool_)).centred(planes[:, :, None])[:, :, 0]
     noise = common[:, :, 1:]
     covariance = noise @ noise.swapaxes(1, 2) / noise.shape[2]
     deviate = np.einsum("ci,cij,cj->c", common[:, :, 0], np.linalg.pinv(covariance, hermitian=True), common[:, :, 0])
-    before, after = (graph.component_sums((p[:, 1:] ** 2).sum(axis=1)) for p in (planes, without))
-    free = (n_more * (lowest + 1) / 2 - 1) * (graph.size - 1) - n_more
+    highest = totals(equations.n_terms) == lowest[graph.component, None]
+    before, after = (graph.component_sums((p**2 * highest).sum(axis=1)) for p in (planes, without))
+    free = (lowest + 1) * (graph.size - 1) - n_more
     tail = np.where(free > 0, (after / np.where(before > 0, before, 1.0)) ** (0.5 * np.maximum(free, 0)), 1.0)
     moved = np.zeros(len(graph.size))
     np.maximum.at(moved, graph.component, np.abs(planes[:, 0] - without[:, 0]))
