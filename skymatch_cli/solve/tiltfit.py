@@ -16,11 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import betainc
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets, PlaneDifferences
 from skymatch_cli.model.monomials import carried, degree_of
 from skymatch_cli.run.threads import one_thread
-from skymatch_cli.solve.degrees import carried_degrees, chi2_of, chosen_degrees, determined_degrees
+from skymatch_cli.solve.degrees import DegreeCosts, carried_degrees, chi2_of, determined_degrees
 from skymatch_cli.solve.offsets import solve_offsets
 from skymatch_cli.solve.tiltequations import PlaneEquations, least, totals
 
@@ -53,6 +54,10 @@ class FittedPlanes:
         Components whose shapes followed a curvature that all frames have in common: it was taken off.
     curved : (C,) float64
         Largest change of a level by that curvature, also where shapes can't be told from it; 0 where there is none.
+    simpler : (C,) int64
+        A lower degree than asked for that fits the component as well; -1 where there is none.
+    spared : (C,) float64
+        Errors of its levels over those here.
     reasons : tuple of str
         Why each component has its degree, where it was chosen.
     """
@@ -66,6 +71,8 @@ class FittedPlanes:
     degree: IntArray
     held: BoolArray
     curved: FloatArray
+    simpler: IntArray
+    spared: FloatArray
     reasons: tuple[str, ...] = ()
 
 
@@ -108,7 +115,7 @@ def fit_planes(
     weight : (M,) float64
         A pair with weight 0 isn't used, nor is one within a group.
     choose : bool
-        Take the lowest degree that the data ask for, in each component (`chosen_degrees`).
+        Take the lowest degree that the data ask for, in each component (`DegreeCosts.chosen`).
 
     Returns
     -------
@@ -122,9 +129,11 @@ def fit_planes(
     noise = (measured.noise / (per[:, None] * per))[used]
     ends, seen = (a[used], b[used]), (moment[used], position[used])
     degree = determined_degrees(centre, ends, seen, carried_degrees(centre, ends, *seen))
-    reasons: tuple[str, ...] = ()
+    costs = DegreeCosts.of_pairs(centre, ends, seen, (pull[used], noise), degree)
+    simpler, reasons = costs.simpler(), tuple[str, ...]()
     if choose:
-        degree, reasons = chosen_degrees(centre, ends, seen, (pull[used], noise), degree)
+        wanted, reasons = costs.chosen()
+        degree = np.minimum(degree, wanted[costs.component])
     equations = PlaneEquations.of_pairs(centre, *ends, *seen, degree)
     planes = equations.solve(equations.gathered(pull[used][:, :, None]))[:, :, 0]
     apart = _apart(planes, centre, a, b, position)
@@ -160,7 +169,17 @@ def fit_planes(
     loss = np.where(constant > 0, np.sqrt(graph.component_sums(variance) / np.where(constant > 0, constant, 1)), np.nan)
     covariance = covariance / (per[:, None] * per) * more[:, None, None]
     return FittedPlanes(
-        offsets, planes[:, 1:] / per[1:], covariance, 1 / more, residual, loss, degree, held, curved, reasons
+        offsets,
+        planes[:, 1:] / per[1:],
+        covariance,
+        1 / more,
+        residual,
+        loss,
+        degree,
+        held,
+        curved,
+        *simpler,
+        reasons or (),
     )
 
 
@@ -181,7 +200,8 @@ def common_curvature(equations: PlaneEquations, planes: FloatArray) -> tuple[Boo
     highest = totals(equations.n_terms) == lowest[graph.component, None]
     before, after = (graph.component_sums((p**2 * highest).sum(axis=1)) for p in (planes, without))
     free = (lowest + 1) * (graph.size - 1) - n_more
-    tail = np.where(free > 0, (after / np.where(before > 0, before, 1.0)) ** (0.5 * np.maximum(free, 0)), 1.0)
+    share = np.clip(after / np.where(before > 0, before, 1.0), 0.0, 1.0)
+    tail = np.where(free > 0, betainc(0.5 * np.maximum(free, 1), 0.5 * n_more, share), 1.0)  # of independent terms
     moved = np.zeros(len(graph.size))
     np.maximum.at(moved, graph.component, np.abs(planes[:, 0] - without[:, 0]))
     stands_out = (deviate > _SIGNIFICANT + n_more) & (graph.size > 1) & (lowest > 0)
