@@ -17,6 +17,7 @@ import numpy as np
 from skymatch_cli.errors import UsageError
 from skymatch_cli.model import FloatArray
 from skymatch_cli.output.tables import Column, Report
+from skymatch_cli.sky.tangent import plane_wcs
 
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
@@ -141,17 +142,8 @@ def _make_scene(rng: np.random.Generator, s: DemoSettings) -> _Scene:
 
 
 def _tan_wcs(ra: float, dec: float, scale_arcsec: float, rotation_deg: float, crpix: float) -> Any:
-    from astropy.wcs import WCS
-
-    w = WCS(naxis=2)
-    w.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-    w.wcs.crval = [ra, dec]
-    w.wcs.crpix = [crpix, crpix]
     c, n, step = np.cos(np.radians(rotation_deg)), np.sin(np.radians(rotation_deg)), scale_arcsec / 3600
-    w.wcs.cd = step * np.array([[-c, n], [n, c]])
-    w.wcs.cunit = ["deg", "deg"]
-    w.wcs.set()
-    return w
+    return plane_wcs((ra, dec), (crpix, crpix), step * np.array([[-c, n], [n, c]]))
 
 
 def _frame(rng: np.random.Generator, s: DemoSettings, scene: _Scene, place: tuple[int, int], sky: float) -> HDUList:

@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Made = TypeVar("Made")
 
 NAMED = 3
 """The number of files that one line names."""
@@ -126,7 +129,7 @@ def _together(alike: Sequence[Problem], what: str) -> Problem:
     if len(alike) == 1:
         return first
     hint = first.hint if first.hint == alike[1].hint else f"for the first: {first.hint}"
-    return Problem(_first([problem.where for problem in alike]), what, hint)
+    return Problem(first_names([problem.where for problem in alike]), what, hint)
 
 
 def _kind(problem: Problem) -> tuple[str, str]:
@@ -137,9 +140,21 @@ def _kind(problem: Problem) -> tuple[str, str]:
     return what, hint
 
 
-def _first(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+def first_names(names: Sequence[str], most: int = NAMED) -> str:
+    """Return the first names in one line, and how many there are beyond.
+
+    Examples
+    --------
+    >>> first_names(["a.fits", "b.fits", "c.fits", "d.fits"])
+    'a.fits, b.fits, c.fits and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def plural(n: int, noun: str) -> str:
+    """Return a number of things: ``1 image``, ``2 images``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 class InputError(SkymatchError):
@@ -171,6 +186,14 @@ class InputError(SkymatchError):
         return problem_lines(self.problems)
 
 
+def caught(function: Callable[..., Made], *given: Any) -> Made | InputError:
+    """Call a function, and return its result or its InputError."""
+    try:
+        return function(*given)
+    except InputError as error:
+        return error
+
+
 class StoppedError(InputError):
     """A result could not be written, or an image after others had been; each file is the old one or the new one.
 
@@ -191,8 +214,8 @@ class StoppedError(InputError):
         """One line for each problem, and one with the files that are done."""
         if not self.files:
             return super().lines()
-        n = f"{len(self.files)} file{'s' if len(self.files) > 1 else ''}"
-        return (*super().lines(), f"{n} written before it: {_first(self.files)} (run again to finish)")
+        n = plural(len(self.files), "file")
+        return (*super().lines(), f"{n} written before it: {first_names(self.files)} (run again to finish)")
 
 
 def unwritten(name: str, error: OSError, files: tuple[str, ...] = ()) -> StoppedError:

@@ -11,20 +11,12 @@ from typing import TYPE_CHECKING, TextIO
 
 from skymatch_cli.choices import Method
 from skymatch_cli.compare.pooled import unmeasured
-from skymatch_cli.errors import InputError, StrictError
+from skymatch_cli.errors import InputError, StrictError, plural
 from skymatch_cli.model import FloatArray, ImageInfo
 from skymatch_cli.model.warning import counted
 from skymatch_cli.run.tasks import NoProgress, Progress, Runner
 from skymatch_cli.settings import Settings
-from skymatch_cli.store.measuring import (
-    NEEDS_LOCAL,
-    compared_otherwise,
-    find,
-    find_plane_by_plane,
-    gather,
-    measure,
-    recall,
-)
+from skymatch_cli.store.measuring import NEEDS_LOCAL, compared_otherwise, find, find_plane_by_plane, gather
 from skymatch_cli.store.planning import ImageName, plan
 from skymatch_cli.store.solving import solve
 from skymatch_cli.store.store import Store, measuring_part
@@ -32,20 +24,6 @@ from skymatch_cli.store.store import Store, measuring_part
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
     from skymatch_cli.record.write import WriteReport
-
-__all__ = [
-    "apply",
-    "apply_skies",
-    "check_strict",
-    "evaluate",
-    "find",
-    "gather",
-    "match",
-    "measure",
-    "plan",
-    "recall",
-    "solve",
-]
 
 
 def match(images: Sequence[ImageName], settings: Settings, *, progress: Progress | None = None) -> Result:
@@ -115,7 +93,7 @@ def check_strict(result: Result, outcome: str = "no image was written") -> None:
     """StrictError, with what became of the run, if there were warnings and the settings allow none."""
     n = len(counted(result.warnings, result.settings.allow))
     if result.settings.strict and n:
-        raise StrictError(f"{n} warning{'s' if n > 1 else ''} with --strict", outcome)
+        raise StrictError(f"{plural(n, 'warning')} with --strict", outcome)
 
 
 def apply(result: Result, *, progress: Progress | None = None, named: Iterable[str] = ()) -> WriteReport:

@@ -145,15 +145,8 @@ class Settings:
         """The settings of the statistic of a set of pixels."""
         from skymatch_cli.model import StatisticSettings
 
-        return StatisticSettings(
-            skystat=Skystat(self.skystat),
-            lower=self.lower,
-            upper=self.upper,
-            nclip=self.nclip,
-            lsigma=self.lsigma,
-            usigma=self.usigma,
-            binwidth=self.binwidth,
-        )
+        chosen = {f.name: getattr(self, f.name) for f in fields(StatisticSettings)}
+        return StatisticSettings(**chosen | {"skystat": Skystat(self.skystat)})
 
     def refuse_idle_statistic(self) -> None:
         """Refuse a statistic in a run that uses none: one that compares cells and needs no sky per image.

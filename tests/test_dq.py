@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import InputError, UsageError
-from skymatch_cli.images.dq import NO_FLAG, bad_flags, check_dqbits
-from skymatch_cli.images.dqflags import COMMON_FLAGS, JWST_FLAGS, ROMAN_FLAGS
+from skymatch_cli.images.dq import COMMON_FLAGS, JWST_FLAGS, NO_FLAG, ROMAN_FLAGS, bad_flags, check_dqbits
 
 
 def excluded(dqbits: str, telescope: str, value: int) -> bool:

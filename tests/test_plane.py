@@ -18,7 +18,7 @@ from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.rewrite import PixelEdit
 from skymatch_cli.record.write import undo
 from skymatch_cli.settings import Settings
-from skymatch_cli.solve.tiltfit import PlaneEquations
+from skymatch_cli.solve.tiltequations import PlaneEquations
 
 from .factories import Frame, tangent, write, write_all
 
@@ -300,14 +300,14 @@ def test_results_of_planes_are_read_back(tmp_path, noisy):
 
 def test_the_picture_after_is_without_the_tilts(noisy):
     from skymatch_cli.report.display import frame_around
-    from skymatch_cli.report.quicklook import quicklook
+    from skymatch_cli.report.quicklook import View, quicklooks
     from skymatch_cli.report.scene import scene
 
     result = matched(noisy)
     place = scene(result.infos)
     frame = frame_around([ring for i in range(4) for ring in place.image_rings(i)], 100)
-    look = quicklook(place, result.solution.sky, Settings(), frame, tilt=result.solution.tilt)
-    level = quicklook(place, result.solution.sky, Settings(), frame)
+    look = quicklooks(place, result.solution.sky, Settings(), [View(frame)], tilt=result.solution.tilt)[0]
+    level = quicklooks(place, result.solution.sky, Settings(), [View(frame)])[0]
     taken = level.after - look.after
     assert np.nanmax(np.abs(taken)) == pytest.approx(0.035 * SIZE, rel=0.5)
     assert np.nanmean(taken) == pytest.approx(0, abs=0.1)

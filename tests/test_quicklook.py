@@ -15,7 +15,7 @@ from skymatch_cli.report.charts import histogram, nice_below, nice_ticks, simpli
 from skymatch_cli.report.display import frame_around
 from skymatch_cli.report.mosaic import Stretch, sky_stretches, stretches
 from skymatch_cli.report.overlaps import OverlapColumns, pull_class
-from skymatch_cli.report.quicklook import View, block_means, block_medians, quicklook, quicklooks
+from skymatch_cli.report.quicklook import View, block_means, block_medians, quicklooks
 from skymatch_cli.report.scene import scene
 from skymatch_cli.report.skymap import angle_text, frame_names, map_names, matrix, sky_map
 from skymatch_cli.settings import Settings
@@ -30,7 +30,7 @@ def test_quicklook_shows_the_steps_before_and_none_after(tmp_path: Path) -> None
     found = skymatch_cli.match(paths, dry_run=True)
     place = scene(found.infos)
     frame = frame_around([ring for i in (0, 1) for ring in place.image_rings(i)], 140)  # half a pixel a point
-    look = quicklook(place, found.solution.sky, Settings(), frame)
+    look = quicklooks(place, found.solution.sky, Settings(), [View(frame)])[0]
     seen = np.isfinite(look.before)
     assert set(np.round(look.before[seen], 9)) == {100.0, 115.0, 130.0}
     np.testing.assert_allclose(look.after[seen], 100.0)
@@ -50,7 +50,7 @@ def test_quicklook_leaves_out_bad_pixels_and_images_without_a_sky(tmp_path: Path
     found = skymatch_cli.match(paths, dry_run=True)
     place = scene(found.infos)
     frame = frame_around([ring for i in (0, 1) for ring in place.image_rings(i)], 70)
-    look = quicklook(place, np.array([0.0, np.nan]), Settings(), frame)
+    look = quicklooks(place, np.array([0.0, np.nan]), Settings(), [View(frame)])[0]
     assert np.count_nonzero(np.isfinite(look.before)) == pytest.approx(800, rel=0.1)
     assert set(look.after[np.isfinite(look.after)]) == {100.0}
 
@@ -100,7 +100,7 @@ def test_both_pictures_have_the_same_contrast_about_their_own_level(tmp_path: Pa
     found = skymatch_cli.match(paths, dry_run=True, method="globalmin+match")
     place = scene(found.infos)
     frame = frame_around([ring for i in (0, 1) for ring in place.image_rings(i)], 70)
-    before, after = stretches(quicklook(place, found.solution.sky, Settings(), frame))
+    before, after = stretches(quicklooks(place, found.solution.sky, Settings(), [View(frame)])[0])
     assert before.white - before.black == pytest.approx(after.white - after.black)
     assert before.softening == after.softening
     assert before.black > 900 > after.black

@@ -558,7 +558,7 @@ def test_an_open_store_is_not_sent_to_another_process(measured):
 def test_errors_of_the_store_are_those_of_the_program(measured):
     assert issubclass(InputError, SkymatchError)
     with Store("field.db") as store, pytest.raises(InputError, match="missing"):
-        store.database.span("images", 0, 99)
+        store.span("images", 0, 99)
 
 
 # --- standard output

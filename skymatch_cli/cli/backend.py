@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from skymatch_cli.run.tasks import LocalRunner, Runner
@@ -12,28 +11,22 @@ if TYPE_CHECKING:
     from skymatch_cli.store.store import Store
 
 
-@contextmanager
-def backend(scheduler: str | None, jobs: int) -> Iterator[Runner]:
-    """Yield what runs tasks: threads here, or the workers of a Dask scheduler (its address, or ``local``).
+def backend(scheduler: str | None, jobs: int) -> AbstractContextManager[Runner]:
+    """Open what runs tasks: threads here, or the workers of a Dask scheduler (its address, or ``local``).
 
     UsageError if the extra is missing, or there is no such scheduler.
     """
     if scheduler is None:
-        yield LocalRunner(jobs)
-        return
+        return nullcontext(LocalRunner(jobs))
     from skymatch_cli.run.dask import connected
 
-    with connected(scheduler, jobs) as runner:
-        yield runner
+    return connected(scheduler, jobs)
 
 
-@contextmanager
-def opened_store(file: str | None) -> Iterator[Store | None]:
+def opened_store(file: str | None) -> AbstractContextManager[Store | None]:
     """Open the store of ``--store FILE`` for this run, a new one if there is none; InputError if it can't be used."""
     if file is None:
-        yield None
-        return
+        return nullcontext()
     from skymatch_cli.store.store import Store
 
-    with Store(file, write=True, create=True) as store:
-        yield store
+    return Store(file, write=True, create=True)

@@ -17,8 +17,7 @@ from skymatch_cli.errors import SkymatchError, StoppedError, UsageError, unwritt
 from skymatch_cli.model.warning import SkyWarning, counted
 from skymatch_cli.output.printable import printable
 
-from .guard import forget_standard_output
-from .layout import laid_out
+from .guard import forget_standard_output, laid_out
 
 if TYPE_CHECKING:
     from skymatch_cli.output.destination import Output
@@ -210,7 +209,7 @@ def _opened(log_file: str | None, ctx: click.Context) -> Iterator[TextIO | None]
         return
     from skymatch_cli.record.reads import FilesRead
 
-    from .named import named_files
+    from .given import named_files
 
     if log_file in FilesRead(named_files(ctx)):
         raise UsageError(f"--log-file {log_file} is one of the inputs", "choose another name")

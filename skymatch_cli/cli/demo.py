@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from . import options, sections
-from .filenames import FOLDER
+from .options import FOLDER
 
 
 @sections.command("demo", "skymatch demo mosaic && skymatch match mosaic/frame_*.fits")

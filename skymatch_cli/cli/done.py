@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from skymatch_cli.errors import first_names, plural
 from skymatch_cli.model import ImageInfo
 from skymatch_cli.record.write import Action, WriteReport
 from skymatch_cli.settings import Settings
@@ -39,11 +40,11 @@ def said_of_images(written: WriteReport, settings: Settings, unchanged: str = "{
     for action, text in words.items():
         if n := counts[action]:
             alone = action in {Action.UNCHANGED, Action.NO_SKY} and bool(parts)
-            parts.append(text.format(n if alone else _count(n, "image")))
+            parts.append(text.format(n if alone else plural(n, "image")))
     where = (
         "" if settings.output_dir is None or not written.files else f" to {settings.output_dir}, originals unchanged"
     )
-    files = f"{_count(len(written.files), 'file')} written" if written.files else "no file was written"
+    files = f"{plural(len(written.files), 'file')} written" if written.files else "no file was written"
     return f"{', '.join(parts)}; {files}{where}"
 
 
@@ -61,8 +62,7 @@ def floats_made(before: Iterable[ImageInfo], written: WriteReport) -> str:
     if not sizes:
         return ""
     old, new = (sum(size[k] for size in sizes.values()) for k in (0, 1))
-    first = ", ".join(list(sizes)[:3]) + (f" and {len(sizes) - 3} more" if len(sizes) > 3 else "")
-    files = f"{_count(len(sizes), 'file')} ({first})"
+    files = f"{plural(len(sizes), 'file')} ({first_names(list(sizes))})"
     return f"integer pixels became floating point in {files}: {_bytes(old)} → {_bytes(new)}"
 
 
@@ -78,10 +78,6 @@ def undo_command(images: Sequence[str]) -> str:
     if len(names) > _MOST_NAMES:
         names = [names[0], f"… ({len(names) - 2} more) …", names[-1]]
     return " ".join(["skymatch undo", *names])
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _bytes(n: float) -> str:

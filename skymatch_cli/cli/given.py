@@ -1,16 +1,22 @@
-"""Settings of a command: defaults, then the configuration file, then options; and its share of the work."""
+"""What the user gave to a command: its settings, its share of the work, the files it reads, the words as typed."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from skymatch_cli.choices import Compare
+from skymatch_cli.errors import UsageError, without_secrets
 from skymatch_cli.settings import Settings, default_comparison, field_types, option_name, read_config
 
 if TYPE_CHECKING:
     from skymatch_cli.output.destination import Output
+
+_WRITTEN = frozenset({"output", "target", "page", "plot", "log_file", "output_dir"})
+_MOST_TOGETHER = 6  # words in a row; of more, the first two and the last are shown
 
 
 def read(
@@ -33,7 +39,6 @@ def read(
     ignored : frozenset of str
         Settings that have no meaning for this command: the configuration file of another one may hold them.
     """
-    from skymatch_cli.errors import UsageError
     from skymatch_cli.output.destination import Output
 
     config = ctx.params.get("config")
@@ -57,8 +62,6 @@ def read(
 
 def shard_of(text: str | None, n: int) -> range:
     """The indices of one of the parts of n things that ``--shard K/N`` means; all of them without it (UsageError)."""
-    from skymatch_cli.errors import UsageError
-
     if text is None:
         return range(n)
     part, slash, parts = text.partition("/")
@@ -69,3 +72,47 @@ def shard_of(text: str | None, n: int) -> range:
 
 def _was_given(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+
+
+def named_files(ctx: click.Context) -> tuple[str, ...]:
+    """Return the existing files among arguments and options, and the lists named by ``@list``."""
+    from pathlib import Path
+
+    from skymatch_cli.record.reads import lists_among
+
+    words: list[str] = []
+    for name, value in ctx.params.items():
+        if name not in _WRITTEN:
+            words += (word for word in (value if isinstance(value, tuple) else (value,)) if isinstance(word, str))
+    return (*(word for word in words if "\0" not in word and Path(word).is_file()), *lists_among(words))
+
+
+def typed_command(ctx: click.Context) -> str:
+    """Return the command as it was typed at a shell, "" where it was called in another way."""
+    words: Sequence[str] | None = ctx.find_root().obj
+    return "" if words is None else shown_command(words)
+
+
+def shown_command(words: Sequence[str]) -> str:
+    """Join words, without the program's name, to a command, with the middle of a long list of files left out.
+
+    Examples
+    --------
+    >>> shown_command(["match", "--dry-run", "a b.fits"])
+    "skymatch match --dry-run 'a b.fits'"
+    >>> shown_command(["match", *(f"{k}.fits" for k in range(40)), "--strict"])
+    'skymatch match 0.fits 1.fits … (37 more) … 39.fits --strict'
+    """
+    shown = ["skymatch", *map(shlex.quote, words[:1])]
+    together: list[str] = []
+    for word in [*words[1:], None]:
+        if word is not None and not word.startswith("-"):
+            together.append(shlex.quote(without_secrets(word)))
+            continue
+        if len(together) > _MOST_TOGETHER:  # the first word may be the value of an option
+            together[2:-1] = [f"… ({len(together) - 3} more) …"]
+        shown += together
+        together = []
+        if word is not None:
+            shown.append(shlex.quote(without_secrets(word)))
+    return " ".join(shown)

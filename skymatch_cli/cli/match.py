@@ -81,7 +81,7 @@ def command(
     from . import console
 
     with console.session(ctx), ExitStack() as stack:
-        from .named import named_files
+        from .given import named_files
 
         settings.refuse_idle_statistic()
         named = named_files(ctx)
@@ -96,8 +96,8 @@ def command(
 
         from .backend import opened_store
         from .done import floats_made
+        from .given import typed_command
         from .progress import Watch
-        from .typed import typed_command
 
         watch = Watch(ctx)
         pictures = Pictures(html=page, plot=plot, typed=typed_command(ctx))

@@ -46,8 +46,8 @@ def command(
         from contextlib import ExitStack
         from dataclasses import replace
 
-        from skymatch_cli import pipeline
         from skymatch_cli.store.findings import Measured, StoredFindings
+        from skymatch_cli.store.measuring import measure
         from skymatch_cli.store.store import Store
 
         from .backend import backend
@@ -68,6 +68,6 @@ def command(
             kept.save_settings(settings)
             watch = Watch(ctx)
             with backend(scheduler, settings.jobs) as runner, watch.shown():
-                warnings = pipeline.measure(planned, found, only=only, runner=runner, progress=watch)
+                warnings = measure(planned, found, only=only, runner=runner, progress=watch)
             console.warn(warnings)
             console.say(f"{found.n_measured} of {len(found)} images are measured")

@@ -5,15 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from skymatch_cli.choices import METHOD_ALIASES, ExportFormat, Format, Method, TableName, WarningName
 from skymatch_cli.settings import CHOICES, Settings, option_name
 
-from .filenames import FILE, FOLDER
 from .sections import GENERAL, SectionOption
+
+if TYPE_CHECKING:
+    from click.types import StringParamType
+else:
+    StringParamType = type(click.STRING)
+
+
+class FileName(StringParamType):
+    """Text, completed by the shell, that names a file (``kind="file"``) or a folder (``"dir"``)."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The shell is asked for names of this kind."""
+        del ctx, param
+        return [CompletionItem(incomplete, type=self._kind)]
+
+
+FILE = FileName("file")
+FOLDER = FileName("dir")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
@@ -129,14 +150,15 @@ def _words(choices: type[StrEnum]) -> tuple[str, ...]:
 
 
 def _option(
-    section: str, *names: str, text: str, words: tuple[str, ...] = (), kind: Any = None, **attrs: Any
+    section: str, names: str, metavar: str, text: str, *, words: type[StrEnum] | None = None, **attrs: Any
 ) -> Decorator[Any]:
-    """An option that is not a field of ``Settings``; it takes one of ``words``, a ``kind``, or else a file name."""
-    if words:
-        kind = click.Choice(words)
-    elif kind is None and not attrs.keys() & {"is_flag", "count"}:
-        kind = FILE
-    return click.option(*names, cls=SectionOption, section=section, type=kind, help=text, **attrs)
+    """An option that is not a field of ``Settings``; it takes one of ``words``, or text, unless it is a flag."""
+    if words is not None:
+        attrs["type"] = click.Choice(_words(words))
+    elif not attrs.keys() & {"is_flag", "count"}:
+        attrs["type"] = str if metavar in {"K/N", "ADDRESS"} else FILE
+    shown = metavar or None
+    return click.option(*names.split(), cls=SectionOption, section=section, metavar=shown, help=text, **attrs)
 
 
 def _setting(section: str, name: str, text: str) -> Decorator[Any]:
@@ -158,97 +180,68 @@ def _setting(section: str, name: str, text: str) -> Decorator[Any]:
 
 
 _SETTINGS = {name: _setting(section, name, text) for section, texts in _HELP.items() for name, text in texts.items()}
-OVERWRITE_DEMO = _option(GENERAL, "--overwrite", is_flag=True, text="Replace the files of an earlier demo.")
+ALLOW = _option(
+    *(_CHECKS, "--allow", "NAME"),
+    "Do not show or count warnings of this name; may be repeated (docs/warnings.md lists the names).",
+    words=WarningName,
+    multiple=True,
+)
+CHECKS = ("strict", ALLOW, "max_step", "max_residual", "cross_check", "skip_bad")
+CONFIG = _option(GENERAL, "--config", "FILE.toml", "Settings under the names of these options; options given here win.")
+CONSOLE = (
+    _option(GENERAL, "-v --verbose", "", "Print more on standard error; twice for debugging.", count=True),
+    _option(GENERAL, "-q --quiet", "", "Print only errors on standard error.", is_flag=True),
+    _option(GENERAL, "--log-file", "FILE", "Add the whole log to this file."),
+)
+EXPORT_OUTPUT = _option(_RESULT, "-o --output", "FILE", "Output file [default: standard output].")
+EXPORT_TO = _option(
+    *(_RESULT, "--to", ""),
+    "The program that the file is for: SWarp (BACK_DEFAULT), Montage (corrections.tbl), jwst (skylist), drizzle "
+    "(AstroDrizzle's skyfile), regions (DS9) or TOPCAT (VOTable).",
+    words=ExportFormat,
+    required=True,
+)
+IMAGES_TBL = _option(
+    *(_RESULT, "--images-tbl", "FILE"),
+    "Montage's table of the projected images, whose cntr names them in corrections.tbl (--to montage).",
+)
+OVERWRITE_DEMO = _option(GENERAL, "--overwrite", "", "Replace the files of an earlier demo.", is_flag=True)
+OVERWRITE_FILES = _option(_RESULT, "--overwrite", "", "Replace files that exist.", is_flag=True)
+PAGE = _option(_RESULT, "-o --output page", "FILE.html", "The HTML report.")
+PART = _option(
+    *(_RESULT, "-o --output target", "PART"),
+    "Write the measurements to this file, for 'skymatch merge' [default: into the store].",
+)
+PLOT = _option(
+    *(_RESULT, "--plot", "FILE"),
+    "Write a figure (.png .pdf .svg): overlaps with residuals, and the mosaic before and after.",
+)
+REPORT = _option(_RESULT, "--report page", "FILE.html", "Write an HTML report.")
 RESULT = (
     _option(
-        _RESULT,
-        "-o",
-        "--output",
-        metavar="FILE",
-        text="Write the result to this file (.ecsv .csv .json .fits .vot) instead of standard output.",
+        *(_RESULT, "-o --output", "FILE"),
+        "Write the result to this file (.ecsv .csv .json .fits .vot) instead of standard output.",
     ),
     _option(
-        _RESULT,
-        "--format",
-        words=_words(Format),
-        text="Output format [default: from the suffix of --output, else a readable table].",
+        *(_RESULT, "--format", ""),
+        "Output format [default: from the suffix of --output, else a readable table].",
+        words=Format,
     ),
     _option(
-        _RESULT,
-        "--table",
-        words=_words(TableName),
+        *(_RESULT, "--table", ""),
+        "Which table, for formats that hold one (json, fits and vot hold all).",
+        words=TableName,
         default=str(TableName.IMAGES),
         show_default=True,
-        text="Which table, for formats that hold one (json, fits and vot hold all).",
     ),
     "overwrite",
 )
-ALLOW = _option(
-    _CHECKS,
-    "--allow",
-    words=_words(WarningName),
-    metavar="NAME",
-    multiple=True,
-    text="Do not show or count warnings of this name; may be repeated (docs/warnings.md lists the names).",
-)
-CHECKS = ("strict", ALLOW, "max_step", "max_residual", "cross_check", "skip_bad")
-CONFIG = _option(
-    GENERAL, "--config", metavar="FILE.toml", text="Settings under the names of these options; options given here win."
-)
-CONSOLE = (
-    _option(GENERAL, "-v", "--verbose", count=True, text="Print more on standard error; twice for debugging."),
-    _option(GENERAL, "-q", "--quiet", is_flag=True, text="Print only errors on standard error."),
-    _option(GENERAL, "--log-file", metavar="FILE", text="Add the whole log to this file."),
-)
-REPORT = _option(_RESULT, "--report", "page", metavar="FILE.html", text="Write an HTML report.")
-PLOT = _option(
-    _RESULT,
-    "--plot",
-    metavar="FILE",
-    text="Write a figure (.png .pdf .svg): overlaps with residuals, and the mosaic before and after.",
-)
-PAGE = _option(_RESULT, "-o", "--output", "page", metavar="FILE.html", text="The HTML report.")
-OVERWRITE_FILES = _option(_RESULT, "--overwrite", is_flag=True, text="Replace files that exist.")
-EXPORT_TO = _option(
-    _RESULT,
-    "--to",
-    words=_words(ExportFormat),
-    required=True,
-    text="The program that the file is for: SWarp (BACK_DEFAULT), Montage (corrections.tbl), jwst (skylist), drizzle "
-    "(AstroDrizzle's skyfile), regions (DS9) or TOPCAT (VOTable).",
-)
-IMAGES_TBL = _option(
-    _RESULT,
-    "--images-tbl",
-    metavar="FILE",
-    text="Montage's table of the projected images, whose cntr names them in corrections.tbl (--to montage).",
-)
-EXPORT_OUTPUT = _option(_RESULT, "-o", "--output", metavar="FILE", text="Output file [default: standard output].")
-PART = _option(
-    _RESULT,
-    "-o",
-    "--output",
-    "target",
-    metavar="PART",
-    text="Write the measurements to this file, for 'skymatch merge' [default: into the store].",
-)
-SHARD = _option(
-    GENERAL, "--shard", kind=str, metavar="K/N", text="Do the K-th of N parts of the work, for N runs side by side."
-)
-STORE = _option(
-    GENERAL,
-    "--store",
-    "stored",
-    metavar="FILE",
-    text="Keep measurements in this file; read only new or changed images.",
-)
 SCHEDULER = _option(
-    GENERAL,
-    "--scheduler",
-    kind=str,
-    metavar="ADDRESS",
-    text="Measure on the Dask cluster of this scheduler (tcp://host:8786), or on worker processes here (local).",
+    *(GENERAL, "--scheduler", "ADDRESS"),
+    "Measure on the Dask cluster of this scheduler (tcp://host:8786), or on worker processes here (local).",
 )
+SHARD = _option(GENERAL, "--shard", "K/N", "Do the K-th of N parts of the work, for N runs side by side.")
+STORE = _option(GENERAL, "--store stored", "FILE", "Keep measurements in this file; read only new or changed images.")
 STORED_PLAN = click.argument("stored", type=FILE, metavar="STORE")
 PARTS = click.argument("parts", nargs=-1, required=True, type=FILE, metavar="PARTS...")
 SOLVED = click.argument("solution", type=FILE, metavar="SOLUTION.fits")

@@ -43,24 +43,24 @@ def command(ctx: click.Context, /, images: tuple[str, ...], stored: str | None, 
 
     with console.session(ctx):
         console.check_output(output, overwrite=settings.overwrite)
-        from skymatch_cli import pipeline
         from skymatch_cli.output.plain import summary
         from skymatch_cli.output.planned import plan_report
         from skymatch_cli.record.reads import files_of_images
+        from skymatch_cli.store.planning import plan
 
         from .backend import opened_store
         from .progress import Watch
 
         watch = Watch(ctx)
         with opened_store(stored) as store, watch.shown():
-            plan = pipeline.plan(images, settings, stdin=sys.stdin, store=store, progress=watch)
-            inputs = (*files_of_images(plan.infos), *([stored] if stored else []))
+            planned = plan(images, settings, stdin=sys.stdin, store=store, progress=watch)
+            inputs = (*files_of_images(planned.infos), *([stored] if stored else []))
             output.check(overwrite=settings.overwrite, inputs=inputs)
             if store is not None:
-                store.save_plan(plan)
-            report = plan_report(plan.settings, plan.infos, plan.footprints, plan.graph, plan.warnings)
-        console.tell((*plan.skipped, summary(report)))
+                store.save_plan(planned)
+            report = plan_report(planned.settings, planned.infos, planned.footprints, planned.graph, planned.warnings)
+        console.tell((*planned.skipped, summary(report)))
         console.show(report, output)
-        console.warn(plan.warnings)
+        console.warn(planned.warnings)
         pixels = int(report.components.column("n_overlap_pixels").sum())
         console.say(f"about {pixels:,} pixels to measure in the overlaps")

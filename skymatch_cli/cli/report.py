@@ -34,7 +34,7 @@ def command(
         from skymatch_cli.report.pictures import Pictures
         from skymatch_cli.settings import Settings
 
-        from .typed import typed_command
+        from .given import typed_command
 
         if page is None and plot is None:
             raise UsageError("nothing to make", "give -o report.html, --plot figure.pdf, or both")

@@ -43,7 +43,9 @@ def command(ctx: click.Context, /, *, stored: str, **_: Any) -> None:
         from skymatch_cli import pipeline
         from skymatch_cli.output.plain import component_lines
         from skymatch_cli.record.reads import files_of_images
+        from skymatch_cli.store.measuring import gather, recall
         from skymatch_cli.store.solution import result_document
+        from skymatch_cli.store.solving import solve
         from skymatch_cli.store.store import Store
 
         with Store(stored) as store:
@@ -52,8 +54,8 @@ def command(ctx: click.Context, /, *, stored: str, **_: Any) -> None:
             console.check_output(output, overwrite=settings.overwrite)
             planned = replace(planned, settings=settings, infos=tuple(planned.infos))
             output.check(overwrite=settings.overwrite, inputs=(stored, *files_of_images(planned.infos)))
-            measurements, warnings = pipeline.gather(pipeline.recall(planned, store))
-        result = pipeline.solve(planned, measurements, warnings)
+            measurements, warnings = gather(recall(planned, store))
+        result = solve(planned, measurements, warnings)
         report = result_document(result)
         console.tell(component_lines(result.solution))
         console.show(report, output)

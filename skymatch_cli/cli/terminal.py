@@ -14,17 +14,9 @@ from skymatch_cli.output.printable import printable
 from skymatch_cli.output.tables import Report
 
 _TITLES = {
-    "sky_err": "± error",
-    "sky_unit": "unit",
-    "n_pixels": "pixels",
-    "n_images": "images",
-    "n_overlaps": "overlaps",
-    "n_overlap_pixels": "overlap pixels",
-    "area_arcmin2": "arcmin²",
-    "delta_err": "± error",
-    "rms_residual": "rms residual",
-    "step_before": "step before",
-    "step_after": "after",
+    **{"sky_err": "± error", "delta_err": "± error", "sky_unit": "unit", "area_arcmin2": "arcmin²"},
+    **{"n_pixels": "pixels", "n_images": "images", "n_overlaps": "overlaps", "n_overlap_pixels": "overlap pixels"},
+    **{"rms_residual": "rms residual", "step_before": "step before", "step_after": "after"},
 }
 _NAMES = frozenset({"image", "group", "a", "b", "anchor"})
 _MIN_NAME_WIDTH = 12

@@ -41,7 +41,7 @@ def command(ctx: click.Context, /, images: tuple[str, ...], from_keyword: bool, 
         from skymatch_cli.model.warning import skipped
         from skymatch_cli.record import write as record
 
-        from .named import named_files
+        from .given import named_files
 
         inputs = resolve_images(images, settings=settings, stdin=sys.stdin, to_change=settings.output_dir is None)
         if inputs.problems and not (settings.skip_bad and inputs.refs):

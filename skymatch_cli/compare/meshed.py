@@ -319,8 +319,7 @@ class MeshTask:
             mine = np.flatnonzero((self.planes == plane) & (self.halvings == halved))
             blocks = _needed_blocks([spans[k] for k in mine.tolist()], self.info.shape)
             grid = self.grids[plane].halved(halved)
-            tilted = self.settings.model != Model.CONSTANT
-            mesh = reduce_image(data, good, wcs, grid, blocks, centroids=tilted)
+            mesh = reduce_image(data, good, wcs, grid, blocks, degree=Model(self.settings.model).degree)
             meshes[plane] = (*meshes.get(plane, ()), PackedMesh.of_mesh(replace(mesh, halvings=halved)))
         return meshes
 

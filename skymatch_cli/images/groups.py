@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.keywords import Keywords
+from skymatch_cli.images.formats.header import Keywords
 from skymatch_cli.model import ImageRef
 
 AUTO, FILE, EXPOSURE, NONE = "auto", "file", "exposure", "none"

@@ -12,7 +12,7 @@ from skymatch_cli.images.companions import extension, flags_of, nearest, weight_
 from skymatch_cli.images.dq import NO_FLAG, bad_flags
 from skymatch_cli.images.formats.files import size_and_time
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, open_unpacked, parse_header, read_structure
-from skymatch_cli.images.formats.keywords import as_number
+from skymatch_cli.images.formats.header import as_number
 from skymatch_cli.images.names import check_template, fill_template
 from skymatch_cli.model import ImageRef, MaskRef, PixelSource, RegionFile, StoredPlane
 from skymatch_cli.settings import Settings

@@ -15,15 +15,13 @@ from itertools import chain, groupby
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from skymatch_cli.choices import Units, WarningName, WcsSource
-from skymatch_cli.errors import InputError, Problem
-from skymatch_cli.images.bands import band_keywords, band_warnings
-from skymatch_cli.images.channels import channel_problems, channels_of
+from skymatch_cli.errors import InputError, Problem, caught
+from skymatch_cli.images.alike import band_keywords, channels_of, doubts_between, observer_m, problems_between
 from skymatch_cli.images.copies import copy_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats.files import is_remote, open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked, parse_header
-from skymatch_cli.images.formats.header import CardHeader
-from skymatch_cli.images.formats.keywords import Keywords
+from skymatch_cli.images.formats.header import CardHeader, Keywords
 from skymatch_cli.images.formats.registry import UnknownWcsError, asdf_format, stored_gwcs
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.groups import group_of
@@ -31,7 +29,6 @@ from skymatch_cli.images.hdus import PlaneFinder
 from skymatch_cli.images.inputs import Inputs
 from skymatch_cli.images.known import ImageHeader, Known
 from skymatch_cli.images.ledger import SUBTRACTED
-from skymatch_cli.images.observers import observer_m, observer_problems
 from skymatch_cli.images.partwcs import SectionWcs
 from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.images.skystate import SkyState, read_state
@@ -40,8 +37,7 @@ from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Par
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import pixel_area_arcsec2, pixel_area_ratio, refers_to_tables, wcs_of_cards
-from skymatch_cli.sky.footprint import Footprint, footprint
-from skymatch_cli.sky.frames import SkyFrame
+from skymatch_cli.sky.footprint import footprint
 
 if TYPE_CHECKING:
     from skymatch_cli.images.formats.gwcs import GwcsWcs
@@ -102,9 +98,7 @@ def read_infos(
     if found and settings.split_by and all(set(read.facts.split.split(", ")) == {"none"} for read in found):
         raise InputError.at(f"--split-by {settings.split_by}", "no image has this keyword", "look at a header")
     scales = comparison_scales([read.facts for read in found], units=settings.units, exptime_key=settings.exptime_key)
-    apart = _frame_problems([read.info for read in found])
-    apart |= observer_problems((read.facts.label, read.facts.split, read.observer) for read in found)
-    apart |= _channel_problems(inputs, found)
+    apart = problems_between(found)
     usable = [i for i in range(len(found)) if i not in scales.problems and i not in apart]
     infos = tuple(
         replace(
@@ -117,30 +111,15 @@ def read_infos(
     )
     problems += scales.problems.values()
     problems += apart.values()
-    frames = _frame_warnings([read.info for read in found])
-    bands = band_warnings([(read.facts.label, read.bands) for read in found], [read.facts.split for read in found])
     divided = [found[i].info for i in scales.by_area]
     areas = area_warnings([(i.ref.label, pixel_area_ratio(i.wcs)) for i in divided if i.wcs is not None])
     own = (warning for read in found for warning in read.warnings)
     return Infos(
         infos,
         tuple(dict.fromkeys(problems)),
-        tuple(dict.fromkeys((*own, *scales.warnings, *areas, *frames, *bands, *copy_warnings(infos)))),
+        tuple(dict.fromkeys((*own, *scales.warnings, *areas, *doubts_between(found), *copy_warnings(infos)))),
         tuple(found[i] for i in usable),
     )
-
-
-def _channel_problems(inputs: Inputs, found: Sequence[ImageHeader]) -> dict[int, Problem]:
-    """Find cubes whose planes lie elsewhere on the third axis than those of the first cube; by index of the image."""
-    refs = [read.info.ref for read in found]
-    cubes = [i for i, ref in enumerate(refs) if ref.part.plane is not None]
-    hdus = [inputs.files[refs[i].path].hdus[refs[i].hdu] for i in cubes]
-    problems = channel_problems(
-        (refs[i].hdu_label, hdu.cube_axis or "", hdu.n_planes, found[i].channels)
-        for i, hdu in zip(cubes, hdus, strict=True)
-        if refs[i].part.plane == 0
-    )
-    return {i: problems[label] for i in cubes if (label := refs[i].hdu_label) in problems}
 
 
 def _read_files(
@@ -183,33 +162,20 @@ class _HeaderReader:
                 headers = {index: parse_header(stream, file.hdus[index]) for index in {0, *(r.hdu for r in refs)}}
                 source = Source(file, stream)
                 parts = [(key, list(own)) for key, own in groupby(refs, key=_without_plane)]
-                states = [self._state(source, image) for image, _ in parts]
+                states = [caught(read_state, source, image, self._settings.sky_keyword) for image, _ in parts]
         except (OSError, EOFError, zlib.error, ValueError) as error:
             return [InputError.at(refs[0].file, f"its header can't be read: {error}")]
         found: list[ImageHeader | InputError] = []
         for (image, own), state in zip(parts, states, strict=True):
             keywords = Keywords(image.label, headers[image.hdu], headers[0])
-            read = self._read_or_refuse(image, file, keywords, state, spelling)
-            found += [read] if isinstance(read, InputError) else [_of_part(read, ref, state) for ref in own]
-        return found
-
-    def _state(self, source: Source, ref: ImageRef) -> SkyState | InputError:
-        try:
-            return read_state(source, ref, self._settings.sky_keyword)
-        except InputError as error:
-            return error
-
-    def _read_or_refuse(
-        self, ref: ImageRef, file: FitsFile, keywords: Keywords, state: SkyState | InputError, spelling: str
-    ) -> ImageHeader | InputError:
-        if isinstance(state, InputError):
-            return state
-        try:
+            if isinstance(state, InputError):
+                found.append(state)
+                continue
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
-                return self._read_image(ref, file, keywords, state, spelling)
-        except InputError as error:
-            return error
+                read = caught(self._read_image, image, file, keywords, state, spelling)
+            found += [read] if isinstance(read, InputError) else [_of_part(read, ref, state) for ref in own]
+        return found
 
     def _read_image(
         self, ref: ImageRef, file: FitsFile, keywords: Keywords, state: SkyState, spelling: str
@@ -247,10 +213,14 @@ class _HeaderReader:
             notes=notes if wcs is None else (*notes, *wcs.notes),
         )
         bands = band_keywords(keywords, with_zero_point=flux_scale is None)
-        traced = None if wcs is None else _traced(wcs, ref.label)
-        observer = observer_m(keywords, wcs)
-        header = ImageHeader(info, facts, bands, doubts, traced, of_file=facts.group == spelling, observer=observer)
-        return header if file.hdus[ref.hdu].cube_axis is None else replace(header, channels=channels_of(keywords))
+        traced = None if wcs is None else caught(footprint, wcs, ref.label)
+        hdu = file.hdus[ref.hdu]
+        return ImageHeader(
+            *(info, facts, bands, doubts, traced),
+            of_file=facts.group == spelling,
+            observer=observer_m(keywords, wcs),
+            channels=None if hdu.cube_axis is None else channels_of(keywords, hdu.cube_axis, hdu.n_planes),
+        )
 
     def _bunit(self, keywords: Keywords) -> str:
         """Return the unit of the pixels, after the division by an exposure map."""
@@ -316,10 +286,10 @@ def _without_plane(ref: ImageRef) -> ImageRef:
     return replace(ref, part=replace(ref.part, plane=None))
 
 
-def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState | InputError) -> ImageHeader:
+def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState) -> ImageHeader:
     """Return the header of a part of an HDU; each plane of a cube is a set and a group of its own."""
     plane, info = ref.part.plane, header.info
-    if plane is None or info.source is None or isinstance(state, InputError):
+    if plane is None or info.source is None:
         return header
     own = replace(
         info,
@@ -330,13 +300,6 @@ def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState | InputError) -
         source=info.source.at(plane),
     )
     return replace(header, info=own, of_file=False)
-
-
-def _traced(wcs: CelestialWcs, where: str) -> Footprint | InputError:
-    try:
-        return footprint(wcs, where)
-    except InputError as error:
-        return error
 
 
 def _original_integers(state: SkyState) -> PixelFormat | None:
@@ -356,35 +319,6 @@ def _beam_arcsec2(keywords: Keywords) -> float:
     """The area of the beam; NaN where its axes (in degrees) are not given."""
     major, minor = keywords.number("BMAJ"), keywords.number("BMIN")
     return math.pi / (4 * math.log(2)) * major * minor * 3600.0**2 if major > 0 and minor > 0 else math.nan
-
-
-def _frame_problems(infos: Sequence[ImageInfo]) -> dict[int, Problem]:
-    """Find images, by index, whose coordinates (Sun, planet or stars) are of another kind than those of the first."""
-    frames = [getattr(info.wcs, "frame", None) for info in infos]
-    first = next((frame for frame in frames if frame is not None), None)
-    if first is None or not any(frame is not None and frame.on_a_body for frame in frames):
-        return {}
-    what = f"its coordinates ({{}}) can't be compared with those of {infos[frames.index(first)].ref.label} ({first})"
-    hint = "match images of one kind of coordinates at a time"
-    return {
-        i: Problem(infos[i].ref.label, what.format(frame), hint)
-        for i, frame in enumerate(frames)
-        if frame is not None and frame != first
-    }
-
-
-def _frame_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
-    """Warn where FK4 positions are compared with others: often the date of a plate is taken for an equinox."""
-    first: dict[SkyFrame, str] = {}
-    for info in infos:
-        frame = getattr(info.wcs, "frame", None)
-        if frame is not None:
-            first.setdefault(frame, info.ref.label)
-    if len(first) < 2 or all(frame.rigid for frame in first):
-        return ()
-    listed = ", ".join(f"{frame} ({label})" for frame, label in first.items())
-    text = f"positions of different frames are compared: {listed}; EPOCH without EQUINOX counts as the equinox"
-    return (SkyWarning(WarningName.WCS, text),)
 
 
 def _doubts(keywords: Keywords) -> tuple[SkyWarning, ...]:

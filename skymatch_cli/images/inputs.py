@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from skymatch_cli.choices import Planes, WarningName
-from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.errors import InputError, Problem, caught
 from skymatch_cli.images.companions import Role, extension, role_of, science_planes
 from skymatch_cli.images.formats.files import is_remote, real_paths
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, read_structure
@@ -166,10 +166,7 @@ def _structures(
 
 
 def _structure(name: tuple[str, str]) -> FitsFile | InputError:
-    try:
-        return read_structure(*name)
-    except InputError as error:
-        return error
+    return caught(read_structure, *name)
 
 
 def _usable(file: FitsFile | InputError) -> FitsFile:

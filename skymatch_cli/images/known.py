@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.bands import BandKeywords
+from skymatch_cli.images.alike import BandKeywords, Channels
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.registry import stored_gwcs
@@ -32,7 +31,7 @@ class ImageHeader:
     footprint: Footprint | InputError | None = None
     of_file: bool = True  # whether its group is named after its file
     observer: tuple[float, ...] = ()  # where the observer of a helioprojective image is, see `observer_m`
-    channels: tuple[float, float] = (math.nan, math.nan)  # where the planes of a cube lie, see `channels_of`
+    channels: Channels | None = None  # where the planes of a cube lie
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class Known:
             return False
         if source.science.state != file.state:
             return False
-        others = (plane for plane in source.planes if plane.path != file.path)
+        others = (plane for plane in source.planes.values() if plane.path != file.path)
         if (regions := source.regions) is not None:
             state = self._state_of(regions.path)
             if state is None or state[:2] != (regions.size, regions.mtime_ns):

@@ -1,13 +1,17 @@
-"""Lists of images in text files: one a line, or a table of comma-separated values."""
+"""Lists of images: text files, one a line; tables of comma-separated values; associations of JWST, Roman and HST."""
 
 from __future__ import annotations
 
 import csv
+import json
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from skymatch_cli.errors import Problem
+from skymatch_cli.errors import InputError, Problem
 
 # Columns of a table, by the first name that is there. FILENAME, EXP_TYPE and BKGDTARG are those of JWST's pools.
 _NAME = ("file", "filename", "path", "name", "expname", "image")
@@ -119,3 +123,54 @@ def _words(line: str) -> list[str]:
         if not lexer.token.startswith("#"):  # an apostrophe in a comment quotes nothing
             raise ValueError(f"{error}".lower()) from None
     return words
+
+
+_ASSOCIATION = re.compile(r"(_asn\.json|_asn\.fits(\.gz)?)$", re.IGNORECASE)
+_PRODUCTS_OF_HST = ("flc", "flt", "c0m", "raw")  # the first that is there
+
+
+def is_association(name: str) -> bool:
+    """Whether a name is that of an association."""
+    return bool(_ASSOCIATION.search(name))
+
+
+def members(path: str) -> tuple[Listed, ...]:
+    """The members of an association, with paths relative to the file itself.
+
+    InputError if the file can't be read as an association, or names no science exposure.
+    """
+    try:
+        found = tuple(_of_json(path) if path.lower().endswith(".json") else _of_table(path))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError.at(path, f"can't be read as an association: {error}") from None
+    if not any(not member.left_out for member in found):
+        raise InputError.at(path, "names no science exposure")
+    return found
+
+
+def _of_json(path: str) -> Iterator[Listed]:
+    folder = Path(path).parent
+    document = json.loads(Path(path).read_text(encoding="utf-8"))
+    for product in document["products"]:
+        for member in product["members"]:
+            kind = left_out_as(str(member.get("exptype") or ""))
+            left_out = f"{kind} of the association" if kind else ""
+            yield Listed(path, str(folder / str(member["expname"])), "", str(member.get("group_id") or ""), left_out)
+
+
+def _of_table(path: str) -> Iterator[Listed]:
+    from astropy.io import fits
+
+    folder = Path(path).parent
+    with fits.open(path) as hdus:
+        table: Any = next(hdu.data for hdu in hdus if hdu.data is not None and "MEMNAME" in hdu.columns.names)
+        rows = [(str(row["MEMNAME"]).strip(), str(row["MEMTYPE"]).strip(), bool(row["MEMPRSNT"])) for row in table]
+    for name, kind, present in rows:
+        if kind.startswith("EXP") and present:
+            yield Listed(path, str(_exposure(folder, name.lower())))
+
+
+def _exposure(folder: Path, root: str) -> Path:
+    """The calibrated exposure of a root name."""
+    places = [folder / f"{root}_{product}.fits" for product in _PRODUCTS_OF_HST]
+    return next((place for place in places if place.exists()), places[1])

@@ -17,11 +17,10 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, TextIO
 
-from skymatch_cli.errors import InputError, Problem, UsageError, without_secrets
-from skymatch_cli.images.associations import is_association, members
+from skymatch_cli.errors import InputError, Problem, UsageError, caught, without_secrets
 from skymatch_cli.images.formats.files import base_name, is_remote
 from skymatch_cli.images.formats.registry import transport
-from skymatch_cli.images.lists import Listed, is_table, read_lines, read_table
+from skymatch_cli.images.lists import Listed, is_association, is_table, members, read_lines, read_table
 from skymatch_cli.model import ImageRef, MaskRef
 from skymatch_cli.model.section import check_section
 
@@ -304,17 +303,15 @@ def _contents(file: str, source: _Source) -> Iterator[NamedFile | Problem]:
 
 def _members(file: str) -> Iterator[NamedFile | Problem]:
     """The exposures of an association."""
-    try:
-        found = members(file, file)
-    except InputError as error:
-        yield from error.problems
+    if isinstance(found := caught(members, file), InputError):
+        yield from found.problems
         return
     for member in found:
-        if member.left_out or os.path.lexists(member.file):
-            path = os.path.abspath(member.file)
-            yield NamedFile(member.file, path, group=member.group, left_out=member.left_out)
+        if member.left_out or os.path.lexists(member.name):
+            path = os.path.abspath(member.name)
+            yield NamedFile(member.name, path, group=member.group, left_out=member.left_out)
         else:
-            yield Problem(member.file, "no such file", f"a member of {file}")
+            yield Problem(member.name, "no such file", f"a member of {file}")
 
 
 def _expand_url(url: str) -> Iterator[NamedFile | Problem]:

@@ -30,23 +30,14 @@ _STRUCTURAL = re.compile(
 )
 _KEYWORD = re.compile(r"[A-Z0-9_-]{1,8}")
 _JWST_CARDS = {
-    "TELESCOP": "telescope",
-    "INSTRUME": "instrument.name",
-    "DETECTOR": "instrument.detector",
-    "FILTER": "instrument.filter",
-    "PUPIL": "instrument.pupil",
-    "EXPTIME": "exposure.exposure_time",
-    "EXP_TYPE": "exposure.type",
-    "PROGRAM": "observation.program_number",
-    "OBSERVTN": "observation.observation_number",
-    "VISIT": "observation.visit_number",
-    "VISITGRP": "observation.visit_group",
-    "SEQ_ID": "observation.sequence_id",
-    "ACT_ID": "observation.activity_id",
-    "EXPOSURE": "observation.exposure_number",
-    "BKGLEVEL": "background.level",
-    "BKGSUB": "background.subtracted",
-    "BKGMETH": "background.method",
+    **{"TELESCOP": "telescope", "INSTRUME": "instrument.name", "DETECTOR": "instrument.detector"},
+    **{"FILTER": "instrument.filter", "PUPIL": "instrument.pupil"},
+    **{"EXPTIME": "exposure.exposure_time", "EXP_TYPE": "exposure.type"},
+    **{"PROGRAM": "observation.program_number", "OBSERVTN": "observation.observation_number"},
+    **{"VISIT": "observation.visit_number", "VISITGRP": "observation.visit_group"},
+    **{"SEQ_ID": "observation.sequence_id", "ACT_ID": "observation.activity_id"},
+    **{"EXPOSURE": "observation.exposure_number"},
+    **{"BKGLEVEL": "background.level", "BKGSUB": "background.subtracted", "BKGMETH": "background.method"},
 }
 
 

@@ -68,16 +68,9 @@ def portable(info: ImageInfo) -> ImageInfo:
     """The same image with absolute paths to its pixels, for workers in other folders."""
     if info.source is None:
         return info
-
-    def plane(at: StoredPlane | None) -> StoredPlane | None:
-        return at if at is None else replace(at, path=absolute_path(at.path))
-
-    source = info.source
-    science = replace(source.science, path=absolute_path(source.science.path))
-    dq, mask, weight = plane(source.dq), plane(source.mask), plane(source.weight)
-    source = replace(source, exposure=plane(source.exposure))
+    source = info.source.changed(lambda plane: replace(plane, path=absolute_path(plane.path)))
     regions = source.regions and replace(source.regions, path=absolute_path(source.regions.path))
-    return replace(info, source=replace(source, science=science, dq=dq, mask=mask, weight=weight, regions=regions))
+    return replace(info, source=replace(source, regions=regions))
 
 
 def read_pixels(

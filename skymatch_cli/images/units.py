@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from skymatch_cli.choices import WarningName
-from skymatch_cli.errors import Problem
+from skymatch_cli.errors import Problem, first_names
 from skymatch_cli.images.bunit import Bunit, understand
 from skymatch_cli.model import BoolArray, FloatArray, SkyWarning
 
@@ -161,12 +161,9 @@ def area_warnings(divided: Sequence[tuple[str, float]]) -> tuple[SkyWarning, ...
     wide = [label for label, ratio in divided if ratio > _SAME_AREA]
     if not wide:
         return ()
-    most = max(ratio for _, ratio in divided)
-    text = (
-        f"{_first(wide)}: the values are divided by one pixel area per image, but pixel areas differ by a factor"
-        f" of up to {most:.3g} within an image: the skies may be wrong"
-    )
-    return (SkyWarning(WarningName.PIXEL_AREAS, text),)
+    differ = f"pixel areas differ by a factor of up to {max(ratio for _, ratio in divided):.3g} within an image"
+    text = f"{first_names(wide, 1)}: the values are divided by one pixel area per image, but {differ}"
+    return (SkyWarning(WarningName.PIXEL_AREAS, f"{text}: the skies may be wrong"),)
 
 
 def _differ(values: FloatArray) -> bool:
@@ -296,14 +293,12 @@ def _warnings(
     missing = [f.label for f in facts if not f.bunit]
     if missing and (differences or len(meanings) > 1):
         differing = " and ".join([*differences, *(["the BUNITs of others"] if len(meanings) > 1 else [])])
-        text = f"{_first(missing)}: no BUNIT; values are compared as they are, although {differing} differ"
+        text = f"{first_names(missing, 1)}: no BUNIT; values are compared as they are, although {differing} differ"
         warnings.append(SkyWarning(WarningName.UNITS, text))
     unclear = [f.label for f in facts if f.bunit and meanings[f.bunit].unit is None]
     if unclear and differences:
-        differing = " and ".join(differences)
-        text = (
-            f"{_first(unclear)}: BUNIT is not understood; values are compared as they are, although {differing} differ"
-        )
+        although = f"values are compared as they are, although {' and '.join(differences)} differ"
+        text = f"{first_names(unclear, 1)}: BUNIT is not understood; {although}"
         warnings.append(SkyWarning(WarningName.UNITS, text))
     gains = np.array([f.gain if _is_of_converter(meanings[f.bunit]) else math.nan for f in facts])
     known = gains[np.isfinite(gains)]
@@ -319,7 +314,3 @@ def _warnings(
 def _is_of_converter(meaning: Bunit) -> bool:
     """Whether numbers are those of an analogue-digital converter: counts, DN, ADU."""
     return (meaning.is_count or meaning.is_rate) and "electron" not in str(meaning.unit)
-
-
-def _first(labels: Sequence[str]) -> str:
-    return labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1} more"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -247,18 +247,19 @@ class PixelSource:
     regions: RegionFile | None = None
 
     @property
-    def planes(self) -> tuple[StoredPlane, ...]:
-        """All planes that are read."""
-        return tuple(
-            plane for plane in (self.science, self.dq, self.mask, self.weight, self.exposure) if plane is not None
-        )
+    def planes(self) -> dict[str, StoredPlane]:
+        """All planes that are read, by the names of their fields."""
+        named = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {name: plane for name, plane in named if isinstance(plane, StoredPlane)}
+
+    def changed(self, change: Callable[[StoredPlane], StoredPlane]) -> PixelSource:
+        """Return the source with each of its planes changed."""
+        planes: dict[str, Any] = {name: change(plane) for name, plane in self.planes.items()}
+        return replace(self, **planes)
 
     def at(self, plane: int) -> PixelSource:
         """Return the source of another plane of a cube."""
-        dq, mask, weight, exposure = (
-            None if own is None else own.at(plane) for own in (self.dq, self.mask, self.weight, self.exposure)
-        )
-        return replace(self, science=self.science.at(plane), dq=dq, mask=mask, weight=weight, exposure=exposure)
+        return self.changed(lambda own: own.at(plane))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

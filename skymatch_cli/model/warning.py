@@ -18,105 +18,60 @@ class WarningKind:
     remedy: str
 
 
-KINDS: Mapping[WarningName, WarningKind] = {
-    WarningName.DISCONNECTED: WarningKind(
-        "the images are of several fields, or an image between two sets is missing",
-        "match the sets one by one, add images that connect them, or give all one level with --method globalmin+match",
-    ),
-    WarningName.REFERENCE: WarningKind(
-        "some images do not overlap the set of the reference",
-        "match the other sets one by one, each with a reference of its own",
-    ),
-    WarningName.NO_SKY: WarningKind(
-        "the image is fully masked, outside --lower and --upper, or overlaps no other image",
-        "check its mask and --dqbits; its header stays as it is",
-    ),
-    WarningName.SKIPPED: WarningKind(
-        "the file is damaged, incomplete or not an image", "repair or remove it, then run again"
-    ),
-    WarningName.DISAGREEMENT: WarningKind(
-        "gradients, scattered light, different zero points, or a wrong WCS",
-        "--model plane for gradients, --flux-scale for zero points, --robust to find single bad overlaps",
-    ),
-    WarningName.STEP: WarningKind(
-        "gradients, scattered light, different zero points, or a wrong WCS",
-        "look at these overlaps in the report; --model plane for gradients",
-    ),
-    WarningName.RESIDUAL: WarningKind(
-        "gradients, scattered light, different zero points, or a wrong WCS",
-        "look at these overlaps in the report; --model plane for gradients, --robust for single bad ones",
-    ),
-    WarningName.WEAK_LINK: WarningKind(
-        "two parts of the mosaic share only a small or masked overlap",
-        "add images that connect the parts, or match the parts one by one",
-    ),
-    WarningName.DOWN_WEIGHTED: WarningKind(
-        "scattered light, a ghost, a satellite trail or a wrong WCS in one of the images",
-        "look at these overlaps in the report; mask what disturbs them with --mask",
-    ),
-    WarningName.MASKED: WarningKind(
-        "masks, DQ flags or limits exclude most pixels of the overlaps", "check --mask, --dqbits, --lower and --upper"
-    ),
-    WarningName.CROWDED: WarningKind(
-        "stars fill the overlaps, or the images disagree in most cells (PSF, WCS, scattered light)",
-        "check the WCS; larger cells (--mesh-size) where the PSF differs",
-    ),
-    WarningName.CROSS_CHECK: WarningKind(
-        "stars, nebulae or masks differ between the images, which disturbs pooled statistics",
-        "trust --compare mesh; look at these images in the report",
-    ),
-    WarningName.WEAK_TILTS: WarningKind(
-        "the overlaps are too narrow or too few to measure gradients", "use --model constant"
-    ),
-    WarningName.CURVATURE: WarningKind(
-        "a flat field or scattered light that all frames share",
-        "compare the levels with those of --model constant, which does not see it",
-    ),
-    WarningName.FILTERS: WarningKind(
-        "images of several bands are in the list", "give one band, or separate them with --split-by FILTER"
-    ),
-    WarningName.BRIGHT_SCENE: WarningKind(
-        "factors between images are measured only as well as the brightness varies in the overlaps",
-        "calibrate the images first, or name the flux scale of each with --flux-scale KEYWORD",
-    ),
-    WarningName.ZERO_POINTS: WarningKind(
-        "images of several calibrations are in the list, or a gradient follows the scene",
-        "--model plane for gradients; for zero points name the flux scale of each image with --flux-scale KEYWORD",
-    ),
-    WarningName.UNITS: WarningKind(
-        "BUNIT is missing or not a unit", "correct BUNIT, or compare the raw numbers with --units as-is"
-    ),
-    WarningName.PIXEL_AREAS: WarningKind(
-        "the field is so wide that the pixels of its projection differ in size on the sky",
-        "--units as-is where a flat field made the values surface brightness; else reproject to equal areas first",
-    ),
-    WarningName.FLAGS: WarningKind(
-        "the flags of good pixels are not named", "name them with --dqbits, or use --dqbits none"
-    ),
-    WarningName.PADDING: WarningKind(
-        "a program filled pixels that saw no sky", "--ignore-value leaves such pixels out, --keep-value uses them"
-    ),
-    WarningName.COARSE: WarningKind(
-        "the noise is smaller than the steps of the integers, and means of pixels are biased towards the steps",
-        "--compare pooled interpolates the median within the step",
-    ),
-    WarningName.COPIES: WarningKind("a file was copied, and both copies are in the list", "name one of them"),
-    WarningName.WCS: WarningKind("an optional package is missing", "pip install 'skymatch-cli[gwcs]'"),
-    WarningName.KEYWORD: WarningKind(
-        "another program uses the keyword in a sense of its own",
-        "check that the sky of this image was not subtracted before",
-    ),
-    WarningName.PLANES: WarningKind(
-        "the names of the planes do not say which one is the image", "name the plane: a.fits[1] or a.fits[SCI]"
-    ),
-    WarningName.CHECKSUM: WarningKind(
-        "another program changed the file and left its checksum", "check the file, then write new checksums"
-    ),
-    WarningName.PICTURES: WarningKind(
-        "the images were moved, removed or changed since", "run in the folder where the result was made"
-    ),
-    WarningName.STORE: WarningKind("the disk is full or read-only", "give a file on another disk with --store"),
+_DIFFER = "gradients, scattered light, different zero points, or a wrong WCS"
+_ADVICE = {  # cause -> remedy
+    WarningName.DISCONNECTED: "the images are of several fields, or an image between two sets is missing -> match "
+    "the sets one by one, add images that connect them, or give all one level with --method globalmin+match",
+    WarningName.REFERENCE: "some images do not overlap the set of the reference -> match the other sets one by one, "
+    "each with a reference of its own",
+    WarningName.NO_SKY: "the image is fully masked, outside --lower and --upper, or overlaps no other image -> check "
+    "its mask and --dqbits; its header stays as it is",
+    WarningName.SKIPPED: "the file is damaged, incomplete or not an image -> repair or remove it, then run again",
+    WarningName.DISAGREEMENT: f"{_DIFFER} -> --model plane for gradients, --flux-scale for zero points, --robust to "
+    "find single bad overlaps",
+    WarningName.STEP: f"{_DIFFER} -> look at these overlaps in the report; --model plane for gradients",
+    WarningName.RESIDUAL: f"{_DIFFER} -> look at these overlaps in the report; --model plane for gradients, --robust "
+    "for single bad ones",
+    WarningName.WEAK_LINK: "two parts of the mosaic share only a small or masked overlap -> add images that connect "
+    "the parts, or match the parts one by one",
+    WarningName.DOWN_WEIGHTED: "scattered light, a ghost, a satellite trail or a wrong WCS in one of the images -> "
+    "look at these overlaps in the report; mask what disturbs them with --mask",
+    WarningName.MASKED: "masks, DQ flags or limits exclude most pixels of the overlaps -> check --mask, --dqbits, "
+    "--lower and --upper",
+    WarningName.CROWDED: "stars fill the overlaps, or the images disagree in most cells (PSF, WCS, scattered light) "
+    "-> check the WCS; larger cells (--mesh-size) where the PSF differs",
+    WarningName.CROSS_CHECK: "stars, nebulae or masks differ between the images, which disturbs pooled statistics -> "
+    "trust --compare mesh; look at these images in the report",
+    WarningName.WEAK_TILTS: "the overlaps are too narrow or too few to measure gradients -> use --model constant",
+    WarningName.CURVATURE: "a flat field or scattered light that all frames share -> compare the levels with those "
+    "of --model constant, which does not see it",
+    WarningName.FILTERS: "images of several bands are in the list -> give one band, or separate them with --split-by "
+    "FILTER",
+    WarningName.BRIGHT_SCENE: "factors between images are measured only as well as the brightness varies in the "
+    "overlaps -> calibrate the images first, or name the flux scale of each with --flux-scale KEYWORD",
+    WarningName.ZERO_POINTS: "images of several calibrations are in the list, or a gradient follows the scene -> "
+    "--model plane for gradients; for zero points name the flux scale of each image with --flux-scale KEYWORD",
+    WarningName.UNITS: "BUNIT is missing or not a unit -> correct BUNIT, or compare the raw numbers with --units as-is",
+    WarningName.PIXEL_AREAS: "the field is so wide that the pixels of its projection differ in size on the sky -> "
+    "--units as-is where a flat field made the values surface brightness; else reproject to equal areas first",
+    WarningName.FLAGS: "the flags of good pixels are not named -> name them with --dqbits, or use --dqbits none",
+    WarningName.PADDING: "a program filled pixels that saw no sky -> --ignore-value leaves such pixels out, "
+    "--keep-value uses them",
+    WarningName.COARSE: "the noise is smaller than the steps of the integers, and means of pixels are biased towards "
+    "the steps -> --compare pooled interpolates the median within the step",
+    WarningName.COPIES: "a file was copied, and both copies are in the list -> name one of them",
+    WarningName.WCS: "an optional package is missing -> pip install 'skymatch-cli[gwcs]'",
+    WarningName.KEYWORD: "another program uses the keyword in a sense of its own -> check that the sky of this image "
+    "was not subtracted before",
+    WarningName.PLANES: "the names of the planes do not say which one is the image -> name the plane: a.fits[1] or "
+    "a.fits[SCI]",
+    WarningName.CHECKSUM: "another program changed the file and left its checksum -> check the file, then write new "
+    "checksums",
+    WarningName.PICTURES: "the images were moved, removed or changed since -> run in the folder where the result was "
+    "made",
+    WarningName.STORE: "the disk is full or read-only -> give a file on another disk with --store",
 }
+KINDS: Mapping[WarningName, WarningKind] = {name: WarningKind(*text.split(" -> ")) for name, text in _ADVICE.items()}
 """Cause and remedy of every warning; docs/warnings.md has a section for each."""
 
 

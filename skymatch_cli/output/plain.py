@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.choices import TableName
+from skymatch_cli.errors import plural
 from skymatch_cli.model import Solution
 from skymatch_cli.model.warning import counted
 from skymatch_cli.output.printable import printable
@@ -25,14 +26,8 @@ _WITH_ERROR = {  # columns that get the digits of the error beside them
     TableName.COMPONENTS: ("", ()),
 }
 _SHORT = {
-    "area_arcmin2": "{:.4g}",
-    **dict.fromkeys((*SHAPE, "sky_pv"), "{:.4g}"),
-    "kept": "{:.3g}",
-    "rms_residual": "{:.4g}",
-    "step_before": "{:.4g}",
-    "step_after": "{:.4g}",
-    "chi2": "{:.2f}",
-    "dof": "{:.6g}",
+    **dict.fromkeys(("area_arcmin2", *SHAPE, "sky_pv", "rms_residual", "step_before", "step_after"), "{:.4g}"),
+    **{"kept": "{:.3g}", "chi2": "{:.2f}", "dof": "{:.6g}"},
 }
 
 
@@ -98,14 +93,14 @@ def summary(report: Report) -> str:
     status = report.images.column("status") if "status" in report.images.names else ()
     without = sum(word != "ok" for word in status)
     parts = [
-        _count(len(report.images), "image"),
-        _count(len(report.overlaps), "overlap"),
-        _count(len(report.components), "component"),
+        plural(len(report.images), "image"),
+        plural(len(report.overlaps), "overlap"),
+        plural(len(report.components), "component"),
     ]
     if without:
         parts.append(f"{without} without a sky")
     if given := counted(report.warnings, ()):
-        parts.append(_count(len(given), "warning"))
+        parts.append(plural(len(given), "warning"))
     return ", ".join(parts)
 
 
@@ -124,10 +119,6 @@ def _fit(solution: Solution, k: int) -> str:
         f"{solution.rms_residual[k]:.4g}, chi2 {solution.chi2[k]:.2f} for {solution.dof[k]:.6g} degrees of freedom, "
         f"{loops}"
     )
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _column_cells(column: Column, report: Report, write: Callable[[float], str] | None) -> Cells:

@@ -8,7 +8,7 @@ from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from skymatch_cli.errors import UsageError
+from skymatch_cli.errors import UsageError, first_names
 from skymatch_cli.images.sidecars import NO_IMAGE
 from skymatch_cli.model import ImageInfo, Journal, Measurements, SkyWarning, Solution
 from skymatch_cli.model.skyplane import SkyPlane
@@ -115,7 +115,7 @@ class Result:
     def remarks(self) -> tuple[str, ...]:
         """What is worth saying, and no reason to worry."""
         left = [line.split(f": {NO_IMAGE}: ")[0] for line in self.skipped if f": {NO_IMAGE}: " in line]
-        named = ", ".join(left[:_NAMED]) + (f" and {len(left) - _NAMED} more" if len(left) > _NAMED else "")
+        named = first_names(left, _NAMED)
         reasons = self.solution.reasons[:_NAMED]
         if more := len(self.solution.reasons) - len(reasons):
             reasons = (*reasons, f"… and {more} more components")

@@ -93,7 +93,7 @@ class Report:
         return next(table for table in self.tables if table.name == name)
 
 
-_IN_UNIT = {  # the column that names the unit of each row, the columns in it, and by what it is divided
+_IN_UNIT_OF = {  # the column that names the unit of each row, the columns in it, and by what it is divided
     TableName.IMAGES: (
         "sky_unit",
         dict.fromkeys(("sky", "sky_err", "sky_err_noise", *SHAPE[2:], "sky_pv"), "") | dict.fromkeys(SHAPE[:2], "pix"),
@@ -101,11 +101,13 @@ _IN_UNIT = {  # the column that names the unit of each row, the columns in it, a
     TableName.OVERLAPS: ("unit", dict.fromkeys(("sky_a", "sky_b", "delta", "delta_err", "residual"), "")),
     TableName.COMPONENTS: ("unit", dict.fromkeys(("rms_residual", "step_before", "step_after"), "")),
 }
+IN_UNIT = {name: per for _, members in _IN_UNIT_OF.values() for name, per in members.items()}
+"""Columns in the unit of the images, and by what it is divided: "" or "pix"."""
 
 
 def with_units(table: Table) -> Table:
     """The table with the unit that all its rows have in common, if there is one, at the columns themselves."""
-    column, members = _IN_UNIT[table.name]
+    column, members = _IN_UNIT_OF[table.name]
     spellings = set(table.column(column)) if column in table.names else set()
     unit = spelled_unit(spellings.pop()) if len(spellings) == 1 else ""
     if not unit:

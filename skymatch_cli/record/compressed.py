@@ -62,7 +62,7 @@ def stored_pixels(cards: cd.Cards, data: bytes) -> np.ndarray[Any, Any]:
 def _unpacked(cards: cd.Cards, data: bytes) -> np.ndarray[Any, Any]:
     from astropy.io import fits
 
-    file = _minimal_primary() + cd.join_header(cards) + data.ljust(-(-len(data) // cd.BLOCK) * cd.BLOCK, b"\0")
+    file = _minimal_primary() + cd.join_header(cards) + data.ljust(cd.padded(len(data)), b"\0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
         with fits.open(io.BytesIO(file), disable_image_compression=True) as hdus:

@@ -259,22 +259,27 @@ def _shape(source: Source, index: int) -> tuple[int, int]:
 
 def _edit(source: Source, ref: ImageRef, record: Record, state: SkyState, result: PixelFormat) -> HduEdit:
     tiled = source.file.hdus[ref.hdu].tiled
-    pixels = PixelEdit(
-        original=state.original,
-        stored=state.stored,
-        shift=state.shift,
-        result=result,
-        new_shift=record.written.shift,
-        shape=_shape(source, ref.hdu),
-    )
     before = original_header(source, ref.hdu, ref.label)
     return HduEdit(
         cards=recorded_cards(before, record, tiled=tiled),
-        pixels=None if pixels.changes_nothing else pixels,
+        pixels=_pixel_edit(source, ref, state, result, record.written.shift),
         record=record,
         before=before,
         expected=state.written if state.has_our_pixels else None,
     )
+
+
+def _pixel_edit(source: Source, ref: ImageRef, state: SkyState, result: PixelFormat, shift: Sky) -> PixelEdit | None:
+    """Return the edit to original pixels minus ``shift``, in the format ``result``; None where none changes."""
+    edit = PixelEdit(
+        original=state.original,
+        stored=state.stored,
+        shift=state.shift,
+        result=result,
+        new_shift=shift,
+        shape=_shape(source, ref.hdu),
+    )
+    return None if edit.changes_nothing else edit
 
 
 def _sky_to_write(
@@ -398,18 +403,11 @@ def _undo_image(source: Source, ref: ImageRef, sky_keyword: str, *, from_keyword
             raise InputError.at(ref.label, what, hint)
         if not is_recorded(source.cards(where)):
             return {}
-    pixels = PixelEdit(
-        original=state.original,
-        stored=state.stored,
-        shift=state.shift,
-        result=state.original,
-        new_shift=SkyPlane(),
-        shape=_shape(source, ref.hdu),
-    )
+    pixels = _pixel_edit(source, ref, state, state.original, SkyPlane())
     edits = {index: HduEdit(cards=original_header(source, index, ref.label)) for index in {ref.hdu, where}}
     # the keywords may be right where another program subtracted a sky since
     expected = state.written if state.has_our_pixels or state.edited else None
-    edits[ref.hdu] = replace(edits[ref.hdu], pixels=None if pixels.changes_nothing else pixels, expected=expected)
+    edits[ref.hdu] = replace(edits[ref.hdu], pixels=pixels, expected=expected)
     return edits | (_tree_edits(source, show_background) if where != ref.hdu else {})
 
 

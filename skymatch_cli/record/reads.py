@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from pathlib import Path
 
 from skymatch_cli.images.formats.files import is_remote, real_path
 from skymatch_cli.images.names import file_of
-from skymatch_cli.model import ImageInfo, StoredPlane
+from skymatch_cli.model import ImageInfo
 from skymatch_cli.settings import Settings
 
 
@@ -53,10 +52,8 @@ def files_of_images(infos: Iterable[ImageInfo]) -> Iterator[str]:
             yield (last := info.ref.path)
         if info.ref.mask is not None:
             yield info.ref.mask.path
-        for field in () if info.source is None else fields(info.source):
-            plane = getattr(info.source, field.name)
-            if isinstance(plane, StoredPlane) and plane.path != last:
-                yield plane.path
+        if info.source is not None:
+            yield from (plane.path for plane in info.source.planes.values() if plane.path != last)
 
 
 def _named(settings: Settings) -> Iterator[str]:

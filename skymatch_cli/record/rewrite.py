@@ -15,7 +15,7 @@ import numpy as np
 
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import restore, subtract
-from skymatch_cli.images.formats.source import Extent, Source, padded
+from skymatch_cli.images.formats.source import Extent, Source
 from skymatch_cli.images.ledger import Record, Written
 from skymatch_cli.model import Container, PixelFormat
 from skymatch_cli.model.skycube import Sky
@@ -177,7 +177,7 @@ def _new_pixels(source: Source, extent: Extent, edit: PixelEdit) -> Iterator[byt
         data = edit.apply(raw, first).tobytes()
         size += len(data)
         yield data
-    yield filler * (padded(size) - size)
+    yield filler * (cd.padded(size) - size)
 
 
 def stored_pixels(source: Source, extent: Extent, form: PixelFormat) -> Iterator[tuple[int, np.ndarray]]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from skymatch_cli.model import FloatArray
+from skymatch_cli.sky.sphere import lon_lat, unit_vectors
+from skymatch_cli.sky.tangent import plane_wcs
 
 _GNOMONIC_REACH_DEG = 40.0  # beyond it a gnomonic plane stretches shapes by more than 1.3 across
 _MARGIN = 0.02  # of the longer side, on every side
@@ -24,7 +26,7 @@ class DisplayFrame:
     @property
     def scale_arcsec(self) -> float:
         """Side of a pixel of the picture, in arcsec."""
-        return float(self.wcs.wcs.cdelt[1]) * 3600
+        return float(self.wcs.wcs.cd[1, 1]) * 3600
 
     def to_pixel(self, vectors: FloatArray) -> FloatArray:
         """Convert ICRS unit vectors (n, 3) to pixels (n, 2) of the picture; NaN where they can't be shown."""
@@ -35,7 +37,7 @@ class DisplayFrame:
 
     def to_sky(self, x: FloatArray, y: FloatArray) -> FloatArray:
         """Convert pixels of the picture, (n,) each, to ICRS unit vectors (n, 3)."""
-        return _to_vectors(self.wcs.wcs_pix2world(np.column_stack([x, y]), 0))
+        return unit_vectors(*np.radians(self.wcs.wcs_pix2world(np.column_stack([x, y]), 0)).T)
 
 
 def frame_around(rings: Sequence[FloatArray], max_side: int) -> DisplayFrame:
@@ -52,7 +54,9 @@ def frame_around(rings: Sequence[FloatArray], max_side: int) -> DisplayFrame:
     norm = float(np.linalg.norm(centre))
     centre = centre / norm if norm > 1e-6 else vectors[0]
     reach_deg = float(np.degrees(np.arccos(np.clip((vectors @ centre).min(), -1, 1))))
-    unit_scale = _zenithal("TAN" if reach_deg < _GNOMONIC_REACH_DEG else "ZEA", centre, (1.0, 1.0), 1.0)
+    north_up = np.diag([-1.0, 1.0])
+    place, projection = _to_degrees(centre[None])[0], "TAN" if reach_deg < _GNOMONIC_REACH_DEG else "ZEA"
+    unit_scale = plane_wcs(place, (1.0, 1.0), north_up, projection)
     xy = unit_scale.wcs_world2pix(_to_degrees(vectors), 0)
     low, high = xy.min(axis=0), xy.max(axis=0)
     margin = _MARGIN * float((high - low).max())
@@ -60,29 +64,9 @@ def frame_around(rings: Sequence[FloatArray], max_side: int) -> DisplayFrame:
     step = float((high - low).max()) / max_side
     nx, ny = (max(1, int(np.ceil(side / step))) for side in high - low)
     origin = (float(-low[0] / step + 0.5), float(-low[1] / step + 0.5))
-    return DisplayFrame(_zenithal(unit_scale.wcs.ctype[0][-3:], centre, origin, step), (ny, nx))
-
-
-def _zenithal(projection: str, centre: FloatArray, crpix: tuple[float, float], step_deg: float) -> Any:
-    from astropy.wcs import WCS
-
-    wcs = WCS(naxis=2)
-    wcs.wcs.ctype = [f"RA---{projection}", f"DEC--{projection}"]
-    wcs.wcs.crval = _to_degrees(centre[None, :])[0]
-    wcs.wcs.crpix = list(crpix)
-    wcs.wcs.cdelt = [-step_deg, step_deg]
-    wcs.wcs.cunit = ["deg", "deg"]
-    wcs.wcs.radesys = "ICRS"
-    wcs.wcs.set()
-    return wcs
+    return DisplayFrame(plane_wcs(place, origin, step * north_up, projection), (ny, nx))
 
 
 def _to_degrees(vectors: FloatArray) -> FloatArray:
-    ra = np.degrees(np.arctan2(vectors[:, 1], vectors[:, 0])) % 360
-    dec = np.degrees(np.arctan2(vectors[:, 2], np.hypot(vectors[:, 0], vectors[:, 1])))
-    return np.column_stack([ra, dec])
-
-
-def _to_vectors(degrees: FloatArray) -> FloatArray:
-    ra, dec = np.radians(degrees).T
-    return np.column_stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)])
+    lon, lat = lon_lat(vectors)
+    return np.degrees(np.column_stack([lon % (2 * np.pi), lat]))

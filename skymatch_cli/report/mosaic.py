@@ -123,11 +123,10 @@ def missing(error: ImportError) -> UsageError:
 
 def stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
     """Choose one contrast for both pictures, each about its own level (``globalmin`` and ``user`` shift all)."""
-    after = look.after[np.isfinite(look.after)]
+    after, before = (values[np.isfinite(look.after)] for values in (look.after, look.before))
     if not after.size:
         return (Stretch(0.0, 1.0, 1.0),) * 2
     low, level, high = (float(q) for q in np.percentile(after, [1.0, 50.0, 99.7]))
-    before = look.before[np.isfinite(look.before)]
     spread = max(level - low, float(np.ptp(np.percentile(before - after, [0.5, 99.5]))), 1e-6 * max(1.0, abs(level)))
     stretch = Stretch(black=level - 1.5 * spread, white=max(high, level + 2 * spread), softening=spread)
     return stretch.shifted(float(np.median(before)) - level), stretch
@@ -135,11 +134,10 @@ def stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
 
 def sky_stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
     """Choose the contrast of a look without stars: linear, wide enough for the steps and most of the sky."""
-    after = look.after[np.isfinite(look.after)]
+    after, before = (values[np.isfinite(look.after)] for values in (look.after, look.before))
     if not after.size:
         return (Stretch(0.0, 1.0, 1.0),) * 2
     low, level, high = (float(q) for q in np.percentile(after, [2.0, 50.0, 90.0]))
-    before = look.before[np.isfinite(look.before)]
     shift = float(np.median(before)) - level
     step = 1.1 * float(np.abs(before - after - shift).max())
     black, white = min(low, level - step), max(high, level + step, level + 1e-6 * max(1.0, abs(level)))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skymatch_cli.errors import plural
 from skymatch_cli.model import Status
 from skymatch_cli.model.warning import KINDS, SkyWarning
 from skymatch_cli.output.plain import number_format
@@ -142,11 +143,7 @@ def _source(folder: str, name: str) -> str:
 
 def _headline(report: Report) -> str:
     n, m, c = len(report.images), len(report.overlaps), len(report.components)
-    return f"{_count(n, 'image')}, {_count(m, 'overlap')}, {_count(c, 'component')}; method {report.settings['method']}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    return f"{plural(n, 'image')}, {plural(m, 'overlap')}, {plural(c, 'component')}; method {report.settings['method']}"
 
 
 def _command(settings: dict[str, Any]) -> str:

@@ -141,13 +141,6 @@ def quicklooks(
     return tuple(Quicklook(view.frame, *pair) for view, pair in zip(views, pairs, strict=True))
 
 
-def quicklook(
-    scene: Scene, sky: FloatArray, settings: Settings, frame: DisplayFrame, *, tilt: FloatArray | None = None
-) -> Quicklook:
-    """Draw one view, of means, as `quicklooks` does."""
-    return quicklooks(scene, sky, settings, [View(frame)], tilt=tilt)[0]
-
-
 def _add(patch: _Patch, total: FloatArray, factor: float) -> None:
     """Add a patch to the sums (before, after, count), in comparison units."""
     height, width = patch.values.shape

@@ -11,16 +11,12 @@ import numpy as np
 from skymatch_cli.choices import TableName
 from skymatch_cli.model import IntArray
 from skymatch_cli.output.plain import cells, is_number
-from skymatch_cli.output.tables import SHAPE, Column, Report, Table
+from skymatch_cli.output.tables import IN_UNIT, Column, Report, Table
 
 from .overlaps import OverlapColumns, common_word
 
 MOST_ROWS = 5000  # of a table, and shapes on the map: a browser stays quick, the file stays small
 _UNIT_COLUMNS = ("sky_unit", "unit")
-_IN_UNIT = frozenset(  # columns in the unit that one of those columns names
-    {"sky", "sky_err", "sky_err_noise", "sky_a", "sky_b", "delta", "delta_err", "residual"}
-    | {"rms_residual", "step_before", "step_after", *SHAPE[2:]}
-)
 _UNITS = {"n_pixels": "pixels", "n_a": "pixels", "n_b": "pixels", "pull": "σ", "arcmin2": "arcmin²"}
 # what one looks for in a table comes first
 _FIRST = (
@@ -86,10 +82,10 @@ def _sheet(report: Report, name: TableName, order: IntArray, which: str, unit: s
 
 def _heading(column: Column, unit: str) -> Heading:
     """Name a column, with its unit below the name."""
-    if column.name in SHAPE[:2]:
-        shown = f"{unit} / pixel" if unit else ""
+    if (per := IN_UNIT.get(column.name)) is not None:
+        shown = f"{unit} / pixel" if per and unit else unit
     else:
-        shown = unit if column.name in _IN_UNIT else _UNITS.get(column.name) or _UNITS.get(column.unit, column.unit)
+        shown = _UNITS.get(column.name) or _UNITS.get(column.unit, column.unit)
     kind = "name" if column.name in _NAMES else "number" if is_number(column) else "word"
     title = "area" if column.name == "area_arcmin2" else column.name
     return Heading(title, shown, f"{column.name}: {column.description}", kind)

@@ -13,6 +13,7 @@ from skymatch_cli.model import FloatArray
 from skymatch_cli.sky.sphere import lon_lat, unit_vectors
 
 _BY_AXIS = {"GLON": "galactic", "SLON": "supergalactic", "ELON": "ecliptic"}
+_OF_ASTROPY = {"ecliptic": "barycentricmeanecliptic"}  # the other names are astropy's own
 _OF_A_BODY = re.compile(r"[A-Z]{2}LN")  # helioprojective, heliographic, planetary
 _EQUATORIAL = {"ICRS": "icrs", "FK5": "fk5", "FK4": "fk4", "FK4-NO-E": "fk4noeterms"}
 
@@ -101,19 +102,10 @@ def _astropy_frame(frame: SkyFrame) -> Any:
     from astropy import coordinates
     from astropy.time import Time
 
-    classes = {
-        "icrs": coordinates.ICRS,
-        "fk5": coordinates.FK5,
-        "fk4": coordinates.FK4,
-        "fk4noeterms": coordinates.FK4NoETerms,
-        "galactic": coordinates.Galactic,
-        "supergalactic": coordinates.Supergalactic,
-        "ecliptic": coordinates.BarycentricMeanEcliptic,
-    }
+    made = coordinates.frame_transform_graph.lookup_name(_OF_ASTROPY.get(frame.name, frame.name))
     if frame.equinox is None:
-        return classes[frame.name]()
-    scale = "byear" if frame.name.startswith("fk4") else "jyear"
-    return classes[frame.name](equinox=Time(frame.equinox, format=scale))
+        return made()
+    return made(equinox=Time(frame.equinox, format="byear" if frame.name.startswith("fk4") else "jyear"))
 
 
 def _rotated(rotation: FloatArray, vectors: FloatArray) -> FloatArray:

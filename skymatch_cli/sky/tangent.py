@@ -6,8 +6,9 @@ intersected with plane geometry, and the result is exact on the sphere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,6 +61,18 @@ def unproject(plane: TangentPlane, xy: FloatArray) -> FloatArray:
     """
     east, north, centre = plane_axes(plane)
     return normalised(centre + xy[..., :1] * east + xy[..., 1:] * north)
+
+
+def plane_wcs(centre_deg: Sequence[float], crpix: Sequence[float], cd: FloatArray, projection: str = "TAN") -> Any:
+    """Make the astropy WCS of a zenithal projection about an ICRS position; ``cd`` (2, 2) in degrees per pixel."""
+    from astropy.wcs import WCS
+
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = [f"RA---{projection}", f"DEC--{projection}"]
+    wcs.wcs.crval, wcs.wcs.crpix, wcs.wcs.cd = list(centre_deg), list(crpix), cd
+    wcs.wcs.radesys = "ICRS"
+    wcs.wcs.set()
+    return wcs
 
 
 def solid_angle_sr(polygons: Polygons) -> FloatArray:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from skymatch_cli.errors import InputError, Problem, SkymatchError, StoppedError
@@ -107,7 +107,7 @@ class Database:
         if version != SCHEMA_VERSION or self.get("facts", "layout") != self._layout.encode():
             raise InputError.at(self.file, "is a store of another version of skymatch", _ANEW)
 
-    def __enter__(self) -> Database:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from skymatch_cli.compare.pooled import ImageMeasurement, assemble_pooled, block
 from skymatch_cli.errors import Problem, SkymatchError
 from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyStatistics, SkyWarning
 from skymatch_cli.run.tasks import NoProgress, Progress, Runner, Tasks
+from skymatch_cli.run.threads import one_thread
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import FindingRow, digest_of
 from skymatch_cli.store.gathered import Gathered
@@ -35,34 +36,6 @@ class Measured:
     graph: OverlapGraph
     settings: Settings
     found: Iterable[Finding | None]  # one for each image, None where there is none yet
-
-
-class Findings(Protocol):
-    """A collection of findings, filled while images are measured."""
-
-    def __len__(self) -> int:
-        """Images of the plan."""
-        ...
-
-    def __getitem__(self, image: int, /) -> Finding | None:
-        """The finding of an image, or None."""
-        ...
-
-    def __iter__(self) -> Iterator[Finding | None]:
-        """The finding of every image, or None."""
-        ...
-
-    def known_pairs(self, image: int, /) -> IntArray | None:
-        """The overlaps in which an image was measured; None where it has no finding."""
-        ...
-
-    def put(self, image: int, finding: Finding, /) -> None:
-        """Take a finding; it replaces an earlier one of the image."""
-        ...
-
-    def flush(self) -> None:
-        """Save the findings for the next run, whatever happens to this one."""
-        ...
 
 
 class HeldFindings:
@@ -140,7 +113,7 @@ class StoredFindings:
         images: dict[tuple[bytes, bytes], list[int]] = {}
         for i, key in enumerate(zip(self._state, self._how, strict=True)):
             images.setdefault(key, []).append(i)
-        for state, how, local, bad, overlaps in store.database.finding_keys():
+        for state, how, local, bad, overlaps in store.finding_keys():
             if (bad and not self._with_bad) or (with_local and not local):
                 continue
             for i in images.get((state, how), ()):
@@ -169,9 +142,9 @@ class StoredFindings:
     def __getitem__(self, image: int, /) -> Finding | None:
         row, source = self._waiting.get(image), self._source[image]
         if row is None and source is not None:
-            row = source.database.finding(self._state[image], self._how[image])
+            row = source.finding(self._state[image], self._how[image])
             if row is None:
-                raise source.database.damaged("a finding is missing")
+                raise source.damaged("a finding is missing")
         return None if row is None or source is None else self._decoded(image, row, source)
 
     def __iter__(self) -> Iterator[Finding | None]:
@@ -207,11 +180,11 @@ class StoredFindings:
         if self._grids is not None:
             cells = source.decode(MeshReduction, body)
             if not cells.meshes.keys() <= self._planes.keys():
-                raise source.database.damaged("cells on a plane that is not there")
+                raise source.damaged("cells on a plane that is not there")
             return replace(cells, meshes={self._planes[key]: mesh for key, mesh in cells.meshes.items()})
         found = source.decode(ImageMeasurement, body)
         if not len(found.regions) == len(found.blocks) == (len(overlaps) - 1) // KEY_BYTES:
-            raise source.database.damaged("a finding without its overlaps")
+            raise source.damaged("a finding without its overlaps")
         pairs = self._overlaps.pairs[i]
         if self._overlaps.of(i).tobytes() != overlaps[1:]:
             rows = self._overlaps.known(i, overlaps[1:])
@@ -285,9 +258,9 @@ class StoredFindings:
         if not self._waiting or self._target is None or self._target.warnings:
             return
         try:
-            with self._target.database.transaction():
+            with self._target.transaction():
                 for row in self._waiting.values():
-                    self._target.database.put_finding(row)
+                    self._target.put_finding(row)
         except SkymatchError as error:
             if not self._lenient:
                 raise
@@ -295,6 +268,9 @@ class StoredFindings:
             return
         self._waiting.clear()
         self._waiting_bytes, self._committed = 0, time.monotonic()
+
+
+Findings = HeldFindings | StoredFindings
 
 
 def measure_images(
@@ -382,5 +358,7 @@ def assemble(measured: Measured) -> Measurements:
         from skymatch_cli.solve.tiltfit import image_planes
         from skymatch_cli.solve.tilts import chosen_degree
 
-        return assemble_mesh(measured.infos, measured.graph, reduced, measured.settings, (image_planes, chosen_degree))
+        solvers = image_planes, chosen_degree
+        with one_thread():  # of libraries that came with the solvers too
+            return assemble_mesh(measured.infos, measured.graph, reduced, measured.settings, solvers)
     return assemble_pooled(measured.infos, measured.graph, pooled)

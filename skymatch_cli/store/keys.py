@@ -16,7 +16,7 @@ from skymatch_cli.choices import Compare
 from skymatch_cli.compare.mesh.cells import MeshGrid
 from skymatch_cli.errors import without_secrets
 from skymatch_cli.images.formats.files import real_paths
-from skymatch_cli.model import FloatArray, ImageInfo, IntArray, OverlapGraph, PixelSource, StoredPlane, TangentPlane
+from skymatch_cli.model import FloatArray, ImageInfo, IntArray, OverlapGraph, TangentPlane
 from skymatch_cli.settings import OF_HEADERS, OF_THE_SOLUTION, Settings
 from skymatch_cli.store.codec import Codec
 from skymatch_cli.store.database import digest_of
@@ -67,7 +67,7 @@ def image_states(infos: Sequence[ImageInfo]) -> tuple[list[bytes], list[bytes]]:
     places: list[bytes] = []
     for low in range(0, len(infos), _AT_A_TIME):
         some = infos[low : low + _AT_A_TIME]
-        planes = [_planes(info.source) for info in some]
+        planes = [{} if info.source is None else info.source.planes for info in some]
         real = iter(real_paths(without_secrets(plane.path) for own in planes for plane in own.values()))
         for info, own in zip(some, planes, strict=True):
             where: list[object] = [getattr(info.ref, f.name) for f in fields(info.ref) if f.name not in _NOT_IN_KEY]
@@ -81,14 +81,6 @@ def image_states(infos: Sequence[ImageInfo]) -> tuple[list[bytes], list[bytes]]:
             places.append(digest_of(place))
             states.append(digest_of(place, repr(state).encode()))
     return states, places
-
-
-def _planes(source: PixelSource | None) -> dict[str, StoredPlane]:
-    """The planes that are read for an image, by the names of their fields."""
-    if source is None:
-        return {}
-    named = ((f.name, getattr(source, f.name)) for f in fields(source))
-    return {name: plane for name, plane in named if isinstance(plane, StoredPlane)}
 
 
 def image_keys(infos: Sequence[ImageInfo], footprints: Sequence[object], codec: Codec) -> ImageKeys:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from skymatch_cli.errors import InputError
+from skymatch_cli.images.formats.cards import padded
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.source import open_source
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from skymatch_cli.output.tables import Report
 
 _HDU = "SKYMATCH"
-_BLOCK = 2880  # bytes: every part of a FITS file is a whole number of blocks
 _HINT = "name a file that `skymatch solve -o SOLUTION.fits` or `skymatch match -o` wrote"
 
 
@@ -71,7 +71,7 @@ def _write(result: Result, stream: BinaryIO) -> None:
     header["LAYOUT"] = (_layout_digest(), "digest of the layout of these bytes")
     header["DIGEST"] = (_digest(content), "digest of these bytes")
     stream.write(header.tostring().encode("ascii"))
-    stream.write(content + bytes(-len(content) % _BLOCK))
+    stream.write(content.ljust(padded(len(content)), b"\0"))
 
 
 def read_solution(file: str) -> Solved:

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
-from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
 import numpy as np
 
@@ -102,49 +101,21 @@ def not_kept(error: SkymatchError) -> SkyWarning:
     return SkyWarning(WarningName.STORE, f"what was measured is not kept: {error.message}")
 
 
-class Store:
+class Store(Database):
     """A store, open; use it in a ``with`` block.
 
-    InputError if it can't be opened, is in use, is damaged, or is not a store of this version; also later, when a
-    damaged row is read.
-
-    Parameters
-    ----------
-    write, create : bool
-        As for `Database`.
-
-    Attributes
-    ----------
-    warnings : tuple of SkyWarning
-        Why measurements could not be stored.
+    As for `Database`, and InputError when a damaged row is read. ``warnings`` say why measurements could not be stored.
     """
 
     def __init__(self, file: str, *, write: bool = False, create: bool = False) -> None:
-        self.database = Database(file, layout=_layout(), write=write, create=create)
+        super().__init__(file, layout=_layout(), write=write, create=create)
         self.warnings: tuple[SkyWarning, ...] = ()
         self._headers: Headers | None = None
         self._keys: ImageKeys | None = None
 
     @property
-    def file(self) -> str:
-        """Its name, as the user gave it."""
-        return self.database.file
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self.database.close()
-
-    @property
     def _facts(self) -> _PlanFacts | None:
-        body = self.database.get("facts", "plan")
+        body = self.get("facts", "plan")
         return None if body is None else self.decode(_PlanFacts, body)
 
     def decode(self, cls: type[_Block], body: bytes) -> _Block:
@@ -152,15 +123,15 @@ class Store:
         try:
             return CODEC.decode(cls, body)
         except ValueError as error:
-            raise self.database.damaged(str(error)) from None
+            raise self.damaged(str(error)) from None
 
     def headers(self) -> Headers | None:
         """The headers of the plan in the store; None where there is no plan."""
         facts = self._facts
         if facts is None:
             return None
-        files = [self.decode(_File, body) for body in self.database.span("files", 0, facts.n_files)]
-        images = [self.decode(ImageHeader, body) for body in self.database.span("headers", 0, facts.n_headers)]
+        files = [self.decode(_File, body) for body in self.span("files", 0, facts.n_files)]
+        images = [self.decode(ImageHeader, body) for body in self.span("headers", 0, facts.n_headers)]
         self._headers = Headers(facts.rules, {file.real: file.file for file in files}, tuple(images))
         return self._headers
 
@@ -170,22 +141,21 @@ class Store:
         settings = _to_json(planned.settings)
         facts = self._facts
         if facts is not None and self._is_same(facts, headers, planned):
-            if self.database.get("facts", "settings") != settings:
-                with self.database.transaction():
-                    self.database.put("facts", [("settings", settings)])
+            if self.get("facts", "settings") != settings:
+                with self.transaction():
+                    self.put("facts", [("settings", settings)])
             return
         keys = image_keys(planned.infos, planned.footprints, CODEC)
-        with self.database.transaction():
+        with self.transaction():
             if facts is not None:
-                self.database.forget(_outdated(self.keys(), keys))
+                self.forget(_outdated(self.keys(), keys))
             for table in ("files", "headers", "images", "columns", "overlaps", "polygons"):
-                self.database.clear(table)
-            put = self.database.put
-            put("files", enumerate(CODEC.encode(_File(real, file)) for real, file in headers.files.items()))
-            put("headers", enumerate(map(CODEC.encode, headers.images)))
-            put("images", enumerate(map(CODEC.encode, planned.infos)))
+                self.clear(table)
+            self.put("files", enumerate(CODEC.encode(_File(real, file)) for real, file in headers.files.items()))
+            self.put("headers", enumerate(map(CODEC.encode, headers.images)))
+            self.put("images", enumerate(map(CODEC.encode, planned.infos)))
             digest = self._put_blocks(planned, keys)
-            self.database.put("facts", [("settings", settings), ("plan", _facts_of(planned, headers, digest))])
+            self.put("facts", [("settings", settings), ("plan", _facts_of(planned, headers, digest))])
         self._keys = keys
 
     def _is_same(self, facts: _PlanFacts, headers: Headers, planned: Plan) -> bool:
@@ -220,7 +190,7 @@ class Store:
             columns = _Overlaps(graph.a[part], graph.b[part], graph.area_arcmin2[part], graph.plane[part])
             bodies = CODEC.encode(columns), CODEC.encode(graph.polygon.part(np.arange(part.start, part.stop)))
             for table, body in zip(("overlaps", "polygons"), bodies, strict=True):
-                self.database.put(table, [(k, body)])
+                self.put(table, [(k, body)])
                 digests.append(digest_of(body))
         return digest_of(*digests)
 
@@ -230,11 +200,11 @@ class Store:
             n = self._plan_facts().n_images
             self._keys = ImageKeys.joined(self._blocks("columns", ImageKeys, n))
             if len(self._keys.sky) != n:
-                raise self.database.damaged("its keys are not those of its images")
+                raise self.damaged("its keys are not those of its images")
         return self._keys
 
     def _blocks(self, table: str, cls: type[_Block], n: int) -> list[_Block]:
-        return [self.decode(cls, body) for body in self.database.span(table, 0, -(-n // _BLOCK))]
+        return [self.decode(cls, body) for body in self.span(table, 0, -(-n // _BLOCK))]
 
     def plan(self) -> Plan:
         """The plan in the store; it has no footprints. Images and polygons are read when they are asked for.
@@ -257,13 +227,13 @@ class Store:
         columns = zip(none, *((p.a, p.b, p.area_arcmin2, p.plane) for p in parts), strict=True)
         a, b, area, plane = (np.concatenate(column) for column in columns)
         if len(a) != facts.n_overlaps or not _are_overlaps(a, b, plane, facts):
-            raise self.database.damaged("its overlaps are not those of its images")
+            raise self.damaged("its overlaps are not those of its images")
         polygons = StoredPolygons(self, facts.n_overlaps)
         return OverlapGraph(facts.n_images, a, b, area, polygons, plane, facts.planes)
 
     def gathered(self, compare: str, key: bytes) -> Gathered | None:
         """The measurements of the plan by one way of comparing, if they rest on what ``key`` stands for."""
-        body = self.database.get("facts", f"measurements {compare}")
+        body = self.get("facts", f"measurements {compare}")
         found = None if body is None else self.decode(Gathered, body)
         return found if found is not None and found.key == key else None
 
@@ -272,8 +242,8 @@ class Store:
         if gathered.n_bytes > MOST_BYTES or self.warnings:
             return
         try:
-            with self.database.transaction():
-                self.database.put("facts", [(f"measurements {compare}", CODEC.encode(gathered))])
+            with self.transaction():
+                self.put("facts", [(f"measurements {compare}", CODEC.encode(gathered))])
         except SkymatchError as error:
             self.warnings = (not_kept(error),)
 
@@ -281,7 +251,7 @@ class Store:
         facts = self._facts
         again = f"run skymatch plan --store {self.file} IMAGES..."
         if facts is None:
-            part = self.database.get("facts", "part") is not None
+            part = self.get("facts", "part") is not None
             what = "is a part of a measurement: it has no plan" if part else "holds no plan"
             raise InputError.at(self.file, what, "merge it into the store of its plan" if part else again)
         if not facts.on_sky:
@@ -291,15 +261,15 @@ class Store:
     def settings(self) -> Settings:
         """The settings of the plan and of its measurement."""
         try:
-            return Settings.of(json.loads(self.database.get("facts", "settings") or b"{}"))
+            return Settings.of(json.loads(self.get("facts", "settings") or b"{}"))
         except (ValueError, TypeError, SkymatchError) as error:
-            raise self.database.damaged(f"its settings: {error}") from None
+            raise self.damaged(f"its settings: {error}") from None
 
     def save_settings(self, settings: Settings) -> None:
         """Store the settings by which pixels are measured."""
-        if self.database.get("facts", "settings") != (text := _to_json(settings)):
-            with self.database.transaction():
-                self.database.put("facts", [("settings", text)])
+        if self.get("facts", "settings") != (text := _to_json(settings)):
+            with self.transaction():
+                self.put("facts", [("settings", text)])
 
     def plan_digest(self) -> bytes:
         """Digest that identifies a plan: the state of its images, and their overlaps."""
@@ -310,8 +280,8 @@ class Store:
         if self._facts is not None:
             what = "holds a plan: it can't be a part of another one"
             raise InputError.at(self.file, what, "name another file")
-        with self.database.transaction():
-            self.database.put("facts", [("part", whole.plan_digest()), ("settings", _to_json(settings))])
+        with self.transaction():
+            self.put("facts", [("part", whole.plan_digest()), ("settings", _to_json(settings))])
 
     def merge(self, files: Sequence[str]) -> None:
         """Add the findings of partial measurements of this plan.
@@ -324,23 +294,23 @@ class Store:
                 settings[file] = own = self._settings_of_part(part)
             if own != settings[files[0]]:
                 raise InputError.at(file, f"was measured with other settings than {files[0]}", "measure it again")
-        with self.database.transaction():
+        with self.transaction():
             for file in files:
                 with Store(file) as part:
-                    for row in part.database.each_finding():
-                        if not row[3] or self.database.finding(row[0], row[1]) is None:
-                            self.database.put_finding(row)
-            self.database.put("facts", [("settings", settings[files[0]])])
+                    for row in part.each_finding():
+                        if not row[3] or self.finding(row[0], row[1]) is None:
+                            self.put_finding(row)
+            self.put("facts", [("settings", settings[files[0]])])
 
     def _settings_of_part(self, part: Store) -> bytes:
         """How a part was measured, if it is one of this plan."""
-        if (digest := part.database.get("facts", "part")) is None:
+        if (digest := part.get("facts", "part")) is None:
             hint = "name what `skymatch measure STORE --shard K/N -o PART` wrote"
             raise InputError.at(part.file, "is not a part of a measurement", hint)
         if digest != self.plan_digest():
             what = f"is not of the plan in {self.file}, or of an earlier state of it"
             raise InputError.at(part.file, what, "measure this part again")
-        return part.database.get("facts", "settings") or b""
+        return part.get("facts", "settings") or b""
 
     def renew(self, infos: Sequence[ImageInfo], files: Collection[str]) -> None:
         """Keep the findings of files that this program has written since: the original pixels are unchanged.
@@ -366,12 +336,12 @@ class Store:
         states = image_states(old)[0], image_states(infos)[0]
         changed = [k for k, (before, now) in enumerate(zip(*states, strict=True)) if before != now]
         keys = replace(self.keys(), state=np.frombuffer(b"".join(states[1]), np.uint8).reshape(-1, KEY_BYTES))
-        with self.database.transaction():
+        with self.transaction():
             for before, now in {(states[0][k], states[1][k]) for k in changed}:
-                for row in self.database.findings_of(before):
-                    self.database.put_finding((now, *row[1:]))
-                self.database.forget([before])
-            self.database.put("images", ((k, CODEC.encode(infos[k])) for k in changed))
+                for row in self.findings_of(before):
+                    self.put_finding((now, *row[1:]))
+                self.forget([before])
+            self.put("images", ((k, CODEC.encode(infos[k])) for k in changed))
             self._renew_gathered(digest_of(*states[0]), digest_of(*states[1]))
             self._put_keys(keys)
         self._keys = keys
@@ -379,15 +349,15 @@ class Store:
     def _renew_gathered(self, before: bytes, now: bytes) -> None:
         for compare in Compare:
             name = f"measurements {compare}"
-            if (body := self.database.get("facts", name)) is not None:
+            if (body := self.get("facts", name)) is not None:
                 gathered = self.decode(Gathered, body)
                 if gathered.key.startswith(before):
                     gathered = replace(gathered, key=now + gathered.key[len(now) :])
-                    self.database.put("facts", [(name, CODEC.encode(gathered))])
+                    self.put("facts", [(name, CODEC.encode(gathered))])
 
     def _put_keys(self, keys: ImageKeys) -> list[bytes]:
         blocks = [CODEC.encode(keys.part(low, low + _BLOCK)) for low in range(0, len(keys.sky), _BLOCK)]
-        self.database.put("columns", enumerate(blocks))
+        self.put("columns", enumerate(blocks))
         return blocks
 
 
@@ -405,18 +375,10 @@ def measuring_part(settings: Settings) -> Settings:
 def renewed(infos: Sequence[ImageInfo], files: Collection[str]) -> tuple[ImageInfo, ...]:
     """The images after some of their files (by their real paths) were written by this program."""
 
-    def plane(old: object) -> object:
-        if not isinstance(old, StoredPlane) or real_path(old.path) not in files:
-            return old
-        return replace(old, state=file_state(old.path))
+    def plane(old: StoredPlane) -> StoredPlane:
+        return replace(old, state=file_state(old.path)) if real_path(old.path) in files else old
 
-    def info(old: ImageInfo) -> ImageInfo:
-        if old.source is None:
-            return old
-        now: dict[str, Any] = {f.name: plane(getattr(old.source, f.name)) for f in fields(old.source)}
-        return replace(old, source=replace(old.source, **now))
-
-    return tuple(map(info, infos))
+    return tuple(replace(info, source=info.source and info.source.changed(plane)) for info in infos)
 
 
 class StoredInfos(Sequence[ImageInfo]):
@@ -447,7 +409,7 @@ class StoredInfos(Sequence[ImageInfo]):
             yield from self._span(low, min(low + _AT_A_TIME, self._n))
 
     def _span(self, low: int, high: int) -> list[ImageInfo]:
-        return [self._store.decode(ImageInfo, body) for body in self._store.database.span("images", low, high)]
+        return [self._store.decode(ImageInfo, body) for body in self._store.span("images", low, high)]
 
 
 class StoredPolygons:
@@ -468,7 +430,7 @@ class StoredPolygons:
         return Polygons.joined([self._block(k).part(own) for k, own in runs])
 
     def _read(self, k: int) -> Polygons:
-        return self._store.decode(Polygons, self._store.database.span("polygons", k, k + 1)[0])
+        return self._store.decode(Polygons, self._store.span("polygons", k, k + 1)[0])
 
 
 def _layout() -> str:

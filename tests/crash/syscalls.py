@@ -187,7 +187,7 @@ def is_readable(file: str) -> bool:
     if file.endswith(".fits"):
         return bool(len(read_solution(file).sky))
     with Store(file, write=True, create=True) as store:
-        return store.database.get("facts", "layout") is not None
+        return store.get("facts", "layout") is not None
 
 
 def reset(folder: Path, files: dict[str, bytes]) -> None:

@@ -31,7 +31,12 @@ def split_header(raw: bytes) -> Cards:
 def join_header(cards: Cards) -> bytes:
     """The header as it is stored: the cards, END, and blanks up to the next block of 2880 bytes."""
     raw = b"".join(cards) + b"END".ljust(CARD)
-    return raw.ljust(-(-len(raw) // BLOCK) * BLOCK)
+    return raw.ljust(padded(len(raw)))
+
+
+def padded(size: int) -> int:
+    """The bytes of the whole blocks that hold ``size`` bytes."""
+    return -(-size // BLOCK) * BLOCK
 
 
 def find(cards: Cards, keyword: str) -> slice | None:

@@ -12,6 +12,7 @@ import numpy as np
 from skymatch_cli.errors import InputError, reason
 from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray
 from skymatch_cli.sky.sphere import lon_lat, unit_vectors
+from skymatch_cli.sky.tangent import plane_wcs
 
 _HINT = "pip install 'skymatch-cli[regions]'"
 _FILES_KEPT = 8
@@ -93,8 +94,6 @@ def _vectors(position: Any) -> FloatArray:
 
 def _tangent_wcs(wcs: CelestialWcs, centre: FloatArray) -> Any:
     """A plain TAN that equals the WCS of the image about a position: shapes are small beside distortions."""
-    from astropy.wcs import WCS
-
     x, y = wcs.to_pixel(centre[None])
     if not np.isfinite([x[0], y[0]]).all():
         return None
@@ -105,10 +104,4 @@ def _tangent_wcs(wcs: CelestialWcs, centre: FloatArray) -> Any:
     east = np.array([-np.sin(lon[0]), np.cos(lon[0]), 0.0])
     north = np.cross(centre, east)
     steps = np.degrees(np.stack([sky[1] - sky[0], sky[3] - sky[2]]) @ np.stack([east, north], axis=1))
-    local = WCS(naxis=2)
-    local.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-    local.wcs.crval = np.degrees([lon[0], lat[0]])
-    local.wcs.crpix = [x[0] + 1, y[0] + 1]
-    local.wcs.cd = steps.T
-    local.wcs.radesys = "ICRS"
-    return local
+    return plane_wcs(np.degrees([lon[0], lat[0]]).tolist(), [x[0] + 1, y[0] + 1], steps.T)

@@ -20,19 +20,17 @@ from pathlib import Path
 from typing import IO, cast
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.cards import card_value
+from skymatch_cli.images.formats import cards as cd
+from skymatch_cli.images.formats.cards import BLOCK, CARD, padded
 from skymatch_cli.images.formats.files import file_state, is_remote, open_file
-from skymatch_cli.images.formats.header import CardHeader, Value, value_in
-from skymatch_cli.images.formats.keywords import as_number
+from skymatch_cli.images.formats.header import CardHeader, Value, as_number, value_in
 from skymatch_cli.images.formats.registry import asdf_format
 from skymatch_cli.images.formats.tilecheck import check_tiling
 from skymatch_cli.model import Container, FileState
 
-_BLOCK = 2880
-_CARD = 80
-_CHUNK = 10 * _BLOCK
+_CHUNK = 10 * BLOCK
 _MOST_HDUS = 20_000  # seconds of reading
-_MAX_HEADER_BYTES = 1000 * _BLOCK  # 36,000 cards; real headers stay below 10,000
+_MAX_HEADER_BYTES = 1000 * BLOCK  # 36,000 cards; real headers stay below 10,000
 _BITPIX = frozenset({8, 16, 32, 64, -32, -64})
 _CELESTIAL_CTYPE = re.compile(r"(RA|DEC|.LON|.LAT|..LN|..LT)-")
 _KEYWORDS = (
@@ -186,8 +184,13 @@ def parse_header(stream: IO[bytes], hdu: Hdu) -> CardHeader:
     """The header of one HDU; that of a tile-compressed image reads as the image's own."""
     stream.seek(hdu.header_offset)
     raw = read_exactly(stream, hdu.header_size)
-    axes = {f"NAXIS{axis}": length for axis, length in enumerate(reversed(hdu.shape), start=1)}
-    return CardHeader(raw, {"BITPIX": hdu.bitpix, "NAXIS": len(axes)} | axes if hdu.tiled else None)
+    if hdu.tiled:
+        axes = {f"NAXIS{axis}": length for axis, length in enumerate(reversed(hdu.shape), start=1)}
+        own = {"BITPIX": hdu.bitpix, "NAXIS": len(axes)} | axes
+        new = {f"{key:8}".encode("ascii"): cd.make_card(key, value) for key, value in own.items()}
+        kept = [new.pop(card[:8], card) for card in cd.split_header(raw)]
+        raw = b"".join([*kept, *new.values()])
+    return CardHeader(raw)
 
 
 def _identify(path: str, where: str) -> tuple[Container, FileState]:
@@ -239,7 +242,7 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
     offset = 0
     while True:
         # of a packed file no byte too many: to go back is to unpack it again from its start
-        raw = _read_header(stream, where, len(hdus), offset, at_a_time=_BLOCK if size is None else _CHUNK)
+        raw = _read_header(stream, where, len(hdus), offset, at_a_time=BLOCK if size is None else _CHUNK)
         if not raw:
             break
         cards = _structure_cards(raw)
@@ -264,7 +267,7 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
                 "fetch the file again",
             )
         _refuse_implausible(hdu, data_size, where)
-        offset = _padded(end)
+        offset = padded(end)
     if len(headers) > 1:
         for index, raw in headers.items():
             hdus[index] = replace(hdus[index], wcs=_wcs_digest(raw) if hdus[index].celestial else "")
@@ -283,7 +286,7 @@ def _read_header(stream: IO[bytes], where: str, index: int, offset: int, *, at_a
     searched = 0
     while True:
         end = raw.find(b"END     ", searched)
-        while end >= 0 and end % _CARD:
+        while end >= 0 and end % CARD:
             end = raw.find(b"END     ", end + 1)
         if end >= 0:
             return raw[:end]
@@ -323,7 +326,7 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
         celestial=_is_celestial(cards),
         header_offset=offset,
         header_size=header_size,
-        data_offset=_padded(offset + header_size + _CARD),
+        data_offset=padded(offset + header_size + CARD),
         cube_axis=_cube_axis(cards, axes) if is_image else None,
         ctypes=tuple(_text(cards[key]) for key in ("CTYPE1", "CTYPE2") if key in cards),
     )
@@ -333,16 +336,12 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
 def _structure_cards(raw: bytes) -> _Cards:
     """Return the values of the structural cards of an HDU; the first card of a keyword counts."""
     found: dict[bytes, bytes] = {}
-    for record in _records(raw):
+    for record in cd.split_header(raw):
         key = record[:8]
         if record[8:9] == b"=" and (key in _STRUCTURE or _NUMBERED.fullmatch(key)):
             found.setdefault(key, record)
     names = (key.decode("ascii").rstrip() for key in found)
-    return {name: value_in(record, name) for name, record in zip(names, found.values(), strict=True)}
-
-
-def _records(raw: bytes) -> list[bytes]:
-    return [raw[start : start + _CARD] for start in range(0, len(raw), _CARD)]
+    return {name: value_in(card, name) for name, card in zip(names, found.values(), strict=True)}
 
 
 def _axes(cards: _Cards, prefix: str) -> tuple[tuple[int, ...], int]:
@@ -374,9 +373,9 @@ def _cube_axis(cards: _Cards, axes: tuple[int, ...]) -> str | None:
 def _wcs_digest(raw: bytes) -> str:
     """A digest of the values of the WCS in a header, to 12 digits."""
     values: dict[bytes, Value] = {}
-    for record in _records(raw):
-        if _PLACE.match(record):
-            values.setdefault(record[:8], card_value(record))
+    for card in cd.split_header(raw):
+        if _PLACE.match(card):
+            values.setdefault(card[:8], cd.card_value(card))
     keys = sorted(values)
     texts = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
     return hashlib.blake2b(repr((keys, texts)).encode(), digest_size=8).hexdigest()
@@ -428,7 +427,3 @@ def read_exactly(stream: IO[bytes], size: int) -> bytes:
     if size:
         raise EOFError("the file is shorter than its headers say")
     return b"".join(pieces)
-
-
-def _padded(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK

@@ -19,7 +19,7 @@ import numpy as np
 
 from skymatch_cli.errors import InputError, reason
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu
-from skymatch_cli.images.formats.registry import StoredWcs, UnknownWcsError, register
+from skymatch_cli.images.formats.registry import StoredWcs, UnknownWcsError
 from skymatch_cli.images.formats.source import open_source
 from skymatch_cli.model import FloatArray
 from skymatch_cli.sky.frames import SkyFrame
@@ -252,12 +252,9 @@ def _sky_frame(frame: Any) -> SkyFrame:
     return SkyFrame(frame.name, float(frame.equinox.jyear) if frame.name == "fk5" else None)
 
 
-register(
-    "gwcs",
-    StoredWcs(
-        missing_package=missing_package,
-        hint=HINT,
-        is_in=lambda file: asdf_extension(file) is not None,
-        read_wcs=jwst_wcs,
-    ),
+FORMAT = StoredWcs(
+    missing_package=missing_package,
+    hint=HINT,
+    is_in=lambda file: asdf_extension(file) is not None,
+    read_wcs=jwst_wcs,
 )

@@ -1,56 +1,38 @@
-"""The header of one HDU, as astropy reads it."""
+"""The header of one HDU, as astropy reads it; keywords of an image: its own first, then those of the primary HDU."""
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+from skymatch_cli.errors import InputError
+from skymatch_cli.images.formats.cards import CARD
+
 Value = str | bool | int | float | None
 
-_CARD = 80
 _CARDS_KEPT = 1024
 _PRINTABLE = bytes(code if 32 <= code < 127 else ord("?") for code in range(256))
 
 
 class CardHeader:
-    """The keywords of one header.
+    """The keywords of one header, given as its cards without END.
 
-    Parameters
-    ----------
-    raw : bytes
-        Its cards without END. Bytes that FITS does not allow (an observer's name in another alphabet, an escape
-        sequence) read as "?".
-    instead : mapping of str to int
-        Values that replace those in the cards.
+    ``text`` are the cards, in which bytes that FITS does not allow (an observer's name in another alphabet, an escape
+    sequence) are "?".
     """
 
-    def __init__(self, raw: bytes, instead: Mapping[str, int] | None = None) -> None:
-        self._raw = raw.translate(_PRINTABLE)
-        self._instead = instead or {}
+    def __init__(self, raw: bytes) -> None:
+        self.text = raw.translate(_PRINTABLE)
 
     @cached_property
     def _upper(self) -> bytes:
-        return self._raw.upper()
-
-    @property
-    def text(self) -> bytes:
-        """The cards as 80-byte records."""
-        new = {
-            f"{key:<8}".encode("ascii"): f"{key:<8}= {n:>20}".ljust(80).encode("ascii")
-            for key, n in self._instead.items()
-        }
-        if not new:
-            return self._raw
-        given = [self._raw[i : i + 80] for i in range(0, len(self._raw), 80)]
-        kept = [new.pop(card[:8], card) for card in given]
-        return b"".join([*kept, *new.values()])
+        return self.text.upper()
 
     def value(self, key: str) -> Value:
         """The value of the first card of a keyword; None where there is no card, no value, or no way to read it."""
-        if key in self._instead:
-            return self._instead[key]
         cards = self._cards_with(key.upper().encode("ascii", "replace"))
         return value_in(cards, key) if cards else None
 
@@ -59,10 +41,10 @@ class CardHeader:
         found = []
         at = self._upper.find(word)
         while at >= 0:
-            start, stop = at - at % _CARD, at - at % _CARD + _CARD
+            start, stop = at - at % CARD, at - at % CARD + CARD
             while self._upper.startswith(b"CONTINUE", stop):
-                stop += _CARD
-            found.append(self._raw[start:stop])
+                stop += CARD
+            found.append(self.text[start:stop])
             at = self._upper.find(word, stop)
         return b"".join(found)
 
@@ -87,3 +69,46 @@ def value_in(cards: bytes, key: str) -> Value:
     except (VerifyError, ValueError, TypeError, KeyError, IndexError, AttributeError):  # a damaged card
         return None
     return value if isinstance(value, str | bool | int | float) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Keywords:
+    """The two headers of one image, its own and the primary; ``where`` is its label for messages."""
+
+    where: str
+    own: CardHeader
+    primary: CardHeader
+
+    def value(self, key: str) -> Value:
+        """The value of a keyword; None where neither header has one that can be read."""
+        own = self.own.value(key)
+        return self.primary.value(key) if own is None and self.primary is not self.own else own
+
+    def text(self, key: str) -> str:
+        """A value as text, "" where there is none."""
+        value = self.value(key)
+        return "" if value is None else str(value).strip()
+
+    def number(self, key: str) -> float:
+        """A value as a finite number, NaN where there is none."""
+        return as_number(self.value(key))
+
+    def required_number(self, key: str, option: str) -> float:
+        """Return the number of a keyword named by the user; InputError if it is missing or 0."""
+        value = self.number(key)
+        if not math.isfinite(value) or value == 0:
+            found = self.text(key)
+            what = f"{key} is {found!r}, not a usable number" if found else f"there is no {key} in its header"
+            raise InputError.at(self.where, what, f"see {option}")
+        return value
+
+
+def as_number(value: Value) -> float:
+    """Return a finite float, also from text; NaN for anything else."""
+    if value is None or isinstance(value, bool):
+        return math.nan
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan

@@ -1,4 +1,4 @@
-"""Formats that need packages beyond the required ones: each is imported, and registers itself, when it is needed.
+"""Formats that need packages beyond the required ones: the module of each is imported when it is needed.
 
 The core asks here and knows no such package: a container other than FITS (Roman's ASDF), a WCS that a FITS file keeps
 outside its header (GWCS), and files behind URLs.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from skymatch_cli.errors import InputError
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 class UnknownWcsError(InputError):
     """A stored WCS needs newer packages than those that are installed."""
-
-
-_MODULES = {"asdf": "roman", "gwcs": "gwcs", "url": "remote", "memory": "memory"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,33 +54,20 @@ class Transport:
     matching: Callable[[str], list[str]]  # URL with ``*`` -> the URLs that it matches
 
 
-_REGISTERED: dict[str, Any] = {}
-
-
-def register(name: str, handler: ContainerFormat | StoredWcs | Transport) -> None:
-    """Register the reader of a file format; called when the module of the format is imported."""
-    _REGISTERED[name] = handler
-
-
-def _handler(name: str) -> Any:
-    if name not in _REGISTERED:
-        import_module(f"{__package__}.{_MODULES[name]}")
-    return _REGISTERED[name]
+def _format(name: str) -> Any:
+    return import_module(f"{__package__}.{name}").FORMAT
 
 
 def asdf_format() -> ContainerFormat:
     """Roman images in ASDF files."""
-    found: ContainerFormat = _handler("asdf")
-    return found
+    return cast("ContainerFormat", _format("roman"))
 
 
 def stored_gwcs() -> StoredWcs:
     """The GWCS of JWST images."""
-    found: StoredWcs = _handler("gwcs")
-    return found
+    return cast("StoredWcs", _format("gwcs"))
 
 
 def transport(path: str) -> Transport:
     """Files behind URLs, or images in memory."""
-    found: Transport = _handler("memory" if path.startswith("skymatch-memory://") else "url")
-    return found
+    return cast("Transport", _format("memory" if path.startswith("skymatch-memory://") else "remote"))

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.registry import Transport, register
+from skymatch_cli.images.formats.registry import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
@@ -150,4 +150,4 @@ def _one_line(error: BaseException) -> str:
     return " ".join(f"{error}".split()) or type(error).__name__
 
 
-register("url", Transport(open_file=open_remote, size_and_version=size_and_version, matching=matching))
+FORMAT = Transport(open_file=open_remote, size_and_version=size_and_version, matching=matching)

@@ -19,11 +19,11 @@ from skymatch_cli.errors import InputError, reason
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.files import open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile
-from skymatch_cli.images.formats.view import FitsView
+from skymatch_cli.images.formats.memory import FitsView
 from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
 
 from .gwcs import HINT, GwcsWcs, missing_package, opened_asdf, wcs_of_meta
-from .registry import ContainerFormat, register
+from .registry import ContainerFormat
 
 OURS = "skymatch_cli"
 """The node of ``roman`` for what ``meta.background`` can't hold: our other cards, and the earlier values."""
@@ -40,17 +40,11 @@ _OUR_METHODS = {word: method for method, word in _SCHEMA_METHODS.items() if word
 _DEFAULT_UNIT = "DN/s"  # of level 2 images
 _BITPIX = {"f4": -32, "f8": -64}
 _META = {
-    "DETECTOR": ("instrument", "detector"),
-    "FILTER": ("instrument", "optical_element"),
-    "EXPTIME": ("exposure", "exposure_time"),
-    "OBS_ID": ("observation", "observation_id"),
-    "PROGRAM": ("observation", "program"),
-    "EXECPLAN": ("observation", "execution_plan"),
-    "PASS": ("observation", "pass"),
-    "SEGMENT": ("observation", "segment"),
-    "OBSERVTN": ("observation", "observation"),
-    "VISIT": ("observation", "visit"),
-    "EXPOSURE": ("observation", "exposure"),
+    **{"DETECTOR": "instrument.detector", "FILTER": "instrument.optical_element"},
+    **{"EXPTIME": "exposure.exposure_time", "OBS_ID": "observation.observation_id"},
+    **{"PROGRAM": "observation.program", "EXECPLAN": "observation.execution_plan", "PASS": "observation.pass"},
+    **{"SEGMENT": "observation.segment", "OBSERVTN": "observation.observation", "VISIT": "observation.visit"},
+    **{"EXPOSURE": "observation.exposure"},
 }
 
 
@@ -128,7 +122,8 @@ def made_cards(tree: Any) -> cd.Cards:
     cards = [cd.make_card("SIMPLE", True), *_shape_cards(data.shape, _BITPIX[data.dtype.str[1:]])]
     cards += [cd.make_card("CTYPE1", "RA---TAN", "in fact: roman.meta.wcs"), cd.make_card("CTYPE2", "DEC--TAN")]
     cards += [cd.make_card("TELESCOP", "ROMAN"), cd.make_card("BUNIT", _DEFAULT_UNIT if unit is None else str(unit))]
-    for keyword, (part, name) in _META.items():
+    for keyword, place in _META.items():
+        part, name = place.split(".")
         value = (roman["meta"].get(part) or {}).get(name)
         if isinstance(value, str | int | float):
             cards.append(cd.make_card(keyword, value if not isinstance(value, str) else value[:60]))
@@ -158,6 +153,4 @@ def array_and_unit(node: Any) -> tuple[Any, Any]:
     return (node, None) if unit is None else (node.value, unit)
 
 
-register(
-    "asdf", ContainerFormat(missing_package=missing_package, hint=HINT, open_as_fits=open_as_fits, read_wcs=roman_wcs)
-)
+FORMAT = ContainerFormat(missing_package=missing_package, hint=HINT, open_as_fits=open_as_fits, read_wcs=roman_wcs)

@@ -21,11 +21,6 @@ _UNPACK_IN_MEMORY = 64 * 2**20
 _BEHIND_THE_LAST = 64 * 2**20  # special records behind the last HDU
 
 
-def padded(size: int) -> int:
-    """The bytes of the whole blocks that hold ``size`` bytes."""
-    return -(-size // cd.BLOCK) * cd.BLOCK
-
-
 @dataclass(frozen=True, slots=True)
 class Extent:
     """Where one HDU lies in the unpacked file; ``data_size`` without the bytes that fill the last block."""
@@ -38,7 +33,7 @@ class Extent:
     @property
     def data_stop(self) -> int:
         """Where the last block of the data ends (the end of the file where that block is not whole)."""
-        return min(self.stop, self.data_start + padded(self.data_size))
+        return min(self.stop, self.data_start + cd.padded(self.data_size))
 
 
 class Source:

@@ -1,0 +1,177 @@
+"""Images that can't be compared with the first one of their set, and doubtful ones, by their headers.
+
+Coordinates of another kind, another observer of the Sun, planes of a cube elsewhere on its third axis; and warnings
+where frames, filters or zero points differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from skymatch_cli.choices import WarningName
+from skymatch_cli.errors import Problem
+from skymatch_cli.images.formats.header import Keywords
+from skymatch_cli.model import CelestialWcs, SkyWarning
+
+if TYPE_CHECKING:
+    from skymatch_cli.images.known import ImageHeader
+    from skymatch_cli.sky.frames import SkyFrame
+
+_AU_M = 149_597_870_700.0
+_SAME_PLACE = 0.02  # of the distance to the Sun: a shift of 0.02 solar radii. SOHO and SDO are 0.01 apart.
+_MOST_APART = 0.25  # of the step from plane to plane
+_FILTERS = (
+    *("FILTER", "FILTER1", "FILTER2", "PUPIL", "FILTNAM1", "FILTNAM2", "BAND", "CHNLNUM", "CHANNEL", "WAVELNTH"),
+    *("INSFILTE", "INSFILT", "FILTERS"),
+)
+_ZERO_POINTS = ("MAGZERO", "MAGZPT", "MAGZP", "ZEROPT", "PHOTZP", "ZPT")
+_SAME_MAG = 0.02  # zero points are not known better
+_LISTED = 4
+
+Channels = tuple[str, int, float, float]
+"""CTYPE and length of the third axis of a cube, the value of its first plane there and the step to the next, or NaN."""
+
+
+@dataclass(frozen=True, slots=True)
+class BandKeywords:
+    """The filter and zero-point keywords that an image has."""
+
+    filters: Mapping[str, str] = field(default_factory=dict)
+    zero_points: Mapping[str, float] = field(default_factory=dict)
+
+
+def band_keywords(keywords: Keywords, *, with_zero_point: bool) -> BandKeywords:
+    """Read the keywords; zero points are ignored where fluxes are scaled (``--flux-scale``)."""
+    filters = {key: text for key in _FILTERS if (text := keywords.text(key))}
+    zero_points = {key: keywords.number(key) for key in _ZERO_POINTS} if with_zero_point else {}
+    return BandKeywords(filters, {key: value for key, value in zero_points.items() if math.isfinite(value)})
+
+
+def channels_of(keywords: Keywords, axis: str, n_planes: int) -> Channels:
+    """Read the linear WCS of the third axis of a cube."""
+    step = keywords.number("CD3_3")
+    if math.isnan(step):
+        scale = keywords.number("PC3_3")
+        step = keywords.number("CDELT3") * (1.0 if math.isnan(scale) else scale)
+    reference = keywords.number("CRPIX3")
+    start = keywords.number("CRVAL3") + (1.0 - (0.0 if math.isnan(reference) else reference)) * step
+    return axis, n_planes, start, step
+
+
+def observer_m(keywords: Keywords, wcs: CelestialWcs | None) -> tuple[float, ...]:
+    """Return where the observer of a helioprojective image is, (x, y, z) from the Sun in metres.
+
+    The axes are Stonyhurst's. Other images, and headers without HGLN_OBS and HGLT_OBS, give ().
+    """
+    frame = getattr(wcs, "frame", None)
+    lon, lat = (math.radians(keywords.number(key)) for key in ("HGLN_OBS", "HGLT_OBS"))
+    if frame is None or frame.name != "HPLN" or not (math.isfinite(lon) and math.isfinite(lat)):
+        return ()
+    distance = keywords.number("DSUN_OBS")
+    r = distance if distance > 0 else _AU_M
+    return r * math.cos(lat) * math.cos(lon), r * math.cos(lat) * math.sin(lon), r * math.sin(lat)
+
+
+def problems_between(found: Sequence[ImageHeader]) -> dict[int, Problem]:
+    """Find images, by index, that can't be compared with the first one of their set."""
+    return _frame_problems(found) | _observer_problems(found) | _channel_problems(found)
+
+
+def doubts_between(found: Sequence[ImageHeader]) -> tuple[SkyWarning, ...]:
+    """Warn where frames, filters or zero points of images differ that are compared."""
+    sets: dict[str, list[ImageHeader]] = {}
+    for read in found:
+        sets.setdefault(read.facts.split, []).append(read)
+    bands = (warning for own in sets.values() for warning in (*_filter_warnings(own), *_zero_point_warnings(own)))
+    return (*_frame_warnings(found), *dict.fromkeys(bands))
+
+
+def _frame_problems(found: Sequence[ImageHeader]) -> dict[int, Problem]:
+    """Find images whose coordinates (Sun, planet or stars) are of another kind than those of the first."""
+    frames = [(read.info.ref.label, getattr(read.info.wcs, "frame", None)) for read in found]
+    known = [(label, frame) for label, frame in frames if frame is not None]
+    if not any(frame.on_a_body for _, frame in known):
+        return {}
+    other, first = known[0]
+    what = f"its coordinates ({{}}) can't be compared with those of {other} ({first})"
+    hint = "match images of one kind of coordinates at a time"
+    return {
+        i: Problem(label, what.format(frame), hint)
+        for i, (label, frame) in enumerate(frames)
+        if frame is not None and frame != first
+    }
+
+
+def _observer_problems(found: Sequence[ImageHeader]) -> dict[int, Problem]:
+    """Find helioprojective images whose observer is elsewhere: the same coordinates are other places on the Sun."""
+    first: dict[str, tuple[str, tuple[float, ...]]] = {}
+    problems = {}
+    for i, read in enumerate(found):
+        if not (place := read.observer):
+            continue
+        other, there = first.setdefault(read.facts.split, (read.facts.label, place))
+        apart, nearer = math.dist(place, there), min(math.hypot(*place), math.hypot(*there))
+        if apart > _SAME_PLACE * nearer:
+            what = f"its observer is {apart / _AU_M:.2g} au from that of {other} (HGLN_OBS, HGLT_OBS, DSUN_OBS)"
+            hint = "match the images of one observer at a time, or see --split-by"
+            problems[i] = Problem(read.facts.label, f"{what}: they see the Sun from different sides", hint)
+    return problems
+
+
+def _channel_problems(found: Sequence[ImageHeader]) -> dict[int, Problem]:
+    """Find planes of cubes that lie elsewhere than those of the first cube with the same number of planes."""
+    first: dict[int, tuple[str, Channels]] = {}
+    problems: dict[str, Problem] = {}
+    for read in found:
+        if read.channels is None or read.info.ref.part.plane != 0:
+            continue
+        label, (axis, n_planes, start, step) = read.info.ref.hdu_label, read.channels
+        other, (its_axis, _, its_start, its_step) = first.setdefault(n_planes, (label, read.channels))
+        apart = max(abs(start - its_start), abs(start - its_start + (n_planes - 1) * (step - its_step)))
+        if axis != its_axis or apart > _MOST_APART * abs(its_step):
+            what = f"its planes lie elsewhere along {axis or 'the third axis'} than those of {other}"
+            problems[label] = Problem(label, what, "match cubes of the same planes, resampled alike")
+    labels = [read.info.ref.hdu_label for read in found]
+    return {i: problems[label] for i, label in enumerate(labels) if label in problems}
+
+
+def _frame_warnings(found: Sequence[ImageHeader]) -> tuple[SkyWarning, ...]:
+    """Warn where FK4 positions are compared with others: often the date of a plate is taken for an equinox."""
+    first: dict[SkyFrame, str] = {}
+    for read in found:
+        if (frame := getattr(read.info.wcs, "frame", None)) is not None:
+            first.setdefault(frame, read.info.ref.label)
+    if len(first) < 2 or all(frame.rigid for frame in first):
+        return ()
+    listed = ", ".join(f"{frame} ({label})" for frame, label in first.items())
+    text = f"positions of different frames are compared: {listed}; EPOCH without EQUINOX counts as the equinox"
+    return (SkyWarning(WarningName.WCS, text),)
+
+
+def _filter_warnings(found: Sequence[ImageHeader]) -> list[SkyWarning]:
+    warnings = []
+    for key in _FILTERS:
+        first: dict[str, str] = {}
+        for read in found:
+            if key in read.bands.filters:
+                first.setdefault(read.bands.filters[key], read.facts.label)
+        if len(first) > 1:
+            listed = ", ".join(f"{value} ({label})" for value, label in list(first.items())[:_LISTED])
+            listed += " …" * (len(first) > _LISTED)
+            text = f"images of different {key} are compared: {listed}; see --split-by {key}"
+            warnings.append(SkyWarning(WarningName.FILTERS, text))
+    return warnings
+
+
+def _zero_point_warnings(found: Sequence[ImageHeader]) -> list[SkyWarning]:
+    warnings = []
+    for key in _ZERO_POINTS:
+        values = [(read.bands.zero_points[key], read.facts.label) for read in found if key in read.bands.zero_points]
+        if values and (apart := max(values)[0] - min(values)[0]) > _SAME_MAG:
+            ends = " to ".join(f"{value:g} ({label})" for value, label in (min(values), max(values)))
+            text = f"images of different {key} are compared: {ends}"
+            warnings.append(SkyWarning(WarningName.ZERO_POINTS, text, apart, "mag"))
+    return warnings
