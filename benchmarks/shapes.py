@@ -253,7 +253,8 @@ def line(scene: str, model: str, cases: list[Case]) -> str:
     pull = jackknife(lambda k: float(np.sqrt(of_pulls[k].mean())), len(cases))
     rms = f"{np.sqrt(squares.mean()):.3f} | {np.sqrt(floors.mean()):.3f}"
     names = " ".join(f"{name} ({n})" for name, n in sorted(said.items()))
-    return f"| {scene} | {model} | {len(cases)} | {rms} | {with_error(*ratio)} | {with_error(*pull)} | {spent:.2f} | {names} |"
+    found = f"{rms} | {with_error(*ratio)} | {with_error(*pull)} | {spent:.2f} | {names}"
+    return f"| {scene} | {model} | {len(cases)} | {found} |"
 
 
 def peer_lines(scene: str, case: Case, peers: Path) -> list[str]:
