@@ -321,9 +321,8 @@ def _sky_in(cards: cd.Cards, level: float, number: str = "") -> SkyPlane:
 
 def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
     subtracted = cd.value(cards, SUBTRACTED) is True
-    for name in (
-        (LEVEL, keyword) if subtracted else (keyword, LEVEL)
-    ):  # the keyword holds what is still to be subtracted
+    # The keyword holds what is still to be subtracted.
+    for name in (LEVEL, keyword) if subtracted else (keyword, LEVEL):
         level = cd.value(cards, name)
         if isinstance(level, int | float) and not isinstance(level, bool):
             return Recorded(_sky_in(cards, float(level)), subtracted)

@@ -23,9 +23,8 @@ from skymatch_cli.model import BoolArray, FloatArray, SkyWarning
 _SAME_AREA = 1.2  # flat-fielded chips of one camera differ by less; different cameras by more
 _SAME_EXPOSURE = 1e-6  # relative
 _SAME_GAIN = 0.02  # relative: amplifiers of one camera differ by less after its flat field
-_LOOKED_INTO = re.compile(
-    r"beam|bm|mag|dex|dB|log|ln", re.IGNORECASE
-)  # units whose meaning depends on more than the text
+# Units whose meaning depends on more than the text.
+_LOOKED_INTO = re.compile(r"beam|bm|mag|dex|dB|log|ln", re.IGNORECASE)
 _AS_IS = "--units as-is compares raw numbers"
 
 

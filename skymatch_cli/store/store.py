@@ -160,11 +160,8 @@ class Store(Database):
 
     def _is_same(self, facts: _PlanFacts, headers: Headers, planned: Plan) -> bool:
         """Whether the plan in the store was made of these headers, by the same rules."""
-        return (
-            (facts.skipped, facts.warnings) == (planned.skipped, planned.warnings)
-            and facts.n_images == len(planned.infos)
-            and self._has(headers)
-        )
+        now = planned.skipped, planned.warnings, len(planned.infos)
+        return (facts.skipped, facts.warnings, facts.n_images) == now and self._has(headers)
 
     def _has(self, headers: Headers) -> bool:
         """Whether these are the headers that were read from the store, and no others."""
@@ -212,14 +209,8 @@ class Store(Database):
         InputError if there is none that can be measured.
         """
         facts = self._plan_facts()
-        return Plan(
-            settings=self.settings(),
-            infos=StoredInfos(self, facts.n_images),
-            footprints=(),
-            graph=self._graph(facts),
-            skipped=facts.skipped,
-            warnings=facts.warnings,
-        )
+        infos = StoredInfos(self, facts.n_images)
+        return Plan(self.settings(), infos, (), self._graph(facts), facts.skipped, facts.warnings)
 
     def _graph(self, facts: _PlanFacts) -> OverlapGraph:
         parts = self._blocks("overlaps", _Overlaps, facts.n_overlaps)
