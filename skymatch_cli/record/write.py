@@ -82,15 +82,13 @@ class _Job:
         return f"{self.label}[{hdu}]" if hdu else self.label
 
 
-def check_writable(
-    updates: Sequence[SkyUpdate], settings: Settings, *, named: Iterable[str] = ()
-) -> tuple[Problem, ...]:
+def check_writable(updates: Sequence[SkyUpdate], settings: Settings) -> tuple[Problem, ...]:
     """Everything that would stop `write_skies`, found without writing.
 
     Headers are read, pixels are not: to be asked before a long measurement, with any finite sky.
     """
     jobs = _jobs([u.ref for u in updates], [u.state for u in updates], settings)
-    return _problems(_recording(updates, jobs, settings, named), with_pixels=False)
+    return _problems(_recording(updates, jobs, settings, ()), with_pixels=False)
 
 
 def write_skies(
