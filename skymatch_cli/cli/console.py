@@ -86,7 +86,7 @@ def tell_overlaps(report: Report) -> None:
     """Summarise the overlaps, with ``-v``: in colours on a terminal, in lines elsewhere and in the log."""
     if not LOG.isEnabledFor(logging.INFO):
         return
-    from .overlaps import overlap_lines, print_overlaps
+    from .terminal import overlap_lines, print_overlaps
 
     drawn = _stderr_level() <= logging.INFO and sys.stderr.isatty()
     if drawn:

@@ -12,9 +12,10 @@ import numpy as np
 
 from skymatch_cli.choices import METHOD_IN_PIPELINES
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.ledger import LEVEL, METHOD, PROGRAM, SUBTRACTED
+from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
 from skymatch_cli.images.objects import is_model, is_pair, is_roman
 from skymatch_cli.images.planecards import plane_cards
+from skymatch_cli.images.undocards import PROGRAM
 from skymatch_cli.model import ImageInfo
 from skymatch_cli.model.skycube import SkyCube
 from skymatch_cli.model.skyplane import SkyPlane

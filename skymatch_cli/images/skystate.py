@@ -13,19 +13,9 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import format_of
 from skymatch_cli.images.formats.source import Source
-from skymatch_cli.images.ledger import (
-    LEVEL,
-    MOST_SECTIONS,
-    SHAPE,
-    SUBTRACTED,
-    LedgerError,
-    Written,
-    numbered,
-    original_cards,
-    read_entries,
-    written,
-)
+from skymatch_cli.images.ledger import LEVEL, MOST_SECTIONS, SHAPE, SUBTRACTED, numbered, original_cards
 from skymatch_cli.images.planecards import contradiction, plane_numbers, planes_in
+from skymatch_cli.images.undocards import LedgerError, Written, read_entries, written
 from skymatch_cli.model import ImageRef, PixelFormat, Recorded, Section
 from skymatch_cli.model.images import BITPIX
 from skymatch_cli.model.section import SectionSkies

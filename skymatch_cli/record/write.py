@@ -25,11 +25,12 @@ from skymatch_cli.images.formats.source import Source, open_source
 from skymatch_cli.model import FileState, ImageInfo, ImageRef, Journal, SkyWarning
 from skymatch_cli.record import disk
 from skymatch_cli.record.atomic import Locks, Replacement, locked
-from skymatch_cli.record.edits import SkyUpdate, record_edits, settled, undo_edits
+from skymatch_cli.record.edits import SkyUpdate, record_edits, settled
 from skymatch_cli.record.journal import journal_path, kept
 from skymatch_cli.record.precision import PixelFacts, examine
 from skymatch_cli.record.reads import FilesRead, files_read
 from skymatch_cli.record.rewrite import HduEdit, rewrite
+from skymatch_cli.record.undoedits import undo_edits
 from skymatch_cli.run.tasks import NoProgress, Progress
 from skymatch_cli.settings import Settings
 
