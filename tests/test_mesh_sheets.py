@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from skymatch_cli.compare.mesh.deeppairs import DeepPairs
 from skymatch_cli.compare.mesh.layers import Layers, LeafTable, closed
-from skymatch_cli.compare.mesh.pairs import DeepPairs, LeafPairs
+from skymatch_cli.compare.mesh.pairs import LeafPairs
 from skymatch_cli.compare.mesh.reduce import CellMesh
 from skymatch_cli.compare.mesh.sheets import gathered, make_sheet
 from skymatch_cli.compare.mesh.tiles import BLOCK, TILE, Leaves, sheet_plans
 from skymatch_cli.model import OverlapGraph, TangentPlane
+from skymatch_cli.model.monomials import carried, exponents
 from skymatch_cli.model.polygons import Polygons
 
 
@@ -141,6 +143,24 @@ def test_products_and_medians_of_pairs_are_those_of_their_common_cells(kind):
         differences = np.sort((x[a] - x[b])[seen[a] & seen[b]])
         assert n[k] == len(differences)
         assert total[k] == pytest.approx(len(differences) * differences[(len(differences) - 1) // 2])
+
+
+@pytest.mark.parametrize("kind", [LeafPairs, DeepPairs])
+@pytest.mark.parametrize("degree", [1, 3])
+def test_moments_of_pairs_are_those_of_their_common_cells(kind, degree):
+    rng = np.random.default_rng(3)
+    masks = masks_of(4, rng)
+    x, y = canvas_of(masks, rng), canvas_of(masks, rng)
+    layers, leaves = Layers.arranged(leaves_of(*masks))
+    graph = graph_of(4)
+    found = kind.among(leaves, layers, graph, 0).moments(
+        cells_of(leaves, x), cells_of(leaves, y), exponents(degree), np.subtract
+    )
+    about_0 = np.einsum("rst,rs->rt", carried(found.about, degree), found.value)
+    v, u = np.mgrid[: x.shape[1], : x.shape[2]].astype(float)
+    for t, (i, j) in enumerate(exponents(degree)):
+        each = (x[graph.a] * y[graph.b] - y[graph.a] * x[graph.b]) * u**i * v**j
+        np.testing.assert_allclose(np.bincount(found.pair, about_0[:, t]), each.sum(axis=(1, 2)), rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", [LeafPairs, DeepPairs])

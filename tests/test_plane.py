@@ -18,7 +18,7 @@ from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.rewrite import PixelEdit
 from skymatch_cli.record.write import undo
 from skymatch_cli.settings import Settings
-from skymatch_cli.solve.tiltfit import PlaneEquations
+from skymatch_cli.solve.tiltequations import PlaneEquations
 
 from .factories import Frame, tangent, write, write_all
 

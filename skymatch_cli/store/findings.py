@@ -17,6 +17,7 @@ from skymatch_cli.compare.pooled import ImageMeasurement, assemble_pooled, block
 from skymatch_cli.errors import Problem, SkymatchError
 from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyStatistics, SkyWarning
 from skymatch_cli.run.tasks import NoProgress, Progress, Runner, Tasks
+from skymatch_cli.run.threads import one_thread
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import FindingRow, digest_of
 from skymatch_cli.store.gathered import Gathered
@@ -349,5 +350,7 @@ def assemble(measured: Measured) -> Measurements:
         from skymatch_cli.solve.tiltfit import image_planes
         from skymatch_cli.solve.tilts import chosen_degree
 
-        return assemble_mesh(measured.infos, measured.graph, reduced, measured.settings, (image_planes, chosen_degree))
+        solvers = image_planes, chosen_degree
+        with one_thread():  # of libraries that came with the solvers too
+            return assemble_mesh(measured.infos, measured.graph, reduced, measured.settings, solvers)
     return assemble_pooled(measured.infos, measured.graph, pooled)

@@ -24,7 +24,8 @@ from skymatch_cli.sky.tangent import project
 NODE_STEP_PIX = 32  # pixel lattice on which the WCS is evaluated
 _BOX_OF_BYTES = 3  # (4 * 3)**2 < 256: what a bin may count to
 Float32Array = npt.NDArray[np.float32]
-_Number = TypeVar("_Number", np.float32, np.uint8)
+_Number = TypeVar("_Number", np.float32, np.float64, np.uint8)
+_Float = TypeVar("_Float", np.float32, np.float64)
 
 
 class TooWideError(ValueError):
@@ -151,12 +152,12 @@ class Bins:
     def _count(self, n_pix: int) -> int:
         return -(-n_pix // self.box) // 2 + 1
 
-    def sums(self, values: Float32Array) -> Float32Array:
+    def sums(self, values: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
         """Sums over the bins, (by, bx), of (ny, nx) values; every value is shared out in full."""
         if self.box == 0:
             return values
         rows = self._triangles(values, axis=0)
-        return self._triangles(rows, axis=1) * np.float32(0.25)
+        return self._triangles(rows, axis=1) * values.dtype.type(0.25)
 
     def counts(self, flags: BoolArray) -> Float32Array:
         """Sums over the bins of True: the same as `sums` of zeros and ones, in bytes where these can hold them."""

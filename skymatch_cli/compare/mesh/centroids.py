@@ -1,55 +1,62 @@
-"""Centroids of the good pixels of cells, which a tilt needs beside the cells' values.
+"""Places of the good pixels of cells, which a tilt or a polynomial needs beside the cells' values.
 
-A cell at the border of an image, or beside a mask, has its pixels to one side of its centre. For a constant
-sky that is the same everywhere; for a tilt it is not.
+A cell at the border of an image, or beside a mask, has its pixels to one side of its centre. For a constant sky that is
+the same everywhere; for a tilt the mean place counts, for a polynomial the means of the powers of the places.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Bins, CellSums, Float32Array, PixelMap
 from skymatch_cli.model import BoolArray, FloatArray
+from skymatch_cli.model.monomials import exponents
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CellCentroids:
-    """Mean places of the good pixels of cells, with the cells' windows, minus the cells' centres.
+    """Means of powers of the places of good pixels, with the windows of the cells, about the centres of the cells.
 
     Attributes
     ----------
     pitch_rad : float
         Of the grid.
-    u, v : (nj, ni) float32
-        In cells; 0 where there is no pixel.
+    powers : (t, nj, ni) float32
+        Of u, v, u^2, u v and so on, in cells; 0 where there is no pixel.
     """
 
     pitch_rad: float
-    u: Float32Array
-    v: Float32Array
+    powers: Float32Array
 
     @classmethod
     def of_sums(
-        cls, pitch_rad: float, sums: CellSums, origin: tuple[int, int], shape: tuple[int, int]
+        cls, pitch_rad: float, sums: CellSums, origin: tuple[int, int], shape: tuple[int, int], degree: int
     ) -> CellCentroids:
-        """From sums over cells, of which the second counts pixels and the last two add up places."""
+        """From sums over cells, of which the second counts pixels and those behind it add up powers of places."""
         (j0, i0), (nj, ni) = (tuple(o - s for o, s in zip(origin, sums.origin, strict=True)), shape)
-        count, total_u, total_v = sums.sums[[1, -2, -1], j0 : j0 + nj, i0 : i0 + ni]
+        _, count, *totals = sums.sums[:, j0 : j0 + nj, i0 : i0 + ni]
         seen = count > 0
-        v, u = (o + np.arange(n, dtype=float) for o, n in zip(origin, shape, strict=True))
-        offsets = (
-            np.where(seen, np.divide(total, count, out=np.zeros_like(total), where=seen) - centre, 0.0)
-            for total, centre in ((total_u, u), (total_v, v[:, None]))
-        )
-        return cls(pitch_rad, *(offset.astype(np.float32) for offset in offsets))
+        about_first = [np.divide(total, count, out=np.zeros_like(total), where=seen) for total in (count, *totals)]
+        v, u = (-(first + np.arange(n, dtype=float)) for first, n in zip((j0, i0), shape, strict=True))
+        terms = exponents(degree)
+        powers = np.zeros((len(terms) - 1, nj, ni), np.float32)
+        for out, (a, b) in zip(powers, terms[1:], strict=True):
+            parts = (
+                comb(a, i) * comb(b, j) * u ** (a - i) * v[:, None] ** (b - j) * mean
+                for mean, (i, j) in zip(about_first, terms, strict=True)
+                if i <= a and j <= b
+            )
+            out[...] = sum(parts)
+        return cls(pitch_rad, powers)
 
 
-def place_sums(
-    positions: PixelMap, bins: Bins, usable: BoolArray, at: tuple[slice, slice], count: Float32Array
-) -> tuple[FloatArray, FloatArray]:
-    """Sums of the places of usable pixels over bins, along u and v.
+def place_sums(  # noqa: PLR0917 - what is summed up, and where
+    positions: PixelMap, bins: Bins, usable: BoolArray, at: tuple[slice, slice], origin: tuple[int, int], degree: int
+) -> list[FloatArray]:
+    """Sums over bins of the powers of the places of usable pixels: u, v, u^2 and so on, about a cell.
 
     Parameters
     ----------
@@ -58,13 +65,12 @@ def place_sums(
     usable : (ny, nx) bool
     at : (rows, columns)
         The pixels of the image that ``usable`` speaks of.
-    count : (by, bx) float32
-        Usable pixels in the bins.
+    origin : (j0, i0)
+        The cell.
+    degree : int
+        Highest sum of the powers.
     """
     y, x = (np.arange(s.start, s.stop, dtype=float) for s in at)
-    sums = []
-    for place in positions.at(x, y):
-        use = usable & np.isfinite(place)
-        middle = float(place[use].mean()) if use.any() else 0.0
-        sums.append(bins.sums(np.where(use, place - middle, 0.0).astype(np.float32)) + middle * count.astype(float))
-    return sums[0], sums[1]
+    places = zip(positions.at(x, y), origin[::-1], strict=True)
+    u, v = (np.where(usable, np.nan_to_num(place - first), 0.0) for place, first in places)
+    return [bins.sums(u**i * v**j) for i, j in exponents(degree)[1:]]

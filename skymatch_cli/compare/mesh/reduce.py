@@ -18,6 +18,7 @@ from skymatch_cli.compare.mesh.cells import Bins, CellSums, Float32Array, MeshGr
 from skymatch_cli.compare.mesh.centroids import CellCentroids, place_sums
 from skymatch_cli.compare.mesh.sharp import sharp_outliers
 from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray, PixelArray
+from skymatch_cli.model.monomials import n_terms
 
 BLOCK_PIX = 64  # side of the blocks in which noise is measured and pixels are worked on
 _MOST_SCATTERED = 65536  # pixels from which the scatter of an image is taken
@@ -63,7 +64,7 @@ class CellMesh:
     n_good : int
         Good pixels that were seen.
     centroids : CellCentroids or None
-        For the model ``plane`` (see ``centroids``).
+        For models beyond a constant.
     halvings : int
         How often the pitch of the plane's coarsest grid was halved.
     """
@@ -109,7 +110,7 @@ def reduce_image(
     grid: MeshGrid,
     blocks: BoolArray | None = None,
     *,
-    centroids: bool = False,
+    degree: int = 0,
 ) -> CellMesh:
     """Reduce an image to the cells of a grid.
 
@@ -123,8 +124,8 @@ def reduce_image(
     grid : MeshGrid
     blocks : (ceil(ny / 64), ceil(nx / 64)) bool, optional
         Blocks of pixels that are needed: those that other images may cover. All by default.
-    centroids : bool
-        Find out where the pixels of the cells are: for the model ``plane``.
+    degree : int
+        Of the model: the powers of the places of pixels up to it are kept.
 
     Returns
     -------
@@ -146,7 +147,7 @@ def reduce_image(
     bins = Bins.for_pitch(1.0 / np.sqrt(np.median(on_plane)) if on_plane.size else 1.0)
     used = _used_nodes(blocks, positions, bins.stride)
     u, v = (np.where(used, c, np.nan) for c in (positions.u, positions.v))
-    sums = CellSums.around(u, v, 4 if centroids else 2, _LEAST_MOST_CELLS + _MOST_CELLS_PER_PIXEL * data.size)
+    sums = CellSums.around(u, v, 1 + n_terms(degree), _LEAST_MOST_CELLS + _MOST_CELLS_PER_PIXEL * data.size)
     n_good = 0
     runs = list(_runs(blocks, data.shape))
     clean = good.copy()
@@ -164,15 +165,15 @@ def reduce_image(
             total = bins.sums(np.where(usable, values, np.float32(0)))
         count = bins.counts(usable)
         summed: tuple[Float32Array | FloatArray, ...] = total, count
-        if centroids:
-            summed = *summed, *place_sums(positions, bins, usable, (rows, columns), count)
+        if degree:
+            summed = *summed, *place_sums(positions, bins, usable, (rows, columns), sums.origin, degree)
         u, v = positions.at(*(s.start + bins.centres(s.stop - s.start) for s in (columns, rows)))
         batch.add(u, v, summed)
     batch.flush()
     mesh = _finished(sums, positions, sigma, data.shape, level=level, n_good=n_good)
-    if not centroids:
+    if not degree:
         return mesh
-    return replace(mesh, centroids=CellCentroids.of_sums(grid.pitch_rad, sums, mesh.origin, mesh.value.shape))
+    return replace(mesh, centroids=CellCentroids.of_sums(grid.pitch_rad, sums, mesh.origin, mesh.shape, degree))
 
 
 def _used_nodes(blocks: BoolArray, positions: PixelMap, stride: int) -> BoolArray:

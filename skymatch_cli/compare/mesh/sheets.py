@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
+from skymatch_cli.compare.mesh.deeppairs import DeepPairs
 from skymatch_cli.compare.mesh.layers import MOST_DOUBLINGS, Layers, LeafTable, closed
 from skymatch_cli.compare.mesh.packed import Mesh
-from skymatch_cli.compare.mesh.pairs import Pairs, pairs_of
+from skymatch_cli.compare.mesh.pairs import LeafPairs, Pairs
 from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves, SheetPlan
 from skymatch_cli.compare.mesh.windows import Windows
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
@@ -71,7 +72,7 @@ def make_sheet(
         Noise that a pixel of any image is taken to have at least.
     """
     layers, leaves = Layers.arranged(closed(plan.leaves))
-    pairs = pairs_of(plan, leaves, layers, graph)
+    pairs: Pairs = (DeepPairs if plan.deep else LeafPairs).among(leaves, layers, graph, plan.plane)
     if not len(pairs.rows):
         return None
     value, weight, pixels = gathered(leaves, meshes, _cells)

@@ -88,16 +88,12 @@ class TilePlace:
         return len(self.rows) * len(self.columns)
 
 
-def sheet_plans(meshes: Sequence[Sequence[Mesh | None]], *, together: bool = True) -> list[SheetPlan]:
-    """Plan sheets where several images may share cells, in the order of planes, rows and columns of the tiles.
-
-    ``together``: tiles that lie anywhere may share a sheet; False where places in it must keep their digits.
-    """
-    leaves = _LEAVES if together else 0
-    return [plan for plane, images in enumerate(meshes) for plan in _plans_of_plane(plane, images, leaves)]
+def sheet_plans(meshes: Sequence[Sequence[Mesh | None]]) -> list[SheetPlan]:
+    """Plan sheets where several images may share cells, in the order of planes, rows and columns of the tiles."""
+    return [plan for plane, images in enumerate(meshes) for plan in _plans_of_plane(plane, images)]
 
 
-def _plans_of_plane(plane: int, images: Sequence[Mesh | None], most_leaves: int) -> Iterator[SheetPlan]:
+def _plans_of_plane(plane: int, images: Sequence[Mesh | None]) -> Iterator[SheetPlan]:
     image, row, column = _covered_blocks(images)
     tiles = _tiles(image, row // TILE, column // TILE) if image.size else []
     if not tiles:
@@ -115,7 +111,7 @@ def _plans_of_plane(plane: int, images: Sequence[Mesh | None], most_leaves: int)
     first = 0
     for k in range(len(tiles)):
         last = k + 1 == len(tiles)
-        if last or ends[k + 1] - starts[first] > most_leaves:
+        if last or ends[k + 1] - starts[first] > _LEAVES:
             mine = leaves.part(np.arange(starts[first], ends[k]))
             if len(mine):
                 mine = replace(mine, tile=mine.tile - first)

@@ -1,0 +1,76 @@
+"""Moments of the places at which pairs of images are compared, and of their differences there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from skymatch_cli.compare.mesh.cells import Float32Array
+from skymatch_cli.compare.mesh.packed import Mesh
+from skymatch_cli.compare.mesh.pairs import Moments, Pairs
+from skymatch_cli.compare.mesh.sheets import Sheet
+from skymatch_cli.compare.mesh.sums import inverse
+from skymatch_cli.model import FloatArray, OverlapGraph
+from skymatch_cli.model.monomials import carried, degree_of, exponents, n_terms
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlaneMoments:
+    """Sums over the common cells of M pairs, about a position of each.
+
+    Attributes
+    ----------
+    position : (M, 2) float64
+    moments, noises : (M, t) float64
+        For each power of u and v up to twice the degree: weights, and variances of the pulls.
+    pull : (M, k) float64
+    """
+
+    position: FloatArray
+    moments: FloatArray
+    noises: FloatArray
+    pull: FloatArray
+
+    @classmethod
+    def empty(cls, graph: OverlapGraph, meshes: Sequence[Mesh | None], degree: int) -> PlaneMoments:
+        """Sums over nothing, about the middle of what both meshes cover."""
+        m = len(graph.a)
+        boxes = np.array([box(mesh) for mesh in meshes])
+        low = np.maximum(boxes[graph.a, 0], boxes[graph.b, 0])
+        high = np.minimum(boxes[graph.a, 1], boxes[graph.b, 1])
+        moments, noises = np.zeros((2, m, n_terms(2 * degree)))
+        return cls(0.5 * (low + high), moments, noises, np.zeros((m, n_terms(degree))))
+
+    def add(
+        self, sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array, *, noise: bool = False
+    ) -> None:
+        """Add the weights and residuals of a sheet; the noise only where it is asked for."""
+        pairs, layers, degree = sheet.pairs, sheet.layers, degree_of(self.pull.shape[1])
+        once, twice = exponents(degree), exponents(2 * degree)
+        self._add(self.pull, pairs, pairs.moments(share * residual, weight, once, np.subtract))
+        self._add(self.moments, pairs, pairs.moments(share, weight, twice))
+        if noise:
+            per_weight = layers.each(np.multiply, share, inverse(layers.total(weight)))
+            self._add(self.noises, pairs, pairs.moments(per_weight, weight * weight, twice, np.add))
+
+    def _add(self, total: FloatArray, pairs: Pairs, found: Moments) -> None:
+        move = carried(found.about - self.position[pairs.rows[found.pair]], degree_of(total.shape[1]))
+        moved = np.einsum("rst,rs->rt", move, found.value)
+        for column, values in zip(total.T, moved.T, strict=True):
+            column[pairs.rows] += np.bincount(found.pair, values, len(pairs.rows))
+
+    def matrices(self, sums: FloatArray) -> FloatArray:
+        """Moments (M, t) as the matrices (M, k, k) of the products of two monomials."""
+        terms = exponents(degree_of(self.pull.shape[1]))
+        number = {powers: t for t, powers in enumerate(exponents(2 * degree_of(self.pull.shape[1])))}
+        return sums[:, [[number[i + a, j + b] for a, b in terms] for i, j in terms]]
+
+
+def box(mesh: Mesh | None) -> FloatArray:
+    """Return the lowest and highest (u, v) of the cells of a mesh."""
+    if mesh is None:
+        return np.zeros((2, 2))
+    low = np.array(mesh.origin[::-1], float)
+    return np.stack([low, low + np.array(mesh.shape[::-1]) - 1.0])

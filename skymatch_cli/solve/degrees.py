@@ -1,0 +1,123 @@
+"""The degrees of polynomials that overlaps can carry, that components determine, and that the data ask for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skymatch_cli.model import FloatArray, IntArray
+from skymatch_cli.model.monomials import carried, degree_of, n_terms
+from skymatch_cli.solve.tiltequations import RIDGE, PlaneEquations, least
+
+_LEAST_DOF = 0.5
+_MOST_LOSS = 30.0  # error of a level with a higher degree over that of a constant
+_HOPELESS = 300.0  # the same of a whole component: beyond, it has a lower degree, also where another was asked for
+
+
+def carried_degrees(
+    centre: FloatArray, ends: tuple[IntArray, IntArray], moment: FloatArray, position: FloatArray
+) -> IntArray:
+    """Degree (n,), at most that of the moments (m, k, k), that the overlaps of every group can carry.
+
+    Beyond a plane a degree is carried where the level at the group's centre, were all its neighbours known, has an
+    error of no more than 30 times that of a constant.
+    """
+    n, k = len(centre), moment.shape[1]
+    own = np.zeros((n, k, k))
+    for end in ends:
+        there = carried(position - centre[end], degree_of(k))
+        np.add.at(own, end, there.swapaxes(1, 2) @ moment @ there)
+    scale = np.sqrt(np.maximum(np.einsum("nii->ni", own), np.finfo(float).tiny))
+    own /= scale[:, :, None] * scale[:, None, :]
+    degree = np.full(n, min(degree_of(k), 1))
+    for higher in range(2, degree_of(k) + 1):
+        terms = n_terms(higher)
+        inverse = np.linalg.inv(own[:, :terms, :terms] + RIDGE * np.eye(terms))
+        degree = np.where((degree == higher - 1) & (inverse[:, 0, 0] < _MOST_LOSS**2), higher, degree)
+    return degree
+
+
+def determined_degrees(
+    centre: FloatArray, ends: tuple[IntArray, IntArray], seen: tuple[FloatArray, FloatArray], most: IntArray
+) -> IntArray:
+    """Degree (n,), at most ``most``, that every component determines: to 300 times the errors of constants."""
+    for highest in range(int(most.max(initial=0)), 1, -1):
+        equations, constants = (
+            PlaneEquations.of_pairs(centre, *ends, *seen, np.minimum(most, degree)) for degree in (highest, 0)
+        )
+        lost = _level_variance(equations) > _HOPELESS**2 * _level_variance(constants)
+        most = np.where(lost[equations.graph.component], np.minimum(most, highest - 1), most)
+    return most
+
+
+def _level_variance(equations: PlaneEquations) -> FloatArray:
+    """Sum of the variances of the levels in each component, (C,)."""
+    return equations.graph.component_sums(equations.covariance()[0][:, 0, 0])
+
+
+def chosen_degrees(
+    centre: FloatArray,
+    ends: tuple[IntArray, IntArray],
+    seen: tuple[FloatArray, FloatArray],
+    pulls: tuple[FloatArray, FloatArray],
+    most: IntArray,
+) -> tuple[IntArray, tuple[str, ...]]:
+    """Degree (n,), at most ``most``, that the data ask for, the same in each component, and why.
+
+    The one with the smallest chi2 plus log(m) for each coefficient (Schwarz 1978, Ann. Statist. 6, 461). Where chi2 of
+    the highest is above its expectation, all are taken in units of that. Degrees that make errors of levels more
+    than thirty times those of constants are left out.
+    """
+    pull, noise = pulls
+    costs, errors, ratios, spread = [], [], [], None
+    degrees = range(int(most.max(initial=0)), -1, -1)
+    for highest in degrees:
+        equations = PlaneEquations.of_pairs(centre, *ends, *seen, np.minimum(most, highest))
+        planes = equations.solve(equations.gathered(pull[:, :, None]))[:, :, 0]
+        left = pull - (seen[0] @ equations.differences(planes)[:, :, None])[:, :, 0]
+        chi2, dof = (np.nan_to_num(x) for x in chi2_of(equations, left, seen[0], noise))
+        if spread is None:
+            spread = np.where(chi2 > dof, chi2 / np.where(dof > 0, dof, np.inf), 1.0)
+            spread = np.where(spread > 0, spread, 1.0)
+        seen_by = np.maximum(equations.graph.pair_sums(np.full(len(pull), float(pull.shape[1]))), 2.0)
+        known = dof > 0
+        costs.append(np.where(known, chi2 / spread, 0.0) + np.log(seen_by) * _coefficients(equations))
+        errors.append(_level_variance(equations))
+        ratios.append(np.where(known, chi2 / np.where(known, dof, 1.0), np.nan))
+    weak = np.array(errors) > _MOST_LOSS**2 * errors[-1]
+    wanted = np.argmin(np.where(weak, np.inf, np.array(costs))[::-1], axis=0)
+    graph = equations.graph
+    chosen = np.asarray(np.minimum(most, wanted[graph.component]))
+    reasons = tuple(
+        f"degree {wanted[c]} of --model auto; chi2/dof is "
+        + ", ".join(
+            f"{ratios[-1 - d][c]:.3g} with {d}{' (too weak)' if weak[-1 - d][c] else ''}" for d in reversed(degrees)
+        )
+        for c in range(len(graph.size))
+    )
+    return chosen, reasons
+
+
+def chi2_of(
+    equations: PlaneEquations, left: FloatArray, moment: FloatArray, noise: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """chi² of the residual pulls (m, k), and its expectation, in each component; NaN where nothing is left.
+
+    The polynomials take one of the expectation for each coefficient that isn't common; where all pairs see the same
+    places, as in a stack, nothing remains.
+    """
+    graph = equations.graph
+    scale = np.sqrt(np.maximum(np.einsum("mii->mi", moment), np.finfo(float).tiny))
+    both = scale[:, :, None] * scale[:, None, :]
+    inverse = np.linalg.pinv(moment / both, rcond=1e-6, hermitian=True)
+    unit = left / scale
+    chi2 = graph.pair_sums(np.einsum("mi,mij,mj->m", unit, inverse, unit))
+    dof = graph.pair_sums(np.einsum("mij,mji->m", inverse, noise / both)) - _coefficients(equations)
+    some = dof > _LEAST_DOF
+    return np.where(some, chi2, np.nan), np.where(some, dof, np.nan)
+
+
+def _coefficients(equations: PlaneEquations) -> FloatArray:
+    """Coefficients of every component that differences determine, (C,)."""
+    each = (equations.degree + 1) * (equations.degree + 2) / 2
+    lowest = least(equations.graph, equations.degree)
+    return equations.graph.component_sums(each) - (lowest + 1) * (lowest + 2) / 2

@@ -1,0 +1,241 @@
+"""Normal equations of polynomials of groups, from their weighted differences.
+
+The normal matrix is factorised once: as an array where it is small, else sparse. Directions that the pairs leave all
+but free (an overlap that is a line says nothing about the tilt across it) are held by a ridge of 1e-12 of the diagonal,
+and the refinement that follows takes its effect away wherever the pairs do say something.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import lu_factor, lu_solve
+from scipy.sparse import coo_array, csc_array, diags_array
+from scipy.sparse.linalg import SuperLU, splu
+
+from skymatch_cli.model import BoolArray, FloatArray, IntArray
+from skymatch_cli.model.monomials import carried, degree_of, exponents
+from skymatch_cli.solve.pairgraph import PairGraph
+from skymatch_cli.solve.probes import N_BLOCKS, sign_columns
+
+RIDGE = 1e-12
+_REFINEMENTS = 3
+_SMALL = 300  # unknowns up to which the matrix is no sparse one
+_DENSE = 1200  # unknowns up to which the whole covariance is computed; beyond, errors are good to 9 %
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _DenseLU:
+    """Factors of a small matrix."""
+
+    lu: FloatArray
+    pivots: npt.NDArray[np.int32]
+
+    def solve(self, rhs: FloatArray) -> FloatArray:
+        """The solution for right-hand sides (n, p)."""
+        return np.asarray(lu_solve((self.lu, self.pivots), rhs, check_finite=False))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlaneEquations:
+    """Normal equations of polynomials of k terms, factorised.
+
+    Attributes
+    ----------
+    graph : PairGraph
+        n groups (unknowns), m pairs.
+    centre : (n, 2) float64
+        Positions of the groups: polynomials are given about these.
+    degree : (n,) int64
+        Of the polynomial of every group, at most that of the k terms; its other terms are 0.
+    held : (C,) bool
+        Components in which a curvature that all frames may have in common is taken off.
+    moment : (m, k, k) float64
+        M.
+    to_a, to_b : (m, k, k) float64
+        Polynomial about a group's centre to polynomial about the pair's position.
+    matrix : (k n, k n) float64 or csc_array
+        Normal matrix, scaled to a unit diagonal; rows and columns of the first group of each component are empty.
+    scale : (k n,) float64
+        1 / square root of its diagonal; 0 for those groups.
+    factors : SuperLU or _DenseLU
+    """
+
+    graph: PairGraph
+    centre: FloatArray
+    degree: IntArray
+    held: BoolArray
+    moment: FloatArray
+    to_a: FloatArray
+    to_b: FloatArray
+    matrix: FloatArray | csc_array
+    scale: FloatArray
+    factors: SuperLU | _DenseLU
+
+    @classmethod
+    def of_pairs(  # noqa: PLR0917 - columns of pairs
+        cls,
+        centre: FloatArray,
+        a: IntArray,
+        b: IntArray,
+        moment: FloatArray,
+        position: FloatArray,
+        degree: IntArray | None = None,
+        ridge: float = RIDGE,
+    ) -> PlaneEquations:
+        """For n groups at ``centre`` and m pairs (a, b), a != b, with moments (m, k, k) about ``position`` (m, 2).
+
+        ``degree`` (n,): of every group, where it is less than the k terms allow.
+        """
+        n, k = len(centre), moment.shape[1]
+        degree = np.full(n, degree_of(k)) if degree is None else degree
+        graph = PairGraph.of_pairs(n, a, b, moment[:, 0, 0])
+        to_a, to_b = (carried(position - centre[end], degree_of(k)) for end in (a, b))
+        absent = totals(k) > degree[:, None]
+        first = np.unique(graph.component, return_index=True)[1]
+        absent[first] |= totals(k) <= least(graph, degree)[:, None]  # the common part is free
+        matrix, scale = _normal(n, ((a, to_a, 1.0), (b, to_b, -1.0)), moment, absent.ravel())
+        factors = _factorised(matrix, np.where(scale > 0, ridge, 1.0))
+        none = np.zeros(len(graph.size), np.bool_)
+        return cls(graph, centre, degree, none, moment, to_a, to_b, matrix, scale, factors)
+
+    @property
+    def n_terms(self) -> int:
+        """Terms of the polynomials, k."""
+        return int(self.moment.shape[1])
+
+    def gathered(self, pull: FloatArray) -> FloatArray:
+        """Pulls of the pairs (m, k, p) as right-hand sides of the groups, (n, k, p)."""
+        out = np.zeros((self.graph.n, self.n_terms, pull.shape[2]))
+        np.add.at(out, self.graph.a, self.to_a.swapaxes(1, 2) @ pull)
+        np.add.at(out, self.graph.b, -(self.to_b.swapaxes(1, 2) @ pull))
+        return out
+
+    def solve(self, rhs: FloatArray, refinements: int = _REFINEMENTS) -> FloatArray:
+        """Polynomials (n, k, p) for right-hand sides (n, k, p), in the common gauge."""
+        scaled = self.scale[:, None] * rhs.reshape(len(self.scale), -1)
+        x = self.factors.solve(scaled)
+        for _ in range(refinements):
+            x = x + self.factors.solve(scaled - self.matrix @ x)
+        return self.centred((self.scale[:, None] * x).reshape(rhs.shape))
+
+    def centred(self, planes: FloatArray) -> FloatArray:
+        """Polynomials (n, k, p) without the common part of each component, and without the part that is held there."""
+        if self.n_terms > 1:
+            planes = planes - self._commons() @ self.common(planes)[self.graph.component]
+        level = planes[:, 0] - self._means(planes[:, 0])[self.graph.component]
+        return np.concatenate([level[:, None], planes[:, 1:]], axis=1)
+
+    def common(self, planes: FloatArray) -> FloatArray:
+        """Coefficients (C, q, p) of the common part of the shapes of each component, about its middle.
+
+        The first k - 1 are a polynomial of the sky, the others a curvature of the frames, 0 where it isn't held.
+        """
+        graph, shapes = self.graph, planes[:, 1:]
+        commons = self._commons()[:, 1:]
+        normal = graph.component_sums((commons.swapaxes(1, 2) @ commons).reshape(graph.n, -1))
+        right = graph.component_sums((commons.swapaxes(1, 2) @ shapes).reshape(graph.n, -1))
+        q = commons.shape[2]
+        inverse = np.linalg.pinv(normal.reshape(-1, q, q), rcond=1e-10, hermitian=True)
+        return np.asarray(inverse @ right.reshape(len(graph.size), q, -1))
+
+    def _commons(self) -> FloatArray:
+        """What unit coefficients of the common polynomials add to those of every group: (n, k, q)."""
+        k, degree = self.n_terms, degree_of(self.n_terms)
+        middle = self._means(self.centre)[self.graph.component]
+        moved = carried(self.centre - middle, degree + 1)[:, :k, 1:]
+        lowest = least(self.graph, self.degree)
+        shared = totals(moved.shape[2] + 1)[1:] <= np.where(self.held, lowest + 1, lowest)[:, None]
+        moved *= shared[self.graph.component][:, None, :]
+        moved *= (totals(k) <= self.degree[:, None])[:, :, None]
+        return moved
+
+    def differences(self, planes: FloatArray) -> FloatArray:
+        """Differences (m, k) of polynomials (n, k), about the positions of the pairs."""
+        a, b = (
+            np.einsum("mij,mj->mi", to, planes[end])
+            for to, end in ((self.to_a, self.graph.a), (self.to_b, self.graph.b))
+        )
+        return np.asarray(a - b)
+
+    def covariance(self) -> tuple[FloatArray, bool]:
+        """Covariance (n, k, k) of every polynomial in the common gauge, and whether it is more than an estimate."""
+        n, k = self.graph.n, self.n_terms
+        if k * n <= _DENSE:
+            inverse = self.scale[:, None] * self.factors.solve(np.diag(self.scale))
+            half = self.centred(inverse.reshape(n, k, k * n)).reshape(k * n, k * n)
+            whole = self.centred(half.T.reshape(n, k, k * n)).reshape(n, k, n, k)
+            each = np.arange(n)
+            return whole[each, :, each], True
+        answers = self.probes()
+        return answers @ answers.swapaxes(1, 2) / answers.shape[2], False
+
+    def probes(self) -> FloatArray:
+        """Answers (n, k, 64) to artificial noise of the pairs: the mean of their products is the covariance."""
+        m, k = self.moment.shape[:2]
+        root = _root(self.moment)
+        signs = (sign_columns(k * m, block).reshape(m, k, -1) for block in range(N_BLOCKS))
+        return np.concatenate([self.solve(self.gathered(root @ some), refinements=1) for some in signs], axis=2)
+
+    def _means(self, x: FloatArray) -> FloatArray:
+        flat = self.graph.component_sums(x.reshape(len(x), -1)) / self.graph.size[:, None]
+        return flat.reshape(-1, *x.shape[1:])
+
+
+def _normal(
+    n: int, ends: tuple[tuple[IntArray, FloatArray, float], ...], moment: FloatArray, absent: BoolArray
+) -> tuple[FloatArray | csc_array, FloatArray]:
+    """The normal matrix (k n, k n), scaled to a unit diagonal, and what it was scaled by, 0 for absent unknowns.
+
+    ``ends``: groups of the first and the second of every pair, what carries their polynomials to it, and the sign.
+    """
+    k = moment.shape[1]
+    blocks, rows, columns = [], [], []
+    for one, there, sign in ends:
+        for other, here, its_sign in ends:
+            blocks.append(sign * its_sign * there.swapaxes(1, 2) @ moment @ here)
+            rows.append(np.broadcast_to(k * one[:, None, None] + np.arange(k)[:, None], blocks[-1].shape))
+            columns.append(np.broadcast_to(k * other[:, None, None] + np.arange(k), blocks[-1].shape))
+    values, row, column = (np.concatenate(part).ravel() for part in (blocks, rows, columns))
+    diagonal = np.bincount(row[row == column], values[row == column], k * n)
+    known = (diagonal > 0) & ~absent
+    scale = np.where(known, 1.0 / np.sqrt(np.where(known, diagonal, 1.0)), 0.0)
+    values *= scale[row] * scale[column]
+    if k * n > _SMALL:
+        return coo_array((values, (row, column)), shape=(k * n, k * n)).tocsc(), scale
+    found = np.bincount(row * (k * n) + column, values, (k * n) ** 2).astype(float)
+    return found.reshape(k * n, k * n), scale
+
+
+def _factorised(matrix: FloatArray | csc_array, ridge: FloatArray) -> SuperLU | _DenseLU:
+    """Factors of a matrix whose diagonal is raised."""
+    if isinstance(matrix, np.ndarray):
+        return _DenseLU(*lu_factor(matrix + np.diag(ridge), check_finite=False))
+    return splu(
+        csc_array(matrix + diags_array(ridge)),
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+
+
+def least(graph: PairGraph, degree: IntArray) -> IntArray:
+    """Lowest degree of the groups of every component, (C,)."""
+    lowest = np.full(len(graph.size), np.iinfo(np.int64).max)
+    np.minimum.at(lowest, graph.component, degree)
+    return lowest
+
+
+def totals(k: int) -> FloatArray:
+    """Sums of the exponents of k terms."""
+    return np.array([sum(each) for each in exponents(degree_of(k))], float)
+
+
+def _root(moment: FloatArray) -> FloatArray:
+    """A square root of positive semi-definite matrices, (m, k, k)."""
+    scale = np.sqrt(np.maximum(np.einsum("mii->mi", moment), np.finfo(float).tiny))
+    value, vector = np.linalg.eigh(moment / (scale[:, :, None] * scale[:, None, :]))
+    root: FloatArray = scale[:, :, None] * vector * np.sqrt(np.maximum(value, 0.0))[:, None, :]
+    return root
