@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem, caught
-from skymatch_cli.images.alike import band_keywords, channels_of, doubts_between, observer_m, problems_between
+from skymatch_cli.images.alike import band_keywords, channels_of, doubts_between, observer_of, problems_between
 from skymatch_cli.images.copies import copy_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats.files import is_remote, open_file
@@ -218,7 +218,7 @@ class _HeaderReader:
         return ImageHeader(
             *(info, facts, bands, doubts, traced),
             of_file=facts.group == spelling,
-            observer=observer_m(keywords, wcs),
+            observer=observer_of(keywords, wcs),
             channels=None if hdu.cube_axis is None else channels_of(keywords, hdu.cube_axis, hdu.n_planes),
         )
 
@@ -241,6 +241,9 @@ class _HeaderReader:
     ) -> tuple[CelestialWcs, tuple[SkyWarning, ...]]:
         """The WCS, and warnings where it is not the best one of the file."""
         if file.container is Container.ASDF:
+            if self._settings.wcs == WcsSource.HEADER:
+                what = "--wcs header: the file has no WCS of FITS keywords, only a GWCS"
+                raise InputError.at(ref.label, what, "leave --wcs out")
             return asdf_format().read_wcs(file, shape, ref.label), ()
         gwcs, doubt = stored_gwcs(), ""
         if self._settings.wcs == WcsSource.AUTO and gwcs.is_in(file):

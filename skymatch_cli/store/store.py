@@ -282,6 +282,8 @@ class Store(Database):
         """
         settings: dict[str, bytes] = {}
         for file in files:
+            if real_path(file) == real_path(self.file):
+                raise InputError.at(file, "is named twice: as the store, and as a part", "name the parts after it")
             with Store(file) as part:
                 settings[file] = own = self._settings_of_part(part)
             if own != settings[files[0]]:
