@@ -356,9 +356,13 @@ def _needed_blocks(regions: Sequence[Spans], shape: tuple[int, int]) -> BoolArra
     ny, nx = (-(-n // BLOCK_PIX) for n in shape)
     change = np.zeros((ny + 2, nx + 3), np.int64)
     for spans in regions:
-        row = spans.y // BLOCK_PIX
-        first, last = spans.x0 // BLOCK_PIX, (spans.x1 - 1) // BLOCK_PIX + 3
+        if not spans.y.size:
+            continue
+        first = np.flatnonzero(np.diff(spans.y // BLOCK_PIX, prepend=-1))  # of every row of blocks
+        row = spans.y[first] // BLOCK_PIX
+        start = np.minimum.reduceat(spans.x0, first) // BLOCK_PIX
+        stop = (np.maximum.reduceat(spans.x1, first) - 1) // BLOCK_PIX + 3
         for beside in (0, 1, 2):
-            np.add.at(change, (row + beside, first), 1)
-            np.add.at(change, (row + beside, last), -1)
+            change[row + beside, start] += 1
+            change[row + beside, stop] -= 1
     return np.cumsum(change, axis=1)[1 : ny + 1, 1 : nx + 1] > 0

@@ -169,7 +169,8 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
         raise UndoCardsError.at(ref.label, str(error), _LOST) from None
     except ValueError as error:
         raise InputError.at(ref.label, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
-    original, stored = format_of(before, tiled=tiled), format_of(cards, tiled=tiled)
+    original = format_of(before, tiled=tiled)
+    stored = original if before == cards else format_of(cards, tiled=tiled)
     state = SkyState(
         recorded=foreign,
         planes=planes,

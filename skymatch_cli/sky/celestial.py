@@ -42,6 +42,7 @@ _BEYOND_WCSLIB = re.compile(
     rb"(HIERARCH +)?([AB]P?_(ORDER|\d+_\d+)|CPDIS|CPERR|D2IM|D[PQ]\d|AXISCORR|PV\d|WAT|CTYPE[^']*'.*(SIP|TNX|ZPX|TPV))",
     re.IGNORECASE,
 )
+_D2IM, _BENT = re.compile(b"D2IMDIS"), re.compile(b"PV|AM")
 _LOOKUP_TABLE = re.compile(rb"CPDIS|CQDIS|D2IMDIS|D2IMARR|PS\d+_0")  # the last: coordinates in a table (-TAB)
 _OF_IRAF = (b"TNX", b"ZPX", b"WAT")
 _TABLES = ("cpdis1", "cpdis2", "det2im1", "det2im2")
@@ -101,7 +102,12 @@ class FitsWcs:
 
 def refers_to_tables(text: bytes) -> bool:
     """Return whether the WCS in these 80-byte records needs lookup tables or a table of coordinates."""
-    return any(match.start() % 80 == 0 for match in _LOOKUP_TABLE.finditer(text))
+    return _has_card(text, _LOOKUP_TABLE, b"PDIS", b"QDIS", b"D2IM", b"PS")
+
+
+def _has_card(text: bytes, pattern: re.Pattern[bytes], *words: bytes) -> bool:
+    """Return whether one of the 80-byte records begins with a pattern, which has one of the words in it."""
+    return any(word in text for word in words) and any(pattern.match(text, at) for at in range(0, len(text), 80))
 
 
 def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str = "image") -> FitsWcs:
@@ -134,7 +140,7 @@ def wcs_of_cards(
     """
     try:
         given = wcs_cards(text)
-        if fobj is None and any(given[i : i + 7] == b"D2IMDIS" for i in range(0, len(given), 80)):
+        if fobj is None and _has_card(given, _D2IM, b"D2IMDIS"):
             raise InputError.at(
                 where, "its WCS needs lookup tables of the file, and only the header is given", "give the whole file"
             )
@@ -153,7 +159,7 @@ def wcs_of_cards(
     except Exception as error:  # on damaged headers astropy raises errors of every kind
         raise InputError.at(where, f"its WCS can't be used: {_reason(error)}", _HINT) from error
     engine = read.engine
-    gnomonic = engine.tan and not any(given[i : i + 2] in {b"PV", b"AM"} for i in range(0, len(given), 80))
+    gnomonic = engine.tan and not _has_card(given, _BENT, b"PV", b"AM")
     straight = frame.rigid and not engine.distorted and (gnomonic or _lines_are_straight(engine, shape))
     return FitsWcs(shape, cards, tables, frame, straight, read.notes)
 
@@ -205,11 +211,12 @@ class _Engine:
         self._lng, self._lat = int(wcs.wcs.lng), int(wcs.wcs.lat)
         self.tan = wcs.wcs.ctype[self._lng][4:] == "-TAN"  # also of TPV, which is TAN with PVs
         self.distorted = any(getattr(wcs, name) is not None for name in ("sip", *_TABLES))
-        sides = np.linalg.norm(wcs.pixel_scale_matrix, axis=0)
+        matrix = wcs.pixel_scale_matrix
+        sides = np.linalg.norm(matrix, axis=0)
         self.scale_rad = float(np.radians(sides.min()))
         if not (sides.min() >= MIN_SCALE_DEG and sides.max() <= MAX_SCALE_DEG):
             raise ValueError("the size of its pixels on the sky is absurd")
-        if not abs(np.linalg.det(wcs.pixel_scale_matrix)) > LEAST_AREA * sides.prod():
+        if not abs(np.linalg.det(matrix)) > LEAST_AREA * sides.prod():
             raise ValueError("its pixels have no area on the sky")
 
     def frame(self) -> SkyFrame:

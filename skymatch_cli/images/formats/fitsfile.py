@@ -13,11 +13,9 @@ import gzip
 import hashlib
 import math
 import re
-import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, cast
 
@@ -25,7 +23,7 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.cards import BLOCK, CARD, padded
 from skymatch_cli.images.formats.files import file_state, is_remote, open_file
-from skymatch_cli.images.formats.header import CardHeader, Value, as_number
+from skymatch_cli.images.formats.header import CardHeader, Value, as_number, value_in
 from skymatch_cli.images.formats.registry import asdf_format
 from skymatch_cli.images.formats.tilecheck import check_tiling
 from skymatch_cli.model import Container, FileState
@@ -43,7 +41,6 @@ _KEYWORDS = (
 _STRUCTURE = frozenset(f"{key:8}".encode() for key in _KEYWORDS)
 _PLACE = re.compile(rb"((CTYPE|CRVAL|CRPIX|CDELT|CROTA)[1-9]|(CD|PC|PV)[1-9]_\d+|AMD[XY]\d+|PPO\d|[AB]_\d_\d) *=")
 _NUMBERED = re.compile(rb"(?:Z?NAXIS|CTYPE|ZTILE|ZNAME|ZVAL)[1-9]\d* *")
-_HEADERS_KEPT = 64  # parsed last
 _COMPRESSED_NAMES = frozenset({"COMPRESSED_IMAGE"})
 
 _COMPRESSED = {
@@ -343,18 +340,8 @@ def _structure_cards(raw: bytes) -> _Cards:
         key = record[:8]
         if record[8:9] == b"=" and (key in _STRUCTURE or _NUMBERED.fullmatch(key)):
             found.setdefault(key, record)
-    return _values(b"".join(found.values()))
-
-
-@lru_cache(maxsize=_HEADERS_KEPT)
-def _values(cards: bytes) -> _Cards:
-    """The values of cards by keyword: the HDUs of a file, and the files of an instrument, often have the same ones."""
-    header = CardHeader(cards)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as in `CardHeader`
-        return {
-            key: header.value(key) for key in (card[:8].decode("ascii").rstrip() for card in cd.split_header(cards))
-        }
+    names = (key.decode("ascii").rstrip() for key in found)
+    return {name: value_in(card, name) for name, card in zip(names, found.values(), strict=True)}
 
 
 def _axes(cards: _Cards, prefix: str) -> tuple[tuple[int, ...], int]:
@@ -385,7 +372,10 @@ def _cube_axis(cards: _Cards, axes: tuple[int, ...]) -> str | None:
 
 def _wcs_digest(raw: bytes) -> str:
     """A digest of the values of the WCS in a header, to 12 digits."""
-    values = _values(b"".join(record for record in cd.split_header(raw) if _PLACE.match(record)))
+    values: dict[bytes, Value] = {}
+    for card in cd.split_header(raw):
+        if _PLACE.match(card):
+            values.setdefault(card[:8], cd.card_value(card))
     keys = sorted(values)
     texts = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
     return hashlib.blake2b(repr((keys, texts)).encode(), digest_size=8).hexdigest()
