@@ -118,6 +118,7 @@ class WarningName(StrEnum):
     CROWDED = "crowded"
     CROSS_CHECK = "cross-check"
     WEAK_TILTS = "weak-tilts"
+    NEEDLESS_DEGREE = "needless-degree"
     CURVATURE = "curvature"
     FILTERS = "filters"
     ZERO_POINTS = "zero-points"

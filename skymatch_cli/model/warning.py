@@ -43,6 +43,7 @@ _ADVICE = {  # cause -> remedy
     WarningName.CROSS_CHECK: "stars, nebulae or masks differ between the images, which disturbs pooled statistics -> "
     "trust --compare mesh; look at these images in the report",
     WarningName.WEAK_TILTS: "the overlaps are too narrow or too few to measure gradients -> use --model constant",
+    WarningName.NEEDLESS_DEGREE: "the skies bend or tilt less than the noise shows -> use the model that is named",
     WarningName.CURVATURE: "a flat field or scattered light that all frames share -> compare the levels with those "
     "of --model constant, which does not see it",
     WarningName.FILTERS: "images of several bands are in the list -> give one band, or separate them with --split-by "

@@ -36,6 +36,7 @@ from skymatch_cli.solve.advice import (
     large_residuals,
     large_steps,
     lower_degrees,
+    needless_degrees,
     seen,
     solution_warnings,
     uneven_images,
@@ -327,7 +328,7 @@ def _match(task: _Task) -> _Skies:
 def _match_planes(task: _Task, planes: PlaneSkies) -> _Skies:
     """Least-squares planes; in every component the mean tilt is 0 and the lowest level at an image's centre."""
     sign = -1.0 if task.match_up else 1.0
-    lowest = np.full(len(planes.loss), np.inf)
+    lowest = np.full(len(planes.fit.loss), np.inf)
     np.minimum.at(lowest, planes.component, sign * planes.value)
     planes = planes.raised(-sign * lowest)
     anchor = _pinned(planes, "highest = 0" if task.match_up else "lowest = 0")
@@ -341,17 +342,19 @@ def _match_planes(task: _Task, planes: PlaneSkies) -> _Skies:
 
 def _pinned(planes: PlaneSkies, level: str) -> StrArray:
     """How each component is anchored: its level, and the shapes whose common part is held at zero."""
-    lowest = np.full(len(planes.loss), max(_COMMON))
+    lowest = np.full(len(planes.fit.loss), max(_COMMON))
     np.minimum.at(lowest, planes.component, planes.degree)
     return np.array([f"{level}{_COMMON[degree]}" for degree in lowest.tolist()], object)
 
 
 def _anchored_planes(task: _Task, planes: PlaneSkies, anchor: StrArray, err: FloatArray | None = None) -> _Skies:
     found = (planes.value, planes.err if err is None else err)
-    skies = _with_status(task, planes.offsets, planes.component, found, anchor)
-    warnings = skies.warnings + weak_tilts(planes.loss) + common_curvatures(task.images, planes.held, planes.curved)
+    skies = _with_status(task, planes.fit.offsets, planes.component, found, anchor)
+    fit, most = planes.fit, degree_of(planes.planes.shape[1])
+    warnings = skies.warnings + weak_tilts(fit.loss) + common_curvatures(task.images, fit.held, fit.curved)
     if not task.choose:
-        warnings += lower_degrees(task.images, planes.degree, planes.component, degree_of(planes.planes.shape[1]))
+        warnings += lower_degrees(task.images, planes.degree, planes.component, most)
+        warnings += needless_degrees(fit.simpler, fit.spared, most)
     none = np.isnan(skies.value)[:, None]
     return replace(skies, planes=replace(planes, planes=np.where(none, np.nan, planes.planes)), warnings=warnings)
 
@@ -360,7 +363,7 @@ def _globalmin_match(task: _Task) -> _Skies:
     """Offsets plus the baseline that brings the lowest own sky that remains in each component to zero."""
     if (planes := task.planes()) is not None:
         local, local_err = task.local()
-        first = _first_lowest(local - planes.value, planes.component, len(planes.loss))
+        first = _first_lowest(local - planes.value, planes.component, len(planes.fit.loss))
         anchor = _pinned(planes, "lowest sky that remains = 0")
         lowest = first[planes.component]
         apart = np.hypot(planes.err, planes.err[:, lowest]) * (np.arange(len(lowest)) != lowest)
@@ -420,7 +423,7 @@ def _residuals(task: _Task, found: _Skies) -> FloatArray:
     """``delta - (solution_a - solution_b)`` of every pair that was measured, used or not."""
     m = task.measurements
     if found.planes is not None:
-        return np.where(np.isfinite(m.delta), found.planes.residual, np.nan)
+        return np.where(np.isfinite(m.delta), found.planes.fit.residual, np.nan)
     residual = m.delta - (found.value[m.a] - found.value[m.b])
     if found.offsets is None:
         return residual

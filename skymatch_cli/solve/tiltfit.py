@@ -2,8 +2,9 @@
 
 A pair of groups says ``pull = M (p_a - p_b)`` about its own position: p are the coefficients there of a polynomial (a
 plane: level and tilts), M the (k, k) matrix of weighted moments of the places where both were compared. Which
-polynomial is common to all groups of a component nobody can tell; here it is the one that leaves their shapes (all
-but the levels) smallest and the mean level at their centres zero, in the solution and in its covariance.
+polynomial is common to all groups of a component nobody can tell; here it is the one that makes the mean of their
+highest terms zero, then that of the terms below, down to the levels at their centres, in the solution and in its
+covariance.
 
 One thing more only looks determined: if all frames have the same curvature, of one degree more than the model, its
 differences are those of shapes of the model that grow with the position of the frame. Where the shapes of a component
@@ -15,11 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import betainc
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets, PlaneDifferences
-from skymatch_cli.model.monomials import carried, degree_of, n_terms
+from skymatch_cli.model.monomials import carried, degree_of
 from skymatch_cli.run.threads import one_thread
-from skymatch_cli.solve.degrees import carried_degrees, chi2_of, chosen_degrees, determined_degrees
+from skymatch_cli.solve.degrees import DegreeCosts, carried_degrees, chi2_of, determined_degrees
 from skymatch_cli.solve.offsets import solve_offsets
 from skymatch_cli.solve.tiltequations import PlaneEquations, least, totals
 
@@ -52,6 +54,10 @@ class FittedPlanes:
         Components whose shapes followed a curvature that all frames have in common: it was taken off.
     curved : (C,) float64
         Largest change of a level by that curvature, also where shapes can't be told from it; 0 where there is none.
+    simpler : (C,) int64
+        A lower degree than asked for that fits the component as well; -1 where there is none.
+    spared : (C,) float64
+        Errors of its levels over those here.
     reasons : tuple of str
         Why each component has its degree, where it was chosen.
     """
@@ -65,6 +71,8 @@ class FittedPlanes:
     degree: IntArray
     held: BoolArray
     curved: FloatArray
+    simpler: IntArray
+    spared: FloatArray
     reasons: tuple[str, ...] = ()
 
 
@@ -107,7 +115,7 @@ def fit_planes(
     weight : (M,) float64
         A pair with weight 0 isn't used, nor is one within a group.
     choose : bool
-        Take the lowest degree that the data ask for, in each component (`chosen_degrees`).
+        Take the lowest degree that the data ask for, in each component (`DegreeCosts.chosen`).
 
     Returns
     -------
@@ -121,9 +129,11 @@ def fit_planes(
     noise = (measured.noise / (per[:, None] * per))[used]
     ends, seen = (a[used], b[used]), (moment[used], position[used])
     degree = determined_degrees(centre, ends, seen, carried_degrees(centre, ends, *seen))
-    reasons: tuple[str, ...] = ()
+    costs = DegreeCosts.of_pairs(centre, ends, seen, (pull[used], noise), degree)
+    simpler, reasons = costs.simpler(), tuple[str, ...]()
     if choose:
-        degree, reasons = chosen_degrees(centre, ends, seen, (pull[used], noise), degree)
+        wanted, reasons = costs.chosen()
+        degree = np.minimum(degree, wanted[costs.component])
     equations = PlaneEquations.of_pairs(centre, *ends, *seen, degree)
     planes = equations.solve(equations.gathered(pull[used][:, :, None]))[:, :, 0]
     apart = _apart(planes, centre, a, b, position)
@@ -159,30 +169,39 @@ def fit_planes(
     loss = np.where(constant > 0, np.sqrt(graph.component_sums(variance) / np.where(constant > 0, constant, 1)), np.nan)
     covariance = covariance / (per[:, None] * per) * more[:, None, None]
     return FittedPlanes(
-        offsets, planes[:, 1:] / per[1:], covariance, 1 / more, residual, loss, degree, held, curved, reasons
+        offsets,
+        planes[:, 1:] / per[1:],
+        covariance,
+        1 / more,
+        residual,
+        loss,
+        degree,
+        held,
+        curved,
+        *simpler,
+        reasons or (),
     )
 
 
 def common_curvature(equations: PlaneEquations, planes: FloatArray) -> tuple[BoolArray, FloatArray]:
-    """Whether the shapes of each component (C,) follow a curvature that all frames have in common, and what it does.
+    """Whether the highest terms of each component (C,) follow a curvature that all frames share, and what it does.
 
-    They do where the curvature stands out of the noise, and takes so much of the shapes away as it would, by chance,
-    of shapes that have nothing to do with positions in one run of a thousand. The second array has the largest change
+    They do where the curvature stands out of the noise, and takes so much of them away as it would, by chance,
+    of terms that have nothing to do with positions in one run of a thousand. The second array has the largest change
     of a level; NaN where there are too few groups to tell shapes from a curvature, and it stands out.
     """
     graph, lowest = equations.graph, least(equations.graph, equations.degree)
     n_more = lowest + 2
-    all_held = replace(equations, held=np.ones(len(graph.size), np.bool_))
-    both = np.concatenate([planes[:, :, None], equations.probes()], axis=2)
-    common = all_held.common(both)
-    common = common * (totals(n_terms(degree_of(equations.n_terms) + 1))[1:] == lowest[:, None] + 1)[:, :, None]
-    without = all_held.centred(planes[:, :, None])[:, :, 0]
+    common = equations.curvature(np.concatenate([planes[:, :, None], equations.probes()], axis=2))
+    without = replace(equations, held=np.ones(len(graph.size), np.bool_)).centred(planes[:, :, None])[:, :, 0]
     noise = common[:, :, 1:]
     covariance = noise @ noise.swapaxes(1, 2) / noise.shape[2]
     deviate = np.einsum("ci,cij,cj->c", common[:, :, 0], np.linalg.pinv(covariance, hermitian=True), common[:, :, 0])
-    before, after = (graph.component_sums((p[:, 1:] ** 2).sum(axis=1)) for p in (planes, without))
-    free = (n_more * (lowest + 1) / 2 - 1) * (graph.size - 1) - n_more
-    tail = np.where(free > 0, (after / np.where(before > 0, before, 1.0)) ** (0.5 * np.maximum(free, 0)), 1.0)
+    highest = totals(equations.n_terms) == lowest[graph.component, None]
+    before, after = (graph.component_sums((p**2 * highest).sum(axis=1)) for p in (planes, without))
+    free = (lowest + 1) * (graph.size - 1) - n_more
+    share = np.clip(after / np.where(before > 0, before, 1.0), 0.0, 1.0)
+    tail = np.where(free > 0, betainc(0.5 * np.maximum(free, 1), 0.5 * n_more, share), 1.0)  # of independent terms
     moved = np.zeros(len(graph.size))
     np.maximum.at(moved, graph.component, np.abs(planes[:, 0] - without[:, 0]))
     stands_out = (deviate > _SIGNIFICANT + n_more) & (graph.size > 1) & (lowest > 0)
