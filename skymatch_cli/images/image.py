@@ -36,8 +36,9 @@ from skymatch_cli.images.units import UnitFacts, area_warnings, comparison_scale
 from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Part, PixelFormat, SkyWarning
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
-from skymatch_cli.sky.celestial import pixel_area_arcsec2, pixel_area_ratio, refers_to_tables, wcs_of_cards
+from skymatch_cli.sky.celestial import refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import footprint
+from skymatch_cli.sky.pixelarea import pixel_area_arcsec2, pixel_area_ratio
 
 if TYPE_CHECKING:
     from skymatch_cli.images.formats.gwcs import GwcsWcs
