@@ -95,7 +95,6 @@ def command(
         from skymatch_cli.report.pictures import Pictures
 
         from .backend import opened_store
-        from .done import floats_made
         from .given import typed_command
         from .progress import Watch
 
@@ -133,6 +132,8 @@ def command(
         if written is None:
             console.say("dry run: no image was changed")
         else:
+            from .done import floats_made
+
             console.tell_written(written, settings, images)
             console.say(*filter(None, [floats_made(result.infos, written)]))
         console.tell(*watch.clock.lines(sum(info.shape[0] * info.shape[1] for info in result.infos)))
