@@ -161,6 +161,25 @@ def test_standard_output_holds_the_table_and_nothing_else(pipeline: Pipeline) ->
     assert pipeline.images == ("a.fits", "b.fits", "c.fits")
 
 
+@pytest.mark.parametrize(
+    ("args", "name"),
+    [
+        (["match", "--store", "", "a.fits"], "--store"),
+        (["match", "-o", "", "a.fits"], "--output"),
+        (["match", "--config", "", "a.fits"], "--config"),
+        (["match", "--output-dir", "", "a.fits"], "--output-dir"),
+        (["measure", ""], "STORE"),
+        (["merge", "field.db", ""], "PARTS..."),
+        (["demo", ""], "DIR"),
+    ],
+)
+def test_an_empty_name_is_refused(args: list[str], name: str, pipeline: Pipeline) -> None:
+    done = CliRunner().invoke(main, args)
+    assert done.exit_code == 2
+    assert done.stderr == f"skymatch: error: {name} is empty (give a name, or leave it out)\n"
+    assert not pipeline.images
+
+
 def test_quiet_leaves_standard_error_empty(pipeline: Pipeline) -> None:
     pipeline.warnings = ("something",)
     done = run("match", "a.fits", "-q")
@@ -377,6 +396,7 @@ def test_a_traceback_is_shown_to_those_who_ask(pipeline: Pipeline, monkeypatch: 
 
 def test_plan_shows_areas_overlaps_and_the_work(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     from skymatch_cli.output import planned
+    from skymatch_cli.store import planning
 
     infos = make_result().infos
     graph = OverlapGraph(
@@ -390,7 +410,7 @@ def test_plan_shows_areas_overlaps_and_the_work(pipeline: Pipeline, monkeypatch:
     )
     plan = SimpleNamespace(settings=Settings(), infos=infos, footprints=(1, 2, 3), graph=graph, skipped=(), warnings=())
     monkeypatch.setattr(planned, "footprint_arcmin2", lambda footprint: 10.0)
-    monkeypatch.setattr(pipeline, "plan", lambda images, settings, **_: plan, raising=False)
+    monkeypatch.setattr(planning, "plan", lambda images, settings, **_: plan)
     document = json.loads(run("plan", "a.fits", "--format", "json").stdout)
     assert [image["component"] for image in document["images"]] == [0, 0, 1]
     assert [image["n_overlaps"] for image in document["images"]] == [1, 1, 0]

@@ -53,6 +53,12 @@ def tree(path: str | Path) -> Any:
             }
 
 
+def test_a_wcs_of_the_header_that_is_not_there_is_refused(two: list[str]) -> None:
+    done = run("match", "--dry-run", "--wcs", "header", *two)
+    assert done.exit_code == 3
+    assert "--wcs header: the file has no WCS of FITS keywords, only a GWCS (leave --wcs out)" in done.stderr
+
+
 def test_skies_are_found(two: list[str]) -> None:
     done = run("match", "--dry-run", "--format", "json", *two)
     assert done.exit_code == 0, done.stderr

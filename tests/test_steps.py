@@ -159,6 +159,12 @@ def test_parts_of_another_plan_are_not_merged(frames):
     assert "few.db: is not a part of a measurement" in skymatch("merge", "field.db", "few.db", code=3).output
 
 
+def test_a_store_is_not_a_part_of_itself(frames):
+    skymatch("plan", "img_*.fits", "--store", "field.db")
+    said = skymatch("merge", "field.db", "./field.db", code=3).output
+    assert "./field.db: is named twice: as the store, and as a part" in said
+
+
 def test_a_store_with_a_plan_does_not_become_a_part(frames):
     for name in ("field.db", "other.db"):
         skymatch("plan", "img_*.fits", "--store", name)

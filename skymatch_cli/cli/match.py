@@ -111,7 +111,7 @@ def command(
         inputs = (*named, *files_of_images(result.infos))
         output.check(overwrite=settings.overwrite, inputs=inputs)
         pictures.check(overwrite=settings.overwrite, inputs=inputs)
-        console.tell(_details(result))
+        console.tell(*_details(result))
         with watch.shown():
             pictures.write(result.report, result.infos, settings, progress=watch)  # from the pixels as they were
         try:
@@ -134,8 +134,8 @@ def command(
             console.say("dry run: no image was changed")
         else:
             console.tell_written(written, settings, images)
-            console.remark(tuple(filter(None, [floats_made(result.infos, written)])))
-        console.tell(watch.clock.lines(sum(info.shape[0] * info.shape[1] for info in result.infos)))
+            console.say(*filter(None, [floats_made(result.infos, written)]))
+        console.tell(*watch.clock.lines(sum(info.shape[0] * info.shape[1] for info in result.infos)))
 
 
 def _check_output(output: Output, others: dict[str, str | None], *, overwrite: bool, inputs: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from skymatch_cli.choices import METHOD_ALIASES, ExportFormat, Format, Method, TableName, WarningName
+from skymatch_cli.errors import UsageError
 from skymatch_cli.settings import CHOICES, Settings, option_name
 
 from .sections import GENERAL, SectionOption
@@ -26,6 +27,14 @@ class FileName(StringParamType):
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse empty text, as a variable of the shell without a value leaves it."""
+        text = super().convert(value, param, ctx)
+        if text == "" and param is not None and param.name != "images":  # of which --skip-bad may leave some out
+            name = max(param.opts, key=len) if isinstance(param, click.Option) else param.metavar
+            raise UsageError(f"{name} is empty", "give a name, or leave it out")
+        return text
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The shell is asked for names of this kind."""

@@ -13,19 +13,9 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import format_of
 from skymatch_cli.images.formats.source import Source
-from skymatch_cli.images.ledger import (
-    LEVEL,
-    MOST_SECTIONS,
-    SHAPE,
-    SUBTRACTED,
-    LedgerError,
-    Written,
-    numbered,
-    original_cards,
-    read_entries,
-    written,
-)
+from skymatch_cli.images.ledger import LEVEL, MOST_SECTIONS, SHAPE, SUBTRACTED, numbered, original_cards
 from skymatch_cli.images.planecards import contradiction, plane_numbers, planes_in
+from skymatch_cli.images.undocards import LedgerError, Written, read_entries, written
 from skymatch_cli.model import ImageRef, PixelFormat, Recorded, Section
 from skymatch_cli.model.images import BITPIX
 from skymatch_cli.model.section import SectionSkies
@@ -322,9 +312,8 @@ def _sky_in(cards: cd.Cards, level: float, number: str = "") -> SkyPlane:
 
 def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
     subtracted = cd.value(cards, SUBTRACTED) is True
-    for name in (
-        (LEVEL, keyword) if subtracted else (keyword, LEVEL)
-    ):  # the keyword holds what is still to be subtracted
+    # The keyword holds what is still to be subtracted.
+    for name in (LEVEL, keyword) if subtracted else (keyword, LEVEL):
         level = cd.value(cards, name)
         if isinstance(level, int | float) and not isinstance(level, bool):
             return Recorded(_sky_in(cards, float(level)), subtracted)

@@ -23,9 +23,8 @@ from skymatch_cli.model import BoolArray, FloatArray, SkyWarning
 _SAME_AREA = 1.2  # flat-fielded chips of one camera differ by less; different cameras by more
 _SAME_EXPOSURE = 1e-6  # relative
 _SAME_GAIN = 0.02  # relative: amplifiers of one camera differ by less after its flat field
-_LOOKED_INTO = re.compile(
-    r"beam|bm|mag|dex|dB|log|ln", re.IGNORECASE
-)  # units whose meaning depends on more than the text
+# Units whose meaning depends on more than the text.
+_LOOKED_INTO = re.compile(r"beam|bm|mag|dex|dB|log|ln", re.IGNORECASE)
 _AS_IS = "--units as-is compares raw numbers"
 
 
@@ -71,21 +70,20 @@ def comparison_scales(facts: Sequence[UnitFacts], *, units: str = "auto", exptim
         members.setdefault(f.split, []).append(i)
     if len(members) <= 1:
         return scales_of_one_set(facts, units=units, exptime_key=exptime_key)
+    sets = list(members.values())
+    found = [scales_of_one_set([facts[i] for i in own], units=units, exptime_key=exptime_key) for own in sets]
     factor = np.empty(len(facts))
-    found: list[Scales] = []
-    problems: dict[int, Problem] = {}
-    by_area: list[int] = []
-    for where in members.values():
-        scales = scales_of_one_set([facts[i] for i in where], units=units, exptime_key=exptime_key)
-        factor[where] = scales.factor
-        problems |= {where[k]: problem for k, problem in scales.problems.items()}
-        by_area += [where[k] for k in scales.by_area]
-        found.append(scales)
-    notes = tuple(dict.fromkeys(note for scales in found for note in scales.notes))
-    warnings = tuple(dict.fromkeys(warning for scales in found for warning in scales.warnings))
-    units_of_sets = {scales.unit for scales in found}
-    unit = found[0].unit if len(units_of_sets) == 1 else ""
-    return Scales(factor, unit, notes, warnings, problems, tuple(by_area))
+    each = list(zip(sets, found, strict=True))
+    for own, scales in each:
+        factor[own] = scales.factor
+    return Scales(
+        factor=factor,
+        unit=found[0].unit if len({scales.unit for scales in found}) == 1 else "",
+        notes=tuple(dict.fromkeys(note for scales in found for note in scales.notes)),
+        warnings=tuple(dict.fromkeys(warning for scales in found for warning in scales.warnings)),
+        problems={own[k]: problem for own, scales in each for k, problem in scales.problems.items()},
+        by_area=tuple(own[k] for own, scales in each for k in scales.by_area),
+    )
 
 
 def scales_of_one_set(facts: Sequence[UnitFacts], *, units: str = "auto", exptime_key: str = "EXPTIME") -> Scales:

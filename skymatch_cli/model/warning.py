@@ -61,11 +61,12 @@ _ADVICE = {  # cause -> remedy
     WarningName.COARSE: "the noise is smaller than the steps of the integers, and means of pixels are biased towards "
     "the steps -> --compare pooled interpolates the median within the step",
     WarningName.COPIES: "a file was copied, and both copies are in the list -> name one of them",
-    WarningName.WCS: "an optional package is missing -> pip install 'skymatch-cli[gwcs]'",
+    WarningName.WCS: "an optional package is missing, or headers lack keywords of their coordinates -> pip install "
+    "'skymatch-cli[gwcs]', or complete the headers",
     WarningName.KEYWORD: "another program uses the keyword in a sense of its own -> check that the sky of this image "
     "was not subtracted before",
-    WarningName.PLANES: "the names of the planes do not say which one is the image -> name the plane: a.fits[1] or "
-    "a.fits[SCI]",
+    WarningName.PLANES: "the names of the planes do not say which one is the image, or the plane that was named is "
+    "another one -> name the plane of the image: a.fits[1] or a.fits[SCI]",
     WarningName.CHECKSUM: "another program changed the file and left its checksum -> check the file, then write new "
     "checksums",
     WarningName.PICTURES: "the images were moved, removed or changed since -> run in the folder where the result was "

@@ -15,9 +15,10 @@ import numpy as np
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.pixelformat import PixelError, widened
 from skymatch_cli.images.formats.source import Source
-from skymatch_cli.images.ledger import Record, Written
+from skymatch_cli.images.ledger import Record
 from skymatch_cli.images.pixels import read_pixels
 from skymatch_cli.images.skystate import OURS_ALONE
+from skymatch_cli.images.undocards import Written
 from skymatch_cli.model import BoolArray, Container, ImageInfo, PixelArray, PixelFormat
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.checksum import PixelDigest

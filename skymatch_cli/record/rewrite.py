@@ -16,7 +16,8 @@ import numpy as np
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import restore, subtract
 from skymatch_cli.images.formats.source import Extent, Source
-from skymatch_cli.images.ledger import Record, Written
+from skymatch_cli.images.ledger import Record
+from skymatch_cli.images.undocards import Written
 from skymatch_cli.model import Container, PixelFormat
 from skymatch_cli.model.skycube import Sky
 from skymatch_cli.model.skyplane import Shape

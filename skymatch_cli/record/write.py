@@ -25,24 +25,21 @@ from skymatch_cli.images.formats.source import Source, open_source
 from skymatch_cli.model import FileState, ImageInfo, ImageRef, Journal, SkyWarning
 from skymatch_cli.record import disk
 from skymatch_cli.record.atomic import Locks, Replacement, locked
-from skymatch_cli.record.edits import SkyUpdate, record_edits, settled, undo_edits
+from skymatch_cli.record.edits import SkyUpdate, record_edits, settled
 from skymatch_cli.record.journal import journal_path, kept
 from skymatch_cli.record.precision import PixelFacts, examine
 from skymatch_cli.record.reads import FilesRead, files_read
 from skymatch_cli.record.rewrite import HduEdit, rewrite
+from skymatch_cli.record.undoedits import undo_edits
 from skymatch_cli.run.tasks import NoProgress, Progress
 from skymatch_cli.settings import Settings
 
 __all__ = ["Action", "SkyUpdate", "WriteReport", "check_writable", "undo", "write_skies"]
 
 _Edits = Mapping[int, HduEdit]
-_HINTS = {
-    errno.ENOSPC: "free some space, then run again",
-    errno.EDQUOT: "free some space, then run again",
-    errno.EROFS: "write copies with --output-dir",
-    errno.EACCES: "write copies with --output-dir",
-    errno.EPERM: "write copies with --output-dir",
-}
+_COPIES = "write copies with --output-dir"
+_HINTS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run again")
+_HINTS |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _COPIES)
 
 
 class Action(StrEnum):
@@ -86,15 +83,13 @@ class _Job:
         return f"{self.label}[{hdu}]" if hdu else self.label
 
 
-def check_writable(
-    updates: Sequence[SkyUpdate], settings: Settings, *, named: Iterable[str] = ()
-) -> tuple[Problem, ...]:
+def check_writable(updates: Sequence[SkyUpdate], settings: Settings) -> tuple[Problem, ...]:
     """Everything that would stop `write_skies`, found without writing.
 
     Headers are read, pixels are not: to be asked before a long measurement, with any finite sky.
     """
     jobs = _jobs([u.ref for u in updates], [u.state for u in updates], settings)
-    return _problems(_recording(updates, jobs, settings, named), with_pixels=False)
+    return _problems(_recording(updates, jobs, settings, ()), with_pixels=False)
 
 
 def write_skies(
@@ -249,7 +244,8 @@ def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
     for job in run.jobs:
         try:
             if run.settings.output_dir is None:
-                _check_in_place(job)
+                if what := _why_fixed(job.source):
+                    raise InputError.at(job.label, what, _COPIES)
                 if (other := same.setdefault(_inode(job.source), job.label)) != job.label:
                     raise InputError.at(job.label, f"is the same file as {other} (a hard link)", "name it once")
             else:
@@ -274,29 +270,20 @@ def _inode(path: str) -> object:
     return found.st_dev, found.st_ino
 
 
-def _check_in_place(job: _Job) -> None:
-    if is_remote(job.source):
-        raise InputError.at(job.label, "remote files are not changed", "write copies with --output-dir")
-    folder = Path(job.source).parent
-    if Path(job.source).exists() and not os.access(job.source, os.W_OK):
-        raise InputError.at(job.label, "is read-only", "write copies with --output-dir")
-    if Path(job.source).exists() and not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError.at(job.label, "its folder is read-only", "write copies with --output-dir")
-    if Path(job.source).exists():
-        _check_ownership(job)
-
-
-def _check_ownership(job: _Job) -> None:
-    """Refuse a file whose replacement would be another user's or group's, or can't take its name."""
-    found, me = Path(job.source).stat(), os.geteuid()
-    if me and found.st_uid != me:
-        what = "belongs to another user: the file that replaces it would be yours"
-        raise InputError.at(job.label, what, "write copies with --output-dir")
-    if me and found.st_gid not in {os.getegid(), *os.getgroups()}:
-        what = "belongs to a group that you are not in: the file that replaces it could not be given to it"
-        raise InputError.at(job.label, what, "write copies with --output-dir")
-    if what := disk.obstacle(job.source):
-        raise InputError.at(job.label, what, "write copies with --output-dir")
+def _why_fixed(path: str) -> str:
+    """Say why a file can't be replaced, or its replacement would be another user's or group's; "" where it can."""
+    file, me = Path(path), os.geteuid()
+    if not file.exists():
+        return "remote files are not changed" if is_remote(path) else ""
+    if not os.access(path, os.W_OK):
+        return "is read-only"
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        return "its folder is read-only"
+    if me and file.stat().st_uid != me:
+        return "belongs to another user: the file that replaces it would be yours"
+    if me and file.stat().st_gid not in {os.getegid(), *os.getgroups()}:
+        return "belongs to a group that you are not in: the file that replaces it could not be given to it"
+    return disk.obstacle(path)
 
 
 def _check_copy(job: _Job, settings: Settings) -> None:

@@ -82,13 +82,7 @@ class StoredFindings:
     """
 
     def __init__(
-        self,
-        start: Measured,
-        store: Store,
-        target: Store | None = None,
-        *,
-        with_local: bool,
-        lenient: bool = False,
+        self, start: Measured, store: Store, target: Store | None = None, *, with_local: bool, lenient: bool = False
     ) -> None:
         self._start, self._store, self._target, self._lenient = start, store, target, lenient
         keys = store.keys()
@@ -243,9 +237,7 @@ class StoredFindings:
         columns = (graph.a, graph.b, graph.plane, overlaps.sky, overlaps.planes, self._has_local)
         images = repr([(info.group, info.split, info.pixel_area_arcsec2) for info in self._start.infos])
         return digest_of(*self._state) + digest_of(
-            b"".join(self._how),
-            images.encode("utf-8", "surrogateescape"),
-            *(column.tobytes() for column in columns),
+            b"".join(self._how), images.encode("utf-8", "surrogateescape"), *(column.tobytes() for column in columns)
         )
 
     def flush(self) -> None:

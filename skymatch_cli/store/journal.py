@@ -122,13 +122,11 @@ def is_as_left(measured: Measured, updates: Sequence[SkyUpdate], planned: Plan) 
     if not all(_is_written([updates[i] for i in images], settings) for images in of_file.values()):
         return False
     fresh, here, there = renewed(measured.infos, of_file), planned.graph, measured.graph
-    same_overlaps = all(
-        np.array_equal(getattr(here, column), getattr(there, column)) for column in ("a", "b", "plane", "area_arcmin2")
-    )
+    columns = ((getattr(one, name) for one in (here, there)) for name in ("a", "b", "plane", "area_arcmin2"))
     return (
-        same_overlaps
+        all(np.array_equal(*both) for both in columns)
         and image_states(fresh) == image_states(planned.infos)
-        and all(_facts(before) == _facts(now) for before, now in zip(fresh, planned.infos, strict=True))
+        and list(map(_facts, fresh)) == list(map(_facts, planned.infos))
     )
 
 
