@@ -124,13 +124,13 @@ def command(
             written = None if settings.dry_run else pipeline.apply(result, progress=watch, named=named)
         if store is not None:
             store.renew(result.infos, () if written is None else written.files)
-        watch.clock.stage("output", 0)
+        watch.stage("output", 0)
         console.show(result_document(result), output, () if written is None else written.files)
-        watch.clock.stop()
+        watch.stop()
         console.tell_result(result)
         console.warn(() if store is None else store.warnings)
         _tell_done(images, result, written)
-        console.tell(*watch.clock.lines(sum(info.shape[0] * info.shape[1] for info in result.infos)))
+        console.tell(*watch.lines(sum(info.shape[0] * info.shape[1] for info in result.infos)))
 
 
 def _check_output(output: Output, others: dict[str, str | None], *, overwrite: bool, inputs: tuple[str, ...]) -> None:
