@@ -16,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 import skymatch_cli
 import skymatch_cli.store.store  # before the pipeline is replaced, parts of which it needs
@@ -28,6 +28,7 @@ from skymatch_cli.model.polygons import Polygons
 from skymatch_cli.record.write import Action, WriteReport
 from skymatch_cli.settings import Settings
 
+from .commands import run
 from .factories import row, write_all
 from .results import make_result
 
@@ -65,10 +66,6 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
     monkeypatch.setitem(sys.modules, "skymatch_cli.pipeline", fake)  # type: ignore[arg-type]
     monkeypatch.setattr(skymatch_cli, "pipeline", fake, raising=False)
     return fake
-
-
-def run(*args: str) -> Result:
-    return CliRunner().invoke(main, list(args))
 
 
 def python(*args: str, **extra: Any) -> subprocess.CompletedProcess[str]:

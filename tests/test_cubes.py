@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-from click.testing import CliRunner
 
 import skymatch_cli
-from skymatch_cli.cli import main
 from skymatch_cli.errors import InputError
 from skymatch_cli.store import measuring
 
+from .commands import run
 from .factories import Frame
 
 SIZE = 90
@@ -50,10 +49,6 @@ def save(folder, n_planes, cards=None, dtype="f4", noise=1.0, tilt=0.0, pack=Non
         else:
             fits.PrimaryHDU(data, header).writeto(names[-1])
     return names
-
-
-def run(*words):
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 def apart(images, column="sky"):

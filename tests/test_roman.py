@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
-from skymatch_cli.cli import main
-
+from .commands import run
 from .factories import Frame
 from .gwcsfiles import gwcs_of, roman_file
 
@@ -23,10 +21,6 @@ asdf = pytest.importorskip("asdf")
 pytest.importorskip("gwcs")
 
 FRAMES = [Frame(x=25.0 * k, sky=10.0 + 2 * k, noise=0.1, seed=k) for k in range(2)]
-
-
-def run(*args: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(arg) for arg in args])
 
 
 @pytest.fixture

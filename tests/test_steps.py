@@ -12,26 +12,11 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
-from click.testing import CliRunner, Result
 
-from skymatch_cli.cli import main
-
+from .commands import skymatch
 from .factories import Frame, row, write, write_all
 
 SKIES = (10.0, 50.0, 30.0, 20.0)
-
-
-def skymatch(*args: object, code: int = 0) -> Result:
-    done = CliRunner().invoke(main, [str(a) for a in args])
-    assert done.exit_code == code, done.output
-    return done
-
-
-@pytest.fixture
-def frames(tmp_path, monkeypatch) -> list[str]:
-    monkeypatch.chdir(tmp_path)
-    write_all(tmp_path, row(SKIES, noise=1.0))
-    return [f"img_{k}.fits" for k in range(len(SKIES))]
 
 
 def measured(*options: object) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, groupby
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem, caught
@@ -21,6 +21,7 @@ from skymatch_cli.images.copies import copy_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats.files import is_remote, open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked, parse_header
+from skymatch_cli.images.formats.gwcs import GwcsWcs
 from skymatch_cli.images.formats.header import CardHeader, Keywords
 from skymatch_cli.images.formats.registry import UnknownWcsError, asdf_format, stored_gwcs
 from skymatch_cli.images.formats.source import Source
@@ -36,12 +37,9 @@ from skymatch_cli.images.units import UnitFacts, area_warnings, comparison_scale
 from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Part, PixelFormat, SkyWarning
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
-from skymatch_cli.sky.celestial import pixel_area_arcsec2, pixel_area_ratio, refers_to_tables, wcs_of_cards
+from skymatch_cli.sky.celestial import FitsWcs, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import footprint
-
-if TYPE_CHECKING:
-    from skymatch_cli.images.formats.gwcs import GwcsWcs
-    from skymatch_cli.sky.celestial import FitsWcs
+from skymatch_cli.sky.pixelarea import pixel_area_arcsec2, pixel_area_ratio
 
 __all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
 

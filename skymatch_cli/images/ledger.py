@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from dataclasses import dataclass, replace
 
 from skymatch_cli.images.formats import cards as cd
@@ -239,21 +240,8 @@ def _history(record: Record) -> cd.Cards:
     done = "sky subtracted" if record.written.subtracted else "sky recorded, pixels as they were"
     if record.changes_format:
         done += f", {record.format_before.name} became {record.written.form.name}"
-    lines = [f"{record.program}: {done}", *_wrapped(record.settings)]
-    return [(TAG + line.encode("ascii", "backslashreplace"))[: cd.CARD].ljust(cd.CARD) for line in lines]
-
-
-def _wrapped(text: str) -> list[str]:
-    """Break a text into lines that fit a HISTORY card, between words where possible; printable ASCII only."""
-    lines, line = [], " "
-    for word in text.split(" "):
-        rest = word.encode("ascii", "backslashreplace").decode("ascii")
-        rest = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in rest)
-        if line != " " and len(line) + 1 + len(rest) > _TEXT:
-            lines.append(line)
-            line = " "
-        line += f" {rest}"
-        while len(line) > _TEXT:
-            lines.append(line[:_TEXT])
-            line = "  " + line[_TEXT:]
-    return [*lines, line] if line != " " else lines
+    settings = record.settings.encode("ascii", "backslashreplace").decode("ascii")
+    plain = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in settings)
+    lines = textwrap.wrap(plain, _TEXT - 2, break_on_hyphens=False)
+    texts = (f"{record.program}: {done}", *(f"  {line}" for line in lines))
+    return [(TAG + text.encode("ascii"))[: cd.CARD].ljust(cd.CARD) for text in texts]

@@ -138,7 +138,7 @@ def _record(
         errors = (error,)
     if settings.subtract:
         shift = sky if isinstance(sky, SectionSkies) else difference(sky, state.base)
-        result = format_after(state.original, shift.largest(plane_shape(source, update.ref.hdu)))
+        result = format_after(state.original, shift.largest(source.file.hdus[update.ref.hdu].frame))
     elif any(old is not None and old.subtracted for old in (state.recorded, *state.planes, state.written)):
         hint = "--subtract, or skymatch undo first" if state.by_us else "--subtract"
         raise InputError.at(
@@ -231,12 +231,6 @@ def _recorded_error(source: Source, hdu: int, section: Section | None) -> float:
     return cd.number(cards, f"BKGERR{n}", math.nan)
 
 
-def plane_shape(source: Source, index: int) -> tuple[int, int]:
-    """Return (ny, nx) of an image, whatever further axes it has."""
-    ny, nx = (1, 1, *source.file.hdus[index].shape)[-2:]
-    return ny, nx
-
-
 def _edit(source: Source, ref: ImageRef, record: Record, state: SkyState, result: PixelFormat) -> HduEdit:
     tiled = source.file.hdus[ref.hdu].tiled
     before = original_header(source, ref.hdu, ref.label)
@@ -257,7 +251,7 @@ def pixel_edit(source: Source, ref: ImageRef, state: SkyState, result: PixelForm
         shift=state.shift,
         result=result,
         new_shift=shift,
-        shape=plane_shape(source, ref.hdu),
+        shape=source.file.hdus[ref.hdu].frame,
     )
     return None if edit.changes_nothing else edit
 
@@ -276,7 +270,7 @@ def _sky_to_write(
     if not settings.subtract or recorded is None or not recorded.subtracted or not state.by_us:
         return update.plane, update.sky_err
     before, section = missing_sky(recorded), update.ref.section
-    shape = plane_shape(source, update.ref.hdu) if section is None else section.shape
+    shape = source.file.hdus[update.ref.hdu].frame if section is None else section.shape
     precision = np.finfo("f8" if state.original.bitpix != -32 else "f4").eps
     roundings = _ROUNDINGS if update.tilt is None else _WITH_TILT
     apart = (update.plane - before).largest(shape)

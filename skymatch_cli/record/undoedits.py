@@ -24,7 +24,7 @@ from skymatch_cli.model import ImageRef
 from skymatch_cli.model.section import SectionSkies
 from skymatch_cli.model.skycube import SkyCube
 from skymatch_cli.model.skyplane import SkyPlane
-from skymatch_cli.record.edits import pixel_edit, plane_shape, tree_edits, whole_cube
+from skymatch_cli.record.edits import pixel_edit, tree_edits, whole_cube
 from skymatch_cli.record.jwsttree import show_background
 from skymatch_cli.record.precision import check_digest
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit
@@ -131,14 +131,13 @@ def _from_keyword(source: Source, ref: ImageRef, sky_keyword: str) -> dict[int, 
     form = format_of(source.cards(ref.hdu), tiled=hdus[ref.hdu].tiled)
     if form.is_integer:
         raise InputError.at(ref.label, f"{SUBTRACTED} = T, but its pixels are integers", "see BKGSUB")
-    shape = plane_shape(source, ref.hdu)
-    pixels = PixelEdit(original=form, stored=form, shift=skies or plane, result=form, new_shift=SkyPlane(), shape=shape)
+    pixels = PixelEdit(original=form, stored=form, shift=skies or plane, result=form, shape=hdus[ref.hdu].frame)
     edits[ref.hdu] = HduEdit(cards=cards[ref.hdu], pixels=None if pixels.changes_nothing else pixels)
     return edits
 
 
 def _sections_of_keywords(source: Source, ref: ImageRef) -> SectionSkies | None:
     try:
-        return sections_in(source.cards(ref.hdu), plane_shape(source, ref.hdu))
+        return sections_in(source.cards(ref.hdu), source.file.hdus[ref.hdu].frame)
     except ValueError as error:
         raise InputError.at(ref.label, str(error), "see BKGSEC1") from None

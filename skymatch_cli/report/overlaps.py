@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.model import FloatArray, IntArray, StrArray
-
-if TYPE_CHECKING:
-    from skymatch_cli.output.tables import Table
+from skymatch_cli.output.tables import Table
 
 PULL_LIMIT = 5
 """Pull (in sigma) from which the colour no longer changes; the scale is the same in every report."""

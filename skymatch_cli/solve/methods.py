@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -48,7 +49,9 @@ from skymatch_cli.solve.advice import (
 from skymatch_cli.solve.offsets import solve_offsets
 from skymatch_cli.solve.pairgraph import PairGraph
 from skymatch_cli.solve.steps import largest, visible_step
-from skymatch_cli.solve.tilts import PlaneSkies, plane_skies
+
+if TYPE_CHECKING:
+    from skymatch_cli.solve.tilts import PlaneSkies
 
 _COMMON = {0: "", 1: ", mean tilt = 0", 2: ", degree 2 without a common part", 3: ", degree 3 without a common part"}
 
@@ -139,6 +142,8 @@ class _Task:
             return None
         if not self.used.any():
             raise _no_overlap(m, len(self.images))
+        from skymatch_cli.solve.tilts import plane_skies  # with scipy.special, which takes time to load
+
         return plane_skies(self.images, self.group, m, m.planes, self.used, choose=self.choose)
 
     def components(self) -> IntArray:

@@ -156,9 +156,7 @@ class StoredFindings:
         return replace(finding, meshes=meshes)
 
     def _outline(self, i: int, plane: int, k: int, mesh: Mesh) -> Mesh:
-        if not isinstance(mesh, PackedMesh) or mesh.centroids is not None:  # places of pixels are needed all the time
-            return mesh
-        return mesh.outline(lambda: self._cells(i, plane, k))
+        return mesh.outline(lambda: self._cells(i, plane, k)) if isinstance(mesh, PackedMesh) else mesh
 
     def _cells(self, i: int, plane: int, k: int) -> Mesh:
         found = self._read_last(i)

@@ -27,11 +27,11 @@ from skymatch_cli.images.formats.header import CardHeader, Value, as_number, val
 from skymatch_cli.images.formats.registry import asdf_format
 from skymatch_cli.images.formats.tilecheck import check_tiling
 from skymatch_cli.model import Container, FileState
+from skymatch_cli.model.images import BITPIX
 
 _CHUNK = 10 * BLOCK
 _MOST_HDUS = 20_000  # seconds of reading
 _MAX_HEADER_BYTES = 1000 * BLOCK  # 36,000 cards; real headers stay below 10,000
-_BITPIX = frozenset({8, 16, 32, 64, -32, -64})
 _CELESTIAL_CTYPE = re.compile(r"(RA|DEC|.LON|.LAT|..LN|..LT)-")
 _KEYWORDS = (
     *("XTENSION", "BITPIX", "NAXIS", "PCOUNT", "GCOUNT", "GROUPS", "TFIELDS", "EXTNAME", "EXTVER"),
@@ -107,6 +107,12 @@ class Hdu:
     def n_planes(self) -> int:
         """Number of the planes of a cube; 1 for a two-dimensional image."""
         return math.prod(self.shape[:-2])
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        """(ny, nx), whatever further axes there are, and how many."""
+        ny, nx = (1, 1, *self.shape)[-2:]
+        return ny, nx
 
     @property
     def plane_shape(self) -> tuple[int, int] | None:
@@ -333,7 +339,7 @@ def _axes(cards: _Cards, prefix: str) -> tuple[tuple[int, ...], int]:
     naxis = _integer(cards, f"{prefix}NAXIS", 0, 999)
     axes = tuple(_integer(cards, f"{prefix}NAXIS{i}", 0, 2**62) for i in range(1, naxis + 1))
     bitpix = _integer(cards, f"{prefix}BITPIX", -64, 64)
-    if bitpix not in _BITPIX:
+    if bitpix not in BITPIX:
         raise ValueError(f"BITPIX is {bitpix}")
     return axes, bitpix
 
