@@ -284,13 +284,17 @@ def test_cubes_in_memory_lose_the_sky_of_each_plane(tmp_path):
         np.testing.assert_allclose(copy[0].data, hdus[0].data - sky[:, None, None], atol=1e-4)
 
 
-def test_planes_some_at_a_time_give_what_all_at_once_give(tmp_path, monkeypatch):
+@pytest.mark.parametrize("more", [{"model": "plane"}, {"method": "globalmin+match"}, {"cross_check": True}])
+def test_planes_some_at_a_time_give_what_all_at_once_give(tmp_path, monkeypatch, more):
     names = save(tmp_path, 5, WAVE)
-    settings = {"planes": "each", "model": "plane", "dry_run": True}
+    settings = {"planes": "each", "compare": "mesh", "dry_run": True, **more}
     whole = skymatch_cli.match(names, **settings)
     monkeypatch.setattr(measuring, "_AT_A_TIME", 2 * 4 * SIZE**2)  # two planes of four cubes
     apart = skymatch_cli.match(names, **settings)
     assert apart.to_json() == whole.to_json()
+    words = [f"--{name.replace('_', '-')}" + (f"={value}" if value is not True else "") for name, value in more.items()]
+    done = run("match", "--dry-run", "--planes=each", "--format=json", *words, f"--store={tmp_path / 'a.db'}", *names)
+    assert done.stdout == whole.to_json()
 
 
 def test_a_cube_comes_before_a_map_of_its_file(tmp_path):
