@@ -45,7 +45,7 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
 from skymatch_cli.statistics.coarse import rounding_bias
-from skymatch_cli.statistics.regions import region_statistics
+from skymatch_cli.statistics.ownsky import own_sky
 
 DEFAULT_PITCH_PIX = 8.0
 _LEAST_PITCH_PIX = 1.0
@@ -279,7 +279,8 @@ class MeshTask:
             return self._unread(error.problems)
         local = None
         if self.with_local:
-            (local,) = region_statistics(pixels.data, pixels.good, [Spans.full(info.shape)], self.settings.statistic)
+            chosen = self.settings
+            local = own_sky(pixels.data, pixels.good, chosen.statistic, mask_sources=chosen.mask_sources)
         n_good = int(np.count_nonzero(pixels.good))
         good = _within_limits(pixels, self.settings)
         status = Status.OK
