@@ -150,12 +150,7 @@ class Settings:
         return StatisticSettings(**chosen | {"skystat": Skystat(self.skystat)})
 
     def refuse_idle_statistic(self) -> None:
-        """Refuse a statistic in a run that uses none: one that compares cells and needs no sky per image.
-
-        Raises
-        ------
-        UsageError
-        """
+        """Refuse a statistic in a run that uses none (UsageError): one that compares cells, without a sky per image."""
         if self.compare != Compare.MESH or self.method != Method.MATCH or self.cross_check:
             return
         for f in fields(self):
