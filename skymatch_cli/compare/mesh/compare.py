@@ -81,7 +81,7 @@ def compare(
     found = _robust_sums(meshes, level, graph, (unit, least))
     sums = found.sums
     zero_points = ZeroPoints.of_structure(found.structure, over(sums.variance, sums.weight), graph)
-    fields = image_fields(found.structure, graph, meshes, zero_points.factor - 1, _enough(sums))
+    fields, zero_points = image_fields(found.structure, graph, meshes, zero_points, _enough(sums))
     of_image = zip(*meshes, strict=True) if meshes else [()] * graph.n_images
     n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in of_image])
     status = pair_status(sums, n_good, graph, group)

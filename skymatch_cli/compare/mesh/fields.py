@@ -7,7 +7,7 @@ and its other overlaps, and its frame as a whole, differ by as much.
 So every image is taken to have a random field of its own, F(x) + G(y) along the axes of its frame, in which the
 variance of F(x) - F(x') grows as |x - x'|^alpha: 2 is a gradient, 1 a random walk, as of steps, and near 0 noise of
 rows or columns. The pieces of the overlaps have a likelihood for every alpha, for the share of x, and for every
-amplitude. The amplitude of an image is the mean of those that its overlaps allow, where half of all sets have none, and
+amplitude. The amplitude of an image is the mean of those that its overlaps allow, where most sets have none, and
 the images of the others agree within a factor of a few, but for a few (a ghost). The field gives the errors that the
 means over all overlaps of an image have in common, relative to the mean over its frame.
 
@@ -28,6 +28,7 @@ from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.structure import PairStructure
 from skymatch_cli.compare.mesh.sums import over
 from skymatch_cli.compare.mesh.tiles import BLOCK
+from skymatch_cli.compare.mesh.zeropoints import ZeroPoints
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
 from skymatch_cli.run.threads import one_thread
 
@@ -37,7 +38,7 @@ _GRADIENT, _PIECEMEAL = 2.0, 0.0  # the last: pieces differ each by its own, whi
 _SHARES = (0.5, 0.03, 0.97)  # of the variance that is along x
 _UNEVEN = 1.0  # log likelihood by which structure along one axis must be better
 _AMPLITUDES = np.append(0.0, 10 ** np.linspace(-1.5, 4.5, 33))  # in units of the variance of a typical piece
-_NONE = 0.5  # of all sets have no structure
+_NONE = 0.75  # of all sets have no structure
 _LIKE = 2.5  # steps of these amplitudes, by which images of a set differ
 _UNLIKE = 0.03  # part of the images that have any other amplitude
 _SAMPLE = 128  # pairs that say which kind of field it is
@@ -45,6 +46,7 @@ _CHUNK = 4096  # pairs worked on at a time: memory
 _LEAST_WEIGHT = 0.4  # of a piece over the mean: cells at a border have pixels on one side of the middle only
 _QUIETEST = 1e-3  # noise that is left of the scatter of blocks where structure makes the most of it
 _PRIOR = 15.0  # blocks' worth of belief that noise is as the scatter of blocks says, and alike in all images
+_MOSTLY = 0.5  # of the log likelihood of structure, that factors must explain
 _CLEAR = 3.0  # log likelihood, beyond which it is worth while to ask for a common bowl
 
 
@@ -78,18 +80,22 @@ class ImageFields:
 class _Pieces:
     """Pieces of m overlaps: differences, variances of their noise (infinite where there is none), places in frames.
 
+    ``dof`` (m,): blocks that these variances are known from.
     ``share`` (2, m, 12, 2, 9): of the nodes of F and of G of both images in the mean over each piece; ``axes``
     (2, m, 2, 2): axes of the frames on the plane.
     """
 
     difference: FloatArray
     variance: FloatArray
+    dof: FloatArray
     share: FloatArray
     axes: FloatArray
 
     def part(self, rows: IntArray) -> _Pieces:
         """Pieces of some of the overlaps."""
-        return _Pieces(self.difference[rows], self.variance[rows], self.share[:, rows], self.axes[:, rows])
+        return _Pieces(
+            self.difference[rows], self.variance[rows], self.dof[rows], self.share[:, rows], self.axes[:, rows]
+        )
 
     @property
     def typical(self) -> float:
@@ -118,7 +124,10 @@ class _Pieces:
             variance, vector = np.linalg.eigh(fields @ fields.swapaxes(1, 2))
             square = (vector.swapaxes(1, 2) @ some.over_noise(some.difference)[:, :, None])[:, :, 0] ** 2
             total = 1 + np.maximum(variance, 0)[:, :, None] * amplitudes
-            found[low : low + _CHUNK] = -0.5 * (np.log(total) + square[:, :, None] / total).sum(axis=1)
+            chi2, n_pieces = (square[:, :, None] / total).sum(axis=1), np.isfinite(some.variance).sum(axis=1)
+            # Of Student's t: the noise is known from the scatter of so many blocks.
+            of_chi2 = (n_pieces + some.dof)[:, None] * np.log1p(chi2 / some.dof[:, None])
+            found[low : low + _CHUNK] = -0.5 * (np.log(total).sum(axis=1) + of_chi2)
         return found
 
 
@@ -127,41 +136,48 @@ def image_fields(
     structure: PairStructure,
     graph: OverlapGraph,
     meshes: Sequence[Sequence[Mesh | None]],
-    gain: FloatArray,
+    zero_points: ZeroPoints,
     used: BoolArray,
-) -> ImageFields:
-    """Errors from structure within the images.
+) -> tuple[ImageFields, ZeroPoints]:
+    """Errors from structure within the images, and the zero points that are not better explained by it.
 
     Parameters
     ----------
     structure : PairStructure
     graph : OverlapGraph
     meshes : for every plane of the graph, for every image
-    gain : (N,) float64
-        Factors by which the images are too bright, where they are known, less one: what they do to differences is not
-        structure.
+    zero_points : ZeroPoints
+        What the factors that are known do to differences is not structure.
     used : (M,) bool
         Pairs that have pieces.
     """
     ratio = _noise_ratio(structure, graph)
     quiet = np.clip(0.5 * (ratio[graph.a] + ratio[graph.b]), _QUIETEST, 1.0)
-    pieces = _pieces(structure, graph, meshes, quiet, gain)
     rows = np.flatnonzero(used)
-    sample = pieces.part(rows[:: -(-len(rows) // _SAMPLE)] if len(rows) else rows)
-    best, kind, clear = _kind(sample)
+    some = rows[:: -(-len(rows) // _SAMPLE)] if len(rows) else rows
+    pieces = _pieces(structure, graph, meshes, quiet)
+    best, kind, clear = _kind(pieces.part(some))
+    gain = zero_points.factor - 1
+    if gain.any():
+        by_factors = over((gain[graph.a] - gain[graph.b])[:, None] * structure.pieces[3], structure.pieces[0])
+        steady = replace(pieces, difference=pieces.difference - by_factors)
+        with_factors = _kind(steady.part(some))
+        if with_factors[0] - with_factors[2] - (best - clear) > _MOSTLY * clear:
+            pieces, (best, kind, clear) = steady, with_factors
+        else:
+            zero_points = ZeroPoints.none(graph.n_images)
     common = np.zeros((len(graph.a), 1))
     if clear > _CLEAR:
-        bowl, places = _bowl(sample, pieces)
+        bowl, places = _bowl(pieces.part(some), pieces)
         without = replace(pieces, difference=pieces.difference - places @ bowl)
-        flat = without.part(rows[:: -(-len(rows) // _SAMPLE)])
-        better, other, _ = _kind(flat)
-        if better - best > np.log(np.count_nonzero(np.isfinite(flat.variance))):
+        better, other, _ = _kind(without.part(some))
+        if better - best > np.log(max(int(np.count_nonzero(np.isfinite(pieces.variance[some]))), 1)):
             pieces, kind = without, other
             common[:, 0] = (_weights(structure)[:, :, None] * places).sum(axis=1) @ bowl
     amplitude, structured = _amplitudes(pieces.part(rows), kind, (graph.a[rows], graph.b[rows]), graph.n_images)
     structured = np.where(common.any(), 1.0, structured)
     quiet = 1 - (1 - quiet) * np.maximum(structured[graph.a], structured[graph.b])
-    return _errors(structure, graph, pieces, (kind, amplitude), (quiet, common, used))
+    return _errors(structure, graph, pieces, (kind, amplitude), (quiet, common, used)), zero_points
 
 
 def _noise_ratio(structure: PairStructure, graph: OverlapGraph) -> FloatArray:
@@ -193,13 +209,12 @@ def _pieces(
     graph: OverlapGraph,
     meshes: Sequence[Sequence[Mesh | None]],
     quiet: FloatArray,
-    gain: FloatArray,
 ) -> _Pieces:
     """The pieces of all overlaps, and where they are in the frames of both images."""
-    weight, pull, noise, bright, row, column = structure.pieces
+    weight, pull, noise, _, row, column = structure.pieces
     mean = over(weight.sum(axis=1), np.count_nonzero(weight > 0, axis=1).astype(float))
     seen = (weight > _LEAST_WEIGHT * mean[:, None]) & (noise > 0)
-    difference = over(pull - (gain[graph.a] - gain[graph.b])[:, None] * bright, weight)
+    difference = over(pull, weight)
     variance = np.where(seen, over(noise, weight**2) * quiet[:, None], np.inf)
     place = BLOCK * np.stack([over(column, weight), over(row, weight)], axis=-1) - 0.5
     extent = BLOCK * (structure.size / structure.layout)[:, ::-1]
@@ -216,7 +231,8 @@ def _pieces(
     middle = np.einsum("emij,empj->empi", to_frame, from_corner)
     half = 0.5 * np.einsum("emij,mj->emi", np.abs(to_frame), extent)[:, :, None]
     share = _node_shares(middle - half, middle + half) * (seen & known[..., None])[..., None, None]
-    return _Pieces(difference, variance, share, axes / np.sqrt(np.abs(np.linalg.det(axes)))[..., None, None])
+    dof = _PRIOR + np.maximum(structure.bright[5] - np.count_nonzero(weight > 0, axis=1), 0.0)
+    return _Pieces(difference, variance, dof, share, axes / np.sqrt(np.abs(np.linalg.det(axes)))[..., None, None])
 
 
 def _node_shares(low: FloatArray, high: FloatArray) -> FloatArray:
@@ -268,25 +284,29 @@ def _bowl(sample: _Pieces, pieces: _Pieces) -> tuple[FloatArray, FloatArray]:
     bend, places = ((x.share[0] - x.share[1]) @ nodes for x in (sample, pieces))
     wanted = sample.over_noise(bend).reshape(-1, 2)
     bowl = np.linalg.lstsq(wanted, sample.over_noise(sample.difference).reshape(-1), rcond=1e-6)[0]
-    return bowl, np.asarray(places)
+    return np.asarray(bowl, np.float64), np.asarray(places)
 
 
 def _amplitudes(
     pieces: _Pieces, kind: tuple[float, float], ends: tuple[IntArray, IntArray], n: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Variance of the field of every image, (N,), and the probability that it has one."""
+    """Variance of the field of every image, (N,), and the probability that it has one.
+
+    Either the set has structure, of much the same amplitude in all images, or a few images have some of their own.
+    """
     amplitudes = pieces.typical * _AMPLITUDES
     likelihood = pieces.likelihoods(kind, amplitudes)
-    of_set = _probabilities(likelihood.sum(axis=0), _prior())
-    step = np.arange(len(amplitudes) - 1)
-    spread = np.exp(-0.5 * ((step[:, None] - step) / _LIKE) ** 2)
-    alike = np.append(of_set[0], spread / spread.sum(axis=0) @ of_set[1:])
-    prior = (1 - _UNLIKE) * alike + _UNLIKE * np.append(0.0, np.full(len(step), 1 / len(step)))
     of_image = np.zeros((n, len(amplitudes)))
     for end in ends:
         np.add.at(of_image, end, likelihood)
-    found = _probabilities(of_image, prior)
-    return (found @ (0.5 * amplitudes)).astype(float), 1 - found[:, 0]
+    none, *some = _probabilities(likelihood.sum(axis=0), _prior())
+    step = np.arange(len(some))
+    spread = np.exp(-0.5 * ((step[:, None] - step) / _LIKE) ** 2)
+    alike = (1 - _UNLIKE) * (spread / spread.sum(axis=0) @ some) / (1 - none) + _UNLIKE / len(some)
+    shared = _probabilities(of_image[:, 1:], alike) @ amplitudes[1:]
+    own = _probabilities(of_image, np.append(1 - _UNLIKE, np.full(len(some), _UNLIKE / len(some))))
+    variance = 0.5 * ((1 - none) * shared + none * own @ amplitudes)
+    return np.asarray(variance, np.float64), np.asarray(1 - none * own[:, 0], np.float64)
 
 
 def _probabilities(log_likelihood: FloatArray, prior: FloatArray) -> FloatArray:

@@ -23,7 +23,6 @@ PIECES = 12  # of an overlap
 _ALONG, _ACROSS = 6, 2  # pieces of a long overlap
 _ROWS, _COLUMNS = 3, 4  # of another
 _LONG = 2.0  # length over width
-_SIGNIFICANT = 2.0  # standard deviations of the scatter of pieces, beyond which it is more than chance
 _FEW = 6  # blocks that say nothing about a slope
 
 
@@ -133,8 +132,7 @@ class PairStructure:
     def slopes(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Slope of the difference with brightness and its error (M,), and the mean brightness of the overlap (M,).
 
-        Regression over the blocks; its error is that of what the blocks scatter by about it, and of what the pieces
-        scatter by beyond that: what varies over an overlap has a slope by chance.
+        Regression over the blocks; its error is that of what the blocks scatter by about it.
         """
         weight, pull, _ = self.pieces[:3].sum(axis=2)
         first, second, product, square, _, count = self.bright
@@ -144,23 +142,8 @@ class PairStructure:
         spread = np.where(known, spread, 1.0)
         slope = np.where(known, (product - mean * pull) / spread, 0.0)
         scatter = np.maximum(square - over(pull**2, weight) - slope**2 * spread, 1e-6 * square)
-        variance = scatter / np.maximum(count - 2, 1) / spread + self._slope_variance(slope, mean) / spread**2
-        err = np.sqrt(variance)
+        err = np.sqrt(scatter / np.maximum(count - 2, 1) / spread)
         return slope, np.where(known & (err > 0), err, np.inf), mean
-
-    def _slope_variance(self, slope: FloatArray, mean: FloatArray) -> FloatArray:
-        """Variance (M,) of sums of brightness times difference from the scatter of the pieces about a slope."""
-        weight, pull, _, bright, _, _ = self.pieces
-        _, second, product, square, _, count = self.bright
-        left, total = pull - slope[:, None] * bright, weight.sum(axis=1)
-        of_pieces = over(left**2, weight).sum(axis=1)
-        within = square - 2 * slope * product + slope**2 * second - of_pieces
-        n = (weight > 0).sum(axis=1)
-        dof = np.maximum(n - 2, 1)
-        expected = within / np.maximum(count - n, 1) * (dof + _SIGNIFICANT * np.sqrt(2 * dof))
-        found = of_pieces - over(left.sum(axis=1) ** 2, total) - expected
-        beyond = np.maximum(over(found, total - over((weight**2).sum(axis=1), total)), 0)
-        return np.asarray(beyond * ((bright - mean[:, None] * weight) ** 2).sum(axis=1))
 
 
 def _box(mesh: Mesh | None) -> FloatArray:

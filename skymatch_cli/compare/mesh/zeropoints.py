@@ -47,6 +47,11 @@ class ZeroPoints:
     hidden: FloatArray
 
     @classmethod
+    def none(cls, n: int) -> ZeroPoints:
+        """No factor is known of ``n`` images, and none is suspected."""
+        return cls(np.ones(n), *np.zeros((3, n)))
+
+    @classmethod
     def of_structure(cls, structure: PairStructure, shared: FloatArray, graph: OverlapGraph) -> ZeroPoints:
         """From the sums over all blocks.
 
@@ -59,7 +64,7 @@ class ZeroPoints:
         slope, err, mean = structure.slopes()
         use = np.isfinite(err) & (err > 0) & (shared > 0)
         if not use.any():
-            return cls(np.ones(n), *np.zeros((3, n)))
+            return cls.none(n)
         a, b, weight = graph.a[use], graph.b[use], shared[use] / err[use] ** 2
         component = connected(n, a, b)
         mine, size = component[a], int(component.max()) + 1
