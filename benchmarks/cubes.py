@@ -1,22 +1,24 @@
 """Cubes with a level and a tilt for each channel: python benchmarks/cubes.py [--channels 20] [--size 300] [--peers …].
 
 Six cubes (3 x 2) of a field of stars and a nebula, each channel with a level and a tilt of its own. The table gives
-the rms error of the skies over the frames and channels over the Cramér-Rao floor of planes, processor seconds beside
-those of reading every pixel once, and the peak of memory; with ``--peers`` also those of wiimatch, channel by channel.
+the rms error of the skies over the frames and channels over the Cramér-Rao floor of planes, processor seconds of the
+whole process over those of the floor for time (it imports the packages and reads every pixel once; medians of the
+ratios of the same round), and the peak of memory; with ``--peers`` also those of wiimatch, channel by channel.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
-import time
+import sys
 from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
+from astropy.table import Table
 from astropy.wcs import WCS
 from shapes import Case, common_plane, nodes, on_plane, peer
-from simulated import ROOT
+from simulated import BENCH, ROOT, check_bench
+from speed import SKYMATCH, timed
 
 NOISE = 10.0  # so that the noise of the pixels is that of a sky of 91 by the floor's rule, value + 9
 
@@ -83,58 +85,63 @@ def case_of(folder: Path, channel: int) -> Case:
     return Case(files, np.load(folder / "skies.npy")[:, channel], np.array(places), np.array(centres))
 
 
-def ours(folder: Path, n_channels: int, size: int) -> np.ndarray:
-    """Skies (6, channels, 12, 12)."""
-    import skymatch_cli
+def ours(table: Path, n_channels: int, size: int) -> np.ndarray:
+    """Skies (6, channels, 12, 12) in a table of results."""
     from skymatch_cli.model.skyplane import SkyPlane
 
-    names = [str(folder / f"cube_{k}.fits") for k in range(6)]
-    table = skymatch_cli.match(names, model="plane", planes="each", dry_run=True, jobs=1).images
-    rows = np.array([np.asarray(table[name], float) for name in ("sky", "sky_dx", "sky_dy")]).T
+    found = Table.read(table)
+    rows = np.array([np.asarray(found[name], float) for name in ("sky", "sky_dx", "sky_dy")]).T
     at = nodes(size)
     skies = [SkyPlane(*row).at(at[None], at[:, None], (size, size)) for row in rows.tolist()]
     return np.array(skies).reshape(6, n_channels, len(at), len(at))
 
 
-def reading(folder: Path) -> float:
-    """Processor seconds for reading and adding up every pixel."""
-    start = time.process_time()
-    for file in sorted(folder.glob("cube_*.fits")):
-        with fits.open(file, memmap=False) as hdus:
-            float(hdus[0].data.sum())
-    return time.process_time() - start
-
-
-def row(name: str, errors: list[np.ndarray], floors: list[float], seconds: float, memory: float) -> str:
+def row(name: str, errors: list[np.ndarray], floors: list[float], spent: str) -> str:
     rms, floor = np.sqrt(np.mean([np.mean(e**2) for e in errors])), np.sqrt(np.mean(np.square(floors)))
-    return f"| {name} | {rms:.3f} | {floor:.3f} | {rms / floor:.2f} | {seconds:.2f} | {memory:.0f} |"
+    return f"| {name} | {rms:.3f} | {floor:.3f} | {rms / floor:.2f} | {spent} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--channels", type=int, default=20)
     parser.add_argument("--size", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", type=Path)
     options = parser.parse_args()
+    check_bench()
     folder = ROOT / "build" / "cubes" / f"{options.channels}x{options.size}"
     if not (folder / "skies.npy").exists():
         make(folder, options.channels, options.size)
     cases = [case_of(folder, channel) for channel in range(options.channels)]
     floors = [case.floor(1) for case in cases]
-    print("| | rms | floor | ratio | s | peak MB |\n|---|---|---|---|---|---|")
-    print(f"| reading | | | | {reading(folder):.2f} | |")
-    ours(folder, options.channels, options.size)  # imports are not counted
-    start = time.process_time()
-    found = ours(folder, options.channels, options.size)
-    spent = time.process_time() - start
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(row("skymatch", [case.errors(found[:, k], 1) for k, case in enumerate(cases)], floors, spent, memory))
+    cubes, table = sorted(map(str, folder.glob("cube_*.fits"))), folder / "found.ecsv"
+    match = [SKYMATCH, "match", "--planes", "each", "--dry-run", "-q", "--jobs", "1"]
+    commands = {
+        "constant": [*match, *cubes],
+        "plane": [*match, "--model", "plane", "-o", str(table), "--overwrite", *cubes],
+    }
+    print("| | rms | floor | ratio | s | × floor for time | peak MB |\n|---|---|---|---|---|---|---|")
+    rounds = []
+    for _ in range(options.rounds):
+        floor = timed([sys.executable, str(BENCH / "limit.py"), *cubes])
+        rounds.append((floor, {name: timed(command) for name, command in commands.items()}))
+    spent = {
+        name: f"{np.median([r[name].cpu_s for _, r in rounds]):.2f} | "
+        f"{np.median([r[name].cpu_s / f.cpu_s for f, r in rounds]):.2f} | {rounds[-1][1][name].peak_mib:.0f}"
+        for name in commands
+    }
+    print(
+        f"| floor for time | | | | {np.median([f.cpu_s for f, _ in rounds]):.2f} | 1 | {rounds[-1][0].peak_mib:.0f} |"
+    )
+    print(f"| skymatch, constants | | | | {spent['constant']} |")
+    found = ours(table, options.channels, options.size)
+    print(row("skymatch", [case.errors(found[:, k], 1) for k, case in enumerate(cases)], floors, spent["plane"]))
     if options.peers:
         script = str(Path(__file__).parent / "shape_wiimatch.py")
         command = [str(options.peers / "stsci" / "bin" / "python"), script, "1"]
         runs = [peer(command, case) for case in cases]
         errors = [case.errors(skies, 1) for case, (skies, _, _) in zip(cases, runs, strict=True)]
-        print(row("wiimatch", errors, floors, sum(s for _, s, _ in runs), max(m for _, _, m in runs)))
+        print(row("wiimatch", errors, floors, f"{sum(s for _, s, _ in runs):.2f} | | {max(m for _, _, m in runs):.0f}"))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""How near skies of every degree come to their floor: python benchmarks/shapes.py [--seeds 3] [--scenes c_grad3 …].
+"""How near skies of every degree come to their floor: python benchmarks/shapes.py [--seeds 64] [--scenes c_grad3 …].
 
 The scenes are those of realsim.py with skies that are no constants, and one with bowls of 10 counts. For each scene and
 model, over the seeds: the rms error of the sky over the frames (level and shape, at 12 x 12 places of each image) over
 the Cramér-Rao floor of polynomials of that degree, where what no overlap can tell (a polynomial of the model's degree
-that is common to all) is taken out of both; the standard deviation of the pulls of the levels; the warnings.
+that is common to all) is taken out of both; the rms of the pulls of the levels of the images; the warnings, and on how
+many sets. Errors of ratio and pulls are those of a jackknife over the sets: images of a set share a few large errors.
 ``--peers DIR`` adds wiimatch (with DIR/stsci/bin/python), with images resampled to one grid, and Montage's planes
 (mBgModel on the path). Times are processor seconds, memory is the peak of the process.
 """
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,23 +103,25 @@ class Case:
         return (error - common @ np.linalg.lstsq(common, error, rcond=None)[0]).reshape(len(self.files), -1)
 
     def levels(self, skies: np.ndarray, degree: int) -> np.ndarray:
-        """Errors (N,) of the levels at the centres, where nothing is common to the shapes and the mean level is 0."""
+        """Errors (N,) of the levels at the centres, where the mean of all terms is 0."""
         about = self.places - self.centre[:, None]
         error = (skies - self.truth).reshape(len(self.files), -1)
         own = np.array(
             [np.linalg.lstsq(monomials(p, degree), e, rcond=None)[0] for p, e in zip(about, error, strict=True)]
         )
-        if degree:
-            # what a common polynomial makes of the shapes of each image: fitted at its nodes
-            middle = self.places - self.centre.mean(axis=0)
-            made = [
-                np.linalg.lstsq(monomials(a, degree), monomials(m, degree)[:, 1:], rcond=None)[0]
+        # what a common polynomial makes of the terms of each image: the mean of the highest terms is 0, and so on down
+        middle = self.places - self.centre.mean(axis=0)
+        made = np.array(
+            [
+                np.linalg.lstsq(monomials(a, degree), monomials(m, degree), rcond=None)[0]
                 for a, m in zip(about, middle, strict=True)
             ]
-            common = np.array(made)
-            shared = np.linalg.lstsq(common[:, 1:].reshape(-1, common.shape[2]), own[:, 1:].ravel(), rcond=None)[0]
-            own = own - common @ shared
-        return own[:, 0] - own[:, 0].mean()
+        )
+        totals = np.array([i + j for i, j in terms(degree)])
+        for total in range(degree, -1, -1):
+            mine = np.flatnonzero(totals == total)
+            own = own - made[:, :, mine] @ own[:, mine].mean(axis=0)
+        return own[:, 0]
 
     def free(self, degree: int) -> np.ndarray:
         """A basis (k N, k N - k) of the polynomials of the images without those that are common to all."""
@@ -222,20 +226,35 @@ def peer(command: list[str], case: Case) -> tuple[np.ndarray, float, float]:
     return np.load(out), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, after.ru_maxrss / 1024
 
 
+def jackknife(of_sets: Callable[[list[int]], float], n: int) -> tuple[float, float]:
+    """A number made from sets of numbers 0 to n - 1, and its standard error: by leaving them out one by one."""
+    each = np.array([of_sets([k for k in range(n) if k != i]) for i in range(n)]) if n > 1 else np.full(1, np.nan)
+    return of_sets(list(range(n))), float(np.sqrt((n - 1) * np.mean((each - each.mean()) ** 2)))
+
+
+def with_error(value: float, err: float) -> str:
+    return f"{value:.2f} ± {err:.2f}"
+
+
 def line(scene: str, model: str, cases: list[Case]) -> str:
-    """A row of the table of our own models."""
-    square, floor, pulls, said, spent = 0.0, 0.0, [], set(), 0.0
+    """A row of the table of our own models, with the errors that so many sets leave in ratio and pulls."""
+    degree, square, floor, pulls, spent = DEGREE.get(model, 2), [], [], [], 0.0
+    said: dict[str, int] = {}
     for case in cases:
         skies, err, names, seconds = ours(case, model)
-        degree = DEGREE.get(model, 2)
-        square += float(np.mean(case.errors(skies, degree) ** 2)) / len(cases)
-        floor += case.floor(degree) ** 2 / len(cases)
-        pulls.append(case.levels(skies, degree) / err)
-        said |= set(names)
+        square.append(float(np.mean(case.errors(skies, degree) ** 2)))
+        floor.append(case.floor(degree) ** 2)
+        pulls.append(np.mean((case.levels(skies, degree) / err) ** 2))
         spent += seconds / len(cases)
-    pull = float(np.std(np.concatenate(pulls)))
-    rms = f"{np.sqrt(square):.3f} | {np.sqrt(floor):.3f} | {np.sqrt(square / floor):.2f}"
-    return f"| {scene} | {model} | {rms} | {pull:.2f} | {spent:.2f} | {' '.join(sorted(said))} |"
+        for name in names:
+            said[name] = said.get(name, 0) + 1
+    squares, floors, of_pulls = map(np.array, (square, floor, pulls))
+    ratio = jackknife(lambda k: float(np.sqrt(squares[k].mean() / floors[k].mean())), len(cases))
+    pull = jackknife(lambda k: float(np.sqrt(of_pulls[k].mean())), len(cases))
+    rms = f"{np.sqrt(squares.mean()):.3f} | {np.sqrt(floors.mean()):.3f}"
+    names = " ".join(f"{name} ({n})" for name, n in sorted(said.items()))
+    found = f"{rms} | {with_error(*ratio)} | {with_error(*pull)} | {spent:.2f} | {names}"
+    return f"| {scene} | {model} | {len(cases)} | {found} |"
 
 
 def peer_lines(scene: str, case: Case, peers: Path) -> list[str]:
@@ -249,22 +268,21 @@ def peer_lines(scene: str, case: Case, peers: Path) -> list[str]:
     for name, (command, degree) in commands.items():
         skies, seconds, memory = peer(command, case)
         rms, floor = float(np.sqrt(np.mean(case.errors(skies, degree) ** 2))), case.floor(degree)
-        rows.append(
-            f"| {scene} | {name} | {rms:.3f} | {floor:.3f} | {rms / floor:.2f} | | {seconds:.2f} | {memory:.0f} MB |"
-        )
+        found = f"{rms:.3f} | {floor:.3f} | {rms / floor:.2f} | | {seconds:.2f} | {memory:.0f} MB |"
+        rows.append(f"| {scene} | {name} | 1 | {found}")
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=64)
     parser.add_argument("--scenes", nargs="+", default=SCENES)
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--peers", type=Path)
     options = parser.parse_args()
     check_bench()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    print("| scene | model | rms | floor | ratio | pulls | s | said |\n|---|---|---|---|---|---|---|---|")
+    print("| scene | model | sets | rms | floor | ratio | pulls | s | said |\n|---|---|---|---|---|---|---|---|---|")
     for scene in options.scenes:
         cases = [Case.of(scene, seed) for seed in range(options.seeds)]
         for model in options.models:

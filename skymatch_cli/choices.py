@@ -17,6 +17,8 @@ class Method(StrEnum):
 
 METHOD_ALIASES = {"local": Method.LOCALMIN, "global": Method.GLOBALMIN, "global+match": Method.GLOBALMIN_MATCH}
 """The names that users of other programs know."""
+METHOD_IN_PIPELINES = {str(method): alias for alias, method in METHOD_ALIASES.items()}
+"""The names of the methods in the pipelines of JWST and Roman, where they are others."""
 
 
 class Compare(StrEnum):
@@ -116,6 +118,7 @@ class WarningName(StrEnum):
     CROWDED = "crowded"
     CROSS_CHECK = "cross-check"
     WEAK_TILTS = "weak-tilts"
+    NEEDLESS_DEGREE = "needless-degree"
     CURVATURE = "curvature"
     FILTERS = "filters"
     ZERO_POINTS = "zero-points"

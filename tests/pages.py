@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from click.testing import CliRunner
 
 import skymatch_cli
-from skymatch_cli.cli import main
 from skymatch_cli.output.result import Result
 
+from .commands import run
 from .factories import row, write_all
 
 HOSTILE = """<img src=x onerror="document.title='owned'">'&\u202e.fits"""
-
-
-def run(*words: object) -> Any:
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 def make_page(folder: Path) -> tuple[Path, Result]:

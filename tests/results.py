@@ -11,6 +11,17 @@ from skymatch_cli.model import ImageInfo, ImageRef, Measurements, SkyWarning, So
 from skymatch_cli.output.result import Result
 from skymatch_cli.settings import Settings
 
+SKIES_OF_ROW = (
+    ("localmin", [130, 100, 115]),
+    ("local", [130, 100, 115]),
+    ("globalmin", [100, 100, 100]),
+    ("global", [100, 100, 100]),
+    ("match", [30, 0, 15]),
+    ("globalmin+match", [130, 100, 115]),
+    ("global+match", [130, 100, 115]),
+)
+"""By each method, of three images in a row with the skies 130, 100 and 115."""
+
 NAN = float("nan")
 THIRD = 1 / 3
 

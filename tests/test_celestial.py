@@ -14,9 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.sky.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2
+from skymatch_cli.sky.celestial import FitsWcs, fits_wcs
 from skymatch_cli.sky.footprint import footprint
 from skymatch_cli.sky.inverse import refine_pixels
+from skymatch_cli.sky.pixelarea import pixel_area_arcsec2
 from skymatch_cli.sky.sphere import angle_rad, lon_lat
 
 from .factories import Frame

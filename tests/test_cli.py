@@ -16,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 import skymatch_cli
 import skymatch_cli.store.store  # before the pipeline is replaced, parts of which it needs
@@ -28,6 +28,7 @@ from skymatch_cli.model.polygons import Polygons
 from skymatch_cli.record.write import Action, WriteReport
 from skymatch_cli.settings import Settings
 
+from .commands import run
 from .factories import row, write_all
 from .results import make_result
 
@@ -65,10 +66,6 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
     monkeypatch.setitem(sys.modules, "skymatch_cli.pipeline", fake)  # type: ignore[arg-type]
     monkeypatch.setattr(skymatch_cli, "pipeline", fake, raising=False)
     return fake
-
-
-def run(*args: str) -> Result:
-    return CliRunner().invoke(main, list(args))
 
 
 def python(*args: str, **extra: Any) -> subprocess.CompletedProcess[str]:
@@ -159,6 +156,25 @@ def test_standard_output_holds_the_table_and_nothing_else(pipeline: Pipeline) ->
     assert "skymatch: warning: c.fits overlaps nothing" in done.stderr
     assert "recorded BKGLEVEL in 2 images (pixels unchanged), left 1 without a sky as it was" in done.stderr
     assert pipeline.images == ("a.fits", "b.fits", "c.fits")
+
+
+@pytest.mark.parametrize(
+    ("args", "name"),
+    [
+        (["match", "--store", "", "a.fits"], "--store"),
+        (["match", "-o", "", "a.fits"], "--output"),
+        (["match", "--config", "", "a.fits"], "--config"),
+        (["match", "--output-dir", "", "a.fits"], "--output-dir"),
+        (["measure", ""], "STORE"),
+        (["merge", "field.db", ""], "PARTS..."),
+        (["demo", ""], "DIR"),
+    ],
+)
+def test_an_empty_name_is_refused(args: list[str], name: str, pipeline: Pipeline) -> None:
+    done = CliRunner().invoke(main, args)
+    assert done.exit_code == 2
+    assert done.stderr == f"skymatch: error: {name} is empty (give a name, or leave it out)\n"
+    assert not pipeline.images
 
 
 def test_quiet_leaves_standard_error_empty(pipeline: Pipeline) -> None:
@@ -377,6 +393,7 @@ def test_a_traceback_is_shown_to_those_who_ask(pipeline: Pipeline, monkeypatch: 
 
 def test_plan_shows_areas_overlaps_and_the_work(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     from skymatch_cli.output import planned
+    from skymatch_cli.store import planning
 
     infos = make_result().infos
     graph = OverlapGraph(
@@ -390,7 +407,7 @@ def test_plan_shows_areas_overlaps_and_the_work(pipeline: Pipeline, monkeypatch:
     )
     plan = SimpleNamespace(settings=Settings(), infos=infos, footprints=(1, 2, 3), graph=graph, skipped=(), warnings=())
     monkeypatch.setattr(planned, "footprint_arcmin2", lambda footprint: 10.0)
-    monkeypatch.setattr(pipeline, "plan", lambda images, settings, **_: plan, raising=False)
+    monkeypatch.setattr(planning, "plan", lambda images, settings, **_: plan)
     document = json.loads(run("plan", "a.fits", "--format", "json").stdout)
     assert [image["component"] for image in document["images"]] == [0, 0, 1]
     assert [image["n_overlaps"] for image in document["images"]] == [1, 1, 0]

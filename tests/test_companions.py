@@ -152,6 +152,7 @@ class TestPlanesOfOneFile:
             write(f"{of}.fits", plane(pixels(of), "SCI", of), plane(marks(4, 0, "i2"), "DQ", of))
         done = run("--dry-run", f"a.fits[{selector}]", f"b.fits[{selector}]")
         assert "b.fits[DQ,1] holds flags, by its name: it is matched as an image [planes]" in done.stderr
+        assert "or the plane that was named is another one; name the plane of the image" in done.stderr
         assert "SCI,1] holds flags" not in done.stderr
 
     def test_a_choice_that_no_name_confirms_is_a_warning(self, folder: Path) -> None:

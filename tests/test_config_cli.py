@@ -10,23 +10,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skymatch_cli.cli import cite, main
+from skymatch_cli.cli import cite
 from skymatch_cli.cli.config import _toml
 from skymatch_cli.output.destination import Output
 from skymatch_cli.settings import Settings, field_types, read_config
 from skymatch_cli.version import __version__
 
+from .commands import run
 from .factories import row, write_all
 
 KNOWN = field_types(Settings) | field_types(Output)
-
-
-def run(*args: str) -> Result:
-    return CliRunner().invoke(main, args)
 
 
 def read_back(tmp_path: Path, text: str) -> dict[str, object]:

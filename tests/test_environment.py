@@ -13,6 +13,8 @@ import pytest
 from .crash.fileset import contents
 from .factories import row, write_all
 
+# without the right of root to read everything
+AS_ANYBODY = "" if os.geteuid() else "setpriv --bounding-set=-dac_override,-dac_read_search"
 SKYMATCH = f"{shlex.quote(sys.executable)} -m skymatch_cli"
 
 
@@ -38,6 +40,7 @@ def shell(command: str) -> subprocess.CompletedProcess[bytes]:
         "TMPDIR=/nonexistent {}",
         "{} 2>/dev/full",
         "touch -d 1969-12-01 in/img_0.fits; touch -d 2100-01-01 in/img_1.fits; {}",
+        pytest.param(f"mkdir -m 000 home; HOME=$PWD/home {AS_ANYBODY} {{}}", id="a home that can't be read"),
     ],
 )
 def test_a_run_and_undo_give_the_pixels_back(images: Path, conditions: str) -> None:

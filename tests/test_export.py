@@ -21,8 +21,8 @@ from skymatch_cli.model import Recorded
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.output.result import Result
 
+from .commands import run
 from .factories import row, write_all
-from .pages import run
 from .results import make_info, make_result
 
 SKIES = [100.0, 130.0, 110.0]

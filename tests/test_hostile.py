@@ -13,10 +13,8 @@ from typing import Any
 
 import pytest
 from astropy.io import fits
-from click.testing import CliRunner, Result
 
-from skymatch_cli.cli import main
-
+from .commands import run
 from .factories import Frame, write
 
 NAMES = (
@@ -41,10 +39,6 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     write(Path("good.fits"), frame)
     write(Path(NAMES[request.param].replace("/", "|")), frame.but(x=25.0, sky=110.0))
     return NAMES[request.param].replace("/", "|"), "good.fits"
-
-
-def run(*args: str) -> Result:
-    return CliRunner().invoke(main, args)
 
 
 def test_table_and_messages(pair: tuple[str, str]) -> None:

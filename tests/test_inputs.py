@@ -224,6 +224,10 @@ class TestLists:
     def test_missing_list(self) -> None:
         assert "can't read the list" in problem("@gone.txt")
 
+    @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless device")
+    def test_list_without_an_end(self) -> None:
+        assert problem("@/dev/zero").startswith("@/dev/zero: is not a list of names")
+
     def test_three_columns(self, folder: Path) -> None:
         (folder / "l.txt").write_text("sub/a.fits sub/m.fits 3\n")
         assert problem("@l.txt").startswith("@l.txt, line 1: has more than")

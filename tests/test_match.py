@@ -15,6 +15,7 @@ import skymatch_cli
 from skymatch_cli.errors import InputError, NoOverlapError
 
 from .factories import Frame, row, write, write_all
+from .results import SKIES_OF_ROW
 
 
 def skies(paths: list[str], **settings: object) -> np.ndarray:
@@ -39,18 +40,7 @@ def three(tmp_path: Path) -> list[str]:
     return write_all(tmp_path, row([130.0, 100.0, 115.0]))
 
 
-@pytest.mark.parametrize(
-    ("method", "expected"),
-    [
-        ("localmin", [130, 100, 115]),
-        ("local", [130, 100, 115]),
-        ("globalmin", [100, 100, 100]),
-        ("global", [100, 100, 100]),
-        ("match", [30, 0, 15]),
-        ("globalmin+match", [130, 100, 115]),
-        ("global+match", [130, 100, 115]),
-    ],
-)
+@pytest.mark.parametrize(("method", "expected"), SKIES_OF_ROW)
 @pytest.mark.parametrize("skystat", ["median", "mean", "mode", "midpt"])
 def test_every_method_is_exact_without_noise(three, method, expected, skystat):
     np.testing.assert_allclose(skies(three, method=method, skystat=skystat), expected, rtol=1e-9, atol=1e-7)

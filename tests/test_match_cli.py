@@ -8,18 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from skymatch_cli.cli import main
-
+from .commands import run
 from .factories import Frame, row, write, write_all
 
 ODD = Path(__file__).parents[2] / "shared" / "data" / "odd"
 needs_odd = pytest.mark.skipif(not ODD.exists(), reason="the collection of odd files is not here")
-
-
-def run(*args: object, stdin: str | None = None) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in args], input=stdin)
 
 
 @pytest.fixture

@@ -66,6 +66,14 @@ def match(*options: str, store: bool = True) -> bytes:
     return done.stdout_bytes
 
 
+def test_a_second_run_says_why_the_degree_of_the_model_was_chosen(folder, measured):
+    args = ["match", "--store", "kept.db", "--dry-run", "--model", "auto", "img_*.fits"]
+    first, second = (CliRunner().invoke(main, args).stderr for _ in range(2))
+    assert len(measured) == 4
+    assert "degree 0 of --model auto" in first
+    assert second == first
+
+
 @pytest.mark.parametrize("options", [(), ("--compare", "mesh"), ("--method", "globalmin+match")])
 def test_a_second_run_measures_nothing(folder, measured, options):
     first = match("--dry-run", *options)

@@ -13,6 +13,8 @@ from skymatch_cli.model import ImageInfo, ImageRef, LocalSkies, Measurements, Re
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.solve.methods import METHODS, solve_skies
 
+from .results import SKIES_OF_ROW
+
 
 def image(k: int, *, group: str = "", factor: float = 1.0, recorded: float | None = None) -> ImageInfo:
     return ImageInfo(
@@ -63,18 +65,7 @@ def of_row(**how) -> Measurements:
     return measured(3, ROW, [30, -15], **how)
 
 
-@pytest.mark.parametrize(
-    ("method", "expected"),
-    [
-        ("localmin", [130, 100, 115]),
-        ("local", [130, 100, 115]),
-        ("globalmin", [100, 100, 100]),
-        ("global", [100, 100, 100]),
-        ("match", [30, 0, 15]),
-        ("globalmin+match", [130, 100, 115]),
-        ("global+match", [130, 100, 115]),
-    ],
-)
+@pytest.mark.parametrize(("method", "expected"), SKIES_OF_ROW)
 def test_each_method_gives_its_sky(method, expected):
     found = solve_skies(method, THREE, of_row(local=SKIES))
     np.testing.assert_allclose(found.sky, expected, atol=1e-12)

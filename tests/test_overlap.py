@@ -14,11 +14,12 @@ from scipy.spatial.transform import Rotation
 from skymatch_cli.errors import InputError
 from skymatch_cli.model import OverlapGraph
 from skymatch_cli.sky import intersections as polygons
-from skymatch_cli.sky.celestial import FitsWcs, fits_wcs, pixel_area_arcsec2
+from skymatch_cli.sky.celestial import FitsWcs, fits_wcs
 from skymatch_cli.sky.footprint import Footprint, FootprintPart, footprint
 from skymatch_cli.sky.intersections import overlay
 from skymatch_cli.sky.neighbours import touching_caps
 from skymatch_cli.sky.overlap import overlap_graph, pixel_rings
+from skymatch_cli.sky.pixelarea import pixel_area_arcsec2
 from skymatch_cli.sky.quadrangles import counter_clockwise, intersect_quadrangles
 from skymatch_cli.sky.raster import spans_of_polygons
 from skymatch_cli.sky.sphere import angle_rad, bounding_cap, normalised

@@ -18,8 +18,8 @@ from skymatch_cli.report.quicklook import View, block_medians, quicklooks
 from skymatch_cli.report.scene import scene
 from skymatch_cli.settings import Settings
 
+from .commands import run
 from .factories import row, write_all
-from .pages import run
 
 pytest.importorskip("matplotlib")
 from matplotlib.colors import to_hex

@@ -104,6 +104,24 @@ def test_a_slope_of_the_scene_is_no_sky(tmp_path):
     assert left_over(rows(found), truth, 2).std() < 0.015  # where the scene varies by 48 over a frame
 
 
+@pytest.mark.parametrize(("sky", "model", "named"), [("plane", "poly2", "plane"), ("constant", "poly2", "constant")])
+def test_a_degree_that_the_images_do_not_need_is_named(tmp_path, sky, model, named):
+    files, _ = save(tmp_path, sky)
+    found = skymatch_cli.match(files, compare="mesh", model=model, dry_run=True)
+    lower = skymatch_cli.match(files, compare="mesh", model=named, dry_run=True)
+    factor = np.sqrt((found.solution.sky_err**2).sum() / (lower.solution.sky_err**2).sum())
+    (line,) = [str(w) for w in found.warnings if w.name == "needless-degree"]
+    assert f"--model {named} fits as well, with errors smaller by a factor of " in line
+    assert float(line.split("a factor of ")[1]) == pytest.approx(factor, rel=0.15)
+
+
+@pytest.mark.parametrize("model", ["constant", "plane", "poly2", "poly3"])
+def test_a_degree_that_the_images_need_is_not_doubted(tmp_path, model):
+    files, _ = save(tmp_path, model)
+    found = skymatch_cli.match(files, compare="mesh", model=model, dry_run=True)
+    assert not [w for w in found.warnings if w.name == "needless-degree"]
+
+
 @pytest.mark.parametrize("model", ["constant", "plane", "poly2"])
 def test_auto_takes_the_lowest_degree_that_the_images_ask_for(tmp_path, model):
     files, _ = save(tmp_path, model)

@@ -23,7 +23,7 @@ from rich.console import Console
 from skymatch_cli import pipeline
 from skymatch_cli.cli import main, progress
 from skymatch_cli.cli.bars import Bars
-from skymatch_cli.cli.overlaps import overlap_lines, print_overlaps, pulls
+from skymatch_cli.cli.terminal import overlap_lines, print_overlaps, pulls
 from skymatch_cli.settings import Settings
 
 from .factories import row, write_all

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from skymatch_cli.cli import main
 from skymatch_cli.images.formats.files import base_name, is_remote
 
+from .commands import run
 from .factories import row, write, write_all
 from .servers import HttpServer, http_server
 
@@ -35,10 +35,6 @@ def served(tmp_path: Path) -> Iterator[tuple[HttpServer, Path]]:
     write_all(folder, row([100.0, 105.0], noise=1.0))
     with http_server(folder) as server:
         yield server, folder
-
-
-def run(*args: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(arg) for arg in args])
 
 
 def skies(done: Result) -> list[float]:

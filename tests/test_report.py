@@ -18,8 +18,9 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.output.result import Result
 from skymatch_cli.output.stored import read_images, read_report
 
+from .commands import run
 from .factories import Frame, row, write_all
-from .pages import make_page, run
+from .pages import make_page
 
 pytest.importorskip("jinja2")
 pytest.importorskip("PIL")
@@ -101,6 +102,9 @@ def test_warnings_come_before_everything_else(tmp_path: Path) -> None:
     warning = body.index('class="warnings"')
     assert body[:warning].count("<section") == 1
     assert body[warning:].index("<li>") < body[warning:].index("<section")
+    said = re.findall("<li>(.*)", body[warning:])[0]
+    assert "img_2.fits" in said
+    assert str(tmp_path) not in said  # names are as short as in the tables
 
 
 def test_every_image_overlap_and_component_has_its_row(page: Path, result: Result) -> None:

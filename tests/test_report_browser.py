@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from .commands import run
 from .factories import row, write_all
-from .pages import make_page, run
+from .pages import make_page
 
 pytest.importorskip("jinja2")
 pytest.importorskip("PIL")

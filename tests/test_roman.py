@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
-from skymatch_cli.cli import main
-
+from .commands import run
 from .factories import Frame
 from .gwcsfiles import gwcs_of, roman_file
 
@@ -23,10 +21,6 @@ asdf = pytest.importorskip("asdf")
 pytest.importorskip("gwcs")
 
 FRAMES = [Frame(x=25.0 * k, sky=10.0 + 2 * k, noise=0.1, seed=k) for k in range(2)]
-
-
-def run(*args: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(arg) for arg in args])
 
 
 @pytest.fixture
@@ -51,6 +45,12 @@ def tree(path: str | Path) -> Any:
                 "rest": {k: dict(roman["meta"][k]) for k in ("exposure", "instrument", "observation")},
                 "ours": "skymatch_cli" in roman,
             }
+
+
+def test_a_wcs_of_the_header_that_is_not_there_is_refused(two: list[str]) -> None:
+    done = run("match", "--dry-run", "--wcs", "header", *two)
+    assert done.exit_code == 3
+    assert "--wcs header: the file has no WCS of FITS keywords, only a GWCS (leave --wcs out)" in done.stderr
 
 
 def test_skies_are_found(two: list[str]) -> None:

@@ -266,6 +266,16 @@ class TestCoordinates:
         else:
             assert result("*.fits")["images"][1]["sky"] == pytest.approx(7, abs=0.2)
 
+    def test_keywords_of_the_observer_that_only_some_images_have_are_a_warning(self) -> None:
+        sun = {"CTYPE1": "HPLN-TAN", "CTYPE2": "HPLT-TAN"}
+        single("a.fits", 100.0, **sun)
+        single("b.fits", 107.0, 10.0, **sun, DSUN_OBS=149_597_870_700.0)
+        assert "DSUN_OBS is not known of a.fits, but of b.fits: taken as 1 au [wcs]" in run("*.fits").stderr
+        single("c.fits", 103.0, 5.0, **sun, DSUN_OBS=149_597_870_700.0, HGLN_OBS=0.0, HGLT_OBS=0.0)
+        said = run("*.fits").stderr
+        assert "HGLN_OBS is not known of a.fits, b.fits, but of c.fits: their observers are taken to be at one" in said
+        assert "not known" not in run("b.fits", "--strict").stderr
+
     def test_an_epoch_that_is_taken_for_the_equinox_is_said(self) -> None:
         single("a.fits", 100.0, RADESYS=None)
         single("b.fits", 107.0, 10.0, RADESYS=None, EPOCH=1955.31)

@@ -12,26 +12,11 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
-from click.testing import CliRunner, Result
 
-from skymatch_cli.cli import main
-
+from .commands import skymatch
 from .factories import Frame, row, write, write_all
 
 SKIES = (10.0, 50.0, 30.0, 20.0)
-
-
-def skymatch(*args: object, code: int = 0) -> Result:
-    done = CliRunner().invoke(main, [str(a) for a in args])
-    assert done.exit_code == code, done.output
-    return done
-
-
-@pytest.fixture
-def frames(tmp_path, monkeypatch) -> list[str]:
-    monkeypatch.chdir(tmp_path)
-    write_all(tmp_path, row(SKIES, noise=1.0))
-    return [f"img_{k}.fits" for k in range(len(SKIES))]
 
 
 def measured(*options: object) -> None:
@@ -157,6 +142,12 @@ def test_parts_of_another_plan_are_not_merged(frames):
     skymatch("plan", *frames[:3], "--store", "field.db")
     assert "part.db: is not of the plan in field.db" in skymatch("merge", "field.db", "part.db", code=3).output
     assert "few.db: is not a part of a measurement" in skymatch("merge", "field.db", "few.db", code=3).output
+
+
+def test_a_store_is_not_a_part_of_itself(frames):
+    skymatch("plan", "img_*.fits", "--store", "field.db")
+    said = skymatch("merge", "field.db", "./field.db", code=3).output
+    assert "./field.db: is named twice: as the store, and as a part" in said
 
 
 def test_a_store_with_a_plan_does_not_become_a_part(frames):

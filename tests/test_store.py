@@ -19,7 +19,7 @@ from typing import Protocol
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from skymatch_cli import pipeline
 from skymatch_cli.choices import WarningName
@@ -35,22 +35,10 @@ from skymatch_cli.store.codec import Codec
 from skymatch_cli.store.findings import Measured, StoredFindings
 from skymatch_cli.store.store import CODEC, Store
 
+from .commands import skymatch
 from .factories import row, write, write_all
 
 SKIES = (10.0, 50.0, 30.0, 20.0, 40.0, 15.0)
-
-
-def skymatch(*args: object, code: int = 0) -> Result:
-    done = CliRunner().invoke(main, [str(a) for a in args])
-    assert done.exit_code == code, done.output
-    return done
-
-
-@pytest.fixture
-def frames(tmp_path, monkeypatch) -> list[str]:
-    monkeypatch.chdir(tmp_path)
-    write_all(tmp_path, row(SKIES, noise=1.0))
-    return [f"img_{k}.fits" for k in range(len(SKIES))]
 
 
 @pytest.fixture

@@ -9,26 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-from click.testing import CliRunner, Result
 
 import skymatch_cli
 from skymatch_cli.choices import WarningName
-from skymatch_cli.cli import main
 from skymatch_cli.errors import Problem, StoppedError, problem_lines
 from skymatch_cli.model import SkyWarning
 from skymatch_cli.model.warning import KINDS, counted
 from skymatch_cli.output.verdict import Verdict
 from skymatch_cli.solve.steps import visible_limit
 
+from .commands import run
 from .factories import Frame, row, write, write_all
 
 PAGE = Path(__file__).parent.parent / "docs" / "warnings.md"
 
 POOLED = ("--compare", "pooled")
-
-
-def run(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 def stepped(folder: Path, step: float) -> list[str]:

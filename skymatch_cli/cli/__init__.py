@@ -73,6 +73,9 @@ class LazyGroup(click.Group):
         """Run, and exit with the code that the design gives to what happened."""
         # Work runs in parallel on small matrices: threads inside BLAS get in the way.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        # astropy looks there for its settings, and fails where it may not look.
+        if not os.access(os.path.expanduser("~"), os.X_OK):  # noqa: PTH111 (no import of pathlib)
+            os.environ["HOME"] = os.devnull
         # A million long-lived objects: collect rarely.
         gc.set_threshold(1_000_000, 20, 20)
         extra["standalone_mode"] = False  # errors come to `guarded`

@@ -45,14 +45,8 @@ def command(ctx: click.Context, /, *, solution: str, shard: str | None, **_: Any
         part = solved.part([i for k in given.shard_of(shard, len(files)) for i in files[k]])
         watch = Watch(ctx)
         with watch.shown():
-            done = pipeline.apply_skies(
-                as_written(part.infos, part.sky, settings.sky_keyword),
-                settings,
-                part.sky,
-                part.sky_err,
-                part.tilt,
-                progress=watch,
-            )
+            infos = as_written(part.infos, part.sky, settings.sky_keyword)
+            done = pipeline.apply_skies(infos, settings, part.sky, part.sky_err, part.tilt, progress=watch)
         if settings.dry_run:
             console.say(f"dry run: {len(done.actions)} images can be written; none was changed")
             return

@@ -57,7 +57,7 @@ def session(ctx: click.Context) -> Iterator[None]:
             yield
         except SkymatchError as error:
             if isinstance(error, StoppedError):
-                tell(tuple(f"wrote {file}" for file in error.files))
+                tell(*(f"wrote {file}" for file in error.files))
             for line in error.lines():
                 LOG.error(line, extra={"shown": True})  # `guarded` shows it
             raise
@@ -70,18 +70,13 @@ def session(ctx: click.Context) -> Iterator[None]:
             LOG.setLevel(old_level)
 
 
-def say(message: str) -> None:
+def say(*messages: str) -> None:
     """Tell the user something, unless ``-q`` was given."""
-    LOG.log(NOTE, "%s", message)
-
-
-def remark(messages: tuple[str, ...]) -> None:
-    """Tell the user several things."""
     for message in messages:
-        say(message)
+        LOG.log(NOTE, "%s", message)
 
 
-def tell(messages: tuple[str, ...]) -> None:
+def tell(*messages: str) -> None:
     """Tell the user more, with ``-v``."""
     for message in messages:
         LOG.info("%s", message)
@@ -91,7 +86,7 @@ def tell_overlaps(report: Report) -> None:
     """Summarise the overlaps, with ``-v``: in colours on a terminal, in lines elsewhere and in the log."""
     if not LOG.isEnabledFor(logging.INFO):
         return
-    from .overlaps import overlap_lines, print_overlaps
+    from .terminal import overlap_lines, print_overlaps
 
     drawn = _stderr_level() <= logging.INFO and sys.stderr.isatty()
     if drawn:
@@ -131,8 +126,8 @@ def tell_result(result: Result) -> None:
     from skymatch_cli.output.plain import summary
 
     tell_overlaps(result.report)
-    tell((summary(result.report),))
-    remark(result.remarks)
+    tell(summary(result.report))
+    say(*result.remarks)
     if (verdict := result.verdict) is not None:
         say(str(verdict))
     if result.settings.cross_check and all(w.name != WarningName.CROSS_CHECK for w in result.warnings):
@@ -154,8 +149,8 @@ def tell_written(
     """
     from .done import said_of_images, undo_command
 
-    tell(tuple(f"wrote {file}" for file in written.files))
-    remark(written.notes)
+    tell(*(f"wrote {file}" for file in written.files))
+    say(*written.notes)
     warn(written.warnings)
     say(said_of_images(written, settings, unchanged))
     if images and written.files and settings.output_dir is None:

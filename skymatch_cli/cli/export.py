@@ -56,14 +56,11 @@ def command(
         if images_tbl is not None and to != ExportFormat.MONTAGE:
             raise UsageError("--images-tbl is for --to montage", "leave it out")
         file = None if output == "-" else output
-        if file is not None:
-            check_target(file, "--output", overwrite=overwrite, inputs=(result, images_tbl or result))
+        inputs = (result, images_tbl or result)
+        check_target(file, "--output", overwrite=overwrite, inputs=inputs)
         report = read_report(result)
         infos = () if to == ExportFormat.TOPCAT else read_images(report)
-        if file is not None:
-            check_target(
-                file, "--output", overwrite=overwrite, inputs=(result, images_tbl or result, *files_of_images(infos))
-            )
+        check_target(file, "--output", overwrite=overwrite, inputs=(*inputs, *files_of_images(infos)))
         content = exported(to, Export(report=report, infos=infos, images_tbl=images_tbl))
         if file is None:
             click.echo(content, nl=False)

@@ -13,6 +13,7 @@ from . import given, options, sections
 if TYPE_CHECKING:
     from skymatch_cli.output.destination import Output
     from skymatch_cli.output.result import Result
+    from skymatch_cli.record.write import WriteReport
     from skymatch_cli.settings import Settings
     from skymatch_cli.store.store import Store
 
@@ -95,7 +96,6 @@ def command(
         from skymatch_cli.report.pictures import Pictures
 
         from .backend import opened_store
-        from .done import floats_made
         from .given import typed_command
         from .progress import Watch
 
@@ -111,7 +111,7 @@ def command(
         inputs = (*named, *files_of_images(result.infos))
         output.check(overwrite=settings.overwrite, inputs=inputs)
         pictures.check(overwrite=settings.overwrite, inputs=inputs)
-        console.tell(_details(result))
+        console.tell(*_details(result))
         with watch.shown():
             pictures.write(result.report, result.infos, settings, progress=watch)  # from the pixels as they were
         try:
@@ -124,18 +124,13 @@ def command(
             written = None if settings.dry_run else pipeline.apply(result, progress=watch, named=named)
         if store is not None:
             store.renew(result.infos, () if written is None else written.files)
-        watch.clock.stage("output", 0)
+        watch.stage("output", 0)
         console.show(result_document(result), output, () if written is None else written.files)
-        watch.clock.stop()
+        watch.stop()
         console.tell_result(result)
-        if store is not None:
-            console.warn(store.warnings)
-        if written is None:
-            console.say("dry run: no image was changed")
-        else:
-            console.tell_written(written, settings, images)
-            console.remark(tuple(filter(None, [floats_made(result.infos, written)])))
-        console.tell(watch.clock.lines(sum(info.shape[0] * info.shape[1] for info in result.infos)))
+        console.warn(() if store is None else store.warnings)
+        _tell_done(images, result, written)
+        console.tell(*watch.lines(sum(info.shape[0] * info.shape[1] for info in result.infos)))
 
 
 def _check_output(output: Output, others: dict[str, str | None], *, overwrite: bool, inputs: tuple[str, ...]) -> None:
@@ -158,6 +153,19 @@ def _evaluated(
 
     with backend(scheduler, settings.jobs) as runner, watch.shown():
         return pipeline.evaluate(images, settings, progress=watch, stdin=sys.stdin, runner=runner, store=store)
+
+
+def _tell_done(images: tuple[str, ...], result: Result, written: WriteReport | None) -> None:
+    """Say what was done to the images."""
+    from . import console
+
+    if written is None:
+        console.say("dry run: no image was changed")
+        return
+    from .done import floats_made
+
+    console.tell_written(written, result.settings, images)
+    console.say(*filter(None, [floats_made(result.infos, written)]))
 
 
 def _details(result: Result) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from skymatch_cli.choices import METHOD_ALIASES, ExportFormat, Format, Method, TableName, WarningName
+from skymatch_cli.errors import UsageError
 from skymatch_cli.settings import CHOICES, Settings, option_name
 
 from .sections import GENERAL, SectionOption
@@ -26,6 +27,14 @@ class FileName(StringParamType):
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse empty text, as a variable of the shell without a value leaves it."""
+        text = super().convert(value, param, ctx)
+        if text == "" and param is not None and param.name != "images":  # of which --skip-bad may leave some out
+            name = max(param.opts, key=len) if isinstance(param, click.Option) else param.metavar
+            raise UsageError(f"{name} is empty", "give a name, or leave it out")
+        return text
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The shell is asked for names of this kind."""
@@ -69,6 +78,8 @@ _HELP = {
         "lsigma": "Clip below the median by this many sigma.",
         "usigma": "Clip above the median by this many sigma.",
         "binwidth": "Width of a histogram bin in sigma (mode, midpt).",
+        "mask_sources": "Leave stars and galaxies out of the own sky of each image (localmin, globalmin, "
+        "globalmin+match). Overlaps keep theirs.",
     },
     "Pixels that count": {
         "dqbits": "DQ flags of good pixels: numbers or names joined by + or a comma, ~ in front for bad ones; 'none' "
@@ -127,7 +138,7 @@ _METAVARS = {
 COMPARE = ("compare", "mesh_size", "model")
 METHOD = ("method", "reference", "match_up", "robust", "skylist")
 SKY = (METHOD[0], *COMPARE, *METHOD[1:])
-STATISTICS = ("skystat", "lower", "upper", "nclip", "lsigma", "usigma", "binwidth")
+STATISTICS = ("skystat", "lower", "upper", "nclip", "lsigma", "usigma", "binwidth", "mask_sources")
 PIXEL_SOURCES = ("dqbits", "dq_ext", "mask", "weight", "exposure_map")
 PIXELS = (*PIXEL_SOURCES, "ignore_value", "keep_value")
 UNITS = ("group_by", "split_by", "planes", "bunit", "units", "wcs", "exptime_key", "flux_scale")

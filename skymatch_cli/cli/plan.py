@@ -59,7 +59,7 @@ def command(ctx: click.Context, /, images: tuple[str, ...], stored: str | None, 
             if store is not None:
                 store.save_plan(planned)
             report = plan_report(planned.settings, planned.infos, planned.footprints, planned.graph, planned.warnings)
-        console.tell((*planned.skipped, summary(report)))
+        console.tell(*planned.skipped, summary(report))
         console.show(report, output)
         console.warn(planned.warnings)
         pixels = int(report.components.column("n_overlap_pixels").sum())

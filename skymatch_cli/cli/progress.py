@@ -18,26 +18,16 @@ _PATIENCE_SECONDS = 0.5  # shorter runs need no bar, and no import of rich
 
 
 class StageClock:
-    """Seconds that each stage took; a stage ends where the next one begins.
-
-    Attributes
-    ----------
-    seconds : dict of str to float
-        In the order of the stages; one that begins again goes on.
-    """
+    """Seconds that each stage took; a stage ends where the next one begins."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}  # in the order of the stages; one that begins again goes on
         self._running: tuple[str, float] | None = None
 
-    def stage(self, name: str, total: int) -> None:
+    def stage(self, name: str, total: int) -> None:  # noqa: ARG002 (seconds are counted, not steps)
         """End the stage that runs, begin this one."""
-        del total
         self.stop()
         self._running = name, perf_counter()
-
-    def advance(self, steps: int = 1) -> None:
-        """Seconds are counted, not steps."""
 
     def stop(self) -> None:
         """End the stage that runs."""
@@ -50,13 +40,14 @@ class StageClock:
         """Return one line per stage; ``n_pixels``, of all images, gives the rates."""
         total = sum(self.seconds.values())
         named = [*self.seconds.items(), ("total", total)]
+        with_rate = {"pixels", "total"} if n_pixels else set()
         return tuple(
-            f"{name:9s} {seconds:8.3f} s" + (_rate(n_pixels, seconds) if name in {"pixels", "total"} else "")
-            for name, seconds in named
+            f"{name:9s} {s:8.3f} s" + (f"  {n_pixels / s / 1e6:8.1f} Mpixel/s" if s > 0 and name in with_rate else "")
+            for name, s in named
         )
 
 
-class Watch:
+class Watch(StageClock):
     """The progress of a command: always timed, and shown while `shown` is open.
 
     Parameters
@@ -66,7 +57,7 @@ class Watch:
     """
 
     def __init__(self, ctx: click.Context) -> None:
-        self.clock = StageClock()
+        super().__init__()
         self._wanted = not ctx.params["quiet"] and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._start = perf_counter()
         self._showing = False
@@ -80,7 +71,7 @@ class Watch:
         try:
             yield
         finally:
-            self.clock.stop()
+            self.stop()
             self._showing = False
             if self._bars is not None:
                 self._bars.close()
@@ -88,7 +79,7 @@ class Watch:
 
     def stage(self, name: str, total: int) -> None:
         """A stage begins that has ``total`` steps; 0 where that isn't known."""
-        self.clock.stage(name, total)
+        super().stage(name, total)
         self._stage, self._total, self._done = name, total, 0
         self._draw()
 
@@ -105,8 +96,3 @@ class Watch:
 
             self._bars = Bars()
         self._bars.show(self._stage, self._total, self._done)
-
-
-def _rate(n_pixels: int, seconds: float) -> str:
-    """Format the rate of pixels, "" without any."""
-    return f"  {n_pixels / seconds / 1e6:8.1f} Mpixel/s" if n_pixels and seconds > 0 else ""

@@ -48,4 +48,4 @@ def command(
             console.warn(SkyWarning(WarningName.PICTURES, f"no pictures: {line}") for line in error.lines())
         pictures.check(overwrite=overwrite, inputs=(result, *files_of_images(infos or ())))
         pictures.write(report, infos, replace(Settings.of(report.settings), jobs=jobs))
-        console.tell(tuple(f"wrote {file}" for file in (page, plot) if file is not None))
+        console.tell(*(f"wrote {file}" for file in (page, plot) if file is not None))

@@ -57,7 +57,7 @@ def command(ctx: click.Context, /, *, stored: str, **_: Any) -> None:
             measurements, warnings = gather(recall(planned, store))
         result = solve(planned, measurements, warnings)
         report = result_document(result)
-        console.tell(component_lines(result.solution))
+        console.tell(*component_lines(result.solution))
         console.show(report, output)
         console.tell_result(result)
         written = "the solution was written all the same; look at it before it is applied"

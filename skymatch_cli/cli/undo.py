@@ -47,6 +47,6 @@ def command(ctx: click.Context, /, images: tuple[str, ...], from_keyword: bool, 
         if inputs.problems and not (settings.skip_bad and inputs.refs):
             raise InputError(inputs.problems)
         console.warn(skipped(inputs.problems))
-        console.tell(inputs.skipped)
+        console.tell(*inputs.skipped)
         done = record.undo(inputs.refs, settings, from_keyword=from_keyword, named=named_files(ctx))
         console.tell_written(done, settings, unchanged="nothing to undo in {}")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from skymatch_cli.errors import UsageError
+from skymatch_cli.model import FloatArray, ImageInfo
 from skymatch_cli.output.printable import printable
+from skymatch_cli.output.tables import Report
 from skymatch_cli.report.overlaps import OverlapColumns, pull_class
 from skymatch_cli.report.scene import scene
 from skymatch_cli.sky.sphere import lon_lat
-
-if TYPE_CHECKING:
-    from skymatch_cli.model import FloatArray, ImageInfo
-    from skymatch_cli.output.tables import Report
 
 _FRAME_COLOUR = "white"
 _UNUSED_COLOUR = "gray"

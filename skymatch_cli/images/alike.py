@@ -7,12 +7,12 @@ where frames, filters or zero points differ.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from skymatch_cli.choices import WarningName
-from skymatch_cli.errors import Problem
+from skymatch_cli.errors import Problem, first_names
 from skymatch_cli.images.formats.header import Keywords
 from skymatch_cli.model import CelestialWcs, SkyWarning
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _AU_M = 149_597_870_700.0
 _SAME_PLACE = 0.02  # of the distance to the Sun: a shift of 0.02 solar radii. SOHO and SDO are 0.01 apart.
 _MOST_APART = 0.25  # of the step from plane to plane
+_OBSERVER = ("HGLN_OBS", "HGLT_OBS", "DSUN_OBS")
 _FILTERS = (
     *("FILTER", "FILTER1", "FILTER2", "PUPIL", "FILTNAM1", "FILTNAM2", "BAND", "CHNLNUM", "CHANNEL", "WAVELNTH"),
     *("INSFILTE", "INSFILT", "FILTERS"),
@@ -61,18 +62,10 @@ def channels_of(keywords: Keywords, axis: str, n_planes: int) -> Channels:
     return axis, n_planes, start, step
 
 
-def observer_m(keywords: Keywords, wcs: CelestialWcs | None) -> tuple[float, ...]:
-    """Return where the observer of a helioprojective image is, (x, y, z) from the Sun in metres.
-
-    The axes are Stonyhurst's. Other images, and headers without HGLN_OBS and HGLT_OBS, give ().
-    """
+def observer_of(keywords: Keywords, wcs: CelestialWcs | None) -> tuple[float, ...]:
+    """Return the `_OBSERVER` keywords of a helioprojective image, NaN for missing ones; () for other images."""
     frame = getattr(wcs, "frame", None)
-    lon, lat = (math.radians(keywords.number(key)) for key in ("HGLN_OBS", "HGLT_OBS"))
-    if frame is None or frame.name != "HPLN" or not (math.isfinite(lon) and math.isfinite(lat)):
-        return ()
-    distance = keywords.number("DSUN_OBS")
-    r = distance if distance > 0 else _AU_M
-    return r * math.cos(lat) * math.cos(lon), r * math.cos(lat) * math.sin(lon), r * math.sin(lat)
+    return () if frame is None or frame.name != "HPLN" else tuple(map(keywords.number, _OBSERVER))
 
 
 def problems_between(found: Sequence[ImageHeader]) -> dict[int, Problem]:
@@ -81,12 +74,13 @@ def problems_between(found: Sequence[ImageHeader]) -> dict[int, Problem]:
 
 
 def doubts_between(found: Sequence[ImageHeader]) -> tuple[SkyWarning, ...]:
-    """Warn where frames, filters or zero points of images differ that are compared."""
+    """Warn where frames, observers, filters or zero points of images differ that are compared."""
     sets: dict[str, list[ImageHeader]] = {}
     for read in found:
         sets.setdefault(read.facts.split, []).append(read)
-    bands = (warning for own in sets.values() for warning in (*_filter_warnings(own), *_zero_point_warnings(own)))
-    return (*_frame_warnings(found), *dict.fromkeys(bands))
+    kinds = (_observer_warnings, _filter_warnings, _zero_point_warnings)
+    of_sets = (warning for own in sets.values() for warnings in kinds for warning in warnings(own))
+    return (*_frame_warnings(found), *dict.fromkeys(of_sets))
 
 
 def _frame_problems(found: Sequence[ImageHeader]) -> dict[int, Problem]:
@@ -110,7 +104,7 @@ def _observer_problems(found: Sequence[ImageHeader]) -> dict[int, Problem]:
     first: dict[str, tuple[str, tuple[float, ...]]] = {}
     problems = {}
     for i, read in enumerate(found):
-        if not (place := read.observer):
+        if not (place := _place_m(read.observer)):
             continue
         other, there = first.setdefault(read.facts.split, (read.facts.label, place))
         apart, nearer = math.dist(place, there), min(math.hypot(*place), math.hypot(*there))
@@ -119,6 +113,27 @@ def _observer_problems(found: Sequence[ImageHeader]) -> dict[int, Problem]:
             hint = "match the images of one observer at a time, or see --split-by"
             problems[i] = Problem(read.facts.label, f"{what}: they see the Sun from different sides", hint)
     return problems
+
+
+def _place_m(observer: tuple[float, ...]) -> tuple[float, ...]:
+    """Return (x, y, z) from the Sun along Stonyhurst's axes; () where longitude or latitude is not known."""
+    if not observer or not all(map(math.isfinite, observer[:2])):
+        return ()
+    lon, lat = map(math.radians, observer[:2])
+    r = observer[2] if observer[2] > 0 else _AU_M
+    return r * math.cos(lat) * math.cos(lon), r * math.cos(lat) * math.sin(lon), r * math.sin(lat)
+
+
+def _observer_warnings(found: Sequence[ImageHeader]) -> Iterator[SkyWarning]:
+    """Warn where some helioprojective images of a set say where their observer is, and others don't."""
+    on_sun = [read for read in found if read.observer]
+    for k, key in enumerate(_OBSERVER):
+        known = [read.facts.label for read in on_sun if math.isfinite(read.observer[k])]
+        without = [read.facts.label for read in on_sun if not math.isfinite(read.observer[k])]
+        if known and without:
+            taken = "taken as 1 au" if key == "DSUN_OBS" else "their observers are taken to be at one place"
+            text = f"{key} is not known of {first_names(without)}, but of {first_names(known)}: {taken}"
+            yield SkyWarning(WarningName.WCS, text)
 
 
 def _channel_problems(found: Sequence[ImageHeader]) -> dict[int, Problem]:

@@ -24,39 +24,33 @@ class Role(StrEnum):
     UNKNOWN = "unknown"
 
 
-def _words(*words: str) -> re.Pattern[str]:
-    """The words, each between characters that are not letters."""
-    return re.compile(rf"(?<![a-z])({'|'.join(words)})(?![a-z])", re.IGNORECASE)
+def _pattern(inside: str, words: str = "") -> re.Pattern[str]:
+    """Texts anywhere in a name, and words that stand between characters that are not letters."""
+    return re.compile("|".join(filter(None, [inside, words and rf"(?<![a-z])({words})(?![a-z])"])), re.IGNORECASE)
 
 
-# Extensions of these names are never images; a plane of the same file need not say so.
-_NOT_SKY = re.compile(
-    r"mask|weight|variance|error|uncert|sigma|quality|ivar|invvar|stddev"
-    r"|(?<![a-z])(dq|err|var|wht|wgt|wt|msk|bpm|rms|unc|flags?|flg|con|ctx)(?![a-z])",
-    re.IGNORECASE,
-)
-_IMAGE = _words("sci", "science", "image", "img", "signal", "flux", "data", "intensity")
-_FLAGS = re.compile(r"mask|quality|(?<![a-z])(dq|msk|bpm|flags?|flg)(?![a-z])", re.IGNORECASE)
-_WEIGHT = re.compile(
-    r"weight|ivar|invvar|coverage|exposure|confidence"
-    r"|(?<![a-z])(wht|wgt|wt|con|ctx|conf|exp|exptime|expmap|cov|nhits|hits|nobs)(?![a-z])",
-    re.IGNORECASE,
-)
-_OTHER = re.compile(
-    r"variance|error|uncert|sigma|stdev|stddev|background|noise"
-    r"|(?<![a-z])(err|var|rms|unc|std|bkg|bg|sky|zodi|area|psf|model)(?![a-z])",
-    re.IGNORECASE,
-)
+# An extension whose name has one of these is never an image, also where no other plane of its file says so.
+_SURELY = {
+    Role.FLAGS: ("mask|quality", "dq|msk|bpm|flags?|flg"),
+    Role.OTHER: ("variance|error|uncert|sigma|stddev", "err|var|rms|unc"),
+    Role.WEIGHT: ("weight|ivar|invvar", "wht|wgt|wt|con|ctx"),
+}
+_PERHAPS = {
+    Role.OTHER: ("stdev|background|noise", "std|bkg|bg|sky|zodi|area|psf|model"),
+    Role.WEIGHT: ("coverage|exposure|confidence", "conf|exp|exptime|expmap|cov|nhits|hits|nobs"),
+}
+_NOT_SKY = [_pattern(*texts) for texts in _SURELY.values()]
+_ROLES = {role: [_pattern(*texts[role]) for texts in (_SURELY, _PERHAPS) if role in texts] for role in _SURELY} | {
+    Role.IMAGE: [_pattern("", "sci|science|image|img|signal|flux|data|intensity")]
+}
 _LISTED = 6
 
 
 def role_of(name: str) -> Role:
     """What the name of a plane says of it; of ``1-1.E.SCI`` and ``DET11.DQ`` the last word counts."""
     word = name.rpartition(".")[2]
-    for pattern, role in ((_FLAGS, Role.FLAGS), (_OTHER, Role.OTHER), (_WEIGHT, Role.WEIGHT), (_IMAGE, Role.IMAGE)):
-        if pattern.search(word):
-            return role
-    return Role.UNKNOWN
+    found = (role for role, patterns in _ROLES.items() if any(pattern.search(word) for pattern in patterns))
+    return next(found, Role.UNKNOWN)
 
 
 def science_planes(
@@ -85,7 +79,7 @@ def science_planes(
     science = tuple(hdu for hdu in planes if _last_word(hdu) == "SCI")
     if science:
         return science, ()
-    images = [hdu for hdu in planes if not _NOT_SKY.search(_last_word(hdu))]
+    images = [hdu for hdu in planes if not any(pattern.search(_last_word(hdu)) for pattern in _NOT_SKY)]
     celestial = [hdu for hdu in images if hdu.celestial]
     if not celestial:
         return (() if need_wcs else tuple(images)), ()
@@ -100,7 +94,7 @@ def science_planes(
 
 def flags_of(file: FitsFile, image: Hdu) -> Hdu | None:
     """The plane of flags that belongs to an image, by its name and place; None where there is none."""
-    found = [hdu for hdu in companions_of(file, image) if role_of(hdu.name) is Role.FLAGS and _has_flags(hdu)]
+    found = [hdu for hdu in companions_of(file, image) if role_of(hdu.name) is Role.FLAGS and hdu.bitpix > 0]
     return nearest(found, image)
 
 
@@ -137,10 +131,6 @@ def extension(hdu: Hdu) -> str:
 
 def _last_word(hdu: Hdu) -> str:
     return hdu.name.rpartition(".")[2].upper()
-
-
-def _has_flags(hdu: Hdu) -> bool:
-    return hdu.bitpix > 0
 
 
 def _same_place(planes: Sequence[Hdu]) -> list[list[Hdu]]:

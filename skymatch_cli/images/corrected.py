@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from skymatch_cli.choices import METHOD_IN_PIPELINES
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.ledger import LEVEL, METHOD, PROGRAM, SUBTRACTED
+from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
 from skymatch_cli.images.objects import is_model, is_pair, is_roman
 from skymatch_cli.images.planecards import plane_cards
+from skymatch_cli.images.undocards import PROGRAM
 from skymatch_cli.model import ImageInfo
 from skymatch_cli.model.skycube import SkyCube
 from skymatch_cli.model.skyplane import SkyPlane
-
-_JWST_METHODS = {"localmin": "local", "globalmin": "global", "globalmin+match": "global+match"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ def _model(model: Any, found: FoundSky) -> Any:
     if history := getattr(made, "history", None):
         made.history = [entry for entry in history if not str(entry.get("description", "")).startswith(PROGRAM)]
     made.meta.background.level = found.sky.level
-    made.meta.background.method = _JWST_METHODS.get(found.method, found.method)
+    made.meta.background.method = METHOD_IN_PIPELINES.get(found.method, found.method)
     made.meta.background.subtracted = True
     made.meta.cal_step.skymatch = "COMPLETE"
     return made

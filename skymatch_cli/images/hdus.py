@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
-from skymatch_cli.errors import InputError
+from skymatch_cli.errors import InputError, caught
 from skymatch_cli.images.companions import extension, flags_of, nearest, weight_of
 from skymatch_cli.images.dq import NO_FLAG, bad_flags
 from skymatch_cli.images.formats.files import size_and_time
@@ -48,36 +48,35 @@ class PlaneFinder:
 
         InputError if one that the user asked for doesn't exist or doesn't fit.
         """
-        source, notes = self._find(ref, file, telescope)
-        if self._exposure_map is None:
-            return source, notes
-        place = self._place("--exposure-map", self._exposure_map, ref)
-        exposure = self._separate(place, source.science, ref, "exposure map")
-        return replace(source, exposure=exposure), (*notes, f"counts are divided by {place.file}")
-
-    def _find(self, ref: ImageRef, file: FitsFile, telescope: str) -> tuple[PixelSource, tuple[str, ...]]:
-        """The planes but for the exposure map."""
         science = stored_plane(file, file.hdus[ref.hdu], ref.label)
-        regions = None if ref.mask is None else _regions(ref.mask, ref.label)
-        mask = None if ref.mask is None or regions else self._separate(ref.mask, science, ref, "mask")
-        notes: tuple[str, ...] = () if ref.mask is None else (f"mask {ref.mask.file}",)
-        weight, weight_note = self._weights(ref, file, science)
-        notes += weight_note
+        planes: dict[str, Any] = {"science": science}
+        notes: list[str] = []
+        if ref.mask is not None:
+            notes.append(f"mask {ref.mask.file}")
+            planes["regions"] = _regions(ref.mask, ref.label)
+            if planes["regions"] is None:
+                planes["mask"] = self._separate(ref.mask, science, ref, "mask")
+        planes["weight"], note = self._weights(ref, file, science)
+        notes += [note] if note else []
         bad = bad_flags(self._dqbits, telescope, ref.label)
         if bad == NO_FLAG:
-            source = PixelSource(science=science, mask=mask, weight=weight, regions=regions)
-            return source, (*notes, "DQ flags are ignored")
-        dq, note = self._dq(ref, file, science, bad)
-        source = PixelSource(science=science, dq=dq, bad_flags=bad, mask=mask, weight=weight, regions=regions)
-        return source, (*notes, note)
+            notes.append("DQ flags are ignored")
+        else:
+            planes["dq"], note = self._dq(ref, file, science, bad)
+            planes["bad_flags"] = bad
+            notes.append(note)
+        if self._exposure_map is not None:
+            template = "--exposure-map", self._exposure_map
+            planes["exposure"], name = self._from_template(template, science, ref, "exposure map")
+            notes.append(f"counts are divided by {name}")
+        return PixelSource(**planes), tuple(notes)
 
     def _dq(self, ref: ImageRef, file: FitsFile, science: StoredPlane, bad: int) -> tuple[StoredPlane | None, str]:
         """The plane of flags, and a note; None where there is none."""
         if self._separate_dq:
-            place = self._place("--dq-ext", self._dq_ext, ref)
-            dq = self._separate(place, science, ref, "DQ file")
-            _check_flags(dq, ref.label, place.file)
-            return dq, f"DQ flags from {place.file}"
+            dq, name = self._from_template(("--dq-ext", self._dq_ext), science, ref, "DQ file")
+            _check_flags(dq, ref.label, name)
+            return dq, f"DQ flags from {name}"
         name = f"[{self._dq_ext},{ref.extver}]"
         hdu = _same_version(file, ref, self._dq_ext)
         if hdu is None:
@@ -99,42 +98,39 @@ class PlaneFinder:
             return (own, f"DQ flags from {extension(hdu)}") if _holds_flags(own) else (None, "no DQ flags")
         if ref.dq is None:
             return None, "no DQ flags"
-        plane, problem = self._if_it_fits(ref.dq, science, ref, "DQ file")
-        if plane is not None and not _holds_flags(plane):
-            plane, problem = None, f"its values are not integers: {ref.dq.file}"
-        return plane, f"DQ flags from {ref.dq.file}" if plane else f"no DQ flags: {problem}"
+        plane = caught(self._separate, ref.dq, science, ref, "DQ file")
+        if isinstance(plane, InputError):
+            return None, f"no DQ flags: {plane.problems[0].what}"
+        if not _holds_flags(plane):
+            return None, f"no DQ flags: its values are not integers: {ref.dq.file}"
+        return plane, f"DQ flags from {ref.dq.file}"
 
-    def _weights(
-        self, ref: ImageRef, file: FitsFile, science: StoredPlane
-    ) -> tuple[StoredPlane | None, tuple[str, ...]]:
+    def _weights(self, ref: ImageRef, file: FitsFile, science: StoredPlane) -> tuple[StoredPlane | None, str]:
         """The plane that is 0 where nothing was observed, and a note; None where there is none."""
         if self._weight is not None:
             if self._weight.lower() == NO_WEIGHT:
-                return None, ()
-            place = self._place("--weight", self._weight, ref)
-            return self._separate(place, science, ref, "weight file"), (f"weights from {place.file}",)
+                return None, ""
+            plane, name = self._from_template(("--weight", self._weight), science, ref, "weight file")
+            return plane, f"weights from {name}"
         if (hdu := weight_of(file, file.hdus[ref.hdu])) is not None:
             plane = stored_plane(file, hdu, f"{ref.file}{extension(hdu)}")
-            return plane, (f"pixels with {extension(hdu)} = 0 are left out",)
+            return plane, f"pixels with {extension(hdu)} = 0 are left out"
         if ref.weight is None:
-            return None, ()
-        found, problem = self._if_it_fits(ref.weight, science, ref, "weight file")
-        return found, (f"pixels with {ref.weight.file} = 0 are left out" if found else problem,)
+            return None, ""
+        found = caught(self._separate, ref.weight, science, ref, "weight file")
+        if isinstance(found, InputError):
+            return None, found.problems[0].what
+        return found, f"pixels with {ref.weight.file} = 0 are left out"
 
-    def _place(self, option: str, template: str, ref: ImageRef) -> MaskRef:
+    def _from_template(
+        self, template: tuple[str, str], science: StoredPlane, ref: ImageRef, kind: str
+    ) -> tuple[StoredPlane, str]:
+        """The plane in the file that a template (after its option) means for an image, and the name of the file."""
         try:
-            return fill_template(template, ref)
+            place = fill_template(template[1], ref)
         except ValueError as error:
-            raise InputError.at(ref.label, f"{option} {template}: {error}") from None
-
-    def _if_it_fits(
-        self, place: MaskRef, science: StoredPlane, ref: ImageRef, kind: str
-    ) -> tuple[StoredPlane | None, str]:
-        """Return the plane of a file that was found by its name; None and the reason if it does not fit."""
-        try:
-            return self._separate(place, science, ref, kind), ""
-        except InputError as error:
-            return None, error.problems[0].what
+            raise InputError.at(ref.label, f"{' '.join(template)}: {error}") from None
+        return self._separate(place, science, ref, kind), place.file
 
     def _separate(self, place: MaskRef, science: StoredPlane, ref: ImageRef, kind: str) -> StoredPlane:
         """A plane in a file of its own."""

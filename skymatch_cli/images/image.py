@@ -12,15 +12,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, groupby
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem, caught
-from skymatch_cli.images.alike import band_keywords, channels_of, doubts_between, observer_m, problems_between
+from skymatch_cli.images.alike import band_keywords, channels_of, doubts_between, observer_of, problems_between
 from skymatch_cli.images.copies import copy_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats.files import is_remote, open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked, parse_header
+from skymatch_cli.images.formats.gwcs import GwcsWcs
 from skymatch_cli.images.formats.header import CardHeader, Keywords
 from skymatch_cli.images.formats.registry import UnknownWcsError, asdf_format, stored_gwcs
 from skymatch_cli.images.formats.source import Source
@@ -36,12 +37,9 @@ from skymatch_cli.images.units import UnitFacts, area_warnings, comparison_scale
 from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Part, PixelFormat, SkyWarning
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
-from skymatch_cli.sky.celestial import pixel_area_arcsec2, pixel_area_ratio, refers_to_tables, wcs_of_cards
+from skymatch_cli.sky.celestial import FitsWcs, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import footprint
-
-if TYPE_CHECKING:
-    from skymatch_cli.images.formats.gwcs import GwcsWcs
-    from skymatch_cli.sky.celestial import FitsWcs
+from skymatch_cli.sky.pixelarea import pixel_area_arcsec2, pixel_area_ratio
 
 __all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
 
@@ -218,7 +216,7 @@ class _HeaderReader:
         return ImageHeader(
             *(info, facts, bands, doubts, traced),
             of_file=facts.group == spelling,
-            observer=observer_m(keywords, wcs),
+            observer=observer_of(keywords, wcs),
             channels=None if hdu.cube_axis is None else channels_of(keywords, hdu.cube_axis, hdu.n_planes),
         )
 
@@ -241,23 +239,24 @@ class _HeaderReader:
     ) -> tuple[CelestialWcs, tuple[SkyWarning, ...]]:
         """The WCS, and warnings where it is not the best one of the file."""
         if file.container is Container.ASDF:
+            if self._settings.wcs == WcsSource.HEADER:
+                what = "--wcs header: the file has no WCS of FITS keywords, only a GWCS"
+                raise InputError.at(ref.label, what, "leave --wcs out")
             return asdf_format().read_wcs(file, shape, ref.label), ()
-        gwcs = stored_gwcs()
-        doubt: tuple[SkyWarning, ...] = ()
+        gwcs, doubt = stored_gwcs(), ""
         if self._settings.wcs == WcsSource.AUTO and gwcs.is_in(file):
             if missing := gwcs.missing_package():
-                why = f"their GWCS needs the package {missing} ({gwcs.hint})"
-                doubt = (SkyWarning(WarningName.WCS, f"{_PLACED}: {why}"),)
+                doubt = f"their GWCS needs the package {missing} ({gwcs.hint})"
             else:
-                try:
-                    if (found := gwcs.read_wcs(file, shape, ref.label)) is not None:
-                        return found, ()
-                except UnknownWcsError as error:
-                    if not file.hdus[ref.hdu].celestial:
-                        raise
-                    why = f"{error.problems[0].what} ({error.problems[0].hint})"
-                    doubt = (SkyWarning(WarningName.WCS, f"{_PLACED}: {why}"),)
-        return self._header_wcs(ref, file, header, shape), doubt
+                found = caught(gwcs.read_wcs, file, shape, ref.label)
+                if isinstance(found, UnknownWcsError) and file.hdus[ref.hdu].celestial:
+                    doubt = f"{found.problems[0].what} ({found.problems[0].hint})"
+                elif isinstance(found, InputError):
+                    raise found
+                elif found is not None:
+                    return found, ()
+        warned = (SkyWarning(WarningName.WCS, f"{_PLACED}: {doubt}"),) if doubt else ()
+        return self._header_wcs(ref, file, header, shape), warned
 
     def _header_wcs(self, ref: ImageRef, file: FitsFile, header: CardHeader, shape: tuple[int, int]) -> CelestialWcs:
         """The WCS of the header; the file is opened by astropy only where that refers to lookup tables in it."""

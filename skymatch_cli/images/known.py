@@ -30,7 +30,7 @@ class ImageHeader:
     # the error if it can't be traced; None where the method needs no WCS
     footprint: Footprint | InputError | None = None
     of_file: bool = True  # whether its group is named after its file
-    observer: tuple[float, ...] = ()  # where the observer of a helioprojective image is, see `observer_m`
+    observer: tuple[float, ...] = ()  # (longitude, latitude, distance) of a helioprojective image, see `observer_of`
     channels: Channels | None = None  # where the planes of a cube lie
 
 

@@ -1,4 +1,4 @@
-"""What the program leaves in a header, and how the header was before: the sky keywords and tagged HISTORY cards.
+"""What the program leaves in a header: the sky keywords and tagged HISTORY cards.
 
 ::
 
@@ -10,11 +10,7 @@
     BKGC20  =                 0.25 / sky: times P2(u)P0(v) less its centre      (poly2, poly3; see `SkyPlane`)
     HISTORY skymatch-cli 1.0: sky subtracted, int16 pixels became float32
     HISTORY skymatch-cli   compare=pooled method=match ...
-    HISTORY skymatch-cli undo * subtracted shape=23x37 ...    what the pixels are: see `Written`
-    HISTORY skymatch-cli undo - BKGLEVEL                      there was no such card
-    HISTORY skymatch-cli undo = BITPIX  =       16 / pixels   it said this, byte for byte
-    HISTORY skymatch-cli undo 17 BSCALE  =      2. / scale    it said this, and 17 cards were before it
-    HISTORY skymatch-cli undo + ...                           the last entry goes on
+    HISTORY skymatch-cli undo * subtracted shape=23x37 ...    how the header was before: see `undocards`
 
 Sections of an image that have skies of their own (``a.fits[1][1:100,*]``) are numbered, and the image has no BKGLEVEL::
 
@@ -25,24 +21,24 @@ Sections of an image that have skies of their own (``a.fits[1][1:100,*]``) are n
 So a header describes what was done to it and how it was before: `original_cards` restores it, and `recorded_cards`
 starts from the original. Writing again is therefore the same as writing for the first time.
 The planes of a cube have keywords of their own (`planecards`); only those that existed before have undo cards.
-The first undo entry is that of ``--sky-keyword``. Where it is not BKGLEVEL, it holds what is still to be subtracted:
-the sky while it is only recorded, and 0 once it is subtracted; the sky is then in BKGLEVEL.
-Other programs may edit these keywords and the pixels, so `undo` uses the undo cards alone, which hold a digest of the
-pixels.
+The keyword of ``--sky-keyword``, where it is not BKGLEVEL, holds what is still to be subtracted: the sky while it is
+only recorded, and 0 once it is subtracted; the sky is then in BKGLEVEL.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import textwrap
 from dataclasses import dataclass, replace
 
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.planecards import is_of_plane, plane_cards
+from skymatch_cli.images.undocards import NO_DIGEST, STRUCTURAL, TAG, Entry, Written, read_entries, undo_cards, was_cube
 from skymatch_cli.model import PixelFormat
-from skymatch_cli.model.section import Section, SectionSkies
-from skymatch_cli.model.skycube import Sky, SkyCube
-from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
+from skymatch_cli.model.section import SectionSkies
+from skymatch_cli.model.skycube import SkyCube
+from skymatch_cli.model.skyplane import SHAPE_TERMS
 
 LEVEL, SUBTRACTED, METHOD, ERROR = "BKGLEVEL", "BKGSUB", "BKGMETH", "BKGERR"
 SHAPE = tuple(f"BKG{name.upper()}" for name in SHAPE_TERMS)
@@ -54,168 +50,13 @@ MOST_SECTIONS = 99
 """Most sections of one image: keywords have eight letters."""
 PIPELINE_STEP = "S_SKYMAT"  # of JWST
 
-PROGRAM = "skymatch-cli"
-"""How our HISTORY cards begin."""
-_TAG = b"HISTORY skymatch-cli "
-_UNDO = b"HISTORY skymatch-cli undo "
-_UNDO_TEXT = cd.CARD - len(_UNDO)
-_TEXT = cd.CARD - len(_TAG)
-_ENTRY = re.compile(rb"(?P<mark>[-=+*]|\d{1,6}) ?(?P<text>.*)", re.DOTALL)
-_KEYWORD = re.compile(rb"[A-Z0-9_-]{1,8} *")
-_NO_DIGEST = "0" * 16
-_NEXT, _NO_SKY = ";", "-"  # between the skies of sections or planes; of a plane without one
-_COEFFICIENTS = 1, 3, 6, 10  # of a constant, a plane, and polynomials of degree 2 and 3
-_MAX_AXIS_DIGITS = 18
-_STRUCTURAL = frozenset({"BITPIX", "ZBITPIX"})
+_TEXT = cd.CARD - len(TAG)
 _PACKING = re.compile(
     rb"(?:BITPIX|NAXIS[12]?|PCOUNT|GCOUNT|TFIELDS|(?:TTYPE|TFORM|TUNIT|TSCAL|TZERO|TNULL|TDIM|TDISP)\d+"
     rb"|ZBITPIX|ZCMPTYPE|ZQUANTIZ|ZDITHER0|ZNAME\d+|ZVAL\d+|ZSCALE|ZZERO|ZBLANK|ZMASKCMP) *"
 )
 _MANDATORY = re.compile(rb"(?:SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|TFIELDS) *")
-_NEVER_OURS = re.compile(rb"SIMPLE|XTENSION|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|TFIELDS|END|")  # others say they were
 _OF_TILED = frozenset({"ZCMPTYPE", "ZBLANK", "ZHECKSUM", "ZDATASUM"})
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One keyword before the first run.
-
-    ``cards`` is empty where there was none; ``at`` says how many cards were before them, if they are gone now.
-    """
-
-    keyword: str
-    cards: tuple[bytes, ...]
-    at: int | None = None
-
-
-class LedgerError(ValueError):
-    """Undo cards that the program did not write, or that were edited since."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """The state of the pixels when the program wrote its cards."""
-
-    subtracted: bool
-    sky: Sky  # the sky in the header, to the last bit
-    # original pixels minus these, to the last bit. It is the sky unless another program had subtracted one before
-    shift: Sky
-    shape: tuple[int, ...]  # of the image, slowest axis first
-    form: PixelFormat  # how the pixels are stored (``blank`` plays no part)
-    # pixels that are restored differ from the original ones by no more than this, in the image's unit
-    lost: float = 0.0
-    digest: str = _NO_DIGEST  # of the stored pixels, see `PixelDigest`
-
-    def text(self, n_entries: int) -> str:
-        """Return the text of the undo card; ``n_entries`` is the number of entries that follow."""
-        sections = self.sky.parts if isinstance(self.sky, SectionSkies) else ()
-        words = {
-            "shape": "x".join(map(str, self.shape)),
-            "bitpix": str(self.form.bitpix),
-            "bscale": self.form.bscale.hex() if self.form.bscale != 1 else "",
-            "bzero": self.form.bzero.hex() if self.form.bzero != 0 else "",
-            "sections": _NEXT.join(str(section)[1:-1] for section, _ in sections),
-            "sky": _numbers(self.sky),
-            "shift": _numbers(self.shift) if self.shift != self.sky else "",
-            "lost": self.lost.hex() if self.lost else "",
-            "pixels": self.digest,
-            "entries": str(n_entries),
-        }
-        state = "subtracted" if self.subtracted else "recorded"
-        return " ".join([state, *(f"{name}={word}" for name, word in words.items() if word)])
-
-
-def _numbers(sky: Sky) -> str:
-    if isinstance(sky, SkyPlane):
-        return _coefficients(sky)
-    planes = sky.planes if isinstance(sky, SkyCube) else [plane for _, plane in sky.parts]
-    return _NEXT.join(map(_coefficients, planes))
-
-
-def _coefficients(plane: SkyPlane | None) -> str:
-    if plane is None:
-        return _NO_SKY
-    needed = next(n for n in _COEFFICIENTS if not any(plane.shape[n - 1 :]))
-    parts = (plane.level, *plane.shape)[:needed]
-    return ",".join(part.hex() for part in parts)
-
-
-def _sky(text: str, sections: list[Section]) -> Sky:
-    if sections:
-        return SectionSkies(tuple(zip(sections, map(_plane, text.split(_NEXT)), strict=True)))
-    if _NEXT not in text:
-        return _plane(text)
-    return SkyCube(tuple(None if part == _NO_SKY else _plane(part) for part in text.split(_NEXT)))
-
-
-def _plane(text: str) -> SkyPlane:
-    parts = [_finite(part) for part in text.split(",")]
-    if len(parts) not in _COEFFICIENTS:
-        raise ValueError("a sky has one, three, six or ten numbers")
-    return SkyPlane(*parts)
-
-
-def _finite(text: str) -> float:
-    try:
-        number = float.fromhex(text)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError("no finite number")
-    return number
-
-
-def written(cards: cd.Cards) -> Written | None:
-    """Read how this program left the pixels; None where it left no undo card.
-
-    LedgerError if its undo cards are not all there, or are damaged.
-    """
-    texts = _texts(cards)
-    if not texts:
-        return None
-    states = [text for mark, text in texts if mark == b"*"]
-    if not states:
-        raise LedgerError("its undo cards are of a version before 0.2, or incomplete")
-    if len(states) > 1:
-        raise LedgerError("its undo cards are there twice")
-    state, *words = states[0].decode("latin-1").split()
-    named = dict(word.partition("=")[::2] for word in words)
-    try:
-        if state not in {"subtracted", "recorded"} or int(named["entries"]) != len(texts) - 1:
-            raise LedgerError("its undo cards are incomplete")
-        if not re.fullmatch(r"[0-9a-f]{16}", named["pixels"]):
-            raise ValueError("no digest")
-        shape = tuple(int(axis[:_MAX_AXIS_DIGITS]) for axis in named["shape"].split("x")) if "shape" in named else ()
-        form = PixelFormat(
-            bitpix=int(named["bitpix"]),
-            bscale=_finite(named.get("bscale", "1")),
-            bzero=_finite(named.get("bzero", "0")),
-        )
-        sections = [Section.of(part, _two_axes(shape)) for part in named.get("sections", "").split(";") if part]
-        sky = _sky(named["sky"], sections)
-        return Written(
-            subtracted=state == "subtracted",
-            sky=sky,
-            shift=_sky(named["shift"], []) if "shift" in named else sky,
-            shape=shape,
-            form=form,
-            lost=_finite(named.get("lost", "0")),
-            digest=named["pixels"],
-        )
-    except (KeyError, ValueError) as error:
-        if isinstance(error, LedgerError):
-            raise
-        raise LedgerError("its undo cards are damaged") from None
-
-
-def _two_axes(shape: tuple[int, ...]) -> tuple[int, int]:
-    ny, nx = shape[-2:]
-    return ny, nx
-
-
-def is_recorded(cards: cd.Cards) -> bool:
-    """Whether the program has written to this header."""
-    return any(card.startswith(_UNDO) for card in cards)
 
 
 def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
@@ -225,12 +66,12 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
     programs may have turned one into the other since. LedgerError if its undo cards are damaged.
     """
     entries = read_entries(cards)
-    kept = [card for card in cards if not card.startswith(_TAG)]
-    if _is_cube(cards):
+    kept = [card for card in cards if not card.startswith(TAG)]
+    if was_cube(cards):
         names = {entry.keyword for entry in entries}  # of planes there are entries for what was there before alone
         kept = [card for card in kept if not is_of_plane(card) or card[:8].decode("ascii").rstrip() in names]
     for entry in sorted(entries, key=lambda e: -1 if e.at is None else e.at):
-        if entry.keyword in _STRUCTURAL:
+        if entry.keyword in STRUCTURAL:
             _restore_bitpix(kept, entry, "ZBITPIX" if tiled else "BITPIX")
         elif (at := cd.find(kept, entry.keyword)) is not None:
             kept[at] = entry.cards
@@ -240,18 +81,13 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
     return kept
 
 
-def _is_cube(cards: cd.Cards) -> bool:
-    states = (text for mark, text in _texts(cards) if mark == b"*")
-    return any(_NEXT.encode() in text and b" sections=" not in text for text in states)
-
-
 def without_sky(cards: cd.Cards, level_keyword: str) -> cd.Cards:
     """Remove all cards of this program from a header whose earlier state is unknown."""
     names = {SUBTRACTED, LEVEL, level_keyword, METHOD, ERROR, *SHAPE, PIPELINE_STEP}
     numbered = ("BKGSEC", "BKGLEV", "BKGERR", *SHAPE)
     names |= {f"{name}{n}" for n in range(1, MOST_SECTIONS + 1) for name in numbered}
     ours = {slot for name in names if (at := cd.find(cards, name)) is not None for slot in range(at.start, at.stop)}
-    others = (card for i, card in enumerate(cards) if i not in ours and not card.startswith(_TAG))
+    others = (card for i, card in enumerate(cards) if i not in ours and not card.startswith(TAG))
     return [card for card in others if not is_of_plane(card)]
 
 
@@ -281,54 +117,6 @@ def _restore_bitpix(cards: cd.Cards, entry: Entry, keyword: str) -> None:
     at, before = cd.find(cards, keyword), cd.card_value(entry.cards[0])
     if at is not None and before is not None:
         cards[at] = entry.cards if keyword == entry.keyword else (cd.with_value(cards[at.start], before),)
-
-
-def read_entries(cards: cd.Cards) -> tuple[Entry, ...]:
-    """Read the undo entries of a header, in their order; LedgerError if its undo cards are damaged."""
-    return tuple(_entry(mark, text) for mark, text in _texts(cards) if mark != b"*")
-
-
-def _texts(cards: cd.Cards) -> list[tuple[bytes, bytes]]:
-    """The entries of the undo cards, each put together from its pieces: mark and text; not those that can't be ours."""
-    texts: list[tuple[bytes, list[bytes]]] = []
-    for card in cards:
-        if not card.startswith(_UNDO):
-            continue
-        match = _ENTRY.fullmatch(card[len(_UNDO) :])
-        if match is None or (match["mark"] == b"+" and not texts):
-            raise LedgerError("its undo cards are damaged")
-        if match["mark"] == b"+":
-            texts[-1][1].append(match["text"])
-        else:
-            texts.append((match["mark"], [match["text"]]))
-    whole = ((mark, b"".join(parts).rstrip()) for mark, parts in texts)
-    return [(mark, text) for mark, text in whole if mark == b"*" or not _NEVER_OURS.fullmatch(text[:8].rstrip())]
-
-
-def _entry(mark: bytes, text: bytes) -> Entry:
-    if not _KEYWORD.fullmatch(text[:8]):
-        raise LedgerError("its undo cards name no keyword")
-    keyword = text[:8].rstrip().decode("ascii")
-    lines = [text[start : start + cd.CARD].ljust(cd.CARD) for start in range(0, len(text), cd.CARD)]
-    if keyword in _STRUCTURAL and (mark == b"-" or not isinstance(cd.card_value(lines[0]), int)):
-        raise LedgerError(f"its undo cards hold no {keyword}")
-    return Entry(keyword, () if mark == b"-" else tuple(lines), int(mark) if mark.isdigit() else None)
-
-
-def _entry_cards(entry: Entry) -> cd.Cards:
-    """The HISTORY cards of an entry."""
-    text = b"".join(entry.cards).rstrip() or entry.keyword.encode("ascii")
-    return _undo_cards(b"- " if not entry.cards else b"= " if entry.at is None else b"%d " % entry.at, text)
-
-
-def _undo_cards(head: bytes, rest: bytes) -> cd.Cards:
-    """Make undo cards of a text, cut into pieces that fill a card, so that trailing blanks are kept."""
-    cards = []
-    while rest:
-        room = _UNDO_TEXT - len(head)
-        cards.append((_UNDO + head + rest[:room]).ljust(cd.CARD))
-        head, rest = b"+ ", rest[room:]
-    return cards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -409,7 +197,7 @@ def primary_cards(original: cd.Cards, record: Record) -> cd.Cards:
     """Make the primary header of a JWST file, where its pipeline keeps the sky and the step that was done."""
     step: dict[str, bytes | None] = {PIPELINE_STEP: cd.make_card(PIPELINE_STEP, "COMPLETE", "sky matching")}
     no_pixels = replace(record.written, shift=record.written.sky, shape=(), form=PixelFormat(bitpix=8), lost=0.0)
-    header = replace(record, written=replace(no_pixels, digest=_NO_DIGEST), format_before=no_pixels.form)
+    header = replace(record, written=replace(no_pixels, digest=NO_DIGEST), format_before=no_pixels.form)
     return _apply(original, _keywords(header) | step, header, tiled=False)
 
 
@@ -444,31 +232,16 @@ def _apply(original: cd.Cards, new: dict[str, bytes | None], record: Record, *, 
             entries.append(Entry(keyword, tuple(original[at]), place))
             slots[at] = [(card,) if card is not None else ()] + [()] * (at.stop - at.start - 1)
     stop = cd.end_of_content(original)
-    undo = _undo_cards(b"* ", record.written.text(len(entries)).encode("ascii"))
-    undo += [line for entry in entries for line in _entry_cards(entry)]
     flat = [card for slot in slots[:stop] for card in slot]
-    return [*flat, *added, *_history(record), *undo, *original[stop:]]
+    return [*flat, *added, *_history(record), *undo_cards(record.written, entries), *original[stop:]]
 
 
 def _history(record: Record) -> cd.Cards:
     done = "sky subtracted" if record.written.subtracted else "sky recorded, pixels as they were"
     if record.changes_format:
         done += f", {record.format_before.name} became {record.written.form.name}"
-    lines = [f"{record.program}: {done}", *_wrapped(record.settings)]
-    return [(_TAG + line.encode("ascii", "backslashreplace"))[: cd.CARD].ljust(cd.CARD) for line in lines]
-
-
-def _wrapped(text: str) -> list[str]:
-    """Break a text into lines that fit a HISTORY card, between words where possible; printable ASCII only."""
-    lines, line = [], " "
-    for word in text.split(" "):
-        rest = word.encode("ascii", "backslashreplace").decode("ascii")
-        rest = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in rest)
-        if line != " " and len(line) + 1 + len(rest) > _TEXT:
-            lines.append(line)
-            line = " "
-        line += f" {rest}"
-        while len(line) > _TEXT:
-            lines.append(line[:_TEXT])
-            line = "  " + line[_TEXT:]
-    return [*lines, line] if line != " " else lines
+    settings = record.settings.encode("ascii", "backslashreplace").decode("ascii")
+    plain = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in settings)
+    lines = textwrap.wrap(plain, _TEXT - 2, break_on_hyphens=False)
+    texts = (f"{record.program}: {done}", *(f"  {line}" for line in lines))
+    return [(TAG + text.encode("ascii"))[: cd.CARD].ljust(cd.CARD) for text in texts]

@@ -22,6 +22,7 @@ _BACKGROUND = ("bkgdtarg",)
 _DELIMITERS = ",;|\t"
 _TARGET_ACQUISITION = "_ta"  # in the exposure types of JWST: nrc_tacq, nrs_taconfirm
 _MAX_COLUMNS = 2  # of a list without names of columns
+_PIECE, _MOST_PIECES = 2**20, 256  # bytes: of a million names
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,17 @@ def left_out_as(kind: str) -> str:
     """Why an exposure of some kind is not used; "" for a science exposure."""
     kind = kind.lower()
     return "" if kind in {"", "science"} else f"{kind.replace('_', ' ')} exposure"
+
+
+def read_list(file: str) -> str:
+    """Return the text of a list; OSError if it can't be read, ValueError if it is no text, or never ends."""
+    pieces: list[bytes] = []
+    with Path(file).open("rb") as stream:  # may be a pipe
+        while piece := stream.read(_PIECE):
+            pieces.append(piece)
+            if b"\0" in piece or len(pieces) > _MOST_PIECES:
+                raise ValueError("is not a list of names")
+    return b"".join(pieces).decode("utf-8-sig", "surrogateescape")
 
 
 def is_table(name: str) -> bool:

@@ -138,17 +138,11 @@ def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
             continue
         given = levels[_level(name)]
         skies_of = zip(found, values if len(values) > 1 else values * len(found), strict=True)
-        problems += [
-            Problem(where, f"{refs[i].label} has two different skies")
-            for i, sky in skies_of
-            if given.setdefault(i, sky) != sky
-        ]
+        twice = (i for i, sky in skies_of if given.setdefault(i, sky) != sky)
+        problems += (Problem(where, f"{refs[i].label} has two different skies") for i in twice)
     skies = levels[0] | levels[1] | levels[2]
-    problems += [
-        Problem(ref.label, f"has no sky in {path}", "add a line 'name sky'")
-        for i, ref in enumerate(refs)
-        if i not in skies
-    ]
+    without = (ref for i, ref in enumerate(refs) if i not in skies)
+    problems += (Problem(ref.label, f"has no sky in {path}", "add a line 'name sky'") for ref in without)
     if problems:
         raise InputError(problems)
     return skies

@@ -13,14 +13,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from string import Formatter
 from typing import Any, TextIO
 
 from skymatch_cli.errors import InputError, Problem, UsageError, caught, without_secrets
 from skymatch_cli.images.formats.files import base_name, is_remote
 from skymatch_cli.images.formats.registry import transport
-from skymatch_cli.images.lists import Listed, is_association, is_table, members, read_lines, read_table
+from skymatch_cli.images.lists import Listed, is_association, is_table, members, read_lines, read_list, read_table
 from skymatch_cli.model import ImageRef, MaskRef
 from skymatch_cli.model.section import check_section
 
@@ -215,12 +214,12 @@ def _expand_list(file: str, source: _Source) -> Iterator[NamedFile | Problem]:
         yield Problem(where, "the list names itself", "remove the loop")
         return
     try:
-        text = Path(file).read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except (OSError, ValueError) as error:
-        yield Problem(where, f"can't read the list: {getattr(error, 'strerror', None) or error}")
+        text = read_list(file)
+    except OSError as error:
+        yield Problem(where, f"can't read the list: {error.strerror or error}")
         return
-    if "\0" in text:
-        yield Problem(where, "is not a list of names", "give the image itself without @")
+    except ValueError as error:
+        yield Problem(where, str(error), "give the image itself without @")
         return
     inside = _Source(os.path.dirname(file), (*source.lists, real))
     yield from _expand_entries(read_table(text, where) if is_table(file) else inside.lines(text, where), where, inside)

@@ -73,9 +73,7 @@ def portable(info: ImageInfo) -> ImageInfo:
     return replace(info, source=replace(source, regions=regions))
 
 
-def read_pixels(
-    info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | None = None, look_for_padding: bool = True
-) -> Pixels:
+def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | None = None) -> Pixels:
     """Read the pixels of an image and which are good.
 
     InputError if the file can't be read or has changed since its headers were read.
@@ -86,8 +84,6 @@ def read_pixels(
         ``ignore_value`` and ``keep_value`` are used.
     rows : (start, stop), optional
         Read these rows only.
-    look_for_padding : bool
-        Mask one exact value that fills the border or half of the pixels.
     """
     source = info.source
     if source is None:
@@ -121,8 +117,7 @@ def read_pixels(
     if source.regions is not None:
         good &= ~_inside_regions(info, source.regions)[y0:y1]
     found = _loss_warning(info.ref.label, flagged, good.size)
-    if look_for_padding:
-        found += _leave_out_padding(data, good, settings, info.ref.label)
+    found += _leave_out_padding(data, good, settings, info.ref.label)
     return Pixels(data, good, found)
 
 

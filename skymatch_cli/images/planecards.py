@@ -75,12 +75,8 @@ def errors_in(numbers: Mapping[str, float], n_planes: int) -> list[float]:
     return [numbers.get(f"{_ERROR}{k}", math.nan) for k in range(1, n_planes + 1)]
 
 
-def contradiction(numbers: Mapping[str, float], sky: SkyCube, tolerance: float) -> str:
-    """Describe how the keywords contradict the written skies; "" if they agree."""
-    for k, plane in enumerate(sky.planes, start=1):
-        own = SkyPlane() if plane is None else plane
-        for key, value in zip((_LEVEL, *_TERMS), (own.level, *own.shape), strict=True):
-            there = numbers.get(f"{key}{k}", 0.0)
-            if abs(there - value) > tolerance * abs(value):
-                return f"{key}{k} = {there:.8g}, but skymatch subtracted {value:.8g}: another program edited it"
-    return ""
+def plane_values(sky: SkyCube) -> dict[str, float]:
+    """The keywords of all planes, and the numbers that the skies have; 0 for planes without one."""
+    skies = [SkyPlane() if plane is None else plane for plane in sky.planes]
+    values = [zip((_LEVEL, *_TERMS), (plane.level, *plane.shape), strict=True) for plane in skies]
+    return {f"{key}{k}": value for k, own in enumerate(values, start=1) for key, value in own}

@@ -7,25 +7,17 @@ other programs read and sometimes edit, so they must agree. Of other programs th
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import format_of
 from skymatch_cli.images.formats.source import Source
-from skymatch_cli.images.ledger import (
-    LEVEL,
-    MOST_SECTIONS,
-    SHAPE,
-    SUBTRACTED,
-    LedgerError,
-    Written,
-    numbered,
-    original_cards,
-    read_entries,
-    written,
-)
-from skymatch_cli.images.planecards import contradiction, plane_numbers, planes_in
+from skymatch_cli.images.ledger import LEVEL, MOST_SECTIONS, SHAPE, SUBTRACTED, numbered, original_cards
+from skymatch_cli.images.planecards import plane_numbers, plane_values, planes_in
+from skymatch_cli.images.undocards import LedgerError, Written, read_entries, written
 from skymatch_cli.model import ImageRef, PixelFormat, Recorded, Section
 from skymatch_cli.model.images import BITPIX
 from skymatch_cli.model.section import SectionSkies
@@ -169,7 +161,8 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
         raise UndoCardsError.at(ref.label, str(error), _LOST) from None
     except ValueError as error:
         raise InputError.at(ref.label, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
-    original, stored = format_of(before, tiled=tiled), format_of(cards, tiled=tiled)
+    original = format_of(before, tiled=tiled)
+    stored = original if before == cards else format_of(cards, tiled=tiled)
     state = SkyState(
         recorded=foreign,
         planes=planes,
@@ -182,11 +175,9 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     if left is None:
         return state
     _check_pixels(left, state, hdus[ref.hdu].shape, ref)
-    if isinstance(left.sky, SectionSkies):
-        return _compare_section_keywords(left, left.sky, state, cards, ref.section)
-    if isinstance(left.sky, SkyCube):
-        return _compare_plane_keywords(left, left.sky, state, cards)
-    return _compare_keywords(left, left.sky, state, source.cards(where), tuple(entry.keyword for entry in entries))
+    keywords = [entry.keyword for entry in entries]
+    of_image = isinstance(left.sky, SkyPlane)
+    return _compare_keywords(left, state, source.cards(where) if of_image else cards, keywords, ref.section)
 
 
 def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: ImageRef) -> None:
@@ -204,66 +195,51 @@ def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: I
         raise InputError.at(ref.label, what, OURS_ALONE)
 
 
-def _compare_section_keywords(
-    left: Written, skies: SectionSkies, state: SkyState, cards: cd.Cards, section: Section | None
+def _compare_keywords(
+    left: Written, state: SkyState, cards: cd.Cards, keywords: Sequence[str], section: Section | None
 ) -> SkyState:
-    """Add the sky of one section, and where the numbered keywords contradict the undo cards."""
-    own = dict(skies.parts).get(section) if section is not None else None
-    recorded = None if own is None else Recorded(own, left.subtracted)
-    edited = ""
-    if (cd.value(cards, SUBTRACTED) is True) != left.subtracted:
-        edited = f"{SUBTRACTED} is not that of the undo cards: another program edited it"
-    nan = (math.nan,) * len(skies.parts)
-    for name, value in ((k, v) for values in numbered(skies, nan).values() for k, v in values.items()):
-        there = cd.value(cards, name)
-        same = there == value if isinstance(value, str) else _is_close(cd.number(cards, name, 0.0), value)
-        if left.subtracted and not same:
-            edited = f"{name} = {there}, but the undo cards say {value}: another program edited it"
-    return replace(state, recorded=recorded, edited=edited)
+    """Add the written sky, or that of a section, and where the keywords contradict it."""
+    sky, flag, edited = left.sky, cd.value(cards, SUBTRACTED) is True, ""
+    if flag != left.subtracted:
+        what = "is subtracted" if left.subtracted else "is recorded but not subtracted"
+        edited = f"{SUBTRACTED} = {'FT'[flag]}, but the undo cards say that the sky {what}: another program edited it"
+    elif left.subtracted:
+        edited = next(_contradictions(sky, cards, keywords), "")
+    elif isinstance(sky, SkyCube):  # what another program recorded since is as good as ours
+        return replace(state, planes=_recorded_planes(cards, len(sky.planes)))
+    elif isinstance(sky, SkyPlane):
+        sky = _sky_in(cards, cd.number(cards, keywords[0], sky.level))
+    if isinstance(sky, SkyCube):
+        ours = (None if own is None else Recorded(own, left.subtracted) for own in sky.planes)
+        return replace(state, planes=tuple(ours), edited=edited)
+    own = sky if isinstance(sky, SkyPlane) else dict(sky.parts).get(section) if section is not None else None
+    return replace(state, recorded=None if own is None else Recorded(own, left.subtracted), edited=edited)
+
+
+def _contradictions(sky: Sky, cards: cd.Cards, keywords: Sequence[str]) -> Iterator[str]:
+    """Yield how keywords contradict the sky that was subtracted; the first of ``keywords`` is that of the level."""
+    if isinstance(sky, SectionSkies):
+        nan = (math.nan,) * len(sky.parts)
+        for name, value in chain.from_iterable(values.items() for values in numbered(sky, nan).values()):
+            there = cd.value(cards, name)
+            if not (there == value if isinstance(value, str) else _is_close(cd.number(cards, name, 0.0), value)):
+                yield f"{name} = {there}, but the undo cards say {value}: another program edited it"
+        return
+    if isinstance(sky, SkyCube):
+        found, expected = plane_numbers(cards), plane_values(sky)
+    else:
+        expected = {keywords[0]: sky.level, **dict(zip(SHAPE, sky.shape, strict=True))}
+        if keywords[0] != LEVEL and LEVEL in keywords:  # else an earlier version wrote it
+            expected |= {keywords[0]: 0.0, LEVEL: sky.level}
+        found = {name: cd.number(cards, name, 0.0) for name in expected}
+    for name, number in expected.items():
+        if not _is_close(there := found.get(name, 0.0), number):
+            subtracted = sky.level if isinstance(sky, SkyPlane) and name == keywords[0] else number
+            yield f"{name} = {there:.8g}, but skymatch subtracted {subtracted:.8g}: another program edited it"
 
 
 def _is_close(there: float, number: float) -> bool:
     return abs(there - number) <= _SAME_LEVEL * abs(number)
-
-
-def _compare_keywords(
-    left: Written, sky: SkyPlane, state: SkyState, cards: cd.Cards, keywords: tuple[str, ...]
-) -> SkyState:
-    """Add the written sky, and where the keywords contradict it; the first keyword is that of the level."""
-    keyword = keywords[0]
-    ours = Recorded(sky, left.subtracted)
-    flag = cd.value(cards, SUBTRACTED) is True
-    if flag != left.subtracted:
-        return replace(state, recorded=ours, edited=_edited_flag(left, flag=flag))
-    if not left.subtracted:  # a level that another program recorded since is as good as ours
-        level = cd.number(cards, keyword, sky.level)
-        return replace(state, recorded=Recorded(_sky_in(cards, level), subtracted=False))
-    expected = {keyword: sky.level, **dict(zip(SHAPE, sky.shape, strict=True))}
-    if keyword != LEVEL and LEVEL in keywords:  # else an earlier version wrote it
-        expected |= {keyword: 0.0, LEVEL: sky.level}
-    for name, number in expected.items():
-        there = cd.number(cards, name, 0.0)
-        if not _is_close(there, number):
-            subtracted = sky.level if name == keyword else number
-            edited = f"{name} = {there:.8g}, but skymatch subtracted {subtracted:.8g}: another program edited it"
-            return replace(state, recorded=ours, edited=edited)
-    return replace(state, recorded=ours)
-
-
-def _edited_flag(left: Written, *, flag: bool) -> str:
-    what = "is subtracted" if left.subtracted else "is recorded but not subtracted"
-    return f"{SUBTRACTED} = {'FT'[flag]}, but the undo cards say that the sky {what}: another program edited it"
-
-
-def _compare_plane_keywords(left: Written, sky: SkyCube, state: SkyState, cards: cd.Cards) -> SkyState:
-    """As `_compare_keywords`, of a cube."""
-    flag, numbers = cd.value(cards, SUBTRACTED) is True, plane_numbers(cards)
-    ours = tuple(None if own is None else Recorded(own, left.subtracted) for own in sky.planes)
-    if flag != left.subtracted:
-        return replace(state, planes=ours, edited=_edited_flag(left, flag=flag))
-    if not left.subtracted:
-        return replace(state, planes=_recorded_planes(cards, len(sky.planes)))
-    return replace(state, planes=ours, edited=contradiction(numbers, sky, _SAME_LEVEL))
 
 
 def header_of_sky(source: Source, hdu: int) -> int:
@@ -321,9 +297,8 @@ def _sky_in(cards: cd.Cards, level: float, number: str = "") -> SkyPlane:
 
 def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
     subtracted = cd.value(cards, SUBTRACTED) is True
-    for name in (
-        (LEVEL, keyword) if subtracted else (keyword, LEVEL)
-    ):  # the keyword holds what is still to be subtracted
+    # The keyword holds what is still to be subtracted.
+    for name in (LEVEL, keyword) if subtracted else (keyword, LEVEL):
         level = cd.value(cards, name)
         if isinstance(level, int | float) and not isinstance(level, bool):
             return Recorded(_sky_in(cards, float(level)), subtracted)

@@ -23,9 +23,8 @@ from skymatch_cli.model import BoolArray, FloatArray, SkyWarning
 _SAME_AREA = 1.2  # flat-fielded chips of one camera differ by less; different cameras by more
 _SAME_EXPOSURE = 1e-6  # relative
 _SAME_GAIN = 0.02  # relative: amplifiers of one camera differ by less after its flat field
-_LOOKED_INTO = re.compile(
-    r"beam|bm|mag|dex|dB|log|ln", re.IGNORECASE
-)  # units whose meaning depends on more than the text
+# Units whose meaning depends on more than the text.
+_LOOKED_INTO = re.compile(r"beam|bm|mag|dex|dB|log|ln", re.IGNORECASE)
 _AS_IS = "--units as-is compares raw numbers"
 
 
@@ -71,21 +70,20 @@ def comparison_scales(facts: Sequence[UnitFacts], *, units: str = "auto", exptim
         members.setdefault(f.split, []).append(i)
     if len(members) <= 1:
         return scales_of_one_set(facts, units=units, exptime_key=exptime_key)
+    sets = list(members.values())
+    found = [scales_of_one_set([facts[i] for i in own], units=units, exptime_key=exptime_key) for own in sets]
     factor = np.empty(len(facts))
-    found: list[Scales] = []
-    problems: dict[int, Problem] = {}
-    by_area: list[int] = []
-    for where in members.values():
-        scales = scales_of_one_set([facts[i] for i in where], units=units, exptime_key=exptime_key)
-        factor[where] = scales.factor
-        problems |= {where[k]: problem for k, problem in scales.problems.items()}
-        by_area += [where[k] for k in scales.by_area]
-        found.append(scales)
-    notes = tuple(dict.fromkeys(note for scales in found for note in scales.notes))
-    warnings = tuple(dict.fromkeys(warning for scales in found for warning in scales.warnings))
-    units_of_sets = {scales.unit for scales in found}
-    unit = found[0].unit if len(units_of_sets) == 1 else ""
-    return Scales(factor, unit, notes, warnings, problems, tuple(by_area))
+    each = list(zip(sets, found, strict=True))
+    for own, scales in each:
+        factor[own] = scales.factor
+    return Scales(
+        factor=factor,
+        unit=found[0].unit if len({scales.unit for scales in found}) == 1 else "",
+        notes=tuple(dict.fromkeys(note for scales in found for note in scales.notes)),
+        warnings=tuple(dict.fromkeys(warning for scales in found for warning in scales.warnings)),
+        problems={own[k]: problem for own, scales in each for k, problem in scales.problems.items()},
+        by_area=tuple(own[k] for own, scales in each for k in scales.by_area),
+    )
 
 
 def scales_of_one_set(facts: Sequence[UnitFacts], *, units: str = "auto", exptime_key: str = "EXPTIME") -> Scales:
@@ -132,8 +130,8 @@ def _convert(facts: Sequence[UnitFacts], flux_scale: FloatArray, area: FloatArra
     divided = {text: _divided(meaning, **divisions) for text, meaning in meanings.items()}
     conversion = {text: _conversion(text, reference.bunit, divided) for text in divided}
     factor = flux_scale * np.array([conversion[f.bunit] for f in facts], np.float64)
-    problems = _unit_problems(facts, factor, reference) | _time_problems(facts, by_time, exptime_key)
-    problems |= _linear_problems(facts, meanings) | _beam_problems(facts, by_beam)
+    unknown = np.isnan(factor)
+    problems = _problems(facts, meanings, unknown, reference, by_time=by_time, by_beam=by_beam, exptime_key=exptime_key)
     with np.errstate(divide="ignore", invalid="ignore"):
         factor[by_time] /= exptime[by_time]
         factor[by_area] /= area[by_area]
@@ -143,7 +141,7 @@ def _convert(facts: Sequence[UnitFacts], flux_scale: FloatArray, area: FloatArra
     return Scales(
         factor=factor,
         unit=reference.bunit if target is None or not any(divisions.values()) else str(target.to_string()),
-        notes=(*_notes(by_time, area[by_area], exptime_key), *_beam_notes(by_beam)),
+        notes=_notes(by_time, area[by_area], by_beam, exptime_key),
         warnings=_warnings(facts, meanings, area, exptime),
         problems=problems,
         by_area=tuple(np.flatnonzero(by_area).tolist()),
@@ -235,48 +233,45 @@ def _conversion(text: str, reference: str, divided: Mapping[str, Any]) -> float:
     return factor if 0 < factor < math.inf else math.nan
 
 
-def _unit_problems(facts: Sequence[UnitFacts], factor: FloatArray, reference: UnitFacts) -> dict[int, Problem]:
+def _problems(
+    facts: Sequence[UnitFacts],
+    meanings: Mapping[str, Bunit],
+    unconverted: BoolArray,
+    reference: UnitFacts,
+    *,
+    by_time: BoolArray,
+    by_beam: BoolArray,
+    exptime_key: str,
+) -> dict[int, Problem]:
+    """Find the images that can't be brought to the comparison unit."""
     problems = {}
-    for i in np.flatnonzero(np.isnan(factor)).tolist():
-        what = f"its BUNIT {facts[i].bunit!r} can't be converted to {reference.bunit!r} of {reference.label}"
-        problems[i] = Problem(facts[i].label, what, _AS_IS)
-    return problems
-
-
-def _linear_problems(facts: Sequence[UnitFacts], meanings: Mapping[str, Bunit]) -> dict[int, Problem]:
-    return {
-        i: Problem(f.label, f"its BUNIT {f.bunit!r} is not linear in flux", "convert its pixels to flux first")
-        for i, f in enumerate(facts)
-        if not meanings[f.bunit].is_linear
-    }
-
-
-def _beam_problems(facts: Sequence[UnitFacts], by_beam: BoolArray) -> dict[int, Problem]:
-    what = "its values per beam can't be compared with other beams or units: BMAJ or BMIN is missing"
-    unknown = [i for i in np.flatnonzero(by_beam).tolist() if not facts[i].beam_arcsec2 > 0]
-    return {i: Problem(facts[i].label, what, f"write its beam into the header; {_AS_IS}") for i in unknown}
-
-
-def _beam_notes(by_beam: BoolArray) -> tuple[str, ...]:
-    return ("values per beam are compared after division by the area of the beam",) if by_beam.any() else ()
-
-
-def _time_problems(facts: Sequence[UnitFacts], by_time: BoolArray, exptime_key: str) -> dict[int, Problem]:
-    problems = {}
-    for i in np.flatnonzero(by_time).tolist():
-        if not facts[i].exptime_s > 0:
+    for i, f in enumerate(facts):
+        if by_beam[i] and not f.beam_arcsec2 > 0:
+            what = "its values per beam can't be compared with other beams or units: BMAJ or BMIN is missing"
+            hint = f"write its beam into the header; {_AS_IS}"
+        elif not meanings[f.bunit].is_linear:
+            what, hint = f"its BUNIT {f.bunit!r} is not linear in flux", "convert its pixels to flux first"
+        elif by_time[i] and not f.exptime_s > 0:
             what = f"counts can't be divided by the exposure time: {exptime_key} is missing or not positive"
-            problems[i] = Problem(facts[i].label, what, f"name the keyword with --exptime-key; {_AS_IS}")
+            hint = f"name the keyword with --exptime-key; {_AS_IS}"
+        elif unconverted[i]:
+            what = f"its BUNIT {f.bunit!r} can't be converted to {reference.bunit!r} of {reference.label}"
+            hint = _AS_IS
+        else:
+            continue
+        problems[i] = Problem(f.label, what, hint)
     return problems
 
 
-def _notes(by_time: BoolArray, areas: FloatArray, exptime_key: str) -> tuple[str, ...]:
+def _notes(by_time: BoolArray, areas: FloatArray, by_beam: BoolArray, exptime_key: str) -> tuple[str, ...]:
     notes = []
     if by_time.any():
         notes.append(f"counts are compared after division by {exptime_key}")
     if len(areas):
         listed = ", ".join(f"{area:.4g}" for area in sorted(set(areas.tolist())))
         notes.append(f"values per pixel are compared after division by the nominal pixel area ({listed} arcsec2)")
+    if by_beam.any():
+        notes.append("values per beam are compared after division by the area of the beam")
     return tuple(notes)
 
 

@@ -180,7 +180,6 @@ def joined(
     Parameters
     ----------
     parts : sequence of Measurements
-        Without local skies.
     graph : OverlapGraph
         Of the run.
     images, pairs : sequence of (n,) int64
@@ -208,10 +207,15 @@ def joined(
         rows = [own for _, own in known]
         shapes = (column([getattr(own, name) for own, _ in known], rows, m) for name in names)
         planes = PlaneDifferences(known[0][0].plane, *shapes)
+    skies, local = [part.local for part in parts if part.local is not None], None
+    if len(skies) == len(parts):
+        names = "value", "err", "n", "status"
+        local = LocalSkies(*(column([getattr(s, name) for s in skies], images, graph.n_images) for name in names))
     return Measurements(
         a=graph.a,
         b=graph.b,
         area_arcmin2=graph.area_arcmin2,
+        local=local,
         zero_point=None if factors is None else factors.T.copy(),
         noise=_joined_noise([part.noise for part in parts], pairs, m),
         planes=planes,

@@ -43,6 +43,7 @@ _ADVICE = {  # cause -> remedy
     WarningName.CROSS_CHECK: "stars, nebulae or masks differ between the images, which disturbs pooled statistics -> "
     "trust --compare mesh; look at these images in the report",
     WarningName.WEAK_TILTS: "the overlaps are too narrow or too few to measure gradients -> use --model constant",
+    WarningName.NEEDLESS_DEGREE: "the skies bend or tilt less than the noise shows -> use the model that is named",
     WarningName.CURVATURE: "a flat field or scattered light that all frames share -> compare the levels with those "
     "of --model constant, which does not see it",
     WarningName.FILTERS: "images of several bands are in the list -> give one band, or separate them with --split-by "
@@ -60,11 +61,12 @@ _ADVICE = {  # cause -> remedy
     WarningName.COARSE: "the noise is smaller than the steps of the integers, and means of pixels are biased towards "
     "the steps -> --compare pooled interpolates the median within the step",
     WarningName.COPIES: "a file was copied, and both copies are in the list -> name one of them",
-    WarningName.WCS: "an optional package is missing -> pip install 'skymatch-cli[gwcs]'",
+    WarningName.WCS: "an optional package is missing, or headers lack keywords of their coordinates -> pip install "
+    "'skymatch-cli[gwcs]', or complete the headers",
     WarningName.KEYWORD: "another program uses the keyword in a sense of its own -> check that the sky of this image "
     "was not subtracted before",
-    WarningName.PLANES: "the names of the planes do not say which one is the image -> name the plane: a.fits[1] or "
-    "a.fits[SCI]",
+    WarningName.PLANES: "the names of the planes do not say which one is the image, or the plane that was named is "
+    "another one -> name the plane of the image: a.fits[1] or a.fits[SCI]",
     WarningName.CHECKSUM: "another program changed the file and left its checksum -> check the file, then write new "
     "checksums",
     WarningName.PICTURES: "the images were moved, removed or changed since -> run in the folder where the result was "

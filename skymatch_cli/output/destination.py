@@ -78,8 +78,7 @@ class Output:
         inputs : iterable of str
             Everything that the run reads: never replaced by a table.
         """
-        if self.output is not None:
-            check_target(self.output, "--output", overwrite=overwrite, inputs=inputs)
+        check_target(self.output, "--output", overwrite=overwrite, inputs=inputs)
 
     def dump(self, report: Report, stream: BinaryIO) -> None:
         """Write the report to an open stream, from its start to its end."""
@@ -100,7 +99,7 @@ class Output:
         save_target(self.output, "--output", lambda stream: self._write(report, stream))
 
 
-def check_target(file: str, option: str, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
+def check_target(file: str | None, option: str, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
     """Refuse a file that may not be written, before any work is done for it (UsageError).
 
     Parameters
@@ -112,6 +111,8 @@ def check_target(file: str, option: str, *, overwrite: bool, inputs: Iterable[st
     inputs : iterable of str
         Everything that the run reads: never replaced.
     """
+    if file is None:
+        return
     path = Path(file)
     if path.is_dir():
         raise UsageError(f"{option} {path} is a directory", "name a file")

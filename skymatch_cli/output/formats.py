@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, BinaryIO, TextIO
 
 import numpy as np
@@ -164,15 +165,13 @@ def _text(stream: BinaryIO) -> Iterator[TextIO]:
 
 def _with_text(table: Table, convert: Callable[[str], str]) -> Table:
     """The table with its text converted."""
-    return Table(
-        table.name,
-        tuple(
-            Column(c.name, np.array([convert(text) for text in c.values], dtype=object), c.description, c.unit)
-            if c.values.dtype == object
-            else c
-            for c in table.columns
-        ),
-    )
+
+    def converted(column: Column) -> Column:
+        if column.values.dtype != object:
+            return column
+        return replace(column, values=np.array([convert(text) for text in column.values], dtype=object))
+
+    return Table(table.name, tuple(map(converted, table.columns)))
 
 
 def _fits_table(table: Table) -> Any:

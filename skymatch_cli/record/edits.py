@@ -1,4 +1,4 @@
-"""Edits of HDUs from the skies of their images; headers are read, nothing is written."""
+"""Edits of HDUs that record or subtract the skies of their images; headers are read, nothing is written."""
 
 from __future__ import annotations
 
@@ -13,38 +13,18 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import PixelError, format_after, format_of
 from skymatch_cli.images.formats.source import Source
-from skymatch_cli.images.ledger import (
-    ERROR,
-    LEVEL,
-    MOST_SECTIONS,
-    SUBTRACTED,
-    Record,
-    Written,
-    is_recorded,
-    primary_cards,
-    recorded_cards,
-    without_sky,
-)
+from skymatch_cli.images.ledger import ERROR, LEVEL, MOST_SECTIONS, Record, primary_cards, recorded_cards
 from skymatch_cli.images.planecards import MOST_PLANES, errors_in, plane_numbers
-from skymatch_cli.images.skystate import (
-    SkyState,
-    UndoCardsError,
-    header_of_sky,
-    missing_sky,
-    original_header,
-    read_state,
-    sections_in,
-    subtracted_in,
-    written_state,
-)
+from skymatch_cli.images.skystate import SkyState, header_of_sky, missing_sky, original_header, read_state
+from skymatch_cli.images.undocards import Written
 from skymatch_cli.model import Container, FileState, ImageInfo, ImageRef, PixelFormat, Section
 from skymatch_cli.model.images import WHOLE
 from skymatch_cli.model.section import SectionSkies
 from skymatch_cli.model.skycube import Sky, SkyCube, difference, of_plane
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.compressed import stored_pixels
-from skymatch_cli.record.jwsttree import erase_background, hide_background, show_background
-from skymatch_cli.record.precision import PixelFacts, check_digest
+from skymatch_cli.record.jwsttree import erase_background, hide_background
+from skymatch_cli.record.precision import PixelFacts
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit
 from skymatch_cli.settings import Settings
 from skymatch_cli.version import __version__
@@ -92,7 +72,7 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
         finite = [update for update in images if update.is_finite]
         if not finite:
             continue
-        ref = _whole_cube(finite[0].ref)
+        ref = whole_cube(finite[0].ref)
         if ref != finite[0].ref:  # planes have one state
             known = [(update, state) for state in (read_state(source, ref, settings.sky_keyword),) for update in finite]
         else:
@@ -106,16 +86,16 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
         if record.primary:
             before = original_header(source, 0, ref.label)
             edits[0] = HduEdit(cards=primary_cards(before, record))
-            edits |= _tree_edits(source, erase_background if state.by_us else hide_background)
+            edits |= tree_edits(source, erase_background if state.by_us else hide_background)
     return {i: edit for i, edit in edits.items() if edit.pixels or edit.data or edit.cards != source.cards(i)}
 
 
-def _whole_cube(ref: ImageRef) -> ImageRef:
+def whole_cube(ref: ImageRef) -> ImageRef:
     """Return the cube of a plane; other images unchanged."""
     return ref if ref.part.plane is None else replace(ref, part=WHOLE)
 
 
-def _tree_edits(source: Source, edit: Callable[[bytes], bytes]) -> dict[int, HduEdit]:
+def tree_edits(source: Source, edit: Callable[[bytes], bytes]) -> dict[int, HduEdit]:
     """Make the edit of the ASDF extension of a JWST file; {} where it is unchanged or missing."""
     index = next((hdu.index for hdu in source.file.hdus if hdu.name == "ASDF"), None)
     if index is None:
@@ -158,7 +138,7 @@ def _record(
         errors = (error,)
     if settings.subtract:
         shift = sky if isinstance(sky, SectionSkies) else difference(sky, state.base)
-        result = format_after(state.original, shift.largest(_shape(source, update.ref.hdu)))
+        result = format_after(state.original, shift.largest(source.file.hdus[update.ref.hdu].frame))
     elif any(old is not None and old.subtracted for old in (state.recorded, *state.planes, state.written)):
         hint = "--subtract, or skymatch undo first" if state.by_us else "--subtract"
         raise InputError.at(
@@ -251,25 +231,19 @@ def _recorded_error(source: Source, hdu: int, section: Section | None) -> float:
     return cd.number(cards, f"BKGERR{n}", math.nan)
 
 
-def _shape(source: Source, index: int) -> tuple[int, int]:
-    """(ny, nx) of an image, whatever further axes it has."""
-    ny, nx = (1, 1, *source.file.hdus[index].shape)[-2:]
-    return ny, nx
-
-
 def _edit(source: Source, ref: ImageRef, record: Record, state: SkyState, result: PixelFormat) -> HduEdit:
     tiled = source.file.hdus[ref.hdu].tiled
     before = original_header(source, ref.hdu, ref.label)
     return HduEdit(
         cards=recorded_cards(before, record, tiled=tiled),
-        pixels=_pixel_edit(source, ref, state, result, record.written.shift),
+        pixels=pixel_edit(source, ref, state, result, record.written.shift),
         record=record,
         before=before,
         expected=state.written if state.has_our_pixels else None,
     )
 
 
-def _pixel_edit(source: Source, ref: ImageRef, state: SkyState, result: PixelFormat, shift: Sky) -> PixelEdit | None:
+def pixel_edit(source: Source, ref: ImageRef, state: SkyState, result: PixelFormat, shift: Sky) -> PixelEdit | None:
     """Return the edit to original pixels minus ``shift``, in the format ``result``; None where none changes."""
     edit = PixelEdit(
         original=state.original,
@@ -277,7 +251,7 @@ def _pixel_edit(source: Source, ref: ImageRef, state: SkyState, result: PixelFor
         shift=state.shift,
         result=result,
         new_shift=shift,
-        shape=_shape(source, ref.hdu),
+        shape=source.file.hdus[ref.hdu].frame,
     )
     return None if edit.changes_nothing else edit
 
@@ -296,7 +270,7 @@ def _sky_to_write(
     if not settings.subtract or recorded is None or not recorded.subtracted or not state.by_us:
         return update.plane, update.sky_err
     before, section = missing_sky(recorded), update.ref.section
-    shape = _shape(source, update.ref.hdu) if section is None else section.shape
+    shape = source.file.hdus[update.ref.hdu].frame if section is None else section.shape
     precision = np.finfo("f8" if state.original.bitpix != -32 else "f4").eps
     roundings = _ROUNDINGS if update.tilt is None else _WITH_TILT
     apart = (update.plane - before).largest(shape)
@@ -338,117 +312,3 @@ def _typical_pixel(source: Source, ref: ImageRef, state: SkyState) -> float:
 def _settings_text(settings: Settings) -> str:
     determining = settings.determining().items()
     return " ".join(f"{name}={value}" for name, value in determining if value is not None and value is not False)
-
-
-def undo_edits(
-    source: Source, refs: Sequence[ImageRef], *, from_keyword: bool = False, sky_keyword: str = LEVEL
-) -> dict[int, HduEdit]:
-    """Make the edits that undo everything this program did to images of one file.
-
-    InputError if an image is not there, if undo cards are damaged or gone, or if pixels are not those that were
-    written.
-
-    Parameters
-    ----------
-    from_keyword : bool
-        Add the sky of the header back to images whose undo cards are gone, or contradict it and the pixels.
-    sky_keyword : str
-        Where that sky is, beside `LEVEL`.
-    """
-    edits: dict[int, HduEdit] = {}
-    for _, of_hdu in groupby(sorted(refs, key=lambda ref: ref.hdu), key=lambda ref: ref.hdu):
-        images = list(of_hdu)
-        if images[0].part.plane is not None:
-            _check_all_planes(source, images)
-        elif images[0].section is not None:
-            _check_all_named(source, images)
-        edits |= _undo_image(source, _whole_cube(images[0]), sky_keyword, from_keyword=from_keyword)
-    return edits
-
-
-def _check_all_planes(source: Source, planes: Sequence[ImageRef]) -> None:
-    """Refuse to undo the skies of only some planes of a cube."""
-    named = {ref.part.plane for ref in planes if ref.section is None}
-    state = written_state(source, _whole_cube(planes[0]), LEVEL)
-    sky = None if state.written is None else state.written.sky
-    skies = sky.planes if isinstance(sky, SkyCube) else ()
-    if left := [k + 1 for k, own in enumerate(skies) if own is not None and k not in named]:
-        hint = "name the cube without a section: its skies are taken back together"
-        what = f"its header holds skies of {len(left)} planes that are not named, such as {left[0]}"
-        raise InputError.at(planes[0].hdu_label, what, hint)
-
-
-def _check_all_named(source: Source, sections: Sequence[ImageRef]) -> None:
-    """Refuse to undo the skies of only some sections of an image."""
-    state = written_state(source, sections[0], LEVEL)
-    sky = None if state.written is None else state.written.sky
-    recorded = [section for section, _ in sky.parts] if isinstance(sky, SectionSkies) else [None] * (sky is not None)
-    if left := [section for section in recorded if section not in {ref.section for ref in sections}]:
-        what = "a sky of the whole image" if state.sections is None else f"skies of {', '.join(map(str, left))} too"
-        hint = "name the image without a section: its skies are taken back together"
-        raise InputError.at(sections[0].label, f"its header holds {what}", hint)
-
-
-def _undo_image(source: Source, ref: ImageRef, sky_keyword: str, *, from_keyword: bool) -> dict[int, HduEdit]:
-    if from_keyword and _is_lost(source, ref, sky_keyword):
-        return _from_keyword(source, ref, sky_keyword)
-    state = written_state(source, ref, sky_keyword)
-    where = ref.hdu if state.sections else header_of_sky(source, ref.hdu)
-    if state.written is None:
-        subtracted = [old.sky.level for old in (state.recorded, *state.planes) if old is not None and old.subtracted]
-        if subtracted:
-            what = f"{SUBTRACTED} = T, but it holds no undo cards: they are gone, or another program subtracted its sky"
-            more = " …" * (len(subtracted) > 1)
-            hint = f"--from-keyword adds the sky of its header back, {subtracted[0]:.8g}{more}"
-            raise InputError.at(ref.label, what, hint)
-        if not is_recorded(source.cards(where)):
-            return {}
-    pixels = _pixel_edit(source, ref, state, state.original, SkyPlane())
-    edits = {index: HduEdit(cards=original_header(source, index, ref.label)) for index in {ref.hdu, where}}
-    # the keywords may be right where another program subtracted a sky since
-    expected = state.written if state.has_our_pixels or state.edited else None
-    edits[ref.hdu] = replace(edits[ref.hdu], pixels=pixels, expected=expected)
-    return edits | (_tree_edits(source, show_background) if where != ref.hdu else {})
-
-
-def _is_lost(source: Source, ref: ImageRef, sky_keyword: str) -> bool:
-    """Whether the undo cards are unusable: missing, damaged, or contradicted by the keywords."""
-    try:
-        state = written_state(source, ref, sky_keyword)
-    except UndoCardsError:
-        return True
-    if state.written is not None and state.edited and not state.has_our_pixels:
-        try:
-            check_digest(source, ref.hdu, state.written, ref.label)
-        except InputError:
-            return True
-    return state.written is None
-
-
-def _from_keyword(source: Source, ref: ImageRef, sky_keyword: str) -> dict[int, HduEdit]:
-    """Add the sky of the header back, up to rounding, and remove its keywords."""
-    hdus, where = source.file.hdus, header_of_sky(source, ref.hdu)
-    if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
-        raise InputError.at(ref.label, "this image is no longer in the file", "run again")
-    skies = _sections_of_keywords(source, ref)
-    plane = SkyPlane() if skies else subtracted_in(source.cards(where), hdus[ref.hdu].n_planes, sky_keyword, ref.label)
-    cards = {index: without_sky(source.cards(index), sky_keyword) for index in {ref.hdu, where}}
-    edits = {index: HduEdit(cards=new) for index, new in cards.items() if new != source.cards(index)}
-    if where != ref.hdu:
-        edits |= _tree_edits(source, show_background)
-    if not (cd.value(source.cards(ref.hdu), SUBTRACTED) is True if skies else plane):
-        return edits
-    form = format_of(source.cards(ref.hdu), tiled=hdus[ref.hdu].tiled)
-    if form.is_integer:
-        raise InputError.at(ref.label, f"{SUBTRACTED} = T, but its pixels are integers", "see BKGSUB")
-    shape = _shape(source, ref.hdu)
-    pixels = PixelEdit(original=form, stored=form, shift=skies or plane, result=form, new_shift=SkyPlane(), shape=shape)
-    edits[ref.hdu] = HduEdit(cards=cards[ref.hdu], pixels=None if pixels.changes_nothing else pixels)
-    return edits
-
-
-def _sections_of_keywords(source: Source, ref: ImageRef) -> SectionSkies | None:
-    try:
-        return sections_in(source.cards(ref.hdu), _shape(source, ref.hdu))
-    except ValueError as error:
-        raise InputError.at(ref.label, str(error), "see BKGSEC1") from None

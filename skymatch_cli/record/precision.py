@@ -15,11 +15,11 @@ import numpy as np
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.pixelformat import PixelError, widened
 from skymatch_cli.images.formats.source import Source
-from skymatch_cli.images.ledger import Record, Written
+from skymatch_cli.images.ledger import Record
 from skymatch_cli.images.pixels import read_pixels
 from skymatch_cli.images.skystate import OURS_ALONE
+from skymatch_cli.images.undocards import Written
 from skymatch_cli.model import BoolArray, Container, ImageInfo, PixelArray, PixelFormat
-from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.checksum import PixelDigest
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit, stored_pixels
 from skymatch_cli.settings import Settings
@@ -59,9 +59,9 @@ def examine(
 
     InputError if another program changed pixels that this one had written; PixelError if no format keeps them.
     """
-    pixels = edit.pixels or _unchanged(
-        PixelFormat(bitpix=source.file.hdus[index].bitpix), source.file.hdus[index].shape
-    )
+    hdu = source.file.hdus[index]
+    form = PixelFormat(bitpix=hdu.bitpix)
+    pixels = edit.pixels or PixelEdit(original=form, stored=form, result=form, shape=hdu.frame)
     scale = None
     if edit.record is not None and (edit.pixels is not None or edit.expected is None):
         cubes = infos and infos[0].ref.part.plane is not None
@@ -99,12 +99,6 @@ def check_digest(source: Source, index: int, left: Written, where: str) -> None:
     if digest.text() != left.digest:
         what = "its pixels are not those that skymatch wrote: changed by another program since"
         raise InputError.at(where, what, OURS_ALONE)
-
-
-def _unchanged(form: PixelFormat, shape: tuple[int, ...]) -> PixelEdit:
-    ny, nx = (1, 1, *shape)[-2:]
-    none = SkyPlane()
-    return PixelEdit(original=form, stored=form, shift=none, result=form, new_shift=none, shape=(ny, nx))
 
 
 def _written(source: Source, index: int, edit: PixelEdit) -> PixelFacts:

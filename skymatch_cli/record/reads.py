@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from skymatch_cli.images.formats.files import is_remote, real_path
+from skymatch_cli.images.lists import read_list
 from skymatch_cli.images.names import file_of
 from skymatch_cli.model import ImageInfo
 from skymatch_cli.settings import Settings
@@ -76,7 +77,7 @@ def lists_among(names: Iterable[str]) -> Iterator[str]:
         seen.add(path)
         yield file
         try:
-            lines = Path(file).read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+            lines = read_list(file).splitlines()
         except (OSError, ValueError):
             continue
         folder = Path(file).parent

@@ -8,7 +8,7 @@ from __future__ import annotations
 import bz2
 import gzip
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Protocol, cast
 
 import numpy as np
@@ -16,10 +16,11 @@ import numpy as np
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import restore, subtract
 from skymatch_cli.images.formats.source import Extent, Source
-from skymatch_cli.images.ledger import Record, Written
+from skymatch_cli.images.ledger import Record
+from skymatch_cli.images.undocards import Written
 from skymatch_cli.model import Container, PixelFormat
 from skymatch_cli.model.skycube import Sky
-from skymatch_cli.model.skyplane import Shape
+from skymatch_cli.model.skyplane import Shape, SkyPlane
 from skymatch_cli.record import checksum
 
 _CHUNK_PIXELS = 2**16  # temporaries that stay in the processor's cache
@@ -44,10 +45,10 @@ class PixelEdit:
 
     original: PixelFormat
     stored: PixelFormat
-    shift: Sky
     result: PixelFormat
-    new_shift: Sky
     shape: Shape
+    shift: Sky = field(default_factory=SkyPlane)
+    new_shift: Sky = field(default_factory=SkyPlane)
 
     @property
     def restores(self) -> bool:

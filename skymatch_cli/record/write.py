@@ -7,7 +7,6 @@ sky alone (see `ledger`), so a run that was interrupted is finished by running i
 from __future__ import annotations
 
 import errno
-import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,31 +17,27 @@ from pathlib import Path
 
 from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import InputError, Problem, StoppedError
-from skymatch_cli.images.formats.files import base_name, file_state, is_remote, real_path
+from skymatch_cli.images.formats.files import file_state, is_remote, real_path
 from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.pixelformat import PixelError
 from skymatch_cli.images.formats.source import Source, open_source
 from skymatch_cli.model import FileState, ImageInfo, ImageRef, Journal, SkyWarning
-from skymatch_cli.record import disk
 from skymatch_cli.record.atomic import Locks, Replacement, locked
-from skymatch_cli.record.edits import SkyUpdate, record_edits, settled, undo_edits
+from skymatch_cli.record.edits import SkyUpdate, record_edits, settled
+from skymatch_cli.record.filejobs import COPIES, FileJob, check_copy, file_jobs, inode, why_fixed
 from skymatch_cli.record.journal import journal_path, kept
 from skymatch_cli.record.precision import PixelFacts, examine
 from skymatch_cli.record.reads import FilesRead, files_read
 from skymatch_cli.record.rewrite import HduEdit, rewrite
+from skymatch_cli.record.undoedits import undo_edits
 from skymatch_cli.run.tasks import NoProgress, Progress
 from skymatch_cli.settings import Settings
 
 __all__ = ["Action", "SkyUpdate", "WriteReport", "check_writable", "undo", "write_skies"]
 
 _Edits = Mapping[int, HduEdit]
-_HINTS = {
-    errno.ENOSPC: "free some space, then run again",
-    errno.EDQUOT: "free some space, then run again",
-    errno.EROFS: "write copies with --output-dir",
-    errno.EACCES: "write copies with --output-dir",
-    errno.EPERM: "write copies with --output-dir",
-}
+_HINTS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run again")
+_HINTS |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), COPIES)
 
 
 class Action(StrEnum):
@@ -66,35 +61,13 @@ class WriteReport:
     keywords: tuple[str, ...] = ("BKGLEVEL",)  # those of the skies: of sections and planes with ``n`` for their number
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One file: its name, source and target, its ``images`` (indices of the caller) and their HDUs."""
-
-    label: str
-    source: str
-    target: str
-    images: tuple[int, ...]
-    hdus: tuple[int, ...]
-    state: FileState | None
-
-    @property
-    def in_place(self) -> bool:
-        return self.source == self.target
-
-    def name(self, hdu: int) -> str:
-        """An HDU of the file, for messages."""
-        return f"{self.label}[{hdu}]" if hdu else self.label
-
-
-def check_writable(
-    updates: Sequence[SkyUpdate], settings: Settings, *, named: Iterable[str] = ()
-) -> tuple[Problem, ...]:
+def check_writable(updates: Sequence[SkyUpdate], settings: Settings) -> tuple[Problem, ...]:
     """Everything that would stop `write_skies`, found without writing.
 
     Headers are read, pixels are not: to be asked before a long measurement, with any finite sky.
     """
-    jobs = _jobs([u.ref for u in updates], [u.state for u in updates], settings)
-    return _problems(_recording(updates, jobs, settings, named), with_pixels=False)
+    jobs = file_jobs([u.ref for u in updates], [u.state for u in updates], settings)
+    return _problems(_recording(updates, jobs, settings, ()), with_pixels=False)
 
 
 def write_skies(
@@ -124,7 +97,7 @@ def write_skies(
     named : iterable of str
         Files that the run reads beside its images: lists, configuration. Copies never replace them.
     """
-    jobs = _jobs([u.ref for u in updates], [u.state for u in updates], settings)
+    jobs = file_jobs([u.ref for u in updates], [u.state for u in updates], settings)
     done = _run(_recording(updates, jobs, settings, named), journal, progress)
     if journal is not None and journal.write is None:
         done.notes.insert(0, "the run that was interrupted here is finished, with what it had measured")
@@ -161,9 +134,9 @@ def undo(
     named : iterable of str
         As for `write_skies`.
     """
-    jobs = _jobs(refs, [None] * len(refs), settings)
+    jobs = file_jobs(refs, [None] * len(refs), settings)
 
-    def edits(source: Source, job: _Job) -> _Edits:
+    def edits(source: Source, job: FileJob) -> _Edits:
         images = [refs[i] for i in job.images]
         return undo_edits(source, images, from_keyword=from_keyword, sky_keyword=settings.sky_keyword)
 
@@ -176,14 +149,14 @@ def undo(
 class _Run:
     """The files to write and how, with the facts of their pixels."""
 
-    jobs: Sequence[_Job]
+    jobs: Sequence[FileJob]
     settings: Settings
-    edits: Callable[[Source, _Job], _Edits]
+    edits: Callable[[Source, FileJob], _Edits]
     reads: FilesRead
     infos: Mapping[tuple[str, int], Sequence[ImageInfo]]
     facts: dict[tuple[str, int], PixelFacts] = field(default_factory=dict)
 
-    def settled(self, source: Source, job: _Job) -> _Edits:
+    def settled(self, source: Source, job: FileJob) -> _Edits:
         """Make the edits of the HDUs of a file from their pixels, which are read only the first time."""
         changes = dict(self.edits(source, job))
         for index, edit in changes.items():
@@ -200,14 +173,14 @@ class _Run:
         return changes
 
 
-def _recording(updates: Sequence[SkyUpdate], jobs: Sequence[_Job], settings: Settings, named: Iterable[str]) -> _Run:
+def _recording(updates: Sequence[SkyUpdate], jobs: Sequence[FileJob], settings: Settings, named: Iterable[str]) -> _Run:
     """The run that records or subtracts these skies."""
     infos: dict[tuple[str, int], list[ImageInfo]] = {}
     for u in updates:
         if u.info is not None:
             infos.setdefault((real_path(u.ref.path), u.ref.hdu), []).append(u.info)
 
-    def edits(source: Source, job: _Job) -> _Edits:
+    def edits(source: Source, job: FileJob) -> _Edits:
         return record_edits(source, [updates[i] for i in job.images], settings)
 
     return _Run(jobs, settings, edits, files_read(chain.from_iterable(infos.values()), settings, named), infos)
@@ -223,23 +196,6 @@ class _Done:
     warnings: list[SkyWarning] = field(default_factory=list)
 
 
-def _jobs(refs: Sequence[ImageRef], states: Sequence[FileState | None], settings: Settings) -> tuple[_Job, ...]:
-    """Make one job per file, in the order of the names; links are followed."""
-    images: dict[str, list[int]] = {}
-    for i, ref in enumerate(refs):
-        images.setdefault(real_path(ref.path), []).append(i)
-    jobs = []
-    for source, indices in images.items():
-        first = refs[indices[0]]
-        target = source
-        if settings.output_dir is not None:
-            target = str(Path(os.path.realpath(settings.output_dir), base_name(first.path)))
-        known = [state for i in indices if (state := states[i]) is not None]
-        hdus = tuple(refs[i].hdu for i in indices)
-        jobs.append(_Job(first.file, source, target, tuple(indices), hdus, known[0] if known else None))
-    return tuple(jobs)
-
-
 def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
     """Find all problems without writing; ``with_pixels``: read the pixels too."""
     found: list[Problem] = []
@@ -249,11 +205,12 @@ def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
     for job in run.jobs:
         try:
             if run.settings.output_dir is None:
-                _check_in_place(job)
-                if (other := same.setdefault(_inode(job.source), job.label)) != job.label:
+                if what := why_fixed(job.source):
+                    raise InputError.at(job.label, what, COPIES)
+                if (other := same.setdefault(inode(job.source), job.label)) != job.label:
                     raise InputError.at(job.label, f"is the same file as {other} (a hard link)", "name it once")
             else:
-                _check_copy(job, run.settings)
+                check_copy(job, run.settings)
                 if not Path(job.target).is_symlink() and (job.target in sources or job.target in run.reads):
                     what = f"its copy {job.target} would replace a file that this run reads"
                     raise InputError.at(job.label, what, "name another --output-dir")
@@ -264,56 +221,6 @@ def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
         except InputError as error:
             found += error.problems
     return tuple(found)
-
-
-def _inode(path: str) -> object:
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return path
-    return found.st_dev, found.st_ino
-
-
-def _check_in_place(job: _Job) -> None:
-    if is_remote(job.source):
-        raise InputError.at(job.label, "remote files are not changed", "write copies with --output-dir")
-    folder = Path(job.source).parent
-    if Path(job.source).exists() and not os.access(job.source, os.W_OK):
-        raise InputError.at(job.label, "is read-only", "write copies with --output-dir")
-    if Path(job.source).exists() and not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError.at(job.label, "its folder is read-only", "write copies with --output-dir")
-    if Path(job.source).exists():
-        _check_ownership(job)
-
-
-def _check_ownership(job: _Job) -> None:
-    """Refuse a file whose replacement would be another user's or group's, or can't take its name."""
-    found, me = Path(job.source).stat(), os.geteuid()
-    if me and found.st_uid != me:
-        what = "belongs to another user: the file that replaces it would be yours"
-        raise InputError.at(job.label, what, "write copies with --output-dir")
-    if me and found.st_gid not in {os.getegid(), *os.getgroups()}:
-        what = "belongs to a group that you are not in: the file that replaces it could not be given to it"
-        raise InputError.at(job.label, what, "write copies with --output-dir")
-    if what := disk.obstacle(job.source):
-        raise InputError.at(job.label, what, "write copies with --output-dir")
-
-
-def _check_copy(job: _Job, settings: Settings) -> None:
-    folder = Path(job.target).parent
-    if job.in_place:
-        raise InputError.at(job.label, "--output-dir is the folder of the file itself", "name another folder")
-    if folder.exists() and not folder.is_dir():
-        raise InputError.at(str(settings.output_dir), "is not a folder", "name another --output-dir")
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError.at(str(settings.output_dir), "can't be written to", "name another --output-dir")
-    if Path(job.target).is_dir():
-        raise InputError.at(job.label, f"its copy {job.target} is a folder")
-    if os.path.lexists(job.target) and not settings.overwrite:
-        raise InputError.at(job.label, f"its copy {job.target} exists", "use --overwrite")
-    if what := disk.obstacle(job.target):
-        raise InputError.at(job.label, f"its copy {job.target} {what}", "name another --output-dir")
 
 
 def _run(run: _Run, journal: Journal | None = None, progress: Progress | None = None) -> _Done:
@@ -349,7 +256,7 @@ def _run(run: _Run, journal: Journal | None = None, progress: Progress | None = 
     return done
 
 
-def _write(run: _Run, job: _Job, locks: Locks, begin: Callable[[], None], done: _Done) -> None:
+def _write(run: _Run, job: FileJob, locks: Locks, begin: Callable[[], None], done: _Done) -> None:
     """Write one file unless it is unchanged; ``begin`` is called first."""
     with _reading(job) as source, _named_errors(job.label):
         changes = run.settled(source, job)
@@ -375,7 +282,7 @@ def _write(run: _Run, job: _Job, locks: Locks, begin: Callable[[], None], done: 
 
 
 @contextmanager
-def _reading(job: _Job) -> Iterator[Source]:
+def _reading(job: FileJob) -> Iterator[Source]:
     """Open the file of a job; InputError if it can't be read, or changed since it was measured."""
     with _named_errors(job.label):
         file = read_structure(job.source, job.label)

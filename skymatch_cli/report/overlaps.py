@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.model import FloatArray, IntArray, StrArray
-
-if TYPE_CHECKING:
-    from skymatch_cli.output.tables import Table
+from skymatch_cli.output.tables import Table
 
 PULL_LIMIT = 5
 """Pull (in sigma) from which the colour no longer changes; the scale is the same in every report."""
@@ -38,18 +36,13 @@ class OverlapColumns:
     @classmethod
     def of(cls, overlaps: Table) -> OverlapColumns:
         """Take the columns from the table of overlaps."""
-        residual, area = overlaps.column("residual"), overlaps.column("area_arcmin2")
-        pull = residual / overlaps.column("delta_err")
+        taken = {name: overlaps.column(name) for name in ("a", "b", "area_arcmin2", "delta", "residual", "status")}
+        area, pull = taken["area_arcmin2"], taken["residual"] / overlaps.column("delta_err")
         size = np.nan_to_num(np.abs(pull), nan=-1.0)
         rounded = np.round(area / max(area.max(initial=0.0), 1e-300), 6)
         return cls(
-            a=overlaps.column("a"),
-            b=overlaps.column("b"),
-            area_arcmin2=area,
-            delta=overlaps.column("delta"),
-            residual=residual,
+            **taken,
             pull=pull,
-            status=overlaps.column("status"),
             unit=common_word(overlaps.column("unit")),
             worst_first=np.argsort(-size, kind="stable"),
             drawing_order=np.lexsort((size, -rounded)),

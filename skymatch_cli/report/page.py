@@ -7,7 +7,6 @@ import hashlib
 import platform
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import metadata, resources
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ import numpy as np
 
 from skymatch_cli.errors import plural
 from skymatch_cli.model import Status
-from skymatch_cli.model.warning import KINDS, SkyWarning
 from skymatch_cli.output.plain import number_format
 from skymatch_cli.output.printable import printable
 from skymatch_cli.output.tables import Report
@@ -37,32 +35,10 @@ _SCRIPTS = (("vendor", "d3-zoom.js"), ("templates", "report.js"))
 _PACKAGES = ("numpy", "scipy", "astropy", "shapely", "pyproj")
 
 
-@dataclass(frozen=True, slots=True)
-class _Script:
-    """A script of the page, with the digest that allows the browser to run it."""
-
-    text: Any
-    digest: str
-
-    @classmethod
-    def of(cls, text: str, trusted: Any) -> _Script:
-        """Make a script of text that needs no escaping."""
-        return cls(trusted(text), "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
-
-
-@dataclass(frozen=True, slots=True)
-class _Advice:
-    """A warning in the words of the page."""
-
-    text: str
-    cause: str
-    remedy: str
-
-    @classmethod
-    def of(cls, warning: SkyWarning) -> _Advice:
-        """Take apart a warning."""
-        kind = KINDS[warning.name]
-        return cls(printable(str(warning)), printable(kind.cause), printable(kind.remedy))
+def _script(text: str, trusted: Any) -> dict[str, Any]:
+    """Make a script of text that needs no escaping, with the digest that allows the browser to run it."""
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return {"text": trusted(text), "digest": f"sha256-{digest}"}
 
 
 def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook], *, typed: str = "") -> str:
@@ -84,16 +60,17 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook],
     """
     template, trusted = _template()
     overlaps = OverlapColumns.of(report.overlaps)
-    shown = pictures(looks, overlaps.unit)
+    cubes = scene is not None and any(info.ref.part.plane is not None for info in scene.infos)
+    shown = pictures(looks, overlaps.unit, cubes=cubes)
     short, shared = with_short_names(report)
     on_sky = sky_map(scene, overlaps, short.labels) if scene and scene.infos else None
     page: str = template.render(
-        scripts=[_Script.of(_source(*place), trusted) for place in _SCRIPTS],
+        scripts=[_script(_source(*place), trusted) for place in _SCRIPTS],
         style=trusted(_source("templates", "report.css")),
         headline=_headline(report),
         typed=printable(typed),
         command=_command(report.settings),
-        warnings=[_Advice.of(warning) for warning in report.warnings],
+        warnings=[{k: printable(str(v)) for k, v in warning.as_dict().items()} for warning in short.warnings],
         verdict=_verdict(report, overlaps),
         notes=_notes(report, shared, scene, shown),
         figures=_figures(report, overlaps),

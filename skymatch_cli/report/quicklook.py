@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from skymatch_cli.images.image import read_pixels
+from skymatch_cli.images.image import Pixels, read_pixels
 from skymatch_cli.model import BoolArray, FloatArray, PixelArray
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.run.tasks import Progress, run
@@ -21,9 +20,6 @@ from skymatch_cli.settings import Settings
 
 from .display import DisplayFrame
 from .scene import Scene
-
-if TYPE_CHECKING:
-    from skymatch_cli.images.image import Pixels
 
 Reduction = Callable[..., FloatArray]  # data, good, side -> one number per block
 _SAMPLES = 32  # pixels along a block that are used: the median of a thousand is good enough

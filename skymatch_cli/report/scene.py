@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,10 +12,7 @@ from skymatch_cli.model import CelestialWcs, FloatArray, ImageInfo, IntArray, Ov
 from skymatch_cli.sky.footprint import Footprint, footprint
 from skymatch_cli.sky.tangent import unproject
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .display import DisplayFrame
+from .display import DisplayFrame
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -113,7 +114,7 @@ def _cut(n: int, which: str) -> str:
 
 
 def with_short_names(report: Report) -> tuple[Report, str]:
-    """Shorten the names of the images by what all of them share: the folder, and the extension.
+    """Shorten the names of the images, in warnings too, by what all share: the folder, and in tables the extension.
 
     Returns
     -------
@@ -135,4 +136,6 @@ def with_short_names(report: Report) -> tuple[Report, str]:
     labels = tuple(label.removeprefix(folder).removesuffix(selector) for label in report.labels)
     parts = (folder and f"in {folder}", selector and f"extension {selector} of its file")
     note = ", ".join(part for part in parts if part)
-    return replace(report, images=images, labels=labels), note and f"Each image is {note}."
+    beginning = re.compile(rf"(?<![^\s('\"]){re.escape(folder)}")
+    warnings = tuple(replace(said, text=beginning.sub("", said.text)) for said in report.warnings)
+    return replace(report, images=images, labels=labels, warnings=warnings), note and f"Each image is {note}."

@@ -42,12 +42,8 @@ def connected(scheduler: str, jobs: int = 0) -> Iterator[Runner]:
         try:
             address: Any = scheduler
             if scheduler == "local":
-                n = jobs or usable_cores()
-                address = stack.enter_context(
-                    LocalCluster(
-                        n_workers=n, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
-                    )
-                )
+                quiet: dict[str, Any] = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
+                address = stack.enter_context(LocalCluster(jobs or usable_cores(), threads_per_worker=1, **quiet))
             client = stack.enter_context(Client(address, timeout=_CONNECT_S))
         except (OSError, ValueError, TimeoutError) as error:
             raise UsageError(f"--scheduler {scheduler} can't be reached: {error}", "give tcp://HOST:PORT") from None

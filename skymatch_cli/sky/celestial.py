@@ -6,13 +6,11 @@ axes in any order, with degenerate axes.
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.model import CelestialWcs, FloatArray
+from skymatch_cli.model import FloatArray
+from skymatch_cli.sky.astropylog import captured
 from skymatch_cli.sky.frames import SkyFrame, frame_of_header
 from skymatch_cli.sky.inverse import refine_pixels
-from skymatch_cli.sky.sphere import angle_rad, lon_lat, ring_sr, unit_vectors
+from skymatch_cli.sky.sphere import angle_rad, lon_lat, unit_vectors
 from skymatch_cli.sky.wcscards import wcs_cards
 
-SR_TO_ARCSEC2 = (180.0 * 3600.0 / np.pi) ** 2
 ROUND_TRIP_PIX = 1e-3  # accuracy of the round trip of a pixel position that is a solution
 STRAIGHT_PIX = 1e-3
 MIN_SCALE_DEG = 1e-10  # less than a microarcsecond
@@ -36,12 +34,12 @@ MAX_CRVAL_DEG = 3600.0  # beyond, the file is damaged, and sines have lost their
 MAX_CRPIX = 1e9  # beyond, squares of distances may overflow
 _ENGINES_KEPT = 64  # tens of kilobytes each: they must not add up over the images of a survey
 _HINT = "solve its astrometry first, or leave the image out"
-_BUILD_LOCK = threading.Lock()
 # Distortions of SIP, of the distortion paper and of SCAMP, and what is for IRAF alone.
 _BEYOND_WCSLIB = re.compile(
     rb"(HIERARCH +)?([AB]P?_(ORDER|\d+_\d+)|CPDIS|CPERR|D2IM|D[PQ]\d|AXISCORR|PV\d|WAT|CTYPE[^']*'.*(SIP|TNX|ZPX|TPV))",
     re.IGNORECASE,
 )
+_D2IM, _BENT = re.compile(b"D2IMDIS"), re.compile(b"PV|AM")
 _LOOKUP_TABLE = re.compile(rb"CPDIS|CQDIS|D2IMDIS|D2IMARR|PS\d+_0")  # the last: coordinates in a table (-TAB)
 _OF_IRAF = (b"TNX", b"ZPX", b"WAT")
 _TABLES = ("cpdis1", "cpdis2", "det2im1", "det2im2")
@@ -101,7 +99,12 @@ class FitsWcs:
 
 def refers_to_tables(text: bytes) -> bool:
     """Return whether the WCS in these 80-byte records needs lookup tables or a table of coordinates."""
-    return any(match.start() % 80 == 0 for match in _LOOKUP_TABLE.finditer(text))
+    return _has_card(text, _LOOKUP_TABLE, b"PDIS", b"QDIS", b"D2IM", b"PS")
+
+
+def _has_card(text: bytes, pattern: re.Pattern[bytes], *words: bytes) -> bool:
+    """Return whether one of the 80-byte records begins with a pattern, which has one of the words in it."""
+    return any(word in text for word in words) and any(pattern.match(text, at) for at in range(0, len(text), 80))
 
 
 def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str = "image") -> FitsWcs:
@@ -134,13 +137,13 @@ def wcs_of_cards(
     """
     try:
         given = wcs_cards(text)
-        if fobj is None and any(given[i : i + 7] == b"D2IMDIS" for i in range(0, len(given), 80)):
+        if fobj is None and _has_card(given, _D2IM, b"D2IMDIS"):
             raise InputError.at(
                 where, "its WCS needs lookup tables of the file, and only the header is given", "give the whole file"
             )
         tables: tuple[LookupTable | None, ...] = (None,) * len(_TABLES)
         if fobj is not None:
-            with_tables, _ = _captured(lambda: _parse(given, fobj))
+            with_tables, _ = captured(lambda: _parse(given, fobj))
             tables = tuple(_pickled(getattr(with_tables[0], name)) for name in _TABLES)
         cards = zlib.compress(given, 1)
         read = _read(cards, tables)
@@ -153,7 +156,7 @@ def wcs_of_cards(
     except Exception as error:  # on damaged headers astropy raises errors of every kind
         raise InputError.at(where, f"its WCS can't be used: {_reason(error)}", _HINT) from error
     engine = read.engine
-    gnomonic = engine.tan and not any(given[i : i + 2] in {b"PV", b"AM"} for i in range(0, len(given), 80))
+    gnomonic = engine.tan and not _has_card(given, _BENT, b"PV", b"AM")
     straight = frame.rigid and not engine.distorted and (gnomonic or _lines_are_straight(engine, shape))
     return FitsWcs(shape, cards, tables, frame, straight, read.notes)
 
@@ -162,33 +165,6 @@ def _reason(error: Exception) -> str:
     """Return the message of an astropy error in one line, without the line numbers of wcslib."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line and not line.startswith("ERROR ")) or type(error).__name__
-
-
-def pixel_area_arcsec2(wcs: CelestialWcs) -> float:
-    """Return the mean solid angle of a pixel in the middle tenth of the image, in arcsec2; NaN off the sky.
-
-    Measured on the sky, so it is right far from the reference point of the projection too.
-    """
-    ny, nx = wcs.shape
-    half_x, half_y = max(0.05 * nx, 0.5), max(0.05 * ny, 0.5)
-    x, y = 0.5 * (nx - 1), 0.5 * (ny - 1)
-    corners = wcs.to_sky(
-        np.array([x - half_x, x + half_x, x + half_x, x - half_x]),
-        np.array([y - half_y, y - half_y, y + half_y, y + half_y]),
-    )
-    return float(ring_sr(corners) * SR_TO_ARCSEC2 / (4.0 * half_x * half_y))
-
-
-def pixel_area_ratio(wcs: CelestialWcs) -> float:
-    """Return the largest solid angle of a pixel over the smallest, from a grid of 3 x 3 pixels; 1 off the sky."""
-    ny, nx = wcs.shape
-    y, x = (grid.ravel() for grid in np.meshgrid(np.linspace(0, ny - 1, 3), np.linspace(0, nx - 1, 3), indexing="ij"))
-    corner, right, upper = wcs.to_sky(
-        np.concatenate([x - 0.5, x + 0.5, x - 0.5]), np.concatenate([y - 0.5, y - 0.5, y + 0.5])
-    ).reshape(3, -1, 3)
-    area = np.linalg.norm(np.cross(right - corner, upper - corner), axis=1)
-    area = area[area > 0]
-    return float(area.max() / area.min()) if len(area) else 1.0
 
 
 class _Engine:
@@ -205,11 +181,12 @@ class _Engine:
         self._lng, self._lat = int(wcs.wcs.lng), int(wcs.wcs.lat)
         self.tan = wcs.wcs.ctype[self._lng][4:] == "-TAN"  # also of TPV, which is TAN with PVs
         self.distorted = any(getattr(wcs, name) is not None for name in ("sip", *_TABLES))
-        sides = np.linalg.norm(wcs.pixel_scale_matrix, axis=0)
+        matrix = wcs.pixel_scale_matrix
+        sides = np.linalg.norm(matrix, axis=0)
         self.scale_rad = float(np.radians(sides.min()))
         if not (sides.min() >= MIN_SCALE_DEG and sides.max() <= MAX_SCALE_DEG):
             raise ValueError("the size of its pixels on the sky is absurd")
-        if not abs(np.linalg.det(wcs.pixel_scale_matrix)) > LEAST_AREA * sides.prod():
+        if not abs(np.linalg.det(matrix)) > LEAST_AREA * sides.prod():
             raise ValueError("its pixels have no area on the sky")
 
     def frame(self) -> SkyFrame:
@@ -252,7 +229,7 @@ class _Read:
 def _read(cards: bytes, tables: tuple[LookupTable | None, ...]) -> _Read:
     """The engine of compressed cards and their lookup tables; the engines used last are kept."""
     text = zlib.decompress(cards)
-    (wcs, others), notes = _captured(lambda: _build(text, tables))
+    (wcs, others), notes = captured(lambda: _build(text, tables))
     if not wcs.has_celestial:
         raise ValueError("its header has no celestial WCS")
     return _Read(_Engine(wcs), others, notes)
@@ -365,32 +342,3 @@ def _pickled(table: Any) -> LookupTable | None:
     if table is None:
         return None
     return LookupTable(np.array(table.data), tuple(table.crpix), tuple(table.crval), tuple(table.cdelt))
-
-
-def _captured(build: Callable[[], Any]) -> tuple[Any, tuple[str, ...]]:
-    """Call ``build``; return its result and the messages of astropy, one line each."""
-    messages: list[str] = []
-    with _BUILD_LOCK, warnings.catch_warnings(record=True) as caught, _astropy_log(messages):
-        warnings.simplefilter("always")
-        made = build()
-    lines = [*messages, *(str(item.message) for item in caught)]
-    return made, tuple(dict.fromkeys(" ".join(line.split()) for line in lines))
-
-
-@contextmanager
-def _astropy_log(messages: list[str]) -> Iterator[None]:
-    """Collect messages of astropy's log (SIP without its suffix) instead of printing them."""
-    from astropy import log
-
-    thread = threading.get_ident()
-
-    def keep(record: logging.LogRecord) -> bool:
-        if record.thread == thread:
-            messages.append(record.getMessage())
-        return record.thread != thread
-
-    log.addFilter(keep)
-    try:
-        yield
-    finally:
-        log.removeFilter(keep)

@@ -18,9 +18,8 @@ from skymatch_cli.sky.sphere import angle_rad, lon_lat, normalised
 NARROW_RAD = np.radians(10.0)  # a field within this radius gets one plane
 _NARROW_STEP_DEG = 1.0
 _WIDE_STEP_DEG = 20.0  # no point is more than 15 degrees from the centre of its plane
-_REACH_RAD = np.radians(
-    65.0
-)  # from a point to the far end of a footprint, so that all of it is on this side of the sky
+# From a point to the far end of a footprint, so that all of it is on this side of the sky.
+_REACH_RAD = np.radians(65.0)
 
 
 def assign_planes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -196,26 +196,13 @@ def _followed(
         three = edges.take(np.tile(np.arange(n), 3))
         at = three.to_pixel(wcs, xy.reshape(-1, 2), box[three.piece], where).reshape(3, n, 2)
         bent = (_off_line(low, high, at) > _BEND_PIX) & (np.linalg.norm(high - low, axis=1) > _SHORTEST_PIX)
-        edges, low, high, place, middle, half = (
-            edges.take(bent),
-            low[bent],
-            high[bent],
-            place[bent],
-            at[1][bent],
-            xy[1][bent],
-        )
+        edges, low, high, place = edges.take(bent), low[bent], high[bent], place[bent]
+        middle, half = at[1][bent], xy[1][bent]
         span *= 0.5
         found.append(middle)
         places.append(place + span)
         both = edges.take(np.tile(np.arange(len(low)), 2))
-        edges = _Edges(
-            np.concatenate([edges.start, half]),
-            np.concatenate([half, edges.end]),
-            both.ring,
-            both.piece,
-            both.plane,
-            edges.graph,
-        )
+        edges = replace(both, start=np.concatenate([edges.start, half]), end=np.concatenate([half, edges.end]))
         low, high = np.concatenate([low, middle]), np.concatenate([middle, high])
         place = np.concatenate([place, place + span])
     order = np.argsort(np.concatenate(places), kind="stable")

@@ -49,20 +49,24 @@ def wcs_cards(text: bytes) -> bytes:
 
 def _refuse_zero(cards: list[bytes]) -> None:
     """Refuse pixels without a size: for wcslib, a row of zeros in CD is a missing one, of 1 degree."""
+    every = [match for card in cards if (match := _CD.match(card))]
     for axis in (b"1", b"2"):
-        found = [match for card in cards if (match := _CD.match(card)) and match["axis"] == axis]
+        found = [match for match in every if match["axis"] == axis]
         if found and all(not float(match["value"].upper().replace(b"D", b"E")) for match in found):
             raise ValueError(f"CD{axis.decode()}_1 and CD{axis.decode()}_2 are 0: its pixels have no size")
 
 
 def _refuse_harmful(card: bytes) -> None:
-    name, value = card[:8].decode().rstrip(), card[10:].partition(b"/")[0].strip()
+    value = card[10:].partition(b"/")[0].strip()
+    why = ""
     if _COUNTS.match(card) and not (value.isdigit() and len(value) < 4 and int(value) <= MAX_COUNT):
-        # astropy (_read_sip_kw) and wcslib (wcsini) make arrays of this size before they check anything else
-        raise ValueError(f"{name} = {value[:20].decode()} is not a number of axes or terms")
-    if _SIP_TERM.match(card) and value.startswith(b"'"):
-        # wcslib stores the text as a number of a distortion record and reads beyond it (segmentation fault)
-        raise ValueError(f"{name} = {value[:20].decode()} is not a number")
+        why = (
+            "a number of axes or terms"  # astropy (_read_sip_kw) and wcslib (wcsini) make arrays of it before all else
+        )
+    elif value.startswith(b"'") and _SIP_TERM.match(card):
+        why = "a number"  # wcslib stores the text in a distortion record and reads beyond it (segmentation fault)
+    if why:
+        raise ValueError(f"{card[:8].decode().rstrip()} = {value[:20].decode()} is not {why}")
 
 
 def _without_tables(cards: list[bytes]) -> list[bytes]:
@@ -90,6 +94,8 @@ def _with_tpv_defaults(cards: list[bytes]) -> list[bytes]:
     wcslib takes them as 0, and every pixel falls on one point.
     """
     axes = [match["axis"] for card in cards if (match := _TPV_AXIS.match(card))]
+    if not axes:
+        return cards
     given = {card[:8].rstrip() for card in cards}
     missing = [b"PV%b_1" % axis for axis in axes if b"PV%b_1" % axis not in given]
     return cards + [(b"%-8b=                  1.0" % key).ljust(_CARD) for key in missing]

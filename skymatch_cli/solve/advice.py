@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from skymatch_cli.choices import WarningName
+from skymatch_cli.choices import Model, WarningName
 from skymatch_cli.model import (
     LEAST_KEPT,
     BoolArray,
@@ -31,6 +31,7 @@ _LEAST_FACTOR = 0.003  # by which an image is too bright: below, no calibration 
 _MOST_FACTOR = 0.5  # beyond, a gradient on a flat sky is more likely: it gives 1
 _CLEAR = 4.0  # times its error: a factor that is more than chance
 _UNSEEN = 5.0  # times the error of a sky, by which factors that overlaps can't show may shift it
+_NEEDLESS = 1.5  # errors over those of a lower degree that fits as well: below, nobody minds
 _NAMED = 5  # sets, images or pairs that one line names
 
 
@@ -323,6 +324,22 @@ def lower_degrees(
     names = [f"{images[i].ref.label} (degree {degree[i]})" for i in low[:_NAMED]]
     text = f"overlaps that can't carry degree {most}; these images have less: {_few(names, ', ', len(low))}"
     return (SkyWarning(WarningName.WEAK_TILTS, text),)
+
+
+def needless_degrees(simpler: IntArray, spared: FloatArray, most: int) -> tuple[SkyWarning, ...]:
+    """Warn of components that a lower degree than ``most`` fits as well, with smaller errors (see `FittedPlanes`)."""
+    warnings, models = [], {model.degree: model for model in Model if model != Model.AUTO}
+    for degree in range(most):
+        mine = np.flatnonzero((simpler == degree) & (spared * _NEEDLESS < 1))
+        if len(mine):
+            times = 1 / spared[mine]
+            components = (
+                f"component{'s' if len(mine) > 1 else ''} {_few(list(map(str, mine[:_NAMED])), ', ', len(mine))}"
+            )
+            much = f"{times.min():.1f} to {times.max():.1f}" if len(mine) > 1 else f"{times[0]:.1f}"
+            text = f"{components}: --model {models[degree]} fits as well, with errors smaller by a factor of {much}"
+            warnings.append(SkyWarning(WarningName.NEEDLESS_DEGREE, text))
+    return tuple(warnings)
 
 
 def common_curvatures(images: Sequence[ImageInfo], held: BoolArray, curved: FloatArray) -> tuple[SkyWarning, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from skymatch_cli.model import FloatArray, IntArray
@@ -54,47 +56,79 @@ def _level_variance(equations: PlaneEquations) -> FloatArray:
     return equations.graph.component_sums(equations.covariance()[0][:, 0, 0])
 
 
-def chosen_degrees(
-    centre: FloatArray,
-    ends: tuple[IntArray, IntArray],
-    seen: tuple[FloatArray, FloatArray],
-    pulls: tuple[FloatArray, FloatArray],
-    most: IntArray,
-) -> tuple[IntArray, tuple[str, ...]]:
-    """Degree (n,), at most ``most``, that the data ask for, the same in each component, and why.
+@dataclass(frozen=True, slots=True, eq=False)
+class DegreeCosts:
+    """Fits of the degrees 0 to D - 1 to the same differences, in each of C components.
 
-    The one with the smallest chi2 plus log(m) for each coefficient (Schwarz 1978, Ann. Statist. 6, 461). Where chi2 of
-    the highest is above its expectation, all are taken in units of that. Degrees that make errors of levels more
-    than thirty times those of constants are left out.
+    Attributes
+    ----------
+    cost : (D, C) float64
+        chi2 plus log(m) for each coefficient, with m moments of the overlaps (Schwarz 1978, Ann. Statist. 6, 461).
+        Where chi2 of the highest is above its expectation, all are taken in units of that.
+    variance : (D, C) float64
+        Sum of the variances of the levels.
+    ratio : (D, C) float64
+        chi2 over degrees of freedom, NaN where nothing is left.
+    component : (n,) int64
     """
-    pull, noise = pulls
-    costs, errors, ratios, spread = [], [], [], None
-    degrees = range(int(most.max(initial=0)), -1, -1)
-    for highest in degrees:
-        equations = PlaneEquations.of_pairs(centre, *ends, *seen, np.minimum(most, highest))
-        planes = equations.solve(equations.gathered(pull[:, :, None]))[:, :, 0]
-        left = pull - (seen[0] @ equations.differences(planes)[:, :, None])[:, :, 0]
-        chi2, dof = (np.nan_to_num(x) for x in chi2_of(equations, left, seen[0], noise))
-        if spread is None:
-            spread = np.where(chi2 > dof, chi2 / np.where(dof > 0, dof, np.inf), 1.0)
-            spread = np.where(spread > 0, spread, 1.0)
-        seen_by = np.maximum(equations.graph.pair_sums(np.full(len(pull), float(pull.shape[1]))), 2.0)
-        known = dof > 0
-        costs.append(np.where(known, chi2 / spread, 0.0) + np.log(seen_by) * _coefficients(equations))
-        errors.append(_level_variance(equations))
-        ratios.append(np.where(known, chi2 / np.where(known, dof, 1.0), np.nan))
-    weak = np.array(errors) > _MOST_LOSS**2 * errors[-1]
-    wanted = np.argmin(np.where(weak, np.inf, np.array(costs))[::-1], axis=0)
-    graph = equations.graph
-    chosen = np.asarray(np.minimum(most, wanted[graph.component]))
-    reasons = tuple(
-        f"degree {wanted[c]} of --model auto; chi2/dof is "
-        + ", ".join(
-            f"{ratios[-1 - d][c]:.3g} with {d}{' (too weak)' if weak[-1 - d][c] else ''}" for d in reversed(degrees)
+
+    cost: FloatArray
+    variance: FloatArray
+    ratio: FloatArray
+    component: IntArray
+
+    @classmethod
+    def of_pairs(
+        cls,
+        centre: FloatArray,
+        ends: tuple[IntArray, IntArray],
+        seen: tuple[FloatArray, FloatArray],
+        pulls: tuple[FloatArray, FloatArray],
+        most: IntArray,
+    ) -> DegreeCosts:
+        """Of groups that have at most the degrees ``most`` (n,)."""
+        pull, noise = pulls
+        costs, variances, ratios, spread = [], [], [], None
+        for highest in range(int(most.max(initial=0)), -1, -1):
+            equations = PlaneEquations.of_pairs(centre, *ends, *seen, np.minimum(most, highest))
+            planes = equations.solve(equations.gathered(pull[:, :, None]))[:, :, 0]
+            left = pull - (seen[0] @ equations.differences(planes)[:, :, None])[:, :, 0]
+            chi2, dof = (np.nan_to_num(x) for x in chi2_of(equations, left, seen[0], noise))
+            if spread is None:
+                spread = np.where(chi2 > dof, chi2 / np.where(dof > 0, dof, np.inf), 1.0)
+                spread = np.where(spread > 0, spread, 1.0)
+            n_moments = np.maximum(equations.graph.pair_sums(np.full(len(pull), float(pull.shape[1]))), 2.0)
+            costs.append(np.where(dof > 0, chi2 / spread, 0.0) + np.log(n_moments) * _coefficients(equations))
+            variances.append(_level_variance(equations))
+            ratios.append(np.where(dof > 0, chi2 / np.where(dof > 0, dof, 1.0), np.nan))
+        cost, variance, ratio = (np.array(each[::-1]) for each in (costs, variances, ratios))
+        return cls(cost, variance, ratio, equations.graph.component)
+
+    def chosen(self) -> tuple[IntArray, tuple[str, ...]]:
+        """The degree of each component that the data ask for, and why.
+
+        Degrees that make errors of levels more than thirty times those of constants are left out.
+        """
+        weak = self.variance > _MOST_LOSS**2 * self.variance[0]
+        wanted = np.argmin(np.where(weak, np.inf, self.cost), axis=0)
+        reasons = tuple(
+            f"degree {degree} of --model auto; chi2/dof is "
+            + ", ".join(f"{r:.3g} with {d}{' (too weak)' * w}" for d, (r, w) in enumerate(zip(ratio, bad, strict=True)))
+            for degree, ratio, bad in zip(wanted.tolist(), self.ratio.T.tolist(), weak.T.tolist(), strict=True)
         )
-        for c in range(len(graph.size))
-    )
-    return chosen, reasons
+        return wanted, reasons
+
+    def simpler(self) -> tuple[IntArray, FloatArray]:
+        """The lower degree that fits each component as well (-1: none), and the errors of its levels over those here.
+
+        Lower degrees whose chi2 is not known fit nothing.
+        """
+        top = len(self.cost) - 1
+        known = np.isfinite(self.ratio)
+        known[top] = True
+        best = np.argmin(np.where(known, self.cost, np.inf), axis=0)
+        spared = self.variance[best, np.arange(len(best))] / np.where(self.variance[top] > 0, self.variance[top], 1.0)
+        return np.where(best < top, best, -1), np.sqrt(spared)
 
 
 def chi2_of(

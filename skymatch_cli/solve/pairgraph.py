@@ -155,5 +155,7 @@ def sums_by(index: IntArray, values: FloatArray, n: int) -> FloatArray:
     """Sums of values, (m,) or (m, p), that carry the same index: (n,) or (n, p)."""
     if values.ndim == 1:
         return np.bincount(index, values, minlength=n).astype(np.float64)
+    if n == 1:
+        return np.asarray(values.sum(axis=0, keepdims=True), np.float64)
     gather = csr_array((np.ones(len(index)), (index, np.arange(len(index)))), shape=(n, len(index)))
     return np.asarray(gather @ values, np.float64)

@@ -122,35 +122,41 @@ class PlaneEquations:
         return self.centred((self.scale[:, None] * x).reshape(rhs.shape))
 
     def centred(self, planes: FloatArray) -> FloatArray:
-        """Polynomials (n, k, p) without the common part of each component, and without the part that is held there."""
-        if self.n_terms > 1:
-            planes = planes - self._commons() @ self.common(planes)[self.graph.component]
-        level = planes[:, 0] - self._means(planes[:, 0])[self.graph.component]
-        return np.concatenate([level[:, None], planes[:, 1:]], axis=1)
+        """Polynomials (n, k, p) without the common part of each component: the mean of all their terms is 0.
 
-    def common(self, planes: FloatArray) -> FloatArray:
-        """Coefficients (C, q, p) of the common part of the shapes of each component, about its middle.
-
-        The first k - 1 are a polynomial of the sky, the others a curvature of the frames, 0 where it isn't held.
+        The terms of the highest degree come first, since those of the common part change the lower ones; before them
+        the curvature is taken off where it is ``held``.
         """
-        graph, shapes = self.graph, planes[:, 1:]
-        commons = self._commons()[:, 1:]
-        normal = graph.component_sums((commons.swapaxes(1, 2) @ commons).reshape(graph.n, -1))
-        right = graph.component_sums((commons.swapaxes(1, 2) @ shapes).reshape(graph.n, -1))
-        q = commons.shape[2]
-        inverse = np.linalg.pinv(normal.reshape(-1, q, q), rcond=1e-10, hermitian=True)
-        return np.asarray(inverse @ right.reshape(len(graph.size), q, -1))
+        component, k = self.graph.component, self.n_terms
+        lowest, moved = least(self.graph, self.degree), self._moved()
+        if self.held.any():
+            curvature = self.curvature(planes) * self.held[:, None, None]
+            own = totals(k) <= self.degree[:, None]
+            planes = planes - own[:, :, None] * (moved @ curvature[component])
+        for total in range(degree_of(k), -1, -1):
+            terms = np.flatnonzero(totals(k) == total)
+            mean = self._means(planes[:, terms]) * (total <= lowest)[:, None, None]
+            planes = planes - moved[:, :, terms] @ mean[component]
+        return planes
 
-    def _commons(self) -> FloatArray:
-        """What unit coefficients of the common polynomials add to those of every group: (n, k, q)."""
-        k, degree = self.n_terms, degree_of(self.n_terms)
+    def curvature(self, planes: FloatArray) -> FloatArray:
+        """Coefficients (C, q, p) of a polynomial of one degree more, about the middle of each component.
+
+        The highest terms of the polynomials, whose mean is 0, follow it best.
+        """
+        graph, lowest, moved = self.graph, least(self.graph, self.degree), self._moved()
+        rows = totals(self.n_terms) == lowest[graph.component, None]
+        columns = totals(moved.shape[2]) == lowest[graph.component, None] + 1
+        design = moved * rows[:, :, None] * columns[:, None, :]
+        normal = graph.component_sums((design.swapaxes(1, 2) @ design).reshape(graph.n, -1))
+        right = graph.component_sums((design.swapaxes(1, 2) @ planes).reshape(graph.n, -1))
+        inverse = np.linalg.pinv(normal.reshape(-1, *[moved.shape[2]] * 2), rcond=1e-10, hermitian=True)
+        return np.asarray(inverse @ right.reshape(len(graph.size), moved.shape[2], -1))
+
+    def _moved(self) -> FloatArray:
+        """What unit coefficients about the middle of a component, of one degree more, are to its groups, (n, k, q)."""
         middle = self._means(self.centre)[self.graph.component]
-        moved = carried(self.centre - middle, degree + 1)[:, :k, 1:]
-        lowest = least(self.graph, self.degree)
-        shared = totals(moved.shape[2] + 1)[1:] <= np.where(self.held, lowest + 1, lowest)[:, None]
-        moved *= shared[self.graph.component][:, None, :]
-        moved *= (totals(k) <= self.degree[:, None])[:, :, None]
-        return moved
+        return carried(self.centre - middle, degree_of(self.n_terms) + 1)[:, : self.n_terms]
 
     def differences(self, planes: FloatArray) -> FloatArray:
         """Differences (m, k) of polynomials (n, k), about the positions of the pairs."""

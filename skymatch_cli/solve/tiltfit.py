@@ -2,8 +2,9 @@
 
 A pair of groups says ``pull = M (p_a - p_b)`` about its own position: p are the coefficients there of a polynomial (a
 plane: level and tilts), M the (k, k) matrix of weighted moments of the places where both were compared. Which
-polynomial is common to all groups of a component nobody can tell; here it is the one that leaves their shapes (all
-but the levels) smallest and the mean level at their centres zero, in the solution and in its covariance.
+polynomial is common to all groups of a component nobody can tell; here it is the one that makes the mean of their
+highest terms zero, then that of the terms below, down to the levels at their centres, in the solution and in its
+covariance.
 
 One thing more only looks determined: if all frames have the same curvature, of one degree more than the model, its
 differences are those of shapes of the model that grow with the position of the frame. Where the shapes of a component
@@ -15,12 +16,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import betainc
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets, PlaneDifferences
-from skymatch_cli.model.monomials import carried, degree_of, n_terms
+from skymatch_cli.model.monomials import carried, degree_of
 from skymatch_cli.run.threads import one_thread
-from skymatch_cli.solve.degrees import carried_degrees, chi2_of, chosen_degrees, determined_degrees
+from skymatch_cli.solve.degrees import DegreeCosts, carried_degrees, chi2_of, determined_degrees
 from skymatch_cli.solve.offsets import solve_offsets
+from skymatch_cli.solve.pairgraph import PairGraph
 from skymatch_cli.solve.tiltequations import PlaneEquations, least, totals
 
 _STEP_RIDGE = 1e-6  # for the steps of an iteration, which must not run away along what hardly matters
@@ -52,6 +55,10 @@ class FittedPlanes:
         Components whose shapes followed a curvature that all frames have in common: it was taken off.
     curved : (C,) float64
         Largest change of a level by that curvature, also where shapes can't be told from it; 0 where there is none.
+    simpler : (C,) int64
+        A lower degree than asked for that fits the component as well; -1 where there is none.
+    spared : (C,) float64
+        Errors of its levels over those here.
     reasons : tuple of str
         Why each component has its degree, where it was chosen.
     """
@@ -65,6 +72,8 @@ class FittedPlanes:
     degree: IntArray
     held: BoolArray
     curved: FloatArray
+    simpler: IntArray
+    spared: FloatArray
     reasons: tuple[str, ...] = ()
 
 
@@ -107,95 +116,139 @@ def fit_planes(
     weight : (M,) float64
         A pair with weight 0 isn't used, nor is one within a group.
     choose : bool
-        Take the lowest degree that the data ask for, in each component (`chosen_degrees`).
+        Take the lowest degree that the data ask for, in each component (`DegreeCosts.chosen`).
 
     Returns
     -------
     FittedPlanes
     """
     used = (weight > 0) & (a != b)
-    unit = _typical_length(centre, a[used], b[used], measured.position[used])
-    per = unit ** totals(measured.pull.shape[1])
-    centre, position = centre / unit, measured.position / unit
-    moment, pull = measured.moment / (per[:, None] * per), measured.pull / per
-    noise = (measured.noise / (per[:, None] * per))[used]
-    ends, seen = (a[used], b[used]), (moment[used], position[used])
-    degree = determined_degrees(centre, ends, seen, carried_degrees(centre, ends, *seen))
-    reasons: tuple[str, ...] = ()
+    scaled = _Scaled.of_differences(centre, (a, b), measured, used)
+    ends, seen = (a[used], b[used]), (scaled.moment[used], scaled.position[used])
+    pull, noise = scaled.pull[used], scaled.noise[used]
+    degree = determined_degrees(scaled.centre, ends, seen, carried_degrees(scaled.centre, ends, *seen))
+    costs = DegreeCosts.of_pairs(scaled.centre, ends, seen, (pull, noise), degree)
+    simpler, reasons = costs.simpler(), tuple[str, ...]()
     if choose:
-        degree, reasons = chosen_degrees(centre, ends, seen, (pull[used], noise), degree)
-    equations = PlaneEquations.of_pairs(centre, *ends, *seen, degree)
-    planes = equations.solve(equations.gathered(pull[used][:, :, None]))[:, :, 0]
-    apart = _apart(planes, centre, a, b, position)
-    left = pull - (moment @ apart[:, :, None])[:, :, 0]
-    chi2, dof = chi2_of(equations, left[used], moment[used], noise)
+        wanted, reasons = costs.chosen()
+        degree = np.minimum(degree, wanted[costs.component])
+    equations = PlaneEquations.of_pairs(scaled.centre, *ends, *seen, degree)
+    planes = equations.solve(equations.gathered(pull[:, :, None]))[:, :, 0]
+    left = scaled.left(planes, (a, b))
+    chi2, dof = chi2_of(equations, left[used], seen[0], noise)
     held, curved = common_curvature(equations, planes)
     if held.any():
         equations = replace(equations, held=held)
         planes = equations.centred(planes[:, :, None])[:, :, 0]
-        left = pull - (moment @ _apart(planes, centre, a, b, position)[:, :, None])[:, :, 0]
+        left = scaled.left(planes, (a, b))
     covariance, exact = equations.covariance()
-    graph = equations.graph
-    residual = left[:, 0] / np.where(moment[:, 0, 0] > 0, moment[:, 0, 0], np.nan)
-    level = solve_offsets(len(centre), a[used], b[used], residual[used], moment[used, 0, 0])
-    of_pair = graph.component[a[used]]
-    square = np.bincount(of_pair, residual[used] ** 2, minlength=len(graph.size))
-    count = np.bincount(of_pair, minlength=len(graph.size))
-    variance = covariance[:, 0, 0]
-    constant = graph.component_sums(level.sigma**2)
-    more = np.where(chi2 > dof, chi2 / dof, 1.0)[graph.component]  # what overlaps contradict (Birge 1932)
-    offsets = Offsets(
-        offset=planes[:, 0],
-        sigma=np.sqrt(np.maximum(variance * more, 0.0)),
-        sigma_noise=np.sqrt(np.maximum(variance, 0.0)),
+    residual = left[:, 0] / np.where(scaled.moment[:, 0, 0] > 0, scaled.moment[:, 0, 0], np.nan)
+    more = np.where(chi2 > dof, chi2 / dof, 1.0)[equations.graph.component]  # what overlaps contradict (Birge 1932)
+    variance = np.stack([covariance[:, 0, 0] * more, covariance[:, 0, 0]])
+    per, graph = scaled.per, equations.graph
+    return FittedPlanes(
+        offsets=_offsets(graph, planes[:, 0], variance, residual, used=used, fit=(chi2, dof), exact=exact),
+        shape=planes[:, 1:] / per[1:],
+        covariance=covariance / (per[:, None] * per) * more[:, None, None],
+        noise=1 / more,
+        residual=residual,
+        loss=_loss(graph, covariance[:, 0, 0], residual[used]),
+        degree=degree,
+        held=held,
+        curved=curved,
+        simpler=simpler[0],
+        spared=simpler[1],
+        reasons=reasons,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scaled:
+    """Differences in a unit of length in which coefficients are comparable; ``per``: its powers in the terms."""
+
+    centre: FloatArray
+    position: FloatArray
+    moment: FloatArray
+    pull: FloatArray
+    noise: FloatArray
+    per: FloatArray
+
+    @classmethod
+    def of_differences(
+        cls, centre: FloatArray, ends: tuple[IntArray, IntArray], measured: PlaneDifferences, used: BoolArray
+    ) -> _Scaled:
+        a, b = (end[used] for end in ends)
+        unit = _typical_length(centre, a, b, measured.position[used])
+        per = unit ** totals(measured.pull.shape[1])
+        moment, noise = (each / (per[:, None] * per) for each in (measured.moment, measured.noise))
+        return cls(centre / unit, measured.position / unit, moment, measured.pull / per, noise, per)
+
+    def left(self, planes: FloatArray, ends: tuple[IntArray, IntArray]) -> FloatArray:
+        """What polynomials (G, k) leave of the pulls, (M, k)."""
+        degree = degree_of(planes.shape[1])
+        at_pair = (carried(self.position - self.centre[end], degree) @ planes[end][:, :, None] for end in ends)
+        return np.asarray(self.pull - (self.moment @ np.subtract(*at_pair))[:, :, 0])
+
+
+def _offsets(
+    graph: PairGraph,
+    level: FloatArray,
+    variance: FloatArray,
+    residual: FloatArray,
+    *,
+    used: BoolArray,
+    fit: tuple[FloatArray, FloatArray],
+    exact: bool,
+) -> Offsets:
+    """The levels (G,) with their variances (2, G), all and without scatter; ``fit``: chi2 and degrees of freedom."""
+    count, square = (graph.pair_sums(x) for x in (np.ones(len(graph.a)), residual[used] ** 2))
+    sigma = np.sqrt(np.maximum(variance, 0.0))
+    return Offsets(
+        offset=level,
+        sigma=sigma[0],
+        sigma_noise=sigma[1],
         component=graph.component,
         residual=np.where(used, residual, np.nan),
         rms_residual=np.sqrt(np.where(count > 0, square / np.maximum(count, 1), np.nan)),
-        chi2=chi2,
-        dof=dof,
+        chi2=fit[0],
+        dof=fit[1],
         scatter=np.zeros(len(graph.size)),
         sigma_exact=exact,
     )
-    loss = np.where(constant > 0, np.sqrt(graph.component_sums(variance) / np.where(constant > 0, constant, 1)), np.nan)
-    covariance = covariance / (per[:, None] * per) * more[:, None, None]
-    return FittedPlanes(
-        offsets, planes[:, 1:] / per[1:], covariance, 1 / more, residual, loss, degree, held, curved, reasons
-    )
+
+
+def _loss(graph: PairGraph, variance: FloatArray, residual: FloatArray) -> FloatArray:
+    """Errors of the levels of each component over those of constants, NaN where these have none."""
+    constant = graph.component_sums(solve_offsets(graph.n, graph.a, graph.b, residual, graph.weight).sigma ** 2)
+    ratio = graph.component_sums(variance) / np.where(constant > 0, constant, 1)
+    return np.where(constant > 0, np.sqrt(np.maximum(ratio, 0.0)), np.nan)
 
 
 def common_curvature(equations: PlaneEquations, planes: FloatArray) -> tuple[BoolArray, FloatArray]:
-    """Whether the shapes of each component (C,) follow a curvature that all frames have in common, and what it does.
+    """Whether the highest terms of each component (C,) follow a curvature that all frames share, and what it does.
 
-    They do where the curvature stands out of the noise, and takes so much of the shapes away as it would, by chance,
-    of shapes that have nothing to do with positions in one run of a thousand. The second array has the largest change
+    They do where the curvature stands out of the noise, and takes so much of them away as it would, by chance,
+    of terms that have nothing to do with positions in one run of a thousand. The second array has the largest change
     of a level; NaN where there are too few groups to tell shapes from a curvature, and it stands out.
     """
     graph, lowest = equations.graph, least(equations.graph, equations.degree)
     n_more = lowest + 2
-    all_held = replace(equations, held=np.ones(len(graph.size), np.bool_))
-    both = np.concatenate([planes[:, :, None], equations.probes()], axis=2)
-    common = all_held.common(both)
-    common = common * (totals(n_terms(degree_of(equations.n_terms) + 1))[1:] == lowest[:, None] + 1)[:, :, None]
-    without = all_held.centred(planes[:, :, None])[:, :, 0]
+    common = equations.curvature(np.concatenate([planes[:, :, None], equations.probes()], axis=2))
+    without = replace(equations, held=np.ones(len(graph.size), np.bool_)).centred(planes[:, :, None])[:, :, 0]
     noise = common[:, :, 1:]
     covariance = noise @ noise.swapaxes(1, 2) / noise.shape[2]
     deviate = np.einsum("ci,cij,cj->c", common[:, :, 0], np.linalg.pinv(covariance, hermitian=True), common[:, :, 0])
-    before, after = (graph.component_sums((p[:, 1:] ** 2).sum(axis=1)) for p in (planes, without))
-    free = (n_more * (lowest + 1) / 2 - 1) * (graph.size - 1) - n_more
-    tail = np.where(free > 0, (after / np.where(before > 0, before, 1.0)) ** (0.5 * np.maximum(free, 0)), 1.0)
+    highest = totals(equations.n_terms) == lowest[graph.component, None]
+    before, after = (graph.component_sums((p**2 * highest).sum(axis=1)) for p in (planes, without))
+    free = (lowest + 1) * (graph.size - 1) - n_more
+    share = np.clip(after / np.where(before > 0, before, 1.0), 0.0, 1.0)
+    tail = np.where(free > 0, betainc(0.5 * np.maximum(free, 1), 0.5 * n_more, share), 1.0)  # of independent terms
     moved = np.zeros(len(graph.size))
     np.maximum.at(moved, graph.component, np.abs(planes[:, 0] - without[:, 0]))
     stands_out = (deviate > _SIGNIFICANT + n_more) & (graph.size > 1) & (lowest > 0)
     held = stands_out & (tail < _FOLLOWS / max(int(np.count_nonzero(graph.size > 1)), 1))
     moved = np.where(stands_out & (free <= 0), np.nan, np.where(held, moved, 0.0))
     return held, moved
-
-
-def _apart(planes: FloatArray, centre: FloatArray, a: IntArray, b: IntArray, position: FloatArray) -> FloatArray:
-    """Differences (M, k) of the polynomials (G, k) of both groups of every pair, about its position."""
-    degree = degree_of(planes.shape[1])
-    at_pair = (carried(position - centre[end], degree) @ planes[end][:, :, None] for end in (a, b))
-    return np.asarray(np.subtract(*at_pair))[:, :, 0]
 
 
 def _typical_length(centre: FloatArray, a: IntArray, b: IntArray, position: FloatArray) -> float:

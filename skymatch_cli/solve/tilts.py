@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skymatch_cli.model import BoolArray, FloatArray, ImageInfo, IntArray, Measurements, Offsets, PlaneDifferences
+from skymatch_cli.model import BoolArray, FloatArray, ImageInfo, IntArray, Measurements, PlaneDifferences
 from skymatch_cli.model.monomials import carried, degree_of, exponents
 from skymatch_cli.model.skyplane import SkyPlane, bends
 from skymatch_cli.sky.tangent import project
-from skymatch_cli.solve.tiltfit import fit_planes
+from skymatch_cli.solve.tiltfit import FittedPlanes, fit_planes
 
 _STEP_PIX = 1.0  # for derivatives
 _NODES = 9  # a side, at which a polynomial of the sky becomes one of the pixels
@@ -33,17 +33,11 @@ class PlaneSkies:
         One sigma at the image's centre, of all that is known and of the noise of the pixels alone, where nothing is
         common to the shapes of the component and its mean level is zero.
     component : (N,) int64
-    offsets : Offsets
-        Of the groups.
-    residual : (M,) float64
-        Of all pairs, used or not.
-    loss : (C,) float64
-        Errors over those that constants would have.
     degree : (N,) int64
-    held : (C,) bool
-    curved : (C,) float64
+    fit : FittedPlanes
+        Of the groups.
     reasons : tuple of str
-        See `FittedPlanes`.
+        Why each component of several images has its degree, where it was chosen.
     """
 
     place: FloatArray
@@ -51,12 +45,8 @@ class PlaneSkies:
     to_pixels: FloatArray
     err: FloatArray
     component: IntArray
-    offsets: Offsets
-    residual: FloatArray
-    loss: FloatArray
     degree: IntArray
-    held: BoolArray
-    curved: FloatArray
+    fit: FittedPlanes
     reasons: tuple[str, ...] = ()
 
     @property
@@ -131,12 +121,8 @@ def plane_skies(
         to_pixels=to_pixels,
         err=np.sqrt(np.maximum(np.stack([variance, variance * fit.noise[group]]), 0.0)),
         component=fit.offsets.component[group],
-        offsets=fit.offsets,
-        residual=fit.residual,
-        loss=fit.loss,
         degree=fit.degree[group],
-        held=fit.held,
-        curved=fit.curved,
+        fit=fit,
         reasons=_named(images, fit.offsets.component[group], fit.reasons),
     )
 
@@ -151,7 +137,7 @@ def _named(images: Sequence[ImageInfo], component: IntArray, reasons: Sequence[s
 def chosen_degree(
     images: Sequence[ImageInfo], group: IntArray, measurements: Measurements
 ) -> tuple[int, tuple[str, ...]]:
-    """The highest degree that the differences of any component ask for, and why (`tiltfit.chosen_degrees`).
+    """The highest degree that the differences of any component ask for, and why (`DegreeCosts.chosen`).
 
     Parameters
     ----------

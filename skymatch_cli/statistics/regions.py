@@ -155,10 +155,7 @@ class TiledImage:
     def totals(self, covered: Cover, runs: slice) -> tuple[IntArray, FloatArray]:
         """Return the counts of values of runs of whole tiles per bin, (BINS,), and sums and squares, (2, BINS)."""
         row, first = covered.band[runs] * self._counts.shape[1], covered.first[runs]
-        last, first = (
-            row + covered.last[runs],
-            np.where(first, row + first, 0),
-        )  # each band begins at 0
+        last, first = (row + covered.last[runs], np.where(first, row + first, 0))  # each band begins at 0
         counts, sums = (_between(table, first, last).sum(axis=0) for table in (self._counts, self._sums))
         return counts, sums
 

@@ -23,6 +23,7 @@ class Gathered:
     columns: Mapping[str, Any]
     words: Mapping[str, tuple[Status, ...]]  # the statuses of the pairs and of the local skies
     planes: PlaneDifferences | None
+    reasons: tuple[str, ...]
     warnings: tuple[SkyWarning, ...]
 
     @classmethod
@@ -37,7 +38,7 @@ class Gathered:
         arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
         words = {name: tuple(map(Status, value)) for name, value in arrays.items() if value.dtype == object}
         columns = {name: value for name, value in arrays.items() if name not in words}
-        return cls(key, columns, words, measured.planes, warnings)
+        return cls(key, columns, words, measured.planes, measured.reasons, warnings)
 
     @property
     def n_bytes(self) -> int:
@@ -57,4 +58,4 @@ class Gathered:
 
             shape = tuple(noise["shape"].tolist())
             values["noise"] = csr_array((noise["data"], noise["indices"], noise["indptr"]), shape=shape)
-        return Measurements(**values, planes=self.planes)
+        return Measurements(**values, planes=self.planes, reasons=self.reasons)

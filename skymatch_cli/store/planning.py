@@ -62,15 +62,8 @@ def plan(
     if graph is None:
         graph = _shared_graph(infos, footprints)
     check_model(settings, graph)
-    return Plan(
-        settings=settings,
-        infos=infos,
-        footprints=footprints,
-        graph=graph,
-        skipped=inputs.skipped,
-        warnings=(*skipped(problems), *inputs.warnings, *found.warnings),
-        headers=headers,
-    )
+    warnings = (*skipped(problems), *inputs.warnings, *found.warnings)
+    return Plan(settings, infos, footprints, graph, inputs.skipped, warnings, headers)
 
 
 def _shared_graph(infos: Sequence[ImageInfo], footprints: Sequence[Footprint]) -> OverlapGraph:
@@ -109,8 +102,6 @@ def _shared_graph(infos: Sequence[ImageInfo], footprints: Sequence[Footprint]) -
 def check_model(settings: Settings, graph: OverlapGraph) -> None:
     """UsageError where a tilt would need one tangent plane for a field that has several."""
     if settings.model != Model.CONSTANT and len(graph.planes) > 1:
-        raise UsageError(
-            f"--model {settings.model}: the field is wider than one tangent plane (20 degrees), "
-            f"it needs {len(graph.planes)}",
-            "match its parts one by one, or use --model constant",
-        )
+        what = f"the field is wider than one tangent plane (20 degrees), it needs {len(graph.planes)}"
+        hint = "match its parts one by one, or use --model constant"
+        raise UsageError(f"--model {settings.model}: {what}", hint)

@@ -13,11 +13,10 @@ findings   the finding of every image, under the keys of the files and settings 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import pairwise
-from typing import TypeVar, overload
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -48,14 +47,13 @@ from skymatch_cli.store.codec import Codec
 from skymatch_cli.store.database import Database, digest_of
 from skymatch_cli.store.gathered import MOST_BYTES, Gathered
 from skymatch_cli.store.keys import KEY_BYTES, ImageKeys, image_keys, image_states
+from skymatch_cli.store.lazy import StoredInfos, StoredPolygons
 from skymatch_cli.store.plan import Plan
 
 Finding = ImageMeasurement | MeshReduction
 CODEC = Codec({CelestialWcs: (FitsWcs, GwcsWcs, SectionWcs), Mesh: (PackedMesh,)})
 _BLOCK = 65_536  # rows of long columns that are stored together
-_AT_A_TIME = 64  # images that are read together
-_BLOCKS_HELD = 2
-_Block = TypeVar("_Block")
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,7 @@ class Store(Database):
         body = self.get("facts", "plan")
         return None if body is None else self.decode(_PlanFacts, body)
 
-    def decode(self, cls: type[_Block], body: bytes) -> _Block:
+    def decode(self, cls: type[_Row], body: bytes) -> _Row:
         """Decode a row."""
         try:
             return CODEC.decode(cls, body)
@@ -130,8 +128,8 @@ class Store(Database):
         facts = self._facts
         if facts is None:
             return None
-        files = [self.decode(_File, body) for body in self.span("files", 0, facts.n_files)]
-        images = [self.decode(ImageHeader, body) for body in self.span("headers", 0, facts.n_headers)]
+        files = self._rows("files", _File, 0, facts.n_files)
+        images = self._rows("headers", ImageHeader, 0, facts.n_headers)
         self._headers = Headers(facts.rules, {file.real: file.file for file in files}, tuple(images))
         return self._headers
 
@@ -160,11 +158,8 @@ class Store(Database):
 
     def _is_same(self, facts: _PlanFacts, headers: Headers, planned: Plan) -> bool:
         """Whether the plan in the store was made of these headers, by the same rules."""
-        return (
-            (facts.skipped, facts.warnings) == (planned.skipped, planned.warnings)
-            and facts.n_images == len(planned.infos)
-            and self._has(headers)
-        )
+        now = planned.skipped, planned.warnings, len(planned.infos)
+        return (facts.skipped, facts.warnings, facts.n_images) == now and self._has(headers)
 
     def _has(self, headers: Headers) -> bool:
         """Whether these are the headers that were read from the store, and no others."""
@@ -203,8 +198,11 @@ class Store(Database):
                 raise self.damaged("its keys are not those of its images")
         return self._keys
 
-    def _blocks(self, table: str, cls: type[_Block], n: int) -> list[_Block]:
-        return [self.decode(cls, body) for body in self.span(table, 0, -(-n // _BLOCK))]
+    def _blocks(self, table: str, cls: type[_Row], n: int) -> list[_Row]:
+        return self._rows(table, cls, 0, -(-n // _BLOCK))
+
+    def _rows(self, table: str, cls: type[_Row], low: int, high: int) -> list[_Row]:
+        return [self.decode(cls, body) for body in self.span(table, low, high)]
 
     def plan(self) -> Plan:
         """The plan in the store; it has no footprints. Images and polygons are read when they are asked for.
@@ -212,14 +210,8 @@ class Store(Database):
         InputError if there is none that can be measured.
         """
         facts = self._plan_facts()
-        return Plan(
-            settings=self.settings(),
-            infos=StoredInfos(self, facts.n_images),
-            footprints=(),
-            graph=self._graph(facts),
-            skipped=facts.skipped,
-            warnings=facts.warnings,
-        )
+        infos = StoredInfos(partial(self._rows, "images", ImageInfo), facts.n_images)
+        return Plan(self.settings(), infos, (), self._graph(facts), facts.skipped, facts.warnings)
 
     def _graph(self, facts: _PlanFacts) -> OverlapGraph:
         parts = self._blocks("overlaps", _Overlaps, facts.n_overlaps)
@@ -228,7 +220,7 @@ class Store(Database):
         a, b, area, plane = (np.concatenate(column) for column in columns)
         if len(a) != facts.n_overlaps or not _are_overlaps(a, b, plane, facts):
             raise self.damaged("its overlaps are not those of its images")
-        polygons = StoredPolygons(self, facts.n_overlaps)
+        polygons = StoredPolygons(partial(self._rows, "polygons", Polygons), facts.n_overlaps, _BLOCK)
         return OverlapGraph(facts.n_images, a, b, area, polygons, plane, facts.planes)
 
     def gathered(self, compare: str, key: bytes) -> Gathered | None:
@@ -290,6 +282,8 @@ class Store(Database):
         """
         settings: dict[str, bytes] = {}
         for file in files:
+            if real_path(file) == real_path(self.file):
+                raise InputError.at(file, "is named twice: as the store, and as a part", "name the parts after it")
             with Store(file) as part:
                 settings[file] = own = self._settings_of_part(part)
             if own != settings[files[0]]:
@@ -379,58 +373,6 @@ def renewed(infos: Sequence[ImageInfo], files: Collection[str]) -> tuple[ImageIn
         return replace(old, state=file_state(old.path)) if real_path(old.path) in files else old
 
     return tuple(replace(info, source=info.source and info.source.changed(plane)) for info in infos)
-
-
-class StoredInfos(Sequence[ImageInfo]):
-    """The images of a plan, which stay in their store until they are asked for."""
-
-    def __init__(self, store: Store, n: int) -> None:
-        self._store, self._n = store, n
-
-    def __len__(self) -> int:
-        return self._n
-
-    @overload
-    def __getitem__(self, i: int) -> ImageInfo: ...
-
-    @overload
-    def __getitem__(self, i: slice) -> Sequence[ImageInfo]: ...
-
-    def __getitem__(self, i: int | slice) -> ImageInfo | Sequence[ImageInfo]:
-        if isinstance(i, slice):
-            low, high, step = i.indices(self._n)
-            return self._span(low, max(low, high)) if step == 1 else [self[k] for k in range(low, high, step)]
-        if not -self._n <= i < self._n:
-            raise IndexError(i)
-        return self._span(i % self._n, i % self._n + 1)[0]
-
-    def __iter__(self) -> Iterator[ImageInfo]:
-        for low in range(0, self._n, _AT_A_TIME):
-            yield from self._span(low, min(low + _AT_A_TIME, self._n))
-
-    def _span(self, low: int, high: int) -> list[ImageInfo]:
-        return [self._store.decode(ImageInfo, body) for body in self._store.span("images", low, high)]
-
-
-class StoredPolygons:
-    """The polygons of a plan, as `PolygonRows` that stay in their store: a block or two are in memory."""
-
-    def __init__(self, store: Store, n: int) -> None:
-        self._store, self._n = store, n
-        self._block = lru_cache(_BLOCKS_HELD)(self._read)
-
-    def __len__(self) -> int:
-        return self._n
-
-    def part(self, rows: IntArray) -> Polygons:
-        """The polygons of some rows."""
-        block = rows // _BLOCK
-        edges = np.flatnonzero(np.diff(block, prepend=-1, append=-1))
-        runs = [(int(block[low]), rows[low:high] % _BLOCK) for low, high in pairwise(edges)]
-        return Polygons.joined([self._block(k).part(own) for k, own in runs])
-
-    def _read(self, k: int) -> Polygons:
-        return self._store.decode(Polygons, self._store.span("polygons", k, k + 1)[0])
 
 
 def _layout() -> str:

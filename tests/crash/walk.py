@@ -34,7 +34,7 @@ from hypothesis.stateful import (
 )
 
 from skymatch_cli.cli import main
-from skymatch_cli.images.ledger import Written, written
+from skymatch_cli.images.undocards import Written, written
 
 SIDE = 24
 NOISE = 3.0

@@ -18,7 +18,7 @@ with atheris.instrument_imports(include=["skymatch_cli.images", "skymatch_cli.re
     from skymatch_cli.images.formats.fitsfile import read_structure
     from skymatch_cli.images.formats.source import open_source
     from skymatch_cli.model import ImageRef
-    from skymatch_cli.record.edits import undo_edits
+    from skymatch_cli.record.undoedits import undo_edits
     from skymatch_cli.store.store import Store
 
 from .bases import own

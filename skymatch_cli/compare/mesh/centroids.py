@@ -71,6 +71,9 @@ def place_sums(  # noqa: PLR0917 - what is summed up, and where
         Highest sum of the powers.
     """
     y, x = (np.arange(s.start, s.stop, dtype=float) for s in at)
-    places = zip(positions.at(x, y), origin[::-1], strict=True)
-    u, v = (np.where(usable, np.nan_to_num(place - first), 0.0) for place, first in places)
+    u, v = positions.at(x, y)
+    u -= origin[1]
+    v -= origin[0]
+    for place in (u, v):
+        place[~usable | np.isnan(place)] = 0
     return [bins.sums(u**i * v**j) for i, j in exponents(degree)[1:]]

@@ -24,7 +24,7 @@ from skymatch_cli.compare.mesh.connected import connected, least_squares_offsets
 from skymatch_cli.compare.mesh.fields import ImageFields, image_fields
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.sheets import Sheet, make_sheet
-from skymatch_cli.compare.mesh.spill import KeptSheets
+from skymatch_cli.compare.mesh.spill import Kept
 from skymatch_cli.compare.mesh.structure import BlockSums, PairStructure
 from skymatch_cli.compare.mesh.sums import (
     BlockScatter,
@@ -36,7 +36,7 @@ from skymatch_cli.compare.mesh.sums import (
     pair_sums,
     shares,
 )
-from skymatch_cli.compare.mesh.tiles import SheetPlan, run_noise, sheet_plans
+from skymatch_cli.compare.mesh.tiles import run_noise, sheet_plans
 from skymatch_cli.compare.mesh.trust import Distances, SheetSpreads, Spreads, mean_sky, median_sky, trusted_weight
 from skymatch_cli.compare.mesh.zeropoints import ZeroPoints
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements, OverlapGraph, Status, StrArray
@@ -44,7 +44,8 @@ from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements, Ov
 _ITERATIONS = 6  # with the weights of the one before; the first finds what is typical only
 _UNSCALED = 3  # iterations before the scatter is trusted
 _MIN_CELLS = 4
-_SHEET_BYTES = 2**27  # of cells that memory holds; others are in a temporary file
+SHEET_BYTES, SKY_BYTES = 2**27, 2**24
+"""Of cells, and of their skies, that memory holds; others are in temporary files."""
 
 
 def compare(
@@ -106,10 +107,9 @@ def _robust_sums(
         offset = least_squares_offsets(graph.n_images, graph.a, graph.b, weight, difference)
         return _rounded(offset - offset[fixed] - level)
 
-    plans = sheet_plans(meshes) if len(graph.a) else []
     with ExitStack() as stack:
-        cells = _SharedCells(KeptSheets(_SHEET_BYTES, stack), graph, unit)
-        offset = solved(*first_differences(cells.start(plans, meshes), level, graph))
+        cells = _SharedCells(Kept(SHEET_BYTES, stack), Kept(SKY_BYTES, stack), graph, unit)
+        offset = solved(*first_differences(cells.start(meshes), level, graph))
         scale, typical = np.ones(graph.n_images), None
         for iteration in range(_ITERATIONS):
             sums, scatter = PairSums.empty(graph, level + offset), BlockScatter.empty(graph.n_images)
@@ -153,17 +153,17 @@ class _Step:
 class _SharedCells:
     """The cells that images share, sheet by sheet, and the sky of each cell in the iteration before."""
 
-    def __init__(self, sheets: KeptSheets, graph: OverlapGraph, unit: tuple[float, float]) -> None:
-        self._sheets, self._graph, self._unit = sheets, graph, unit
-        self._skies: list[Float32Array | None] = []
+    def __init__(
+        self, sheets: Kept[Sheet], skies: Kept[Float32Array], graph: OverlapGraph, unit: tuple[float, float]
+    ) -> None:
+        self._sheets, self._skies, self._graph, self._unit = sheets, skies, graph, unit
 
-    def start(self, plans: Sequence[SheetPlan], meshes: Sequence[Sequence[Mesh | None]]) -> Iterator[SheetSums]:
+    def start(self, meshes: Sequence[Sequence[Mesh | None]]) -> Iterator[SheetSums]:
         """Make the sheets, one by one; yield differences to start from."""
-        for plan in plans:
+        for plan in sheet_plans(meshes) if len(self._graph.a) else ():
             sheet = make_sheet(plan, meshes[plan.plane], self._graph, *self._unit)
             if sheet is not None:
                 self._sheets.append(sheet)
-                self._skies.append(None)
                 yield median_differences(sheet)
 
     def steps(
@@ -172,10 +172,12 @@ class _SharedCells:
         """Sums over each sheet with the weights that offsets and noises (N,) of the images suggest."""
         for k, sheet in enumerate(self._sheets):
             weight, shifted, before, distances = self._trusted(sheet, k, offset, scale, typical)
-            self._skies[k] = sky = mean_sky(sheet, weight, shifted, before)
+            sky = mean_sky(sheet, weight, shifted, before)
             if typical is None:
+                self._skies.append(sky)
                 yield _Step(distances.spreads(sheet))
                 continue
+            self._skies[k] = sky
             residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
             share = shares(sheet.layers, weight)
             blocks = block_scatter(sheet, weight, residual, share) if scatter else None
@@ -197,9 +199,7 @@ class _SharedCells:
     ) -> tuple[Float32Array, Float32Array, Float32Array, Distances]:
         """Weights of the cells of a sheet, their values less the offsets, their skies before, and their distances."""
         shifted = sheet.value - sheet.of_images(offset)
-        sky = self._skies[k]
-        if sky is None:
-            sky = median_sky(sheet, shifted)
+        sky = median_sky(sheet, shifted) if typical is None else self._skies[k]
         distances = Distances.of_residuals(sheet, sheet.layers.each(np.subtract, shifted, sky))
         weight = sheet.weight.copy() if typical is None else trusted_weight(sheet, distances, typical)
         weight /= sheet.of_images(scale)

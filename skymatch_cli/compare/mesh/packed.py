@@ -139,7 +139,11 @@ class MeshOnDisk(Outline):
     """A mesh whose cells are read from a store when they are needed."""
 
     load: Callable[[], Mesh]
-    centroids: CellCentroids | None = None
+
+    @property
+    def centroids(self) -> CellCentroids | None:
+        """Return the places of the pixels, or None."""
+        return self.load().centroids
 
     def cells(self, row: IntArray, column: IntArray) -> tuple[Float32Array, Float32Array, Float32Array]:
         """Value, weight and good pixels of the cells of k blocks, (k, 64) each."""

@@ -88,9 +88,9 @@ class TilePlace:
         return len(self.rows) * len(self.columns)
 
 
-def sheet_plans(meshes: Sequence[Sequence[Mesh | None]]) -> list[SheetPlan]:
+def sheet_plans(meshes: Sequence[Sequence[Mesh | None]]) -> Iterator[SheetPlan]:
     """Plan sheets where several images may share cells, in the order of planes, rows and columns of the tiles."""
-    return [plan for plane, images in enumerate(meshes) for plan in _plans_of_plane(plane, images)]
+    return (plan for plane, images in enumerate(meshes) for plan in _plans_of_plane(plane, images))
 
 
 def _plans_of_plane(plane: int, images: Sequence[Mesh | None]) -> Iterator[SheetPlan]:

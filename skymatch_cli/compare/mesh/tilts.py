@@ -11,6 +11,7 @@ are those of the cells' centres, and what the difference does is taken off with 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import comb
 
@@ -18,6 +19,8 @@ import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.compare import (
+    SHEET_BYTES,
+    SKY_BYTES,
     first_differences,
     median_differences,
     pair_measurements,
@@ -29,6 +32,7 @@ from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.pairs import MIDDLE
 from skymatch_cli.compare.mesh.reduce import blocks_at
 from skymatch_cli.compare.mesh.sheets import Sheet, gathered, make_sheet
+from skymatch_cli.compare.mesh.spill import Kept
 from skymatch_cli.compare.mesh.sums import (
     BlockScatter,
     PairSums,
@@ -83,17 +87,18 @@ def compare_planes(
     Measurements
         As ``compare.compare``, and ``planes``.
     """
-    unit, least = run_noise([meshes])
-    made = [make_sheet(plan, meshes, graph, unit, least) for plan in sheet_plans([meshes])] if len(graph.a) else []
-    fields = [_Field.of(sheet, meshes, degree) for sheet in made if sheet is not None]
-    planes, scale, typical = _robust_planes(fields, meshes, graph, unit, solve_planes, degree)
+    unit = run_noise([meshes])[0]
     moments, sums = PlaneMoments.empty(graph, meshes, degree), PairSums.empty(graph, np.zeros(graph.n_images))
-    for field in fields:
-        weight, shifted, _ = field.trusted(planes, scale, typical)
-        residual = field.sheet.layers.each(np.subtract, shifted, field.sky)
-        share = shares(field.sheet.layers, weight)
-        moments.add(field.sheet, weight, residual, share, noise=True)
-        sums.add(all_pair_sums(field.sheet, weight, residual, share, field.sky))
+    with ExitStack() as stack:
+        fields = _fields(meshes, graph, degree, stack)
+        skies: Kept[Float32Array] = Kept(SKY_BYTES, stack)
+        planes, scale, typical = _robust_planes(fields, skies, meshes, graph, unit, solve_planes, degree)
+        for field, sky in zip(fields, skies, strict=True):
+            weight, shifted, _ = field.trusted(sky, planes, scale, typical)
+            residual = field.sheet.layers.each(np.subtract, shifted, sky)
+            share = shares(field.sheet.layers, weight)
+            moments.add(field.sheet, weight, residual, share, noise=True)
+            sums.add(all_pair_sums(field.sheet, weight, residual, share, sky))
     first, second = planes.at_pairs(moments.position, graph)
     moment = moments.matrices(moments.moments)
     mean_a, mean_b = (over((moment @ p[:, :, None])[:, 0, 0], sums.weight) for p in (first, second))
@@ -135,14 +140,13 @@ class ImagePlanes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Field:
-    """A sheet, where its cells are in every image, and the sky of its cells in the iteration before."""
+    """A sheet, and where its cells are in every image."""
 
     sheet: Sheet
     middle: FloatArray  # (n, 2): of the block of every leaf, cells
     powers: Float32Array  # (k - 1, n, 64): means of powers of the places of the pixels, about that
     away: Float32Array  # (2, n, 64): of the mean place from the centre of the cell
     seen: BoolArray  # (m, 64)
-    sky: Float32Array  # (m, 64)
 
     @classmethod
     def of(cls, sheet: Sheet, meshes: Sequence[Mesh | None], degree: int) -> _Field:
@@ -161,28 +165,39 @@ class _Field:
         away = np.stack([power - place for power, place in zip(powers, (u, v), strict=False)]).astype(np.float32)
         away *= sheet.weight > 0
         seen = sheet.layers.total(sheet.weight) > 0
-        return cls(sheet, middle, powers, away, seen, np.zeros(seen.shape, np.float32))
+        return cls(sheet, middle, powers, away, seen)
 
-    def without(self, planes: ImagePlanes) -> Float32Array:
-        """Values of the cells less the plane of each image."""
+    def without(self, planes: ImagePlanes, sky: Float32Array | None = None) -> Float32Array:
+        """Values of the cells less the plane of each image; ``sky`` (m, 64): of the cells in the iteration before."""
         images, degree = self.sheet.leaves.image, degree_of(planes.value.shape[1])
         about = carried(self.middle - planes.centre[images], degree) @ planes.value[images][:, :, None]
         plane = np.repeat(about[:, 0] - planes.level[images, None], BLOCK**2, axis=1)
         for coefficient, power in zip(about[:, 1:].swapaxes(0, 1), self.powers, strict=True):
             plane += coefficient * power
-        for slope, away in zip(_slopes(self.sky, self.seen), self.away, strict=True):
+        slopes = () if sky is None else _slopes(sky, self.seen)
+        for slope, away in zip(slopes, self.away, strict=False):
             plane += self.sheet.layers.each(np.multiply, away, slope)
         return np.asarray((self.sheet.value - plane) * (self.sheet.weight > 0), np.float32)
 
     def trusted(
-        self, planes: ImagePlanes, scale: FloatArray, typical: FloatArray | None
+        self, sky: Float32Array, planes: ImagePlanes, scale: FloatArray, typical: FloatArray | None
     ) -> tuple[Float32Array, Float32Array, SheetSpreads]:
         """Weights of the cells, their values less the planes, and their spreads."""
-        shifted = self.without(planes)
-        distances = Distances.of_residuals(self.sheet, self.sheet.layers.each(np.subtract, shifted, self.sky))
+        shifted = self.without(planes, sky)
+        distances = Distances.of_residuals(self.sheet, self.sheet.layers.each(np.subtract, shifted, sky))
         weight = self.sheet.weight.copy() if typical is None else trusted_weight(self.sheet, distances, typical)
         weight /= self.sheet.of_images(scale)
         return weight, shifted, distances.spreads(self.sheet)
+
+
+def _fields(meshes: Sequence[Mesh | None], graph: OverlapGraph, degree: int, stack: ExitStack) -> Kept[_Field]:
+    fields: Kept[_Field] = Kept(SHEET_BYTES, stack)
+    unit = run_noise([meshes])
+    for plan in sheet_plans([meshes]) if len(graph.a) else ():
+        sheet = make_sheet(plan, meshes, graph, *unit)
+        if sheet is not None:
+            fields.append(_Field.of(sheet, meshes, degree))
+    return fields
 
 
 def _slopes(sky: Float32Array, seen: BoolArray) -> Iterator[Float32Array]:
@@ -205,34 +220,35 @@ def _powers(mesh: Mesh, row: IntArray, column: IntArray) -> list[Float32Array]:
 
 
 def _robust_planes(  # noqa: PLR0917 - what is compared, and how
-    fields: list[_Field],
+    fields: Kept[_Field],
+    skies: Kept[Float32Array],
     meshes: Sequence[Mesh | None],
     graph: OverlapGraph,
     unit: float,
     solve_planes: PlaneSolver,
     degree: int,
 ) -> tuple[ImagePlanes, FloatArray, FloatArray | None]:
-    """Planes of the images with weights that agree with them, the noise and the spreads they leave; fields get skies.
+    """Planes of the images with weights that agree with them, the noise and the spreads they leave.
 
     Images of one group have their own planes here: residuals that say whether images agree in a cell must not
-    contain the step between two chips.
+    contain the step between two chips. ``skies`` takes those of the cells of the fields.
     """
     n = graph.n_images
     level = np.array([0.0 if m is None else m.level / unit for m in meshes])
     value = np.zeros((n, n_terms(degree)))
-    start = first_differences([median_differences(f.sheet) for f in fields], level, graph)
+    start = first_differences((median_differences(f.sheet) for f in fields), level, graph)
     value[:, 0] = least_squares_offsets(n, graph.a, graph.b, *start)
     planes = ImagePlanes(np.array([box(m).mean(axis=0) for m in meshes]), value, level)
     scale, typical = np.ones(n), None
-    for field_index, field in enumerate(fields):
-        fields[field_index] = replace(field, sky=median_sky(field.sheet, field.without(planes)))
+    for field in fields:
+        skies.append(median_sky(field.sheet, field.without(planes)))
     for iteration in range(_ITERATIONS):
         moments, scatter, spreads = PlaneMoments.empty(graph, meshes, degree), BlockScatter.empty(n), Spreads.empty(n)
-        for field_index, field in enumerate(fields):
-            weight, shifted, found = field.trusted(planes, scale, typical)
+        for k, field in enumerate(fields):
+            weight, shifted, found = field.trusted(skies[k], planes, scale, typical)
             spreads.add(found)
-            sky = mean_sky(field.sheet, weight, shifted, field.sky)
-            fields[field_index] = replace(field, sky=sky)
+            sky = mean_sky(field.sheet, weight, shifted, skies[k])
+            skies[k] = sky
             residual, share = field.sheet.layers.each(np.subtract, shifted, sky), shares(field.sheet.layers, weight)
             moments.add(field.sheet, weight, residual, share)
             if iteration >= _UNSCALED:

@@ -41,9 +41,9 @@ def padded(size: int) -> int:
 
 def find(cards: Cards, keyword: str) -> slice | None:
     """Where the first card of a keyword is, with the CONTINUE cards that belong to it."""
-    key = keyword.encode("ascii").ljust(8)
+    key = keyword.encode("ascii").ljust(8) + b"="
     for start, card in enumerate(cards):
-        if card[:8] == key and card[8:9] == b"=":
+        if card.startswith(key):
             stop = start + 1
             while stop < len(cards) and cards[stop][:8] == _CONTINUE:
                 stop += 1

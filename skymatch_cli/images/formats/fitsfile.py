@@ -13,11 +13,9 @@ import gzip
 import hashlib
 import math
 import re
-import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, cast
 
@@ -25,15 +23,15 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.cards import BLOCK, CARD, padded
 from skymatch_cli.images.formats.files import file_state, is_remote, open_file
-from skymatch_cli.images.formats.header import CardHeader, Value, as_number
+from skymatch_cli.images.formats.header import CardHeader, Value, as_number, value_in
 from skymatch_cli.images.formats.registry import asdf_format
 from skymatch_cli.images.formats.tilecheck import check_tiling
 from skymatch_cli.model import Container, FileState
+from skymatch_cli.model.images import BITPIX
 
 _CHUNK = 10 * BLOCK
 _MOST_HDUS = 20_000  # seconds of reading
 _MAX_HEADER_BYTES = 1000 * BLOCK  # 36,000 cards; real headers stay below 10,000
-_BITPIX = frozenset({8, 16, 32, 64, -32, -64})
 _CELESTIAL_CTYPE = re.compile(r"(RA|DEC|.LON|.LAT|..LN|..LT)-")
 _KEYWORDS = (
     *("XTENSION", "BITPIX", "NAXIS", "PCOUNT", "GCOUNT", "GROUPS", "TFIELDS", "EXTNAME", "EXTVER"),
@@ -43,24 +41,22 @@ _KEYWORDS = (
 _STRUCTURE = frozenset(f"{key:8}".encode() for key in _KEYWORDS)
 _PLACE = re.compile(rb"((CTYPE|CRVAL|CRPIX|CDELT|CROTA)[1-9]|(CD|PC|PV)[1-9]_\d+|AMD[XY]\d+|PPO\d|[AB]_\d_\d) *=")
 _NUMBERED = re.compile(rb"(?:Z?NAXIS|CTYPE|ZTILE|ZNAME|ZVAL)[1-9]\d* *")
-_HEADERS_KEPT = 64  # parsed last
 _COMPRESSED_NAMES = frozenset({"COMPRESSED_IMAGE"})
-
-_COMPRESSED = {
-    b"\xfd7zXZ\x00": ("xz", "unxz"),
-    b"\x28\xb5\x2f\xfd": ("Zstandard", "unzstd"),
-    b"\x1f\x9d": ("compress", "uncompress"),
-    b"PK\x03\x04": ("zip", "unzip"),
-}
 
 _SAVE = "save the linear image as FITS"
 _NOT_FITS = {
-    b"\xff\xd8\xff": ("a JPEG picture", _SAVE),
-    b"\x89PNG": ("a PNG picture", _SAVE),
-    b"II*\0": ("a TIFF or raw picture", _SAVE),
-    b"MM\0*": ("a TIFF or raw picture", _SAVE),
-    b"XISF": ("an XISF image", _SAVE),
-    b"<": ("a web page", "fetch the file again"),
+    b"\xfd7zXZ\x00": ("is compressed by xz", "uncompress it first: unxz {}"),
+    b"\x28\xb5\x2f\xfd": ("is compressed by Zstandard", "uncompress it first: unzstd {}"),
+    b"\x1f\x9d": ("is compressed by compress", "uncompress it first: uncompress {}"),
+    b"PK\x03\x04": ("is compressed by zip", "uncompress it first: unzip {}"),
+    b"version https://git-lfs": ("is a Git LFS pointer, not the image itself", "run `git lfs pull`"),
+    b"\xff\xd8\xff": ("is a JPEG picture, not a FITS file", _SAVE),
+    b"\x89PNG": ("is a PNG picture, not a FITS file", _SAVE),
+    b"II*\0": ("is a TIFF or raw picture, not a FITS file", _SAVE),
+    b"MM\0*": ("is a TIFF or raw picture, not a FITS file", _SAVE),
+    b"XISF": ("is an XISF image, not a FITS file", _SAVE),
+    b"<": ("is a web page, not a FITS file", "fetch the file again"),
+    b"": ("is not a FITS file", ""),
 }
 """Other files often given as FITS, by their first bytes: what they are, and a hint."""
 
@@ -113,6 +109,12 @@ class Hdu:
         return math.prod(self.shape[:-2])
 
     @property
+    def frame(self) -> tuple[int, int]:
+        """(ny, nx), whatever further axes there are, and how many."""
+        ny, nx = (1, 1, *self.shape)[-2:]
+        return ny, nx
+
+    @property
     def plane_shape(self) -> tuple[int, int] | None:
         """(ny, nx) of a two-dimensional image, or of the planes of a cube, also of one that is not on the sky."""
         is_cube = self.is_image and 0 not in self.shape and sum(n != 1 for n in self.shape[:-2]) == 1
@@ -160,7 +162,8 @@ def read_structure(path: str, where: str) -> FitsFile:
         container, state = _identify(path, where)
         size = state[0]
         with open_unpacked(path, container) as stream:
-            hdus, creator = _walk(stream, where, size if container is Container.PLAIN else None, _most(container, size))
+            most = most_unpacked(size) if container in {Container.GZIP, Container.BZIP2} else math.inf
+            hdus, creator = _walk(stream, where, size if container is Container.PLAIN else None, most)
     except FileNotFoundError:
         raise InputError.at(where, "no such file") from None
     except IsADirectoryError:
@@ -207,25 +210,13 @@ def _identify(path: str, where: str) -> tuple[Container, FileState]:
         return Container.GZIP, state
     if magic[:3] == b"BZh":
         return Container.BZIP2, state
-    for start, (program, command) in _COMPRESSED.items():
-        if magic.startswith(start):
-            raise InputError.at(where, f"is compressed by {program}", f"uncompress it first: {command} {where}")
     if magic.startswith(b"#ASDF"):
         if missing := asdf_format().missing_package():
             raise InputError.at(where, f"is an ASDF file: reading it needs the package {missing}", asdf_format().hint)
         return Container.ASDF, state
     if not magic:
         raise InputError.at(where, "is empty", "copy or make it again, or leave it out with --skip-bad")
-    if magic.startswith(b"version https://git-lfs"):
-        raise InputError.at(where, "is a Git LFS pointer, not the image itself", "run `git lfs pull`")
     return Container.PLAIN, state
-
-
-def _most(container: Container, packed_size: int) -> float:
-    """Return the largest data size a file may claim, by its packing: reading more would take hours."""
-    if container not in {Container.GZIP, Container.BZIP2}:
-        return math.inf
-    return most_unpacked(packed_size)
 
 
 def most_unpacked(packed_size: int) -> int:
@@ -258,17 +249,13 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
             headers[hdu.index] = raw
         end = hdu.data_offset + data_size
         if end > most:
-            what = (
-                f"truncated or damaged: HDU {hdu.index} claims {data_size} bytes of data, more than its file can hold"
-            )
-            raise InputError.at(where, what, "unpack it first, if that is right")
+            what = f"HDU {hdu.index} claims {data_size} bytes of data, more than its file can hold"
+            raise InputError.at(where, f"truncated or damaged: {what}", "unpack it first, if that is right")
         reached = stream.seek(end) if size is None else min(end, size)
         if reached < end:
-            raise InputError.at(
-                where,
-                f"truncated: HDU {hdu.index} needs {data_size} bytes of data, the file has {reached - hdu.data_offset}",
-                "fetch the file again",
-            )
+            has = reached - hdu.data_offset
+            what = f"truncated: HDU {hdu.index} needs {data_size} bytes of data, the file has {has}"
+            raise InputError.at(where, what, "fetch the file again")
         _refuse_implausible(hdu, data_size, where)
         offset = padded(end)
     if len(headers) > 1:
@@ -282,8 +269,8 @@ def _read_header(stream: IO[bytes], where: str, index: int, offset: int, *, at_a
     start = stream.seek(offset)
     raw = stream.read(at_a_time) if start == offset else b""
     if index == 0 and raw[:6] != b"SIMPLE":
-        what, hint = next((said for magic, said in _NOT_FITS.items() if raw.startswith(magic)), ("", ""))
-        raise InputError.at(where, f"is {what}, not a FITS file" if what else "is not a FITS file", hint)
+        what, hint = next(said for magic, said in _NOT_FITS.items() if raw.startswith(magic))
+        raise InputError.at(where, what, hint.replace("{}", where))
     if index and raw[:8] != b"XTENSION":
         return b""  # the end of the file, or special records after the last HDU
     searched = 0
@@ -343,18 +330,8 @@ def _structure_cards(raw: bytes) -> _Cards:
         key = record[:8]
         if record[8:9] == b"=" and (key in _STRUCTURE or _NUMBERED.fullmatch(key)):
             found.setdefault(key, record)
-    return _values(b"".join(found.values()))
-
-
-@lru_cache(maxsize=_HEADERS_KEPT)
-def _values(cards: bytes) -> _Cards:
-    """The values of cards by keyword: the HDUs of a file, and the files of an instrument, often have the same ones."""
-    header = CardHeader(cards)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as in `CardHeader`
-        return {
-            key: header.value(key) for key in (card[:8].decode("ascii").rstrip() for card in cd.split_header(cards))
-        }
+    names = (key.decode("ascii").rstrip() for key in found)
+    return {name: value_in(card, name) for name, card in zip(names, found.values(), strict=True)}
 
 
 def _axes(cards: _Cards, prefix: str) -> tuple[tuple[int, ...], int]:
@@ -362,7 +339,7 @@ def _axes(cards: _Cards, prefix: str) -> tuple[tuple[int, ...], int]:
     naxis = _integer(cards, f"{prefix}NAXIS", 0, 999)
     axes = tuple(_integer(cards, f"{prefix}NAXIS{i}", 0, 2**62) for i in range(1, naxis + 1))
     bitpix = _integer(cards, f"{prefix}BITPIX", -64, 64)
-    if bitpix not in _BITPIX:
+    if bitpix not in BITPIX:
         raise ValueError(f"BITPIX is {bitpix}")
     return axes, bitpix
 
@@ -385,7 +362,10 @@ def _cube_axis(cards: _Cards, axes: tuple[int, ...]) -> str | None:
 
 def _wcs_digest(raw: bytes) -> str:
     """A digest of the values of the WCS in a header, to 12 digits."""
-    values = _values(b"".join(record for record in cd.split_header(raw) if _PLACE.match(record)))
+    values: dict[bytes, Value] = {}
+    for card in cd.split_header(raw):
+        if _PLACE.match(card):
+            values.setdefault(card[:8], cd.card_value(card))
     keys = sorted(values)
     texts = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
     return hashlib.blake2b(repr((keys, texts)).encode(), digest_size=8).hexdigest()
@@ -423,9 +403,8 @@ def _refuse_implausible(hdu: Hdu, packed_size: int, where: str) -> None:
     """Refuse a tile-compressed image that claims to be far larger than its bytes can hold."""
     unpacked = math.prod(hdu.shape) * abs(hdu.bitpix) // 8
     if hdu.tiled and unpacked > most_unpacked(packed_size):
-        raise InputError.at(
-            where, f"HDU {hdu.index} claims {unpacked} bytes of pixels in {packed_size} compressed bytes"
-        )
+        what = f"HDU {hdu.index} claims {unpacked} bytes of pixels in {packed_size} compressed bytes"
+        raise InputError.at(where, what)
 
 
 def read_exactly(stream: IO[bytes], size: int) -> bytes:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from astropy.io.fits import Header
-
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
 
 from skymatch_cli.errors import InputError
+from skymatch_cli.images.formats.cards import CARD
 
 Value = str | bool | int | float | None
 
+_CARDS_KEPT = 1024
 _PRINTABLE = bytes(code if 32 <= code < 127 else ord("?") for code in range(256))
 
 
@@ -30,33 +28,47 @@ class CardHeader:
         self.text = raw.translate(_PRINTABLE)
 
     @cached_property
-    def cards(self) -> Header:
-        """The header as an astropy one, which parses cards on access."""
-        from astropy.io.fits import Header
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # non-standard cards are common
-            return Header.fromstring(self.text)
-
-    @cached_property
     def _upper(self) -> bytes:
         return self.text.upper()
 
     def value(self, key: str) -> Value:
         """The value of the first card of a keyword; None where there is no card, no value, or no way to read it."""
-        if key.upper().encode("ascii", "replace") not in self._upper:
-            return None  # most keywords that are asked for are in no header: no need to parse it
-        from astropy.io.fits import VerifyError
+        cards = self._cards_with(key.upper().encode("ascii", "replace"))
+        return value_in(cards, key) if cards else None
 
-        try:
+    def _cards_with(self, word: bytes) -> bytes:
+        """The cards that contain a word, with their CONTINUE cards: most keywords that are asked for are in none."""
+        found = []
+        at = self._upper.find(word)
+        while at >= 0:
+            start, stop = at - at % CARD, at - at % CARD + CARD
+            while self._upper.startswith(b"CONTINUE", stop):
+                stop += CARD
+            found.append(self.text[start:stop])
+            at = self._upper.find(word, stop)
+        return b"".join(found)
+
+
+@lru_cache(maxsize=_CARDS_KEPT)
+def value_in(cards: bytes, key: str) -> Value:
+    """The value of the first card of a keyword in 80-byte records, as `CardHeader.value`.
+
+    The values used last are kept: the HDUs of a file, and the files of an instrument, have most of their cards alike.
+    """
+    from astropy.io.fits import Header, VerifyError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # non-standard cards are common
+            header = Header.fromstring(cards.translate(_PRINTABLE))
             try:
-                value: Any = self.cards.get(key)
+                value: Any = header.get(key)
             except VerifyError:  # such as a text without quotes, which astropy reads after a repair
-                self.cards.cards[key].verify("silentfix")
-                value = self.cards.get(key)
-        except (VerifyError, ValueError, TypeError, KeyError, IndexError, AttributeError):  # a damaged card
-            return None
-        return value if isinstance(value, str | bool | int | float) else None
+                header.cards[key].verify("silentfix")
+                value = header.get(key)
+    except (VerifyError, ValueError, TypeError, KeyError, IndexError, AttributeError):  # a damaged card
+        return None
+    return value if isinstance(value, str | bool | int | float) else None
 
 
 @dataclass(frozen=True, slots=True)

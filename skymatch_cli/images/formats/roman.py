@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import IO, Any, cast
 
-from skymatch_cli.choices import Method
+from skymatch_cli.choices import METHOD_IN_PIPELINES, Method
 from skymatch_cli.errors import InputError, reason
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.files import open_file
@@ -29,13 +29,7 @@ OURS = "skymatch_cli"
 """The node of ``roman`` for what ``meta.background`` can't hold: our other cards, and the earlier values."""
 BACKGROUND = {"level": LEVEL, "method": METHOD, "subtracted": SUBTRACTED}
 _NO_METHOD = "None"
-_SCHEMA_METHODS = {
-    Method.LOCALMIN: "local",
-    Method.GLOBALMIN: "global",
-    Method.MATCH: "match",
-    Method.GLOBALMIN_MATCH: "global+match",
-    Method.USER: _NO_METHOD,
-}
+_SCHEMA_METHODS = METHOD_IN_PIPELINES | {str(Method.USER): _NO_METHOD}
 _OUR_METHODS = {word: method for method, word in _SCHEMA_METHODS.items() if word != _NO_METHOD}
 _DEFAULT_UNIT = "DN/s"  # of level 2 images
 _BITPIX = {"f4": -32, "f8": -64}
@@ -66,7 +60,7 @@ def open_as_fits(path: str) -> IO[bytes]:
 
 def schema_method(method: str) -> str:
     """Return the method in the words of Roman's schema, which has none for ``user``; other words stay as they are."""
-    return _SCHEMA_METHODS.get(cast("Method", method), method)
+    return _SCHEMA_METHODS.get(method, method)
 
 
 def _our_method(word: str, level: Any) -> str:

@@ -13,7 +13,7 @@ from typing import IO, cast
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.formats.fitsfile import ALWAYS_UNPACKED, FitsFile, most_unpacked, open_unpacked
+from skymatch_cli.images.formats.fitsfile import ALWAYS_UNPACKED, FitsFile, most_unpacked, open_unpacked, read_exactly
 from skymatch_cli.model import Container
 
 _CHUNK = 4 * 2**20
@@ -71,14 +71,9 @@ class Source:
         """The bytes from ``start`` to ``stop``, in pieces of ``size`` (the last may be shorter)."""
         while start < stop:
             self.stream.seek(start)
-            wanted, parts = min(size, stop - start), []
-            while wanted and (part := self.stream.read(wanted)):
-                parts.append(part)
-                wanted -= len(part)
-            if wanted:
-                raise EOFError("the file became shorter while it was being read")
-            start += sum(map(len, parts))
-            yield b"".join(parts)
+            piece = read_exactly(self.stream, min(size, stop - start))
+            start += len(piece)
+            yield piece
 
 
 def _unpack(stream: IO[bytes], unpacked: IO[bytes], file: FitsFile) -> None:

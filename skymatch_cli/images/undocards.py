@@ -1,0 +1,242 @@
+"""Undo cards: tagged HISTORY cards that say how a header was before the first run, and what the pixels are now.
+
+::
+
+    HISTORY skymatch-cli undo * subtracted shape=23x37 ...    what the pixels are: see `Written`
+    HISTORY skymatch-cli undo - BKGLEVEL                      there was no such card
+    HISTORY skymatch-cli undo = BITPIX  =       16 / pixels   it said this, byte for byte
+    HISTORY skymatch-cli undo 17 BSCALE  =      2. / scale    it said this, and 17 cards were before it
+    HISTORY skymatch-cli undo + ...                           the last entry goes on
+
+The first entry is that of ``--sky-keyword``. Other programs may edit keywords and pixels, so `undo` uses these cards
+alone, which hold a digest of the pixels.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from skymatch_cli.images.formats import cards as cd
+from skymatch_cli.model import PixelFormat
+from skymatch_cli.model.section import Section, SectionSkies
+from skymatch_cli.model.skycube import Sky, SkyCube
+from skymatch_cli.model.skyplane import SkyPlane
+
+PROGRAM = "skymatch-cli"
+"""How our HISTORY cards begin."""
+TAG = b"HISTORY skymatch-cli "
+NO_DIGEST = "0" * 16
+STRUCTURAL = frozenset({"BITPIX", "ZBITPIX"})
+
+_UNDO = TAG + b"undo "
+_UNDO_TEXT = cd.CARD - len(_UNDO)
+_ENTRY = re.compile(rb"(?P<mark>[-=+*]|\d{1,6}) ?(?P<text>.*)", re.DOTALL)
+_KEYWORD = re.compile(rb"[A-Z0-9_-]{1,8} *")
+_NEVER_OURS = re.compile(rb"SIMPLE|XTENSION|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|TFIELDS|END|")  # others say they were
+_NEXT, _NO_SKY = ";", "-"  # between the skies of sections or planes; of a plane without one
+_COEFFICIENTS = 1, 3, 6, 10  # of a constant, a plane, and polynomials of degree 2 and 3
+_MAX_AXIS_DIGITS = 18
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One keyword before the first run.
+
+    ``cards`` is empty where there was none; ``at`` says how many cards were before them, if they are gone now.
+    """
+
+    keyword: str
+    cards: tuple[bytes, ...]
+    at: int | None = None
+
+
+class LedgerError(ValueError):
+    """Undo cards that the program did not write, or that were edited since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """The state of the pixels when the program wrote its cards."""
+
+    subtracted: bool
+    sky: Sky  # the sky in the header, to the last bit
+    # original pixels minus these, to the last bit. It is the sky unless another program had subtracted one before
+    shift: Sky
+    shape: tuple[int, ...]  # of the image, slowest axis first
+    form: PixelFormat  # how the pixels are stored (``blank`` plays no part)
+    # pixels that are restored differ from the original ones by no more than this, in the image's unit
+    lost: float = 0.0
+    digest: str = NO_DIGEST  # of the stored pixels, see `PixelDigest`
+
+    def text(self, n_entries: int) -> str:
+        """Return the text of the undo card; ``n_entries`` is the number of entries that follow."""
+        sections = self.sky.parts if isinstance(self.sky, SectionSkies) else ()
+        words = {
+            "shape": "x".join(map(str, self.shape)),
+            "bitpix": str(self.form.bitpix),
+            "bscale": self.form.bscale.hex() if self.form.bscale != 1 else "",
+            "bzero": self.form.bzero.hex() if self.form.bzero != 0 else "",
+            "sections": _NEXT.join(str(section)[1:-1] for section, _ in sections),
+            "sky": _numbers(self.sky),
+            "shift": _numbers(self.shift) if self.shift != self.sky else "",
+            "lost": self.lost.hex() if self.lost else "",
+            "pixels": self.digest,
+            "entries": str(n_entries),
+        }
+        state = "subtracted" if self.subtracted else "recorded"
+        return " ".join([state, *(f"{name}={word}" for name, word in words.items() if word)])
+
+
+def _numbers(sky: Sky) -> str:
+    if isinstance(sky, SkyPlane):
+        return _coefficients(sky)
+    planes = sky.planes if isinstance(sky, SkyCube) else [plane for _, plane in sky.parts]
+    return _NEXT.join(map(_coefficients, planes))
+
+
+def _coefficients(plane: SkyPlane | None) -> str:
+    if plane is None:
+        return _NO_SKY
+    needed = next(n for n in _COEFFICIENTS if not any(plane.shape[n - 1 :]))
+    parts = (plane.level, *plane.shape)[:needed]
+    return ",".join(part.hex() for part in parts)
+
+
+def _sky(text: str, sections: list[Section]) -> Sky:
+    if sections:
+        return SectionSkies(tuple(zip(sections, map(_plane, text.split(_NEXT)), strict=True)))
+    if _NEXT not in text:
+        return _plane(text)
+    return SkyCube(tuple(None if part == _NO_SKY else _plane(part) for part in text.split(_NEXT)))
+
+
+def _plane(text: str) -> SkyPlane:
+    parts = [_finite(part) for part in text.split(",")]
+    if len(parts) not in _COEFFICIENTS:
+        raise ValueError("a sky has one, three, six or ten numbers")
+    return SkyPlane(*parts)
+
+
+def _finite(text: str) -> float:
+    try:
+        number = float.fromhex(text)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError("no finite number")
+    return number
+
+
+def written(cards: cd.Cards) -> Written | None:
+    """Read how this program left the pixels; None where it left no undo card.
+
+    LedgerError if its undo cards are not all there, or are damaged.
+    """
+    texts = _texts(cards)
+    if not texts:
+        return None
+    states = [text for mark, text in texts if mark == b"*"]
+    if not states:
+        raise LedgerError("its undo cards are of a version before 0.2, or incomplete")
+    if len(states) > 1:
+        raise LedgerError("its undo cards are there twice")
+    state, *words = states[0].decode("latin-1").split()
+    named = dict(word.partition("=")[::2] for word in words)
+    try:
+        if state not in {"subtracted", "recorded"} or int(named["entries"]) != len(texts) - 1:
+            raise LedgerError("its undo cards are incomplete")
+        if not re.fullmatch(r"[0-9a-f]{16}", named["pixels"]):
+            raise ValueError("no digest")
+        shape = tuple(int(axis[:_MAX_AXIS_DIGITS]) for axis in named["shape"].split("x")) if "shape" in named else ()
+        form = PixelFormat(
+            bitpix=int(named["bitpix"]),
+            bscale=_finite(named.get("bscale", "1")),
+            bzero=_finite(named.get("bzero", "0")),
+        )
+        sections = [Section.of(part, _two_axes(shape)) for part in named.get("sections", "").split(";") if part]
+        sky = _sky(named["sky"], sections)
+        return Written(
+            subtracted=state == "subtracted",
+            sky=sky,
+            shift=_sky(named["shift"], []) if "shift" in named else sky,
+            shape=shape,
+            form=form,
+            lost=_finite(named.get("lost", "0")),
+            digest=named["pixels"],
+        )
+    except (KeyError, ValueError) as error:
+        if isinstance(error, LedgerError):
+            raise
+        raise LedgerError("its undo cards are damaged") from None
+
+
+def _two_axes(shape: tuple[int, ...]) -> tuple[int, int]:
+    ny, nx = shape[-2:]
+    return ny, nx
+
+
+def is_recorded(cards: cd.Cards) -> bool:
+    """Whether the program has written to this header."""
+    return any(card.startswith(_UNDO) for card in cards)
+
+
+def read_entries(cards: cd.Cards) -> tuple[Entry, ...]:
+    """Read the undo entries of a header, in their order; LedgerError if its undo cards are damaged."""
+    return tuple(_entry(mark, text) for mark, text in _texts(cards) if mark != b"*")
+
+
+def _texts(cards: cd.Cards) -> list[tuple[bytes, bytes]]:
+    """The entries of the undo cards, each put together from its pieces: mark and text; not those that can't be ours."""
+    texts: list[tuple[bytes, list[bytes]]] = []
+    for card in cards:
+        if not card.startswith(_UNDO):
+            continue
+        match = _ENTRY.fullmatch(card[len(_UNDO) :])
+        if match is None or (match["mark"] == b"+" and not texts):
+            raise LedgerError("its undo cards are damaged")
+        if match["mark"] == b"+":
+            texts[-1][1].append(match["text"])
+        else:
+            texts.append((match["mark"], [match["text"]]))
+    whole = ((mark, b"".join(parts).rstrip()) for mark, parts in texts)
+    return [(mark, text) for mark, text in whole if mark == b"*" or not _NEVER_OURS.fullmatch(text[:8].rstrip())]
+
+
+def _entry(mark: bytes, text: bytes) -> Entry:
+    if not _KEYWORD.fullmatch(text[:8]):
+        raise LedgerError("its undo cards name no keyword")
+    keyword = text[:8].rstrip().decode("ascii")
+    lines = [text[start : start + cd.CARD].ljust(cd.CARD) for start in range(0, len(text), cd.CARD)]
+    if keyword in STRUCTURAL and (mark == b"-" or not isinstance(cd.card_value(lines[0]), int)):
+        raise LedgerError(f"its undo cards hold no {keyword}")
+    return Entry(keyword, () if mark == b"-" else tuple(lines), int(mark) if mark.isdigit() else None)
+
+
+def undo_cards(left: Written, entries: Sequence[Entry]) -> cd.Cards:
+    """Make the undo cards of an image; the first entry is that of the keyword of the level."""
+    cards = _cards(b"* ", left.text(len(entries)).encode("ascii"))
+    return cards + [card for entry in entries for card in _entry_cards(entry)]
+
+
+def _entry_cards(entry: Entry) -> cd.Cards:
+    text = b"".join(entry.cards).rstrip() or entry.keyword.encode("ascii")
+    return _cards(b"- " if not entry.cards else b"= " if entry.at is None else b"%d " % entry.at, text)
+
+
+def _cards(head: bytes, rest: bytes) -> cd.Cards:
+    """Make undo cards of a text, cut into pieces that fill a card, so that trailing blanks are kept."""
+    cards = []
+    while rest:
+        room = _UNDO_TEXT - len(head)
+        cards.append((_UNDO + head + rest[:room]).ljust(cd.CARD))
+        head, rest = b"+ ", rest[room:]
+    return cards
+
+
+def was_cube(cards: cd.Cards) -> bool:
+    """Whether the skies that the program left are those of planes."""
+    states = (text for mark, text in _texts(cards) if mark == b"*")
+    return any(_NEXT.encode() in text and b" sections=" not in text for text in states)
