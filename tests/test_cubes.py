@@ -131,6 +131,26 @@ def test_planes_at_other_wavelengths_are_not_compared(tmp_path):
         skymatch_cli.match(names, planes="each", dry_run=True)
 
 
+def test_planes_at_wavelengths_of_a_table_are_matched(tmp_path):
+    names = save(tmp_path, 2, {"CTYPE3": "WAVE-TAB", "CUNIT3": "um", "PS3_0": "WCS-TABLE", "PS3_1": "wavelength"})
+    for name in names:
+        with fits.open(name) as hdus:
+            pixels = fits.ImageHDU(hdus[0].data.copy(), hdus[0].header.copy(), name="SCI")
+        wavelength = fits.Column("wavelength", "2D", dim="(1,2)", array=[[1.0, 2.5]])
+        table = fits.BinTableHDU.from_columns([wavelength], name="WCS-TABLE")
+        fits.HDUList([fits.PrimaryHDU(), pixels, table]).writeto(name, overwrite=True)
+    found = skymatch_cli.match(names, planes="each", dry_run=True).images
+    assert apart(found) == pytest.approx(expected(2), abs=0.2)
+
+
+def test_the_report_says_that_it_shows_the_mean_of_the_planes(tmp_path):
+    pytest.importorskip("jinja2")
+    pytest.importorskip("PIL")
+    page = tmp_path / "page.html"
+    assert run("match", "--dry-run", "--report", page, *save(tmp_path, 3)).exit_code == 0
+    assert "averaged over the images and all planes of the cubes" in page.read_text()
+
+
 def test_cubes_of_different_numbers_of_planes_are_different_sets(tmp_path):
     names = [*save(tmp_path / "a", 2), *save(tmp_path / "b", 3)]
     result = skymatch_cli.match(names, dry_run=True)
