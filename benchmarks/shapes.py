@@ -1,4 +1,4 @@
-"""How near skies of every degree come to their floor: python benchmarks/shapes.py [--seeds 3] [--scenes c_grad3 …].
+"""How near skies of every degree come to their floor: python benchmarks/shapes.py [--seeds 64] [--scenes c_grad3 …].
 
 The scenes are those of realsim.py with skies that are no constants, and one with bowls of 10 counts. For each scene and
 model, over the seeds: the rms error of the sky over the frames (level and shape, at 12 x 12 places of each image) over
@@ -275,7 +275,7 @@ def peer_lines(scene: str, case: Case, peers: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=64)
     parser.add_argument("--scenes", nargs="+", default=SCENES)
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--peers", type=Path)

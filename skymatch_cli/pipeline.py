@@ -64,29 +64,26 @@ def evaluate(
         return solve(planned, unmeasured(planned.graph, len(planned.infos)))
     journal = False
     if in_place and settings.subtract:
-        from skymatch_cli.store.journal import needs_journal, resumed
+        from skymatch_cli.store.journal import journal_of, needs_journal, resumed, scratch_store
 
         journal = needs_journal(planned.infos, settings)
         if journal and (result := resumed(planned)) is not None:
             return result
     with_local = settings.method in NEEDS_LOCAL
-    kept = journal or with_local or settings.cross_check or store is not None
-    by_plane = None if kept else find_plane_by_plane(planned, progress=watch, runner=runner)
-    if by_plane is not None:
-        watch.stage("solve", 0)
-        return solve(planned, *by_plane)
-    measured = find(planned, with_local=with_local, progress=watch, runner=runner, store=store)
+    measured, found = None, None
+    if store is None and not journal:
+        found = find_plane_by_plane(planned, with_local=with_local, progress=watch, runner=runner)
+    if found is None:
+        kept = scratch_store(planned) if journal and store is None else store
+        measured = find(planned, with_local=with_local, progress=watch, runner=runner, store=kept)
+        found = gather(measured)
     watch.stage("solve", 0)
-    measurements, warnings = gather(measured)
+    measurements, warnings = found
     if settings.cross_check:
         warnings += compared_otherwise(planned, measurements, progress=watch, runner=runner, store=store)
         watch.stage("solve", 0)
     result = solve(planned, measurements, warnings)
-    if not journal:
-        return result
-    from skymatch_cli.store.journal import journal_of
-
-    return replace(result, journal=journal_of(planned, measured))
+    return replace(result, journal=journal_of(planned, measured)) if journal else result
 
 
 def check_strict(result: Result, outcome: str = "no image was written") -> None:

@@ -81,6 +81,7 @@ class Settings:
     lsigma: float = 4.0
     usigma: float = 4.0
     binwidth: float = _BINWIDTH
+    mask_sources: bool = False
     dqbits: str = "auto"
     dq_ext: str = "DQ"
     mask: str | None = None
@@ -150,7 +151,10 @@ class Settings:
         return StatisticSettings(**chosen | {"skystat": Skystat(self.skystat)})
 
     def refuse_idle_statistic(self) -> None:
-        """Refuse a statistic in a run that uses none (UsageError): one that compares cells, without a sky per image."""
+        """Refuse a statistic in a run that uses none (UsageError), and sources masked for no sky of an image."""
+        if self.mask_sources and self.method in (Method.MATCH, Method.USER):
+            what = f"--mask-sources has no effect with --method {self.method}: overlaps have their sources in common"
+            raise UsageError(what, "use --method localmin, globalmin or globalmin+match, or leave it out")
         if self.compare != Compare.MESH or self.method != Method.MATCH or self.cross_check:
             return
         for f in fields(self):

@@ -131,6 +131,26 @@ def test_planes_at_other_wavelengths_are_not_compared(tmp_path):
         skymatch_cli.match(names, planes="each", dry_run=True)
 
 
+def test_planes_at_wavelengths_of_a_table_are_matched(tmp_path):
+    names = save(tmp_path, 2, {"CTYPE3": "WAVE-TAB", "CUNIT3": "um", "PS3_0": "WCS-TABLE", "PS3_1": "wavelength"})
+    for name in names:
+        with fits.open(name) as hdus:
+            pixels = fits.ImageHDU(hdus[0].data.copy(), hdus[0].header.copy(), name="SCI")
+        wavelength = fits.Column("wavelength", "2D", dim="(1,2)", array=[[1.0, 2.5]])
+        table = fits.BinTableHDU.from_columns([wavelength], name="WCS-TABLE")
+        fits.HDUList([fits.PrimaryHDU(), pixels, table]).writeto(name, overwrite=True)
+    found = skymatch_cli.match(names, planes="each", dry_run=True).images
+    assert apart(found) == pytest.approx(expected(2), abs=0.2)
+
+
+def test_the_report_says_that_it_shows_the_mean_of_the_planes(tmp_path):
+    pytest.importorskip("jinja2")
+    pytest.importorskip("PIL")
+    page = tmp_path / "page.html"
+    assert run("match", "--dry-run", "--report", page, *save(tmp_path, 3)).exit_code == 0
+    assert "averaged over the images and all planes of the cubes" in page.read_text()
+
+
 def test_cubes_of_different_numbers_of_planes_are_different_sets(tmp_path):
     names = [*save(tmp_path / "a", 2), *save(tmp_path / "b", 3)]
     result = skymatch_cli.match(names, dry_run=True)
@@ -284,13 +304,17 @@ def test_cubes_in_memory_lose_the_sky_of_each_plane(tmp_path):
         np.testing.assert_allclose(copy[0].data, hdus[0].data - sky[:, None, None], atol=1e-4)
 
 
-def test_planes_some_at_a_time_give_what_all_at_once_give(tmp_path, monkeypatch):
+@pytest.mark.parametrize("more", [{"model": "plane"}, {"method": "globalmin+match"}, {"cross_check": True}])
+def test_planes_some_at_a_time_give_what_all_at_once_give(tmp_path, monkeypatch, more):
     names = save(tmp_path, 5, WAVE)
-    settings = {"planes": "each", "model": "plane", "dry_run": True}
+    settings = {"planes": "each", "compare": "mesh", "dry_run": True, **more}
     whole = skymatch_cli.match(names, **settings)
     monkeypatch.setattr(measuring, "_AT_A_TIME", 2 * 4 * SIZE**2)  # two planes of four cubes
     apart = skymatch_cli.match(names, **settings)
     assert apart.to_json() == whole.to_json()
+    words = [f"--{name.replace('_', '-')}" + (f"={value}" if value is not True else "") for name, value in more.items()]
+    done = run("match", "--dry-run", "--planes=each", "--format=json", *words, f"--store={tmp_path / 'a.db'}", *names)
+    assert done.stdout == whole.to_json()
 
 
 def test_a_cube_comes_before_a_map_of_its_file(tmp_path):

@@ -27,7 +27,7 @@ from skymatch_cli.settings import Settings
 
 from .crash.faults import Fault, counted, die_after, fail_with, in_a_child
 from .crash.fileset import contents
-from .factories import row, write_all
+from .factories import row, write, write_all
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
@@ -42,6 +42,8 @@ JOBS = {
     "mesh": (Settings(subtract=True, compare="mesh", jobs=1), None),
     "plane": (Settings(subtract=True, compare="mesh", model="plane", jobs=1), None),
     "own skies": (Settings(subtract=True, method="globalmin+match", skystat="mean", jobs=1), None),
+    "cubes": (Settings(subtract=True, compare="mesh", planes="each", jobs=1), None),
+    "cubes with tilts": (Settings(subtract=True, compare="mesh", model="plane", planes="each", jobs=1), None),
     "subtracted before": (MEAN, Settings(subtract=True, method="localmin", jobs=1)),
 }
 
@@ -89,7 +91,15 @@ class Scene:
 
 def make_scene(folder: Path, job: str) -> Scene:
     settings, before = JOBS[job]
-    names = write_all(folder, [frame.but(noise=3.0, dtype="f4") for frame in row(LEVELS)])
+    frames = [frame.but(noise=3.0, dtype="f4") for frame in row(LEVELS)]
+    if settings.planes is None:
+        names = write_all(folder, frames)
+    else:
+        folder.mkdir()
+        names = []
+        for k, frame in enumerate(frames):
+            planes = np.stack([frame.pixels(), frame.but(sky=-2 * frame.sky, seed=9 - k).pixels()])
+            names.append(write(folder / f"img_{k}.fits", frame, pixels=planes))
     if before is not None:
         pipeline.match(names, before)
     old, result = contents(folder), ""

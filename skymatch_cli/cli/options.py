@@ -78,6 +78,8 @@ _HELP = {
         "lsigma": "Clip below the median by this many sigma.",
         "usigma": "Clip above the median by this many sigma.",
         "binwidth": "Width of a histogram bin in sigma (mode, midpt).",
+        "mask_sources": "Leave stars and galaxies out of the own sky of each image (localmin, globalmin, "
+        "globalmin+match). Overlaps keep theirs.",
     },
     "Pixels that count": {
         "dqbits": "DQ flags of good pixels: numbers or names joined by + or a comma, ~ in front for bad ones; 'none' "
@@ -136,7 +138,7 @@ _METAVARS = {
 COMPARE = ("compare", "mesh_size", "model")
 METHOD = ("method", "reference", "match_up", "robust", "skylist")
 SKY = (METHOD[0], *COMPARE, *METHOD[1:])
-STATISTICS = ("skystat", "lower", "upper", "nclip", "lsigma", "usigma", "binwidth")
+STATISTICS = ("skystat", "lower", "upper", "nclip", "lsigma", "usigma", "binwidth", "mask_sources")
 PIXEL_SOURCES = ("dqbits", "dq_ext", "mask", "weight", "exposure_map")
 PIXELS = (*PIXEL_SOURCES, "ignore_value", "keep_value")
 UNITS = ("group_by", "split_by", "planes", "bunit", "units", "wcs", "exptime_key", "flux_scale")

@@ -6,7 +6,7 @@ read once, by one worker, which also measures its own sky where asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -45,7 +45,7 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
 from skymatch_cli.statistics.coarse import rounding_bias
-from skymatch_cli.statistics.regions import region_statistics
+from skymatch_cli.statistics.ownsky import own_sky
 
 DEFAULT_PITCH_PIX = 8.0
 _LEAST_PITCH_PIX = 1.0
@@ -109,13 +109,14 @@ def mesh_tasks(
 def assemble_mesh(
     infos: Sequence[ImageInfo],
     graph: OverlapGraph,
-    found: Sequence[MeshReduction],
+    found: Callable[[int], MeshReduction],
     settings: Settings,
     solvers: tuple[PlaneSolver, DegreeChooser],
-) -> Measurements:
-    """Compare the cells of all images; differences of the pairs, in comparison units.
+) -> tuple[Measurements, list[MeshReduction]]:
+    """Compare the cells of all images: differences of the pairs in comparison units, and the findings without cells.
 
-    Images of different sets (``--split-by``, planes of cubes) are never compared: each set gives what it gives alone.
+    Images of different sets (``--split-by``, planes of cubes) are never compared: each set gives what it gives alone,
+    and ``found`` is asked for the findings of its images when it is its turn.
     ``solvers``: least squares of polynomials and the choice of their degree, which belong to a later step.
     """
     grids = mesh_grids(infos, graph, settings.mesh_size)
@@ -123,14 +124,16 @@ def assemble_mesh(
     sets, group = set_numbers(infos), group_numbers(infos)
     images, pairs = _members(sets), _members(sets[graph.a], int(sets.max(initial=0)) + 1)
     number = np.empty(len(sets), np.int64)
-    compared = []
+    compared: list[Measurements] = []
+    without_cells: dict[int, MeshReduction] = {}
     for mine, rows in zip(images, pairs, strict=True):
         number[mine] = np.arange(len(mine))
+        reduced = list(map(found, mine.tolist()))
         own = graph if len(images) == 1 else graph.part(rows)
         used = graph.plane[rows]
         part = replace(own, n_images=len(mine), a=number[graph.a[rows]], b=number[graph.b[rows]])
-        meshes, part = _by_spacing(part, used, spacing[rows], [found[i] for i in mine.tolist()], graph.planes)
-        usable = np.array([found[i].status for i in mine.tolist()], object)
+        meshes, part = _by_spacing(part, used, spacing[rows], reduced, graph.planes)
+        usable = np.array([f.status for f in reduced], object)
         degree = Model(settings.model).degree
         compare_all = partial(_compared, meshes, part, group[mine], usable, solve_planes=solvers[0])
         differences = compare_all(degree=degree)
@@ -139,12 +142,11 @@ def assemble_mesh(
             degree, reasons = solvers[1]([infos[i] for i in mine.tolist()], group[mine], differences)
             differences = replace(compare_all(degree=degree), reasons=reasons)
         compared.append(differences)
+        without_cells |= {i: replace(f, meshes={}) for i, f in zip(mine.tolist(), reduced, strict=True)}
     whole = compared[0] if len(compared) == 1 else joined(compared, graph, images, pairs)
-    return replace(
-        whole,
-        n_good=np.array([f.n_good for f in found], np.int64),
-        local=local_skies([f.local for f in found]),
-    )
+    of_images = [without_cells[i] for i in range(len(infos))]
+    n_good = np.array([f.n_good for f in of_images], np.int64)
+    return replace(whole, n_good=n_good, local=local_skies([f.local for f in of_images])), of_images
 
 
 def _compared(
@@ -277,7 +279,8 @@ class MeshTask:
             return self._unread(error.problems)
         local = None
         if self.with_local:
-            (local,) = region_statistics(pixels.data, pixels.good, [Spans.full(info.shape)], self.settings.statistic)
+            chosen = self.settings
+            local = own_sky(pixels.data, pixels.good, chosen.statistic, mask_sources=chosen.mask_sources)
         n_good = int(np.count_nonzero(pixels.good))
         good = _within_limits(pixels, self.settings)
         status = Status.OK

@@ -38,6 +38,7 @@ from skymatch_cli.run.tasks import Tasks
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
+from skymatch_cli.statistics.ownsky import own_sky
 from skymatch_cli.statistics.regions import region_statistics
 
 CountArray = npt.NDArray[np.unsignedinteger[Any]]
@@ -163,7 +164,8 @@ class PooledTask:
         local = None
         if self.with_local:
             # By itself: what is asked for beside them must not change a digit of the regions.
-            (local,) = region_statistics(pixels.data, pixels.good, [Spans.full(info.shape)], self.settings.statistic)
+            chosen = self.settings
+            local = own_sky(pixels.data, pixels.good, chosen.statistic, mask_sources=chosen.mask_sources)
         return ImageMeasurement(
             pairs=self.pairs,
             regions=SkyStatistics.of([_with_status(r, spans) for r, spans in zip(found, regions, strict=True)]),

@@ -65,20 +65,24 @@ class Stretch:
         return Stretch(self.black + by, self.white + by, self.softening)
 
 
-def pictures(looks: Sequence[Quicklook], unit: str) -> list[Picture]:
+def pictures(looks: Sequence[Quicklook], unit: str, *, cubes: bool = False) -> list[Picture]:
     """Draw the mosaic in both ways; return none where there are no pixels.
 
     Parameters
     ----------
     looks : sequence of Quicklook
         Of means and of medians; or empty.
+    cubes : bool
+        Some images are planes of cubes, all of which are in the mean.
     """
     if not looks or not np.isfinite(looks[0].after).any():
         return []
     stars, tiles = looks
+    over = ", averaged over the images" + cubes * " and all planes of the cubes"
+    blocks = "means of blocks of pixels, asinh"
     return [
-        _picture("sky", "Sky alone", tiles, sky_stretches(tiles), what="medians of tiles, linear", unit=unit),
-        _picture("all", "Stars and sky", stars, stretches(stars), what="means of blocks of pixels, asinh", unit=unit),
+        _picture("sky", "Sky alone", tiles, sky_stretches(tiles), what="medians of tiles, linear" + over, unit=unit),
+        _picture("all", "Stars and sky", stars, stretches(stars), what=blocks + over, unit=unit),
     ]
 
 
@@ -88,7 +92,7 @@ def _picture(
     before, after = contrast
     height, width = look.frame.shape
     caption = (
-        f"{title}: {what}, averaged over the images; {look.frame.scale_arcsec:.3g}″ per point, north up, east left. "
+        f"{title}: {what}; {look.frame.scale_arcsec:.3g}″ per point, north up, east left. "
         f"Both have the same contrast; black to white is {_range(before, unit)} before and {_range(after, unit)} after."
     )
     return Picture(key, title, _data_uri(look.before, before), _data_uri(look.after, after), width, height, caption)

@@ -60,7 +60,8 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook],
     """
     template, trusted = _template()
     overlaps = OverlapColumns.of(report.overlaps)
-    shown = pictures(looks, overlaps.unit)
+    cubes = scene is not None and any(info.ref.part.plane is not None for info in scene.infos)
+    shown = pictures(looks, overlaps.unit, cubes=cubes)
     short, shared = with_short_names(report)
     on_sky = sky_map(scene, overlaps, short.labels) if scene and scene.infos else None
     page: str = template.render(

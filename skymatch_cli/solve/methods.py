@@ -8,7 +8,7 @@ where the exposure's other chips were measured; a group without a measurement ha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,42 +22,33 @@ from skymatch_cli.model import (
     IntArray,
     Measurements,
     Offsets,
-    SkyWarning,
     Solution,
     Status,
     StrArray,
     group_numbers,
 )
-from skymatch_cli.model.monomials import degree_of
-from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.solve.advice import (
-    common_curvatures,
-    disconnected,
     factor_warnings,
     large_residuals,
     large_steps,
-    lower_degrees,
-    needless_degrees,
     seen,
     solution_warnings,
     uneven_images,
     weak_images,
-    weak_tilts,
     without_reference,
     without_sky,
 )
-from skymatch_cli.solve.offsets import solve_offsets
+from skymatch_cli.solve.anchored import Skies, first_lowest, globalmin, globalmin_match, localmin, match, user
+from skymatch_cli.solve.offsets import Gradients, solve_offsets
 from skymatch_cli.solve.pairgraph import PairGraph
 from skymatch_cli.solve.steps import largest, visible_step
 
 if TYPE_CHECKING:
     from skymatch_cli.solve.tilts import PlaneSkies
 
-_COMMON = {0: "", 1: ", mean tilt = 0", 2: ", degree 2 without a common part", 3: ", degree 3 without a common part"}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Task:
+class Task:
     """What a method works on; N images in G groups, M pairs."""
 
     images: Sequence[ImageInfo]
@@ -72,6 +63,7 @@ class _Task:
 
     @property
     def n_groups(self) -> int:
+        """Number of groups, G."""
         return int(self.group.max(initial=-1)) + 1
 
     @property
@@ -104,7 +96,7 @@ class _Task:
     def lowest_local(self) -> tuple[FloatArray, FloatArray]:
         """The lowest own sky of each group's images and its error, (G,); NaN where no image has one."""
         local, err = self.local()
-        first = _first_lowest(local, self.group, self.n_groups)
+        first = first_lowest(local, self.group, self.n_groups)
         return local[first], err[first]
 
     def offsets(self) -> Offsets:
@@ -122,6 +114,7 @@ class _Task:
             pair_dof=m.pair_dof,
             photometric=m.photometric,
             level_variance=self._level_variance(),
+            gradients=self._gradients(),
             robust=self.robust,
             with_scatter=True,
         )
@@ -134,6 +127,15 @@ class _Task:
         variance = np.zeros(self.n_groups)
         np.maximum.at(variance, self.group, of_images)
         return variance
+
+    def _gradients(self) -> Gradients | None:
+        """Gradients within the images, where there are any."""
+        m = self.measurements
+        if m.lever is None or m.tilt_variance is None or not m.tilt_variance.any():
+            return None
+        variance = np.zeros((self.n_groups, 2, 2))
+        np.add.at(variance, self.group, m.tilt_variance)
+        return Gradients(m.lever, variance, np.bincount(self.group, minlength=self.n_groups))
 
     def planes(self) -> PlaneSkies | None:
         """Least-squares planes of the images, where the differences are known as planes."""
@@ -151,23 +153,6 @@ class _Task:
         m = self.measurements
         a, b = self.group[m.a[self.used]], self.group[m.b[self.used]]
         return PairGraph.of_pairs(self.n_groups, a, b, m.weight[self.used]).component
-
-
-@dataclass(frozen=True, slots=True)
-class _Skies:
-    """What a method found: value and error of each image in comparison units, status, component; anchors.
-
-    ``err`` (2, N): one sigma of all that is known, and the part that the noise of the pixels makes.
-    """
-
-    value: FloatArray
-    err: FloatArray
-    status: StrArray
-    component: IntArray
-    anchor: StrArray
-    offsets: Offsets | None = None
-    warnings: tuple[SkyWarning, ...] = ()
-    planes: PlaneSkies | None = None
 
 
 def solve_skies(
@@ -220,7 +205,7 @@ def solve_skies(
         If ``match`` or ``globalmin+match`` finds no overlap that can be used.
 
     """
-    task = _Task(
+    task = Task(
         images=images,
         measurements=measurements,
         group=group_numbers(images),
@@ -247,7 +232,8 @@ def solve_skies(
         warnings += factor_warnings(images, measurements, task.used, found.err[0])
         warnings += weak_images(images, measurements, task.used, found.err[0])
         if not any(w.name == WarningName.DISAGREEMENT for w in warnings):
-            warnings += uneven_images(images, found.err)
+            shared = None if offsets.common_gradient is None else offsets.common_gradient[task.group]
+            warnings += uneven_images(images, found.err, shared, measurements.field_variance)
     if max_residual is not None:
         warnings += large_residuals(images, measurements, residual, max_residual)
     if max_step is not None:
@@ -279,152 +265,16 @@ def solve_skies(
     )
 
 
-def _localmin(task: _Task) -> _Skies:
-    """Each group at the lowest own sky of its images."""
-    value, err = task.lowest_local()
-    return _own(task, value[task.group], err[task.group], "own sky")
-
-
-def _globalmin(task: _Task) -> _Skies:
-    """All at the lowest own sky of all."""
-    value, err = task.lowest_local()
-    if np.isfinite(value).any():
-        lowest = int(np.nanargmin(value))
-        known = np.isfinite(value)
-        value, err = np.where(known, value[lowest], np.nan), np.where(known, err[lowest], np.nan)
-    return _own(task, value[task.group], err[task.group], "lowest sky of all")
-
-
-def _own(task: _Task, value: FloatArray, err: FloatArray, anchor: str) -> _Skies:
-    component = task.components()
-    status = np.where(np.isfinite(value), Status.OK, task.local_status())
-    anchors = np.full(component.max(initial=-1) + 1, anchor, object)
-    return _Skies(value, np.stack([err, err]), status, component[task.group], anchors)
-
-
-def _user(task: _Task) -> _Skies:
-    """The values that were given, each to its own image."""
-    n = len(task.images)
-    value = np.array([task.skylist.get(i, np.nan) for i in range(n)]) * task.factor
-    status = np.where(np.isfinite(value), Status.OK, Status.NOT_GIVEN).astype(object)
-    return _Skies(value, np.full((2, n), np.nan), status, np.zeros(n, np.int64), np.array(["given"], object))
-
-
-def _match(task: _Task) -> _Skies:
-    """Least-squares offsets, anchored in every component."""
-    if (planes := task.planes()) is not None:
-        return _match_planes(task, planes)
-    offsets = task.offsets()
-    level = np.full(len(offsets.chi2), np.inf)
-    extreme = -offsets.offset if task.match_up else offsets.offset
-    np.minimum.at(level, offsets.component, extreme)
-    if task.match_up:
-        level = -level
-    anchor = np.full(len(level), "highest = 0" if task.match_up else "lowest = 0", object)
-    if task.reference is not None:
-        own = task.group[task.reference]
-        info = task.images[task.reference]
-        held = 0.0 if info.recorded is None else info.recorded.sky.level * info.to_comparison
-        level[offsets.component[own]] = offsets.offset[own] - held
-        anchor[offsets.component[own]] = info.ref.label
-    return _anchored(task, offsets, (offsets.offset - level[offsets.component], offsets.errors), anchor)
-
-
-def _match_planes(task: _Task, planes: PlaneSkies) -> _Skies:
-    """Least-squares planes; in every component the mean tilt is 0 and the lowest level at an image's centre."""
-    sign = -1.0 if task.match_up else 1.0
-    lowest = np.full(len(planes.fit.loss), np.inf)
-    np.minimum.at(lowest, planes.component, sign * planes.value)
-    planes = planes.raised(-sign * lowest)
-    anchor = _pinned(planes, "highest = 0" if task.match_up else "lowest = 0")
-    if task.reference is not None:
-        info = task.images[task.reference]
-        recorded = SkyPlane() if info.recorded is None else info.recorded.sky
-        planes = planes.held_at(task.reference, SkyPlane(*(c * info.to_comparison for c in astuple(recorded))))
-        anchor[planes.component[task.reference]] = info.ref.label
-    return _anchored_planes(task, planes, anchor)
-
-
-def _pinned(planes: PlaneSkies, level: str) -> StrArray:
-    """How each component is anchored: its level, and the shapes whose common part is held at zero."""
-    lowest = np.full(len(planes.fit.loss), max(_COMMON))
-    np.minimum.at(lowest, planes.component, planes.degree)
-    return np.array([f"{level}{_COMMON[degree]}" for degree in lowest.tolist()], object)
-
-
-def _anchored_planes(task: _Task, planes: PlaneSkies, anchor: StrArray, err: FloatArray | None = None) -> _Skies:
-    found = (planes.value, planes.err if err is None else err)
-    skies = _with_status(task, planes.fit.offsets, planes.component, found, anchor)
-    fit, most = planes.fit, degree_of(planes.planes.shape[1])
-    warnings = skies.warnings + weak_tilts(fit.loss) + common_curvatures(task.images, fit.held, fit.curved)
-    if not task.choose:
-        warnings += lower_degrees(task.images, planes.degree, planes.component, most)
-        warnings += needless_degrees(fit.simpler, fit.spared, most)
-    none = np.isnan(skies.value)[:, None]
-    return replace(skies, planes=replace(planes, planes=np.where(none, np.nan, planes.planes)), warnings=warnings)
-
-
-def _globalmin_match(task: _Task) -> _Skies:
-    """Offsets plus the baseline that brings the lowest own sky that remains in each component to zero."""
-    if (planes := task.planes()) is not None:
-        local, local_err = task.local()
-        first = _first_lowest(local - planes.value, planes.component, len(planes.fit.loss))
-        anchor = _pinned(planes, "lowest sky that remains = 0")
-        lowest = first[planes.component]
-        apart = np.hypot(planes.err, planes.err[:, lowest]) * (np.arange(len(lowest)) != lowest)
-        err = np.hypot(apart, local_err[lowest])
-        return _anchored_planes(task, planes.raised((local - planes.value)[first]), anchor, err)
-    offsets = task.offsets()
-    component = offsets.component[task.group]
-    local, local_err = task.local()
-    remains = local - offsets.offset[task.group]
-    first = _first_lowest(remains, component, len(offsets.chi2))
-    baseline, err = remains[first], local_err[first]
-    anchor = np.full(len(first), "lowest sky that remains = 0", object)
-    value = offsets.offset + baseline[offsets.component]
-    # The image with the lowest sky that remains is at its own sky; the others differ from it by two offsets.
-    lowest = task.group[first][offsets.component]
-    apart = np.hypot(offsets.errors, offsets.errors[:, lowest]) * (np.arange(len(lowest)) != lowest)
-    return _anchored(task, offsets, (value, np.hypot(apart, err[offsets.component])), anchor)
-
-
-def _anchored(task: _Task, offsets: Offsets, found: tuple[FloatArray, FloatArray], anchor: StrArray) -> _Skies:
-    """Value (G,) and errors (2, G) of every group to those of the images, with their statuses."""
-    of_images = found[0][task.group], found[1][:, task.group]
-    return _with_status(task, offsets, offsets.component[task.group], of_images, anchor)
-
-
-def _with_status(
-    task: _Task, offsets: Offsets, component: IntArray, found: tuple[FloatArray, FloatArray], anchor: StrArray
-) -> _Skies:
-    """Value (N,) and errors (2, N) of the images with their statuses; NaN where there is no sky."""
-    value, err = found
-    alone = np.bincount(offsets.component)[component] == 1
-    own = task.local_status()
-    unseen = (own == Status.ALL_MASKED) | (own == Status.UNREADABLE)
-    none = ~np.isfinite(value) | (alone & unseen)
-    status = np.where(none & (own != Status.OK), own, np.where(none | alone, Status.NO_OVERLAP, Status.OK))
-    warnings = disconnected(task.images, task.measurements, component, np.flatnonzero(~none))
-    value, err = np.where(none, np.nan, value), np.where(none, np.nan, err)
-    return _Skies(value, err, status, component, anchor, offsets, warnings)
-
-
-METHODS: dict[Method, Callable[[_Task], _Skies]] = {
-    Method.LOCALMIN: _localmin,
-    Method.GLOBALMIN: _globalmin,
-    Method.MATCH: _match,
-    Method.GLOBALMIN_MATCH: _globalmin_match,
-    Method.USER: _user,
+METHODS: dict[Method, Callable[[Task], Skies]] = {
+    Method.LOCALMIN: localmin,
+    Method.GLOBALMIN: globalmin,
+    Method.MATCH: match,
+    Method.GLOBALMIN_MATCH: globalmin_match,
+    Method.USER: user,
 }
 
 
-def _first_lowest(value: FloatArray, of: IntArray, n: int) -> IntArray:
-    """Index of the lowest value of each of n sets (``of``: set of every value); NaN only where a set has no other."""
-    order = np.lexsort((value, of))
-    return order[np.searchsorted(of[order], np.arange(n))]
-
-
-def _residuals(task: _Task, found: _Skies) -> FloatArray:
+def _residuals(task: Task, found: Skies) -> FloatArray:
     """``delta - (solution_a - solution_b)`` of every pair that was measured, used or not."""
     m = task.measurements
     if found.planes is not None:

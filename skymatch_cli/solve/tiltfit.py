@@ -23,6 +23,7 @@ from skymatch_cli.model.monomials import carried, degree_of
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.solve.degrees import DegreeCosts, carried_degrees, chi2_of, determined_degrees
 from skymatch_cli.solve.offsets import solve_offsets
+from skymatch_cli.solve.pairgraph import PairGraph
 from skymatch_cli.solve.tiltequations import PlaneEquations, least, totals
 
 _STEP_RIDGE = 1e-6  # for the steps of an iteration, which must not run away along what hardly matters
@@ -122,65 +123,105 @@ def fit_planes(
     FittedPlanes
     """
     used = (weight > 0) & (a != b)
-    unit = _typical_length(centre, a[used], b[used], measured.position[used])
-    per = unit ** totals(measured.pull.shape[1])
-    centre, position = centre / unit, measured.position / unit
-    moment, pull = measured.moment / (per[:, None] * per), measured.pull / per
-    noise = (measured.noise / (per[:, None] * per))[used]
-    ends, seen = (a[used], b[used]), (moment[used], position[used])
-    degree = determined_degrees(centre, ends, seen, carried_degrees(centre, ends, *seen))
-    costs = DegreeCosts.of_pairs(centre, ends, seen, (pull[used], noise), degree)
+    scaled = _Scaled.of_differences(centre, (a, b), measured, used)
+    ends, seen = (a[used], b[used]), (scaled.moment[used], scaled.position[used])
+    pull, noise = scaled.pull[used], scaled.noise[used]
+    degree = determined_degrees(scaled.centre, ends, seen, carried_degrees(scaled.centre, ends, *seen))
+    costs = DegreeCosts.of_pairs(scaled.centre, ends, seen, (pull, noise), degree)
     simpler, reasons = costs.simpler(), tuple[str, ...]()
     if choose:
         wanted, reasons = costs.chosen()
         degree = np.minimum(degree, wanted[costs.component])
-    equations = PlaneEquations.of_pairs(centre, *ends, *seen, degree)
-    planes = equations.solve(equations.gathered(pull[used][:, :, None]))[:, :, 0]
-    apart = _apart(planes, centre, a, b, position)
-    left = pull - (moment @ apart[:, :, None])[:, :, 0]
-    chi2, dof = chi2_of(equations, left[used], moment[used], noise)
+    equations = PlaneEquations.of_pairs(scaled.centre, *ends, *seen, degree)
+    planes = equations.solve(equations.gathered(pull[:, :, None]))[:, :, 0]
+    left = scaled.left(planes, (a, b))
+    chi2, dof = chi2_of(equations, left[used], seen[0], noise)
     held, curved = common_curvature(equations, planes)
     if held.any():
         equations = replace(equations, held=held)
         planes = equations.centred(planes[:, :, None])[:, :, 0]
-        left = pull - (moment @ _apart(planes, centre, a, b, position)[:, :, None])[:, :, 0]
+        left = scaled.left(planes, (a, b))
     covariance, exact = equations.covariance()
-    graph = equations.graph
-    residual = left[:, 0] / np.where(moment[:, 0, 0] > 0, moment[:, 0, 0], np.nan)
-    level = solve_offsets(len(centre), a[used], b[used], residual[used], moment[used, 0, 0])
-    of_pair = graph.component[a[used]]
-    square = np.bincount(of_pair, residual[used] ** 2, minlength=len(graph.size))
-    count = np.bincount(of_pair, minlength=len(graph.size))
-    variance = covariance[:, 0, 0]
-    constant = graph.component_sums(level.sigma**2)
-    more = np.where(chi2 > dof, chi2 / dof, 1.0)[graph.component]  # what overlaps contradict (Birge 1932)
-    offsets = Offsets(
-        offset=planes[:, 0],
-        sigma=np.sqrt(np.maximum(variance * more, 0.0)),
-        sigma_noise=np.sqrt(np.maximum(variance, 0.0)),
+    residual = left[:, 0] / np.where(scaled.moment[:, 0, 0] > 0, scaled.moment[:, 0, 0], np.nan)
+    more = np.where(chi2 > dof, chi2 / dof, 1.0)[equations.graph.component]  # what overlaps contradict (Birge 1932)
+    variance = np.stack([covariance[:, 0, 0] * more, covariance[:, 0, 0]])
+    per, graph = scaled.per, equations.graph
+    return FittedPlanes(
+        offsets=_offsets(graph, planes[:, 0], variance, residual, used=used, fit=(chi2, dof), exact=exact),
+        shape=planes[:, 1:] / per[1:],
+        covariance=covariance / (per[:, None] * per) * more[:, None, None],
+        noise=1 / more,
+        residual=residual,
+        loss=_loss(graph, covariance[:, 0, 0], residual[used]),
+        degree=degree,
+        held=held,
+        curved=curved,
+        simpler=simpler[0],
+        spared=simpler[1],
+        reasons=reasons,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scaled:
+    """Differences in a unit of length in which coefficients are comparable; ``per``: its powers in the terms."""
+
+    centre: FloatArray
+    position: FloatArray
+    moment: FloatArray
+    pull: FloatArray
+    noise: FloatArray
+    per: FloatArray
+
+    @classmethod
+    def of_differences(
+        cls, centre: FloatArray, ends: tuple[IntArray, IntArray], measured: PlaneDifferences, used: BoolArray
+    ) -> _Scaled:
+        a, b = (end[used] for end in ends)
+        unit = _typical_length(centre, a, b, measured.position[used])
+        per = unit ** totals(measured.pull.shape[1])
+        moment, noise = (each / (per[:, None] * per) for each in (measured.moment, measured.noise))
+        return cls(centre / unit, measured.position / unit, moment, measured.pull / per, noise, per)
+
+    def left(self, planes: FloatArray, ends: tuple[IntArray, IntArray]) -> FloatArray:
+        """What polynomials (G, k) leave of the pulls, (M, k)."""
+        degree = degree_of(planes.shape[1])
+        at_pair = (carried(self.position - self.centre[end], degree) @ planes[end][:, :, None] for end in ends)
+        return np.asarray(self.pull - (self.moment @ np.subtract(*at_pair))[:, :, 0])
+
+
+def _offsets(
+    graph: PairGraph,
+    level: FloatArray,
+    variance: FloatArray,
+    residual: FloatArray,
+    *,
+    used: BoolArray,
+    fit: tuple[FloatArray, FloatArray],
+    exact: bool,
+) -> Offsets:
+    """The levels (G,) with their variances (2, G), all and without scatter; ``fit``: chi2 and degrees of freedom."""
+    count, square = (graph.pair_sums(x) for x in (np.ones(len(graph.a)), residual[used] ** 2))
+    sigma = np.sqrt(np.maximum(variance, 0.0))
+    return Offsets(
+        offset=level,
+        sigma=sigma[0],
+        sigma_noise=sigma[1],
         component=graph.component,
         residual=np.where(used, residual, np.nan),
         rms_residual=np.sqrt(np.where(count > 0, square / np.maximum(count, 1), np.nan)),
-        chi2=chi2,
-        dof=dof,
+        chi2=fit[0],
+        dof=fit[1],
         scatter=np.zeros(len(graph.size)),
         sigma_exact=exact,
     )
-    loss = np.where(constant > 0, np.sqrt(graph.component_sums(variance) / np.where(constant > 0, constant, 1)), np.nan)
-    covariance = covariance / (per[:, None] * per) * more[:, None, None]
-    return FittedPlanes(
-        offsets,
-        planes[:, 1:] / per[1:],
-        covariance,
-        1 / more,
-        residual,
-        loss,
-        degree,
-        held,
-        curved,
-        *simpler,
-        reasons or (),
-    )
+
+
+def _loss(graph: PairGraph, variance: FloatArray, residual: FloatArray) -> FloatArray:
+    """Errors of the levels of each component over those of constants, NaN where these have none."""
+    constant = graph.component_sums(solve_offsets(graph.n, graph.a, graph.b, residual, graph.weight).sigma ** 2)
+    ratio = graph.component_sums(variance) / np.where(constant > 0, constant, 1)
+    return np.where(constant > 0, np.sqrt(np.maximum(ratio, 0.0)), np.nan)
 
 
 def common_curvature(equations: PlaneEquations, planes: FloatArray) -> tuple[BoolArray, FloatArray]:
@@ -208,13 +249,6 @@ def common_curvature(equations: PlaneEquations, planes: FloatArray) -> tuple[Boo
     held = stands_out & (tail < _FOLLOWS / max(int(np.count_nonzero(graph.size > 1)), 1))
     moved = np.where(stands_out & (free <= 0), np.nan, np.where(held, moved, 0.0))
     return held, moved
-
-
-def _apart(planes: FloatArray, centre: FloatArray, a: IntArray, b: IntArray, position: FloatArray) -> FloatArray:
-    """Differences (M, k) of the polynomials (G, k) of both groups of every pair, about its position."""
-    degree = degree_of(planes.shape[1])
-    at_pair = (carried(position - centre[end], degree) @ planes[end][:, :, None] for end in (a, b))
-    return np.asarray(np.subtract(*at_pair))[:, :, 0]
 
 
 def _typical_length(centre: FloatArray, a: IntArray, b: IntArray, position: FloatArray) -> float:

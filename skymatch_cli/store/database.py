@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,6 +53,8 @@ class Database:
         Take the file for this process alone. Otherwise it is read, by any number of processes.
     create : bool
         Make it where there is none. One in which nothing was stored is removed again.
+    file : str
+        Its name; "" for one that is gone when it is closed or no longer used, in memory as far as there is room.
     layout : str
         How rows are encoded: a file with another layout is one of another version.
     """
@@ -60,12 +63,12 @@ class Database:
         self.file = file
         self._layout = hashlib.blake2b(layout.encode(), digest_size=16).hexdigest()
         path = Path(os.path.abspath(file))  # noqa: PTH100 - links stay; and no name is special to SQLite then
-        self._new = create and (not path.exists() or (path.is_file() and not path.stat().st_size))
+        self._new = not file or (create and (not path.exists() or (path.is_file() and not path.stat().st_size)))
         if not self._new:
             _check_kind(path, file)
         mode = "rwc" if self._new else "rw" if os.access(path, os.W_OK) or write else "ro"
         with self.explained():
-            where = f"file:{quote(os.fsencode(path))}?mode={mode}"
+            where = f"file:{quote(os.fsencode(path))}?mode={mode}" if file else ""
             self._db = sqlite3.connect(where, uri=True, isolation_level=None, timeout=0 if write else _WAIT_S)
             try:
                 self._begin(write=write, create=create)
@@ -73,6 +76,8 @@ class Database:
                 self._db.close()
                 raise
         self._path = path
+        if not file:
+            weakref.finalize(self, self._db.close)
 
     def _begin(self, *, write: bool, create: bool) -> None:
         self._db.execute("PRAGMA synchronous = FULL")
@@ -117,7 +122,7 @@ class Database:
 
     def close(self) -> None:
         """Close the file, and remove it again if it is new and nothing was stored in it."""
-        if self._new:
+        if self._new and self.file:
             with suppress(sqlite3.Error):
                 if not self._db.execute("SELECT 1 FROM facts WHERE k != 'layout' LIMIT 1").fetchone():
                     self._path.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -35,7 +35,7 @@ class Measured:
     infos: Sequence[ImageInfo]
     graph: OverlapGraph
     settings: Settings
-    found: Iterable[Finding | None]  # one for each image, None where there is none yet
+    found: Findings | Sequence[Finding | None]  # one for each image, None where there is none yet
 
 
 class HeldFindings:
@@ -144,11 +144,9 @@ class StoredFindings:
     def __iter__(self) -> Iterator[Finding | None]:
         return (self[i] for i in range(len(self)))
 
-    def without_cells(self) -> Iterator[Finding | None]:
-        """All findings; cells are read when they are asked for, as long as the store is open."""
-        return (self._without_cells(i, self[i]) for i in range(len(self)))
-
-    def _without_cells(self, i: int, finding: Finding | None) -> Finding | None:
+    def outlined(self, i: int) -> Finding | None:
+        """The finding of an image; cells are read when they are asked for, as long as the store is open."""
+        finding = self[i]
         if not isinstance(finding, MeshReduction):
             return finding
         meshes = {
@@ -338,17 +336,25 @@ def _joined(old: Finding | None, new: Finding) -> Finding:
     )
 
 
-def assemble(measured: Measured) -> Measurements:
-    """Measurements of the pairs from the findings of all images; ValueError if an image was not measured."""
-    pooled = [f for f in measured.found if isinstance(f, ImageMeasurement)]
-    reduced = [f for f in measured.found if isinstance(f, MeshReduction)]
-    if len(pooled) + len(reduced) < len(measured.infos):
-        raise ValueError("not all images were measured")
+def assemble(measured: Measured) -> tuple[Measurements, Sequence[Finding]]:
+    """Measurements of the pairs from the findings of all images, and these without cells.
+
+    Those in a store are read when they are needed, so that memory holds one set of images (a plane of cubes) at a time.
+    ValueError if an image was not measured.
+    """
+    read = measured.found.outlined if isinstance(measured.found, StoredFindings) else measured.found.__getitem__
+
+    def known(i: int) -> Any:
+        if (finding := read(i)) is None:
+            raise ValueError("not all images were measured")
+        return finding
+
     if measured.settings.compare == Compare.MESH:
         from skymatch_cli.solve.tiltfit import image_planes
         from skymatch_cli.solve.tilts import chosen_degree
 
         solvers = image_planes, chosen_degree
         with one_thread():  # of libraries that came with the solvers too
-            return assemble_mesh(measured.infos, measured.graph, reduced, measured.settings, solvers)
-    return assemble_pooled(measured.infos, measured.graph, pooled)
+            return assemble_mesh(measured.infos, measured.graph, known, measured.settings, solvers)
+    pooled = list(map(known, range(len(measured.infos))))
+    return assemble_pooled(measured.infos, measured.graph, pooled), pooled

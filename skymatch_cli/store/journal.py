@@ -18,7 +18,7 @@ from skymatch_cli.images.formats.files import real_path
 from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.source import open_source
 from skymatch_cli.images.known import Headers
-from skymatch_cli.model import FileState, ImageInfo, Journal
+from skymatch_cli.model import FileState, ImageInfo, Journal, set_numbers
 from skymatch_cli.record.edits import SkyUpdate, record_edits
 from skymatch_cli.record.journal import journal_path
 from skymatch_cli.record.updates import sky_updates
@@ -40,6 +40,15 @@ def needs_journal(infos: Sequence[ImageInfo], settings: Settings) -> bool:
         return False
     floats = any(i.source is not None and i.source.original is None and i.source.science.bitpix < 0 for i in infos)
     return floats and len({real_path(info.ref.path) for info in infos}) > 1
+
+
+def scratch_store(planned: Plan) -> Store | None:
+    """A store without a name for the findings of cubes, so that memory holds those of a plane at a time."""
+    if len(set(set_numbers(planned.infos).tolist())) < 2:
+        return None
+    store = Store("", write=True, create=True)
+    store.save_plan(replace(planned, headers=Headers()))
+    return store
 
 
 def journal_of(planned: Plan, measured: Measured | None = None) -> Journal:

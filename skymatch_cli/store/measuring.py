@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,10 +15,17 @@ from skymatch_cli.model.measurements import joined
 from skymatch_cli.model.warning import skipped
 from skymatch_cli.run.tasks import LocalRunner, NoProgress, Progress, Runner
 from skymatch_cli.run.threads import one_thread
-from skymatch_cli.store.findings import Findings, HeldFindings, Measured, StoredFindings, assemble, measure_images
+from skymatch_cli.store.findings import (
+    Findings,
+    HeldFindings,
+    Measured,
+    StoredFindings,
+    assemble,
+    measure_images,
+)
 from skymatch_cli.store.plan import Plan
 from skymatch_cli.store.planning import check_model
-from skymatch_cli.store.store import Store
+from skymatch_cli.store.store import Finding, Store
 
 NEEDS_LOCAL = frozenset({Method.LOCALMIN, Method.GLOBALMIN, Method.GLOBALMIN_MATCH})
 """Methods that need the skies of single images."""
@@ -99,13 +106,17 @@ def gather(measured: Measured) -> tuple[Measurements, tuple[SkyWarning, ...]]:
     stored = measured.found if isinstance(measured.found, StoredFindings) else None
     if stored is not None and (kept := stored.gathered()) is not None:
         return kept.measurements(), kept.warnings
-    found = tuple(measured.found if stored is None else stored.without_cells())
-    said = tuple(w for f in found if f is not None for w in f.warnings)
-    problems = tuple(p for f in found if f is not None for p in f.problems)
-    measurements, warnings = assemble(replace(measured, found=found)), (*skipped(problems), *said)
+    measurements, found = assemble(measured)
+    warnings = _said(found)
     if stored is not None:
         stored.keep(measurements, warnings)
     return measurements, warnings
+
+
+def _said(found: Iterable[Finding]) -> tuple[SkyWarning, ...]:
+    """Warnings of the findings of all images."""
+    found = list(found)
+    return (*skipped(tuple(p for f in found for p in f.problems)), *(w for f in found for w in f.warnings))
 
 
 def compared_otherwise(
@@ -117,7 +128,10 @@ def compared_otherwise(
     by_mesh = planned.settings.compare == Compare.MESH
     other = replace(planned.settings, compare=Compare.POOLED if by_mesh else Compare.MESH, mesh_size=None)
     again = replace(planned, settings=other)
-    found, _ = gather(find(again, with_local=False, progress=progress, runner=runner, store=store))
+    by_plane = None
+    if store is None:
+        by_plane = find_plane_by_plane(again, with_local=False, progress=progress, runner=runner)
+    found, _ = by_plane or gather(find(again, with_local=False, progress=progress, runner=runner, store=store))
     mesh, pooled = (measurements, found) if by_mesh else (found, measurements)
     return cross_check(planned.infos, mesh, pooled, robust=planned.settings.robust)
 
@@ -125,8 +139,9 @@ def compared_otherwise(
 _AT_A_TIME = 2**25  # pixels of planes that are compared before others are read
 
 
+@one_thread()
 def find_plane_by_plane(
-    planned: Plan, *, progress: Progress | None = None, runner: Runner | None = None
+    planned: Plan, *, with_local: bool, progress: Progress | None = None, runner: Runner | None = None
 ) -> tuple[Measurements, tuple[SkyWarning, ...]] | None:
     """Measure the planes of cubes some at a time, so that few are in memory; the same as `find` and `gather`.
 
@@ -144,18 +159,16 @@ def find_plane_by_plane(
         return None
     watch = progress or NoProgress()
     watch.stage("pixels", len(sets))
-    found: list[Measurements] = []
-    pairs: list[IntArray] = []
-    said: list[SkyWarning] = []
+    parts, pairs = [], []
+    findings: dict[int, Finding] = {}
     for own in together:
-        rows = np.flatnonzero(np.isin(planned.graph.a, own))
-        part, warnings = gather(
-            find(_part(planned, own, rows), with_local=False, progress=_Going(watch), runner=runner)
-        )
-        found.append(part)
-        pairs.append(rows)
-        said += warnings
-    return joined(found, planned.graph, together, pairs), tuple(said)
+        pairs.append(np.flatnonzero(np.isin(planned.graph.a, own)))
+        part = _part(planned, own, pairs[-1])
+        measurements, found = assemble(find(part, with_local=with_local, progress=_Going(watch), runner=runner))
+        parts.append(measurements)
+        findings |= zip(own.tolist(), found, strict=True)
+    said = _said(findings[i] for i in range(len(sets)))
+    return joined(parts, planned.graph, together, pairs), said
 
 
 def _part(planned: Plan, images: IntArray, pairs: IntArray) -> Plan:

@@ -1,0 +1,172 @@
+"""The skies of the images by each of the five methods, with their anchors and statuses."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skymatch_cli.model import FloatArray, IntArray, Offsets, SkyWarning, Status, StrArray
+from skymatch_cli.model.monomials import degree_of
+from skymatch_cli.model.skyplane import SkyPlane
+from skymatch_cli.solve.advice import common_curvatures, disconnected, lower_degrees, needless_degrees, weak_tilts
+
+if TYPE_CHECKING:
+    from skymatch_cli.solve.methods import Task
+    from skymatch_cli.solve.tilts import PlaneSkies
+
+_COMMON = {0: "", 1: ", mean tilt = 0", 2: ", degree 2 without a common part", 3: ", degree 3 without a common part"}
+
+
+@dataclass(frozen=True, slots=True)
+class Skies:
+    """What a method found: value and error of each image in comparison units, status, component; anchors.
+
+    ``err`` (2, N): one sigma of all that is known, and the part that the noise of the pixels makes.
+    """
+
+    value: FloatArray
+    err: FloatArray
+    status: StrArray
+    component: IntArray
+    anchor: StrArray
+    offsets: Offsets | None = None
+    warnings: tuple[SkyWarning, ...] = ()
+    planes: PlaneSkies | None = None
+
+
+def localmin(task: Task) -> Skies:
+    """Each group at the lowest own sky of its images."""
+    value, err = task.lowest_local()
+    return _own(task, value[task.group], err[task.group], "own sky")
+
+
+def globalmin(task: Task) -> Skies:
+    """All at the lowest own sky of all."""
+    value, err = task.lowest_local()
+    if np.isfinite(value).any():
+        lowest = int(np.nanargmin(value))
+        known = np.isfinite(value)
+        value, err = np.where(known, value[lowest], np.nan), np.where(known, err[lowest], np.nan)
+    return _own(task, value[task.group], err[task.group], "lowest sky of all")
+
+
+def _own(task: Task, value: FloatArray, err: FloatArray, anchor: str) -> Skies:
+    component = task.components()
+    status = np.where(np.isfinite(value), Status.OK, task.local_status())
+    anchors = np.full(component.max(initial=-1) + 1, anchor, object)
+    return Skies(value, np.stack([err, err]), status, component[task.group], anchors)
+
+
+def user(task: Task) -> Skies:
+    """The values that were given, each to its own image."""
+    n = len(task.images)
+    value = np.array([task.skylist.get(i, np.nan) for i in range(n)]) * task.factor
+    status = np.where(np.isfinite(value), Status.OK, Status.NOT_GIVEN).astype(object)
+    return Skies(value, np.full((2, n), np.nan), status, np.zeros(n, np.int64), np.array(["given"], object))
+
+
+def match(task: Task) -> Skies:
+    """Least-squares offsets, anchored in every component."""
+    if (planes := task.planes()) is not None:
+        return _match_planes(task, planes)
+    offsets = task.offsets()
+    level = np.full(len(offsets.chi2), np.inf)
+    extreme = -offsets.offset if task.match_up else offsets.offset
+    np.minimum.at(level, offsets.component, extreme)
+    if task.match_up:
+        level = -level
+    anchor = np.full(len(level), "highest = 0" if task.match_up else "lowest = 0", object)
+    if task.reference is not None:
+        own = task.group[task.reference]
+        info = task.images[task.reference]
+        held = 0.0 if info.recorded is None else info.recorded.sky.level * info.to_comparison
+        level[offsets.component[own]] = offsets.offset[own] - held
+        anchor[offsets.component[own]] = info.ref.label
+    return _anchored(task, offsets, (offsets.offset - level[offsets.component], offsets.errors), anchor)
+
+
+def _match_planes(task: Task, planes: PlaneSkies) -> Skies:
+    """Least-squares planes; in every component the mean tilt is 0 and the lowest level at an image's centre."""
+    sign = -1.0 if task.match_up else 1.0
+    lowest = np.full(len(planes.fit.loss), np.inf)
+    np.minimum.at(lowest, planes.component, sign * planes.value)
+    planes = planes.raised(-sign * lowest)
+    anchor = _pinned(planes, "highest = 0" if task.match_up else "lowest = 0")
+    if task.reference is not None:
+        info = task.images[task.reference]
+        recorded = SkyPlane() if info.recorded is None else info.recorded.sky
+        planes = planes.held_at(task.reference, SkyPlane(*(c * info.to_comparison for c in astuple(recorded))))
+        anchor[planes.component[task.reference]] = info.ref.label
+    return _anchored_planes(task, planes, anchor)
+
+
+def _pinned(planes: PlaneSkies, level: str) -> StrArray:
+    """How each component is anchored: its level, and the shapes whose common part is held at zero."""
+    lowest = np.full(len(planes.fit.loss), max(_COMMON))
+    np.minimum.at(lowest, planes.component, planes.degree)
+    return np.array([f"{level}{_COMMON[degree]}" for degree in lowest.tolist()], object)
+
+
+def _anchored_planes(task: Task, planes: PlaneSkies, anchor: StrArray, err: FloatArray | None = None) -> Skies:
+    found = (planes.value, planes.err if err is None else err)
+    skies = _with_status(task, planes.fit.offsets, planes.component, found, anchor)
+    fit, most = planes.fit, degree_of(planes.planes.shape[1])
+    warnings = skies.warnings + weak_tilts(fit.loss) + common_curvatures(task.images, fit.held, fit.curved)
+    if not task.choose:
+        warnings += lower_degrees(task.images, planes.degree, planes.component, most)
+        warnings += needless_degrees(fit.simpler, fit.spared, most)
+    none = np.isnan(skies.value)[:, None]
+    return replace(skies, planes=replace(planes, planes=np.where(none, np.nan, planes.planes)), warnings=warnings)
+
+
+def globalmin_match(task: Task) -> Skies:
+    """Offsets plus the baseline that brings the lowest own sky that remains in each component to zero."""
+    if (planes := task.planes()) is not None:
+        local, local_err = task.local()
+        first = first_lowest(local - planes.value, planes.component, len(planes.fit.loss))
+        anchor = _pinned(planes, "lowest sky that remains = 0")
+        lowest = first[planes.component]
+        apart = np.hypot(planes.err, planes.err[:, lowest]) * (np.arange(len(lowest)) != lowest)
+        err = np.hypot(apart, local_err[lowest])
+        return _anchored_planes(task, planes.raised((local - planes.value)[first]), anchor, err)
+    offsets = task.offsets()
+    component = offsets.component[task.group]
+    local, local_err = task.local()
+    remains = local - offsets.offset[task.group]
+    first = first_lowest(remains, component, len(offsets.chi2))
+    baseline, err = remains[first], local_err[first]
+    anchor = np.full(len(first), "lowest sky that remains = 0", object)
+    value = offsets.offset + baseline[offsets.component]
+    # The image with the lowest sky that remains is at its own sky; the others differ from it by two offsets.
+    lowest = task.group[first][offsets.component]
+    apart = np.hypot(offsets.errors, offsets.errors[:, lowest]) * (np.arange(len(lowest)) != lowest)
+    return _anchored(task, offsets, (value, np.hypot(apart, err[offsets.component])), anchor)
+
+
+def _anchored(task: Task, offsets: Offsets, found: tuple[FloatArray, FloatArray], anchor: StrArray) -> Skies:
+    """Value (G,) and errors (2, G) of every group to those of the images, with their statuses."""
+    of_images = found[0][task.group], found[1][:, task.group]
+    return _with_status(task, offsets, offsets.component[task.group], of_images, anchor)
+
+
+def _with_status(
+    task: Task, offsets: Offsets, component: IntArray, found: tuple[FloatArray, FloatArray], anchor: StrArray
+) -> Skies:
+    """Value (N,) and errors (2, N) of the images with their statuses; NaN where there is no sky."""
+    value, err = found
+    alone = np.bincount(offsets.component)[component] == 1
+    own = task.local_status()
+    unseen = (own == Status.ALL_MASKED) | (own == Status.UNREADABLE)
+    none = ~np.isfinite(value) | (alone & unseen)
+    status = np.where(none & (own != Status.OK), own, np.where(none | alone, Status.NO_OVERLAP, Status.OK))
+    warnings = disconnected(task.images, task.measurements, component, np.flatnonzero(~none))
+    value, err = np.where(none, np.nan, value), np.where(none, np.nan, err)
+    return Skies(value, err, status, component, anchor, offsets, warnings)
+
+
+def first_lowest(value: FloatArray, of: IntArray, n: int) -> IntArray:
+    """Index of the lowest value of each of n sets (``of``: set of every value); NaN only where a set has no other."""
+    order = np.lexsort((value, of))
+    return order[np.searchsorted(of[order], np.arange(n))]

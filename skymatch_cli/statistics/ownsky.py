@@ -1,0 +1,92 @@
+"""The own sky of an image, with the sources left out where that is asked for.
+
+Sources are what stands above the noise of the smoothed image, as in DAOFIND and SExtractor. In a crowded field the
+light between the bright stars is that of fainter ones: level and noise of the sky are found again without the sources,
+and the sources with these, until they stay. The noise is that of the pixels below the sky, where no light adds to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from skymatch_cli.choices import Skystat
+from skymatch_cli.model import BoolArray, PixelArray, SkyStatistic, StatisticSettings, Status
+from skymatch_cli.sky.raster import Spans
+from skymatch_cli.statistics.regions import region_statistics
+
+_SMOOTHING_PIX = 1.5  # standard deviation
+_THRESHOLD = 3.0  # in units of the noise of the smoothed image
+_LEAST_PIXELS = 5  # of a source above the threshold, connected also by corners
+_GROWTH_PIX = 2  # by which sources are wider than what is above the threshold
+_ITERATIONS = 30
+_SETTLED = 1e-3  # of the pixels change
+_LEAST_SHARE = 0.02  # of the pixels must remain
+_BLOCKS = 8  # a side, whose scatter is part of the error
+_UNSEEN = 0.1  # of what the sources did to the sky, sources that are too faint may still do
+
+
+def own_sky(data: PixelArray, good: BoolArray, settings: StatisticSettings, *, mask_sources: bool) -> SkyStatistic:
+    """Estimate the sky of a whole image, with or without its sources.
+
+    Parameters
+    ----------
+    data : (ny, nx) float32 or float64
+    good : (ny, nx) bool
+        True = use.
+    mask_sources : bool
+        Leave sources out. The error then also counts the scatter of 8 x 8 blocks of the image, the asymmetry that is
+        left in the pixels, and a tenth of the change by masking, for sources too faint to be found.
+    """
+    frame = [Spans.full(data.shape)]
+    (whole,) = region_statistics(data, good, frame, settings)
+    if not mask_sources or whole.status != Status.OK:
+        return whole
+    use = without_sources(data, good)
+    own, mean, median = (
+        region_statistics(data, use, frame, chosen)[0]
+        for chosen in (settings, *(replace(settings, skystat=kind) for kind in (Skystat.MEAN, Skystat.MEDIAN)))
+    )
+    blocks = region_statistics(data, use, _blocks(data.shape), settings)
+    value, n = np.array([(b.value, b.n) for b in blocks if b.status == Status.OK]).reshape(-1, 2).T
+    scatter = np.sqrt(np.sum((n / n.sum() * (value - np.average(value, weights=n))) ** 2)) if n.sum() else 0.0
+    faint = _UNSEEN * (whole.value - own.value)
+    return replace(own, err=float(np.hypot(np.hypot(max(own.err, scatter), faint), mean.value - median.value)))
+
+
+def without_sources(data: PixelArray, good: BoolArray) -> BoolArray:
+    """Return which good pixels (ny, nx) are outside of sources."""
+    from scipy import ndimage
+
+    good = good & np.isfinite(data)
+    use = good
+    level = np.where(good, data - np.median(data[good]), 0).astype(np.float32)
+    cover = ndimage.gaussian_filter(good.astype(np.float32), _SMOOTHING_PIX, mode="constant")
+    known = good & (cover > 0.3)
+    smooth = ndimage.gaussian_filter(level, _SMOOTHING_PIX, mode="constant") / np.maximum(cover, np.float32(0.3))
+    for _ in range(_ITERATIONS):
+        sky = smooth[use & known]
+        if not sky.size:
+            break
+        middle = np.median(sky)
+        noise = np.sqrt(np.mean((sky[sky < middle] - middle) ** 2, dtype=float)) if (sky < middle).any() else np.inf
+        number, _ = ndimage.label((smooth > middle + _THRESHOLD * noise) & known, np.ones((3, 3)))
+        size = np.bincount(number.reshape(-1))
+        size[0] = 0
+        found = ndimage.binary_dilation((size >= _LEAST_PIXELS)[number], iterations=_GROWTH_PIX)
+        before, outside = use, good & ~found
+        if np.count_nonzero(outside) < _LEAST_SHARE * np.count_nonzero(good):
+            break
+        use = outside
+        if np.count_nonzero(use != before) < _SETTLED * np.count_nonzero(before):
+            break
+    return use
+
+
+def _blocks(shape: tuple[int, int]) -> list[Spans]:
+    """Blocks of an image, by rows and columns."""
+    cuts_y, cuts_x = (np.linspace(0, n, _BLOCKS + 1).astype(int).tolist() for n in shape)
+    rows = [np.arange(low, high) for low, high in pairwise(cuts_y)]
+    return [Spans(y, np.full_like(y, low), np.full_like(y, high)) for y in rows for low, high in pairwise(cuts_x)]

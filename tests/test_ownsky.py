@@ -1,0 +1,137 @@
+"""``--mask-sources``: the own sky of an image where stars fill the field."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from click.testing import CliRunner
+from scipy.ndimage import gaussian_filter
+
+from skymatch_cli.cli import main
+from skymatch_cli.model import StatisticSettings, Status
+from skymatch_cli.statistics.ownsky import own_sky, without_sources
+
+from .factories import Frame, write
+
+SIZE, NOISE = 160, 3.0
+
+
+def stars(per_pixel, seed=0, size=SIZE):
+    """Light of stars of 2.4 px FWHM, whose counts go from hundreds to ten thousands of electrons, steeply."""
+    rng = np.random.default_rng(seed)
+    light = np.zeros((size, size))
+    at = rng.integers(0, size, (2, int(per_pixel * size * size)))
+    np.add.at(light, tuple(at), np.minimum(300 / rng.uniform(size=at.shape[1]), 1e5))
+    return gaussian_filter(light, 1.0)
+
+
+def crowded(k, sky):
+    return sky + stars(0.03, k) + np.random.default_rng(k).normal(0, NOISE, (SIZE, SIZE))
+
+
+@pytest.fixture
+def field(tmp_path, monkeypatch):
+    """Two frames of crowded fields, with skies of 100 and 130."""
+    monkeypatch.chdir(tmp_path)
+    for k, sky in enumerate((100.0, 130.0)):
+        pixels = crowded(k, sky).astype("f4")
+        write(Path(f"img_{k}.fits"), Frame(x=100.0 * k, nx=SIZE, ny=SIZE), pixels=pixels)
+
+
+def run(*words, code=0):
+    done = CliRunner().invoke(main, [*words])
+    assert done.exit_code == code, done.stderr
+    return done
+
+
+def skies(*options):
+    words = ["match", "--dry-run", "--format", "json", "--method", "localmin", *options, "img_0.fits", "img_1.fits"]
+    images = json.loads(run(*words).stdout)["images"]
+    return np.array([[row["sky"], row["sky_err"]] for row in images]).T
+
+
+def own(pixels, good=None):
+    good = np.ones(pixels.shape, bool) if good is None else good
+    return own_sky(pixels, good, StatisticSettings(), mask_sources=True)
+
+
+def test_the_sky_between_crowded_stars_is_found(field):
+    plain, _ = skies()
+    found, err = skies("--mask-sources")
+    assert (plain - [100, 130] > 4).all()
+    assert (np.abs(found - [100, 130]) < 0.5).all()
+    assert (np.abs(found - [100, 130]) < 3 * err).all()
+
+
+def test_the_lowest_sky_is_zero_when_sources_are_masked(field):
+    words = ["match", "--dry-run", "--format", "json", "--method", "globalmin+match", "--mask-sources"]
+    rows = json.loads(run(*words, "img_0.fits", "img_1.fits").stdout)["images"]
+    assert rows[0]["sky"] == pytest.approx(100, abs=1) or rows[1]["sky"] == pytest.approx(130, abs=1)
+
+
+@pytest.mark.parametrize("compare", ["mesh", "pooled"])
+def test_the_result_does_not_depend_on_jobs_or_comparison(field, compare):
+    np.testing.assert_array_equal(skies("--mask-sources", "--compare", compare, "--jobs", "2"), skies("--mask-sources"))
+
+
+def test_masked_pixels_play_no_part(field):
+    masks = {"DQ": np.zeros((SIZE, SIZE), "i4"), "mask": np.ones((SIZE, SIZE), "u1")}
+    masks["DQ"][:40], masks["mask"][:, :30] = 1, 0
+    answers = []
+    for garbage in (0.0, 5e4):
+        for k, sky in enumerate((100.0, 130.0)):
+            pixels = crowded(k, sky)
+            pixels[:40] += garbage
+            pixels[:, :30] -= garbage
+            Path(f"img_{k}.fits").unlink()
+            write(Path(f"img_{k}.fits"), Frame(x=100.0 * k, nx=SIZE, ny=SIZE), pixels=pixels, dq=masks["DQ"])
+            fits.PrimaryHDU(masks["mask"]).writeto(f"img_{k}_good.fits", overwrite=True)
+        answers.append(skies("--mask-sources", "--mask", "{stem}_good.fits"))
+    np.testing.assert_array_equal(*answers)
+    assert (np.abs(answers[0][0] - [100, 130]) < 1.5).all()
+
+
+def test_a_store_keeps_both(field):
+    one = ["--store", "field.db"]
+    plain, masked = skies(*one), skies("--mask-sources", *one)
+    assert (plain[0] - masked[0] > 4).all()
+    np.testing.assert_array_equal(skies(*one), plain)
+    np.testing.assert_array_equal(skies("--mask-sources", *one), masked)
+
+
+def test_steps_and_a_configuration_take_it(field):
+    Path("field.toml").write_text('mask-sources = true\nmethod = "localmin"\n')
+    run("plan", "--store", "field.db", "-o", "plan.csv", "img_0.fits", "img_1.fits")
+    run("measure", "field.db", "--mask-sources")
+    solved = json.loads(run("solve", "field.db", "--method", "localmin", "--format", "json").stdout)
+    words = ["match", "--dry-run", "--config", "field.toml", "--format", "json", "img_0.fits", "img_1.fits"]
+    matched = json.loads(run(*words).stdout)
+    assert [row["sky"] for row in solved["images"]] == [row["sky"] for row in matched["images"]]
+    assert matched["settings"]["mask_sources"] is True
+
+
+def test_overlaps_keep_their_sources(field):
+    said = run("match", "--dry-run", "--mask-sources", "img_0.fits", "img_1.fits", code=2).stderr
+    assert "--mask-sources has no effect with --method match" in said
+
+
+@pytest.mark.parametrize("width", [0.0, 1.5])
+def test_noise_is_no_source(width):
+    pixels = gaussian_filter(np.random.default_rng(1).normal(0, 1, (300, 300)), width)
+    assert without_sources(pixels, np.ones(pixels.shape, bool)).mean() > 0.9
+    assert own(50 + pixels).value == pytest.approx(50, abs=0.06 * pixels.std())
+
+
+def test_an_image_without_sky_says_so_as_ever():
+    nothing = own(np.ones((50, 50)), np.zeros((50, 50), bool))
+    assert nothing.status == Status.ALL_MASKED
+    flat = own(np.full((50, 50), 7.0))
+    assert (flat.value, flat.status) == (7.0, Status.OK)
+
+
+def test_a_small_image_has_a_sky():
+    found = own(np.arange(36.0).reshape(6, 6))
+    assert found.status == Status.OK
+    assert found.err > 0
