@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-mosaic
 
-.PHONY: demo test lint format clean accuracy realistic pulls shapes cubes closure bench fuzz fuzz-guided crash-test walk docs readme man dist oldest \
+.PHONY: demo test lint format clean accuracy realistic own-sky pulls shapes cubes closure bench fuzz fuzz-guided crash-test walk docs readme man dist oldest \
 	scale vendor interop
 
 demo: $(VENV)/installed
@@ -45,6 +45,9 @@ accuracy: $(VENV)/installed
 # some fifty harder scenes: the table of docs/accuracy.md
 realistic: $(VENV)/installed
 	$(BIN)/python benchmarks/realistic.py $(REALISTIC)
+
+own-sky: $(VENV)/installed
+	$(BIN)/python benchmarks/realistic.py --own-sky $(REALISTIC)
 
 # whether sky_err is true, over 224 mosaics
 pulls: $(VENV)/installed

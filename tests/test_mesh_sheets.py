@@ -184,6 +184,7 @@ def mesh_of(origin, shape):
         per_pixel=np.full([-(-n // BLOCK) + 2 for n in shape], 1 / 64, np.float32),
         area=np.full((1, 1), 1 / 64, np.float32),
         pixel_area=1 / 64,
+        corners=np.array([[0, 0], [shape[1], 0], [0, shape[0]]]) + np.array(origin[::-1]) - 0.5,
         n_good=64 * ones.size,
     )
 

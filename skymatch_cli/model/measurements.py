@@ -138,8 +138,8 @@ class Measurements:
     # need, unless local skies were measured)
     n_good: IntArray
     # noise factor S with covariance of ``delta`` = S S^T: columns are independent sources of noise (a patch of pixels
-    # of one image), which several pairs may share. None: the pair weights are the information of a joint fit, so the
-    # covariance of the solution is the inverse of its normal matrix
+    # of one image), which several pairs may share. From a joint fit (``pair_dof``): what structure within the images
+    # adds to the noise of the pixels; the rest of ``1 / weight`` is information of the fit
     noise: csr_array | None = None
     local: LocalSkies | None = None
     # (M,): from a joint fit (mesh): expectation of ``weight * delta_err**2``, which pairs of one cell share
@@ -154,6 +154,13 @@ class Measurements:
     # (N,): from a joint fit: variance of the level of each image that is common to all of its overlaps, so that neither
     # more overlaps nor loops make it smaller; it is part of ``delta_err**2`` and not of ``1 / weight``
     level_variance: FloatArray | None = None
+    # (N,): from a joint fit: variance of the structure within each image
+    field_variance: FloatArray | None = None
+    # (M, 4): from a joint fit: what a gradient common to all images does to each difference, per unit along x and y of
+    # the plane, and the sum over both images of what gradients of their own, of variances ``tilt_variance``, do
+    lever: FloatArray | None = None
+    # (N, 2, 2): variance of the gradients that structure within the images has; their common part is no error
+    tilt_variance: FloatArray | None = None
     # (3, N): from a joint fit (mesh): factor by which each image is brighter than the mean of those that it is compared
     # with, judged by differences that grow with the brightness of the scene, its 1-sigma error (1 and 0 where no
     # overlap shows such a difference), and by what factors that overlaps can't show may shift its level. The effect of
@@ -173,7 +180,6 @@ def joined(
     Parameters
     ----------
     parts : sequence of Measurements
-        Without ``noise``.
     graph : OverlapGraph
         Of the run.
     images, pairs : sequence of (n,) int64
@@ -188,7 +194,7 @@ def joined(
             whole[place] = value
         return whole
 
-    m, of_images = len(graph.a), {"n_good", "level_variance"}
+    m, of_images = len(graph.a), {"n_good", "level_variance", "field_variance", "tilt_variance"}
     others = {"a", "b", "area_arcmin2", "local", "zero_point", "noise", "planes", "reasons", *of_images}
     columns = [f.name for f in fields(Measurements) if f.name not in others]
     made = {name: column([getattr(part, name) for part in parts], pairs, m) for name in columns}
@@ -211,7 +217,22 @@ def joined(
         area_arcmin2=graph.area_arcmin2,
         local=local,
         zero_point=None if factors is None else factors.T.copy(),
+        noise=_joined_noise([part.noise for part in parts], pairs, m),
         planes=planes,
         reasons=tuple(reason for part in parts for reason in part.reasons),
         **made,
     )
+
+
+def _joined_noise(parts: Sequence[csr_array | None], pairs: Sequence[IntArray], m: int) -> csr_array | None:
+    """Noise factors of sets of pairs, which have no source of noise in common, as one of all m pairs."""
+    from scipy.sparse import coo_array, csr_array  # the model of a run without a joint fit needs none
+
+    known = [(part.tocoo(), own) for part, own in zip(parts, pairs, strict=True) if part is not None]
+    if not known:
+        return None
+    first = np.cumsum([0, *(part.shape[1] for part, _ in known)])
+    row = np.concatenate([own[part.row] for part, own in known])
+    column = np.concatenate([part.col + low for (part, _), low in zip(known, first, strict=False)])
+    data = np.concatenate([part.data for part, _ in known])
+    return csr_array(coo_array((data, (row, column)), shape=(m, int(first[-1]))))

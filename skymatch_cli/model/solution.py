@@ -31,6 +31,8 @@ class Offsets:
     # where they don't
     scatter: FloatArray
     sigma_exact: bool = True  # False where the errors are estimates (very large components)
+    # (G,): what a gradient that all images have in common may do beyond ``sigma``: it can't be told from one of the sky
+    common_gradient: FloatArray | None = None
     # (M,): part of its weight, 1e-6 to 1, that each pair kept in a robust solution; None for a plain one
     kept: FloatArray | None = None
     # (C,): rms by which loops of differences fail to close, NaN where there is no loop; None for planes

@@ -235,15 +235,27 @@ def weak_images(
     return tuple(lines)
 
 
-def uneven_images(images: Sequence[ImageInfo], errors: FloatArray) -> tuple[SkyWarning, ...]:
+def uneven_images(
+    images: Sequence[ImageInfo],
+    errors: FloatArray,
+    gradient: FloatArray | None = None,
+    structure: FloatArray | None = None,
+) -> tuple[SkyWarning, ...]:
     """Warn of images whose skies are far more uncertain than the noise of their pixels makes them.
 
-    ``errors`` (2, N): errors of the skies, and the part that is noise of the pixels, in comparison units.
+    ``errors`` (2, N): errors of the skies, and the part that is noise of the pixels, in comparison units; ``gradient``
+    (N,): what a gradient common to all images may do beyond these; ``structure`` (N,): variance within the images.
     """
     err, by_noise = np.nan_to_num(errors)
-    why = "of their variance is noise of the pixels: differences vary within their overlaps, or between them"
+    total = err if gradient is None else np.hypot(err, gradient)
+    why = (
+        "of their variance is noise of the pixels: differences vary within their overlaps, or between them, by more "
+        "than their errors allow for noise alone"
+    )
+    if gradient is not None and gradient.max() > err.max():
+        why += ", as gradients do, of which sky_err counts no part that all images may have in common"
     what = (WarningName.DISAGREEMENT, why)
-    return tuple(_low(images, _share(by_noise**2, err**2), _LEAST_INFORMATION, err, what))
+    return tuple(_low(images, _share(by_noise**2, total**2), _LEAST_INFORMATION, total, what, cause=structure))
 
 
 def _image_sums(
@@ -258,11 +270,20 @@ def _share(part: FloatArray, whole: FloatArray) -> FloatArray:
 
 
 def _low(
-    images: Sequence[ImageInfo], share: FloatArray, limit: float, err: FloatArray, what: tuple[WarningName, str]
+    images: Sequence[ImageInfo],
+    share: FloatArray,
+    limit: float,
+    err: FloatArray,
+    what: tuple[WarningName, str],
+    *,
+    cause: FloatArray | None = None,
 ) -> list[SkyWarning]:
-    """A warning that names the images of which a smaller share (N,) than the limit is left, the worst first."""
+    """A warning that names the images of which a smaller share (N,) than the limit is left.
+
+    The worst first, or those where a ``cause`` (N,) is largest.
+    """
     low = np.flatnonzero(share < limit)
-    low = low[np.argsort(share[low], kind="stable")]
+    low = low[np.argsort(share[low] if cause is None else -np.round(cause[low], 6), kind="stable")]
     if not len(low):
         return []
     names = [f"{images[i].ref.label} ({100 * share[i]:.2g} %)" for i in low[:_NAMED]]

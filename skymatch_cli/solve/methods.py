@@ -39,7 +39,7 @@ from skymatch_cli.solve.advice import (
     without_sky,
 )
 from skymatch_cli.solve.anchored import Skies, first_lowest, globalmin, globalmin_match, localmin, match, user
-from skymatch_cli.solve.offsets import solve_offsets
+from skymatch_cli.solve.offsets import Gradients, solve_offsets
 from skymatch_cli.solve.pairgraph import PairGraph
 from skymatch_cli.solve.steps import largest, visible_step
 
@@ -114,6 +114,7 @@ class Task:
             pair_dof=m.pair_dof,
             photometric=m.photometric,
             level_variance=self._level_variance(),
+            gradients=self._gradients(),
             robust=self.robust,
             with_scatter=True,
         )
@@ -126,6 +127,15 @@ class Task:
         variance = np.zeros(self.n_groups)
         np.maximum.at(variance, self.group, of_images)
         return variance
+
+    def _gradients(self) -> Gradients | None:
+        """Gradients within the images, where there are any."""
+        m = self.measurements
+        if m.lever is None or m.tilt_variance is None or not m.tilt_variance.any():
+            return None
+        variance = np.zeros((self.n_groups, 2, 2))
+        np.add.at(variance, self.group, m.tilt_variance)
+        return Gradients(m.lever, variance, np.bincount(self.group, minlength=self.n_groups))
 
     def planes(self) -> PlaneSkies | None:
         """Least-squares planes of the images, where the differences are known as planes."""
@@ -222,7 +232,8 @@ def solve_skies(
         warnings += factor_warnings(images, measurements, task.used, found.err[0])
         warnings += weak_images(images, measurements, task.used, found.err[0])
         if not any(w.name == WarningName.DISAGREEMENT for w in warnings):
-            warnings += uneven_images(images, found.err)
+            shared = None if offsets.common_gradient is None else offsets.common_gradient[task.group]
+            warnings += uneven_images(images, found.err, shared, measurements.field_variance)
     if max_residual is not None:
         warnings += large_residuals(images, measurements, residual, max_residual)
     if max_step is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.sparse import csr_array, diags_array, hstack
 
@@ -17,6 +19,35 @@ _LEAST_DOF = 0.5
 _EXTREME = 1e200  # weights above this, or below its inverse, overflow in sums of squares
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Gradients:
+    """Gradients within the images of G groups: what they have in common can't be told from a gradient of the sky.
+
+    Attributes
+    ----------
+    lever : (M, 4) float64
+        What a unit gradient of all images does to each difference, and what those of their own variances do.
+    variance : (G, 2, 2) float64
+        Sum of the variances of the gradients of the images of each group.
+    n_images : (G,) int64
+    """
+
+    lever: FloatArray
+    variance: FloatArray
+    n_images: IntArray
+
+    def common(self, equations: NormalEquations, used: BoolArray) -> FloatArray:
+        """By how much the variance of every unknown, (n,), is less without the mean gradient of its component."""
+        graph = equations.graph
+        answer = equations.laplacian.solve(np.asarray(equations.incidence @ self.lever[used]))
+        n = graph.component_sums(self.n_images.astype(float))[graph.component]
+        total = graph.component_sums(self.variance.reshape(-1, 4)).reshape(-1, 2, 2)[graph.component]
+        of_all, of_own = answer[:, :2], answer[:, 2:]
+        return np.asarray(
+            2 * (of_all * of_own).sum(axis=1) / n - np.einsum("ni,nij,nj->n", of_all, total, of_all) / n**2
+        )
+
+
 @one_thread()
 def solve_offsets(
     n_groups: int,
@@ -29,6 +60,7 @@ def solve_offsets(
     pair_dof: FloatArray | None = None,
     photometric: FloatArray | None = None,
     level_variance: FloatArray | None = None,
+    gradients: Gradients | None = None,
     robust: bool = False,
     with_scatter: bool = False,
 ) -> Offsets:
@@ -48,7 +80,7 @@ def solve_offsets(
     noise : (M, K) csr_array, optional
         Factor S of the covariance of ``delta``, S S^T. The errors are then those of the weighted solution
         under that noise (a sandwich). Without it the weights are taken as the information, and the errors
-        are those of independent differences.
+        are those of independent differences. With ``pair_dof``: what is added to the noise of a joint fit.
     pair_dof : (M,) float64, optional
         From a joint fit, whose pairs share pixels: expectation of ``weight * error**2`` of each
         difference, 1 for a pair that shares nothing and 2 / k for one of a stack of k images. The solution takes
@@ -57,6 +89,8 @@ def solve_offsets(
         Part of the variance of each difference that the noise of its pixels makes; all of it by default.
     level_variance : (G,) float64, optional
         Variance of each unknown that all of its differences have in common: the solution keeps all of it.
+    gradients : Gradients, optional
+        Of the structure that ``noise`` stands for: their common part is no error.
     robust : bool
         Weigh pairs down that contradict the others by more than their errors (``robust.kept_weights``).
     with_scatter : bool
@@ -80,7 +114,12 @@ def solve_offsets(
         used[used] = ~singular[equations.graph.component[a[used]]]
         equations = NormalEquations.of_pairs(n_groups, a[used], b[used], weight[used])
     measured = delta[used]
-    noise_used = None if noise is None else csr_array(noise[np.flatnonzero(used)])
+    noise_used, of_fit = None if noise is None else csr_array(noise[np.flatnonzero(used)]), pair_dof is not None
+    added = np.zeros(len(measured))
+    if noise_used is not None and of_fit:
+        added = np.asarray(noise_used.multiply(noise_used).sum(axis=1), float).reshape(-1) * weight[used]
+        own_noise = diags_array(np.sqrt(np.maximum(1 - added, 0) / weight[used]))
+        noise_used = csr_array(hstack([own_noise, noise_used], format="csr"))
     response = noise_response(equations, noise_used)
     if robust:
         if noise_used is None:  # with lowered weights the stated errors are no longer the weights'
@@ -95,15 +134,20 @@ def solve_offsets(
         own = _own_part(graph, response.expected)
     else:
         own = (kept * pair_dof)[used]
+        if noise_used is not None:
+            own = _own_part(graph, response.expected + graph.pair_sums(own - kept[used] * (1 - added)))
         chi2, dof = _joint(graph, square_sum, own)
     by_noise = response.variance
     if photometric is not None:
-        by_noise = noise_variance(equations, _photometric(equations, noise_used, photometric[used]))
+        by_noise = noise_variance(equations, _photometric(equations, None if of_fit else noise_used, photometric[used]))
     more = extra_variance(equations, measured, own) if with_scatter else np.zeros(len(graph.size))
     if more.any():
         equations, response = _scattered(equations, noise_used, more)
         graph, offset = equations.graph, equations.offsets(measured)
-    variance = response.variance
+    variance, shared = response.variance, None
+    if gradients is not None:
+        without = np.clip(variance - gradients.common(equations, used), np.minimum(by_noise, variance), variance)
+        variance, shared = without, np.sqrt(variance - without)
     if level_variance is not None:
         variance = variance + _centred_variance(graph, level_variance)
     residual = np.full(len(a), np.nan)
@@ -121,6 +165,7 @@ def solve_offsets(
         dof=dof,
         scatter=np.sqrt(more),
         sigma_exact=response.exact,
+        common_gradient=shared,
         kept=kept if robust else None,
         closure=closure,
         n_loops=n_loops,

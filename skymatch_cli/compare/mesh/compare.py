@@ -21,10 +21,11 @@ import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.connected import connected, least_squares_offsets
+from skymatch_cli.compare.mesh.fields import ImageFields, image_fields
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.sheets import Sheet, make_sheet
 from skymatch_cli.compare.mesh.spill import Kept
-from skymatch_cli.compare.mesh.structure import BlockSums, PairStructure, ZeroPoints
+from skymatch_cli.compare.mesh.structure import BlockSums, PairStructure
 from skymatch_cli.compare.mesh.sums import (
     BlockScatter,
     PairSums,
@@ -37,6 +38,7 @@ from skymatch_cli.compare.mesh.sums import (
 )
 from skymatch_cli.compare.mesh.tiles import run_noise, sheet_plans
 from skymatch_cli.compare.mesh.trust import Distances, SheetSpreads, Spreads, mean_sky, median_sky, trusted_weight
+from skymatch_cli.compare.mesh.zeropoints import ZeroPoints
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements, OverlapGraph, Status, StrArray
 
 _ITERATIONS = 6  # with the weights of the one before; the first finds what is typical only
@@ -80,7 +82,7 @@ def compare(
     found = _robust_sums(meshes, level, graph, (unit, least))
     sums = found.sums
     zero_points = ZeroPoints.of_structure(found.structure, over(sums.variance, sums.weight), graph)
-    structure, level_variance = found.structure.variance(graph)
+    fields, zero_points = image_fields(found.structure, graph, meshes, zero_points, _enough(sums))
     of_image = zip(*meshes, strict=True) if meshes else [()] * graph.n_images
     n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in of_image])
     status = pair_status(sums, n_good, graph, group)
@@ -88,8 +90,7 @@ def compare(
         for words in (usable[graph.b], usable[graph.a]):
             status = np.where(words != Status.OK, words, status)
     measured = pair_measurements(sums, unit, graph, n_good=n_good, status=status)
-    level_variance = (level_variance + zero_points.variance) * unit**2
-    measured = settled(with_structure(measured, structure * unit**2, level_variance, found.scale))
+    measured = settled(with_fields(measured, fields, zero_points.variance * unit**2, found.scale, unit))
     return replace(measured, zero_point=np.stack([zero_points.factor, zero_points.err, zero_points.hidden * unit]))
 
 
@@ -283,24 +284,31 @@ def pair_measurements(
     )
 
 
-def with_structure(
-    measured: Measurements, variance: FloatArray, level_variance: FloatArray, scale: FloatArray
+def with_fields(
+    measured: Measurements, fields: ImageFields, level_variance: FloatArray, scale: FloatArray, unit: float
 ) -> Measurements:
-    """Measurements with the variances that structure adds to the differences (M,) and to the levels of images (N,).
+    """Measurements with the errors of structure within the images, and variances of the levels of images (N,).
 
     ``scale`` (N,): by how much the cells of an image scatter more than the noise of the pixels explains, as variance.
     """
-    a, b, noise = measured.a, measured.b, measured.delta_err**2
-    kept = 1 / (1 + measured.weight * variance)
+    a, b, weight = measured.a, measured.b, measured.weight
+    noise = fields.quiet * measured.delta_err**2
+    factor = fields.factor * unit
+    variance = np.asarray(factor.multiply(factor).sum(axis=1), float).reshape(-1)
+    settled_weight = weight / (fields.quiet + weight * variance)
     scattered = 0.5 * (scale[a] + scale[b])
     information, dof = measured.information, measured.pair_dof
     return replace(
         measured,
         delta_err=np.sqrt(noise + variance + level_variance[a] + level_variance[b]),
-        weight=measured.weight * kept,
-        pair_dof=None if dof is None else dof * kept * (1 + over(variance, noise)),
-        photometric=np.clip(1 / scattered, 0, 1) / (1 + over(variance, noise)),
-        usable=None if information is None else np.clip(over(measured.weight * scattered, information), 0, 1),
+        weight=settled_weight,
+        noise=factor,
+        field_variance=fields.variance * unit**2,
+        lever=fields.lever * [1, 1, unit**2, unit**2],
+        tilt_variance=fields.tilt_variance * unit**2,
+        pair_dof=None if dof is None else dof * fields.quiet * over(settled_weight, weight),
+        photometric=np.clip(1 / scattered, 0, 1) * over(settled_weight, weight),
+        usable=None if information is None else np.clip(over(weight * scattered, information), 0, 1),
         level_variance=level_variance,
     )
 

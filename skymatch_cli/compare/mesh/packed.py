@@ -17,7 +17,7 @@ import numpy.typing as npt
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.centroids import CellCentroids
 from skymatch_cli.compare.mesh.reduce import COARSE, CellMesh
-from skymatch_cli.model import IntArray
+from skymatch_cli.model import FloatArray, IntArray
 
 _LEVELS = 2**15 - 1  # of values on either side of the middle of a block
 _COUNTS = 2**8 - 1
@@ -32,7 +32,7 @@ class Outline:
 
     Attributes
     ----------
-    origin, level, noise, area, pixel_area, n_good, halvings
+    origin, level, noise, area, pixel_area, corners, n_good, halvings
         See `CellMesh`.
     shape : (nj, ni)
         Of the rectangle of cells.
@@ -46,6 +46,7 @@ class Outline:
     noise: float
     area: Float32Array
     pixel_area: float
+    corners: FloatArray
     n_good: int
     halvings: int
     row: npt.NDArray[np.int32]
@@ -129,7 +130,7 @@ class PackedMesh(Outline):
         """The mesh without its cells, which are loaded when they are asked for."""
         own = {f.name: getattr(self, f.name) for f in fields(Outline)}
         # Arrays from a store are views of all that was read with them.
-        own |= {name: own[name].copy() for name in ("area", "row", "column")}
+        own |= {name: own[name].copy() for name in ("area", "corners", "row", "column")}
         return MeshOnDisk(**own, load=load)
 
 
@@ -164,6 +165,8 @@ class Mesh(Protocol):
     def area(self) -> Float32Array: ...  # noqa: D102
     @property
     def pixel_area(self) -> float: ...  # noqa: D102
+    @property
+    def corners(self) -> FloatArray: ...  # noqa: D102
     @property
     def n_good(self) -> int: ...  # noqa: D102
     @property

@@ -61,6 +61,8 @@ class CellMesh:
         Area of a pixel in these blocks, in units of the area between cell centres.
     pixel_area : float
         Typical area of a pixel, in the same units.
+    corners : (3, 2) float64
+        Place (u, v), in cells, of the first corner of the frame and of the ends of its first row and column.
     n_good : int
         Good pixels that were seen.
     centroids : CellCentroids or None
@@ -78,6 +80,7 @@ class CellMesh:
     per_pixel: Float32Array
     area: Float32Array
     pixel_area: float
+    corners: FloatArray
     n_good: int
     centroids: CellCentroids | None = None
     halvings: int = 0
@@ -332,8 +335,16 @@ def _finished(
         per_pixel=per_pixel,
         area=in_blocks.astype(np.float32),
         pixel_area=float(np.median(area)),
+        corners=_corners(positions, shape),
         n_good=n_good,
     )
+
+
+def _corners(positions: PixelMap, shape: tuple[int, ...]) -> FloatArray:
+    """First corner of the frame and the ends of its first row and column, (3, 2), in cells."""
+    ny, nx = shape
+    corners = np.stack(positions.at(np.array([-0.5, nx - 0.5]), np.array([-0.5, ny - 0.5])), axis=-1)
+    return np.asarray(corners[[0, 0, 1], [0, 1, 0]], float)
 
 
 def _slow_maps(

@@ -1,0 +1,350 @@
+"""Structure within images: how far means over overlaps are from means over frames.
+
+The difference of two images should be the same all over their overlap. Where it is not (gradients, residual flats,
+steps between amplifiers, noise of rows, ghosts that no cell betrays), the overlap shows by how much an image varies,
+and its other overlaps, and its frame as a whole, differ by as much.
+
+So every image is taken to have a random field of its own, F(x) + G(y) along the axes of its frame, in which the
+variance of F(x) - F(x') grows as |x - x'|^alpha: 2 is a gradient, 1 a random walk, as of steps, and near 0 noise of
+rows or columns. The pieces of the overlaps have a likelihood for every alpha, for the share of x, and for every
+amplitude. The amplitude of an image is the mean of those that its overlaps allow, where most sets have none, and
+the images of the others agree within a factor of a few, but for a few (a ghost). The field gives the errors that the
+means over all overlaps of an image have in common, relative to the mean over its frame.
+
+A gradient common to all images can't be told from a gradient of the sky: what it does to levels is no error. The same
+bowl in all images does nothing to them where frames overlap alike: where it explains the pieces better than fields do,
+it is taken off before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array, diags_array, hstack
+
+from skymatch_cli.compare.mesh.packed import Mesh
+from skymatch_cli.compare.mesh.structure import PairStructure
+from skymatch_cli.compare.mesh.sums import over
+from skymatch_cli.compare.mesh.tiles import BLOCK
+from skymatch_cli.compare.mesh.zeropoints import ZeroPoints
+from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
+from skymatch_cli.run.threads import one_thread
+
+_NODES = 9  # of F, and of G, from one edge of the frame to the other
+_ALPHAS = (0.3, 1.0, 2.0)
+_GRADIENT, _PIECEMEAL = 2.0, 0.0  # the last: pieces differ each by its own, which has nothing to do with the frame
+_SHARES = (0.5, 0.03, 0.97)  # of the variance that is along x
+_UNEVEN = 1.0  # log likelihood by which structure along one axis must be better
+_AMPLITUDES = np.append(0.0, 10 ** np.linspace(-1.5, 4.5, 33))  # in units of the variance of a typical piece
+_NONE = 0.75  # of all sets have no structure
+_LIKE = 2.5  # steps of these amplitudes, by which images of a set differ
+_UNLIKE = 0.03  # part of the images that have any other amplitude
+_SAMPLE = 128  # pairs that say which kind of field it is
+_CHUNK = 4096  # pairs worked on at a time: memory
+_LEAST_WEIGHT = 0.4  # of a piece over the mean: cells at a border have pixels on one side of the middle only
+_QUIETEST = 1e-3  # noise that is left of the scatter of blocks where structure makes the most of it
+_PRIOR = 15.0  # blocks' worth of belief that noise is as the scatter of blocks says, and alike in all images
+_MOSTLY = 0.5  # of the log likelihood of structure, that factors must explain
+_CLEAR = 3.0  # log likelihood, beyond which it is worth while to ask for a common bowl
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageFields:
+    """Errors of the differences of M pairs that come of structure within the N images.
+
+    Attributes
+    ----------
+    factor : (M, K) csr_array
+        Columns are independent sources of error, in units of the run's noise.
+    quiet : (M,) float64
+        Variance of the noise in the pieces over that which the scatter of the blocks makes them have; 1 at most.
+    variance : (N,) float64
+        Of the structure within each image.
+    lever : (M, 4) float64
+        What a unit gradient common to all images does to each difference (x, y), and the sum over both images of what
+        gradients of their own variances do.
+    tilt_variance : (N, 2, 2) float64
+        Variance of the gradients of the images; 0 where the structure is not one of gradients.
+    """
+
+    factor: csr_array
+    quiet: FloatArray
+    variance: FloatArray
+    lever: FloatArray
+    tilt_variance: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pieces:
+    """Pieces of m overlaps: differences, variances of their noise (infinite where there is none), places in frames.
+
+    ``dof`` (m,): blocks that these variances are known from.
+    ``share`` (2, m, 12, 2, 9): of the nodes of F and of G of both images in the mean over each piece; ``axes``
+    (2, m, 2, 2): axes of the frames on the plane.
+    """
+
+    difference: FloatArray
+    variance: FloatArray
+    dof: FloatArray
+    share: FloatArray
+    axes: FloatArray
+
+    def part(self, rows: IntArray) -> _Pieces:
+        """Pieces of some of the overlaps."""
+        return _Pieces(
+            self.difference[rows], self.variance[rows], self.dof[rows], self.share[:, rows], self.axes[:, rows]
+        )
+
+    @property
+    def typical(self) -> float:
+        """Typical variance of the noise of a piece."""
+        seen = np.isfinite(self.variance)
+        return float(np.median(self.variance[seen])) if seen.any() else 1.0
+
+    def over_noise(self, x: FloatArray) -> FloatArray:
+        """Values (m, 12, ...) in units of the noise, their weighted mean taken off."""
+        per_noise = np.where(np.isfinite(self.variance), 1 / np.sqrt(self.variance), 0.0)
+        unit = per_noise / np.maximum(np.sqrt((per_noise**2).sum(axis=1)), 1e-300)[:, None]
+        extra = (...,) + (None,) * (x.ndim - 2)
+        scaled = x * per_noise[extra]
+        return np.asarray(scaled - unit[extra] * (unit[extra] * scaled).sum(axis=1)[:, None])
+
+    def likelihoods(self, kind: tuple[float, float], amplitudes: FloatArray) -> FloatArray:
+        """Log likelihoods (m, amplitudes) of fields of a kind, of the pieces of each overlap."""
+        own = np.eye(self.difference.shape[1])
+        along_x, along_y = (np.sqrt(0.5 * share) * _root(kind[0]) for share in (kind[1], 1 - kind[1]))
+        found = np.empty((len(self.difference), len(amplitudes)))
+        for low in range(0, len(found), _CHUNK):
+            some = self.part(np.arange(low, min(low + _CHUNK, len(found))))
+            parts = [share[:, :, k] @ root for share in some.share for k, root in enumerate((along_x, along_y))]
+            alone = [np.broadcast_to(own, (len(some.difference), *own.shape))]
+            fields = some.over_noise(np.concatenate(parts if kind[0] != _PIECEMEAL else alone, axis=2))
+            variance, vector = np.linalg.eigh(fields @ fields.swapaxes(1, 2))
+            square = (vector.swapaxes(1, 2) @ some.over_noise(some.difference)[:, :, None])[:, :, 0] ** 2
+            total = 1 + np.maximum(variance, 0)[:, :, None] * amplitudes
+            chi2, n_pieces = (square[:, :, None] / total).sum(axis=1), np.isfinite(some.variance).sum(axis=1)
+            # Of Student's t: the noise is known from the scatter of so many blocks.
+            of_chi2 = (n_pieces + some.dof)[:, None] * np.log1p(chi2 / some.dof[:, None])
+            found[low : low + _CHUNK] = -0.5 * (np.log(total).sum(axis=1) + of_chi2)
+        return found
+
+
+@one_thread()
+def image_fields(
+    structure: PairStructure,
+    graph: OverlapGraph,
+    meshes: Sequence[Sequence[Mesh | None]],
+    zero_points: ZeroPoints,
+    used: BoolArray,
+) -> tuple[ImageFields, ZeroPoints]:
+    """Errors from structure within the images, and the zero points that are not better explained by it.
+
+    Parameters
+    ----------
+    structure : PairStructure
+    graph : OverlapGraph
+    meshes : for every plane of the graph, for every image
+    zero_points : ZeroPoints
+        What the factors that are known do to differences is not structure.
+    used : (M,) bool
+        Pairs that have pieces.
+    """
+    ratio = _noise_ratio(structure, graph)
+    quiet = np.clip(0.5 * (ratio[graph.a] + ratio[graph.b]), _QUIETEST, 1.0)
+    rows = np.flatnonzero(used)
+    some = rows[:: -(-len(rows) // _SAMPLE)] if len(rows) else rows
+    pieces = _pieces(structure, graph, meshes, quiet)
+    best, kind, clear = _kind(pieces.part(some))
+    gain = zero_points.factor - 1
+    if gain.any():
+        by_factors = over((gain[graph.a] - gain[graph.b])[:, None] * structure.pieces[3], structure.pieces[0])
+        steady = replace(pieces, difference=pieces.difference - by_factors)
+        with_factors = _kind(steady.part(some))
+        if with_factors[0] - with_factors[2] - (best - clear) > _MOSTLY * clear:
+            pieces, (best, kind, clear) = steady, with_factors
+        else:
+            zero_points = ZeroPoints.none(graph.n_images)
+    common = np.zeros((len(graph.a), 1))
+    if clear > _CLEAR:
+        bowl, places = _bowl(pieces.part(some), pieces)
+        without = replace(pieces, difference=pieces.difference - places @ bowl)
+        better, other, _ = _kind(without.part(some))
+        if better - best > np.log(max(int(np.count_nonzero(np.isfinite(pieces.variance[some]))), 1)):
+            pieces, kind = without, other
+            common[:, 0] = (_weights(structure)[:, :, None] * places).sum(axis=1) @ bowl
+    amplitude, structured = _amplitudes(pieces.part(rows), kind, (graph.a[rows], graph.b[rows]), graph.n_images)
+    structured = np.where(common.any(), 1.0, structured)
+    quiet = 1 - (1 - quiet) * np.maximum(structured[graph.a], structured[graph.b])
+    return _errors(structure, graph, pieces, (kind, amplitude), (quiet, common, used)), zero_points
+
+
+def _noise_ratio(structure: PairStructure, graph: OverlapGraph) -> FloatArray:
+    """Variance of the blocks of every image within the pieces of its overlaps, over what was expected, (N,).
+
+    The noise of an image is scaled to the scatter of its blocks, in which structure has a part.
+    """
+    weight, pull, noise = structure.pieces[:3]
+    found = structure.bright[3] - over(pull**2, weight).sum(axis=1)
+    expected = structure.bright[4] - over(noise, weight).sum(axis=1)
+    n_blocks = np.maximum(structure.bright[5] - (weight > 0).sum(axis=1), 0.0)
+    promised = _PRIOR * float(expected.sum()) / max(float(n_blocks.sum()), 1.0)
+    alike = float(found.sum() + promised) / (float(expected.sum()) + promised) if promised > 0 else 1.0
+    ends = np.append(graph.a, graph.b)
+    found, expected, n_blocks = (
+        np.bincount(ends, np.append(x, x), graph.n_images).astype(float) for x in (found, expected, n_blocks)
+    )
+    believed = _PRIOR * over(expected, n_blocks)
+    return np.where(expected > 0, over(found + alike * believed, expected + believed), 1.0)
+
+
+def _weights(structure: PairStructure) -> FloatArray:
+    """Share of each piece in the mean over its overlap, (M, 12)."""
+    return over(structure.pieces[0], structure.pieces[0].sum(axis=1, keepdims=True))
+
+
+def _pieces(
+    structure: PairStructure,
+    graph: OverlapGraph,
+    meshes: Sequence[Sequence[Mesh | None]],
+    quiet: FloatArray,
+) -> _Pieces:
+    """The pieces of all overlaps, and where they are in the frames of both images."""
+    weight, pull, noise, _, row, column = structure.pieces
+    mean = over(weight.sum(axis=1), np.count_nonzero(weight > 0, axis=1).astype(float))
+    seen = (weight > _LEAST_WEIGHT * mean[:, None]) & (noise > 0)
+    difference = over(pull, weight)
+    variance = np.where(seen, over(noise, weight**2) * quiet[:, None], np.inf)
+    place = BLOCK * np.stack([over(column, weight), over(row, weight)], axis=-1) - 0.5
+    extent = BLOCK * (structure.size / structure.layout)[:, ::-1]
+    corners = np.zeros((2, len(graph.a), 3, 2))
+    for k, images in enumerate(meshes):
+        mine = np.flatnonzero(graph.plane == k)
+        known = np.array([np.zeros((3, 2)) if mesh is None else mesh.corners for mesh in images]).reshape(-1, 3, 2)
+        corners[:, mine] = known[np.stack([graph.a[mine], graph.b[mine]])]
+    axes = (corners[:, :, 1:] - corners[:, :, :1]).swapaxes(2, 3)
+    known = np.isfinite(axes).all(axis=(2, 3)) & (np.linalg.det(axes) != 0)
+    axes = np.where(known[..., None, None], axes, np.eye(2))
+    to_frame = np.linalg.inv(axes)
+    from_corner = place - np.where(known[..., None], corners[:, :, 0], 0.0)[:, :, None]
+    middle = np.einsum("emij,empj->empi", to_frame, from_corner)
+    half = 0.5 * np.einsum("emij,mj->emi", np.abs(to_frame), extent)[:, :, None]
+    share = _node_shares(middle - half, middle + half) * (seen & known[..., None])[..., None, None]
+    dof = _PRIOR + np.maximum(structure.bright[5] - np.count_nonzero(weight > 0, axis=1), 0.0)
+    return _Pieces(difference, variance, dof, share, axes / np.sqrt(np.abs(np.linalg.det(axes)))[..., None, None])
+
+
+def _node_shares(low: FloatArray, high: FloatArray) -> FloatArray:
+    """Share of the nodes (..., 9) in the mean of a function from ``low`` to ``high`` in 0 to 1, linear between them."""
+    low, high = (np.clip(x, 0, 1) for x in (low, np.maximum(high, low + 1e-3)))
+    low = np.minimum(low, high - 1e-3)
+    upper, lower = (_hat_integrals(x) for x in (high, low))
+    return np.asarray((upper - lower) / (high - low)[..., None])
+
+
+def _hat_integrals(x: FloatArray) -> FloatArray:
+    """Integrals up to x, in 0 to 1, of functions that are 1 at one node and fall to 0 at the next ones, (..., 9)."""
+    from_node = np.clip(x[..., None] * (_NODES - 1) - np.arange(_NODES), -1, 1)
+    integral = 0.5 * (1 + from_node) ** 2 * (from_node <= 0) + (1 - 0.5 * (1 - from_node) ** 2) * (from_node > 0)
+    integral[..., 0] -= 0.5  # left of the frame
+    return np.asarray(integral / (_NODES - 1))
+
+
+def _root(alpha: float) -> FloatArray:
+    """Root (9, r) of the covariance of the nodes of a function relative to its mean."""
+    x = np.linspace(0, 1, _NODES)
+    apart = np.abs(x[:, None] - x) ** alpha
+    mean = _node_shares(np.zeros(1), np.ones(1))[0]
+    relative = np.eye(_NODES) - mean
+    value, vector = np.linalg.eigh(-relative @ apart @ relative.T)
+    large = value > 1e-9 * value.max()
+    return np.asarray(vector[:, large] * np.sqrt(value[large]))
+
+
+def _prior() -> FloatArray:
+    """Probabilities of the amplitudes for a set of images."""
+    n = len(_AMPLITUDES) - 1
+    return np.append(_NONE, np.full(n, (1 - _NONE) / n))
+
+
+def _kind(pieces: _Pieces) -> tuple[float, tuple[float, float], float]:
+    """Log likelihood of the best kind of field, that kind (alpha, share along x), and by how much none is worse."""
+    kinds = [(_PIECEMEAL, _SHARES[0]), *((alpha, share) for share in _SHARES for alpha in _ALPHAS)]
+    amplitudes = pieces.typical * _AMPLITUDES
+    found = [pieces.likelihoods(kind, amplitudes).sum(axis=0) for kind in kinds]
+    bests = [float(x.max()) - _UNEVEN * (share != _SHARES[0]) for x, (_, share) in zip(found, kinds, strict=True)]
+    k = int(np.argmax(np.round(bests, 3)))  # where there is none, all are equal but for rounding
+    return bests[k], kinds[k], bests[k] - float(found[k][0])
+
+
+def _bowl(sample: _Pieces, pieces: _Pieces) -> tuple[FloatArray, FloatArray]:
+    """Coefficients (2,) of x^2 and y^2 in all frames that explain a sample best; what each does there (m, 12, 2)."""
+    nodes = (np.arange(_NODES) / (_NODES - 1) - 0.5) ** 2
+    bend, places = ((x.share[0] - x.share[1]) @ nodes for x in (sample, pieces))
+    wanted = sample.over_noise(bend).reshape(-1, 2)
+    bowl = np.linalg.lstsq(wanted, sample.over_noise(sample.difference).reshape(-1), rcond=1e-6)[0]
+    return np.asarray(bowl, np.float64), np.asarray(places)
+
+
+def _amplitudes(
+    pieces: _Pieces, kind: tuple[float, float], ends: tuple[IntArray, IntArray], n: int
+) -> tuple[FloatArray, FloatArray]:
+    """Variance of the field of every image, (N,), and the probability that it has one.
+
+    Either the set has structure, of much the same amplitude in all images, or a few images have some of their own.
+    """
+    amplitudes = pieces.typical * _AMPLITUDES
+    likelihood = pieces.likelihoods(kind, amplitudes)
+    of_image = np.zeros((n, len(amplitudes)))
+    for end in ends:
+        np.add.at(of_image, end, likelihood)
+    none, *some = _probabilities(likelihood.sum(axis=0), _prior())
+    step = np.arange(len(some))
+    spread = np.exp(-0.5 * ((step[:, None] - step) / _LIKE) ** 2)
+    alike = (1 - _UNLIKE) * (spread / spread.sum(axis=0) @ some) / (1 - none) + _UNLIKE / len(some)
+    shared = _probabilities(of_image[:, 1:], alike) @ amplitudes[1:]
+    own = _probabilities(of_image, np.append(1 - _UNLIKE, np.full(len(some), _UNLIKE / len(some))))
+    variance = 0.5 * ((1 - none) * shared + none * own @ amplitudes)
+    return np.asarray(variance, np.float64), np.asarray(1 - none * own[:, 0], np.float64)
+
+
+def _probabilities(log_likelihood: FloatArray, prior: FloatArray) -> FloatArray:
+    """Probabilities of the amplitudes, (..., amplitudes)."""
+    found: FloatArray = prior * np.exp(log_likelihood - log_likelihood.max(axis=-1, keepdims=True))
+    return np.asarray(found / found.sum(axis=-1, keepdims=True))
+
+
+def _errors(
+    structure: PairStructure,
+    graph: OverlapGraph,
+    pieces: _Pieces,
+    field: tuple[tuple[float, float], FloatArray],
+    known: tuple[FloatArray, FloatArray, BoolArray],
+) -> ImageFields:
+    """Errors of the means over the overlaps, of fields of a kind and of these variances (N,)."""
+    (alpha, along_x), variance = field
+    quiet, common, used = known
+    m, n = len(graph.a), graph.n_images
+    ends, weights = np.stack([graph.a, graph.b]), _weights(structure)
+    lever, tilt_variance = np.zeros((m, 4)), np.zeros((n, 2, 2))
+    if alpha == _PIECEMEAL:
+        own = np.sqrt(variance[ends].sum(axis=0) * (weights**2).sum(axis=1) * used)
+        alone = csr_array(hstack([diags_array(own), csr_array(common)]))
+        return ImageFields(alone, quiet, variance, lever, tilt_variance)
+    share, root = np.array([along_x, 1 - along_x]), _root(alpha)
+    mean = np.einsum("mp,empaj->emaj", weights, pieces.share)  # of the nodes in the overlap
+    size = 2 * root.shape[1]
+    entries = ((mean @ root) * np.sqrt(share)[:, None]).reshape(2, m, size) * np.sqrt(variance)[ends][..., None]
+    entries *= np.array([1, -1])[:, None, None] * used[:, None]
+    row, column = np.broadcast_arrays(np.arange(m)[:, None], size * ends[..., None] + np.arange(size))
+    factor = csr_array(coo_array((entries.ravel(), (row.ravel(), column.ravel())), shape=(m, size * n)))
+    if alpha == _GRADIENT:
+        turned = np.einsum("emij,emj->emi", pieces.axes, mean @ (np.arange(_NODES) / (_NODES - 1) - 0.5))
+        axes = np.tile(np.eye(2), (n, 1, 1))
+        axes[ends] = pieces.axes
+        # the variance of F(x) - F(x') is twice that of the field times the square of the distance
+        tilt_variance = (axes * (2 * share)) @ axes.swapaxes(1, 2) * variance[:, None, None]
+        own = np.einsum("emij,emj->emi", tilt_variance[ends], turned)
+        lever = np.concatenate([turned[0] - turned[1], own[0] - own[1]], axis=1)
+    return ImageFields(csr_array(hstack([factor, csr_array(common)])), quiet, variance, lever, tilt_variance)

@@ -1,0 +1,128 @@
+"""Zero points that differ: differences that grow with the brightness of the scene.
+
+How bright the scene is above a black sky can't be known from the images: a factor times a constant is a constant. It is
+taken to be as bright as it varies: from the darkest block of the images that hang together to their brightest overlap.
+The factor times that is the error of a level. Factors that are too small for the overlaps to show are said, not
+counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import chdtri
+
+from skymatch_cli.compare.mesh.connected import connected, least_squares_offsets
+from skymatch_cli.compare.mesh.structure import PairStructure
+from skymatch_cli.compare.mesh.sums import inverse, over
+from skymatch_cli.model import FloatArray, IntArray, OverlapGraph
+
+_VISIBLE = 1.0  # brightness, in noise of a pixel: below it a difference of seeing looks the same
+_UNSEEN = 2.0  # errors that a factor that can't be seen may have
+_MANY = 3  # overlaps of a component, beyond which one that stands alone can be told
+_FAR = 6.0  # errors beyond which a slope is no accident, even alone
+_CHANCE = 0.05  # probability that slopes as large as those that factors explain are chance
+_USUAL, _BELIEF = 1.5, 4.0  # variance of slopes over that of their errors: what is usual, and its weight in overlaps
+_PLAUSIBLE = 0.02  # factor by which the zero points of a survey differ at most
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ZeroPoints:
+    """Factors between the images, from differences that grow with brightness.
+
+    Attributes
+    ----------
+    factor, err : (N,) float64
+        Of every image, relative to the mean of those it hangs together with; 1 and 0 where nothing is seen.
+    variance : (N,) float64
+        Variance of the level of every image that comes of the factors.
+    hidden : (N,) float64
+        By what factors that the overlaps can't show (2 sigma, two per cent at most) may shift the level of an image.
+    """
+
+    factor: FloatArray
+    err: FloatArray
+    variance: FloatArray
+    hidden: FloatArray
+
+    @classmethod
+    def none(cls, n: int) -> ZeroPoints:
+        """No factor is known of ``n`` images, and none is suspected."""
+        return cls(np.ones(n), *np.zeros((3, n)))
+
+    @classmethod
+    def of_structure(cls, structure: PairStructure, shared: FloatArray, graph: OverlapGraph) -> ZeroPoints:
+        """From the sums over all blocks.
+
+        One overlap alone seldom shows a factor of a per cent, all of a component do: the square sum of the slopes that
+        factors explain, beyond what their errors do, gives the variance of the factors. The errors are scaled to what
+        factors do not explain. ``shared`` (M,): part of the information of a pair that no other pair uses, 2 / k in a
+        stack of k images.
+        """
+        n = graph.n_images
+        slope, err, mean = structure.slopes()
+        use = np.isfinite(err) & (err > 0) & (shared > 0)
+        if not use.any():
+            return cls.none(n)
+        a, b, weight = graph.a[use], graph.b[use], shared[use] / err[use] ** 2
+        component = connected(n, a, b)
+        mine, size = component[a], int(component.max()) + 1
+        slope = err[use] * _supported(slope[use] / err[use], mine, size)
+
+        def total(per_pair: FloatArray) -> FloatArray:
+            return np.bincount(mine, per_pair, size).astype(float)
+
+        n_factors = np.bincount(component, minlength=size).astype(float) - 1
+        gain = least_squares_offsets(n, a, b, weight, slope)
+        left = weight * (slope - gain[a] + gain[b]) ** 2
+        dof = np.maximum(total(shared[use]) - n_factors, 0)
+        scale = np.maximum((total(left) + _USUAL * _BELIEF) / (dof + _BELIEF), 1)
+        square = total(weight * slope**2 - left) / scale
+        bright = _above_darkest(structure.darkest[use], mean[use], mine, size)
+        seen = (bright > 0) & (square > chdtri(np.maximum(n_factors, 1), _CHANCE))
+        spread = np.where(seen, (square - n_factors) * over(scale, 2 * total(weight)), 0.0)[component]
+        weight /= scale[mine]
+        information = (np.bincount(a, weight, n) + np.bincount(b, weight, n)).astype(float)
+        above = bright[component]
+        hidden = np.minimum(_UNSEEN * np.sqrt(inverse(information)), _PLAUSIBLE) * above
+        if not spread.any():
+            return cls(np.ones(n), np.zeros(n), np.zeros(n), hidden)
+        # factors of that variance about a common one: the most likely ones
+        own = np.flatnonzero(spread > 0)
+        common = n + component[own]
+        gain = least_squares_offsets(
+            n + size,
+            np.append(a, own),
+            np.append(b, common),
+            np.append(weight, 1 / spread[own]),
+            np.append(slope, np.zeros(len(own))),
+        )
+        gain = np.where(spread > 0, gain[:n] - gain[n + component], 0.0)
+        others = n_factors[component] / (n_factors[component] + 1)  # a factor is relative to the mean
+        error = others * np.sqrt(inverse(information + inverse(spread))) * (spread > 0)
+        return cls(1 + gain, error, (gain**2 + error**2) * above**2, np.where(spread > 0, 0.0, hidden))
+
+
+def _supported(pull: FloatArray, component: IntArray, size: int) -> FloatArray:
+    """Slopes over their errors, those that stand alone in their component cut to the size of the next.
+
+    A factor shows in all overlaps of an image; one overlap alone has a variable star, or the edge of a galaxy.
+    """
+    order = np.lexsort((-np.abs(pull), component))
+    first = np.searchsorted(component[order], np.arange(size))
+    many = np.flatnonzero(np.bincount(component, minlength=size) > _MANY)
+    largest, next_one = order[first[many]], np.abs(pull)[order[first[many] + 1]]
+    alone = np.abs(pull[largest]) < _FAR
+    cut = pull.copy()
+    cut[largest[alone]] = np.copysign(next_one, pull[largest])[alone]
+    return cut
+
+
+def _above_darkest(darkest: FloatArray, mean: FloatArray, component: IntArray, size: int) -> FloatArray:
+    """Brightness of the brightest overlap of every component above its darkest block, (size,)."""
+    lowest, highest = np.full(size, np.inf), np.full(size, -np.inf)
+    np.minimum.at(lowest, component, darkest)
+    np.maximum.at(highest, component, mean)
+    above = np.where(np.isfinite(lowest), highest - lowest, 0.0)
+    return np.where(above > _VISIBLE, above, 0.0)
