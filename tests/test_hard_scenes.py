@@ -64,6 +64,19 @@ def test_sparse_counts_have_the_mean_of_the_photons(tmp_path, rate):
     assert abs(sky[1] - rate) < 4 * err[1]
 
 
+def test_blocks_without_a_photon_weigh_no_more_than_others(tmp_path):
+    pulls = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        pixels = [rng.poisson(mean, (192, 192)).astype("i2") for mean in (0.01, 0.02)]
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        sky, err = differences(written(folder, pixels, 96.0))
+        assert err[1] == pytest.approx(np.sqrt(0.03 / (96 * 192)), rel=0.6)  # some 280 and 550 photons
+        pulls.append((sky[1] - 0.01) / err[1])
+    assert np.sqrt(np.mean(np.square(pulls))) < 1.5
+
+
 def test_amplified_photons_are_no_outliers(tmp_path):
     rng = np.random.default_rng(2)
     pixels = [rng.poisson(mean, (SIZE, SIZE)) + rng.normal(0, 0.05, (SIZE, SIZE)) for mean in (0.05, 0.15)]

@@ -28,6 +28,7 @@ _BATCH_BINS = 2**14  # shared out among cells at a time: what fits the cache
 _MOST_SUM, _MOST_VALUE = 1e37, 1e34  # of bins and of their pixels: float32 holds sums of both
 _LEAST_MOST_CELLS, _MOST_CELLS_PER_PIXEL = 2**20, 1  # far more than pixels fill: near the horizon of a plane
 _NOISE_ROWS = 4  # every fourth row is enough for the noise
+_FEW_STEPS = 50  # of neighbours that differ at all, in a block
 _MIN_NOISE_SAMPLES = 16
 _PIECE = 16  # values that are added up at a time; divides half a block
 _CLIP = 5.0  # rms of the differences beyond which one is an edge or a star
@@ -229,8 +230,9 @@ def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: flo
 
     The rms of the differences, clipped from above until nothing more is clipped: stars and gradients hardly count,
     and, other than a median, it is right where most neighbours are equal (sparse counts, integers, rebinned plates).
-    The smallest step that occurs is never clipped: single photons are the noise. Blocks with too few good pixels, and
-    those not asked for, have the median of the others; never below rounding of ``level``.
+    The smallest step that occurs is never clipped: single photons are the noise. Blocks with so few steps that these
+    are chance have one noise together: else those without a photon would weigh most. Blocks with too few good pixels,
+    and those not asked for, have the median of the others; never below rounding of ``level``.
 
     Returns
     -------
@@ -248,7 +250,11 @@ def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: flo
         np.abs(difference, out=each[: len(lines), :pairs], where=both, casting="same_kind")
         steps.append(each.reshape(-1, n_blocks, half).swapaxes(0, 1).reshape(n_blocks, -1))
     if steps:
-        sigma[blocks] = _clipped_rms(np.sort(np.concatenate(steps), axis=1)) / np.sqrt(2.0)
+        ordered = np.sort(np.concatenate(steps), axis=1)
+        found = _clipped_rms(ordered) / np.sqrt(2.0)
+        sparse = np.isfinite(found) & (np.count_nonzero((ordered > 0) & (ordered < np.inf), axis=1) < _FEW_STEPS)
+        found[sparse] = np.sqrt(np.mean(found[sparse] ** 2)) if sparse.any() else 0.0
+        sigma[blocks] = found
     known = sigma[np.isfinite(sigma)]
     sigma[~np.isfinite(sigma)] = np.median(known) if known.size else _scatter(data, good)
     # Noise-free pixels get the rounding of their values; images of zeros get a token.

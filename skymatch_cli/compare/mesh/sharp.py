@@ -7,7 +7,8 @@ columns). The test looks at one image only: what it takes for an outlier can't d
 difference to another image, so that difference stays unbiased.
 
 Outliers stand clear of the noise. While most of those that are found lie within twice the threshold, they are
-the tail of a noise that is not Gaussian (single photons, amplified photons): the threshold is doubled.
+the tail of a noise that is not Gaussian (single photons, amplified photons): the threshold is doubled. While most
+of them are equally high and make the noise, they are single photons: the threshold is several of them.
 Beyond the border of the frame pixels are mirrored.
 """
 
@@ -29,6 +30,9 @@ _SHARP = 0.6  # share of the height above the sky around; a star of FWHM 2 pixel
 _MASKED = np.float32(1e30)  # stands for masked pixels: protects its neighbours
 _REACH = 2  # pixels around one that the test looks at
 _FEW = 20  # outliers of which the tail of a distribution can't be told
+_ALIKE = 1.5  # upper over lower quartile of their heights: cosmic rays and hot pixels have any height
+_OWN_NOISE = 2.0  # variance that outliers make, in that of the noise
+_PHOTONS = 4.0  # in one pixel: a few are no outlier either
 _HUGE_SIGMA = 1e6  # threshold beyond which no noise reaches
 _RING = [(j, i) for j in range(-2, 3) for i in range(-2, 3) if max(abs(i), abs(j)) == 2]
 _NEIGHBOURS = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1) if (j, i) != (0, 0)]
@@ -63,7 +67,7 @@ def sharp_outliers(
     if not candidate.size or min(data.shape) <= _REACH:
         return np.empty(0, np.int64)
     found, excess = _tested(candidate, frame, np.zeros(data.size, bool), np.float32(_FIRST) * noise.at(candidate))
-    threshold = _clear_threshold(np.sort(excess / noise.at(found)))
+    threshold = _clear_threshold(np.sort(excess / noise.at(found)), data.size)
     return _grown(found[excess > threshold * noise.at(found)], frame, noise, threshold * _NEXT / _FIRST)
 
 
@@ -162,14 +166,23 @@ def _mirrored(line: IntArray, n: int) -> IntArray:
     return np.where(line >= n, 2 * (n - 1) - line, line)
 
 
-def _clear_threshold(height: FloatArray) -> float:
-    """The threshold, in sigma, that most of the outliers exceed by a factor of two; ``height`` (n,) are ascending."""
+def _clear_threshold(height: FloatArray, n_pixels: int) -> float:
+    """The threshold, in sigma, that most of the outliers exceed by a factor of two; ``height`` (n,) are ascending.
+
+    Outliers that are equally high, and make the noise, are single photons.
+    """
     threshold = _FIRST
     while threshold < _HUGE_SIGMA:
         above, clear = (len(height) - np.searchsorted(height, t) for t in (threshold, 2 * threshold))
-        if above < _FEW or 2 * clear >= above:
+        if above < _FEW:
             break
-        threshold *= 2
+        low, high = np.quantile(height[-above:], [0.25, 0.75])
+        if high < _ALIKE * low and above * high**2 < _OWN_NOISE * n_pixels:
+            threshold = max(2 * threshold, _PHOTONS * high)
+        elif 2 * clear >= above:
+            break
+        else:
+            threshold *= 2
     return threshold
 
 
