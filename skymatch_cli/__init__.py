@@ -87,10 +87,7 @@ def match(images: Any, **settings: Any) -> Result:
 def _for_memory(settings: Settings, held: HeldImages) -> Settings:
     """The settings with which nothing is written, and images in memory are read where they are.
 
-    Raises
-    ------
-    UsageError
-        If the settings ask for something to be written.
+    UsageError if the settings ask for something to be written.
     """
     from dataclasses import replace
 

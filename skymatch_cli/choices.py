@@ -128,6 +128,7 @@ class WarningName(StrEnum):
     FLAGS = "flags"
     PADDING = "padding"
     COARSE = "coarse"
+    PHOTONS = "photons"
     COPIES = "copies"
     WCS = "wcs"
     KEYWORD = "keyword"

@@ -56,6 +56,7 @@ OF_THE_SKY = OF_THE_SOLUTION | OF_THE_MEASUREMENT
 
 _OVERLAP_STATISTIC = frozenset({"skystat", "nclip", "lsigma", "usigma", "binwidth"})
 _BINWIDTH = 0.1  # sigma
+_MOST_CONFIG_BYTES = 2**20
 MOST_MESH_SIZE = 1000.0  # pixels; sums over a cell take steps of a quarter of it
 
 
@@ -150,12 +151,7 @@ class Settings:
         return StatisticSettings(**chosen | {"skystat": Skystat(self.skystat)})
 
     def refuse_idle_statistic(self) -> None:
-        """Refuse a statistic in a run that uses none: one that compares cells and needs no sky per image.
-
-        Raises
-        ------
-        UsageError
-        """
+        """Refuse a statistic in a run that uses none (UsageError), and sources masked for no sky of an image."""
         if self.mask_sources and self.method in (Method.MATCH, Method.USER):
             what = f"--mask-sources has no effect with --method {self.method}: overlaps have their sources in common"
             raise UsageError(what, "use --method localmin, globalmin or globalmin+match, or leave it out")
@@ -211,7 +207,11 @@ def read_config(path: str, known: Mapping[str, str]) -> dict[str, Any]:
     from pathlib import Path
 
     try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as stream:
+            content = stream.read(_MOST_CONFIG_BYTES + 1)  # of a device there is no end
+        if len(content) > _MOST_CONFIG_BYTES:
+            raise UsageError(f"--config {path}: is larger than any configuration", "give a TOML file of settings")
+        document = tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror or error}", "give a TOML file that can be read") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -72,6 +72,35 @@ def test_amplified_photons_are_no_outliers(tmp_path):
     assert abs(sky[1] - 0.1) < 4 * err[1]
 
 
+def test_pooled_statistics_say_that_they_clip_amplified_photons(tmp_path):
+    rng = np.random.default_rng(2)
+    pixels = [rng.poisson(mean, (SIZE, SIZE)) + rng.normal(0, 0.05, (SIZE, SIZE)) for mean in (0.05, 0.15)]
+    paths = written(tmp_path, [p.astype("f4") for p in pixels])
+    said = [w for w in skymatch_cli.match(paths, dry_run=True, compare="pooled").warnings if w.name == "photons"]
+    assert [w.amplitude for w in said] == pytest.approx([1 - np.exp(-0.05), 1 - np.exp(-0.15)], rel=0.1)
+    unclipped = skymatch_cli.match(paths, dry_run=True, compare="pooled", skystat="mean", nclip=0)
+    assert not unclipped.warnings
+    sky, err = (np.asarray(unclipped.images[name], float) for name in ("sky", "sky_err"))
+    assert abs(sky[1] - sky[0] - 0.1) < 4 * 2 * err[0]
+
+
+@pytest.mark.parametrize("what", ["stars", "hot pixels", "trails"])
+def test_what_clipping_is_for_is_not_taken_for_photons(tmp_path, what):
+    rng = np.random.default_rng(6)
+    frame = Frame(nx=SIZE, ny=SIZE, sky=100.0, noise=5.0)
+    pixels = stars(frame, 2.4, 3e-2) if what == "stars" else frame.pixels()
+    if what == "hot pixels":
+        hot = rng.random(pixels.shape) < 0.03
+        pixels[hot] += np.exp(rng.uniform(np.log(50), np.log(50000), np.count_nonzero(hot)))
+    elif what == "trails":
+        for _ in range(60):
+            y, x = rng.integers(0, SIZE - 12, 2)
+            pixels[y, x : x + rng.integers(4, 12)] += 3000
+    paths = written(tmp_path, [pixels, pixels + rng.normal(0, 5, pixels.shape)])
+    warnings = skymatch_cli.match(paths, dry_run=True, compare="pooled").warnings
+    assert "photons" not in [w.name for w in warnings]
+
+
 @pytest.mark.parametrize("share", [0.2, 0.4])
 def test_pixels_masked_at_random_cost_their_share_only(tmp_path, share):
     rng = np.random.default_rng(3)
@@ -183,6 +212,69 @@ def test_a_tilt_makes_the_difference_uncertain(tmp_path):
     assert sky[1] == pytest.approx(1.5, abs=0.2)
     assert flat[1][1] == pytest.approx(3 * np.sqrt(2 / (64 * SIZE)), rel=0.35)
     assert 1.5 < 4 * err[1] < 16
+
+
+def tiled(folder: Path, shapes: list[np.ndarray], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Errors and ``sky_err`` of four frames, two by two, that overlap by a quarter; each has a shape of its own."""
+    places = [(0.75 * SIZE * i, 0.75 * SIZE * j) for j in (0, 1) for i in (0, 1)]
+    frames = [Frame(x=x, y=y, nx=SIZE, ny=SIZE, sky=100, noise=3, seed=9 * seed + k) for k, (x, y) in enumerate(places)]
+    folder.mkdir()
+    paths = [
+        write(folder / f"{k}.fits", f, pixels=f.pixels() + s)
+        for k, (f, s) in enumerate(zip(frames, shapes, strict=True))
+    ]
+    images = skymatch_cli.match(paths, dry_run=True, compare="mesh").images
+    sky, err = (np.asarray(images[name], float) for name in ("sky", "sky_err"))
+    return sky - sky.mean(), err
+
+
+@pytest.mark.parametrize("size", [3.0, 30.0])
+def test_errors_are_those_that_gradients_make(tmp_path, size):
+    pulls = []
+    for seed in range(10):
+        tilts = np.random.default_rng(seed).normal(0, size / 2, (4, 2))
+        tilts -= tilts.mean(axis=0)  # what all have in common can't be told from a gradient of the sky
+        v, u = np.mgrid[-0.5 : 0.5 : SIZE * 1j, -0.5 : 0.5 : SIZE * 1j]
+        error, err = tiled(tmp_path / str(seed), [a * u + b * v for a, b in tilts], seed)
+        pulls.extend(error / err)
+    assert 0.7 < np.std(pulls) < 1.4
+    assert np.abs(pulls).max() < 4
+
+
+def test_the_same_bowl_in_all_images_makes_no_error(tmp_path):
+    v, u = np.mgrid[-0.5 : 0.5 : SIZE * 1j, -0.5 : 0.5 : SIZE * 1j]
+    bowl = 12 * (u**2 + v**2)
+    flat = tiled(tmp_path / "flat", [np.zeros((SIZE, SIZE))] * 4, 1)
+    bent = tiled(tmp_path / "bent", [bowl - bowl.mean()] * 4, 1)
+    # a row of three such frames would have steps of up to 3 counts, were these gradients of their own
+    assert bent[1].max() < 2 * flat[1].max() < 0.3
+    assert np.abs(bent[0]).max() < 4 * bent[1].max()
+
+
+def test_noise_of_rows_matters_only_where_overlaps_have_few_of_them(tmp_path):
+    rng = np.random.default_rng(5)
+    rows = [np.repeat(np.repeat(rng.normal(0, 3, SIZE // 8), 8)[:, None], SIZE, axis=1) for _ in range(4)]
+    places = [(0.0, 0.0), (0.75 * SIZE, 0.0), (0.0, 0.75 * SIZE), (0.75 * SIZE, 0.75 * SIZE)]
+    frames = [Frame(x=x, y=y, nx=SIZE, ny=SIZE, sky=100, noise=3, seed=k) for k, (x, y) in enumerate(places)]
+    paths = [
+        write(tmp_path / f"{k}.fits", f, pixels=f.pixels() + r)
+        for k, (f, r) in enumerate(zip(frames, rows, strict=True))
+    ]
+    found = skymatch_cli.match(paths, dry_run=True, compare="mesh").overlaps
+    err = dict(zip(zip(found["a"], found["b"], strict=True), np.asarray(found["delta_err"], float), strict=True))
+    beside, above = (err[0, 1] + err[2, 3]) / 2, (err[0, 2] + err[1, 3]) / 2
+    # four of sixteen rows of blocks, of two images: 3 * sqrt(2 / 4 * (1 - 4 / 16)) = 1.8
+    assert 0.9 < above < 3.6
+    assert beside < 0.4 * above
+
+
+def test_gradients_are_no_zero_points(tmp_path):
+    frames = [Frame(x=64.0 * k, nx=SIZE, ny=SIZE, sky=100, noise=3, seed=k) for k in range(2)]
+    pixels = [stars(frame, 2.4, 2e-3) for frame in frames]
+    pixels[1] += 30 * (np.arange(SIZE)[:, None] - SIZE / 2) / SIZE
+    result = skymatch_cli.match(written(tmp_path, pixels), dry_run=True, compare="mesh")
+    assert "zero-points" not in [w.name for w in result.warnings]
+    assert "disagreement" in [w.name for w in result.warnings]
 
 
 def test_the_part_of_the_pixels_noise_is_kept_apart(tmp_path):

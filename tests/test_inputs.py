@@ -228,6 +228,14 @@ class TestLists:
     def test_list_without_an_end(self) -> None:
         assert problem("@/dev/zero").startswith("@/dev/zero: is not a list of names")
 
+    def test_standard_input_without_an_end(self) -> None:
+        class Yes:
+            def read(self, n: int) -> str:
+                return "y\n" * min(n, 1000)
+
+        (found,) = resolve_images(["-"], settings=Settings(), stdin=Yes()).problems  # type: ignore[arg-type]
+        assert str(found) == "standard input: is longer than any list of names (give one name a line)"
+
     def test_three_columns(self, folder: Path) -> None:
         (folder / "l.txt").write_text("sub/a.fits sub/m.fits 3\n")
         assert problem("@l.txt").startswith("@l.txt, line 1: has more than")

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from skymatch_cli.choices import Skystat, WarningName
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
-from skymatch_cli.images.pixels import portable, read_pixels
+from skymatch_cli.images.pixels import Pixels, portable, read_pixels
 from skymatch_cli.model import (
     ImageInfo,
     IntArray,
@@ -30,6 +31,7 @@ from skymatch_cli.model import (
     SkyStatistic,
     SkyStatistics,
     SkyWarning,
+    StatisticSettings,
     Status,
     StrArray,
     group_numbers,
@@ -39,6 +41,7 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
 from skymatch_cli.statistics.ownsky import own_sky
+from skymatch_cli.statistics.photons import clipped_photons
 from skymatch_cli.statistics.regions import region_statistics
 
 CountArray = npt.NDArray[np.unsignedinteger[Any]]
@@ -172,7 +175,7 @@ class PooledTask:
             blocks=self._blocks(regions),
             local=local,
             n_good=int(np.count_nonzero(pixels.good)),
-            warnings=pixels.warnings,
+            warnings=(*pixels.warnings, *_photons(info, pixels, self.settings.statistic)),
         )
 
     def lost(self, why: str) -> ImageMeasurement:
@@ -320,6 +323,17 @@ def local_skies(found: Sequence[SkyStatistic | None]) -> LocalSkies | None:
         n=np.array([s.n for s in local], np.int64),
         status=np.array([s.status for s in local], object),
     )
+
+
+def _photons(info: ImageInfo, pixels: Pixels, statistic: StatisticSettings) -> tuple[SkyWarning, ...]:
+    """A warning where clipping, or a median, takes photons for outliers."""
+    if statistic.skystat == Skystat.MEAN and not statistic.nclip:
+        return ()
+    lost = clipped_photons(pixels.data, pixels.good)
+    if not lost:
+        return ()
+    text = f"{info.ref.label}: its bright pixels are single photons: clipping them takes {lost:.2g} off its sky"
+    return (SkyWarning(WarningName.PHOTONS, text, lost, info.unit),)
 
 
 def _with_status(found: SkyStatistic, spans: Spans) -> SkyStatistic:

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, AnyStr
 
 from skymatch_cli.errors import InputError, Problem
 
@@ -44,13 +44,20 @@ def left_out_as(kind: str) -> str:
 
 def read_list(file: str) -> str:
     """Return the text of a list; OSError if it can't be read, ValueError if it is no text, or never ends."""
-    pieces: list[bytes] = []
-    with Path(file).open("rb") as stream:  # may be a pipe
-        while piece := stream.read(_PIECE):
-            pieces.append(piece)
-            if b"\0" in piece or len(pieces) > _MOST_PIECES:
-                raise ValueError("is not a list of names")
-    return b"".join(pieces).decode("utf-8-sig", "surrogateescape")
+    with Path(file).open("rb") as stream:
+        return read_whole(stream.read, b"\0").decode("utf-8-sig", "surrogateescape")
+
+
+def read_whole(read: Callable[[int], AnyStr], nul: AnyStr) -> AnyStr:
+    """Return what a file, pipe or device holds; ValueError if that is no text (it holds a ``nul``), or never ends."""
+    pieces = [read(_PIECE)]
+    while pieces[-1]:
+        if nul in pieces[-1]:
+            raise ValueError("is not a list of names")
+        if len(pieces) > _MOST_PIECES:
+            raise ValueError("is longer than any list of names")
+        pieces.append(read(_PIECE))
+    return pieces[-1].join(pieces)
 
 
 def is_table(name: str) -> bool:

@@ -6,10 +6,10 @@ import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import real_path, real_paths
+from skymatch_cli.images.lists import read_list
 from skymatch_cli.images.names import Selector, split_section, split_selector
 from skymatch_cli.model import ImageRef, Section
 from skymatch_cli.model.section import check_section, plane_of
@@ -110,10 +110,10 @@ def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
     before both. InputError for every line that can't be understood or fits no image, and every image without a line.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = read_list(path).splitlines()
     except OSError as error:
         raise InputError.at(path, f"can't be read: {error.strerror}", "name a readable file with --skylist") from error
-    except UnicodeDecodeError as error:
+    except ValueError as error:
         raise InputError.at(path, "is not a text file (--skylist)", "lines 'name sky'") from error
     finder = ImageFinder(refs)
     levels: tuple[dict[int, float], ...] = ({}, {}, {})  # of files, HDUs, sections: the last that is named counts

@@ -19,7 +19,16 @@ from typing import Any, TextIO
 from skymatch_cli.errors import InputError, Problem, UsageError, caught, without_secrets
 from skymatch_cli.images.formats.files import base_name, is_remote
 from skymatch_cli.images.formats.registry import transport
-from skymatch_cli.images.lists import Listed, is_association, is_table, members, read_lines, read_list, read_table
+from skymatch_cli.images.lists import (
+    Listed,
+    is_association,
+    is_table,
+    members,
+    read_lines,
+    read_list,
+    read_table,
+    read_whole,
+)
 from skymatch_cli.model import ImageRef, MaskRef
 from skymatch_cli.model.section import check_section
 
@@ -199,12 +208,21 @@ def _expand_all(names: Iterable[str], source: _Source, stdin: TextIO | None) -> 
             if stdin is None:
                 yield Problem("-", "there is no standard input to read names from")
             else:
-                where = "standard input"
-                yield from _expand_entries(source.lines(stdin.read(), where), where, source)
+                yield from _expand_stdin(stdin, source)
         elif name.startswith("@") and not os.path.lexists(os.path.join(source.folder, name)):
             yield from _expand_list(os.path.join(source.folder, name[1:]), source)
         else:
             yield from _expand_one(name, source)
+
+
+def _expand_stdin(stdin: TextIO, source: _Source) -> Iterator[NamedFile | Problem]:
+    where = "standard input"
+    try:
+        text = read_whole(stdin.read, "\0")
+    except ValueError as error:
+        yield Problem(where, str(error), "give one name a line")
+        return
+    yield from _expand_entries(source.lines(text, where), where, source)
 
 
 def _expand_list(file: str, source: _Source) -> Iterator[NamedFile | Problem]:

@@ -60,6 +60,8 @@ _ADVICE = {  # cause -> remedy
     "--keep-value uses them",
     WarningName.COARSE: "the noise is smaller than the steps of the integers, and means of pixels are biased towards "
     "the steps -> --compare pooled interpolates the median within the step",
+    WarningName.PHOTONS: "single photons stand far out of the read noise, and are clipped as outliers -> use --compare "
+    "mesh, or do not clip: --skystat mean --nclip 0",
     WarningName.COPIES: "a file was copied, and both copies are in the list -> name one of them",
     WarningName.WCS: "an optional package is missing, or headers lack keywords of their coordinates -> pip install "
     "'skymatch-cli[gwcs]', or complete the headers",

@@ -11,6 +11,8 @@ from skymatch_cli.model import LEAST_KEPT, FloatArray, ImageInfo, Measurements, 
 from skymatch_cli.solve.diagnose import bad_fits
 from skymatch_cli.solve.steps import LOOK_SIGMA, visible_step
 
+_LEAST_NOISE = 0.1  # part of a variance that is noise of the pixels: below, errors are those of what differs
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -61,6 +63,9 @@ def find_verdict(
     visible = used & (residual > visible_step(m, used))
     doubtful = visible & (residual > LOOK_SIGMA * err)
     misfit = np.isin(solution.component[m.a], bad_fits(solution.chi2, solution.dof))
+    if m.photometric is not None:  # errors that are large because the images vary within: no agreement
+        noise = np.sqrt(m.photometric / np.where(m.weight > 0, m.weight, np.inf))
+        misfit |= (m.photometric < _LEAST_NOISE) & (residual > LOOK_SIGMA * noise)
     if max_step is not None:
         doubtful |= residual / factor > max_step
     if solution.kept is not None:

@@ -248,7 +248,10 @@ def uneven_images(
     """
     err, by_noise = np.nan_to_num(errors)
     total = err if gradient is None else np.hypot(err, gradient)
-    why = "of their variance is noise of the pixels: differences vary within their overlaps, or between them"
+    why = (
+        "of their variance is noise of the pixels: differences vary within their overlaps, or between them, by more "
+        "than their errors allow for noise alone"
+    )
     if gradient is not None and gradient.max() > err.max():
         why += ", as gradients do, of which sky_err counts no part that all images may have in common"
     what = (WarningName.DISAGREEMENT, why)

@@ -2,6 +2,9 @@
 
 With 0.3 photons in a pixel the median is 0, and clipping takes all pixels that hold one. One rate explains the share of
 pixels with at most k photons, k the median; bright pixels change that share no more than faint ones.
+
+Photons that were amplified above the read noise have no such steps. They are told from stars, trails and hot pixels by
+where they are, and by how bright: bright pixels that know nothing of their neighbours, and are much alike.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from math import exp, factorial
 
 import numpy as np
 
+from skymatch_cli.model import BoolArray, PixelArray
 from skymatch_cli.statistics.sample import Run
 
 _MOST = 8  # photons in the median pixel: beyond, a Gaussian does
@@ -18,6 +22,11 @@ _DEPARTURE = 0.15  # relative: stars in the field
 _CHANCE = 5.0  # standard deviations of a number of pixels
 _LEAST = 20  # pixels with photons
 _HALVINGS = 60  # of the interval of rates: to the last digit
+_ROWS = 256  # that are looked at for amplified photons
+_ABOVE = 5.0  # read noises
+_SHARES = 0.01, 0.4  # of the pixels: fewer change little, more are no single photons
+_ALIKE = 6.0  # brightness of the brightest tenth over that of the middle: hot pixels have any brightness
+_CLUSTERED = 1.5  # bright neighbours over what chance makes of them: those of stars are many times as many
 
 
 def photon_rate(run: Run) -> tuple[float, float] | None:
@@ -65,3 +74,29 @@ def _rate_of(k: int, up_to: float) -> float:
 def _poisson(n: int, rate: float) -> float:
     """Return the probability of ``n`` photons."""
     return exp(-rate) * rate**n / factorial(n)
+
+
+def clipped_photons(data: PixelArray, good: BoolArray) -> float:
+    """Return what clipping takes off a mean where single photons stand far out of the read noise; 0 elsewhere.
+
+    Parameters
+    ----------
+    data : (ny, nx) float
+    good : (ny, nx) bool
+        True = use.
+    """
+    every = max(1, len(data) // _ROWS)
+    data, good = data[::every], good[::every]
+    values = data[good]
+    if values.size < _LEAST**2:
+        return 0.0
+    middle = float(np.median(values))
+    noise = 1.4826 * float(np.median(np.abs(values - middle)))
+    bright = good & (data > middle + _ABOVE * noise)
+    beyond = data[bright] - middle
+    share = beyond.size / values.size
+    if noise == 0 or not _SHARES[0] < share < _SHARES[1] or np.quantile(beyond, 0.9) > _ALIKE * np.median(beyond):
+        return 0.0
+    by_chance = share**2 * np.count_nonzero(good[:, 1:] & good[:, :-1])
+    both = np.count_nonzero(bright[:, 1:] & bright[:, :-1])
+    return share * float(np.median(beyond)) if both < _CLUSTERED * by_chance + _CHANCE * np.sqrt(by_chance) else 0.0

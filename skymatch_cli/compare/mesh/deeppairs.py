@@ -110,9 +110,9 @@ class DeepPairs:
             u, v = ((c - middle).astype(exact) for c, middle in zip((u, v), about, strict=True))
             pairs = np.flatnonzero(seen[mine].any(axis=0))
             value = np.empty((len(pairs), len(powers)))
+            one, other = first[:, mine], second[:, mine].reshape(len(self.leaf), -1).T
             for k, (a, b) in enumerate(powers):
-                one = (first[:, mine] * (u**a * v**b)).reshape(len(self.leaf), -1)
-                of_all = (one @ second[:, mine].reshape(len(self.leaf), -1).T).astype(float)
+                of_all = (one * (u**a * v**b)).reshape(len(self.leaf), -1) @ other
                 value[:, k] = of_all[self.first[pairs], self.second[pairs]]
                 if both is not None:
                     value[:, k] = both(value[:, k], of_all[self.second[pairs], self.first[pairs]])
