@@ -144,7 +144,7 @@ class Task:
             return None
         if not self.used.any():
             raise _no_overlap(m, len(self.images))
-        from skymatch_cli.solve.tilts import plane_skies  # with scipy.special, which takes time to load
+        from skymatch_cli.solve.tilts import plane_skies
 
         return plane_skies(self.images, self.group, m, m.planes, self.used, choose=self.choose)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import betainc
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets, PlaneDifferences
 from skymatch_cli.model.monomials import carried, degree_of
@@ -242,6 +241,8 @@ def common_curvature(equations: PlaneEquations, planes: FloatArray) -> tuple[Boo
     before, after = (graph.component_sums((p**2 * highest).sum(axis=1)) for p in (planes, without))
     free = (lowest + 1) * (graph.size - 1) - n_more
     share = np.clip(after / np.where(before > 0, before, 1.0), 0.0, 1.0)
+    from scipy.special import betainc  # takes time to load, and constants need none of it
+
     tail = np.where(free > 0, betainc(0.5 * np.maximum(free, 1), 0.5 * n_more, share), 1.0)  # of independent terms
     moved = np.zeros(len(graph.size))
     np.maximum.at(moved, graph.component, np.abs(planes[:, 0] - without[:, 0]))

@@ -7,7 +7,9 @@ the same everywhere; for a tilt the mean place counts, for a polynomial the mean
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from math import comb
+from operator import mul
 
 import numpy as np
 
@@ -76,4 +78,4 @@ def place_sums(  # noqa: PLR0917 - what is summed up, and where
     v -= origin[0]
     for place in (u, v):
         place[~usable | np.isnan(place)] = 0
-    return [bins.sums(u**i * v**j) for i, j in exponents(degree)[1:]]
+    return [bins.sums(reduce(mul, (u,) * i + (v,) * j)) for i, j in exponents(degree)[1:]]

@@ -11,12 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import chdtri
 
 from skymatch_cli.compare.mesh.connected import connected, least_squares_offsets
 from skymatch_cli.compare.mesh.structure import PairStructure
 from skymatch_cli.compare.mesh.sums import inverse, over
-from skymatch_cli.model import FloatArray, IntArray, OverlapGraph
+from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
 
 _VISIBLE = 1.0  # brightness, in noise of a pixel: below it a difference of seeing looks the same
 _UNSEEN = 2.0  # errors that a factor that can't be seen may have
@@ -80,7 +79,7 @@ class ZeroPoints:
         scale = np.maximum((total(left) + _USUAL * _BELIEF) / (dof + _BELIEF), 1)
         square = total(weight * slope**2 - left) / scale
         bright = _above_darkest(structure.darkest[use], mean[use], mine, size)
-        seen = (bright > 0) & (square > chdtri(np.maximum(n_factors, 1), _CHANCE))
+        seen = _beyond_chance(np.where(bright > 0, square, 0.0), n_factors)
         spread = np.where(seen, (square - n_factors) * over(scale, 2 * total(weight)), 0.0)[component]
         weight /= scale[mine]
         information = (np.bincount(a, weight, n) + np.bincount(b, weight, n)).astype(float)
@@ -102,6 +101,16 @@ class ZeroPoints:
         others = n_factors[component] / (n_factors[component] + 1)  # a factor is relative to the mean
         error = others * np.sqrt(inverse(information + inverse(spread))) * (spread > 0)
         return cls(1 + gain, error, (gain**2 + error**2) * above**2, np.where(spread > 0, 0.0, hidden))
+
+
+def _beyond_chance(square: FloatArray, dof: FloatArray) -> BoolArray:
+    """Whether square sums are larger than chance makes them; few are, and scipy.special takes time to load."""
+    beyond = square > dof
+    if beyond.any():
+        from scipy.special import chdtri
+
+        beyond &= square > chdtri(np.maximum(dof, 1), _CHANCE)
+    return beyond
 
 
 def _supported(pull: FloatArray, component: IntArray, size: int) -> FloatArray:
