@@ -152,9 +152,10 @@ class Settings:
 
     def refuse_idle_statistic(self) -> None:
         """Refuse a statistic in a run that uses none (UsageError), and sources masked for no sky of an image."""
-        if self.mask_sources and self.method in (Method.MATCH, Method.USER):
-            what = f"--mask-sources has no effect with --method {self.method}: overlaps have their sources in common"
-            raise UsageError(what, "use --method localmin, globalmin or globalmin+match, or leave it out")
+        by_cells = self.compare == Compare.MESH and not self.cross_check
+        if self.mask_sources and (self.method == Method.USER or (self.method == Method.MATCH and by_cells)):
+            what = f"--mask-sources has no effect with --compare {self.compare} and --method {self.method}"
+            raise UsageError(what, "stars cancel cell by cell; it is for pooled comparison and own skies: leave it out")
         if self.compare != Compare.MESH or self.method != Method.MATCH or self.cross_check:
             return
         for f in fields(self):

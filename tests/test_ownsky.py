@@ -112,9 +112,22 @@ def test_steps_and_a_configuration_take_it(field):
     assert matched["settings"]["mask_sources"] is True
 
 
-def test_overlaps_keep_their_sources(field):
+def test_cells_need_no_mask(field):
     said = run("match", "--dry-run", "--mask-sources", "img_0.fits", "img_1.fits", code=2).stderr
-    assert "--mask-sources has no effect with --method match" in said
+    assert "--mask-sources has no effect with --compare mesh and --method match" in said
+
+
+def test_pooled_overlaps_are_compared_without_their_sources(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(3)
+    for k, (seeing, sky) in enumerate([(0.0, 100.0), (2.0, 130.0)]):
+        pixels = sky + gaussian_filter(stars(0.03), seeing) + rng.normal(0, NOISE, (SIZE, SIZE))
+        write(Path(f"img_{k}.fits"), Frame(nx=SIZE, ny=SIZE), pixels=pixels.astype("f4"))
+    words = ["match", "--dry-run", "--format", "json", "--compare", "pooled", "img_0.fits", "img_1.fits"]
+    plain, masked = (
+        abs(json.loads(run(*words, *more).stdout)["overlaps"][0]["delta"] + 30) for more in ([], ["--mask-sources"])
+    )
+    assert masked < 0.5 * plain
 
 
 @pytest.mark.parametrize("width", [0.0, 1.5])
@@ -127,6 +140,7 @@ def test_noise_is_no_source(width):
 def test_an_image_without_sky_says_so_as_ever():
     nothing = own(np.ones((50, 50)), np.zeros((50, 50), bool))
     assert nothing.status == Status.ALL_MASKED
+    assert not without_sources(np.ones((50, 50)), np.zeros((50, 50), bool)).any()
     flat = own(np.full((50, 50), 7.0))
     assert (flat.value, flat.status) == (7.0, Status.OK)
 

@@ -79,7 +79,7 @@ _HELP = {
         "usigma": "Clip above the median by this many sigma.",
         "binwidth": "Width of a histogram bin in sigma (mode, midpt).",
         "mask_sources": "Leave stars and galaxies out of the own sky of each image (localmin, globalmin, "
-        "globalmin+match). Overlaps keep theirs.",
+        "globalmin+match), and of overlaps with --compare pooled.",
     },
     "Pixels that count": {
         "dqbits": "DQ flags of good pixels: numbers or names joined by + or a comma, ~ in front for bad ones; 'none' "

@@ -40,7 +40,7 @@ from skymatch_cli.run.tasks import Tasks
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
-from skymatch_cli.statistics.ownsky import own_sky
+from skymatch_cli.statistics.ownsky import own_sky, without_sources
 from skymatch_cli.statistics.photons import clipped_photons
 from skymatch_cli.statistics.regions import region_statistics
 
@@ -155,7 +155,8 @@ class PooledTask:
         rows = (0, info.shape[0])
         # What is far is fetched by need alone; of the rest, padding is judged by the whole frame.
         far = info.source is not None and is_remote(info.source.science.path)
-        if far and not self.with_local and any(spans.n_pixels for spans in regions):
+        chosen = self.settings
+        if far and not self.with_local and not chosen.mask_sources and any(spans.n_pixels for spans in regions):
             used = np.concatenate([spans.y for spans in regions])
             rows = int(used.min()), int(used.max()) + 1
         try:
@@ -163,11 +164,11 @@ class PooledTask:
         except InputError as error:
             return self._unread(regions, error.problems)
         shifted = [Spans(spans.y - rows[0], spans.x0, spans.x1) for spans in regions]
-        found = region_statistics(pixels.data, pixels.good, shifted, self.settings.statistic)
+        good = without_sources(pixels.data, pixels.good) if chosen.mask_sources else pixels.good
+        found = region_statistics(pixels.data, good, shifted, chosen.statistic)
         local = None
         if self.with_local:
             # By itself: what is asked for beside them must not change a digit of the regions.
-            chosen = self.settings
             local = own_sky(pixels.data, pixels.good, chosen.statistic, mask_sources=chosen.mask_sources)
         return ImageMeasurement(
             pairs=self.pairs,

@@ -60,8 +60,9 @@ def without_sources(data: PixelArray, good: BoolArray) -> BoolArray:
     """Return which good pixels (ny, nx) are outside of sources."""
     from scipy import ndimage
 
-    good = good & np.isfinite(data)
-    use = good
+    use = good = good & np.isfinite(data)
+    if not good.any():
+        return good
     level = np.where(good, data - np.median(data[good]), 0).astype(np.float32)
     cover = ndimage.gaussian_filter(good.astype(np.float32), _SMOOTHING_PIX, mode="constant")
     known = good & (cover > 0.3)
