@@ -197,8 +197,7 @@ def _noise_ratio(structure: PairStructure, graph: OverlapGraph) -> FloatArray:
         np.bincount(ends, np.append(x, x), graph.n_images).astype(float) for x in (found, expected, n_blocks)
     )
     believed = _PRIOR * over(expected, n_blocks)
-    known = (n_blocks > 0) & (expected > 0)  # one block a piece shows nothing but the rounding of sums
-    return np.where(known, over(found + alike * believed, expected + believed), 1.0)
+    return np.where(expected > 0, over(found + alike * believed, expected + believed), 1.0)
 
 
 def _weights(structure: PairStructure) -> FloatArray:
