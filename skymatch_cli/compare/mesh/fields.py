@@ -196,7 +196,7 @@ def _noise_ratio(structure: PairStructure, graph: OverlapGraph) -> FloatArray:
         np.bincount(ends, np.append(x, x), graph.n_images).astype(float) for x in (found, expected, n_blocks)
     )
     believed = _PRIOR * over(expected, n_blocks)
-    return np.where(expected > 0, over(found + alike * believed, expected + believed), 1.0)
+    return np.where(n_blocks > 0, over(found + alike * believed, expected + believed), alike)
 
 
 def _weights(structure: PairStructure) -> FloatArray:
