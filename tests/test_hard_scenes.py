@@ -135,6 +135,17 @@ def test_cosmic_rays_at_the_border_are_found_too(tmp_path):
     assert abs(hit[0][1] - clean[0][1]) < 0.5 * clean[1][1]
 
 
+@pytest.mark.parametrize("value", [1e15, -4e21, -2.4e37])
+def test_pixels_of_any_size_are_outliers(tmp_path, value):
+    rng = np.random.default_rng(4)
+    pixels = [rng.normal(level, 1, (20, 24)).astype("f4") for level in (100, 103)]
+    clean = differences(written(tmp_path, pixels, step=0))
+    pixels[0][0, 6:9] = value, 0.1 * value, 0  # too much alike to be cosmic rays
+    hit = differences(written(tmp_path / "hit", pixels, step=0) if (tmp_path / "hit").mkdir() is None else [])
+    assert hit[0][1] == pytest.approx(clean[0][1], abs=2 * clean[1][1])
+    assert hit[1][1] < 0.2
+
+
 def test_stars_cancel_where_one_image_has_twice_the_seeing(tmp_path):
     errors = []
     for seed in range(3):

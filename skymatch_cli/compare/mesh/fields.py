@@ -189,6 +189,7 @@ def _noise_ratio(structure: PairStructure, graph: OverlapGraph) -> FloatArray:
     found = structure.bright[3] - over(pull**2, weight).sum(axis=1)
     expected = structure.bright[4] - over(noise, weight).sum(axis=1)
     n_blocks = np.maximum(structure.bright[5] - (weight > 0).sum(axis=1), 0.0)
+    found, expected = found * (n_blocks > 0), expected * (n_blocks > 0)  # rounding, where each block is a piece
     promised = _PRIOR * float(expected.sum()) / max(float(n_blocks.sum()), 1.0)
     alike = float(found.sum() + promised) / (float(expected.sum()) + promised) if promised > 0 else 1.0
     ends = np.append(graph.a, graph.b)
@@ -196,7 +197,8 @@ def _noise_ratio(structure: PairStructure, graph: OverlapGraph) -> FloatArray:
         np.bincount(ends, np.append(x, x), graph.n_images).astype(float) for x in (found, expected, n_blocks)
     )
     believed = _PRIOR * over(expected, n_blocks)
-    return np.where(n_blocks > 0, over(found + alike * believed, expected + believed), alike)
+    known = (n_blocks > 0) & (expected > 0)  # one block a piece shows nothing but the rounding of sums
+    return np.where(known, over(found + alike * believed, expected + believed), 1.0)
 
 
 def _weights(structure: PairStructure) -> FloatArray:

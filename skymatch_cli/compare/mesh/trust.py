@@ -31,6 +31,7 @@ _CUT = 6.0  # typical distances at which the mean of a window counts no more
 _HOPELESS = 24.0  # the same for a cell, however well the windows around agree
 _NOISY = 2.0  # typical variances above which a cell loses weight
 _CELL_NOISE = 0.6  # scatter of cells in noise only, in units of what independent cells would have
+_ENDLESS = 1e12  # residual of a cell, in noise, beyond which its square would be too large for float32
 _BINS = 128  # of the logarithms of distances
 _PER_OCTAVE = 4
 _IMAGES = 1024  # whose distances are summed up at a time: memory
@@ -83,7 +84,7 @@ class Distances:
     @classmethod
     def of_residuals(cls, sheet: Sheet, residual: Float32Array) -> Distances:
         """From the residuals (n, 64) of the cells."""
-        windows, residual = sheet.windows, cells_first(residual)
+        windows, residual = sheet.windows, np.clip(cells_first(residual), -_ENDLESS, _ENDLESS)
         weighted = windows.weight * residual
         residual *= weighted
         variance = windows.beside.smoothed(residual, windows.finest)
