@@ -57,6 +57,21 @@ def own(pixels, good=None):
     return own_sky(pixels, good, StatisticSettings(), mask_sources=True)
 
 
+def test_errors_with_the_sources_cover_what_these_do(field):
+    sky, err = skies()
+    bias = sky - [100, 130]
+    assert (bias > 2).all()
+    assert (np.abs(bias) < 2 * err).all()
+
+
+@pytest.mark.parametrize("mask_sources", [False, True])
+def test_a_plain_field_has_the_error_of_its_noise(mask_sources):
+    pixels = np.random.default_rng(1).normal(100, NOISE, (SIZE, SIZE))
+    found = own_sky(pixels, np.ones(pixels.shape, bool), StatisticSettings(), mask_sources=mask_sources)
+    assert found.err == pytest.approx(1.2533 * NOISE / SIZE, rel=1.0 if mask_sources else 0.1)
+    assert abs(found.value - 100) < 3 * found.err
+
+
 def test_the_sky_between_crowded_stars_is_found(field):
     plain, _ = skies()
     found, err = skies("--mask-sources")

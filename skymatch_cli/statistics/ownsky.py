@@ -1,5 +1,8 @@
 """The own sky of an image, with the sources left out where that is asked for.
 
+Where they are not, pixels above the clipped sky pull it up in a crowded field: the mean of the clipped pixels is above
+their median, and in simulated fields the bias of the median is about four times that.
+
 Sources are what stands above the noise of the smoothed image, as in DAOFIND and SExtractor. In a crowded field the
 light between the bright stars is that of fainter ones: level and noise of the sky are found again without the sources,
 and the sources with these, until they stay. The noise is that of the pixels below the sky, where no light adds to it.
@@ -25,6 +28,8 @@ _ITERATIONS = 30
 _SETTLED = 1e-3  # of the pixels change
 _LEAST_SHARE = 0.02  # of the pixels must remain
 _BLOCKS = 8  # a side, whose scatter is part of the error
+_OF_ASYMMETRY = 4.0  # bias of clipped pixels in a crowded field, over mean less median
+_SYMMETRIC = 0.02  # mean less median that photons have of their own, in units of the noise
 _UNSEEN = 0.1  # of what the sources did to the sky, sources that are too faint may still do
 
 
@@ -37,23 +42,36 @@ def own_sky(data: PixelArray, good: BoolArray, settings: StatisticSettings, *, m
     good : (ny, nx) bool
         True = use.
     mask_sources : bool
-        Leave sources out. The error then also counts the scatter of 8 x 8 blocks of the image, the asymmetry that is
-        left in the pixels, and a tenth of the change by masking, for sources too faint to be found.
+        Leave sources out. The error then counts the scatter of 8 x 8 blocks of the image, the asymmetry that is left in
+        the pixels, and a tenth of the change by masking, for sources too faint to be found. With them, what stands
+        between clipped pixels is a bias that grows with their asymmetry (mean less median), and the error counts that.
     """
-    frame = [Spans.full(data.shape)]
-    (whole,) = region_statistics(data, good, frame, settings)
-    if not mask_sources or whole.status != Status.OK:
+    whole, asymmetry, noise = _with_asymmetry(data, good, settings)
+    if whole.status != Status.OK:
         return whole
+    if not mask_sources:
+        crowded = np.sqrt(max(asymmetry**2 - (_SYMMETRIC * noise) ** 2, 0.0))
+        return replace(whole, err=float(np.hypot(whole.err, _OF_ASYMMETRY * crowded)))
     use = without_sources(data, good)
-    own, mean, median = (
-        region_statistics(data, use, frame, chosen)[0]
-        for chosen in (settings, *(replace(settings, skystat=kind) for kind in (Skystat.MEAN, Skystat.MEDIAN)))
-    )
+    own, asymmetry, _ = _with_asymmetry(data, use, settings)
     blocks = region_statistics(data, use, _blocks(data.shape), settings)
     value, n = np.array([(b.value, b.n) for b in blocks if b.status == Status.OK]).reshape(-1, 2).T
     scatter = np.sqrt(np.sum((n / n.sum() * (value - np.average(value, weights=n))) ** 2)) if n.sum() else 0.0
     faint = _UNSEEN * (whole.value - own.value)
-    return replace(own, err=float(np.hypot(np.hypot(max(own.err, scatter), faint), mean.value - median.value)))
+    return replace(own, err=float(np.hypot(np.hypot(max(own.err, scatter), faint), asymmetry)))
+
+
+def _with_asymmetry(
+    data: PixelArray, good: BoolArray, settings: StatisticSettings
+) -> tuple[SkyStatistic, float, float]:
+    """Return the statistic of a whole image, the mean of the clipped pixels above their median, and their noise."""
+    frame = [Spans.full(data.shape)]
+    found = {
+        kind: region_statistics(data, good, frame, replace(settings, skystat=kind))[0]
+        for kind in {settings.skystat, Skystat.MEAN, Skystat.MEDIAN}
+    }
+    mean = found[Skystat.MEAN]
+    return found[settings.skystat], mean.value - found[Skystat.MEDIAN].value, mean.err * np.sqrt(mean.n)
 
 
 def without_sources(data: PixelArray, good: BoolArray) -> BoolArray:
