@@ -15,7 +15,7 @@ from PIL import Image
 import skymatch_cli
 from skymatch_cli.report.display import frame_around
 from skymatch_cli.report.mosaic import stretches
-from skymatch_cli.report.quicklook import quicklook
+from skymatch_cli.report.quicklook import View, quicklooks
 from skymatch_cli.report.scene import scene
 from skymatch_cli.settings import Settings
 
@@ -33,7 +33,7 @@ def picture(folder: Path) -> Image.Image:
     found = skymatch_cli.match(f"{folder}/*.fits", dry_run=True)
     place = scene(found.infos)
     rings = [ring for i in range(len(found.infos)) for ring in place.image_rings(i)]
-    look = quicklook(place, found.solution.sky, Settings(), frame_around(rings, SIDE))
+    (look,) = quicklooks(place, found.solution.sky, Settings(), [View(frame_around(rings, SIDE))])
     pictures = []
     for values, stretch in zip((look.before, look.after), stretches(look), strict=True):
         grey = stretch.grey(np.nan_to_num(values, nan=stretch.black))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -164,3 +165,14 @@ def test_every_example_is_shown():
     text = (DOCS / "recipes.md").read_text()
     examples = {p.name for p in (ROOT / "examples").iterdir() if p.is_file()}
     assert {name for name in examples if f"../examples/{name}" not in text} == set()
+
+
+@pytest.mark.parametrize(
+    "script", [*DOCS.glob("*.py"), *(DOCS / "_ext").glob("*.py"), *ROOT.glob("benchmarks/*.py")], ids=lambda p: p.name
+)
+def test_scripts_import_what_the_package_has(script):
+    """They run in no test, but by hand."""
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("skymatch_cli"):
+            module = importlib.import_module(node.module)
+            assert [a.name for a in node.names if not hasattr(module, a.name)] == [], node.module
