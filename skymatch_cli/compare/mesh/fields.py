@@ -177,7 +177,12 @@ def image_fields(
     amplitude, structured = _amplitudes(pieces.part(rows), kind, (graph.a[rows], graph.b[rows]), graph.n_images)
     structured = np.where(common.any(), 1.0, structured)
     quiet = 1 - (1 - quiet) * np.maximum(structured[graph.a], structured[graph.b])
-    return _errors(structure, graph, pieces, (kind, amplitude), (quiet, common, used)), zero_points
+    fields = _errors(structure, graph, pieces, (kind, amplitude), (quiet, common, used))
+    if not common.any():  # no more is taken off the noise than fields add
+        added = np.asarray(fields.factor.multiply(fields.factor).sum(axis=1), float).reshape(-1)
+        noise = over(structure.pieces[2].sum(axis=1), structure.pieces[0].sum(axis=1) ** 2)
+        fields = replace(fields, quiet=np.clip(1 - over(added, noise), quiet, 1.0))
+    return fields, zero_points
 
 
 def _noise_ratio(structure: PairStructure, graph: OverlapGraph) -> FloatArray:
