@@ -164,3 +164,8 @@ def test_a_small_image_has_a_sky():
     found = own(np.arange(36.0).reshape(6, 6))
     assert found.status == Status.OK
     assert found.err > 0
+
+
+def test_a_single_overlap_is_said_as_one(field):
+    said = run("match", "--dry-run", "--method", "localmin", "--mask-sources", "img_0.fits", "img_1.fits").stderr
+    assert "the overlap agrees within its error" in " ".join(said.split())

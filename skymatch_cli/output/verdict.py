@@ -36,7 +36,8 @@ class Verdict:
         elif not self.fits:
             judged = "no overlap stands out, but together they disagree by more than their errors"
         elif self.checked:
-            judged = f"all {self.n_overlaps} overlaps agree within their errors"
+            n = self.n_overlaps
+            judged = f"all {n} overlaps agree within their errors" if n > 1 else "the overlap agrees within its error"
         else:
             judged = "no loop of overlaps checks them"
         return f"steps between overlapping images: up to {steps[0]}{unit}, typically {steps[1]}; {judged}"

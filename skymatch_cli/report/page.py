@@ -189,7 +189,8 @@ def _verdict(report: Report, overlaps: OverlapColumns) -> str:
         return ""
     beyond = int(np.count_nonzero(pull > PULL_LIMIT))
     if not beyond:
-        return f"All {len(pull)} overlaps agree within {PULL_LIMIT} σ."
+        agree = f"All {len(pull)} overlaps agree" if len(pull) > 1 else "The overlap agrees"
+        return f"{agree} within {PULL_LIMIT} σ."
     return f"{beyond} of {len(pull)} overlaps contradict the others by more than {PULL_LIMIT} σ (the deepest colours)."
 
 
