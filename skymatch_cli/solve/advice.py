@@ -287,7 +287,9 @@ def _low(
     if not len(low):
         return []
     some = _few([images[i].ref.label for i in low[:_NAMED]], ", ", len(low))
-    names = f"all {len(low)} images" if len(low) == len(images) > _NAMED else some
+    names = (
+        f"all {len(low)} images, most of all {images[low[0]].ref.label}" if len(low) == len(images) > _NAMED else some
+    )
     amount = _in_unit(images, 2 * np.fmax.reduce(err[low]))
     name, why = what
     much = f"{'at most ' if len(low) > 1 else ''}{100 * share[low].max():.2g} %"
