@@ -282,7 +282,7 @@ class _HeaderReader:
 
 def _without_plane(ref: ImageRef) -> ImageRef:
     """Return the image without its plane: the planes of a cube share one header."""
-    return replace(ref, part=replace(ref.part, plane=None))
+    return ref if ref.part.plane is None else replace(ref, part=replace(ref.part, plane=None))
 
 
 def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState) -> ImageHeader:

@@ -73,13 +73,12 @@ def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
 
     InputError if its undo cards are damaged, or would restore an invalid header.
     """
-    tiled = source.file.hdus[hdu].tiled
+    cards, tiled = source.cards(hdu), source.file.hdus[hdu].tiled
     try:
-        before = original_cards(source.cards(hdu), tiled=tiled)
+        before = original_cards(cards, tiled=tiled)
     except LedgerError as error:
         raise UndoCardsError.at(where, str(error), _LOST) from None
-    bitpix = format_of(before, tiled=tiled).bitpix
-    if bitpix not in BITPIX:
+    if before != cards and (bitpix := format_of(before, tiled=tiled).bitpix) not in BITPIX:
         raise UndoCardsError.at(where, f"its undo cards say that BITPIX was {bitpix}", _LOST)
     return before
 

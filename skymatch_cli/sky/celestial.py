@@ -288,7 +288,7 @@ def _undistorted(text: bytes) -> Any:
     with suppress(Exception):  # astropy's own way says what is wrong
         prm = Wcsprm(header=text, relax=True)
         if prm.naxis == 2:
-            wcs = WCS(naxis=2)
+            wcs = WCS(naxis=2, fix=False)
             wcs.wcs = prm
             wcs.fix()
             prm.set()

@@ -16,6 +16,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, cast
 
@@ -362,10 +363,14 @@ def _cube_axis(cards: _Cards, axes: tuple[int, ...]) -> str | None:
 
 def _wcs_digest(raw: bytes) -> str:
     """A digest of the values of the WCS in a header, to 12 digits."""
+    return _digest_of(tuple(filter(_PLACE.match, cd.split_header(raw))))
+
+
+@lru_cache(maxsize=4)  # SCI, ERR and DQ have the same
+def _digest_of(cards: tuple[bytes, ...]) -> str:
     values: dict[bytes, Value] = {}
-    for card in cd.split_header(raw):
-        if _PLACE.match(card):
-            values.setdefault(card[:8], cd.card_value(card))
+    for card in cards:
+        values.setdefault(card[:8], cd.card_value(card))
     keys = sorted(values)
     texts = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
     return hashlib.blake2b(repr((keys, texts)).encode(), digest_size=8).hexdigest()
