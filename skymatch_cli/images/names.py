@@ -17,8 +17,7 @@ from string import Formatter
 from typing import Any, TextIO
 
 from skymatch_cli.errors import InputError, Problem, UsageError, caught, without_secrets
-from skymatch_cli.images.formats.files import base_name, is_remote
-from skymatch_cli.images.formats.registry import transport
+from skymatch_cli.images.formats.files import base_name, is_remote, matching
 from skymatch_cli.images.lists import (
     Listed,
     is_association,
@@ -343,7 +342,7 @@ def _expand_url(url: str) -> Iterator[NamedFile | Problem]:
         yield NamedFile(without_secrets(file), file, selector)
         return
     try:
-        found = transport(file).matching(file)
+        found = matching(file)
     except (OSError, InputError) as error:
         yield Problem(file, f"can't be looked up: {error}")
         return

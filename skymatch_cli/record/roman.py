@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import numpy as np
 
 from skymatch_cli.images.formats import cards as cd
+from skymatch_cli.images.formats.asdffile import opened_asdf
 from skymatch_cli.images.formats.files import open_file
-from skymatch_cli.images.formats.gwcs import opened_asdf
 from skymatch_cli.images.formats.roman import BACKGROUND, OURS, array_and_unit, made_cards, schema_method
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import SUBTRACTED

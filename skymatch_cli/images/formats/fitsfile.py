@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import IO, cast
 
 from skymatch_cli.errors import InputError
+from skymatch_cli.images.formats import asdffile
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.cards import BLOCK, CARD, padded
 from skymatch_cli.images.formats.files import file_state, is_remote, open_file
 from skymatch_cli.images.formats.header import CardHeader, Value, as_number, value_in
-from skymatch_cli.images.formats.registry import asdf_format
 from skymatch_cli.images.formats.tilecheck import check_tiling
 from skymatch_cli.model import Container, FileState
 from skymatch_cli.model.images import BITPIX
@@ -183,7 +183,9 @@ def open_unpacked(path: str, container: Container) -> IO[bytes]:
     if container is Container.BZIP2:
         return cast("IO[bytes]", bz2.open(open_file(path) if is_remote(path) else path, "rb"))
     if container is Container.ASDF:
-        return asdf_format().open_as_fits(path)
+        from skymatch_cli.images.formats.roman import open_as_fits
+
+        return open_as_fits(path)
     return open_file(path)
 
 
@@ -212,8 +214,8 @@ def _identify(path: str, where: str) -> tuple[Container, FileState]:
     if magic[:3] == b"BZh":
         return Container.BZIP2, state
     if magic.startswith(b"#ASDF"):
-        if missing := asdf_format().missing_package():
-            raise InputError.at(where, f"is an ASDF file: reading it needs the package {missing}", asdf_format().hint)
+        if missing := asdffile.missing_package():
+            raise InputError.at(where, f"is an ASDF file: reading it needs the package {missing}", asdffile.HINT)
         return Container.ASDF, state
     if not magic:
         raise InputError.at(where, "is empty", "copy or make it again, or leave it out with --skip-bad")

@@ -12,7 +12,6 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import numpy as np
 
 from skymatch_cli.images.formats.cards import padded
-from skymatch_cli.images.formats.registry import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
@@ -110,15 +109,14 @@ def release(paths: Iterable[str]) -> None:
         _HELD.pop(path, None)
 
 
-def _open(path: str) -> IO[bytes]:
+def open_file(path: str) -> IO[bytes]:
+    """The bytes of an image that is held."""
     if path not in _HELD:
         raise FileNotFoundError(path)
     return cast("IO[bytes]", FitsView(_HELD[path]))
 
 
-def _size_and_version(path: str) -> tuple[int, int]:
-    with _open(path) as view:
+def size_and_version(path: str) -> tuple[int, int]:
+    """Return the size in bytes; what is held does not change."""
+    with open_file(path) as view:
         return view.seek(0, 2), 0
-
-
-FORMAT = Transport(open_file=_open, size_and_version=_size_and_version, matching=lambda path: [path])
