@@ -56,24 +56,11 @@ def role_of(name: str) -> Role:
 def science_planes(
     file: FitsFile, where: str, *, need_wcs: bool, cubes: bool = False
 ) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
-    """Choose the images of a file that is named without an extension; warn where the choice is a guess.
+    """Choose the images of a file that is named without an extension, and warn where the choice is a guess.
 
-    InputError if two planes of one shape and WCS both have the name of an image.
-
-    Parameters
-    ----------
-    where : str
-        The file, for messages.
-    need_wcs : bool
-        Whether only planes with a celestial WCS can be images.
-    cubes : bool
-        Look for cubes in the place of two-dimensional images.
-
-    Returns
-    -------
-    images : tuple of Hdu
-        All 2-D ``SCI`` planes; else the celestial planes that are no companions. Empty where there are none.
-    warnings : tuple of str
+    All 2-D ``SCI`` planes; else the planes (celestial ones, if ``need_wcs``) that are no companions. Empty where there
+    are none. ``cubes``: look for cubes instead. InputError if two planes of one shape and WCS both have the name of an
+    image.
     """
     planes = [hdu for hdu in file.hdus if (hdu.cube_axis is not None if cubes else hdu.image_shape)]
     science = tuple(hdu for hdu in planes if _last_word(hdu) == "SCI")

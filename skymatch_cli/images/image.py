@@ -64,23 +64,16 @@ def read_infos(
 ) -> Infos:
     """Read the headers of the images, each file once, and trace their footprints.
 
-    UsageError if an option can't be right for any image (an unknown DQ name, a bad template); InputError if no image
-    has a keyword of ``--split-by``.
+    Every image is either among ``infos`` (in the order of the inputs) or has a problem; images whose footprint can't be
+    traced are among them. UsageError if an option can't be right for any image (an unknown DQ name, a bad template);
+    InputError if no image has a keyword of ``--split-by``.
 
     Parameters
     ----------
     need_wcs : bool
         Whether an image without a celestial WCS is refused; if not, none is read and no footprint traced.
-    progress : Progress, optional
-        Advanced by one for every image.
     known : Known, optional
         Headers that need not be read.
-
-    Returns
-    -------
-    Infos
-        Every image is either among ``infos`` (in the order of the inputs) or has a problem. Images whose
-        footprint can't be traced are among them.
     """
     check_dqbits(settings.dqbits)
     found: list[ImageHeader] = []

@@ -70,10 +70,7 @@ class Known:
         return found if found.path == path else replace(found, path=path)
 
     def images(self, refs: Sequence[ImageRef], file: FitsFile, real: str, spelling: str) -> list[ImageHeader] | None:
-        """Return the images of a file; None if one is unknown or a file of its planes changed.
-
-        ``real``: the real path, which differs where a link changed; ``spelling``: the name given by the user.
-        """
+        """Return the images of a file; None if one is unknown, or a file of its planes, a link or a name changed."""
         if self._real_of.get(file.path) != real:
             return None
         images = [self._images.get(ref) for ref in refs]

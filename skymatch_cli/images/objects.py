@@ -57,12 +57,7 @@ def hold_images(images: Any) -> HeldImages:
     """Tell names from images in memory, and make those readable.
 
     UsageError if one of them is of another type, or its parts don't fit together; InputError if a package is missing
-    that its WCS needs.
-
-    Parameters
-    ----------
-    images : name, object or iterable of them
-        A model library of the pipelines counts as the models in it.
+    that its WCS needs. A model library of the pipelines counts as the models in it.
     """
     names: list[str | PathLike[str] | NamedFile] = []
     objects: dict[str, Any] = {}

@@ -135,10 +135,7 @@ class Hdu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitsFile:
-    """The HDUs of one file, and the state of the file when they were read.
-
-    ``creator`` is CREATOR of the primary header, "" where there is none.
-    """
+    """The HDUs of one file, its state when they were read, and CREATOR of its primary header ("" without one)."""
 
     path: str
     container: Container
@@ -148,16 +145,10 @@ class FitsFile:
 
 
 def read_structure(path: str, where: str) -> FitsFile:
-    """Find the HDUs of a FITS file.
+    """Find the HDUs of a FITS file: plain, ``.gz`` or ``.bz2`` (told by content), or what is shown as FITS.
 
-    InputError: no such file, a directory, not FITS, a Git LFS pointer, truncated or with an absurd header.
-
-    Parameters
-    ----------
-    path : str
-        Plain, ``.gz`` or ``.bz2`` (told by content, not by name).
-    where : str
-        The file as the user named it, for messages.
+    InputError: no such file, a directory, not FITS, a Git LFS pointer, truncated or with an absurd header. ``where`` is
+    the file as the user named it.
     """
     try:
         container, state = _identify(path, where)
@@ -229,10 +220,7 @@ def most_unpacked(packed_size: int) -> int:
 
 
 def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple[tuple[Hdu, ...], str]:
-    """All HDUs, and CREATOR.
-
-    ``size`` is the length of the stream where it is known without reading it; no file claims more than ``most`` bytes.
-    """
+    """All HDUs, and CREATOR. ``size``: length of the stream, if known; no file claims more than ``most`` bytes."""
     hdus: list[Hdu] = []
     headers: dict[int, bytes] = {}  # of the images
     creator = ""

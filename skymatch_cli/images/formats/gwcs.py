@@ -80,14 +80,7 @@ class GwcsWcs:
 
 
 def gwcs_wcs(wcs: Any, shape: tuple[int, int], where: str) -> GwcsWcs:
-    """The adapter of a GWCS; InputError if it doesn't take two pixel coordinates to a known frame on the sky.
-
-    Parameters
-    ----------
-    shape : (ny, nx)
-    where : str
-        The image, for messages.
-    """
+    """The adapter of a GWCS; InputError if it doesn't take two pixel coordinates to a known frame on the sky."""
     import asdf
 
     try:
@@ -154,10 +147,7 @@ def asdf_extension(file: FitsFile) -> Hdu | None:
 
 
 def jwst_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs | None:
-    """The GWCS in the ASDF extension of a FITS file; None where it holds none.
-
-    UnknownWcsError if newer packages have written it than can read it here; InputError if it can't be read.
-    """
+    """The GWCS in the ASDF extension of a FITS file; None where it holds none. Errors are those of `_wcs_of_meta`."""
     if (asdf_hdu := asdf_extension(file)) is None:
         return None
     with open_source(file) as source:

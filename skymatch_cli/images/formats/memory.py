@@ -20,12 +20,8 @@ if TYPE_CHECKING:
 class FitsView(io.RawIOBase):
     """Headers and arrays, one after the other, as the bytes of a FITS file; arrays are turned as they are read.
 
-    Parameters
-    ----------
-    parts : sequence of (header, array or bytes)
-        Of each HDU: its header in whole blocks, and its data, which is filled up to whole blocks.
-    stack : ExitStack
-        Closed with the view.
+    ``parts``: of each HDU its header in whole blocks, and its data (array or bytes), which is filled up to blocks.
+    ``stack`` is closed with the view.
     """
 
     def __init__(self, parts: Sequence[tuple[bytes, Any]], stack: ExitStack | None = None) -> None:
@@ -89,15 +85,7 @@ _HELD: dict[str, Sequence[tuple[bytes, Any]]] = {}
 
 
 def hold(parts: Sequence[tuple[bytes, Any]], name: str) -> str:
-    """Make HDUs readable under a path, until `release`.
-
-    Parameters
-    ----------
-    parts : sequence of (header, array or bytes)
-        As `FitsView` takes them; arrays are not copied.
-    name : str
-        The last part of the path.
-    """
+    """Make HDUs, as `FitsView` takes them, readable under a path that ends with ``name``, until `release`."""
     path = f"{PREFIX}{next(_NUMBERS)}/{name}"
     _HELD[path] = parts
     return path

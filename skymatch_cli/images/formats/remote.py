@@ -49,10 +49,7 @@ def _fetched(system: Any, path: str) -> IO[bytes]:
 
 
 def size_and_version(url: str) -> tuple[int, int]:
-    """Return the size in bytes, and a number made from the version fields of the server.
-
-    InputError if a package is missing; OSError if it can't be found.
-    """
+    """Return the size in bytes, and a number made from the version fields of the server; errors as `open_file`."""
     with _as_os_errors():
         system, path = _file_system(url)
         system.invalidate_cache(path)
@@ -65,10 +62,7 @@ def size_and_version(url: str) -> tuple[int, int]:
 
 
 def matching(pattern: str) -> list[str]:
-    """The URLs that a pattern with ``*`` matches, sorted.
-
-    InputError if a package is missing; OSError if the server can't be asked.
-    """
+    """The URLs that a pattern with ``*`` matches, sorted; errors as `open_file`."""
     with _as_os_errors():
         system, path = _file_system(pattern)
         return sorted(system.unstrip_protocol(found) for found in system.glob(path))
