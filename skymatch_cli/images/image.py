@@ -206,7 +206,7 @@ class _HeaderReader:
             unit=facts.bunit,
             group=facts.group,
             split=facts.split,
-            recorded=state.recorded,
+            recorded=state.recorded.get(ref.part),
             source=replace(source, original=_original_integers(state)),
             notes=notes if wcs is None else (*notes, *wcs.notes),
         )
@@ -295,7 +295,7 @@ def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState) -> ImageHeader
         ref=ref,
         group=f"{info.group}{ref.part}",
         split=f"{info.split}{Part(plane)} of {info.source.science.n_planes}",
-        recorded=state.recorded_in(plane),
+        recorded=state.recorded.get(Part(plane)),
         source=info.source.at(plane),
     )
     return replace(header, info=own, of_file=False)

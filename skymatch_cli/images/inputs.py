@@ -216,7 +216,7 @@ def _overlapping(refs: Mapping[tuple[str, int, Part], ImageRef]) -> Iterator[Pro
     for (real, hdu, part), ref in refs.items():
         of_plane.setdefault((real, hdu, part.plane), []).append(ref)
     for one, other in chain.from_iterable(combinations(own, 2) for own in of_plane.values()):
-        if one.section is None or other.section is None or one.section.overlaps(other.section):
+        if one.part.overlaps(other.part):
             named = f"the section {other.section}" if other.section else "all of the image"
             what = f"shares pixels with {named}, which is named too: a pixel can have only one sky"
             yield Problem(one.label, what, "name sections that don't overlap")

@@ -17,7 +17,7 @@ from skymatch_cli.errors import InputError, reason
 from skymatch_cli.images.image import read_infos
 from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.model import ImageInfo, ImageRef, Measurements, SkyWarning, Solution
-from skymatch_cli.model.images import part_text
+from skymatch_cli.model.section import part_text
 from skymatch_cli.output.tables import (
     SCHEMA,
     SHAPE,

@@ -19,7 +19,7 @@ from skymatch_cli.images.formats.source import Extent, Source
 from skymatch_cli.images.ledger import Record
 from skymatch_cli.images.undocards import Written
 from skymatch_cli.model import Container, PixelFormat
-from skymatch_cli.model.skycube import Sky
+from skymatch_cli.model.skyparts import Sky
 from skymatch_cli.model.skyplane import Shape, SkyPlane
 from skymatch_cli.record import checksum
 

@@ -1,12 +1,12 @@
-"""Follow the border of a region of an image on the sky, to a small fraction of a pixel."""
+"""Follow lines that are straight in pixels on the sky, or the other way round, to a small fraction of a pixel."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray
+from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray
 from skymatch_cli.sky.sphere import normalised
 
 CHORD_PIX = 0.02  # largest distance between a border and the great circles that replace it
@@ -30,23 +30,43 @@ def sky_borders(wcs: CelestialWcs, rings: Sequence[FloatArray]) -> list[FloatArr
     """
     start = np.concatenate(rings)
     end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
-    place = np.arange(len(start), dtype=float)
-    nodes, places = [start], [place]
-    span = 1.0
-    while len(start):
-        bent = _bent(wcs, start, end)
-        start, end, place = start[bent], end[bent], place[bent]
-        span *= 0.5
-        middle = 0.5 * (start + end)
-        nodes.append(middle)
-        places.append(place + span)
-        start, end = np.concatenate([start, middle]), np.concatenate([middle, end])
-        place = np.concatenate([place, place + span])
-    along = np.argsort(np.concatenate(places), kind="stable")
-    pixels = np.concatenate(nodes)[along]
+    pixels, segment = halved(start, end, lambda low, high, _: (0.5 * (low + high), _bent(wcs, low, high)))
     sky = wcs.to_sky(pixels[:, 0], pixels[:, 1])
     ends = np.cumsum([len(ring) for ring in rings])[:-1]
-    return [_without_repeats(ring) for ring in np.split(sky, np.searchsorted(np.concatenate(places)[along], ends))]
+    return [_without_repeats(ring) for ring in np.split(sky, np.searchsorted(segment, ends))]
+
+
+def halved(
+    start: FloatArray,
+    end: FloatArray,
+    middles: Callable[[FloatArray, FloatArray, IntArray], tuple[FloatArray, BoolArray]],
+) -> tuple[FloatArray, IntArray]:
+    """Halve segments from start to end, (n, k), until none is bent.
+
+    Parameters
+    ----------
+    middles : callable
+        Given ends of pieces and their segments, returns the middles of the pieces, and which of them are bent.
+
+    Returns
+    -------
+    nodes : (m, k) float64
+        The starts of all pieces, in order along the segments.
+    segment : (m,) int64
+        The segment of each.
+    """
+    place = np.arange(len(start), dtype=float)
+    nodes, places, span = [start], [place], 0.5
+    while len(start):
+        middle, bent = middles(start, end, place.astype(np.int64))
+        start, end, middle, place = start[bent], end[bent], middle[bent], place[bent]
+        start, end = np.concatenate([start, middle]), np.concatenate([middle, end])
+        nodes.append(middle)
+        places.append(place + span)
+        place = np.concatenate([place, places[-1]])
+        span *= 0.5
+    along = np.argsort(np.concatenate(places), kind="stable")
+    return np.concatenate(nodes)[along], np.concatenate(places)[along].astype(np.int64)
 
 
 def _bent(wcs: CelestialWcs, start: FloatArray, end: FloatArray) -> BoolArray:
