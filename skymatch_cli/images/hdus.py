@@ -137,9 +137,9 @@ class PlaneFinder:
 
 def _regions(place: MaskRef, where: str) -> RegionFile | None:
     """The region file that stands for a mask; None for a mask that is an image."""
-    from skymatch_cli.images.formats.ds9 import is_region_file, read_regions
+    from skymatch_cli.images.formats.ds9 import read_regions
 
-    if not is_region_file(place.path):
+    if not place.path.lower().endswith(".reg"):
         return None
     try:
         file = RegionFile(place.path, *size_and_time(place.path))

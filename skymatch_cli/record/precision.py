@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.pixelformat import PixelError, widened
+from skymatch_cli.images.formats.pixelformat import PixelError
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import Record
 from skymatch_cli.images.pixels import read_pixels
@@ -74,9 +74,10 @@ def examine(
     before = 0.0 if edit.expected is None else edit.expected.lost
     if scale is None or pixels.changes_nothing or pixels.original.is_integer or _is_kept(before + facts.lost, scale):
         return replace(facts, lost=before + facts.lost)
-    wide = widened(pixels.result)
-    if wide is not None and source.file.container is not Container.ASDF:  # the schema of Roman knows float32 alone
-        facts = _written(source, index, replace(pixels, result=wide))
+    if (
+        pixels.result.bitpix == -32 and source.file.container is not Container.ASDF
+    ):  # Roman's schema knows float32 alone
+        facts = _written(source, index, replace(pixels, result=replace(pixels.result, bitpix=-64)))
         if _is_kept(before + facts.lost, scale):
             return replace(facts, lost=before + facts.lost)
     raise PixelError(

@@ -33,8 +33,6 @@ from skymatch_cli.record.undoedits import undo_edits
 from skymatch_cli.run.tasks import NoProgress, Progress
 from skymatch_cli.settings import Settings
 
-__all__ = ["Action", "SkyUpdate", "WriteReport", "check_writable", "undo", "write_skies"]
-
 _Edits = Mapping[int, HduEdit]
 _HINTS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run again")
 _HINTS |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), COPIES)

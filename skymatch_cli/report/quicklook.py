@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from skymatch_cli.images.image import Pixels, read_pixels
+from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.model import BoolArray, FloatArray, PixelArray
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.run.tasks import Progress, run

@@ -18,11 +18,6 @@ _HINT = "pip install 'skymatch-cli[regions]'"
 _FILES_KEPT = 8
 
 
-def is_region_file(path: str) -> bool:
-    """Whether a name is that of a region file."""
-    return path.lower().endswith(".reg")
-
-
 @lru_cache(maxsize=_FILES_KEPT)
 def read_regions(path: str, size: int, mtime_ns: int) -> tuple[Any, ...]:  # noqa: ARG001 (a changed file is read again)
     """The regions of a file; InputError if the package is missing, or none can be read that is not excluded."""
