@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 import os
 import resource
-import threading
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -25,7 +23,7 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.files import absolute_path, size_and_time
 from skymatch_cli.images.formats.fitsfile import open_unpacked
 from skymatch_cli.images.formats.pixelformat import Stored
-from skymatch_cli.images.formats.tilecheck import check_streams
+from skymatch_cli.images.formats.tilecheck import opened_tiles
 from skymatch_cli.images.padding import find_padding
 from skymatch_cli.images.skystate import missing_sky
 from skymatch_cli.model import (
@@ -48,7 +46,6 @@ _MANY_LOST = 0.5
 _BYTES_HELD = 5  # for each pixel: float32, and whether it is good
 _FLOAT64_INTEGERS = 2**53
 _FLOAT32_INTEGERS = 2**24  # float32 holds every integer up to this
-_ASTROPY_WARNINGS = threading.Lock()  # warning filters belong to the process, not to the thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,26 +223,11 @@ def _fill(stream: IO[bytes], block: Stored) -> None:
 
 def _read_tiled(plane: StoredPlane, y0: int, y1: int) -> Stored:
     """Read rows of a tile-compressed image as stored before compression; only the tiles needed are unpacked."""
-    from astropy.io import fits
-
-    try:
-        with _ASTROPY_WARNINGS, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with (
-                open_unpacked(plane.path, plane.container) as file,
-                fits.open(file, disable_image_compression=True) as hdus,
-            ):
-                check_streams(hdus[plane.hdu])
-            with (
-                open_unpacked(plane.path, plane.container) as file,
-                fits.open(file, do_not_scale_image_data=True) as hdus,
-            ):
-                section = hdus[plane.hdu].section
-                further = np.unravel_index(plane.plane, section.shape[:-2]) if len(section.shape) > 2 else ()
-                values = section[(*map(int, further), slice(y0, y1))]
+    with opened_tiles(lambda: open_unpacked(plane.path, plane.container), plane.hdu) as hdu:
+        section = hdu.section
+        further = np.unravel_index(plane.plane, section.shape[:-2]) if len(section.shape) > 2 else ()
+        values = section[(*map(int, further), slice(y0, y1))]
         return np.ascontiguousarray(values, BITPIX[plane.bitpix]).reshape(y1 - y0, plane.shape[1])
-    except Exception as error:  # noqa: BLE001 - damaged tiles raise whatever the decoder happens to trip over
-        raise OSError(f"its compressed pixels are damaged: {error}") from None
 
 
 def _physical_type(plane: StoredPlane | PixelFormat) -> np.dtype[Any]:
