@@ -64,7 +64,7 @@ def save_plot(
 
 
 def draw(scene: Scene, overlaps: OverlapColumns, looks: Sequence[Quicklook]) -> Figure:
-    """Draw a map, and the mosaic before and after: the sky alone, then stars and sky. Looks are with stars, and without."""
+    """Draw a map, and the mosaic before and after: sky alone, then stars and sky. Looks: with stars, and without."""
     from matplotlib.figure import Figure
 
     from .mosaic import sky_stretches, stretches
@@ -99,9 +99,8 @@ def _draw_map(figure: SubFigure, panel: Any, scene: Scene, overlaps: OverlapColu
 
     frame = look.frame
     thin = min(1.0, (60 / max(1, len(scene.infos))) ** 0.5)  # borders of a thousand frames would hide the overlaps
-    panel.add_collection(
-        PolyCollection(list(map(frame.to_pixel, scene.rings)), facecolor="none", edgecolor="0.35", linewidth=0.5 * thin)
-    )
+    frames = list(map(frame.to_pixel, scene.rings))
+    panel.add_collection(PolyCollection(frames, facecolor="none", edgecolor="0.35", linewidth=0.5 * thin))
     rings = scene.overlap_rings(overlaps.a, overlaps.b)
     shown = [(overlaps.pull[k], frame.to_pixel(ring)) for k in overlaps.drawing_order.tolist() for ring in rings[k]]
     unused = [ring for pull, ring in shown if not np.isfinite(pull)]
