@@ -31,10 +31,7 @@ class FoundSky:
     method: str
 
     def subtract(self, data: Any) -> Any:
-        """The corrected pixels, (ny, nx): floats that hold the original ones.
-
-        A sky that was subtracted before, as the header says, is not subtracted again.
-        """
+        """The corrected pixels, (ny, nx): floats that hold the original ones; nothing is subtracted twice."""
         values = np.asarray(data)
         before = self.info.recorded
         plane = self.sky
@@ -49,18 +46,9 @@ class FoundSky:
 
 
 def corrected_copy(item: Any, skies: Sequence[FoundSky]) -> Any:
-    """A copy of an image in memory, or of an HDUList, without the skies of its images.
+    """A copy of an image in memory, or of an HDUList, without the skies of its images; the original is not changed.
 
-    Parameters
-    ----------
-    item : HDUList, NDData, pair (array, wcs) or model
-    skies : sequence of FoundSky
-        Images whose sky is not finite stay as they are.
-
-    Returns
-    -------
-    object
-        Of the type that was given; the original is not changed.
+    Images whose sky is not finite stay as they are.
     """
     from astropy.io import fits
 

@@ -59,10 +59,9 @@ _OF_TILED = frozenset({"ZCMPTYPE", "ZBLANK", "ZHECKSUM", "ZDATASUM"})
 
 
 def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
-    """The header as it was before the first run of the program.
+    """The header as it was before the first run of the program; LedgerError if its undo cards are damaged.
 
-    ``tiled`` says what the header is now: BITPIX of a plain image is ZBITPIX of a tile-compressed one, and other
-    programs may have turned one into the other since. LedgerError if its undo cards are damaged.
+    ``tiled`` says what the header is now: other programs may have packed or unpacked the image since.
     """
     entries = read_entries(cards)
     kept = [card for card in cards if not card.startswith(TAG)]

@@ -69,10 +69,7 @@ class UndoCardsError(InputError):
 
 
 def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
-    """A header as it was before the first run of the program.
-
-    InputError if its undo cards are damaged, or would restore an invalid header.
-    """
+    """A header as it was before the first run of the program; InputError if its undo cards are damaged."""
     cards, tiled = source.cards(hdu), source.file.hdus[hdu].tiled
     try:
         before = original_cards(cards, tiled=tiled)
@@ -87,13 +84,8 @@ def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     """The sky that one image of a file holds, for reading it or subtracting another.
 
     InputError if there is no such image, if its header says that a sky is subtracted and not how much, or if other
-    programs changed what this one wrote.
-
-    Parameters
-    ----------
-    sky_keyword : str
-        Where another program may have left the level (else `LEVEL`; of subtracted pixels `LEVEL` comes first).
-        Our own headers know their keyword.
+    programs changed what this one wrote. ``sky_keyword``: where another program may have left the level (else `LEVEL`;
+    of subtracted pixels `LEVEL` comes first). Our own headers know their keyword.
     """
     state = written_state(source, ref, sky_keyword)
     if state.edited:
@@ -124,10 +116,7 @@ def _check_sections(state: SkyState, ref: ImageRef) -> None:
 
 
 def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
-    """Read the state like `read_state`, but accept edited sky keywords and describe the edit in ``edited``.
-
-    InputError as `read_state`.
-    """
+    """Read the state like `read_state`, but describe edits of the sky keywords in ``edited``."""
     hdus = source.file.hdus
     if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
         raise InputError.at(ref.label, "this image is no longer in the file", "run again")
@@ -242,8 +231,7 @@ def is_jwst(source: Source) -> bool:
 def subtracted_in(cards: cd.Cards, shape: tuple[int, ...], keyword: str, where: str) -> Sky:
     """Read the subtracted sky from the keywords alone, whoever wrote them; zero where none is subtracted.
 
-    ``keyword``: where it is, if it is not in `LEVEL`. InputError if they say that a sky is subtracted, and not how
-    much.
+    InputError if they say that a sky is subtracted, and not how much.
     """
     try:
         return joined({part: missing_sky(known) for part, known in recorded_in(cards, shape, keyword).items()})
@@ -257,7 +245,7 @@ def _sky_in(cards: cd.Cards, level: float) -> SkyPlane:
 
 
 def recorded_in(cards: cd.Cards, shape: tuple[int, ...], keyword: str) -> dict[Part, Recorded]:
-    """Read the skies in a header that has no undo cards, of an image or of the planes of a cube.
+    """Read the skies of an image, or of the planes of a cube, in a header that has no undo cards.
 
     ValueError if they are subtracted and it doesn't say how much; LedgerError if they are those of sections.
     """

@@ -43,10 +43,7 @@ _MAX_AXIS_DIGITS = 18
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One keyword before the first run.
-
-    ``cards`` is empty where there was none; ``at`` says how many cards were before them, if they are gone now.
-    """
+    """One keyword before the first run: its cards, if any, and how many were before them, if they are gone."""
 
     keyword: str
     cards: tuple[bytes, ...]
@@ -132,10 +129,7 @@ def _finite(text: str) -> float:
 
 
 def written(cards: cd.Cards) -> Written | None:
-    """Read how this program left the pixels; None where it left no undo card.
-
-    LedgerError if its undo cards are not all there, or are damaged.
-    """
+    """Read how this program left the pixels; None where it left no undo card, LedgerError if these are damaged."""
     texts = _texts(cards)
     if not texts:
         return None

@@ -61,9 +61,9 @@ class SkyUpdate:
 
 
 def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Settings) -> dict[int, HduEdit]:
-    """Make the edits of the HDUs of one file, by index; unchanged HDUs have none.
+    """Make the edits of the HDUs of one file, by index; unchanged HDUs have none. Pixels are read by `settled`.
 
-    The pixels are not read yet: see `settled`. InputError if a sky can't be written into its image.
+    InputError if a sky can't be written into its image.
     """
     edits: dict[int, HduEdit] = {}
     for _, of_hdu in groupby(sorted(updates, key=lambda u: u.ref.hdu), key=lambda u: u.ref.hdu):
@@ -122,7 +122,7 @@ def _record(
 ) -> tuple[Record, PixelFormat]:
     """Make the header record of an HDU, and find the format of its pixels.
 
-    ``images`` are the HDU or its sections, ``known`` those of them that have a sky.
+    ``images`` are the HDU or its parts, ``known`` those of them that have a sky.
     """
     (update, state), *_ = known
     sky: Sky
@@ -233,10 +233,8 @@ def _sky_to_write(
 ) -> tuple[SkyPlane, float]:
     """Return the sky and error to record: the subtracted ones, where the new ones differ by rounding only.
 
-    ``error`` is the one in the header, NaN where there is none.
-
     Skies measured in a file that is subtracted already see pixels that were rounded on the way: by less than a
-    thousandth of their error.
+    thousandth of their error. ``error`` is the one in the header, NaN where there is none.
     """
     recorded = state.recorded.get(update.ref.part)
     if not settings.subtract or recorded is None or not recorded.subtracted or not state.by_us:

@@ -36,14 +36,8 @@ def undo_edits(
     """Make the edits that undo everything this program did to images of one file.
 
     InputError if an image is not there, if undo cards are damaged or gone, or if pixels are not those that were
-    written.
-
-    Parameters
-    ----------
-    from_keyword : bool
-        Add the sky of the header back to images whose undo cards are gone, or contradict it and the pixels.
-    sky_keyword : str
-        Where that sky is, beside `LEVEL`.
+    written. ``from_keyword``: add the sky in the keywords (`LEVEL` or ``sky_keyword``) back to images whose undo cards
+    are gone, or contradict them and the pixels.
     """
     edits: dict[int, HduEdit] = {}
     for _, of_hdu in groupby(sorted(refs, key=lambda ref: ref.hdu), key=lambda ref: ref.hdu):

@@ -17,16 +17,8 @@ _SHORTEST_PIX = 0.1
 def sky_borders(wcs: CelestialWcs, rings: Sequence[FloatArray]) -> list[FloatArray]:
     """Follow rings of straight lines in pixels on the sky.
 
-    Parameters
-    ----------
-    rings : sequence of (n, 2) float64
-        Corners in pixel coordinates, open (the last is joined to the first), on the sky.
-
-    Returns
-    -------
-    list of (m, 3) float64
-        Unit vectors, open rings with the corners in them. Great circles between them are within
-        `CHORD_PIX` of the border, measured in pixels across it.
+    ``rings`` are open, (n, 2) each, on the sky; so are the results, (m, 3) unit vectors, the corners among them. Great
+    circles between these are within `CHORD_PIX` of the border, measured in pixels across it.
     """
     start = np.concatenate(rings)
     end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
@@ -43,17 +35,8 @@ def halved(
 ) -> tuple[FloatArray, IntArray]:
     """Halve segments from start to end, (n, k), until none is bent.
 
-    Parameters
-    ----------
-    middles : callable
-        Given ends of pieces and their segments, returns the middles of the pieces, and which of them are bent.
-
-    Returns
-    -------
-    nodes : (m, k) float64
-        The starts of all pieces, in order along the segments.
-    segment : (m,) int64
-        The segment of each.
+    Return the starts of all pieces in order, (m, k), and the segment of each, (m,). ``middles`` is given ends of pieces
+    and their segments, and returns the middles of the pieces, and which of them are bent.
     """
     place = np.arange(len(start), dtype=float)
     nodes, places, span = [start], [place], 0.5

@@ -27,22 +27,12 @@ _CHECKS = np.array([0.25, 0.5, 0.75])
 
 
 def pixel_rings(graph: OverlapGraph, i: int, wcs: CelestialWcs, where: str = "image") -> list[list[FloatArray]]:
-    """Return the overlaps of image i as polygons in its own pixel coordinates.
+    """Return the overlaps of image i of the graph as polygons in its own pixel coordinates.
 
-    Great circles that are curves in pixels (distortion, other projections) are followed to better than 0.05 pixels.
-    Vertices on the border of the image are returned on the border of the frame. InputError: the WCS has no inverse at a
-    point inside its own border.
-
-    Parameters
-    ----------
-    i : int
-        Index of the image in the graph.
-
-    Returns
-    -------
-    list of lists of (n, 2) float64
-        For each pair that contains image i, in the order of the graph: its open rings, outer ones and holes
-        (a point is inside if an odd number of rings surrounds it), columns x and y.
+    For each of its pairs, in the order of the graph: open rings, (n, 2), outer ones and holes (a point is inside if an
+    odd number of rings surrounds it). Great circles that are curves in pixels (distortion, other projections) are
+    followed to better than 0.05 pixels. Vertices on the border of the image are returned on the border of the frame.
+    InputError: the WCS has no inverse at a point inside its own border.
     """
     rows = graph.pairs_of(i)
     if not len(rows):
