@@ -19,11 +19,11 @@ from skymatch_cli.errors import InputError, Problem, caught
 from skymatch_cli.images.alike import band_keywords, channels_of, doubts_between, observer_of, problems_between
 from skymatch_cli.images.copies import copy_warnings
 from skymatch_cli.images.dq import check_dqbits
+from skymatch_cli.images.formats import asdffile
 from skymatch_cli.images.formats.files import is_remote, open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked, parse_header
-from skymatch_cli.images.formats.gwcs import GwcsWcs
+from skymatch_cli.images.formats.gwcs import GwcsWcs, UnknownWcsError, asdf_extension, jwst_wcs, roman_wcs
 from skymatch_cli.images.formats.header import CardHeader, Keywords
-from skymatch_cli.images.formats.registry import UnknownWcsError, asdf_format, stored_gwcs
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.groups import group_of
 from skymatch_cli.images.hdus import PlaneFinder
@@ -64,23 +64,16 @@ def read_infos(
 ) -> Infos:
     """Read the headers of the images, each file once, and trace their footprints.
 
-    UsageError if an option can't be right for any image (an unknown DQ name, a bad template); InputError if no image
-    has a keyword of ``--split-by``.
+    Every image is either among ``infos`` (in the order of the inputs) or has a problem; images whose footprint can't be
+    traced are among them. UsageError if an option can't be right for any image (an unknown DQ name, a bad template);
+    InputError if no image has a keyword of ``--split-by``.
 
     Parameters
     ----------
     need_wcs : bool
         Whether an image without a celestial WCS is refused; if not, none is read and no footprint traced.
-    progress : Progress, optional
-        Advanced by one for every image.
     known : Known, optional
         Headers that need not be read.
-
-    Returns
-    -------
-    Infos
-        Every image is either among ``infos`` (in the order of the inputs) or has a problem. Images whose
-        footprint can't be traced are among them.
     """
     check_dqbits(settings.dqbits)
     found: list[ImageHeader] = []
@@ -206,7 +199,7 @@ class _HeaderReader:
             unit=facts.bunit,
             group=facts.group,
             split=facts.split,
-            recorded=state.recorded,
+            recorded=state.recorded.get(ref.part),
             source=replace(source, original=_original_integers(state)),
             notes=notes if wcs is None else (*notes, *wcs.notes),
         )
@@ -242,13 +235,13 @@ class _HeaderReader:
             if self._settings.wcs == WcsSource.HEADER:
                 what = "--wcs header: the file has no WCS of FITS keywords, only a GWCS"
                 raise InputError.at(ref.label, what, "leave --wcs out")
-            return asdf_format().read_wcs(file, shape, ref.label), ()
-        gwcs, doubt = stored_gwcs(), ""
-        if self._settings.wcs == WcsSource.AUTO and gwcs.is_in(file):
-            if missing := gwcs.missing_package():
-                doubt = f"their GWCS needs the package {missing} ({gwcs.hint})"
+            return roman_wcs(file, shape, ref.label), ()
+        doubt = ""
+        if self._settings.wcs == WcsSource.AUTO and asdf_extension(file) is not None:
+            if missing := asdffile.missing_package():
+                doubt = f"their GWCS needs the package {missing} ({asdffile.HINT})"
             else:
-                found = caught(gwcs.read_wcs, file, shape, ref.label)
+                found = caught(jwst_wcs, file, shape, ref.label)
                 if isinstance(found, UnknownWcsError) and file.hdus[ref.hdu].celestial:
                     doubt = f"{found.problems[0].what} ({found.problems[0].hint})"
                 elif isinstance(found, InputError):
@@ -282,7 +275,7 @@ class _HeaderReader:
 
 def _without_plane(ref: ImageRef) -> ImageRef:
     """Return the image without its plane: the planes of a cube share one header."""
-    return replace(ref, part=replace(ref.part, plane=None))
+    return ref if ref.part.plane is None else replace(ref, part=replace(ref.part, plane=None))
 
 
 def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState) -> ImageHeader:
@@ -295,7 +288,7 @@ def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState) -> ImageHeader
         ref=ref,
         group=f"{info.group}{ref.part}",
         split=f"{info.split}{Part(plane)} of {info.source.science.n_planes}",
-        recorded=state.recorded_in(plane),
+        recorded=state.recorded.get(Part(plane)),
         source=info.source.at(plane),
     )
     return replace(header, info=own, of_file=False)

@@ -74,16 +74,10 @@ def portable(info: ImageInfo) -> ImageInfo:
 
 
 def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | None = None) -> Pixels:
-    """Read the pixels of an image and which are good.
+    """Read the pixels of an image, or of some ``rows`` (start, stop), and which are good.
 
-    InputError if the file can't be read or has changed since its headers were read.
-
-    Parameters
-    ----------
-    settings : Settings
-        ``ignore_value`` and ``keep_value`` are used.
-    rows : (start, stop), optional
-        Read these rows only.
+    InputError if the file can't be read or has changed since its headers were read. Of the settings ``ignore_value``
+    and ``keep_value`` are used.
     """
     source = info.source
     if source is None:

@@ -26,21 +26,9 @@ _GZIP_TIME = slice(4, 8)  # RFC 1952
 
 
 def rebuild(cards: cd.Cards, data: bytes, new_cards: cd.Cards, edit: PixelEdit) -> tuple[cd.Cards, bytes]:
-    """Change the pixels of a tile-compressed image.
+    """Change the pixels of a tile-compressed image: its new header and data, in whole blocks.
 
-    Parameters
-    ----------
-    cards, data
-        The HDU as it is: header and table with its heap.
-    new_cards : list of bytes
-        The header as it shall be, its packing still as before the first run.
-
-    Returns
-    -------
-    cards : list of bytes
-        ``new_cards`` with the cards that describe the packing of ``data``.
-    data : bytes
-        Filled up to whole blocks.
+    ``new_cards``: the header as it shall be, its packing still as before the first run.
     """
     raw = stored_pixels(cards, data)
     pixels = edit.apply(raw.astype(edit.stored.dtype).ravel()).reshape(raw.shape)
@@ -49,10 +37,7 @@ def rebuild(cards: cd.Cards, data: bytes, new_cards: cd.Cards, edit: PixelEdit) 
 
 
 def stored_pixels(cards: cd.Cards, data: bytes) -> np.ndarray[Any, Any]:
-    """The pixels of a tile-compressed image as they were before packing: integers are not scaled.
-
-    OSError if they are damaged.
-    """
+    """The pixels of a tile-compressed image as before packing, integers not scaled; OSError if they are damaged."""
     try:
         return _unpacked(cards, data)
     except Exception as error:  # noqa: BLE001 - damaged tiles raise whatever the decoder happens to trip over

@@ -28,12 +28,8 @@ def write(fd: int, data: bytes | memoryview) -> int:
 def like(fd: int, model: os.stat_result | None, attributes: str | None = None, *, exact: bool = False) -> None:
     """Give a file the permissions, owner and extended attributes (ACL) of another one; None: as any new file.
 
-    Parameters
-    ----------
-    attributes : str or None
-        The file with the extended attributes.
-    exact : bool
-        Fail where they can't all be kept. Else the new file is open to nobody to whom the other one is closed.
+    ``attributes``: the file with the extended attributes. ``exact``: fail where they can't all be kept; else the new
+    file is open to nobody to whom the other one is closed.
     """
     if model is None:
         umask = os.umask(0)
@@ -105,13 +101,7 @@ def _names(file: str | int) -> list[str]:
 
 
 def obstacle(path: str) -> str:
-    """Say why no new file can take this name, though its folder may be written to; "" where one can.
-
-    Parameters
-    ----------
-    path : str
-        Real path; it need not exist, and its folder neither.
-    """
+    """Say why no new file can take this real path, though its folder may be written to; "" where one can."""
     file, folder = Path(path), Path(path).parent
     if _is_mounted(path):
         return "can't be replaced: it is mounted from elsewhere, as a file of its own"

@@ -14,13 +14,7 @@ from skymatch_cli.settings import Settings
 
 
 class FilesRead:
-    """A set of files, identified by device and inode: symbolic and hard links lead to the same file.
-
-    Parameters
-    ----------
-    paths : iterable of str
-        Files that aren't there, and URLs, are left out.
-    """
+    """A set of files by device and inode: all links lead to the same file. What isn't there, and URLs, are left out."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._known = {place for path in dict.fromkeys(paths) if (place := _place(path)) is not None}
@@ -31,17 +25,7 @@ class FilesRead:
 
 
 def files_read(infos: Iterable[ImageInfo], settings: Settings, others: Iterable[str] = ()) -> FilesRead:
-    """Everything that a run with these images and settings reads.
-
-    Parameters
-    ----------
-    infos : iterable of ImageInfo
-        Their files, and those of their flags and masks.
-    settings : Settings
-        The list of skies and the reference image.
-    others : iterable of str
-        What else was named: lists, configuration, stored results.
-    """
+    """Everything that a run with these images and settings reads, and ``others``: lists, configuration, results."""
     return FilesRead([*others, *files_of_images(infos), *_named(settings)])
 
 

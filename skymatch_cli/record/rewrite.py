@@ -19,7 +19,7 @@ from skymatch_cli.images.formats.source import Extent, Source
 from skymatch_cli.images.ledger import Record
 from skymatch_cli.images.undocards import Written
 from skymatch_cli.model import Container, PixelFormat
-from skymatch_cli.model.skycube import Sky
+from skymatch_cli.model.skyparts import Sky
 from skymatch_cli.model.skyplane import Shape, SkyPlane
 from skymatch_cli.record import checksum
 
@@ -36,11 +36,10 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelEdit:
-    """Stored pixels -> original pixels -> the pixels to store.
+    """Stored pixels -> original pixels -> the pixels to store, of an image of ``shape`` (ny, nx).
 
-    ``stored`` is how they are now; stored pixels are the ``original`` ones minus ``shift``; the new ones, in the
-    format ``result``, are the original ones minus ``new_shift``. ``result == original`` with a shift of 0 is undo.
-    ``shape`` is (ny, nx) of the image.
+    Stored pixels are the ``original`` ones minus ``shift``; the new ones, in the format ``result``, are the original
+    ones minus ``new_shift``. ``result == original`` with a shift of 0 is undo.
     """
 
     original: PixelFormat
@@ -103,12 +102,8 @@ class HduEdit:
 def rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> tuple[int, ...]:
     """Write the file with its HDUs changed as ``edits`` says (by index), packed as it was.
 
-    PixelError if the pixels can't be changed so that it can be undone; OSError if the file can't be read or written.
-
-    Returns
-    -------
-    wrong : tuple of int
-        HDUs whose CHECKSUM or DATASUM was wrong: it stays as it was.
+    Return the HDUs whose CHECKSUM or DATASUM was wrong: it stays as it was. PixelError if the pixels can't be changed
+    so that it can be undone; OSError if the file can't be read or written.
     """
     if source.file.container is Container.GZIP:
         # neither name nor time: the same content gives the same bytes

@@ -62,10 +62,7 @@ class WriteReport:
 
 
 def check_writable(updates: Sequence[SkyUpdate], settings: Settings) -> tuple[Problem, ...]:
-    """Everything that would stop `write_skies`, found without writing.
-
-    Headers are read, pixels are not: to be asked before a long measurement, with any finite sky.
-    """
+    """Find everything that would stop `write_skies`, before a long measurement: headers are read, pixels are not."""
     jobs = file_jobs([u.ref for u in updates], [u.state for u in updates], settings)
     return _problems(_recording(updates, jobs, settings, ()), with_pixels=False)
 
@@ -88,12 +85,8 @@ def write_skies(
     updates : sequence of SkyUpdate
         All images of the run. Those whose sky is not finite are left alone; their files are copied all the
         same with ``settings.output_dir``.
-    settings : Settings
-        ``subtract``, ``output_dir``, ``overwrite`` and ``sky_keyword`` say what to do.
     journal : Journal, optional
         Left on the disk until all files are done.
-    progress : Progress, optional
-        Advanced by one for every file.
     named : iterable of str
         Files that the run reads beside its images: lists, configuration. Copies never replace them.
     """
@@ -125,14 +118,7 @@ def undo(
     The sky keywords come back as they were before the first run of the program; the pixels bit for bit where they were
     integer, within a thousandth of their noise where they were floats. Images in which nothing was recorded are left
     alone. InputError as `write_skies`; also if other programs changed pixels that this one wrote, or removed its undo
-    cards.
-
-    Parameters
-    ----------
-    from_keyword : bool
-        Add the sky of the header back to images that say that it is subtracted and whose undo cards are gone.
-    named : iterable of str
-        As for `write_skies`.
+    cards (``from_keyword``: then the sky of the header is added back).
     """
     jobs = file_jobs(refs, [None] * len(refs), settings)
 

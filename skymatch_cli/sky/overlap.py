@@ -21,17 +21,11 @@ __all__ = ["overlap_graph", "pixel_rings"]
 
 
 def overlap_graph(footprints: Sequence[Footprint]) -> OverlapGraph:
-    """Find all pairs of images that share sky.
+    """Find all pairs of images that share sky; images that only touch don't overlap.
 
-    Neighbours are found on the unit sphere. Their footprints are intersected in a gnomonic plane that is common to
-    the neighbourhood, where great circles are straight. Images that only touch don't overlap. The order of the
-    footprints only changes the indices.
-
-    Returns
-    -------
-    OverlapGraph
-        One row per pair; a pair whose overlap is too wide for one plane (two all-sky maps) has one row per plane,
-        without common area.
+    Neighbours are found on the unit sphere. Their footprints are intersected in a gnomonic plane that is common to the
+    neighbourhood, where great circles are straight. A pair whose overlap is too wide for one plane (two all-sky maps)
+    has one row per plane, without common area. The order of the footprints only changes the indices.
     """
     parts = _Parts.of(footprints)
     i, j = touching_caps(parts.centre, parts.radius)

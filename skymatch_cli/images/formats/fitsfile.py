@@ -16,15 +16,16 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, cast
 
 from skymatch_cli.errors import InputError
+from skymatch_cli.images.formats import asdffile
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.cards import BLOCK, CARD, padded
 from skymatch_cli.images.formats.files import file_state, is_remote, open_file
 from skymatch_cli.images.formats.header import CardHeader, Value, as_number, value_in
-from skymatch_cli.images.formats.registry import asdf_format
 from skymatch_cli.images.formats.tilecheck import check_tiling
 from skymatch_cli.model import Container, FileState
 from skymatch_cli.model.images import BITPIX
@@ -134,10 +135,7 @@ class Hdu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitsFile:
-    """The HDUs of one file, and the state of the file when they were read.
-
-    ``creator`` is CREATOR of the primary header, "" where there is none.
-    """
+    """The HDUs of one file, its state when they were read, and CREATOR of its primary header ("" without one)."""
 
     path: str
     container: Container
@@ -147,16 +145,10 @@ class FitsFile:
 
 
 def read_structure(path: str, where: str) -> FitsFile:
-    """Find the HDUs of a FITS file.
+    """Find the HDUs of a FITS file: plain, ``.gz`` or ``.bz2`` (told by content), or what is shown as FITS.
 
-    InputError: no such file, a directory, not FITS, a Git LFS pointer, truncated or with an absurd header.
-
-    Parameters
-    ----------
-    path : str
-        Plain, ``.gz`` or ``.bz2`` (told by content, not by name).
-    where : str
-        The file as the user named it, for messages.
+    InputError: no such file, a directory, not FITS, a Git LFS pointer, truncated or with an absurd header. ``where`` is
+    the file as the user named it.
     """
     try:
         container, state = _identify(path, where)
@@ -182,7 +174,9 @@ def open_unpacked(path: str, container: Container) -> IO[bytes]:
     if container is Container.BZIP2:
         return cast("IO[bytes]", bz2.open(open_file(path) if is_remote(path) else path, "rb"))
     if container is Container.ASDF:
-        return asdf_format().open_as_fits(path)
+        from skymatch_cli.images.formats.roman import open_as_fits
+
+        return open_as_fits(path)
     return open_file(path)
 
 
@@ -211,8 +205,8 @@ def _identify(path: str, where: str) -> tuple[Container, FileState]:
     if magic[:3] == b"BZh":
         return Container.BZIP2, state
     if magic.startswith(b"#ASDF"):
-        if missing := asdf_format().missing_package():
-            raise InputError.at(where, f"is an ASDF file: reading it needs the package {missing}", asdf_format().hint)
+        if missing := asdffile.missing_package():
+            raise InputError.at(where, f"is an ASDF file: reading it needs the package {missing}", asdffile.HINT)
         return Container.ASDF, state
     if not magic:
         raise InputError.at(where, "is empty", "copy or make it again, or leave it out with --skip-bad")
@@ -226,10 +220,7 @@ def most_unpacked(packed_size: int) -> int:
 
 
 def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple[tuple[Hdu, ...], str]:
-    """All HDUs, and CREATOR.
-
-    ``size`` is the length of the stream where it is known without reading it; no file claims more than ``most`` bytes.
-    """
+    """All HDUs, and CREATOR. ``size``: length of the stream, if known; no file claims more than ``most`` bytes."""
     hdus: list[Hdu] = []
     headers: dict[int, bytes] = {}  # of the images
     creator = ""
@@ -362,10 +353,14 @@ def _cube_axis(cards: _Cards, axes: tuple[int, ...]) -> str | None:
 
 def _wcs_digest(raw: bytes) -> str:
     """A digest of the values of the WCS in a header, to 12 digits."""
+    return _digest_of(tuple(filter(_PLACE.match, cd.split_header(raw))))
+
+
+@lru_cache(maxsize=4)  # SCI, ERR and DQ have the same
+def _digest_of(cards: tuple[bytes, ...]) -> str:
     values: dict[bytes, Value] = {}
-    for card in cd.split_header(raw):
-        if _PLACE.match(card):
-            values.setdefault(card[:8], cd.card_value(card))
+    for card in cards:
+        values.setdefault(card[:8], cd.card_value(card))
     keys = sorted(values)
     texts = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
     return hashlib.blake2b(repr((keys, texts)).encode(), digest_size=8).hexdigest()

@@ -46,9 +46,7 @@ def format_of(cards: cd.Cards, *, tiled: bool) -> PixelFormat:
 
 
 def format_after(original: PixelFormat, shift: float) -> PixelFormat:
-    """The format that holds the original pixels minus a sky so that they can be restored.
-
-    ``shift`` is the largest size of that sky, in physical units.
+    """The format in which the original pixels minus a sky of at most ``shift`` (physical units) can be restored.
 
     Floats stay what they are. Integers become float32 where that is exact (8 and 16 bits, and a shift of that size),
     else float64. PixelError if no type holds the result.
@@ -73,17 +71,9 @@ def widened(form: PixelFormat) -> PixelFormat | None:
 
 
 def subtract(raw: Stored, original: PixelFormat, shift: Shift, target: PixelFormat) -> Stored:
-    """Original pixels, as stored, minus ``shift``, as stored in ``target``.
+    """Subtract ``shift`` (physical units) from original pixels, (n,) as stored; the result is as stored in ``target``.
 
     PixelError if a pixel can't be held so that ``restore`` gives it back.
-
-    Parameters
-    ----------
-    raw : (n,) array of ``original.dtype``
-    shift : float or (n,) float64
-        In physical units.
-    target : PixelFormat
-        From `format_after`, for the largest shift of the image.
     """
     if original.is_integer:
         return _subtract_from_integers(raw, original, shift, target)

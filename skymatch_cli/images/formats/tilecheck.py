@@ -48,13 +48,7 @@ def _check_rice(cards: Mapping[str, Any]) -> None:
 
 
 def check_streams(table: Any) -> None:
-    """Check the first bytes of every tile of an HCOMPRESS or PLIO image; else ValueError.
-
-    Parameters
-    ----------
-    table : astropy.io.fits.BinTableHDU
-        The table that holds the tiles, not unpacked.
-    """
+    """Check the first bytes of every tile of an HCOMPRESS or PLIO image, its BinTableHDU; else ValueError."""
     header = table.header
     algorithm = header["ZCMPTYPE"]
     if algorithm not in {"HCOMPRESS_1", "PLIO_1"}:
