@@ -269,7 +269,7 @@ def _block_counts(regions: Sequence[Spans], shape: tuple[int, int], side: int) -
 
 def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[ImageMeasurement]) -> Measurements:
     """Per-image findings to columns over the pairs, in comparison units."""
-    from skymatch_cli.compare.sharing import Coverage, pooled_noise
+    from skymatch_cli.compare.sharing import pooled_noise
 
     m = len(graph.a)
     factor = np.array([info.to_comparison for info in infos])
@@ -300,7 +300,7 @@ def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequ
         weight=np.where(ok, 1 / np.where(ok, delta_err, 1.0) ** 2, 0.0),
         status=status,
         n_good=np.array([f.n_good for f in found], np.int64),
-        noise=pooled_noise(m, np.where(ok, err, 0.0), Coverage.of_counts(image, side, pair, blocks)),
+        noise=pooled_noise(np.where(ok, err, 0.0), image, side, pair, blocks),
         local=local_skies([f.local for f in found]),
     )
 

@@ -61,7 +61,7 @@ def result_document(result: Result) -> Report:
 def _write(result: Result, stream: BinaryIO) -> None:
     from astropy.io import fits
 
-    from skymatch_cli.store.store import CODEC, settings_json
+    from skymatch_cli.store.rows import CODEC, settings_json
 
     solution = result.solution
     infos = tuple(replace(info, wcs=None, notes=()) for info in result.infos)
@@ -79,7 +79,7 @@ def read_solution(file: str) -> Solved:
 
     InputError if there is no such file, it holds no solution of this version, or it is damaged or was changed.
     """
-    from skymatch_cli.store.store import CODEC
+    from skymatch_cli.store.rows import CODEC
 
     layout, digest, content, shown = _read(file)
     if layout != _layout_digest():
@@ -119,7 +119,7 @@ def _read(file: str) -> tuple[object, object, bytes, FloatArray]:
 
 
 def _layout_digest() -> str:
-    from skymatch_cli.store.store import CODEC
+    from skymatch_cli.store.rows import CODEC
 
     return _digest(CODEC.layout(Solved).encode())
 
