@@ -57,19 +57,7 @@ class _Scene:
 
 
 def write_demo(directory: Path, settings: DemoSettings | None = None, *, overwrite: bool = False) -> tuple[Path, ...]:
-    """Write the images and ``truth.txt``; UsageError if a file exists already and ``overwrite`` is False.
-
-    Parameters
-    ----------
-    directory : Path
-        Created if it doesn't exist.
-    overwrite : bool
-        Replace files of an earlier demo.
-
-    Returns
-    -------
-    tuple of Path
-        The images.
+    """Write the images and ``truth.txt``, and return the paths of the images; UsageError if a file exists already.
 
     Examples
     --------
@@ -97,20 +85,9 @@ def write_demo(directory: Path, settings: DemoSettings | None = None, *, overwri
 
 
 def with_truth(report: Report, truth: Sequence[float]) -> tuple[Report, float]:
-    """Put the true skies beside those that were found.
+    """Put the true skies, in the unit of each image, beside those that were found; also return the rms of the errors.
 
-    Parameters
-    ----------
-    truth : sequence of float
-        The sky of every image, in its own unit.
-
-    Returns
-    -------
-    report : Report
-        With two columns more in its table of images: the truth, shifted to the mean of the skies, since overlaps fix
-        only differences; and how far the skies are from it. Images are named without their folder.
-    rms : float
-        Of the differences.
+    The truth is shifted to the mean of the skies, since overlaps fix only differences. Images are named without folder.
     """
     images = report.images
     sky = images.column("sky")

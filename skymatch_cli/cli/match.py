@@ -123,7 +123,9 @@ def command(
         with watch.shown():
             written = None if settings.dry_run else pipeline.apply(result, progress=watch, named=named)
         if store is not None:
-            store.renew(result.infos, () if written is None else written.files)
+            from skymatch_cli.store.renewing import renew
+
+            renew(store, result.infos, () if written is None else written.files)
         watch.stage("output", 0)
         console.show(result_document(result), output, () if written is None else written.files)
         watch.stop()

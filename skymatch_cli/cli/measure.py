@@ -48,6 +48,7 @@ def command(
 
         from skymatch_cli.store.findings import Measured, StoredFindings
         from skymatch_cli.store.measuring import measure
+        from skymatch_cli.store.merging import begin_part
         from skymatch_cli.store.store import Store
 
         from .backend import backend
@@ -62,7 +63,7 @@ def command(
             kept = store
             if target is not None:
                 kept = stack.enter_context(Store(target, write=True, create=True))
-                kept.begin_part(store, settings)
+                begin_part(kept, store, settings)
             start = Measured(planned.infos, planned.graph, settings, ())
             found = StoredFindings(start, store, kept, with_local=True)
             kept.save_settings(settings)

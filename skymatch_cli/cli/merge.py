@@ -23,10 +23,11 @@ def command(ctx: click.Context, /, *, stored: str, parts: tuple[str, ...], **_: 
 
     with console.session(ctx):
         from skymatch_cli.store.findings import Measured, StoredFindings
+        from skymatch_cli.store.merging import merge
         from skymatch_cli.store.store import Store
 
         with Store(stored, write=True) as store:
-            store.merge(parts)
+            merge(store, parts)
             plan = store.plan()
             found = StoredFindings(Measured(plan.infos, plan.graph, plan.settings, ()), store, with_local=True)
             console.say(f"{found.n_measured} of {len(found)} images are measured")

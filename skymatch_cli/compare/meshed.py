@@ -19,8 +19,7 @@ from skymatch_cli.compare.mesh.reduce import BLOCK_PIX, reduce_image
 from skymatch_cli.compare.pooled import local_skies, n_pixels_of
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
-from skymatch_cli.images.image import Pixels, read_pixels
-from skymatch_cli.images.pixels import portable
+from skymatch_cli.images.pixels import Pixels, portable, read_pixels
 from skymatch_cli.model import (
     BoolArray,
     CelestialWcs,

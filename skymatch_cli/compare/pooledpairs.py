@@ -10,8 +10,8 @@ from scipy.sparse import csr_array, diags_array, hstack
 
 from skymatch_cli.compare.piecepairs import PiecePairs, as_loops_allow
 from skymatch_cli.compare.pieces import PieceMeans
-from skymatch_cli.compare.pooled import ImageMeasurement, local_skies
-from skymatch_cli.compare.sharing import Coverage, pooled_noise
+from skymatch_cli.compare.pooled import CountArray, ImageMeasurement, local_skies
+from skymatch_cli.compare.sharing import pooled_noise
 from skymatch_cli.model import (
     BoolArray,
     FloatArray,
@@ -47,7 +47,7 @@ def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequ
         structure = ok * as_loops_allow(graph, delta, np.where(ok, variance, np.inf), structure, shared)
     total = np.where(ok, variance + structure, 1.0)
     gain, gain_err, by_gain, hidden = pieces.zero_points(graph, delta, shared)
-    noise = pooled_noise(len(ok), err, both.coverage)
+    noise = pooled_noise(err, *both.regions)
     if structure.any():
         noise = csr_array(hstack([noise, diags_array(np.sqrt(structure))]))
     return Measurements(
@@ -82,7 +82,7 @@ class _BothSides:
     status: StrArray
     share: FloatArray  # of the frame that the overlap covers
     pieces: tuple[PieceMeans, PieceMeans]
-    coverage: Coverage
+    regions: tuple[IntArray, IntArray, IntArray, CountArray]  # images, sides, pairs and pixels in blocks, for noise
 
     @classmethod
     def of_images(
@@ -110,7 +110,7 @@ class _BothSides:
             status=np.array(regions.status, object)[row],
             share=np.minimum(blocks.sum(axis=1, dtype=np.int64) / n_pixels, 1.0)[row],
             pieces=(pieces.part(row[0]), pieces.part(row[1])),
-            coverage=Coverage.of_counts(image, side, pair, blocks),
+            regions=(image, side, pair, blocks),
         )
 
     def mean_crowding(self, ends: IntArray, used: BoolArray, n: int) -> FloatArray:

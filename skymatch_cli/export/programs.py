@@ -15,7 +15,7 @@ from skymatch_cli.choices import ExportFormat
 from skymatch_cli.errors import InputError, Problem, UsageError
 from skymatch_cli.images.formats.files import base_name, is_remote, real_path
 from skymatch_cli.model import ImageInfo, ImageRef
-from skymatch_cli.model.images import WHOLE
+from skymatch_cli.model.section import WHOLE
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.output.formats import write_vot
 from skymatch_cli.output.printable import printable

@@ -154,10 +154,7 @@ def is_association(name: str) -> bool:
 
 
 def members(path: str) -> tuple[Listed, ...]:
-    """The members of an association, with paths relative to the file itself.
-
-    InputError if the file can't be read as an association, or names no science exposure.
-    """
+    """The members of an association, with paths relative to the file itself; InputError if it names none to use."""
     try:
         found = tuple(_of_json(path) if path.lower().endswith(".json") else _of_table(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -67,10 +67,7 @@ def _fits(selector: Selector, ref: ImageRef) -> bool:
 
 
 def find_reference(name: str, refs: Sequence[ImageRef], groups: Sequence[str]) -> int:
-    """Find the image of ``--reference``: the first, for a file whose chips form one group.
-
-    InputError if no image of the run, or images of several groups, bear the name.
-    """
+    """Find the image of ``--reference``: the first, for a file whose chips form one group; else InputError."""
     found = ImageFinder(refs).find(name)
     if not found:
         what = "is not one of the images (--reference), nor another file"

@@ -188,13 +188,7 @@ def joined(
 ) -> Measurements:
     """Join measurements of sets of images to those of one run.
 
-    Parameters
-    ----------
-    parts : sequence of Measurements
-    graph : OverlapGraph
-        Of the run.
-    images, pairs : sequence of (n,) int64
-        Those of each part by their numbers in the run; every one is in one part.
+    ``images``, ``pairs``: those of each part by their numbers in the run; every one is in one part.
     """
 
     def column(values: Sequence[Any], places: Sequence[IntArray], n: int) -> Any:

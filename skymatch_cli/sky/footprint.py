@@ -45,10 +45,10 @@ class Footprint:
 
 
 def footprint(wcs: CelestialWcs, where: str = "image") -> Footprint:
-    """Trace the border of an image on the sky.
+    """Trace the border of an image on the sky: that of the pixels' outer edges, from -0.5 to n - 0.5.
 
-    The border is that of the pixels' outer edges, from -0.5 to n - 0.5. It is followed to better than 0.05 pixels, also
-    over a pole or across RA 0. InputError: no pixel is on the sky, or the WCS maps different pixels to the same place.
+    It is followed to better than 0.05 pixels, also over a pole or across RA 0. InputError: no pixel is on the sky, or
+    the WCS maps different pixels to the same place.
     """
     ny, nx = wcs.shape
     frame = _frame(wcs)

@@ -13,7 +13,7 @@ from skymatch_cli.statistics.sample import SortedValues
 BINS = 255
 """Bins of values; the first and the last have no bound. Code ``BINS`` itself: a pixel that doesn't count."""
 
-_LEVELS = 65536
+_LEVELS = 16384
 _CORE = 30.0  # half-width of the range that the levels divide, in sigma of the quartiles
 _ULPS = 64  # levels within which the arithmetic nearly always finds the edge of a bin
 _SAMPLE = 16384  # pixels from which the bins are laid out
@@ -26,7 +26,7 @@ _SHARE_OF_BINS = (0.0, 0.04, 0.27, 0.52, 0.75, 1.0)
 class Binning:
     """Bins that keep the order of values: a larger value is never in a lower bin.
 
-    A value becomes one of 65536 levels by a subtraction and a product; a look-up table gives the bin of a level.
+    A value becomes one of 16384 levels by a subtraction and a product; a look-up table gives the bin of a level.
     Rounding may move a value to the next level but never swaps two values, and counting needs no more.
 
     Parameters

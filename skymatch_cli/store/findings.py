@@ -23,7 +23,8 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import FindingRow, digest_of
 from skymatch_cli.store.gathered import Gathered
 from skymatch_cli.store.keys import KEY_BYTES, OverlapKeys, measuring_keys
-from skymatch_cli.store.store import CODEC, Finding, Store, not_kept
+from skymatch_cli.store.rows import CODEC, Finding
+from skymatch_cli.store.store import Store, not_kept
 
 _COMMIT_S, _COMMIT_BYTES = 5.0, 2**24  # lost when the run is killed; held in memory
 _IMAGES_KEPT = 128  # whose cells were read last: neighbours need them next

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -150,34 +149,5 @@ class MeshOnDisk(Outline):
         return self.load().cells(row, column)
 
 
-class Mesh(Protocol):
-    """A mesh in any of its forms: with its cells, packed, or on disk; the attributes are those of `CellMesh`."""
-
-    @property
-    def origin(self) -> tuple[int, int]: ...  # noqa: D102
-    @property
-    def shape(self) -> tuple[int, int]: ...  # noqa: D102
-    @property
-    def level(self) -> float: ...  # noqa: D102
-    @property
-    def noise(self) -> float: ...  # noqa: D102
-    @property
-    def area(self) -> Float32Array: ...  # noqa: D102
-    @property
-    def pixel_area(self) -> float: ...  # noqa: D102
-    @property
-    def corners(self) -> FloatArray: ...  # noqa: D102
-    @property
-    def n_good(self) -> int: ...  # noqa: D102
-    @property
-    def halvings(self) -> int: ...  # noqa: D102
-    @property
-    def centroids(self) -> CellCentroids | None: ...  # noqa: D102
-
-    def blocks(self) -> tuple[IntArray, IntArray]:
-        """Row and column of every block in which the image has a cell of some weight."""
-        ...
-
-    def cells(self, row: IntArray, column: IntArray) -> tuple[Float32Array, Float32Array, Float32Array]:
-        """Value, weight and good pixels of the cells of k blocks, (k, 64) each."""
-        ...
+Mesh = CellMesh | PackedMesh | MeshOnDisk
+"""A mesh in any of its forms: with its cells, packed, or on disk."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
-from skymatch_cli.compare.mesh.layers import Layers
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.sheets import Sheet
 from skymatch_cli.compare.mesh.sums import inverse, over
@@ -59,13 +58,9 @@ class BlockSums:
             products(share, weight),
             products(by_residual, weight) - products(weight, by_residual),
             products(per_total, square) + products(square, per_total),
-            products(_times_sky(layers, share, sky), weight),
+            products(layers.each(np.multiply, share, sky), weight),
         )
         return cls(sheet.pairs.rows[which], row, column, np.array(columns, float))
-
-
-def _times_sky(layers: Layers, share: Float32Array, sky: Float32Array) -> Float32Array:
-    return layers.each(np.multiply, share, sky)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,17 +18,9 @@ _HINT = "pip install 'skymatch-cli[regions]'"
 _FILES_KEPT = 8
 
 
-def is_region_file(path: str) -> bool:
-    """Whether a name is that of a region file."""
-    return path.lower().endswith(".reg")
-
-
 @lru_cache(maxsize=_FILES_KEPT)
 def read_regions(path: str, size: int, mtime_ns: int) -> tuple[Any, ...]:  # noqa: ARG001 (a changed file is read again)
-    """The regions of a file.
-
-    InputError if the package is missing, or the file holds no region that can be read, or excluded ones alone.
-    """
+    """The regions of a file; InputError if the package is missing, or none can be read that is not excluded."""
     if importlib.util.find_spec("regions") is None:
         raise InputError.at(path, "region files need the package regions", _HINT)
     from regions import Regions
@@ -46,7 +38,7 @@ def read_regions(path: str, size: int, mtime_ns: int) -> tuple[Any, ...]:  # noq
 
 
 def inside_regions(regions: tuple[Any, ...], wcs: CelestialWcs | None, shape: tuple[int, int], where: str) -> BoolArray:
-    """Return which pixels of an image lie inside of the regions and outside of the excluded ones, (ny, nx).
+    """Return which pixels lie inside of regions and outside of excluded ones, (ny, nx).
 
     InputError if a region is on the sky and the image has no WCS.
     """

@@ -20,8 +20,7 @@ _PRINTABLE = bytes(code if 32 <= code < 127 else ord("?") for code in range(256)
 class CardHeader:
     """The keywords of one header, given as its cards without END.
 
-    ``text`` are the cards, in which bytes that FITS does not allow (an observer's name in another alphabet, an escape
-    sequence) are "?".
+    ``text`` are the cards; bytes that FITS does not allow (an observer's name in another alphabet) are "?".
     """
 
     def __init__(self, raw: bytes) -> None:
