@@ -50,6 +50,7 @@ def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequ
     noise = pooled_noise(err, *both.regions)
     if structure.any():
         noise = csr_array(hstack([noise, diags_array(np.sqrt(structure))]))
+    of_level = (_OF_CROWDING * both.mean_crowding(ends, ok, len(infos))) ** 2 + by_gain
     return Measurements(
         a=graph.a,
         b=graph.b,
@@ -59,13 +60,13 @@ def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequ
         n_a=both.n[0],
         n_b=both.n[1],
         delta=delta,
-        delta_err=np.where(ok, np.sqrt(total), np.nan),
+        delta_err=np.where(ok, np.sqrt(total + of_level[ends].sum(axis=0)), np.nan),
         weight=ok / total,
         status=status,
         n_good=np.array([f.n_good for f in found], np.int64),
         noise=noise,
         photometric=variance / of_noise / total,
-        level_variance=(_OF_CROWDING * both.mean_crowding(ends, ok, len(infos))) ** 2 + by_gain,
+        level_variance=of_level,
         zero_point=np.stack([gain, gain_err, hidden]),
         local=local_skies([f.local for f in found]),
     )

@@ -146,6 +146,8 @@ def _measure(
     with np.errstate(invalid="ignore", over="ignore"):
         by_noise = np.maximum(_SYMMETRIC * std, photons) + _OF_MEAN_ERR * mean_err
         crowding = np.sqrt(np.maximum((mean - median) ** 2 - by_noise**2, 0.0))
+        if settings.skystat is Skystat.MEAN and not settings.nclip:  # all of a source counts, however sharp it is
+            crowding = np.zeros_like(value)
         return value, err, crowding, np.minimum(np.abs(value - mean), _OF_MODE * photons)
 
 
