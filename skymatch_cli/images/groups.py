@@ -6,7 +6,7 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.header import Keywords
 from skymatch_cli.model import ImageRef
 
-AUTO, FILE, EXPOSURE, NONE = "auto", "file", "exposure", "none"
+AUTO, FILE = "auto", "file"
 
 # Keywords that identify an exposure, by TELESCOP; the filter keeps detectors of two wavelengths apart.
 _EXPOSURES = {

@@ -1,7 +1,4 @@
-"""Headers of the images -> ImageInfo: shape, WCS, unit, group, recorded sky, and where the pixels are.
-
-`read_pixels` (from ``pixels.py``) is the way to the pixels themselves.
-"""
+"""Headers of the images -> ImageInfo: shape, WCS, unit, group, recorded sky, and where the pixels are."""
 
 from __future__ import annotations
 
@@ -20,7 +17,6 @@ from skymatch_cli.images.alike import band_keywords, channels_of, doubts_between
 from skymatch_cli.images.copies import copy_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats import asdffile
-from skymatch_cli.images.formats.files import is_remote, open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked, parse_header
 from skymatch_cli.images.formats.gwcs import GwcsWcs, UnknownWcsError, asdf_extension, jwst_wcs, roman_wcs
 from skymatch_cli.images.formats.header import CardHeader, Keywords
@@ -31,17 +27,14 @@ from skymatch_cli.images.inputs import Inputs
 from skymatch_cli.images.known import ImageHeader, Known
 from skymatch_cli.images.ledger import SUBTRACTED
 from skymatch_cli.images.partwcs import SectionWcs
-from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.images.skystate import SkyState, read_state
 from skymatch_cli.images.units import UnitFacts, area_warnings, comparison_scales
-from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Part, PixelFormat, SkyWarning
+from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Part, SkyWarning
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import FitsWcs, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import footprint
 from skymatch_cli.sky.pixelarea import pixel_area_arcsec2, pixel_area_ratio
-
-__all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
 
 _PLACED = "images of JWST are placed by the approximation in their headers"
 _GAINS = ("ATODGAIN", "GAIN")
@@ -177,20 +170,23 @@ class _HeaderReader:
         if ref.section is not None:
             shape = ref.section.shape
             wcs = None if wcs is None else SectionWcs(cast("FitsWcs | GwcsWcs", wcs), ref.section)
-        flux_scale = self._settings.flux_scale
+        flux_scale, by = self._settings.flux_scale, self._settings.split_by
+        bunit = keywords.text("BUNIT") or self._settings.bunit or ""
         _refuse_unlinear(keywords)
         facts = UnitFacts(
             label=ref.label,
-            bunit=self._bunit(keywords),
+            bunit=f"{bunit} / s" if bunit and self._settings.exposure_map else bunit,
             beam_arcsec2=_beam_arcsec2(keywords),
             gain=next((g for key in _GAINS if math.isfinite(g := keywords.number(key))), math.nan),
-            split=self._split(keywords),
+            split="" if by is None else ", ".join(keywords.text(key.strip()) or "none" for key in by.split(",")),
             area_arcsec2=math.nan if wcs is None else pixel_area_arcsec2(wcs),
             exptime_s=math.nan if self._settings.exposure_map else self._exptime_s(keywords),
             group=group_of(ref, keywords, self._settings.group_by, spelling),
             flux_scale=1.0 if flux_scale is None else keywords.required_number(flux_scale, "--flux-scale"),
         )
         doubts = (*_doubts(keywords), *doubt)
+        # How the pixels were stored, if they were integers before this program subtracted their sky.
+        taken = state.original if state.original.is_integer and state.shift and not state.base else None
         info = ImageInfo(
             ref=ref,
             shape=shape,
@@ -200,7 +196,7 @@ class _HeaderReader:
             group=facts.group,
             split=facts.split,
             recorded=state.recorded.get(ref.part),
-            source=replace(source, original=_original_integers(state)),
+            source=replace(source, original=taken),
             notes=notes if wcs is None else (*notes, *wcs.notes),
         )
         bands = band_keywords(keywords, with_zero_point=flux_scale is None)
@@ -212,11 +208,6 @@ class _HeaderReader:
             observer=observer_of(keywords, wcs),
             channels=None if hdu.cube_axis is None else channels_of(keywords, hdu.cube_axis, hdu.n_planes),
         )
-
-    def _bunit(self, keywords: Keywords) -> str:
-        """Return the unit of the pixels, after the division by an exposure map."""
-        bunit = keywords.text("BUNIT") or self._settings.bunit or ""
-        return f"{bunit} / s" if bunit and self._settings.exposure_map else bunit
 
     def _exptime_s(self, keywords: Keywords) -> float:
         """Return the exposure time; a keyword chosen by the user must exist, the default one may be missing."""
@@ -261,16 +252,11 @@ class _HeaderReader:
         from astropy.io import fits
 
         try:
-            opened = fits.open(open_file(file.path) if is_remote(file.path) else file.path)
+            opened = fits.open(open_unpacked(file.path, file.container))
         except Exception as error:  # noqa: BLE001 - on damaged headers astropy raises errors of every kind
             raise InputError.at(ref.label, f"the tables of its WCS can't be read: {error}") from None
         with opened:
             return wcs_of_cards(text, shape, opened, ref.label, cube=cube)
-
-    def _split(self, keywords: Keywords) -> str:
-        """Return the values of the ``--split-by`` keywords; "none" for a missing one."""
-        by = self._settings.split_by
-        return "" if by is None else ", ".join(keywords.text(key.strip()) or "none" for key in by.split(","))
 
 
 def _without_plane(ref: ImageRef) -> ImageRef:
@@ -292,11 +278,6 @@ def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState) -> ImageHeader
         source=info.source.at(plane),
     )
     return replace(header, info=own, of_file=False)
-
-
-def _original_integers(state: SkyState) -> PixelFormat | None:
-    """How the pixels were stored, if they were integers before this program subtracted their sky."""
-    return state.original if state.original.is_integer and state.shift and not state.base else None
 
 
 def _refuse_unlinear(keywords: Keywords) -> None:

@@ -175,10 +175,8 @@ def replacing(path: str) -> Iterator[BinaryIO]:
     OSError if the file can't be written; InputError if another run is writing it.
     """
     with locked([path]) as locks:
-        model = os.stat(path) if os.path.lexists(path) else None  # noqa: PTH116 - one call tells all
-        replaced = None if model is None else file_state(path)
-        kept = None if model is None else path
-        with Replacement(path, model, replaced, locks, attributes=kept) as new, new.buffered() as stream:
+        model, state, kept = (os.stat(path), file_state(path), path) if os.path.lexists(path) else (None, None, None)  # noqa: PTH116
+        with Replacement(path, model, state, locks, attributes=kept) as new, new.buffered() as stream:
             yield stream
 
 

@@ -45,8 +45,8 @@ def like(fd: int, model: os.stat_result | None, attributes: str | None = None, *
     try:
         os.fchmod(fd, mode)
     except PermissionError:
-        if exact and os.fstat(fd).st_mode != model.st_mode and not _without_permissions(fd):
-            raise
+        if exact and os.fstat(fd).st_mode != model.st_mode and os.fstat(fd).st_uid != os.geteuid():
+            raise  # else the file system gives all files the same permissions: the file is our own
     if attributes is not None and not _attributes(fd, attributes, exact=exact):
         os.fchmod(fd, mode & 0o700)
 
@@ -65,11 +65,6 @@ def _own(fd: int, model: os.stat_result, *, exact: bool) -> bool:
             os.fchown(fd, -1, model.st_gid)
         return False
     return True
-
-
-def _without_permissions(fd: int) -> bool:
-    """Whether the file system gives all files the same permissions: the file is our own, and can't be changed."""
-    return os.fstat(fd).st_uid == os.geteuid()
 
 
 def _attributes(fd: int, source: str, *, exact: bool) -> bool:

@@ -21,7 +21,6 @@ from skymatch_cli.model import Container, FileState, ImageInfo, ImageRef, Part, 
 from skymatch_cli.model.section import WHOLE
 from skymatch_cli.model.skyparts import PartSkies, Sky, difference, skies_of
 from skymatch_cli.model.skyplane import SkyPlane
-from skymatch_cli.record.compressed import stored_pixels
 from skymatch_cli.record.jwsttree import erase_background, hide_background
 from skymatch_cli.record.precision import PixelFacts
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit
@@ -261,12 +260,12 @@ def _typical_pixel(source: Source, ref: ImageRef, state: SkyState) -> float:
     index, plane = ref.hdu, ref.part.plane
     cards, extent, tiled = source.cards(index), source.extent(index), source.file.hdus[index].tiled
     form = format_of(cards, tiled=tiled)
+    n_planes = 1 if plane is None else source.file.hdus[index].n_planes
     if tiled:
-        pixels = stored_pixels(cards, source.read(extent.data_start, extent.data_size))
-        pixels = (pixels if plane is None else pixels.reshape(-1, *pixels.shape[-2:])[plane]).ravel()
+        pixels = np.concatenate([raw for _, raw in source.stored_pixels(index, form)]).reshape(n_planes, -1)[plane or 0]
     else:
         size = form.dtype.itemsize
-        count = extent.data_size // size // (1 if plane is None else source.file.hdus[index].n_planes)
+        count = extent.data_size // size // n_planes
         start = extent.data_start + (plane or 0) * count * size
         stops = np.linspace(_SAMPLE_PIXELS, max(count, _SAMPLE_PIXELS), _SAMPLES, dtype=int)
         spans = {(max(0, stop - _SAMPLE_PIXELS), min(stop, count)) for stop in stops.tolist()}

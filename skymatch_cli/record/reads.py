@@ -17,10 +17,10 @@ class FilesRead:
     """A set of files by device and inode: all links lead to the same file. What isn't there, and URLs, are left out."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        self._known = {place for path in dict.fromkeys(paths) if (place := _place(path)) is not None}
+        self._known = {place for path in dict.fromkeys(paths) if (place := place_of(path)) is not None}
 
     def __contains__(self, path: str) -> bool:
-        place = _place(path)
+        place = place_of(path)
         return place is not None and place in self._known
 
 
@@ -68,7 +68,8 @@ def lists_among(names: Iterable[str]) -> Iterator[str]:
         waiting += [str(folder / line.strip()[1:]) for line in lines if line.strip().startswith("@")]
 
 
-def _place(path: str) -> tuple[int, int] | None:
+def place_of(path: str) -> tuple[int, int] | None:
+    """Return what all names of one file have in common; None where it isn't there."""
     if is_remote(path) or "\0" in path:
         return None
     try:

@@ -24,16 +24,14 @@ from skymatch_cli.images.formats.source import Source, open_source
 from skymatch_cli.model import FileState, ImageInfo, ImageRef, Journal, SkyWarning
 from skymatch_cli.record.atomic import Locks, Replacement, locked
 from skymatch_cli.record.edits import SkyUpdate, record_edits, settled
-from skymatch_cli.record.filejobs import COPIES, FileJob, check_copy, file_jobs, inode, why_fixed
+from skymatch_cli.record.filejobs import COPIES, FileJob, check_copy, file_jobs, why_fixed
 from skymatch_cli.record.journal import journal_path, kept
 from skymatch_cli.record.precision import PixelFacts, examine
-from skymatch_cli.record.reads import FilesRead, files_read
+from skymatch_cli.record.reads import FilesRead, files_read, place_of
 from skymatch_cli.record.rewrite import HduEdit, rewrite
 from skymatch_cli.record.undoedits import undo_edits
 from skymatch_cli.run.tasks import NoProgress, Progress
 from skymatch_cli.settings import Settings
-
-__all__ = ["Action", "SkyUpdate", "WriteReport", "check_writable", "undo", "write_skies"]
 
 _Edits = Mapping[int, HduEdit]
 _HINTS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run again")
@@ -193,7 +191,7 @@ def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
             if run.settings.output_dir is None:
                 if what := why_fixed(job.source):
                     raise InputError.at(job.label, what, COPIES)
-                if (other := same.setdefault(inode(job.source), job.label)) != job.label:
+                if (other := same.setdefault(place_of(job.source) or job.source, job.label)) != job.label:
                     raise InputError.at(job.label, f"is the same file as {other} (a hard link)", "name it once")
             else:
                 check_copy(job, run.settings)

@@ -13,11 +13,8 @@ from skymatch_cli.sky.footprint import Footprint, FootprintPart
 from skymatch_cli.sky.intersections import SLIVER_RAD, joined, shared_polygons
 from skymatch_cli.sky.neighbours import touching_caps
 from skymatch_cli.sky.planechoice import assign_planes
-from skymatch_cli.sky.rings import pixel_rings
 from skymatch_cli.sky.shapes import polygons_of, shapes_of
 from skymatch_cli.sky.tangent import SR_TO_ARCMIN2, solid_angle_sr
-
-__all__ = ["overlap_graph", "pixel_rings"]
 
 
 def overlap_graph(footprints: Sequence[Footprint]) -> OverlapGraph:

@@ -21,20 +21,12 @@ _EXTREME = 1e200  # weights above this, or below its inverse, overflow in sums o
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gradients:
-    """Gradients within the images of G groups: what they have in common can't be told from a gradient of the sky.
+    """Gradients within the images of G groups: what they have in common can't be told from a gradient of the sky."""
 
-    Attributes
-    ----------
-    lever : (M, 4) float64
-        What a unit gradient of all images does to each difference, and what those of their own variances do.
-    variance : (G, 2, 2) float64
-        Sum of the variances of the gradients of the images of each group.
-    n_images : (G,) int64
-    """
-
+    # (M, 4): what a unit gradient of all images does to each difference, and what those of their own variances do
     lever: FloatArray
-    variance: FloatArray
-    n_images: IntArray
+    variance: FloatArray  # (G, 2, 2): sum of the variances of the gradients of the images of each group
+    n_images: IntArray  # (G,)
 
     def common(self, equations: NormalEquations, used: BoolArray) -> FloatArray:
         """By how much the variance of every unknown, (n,), is less without the mean gradient of its component."""

@@ -42,7 +42,6 @@ _KEYWORDS = (
 _STRUCTURE = frozenset(f"{key:8}".encode() for key in _KEYWORDS)
 _PLACE = re.compile(rb"((CTYPE|CRVAL|CRPIX|CDELT|CROTA)[1-9]|(CD|PC|PV)[1-9]_\d+|AMD[XY]\d+|PPO\d|[AB]_\d_\d) *=")
 _NUMBERED = re.compile(rb"(?:Z?NAXIS|CTYPE|ZTILE|ZNAME|ZVAL)[1-9]\d* *")
-_COMPRESSED_NAMES = frozenset({"COMPRESSED_IMAGE"})
 
 _SAVE = "save the linear image as FITS"
 _NOT_FITS = {
@@ -169,10 +168,9 @@ def read_structure(path: str, where: str) -> FitsFile:
 
 def open_unpacked(path: str, container: Container) -> IO[bytes]:
     """The bytes of a FITS file, unpacked, for reading and seeking."""
-    if container is Container.GZIP:
-        return cast("IO[bytes]", gzip.open(open_file(path), "rb") if is_remote(path) else gzip.open(path, "rb"))
-    if container is Container.BZIP2:
-        return cast("IO[bytes]", bz2.open(open_file(path) if is_remote(path) else path, "rb"))
+    if container in {Container.GZIP, Container.BZIP2}:
+        unpack = gzip.open if container is Container.GZIP else bz2.open
+        return cast("IO[bytes]", unpack(open_file(path) if is_remote(path) else path, "rb"))
     if container is Container.ASDF:
         from skymatch_cli.images.formats.roman import open_as_fits
 
@@ -247,7 +245,10 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
             has = reached - hdu.data_offset
             what = f"truncated: HDU {hdu.index} needs {data_size} bytes of data, the file has {has}"
             raise InputError.at(where, what, "fetch the file again")
-        _refuse_implausible(hdu, data_size, where)
+        unpacked = math.prod(hdu.shape) * abs(hdu.bitpix) // 8
+        if hdu.tiled and unpacked > most_unpacked(data_size):
+            what = f"HDU {hdu.index} claims {unpacked} bytes of pixels in {data_size} compressed bytes"
+            raise InputError.at(where, what)
         offset = padded(end)
     if len(headers) > 1:
         for index, raw in headers.items():
@@ -292,19 +293,21 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
     except (KeyError, ValueError, TypeError) as error:
         raise InputError.at(where, f"the header of HDU {index} is not valid FITS: {error}") from None
     name, ver = _text(cards.get("EXTNAME")), cards.get("EXTVER", 1)
+    blank = cards.get("BLANK", cards.get("ZBLANK"))
+    ctypes = [str(value) for key, value in cards.items() if key.startswith("CTYPE")]
     is_image = tiled or (cards.get("XTENSION", "IMAGE") == "IMAGE" and cards.get("GROUPS") is not True)
     hdu = Hdu(
         index=index,
-        name="" if tiled and name.upper() in _COMPRESSED_NAMES else name,
+        name="" if tiled and name.upper() == "COMPRESSED_IMAGE" else name,
         ver=ver if type(ver) is int and abs(ver) < 2**31 else 1,  # a larger one is damage
         is_image=is_image,
         shape=tuple(reversed(axes)),
         bitpix=bitpix,
         tiled=tiled,
-        bscale=_number(cards, "BSCALE", 1.0),
-        bzero=_number(cards, "BZERO", 0.0),
-        blank=_blank(cards, bitpix),
-        celestial=_is_celestial(cards),
+        bscale=as_number(cards.get("BSCALE", 1.0)),
+        bzero=as_number(cards.get("BZERO", 0.0)),
+        blank=blank if bitpix > 0 and type(blank) is int else None,
+        celestial="AMDX1" in cards or sum(bool(_CELESTIAL_CTYPE.match(ctype)) for ctype in ctypes) >= 2,
         header_offset=offset,
         header_size=header_size,
         data_offset=padded(offset + header_size + CARD),
@@ -335,15 +338,6 @@ def _axes(cards: _Cards, prefix: str) -> tuple[tuple[int, ...], int]:
     return axes, bitpix
 
 
-def _number(cards: _Cards, key: str, default: float) -> float:
-    return as_number(cards[key]) if key in cards else default
-
-
-def _is_celestial(cards: _Cards) -> bool:
-    axes = sum(bool(_CELESTIAL_CTYPE.match(str(value))) for key, value in cards.items() if key.startswith("CTYPE"))
-    return axes >= 2 or "AMDX1" in cards
-
-
 def _cube_axis(cards: _Cards, axes: tuple[int, ...]) -> str | None:
     """See `Hdu.cube_axis`."""
     along = [i for i, length in enumerate(axes, start=1) if i > 2 and length != 1]
@@ -370,11 +364,6 @@ def _text(value: Value) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _blank(cards: _Cards, bitpix: int) -> int | None:
-    value = cards.get("BLANK", cards.get("ZBLANK"))
-    return value if bitpix > 0 and type(value) is int else None
-
-
 def _integer(cards: _Cards, key: str, lowest: int, highest: int) -> int:
     if key not in cards:
         raise ValueError(f"no {key}")
@@ -392,14 +381,6 @@ def _data_size(cards: _Cards, axes: tuple[int, ...], bitpix: int) -> int:
     pcount = _integer(cards, "PCOUNT", 0, 2**62) if "PCOUNT" in cards else 0
     gcount = _integer(cards, "GCOUNT", 0, 2**62) if "GCOUNT" in cards else 1
     return abs(bitpix) // 8 * gcount * (pcount + math.prod(axes[1:] if groups else axes))
-
-
-def _refuse_implausible(hdu: Hdu, packed_size: int, where: str) -> None:
-    """Refuse a tile-compressed image that claims to be far larger than its bytes can hold."""
-    unpacked = math.prod(hdu.shape) * abs(hdu.bitpix) // 8
-    if hdu.tiled and unpacked > most_unpacked(packed_size):
-        what = f"HDU {hdu.index} claims {unpacked} bytes of pixels in {packed_size} compressed bytes"
-        raise InputError.at(where, what)
 
 
 def read_exactly(stream: IO[bytes], size: int) -> bytes:

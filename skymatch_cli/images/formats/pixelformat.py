@@ -4,12 +4,11 @@
 1 ulp of max(|pixel|, |sky|) for floats. Why 1 ulp: the difference is rounded once, to the nearest multiple
 of its own ulp, by at most ``ulp(max)``; the sum goes to the nearest value of the original type, and the
 original itself is one. The difference of two pixels' ulps is what Sterbenz' lemma makes zero for skies of
-the size of the pixels. Where 1 ulp of the sky is too much for the pixels, they are `widened` (see `record.precision`).
+the size of the pixels. Where 1 ulp of the sky is too much for the pixels, they are widened (see `record.precision`).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,11 +62,6 @@ def format_after(original: PixelFormat, shift: float) -> PixelFormat:
     if original.bitpix == 64 or steps <= _FLOAT64_STEPS:  # 64 bits are seldom used to the full: checked pixel by pixel
         return PixelFormat(bitpix=-64)
     raise PixelError(f"{original.name} minus {shift:g} can't be held by float64 so that it could be undone")
-
-
-def widened(form: PixelFormat) -> PixelFormat | None:
-    """The same floats in 64 bits; None where they have them already, and for integers."""
-    return replace(form, bitpix=-64) if form.bitpix == -32 else None
 
 
 def subtract(raw: Stored, original: PixelFormat, shift: Shift, target: PixelFormat) -> Stored:
