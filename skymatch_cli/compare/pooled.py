@@ -52,34 +52,16 @@ _MAX_COVERAGE = 500_000  # entries of all images together; the grid gets coarser
 
 @dataclass(frozen=True, slots=True)
 class ImageMeasurement:
-    """Result of the measurement of one image, in the image's unit.
+    """Result of the measurement of one image, in the image's unit."""
 
-    Attributes
-    ----------
-    pairs : (R,) int64
-        Indices of the image's overlaps in the graph.
-    regions : SkyStatistics
-        One for each of ``pairs``.
-    blocks : (R, n_blocks) uint16 or uint32
-        Pixels of each region in each block of the frame.
-    local : SkyStatistic or None
-        Over the whole frame.
-    n_good : int
-        Good pixels among those that were read.
-    warnings : tuple of SkyWarning
-    problems : tuple of Problem
-        Why the pixels could not be read; the regions say ``unreadable`` then.
-
-    """
-
-    pairs: IntArray
-    regions: SkyStatistics
-    blocks: CountArray
+    pairs: IntArray  # (R,): indices of the image's overlaps in the graph
+    regions: SkyStatistics  # one for each of ``pairs``
+    blocks: CountArray  # (R, n_blocks): pixels of each region in each block of the frame
     pieces: PieceMeans
-    local: SkyStatistic | None
-    n_good: int
+    local: SkyStatistic | None  # over the whole frame
+    n_good: int  # good pixels among those that were read
     warnings: tuple[SkyWarning, ...] = ()
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[Problem, ...] = ()  # why the pixels could not be read; the regions say ``unreadable`` then
 
 
 def pooled_tasks(
@@ -129,24 +111,14 @@ def n_pixels_of(infos: Sequence[ImageInfo], images: Sequence[int]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PooledTask:
-    """The measurement of one image: all that a worker needs to know.
-
-    Attributes
-    ----------
-    pairs : (R,) int64
-        The overlaps to measure: indices into the graph of the run.
-    overlaps : OverlapGraph
-        These overlaps alone.
-    side : int
-        Blocks a side of the grid on which shared pixels are counted.
-    """
+    """The measurement of one image: all that a worker needs to know."""
 
     image: int
     info: ImageInfo
-    pairs: IntArray
-    overlaps: OverlapGraph
+    pairs: IntArray  # (R,): the overlaps to measure: indices into the graph of the run
+    overlaps: OverlapGraph  # these overlaps alone
     settings: Settings
-    side: int
+    side: int  # blocks a side of the grid on which shared pixels are counted
     with_local: bool
 
     def __call__(self) -> ImageMeasurement:

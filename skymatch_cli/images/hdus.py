@@ -10,7 +10,7 @@ from typing import Any
 from skymatch_cli.errors import InputError, caught
 from skymatch_cli.images.companions import Role, companion_of, extension, nearest
 from skymatch_cli.images.dq import NO_FLAG, bad_flags
-from skymatch_cli.images.formats.files import size_and_time
+from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, open_unpacked, parse_header, read_structure
 from skymatch_cli.images.formats.header import as_number
 from skymatch_cli.images.names import check_template, fill_template
@@ -142,10 +142,10 @@ def _regions(place: MaskRef, where: str) -> RegionFile | None:
     if not place.path.lower().endswith(".reg"):
         return None
     try:
-        file = RegionFile(place.path, *size_and_time(place.path))
+        file = RegionFile(place.path, file_state(place.path))
     except OSError:
         raise InputError.at(where, f"its mask {place.file} can't be used: no such file") from None
-    read_regions(file.path, file.size, file.mtime_ns)
+    read_regions(file)
     return file
 
 

@@ -18,7 +18,7 @@ from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, read_structure
 from skymatch_cli.images.known import Known
 from skymatch_cli.images.lookup import ImageFinder
 from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, file_of, fill_template
-from skymatch_cli.images.sidecars import NO_IMAGE, Companions, find_sidecars
+from skymatch_cli.images.sidecars import NO_IMAGE, Companions
 from skymatch_cli.model import FileState, ImageRef, MaskRef, Part, Section, SkyWarning
 from skymatch_cli.model.section import plane_of
 from skymatch_cli.run.tasks import run_apart
@@ -77,8 +77,8 @@ def resolve_images(
         problems.append(Problem("images", "none was named"))
     skipped += [f"{name.file}: not used: {name.left_out}" for name in named if name.left_out]
     named = tuple(name for name in named if not name.left_out)
-    companions = Companions(find_sidecars(named))
-    skipped += companions.notes
+    companions = Companions(named)
+    skipped += companions.notes()
     named = tuple(name for name in named if not companions.holds(name))
     paths = tuple(dict.fromkeys(name.path for name in named))
     real = dict(zip(paths, real_paths(paths), strict=True))

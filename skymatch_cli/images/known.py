@@ -83,12 +83,10 @@ class Known:
             return False
         if source.science.state != file.state:
             return False
-        others = (plane for plane in source.planes.values() if plane.path != file.path)
-        if (regions := source.regions) is not None:
-            state = self._state_of(regions.path)
-            if state is None or state[:2] != (regions.size, regions.mtime_ns):
-                return False
-        return all(self._state_of(plane.path) == plane.state for plane in others)
+        used = {plane.path: plane.state for plane in source.planes.values() if plane.path != file.path}
+        if source.regions is not None:
+            used[source.regions.path] = source.regions.state
+        return all(self._state_of(path) == state for path, state in used.items())
 
     def _state_of(self, path: str) -> FileState | None:
         """State of a file; None where it is gone."""

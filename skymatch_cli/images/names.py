@@ -95,17 +95,11 @@ def expand_names(
     A file whose name is exactly the text given wins over its meaning as a glob or as an HDU selector; the matches of a
     glob are sorted. Names in a list are relative to its folder.
     """
-    found: list[NamedFile] = []
-    problems: list[Problem] = []
-    expanded = (
-        (name,) if isinstance(name, NamedFile) else _expand_all([os.fspath(name)], _Source(), stdin) for name in names
+    given = (n if isinstance(n, NamedFile) else os.fspath(n) for n in names)
+    items = list(
+        chain.from_iterable([n] if isinstance(n, NamedFile) else _expand_all([n], _Source(), stdin) for n in given)
     )
-    for item in chain.from_iterable(expanded):
-        if isinstance(item, Problem):
-            problems.append(item)
-        else:
-            found.append(item)
-    return tuple(found), tuple(problems)
+    return tuple(i for i in items if isinstance(i, NamedFile)), tuple(i for i in items if isinstance(i, Problem))
 
 
 def split_selector(name: str) -> tuple[str, Selector | None]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.files import absolute_path, size_and_time
+from skymatch_cli.images.formats.files import absolute_path, file_state
 from skymatch_cli.images.formats.fitsfile import open_unpacked
 from skymatch_cli.images.formats.pixelformat import Stored
 from skymatch_cli.images.formats.tilecheck import opened_tiles
@@ -137,12 +137,12 @@ def _inside_regions(info: ImageInfo, file: RegionFile) -> BoolArray:
     from skymatch_cli.images.formats.ds9 import inside_regions, read_regions
 
     try:
-        now = size_and_time(file.path)
+        now = file_state(file.path)
     except OSError as error:
         raise InputError.at(file.path, f"can't be read: {error.strerror}") from None
-    if now != (file.size, file.mtime_ns):
+    if now[:2] != file.state[:2]:
         raise InputError.at(info.ref.label, f"{file.path} changed while it was in use", "run again")
-    regions = read_regions(file.path, file.size, file.mtime_ns)
+    regions = read_regions(file)
     section = info.ref.section
     if section is None:
         return inside_regions(regions, info.wcs, info.shape, info.ref.label)
@@ -186,7 +186,7 @@ class _OpenFiles:
         if (section := self._section) is not None:
             y0, y1, columns = y0 + section.y0, y1 + section.y0, slice(section.x0, section.x1)
         try:
-            if size_and_time(plane.path) != plane.state[:2]:  # inodes differ between machines
+            if file_state(plane.path)[:2] != plane.state[:2]:  # inodes differ between machines
                 raise InputError.at(self._where, f"{plane.path} changed while it was in use", "run again")
             blocks = (
                 ((slice(0, y1 - y0), _read_tiled(plane, y0, y1)),) if plane.tiled else self._plain_blocks(plane, y0, y1)

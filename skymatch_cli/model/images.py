@@ -194,8 +194,7 @@ class RegionFile:
     """A region file of DS9 as it was when the headers were read: pixels inside of its regions are left out."""
 
     path: str
-    size: int
-    mtime_ns: int
+    state: FileState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

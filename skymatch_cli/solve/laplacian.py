@@ -25,25 +25,13 @@ _BLOCK = 2**19  # elements of the columns of an inverse that are held at a time
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Laplacian:
-    """The factorised Laplacian of a graph.
-
-    Attributes
-    ----------
-    graph : PairGraph
-    order : (n,) int64
-        The unknowns by component, small components first.
-    blocks : tuple of Block
-        Of all components of two unknowns or more.
-    exact, singular : (C,) bool
-        Components whose inverse is affordable; those whose matrix can't be factorised: their solutions are NaN.
-
-    """
+    """The factorised Laplacian of a graph."""
 
     graph: PairGraph
-    order: IntArray
-    blocks: tuple[Block, ...]
-    exact: BoolArray
-    singular: BoolArray
+    order: IntArray  # (n,): the unknowns by component, small components first
+    blocks: tuple[Block, ...]  # of all components of two unknowns or more
+    exact: BoolArray  # (C,): components whose inverse is affordable
+    singular: BoolArray  # (C,): those whose matrix can't be factorised: their solutions are NaN
 
     @classmethod
     def of_graph(cls, graph: PairGraph) -> Laplacian:
@@ -102,26 +90,13 @@ class Laplacian:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """The factorised matrix of some components.
+    """The factorised matrix of some components."""
 
-    Attributes
-    ----------
-    components : (c,) int64
-    span : slice
-        Of their unknowns in `Laplacian.order`.
-    first : (c,) int64
-        Where each component begins in the block; its first unknown is held at zero.
-    size : (c,) int64
-    factors : SuperLU
-        Of the other rows and columns.
-
-    """
-
-    components: IntArray
-    span: slice
-    first: IntArray
-    size: IntArray
-    factors: SuperLU
+    components: IntArray  # (c,)
+    span: slice  # of their unknowns in `Laplacian.order`
+    first: IntArray  # (c,): where each component begins in the block; its first unknown is held at zero
+    size: IntArray  # (c,)
+    factors: SuperLU  # of the other rows and columns
 
     def solve(self, rhs: FloatArray) -> FloatArray:
         """Solutions (k, p) that are 0 at the first unknown of each component."""

@@ -46,17 +46,10 @@ class MeshGrid:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PixelMap:
-    """Pixels of one image to positions on the grid, in units of cells: nodes every ``step`` pixels.
-
-    Attributes
-    ----------
-    step : int
-    nodes : (2, my, mx) float64
-        Positions (u, v) of pixels (step * i, step * j).
-    """
+    """Pixels of one image to positions on the grid, in units of cells: nodes every ``step`` pixels."""
 
     step: int
-    nodes: FloatArray
+    nodes: FloatArray  # (2, my, mx): positions (u, v) of pixels (step * i, step * j)
 
     @property
     def u(self) -> FloatArray:
@@ -194,17 +187,10 @@ def _part(a: npt.NDArray[_Number], axis: int, start: int, stop: int | None, step
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CellSums:
-    """Sums over cells in a window of the grid; filled by `add`.
+    """Sums over cells in a window of the grid; filled by `add`."""
 
-    Attributes
-    ----------
-    origin : (j0, i0)
-        Cell of the first element.
-    sums : (k, nj, ni) float64
-    """
-
-    origin: tuple[int, int]
-    sums: FloatArray
+    origin: tuple[int, int]  # (j0, i0): cell of the first element
+    sums: FloatArray  # (k, nj, ni)
 
     @classmethod
     def around(cls, u: FloatArray, v: FloatArray, k: int, most: int = 2**26) -> CellSums:

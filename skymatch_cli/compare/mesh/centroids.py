@@ -20,18 +20,10 @@ from skymatch_cli.model.monomials import exponents
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CellCentroids:
-    """Means of powers of the places of good pixels, with the windows of the cells, about the centres of the cells.
+    """Means of powers of the places of good pixels, with the windows of the cells, about the centres of the cells."""
 
-    Attributes
-    ----------
-    pitch_rad : float
-        Of the grid.
-    powers : (t, nj, ni) float32
-        Of u, v, u^2, u v and so on, in cells; 0 where there is no pixel.
-    """
-
-    pitch_rad: float
-    powers: Float32Array
+    pitch_rad: float  # of the grid
+    powers: Float32Array  # (t, nj, ni): of u, v, u^2, u v and so on, in cells; 0 where there is no pixel
 
     @classmethod
     def of_sums(

@@ -52,27 +52,16 @@ _CLEAR = 3.0  # log likelihood, beyond which it is worth while to ask for a comm
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageFields:
-    """Errors of the differences of M pairs that come of structure within the N images.
+    """Errors of the differences of M pairs that come of structure within the N images."""
 
-    Attributes
-    ----------
-    factor : (M, K) csr_array
-        Columns are independent sources of error, in units of the run's noise.
-    quiet : (M,) float64
-        Variance of the noise in the pieces over that which the scatter of the blocks makes them have; 1 at most.
-    variance : (N,) float64
-        Of the structure within each image.
-    lever : (M, 4) float64
-        What a unit gradient common to all images does to each difference (x, y), and the sum over both images of what
-        gradients of their own variances do.
-    tilt_variance : (N, 2, 2) float64
-        Variance of the gradients of the images; 0 where the structure is not one of gradients.
-    """
-
-    factor: csr_array
+    factor: csr_array  # (M, K): columns are independent sources of error, in units of the run's noise
+    # (M,): variance of the noise in the pieces over that which the scatter of the blocks makes them have; 1 at most
     quiet: FloatArray
-    variance: FloatArray
+    variance: FloatArray  # (N,): of the structure within each image
+    # (M, 4): what a unit gradient common to all images does to each difference (x, y), and the sum over both images of
+    # what gradients of their own variances do
     lever: FloatArray
+    # (N, 2, 2): variance of the gradients of the images; 0 where the structure is not one of gradients
     tilt_variance: FloatArray
 
 

@@ -27,29 +27,15 @@ class Sheet:
     """Cells that several images see: n leaves of images, over m blocks of the grid, in some tiles.
 
     Values are in units of the run's noise and relative to the level of their image.
-
-    Attributes
-    ----------
-    leaves : Leaves
-    layers : Layers
-        How they are ordered.
-    pairs : Pairs
-    windows : Windows
-        Over which images are compared.
-    value : (n, 64) float32
-    weight : (n, 64) float32
-        Information of the pixels; 0 where fewer than two images see the cell.
-    pixels : (n, 64) float32
-        Good pixels with the cell's window.
     """
 
     leaves: Leaves
-    layers: Layers
+    layers: Layers  # how they are ordered
     pairs: Pairs
-    windows: Windows
-    value: Float32Array
-    weight: Float32Array
-    pixels: Float32Array
+    windows: Windows  # over which images are compared
+    value: Float32Array  # (n, 64)
+    weight: Float32Array  # (n, 64): information of the pixels; 0 where fewer than two images see the cell
+    pixels: Float32Array  # (n, 64): good pixels with the cell's window
 
     def of_images(self, per_image: FloatArray) -> Float32Array:
         """Return values of the images (N,) for the leaves, (n, 1)."""

@@ -25,35 +25,19 @@ _ALONG_ROW += np.float32(_NEIGHBOUR) * (np.eye(BLOCK, k=1, dtype=np.float32) + n
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SheetSums:
-    """Sums of one sheet over pairs, or over images.
+    """Sums of one sheet over pairs, or over images."""
 
-    Attributes
-    ----------
-    rows : (p,) int64
-        Pairs of the graph, or images.
-    columns : (c, p) float64
-        What is added to the first c columns of these rows.
-    """
-
-    rows: IntArray
-    columns: FloatArray
+    rows: IntArray  # (p,): pairs of the graph, or images
+    columns: FloatArray  # (c, p): what is added to the first c columns of these rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairSums:
-    """Sums over the common cells of every pair; columns over the M pairs.
+    """Sums over the common cells of every pair; columns over the M pairs."""
 
-    Attributes
-    ----------
-    offset_a, offset_b : (M,) float64
-        Offsets of the images, which residuals are relative to.
-    totals : (9, M) float64
-        The columns below.
-    """
-
-    offset_a: FloatArray
-    offset_b: FloatArray
-    totals: FloatArray
+    offset_a: FloatArray  # (M,): offsets of the images, which residuals are relative to
+    offset_b: FloatArray  # (M,)
+    totals: FloatArray  # (9, M): the columns below
 
     @classmethod
     def empty(cls, graph: OverlapGraph, offset: FloatArray) -> PairSums:
@@ -162,14 +146,9 @@ def inverse(a: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockScatter:
-    """Scatter of weighted residuals in blocks of cells, for every image.
+    """Scatter of weighted residuals in blocks of cells, for every image."""
 
-    Attributes
-    ----------
-    totals : (4, N) float64
-        Sums over the blocks: variance found, variance that the weights promise, one, and the promised one squared.
-    """
-
+    # (4, N): sums over the blocks: variance found, variance that the weights promise, one, and the promised one squared
     totals: FloatArray
 
     @classmethod

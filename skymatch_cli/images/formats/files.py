@@ -76,11 +76,6 @@ def file_state(path: str) -> FileState:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
-def size_and_time(path: str) -> tuple[int, int]:
-    """Return the first two of `file_state`."""
-    return file_state(path)[:2]
-
-
 def open_file(path: str) -> IO[bytes]:
     """The bytes of a file, for reading and seeking; OSError if it can't be opened."""
     if is_remote(path):

@@ -23,7 +23,8 @@ from skymatch_cli.images.formats.source import open_source
 from skymatch_cli.model import FloatArray
 from skymatch_cli.sky.frames import SkyFrame
 from skymatch_cli.sky.inverse import refine_pixels
-from skymatch_cli.sky.sphere import angle_rad, normalised, unit_vectors
+from skymatch_cli.sky.sphere import angle_rad, lon_lat, unit_vectors
+from skymatch_cli.sky.tangent import flattened, tangent_axes
 
 _UPGRADE = "pip install --upgrade gwcs asdf-astropy"
 _UNKNOWN_TAG = re.compile(r"(\S+) is not recognized")
@@ -202,34 +203,29 @@ class _Engine:
 class _Linear:
     """A linear map from the tangent plane at the middle of an image to its pixels: a first guess."""
 
-    basis: FloatArray
+    axes: FloatArray
     matrix: FloatArray
     scale_rad: float
 
     @classmethod
     def of(cls, wcs: GwcsWcs) -> _Linear:
         ny, nx = wcs.shape
-        middle = wcs.to_sky(np.array([0.5 * (nx - 1)]), np.array([0.5 * (ny - 1)]))[0]
-        east = normalised(np.cross([0.0, 0.0, 1.0] if abs(middle[2]) < 0.9 else [1.0, 0.0, 0.0], middle))
-        basis = np.stack([east, np.cross(middle, east), middle])
+        axes = tangent_axes(*map(float, lon_lat(wcs.to_sky(np.array([0.5 * (nx - 1)]), np.array([0.5 * (ny - 1)]))[0])))
         x, y = (a.ravel() for a in np.meshgrid(np.linspace(0, nx - 1, 7), np.linspace(0, ny - 1, 7)))
-        plane = _on_plane(basis, wcs.to_sky(x, y))
+        plane = _on_plane(axes, wcs.to_sky(x, y))
         known = np.isfinite(plane).all(axis=1)
         forward, *_ = np.linalg.lstsq(np.column_stack([x, y, np.ones_like(x)])[known], plane[known], rcond=None)
         scale = float(np.sqrt(abs(np.linalg.det(forward[:2]))))
         inverse = np.linalg.inv(forward[:2])
-        return cls(basis, np.vstack([inverse, -forward[2] @ inverse]), scale)
+        return cls(axes, np.vstack([inverse, -forward[2] @ inverse]), scale)
 
     def pixels(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
-        plane = _on_plane(self.basis, vectors)
-        x, y = (plane @ self.matrix[:2] + self.matrix[2]).T
+        x, y = (_on_plane(self.axes, vectors) @ self.matrix[:2] + self.matrix[2]).T
         return x, y
 
 
-def _on_plane(basis: FloatArray, vectors: FloatArray) -> FloatArray:
-    u, v, w = np.einsum("ij,nj->in", basis, vectors)
-    w = np.where(w > _HALF_SKY, w, np.nan)
-    return np.stack([u / w, v / w], axis=-1)
+def _on_plane(axes: FloatArray, vectors: FloatArray) -> FloatArray:
+    return flattened(axes, np.where((vectors @ axes[2] > _HALF_SKY)[:, None], vectors, np.nan))
 
 
 def _sky_frame(frame: Any) -> SkyFrame:
