@@ -50,7 +50,7 @@ def number_format(values: npt.NDArray[np.float64], errors: npt.NDArray[np.float6
 
 
 def cells(report: Report, name: str) -> tuple[Cells, list[Cells]]:
-    """Header and columns of one table as text, aligned in itself; nothing is left out, and images stand with their names."""
+    """Header and columns of one table as text, aligned in itself; nothing is left out, images have their names."""
     table = report.table(name)
     error, numbers = _WITH_ERROR[table.name]
     written = {}
