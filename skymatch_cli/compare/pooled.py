@@ -73,16 +73,10 @@ def pooled_tasks(
     known_pairs: Callable[[int], IntArray | None],
     with_local: bool,
 ) -> Tasks[ImageMeasurement]:
-    """The measuring of overlaps, image by image.
+    """The measuring of overlaps, image by image, in the order of ``wanted``.
 
-    Parameters
-    ----------
-    wanted : sequence of int
-        The images to measure, in this order.
-    known_pairs : callable
-        Which pairs of an image are known and need not be measured; None where nothing is known of it.
-    with_local : bool
-        Measure the images' own skies too, where nothing is known.
+    ``known_pairs`` gives the pairs of an image that need not be measured; None where nothing is known of it: then its
+    own sky is measured too, if ``with_local``.
     """
     side = blocks_per_side(len(graph.a))
     mine = graph.pairs_by_image()

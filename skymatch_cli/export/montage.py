@@ -59,14 +59,9 @@ class MontageSky:
 
 
 def corrections(images_tbl: str, skies: Sequence[MontageSky]) -> str:
-    """The table ``| id | a | b | c |`` of planes ``a x + b y + c``.
+    """The table ``| id | a | b | c |`` of planes ``a x + b y + c``, for the images of a table of mImgtbl.
 
     InputError if the table can't be read, or if an image is missing or listed twice.
-
-    Parameters
-    ----------
-    images_tbl : str
-        Table of mImgtbl, of the images themselves or of what mProjExec made of them; its ``cntr`` is ``id``.
     """
     known = {sky.key: sky for sky in skies}
     found: dict[tuple[str, int], tuple[int, Any]] = {}

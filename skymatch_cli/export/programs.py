@@ -77,15 +77,10 @@ class Export:
 
 
 def exported(to: str, request: Export) -> bytes:
-    """The input file of another program.
+    """The input file of another program, a word of `ExportFormat`.
 
     InputError if the format can't hold the skies, or a sky is already subtracted; UsageError if an option is missing
     that the format needs.
-
-    Parameters
-    ----------
-    to : str
-        One of `ExportFormat`.
     """
     return _WRITERS[ExportFormat(to)](request)
 

@@ -46,14 +46,7 @@ class Verdict:
 def find_verdict(
     infos: Sequence[ImageInfo], measurements: Measurements, solution: Solution, max_step: float | None = None
 ) -> Verdict | None:
-    """Judge the steps that are left; None if no overlap was measured.
-
-    Parameters
-    ----------
-    infos : sequence of ImageInfo, length N
-    max_step : float, optional
-        Overlaps with a larger step, in the unit of the images, want a look too.
-    """
+    """Judge the steps that are left; None if no overlap was measured. Those beyond ``max_step`` count."""
     m = measurements
     used = (m.status == Status.OK) & np.isfinite(m.delta) & np.isfinite(solution.residual)
     if not used.any():

@@ -12,28 +12,14 @@ LOOK_SIGMA = 5.0  # a residual beyond this many errors is no chance, also among 
 
 
 def largest(size: FloatArray, component: IntArray, n_components: int) -> FloatArray:
-    """Find the largest absolute value in each component, (C,); NaN in components without any.
-
-    Parameters
-    ----------
-    size : (m,) float64
-    component : (m,) int64
-    n_components : int
-    """
+    """Find the largest absolute value in each component, (C,); NaN in components without any."""
     found = np.full(n_components, -np.inf)
     np.maximum.at(found, component, np.abs(size))
     return np.where(np.isfinite(found), found, np.nan)
 
 
 def visible_step(measurements: Measurements, used: BoolArray) -> float:
-    """Smallest step that someone could see, in the comparison unit; 0 where nothing is known.
-
-    Parameters
-    ----------
-    measurements : Measurements
-    used : (M,) bool
-        Pairs that the solution rests on.
-    """
+    """Smallest step that someone could see in the pairs that are used (M,), in the comparison unit; 0 if unknown."""
     m = measurements
     noise = m.delta_err if m.photometric is None else np.sqrt(m.photometric / np.where(m.weight > 0, m.weight, np.nan))
     if m.information is not None:

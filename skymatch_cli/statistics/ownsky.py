@@ -35,15 +35,9 @@ _UNSEEN = 0.1  # of what the sources did to the sky, sources that are too faint 
 def own_sky(data: PixelArray, good: BoolArray, settings: StatisticSettings, *, mask_sources: bool) -> SkyStatistic:
     """Estimate the sky of a whole image, with or without its sources.
 
-    Parameters
-    ----------
-    data : (ny, nx) float32 or float64
-    good : (ny, nx) bool
-        True = use.
-    mask_sources : bool
-        Leave sources out. The error then counts the scatter of 8 x 8 blocks of the image, the asymmetry that is left in
-        the pixels, and a tenth of the change by masking, for sources too faint to be found. With them, what stands
-        between clipped pixels is a bias that grows with their asymmetry (mean less median), and the error counts that.
+    Without, the error counts the scatter of 8 x 8 blocks of the image, the asymmetry that is left in the pixels, and a
+    tenth of the change by masking, for sources too faint to be found. With them, what stands between clipped pixels is
+    a bias that grows with their asymmetry (mean less median), and the error counts that.
     """
     frame = [Spans.full(data.shape)]
     (whole,) = region_statistics(data, good, frame, settings)

@@ -32,13 +32,8 @@ _CLUSTERED = 1.5  # bright neighbours over what chance makes of them: those of s
 def photon_rate(run: Run) -> tuple[float, float, float] | None:
     """Return the rate of photons, its one-sigma error, and how sources raise it; None if values are no such counts.
 
-    Counts are whole multiples of one step from 0 on, and their numbers up to the median are those of a Poisson
-    distribution. Sources raise the rate that the next number of photons gives by more.
-
-    Parameters
-    ----------
-    run : Run
-        All values, none of them clipped.
+    Counts, none of them clipped, are whole multiples of one step from 0 on, and their numbers up to the median are
+    those of a Poisson distribution. Sources raise the rate that the next number of photons gives by more.
     """
     n_zero = int(run.below(np.array([np.nextafter(0.0, 1.0)]))[0])
     if float(run.at(0)[0]) != 0 or run.n - n_zero < _LEAST:
@@ -90,14 +85,7 @@ def _poisson(n: int, rate: float) -> float:
 
 
 def clipped_photons(data: PixelArray, good: BoolArray) -> float:
-    """Return what clipping takes off a mean where single photons stand far out of the read noise; 0 elsewhere.
-
-    Parameters
-    ----------
-    data : (ny, nx) float
-    good : (ny, nx) bool
-        True = use.
-    """
+    """Return what clipping takes off a mean where single photons stand far out of the read noise; 0 elsewhere."""
     every = max(1, len(data) // _ROWS)
     data, good = data[::every], good[::every]
     values: SortedValues = np.sort(data[good])  # quicker than `np.median`, which partitions

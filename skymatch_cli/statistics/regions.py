@@ -38,21 +38,9 @@ _BUILD = 1.7  # pixels that can be sorted in the time that one is put into tiles
 def region_statistics(
     data: PixelArray, good: BoolArray, regions: Sequence[Spans], settings: StatisticSettings
 ) -> list[SkyStatistic]:
-    """Estimate the sky level of every region of an image.
+    """Estimate the sky level of every region of an image, each equal to `estimate` of its good pixels.
 
-    Parameters
-    ----------
-    data : (ny, nx) float32 or float64
-        Pixels; those that are not finite are ignored, also where ``good`` is True.
-    good : (ny, nx) bool
-        True = use.
-    regions : sequence of Spans
-        Pixels of each region; regions may overlap.
-
-    Returns
-    -------
-    list of SkyStatistic
-        One per region, equal to `estimate` of the region's good pixels.
+    Pixels that are not finite are ignored, also where ``good`` is True; regions may overlap.
     """
     n_pixels = [spans.n_pixels for spans in regions]
     large = [k for k, n in enumerate(n_pixels) if n > _MIN_REGION]
@@ -81,16 +69,7 @@ def sorted_region(data: PixelArray, good: BoolArray, spans: Spans) -> SortedSamp
 
 
 class TiledImage:
-    """The pixels of an image by tile and bin; `regions` makes ordered samples of any regions.
-
-    Parameters
-    ----------
-    data : (ny, nx) float32 or float64
-    good : (ny, nx) bool
-        True = use.
-    regions : sequence of Spans
-        The regions that will be used; bands of tiles that none of them touches are left out.
-    """
+    """The pixels of an image by tile and bin, in bands that the regions touch: for ordered samples of them."""
 
     def __init__(self, data: PixelArray, good: BoolArray, regions: Sequence[Spans]) -> None:
         self.shape: tuple[int, int] = data.shape
@@ -203,7 +182,7 @@ def _by_cell(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 class TiledSamples:
-    """Ordered samples made of whole tiles and sorted borders; see `OrderedSamples`.
+    """Ordered samples made of whole tiles and sorted borders.
 
     Parameters
     ----------

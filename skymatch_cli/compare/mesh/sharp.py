@@ -44,21 +44,10 @@ Region = tuple[slice, slice]
 def sharp_outliers(
     data: PixelArray, good: BoolArray, sigma: npt.NDArray[np.float32], block_pix: int, regions: Iterable[Region]
 ) -> IntArray:
-    """Find pixels that are too sharp for a star.
+    """Find pixels that are too sharp for a star: indices into the flat image. Masked pixels are never outliers.
 
-    Parameters
-    ----------
-    data : (ny, nx) float32 or float64
-    good : (ny, nx) bool
-    sigma : (my, mx) float32
-        Noise of a pixel, in blocks of ``block_pix`` pixels a side.
-    regions : iterable of (rows, columns)
-        Where to look.
-
-    Returns
-    -------
-    (n,) int64
-        Outliers, as indices into the flat image. Masked pixels are never outliers.
+    ``sigma`` is the noise of a pixel in blocks of ``block_pix`` pixels a side; ``regions`` (rows, columns) say where to
+    look.
     """
     noise = _BlockNoise(sigma, block_pix, data.shape[1])
     candidates = [_stand_out(data, good, noise, region) for region in regions]

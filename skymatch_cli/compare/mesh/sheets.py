@@ -47,15 +47,7 @@ def make_sheet(
 ) -> Sheet | None:
     """The sheet of a plan, from the meshes of its plane; None where no pair of the graph shares a block.
 
-    Parameters
-    ----------
-    plan : SheetPlan
-    meshes : for every image, Mesh or None
-    graph : OverlapGraph
-    noise : float
-        The unit of values.
-    least : float
-        Noise that a pixel of any image is taken to have at least.
+    ``noise`` is the unit of values, ``least`` the noise that a pixel of any image is taken to have at least.
     """
     layers, leaves = Layers.arranged(closed(plan.leaves))
     pairs: Pairs = (DeepPairs if plan.deep else LeafPairs).among(leaves, layers, graph, plan.plane)
