@@ -21,7 +21,9 @@ def largest(size: FloatArray, component: IntArray, n_components: int) -> FloatAr
 def visible_step(measurements: Measurements, used: BoolArray) -> float:
     """Smallest step that someone could see in the pairs that are used (M,), in the comparison unit; 0 if unknown."""
     m = measurements
-    noise = m.delta_err if m.information is None else 1 / np.sqrt(np.where(m.information > 0, m.information, np.nan))
+    noise = m.delta_err if m.photometric is None else np.sqrt(m.photometric / np.where(m.weight > 0, m.weight, np.nan))
+    if m.information is not None:
+        noise = 1 / np.sqrt(np.where(m.information > 0, m.information, np.nan))
     return visible_limit(m.delta[used], noise[used], m.n_a[used], m.n_b[used])
 
 
