@@ -33,7 +33,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from speed import NEEDED
+from speed import NEEDED, environment
 
 PIXEL_ARCSEC = 1.0
 STEP = 0.8  # distance of the footprints on the sky, in widths
@@ -143,7 +143,8 @@ def start(folder: Path, *args: str, limit: int | None = None) -> tuple[subproces
     line = [sys.executable, "-m", "skymatch_cli", *args, "-q", *overwrite]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     few = None if limit is None else partial(resource.setrlimit, resource.RLIMIT_NOFILE, (limit, hard))
-    return subprocess.Popen(line, cwd=folder, preexec_fn=few), time.perf_counter()  # noqa: PLW1509 (no threads here)
+    process = subprocess.Popen(line, cwd=folder, env=environment(), preexec_fn=few)  # noqa: PLW1509 (no threads here)
+    return process, time.perf_counter()
 
 
 def end(started: tuple[subprocess.Popen, float]) -> Cost:
@@ -231,7 +232,7 @@ def kept(folder: Path, n: int, side: int, compare: str, chain: Cost | None) -> N
     result = (folder / "result.json").read_bytes()
     command(folder, *match)
     same = result == (folder / "result.json").read_bytes() == (folder / "stepped.json").read_bytes()
-    needed = subprocess.Popen([sys.executable, "-c", NEEDED], env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+    needed = subprocess.Popen([sys.executable, "-c", NEEDED], env={**environment(), "OPENBLAS_NUM_THREADS": "1"})
     imports = end((needed, time.perf_counter()))
     extra = Cost(more.cpu - again.cpu, more.wall - again.wall, 0.0)
     full = chain or first

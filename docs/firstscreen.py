@@ -32,8 +32,7 @@ def picture(folder: Path) -> Image.Image:
     """Draw the mosaic of the images in a folder, before and after, side by side."""
     found = skymatch_cli.match(f"{folder}/*.fits", dry_run=True)
     place = scene(found.infos)
-    rings = [ring for i in range(len(found.infos)) for ring in place.image_rings(i)]
-    (look,) = quicklooks(place, found.solution.sky, Settings(), [View(frame_around(rings, SIDE))])
+    (look,) = quicklooks(place, found.solution.sky, Settings(), [View(frame_around(place.rings, SIDE))])
     pictures = []
     for values, stretch in zip((look.before, look.after), stretches(look), strict=True):
         grey = stretch.grey(np.nan_to_num(values, nan=stretch.black))

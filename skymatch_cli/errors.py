@@ -61,15 +61,7 @@ class SkymatchWarning(UserWarning):
 
 
 class SkymatchError(Exception):
-    """Base of all errors that the program raises on purpose.
-
-    Parameters
-    ----------
-    message : str
-        What was wrong, in one line.
-    hint : str, optional
-        What the user can do about it, in one line.
-    """
+    """Base of all errors that the program raises on purpose: what was wrong, and what to do about it, one line each."""
 
     exit_code = 1
 
@@ -158,13 +150,7 @@ def plural(n: int, noun: str) -> str:
 
 
 class InputError(SkymatchError):
-    """One or more inputs can't be used; nothing was written.
-
-    Parameters
-    ----------
-    problems : iterable of Problem
-        Every bad input that was found, not only the first.
-    """
+    """One or more inputs can't be used, and nothing was written; every one that was found, not only the first."""
 
     exit_code = 3
 
@@ -195,14 +181,7 @@ def caught(function: Callable[..., Made], *given: Any) -> Made | InputError:
 
 
 class StoppedError(InputError):
-    """A result could not be written, or an image after others had been; each file is the old one or the new one.
-
-    Parameters
-    ----------
-    problems : iterable of Problem
-    files : tuple of str
-        The files that are done.
-    """
+    """A result could not be written, or an image after others (``files``); each is the old one or the new one."""
 
     exit_code = 6
 

@@ -18,8 +18,9 @@ from skymatch_cli.run.tasks import NoProgress, Progress, Runner
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.measuring import NEEDS_LOCAL, compared_otherwise, find, find_plane_by_plane, gather
 from skymatch_cli.store.planning import ImageName, plan
+from skymatch_cli.store.rows import measuring_part
 from skymatch_cli.store.solving import solve
-from skymatch_cli.store.store import Store, measuring_part
+from skymatch_cli.store.store import Store
 
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result

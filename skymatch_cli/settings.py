@@ -64,10 +64,7 @@ MOST_MESH_SIZE = 1000.0  # pixels; sums over a cell take steps of a quarter of i
 class Settings:
     """Settings of ``match``, under the names of the command-line options.
 
-    Raises
-    ------
-    UsageError
-        If a value has the wrong type, is out of its range, or contradicts another one.
+    UsageError if a value has the wrong type, is out of its range, or contradicts another one.
     """
 
     method: str = "match"
@@ -194,15 +191,10 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def read_config(path: str, known: Mapping[str, str]) -> dict[str, Any]:
-    """Read a flat TOML file of settings.
+    """Read a flat TOML file of settings, with keys in - or _.
 
-    UsageError if the file can't be read or parsed, or a key is unknown, given twice, or has a value of the wrong type.
-
-    Parameters
-    ----------
-    known : mapping
-        Type annotation of every key that may occur, by its name with underscores. Keys in the file are
-        written with ``-`` or ``_``.
+    ``known``: the annotations of all settings, by name. UsageError if the file can't be read or parsed, or a key is
+    unknown, given twice, or has a value of the wrong type.
     """
     import tomllib
     from pathlib import Path

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from skymatch_cli.cli import main
 from skymatch_cli.errors import InputError, StoppedError
-from skymatch_cli.record.write import SkyUpdate, undo, write_skies
+from skymatch_cli.record.edits import SkyUpdate
+from skymatch_cli.record.write import undo, write_skies
 from skymatch_cli.settings import Settings
 
 from .crash.faults import Fault, counted, die_after, die_halfway, fail_with, in_a_child

@@ -369,6 +369,17 @@ def _ripples(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 2 * np.sin(x / 15) * np.cos(y / 11)
 
 
+def test_errors_in_a_stack_are_those_of_its_noise(tmp_path):
+    places = np.random.default_rng(1).uniform(-4, 4, (60, 2))
+    frames = [Frame(x=x, y=y, nx=SIZE, ny=SIZE, sky=100, noise=3, seed=k) for k, (x, y) in enumerate(places.tolist())]
+    images = skymatch_cli.match(write_all(tmp_path, frames), dry_run=True, compare="mesh").images
+    sky, err = (np.asarray(images[name], float) for name in ("sky", "sky_err"))
+    expected = 3 / SIZE * np.sqrt(1 - 1 / 60)  # of one image, less the mean of all
+    assert np.sqrt(np.mean(err**2)) == pytest.approx(expected, rel=0.06)
+    assert err.max() < 1.5 * err.min()  # nine blocks an image: their own scatter is uncertain by half
+    assert np.std(sky) == pytest.approx(expected, rel=0.2)
+
+
 @pytest.mark.parametrize("columns", ["one", "every second"])
 def test_pixels_without_neighbours_have_a_noise(tmp_path, columns):
     nx = 1 if columns == "one" else 64

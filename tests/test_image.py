@@ -13,8 +13,9 @@ import pytest
 from astropy.io import fits
 
 from skymatch_cli.errors import InputError, UsageError
-from skymatch_cli.images.image import Infos, read_infos, read_pixels
+from skymatch_cli.images.image import Infos, read_infos
 from skymatch_cli.images.inputs import resolve_images
+from skymatch_cli.images.pixels import read_pixels
 from skymatch_cli.model import ImageInfo, Recorded
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.settings import Settings

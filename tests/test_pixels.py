@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 import skymatch_cli
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.image import Pixels, read_infos, read_pixels
+from skymatch_cli.images.image import read_infos
 from skymatch_cli.images.inputs import resolve_images
+from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.model import ImageInfo
 from skymatch_cli.settings import Settings
 

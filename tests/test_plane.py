@@ -305,7 +305,7 @@ def test_the_picture_after_is_without_the_tilts(noisy):
 
     result = matched(noisy)
     place = scene(result.infos)
-    frame = frame_around([ring for i in range(4) for ring in place.image_rings(i)], 100)
+    frame = frame_around(place.rings, 100)
     look = quicklooks(place, result.solution.sky, Settings(), [View(frame)], tilt=result.solution.tilt)[0]
     level = quicklooks(place, result.solution.sky, Settings(), [View(frame)])[0]
     taken = level.after - look.after

@@ -36,7 +36,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def figure(paths: list[str]) -> Any:
     found = skymatch_cli.match(paths, dry_run=True)
     place = scene(found.infos)
-    frame = frame_around([ring for i in range(4) for ring in place.image_rings(i)], 130)
+    frame = frame_around(place.rings, 130)
     views = View(frame), View(frame, block_medians)
     looks = quicklooks(place, found.solution.sky, Settings(), views)
     return draw(place, OverlapColumns.of(found.report.overlaps), looks)

@@ -29,7 +29,7 @@ def test_quicklook_shows_the_steps_before_and_none_after(tmp_path: Path) -> None
     paths = write_all(tmp_path, row([100, 130]))  # 40 px wide, 10 px of overlap
     found = skymatch_cli.match(paths, dry_run=True)
     place = scene(found.infos)
-    frame = frame_around([ring for i in (0, 1) for ring in place.image_rings(i)], 140)  # half a pixel a point
+    frame = frame_around(place.rings, 140)  # half a pixel a point
     look = quicklooks(place, found.solution.sky, Settings(), [View(frame)])[0]
     seen = np.isfinite(look.before)
     assert set(np.round(look.before[seen], 9)) == {100.0, 115.0, 130.0}
@@ -49,7 +49,7 @@ def test_quicklook_leaves_out_bad_pixels_and_images_without_a_sky(tmp_path: Path
     paths = [write(tmp_path / "a.fits", frames[0], pixels=pixels), write(tmp_path / "b.fits", frames[1])]
     found = skymatch_cli.match(paths, dry_run=True)
     place = scene(found.infos)
-    frame = frame_around([ring for i in (0, 1) for ring in place.image_rings(i)], 70)
+    frame = frame_around(place.rings, 70)
     look = quicklooks(place, np.array([0.0, np.nan]), Settings(), [View(frame)])[0]
     assert np.count_nonzero(np.isfinite(look.before)) == pytest.approx(800, rel=0.1)
     assert set(look.after[np.isfinite(look.after)]) == {100.0}
@@ -87,7 +87,7 @@ def test_the_look_without_stars_is_wide_enough_for_the_steps(tmp_path: Path) -> 
     paths = write_all(tmp_path, row([100, 130, 90]))
     found = skymatch_cli.match(paths, dry_run=True)
     place = scene(found.infos)
-    frame = frame_around([ring for i in range(3) for ring in place.image_rings(i)], 70)
+    frame = frame_around(place.rings, 70)
     look = quicklooks(place, found.solution.sky, Settings(), [View(frame, block_medians)])[0]
     before, after = sky_stretches(look)
     assert before.white - before.black == pytest.approx(after.white - after.black)
@@ -99,7 +99,7 @@ def test_both_pictures_have_the_same_contrast_about_their_own_level(tmp_path: Pa
     paths = write_all(tmp_path, row([1000, 1030]))
     found = skymatch_cli.match(paths, dry_run=True, method="globalmin+match")
     place = scene(found.infos)
-    frame = frame_around([ring for i in (0, 1) for ring in place.image_rings(i)], 70)
+    frame = frame_around(place.rings, 70)
     before, after = stretches(quicklooks(place, found.solution.sky, Settings(), [View(frame)])[0])
     assert before.white - before.black == pytest.approx(after.white - after.black)
     assert before.softening == after.softening

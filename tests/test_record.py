@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.files import file_state
-from skymatch_cli.record.write import Action, SkyUpdate, check_writable, undo, write_skies
+from skymatch_cli.record.edits import SkyUpdate
+from skymatch_cli.record.write import Action, check_writable, undo, write_skies
 from skymatch_cli.settings import Settings
 
 from .crash.fileset import chips, contents, gzipped, jwst, make_files, pixels, ref, single, tiled, update, write_hdus

@@ -134,8 +134,9 @@ def test_what_can_not_be_had_is_a_problem(served: tuple[HttpServer, Path], name:
 
 def test_a_file_that_changes_is_noticed(served: tuple[HttpServer, Path]) -> None:
     from skymatch_cli.errors import InputError
-    from skymatch_cli.images.image import read_infos, read_pixels
+    from skymatch_cli.images.image import read_infos
     from skymatch_cli.images.inputs import resolve_images
+    from skymatch_cli.images.pixels import read_pixels
     from skymatch_cli.settings import Settings
 
     server, folder = served

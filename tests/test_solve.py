@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array, diags_array
 from scipy.sparse.linalg import splu
 
-from skymatch_cli.compare.sharing import Coverage, pooled_noise
+from skymatch_cli.compare.sharing import pooled_noise
 from skymatch_cli.solve import laplacian, leastsquares
 from skymatch_cli.solve.diagnose import bad_fits, bridges, loop_closure, thin_bridges
 from skymatch_cli.solve.offsets import solve_offsets
@@ -291,8 +291,7 @@ def frames(offsets: np.ndarray, side: int, blocks: int = 16):
         shared = np.clip(common, 0, None).prod(axis=-1).astype(float)
         sign, at = np.array([1 - 2 * s for s, _ in mine]), np.array([e for _, e in mine])
         covariance[np.ix_(at, at)] += np.outer(sign, sign) * shared / np.outer(n_pixels[at], n_pixels[at])
-    coverage = Coverage.of_counts(*map(np.concatenate, zip(*entries, strict=True)))
-    return a, b, pooled_noise(m, err, coverage), covariance
+    return a, b, pooled_noise(err, *map(np.concatenate, zip(*entries, strict=True))), covariance
 
 
 def stack(n: int, reach: int) -> np.ndarray:
@@ -347,9 +346,7 @@ def test_the_noise_of_a_pair_is_that_of_its_two_statistics():
 
 def test_a_pair_without_coverage_has_noise_of_its_own():
     none = np.empty(0, np.int64)
-    noise = pooled_noise(
-        2, np.array([[3.0, 0.0], [4.0, 0.0]]), Coverage.of_counts(none, none, none, np.zeros((0, 1), int))
-    )
+    noise = pooled_noise(np.array([[3.0, 0.0], [4.0, 0.0]]), none, none, none, np.zeros((0, 1), int))
     np.testing.assert_allclose((noise @ noise.T).toarray(), [[25, 0], [0, 0]])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -245,12 +246,27 @@ def test_a_new_image_that_comes_first_changes_no_other_one(frames, done):
     assert solution() == updated
 
 
-def test_a_plan_made_again_is_a_fresh_plan(frames):
-    skymatch("plan", "img_*.fits", "--store", "field.db")
-    write(Path("img_4.fits"), Frame(x=120.0, sky=70.0, noise=1.0, seed=9))
-    skymatch("plan", "img_*.fits", "-o", "fresh.fits")
-    skymatch("plan", "img_*.fits", "-o", "again.fits", "--store", "field.db")
+@pytest.mark.parametrize(
+    "images",
+    ["img_0 img_1 img_2 img_3 last", "first img_0 img_1 img_2 img_3", "img_0 img_2", "img_0 img_3 img_1 img_2", "last"],
+)
+@pytest.mark.parametrize("exptime", [1.0, 4.0])
+def test_a_plan_made_again_is_a_fresh_plan(tmp_path, monkeypatch, images, exptime):
+    monkeypatch.chdir(tmp_path)
+    write_all(tmp_path, [frame.but(header={"BUNIT": "DN", "EXPTIME": 1.0}) for frame in row([10.0, 50.0, 30.0, 20.0])])
+    for name, x in (("first", -30.0), ("last", 120.0)):
+        write(Path(f"{name}.fits"), Frame(x=x, sky=70.0, noise=1.0, seed=9, header={"BUNIT": "DN", "EXPTIME": exptime}))
+    named = [f"{name}.fits" for name in images.split()]
+    skymatch("plan", "img_*.fits", "--store", "again.db")
+    skymatch("plan", *named, "--store", "again.db", "-o", "again.fits")
+    skymatch("plan", *named, "--store", "fresh.db", "-o", "fresh.fits")
     assert Path("again.fits").read_bytes() == Path("fresh.fits").read_bytes()
+    tables = "facts", "files", "headers", "images", "columns", "overlaps", "polygons"
+    again, fresh = (
+        [list(db.execute(f"SELECT * FROM {table} ORDER BY k")) for table in tables]
+        for db in map(sqlite3.connect, ("again.db", "fresh.db"))
+    )
+    assert again == fresh
 
 
 def test_the_plan_of_the_same_images_leaves_the_store_as_it_is(frames):

@@ -231,12 +231,12 @@ def test_a_database_of_another_program_is_refused(frames):
     assert Path("field.db").read_bytes() == before
 
 
-@pytest.mark.parametrize(("name", "value"), [("SCHEMA_VERSION", 2), ("_layout", None)])
+@pytest.mark.parametrize(("name", "value"), [("SCHEMA_VERSION", 2), ("layout", None)])
 def test_a_store_of_another_version_is_refused(measured, monkeypatch, name, value):
     from skymatch_cli.store import store
 
-    if name == "_layout":
-        monkeypatch.setattr(store, "_layout", lambda: "another")
+    if name == "layout":
+        monkeypatch.setattr(store, "layout", lambda: "another")
     else:
         monkeypatch.setattr(database, name, value)
     for command in (["solve", "field.db"], ["match", "--dry-run", "--store", "field.db", "img_0.fits"]):

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from skymatch_cli.model import Skystat, SkyStatistic, StatisticSettings, Status
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
-from skymatch_cli.statistics.cover import cover
 from skymatch_cli.statistics.estimate import estimate
-from skymatch_cli.statistics.regions import TiledImage, region_statistics
+from skymatch_cli.statistics.regions import SIDE, TiledImage, region_statistics, whole_tiles
 from skymatch_cli.statistics.sample import SortedSample
 
 
@@ -145,14 +144,13 @@ def test_neither_pixels_nor_mask_are_changed() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.tuples(st.integers(1, 120), st.integers(1, 120)))
-def test_cover_is_the_mask_in_tiles(seed: int, shape: tuple[int, int]) -> None:
-    rng = np.random.default_rng(seed)
-    regions = [random_spans(rng, shape) for _ in range(3)]
-    covered = cover(regions, shape)
-    mask = np.zeros((3, 4, 4, 32, 32), dtype=bool)  # region, band, column, row and pixel of a tile
-    for region, band, first, last in zip(covered.run_region, covered.band, covered.first, covered.last, strict=True):
-        mask[region, band, first:last] = True
-    mask[covered.edge_region, covered.edge_band, covered.edge_column] = covered.edge_pixels().reshape(-1, 32, 32)
-    frames = mask.transpose(0, 1, 3, 2, 4).reshape(3, 128, 128)
-    for frame, spans in zip(frames, regions, strict=True):
-        np.testing.assert_array_equal(frame[: shape[0], : shape[1]], spans.mask(shape))
+def test_whole_tiles_have_no_pixel_outside(seed: int, shape: tuple[int, int]) -> None:
+    spans = random_spans(np.random.default_rng(seed), shape)
+    for band, (first, last) in enumerate(whole_tiles(spans, shape).T):
+        assert spans.mask(shape)[band * SIDE : (band + 1) * SIDE, first * SIDE : last * SIDE].all()
+
+
+def test_whole_tiles_of_a_rectangle_by_hand() -> None:
+    y = np.arange(20, 100)
+    spans = Spans(y, np.full_like(y, 31), np.full_like(y, 110))
+    np.testing.assert_array_equal(whole_tiles(spans, (100, 110)), [[0, 1, 1, 1], [0, 4, 4, 4]])

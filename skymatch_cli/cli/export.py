@@ -29,9 +29,9 @@ _NEXT = {
 )
 @options.STORED
 @options.add(options.EXPORT_TO, options.IMAGES_TBL, options.EXPORT_OUTPUT, options.OVERWRITE_FILES, *options.CONSOLE)
-@click.pass_context
+@sections.logged
 def command(
-    ctx: click.Context,
+    _ctx: click.Context,
     /,
     *,
     result: str,
@@ -46,24 +46,23 @@ def command(
     RESULT is a .fits or .json file that 'skymatch match -o' wrote. The headers of the images are read again, except for
     topcat; run in the folder where the result was made.
     """
-    with console.session(ctx):
-        from skymatch_cli.errors import UsageError
-        from skymatch_cli.export.programs import Export, exported
-        from skymatch_cli.output.destination import check_target, save_target
-        from skymatch_cli.output.stored import read_images, read_report
-        from skymatch_cli.record.reads import files_of_images
+    from skymatch_cli.errors import UsageError
+    from skymatch_cli.export.programs import Export, exported
+    from skymatch_cli.output.destination import check_target, save_target
+    from skymatch_cli.output.stored import read_images, read_report
+    from skymatch_cli.record.reads import files_of_images
 
-        if images_tbl is not None and to != ExportFormat.MONTAGE:
-            raise UsageError("--images-tbl is for --to montage", "leave it out")
-        file = None if output == "-" else output
-        inputs = (result, images_tbl or result)
-        check_target(file, "--output", overwrite=overwrite, inputs=inputs)
-        report = read_report(result)
-        infos = () if to == ExportFormat.TOPCAT else read_images(report)
-        check_target(file, "--output", overwrite=overwrite, inputs=(*inputs, *files_of_images(infos)))
-        content = exported(to, Export(report=report, infos=infos, images_tbl=images_tbl))
-        if file is None:
-            click.echo(content, nl=False)
-        else:
-            save_target(file, "--output", lambda stream: stream.write(content))
-            console.say(_NEXT[ExportFormat(to)].format(file=file))
+    if images_tbl is not None and to != ExportFormat.MONTAGE:
+        raise UsageError("--images-tbl is for --to montage", "leave it out")
+    file = None if output == "-" else output
+    inputs = (result, images_tbl or result)
+    check_target(file, "--output", overwrite=overwrite, inputs=inputs)
+    report = read_report(result)
+    infos = () if to == ExportFormat.TOPCAT else read_images(report)
+    check_target(file, "--output", overwrite=overwrite, inputs=(*inputs, *files_of_images(infos)))
+    content = exported(to, Export(report=report, infos=infos, images_tbl=images_tbl))
+    if file is None:
+        click.echo(content, nl=False)
+    else:
+        save_target(file, "--output", lambda stream: stream.write(content))
+        console.say(_NEXT[ExportFormat(to)].format(file=file))

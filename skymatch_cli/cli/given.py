@@ -1,9 +1,10 @@
-"""What the user gave to a command: its settings, its share of the work, the files it reads, the words as typed."""
+"""What the user gave to a command: settings, share of the work, runner, store, files that it reads, words as typed."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,8 @@ from skymatch_cli.settings import Settings, default_comparison, field_types, opt
 
 if TYPE_CHECKING:
     from skymatch_cli.output.destination import Output
+    from skymatch_cli.run.tasks import Runner
+    from skymatch_cli.store.store import Store
 
 _WRITTEN = frozenset({"output", "target", "page", "plot", "log_file", "output_dir"})
 _MOST_TOGETHER = 6  # words in a row; of more, the first two and the last are shown
@@ -28,23 +31,17 @@ def read(
 ) -> tuple[Settings, Output]:
     """The settings of a command: defaults, then the configuration file, then the options that were given.
 
-    UsageError if they are invalid, contradict each other, or differ from an earlier step.
-
-    Parameters
-    ----------
-    base : Settings, optional
-        Those of an earlier step, instead of the defaults.
-    fixed : frozenset of str
-        Settings that the earlier step decided.
-    ignored : frozenset of str
-        Settings that have no meaning for this command: the configuration file of another one may hold them.
+    ``base`` are those of an earlier step in the place of the defaults, ``fixed`` names what that step decided,
+    ``ignored`` what has no meaning for this command. UsageError if settings are invalid, contradict each other, or
+    differ from that step.
     """
     from skymatch_cli.output.destination import Output
 
     config = ctx.params.get("config")
     of_settings, of_output = field_types(Settings), field_types(Output)
     values = read_config(config, of_settings | of_output) if config else {}
-    values |= {name: value for name, value in ctx.params.items() if _was_given(ctx, name)}
+    default = click.core.ParameterSource.DEFAULT
+    values |= {name: value for name, value in ctx.params.items() if ctx.get_parameter_source(name) is not default}
     chosen = {name: value for name, value in values.items() if name in of_settings and name not in ignored}
     output = Output(**{name: value for name, value in values.items() if name in of_output})
     if base is None:
@@ -70,8 +67,27 @@ def shard_of(text: str | None, n: int) -> range:
     return range(n * (int(part) - 1) // int(parts), n * int(part) // int(parts))
 
 
-def _was_given(ctx: click.Context, name: str) -> bool:
-    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+def runner(scheduler: str | None, jobs: int) -> AbstractContextManager[Runner]:
+    """Open what runs tasks: threads here, or the workers of a Dask scheduler (its address, or ``local``).
+
+    UsageError if the extra is missing, or there is no such scheduler.
+    """
+    if scheduler is None:
+        from skymatch_cli.run.tasks import LocalRunner
+
+        return nullcontext(LocalRunner(jobs))
+    from skymatch_cli.run.dask import connected
+
+    return connected(scheduler, jobs)
+
+
+def store(file: str | None) -> AbstractContextManager[Store | None]:
+    """Open the store of ``--store FILE`` for this run, a new one if there is none; InputError if it can't be used."""
+    if file is None:
+        return nullcontext()
+    from skymatch_cli.store.store import Store
+
+    return Store(file, write=True, create=True)
 
 
 def named_files(ctx: click.Context) -> tuple[str, ...]:

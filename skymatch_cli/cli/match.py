@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,15 +13,12 @@ if TYPE_CHECKING:
     from skymatch_cli.output.destination import Output
     from skymatch_cli.output.result import Result
     from skymatch_cli.record.write import WriteReport
-    from skymatch_cli.settings import Settings
-    from skymatch_cli.store.store import Store
 
     from .progress import Watch
 
 
-@click.command(
+@sections.command(
     "match",
-    cls=sections.SectionCommand,
     daily=(
         *("dry_run", "subtract", "output_dir", "output", "page", "method", "compare", "model", "robust", "dqbits"),
         *("ignore_value", "strict", "verbose"),
@@ -60,7 +56,7 @@ Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 an input can't be used, 4 n
     options.CONFIG,
     *options.CONSOLE,
 )
-@click.pass_context
+@sections.logged
 def command(
     ctx: click.Context,
     /,
@@ -78,92 +74,73 @@ def command(
     Finds where the images overlap, measures the sky of each in every overlap, and solves for the levels that make
     them agree. The sky is recorded in the headers of the images; --subtract subtracts it, --dry-run does neither.
     """
-    settings, output = given.read(ctx)
+    from skymatch_cli.output.destination import check_distinct
+
     from . import console
 
-    with console.session(ctx), ExitStack() as stack:
-        from .given import named_files
+    settings, output = given.read(ctx)
+    settings.refuse_idle_statistic()
+    named, overwrite = given.named_files(ctx), settings.overwrite
+    others = {"--report": page, "--plot": plot, "--store": stored, "--log-file": log_file}
+    check_distinct({"--output": output.output, **others})
+    console.check_output(output, overwrite=overwrite, inputs=named)
+    from skymatch_cli import pipeline
+    from skymatch_cli.errors import StrictError
+    from skymatch_cli.record.reads import files_of_images
+    from skymatch_cli.report.pictures import Pictures
 
-        settings.refuse_idle_statistic()
-        named = named_files(ctx)
-        _check_output(
-            output,
-            {"--report": page, "--plot": plot, "--store": stored, "--log-file": log_file},
-            overwrite=settings.overwrite,
-            inputs=named,
-        )
-        from skymatch_cli import pipeline
-        from skymatch_cli.report.pictures import Pictures
+    from .progress import Watch
 
-        from .backend import opened_store
-        from .given import typed_command
-        from .progress import Watch
-
-        watch = Watch(ctx)
-        pictures = Pictures(html=page, plot=plot, typed=typed_command(ctx))
-        pictures.check(overwrite=settings.overwrite, inputs=named)
-        store = stack.enter_context(opened_store(stored))
-        result = _evaluated(images, settings, scheduler, store, watch)
-        from skymatch_cli.errors import StrictError
-        from skymatch_cli.record.reads import files_of_images
-        from skymatch_cli.store.solution import result_document
-
+    watch = Watch(ctx)
+    pictures = Pictures(html=page, plot=plot, typed=given.typed_command(ctx))
+    pictures.check(overwrite=overwrite, inputs=named)
+    with given.store(stored) as store:
+        with given.runner(scheduler, settings.jobs) as runner, watch.shown():
+            result = pipeline.evaluate(images, settings, progress=watch, stdin=sys.stdin, runner=runner, store=store)
         inputs = (*named, *files_of_images(result.infos))
-        output.check(overwrite=settings.overwrite, inputs=inputs)
-        pictures.check(overwrite=settings.overwrite, inputs=inputs)
+        output.check(overwrite=overwrite, inputs=inputs)
+        pictures.check(overwrite=overwrite, inputs=inputs)
         console.tell(*_details(result))
         with watch.shown():
             pictures.write(result.report, result.infos, settings, progress=watch)  # from the pixels as they were
         try:
             pipeline.check_strict(result)
         except StrictError:
-            console.show(result_document(result), output)
-            console.tell_result(result)
+            _show(result, output, watch)
             raise
         with watch.shown():
             written = None if settings.dry_run else pipeline.apply(result, progress=watch, named=named)
+        files = () if written is None else written.files
         if store is not None:
-            store.renew(result.infos, () if written is None else written.files)
-        watch.stage("output", 0)
-        console.show(result_document(result), output, () if written is None else written.files)
-        watch.stop()
-        console.tell_result(result)
+            from skymatch_cli.store.renewing import renew
+
+            renew(store, result.infos, files)
+        _show(result, output, watch, files)
         console.warn(() if store is None else store.warnings)
         _tell_done(images, result, written)
         console.tell(*watch.lines(sum(info.shape[0] * info.shape[1] for info in result.infos)))
 
 
-def _check_output(output: Output, others: dict[str, str | None], *, overwrite: bool, inputs: tuple[str, ...]) -> None:
-    """Refuse an output that can't be written, or would be the file of another option, before any work is done."""
-    from skymatch_cli.output.destination import check_distinct
+def _show(result: Result, output: Output, watch: Watch, files: tuple[str, ...] = ()) -> None:
+    """Write the result where the user wants it, and its summary; ``files`` were written before."""
+    from skymatch_cli.store.solution import result_document
 
     from . import console
 
-    check_distinct({"--output": output.output, **others})
-    console.check_output(output, overwrite=overwrite, inputs=inputs)
-
-
-def _evaluated(
-    images: tuple[str, ...], settings: Settings, scheduler: str | None, store: Store | None, watch: Watch
-) -> Result:
-    """The skies of the images; findings are read from the store and added to it."""
-    from skymatch_cli import pipeline
-
-    from .backend import backend
-
-    with backend(scheduler, settings.jobs) as runner, watch.shown():
-        return pipeline.evaluate(images, settings, progress=watch, stdin=sys.stdin, runner=runner, store=store)
+    watch.stage("output", 0)
+    console.show(result_document(result), output, files)
+    watch.stop()
+    console.tell_result(result)
 
 
 def _tell_done(images: tuple[str, ...], result: Result, written: WriteReport | None) -> None:
     """Say what was done to the images."""
     from . import console
+    from .done import floats_made
 
     if written is None:
         console.say("dry run: no image was changed")
         return
-    from .done import floats_made
-
     console.tell_written(written, result.settings, images)
     console.say(*filter(None, [floats_made(result.infos, written)]))
 

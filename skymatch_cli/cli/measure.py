@@ -30,7 +30,7 @@ from . import given, options, sections
     options.CONFIG,
     *options.CONSOLE,
 )
-@click.pass_context
+@sections.logged
 def command(
     ctx: click.Context, /, *, stored: str, target: str | None, shard: str | None, scheduler: str | None, **_: Any
 ) -> None:
@@ -40,34 +40,32 @@ def command(
     'skymatch solve' can try every method. Run it again after an interruption: it goes on where it stopped. With
     --shard K/N and -o PART, N runs measure their parts at the same time, for 'skymatch merge'.
     """
+    from contextlib import ExitStack
+    from dataclasses import replace
+
+    from skymatch_cli.store.findings import Measured, StoredFindings
+    from skymatch_cli.store.measuring import measure
+    from skymatch_cli.store.merging import begin_part
+    from skymatch_cli.store.store import Store
+
     from . import console
+    from .progress import Watch
 
-    with console.session(ctx):
-        from contextlib import ExitStack
-        from dataclasses import replace
-
-        from skymatch_cli.store.findings import Measured, StoredFindings
-        from skymatch_cli.store.measuring import measure
-        from skymatch_cli.store.store import Store
-
-        from .backend import backend
-        from .progress import Watch
-
-        with ExitStack() as stack:
-            store = stack.enter_context(Store(stored, write=target is None))
-            planned = store.plan()
-            settings, _output = given.read(ctx, planned.settings, OF_HEADERS)
-            only = given.shard_of(shard, len(planned.infos))
-            planned = replace(planned, settings=settings)
-            kept = store
-            if target is not None:
-                kept = stack.enter_context(Store(target, write=True, create=True))
-                kept.begin_part(store, settings)
-            start = Measured(planned.infos, planned.graph, settings, ())
-            found = StoredFindings(start, store, kept, with_local=True)
-            kept.save_settings(settings)
-            watch = Watch(ctx)
-            with backend(scheduler, settings.jobs) as runner, watch.shown():
-                warnings = measure(planned, found, only=only, runner=runner, progress=watch)
-            console.warn(warnings)
-            console.say(f"{found.n_measured} of {len(found)} images are measured")
+    with ExitStack() as stack:
+        store = stack.enter_context(Store(stored, write=target is None))
+        planned = store.plan()
+        settings, _output = given.read(ctx, planned.settings, OF_HEADERS)
+        only = given.shard_of(shard, len(planned.infos))
+        planned = replace(planned, settings=settings)
+        kept = store
+        if target is not None:
+            kept = stack.enter_context(Store(target, write=True, create=True))
+            begin_part(kept, store, settings)
+        start = Measured(planned.infos, planned.graph, settings, ())
+        found = StoredFindings(start, store, kept, with_local=True)
+        kept.save_settings(settings)
+        watch = Watch(ctx)
+        with given.runner(scheduler, settings.jobs) as runner, watch.shown():
+            warnings = measure(planned, found, only=only, runner=runner, progress=watch)
+        console.warn(warnings)
+        console.say(f"{found.n_measured} of {len(found)} images are measured")

@@ -13,20 +13,20 @@ from . import options, sections
 @options.STORED_PLAN
 @options.PARTS
 @options.add(*options.CONSOLE)
-@click.pass_context
-def command(ctx: click.Context, /, *, stored: str, parts: tuple[str, ...], **_: Any) -> None:
+@sections.logged
+def command(_ctx: click.Context, /, *, stored: str, parts: tuple[str, ...], **_: Any) -> None:
     """Merge partial measurements.
 
     PARTS are files from 'skymatch measure STORE --shard K/N -o PART'; their findings are added to STORE.
     """
+    from skymatch_cli.store.findings import Measured, StoredFindings
+    from skymatch_cli.store.merging import merge
+    from skymatch_cli.store.store import Store
+
     from . import console
 
-    with console.session(ctx):
-        from skymatch_cli.store.findings import Measured, StoredFindings
-        from skymatch_cli.store.store import Store
-
-        with Store(stored, write=True) as store:
-            store.merge(parts)
-            plan = store.plan()
-            found = StoredFindings(Measured(plan.infos, plan.graph, plan.settings, ()), store, with_local=True)
-            console.say(f"{found.n_measured} of {len(found)} images are measured")
+    with Store(stored, write=True) as store:
+        merge(store, parts)
+        plan = store.plan()
+        found = StoredFindings(Measured(plan.infos, plan.graph, plan.settings, ()), store, with_local=True)
+        console.say(f"{found.n_measured} of {len(found)} images are measured")

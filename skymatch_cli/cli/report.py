@@ -9,7 +9,7 @@ import click
 
 from skymatch_cli.errors import InputError, UsageError
 
-from . import console, options, sections
+from . import console, given, options, sections
 
 
 @sections.command(
@@ -17,7 +17,7 @@ from . import console, options, sections
 )
 @options.STORED
 @options.add(options.PAGE, options.PLOT, options.OVERWRITE_FILES, "jobs", *options.CONSOLE)
-@click.pass_context
+@sections.logged
 def command(
     ctx: click.Context, /, *, result: str, page: str | None, plot: str | None, overwrite: bool, jobs: int, **_: Any
 ) -> None:
@@ -26,26 +26,23 @@ def command(
     RESULT is a .fits or .json file that 'skymatch match -o' wrote. The images are read again for the pictures; where
     they are gone the report has its tables and charts alone. Run in the folder where the result was made.
     """
-    with console.session(ctx):
-        from skymatch_cli.choices import WarningName
-        from skymatch_cli.model import SkyWarning
-        from skymatch_cli.output.stored import read_images, read_report
-        from skymatch_cli.record.reads import files_of_images
-        from skymatch_cli.report.pictures import Pictures
-        from skymatch_cli.settings import Settings
+    from skymatch_cli.choices import WarningName
+    from skymatch_cli.model import SkyWarning
+    from skymatch_cli.output.stored import read_images, read_report
+    from skymatch_cli.record.reads import files_of_images
+    from skymatch_cli.report.pictures import Pictures
+    from skymatch_cli.settings import Settings
 
-        from .given import typed_command
-
-        if page is None and plot is None:
-            raise UsageError("nothing to make", "give -o report.html, --plot figure.pdf, or both")
-        pictures = Pictures(html=page, plot=plot, html_option="--output", typed=typed_command(ctx))
-        pictures.check(overwrite=overwrite, inputs=(result,))
-        report = read_report(result)
-        infos = None
-        try:
-            infos = read_images(report)
-        except InputError as error:
-            console.warn(SkyWarning(WarningName.PICTURES, f"no pictures: {line}") for line in error.lines())
-        pictures.check(overwrite=overwrite, inputs=(result, *files_of_images(infos or ())))
-        pictures.write(report, infos, replace(Settings.of(report.settings), jobs=jobs))
-        console.tell(*(f"wrote {file}" for file in (page, plot) if file is not None))
+    if page is None and plot is None:
+        raise UsageError("nothing to make", "give -o report.html, --plot figure.pdf, or both")
+    pictures = Pictures(html=page, plot=plot, html_option="--output", typed=given.typed_command(ctx))
+    pictures.check(overwrite=overwrite, inputs=(result,))
+    report = read_report(result)
+    infos = None
+    try:
+        infos = read_images(report)
+    except InputError as error:
+        console.warn(SkyWarning(WarningName.PICTURES, f"no pictures: {line}") for line in error.lines())
+    pictures.check(overwrite=overwrite, inputs=(result, *files_of_images(infos or ())))
+    pictures.write(report, infos, replace(Settings.of(report.settings), jobs=jobs))
+    console.tell(*(f"wrote {file}" for file in (page, plot) if file is not None))

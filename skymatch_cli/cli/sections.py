@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import update_wrapper
 from typing import Any
 
 import click
@@ -20,13 +21,7 @@ class SectionOption(click.Option):
 
 
 class SectionCommand(click.Command):
-    """A command whose help shows its options under headings.
-
-    Parameters
-    ----------
-    daily : tuple of str
-        Names of the options that ``-h`` shows; ``--help`` shows all. Without, both do.
-    """
+    """A command whose help shows its options under headings; of those named in ``daily`` alone with ``-h``."""
 
     def __init__(self, *args: Any, daily: tuple[str, ...] = (), **attrs: Any) -> None:
         super().__init__(*args, **attrs)
@@ -65,6 +60,19 @@ class SectionCommand(click.Command):
 
 
 def command(name: str, *examples: str, **attrs: Any) -> Callable[[Callable[..., Any]], SectionCommand]:
-    """Make a function a command whose help ends with examples."""
+    """Make a function a command whose help ends with examples, or with an ``epilog`` of its own."""
     lines = ["\b", "Examples:" if len(examples) > 1 else "Example:", *(f"  {example}" for example in examples)]
-    return click.command(name, cls=SectionCommand, epilog="\n".join(lines), **attrs)
+    return click.command(name, cls=SectionCommand, **({"epilog": "\n".join(lines)} | attrs))
+
+
+def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a command, given its context, while messages go where ``-v``, ``-q`` and ``--log-file`` say."""
+
+    @click.pass_context
+    def run(ctx: click.Context, /, **given: Any) -> None:
+        from . import console
+
+        with console.session(ctx):
+            function(ctx, **given)
+
+    return update_wrapper(run, function)

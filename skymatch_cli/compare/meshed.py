@@ -20,8 +20,7 @@ from skymatch_cli.compare.mesh.reduce import reduce_image
 from skymatch_cli.compare.pooled import local_skies, n_pixels_of
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
-from skymatch_cli.images.image import Pixels, read_pixels
-from skymatch_cli.images.pixels import portable
+from skymatch_cli.images.pixels import Pixels, portable, read_pixels
 from skymatch_cli.model import (
     BoolArray,
     FloatArray,
@@ -56,24 +55,13 @@ _CELLS_ACROSS = 20.0  # cells across an overlap: some of those at its border are
 
 @dataclass(frozen=True, slots=True)
 class MeshReduction:
-    """Result of the reduction of one image.
+    """Result of the reduction of one image."""
 
-    Attributes
-    ----------
-    meshes : mapping of int to tuple of Mesh
-        By plane of the graph of the run: one mesh for every spacing that its overlaps there need.
-    status : Status
-        Of the image as a whole.
-    local : SkyStatistic or None
-        Its own sky.
-    n_good : int
-        Good pixels.
-    """
-
+    # by plane of the graph of the run: one mesh for every spacing that its overlaps there need
     meshes: Mapping[int, tuple[Mesh, ...]]
-    status: Status
-    local: SkyStatistic | None
-    n_good: int
+    status: Status  # of the image as a whole
+    local: SkyStatistic | None  # its own sky
+    n_good: int  # good pixels
     warnings: tuple[SkyWarning, ...] = ()
     problems: tuple[Problem, ...] = ()
 

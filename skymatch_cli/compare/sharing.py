@@ -11,7 +11,6 @@ with a sparse S and exact variances on its diagonal.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,60 +22,20 @@ from skymatch_cli.model import FloatArray, IntArray
 _BORDER = 0.8  # exponent of shared parts of a block that borders cross
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """How many pixels of each overlap lie in each block of the frames of its images; R non-empty entries.
-
-    Attributes
-    ----------
-    image : (R,) int64
-        Index of the image.
-    side : (R,) int64
-        0 if the image is the first of the pair, 1 if the second.
-    n_blocks : int
-        Blocks of a frame.
-    pair, block : (R,) int64
-        Pair and block of each entry.
-    n_pixels : (R,) int64
-        Pixels of the pair's overlap in the block, > 0.
-
-    """
-
-    image: IntArray
-    side: IntArray
-    n_blocks: int
-    pair: IntArray
-    block: IntArray
-    n_pixels: IntArray
-
-    @classmethod
-    def of_counts(
-        cls, image: IntArray, side: IntArray, pair: IntArray, counts: npt.NDArray[np.integer[Any]]
-    ) -> Coverage:
-        """From counts (k, n_blocks) of k regions: overlaps ``pair`` (k,) in images (k,)."""
-        row, block = np.nonzero(counts)
-        return cls(
-            image[row],
-            side[row],
-            counts.shape[1],
-            pair[row],
-            block.astype(np.int64),
-            counts[row, block].astype(np.int64),
-        )
-
-
-def pooled_noise(n_pairs: int, err: FloatArray, coverage: Coverage) -> csr_array:
+def pooled_noise(
+    err: FloatArray, image: IntArray, side: IntArray, pair: IntArray, counts: npt.NDArray[np.integer[Any]]
+) -> csr_array:
     """Noise factor S of pooled differences: their covariance is S S^T.
 
     Parameters
     ----------
-    n_pairs : int
-        Number of pairs, M.
     err : (2, M) float64
         1-sigma error of the statistic of the first and the second image of every pair, in comparison
         units; 0 for pairs that are not used.
-    coverage : Coverage
-        Where a pair has none, its noise is its own.
+    image, side, pair : (k,) int64
+        The regions: overlap ``pair`` in an image that is the first of it (0) or the second (1).
+    counts : (k, n_blocks) int
+        Pixels of each region in each block of the frame. Where a pair has none, its noise is its own.
 
     Returns
     -------
@@ -84,11 +43,13 @@ def pooled_noise(n_pairs: int, err: FloatArray, coverage: Coverage) -> csr_array
         ``S S^T`` has ``err[0]**2 + err[1]**2`` on its diagonal.
 
     """
-    side, pair = coverage.side, coverage.pair
-    n_pixels = coverage.n_pixels.astype(float)
+    n_pairs = err.shape[1]
+    region, block = np.nonzero(counts)
+    n_pixels = counts[region, block].astype(float)
+    image, side, pair = image[region], side[region], pair[region]
     of_side = side * n_pairs + pair
     variance = err[side, pair] ** 2 * n_pixels / np.bincount(of_side, n_pixels, minlength=2 * n_pairs)[of_side]
-    column = coverage.image * coverage.n_blocks + coverage.block
+    column = image * counts.shape[1] + block
     n_shared = int(column.max(initial=0)) + 1
     largest = np.zeros(n_shared)
     np.maximum.at(largest, column, n_pixels)

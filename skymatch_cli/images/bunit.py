@@ -125,7 +125,9 @@ def _classify(text: str, unit: Any) -> Bunit:
         unit *= u.pix
     counted = [base for base in (u.ct, u.electron, u.adu, u.photon) if powers.get(base, 0) > 0]
     per_beam = powers.get(u.beam, 0) == -1
-    angle = sum(_angle_power(base) * power for base, power in powers.items())
+    # A radian is half of a solid angle.
+    angles = ((u.sr, 1.0), (u.rad, 0.5))
+    angle = sum(n * power for base, power in powers.items() for unit_, n in angles if base.is_equivalent(unit_))
     per_area = angle < 0 or per_beam
     solid = u.sr if angle < 0 else u.dimensionless_unscaled
     rest = unit * solid / counted[0] ** powers[counted[0]] if counted else unit
@@ -139,12 +141,3 @@ def _classify(text: str, unit: Any) -> Bunit:
         is_rate=bool(counted) and rest.is_equivalent(u.Hz),
         per_beam=per_beam,
     )
-
-
-def _angle_power(base: Any) -> float:
-    """How often a solid angle is contained in a base unit."""
-    from astropy import units as u
-
-    if base.is_equivalent(u.sr):
-        return 1.0
-    return 0.5 if base.is_equivalent(u.rad) else 0.0

@@ -56,24 +56,11 @@ def role_of(name: str) -> Role:
 def science_planes(
     file: FitsFile, where: str, *, need_wcs: bool, cubes: bool = False
 ) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
-    """Choose the images of a file that is named without an extension; warn where the choice is a guess.
+    """Choose the images of a file that is named without an extension, and warn where the choice is a guess.
 
-    InputError if two planes of one shape and WCS both have the name of an image.
-
-    Parameters
-    ----------
-    where : str
-        The file, for messages.
-    need_wcs : bool
-        Whether only planes with a celestial WCS can be images.
-    cubes : bool
-        Look for cubes in the place of two-dimensional images.
-
-    Returns
-    -------
-    images : tuple of Hdu
-        All 2-D ``SCI`` planes; else the celestial planes that are no companions. Empty where there are none.
-    warnings : tuple of str
+    All 2-D ``SCI`` planes; else the planes (celestial ones, if ``need_wcs``) that are no companions. Empty where there
+    are none. ``cubes``: look for cubes instead. InputError if two planes of one shape and WCS both have the name of an
+    image.
     """
     planes = [hdu for hdu in file.hdus if (hdu.cube_axis is not None if cubes else hdu.image_shape)]
     science = tuple(hdu for hdu in planes if _last_word(hdu) == "SCI")
@@ -92,29 +79,20 @@ def science_planes(
     return tuple(sorted(chosen, key=lambda hdu: hdu.index)), tuple(warnings)
 
 
-def flags_of(file: FitsFile, image: Hdu) -> Hdu | None:
-    """The plane of flags that belongs to an image, by its name and place; None where there is none."""
-    found = [hdu for hdu in companions_of(file, image) if role_of(hdu.name) is Role.FLAGS and hdu.bitpix > 0]
-    return nearest(found, image)
-
-
-def weight_of(file: FitsFile, image: Hdu) -> Hdu | None:
-    """The plane of weights, exposure or coverage that belongs to an image; None where there is none."""
-    found = [hdu for hdu in companions_of(file, image) if role_of(hdu.name) is Role.WEIGHT]
-    return nearest(found, image)
-
-
-def companions_of(file: FitsFile, image: Hdu) -> tuple[Hdu, ...]:
-    """The planes of a file that belong to an image: same shape, same WCS or none, same prefix and EXTVER."""
-    return tuple(
+def companion_of(file: FitsFile, image: Hdu, role: Role) -> Hdu | None:
+    """The flags (integers), or weights, of an image by name and place: same shape, WCS or none, prefix and EXTVER."""
+    found = (
         hdu
         for hdu in file.hdus
         if hdu.index != image.index
+        and role_of(hdu.name) is role
+        and (hdu.bitpix > 0 or role is not Role.FLAGS)
         and (hdu.plane_shape, hdu.n_planes) == (image.plane_shape, image.n_planes)
         and hdu.wcs in {"", image.wcs}
         and hdu.ver == image.ver
-        and hdu.name.rpartition(".")[0].upper() == image.name.rpartition(".")[0].upper()
+        and _prefix(hdu) == _prefix(image)
     )
+    return nearest(found, image)
 
 
 def nearest(found: Iterable[Hdu], image: Hdu) -> Hdu | None:
@@ -133,11 +111,15 @@ def _last_word(hdu: Hdu) -> str:
     return hdu.name.rpartition(".")[2].upper()
 
 
+def _prefix(hdu: Hdu) -> str:
+    return hdu.name.rpartition(".")[0].upper()
+
+
 def _same_place(planes: Sequence[Hdu]) -> list[list[Hdu]]:
     """The planes by shape, WCS and prefix, in their order in the file."""
     places: dict[tuple[object, ...], list[Hdu]] = {}
     for hdu in planes:
-        key = (hdu.shape[-2:], hdu.n_planes, hdu.wcs or hdu.index, hdu.name.rpartition(".")[0].upper())
+        key = (hdu.shape[-2:], hdu.n_planes, hdu.wcs or hdu.index, _prefix(hdu))
         places.setdefault(key, []).append(hdu)
     return list(places.values())
 

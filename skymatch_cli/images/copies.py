@@ -16,13 +16,7 @@ _CONSTANT = 8  # different bytes; fewer: the pixels are constant
 
 
 def copy_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
-    """Name images of one WCS whose stored pixels are the same.
-
-    Parameters
-    ----------
-    infos : sequence of ImageInfo
-        Packed and remote files are not compared.
-    """
+    """Name images of one WCS whose stored pixels are the same; packed and remote files are not compared."""
     alike: dict[object, list[tuple[StoredPlane, ImageRef]]] = {}
     for info in infos:
         if info.source is None or info.wcs is None:

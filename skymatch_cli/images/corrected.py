@@ -13,11 +13,12 @@ import numpy as np
 from skymatch_cli.choices import METHOD_IN_PIPELINES
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
+from skymatch_cli.images.numbered import numbered_cards
 from skymatch_cli.images.objects import is_model, is_pair, is_roman
-from skymatch_cli.images.planecards import plane_cards
 from skymatch_cli.images.undocards import PROGRAM
 from skymatch_cli.model import ImageInfo
-from skymatch_cli.model.skycube import SkyCube
+from skymatch_cli.model.section import Part
+from skymatch_cli.model.skyparts import PartSkies
 from skymatch_cli.model.skyplane import SkyPlane
 
 
@@ -30,10 +31,7 @@ class FoundSky:
     method: str
 
     def subtract(self, data: Any) -> Any:
-        """The corrected pixels, (ny, nx): floats that hold the original ones.
-
-        A sky that was subtracted before, as the header says, is not subtracted again.
-        """
+        """The corrected pixels, (ny, nx): floats that hold the original ones; nothing is subtracted twice."""
         values = np.asarray(data)
         before = self.info.recorded
         plane = self.sky
@@ -48,18 +46,9 @@ class FoundSky:
 
 
 def corrected_copy(item: Any, skies: Sequence[FoundSky]) -> Any:
-    """A copy of an image in memory, or of an HDUList, without the skies of its images.
+    """A copy of an image in memory, or of an HDUList, without the skies of its images; the original is not changed.
 
-    Parameters
-    ----------
-    item : HDUList, NDData, pair (array, wcs) or model
-    skies : sequence of FoundSky
-        Images whose sky is not finite stay as they are.
-
-    Returns
-    -------
-    object
-        Of the type that was given; the original is not changed.
+    Images whose sky is not finite stay as they are.
     """
     from astropy.io import fits
 
@@ -122,13 +111,9 @@ def _hdulist(hdus: Any, skies: Sequence[FoundSky]) -> Any:
         planes = hdu.data.reshape(-1, *hdu.data.shape[-2:])
         planes[plane] = found.subtract(planes[plane])
         hdu.header.update({SUBTRACTED: True, METHOD: found.method})
-        hdu.header.update(_plane_values(found, plane))
+        cards = numbered_cards(PartSkies({Part(plane): found.sky}), [math.nan], tilted=False)
+        hdu.header.update({keyword: cd.card_value(card) for keyword, card in cards.items() if card is not None})
     return made
-
-
-def _plane_values(found: FoundSky, plane: int) -> dict[str, Any]:
-    cards = plane_cards(SkyCube((None,) * plane + (found.sky,)), [math.nan] * (plane + 1), tilted=False)
-    return {keyword: cd.card_value(card) for keyword, card in cards.items() if card is not None}
 
 
 def _model(model: Any, found: FoundSky) -> Any:

@@ -51,7 +51,7 @@ def check_dqbits(dqbits: str) -> None:
 
 
 def bad_flags(dqbits: str, telescope: str, where: str) -> int:
-    """The DQ bits that exclude a pixel.
+    """The DQ bits that exclude a pixel: -1 (all) where any flag is bad, `NO_FLAG` where DQ is ignored.
 
     UsageError if the text can't be understood; InputError if a name means different bits on JWST and on Roman, and the
     image is of neither.
@@ -63,13 +63,6 @@ def bad_flags(dqbits: str, telescope: str, where: str) -> int:
         names in a ``+``, ``,`` or ``|`` list are good bits; a leading ``~`` makes them the bad ones.
     telescope : str
         TELESCOP of the image: it decides what ``auto`` and the names mean.
-    where : str
-        The image, for messages.
-
-    Returns
-    -------
-    int
-        A bit mask; -1 (all bits) where any flag is bad, `NO_FLAG` where DQ is ignored.
     """
     telescope = telescope.strip().upper()
     text = _AUTO.get(telescope, _AUTO_ELSEWHERE) if dqbits.strip().lower() == "auto" else dqbits

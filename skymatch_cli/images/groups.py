@@ -6,7 +6,7 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.header import Keywords
 from skymatch_cli.model import ImageRef
 
-AUTO, FILE, EXPOSURE, NONE = "auto", "file", "exposure", "none"
+AUTO, FILE = "auto", "file"
 
 # Keywords that identify an exposure, by TELESCOP; the filter keeps detectors of two wavelengths apart.
 _EXPOSURES = {
@@ -19,13 +19,8 @@ _BANDS = ("FILTER", "PUPIL")
 def group_of(ref: ImageRef, keywords: Keywords, by: str, spelling: str) -> str:
     """The group of an image; InputError if a keyword is missing.
 
-    Parameters
-    ----------
-    by : str
-        ``auto`` (JWST and Roman by exposure, others by file), ``file``, ``exposure``, ``none``, or header keywords
-        separated by commas.
-    spelling : str
-        The name by which the file is first called.
+    ``by``: ``auto`` (JWST and Roman by exposure, others by file), ``file``, ``exposure``, ``none``, or header keywords
+    separated by commas. ``spelling`` is the name by which the file is first called.
     """
     match by:
         case "file":

@@ -8,9 +8,9 @@ from functools import lru_cache
 from typing import Any
 
 from skymatch_cli.errors import InputError, caught
-from skymatch_cli.images.companions import extension, flags_of, nearest, weight_of
+from skymatch_cli.images.companions import Role, companion_of, extension, nearest
 from skymatch_cli.images.dq import NO_FLAG, bad_flags
-from skymatch_cli.images.formats.files import size_and_time
+from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, open_unpacked, parse_header, read_structure
 from skymatch_cli.images.formats.header import as_number
 from skymatch_cli.images.names import check_template, fill_template
@@ -30,17 +30,17 @@ class PlaneFinder:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._dq_ext = settings.dq_ext.strip()
-        self._dqbits = settings.dqbits
-        self._separate_dq = bool(_TEMPLATE.search(self._dq_ext))
-        if self._separate_dq:
-            check_template("--dq-ext", self._dq_ext)
-        self._weight = settings.weight
-        if self._weight is not None and self._weight.lower() != NO_WEIGHT:
-            check_template("--weight", self._weight)
-        self._exposure_map = settings.exposure_map
-        if self._exposure_map is not None:
-            check_template("--exposure-map", self._exposure_map)
+        self._no_weight = (settings.weight or "").lower() == NO_WEIGHT
+        given = {
+            "--dq-ext": self._dq_ext if _TEMPLATE.search(self._dq_ext) else None,
+            "--weight": None if self._no_weight else settings.weight,
+            "--exposure-map": settings.exposure_map,
+        }
+        self._templates = {option: template for option, template in given.items() if template is not None}
+        for option, template in self._templates.items():
+            check_template(option, template)
         self._structure = lru_cache(maxsize=_FILES_KEPT)(read_structure)
 
     def find(self, ref: ImageRef, file: FitsFile, telescope: str) -> tuple[PixelSource, tuple[str, ...]]:
@@ -58,78 +58,68 @@ class PlaneFinder:
                 planes["mask"] = self._separate(ref.mask, science, ref, "mask")
         planes["weight"], note = self._weights(ref, file, science)
         notes += [note] if note else []
-        bad = bad_flags(self._dqbits, telescope, ref.label)
+        bad = planes["bad_flags"] = bad_flags(self._settings.dqbits, telescope, ref.label)
         if bad == NO_FLAG:
             notes.append("DQ flags are ignored")
         else:
             planes["dq"], note = self._dq(ref, file, science, bad)
-            planes["bad_flags"] = bad
             notes.append(note)
-        if self._exposure_map is not None:
-            template = "--exposure-map", self._exposure_map
-            planes["exposure"], name = self._from_template(template, science, ref, "exposure map")
+        if "--exposure-map" in self._templates:
+            planes["exposure"], name = self._from_template("--exposure-map", science, ref, "exposure map")
             notes.append(f"counts are divided by {name}")
         return PixelSource(**planes), tuple(notes)
 
     def _dq(self, ref: ImageRef, file: FitsFile, science: StoredPlane, bad: int) -> tuple[StoredPlane | None, str]:
         """The plane of flags, and a note; None where there is none."""
-        if self._separate_dq:
-            dq, name = self._from_template(("--dq-ext", self._dq_ext), science, ref, "DQ file")
-            _check_flags(dq, ref.label, name)
-            return dq, f"DQ flags from {name}"
         name = f"[{self._dq_ext},{ref.extver}]"
-        hdu = _same_version(file, ref, self._dq_ext)
-        if hdu is None:
-            if self._dq_ext.upper() == _DEFAULT_DQ_EXT:
-                return self._companion_flags(ref, file, science)
+        if "--dq-ext" in self._templates:
+            dq, name = self._from_template("--dq-ext", science, ref, "DQ file")
+        elif (hdu := _same_version(file, ref, self._dq_ext)) is not None:
+            if not hdu.shape:
+                _check_constant(file, hdu, bad, ref.label)
+                return None, f"no DQ flags are set in {name}"
+            dq = stored_plane(file, hdu, f"{ref.file}{name}")
+            _check_shape(dq, science, ref.label, f"the DQ extension {name}")
+        elif self._dq_ext.upper() != _DEFAULT_DQ_EXT:
             raise InputError.at(ref.label, f"there is no extension {name} in the file", "see --dq-ext")
-        if not hdu.shape:
-            _check_constant(file, hdu, bad, ref.label)
-            return None, f"no DQ flags are set in {name}"
-        dq = stored_plane(file, hdu, f"{ref.file}{name}")
-        _check_shape(dq, science, ref.label, f"the DQ extension {name}")
-        _check_flags(dq, ref.label, name)
+        else:
+            found, name = self._companion(Role.FLAGS, ref, file, science)
+            if found is None:
+                return None, f"no DQ flags: {name}" if name else "no DQ flags"
+            return (found, f"DQ flags from {name}") if _holds_flags(found) else (None, f"{name} holds no DQ flags")
+        if not _holds_flags(dq):
+            what = f"the DQ flags in {name} are not integers"
+            raise InputError.at(ref.label, what, "see --dq-ext, or give --dqbits none")
         return dq, f"DQ flags from {name}"
-
-    def _companion_flags(self, ref: ImageRef, file: FitsFile, science: StoredPlane) -> tuple[StoredPlane | None, str]:
-        """Flags found by name: in a plane of the same file, or in a file of the list; and a note."""
-        if (hdu := flags_of(file, file.hdus[ref.hdu])) is not None:
-            own = stored_plane(file, hdu, f"{ref.file}{extension(hdu)}")
-            return (own, f"DQ flags from {extension(hdu)}") if _holds_flags(own) else (None, "no DQ flags")
-        if ref.dq is None:
-            return None, "no DQ flags"
-        plane = caught(self._separate, ref.dq, science, ref, "DQ file")
-        if isinstance(plane, InputError):
-            return None, f"no DQ flags: {plane.problems[0].what}"
-        if not _holds_flags(plane):
-            return None, f"no DQ flags: its values are not integers: {ref.dq.file}"
-        return plane, f"DQ flags from {ref.dq.file}"
 
     def _weights(self, ref: ImageRef, file: FitsFile, science: StoredPlane) -> tuple[StoredPlane | None, str]:
         """The plane that is 0 where nothing was observed, and a note; None where there is none."""
-        if self._weight is not None:
-            if self._weight.lower() == NO_WEIGHT:
-                return None, ""
-            plane, name = self._from_template(("--weight", self._weight), science, ref, "weight file")
-            return plane, f"weights from {name}"
-        if (hdu := weight_of(file, file.hdus[ref.hdu])) is not None:
-            plane = stored_plane(file, hdu, f"{ref.file}{extension(hdu)}")
-            return plane, f"pixels with {extension(hdu)} = 0 are left out"
-        if ref.weight is None:
+        if self._no_weight:
             return None, ""
-        found = caught(self._separate, ref.weight, science, ref, "weight file")
-        if isinstance(found, InputError):
-            return None, found.problems[0].what
-        return found, f"pixels with {ref.weight.file} = 0 are left out"
+        if "--weight" in self._templates:
+            plane, name = self._from_template("--weight", science, ref, "weight file")
+            return plane, f"weights from {name}"
+        found, name = self._companion(Role.WEIGHT, ref, file, science)
+        return (None, name) if found is None else (found, f"pixels with {name} = 0 are left out")
 
-    def _from_template(
-        self, template: tuple[str, str], science: StoredPlane, ref: ImageRef, kind: str
-    ) -> tuple[StoredPlane, str]:
-        """The plane in the file that a template (after its option) means for an image, and the name of the file."""
+    def _companion(
+        self, role: Role, ref: ImageRef, file: FitsFile, science: StoredPlane
+    ) -> tuple[StoredPlane | None, str]:
+        """A plane found by its name in the file of the image, or beside it, and its name; else None, and why."""
+        beside, kind = (ref.dq, "DQ file") if role is Role.FLAGS else (ref.weight, "weight file")
+        if (own := companion_of(file, file.hdus[ref.hdu], role)) is not None:
+            return stored_plane(file, own, f"{ref.file}{extension(own)}"), extension(own)
+        if beside is None:
+            return None, ""
+        found = caught(self._separate, beside, science, ref, kind)
+        return (None, found.problems[0].what) if isinstance(found, InputError) else (found, beside.file)
+
+    def _from_template(self, option: str, science: StoredPlane, ref: ImageRef, kind: str) -> tuple[StoredPlane, str]:
+        """The plane in the file that a template means for an image, and the name of the file."""
         try:
-            place = fill_template(template[1], ref)
+            place = fill_template(self._templates[option], ref)
         except ValueError as error:
-            raise InputError.at(ref.label, f"{' '.join(template)}: {error}") from None
+            raise InputError.at(ref.label, f"{option} {self._templates[option]}: {error}") from None
         return self._separate(place, science, ref, kind), place.file
 
     def _separate(self, place: MaskRef, science: StoredPlane, ref: ImageRef, kind: str) -> StoredPlane:
@@ -147,15 +137,15 @@ class PlaneFinder:
 
 def _regions(place: MaskRef, where: str) -> RegionFile | None:
     """The region file that stands for a mask; None for a mask that is an image."""
-    from skymatch_cli.images.formats.ds9 import is_region_file, read_regions
+    from skymatch_cli.images.formats.ds9 import read_regions
 
-    if not is_region_file(place.path):
+    if not place.path.lower().endswith(".reg"):
         return None
     try:
-        file = RegionFile(place.path, *size_and_time(place.path))
+        file = RegionFile(place.path, file_state(place.path))
     except OSError:
         raise InputError.at(where, f"its mask {place.file} can't be used: no such file") from None
-    read_regions(file.path, file.size, file.mtime_ns)
+    read_regions(file)
     return file
 
 
@@ -231,11 +221,6 @@ def _check_shape(plane: StoredPlane, science: StoredPlane, where: str, what: str
     if plane.n_planes not in {1, science.n_planes}:
         what = f"{what} has {plane.n_planes} planes, the image {science.n_planes}"
         raise InputError.at(where, what, "give one of the same shape, or one plane for all")
-
-
-def _check_flags(plane: StoredPlane, where: str, name: str) -> None:
-    if not _holds_flags(plane):
-        raise InputError.at(where, f"the DQ flags in {name} are not integers", "see --dq-ext, or give --dqbits none")
 
 
 def _check_constant(file: FitsFile, hdu: Hdu, bad: int, where: str) -> None:

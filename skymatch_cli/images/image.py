@@ -1,7 +1,4 @@
-"""Headers of the images -> ImageInfo: shape, WCS, unit, group, recorded sky, and where the pixels are.
-
-`read_pixels` (from ``pixels.py``) is the way to the pixels themselves.
-"""
+"""Headers of the images -> ImageInfo: shape, WCS, unit, group, recorded sky, and where the pixels are."""
 
 from __future__ import annotations
 
@@ -19,11 +16,10 @@ from skymatch_cli.errors import InputError, Problem, caught
 from skymatch_cli.images.alike import band_keywords, channels_of, doubts_between, observer_of, problems_between
 from skymatch_cli.images.copies import copy_warnings
 from skymatch_cli.images.dq import check_dqbits
-from skymatch_cli.images.formats.files import is_remote, open_file
+from skymatch_cli.images.formats import asdffile
 from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked, parse_header
-from skymatch_cli.images.formats.gwcs import GwcsWcs
+from skymatch_cli.images.formats.gwcs import GwcsWcs, UnknownWcsError, asdf_extension, jwst_wcs, roman_wcs
 from skymatch_cli.images.formats.header import CardHeader, Keywords
-from skymatch_cli.images.formats.registry import UnknownWcsError, asdf_format, stored_gwcs
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.groups import group_of
 from skymatch_cli.images.hdus import PlaneFinder
@@ -31,17 +27,14 @@ from skymatch_cli.images.inputs import Inputs
 from skymatch_cli.images.known import ImageHeader, Known
 from skymatch_cli.images.ledger import SUBTRACTED
 from skymatch_cli.images.partwcs import SectionWcs
-from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.images.skystate import SkyState, read_state
 from skymatch_cli.images.units import UnitFacts, area_warnings, comparison_scales
-from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Part, PixelFormat, SkyWarning
+from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Part, SkyWarning
 from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import FitsWcs, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import footprint
 from skymatch_cli.sky.pixelarea import pixel_area_arcsec2, pixel_area_ratio
-
-__all__ = ["Infos", "Pixels", "read_infos", "read_pixels"]
 
 _PLACED = "images of JWST are placed by the approximation in their headers"
 _GAINS = ("ATODGAIN", "GAIN")
@@ -64,23 +57,16 @@ def read_infos(
 ) -> Infos:
     """Read the headers of the images, each file once, and trace their footprints.
 
-    UsageError if an option can't be right for any image (an unknown DQ name, a bad template); InputError if no image
-    has a keyword of ``--split-by``.
+    Every image is either among ``infos`` (in the order of the inputs) or has a problem; images whose footprint can't be
+    traced are among them. UsageError if an option can't be right for any image (an unknown DQ name, a bad template);
+    InputError if no image has a keyword of ``--split-by``.
 
     Parameters
     ----------
     need_wcs : bool
         Whether an image without a celestial WCS is refused; if not, none is read and no footprint traced.
-    progress : Progress, optional
-        Advanced by one for every image.
     known : Known, optional
         Headers that need not be read.
-
-    Returns
-    -------
-    Infos
-        Every image is either among ``infos`` (in the order of the inputs) or has a problem. Images whose
-        footprint can't be traced are among them.
     """
     check_dqbits(settings.dqbits)
     found: list[ImageHeader] = []
@@ -184,20 +170,23 @@ class _HeaderReader:
         if ref.section is not None:
             shape = ref.section.shape
             wcs = None if wcs is None else SectionWcs(cast("FitsWcs | GwcsWcs", wcs), ref.section)
-        flux_scale = self._settings.flux_scale
+        flux_scale, by = self._settings.flux_scale, self._settings.split_by
+        bunit = keywords.text("BUNIT") or self._settings.bunit or ""
         _refuse_unlinear(keywords)
         facts = UnitFacts(
             label=ref.label,
-            bunit=self._bunit(keywords),
+            bunit=f"{bunit} / s" if bunit and self._settings.exposure_map else bunit,
             beam_arcsec2=_beam_arcsec2(keywords),
             gain=next((g for key in _GAINS if math.isfinite(g := keywords.number(key))), math.nan),
-            split=self._split(keywords),
+            split="" if by is None else ", ".join(keywords.text(key.strip()) or "none" for key in by.split(",")),
             area_arcsec2=math.nan if wcs is None else pixel_area_arcsec2(wcs),
             exptime_s=math.nan if self._settings.exposure_map else self._exptime_s(keywords),
             group=group_of(ref, keywords, self._settings.group_by, spelling),
             flux_scale=1.0 if flux_scale is None else keywords.required_number(flux_scale, "--flux-scale"),
         )
         doubts = (*_doubts(keywords), *doubt)
+        # How the pixels were stored, if they were integers before this program subtracted their sky.
+        taken = state.original if state.original.is_integer and state.shift and not state.base else None
         info = ImageInfo(
             ref=ref,
             shape=shape,
@@ -206,8 +195,8 @@ class _HeaderReader:
             unit=facts.bunit,
             group=facts.group,
             split=facts.split,
-            recorded=state.recorded,
-            source=replace(source, original=_original_integers(state)),
+            recorded=state.recorded.get(ref.part),
+            source=replace(source, original=taken),
             notes=notes if wcs is None else (*notes, *wcs.notes),
         )
         bands = band_keywords(keywords, with_zero_point=flux_scale is None)
@@ -219,11 +208,6 @@ class _HeaderReader:
             observer=observer_of(keywords, wcs),
             channels=None if hdu.cube_axis is None else channels_of(keywords, hdu.cube_axis, hdu.n_planes),
         )
-
-    def _bunit(self, keywords: Keywords) -> str:
-        """Return the unit of the pixels, after the division by an exposure map."""
-        bunit = keywords.text("BUNIT") or self._settings.bunit or ""
-        return f"{bunit} / s" if bunit and self._settings.exposure_map else bunit
 
     def _exptime_s(self, keywords: Keywords) -> float:
         """Return the exposure time; a keyword chosen by the user must exist, the default one may be missing."""
@@ -242,13 +226,13 @@ class _HeaderReader:
             if self._settings.wcs == WcsSource.HEADER:
                 what = "--wcs header: the file has no WCS of FITS keywords, only a GWCS"
                 raise InputError.at(ref.label, what, "leave --wcs out")
-            return asdf_format().read_wcs(file, shape, ref.label), ()
-        gwcs, doubt = stored_gwcs(), ""
-        if self._settings.wcs == WcsSource.AUTO and gwcs.is_in(file):
-            if missing := gwcs.missing_package():
-                doubt = f"their GWCS needs the package {missing} ({gwcs.hint})"
+            return roman_wcs(file, shape, ref.label), ()
+        doubt = ""
+        if self._settings.wcs == WcsSource.AUTO and asdf_extension(file) is not None:
+            if missing := asdffile.missing_package():
+                doubt = f"their GWCS needs the package {missing} ({asdffile.HINT})"
             else:
-                found = caught(gwcs.read_wcs, file, shape, ref.label)
+                found = caught(jwst_wcs, file, shape, ref.label)
                 if isinstance(found, UnknownWcsError) and file.hdus[ref.hdu].celestial:
                     doubt = f"{found.problems[0].what} ({found.problems[0].hint})"
                 elif isinstance(found, InputError):
@@ -268,21 +252,16 @@ class _HeaderReader:
         from astropy.io import fits
 
         try:
-            opened = fits.open(open_file(file.path) if is_remote(file.path) else file.path)
+            opened = fits.open(open_unpacked(file.path, file.container))
         except Exception as error:  # noqa: BLE001 - on damaged headers astropy raises errors of every kind
             raise InputError.at(ref.label, f"the tables of its WCS can't be read: {error}") from None
         with opened:
             return wcs_of_cards(text, shape, opened, ref.label, cube=cube)
 
-    def _split(self, keywords: Keywords) -> str:
-        """Return the values of the ``--split-by`` keywords; "none" for a missing one."""
-        by = self._settings.split_by
-        return "" if by is None else ", ".join(keywords.text(key.strip()) or "none" for key in by.split(","))
-
 
 def _without_plane(ref: ImageRef) -> ImageRef:
     """Return the image without its plane: the planes of a cube share one header."""
-    return replace(ref, part=replace(ref.part, plane=None))
+    return ref if ref.part.plane is None else replace(ref, part=replace(ref.part, plane=None))
 
 
 def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState) -> ImageHeader:
@@ -295,15 +274,10 @@ def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState) -> ImageHeader
         ref=ref,
         group=f"{info.group}{ref.part}",
         split=f"{info.split}{Part(plane)} of {info.source.science.n_planes}",
-        recorded=state.recorded_in(plane),
+        recorded=state.recorded.get(Part(plane)),
         source=info.source.at(plane),
     )
     return replace(header, info=own, of_file=False)
-
-
-def _original_integers(state: SkyState) -> PixelFormat | None:
-    """How the pixels were stored, if they were integers before this program subtracted their sky."""
-    return state.original if state.original.is_integer and state.shift and not state.base else None
 
 
 def _refuse_unlinear(keywords: Keywords) -> None:

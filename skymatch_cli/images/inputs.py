@@ -18,7 +18,7 @@ from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, read_structure
 from skymatch_cli.images.known import Known
 from skymatch_cli.images.lookup import ImageFinder
 from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, file_of, fill_template
-from skymatch_cli.images.sidecars import NO_IMAGE, Companions, find_sidecars
+from skymatch_cli.images.sidecars import NO_IMAGE, Companions
 from skymatch_cli.model import FileState, ImageRef, MaskRef, Part, Section, SkyWarning
 from skymatch_cli.model.section import plane_of
 from skymatch_cli.run.tasks import run_apart
@@ -50,7 +50,7 @@ def resolve_images(
     to_change: bool = False,
     known: Known | None = None,
 ) -> Inputs:
-    """Find the images that the user means.
+    """Find the images that the user means; what can't be used is in ``problems``.
 
     UsageError if ``settings.mask`` is not a template; InputError if files behind URLs would have to be changed.
 
@@ -58,22 +58,12 @@ def resolve_images(
     ----------
     names : sequence of str or path
         ``a.fits``, ``a.fits[SCI]``, ``a.fits[SCI,2]``, ``a.fits[3]``, ``a.fits[*]``, quoted globs,
-        ``@list.txt``, ``-``. Without a selector: all 2-D ``SCI`` extensions, else all 2-D images with a
+        ``@list.txt``, ``-`` (``stdin``). Without a selector: all 2-D ``SCI`` extensions, else all 2-D images with a
         celestial WCS whose names don't say mask, weight, variance, error or DQ.
-    settings : Settings
-        ``mask`` (a template) and ``method`` (``user`` needs no WCS) are used.
-    stdin : text stream, optional
-        Where ``-`` reads names from.
-
     to_change : bool
         Whether the files themselves shall be changed: URLs are refused then, before anything is read.
     known : Known, optional
         Files that need not be read.
-
-    Returns
-    -------
-    Inputs
-        What can't be used is in its ``problems``: the caller decides whether to go on.
     """
     if settings.mask is not None:
         check_template("--mask", settings.mask)
@@ -87,8 +77,8 @@ def resolve_images(
         problems.append(Problem("images", "none was named"))
     skipped += [f"{name.file}: not used: {name.left_out}" for name in named if name.left_out]
     named = tuple(name for name in named if not name.left_out)
-    companions = Companions(find_sidecars(named))
-    skipped += companions.notes
+    companions = Companions(named)
+    skipped += companions.notes()
     named = tuple(name for name in named if not companions.holds(name))
     paths = tuple(dict.fromkeys(name.path for name in named))
     real = dict(zip(paths, real_paths(paths), strict=True))
@@ -192,10 +182,7 @@ def _with_mask(ref: ImageRef, listed: MaskRef | None, template: str | None) -> I
 
 
 def _parts(hdu: Hdu, text: str, where: str) -> tuple[Part, ...]:
-    """The parts of an HDU that are images: all of it or a section, of a cube each plane or one.
-
-    InputError if the section (what stands between its brackets) is not within the HDU.
-    """
+    """The parts of an HDU that are images: all of it or a section, of a cube each plane or one."""
     planes: Sequence[int | None] = [None] if hdu.cube_axis is None else range(hdu.n_planes)
     if not text or hdu.plane_shape is None:
         return tuple(map(Part, planes))
@@ -216,7 +203,7 @@ def _overlapping(refs: Mapping[tuple[str, int, Part], ImageRef]) -> Iterator[Pro
     for (real, hdu, part), ref in refs.items():
         of_plane.setdefault((real, hdu, part.plane), []).append(ref)
     for one, other in chain.from_iterable(combinations(own, 2) for own in of_plane.values()):
-        if one.section is None or other.section is None or one.section.overlaps(other.section):
+        if one.part.overlaps(other.part):
             named = f"the section {other.section}" if other.section else "all of the image"
             what = f"shares pixels with {named}, which is named too: a pixel can have only one sky"
             yield Problem(one.label, what, "name sections that don't overlap")

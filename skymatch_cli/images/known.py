@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.alike import BandKeywords, Channels
+from skymatch_cli.images.formats import asdffile
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import FitsFile
-from skymatch_cli.images.formats.registry import stored_gwcs
 from skymatch_cli.images.groups import AUTO, FILE
 from skymatch_cli.images.units import UnitFacts
 from skymatch_cli.model import FileState, ImageInfo, ImageRef, SkyWarning
@@ -46,9 +46,7 @@ class Headers:
 def header_rules(settings: Settings, *, need_wcs: bool) -> str:
     """Return everything that headers are read by, except the files, as JSON."""
     chosen = {name: getattr(settings, name) for name in sorted(OF_HEADERS - {"mask", "planes"})}
-    return json.dumps(
-        {**chosen, "need_wcs": need_wcs, "gwcs": not stored_gwcs().missing_package(), "version": __version__}
-    )
+    return json.dumps({**chosen, "need_wcs": need_wcs, "gwcs": not asdffile.missing_package(), "version": __version__})
 
 
 class Known:
@@ -72,10 +70,7 @@ class Known:
         return found if found.path == path else replace(found, path=path)
 
     def images(self, refs: Sequence[ImageRef], file: FitsFile, real: str, spelling: str) -> list[ImageHeader] | None:
-        """Return the images of a file; None if one is unknown or a file of its planes changed.
-
-        ``real``: the real path, which differs where a link changed; ``spelling``: the name given by the user.
-        """
+        """Return the images of a file; None if one is unknown, or a file of its planes, a link or a name changed."""
         if self._real_of.get(file.path) != real:
             return None
         images = [self._images.get(ref) for ref in refs]
@@ -88,12 +83,10 @@ class Known:
             return False
         if source.science.state != file.state:
             return False
-        others = (plane for plane in source.planes.values() if plane.path != file.path)
-        if (regions := source.regions) is not None:
-            state = self._state_of(regions.path)
-            if state is None or state[:2] != (regions.size, regions.mtime_ns):
-                return False
-        return all(self._state_of(plane.path) == plane.state for plane in others)
+        used = {plane.path: plane.state for plane in source.planes.values() if plane.path != file.path}
+        if source.regions is not None:
+            used[source.regions.path] = source.regions.state
+        return all(self._state_of(path) == state for path, state in used.items())
 
     def _state_of(self, path: str) -> FileState | None:
         """State of a file; None where it is gone."""

@@ -12,42 +12,41 @@
     HISTORY skymatch-cli   compare=pooled method=match ...
     HISTORY skymatch-cli undo * subtracted shape=23x37 ...    how the header was before: see `undocards`
 
-Sections of an image that have skies of their own (``a.fits[1][1:100,*]``) are numbered, and the image has no BKGLEVEL::
-
-    BKGSEC1 = '[1:100,1:200]'      / section 1 of this image
-    BKGLEV1 =               12.345 / sky of section 1                           (BKGERR1; BKGDX1 … BKGC031 with --model)
-    BKGSUB  =                    T / whether the skies are subtracted from the pixels
+Sections of an image and planes of a cube have numbered keywords (see `numbered`).
 
 So a header describes what was done to it and how it was before: `original_cards` restores it, and `recorded_cards`
 starts from the original. Writing again is therefore the same as writing for the first time.
-The planes of a cube have keywords of their own (`planecards`); only those that existed before have undo cards.
+Of numbered keywords only those that existed before have undo cards.
 The keyword of ``--sky-keyword``, where it is not BKGLEVEL, holds what is still to be subtracted: the sky while it is
 only recorded, and 0 once it is subtracted; the sky is then in BKGLEVEL.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import textwrap
 from dataclasses import dataclass, replace
 
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.planecards import is_of_plane, plane_cards
-from skymatch_cli.images.undocards import NO_DIGEST, STRUCTURAL, TAG, Entry, Written, read_entries, undo_cards, was_cube
+from skymatch_cli.images.numbered import SHAPE, is_numbered, numbered_cards
+from skymatch_cli.images.undocards import (
+    NO_DIGEST,
+    STRUCTURAL,
+    TAG,
+    Entry,
+    Written,
+    has_parts,
+    read_entries,
+    undo_cards,
+)
 from skymatch_cli.model import PixelFormat
-from skymatch_cli.model.section import SectionSkies
-from skymatch_cli.model.skycube import SkyCube
-from skymatch_cli.model.skyplane import SHAPE_TERMS
+from skymatch_cli.model.skyparts import PartSkies
 
 LEVEL, SUBTRACTED, METHOD, ERROR = "BKGLEVEL", "BKGSUB", "BKGMETH", "BKGERR"
-SHAPE = tuple(f"BKG{name.upper()}" for name in SHAPE_TERMS)
 _SKY_OF_IMAGE = "sky of this image, in its own unit"
 _MEANING = {"BKGDX": "tilt of the sky along x, per pixel", "BKGDY": "tilt of the sky along y, per pixel"} | {
     key: f"sky: times P{key[-2]}(u)P{key[-1]}(v) less its centre" for key in SHAPE[2:]
 }
-MOST_SECTIONS = 99
-"""Most sections of one image: keywords have eight letters."""
 PIPELINE_STEP = "S_SKYMAT"  # of JWST
 
 _TEXT = cd.CARD - len(TAG)
@@ -60,16 +59,15 @@ _OF_TILED = frozenset({"ZCMPTYPE", "ZBLANK", "ZHECKSUM", "ZDATASUM"})
 
 
 def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
-    """The header as it was before the first run of the program.
+    """The header as it was before the first run of the program; LedgerError if its undo cards are damaged.
 
-    ``tiled`` says what the header is now: BITPIX of a plain image is ZBITPIX of a tile-compressed one, and other
-    programs may have turned one into the other since. LedgerError if its undo cards are damaged.
+    ``tiled`` says what the header is now: other programs may have packed or unpacked the image since.
     """
     entries = read_entries(cards)
     kept = [card for card in cards if not card.startswith(TAG)]
-    if was_cube(cards):
-        names = {entry.keyword for entry in entries}  # of planes there are entries for what was there before alone
-        kept = [card for card in kept if not is_of_plane(card) or card[:8].decode("ascii").rstrip() in names]
+    if has_parts(cards):
+        names = {entry.keyword for entry in entries}
+        kept = [card for card in kept if not is_numbered(card) or card[:8].decode("ascii").rstrip() in names]
     for entry in sorted(entries, key=lambda e: -1 if e.at is None else e.at):
         if entry.keyword in STRUCTURAL:
             _restore_bitpix(kept, entry, "ZBITPIX" if tiled else "BITPIX")
@@ -84,11 +82,9 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
 def without_sky(cards: cd.Cards, level_keyword: str) -> cd.Cards:
     """Remove all cards of this program from a header whose earlier state is unknown."""
     names = {SUBTRACTED, LEVEL, level_keyword, METHOD, ERROR, *SHAPE, PIPELINE_STEP}
-    numbered = ("BKGSEC", "BKGLEV", "BKGERR", *SHAPE)
-    names |= {f"{name}{n}" for n in range(1, MOST_SECTIONS + 1) for name in numbered}
     ours = {slot for name in names if (at := cd.find(cards, name)) is not None for slot in range(at.start, at.stop)}
     others = (card for i, card in enumerate(cards) if i not in ours and not card.startswith(TAG))
-    return [card for card in others if not is_of_plane(card)]
+    return [card for card in others if not is_numbered(card)]
 
 
 def describes_packing(card: bytes) -> bool:
@@ -149,47 +145,24 @@ class Record:
 def _keywords(record: Record) -> dict[str, bytes | None]:
     """Make the new cards of the sky keywords; None removes a keyword."""
     sky, level = record.written.sky, record.level_keyword
-    if isinstance(sky, SectionSkies):
-        return _section_keywords(sky, record)
-    if isinstance(sky, SkyCube):
-        return _state_keywords(record) | plane_cards(sky, record.errors, tilted=record.tilted)
+    what = "whether the sky is subtracted from the pixels"
+    state: dict[str, bytes | None] = {
+        SUBTRACTED: cd.make_card(SUBTRACTED, record.written.subtracted, what),
+        METHOD: cd.make_card(METHOD, record.method, "how the sky was found"),
+    }
+    if isinstance(sky, PartSkies):
+        of_image = dict.fromkeys((LEVEL, ERROR, *SHAPE)) if sky.in_sections else {}
+        return {**of_image, **state, **numbered_cards(sky, record.errors, tilted=record.tilted)}
     new: dict[str, bytes | None] = {level: cd.make_card(level, sky.level, _SKY_OF_IMAGE)}
     if record.written.subtracted and level != LEVEL:  # programs that read the keyword subtract its value
         new[level] = cd.make_card(level, 0.0, "sky still to be subtracted")
         new[LEVEL] = cd.make_card(LEVEL, sky.level, _SKY_OF_IMAGE)
-    new |= _state_keywords(record)
+    new |= state
     if record.errors[0] == record.errors[0]:  # NaN: not known
         new[ERROR] = cd.make_card(ERROR, record.errors[0], "1 sigma error of the sky")
     for key, value in zip(SHAPE, sky.shape, strict=True):
         there = record.tilted and (key in SHAPE[:2] or value != 0)
         new[key] = cd.make_card(key, value, _MEANING[key]) if there else None
-    return new
-
-
-def _state_keywords(record: Record) -> dict[str, bytes | None]:
-    what = "whether the sky is subtracted from the pixels"
-    return {
-        SUBTRACTED: cd.make_card(SUBTRACTED, record.written.subtracted, what),
-        METHOD: cd.make_card(METHOD, record.method, "how the sky was found"),
-    }
-
-
-def numbered(skies: SectionSkies, errors: tuple[float, ...]) -> dict[int, dict[str, float | str]]:
-    """Return the keywords and values of each section, without the error where it is NaN."""
-    found: dict[int, dict[str, float | str]] = {}
-    for n, ((section, sky), error) in enumerate(zip(skies.parts, errors, strict=True), start=1):
-        values: dict[str, float | str] = {f"BKGSEC{n}": str(section), f"BKGLEV{n}": sky.level}
-        values |= {} if math.isnan(error) else {f"BKGERR{n}": error}
-        found[n] = values | {f"{key}{n}": value for key, value in zip(SHAPE, sky.shape, strict=True) if value}
-    return found
-
-
-def _section_keywords(skies: SectionSkies, record: Record) -> dict[str, bytes | None]:
-    """Make the numbered cards of sections; keywords of a sky of the whole image are removed."""
-    new: dict[str, bytes | None] = dict.fromkeys((LEVEL, ERROR, *SHAPE)) | _state_keywords(record)
-    for n, values in numbered(skies, record.errors).items():
-        meaning = {f"BKGSEC{n}": f"section {n} of this image", f"BKGLEV{n}": f"sky of section {n}"}
-        new |= {key: cd.make_card(key, value, meaning.get(key, f"of section {n}")) for key, value in values.items()}
     return new
 
 
@@ -225,7 +198,7 @@ def _apply(original: cd.Cards, new: dict[str, bytes | None], record: Record, *, 
     for keyword, card in new.items():
         at = cd.find(original, keyword)
         if at is None and card is not None:
-            entries += [] if is_of_plane(card) else [Entry(keyword, ())]
+            entries += [] if is_numbered(card) else [Entry(keyword, ())]
             added.append(card)
         elif at is not None:
             place = _cards_before(original, at.start, tiled=tiled) if card is None else None

@@ -73,7 +73,7 @@ def read_lines(text: str, where: str, is_file: Callable[[str], bool]) -> Iterato
             yield Listed(place, whole)  # as `find` and `ls` write names with spaces
             continue
         try:
-            columns = _words(line)
+            columns = words_of(line)
         except ValueError as error:
             yield Problem(place, str(error))
             continue
@@ -128,7 +128,7 @@ def _value(row: dict[str, str], names: tuple[str, ...]) -> str:
     return next((row[name] for name in names if row.get(name)), "")
 
 
-def _words(line: str) -> list[str]:
+def words_of(line: str) -> list[str]:
     """Split a line as the shell would; a word that begins with # starts a comment."""
     lexer = shlex.shlex(line, posix=True)
     lexer.whitespace_split, lexer.commenters = True, ""
@@ -154,10 +154,7 @@ def is_association(name: str) -> bool:
 
 
 def members(path: str) -> tuple[Listed, ...]:
-    """The members of an association, with paths relative to the file itself.
-
-    InputError if the file can't be read as an association, or names no science exposure.
-    """
+    """The members of an association, with paths relative to the file itself; InputError if it names none to use."""
     try:
         found = tuple(_of_json(path) if path.lower().endswith(".json") else _of_table(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

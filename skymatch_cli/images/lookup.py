@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import real_path, real_paths
-from skymatch_cli.images.lists import read_list
+from skymatch_cli.images.lists import read_list, words_of
 from skymatch_cli.images.names import Selector, split_section, split_selector
 from skymatch_cli.model import ImageRef, Section
 from skymatch_cli.model.section import check_section, plane_of
@@ -67,10 +66,7 @@ def _fits(selector: Selector, ref: ImageRef) -> bool:
 
 
 def find_reference(name: str, refs: Sequence[ImageRef], groups: Sequence[str]) -> int:
-    """Find the image of ``--reference``: the first, for a file whose chips form one group.
-
-    InputError if no image of the run, or images of several groups, bear the name.
-    """
+    """Find the image of ``--reference``: the first, for a file whose chips form one group; else InputError."""
     found = ImageFinder(refs).find(name)
     if not found:
         what = "is not one of the images (--reference), nor another file"
@@ -85,7 +81,7 @@ def _name_and_skies(line: str) -> tuple[str, list[float]] | None:
 
     Several skies are those of the images of one file in their order, as AstroDrizzle takes them.
     """
-    words = shlex.split(line, comments=True) if _QUOTED.search(line) else line.split()
+    words = words_of(line) if _QUOTED.search(line) else line.split()
     if len(words) == 1:
         words = _COMMA.split(words[0])
     if not words:

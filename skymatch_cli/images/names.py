@@ -17,8 +17,7 @@ from string import Formatter
 from typing import Any, TextIO
 
 from skymatch_cli.errors import InputError, Problem, UsageError, caught, without_secrets
-from skymatch_cli.images.formats.files import base_name, is_remote
-from skymatch_cli.images.formats.registry import transport
+from skymatch_cli.images.formats.files import base_name, is_remote, matching
 from skymatch_cli.images.lists import (
     Listed,
     is_association,
@@ -93,21 +92,14 @@ def expand_names(
 ) -> tuple[tuple[NamedFile, ...], tuple[Problem, ...]]:
     """Expand globs, ``@list`` files and ``-`` (names on ``stdin``), in the order in which they are named.
 
-    A file whose name is exactly the text given wins over its meaning as a glob or as an HDU selector;
-    the matches of a glob are sorted. Names in a list are relative to the folder of the list. Images in memory are
-    named already.
+    A file whose name is exactly the text given wins over its meaning as a glob or as an HDU selector; the matches of a
+    glob are sorted. Names in a list are relative to its folder.
     """
-    found: list[NamedFile] = []
-    problems: list[Problem] = []
-    expanded = (
-        (name,) if isinstance(name, NamedFile) else _expand_all([os.fspath(name)], _Source(), stdin) for name in names
+    given = (n if isinstance(n, NamedFile) else os.fspath(n) for n in names)
+    items = list(
+        chain.from_iterable([n] if isinstance(n, NamedFile) else _expand_all([n], _Source(), stdin) for n in given)
     )
-    for item in chain.from_iterable(expanded):
-        if isinstance(item, Problem):
-            problems.append(item)
-        else:
-            found.append(item)
-    return tuple(found), tuple(problems)
+    return tuple(i for i in items if isinstance(i, NamedFile)), tuple(i for i in items if isinstance(i, Problem))
 
 
 def split_selector(name: str) -> tuple[str, Selector | None]:
@@ -119,10 +111,7 @@ def split_selector(name: str) -> tuple[str, Selector | None]:
 
 
 def split_section(name: str) -> tuple[str, str]:
-    """Split a name and its section, ``1:2048,*`` ("" without one); a file of exactly that name wins.
-
-    ValueError if it can't be a section of any image.
-    """
+    """Split a name and its section, ``1:2048,*`` ("" without one), else ValueError; a file of that name wins."""
     match = _SECTION.fullmatch(name)
     if match is None or os.path.lexists(name):
         return name, ""
@@ -343,7 +332,7 @@ def _expand_url(url: str) -> Iterator[NamedFile | Problem]:
         yield NamedFile(without_secrets(file), file, selector)
         return
     try:
-        found = transport(file).matching(file)
+        found = matching(file)
     except (OSError, InputError) as error:
         yield Problem(file, f"can't be looked up: {error}")
         return

@@ -18,8 +18,7 @@ import numpy as np
 
 from skymatch_cli.errors import InputError, UsageError, reason
 from skymatch_cli.images.bunit import unit_text
-from skymatch_cli.images.formats import memory
-from skymatch_cli.images.formats.registry import stored_gwcs
+from skymatch_cli.images.formats import asdffile, memory
 from skymatch_cli.images.lists import left_out_as
 from skymatch_cli.images.names import NamedFile
 
@@ -58,12 +57,7 @@ def hold_images(images: Any) -> HeldImages:
     """Tell names from images in memory, and make those readable.
 
     UsageError if one of them is of another type, or its parts don't fit together; InputError if a package is missing
-    that its WCS needs.
-
-    Parameters
-    ----------
-    images : name, object or iterable of them
-        A model library of the pipelines counts as the models in it.
+    that its WCS needs. A model library of the pipelines counts as the models in it.
     """
     names: list[str | PathLike[str] | NamedFile] = []
     objects: dict[str, Any] = {}
@@ -201,8 +195,8 @@ def _asdf_hdu(name: str, gwcs: Any) -> Any:
     """A GWCS as the pipeline of JWST keeps it."""
     from astropy.io import fits
 
-    if missing := stored_gwcs().missing_package():
-        raise InputError.at(name, f"its GWCS needs the package {missing}", stored_gwcs().hint)
+    if missing := asdffile.missing_package():
+        raise InputError.at(name, f"its GWCS needs the package {missing}", asdffile.HINT)
     import asdf
 
     stream = io.BytesIO()

@@ -41,15 +41,9 @@ class Padding:
 
 
 def find_padding(data: PixelArray, good: BoolArray, *, keep: Collection[float] = ()) -> Padding | None:
-    """Find the exact value that fills the border or half of a frame, or stands out otherwise.
+    """Find the exact value that fills the border or half of a frame, (rows, nx), or stands out otherwise.
 
-    Parameters
-    ----------
-    data : (rows, nx) float
-    good : (rows, nx) bool
-        True = use.
-    keep : collection of float
-        Values that are sky whatever it looks like.
+    ``keep``: values that are sky whatever it looks like.
     """
     if data.size == 0:
         return None

@@ -10,22 +10,20 @@ from __future__ import annotations
 import math
 import os
 import resource
-import threading
-import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.files import absolute_path, is_remote, open_file, size_and_time
+from skymatch_cli.images.formats.files import absolute_path, file_state
 from skymatch_cli.images.formats.fitsfile import open_unpacked
-from skymatch_cli.images.formats.tilecheck import check_streams
+from skymatch_cli.images.formats.pixelformat import Stored
+from skymatch_cli.images.formats.tilecheck import opened_tiles
 from skymatch_cli.images.padding import find_padding
 from skymatch_cli.images.skystate import missing_sky
 from skymatch_cli.model import (
@@ -48,9 +46,6 @@ _MANY_LOST = 0.5
 _BYTES_HELD = 5  # for each pixel: float32, and whether it is good
 _FLOAT64_INTEGERS = 2**53
 _FLOAT32_INTEGERS = 2**24  # float32 holds every integer up to this
-_ASTROPY_WARNINGS = threading.Lock()  # warning filters belong to the process, not to the thread
-
-_Stored = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +69,10 @@ def portable(info: ImageInfo) -> ImageInfo:
 
 
 def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | None = None) -> Pixels:
-    """Read the pixels of an image and which are good.
+    """Read the pixels of an image, or of some ``rows`` (start, stop), and which are good.
 
-    InputError if the file can't be read or has changed since its headers were read.
-
-    Parameters
-    ----------
-    settings : Settings
-        ``ignore_value`` and ``keep_value`` are used.
-    rows : (start, stop), optional
-        Read these rows only.
+    InputError if the file can't be read or has changed since its headers were read. Of the settings ``ignore_value``
+    and ``keep_value`` are used.
     """
     source = info.source
     if source is None:
@@ -112,7 +101,9 @@ def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | 
         for marks, weights in ((source.mask, False), (source.weight, True)):
             if marks is not None:
                 for at, stored in files.blocks(marks, y0, y1):
-                    good[at] &= _marked_good(stored, marks, weights=weights)
+                    values, known = _values(stored, marks)
+                    # Of integers the sign may be the last bit of a list of exposures (CTX of drizzle).
+                    good[at] &= known & (values > 0 if weights and marks.bitpix < 0 else values != 0)
         _divide_by_exposure(files, source.exposure, data, good, y0=y0)
     if source.regions is not None:
         good &= ~_inside_regions(info, source.regions)[y0:y1]
@@ -123,16 +114,11 @@ def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | 
 
 def _check_memory(info: ImageInfo, rows: int) -> None:
     """Refuse an image larger than the memory: reading it could stop other programs."""
-    needed, there = rows * info.shape[1] * _BYTES_HELD, _memory_bytes()
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), resource.getrlimit(resource.RLIMIT_AS)[0]]
+    needed, there = rows * info.shape[1] * _BYTES_HELD, min(limit for limit in limits if limit > 0)  # no limit is -1
     if needed > there:
         what = f"needs {needed / 2**30:.3g} GiB of memory, and this machine has {there / 2**30:.3g}"
         raise InputError.at(info.ref.label, what, "cut it into several images")
-
-
-def _memory_bytes() -> int:
-    """Return the memory of this machine, or the limit of this process."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), resource.getrlimit(resource.RLIMIT_AS)[0]]
-    return min(limit for limit in limits if limit > 0)  # no limit is -1
 
 
 def _divide_by_exposure(
@@ -151,12 +137,12 @@ def _inside_regions(info: ImageInfo, file: RegionFile) -> BoolArray:
     from skymatch_cli.images.formats.ds9 import inside_regions, read_regions
 
     try:
-        now = size_and_time(file.path)
+        now = file_state(file.path)
     except OSError as error:
         raise InputError.at(file.path, f"can't be read: {error.strerror}") from None
-    if now != (file.size, file.mtime_ns):
+    if now[:2] != file.state[:2]:
         raise InputError.at(info.ref.label, f"{file.path} changed while it was in use", "run again")
-    regions = read_regions(file.path, file.size, file.mtime_ns)
+    regions = read_regions(file)
     section = info.ref.section
     if section is None:
         return inside_regions(regions, info.wcs, info.shape, info.ref.label)
@@ -176,9 +162,8 @@ def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, wh
         return (SkyWarning(WarningName.PADDING, text),)
     good &= ~found.left_out
     if found.whole:
-        return (
-            SkyWarning(WarningName.PADDING, f"{where}: all its pixels are exactly {found.value:.9g}: it has no sky"),
-        )
+        text = f"{where}: all its pixels are exactly {found.value:.9g}: it has no sky"
+        return (SkyWarning(WarningName.PADDING, text),)
     text = f"{share} and are left out as padding; --keep-value {found.value:.9g} keeps them"
     return (SkyWarning(WarningName.PADDING, text, amplitude=0.0),)
 
@@ -192,7 +177,7 @@ class _OpenFiles:
         self._section = section
         self._streams: dict[str, IO[bytes]] = {}
 
-    def blocks(self, plane: StoredPlane, y0: int, y1: int) -> Iterator[tuple[slice, _Stored]]:
+    def blocks(self, plane: StoredPlane, y0: int, y1: int) -> Iterator[tuple[slice, Stored]]:
         """Yield stored values of the image (or its section) in blocks of rows, in FITS byte order.
 
         The slice counts from ``y0``.
@@ -201,7 +186,8 @@ class _OpenFiles:
         if (section := self._section) is not None:
             y0, y1, columns = y0 + section.y0, y1 + section.y0, slice(section.x0, section.x1)
         try:
-            self._check_unchanged(plane)
+            if file_state(plane.path)[:2] != plane.state[:2]:  # inodes differ between machines
+                raise InputError.at(self._where, f"{plane.path} changed while it was in use", "run again")
             blocks = (
                 ((slice(0, y1 - y0), _read_tiled(plane, y0, y1)),) if plane.tiled else self._plain_blocks(plane, y0, y1)
             )
@@ -210,7 +196,7 @@ class _OpenFiles:
         except (OSError, EOFError, zlib.error) as error:
             raise InputError.at(self._where, f"can't be read: {error}", "fetch the file again") from None
 
-    def _plain_blocks(self, plane: StoredPlane, y0: int, y1: int) -> Iterator[tuple[slice, _Stored]]:
+    def _plain_blocks(self, plane: StoredPlane, y0: int, y1: int) -> Iterator[tuple[slice, Stored]]:
         stream = self._streams.get(plane.path)
         if stream is None:
             stream = self._stack.enter_context(open_unpacked(plane.path, plane.container))
@@ -224,12 +210,8 @@ class _OpenFiles:
             _fill(stream, block)
             yield slice(start, start + len(block)), block
 
-    def _check_unchanged(self, plane: StoredPlane) -> None:
-        if size_and_time(plane.path) != plane.state[:2]:  # inodes differ between machines
-            raise InputError.at(self._where, f"{plane.path} changed while it was in use", "run again")
 
-
-def _fill(stream: IO[bytes], block: _Stored) -> None:
+def _fill(stream: IO[bytes], block: Stored) -> None:
     """Fill a block; a file may return fewer bytes per call."""
     view = memoryview(block.reshape(-1).view(np.uint8).data)
     while view:
@@ -239,27 +221,13 @@ def _fill(stream: IO[bytes], block: _Stored) -> None:
         view = view[n:]
 
 
-def _read_tiled(plane: StoredPlane, y0: int, y1: int) -> _Stored:
+def _read_tiled(plane: StoredPlane, y0: int, y1: int) -> Stored:
     """Read rows of a tile-compressed image as stored before compression; only the tiles needed are unpacked."""
-    from astropy.io import fits
-
-    try:
-        with _ASTROPY_WARNINGS, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with _opened(plane.path) as file, fits.open(file, disable_image_compression=True) as hdus:
-                check_streams(hdus[plane.hdu])
-            with _opened(plane.path) as file, fits.open(file, do_not_scale_image_data=True) as hdus:
-                section = hdus[plane.hdu].section
-                further = np.unravel_index(plane.plane, section.shape[:-2]) if len(section.shape) > 2 else ()
-                values = section[(*map(int, further), slice(y0, y1))]
+    with opened_tiles(lambda: open_unpacked(plane.path, plane.container), plane.hdu) as hdu:
+        section = hdu.section
+        further = np.unravel_index(plane.plane, section.shape[:-2]) if len(section.shape) > 2 else ()
+        values = section[(*map(int, further), slice(y0, y1))]
         return np.ascontiguousarray(values, BITPIX[plane.bitpix]).reshape(y1 - y0, plane.shape[1])
-    except Exception as error:  # noqa: BLE001 - damaged tiles raise whatever the decoder happens to trip over
-        raise OSError(f"its compressed pixels are damaged: {error}") from None
-
-
-def _opened(path: str) -> AbstractContextManager[Any]:
-    """Return what astropy can open: the file name, or a stream for a URL."""
-    return open_file(path) if is_remote(path) else nullcontext(path)
 
 
 def _physical_type(plane: StoredPlane | PixelFormat) -> np.dtype[Any]:
@@ -275,7 +243,7 @@ def _physical_type(plane: StoredPlane | PixelFormat) -> np.dtype[Any]:
 
 
 def _to_original(
-    stored: _Stored, source: PixelSource, level: float | FloatArray, data: PixelArray, good: BoolArray
+    stored: Stored, source: PixelSource, level: float | FloatArray, data: PixelArray, good: BoolArray
 ) -> None:
     """Fill ``data`` with the pixels before a sky (``level``) was subtracted, ``good`` with which are defined."""
     if source.original is None:
@@ -291,7 +259,7 @@ def _to_original(
     np.isfinite(data, out=good)
 
 
-def _check_digits(stored: _Stored, plane: StoredPlane, where: str) -> None:
+def _check_digits(stored: Stored, plane: StoredPlane, where: str) -> None:
     """Refuse 64-bit integers that float64 would round: the sky is in their small differences."""
     unsigned = plane.bscale == 1 and plane.bzero == 2.0**63
     values = stored.view(">u8") ^ np.uint64(2**63) if unsigned else stored
@@ -304,7 +272,7 @@ def _check_digits(stored: _Stored, plane: StoredPlane, where: str) -> None:
         raise InputError.at(where, what, "subtract the same number from all images first")
 
 
-def _to_physical(stored: _Stored, plane: StoredPlane, data: PixelArray, good: BoolArray) -> None:
+def _to_physical(stored: Stored, plane: StoredPlane, data: PixelArray, good: BoolArray) -> None:
     """Fill ``data`` with physical values and ``good`` with which of them are defined."""
     with np.errstate(invalid="ignore", over="ignore"):
         if plane.bitpix == 64 and plane.bscale == 1 and plane.bzero == 2.0**63:
@@ -323,7 +291,7 @@ def _to_physical(stored: _Stored, plane: StoredPlane, data: PixelArray, good: Bo
         good[...] = True
 
 
-def _unflagged(stored: _Stored, plane: StoredPlane, bad_flags: int) -> BoolArray:
+def _unflagged(stored: Stored, plane: StoredPlane, bad_flags: int) -> BoolArray:
     """Return True where no bad flag is set; ``stored`` is overwritten.
 
     The bits are compared in the byte order of the file: it is the constants that are swapped.
@@ -344,15 +312,7 @@ def _as_stored(value: int, bits: int) -> Any:
     return np.array([value], f">u{bits // 8}").view(f"u{bits // 8}")[0]
 
 
-def _marked_good(stored: _Stored, plane: StoredPlane, *, weights: bool) -> BoolArray:
-    """Return True where a user mask is finite and not zero, or a weight finite and positive."""
-    values, marked = _values(stored, plane)
-    # Of integers the sign may be the last bit of a list of exposures (CTX of drizzle).
-    marked &= values > 0 if weights and plane.bitpix < 0 else values != 0
-    return marked
-
-
-def _values(stored: _Stored, plane: StoredPlane) -> tuple[PixelArray, BoolArray]:
+def _values(stored: Stored, plane: StoredPlane) -> tuple[PixelArray, BoolArray]:
     """Physical values, and which of them are defined."""
     values: PixelArray = np.empty(stored.shape, _physical_type(plane))
     defined: BoolArray = np.empty(stored.shape, np.bool_)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from skymatch_cli.images.companions import Role
 from skymatch_cli.images.names import NamedFile, stem_of
@@ -42,60 +42,42 @@ _IMAGE = _pattern(_IMAGE_WORDS)
 _HERE = "\0"  # replaces the word
 
 
-@dataclass(frozen=True, slots=True)
-class Sidecar:
-    """A file that belongs to an image of the list."""
-
-    name: NamedFile
-    role: Role
-    owner: NamedFile
-
-    @property
-    def note(self) -> str:
-        """Why it is left out, for the log."""
-        text = f"{self.name.file}: {NO_IMAGE}: by its name {_CALLED[self.role]} of {self.owner.file}"
-        if self.role is Role.UNKNOWN:
-            return f"{text}; to use it: --mask (non-zero = good) or --dq-ext (flags)"
-        return text
-
-
-def find_sidecars(names: Sequence[NamedFile]) -> tuple[Sidecar, ...]:
-    """Find files of a list that are companions of another one in the same folder; files with a selector never are."""
-    owners: dict[tuple[str, str], NamedFile] = {}
-    for name in names:
-        for key in _image_keys(stem_of(name.path)):
-            owners.setdefault((_folder(name), key), name)
-    found: dict[str, Sidecar] = {}
-    for name in names:
-        if name.selector is not None or name.path in found:
-            continue
-        for role, key in _companion_keys(stem_of(name.path)):
-            owner = owners.get((_folder(name), key))
-            if owner is not None and owner.path != name.path:
-                found[name.path] = Sidecar(name, role, owner)
-                break
-    return tuple(one for one in found.values() if one.owner.path not in found)
-
-
 class Companions:
-    """Weights, flags, masks and errors of the images of a list."""
+    """Weights, flags, masks and errors among the files of a list, of an image of the list in the same folder.
 
-    def __init__(self, found: Sequence[Sidecar]) -> None:
-        self.notes = tuple(one.note for one in found)
-        self._paths = frozenset(one.name.path for one in found)
-        self._of: dict[str, dict[Role, MaskRef]] = {}
-        for one in found:
-            place = MaskRef(file=one.name.file, path=one.name.path)
-            self._of.setdefault(one.owner.path, {}).setdefault(one.role, place)
+    Files with a selector never are.
+    """
+
+    def __init__(self, names: Sequence[NamedFile]) -> None:
+        owners: dict[tuple[str, str], NamedFile] = {}
+        for name in names:
+            for key in _image_keys(stem_of(name.path)):
+                owners.setdefault((_folder(name), key), name)
+        found: dict[str, tuple[NamedFile, Role, NamedFile]] = {}
+        for name in names:
+            for role, key in _companion_keys(stem_of(name.path)) if name.selector is None else ():
+                if (owner := owners.get((_folder(name), key), name)).path != name.path:
+                    found.setdefault(name.path, (name, role, owner))
+                    break
+        self._found = {path: own for path, own in found.items() if own[2].path not in found}
+        self._of: dict[tuple[str, Role], MaskRef] = {}
+        for name, role, owner in self._found.values():
+            self._of.setdefault((owner.path, role), MaskRef(file=name.file, path=name.path))
+
+    def notes(self) -> Iterator[str]:
+        """Yield why files are left out, for the log."""
+        for name, role, owner in self._found.values():
+            use = "; to use it: --mask (non-zero = good) or --dq-ext (flags)" if role is Role.UNKNOWN else ""
+            yield f"{name.file}: {NO_IMAGE}: by its name {_CALLED[role]} of {owner.file}{use}"
 
     def holds(self, name: NamedFile) -> bool:
         """Whether a file is a companion."""
-        return name.selector is None and name.path in self._paths
+        return name.selector is None and name.path in self._found
 
     def attach(self, ref: ImageRef) -> ImageRef:
         """Return the image with its flags and weights."""
-        own = self._of.get(ref.path)
-        return ref if own is None else replace(ref, dq=own.get(Role.FLAGS), weight=own.get(Role.WEIGHT))
+        dq, weight = (self._of.get((ref.path, role)) for role in (Role.FLAGS, Role.WEIGHT))
+        return replace(ref, dq=dq, weight=weight) if dq or weight else ref
 
 
 def _folder(name: NamedFile) -> str:

@@ -7,21 +7,20 @@ other programs read and sometimes edit, so they must agree. Of other programs th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import format_of
 from skymatch_cli.images.formats.source import Source
-from skymatch_cli.images.ledger import LEVEL, MOST_SECTIONS, SHAPE, SUBTRACTED, numbered, original_cards
-from skymatch_cli.images.planecards import plane_numbers, plane_values, planes_in
+from skymatch_cli.images.ledger import LEVEL, SUBTRACTED, original_cards
+from skymatch_cli.images.numbered import SHAPE, compared, parts_in
 from skymatch_cli.images.undocards import LedgerError, Written, read_entries, written
-from skymatch_cli.model import ImageRef, PixelFormat, Recorded, Section
+from skymatch_cli.model import ImageRef, PixelFormat, Recorded
 from skymatch_cli.model.images import BITPIX
-from skymatch_cli.model.section import SectionSkies
-from skymatch_cli.model.skycube import Sky, SkyCube, joined
+from skymatch_cli.model.section import WHOLE, Part
+from skymatch_cli.model.skyparts import PartSkies, Sky, joined, skies_of
 from skymatch_cli.model.skyplane import SkyPlane
 
 OURS_ALONE = "use the file that skymatch wrote, or remove its cards BKG* and HISTORY skymatch-cli"
@@ -34,7 +33,7 @@ _SAME_LEVEL = 1e-6  # programs that copy a header may round its numbers
 class SkyState:
     """The sky in a header, and the state of the stored pixels."""
 
-    recorded: Recorded | None  # the sky in the header and whether the stored pixels have lost it
+    recorded: Mapping[Part, Recorded]  # the skies in the header and whether the stored pixels have lost them
     written: Written | None  # what this program left, so that `undo` can take it back
     shift: Sky  # stored pixels = pixels before the first run minus ``shift``, in physical units
     # the sky that was missing from the pixels before the first run of the program (0 unless another program had
@@ -44,17 +43,12 @@ class SkyState:
     stored: PixelFormat  # and how they are now
     # what another program did to the keywords of the sky, so that they contradict the undo cards; "" if nothing
     edited: str = ""
-    planes: tuple[Recorded | None, ...] = ()  # of the planes of a cube, in the place of ``recorded``
-
-    def recorded_in(self, plane: int | None) -> Recorded | None:
-        """The sky that the header holds of an image, or of a plane of a cube."""
-        return self.recorded if plane is None else self.planes[plane]
 
     @property
-    def sections(self) -> SectionSkies | None:
+    def sections(self) -> PartSkies | None:
         """The skies of sections that this program left; None where it left one of the whole image, or none."""
         sky = None if self.written is None else self.written.sky
-        return sky if isinstance(sky, SectionSkies) else None
+        return sky if isinstance(sky, PartSkies) and sky.in_sections else None
 
     @property
     def by_us(self) -> bool:
@@ -75,17 +69,13 @@ class UndoCardsError(InputError):
 
 
 def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
-    """A header as it was before the first run of the program.
-
-    InputError if its undo cards are damaged, or would restore an invalid header.
-    """
-    tiled = source.file.hdus[hdu].tiled
+    """A header as it was before the first run of the program; InputError if its undo cards are damaged."""
+    cards, tiled = source.cards(hdu), source.file.hdus[hdu].tiled
     try:
-        before = original_cards(source.cards(hdu), tiled=tiled)
+        before = original_cards(cards, tiled=tiled)
     except LedgerError as error:
         raise UndoCardsError.at(where, str(error), _LOST) from None
-    bitpix = format_of(before, tiled=tiled).bitpix
-    if bitpix not in BITPIX:
+    if before != cards and (bitpix := format_of(before, tiled=tiled).bitpix) not in BITPIX:
         raise UndoCardsError.at(where, f"its undo cards say that BITPIX was {bitpix}", _LOST)
     return before
 
@@ -94,13 +84,8 @@ def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     """The sky that one image of a file holds, for reading it or subtracting another.
 
     InputError if there is no such image, if its header says that a sky is subtracted and not how much, or if other
-    programs changed what this one wrote.
-
-    Parameters
-    ----------
-    sky_keyword : str
-        Where another program may have left the level (else `LEVEL`; of subtracted pixels `LEVEL` comes first).
-        Our own headers know their keyword.
+    programs changed what this one wrote. ``sky_keyword``: where another program may have left the level (else `LEVEL`;
+    of subtracted pixels `LEVEL` comes first). Our own headers know their keyword.
     """
     state = written_state(source, ref, sky_keyword)
     if state.edited:
@@ -115,7 +100,7 @@ def _check_sections(state: SkyState, ref: ImageRef) -> None:
     known, subtracted = state.sections, state.written is not None and state.written.subtracted
     if ref.section is None:
         if known is not None and subtracted:
-            listed = ", ".join(str(section) for section, _ in known.parts)
+            listed = ", ".join(map(str, known.parts))
             what = f"the skies of its sections {listed} are subtracted"
             raise InputError.at(ref.label, what, "name these sections, or skymatch undo first")
         return
@@ -124,17 +109,14 @@ def _check_sections(state: SkyState, ref: ImageRef) -> None:
     if state.base:
         what = f"{SUBTRACTED} = T: another program subtracted a sky from the whole image"
         raise InputError.at(ref.label, what, "name the image without a section")
-    others = [section for section, _ in known.parts if section != ref.section] if known and subtracted else []
-    if other := next((section for section in others if section.overlaps(ref.section)), None):
+    others = [part.section for part in known.parts if part.section != ref.section] if known and subtracted else []
+    if other := next((section for section in others if section and section.overlaps(ref.section)), None):
         what = f"a sky is subtracted from its section {other}, which shares pixels with this one"
         raise InputError.at(ref.label, what, "name that section, or skymatch undo first")
 
 
 def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
-    """Read the state like `read_state`, but accept edited sky keywords and describe the edit in ``edited``.
-
-    InputError as `read_state`.
-    """
+    """Read the state like `read_state`, but describe edits of the sky keywords in ``edited``."""
     hdus = source.file.hdus
     if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
         raise InputError.at(ref.label, "this image is no longer in the file", "run again")
@@ -143,7 +125,7 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     home = where = header_of_sky(source, ref.hdu)
     try:
         left = written(cards)
-        in_sections = left is not None and isinstance(left.sky, SectionSkies)
+        in_sections = left is not None and isinstance(left.sky, PartSkies) and left.sky.in_sections
         where = ref.hdu if in_sections else home
         entries = read_entries(source.cards(where))
         if left is not None and not entries:
@@ -151,12 +133,8 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
         if left is None and entries and cd.value(source.cards(where), SUBTRACTED) is True:
             raise LedgerError("the undo cards beside its pixels are gone")
         keyword = entries[0].keyword if entries and not in_sections else sky_keyword
-        foreign: Recorded | None = None
-        planes: tuple[Recorded | None, ...] = ()
-        if hdus[ref.hdu].n_planes > 1:
-            planes = _recorded_planes(before, hdus[ref.hdu].n_planes)
-        else:
-            foreign = _recorded(before if home == ref.hdu else original_header(source, home, ref.label), keyword)
+        own = before if home == ref.hdu else original_header(source, home, ref.label)
+        foreign = recorded_in(own, hdus[ref.hdu].shape, keyword)
     except LedgerError as error:
         raise UndoCardsError.at(ref.label, str(error), _LOST) from None
     except ValueError as error:
@@ -165,19 +143,16 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     stored = original if before == cards else format_of(cards, tiled=tiled)
     state = SkyState(
         recorded=foreign,
-        planes=planes,
         written=left,
         shift=SkyPlane() if left is None else left.shift,
-        base=joined(map(missing_sky, planes)) if planes else missing_sky(foreign),
+        base=joined({part: missing_sky(known) for part, known in foreign.items()}),
         original=original,
         stored=stored,
     )
     if left is None:
         return state
     _check_pixels(left, state, hdus[ref.hdu].shape, ref)
-    keywords = [entry.keyword for entry in entries]
-    of_image = isinstance(left.sky, SkyPlane)
-    return _compare_keywords(left, state, source.cards(where) if of_image else cards, keywords, ref.section)
+    return _compare_keywords(left, state, source.cards(where), [entry.keyword for entry in entries])
 
 
 def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: ImageRef) -> None:
@@ -195,46 +170,39 @@ def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: I
         raise InputError.at(ref.label, what, OURS_ALONE)
 
 
-def _compare_keywords(
-    left: Written, state: SkyState, cards: cd.Cards, keywords: Sequence[str], section: Section | None
-) -> SkyState:
-    """Add the written sky, or that of a section, and where the keywords contradict it."""
+def _compare_keywords(left: Written, state: SkyState, cards: cd.Cards, keywords: Sequence[str]) -> SkyState:
+    """Add the written skies, and where the keywords contradict them."""
     sky, flag, edited = left.sky, cd.value(cards, SUBTRACTED) is True, ""
     if flag != left.subtracted:
         what = "is subtracted" if left.subtracted else "is recorded but not subtracted"
         edited = f"{SUBTRACTED} = {'FT'[flag]}, but the undo cards say that the sky {what}: another program edited it"
     elif left.subtracted:
         edited = next(_contradictions(sky, cards, keywords), "")
-    elif isinstance(sky, SkyCube):  # what another program recorded since is as good as ours
-        return replace(state, planes=_recorded_planes(cards, len(sky.planes)))
     elif isinstance(sky, SkyPlane):
         sky = _sky_in(cards, cd.number(cards, keywords[0], sky.level))
-    if isinstance(sky, SkyCube):
-        ours = (None if own is None else Recorded(own, left.subtracted) for own in sky.planes)
-        return replace(state, planes=tuple(ours), edited=edited)
-    own = sky if isinstance(sky, SkyPlane) else dict(sky.parts).get(section) if section is not None else None
-    return replace(state, recorded=None if own is None else Recorded(own, left.subtracted), edited=edited)
+    elif not sky.in_sections:  # what another program recorded since is as good as ours
+        return replace(state, recorded=recorded_in(cards, left.shape, LEVEL))
+    ours = {part: Recorded(own, left.subtracted) for part, own in skies_of(sky).items()}
+    return replace(state, recorded=ours, edited=edited)
 
 
 def _contradictions(sky: Sky, cards: cd.Cards, keywords: Sequence[str]) -> Iterator[str]:
     """Yield how keywords contradict the sky that was subtracted; the first of ``keywords`` is that of the level."""
-    if isinstance(sky, SectionSkies):
-        nan = (math.nan,) * len(sky.parts)
-        for name, value in chain.from_iterable(values.items() for values in numbered(sky, nan).values()):
-            there = cd.value(cards, name)
-            if not (there == value if isinstance(value, str) else _is_close(cd.number(cards, name, 0.0), value)):
-                yield f"{name} = {there}, but the undo cards say {value}: another program edited it"
+    if isinstance(sky, PartSkies):
+        for name, there, value in compared(sky, cards):
+            if isinstance(there, str) or isinstance(value, str) or sky.in_sections:
+                what = f"{there}, but the undo cards say {value}"
+            else:
+                what = f"{there:.8g}, but skymatch subtracted {value:.8g}"
+            if there != value and (isinstance(there, str) or isinstance(value, str) or not _is_close(there, value)):
+                yield f"{name} = {what}: another program edited it"
         return
-    if isinstance(sky, SkyCube):
-        found, expected = plane_numbers(cards), plane_values(sky)
-    else:
-        expected = {keywords[0]: sky.level, **dict(zip(SHAPE, sky.shape, strict=True))}
-        if keywords[0] != LEVEL and LEVEL in keywords:  # else an earlier version wrote it
-            expected |= {keywords[0]: 0.0, LEVEL: sky.level}
-        found = {name: cd.number(cards, name, 0.0) for name in expected}
+    expected = {keywords[0]: sky.level, **dict(zip(SHAPE, sky.shape, strict=True))}
+    if keywords[0] != LEVEL and LEVEL in keywords:  # else an earlier version wrote it
+        expected |= {keywords[0]: 0.0, LEVEL: sky.level}
     for name, number in expected.items():
-        if not _is_close(there := found.get(name, 0.0), number):
-            subtracted = sky.level if isinstance(sky, SkyPlane) and name == keywords[0] else number
+        if not _is_close(there := cd.number(cards, name, 0.0), number):
+            subtracted = sky.level if name == keywords[0] else number
             yield f"{name} = {there:.8g}, but skymatch subtracted {subtracted:.8g}: another program edited it"
 
 
@@ -260,58 +228,40 @@ def is_jwst(source: Source) -> bool:
     return str(cd.value(source.cards(0), "TELESCOP")).upper() == "JWST"
 
 
-def sections_in(cards: cd.Cards, shape: tuple[int, int]) -> SectionSkies | None:
-    """Read the skies of sections from the numbered keywords; None where there are none.
-
-    ValueError if one of them can't be understood.
-    """
-    found = []
-    for n in range(1, MOST_SECTIONS + 1):
-        text = cd.value(cards, f"BKGSEC{n}")
-        if text is not None:
-            level = cd.number(cards, f"BKGLEV{n}", math.nan)
-            if math.isnan(level):
-                raise ValueError(f"{SUBTRACTED} = T, but BKGLEV{n} is no number")
-            found.append((Section.of(str(text).strip("[]"), shape), _sky_in(cards, level, str(n))))
-    return SectionSkies(tuple(found)) if found else None
-
-
-def subtracted_in(cards: cd.Cards, n_planes: int, keyword: str, where: str) -> Sky:
+def subtracted_in(cards: cd.Cards, shape: tuple[int, ...], keyword: str, where: str) -> Sky:
     """Read the subtracted sky from the keywords alone, whoever wrote them; zero where none is subtracted.
 
-    ``keyword``: where it is, if it is not in `LEVEL`. InputError if they say that a sky is subtracted, and not how
-    much.
+    InputError if they say that a sky is subtracted, and not how much.
     """
     try:
-        if n_planes > 1:
-            return joined(map(missing_sky, _recorded_planes(cards, n_planes)))
-        return missing_sky(_recorded(cards, keyword))
+        return joined({part: missing_sky(known) for part, known in recorded_in(cards, shape, keyword).items()})
     except ValueError as error:
         raise InputError.at(where, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
 
 
-def _sky_in(cards: cd.Cards, level: float, number: str = "") -> SkyPlane:
-    """Return the sky of a level and of the shape keywords with the suffix ``number``."""
-    return SkyPlane(level, *(cd.number(cards, f"{key}{number}", 0.0) for key in SHAPE))
+def _sky_in(cards: cd.Cards, level: float) -> SkyPlane:
+    """Return the sky of a level and of the shape keywords."""
+    return SkyPlane(level, *(cd.number(cards, key, 0.0) for key in SHAPE))
 
 
-def _recorded(cards: cd.Cards, keyword: str) -> Recorded | None:
+def recorded_in(cards: cd.Cards, shape: tuple[int, ...], keyword: str) -> dict[Part, Recorded]:
+    """Read the skies of an image, or of the planes of a cube, in a header that has no undo cards.
+
+    ValueError if they are subtracted and it doesn't say how much; LedgerError if they are those of sections.
+    """
     subtracted = cd.value(cards, SUBTRACTED) is True
+    if math.prod(shape[:-2]) > 1:
+        planes = parts_in(cards, shape)
+        if subtracted and not planes:
+            raise ValueError(f"{SUBTRACTED} = T, but no plane has a BKGL: what was subtracted is not known")
+        return {part: Recorded(sky, subtracted) for part, (sky, _) in planes.items()}
     # The keyword holds what is still to be subtracted.
     for name in (LEVEL, keyword) if subtracted else (keyword, LEVEL):
         level = cd.value(cards, name)
         if isinstance(level, int | float) and not isinstance(level, bool):
-            return Recorded(_sky_in(cards, float(level)), subtracted)
+            return {WHOLE: Recorded(_sky_in(cards, float(level)), subtracted)}
     if subtracted and cd.value(cards, "BKGSEC1") is not None:
         raise LedgerError(f"{SUBTRACTED} = T for sections of it, but its undo cards are gone")
     if subtracted:
         raise ValueError(f"{SUBTRACTED} = T, but {keyword} is no number: what was subtracted is not known")
-    return None
-
-
-def _recorded_planes(cards: cd.Cards, n_planes: int) -> tuple[Recorded | None, ...]:
-    subtracted = cd.value(cards, SUBTRACTED) is True
-    skies = planes_in(plane_numbers(cards), n_planes)
-    if subtracted and not any(sky is not None for sky in skies):
-        raise ValueError(f"{SUBTRACTED} = T, but no plane has a BKGL: what was subtracted is not known")
-    return tuple(None if sky is None else Recorded(sky, subtracted) for sky in skies)
+    return {}

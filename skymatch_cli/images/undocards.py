@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.model import PixelFormat
-from skymatch_cli.model.section import Section, SectionSkies
-from skymatch_cli.model.skycube import Sky, SkyCube
+from skymatch_cli.model.section import Part, Section
+from skymatch_cli.model.skyparts import PartSkies, Sky
 from skymatch_cli.model.skyplane import SkyPlane
 
 PROGRAM = "skymatch-cli"
@@ -43,10 +43,7 @@ _MAX_AXIS_DIGITS = 18
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One keyword before the first run.
-
-    ``cards`` is empty where there was none; ``at`` says how many cards were before them, if they are gone now.
-    """
+    """One keyword before the first run: its cards, if any, and how many were before them, if they are gone."""
 
     keyword: str
     cards: tuple[bytes, ...]
@@ -73,15 +70,15 @@ class Written:
 
     def text(self, n_entries: int) -> str:
         """Return the text of the undo card; ``n_entries`` is the number of entries that follow."""
-        sections = self.sky.parts if isinstance(self.sky, SectionSkies) else ()
+        sections = self.sky.parts if isinstance(self.sky, PartSkies) and self.sky.in_sections else ()
         words = {
             "shape": "x".join(map(str, self.shape)),
             "bitpix": str(self.form.bitpix),
             "bscale": self.form.bscale.hex() if self.form.bscale != 1 else "",
             "bzero": self.form.bzero.hex() if self.form.bzero != 0 else "",
-            "sections": _NEXT.join(str(section)[1:-1] for section, _ in sections),
-            "sky": _numbers(self.sky),
-            "shift": _numbers(self.shift) if self.shift != self.sky else "",
+            "sections": _NEXT.join(str(part)[1:-1] for part in sections),
+            "sky": _numbers(self.sky, self.shape),
+            "shift": _numbers(self.shift, self.shape) if self.shift != self.sky else "",
             "lost": self.lost.hex() if self.lost else "",
             "pixels": self.digest,
             "entries": str(n_entries),
@@ -90,27 +87,28 @@ class Written:
         return " ".join([state, *(f"{name}={word}" for name, word in words.items() if word)])
 
 
-def _numbers(sky: Sky) -> str:
+def _numbers(sky: Sky, shape: tuple[int, ...]) -> str:
     if isinstance(sky, SkyPlane):
         return _coefficients(sky)
-    planes = sky.planes if isinstance(sky, SkyCube) else [plane for _, plane in sky.parts]
-    return _NEXT.join(map(_coefficients, planes))
+    parts = sky.parts if sky.in_sections else _planes_of(shape)
+    return _NEXT.join(_coefficients(sky.parts[part]) if part in sky.parts else _NO_SKY for part in parts)
 
 
-def _coefficients(plane: SkyPlane | None) -> str:
-    if plane is None:
-        return _NO_SKY
+def _coefficients(plane: SkyPlane) -> str:
     needed = next(n for n in _COEFFICIENTS if not any(plane.shape[n - 1 :]))
-    parts = (plane.level, *plane.shape)[:needed]
-    return ",".join(part.hex() for part in parts)
+    return ",".join(part.hex() for part in (plane.level, *plane.shape)[:needed])
 
 
-def _sky(text: str, sections: list[Section]) -> Sky:
-    if sections:
-        return SectionSkies(tuple(zip(sections, map(_plane, text.split(_NEXT)), strict=True)))
-    if _NEXT not in text:
+def _planes_of(shape: tuple[int, ...]) -> list[Part]:
+    return [Part(plane) for plane in range(math.prod(shape[:-2]))]
+
+
+def _sky(text: str, parts: Sequence[Part]) -> Sky:
+    """Return the sky of the whole image, or those of its parts."""
+    if not parts:
         return _plane(text)
-    return SkyCube(tuple(None if part == _NO_SKY else _plane(part) for part in text.split(_NEXT)))
+    texts = zip(parts, text.split(_NEXT), strict=True)
+    return PartSkies({part: _plane(own) for part, own in texts if own != _NO_SKY})
 
 
 def _plane(text: str) -> SkyPlane:
@@ -131,10 +129,7 @@ def _finite(text: str) -> float:
 
 
 def written(cards: cd.Cards) -> Written | None:
-    """Read how this program left the pixels; None where it left no undo card.
-
-    LedgerError if its undo cards are not all there, or are damaged.
-    """
+    """Read how this program left the pixels; None where it left no undo card, LedgerError if these are damaged."""
     texts = _texts(cards)
     if not texts:
         return None
@@ -156,12 +151,13 @@ def written(cards: cd.Cards) -> Written | None:
             bscale=_finite(named.get("bscale", "1")),
             bzero=_finite(named.get("bzero", "0")),
         )
-        sections = [Section.of(part, _two_axes(shape)) for part in named.get("sections", "").split(";") if part]
-        sky = _sky(named["sky"], sections)
+        sections = [text for text in named.get("sections", "").split(_NEXT) if text]
+        parts = [Part(section=Section.of(text, (shape[-2], shape[-1]))) for text in sections] or _planes_of(shape)
+        sky = _sky(named["sky"], parts if sections or _NEXT in named["sky"] else ())
         return Written(
             subtracted=state == "subtracted",
             sky=sky,
-            shift=_sky(named["shift"], []) if "shift" in named else sky,
+            shift=_sky(named["shift"], parts if _NEXT in named["shift"] else ()) if "shift" in named else sky,
             shape=shape,
             form=form,
             lost=_finite(named.get("lost", "0")),
@@ -171,11 +167,6 @@ def written(cards: cd.Cards) -> Written | None:
         if isinstance(error, LedgerError):
             raise
         raise LedgerError("its undo cards are damaged") from None
-
-
-def _two_axes(shape: tuple[int, ...]) -> tuple[int, int]:
-    ny, nx = shape[-2:]
-    return ny, nx
 
 
 def is_recorded(cards: cd.Cards) -> bool:
@@ -236,7 +227,7 @@ def _cards(head: bytes, rest: bytes) -> cd.Cards:
     return cards
 
 
-def was_cube(cards: cd.Cards) -> bool:
-    """Whether the skies that the program left are those of planes."""
+def has_parts(cards: cd.Cards) -> bool:
+    """Whether the skies that the program left are those of sections or planes."""
     states = (text for mark, text in _texts(cards) if mark == b"*")
-    return any(_NEXT.encode() in text and b" sections=" not in text for text in states)
+    return any(_NEXT.encode() in text or b" sections=" in text for text in states)

@@ -61,10 +61,7 @@ class Scales:
 
 
 def comparison_scales(facts: Sequence[UnitFacts], *, units: str = "auto", exptime_key: str = "EXPTIME") -> Scales:
-    """Factors to one comparison unit, set by set (see `UnitFacts.split`).
-
-    The arguments are those of `scales_of_one_set`; the unit is that of the first set.
-    """
+    """Factors to one comparison unit, set by set (see `UnitFacts.split`); the unit is that of the first set."""
     members: dict[str, list[int]] = {}
     for i, f in enumerate(facts):
         members.setdefault(f.split, []).append(i)
@@ -93,12 +90,6 @@ def scales_of_one_set(facts: Sequence[UnitFacts], *, units: str = "auto", exptim
     flat field made them so; only between groups whose nominal pixel areas differ by more than 20 % are
     they divided by that area. Counts are divided by the exposure time where it differs, or where they
     meet rates. Numbers per solid angle are converted and nothing else. A missing BUNIT is taken as it is.
-
-    Parameters
-    ----------
-    units : {'auto', 'as-is'}
-    exptime_key : str
-        Keyword of the exposure time, for messages.
     """
     flux_scale = np.array([f.flux_scale for f in facts], np.float64)
     spelled = list(dict.fromkeys(f.bunit for f in facts))
@@ -151,10 +142,8 @@ def _convert(facts: Sequence[UnitFacts], flux_scale: FloatArray, area: FloatArra
 def area_warnings(divided: Sequence[tuple[str, float]]) -> tuple[SkyWarning, ...]:
     """Say where one pixel area can't stand for all pixels of an image.
 
-    Parameters
-    ----------
-    divided : sequence of (label, ratio)
-        The images whose values are divided by the area of a pixel, and their largest pixel area over the smallest.
+    ``divided``: labels of the images whose values are divided by the area of a pixel, and their largest area over the
+    smallest.
     """
     wide = [label for label, ratio in divided if ratio > _SAME_AREA]
     if not wide:
@@ -179,9 +168,8 @@ def _several(areas: FloatArray) -> bool:
 def _cluster_areas(facts: Sequence[UnitFacts]) -> FloatArray:
     """One nominal pixel area for each image: that of its group, and the same for groups that nearly agree.
 
-    Chips of one group whose areas differ by more than 20 % have areas of their own. The area of a group is the median
-    over its images; groups that follow one another in steps of less
-    than 20 % share the median of their areas. Images of unknown area take that of the first known group.
+    The area of a group is the median over its images, unless they differ by more than 20 %; groups that follow one
+    another in steps of less share the median of their areas. Images of unknown area take that of the first known group.
     """
     members: dict[tuple[str, int], list[float]] = {}
     for f in facts:

@@ -18,7 +18,6 @@ from skymatch_cli.model.images import (
     ImageInfo,
     ImageRef,
     MaskRef,
-    Part,
     PixelFormat,
     PixelSource,
     Recorded,
@@ -38,6 +37,6 @@ from skymatch_cli.model.measurements import (
     Status,
 )
 from skymatch_cli.model.overlaps import OverlapGraph, PairsByImage, TangentPlane
-from skymatch_cli.model.section import Section
+from skymatch_cli.model.section import Part, Section
 from skymatch_cli.model.solution import LEAST_KEPT, Journal, Offsets, Solution
 from skymatch_cli.model.warning import SkyWarning

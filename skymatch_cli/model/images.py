@@ -12,7 +12,7 @@ import numpy as np
 
 from skymatch_cli.choices import Skystat
 from skymatch_cli.model.arrays import FloatArray, IntArray
-from skymatch_cli.model.section import Section
+from skymatch_cli.model.section import WHOLE, Part, Section
 from skymatch_cli.model.skyplane import SkyPlane
 
 
@@ -41,36 +41,6 @@ class MaskRef:
     path: str
     ext: str | int | None = None
     extver: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The part of an HDU that is an image of its own.
-
-    ``plane``: number of the plane of a cube, from 0; None where the HDU is a two-dimensional image. ``section``: some
-    of the columns and rows; None for all.
-    """
-
-    plane: int | None = None
-    section: Section | None = None
-
-    def __str__(self) -> str:
-        """As CFITSIO writes it: ``[*,*,3]``, ``[1:100,1:200]``; "" for all of the HDU."""
-        return part_text(0 if self.plane is None else self.plane + 1, str(self.section or ""))
-
-
-def part_text(plane: int, section: str) -> str:
-    """The name of a part: the plane of a cube from 1 (0: none), and a section.
-
-    Examples
-    --------
-    >>> part_text(3, ""), part_text(0, "[1:100,1:200]"), part_text(3, "[1:100,1:200]")
-    ('[*,*,3]', '[1:100,1:200]', '[1:100,1:200,3]')
-    """
-    return f"[{section[1:-1] or '*,*'},{plane}]" if plane else section
-
-
-WHOLE = Part()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +194,7 @@ class RegionFile:
     """A region file of DS9 as it was when the headers were read: pixels inside of its regions are left out."""
 
     path: str
-    size: int
-    mtime_ns: int
+    state: FileState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

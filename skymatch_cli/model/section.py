@@ -1,15 +1,9 @@
-"""Sections of an image, as CFITSIO and IRAF write them: ``[1:2048,*]``, and skies that differ between sections."""
+"""Parts of an HDU: sections, as CFITSIO and IRAF write them (``[1:2048,*]``), and planes of a cube."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import combinations
-
-import numpy as np
-
-from skymatch_cli.model.arrays import FloatArray
-from skymatch_cli.model.skyplane import SkyPlane
 
 _PLANE = re.compile(r",\s*(?P<low>\d{1,9})\s*(?::\s*(?P<high>\d{1,9})\s*)?$")
 _AXIS = re.compile(r"\s*(?:(?P<all>\*)|(?P<low>\d{1,9})\s*:\s*(?P<high>\d{1,9}))\s*")
@@ -100,40 +94,36 @@ def plane_of(text: str) -> int | None:
     return int(match["low"]) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class SectionSkies:
-    """The skies of sections of one image that share no pixel; 0 elsewhere.
+@dataclass(frozen=True, slots=True, order=True)
+class Part:
+    """The part of an HDU that is an image of its own.
 
-    ``parts`` are the sections with their skies, whose pixels count from the corner of the section.
+    ``plane``: number of the plane of a cube, from 0; None where the HDU is a two-dimensional image. ``section``: some
+    of the columns and rows; None for all.
     """
 
-    parts: tuple[tuple[Section, SkyPlane], ...]
+    plane: int | None = None
+    section: Section | None = None
 
-    def __post_init__(self) -> None:
-        for (one, _), (other, _) in combinations(self.parts, 2):
-            if one.overlaps(other):
-                raise ValueError(f"the sections {one} and {other} overlap")
+    def __str__(self) -> str:
+        """As CFITSIO writes it: ``[*,*,3]``, ``[1:100,1:200]``; "" for all of the HDU."""
+        return part_text(0 if self.plane is None else self.plane + 1, str(self.section or ""))
 
-    def __bool__(self) -> bool:
-        """Whether it is not zero everywhere."""
-        return any(sky for _, sky in self.parts)
+    def overlaps(self, other: Part) -> bool:
+        """Whether a pixel belongs to both."""
+        one, another = self.section, other.section
+        return self.plane == other.plane and (one is None or another is None or one.overlaps(another))
 
-    @property
-    def level(self) -> float:
-        """The mean level."""
-        return float(np.mean([sky.level for _, sky in self.parts]))
 
-    def largest(self, shape: tuple[int, int]) -> float:  # noqa: ARG002 (that of `SkyPlane`)
-        """Return an upper limit of the absolute values."""
-        return max(sky.largest(section.shape) for section, sky in self.parts)
+def part_text(plane: int, section: str) -> str:
+    """The name of a part: the plane of a cube from 1 (0: none), and a section.
 
-    def along(self, first: int, n: int, shape: tuple[int, int]) -> FloatArray:
-        """Values at n pixels from the one that is number ``first`` in the file on: (n,)."""
-        y, x = np.divmod(np.arange(first, first + n), shape[1])
-        y %= shape[0]
-        values = np.zeros(n)
-        for section, sky in self.parts:
-            inside = (x >= section.x0) & (x < section.x1) & (y >= section.y0) & (y < section.y1)
-            own = x[inside] - section.x0, y[inside] - section.y0
-            values[inside] = sky.level if sky.is_level else sky.at(*own, section.shape)
-        return values
+    Examples
+    --------
+    >>> part_text(3, ""), part_text(0, "[1:100,1:200]"), part_text(3, "[1:100,1:200]")
+    ('[*,*,3]', '[1:100,1:200]', '[1:100,1:200,3]')
+    """
+    return f"[{section[1:-1] or '*,*'},{plane}]" if plane else section
+
+
+WHOLE = Part()

@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,9 @@ from skymatch_cli.choices import TableName
 from skymatch_cli.errors import InputError, reason
 from skymatch_cli.images.image import read_infos
 from skymatch_cli.images.inputs import resolve_images
-from skymatch_cli.model import ImageInfo, ImageRef, Measurements, SkyWarning, Solution
-from skymatch_cli.model.images import part_text
-from skymatch_cli.output.tables import (
-    SCHEMA,
-    SHAPE,
-    Column,
-    Report,
-    Table,
-    components_table,
-    images_table,
-    overlaps_table,
-    plane_column,
-    section_column,
-    with_units,
-)
+from skymatch_cli.model import ImageInfo, ImageRef, SkyWarning
+from skymatch_cli.model.section import part_text
+from skymatch_cli.output.tables import COLUMNS, OPTIONAL, SCHEMA, Report, Table, make_table, with_units
 from skymatch_cli.settings import Settings
 
 _ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[nrt])")  # what `ascii_only` writes
@@ -130,11 +117,7 @@ def _file_name(text: str) -> str:
 
 
 def _report(document: Mapping[str, Any]) -> Report:
-    n_shape = sum(name in row for row in document["images"][:1] for name in SHAPE)
-    further = [name for name in ("plane", "section") if any(name in row for row in document["images"])]
-    with_kept = any("kept" in row for row in document["overlaps"])
-    layouts = _layouts(n_shape=n_shape, with_kept=with_kept, further=further)
-    images, overlaps, components = (_table(document[layout.name], layout) for layout in layouts)
+    images, overlaps, components = (_table(name, document[name]) for name in TableName)
     report = Report(
         version=str(document["version"]),
         settings=dict(document["settings"]),
@@ -150,39 +133,18 @@ def _report(document: Mapping[str, Any]) -> Report:
     return report
 
 
-def _table(rows: Sequence[Mapping[str, Any]], layout: Table) -> Table:
-    def column(like: Column) -> Column:
-        values = [row[like.name] for row in rows]
-        if like.values.dtype.kind == "f":
-            values = [math.nan if value is None else float(value) for value in values]
-        elif like.values.dtype.kind == "O" and not all(isinstance(value, str) for value in values):
-            raise TypeError(f"column {like.name} is not text")
-        return Column(like.name, np.array(values, dtype=like.values.dtype), like.description, like.unit)
-
-    return with_units(Table(layout.name, tuple(column(like) for like in layout.columns)))
-
-
-def _layouts(*, n_shape: int, with_kept: bool, further: Sequence[str]) -> tuple[Table, Table, Table]:
-    """The tables of a result of no image: the columns, their types and descriptions."""
-    empty: dict[str, Any] = dict.fromkeys(("local", "noise", "tilt", "kept"))
-    empty |= {"warnings": (), "reasons": (), "sigma_exact": True}
-    if n_shape:
-        empty["tilt"] = np.zeros((0, n_shape))
-    if with_kept:
-        empty["kept"] = np.zeros(0)
-    text = {"status", "anchor"}
-    whole = {"a", "b", "n_a", "n_b", "n_good", "component", "n_images"}
-
-    def nothing(cls: type[Measurements] | type[Solution]) -> dict[str, Any]:
-        kind = {**dict.fromkeys(text, object), **dict.fromkeys(whole, np.int64)}
-        return {f.name: empty.get(f.name, np.array([], kind.get(f.name, float))) for f in fields(cls)}
-
-    measurements, solution = Measurements(**nothing(Measurements)), Solution(**nothing(Solution))
-    images = images_table((), measurements, solution)
-    known = (*plane_column([0]), *section_column(["-"]))
-    added = [replace(column, values=column.values[:0]) for column in known if column.name in further]
-    images = replace(images, columns=(*images.columns[:3], *added, *images.columns[3:]))
-    return (images, overlaps_table((), measurements, solution), components_table((), solution))
+def _table(name: TableName, rows: Sequence[Mapping[str, Any]]) -> Table:
+    values: dict[str, list[Any]] = {}
+    for column, (kind, _) in COLUMNS[name].items():
+        if column in OPTIONAL and not any(column in row for row in rows):
+            continue
+        found = [row[column] for row in rows]
+        if kind is float:
+            found = [math.nan if value is None else float(value) for value in found]
+        elif kind is str and not all(isinstance(value, str) for value in found):
+            raise TypeError(f"column {column} is not text")
+        values[column] = found
+    return with_units(make_table(name, values))
 
 
 def _column(images: Table, name: str, otherwise: object) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from skymatch_cli.choices import TableName
 from skymatch_cli.images.bunit import spelled_unit
-from skymatch_cli.model import LEAST_KEPT, FloatArray, ImageInfo, Measurements, SkyWarning, Solution, Status, StrArray
+from skymatch_cli.model import LEAST_KEPT, FloatArray, ImageInfo, Measurements, SkyWarning, Solution, Status
 from skymatch_cli.model.skyplane import SHAPE_TERMS, bends
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ SCHEMA = 2
 _PLACES = 17  # a side, at which skies are compared
 
 SHAPE = tuple(f"sky_{name}" for name in SHAPE_TERMS)
-"""Columns that the images have with the model ``plane``."""
+"""Columns that the images have where skies are planes or polynomials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,71 +118,114 @@ def with_units(table: Table) -> Table:
     )
 
 
-def strings(values: Iterable[object]) -> npt.NDArray[np.object_]:
-    """A column of text; enums become plain strings."""
-    return np.array([str(value) for value in values], dtype=object)
+_EACH_SHAPE = dict.fromkeys(
+    SHAPE[:2], "Tilt of the sky along {x}, in sky_unit per pixel; sky is that of the image's centre"
+) | dict.fromkeys(
+    SHAPE[2:], "Coefficient of P{a}(u) P{x}(v), less its value at the centre, in sky_unit; u, v from -1 to 1"
+)
+COLUMNS: dict[TableName, dict[str, tuple[type, str]]] = {
+    TableName.IMAGES: {
+        "file": (str, "File as the user named it"),
+        "ext": (str, "EXTNAME, or the index of an HDU without one"),
+        "extver": (int, "EXTVER"),
+        "plane": (int, "Plane of the cube, from 1; 0 for a two-dimensional image"),
+        "section": (str, "Section of the HDU: [first:last,first:last]; empty for all of it"),
+        "group": (str, "Images of one group share one unknown"),
+        "component": (int, "Connected set of images (index into the components)"),
+        "sky": (float, "Value to subtract from the original pixels, in sky_unit"),
+        "sky_err": (float, "1-sigma error where the mean of the component is zero, in sky_unit"),
+        "sky_err_noise": (float, "Part of sky_err that the noise of the pixels makes"),
+        **{name: (float, text.format(a=name[-2], x=name[-1])) for name, text in _EACH_SHAPE.items()},
+        "sky_pv": (float, "Highest less lowest sky over the image, in sky_unit"),
+        "sky_unit": (str, "Unit of the image (BUNIT)"),
+        "n_pixels": (int, "Good pixels that were seen"),
+        "status": (str, "ok, or why there is no sky"),
+    },
+    TableName.OVERLAPS: {
+        "a": (int, "Index of the first image"),
+        "b": (int, "Index of the second image"),
+        "area_arcmin2": (float, "Solid angle of the overlap"),
+        "unit": (str, "Unit in which the pair is compared"),
+        "sky_a": (float, "Sky of image a in the overlap, in unit"),
+        "sky_b": (float, "Sky of image b in the overlap, in unit"),
+        "n_a": (int, "Good pixels of image a that were used"),
+        "n_b": (int, "Good pixels of image b that were used"),
+        "delta": (float, "sky_a - sky_b, in unit"),
+        "delta_err": (float, "1-sigma error of delta, in unit"),
+        "residual": (float, "delta - (solution_a - solution_b), in unit"),
+        "kept": (float, "Part of its weight that the overlap kept in the robust solution"),
+        "status": (str, "ok, or why the pair counts little or not at all"),
+    },
+    TableName.COMPONENTS: {
+        "id": (int, "Number of the component"),
+        "n_images": (int, "Images in it"),
+        "anchor": (str, "How the zero level was fixed"),
+        "rms_residual": (float, "Root mean square of its residuals, in unit"),
+        "chi2": (float, "Sum of squared residuals over the errors of the overlaps"),
+        "dof": (float, "Degrees of freedom: independent information left"),
+        "step_before": (float, "Largest step between its images as they are, in unit"),
+        "step_after": (float, "Largest step with the skies subtracted, in unit"),
+        "unit": (str, "Unit in which its images are compared"),
+    },
+}
+"""The columns of a result in their order: of text, whole numbers or numbers, and what they mean."""
+
+OPTIONAL = frozenset({"plane", "section", *SHAPE, "sky_pv", "kept"})
+"""Columns that only some results have."""
+
+_UNITS = {"area_arcmin2": "arcmin2"}  # of all rows of a column, whatever the images
+_DTYPES: dict[type | None, Any] = {str: object, int: np.int64, float: np.float64}
 
 
-def section_column(sections: Sequence[str]) -> tuple[Column, ...]:
-    """The sections of HDUs, where there are any."""
-    if not any(sections):
-        return ()
-    return (Column("section", strings(sections), "Section of the HDU: [first:last,first:last]; empty for all of it"),)
+def make_table(name: TableName, values: Mapping[str, Iterable[Any] | None], **about: str) -> Table:
+    """A table of columns with their types and meanings; ``values`` None: it has no such column.
+
+    ``about`` says what columns mean that are unlike those of a result.
+    """
+    made = []
+    for column, found in values.items():
+        kind, text = COLUMNS[name].get(column, (None, ""))
+        if found is not None:
+            cells = [str(value) for value in found] if kind is str else found
+            array = np.array(cells, dtype=_DTYPES.get(kind))
+            made.append(Column(column, array, about.get(column, text), _UNITS.get(column, "")))
+    return Table(name, tuple(made))
 
 
-def name_columns(infos: Sequence[ImageInfo]) -> tuple[Column, ...]:
-    """The columns that say which image a row is about; the same in every table of images."""
+def names_of(infos: Sequence[ImageInfo]) -> dict[str, list[Any] | None]:
+    """The values of the columns that say which image a row is about; the same in every table of images."""
     refs = [info.ref for info in infos]
-    return (
-        Column("file", strings(ref.file for ref in refs), "File as the user named it"),
-        Column("ext", strings(ref.ext or ref.hdu for ref in refs), "EXTNAME, or the index of an HDU without one"),
-        Column("extver", np.array([ref.extver for ref in refs], dtype=np.int64), "EXTVER"),
-        *plane_column([ref.part.plane for ref in refs]),
-        *section_column([str(ref.section or "") for ref in refs]),
-        Column("group", strings(info.group for info in infos), "Images of one group share one unknown"),
-    )
+    planes = [ref.part.plane for ref in refs]
+    sections = [ref.section or "" for ref in refs]
+    return {
+        "file": [ref.file for ref in refs],
+        "ext": [ref.ext or ref.hdu for ref in refs],
+        "extver": [ref.extver for ref in refs],
+        "plane": [0 if plane is None else plane + 1 for plane in planes] if set(planes) - {None} else None,
+        "section": sections if any(sections) else None,
+        "group": [info.group for info in infos],
+    }
 
 
-def plane_column(planes: Sequence[int | None]) -> tuple[Column, ...]:
-    """The planes of cubes, where there are any."""
-    if all(plane is None for plane in planes):
-        return ()
-    numbers = np.array([0 if plane is None else plane + 1 for plane in planes], np.int64)
-    return (Column("plane", numbers, "Plane of the cube, from 1; 0 for a two-dimensional image"),)
-
-
-def images_table(infos: tuple[ImageInfo, ...], measurements: Measurements, solution: Solution) -> Table:
-    """One row for each image."""
-    return Table(
-        TableName.IMAGES,
-        (
-            *name_columns(infos),
-            Column("component", solution.component, "Connected set of images (index into the components)"),
-            Column("sky", solution.sky, "Value to subtract from the original pixels, in sky_unit"),
-            Column("sky_err", solution.sky_err, _error_meaning(solution)),
-            Column("sky_err_noise", solution.sky_err_noise, "Part of sky_err that the noise of the pixels makes"),
-            *_tilt_columns(infos, solution),
-            Column("sky_unit", strings(info.unit for info in infos), "Unit of the image (BUNIT)"),
-            Column("n_pixels", measurements.n_good, "Good pixels that were seen"),
-            Column("status", strings(solution.status), "ok, or why there is no sky"),
-        ),
-    )
-
-
-def _error_meaning(solution: Solution) -> str:
-    what = "1-sigma error where the mean of the component is zero, in sky_unit"
-    return what if solution.sigma_exact else f"Estimate of the {what}"
-
-
-def _tilt_columns(infos: Sequence[ImageInfo], solution: Solution) -> tuple[Column, ...]:
-    """The tilts, where the skies are planes; ``sky`` is then the value at the centre of the image."""
-    if solution.tilt is None:
-        return ()
-    what = "Highest less lowest sky over the image, in sky_unit"
-    return (
-        *(Column(name, values, _shape_meaning(name)) for name, values in zip(SHAPE, solution.tilt.T, strict=False)),
-        Column("sky_pv", peak_to_valley([info.shape for info in infos], solution.tilt), what),
-    )
+def images_table(infos: Sequence[ImageInfo], measurements: Measurements, solution: Solution) -> Table:
+    """One row for each image; where skies are no constants, ``sky`` is the value at the centre of the image."""
+    tilt = solution.tilt
+    shapes = {} if tilt is None else dict(zip(SHAPE, tilt.T, strict=False))
+    values = {
+        **names_of(infos),
+        "component": solution.component,
+        "sky": solution.sky,
+        "sky_err": solution.sky_err,
+        "sky_err_noise": solution.sky_err_noise,
+        **shapes,
+        "sky_pv": None if tilt is None else peak_to_valley([info.shape for info in infos], tilt),
+        "sky_unit": [info.unit for info in infos],
+        "n_pixels": measurements.n_good,
+        "status": solution.status,
+    }
+    if solution.sigma_exact:
+        return make_table(TableName.IMAGES, values)
+    return make_table(TableName.IMAGES, values, sky_err=f"Estimate of the {COLUMNS[TableName.IMAGES]['sky_err'][1]}")
 
 
 def peak_to_valley(shapes: Sequence[tuple[int, int]], tilt: FloatArray) -> FloatArray:
@@ -198,79 +241,34 @@ def peak_to_valley(shapes: Sequence[tuple[int, int]], tilt: FloatArray) -> Float
     return found
 
 
-def _shape_meaning(name: str) -> str:
-    if name in SHAPE[:2]:
-        return f"Tilt of the sky along {name[-1]}, in sky_unit per pixel; sky is that of the image's centre"
-    return f"Coefficient of P{name[-2]}(u) P{name[-1]}(v), less its value at the centre, in sky_unit; u, v from -1 to 1"
-
-
-def overlaps_table(infos: tuple[ImageInfo, ...], measurements: Measurements, solution: Solution) -> Table:
-    """One row for each pair of overlapping images."""
-    m = measurements
-    return Table(
-        TableName.OVERLAPS,
-        (
-            *pair_columns(m.a, m.b, m.area_arcmin2),
-            Column("unit", strings(infos[a].comparison_unit for a in m.a), "Unit in which the pair is compared"),
-            Column("sky_a", m.sky_a, "Sky of image a in the overlap, in unit"),
-            Column("sky_b", m.sky_b, "Sky of image b in the overlap, in unit"),
-            Column("n_a", m.n_a, "Good pixels of image a that were used"),
-            Column("n_b", m.n_b, "Good pixels of image b that were used"),
-            Column("delta", m.delta, "sky_a - sky_b, in unit"),
-            Column("delta_err", m.delta_err, "1-sigma error of delta, in unit"),
-            Column("residual", solution.residual, "delta - (solution_a - solution_b), in unit"),
-            *_kept_columns(solution),
-            Column(
-                "status", strings(_pair_status(m.status, solution)), "ok, or why the pair counts little or not at all"
-            ),
-        ),
-    )
-
-
-def _kept_columns(solution: Solution) -> tuple[Column, ...]:
-    """The part of its weight that each overlap kept, where the solution is robust."""
-    if solution.kept is None:
-        return ()
-    return (Column("kept", solution.kept, "Part of its weight that the overlap kept in the robust solution"),)
-
-
-def _pair_status(status: StrArray, solution: Solution) -> StrArray:
-    """Statuses of the overlaps; a robust solution adds a word for those that it hardly believes."""
-    if solution.kept is None:
-        return status
-    doubted = (status == Status.OK) & (solution.kept < LEAST_KEPT)
-    return np.where(doubted, Status.DOWN_WEIGHTED, status).astype(object)
-
-
-def pair_columns(
-    a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], area: npt.NDArray[np.float64]
-) -> tuple[Column, ...]:
-    """The columns that say which overlap a row is about; the same in every table of overlaps."""
-    return (
-        Column("a", a, "Index of the first image"),
-        Column("b", b, "Index of the second image"),
-        Column("area_arcmin2", area, "Solid angle of the overlap", "arcmin2"),
-    )
+def overlaps_table(infos: Sequence[ImageInfo], measurements: Measurements, solution: Solution) -> Table:
+    """One row for each pair of overlapping images; a robust solution marks those that it hardly believes."""
+    m, status = measurements, measurements.status
+    if solution.kept is not None:
+        status = np.where((status == Status.OK) & (solution.kept < LEAST_KEPT), Status.DOWN_WEIGHTED, status)
+    values = {
+        "a": m.a,
+        "b": m.b,
+        "area_arcmin2": m.area_arcmin2,
+        "unit": [infos[a].comparison_unit for a in m.a],
+        **{name: getattr(m, name) for name in ("sky_a", "sky_b", "n_a", "n_b", "delta", "delta_err")},
+        "residual": solution.residual,
+        "kept": solution.kept,
+        "status": status,
+    }
+    return make_table(TableName.OVERLAPS, values)
 
 
 def components_table(infos: Sequence[ImageInfo], solution: Solution) -> Table:
     """One row for each connected set of images."""
     _, first = np.unique(solution.component, return_index=True)
-    units = [infos[i].comparison_unit for i in first]
-    return Table(
-        TableName.COMPONENTS,
-        (
-            Column("id", np.arange(len(solution.n_images), dtype=np.int64), "Number of the component"),
-            Column("n_images", solution.n_images, "Images in it"),
-            Column("anchor", strings(solution.anchor), "How the zero level was fixed"),
-            Column("rms_residual", solution.rms_residual, "Root mean square of its residuals, in unit"),
-            Column("chi2", solution.chi2, "Sum of squared residuals over the errors of the overlaps"),
-            Column("dof", solution.dof, "Degrees of freedom: independent information left"),
-            Column("step_before", solution.step_before, "Largest step between its images as they are, in unit"),
-            Column("step_after", solution.step_after, "Largest step with the skies subtracted, in unit"),
-            Column("unit", strings(units), "Unit in which its images are compared"),
-        ),
-    )
+    names = ("n_images", "anchor", "rms_residual", "chi2", "dof", "step_before", "step_after")
+    values = {
+        "id": np.arange(len(solution.n_images)),
+        **{name: getattr(solution, name) for name in names},
+        "unit": [infos[i].comparison_unit for i in first],
+    }
+    return make_table(TableName.COMPONENTS, values)
 
 
 def meta_of(report: Report) -> dict[str, Any]:

@@ -74,14 +74,9 @@ class Locks:
 
 @contextmanager
 def locked(paths: Iterable[str]) -> Iterator[Locks]:
-    """Hold the locks on files, some of which may not exist yet, and remove what a killed run left beside them.
+    """Hold the locks on files (real paths; they need not exist), and remove what a killed run left beside them.
 
     InputError if another run holds one of them, or they can't be locked at all.
-
-    Parameters
-    ----------
-    paths : iterable of str
-        Real paths (no links).
     """
     with ExitStack() as stack:
         try:
@@ -174,46 +169,30 @@ def _remove_stale(path: str) -> None:
 
 @contextmanager
 def replacing(path: str) -> Iterator[BinaryIO]:
-    """Write a single file, such as a table of results.
+    """Write a single file (real path), such as a table of results, through a stream that can seek.
 
+    A file that is there is replaced when the block ends without an exception, and the new one has its permissions.
     OSError if the file can't be written; InputError if another run is writing it.
-
-    Parameters
-    ----------
-    path : str
-        Real path. A file that is there is replaced when the block ends without an exception, and the new one has
-        its permissions; else it is a new file like any other.
-
-    Yields
-    ------
-    stream : binary file
-        For writing and seeking.
     """
     with locked([path]) as locks:
-        model = os.stat(path) if os.path.lexists(path) else None  # noqa: PTH116 - one call tells all
-        replaced = None if model is None else file_state(path)
-        kept = None if model is None else path
-        with Replacement(path, model, replaced, locks, attributes=kept) as new, new.buffered() as stream:
+        model, state, kept = (os.stat(path), file_state(path), path) if os.path.lexists(path) else (None, None, None)  # noqa: PTH116
+        with Replacement(path, model, state, locks, attributes=kept) as new, new.buffered() as stream:
             yield stream
 
 
 class Replacement:
-    """The new content of a file: ``write`` it, then leave the ``with`` block without an exception.
+    """The new content of a file (real path): ``write`` it, then leave the ``with`` block without an exception.
 
     OSError if something can't be written; InputError if the file changed in the meantime.
 
     Parameters
     ----------
-    path : str
-        Real path of the file that is replaced or made.
     model : os.stat_result or None
         Whose permissions and owner the new file gets; None: those of any new file.
     replaces : FileState or None
         What is expected under this name when the new file is whole; None: nothing.
-    attributes : str or None
-        The file of ``model``, for its extended attributes.
-    exact : bool
-        Fail where permissions, owner or attributes can't be kept (see `disk.like`).
+    attributes, exact
+        As for `disk.like`.
     """
 
     def __init__(

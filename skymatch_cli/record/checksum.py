@@ -72,13 +72,7 @@ def has_checksums(cards: cd.Cards) -> bool:
 
 
 def with_checksums(cards: cd.Cards, data_sum: int) -> cd.Cards:
-    """Return the header with its checksums updated in place.
-
-    Parameters
-    ----------
-    data_sum : int
-        Ones'-complement sum of the data, with the bytes that fill their last block.
-    """
+    """Return the header with its checksums updated in place; ``data_sum`` is that of all blocks of its data."""
     result = list(cards)
     _set(result, "DATASUM", str(data_sum))
     if not cd.value(cards, "CHECKSUM"):

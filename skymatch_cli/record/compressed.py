@@ -8,13 +8,12 @@ algorithm that they had.
 from __future__ import annotations
 
 import io
-import warnings
 from typing import Any
 
 import numpy as np
 
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.formats.tilecheck import check_streams
+from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import describes_packing
 from skymatch_cli.model import PixelFormat
 from skymatch_cli.record.rewrite import PixelEdit
@@ -25,51 +24,14 @@ _WIDE_DESCRIPTOR = 16  # bytes of a 64-bit array descriptor (type Q)
 _GZIP_TIME = slice(4, 8)  # RFC 1952
 
 
-def rebuild(cards: cd.Cards, data: bytes, new_cards: cd.Cards, edit: PixelEdit) -> tuple[cd.Cards, bytes]:
-    """Change the pixels of a tile-compressed image.
+def rebuild(source: Source, index: int, new_cards: cd.Cards, edit: PixelEdit) -> tuple[cd.Cards, bytes]:
+    """Change the pixels of a tile-compressed image: its new header and data, in whole blocks.
 
-    Parameters
-    ----------
-    cards, data
-        The HDU as it is: header and table with its heap.
-    new_cards : list of bytes
-        The header as it shall be, its packing still as before the first run.
-
-    Returns
-    -------
-    cards : list of bytes
-        ``new_cards`` with the cards that describe the packing of ``data``.
-    data : bytes
-        Filled up to whole blocks.
+    ``new_cards``: the header as it shall be, its packing still as before the first run.
     """
-    raw = stored_pixels(cards, data)
-    pixels = edit.apply(raw.astype(edit.stored.dtype).ravel()).reshape(raw.shape)
-    packed_cards, packed = _pack(pixels, new_cards, edit.result)
+    pixels = np.concatenate([edit.apply(raw, first) for first, raw in source.stored_pixels(index, edit.stored)])
+    packed_cards, packed = _pack(pixels.reshape(source.file.hdus[index].shape), new_cards, edit.result)
     return _with_packing(new_cards, packed_cards, edit.result), packed
-
-
-def stored_pixels(cards: cd.Cards, data: bytes) -> np.ndarray[Any, Any]:
-    """The pixels of a tile-compressed image as they were before packing: integers are not scaled.
-
-    OSError if they are damaged.
-    """
-    try:
-        return _unpacked(cards, data)
-    except Exception as error:  # noqa: BLE001 - damaged tiles raise whatever the decoder happens to trip over
-        raise OSError(f"its compressed pixels are damaged: {error}") from None
-
-
-def _unpacked(cards: cd.Cards, data: bytes) -> np.ndarray[Any, Any]:
-    from astropy.io import fits
-
-    file = _minimal_primary() + cd.join_header(cards) + data.ljust(cd.padded(len(data)), b"\0")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
-        with fits.open(io.BytesIO(file), disable_image_compression=True) as hdus:
-            check_streams(hdus[1])
-        with fits.open(io.BytesIO(file), do_not_scale_image_data=True, memmap=False) as hdus:
-            pixels: np.ndarray[Any, Any] = hdus[1].data
-    return pixels
 
 
 def _pack(pixels: np.ndarray[Any, Any], cards: cd.Cards, form: PixelFormat) -> tuple[cd.Cards, bytes]:
@@ -130,8 +92,3 @@ def _with_packing(cards: cd.Cards, packed: cd.Cards, form: PixelFormat) -> cd.Ca
             result.append(card if old_value == new_value or new_value is None else cd.with_value(card, new_value))
             last = len(result)
     return [*result[:last], *wanted.values(), *result[last:]]
-
-
-def _minimal_primary() -> bytes:
-    cards = [cd.make_card("SIMPLE", True), cd.make_card("BITPIX", 8), cd.make_card("NAXIS", 0)]
-    return cd.join_header(cards)

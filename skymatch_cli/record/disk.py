@@ -28,12 +28,8 @@ def write(fd: int, data: bytes | memoryview) -> int:
 def like(fd: int, model: os.stat_result | None, attributes: str | None = None, *, exact: bool = False) -> None:
     """Give a file the permissions, owner and extended attributes (ACL) of another one; None: as any new file.
 
-    Parameters
-    ----------
-    attributes : str or None
-        The file with the extended attributes.
-    exact : bool
-        Fail where they can't all be kept. Else the new file is open to nobody to whom the other one is closed.
+    ``attributes``: the file with the extended attributes. ``exact``: fail where they can't all be kept; else the new
+    file is open to nobody to whom the other one is closed.
     """
     if model is None:
         umask = os.umask(0)
@@ -49,8 +45,8 @@ def like(fd: int, model: os.stat_result | None, attributes: str | None = None, *
     try:
         os.fchmod(fd, mode)
     except PermissionError:
-        if exact and os.fstat(fd).st_mode != model.st_mode and not _without_permissions(fd):
-            raise
+        if exact and os.fstat(fd).st_mode != model.st_mode and os.fstat(fd).st_uid != os.geteuid():
+            raise  # else the file system gives all files the same permissions: the file is our own
     if attributes is not None and not _attributes(fd, attributes, exact=exact):
         os.fchmod(fd, mode & 0o700)
 
@@ -69,11 +65,6 @@ def _own(fd: int, model: os.stat_result, *, exact: bool) -> bool:
             os.fchown(fd, -1, model.st_gid)
         return False
     return True
-
-
-def _without_permissions(fd: int) -> bool:
-    """Whether the file system gives all files the same permissions: the file is our own, and can't be changed."""
-    return os.fstat(fd).st_uid == os.geteuid()
 
 
 def _attributes(fd: int, source: str, *, exact: bool) -> bool:
@@ -105,13 +96,7 @@ def _names(file: str | int) -> list[str]:
 
 
 def obstacle(path: str) -> str:
-    """Say why no new file can take this name, though its folder may be written to; "" where one can.
-
-    Parameters
-    ----------
-    path : str
-        Real path; it need not exist, and its folder neither.
-    """
+    """Say why no new file can take this real path, though its folder may be written to; "" where one can."""
     file, folder = Path(path), Path(path).parent
     if _is_mounted(path):
         return "can't be replaced: it is mounted from elsewhere, as a file of its own"

@@ -13,16 +13,14 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import PixelError, format_after, format_of
 from skymatch_cli.images.formats.source import Source
-from skymatch_cli.images.ledger import ERROR, LEVEL, MOST_SECTIONS, Record, primary_cards, recorded_cards
-from skymatch_cli.images.planecards import MOST_PLANES, errors_in, plane_numbers
+from skymatch_cli.images.ledger import ERROR, LEVEL, Record, primary_cards, recorded_cards
+from skymatch_cli.images.numbered import MOST_PLANES, MOST_SECTIONS, parts_in
 from skymatch_cli.images.skystate import SkyState, header_of_sky, missing_sky, original_header, read_state
 from skymatch_cli.images.undocards import Written
-from skymatch_cli.model import Container, FileState, ImageInfo, ImageRef, PixelFormat, Section
-from skymatch_cli.model.images import WHOLE
-from skymatch_cli.model.section import SectionSkies
-from skymatch_cli.model.skycube import Sky, SkyCube, difference, of_plane
+from skymatch_cli.model import Container, FileState, ImageInfo, ImageRef, Part, PixelFormat
+from skymatch_cli.model.section import WHOLE
+from skymatch_cli.model.skyparts import PartSkies, Sky, difference, skies_of
 from skymatch_cli.model.skyplane import SkyPlane
-from skymatch_cli.record.compressed import stored_pixels
 from skymatch_cli.record.jwsttree import erase_background, hide_background
 from skymatch_cli.record.precision import PixelFacts
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit
@@ -62,9 +60,9 @@ class SkyUpdate:
 
 
 def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Settings) -> dict[int, HduEdit]:
-    """Make the edits of the HDUs of one file, by index; unchanged HDUs have none.
+    """Make the edits of the HDUs of one file, by index; unchanged HDUs have none. Pixels are read by `settled`.
 
-    The pixels are not read yet: see `settled`. InputError if a sky can't be written into its image.
+    InputError if a sky can't be written into its image.
     """
     edits: dict[int, HduEdit] = {}
     for _, of_hdu in groupby(sorted(updates, key=lambda u: u.ref.hdu), key=lambda u: u.ref.hdu):
@@ -123,23 +121,23 @@ def _record(
 ) -> tuple[Record, PixelFormat]:
     """Make the header record of an HDU, and find the format of its pixels.
 
-    ``images`` are the HDU or its sections, ``known`` those of them that have a sky.
+    ``images`` are the HDU or its parts, ``known`` those of them that have a sky.
     """
     (update, state), *_ = known
     sky: Sky
+    errors: tuple[float, ...]
     shift: Sky = SkyPlane()
     result = state.original
-    if update.ref.part.plane is not None:
-        sky, errors = _plane_skies(source, known, settings)
-    elif update.ref.section is not None:
-        sky, errors = _section_skies(source, images, known, settings)
-    else:
-        sky, error = _sky_to_write(source, update, state, settings, _recorded_error(source, update.ref.hdu, None))
+    if update.ref.part == WHOLE:
+        error = cd.number(source.cards(header_of_sky(source, update.ref.hdu)), ERROR, math.nan)
+        sky, error = _sky_to_write(source, update, state, settings, error)
         errors = (error,)
+    else:
+        sky, errors = _part_skies(source, images, known, settings)
     if settings.subtract:
-        shift = sky if isinstance(sky, SectionSkies) else difference(sky, state.base)
+        shift = difference(sky, state.base)
         result = format_after(state.original, shift.largest(source.file.hdus[update.ref.hdu].frame))
-    elif any(old is not None and old.subtracted for old in (state.recorded, *state.planes, state.written)):
+    elif any(old is not None and old.subtracted for old in (*state.recorded.values(), state.written)):
         hint = "--subtract, or skymatch undo first" if state.by_us else "--subtract"
         raise InputError.at(
             update.ref.label, "its sky is subtracted already: recording another one would be wrong", hint
@@ -170,65 +168,38 @@ def _record(
     return record, result
 
 
-def _plane_skies(
-    source: Source, known: Sequence[tuple[SkyUpdate, SkyState]], settings: Settings
-) -> tuple[SkyCube, tuple[float, ...]]:
-    """Return the skies and errors of all planes of a cube; planes without a new sky keep theirs."""
-    (first, state), *_ = known
-    n_planes, label = len(state.planes), first.ref.hdu_label
-    if settings.sky_keyword != LEVEL:
-        what = f"--sky-keyword {settings.sky_keyword}: one keyword can't hold the skies of planes"
-        raise InputError.at(label, what, "leave --sky-keyword out")
-    if n_planes > MOST_PLANES:
-        raise InputError.at(label, f"has {n_planes} planes, more than keywords can number", "add --dry-run")
-    skies = [None if old is None else old.sky for old in state.planes]
-    errors = errors_in(plane_numbers(source.cards(first.ref.hdu)), n_planes)
-    for update, _ in known:
-        if update.ref.section is not None:
-            raise InputError.at(update.ref.label, "a section of a plane can't be recorded", "add --dry-run")
-        if (plane := update.ref.part.plane) is not None:
-            skies[plane], errors[plane] = _sky_to_write(source, update, state, settings, errors[plane])
-    return SkyCube(tuple(skies)), tuple(errors)
-
-
-def _section_skies(
+def _part_skies(
     source: Source, images: Sequence[SkyUpdate], known: Sequence[tuple[SkyUpdate, SkyState]], settings: Settings
-) -> tuple[SectionSkies, tuple[float, ...]]:
-    """Return the skies and errors of all sections of an image; sections outside this run keep theirs."""
+) -> tuple[PartSkies, tuple[float, ...]]:
+    """Return the skies and errors of all sections or planes of an HDU; those outside this run keep theirs."""
     (first, state), *_ = known
+    ref, hdu, left = first.ref, source.file.hdus[first.ref.hdu], state.written
+    kind, most = ("sections", MOST_SECTIONS) if ref.part.plane is None else ("planes", MOST_PLANES)
     if settings.sky_keyword != LEVEL:
-        what = f"--sky-keyword {settings.sky_keyword}: one keyword can't hold the skies of sections"
-        raise InputError.at(first.ref.label, what, "leave --sky-keyword out")
+        what = f"--sky-keyword {settings.sky_keyword}: one keyword can't hold the skies of {kind}"
+        raise InputError.at(ref.hdu_label, what, "leave --sky-keyword out")
     if source.file.container is Container.ASDF:
-        raise InputError.at(first.ref.label, "the file can hold one sky, not those of sections", "use --dry-run")
-    found: dict[Section, tuple[SkyPlane, float]] = {}
+        raise InputError.at(ref.label, f"the file can hold one sky, not those of {kind}", "use --dry-run")
+    if hdu.n_planes > most:
+        raise InputError.at(ref.hdu_label, f"has {hdu.n_planes} {kind}, more than keywords can number", "add --dry-run")
+    old = {part: recorded.sky for part, recorded in state.recorded.items() if part != WHOLE}
+    errors = {part: error for part, (_, error) in parts_in(source.cards(ref.hdu), hdu.shape).items()}
+    new: dict[Part, SkyPlane] = {}
     for update, own in known:
-        if update.ref.section is not None:
-            error = _recorded_error(source, update.ref.hdu, update.ref.section)
-            found[update.ref.section] = _sky_to_write(source, update, own, settings, error)
-    left = state.written
-    others = [(s, sky) for s, sky in state.sections.parts if not any(map(s.overlaps, found))] if state.sections else []
+        part = update.ref.part
+        if part.plane is not None and part.section is not None:
+            raise InputError.at(update.ref.label, "a section of a plane can't be recorded", "add --dry-run")
+        new[part], errors[part] = _sky_to_write(source, update, own, settings, errors.get(part, math.nan))
+    old = {part: sky for part, sky in old.items() if part.section is None or not any(map(part.overlaps, new))}
     if left is not None and left.subtracted != settings.subtract:
-        named = {update.ref.section for update in images}
-        if unnamed := [str(section) for section, _ in others if section not in named]:
-            what = f"the skies of its sections {', '.join(unnamed)} are {'' if left.subtracted else 'not '}subtracted"
-            raise InputError.at(first.ref.label, what, "name all its sections, or skymatch undo first")
-        others = []
-    found |= {section: (sky, _recorded_error(source, first.ref.hdu, section)) for section, sky in others}
-    if len(found) > MOST_SECTIONS:
-        raise InputError.at(first.ref.label, f"has {len(found)} sections, and its header takes {MOST_SECTIONS}")
-    ordered = sorted(found.items())
-    return SectionSkies(tuple((s, sky) for s, (sky, _) in ordered)), tuple(error for _, (_, error) in ordered)
-
-
-def _recorded_error(source: Source, hdu: int, section: Section | None) -> float:
-    """Return the error recorded with a sky; NaN where there is none."""
-    if section is None:
-        return cd.number(source.cards(header_of_sky(source, hdu)), ERROR, math.nan)
-    cards = source.cards(hdu)
-    numbers = range(1, MOST_SECTIONS + 1)
-    n = next((n for n in numbers if cd.value(cards, f"BKGSEC{n}") == str(section)), 0)
-    return cd.number(cards, f"BKGERR{n}", math.nan)
+        if unnamed := [str(part) for part in old.keys() - {update.ref.part for update in images}]:
+            what = f"the skies of its {kind} {', '.join(unnamed)} are {'' if left.subtracted else 'not '}subtracted"
+            raise InputError.at(ref.label, what, f"name all its {kind}, or skymatch undo first")
+        old = {}
+    skies = dict(sorted((old | new).items()))
+    if len(skies) > most:
+        raise InputError.at(ref.label, f"has {len(skies)} {kind}, and its header takes {most}")
+    return PartSkies(skies), tuple(errors.get(part, math.nan) for part in skies)
 
 
 def _edit(source: Source, ref: ImageRef, record: Record, state: SkyState, result: PixelFormat) -> HduEdit:
@@ -261,12 +232,10 @@ def _sky_to_write(
 ) -> tuple[SkyPlane, float]:
     """Return the sky and error to record: the subtracted ones, where the new ones differ by rounding only.
 
-    ``error`` is the one in the header, NaN where there is none.
-
     Skies measured in a file that is subtracted already see pixels that were rounded on the way: by less than a
-    thousandth of their error.
+    thousandth of their error. ``error`` is the one in the header, NaN where there is none.
     """
-    recorded = state.recorded_in(update.ref.part.plane)
+    recorded = state.recorded.get(update.ref.part)
     if not settings.subtract or recorded is None or not recorded.subtracted or not state.by_us:
         return update.plane, update.sky_err
     before, section = missing_sky(recorded), update.ref.section
@@ -291,19 +260,19 @@ def _typical_pixel(source: Source, ref: ImageRef, state: SkyState) -> float:
     index, plane = ref.hdu, ref.part.plane
     cards, extent, tiled = source.cards(index), source.extent(index), source.file.hdus[index].tiled
     form = format_of(cards, tiled=tiled)
+    n_planes = 1 if plane is None else source.file.hdus[index].n_planes
     if tiled:
-        pixels = stored_pixels(cards, source.read(extent.data_start, extent.data_size))
-        pixels = (pixels if plane is None else pixels.reshape(-1, *pixels.shape[-2:])[plane]).ravel()
+        pixels = np.concatenate([raw for _, raw in source.stored_pixels(index, form)]).reshape(n_planes, -1)[plane or 0]
     else:
         size = form.dtype.itemsize
-        count = extent.data_size // size // (1 if plane is None else source.file.hdus[index].n_planes)
+        count = extent.data_size // size // n_planes
         start = extent.data_start + (plane or 0) * count * size
         stops = np.linspace(_SAMPLE_PIXELS, max(count, _SAMPLE_PIXELS), _SAMPLES, dtype=int)
         spans = {(max(0, stop - _SAMPLE_PIXELS), min(stop, count)) for stop in stops.tolist()}
         raw = b"".join(source.read(start + a * size, (b - a) * size) for a, b in sorted(spans))
         pixels = np.frombuffer(raw, dtype=form.dtype)
     # A tilt averages out of a typical value.
-    level = sum(s.level if isinstance(s, SectionSkies) else of_plane(s, plane).level for s in (state.shift, state.base))
+    level = sum(skies_of(sky).get(ref.part, SkyPlane()).level for sky in (state.shift, state.base))
     values = np.abs(pixels.astype("f8") * form.bscale + form.bzero + level)
     values = values[np.isfinite(values)]
     return float(np.median(values)) if values.size else 0.0

@@ -54,15 +54,6 @@ def file_jobs(refs: Sequence[ImageRef], states: Sequence[FileState | None], sett
     return tuple(jobs)
 
 
-def inode(path: str) -> object:
-    """Return what all names of one file have in common; the path of a file that is not there."""
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return path
-    return found.st_dev, found.st_ino
-
-
 def why_fixed(path: str) -> str:
     """Say why a file can't be replaced, or its replacement would be another user's or group's; "" where it can."""
     file, me = Path(path), os.geteuid()

@@ -24,13 +24,7 @@ _SUFFIX = ".skymatch-journal"
 
 
 def journal_path(files: Iterable[str]) -> str:
-    """Return the path of the journal of a set of files.
-
-    Parameters
-    ----------
-    files : iterable of str
-        Their real paths.
-    """
+    """Return the path of the journal of a set of files (real paths)."""
     names = sorted(set(files))
     digest = hashlib.blake2b("\0".join(names).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
     return str(Path(names[0]).parent / f".{digest}{_SUFFIX}")
@@ -40,15 +34,8 @@ def journal_path(files: Iterable[str]) -> str:
 def kept(journal: Journal, locks: Locks) -> Iterator[Callable[[], None]]:
     """Keep a journal while files are replaced, then remove it; it stays if only some of them are done.
 
-    Parameters
-    ----------
-    locks : Locks
-        Of the files, and of the journal.
-
-    Yields
-    ------
-    begin : callable
-        To be called before a file is replaced: the first call writes the journal.
+    What it yields is to be called before a file is replaced: the first call writes the journal. ``locks`` are those of
+    the files and of the journal.
     """
     begun = False
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.pixelformat import PixelError, widened
+from skymatch_cli.images.formats.pixelformat import PixelError
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import Record
 from skymatch_cli.images.pixels import read_pixels
@@ -21,7 +21,7 @@ from skymatch_cli.images.skystate import OURS_ALONE
 from skymatch_cli.images.undocards import Written
 from skymatch_cli.model import BoolArray, Container, ImageInfo, PixelArray, PixelFormat
 from skymatch_cli.record.checksum import PixelDigest
-from skymatch_cli.record.rewrite import HduEdit, PixelEdit, stored_pixels
+from skymatch_cli.record.rewrite import HduEdit, PixelEdit
 from skymatch_cli.settings import Settings
 
 FRACTION_OF_NOISE = 1e-3
@@ -72,12 +72,18 @@ def examine(
         check_digest(source, index, edit.expected, where)
     facts = _written(source, index, pixels)
     before = 0.0 if edit.expected is None else edit.expected.lost
-    if scale is None or pixels.changes_nothing or pixels.original.is_integer or _is_kept(before + facts.lost, scale):
+    if (
+        scale is None
+        or pixels.changes_nothing
+        or pixels.original.is_integer
+        or before + facts.lost <= FRACTION_OF_NOISE * scale.noise
+    ):
         return replace(facts, lost=before + facts.lost)
-    wide = widened(pixels.result)
-    if wide is not None and source.file.container is not Container.ASDF:  # the schema of Roman knows float32 alone
-        facts = _written(source, index, replace(pixels, result=wide))
-        if _is_kept(before + facts.lost, scale):
+    if (
+        pixels.result.bitpix == -32 and source.file.container is not Container.ASDF
+    ):  # Roman's schema knows float32 alone
+        facts = _written(source, index, replace(pixels, result=replace(pixels.result, bitpix=-64)))
+        if before + facts.lost <= FRACTION_OF_NOISE * scale.noise:
             return replace(facts, lost=before + facts.lost)
     raise PixelError(
         f"float{-facts.form.bitpix} pixels minus this sky could not be restored to within a thousandth of their noise "
@@ -94,7 +100,7 @@ def _least(scales: Sequence[Scale]) -> Scale:
 def check_digest(source: Source, index: int, left: Written, where: str) -> None:
     """Refuse an image whose pixels changed since this program wrote them (InputError)."""
     digest = PixelDigest()
-    for _, raw in _pieces(source, index, left.form):
+    for _, raw in source.stored_pixels(index, left.form):
         digest.update(raw.tobytes())
     if digest.text() != left.digest:
         what = "its pixels are not those that skymatch wrote: changed by another program since"
@@ -104,27 +110,12 @@ def check_digest(source: Source, index: int, left: Written, where: str) -> None:
 def _written(source: Source, index: int, edit: PixelEdit) -> PixelFacts:
     """Find the facts for one format, with the loss of this step."""
     digest, lost = PixelDigest(), 0.0
-    for first, raw in _pieces(source, index, edit.stored):
+    for first, raw in source.stored_pixels(index, edit.stored):
         original = edit.originals(raw, first)
         result = edit.subtracted(original, first)
         lost = max(lost, edit.loss(original, result, first))
         digest.update(result.tobytes())
     return PixelFacts(edit.result, lost, digest.text())
-
-
-def _pieces(source: Source, index: int, form: PixelFormat) -> Iterator[tuple[int, np.ndarray]]:
-    """Return the pixels of an image as they are stored, in the byte order of FITS."""
-    extent = source.extent(index)
-    if not source.file.hdus[index].tiled:
-        yield from stored_pixels(source, extent, form)
-        return
-    from skymatch_cli.record.compressed import stored_pixels as unpacked
-
-    yield 0, unpacked(source.cards(index), source.read(extent.data_start, extent.data_size)).astype(form.dtype).ravel()
-
-
-def _is_kept(lost: float, scale: Scale) -> bool:
-    return lost <= FRACTION_OF_NOISE * scale.noise
 
 
 def _check_size(record: Record, scale: Scale, shape: tuple[int, int]) -> None:
@@ -183,7 +174,7 @@ def _bands(
     if any(info.source is not None for info in infos):
         return
     form = edit.original
-    for first, raw in _pieces(source, index, edit.stored):
+    for first, raw in source.stored_pixels(index, edit.stored):
         original = edit.originals(raw, first)
         good = np.isfinite(original) if not form.is_integer else original != form.blank
         with np.errstate(invalid="ignore", over="ignore"):

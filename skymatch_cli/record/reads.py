@@ -14,34 +14,18 @@ from skymatch_cli.settings import Settings
 
 
 class FilesRead:
-    """A set of files, identified by device and inode: symbolic and hard links lead to the same file.
-
-    Parameters
-    ----------
-    paths : iterable of str
-        Files that aren't there, and URLs, are left out.
-    """
+    """A set of files by device and inode: all links lead to the same file. What isn't there, and URLs, are left out."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        self._known = {place for path in dict.fromkeys(paths) if (place := _place(path)) is not None}
+        self._known = {place for path in dict.fromkeys(paths) if (place := place_of(path)) is not None}
 
     def __contains__(self, path: str) -> bool:
-        place = _place(path)
+        place = place_of(path)
         return place is not None and place in self._known
 
 
 def files_read(infos: Iterable[ImageInfo], settings: Settings, others: Iterable[str] = ()) -> FilesRead:
-    """Everything that a run with these images and settings reads.
-
-    Parameters
-    ----------
-    infos : iterable of ImageInfo
-        Their files, and those of their flags and masks.
-    settings : Settings
-        The list of skies and the reference image.
-    others : iterable of str
-        What else was named: lists, configuration, stored results.
-    """
+    """Everything that a run with these images and settings reads, and ``others``: lists, configuration, results."""
     return FilesRead([*others, *files_of_images(infos), *_named(settings)])
 
 
@@ -84,7 +68,8 @@ def lists_among(names: Iterable[str]) -> Iterator[str]:
         waiting += [str(folder / line.strip()[1:]) for line in lines if line.strip().startswith("@")]
 
 
-def _place(path: str) -> tuple[int, int] | None:
+def place_of(path: str) -> tuple[int, int] | None:
+    """Return what all names of one file have in common; None where it isn't there."""
     if is_remote(path) or "\0" in path:
         return None
     try:

@@ -19,11 +19,9 @@ from skymatch_cli.images.formats.source import Extent, Source
 from skymatch_cli.images.ledger import Record
 from skymatch_cli.images.undocards import Written
 from skymatch_cli.model import Container, PixelFormat
-from skymatch_cli.model.skycube import Sky
+from skymatch_cli.model.skyparts import Sky
 from skymatch_cli.model.skyplane import Shape, SkyPlane
 from skymatch_cli.record import checksum
-
-_CHUNK_PIXELS = 2**16  # temporaries that stay in the processor's cache
 
 
 class Sink(Protocol):
@@ -36,11 +34,10 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelEdit:
-    """Stored pixels -> original pixels -> the pixels to store.
+    """Stored pixels -> original pixels -> the pixels to store, of an image of ``shape`` (ny, nx).
 
-    ``stored`` is how they are now; stored pixels are the ``original`` ones minus ``shift``; the new ones, in the
-    format ``result``, are the original ones minus ``new_shift``. ``result == original`` with a shift of 0 is undo.
-    ``shape`` is (ny, nx) of the image.
+    Stored pixels are the ``original`` ones minus ``shift``; the new ones, in the format ``result``, are the original
+    ones minus ``new_shift``. ``result == original`` with a shift of 0 is undo.
     """
 
     original: PixelFormat
@@ -103,12 +100,8 @@ class HduEdit:
 def rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> tuple[int, ...]:
     """Write the file with its HDUs changed as ``edits`` says (by index), packed as it was.
 
-    PixelError if the pixels can't be changed so that it can be undone; OSError if the file can't be read or written.
-
-    Returns
-    -------
-    wrong : tuple of int
-        HDUs whose CHECKSUM or DATASUM was wrong: it stays as it was.
+    Return the HDUs whose CHECKSUM or DATASUM was wrong: it stays as it was. PixelError if the pixels can't be changed
+    so that it can be undone; OSError if the file can't be read or written.
     """
     if source.file.container is Container.GZIP:
         # neither name nor time: the same content gives the same bytes
@@ -164,27 +157,17 @@ def _new_hdu(
     if source.file.hdus[index].tiled:
         from skymatch_cli.record.compressed import rebuild
 
-        data_bytes = source.read(extent.data_start, extent.data_size)
-        cards, data = rebuild(source.cards(index), data_bytes, edit.cards, pixels)
+        cards, data = rebuild(source, index, edit.cards, pixels)
         return cards, lambda: iter([data])
-    return edit.cards, lambda: _new_pixels(source, extent, pixels)
+    return edit.cards, lambda: _new_pixels(source, index, extent, pixels)
 
 
-def _new_pixels(source: Source, extent: Extent, edit: PixelEdit) -> Iterator[bytes]:
+def _new_pixels(source: Source, index: int, extent: Extent, edit: PixelEdit) -> Iterator[bytes]:
     """The changed data of a plain image, and what fills its last block: zeros, or what was there before."""
     size, filled = 0, extent.data_stop - extent.data_start > extent.data_size
     filler = source.read(extent.data_start + extent.data_size, 1) if filled else b"\0"
-    for first, raw in stored_pixels(source, extent, edit.stored):
+    for first, raw in source.stored_pixels(index, edit.stored):
         data = edit.apply(raw, first).tobytes()
         size += len(data)
         yield data
     yield filler * (cd.padded(size) - size)
-
-
-def stored_pixels(source: Source, extent: Extent, form: PixelFormat) -> Iterator[tuple[int, np.ndarray]]:
-    """The pixels of a plain image as they are stored, in pieces: the number of the first, and an array (n,)."""
-    first, stop = 0, extent.data_start + extent.data_size
-    for piece in source.pieces(extent.data_start, stop, _CHUNK_PIXELS * form.dtype.itemsize):
-        raw = np.frombuffer(piece, dtype=form.dtype)
-        yield first, raw
-        first += len(raw)

@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import numpy as np
 
 from skymatch_cli.images.formats import cards as cd
+from skymatch_cli.images.formats.asdffile import opened_asdf
 from skymatch_cli.images.formats.files import open_file
-from skymatch_cli.images.formats.gwcs import opened_asdf
 from skymatch_cli.images.formats.roman import BACKGROUND, OURS, array_and_unit, made_cards, schema_method
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import SUBTRACTED
@@ -27,8 +27,8 @@ _IN_MEMORY = 64 * 2**20
 def rewrite_asdf(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> None:
     """Write a Roman image with its background and, where they change, its pixels as ``edits`` says.
 
-    Arrays keep their type and compression, and everything else in the tree its content; the text of the tree is written
-    anew by asdf. PixelError if a pixel overflows.
+    Arrays keep their type and compression, all else its content; asdf writes the tree anew. PixelError if a pixel
+    overflows.
     """
     edit = edits.get(0)
     with open_file(source.file.path) as stream:

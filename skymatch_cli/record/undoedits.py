@@ -11,18 +11,18 @@ from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import format_of
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import LEVEL, SUBTRACTED, without_sky
+from skymatch_cli.images.numbered import parts_in
 from skymatch_cli.images.skystate import (
     UndoCardsError,
     header_of_sky,
     original_header,
-    sections_in,
     subtracted_in,
     written_state,
 )
 from skymatch_cli.images.undocards import is_recorded
 from skymatch_cli.model import ImageRef
-from skymatch_cli.model.section import SectionSkies
-from skymatch_cli.model.skycube import SkyCube
+from skymatch_cli.model.section import WHOLE
+from skymatch_cli.model.skyparts import PartSkies, Sky, skies_of
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.edits import pixel_edit, tree_edits, whole_cube
 from skymatch_cli.record.jwsttree import show_background
@@ -36,47 +36,28 @@ def undo_edits(
     """Make the edits that undo everything this program did to images of one file.
 
     InputError if an image is not there, if undo cards are damaged or gone, or if pixels are not those that were
-    written.
-
-    Parameters
-    ----------
-    from_keyword : bool
-        Add the sky of the header back to images whose undo cards are gone, or contradict it and the pixels.
-    sky_keyword : str
-        Where that sky is, beside `LEVEL`.
+    written. ``from_keyword``: add the sky in the keywords (`LEVEL` or ``sky_keyword``) back to images whose undo cards
+    are gone, or contradict them and the pixels.
     """
     edits: dict[int, HduEdit] = {}
     for _, of_hdu in groupby(sorted(refs, key=lambda ref: ref.hdu), key=lambda ref: ref.hdu):
         images = list(of_hdu)
-        if images[0].part.plane is not None:
-            _check_all_planes(source, images)
-        elif images[0].section is not None:
+        if images[0].part != WHOLE:
             _check_all_named(source, images)
         edits |= _undo_image(source, whole_cube(images[0]), sky_keyword, from_keyword=from_keyword)
     return edits
 
 
-def _check_all_planes(source: Source, planes: Sequence[ImageRef]) -> None:
-    """Refuse to undo the skies of only some planes of a cube."""
-    named = {ref.part.plane for ref in planes if ref.section is None}
-    state = written_state(source, whole_cube(planes[0]), LEVEL)
-    sky = None if state.written is None else state.written.sky
-    skies = sky.planes if isinstance(sky, SkyCube) else ()
-    if left := [k + 1 for k, own in enumerate(skies) if own is not None and k not in named]:
-        hint = "name the cube without a section: its skies are taken back together"
-        what = f"its header holds skies of {len(left)} planes that are not named, such as {left[0]}"
-        raise InputError.at(planes[0].hdu_label, what, hint)
-
-
-def _check_all_named(source: Source, sections: Sequence[ImageRef]) -> None:
-    """Refuse to undo the skies of only some sections of an image."""
-    state = written_state(source, sections[0], LEVEL)
-    sky = None if state.written is None else state.written.sky
-    recorded = [section for section, _ in sky.parts] if isinstance(sky, SectionSkies) else [None] * (sky is not None)
-    if left := [section for section in recorded if section not in {ref.section for ref in sections}]:
-        what = "a sky of the whole image" if state.sections is None else f"skies of {', '.join(map(str, left))} too"
+def _check_all_named(source: Source, images: Sequence[ImageRef]) -> None:
+    """Refuse to undo the skies of only some sections or planes of an HDU."""
+    state = written_state(source, whole_cube(images[0]), LEVEL)
+    skies = {} if state.written is None else skies_of(state.written.sky)
+    if left := [part for part in skies if part not in {ref.part for ref in images}]:
+        what = "a sky of the whole image" if WHOLE in skies else f"skies of {', '.join(map(str, left))} too"
+        if (plane := left[0].plane) is not None:
+            what = f"skies of {len(left)} planes that are not named, such as {plane + 1}"
         hint = "name the image without a section: its skies are taken back together"
-        raise InputError.at(sections[0].label, f"its header holds {what}", hint)
+        raise InputError.at(images[0].label, f"its header holds {what}", hint)
 
 
 def _undo_image(source: Source, ref: ImageRef, sky_keyword: str, *, from_keyword: bool) -> dict[int, HduEdit]:
@@ -85,7 +66,7 @@ def _undo_image(source: Source, ref: ImageRef, sky_keyword: str, *, from_keyword
     state = written_state(source, ref, sky_keyword)
     where = ref.hdu if state.sections else header_of_sky(source, ref.hdu)
     if state.written is None:
-        subtracted = [old.sky.level for old in (state.recorded, *state.planes) if old is not None and old.subtracted]
+        subtracted = [old.sky.level for old in state.recorded.values() if old.subtracted]
         if subtracted:
             what = f"{SUBTRACTED} = T, but it holds no undo cards: they are gone, or another program subtracted its sky"
             more = " …" * (len(subtracted) > 1)
@@ -120,24 +101,30 @@ def _from_keyword(source: Source, ref: ImageRef, sky_keyword: str) -> dict[int, 
     hdus, where = source.file.hdus, header_of_sky(source, ref.hdu)
     if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
         raise InputError.at(ref.label, "this image is no longer in the file", "run again")
-    skies = _sections_of_keywords(source, ref)
-    plane = SkyPlane() if skies else subtracted_in(source.cards(where), hdus[ref.hdu].n_planes, sky_keyword, ref.label)
+    shift = _subtracted_from_sections(source, ref)
+    if shift is None:
+        shift = subtracted_in(source.cards(where), hdus[ref.hdu].shape, sky_keyword, ref.label)
     cards = {index: without_sky(source.cards(index), sky_keyword) for index in {ref.hdu, where}}
     edits = {index: HduEdit(cards=new) for index, new in cards.items() if new != source.cards(index)}
     if where != ref.hdu:
         edits |= tree_edits(source, show_background)
-    if not (cd.value(source.cards(ref.hdu), SUBTRACTED) is True if skies else plane):
+    if not shift:
         return edits
     form = format_of(source.cards(ref.hdu), tiled=hdus[ref.hdu].tiled)
     if form.is_integer:
         raise InputError.at(ref.label, f"{SUBTRACTED} = T, but its pixels are integers", "see BKGSUB")
-    pixels = PixelEdit(original=form, stored=form, shift=skies or plane, result=form, shape=hdus[ref.hdu].frame)
+    pixels = PixelEdit(original=form, stored=form, shift=shift, result=form, shape=hdus[ref.hdu].frame)
     edits[ref.hdu] = HduEdit(cards=cards[ref.hdu], pixels=None if pixels.changes_nothing else pixels)
     return edits
 
 
-def _sections_of_keywords(source: Source, ref: ImageRef) -> SectionSkies | None:
+def _subtracted_from_sections(source: Source, ref: ImageRef) -> Sky | None:
+    """The subtracted skies of sections, by their keywords; None where there are none, zero if they are recorded."""
+    shape, cards = source.file.hdus[ref.hdu].shape, source.cards(ref.hdu)
     try:
-        return sections_in(source.cards(ref.hdu), source.file.hdus[ref.hdu].frame)
+        sections = {part: sky for part, (sky, _) in parts_in(cards, shape).items() if part.section is not None}
     except ValueError as error:
         raise InputError.at(ref.label, str(error), "see BKGSEC1") from None
+    if not sections:
+        return None
+    return PartSkies(sections) if cd.value(cards, SUBTRACTED) is True else SkyPlane()

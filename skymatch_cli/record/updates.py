@@ -17,13 +17,12 @@ def sky_updates(
     sky_err: FloatArray | None = None,
     tilt: FloatArray | None = None,
 ) -> list[SkyUpdate]:
-    """Make the updates of the images that may be written.
+    """Make the updates of the images (N,) that may be written.
 
     UsageError if the skies are per second of a map of exposure times, which no header can record.
 
     Parameters
     ----------
-    infos : sequence of ImageInfo, length N
     sky, sky_err : (N,) float64, optional
         In the unit of each image; without, zeros, to ask whether the images could be written.
     tilt : (N, k) float64, optional

@@ -24,16 +24,14 @@ from skymatch_cli.images.formats.source import Source, open_source
 from skymatch_cli.model import FileState, ImageInfo, ImageRef, Journal, SkyWarning
 from skymatch_cli.record.atomic import Locks, Replacement, locked
 from skymatch_cli.record.edits import SkyUpdate, record_edits, settled
-from skymatch_cli.record.filejobs import COPIES, FileJob, check_copy, file_jobs, inode, why_fixed
+from skymatch_cli.record.filejobs import COPIES, FileJob, check_copy, file_jobs, why_fixed
 from skymatch_cli.record.journal import journal_path, kept
 from skymatch_cli.record.precision import PixelFacts, examine
-from skymatch_cli.record.reads import FilesRead, files_read
+from skymatch_cli.record.reads import FilesRead, files_read, place_of
 from skymatch_cli.record.rewrite import HduEdit, rewrite
 from skymatch_cli.record.undoedits import undo_edits
 from skymatch_cli.run.tasks import NoProgress, Progress
 from skymatch_cli.settings import Settings
-
-__all__ = ["Action", "SkyUpdate", "WriteReport", "check_writable", "undo", "write_skies"]
 
 _Edits = Mapping[int, HduEdit]
 _HINTS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run again")
@@ -62,10 +60,7 @@ class WriteReport:
 
 
 def check_writable(updates: Sequence[SkyUpdate], settings: Settings) -> tuple[Problem, ...]:
-    """Everything that would stop `write_skies`, found without writing.
-
-    Headers are read, pixels are not: to be asked before a long measurement, with any finite sky.
-    """
+    """Find everything that would stop `write_skies`, before a long measurement: headers are read, pixels are not."""
     jobs = file_jobs([u.ref for u in updates], [u.state for u in updates], settings)
     return _problems(_recording(updates, jobs, settings, ()), with_pixels=False)
 
@@ -88,12 +83,8 @@ def write_skies(
     updates : sequence of SkyUpdate
         All images of the run. Those whose sky is not finite are left alone; their files are copied all the
         same with ``settings.output_dir``.
-    settings : Settings
-        ``subtract``, ``output_dir``, ``overwrite`` and ``sky_keyword`` say what to do.
     journal : Journal, optional
         Left on the disk until all files are done.
-    progress : Progress, optional
-        Advanced by one for every file.
     named : iterable of str
         Files that the run reads beside its images: lists, configuration. Copies never replace them.
     """
@@ -125,14 +116,7 @@ def undo(
     The sky keywords come back as they were before the first run of the program; the pixels bit for bit where they were
     integer, within a thousandth of their noise where they were floats. Images in which nothing was recorded are left
     alone. InputError as `write_skies`; also if other programs changed pixels that this one wrote, or removed its undo
-    cards.
-
-    Parameters
-    ----------
-    from_keyword : bool
-        Add the sky of the header back to images that say that it is subtracted and whose undo cards are gone.
-    named : iterable of str
-        As for `write_skies`.
+    cards (``from_keyword``: then the sky of the header is added back).
     """
     jobs = file_jobs(refs, [None] * len(refs), settings)
 
@@ -207,7 +191,7 @@ def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
             if run.settings.output_dir is None:
                 if what := why_fixed(job.source):
                     raise InputError.at(job.label, what, COPIES)
-                if (other := same.setdefault(inode(job.source), job.label)) != job.label:
+                if (other := same.setdefault(place_of(job.source) or job.source, job.label)) != job.label:
                     raise InputError.at(job.label, f"is the same file as {other} (a hard link)", "name it once")
             else:
                 check_copy(job, run.settings)

@@ -21,39 +21,23 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
-    """A position on an axis and its label."""
-
-    at: float
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Histogram:
-    """A histogram laid out in a box of ``width`` × ``height``, and a curve to compare it with ("" for none).
-
-    ``axis`` names the values and their unit.
-    """
+    """A histogram laid out in a box of ``width`` × ``height``."""
 
     title: str
     width: int
     height: int
     bars: tuple[Bar, ...]
-    ticks: tuple[Tick, ...]
-    curve: str
-    axis: str
+    ticks: tuple[tuple[float, str], ...]  # places on the axis and their labels
+    curve: str  # to compare it with, "" for none
+    axis: str  # names the values and their unit
     summary: str
 
 
 def histogram(values: FloatArray, title: str, unit: str, *, gaussian: bool = False) -> Histogram:
-    """Lay out a histogram about zero.
+    """Lay out a histogram of finite values about zero; ``gaussian`` adds the curve of width 1.
 
-    Parameters
-    ----------
-    values : (n,) float64
-        Finite; n > 0. Values beyond ten times the typical spread are counted in the outermost bars.
-    gaussian : bool
-        Compare with the normal distribution of width one.
+    Values beyond ten times the typical spread are counted in the outermost bars.
     """
     width, height = 480, 200
     largest = float(np.abs(values).max())
@@ -75,7 +59,7 @@ def histogram(values: FloatArray, title: str, unit: str, *, gaussian: bool = Fal
     )
     curve = svg_path(np.column_stack([(z + reach) * right, height - normal * up]), closed=False) if gaussian else ""
     axis = f"{title} ({unit})" if unit else title
-    ticks = tuple(Tick((t + reach) * right, f"{t:.6g}") for t in nice_ticks(-reach, reach).tolist())
+    ticks = tuple(((t + reach) * right, f"{t:.6g}") for t in nice_ticks(-reach, reach).tolist())
     return Histogram(title, width, height, bars, ticks, curve, axis, _summary(values, unit, reach))
 
 
@@ -94,7 +78,9 @@ def nice_ticks(low: float, high: float) -> FloatArray:
     >>> nice_ticks(-2.2, 3.4).tolist()
     [-2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
     """
-    step = _nice_above((high - low) / 7, (1, 2, 5, 10))
+    least = (high - low) / 7
+    power = 10.0 ** np.floor(np.log10(least))
+    step = min(m * power for m in (1, 2, 5, 10) if m * power >= least * (1 - 1e-9))
     ticks: FloatArray = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
     return ticks
 
@@ -109,12 +95,6 @@ def nice_below(value: float) -> float:
     """
     power = 10.0 ** np.floor(np.log10(value))
     return float(max(m * power for m in (1, 2, 5) if m * power <= value * (1 + 1e-9)))
-
-
-def _nice_above(value: float, steps: tuple[float, ...]) -> float:
-    """Return the smallest of these steps times a power of ten that is not below a positive value."""
-    power = 10.0 ** np.floor(np.log10(value))
-    return float(min(m * power for m in steps if m * power >= value * (1 - 1e-9)))
 
 
 def svg_path(points: FloatArray, *, closed: bool = True) -> str:

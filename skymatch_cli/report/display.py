@@ -41,13 +41,7 @@ class DisplayFrame:
 
 
 def frame_around(rings: Sequence[FloatArray], max_side: int) -> DisplayFrame:
-    """Make the frame that contains all rings, with a longer side of ``max_side`` pixels.
-
-    Parameters
-    ----------
-    rings : sequence of (n, 3) float64
-        Borders on the sky as ICRS unit vectors.
-    """
+    """Make the frame that contains all rings (n, 3) of ICRS unit vectors, with a longer side of ``max_side`` pixels."""
     vectors = np.concatenate([np.asarray(ring, float) for ring in rings])
     vectors = vectors[np.isfinite(vectors).all(axis=1)]
     centre = vectors.mean(axis=0)

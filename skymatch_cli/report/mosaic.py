@@ -66,14 +66,9 @@ class Stretch:
 
 
 def pictures(looks: Sequence[Quicklook], unit: str, *, cubes: bool = False) -> list[Picture]:
-    """Draw the mosaic in both ways; return none where there are no pixels.
+    """Draw the mosaic in both ways, from looks of means and of medians; return none where there are no pixels.
 
-    Parameters
-    ----------
-    looks : sequence of Quicklook
-        Of means and of medians; or empty.
-    cubes : bool
-        Some images are planes of cubes, all of which are in the mean.
+    ``cubes``: some images are planes of cubes, all of which are in the mean.
     """
     if not looks or not np.isfinite(looks[0].after).any():
         return []
@@ -127,10 +122,7 @@ def missing(error: ImportError) -> UsageError:
 
 def stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
     """Choose one contrast for both pictures, each about its own level (``globalmin`` and ``user`` shift all)."""
-    after, before = (values[np.isfinite(look.after)] for values in (look.after, look.before))
-    if not after.size:
-        return (Stretch(0.0, 1.0, 1.0),) * 2
-    low, level, high = (float(q) for q in np.percentile(after, [1.0, 50.0, 99.7]))
+    after, before, (low, level, high) = _seen(look, [1.0, 50.0, 99.7])
     spread = max(level - low, float(np.ptp(np.percentile(before - after, [0.5, 99.5]))), 1e-6 * max(1.0, abs(level)))
     stretch = Stretch(black=level - 1.5 * spread, white=max(high, level + 2 * spread), softening=spread)
     return stretch.shifted(float(np.median(before)) - level), stretch
@@ -138,12 +130,16 @@ def stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
 
 def sky_stretches(look: Quicklook) -> tuple[Stretch, Stretch]:
     """Choose the contrast of a look without stars: linear, wide enough for the steps and most of the sky."""
-    after, before = (values[np.isfinite(look.after)] for values in (look.after, look.before))
-    if not after.size:
-        return (Stretch(0.0, 1.0, 1.0),) * 2
-    low, level, high = (float(q) for q in np.percentile(after, [2.0, 50.0, 90.0]))
+    after, before, (low, level, high) = _seen(look, [2.0, 50.0, 90.0])
     shift = float(np.median(before)) - level
     step = 1.1 * float(np.abs(before - after - shift).max())
     black, white = min(low, level - step), max(high, level + step, level + 1e-6 * max(1.0, abs(level)))
     stretch = Stretch(black, white, softening=10 * (white - black))
     return stretch.shifted(shift), stretch
+
+
+def _seen(look: Quicklook, percent: list[float]) -> tuple[FloatArray, FloatArray, list[float]]:
+    """Return the points of both pictures that have an image, and percentiles of those after; zeros without any."""
+    after, before = (values[np.isfinite(look.after)] for values in (look.after, look.before))
+    after, before = (values if values.size else np.zeros(1) for values in (after, before))
+    return after, before, np.percentile(after, percent).tolist()

@@ -55,17 +55,7 @@ class OverlapColumns:
 
 
 def pull_class(pull: float) -> int:
-    """Return the colour class of a pull.
-
-    Parameters
-    ----------
-    pull : float
-        In sigma.
-
-    Returns
-    -------
-    int
-        5 below one sigma, one more or less per sigma up to 10 and down to 0; -1 where there is no pull.
+    """Return the colour class of a pull: 5 below one sigma, one more or less per sigma up to 10 and 0; -1 for none.
 
     Examples
     --------

@@ -44,19 +44,8 @@ def _script(text: str, trusted: Any) -> dict[str, Any]:
 def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook], *, typed: str = "") -> str:
     """Make the HTML page of a run; UsageError if the packages of the extra ``report`` are missing.
 
-    Parameters
-    ----------
-    scene : Scene or None
-        None where the images can't be found any more: there is no map then, and the page says so.
-    looks : sequence of Quicklook
-        With stars, and without; empty where the pixels can't be read any more: there are no pictures then.
-    typed : str
-        The command that makes this page, as it was typed; "" where there was none.
-
-    Returns
-    -------
-    str
-        The same for the same arguments: the page holds no date, but shows that of its file.
+    The same for the same arguments: the page holds no date, but shows that of its file. Without a scene it has no map,
+    without looks (with stars, and without) no pictures, and says so. ``typed`` is the command as it was typed.
     """
     template, trusted = _template()
     overlaps = OverlapColumns.of(report.overlaps)

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from .scene import Scene
 
 
-_PICTURES = frozenset({".png", ".pdf", ".svg"})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
     """The report and the figure to write; None for those that were not asked for.
@@ -44,13 +41,12 @@ class Pictures:
         inputs = tuple(inputs)
         if self.html is not None and self.plot is not None and Path(self.html).resolve() == Path(self.plot).resolve():
             raise UsageError(f"{self.html_option} and --plot name the same file: {self.plot}", "name two files")
-        if self.html is not None and Path(self.html).suffix.lower() in _PICTURES:
-            raise UsageError(
-                f"{self.html_option} {self.html}: the report is an HTML page", "a figure is made by --plot"
-            )
         if self.html is not None:
-            from . import page
+            from . import page, plots
 
+            if Path(self.html).suffix.lower() in plots.SUFFIXES:
+                said = f"{self.html_option} {self.html}: the report is an HTML page"
+                raise UsageError(said, "a figure is made by --plot")
             page.require_extra()
             check_target(self.html, self.html_option, overwrite=overwrite, inputs=inputs)
         if self.plot is not None:
@@ -68,16 +64,9 @@ class Pictures:
         *,
         progress: Progress | None = None,
     ) -> None:
-        """Draw and write what was asked for.
+        """Draw and write what was asked for; ``infos`` None: the images can't be found any more.
 
         InputError if there is nothing to plot, or pixels can't be read; SkymatchError if a file can't be written.
-
-        Parameters
-        ----------
-        infos : tuple of ImageInfo, or None
-            None where the images can't be found any more: the page has no map and no pictures then.
-        settings : Settings
-            Which pixels are good, and the workers.
         """
         if self.html is None and self.plot is None:
             return
@@ -108,7 +97,6 @@ def _looks(
     from .scene import scene
 
     place = scene(infos)
-    rings = [ring for i in range(len(infos)) for ring in place.image_rings(i)]
-    views = View(frame_around(rings, PICTURE_SIDE)), View(frame_around(rings, TILES_SIDE), block_medians)
+    views = View(frame_around(place.rings, PICTURE_SIDE)), View(frame_around(place.rings, TILES_SIDE), block_medians)
     sky, tilt = found.images.column("sky"), found.tilt()
     return place, quicklooks(place, sky, settings, views, tilt=tilt, progress=progress)

@@ -55,14 +55,7 @@ def check_suffix(file: str) -> None:
 def save_plot(
     scene: Scene, overlaps: OverlapColumns, looks: Sequence[Quicklook], suffix: str, stream: BinaryIO
 ) -> None:
-    """Draw the figure and write it.
-
-    Parameters
-    ----------
-    looks : sequence of Quicklook
-        Of the mosaic with its stars, and without.
-    suffix : {".png", ".pdf", ".svg"}
-    """
+    """Draw the figure (see `draw`) and write it in the format of a suffix of `SUFFIXES`."""
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE):
@@ -71,13 +64,7 @@ def save_plot(
 
 
 def draw(scene: Scene, overlaps: OverlapColumns, looks: Sequence[Quicklook]) -> Figure:
-    """Draw a map, and the mosaic before and after: the sky alone, then the stars and the sky.
-
-    Parameters
-    ----------
-    looks : sequence of Quicklook
-        Of the mosaic with its stars, and without.
-    """
+    """Draw a map, and the mosaic before and after: sky alone, then stars and sky. Looks: with stars, and without."""
     from matplotlib.figure import Figure
 
     from .mosaic import sky_stretches, stretches
@@ -112,7 +99,7 @@ def _draw_map(figure: SubFigure, panel: Any, scene: Scene, overlaps: OverlapColu
 
     frame = look.frame
     thin = min(1.0, (60 / max(1, len(scene.infos))) ** 0.5)  # borders of a thousand frames would hide the overlaps
-    frames = [frame.to_pixel(ring) for i in range(len(scene.infos)) for ring in scene.image_rings(i)]
+    frames = list(map(frame.to_pixel, scene.rings))
     panel.add_collection(PolyCollection(frames, facecolor="none", edgecolor="0.35", linewidth=0.5 * thin))
     rings = scene.overlap_rings(overlaps.a, overlaps.b)
     shown = [(overlaps.pull[k], frame.to_pixel(ring)) for k in overlaps.drawing_order.tolist() for ring in rings[k]]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from skymatch_cli.images.image import Pixels, read_pixels
+from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.model import BoolArray, FloatArray, PixelArray
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.run.tasks import Progress, run
@@ -105,19 +105,10 @@ def quicklooks(
 
     Parameters
     ----------
-    scene : Scene
-        N images.
     sky : (N,) float64
         In each image's own unit; an image without one (NaN) is left out.
-    settings : Settings
-        Which pixels are good.
     tilt : (N, 2, 5 or 9) float64, optional
         Coefficients of the skies beyond their level at the image's centre, as in `SkyPlane`.
-
-    Returns
-    -------
-    tuple of Quicklook
-        One per view.
     """
     used = np.flatnonzero(np.isfinite(sky)).tolist()
     if progress is not None:

@@ -30,22 +30,19 @@ class Scene:
             raise ValueError(f"{self.infos[i].ref.label} has no WCS")
         return wcs
 
+    @property
+    def rings(self) -> list[FloatArray]:
+        """The borders of all images."""
+        return [ring for i in range(len(self.infos)) for ring in self.image_rings(i)]
+
     def image_rings(self, i: int) -> list[FloatArray]:
         """Return the borders of one image as ICRS unit vectors, open rings (n, 3)."""
         return [ring for part in self.footprints[i].parts for ring in part.rings]
 
     def overlap_rings(self, a: IntArray, b: IntArray) -> list[list[FloatArray]]:
-        """Return the borders of overlaps, in the order of a result's rows.
+        """Return the borders of the overlaps of images (M,) each, as open rings; none where they don't overlap.
 
-        Parameters
-        ----------
-        a, b : (M,) int64
-            Images of each row. A very wide overlap has several rows, in the graph as in the result.
-
-        Returns
-        -------
-        list of M lists of (n, 3) float64
-            Open rings of ICRS unit vectors; none where the images don't overlap (any more).
+        A very wide overlap has several rows, in the graph as in the result.
         """
         g = self.graph
         known = {key: row for row, key in enumerate(_numbered(g.a, g.b))}

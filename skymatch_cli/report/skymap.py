@@ -59,15 +59,9 @@ class Matrix:
 
 
 def sky_map(scene: Scene, columns: OverlapColumns, labels: tuple[str, ...]) -> SkyMap:
-    """Lay out the map of a scene.
-
-    Parameters
-    ----------
-    labels : tuple of str
-        The images' names.
-    """
+    """Lay out the map of a scene of images with these labels."""
     n_images = len(scene.infos)
-    frame = frame_around([ring for i in range(n_images) for ring in scene.image_rings(i)], _SIDE)
+    frame = frame_around(scene.rings, _SIDE)
     borders = [
         [simplified(drawn(ring, frame)) for ring in scene.image_rings(i)] for i in range(min(n_images, MOST_ROWS))
     ]
@@ -97,15 +91,7 @@ def sky_map(scene: Scene, columns: OverlapColumns, labels: tuple[str, ...]) -> S
 
 
 def piled(columns: OverlapColumns, borders: Sequence[Sequence[FloatArray]], arcsec_per_unit: float) -> bool:
-    """Return whether the overlaps together are larger than the frames, and hide one another on a map.
-
-    Parameters
-    ----------
-    borders : sequence of sequence of (n, 2) float64
-        The frames as drawn.
-    arcsec_per_unit : float
-        Scale of the drawing.
-    """
+    """Return whether the overlaps together are larger than the frames as drawn, and hide one another on a map."""
     area = sum(polygon_area(ring) for border in borders for ring in border)
     return float(columns.area_arcmin2.sum()) > area * (arcsec_per_unit / 60) ** 2
 
@@ -142,18 +128,9 @@ def angle_text(below_arcsec: float) -> tuple[str, float]:
 
 
 def map_names(labels: tuple[str, ...], most: int) -> tuple[str, ...]:
-    """Return names that are short enough for the frames of the map.
+    """Return names of at most so many characters, for the frames of the map.
 
-    Parameters
-    ----------
-    most : int
-        Characters for which there is room in a frame.
-
-    Returns
-    -------
-    tuple of str
-        The names without their suffix where these are short enough, else without what all begin with, else the
-        numbers of the images in the table.
+    They have no suffix; if they are too long, not what all begin with; else they are the numbers of the images.
 
     Examples
     --------
@@ -191,21 +168,9 @@ def _left_out(n_images: int, n_overlaps: int, most: int) -> str:
 
 
 def frame_names(borders: Sequence[Sequence[FloatArray]], labels: tuple[str, ...], font: float) -> list[FrameName]:
-    """Place the names of frames: in the middle of each or towards a corner, where no other name is.
+    """Place the names of the frames that have room for one: in the middle or towards a corner, where no other name is.
 
-    Parameters
-    ----------
-    borders : sequence of sequence of (n, 2) float64
-        The frames as drawn.
-    labels : tuple of str
-        The images' names.
-    font : float
-        Size of the letters, in the units of the drawing.
-
-    Returns
-    -------
-    list of FrameName
-        Of the frames that have room for a name; none where a frame can't be drawn.
+    ``font`` is the size of the letters in the units of the drawing. No names where a frame can't be drawn.
     """
     whole = [np.concatenate(border) for border in borders if border]
     if len(whole) < len(borders) or not all(np.isfinite(points).all() for points in whole):

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from skymatch_cli.errors import SkymatchError, UsageError
-from skymatch_cli.run.tasks import Found, NoProgress, Progress, Runner, Task, Tasks, usable_cores
+from skymatch_cli.run.tasks import Found, NoProgress, Progress, Runner, Task, Tasks, in_window, usable_cores
 
 _CONNECT_S = 20
 _ASK_S = 5.0  # seconds between checks for workers
@@ -25,14 +24,9 @@ _AHEAD = 8  # submitted tasks per thread of the cluster
 
 @contextmanager
 def connected(scheduler: str, jobs: int = 0) -> Iterator[Runner]:
-    """Connect to a Dask scheduler, and return a runner on its workers.
+    """Connect to a Dask scheduler, by its address or ``local`` for ``jobs`` worker processes here; give a runner on it.
 
     UsageError if Dask is missing, or the scheduler can't be reached.
-
-    Parameters
-    ----------
-    scheduler : str
-        Its address (``tcp://host:8786``), or ``local`` for ``jobs`` worker processes on this machine.
     """
     try:
         from distributed import Client, LocalCluster
@@ -56,16 +50,11 @@ class _ClusterRunner:
 
     def __call__(self, tasks: Tasks[Found], *, progress: Progress | None = None) -> Iterator[Found]:
         """Yield the findings of the tasks, in their order."""
-        watch = progress or NoProgress()
-        out: deque[tuple[Task[Found], Any]] = deque()
-        for task in tasks:
-            out.append((task, self._submit(task)))
-            if len(out) > _AHEAD * max(2, sum(self.client.nthreads().values())):
-                yield self._finding(*out.popleft())
-                watch.advance()
-        while out:
-            yield self._finding(*out.popleft())
-            watch.advance()
+        submitted = ((task, self._submit(task)) for task in tasks)
+        return in_window(submitted, lambda one: self._finding(*one), self._most, progress or NoProgress())
+
+    def _most(self) -> int:
+        return _AHEAD * max(2, sum(map(int, self.client.nthreads().values())))
 
     def _submit(self, task: Task[Found], workers: list[str] | None = None) -> Any:
         # Preferred, not required: a worker that dies comes back under another address, and the task would wait forever.

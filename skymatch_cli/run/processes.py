@@ -41,11 +41,6 @@ def run_tasks(tasks: Tasks[Found], workers: int, progress: Progress) -> Generato
 
     When a worker is killed, the submitted tasks run again one by one, each in its own process; the finding of a task
     that kills this process too is its ``lost``. If no process can be started, tasks run in this one.
-
-    Parameters
-    ----------
-    progress : Progress
-        Advanced by one for every answer.
     """
     done = 0
     while done < len(tasks):

@@ -29,11 +29,9 @@ class Progress(Protocol):
 
     def stage(self, name: str, total: int) -> None:
         """Begin a stage of ``total`` steps."""
-        ...
 
     def advance(self, steps: int = 1) -> None:
         """Advance by some steps of the stage."""
-        ...
 
 
 class NoProgress:
@@ -57,7 +55,6 @@ class Finding(Protocol):
     @property
     def problems(self) -> tuple[Problem, ...]:
         """Why there is no result: files that could not be read."""
-        ...
 
 
 Found = TypeVar("Found", bound=Finding)
@@ -69,11 +66,9 @@ class Task(Protocol[Found_co]):
 
     def __call__(self) -> Found_co:
         """Run the task."""
-        ...
 
     def lost(self, why: str) -> Found_co:
         """Return the finding to report when every worker died of the task."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +94,6 @@ class Runner(Protocol):
 
     def __call__(self, tasks: Tasks[Found], *, progress: Progress | None = None) -> Iterator[Found]:
         """Yield the findings of the tasks, in their order."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +172,9 @@ def attempt(task: Task[Found]) -> Found:
 def run(
     function: Callable[[Item], Answer], items: Sequence[Item], *, jobs: int = 0, progress: Progress | None = None
 ) -> Iterator[Answer]:
-    """Apply ``function`` to every item and yield the answers in the order of the items.
+    """Apply ``function`` to every item in ``jobs`` threads, and yield the answers in the order of the items.
 
-    Parameters
-    ----------
-    jobs : int
-        Workers; 0 means one per usable core. The answers don't depend on it.
-    progress : Progress, optional
-        Advanced by one for every answer.
+    0 means one per usable core; the answers don't depend on it.
     """
     return _ordered(function, items, min(jobs or usable_cores(), len(items)), progress)
 
@@ -202,16 +191,24 @@ def _ordered(
             yield answer
         return
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Answer]] = deque()
         try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > _AHEAD * workers:
-                    yield waiting.popleft().result()
-                    watch.advance()
-            while waiting:
-                yield waiting.popleft().result()
-                watch.advance()
+            submitted = (pool.submit(function, item) for item in items)
+            yield from in_window(submitted, Future.result, lambda: _AHEAD * workers, watch)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def in_window(
+    submitted: Iterable[Item], result: Callable[[Item], Answer], most: Callable[[], int], watch: Progress
+) -> Iterator[Answer]:
+    """Yield the results of what is submitted, in its order; more than ``most()`` never wait at a time."""
+    waiting: deque[Item] = deque()
+    for one in submitted:
+        waiting.append(one)
+        if len(waiting) > most():
+            yield result(waiting.popleft())
+            watch.advance()
+    while waiting:
+        yield result(waiting.popleft())
+        watch.advance()

@@ -1,12 +1,12 @@
-"""Follow the border of a region of an image on the sky, to a small fraction of a pixel."""
+"""Follow lines that are straight in pixels on the sky, or the other way round, to a small fraction of a pixel."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray
+from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray
 from skymatch_cli.sky.sphere import normalised
 
 CHORD_PIX = 0.02  # largest distance between a border and the great circles that replace it
@@ -17,36 +17,39 @@ _SHORTEST_PIX = 0.1
 def sky_borders(wcs: CelestialWcs, rings: Sequence[FloatArray]) -> list[FloatArray]:
     """Follow rings of straight lines in pixels on the sky.
 
-    Parameters
-    ----------
-    rings : sequence of (n, 2) float64
-        Corners in pixel coordinates, open (the last is joined to the first), on the sky.
-
-    Returns
-    -------
-    list of (m, 3) float64
-        Unit vectors, open rings with the corners in them. Great circles between them are within
-        `CHORD_PIX` of the border, measured in pixels across it.
+    ``rings`` are open, (n, 2) each, on the sky; so are the results, (m, 3) unit vectors, the corners among them. Great
+    circles between these are within `CHORD_PIX` of the border, measured in pixels across it.
     """
     start = np.concatenate(rings)
     end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
-    place = np.arange(len(start), dtype=float)
-    nodes, places = [start], [place]
-    span = 1.0
-    while len(start):
-        bent = _bent(wcs, start, end)
-        start, end, place = start[bent], end[bent], place[bent]
-        span *= 0.5
-        middle = 0.5 * (start + end)
-        nodes.append(middle)
-        places.append(place + span)
-        start, end = np.concatenate([start, middle]), np.concatenate([middle, end])
-        place = np.concatenate([place, place + span])
-    along = np.argsort(np.concatenate(places), kind="stable")
-    pixels = np.concatenate(nodes)[along]
+    pixels, segment = halved(start, end, lambda low, high, _: (0.5 * (low + high), _bent(wcs, low, high)))
     sky = wcs.to_sky(pixels[:, 0], pixels[:, 1])
     ends = np.cumsum([len(ring) for ring in rings])[:-1]
-    return [_without_repeats(ring) for ring in np.split(sky, np.searchsorted(np.concatenate(places)[along], ends))]
+    return [_without_repeats(ring) for ring in np.split(sky, np.searchsorted(segment, ends))]
+
+
+def halved(
+    start: FloatArray,
+    end: FloatArray,
+    middles: Callable[[FloatArray, FloatArray, IntArray], tuple[FloatArray, BoolArray]],
+) -> tuple[FloatArray, IntArray]:
+    """Halve segments from start to end, (n, k), until none is bent.
+
+    Return the starts of all pieces in order, (m, k), and the segment of each, (m,). ``middles`` is given ends of pieces
+    and their segments, and returns the middles of the pieces, and which of them are bent.
+    """
+    place = np.arange(len(start), dtype=float)
+    nodes, places, span = [start], [place], 0.5
+    while len(start):
+        middle, bent = middles(start, end, place.astype(np.int64))
+        start, end, middle, place = start[bent], end[bent], middle[bent], place[bent]
+        start, end = np.concatenate([start, middle]), np.concatenate([middle, end])
+        nodes.append(middle)
+        places.append(place + span)
+        place = np.concatenate([place, places[-1]])
+        span *= 0.5
+    along = np.argsort(np.concatenate(places), kind="stable")
+    return np.concatenate(nodes)[along], np.concatenate(places)[along].astype(np.int64)
 
 
 def _bent(wcs: CelestialWcs, start: FloatArray, end: FloatArray) -> BoolArray:

@@ -108,18 +108,10 @@ def _has_card(text: bytes, pattern: re.Pattern[bytes], *words: bytes) -> bool:
 
 
 def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str = "image") -> FitsWcs:
-    """Read the celestial WCS of a header.
+    """Read the celestial WCS of a header, which must be that of the two axes of an image of ``shape`` (ny, nx).
 
-    InputError: the header has no valid celestial WCS, or it is not that of the two image axes.
-
-    Parameters
-    ----------
-    shape : (ny, nx)
-        Of the image, without its degenerate axes.
-    fobj : astropy.io.fits.HDUList, optional
-        The open file, where the header refers to lookup tables.
-    where : str
-        Name of the image for messages.
+    InputError if there is no valid one. ``fobj`` is the open file, where the header refers to lookup tables; ``where``
+    names the image in messages.
     """
     try:
         text = header.tostring(sep="", endcard=False, padding=False).encode("ascii", "replace")
@@ -288,7 +280,7 @@ def _undistorted(text: bytes) -> Any:
     with suppress(Exception):  # astropy's own way says what is wrong
         prm = Wcsprm(header=text, relax=True)
         if prm.naxis == 2:
-            wcs = WCS(naxis=2)
+            wcs = WCS(naxis=2, fix=False)
             wcs.wcs = prm
             wcs.fix()
             prm.set()

@@ -16,7 +16,8 @@ import numpy as np
 from skymatch_cli.errors import InputError
 from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray
 from skymatch_cli.sky.border import sky_borders
-from skymatch_cli.sky.sphere import angle_rad, bounding_cap, normalised
+from skymatch_cli.sky.sphere import angle_rad, bounding_cap, lon_lat, normalised
+from skymatch_cli.sky.tangent import flattened, tangent_axes
 
 MAX_RADIUS_RAD = np.radians(30.0)  # of an image in one part
 _LARGEST_RADIUS_RAD = np.radians(36.0)  # of a cap about the border: all must be within 90 degrees of a plane's centre
@@ -45,10 +46,10 @@ class Footprint:
 
 
 def footprint(wcs: CelestialWcs, where: str = "image") -> Footprint:
-    """Trace the border of an image on the sky.
+    """Trace the border of an image on the sky: that of the pixels' outer edges, from -0.5 to n - 0.5.
 
-    The border is that of the pixels' outer edges, from -0.5 to n - 0.5. It is followed to better than 0.05 pixels, also
-    over a pole or across RA 0. InputError: no pixel is on the sky, or the WCS maps different pixels to the same place.
+    It is followed to better than 0.05 pixels, also over a pole or across RA 0. InputError: no pixel is on the sky, or
+    the WCS maps different pixels to the same place.
     """
     ny, nx = wcs.shape
     frame = _frame(wcs)
@@ -109,10 +110,7 @@ def _check_simple(ring: FloatArray, centre: FloatArray, where: str) -> None:
     """Refuse a ring that crosses itself by more than rounding: the WCS folds over."""
     import shapely
 
-    east = normalised(np.cross([0.0, 0.0, 1.0] if abs(centre[2]) < 0.9 else [1.0, 0.0, 0.0], centre))
-    north = np.cross(centre, east)
-    flat = np.stack([ring @ east, ring @ north], axis=1) / (ring @ centre)[:, None]
-    polygon = shapely.polygons(flat)
+    polygon = shapely.polygons(flattened(tangent_axes(*map(float, lon_lat(centre))), ring))
     if not shapely.is_valid(polygon):
         area = shapely.area(shapely.make_valid(polygon))
         # A ring that crosses itself runs around its lobes in opposite directions, so their areas cancel.

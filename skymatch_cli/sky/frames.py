@@ -59,21 +59,12 @@ ICRS = SkyFrame("icrs")
 
 
 def frame_of_header(longitude_type: str, radesys: str, equinox: float) -> SkyFrame:
-    """Return the frame that CTYPE, RADESYS and EQUINOX of a header name.
+    """Return the frame that the longitude's CTYPE (``RA--``), RADESYS ("" without) and EQUINOX (NaN without) name.
 
     The rules are those of FITS WCS paper II (Calabretta & Greisen 2002), section 3.1: RADESYS applies to equatorial
     axes only; without it the equinox decides (FK4 before 1984, else FK5), and without that it is ICRS. Ecliptic axes
     are the mean ecliptic of the equinox, seen from the barycentre. ValueError: the frame is not fixed on the sky, or it
-    is unknown; the message says so.
-
-    Parameters
-    ----------
-    longitude_type : str
-        First four characters of the CTYPE of the longitude axis, such as ``RA--``.
-    radesys : str
-        "" where the header has none.
-    equinox : float
-        In years; NaN where the header has none.
+    is unknown.
     """
     if not (np.isnan(equinox) or 1800.0 <= equinox <= 2200.0):
         raise ValueError(f"EQUINOX {equinox:g} is not a year of a celestial frame")

@@ -14,21 +14,9 @@ _ITERATIONS = 30
 def refine_pixels(
     wcs: CelestialWcs, vectors: FloatArray, x: FloatArray, y: FloatArray, box: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """Improve first guesses of the pixel positions of sky positions.
+    """Improve first guesses x, y of the pixels of ICRS unit vectors (n, 3), within ``box`` (n, 4): x0, y0, x1, y1.
 
-    Parameters
-    ----------
-    vectors : (n, 3) float64
-        ICRS unit vectors.
-    x, y : (n,) float64
-        First guesses, on the sky.
-    box : (n, 4) float64, optional
-        x0, y0, x1, y1 of the pixels within which to search.
-
-    Returns
-    -------
-    x, y : (n,) float64
-        Where Newton's method ended; the caller checks that they are solutions.
+    Return where Newton's method ended; the caller checks that these are solutions.
     """
     x, y = x.copy(), y.copy()
     safe_x, safe_y = x.copy(), y.copy()

@@ -39,15 +39,7 @@ def is_iraf(header: Any) -> bool:
 
 
 def translated(header: Any) -> Any:
-    """Return the header with a standard projection, without the keywords of IRAF.
-
-    ValueError if the surfaces of its corrections can't be read.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        Of two axes on the sky.
-    """
+    """Return the header of two axes with a standard projection; ValueError if the corrections can't be read."""
     from astropy.wcs import WCS
 
     axes = [_CTYPE.fullmatch(str(header[f"CTYPE{axis}"])) for axis in (1, 2)]
@@ -132,14 +124,9 @@ def _basis(kind: int, n: int, low: float, high: float) -> FloatArray:
 
 
 def _of_pixels(surfaces: list[FloatArray], linear: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Convert corrections to pixels along both axes, as terms of powers of pixels.
+    """Convert corrections, terms of powers of (xi, eta), to terms of powers of pixels along both axes.
 
-    Parameters
-    ----------
-    surfaces : (of xi, of eta)
-        As terms of powers of (xi, eta).
-    linear : (2, 2) float64
-        (xi, eta) from pixels.
+    ``linear`` (2, 2): (xi, eta) from pixels.
     """
     order = max(int(np.argwhere(surface).sum(axis=1).max(initial=1)) for surface in surfaces)
     if order > _MAX_ORDER:

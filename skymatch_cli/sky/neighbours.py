@@ -11,18 +11,7 @@ _FEW = 300  # caps of which all pairs are tested in less time than it takes to i
 
 
 def touching_caps(centres: FloatArray, radii_rad: FloatArray) -> tuple[IntArray, IntArray]:
-    """Find all pairs i < j of caps that touch, sorted by i, then j.
-
-    Parameters
-    ----------
-    centres : (n, 3) float64
-        Unit vectors.
-    radii_rad : (n,) float64
-        Angular radii.
-
-    Returns
-    -------
-    i, j : (m,) int64
+    """Find all pairs i < j of caps (centres (n, 3), angular radii (n,)) that touch, sorted by i, then j.
 
     Examples
     --------

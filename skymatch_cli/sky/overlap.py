@@ -13,25 +13,16 @@ from skymatch_cli.sky.footprint import Footprint, FootprintPart
 from skymatch_cli.sky.intersections import SLIVER_RAD, joined, shared_polygons
 from skymatch_cli.sky.neighbours import touching_caps
 from skymatch_cli.sky.planechoice import assign_planes
-from skymatch_cli.sky.rings import pixel_rings
 from skymatch_cli.sky.shapes import polygons_of, shapes_of
 from skymatch_cli.sky.tangent import SR_TO_ARCMIN2, solid_angle_sr
 
-__all__ = ["overlap_graph", "pixel_rings"]
-
 
 def overlap_graph(footprints: Sequence[Footprint]) -> OverlapGraph:
-    """Find all pairs of images that share sky.
+    """Find all pairs of images that share sky; images that only touch don't overlap.
 
-    Neighbours are found on the unit sphere. Their footprints are intersected in a gnomonic plane that is common to
-    the neighbourhood, where great circles are straight. Images that only touch don't overlap. The order of the
-    footprints only changes the indices.
-
-    Returns
-    -------
-    OverlapGraph
-        One row per pair; a pair whose overlap is too wide for one plane (two all-sky maps) has one row per plane,
-        without common area.
+    Neighbours are found on the unit sphere. Their footprints are intersected in a gnomonic plane that is common to the
+    neighbourhood, where great circles are straight. A pair whose overlap is too wide for one plane (two all-sky maps)
+    has one row per plane, without common area. The order of the footprints only changes the indices.
     """
     parts = _Parts.of(footprints)
     i, j = touching_caps(parts.centre, parts.radius)

@@ -25,27 +25,12 @@ _REACH_RAD = np.radians(65.0)
 def assign_planes(
     centres: FloatArray, radii_rad: FloatArray, image: IntArray, i: IntArray, j: IntArray
 ) -> tuple[IntArray, tuple[TangentPlane, ...]]:
-    """Choose a plane for every pair (i, j) of touching caps.
+    """Choose a plane for every pair (i, j) of touching caps; return indices, (m,), into the planes, and these.
 
     If all caps lie within `NARROW_RAD` of their mean there is one plane. Otherwise each connected set of caps that is
     that narrow has one plane, and the pairs of wider sets take a plane near their overlap: the same for all parts of
-    two images, if it can hold them.
-
-    Parameters
-    ----------
-    centres : (n, 3) float64
-    radii_rad : (n,) float64
-        At most 30 degrees, or a little more.
-    image : (n,) int64
-        The image to which each cap belongs.
-    i, j : (m,) int64
-
-    Returns
-    -------
-    plane : (m,) int64
-        Index into the planes.
-    planes : tuple of TangentPlane
-        At least one, in a fixed order.
+    two images, if it can hold them. ``image`` says to which image each cap belongs; radii are at most 30 degrees, or a
+    little more.
     """
     middle = _mean_direction(centres)
     if len(i) == 0 or (angle_rad(centres, middle) + radii_rad).max() <= NARROW_RAD:

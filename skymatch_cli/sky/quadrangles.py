@@ -25,17 +25,10 @@ def counter_clockwise(quads: FloatArray) -> tuple[FloatArray, BoolArray]:
 
 
 def intersect_quadrangles(subject: FloatArray, clip: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Intersect convex, counter-clockwise quadrangles, (n, 4, 2) each.
+    """Intersect convex, counter-clockwise quadrangles, (n, 4, 2) each: vertices (n, 8, 2), and their number, (n,).
 
-    The algorithm is that of Sutherland & Hodgman (1974, Comm. ACM 17, 32): the subject is cut along each
-    side of the clip in turn.
-
-    Returns
-    -------
-    vertices : (n, 8, 2) float64
-        Counter-clockwise; rows beyond the count are undefined. Vertices may repeat.
-    count : (n,) int64
-        Number of vertices; 0 where the two are apart.
+    The algorithm is that of Sutherland & Hodgman (1974, Comm. ACM 17, 32): the subject is cut along each side of the
+    clip in turn. Vertices may repeat; rows beyond the number are undefined. It is 0 where the two are apart.
     """
     n = len(subject)
     vertices, count = np.zeros((n, _MOST, 2)), np.zeros(n, np.int64)

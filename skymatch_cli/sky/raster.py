@@ -50,25 +50,12 @@ class Spans:
 
 
 def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int]) -> list[Spans]:
-    """Find the pixels of a frame whose centres lie inside polygons; SkymatchError if a coordinate is not finite.
+    """Find the pixels of a frame of ``shape`` (ny, nx) whose centres lie inside polygons.
 
-    Parameters
-    ----------
-    polygons : sequence of sequences of (n, 2) float64
-        For each the exteriors and holes of a polygon or multipolygon, in any order and direction, closed or not;
-        columns are x and y in pixels, 0-based, (0, 0) at the centre of the first pixel.
-    shape : (ny, nx)
-        Frame to which the result is clipped.
-
-    Returns
-    -------
-    list of Spans
-        For each polygon, runs where ``x_in <= x < x_out`` along each row, for edges with ``y_low <= y < y_high``.
-
-    Notes
-    -----
-    Scan conversion by sorted edge crossings (Foley et al., Computer Graphics, ch. 3.6), all rows of all polygons
-    at once; the cost is the length of the borders in rows, not the area.
+    A polygon is given by the rings, (n, 2) in pixels, of its exteriors and holes, in any order and direction, closed or
+    not. Runs are those where ``x_in <= x < x_out`` along each row, for edges with ``y_low <= y < y_high``: scan
+    conversion by sorted edge crossings (Foley et al., Computer Graphics, ch. 3.6), all rows of all polygons at once;
+    the cost is the length of the borders in rows, not the area. SkymatchError if a coordinate is not finite.
 
     Examples
     --------

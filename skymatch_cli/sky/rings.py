@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray, OverlapGraph
+from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray, OverlapGraph, TangentPlane
 from skymatch_cli.model.polygons import Polygons
+from skymatch_cli.sky.border import halved
 from skymatch_cli.sky.footprint import fits_one_part, footprint
 from skymatch_cli.sky.intersections import SLIVER_RAD, overlay, part_polygons
 from skymatch_cli.sky.inverse import refine_pixels
@@ -26,38 +27,30 @@ _CHECKS = np.array([0.25, 0.5, 0.75])
 
 
 def pixel_rings(graph: OverlapGraph, i: int, wcs: CelestialWcs, where: str = "image") -> list[list[FloatArray]]:
-    """Return the overlaps of image i as polygons in its own pixel coordinates.
+    """Return the overlaps of image i of the graph as polygons in its own pixel coordinates.
 
-    Great circles that are curves in pixels (distortion, other projections) are followed to better than 0.05 pixels.
-    Vertices on the border of the image are returned on the border of the frame. InputError: the WCS has no inverse at a
-    point inside its own border.
-
-    Parameters
-    ----------
-    i : int
-        Index of the image in the graph.
-    wcs : CelestialWcs
-        Its WCS.
-    where : str
-        Name of the image for messages.
-
-    Returns
-    -------
-    list of lists of (n, 2) float64
-        For each pair that contains image i, in the order of the graph: its open rings, outer ones and holes
-        (a point is inside if an odd number of rings surrounds it), columns x and y.
+    For each of its pairs, in the order of the graph: open rings, (n, 2), outer ones and holes (a point is inside if an
+    odd number of rings surrounds it). Great circles that are curves in pixels (distortion, other projections) are
+    followed to better than 0.05 pixels. Vertices on the border of the image are returned on the border of the frame.
+    InputError: the WCS has no inverse at a point inside its own border.
     """
-    if not len(graph.pairs_of(i)):
+    rows = graph.pairs_of(i)
+    if not len(rows):
         return []
-    pieces = _pieces(graph, i, wcs, where)
+    polygon, plane = graph.polygon.part(rows), graph.plane[rows]
+    if fits_one_part(wcs):
+        ny, nx = wcs.shape
+        box = np.tile([-0.5, -0.5, nx - 0.5, ny - 0.5], (len(rows), 1))
+        pieces = _Pieces(polygon, np.arange(len(rows)), plane, box, graph.planes)
+    else:
+        pieces = _cut_at_parts(graph, shapes_of(polygon), plane, wcs, where)
     edges = _Edges.of(pieces)
-    pixels = edges.to_pixel(wcs, edges.start, pieces.box[edges.piece], where)
-    order = np.arange(len(pixels), dtype=float)
+    at = np.arange(len(edges.ring))
+    pixels = edges.to_pixel(wcs, edges.start, at, where)
     if not getattr(wcs, "straight", False):
-        pixels, order = _followed(wcs, edges, pixels, pieces.box, where)
-    ring = edges.ring[order.astype(np.int64)]
-    rings = np.split(pixels, np.flatnonzero(np.diff(ring)) + 1) if len(pixels) else []
-    found: list[list[FloatArray]] = [[] for _ in range(pieces.n_rows)]
+        pixels, at = _followed(wcs, edges, pixels, where)
+    rings = np.split(pixels, np.flatnonzero(np.diff(edges.ring[at])) + 1) if len(pixels) else []
+    found: list[list[FloatArray]] = [[] for _ in rows]
     first = np.searchsorted(edges.ring, np.unique(edges.ring))
     for row, vertices in zip(pieces.row[edges.piece[first]], rings, strict=True):
         found[row].append(vertices)
@@ -68,22 +61,11 @@ def pixel_rings(graph: OverlapGraph, i: int, wcs: CelestialWcs, where: str = "im
 class _Pieces:
     """Polygons (n,), each with its row among the image's pairs, its plane, and the box of pixels that holds it."""
 
-    n_rows: int
     polygon: Polygons
     row: IntArray
     plane: IntArray
     box: FloatArray
-    graph: OverlapGraph
-
-
-def _pieces(graph: OverlapGraph, i: int, wcs: CelestialWcs, where: str) -> _Pieces:
-    rows = graph.pairs_of(i)
-    polygon, plane = graph.polygon.part(rows), graph.plane[rows]
-    if fits_one_part(wcs):
-        ny, nx = wcs.shape
-        box = np.tile([-0.5, -0.5, nx - 0.5, ny - 0.5], (len(rows), 1))
-        return _Pieces(len(rows), polygon, np.arange(len(rows)), plane, box, graph)
-    return _cut_at_parts(graph, shapes_of(polygon), plane, wcs, where)
+    planes: tuple[TangentPlane, ...]
 
 
 def _cut_at_parts(graph: OverlapGraph, shapes: Shapes, plane: IntArray, wcs: CelestialWcs, where: str) -> _Pieces:
@@ -107,7 +89,7 @@ def _cut_at_parts(graph: OverlapGraph, shapes: Shapes, plane: IntArray, wcs: Cel
     row = np.concatenate(row_of)[order]
     box = np.array([p.box for p in parts])[np.concatenate(part_of)[order]]
     polygon = polygons_of([cut[k] for k in order.tolist()])
-    return _Pieces(len(shapes), polygon, row, plane[row], box, graph)
+    return _Pieces(polygon, row, plane[row], box, graph.planes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,27 +100,23 @@ class _Edges:
     end: FloatArray
     ring: IntArray
     piece: IntArray
-    plane: IntArray
-    graph: OverlapGraph
+    pieces: _Pieces
 
     @classmethod
     def of(cls, pieces: _Pieces) -> _Edges:
         xy, ring_of = pieces.polygon.xy, pieces.polygon.ring_of_vertex()
         inside = np.flatnonzero(ring_of[1:] == ring_of[:-1])  # the last vertex of a ring repeats the first
         ring = ring_of[inside]
-        piece = pieces.polygon.row_of_ring()[ring]
-        return cls(xy[inside], xy[inside + 1], ring, piece, pieces.plane[piece], pieces.graph)
+        return cls(xy[inside], xy[inside + 1], ring, pieces.polygon.row_of_ring()[ring], pieces)
 
-    def take(self, rows: IntArray | BoolArray) -> _Edges:
-        return _Edges(self.start[rows], self.end[rows], self.ring[rows], self.piece[rows], self.plane[rows], self.graph)
-
-    def to_pixel(self, wcs: CelestialWcs, xy: FloatArray, box: FloatArray, where: str) -> FloatArray:
-        """Convert positions (n, 2) in the plane of each edge to pixels (n, 2) inside its box."""
+    def to_pixel(self, wcs: CelestialWcs, xy: FloatArray, edge: IntArray, where: str) -> FloatArray:
+        """Convert positions (n, 2) in the planes of edges (n,) to pixels (n, 2) inside their boxes."""
+        piece = self.piece[edge]
+        plane = self.pieces.plane[piece]
         vectors = np.empty((len(xy), 3))
-        for k in np.unique(self.plane):
-            in_plane = self.plane == k
-            vectors[in_plane] = unproject(self.graph.planes[k], xy[in_plane])
-        return _pixels_in_box(wcs, vectors, box, where)
+        for k in np.unique(plane):
+            vectors[plane == k] = unproject(self.pieces.planes[k], xy[plane == k])
+        return _pixels_in_box(wcs, vectors, self.pieces.box[piece], where)
 
 
 def _pixels_in_box(wcs: CelestialWcs, vectors: FloatArray, box: FloatArray, where: str) -> FloatArray:
@@ -179,34 +157,19 @@ def _searched(wcs: CelestialWcs, vectors: FloatArray, box: FloatArray) -> tuple[
     return x, y, np.asarray(~(angle_rad(found, vectors) <= _OUTSIDE_PIX * pixel_rad))
 
 
-def _followed(
-    wcs: CelestialWcs, edges: _Edges, pixels: FloatArray, box: FloatArray, where: str
-) -> tuple[FloatArray, FloatArray]:
-    """Add vertices where edges are curved in pixels; return vertices and their places along the edges, in order."""
+def _followed(wcs: CelestialWcs, edges: _Edges, pixels: FloatArray, where: str) -> tuple[FloatArray, IntArray]:
+    """Add vertices where edges are curved in pixels; return the vertices in order, and the edge of each."""
+
+    def middles(low: FloatArray, high: FloatArray, edge: IntArray) -> tuple[FloatArray, BoolArray]:
+        xy = low[:, :2] + _CHECKS[:, None, None] * (high - low)[:, :2]
+        at = edges.to_pixel(wcs, xy.reshape(-1, 2), np.tile(edge, len(_CHECKS)), where).reshape(xy.shape)
+        bent = _off_line(low[:, 2:], high[:, 2:], at) > _BEND_PIX
+        return np.hstack([xy[1], at[1]]), bent & (np.linalg.norm((high - low)[:, 2:], axis=1) > _SHORTEST_PIX)
+
     last = np.append(edges.ring[1:] != edges.ring[:-1], True) if len(edges.ring) else np.empty(0, bool)
-    first_of_ring = np.searchsorted(edges.ring, edges.ring)
-    after = np.where(last, first_of_ring, np.arange(len(pixels)) + 1)
-    low, high = pixels, pixels[after]
-    place = np.arange(len(pixels), dtype=float)
-    found, places = [pixels], [place]
-    span = 1.0
-    while len(low):
-        xy = edges.start + _CHECKS[:, None, None] * (edges.end - edges.start)
-        n = len(low)
-        three = edges.take(np.tile(np.arange(n), 3))
-        at = three.to_pixel(wcs, xy.reshape(-1, 2), box[three.piece], where).reshape(3, n, 2)
-        bent = (_off_line(low, high, at) > _BEND_PIX) & (np.linalg.norm(high - low, axis=1) > _SHORTEST_PIX)
-        edges, low, high, place = edges.take(bent), low[bent], high[bent], place[bent]
-        middle, half = at[1][bent], xy[1][bent]
-        span *= 0.5
-        found.append(middle)
-        places.append(place + span)
-        both = edges.take(np.tile(np.arange(len(low)), 2))
-        edges = replace(both, start=np.concatenate([edges.start, half]), end=np.concatenate([half, edges.end]))
-        low, high = np.concatenate([low, middle]), np.concatenate([middle, high])
-        place = np.concatenate([place, place + span])
-    order = np.argsort(np.concatenate(places), kind="stable")
-    return np.concatenate(found)[order], np.concatenate(places)[order]
+    after = np.where(last, np.searchsorted(edges.ring, edges.ring), np.arange(len(pixels)) + 1)
+    nodes, edge = halved(np.hstack([edges.start, pixels]), np.hstack([edges.end, pixels[after]]), middles)
+    return nodes[:, 2:], edge
 
 
 def _off_line(low: FloatArray, high: FloatArray, at: FloatArray) -> FloatArray:

@@ -62,6 +62,7 @@ def ring_sr(ring: FloatArray) -> float:
     Strackee (1983, IEEE Trans. Biomed. Eng. 30, 125). It must lie within a hemisphere of that vertex.
     """
     a, b, c = ring[0], ring[1:-1], ring[2:]
-    triple = np.cross(b - a, c - a) @ a  # differences first: nothing cancels in a small ring
+    p, q = b - a, c - a  # differences first: nothing cancels in a small ring
+    triple = (p[:, [1, 2, 0]] * q[:, [2, 0, 1]] - p[:, [2, 0, 1]] * q[:, [1, 2, 0]]) @ a
     halves = np.arctan2(triple, 1.0 + b @ a + (b * c).sum(axis=1) + c @ a)
     return abs(2.0 * float(halves.sum()))

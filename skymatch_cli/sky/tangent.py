@@ -31,14 +31,19 @@ def _transformer(plane: TangentPlane) -> Transformer:
 
 
 @lru_cache(maxsize=4096)
-def plane_axes(plane: TangentPlane) -> FloatArray:
-    """Return unit vectors to the east, to the north and to the centre of the plane, as rows of (3, 3)."""
-    ra, dec = np.radians(plane.ra_deg), np.radians(plane.dec_deg)
-    east = np.array([-np.sin(ra), np.cos(ra), 0.0])
-    centre = unit_vectors(ra, dec)
+def tangent_axes(lon_rad: float, lat_rad: float) -> FloatArray:
+    """Return unit vectors to the east, to the north and to a position itself, as rows of (3, 3)."""
+    east = np.array([-np.sin(lon_rad), np.cos(lon_rad), 0.0])
+    centre = unit_vectors(np.asarray(lon_rad), np.asarray(lat_rad))
     axes = np.stack([east, np.cross(centre, east), centre])
     axes.setflags(write=False)
     return axes
+
+
+def flattened(axes: FloatArray, vectors: FloatArray) -> FloatArray:
+    """Project unit vectors (n, 3) to the plane of `tangent_axes`, (n, 2); they must lie on its side of the sky."""
+    u, v, w = np.einsum("ij,nj->in", axes, vectors)
+    return np.stack([u / w, v / w], axis=-1)
 
 
 def project(plane: TangentPlane, vectors: FloatArray) -> FloatArray:
@@ -59,7 +64,7 @@ def unproject(plane: TangentPlane, xy: FloatArray) -> FloatArray:
     Computed with vectors: PROJ's inverse takes an arcsine for the latitude, and loses half of the digits near the
     poles.
     """
-    east, north, centre = plane_axes(plane)
+    east, north, centre = tangent_axes(np.radians(plane.ra_deg), np.radians(plane.dec_deg))
     return normalised(centre + xy[..., :1] * east + xy[..., 1:] * north)
 
 

@@ -230,7 +230,7 @@ def weak_images(
     lines = _low(images, _share(pixels, area * per_arcmin2), _LEAST_SHARE, err, (WarningName.MASKED, why))
     if m.information is not None and m.usable is not None:
         usable, full = (_image_sums(m, used, w, w, len(images)) for w in (m.usable * m.information, m.information))
-        why = "of their mesh cells are usable: stars or disagreements removed the rest"
+        why = "of their mesh cells are usable, for stars fill them or the images disagree"
         lines += _low(images, _share(usable, full), _LEAST_INFORMATION, err, (WarningName.CROWDED, why))
     return tuple(lines)
 
@@ -249,11 +249,11 @@ def uneven_images(
     err, by_noise = np.nan_to_num(errors)
     total = err if gradient is None else np.hypot(err, gradient)
     why = (
-        "of their variance is noise of the pixels: differences vary within their overlaps, or between them, by more "
-        "than their errors allow for noise alone"
+        "of their variance is noise of the pixels; for the rest, differences vary within their overlaps, or between "
+        "them, by more than their errors allow"
     )
     if gradient is not None and gradient.max() > err.max():
-        why += ", as gradients do, of which sky_err counts no part that all images may have in common"
+        why += ", as gradients make them; sky_err counts none that all images have in common"
     what = (WarningName.DISAGREEMENT, why)
     return tuple(_low(images, _share(by_noise**2, total**2), _LEAST_INFORMATION, total, what, cause=structure))
 
@@ -286,10 +286,14 @@ def _low(
     low = low[np.argsort(share[low] if cause is None else -np.round(cause[low], 6), kind="stable")]
     if not len(low):
         return []
-    names = [f"{images[i].ref.label} ({100 * share[i]:.2g} %)" for i in low[:_NAMED]]
+    some = _few([images[i].ref.label for i in low[:_NAMED]], ", ", len(low))
+    names = (
+        f"all {len(low)} images, most of all {images[low[0]].ref.label}" if len(low) == len(images) > _NAMED else some
+    )
     amount = _in_unit(images, 2 * np.fmax.reduce(err[low]))
     name, why = what
-    text = f"weak skies, uncertain by {_said(amount)} (2 sigma): little {why}: {_few(names, ', ', len(low))}"
+    much = f"{'at most ' if len(low) > 1 else ''}{100 * share[low].max():.2g} %"
+    text = f"weak skies, uncertain by {_said(amount)} (2 sigma): {much} {why}: {names}"
     return [SkyWarning(name, text, *amount)]
 
 

@@ -58,24 +58,14 @@ def _level_variance(equations: PlaneEquations) -> FloatArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DegreeCosts:
-    """Fits of the degrees 0 to D - 1 to the same differences, in each of C components.
+    """Fits of the degrees 0 to D - 1 to the same differences, in each of C components."""
 
-    Attributes
-    ----------
-    cost : (D, C) float64
-        chi2 plus log(m) for each coefficient, with m moments of the overlaps (Schwarz 1978, Ann. Statist. 6, 461).
-        Where chi2 of the highest is above its expectation, all are taken in units of that.
-    variance : (D, C) float64
-        Sum of the variances of the levels.
-    ratio : (D, C) float64
-        chi2 over degrees of freedom, NaN where nothing is left.
-    component : (n,) int64
-    """
-
+    # (D, C): chi2 plus log(m) for each coefficient, with m moments of the overlaps (Schwarz 1978, Ann. Statist. 6,
+    # 461). Where chi2 of the highest is above its expectation, all are taken in units of that.
     cost: FloatArray
-    variance: FloatArray
-    ratio: FloatArray
-    component: IntArray
+    variance: FloatArray  # (D, C): sum of the variances of the levels
+    ratio: FloatArray  # (D, C): chi2 over degrees of freedom, NaN where nothing is left
+    component: IntArray  # (n,)
 
     @classmethod
     def of_pairs(

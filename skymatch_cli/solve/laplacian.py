@@ -25,25 +25,13 @@ _BLOCK = 2**19  # elements of the columns of an inverse that are held at a time
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Laplacian:
-    """The factorised Laplacian of a graph.
-
-    Attributes
-    ----------
-    graph : PairGraph
-    order : (n,) int64
-        The unknowns by component, small components first.
-    blocks : tuple of Block
-        Of all components of two unknowns or more.
-    exact, singular : (C,) bool
-        Components whose inverse is affordable; those whose matrix can't be factorised: their solutions are NaN.
-
-    """
+    """The factorised Laplacian of a graph."""
 
     graph: PairGraph
-    order: IntArray
-    blocks: tuple[Block, ...]
-    exact: BoolArray
-    singular: BoolArray
+    order: IntArray  # (n,): the unknowns by component, small components first
+    blocks: tuple[Block, ...]  # of all components of two unknowns or more
+    exact: BoolArray  # (C,): components whose inverse is affordable
+    singular: BoolArray  # (C,): those whose matrix can't be factorised: their solutions are NaN
 
     @classmethod
     def of_graph(cls, graph: PairGraph) -> Laplacian:
@@ -77,11 +65,8 @@ class Laplacian:
     def variances(self, scatter: csr_array | None) -> tuple[FloatArray, FloatArray]:
         """Variance of every unknown (n,), and tr(L^+ scatter) of every component (C,), where the inverse is affordable.
 
-        Parameters
-        ----------
-        scatter : (n, n) csr_array or None
-            Covariance of the right-hand side within the components; None: the Laplacian itself (no trace is found).
-
+        ``scatter`` is the covariance of the right-hand side within the components; None: the Laplacian itself (no
+        trace).
         """
         variance, traces = np.zeros(self.graph.n), np.zeros(len(self.graph.size))
         sorted_scatter = None if scatter is None else scatter[self.order][:, self.order]
@@ -102,26 +87,13 @@ class Laplacian:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """The factorised matrix of some components.
+    """The factorised matrix of some components."""
 
-    Attributes
-    ----------
-    components : (c,) int64
-    span : slice
-        Of their unknowns in `Laplacian.order`.
-    first : (c,) int64
-        Where each component begins in the block; its first unknown is held at zero.
-    size : (c,) int64
-    factors : SuperLU
-        Of the other rows and columns.
-
-    """
-
-    components: IntArray
-    span: slice
-    first: IntArray
-    size: IntArray
-    factors: SuperLU
+    components: IntArray  # (c,)
+    span: slice  # of their unknowns in `Laplacian.order`
+    first: IntArray  # (c,): where each component begins in the block; its first unknown is held at zero
+    size: IntArray  # (c,)
+    factors: SuperLU  # of the other rows and columns
 
     def solve(self, rhs: FloatArray) -> FloatArray:
         """Solutions (k, p) that are 0 at the first unknown of each component."""
@@ -133,13 +105,8 @@ class Block:
     def inverse_columns(self) -> Iterator[tuple[IntArray, IntArray, IntArray, FloatArray]]:
         """Columns of the pseudo-inverse, those of one unknown of every component side by side.
 
-        Yields
-        ------
-        which, row, column : (u,) int64
-            Component (in the block) and row of each unknown whose column is given, and where it is.
-        columns : (k, p) float64
-            Each holds the columns of all components, one below the other.
-
+        Yields component (in the block), row and column of each unknown whose column is given, (u,), and the columns (k,
+        p): each holds the columns of all components, one below the other.
         """
         n = int(self.size.sum())
         width = max(8, min(FEW, _BLOCK // n))

@@ -26,46 +26,21 @@ _SPAN = 1e9  # heaviest over lightest weight: beyond, double precision loses the
 
 @dataclass(frozen=True, slots=True)
 class NoiseResponse:
-    """What the noise of the pairs does to the solution.
+    """What the noise of the pairs does to the solution."""
 
-    Attributes
-    ----------
-    variance : (n,) float64
-        Of every unknown, in the gauge where its component's mean is zero.
-    expected : (C,) float64
-        Expectation of the weighted square sum of the residuals, tr(W P C P^T).
-    second : (C,) float64
-        tr((W P C P^T)^2): half the variance of that sum for Gaussian noise.
-    exact : bool
-        False where a variance is an estimate.
-
-    """
-
-    variance: FloatArray
-    expected: FloatArray
-    second: FloatArray
-    exact: bool
+    variance: FloatArray  # (n,): of every unknown, in the gauge where its component's mean is zero
+    expected: FloatArray  # (C,): expectation of the weighted square sum of the residuals, tr(W P C P^T)
+    second: FloatArray  # (C,): tr((W P C P^T)^2): half the variance of that sum for Gaussian noise
+    exact: bool  # False where a variance is an estimate
 
 
 @dataclass(frozen=True, slots=True)
 class NormalEquations:
-    """The normal equations of a graph, ready to be solved for several right-hand sides.
+    """The normal equations of a graph, ready to be solved for several right-hand sides."""
 
-    Attributes
-    ----------
-    graph : PairGraph
-        Weights are limited to 10^9 times the lightest branch of the component's spanning tree.
-    tree : SpanningTree
-        The heaviest.
-    incidence : (n, m) csr_array
-        B^T W.
-    laplacian : Laplacian
-
-    """
-
-    graph: PairGraph
-    tree: SpanningTree
-    incidence: csr_array
+    graph: PairGraph  # weights are limited to 10^9 times the lightest branch of the component's spanning tree
+    tree: SpanningTree  # the heaviest
+    incidence: csr_array  # (n, m): B^T W
     laplacian: Laplacian
 
     @classmethod
@@ -99,18 +74,9 @@ class NormalEquations:
 
 
 def noise_response(equations: NormalEquations, noise: csr_array | None) -> NoiseResponse:
-    """Covariance of the solution and moments of the residuals.
+    """Covariance of the solution and moments of the residuals, for the noise factor S (m, K) of the pairs, C = S S^T.
 
-    Parameters
-    ----------
-    equations : NormalEquations
-    noise : (m, K) csr_array or None
-        Noise factor of the pairs, C = S S^T; None: independent pairs with the weights as inverse variances.
-
-    Returns
-    -------
-    NoiseResponse
-
+    None: independent pairs with the weights as inverse variances.
     """
     graph, exact = equations.graph, equations.laplacian.exact
     if noise is None:

@@ -21,20 +21,12 @@ _EXTREME = 1e200  # weights above this, or below its inverse, overflow in sums o
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gradients:
-    """Gradients within the images of G groups: what they have in common can't be told from a gradient of the sky.
+    """Gradients within the images of G groups: what they have in common can't be told from a gradient of the sky."""
 
-    Attributes
-    ----------
-    lever : (M, 4) float64
-        What a unit gradient of all images does to each difference, and what those of their own variances do.
-    variance : (G, 2, 2) float64
-        Sum of the variances of the gradients of the images of each group.
-    n_images : (G,) int64
-    """
-
+    # (M, 4): what a unit gradient of all images does to each difference, and what those of their own variances do
     lever: FloatArray
-    variance: FloatArray
-    n_images: IntArray
+    variance: FloatArray  # (G, 2, 2): sum of the variances of the gradients of the images of each group
+    n_images: IntArray  # (G,)
 
     def common(self, equations: NormalEquations, used: BoolArray) -> FloatArray:
         """By how much the variance of every unknown, (n,), is less without the mean gradient of its component."""
@@ -142,7 +134,7 @@ def solve_offsets(
         by_noise = noise_variance(equations, _photometric(equations, None if of_fit else noise_used, photometric[used]))
     more = extra_variance(equations, measured, own) if with_scatter else np.zeros(len(graph.size))
     if more.any():
-        equations, response = _scattered(equations, noise_used, more)
+        equations, response = _scattered(equations, noise_used, more, chi2 > dof + np.sqrt(2 * dof))
         graph, offset = equations.graph, equations.offsets(measured)
     variance, shared = response.variance, None
     if gradients is not None:
@@ -173,14 +165,18 @@ def solve_offsets(
 
 
 def _scattered(
-    equations: NormalEquations, noise: csr_array | None, more: FloatArray
+    equations: NormalEquations, noise: csr_array | None, more: FloatArray, beyond: BoolArray
 ) -> tuple[NormalEquations, NoiseResponse]:
-    """The equations, and the response to the noise, with variances ``more`` (C,) added to those of the pairs."""
+    """The equations, and the response to the noise, with variances ``more`` (C,) added to those of the pairs.
+
+    They count in the errors of all components, and in the weights of those that disagree ``beyond`` (C,) chance: noise
+    must not move weights.
+    """
     graph = equations.graph
-    again = equations.reweighted(scattered_weights(graph, more))
-    if noise is not None:
-        noise = csr_array(hstack([noise, diags_array(np.sqrt(more[graph.component[graph.a]]))], format="csr"))
-    return again, noise_response(again, noise)
+    own = diags_array(1 / np.sqrt(graph.weight)) if noise is None else noise
+    with_more = csr_array(hstack([own, diags_array(np.sqrt(more[graph.component[graph.a]]))], format="csr"))
+    again = equations.reweighted(scattered_weights(graph, np.where(beyond, more, 0.0)))
+    return again, noise_response(again, with_more)
 
 
 def _centred_variance(graph: PairGraph, variance: FloatArray) -> FloatArray:

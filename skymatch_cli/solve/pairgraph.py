@@ -13,32 +13,15 @@ from skymatch_cli.model import FloatArray, IntArray
 
 @dataclass(frozen=True, slots=True)
 class PairGraph:
-    """Unknowns (nodes) and pairs (edges) of the least-squares problem; several pairs may join two nodes.
+    """Unknowns (nodes) and pairs (edges) of the least-squares problem; several pairs may join two nodes."""
 
-    Attributes
-    ----------
-    n : int
-        Unknowns.
-    a, b : (m,) int64
-        The unknowns that each pair compares, a != b.
-    weight : (m,) float64
-        Weights of the pairs, positive.
-    component : (n,) int64
-        Numbered from 0 by the first unknown that is in it.
-    size : (C,) int64
-        Unknowns in each component.
-    adjacency : (n, n) csr_array
-        Symmetric; the summed weights of the pairs that join two unknowns.
-
-    """
-
-    n: int
-    a: IntArray
-    b: IntArray
-    weight: FloatArray
-    component: IntArray
-    size: IntArray
-    adjacency: csr_array
+    n: int  # unknowns
+    a: IntArray  # (m,): the unknowns that each pair compares, a != b
+    b: IntArray  # (m,)
+    weight: FloatArray  # (m,): weights of the pairs, positive
+    component: IntArray  # (n,): numbered from 0 by the first unknown that is in it
+    size: IntArray  # (C,): unknowns in each component
+    adjacency: csr_array  # (n, n): symmetric; the summed weights of the pairs that join two unknowns
 
     @classmethod
     def of_pairs(cls, n: int, a: IntArray, b: IntArray, weight: FloatArray) -> PairGraph:
@@ -82,19 +65,10 @@ class PairGraph:
 
 @dataclass(frozen=True, slots=True)
 class SpanningTree:
-    """The heaviest spanning tree of every component.
+    """The heaviest spanning tree of every component."""
 
-    Attributes
-    ----------
-    order : (n,) int64
-        The unknowns, parents before their children.
-    parent : (n,) int64
-        Parent of every unknown; the root of a component is its own parent.
-
-    """
-
-    order: IntArray
-    parent: IntArray
+    order: IntArray  # (n,): the unknowns, parents before their children
+    parent: IntArray  # (n,): parent of every unknown; the root of a component is its own parent
 
     def potential(self, step: FloatArray) -> FloatArray:
         """Values (n,) that differ from the parent's by ``step`` (n,); 0 at the roots.

@@ -40,38 +40,19 @@ class _DenseLU:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneEquations:
-    """Normal equations of polynomials of k terms, factorised.
+    """Normal equations of polynomials of k terms, factorised."""
 
-    Attributes
-    ----------
-    graph : PairGraph
-        n groups (unknowns), m pairs.
-    centre : (n, 2) float64
-        Positions of the groups: polynomials are given about these.
-    degree : (n,) int64
-        Of the polynomial of every group, at most that of the k terms; its other terms are 0.
-    held : (C,) bool
-        Components in which a curvature that all frames may have in common is taken off.
-    moment : (m, k, k) float64
-        M.
-    to_a, to_b : (m, k, k) float64
-        Polynomial about a group's centre to polynomial about the pair's position.
-    matrix : (k n, k n) float64 or csc_array
-        Normal matrix, scaled to a unit diagonal; rows and columns of the first group of each component are empty.
-    scale : (k n,) float64
-        1 / square root of its diagonal; 0 for those groups.
-    factors : SuperLU or _DenseLU
-    """
-
-    graph: PairGraph
-    centre: FloatArray
-    degree: IntArray
-    held: BoolArray
-    moment: FloatArray
-    to_a: FloatArray
-    to_b: FloatArray
+    graph: PairGraph  # n groups (unknowns), m pairs
+    centre: FloatArray  # (n, 2): positions of the groups: polynomials are given about these
+    degree: IntArray  # (n,): of the polynomial of every group, at most that of the k terms; its other terms are 0
+    held: BoolArray  # (C,): components in which a curvature that all frames may have in common is taken off
+    moment: FloatArray  # (m, k, k): M
+    to_a: FloatArray  # (m, k, k): polynomial about a group's centre to polynomial about the pair's position
+    to_b: FloatArray  # (m, k, k)
+    # (k n, k n): normal matrix, scaled to a unit diagonal; rows and columns of the first group of each component are
+    # empty
     matrix: FloatArray | csc_array
-    scale: FloatArray
+    scale: FloatArray  # (k n,): 1 / square root of its diagonal; 0 for those groups
     factors: SuperLU | _DenseLU
 
     @classmethod

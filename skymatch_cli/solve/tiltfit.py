@@ -32,48 +32,25 @@ _SIGNIFICANT = 25.0  # square of the deviate of the common part
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedPlanes:
-    """Polynomials of k terms of G groups, in comparison units; positions are in radians on the tangent plane.
+    """Polynomials of k terms of G groups, in comparison units; positions are in radians on the tangent plane."""
 
-    Attributes
-    ----------
-    offsets : Offsets
-        Levels at the groups' centres and what the fit says about pairs and components.
-    shape : (G, k - 1) float64
-        The other coefficients, per power of a radian; nothing in them is common to all groups of a component.
-    covariance : (G, k, k) float64
-        Of level and shape, including the scatter between overlaps.
-    noise : (G,) float64
-        Factor by which the variances would be less without that.
-    residual : (M,) float64
-        Mean of every pair's difference minus that of the polynomials, also of the pairs that were not used.
-    loss : (C,) float64
-        Errors of the levels over those that constants would have; NaN in components of one group.
-    degree : (G,) int64
-        Of the polynomials: less than asked for where the overlaps of a group can't carry it, or where less will do.
-    held : (C,) bool
-        Components whose shapes followed a curvature that all frames have in common: it was taken off.
-    curved : (C,) float64
-        Largest change of a level by that curvature, also where shapes can't be told from it; 0 where there is none.
-    simpler : (C,) int64
-        A lower degree than asked for that fits the component as well; -1 where there is none.
-    spared : (C,) float64
-        Errors of its levels over those here.
-    reasons : tuple of str
-        Why each component has its degree, where it was chosen.
-    """
-
-    offsets: Offsets
+    offsets: Offsets  # levels at the groups' centres and what the fit says about pairs and components
+    # (G, k - 1): the other coefficients, per power of a radian; nothing in them is common to all groups of a component
     shape: FloatArray
-    covariance: FloatArray
-    noise: FloatArray
+    covariance: FloatArray  # (G, k, k): of level and shape, including the scatter between overlaps
+    noise: FloatArray  # (G,): factor by which the variances would be less without that
+    # (M,): mean of every pair's difference minus that of the polynomials, also of the pairs that were not used
     residual: FloatArray
-    loss: FloatArray
+    loss: FloatArray  # (C,): errors of the levels over those that constants would have; NaN in components of one group
+    # (G,): of the polynomials: less than asked for where the overlaps of a group can't carry it, or where less will do
     degree: IntArray
+    # (C,): components whose shapes followed a curvature that all frames have in common: it was taken off
     held: BoolArray
+    # (C,): largest change of a level by that curvature, also where shapes can't be told from it; 0 where there is none
     curved: FloatArray
-    simpler: IntArray
-    spared: FloatArray
-    reasons: tuple[str, ...] = ()
+    simpler: IntArray  # (C,): a lower degree than asked for that fits the component as well; -1 where there is none
+    spared: FloatArray  # (C,): errors of its levels over those here
+    reasons: tuple[str, ...] = ()  # why each component has its degree, where it was chosen
 
 
 def image_planes(  # noqa: PLR0917 - three columns of numbers of pairs
@@ -111,15 +88,10 @@ def fit_planes(
         Positions of the groups on the tangent plane, radians.
     a, b : (M,) int64
         Groups that each pair compares.
-    measured : PlaneDifferences
     weight : (M,) float64
         A pair with weight 0 isn't used, nor is one within a group.
     choose : bool
         Take the lowest degree that the data ask for, in each component (`DegreeCosts.chosen`).
-
-    Returns
-    -------
-    FittedPlanes
     """
     used = (weight > 0) & (a != b)
     scaled = _Scaled.of_differences(centre, (a, b), measured, used)

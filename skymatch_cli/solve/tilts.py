@@ -19,35 +19,18 @@ _NODES = 9  # a side, at which a polynomial of the sky becomes one of the pixels
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneSkies:
-    """A polynomial of k terms for each of N images, in comparison units, on one tangent plane.
+    """A polynomial of k terms for each of N images, in comparison units, on one tangent plane."""
 
-    Attributes
-    ----------
-    place : (N, 2) float64
-        Centres of the images on the tangent plane, radians.
-    planes : (N, k) float64
-        Coefficients about these, per powers of a radian.
-    to_pixels : (N, k, k) float64
-        What makes of them the coefficients of a `SkyPlane`.
-    err : (2, N) float64
-        One sigma at the image's centre, of all that is known and of the noise of the pixels alone, where nothing is
-        common to the shapes of the component and its mean level is zero.
-    component : (N,) int64
-    degree : (N,) int64
-    fit : FittedPlanes
-        Of the groups.
-    reasons : tuple of str
-        Why each component of several images has its degree, where it was chosen.
-    """
-
-    place: FloatArray
-    planes: FloatArray
-    to_pixels: FloatArray
+    place: FloatArray  # (N, 2): centres of the images on the tangent plane, radians
+    planes: FloatArray  # (N, k): coefficients about these, per powers of a radian
+    to_pixels: FloatArray  # (N, k, k): what makes of them the coefficients of a `SkyPlane`
+    # (2, N): one sigma at the image's centre, of all that is known and of the noise of the pixels alone, where nothing
+    # is common to the shapes of the component and its mean level is zero
     err: FloatArray
-    component: IntArray
-    degree: IntArray
-    fit: FittedPlanes
-    reasons: tuple[str, ...] = ()
+    component: IntArray  # (N,)
+    degree: IntArray  # (N,)
+    fit: FittedPlanes  # of the groups
+    reasons: tuple[str, ...] = ()  # why each component of several images has its degree, where it was chosen
 
     @property
     def value(self) -> FloatArray:
@@ -86,25 +69,16 @@ def plane_skies(
     *,
     choose: bool = False,
 ) -> PlaneSkies:
-    """Fit one polynomial to every group and give each image its own.
+    """Fit one polynomial to every group and give each image its own, with nothing common to the shapes of a component.
 
     Parameters
     ----------
-    images : sequence of ImageInfo, length N
     group : (N,) int64
         Numbered from 0, without a gap.
-    measurements : Measurements
-    differences : PlaneDifferences
-        Those of the measurements.
     used : (M,) bool
         Pairs that the fit rests on.
     choose : bool
         Take the lowest degree that the data ask for, in each component.
-
-    Returns
-    -------
-    PlaneSkies
-        With nothing common to the shapes of a component, and its mean level 0.
     """
     degree = degree_of(differences.pull.shape[1])
     place, to_pixels = _places(images, differences, degree)
@@ -137,15 +111,7 @@ def _named(images: Sequence[ImageInfo], component: IntArray, reasons: Sequence[s
 def chosen_degree(
     images: Sequence[ImageInfo], group: IntArray, measurements: Measurements
 ) -> tuple[int, tuple[str, ...]]:
-    """The highest degree that the differences of any component ask for, and why (`DegreeCosts.chosen`).
-
-    Parameters
-    ----------
-    images : sequence of ImageInfo, length N
-    group : (N,) int64
-    measurements : Measurements
-        With ``planes``.
-    """
+    """The highest degree that the differences of any component ask for, and why (`DegreeCosts.chosen`)."""
     _, number = np.unique(group, return_inverse=True)
     used = (measurements.weight > 0) & (group[measurements.a] != group[measurements.b])
     if measurements.planes is None or not used.any():

@@ -15,7 +15,6 @@ twice (the strips of a mosaic) are sorted one by one instead, at 20 ns per pixel
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,11 @@ import numpy.typing as npt
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, PixelArray, SkyStatistic, StatisticSettings
 from skymatch_cli.sky.raster import Spans
 from skymatch_cli.statistics.binning import BINS, Binning
-from skymatch_cli.statistics.cover import SIDE, Cover, cover, n_tiles
 from skymatch_cli.statistics.estimate import estimate
 from skymatch_cli.statistics.sample import SortedSample, SortedValues, moments_of_sums, round_up, two_pass_moments
+
+SIDE = 32
+"""Rows and columns of a tile."""
 
 _MIN_REGION = 65536  # pixels that can be sorted in the time that one region of tiles takes
 _BATCH = 2**27  # pixels (of the frame, times regions) that are handled together
@@ -37,21 +38,9 @@ _BUILD = 1.7  # pixels that can be sorted in the time that one is put into tiles
 def region_statistics(
     data: PixelArray, good: BoolArray, regions: Sequence[Spans], settings: StatisticSettings
 ) -> list[SkyStatistic]:
-    """Estimate the sky level of every region of an image.
+    """Estimate the sky level of every region of an image, each equal to `estimate` of its good pixels.
 
-    Parameters
-    ----------
-    data : (ny, nx) float32 or float64
-        Pixels; those that are not finite are ignored, also where ``good`` is True.
-    good : (ny, nx) bool
-        True = use.
-    regions : sequence of Spans
-        Pixels of each region; regions may overlap.
-
-    Returns
-    -------
-    list of SkyStatistic
-        One per region, equal to `estimate` of the region's good pixels.
+    Pixels that are not finite are ignored, also where ``good`` is True; regions may overlap.
     """
     n_pixels = [spans.n_pixels for spans in regions]
     large = [k for k, n in enumerate(n_pixels) if n > _MIN_REGION]
@@ -80,58 +69,46 @@ def sorted_region(data: PixelArray, good: BoolArray, spans: Spans) -> SortedSamp
 
 
 class TiledImage:
-    """The pixels of an image by tile and bin; `regions` makes ordered samples of any regions.
-
-    Parameters
-    ----------
-    data : (ny, nx) float32 or float64
-    good : (ny, nx) bool
-        True = use.
-    regions : sequence of Spans
-        The regions that will be used; bands of tiles that none of them touches are left out.
-    """
+    """The pixels of an image by tile and bin, in bands that the regions touch: for ordered samples of them."""
 
     def __init__(self, data: PixelArray, good: BoolArray, regions: Sequence[Spans]) -> None:
         self.shape: tuple[int, int] = data.shape
+        bands, columns = (-(-n // SIDE) for n in self.shape)
         self.binning = Binning.of(data, good)
-        bands, columns = n_tiles(self.shape)
-        # By tile, for the borders of regions; and by bin in every band, to read bins.
-        self._pixels = np.empty((bands, columns, SIDE * SIDE), dtype=data.dtype)
+        self._pixels = np.full((bands * SIDE, columns * SIDE), np.inf, dtype=data.dtype)  # infinite where ignored
+        # Values by bin in every band, and in each bin by tile.
         self._by_bin = np.empty((bands, columns * SIDE * SIDE), dtype=data.dtype)
         self._bin_start = np.zeros((bands, BINS), dtype=np.int64)
         # Running totals along a band of the values in each bin: counts, sums, sums of squares.
         self._counts = np.zeros((bands, columns + 1, BINS), dtype=np.int32)
         self._sums = np.zeros((bands, columns + 1, 2, BINS))
-        self._lowest, self._highest = np.full(BINS, np.inf), np.full(BINS, -np.inf)
-        cell_of_column = np.arange(columns, dtype=np.intp)[:, None] * (BINS + 1)
-        touched = np.bincount(np.concatenate([spans.y for spans in regions]) // SIDE, minlength=bands)
-        for band in np.flatnonzero(touched).tolist():
+        self._lowest, self._highest = (np.full(BINS, end, dtype=data.dtype) for end in (np.inf, -np.inf))
+        for band in np.unique(np.concatenate([spans.y for spans in regions]) // SIDE).tolist():
             rows = slice(band * SIDE, (band + 1) * SIDE)
-            self._fill_band(band, np.where(good[rows] & np.isfinite(data[rows]), data[rows], np.inf), cell_of_column)
+            values = self._pixels[rows]
+            use = good[rows] & np.isfinite(data[rows])
+            np.copyto(values[: len(use), : data.shape[1]], data[rows], where=use)
+            self._fill_band(band, values)
         for table in (self._counts, self._sums):
             for column in range(columns):  # a loop, because cumsum walks along the short axis
                 table[:, column + 1] += table[:, column]
+        # Bin ``k`` holds ``edges[k - 1] <= value < edges[k]``.
+        self.edges = np.minimum.accumulate(self._lowest[::-1])[-2::-1]
 
-    def _fill_band(self, band: int, values: PixelArray, cell_of_column: IntArray) -> None:
-        """Fill one band of tiles; ignored pixels are infinite."""
-        columns = self._pixels.shape[1]
-        if values.shape != (SIDE, columns * SIDE):
-            padded = np.full((SIDE, columns * SIDE), np.inf, dtype=values.dtype)
-            padded[: values.shape[0], : values.shape[1]] = values
-            values = padded
-        pixels = self._pixels[band].reshape(-1)
-        pixels.reshape(columns, SIDE, SIDE)[...] = values.reshape(SIDE, columns, SIDE).transpose(1, 0, 2)
+    def _fill_band(self, band: int, values: PixelArray) -> None:
+        columns = self._counts.shape[1] - 1
+        pixels = values.reshape(SIDE, columns, SIDE).swapaxes(0, 1).reshape(-1)
         bins = self.binning.bins(pixels)
         pixels.take(np.argsort(bins, kind="stable"), out=self._by_bin[band], mode="clip")
-        cell = (bins.reshape(columns, -1) + cell_of_column).reshape(-1)
+        cell = (bins.reshape(columns, -1) + np.arange(columns, dtype=np.intp)[:, None] * (BINS + 1)).reshape(-1)
         counts = _by_cell(np.bincount(cell, minlength=columns * (BINS + 1)))
         self._counts[band, 1:] = counts
         totals = counts.sum(axis=0)
-        self._bin_start[band] = np.cumsum(totals) - totals + self._by_bin.shape[1] * band
-        if self.binning.has_ties:
-            held, start = np.flatnonzero(totals), self._bin_start[band] - self._by_bin.shape[1] * band
-            for extreme, find in ((self._lowest, np.minimum), (self._highest, np.maximum)):
-                extreme[held] = find(extreme[held], find.reduceat(self._by_bin[band], start[held]))
+        start = np.cumsum(totals) - totals
+        self._bin_start[band] = start + self._by_bin.shape[1] * band
+        held = np.flatnonzero(totals)
+        for extreme, find in ((self._lowest, np.minimum), (self._highest, np.maximum)):
+            extreme[held] = find(extreme[held], find.reduceat(self._by_bin[band], start[held]))
         weight = np.subtract(pixels, self.binning.pivot, dtype=np.float64)
         for power in (0, 1):
             if power:
@@ -143,43 +120,53 @@ class TiledImage:
 
     def regions(self, regions: Sequence[Spans]) -> TiledSamples:
         """Return the good pixels of regions, as ordered samples."""
-        covered = cover(regions, self.shape)
-        ends = np.searchsorted(covered.edge_region, np.arange(len(regions) + 1))
-        return TiledSamples(self, covered, (self._border(covered, slice(*part)) for part in pairwise(ends.tolist())))
+        inside = np.array([whole_tiles(spans, self.shape) for spans in regions])
+        borders = (self._border(spans, *tiles) for spans, tiles in zip(regions, inside, strict=True))
+        return TiledSamples(self, inside, borders)
 
-    def _border(self, covered: Cover, tiles: slice) -> SortedValues:
-        """Return the pixels of a region in the tiles that it covers in part, unsorted; infinite where ignored."""
-        values = self._pixels[covered.edge_band[tiles], covered.edge_column[tiles]]
-        return np.asarray(values[covered.edge_pixels(tiles)])
+    def _border(self, spans: Spans, first: IntArray, last: IntArray) -> SortedValues:
+        """Return the pixels of a region that are not in its whole tiles, unsorted; infinite where ignored."""
+        band, row = spans.y // SIDE, spans.y * self._pixels.shape[1]
+        left, right = np.minimum(first[band] * SIDE, spans.x1), np.maximum(last[band] * SIDE, spans.x0)
+        length = np.maximum(np.concatenate([left - spans.x0, spans.x1 - right]), 0)
+        return self._pixels.reshape(-1).take(_ranges(np.concatenate([row + spans.x0, row + right]), length))
 
-    def totals(self, covered: Cover, runs: slice) -> tuple[IntArray, FloatArray]:
-        """Return the counts of values of runs of whole tiles per bin, (BINS,), and sums and squares, (2, BINS)."""
-        row, first = covered.band[runs] * self._counts.shape[1], covered.first[runs]
-        last, first = (row + covered.last[runs], np.where(first, row + first, 0))  # each band begins at 0
-        counts, sums = (_between(table, first, last).sum(axis=0) for table in (self._counts, self._sums))
+    def totals(self, first: IntArray, last: IntArray) -> tuple[IntArray, FloatArray]:
+        """Return the counts of values of whole tiles per bin, (BINS,), and sums and squares, (2, BINS)."""
+        band = np.flatnonzero(last > first)
+        last, first = last[band], first[band]
+        counts, sums = ((t[band, last] - t[band, first]).sum(axis=0) for t in (self._counts, self._sums))
         return counts, sums
 
-    def values(self, covered: Cover, runs: IntArray, bins: IntArray) -> tuple[SortedValues, IntArray]:
-        """Return the values of runs of whole tiles in one bin each, one after the other, and their numbers."""
-        band, counts = covered.band[runs], self._counts.reshape(-1)
-        cell = band * (self._counts.shape[1] * BINS) + bins
-        before = counts.take(cell + covered.first[runs] * BINS, mode="clip").astype(np.int64)
-        length = counts.take(cell + covered.last[runs] * BINS, mode="clip") - before
-        start = self._bin_start.reshape(-1).take(band * BINS + bins, mode="clip") + before
-        values: SortedValues = self._by_bin.reshape(-1).take(_ranges(start, length), mode="clip")
-        return values, length
+    def values(self, inside: IntArray, bins: IntArray) -> tuple[SortedValues, IntArray]:
+        """Return the values of whole tiles (c, 2, bands) in one bin each, (c,), end to end, and their numbers (c,)."""
+        bands, bins = np.arange(inside.shape[2]), bins[:, None]
+        before, after = (self._counts[bands, inside[:, end], bins].astype(np.int64) for end in (0, 1))
+        start, length = self._bin_start[bands, bins] + before, after - before
+        return self._by_bin.reshape(-1).take(_ranges(start.reshape(-1), length.reshape(-1))), length.sum(axis=1)
 
     def only_value(self, k: int) -> float | None:
-        """Return the value that all pixels of a bin have; None where they differ or may differ."""
+        """Return the value that all pixels of a bin have; None where they differ."""
         return float(self._lowest[k]) if self._lowest[k] == self._highest[k] else None
 
 
-def _between(table: npt.NDArray[Any], first: IntArray, last: IntArray) -> npt.NDArray[Any]:
-    """Return differences of a table of running totals, (bands, columns + 1, ...), between two of its entries."""
-    entries = table.reshape(-1, *table.shape[2:])
-    gain = entries.take(last, axis=0, mode="clip")
-    gain -= entries.take(first, axis=0, mode="clip")
-    return gain
+def whole_tiles(spans: Spans, shape: tuple[int, int]) -> IntArray:
+    """Return the tiles of every band that a region covers, (2, bands): ``first <= column < last``.
+
+    They lie between the starts and the ends of its rows; bands in which a row is missing or has gaps have none.
+    """
+    bands, columns = (-(-n // SIDE) for n in shape)
+    found = np.zeros((2, bands), dtype=np.int64)
+    start = np.flatnonzero(np.diff(spans.y // SIDE, prepend=-1))
+    if start.size:
+        band = spans.y[start] // SIDE
+        is_row = np.diff(spans.y, prepend=-1) > 0
+        n_runs, n_rows = np.diff(start, append=spans.y.size), np.add.reduceat(is_row, start, dtype=np.int64)
+        first = np.maximum.reduceat(-(-spans.x0 // SIDE), start)
+        last = np.minimum.reduceat(np.where(spans.x1 == shape[1], columns, spans.x1 // SIDE), start)
+        use = (n_runs == n_rows) & (n_rows == np.minimum(SIDE, shape[0] - band * SIDE)) & (first < last)
+        found[:, band[use]] = first[use], last[use]
+    return found
 
 
 def _ranges(start: IntArray, length: IntArray) -> IntArray:
@@ -196,38 +183,36 @@ def _by_cell(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 class TiledSamples:
-    """Ordered samples made of whole tiles and sorted borders; see `OrderedSamples`.
+    """Ordered samples made of whole tiles and sorted borders.
 
     Parameters
     ----------
-    covered : Cover
-        The regions.
+    inside : (R, 2, bands) int64
+        The whole tiles of each region, see `whole_tiles`.
     borders : iterable of (n,) float32 or float64
-        Pixels of each region in the tiles that it covers in part, infinite where ignored. They are sorted in place,
-        each while it is in the cache.
+        Its other pixels, infinite where ignored. They are sorted in place, each while it is in the cache.
     """
 
-    def __init__(self, image: TiledImage, covered: Cover, borders: Iterable[SortedValues]) -> None:
-        self._image, self._covered = image, covered
+    def __init__(self, image: TiledImage, inside: IntArray, borders: Iterable[SortedValues]) -> None:
+        self._image, self._inside = image, inside
         self._borders: list[SortedValues] = []
-        self._edges, self._pivot = image.binning.edges, np.float64(image.binning.pivot)
-        self._run = np.searchsorted(covered.run_region, np.arange(covered.n_regions + 1))
-        self._cuts = np.zeros((covered.n_regions, BINS + 1), dtype=np.int64)
-        counts = np.empty((covered.n_regions, BINS), dtype=np.int64)
-        of_tiles, sums = np.empty((2, covered.n_regions, 2, BINS))
+        self._edges, self._pivot, n_regions = image.edges, np.float64(image.binning.pivot), len(inside)
+        self._cuts = np.zeros((n_regions, BINS + 1), dtype=np.int64)
+        counts = np.empty((n_regions, BINS), dtype=np.int64)
+        of_tiles, sums = np.empty((2, n_regions, 2, BINS))
         ends = np.append(self._edges, self._edges.dtype.type(np.inf))
         for k, pixels in enumerate(borders):
             pixels.sort()
             self._cuts[k, 1:] = pixels.searchsorted(ends)
             self._borders.append(pixels[: self._cuts[k, -1]])
             _border_sums(self._borders[k], self._cuts[k, :-1], self._pivot, out=sums[k])
-            counts[k], of_tiles[k] = image.totals(covered, slice(self._run[k], self._run[k + 1]))
+            counts[k], of_tiles[k] = image.totals(*inside[k])
         of_borders = np.diff(self._cuts, axis=1)
         counts += of_borders
         sums[:, :, [0, -1]] = 0.0  # unbounded bins: an outlier would swamp the running total
         np.copyto(sums, 0.0, where=(of_borders == 0)[:, None])
         sums += of_tiles
-        self._sums = np.zeros((covered.n_regions, 2, BINS + 1))  # running totals, like the counts
+        self._sums = np.zeros((n_regions, 2, BINS + 1))  # running totals, like the counts
         np.cumsum(sums, axis=2, out=self._sums[:, :, 1:])
         # Counts run on from region to region, so one search finds the bins of ranks in all of them.
         self._passed = np.concatenate([[0], np.cumsum(counts)])
@@ -290,12 +275,12 @@ class TiledSamples:
                 self._values[cell] = np.full(count, value, dtype=self._edges.dtype)
         if fresh:
             cells_of_fresh = np.array(fresh)
-            pieces, ends = self._whole_tiles(cells_of_fresh)
             region, at = np.divmod(cells_of_fresh, BINS)
+            pieces, lengths = self._image.values(self._inside[region], at)
             cuts = zip(self._cuts[region, at].tolist(), self._cuts[region, at + 1].tolist(), strict=True)
             parts: list[SortedValues] = []  # for each cell: values in whole tiles, then those of the border
             start = 0
-            for k, stop, (low, high) in zip(region.tolist(), ends.tolist(), cuts, strict=True):
+            for k, stop, (low, high) in zip(region.tolist(), np.cumsum(lengths).tolist(), cuts, strict=True):
                 parts += pieces[start:stop], self._borders[k][low:high]
                 start = stop
             together = np.concatenate(parts)
@@ -309,22 +294,13 @@ class TiledSamples:
 
     def _below_in_cells(self, cells: IntArray, edges: SortedValues) -> IntArray:
         """Count the values of a cell below each of many edges, without sorting."""
-        values, ends = self._whole_tiles(cells)
-        less = np.concatenate([[0], np.cumsum(values < np.repeat(edges, np.diff(ends, prepend=0)))])
-        counts = np.diff(less[ends], prepend=0)
-        for i, cell in enumerate(cells.tolist()):
-            k, at = divmod(cell, BINS)
+        region, bins = np.divmod(cells, BINS)
+        values, lengths = self._image.values(self._inside[region], bins)
+        less = np.concatenate([[0], np.cumsum(values < np.repeat(edges, lengths))])
+        counts = np.diff(less[np.cumsum(lengths)], prepend=0)
+        for i, (k, at) in enumerate(zip(region.tolist(), bins.tolist(), strict=True)):
             counts[i] += self._borders[k].searchsorted(edges[i]) - self._cuts[k, at]
         return counts
-
-    def _whole_tiles(self, cells: IntArray) -> tuple[SortedValues, IntArray]:
-        """Return the values of cells in whole tiles, cell after cell, unsorted, and where each cell ends."""
-        region, bins = np.divmod(cells, BINS)
-        n_runs = self._run[region + 1] - self._run[region]
-        runs, bins = _ranges(self._run[region], n_runs), np.repeat(bins, n_runs)
-        values, lengths = self._image.values(self._covered, runs, bins)
-        passed = np.concatenate([[0], np.cumsum(lengths)])
-        return values, passed[np.cumsum(n_runs)]
 
 
 def _border_sums(border: SortedValues, cuts: IntArray, pivot: np.float64, out: FloatArray) -> None:

@@ -9,60 +9,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.model import FloatArray, IntArray
 
+if TYPE_CHECKING:
+    from skymatch_cli.statistics.regions import TiledSamples
+
 SortedValues = npt.NDArray[np.floating]
 _CHUNK = 4096  # values per stored sum
 _BLOCK = 64  # chunks summed at a time: 2 MiB of float64
-
-
-class OrderedSamples(Protocol):
-    """Sets of finite ordered values, such as the regions of an image, that are handled together.
-
-    ``which`` is the index of a set; ranks count from 0.
-    """
-
-    @property
-    def n(self) -> IntArray:
-        """The number of values of each set."""
-        ...
-
-    @property
-    def eps(self) -> float:
-        """Relative spacing of the numbers that hold the values."""
-        ...
-
-    def at(self, which: IntArray, ranks: IntArray, /) -> FloatArray:
-        """Return the values of the given ranks."""
-        ...
-
-    def below(self, which: IntArray, edges: FloatArray, /) -> IntArray:
-        """Count the values that are less than each edge."""
-        ...
-
-    def moments(self, which: IntArray, start: IntArray, stop: IntArray, /) -> tuple[FloatArray, FloatArray]:
-        """Return means and standard deviations (``ddof=0``) of the ranks ``start <= rank < stop``."""
-        ...
+OrderedSamples: TypeAlias = "SortedSample | TiledSamples"
+"""Sets of finite ordered values that are handled together; ``which`` is the index of a set, ranks count from 0."""
 
 
 class SortedSample:
-    """A single set of values, as one sorted array; ``which`` is always 0.
-
-    Parameters
-    ----------
-    values : (n,) float32 or float64
-        Finite values in any order; they are copied.
-    """
+    """A single set of finite values in any order, as one sorted copy; ``which`` is always 0."""
 
     def __init__(self, values: npt.NDArray[np.floating]) -> None:
         self._sorted = np.sort(values)
-        self.n = np.array([self._sorted.size], dtype=np.int64)
-        self.eps = float(np.finfo(self._sorted.dtype).eps)
+        self.n: IntArray = np.array([self._sorted.size], dtype=np.int64)  # values of each set
+        self.eps = float(np.finfo(self._sorted.dtype).eps)  # relative spacing of the numbers that hold them
 
     def at(self, _which: IntArray, ranks: IntArray, /) -> FloatArray:
         """Return the values of the given ranks."""

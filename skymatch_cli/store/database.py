@@ -174,10 +174,10 @@ class Database:
         with self.explained():
             self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", kept)  # noqa: S608 (a table of this module)
 
-    def clear(self, table: str) -> None:
-        """Remove all rows of a table."""
+    def clear(self, table: str, low: int = 0) -> None:
+        """Remove the rows of a table from a number on."""
         with self.explained():
-            self._db.execute(f"DELETE FROM {table}")  # noqa: S608 (a table of this module)
+            self._db.execute(f"DELETE FROM {table} WHERE k >= ?", (low,))  # noqa: S608 (a table of this module)
 
     def get(self, table: str, k: int | str) -> bytes | None:
         """A row; None where there is none."""

@@ -27,8 +27,10 @@ from skymatch_cli.store.findings import Measured, StoredFindings
 from skymatch_cli.store.keys import image_states
 from skymatch_cli.store.measuring import gather
 from skymatch_cli.store.plan import Plan
+from skymatch_cli.store.renewing import renewed
+from skymatch_cli.store.rows import settings_json
 from skymatch_cli.store.solving import solve
-from skymatch_cli.store.store import Store, renewed, settings_json
+from skymatch_cli.store.store import Store
 
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result

@@ -53,9 +53,9 @@ class ImageKeys:
             np.concatenate([np.empty(0), *(part.to_comparison for part in parts)]),
         )
 
-    def part(self, low: int, high: int) -> ImageKeys:
+    def part(self, rows: slice | IntArray) -> ImageKeys:
         """Those of some images."""
-        return ImageKeys(*(getattr(self, f.name)[low:high] for f in fields(self)))
+        return ImageKeys(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 def image_states(infos: Sequence[ImageInfo]) -> tuple[list[bytes], list[bytes]]:

@@ -25,7 +25,8 @@ from skymatch_cli.store.findings import (
 )
 from skymatch_cli.store.plan import Plan
 from skymatch_cli.store.planning import check_model
-from skymatch_cli.store.store import Finding, Store
+from skymatch_cli.store.rows import Finding
+from skymatch_cli.store.store import Store
 
 NEEDS_LOCAL = frozenset({Method.LOCALMIN, Method.GLOBALMIN, Method.GLOBALMIN_MATCH})
 """Methods that need the skies of single images."""

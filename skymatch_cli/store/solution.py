@@ -61,7 +61,7 @@ def result_document(result: Result) -> Report:
 def _write(result: Result, stream: BinaryIO) -> None:
     from astropy.io import fits
 
-    from skymatch_cli.store.store import CODEC, settings_json
+    from skymatch_cli.store.rows import CODEC, settings_json
 
     solution = result.solution
     infos = tuple(replace(info, wcs=None, notes=()) for info in result.infos)
@@ -79,7 +79,7 @@ def read_solution(file: str) -> Solved:
 
     InputError if there is no such file, it holds no solution of this version, or it is damaged or was changed.
     """
-    from skymatch_cli.store.store import CODEC
+    from skymatch_cli.store.rows import CODEC
 
     layout, digest, content, shown = _read(file)
     if layout != _layout_digest():
@@ -119,7 +119,7 @@ def _read(file: str) -> tuple[object, object, bytes, FloatArray]:
 
 
 def _layout_digest() -> str:
-    from skymatch_cli.store.store import CODEC
+    from skymatch_cli.store.rows import CODEC
 
     return _digest(CODEC.layout(Solved).encode())
 
@@ -152,7 +152,7 @@ def _as_written(info: ImageInfo, level: float, sky_keyword: str) -> ImageInfo:
                 check_digest(source, info.ref.hdu, state.written, info.ref.label)
     except (OSError, InputError):
         return info  # the error is reported when it is written
-    recorded = state.recorded_in(info.ref.part.plane)
+    recorded = state.recorded.get(info.ref.part)
     if not (state.by_us and recorded is not None and math.isclose(recorded.sky.level, level, rel_tol=1e-9)):
         return info
     return replace(info, source=replace(info.source, science=replace(science, state=now)))

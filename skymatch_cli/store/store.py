@@ -1,97 +1,32 @@
-"""The store: one file with the headers, the plan and the findings of a set of images.
-
-=========  ====================================================================================
-facts      the plan as a whole, the settings by which its pixels are measured, and its measurements
-files      the structure of every file, and `headers` the header of every image
-images     the `ImageInfo` of every image of the plan
-columns    keys of the images, some ten thousand a row
-overlaps   which images overlap, some ten thousand a row, and `polygons` where
-findings   the finding of every image, under the keys of the files and settings that it depends on
-=========  ====================================================================================
-"""
+"""The store: one file with the headers, the plan and the findings of a set of images; its tables are in `rows`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import starmap, zip_longest
+from operator import eq
 from typing import TypeVar
 
 import numpy as np
 
-from skymatch_cli.choices import Compare, Method, WarningName
-from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
-from skymatch_cli.compare.meshed import MeshReduction
-from skymatch_cli.compare.pooled import ImageMeasurement
+from skymatch_cli.choices import Method, WarningName
 from skymatch_cli.errors import InputError, SkymatchError
-from skymatch_cli.images.formats.files import file_state, real_path
-from skymatch_cli.images.formats.fitsfile import FitsFile
-from skymatch_cli.images.formats.gwcs import GwcsWcs
 from skymatch_cli.images.known import Headers, ImageHeader
-from skymatch_cli.images.partwcs import SectionWcs
-from skymatch_cli.model import (
-    CelestialWcs,
-    FloatArray,
-    ImageInfo,
-    IntArray,
-    OverlapGraph,
-    SkyWarning,
-    StoredPlane,
-    TangentPlane,
-)
+from skymatch_cli.model import BoolArray, ImageInfo, IntArray, OverlapGraph, SkyWarning
 from skymatch_cli.model.polygons import Polygons
-from skymatch_cli.settings import OF_THE_SOLUTION, Settings
-from skymatch_cli.sky.celestial import FitsWcs
-from skymatch_cli.store.codec import Codec
+from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import Database, digest_of
 from skymatch_cli.store.gathered import MOST_BYTES, Gathered
-from skymatch_cli.store.keys import KEY_BYTES, ImageKeys, image_keys, image_states
+from skymatch_cli.store.keys import ImageKeys, image_keys
 from skymatch_cli.store.lazy import StoredInfos, StoredPolygons
 from skymatch_cli.store.plan import Plan
+from skymatch_cli.store.rows import CODEC, Overlaps, PlanFacts, StoredFile, are_overlaps, layout, settings_json
 
-Finding = ImageMeasurement | MeshReduction
-CODEC = Codec({CelestialWcs: (FitsWcs, GwcsWcs, SectionWcs), Mesh: (PackedMesh,)})
 _BLOCK = 65_536  # rows of long columns that are stored together
 _Row = TypeVar("_Row")
-
-
-@dataclass(frozen=True, slots=True)
-class _PlanFacts:
-    """Facts of the whole plan; ``digest`` covers its images and overlaps."""
-
-    digest: bytes
-    rules: str
-    on_sky: bool
-    n_images: int
-    n_overlaps: int
-    n_files: int
-    n_headers: int
-    planes: tuple[TangentPlane, ...]
-    skipped: tuple[str, ...]
-    warnings: tuple[SkyWarning, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    real: str
-    file: FitsFile
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Overlaps:
-    """Some of the overlaps, as columns."""
-
-    a: IntArray
-    b: IntArray
-    area_arcmin2: FloatArray
-    plane: IntArray
-
-
-_STORED = (
-    *(_PlanFacts, _File, ImageHeader, ImageInfo, ImageKeys, _Overlaps, Polygons),
-    *(ImageMeasurement, MeshReduction, Gathered),
-)
 
 
 def not_kept(error: SkymatchError) -> SkyWarning:
@@ -106,15 +41,16 @@ class Store(Database):
     """
 
     def __init__(self, file: str, *, write: bool = False, create: bool = False) -> None:
-        super().__init__(file, layout=_layout(), write=write, create=create)
+        super().__init__(file, layout=layout(), write=write, create=create)
         self.warnings: tuple[SkyWarning, ...] = ()
         self._headers: Headers | None = None
         self._keys: ImageKeys | None = None
 
     @property
-    def _facts(self) -> _PlanFacts | None:
+    def facts(self) -> PlanFacts | None:
+        """Facts of the whole plan; None where there is no plan."""
         body = self.get("facts", "plan")
-        return None if body is None else self.decode(_PlanFacts, body)
+        return None if body is None else self.decode(PlanFacts, body)
 
     def decode(self, cls: type[_Row], body: bytes) -> _Row:
         """Decode a row."""
@@ -125,10 +61,10 @@ class Store(Database):
 
     def headers(self) -> Headers | None:
         """The headers of the plan in the store; None where there is no plan."""
-        facts = self._facts
+        facts = self.facts
         if facts is None:
             return None
-        files = self._rows("files", _File, 0, facts.n_files)
+        files = self._rows("files", StoredFile, 0, facts.n_files)
         images = self._rows("headers", ImageHeader, 0, facts.n_headers)
         self._headers = Headers(facts.rules, {file.real: file.file for file in files}, tuple(images))
         return self._headers
@@ -137,26 +73,64 @@ class Store(Database):
         """Store a plan, instead of the one that is there; findings of files that changed since are deleted."""
         headers = _with_footprints(planned.headers)
         settings = _to_json(planned.settings)
-        facts = self._facts
+        facts = self.facts
         if facts is not None and self._is_same(facts, headers, planned):
             if self.get("facts", "settings") != settings:
                 with self.transaction():
                     self.put("facts", [("settings", settings)])
             return
-        keys = image_keys(planned.infos, planned.footprints, CODEC)
+        rows = self._rows_of(headers, planned)
+        keys = self._keys_of(planned, rows)
+        in_place = rows == np.arange(len(rows))
+        files = list(headers.files.items())
+        old = [] if self._headers is None else list(self._headers.files.items())
         with self.transaction():
             if facts is not None:
                 self.forget(_outdated(self.keys(), keys))
-            for table in ("files", "headers", "images", "columns", "overlaps", "polygons"):
+            self._replace("files", list(starmap(StoredFile, files)), list(map(eq, files, old)))
+            self._replace("headers", headers.images, in_place)
+            self._replace("images", planned.infos, in_place & self._are_compared_alike(planned, rows, keys))
+            for table in ("columns", "overlaps", "polygons"):
                 self.clear(table)
-            self.put("files", enumerate(CODEC.encode(_File(real, file)) for real, file in headers.files.items()))
-            self.put("headers", enumerate(map(CODEC.encode, headers.images)))
-            self.put("images", enumerate(map(CODEC.encode, planned.infos)))
             digest = self._put_blocks(planned, keys)
             self.put("facts", [("settings", settings), ("plan", _facts_of(planned, headers, digest))])
-        self._keys = keys
+        self._keys, self._headers = keys, None
 
-    def _is_same(self, facts: _PlanFacts, headers: Headers, planned: Plan) -> bool:
+    def _rows_of(self, headers: Headers, planned: Plan) -> IntArray:
+        """The row of the header of every image in the store, (N,); -1 where it was read from the file itself."""
+        old = () if self._headers is None else self._headers.images
+        row = {id(header): k for k, header in enumerate(old)}
+        found = [row.get(id(header), -1) for header in headers.images]
+        return np.array(found if len(found) == len(planned.infos) else [-1] * len(planned.infos), np.int64)
+
+    def _keys_of(self, planned: Plan, rows: IntArray) -> ImageKeys:
+        """The keys of the images: those in the store where the header is from there."""
+        new = np.flatnonzero(rows < 0)
+        footprints = [planned.footprints[k] for k in new.tolist()] if planned.footprints else ()
+        made = image_keys([planned.infos[k] for k in new.tolist()], footprints, CODEC)
+        if len(new) == len(rows):
+            return made
+        old = self.keys()
+        rows = rows.copy()
+        rows[new] = len(old.sky) + np.arange(len(new))
+        factor = np.array([info.to_comparison for info in planned.infos])
+        return replace(ImageKeys.joined([old, made]).part(rows), to_comparison=factor)
+
+    def _are_compared_alike(self, planned: Plan, rows: IntArray, keys: ImageKeys) -> BoolArray:
+        """Whether images with the same header have the same unit of comparison in the store, (N,)."""
+        if not rows.size or rows[0] != 0:
+            return np.zeros(len(rows), np.bool_)
+        old, new = self._rows("images", ImageInfo, 0, 1)[0], planned.infos[0]  # unit and notes are the same for all
+        same = (old.comparison_unit, old.notes) == (new.comparison_unit, new.notes)
+        return np.asarray(same & (keys.to_comparison == self.keys().to_comparison[rows]))
+
+    def _replace(self, table: str, rows: Sequence[object], stay: Sequence[bool] | BoolArray) -> None:
+        """Store the rows of a table, but those that stay."""
+        self.clear(table, len(rows))
+        new = ((k, row) for k, (row, stays) in enumerate(zip_longest(rows, stay, fillvalue=False)) if not stays)
+        self.put(table, ((k, CODEC.encode(row)) for k, row in new))
+
+    def _is_same(self, facts: PlanFacts, headers: Headers, planned: Plan) -> bool:
         """Whether the plan in the store was made of these headers, by the same rules."""
         now = planned.skipped, planned.warnings, len(planned.infos)
         return (facts.skipped, facts.warnings, facts.n_images) == now and self._has(headers)
@@ -174,15 +148,15 @@ class Store(Database):
 
     def graph_of(self, headers: Headers) -> OverlapGraph | None:
         """The overlaps of the plan in the store, if it was made of these headers; None where it was not."""
-        facts = self._facts
+        facts = self.facts
         return None if facts is None or not self._has(_with_footprints(headers)) else self._graph(facts)
 
     def _put_blocks(self, planned: Plan, keys: ImageKeys) -> bytes:
         """Store the long columns; returns the digest of the plan."""
-        graph, digests = planned.graph, [repr(planned.graph.planes).encode(), *self._put_keys(keys)]
+        graph, digests = planned.graph, [repr(planned.graph.planes).encode(), *self.put_keys(keys)]
         for k, low in enumerate(range(0, len(graph.a), _BLOCK)):
             part = slice(low, min(low + _BLOCK, len(graph.a)))
-            columns = _Overlaps(graph.a[part], graph.b[part], graph.area_arcmin2[part], graph.plane[part])
+            columns = Overlaps(graph.a[part], graph.b[part], graph.area_arcmin2[part], graph.plane[part])
             bodies = CODEC.encode(columns), CODEC.encode(graph.polygon.part(np.arange(part.start, part.stop)))
             for table, body in zip(("overlaps", "polygons"), bodies, strict=True):
                 self.put(table, [(k, body)])
@@ -213,12 +187,12 @@ class Store(Database):
         infos = StoredInfos(partial(self._rows, "images", ImageInfo), facts.n_images)
         return Plan(self.settings(), infos, (), self._graph(facts), facts.skipped, facts.warnings)
 
-    def _graph(self, facts: _PlanFacts) -> OverlapGraph:
-        parts = self._blocks("overlaps", _Overlaps, facts.n_overlaps)
+    def _graph(self, facts: PlanFacts) -> OverlapGraph:
+        parts = self._blocks("overlaps", Overlaps, facts.n_overlaps)
         none = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
         columns = zip(none, *((p.a, p.b, p.area_arcmin2, p.plane) for p in parts), strict=True)
         a, b, area, plane = (np.concatenate(column) for column in columns)
-        if len(a) != facts.n_overlaps or not _are_overlaps(a, b, plane, facts):
+        if len(a) != facts.n_overlaps or not are_overlaps(a, b, plane, facts):
             raise self.damaged("its overlaps are not those of its images")
         polygons = StoredPolygons(partial(self._rows, "polygons", Polygons), facts.n_overlaps, _BLOCK)
         return OverlapGraph(facts.n_images, a, b, area, polygons, plane, facts.planes)
@@ -239,8 +213,8 @@ class Store(Database):
         except SkymatchError as error:
             self.warnings = (not_kept(error),)
 
-    def _plan_facts(self) -> _PlanFacts:
-        facts = self._facts
+    def _plan_facts(self) -> PlanFacts:
+        facts = self.facts
         again = f"run skymatch plan --store {self.file} IMAGES..."
         if facts is None:
             part = self.get("facts", "part") is not None
@@ -267,90 +241,9 @@ class Store(Database):
         """Digest that identifies a plan: the state of its images, and their overlaps."""
         return self._plan_facts().digest
 
-    def begin_part(self, whole: Store, settings: Settings) -> None:
-        """Make this store a part of a measurement of the plan in another one."""
-        if self._facts is not None:
-            what = "holds a plan: it can't be a part of another one"
-            raise InputError.at(self.file, what, "name another file")
-        with self.transaction():
-            self.put("facts", [("part", whole.plan_digest()), ("settings", _to_json(settings))])
-
-    def merge(self, files: Sequence[str]) -> None:
-        """Add the findings of partial measurements of this plan.
-
-        InputError if one is not a part of this plan, or was measured in another way than the others.
-        """
-        settings: dict[str, bytes] = {}
-        for file in files:
-            if real_path(file) == real_path(self.file):
-                raise InputError.at(file, "is named twice: as the store, and as a part", "name the parts after it")
-            with Store(file) as part:
-                settings[file] = own = self._settings_of_part(part)
-            if own != settings[files[0]]:
-                raise InputError.at(file, f"was measured with other settings than {files[0]}", "measure it again")
-        with self.transaction():
-            for file in files:
-                with Store(file) as part:
-                    for row in part.each_finding():
-                        if not row[3] or self.finding(row[0], row[1]) is None:
-                            self.put_finding(row)
-            self.put("facts", [("settings", settings[files[0]])])
-
-    def _settings_of_part(self, part: Store) -> bytes:
-        """How a part was measured, if it is one of this plan."""
-        if (digest := part.get("facts", "part")) is None:
-            hint = "name what `skymatch measure STORE --shard K/N -o PART` wrote"
-            raise InputError.at(part.file, "is not a part of a measurement", hint)
-        if digest != self.plan_digest():
-            what = f"is not of the plan in {self.file}, or of an earlier state of it"
-            raise InputError.at(part.file, what, "measure this part again")
-        return part.get("facts", "settings") or b""
-
-    def renew(self, infos: Sequence[ImageInfo], files: Collection[str]) -> None:
-        """Keep the findings of files that this program has written since: the original pixels are unchanged.
-
-        Where that can't be written there is a warning.
-
-        Parameters
-        ----------
-        infos : sequence of ImageInfo
-            The images of the plan, as they were stored.
-        files : collection of str
-            Real paths of the files that were replaced.
-        """
-        if not files:
-            return
-        try:
-            self._renew(infos, frozenset(files))
-        except SkymatchError as error:  # the images are written: that counts
-            self.warnings += (not_kept(error),)
-
-    def _renew(self, old: Sequence[ImageInfo], files: frozenset[str]) -> None:
-        infos = renewed(old, files)
-        states = image_states(old)[0], image_states(infos)[0]
-        changed = [k for k, (before, now) in enumerate(zip(*states, strict=True)) if before != now]
-        keys = replace(self.keys(), state=np.frombuffer(b"".join(states[1]), np.uint8).reshape(-1, KEY_BYTES))
-        with self.transaction():
-            for before, now in {(states[0][k], states[1][k]) for k in changed}:
-                for row in self.findings_of(before):
-                    self.put_finding((now, *row[1:]))
-                self.forget([before])
-            self.put("images", ((k, CODEC.encode(infos[k])) for k in changed))
-            self._renew_gathered(digest_of(*states[0]), digest_of(*states[1]))
-            self._put_keys(keys)
-        self._keys = keys
-
-    def _renew_gathered(self, before: bytes, now: bytes) -> None:
-        for compare in Compare:
-            name = f"measurements {compare}"
-            if (body := self.get("facts", name)) is not None:
-                gathered = self.decode(Gathered, body)
-                if gathered.key.startswith(before):
-                    gathered = replace(gathered, key=now + gathered.key[len(now) :])
-                    self.put("facts", [(name, CODEC.encode(gathered))])
-
-    def _put_keys(self, keys: ImageKeys) -> list[bytes]:
-        blocks = [CODEC.encode(keys.part(low, low + _BLOCK)) for low in range(0, len(keys.sky), _BLOCK)]
+    def put_keys(self, keys: ImageKeys) -> list[bytes]:
+        """Store the keys of the images; return the rows."""
+        blocks = [CODEC.encode(keys.part(slice(low, low + _BLOCK))) for low in range(0, len(keys.sky), _BLOCK)]
         self.put("columns", enumerate(blocks))
         return blocks
 
@@ -360,37 +253,13 @@ def _with_footprints(headers: Headers) -> Headers:
     return replace(headers, images=tuple(h for h in headers.images if not isinstance(h.footprint, InputError)))
 
 
-def measuring_part(settings: Settings) -> Settings:
-    """Settings as a plan has them: those that only a solution needs are the default ones."""
-    default = Settings()
-    return replace(settings, **{name: getattr(default, name) for name in OF_THE_SOLUTION})
-
-
-def renewed(infos: Sequence[ImageInfo], files: Collection[str]) -> tuple[ImageInfo, ...]:
-    """The images after some of their files (by their real paths) were written by this program."""
-
-    def plane(old: StoredPlane) -> StoredPlane:
-        return replace(old, state=file_state(old.path)) if real_path(old.path) in files else old
-
-    return tuple(replace(info, source=info.source and info.source.changed(plane)) for info in infos)
-
-
-def _layout() -> str:
-    return "\n".join(map(CODEC.layout, _STORED))
-
-
-def settings_json(settings: Settings) -> str:
-    """Settings that determine the result, with the keyword of the sky, as JSON."""
-    return json.dumps({**settings.determining(), "sky_keyword": settings.sky_keyword}, sort_keys=True)
-
-
 def _to_json(settings: Settings) -> bytes:
     return settings_json(settings).encode("ascii")
 
 
 def _facts_of(planned: Plan, headers: Headers, digest: bytes) -> bytes:
     return CODEC.encode(
-        _PlanFacts(
+        PlanFacts(
             digest=digest,
             rules=headers.rules,
             on_sky=planned.settings.method != Method.USER,
@@ -403,13 +272,6 @@ def _facts_of(planned: Plan, headers: Headers, digest: bytes) -> bytes:
             warnings=planned.warnings,
         )
     )
-
-
-def _are_overlaps(a: IntArray, b: IntArray, plane: IntArray, facts: _PlanFacts) -> bool:
-    """Whether the columns can be those of a graph: valid indices, in order."""
-    inside = (a >= 0) & (a < b) & (b < facts.n_images) & (plane >= 0) & (plane < len(facts.planes))
-    step = np.diff(a)
-    return bool(inside.all() and (step >= 0).all() and (np.diff(b)[step == 0] >= 0).all())
 
 
 def _outdated(old: ImageKeys, new: ImageKeys) -> list[bytes]:

@@ -11,7 +11,7 @@ import numpy as np
 from astropy.io import fits
 
 from skymatch_cli.model import ImageRef
-from skymatch_cli.record.write import SkyUpdate
+from skymatch_cli.record.edits import SkyUpdate
 
 SHAPE = (23, 37)
 

@@ -15,7 +15,7 @@ from astropy.io import fits
 from click.testing import CliRunner
 
 from skymatch_cli.cli import main
-from skymatch_cli.images.formats.gwcs import missing_package
+from skymatch_cli.images.formats.asdffile import missing_package
 from tests.factories import Frame
 from tests.gwcsfiles import gwcs_of, jwst_file, roman_file
 

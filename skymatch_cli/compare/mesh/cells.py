@@ -48,17 +48,10 @@ class MeshGrid:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PixelMap:
-    """Pixels of one image to positions on the grid, in units of cells: nodes every ``step`` pixels.
-
-    Attributes
-    ----------
-    step : int
-    nodes : (2, my, mx) float64
-        Positions (u, v) of pixels (step * i, step * j).
-    """
+    """Pixels of one image to positions on the grid, in units of cells: nodes every ``step`` pixels."""
 
     step: int
-    nodes: FloatArray
+    nodes: FloatArray  # (2, my, mx): positions (u, v) of pixels (step * i, step * j)
 
     @property
     def u(self) -> FloatArray:
@@ -196,27 +189,13 @@ def _part(a: npt.NDArray[_Number], axis: int, start: int, stop: int | None, step
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shares:
-    """How values at n positions are shared out among the four cells around each.
+    """How values at n positions are shared out among the four cells around each."""
 
-    Attributes
-    ----------
-    first : (j, i)
-        The lowest cell of the rectangle of cells that get something.
-    shape : (nj, ni)
-        Of this rectangle.
-    on_plane : (m,) bool, or None
-        Which of m positions these are; None for all.
-    cell : (n,) intp
-        Number in the rectangle of the first of the four cells.
-    parts : (4, n) float64
-        The shares of a cell, of the next in its row, and of those two of the next row.
-    """
-
-    first: tuple[int, int]
-    shape: tuple[int, int]
-    on_plane: BoolArray | None
-    cell: npt.NDArray[np.intp]
-    parts: FloatArray
+    first: tuple[int, int]  # (j, i): the lowest cell of the rectangle of cells that get something
+    shape: tuple[int, int]  # (nj, ni) of this rectangle
+    on_plane: BoolArray | None  # (m,): which of m positions these are; None for all
+    cell: npt.NDArray[np.intp]  # (n,): number in the rectangle of the first of the four cells
+    parts: FloatArray  # (4, n): shares of that cell, of the next in its row, and of those two of the next row
 
     @classmethod
     def at(cls, u: FloatArray, v: FloatArray) -> Shares:
@@ -258,17 +237,10 @@ class Shares:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CellSums:
-    """Sums over cells in a rectangle of the grid; filled by `add`.
+    """Sums over cells in a rectangle of the grid; filled by `add`."""
 
-    Attributes
-    ----------
-    origin : (j0, i0)
-        Cell of the first element.
-    sums : (k, nj, ni) float64
-    """
-
-    origin: tuple[int, int]
-    sums: FloatArray
+    origin: tuple[int, int]  # (j0, i0): cell of the first element
+    sums: FloatArray  # (k, nj, ni)
 
     def add(self, shares: Shares, totals: Sequence[FloatArray]) -> None:
         """Add totals over the rectangle of some shares, one for each of the k sums."""

@@ -20,18 +20,10 @@ from skymatch_cli.model.monomials import exponents
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CellCentroids:
-    """Means of powers of the places of good pixels, with the windows of the cells, about the centres of the cells.
+    """Means of powers of the places of good pixels, with the windows of the cells, about the centres of the cells."""
 
-    Attributes
-    ----------
-    pitch_rad : float
-        Of the grid.
-    powers : (t, nj, ni) float32
-        Of u, v, u^2, u v and so on, in cells; 0 where there is no pixel.
-    """
-
-    pitch_rad: float
-    powers: Float32Array
+    pitch_rad: float  # of the grid
+    powers: Float32Array  # (t, nj, ni): of u, v, u^2, u v and so on, in cells; 0 where there is no pixel
 
     @classmethod
     def of_sums(
@@ -58,19 +50,9 @@ class CellCentroids:
 def place_sums(  # noqa: PLR0917 - what is summed up, and where
     positions: PixelMap, bins: Bins, usable: BoolArray, at: tuple[slice, slice], origin: tuple[int, int], degree: int
 ) -> list[FloatArray]:
-    """Sums over bins of the powers of the places of usable pixels: u, v, u^2 and so on, about a cell.
+    """Sums over bins of the powers, up to a degree, of the places of usable pixels: u, v, u^2 and so on, about a cell.
 
-    Parameters
-    ----------
-    positions : PixelMap
-    bins : Bins
-    usable : (ny, nx) bool
-    at : (rows, columns)
-        The pixels of the image that ``usable`` speaks of.
-    origin : (j0, i0)
-        The cell.
-    degree : int
-        Highest sum of the powers.
+    ``at`` are the rows and columns of the image that ``usable`` speaks of, ``origin`` is the cell (j0, i0).
     """
     y, x = (np.arange(s.start, s.stop, dtype=float) for s in at)
     u, v = positions.at(x, y)

@@ -60,8 +60,6 @@ def compare(
     ----------
     meshes : for every plane of the graph, for every image, Mesh or None
         None where the image has no part in that plane, or can't be used.
-    graph : OverlapGraph
-        M pairs of N images.
     group : (N,) int64
         Pairs within a group are measured, and have no weight.
     usable : (N,) object, optional
@@ -81,8 +79,9 @@ def compare(
                 level[i] = mesh.level / unit
     found = _robust_sums(meshes, level, graph, (unit, least))
     sums = found.sums
-    zero_points = ZeroPoints.of_structure(found.structure, over(sums.variance, sums.weight), graph)
-    fields, zero_points = image_fields(found.structure, graph, meshes, zero_points, _enough(sums))
+    own = over(sums.variance, sums.weight)
+    zero_points = ZeroPoints.of_structure(found.structure, own, graph)
+    fields, zero_points = image_fields(found.structure, graph, meshes, zero_points, own * _enough(sums))
     of_image = zip(*meshes, strict=True) if meshes else [()] * graph.n_images
     n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in of_image])
     status = pair_status(sums, n_good, graph, group)
@@ -123,7 +122,7 @@ def _robust_sums(
             first, typical = typical is None, spreads.typical()
             if first:  # no cell is doubted yet: the medians that it began with are better
                 continue
-            scale = scale * scatter.ratio()
+            scale = scatter.ratio(scale)
             offset = solved(sums.weight, sums.difference())
         sums, structure = PairSums.empty(graph, level + offset), PairStructure.empty(graph, meshes)
         for pairs, blocks in cells.finish(offset, scale, typical):

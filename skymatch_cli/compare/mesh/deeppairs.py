@@ -19,31 +19,17 @@ _START_DIFFERENCES = 65536  # of cells, in all pairs of a tile: enough for the s
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeepPairs:
-    """Pairs of the k images of a sheet.
+    """Pairs of the k images of a sheet."""
 
-    Attributes
-    ----------
-    rows : (p,) int64
-    first, second : (p,) int64
-        Their images, among the k.
-    leaf : (k, m) int64
-        The leaf of every image in every block, n where it has none.
-    place : (m * 64,) int64
-        Where the cells of the blocks are in the order of the tiles, and of rows and columns in each.
-    row, column, tile : (m,) int64
-        Of the blocks.
-    n_leaves : int
-        n.
-    """
-
-    rows: IntArray
-    first: IntArray
-    second: IntArray
-    leaf: IntArray
+    rows: IntArray  # (p,)
+    first: IntArray  # (p,): their images, among the k
+    second: IntArray  # (p,)
+    leaf: IntArray  # (k, m): the leaf of every image in every block, n where it has none
+    # (m * 64,): where the cells of the blocks are in the order of the tiles, and of rows and columns in each
     place: IntArray
-    row: IntArray
-    column: IntArray
-    tile: IntArray
+    row: IntArray  # (m,): of the blocks
+    column: IntArray  # (m,)
+    tile: IntArray  # (m,)
     n_leaves: int
 
     @classmethod

@@ -52,27 +52,16 @@ _CLEAR = 3.0  # log likelihood, beyond which it is worth while to ask for a comm
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageFields:
-    """Errors of the differences of M pairs that come of structure within the N images.
+    """Errors of the differences of M pairs that come of structure within the N images."""
 
-    Attributes
-    ----------
-    factor : (M, K) csr_array
-        Columns are independent sources of error, in units of the run's noise.
-    quiet : (M,) float64
-        Variance of the noise in the pieces over that which the scatter of the blocks makes them have; 1 at most.
-    variance : (N,) float64
-        Of the structure within each image.
-    lever : (M, 4) float64
-        What a unit gradient common to all images does to each difference (x, y), and the sum over both images of what
-        gradients of their own variances do.
-    tilt_variance : (N, 2, 2) float64
-        Variance of the gradients of the images; 0 where the structure is not one of gradients.
-    """
-
-    factor: csr_array
+    factor: csr_array  # (M, K): columns are independent sources of error, in units of the run's noise
+    # (M,): variance of the noise in the pieces over that which the scatter of the blocks makes them have; 1 at most
     quiet: FloatArray
-    variance: FloatArray
+    variance: FloatArray  # (N,): of the structure within each image
+    # (M, 4): what a unit gradient common to all images does to each difference (x, y), and the sum over both images of
+    # what gradients of their own variances do
     lever: FloatArray
+    # (N, 2, 2): variance of the gradients of the images; 0 where the structure is not one of gradients
     tilt_variance: FloatArray
 
 
@@ -80,7 +69,8 @@ class ImageFields:
 class _Pieces:
     """Pieces of m overlaps: differences, variances of their noise (infinite where there is none), places in frames.
 
-    ``dof`` (m,): blocks that these variances are known from.
+    ``dof`` (m,): blocks that these variances are known from; ``own`` (m,): part of the information of an overlap that
+    no other has, 2 / k in a stack of k images.
     ``share`` (2, m, 12, 2, 9): of the nodes of F and of G of both images in the mean over each piece; ``axes``
     (2, m, 2, 2): axes of the frames on the plane.
     """
@@ -88,14 +78,14 @@ class _Pieces:
     difference: FloatArray
     variance: FloatArray
     dof: FloatArray
+    own: FloatArray
     share: FloatArray
     axes: FloatArray
 
     def part(self, rows: IntArray) -> _Pieces:
         """Pieces of some of the overlaps."""
-        return _Pieces(
-            self.difference[rows], self.variance[rows], self.dof[rows], self.share[:, rows], self.axes[:, rows]
-        )
+        first = {name: getattr(self, name)[rows] for name in ("difference", "variance", "dof", "own")}
+        return replace(self, **first, share=self.share[:, rows], axes=self.axes[:, rows])
 
     @property
     def typical(self) -> float:
@@ -113,13 +103,13 @@ class _Pieces:
 
     def likelihoods(self, kind: tuple[float, float], amplitudes: FloatArray) -> FloatArray:
         """Log likelihoods (m, amplitudes) of fields of a kind, of the pieces of each overlap."""
-        own = np.eye(self.difference.shape[1])
+        each = np.eye(self.difference.shape[1])
         along_x, along_y = (np.sqrt(0.5 * share) * _root(kind[0]) for share in (kind[1], 1 - kind[1]))
         found = np.empty((len(self.difference), len(amplitudes)))
         for low in range(0, len(found), _CHUNK):
             some = self.part(np.arange(low, min(low + _CHUNK, len(found))))
             parts = [share[:, :, k] @ root for share in some.share for k, root in enumerate((along_x, along_y))]
-            alone = [np.broadcast_to(own, (len(some.difference), *own.shape))]
+            alone = [np.broadcast_to(each, (len(some.difference), *each.shape))]
             fields = some.over_noise(np.concatenate(parts if kind[0] != _PIECEMEAL else alone, axis=2))
             variance, vector = np.linalg.eigh(fields @ fields.swapaxes(1, 2))
             square = (vector.swapaxes(1, 2) @ some.over_noise(some.difference)[:, :, None])[:, :, 0] ** 2
@@ -127,7 +117,7 @@ class _Pieces:
             chi2, n_pieces = (square[:, :, None] / total).sum(axis=1), np.isfinite(some.variance).sum(axis=1)
             # Of Student's t: the noise is known from the scatter of so many blocks.
             of_chi2 = (n_pieces + some.dof)[:, None] * np.log1p(chi2 / some.dof[:, None])
-            found[low : low + _CHUNK] = -0.5 * (np.log(total).sum(axis=1) + of_chi2)
+            found[low : low + _CHUNK] = -0.5 * some.own[:, None] * (np.log(total).sum(axis=1) + of_chi2)
         return found
 
 
@@ -137,25 +127,19 @@ def image_fields(
     graph: OverlapGraph,
     meshes: Sequence[Sequence[Mesh | None]],
     zero_points: ZeroPoints,
-    used: BoolArray,
+    own: FloatArray,
 ) -> tuple[ImageFields, ZeroPoints]:
     """Errors from structure within the images, and the zero points that are not better explained by it.
 
-    Parameters
-    ----------
-    structure : PairStructure
-    graph : OverlapGraph
-    meshes : for every plane of the graph, for every image
-    zero_points : ZeroPoints
-        What the factors that are known do to differences is not structure.
-    used : (M,) bool
-        Pairs that have pieces.
+    What the factors that are known do to differences is not structure. ``own`` (M,) is the part of the information of a
+    pair that no other pair uses, 2 / k in a stack of k images; 0 for pairs that do not count.
     """
+    used = own > 0
     ratio = _noise_ratio(structure, graph)
     quiet = np.clip(0.5 * (ratio[graph.a] + ratio[graph.b]), _QUIETEST, 1.0)
     rows = np.flatnonzero(used)
     some = rows[:: -(-len(rows) // _SAMPLE)] if len(rows) else rows
-    pieces = _pieces(structure, graph, meshes, quiet)
+    pieces = _pieces(structure, graph, meshes, (quiet, own))
     best, kind, clear = _kind(pieces.part(some))
     gain = zero_points.factor - 1
     if gain.any():
@@ -174,9 +158,7 @@ def image_fields(
         if better - best > np.log(max(int(np.count_nonzero(np.isfinite(pieces.variance[some]))), 1)):
             pieces, kind = without, other
             common[:, 0] = (_weights(structure)[:, :, None] * places).sum(axis=1) @ bowl
-    amplitude, structured = _amplitudes(pieces.part(rows), kind, (graph.a[rows], graph.b[rows]), graph.n_images)
-    structured = np.where(common.any(), 1.0, structured)
-    quiet = 1 - (1 - quiet) * np.maximum(structured[graph.a], structured[graph.b])
+    amplitude = _amplitudes(pieces.part(rows), kind, (graph.a[rows], graph.b[rows]), graph.n_images)
     fields = _errors(structure, graph, pieces, (kind, amplitude), (quiet, common, used))
     if not common.any():  # no more is taken off the noise than fields add
         added = np.asarray(fields.factor.multiply(fields.factor).sum(axis=1), float).reshape(-1)
@@ -186,23 +168,22 @@ def image_fields(
 
 
 def _noise_ratio(structure: PairStructure, graph: OverlapGraph) -> FloatArray:
-    """Variance of the blocks of every image within the pieces of its overlaps, over what was expected, (N,).
+    """Variance of the blocks of every image within the pieces of its overlaps over that within its overlaps, (N,).
 
-    The noise of an image is scaled to the scatter of its blocks, in which structure has a part.
+    The noise of an image is scaled to the scatter of all its blocks, in which structure has a part.
     """
-    weight, pull, noise = structure.pieces[:3]
-    found = structure.bright[3] - over(pull**2, weight).sum(axis=1)
-    expected = structure.bright[4] - over(noise, weight).sum(axis=1)
-    n_blocks = np.maximum(structure.bright[5] - (weight > 0).sum(axis=1), 0.0)
-    found, expected = found * (n_blocks > 0), expected * (n_blocks > 0)  # rounding, where each block is a piece
-    promised = _PRIOR * float(expected.sum()) / max(float(n_blocks.sum()), 1.0)
-    alike = float(found.sum() + promised) / (float(expected.sum()) + promised) if promised > 0 else 1.0
-    ends = np.append(graph.a, graph.b)
-    found, expected, n_blocks = (
-        np.bincount(ends, np.append(x, x), graph.n_images).astype(float) for x in (found, expected, n_blocks)
-    )
-    believed = _PRIOR * over(expected, n_blocks)
-    return np.where(expected > 0, over(found + alike * believed, expected + believed), 1.0)
+    pieces, whole = structure.pieces[:3], structure.pieces[:3].sum(axis=2, keepdims=True)
+    n_blocks = np.maximum(structure.bright[5] - (pieces[0] > 0).sum(axis=1), 0.0)
+    terms = [n_blocks]
+    for weight, pull, noise in (pieces, whole):
+        terms += [structure.bright[3] - over(pull**2, weight).sum(axis=1)]
+        terms += [structure.bright[4] - over(noise, weight).sum(axis=1)]
+    ends, known = np.append(graph.a, graph.b), n_blocks > 0  # else rounding: each block is a piece
+    each = [np.bincount(ends, np.tile(x * known, 2), graph.n_images).astype(float) for x in terms]
+    n_blocks, within, promised, total, promised_total = each
+    ratio = over(within * promised_total, promised * total)
+    alike = (float((n_blocks * ratio).sum()) / 2 + _PRIOR) / (float(n_blocks.sum()) / 2 + _PRIOR)
+    return np.asarray((n_blocks * ratio + _PRIOR * alike) / (n_blocks + _PRIOR))
 
 
 def _weights(structure: PairStructure) -> FloatArray:
@@ -214,9 +195,10 @@ def _pieces(
     structure: PairStructure,
     graph: OverlapGraph,
     meshes: Sequence[Sequence[Mesh | None]],
-    quiet: FloatArray,
+    known: tuple[FloatArray, FloatArray],
 ) -> _Pieces:
     """The pieces of all overlaps, and where they are in the frames of both images."""
+    quiet, own = known
     weight, pull, noise, _, row, column = structure.pieces
     mean = over(weight.sum(axis=1), np.count_nonzero(weight > 0, axis=1).astype(float))
     seen = (weight > _LEAST_WEIGHT * mean[:, None]) & (noise > 0)
@@ -227,18 +209,18 @@ def _pieces(
     corners = np.zeros((2, len(graph.a), 3, 2))
     for k, images in enumerate(meshes):
         mine = np.flatnonzero(graph.plane == k)
-        known = np.array([np.zeros((3, 2)) if mesh is None else mesh.corners for mesh in images]).reshape(-1, 3, 2)
-        corners[:, mine] = known[np.stack([graph.a[mine], graph.b[mine]])]
+        of_images = np.array([np.zeros((3, 2)) if mesh is None else mesh.corners for mesh in images]).reshape(-1, 3, 2)
+        corners[:, mine] = of_images[np.stack([graph.a[mine], graph.b[mine]])]
     axes = (corners[:, :, 1:] - corners[:, :, :1]).swapaxes(2, 3)
-    known = np.isfinite(axes).all(axis=(2, 3)) & (np.linalg.det(axes) != 0)
-    axes = np.where(known[..., None, None], axes, np.eye(2))
+    placed = np.isfinite(axes).all(axis=(2, 3)) & (np.linalg.det(axes) != 0)
+    axes = np.where(placed[..., None, None], axes, np.eye(2))
     to_frame = np.linalg.inv(axes)
-    from_corner = place - np.where(known[..., None], corners[:, :, 0], 0.0)[:, :, None]
+    from_corner = place - np.where(placed[..., None], corners[:, :, 0], 0.0)[:, :, None]
     middle = np.einsum("emij,empj->empi", to_frame, from_corner)
     half = 0.5 * np.einsum("emij,mj->emi", np.abs(to_frame), extent)[:, :, None]
-    share = _node_shares(middle - half, middle + half) * (seen & known[..., None])[..., None, None]
+    share = _node_shares(middle - half, middle + half) * (seen & placed[..., None])[..., None, None]
     dof = _PRIOR + np.maximum(structure.bright[5] - np.count_nonzero(weight > 0, axis=1), 0.0)
-    return _Pieces(difference, variance, dof, share, axes / np.sqrt(np.abs(np.linalg.det(axes)))[..., None, None])
+    return _Pieces(difference, variance, dof, own, share, axes / np.sqrt(np.abs(np.linalg.det(axes)))[..., None, None])
 
 
 def _node_shares(low: FloatArray, high: FloatArray) -> FloatArray:
@@ -268,12 +250,6 @@ def _root(alpha: float) -> FloatArray:
     return np.asarray(vector[:, large] * np.sqrt(value[large]))
 
 
-def _prior() -> FloatArray:
-    """Probabilities of the amplitudes for a set of images."""
-    n = len(_AMPLITUDES) - 1
-    return np.append(_NONE, np.full(n, (1 - _NONE) / n))
-
-
 def _kind(pieces: _Pieces) -> tuple[float, tuple[float, float], float]:
     """Log likelihood of the best kind of field, that kind (alpha, share along x), and by how much none is worse."""
     kinds = [(_PIECEMEAL, _SHARES[0]), *((alpha, share) for share in _SHARES for alpha in _ALPHAS)]
@@ -293,10 +269,8 @@ def _bowl(sample: _Pieces, pieces: _Pieces) -> tuple[FloatArray, FloatArray]:
     return np.asarray(bowl, np.float64), np.asarray(places)
 
 
-def _amplitudes(
-    pieces: _Pieces, kind: tuple[float, float], ends: tuple[IntArray, IntArray], n: int
-) -> tuple[FloatArray, FloatArray]:
-    """Variance of the field of every image, (N,), and the probability that it has one.
+def _amplitudes(pieces: _Pieces, kind: tuple[float, float], ends: tuple[IntArray, IntArray], n: int) -> FloatArray:
+    """Variance of the field of every image, (N,).
 
     Either the set has structure, of much the same amplitude in all images, or a few images have some of their own.
     """
@@ -305,14 +279,16 @@ def _amplitudes(
     of_image = np.zeros((n, len(amplitudes)))
     for end in ends:
         np.add.at(of_image, end, likelihood)
-    none, *some = _probabilities(likelihood.sum(axis=0), _prior())
-    step = np.arange(len(some))
+    of_set, even = likelihood.sum(axis=0), np.full(len(amplitudes) - 1, 1 / (len(amplitudes) - 1))
+    none = _probabilities(of_set, np.append(_NONE, (1 - _NONE) * even))[0]
+    step = np.arange(len(even))
     spread = np.exp(-0.5 * ((step[:, None] - step) / _LIKE) ** 2)
-    alike = (1 - _UNLIKE) * (spread / spread.sum(axis=0) @ some) / (1 - none) + _UNLIKE / len(some)
+    some = _probabilities(of_set[1:], even)
+    alike = (1 - _UNLIKE) * (spread / spread.sum(axis=0) @ some) + _UNLIKE * even
     shared = _probabilities(of_image[:, 1:], alike) @ amplitudes[1:]
-    own = _probabilities(of_image, np.append(1 - _UNLIKE, np.full(len(some), _UNLIKE / len(some))))
+    own = _probabilities(of_image, np.append(1 - _UNLIKE, _UNLIKE * even))
     variance = 0.5 * ((1 - none) * shared + none * own @ amplitudes)
-    return np.asarray(variance, np.float64), np.asarray(1 - none * own[:, 0], np.float64)
+    return np.asarray(variance, np.float64)
 
 
 def _probabilities(log_likelihood: FloatArray, prior: FloatArray) -> FloatArray:

@@ -25,13 +25,7 @@ _CORNERS = [(j, i) for j in (-1, 1) for i in (-1, 1)]
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """Slices of the leaves, layer by layer; layer 0 has all the blocks.
-
-    Attributes
-    ----------
-    starts : tuple of int
-    sizes : tuple of int
-    """
+    """Slices of the leaves, layer by layer; layer 0 has all the blocks."""
 
     starts: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -83,17 +77,12 @@ class Layers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Beside:
-    """Neighbours of every leaf in the same image and tile, n where there is none.
+    """Neighbours of every leaf in the same image and tile, n where there is none."""
 
-    Attributes
-    ----------
-    above, below, left, right : (n,) int64
-    """
-
-    above: IntArray
-    below: IntArray
-    left: IntArray
-    right: IntArray
+    above: IntArray  # (n,)
+    below: IntArray  # (n,)
+    left: IntArray  # (n,)
+    right: IntArray  # (n,)
 
     def smoothed(self, a: Float32Array, doublings: int, done: int = 0) -> Float32Array:
         """Means of cells of the same image with a soft window, whose variance is (4^k - 1) / 6 cells^2.

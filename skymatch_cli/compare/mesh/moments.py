@@ -18,20 +18,12 @@ from skymatch_cli.model.monomials import carried, degree_of, exponents, n_terms
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneMoments:
-    """Sums over the common cells of M pairs, about a position of each.
+    """Sums over the common cells of M pairs, about a position of each."""
 
-    Attributes
-    ----------
-    position : (M, 2) float64
-    moments, noises : (M, t) float64
-        For each power of u and v up to twice the degree: weights, and variances of the pulls.
-    pull : (M, k) float64
-    """
-
-    position: FloatArray
-    moments: FloatArray
-    noises: FloatArray
-    pull: FloatArray
+    position: FloatArray  # (M, 2)
+    moments: FloatArray  # (M, t): weights, for each power of u and v up to twice the degree
+    noises: FloatArray  # (M, t): variances of the pulls
+    pull: FloatArray  # (M, k)
 
     @classmethod
     def empty(cls, graph: OverlapGraph, meshes: Sequence[Mesh | None], degree: int) -> PlaneMoments:

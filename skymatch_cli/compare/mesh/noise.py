@@ -18,17 +18,13 @@ _LEAST_NOISE = 1e-30  # keeps ratios of noises within float32
 
 
 def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: float) -> Float32Array:
-    """Noise of a pixel in blocks of 64 x 64 pixels, from differences of neighbours in a row.
+    """Noise of a pixel in blocks of 64 x 64 pixels, (my, mx), from differences of neighbours in a row.
 
     The rms of the differences, clipped from above until nothing more is clipped: stars and gradients hardly count,
     and, other than a median, it is right where most neighbours are equal (sparse counts, integers, rebinned plates).
     The smallest step that occurs is never clipped: single photons are the noise. Blocks with so few steps that these
     are chance have one noise together: else those without a photon would weigh most. Blocks with too few good pixels,
     and those not asked for, have the median of the others; never below rounding of ``level``.
-
-    Returns
-    -------
-    (my, mx) float32
     """
     sigma, regions, steps = np.full(blocks.shape, np.nan, np.float32), rectangles(blocks, data.shape, blocks.size), []
     for rows, columns in regions:

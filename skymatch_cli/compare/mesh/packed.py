@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,20 +27,10 @@ _SHARES = _SHARES.astype(np.float32)  # of the corners of a block in its cells, 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Outline:
-    """All of a mesh but its cells.
+    """All of a mesh but its cells."""
 
-    Attributes
-    ----------
-    origin, level, noise, area, pixel_area, corners, n_good, halvings
-        See `CellMesh`.
-    shape : (nj, ni)
-        Of the rectangle of cells.
-    row, column : (b,) int32
-        Blocks of the grid in which the image has a cell of some weight, in their order.
-    """
-
-    origin: tuple[int, int]
-    shape: tuple[int, int]
+    origin: tuple[int, int]  # see `CellMesh`
+    shape: tuple[int, int]  # (nj, ni): of the rectangle of cells
     level: float
     noise: float
     area: Float32Array
@@ -49,8 +38,8 @@ class Outline:
     corners: FloatArray
     n_good: int
     halvings: int
-    row: npt.NDArray[np.int32]
-    column: npt.NDArray[np.int32]
+    row: npt.NDArray[np.int32]  # (b,): blocks of the grid in which the image has a cell of some weight, in their order
+    column: npt.NDArray[np.int32]  # (b,)
 
     def blocks(self) -> tuple[IntArray, IntArray]:
         """Row and column of every block in which the image has a cell of some weight."""
@@ -59,26 +48,14 @@ class Outline:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PackedMesh(Outline):
-    """A mesh with its cells as scaled integers.
+    """A mesh with its cells as scaled integers."""
 
-    Attributes
-    ----------
-    value : (b, 64) int16
-        In units of ``step``, from ``middle``.
-    middle, step : (b,) float32
-    pixels : (b, 64) uint8
-        Good pixels in units of ``most / 255``.
-    most : (b,) float32
-    per_pixel, centroids
-        See `CellMesh`.
-    """
-
-    value: npt.NDArray[np.int16]
-    middle: Float32Array
-    step: Float32Array
-    pixels: npt.NDArray[np.uint8]
-    most: Float32Array
-    per_pixel: Float32Array
+    value: npt.NDArray[np.int16]  # (b, 64): in units of ``step``, from ``middle``
+    middle: Float32Array  # (b,)
+    step: Float32Array  # (b,)
+    pixels: npt.NDArray[np.uint8]  # (b, 64): good pixels in units of ``most / 255``
+    most: Float32Array  # (b,)
+    per_pixel: Float32Array  # see `CellMesh`
     centroids: CellCentroids | None = None
 
     @classmethod
@@ -150,34 +127,5 @@ class MeshOnDisk(Outline):
         return self.load().cells(row, column)
 
 
-class Mesh(Protocol):
-    """A mesh in any of its forms: with its cells, packed, or on disk; the attributes are those of `CellMesh`."""
-
-    @property
-    def origin(self) -> tuple[int, int]: ...  # noqa: D102
-    @property
-    def shape(self) -> tuple[int, int]: ...  # noqa: D102
-    @property
-    def level(self) -> float: ...  # noqa: D102
-    @property
-    def noise(self) -> float: ...  # noqa: D102
-    @property
-    def area(self) -> Float32Array: ...  # noqa: D102
-    @property
-    def pixel_area(self) -> float: ...  # noqa: D102
-    @property
-    def corners(self) -> FloatArray: ...  # noqa: D102
-    @property
-    def n_good(self) -> int: ...  # noqa: D102
-    @property
-    def halvings(self) -> int: ...  # noqa: D102
-    @property
-    def centroids(self) -> CellCentroids | None: ...  # noqa: D102
-
-    def blocks(self) -> tuple[IntArray, IntArray]:
-        """Row and column of every block in which the image has a cell of some weight."""
-        ...
-
-    def cells(self, row: IntArray, column: IntArray) -> tuple[Float32Array, Float32Array, Float32Array]:
-        """Value, weight and good pixels of the cells of k blocks, (k, 64) each."""
-        ...
+Mesh = CellMesh | PackedMesh | MeshOnDisk
+"""A mesh in any of its forms: with its cells, packed, or on disk."""

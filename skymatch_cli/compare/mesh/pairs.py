@@ -71,21 +71,11 @@ class Pairs(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
-    """Sums over common cells times u^i v^j, with the places (u, v) of the cells about a place of each sum.
+    """Sums over common cells times u^i v^j, with the places (u, v) of the cells about a place of each sum."""
 
-    Attributes
-    ----------
-    pair : (r,) int64
-        Which of the p pairs each sum is part of.
-    about : (r, 2) float64
-        In cells.
-    value : (r, t) float64
-        For each of t powers.
-    """
-
-    pair: IntArray
-    about: FloatArray
-    value: FloatArray
+    pair: IntArray  # (r,): which of the p pairs each sum is part of
+    about: FloatArray  # (r, 2): in cells
+    value: FloatArray  # (r, t): for each of t powers
 
 
 def pairs_of_graph(a: IntArray, b: IntArray, graph: OverlapGraph, plane: int) -> IntArray:
@@ -99,21 +89,11 @@ def pairs_of_graph(a: IntArray, b: IntArray, graph: OverlapGraph, plane: int) ->
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LeafPairs:
-    """Pairs of the leaves of every block.
+    """Pairs of the leaves of every block."""
 
-    Attributes
-    ----------
-    rows : (p,) int64
-    sides : tuple of (slice, slice)
-        The same blocks in one layer and in a later one.
-    column : (q,) int64
-        Which of the p pairs those are, end to end; p where they are none.
-    leaves : Leaves
-    """
-
-    rows: IntArray
-    sides: tuple[tuple[slice, slice], ...]
-    column: IntArray
+    rows: IntArray  # (p,)
+    sides: tuple[tuple[slice, slice], ...]  # the same blocks in one layer and in a later one
+    column: IntArray  # (q,): which of the p pairs those are, end to end; p where they are none
     leaves: Leaves
 
     @classmethod

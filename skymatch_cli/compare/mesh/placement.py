@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -35,7 +35,7 @@ Rectangle = tuple[slice, slice]
 
 
 class Placement:
-    """Where the pixels of an image lie among the cells of a grid.
+    """Where the pixels of an image lie among the cells of a grid; TooWideError if that is too far from its centre.
 
     Parameters
     ----------
@@ -45,11 +45,6 @@ class Placement:
         Blocks of pixels that are needed: those that other images may cover. All by default.
     several : bool
         Remember what several images in this place have in common.
-
-    Raises
-    ------
-    TooWideError
-        If the needed blocks reach too far from the centre of the plane.
     """
 
     def __init__(
@@ -67,7 +62,8 @@ class Placement:
         u, v = (np.where(used, c, np.nan) for c in (self._positions.u, self._positions.v))
         most = _LEAST_MOST_CELLS + _MOST_CELLS_PER_PIXEL * self.shape[0] * self.shape[1]
         self.origin, self._cells = window_around(u, v, most)
-        self._several, self._known = several, dict[object, object]()
+        self._several, self._known = several, dict[object, Any]()
+        self._places: dict[tuple[int, int, int], tuple[BoolArray, list[FloatArray]]] = {}
 
     def sums(self, k: int) -> CellSums:
         """Room for ``k`` sums over all cells that pixels touch."""
@@ -79,20 +75,18 @@ class Placement:
         centres = (each.start + self.bins.centres(each.stop - each.start) for each in (columns, rows))
         return self._once((rows.start, columns.start), lambda: Shares.at(*self._positions.at(*centres)))
 
-    def places(self, rectangle: Rectangle, usable: BoolArray, degree: int) -> list[FloatArray]:
-        """Sums over cells of the usable pixels, and of the powers of their places up to ``degree``."""
-        rows, columns = rectangle
-        key = (rows.start, columns.start, degree)
-        before = self._known.get(key)
-        if isinstance(before, tuple) and np.array_equal(before[0], usable):
-            return list(before[1])
-        shares, sums = self.shares(rectangle), [self.bins.counts(usable)]
-        totals = [shares.totals(sums[0])]
+    def places(self, rectangle: Rectangle, shares: Shares, usable: BoolArray, degree: int) -> list[FloatArray]:
+        """Sums over cells of the usable pixels of a rectangle, and of the powers of their places up to ``degree``."""
+        key = (rectangle[0].start, rectangle[1].start, degree)
+        before = self._places.get(key)
+        if before is not None and np.array_equal(before[0], usable):
+            return before[1]
+        totals = [shares.totals(self.bins.counts(usable))]
         if degree:
             powers = place_sums(self._positions, self.bins, usable, rectangle, self.origin, degree)
             totals += map(shares.totals, powers)
         if self._several:
-            self._known[key] = (usable, totals)
+            self._places[key] = (usable, totals)
         return totals
 
     def _once(self, key: object, make: Callable[[], _T]) -> _T:
@@ -100,7 +94,7 @@ class Placement:
             return make()
         if key not in self._known:
             self._known[key] = make()
-        found: _T = self._known[key]  # type: ignore[assignment]
+        found: _T = self._known[key]
         return found
 
     @cached_property
@@ -134,26 +128,13 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Samples:
-    """Samples of the frame every 16 pixels, for means of what varies slowly on a lattice 8 cells wide.
+    """Samples of the frame every 16 pixels, for means of what varies slowly on a lattice 8 cells wide."""
 
-    Attributes
-    ----------
-    y, x : (ny, 1) and (1, nx) int64
-        Pixels.
-    on_plane : (ny, nx) bool
-        Those that have a place.
-    areas : (n,) float64
-        Of those.
-    lattice : CellSums
-        Number of samples on the lattice.
-    shares : Shares
-    """
-
-    y: IntArray
-    x: IntArray
-    on_plane: BoolArray
-    areas: FloatArray
-    lattice: CellSums
+    y: IntArray  # (ny, 1): rows of the samples
+    x: IntArray  # (1, nx)
+    on_plane: BoolArray  # (ny, nx): those that have a place
+    areas: FloatArray  # (n,): areas of the pixels of those
+    lattice: CellSums  # how many of them are near
     shares: Shares
 
     @classmethod

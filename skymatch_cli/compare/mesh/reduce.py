@@ -28,53 +28,27 @@ _ROUNDINGS = 4.0  # of single precision, by which the mean of a cell may err
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CellMesh:
-    """The cells of one image on one grid, in a rectangle of the grid.
+    """The cells of one image on one grid, in a rectangle of the grid."""
 
-    Attributes
-    ----------
-    origin : (j0, i0)
-        Cell of the first element, on the grid.
-    level : float
-        A typical value of the image; ``value`` is relative to it.
-    value : (nj, ni) float32
-        Mean of the good pixels with the cell's window, minus ``level``; 0 where there is none.
-    noise : float
-        Typical noise of a pixel.
-    weight : (nj, ni) float32
-        Good pixels (window sum) over the variance of a pixel in units of ``noise**2``; 0 where less than
-        three tenths of the window are good. Summed over cells this is the information of the pixels.
-    pixels : (nj, ni) float32
-        Good pixels (window sum).
-    per_pixel : (bj + 1, bi + 1) float32
-        Weight of a good pixel at the corners of the blocks of 8 x 8 cells of the grid that the mesh touches; what it
-        is at a cell lies between them.
-    area : (bj, bi) float32
-        Area of a pixel in these blocks, in units of the area between cell centres.
-    pixel_area : float
-        Typical area of a pixel, in the same units.
-    corners : (3, 2) float64
-        Place (u, v), in cells, of the first corner of the frame and of the ends of its first row and column.
-    n_good : int
-        Good pixels that were seen.
-    centroids : CellCentroids or None
-        For models beyond a constant.
-    halvings : int
-        How often the pitch of the plane's coarsest grid was halved.
-    """
-
-    origin: tuple[int, int]
-    level: float
-    noise: float
+    origin: tuple[int, int]  # (j0, i0): cell of the first element, on the grid
+    level: float  # a typical value of the image; ``value`` is relative to it
+    noise: float  # typical noise of a pixel
+    # (nj, ni): mean of the good pixels with the cell's window, minus ``level``; 0 where there is none
     value: Float32Array
+    # (nj, ni): good pixels (window sum) over the variance of a pixel in units of ``noise**2``; 0 where less than three
+    # tenths of the window are good. Summed over cells this is the information of the pixels.
     weight: Float32Array
-    pixels: Float32Array
+    pixels: Float32Array  # (nj, ni): good pixels (window sum)
+    # (bj + 1, bi + 1): weight of a good pixel at the corners of the blocks of 8 x 8 cells of the grid that the mesh
+    # touches; what it is at a cell lies between them
     per_pixel: Float32Array
-    area: Float32Array
-    pixel_area: float
+    area: Float32Array  # (bj, bi): area of a pixel in these blocks, in units of the area between cell centres
+    pixel_area: float  # typical area of a pixel, in the same units
+    # (3, 2): place (u, v), in cells, of the first corner of the frame and of the ends of its first row and column
     corners: FloatArray
-    n_good: int
-    centroids: CellCentroids | None = None
-    halvings: int = 0
+    n_good: int  # good pixels that were seen
+    centroids: CellCentroids | None = None  # for models beyond a constant
+    halvings: int = 0  # how often the pitch of the plane's coarsest grid was halved
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -98,7 +72,7 @@ class CellMesh:
 
 
 def reduce_image(data: PixelArray, good: BoolArray, placement: Placement, *, degree: int = 0) -> CellMesh:
-    """Reduce an image to the cells of a grid.
+    """Reduce an image to the cells of a grid; TooWideError if it reaches too far from the centre of the plane.
 
     Parameters
     ----------
@@ -110,10 +84,6 @@ def reduce_image(data: PixelArray, good: BoolArray, placement: Placement, *, deg
         Where the pixels lie on the grid, and which are needed.
     degree : int
         Of the model: the powers of the places of pixels up to it are kept.
-
-    Returns
-    -------
-    CellMesh
     """
     sample = data[::16, ::16][good[::16, ::16]]
     level = float(np.median(sample if sample.size else data[good])) if good.any() else 0.0
@@ -132,7 +102,7 @@ def reduce_image(data: PixelArray, good: BoolArray, placement: Placement, *, deg
             usable = usable & (np.abs(values) < _MOST_VALUE)
             total = bins.sums(np.where(usable, values, np.float32(0)))
         shares = placement.shares(rectangle)
-        sums.add(shares, [shares.totals(total), *placement.places(rectangle, usable, degree)])
+        sums.add(shares, [shares.totals(total), *placement.places(rectangle, shares, usable, degree)])
     mesh = _finished(sums, placement, sigma, level=level, n_good=n_good)
     if not degree:
         return mesh

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
-from skymatch_cli.compare.mesh.layers import Layers
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.sheets import Sheet
 from skymatch_cli.compare.mesh.sums import inverse, over
@@ -28,21 +27,12 @@ _FEW = 6  # blocks that say nothing about a slope
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockSums:
-    """What the blocks of one sheet show: k pairs in blocks.
+    """What the blocks of one sheet show: k pairs in blocks."""
 
-    Attributes
-    ----------
-    pair : (k,) int64
-        Index into the graph.
-    row, column : (k,) int64
-        Of the block.
-    columns : (4, k) float64
-        Sums over the cells of the block: weights q, q times the difference, variance of that, q times the sky.
-    """
-
-    pair: IntArray
-    row: IntArray
-    column: IntArray
+    pair: IntArray  # (k,): index into the graph
+    row: IntArray  # (k,): of the block
+    column: IntArray  # (k,)
+    # (4, k): sums over the cells of the block: weights q, q times the difference, variance of that, q times the sky
     columns: FloatArray
 
     @classmethod
@@ -59,40 +49,23 @@ class BlockSums:
             products(share, weight),
             products(by_residual, weight) - products(weight, by_residual),
             products(per_total, square) + products(square, per_total),
-            products(_times_sky(layers, share, sky), weight),
+            products(layers.each(np.multiply, share, sky), weight),
         )
         return cls(sheet.pairs.rows[which], row, column, np.array(columns, float))
 
 
-def _times_sky(layers: Layers, share: Float32Array, sky: Float32Array) -> Float32Array:
-    return layers.each(np.multiply, share, sky)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class PairStructure:
-    """Sums over the blocks of M pairs.
+    """Sums over the blocks of M pairs."""
 
-    Attributes
-    ----------
-    low, size : (M, 2) float64
-        Box that both meshes of a pair share, in blocks (row, column).
-    layout : (M, 2) int64
-        Rows and columns of pieces in the box.
-    pieces : (6, M, 12) float64
-        With weight q, difference d, its noise e, sky s, row and column of the blocks of a piece: sums of q, q d,
-        q^2 e^2, q s, q row, q column.
-    bright : (6, M) float64
-        Over all blocks of the pair: sums of q s, q s^2, q s d, q d^2, q e^2, and of one.
-    darkest : (M,) float64
-        Sky of the darkest block.
-    """
-
-    low: FloatArray
-    size: FloatArray
-    layout: IntArray
+    low: FloatArray  # (M, 2): box that both meshes of a pair share, in blocks (row, column)
+    size: FloatArray  # (M, 2)
+    layout: IntArray  # (M, 2): rows and columns of pieces in the box
+    # (6, M, 12): with weight q, difference d, its noise e, sky s, row and column of the blocks of a piece: sums of q, q
+    # d, q^2 e^2, q s, q row, q column
     pieces: FloatArray
-    bright: FloatArray
-    darkest: FloatArray
+    bright: FloatArray  # (6, M): over all blocks of the pair: sums of q s, q s^2, q s d, q d^2, q e^2, and of one
+    darkest: FloatArray  # (M,): sky of the darkest block
 
     @classmethod
     def empty(cls, graph: OverlapGraph, meshes: Sequence[Sequence[Mesh | None]]) -> PairStructure:

@@ -17,6 +17,7 @@ from skymatch_cli.model import FloatArray, IntArray, OverlapGraph
 _Float = TypeVar("_Float", bound=np.floating)
 _PRIOR_BLOCKS = 10.0  # blocks' worth of belief in the noise that pixels show to their neighbours
 _COMMON_BLOCKS = 30.0  # of belief that all images of a run scatter alike: the scatter of few blocks is itself noise
+_UNDOUBTED = np.float32(0.93)  # of the scatter of Gaussian noise, in the cells that `trust` leaves their weight
 _NEIGHBOUR = 0.19  # covariance of neighbouring cells of a row, where the variance is 1 - 2 * 0.19
 _ALONG_ROW = np.float32(1.0 - 2.0 * _NEIGHBOUR) * np.eye(BLOCK, dtype=np.float32)
 _ALONG_ROW += np.float32(_NEIGHBOUR) * (np.eye(BLOCK, k=1, dtype=np.float32) + np.eye(BLOCK, k=-1, dtype=np.float32))
@@ -24,35 +25,19 @@ _ALONG_ROW += np.float32(_NEIGHBOUR) * (np.eye(BLOCK, k=1, dtype=np.float32) + n
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SheetSums:
-    """Sums of one sheet over pairs, or over images.
+    """Sums of one sheet over pairs, or over images."""
 
-    Attributes
-    ----------
-    rows : (p,) int64
-        Pairs of the graph, or images.
-    columns : (c, p) float64
-        What is added to the first c columns of these rows.
-    """
-
-    rows: IntArray
-    columns: FloatArray
+    rows: IntArray  # (p,): pairs of the graph, or images
+    columns: FloatArray  # (c, p): what is added to the first c columns of these rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairSums:
-    """Sums over the common cells of every pair; columns over the M pairs.
+    """Sums over the common cells of every pair; columns over the M pairs."""
 
-    Attributes
-    ----------
-    offset_a, offset_b : (M,) float64
-        Offsets of the images, which residuals are relative to.
-    totals : (9, M) float64
-        The columns below.
-    """
-
-    offset_a: FloatArray
-    offset_b: FloatArray
-    totals: FloatArray
+    offset_a: FloatArray  # (M,): offsets of the images, which residuals are relative to
+    offset_b: FloatArray  # (M,)
+    totals: FloatArray  # (9, M): the columns below
 
     @classmethod
     def empty(cls, graph: OverlapGraph, offset: FloatArray) -> PairSums:
@@ -161,14 +146,9 @@ def inverse(a: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockScatter:
-    """Scatter of weighted residuals in blocks of cells, for every image.
+    """Scatter of weighted residuals in blocks of cells, for every image."""
 
-    Attributes
-    ----------
-    totals : (4, N) float64
-        Sums over the blocks: variance found, variance that the weights promise, one, and the promised one squared.
-    """
-
+    # (4, N): sums over the blocks: variance found, variance that the weights promise, one, and the promised one squared
     totals: FloatArray
 
     @classmethod
@@ -180,12 +160,14 @@ class BlockScatter:
         """Add the blocks of a sheet."""
         self.totals[:, found.rows] += found.columns
 
-    def ratio(self) -> FloatArray:
-        """Variance found over variance promised: near that of a typical image where blocks are few.
+    def ratio(self, scale: FloatArray | float = 1.0) -> FloatArray:
+        """Variance found over variance that the pixels promise: near that of a typical image where blocks are few.
 
-        The offset of an image makes its blocks add up to nothing, which takes its share of the variance.
+        The offset of an image makes its blocks add up to nothing, which takes its share of the variance. ``scale``
+        (N,): that of the pixels' variance in the weights; belief is in the pixels, however often it is asked.
         """
         found, promised, n_blocks, square = self.totals
+        found = found * scale
         expected = promised - over(square, promised)
         block = np.where(n_blocks > 0, over(promised, n_blocks), 1.0)
         alone = (found + _PRIOR_BLOCKS * block) / (expected + _PRIOR_BLOCKS * block)
@@ -195,7 +177,7 @@ class BlockScatter:
 
 def block_scatter(sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array) -> SheetSums:
     """Sum the scatter of the blocks of a sheet, for `BlockScatter`."""
-    promised = _block_variance(np.sqrt(weight * (np.float32(1) - share))).astype(float)
+    promised = (_UNDOUBTED * _block_variance(np.sqrt(weight * (np.float32(1) - share)))).astype(float)
     found = np.einsum("bc,bc->b", weight, residual).astype(float)
     images, image = np.unique(sheet.leaves.image, return_inverse=True)
     each = (found**2, promised, promised > 0, promised**2)

@@ -40,21 +40,12 @@ def run_noise(meshes: Sequence[Sequence[Mesh | None]]) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leaves:
-    """Blocks of images, one by one.
+    """Blocks of images, one by one."""
 
-    Attributes
-    ----------
-    image : (n,) int64
-    row, column : (n,) int64
-        Of the block, on the grid of blocks.
-    tile : (n,) int64
-        Number of the tile.
-    """
-
-    image: IntArray
-    row: IntArray
-    column: IntArray
-    tile: IntArray
+    image: IntArray  # (n,)
+    row: IntArray  # (n,): of the block, on the grid of blocks
+    column: IntArray  # (n,)
+    tile: IntArray  # (n,): number of the tile
 
     def __len__(self) -> int:
         return len(self.image)

@@ -68,18 +68,10 @@ def mean_sky(sheet: Sheet, weight: Float32Array, shifted: Float32Array, before: 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distances:
-    """How far the cells of a sheet are from the sky.
+    """How far the cells of a sheet are from the sky."""
 
-    Attributes
-    ----------
-    window : tuple of (64, n) float32
-        Means over the windows in units of their noise.
-    variance : (64, n) float32
-        Local variance in units of that noise.
-    """
-
-    window: tuple[Float32Array, ...]
-    variance: Float32Array
+    window: tuple[Float32Array, ...]  # (64, n) each: means over the windows in units of their noise
+    variance: Float32Array  # (64, n): local variance in units of that noise
 
     @classmethod
     def of_residuals(cls, sheet: Sheet, residual: Float32Array) -> Distances:

@@ -19,28 +19,15 @@ class Windows:
     """Windows of two widths about every cell of a sheet.
 
     Divisors are infinite where a window is empty: means over it are 0.
-
-    Attributes
-    ----------
-    beside : Beside
-    finest : int
-        Doublings of the smaller window; the other has one more.
-    weight : (64, n) float32
-        Information of the pixels.
-    noise : tuple of (64, n) float32
-        Standard deviation of the sums of weighted residuals over each window.
-    variance : (64, n) float32
-        Expected sum of weighted squares of residuals over the smaller window.
-    seen : tuple of (64, n) float32
-        Share of each window that has cells.
     """
 
     beside: Beside
-    finest: int
-    weight: Float32Array
+    finest: int  # doublings of the smaller window; the other has one more
+    weight: Float32Array  # (64, n): information of the pixels
+    # (64, n) each: standard deviation of the sums of weighted residuals over each window
     noise: tuple[Float32Array, ...]
-    variance: Float32Array
-    seen: tuple[Float32Array, ...]
+    variance: Float32Array  # (64, n): expected sum of weighted squares of residuals over the smaller window
+    seen: tuple[Float32Array, ...]  # (64, n) each: share of each window that has cells
 
     @classmethod
     def of_weights(cls, beside: Beside, finest: int, weight: Float32Array, own: Float32Array) -> Windows:

@@ -28,21 +28,13 @@ _PLAUSIBLE = 0.02  # factor by which the zero points of a survey differ at most
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ZeroPoints:
-    """Factors between the images, from differences that grow with brightness.
+    """Factors between the images, from differences that grow with brightness."""
 
-    Attributes
-    ----------
-    factor, err : (N,) float64
-        Of every image, relative to the mean of those it hangs together with; 1 and 0 where nothing is seen.
-    variance : (N,) float64
-        Variance of the level of every image that comes of the factors.
-    hidden : (N,) float64
-        By what factors that the overlaps can't show (2 sigma, two per cent at most) may shift the level of an image.
-    """
-
+    # (N,): of every image, relative to the mean of those it hangs together with; 1 and 0 where nothing is seen
     factor: FloatArray
-    err: FloatArray
-    variance: FloatArray
+    err: FloatArray  # (N,)
+    variance: FloatArray  # (N,): variance of the level of every image that comes of the factors
+    # (N,): by what factors that the overlaps can't show (2 sigma, two per cent at most) may shift the level of an image
     hidden: FloatArray
 
     @classmethod

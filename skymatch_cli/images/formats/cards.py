@@ -42,13 +42,14 @@ def padded(size: int) -> int:
 def find(cards: Cards, keyword: str) -> slice | None:
     """Where the first card of a keyword is, with the CONTINUE cards that belong to it."""
     key = keyword.encode("ascii").ljust(8) + b"="
-    for start, card in enumerate(cards):
-        if card.startswith(key):
-            stop = start + 1
-            while stop < len(cards) and cards[stop][:8] == _CONTINUE:
-                stop += 1
-            return slice(start, stop)
-    return None
+    keys = [card[:9] for card in cards]
+    if key not in keys:
+        return None
+    start = keys.index(key)
+    stop = start + 1
+    while stop < len(cards) and cards[stop][:8] == _CONTINUE:
+        stop += 1
+    return slice(start, stop)
 
 
 def value(cards: Cards, keyword: str) -> Value | None:

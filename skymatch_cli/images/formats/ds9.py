@@ -10,43 +10,35 @@ from typing import Any
 import numpy as np
 
 from skymatch_cli.errors import InputError, reason
-from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray
+from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, RegionFile
 from skymatch_cli.sky.sphere import lon_lat, unit_vectors
-from skymatch_cli.sky.tangent import plane_wcs
+from skymatch_cli.sky.tangent import plane_wcs, tangent_axes
 
 _HINT = "pip install 'skymatch-cli[regions]'"
 _FILES_KEPT = 8
 
 
-def is_region_file(path: str) -> bool:
-    """Whether a name is that of a region file."""
-    return path.lower().endswith(".reg")
-
-
 @lru_cache(maxsize=_FILES_KEPT)
-def read_regions(path: str, size: int, mtime_ns: int) -> tuple[Any, ...]:  # noqa: ARG001 (a changed file is read again)
-    """The regions of a file.
-
-    InputError if the package is missing, or the file holds no region that can be read, or excluded ones alone.
-    """
+def read_regions(file: RegionFile) -> tuple[Any, ...]:
+    """The regions of a file; InputError if the package is missing, or none can be read that is not excluded."""
     if importlib.util.find_spec("regions") is None:
-        raise InputError.at(path, "region files need the package regions", _HINT)
+        raise InputError.at(file.path, "region files need the package regions", _HINT)
     from regions import Regions
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # shapes and properties without an area
-            found = tuple(Regions.read(path, format="ds9"))
+            found = tuple(Regions.read(file.path, format="ds9"))
     except Exception as error:  # noqa: BLE001 - the parser raises errors of every kind
-        raise InputError.at(path, f"can't be read as a region file: {reason(error)}") from None
+        raise InputError.at(file.path, f"can't be read as a region file: {reason(error)}") from None
     if not any(map(_is_included, found)):
         what = "holds only excluded regions" if found else "holds no region"
-        raise InputError.at(path, what, "it masks the pixels inside its regions: add one that is not excluded")
+        raise InputError.at(file.path, what, "it masks the pixels inside its regions: add one that is not excluded")
     return found
 
 
 def inside_regions(regions: tuple[Any, ...], wcs: CelestialWcs | None, shape: tuple[int, int], where: str) -> BoolArray:
-    """Return which pixels of an image lie inside of the regions and outside of the excluded ones, (ny, nx).
+    """Return which pixels lie inside of regions and outside of excluded ones, (ny, nx).
 
     InputError if a region is on the sky and the image has no WCS.
     """
@@ -101,7 +93,5 @@ def _tangent_wcs(wcs: CelestialWcs, centre: FloatArray) -> Any:
     sky = wcs.to_sky(x + np.array([-0.5, 0.5, 0.0, 0.0]), y + np.array([0.0, 0.0, -0.5, 0.5]))
     if not np.isfinite(sky).all():
         return None
-    east = np.array([-np.sin(lon[0]), np.cos(lon[0]), 0.0])
-    north = np.cross(centre, east)
-    steps = np.degrees(np.stack([sky[1] - sky[0], sky[3] - sky[2]]) @ np.stack([east, north], axis=1))
+    steps = np.degrees(np.stack([sky[1] - sky[0], sky[3] - sky[2]]) @ tangent_axes(lon[0], lat[0])[:2].T)
     return plane_wcs(np.degrees([lon[0], lat[0]]).tolist(), [x[0] + 1, y[0] + 1], steps.T)

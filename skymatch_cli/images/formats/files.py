@@ -8,9 +8,10 @@ import re
 import time
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 from typing import IO
 
-from skymatch_cli.images.formats.registry import transport
+from skymatch_cli.images.formats import memory
 from skymatch_cli.model import FileState
 
 _SECOND_NS = 10**9
@@ -65,7 +66,7 @@ def file_state(path: str) -> FileState:
     OSError if it can't be found.
     """
     if is_remote(path):
-        return (*transport(_complete(path)).size_and_version(path), 0, 0)
+        return (*_transport(path).size_and_version(path), 0, 0)
     found = os.stat(path)
     tick_ns = _TICK_NS if found.st_ctime_ns % _SECOND_NS else _COARSE_TICK_NS
     age_ns = time.time_ns() - found.st_ctime_ns
@@ -75,20 +76,25 @@ def file_state(path: str) -> FileState:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
-def size_and_time(path: str) -> tuple[int, int]:
-    """Return the first two of `file_state`."""
-    return file_state(path)[:2]
-
-
 def open_file(path: str) -> IO[bytes]:
     """The bytes of a file, for reading and seeking; OSError if it can't be opened."""
     if is_remote(path):
-        return transport(_complete(path)).open_file(path)
+        opened: IO[bytes] = _transport(path).open_file(path)
+        return opened
     return Path(path).open("rb", buffering=0)
 
 
-def _complete(url: str) -> str:
-    """Return the URL; OSError where its token was removed, see `without_secrets`."""
+def matching(pattern: str) -> list[str]:
+    """The URLs that a pattern with ``*`` matches, sorted; InputError or OSError if the server can't be asked."""
+    return [pattern] if pattern.startswith(memory.PREFIX) else list(_transport(pattern).matching(pattern))
+
+
+def _transport(url: str) -> ModuleType:
+    """What fetches the bytes; OSError where the token of the URL was removed, see `without_secrets`."""
+    if url.startswith(memory.PREFIX):
+        return memory
     if "=…" in url:
         raise OSError("skymatch stores no tokens: plan, measure and write in one run of skymatch match")
-    return url
+    from skymatch_cli.images.formats import remote
+
+    return remote

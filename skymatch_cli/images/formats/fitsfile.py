@@ -16,15 +16,16 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, cast
 
 from skymatch_cli.errors import InputError
+from skymatch_cli.images.formats import asdffile
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.cards import BLOCK, CARD, padded
 from skymatch_cli.images.formats.files import file_state, is_remote, open_file
 from skymatch_cli.images.formats.header import CardHeader, Value, as_number, value_in
-from skymatch_cli.images.formats.registry import asdf_format
 from skymatch_cli.images.formats.tilecheck import check_tiling
 from skymatch_cli.model import Container, FileState
 from skymatch_cli.model.images import BITPIX
@@ -41,7 +42,6 @@ _KEYWORDS = (
 _STRUCTURE = frozenset(f"{key:8}".encode() for key in _KEYWORDS)
 _PLACE = re.compile(rb"((CTYPE|CRVAL|CRPIX|CDELT|CROTA)[1-9]|(CD|PC|PV)[1-9]_\d+|AMD[XY]\d+|PPO\d|[AB]_\d_\d) *=")
 _NUMBERED = re.compile(rb"(?:Z?NAXIS|CTYPE|ZTILE|ZNAME|ZVAL)[1-9]\d* *")
-_COMPRESSED_NAMES = frozenset({"COMPRESSED_IMAGE"})
 
 _SAVE = "save the linear image as FITS"
 _NOT_FITS = {
@@ -134,10 +134,7 @@ class Hdu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitsFile:
-    """The HDUs of one file, and the state of the file when they were read.
-
-    ``creator`` is CREATOR of the primary header, "" where there is none.
-    """
+    """The HDUs of one file, its state when they were read, and CREATOR of its primary header ("" without one)."""
 
     path: str
     container: Container
@@ -147,16 +144,10 @@ class FitsFile:
 
 
 def read_structure(path: str, where: str) -> FitsFile:
-    """Find the HDUs of a FITS file.
+    """Find the HDUs of a FITS file: plain, ``.gz`` or ``.bz2`` (told by content), or what is shown as FITS.
 
-    InputError: no such file, a directory, not FITS, a Git LFS pointer, truncated or with an absurd header.
-
-    Parameters
-    ----------
-    path : str
-        Plain, ``.gz`` or ``.bz2`` (told by content, not by name).
-    where : str
-        The file as the user named it, for messages.
+    InputError: no such file, a directory, not FITS, a Git LFS pointer, truncated or with an absurd header. ``where`` is
+    the file as the user named it.
     """
     try:
         container, state = _identify(path, where)
@@ -177,12 +168,13 @@ def read_structure(path: str, where: str) -> FitsFile:
 
 def open_unpacked(path: str, container: Container) -> IO[bytes]:
     """The bytes of a FITS file, unpacked, for reading and seeking."""
-    if container is Container.GZIP:
-        return cast("IO[bytes]", gzip.open(open_file(path), "rb") if is_remote(path) else gzip.open(path, "rb"))
-    if container is Container.BZIP2:
-        return cast("IO[bytes]", bz2.open(open_file(path) if is_remote(path) else path, "rb"))
+    if container in {Container.GZIP, Container.BZIP2}:
+        unpack = gzip.open if container is Container.GZIP else bz2.open
+        return cast("IO[bytes]", unpack(open_file(path) if is_remote(path) else path, "rb"))
     if container is Container.ASDF:
-        return asdf_format().open_as_fits(path)
+        from skymatch_cli.images.formats.roman import open_as_fits
+
+        return open_as_fits(path)
     return open_file(path)
 
 
@@ -211,8 +203,8 @@ def _identify(path: str, where: str) -> tuple[Container, FileState]:
     if magic[:3] == b"BZh":
         return Container.BZIP2, state
     if magic.startswith(b"#ASDF"):
-        if missing := asdf_format().missing_package():
-            raise InputError.at(where, f"is an ASDF file: reading it needs the package {missing}", asdf_format().hint)
+        if missing := asdffile.missing_package():
+            raise InputError.at(where, f"is an ASDF file: reading it needs the package {missing}", asdffile.HINT)
         return Container.ASDF, state
     if not magic:
         raise InputError.at(where, "is empty", "copy or make it again, or leave it out with --skip-bad")
@@ -226,10 +218,7 @@ def most_unpacked(packed_size: int) -> int:
 
 
 def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple[tuple[Hdu, ...], str]:
-    """All HDUs, and CREATOR.
-
-    ``size`` is the length of the stream where it is known without reading it; no file claims more than ``most`` bytes.
-    """
+    """All HDUs, and CREATOR. ``size``: length of the stream, if known; no file claims more than ``most`` bytes."""
     hdus: list[Hdu] = []
     headers: dict[int, bytes] = {}  # of the images
     creator = ""
@@ -256,7 +245,10 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
             has = reached - hdu.data_offset
             what = f"truncated: HDU {hdu.index} needs {data_size} bytes of data, the file has {has}"
             raise InputError.at(where, what, "fetch the file again")
-        _refuse_implausible(hdu, data_size, where)
+        unpacked = math.prod(hdu.shape) * abs(hdu.bitpix) // 8
+        if hdu.tiled and unpacked > most_unpacked(data_size):
+            what = f"HDU {hdu.index} claims {unpacked} bytes of pixels in {data_size} compressed bytes"
+            raise InputError.at(where, what)
         offset = padded(end)
     if len(headers) > 1:
         for index, raw in headers.items():
@@ -301,19 +293,21 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
     except (KeyError, ValueError, TypeError) as error:
         raise InputError.at(where, f"the header of HDU {index} is not valid FITS: {error}") from None
     name, ver = _text(cards.get("EXTNAME")), cards.get("EXTVER", 1)
+    blank = cards.get("BLANK", cards.get("ZBLANK"))
+    ctypes = [str(value) for key, value in cards.items() if key.startswith("CTYPE")]
     is_image = tiled or (cards.get("XTENSION", "IMAGE") == "IMAGE" and cards.get("GROUPS") is not True)
     hdu = Hdu(
         index=index,
-        name="" if tiled and name.upper() in _COMPRESSED_NAMES else name,
+        name="" if tiled and name.upper() == "COMPRESSED_IMAGE" else name,
         ver=ver if type(ver) is int and abs(ver) < 2**31 else 1,  # a larger one is damage
         is_image=is_image,
         shape=tuple(reversed(axes)),
         bitpix=bitpix,
         tiled=tiled,
-        bscale=_number(cards, "BSCALE", 1.0),
-        bzero=_number(cards, "BZERO", 0.0),
-        blank=_blank(cards, bitpix),
-        celestial=_is_celestial(cards),
+        bscale=as_number(cards.get("BSCALE", 1.0)),
+        bzero=as_number(cards.get("BZERO", 0.0)),
+        blank=blank if bitpix > 0 and type(blank) is int else None,
+        celestial="AMDX1" in cards or sum(bool(_CELESTIAL_CTYPE.match(ctype)) for ctype in ctypes) >= 2,
         header_offset=offset,
         header_size=header_size,
         data_offset=padded(offset + header_size + CARD),
@@ -344,15 +338,6 @@ def _axes(cards: _Cards, prefix: str) -> tuple[tuple[int, ...], int]:
     return axes, bitpix
 
 
-def _number(cards: _Cards, key: str, default: float) -> float:
-    return as_number(cards[key]) if key in cards else default
-
-
-def _is_celestial(cards: _Cards) -> bool:
-    axes = sum(bool(_CELESTIAL_CTYPE.match(str(value))) for key, value in cards.items() if key.startswith("CTYPE"))
-    return axes >= 2 or "AMDX1" in cards
-
-
 def _cube_axis(cards: _Cards, axes: tuple[int, ...]) -> str | None:
     """See `Hdu.cube_axis`."""
     along = [i for i, length in enumerate(axes, start=1) if i > 2 and length != 1]
@@ -362,10 +347,14 @@ def _cube_axis(cards: _Cards, axes: tuple[int, ...]) -> str | None:
 
 def _wcs_digest(raw: bytes) -> str:
     """A digest of the values of the WCS in a header, to 12 digits."""
+    return _digest_of(tuple(filter(_PLACE.match, cd.split_header(raw))))
+
+
+@lru_cache(maxsize=4)  # SCI, ERR and DQ have the same
+def _digest_of(cards: tuple[bytes, ...]) -> str:
     values: dict[bytes, Value] = {}
-    for card in cd.split_header(raw):
-        if _PLACE.match(card):
-            values.setdefault(card[:8], cd.card_value(card))
+    for card in cards:
+        values.setdefault(card[:8], cd.card_value(card))
     keys = sorted(values)
     texts = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
     return hashlib.blake2b(repr((keys, texts)).encode(), digest_size=8).hexdigest()
@@ -373,11 +362,6 @@ def _wcs_digest(raw: bytes) -> str:
 
 def _text(value: Value) -> str:
     return "" if value is None else str(value).strip()
-
-
-def _blank(cards: _Cards, bitpix: int) -> int | None:
-    value = cards.get("BLANK", cards.get("ZBLANK"))
-    return value if bitpix > 0 and type(value) is int else None
 
 
 def _integer(cards: _Cards, key: str, lowest: int, highest: int) -> int:
@@ -397,14 +381,6 @@ def _data_size(cards: _Cards, axes: tuple[int, ...], bitpix: int) -> int:
     pcount = _integer(cards, "PCOUNT", 0, 2**62) if "PCOUNT" in cards else 0
     gcount = _integer(cards, "GCOUNT", 0, 2**62) if "GCOUNT" in cards else 1
     return abs(bitpix) // 8 * gcount * (pcount + math.prod(axes[1:] if groups else axes))
-
-
-def _refuse_implausible(hdu: Hdu, packed_size: int, where: str) -> None:
-    """Refuse a tile-compressed image that claims to be far larger than its bytes can hold."""
-    unpacked = math.prod(hdu.shape) * abs(hdu.bitpix) // 8
-    if hdu.tiled and unpacked > most_unpacked(packed_size):
-        what = f"HDU {hdu.index} claims {unpacked} bytes of pixels in {packed_size} compressed bytes"
-        raise InputError.at(where, what)
 
 
 def read_exactly(stream: IO[bytes], size: int) -> bytes:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import io
 import re
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -18,39 +16,26 @@ from typing import IO, Any
 import numpy as np
 
 from skymatch_cli.errors import InputError, reason
+from skymatch_cli.images.formats.asdffile import opened_asdf
+from skymatch_cli.images.formats.files import open_file
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu
-from skymatch_cli.images.formats.registry import StoredWcs, UnknownWcsError
 from skymatch_cli.images.formats.source import open_source
 from skymatch_cli.model import FloatArray
 from skymatch_cli.sky.frames import SkyFrame
 from skymatch_cli.sky.inverse import refine_pixels
-from skymatch_cli.sky.sphere import angle_rad, normalised, unit_vectors
+from skymatch_cli.sky.sphere import angle_rad, lon_lat, unit_vectors
+from skymatch_cli.sky.tangent import flattened, tangent_axes
 
-HINT = "pip install 'skymatch-cli[gwcs]'"
 _UPGRADE = "pip install --upgrade gwcs asdf-astropy"
 _UNKNOWN_TAG = re.compile(r"(\S+) is not recognized")
-_PACKAGES = ("asdf", "gwcs", "asdf_astropy")
 _LONGITUDES = frozenset({"pos.eq.ra", "pos.galactic.lon", "pos.ecliptic.lon"})
 _ROUND_TRIP_PIX = 1e-3
 _AROUND = 1.0  # frames on each side in which pixel positions are looked for
 _HALF_SKY = 0.1  # cosine: a guess is made on this side of the sky only
 
 
-def missing_package() -> str:
-    """The first package of the extra that is not installed; "" where all are."""
-    return next((name for name in _PACKAGES if importlib.util.find_spec(name) is None), "")
-
-
-@contextmanager
-def opened_asdf(stream: IO[bytes]) -> Iterator[Any]:
-    """Open an ASDF file whose nodes are converted on access; unknown nodes stay as they are, and no schema is asked."""
-    import asdf
-
-    with warnings.catch_warnings(), asdf.config_context() as config:
-        warnings.simplefilter("ignore")  # tags of pipelines that are not installed
-        config.validate_on_read = False  # a file of a newer library: converters tell what they can't read
-        with asdf.open(stream, lazy_tree=True, memmap=False) as file:
-            yield file
+class UnknownWcsError(InputError):
+    """A stored WCS needs newer packages than those that are installed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,14 +81,7 @@ class GwcsWcs:
 
 
 def gwcs_wcs(wcs: Any, shape: tuple[int, int], where: str) -> GwcsWcs:
-    """The adapter of a GWCS; InputError if it doesn't take two pixel coordinates to a known frame on the sky.
-
-    Parameters
-    ----------
-    shape : (ny, nx)
-    where : str
-        The image, for messages.
-    """
+    """The adapter of a GWCS; InputError if it doesn't take two pixel coordinates to a known frame on the sky."""
     import asdf
 
     try:
@@ -121,7 +99,7 @@ def gwcs_wcs(wcs: Any, shape: tuple[int, int], where: str) -> GwcsWcs:
     return made
 
 
-def wcs_of_meta(file: Any, meta: Any, shape: tuple[int, int], where: str) -> GwcsWcs | None:
+def _wcs_of_meta(file: Any, meta: Any, shape: tuple[int, int], where: str) -> GwcsWcs | None:
     """The GWCS in ``meta`` of an open ASDF file; None where it holds none.
 
     UnknownWcsError if newer packages have written it than can read it here; InputError if it can't be used for another
@@ -170,22 +148,34 @@ def asdf_extension(file: FitsFile) -> Hdu | None:
 
 
 def jwst_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs | None:
-    """The GWCS in the ASDF extension of a FITS file; None where it holds none.
-
-    UnknownWcsError if newer packages have written it than can read it here; InputError if it can't be read.
-    """
+    """The GWCS in the ASDF extension of a FITS file; None where it holds none. Errors are those of `_wcs_of_meta`."""
     if (asdf_hdu := asdf_extension(file)) is None:
         return None
     with open_source(file) as source:
         extent = source.extent(asdf_hdu.index)
         raw = source.read(extent.data_start, extent.stop - extent.data_start)
+    stored = io.BytesIO(raw[max(0, raw.find(b"#ASDF")) :])
+    return _wcs_in(lambda: stored, lambda tree: tree.get("meta", {}), shape, where, "its ASDF extension")
+
+
+def roman_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs:
+    """The GWCS of a Roman image; InputError if it has none that can be used."""
+    found = _wcs_in(lambda: open_file(file.path), lambda tree: tree["roman"]["meta"], shape, where, "its GWCS")
+    if found is None:
+        raise InputError.at(where, "has no GWCS in roman.meta.wcs", "process it to level 2 first")
+    return found
+
+
+def _wcs_in(
+    opened: Callable[[], IO[bytes]], meta_of: Callable[[Any], Any], shape: tuple[int, int], where: str, what: str
+) -> GwcsWcs | None:
     try:
-        with opened_asdf(io.BytesIO(raw[max(0, raw.find(b"#ASDF")) :])) as tree:
-            return wcs_of_meta(tree, tree.tree.get("meta", {}), shape, where)
+        with opened() as stream, opened_asdf(stream) as file:
+            return _wcs_of_meta(file, meta_of(file.tree), shape, where)
     except InputError:
         raise
-    except Exception as error:  # as above
-        raise InputError.at(where, f"its ASDF extension can't be read: {reason(error)}") from error
+    except Exception as error:  # converters raise whatever they trip over
+        raise InputError.at(where, f"{what} can't be read: {reason(error)}") from error
 
 
 class _Engine:
@@ -198,7 +188,7 @@ class _Engine:
         kinds = tuple(wcs.world_axis_physical_types)
         if wcs.pixel_n_dim != 2 or len(kinds) != 2:
             raise ValueError(f"it has {wcs.pixel_n_dim} pixel and {len(kinds)} world axes")
-        self._wcs = wcs
+        self._values = wcs.pixel_to_world_values
         self._longitude = next((i for i, kind in enumerate(kinds) if kind in _LONGITUDES), 0)
         self._to_rad = [units.Unit(unit).to(units.rad) for unit in wcs.world_axis_units]
 
@@ -208,53 +198,37 @@ class _Engine:
             world = [np.asarray(v, float) * f for v, f in zip(self._values(x, y), self._to_rad, strict=True)]
         return unit_vectors(world[self._longitude], world[1 - self._longitude])
 
-    def _values(self, x: FloatArray, y: FloatArray) -> Any:
-        return self._wcs.pixel_to_world_values(x, y)
-
 
 @dataclass(frozen=True, slots=True)
 class _Linear:
     """A linear map from the tangent plane at the middle of an image to its pixels: a first guess."""
 
-    basis: FloatArray
+    axes: FloatArray
     matrix: FloatArray
     scale_rad: float
 
     @classmethod
     def of(cls, wcs: GwcsWcs) -> _Linear:
         ny, nx = wcs.shape
-        middle = wcs.to_sky(np.array([0.5 * (nx - 1)]), np.array([0.5 * (ny - 1)]))[0]
-        east = normalised(np.cross([0.0, 0.0, 1.0] if abs(middle[2]) < 0.9 else [1.0, 0.0, 0.0], middle))
-        basis = np.stack([east, np.cross(middle, east), middle])
+        axes = tangent_axes(*map(float, lon_lat(wcs.to_sky(np.array([0.5 * (nx - 1)]), np.array([0.5 * (ny - 1)]))[0])))
         x, y = (a.ravel() for a in np.meshgrid(np.linspace(0, nx - 1, 7), np.linspace(0, ny - 1, 7)))
-        plane = _on_plane(basis, wcs.to_sky(x, y))
+        plane = _on_plane(axes, wcs.to_sky(x, y))
         known = np.isfinite(plane).all(axis=1)
         forward, *_ = np.linalg.lstsq(np.column_stack([x, y, np.ones_like(x)])[known], plane[known], rcond=None)
         scale = float(np.sqrt(abs(np.linalg.det(forward[:2]))))
         inverse = np.linalg.inv(forward[:2])
-        return cls(basis, np.vstack([inverse, -forward[2] @ inverse]), scale)
+        return cls(axes, np.vstack([inverse, -forward[2] @ inverse]), scale)
 
     def pixels(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
-        plane = _on_plane(self.basis, vectors)
-        x, y = (plane @ self.matrix[:2] + self.matrix[2]).T
+        x, y = (_on_plane(self.axes, vectors) @ self.matrix[:2] + self.matrix[2]).T
         return x, y
 
 
-def _on_plane(basis: FloatArray, vectors: FloatArray) -> FloatArray:
-    u, v, w = np.einsum("ij,nj->in", basis, vectors)
-    w = np.where(w > _HALF_SKY, w, np.nan)
-    return np.stack([u / w, v / w], axis=-1)
+def _on_plane(axes: FloatArray, vectors: FloatArray) -> FloatArray:
+    return flattened(axes, np.where((vectors @ axes[2] > _HALF_SKY)[:, None], vectors, np.nan))
 
 
 def _sky_frame(frame: Any) -> SkyFrame:
     if frame.name not in {"icrs", "fk5", "galactic"}:
         raise ValueError(f"its positions are in the frame {frame.name!r}")
     return SkyFrame(frame.name, float(frame.equinox.jyear) if frame.name == "fk5" else None)
-
-
-FORMAT = StoredWcs(
-    missing_package=missing_package,
-    hint=HINT,
-    is_in=lambda file: asdf_extension(file) is not None,
-    read_wcs=jwst_wcs,
-)

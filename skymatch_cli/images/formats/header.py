@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.cards import CARD
+from skymatch_cli.images.formats.cards import CARD, split_header
 
 Value = str | bool | int | float | None
 
@@ -20,26 +20,33 @@ _PRINTABLE = bytes(code if 32 <= code < 127 else ord("?") for code in range(256)
 class CardHeader:
     """The keywords of one header, given as its cards without END.
 
-    ``text`` are the cards, in which bytes that FITS does not allow (an observer's name in another alphabet, an escape
-    sequence) are "?".
+    ``text`` are the cards; bytes that FITS does not allow (an observer's name in another alphabet) are "?".
     """
 
     def __init__(self, raw: bytes) -> None:
         self.text = raw.translate(_PRINTABLE)
+        self._values: dict[str, Value] = {}
 
     @cached_property
     def _upper(self) -> bytes:
         return self.text.upper()
 
+    @cached_property
+    def _names(self) -> bytes:
+        """What is left of the first "=" of each card: keywords are there."""
+        return b"\n".join(card.partition(b"=")[0] for card in split_header(self._upper))
+
     def value(self, key: str) -> Value:
         """The value of the first card of a keyword; None where there is no card, no value, or no way to read it."""
-        cards = self._cards_with(key.upper().encode("ascii", "replace"))
-        return value_in(cards, key) if cards else None
+        if key not in self._values:  # of the primary header, all images of a file ask for the same ones
+            cards = self._cards_with(key.upper().encode("ascii", "replace"))
+            self._values[key] = value_in(cards, key) if cards else None
+        return self._values[key]
 
     def _cards_with(self, word: bytes) -> bytes:
         """The cards that contain a word, with their CONTINUE cards: most keywords that are asked for are in none."""
         found = []
-        at = self._upper.find(word)
+        at = self._upper.find(word) if word in self._names else -1
         while at >= 0:
             start, stop = at - at % CARD, at - at % CARD + CARD
             while self._upper.startswith(b"CONTINUE", stop):

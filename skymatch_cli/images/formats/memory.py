@@ -12,7 +12,6 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import numpy as np
 
 from skymatch_cli.images.formats.cards import padded
-from skymatch_cli.images.formats.registry import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
@@ -21,12 +20,8 @@ if TYPE_CHECKING:
 class FitsView(io.RawIOBase):
     """Headers and arrays, one after the other, as the bytes of a FITS file; arrays are turned as they are read.
 
-    Parameters
-    ----------
-    parts : sequence of (header, array or bytes)
-        Of each HDU: its header in whole blocks, and its data, which is filled up to whole blocks.
-    stack : ExitStack
-        Closed with the view.
+    ``parts``: of each HDU its header in whole blocks, and its data (array or bytes), which is filled up to blocks.
+    ``stack`` is closed with the view.
     """
 
     def __init__(self, parts: Sequence[tuple[bytes, Any]], stack: ExitStack | None = None) -> None:
@@ -90,15 +85,7 @@ _HELD: dict[str, Sequence[tuple[bytes, Any]]] = {}
 
 
 def hold(parts: Sequence[tuple[bytes, Any]], name: str) -> str:
-    """Make HDUs readable under a path, until `release`.
-
-    Parameters
-    ----------
-    parts : sequence of (header, array or bytes)
-        As `FitsView` takes them; arrays are not copied.
-    name : str
-        The last part of the path.
-    """
+    """Make HDUs, as `FitsView` takes them, readable under a path that ends with ``name``, until `release`."""
     path = f"{PREFIX}{next(_NUMBERS)}/{name}"
     _HELD[path] = parts
     return path
@@ -110,15 +97,14 @@ def release(paths: Iterable[str]) -> None:
         _HELD.pop(path, None)
 
 
-def _open(path: str) -> IO[bytes]:
+def open_file(path: str) -> IO[bytes]:
+    """The bytes of an image that is held."""
     if path not in _HELD:
         raise FileNotFoundError(path)
     return cast("IO[bytes]", FitsView(_HELD[path]))
 
 
-def _size_and_version(path: str) -> tuple[int, int]:
-    with _open(path) as view:
+def size_and_version(path: str) -> tuple[int, int]:
+    """Return the size in bytes; what is held does not change."""
+    with open_file(path) as view:
         return view.seek(0, 2), 0
-
-
-FORMAT = Transport(open_file=_open, size_and_version=_size_and_version, matching=lambda path: [path])

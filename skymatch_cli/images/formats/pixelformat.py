@@ -4,12 +4,11 @@
 1 ulp of max(|pixel|, |sky|) for floats. Why 1 ulp: the difference is rounded once, to the nearest multiple
 of its own ulp, by at most ``ulp(max)``; the sum goes to the nearest value of the original type, and the
 original itself is one. The difference of two pixels' ulps is what Sterbenz' lemma makes zero for skies of
-the size of the pixels. Where 1 ulp of the sky is too much for the pixels, they are `widened` (see `record.precision`).
+the size of the pixels. Where 1 ulp of the sky is too much for the pixels, they are widened (see `record.precision`).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,9 +45,7 @@ def format_of(cards: cd.Cards, *, tiled: bool) -> PixelFormat:
 
 
 def format_after(original: PixelFormat, shift: float) -> PixelFormat:
-    """The format that holds the original pixels minus a sky so that they can be restored.
-
-    ``shift`` is the largest size of that sky, in physical units.
+    """The format in which the original pixels minus a sky of at most ``shift`` (physical units) can be restored.
 
     Floats stay what they are. Integers become float32 where that is exact (8 and 16 bits, and a shift of that size),
     else float64. PixelError if no type holds the result.
@@ -67,23 +64,10 @@ def format_after(original: PixelFormat, shift: float) -> PixelFormat:
     raise PixelError(f"{original.name} minus {shift:g} can't be held by float64 so that it could be undone")
 
 
-def widened(form: PixelFormat) -> PixelFormat | None:
-    """The same floats in 64 bits; None where they have them already, and for integers."""
-    return replace(form, bitpix=-64) if form.bitpix == -32 else None
-
-
 def subtract(raw: Stored, original: PixelFormat, shift: Shift, target: PixelFormat) -> Stored:
-    """Original pixels, as stored, minus ``shift``, as stored in ``target``.
+    """Subtract ``shift`` (physical units) from original pixels, (n,) as stored; the result is as stored in ``target``.
 
     PixelError if a pixel can't be held so that ``restore`` gives it back.
-
-    Parameters
-    ----------
-    raw : (n,) array of ``original.dtype``
-    shift : float or (n,) float64
-        In physical units.
-    target : PixelFormat
-        From `format_after`, for the largest shift of the image.
     """
     if original.is_integer:
         return _subtract_from_integers(raw, original, shift, target)

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.registry import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
@@ -26,7 +25,7 @@ _NOT_FOUND = 404
 _VERSION_FIELDS = ("ETag", "Content-MD5", "Digest", "Last-Modified", "LastModified", "VersionId", "mtime", "created")
 
 
-def open_remote(url: str) -> IO[bytes]:
+def open_file(url: str) -> IO[bytes]:
     """Open a remote file for reading and seeking; it is fetched whole where the server has no range requests.
 
     InputError if a package is missing; OSError if it can't be opened.
@@ -50,10 +49,7 @@ def _fetched(system: Any, path: str) -> IO[bytes]:
 
 
 def size_and_version(url: str) -> tuple[int, int]:
-    """Return the size in bytes, and a number made from the version fields of the server.
-
-    InputError if a package is missing; OSError if it can't be found.
-    """
+    """Return the size in bytes, and a number made from the version fields of the server; errors as `open_file`."""
     with _as_os_errors():
         system, path = _file_system(url)
         system.invalidate_cache(path)
@@ -66,10 +62,7 @@ def size_and_version(url: str) -> tuple[int, int]:
 
 
 def matching(pattern: str) -> list[str]:
-    """The URLs that a pattern with ``*`` matches, sorted.
-
-    InputError if a package is missing; OSError if the server can't be asked.
-    """
+    """The URLs that a pattern with ``*`` matches, sorted; errors as `open_file`."""
     with _as_os_errors():
         system, path = _file_system(pattern)
         return sorted(system.unstrip_protocol(found) for found in system.glob(path))
@@ -148,6 +141,3 @@ def _as_os_errors() -> Iterator[None]:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(f"{error}".split()) or type(error).__name__
-
-
-FORMAT = Transport(open_file=open_remote, size_and_version=size_and_version, matching=matching)

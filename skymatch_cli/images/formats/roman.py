@@ -17,13 +17,10 @@ from typing import IO, Any, cast
 from skymatch_cli.choices import METHOD_IN_PIPELINES, Method
 from skymatch_cli.errors import InputError, reason
 from skymatch_cli.images.formats import cards as cd
+from skymatch_cli.images.formats.asdffile import HINT, opened_asdf
 from skymatch_cli.images.formats.files import open_file
-from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.memory import FitsView
 from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
-
-from .gwcs import HINT, GwcsWcs, missing_package, opened_asdf, wcs_of_meta
-from .registry import ContainerFormat
 
 OURS = "skymatch_cli"
 """The node of ``roman`` for what ``meta.background`` can't hold: our other cards, and the earlier values."""
@@ -73,19 +70,6 @@ def _our_method(word: str, level: Any) -> str:
 def _is_unknown_compression(error: BaseException) -> bool:
     """Whether asdf reports a missing compression package."""
     return isinstance(error, ImportError) or (isinstance(error, ValueError) and "compression type" in str(error))
-
-
-def roman_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs:
-    """The GWCS of a Roman image; InputError if it has none that can be used."""
-    try:
-        with open_file(file.path) as stream, opened_asdf(stream) as tree:
-            if (wcs := wcs_of_meta(tree, tree.tree["roman"]["meta"], shape, where)) is not None:
-                return wcs
-    except InputError:
-        raise
-    except Exception as error:  # converters raise whatever they trip over
-        raise InputError.at(where, f"its GWCS can't be read: {reason(error)}") from error
-    raise InputError.at(where, "has no GWCS in roman.meta.wcs", "process it to level 2 first")
 
 
 def _parts(tree: Any) -> list[tuple[bytes, Any]]:
@@ -145,6 +129,3 @@ def array_and_unit(node: Any) -> tuple[Any, Any]:
     """Return an array of the tree and its unit (None without one)."""
     unit = getattr(node, "unit", None)
     return (node, None) if unit is None else (node.value, unit)
-
-
-FORMAT = ContainerFormat(missing_package=missing_package, hint=HINT, open_as_fits=open_as_fits, read_wcs=roman_wcs)

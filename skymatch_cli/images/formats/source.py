@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import shutil
@@ -11,13 +12,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, cast
 
+import numpy as np
+
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.fitsfile import ALWAYS_UNPACKED, FitsFile, most_unpacked, open_unpacked, read_exactly
-from skymatch_cli.model import Container
+from skymatch_cli.images.formats.pixelformat import Stored
+from skymatch_cli.images.formats.tilecheck import opened_tiles
+from skymatch_cli.model import Container, PixelFormat
 
 _CHUNK = 4 * 2**20
 _UNPACK_IN_MEMORY = 64 * 2**20
+_CHUNK_PIXELS = 2**16  # temporaries that stay in the processor's cache
+_PRIMARY = cd.join_header([cd.make_card("SIMPLE", True), cd.make_card("BITPIX", 8), cd.make_card("NAXIS", 0)])
 _BEHIND_THE_LAST = 64 * 2**20  # special records behind the last HDU
 
 
@@ -74,6 +81,23 @@ class Source:
             piece = read_exactly(self.stream, min(size, stop - start))
             start += len(piece)
             yield piece
+
+    def stored_pixels(self, index: int, form: PixelFormat) -> Iterator[tuple[int, Stored]]:
+        """The pixels of an image as stored (before packing), in pieces: the number of the first, and an array (n,).
+
+        Of a tile-compressed image they are one piece; OSError if it is damaged.
+        """
+        extent = self.extent(index)
+        if self.file.hdus[index].tiled:
+            data = self.read(extent.data_start, extent.data_size)
+            whole = _PRIMARY + cd.join_header(self.cards(index)) + data.ljust(cd.padded(len(data)), b"\0")
+            with opened_tiles(lambda: io.BytesIO(whole), 1) as hdu:
+                pixels = hdu.data.astype(form.dtype).ravel()
+            yield 0, pixels
+            return
+        stop, size = extent.data_start + extent.data_size, form.dtype.itemsize
+        for k, piece in enumerate(self.pieces(extent.data_start, stop, _CHUNK_PIXELS * size)):
+            yield k * _CHUNK_PIXELS, np.frombuffer(piece, dtype=form.dtype)
 
 
 def _unpack(stream: IO[bytes], unpacked: IO[bytes], file: FitsFile) -> None:

@@ -8,8 +8,11 @@ writes them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO, Any
 
 import numpy as np
 
@@ -20,6 +23,23 @@ _SEEDS = 10_000
 _MAX_PARAMETERS = 20
 _HCOMPRESS_MAGIC = b"\xdd\x99"
 _PLIO_HEADER = 7  # 16-bit words
+_WARNINGS = threading.Lock()  # warning filters belong to the process, not to the thread
+
+
+@contextmanager
+def opened_tiles(open_stream: Callable[[], IO[bytes]], index: int) -> Iterator[Any]:
+    """Open a tile-compressed image whose values are as before packing: integers are not scaled; OSError if damaged."""
+    from astropy.io import fits
+
+    try:
+        with _WARNINGS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
+            with open_stream() as stream, fits.open(stream, disable_image_compression=True) as hdus:
+                check_streams(hdus[index])
+            with open_stream() as stream, fits.open(stream, do_not_scale_image_data=True) as hdus:
+                yield hdus[index]
+    except Exception as error:  # noqa: BLE001 - damaged tiles raise whatever the decoder happens to trip over
+        raise OSError(f"its compressed pixels are damaged: {error}") from None
 
 
 def check_tiling(cards: Mapping[str, Any], axes: Sequence[int]) -> None:
@@ -48,13 +68,7 @@ def _check_rice(cards: Mapping[str, Any]) -> None:
 
 
 def check_streams(table: Any) -> None:
-    """Check the first bytes of every tile of an HCOMPRESS or PLIO image; else ValueError.
-
-    Parameters
-    ----------
-    table : astropy.io.fits.BinTableHDU
-        The table that holds the tiles, not unpacked.
-    """
+    """Check the first bytes of every tile of an HCOMPRESS or PLIO image, its BinTableHDU; else ValueError."""
     header = table.header
     algorithm = header["ZCMPTYPE"]
     if algorithm not in {"HCOMPRESS_1", "PLIO_1"}:

@@ -1,0 +1,125 @@
+"""Keywords of the skies of parts of an HDU: those of an image with the number of the part, from 1.
+
+Sections of an image (``a.fits[1][1:100,*]``) are numbered in their order, and the image has no BKGLEVEL::
+
+    BKGSEC1 = '[1:100,1:200]'      / section 1 of this image
+    BKGLEV1 =               12.345 / sky of section 1, in its own unit          (BKGERR1; BKGDX1 … BKGC031 with --model)
+
+Planes of a cube have the number that they have there, and shorter names; a plane without a sky has no card::
+
+    BKGL3   =               12.345 / sky of plane 3, in its own unit
+    BKGE3   =                0.012 / 1 sigma error of the sky of plane 3
+    BKGX3   =               0.0015 / tilt of the sky of plane 3 along x, per pixel    (beyond --model constant; BKGY3)
+    BC203   =                 0.25 / sky of plane 3: times P2(u)P0(v) less its centre (poly2, poly3)
+
+BKGSUB and BKGMETH are those of all parts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from skymatch_cli.images.formats import cards as cd
+from skymatch_cli.model.section import Part, Section
+from skymatch_cli.model.skyparts import PartSkies
+from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
+
+MOST_SECTIONS, MOST_PLANES = 99, 9999  # whose numbers fit a keyword
+SHAPE = tuple(f"BKG{name.upper()}" for name in SHAPE_TERMS)
+"""Keywords of the shape of the sky of an image."""
+
+_SECTION = "BKGSEC"
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What keywords of sections, or of planes, begin with."""
+
+    kind: str
+    level: str
+    error: str
+    shape: tuple[str, ...]
+
+
+_SECTIONS = _Names("section", "BKGLEV", "BKGERR", SHAPE)
+_PLANES = _Names("plane", "BKGL", "BKGE", ("BKGX", "BKGY", *(f"B{name.upper()}" for name in SHAPE_TERMS[2:])))
+_BEGIN = "|".join([_SECTION, *(begin for n in (_SECTIONS, _PLANES) for begin in (n.level, n.error, *n.shape))])
+_CARD = re.compile(rf"({_BEGIN})[1-9]\d{{0,3}} *=".encode())
+
+
+def is_numbered(card: bytes) -> bool:
+    """Whether a card is one of the keywords of a part."""
+    return _CARD.match(card) is not None
+
+
+def numbers_of(skies: PartSkies) -> list[int]:
+    """The numbers of the parts in keywords."""
+    return [n if part.plane is None else part.plane + 1 for n, part in enumerate(skies.parts, start=1)]
+
+
+def numbered_cards(skies: PartSkies, errors: Sequence[float], *, tilted: bool) -> dict[str, bytes | None]:
+    """The cards of all parts, by keyword; ``errors`` are NaN where they are not known."""
+    names = _SECTIONS if skies.in_sections else _PLANES
+    cards: dict[str, bytes | None] = {}
+    for n, (part, sky), error in zip(numbers_of(skies), skies.parts.items(), errors, strict=True):
+        of = f"sky of {names.kind} {n}"
+        values: dict[str, tuple[float | str, str]] = {}
+        if part.section is not None:
+            values[_SECTION] = str(part.section), f"section {n} of this image"
+        values[names.level] = sky.level, f"{of}, in its own unit"
+        if not math.isnan(error):
+            values[names.error] = error, f"1 sigma error of the {of}"
+        meanings = [f"tilt of the {of} along {axis}, per pixel" for axis in "xy"]
+        meanings += [f"P{term[1]}(u)P{term[2]}(v) in the {of}" for term in SHAPE_TERMS[2:]]
+        for k, (begin, value) in enumerate(zip(names.shape, sky.shape, strict=True)):
+            if tilted and (k < 2 or value != 0):
+                values[begin] = value, meanings[k]
+        cards |= {f"{begin}{n}": cd.make_card(f"{begin}{n}", *value) for begin, value in values.items()}
+    return cards
+
+
+def parts_in(cards: cd.Cards, shape: tuple[int, ...]) -> dict[Part, tuple[SkyPlane, float]]:
+    """The skies of the parts of an HDU of this shape and their errors (NaN where there is none), by keywords alone.
+
+    ValueError if one of them can't be understood.
+    """
+    values = _values(cards)
+    frame = shape[-2], shape[-1]
+    if math.prod(shape[:-2]) == 1:
+        numbers = (n for n in range(1, MOST_SECTIONS + 1) if f"{_SECTION}{n}" in values)
+        sections = {n: Section.of(str(values[f"{_SECTION}{n}"]).strip("[]"), frame) for n in numbers}
+        return {Part(section=section): _sky_in(values, _SECTIONS, n) for n, section in sections.items()}
+    numbers = (n for n in range(1, math.prod(shape[:-2]) + 1) if f"{_PLANES.level}{n}" in values)
+    return {Part(plane=n - 1): _sky_in(values, _PLANES, n) for n in numbers}
+
+
+def _values(cards: cd.Cards) -> dict[str, float | str]:
+    """The values of the keywords of parts in a header: texts and finite numbers."""
+    found: dict[str, float | str] = {}
+    for card in filter(is_numbered, cards):
+        value = cd.card_value(card)
+        if isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value)):
+            found.setdefault(card[:8].decode("ascii").rstrip(), value)
+    return found
+
+
+def _sky_in(values: Mapping[str, float | str], names: _Names, n: int) -> tuple[SkyPlane, float]:
+    def number(begin: str, default: float = 0.0) -> float:
+        value = values.get(f"{begin}{n}", default)
+        return default if isinstance(value, str) else value
+
+    if math.isnan(level := number(names.level, math.nan)):
+        raise ValueError(f"BKGSUB = T, but {names.level}{n} is no number")
+    return SkyPlane(level, *map(number, names.shape)), number(names.error, math.nan)
+
+
+def compared(skies: PartSkies, cards: cd.Cards) -> Iterator[tuple[str, float | str, float | str]]:
+    """Yield keywords but those of errors, what they hold and what the skies say; 0 where there is nothing."""
+    new = numbered_cards(skies, [math.nan] * len(skies.parts), tilted=True)
+    said = _values([card for card in new.values() if card is not None])
+    found = {name: value for name, value in _values(cards).items() if not name.startswith(_PLANES.error)}
+    for name in {**said, **found}:
+        yield name, found.get(name, 0.0), said.get(name, 0.0)

@@ -1,0 +1,99 @@
+"""The rows of a store: what is encoded in each of its tables.
+
+=========  ====================================================================================
+facts      the plan as a whole, the settings by which its pixels are measured, and its measurements
+files      the structure of every file, and `headers` the header of every image
+images     the `ImageInfo` of every image of the plan
+columns    keys of the images, some ten thousand a row
+overlaps   which images overlap, some ten thousand a row, and `polygons` where
+findings   the finding of every image, under the keys of the files and settings that it depends on
+=========  ====================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
+from skymatch_cli.compare.meshed import MeshReduction
+from skymatch_cli.compare.pooled import ImageMeasurement
+from skymatch_cli.images.formats.fitsfile import FitsFile
+from skymatch_cli.images.formats.gwcs import GwcsWcs
+from skymatch_cli.images.known import ImageHeader
+from skymatch_cli.images.partwcs import SectionWcs
+from skymatch_cli.model import CelestialWcs, FloatArray, ImageInfo, IntArray, SkyWarning, TangentPlane
+from skymatch_cli.model.polygons import Polygons
+from skymatch_cli.settings import OF_THE_SOLUTION, Settings
+from skymatch_cli.sky.celestial import FitsWcs
+from skymatch_cli.store.codec import Codec
+from skymatch_cli.store.gathered import Gathered
+from skymatch_cli.store.keys import ImageKeys
+
+Finding = ImageMeasurement | MeshReduction
+CODEC = Codec({CelestialWcs: (FitsWcs, GwcsWcs, SectionWcs), Mesh: (PackedMesh,)})
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFacts:
+    """Facts of the whole plan; ``digest`` covers its images and overlaps."""
+
+    digest: bytes
+    rules: str
+    on_sky: bool
+    n_images: int
+    n_overlaps: int
+    n_files: int
+    n_headers: int
+    planes: tuple[TangentPlane, ...]
+    skipped: tuple[str, ...]
+    warnings: tuple[SkyWarning, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """The structure of a file, and its real path."""
+
+    real: str
+    file: FitsFile
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Overlaps:
+    """Some of the overlaps, as columns."""
+
+    a: IntArray
+    b: IntArray
+    area_arcmin2: FloatArray
+    plane: IntArray
+
+
+_STORED = (
+    *(PlanFacts, StoredFile, ImageHeader, ImageInfo, ImageKeys, Overlaps, Polygons),
+    *(ImageMeasurement, MeshReduction, Gathered),
+)
+
+
+def layout() -> str:
+    """Describe all rows: stores with the same description are of one version."""
+    return "\n".join(map(CODEC.layout, _STORED))
+
+
+def are_overlaps(a: IntArray, b: IntArray, plane: IntArray, facts: PlanFacts) -> bool:
+    """Whether the columns can be those of a graph: valid indices, in order."""
+    inside = (a >= 0) & (a < b) & (b < facts.n_images) & (plane >= 0) & (plane < len(facts.planes))
+    step = np.diff(a)
+    return bool(inside.all() and (step >= 0).all() and (np.diff(b)[step == 0] >= 0).all())
+
+
+def settings_json(settings: Settings) -> str:
+    """Settings that determine the result, with the keyword of the sky, as JSON."""
+    return json.dumps({**settings.determining(), "sky_keyword": settings.sky_keyword}, sort_keys=True)
+
+
+def measuring_part(settings: Settings) -> Settings:
+    """Settings as a plan has them: those that only a solution needs are the default ones."""
+    default = Settings()
+    return replace(settings, **{name: getattr(default, name) for name in OF_THE_SOLUTION})
