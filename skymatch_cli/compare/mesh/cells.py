@@ -194,13 +194,7 @@ class CellSums:
 
     @classmethod
     def around(cls, u: FloatArray, v: FloatArray, k: int, most: int = 2**26) -> CellSums:
-        """Room for ``k`` sums over all cells that touch the positions (cells).
-
-        Raises
-        ------
-        TooWideError
-            If these are more cells than ``most``.
-        """
+        """Room for ``k`` sums over all cells that touch the positions; TooWideError for more than ``most``."""
         if not np.isfinite(u + v).any():  # no pixel is on the plane: an empty window
             u, v = np.zeros(1), np.zeros(1)
         i0, j0 = int(np.floor(np.nanmin(u))) - 1, int(np.floor(np.nanmin(v))) - 1

@@ -90,7 +90,7 @@ def reduce_image(
     *,
     degree: int = 0,
 ) -> CellMesh:
-    """Reduce an image to the cells of a grid.
+    """Reduce an image to the cells of a grid; TooWideError if it reaches too far from the centre of the plane.
 
     Parameters
     ----------
@@ -98,21 +98,10 @@ def reduce_image(
         Pixels in comparison units.
     good : (ny, nx) bool
         True = use; False where ``data`` is not finite.
-    wcs : CelestialWcs
-    grid : MeshGrid
     blocks : (ceil(ny / 64), ceil(nx / 64)) bool, optional
         Blocks of pixels that are needed: those that other images may cover. All by default.
     degree : int
         Of the model: the powers of the places of pixels up to it are kept.
-
-    Returns
-    -------
-    CellMesh
-
-    Raises
-    ------
-    TooWideError
-        If the needed blocks reach too far from the centre of the plane.
     """
     positions = pixel_map(wcs, grid)
     if blocks is None:
@@ -200,17 +189,13 @@ def _runs(blocks: BoolArray, shape: tuple[int, ...]) -> Iterator[tuple[slice, sl
 
 
 def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: float) -> Float32Array:
-    """Noise of a pixel in blocks of 64 x 64 pixels, from differences of neighbours in a row.
+    """Noise of a pixel in blocks of 64 x 64 pixels, (my, mx), from differences of neighbours in a row.
 
     The rms of the differences, clipped from above until nothing more is clipped: stars and gradients hardly count,
     and, other than a median, it is right where most neighbours are equal (sparse counts, integers, rebinned plates).
     The smallest step that occurs is never clipped: single photons are the noise. Blocks with so few steps that these
     are chance have one noise together: else those without a photon would weigh most. Blocks with too few good pixels,
     and those not asked for, have the median of the others; never below rounding of ``level``.
-
-    Returns
-    -------
-    (my, mx) float32
     """
     half = BLOCK_PIX // 2
     sigma, steps = np.full(blocks.shape, np.nan, np.float32), []
