@@ -100,10 +100,7 @@ def tell_overlaps(report: Report) -> None:
 def warn(warnings: Iterable[SkyWarning], allowed: Iterable[str] = ()) -> None:
     """Warn the user, unless ``-q`` was given: a handful of warnings, and the rest with ``-v``.
 
-    Parameters
-    ----------
-    allowed : iterable of str
-        Names of warnings that are told with ``-v`` alone, as those are whose effect nobody could see.
+    Warnings with an ``allowed`` name are told with ``-v`` alone, as those are whose effect nobody could see.
     """
     warnings = tuple(warnings)
     given = counted(warnings, allowed)
@@ -138,15 +135,7 @@ def tell_result(result: Result) -> None:
 def tell_written(
     written: WriteReport, settings: Settings, images: Sequence[str] = (), *, unchanged: str = "{} already as wanted"
 ) -> None:
-    """Say what became of the images.
-
-    Parameters
-    ----------
-    images : sequence of str
-        As they were named, where the run can be taken back.
-    unchanged : str
-        Text for images that needed no change.
-    """
+    """Say what became of the images; ``images`` are as they were named, where the run can be taken back."""
     from .done import said_of_images, undo_command
 
     tell(*(f"wrote {file}" for file in written.files))

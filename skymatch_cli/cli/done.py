@@ -18,11 +18,6 @@ _MOST_NAMES = 6  # in a command that is shown to be pasted
 def said_of_images(written: WriteReport, settings: Settings, unchanged: str = "{} already as wanted") -> str:
     """Summarise the changes to the images in one sentence.
 
-    Parameters
-    ----------
-    unchanged : str
-        Text for images that needed no change.
-
     Examples
     --------
     >>> said_of_images(WriteReport((Action.RECORDED, Action.NO_SKY), ("a.fits",)), Settings())

@@ -31,16 +31,9 @@ def read(
 ) -> tuple[Settings, Output]:
     """The settings of a command: defaults, then the configuration file, then the options that were given.
 
-    UsageError if they are invalid, contradict each other, or differ from an earlier step.
-
-    Parameters
-    ----------
-    base : Settings, optional
-        Those of an earlier step, instead of the defaults.
-    fixed : frozenset of str
-        Settings that the earlier step decided.
-    ignored : frozenset of str
-        Settings that have no meaning for this command: the configuration file of another one may hold them.
+    ``base`` are those of an earlier step in the place of the defaults, ``fixed`` names what that step decided,
+    ``ignored`` what has no meaning for this command. UsageError if settings are invalid, contradict each other, or
+    differ from that step.
     """
     from skymatch_cli.output.destination import Output
 

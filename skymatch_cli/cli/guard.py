@@ -19,15 +19,7 @@ _COLOURS = {"warning: ": "yellow", "error: ": "red"}
 
 
 def laid_out(word: str, message: str, advice: str = "") -> str:
-    """Lay out ``skymatch: WORD MESSAGE`` with the advice after it.
-
-    Parameters
-    ----------
-    word : str
-        ``"warning: "``, ``"error: "`` or ``""``; coloured on a terminal.
-    advice : str
-        What to do; on a terminal it begins a line of its own.
-    """
+    """Lay out ``skymatch: WORD MESSAGE`` with the advice after it; on a terminal in colour and lines."""
     if not sys.stderr.isatty():
         return f"skymatch: {word}{message}" + (f" ({advice})" if advice else "")
     import shutil

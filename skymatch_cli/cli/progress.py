@@ -48,13 +48,7 @@ class StageClock:
 
 
 class Watch(StageClock):
-    """The progress of a command: always timed, and shown while `shown` is open.
-
-    Parameters
-    ----------
-    ctx : click.Context
-        Of a command with ``-q``.
-    """
+    """The progress of a command that has ``-q``: always timed, and shown while `shown` is open."""
 
     def __init__(self, ctx: click.Context) -> None:
         super().__init__()

@@ -21,13 +21,7 @@ class SectionOption(click.Option):
 
 
 class SectionCommand(click.Command):
-    """A command whose help shows its options under headings.
-
-    Parameters
-    ----------
-    daily : tuple of str
-        Names of the options that ``-h`` shows; ``--help`` shows all. Without, both do.
-    """
+    """A command whose help shows its options under headings; of those named in ``daily`` alone with ``-h``."""
 
     def __init__(self, *args: Any, daily: tuple[str, ...] = (), **attrs: Any) -> None:
         super().__init__(*args, **attrs)

@@ -5,7 +5,7 @@ for); a pair is then the difference of two numbers. Images keep their own pixels
 
 Two overlaps of one image may share pixels (in a stack of dithers nearly all of them), and then their errors
 are not independent. Each worker therefore also counts how many pixels of every overlap lie in each block of
-a coarse grid on its frame; ``sharing.pooled_noise`` turns that into the covariance of the differences.
+a coarse grid on its frame; `pooledpairs` turns that into the covariance of the differences.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.choices import Skystat, WarningName
+from skymatch_cli.compare.pieces import PieceMeans, piece_maps, piece_means
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
 from skymatch_cli.images.pixels import Pixels, portable, read_pixels
@@ -33,8 +34,6 @@ from skymatch_cli.model import (
     SkyWarning,
     StatisticSettings,
     Status,
-    StrArray,
-    group_numbers,
 )
 from skymatch_cli.run.tasks import Tasks
 from skymatch_cli.settings import Settings
@@ -58,6 +57,7 @@ class ImageMeasurement:
     pairs: IntArray  # (R,): indices of the image's overlaps in the graph
     regions: SkyStatistics  # one for each of ``pairs``
     blocks: CountArray  # (R, n_blocks): pixels of each region in each block of the frame
+    pieces: PieceMeans
     local: SkyStatistic | None  # over the whole frame
     n_good: int  # good pixels among those that were read
     warnings: tuple[SkyWarning, ...] = ()
@@ -73,16 +73,10 @@ def pooled_tasks(
     known_pairs: Callable[[int], IntArray | None],
     with_local: bool,
 ) -> Tasks[ImageMeasurement]:
-    """The measuring of overlaps, image by image.
+    """The measuring of overlaps, image by image, in the order of ``wanted``.
 
-    Parameters
-    ----------
-    wanted : sequence of int
-        The images to measure, in this order.
-    known_pairs : callable
-        Which pairs of an image are known and need not be measured; None where nothing is known of it.
-    with_local : bool
-        Measure the images' own skies too, where nothing is known.
+    ``known_pairs`` gives the pairs of an image that need not be measured; None where nothing is known of it: then its
+    own sky is measured too, if ``with_local``.
     """
     side = blocks_per_side(len(graph.a))
     mine = graph.pairs_by_image()
@@ -142,10 +136,16 @@ class PooledTask:
         if self.with_local:
             # By itself: what is asked for beside them must not change a digit of the regions.
             local = own_sky(pixels.data, pixels.good, chosen.statistic, mask_sources=chosen.mask_sources)
+        skies = SkyStatistics.of([_with_status(r, spans) for r, spans in zip(found, regions, strict=True)])
+        pieces = PieceMeans.none(len(regions))
+        if info.wcs is not None and regions:
+            maps = piece_maps(self.overlaps, shifted, info.wcs, rows[0])
+            pieces = piece_means(pixels.data, good, shifted, skies, maps)
         return ImageMeasurement(
             pairs=self.pairs,
-            regions=SkyStatistics.of([_with_status(r, spans) for r, spans in zip(found, regions, strict=True)]),
+            regions=skies,
             blocks=self._blocks(regions),
+            pieces=pieces,
             local=local,
             n_good=int(np.count_nonzero(pixels.good)),
             warnings=(*pixels.warnings, *_photons(info, pixels, self.settings.statistic)),
@@ -174,6 +174,7 @@ class PooledTask:
             pairs=self.pairs,
             regions=SkyStatistics.of([nothing] * len(regions)),
             blocks=self._blocks(regions),
+            pieces=PieceMeans.none(len(regions)),
             local=nothing if self.with_local else None,
             n_good=0,
             problems=problems,
@@ -239,62 +240,18 @@ def _block_counts(regions: Sequence[Spans], shape: tuple[int, int], side: int) -
     return counts.reshape(len(regions), side * side)
 
 
-def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[ImageMeasurement]) -> Measurements:
-    """Per-image findings to columns over the pairs, in comparison units."""
-    from skymatch_cli.compare.sharing import pooled_noise
-
-    m = len(graph.a)
-    factor = np.array([info.to_comparison for info in infos])
-    image = np.repeat(np.arange(len(found)), [len(f.pairs) for f in found])
-    pair = np.concatenate([np.empty(0, np.int64), *(f.pairs for f in found)])
-    regions = SkyStatistics.joined([f.regions for f in found])
-    side = np.where(graph.a[pair] == image, 0, 1)
-    sky, err = np.full((2, m), np.nan), np.full((2, m), np.nan)
-    n = np.zeros((2, m), np.int64)
-    words = np.full((2, m), Status.OK, object)
-    sky[side, pair], err[side, pair] = regions.value * factor[image], regions.err * factor[image]
-    n[side, pair] = regions.n
-    words[side, pair] = np.array(regions.status, object)
-    blocks = np.concatenate([f.blocks for f in found if len(f.pairs)] or [np.zeros((0, 1), np.uint16)])
-    status = _pair_status(infos, graph, words)
-    ok = status == Status.OK
-    delta_err = np.where(ok, np.hypot(err[0], err[1]), np.nan)
-    return Measurements(
-        a=graph.a,
-        b=graph.b,
-        area_arcmin2=graph.area_arcmin2,
-        sky_a=sky[0],
-        sky_b=sky[1],
-        n_a=n[0],
-        n_b=n[1],
-        delta=sky[0] - sky[1],
-        delta_err=delta_err,
-        weight=np.where(ok, 1 / np.where(ok, delta_err, 1.0) ** 2, 0.0),
-        status=status,
-        n_good=np.array([f.n_good for f in found], np.int64),
-        noise=pooled_noise(np.where(ok, err, 0.0), image, side, pair, blocks),
-        local=local_skies([f.local for f in found]),
-    )
-
-
-def _pair_status(infos: Sequence[ImageInfo], graph: OverlapGraph, words: StrArray) -> StrArray:
-    """The worse word of the two images; pairs within a group are reported as such where both were measured."""
-    status: StrArray = np.where(words[0] == Status.OK, words[1], words[0])
-    group = group_numbers(infos)
-    status[(status == Status.OK) & (group[graph.a] == group[graph.b])] = Status.SAME_GROUP
-    return status
-
-
 def local_skies(found: Sequence[SkyStatistic | None]) -> LocalSkies | None:
     """The images' own skies as columns; None where they were not asked for."""
     local = [sky for sky in found if sky is not None]
     if len(local) < len(found):
         return None
+    err = np.array([s.err for s in local])
     return LocalSkies(
         value=np.array([s.value for s in local]),
-        err=np.array([s.err for s in local]),
+        err=err,
         n=np.array([s.n for s in local], np.int64),
         status=np.array([s.status for s in local], object),
+        noise=np.sqrt(np.maximum(err**2 - np.array([s.crowding for s in local]) ** 2, 0)),
     )
 
 

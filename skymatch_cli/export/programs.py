@@ -77,15 +77,10 @@ class Export:
 
 
 def exported(to: str, request: Export) -> bytes:
-    """The input file of another program.
+    """The input file of another program, a word of `ExportFormat`.
 
     InputError if the format can't hold the skies, or a sky is already subtracted; UsageError if an option is missing
     that the format needs.
-
-    Parameters
-    ----------
-    to : str
-        One of `ExportFormat`.
     """
     return _WRITERS[ExportFormat(to)](request)
 
@@ -111,12 +106,11 @@ def _swarp_name(info: ImageInfo) -> str:
 
 
 def _montage(request: Export) -> bytes:
-    from .montage import MontageSky, corrections
+    from .montage import corrections
 
     if request.images_tbl is None:
         raise UsageError("--to montage needs the table of the images", "add --images-tbl images.tbl")
-    skies = [MontageSky(info, sky) for info, sky in request.planes()]
-    return corrections(request.images_tbl, skies).encode()
+    return corrections(request.images_tbl, request.planes()).encode()
 
 
 def _jwst(request: Export) -> bytes:

@@ -37,13 +37,17 @@ class SkyStatistic:
     """The sky of one set of pixels: value and 1-sigma error in the pixels' unit.
 
     ``n`` counts the pixels that survive limits and clipping. ``value`` and ``err`` are NaN unless
-    ``status`` is ok.
+    ``status`` is ok. ``crowding``: how far the mean of these pixels is above their median, beyond what noise makes of
+    it; of an own sky, the part of ``err`` that is not noise. ``skewness``: how far the value is below that mean for the
+    skewness of single photons, where pixels are multiples of a step.
     """
 
     value: float
     err: float
     n: int
     status: Status
+    crowding: float = 0.0
+    skewness: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +58,7 @@ class SkyStatistics:
     err: FloatArray
     n: IntArray
     status: tuple[Status, ...]
+    crowding: FloatArray
 
     @classmethod
     def of(cls, skies: Sequence[SkyStatistic]) -> SkyStatistics:
@@ -63,6 +68,7 @@ class SkyStatistics:
             err=np.array([sky.err for sky in skies], np.float64),
             n=np.array([sky.n for sky in skies], np.int64),
             status=tuple(sky.status for sky in skies),
+            crowding=np.array([sky.crowding for sky in skies], np.float64),
         )
 
     @classmethod
@@ -74,6 +80,7 @@ class SkyStatistics:
             err=np.concatenate([part.err for part in parts]),
             n=np.concatenate([part.n for part in parts]),
             status=tuple(word for part in parts for word in part.status),
+            crowding=np.concatenate([part.crowding for part in parts]),
         )
 
     def __len__(self) -> int:
@@ -82,17 +89,21 @@ class SkyStatistics:
     def part(self, rows: IntArray) -> SkyStatistics:
         """Some of them, in the order of ``rows``."""
         status = tuple(self.status[k] for k in rows.tolist())
-        return SkyStatistics(self.value[rows], self.err[rows], self.n[rows], status)
+        return SkyStatistics(self.value[rows], self.err[rows], self.n[rows], status, self.crowding[rows])
 
 
 @dataclass(frozen=True, slots=True)
 class LocalSkies:
-    """Each image's own sky over its whole frame, in the image's unit; columns over images."""
+    """Each image's own sky over its whole frame, in the image's unit; columns over images.
+
+    ``noise``: the part of ``err`` that the noise of the pixels makes, all of it by default.
+    """
 
     value: FloatArray
     err: FloatArray
     n: IntArray
     status: StrArray
+    noise: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,8 +214,8 @@ def joined(
         planes = PlaneDifferences(known[0][0].plane, *shapes)
     skies, local = [part.local for part in parts if part.local is not None], None
     if len(skies) == len(parts):
-        names = "value", "err", "n", "status"
-        local = LocalSkies(*(column([getattr(s, name) for s in skies], images, graph.n_images) for name in names))
+        of_skies = "value", "err", "n", "status", "noise"
+        local = LocalSkies(*(column([getattr(s, name) for s in skies], images, graph.n_images) for name in of_skies))
     return Measurements(
         a=graph.a,
         b=graph.b,

@@ -69,15 +69,7 @@ class Output:
         return form
 
     def check(self, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
-        """Refuse a file that may not be written, before any work is done for it (UsageError).
-
-        Parameters
-        ----------
-        overwrite : bool
-            Whether an existing file may be replaced.
-        inputs : iterable of str
-            Everything that the run reads: never replaced by a table.
-        """
+        """Refuse a file that may not be written, as `check_target`."""
         check_target(self.output, "--output", overwrite=overwrite, inputs=inputs)
 
     def dump(self, report: Report, stream: BinaryIO) -> None:
@@ -102,14 +94,7 @@ class Output:
 def check_target(file: str | None, option: str, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
     """Refuse a file that may not be written, before any work is done for it (UsageError).
 
-    Parameters
-    ----------
-    option : str
-        Where the user named it, for messages.
-    overwrite : bool
-        Whether an existing file may be replaced.
-    inputs : iterable of str
-        Everything that the run reads: never replaced.
+    ``option`` is where the user named it; ``inputs`` is all that the run reads, which is never replaced.
     """
     if file is None:
         return

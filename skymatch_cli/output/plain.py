@@ -34,12 +34,8 @@ _SHORT = {
 def number_format(values: npt.NDArray[np.float64], errors: npt.NDArray[np.float64]) -> Callable[[float], str]:
     """How to write the numbers of a column: two significant digits of the smallest error, all aligned.
 
-    Parameters
-    ----------
-    values : (n,) float64
-        The largest numbers that will be written.
-    errors : (n,) float64
-        Their 1-sigma errors. Where none is finite and above 0, numbers are written in full.
+    ``values`` hold the largest numbers that will be written. Where no error is finite and above 0, they are written in
+    full.
     """
     known = errors[np.isfinite(errors) & (errors > 0)]
     if not len(known):
@@ -54,14 +50,7 @@ def number_format(values: npt.NDArray[np.float64], errors: npt.NDArray[np.float6
 
 
 def cells(report: Report, name: str) -> tuple[Cells, list[Cells]]:
-    """Header and columns of one table as text, aligned in itself; nothing is left out.
-
-    Returns
-    -------
-    header : tuple of str
-    columns : list of tuple of str
-        One tuple a column. In ``overlaps`` the images stand with their names.
-    """
+    """Header and columns of one table as text, aligned in itself; nothing is left out, images have their names."""
     table = report.table(name)
     error, numbers = _WITH_ERROR[table.name]
     written = {}

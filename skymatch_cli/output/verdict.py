@@ -46,14 +46,7 @@ class Verdict:
 def find_verdict(
     infos: Sequence[ImageInfo], measurements: Measurements, solution: Solution, max_step: float | None = None
 ) -> Verdict | None:
-    """Judge the steps that are left; None if no overlap was measured.
-
-    Parameters
-    ----------
-    infos : sequence of ImageInfo, length N
-    max_step : float, optional
-        Overlaps with a larger step, in the unit of the images, want a look too.
-    """
+    """Judge the steps that are left; None if no overlap was measured. Those beyond ``max_step`` count."""
     m = measurements
     used = (m.status == Status.OK) & np.isfinite(m.delta) & np.isfinite(solution.residual)
     if not used.any():
@@ -66,7 +59,10 @@ def find_verdict(
     misfit = np.isin(solution.component[m.a], bad_fits(solution.chi2, solution.dof))
     if m.photometric is not None:  # errors that are large because the images vary within: no agreement
         noise = np.sqrt(m.photometric / np.where(m.weight > 0, m.weight, np.inf))
-        misfit |= (m.photometric < _LEAST_NOISE) & (residual > LOOK_SIGMA * noise)
+        beyond = (m.photometric < _LEAST_NOISE) & (residual > LOOK_SIGMA * noise)
+        misfit |= beyond
+        if m.pair_dof is None:  # pooled: a mesh finds which cells differ, nothing else says which overlap does
+            doubtful |= beyond & visible
     if max_step is not None:
         doubtful |= residual / factor > max_step
     if solution.kept is not None:

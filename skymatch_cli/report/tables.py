@@ -116,11 +116,7 @@ def _cut(n: int, which: str) -> str:
 def with_short_names(report: Report) -> tuple[Report, str]:
     """Shorten the names of the images, in warnings too, by what all share: the folder, and in tables the extension.
 
-    Returns
-    -------
-    report : Report
-    note : str
-        What was left out, for people; "" if nothing was.
+    Also return what was left out, for people; "" if nothing was.
     """
     files = [str(file) for file in report.images.column("file")]
     folders = {file[: file.rfind("/") + 1] for file in files}

@@ -39,7 +39,7 @@ class Skies:
 def localmin(task: Task) -> Skies:
     """Each group at the lowest own sky of its images."""
     value, err = task.lowest_local()
-    return _own(task, value[task.group], err[task.group], "own sky")
+    return _own(task, value[task.group], err[:, task.group], "own sky")
 
 
 def globalmin(task: Task) -> Skies:
@@ -48,15 +48,15 @@ def globalmin(task: Task) -> Skies:
     if np.isfinite(value).any():
         lowest = int(np.nanargmin(value))
         known = np.isfinite(value)
-        value, err = np.where(known, value[lowest], np.nan), np.where(known, err[lowest], np.nan)
-    return _own(task, value[task.group], err[task.group], "lowest sky of all")
+        value, err = np.where(known, value[lowest], np.nan), np.where(known, err[:, [lowest]], np.nan)
+    return _own(task, value[task.group], err[:, task.group], "lowest sky of all")
 
 
 def _own(task: Task, value: FloatArray, err: FloatArray, anchor: str) -> Skies:
     component = task.components()
     status = np.where(np.isfinite(value), Status.OK, task.local_status())
     anchors = np.full(component.max(initial=-1) + 1, anchor, object)
-    return Skies(value, np.stack([err, err]), status, component[task.group], anchors)
+    return Skies(value, err, status, component[task.group], anchors)
 
 
 def user(task: Task) -> Skies:
@@ -129,20 +129,20 @@ def globalmin_match(task: Task) -> Skies:
         anchor = _pinned(planes, "lowest sky that remains = 0")
         lowest = first[planes.component]
         apart = np.hypot(planes.err, planes.err[:, lowest]) * (np.arange(len(lowest)) != lowest)
-        err = np.hypot(apart, local_err[lowest])
+        err = np.hypot(apart, local_err[:, lowest])
         return _anchored_planes(task, planes.raised((local - planes.value)[first]), anchor, err)
     offsets = task.offsets()
     component = offsets.component[task.group]
     local, local_err = task.local()
     remains = local - offsets.offset[task.group]
     first = first_lowest(remains, component, len(offsets.chi2))
-    baseline, err = remains[first], local_err[first]
+    baseline, err = remains[first], local_err[:, first]
     anchor = np.full(len(first), "lowest sky that remains = 0", object)
     value = offsets.offset + baseline[offsets.component]
     # The image with the lowest sky that remains is at its own sky; the others differ from it by two offsets.
     lowest = task.group[first][offsets.component]
     apart = np.hypot(offsets.errors, offsets.errors[:, lowest]) * (np.arange(len(lowest)) != lowest)
-    return _anchored(task, offsets, (value, np.hypot(apart, err[offsets.component])), anchor)
+    return _anchored(task, offsets, (value, np.hypot(apart, err[:, offsets.component])), anchor)
 
 
 def _anchored(task: Task, offsets: Offsets, found: tuple[FloatArray, FloatArray], anchor: StrArray) -> Skies:

@@ -16,17 +16,9 @@ from skymatch_cli.solve.methods import solve_skies
 def cross_check(
     images: Sequence[ImageInfo], mesh: Measurements, pooled: Measurements, *, robust: bool
 ) -> tuple[SkyWarning, ...]:
-    """Warnings that name the images on which two ways of comparing disagree by more than their errors.
+    """Warnings that name the images on which two ways of comparing the same overlaps disagree beyond their errors.
 
     Both are solved as offsets, whatever the method of the run, and compared where the mean of a component is zero.
-
-    Parameters
-    ----------
-    images : sequence of ImageInfo, length N
-    mesh, pooled : Measurements
-        Of the same overlaps.
-    robust : bool
-        As the run.
     """
     try:
         found = [solve_skies(Method.MATCH, images, m, robust=robust) for m in (mesh, pooled)]

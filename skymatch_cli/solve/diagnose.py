@@ -14,21 +14,10 @@ _FAR = 2.0  # chi²/dof below which a significant excess is still no reason to a
 
 
 def bridges(n_groups: int, a: IntArray, b: IntArray) -> BoolArray:
-    """Pairs without which their component falls in two.
+    """Pairs (m,) of groups without which their component falls in two.
 
     Every pair outside a spanning tree closes a loop. It gets a hash, and the tree's pairs along its loop take
     up the same hash by exclusive or: a pair of the tree that has met no loop is a bridge.
-
-    Parameters
-    ----------
-    n_groups : int
-    a, b : (m,) int64
-        Groups that each pair joins, a != b.
-
-    Returns
-    -------
-    (m,) bool
-
     """
     graph = PairGraph.of_pairs(n_groups, a, b, np.ones(len(a)))
     tree = spanning_tree(graph)
@@ -53,20 +42,9 @@ def bridges(n_groups: int, a: IntArray, b: IntArray) -> BoolArray:
 
 
 def thin_bridges(offsets: Offsets, a: IntArray, b: IntArray, delta_err: FloatArray) -> IntArray:
-    """Used pairs on which a component hangs although they are much worse than its other pairs.
+    """Used pairs on which a component hangs although they are much worse than its other pairs; one of each, the worst.
 
-    Parameters
-    ----------
-    offsets : Offsets
-    a, b : (M,) int64
-        Groups of the pairs.
-    delta_err : (M,) float64
-
-    Returns
-    -------
-    (k,) int64
-        Indices of pairs: of every component at most one, the worst.
-
+    ``a``, ``b`` (M,) are the groups of the pairs.
     """
     used = np.flatnonzero(np.isfinite(offsets.residual))
     own, err = offsets.component[a[used]], delta_err[used]
@@ -92,24 +70,9 @@ def bad_fits(chi2: FloatArray, dof: FloatArray) -> IntArray:
 
 
 def loop_closure(graph: PairGraph, tree: SpanningTree, delta: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Rms by which loops of differences fail to close, and the number of loops, in every component.
+    """Rms by which loops of differences (m,) fail to close, NaN without a loop, and the number of loops; (C,) each.
 
-    Every pair outside a spanning tree closes one loop with it.
-
-    Parameters
-    ----------
-    graph : PairGraph
-    tree : SpanningTree
-        The heaviest one of the graph.
-    delta : (m,) float64
-        Differences of its pairs.
-
-    Returns
-    -------
-    rms : (C,) float64
-        NaN in components without a loop.
-    n_loops : (C,) int64
-
+    Every pair outside the heaviest spanning tree closes one loop with it.
     """
     gap = delta - graph.differences(tree_potential(graph, tree, delta))
     n_loops = graph.redundancy().astype(np.int64)

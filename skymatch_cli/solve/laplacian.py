@@ -65,11 +65,8 @@ class Laplacian:
     def variances(self, scatter: csr_array | None) -> tuple[FloatArray, FloatArray]:
         """Variance of every unknown (n,), and tr(L^+ scatter) of every component (C,), where the inverse is affordable.
 
-        Parameters
-        ----------
-        scatter : (n, n) csr_array or None
-            Covariance of the right-hand side within the components; None: the Laplacian itself (no trace is found).
-
+        ``scatter`` is the covariance of the right-hand side within the components; None: the Laplacian itself (no
+        trace).
         """
         variance, traces = np.zeros(self.graph.n), np.zeros(len(self.graph.size))
         sorted_scatter = None if scatter is None else scatter[self.order][:, self.order]
@@ -108,13 +105,8 @@ class Block:
     def inverse_columns(self) -> Iterator[tuple[IntArray, IntArray, IntArray, FloatArray]]:
         """Columns of the pseudo-inverse, those of one unknown of every component side by side.
 
-        Yields
-        ------
-        which, row, column : (u,) int64
-            Component (in the block) and row of each unknown whose column is given, and where it is.
-        columns : (k, p) float64
-            Each holds the columns of all components, one below the other.
-
+        Yields component (in the block), row and column of each unknown whose column is given, (u,), and the columns (k,
+        p): each holds the columns of all components, one below the other.
         """
         n = int(self.size.sum())
         width = max(8, min(FEW, _BLOCK // n))

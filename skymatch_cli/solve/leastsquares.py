@@ -74,18 +74,9 @@ class NormalEquations:
 
 
 def noise_response(equations: NormalEquations, noise: csr_array | None) -> NoiseResponse:
-    """Covariance of the solution and moments of the residuals.
+    """Covariance of the solution and moments of the residuals, for the noise factor S (m, K) of the pairs, C = S S^T.
 
-    Parameters
-    ----------
-    equations : NormalEquations
-    noise : (m, K) csr_array or None
-        Noise factor of the pairs, C = S S^T; None: independent pairs with the weights as inverse variances.
-
-    Returns
-    -------
-    NoiseResponse
-
+    None: independent pairs with the weights as inverse variances.
     """
     graph, exact = equations.graph, equations.laplacian.exact
     if noise is None:

@@ -74,11 +74,12 @@ class Task:
         return (m.weight > 0) & across
 
     def local(self) -> tuple[FloatArray, FloatArray]:
-        """Own skies of the images in comparison units and their errors, (N,); NaN where there is none."""
+        """Own skies of the images in comparison units, (N,), and their errors (2, N); NaN where there is none."""
         skies = self.measurements.local
         if skies is None:
             raise ValueError("the method needs local skies, which were not measured")
-        return skies.value * self.factor, skies.err * np.abs(self.factor)
+        noise = skies.err if skies.noise is None else skies.noise
+        return skies.value * self.factor, np.stack([skies.err, noise]) * np.abs(self.factor)
 
     def local_status(self) -> StrArray:
         """What became of each image by itself, (N,); all masked: pixels were read and not one was good."""
@@ -94,10 +95,10 @@ class Task:
         return status
 
     def lowest_local(self) -> tuple[FloatArray, FloatArray]:
-        """The lowest own sky of each group's images and its error, (G,); NaN where no image has one."""
+        """The lowest own sky of each group's images, (G,), and its errors (2, G); NaN where no image has one."""
         local, err = self.local()
         first = first_lowest(local, self.group, self.n_groups)
-        return local[first], err[first]
+        return local[first], err[:, first]
 
     def offsets(self) -> Offsets:
         """Least-squares offsets of the groups."""

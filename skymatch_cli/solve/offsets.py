@@ -134,7 +134,7 @@ def solve_offsets(
         by_noise = noise_variance(equations, _photometric(equations, None if of_fit else noise_used, photometric[used]))
     more = extra_variance(equations, measured, own) if with_scatter else np.zeros(len(graph.size))
     if more.any():
-        equations, response = _scattered(equations, noise_used, more)
+        equations, response = _scattered(equations, noise_used, more, chi2 > dof + np.sqrt(2 * dof))
         graph, offset = equations.graph, equations.offsets(measured)
     variance, shared = response.variance, None
     if gradients is not None:
@@ -165,14 +165,18 @@ def solve_offsets(
 
 
 def _scattered(
-    equations: NormalEquations, noise: csr_array | None, more: FloatArray
+    equations: NormalEquations, noise: csr_array | None, more: FloatArray, beyond: BoolArray
 ) -> tuple[NormalEquations, NoiseResponse]:
-    """The equations, and the response to the noise, with variances ``more`` (C,) added to those of the pairs."""
+    """The equations, and the response to the noise, with variances ``more`` (C,) added to those of the pairs.
+
+    They count in the errors of all components, and in the weights of those that disagree ``beyond`` (C,) chance: noise
+    must not move weights.
+    """
     graph = equations.graph
-    again = equations.reweighted(scattered_weights(graph, more))
-    if noise is not None:
-        noise = csr_array(hstack([noise, diags_array(np.sqrt(more[graph.component[graph.a]]))], format="csr"))
-    return again, noise_response(again, noise)
+    own = diags_array(1 / np.sqrt(graph.weight)) if noise is None else noise
+    with_more = csr_array(hstack([own, diags_array(np.sqrt(more[graph.component[graph.a]]))], format="csr"))
+    again = equations.reweighted(scattered_weights(graph, np.where(beyond, more, 0.0)))
+    return again, noise_response(again, with_more)
 
 
 def _centred_variance(graph: PairGraph, variance: FloatArray) -> FloatArray:

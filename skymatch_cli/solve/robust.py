@@ -19,30 +19,12 @@ _MEDIAN_OF_SIGMA = 0.6745  # median size of a Gaussian residual of unit variance
 
 
 def kept_weights(equations: NormalEquations, delta: FloatArray, expected: FloatArray) -> FloatArray:
-    """Part of its weight, 1e-6 to 1, that every pair keeps in a robust fit.
+    """Part of its weight, 1e-6 to 1, that every pair keeps in a robust fit to the differences (m,).
 
     Huber's weights first (convex: one answer, whatever the start), then Tukey's from there, which leave a pair
     far off no say at all. Residuals count in units of their scale in the component: what the stated errors lead
-    one to expect, or the median of their sizes where that is larger.
-
-    Parameters
-    ----------
-    equations : NormalEquations
-        Of m pairs in C components, with their full weights.
-    delta : (m,) float64
-        Differences.
-    expected : (C,) float64
-        Expected weighted square sum of the residuals.
-
-    Returns
-    -------
-    (m,) float64
-
-    Raises
-    ------
-    SkymatchError
-        If the weights don't settle.
-
+    one to expect (``expected`` (C,), their weighted square sum), or the median of their sizes where that is larger.
+    SkymatchError if the weights don't settle.
     """
     graph = equations.graph
     each = expected / np.maximum(graph.redundancy(), 1)

@@ -21,20 +21,8 @@ _LEAST_DOF = 0.5
 def extra_variance(equations: NormalEquations, delta: FloatArray, own: FloatArray) -> FloatArray:
     """Variance that every overlap of a component has beyond its own, (C,); 0 where chi2/dof is not above 1.
 
-    Parameters
-    ----------
-    equations : NormalEquations
-        Of m pairs in C components, with the inverse variances of the differences as weights.
-    delta : (m,) float64
-        Differences.
-    own : (m,) float64
-        Expectation of ``weight * error**2`` of each difference by its own errors: 1, or less for pairs that look at
-        the same pixels; see ``offsets.solve_offsets``.
-
-    Returns
-    -------
-    (C,) float64
-
+    The weights of the pairs are their inverse variances. ``own`` (m,) is the expectation of ``weight * error**2`` of
+    each difference by its own errors: 1, or less for pairs that look at the same pixels; see ``offsets.solve_offsets``.
     """
     graph = equations.graph
     more = np.zeros(len(graph.size))

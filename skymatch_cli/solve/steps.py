@@ -12,30 +12,18 @@ LOOK_SIGMA = 5.0  # a residual beyond this many errors is no chance, also among 
 
 
 def largest(size: FloatArray, component: IntArray, n_components: int) -> FloatArray:
-    """Find the largest absolute value in each component, (C,); NaN in components without any.
-
-    Parameters
-    ----------
-    size : (m,) float64
-    component : (m,) int64
-    n_components : int
-    """
+    """Find the largest absolute value in each component, (C,); NaN in components without any."""
     found = np.full(n_components, -np.inf)
     np.maximum.at(found, component, np.abs(size))
     return np.where(np.isfinite(found), found, np.nan)
 
 
 def visible_step(measurements: Measurements, used: BoolArray) -> float:
-    """Smallest step that someone could see, in the comparison unit; 0 where nothing is known.
-
-    Parameters
-    ----------
-    measurements : Measurements
-    used : (M,) bool
-        Pairs that the solution rests on.
-    """
+    """Smallest step that someone could see in the pairs that are used (M,), in the comparison unit; 0 if unknown."""
     m = measurements
-    noise = m.delta_err if m.information is None else 1 / np.sqrt(np.where(m.information > 0, m.information, np.nan))
+    noise = m.delta_err if m.photometric is None else np.sqrt(m.photometric / np.where(m.weight > 0, m.weight, np.nan))
+    if m.information is not None:
+        noise = 1 / np.sqrt(np.where(m.information > 0, m.information, np.nan))
     return visible_limit(m.delta[used], noise[used], m.n_a[used], m.n_b[used])
 
 

@@ -88,15 +88,10 @@ def fit_planes(
         Positions of the groups on the tangent plane, radians.
     a, b : (M,) int64
         Groups that each pair compares.
-    measured : PlaneDifferences
     weight : (M,) float64
         A pair with weight 0 isn't used, nor is one within a group.
     choose : bool
         Take the lowest degree that the data ask for, in each component (`DegreeCosts.chosen`).
-
-    Returns
-    -------
-    FittedPlanes
     """
     used = (weight > 0) & (a != b)
     scaled = _Scaled.of_differences(centre, (a, b), measured, used)

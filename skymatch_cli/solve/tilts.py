@@ -69,25 +69,16 @@ def plane_skies(
     *,
     choose: bool = False,
 ) -> PlaneSkies:
-    """Fit one polynomial to every group and give each image its own.
+    """Fit one polynomial to every group and give each image its own, with nothing common to the shapes of a component.
 
     Parameters
     ----------
-    images : sequence of ImageInfo, length N
     group : (N,) int64
         Numbered from 0, without a gap.
-    measurements : Measurements
-    differences : PlaneDifferences
-        Those of the measurements.
     used : (M,) bool
         Pairs that the fit rests on.
     choose : bool
         Take the lowest degree that the data ask for, in each component.
-
-    Returns
-    -------
-    PlaneSkies
-        With nothing common to the shapes of a component, and its mean level 0.
     """
     degree = degree_of(differences.pull.shape[1])
     place, to_pixels = _places(images, differences, degree)
@@ -120,15 +111,7 @@ def _named(images: Sequence[ImageInfo], component: IntArray, reasons: Sequence[s
 def chosen_degree(
     images: Sequence[ImageInfo], group: IntArray, measurements: Measurements
 ) -> tuple[int, tuple[str, ...]]:
-    """The highest degree that the differences of any component ask for, and why (`DegreeCosts.chosen`).
-
-    Parameters
-    ----------
-    images : sequence of ImageInfo, length N
-    group : (N,) int64
-    measurements : Measurements
-        With ``planes``.
-    """
+    """The highest degree that the differences of any component ask for, and why (`DegreeCosts.chosen`)."""
     _, number = np.unique(group, return_inverse=True)
     used = (measurements.weight > 0) & (group[measurements.a] != group[measurements.b])
     if measurements.planes is None or not used.any():

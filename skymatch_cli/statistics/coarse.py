@@ -20,11 +20,6 @@ def rounding_bias(values: npt.NDArray[np.floating]) -> float:
     For Gaussian noise sigma and steps s it is s / pi * exp(-2 (pi sigma / s)^2), the first term of the Fourier series
     of the rounding error (Widrow & Kollar 2008, Quantization Noise, chapter 4).
 
-    Parameters
-    ----------
-    values : (n,) float
-        Good pixels of an image.
-
     Examples
     --------
     >>> noise = np.random.default_rng(1).normal(0, 1, 9999)

@@ -14,6 +14,9 @@ MIN_PIXELS = 10
 """Pixels that must survive for a statistic: fewer say too little about their own scatter to be weighted."""
 
 _HALL_SHEATHER = 0.972  # 1.96^(2/3) (1.5 phi(0)^2)^(1/3): bandwidth n^(-1/3) for the density at the median
+_SYMMETRIC = 0.02  # mean less median, over the noise, that photons have of their own
+_OF_MEAN_ERR = 1.1  # chance in mean less median, over the error of the mean: 1.5 times sqrt(pi/2 - 1)
+_OF_MODE = 3.0  # mean less mode, over mean less median
 _LEAST_ERR = float(np.finfo(np.float32).tiny)  # keeps 1 / err^2 finite
 
 
@@ -56,17 +59,19 @@ def estimate(samples: OrderedSamples, settings: StatisticSettings) -> list[SkySt
     found = []
     for k, n in enumerate(survivors.n.tolist()):
         if k in photons:
-            found.append(SkyStatistic(*photons[k], int(within.n[k]), Status.OK))
+            value, err, crowding = photons[k]
+            found.append(SkyStatistic(value, err, int(within.n[k]), Status.OK, crowding))
         elif k in measured:
-            value, err = map(float, measured[k])
-            found.append(SkyStatistic(value, max(err, _least_err(value, err, within.of(k))), n, Status.OK))
+            value, err, *more = map(float, measured[k])
+            err = max(err, _least_err(value, err, within.of(k)))
+            found.append(SkyStatistic(value, err, n, Status.OK, *more))
         else:
             found.append(SkyStatistic(np.nan, np.nan, n, _why_not(int(samples.n[k]), int(within.n[k]))))
     return found
 
 
-def _photons(within: Runs, settings: StatisticSettings) -> dict[int, tuple[float, float]]:
-    """Return the rates of sets of photon counts and their errors: counts begin at 0, and are not clipped."""
+def _photons(within: Runs, settings: StatisticSettings) -> dict[int, tuple[float, float, float]]:
+    """Return the rates of sets of photon counts, errors and what sources add: from 0 on, not clipped."""
     which = np.flatnonzero(within.n >= MIN_PIXELS)
     if settings.skystat is Skystat.MEAN or settings.lower is not None or settings.upper is not None or not which.size:
         return {}
@@ -112,27 +117,43 @@ def clip(values: Runs, settings: StatisticSettings) -> Runs:
     return Runs(samples, start, stop)
 
 
-def _measure(survivors: Runs, which: IntArray, settings: StatisticSettings) -> tuple[FloatArray, FloatArray]:
-    """Compute the chosen statistic of some runs, with its statistical error."""
-    runs = (which, survivors.start[which], survivors.stop[which])
-    if settings.skystat is Skystat.MEAN:
-        mean, std = survivors.samples.moments(*runs)
-        return mean, std / np.sqrt(survivors.n[which])
-    value, err, ties = _medians(survivors, which)
-    std = survivors.samples.moments(*runs)[1] if settings.skystat is not Skystat.MEDIAN else np.zeros_like(value)
+def _measure(
+    survivors: Runs, which: IntArray, settings: StatisticSettings
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Compute the chosen statistic of some runs, its statistical error, and what sources and photons add.
+
+    Both are seen as mean less median: that of photons is what steps of one photon or more allow for.
+    """
+    mean, std = survivors.samples.moments(which, survivors.start[which], survivors.stop[which])
+    median, err, ties = _medians(survivors, which)
+    value, photons = median.copy(), np.zeros(which.size)
     for i, k in enumerate(which.tolist()):
         run = survivors.of(k)
         lattice = find_lattice(run) if ties[i] >= MIN_TIES else None
         if lattice is not None:
-            value[i], err[i] = grouped_median(run, lattice)
-        if settings.skystat is Skystat.MEDIAN or (lattice is None and _half_are_equal(run)):
+            median[i], err[i] = grouped_median(run, lattice)
+            value[i], photons[i] = median[i], _skewness(mean[i], std[i], lattice.step)
+        if settings.skystat in {Skystat.MEAN, Skystat.MEDIAN} or (lattice is None and _half_are_equal(run)):
             continue
         bins = histogram(run, float(std[i]), settings.binwidth, lattice)
         if settings.skystat is Skystat.MIDPT:
             value[i] = midpoint(bins)
         else:
             value[i], err[i] = mode(bins)
-    return value, err
+    mean_err = std / np.sqrt(survivors.n[which])
+    if settings.skystat is Skystat.MEAN:
+        value, err = mean, mean_err
+    with np.errstate(invalid="ignore", over="ignore"):
+        by_noise = np.maximum(_SYMMETRIC * std, photons) + _OF_MEAN_ERR * mean_err
+        crowding = np.sqrt(np.maximum((mean - median) ** 2 - by_noise**2, 0.0))
+        if settings.skystat is Skystat.MEAN and not settings.nclip:  # all of a source counts, however sharp it is
+            crowding = np.zeros_like(value)
+        return value, err, crowding, np.minimum(np.abs(value - mean), _OF_MODE * photons)
+
+
+def _skewness(mean: float, std: float, step: float) -> float:
+    """Mean less median of photons that are not more than one a step: a sixth of what one photon makes."""
+    return float(min(step, std**2 / mean)) / 6 if mean > 0 else 0.0
 
 
 def _medians(survivors: Runs, which: IntArray) -> tuple[FloatArray, FloatArray, IntArray]:

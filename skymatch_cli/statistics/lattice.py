@@ -91,21 +91,9 @@ def grouped_median(run: Run, lattice: Lattice) -> tuple[float, float]:
 
 
 def normal_crossing(edges: FloatArray, counts: IntArray, n: int) -> tuple[float, float]:
-    """Interpolate the median between two edges, and the density there.
+    """Interpolate the median of n values between the edges of a bin (2,), with ``counts`` (2,) below them.
 
-    Parameters
-    ----------
-    edges : (2,) float64
-        Edges of a bin.
-    counts : (2,) int64
-        Numbers of values below either edge.
-    n : int
-        Number of all values.
-
-    Returns
-    -------
-    value, density : float
-        In the unit of the edges, and its inverse.
+    Also return the density there.
     """
     # (c + 1/2) / (n + 1) keeps the extreme counts 0 and n finite, and one half where it is.
     z_low, z_high = (_NORMAL.inv_cdf((float(count) + 0.5) / (n + 1)) for count in counts)

@@ -29,49 +29,39 @@ _SETTLED = 1e-3  # of the pixels change
 _LEAST_SHARE = 0.02  # of the pixels must remain
 _BLOCKS = 8  # a side, whose scatter is part of the error
 _OF_ASYMMETRY = 4.0  # bias of clipped pixels in a crowded field, over mean less median
-_SYMMETRIC = 0.02  # mean less median that photons have of their own, in units of the noise
 _UNSEEN = 0.1  # of what the sources did to the sky, sources that are too faint may still do
 
 
 def own_sky(data: PixelArray, good: BoolArray, settings: StatisticSettings, *, mask_sources: bool) -> SkyStatistic:
     """Estimate the sky of a whole image, with or without its sources.
 
-    Parameters
-    ----------
-    data : (ny, nx) float32 or float64
-    good : (ny, nx) bool
-        True = use.
-    mask_sources : bool
-        Leave sources out. The error then counts the scatter of 8 x 8 blocks of the image, the asymmetry that is left in
-        the pixels, and a tenth of the change by masking, for sources too faint to be found. With them, what stands
-        between clipped pixels is a bias that grows with their asymmetry (mean less median), and the error counts that.
+    Without, the error counts the scatter of 8 x 8 blocks of the image, the asymmetry that is left in the pixels, and a
+    tenth of the change by masking, for sources too faint to be found. With them, what stands between clipped pixels is
+    a bias that grows with their asymmetry (mean less median), and the error counts that.
     """
-    whole, asymmetry, noise = _with_asymmetry(data, good, settings)
+    frame = [Spans.full(data.shape)]
+    (whole,) = region_statistics(data, good, frame, settings)
     if whole.status != Status.OK:
         return whole
     if not mask_sources:
-        crowded = np.sqrt(max(asymmetry**2 - (_SYMMETRIC * noise) ** 2, 0.0))
-        return replace(whole, err=float(np.hypot(whole.err, _OF_ASYMMETRY * crowded)))
+        return _with_error(whole, np.hypot(_OF_ASYMMETRY * whole.crowding, whole.skewness))
     use = without_sources(data, good)
-    own, asymmetry, _ = _with_asymmetry(data, use, settings)
+    (own,) = region_statistics(data, use, frame, settings)
     blocks = region_statistics(data, use, _blocks(data.shape), settings)
     value, n = np.array([(b.value, b.n) for b in blocks if b.status == Status.OK]).reshape(-1, 2).T
     scatter = np.sqrt(np.sum((n / n.sum() * (value - np.average(value, weights=n))) ** 2)) if n.sum() else 0.0
+    structure = np.sqrt(max(scatter**2 - own.err**2, 0.0))
+    mean, median = (
+        region_statistics(data, use, frame, replace(settings, skystat=kind))[0].value
+        for kind in (Skystat.MEAN, Skystat.MEDIAN)
+    )
     faint = _UNSEEN * (whole.value - own.value)
-    return replace(own, err=float(np.hypot(np.hypot(max(own.err, scatter), faint), asymmetry)))
+    return _with_error(own, np.sqrt(structure**2 + faint**2 + (mean - median) ** 2))
 
 
-def _with_asymmetry(
-    data: PixelArray, good: BoolArray, settings: StatisticSettings
-) -> tuple[SkyStatistic, float, float]:
-    """Return the statistic of a whole image, the mean of the clipped pixels above their median, and their noise."""
-    frame = [Spans.full(data.shape)]
-    found = {
-        kind: region_statistics(data, good, frame, replace(settings, skystat=kind))[0]
-        for kind in {settings.skystat, Skystat.MEAN, Skystat.MEDIAN}
-    }
-    mean = found[Skystat.MEAN]
-    return found[settings.skystat], mean.value - found[Skystat.MEDIAN].value, mean.err * np.sqrt(mean.n)
+def _with_error(sky: SkyStatistic, more: float) -> SkyStatistic:
+    """Return a sky with an error beyond that of its noise."""
+    return replace(sky, err=float(np.hypot(sky.err, more)), crowding=float(more))
 
 
 def without_sources(data: PixelArray, good: BoolArray) -> BoolArray:

@@ -29,16 +29,11 @@ _ALIKE = 6.0  # brightness of the brightest tenth over that of the middle: hot p
 _CLUSTERED = 1.5  # bright neighbours over what chance makes of them: those of stars are many times as many
 
 
-def photon_rate(run: Run) -> tuple[float, float] | None:
-    """Return the rate of photons and its one-sigma error, in the unit of the values; None if they are no such counts.
+def photon_rate(run: Run) -> tuple[float, float, float] | None:
+    """Return the rate of photons, its one-sigma error, and how sources raise it; None if values are no such counts.
 
-    Counts are whole multiples of one step from 0 on, and their numbers up to the median are those of a Poisson
-    distribution.
-
-    Parameters
-    ----------
-    run : Run
-        All values, none of them clipped.
+    Counts, none of them clipped, are whole multiples of one step from 0 on, and their numbers up to the median are
+    those of a Poisson distribution. Sources raise the rate that the next number of photons gives by more.
     """
     n_zero = int(run.below(np.array([np.nextafter(0.0, 1.0)]))[0])
     if float(run.at(0)[0]) != 0 or run.n - n_zero < _LEAST:
@@ -58,7 +53,20 @@ def photon_rate(run: Run) -> tuple[float, float] | None:
     allowed = _DEPARTURE * expected + _CHANCE * np.sqrt(expected / run.n)
     if (np.abs((high - low) / run.n - expected) > allowed).any():
         return None
-    return rate * step, step * float(np.sqrt(up_to * (1 - up_to) / run.n) / expected[k])
+    err = float(np.sqrt(up_to * (1 - up_to) / run.n) / expected[k])
+    return rate * step, err * step, step * _raised(rate, k, float(high[k + 1]) / run.n, run.n)
+
+
+def _raised(rate: float, k: int, up_to: float, n: int) -> float:
+    """Return how much sources raise a rate, by the share ``up_to`` of the n pixels with at most ``k + 1`` photons.
+
+    A pixel in a source is missing in both shares, which changes the rate by the second one more.
+    """
+    if up_to >= 1:
+        return 0.0
+    beyond, err = _rate_of(k + 1, up_to) - rate, np.sqrt(up_to * (1 - up_to) / n) / _poisson(k + 1, rate)
+    before, after = (sum(_poisson(i, rate) for i in range(j + 1)) / _poisson(j, rate) for j in (k, k + 1))
+    return float(np.sqrt(max(beyond, err) ** 2 - err**2) / (after / before - 1))
 
 
 def _rate_of(k: int, up_to: float) -> float:
@@ -77,14 +85,7 @@ def _poisson(n: int, rate: float) -> float:
 
 
 def clipped_photons(data: PixelArray, good: BoolArray) -> float:
-    """Return what clipping takes off a mean where single photons stand far out of the read noise; 0 elsewhere.
-
-    Parameters
-    ----------
-    data : (ny, nx) float
-    good : (ny, nx) bool
-        True = use.
-    """
+    """Return what clipping takes off a mean where single photons stand far out of the read noise; 0 elsewhere."""
     every = max(1, len(data) // _ROWS)
     data, good = data[::every], good[::every]
     values: SortedValues = np.sort(data[good])  # quicker than `np.median`, which partitions

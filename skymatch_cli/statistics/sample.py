@@ -27,13 +27,7 @@ OrderedSamples: TypeAlias = "SortedSample | TiledSamples"
 
 
 class SortedSample:
-    """A single set of values, as one sorted array; ``which`` is always 0.
-
-    Parameters
-    ----------
-    values : (n,) float32 or float64
-        Finite values in any order; they are copied.
-    """
+    """A single set of finite values in any order, as one sorted copy; ``which`` is always 0."""
 
     def __init__(self, values: npt.NDArray[np.floating]) -> None:
         self._sorted = np.sort(values)

@@ -13,7 +13,8 @@ import numpy as np
 from skymatch_cli.choices import Compare
 from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
 from skymatch_cli.compare.meshed import MeshReduction, assemble_mesh, mesh_grids, mesh_tasks
-from skymatch_cli.compare.pooled import ImageMeasurement, assemble_pooled, blocks_per_side, coarser, pooled_tasks
+from skymatch_cli.compare.pieces import PieceMeans
+from skymatch_cli.compare.pooled import ImageMeasurement, blocks_per_side, coarser, pooled_tasks
 from skymatch_cli.errors import Problem, SkymatchError
 from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyStatistics, SkyWarning
 from skymatch_cli.run.tasks import NoProgress, Progress, Runner, Tasks
@@ -174,13 +175,14 @@ class StoredFindings:
                 raise source.damaged("cells on a plane that is not there")
             return replace(cells, meshes={self._planes[key]: mesh for key, mesh in cells.meshes.items()})
         found = source.decode(ImageMeasurement, body)
-        if not len(found.regions) == len(found.blocks) == (len(overlaps) - 1) // KEY_BYTES:
+        if not len(found.regions) == len(found.blocks) == len(found.pieces.n) == (len(overlaps) - 1) // KEY_BYTES:
             raise source.damaged("a finding without its overlaps")
         pairs = self._overlaps.pairs[i]
         if self._overlaps.of(i).tobytes() != overlaps[1:]:
             rows = self._overlaps.known(i, overlaps[1:])
             pairs, rows = pairs[rows >= 0], rows[rows >= 0]
-            found = replace(found, regions=found.regions.part(rows), blocks=found.blocks[rows])
+            regions, pieces = found.regions.part(rows), found.pieces.part(rows)
+            found = replace(found, regions=regions, blocks=found.blocks[rows], pieces=pieces)
         return replace(found, pairs=pairs, blocks=coarser(found.blocks, self._side))
 
     def known_pairs(self, image: int, /) -> IntArray | None:
@@ -333,6 +335,7 @@ def _joined(old: Finding | None, new: Finding) -> Finding:
         pairs=pairs[order],
         regions=SkyStatistics.joined([old.regions, new.regions]).part(order),
         blocks=np.concatenate([old.blocks, new.blocks])[order],
+        pieces=PieceMeans.joined([old.pieces, new.pieces]).part(order),
         problems=new.problems,
     )
 
@@ -358,4 +361,6 @@ def assemble(measured: Measured) -> tuple[Measurements, Sequence[Finding]]:
         with one_thread():  # of libraries that came with the solvers too
             return assemble_mesh(measured.infos, measured.graph, known, measured.settings, solvers)
     pooled = list(map(known, range(len(measured.infos))))
+    from skymatch_cli.compare.pooledpairs import assemble_pooled
+
     return assemble_pooled(measured.infos, measured.graph, pooled), pooled

@@ -50,19 +50,9 @@ class CellCentroids:
 def place_sums(  # noqa: PLR0917 - what is summed up, and where
     positions: PixelMap, bins: Bins, usable: BoolArray, at: tuple[slice, slice], origin: tuple[int, int], degree: int
 ) -> list[FloatArray]:
-    """Sums over bins of the powers of the places of usable pixels: u, v, u^2 and so on, about a cell.
+    """Sums over bins of the powers, up to a degree, of the places of usable pixels: u, v, u^2 and so on, about a cell.
 
-    Parameters
-    ----------
-    positions : PixelMap
-    bins : Bins
-    usable : (ny, nx) bool
-    at : (rows, columns)
-        The pixels of the image that ``usable`` speaks of.
-    origin : (j0, i0)
-        The cell.
-    degree : int
-        Highest sum of the powers.
+    ``at`` are the rows and columns of the image that ``usable`` speaks of, ``origin`` is the cell (j0, i0).
     """
     y, x = (np.arange(s.start, s.stop, dtype=float) for s in at)
     u, v = positions.at(x, y)

@@ -60,8 +60,6 @@ def compare(
     ----------
     meshes : for every plane of the graph, for every image, Mesh or None
         None where the image has no part in that plane, or can't be used.
-    graph : OverlapGraph
-        M pairs of N images.
     group : (N,) int64
         Pairs within a group are measured, and have no weight.
     usable : (N,) object, optional

@@ -131,16 +131,8 @@ def image_fields(
 ) -> tuple[ImageFields, ZeroPoints]:
     """Errors from structure within the images, and the zero points that are not better explained by it.
 
-    Parameters
-    ----------
-    structure : PairStructure
-    graph : OverlapGraph
-    meshes : for every plane of the graph, for every image
-    zero_points : ZeroPoints
-        What the factors that are known do to differences is not structure.
-    own : (M,) float64
-        Part of the information of a pair that no other pair uses, 2 / k in a stack of k images; 0 for pairs that do
-        not count.
+    What the factors that are known do to differences is not structure. ``own`` (M,) is the part of the information of a
+    pair that no other pair uses, 2 / k in a stack of k images; 0 for pairs that do not count.
     """
     used = own > 0
     ratio = _noise_ratio(structure, graph)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,35 +43,24 @@ Region = tuple[slice, slice]
 def sharp_outliers(
     data: PixelArray, good: BoolArray, sigma: npt.NDArray[np.float32], block_pix: int, regions: Iterable[Region]
 ) -> IntArray:
-    """Find pixels that are too sharp for a star.
+    """Find pixels that are too sharp for a star: indices into the flat image. Masked pixels are never outliers.
 
-    Parameters
-    ----------
-    data : (ny, nx) float32 or float64
-    good : (ny, nx) bool
-    sigma : (my, mx) float32
-        Noise of a pixel, in blocks of ``block_pix`` pixels a side.
-    regions : iterable of (rows, columns)
-        Where to look.
-
-    Returns
-    -------
-    (n,) int64
-        Outliers, as indices into the flat image. Masked pixels are never outliers.
+    ``sigma`` is the noise of a pixel in blocks of ``block_pix`` pixels a side; ``regions`` (rows, columns) say where to
+    look.
     """
-    noise = _BlockNoise(sigma, block_pix, data.shape[1])
-    candidates = [_stand_out(data, good, noise, region) for region in regions]
+    frame = _Frame(data, good, sigma, block_pix)
+    candidates = [_stand_out(frame, region) for region in regions]
     candidate = np.concatenate([np.empty(0, np.int64), *candidates])
-    frame = _Frame(data, good)
     if not candidate.size or min(data.shape) <= _REACH:
         return np.empty(0, np.int64)
-    found, excess = _tested(candidate, frame, np.zeros(data.size, bool), np.float32(_FIRST) * noise.at(candidate))
-    threshold = _clear_threshold(np.sort(excess / noise.at(found)), data.size)
-    return _grown(found[excess > threshold * noise.at(found)], frame, noise, threshold * _NEXT / _FIRST)
+    found, excess = _tested(candidate, frame, np.zeros(data.size, bool), _FIRST)
+    threshold = _clear_threshold(np.sort(excess / frame.noise(found)), data.size)
+    return _grown(found[excess > threshold * frame.noise(found)], frame, threshold * _NEXT / _FIRST)
 
 
-def _stand_out(data: PixelArray, good: BoolArray, noise: _BlockNoise, region: Region) -> IntArray:
+def _stand_out(frame: _Frame, region: Region) -> IntArray:
     """Pixels of a region that stand out of both neighbours of their row or of their column."""
+    data, good = frame.data, frame.good
     (y0, y1), (x0, x1) = ((s.start, min(s.stop, n)) for s, n in zip(region, data.shape, strict=True))
     if y1 <= y0 or x1 <= x0 or min(data.shape) <= _REACH:
         return np.empty(0, np.int64)
@@ -85,14 +73,14 @@ def _stand_out(data: PixelArray, good: BoolArray, noise: _BlockNoise, region: Re
     level = np.maximum(left, right)
     np.minimum(level, np.maximum(up, down), out=level)
     np.subtract(flat[first:last], level, out=level)
-    place = np.flatnonzero(level > np.float32(_FIRST) * noise.least((y0, y1), (x0, x1)))
+    place = np.flatnonzero(level > np.float32(_FIRST) * frame.least_noise((y0, y1), (x0, x1)))
     y, x = np.divmod(place + first, width)
     y += y0 - 1
     x += x0 - 1
     use = (x >= x0) & (x < x1)
     use[use] = good[y[use], x[use]]
     found = y[use] * data.shape[1] + x[use]
-    return np.asarray(found[level[place[use]] > np.float32(_FIRST) * noise.at(found)])
+    return np.asarray(found[level[place[use]] > np.float32(_FIRST) * frame.noise(found)])
 
 
 def _with_border(
@@ -119,30 +107,23 @@ def _lines(first: int, last: int, n: int) -> tuple[slice, slice]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _BlockNoise:
-    """Noise of a pixel, by blocks of an image ``nx`` pixels wide."""
-
-    sigma: npt.NDArray[np.float32]
-    block_pix: int
-    nx: int
-
-    def least(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.float32:
-        """Least noise of the pixels of a rectangle."""
-        blocks = (slice(low // self.block_pix, -(-high // self.block_pix)) for low, high in (rows, columns))
-        return np.float32(self.sigma[tuple(blocks)].min())
-
-    def at(self, flat: IntArray) -> npt.NDArray[np.float32]:
-        """Noise of pixels that are given as indices into the flat image."""
-        y, x = np.divmod(flat, self.nx)
-        return np.asarray(self.sigma[y // self.block_pix, x // self.block_pix])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Frame:
     """An image whose pixels are looked at one by one."""
 
     data: PixelArray
     good: BoolArray
+    sigma: npt.NDArray[np.float32]  # noise of a pixel, in blocks of ``block_pix`` pixels a side
+    block_pix: int
+
+    def least_noise(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.float32:
+        """Least noise of the pixels of a rectangle."""
+        blocks = (slice(low // self.block_pix, -(-high // self.block_pix)) for low, high in (rows, columns))
+        return np.float32(self.sigma[tuple(blocks)].min())
+
+    def noise(self, flat: IntArray) -> npt.NDArray[np.float32]:
+        """Noise of pixels that are given as indices into the flat image."""
+        y, x = np.divmod(flat, self.data.shape[1])
+        return np.asarray(self.sigma[y // self.block_pix, x // self.block_pix])
 
     def at(self, flat: IntArray) -> npt.NDArray[np.float32]:
         """Values of pixels that are given as indices into the flat image; masked ones are huge."""
@@ -186,7 +167,7 @@ def _clear_threshold(height: FloatArray, n_pixels: int) -> float:
     return threshold
 
 
-def _grown(new: IntArray, frame: _Frame, noise: _BlockNoise, threshold: float) -> IntArray:
+def _grown(new: IntArray, frame: _Frame, threshold: float) -> IntArray:
     """Test the neighbours of outliers with these taken out, a few rounds."""
     flags = np.zeros(frame.data.size, bool)
     found = [new]
@@ -194,18 +175,14 @@ def _grown(new: IntArray, frame: _Frame, noise: _BlockNoise, threshold: float) -
         flags[new] = True
         near = frame.neighbours(new)
         candidates = near[~flags[near]]
-        new, _ = _tested(candidates, frame, flags, threshold * noise.at(candidates))
+        new, _ = _tested(candidates, frame, flags, threshold)
         found.append(new)
     return np.sort(np.concatenate(found))
 
 
-def _tested(
-    candidates: IntArray, frame: _Frame, flags: BoolArray, least: npt.NDArray[Any]
-) -> tuple[IntArray, FloatArray]:
-    """The candidates that stand out of their neighbours by ``least``, and by most of their height above the sky.
-
-    And by how much they stand out.
-    """
+def _tested(candidates: IntArray, frame: _Frame, flags: BoolArray, threshold: float) -> tuple[IntArray, FloatArray]:
+    """The candidates that stand out of their neighbours, by most of their height above the sky; and by how much."""
+    least = np.float32(threshold) * frame.noise(candidates)
     value, level = frame.at(candidates).astype(float), _level_beside(candidates, frame, flags)
     alone = level == np.inf  # no neighbour is left: the sky is what it stands out of
     maybe = alone | (value - level > least)

@@ -47,22 +47,18 @@ def make_sheet(
 ) -> Sheet | None:
     """The sheet of a plan, from the meshes of its plane; None where no pair of the graph shares a block.
 
-    Parameters
-    ----------
-    plan : SheetPlan
-    meshes : for every image, Mesh or None
-    graph : OverlapGraph
-    noise : float
-        The unit of values.
-    least : float
-        Noise that a pixel of any image is taken to have at least.
+    ``noise`` is the unit of values, ``least`` the noise that a pixel of any image is taken to have at least.
     """
     layers, leaves = Layers.arranged(closed(plan.leaves))
     pairs: Pairs = (DeepPairs if plan.deep else LeafPairs).among(leaves, layers, graph, plan.plane)
     if not len(pairs.rows):
         return None
-    value, weight, pixels = gathered(leaves, meshes, _cells)
-    weight *= _per_leaf(leaves, meshes, lambda mesh: np.clip((noise / max(mesh.noise, least)) ** 2, 1e-12, 1e12))
+
+    def cells(mesh: Mesh, row: IntArray, column: IntArray) -> Sequence[Float32Array]:
+        value, weight, pixels = mesh.cells(row, column)
+        return value, weight * np.float32(np.clip((noise / max(mesh.noise, least)) ** 2, 1e-12, 1e12)), pixels
+
+    value, weight, pixels = gathered(leaves, meshes, cells)
     weight[~np.isin(leaves.tile, pairs.tiles)] = 0
     once = (weight > 0).astype(np.float32)
     seen = layers.each(np.multiply, once, (layers.total(once) > 1).astype(np.float32)) > 0
@@ -91,7 +87,7 @@ def _less_near_stars(
 
     Whether a star keeps its counts or its surface brightness there depends on the flat field.
     """
-    area = _relative_areas(leaves, meshes)
+    (area,) = gathered(leaves, meshes, lambda *blocks: [_relative_area(*blocks)])
     seen = (weight > 0).astype(np.float32)
     mean = np.asarray(layers.total(seen * area) / np.maximum(layers.total(seen), np.float32(1)), np.float32)
     error = layers.each(np.subtract, seen * area, mean)
@@ -105,19 +101,13 @@ def _less_near_stars(
     return np.asarray(weight / (1 + weight * error**2))
 
 
-def _relative_areas(leaves: Leaves, meshes: Sequence[Mesh | None]) -> Float32Array:
-    """Pixel area in the block of every leaf, in units of the image's typical one, (n, 1)."""
-    images, image = np.unique(leaves.image, return_inverse=True)
-    relative = np.ones((len(leaves), 1), np.float32)
-    for k, i in enumerate(images.tolist()):
-        if (mesh := meshes[i]) is not None:
-            mine = np.flatnonzero(image == k)
-            place = (
-                np.clip(line[mine] - first // BLOCK, 0, n - 1)
-                for line, first, n in zip((leaves.row, leaves.column), mesh.origin, mesh.area.shape, strict=True)
-            )
-            relative[mine, 0] = mesh.area[tuple(place)] / mesh.pixel_area
-    return relative
+def _relative_area(mesh: Mesh, row: IntArray, column: IntArray) -> Float32Array:
+    """Pixel area in blocks, in units of the image's typical one, (k, 1)."""
+    place = (
+        np.clip(line - first // BLOCK, 0, n - 1)
+        for line, first, n in zip((row, column), mesh.origin, mesh.area.shape, strict=True)
+    )
+    return np.asarray(mesh.area[tuple(place)][:, None] / mesh.pixel_area, np.float32)
 
 
 def _low_quarter(value: Float32Array, seen: BoolArray) -> Float32Array:
@@ -134,24 +124,12 @@ def _finest(meshes: Sequence[Mesh | None]) -> int:
     return int(np.clip(np.rint(doublings), 1, MOST_DOUBLINGS - 1))
 
 
-def _per_leaf(
-    leaves: Leaves, meshes: Sequence[Mesh | None], number: Callable[[Mesh], float | np.float64]
-) -> Float32Array:
-    """Return a number of each mesh for the leaves, (n, 1)."""
-    images, image = np.unique(leaves.image, return_inverse=True)
-    return np.array([0.0 if (m := meshes[i]) is None else number(m) for i in images.tolist()], np.float32)[image, None]
-
-
-def _cells(mesh: Mesh, row: IntArray, column: IntArray) -> Sequence[Float32Array]:
-    return mesh.cells(row, column)
-
-
 def gathered(
     leaves: Leaves,
     meshes: Sequence[Mesh | None],
     maps: Callable[[Mesh, IntArray, IntArray], Sequence[Float32Array]],
 ) -> tuple[Float32Array, ...]:
-    """Maps of the cells of leaves, (n, 64) each; ``maps`` gives those of blocks (rows, columns) of one mesh."""
+    """Maps of leaves, (n, 64) or (n, 1) each; ``maps`` gives those of blocks (rows, columns) of one mesh."""
     order = np.argsort(leaves.image, kind="stable")
     images, first = np.unique(leaves.image[order], return_index=True)
     out: list[Float32Array] = []
@@ -159,7 +137,7 @@ def gathered(
         mesh = meshes[i]
         assert mesh is not None  # noqa: S101 - leaves are of meshes by construction
         found = maps(mesh, leaves.row[mine], leaves.column[mine])
-        out = out or [np.empty((len(leaves), BLOCK**2), np.float32) for _ in found]
-        for values, cells in zip(out, found, strict=True):
-            values[mine] = cells
+        out = out or [np.empty((len(leaves), each.shape[1]), np.float32) for each in found]
+        for values, each in zip(out, found, strict=True):
+            values[mine] = each
     return tuple(out)

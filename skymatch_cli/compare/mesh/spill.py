@@ -21,15 +21,7 @@ class _InFile:
 
 
 class Kept(Generic[T]):
-    """Dataclasses of arrays, or arrays, in their order.
-
-    Parameters
-    ----------
-    most_bytes : int
-        What memory holds of them.
-    stack : ExitStack
-        Closes the file.
-    """
+    """Dataclasses of arrays, or arrays, in their order: up to ``most_bytes`` in memory; the stack closes the file."""
 
     def __init__(self, most_bytes: int, stack: ExitStack) -> None:
         self._room, self._stack = most_bytes, stack

@@ -69,23 +69,9 @@ def compare_planes(
     *,
     degree: int = 1,
 ) -> Measurements:
-    """Compare every overlapping pair of images, with the weights of a joint solution for planes.
+    """Compare every overlapping pair of images, with the weights of a joint solution for planes or polynomials.
 
-    Parameters
-    ----------
-    meshes : for every image, Mesh with centroids or None
-        On the only plane of the graph.
-    graph, group, usable
-        See ``compare.compare``.
-    solve_planes : PlaneSolver
-        Least squares of polynomials.
-    degree : int
-        Of the polynomials: 1 for planes.
-
-    Returns
-    -------
-    Measurements
-        As ``compare.compare``, and ``planes``.
+    As ``compare.compare`` of meshes with centroids, on the only plane of the graph; also gives ``planes``.
     """
     unit = run_noise([meshes])[0]
     moments, sums = PlaneMoments.empty(graph, meshes, degree), PairSums.empty(graph, np.zeros(graph.n_images))

@@ -1,0 +1,129 @@
+"""Differences of overlaps, and their errors, from the pooled statistics of all images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array, diags_array, hstack
+
+from skymatch_cli.compare.piecepairs import PiecePairs, as_loops_allow
+from skymatch_cli.compare.pieces import PieceMeans
+from skymatch_cli.compare.pooled import CountArray, ImageMeasurement, local_skies
+from skymatch_cli.compare.sharing import pooled_noise
+from skymatch_cli.model import (
+    BoolArray,
+    FloatArray,
+    ImageInfo,
+    IntArray,
+    Measurements,
+    OverlapGraph,
+    SkyStatistics,
+    Status,
+    StrArray,
+    group_numbers,
+)
+
+_OF_CROWDING = 0.5  # error of a level over mean less median of its pixels: a bias that differs with the seeing
+
+
+def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[ImageMeasurement]) -> Measurements:
+    """Per-image findings to columns over the pairs, in comparison units.
+
+    Errors are those of the noise, also of that which pixels have in common, and of structure within the overlaps. The
+    level of an image is uncertain by sources between its pixels, and by factors between the images.
+    """
+    both = _BothSides.of_images(infos, graph, found)
+    status = _pair_status(infos, graph, both.status)
+    ok, ends = status == Status.OK, np.stack([graph.a, graph.b])
+    covered = np.bincount(ends[:, ok].reshape(-1), both.share[:, ok].reshape(-1), len(infos))
+    shared = (2 / (1 + np.maximum(covered, 1)))[ends].min(axis=0)
+    pieces = PiecePairs.of_means(*both.pieces, ok)
+    of_noise, structure = pieces.scatter(ends, 1 - both.share)
+    err, delta = np.where(ok, both.err, 0.0) * np.sqrt(of_noise), both.sky[0] - both.sky[1]
+    variance = (err**2).sum(axis=0)
+    if structure.any():
+        structure = ok * as_loops_allow(graph, delta, np.where(ok, variance, np.inf), structure, shared)
+    total = np.where(ok, variance + structure, 1.0)
+    gain, gain_err, by_gain, hidden = pieces.zero_points(graph, delta, shared)
+    noise = pooled_noise(err, *both.regions)
+    if structure.any():
+        noise = csr_array(hstack([noise, diags_array(np.sqrt(structure))]))
+    of_level = (_OF_CROWDING * both.mean_crowding(ends, ok, len(infos))) ** 2 + by_gain
+    return Measurements(
+        a=graph.a,
+        b=graph.b,
+        area_arcmin2=graph.area_arcmin2,
+        sky_a=both.sky[0],
+        sky_b=both.sky[1],
+        n_a=both.n[0],
+        n_b=both.n[1],
+        delta=delta,
+        delta_err=np.where(ok, np.sqrt(total + of_level[ends].sum(axis=0)), np.nan),
+        weight=ok / total,
+        status=status,
+        n_good=np.array([f.n_good for f in found], np.int64),
+        noise=noise,
+        photometric=variance / of_noise / total,
+        level_variance=of_level,
+        zero_point=np.stack([gain, gain_err, hidden]),
+        local=local_skies([f.local for f in found]),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _BothSides:
+    """Findings of both images of M pairs, in comparison units: columns (2, M)."""
+
+    sky: FloatArray
+    err: FloatArray
+    crowding: FloatArray
+    n: IntArray
+    status: StrArray
+    share: FloatArray  # of the frame that the overlap covers
+    pieces: tuple[PieceMeans, PieceMeans]
+    regions: tuple[IntArray, IntArray, IntArray, CountArray]  # images, sides, pairs and pixels in blocks, for noise
+
+    @classmethod
+    def of_images(
+        cls, infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequence[ImageMeasurement]
+    ) -> _BothSides:
+        """Sort the regions of the images by pairs."""
+        m = len(graph.a)
+        image = np.repeat(np.arange(len(found)), [len(f.pairs) for f in found])
+        pair = np.concatenate([np.empty(0, np.int64), *(f.pairs for f in found)])
+        side = np.where(graph.a[pair] == image, 0, 1)
+        factor = np.array([info.to_comparison for info in infos])[image]
+        n_pixels = np.array([info.shape[0] * info.shape[1] for info in infos], np.float64)[image]
+        regions = SkyStatistics.joined([f.regions for f in found])
+        blocks = np.concatenate([f.blocks for f in found if len(f.pairs)] or [np.zeros((0, 1), np.uint16)])
+        row = np.zeros((2, m), np.int64)
+        row[side, pair] = np.arange(len(pair))
+        if len(pair) != 2 * m:
+            raise ValueError("not all overlaps were measured in both images")
+        pieces = PieceMeans.joined([f.pieces for f in found]).scaled(factor)
+        return cls(
+            sky=(regions.value * factor)[row],
+            err=(regions.err * np.abs(factor))[row],
+            crowding=(regions.crowding * np.abs(factor))[row],
+            n=regions.n[row],
+            status=np.array(regions.status, object)[row],
+            share=np.minimum(blocks.sum(axis=1, dtype=np.int64) / n_pixels, 1.0)[row],
+            pieces=(pieces.part(row[0]), pieces.part(row[1])),
+            regions=(image, side, pair, blocks),
+        )
+
+    def mean_crowding(self, ends: IntArray, used: BoolArray, n: int) -> FloatArray:
+        """Mean over the overlaps of every image that are ``used`` (M,), by their pixels, (n,)."""
+        image, weight = ends[:, used].reshape(-1), self.n[:, used].reshape(-1)
+        total = np.bincount(image, weight * self.crowding[:, used].reshape(-1), n)
+        return np.asarray(total / np.maximum(np.bincount(image, weight, n), 1))
+
+
+def _pair_status(infos: Sequence[ImageInfo], graph: OverlapGraph, words: StrArray) -> StrArray:
+    """The worse word of the two images; pairs within a group are reported as such where both were measured."""
+    status: StrArray = np.where(words[0] == Status.OK, words[1], words[0])
+    group = group_numbers(infos)
+    status[(status == Status.OK) & (group[graph.a] == group[graph.b])] = Status.SAME_GROUP
+    return status
