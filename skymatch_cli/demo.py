@@ -24,21 +24,14 @@ if TYPE_CHECKING:
 
 TRUTH_FILE = "truth.txt"
 _RA_DEG, _DEC_DEG = 83.82, -5.39  # the field's centre
+_NX, _NY = 3, 2  # frames along both axes
+_SIZE = 256  # pixels along a side of a frame
 _PIXEL_ARCSEC = 1.0
+_STEP_ARCSEC = _SIZE * _PIXEL_ARCSEC * 0.85  # from frame to frame: neighbours share the rest
+_SKIES = 100.0, 300.0  # smallest and largest, in electron
+_SEED = 1
 _GAIN, _READ_NOISE = 2.0, 3.0
 _BAD_PIXEL = 4  # the DQ flag of bad columns
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoSettings:
-    """The layout of the synthetic mosaic."""
-
-    nx: int = 3  # frames along both axes
-    ny: int = 2
-    size: int = 256  # pixels along a side of a frame
-    overlap: float = 0.15  # fraction of a frame's side that neighbours share
-    sky_range: tuple[float, float] = (100.0, 300.0)  # smallest and largest sky, in electron
-    seed: int = 1  # of the random numbers: the same seed makes the same frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,29 +49,28 @@ class _Scene:
         return sum((a * (1 + np.cos(kx * x + ky * y + p)) for (kx, ky), p, a in waves), np.zeros(x.shape))
 
 
-def write_demo(directory: Path, settings: DemoSettings | None = None, *, overwrite: bool = False) -> tuple[Path, ...]:
+def write_demo(directory: Path, *, overwrite: bool = False) -> tuple[Path, ...]:
     """Write the images and ``truth.txt``, and return the paths of the images; UsageError if a file exists already.
 
     Examples
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     paths = write_demo(Path(folder), DemoSettings(nx=2, ny=1, size=32))
-    >>> [path.name for path in paths]
+    ...     paths = write_demo(Path(folder))
+    >>> [path.name for path in paths[:2]]
     ['frame_00.fits', 'frame_01.fits']
     """
-    s = settings or DemoSettings()
-    paths = tuple(directory / f"frame_{k:02d}.fits" for k in range(s.nx * s.ny))
+    paths = tuple(directory / f"frame_{k:02d}.fits" for k in range(_NX * _NY))
     present = [p for p in (*paths, directory / TRUTH_FILE) if p.exists()]
     if present and not overwrite:
         raise UsageError(f"{present[0]} exists already", "use --overwrite or another folder")
     directory.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(s.seed)
-    scene = _make_scene(rng, s)
+    rng = np.random.default_rng(_SEED)
+    scene = _make_scene(rng)
     truth = []
     for k, path in enumerate(paths):
-        sky = float(rng.uniform(*s.sky_range))
-        _frame(rng, s, scene, (k % s.nx, k // s.nx), sky).writeto(path, overwrite=True)
+        sky = float(rng.uniform(*_SKIES))
+        _frame(rng, scene, (k % _NX, k // _NX), sky).writeto(path, overwrite=True)
         truth.append(f"{path.name} {sky!r}\n")
     (directory / TRUTH_FILE).write_text("# the sky that each frame was made with, in its own unit\n" + "".join(truth))
     return paths
@@ -99,12 +91,8 @@ def with_truth(report: Report, truth: Sequence[float]) -> tuple[Report, float]:
     return replace(report, images=table, labels=names), float(np.sqrt(np.mean((sky - shifted) ** 2)))
 
 
-def _step_arcsec(s: DemoSettings) -> float:
-    return s.size * _PIXEL_ARCSEC * (1 - s.overlap)
-
-
-def _make_scene(rng: np.random.Generator, s: DemoSettings) -> _Scene:
-    half = (max(s.nx, s.ny) * _step_arcsec(s) + s.size * _PIXEL_ARCSEC) * 0.75
+def _make_scene(rng: np.random.Generator) -> _Scene:
+    half = (max(_NX, _NY) * _STEP_ARCSEC + _SIZE * _PIXEL_ARCSEC) * 0.75
     n_stars = int(1.5e-3 * (2 * half) ** 2)
     n_waves = 12
     length = np.exp(rng.uniform(np.log(half / 6), np.log(2 * half), n_waves))
@@ -123,25 +111,25 @@ def _tan_wcs(ra: float, dec: float, scale_arcsec: float, rotation_deg: float, cr
     return plane_wcs((ra, dec), (crpix, crpix), step * np.array([[-c, n], [n, c]]))
 
 
-def _frame(rng: np.random.Generator, s: DemoSettings, scene: _Scene, place: tuple[int, int], sky: float) -> HDUList:
+def _frame(rng: np.random.Generator, scene: _Scene, place: tuple[int, int], sky: float) -> HDUList:
     """Make one exposure: scene, sky, noise, cosmic rays and bad columns."""
     from astropy.io import fits
 
     plane = _tan_wcs(_RA_DEG, _DEC_DEG, 1.0, 0.0, 1.0)
-    centre = (np.array(place) - np.array([s.nx - 1, s.ny - 1]) / 2) * _step_arcsec(s) + rng.normal(0, 3, 2)
+    centre = (np.array(place) - np.array([_NX - 1, _NY - 1]) / 2) * _STEP_ARCSEC + rng.normal(0, 3, 2)
     ra, dec = plane.wcs_pix2world([centre], 0)[0]
-    wcs = _tan_wcs(ra, dec, _PIXEL_ARCSEC, rng.uniform(-4, 4), (s.size + 1) / 2)
-    py, px = np.mgrid[: s.size, : s.size].astype(float)
+    wcs = _tan_wcs(ra, dec, _PIXEL_ARCSEC, rng.uniform(-4, 4), (_SIZE + 1) / 2)
+    py, px = np.mgrid[:_SIZE, :_SIZE].astype(float)
     on_plane = plane.wcs_world2pix(wcs.wcs_pix2world(np.column_stack([px.ravel(), py.ravel()]), 0), 0)
     image = scene.nebula(*on_plane.T).reshape(px.shape) + sky
     stars = wcs.wcs_world2pix(plane.wcs_pix2world(scene.star_xy, 0), 0)
     _add_stars(image, stars, scene.flux, sigma_pix=float(rng.uniform(1.0, 1.3)))
     image += rng.normal(0, 1, image.shape) * np.sqrt(np.maximum(image, 0) / _GAIN + _READ_NOISE**2)
-    hits = rng.integers(0, s.size, (2, max(1, s.size**2 // 5000)))
+    hits = rng.integers(0, _SIZE, (2, max(1, _SIZE**2 // 5000)))
     image[hits[0], hits[1]] += rng.exponential(2000, hits.shape[1])
     dq = np.zeros(image.shape, np.int16)
-    bad = rng.choice(s.size, max(1, s.size // 100), replace=False)
-    image[:, bad] = rng.uniform(0, 60000, (s.size, bad.size))
+    bad = rng.choice(_SIZE, max(1, _SIZE // 100), replace=False)
+    image[:, bad] = rng.uniform(0, 60000, (_SIZE, bad.size))
     dq[:, bad] = _BAD_PIXEL
     header = wcs.to_header()
     header["BUNIT"] = "electron"

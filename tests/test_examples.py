@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from astropy.io import fits
 
-from skymatch_cli.demo import DemoSettings, write_demo
+from skymatch_cli.demo import write_demo
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 M17 = sorted(Path(os.environ.get("SKYMATCH_DATA", "nowhere")).glob("m17_2mass_k/*.fits.gz"))
@@ -33,7 +33,7 @@ def run(*command: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[
 
 @pytest.fixture
 def frames(tmp_path: Path) -> list[Path]:
-    return list(write_demo(tmp_path / "raw", DemoSettings(nx=2, ny=2, size=96, overlap=0.3)))
+    return list(write_demo(tmp_path / "raw"))
 
 
 def test_the_session(tmp_path):
@@ -74,13 +74,13 @@ def test_the_makefile_says_that_there_is_nothing_to_match_and_quotes_names(tmp_p
 def test_the_check_passes_frames_that_agree(tmp_path, frames):
     done = run("sh", EXAMPLES / "check_frames.sh", *frames, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert len(json.loads((tmp_path / "sky.json").read_text())["images"]) == 4
+    assert len(json.loads((tmp_path / "sky.json").read_text())["images"]) == 6
 
 
 def test_the_check_fails_when_one_frame_disagrees(tmp_path, frames):
     """A ramp on one frame of the loop: its overlaps contradict one another."""
     with fits.open(frames[0], mode="update") as hdus:
-        hdus["SCI"].data += 40 * (hdus["SCI"].data * 0 + 1).cumsum(axis=1) / 96
+        hdus["SCI"].data += 40 * (hdus["SCI"].data * 0 + 1).cumsum(axis=1) / 256
     assert run("sh", EXAMPLES / "check_frames.sh", *frames, cwd=tmp_path).returncode == 5
     assert run("sh", EXAMPLES / "check_frames.sh", "nowhere.fits", cwd=tmp_path).returncode == 3
 
@@ -88,7 +88,7 @@ def test_the_check_fails_when_one_frame_disagrees(tmp_path, frames):
 def test_the_check_takes_the_step_that_a_person_accepts(tmp_path, frames):
     """A ramp of 3 counts leaves steps of some counts: too many for 0.01, few enough for 3."""
     with fits.open(frames[0], mode="update") as hdus:
-        hdus["SCI"].data += 3 * (hdus["SCI"].data * 0 + 1).cumsum(axis=1) / 96
+        hdus["SCI"].data += 3 * (hdus["SCI"].data * 0 + 1).cumsum(axis=1) / 256
     for step, code in (("3", 0), ("0.01", 5)):
         done = run("env", f"MAX_STEP={step}", "sh", EXAMPLES / "check_frames.sh", *frames, cwd=tmp_path)
         assert done.returncode == code, done.stderr

@@ -106,12 +106,11 @@ def _swarp_name(info: ImageInfo) -> str:
 
 
 def _montage(request: Export) -> bytes:
-    from .montage import MontageSky, corrections
+    from .montage import corrections
 
     if request.images_tbl is None:
         raise UsageError("--to montage needs the table of the images", "add --images-tbl images.tbl")
-    skies = [MontageSky(info, sky) for info, sky in request.planes()]
-    return corrections(request.images_tbl, skies).encode()
+    return corrections(request.images_tbl, request.planes()).encode()
 
 
 def _jwst(request: Export) -> bytes:

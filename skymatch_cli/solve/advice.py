@@ -206,9 +206,11 @@ def factor_warnings(
     if not unseen.any():
         return ()
     amount = _in_unit(images, unseen.max())
+    most = np.argsort(-np.round(unseen, 6), kind="stable")[: np.count_nonzero(unseen)]
+    names = [images[i].ref.label for i in most[:_NAMED]]
     text = (
         f"factors between the images that are too small to show in these overlaps may shift skies by up to "
-        f"{_said(amount)}; sky_err does not count that"
+        f"{_said(amount)}, which sky_err does not count ({len(most)}): {_few(names, ', ', len(most))}"
     )
     return (SkyWarning(WarningName.BRIGHT_SCENE, text, *amount),)
 

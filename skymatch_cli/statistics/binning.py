@@ -15,7 +15,6 @@ BINS = 255
 
 _LEVELS = 16384
 _CORE = 30.0  # half-width of the range that the levels divide, in sigma of the quartiles
-_ULPS = 64  # levels within which the arithmetic nearly always finds the edge of a bin
 _SAMPLE = 16384  # pixels from which the bins are laid out
 _QUARTILES_PER_SIGMA = 1.349
 # Fractions of the sample, and of the bins used up to there: fine in the middle and in the tail of stars.
@@ -33,15 +32,6 @@ class Binning:
     ----------
     sample : (n,) float32 or float64
         Some pixels of the image, sorted. They affect the speed, not the result.
-
-    Attributes
-    ----------
-    pivot : float
-        Median of the sample.
-    edges : (BINS - 1,) of the sample's type
-        Bin ``k`` holds ``edges[k - 1] <= value < edges[k]``, exactly.
-    has_ties : bool
-        Whether values repeat, as on a lattice: a bin may then hold a single value.
     """
 
     def __init__(self, sample: SortedValues) -> None:
@@ -49,7 +39,6 @@ class Binning:
         number: Any = sample.dtype.type
         least = max(abs(self.pivot) * float(np.finfo(sample.dtype).eps), float(np.finfo(np.float32).tiny) * _LEVELS)
         sigma = max((high - low) / _QUARTILES_PER_SIGMA, least)
-        self.has_ties = bool(np.count_nonzero(np.diff(sample)) < sample.size // 4)
         self._low = number(self.pivot - _CORE * sigma)
         self._scale = number(_LEVELS / (2 * _CORE * sigma))
         counts = np.bincount(self._levels(sample), minlength=_LEVELS)
@@ -57,7 +46,6 @@ class Binning:
         share = np.interp(before, _SHARE_OF_SAMPLE, _SHARE_OF_BINS)
         self._bins = (1 + np.minimum(share * (BINS - 2), BINS - 3)).astype(np.uint8)
         self._bins[0], self._bins[-1] = 0, BINS - 1
-        self.edges = self._find_edges(sample.dtype)
 
     @classmethod
     def of(cls, data: PixelArray, good: BoolArray) -> Binning:
@@ -80,32 +68,3 @@ class Binning:
             level *= self._scale
         clipped: SortedValues = np.clip(level, 0, _LEVELS - 1, out=level)
         return clipped.astype(np.uint16)
-
-    def _find_edges(self, dtype: np.dtype[np.floating]) -> SortedValues:
-        """Find the least value of every bin but the first, by bisection over all numbers of the type."""
-        wanted = np.arange(1, BINS)
-
-        def reached(order: npt.NDArray[np.signedinteger]) -> npt.NDArray[np.bool_]:
-            return self._bins.take(self._levels(_number(order, dtype))) >= wanted
-
-        near = self._low + (np.searchsorted(self._bins, wanted) / self._scale).astype(dtype)
-        below, above = _order(near) - _ULPS, _order(near) + _ULPS
-        known = ~reached(below) & reached(above)
-        below = np.where(known, below, _order(np.array(-np.inf, dtype)))
-        above = np.where(known, above, _order(np.array(np.inf, dtype)))
-        while (above - 1 > below).any():
-            middle = below // 2 + above // 2 + (below % 2 + above % 2) // 2
-            enough = reached(middle)
-            below, above = np.where(enough, below, middle), np.where(enough, middle, above)
-        return _number(above, dtype)
-
-
-def _order(numbers: SortedValues) -> npt.NDArray[np.signedinteger]:
-    """Map floating-point numbers to integers in the same order; adjacent numbers give adjacent integers."""
-    bits = numbers.view(f"i{numbers.itemsize}")
-    return np.where(bits < 0, bits ^ np.iinfo(bits.dtype).max, bits)
-
-
-def _number(order: npt.NDArray[np.signedinteger], dtype: np.dtype[np.floating]) -> SortedValues:
-    """Map those integers back to floating-point numbers."""
-    return np.where(order < 0, order ^ np.iinfo(order.dtype).max, order).view(dtype)

@@ -82,7 +82,7 @@ class TiledImage:
         # Running totals along a band of the values in each bin: counts, sums, sums of squares.
         self._counts = np.zeros((bands, columns + 1, BINS), dtype=np.int32)
         self._sums = np.zeros((bands, columns + 1, 2, BINS))
-        self._lowest, self._highest = np.full(BINS, np.inf), np.full(BINS, -np.inf)
+        self._lowest, self._highest = (np.full(BINS, end, dtype=data.dtype) for end in (np.inf, -np.inf))
         for band in np.unique(np.concatenate([spans.y for spans in regions]) // SIDE).tolist():
             rows = slice(band * SIDE, (band + 1) * SIDE)
             values = self._pixels[rows]
@@ -92,6 +92,8 @@ class TiledImage:
         for table in (self._counts, self._sums):
             for column in range(columns):  # a loop, because cumsum walks along the short axis
                 table[:, column + 1] += table[:, column]
+        # Bin ``k`` holds ``edges[k - 1] <= value < edges[k]``.
+        self.edges = np.minimum.accumulate(self._lowest[::-1])[-2::-1]
 
     def _fill_band(self, band: int, values: PixelArray) -> None:
         columns = self._counts.shape[1] - 1
@@ -104,10 +106,9 @@ class TiledImage:
         totals = counts.sum(axis=0)
         start = np.cumsum(totals) - totals
         self._bin_start[band] = start + self._by_bin.shape[1] * band
-        if self.binning.has_ties:
-            held = np.flatnonzero(totals)
-            for extreme, find in ((self._lowest, np.minimum), (self._highest, np.maximum)):
-                extreme[held] = find(extreme[held], find.reduceat(self._by_bin[band], start[held]))
+        held = np.flatnonzero(totals)
+        for extreme, find in ((self._lowest, np.minimum), (self._highest, np.maximum)):
+            extreme[held] = find(extreme[held], find.reduceat(self._by_bin[band], start[held]))
         weight = np.subtract(pixels, self.binning.pivot, dtype=np.float64)
         for power in (0, 1):
             if power:
@@ -145,7 +146,7 @@ class TiledImage:
         return self._by_bin.reshape(-1).take(_ranges(start.reshape(-1), length.reshape(-1))), length.sum(axis=1)
 
     def only_value(self, k: int) -> float | None:
-        """Return the value that all pixels of a bin have; None where they differ or may differ."""
+        """Return the value that all pixels of a bin have; None where they differ."""
         return float(self._lowest[k]) if self._lowest[k] == self._highest[k] else None
 
 
@@ -195,7 +196,7 @@ class TiledSamples:
     def __init__(self, image: TiledImage, inside: IntArray, borders: Iterable[SortedValues]) -> None:
         self._image, self._inside = image, inside
         self._borders: list[SortedValues] = []
-        self._edges, self._pivot, n_regions = image.binning.edges, np.float64(image.binning.pivot), len(inside)
+        self._edges, self._pivot, n_regions = image.edges, np.float64(image.binning.pivot), len(inside)
         self._cuts = np.zeros((n_regions, BINS + 1), dtype=np.int64)
         counts = np.empty((n_regions, BINS), dtype=np.int64)
         of_tiles, sums = np.empty((2, n_regions, 2, BINS))
