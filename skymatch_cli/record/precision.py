@@ -66,7 +66,9 @@ def examine(
     if edit.record is not None and (edit.pixels is not None or edit.expected is None):
         cubes = infos and infos[0].ref.part.plane is not None
         parts = [[info] for info in infos] if cubes else [infos]
-        scale = _least([measure_scale(source, index, pixels, own, settings) for own in parts])
+        scales = [measure_scale(source, index, pixels, own, settings) for own in parts]
+        known = [one for one in scales if one.largest > 0] or scales  # the planes of a cube that are not empty
+        scale = Scale(max(one.largest for one in known), min(one.noise for one in known))
         _check_size(edit.record, scale, pixels.shape)
     if edit.expected is not None:
         check_digest(source, index, edit.expected, where)
@@ -89,12 +91,6 @@ def examine(
         f"float{-facts.form.bitpix} pixels minus this sky could not be restored to within a thousandth of their noise "
         f"({scale.noise:.3g})"
     )
-
-
-def _least(scales: Sequence[Scale]) -> Scale:
-    """Return the largest value and the least noise of the planes of a cube that are not empty."""
-    known = [scale for scale in scales if scale.largest > 0] or scales
-    return Scale(max(scale.largest for scale in known), min(scale.noise for scale in known))
 
 
 def check_digest(source: Source, index: int, left: Written, where: str) -> None:
