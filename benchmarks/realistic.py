@@ -2,9 +2,9 @@
 
 The scenes are those of the simulator realsim.py (Moffat wings, photon and read noise, saturation, gradients, ghosts,
 sparse counts, padding…), looked for where benchmarks/simulated.py says. For each scene and each way of comparing, over
-the seeds: the rms error (means taken out) over the Cramér-Rao floor; the standard deviation of the pulls (error over
-sky_err; 1 where the errors are true); and on how many seeds some image is off by more than 5 sky_err without a
-warning. The table on standard output is Markdown, a line a scene.
+the seeds: the rms error (means taken out) over the Cramér-Rao floor; the rms of the pulls (error over sky_err; 1 where
+the errors are true) with its standard error (jackknife over the seeds); and on how many seeds some image is off by more
+than 5 sky_err without a warning. The table on standard output is Markdown, a line a scene.
 
 --own-sky: the own sky of each image (--method localmin), without and with --mask-sources: the mean error in counts, and
 the rms of error over sky_err.
@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from accuracy import ratio as jackknifed
 from simulated import BENCH, ROOT, check_bench
 
 DATA = ROOT / "build" / "realistic"
@@ -112,8 +113,9 @@ def cells(found: list[Found | str]) -> list[str]:
     if not done:
         return [", ".join(failed), "", ""]
     ratio = np.sqrt(sum(f.square for f in done) / sum(f.floor for f in done))
-    pull = np.std(np.concatenate([f.pulls for f in done]))
-    return [f"{ratio:.2f}" + f" ({', '.join(failed)})" * bool(failed), f"{pull:.2f}", str(sum(f.silent for f in done))]
+    pull, pull_se = jackknifed([f.pulls for f in done], [1.0] * len(done))
+    name = f" ({', '.join(failed)})" * bool(failed)
+    return [f"{ratio:.2f}{name}", f"{pull:.2f} ± {pull_se:.2f}", str(sum(f.silent for f in done))]
 
 
 def main() -> None:

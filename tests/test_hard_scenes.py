@@ -176,6 +176,21 @@ def test_stars_that_keep_their_counts_in_distorted_images_shift_no_sky(tmp_path)
     assert np.sqrt(np.mean(np.square(errors))) < 1.4  # 2 where this light counts in full
 
 
+@pytest.mark.parametrize("seeing", [(2.4, 2.4), (2.4, 3.6)])
+def test_a_bright_star_in_an_overlap_is_no_disagreement(tmp_path, seeing):
+    frames = [Frame(x=96.0 * (k % 2), y=96.0 * (k // 2), nx=SIZE, ny=SIZE, sky=100, noise=3, seed=k) for k in range(4)]
+    pixels = []
+    for k, frame in enumerate(frames):
+        alpha = seeing[k % 2] / (2 * np.sqrt(2 ** (1 / 3) - 1))
+        peak = 1500 * (seeing[0] / seeing[k % 2]) ** 2
+        pixels.append(frame.pixels(lambda x, y, a=alpha, p=peak: p * (1 + ((x - 48) ** 2 + (y - 5) ** 2) / a**2) ** -3))
+    paths = [write(tmp_path / f"{k}.fits", f, pixels=p) for k, (f, p) in enumerate(zip(frames, pixels, strict=True))]
+    result = skymatch_cli.match(paths, dry_run=True, compare="mesh")
+    sky, err = (np.asarray(result.images[name], float) for name in ("sky", "sky_err"))
+    assert "disagreement" not in [w.name for w in result.warnings]
+    assert np.abs(sky - sky.mean()).max() < 3.5 * err.max() < 0.5
+
+
 def pixel_areas(frame: Frame) -> np.ndarray:
     """Areas of the pixels, in those of the middle of the frame."""
     y, x = np.mgrid[: frame.ny, : frame.nx].astype(float)
@@ -336,6 +351,7 @@ def test_factors_that_overlaps_can_not_show_are_said(tmp_path):
     (warning,) = [w for w in result.warnings if w.name == "bright-scene"]
     # two errors of a factor (some 0.02 %) times the brightness above the darkest block, some hundreds of counts
     assert 0.05 < warning.amplitude < 0.5
+    assert sorted(re.findall(r"\d\.fits", warning.text)) == ["0.fits", "1.fits"]
     assert not counted(result.warnings, ())
 
 

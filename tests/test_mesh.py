@@ -9,9 +9,11 @@ from astropy.wcs import WCS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skymatch_cli.compare.mesh.cells import Bins, CellSums, MeshGrid, pixel_map
+from skymatch_cli.compare.mesh.cells import BLOCK_PIX, Bins, MeshGrid, Shares, pixel_map
+from skymatch_cli.compare.mesh.noise import block_noise
 from skymatch_cli.compare.mesh.packed import PackedMesh
-from skymatch_cli.compare.mesh.reduce import BLOCK_PIX, block_noise, reduce_image
+from skymatch_cli.compare.mesh.placement import Placement, rectangles
+from skymatch_cli.compare.mesh.reduce import reduce_image
 from skymatch_cli.compare.mesh.sharp import sharp_outliers
 from skymatch_cli.model import TangentPlane
 from skymatch_cli.sky.celestial import fits_wcs
@@ -32,9 +34,9 @@ def wcs_of(frame: Frame):
     return fits_wcs(wcs.to_header(relax=True), (frame.ny, frame.nx))
 
 
-def reduced(data, frame, good=None, **more):
+def reduced(data, frame, good=None, blocks=None):
     good = np.ones(data.shape, bool) if good is None else good
-    return reduce_image(data, good, wcs_of(frame), grid(), **more)
+    return reduce_image(data, good, Placement(wcs_of(frame), grid(), blocks))
 
 
 def starry_mesh(side=300):
@@ -114,14 +116,12 @@ def test_bins_keep_the_centroid(box):
 
 @given(st.floats(-50, 50), st.floats(-50, 50))
 def test_a_value_goes_to_the_four_cells_around_it(u, v):
-    at = np.array([[u]]), np.array([[v]])
-    sums = CellSums.around(*at, 1)
-    sums.add(*at, (np.array([[2.0]]),))
-    total = sums.sums[0]
+    shares = Shares.at(np.array([[u]]), np.array([[v]]))
+    total = shares.totals(np.array([[2.0]]))
     j, i = np.indices(total.shape)
     assert total.sum() == pytest.approx(2.0)
-    assert ((j + sums.origin[0]) * total).sum() / 2.0 == pytest.approx(v, abs=1e-9)
-    assert ((i + sums.origin[1]) * total).sum() / 2.0 == pytest.approx(u, abs=1e-9)
+    assert ((j + shares.first[0]) * total).sum() / 2.0 == pytest.approx(v, abs=1e-9)
+    assert ((i + shares.first[1]) * total).sum() / 2.0 == pytest.approx(u, abs=1e-9)
 
 
 @pytest.mark.parametrize("sip", [False, True])
@@ -250,3 +250,25 @@ def test_masked_neighbours_make_no_outlier():
 def test_a_mesh_can_be_sent_to_another_process():
     mesh = reduced(np.ones((70, 70), np.float32), Frame(nx=70, ny=70))
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(mesh)).weight, mesh.weight)
+
+
+@pytest.mark.parametrize("degree", [0, 2])
+def test_what_planes_of_a_cube_share_changes_none_of_them(degree):
+    frame, rng = Frame(nx=200, ny=200, rotation=10), np.random.default_rng(2)
+    planes = rng.normal(5.0, 1.0, (4, 200, 200)).astype(np.float32)
+    good = np.ones(planes.shape, bool)
+    good[2:, 50:90, 20:150] = False
+    shared = Placement(wcs_of(frame), grid(), several=True)
+    for data, use in zip(planes, good, strict=True):
+        mine, alone = (reduce_image(data, use, p, degree=degree) for p in (shared, Placement(wcs_of(frame), grid())))
+        for name in ("value", "weight", "pixels", "per_pixel", "area"):
+            np.testing.assert_array_equal(getattr(mine, name), getattr(alone, name))
+        if degree:
+            np.testing.assert_array_equal(mine.centroids.powers, alone.centroids.powers)
+
+
+def test_a_rectangle_of_needed_blocks_is_one_piece():
+    blocks = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1]], bool)
+    found = rectangles(blocks, (180, 192), 4)
+    assert found == [np.s_[0:128, 0:128], np.s_[128:180, 64:192]]
+    assert rectangles(blocks, (180, 192)) == [np.s_[0:64, 0:128], np.s_[64:128, 0:128], np.s_[128:180, 64:192]]

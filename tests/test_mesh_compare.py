@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from skymatch_cli.compare.mesh.cells import MeshGrid
 from skymatch_cli.compare.mesh.compare import compare
 from skymatch_cli.compare.mesh.connected import least_squares_offsets
+from skymatch_cli.compare.mesh.placement import Placement
 from skymatch_cli.compare.mesh.reduce import reduce_image
 from skymatch_cli.compare.mesh.sums import BlockScatter
 from skymatch_cli.model import OverlapGraph, Status, TangentPlane
@@ -64,7 +65,7 @@ def exposures(frames, seed=0, noise=3.0):
 
 
 def measured(images, group=None, **more):
-    meshes = [reduce_image(data, good, wcs, GRID) for data, good, wcs in images]
+    meshes = [reduce_image(data, good, Placement(wcs, GRID)) for data, good, wcs in images]
     group = np.arange(len(images)) if group is None else group
     return compare([meshes], graph_of([w for _, _, w in images]), group, **more)
 
@@ -156,7 +157,7 @@ def test_an_image_without_good_pixels_has_no_differences():
 
 def test_an_image_that_could_not_be_read_gives_its_status_to_its_pairs():
     images = exposures(frames(100.0, 130.0))
-    meshes = [None, reduce_image(*images[1], GRID)]
+    meshes = [None, reduce_image(*images[1][:2], Placement(images[1][2], GRID))]
     usable = np.array([Status.UNREADABLE, Status.OK], object)
     m = compare([meshes], graph_of([w for _, _, w in images]), np.arange(2), usable)
     assert m.status[0] == Status.UNREADABLE

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
 from skymatch_cli.choices import Model, WarningName
-from skymatch_cli.compare.mesh.cells import MeshGrid, TooWideError
+from skymatch_cli.compare.mesh.cells import BLOCK_PIX, MeshGrid, TooWideError
 from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
-from skymatch_cli.compare.mesh.reduce import BLOCK_PIX, reduce_image
+from skymatch_cli.compare.mesh.placement import Placement
+from skymatch_cli.compare.mesh.reduce import reduce_image
 from skymatch_cli.compare.pooled import local_skies, n_pixels_of
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
 from skymatch_cli.images.pixels import Pixels, portable, read_pixels
 from skymatch_cli.model import (
     BoolArray,
-    CelestialWcs,
     FloatArray,
     ImageInfo,
     IntArray,
@@ -79,17 +79,15 @@ def mesh_tasks(
     spacing = halvings(infos, graph, grids, settings)
     mine = graph.pairs_by_image()
 
+    last: list[_Places] = []  # the planes of a cube follow each other
+
     def make(i: int) -> MeshTask:
-        return MeshTask(
-            image=i,
-            info=portable(infos[i]),
-            overlaps=graph.part(mine[i]),
-            planes=graph.plane[mine[i]],
-            halvings=spacing[mine[i]],
-            grids={int(k): grids[k] for k in np.unique(graph.plane[mine[i]])},
-            settings=settings,
-            with_local=with_local,
-        )
+        info, rows = portable(infos[i]), mine[i]
+        in_use = {int(k): grids[k] for k in np.unique(graph.plane[rows])}
+        places = _Places(i, info, graph.part(rows), graph.plane[rows], spacing[rows], in_use)
+        if not (last and last[0].are_those_of(places)):
+            last[:] = [places]
+        return MeshTask(image=i, info=info, places=last[0], settings=settings, with_local=with_local)
 
     return Tasks(make, wanted, n_pixels_of(infos, wanted))
 
@@ -241,9 +239,9 @@ def _widths(polygons: PolygonRows, rows: IntArray) -> FloatArray:
     return width
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MeshTask:
-    """The reduction of one image: all that a worker needs to know.
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Where an image and its overlaps lie: the same for all planes of a cube.
 
     ``overlaps`` are those of the image alone, ``planes`` and ``halvings`` say on which plane of the run and at which
     spacing each is compared, ``grids`` are the coarsest grids of these planes.
@@ -255,6 +253,45 @@ class MeshTask:
     planes: IntArray
     halvings: IntArray
     grids: Mapping[int, MeshGrid]
+
+    def are_those_of(self, other: _Places) -> bool:
+        """Whether both images are planes of one cube, and overlap others alike."""
+        mine, its = self.info.ref, other.info.ref
+        same = (mine.path, mine.hdu, mine.section) == (its.path, its.hdu, its.section) and mine.part.plane is not None
+        pairs = ((self.planes, other.planes), (self.halvings, other.halvings), (self._vertices, other._vertices))
+        return same and all(np.array_equal(a, b) for a, b in pairs)
+
+    @property
+    def _vertices(self) -> FloatArray:
+        return self.overlaps.polygon.part(np.arange(len(self.planes))).xy
+
+    @cached_property
+    def spans(self) -> Sequence[Spans]:
+        """Rows of pixels of every overlap."""
+        info = self.info
+        assert info.wcs is not None  # noqa: S101 - only images with a WCS have overlaps
+        return spans_of_polygons(pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label), info.shape)
+
+    @cached_property
+    def placements(self) -> list[tuple[int, int, Placement]]:
+        """Where pixels lie, and the blocks of them that overlaps need, by plane and spacing; may raise TooWideError."""
+        info, found = self.info, []
+        assert info.wcs is not None  # noqa: S101 - see above
+        for plane, halved in np.unique(np.stack([self.planes, self.halvings]), axis=1).T.tolist():
+            mine = np.flatnonzero((self.planes == plane) & (self.halvings == halved))
+            blocks = _needed_blocks([self.spans[k] for k in mine.tolist()], info.shape)
+            grid, several = self.grids[plane].halved(halved), info.ref.part.plane is not None
+            found.append((plane, halved, Placement(info.wcs, grid, blocks, several=several)))
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MeshTask:
+    """The reduction of one image: all that a worker needs to know."""
+
+    image: int
+    info: ImageInfo
+    places: _Places
     settings: Settings
     with_local: bool
 
@@ -274,11 +311,11 @@ class MeshTask:
         status = Status.OK
         if not good.any():
             status = Status.OUTSIDE_LIMITS if n_good else Status.ALL_MASKED
-        if info.wcs is None or status != Status.OK or not self.grids:
+        if info.wcs is None or status != Status.OK or not self.places.grids:
             return MeshReduction({}, status, local, n_good, pixels.warnings)
         data = pixels.data if info.to_comparison == 1 else pixels.data * pixels.data.dtype.type(info.to_comparison)
         try:
-            meshes = self._meshes(data, good, info.wcs)
+            meshes = self._meshes(data, good)
         except TooWideError:
             what = "comes too near the horizon of its tangent plane to be reduced to a mesh"
             return self._unread((Problem(info.ref.label, what, "use --compare pooled"),))
@@ -290,7 +327,7 @@ class MeshTask:
         far = info.source is not None and is_remote(info.source.science.path)
         if self.with_local or not far or info.wcs is None:
             return read_pixels(info, self.settings)
-        needed = np.flatnonzero(_needed_blocks(self._spans(info.wcs), info.shape).any(axis=1))
+        needed = np.flatnonzero(_needed_blocks(self.places.spans, info.shape).any(axis=1))
         if not needed.size:
             return read_pixels(info, self.settings)
         rows = int(needed[0]) * BLOCK_PIX, min((int(needed[-1]) + 1) * BLOCK_PIX, info.shape[0])
@@ -299,18 +336,11 @@ class MeshTask:
         data[slice(*rows)], good[slice(*rows)] = read.data, read.good
         return replace(read, data=data, good=good)
 
-    def _spans(self, wcs: CelestialWcs) -> Sequence[Spans]:
-        return spans_of_polygons(pixel_rings(self.overlaps, self.image, wcs, self.info.ref.label), self.info.shape)
-
-    def _meshes(self, data: PixelArray, good: BoolArray, wcs: CelestialWcs) -> dict[int, tuple[Mesh, ...]]:
-        """The meshes by plane, one for every spacing; of each the blocks of pixels that its overlaps need."""
-        spans = self._spans(wcs)
+    def _meshes(self, data: PixelArray, good: BoolArray) -> dict[int, tuple[Mesh, ...]]:
+        """The meshes by plane, one for every spacing."""
         meshes: dict[int, tuple[Mesh, ...]] = {}
-        for plane, halved in np.unique(np.stack([self.planes, self.halvings]), axis=1).T.tolist():
-            mine = np.flatnonzero((self.planes == plane) & (self.halvings == halved))
-            blocks = _needed_blocks([spans[k] for k in mine.tolist()], self.info.shape)
-            grid = self.grids[plane].halved(halved)
-            mesh = reduce_image(data, good, wcs, grid, blocks, degree=Model(self.settings.model).degree)
+        for plane, halved, placement in self.places.placements:
+            mesh = reduce_image(data, good, placement, degree=Model(self.settings.model).degree)
             meshes[plane] = (*meshes.get(plane, ()), PackedMesh.of_mesh(replace(mesh, halvings=halved)))
         return meshes
 

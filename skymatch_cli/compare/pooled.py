@@ -39,12 +39,14 @@ from skymatch_cli.run.tasks import Tasks
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
+from skymatch_cli.statistics.estimate import SYMMETRIC
 from skymatch_cli.statistics.ownsky import own_sky, without_sources
 from skymatch_cli.statistics.photons import clipped_photons
 from skymatch_cli.statistics.regions import region_statistics
 
 CountArray = npt.NDArray[np.unsignedinteger[Any]]
 _MAX_BLOCKS, _MIN_BLOCKS = 16, 4  # a side of the grid on which shared pixels are counted
+_LOCAL = 3.0  # mean less median over that by the skewness, which clipping cuts
 _SAMPLED = 16  # images by which the number of pixels is guessed
 _TOGETHER = 16  # regions whose runs fit the cache
 _MAX_COVERAGE = 500_000  # entries of all images together; the grid gets coarser in deep stacks
@@ -140,7 +142,9 @@ class PooledTask:
         pieces = PieceMeans.none(len(regions))
         if info.wcs is not None and regions:
             maps = piece_maps(self.overlaps, shifted, info.wcs, rows[0])
-            pieces = piece_means(pixels.data, good, shifted, skies, maps)
+            pieces, asymmetry = piece_means(pixels.data, good, shifted, skies, maps)
+            beyond = np.maximum(asymmetry - SYMMETRIC * np.sqrt(pieces.variance), 0)
+            skies = replace(skies, crowding=np.minimum(skies.crowding, _LOCAL * beyond))
         return ImageMeasurement(
             pairs=self.pairs,
             regions=skies,

@@ -60,7 +60,7 @@ def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequ
         n_a=both.n[0],
         n_b=both.n[1],
         delta=delta,
-        delta_err=np.where(ok, np.sqrt(total + of_level[ends].sum(axis=0)), np.nan),
+        delta_err=np.where(ok, np.sqrt(variance), np.nan),
         weight=ok / total,
         status=status,
         n_good=np.array([f.n_good for f in found], np.int64),

@@ -19,7 +19,7 @@ from skymatch_cli.images.known import Known
 from skymatch_cli.images.lookup import ImageFinder
 from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, file_of, fill_template
 from skymatch_cli.images.sidecars import NO_IMAGE, Companions
-from skymatch_cli.model import FileState, ImageRef, MaskRef, Part, Section, SkyWarning
+from skymatch_cli.model import FileState, ImageRef, Part, Section, SkyWarning
 from skymatch_cli.model.section import plane_of
 from skymatch_cli.run.tasks import run_apart
 from skymatch_cli.settings import Settings
@@ -67,15 +67,9 @@ def resolve_images(
     """
     if settings.mask is not None:
         check_template("--mask", settings.mask)
-    named, bad_names = expand_names(names, stdin)
-    if to_change and (remote := [name.file for name in named if is_remote(name.path)]):
-        hint = "write copies with --output-dir, or results alone with --dry-run"
-        raise InputError(Problem(url, "files behind a URL are not changed", hint) for url in dict.fromkeys(remote))
-    problems, skipped = list(bad_names), list[str]()
+    named, problems = _named(names, stdin, to_change=to_change)
     warnings: list[SkyWarning] = []
-    if not named and not problems:
-        problems.append(Problem("images", "none was named"))
-    skipped += [f"{name.file}: not used: {name.left_out}" for name in named if name.left_out]
+    skipped = [f"{name.file}: not used: {name.left_out}" for name in named if name.left_out]
     named = tuple(name for name in named if not name.left_out)
     companions = Companions(named)
     skipped += companions.notes()
@@ -88,7 +82,8 @@ def resolve_images(
     linked: dict[FileState, str] = {}
     for name in named:
         try:
-            file = _usable(structures[name.path])
+            if isinstance(file := structures[name.path], InputError):
+                raise file
             if file.creator.startswith(_OURS):
                 skipped.append(f"{name.file}: {NO_IMAGE}: a result of this program")
                 continue
@@ -103,19 +98,27 @@ def resolve_images(
         warnings += (SkyWarning(WarningName.PLANES, text) for text in texts)
         skipped += _left_out(file, name, chosen)
         for hdu in chosen:
-            try:
-                ref = _with_mask(companions.attach(_ref(name, hdu)), name.mask, settings.mask)
-                parts = _parts(hdu, name.section, ref.label)
-            except InputError as error:
-                problems.extend(error.problems)
+            images = caught(_images, name, hdu, companions, settings.mask)
+            if isinstance(images, InputError):
+                problems.extend(images.problems)
                 continue
-            if (place, hdu.index, parts[0]) in refs:
-                skipped.append(f"{ref.label}: named twice, used once")
-            for part in parts:
-                refs.setdefault((place, hdu.index, part), replace(ref, part=part))
+            if (place, hdu.index, images[0].part) in refs:
+                skipped.append(f"{images[0].hdu_label}: named twice, used once")
+            for ref in images:
+                refs.setdefault((place, hdu.index, ref.part), ref)
     problems += _overlapping(refs)
     found = Inputs(tuple(refs.values()), tuple(skipped), tuple(dict.fromkeys(problems)), files, real, tuple(warnings))
     return _with_reference(found, settings, known)
+
+
+def _named(
+    names: Sequence[str | os.PathLike[str] | NamedFile], stdin: TextIO | None, *, to_change: bool
+) -> tuple[tuple[NamedFile, ...], list[Problem]]:
+    named, problems = expand_names(names, stdin)
+    if to_change and (remote := [name.file for name in named if is_remote(name.path)]):
+        hint = "write copies with --output-dir, or results alone with --dry-run"
+        raise InputError(Problem(url, "files behind a URL are not changed", hint) for url in dict.fromkeys(remote))
+    return named, list(problems or ([] if named else [Problem("images", "none was named")]))
 
 
 def _with_reference(found: Inputs, settings: Settings, known: Known | None) -> Inputs:
@@ -159,42 +162,34 @@ def _structure(name: tuple[str, str]) -> FitsFile | InputError:
     return caught(read_structure, *name)
 
 
-def _usable(file: FitsFile | InputError) -> FitsFile:
-    if isinstance(file, InputError):
-        raise file
-    return file
-
-
 def _ref(name: NamedFile, hdu: Hdu) -> ImageRef:
     return ImageRef(file=name.file, path=name.path, hdu=hdu.index, ext=hdu.name, extver=hdu.ver, group=name.group)
 
 
-def _with_mask(ref: ImageRef, listed: MaskRef | None, template: str | None) -> ImageRef:
-    """Set the mask: column 2 of the list, else the template."""
-    if listed is not None:
-        return replace(ref, mask=listed)
-    if template is None:
-        return ref
+def _images(name: NamedFile, hdu: Hdu, companions: Companions, template: str | None) -> list[ImageRef]:
+    """The parts of an HDU that are images (all of it or a section, of a cube each plane or one), with their mask.
+
+    InputError if the section is not within the HDU, or ``--mask`` can't be filled for it.
+    """
+    ref = replace(companions.attach(_ref(name, hdu)), mask=name.mask)
     try:
-        return replace(ref, mask=fill_template(template, ref))
+        if ref.mask is None and template is not None:
+            ref = replace(ref, mask=fill_template(template, ref))
     except ValueError as error:
         raise InputError.at(ref.label, f"--mask {template}: {error}") from None
-
-
-def _parts(hdu: Hdu, text: str, where: str) -> tuple[Part, ...]:
-    """The parts of an HDU that are images: all of it or a section, of a cube each plane or one."""
     planes: Sequence[int | None] = [None] if hdu.cube_axis is None else range(hdu.n_planes)
-    if not text or hdu.plane_shape is None:
-        return tuple(map(Part, planes))
+    if not name.section or hdu.plane_shape is None:
+        return [replace(ref, part=Part(plane)) for plane in planes]
     try:
-        chosen = plane_of(text)
+        chosen = plane_of(name.section)
         if chosen is not None and chosen >= hdu.n_planes:
             raise ValueError(f"goes beyond the last plane of the image, {hdu.n_planes}")
-        section = Section.of(text, hdu.plane_shape)
+        section = Section.of(name.section, hdu.plane_shape)
     except ValueError as error:
-        raise InputError.at(where, f"its section [{text}] {error}", "columns first, counted from 1") from None
+        what = f"its section [{name.section}] {error}"
+        raise InputError.at(ref.label, what, "columns first, counted from 1") from None
     own = None if section.is_whole else section
-    return tuple(Part(plane, own) for plane in planes if plane is None or chosen in {None, plane})
+    return [replace(ref, part=Part(plane, own)) for plane in planes if plane is None or chosen in {None, plane}]
 
 
 def _overlapping(refs: Mapping[tuple[str, int, Part], ImageRef]) -> Iterator[Problem]:

@@ -43,18 +43,14 @@ class Headers:
     images: tuple[ImageHeader, ...] = ()
 
 
-def header_rules(settings: Settings, *, need_wcs: bool) -> str:
-    """Return everything that headers are read by, except the files, as JSON."""
-    chosen = {name: getattr(settings, name) for name in sorted(OF_HEADERS - {"mask", "planes"})}
-    return json.dumps({**chosen, "need_wcs": need_wcs, "gwcs": not asdffile.missing_package(), "version": __version__})
-
-
 class Known:
     """Headers of an earlier run that are still valid."""
 
     def __init__(self, old: Headers | None, settings: Settings, *, need_wcs: bool) -> None:
         old = old or Headers()
-        self.rules = header_rules(settings, need_wcs=need_wcs)
+        chosen = {name: getattr(settings, name) for name in sorted(OF_HEADERS - {"mask", "planes"})}
+        rules = {**chosen, "need_wcs": need_wcs, "gwcs": not asdffile.missing_package(), "version": __version__}
+        self.rules = json.dumps(rules)  # everything that headers are read by, except the files
         self._files = old.files
         self._real_of = {file.path: real for real, file in old.files.items()}
         same = old.rules == self.rules

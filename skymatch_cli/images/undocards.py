@@ -209,12 +209,10 @@ def _entry(mark: bytes, text: bytes) -> Entry:
 def undo_cards(left: Written, entries: Sequence[Entry]) -> cd.Cards:
     """Make the undo cards of an image; the first entry is that of the keyword of the level."""
     cards = _cards(b"* ", left.text(len(entries)).encode("ascii"))
-    return cards + [card for entry in entries for card in _entry_cards(entry)]
-
-
-def _entry_cards(entry: Entry) -> cd.Cards:
-    text = b"".join(entry.cards).rstrip() or entry.keyword.encode("ascii")
-    return _cards(b"- " if not entry.cards else b"= " if entry.at is None else b"%d " % entry.at, text)
+    for entry in entries:
+        mark = b"- " if not entry.cards else b"= " if entry.at is None else b"%d " % entry.at
+        cards += _cards(mark, b"".join(entry.cards).rstrip() or entry.keyword.encode("ascii"))
+    return cards
 
 
 def _cards(head: bytes, rest: bytes) -> cd.Cards:

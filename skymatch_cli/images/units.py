@@ -283,7 +283,11 @@ def _warnings(
         although = f"values are compared as they are, although {' and '.join(differences)} differ"
         text = f"{first_names(unclear, 1)}: BUNIT is not understood; {although}"
         warnings.append(SkyWarning(WarningName.UNITS, text))
-    gains = np.array([f.gain if _is_of_converter(meanings[f.bunit]) else math.nan for f in facts])
+    of_converter = {  # numbers of an analogue-digital converter: counts, DN, ADU
+        text: (meaning.is_count or meaning.is_rate) and "electron" not in str(meaning.unit)
+        for text, meaning in meanings.items()
+    }
+    gains = np.array([f.gain if of_converter[f.bunit] else math.nan for f in facts])
     known = gains[np.isfinite(gains)]
     if len(known) > 1 and np.ptp(known) > _SAME_GAIN * known.max() and len({f.flux_scale for f in facts}) == 1:
         ends = " to ".join(
@@ -292,8 +296,3 @@ def _warnings(
         text = f"counts of different gains are compared: {ends}; --flux-scale KEYWORD multiplies by the gain"
         warnings.append(SkyWarning(WarningName.UNITS, text))
     return tuple(warnings)
-
-
-def _is_of_converter(meaning: Bunit) -> bool:
-    """Whether numbers are those of an analogue-digital converter: counts, DN, ADU."""
-    return (meaning.is_count or meaning.is_rate) and "electron" not in str(meaning.unit)

@@ -151,7 +151,7 @@ def _record(
         shape=source.file.hdus[update.ref.hdu].shape,
         form=replace(result, blank=None),
     )
-    before = state.written
+    before, chosen = state.written, settings.determining().items()
     if before is not None and (shift, left.shape, left.form) == (before.shift, before.shape, before.form):
         left = replace(left, lost=before.lost, digest=before.digest)  # the same pixels
     record = Record(
@@ -159,7 +159,7 @@ def _record(
         errors=errors,
         method=update.method,
         program=__version__,
-        settings=_settings_text(settings),
+        settings=" ".join(f"{name}={value}" for name, value in chosen if value is not None and value is not False),
         tilted=update.tilt is not None,
         format_before=state.original,
         written=left,
@@ -276,8 +276,3 @@ def _typical_pixel(source: Source, ref: ImageRef, state: SkyState) -> float:
     values = np.abs(pixels.astype("f8") * form.bscale + form.bzero + level)
     values = values[np.isfinite(values)]
     return float(np.median(values)) if values.size else 0.0
-
-
-def _settings_text(settings: Settings) -> str:
-    determining = settings.determining().items()
-    return " ".join(f"{name}={value}" for name, value in determining if value is not None and value is not False)

@@ -198,14 +198,10 @@ class _Engine:
         world = np.empty((len(vectors), 2))
         world[:, self._lng], world[:, self._lat] = np.degrees(lon), np.degrees(lat)
         with self._lock, np.errstate(all="ignore"):
-            if self.distorted:
-                return _each(self._pixels_of_distorted, world)
+            if self.distorted:  # quiet: positions without convergence keep their last guess; the round trip drops them
+                how = {"tolerance": 1e-8, "maxiter": 50, "adaptive": True, "quiet": True}
+                return _each(lambda p: self._wcs.all_world2pix(p, 0, **how), world)
             return _each(lambda p: self._wcs.wcs.s2p(p, 0)["pixcrd"], world)
-
-    def _pixels_of_distorted(self, world: FloatArray) -> FloatArray:
-        # quiet: positions without convergence keep their last guess, and the round trip drops them.
-        pixels: FloatArray = self._wcs.all_world2pix(world, 0, tolerance=1e-8, maxiter=50, adaptive=True, quiet=True)
-        return pixels
 
 
 @dataclass(frozen=True, slots=True, eq=False)

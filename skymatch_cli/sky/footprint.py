@@ -132,7 +132,8 @@ def _wide_outlines(wcs: CelestialWcs, where: str) -> list[tuple[FloatArray, ...]
         if not cells.any():
             continue
         nodes = sky[y0 : y1 + 1, x0 : x1 + 1]
-        if (x1 - x0) * (y1 - y0) == 1 or _radius(nodes) <= _BLOCK_RADIUS_RAD:
+        known = nodes[np.isfinite(nodes).all(axis=2)]
+        if (x1 - x0) * (y1 - y0) == 1 or bounding_cap(known)[1] <= _BLOCK_RADIUS_RAD:
             outlines.extend(_outlines(x[x0 : x1 + 1], y[y0 : y1 + 1], cells))
         else:
             todo.extend(_halves(block, nodes))
@@ -149,11 +150,6 @@ def _valid_cells(wcs: CelestialWcs, x: FloatArray, y: FloatArray, sky: FloatArra
     corners = np.stack([sky[:-1, :-1], sky[:-1, 1:], sky[1:, :-1], sky[1:, 1:]])
     mean = normalised(corners.sum(axis=0))
     return np.asarray(angle_rad(middle, mean) <= 0.75 * angle_rad(corners, mean).max(axis=0))
-
-
-def _radius(nodes: FloatArray) -> float:
-    known = nodes.reshape(-1, 3)
-    return bounding_cap(known[np.isfinite(known).all(axis=1)])[1]
 
 
 def _halves(block: tuple[int, int, int, int], nodes: FloatArray) -> list[tuple[int, int, int, int]]:

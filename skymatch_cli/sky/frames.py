@@ -40,19 +40,11 @@ class SkyFrame:
 
     def to_icrs(self, vectors: FloatArray) -> FloatArray:
         """Convert unit vectors (n, 3) of this frame to ICRS."""
-        if self.name == "icrs" or self.on_a_body:
-            return vectors
-        if self.rigid:
-            return _rotated(_rotation_to_icrs(self), vectors)
-        return _transformed(vectors, _astropy_frame(self), _astropy_frame(ICRS))
+        return _converted(vectors, self, ICRS)
 
     def from_icrs(self, vectors: FloatArray) -> FloatArray:
         """Convert ICRS unit vectors (n, 3) to this frame."""
-        if self.name == "icrs" or self.on_a_body:
-            return vectors
-        if self.rigid:
-            return _rotated(_rotation_to_icrs(self).T, vectors)
-        return _transformed(vectors, _astropy_frame(ICRS), _astropy_frame(self))
+        return _converted(vectors, ICRS, self)
 
 
 ICRS = SkyFrame("icrs")
@@ -99,7 +91,14 @@ def _astropy_frame(frame: SkyFrame) -> Any:
     return made(equinox=Time(frame.equinox, format="byear" if frame.name.startswith("fk4") else "jyear"))
 
 
-def _rotated(rotation: FloatArray, vectors: FloatArray) -> FloatArray:
+def _converted(vectors: FloatArray, source: SkyFrame, target: SkyFrame) -> FloatArray:
+    """Convert unit vectors (n, 3) to ICRS, or from there; those on a body stay as they are."""
+    frame = source if target == ICRS else target
+    if frame == ICRS or frame.on_a_body:
+        return vectors
+    if not frame.rigid:
+        return _transformed(vectors, _astropy_frame(source), _astropy_frame(target))
+    rotation = _rotation_to_icrs(frame) if target == ICRS else _rotation_to_icrs(frame).T
     # Not a matrix product of BLAS, whose rounding depends on where a row stands in the batch.
     out: FloatArray = np.einsum("ij,nj->ni", rotation, vectors)
     return out

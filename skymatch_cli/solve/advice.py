@@ -206,9 +206,11 @@ def factor_warnings(
     if not unseen.any():
         return ()
     amount = _in_unit(images, unseen.max())
+    most = np.argsort(-np.round(unseen, 6), kind="stable")[: np.count_nonzero(unseen)]
+    names = [images[i].ref.label for i in most[:_NAMED]]
     text = (
         f"factors between the images that are too small to show in these overlaps may shift skies by up to "
-        f"{_said(amount)}; sky_err does not count that"
+        f"{_said(amount)}, which sky_err does not count ({len(most)}): {_few(names, ', ', len(most))}"
     )
     return (SkyWarning(WarningName.BRIGHT_SCENE, text, *amount),)
 
@@ -236,26 +238,30 @@ def weak_images(
 
 
 def uneven_images(
-    images: Sequence[ImageInfo],
-    errors: FloatArray,
-    gradient: FloatArray | None = None,
-    structure: FloatArray | None = None,
+    images: Sequence[ImageInfo], measurements: Measurements, errors: FloatArray, gradient: FloatArray | None = None
 ) -> tuple[SkyWarning, ...]:
     """Warn of images whose skies are far more uncertain than the noise of their pixels makes them.
 
     ``errors`` (2, N): errors of the skies, and the part that is noise of the pixels, in comparison units; ``gradient``
-    (N,): what a gradient common to all images may do beyond these; ``structure`` (N,): variance within the images.
+    (N,): what a gradient common to all images may do beyond these.
     """
-    err, by_noise = np.nan_to_num(errors)
+    m, (err, by_noise) = measurements, np.nan_to_num(errors)
     total = err if gradient is None else np.hypot(err, gradient)
-    why = (
-        "of their variance is noise of the pixels; for the rest, differences vary within their overlaps, or between "
-        "them, by more than their errors allow"
-    )
+    share = _share(by_noise**2, total**2)
+    crowded = np.zeros(len(images), np.bool_)
+    if m.pair_dof is None and m.level_variance is not None and m.zero_point is not None:
+        crowded = (m.zero_point[1] == 0) & (m.level_variance > 0.5 * total**2)
+    rest = "of their variance is noise of the pixels; for the rest, "
+    why = rest + "differences vary within their overlaps, or between them, by more than their errors allow"
     if gradient is not None and gradient.max() > err.max():
         why += ", as gradients make them; sky_err counts none that all images have in common"
-    what = (WarningName.DISAGREEMENT, why)
-    return tuple(_low(images, _share(by_noise**2, total**2), _LEAST_INFORMATION, total, what, cause=structure))
+    of_sources = rest + "sources stand between the pixels of the sky, where --compare mesh cancels them"
+    kinds = ((WarningName.DISAGREEMENT, why), ~crowded), ((WarningName.CROWDED, of_sources), crowded)
+    return tuple(
+        line
+        for what, mine in kinds
+        for line in _low(images, np.where(mine, share, 1), _LEAST_INFORMATION, total, what, cause=m.field_variance)
+    )
 
 
 def _image_sums(

@@ -234,7 +234,7 @@ def solve_skies(
         warnings += weak_images(images, measurements, task.used, found.err[0])
         if not any(w.name == WarningName.DISAGREEMENT for w in warnings):
             shared = None if offsets.common_gradient is None else offsets.common_gradient[task.group]
-            warnings += uneven_images(images, found.err, shared, measurements.field_variance)
+            warnings += uneven_images(images, measurements, found.err, shared)
     if max_residual is not None:
         warnings += large_residuals(images, measurements, residual, max_residual)
     if max_step is not None:

@@ -244,7 +244,7 @@ class Walk(RuleBasedStateMachine):
         if ours:
             truth.broken = True
         else:
-            truth.original, truth.changed = self.read(name, truth.kind), self.is_recorded(name, truth)
+            truth.original[at], truth.changed = self.read(name, truth.kind)[at], self.is_recorded(name, truth)
 
     @precondition(lambda self: not any(truth.broken or truth.stripped for truth in self.files.values()))
     @rule(which=st.integers(0, 2))

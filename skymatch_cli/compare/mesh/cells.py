@@ -21,6 +21,8 @@ import numpy.typing as npt
 from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, TangentPlane
 from skymatch_cli.sky.tangent import project
 
+BLOCK_PIX = 64  # side of the blocks in which noise is measured and pixels are needed or not
+COARSE = 8  # cells a side, for what varies slowly: noise, pixel area, background
 NODE_STEP_PIX = 32  # pixel lattice on which the WCS is evaluated
 _BOX_OF_BYTES = 3  # (4 * 3)**2 < 256: what a bin may count to
 Float32Array = npt.NDArray[np.float32]
@@ -186,53 +188,80 @@ def _part(a: npt.NDArray[_Number], axis: int, start: int, stop: int | None, step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Shares:
+    """How values at n positions are shared out among the four cells around each."""
+
+    first: tuple[int, int]  # (j, i): the lowest cell of the rectangle of cells that get something
+    shape: tuple[int, int]  # (nj, ni) of this rectangle
+    on_plane: BoolArray | None  # (m,): which of m positions these are; None for all
+    cell: npt.NDArray[np.intp]  # (n,): number in the rectangle of the first of the four cells
+    parts: FloatArray  # (4, n): shares of that cell, of the next in its row, and of those two of the next row
+
+    @classmethod
+    def at(cls, u: FloatArray, v: FloatArray) -> Shares:
+        """Positions in cells; NaN where there is none."""
+        on_plane = np.isfinite(u + v).reshape(-1)
+        every = bool(on_plane.all())
+        u, v = (c.reshape(-1) if every else c.reshape(-1)[on_plane] for c in (u, v))
+        parts = np.empty((4, u.size))
+        neither, along, down, both = parts
+        i, j = np.floor(u, out=neither), np.floor(v, out=both)  # in place: fresh memory costs more than arithmetic
+        np.subtract(u, i, out=along)
+        np.subtract(v, j, out=down)
+        first = (int(j.min()), int(i.min())) if u.size else (0, 0)
+        shape = (int(j.max()) - first[0] + 2, int(i.max()) - first[1] + 2) if u.size else (2, 2)
+        j -= first[0]
+        j *= shape[1]
+        j += i
+        j -= first[1]
+        cell = j.astype(np.intp)
+        np.multiply(along, down, out=both)
+        along -= both
+        down -= both
+        np.subtract(1.0, along, out=neither)
+        neither -= down
+        neither -= both
+        return cls(first, shape, None if every else on_plane, cell, parts)
+
+    def totals(self, value: Float32Array | FloatArray) -> FloatArray:
+        """Sums over the cells of the rectangle of the values at the m positions."""
+        value, width = value.reshape(-1), self.shape[1]
+        value = value if self.on_plane is None else value[self.on_plane]
+        total, weights = np.zeros(self.shape[0] * width), np.empty(self.cell.size)
+        for part, step in zip(self.parts, (0, 1, width, width + 1), strict=True):
+            np.multiply(part, value, out=weights)
+            found = np.bincount(self.cell, weights)
+            total[step : step + len(found)] += found
+        return total.reshape(self.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class CellSums:
-    """Sums over cells in a window of the grid; filled by `add`."""
+    """Sums over cells in a rectangle of the grid; filled by `add`."""
 
     origin: tuple[int, int]  # (j0, i0): cell of the first element
     sums: FloatArray  # (k, nj, ni)
 
-    @classmethod
-    def around(cls, u: FloatArray, v: FloatArray, k: int, most: int = 2**26) -> CellSums:
-        """Room for ``k`` sums over all cells that touch the positions; TooWideError for more than ``most``."""
-        if not np.isfinite(u + v).any():  # no pixel is on the plane: an empty window
-            u, v = np.zeros(1), np.zeros(1)
-        i0, j0 = int(np.floor(np.nanmin(u))) - 1, int(np.floor(np.nanmin(v))) - 1
-        i1, j1 = int(np.ceil(np.nanmax(u))) + 2, int(np.ceil(np.nanmax(v))) + 2
-        if (i1 - i0) * (j1 - j0) > most:
-            raise TooWideError
-        return cls((j0, i0), np.zeros((k, j1 - j0, i1 - i0)))
+    def add(self, shares: Shares, totals: Sequence[FloatArray]) -> None:
+        """Add totals over the rectangle of some shares, one for each of the k sums."""
+        rows, columns = (
+            slice(low - o, low - o + n) for low, o, n in zip(shares.first, self.origin, shares.shape, strict=True)
+        )
+        for k, total in enumerate(totals):
+            self.sums[k, rows, columns] += total
 
-    def add(self, u: FloatArray, v: FloatArray, values: Sequence[Float32Array | FloatArray]) -> None:
-        """Share values at positions (u, v) out among the four cells around each; spoils ``u`` and ``v``.
 
-        Works in place: at this size fresh memory costs more than the arithmetic in it.
-        """
-        if not u.size:
-            return
-        i, j = np.floor(u), np.floor(v)
-        u -= i
-        v -= j
-        i_low, j_low = int(i.min()), int(j.min())
-        width, height = int(i.max()) - i_low + 2, int(j.max()) - j_low + 2
-        j -= j_low
-        j *= width
-        j += i
-        j -= i_low
-        cell = j.astype(np.intp).reshape(-1)
-        both = np.multiply(u, v, out=i)
-        u -= both
-        v -= both
-        neither = np.subtract(1.0, u, out=j)
-        neither -= v
-        neither -= both
-        totals = np.zeros((len(values), height * width))
-        weights = np.empty_like(u)
-        for share, shift in zip((neither, u, v, both), (0, 1, width, width + 1), strict=True):
-            for total, value in zip(totals, values, strict=True):
-                np.multiply(share, value, out=weights)
-                found = np.bincount(cell, weights.reshape(-1))
-                total[shift : shift + len(found)] += found
-        window = np.s_[j_low - self.origin[0] :, i_low - self.origin[1] :]
-        for sums, total in zip(self.sums, totals, strict=True):
-            sums[window][:height, :width] += total.reshape(height, width)
+def window_around(u: FloatArray, v: FloatArray, most: int = 2**26) -> tuple[tuple[int, int], tuple[int, int]]:
+    """First cell and shape of a rectangle of all cells that touch the positions; TooWideError beyond ``most`` cells."""
+    if not np.isfinite(u + v).any():  # no pixel is on the plane: an empty window
+        u, v = np.zeros(1), np.zeros(1)
+    i0, j0 = int(np.floor(np.nanmin(u))) - 1, int(np.floor(np.nanmin(v))) - 1
+    i1, j1 = int(np.ceil(np.nanmax(u))) + 2, int(np.ceil(np.nanmax(v))) + 2
+    if (i1 - i0) * (j1 - j0) > most:
+        raise TooWideError
+    return (j0, i0), (j1 - j0, i1 - i0)
+
+
+def bilinear(nodes: FloatArray, y: FloatArray, x: FloatArray) -> FloatArray:
+    """Values between the nodes of a lattice, on a lattice of rows ``y`` and columns ``x``."""
+    return between(between(nodes, y, 0), x, 1)

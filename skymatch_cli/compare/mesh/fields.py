@@ -18,7 +18,7 @@ it is taken off before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,7 +42,7 @@ _NONE = 0.75  # of all sets have no structure
 _LIKE = 2.5  # steps of these amplitudes, by which images of a set differ
 _UNLIKE = 0.03  # part of the images that have any other amplitude
 _SAMPLE = 128  # pairs that say which kind of field it is
-_CHUNK = 4096  # pairs worked on at a time: memory
+_CHUNK = 1024  # pairs worked on at a time: memory
 _LEAST_WEIGHT = 0.4  # of a piece over the mean: cells at a border have pixels on one side of the middle only
 _QUIETEST = 1e-3  # noise that is left of the scatter of blocks where structure makes the most of it
 _PRIOR = 15.0  # blocks' worth of belief that noise is as the scatter of blocks says, and alike in all images
@@ -71,21 +71,32 @@ class _Pieces:
 
     ``dof`` (m,): blocks that these variances are known from; ``own`` (m,): part of the information of an overlap that
     no other has, 2 / k in a stack of k images.
-    ``share`` (2, m, 12, 2, 9): of the nodes of F and of G of both images in the mean over each piece; ``axes``
-    (2, m, 2, 2): axes of the frames on the plane.
+    ``span`` (2, 2, m, 12, 2): the lowest and highest place of each piece in the frames of both images, NaN where there
+    is none; ``axes`` (2, m, 2, 2): axes of the frames on the plane.
     """
 
     difference: FloatArray
     variance: FloatArray
     dof: FloatArray
     own: FloatArray
-    share: FloatArray
+    span: FloatArray
     axes: FloatArray
 
     def part(self, rows: IntArray) -> _Pieces:
         """Pieces of some of the overlaps."""
         first = {name: getattr(self, name)[rows] for name in ("difference", "variance", "dof", "own")}
-        return replace(self, **first, share=self.share[:, rows], axes=self.axes[:, rows])
+        return replace(self, **first, span=self.span[:, :, rows], axes=self.axes[:, rows])
+
+    @property
+    def share(self) -> FloatArray:
+        """Share of the nodes of F and of G of both images in the mean over each piece, (2, m, 12, 2, 9)."""
+        return np.nan_to_num(_node_shares(*self.span))
+
+    def chunks(self) -> Iterator[tuple[IntArray, _Pieces]]:
+        """Some of the overlaps after others, as rows and pieces: their shares take much memory."""
+        for low in range(0, len(self.difference), _CHUNK):
+            rows = np.arange(low, min(low + _CHUNK, len(self.difference)))
+            yield rows, self.part(rows)
 
     @property
     def typical(self) -> float:
@@ -106,8 +117,7 @@ class _Pieces:
         each = np.eye(self.difference.shape[1])
         along_x, along_y = (np.sqrt(0.5 * share) * _root(kind[0]) for share in (kind[1], 1 - kind[1]))
         found = np.empty((len(self.difference), len(amplitudes)))
-        for low in range(0, len(found), _CHUNK):
-            some = self.part(np.arange(low, min(low + _CHUNK, len(found))))
+        for rows, some in self.chunks():
             parts = [share[:, :, k] @ root for share in some.share for k, root in enumerate((along_x, along_y))]
             alone = [np.broadcast_to(each, (len(some.difference), *each.shape))]
             fields = some.over_noise(np.concatenate(parts if kind[0] != _PIECEMEAL else alone, axis=2))
@@ -117,7 +127,7 @@ class _Pieces:
             chi2, n_pieces = (square[:, :, None] / total).sum(axis=1), np.isfinite(some.variance).sum(axis=1)
             # Of Student's t: the noise is known from the scatter of so many blocks.
             of_chi2 = (n_pieces + some.dof)[:, None] * np.log1p(chi2 / some.dof[:, None])
-            found[low : low + _CHUNK] = -0.5 * some.own[:, None] * (np.log(total).sum(axis=1) + of_chi2)
+            found[rows] = -0.5 * some.own[:, None] * (np.log(total).sum(axis=1) + of_chi2)
         return found
 
 
@@ -218,9 +228,9 @@ def _pieces(
     from_corner = place - np.where(placed[..., None], corners[:, :, 0], 0.0)[:, :, None]
     middle = np.einsum("emij,empj->empi", to_frame, from_corner)
     half = 0.5 * np.einsum("emij,mj->emi", np.abs(to_frame), extent)[:, :, None]
-    share = _node_shares(middle - half, middle + half) * (seen & placed[..., None])[..., None, None]
+    span = np.where((seen & placed[..., None])[..., None], np.stack([middle - half, middle + half]), np.nan)
     dof = _PRIOR + np.maximum(structure.bright[5] - np.count_nonzero(weight > 0, axis=1), 0.0)
-    return _Pieces(difference, variance, dof, own, share, axes / np.sqrt(np.abs(np.linalg.det(axes)))[..., None, None])
+    return _Pieces(difference, variance, dof, own, span, axes / np.sqrt(np.abs(np.linalg.det(axes)))[..., None, None])
 
 
 def _node_shares(low: FloatArray, high: FloatArray) -> FloatArray:
@@ -263,7 +273,9 @@ def _kind(pieces: _Pieces) -> tuple[float, tuple[float, float], float]:
 def _bowl(sample: _Pieces, pieces: _Pieces) -> tuple[FloatArray, FloatArray]:
     """Coefficients (2,) of x^2 and y^2 in all frames that explain a sample best; what each does there (m, 12, 2)."""
     nodes = (np.arange(_NODES) / (_NODES - 1) - 0.5) ** 2
-    bend, places = ((x.share[0] - x.share[1]) @ nodes for x in (sample, pieces))
+    bend, places = (
+        np.concatenate([np.subtract(*some.share) @ nodes for _, some in x.chunks()]) for x in (sample, pieces)
+    )
     wanted = sample.over_noise(bend).reshape(-1, 2)
     bowl = np.linalg.lstsq(wanted, sample.over_noise(sample.difference).reshape(-1), rcond=1e-6)[0]
     return np.asarray(bowl, np.float64), np.asarray(places)
@@ -315,7 +327,8 @@ def _errors(
         alone = csr_array(hstack([diags_array(own), csr_array(common)]))
         return ImageFields(alone, quiet, variance, lever, tilt_variance)
     share, root = np.array([along_x, 1 - along_x]), _root(alpha)
-    mean = np.einsum("mp,empaj->emaj", weights, pieces.share)  # of the nodes in the overlap
+    each = (np.einsum("mp,empaj->emaj", weights[rows], some.share) for rows, some in pieces.chunks())
+    mean = np.concatenate([np.empty((2, 0, 2, _NODES)), *each], axis=1)  # of the nodes in the overlap
     size = 2 * root.shape[1]
     entries = ((mean @ root) * np.sqrt(share)[:, None]).reshape(2, m, size) * np.sqrt(variance)[ends][..., None]
     entries *= np.array([1, -1])[:, None, None] * used[:, None]

@@ -57,7 +57,8 @@ class PlaneMoments:
         """Moments (M, t) as the matrices (M, k, k) of the products of two monomials."""
         terms = exponents(degree_of(self.pull.shape[1]))
         number = {powers: t for t, powers in enumerate(exponents(2 * degree_of(self.pull.shape[1])))}
-        return sums[:, [[number[i + a, j + b] for a, b in terms] for i, j in terms]]
+        # In the order of memory of a store's, for the last digits of products depend on it.
+        return sums.take([[number[i + a, j + b] for a, b in terms] for i, j in terms], axis=1)
 
 
 def box(mesh: Mesh | None) -> FloatArray:

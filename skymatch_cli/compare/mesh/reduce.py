@@ -7,33 +7,23 @@ does not depend on other images, so any worker can make it and a store can keep 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from skymatch_cli.compare.mesh.cells import Bins, CellSums, Float32Array, MeshGrid, PixelMap, between, pixel_map
-from skymatch_cli.compare.mesh.centroids import CellCentroids, place_sums
+from skymatch_cli.compare.mesh.cells import BLOCK_PIX, COARSE, CellSums, Float32Array, bilinear
+from skymatch_cli.compare.mesh.centroids import CellCentroids
+from skymatch_cli.compare.mesh.noise import block_noise
+from skymatch_cli.compare.mesh.placement import Placement
 from skymatch_cli.compare.mesh.sharp import sharp_outliers
-from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray, PixelArray
+from skymatch_cli.model import BoolArray, FloatArray, IntArray, PixelArray
 from skymatch_cli.model.monomials import n_terms
 
-BLOCK_PIX = 64  # side of the blocks in which noise is measured and pixels are worked on
-_MOST_SCATTERED = 65536  # pixels from which the scatter of an image is taken
 MIN_COVERAGE = 0.3  # share of a cell's window that must be good pixels
-COARSE = 8  # cells a side, for what varies slowly: noise, pixel area, background
-_BATCH_BINS = 2**14  # shared out among cells at a time: what fits the cache
 _MOST_SUM, _MOST_VALUE = 1e37, 1e34  # of bins and of their pixels: float32 holds sums of both
-_LEAST_MOST_CELLS, _MOST_CELLS_PER_PIXEL = 2**20, 1  # far more than pixels fill: near the horizon of a plane
-_NOISE_ROWS = 4  # every fourth row is enough for the noise
-_FEW_STEPS = 50  # of neighbours that differ at all, in a block
-_MIN_NOISE_SAMPLES = 16
-_PIECE = 16  # values that are added up at a time; divides half a block
-_CLIP = 5.0  # rms of the differences beyond which one is an edge or a star
 _ROUNDINGS = 4.0  # of single precision, by which the mean of a cell may err
-_LEAST_NOISE = 1e-30  # keeps ratios of noises within float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,15 +71,7 @@ class CellMesh:
         return value, weight, pixels
 
 
-def reduce_image(
-    data: PixelArray,
-    good: BoolArray,
-    wcs: CelestialWcs,
-    grid: MeshGrid,
-    blocks: BoolArray | None = None,
-    *,
-    degree: int = 0,
-) -> CellMesh:
+def reduce_image(data: PixelArray, good: BoolArray, placement: Placement, *, degree: int = 0) -> CellMesh:
     """Reduce an image to the cells of a grid; TooWideError if it reaches too far from the centre of the plane.
 
     Parameters
@@ -98,180 +80,36 @@ def reduce_image(
         Pixels in comparison units.
     good : (ny, nx) bool
         True = use; False where ``data`` is not finite.
-    blocks : (ceil(ny / 64), ceil(nx / 64)) bool, optional
-        Blocks of pixels that are needed: those that other images may cover. All by default.
+    placement : Placement
+        Where the pixels lie on the grid, and which are needed.
     degree : int
         Of the model: the powers of the places of pixels up to it are kept.
     """
-    positions = pixel_map(wcs, grid)
-    if blocks is None:
-        blocks = np.ones([-(-n // BLOCK_PIX) for n in data.shape], bool)
     sample = data[::16, ::16][good[::16, ::16]]
     level = float(np.median(sample if sample.size else data[good])) if good.any() else 0.0
-    sigma = block_noise(data, good, blocks, level)
-    areas = positions.area()
-    on_plane = areas[np.isfinite(areas) & (areas > 0)]
-    bins = Bins.for_pitch(1.0 / np.sqrt(np.median(on_plane)) if on_plane.size else 1.0)
-    used = _used_nodes(blocks, positions, bins.stride)
-    u, v = (np.where(used, c, np.nan) for c in (positions.u, positions.v))
-    sums = CellSums.around(u, v, 1 + n_terms(degree), _LEAST_MOST_CELLS + _MOST_CELLS_PER_PIXEL * data.size)
-    n_good = 0
-    runs = list(_runs(blocks, data.shape))
+    sigma = block_noise(data, good, placement.blocks, level)
     clean = good.copy()
-    clean.reshape(-1)[sharp_outliers(data, good, sigma, BLOCK_PIX, runs)] = False
-    batch = _Batch(sums)
-    for rows, columns in runs:
-        n_good += int(np.count_nonzero(good[rows, columns]))
-        usable = clean[rows, columns]
-        values = np.where(usable, data[rows, columns], data.dtype.type(level))
+    clean.reshape(-1)[sharp_outliers(data, good, sigma, BLOCK_PIX, placement.rectangles)] = False
+    sums, n_good, bins = placement.sums(1 + n_terms(degree)), 0, placement.bins
+    for rectangle in placement.rectangles:
+        n_good += int(np.count_nonzero(good[rectangle]))
+        usable = clean[rectangle]
+        values = np.where(usable, data[rectangle], data.dtype.type(level))
         values -= data.dtype.type(level)  # in place: a third array would not fit the cache
         values = values.astype(np.float32, copy=False)
         total = bins.sums(values)
         if not np.abs(total).max(initial=0) < _MOST_SUM:  # values that float32 can't hold are no sky
             usable = usable & (np.abs(values) < _MOST_VALUE)
             total = bins.sums(np.where(usable, values, np.float32(0)))
-        count = bins.counts(usable)
-        summed: tuple[Float32Array | FloatArray, ...] = total, count
-        if degree:
-            summed = *summed, *place_sums(positions, bins, usable, (rows, columns), sums.origin, degree)
-        u, v = positions.at(*(s.start + bins.centres(s.stop - s.start) for s in (columns, rows)))
-        batch.add(u, v, summed)
-    batch.flush()
-    mesh = _finished(sums, positions, sigma, data.shape, level=level, n_good=n_good)
+        shares = placement.shares(rectangle)
+        sums.add(shares, [shares.totals(total), *placement.places(rectangle, shares, usable, degree)])
+    mesh = _finished(sums, placement, sigma, level=level, n_good=n_good)
     if not degree:
         return mesh
-    return replace(mesh, centroids=CellCentroids.of_sums(grid.pitch_rad, sums, mesh.origin, mesh.shape, degree))
+    return replace(mesh, centroids=CellCentroids.of_sums(placement.pitch_rad, sums, mesh.origin, mesh.shape, degree))
 
 
-def _used_nodes(blocks: BoolArray, positions: PixelMap, stride: int) -> BoolArray:
-    """The nodes of a map that lie in needed blocks or so near that bins of these do."""
-    used = np.zeros(positions.u.shape, bool)
-    per_block = BLOCK_PIX // positions.step
-    margin = -(-stride // positions.step) + 1
-    for rows, columns in _runs(blocks, tuple(n * BLOCK_PIX for n in blocks.shape)):
-        (j0, j1), (i0, i1) = ((s.start // BLOCK_PIX, s.stop // BLOCK_PIX) for s in (rows, columns))
-        inside = (slice(max(0, a * per_block - margin), b * per_block + margin) for a, b in ((j0, j1), (i0, i1)))
-        used[tuple(inside)] = True
-    return used
-
-
-class _Batch:
-    """Collects bins and adds them to the cells in batches that fit the cache."""
-
-    def __init__(self, sums: CellSums) -> None:
-        self._sums = sums
-        self._bins: list[list[Float32Array | FloatArray]] = []
-        self._size = 0
-
-    def add(self, u: FloatArray, v: FloatArray, values: Sequence[Float32Array | FloatArray]) -> None:
-        """Bins at (u, v); those off the plane are left out."""
-        on_plane = np.isfinite(u + v)
-        columns = [u, v, *values]
-        self._bins.append([c.reshape(-1) for c in columns] if on_plane.all() else [c[on_plane] for c in columns])
-        self._size += u.size
-        if self._size >= _BATCH_BINS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Add the collected bins."""
-        if self._size:
-            u, v, *values = (np.concatenate(c) for c in zip(*self._bins, strict=True))
-            self._sums.add(u, v, values)
-        self._bins, self._size = [], 0
-
-
-def _runs(blocks: BoolArray, shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
-    """Rectangles of pixels: runs of needed blocks, one block high."""
-    line, edge = np.nonzero(np.diff(np.pad(blocks, ((0, 0), (1, 1)))))
-    for j, start, stop in zip(line[::2].tolist(), edge[::2].tolist(), edge[1::2].tolist(), strict=True):
-        rows = slice(j * BLOCK_PIX, min((j + 1) * BLOCK_PIX, shape[0]))
-        yield rows, slice(start * BLOCK_PIX, min(stop * BLOCK_PIX, shape[1]))
-
-
-def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: float) -> Float32Array:
-    """Noise of a pixel in blocks of 64 x 64 pixels, (my, mx), from differences of neighbours in a row.
-
-    The rms of the differences, clipped from above until nothing more is clipped: stars and gradients hardly count,
-    and, other than a median, it is right where most neighbours are equal (sparse counts, integers, rebinned plates).
-    The smallest step that occurs is never clipped: single photons are the noise. Blocks with so few steps that these
-    are chance have one noise together: else those without a photon would weigh most. Blocks with too few good pixels,
-    and those not asked for, have the median of the others; never below rounding of ``level``.
-    """
-    half = BLOCK_PIX // 2
-    sigma, steps = np.full(blocks.shape, np.nan, np.float32), []
-    for rows, columns in _runs(blocks, data.shape):
-        lines, usable = data[rows, columns][::_NOISE_ROWS], good[rows, columns][::_NOISE_ROWS]
-        pairs = lines.shape[1] // 2
-        n_blocks = -(-lines.shape[1] // BLOCK_PIX)
-        each = np.full((BLOCK_PIX // _NOISE_ROWS, n_blocks * half), np.inf, np.float32)
-        both = usable[:, 1 : 2 * pairs : 2] & usable[:, 0 : 2 * pairs : 2]
-        difference = lines[:, 1 : 2 * pairs : 2] - lines[:, 0 : 2 * pairs : 2]
-        np.abs(difference, out=each[: len(lines), :pairs], where=both, casting="same_kind")
-        steps.append(each.reshape(-1, n_blocks, half).swapaxes(0, 1).reshape(n_blocks, -1))
-    if steps:
-        ordered = np.sort(np.concatenate(steps), axis=1)
-        found = _clipped_rms(ordered) / np.sqrt(2.0)
-        sparse = np.isfinite(found) & (np.count_nonzero((ordered > 0) & (ordered < np.inf), axis=1) < _FEW_STEPS)
-        found[sparse] = np.sqrt(np.mean(found[sparse] ** 2)) if sparse.any() else 0.0
-        sigma[blocks] = found
-    known = sigma[np.isfinite(sigma)]
-    sigma[~np.isfinite(sigma)] = np.median(known) if known.size else _scatter(data, good)
-    # Noise-free pixels get the rounding of their values; images of zeros get a token.
-    rounding = max(abs(level) * float(np.finfo(np.float32).eps), float(sigma.max()) * 1e-3) or 1e-12
-    return np.maximum(sigma, np.float32(max(rounding, _LEAST_NOISE)))
-
-
-def _scatter(data: PixelArray, good: BoolArray) -> float:
-    """Clipped scatter of an image none of whose good pixels are neighbours: structure counts, so never too small."""
-    values = data[good].astype(float)
-    values = values[:: max(1, len(values) // _MOST_SCATTERED)]
-    while len(values) > 1:
-        away = np.abs(values - np.median(values))
-        kept = away <= _CLIP * np.std(values)
-        if kept.all():
-            return float(np.std(values, ddof=1))
-        values = values[kept]
-    return 0.0
-
-
-def _clipped_rms(steps: Float32Array) -> FloatArray:
-    """Rms of each row of ascending steps >= 0 (infinite: none) without the largest; NaN where there are few."""
-    count, zeros = np.count_nonzero(steps < np.inf, axis=1), np.count_nonzero(steps == 0, axis=1)
-    enough, least = count >= _MIN_NOISE_SAMPLES, np.minimum(np.maximum(count // 2, 1), count)
-    smallest = np.take_along_axis(steps, np.minimum(zeros, steps.shape[1] - 1)[:, None], 1)[:, 0]
-    floor = np.where(np.isfinite(smallest), 1.5 * smallest, 0)
-    squares = _RunningSquares(np.where(steps < np.inf, steps, np.float32(0)))
-    rms, row = np.zeros(len(steps)), np.arange(len(steps))
-    while row.size:
-        rms[row] = np.sqrt(squares.of_first(count[row], row) / np.maximum(count[row], 1))
-        limit = np.maximum(_CLIP * rms[row], floor[row]).astype(np.float32)
-        kept = np.count_nonzero(steps[row] <= limit[:, None], axis=1)
-        kept = np.minimum(np.maximum(kept, least[row]), count[row])
-        fewer = kept < count[row]
-        count[row] = kept
-        row = row[fewer]
-    return np.where(enough, rms, np.nan)
-
-
-class _RunningSquares:
-    """Sums of the squares of the first values of rows (m, k): a running total would go through them one by one."""
-
-    def __init__(self, values: Float32Array) -> None:
-        self._pieces = values.astype(float).reshape(len(values), -1, _PIECE)
-        self._before = np.zeros((len(values), self._pieces.shape[1] + 1))
-        np.cumsum(np.einsum("rpi,rpi->rp", self._pieces, self._pieces), axis=1, out=self._before[:, 1:])
-
-    def of_first(self, n: IntArray, row: IntArray) -> FloatArray:
-        """Sum over the first ``n`` of each of some rows."""
-        whole, rest = np.divmod(n, _PIECE)
-        piece = self._pieces[row, np.minimum(whole, self._pieces.shape[1] - 1)]
-        piece = np.where(np.arange(_PIECE) < rest[:, None], piece, 0)
-        return np.asarray(self._before[row, whole] + np.einsum("ri,ri->r", piece, piece))
-
-
-def _finished(
-    sums: CellSums, positions: PixelMap, sigma: Float32Array, shape: tuple[int, ...], *, level: float, n_good: int
-) -> CellMesh:
+def _finished(sums: CellSums, placement: Placement, sigma: Float32Array, *, level: float, n_good: int) -> CellMesh:
     """Sums over cells to values and weights; trimmed to the cells that have pixels."""
     total, count = sums.sums[:2]
     seen = count > 0
@@ -280,7 +118,9 @@ def _finished(
     box = np.s_[first[0] : int(j[-1]) + 1, first[1] : int(i[-1]) + 1] if j.size else np.s_[:1, :1]
     origin = (sums.origin[0] + first[0], sums.origin[1] + first[1])
     total, count = total[box], count[box]
-    area, variance, in_blocks = _slow_maps(positions, sigma, shape, origin, count.shape)
+    nj, ni = count.shape
+    area, in_blocks = placement.area_maps(origin, (nj, ni))
+    variance = placement.variance_map(sigma, origin, (nj, ni))
     covered = (count > 0) & (count * area >= MIN_COVERAGE)
     value = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
     # Sums of single precision err by more than the noise of a block where that is none.
@@ -300,56 +140,9 @@ def _finished(
         per_pixel=per_pixel,
         area=in_blocks.astype(np.float32),
         pixel_area=float(np.median(area)),
-        corners=_corners(positions, shape),
+        corners=placement.corners,
         n_good=n_good,
     )
-
-
-def _corners(positions: PixelMap, shape: tuple[int, ...]) -> FloatArray:
-    """First corner of the frame and the ends of its first row and column, (3, 2), in cells."""
-    ny, nx = shape
-    corners = np.stack(positions.at(np.array([-0.5, nx - 0.5]), np.array([-0.5, ny - 0.5])), axis=-1)
-    return np.asarray(corners[[0, 0, 1], [0, 1, 0]], float)
-
-
-def _slow_maps(
-    positions: PixelMap, sigma: Float32Array, shape: tuple[int, ...], origin: tuple[int, int], cells: tuple[int, ...]
-) -> tuple[FloatArray, ...]:
-    """Area of a pixel at every cell, its variance at the corners of blocks of 8 x 8 cells, and the area in each block.
-
-    Means of samples of the frame on a coarse grid.
-    """
-    blocks = tuple((o + n - 1) // COARSE - o // COARSE + 1 for o, n in zip(origin, cells, strict=True))
-    y, x = (np.arange(min(8, n // 2), n, 16, dtype=float) for n in shape)
-    u, v = positions.at(x, y)
-    area = positions.area()
-    rows, columns = (
-        np.minimum(a.astype(int) // positions.step, n - 1) for a, n in zip((y, x), area.shape, strict=True)
-    )
-    areas = area[np.ix_(rows, columns)]
-    variances = sigma[np.ix_(y.astype(int) // BLOCK_PIX, x.astype(int) // BLOCK_PIX)].astype(float) ** 2
-    on_plane = np.isfinite(u) & np.isfinite(v) & np.isfinite(areas)
-    if not on_plane.any():
-        return np.ones(cells), np.ones([n + 1 for n in blocks]), np.ones(blocks)
-    u, v, areas, variances = (c[on_plane] for c in (u, v, areas, variances))
-    u, v = u / COARSE, v / COARSE
-    coarse = CellSums.around(np.append(u, origin[1] / COARSE), np.append(v, origin[0] / COARSE), 3)
-    coarse = CellSums(
-        coarse.origin, np.zeros((3, *(n + m // COARSE + 3 for n, m in zip(coarse.sums.shape[1:], cells, strict=True))))
-    )
-    coarse.add(u, v, (np.ones_like(u), areas, variances))
-    at = tuple((o + np.arange(n)) / COARSE - c for o, n, c in zip(origin, cells, coarse.origin, strict=True))
-    corners = tuple(o // COARSE + np.arange(n + 1.0) - c for o, n, c in zip(origin, blocks, coarse.origin, strict=True))
-    in_blocks = tuple(line[:-1] + 0.5 - 0.5 / COARSE for line in corners)
-    _, area, variance = coarse.sums
-    means = ((area, areas, at), (variance, variances, corners), (area, areas, in_blocks))
-    return tuple(_mean_at(coarse.sums[0], total, float(each.mean()), *where) for total, each, where in means)
-
-
-def _mean_at(count: FloatArray, total: FloatArray, fill: float, y: FloatArray, x: FloatArray) -> FloatArray:
-    """Means of a coarse grid between its nodes, ``fill`` where nothing was counted."""
-    n = _bilinear(count, y, x)
-    return np.asarray(np.divide(_bilinear(total, y, x), n, out=np.full(n.shape, fill), where=n > 0))
 
 
 def blocks_at(a: npt.NDArray[Any], origin: tuple[int, int], row: IntArray, column: IntArray) -> npt.NDArray[Any]:
@@ -369,9 +162,4 @@ def blocks_at(a: npt.NDArray[Any], origin: tuple[int, int], row: IntArray, colum
 def between_corners(nodes: Float32Array, origin: tuple[int, int], cells: tuple[int, ...]) -> Float32Array:
     """Values at the cells of a rectangle of the grid, from those at the corners of its blocks."""
     y, x = ((o % COARSE + np.arange(n)) / COARSE for o, n in zip(origin, cells, strict=True))
-    return _bilinear(nodes.astype(float), y, x).astype(np.float32)
-
-
-def _bilinear(nodes: FloatArray, y: FloatArray, x: FloatArray) -> FloatArray:
-    """Values between the nodes of a lattice, on a lattice of rows ``y`` and columns ``x``."""
-    return between(between(nodes, y, 0), x, 1)
+    return bilinear(nodes.astype(float), y, x).astype(np.float32)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from skymatch_cli.errors import InputError
+from skymatch_cli.errors import InputError, reason
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
@@ -128,16 +128,12 @@ def _as_os_errors() -> Iterator[None]:
     except FileNotFoundError as error:
         if error.__cause__ is None or getattr(error.__cause__, "status", None) == _NOT_FOUND:
             raise
-        raise OSError(_one_line(error.__cause__)) from error  # no answer does not mean no file
+        raise OSError(reason(error.__cause__)) from error  # no answer does not mean no file
     except (InputError, PermissionError, IsADirectoryError):
         raise
     except OSError as error:
         if error.strerror:
             raise
-        raise OSError(_one_line(error)) from error
+        raise OSError(reason(error)) from error
     except Exception as error:  # every protocol's package has errors of its own
-        raise OSError(_one_line(error)) from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{error}".split()) or type(error).__name__
+        raise OSError(reason(error)) from error

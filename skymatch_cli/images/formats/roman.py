@@ -47,7 +47,7 @@ def open_as_fits(path: str) -> IO[bytes]:
         return cast("IO[bytes]", FitsView(_parts(tree.tree), stack))
     except BaseException as error:
         stack.close()
-        if _is_unknown_compression(error):
+        if isinstance(error, ImportError) or (isinstance(error, ValueError) and "compression type" in str(error)):
             what = f"holds arrays that can't be unpacked: {reason(error)}"
             raise InputError.at(path, what, f"{HINT}; for other compressions: pip install asdf-compression") from error
         if isinstance(error, Exception) and not isinstance(error, InputError | OSError):
@@ -58,18 +58,6 @@ def open_as_fits(path: str) -> IO[bytes]:
 def schema_method(method: str) -> str:
     """Return the method in the words of Roman's schema, which has none for ``user``; other words stay as they are."""
     return _SCHEMA_METHODS.get(method, method)
-
-
-def _our_method(word: str, level: Any) -> str:
-    """Return the method for a word of the schema: a level without a method of the pipeline was given by the user."""
-    if word == _NO_METHOD and level is not None:
-        return Method.USER
-    return _OUR_METHODS.get(word, word)
-
-
-def _is_unknown_compression(error: BaseException) -> bool:
-    """Whether asdf reports a missing compression package."""
-    return isinstance(error, ImportError) or (isinstance(error, ValueError) and "compression type" in str(error))
 
 
 def _parts(tree: Any) -> list[tuple[bytes, Any]]:
@@ -111,8 +99,9 @@ def made_cards(tree: Any) -> cd.Cards:
 def _background_cards(meta: Any) -> cd.Cards:
     background = meta.get("background") or {}
     found = {keyword: background.get(name) for name, keyword in BACKGROUND.items()}
-    if isinstance(found[METHOD], str):
-        found[METHOD] = str(_our_method(str(found[METHOD]), found[LEVEL]))
+    if isinstance(word := found[METHOD], str):  # a level without a method of the pipeline was given by the user
+        given = word == _NO_METHOD and found[LEVEL] is not None
+        found[METHOD] = str(Method.USER if given else _OUR_METHODS.get(word, word))
     return [
         cd.make_card(keyword, str(value) if isinstance(value, str) else value)
         for keyword, value in found.items()

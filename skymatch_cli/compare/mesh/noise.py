@@ -1,0 +1,105 @@
+"""Noise of the pixels of one image, in blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skymatch_cli.compare.mesh.cells import BLOCK_PIX, Float32Array
+from skymatch_cli.compare.mesh.placement import rectangles
+from skymatch_cli.model import BoolArray, FloatArray, IntArray, PixelArray
+
+_MOST_SCATTERED = 65536  # pixels from which the scatter of an image is taken
+_NOISE_ROWS = 4  # every fourth row is enough for the noise
+_FEW_STEPS = 50  # of neighbours that differ at all, in a block
+_MIN_NOISE_SAMPLES = 16
+_PIECE = 16  # values that are added up at a time; divides half a block
+_CLIP = 5.0  # rms of the differences beyond which one is an edge or a star
+_LEAST_NOISE = 1e-30  # keeps ratios of noises within float32
+
+
+def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: float) -> Float32Array:
+    """Noise of a pixel in blocks of 64 x 64 pixels, (my, mx), from differences of neighbours in a row.
+
+    The rms of the differences, clipped from above until nothing more is clipped: stars and gradients hardly count,
+    and, other than a median, it is right where most neighbours are equal (sparse counts, integers, rebinned plates).
+    The smallest step that occurs is never clipped: single photons are the noise. Blocks with so few steps that these
+    are chance have one noise together: else those without a photon would weigh most. Blocks with too few good pixels,
+    and those not asked for, have the median of the others; never below rounding of ``level``.
+    """
+    sigma, regions, steps = np.full(blocks.shape, np.nan, np.float32), rectangles(blocks, data.shape, blocks.size), []
+    for rows, columns in regions:
+        steps.append(_steps(data[rows, columns][::_NOISE_ROWS], good[rows, columns][::_NOISE_ROWS]))
+    if steps:
+        ordered = np.sort(np.concatenate([each.reshape(-1, each.shape[-1]) for each in steps]), axis=1)
+        found = _clipped_rms(ordered) / np.sqrt(2.0)
+        sparse = np.isfinite(found) & (np.count_nonzero((ordered > 0) & (ordered < np.inf), axis=1) < _FEW_STEPS)
+        found[sparse] = np.sqrt(np.mean(found[sparse] ** 2)) if sparse.any() else 0.0
+        first = 0
+        for (rows, columns), (nj, ni, _) in zip(regions, (each.shape for each in steps), strict=True):
+            j, i = rows.start // BLOCK_PIX, columns.start // BLOCK_PIX
+            sigma[j : j + nj, i : i + ni] = found[first : first + nj * ni].reshape(nj, ni)
+            first += nj * ni
+    known = sigma[np.isfinite(sigma)]
+    sigma[~np.isfinite(sigma)] = np.median(known) if known.size else _scatter(data, good)
+    # Noise-free pixels get the rounding of their values; images of zeros get a token.
+    rounding = max(abs(level) * float(np.finfo(np.float32).eps), float(sigma.max()) * 1e-3) or 1e-12
+    return np.maximum(sigma, np.float32(max(rounding, _LEAST_NOISE)))
+
+
+def _steps(lines: PixelArray, usable: BoolArray) -> Float32Array:
+    """Differences of neighbours by blocks, (nj, ni, 512), from every fourth row; infinite where there is none."""
+    half, per_block = BLOCK_PIX // 2, BLOCK_PIX // _NOISE_ROWS
+    pairs, nj, ni = lines.shape[1] // 2, -(-lines.shape[0] // per_block), -(-lines.shape[1] // BLOCK_PIX)
+    each = np.full((nj * per_block, ni * half), np.inf, np.float32)
+    both = usable[:, 1 : 2 * pairs : 2] & usable[:, 0 : 2 * pairs : 2]
+    difference = lines[:, 1 : 2 * pairs : 2] - lines[:, 0 : 2 * pairs : 2]
+    np.abs(difference, out=each[: len(lines), :pairs], where=both, casting="same_kind")
+    return each.reshape(nj, per_block, ni, half).swapaxes(1, 2).reshape(nj, ni, -1)
+
+
+def _scatter(data: PixelArray, good: BoolArray) -> float:
+    """Clipped scatter of an image none of whose good pixels are neighbours: structure counts, so never too small."""
+    values = data[good].astype(float)
+    values = values[:: max(1, len(values) // _MOST_SCATTERED)]
+    while len(values) > 1:
+        away = np.abs(values - np.median(values))
+        kept = away <= _CLIP * np.std(values)
+        if kept.all():
+            return float(np.std(values, ddof=1))
+        values = values[kept]
+    return 0.0
+
+
+def _clipped_rms(steps: Float32Array) -> FloatArray:
+    """Rms of each row of ascending steps >= 0 (infinite: none) without the largest; NaN where there are few."""
+    count, zeros = np.count_nonzero(steps < np.inf, axis=1), np.count_nonzero(steps == 0, axis=1)
+    enough, least = count >= _MIN_NOISE_SAMPLES, np.minimum(np.maximum(count // 2, 1), count)
+    smallest = np.take_along_axis(steps, np.minimum(zeros, steps.shape[1] - 1)[:, None], 1)[:, 0]
+    floor = np.where(np.isfinite(smallest), 1.5 * smallest, 0)
+    squares = _RunningSquares(np.where(steps < np.inf, steps, np.float32(0)))
+    rms, row = np.zeros(len(steps)), np.arange(len(steps))
+    while row.size:
+        rms[row] = np.sqrt(squares.of_first(count[row], row) / np.maximum(count[row], 1))
+        limit = np.maximum(_CLIP * rms[row], floor[row]).astype(np.float32)
+        kept = np.count_nonzero(steps[row] <= limit[:, None], axis=1)
+        kept = np.minimum(np.maximum(kept, least[row]), count[row])
+        fewer = kept < count[row]
+        count[row] = kept
+        row = row[fewer]
+    return np.where(enough, rms, np.nan)
+
+
+class _RunningSquares:
+    """Sums of the squares of the first values of rows (m, k): a running total would go through them one by one."""
+
+    def __init__(self, values: Float32Array) -> None:
+        self._pieces = values.astype(float).reshape(len(values), -1, _PIECE)
+        self._before = np.zeros((len(values), self._pieces.shape[1] + 1))
+        np.cumsum(np.einsum("rpi,rpi->rp", self._pieces, self._pieces), axis=1, out=self._before[:, 1:])
+
+    def of_first(self, n: IntArray, row: IntArray) -> FloatArray:
+        """Sum over the first ``n`` of each of some rows."""
+        whole, rest = np.divmod(n, _PIECE)
+        piece = self._pieces[row, np.minimum(whole, self._pieces.shape[1] - 1)]
+        piece = np.where(np.arange(_PIECE) < rest[:, None], piece, 0)
+        return np.asarray(self._before[row, whole] + np.einsum("ri,ri->r", piece, piece))

@@ -1,0 +1,212 @@
+"""Where the pixels of an image lie among the cells of a grid: the same for all planes of a cube."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+
+from skymatch_cli.compare.mesh.cells import (
+    BLOCK_PIX,
+    COARSE,
+    Bins,
+    CellSums,
+    Float32Array,
+    MeshGrid,
+    PixelMap,
+    Shares,
+    bilinear,
+    pixel_map,
+    window_around,
+)
+from skymatch_cli.compare.mesh.centroids import place_sums
+from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray
+
+_MOST_BLOCKS = 32  # of a rectangle of several rows: their pixels fit the cache
+_LEAST_MOST_CELLS, _MOST_CELLS_PER_PIXEL = 2**20, 1  # far more than pixels fill: near the horizon of a plane
+_SAMPLE_PIX = 16  # between the samples of what varies slowly
+_T = TypeVar("_T")
+
+Rectangle = tuple[slice, slice]
+"""Rows and columns of pixels."""
+
+
+class Placement:
+    """Where the pixels of an image lie among the cells of a grid; TooWideError if that is too far from its centre.
+
+    Parameters
+    ----------
+    wcs : CelestialWcs
+    grid : MeshGrid
+    blocks : (ceil(ny / 64), ceil(nx / 64)) bool, optional
+        Blocks of pixels that are needed: those that other images may cover. All by default.
+    several : bool
+        Remember what several images in this place have in common.
+    """
+
+    def __init__(
+        self, wcs: CelestialWcs, grid: MeshGrid, blocks: BoolArray | None = None, *, several: bool = False
+    ) -> None:
+        self.shape, self.pitch_rad = wcs.shape, grid.pitch_rad
+        self.blocks = np.ones([-(-n // BLOCK_PIX) for n in self.shape], np.bool_) if blocks is None else blocks
+        self._positions = pixel_map(wcs, grid)
+        self._area = self._positions.area()
+        on_plane = self._area[np.isfinite(self._area) & (self._area > 0)]
+        self.bins = Bins.for_pitch(1.0 / np.sqrt(np.median(on_plane)) if on_plane.size else 1.0)
+        # Bins are counted from the first row of a rectangle: those of rows of blocks below it must be the same.
+        self.rectangles = rectangles(self.blocks, self.shape, 1 if BLOCK_PIX % self.bins.stride else _MOST_BLOCKS)
+        used = _used_nodes(self.blocks, self._positions, self.bins.stride)
+        u, v = (np.where(used, c, np.nan) for c in (self._positions.u, self._positions.v))
+        most = _LEAST_MOST_CELLS + _MOST_CELLS_PER_PIXEL * self.shape[0] * self.shape[1]
+        self.origin, self._cells = window_around(u, v, most)
+        self._several, self._known = several, dict[object, Any]()
+        self._places: dict[tuple[int, int, int], tuple[BoolArray, list[FloatArray]]] = {}
+
+    def sums(self, k: int) -> CellSums:
+        """Room for ``k`` sums over all cells that pixels touch."""
+        return CellSums(self.origin, np.zeros((k, *self._cells)))
+
+    def shares(self, rectangle: Rectangle) -> Shares:
+        """How the bins of a rectangle of pixels are shared out among cells."""
+        rows, columns = rectangle
+        centres = (each.start + self.bins.centres(each.stop - each.start) for each in (columns, rows))
+        return self._once((rows.start, columns.start), lambda: Shares.at(*self._positions.at(*centres)))
+
+    def places(self, rectangle: Rectangle, shares: Shares, usable: BoolArray, degree: int) -> list[FloatArray]:
+        """Sums over cells of the usable pixels of a rectangle, and of the powers of their places up to ``degree``."""
+        key = (rectangle[0].start, rectangle[1].start, degree)
+        before = self._places.get(key)
+        if before is not None and np.array_equal(before[0], usable):
+            return before[1]
+        totals = [shares.totals(self.bins.counts(usable))]
+        if degree:
+            powers = place_sums(self._positions, self.bins, usable, rectangle, self.origin, degree)
+            totals += map(shares.totals, powers)
+        if self._several:
+            self._places[key] = (usable, totals)
+        return totals
+
+    def _once(self, key: object, make: Callable[[], _T]) -> _T:
+        if not self._several:
+            return make()
+        if key not in self._known:
+            self._known[key] = make()
+        found: _T = self._known[key]
+        return found
+
+    @cached_property
+    def corners(self) -> FloatArray:
+        """First corner of the frame and the ends of its first row and column, (3, 2), in cells."""
+        ny, nx = self.shape
+        ends = self._positions.at(np.array([-0.5, nx - 0.5]), np.array([-0.5, ny - 0.5]))
+        return np.asarray(np.stack(ends, axis=-1)[[0, 0, 1], [0, 1, 0]], float)
+
+    def area_maps(self, origin: tuple[int, int], cells: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
+        """Area of a pixel at each of the ``cells`` from ``origin`` on, and in each of their blocks of 8 x 8."""
+
+        def make() -> tuple[FloatArray, FloatArray]:
+            y, x = (o + np.arange(n) for o, n in zip(origin, cells, strict=True))
+            corners = _corners_of_blocks(origin, cells)
+            j, i = (np.asarray(COARSE * line[:-1] + 0.5 * (COARSE - 1), float) for line in corners)
+            samples = self._samples
+            return samples.means(samples.areas, y, x), samples.means(samples.areas, j, i)
+
+        return self._once((origin, cells), make)
+
+    def variance_map(self, sigma: Float32Array, origin: tuple[int, int], cells: tuple[int, int]) -> FloatArray:
+        """Variance of a pixel at the corners of the blocks, from its noise in blocks of 64 x 64 pixels."""
+        y, x = _corners_of_blocks(origin, cells)
+        return self._samples.means(self._samples.of_blocks(sigma) ** 2, COARSE * y, COARSE * x)
+
+    @cached_property
+    def _samples(self) -> _Samples:
+        return _Samples.of_frame(self._positions, self._area, self.shape, self.origin, self._cells)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Samples:
+    """Samples of the frame every 16 pixels, for means of what varies slowly on a lattice 8 cells wide."""
+
+    y: IntArray  # (ny, 1): rows of the samples
+    x: IntArray  # (1, nx)
+    on_plane: BoolArray  # (ny, nx): those that have a place
+    areas: FloatArray  # (n,): areas of the pixels of those
+    lattice: CellSums  # how many of them are near
+    shares: Shares
+
+    @classmethod
+    def of_frame(
+        cls,
+        positions: PixelMap,
+        area: FloatArray,
+        shape: tuple[int, int],
+        origin: tuple[int, int],
+        cells: tuple[int, int],
+    ) -> _Samples:
+        """Samples of a frame whose cells are ``cells`` from ``origin`` on; ``area``: between the nodes of the map."""
+        y, x = np.ix_(*(np.arange(min(_SAMPLE_PIX // 2, n // 2), n, _SAMPLE_PIX) for n in shape))
+        u, v = positions.at(x[0].astype(float), y[:, 0].astype(float))
+        rows, columns = (np.minimum(a // positions.step, n - 1) for a, n in zip((y, x), area.shape, strict=True))
+        areas = area[rows, columns]
+        on_plane = np.isfinite(u) & np.isfinite(v) & np.isfinite(areas)
+        (j0, i0), (j1, i1) = np.array([origin, np.add(origin, cells)]) / COARSE + [[0], [1]]
+        u, v = u[on_plane] / COARSE, v[on_plane] / COARSE
+        first, size = window_around(np.append(u, [i0, i1]), np.append(v, [j0, j1]))
+        shares, lattice = Shares.at(u, v), CellSums(first, np.zeros((1, *size)))
+        lattice.add(shares, [shares.totals(np.ones(len(shares.cell)))])
+        return cls(y, x, on_plane, areas[on_plane], lattice, shares)
+
+    def of_blocks(self, sigma: Float32Array) -> FloatArray:
+        """Values of blocks of 64 x 64 pixels at the samples."""
+        return sigma[self.y // BLOCK_PIX, self.x // BLOCK_PIX][self.on_plane].astype(float)
+
+    def means(self, values: FloatArray, y: IntArray | FloatArray, x: IntArray | FloatArray) -> FloatArray:
+        """Means at the cells (rows ``y``, columns ``x``), the mean of all where no sample is near; else 1."""
+        if not values.size:
+            return np.ones((len(y), len(x)))
+        at = tuple(line / COARSE - o for line, o in zip((y, x), self.lattice.origin, strict=True))
+        total = CellSums(self.lattice.origin, np.zeros_like(self.lattice.sums))
+        total.add(self.shares, [self.shares.totals(values)])
+        n = bilinear(self.lattice.sums[0], *at)
+        fill = np.full(n.shape, float(values.mean()))
+        return np.asarray(np.divide(bilinear(total.sums[0], *at), n, out=fill, where=n > 0))
+
+
+def _corners_of_blocks(origin: tuple[int, int], cells: tuple[int, int]) -> tuple[IntArray, IntArray]:
+    """Rows and columns, in blocks of 8 x 8 cells of the grid, of the corners of those that a rectangle touches."""
+    y, x = (np.arange(o // COARSE, (o + n - 1) // COARSE + 2) for o, n in zip(origin, cells, strict=True))
+    return y, x
+
+
+def rectangles(blocks: BoolArray, shape: tuple[int, ...], most: int = 1) -> list[Rectangle]:
+    """Rectangles of pixels: runs of needed blocks, and equal ones below each other up to ``most`` blocks."""
+    line, edge = np.nonzero(np.diff(np.pad(blocks, ((0, 0), (1, 1)))))
+    found: list[list[int]] = []
+    last: dict[tuple[int, int], list[int]] = {}
+    for j, *ends in zip(line[::2].tolist(), edge[::2].tolist(), edge[1::2].tolist(), strict=True):
+        above = last.get((ends[0], ends[1]))
+        if above is not None and above[1] == j and (j + 1 - above[0]) * (ends[1] - ends[0]) <= most:
+            above[1] = j + 1
+        else:
+            last[ends[0], ends[1]] = [j, j + 1, *ends]
+            found.append(last[ends[0], ends[1]])
+    ny, nx = shape
+    return [
+        (slice(j0 * BLOCK_PIX, min(j1 * BLOCK_PIX, ny)), slice(i0 * BLOCK_PIX, min(i1 * BLOCK_PIX, nx)))
+        for j0, j1, i0, i1 in found
+    ]
+
+
+def _used_nodes(blocks: BoolArray, positions: PixelMap, stride: int) -> BoolArray:
+    """The nodes of a map that lie in needed blocks or so near that bins of these do."""
+    used = np.zeros(positions.nodes.shape[1:], bool)
+    per_block = BLOCK_PIX // positions.step
+    margin = -(-stride // positions.step) + 1
+    for rectangle in rectangles(blocks, tuple(n * BLOCK_PIX for n in blocks.shape), blocks.size):
+        ends = ((s.start // BLOCK_PIX, s.stop // BLOCK_PIX) for s in rectangle)
+        inside = (slice(max(0, a * per_block - margin), b * per_block + margin) for a, b in ends)
+        used[tuple(inside)] = True
+    return used
