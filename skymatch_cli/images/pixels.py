@@ -21,7 +21,7 @@ import numpy as np
 from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.files import absolute_path, file_state
-from skymatch_cli.images.formats.fitsfile import open_unpacked
+from skymatch_cli.images.formats.packing import open_unpacked
 from skymatch_cli.images.formats.pixelformat import Stored
 from skymatch_cli.images.formats.tilecheck import opened_tiles
 from skymatch_cli.images.padding import find_padding
@@ -38,7 +38,6 @@ from skymatch_cli.model import (
     SkyWarning,
     StoredPlane,
 )
-from skymatch_cli.model.images import BITPIX
 from skymatch_cli.settings import Settings
 
 _BLOCK_BYTES = 2**18  # blocks of rows: cheap per call, and they fit the cache
@@ -201,7 +200,7 @@ class _OpenFiles:
         if stream is None:
             stream = self._stack.enter_context(open_unpacked(plane.path, plane.container))
             self._streams[plane.path] = stream
-        dtype, nx = np.dtype(BITPIX[plane.bitpix]), plane.shape[1]
+        dtype, nx = plane.dtype, plane.shape[1]
         step = max(1, min(y1 - y0, _BLOCK_BYTES // (nx * dtype.itemsize)))
         buffer = np.empty((step, nx), dtype)
         stream.seek(plane.offset + y0 * nx * dtype.itemsize)
@@ -227,10 +226,10 @@ def _read_tiled(plane: StoredPlane, y0: int, y1: int) -> Stored:
         section = hdu.section
         further = np.unravel_index(plane.plane, section.shape[:-2]) if len(section.shape) > 2 else ()
         values = section[(*map(int, further), slice(y0, y1))]
-        return np.ascontiguousarray(values, BITPIX[plane.bitpix]).reshape(y1 - y0, plane.shape[1])
+        return np.ascontiguousarray(values, plane.dtype).reshape(y1 - y0, plane.shape[1])
 
 
-def _physical_type(plane: StoredPlane | PixelFormat) -> np.dtype[Any]:
+def _physical_type(plane: PixelFormat) -> np.dtype[Any]:
     """float32 where it holds every physical value exactly, else float64."""
     if plane.bscale == 1 and plane.bzero == 0:
         return np.dtype(np.float32 if plane.bitpix in {8, 16, -32} else np.float64)
@@ -261,7 +260,7 @@ def _to_original(
 
 def _check_digits(stored: Stored, plane: StoredPlane, where: str) -> None:
     """Refuse 64-bit integers that float64 would round: the sky is in their small differences."""
-    unsigned = plane.bscale == 1 and plane.bzero == 2.0**63
+    unsigned = plane.is_unsigned
     values = stored.view(">u8") ^ np.uint64(2**63) if unsigned else stored
     limits = np.iinfo(values.dtype)
     beyond = (values > _FLOAT64_INTEGERS) & (values < limits.max)  # the last value stands for an undefined pixel
@@ -275,7 +274,7 @@ def _check_digits(stored: Stored, plane: StoredPlane, where: str) -> None:
 def _to_physical(stored: Stored, plane: StoredPlane, data: PixelArray, good: BoolArray) -> None:
     """Fill ``data`` with physical values and ``good`` with which of them are defined."""
     with np.errstate(invalid="ignore", over="ignore"):
-        if plane.bitpix == 64 and plane.bscale == 1 and plane.bzero == 2.0**63:
+        if plane.bitpix == 64 and plane.is_unsigned:
             data[...] = stored.view(">u8") ^ np.uint64(2**63)  # the sum would lose digits
         else:
             data[...] = stored

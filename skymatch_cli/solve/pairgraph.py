@@ -21,16 +21,19 @@ class PairGraph:
     weight: FloatArray  # (m,): weights of the pairs, positive
     component: IntArray  # (n,): numbered from 0 by the first unknown that is in it
     size: IntArray  # (C,): unknowns in each component
-    adjacency: csr_array  # (n, n): symmetric; the summed weights of the pairs that join two unknowns
 
     @classmethod
     def of_pairs(cls, n: int, a: IntArray, b: IntArray, weight: FloatArray) -> PairGraph:
         """The graph of ``n`` unknowns and the m pairs (a, b), a != b, with positive weights."""
-        upper = coo_array((weight, (np.minimum(a, b), np.maximum(a, b))), shape=(n, n)).tocsr()
-        adjacency = csr_array(upper + upper.T)
-        component = _numbered_by_first(connected_components(adjacency, directed=False)[1].astype(np.int64))
-        size = np.bincount(component, minlength=1)
-        return cls(n=n, a=a, b=b, weight=weight, component=component, size=size, adjacency=adjacency)
+        links = csr_array((np.ones(len(a)), (a, b)), shape=(n, n))
+        component = _numbered_by_first(connected_components(links, directed=False)[1].astype(np.int64))
+        return cls(n=n, a=a, b=b, weight=weight, component=component, size=np.bincount(component, minlength=1))
+
+    def adjacency(self) -> csr_array:
+        """Summed weights of the pairs that join two unknowns, (n, n), symmetric."""
+        low, high = np.minimum(self.a, self.b), np.maximum(self.a, self.b)
+        upper = coo_array((self.weight, (low, high)), shape=(self.n, self.n)).tocsr()
+        return csr_array(upper + upper.T)
 
     def differences(self, x: FloatArray) -> FloatArray:
         """B x: ``x[a] - x[b]`` of every pair, for x of shape (n,) or (n, p)."""
@@ -88,7 +91,7 @@ class SpanningTree:
 def spanning_tree(graph: PairGraph) -> SpanningTree:
     """The heaviest spanning tree of every component, seen from the component's first unknown."""
     n = graph.n
-    cost = graph.adjacency.copy()
+    cost = graph.adjacency()
     cost.data = 1 / cost.data
     # scipy before 1.16 walks graphs with 32-bit indices only
     cost.indices, cost.indptr = cost.indices.astype(np.int32), cost.indptr.astype(np.int32)
