@@ -11,8 +11,9 @@ from skymatch_cli.errors import InputError, caught
 from skymatch_cli.images.companions import Role, companion_of, extension, nearest
 from skymatch_cli.images.dq import NO_FLAG, bad_flags
 from skymatch_cli.images.formats.files import file_state
-from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, open_unpacked, parse_header, read_structure
+from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, parse_header, read_structure
 from skymatch_cli.images.formats.header import as_number
+from skymatch_cli.images.formats.packing import open_unpacked
 from skymatch_cli.images.names import check_template, fill_template
 from skymatch_cli.model import ImageRef, MaskRef, PixelSource, RegionFile, StoredPlane
 from skymatch_cli.settings import Settings

@@ -19,7 +19,7 @@ from skymatch_cli.images.ledger import Record
 from skymatch_cli.images.pixels import read_pixels
 from skymatch_cli.images.skystate import OURS_ALONE
 from skymatch_cli.images.undocards import Written
-from skymatch_cli.model import BoolArray, Container, ImageInfo, PixelArray, PixelFormat
+from skymatch_cli.model import BoolArray, Container, FloatArray, ImageInfo, PixelArray, PixelFormat
 from skymatch_cli.record.checksum import PixelDigest
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit
 from skymatch_cli.settings import Settings
@@ -30,6 +30,7 @@ FRACTION_OF_NOISE = 1e-3
 MOST_RANGES = 100
 """A sky larger than the largest pixel by this factor is a mistake."""
 
+_FEW = 1e-3  # of the pixels, and two, that may have any value
 _BAND_PIXELS = 2**22
 _SAMPLED_ROWS = 256  # in which the noise is measured
 _TO_SIGMA = 1.4826 / math.sqrt(2)  # median of |differences of neighbours| to the standard deviation of a pixel
@@ -133,25 +134,34 @@ def _check_size(record: Record, scale: Scale, shape: tuple[int, int]) -> None:
 
 
 def measure_scale(source: Source, index: int, edit: PixelEdit, infos: Sequence[ImageInfo], settings: Settings) -> Scale:
-    """Largest absolute value and noise of the good pixels of an image.
+    """Largest absolute value and noise of the good pixels of an image, from some of its rows.
 
+    Values that are far beyond nearly all others, such as a hot pixel, say nothing about the image and are left out.
     The noise is that of differences of neighbours in a row, without those that are equal: of values on a lattice it is
     hardly below a step, of a frame with padding that of the rest. Without any difference it is the rounding of the
     largest value.
     """
-    largest, differences = 0.0, []
+    sizes, differences = [np.zeros(1)], []
     step = max(1, edit.shape[0] // _SAMPLED_ROWS)
     for data, good in _bands(source, index, edit, infos, settings):
-        largest = float(np.max(np.abs(data), where=good, initial=largest))
         rows, use = data[::step].astype("f8"), good[::step]
         with np.errstate(invalid="ignore", over="ignore"):
+            sizes.append(np.abs(rows[use]))
             apart = np.abs(rows[:, 1:] - rows[:, :-1])
         differences.append(apart[use[:, 1:] & use[:, :-1] & (apart > 0)])
+    largest = _largest(np.concatenate(sizes))
     found = np.concatenate(differences) if differences else np.zeros(0)
     if found.size:
         return Scale(largest, float(np.median(found)) * _TO_SIGMA)
     precise = np.finfo("f4" if edit.original.bitpix == -32 else "f8").eps
     return Scale(largest, largest * float(precise) / FRACTION_OF_NOISE)
+
+
+def _largest(sizes: FloatArray) -> float:
+    """Find the largest of absolute values, but for a few that are far beyond all others."""
+    few = max(2, int(_FEW * len(sizes)))
+    usual = float(np.partition(sizes, -few - 1)[-few - 1]) if len(sizes) > few else 0.0
+    return float(np.max(sizes, where=(sizes <= MOST_RANGES * usual) | (usual == 0), initial=0.0))
 
 
 def _bands(
