@@ -173,8 +173,9 @@ def assemble(measured: Measured) -> tuple[Measurements, Sequence[Finding]]:
         from skymatch_cli.solve.tilts import chosen_degree
 
         solvers = image_planes, chosen_degree
+        jobs = 1 if isinstance(measured.found, StoredFindings) else measured.settings.jobs  # a store has one reader
         with one_thread():  # of libraries that came with the solvers too
-            return assemble_mesh(measured.infos, measured.graph, known, measured.settings, solvers)
+            return assemble_mesh(measured.infos, measured.graph, known, measured.settings, solvers, jobs=jobs)
     pooled = list(map(known, range(len(measured.infos))))
     from skymatch_cli.compare.pooledpairs import assemble_pooled
 
