@@ -7,8 +7,10 @@ read once, by one worker, which also measures its own sky where asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import chain
 
 import numpy as np
 
@@ -39,7 +41,7 @@ from skymatch_cli.model import (
 )
 from skymatch_cli.model.measurements import DegreeChooser, PlaneSolver, joined
 from skymatch_cli.model.polygons import PolygonRows
-from skymatch_cli.run.tasks import Tasks
+from skymatch_cli.run.tasks import Tasks, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
@@ -100,27 +102,27 @@ def assemble_mesh(
     found: Callable[[int], MeshReduction],
     settings: Settings,
     solvers: tuple[PlaneSolver, DegreeChooser],
+    *,
+    jobs: int = 1,
 ) -> tuple[Measurements, list[MeshReduction]]:
     """Compare the cells of all images: differences of the pairs in comparison units, and the findings without cells.
 
     Images of different sets (``--split-by``, planes of cubes) are never compared: each set gives what it gives alone,
-    and ``found`` is asked for the findings of its images when it is its turn.
+    and ``found`` is asked for the findings of its images when it is its turn, in one of ``jobs`` processes.
     ``solvers``: least squares of polynomials and the choice of their degree, which belong to a later step.
     """
     grids = mesh_grids(infos, graph, settings.mesh_size)
     spacing = halvings(infos, graph, grids, settings)
     sets, group = set_numbers(infos), group_numbers(infos)
     images, pairs = _members(sets), _members(sets[graph.a], int(sets.max(initial=0)) + 1)
-    number = np.empty(len(sets), np.int64)
-    compared: list[Measurements] = []
-    without_cells: dict[int, MeshReduction] = {}
-    for mine, rows in zip(images, pairs, strict=True):
-        number[mine] = np.arange(len(mine))
+
+    def compare_set(k: int) -> tuple[Measurements, list[MeshReduction]]:
+        mine, rows = images[k], pairs[k]
         reduced = list(map(found, mine.tolist()))
         own = graph if len(images) == 1 else graph.part(rows)
-        used = graph.plane[rows]
-        part = replace(own, n_images=len(mine), a=number[graph.a[rows]], b=number[graph.b[rows]])
-        meshes, part = _by_spacing(part, used, spacing[rows], reduced, graph.planes)
+        a, b = (np.searchsorted(mine, end[rows]) for end in (graph.a, graph.b))
+        part = replace(own, n_images=len(mine), a=a, b=b)
+        meshes, part = _by_spacing(part, graph.plane[rows], spacing[rows], reduced, graph.planes)
         usable = np.array([f.status for f in reduced], object)
         degree = Model(settings.model).degree
         compare_all = partial(_compared, meshes, part, group[mine], usable, solve_planes=solvers[0])
@@ -129,9 +131,13 @@ def assemble_mesh(
             # Cells are trusted, and their errors known, with the model that they are compared by.
             degree, reasons = solvers[1]([infos[i] for i in mine.tolist()], group[mine], differences)
             differences = replace(compare_all(degree=degree), reasons=reasons)
-        compared.append(differences)
-        without_cells |= {i: replace(f, meshes={}) for i, f in zip(mine.tolist(), reduced, strict=True)}
+        return differences, [replace(f, meshes={}) for f in reduced]
+
+    n_pixels = n_pixels_of(infos, range(len(infos)))
+    with closing(run_apart(compare_set, range(len(images)), jobs=jobs, n_pixels=n_pixels)) as answers:
+        compared, outlines = zip(*answers, strict=True)
     whole = compared[0] if len(compared) == 1 else joined(compared, graph, images, pairs)
+    without_cells = dict(zip(np.concatenate(images).tolist(), chain(*outlines), strict=True))
     of_images = [without_cells[i] for i in range(len(infos))]
     n_good = np.array([f.n_good for f in of_images], np.int64)
     scale = scales(infos, [f.scale for f in of_images])

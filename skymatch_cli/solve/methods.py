@@ -205,7 +205,6 @@ def solve_skies(
     ------
     NoOverlapError
         If ``match`` or ``globalmin+match`` finds no overlap that can be used.
-
     """
     task = Task(
         images=images,
