@@ -56,6 +56,13 @@ class Selector:
             raise ValueError(f"[{text}] names no extension")
         return cls(name=name, ver=int(ver) if comma else None)
 
+    def fits(self, index: int, name: str, ver: int) -> bool:
+        """Whether an HDU is meant, by its number, EXTNAME (in any case; the primary one is PRIMARY) and EXTVER."""
+        if self.index is not None:
+            return self.index == index
+        called = (name or ("" if index else "PRIMARY")).upper()
+        return self.name.upper() in {"*", called} and self.ver in {None, ver}
+
 
 @dataclass(frozen=True, slots=True)
 class NamedFile:

@@ -102,10 +102,6 @@ class Hdu(PixelFormat):
             return None
         return self.shape[-2], self.shape[-1]
 
-    def is_named(self, name: str) -> bool:
-        """Whether this is the extension of that name (case doesn't matter; the primary HDU is PRIMARY)."""
-        return (self.name or ("" if self.index else "PRIMARY")).upper() == name.upper()
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitsFile:
