@@ -91,3 +91,24 @@ def test_factors_between_images_of_a_nebula_are_found(tmp_path):
     (warning,) = [w for w in result.warnings if w.name == "zero-points"]
     assert "3.fits (+" in warning.text
     assert 1 < np.abs(error).max() < 4 * err[np.abs(error).argmax()]
+
+
+@pytest.mark.parametrize("compare", ["pooled", "mesh"])
+def test_a_unit_that_is_wrong_by_a_large_factor_is_said(tmp_path, compare):
+    frames = [Frame(x=x, y=y, nx=SIZE, ny=SIZE, noise=NOISE, seed=k) for k, (x, y) in enumerate(PLACES)]
+    pixels = [stars(frame, 3.0, 3e-3) for frame in frames]
+    deep = Frame(nx=SIZE, ny=SIZE, noise=NOISE / 30, seed=9)  # a deep image has the same stars
+
+    def said(*images):
+        paths = [tmp_path / f"{k}.fits" for k in range(len(images))]
+        for path, (frame, data) in zip(paths, images, strict=True):
+            path.unlink(missing_ok=True)
+            write(path, frame, pixels=data.astype("f4"))
+        warnings = skymatch_cli.match(list(map(str, paths)), dry_run=True, compare=compare).warnings
+        return [w.text for w in warnings if w.name == "units"]
+
+    three = list(zip(frames, pixels, strict=True))[:3]
+    assert not said(*three, (deep, stars(deep, 3.0, 3e-3)))
+    assert not said(*((f, f.pixels()) for f in frames[:3]), (deep, deep.pixels()))
+    (text,) = said(*three, (frames[3], 300 * pixels[3]))
+    assert "3.fits (times" in text

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
 
@@ -19,7 +19,7 @@ from skymatch_cli.compare.mesh.cells import BLOCK_PIX, MeshGrid, TooWideError
 from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
 from skymatch_cli.compare.mesh.placement import Placement
 from skymatch_cli.compare.mesh.reduce import reduce_image
-from skymatch_cli.compare.pooled import local_skies, n_pixels_of
+from skymatch_cli.compare.pooled import local_skies, n_pixels_of, scales
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
 from skymatch_cli.images.pixels import Pixels, portable, read_pixels
@@ -47,6 +47,7 @@ from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
 from skymatch_cli.statistics.coarse import rounding_bias
 from skymatch_cli.statistics.ownsky import own_sky
+from skymatch_cli.statistics.scale import pixel_scale
 
 DEFAULT_PITCH_PIX = 8.0
 _LEAST_PITCH_PIX = 1.0
@@ -66,6 +67,7 @@ class MeshReduction:
     n_good: int  # good pixels
     warnings: tuple[SkyWarning, ...] = ()
     problems: tuple[Problem, ...] = ()
+    scale: FloatArray = field(default_factory=lambda: np.full(2, np.nan))  # see `pixel_scale`
 
 
 def mesh_tasks(
@@ -138,7 +140,8 @@ def assemble_mesh(
     without_cells = dict(zip(np.concatenate(images).tolist(), chain(*outlines), strict=True))
     of_images = [without_cells[i] for i in range(len(infos))]
     n_good = np.array([f.n_good for f in of_images], np.int64)
-    return replace(whole, n_good=n_good, local=local_skies([f.local for f in of_images])), of_images
+    scale = scales(infos, [f.scale for f in of_images])
+    return replace(whole, n_good=n_good, local=local_skies([f.local for f in of_images]), scale=scale), of_images
 
 
 def _compared(
@@ -325,7 +328,8 @@ class MeshTask:
         except TooWideError:
             what = "comes too near the horizon of its tangent plane to be reduced to a mesh"
             return self._unread((Problem(info.ref.label, what, "use --compare pooled"),))
-        return MeshReduction(meshes, status, local, n_good, (*pixels.warnings, *_coarse(info, pixels.data, good)))
+        warnings = (*pixels.warnings, *_coarse(info, pixels.data, good))
+        return MeshReduction(meshes, status, local, n_good, warnings, scale=pixel_scale(pixels.data, good))
 
     def _pixels(self) -> Pixels:
         """The pixels of the frame; of a file behind a URL only the rows that its overlaps need, the others not good."""

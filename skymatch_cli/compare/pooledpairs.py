@@ -10,7 +10,7 @@ from scipy.sparse import csr_array, diags_array, hstack
 
 from skymatch_cli.compare.piecepairs import PiecePairs, as_loops_allow
 from skymatch_cli.compare.pieces import PieceMeans
-from skymatch_cli.compare.pooled import CountArray, ImageMeasurement, local_skies
+from skymatch_cli.compare.pooled import CountArray, ImageMeasurement, local_skies, scales
 from skymatch_cli.compare.sharing import pooled_noise
 from skymatch_cli.model import (
     BoolArray,
@@ -69,6 +69,7 @@ def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequ
         level_variance=of_level,
         zero_point=np.stack([gain, gain_err, hidden]),
         local=local_skies([f.local for f in found]),
+        scale=scales(infos, [f.scale for f in found]),
     )
 
 

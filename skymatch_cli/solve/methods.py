@@ -31,6 +31,7 @@ from skymatch_cli.solve.advice import (
     factor_warnings,
     large_residuals,
     large_steps,
+    other_units,
     seen,
     solution_warnings,
     uneven_images,
@@ -230,6 +231,7 @@ def solve_skies(
     if offsets is not None:
         warnings += solution_warnings(images, measurements, task.group, offsets)
         warnings += factor_warnings(images, measurements, task.used, found.err[0])
+        warnings += other_units(images, measurements, task.used)
         warnings += weak_images(images, measurements, task.used, found.err[0])
         if not any(w.name == WarningName.DISAGREEMENT for w in warnings):
             shared = None if offsets.common_gradient is None else offsets.common_gradient[task.group]
