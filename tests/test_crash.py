@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from skymatch_cli.record.write import undo, write_skies
 from skymatch_cli.settings import Settings
 
 from .crash.faults import Fault, counted, die_after, die_halfway, fail_with, in_a_child
-from .crash.fileset import contents, make_files
+from .crash.fileset import Interrupted, contents, make_files
 from .factories import row, write_all
 
 pytestmark = [
@@ -51,21 +51,11 @@ def _other(update: SkyUpdate) -> SkyUpdate:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A folder of files, what they are before and after the job, and how often the job calls the disk."""
+class Scene(Interrupted):
+    """Files and what is done to them."""
 
-    folder: Path
     updates: list[SkyUpdate]
     job: Job
-    old: dict[str, bytes]
-    new: dict[str, bytes]
-    calls: list[str]
-
-    def reset(self) -> None:
-        shutil.rmtree(self.folder)
-        self.folder.mkdir()
-        for name, content in self.old.items():
-            (self.folder / name).write_bytes(content)
 
     def assert_whole(self, *, leftovers: bool) -> None:
         now = contents(self.folder)
@@ -86,20 +76,13 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Scene:
     before(updates)
     old = contents(tmp_path / "files")
     calls = counted(lambda: job(updates))
-    return Scene(tmp_path / "files", updates, job, old, contents(tmp_path / "files"), calls)
-
-
-def every_call(scene: Scene, *, of: str | None = None) -> Iterator[int]:
-    for at, call in enumerate(scene.calls):
-        if of is None or call == of:
-            scene.reset()
-            yield at
+    return Scene(tmp_path / "files", old, contents(tmp_path / "files"), calls, updates, job)
 
 
 # (death before a call is death after the one before it)
 @pytest.mark.parametrize(("die", "calls"), [(die_after, None), (die_halfway, "write")])
 def test_death_at_every_call(scene, die, calls):
-    for at in every_call(scene, of=calls):
+    for at in scene.every_call(of=calls):
         with Fault(at, die).installed():
             assert in_a_child(lambda: scene.job(scene.updates)) == 77
         scene.assert_whole(leftovers=True)
@@ -108,7 +91,7 @@ def test_death_at_every_call(scene, die, calls):
 
 @pytest.mark.parametrize(("number", "calls"), [(errno.EIO, None), (errno.EINTR, None), (errno.ENOSPC, "write")])
 def test_failure_of_every_call(scene, number, calls):
-    for at in every_call(scene, of=calls):
+    for at in scene.every_call(of=calls):
         with Fault(at, fail_with(number)).installed(), pytest.raises(InputError, match=os.strerror(number)):
             scene.job(scene.updates)
         scene.assert_whole(leftovers=False)

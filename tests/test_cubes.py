@@ -9,6 +9,8 @@ from astropy.io import fits
 
 import skymatch_cli
 from skymatch_cli.errors import InputError
+from skymatch_cli.images import pixels as reading
+from skymatch_cli.run import tasks
 from skymatch_cli.store import measuring
 
 from .commands import run
@@ -351,3 +353,43 @@ def test_skies_of_planes_are_not_exported_to_programs_that_take_one_an_image(tmp
     done = run("export", stored, "--to", "swarp", "-o", tmp_path / "back.txt")
     assert done.exit_code == 3
     assert "is a plane of a cube, and other programs take one sky an image" in done.stderr
+
+
+@pytest.mark.parametrize(("n_kept", "unpacked"), [(10, [3, 3, 1]), (2, [2, 1, 2, 1, 1])])
+def test_tiles_through_several_planes_are_unpacked_once(tmp_path, monkeypatch, n_kept, unpacked):
+    """Seven planes in tiles three planes deep, of which memory holds n: the skies are those of cubes without tiles."""
+
+    def pack(data, header):
+        return fits.CompImageHDU(data, header, compression_type="RICE_1", tile_shape=(3, 30, 45))
+
+    plain = save(tmp_path / "plain", 7, WAVE, dtype="i2")
+    packed = save(tmp_path / "packed", 7, WAVE, dtype="i2", pack=pack)
+    counts, unpack = [], reading._unpacked
+    monkeypatch.setattr(reading, "_UNPACKED_BYTES", n_kept * 2 * SIZE**2)
+    monkeypatch.setattr(reading, "_unpacked", lambda first, n, *rows: counts.append(n) or unpack(first, n, *rows))
+    found, expected = (
+        json.loads(run("match", "--dry-run", "--format", "json", "--jobs", "1", "--planes", "each", *names).stdout)
+        for names in (packed, plain)
+    )
+    assert [row["sky"] for row in found["images"]] == [row["sky"] for row in expected["images"]]
+    assert counts == unpacked * len(PLACES)
+
+
+@pytest.mark.parametrize("model", ["constant", "plane"])
+def test_planes_are_compared_alike_in_processes(tmp_path, monkeypatch, model):
+    """Each set of planes may be compared in a process of its own: same bytes."""
+    names = save(tmp_path, 5, WAVE)
+    command = ["match", "--dry-run", "--format", "csv", "--planes", "each", "--model", model, *names]
+    alone = run(*command, "--jobs", "1").stdout
+    monkeypatch.setattr(tasks, "_WORTH_PROCESSES", 0)
+    assert run(*command, "--jobs", "2").stdout == alone
+
+
+def test_planes_that_are_not_named_do_not_change_their_state(tmp_path):
+    names = save(tmp_path, 3)
+    run("match", *names)
+    before = [Path(name).read_bytes() for name in names]
+    refused = run("match", "--subtract", *(f"{name}[*,*,1]" for name in names))
+    assert refused.exit_code == 3
+    assert "the skies of its planes [*,*,2], [*,*,3] are not subtracted" in refused.stderr
+    assert [Path(name).read_bytes() for name in names] == before

@@ -67,7 +67,7 @@ def test_a_skylist_of_many_images_looks_at_each_name_once(tmp_path, monkeypatch)
     (tmp_path / "sky.txt").write_text("".join(f"{k}.fits {k}\n" for k in range(N_MANY)))
     compared = []
     monkeypatch.setattr(ImageRef, "label", property(lambda ref: compared.append(ref) or ref.file))
-    monkeypatch.setattr("skymatch_cli.images.lookup._fits", lambda *_: compared.append(0) or True)
+    monkeypatch.setattr("skymatch_cli.images.names.Selector.fits", lambda *_: compared.append(0) or True)
     assert read_skylist(str(tmp_path / "sky.txt"), refs) == {k: float(k) for k in range(N_MANY)}
     assert not compared
 

@@ -1,5 +1,8 @@
 """Meshes compared: differences of skies, cell by cell."""
 
+import tracemalloc
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import shapely
@@ -9,9 +12,12 @@ from hypothesis import strategies as st
 from skymatch_cli.compare.mesh.cells import MeshGrid
 from skymatch_cli.compare.mesh.compare import compare
 from skymatch_cli.compare.mesh.connected import least_squares_offsets
+from skymatch_cli.compare.mesh.fields import image_fields
 from skymatch_cli.compare.mesh.placement import Placement
 from skymatch_cli.compare.mesh.reduce import reduce_image
+from skymatch_cli.compare.mesh.structure import PairStructure
 from skymatch_cli.compare.mesh.sums import BlockScatter
+from skymatch_cli.compare.mesh.zeropoints import ZeroPoints
 from skymatch_cli.model import OverlapGraph, Status, TangentPlane
 from skymatch_cli.sky.celestial import fits_wcs
 from skymatch_cli.sky.shapes import polygons_of
@@ -214,3 +220,21 @@ def test_cells_beyond_what_memory_should_hold_go_through_a_file(monkeypatch):
     written = measured(images)
     for column in ("delta", "delta_err", "weight", "sky_a", "n_a"):
         np.testing.assert_array_equal(getattr(written, column), getattr(held, column))
+
+
+def test_structure_of_many_overlaps_is_found_in_little_memory():
+    n, m = 5000, 20_000
+    rng = np.random.default_rng(3)
+    a, b = (np.arange(m) % n, (np.arange(m) + 1 + np.arange(m) // n) % n)
+    pairs = OverlapGraph(n, a, b, np.ones(m), polygons_of([]), np.zeros(m, np.int64), (PLANE,))
+    mesh = SimpleNamespace(origin=(0, 0), shape=(64, 64), corners=np.array([[0.0, 0.0], [64, 0], [0, 64]]))
+    structure = PairStructure.empty(pairs, [[mesh] * n])
+    row, column = rng.uniform(0, 8, (2, m, 12))
+    structure.pieces[:] = np.stack([np.ones((m, 12)), rng.normal(size=(m, 12)), *np.ones((2, m, 12)), row, column])
+    structure.bright[5] = 64
+    tracemalloc.start()
+    fields, _ = image_fields(structure, pairs, [[mesh] * n], ZeroPoints.none(n), np.ones(m))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert fields.variance.shape == (n,)
+    assert peak < 3_000 * m  # of which half are chunks of a fixed size

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.settings import Settings
 
 from .crash.faults import Fault, counted, die_after, fail_with, in_a_child
-from .crash.fileset import contents
+from .crash.fileset import Interrupted, contents
 from .factories import row, write, write_all
 
 pytestmark = [
@@ -49,31 +48,15 @@ JOBS = {
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Images, what is done to them, and how they are before and after."""
+class Scene(Interrupted):
+    """Images and what is done to them."""
 
-    folder: Path
     names: list[str]
     settings: Settings
-    old: dict[str, bytes]
-    new: dict[str, bytes]
     result: str
-    calls: list[str]
 
     def run(self) -> str:
         return pipeline.match(self.names, self.settings).to_json()
-
-    def reset(self) -> None:
-        shutil.rmtree(self.folder)
-        self.folder.mkdir()
-        for name, content in self.old.items():
-            (self.folder / name).write_bytes(content)
-
-    def every_call(self, *, of: str | None = None) -> Iterator[int]:
-        for at, call in enumerate(self.calls):
-            if of is None or call == of:
-                self.reset()
-                yield at
 
     def assert_whole(self, *, temporary: bool) -> None:
         now = contents(self.folder)
@@ -109,7 +92,7 @@ def make_scene(folder: Path, job: str) -> Scene:
         result = pipeline.match(names, settings).to_json()
 
     calls = counted(run)
-    return Scene(folder, names, settings, old, contents(folder), result, calls)
+    return Scene(folder, old, contents(folder), calls, names, settings, result)
 
 
 @pytest.fixture(params=JOBS)

@@ -84,6 +84,15 @@ def test_a_sky_that_would_absorb_the_pixels_is_refused_before_anything_is_writte
     assert contents(Path()) == before
 
 
+@pytest.mark.parametrize("value", [1e12, -1e30, np.inf, np.nan])
+def test_one_pixel_of_any_value_hides_no_impossible_sky(value: float) -> None:
+    image("a.fits")
+    edited("a.fits", lambda hdu: hdu.data.__setitem__((5, 5), value))
+    Path("s.txt").write_text("a.fits 1.0e9\n")
+    done = run("match", "--method", "user", "--skylist", "s.txt", "--subtract", "a.fits", code=3)
+    assert "a.fits: a sky of 1e+09 can't be of an image whose largest pixel is 109.2" in done.stderr
+
+
 def test_images_in_other_units_are_refused_by_name() -> None:
     fits.PrimaryHDU((image("adu.fits", 1) * 1e-17).astype("f4"), header(0)).writeto("cgs.fits")
     before = contents(Path())
@@ -125,7 +134,7 @@ def test_floats_stay_32_bits_where_those_keep_the_noise(sky: float, bitpix: int)
 
 def test_floats_become_64_bits_where_32_would_lose_a_thousandth_of_the_noise() -> None:
     original = np.full((48, 48), 0.0, "f4") + np.random.default_rng(1).normal(0, 1e-5, (48, 48)).astype("f4")
-    original[0, 0] = 10.0  # a star: the sky is not out of range
+    original[:2, :2] = 10.0  # a star: the sky is not out of range
     fits.PrimaryHDU(original, header()).writeto("a.fits")
     subtracted(500.0)  # one unit in the last place of 500 is 3e-5
     assert fits.getheader("a.fits")["BITPIX"] == -64
@@ -137,7 +146,7 @@ def test_floats_become_64_bits_where_32_would_lose_a_thousandth_of_the_noise() -
 
 def test_64_bits_that_would_lose_a_thousandth_of_the_noise_are_refused() -> None:
     original = np.random.default_rng(1).normal(0, 1e-14, (48, 48))
-    original[0, 0] = 10.0
+    original[:2, :2] = 10.0
     fits.PrimaryHDU(original, header()).writeto("a.fits")
     before = Path("a.fits").read_bytes()
     Path("s.txt").write_text("a.fits 500\n")
@@ -832,3 +841,14 @@ def test_all_of_300_extensions_come_back() -> None:
     assert abs(float(pixels("h.fits", 300).mean()) - 100.15) < 1e-4
     run("undo", "h.fits")
     assert Path("h.fits").read_bytes() == before
+
+
+def test_a_dry_run_refuses_pixels_that_another_program_changed_after_us() -> None:
+    pair()
+    run("match", "--subtract", "a.fits", "b.fits")
+    run("match", "--dry-run", "a.fits", "b.fits")
+    edited("b.fits", lambda hdu: setattr(hdu, "data", hdu.data + np.float32(30)))
+    for option in ("--dry-run", "--subtract"):
+        done = run("match", option, "a.fits", "b.fits", code=3)
+        assert "b.fits: its pixels are not those that skymatch wrote: changed by another program since" in done.stderr
+        assert "a.fits:" not in done.stderr

@@ -7,8 +7,10 @@ read once, by one worker, which also measures its own sky where asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import chain
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from skymatch_cli.compare.mesh.cells import BLOCK_PIX, MeshGrid, TooWideError
 from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
 from skymatch_cli.compare.mesh.placement import Placement
 from skymatch_cli.compare.mesh.reduce import reduce_image
-from skymatch_cli.compare.pooled import local_skies, n_pixels_of
+from skymatch_cli.compare.pooled import local_skies, n_pixels_of, scales
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
 from skymatch_cli.images.pixels import Pixels, portable, read_pixels
@@ -39,12 +41,13 @@ from skymatch_cli.model import (
 )
 from skymatch_cli.model.measurements import DegreeChooser, PlaneSolver, joined
 from skymatch_cli.model.polygons import PolygonRows
-from skymatch_cli.run.tasks import Tasks
+from skymatch_cli.run.tasks import Tasks, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
 from skymatch_cli.statistics.coarse import rounding_bias
 from skymatch_cli.statistics.ownsky import own_sky
+from skymatch_cli.statistics.scale import pixel_scale
 
 DEFAULT_PITCH_PIX = 8.0
 _LEAST_PITCH_PIX = 1.0
@@ -64,6 +67,7 @@ class MeshReduction:
     n_good: int  # good pixels
     warnings: tuple[SkyWarning, ...] = ()
     problems: tuple[Problem, ...] = ()
+    scale: FloatArray = field(default_factory=lambda: np.full(2, np.nan))  # see `pixel_scale`
 
 
 def mesh_tasks(
@@ -98,27 +102,27 @@ def assemble_mesh(
     found: Callable[[int], MeshReduction],
     settings: Settings,
     solvers: tuple[PlaneSolver, DegreeChooser],
+    *,
+    jobs: int = 1,
 ) -> tuple[Measurements, list[MeshReduction]]:
     """Compare the cells of all images: differences of the pairs in comparison units, and the findings without cells.
 
     Images of different sets (``--split-by``, planes of cubes) are never compared: each set gives what it gives alone,
-    and ``found`` is asked for the findings of its images when it is its turn.
+    and ``found`` is asked for the findings of its images when it is its turn, in one of ``jobs`` processes.
     ``solvers``: least squares of polynomials and the choice of their degree, which belong to a later step.
     """
     grids = mesh_grids(infos, graph, settings.mesh_size)
     spacing = halvings(infos, graph, grids, settings)
     sets, group = set_numbers(infos), group_numbers(infos)
     images, pairs = _members(sets), _members(sets[graph.a], int(sets.max(initial=0)) + 1)
-    number = np.empty(len(sets), np.int64)
-    compared: list[Measurements] = []
-    without_cells: dict[int, MeshReduction] = {}
-    for mine, rows in zip(images, pairs, strict=True):
-        number[mine] = np.arange(len(mine))
+
+    def compare_set(k: int) -> tuple[Measurements, list[MeshReduction]]:
+        mine, rows = images[k], pairs[k]
         reduced = list(map(found, mine.tolist()))
         own = graph if len(images) == 1 else graph.part(rows)
-        used = graph.plane[rows]
-        part = replace(own, n_images=len(mine), a=number[graph.a[rows]], b=number[graph.b[rows]])
-        meshes, part = _by_spacing(part, used, spacing[rows], reduced, graph.planes)
+        a, b = (np.searchsorted(mine, end[rows]) for end in (graph.a, graph.b))
+        part = replace(own, n_images=len(mine), a=a, b=b)
+        meshes, part = _by_spacing(part, graph.plane[rows], spacing[rows], reduced, graph.planes)
         usable = np.array([f.status for f in reduced], object)
         degree = Model(settings.model).degree
         compare_all = partial(_compared, meshes, part, group[mine], usable, solve_planes=solvers[0])
@@ -127,12 +131,17 @@ def assemble_mesh(
             # Cells are trusted, and their errors known, with the model that they are compared by.
             degree, reasons = solvers[1]([infos[i] for i in mine.tolist()], group[mine], differences)
             differences = replace(compare_all(degree=degree), reasons=reasons)
-        compared.append(differences)
-        without_cells |= {i: replace(f, meshes={}) for i, f in zip(mine.tolist(), reduced, strict=True)}
+        return differences, [replace(f, meshes={}) for f in reduced]
+
+    n_pixels = n_pixels_of(infos, range(len(infos)))
+    with closing(run_apart(compare_set, range(len(images)), jobs=jobs, n_pixels=n_pixels)) as answers:
+        compared, outlines = zip(*answers, strict=True)
     whole = compared[0] if len(compared) == 1 else joined(compared, graph, images, pairs)
+    without_cells = dict(zip(np.concatenate(images).tolist(), chain(*outlines), strict=True))
     of_images = [without_cells[i] for i in range(len(infos))]
     n_good = np.array([f.n_good for f in of_images], np.int64)
-    return replace(whole, n_good=n_good, local=local_skies([f.local for f in of_images])), of_images
+    scale = scales(infos, [f.scale for f in of_images])
+    return replace(whole, n_good=n_good, local=local_skies([f.local for f in of_images]), scale=scale), of_images
 
 
 def _compared(
@@ -319,7 +328,8 @@ class MeshTask:
         except TooWideError:
             what = "comes too near the horizon of its tangent plane to be reduced to a mesh"
             return self._unread((Problem(info.ref.label, what, "use --compare pooled"),))
-        return MeshReduction(meshes, status, local, n_good, (*pixels.warnings, *_coarse(info, pixels.data, good)))
+        warnings = (*pixels.warnings, *_coarse(info, pixels.data, good))
+        return MeshReduction(meshes, status, local, n_good, warnings, scale=pixel_scale(pixels.data, good))
 
     def _pixels(self) -> Pixels:
         """The pixels of the frame; of a file behind a URL only the rows that its overlaps need, the others not good."""

@@ -15,6 +15,7 @@ ALONG, ACROSS = 6, 2  # pieces of an overlap, along its longest edge and across
 PIECES = ALONG * ACROSS
 _BURST = 8  # rows and columns that are used together, so that noise of neighbours counts
 _SAMPLE = 2**16  # pixels of an image
+_OF_SKEWNESS = 6.0  # skewness of a distribution, in its standard deviation, over mean less median
 _CLIP = 3.0  # standard deviations of a pixel
 
 
@@ -51,10 +52,11 @@ class PieceMeans:
 
 def piece_means(
     data: PixelArray, good: BoolArray, regions: Sequence[Spans], skies: SkyStatistics, maps: Sequence[FloatArray]
-) -> PieceMeans:
+) -> tuple[PieceMeans, FloatArray]:
     """Means over the pieces of overlaps of an image, of a sample of its good pixels near the sky.
 
-    ``regions`` and ``skies`` are those of the overlaps, ``maps`` what `piece_maps` finds for them.
+    Also mean less median (R,) of the pixels within a piece, by their skewness: a scene that varies from piece to piece
+    has none. ``regions`` and ``skies`` are those of the overlaps, ``maps`` what `piece_maps` finds for them.
     """
     n_regions = len(regions)
     wanted = sum(spans.n_pixels for spans in regions) / _SAMPLE
@@ -85,11 +87,14 @@ def piece_means(
     )
     cell, cells = (region * ALONG + along) * ACROSS + across, n_regions * PIECES
     n = np.bincount(cell, np.count_nonzero(use, axis=1), cells).reshape(-1, PIECES).astype(np.int64)
-    total = np.bincount(cell, value.sum(axis=1, dtype=np.float64), cells).reshape(-1, PIECES)
-    mean = total / np.maximum(n, 1)
-    square = np.bincount(region, np.einsum("ij,ij->i", value, value, dtype=np.float64), n_regions)
-    variance = np.maximum(square - (total * mean).sum(axis=1), 0) / np.maximum(n.sum(axis=1) - PIECES, 1)
-    return PieceMeans(mean + np.nan_to_num(skies.value)[:, None], n, variance)
+    terms = value.sum(axis=1), np.einsum("ij,ij->i", value, value), np.einsum("ij,ij,ij->i", value, value, value)
+    first, second, third = (np.bincount(cell, term, cells).reshape(-1, PIECES) for term in terms)
+    mean = first / np.maximum(n, 1)
+    square = np.maximum((second - first * mean).sum(axis=1), 0)
+    cube = (third - 3 * mean * second + 2 * mean**2 * first).sum(axis=1)
+    variance = square / np.maximum(n.sum(axis=1) - PIECES, 1)
+    asymmetry = np.divide(cube, _OF_SKEWNESS * square, out=np.zeros(n_regions), where=square > 0)
+    return PieceMeans(mean + np.nan_to_num(skies.value)[:, None], n, variance), asymmetry
 
 
 def piece_maps(overlaps: OverlapGraph, regions: Sequence[Spans], wcs: CelestialWcs, first_row: int) -> list[FloatArray]:

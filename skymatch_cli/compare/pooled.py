@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
 from skymatch_cli.images.pixels import Pixels, portable, read_pixels
 from skymatch_cli.model import (
+    FloatArray,
     ImageInfo,
     IntArray,
     LocalSkies,
@@ -39,12 +40,15 @@ from skymatch_cli.run.tasks import Tasks
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
+from skymatch_cli.statistics.estimate import SYMMETRIC
 from skymatch_cli.statistics.ownsky import own_sky, without_sources
 from skymatch_cli.statistics.photons import clipped_photons
 from skymatch_cli.statistics.regions import region_statistics
+from skymatch_cli.statistics.scale import pixel_scale
 
 CountArray = npt.NDArray[np.unsignedinteger[Any]]
 _MAX_BLOCKS, _MIN_BLOCKS = 16, 4  # a side of the grid on which shared pixels are counted
+_LOCAL = 3.0  # mean less median over that by the skewness, which clipping cuts
 _SAMPLED = 16  # images by which the number of pixels is guessed
 _TOGETHER = 16  # regions whose runs fit the cache
 _MAX_COVERAGE = 500_000  # entries of all images together; the grid gets coarser in deep stacks
@@ -62,6 +66,7 @@ class ImageMeasurement:
     n_good: int  # good pixels among those that were read
     warnings: tuple[SkyWarning, ...] = ()
     problems: tuple[Problem, ...] = ()  # why the pixels could not be read; the regions say ``unreadable`` then
+    scale: FloatArray = field(default_factory=lambda: np.full(2, np.nan))  # see `pixel_scale`
 
 
 def pooled_tasks(
@@ -140,7 +145,9 @@ class PooledTask:
         pieces = PieceMeans.none(len(regions))
         if info.wcs is not None and regions:
             maps = piece_maps(self.overlaps, shifted, info.wcs, rows[0])
-            pieces = piece_means(pixels.data, good, shifted, skies, maps)
+            pieces, asymmetry = piece_means(pixels.data, good, shifted, skies, maps)
+            beyond = np.maximum(asymmetry - SYMMETRIC * np.sqrt(pieces.variance), 0)
+            skies = replace(skies, crowding=np.minimum(skies.crowding, _LOCAL * beyond))
         return ImageMeasurement(
             pairs=self.pairs,
             regions=skies,
@@ -148,6 +155,7 @@ class PooledTask:
             pieces=pieces,
             local=local,
             n_good=int(np.count_nonzero(pixels.good)),
+            scale=pixel_scale(pixels.data, pixels.good),
             warnings=(*pixels.warnings, *_photons(info, pixels, self.settings.statistic)),
         )
 
@@ -238,6 +246,12 @@ def _block_counts(regions: Sequence[Spans], shape: tuple[int, int], side: int) -
         first = np.concatenate([[0], np.flatnonzero(row[1:] != row[:-1]) + 1])
         counts[row[first]] = np.add.reduceat(inside, first, axis=1, dtype=np.int32).T
     return counts.reshape(len(regions), side * side)
+
+
+def scales(infos: Sequence[ImageInfo], found: Sequence[FloatArray]) -> FloatArray:
+    """Scales of the pixels of all images (see `pixel_scale`) in comparison units, (2, N)."""
+    factor = np.array([abs(info.to_comparison) for info in infos])
+    return np.asarray(np.array(found).reshape(-1, 2).T * factor)
 
 
 def local_skies(found: Sequence[SkyStatistic | None]) -> LocalSkies | None:

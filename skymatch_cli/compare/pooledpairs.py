@@ -10,7 +10,7 @@ from scipy.sparse import csr_array, diags_array, hstack
 
 from skymatch_cli.compare.piecepairs import PiecePairs, as_loops_allow
 from skymatch_cli.compare.pieces import PieceMeans
-from skymatch_cli.compare.pooled import CountArray, ImageMeasurement, local_skies
+from skymatch_cli.compare.pooled import CountArray, ImageMeasurement, local_skies, scales
 from skymatch_cli.compare.sharing import pooled_noise
 from skymatch_cli.model import (
     BoolArray,
@@ -60,7 +60,7 @@ def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequ
         n_a=both.n[0],
         n_b=both.n[1],
         delta=delta,
-        delta_err=np.where(ok, np.sqrt(total + of_level[ends].sum(axis=0)), np.nan),
+        delta_err=np.where(ok, np.sqrt(variance), np.nan),
         weight=ok / total,
         status=status,
         n_good=np.array([f.n_good for f in found], np.int64),
@@ -69,6 +69,7 @@ def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequ
         level_variance=of_level,
         zero_point=np.stack([gain, gain_err, hidden]),
         local=local_skies([f.local for f in found]),
+        scale=scales(infos, [f.scale for f in found]),
     )
 
 

@@ -41,7 +41,6 @@ def pooled_noise(
     -------
     (M, K) csr_array
         ``S S^T`` has ``err[0]**2 + err[1]**2`` on its diagonal.
-
     """
     n_pairs = err.shape[1]
     region, block = np.nonzero(counts)

@@ -44,14 +44,14 @@ def _warnings(images: Sequence[tuple[StoredPlane, ImageRef]]) -> Iterator[SkyWar
 def _middle(plane: StoredPlane) -> bytes:
     try:
         with Path(plane.path).open("rb") as stream:
-            stream.seek(plane.offset + _size(plane) // 2)
-            return stream.read(min(_FIRST, _size(plane) // 2))
+            stream.seek(plane.offset + plane.n_bytes // 2)
+            return stream.read(min(_FIRST, plane.n_bytes // 2))
     except OSError:
         return b""  # reported when its pixels are read
 
 
 def _are_same(one: StoredPlane, other: StoredPlane) -> bool:
-    left = _size(one)
+    left = one.n_bytes
     try:
         with Path(one.path).open("rb") as a, Path(other.path).open("rb") as b:
             a.seek(one.offset)
@@ -64,7 +64,3 @@ def _are_same(one: StoredPlane, other: StoredPlane) -> bool:
     except OSError:
         return False
     return True
-
-
-def _size(plane: StoredPlane) -> int:
-    return plane.shape[0] * plane.shape[1] * abs(plane.bitpix) // 8

@@ -11,9 +11,10 @@ from skymatch_cli.errors import InputError, caught
 from skymatch_cli.images.companions import Role, companion_of, extension, nearest
 from skymatch_cli.images.dq import NO_FLAG, bad_flags
 from skymatch_cli.images.formats.files import file_state
-from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, open_unpacked, parse_header, read_structure
+from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, parse_header, read_structure
 from skymatch_cli.images.formats.header import as_number
-from skymatch_cli.images.names import check_template, fill_template
+from skymatch_cli.images.formats.packing import open_unpacked
+from skymatch_cli.images.names import Selector, check_template, fill_template
 from skymatch_cli.model import ImageRef, MaskRef, PixelSource, RegionFile, StoredPlane
 from skymatch_cli.settings import Settings
 
@@ -193,25 +194,19 @@ def _chosen(file: FitsFile, place: MaskRef, ref: ImageRef, kind: str) -> Hdu:
     Without a name: the only image in it; of several the one of the image's EXTNAME and EXTVER, else the one in the
     place of the image.
     """
-    where = ref.label
-    if isinstance(place.ext, int):
-        found = file.hdus[place.ext : place.ext + 1]
-    elif place.ext is None:
-        found = _counterpart(tuple(hdu for hdu in file.hdus if hdu.plane_shape), ref)
+    if place.ext is None:
+        same = Selector(name=ref.ext, ver=ref.extver)
+        planes = [hdu for hdu in file.hdus if hdu.plane_shape]
+        found = sorted(planes, key=lambda h: (not ref.ext or not same.fits(h.index, h.name, h.ver), h.index != ref.hdu))
     else:
-        found = tuple(hdu for hdu in file.hdus if hdu.is_named(place.ext) and hdu.ver == place.extver)
+        number = place.ext if isinstance(place.ext, int) else None
+        selector = Selector(number, str(place.ext), place.extver)
+        found = [hdu for hdu in file.hdus if selector.fits(hdu.index, hdu.name, hdu.ver)]
     if not found or found[0].plane_shape is None:
         name = place.file if place.ext is None else f"{place.file}[{place.ext}]"
-        raise InputError.at(where, f"its {kind} {name} is not a two-dimensional image", "name its extension: FILE[EXT]")
+        what = f"its {kind} {name} is not a two-dimensional image"
+        raise InputError.at(ref.label, what, "name its extension: FILE[EXT]")
     return found[0]
-
-
-def _counterpart(planes: tuple[Hdu, ...], ref: ImageRef) -> tuple[Hdu, ...]:
-    if len(planes) <= 1:
-        return planes
-    named = tuple(hdu for hdu in planes if ref.ext and hdu.is_named(ref.ext) and hdu.ver == ref.extver)
-    placed = tuple(hdu for hdu in planes if hdu.index == ref.hdu)
-    return (named or placed or planes)[:1]
 
 
 def _check_shape(plane: StoredPlane, science: StoredPlane, where: str, what: str) -> None:

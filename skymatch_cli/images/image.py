@@ -17,9 +17,10 @@ from skymatch_cli.images.alike import band_keywords, channels_of, doubts_between
 from skymatch_cli.images.copies import copy_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats import asdffile
-from skymatch_cli.images.formats.fitsfile import FitsFile, open_unpacked, parse_header
+from skymatch_cli.images.formats.fitsfile import FitsFile, parse_header
 from skymatch_cli.images.formats.gwcs import GwcsWcs, UnknownWcsError, asdf_extension, jwst_wcs, roman_wcs
 from skymatch_cli.images.formats.header import CardHeader, Keywords
+from skymatch_cli.images.formats.packing import open_unpacked
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.groups import group_of
 from skymatch_cli.images.hdus import PlaneFinder

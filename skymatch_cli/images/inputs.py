@@ -209,7 +209,9 @@ def _choose(file: FitsFile, name: NamedFile, settings: Settings) -> tuple[tuple[
     need_wcs = settings.method != "user"
     if name.selector is None:
         return _default_hdus(file, name.file, settings, need_wcs=need_wcs)
-    chosen = _selected(file, name.selector, need_wcs=need_wcs)
+    chosen = tuple(hdu for hdu in file.hdus if name.selector.fits(hdu.index, hdu.name, hdu.ver))
+    if name.selector.name == "*":
+        chosen = tuple(hdu for hdu in chosen if hdu.image_shape and (hdu.celestial or not need_wcs))
     if not chosen:
         listed = ", ".join(map(extension, file.hdus[:20]))
         raise InputError.at(_spelled(name), "there is no such image extension", f"the file has {listed}")
@@ -219,14 +221,6 @@ def _choose(file: FitsFile, name: NamedFile, settings: Settings) -> tuple[tuple[
         raise InputError(problems)
     flags = [_ref(name, hdu).label for hdu in chosen if role_of(hdu.name) is Role.FLAGS]
     return chosen, tuple(f"{label} holds flags, by its name: it is matched as an image" for label in flags)
-
-
-def _selected(file: FitsFile, selector: Selector, *, need_wcs: bool) -> tuple[Hdu, ...]:
-    if selector.index is not None:
-        return file.hdus[selector.index : selector.index + 1]
-    if selector.name == "*":
-        return tuple(h for h in file.hdus if h.image_shape and (h.celestial or not need_wcs))
-    return tuple(h for h in file.hdus if h.is_named(selector.name) and selector.ver in {None, h.ver})
 
 
 def _are_images(planes: Iterable[Hdu]) -> bool:

@@ -36,10 +36,10 @@ class Listed:
     left_out: str = ""
 
 
-def left_out_as(kind: str) -> str:
+def left_out_as(kind: str, of: str = "") -> str:
     """Why an exposure of some kind is not used; "" for a science exposure."""
     kind = kind.lower()
-    return "" if kind in {"", "science"} else f"{kind.replace('_', ' ')} exposure"
+    return "" if kind in {"", "science"} else f"{kind.replace('_', ' ')} exposure{of}"
 
 
 def read_list(file: str) -> str:
@@ -169,8 +169,7 @@ def _of_json(path: str) -> Iterator[Listed]:
     document = json.loads(Path(path).read_text(encoding="utf-8"))
     for product in document["products"]:
         for member in product["members"]:
-            kind = left_out_as(str(member.get("exptype") or ""))
-            left_out = f"{kind} of the association" if kind else ""
+            left_out = left_out_as(str(member.get("exptype") or ""), " of the association")
             yield Listed(path, str(folder / str(member["expname"])), "", str(member.get("group_id") or ""), left_out)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import real_path, real_paths
 from skymatch_cli.images.lists import read_list, words_of
-from skymatch_cli.images.names import Selector, split_section, split_selector
+from skymatch_cli.images.names import split_section, split_selector
 from skymatch_cli.model import ImageRef, Section
 from skymatch_cli.model.section import check_section, plane_of
 
@@ -43,7 +43,8 @@ class ImageFinder:
             return ()
         found = sorted(i for real in files for i in self._images[real])
         if selector is not None:
-            found = [i for i in found if _fits(selector, self._refs[i])]
+            refs = ((i, self._refs[i]) for i in found)
+            found = [i for i, ref in refs if selector.fits(ref.hdu, ref.ext, ref.extver)]
         return tuple(i for i in found if not section or _is_section(section, self._refs[i]))
 
 
@@ -56,13 +57,6 @@ def _is_section(text: str, ref: ImageRef) -> bool:
         return Section.of(text, ref.section.whole) == ref.section
     except ValueError:
         return False
-
-
-def _fits(selector: Selector, ref: ImageRef) -> bool:
-    if selector.index is not None:
-        return selector.index == ref.hdu
-    named = selector.name == "*" or selector.name.upper() == ref.ext.upper()
-    return named and selector.ver in {None, ref.extver}
 
 
 def find_reference(name: str, refs: Sequence[ImageRef], groups: Sequence[str]) -> int:

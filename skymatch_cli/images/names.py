@@ -17,7 +17,7 @@ from string import Formatter
 from typing import Any, TextIO
 
 from skymatch_cli.errors import InputError, Problem, UsageError, caught, without_secrets
-from skymatch_cli.images.formats.files import base_name, is_remote, matching
+from skymatch_cli.images.formats.files import absolute_path, base_name, is_remote, matching
 from skymatch_cli.images.lists import (
     Listed,
     is_association,
@@ -55,6 +55,13 @@ class Selector:
         if not name or (comma and not ver.isdecimal()):
             raise ValueError(f"[{text}] names no extension")
         return cls(name=name, ver=int(ver) if comma else None)
+
+    def fits(self, index: int, name: str, ver: int) -> bool:
+        """Whether an HDU is meant, by its number, EXTNAME (in any case; the primary one is PRIMARY) and EXTVER."""
+        if self.index is not None:
+            return self.index == index
+        called = (name or ("" if index else "PRIMARY")).upper()
+        return self.name.upper() in {"*", called} and self.ver in {None, ver}
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +263,7 @@ def _expand_entry(entry: Listed, source: _Source) -> Iterator[NamedFile | Proble
         except ValueError as error:
             yield Problem(entry.where, str(error), "e.g. [MASK], [MASK,2] or [3]")
             return
-        given["mask"] = _mask_ref(file, file if is_remote(file) else os.path.abspath(file), selector)
+        given["mask"] = _mask_ref(file, absolute_path(file), selector)
     for item in _expand_all([entry.name], source, None):
         yield item if isinstance(item, Problem) else replace(item, **given)
 
@@ -268,8 +275,11 @@ def _expand_one(name: str, source: _Source) -> Iterator[NamedFile | Problem]:
     except ValueError as error:
         yield Problem(name, str(error), _SECTION_HINT)
         return
-    for item in _expand_url(name) if is_remote(name) else _expand_path(name, source):
-        yield item if isinstance(item, Problem) or not section else replace(item, section=section)
+    try:
+        for item in _expand_path(name, source):
+            yield item if isinstance(item, Problem) or not section else replace(item, section=section)
+    except (OSError, InputError) as error:  # of a server
+        yield Problem(name, f"can't be looked up: {error}")
 
 
 def _expand_path(file: str, source: _Source) -> Iterator[NamedFile | Problem]:
@@ -287,24 +297,28 @@ def _expand_path(file: str, source: _Source) -> Iterator[NamedFile | Problem]:
         except ValueError as error:
             yield Problem(file, str(error), "e.g. [SCI], [SCI,2], [3] or [*]")
             return
-        yield from (NamedFile(found, os.path.abspath(found), selector) for found in files)
+        yield from (_named(found, selector) for found in files)
     elif files := _files(file):
         for found in files:
             yield from _contents(found, source)
     elif glob.has_magic(match["file"] if match else file):
-        yield Problem(file, "no file matches", "check the folder and the pattern")
+        yield Problem(file, "no file matches", "" if is_remote(file) else "check the folder and the pattern")
     else:
         yield Problem(match["file"] if match else file, "no such file")
 
 
 def _contents(file: str, source: _Source) -> Iterator[NamedFile | Problem]:
     """The image of that name, or the images of a list."""
-    if is_association(file):
+    if is_association(file) and not is_remote(file):
         yield from _members(file)
-    elif is_table(file):
+    elif is_table(file) and not is_remote(file):
         yield from _expand_list(file, replace(source, folder=""))
     else:
-        yield NamedFile(file, os.path.abspath(file))
+        yield _named(file)
+
+
+def _named(file: str, selector: Selector | None = None) -> NamedFile:
+    return NamedFile(without_secrets(file), absolute_path(file), selector)
 
 
 def _members(file: str) -> Iterator[NamedFile | Problem]:
@@ -320,29 +334,10 @@ def _members(file: str) -> Iterator[NamedFile | Problem]:
             yield Problem(member.name, "no such file", f"a member of {file}")
 
 
-def _expand_url(url: str) -> Iterator[NamedFile | Problem]:
-    """A URL, with or without a selector; the server expands ``*``, all else is taken literally."""
-    match = _SELECTED.fullmatch(url)
-    try:
-        file, selector = (url, None) if match is None else (match["file"], Selector.parse(match["selector"]))
-    except ValueError as error:
-        yield Problem(url, str(error), "e.g. [SCI], [SCI,2], [3] or [*]")
-        return
-    if "*" not in file:
-        yield NamedFile(without_secrets(file), file, selector)
-        return
-    try:
-        found = matching(file)
-    except (OSError, InputError) as error:
-        yield Problem(file, f"can't be looked up: {error}")
-        return
-    yield from (NamedFile(without_secrets(one), one, selector) for one in found)
-    if not found:
-        yield Problem(file, "no file matches")
-
-
 def _files(pattern: str) -> list[str]:
-    """The file of that name, else the files that a glob matches, sorted."""
+    """The file of that name, else the files that a glob matches, sorted; of a URL a server expands ``*`` alone."""
+    if is_remote(pattern):
+        return matching(pattern) if "*" in pattern else [pattern]
     if os.path.lexists(pattern):
         return [pattern]
     if not glob.has_magic(pattern):

@@ -102,9 +102,8 @@ def _items(images: Any) -> Iterable[Any]:
     if hasattr(images, "borrow") and hasattr(images, "shelve"):
         return _models(images)
     if not isinstance(images, Iterable) or isinstance(images, bytes | np.ndarray):
-        raise UsageError(
-            f"images: a {type(images).__name__} is neither an image nor a list of images", f"give {_TAKEN}"
-        )
+        what = f"images: a {type(images).__name__} is neither an image nor a list of images"
+        raise UsageError(what, f"give {_TAKEN}")
     return images
 
 
@@ -127,8 +126,8 @@ def _named(item: Any, name: str, path: str) -> NamedFile:
     """An image in memory as an input, with its group and its role in an association if it is a model."""
     if not is_model(item):
         return NamedFile(name, path)
-    kind = left_out_as(str(_attribute(item.meta, "asn.exptype") or _attribute(item.meta, "exptype") or ""))
-    left_out = f"{kind} of the association" if kind else ""
+    kind = _attribute(item.meta, "asn.exptype") or _attribute(item.meta, "exptype") or ""
+    left_out = left_out_as(str(kind), " of the association")
     return NamedFile(name, path, group=str(_attribute(item.meta, "group_id") or ""), left_out=left_out)
 
 

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import IO, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.files import absolute_path, file_state
-from skymatch_cli.images.formats.fitsfile import open_unpacked
+from skymatch_cli.images.formats.packing import open_unpacked
 from skymatch_cli.images.formats.pixelformat import Stored
 from skymatch_cli.images.formats.tilecheck import opened_tiles
 from skymatch_cli.images.padding import find_padding
@@ -38,10 +39,10 @@ from skymatch_cli.model import (
     SkyWarning,
     StoredPlane,
 )
-from skymatch_cli.model.images import BITPIX
 from skymatch_cli.settings import Settings
 
 _BLOCK_BYTES = 2**18  # blocks of rows: cheap per call, and they fit the cache
+_UNPACKED_BYTES = 2**23  # of planes that share tiles, kept twice at most
 _MANY_LOST = 0.5
 _BYTES_HELD = 5  # for each pixel: float32, and whether it is good
 _FLOAT64_INTEGERS = 2**53
@@ -201,7 +202,7 @@ class _OpenFiles:
         if stream is None:
             stream = self._stack.enter_context(open_unpacked(plane.path, plane.container))
             self._streams[plane.path] = stream
-        dtype, nx = np.dtype(BITPIX[plane.bitpix]), plane.shape[1]
+        dtype, nx = plane.dtype, plane.shape[1]
         step = max(1, min(y1 - y0, _BLOCK_BYTES // (nx * dtype.itemsize)))
         buffer = np.empty((step, nx), dtype)
         stream.seek(plane.offset + y0 * nx * dtype.itemsize)
@@ -222,15 +223,42 @@ def _fill(stream: IO[bytes], block: Stored) -> None:
 
 
 def _read_tiled(plane: StoredPlane, y0: int, y1: int) -> Stored:
-    """Read rows of a tile-compressed image as stored before compression; only the tiles needed are unpacked."""
-    with opened_tiles(lambda: open_unpacked(plane.path, plane.container), plane.hdu) as hdu:
-        section = hdu.section
-        further = np.unravel_index(plane.plane, section.shape[:-2]) if len(section.shape) > 2 else ()
-        values = section[(*map(int, further), slice(y0, y1))]
-        return np.ascontiguousarray(values, BITPIX[plane.bitpix]).reshape(y1 - y0, plane.shape[1])
+    """Read rows of a tile-compressed image as stored before compression; only the tiles needed are unpacked.
+
+    The planes of a cube that share tiles are unpacked together, as many as fit some memory, and kept for the next ones.
+    """
+    depth = _tile_depth(plane.at(0)) if plane.n_planes > 1 else 1
+    at_a_time = max(1, _UNPACKED_BYTES // ((y1 - y0) * plane.shape[1] * abs(plane.bitpix) // 8))
+    if min(depth, at_a_time) == 1:
+        return np.asarray(_unpacked(plane, 1, y0, y1)[0])
+    before = plane.plane % depth // at_a_time * at_a_time  # planes of the same tiles that were unpacked earlier
+    first = plane.plane // depth * depth + before
+    count = min(at_a_time, depth - before, plane.n_planes - first)
+    return np.array(_unpacked_and_kept(plane.at(first), count, y0, y1)[plane.plane - first])
 
 
-def _physical_type(plane: StoredPlane | PixelFormat) -> np.dtype[Any]:
+@lru_cache(maxsize=64)
+def _tile_depth(first: StoredPlane) -> int:
+    """How many planes of a cube share tiles; ``first`` is its first plane."""
+    with opened_tiles(lambda: open_unpacked(first.path, first.container), first.hdu) as hdu:
+        return int(hdu.tile_shape[-3]) if len(hdu.shape) == 3 else 1
+
+
+def _unpacked(first: StoredPlane, count: int, y0: int, y1: int) -> Stored:
+    """Rows of some planes of a tile-compressed image, (count, rows, nx)."""
+    with opened_tiles(lambda: open_unpacked(first.path, first.container), first.hdu) as hdu:
+        which = [slice(k, k + 1) for k in np.unravel_index(first.plane, hdu.shape[:-2])] if hdu.shape[:-2] else []
+        which[-1:] = [slice(each.start, each.start + count) for each in which[-1:]]
+        values = hdu.section[(*which, slice(y0, y1))]
+        return np.ascontiguousarray(values, first.dtype).reshape(count, y1 - y0, first.shape[1])
+
+
+@lru_cache(maxsize=2)
+def _unpacked_and_kept(first: StoredPlane, count: int, y0: int, y1: int) -> Stored:
+    return _unpacked(first, count, y0, y1)
+
+
+def _physical_type(plane: PixelFormat) -> np.dtype[Any]:
     """float32 where it holds every physical value exactly, else float64."""
     if plane.bscale == 1 and plane.bzero == 0:
         return np.dtype(np.float32 if plane.bitpix in {8, 16, -32} else np.float64)
@@ -261,7 +289,7 @@ def _to_original(
 
 def _check_digits(stored: Stored, plane: StoredPlane, where: str) -> None:
     """Refuse 64-bit integers that float64 would round: the sky is in their small differences."""
-    unsigned = plane.bscale == 1 and plane.bzero == 2.0**63
+    unsigned = plane.is_unsigned
     values = stored.view(">u8") ^ np.uint64(2**63) if unsigned else stored
     limits = np.iinfo(values.dtype)
     beyond = (values > _FLOAT64_INTEGERS) & (values < limits.max)  # the last value stands for an undefined pixel
@@ -275,7 +303,7 @@ def _check_digits(stored: Stored, plane: StoredPlane, where: str) -> None:
 def _to_physical(stored: Stored, plane: StoredPlane, data: PixelArray, good: BoolArray) -> None:
     """Fill ``data`` with physical values and ``good`` with which of them are defined."""
     with np.errstate(invalid="ignore", over="ignore"):
-        if plane.bitpix == 64 and plane.bscale == 1 and plane.bzero == 2.0**63:
+        if plane.bitpix == 64 and plane.is_unsigned:
             data[...] = stored.view(">u8") ^ np.uint64(2**63)  # the sum would lose digits
         else:
             data[...] = stored

@@ -131,39 +131,13 @@ class Container(StrEnum):
     ASDF = "asdf"  # a Roman image, seen as FITS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredPlane:
-    """Where the pixels of one HDU lie in a file, and how they are stored."""
-
-    path: str
-    container: Container
-    hdu: int  # index of the HDU
-    offset: int  # first byte of the pixels in the unpacked file
-    shape: tuple[int, int]  # (ny, nx)
-    bitpix: int
-    bscale: float = 1.0  # physical value = bzero + bscale * stored value
-    bzero: float = 0.0
-    blank: int | None = None  # stored integer that marks an undefined pixel
-    tiled: bool = False  # stored tile-compressed in a binary table (``.fz``)
-    state: FileState = (0, 0, 0, 0)  # when the headers were read: a file that changed since is refused
-    plane: int = 0  # number of the plane of a cube (``offset`` is that of its pixels)
-    n_planes: int = 1  # of the HDU
-
-    def at(self, plane: int) -> StoredPlane:
-        """Return another plane of the cube; a two-dimensional image is used for all planes."""
-        if self.n_planes == 1:
-            return self
-        step = self.shape[0] * self.shape[1] * abs(self.bitpix) // 8
-        return replace(self, plane=plane, offset=self.offset + (plane - self.plane) * step)
-
-
 BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 """The types of stored values that FITS knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelFormat:
-    """How an image is stored: physical value = ``bzero + bscale * stored``; ``blank`` marks undefined integers."""
+    """How pixels are stored: physical value = ``bzero + bscale * stored``; ``blank`` marks undefined integers."""
 
     bitpix: int
     bscale: float = 1.0
@@ -176,6 +150,11 @@ class PixelFormat:
         return self.bitpix > 0
 
     @property
+    def is_unsigned(self) -> bool:
+        """Whether they stand for integers from 0 on, of more than 8 bits."""
+        return self.bscale == 1 and self.bitpix > 8 and self.bzero == 2.0 ** (self.bitpix - 1)
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """The type of the stored values, in the byte order of FITS."""
         return np.dtype(BITPIX[self.bitpix])
@@ -183,10 +162,35 @@ class PixelFormat:
     @property
     def name(self) -> str:
         """The type in words, e.g. ``uint16``."""
-        unsigned = self.bscale == 1 and self.bitpix > 8 and self.bzero == 2.0 ** (self.bitpix - 1)
         if self.bitpix == 8:
             return "int8" if self.bscale == 1 and self.bzero == -128 else "uint8"
-        return f"{'u' * unsigned}{'int' if self.is_integer else 'float'}{abs(self.bitpix)}"
+        return f"{'u' * self.is_unsigned}{'int' if self.is_integer else 'float'}{abs(self.bitpix)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPlane(PixelFormat):
+    """Where the pixels of one HDU lie in a file, and how they are stored."""
+
+    path: str
+    container: Container
+    hdu: int  # index of the HDU
+    offset: int  # first byte of the pixels in the unpacked file
+    shape: tuple[int, int]  # (ny, nx)
+    tiled: bool = False  # stored tile-compressed in a binary table (``.fz``)
+    state: FileState = (0, 0, 0, 0)  # when the headers were read: a file that changed since is refused
+    plane: int = 0  # number of the plane of a cube (``offset`` is that of its pixels)
+    n_planes: int = 1  # of the HDU
+
+    def at(self, plane: int) -> StoredPlane:
+        """Return another plane of the cube; a two-dimensional image is used for all planes."""
+        if self.n_planes == 1:
+            return self
+        return replace(self, plane=plane, offset=self.offset + (plane - self.plane) * self.n_bytes)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the pixels."""
+        return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)

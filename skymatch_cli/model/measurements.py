@@ -177,6 +177,8 @@ class Measurements:
     # overlap shows such a difference), and by what factors that overlaps can't show may shift its level. The effect of
     # the factors that are seen is in ``level_variance``
     zero_point: FloatArray | None = None
+    # (2, N): noise of a pixel of each image, and how far the brightest pixels are above the others; NaN where unknown
+    scale: FloatArray | None = None
     # with the model ``plane``; ``weight`` and ``delta`` are then their first moments
     planes: PlaneDifferences | None = None
     # with the model ``auto``: why the images are compared with polynomials of this degree
@@ -200,7 +202,7 @@ def joined(
         return whole
 
     m, of_images = len(graph.a), {"n_good", "level_variance", "field_variance", "tilt_variance"}
-    others = {"a", "b", "area_arcmin2", "local", "zero_point", "noise", "planes", "reasons", *of_images}
+    others = {"a", "b", "area_arcmin2", "local", "zero_point", "scale", "noise", "planes", "reasons", *of_images}
     columns = [f.name for f in fields(Measurements) if f.name not in others]
     made = {name: column([getattr(part, name) for part in parts], pairs, m) for name in columns}
     made |= {name: column([getattr(part, name) for part in parts], images, graph.n_images) for name in of_images}

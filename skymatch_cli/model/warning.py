@@ -39,7 +39,7 @@ _ADVICE = {  # cause -> remedy
     WarningName.MASKED: "masks, DQ flags or limits exclude most pixels of the overlaps -> check --mask, --dqbits, "
     "--lower and --upper",
     WarningName.CROWDED: "stars fill the overlaps, or the images disagree in most cells (PSF, WCS, scattered light) "
-    "-> check the WCS; larger cells (--mesh-size) where the PSF differs",
+    "-> check the WCS; larger cells (--mesh-size) where the PSF differs; --compare mesh, or --mask-sources",
     WarningName.CROSS_CHECK: "stars, nebulae or masks differ between the images, which disturbs pooled statistics -> "
     "trust --compare mesh; look at these images in the report",
     WarningName.WEAK_TILTS: "the overlaps are too narrow or too few to measure gradients -> use --model constant",
@@ -52,7 +52,8 @@ _ADVICE = {  # cause -> remedy
     "overlaps -> calibrate the images first, or name the flux scale of each with --flux-scale KEYWORD",
     WarningName.ZERO_POINTS: "images of several calibrations are in the list, or a gradient follows the scene -> "
     "--model plane for gradients; for zero points name the flux scale of each image with --flux-scale KEYWORD",
-    WarningName.UNITS: "BUNIT is missing or not a unit -> correct BUNIT, or compare the raw numbers with --units as-is",
+    WarningName.UNITS: "BUNIT is missing, wrong or not a unit -> correct BUNIT, or compare the raw numbers with "
+    "--units as-is",
     WarningName.PIXEL_AREAS: "the field is so wide that the pixels of its projection differ in size on the sky -> "
     "--units as-is where a flat field made the values surface brightness; else reproject to equal areas first",
     WarningName.FLAGS: "the flags of good pixels are not named -> name them with --dqbits, or use --dqbits none",

@@ -59,10 +59,7 @@ def find_verdict(
     misfit = np.isin(solution.component[m.a], bad_fits(solution.chi2, solution.dof))
     if m.photometric is not None:  # errors that are large because the images vary within: no agreement
         noise = np.sqrt(m.photometric / np.where(m.weight > 0, m.weight, np.inf))
-        beyond = (m.photometric < _LEAST_NOISE) & (residual > LOOK_SIGMA * noise)
-        misfit |= beyond
-        if m.pair_dof is None:  # pooled: a mesh finds which cells differ, nothing else says which overlap does
-            doubtful |= beyond & visible
+        misfit |= (m.photometric < _LEAST_NOISE) & (residual > LOOK_SIGMA * noise)
     if max_step is not None:
         doubtful |= residual / factor > max_step
     if solution.kept is not None:

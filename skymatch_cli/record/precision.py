@@ -12,14 +12,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skymatch_cli.errors import InputError
+from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.images.formats.files import is_remote
+from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.pixelformat import PixelError
-from skymatch_cli.images.formats.source import Source
+from skymatch_cli.images.formats.source import Source, open_source
 from skymatch_cli.images.ledger import Record
 from skymatch_cli.images.pixels import read_pixels
-from skymatch_cli.images.skystate import OURS_ALONE
+from skymatch_cli.images.skystate import OURS_ALONE, read_state
 from skymatch_cli.images.undocards import Written
-from skymatch_cli.model import BoolArray, Container, ImageInfo, PixelArray, PixelFormat
+from skymatch_cli.model import BoolArray, Container, FloatArray, ImageInfo, PixelArray, PixelFormat
 from skymatch_cli.record.checksum import PixelDigest
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit
 from skymatch_cli.settings import Settings
@@ -30,6 +32,7 @@ FRACTION_OF_NOISE = 1e-3
 MOST_RANGES = 100
 """A sky larger than the largest pixel by this factor is a mistake."""
 
+_FEW = 1e-3  # of the pixels, and two, that may have any value
 _BAND_PIXELS = 2**22
 _SAMPLED_ROWS = 256  # in which the noise is measured
 _TO_SIGMA = 1.4826 / math.sqrt(2)  # median of |differences of neighbours| to the standard deviation of a pixel
@@ -103,6 +106,31 @@ def check_digest(source: Source, index: int, left: Written, where: str) -> None:
         raise InputError.at(where, what, OURS_ALONE)
 
 
+def check_untouched(infos: Sequence[ImageInfo], sky_keyword: str) -> None:
+    """Refuse images whose pixels were changed since this program subtracted a sky from them (InputError).
+
+    Matching adds that sky back: to pixels of another program it would be a step that nobody can explain.
+    """
+    problems: list[Problem] = []
+    looked = set()
+    for info in infos:
+        file = (info.ref.path, info.ref.hdu)
+        subtracted = info.recorded is not None and info.recorded.subtracted
+        if info.source is None or not subtracted or is_remote(info.ref.path) or file in looked:
+            continue
+        looked.add(file)
+        with open_source(read_structure(info.ref.path, info.ref.label)) as source:
+            state = read_state(source, info.ref, sky_keyword)
+            if state.written is None or not state.has_our_pixels:
+                continue
+            try:
+                check_digest(source, info.ref.hdu, state.written, info.ref.label)
+            except InputError as error:
+                problems += error.problems
+    if problems:
+        raise InputError(problems)
+
+
 def _written(source: Source, index: int, edit: PixelEdit) -> PixelFacts:
     """Find the facts for one format, with the loss of this step."""
     digest, lost = PixelDigest(), 0.0
@@ -133,25 +161,34 @@ def _check_size(record: Record, scale: Scale, shape: tuple[int, int]) -> None:
 
 
 def measure_scale(source: Source, index: int, edit: PixelEdit, infos: Sequence[ImageInfo], settings: Settings) -> Scale:
-    """Largest absolute value and noise of the good pixels of an image.
+    """Largest absolute value and noise of the good pixels of an image, from some of its rows.
 
+    Values that are far beyond nearly all others, such as a hot pixel, say nothing about the image and are left out.
     The noise is that of differences of neighbours in a row, without those that are equal: of values on a lattice it is
     hardly below a step, of a frame with padding that of the rest. Without any difference it is the rounding of the
     largest value.
     """
-    largest, differences = 0.0, []
+    sizes, differences = [np.zeros(1)], []
     step = max(1, edit.shape[0] // _SAMPLED_ROWS)
     for data, good in _bands(source, index, edit, infos, settings):
-        largest = float(np.max(np.abs(data), where=good, initial=largest))
         rows, use = data[::step].astype("f8"), good[::step]
         with np.errstate(invalid="ignore", over="ignore"):
+            sizes.append(np.abs(rows[use]))
             apart = np.abs(rows[:, 1:] - rows[:, :-1])
         differences.append(apart[use[:, 1:] & use[:, :-1] & (apart > 0)])
+    largest = _largest(np.concatenate(sizes))
     found = np.concatenate(differences) if differences else np.zeros(0)
     if found.size:
         return Scale(largest, float(np.median(found)) * _TO_SIGMA)
     precise = np.finfo("f4" if edit.original.bitpix == -32 else "f8").eps
     return Scale(largest, largest * float(precise) / FRACTION_OF_NOISE)
+
+
+def _largest(sizes: FloatArray) -> float:
+    """Find the largest of absolute values, but for a few that are far beyond all others."""
+    few = max(2, int(_FEW * len(sizes)))
+    usual = float(np.partition(sizes, -few - 1)[-few - 1]) if len(sizes) > few else 0.0
+    return float(np.max(sizes, where=(sizes <= MOST_RANGES * usual) | (usual == 0), initial=0.0))
 
 
 def _bands(

@@ -22,6 +22,7 @@ from .display import DisplayFrame
 from .scene import Scene
 
 Reduction = Callable[..., FloatArray]  # data, good, side -> one number per block
+_Patch = tuple[tuple[slice, slice], FloatArray, FloatArray]
 _SAMPLES = 32  # pixels along a block that are used: the median of a thousand is good enough
 
 
@@ -80,16 +81,6 @@ class View:
     reduction: Reduction = block_means
 
 
-@dataclass(frozen=True, slots=True)
-class _Patch:
-    """The part of the picture from one image: a rectangle whose first pixel is (x0, y0), NaN outside the image."""
-
-    x0: int
-    y0: int
-    values: FloatArray
-    sky: FloatArray
-
-
 def quicklooks(
     scene: Scene,
     sky: FloatArray,
@@ -121,27 +112,20 @@ def quicklooks(
 
     sums = [np.zeros((3, *view.frame.shape)) for view in views]
     for i, patches in zip(used, run(work, used, jobs=settings.jobs, progress=progress), strict=True):
-        for patch, total in zip(patches, sums, strict=True):
-            _add(patch, total, scene.infos[i].to_comparison)
+        factor = scene.infos[i].to_comparison
+        for (place, values, at), (before, after, count) in zip(patches, sums, strict=True):
+            seen = np.isfinite(values)
+            known = np.where(seen, values, 0.0) * factor
+            before[place] += known
+            after[place] += np.where(seen, known - at * factor, 0.0)
+            count[place] += seen
     with np.errstate(invalid="ignore"):
         pairs = [total[:2] / total[2] for total in sums]
     return tuple(Quicklook(view.frame, *pair) for view, pair in zip(views, pairs, strict=True))
 
 
-def _add(patch: _Patch, total: FloatArray, factor: float) -> None:
-    """Add a patch to the sums (before, after, count), in comparison units."""
-    height, width = patch.values.shape
-    place = np.s_[patch.y0 : patch.y0 + height, patch.x0 : patch.x0 + width]
-    seen = np.isfinite(patch.values)
-    values = np.where(seen, patch.values, 0.0) * factor
-    before, after, count = total
-    before[place] += values
-    after[place] += np.where(seen, values - patch.sky * factor, 0.0)
-    count[place] += seen
-
-
 def _patch(scene: Scene, i: int, pixels: Pixels, sky: SkyPlane, view: View) -> _Patch:
-    """Return the blocks of one image at the points of the picture within its bounding box."""
+    """Return the points of the picture about an image, its blocks there (NaN outside of it), and its sky."""
     frame, shape, wcs = view.frame, scene.infos[i].shape, scene.wcs(i)
     corners = frame.to_pixel(np.concatenate(scene.image_rings(i)))
     low = np.maximum(np.floor(np.nanmin(corners, axis=0)) - 1, 0).astype(int)
@@ -152,7 +136,7 @@ def _patch(scene: Scene, i: int, pixels: Pixels, sky: SkyPlane, view: View) -> _
     blocks = view.reduction(pixels.data, pixels.good, side)
     x, y = (side * ((p + 0.5) // side) + 0.5 * (side - 1) for p in (px, py))
     values = _nearest(blocks, px, py, side, shape)
-    return _Patch(int(low[0]), int(low[1]), values, sky.at(x, y, shape))
+    return np.s_[low[1] : high[1], low[0] : high[0]], values, sky.at(x, y, shape)
 
 
 def _block_side(px: FloatArray, py: FloatArray) -> int:

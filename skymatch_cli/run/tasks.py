@@ -128,7 +128,8 @@ def run_apart(
         from skymatch_cli.run import processes
 
         if processes.can_fork():
-            pieces = Tasks(lambda k: _Piece(function, items[k : k + _PIECE]), range(0, len(items), _PIECE), n_pixels)
+            size = max(1, min(_PIECE, len(items) // (_AHEAD * workers)))
+            pieces = Tasks(lambda k: _Piece(function, items[k : k + size]), range(0, len(items), size), n_pixels)
             with closing(processes.run_tasks(pieces, workers, NoProgress())) as found:
                 for piece in found:
                     yield from piece.answers
@@ -136,7 +137,7 @@ def run_apart(
     yield from map(function, items)
 
 
-_PIECE = 16  # items per task
+_PIECE = 16  # items per task at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ class _Piece(Generic[Item, Answer]):
 
     def lost(self, why: str) -> _Answers[Answer]:
         """Return the error of a process that died; it names no item."""
-        raise SkymatchError(f"headers can't be read: {why}", "use --jobs 1")
+        raise SkymatchError(f"the run can't go on: {why}", "use --jobs 1")
 
 
 @dataclass(frozen=True, slots=True)

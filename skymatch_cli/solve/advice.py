@@ -30,6 +30,8 @@ _DISAGREE = 3.0  # times the errors of both; generous, for both see the same pix
 _LEAST_FACTOR = 0.003  # by which an image is too bright: below, no calibration is that good
 _MOST_FACTOR = 0.5  # beyond, a gradient on a flat sky is more likely: it gives 1
 _CLEAR = 4.0  # times its error: a factor that is more than chance
+_UNIT = 10.0  # factor of noise and stars together, beyond which exposures and depths differ no more
+_STARS = 6.0  # brightest pixels over the noise: below, they may be noise
 _UNSEEN = 5.0  # times the error of a sky, by which factors that overlaps can't show may shift it
 _NEEDLESS = 1.5  # errors over those of a lower degree that fits as well: below, nobody minds
 _NAMED = 5  # sets, images or pairs that one line names
@@ -215,6 +217,38 @@ def factor_warnings(
     return (SkyWarning(WarningName.BRIGHT_SCENE, text, *amount),)
 
 
+def other_units(images: Sequence[ImageInfo], measurements: Measurements, used: BoolArray) -> tuple[SkyWarning, ...]:
+    """Warn of images whose noise and brightest pixels are those of all that they overlap, times one large factor.
+
+    ``used`` (M,): pairs that count.
+    """
+    m = measurements
+    if m.scale is None or not used.any():
+        return ()
+    ends = np.stack([np.append(m.a[used], m.b[used]), np.append(m.b[used], m.a[used])])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.nan_to_num(np.log(m.scale[:, ends[0]] / m.scale[:, ends[1]]), posinf=0, neginf=0)
+        stars = m.scale[1] > _STARS * m.scale[0]
+    ratio *= stars[ends[0]] & stars[ends[1]]
+    up, down = ratio.min(axis=0), -ratio.max(axis=0)  # by both
+    least = np.full((2, len(images)), np.inf)
+    for of_image, apart in zip(least, (up, down), strict=True):
+        np.minimum.at(of_image, ends[0], apart)
+    factor = np.where(np.isfinite(least), least, 0.0)
+    above = np.flatnonzero(factor.max(axis=0) > np.log(_UNIT))
+    if len(above) == 2 and used.sum() == 1:
+        above = above[:1]  # of two images either may be wrong
+    if not len(above):
+        return ()
+    signed = np.where(factor[0] > factor[1], factor[0], -factor[1])
+    names = [f"{images[i].ref.label} (times {np.exp(signed[i]):.2g})" for i in above[:_NAMED]]
+    text = (
+        f"noise and brightest pixels differ from those of all overlapping images by one large factor, as where a unit "
+        f"is wrong ({len(above)}): {_few(names, ', ', len(above))}"
+    )
+    return (SkyWarning(WarningName.UNITS, text),)
+
+
 def weak_images(
     images: Sequence[ImageInfo], measurements: Measurements, used: BoolArray, err: FloatArray
 ) -> tuple[SkyWarning, ...]:
@@ -238,26 +272,30 @@ def weak_images(
 
 
 def uneven_images(
-    images: Sequence[ImageInfo],
-    errors: FloatArray,
-    gradient: FloatArray | None = None,
-    structure: FloatArray | None = None,
+    images: Sequence[ImageInfo], measurements: Measurements, errors: FloatArray, gradient: FloatArray | None = None
 ) -> tuple[SkyWarning, ...]:
     """Warn of images whose skies are far more uncertain than the noise of their pixels makes them.
 
     ``errors`` (2, N): errors of the skies, and the part that is noise of the pixels, in comparison units; ``gradient``
-    (N,): what a gradient common to all images may do beyond these; ``structure`` (N,): variance within the images.
+    (N,): what a gradient common to all images may do beyond these.
     """
-    err, by_noise = np.nan_to_num(errors)
+    m, (err, by_noise) = measurements, np.nan_to_num(errors)
     total = err if gradient is None else np.hypot(err, gradient)
-    why = (
-        "of their variance is noise of the pixels; for the rest, differences vary within their overlaps, or between "
-        "them, by more than their errors allow"
-    )
+    share = _share(by_noise**2, total**2)
+    crowded = np.zeros(len(images), np.bool_)
+    if m.pair_dof is None and m.level_variance is not None and m.zero_point is not None:
+        crowded = (m.zero_point[1] == 0) & (m.level_variance > 0.5 * total**2)
+    rest = "of their variance is noise of the pixels; for the rest, "
+    why = rest + "differences vary within their overlaps, or between them, by more than their errors allow"
     if gradient is not None and gradient.max() > err.max():
         why += ", as gradients make them; sky_err counts none that all images have in common"
-    what = (WarningName.DISAGREEMENT, why)
-    return tuple(_low(images, _share(by_noise**2, total**2), _LEAST_INFORMATION, total, what, cause=structure))
+    of_sources = rest + "sources stand between the pixels of the sky, where --compare mesh cancels them"
+    kinds = ((WarningName.DISAGREEMENT, why), ~crowded), ((WarningName.CROWDED, of_sources), crowded)
+    return tuple(
+        line
+        for what, mine in kinds
+        for line in _low(images, np.where(mine, share, 1), _LEAST_INFORMATION, total, what, cause=m.field_variance)
+    )
 
 
 def _image_sums(

@@ -68,38 +68,32 @@ def user(task: Task) -> Skies:
 
 
 def match(task: Task) -> Skies:
-    """Least-squares offsets, anchored in every component."""
-    if (planes := task.planes()) is not None:
-        return _match_planes(task, planes)
-    offsets = task.offsets()
-    level = np.full(len(offsets.chi2), np.inf)
-    extreme = -offsets.offset if task.match_up else offsets.offset
-    np.minimum.at(level, offsets.component, extreme)
-    if task.match_up:
-        level = -level
-    anchor = np.full(len(level), "highest = 0" if task.match_up else "lowest = 0", object)
-    if task.reference is not None:
-        own = task.group[task.reference]
-        info = task.images[task.reference]
-        held = 0.0 if info.recorded is None else info.recorded.sky.level * info.to_comparison
-        level[offsets.component[own]] = offsets.offset[own] - held
-        anchor[offsets.component[own]] = info.ref.label
-    return _anchored(task, offsets, (offsets.offset - level[offsets.component], offsets.errors), anchor)
+    """Least-squares offsets or polynomials, in every component with the lowest (or highest) level at 0.
 
-
-def _match_planes(task: Task, planes: PlaneSkies) -> Skies:
-    """Least-squares planes; in every component the mean tilt is 0 and the lowest level at an image's centre."""
+    Of the shapes of polynomials nothing is common to a component. A reference is held at the sky recorded in it.
+    """
+    planes = task.planes()
+    offsets = task.offsets() if planes is None else planes.fit.offsets
+    component = offsets.component[task.group]
+    value = offsets.offset[task.group] if planes is None else planes.value
     sign = -1.0 if task.match_up else 1.0
-    lowest = np.full(len(planes.fit.loss), np.inf)
-    np.minimum.at(lowest, planes.component, sign * planes.value)
-    planes = planes.raised(-sign * lowest)
-    anchor = _pinned(planes, "highest = 0" if task.match_up else "lowest = 0")
-    if task.reference is not None:
-        info = task.images[task.reference]
-        recorded = SkyPlane() if info.recorded is None else info.recorded.sky
-        planes = planes.held_at(task.reference, SkyPlane(*(c * info.to_comparison for c in astuple(recorded))))
-        anchor[planes.component[task.reference]] = info.ref.label
-    return _anchored_planes(task, planes, anchor)
+    level = np.full(len(offsets.chi2), np.inf)
+    np.minimum.at(level, component, sign * value)
+    level *= sign
+    words = "highest = 0" if task.match_up else "lowest = 0"
+    anchor = np.full(len(level), words, object) if planes is None else _pinned(planes, words)
+    held = SkyPlane()
+    if (image := task.reference) is not None:
+        info = task.images[image]
+        if info.recorded is not None:
+            held = SkyPlane(*(c * info.to_comparison for c in astuple(info.recorded.sky)))
+        anchor[component[image]] = info.ref.label
+    if planes is None:
+        if image is not None:
+            level[component[image]] = value[image] - held.level
+        return _with_status(task, offsets, component, (value - level[component], offsets.errors[:, task.group]), anchor)
+    planes = planes.raised(-level)
+    return _anchored_planes(task, planes if image is None else planes.held_at(image, held), anchor)
 
 
 def _pinned(planes: PlaneSkies, level: str) -> StrArray:
@@ -142,13 +136,8 @@ def globalmin_match(task: Task) -> Skies:
     # The image with the lowest sky that remains is at its own sky; the others differ from it by two offsets.
     lowest = task.group[first][offsets.component]
     apart = np.hypot(offsets.errors, offsets.errors[:, lowest]) * (np.arange(len(lowest)) != lowest)
-    return _anchored(task, offsets, (value, np.hypot(apart, err[:, offsets.component])), anchor)
-
-
-def _anchored(task: Task, offsets: Offsets, found: tuple[FloatArray, FloatArray], anchor: StrArray) -> Skies:
-    """Value (G,) and errors (2, G) of every group to those of the images, with their statuses."""
-    of_images = found[0][task.group], found[1][:, task.group]
-    return _with_status(task, offsets, offsets.component[task.group], of_images, anchor)
+    err = np.hypot(apart, err[:, offsets.component])
+    return _with_status(task, offsets, component, (value[task.group], err[:, task.group]), anchor)
 
 
 def _with_status(

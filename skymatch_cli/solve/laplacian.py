@@ -36,9 +36,10 @@ class Laplacian:
     @classmethod
     def of_graph(cls, graph: PairGraph) -> Laplacian:
         """Factorise the Laplacian of a graph."""
-        degree = np.asarray(graph.adjacency.sum(axis=1), np.float64)
+        adjacency = graph.adjacency()
+        degree = np.asarray(adjacency.sum(axis=1), np.float64)
         order = np.lexsort((graph.component, graph.size[graph.component]))
-        whole = csr_array(diags_array(degree) - graph.adjacency)[order][:, order]
+        whole = csr_array(diags_array(degree) - adjacency)[order][:, order]
         components = np.argsort(graph.size, kind="stable")
         size = graph.size[components]
         single, few = np.searchsorted(size, [1, min(FEW, MAX_EXACT)], side="right").tolist()

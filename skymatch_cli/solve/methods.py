@@ -31,6 +31,7 @@ from skymatch_cli.solve.advice import (
     factor_warnings,
     large_residuals,
     large_steps,
+    other_units,
     seen,
     solution_warnings,
     uneven_images,
@@ -204,7 +205,6 @@ def solve_skies(
     ------
     NoOverlapError
         If ``match`` or ``globalmin+match`` finds no overlap that can be used.
-
     """
     task = Task(
         images=images,
@@ -231,10 +231,11 @@ def solve_skies(
     if offsets is not None:
         warnings += solution_warnings(images, measurements, task.group, offsets)
         warnings += factor_warnings(images, measurements, task.used, found.err[0])
+        warnings += other_units(images, measurements, task.used)
         warnings += weak_images(images, measurements, task.used, found.err[0])
         if not any(w.name == WarningName.DISAGREEMENT for w in warnings):
             shared = None if offsets.common_gradient is None else offsets.common_gradient[task.group]
-            warnings += uneven_images(images, found.err, shared, measurements.field_variance)
+            warnings += uneven_images(images, measurements, found.err, shared)
     if max_residual is not None:
         warnings += large_residuals(images, measurements, residual, max_residual)
     if max_step is not None:

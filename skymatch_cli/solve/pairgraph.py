@@ -21,16 +21,20 @@ class PairGraph:
     weight: FloatArray  # (m,): weights of the pairs, positive
     component: IntArray  # (n,): numbered from 0 by the first unknown that is in it
     size: IntArray  # (C,): unknowns in each component
-    adjacency: csr_array  # (n, n): symmetric; the summed weights of the pairs that join two unknowns
 
     @classmethod
     def of_pairs(cls, n: int, a: IntArray, b: IntArray, weight: FloatArray) -> PairGraph:
         """The graph of ``n`` unknowns and the m pairs (a, b), a != b, with positive weights."""
-        upper = coo_array((weight, (np.minimum(a, b), np.maximum(a, b))), shape=(n, n)).tocsr()
-        adjacency = csr_array(upper + upper.T)
-        component = _numbered_by_first(connected_components(adjacency, directed=False)[1].astype(np.int64))
-        size = np.bincount(component, minlength=1)
-        return cls(n=n, a=a, b=b, weight=weight, component=component, size=size, adjacency=adjacency)
+        links = csr_array((np.ones(len(a)), (a, b)), shape=(n, n))
+        # scipy numbers them as it comes to them, unknown by unknown
+        component = connected_components(links, directed=False)[1].astype(np.int64)
+        return cls(n=n, a=a, b=b, weight=weight, component=component, size=np.bincount(component, minlength=1))
+
+    def adjacency(self) -> csr_array:
+        """Summed weights of the pairs that join two unknowns, (n, n), symmetric."""
+        low, high = np.minimum(self.a, self.b), np.maximum(self.a, self.b)
+        upper = coo_array((self.weight, (low, high)), shape=(self.n, self.n)).tocsr()
+        return csr_array(upper + upper.T)
 
     def differences(self, x: FloatArray) -> FloatArray:
         """B x: ``x[a] - x[b]`` of every pair, for x of shape (n,) or (n, p)."""
@@ -70,25 +74,11 @@ class SpanningTree:
     order: IntArray  # (n,): the unknowns, parents before their children
     parent: IntArray  # (n,): parent of every unknown; the root of a component is its own parent
 
-    def potential(self, step: FloatArray) -> FloatArray:
-        """Values (n,) that differ from the parent's by ``step`` (n,); 0 at the roots.
-
-        Paths to the root are summed by doubling (log2 of the depth steps), which also keeps rounding small.
-        """
-        x = np.where(self.parent == np.arange(len(step)), 0.0, step)
-        up = self.parent
-        while True:
-            x = x + x[up]
-            above = up[up]
-            if np.array_equal(above, up):
-                return x
-            up = above
-
 
 def spanning_tree(graph: PairGraph) -> SpanningTree:
     """The heaviest spanning tree of every component, seen from the component's first unknown."""
     n = graph.n
-    cost = graph.adjacency.copy()
+    cost = graph.adjacency()
     cost.data = 1 / cost.data
     # scipy before 1.16 walks graphs with 32-bit indices only
     cost.indices, cost.indptr = cost.indices.astype(np.int32), cost.indptr.astype(np.int32)
@@ -105,9 +95,10 @@ def spanning_tree(graph: PairGraph) -> SpanningTree:
 
 
 def tree_potential(graph: PairGraph, tree: SpanningTree, delta: FloatArray) -> FloatArray:
-    """Values (n,) that agree with the differences ``delta`` (m,) of the pairs along the tree.
+    """Values (n,) that agree with the differences ``delta`` (m,) of the pairs along the tree; 0 at the roots.
 
-    Where several pairs join a node to its parent, their weighted mean counts.
+    Where several pairs join a node to its parent, their weighted mean counts. Paths to the root are summed by doubling
+    (log2 of the depth steps), which also keeps rounding small.
     """
     child = np.where(tree.parent[graph.a] == graph.b, graph.a, graph.b)
     on_tree = (tree.parent[graph.a] == graph.b) | (tree.parent[graph.b] == graph.a)
@@ -115,14 +106,14 @@ def tree_potential(graph: PairGraph, tree: SpanningTree, delta: FloatArray) -> F
     upward = np.where(child == graph.a[on_tree], delta[on_tree], -delta[on_tree])
     total = np.bincount(child, weight, minlength=graph.n)
     step = np.bincount(child, weight * upward, minlength=graph.n) / np.where(total > 0, total, 1.0)
-    return tree.potential(step)
-
-
-def _numbered_by_first(label: IntArray) -> IntArray:
-    _, first, inverse = np.unique(label, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[inverse]
+    x = np.where(tree.parent == np.arange(graph.n), 0.0, step)
+    up = tree.parent
+    while True:
+        x = x + x[up]
+        above = up[up]
+        if np.array_equal(above, up):
+            return x
+        up = above
 
 
 def sums_by(index: IntArray, values: FloatArray, n: int) -> FloatArray:

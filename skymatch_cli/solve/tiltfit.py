@@ -205,20 +205,22 @@ def common_curvature(equations: PlaneEquations, planes: FloatArray) -> tuple[Boo
     graph, lowest = equations.graph, least(equations.graph, equations.degree)
     n_more = lowest + 2
     common = equations.curvature(np.concatenate([planes[:, :, None], equations.probes()], axis=2))
-    without = replace(equations, held=np.ones(len(graph.size), np.bool_)).centred(planes[:, :, None])[:, :, 0]
     noise = common[:, :, 1:]
     covariance = noise @ noise.swapaxes(1, 2) / noise.shape[2]
     deviate = np.einsum("ci,cij,cj->c", common[:, :, 0], np.linalg.pinv(covariance, hermitian=True), common[:, :, 0])
+    stands_out = (deviate > _SIGNIFICANT + n_more) & (graph.size > 1) & (lowest > 0)
+    if not stands_out.any():
+        return stands_out, np.zeros(len(graph.size))
+    without = replace(equations, held=np.ones(len(graph.size), np.bool_)).centred(planes[:, :, None])[:, :, 0]
     highest = totals(equations.n_terms) == lowest[graph.component, None]
     before, after = (graph.component_sums((p**2 * highest).sum(axis=1)) for p in (planes, without))
     free = (lowest + 1) * (graph.size - 1) - n_more
     share = np.clip(after / np.where(before > 0, before, 1.0), 0.0, 1.0)
-    from scipy.special import betainc  # takes time to load, and constants need none of it
+    from scipy.special import betainc  # takes time to load, and few runs need it
 
     tail = np.where(free > 0, betainc(0.5 * np.maximum(free, 1), 0.5 * n_more, share), 1.0)  # of independent terms
     moved = np.zeros(len(graph.size))
     np.maximum.at(moved, graph.component, np.abs(planes[:, 0] - without[:, 0]))
-    stands_out = (deviate > _SIGNIFICANT + n_more) & (graph.size > 1) & (lowest > 0)
     held = stands_out & (tail < _FOLLOWS / max(int(np.count_nonzero(graph.size > 1)), 1))
     moved = np.where(stands_out & (free <= 0), np.nan, np.where(held, moved, 0.0))
     return held, moved

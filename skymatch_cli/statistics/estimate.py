@@ -13,9 +13,11 @@ from skymatch_cli.statistics.sample import OrderedSamples, Run, Runs
 MIN_PIXELS = 10
 """Pixels that must survive for a statistic: fewer say too little about their own scatter to be weighted."""
 
+SYMMETRIC = 0.02
+"""Mean less median, over the noise, that photons have of their own."""
+
 _HALL_SHEATHER = 0.972  # 1.96^(2/3) (1.5 phi(0)^2)^(1/3): bandwidth n^(-1/3) for the density at the median
-_SYMMETRIC = 0.02  # mean less median, over the noise, that photons have of their own
-_OF_MEAN_ERR = 1.1  # chance in mean less median, over the error of the mean: 1.5 times sqrt(pi/2 - 1)
+_OF_MEAN_ERR = 1.5  # chance in mean less median, over the error of the mean: twice sqrt(pi/2 - 1)
 _OF_MODE = 3.0  # mean less mode, over mean less median
 _LEAST_ERR = float(np.finfo(np.float32).tiny)  # keeps 1 / err^2 finite
 
@@ -144,7 +146,7 @@ def _measure(
     if settings.skystat is Skystat.MEAN:
         value, err = mean, mean_err
     with np.errstate(invalid="ignore", over="ignore"):
-        by_noise = np.maximum(_SYMMETRIC * std, photons) + _OF_MEAN_ERR * mean_err
+        by_noise = np.maximum(SYMMETRIC * std, photons) + _OF_MEAN_ERR * mean_err
         crowding = np.sqrt(np.maximum((mean - median) ** 2 - by_noise**2, 0.0))
         if settings.skystat is Skystat.MEAN and not settings.nclip:  # all of a source counts, however sharp it is
             crowding = np.zeros_like(value)

@@ -6,19 +6,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from skymatch_cli.choices import Compare
 from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
-from skymatch_cli.compare.meshed import MeshReduction, assemble_mesh, mesh_grids, mesh_tasks
-from skymatch_cli.compare.pieces import PieceMeans
-from skymatch_cli.compare.pooled import ImageMeasurement, blocks_per_side, coarser, pooled_tasks
-from skymatch_cli.errors import Problem, SkymatchError
-from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyStatistics, SkyWarning
-from skymatch_cli.run.tasks import NoProgress, Progress, Runner, Tasks
-from skymatch_cli.run.threads import one_thread
+from skymatch_cli.compare.meshed import MeshReduction, mesh_grids
+from skymatch_cli.compare.pooled import ImageMeasurement, blocks_per_side, coarser
+from skymatch_cli.errors import SkymatchError
+from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyWarning
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import FindingRow, digest_of
 from skymatch_cli.store.gathered import Gathered
@@ -262,105 +258,3 @@ class StoredFindings:
 
 
 Findings = HeldFindings | StoredFindings
-
-
-def measure_images(
-    start: Measured,
-    runner: Runner,
-    found: Findings,
-    *,
-    with_local: bool,
-    only: Sequence[int] | None = None,
-    progress: Progress | None = None,
-) -> tuple[tuple[Problem, ...], tuple[SkyWarning, ...]]:
-    """Measure the images that have no valid finding.
-
-    Parameters
-    ----------
-    start : Measured
-        What to measure.
-    found : Findings
-        Known findings, to which new ones are added. A finding may lack some of the image's overlaps.
-    with_local : bool
-        Measure the images' own skies too.
-    only : sequence of int, optional
-        Measure these images alone.
-
-    Returns
-    -------
-    problems : tuple of Problem
-        Of the images that could not be read.
-    warnings : tuple of SkyWarning
-        Of the images that were measured.
-    """
-    graph = start.graph
-    n_pairs = np.bincount(np.concatenate([graph.a, graph.b]), minlength=graph.n_images).tolist()
-    wanted = [i for i in (range(len(n_pairs)) if only is None else only) if _needed(found.known_pairs(i), n_pairs[i])]
-    problems: list[Problem] = []
-    warnings: list[SkyWarning] = []
-    try:
-        (progress or NoProgress()).stage("pixels", len(wanted))
-        tasks = _tasks(start, found, wanted, with_local=with_local)
-        for i, finding in zip(wanted, runner(tasks, progress=progress), strict=True):
-            old = None if found.known_pairs(i) is None else found[i]
-            found.put(i, finding if old is None else _joined(old, finding))
-            problems += finding.problems
-            warnings += finding.warnings
-    finally:
-        found.flush()
-    return tuple(problems), tuple(warnings)
-
-
-def _needed(known: IntArray | None, n_pairs: int) -> bool:
-    return known is None or len(known) < n_pairs
-
-
-def _tasks(start: Measured, found: Findings, wanted: Sequence[int], *, with_local: bool) -> Tasks[Any]:
-    """The work on the images that are wanted: of one kind, pooled or mesh."""
-    infos, graph, settings = start.infos, start.graph, start.settings
-    if settings.compare == Compare.MESH:
-        return mesh_tasks(infos, graph, settings, with_local=with_local, wanted=wanted)
-    known = found.known_pairs
-    return pooled_tasks(infos, graph, settings, with_local=with_local, wanted=wanted, known_pairs=known)
-
-
-def _joined(old: Finding | None, new: Finding) -> Finding:
-    """An image's finding with further overlaps, in the order of the graph."""
-    if not (isinstance(old, ImageMeasurement) and isinstance(new, ImageMeasurement)):
-        return new
-    pairs = np.concatenate([old.pairs, new.pairs])
-    order = np.argsort(pairs, kind="stable")
-    return replace(
-        old,
-        pairs=pairs[order],
-        regions=SkyStatistics.joined([old.regions, new.regions]).part(order),
-        blocks=np.concatenate([old.blocks, new.blocks])[order],
-        pieces=PieceMeans.joined([old.pieces, new.pieces]).part(order),
-        problems=new.problems,
-    )
-
-
-def assemble(measured: Measured) -> tuple[Measurements, Sequence[Finding]]:
-    """Measurements of the pairs from the findings of all images, and these without cells.
-
-    Those in a store are read when they are needed, so that memory holds one set of images (a plane of cubes) at a time.
-    ValueError if an image was not measured.
-    """
-    read = measured.found.outlined if isinstance(measured.found, StoredFindings) else measured.found.__getitem__
-
-    def known(i: int) -> Any:
-        if (finding := read(i)) is None:
-            raise ValueError("not all images were measured")
-        return finding
-
-    if measured.settings.compare == Compare.MESH:
-        from skymatch_cli.solve.tiltfit import image_planes
-        from skymatch_cli.solve.tilts import chosen_degree
-
-        solvers = image_planes, chosen_degree
-        with one_thread():  # of libraries that came with the solvers too
-            return assemble_mesh(measured.infos, measured.graph, known, measured.settings, solvers)
-    pooled = list(map(known, range(len(measured.infos))))
-    from skymatch_cli.compare.pooledpairs import assemble_pooled
-
-    return assemble_pooled(measured.infos, measured.graph, pooled), pooled

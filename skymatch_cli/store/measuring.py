@@ -5,23 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from skymatch_cli.choices import Compare, Method
-from skymatch_cli.errors import InputError
-from skymatch_cli.model import IntArray, Measurements, SkyWarning, set_numbers
+from skymatch_cli.compare.meshed import assemble_mesh, mesh_tasks
+from skymatch_cli.compare.pieces import PieceMeans
+from skymatch_cli.compare.pooled import ImageMeasurement, pooled_tasks
+from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.model import IntArray, Measurements, SkyStatistics, SkyWarning, set_numbers
 from skymatch_cli.model.measurements import joined
 from skymatch_cli.model.warning import skipped
-from skymatch_cli.run.tasks import LocalRunner, NoProgress, Progress, Runner
+from skymatch_cli.run.tasks import LocalRunner, NoProgress, Progress, Runner, Tasks
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.store.findings import (
     Findings,
     HeldFindings,
     Measured,
     StoredFindings,
-    assemble,
-    measure_images,
 )
 from skymatch_cli.store.plan import Plan
 from skymatch_cli.store.planning import check_model
@@ -73,18 +75,57 @@ def measure(
 ) -> tuple[SkyWarning, ...]:
     """Measure all images, or ``only`` some, and add the findings; returns warnings.
 
-    InputError if pixels can't be read and ``settings.skip_bad`` is not set; findings of other images are kept.
+    Of an image that was measured before, only the overlaps that its finding lacks. InputError if pixels can't be read
+    and ``settings.skip_bad`` is not set; findings of other images are kept.
     """
-    settings = planned.settings
-    check_model(settings, planned.graph)
-    start = Measured(planned.infos, planned.graph, settings, ())
-    local = LocalRunner(settings.jobs)
-    problems, warnings = measure_images(
-        start, runner or local, found, with_local=with_local, only=only, progress=progress
-    )
+    settings, graph = planned.settings, planned.graph
+    check_model(settings, graph)
+    n_pairs = np.bincount(np.concatenate([graph.a, graph.b]), minlength=graph.n_images).tolist()
+    wanted = [i for i in (range(len(n_pairs)) if only is None else only) if _needed(found.known_pairs(i), n_pairs[i])]
+    problems: list[Problem] = []
+    warnings: list[SkyWarning] = []
+    try:
+        (progress or NoProgress()).stage("pixels", len(wanted))
+        tasks = _tasks(planned, found, wanted, with_local=with_local)
+        for i, finding in zip(wanted, (runner or LocalRunner(settings.jobs))(tasks, progress=progress), strict=True):
+            old = None if found.known_pairs(i) is None else found[i]
+            found.put(i, finding if old is None else _joined(old, finding))
+            problems += finding.problems
+            warnings += finding.warnings
+    finally:
+        found.flush()
     if problems and not settings.skip_bad:
         raise InputError(problems)
-    return (*skipped(problems), *warnings)
+    return (*skipped(tuple(problems)), *warnings)
+
+
+def _needed(known: IntArray | None, n_pairs: int) -> bool:
+    return known is None or len(known) < n_pairs
+
+
+def _tasks(planned: Plan, found: Findings, wanted: Sequence[int], *, with_local: bool) -> Tasks[Any]:
+    """The work on the images that are wanted: of one kind, pooled or mesh."""
+    infos, graph, settings = planned.infos, planned.graph, planned.settings
+    if settings.compare == Compare.MESH:
+        return mesh_tasks(infos, graph, settings, with_local=with_local, wanted=wanted)
+    known = found.known_pairs
+    return pooled_tasks(infos, graph, settings, with_local=with_local, wanted=wanted, known_pairs=known)
+
+
+def _joined(old: Finding | None, new: Finding) -> Finding:
+    """An image's finding with further overlaps, in the order of the graph."""
+    if not (isinstance(old, ImageMeasurement) and isinstance(new, ImageMeasurement)):
+        return new
+    pairs = np.concatenate([old.pairs, new.pairs])
+    order = np.argsort(pairs, kind="stable")
+    return replace(
+        old,
+        pairs=pairs[order],
+        regions=SkyStatistics.joined([old.regions, new.regions]).part(order),
+        blocks=np.concatenate([old.blocks, new.blocks])[order],
+        pieces=PieceMeans.joined([old.pieces, new.pieces]).part(order),
+        problems=new.problems,
+    )
 
 
 def recall(planned: Plan, store: Store) -> Measured:
@@ -112,6 +153,33 @@ def gather(measured: Measured) -> tuple[Measurements, tuple[SkyWarning, ...]]:
     if stored is not None:
         stored.keep(measurements, warnings)
     return measurements, warnings
+
+
+def assemble(measured: Measured) -> tuple[Measurements, Sequence[Finding]]:
+    """Measurements of the pairs from the findings of all images, and these without cells.
+
+    Those in a store are read when they are needed, so that memory holds one set of images (a plane of cubes) at a time.
+    ValueError if an image was not measured.
+    """
+    read = measured.found.outlined if isinstance(measured.found, StoredFindings) else measured.found.__getitem__
+
+    def known(i: int) -> Any:
+        if (finding := read(i)) is None:
+            raise ValueError("not all images were measured")
+        return finding
+
+    if measured.settings.compare == Compare.MESH:
+        from skymatch_cli.solve.tiltfit import image_planes
+        from skymatch_cli.solve.tilts import chosen_degree
+
+        solvers = image_planes, chosen_degree
+        jobs = 1 if isinstance(measured.found, StoredFindings) else measured.settings.jobs  # a store has one reader
+        with one_thread():  # of libraries that came with the solvers too
+            return assemble_mesh(measured.infos, measured.graph, known, measured.settings, solvers, jobs=jobs)
+    pooled = list(map(known, range(len(measured.infos))))
+    from skymatch_cli.compare.pooledpairs import assemble_pooled
+
+    return assemble_pooled(measured.infos, measured.graph, pooled), pooled
 
 
 def _said(found: Iterable[Finding]) -> tuple[SkyWarning, ...]:

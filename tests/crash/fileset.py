@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +101,26 @@ def make_files(folder: Path, names: str = "abcde") -> list[SkyUpdate]:
 def contents(folder: Path) -> dict[str, bytes]:
     """All files of a folder, also those that should not be there."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A folder of files, what they are before and after a job, and how often the job calls the disk."""
+
+    folder: Path
+    old: dict[str, bytes]
+    new: dict[str, bytes]
+    calls: list[str]
+
+    def reset(self) -> None:
+        shutil.rmtree(self.folder)
+        self.folder.mkdir()
+        for name, content in self.old.items():
+            (self.folder / name).write_bytes(content)
+
+    def every_call(self, *, of: str | None = None) -> Iterator[int]:
+        """Number every call (of one kind), with the files as they were."""
+        for at, call in enumerate(self.calls):
+            if of is None or call == of:
+                self.reset()
+                yield at

@@ -19,10 +19,10 @@ it is taken off before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array, diags_array, hstack
+from scipy.sparse import csr_array, diags_array, hstack
 
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.structure import PairStructure
@@ -71,26 +71,31 @@ class _Pieces:
 
     ``dof`` (m,): blocks that these variances are known from; ``own`` (m,): part of the information of an overlap that
     no other has, 2 / k in a stack of k images.
-    ``span`` (2, 2, m, 12, 2): the lowest and highest place of each piece in the frames of both images, NaN where there
-    is none; ``axes`` (2, m, 2, 2): axes of the frames on the plane.
+    ``place`` (m, 12, 2): middles of the pieces on the plane, NaN where there is none; ``extent`` (m, 2): of each;
+    ``corner`` (2, m, 2) and ``axes`` (2, m, 2, 2): of the frames of both images on the plane.
     """
 
     difference: FloatArray
     variance: FloatArray
     dof: FloatArray
     own: FloatArray
-    span: FloatArray
+    place: FloatArray
+    extent: FloatArray
+    corner: FloatArray
     axes: FloatArray
 
     def part(self, rows: IntArray) -> _Pieces:
         """Pieces of some of the overlaps."""
-        first = {name: getattr(self, name)[rows] for name in ("difference", "variance", "dof", "own")}
-        return replace(self, **first, span=self.span[:, :, rows], axes=self.axes[:, rows])
+        each = {f.name: getattr(self, f.name) for f in fields(self)}
+        return _Pieces(**{k: x[:, rows] if k in {"corner", "axes"} else x[rows] for k, x in each.items()})
 
     @property
     def share(self) -> FloatArray:
         """Share of the nodes of F and of G of both images in the mean over each piece, (2, m, 12, 2, 9)."""
-        return np.nan_to_num(_node_shares(*self.span))
+        to_frame = np.linalg.inv(self.axes)
+        middle = np.einsum("emij,empj->empi", to_frame, self.place - self.corner[:, :, None])
+        half = 0.5 * np.einsum("emij,mj->emi", np.abs(to_frame), self.extent)[:, :, None]
+        return np.nan_to_num(_node_shares(middle - half, middle + half))
 
     def chunks(self) -> Iterator[tuple[IntArray, _Pieces]]:
         """Some of the overlaps after others, as rows and pieces: their shares take much memory."""
@@ -168,7 +173,8 @@ def image_fields(
         if better - best > np.log(max(int(np.count_nonzero(np.isfinite(pieces.variance[some]))), 1)):
             pieces, kind = without, other
             common[:, 0] = (_weights(structure)[:, :, None] * places).sum(axis=1) @ bowl
-    amplitude = _amplitudes(pieces.part(rows), kind, (graph.a[rows], graph.b[rows]), graph.n_images)
+    counting = pieces if used.all() else pieces.part(rows)
+    amplitude = _amplitudes(counting, kind, (graph.a[rows], graph.b[rows]), graph.n_images)
     fields = _errors(structure, graph, pieces, (kind, amplitude), (quiet, common, used))
     if not common.any():  # no more is taken off the noise than fields add
         added = np.asarray(fields.factor.multiply(fields.factor).sum(axis=1), float).reshape(-1)
@@ -215,6 +221,7 @@ def _pieces(
     difference = over(pull, weight)
     variance = np.where(seen, over(noise, weight**2) * quiet[:, None], np.inf)
     place = BLOCK * np.stack([over(column, weight), over(row, weight)], axis=-1) - 0.5
+    place[~seen] = np.nan
     extent = BLOCK * (structure.size / structure.layout)[:, ::-1]
     corners = np.zeros((2, len(graph.a), 3, 2))
     for k, images in enumerate(meshes):
@@ -222,15 +229,10 @@ def _pieces(
         of_images = np.array([np.zeros((3, 2)) if mesh is None else mesh.corners for mesh in images]).reshape(-1, 3, 2)
         corners[:, mine] = of_images[np.stack([graph.a[mine], graph.b[mine]])]
     axes = (corners[:, :, 1:] - corners[:, :, :1]).swapaxes(2, 3)
-    placed = np.isfinite(axes).all(axis=(2, 3)) & (np.linalg.det(axes) != 0)
-    axes = np.where(placed[..., None, None], axes, np.eye(2))
-    to_frame = np.linalg.inv(axes)
-    from_corner = place - np.where(placed[..., None], corners[:, :, 0], 0.0)[:, :, None]
-    middle = np.einsum("emij,empj->empi", to_frame, from_corner)
-    half = 0.5 * np.einsum("emij,mj->emi", np.abs(to_frame), extent)[:, :, None]
-    span = np.where((seen & placed[..., None])[..., None], np.stack([middle - half, middle + half]), np.nan)
+    placed = (np.isfinite(axes).all(axis=(2, 3)) & (np.linalg.det(axes) != 0))[..., None]
+    axes, corner = np.where(placed[..., None], axes, np.eye(2)), np.where(placed, corners[:, :, 0], np.nan)
     dof = _PRIOR + np.maximum(structure.bright[5] - np.count_nonzero(weight > 0, axis=1), 0.0)
-    return _Pieces(difference, variance, dof, own, span, axes / np.sqrt(np.abs(np.linalg.det(axes)))[..., None, None])
+    return _Pieces(difference, variance, dof, own, place, extent, corner, axes)
 
 
 def _node_shares(low: FloatArray, high: FloatArray) -> FloatArray:
@@ -332,12 +334,13 @@ def _errors(
     size = 2 * root.shape[1]
     entries = ((mean @ root) * np.sqrt(share)[:, None]).reshape(2, m, size) * np.sqrt(variance)[ends][..., None]
     entries *= np.array([1, -1])[:, None, None] * used[:, None]
-    row, column = np.broadcast_arrays(np.arange(m)[:, None], size * ends[..., None] + np.arange(size))
-    factor = csr_array(coo_array((entries.ravel(), (row.ravel(), column.ravel())), shape=(m, size * n)))
+    column = (size * ends.T[..., None] + np.arange(size)).ravel()
+    factor = csr_array((entries.swapaxes(0, 1).ravel(), column, 2 * size * np.arange(m + 1)), shape=(m, size * n))
     if alpha == _GRADIENT:
-        turned = np.einsum("emij,emj->emi", pieces.axes, mean @ (np.arange(_NODES) / (_NODES - 1) - 0.5))
+        unit = pieces.axes / np.sqrt(np.abs(np.linalg.det(pieces.axes)))[..., None, None]
+        turned = np.einsum("emij,emj->emi", unit, mean @ (np.arange(_NODES) / (_NODES - 1) - 0.5))
         axes = np.tile(np.eye(2), (n, 1, 1))
-        axes[ends] = pieces.axes
+        axes[ends] = unit
         # the variance of F(x) - F(x') is twice that of the field times the square of the distance
         tilt_variance = (axes * (2 * share)) @ axes.swapaxes(1, 2) * variance[:, None, None]
         own = np.einsum("emij,emj->emi", tilt_variance[ends], turned)

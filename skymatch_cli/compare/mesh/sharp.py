@@ -54,6 +54,8 @@ def sharp_outliers(
     if not candidate.size or min(data.shape) <= _REACH:
         return np.empty(0, np.int64)
     found, excess = _tested(candidate, frame, np.zeros(data.size, bool), _FIRST)
+    if not found.size:
+        return found
     threshold = _clear_threshold(np.sort(excess / frame.noise(found)), data.size)
     return _grown(found[excess > threshold * frame.noise(found)], frame, threshold * _NEXT / _FIRST)
 
@@ -172,6 +174,8 @@ def _grown(new: IntArray, frame: _Frame, threshold: float) -> IntArray:
     flags = np.zeros(frame.data.size, bool)
     found = [new]
     for _ in range(1, _ROUNDS):
+        if not new.size:
+            break
         flags[new] = True
         near = frame.neighbours(new)
         candidates = near[~flags[near]]

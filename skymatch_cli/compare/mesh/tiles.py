@@ -85,18 +85,7 @@ def sheet_plans(meshes: Sequence[Sequence[Mesh | None]]) -> Iterator[SheetPlan]:
 
 
 def _plans_of_plane(plane: int, images: Sequence[Mesh | None]) -> Iterator[SheetPlan]:
-    image, row, column = _covered_blocks(images)
-    tiles = _tiles(image, row // TILE, column // TILE) if image.size else []
-    if not tiles:
-        return
-    low, width = int(column.min()), int(np.ptp(column)) + 1
-    _, block, count = np.unique(row * width + column - low, return_inverse=True, return_counts=True)
-    tile = _tile_numbers(tiles, row // TILE, column // TILE)
-    shared = (count[block] > 1) & (tile >= 0)
-    order = np.flatnonzero(shared)[np.argsort(tile[shared], kind="stable")]
-    leaves = Leaves(image[order], row[order], column[order], tile[order])
-    deep = np.zeros(len(tiles), bool)
-    deep[tile[shared & (count[block] > DEEP)]] = True
+    tiles, leaves, deep = _shared_leaves(*_covered_blocks(images))
     ends = np.searchsorted(leaves.tile, np.arange(len(tiles)), side="right")
     starts = np.append(0, ends[:-1])
     first = 0
@@ -108,6 +97,21 @@ def _plans_of_plane(plane: int, images: Sequence[Mesh | None]) -> Iterator[Sheet
                 mine = replace(mine, tile=mine.tile - first)
                 yield SheetPlan(plane, tuple(tiles[first : k + 1]), mine, bool(deep[first : k + 1].any()))
             first = k + 1
+
+
+def _shared_leaves(image: IntArray, row: IntArray, column: IntArray) -> tuple[list[TilePlace], Leaves, BoolArray]:
+    """The tiles of a plane, the leaves that images share in them, tile by tile, and which tiles are deep."""
+    tiles = _tiles(image, row // TILE, column // TILE) if image.size else []
+    deep = np.zeros(len(tiles), np.bool_)
+    if not tiles:
+        return tiles, Leaves(*np.empty((4, 0), np.int64)), deep
+    low, width = int(column.min()), int(np.ptp(column)) + 1
+    _, block, count = np.unique(row * width + column - low, return_inverse=True, return_counts=True)
+    tile = _tile_numbers(tiles, row // TILE, column // TILE)
+    shared = (count[block] > 1) & (tile >= 0)
+    deep[tile[shared & (count[block] > DEEP)]] = True
+    order = np.flatnonzero(shared)[np.argsort(tile[shared], kind="stable")]
+    return tiles, Leaves(image[order], row[order], column[order], tile[order]), deep
 
 
 def _covered_blocks(images: Sequence[Mesh | None]) -> tuple[IntArray, IntArray, IntArray]:

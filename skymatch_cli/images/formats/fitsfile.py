@@ -8,8 +8,6 @@ Layout: FITS Standard 4.0, sections 3, 4.4 and 10.1.
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
 import math
 import re
@@ -17,17 +15,15 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats import asdffile
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.cards import BLOCK, CARD, padded
-from skymatch_cli.images.formats.files import file_state, is_remote, open_file
 from skymatch_cli.images.formats.header import CardHeader, Value, as_number, value_in
+from skymatch_cli.images.formats.packing import NOT_FITS, identify, most_unpacked, open_unpacked, read_exactly
 from skymatch_cli.images.formats.tilecheck import check_tiling
-from skymatch_cli.model import Container, FileState
+from skymatch_cli.model import Container, FileState, PixelFormat
 from skymatch_cli.model.images import BITPIX
 
 _CHUNK = 10 * BLOCK
@@ -43,45 +39,19 @@ _STRUCTURE = frozenset(f"{key:8}".encode() for key in _KEYWORDS)
 _PLACE = re.compile(rb"((CTYPE|CRVAL|CRPIX|CDELT|CROTA)[1-9]|(CD|PC|PV)[1-9]_\d+|AMD[XY]\d+|PPO\d|[AB]_\d_\d) *=")
 _NUMBERED = re.compile(rb"(?:Z?NAXIS|CTYPE|ZTILE|ZNAME|ZVAL)[1-9]\d* *")
 
-_SAVE = "save the linear image as FITS"
-_NOT_FITS = {
-    b"\xfd7zXZ\x00": ("is compressed by xz", "uncompress it first: unxz {}"),
-    b"\x28\xb5\x2f\xfd": ("is compressed by Zstandard", "uncompress it first: unzstd {}"),
-    b"\x1f\x9d": ("is compressed by compress", "uncompress it first: uncompress {}"),
-    b"PK\x03\x04": ("is compressed by zip", "uncompress it first: unzip {}"),
-    b"version https://git-lfs": ("is a Git LFS pointer, not the image itself", "run `git lfs pull`"),
-    b"\xff\xd8\xff": ("is a JPEG picture, not a FITS file", _SAVE),
-    b"\x89PNG": ("is a PNG picture, not a FITS file", _SAVE),
-    b"II*\0": ("is a TIFF or raw picture, not a FITS file", _SAVE),
-    b"MM\0*": ("is a TIFF or raw picture, not a FITS file", _SAVE),
-    b"XISF": ("is an XISF image, not a FITS file", _SAVE),
-    b"<": ("is a web page, not a FITS file", "fetch the file again"),
-    b"": ("is not a FITS file", ""),
-}
-"""Other files often given as FITS, by their first bytes: what they are, and a hint."""
-
-# A small file may claim a huge image where it is compressed. Flags compress by a thousand, no sky by a hundred.
-ALWAYS_UNPACKED = 256 * 2**20
-_FLAGS_RATIO, _FLAGS_BYTES = 2000, 4 * 2**30
-_SKY_RATIO = 100
-
 _Cards = Mapping[str, Value]  # the readable cards of the structure; None where a card has no readable value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hdu:
-    """One HDU of a file."""
+class Hdu(PixelFormat):
+    """One HDU of a file; BSCALE and BZERO are NaN where the header has no number there."""
 
     index: int
     name: str  # EXTNAME, "" where there is none (also for the name that fpack gives to a nameless image)
     ver: int  # EXTVER, 1 where there is none
     is_image: bool  # an image, tile-compressed ones included; not a table, not random groups
     shape: tuple[int, ...]  # of the image, in array order (slowest axis first); () where there are no pixels
-    bitpix: int  # of the image
     tiled: bool  # a tile-compressed image in a binary table
-    bscale: float  # physical value = bzero + bscale * stored value; NaN where the header has no number there
-    bzero: float
-    blank: int | None  # stored integer that marks an undefined pixel
     # two of its axes are a longitude and a latitude, by CTYPE, or a plate solution of the DSS places it
     celestial: bool
     header_offset: int  # bytes of the unpacked file
@@ -102,6 +72,11 @@ class Hdu:
             return "has no celestial WCS", "solve its astrometry first"
         what = f"has no celestial WCS: its CTYPE is {' and '.join(map(repr, self.ctypes))}"
         return what, "FITS names coordinates and projection, as in RA---TAN and DEC--TAN, or HPLN-TAN and HPLT-TAN"
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the pixels, before they were packed."""
+        return math.prod(self.shape) * self.dtype.itemsize if self.shape else 0
 
     @property
     def n_planes(self) -> int:
@@ -127,10 +102,6 @@ class Hdu:
             return None
         return self.shape[-2], self.shape[-1]
 
-    def is_named(self, name: str) -> bool:
-        """Whether this is the extension of that name (case doesn't matter; the primary HDU is PRIMARY)."""
-        return (self.name or ("" if self.index else "PRIMARY")).upper() == name.upper()
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitsFile:
@@ -150,7 +121,7 @@ def read_structure(path: str, where: str) -> FitsFile:
     the file as the user named it.
     """
     try:
-        container, state = _identify(path, where)
+        container, state = identify(path, where)
         size = state[0]
         with open_unpacked(path, container) as stream:
             most = most_unpacked(size) if container in {Container.GZIP, Container.BZIP2} else math.inf
@@ -166,18 +137,6 @@ def read_structure(path: str, where: str) -> FitsFile:
     return FitsFile(path=path, container=container, state=state, hdus=hdus, creator=creator)
 
 
-def open_unpacked(path: str, container: Container) -> IO[bytes]:
-    """The bytes of a FITS file, unpacked, for reading and seeking."""
-    if container in {Container.GZIP, Container.BZIP2}:
-        unpack = gzip.open if container is Container.GZIP else bz2.open
-        return cast("IO[bytes]", unpack(open_file(path) if is_remote(path) else path, "rb"))
-    if container is Container.ASDF:
-        from skymatch_cli.images.formats.roman import open_as_fits
-
-        return open_as_fits(path)
-    return open_file(path)
-
-
 def parse_header(stream: IO[bytes], hdu: Hdu) -> CardHeader:
     """The header of one HDU; that of a tile-compressed image reads as the image's own."""
     stream.seek(hdu.header_offset)
@@ -189,32 +148,6 @@ def parse_header(stream: IO[bytes], hdu: Hdu) -> CardHeader:
         kept = [new.pop(card[:8], card) for card in cd.split_header(raw)]
         raw = b"".join([*kept, *new.values()])
     return CardHeader(raw)
-
-
-def _identify(path: str, where: str) -> tuple[Container, FileState]:
-    """Return how the file is packed, and its state; refuse what is plainly not FITS."""
-    state = file_state(path)
-    if not is_remote(path) and not (Path(path).is_file() or Path(path).is_dir()):
-        raise InputError.at(where, "is a pipe or a device, not a file", "save its output to a file first")
-    with open_file(path) as stream:
-        magic = stream.read(64)
-    if magic[:2] == b"\x1f\x8b":
-        return Container.GZIP, state
-    if magic[:3] == b"BZh":
-        return Container.BZIP2, state
-    if magic.startswith(b"#ASDF"):
-        if missing := asdffile.missing_package():
-            raise InputError.at(where, f"is an ASDF file: reading it needs the package {missing}", asdffile.HINT)
-        return Container.ASDF, state
-    if not magic:
-        raise InputError.at(where, "is empty", "copy or make it again, or leave it out with --skip-bad")
-    return Container.PLAIN, state
-
-
-def most_unpacked(packed_size: int) -> int:
-    """Return the largest plausible unpacked size of a compressed file; more is an attack or damage."""
-    flags = min(_FLAGS_RATIO * packed_size, _FLAGS_BYTES)
-    return max(ALWAYS_UNPACKED, flags, _SKY_RATIO * packed_size)
 
 
 def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple[tuple[Hdu, ...], str]:
@@ -245,9 +178,8 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
             has = reached - hdu.data_offset
             what = f"truncated: HDU {hdu.index} needs {data_size} bytes of data, the file has {has}"
             raise InputError.at(where, what, "fetch the file again")
-        unpacked = math.prod(hdu.shape) * abs(hdu.bitpix) // 8
-        if hdu.tiled and unpacked > most_unpacked(data_size):
-            what = f"HDU {hdu.index} claims {unpacked} bytes of pixels in {data_size} compressed bytes"
+        if hdu.tiled and hdu.n_bytes > most_unpacked(data_size):
+            what = f"HDU {hdu.index} claims {hdu.n_bytes} bytes of pixels in {data_size} compressed bytes"
             raise InputError.at(where, what)
         offset = padded(end)
     if len(headers) > 1:
@@ -261,7 +193,7 @@ def _read_header(stream: IO[bytes], where: str, index: int, offset: int, *, at_a
     start = stream.seek(offset)
     raw = stream.read(at_a_time) if start == offset else b""
     if index == 0 and raw[:6] != b"SIMPLE":
-        what, hint = next(said for magic, said in _NOT_FITS.items() if raw.startswith(magic))
+        what, hint = next(said for magic, said in NOT_FITS.items() if raw.startswith(magic))
         raise InputError.at(where, what, hint.replace("{}", where))
     if index and raw[:8] != b"XTENSION":
         return b""  # the end of the file, or special records after the last HDU
@@ -381,14 +313,3 @@ def _data_size(cards: _Cards, axes: tuple[int, ...], bitpix: int) -> int:
     pcount = _integer(cards, "PCOUNT", 0, 2**62) if "PCOUNT" in cards else 0
     gcount = _integer(cards, "GCOUNT", 0, 2**62) if "GCOUNT" in cards else 1
     return abs(bitpix) // 8 * gcount * (pcount + math.prod(axes[1:] if groups else axes))
-
-
-def read_exactly(stream: IO[bytes], size: int) -> bytes:
-    """Read ``size`` bytes, in several calls if needed; EOFError if there are fewer."""
-    pieces = []
-    while size > 0 and (piece := stream.read(size)):
-        pieces.append(piece)
-        size -= len(piece)
-    if size:
-        raise EOFError("the file is shorter than its headers say")
-    return b"".join(pieces)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import shutil
 import tempfile
@@ -16,7 +15,8 @@ import numpy as np
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.formats.fitsfile import ALWAYS_UNPACKED, FitsFile, most_unpacked, open_unpacked, read_exactly
+from skymatch_cli.images.formats.fitsfile import FitsFile
+from skymatch_cli.images.formats.packing import ALWAYS_UNPACKED, most_unpacked, open_unpacked, read_exactly
 from skymatch_cli.images.formats.pixelformat import Stored
 from skymatch_cli.images.formats.tilecheck import opened_tiles
 from skymatch_cli.model import Container, PixelFormat
@@ -67,7 +67,7 @@ class Source:
             rows, row = (cd.value(self.cards(index), key) for key in ("NAXIS2", "NAXIS1"))
             size = int(cast("int", rows)) * int(cast("int", row)) + int(cd.number(self.cards(index), "PCOUNT", 0))
         else:
-            size = math.prod(hdu.shape) * abs(hdu.bitpix) // 8 if hdu.shape else 0
+            size = hdu.n_bytes
         return Extent(hdu.header_offset, hdu.data_offset, size if hdu.is_image else stop - hdu.data_offset, stop)
 
     def read(self, start: int, size: int) -> bytes:
@@ -106,7 +106,7 @@ def _unpack(stream: IO[bytes], unpacked: IO[bytes], file: FitsFile) -> None:
     InputError if there are more (a few kilobytes can hold a terabyte of zeros), or they don't fit on the disk.
     """
     last, size = file.hdus[-1], 0
-    needed = last.data_offset + math.prod(last.shape) * abs(last.bitpix) // 8  # up to the last pixel, or row of a table
+    needed = last.data_offset + last.n_bytes  # up to the last pixel, or row of a table
     most = most_unpacked(file.state[0])
     if last.is_image:  # of a table the heap is not in its shape
         most = max(min(most, needed + _BEHIND_THE_LAST), ALWAYS_UNPACKED)

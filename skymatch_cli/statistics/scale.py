@@ -1,0 +1,31 @@
+"""How large the noise and the brightest pixels of an image are: what a wrong unit changes by the same factor."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skymatch_cli.model import BoolArray, FloatArray, PixelArray
+
+_SAMPLE = 2**14
+_BRIGHT = 0.998  # quantile: stars, not single hot pixels
+_QUARTILES_PER_SIGMA = 1.349
+
+
+def pixel_scale(data: PixelArray, good: BoolArray) -> FloatArray:
+    """Return the noise of a pixel and the height of the brightest ones above the median; NaN without pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pixels = np.random.default_rng(1).normal(100, 5, (100, 100))
+    >>> pixels[:10, :10] += 500
+    >>> pixel_scale(pixels, np.ones(pixels.shape, bool)).round()
+    array([  5., 505.])
+    """
+    every = max(1, data.size // _SAMPLE) | 1  # odd, so that every column is sampled
+    values = data.reshape(-1)[::every][good.reshape(-1)[::every]]
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return np.full(2, np.nan)
+    low, middle, high, bright = np.quantile(values, (0.25, 0.5, 0.75, _BRIGHT)).astype(np.float64)
+    return np.array([(high - low) / _QUARTILES_PER_SIGMA, bright - middle])
