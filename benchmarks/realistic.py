@@ -67,7 +67,8 @@ def measure(task: tuple[str, int], options: argparse.Namespace) -> dict[str, Fou
             warnings.simplefilter("always")
             try:
                 files = [str(folder / name) for name in truth["sky"]]
-                images = skymatch_cli.match(files, dry_run=True, compare=compare, jobs=1).images
+                masked = options.mask_sources and compare == "pooled"
+                images = skymatch_cli.match(files, dry_run=True, compare=compare, mask_sources=masked, jobs=1).images
             except Exception as error:  # noqa: BLE001 - a crash is a result
                 found[compare] = type(error).__name__
                 continue
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--scenes", nargs="+", help="all by default")
     parser.add_argument("--compare", nargs="+", default=["mesh", "pooled"])
+    parser.add_argument("--mask-sources", action="store_true", help="leave sources out of pooled overlaps")
     parser.add_argument("--own-sky", action="store_true", help="of each image, instead of the comparison")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--jobs", type=int, default=2, help="sets worked on at a time")

@@ -59,7 +59,9 @@ def evaluate(
     planned = plan(images, settings, progress=watch, stdin=stdin, to_change=in_place, store=store)
     if store is not None:
         store.save_plan(replace(planned, settings=measuring_part(settings)))
-    if not settings.dry_run:
+    if settings.dry_run:
+        _check_untouched(planned.infos, settings)
+    else:
         _check_writable(planned.infos, settings)
     if settings.method == Method.USER:
         return solve(planned, unmeasured(planned.graph, len(planned.infos)))
@@ -122,6 +124,14 @@ def apply_skies(
     from skymatch_cli.record.write import write_skies
 
     return write_skies(sky_updates(infos, settings, sky, sky_err, tilt), settings, progress=progress)
+
+
+def _check_untouched(infos: Sequence[ImageInfo], settings: Settings) -> None:
+    if not any(info.recorded is not None and info.recorded.subtracted for info in infos):
+        return
+    from skymatch_cli.record.precision import check_untouched
+
+    check_untouched(infos, settings.sky_keyword)
 
 
 def _check_writable(infos: Sequence[ImageInfo], settings: Settings) -> None:

@@ -383,3 +383,13 @@ def test_planes_are_compared_alike_in_processes(tmp_path, monkeypatch, model):
     alone = run(*command, "--jobs", "1").stdout
     monkeypatch.setattr(tasks, "_WORTH_PROCESSES", 0)
     assert run(*command, "--jobs", "2").stdout == alone
+
+
+def test_planes_that_are_not_named_do_not_change_their_state(tmp_path):
+    names = save(tmp_path, 3)
+    run("match", *names)
+    before = [Path(name).read_bytes() for name in names]
+    refused = run("match", "--subtract", *(f"{name}[*,*,1]" for name in names))
+    assert refused.exit_code == 3
+    assert "the skies of its planes [*,*,2], [*,*,3] are not subtracted" in refused.stderr
+    assert [Path(name).read_bytes() for name in names] == before

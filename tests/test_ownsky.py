@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from scipy.ndimage import gaussian_filter
 
 from skymatch_cli.cli import main
-from skymatch_cli.model import StatisticSettings, Status
+from skymatch_cli.model import Skystat, StatisticSettings, Status
 from skymatch_cli.statistics.ownsky import own_sky, without_sources
 
 from .factories import Frame, write
@@ -169,3 +169,23 @@ def test_a_small_image_has_a_sky():
 def test_a_single_overlap_is_said_as_one(field):
     said = run("match", "--dry-run", "--method", "localmin", "--mask-sources", "img_0.fits", "img_1.fits").stderr
     assert "the overlap agrees within its error" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(("skystat", "below"), [("median", 1 / 6), ("mode", 1 / 2), ("mean", 0.0)])
+@pytest.mark.parametrize("step", [1.0, 0.37])
+def test_the_skewness_of_photons_is_no_source_but_an_error(skystat, below, step):
+    """The median of a Poisson distribution is a sixth of a count below its mean, the mode half a count."""
+    n, rate = 200, 12.0
+    pixels = (step * np.random.default_rng(3).poisson(rate, (n, n))).astype("f4")
+    found = own_sky(pixels, np.ones((n, n), bool), StatisticSettings(skystat=Skystat(skystat)), mask_sources=False)
+    noise = np.sqrt(found.err**2 - found.crowding**2) / step
+    assert found.value / step - rate == pytest.approx(-below, abs=0.1)
+    assert found.crowding / step == pytest.approx(below, abs=0.1)
+    assert noise == pytest.approx(np.sqrt(rate) / n, rel=2.0 if skystat == "mode" else 0.3)
+
+
+def test_the_noise_of_own_skies_is_kept_apart(field):
+    done = run("match", "--dry-run", "--format", "json", "--method", "localmin", "img_0.fits", "img_1.fits")
+    for row in json.loads(done.stdout)["images"]:
+        # stars make most of the error; the median of 25,600 pixels with a noise of 3 counts has 0.02
+        assert 0.02 < row["sky_err_noise"] < 0.1 * row["sky_err"]

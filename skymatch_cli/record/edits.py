@@ -192,7 +192,8 @@ def _part_skies(
         new[part], errors[part] = _sky_to_write(source, update, own, settings, errors.get(part, math.nan))
     old = {part: sky for part, sky in old.items() if part.section is None or not any(map(part.overlaps, new))}
     if left is not None and left.subtracted != settings.subtract:
-        if unnamed := [str(part) for part in old.keys() - {update.ref.part for update in images}]:
+        named = {update.ref.part for update in images}
+        if unnamed := [str(part) for part in old if part not in named]:
             what = f"the skies of its {kind} {', '.join(unnamed)} are {'' if left.subtracted else 'not '}subtracted"
             raise InputError.at(ref.label, what, f"name all its {kind}, or skymatch undo first")
         old = {}

@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skymatch_cli.errors import InputError
+from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.images.formats.files import is_remote
+from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.pixelformat import PixelError
-from skymatch_cli.images.formats.source import Source
+from skymatch_cli.images.formats.source import Source, open_source
 from skymatch_cli.images.ledger import Record
 from skymatch_cli.images.pixels import read_pixels
-from skymatch_cli.images.skystate import OURS_ALONE
+from skymatch_cli.images.skystate import OURS_ALONE, read_state
 from skymatch_cli.images.undocards import Written
 from skymatch_cli.model import BoolArray, Container, FloatArray, ImageInfo, PixelArray, PixelFormat
 from skymatch_cli.record.checksum import PixelDigest
@@ -102,6 +104,31 @@ def check_digest(source: Source, index: int, left: Written, where: str) -> None:
     if digest.text() != left.digest:
         what = "its pixels are not those that skymatch wrote: changed by another program since"
         raise InputError.at(where, what, OURS_ALONE)
+
+
+def check_untouched(infos: Sequence[ImageInfo], sky_keyword: str) -> None:
+    """Refuse images whose pixels were changed since this program subtracted a sky from them (InputError).
+
+    Matching adds that sky back: to pixels of another program it would be a step that nobody can explain.
+    """
+    problems: list[Problem] = []
+    looked = set()
+    for info in infos:
+        file = (info.ref.path, info.ref.hdu)
+        subtracted = info.recorded is not None and info.recorded.subtracted
+        if info.source is None or not subtracted or is_remote(info.ref.path) or file in looked:
+            continue
+        looked.add(file)
+        with open_source(read_structure(info.ref.path, info.ref.label)) as source:
+            state = read_state(source, info.ref, sky_keyword)
+            if state.written is None or not state.has_our_pixels:
+                continue
+            try:
+                check_digest(source, info.ref.hdu, state.written, info.ref.label)
+            except InputError as error:
+                problems += error.problems
+    if problems:
+        raise InputError(problems)
 
 
 def _written(source: Source, index: int, edit: PixelEdit) -> PixelFacts:
