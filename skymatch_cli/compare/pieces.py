@@ -59,7 +59,8 @@ def piece_means(
     has none. ``regions`` and ``skies`` are those of the overlaps, ``maps`` what `piece_maps` finds for them.
     """
     n_regions = len(regions)
-    wanted = sum(spans.n_pixels for spans in regions) / _SAMPLE
+    total = sum(spans.n_pixels for spans in regions)
+    wanted = total / (_SAMPLE if total < 2 * data.size else _SAMPLE // 2)  # many overlaps see the same noise again
     row_step = max(int(np.ceil(np.sqrt(wanted))), 1)
     step = max(int(np.ceil(wanted / row_step)), 1) * _BURST
     some = [np.flatnonzero(np.arange(len(spans.y)) // _BURST % row_step == 0) for spans in regions]
@@ -99,7 +100,7 @@ def piece_means(
 
 def piece_maps(overlaps: OverlapGraph, regions: Sequence[Spans], wcs: CelestialWcs, first_row: int) -> list[FloatArray]:
     """Coefficients (R, 3) of (x, y, 1) of the pixels, for the number of a piece along each overlap, and across."""
-    box = np.array([[s.x0.min(), s.y.min(), s.x1.max() - 1, s.y.max()] if len(s.y) else [0] * 4 for s in regions])
+    box = np.array([[s.x0.min(), s.y[0], s.x1.max() - 1, s.y[-1]] if len(s.y) else [0] * 4 for s in regions])
     x0, y0, x1, y1 = box.T.astype(float)
     x1, y1 = np.maximum(x1, x0 + 1), np.maximum(y1, y0 + 1)
     corner = wcs.to_sky(np.concatenate([x0, x1, x0]), np.concatenate([y0, y0, y1]) + first_row).reshape(3, -1, 3)
