@@ -7,6 +7,7 @@ own noise: enough that nobody can measure it. Where 32 bits lose more, the image
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -119,14 +120,15 @@ def check_untouched(infos: Sequence[ImageInfo], sky_keyword: str) -> None:
         if info.source is None or not subtracted or is_remote(info.ref.path) or file in looked:
             continue
         looked.add(file)
-        with open_source(read_structure(info.ref.path, info.ref.label)) as source:
-            state = read_state(source, info.ref, sky_keyword)
-            if state.written is None or not state.has_our_pixels:
-                continue
-            try:
-                check_digest(source, info.ref.hdu, state.written, info.ref.label)
-            except InputError as error:
-                problems += error.problems
+        try:
+            with open_source(read_structure(info.ref.path, info.ref.label)) as source:
+                state = read_state(source, info.ref, sky_keyword)
+                if state.written is not None and state.has_our_pixels:
+                    check_digest(source, info.ref.hdu, state.written, info.ref.label)
+        except InputError as error:
+            problems += error.problems
+        except (OSError, EOFError, zlib.error) as error:
+            problems.append(Problem(info.ref.label, f"can't be read: {error}", "fetch the file again"))
     if problems:
         raise InputError(problems)
 

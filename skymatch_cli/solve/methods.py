@@ -22,6 +22,7 @@ from skymatch_cli.model import (
     IntArray,
     Measurements,
     Offsets,
+    SkyWarning,
     Solution,
     Status,
     StrArray,
@@ -225,17 +226,7 @@ def solve_skies(
     )
     n_components, offsets = len(found.anchor), found.offsets
     unknown = np.full(n_components, np.nan)
-    warnings = (*found.warnings, *without_sky(images, found.status, sky))
-    if reference is not None:
-        warnings += without_reference(images, found.component, reference)
-    if offsets is not None:
-        warnings += solution_warnings(images, measurements, task.group, offsets)
-        warnings += factor_warnings(images, measurements, task.used, found.err[0])
-        warnings += other_units(images, measurements, task.used)
-        warnings += weak_images(images, measurements, task.used, found.err[0])
-        if not any(w.name == WarningName.DISAGREEMENT for w in warnings):
-            shared = None if offsets.common_gradient is None else offsets.common_gradient[task.group]
-            warnings += uneven_images(images, measurements, found.err, shared)
+    warnings = _warnings(task, found, sky)
     if max_residual is not None:
         warnings += large_residuals(images, measurements, residual, max_residual)
     if max_step is not None:
@@ -265,6 +256,24 @@ def solve_skies(
         reasons=measurements.reasons,
         tilt=None if shapes is None else np.where(np.isnan(sky)[:, None], np.nan, shapes) / task.factor[:, None],
     )
+
+
+def _warnings(task: Task, found: Skies, sky: FloatArray) -> tuple[SkyWarning, ...]:
+    """What a user should know of the skies (N,), whatever he asked for."""
+    images, measurements, offsets = task.images, task.measurements, found.offsets
+    warnings = (*found.warnings, *without_sky(images, found.status, sky))
+    if task.reference is not None:
+        warnings += without_reference(images, found.component, task.reference)
+    if offsets is None:
+        return warnings
+    warnings += solution_warnings(images, measurements, task.group, offsets)
+    warnings += factor_warnings(images, measurements, task.used, found.err[0])
+    warnings += other_units(images, measurements, task.used)
+    warnings += weak_images(images, measurements, task.used, found.err[0])
+    if not any(w.name == WarningName.DISAGREEMENT for w in warnings):
+        shared = None if offsets.common_gradient is None else offsets.common_gradient[task.group]
+        warnings += uneven_images(images, measurements, found.err, shared)
+    return warnings
 
 
 METHODS: dict[Method, Callable[[Task], Skies]] = {

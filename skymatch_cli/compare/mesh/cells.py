@@ -242,12 +242,12 @@ class CellSums:
     origin: tuple[int, int]  # (j0, i0): cell of the first element
     sums: FloatArray  # (k, nj, ni)
 
-    def add(self, shares: Shares, totals: Sequence[FloatArray]) -> None:
-        """Add totals over the rectangle of some shares, one for each of the k sums."""
+    def add(self, shares: Shares, totals: Sequence[FloatArray], first: int = 0) -> None:
+        """Add totals over the rectangle of some shares to the sums from the ``first`` on."""
         rows, columns = (
             slice(low - o, low - o + n) for low, o, n in zip(shares.first, self.origin, shares.shape, strict=True)
         )
-        for k, total in enumerate(totals):
+        for k, total in enumerate(totals, first):
             self.sums[k, rows, columns] += total
 
 

@@ -117,23 +117,28 @@ class _Pieces:
         scaled = x * per_noise[extra]
         return np.asarray(scaled - unit[extra] * (unit[extra] * scaled).sum(axis=1)[:, None])
 
-    def likelihoods(self, kind: tuple[float, float], amplitudes: FloatArray) -> FloatArray:
-        """Log likelihoods (m, amplitudes) of fields of a kind, of the pieces of each overlap."""
-        each = np.eye(self.difference.shape[1])
-        along_x, along_y = (np.sqrt(0.5 * share) * _root(kind[0]) for share in (kind[1], 1 - kind[1]))
-        found = np.empty((len(self.difference), len(amplitudes)))
+    def likelihoods(self, kinds: Sequence[tuple[float, float]], amplitudes: FloatArray) -> FloatArray:
+        """Log likelihoods (kinds, m, amplitudes) of fields of some kinds, of the pieces of each overlap."""
+        found = np.empty((len(kinds), len(self.difference), len(amplitudes)))
         for rows, some in self.chunks():
-            parts = [share[:, :, k] @ root for share in some.share for k, root in enumerate((along_x, along_y))]
-            alone = [np.broadcast_to(each, (len(some.difference), *each.shape))]
-            fields = some.over_noise(np.concatenate(parts if kind[0] != _PIECEMEAL else alone, axis=2))
-            variance, vector = np.linalg.eigh(fields @ fields.swapaxes(1, 2))
-            square = (vector.swapaxes(1, 2) @ some.over_noise(some.difference)[:, :, None])[:, :, 0] ** 2
-            total = 1 + np.maximum(variance, 0)[:, :, None] * amplitudes
-            chi2, n_pieces = (square[:, :, None] / total).sum(axis=1), np.isfinite(some.variance).sum(axis=1)
-            # Of Student's t: the noise is known from the scatter of so many blocks.
-            of_chi2 = (n_pieces + some.dof)[:, None] * np.log1p(chi2 / some.dof[:, None])
-            found[rows] = -0.5 * some.own[:, None] * (np.log(total).sum(axis=1) + of_chi2)
+            share = some.share
+            for of_kind, kind in zip(found, kinds, strict=True):
+                of_kind[rows] = some._likelihood(kind, share, amplitudes)
         return found
+
+    def _likelihood(self, kind: tuple[float, float], shares: FloatArray, amplitudes: FloatArray) -> FloatArray:
+        own = np.eye(self.difference.shape[1])
+        along_x, along_y = (np.sqrt(0.5 * share) * _root(kind[0]) for share in (kind[1], 1 - kind[1]))
+        parts = [share[:, :, k] @ root for share in shares for k, root in enumerate((along_x, along_y))]
+        alone = [np.broadcast_to(own, (len(self.difference), *own.shape))]
+        fields = self.over_noise(np.concatenate(parts if kind[0] != _PIECEMEAL else alone, axis=2))
+        variance, vector = np.linalg.eigh(fields @ fields.swapaxes(1, 2))
+        square = (vector.swapaxes(1, 2) @ self.over_noise(self.difference)[:, :, None])[:, :, 0] ** 2
+        total = 1 + np.maximum(variance, 0)[:, :, None] * amplitudes
+        chi2, n_pieces = (square[:, :, None] / total).sum(axis=1), np.isfinite(self.variance).sum(axis=1)
+        # Of Student's t: the noise is known from the scatter of so many blocks.
+        of_chi2 = (n_pieces + self.dof)[:, None] * np.log1p(chi2 / self.dof[:, None])
+        return np.asarray(-0.5 * self.own[:, None] * (np.log(total).sum(axis=1) + of_chi2))
 
 
 @one_thread()
@@ -266,7 +271,7 @@ def _kind(pieces: _Pieces) -> tuple[float, tuple[float, float], float]:
     """Log likelihood of the best kind of field, that kind (alpha, share along x), and by how much none is worse."""
     kinds = [(_PIECEMEAL, _SHARES[0]), *((alpha, share) for share in _SHARES for alpha in _ALPHAS)]
     amplitudes = pieces.typical * _AMPLITUDES
-    found = [pieces.likelihoods(kind, amplitudes).sum(axis=0) for kind in kinds]
+    found = pieces.likelihoods(kinds, amplitudes).sum(axis=1)
     bests = [float(x.max()) - _UNEVEN * (share != _SHARES[0]) for x, (_, share) in zip(found, kinds, strict=True)]
     k = int(np.argmax(np.round(bests, 3)))  # where there is none, all are equal but for rounding
     return bests[k], kinds[k], bests[k] - float(found[k][0])
@@ -289,7 +294,7 @@ def _amplitudes(pieces: _Pieces, kind: tuple[float, float], ends: tuple[IntArray
     Either the set has structure, of much the same amplitude in all images, or a few images have some of their own.
     """
     amplitudes = pieces.typical * _AMPLITUDES
-    likelihood = pieces.likelihoods(kind, amplitudes)
+    likelihood = pieces.likelihoods([kind], amplitudes)[0]
     of_image = np.zeros((n, len(amplitudes)))
     for end in ends:
         np.add.at(of_image, end, likelihood)

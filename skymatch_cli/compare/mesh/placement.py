@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,7 +26,6 @@ from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray
 _MOST_BLOCKS = 32  # of a rectangle of several rows: their pixels fit the cache
 _LEAST_MOST_CELLS, _MOST_CELLS_PER_PIXEL = 2**20, 1  # far more than pixels fill: near the horizon of a plane
 _SAMPLE_PIX = 16  # between the samples of what varies slowly
-_T = TypeVar("_T")
 
 Rectangle = tuple[slice, slice]
 """Rows and columns of pixels."""
@@ -62,8 +59,10 @@ class Placement:
         u, v = (np.where(used, c, np.nan) for c in (self._positions.u, self._positions.v))
         most = _LEAST_MOST_CELLS + _MOST_CELLS_PER_PIXEL * self.shape[0] * self.shape[1]
         self.origin, self._cells = window_around(u, v, most)
-        self._several, self._known = several, dict[object, Any]()
-        self._places: dict[tuple[int, int, int], tuple[BoolArray, list[FloatArray]]] = {}
+        self._several = several
+        self._shares: dict[object, Shares] = {}
+        self._area_maps: dict[object, tuple[FloatArray, FloatArray]] = {}
+        self._places: dict[tuple[int, int], tuple[BoolArray, list[FloatArray]]] = {}
 
     def sums(self, k: int) -> CellSums:
         """Room for ``k`` sums over all cells that pixels touch."""
@@ -71,31 +70,33 @@ class Placement:
 
     def shares(self, rectangle: Rectangle) -> Shares:
         """How the bins of a rectangle of pixels are shared out among cells."""
+        key = tuple((each.start, each.stop) for each in rectangle)
+        if key not in self._shares:
+            y, x = (each.start + self.bins.centres(each.stop - each.start) for each in rectangle)
+            if not self._several:
+                self._shares.clear()  # memory: only the last one
+            self._shares[key] = Shares.at(*self._positions.at(x, y))
+        return self._shares[key]
+
+    def add_places(self, sums: CellSums, rectangle: Rectangle, usable: BoolArray, good: BoolArray, degree: int) -> None:
+        """Add the usable pixels of a rectangle, and the powers of their places up to ``degree``, to the later sums.
+
+        Planes of a cube have most of their ``good`` pixels in common: what rows of blocks without outliers add is kept.
+        """
         rows, columns = rectangle
-        centres = (each.start + self.bins.centres(each.stop - each.start) for each in (columns, rows))
-        return self._once((rows.start, columns.start), lambda: Shares.at(*self._positions.at(*centres)))
-
-    def places(self, rectangle: Rectangle, shares: Shares, usable: BoolArray, degree: int) -> list[FloatArray]:
-        """Sums over cells of the usable pixels of a rectangle, and of the powers of their places up to ``degree``."""
-        key = (rectangle[0].start, rectangle[1].start, degree)
-        before = self._places.get(key)
-        if before is not None and np.array_equal(before[0], usable):
-            return before[1]
-        totals = [shares.totals(self.bins.counts(usable))]
-        if degree:
-            powers = place_sums(self._positions, self.bins, usable, rectangle, self.origin, degree)
-            totals += map(shares.totals, powers)
-        if self._several:
-            self._places[key] = (usable, totals)
-        return totals
-
-    def _once(self, key: object, make: Callable[[], _T]) -> _T:
-        if not self._several:
-            return make()
-        if key not in self._known:
-            self._known[key] = make()
-        found: _T = self._known[key]
-        return found
+        step = BLOCK_PIX if self._several else rows.stop - rows.start
+        for first in range(0, rows.stop - rows.start, step):
+            part = (slice(rows.start + first, min(rows.start + first + step, rows.stop)), columns)
+            use, shares, key = usable[first : first + step], self.shares(part), (part[0].start, columns.start)
+            before, totals = self._places.get(key, (None, []))
+            if before is None or not np.array_equal(before, use):
+                totals = [shares.totals(self.bins.counts(use))]
+                if degree:
+                    powers = place_sums(self._positions, self.bins, use, part, self.origin, degree)
+                    totals += map(shares.totals, powers)
+                if self._several and np.array_equal(use, good[first : first + step]):
+                    self._places[key] = (use, totals)
+            sums.add(shares, totals, first=1)
 
     @cached_property
     def corners(self) -> FloatArray:
@@ -106,15 +107,13 @@ class Placement:
 
     def area_maps(self, origin: tuple[int, int], cells: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
         """Area of a pixel at each of the ``cells`` from ``origin`` on, and in each of their blocks of 8 x 8."""
-
-        def make() -> tuple[FloatArray, FloatArray]:
+        if (origin, cells) not in self._area_maps:
             y, x = (o + np.arange(n) for o, n in zip(origin, cells, strict=True))
             corners = _corners_of_blocks(origin, cells)
             j, i = (np.asarray(COARSE * line[:-1] + 0.5 * (COARSE - 1), float) for line in corners)
-            samples = self._samples
-            return samples.means(samples.areas, y, x), samples.means(samples.areas, j, i)
-
-        return self._once((origin, cells), make)
+            means, areas = self._samples.means, self._samples.areas
+            self._area_maps[origin, cells] = means(areas, y, x), means(areas, j, i)
+        return self._area_maps[origin, cells]
 
     def variance_map(self, sigma: Float32Array, origin: tuple[int, int], cells: tuple[int, int]) -> FloatArray:
         """Variance of a pixel at the corners of the blocks, from its noise in blocks of 64 x 64 pixels."""

@@ -102,7 +102,8 @@ def reduce_image(data: PixelArray, good: BoolArray, placement: Placement, *, deg
             usable = usable & (np.abs(values) < _MOST_VALUE)
             total = bins.sums(np.where(usable, values, np.float32(0)))
         shares = placement.shares(rectangle)
-        sums.add(shares, [shares.totals(total), *placement.places(rectangle, shares, usable, degree)])
+        sums.add(shares, [shares.totals(total)])
+        placement.add_places(sums, rectangle, usable, good[rectangle], degree)
     mesh = _finished(sums, placement, sigma, level=level, n_good=n_good)
     if not degree:
         return mesh
