@@ -25,6 +25,7 @@ from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.record import disk
 
 from .crash.fileset import contents
+from .factories import Frame
 
 NOISE = 3.0
 
@@ -852,3 +853,16 @@ def test_a_dry_run_refuses_pixels_that_another_program_changed_after_us() -> Non
         done = run("match", option, "a.fits", "b.fits", code=3)
         assert "b.fits: its pixels are not those that skymatch wrote: changed by another program since" in done.stderr
         assert "a.fits:" not in done.stderr
+
+
+def test_damaged_tiles_of_an_image_that_was_subtracted_are_an_input_error(tmp_path):
+    name = tmp_path / "a.fits.fz"
+    data = np.random.default_rng(4).integers(0, 30000, (70, 50)).astype("i2")
+    fits.CompImageHDU(data, Frame(nx=50, ny=70).wcs().to_header(), compression_type="GZIP_1").writeto(name)
+    (tmp_path / "sky.txt").write_text("a.fits.fz 5\n")
+    run("match", "--method", "user", "--skylist", str(tmp_path / "sky.txt"), "--subtract", str(name))
+    raw = bytearray(name.read_bytes())
+    raw[-6000:-3000] = b"\xff" * 3000
+    name.write_bytes(raw)
+    refused = run("match", "--dry-run", "--method", "localmin", str(name), code=3)
+    assert "compressed pixels are damaged" in refused.stderr
