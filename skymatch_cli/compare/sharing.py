@@ -25,7 +25,7 @@ _BORDER = 0.8  # exponent of shared parts of a block that borders cross
 def pooled_noise(
     err: FloatArray, image: IntArray, side: IntArray, pair: IntArray, counts: npt.NDArray[np.integer[Any]]
 ) -> csr_array:
-    """Noise factor S of pooled differences: their covariance is S S^T.
+    """Noise factor S (M, K) of pooled differences: S S^T is their covariance, ``(err**2).sum(axis=0)`` its diagonal.
 
     Parameters
     ----------
@@ -36,11 +36,6 @@ def pooled_noise(
         The regions: overlap ``pair`` in an image that is the first of it (0) or the second (1).
     counts : (k, n_blocks) int
         Pixels of each region in each block of the frame. Where a pair has none, its noise is its own.
-
-    Returns
-    -------
-    (M, K) csr_array
-        ``S S^T`` has ``err[0]**2 + err[1]**2`` on its diagonal.
     """
     n_pairs = err.shape[1]
     region, block = np.nonzero(counts)

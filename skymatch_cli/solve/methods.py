@@ -171,13 +171,10 @@ def solve_skies(
     robust: bool = False,
     choose: bool = False,
 ) -> Solution:
-    """The sky of every image, by one of the methods.
+    """The sky of every image, by one of the methods; NoOverlapError if it needs overlaps and finds none.
 
     Parameters
     ----------
-    method : str
-        A name or an alias.
-    images : sequence of ImageInfo, length N
     measurements : Measurements
         With local skies for ``localmin``, ``globalmin`` and ``globalmin+match``.
     reference : int, optional
@@ -186,12 +183,8 @@ def solve_skies(
         ``match`` puts the highest value of a component at 0 instead of the lowest.
     skylist : mapping of int to float, optional
         Image to sky in its own unit, for ``user``.
-    max_residual : float, optional
-        Warn of residuals above so many sigma.
-    max_step : float, optional
-        Warn of steps that are left between images and exceed this value, in the unit of the images.
-    robust : bool
-        Weigh down overlaps that contradict the others.
+    max_residual, max_step : float, optional
+        Warn of residuals above so many sigma, and of larger steps that are left, in the unit of the images.
     choose : bool
         Where differences are polynomials: take the lowest degree that the data ask for, in each component.
 
@@ -201,11 +194,6 @@ def solve_skies(
         ``sky_err`` is that of the offset where the component's mean is zero, with the scatter between the overlaps;
         of an own sky its statistical error; of ``globalmin+match`` both; NaN for ``user``. ``sky_err_noise`` is the
         part of it that the noise of the pixels makes.
-
-    Raises
-    ------
-    NoOverlapError
-        If ``match`` or ``globalmin+match`` finds no overlap that can be used.
     """
     task = Task(
         images=images,

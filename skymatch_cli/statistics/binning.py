@@ -26,12 +26,8 @@ class Binning:
     """Bins that keep the order of values: a larger value is never in a lower bin.
 
     A value becomes one of 16384 levels by a subtraction and a product; a look-up table gives the bin of a level.
-    Rounding may move a value to the next level but never swaps two values, and counting needs no more.
-
-    Parameters
-    ----------
-    sample : (n,) float32 or float64
-        Some pixels of the image, sorted. They affect the speed, not the result.
+    Rounding may move a value to the next level but never swaps two values, and counting needs no more. The sorted
+    sample of the image affects the speed, not the result.
     """
 
     def __init__(self, sample: SortedValues) -> None:

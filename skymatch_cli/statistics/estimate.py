@@ -23,19 +23,10 @@ _LEAST_ERR = float(np.finfo(np.float32).tiny)  # keeps 1 / err^2 finite
 
 
 def estimate(samples: OrderedSamples, settings: StatisticSettings) -> list[SkyStatistic]:
-    """Estimate the sky levels of sets of pixels, computed together.
+    """Estimate the sky levels of sets of good pixels, computed together, and their one-sigma errors.
 
-    Parameters
-    ----------
-    samples : OrderedSamples
-        Good pixels of each set: a `SortedSample`, or those of many regions at once (see `regions`).
-
-    Returns
-    -------
-    list of SkyStatistic
-        Value and one-sigma error in the unit of the pixels, and the number of pixels that survived. The status is
-        ``all_masked`` if there are no pixels, ``outside_limits`` if none lies within ``lower`` and ``upper``,
-        ``too_few_pixels`` if fewer than ``MIN_PIXELS`` survive.
+    The status is ``all_masked`` if there are no pixels, ``outside_limits`` if none lies within ``lower`` and ``upper``,
+    ``too_few_pixels`` if fewer than ``MIN_PIXELS`` survive.
 
     Notes
     -----

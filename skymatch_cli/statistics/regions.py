@@ -183,14 +183,9 @@ def _by_cell(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 class TiledSamples:
-    """Ordered samples made of whole tiles and sorted borders.
+    """Ordered samples made of the whole tiles of regions (R, 2, bands) and their other pixels, infinite where ignored.
 
-    Parameters
-    ----------
-    inside : (R, 2, bands) int64
-        The whole tiles of each region, see `whole_tiles`.
-    borders : iterable of (n,) float32 or float64
-        Its other pixels, infinite where ignored. They are sorted in place, each while it is in the cache.
+    The latter are sorted in place, each while it is in the cache.
     """
 
     def __init__(self, image: TiledImage, inside: IntArray, borders: Iterable[SortedValues]) -> None:

@@ -56,20 +56,10 @@ def compare(
 ) -> Measurements:
     """Compare every overlapping pair of images, with the weights of a joint solution.
 
-    Parameters
-    ----------
-    meshes : for every plane of the graph, for every image, Mesh or None
-        None where the image has no part in that plane, or can't be used.
-    group : (N,) int64
-        Pairs within a group are measured, and have no weight.
-    usable : (N,) object, optional
-        Status of every image; a pair takes the status of its first image that is not ok.
-
-    Returns
-    -------
-    Measurements
-        ``weight`` is the information of the joint fit, so ``noise`` is None; ``delta_err`` is the error
-        of the pair's own difference.
+    ``meshes`` (for every plane of the graph, for every image) are None where an image has no part in a plane, or can't
+    be used; pairs within a ``group`` are measured, and have no weight; a pair takes the status of its first image that
+    is not ok. ``weight`` is the information of the joint fit, so ``noise`` is None; ``delta_err`` is the error of the
+    pair's own difference.
     """
     unit, least = run_noise(meshes)
     level = np.zeros(graph.n_images)

@@ -20,7 +20,7 @@ from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
 _VISIBLE = 1.0  # brightness, in noise of a pixel: below it a difference of seeing looks the same
 _UNSEEN = 2.0  # errors that a factor that can't be seen may have
 _MANY = 3  # overlaps of a component, beyond which one that stands alone can be told
-_FAR = 4.0  # errors beyond which a slope is no accident, even alone
+_FAR = 3.5  # errors (of many blocks) beyond which a slope is no accident, even alone
 _CHANCE = 0.2  # probability that slopes as large as those that factors explain are chance
 _USUAL, _BELIEF = 1.5, 4.0  # variance of slopes over that of their errors: what is usual, and its weight in overlaps
 _PLAUSIBLE = 0.02  # factor by which the zero points of a survey differ at most
@@ -59,7 +59,7 @@ class ZeroPoints:
         a, b, weight = graph.a[use], graph.b[use], shared[use] / err[use] ** 2
         component = connected(n, a, b)
         mine, size = component[a], int(component.max()) + 1
-        slope = err[use] * _supported(slope[use] / err[use], mine, size)
+        slope = err[use] * _supported(slope[use] / err[use], structure.bright[5][use] - 2, mine, size)
 
         def total(per_pair: FloatArray) -> FloatArray:
             return np.bincount(mine, per_pair, size).astype(float)
@@ -105,16 +105,18 @@ def _beyond_chance(square: FloatArray, dof: FloatArray) -> BoolArray:
     return beyond
 
 
-def _supported(pull: FloatArray, component: IntArray, size: int) -> FloatArray:
+def _supported(pull: FloatArray, dof: FloatArray, component: IntArray, size: int) -> FloatArray:
     """Slopes over their errors, those that stand alone in their component cut to the size of the next.
 
-    A factor shows in all overlaps of an image; one overlap alone has a variable star, or the edge of a galaxy.
+    A factor shows in all overlaps of an image; one overlap alone has a variable star, or the edge of a galaxy. The
+    errors are known from the scatter of ``dof`` blocks more than the slope takes.
     """
     order = np.lexsort((-np.abs(pull), component))
     first = np.searchsorted(component[order], np.arange(size))
     many = np.flatnonzero(np.bincount(component, minlength=size) > _MANY)
     largest, next_one = order[first[many]], np.abs(pull)[order[first[many] + 1]]
-    alone = np.abs(pull[largest]) < _FAR
+    few = np.maximum(dof[largest], 1)
+    alone = few * np.log1p(pull[largest] ** 2 / few) < _FAR**2  # of Student's t, as of a Gaussian
     cut = pull.copy()
     cut[largest[alone]] = np.copysign(next_one, pull[largest])[alone]
     return cut
