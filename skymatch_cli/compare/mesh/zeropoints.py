@@ -20,7 +20,7 @@ from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
 _VISIBLE = 1.0  # brightness, in noise of a pixel: below it a difference of seeing looks the same
 _UNSEEN = 2.0  # errors that a factor that can't be seen may have
 _MANY = 3  # overlaps of a component, beyond which one that stands alone can be told
-_FAR = 3.5  # errors (of many blocks) beyond which a slope is no accident, even alone
+_FAR = 5.0  # errors (of many blocks) beyond which a slope is no accident, even alone
 _CHANCE = 0.2  # probability that slopes as large as those that factors explain are chance
 _USUAL, _BELIEF = 1.5, 4.0  # variance of slopes over that of their errors: what is usual, and its weight in overlaps
 _PLAUSIBLE = 0.02  # factor by which the zero points of a survey differ at most
