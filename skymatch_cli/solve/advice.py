@@ -345,7 +345,7 @@ def disagreement(images: Sequence[ImageInfo], apart: FloatArray, err: FloatArray
     if not len(above):
         return ()
     names = [f"{images[i].ref.label} by {apart[i]:.3g} ({size[i]:.1f} sigma)" for i in above[:_NAMED]]
-    text = f"mesh and pooled disagree by more than their errors ({len(above)}): {_few(names, ', ', len(above))}"
+    text = f"mesh and pooled disagree by more than noise makes them ({len(above)}): {_few(names, ', ', len(above))}"
     worst = above[np.argmax(np.abs(apart[above]))]
     return (SkyWarning(WarningName.CROSS_CHECK, text, float(abs(apart[worst])), images[worst].unit),)
 

@@ -16,9 +16,10 @@ from skymatch_cli.solve.methods import solve_skies
 def cross_check(
     images: Sequence[ImageInfo], mesh: Measurements, pooled: Measurements, *, robust: bool
 ) -> tuple[SkyWarning, ...]:
-    """Warnings that name the images on which two ways of comparing the same overlaps disagree beyond their errors.
+    """Warnings that name the images on which two ways of comparing the same overlaps disagree.
 
-    Both are solved as offsets, whatever the method of the run, and compared where the mean of a component is zero.
+    Both are solved as offsets, whatever the method of the run, and compared where the mean of a component is zero. What
+    stars and structure do to pooled statistics is what is looked for: of their errors the noise alone counts.
     """
     try:
         found = [solve_skies(Method.MATCH, images, m, robust=robust) for m in (mesh, pooled)]
@@ -28,7 +29,7 @@ def cross_check(
     together = np.unique(np.stack([s.component for s in found]), axis=1, return_inverse=True)[1].reshape(-1)
     factor = np.array([info.to_comparison for info in images])
     apart = _centred((found[0].sky - found[1].sky) * factor, together) / factor
-    return disagreement(images, apart, np.hypot(found[0].sky_err, found[1].sky_err))
+    return disagreement(images, apart, np.hypot(found[0].sky_err, found[1].sky_err_noise))
 
 
 def _centred(difference: FloatArray, together: IntArray) -> FloatArray:

@@ -129,12 +129,17 @@ def solve_offsets(
         if noise_used is not None:
             own = _own_part(graph, response.expected + graph.pair_sums(own - kept[used] * (1 - added)))
         chi2, dof = _joint(graph, square_sum, own)
+    more, beyond = np.zeros(len(graph.size)), chi2 > dof + np.sqrt(2 * dof)
+    if with_scatter:
+        more = extra_variance(equations, measured, own)
     by_noise = response.variance
     if photometric is not None:
-        by_noise = noise_variance(equations, _photometric(equations, None if of_fit else noise_used, photometric[used]))
-    more = extra_variance(equations, measured, own) if with_scatter else np.zeros(len(graph.size))
+        of_pixels = _photometric(equations, None if of_fit else noise_used, photometric[used])
+        by_noise = noise_variance(equations, of_pixels)
+        if not of_fit and (photometric[used] < 1).any():
+            chi2, dof = _by_noise_alone(equations, of_pixels, measured, photometric[used])
     if more.any():
-        equations, response = _scattered(equations, noise_used, more, chi2 > dof + np.sqrt(2 * dof))
+        equations, response = _scattered(equations, noise_used, more, beyond)
         graph, offset = equations.graph, equations.offsets(measured)
     variance, shared = response.variance, None
     if gradients is not None:
@@ -162,6 +167,16 @@ def solve_offsets(
         closure=closure,
         n_loops=n_loops,
     )
+
+
+def _by_noise_alone(
+    equations: NormalEquations, noise: csr_array, delta: FloatArray, part: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """chi² and degrees of freedom by the noise of the pixels, ``part`` (m,) of the variances in the weights."""
+    again = equations.reweighted(equations.graph.weight / np.maximum(part, 1 / _EXTREME))
+    graph, response = again.graph, noise_response(again, noise)
+    square_sum = graph.pair_sums(graph.weight * (delta - graph.differences(again.offsets(delta))) ** 2)
+    return _satterthwaite(square_sum, response.expected, response.second, graph.redundancy())
 
 
 def _scattered(
