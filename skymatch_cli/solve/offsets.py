@@ -28,7 +28,14 @@ class Gradients:
     variance: FloatArray  # (G, 2, 2): sum of the variances of the gradients of the images of each group
     n_images: IntArray  # (G,)
 
-    def common(self, equations: NormalEquations, used: BoolArray) -> FloatArray:
+    def taken_off(
+        self, variance: FloatArray, least: FloatArray, equations: NormalEquations, used: BoolArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Variances (n,) of the unknowns without the mean gradient of their component, and errors (n,) that it makes."""
+        without = np.clip(variance - self._common(equations, used), least, variance)
+        return without, np.sqrt(variance - without)
+
+    def _common(self, equations: NormalEquations, used: BoolArray) -> FloatArray:
         """By how much the variance of every unknown, (n,), is less without the mean gradient of its component."""
         graph = equations.graph
         answer = equations.laplacian.solve(np.asarray(equations.incidence @ self.lever[used]))
@@ -105,13 +112,10 @@ def solve_offsets(
     if (singular := equations.laplacian.singular).any():
         used[used] = ~singular[equations.graph.component[a[used]]]
         equations = NormalEquations.of_pairs(n_groups, a[used], b[used], weight[used])
-    measured = delta[used]
-    noise_used, of_fit = None if noise is None else csr_array(noise[np.flatnonzero(used)]), pair_dof is not None
-    added = np.zeros(len(measured))
+    measured, of_fit = delta[used], pair_dof is not None
+    noise_used, added = None if noise is None else csr_array(noise[np.flatnonzero(used)]), np.zeros(len(measured))
     if noise_used is not None and of_fit:
-        added = np.asarray(noise_used.multiply(noise_used).sum(axis=1), float).reshape(-1) * weight[used]
-        own_noise = diags_array(np.sqrt(np.maximum(1 - added, 0) / weight[used]))
-        noise_used = csr_array(hstack([own_noise, noise_used], format="csr"))
+        noise_used, added = _with_own_noise(noise_used, weight[used])
     response = noise_response(equations, noise_used)
     if robust:
         if noise_used is None:  # with lowered weights the stated errors are no longer the weights'
@@ -129,9 +133,8 @@ def solve_offsets(
         if noise_used is not None:
             own = _own_part(graph, response.expected + graph.pair_sums(own - kept[used] * (1 - added)))
         chi2, dof = _joint(graph, square_sum, own)
-    more, beyond = np.zeros(len(graph.size)), chi2 > dof + np.sqrt(2 * dof)
-    if with_scatter:
-        more = extra_variance(equations, measured, own)
+    more = extra_variance(equations, measured, own) if with_scatter else np.zeros(len(graph.size))
+    beyond = chi2 > dof + np.sqrt(2 * dof)
     by_noise = response.variance
     if photometric is not None:
         of_pixels = _photometric(equations, None if of_fit else noise_used, photometric[used])
@@ -143,8 +146,7 @@ def solve_offsets(
         graph, offset = equations.graph, equations.offsets(measured)
     variance, shared = response.variance, None
     if gradients is not None:
-        without = np.clip(variance - gradients.common(equations, used), np.minimum(by_noise, variance), variance)
-        variance, shared = without, np.sqrt(variance - without)
+        variance, shared = gradients.taken_off(variance, np.minimum(by_noise, variance), equations, used)
     if level_variance is not None:
         variance = variance + _centred_variance(graph, level_variance)
     residual = np.full(len(a), np.nan)
@@ -167,6 +169,13 @@ def solve_offsets(
         closure=closure,
         n_loops=n_loops,
     )
+
+
+def _with_own_noise(added: csr_array, weight: FloatArray) -> tuple[csr_array, FloatArray]:
+    """The noise of a joint fit with what is added to it, and the share (m,) of the variances that is added."""
+    share = np.asarray(added.multiply(added).sum(axis=1), float).reshape(-1) * weight
+    own = diags_array(np.sqrt(np.maximum(1 - share, 0) / weight))
+    return csr_array(hstack([own, added], format="csr")), share
 
 
 def _by_noise_alone(
