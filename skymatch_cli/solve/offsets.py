@@ -31,7 +31,7 @@ class Gradients:
     def taken_off(
         self, variance: FloatArray, least: FloatArray, equations: NormalEquations, used: BoolArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Variances (n,) of the unknowns without the mean gradient of their component, and errors (n,) that it makes."""
+        """Variances (n,) without the mean gradient of each component, and the errors (n,) that it makes."""
         without = np.clip(variance - self._common(equations, used), least, variance)
         return without, np.sqrt(variance - without)
 
