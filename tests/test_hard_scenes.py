@@ -255,8 +255,9 @@ def test_a_tilt_makes_the_difference_uncertain(tmp_path):
 
 def tiled(folder: Path, shapes: list[np.ndarray], seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Errors and ``sky_err`` of four frames, two by two, that overlap by a quarter; each has a shape of its own."""
-    places = [(0.75 * SIZE * i, 0.75 * SIZE * j) for j in (0, 1) for i in (0, 1)]
-    frames = [Frame(x=x, y=y, nx=SIZE, ny=SIZE, sky=100, noise=3, seed=9 * seed + k) for k, (x, y) in enumerate(places)]
+    ny, nx = shapes[0].shape
+    places = [(0.75 * nx * i, 0.75 * ny * j) for j in (0, 1) for i in (0, 1)]
+    frames = [Frame(x=x, y=y, nx=nx, ny=ny, sky=100, noise=3, seed=9 * seed + k) for k, (x, y) in enumerate(places)]
     folder.mkdir()
     paths = [
         write(folder / f"{k}.fits", f, pixels=f.pixels() + s)
@@ -267,13 +268,13 @@ def tiled(folder: Path, shapes: list[np.ndarray], seed: int) -> tuple[np.ndarray
     return sky - sky.mean(), err
 
 
-@pytest.mark.parametrize("size", [3.0, 30.0])
-def test_errors_are_those_that_gradients_make(tmp_path, size):
+@pytest.mark.parametrize(("size", "ny"), [(3.0, SIZE), (30.0, SIZE), (30.0, 2 * SIZE)])
+def test_errors_are_those_that_gradients_make(tmp_path, size, ny):
     pulls = []
     for seed in range(10):
         tilts = np.random.default_rng(seed).normal(0, size / 2, (4, 2))
         tilts -= tilts.mean(axis=0)  # what all have in common can't be told from a gradient of the sky
-        v, u = np.mgrid[-0.5 : 0.5 : SIZE * 1j, -0.5 : 0.5 : SIZE * 1j]
+        v, u = np.mgrid[-0.5 : 0.5 : ny * 1j, -0.5 : 0.5 : SIZE * 1j]
         error, err = tiled(tmp_path / str(seed), [a * u + b * v for a, b in tilts], seed)
         pulls.extend(error / err)
     assert 0.7 < np.std(pulls) < 1.4

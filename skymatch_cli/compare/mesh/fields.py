@@ -346,8 +346,10 @@ def _errors(
         turned = np.einsum("emij,emj->emi", unit, mean @ (np.arange(_NODES) / (_NODES - 1) - 0.5))
         axes = np.tile(np.eye(2), (n, 1, 1))
         axes[ends] = unit
-        # the variance of F(x) - F(x') is twice that of the field times the square of the distance
-        tilt_variance = (axes * (2 * share)) @ axes.swapaxes(1, 2) * variance[:, None, None]
+        # The variance of F(x) - F(x') is twice that of the field times the square of the distance; a gradient along an
+        # axis of the frame is one on the plane over the length of that axis.
+        along = np.linalg.inv(axes).swapaxes(1, 2)
+        tilt_variance = (along * (2 * share)) @ along.swapaxes(1, 2) * variance[:, None, None]
         own = np.einsum("emij,emj->emi", tilt_variance[ends], turned)
         lever = np.concatenate([turned[0] - turned[1], own[0] - own[1]], axis=1)
     return ImageFields(csr_array(hstack([factor, csr_array(common)])), quiet, variance, lever, tilt_variance)
