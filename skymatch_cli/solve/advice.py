@@ -32,6 +32,7 @@ _MOST_FACTOR = 0.5  # beyond, a gradient on a flat sky is more likely: it gives 
 _CLEAR = 4.0  # times its error: a factor that is more than chance
 _UNIT = 10.0  # factor of noise and stars together, beyond which exposures and depths differ no more
 _STARS = 6.0  # brightest pixels over the noise: below, they may be noise
+_SEEN_BESIDE = 1.1  # times the errors: what makes more of them is named
 _UNSEEN = 5.0  # times the error of a sky, by which factors that overlaps can't show may shift it
 _NEEDLESS = 1.5  # errors over those of a lower degree that fits as well: below, nobody minds
 _NAMED = 5  # sets, images or pairs that one line names
@@ -287,8 +288,8 @@ def uneven_images(
         crowded = (m.zero_point[1] == 0) & (m.level_variance > 0.5 * total**2)
     rest = "of their variance is noise of the pixels; for the rest, "
     why = rest + "differences vary within their overlaps, or between them, by more than their errors allow"
-    if gradient is not None and gradient.max() > err.max():
-        why += ", as gradients make them; sky_err counts none that all images have in common"
+    if total.max() > _SEEN_BESIDE * err.max():
+        why += ", as gradients make them; those that all images may have in common are in this, not in sky_err"
     of_sources = rest + "sources stand between the pixels of the sky, where --compare mesh cancels them"
     kinds = ((WarningName.DISAGREEMENT, why), ~crowded), ((WarningName.CROWDED, of_sources), crowded)
     return tuple(
