@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from skymatch_cli.choices import Model, WarningName
+from skymatch_cli.choices import WarningName
 from skymatch_cli.model import (
     LEAST_KEPT,
     BoolArray,
@@ -22,11 +22,10 @@ from skymatch_cli.model import (
     common_unit,
 )
 from skymatch_cli.solve.diagnose import bad_fits, thin_bridges
+from skymatch_cli.solve.naming import NAMED, after_number, few, in_unit, labels, pair_label, said
 
-_MAX_LOSS = 10.0  # errors of planes over those of constants: beyond, tilts rest on little
 _LEAST_SHARE = 0.25  # of the pixels in an image's overlaps: below, its sky rests on little
 _LEAST_INFORMATION = 0.1  # of the information for pixel noise alone: below, errors are three times as large
-_DISAGREE = 3.0  # times the errors of both; generous, for both see the same pixels
 _LEAST_FACTOR = 0.003  # by which an image is too bright: below, no calibration is that good
 _MOST_FACTOR = 0.5  # beyond, a gradient on a flat sky is more likely: it gives 1
 _CLEAR = 4.0  # times its error: a factor that is more than chance
@@ -34,8 +33,6 @@ _UNIT = 10.0  # factor of noise and stars together, beyond which exposures and d
 _STARS = 6.0  # brightest pixels over the noise: below, they may be noise
 _SEEN_BESIDE = 1.1  # times the errors: what makes more of them is named
 _UNSEEN = 5.0  # times the error of a sky, by which factors that overlaps can't show may shift it
-_NEEDLESS = 1.5  # errors over those of a lower degree that fits as well: below, nobody minds
-_NAMED = 5  # sets, images or pairs that one line names
 
 
 def disconnected(
@@ -60,7 +57,7 @@ def disconnected(
             else "all pixels of the overlap between them are"
         )
         why = f"have no usable pixel in common ({many} masked, outside of the limits, too few, or too unlike)"
-    text = f"{len(ids)} sets of images {why} and are anchored each on its own: {_few(sets, '; ')}"
+    text = f"{len(ids)} sets of images {why} and are anchored each on its own: {few(sets, '; ')}"
     return (SkyWarning(WarningName.DISCONNECTED, text),)
 
 
@@ -69,32 +66,8 @@ def without_sky(images: Sequence[ImageInfo], status: StrArray, sky: FloatArray) 
     none = np.flatnonzero(~np.isfinite(sky)).tolist()
     reasons = dict.fromkeys(str(status[i]) for i in none)
     named = {reason: [i for i in none if status[i] == reason] for reason in reasons}
-    texts = (f"no sky ({reason}): {_few(_labels(images, mine), ', ')}" for reason, mine in named.items())
+    texts = (f"no sky ({reason}): {few(labels(images, mine), ', ')}" for reason, mine in named.items())
     return tuple(SkyWarning(WarningName.NO_SKY, text) for text in texts)
-
-
-def _labels(images: Sequence[ImageInfo], some: Sequence[int]) -> list[str]:
-    """Names of some images; planes of cubes as ranges, once for all cubes in which they are the same."""
-    cubes: dict[str, list[int]] = {}
-    for i in some:
-        if (plane := images[i].ref.part.plane) is not None:
-            cubes.setdefault(images[i].ref.hdu_label, []).append(plane + 1)
-    alike: dict[str, list[str]] = {}
-    for cube, planes in cubes.items():
-        alike.setdefault(_ranges(planes), []).append(cube)
-    n_cubes = len({info.ref.hdu_label for info in images if info.ref.part.plane is not None})
-    whole = f"all {n_cubes} cubes" if n_cubes > 1 else ""
-    of = {planes: whole if whole and len(own) == n_cubes else _few(own, ", ") for planes, own in alike.items()}
-    flat = [images[i].ref.label for i in some if images[i].ref.part.plane is None]
-    return [f"planes {planes} of {own}" for planes, own in of.items()] + flat
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers as ranges: 1-3, 7."""
-    ends = [k for k, n in enumerate(numbers) if k + 1 == len(numbers) or numbers[k + 1] != n + 1]
-    starts = [0, *(k + 1 for k in ends[:-1])]
-    runs = ((numbers[a], numbers[b]) for a, b in zip(starts, ends, strict=True))
-    return ", ".join(f"{low}-{high}" if high > low else f"{low}" for low, high in runs)
 
 
 def without_reference(images: Sequence[ImageInfo], component: IntArray, reference: int) -> tuple[SkyWarning, ...]:
@@ -106,7 +79,7 @@ def without_reference(images: Sequence[ImageInfo], component: IntArray, referenc
     names = [images[first[c]].ref.label for c in others]
     text = (
         f"the reference {images[reference].ref.label} holds only its own set of images; "
-        f"sets that keep their own anchor: {len(others)} ({_few(names, ', ')})"
+        f"sets that keep their own anchor: {len(others)} ({few(names, ', ')})"
     )
     return (SkyWarning(WarningName.REFERENCE, text),)
 
@@ -121,9 +94,9 @@ def large_residuals(
     above = above[np.argsort(-np.round(size[above], 6), kind="stable")]  # ends of a loop are equal but for rounding
     if not len(above):
         return ()
-    pairs = [f"{_pair(images, measurements, e)} ({size[e]:.1f} sigma)" for e in above[:_NAMED]]
-    text = f"overlaps with a residual above {limit:g} sigma ({len(above)}): {_few(pairs, ', ', len(above))}"
-    return (SkyWarning(WarningName.RESIDUAL, text, *_in_unit(images, np.abs(residual[above]).max())),)
+    pairs = [f"{pair_label(images, measurements, e)} ({size[e]:.1f} sigma)" for e in above[:NAMED]]
+    text = f"overlaps with a residual above {limit:g} sigma ({len(above)}): {few(pairs, ', ', len(above))}"
+    return (SkyWarning(WarningName.RESIDUAL, text, *in_unit(images, np.abs(residual[above]).max())),)
 
 
 def large_steps(
@@ -137,9 +110,9 @@ def large_steps(
     above = above[np.argsort(-size[above], kind="stable")]
     if not len(above):
         return ()
-    pairs = [f"{_pair(images, measurements, e)} ({size[e]:.3g})" for e in above[:_NAMED]]
+    pairs = [f"{pair_label(images, measurements, e)} ({size[e]:.3g})" for e in above[:NAMED]]
     unit = images[measurements.a[above[0]]].unit
-    text = f"steps above {limit:g}{_unit(unit)} are left ({len(above)}): {_few(pairs, ', ', len(above))}"
+    text = f"steps above {limit:g}{after_number(unit)} are left ({len(above)}): {few(pairs, ', ', len(above))}"
     return (SkyWarning(WarningName.STEP, text, float(size[above[0]]), unit),)
 
 
@@ -151,32 +124,32 @@ def solution_warnings(
     lines: list[SkyWarning] = []
     scatter = np.where(group[m.a] == group[m.b], 0.0, offsets.scatter[offsets.component[group[m.a]]])
     size = np.abs(offsets.residual) / np.hypot(m.delta_err, scatter)
-    for c in bad_fits(offsets.chi2, offsets.dof)[:_NAMED]:
+    for c in bad_fits(offsets.chi2, offsets.dof)[:NAMED]:
         mine = np.flatnonzero((offsets.component[group[m.a]] == c) & np.isfinite(offsets.residual))
         worst = mine[np.argsort(-size[mine], kind="stable")]
         loops = "" if offsets.closure is None else f", loops close to {offsets.closure[c]:.3g}"
         added = f", sky_err counts {offsets.scatter[c]:.3g} more for each" if offsets.scatter[c] > 0 else ""
-        amount = _in_unit(images, np.abs(offsets.residual[mine]).max())
+        amount = in_unit(images, np.abs(offsets.residual[mine]).max())
         text = (
-            f"component {c}: its overlaps disagree by up to {_said(amount)}, more than their errors allow "
+            f"component {c}: its overlaps disagree by up to {said(amount)}, more than their errors allow "
             f"(chi2/dof = {offsets.chi2[c] / offsets.dof[c]:.3g}{loops}{added}); "
-            f"worst: {_few([_pair(images, m, e) for e in worst[:2]], ', ')}"
+            f"worst: {few([pair_label(images, m, e) for e in worst[:2]], ', ')}"
         )
         lines.append(SkyWarning(WarningName.DISAGREEMENT, text, *amount))
-    for e in thin_bridges(offsets, group[m.a], group[m.b], m.delta_err)[:_NAMED]:
-        amount = _in_unit(images, m.delta_err[e])
+    for e in thin_bridges(offsets, group[m.a], group[m.b], m.delta_err)[:NAMED]:
+        amount = in_unit(images, m.delta_err[e])
         text = (
             f"component {offsets.component[group[m.a[e]]]} is connected by a single weak overlap: "
-            f"{_pair(images, m, e)}, known to {_said(amount)}"
+            f"{pair_label(images, m, e)}, known to {said(amount)}"
         )
         lines.append(SkyWarning(WarningName.WEAK_LINK, text, *amount))
     if offsets.kept is not None:
         low = np.flatnonzero(offsets.kept < LEAST_KEPT)
         low = low[np.argsort(offsets.kept[low], kind="stable")]
         if len(low):
-            pairs = _few([_pair(images, m, e) for e in low[:_NAMED]], ", ", len(low))
+            pairs = few([pair_label(images, m, e) for e in low[:NAMED]], ", ", len(low))
             text = f"overlaps that contradict the others and count little ({len(low)}): {pairs}"
-            amount = _in_unit(images, np.nanmax(np.abs(offsets.residual[low])))
+            amount = in_unit(images, np.nanmax(np.abs(offsets.residual[low])))
             lines.append(SkyWarning(WarningName.DOWN_WEIGHTED, text, *amount))
     return tuple(lines)
 
@@ -198,22 +171,22 @@ def factor_warnings(
     above = np.flatnonzero(clear & counted)
     if len(above):
         above = above[np.argsort(-np.round(size[above], 6), kind="stable")]  # two images are equal but for rounding
-        names = [f"{images[i].ref.label} ({100 * gain[i]:+.2g} ± {100 * gain_err[i]:.1g} %)" for i in above[:_NAMED]]
-        amount = _in_unit(images, np.sqrt(m.level_variance[above].max()))
+        names = [f"{images[i].ref.label} ({100 * gain[i]:+.2g} ± {100 * gain_err[i]:.1g} %)" for i in above[:NAMED]]
+        amount = in_unit(images, np.sqrt(m.level_variance[above].max()))
         text = (
             f"differences grow with the brightness of the scene, which makes skies uncertain by up to "
-            f"{_said(amount)}; brighter than their neighbours ({len(above)}): {_few(names, ', ', len(above))}"
+            f"{said(amount)}; brighter than their neighbours ({len(above)}): {few(names, ', ', len(above))}"
         )
         return (SkyWarning(WarningName.ZERO_POINTS, text, *amount),)
     unseen = np.where(counted & (hidden > _UNSEEN * err), hidden, 0.0)
     if not unseen.any():
         return ()
-    amount = _in_unit(images, unseen.max())
+    amount = in_unit(images, unseen.max())
     most = np.argsort(-np.round(unseen, 6), kind="stable")[: np.count_nonzero(unseen)]
-    names = [images[i].ref.label for i in most[:_NAMED]]
+    names = [images[i].ref.label for i in most[:NAMED]]
     text = (
         f"factors between the images that are too small to show in these overlaps may shift skies by up to "
-        f"{_said(amount)}, which sky_err does not count ({len(most)}): {_few(names, ', ', len(most))}"
+        f"{said(amount)}, which sky_err does not count ({len(most)}): {few(names, ', ', len(most))}"
     )
     return (SkyWarning(WarningName.BRIGHT_SCENE, text, *amount),)
 
@@ -242,10 +215,10 @@ def other_units(images: Sequence[ImageInfo], measurements: Measurements, used: B
     if not len(above):
         return ()
     signed = np.where(factor[0] > factor[1], factor[0], -factor[1])
-    names = [f"{images[i].ref.label} (times {np.exp(signed[i]):.2g})" for i in above[:_NAMED]]
+    names = [f"{images[i].ref.label} (times {np.exp(signed[i]):.2g})" for i in above[:NAMED]]
     text = (
         f"noise and brightest pixels differ from those of all overlapping images by one large factor, as where a unit "
-        f"is wrong ({len(above)}): {_few(names, ', ', len(above))}"
+        f"is wrong ({len(above)}): {few(names, ', ', len(above))}"
     )
     return (SkyWarning(WarningName.UNITS, text),)
 
@@ -327,87 +300,15 @@ def _low(
     low = low[np.argsort(share[low] if cause is None else -np.round(cause[low], 6), kind="stable")]
     if not len(low):
         return []
-    some = _few([images[i].ref.label for i in low[:_NAMED]], ", ", len(low))
+    some = few([images[i].ref.label for i in low[:NAMED]], ", ", len(low))
     names = (
-        f"all {len(low)} images, most of all {images[low[0]].ref.label}" if len(low) == len(images) > _NAMED else some
+        f"all {len(low)} images, most of all {images[low[0]].ref.label}" if len(low) == len(images) > NAMED else some
     )
-    amount = _in_unit(images, 2 * np.fmax.reduce(err[low]))
+    amount = in_unit(images, 2 * np.fmax.reduce(err[low]))
     name, why = what
     much = f"{'at most ' if len(low) > 1 else ''}{100 * share[low].max():.2g} %"
-    text = f"weak skies, uncertain by {_said(amount)} (2 sigma): {much} {why}: {names}"
+    text = f"weak skies, uncertain by {said(amount)} (2 sigma): {much} {why}: {names}"
     return [SkyWarning(name, text, *amount)]
-
-
-def disagreement(images: Sequence[ImageInfo], apart: FloatArray, err: FloatArray) -> tuple[SkyWarning, ...]:
-    """Images whose skies by mesh and by pooled statistics are apart by more than the errors of both (N,) allow."""
-    size = np.divide(np.abs(apart), err, out=np.zeros_like(err), where=err > 0)
-    above = np.flatnonzero(size > _DISAGREE)
-    above = above[np.argsort(-size[above], kind="stable")]
-    if not len(above):
-        return ()
-    names = [f"{images[i].ref.label} by {apart[i]:.3g} ({size[i]:.1f} sigma)" for i in above[:_NAMED]]
-    text = f"mesh and pooled disagree by more than noise makes them ({len(above)}): {_few(names, ', ', len(above))}"
-    worst = above[np.argmax(np.abs(apart[above]))]
-    return (SkyWarning(WarningName.CROSS_CHECK, text, float(abs(apart[worst])), images[worst].unit),)
-
-
-def weak_tilts(loss: FloatArray) -> tuple[SkyWarning, ...]:
-    """That the tilts of components are weakly determined; ``loss`` (C,): errors over those without tilts."""
-    weak = np.flatnonzero(loss > _MAX_LOSS)[:_NAMED]
-    texts = (
-        f"component {c}: its overlaps hardly determine tilts: errors are {loss[c]:.0f} times those of --model constant"
-        for c in weak
-    )
-    return tuple(SkyWarning(WarningName.WEAK_TILTS, text) for text in texts)
-
-
-def lower_degrees(
-    images: Sequence[ImageInfo], degree: IntArray, component: IntArray, most: int
-) -> tuple[SkyWarning, ...]:
-    """Warn of images whose overlaps can't carry the degree ``most``; ``degree``, ``component`` (N,)."""
-    connected = np.bincount(component)[component] > 1
-    low = np.flatnonzero(connected & (degree < most))
-    if not len(low):
-        return ()
-    names = [f"{images[i].ref.label} (degree {degree[i]})" for i in low[:_NAMED]]
-    text = f"overlaps that can't carry degree {most}; these images have less: {_few(names, ', ', len(low))}"
-    return (SkyWarning(WarningName.WEAK_TILTS, text),)
-
-
-def needless_degrees(simpler: IntArray, spared: FloatArray, most: int) -> tuple[SkyWarning, ...]:
-    """Warn of components that a lower degree than ``most`` fits as well, with smaller errors (see `FittedPlanes`)."""
-    warnings, models = [], {model.degree: model for model in Model if model != Model.AUTO}
-    for degree in range(most):
-        mine = np.flatnonzero((simpler == degree) & (spared * _NEEDLESS < 1))
-        if len(mine):
-            times = 1 / spared[mine]
-            components = (
-                f"component{'s' if len(mine) > 1 else ''} {_few(list(map(str, mine[:_NAMED])), ', ', len(mine))}"
-            )
-            much = f"{times.min():.1f} to {times.max():.1f}" if len(mine) > 1 else f"{times[0]:.1f}"
-            text = f"{components}: --model {models[degree]} fits as well, with errors smaller by a factor of {much}"
-            warnings.append(SkyWarning(WarningName.NEEDLESS_DEGREE, text))
-    return tuple(warnings)
-
-
-def common_curvatures(images: Sequence[ImageInfo], held: BoolArray, curved: FloatArray) -> tuple[SkyWarning, ...]:
-    """Warn that tilts look like a curvature that all frames have in common, and how the fit treats it.
-
-    ``held`` (C,): components in which it was taken off; ``curved`` (C,): by what levels change, in comparison units,
-    NaN where there are too few images to tell one from the other.
-    """
-    warnings = []
-    for c in np.flatnonzero(held)[:_NAMED]:
-        amount = _in_unit(images, curved[c])
-        text = (
-            f"component {c}: the tilts follow the positions of the images, as a curvature that all frames have in "
-            f"common makes them; it was held at 0, which changes levels by up to {_said(amount)}"
-        )
-        warnings.append(SkyWarning(WarningName.CURVATURE, text, *amount))
-    for c in np.flatnonzero(np.isnan(curved))[:_NAMED]:
-        text = f"component {c}: too few images to tell tilts from a curvature that all frames have in common"
-        warnings.append(SkyWarning(WarningName.CURVATURE, text))
-    return tuple(warnings)
 
 
 def seen(warnings: Iterable[SkyWarning], images: Sequence[ImageInfo], limit: float) -> tuple[SkyWarning, ...]:
@@ -420,30 +321,5 @@ def seen(warnings: Iterable[SkyWarning], images: Sequence[ImageInfo], limit: flo
     )
 
 
-def _in_unit(images: Sequence[ImageInfo], amplitude: float) -> tuple[float | None, str]:
-    """An amplitude in the comparison unit as one in the unit of the images; None for one that is not known."""
-    factor, unit = common_unit(images)
-    return (float(amplitude) / factor if np.isfinite(amplitude) else None), unit
-
-
-def _said(amount: tuple[float | None, str]) -> str:
-    size, unit = amount
-    return "an unknown amount" if size is None else f"{size:.3g}{_unit(unit)}"
-
-
-def _unit(unit: str) -> str:
-    return f" {unit}" if unit else ""
-
-
 def _set(label: str, n: int) -> str:
     return f"{label} alone" if n == 1 else f"{label} and {n - 1} more"
-
-
-def _pair(images: Sequence[ImageInfo], measurements: Measurements, e: int) -> str:
-    return f"{images[measurements.a[e]].ref.label} - {images[measurements.b[e]].ref.label}"
-
-
-def _few(names: Sequence[str], separator: str, n: int | None = None) -> str:
-    n = len(names) if n is None else n
-    more = f"{separator}… {n - _NAMED} more" if n > _NAMED else ""
-    return separator.join(names[:_NAMED]) + more

@@ -10,7 +10,8 @@ import numpy as np
 from skymatch_cli.model import FloatArray, IntArray, Offsets, SkyWarning, Status, StrArray
 from skymatch_cli.model.monomials import degree_of
 from skymatch_cli.model.skyplane import SkyPlane
-from skymatch_cli.solve.advice import common_curvatures, disconnected, lower_degrees, needless_degrees, weak_tilts
+from skymatch_cli.solve.advice import disconnected
+from skymatch_cli.solve.modeladvice import common_curvatures, lower_degrees, needless_degrees, weak_tilts
 
 if TYPE_CHECKING:
     from skymatch_cli.solve.methods import Task

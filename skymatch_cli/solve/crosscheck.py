@@ -9,8 +9,10 @@ import numpy as np
 from skymatch_cli.choices import Method, WarningName
 from skymatch_cli.errors import NoOverlapError
 from skymatch_cli.model import FloatArray, ImageInfo, IntArray, Measurements, SkyWarning
-from skymatch_cli.solve.advice import disagreement
 from skymatch_cli.solve.methods import solve_skies
+from skymatch_cli.solve.naming import NAMED, few
+
+_DISAGREE = 3.0  # times the errors of both; generous, for both see the same pixels
 
 
 def cross_check(
@@ -29,7 +31,7 @@ def cross_check(
     together = np.unique(np.stack([s.component for s in found]), axis=1, return_inverse=True)[1].reshape(-1)
     factor = np.array([info.to_comparison for info in images])
     apart = _centred((found[0].sky - found[1].sky) * factor, together) / factor
-    return disagreement(images, apart, np.hypot(found[0].sky_err, found[1].sky_err_noise))
+    return _disagreement(images, apart, np.hypot(found[0].sky_err, found[1].sky_err_noise))
 
 
 def _centred(difference: FloatArray, together: IntArray) -> FloatArray:
@@ -38,3 +40,16 @@ def _centred(difference: FloatArray, together: IntArray) -> FloatArray:
     n = np.bincount(together, known)
     mean = np.bincount(together, np.where(known, difference, 0.0)) / np.maximum(n, 1)
     return np.where(known, difference - mean[together], np.nan)
+
+
+def _disagreement(images: Sequence[ImageInfo], apart: FloatArray, err: FloatArray) -> tuple[SkyWarning, ...]:
+    """Images whose skies by mesh and by pooled statistics are apart by more than the errors of both (N,) allow."""
+    size = np.divide(np.abs(apart), err, out=np.zeros_like(err), where=err > 0)
+    above = np.flatnonzero(size > _DISAGREE)
+    above = above[np.argsort(-size[above], kind="stable")]
+    if not len(above):
+        return ()
+    names = [f"{images[i].ref.label} by {apart[i]:.3g} ({size[i]:.1f} sigma)" for i in above[:NAMED]]
+    text = f"mesh and pooled disagree by more than noise makes them ({len(above)}): {few(names, ', ', len(above))}"
+    worst = above[np.argmax(np.abs(apart[above]))]
+    return (SkyWarning(WarningName.CROSS_CHECK, text, float(abs(apart[worst])), images[worst].unit),)
