@@ -56,6 +56,7 @@ def truth_of(scene: str, seed: int, data: Path) -> dict:
 def measure(task: tuple[str, int], options: argparse.Namespace) -> dict[str, Found | str]:
     """All ways of comparing on one set."""
     import skymatch_cli
+    from skymatch_cli.model.warning import told
 
     scene, seed = task
     folder = options.data / f"{scene}-{seed}"
@@ -63,20 +64,20 @@ def measure(task: tuple[str, int], options: argparse.Namespace) -> dict[str, Fou
     area = np.array(list(truth["area"].values()))
     found: dict[str, Found | str] = {}
     for compare in options.compare:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             try:
                 files = [str(folder / name) for name in truth["sky"]]
                 masked = options.mask_sources and compare == "pooled"
-                images = skymatch_cli.match(files, dry_run=True, compare=compare, mask_sources=masked, jobs=1).images
+                result = skymatch_cli.match(files, dry_run=True, compare=compare, mask_sources=masked, jobs=1)
             except Exception as error:  # noqa: BLE001 - a crash is a result
                 found[compare] = type(error).__name__
                 continue
-        sky, err = (np.asarray(images[name], float) for name in ("sky", "sky_err"))
+        sky, err = (np.asarray(result.images[name], float) for name in ("sky", "sky_err"))
         error = (sky - np.array(list(truth["sky"].values()))) / area
         error -= error.mean()
         pulls = error * area / err
-        silent = bool(np.abs(pulls).max() > SILENT) and not said
+        silent = bool(np.abs(pulls).max() > SILENT) and not told(result.warnings, ())
         found[compare] = Found(float(np.mean(error**2)), truth["floor"] ** 2, pulls, silent)
     return found
 

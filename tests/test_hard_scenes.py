@@ -13,6 +13,7 @@ from astropy.wcs import WCS
 import skymatch_cli
 from skymatch_cli.model.warning import counted
 
+from .commands import run
 from .factories import Frame, write, write_all
 
 SIZE = 128
@@ -354,6 +355,10 @@ def test_factors_that_overlaps_can_not_show_are_said(tmp_path):
     assert 0.05 < warning.amplitude < 0.5
     assert sorted(re.findall(r"\d\.fits", warning.text)) == ["0.fits", "1.fits"]
     assert not counted(result.warnings, ())
+    done = run("match", "--dry-run", "--strict", *sorted(tmp_path.glob("*.fits")))
+    assert done.exit_code == 0
+    assert "which sky_err does not count" in done.stderr
+    assert "warning" not in done.stderr
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.03])

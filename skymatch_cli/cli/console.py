@@ -14,7 +14,7 @@ import click
 
 from skymatch_cli.choices import Format
 from skymatch_cli.errors import SkymatchError, StoppedError, UsageError, unwritten
-from skymatch_cli.model.warning import SkyWarning, counted
+from skymatch_cli.model.warning import SkyWarning, counted, told
 from skymatch_cli.output.printable import printable
 
 from .guard import forget_standard_output, laid_out
@@ -103,7 +103,7 @@ def warn(warnings: Iterable[SkyWarning], allowed: Iterable[str] = ()) -> None:
     Warnings with an ``allowed`` name are told with ``-v`` alone, as those are whose effect nobody could see.
     """
     warnings = tuple(warnings)
-    given = counted(warnings, allowed)
+    given, found = told(warnings, allowed), counted(warnings, allowed)
     shown: list[SkyWarning] = []
     for warning in given:
         alike = sum(other.name == warning.name for other in shown)
@@ -111,7 +111,9 @@ def warn(warnings: Iterable[SkyWarning], allowed: Iterable[str] = ()) -> None:
             shown.append(warning)
     last = {warning.name: id(warning) for warning in (*warnings, *shown)}  # one advice for all of a name
     for warning in warnings:
-        level = logging.WARNING if any(warning is one for one in shown) else logging.INFO
+        level = NOTE if any(warning is one for one in shown) else logging.INFO
+        if level == NOTE and any(warning is one for one in found):
+            level = logging.WARNING
         LOG.log(level, "%s", warning, extra={"warning": warning, "advised": id(warning) == last[warning.name]})
     if len(given) > len(shown):
         LOG.warning("%d more, shown with -v", len(given) - len(shown))

@@ -120,13 +120,15 @@ class SkyWarning:
         return cls(name, text, number, unit, bool(stored["visible"]))
 
 
-def counted(warnings: Iterable[SkyWarning], allowed: Iterable[str]) -> tuple[SkyWarning, ...]:
-    """The warnings that ``--strict`` counts: those that someone could see, and that are not allowed.
-
-    What may be, but was not found, is not counted.
-    """
-    passed = {WarningName.BRIGHT_SCENE, *allowed}
+def told(warnings: Iterable[SkyWarning], allowed: Iterable[str]) -> tuple[SkyWarning, ...]:
+    """The warnings that a user is told without ``-v``: of what could be seen, and is not allowed."""
+    passed = set(allowed)
     return tuple(w for w in warnings if w.visible and w.amplitude != 0 and w.name not in passed)
+
+
+def counted(warnings: Iterable[SkyWarning], allowed: Iterable[str]) -> tuple[SkyWarning, ...]:
+    """Those of them that ``--strict`` counts: what may be, but was not found, is told alone."""
+    return tuple(w for w in told(warnings, allowed) if w.name != WarningName.BRIGHT_SCENE)
 
 
 def skipped(problems: Iterable[Problem]) -> tuple[SkyWarning, ...]:

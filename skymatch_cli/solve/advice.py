@@ -183,10 +183,10 @@ def factor_warnings(
         return ()
     amount = in_unit(images, unseen.max())
     most = np.argsort(-np.round(unseen, 6), kind="stable")[: np.count_nonzero(unseen)]
-    names = [images[i].ref.label for i in most[:NAMED]]
+    some = few([images[i].ref.label for i in most[:NAMED]], ", ", len(most))
     text = (
-        f"factors between the images that are too small to show in these overlaps may shift skies by up to "
-        f"{said(amount)}, which sky_err does not count ({len(most)}): {few(names, ', ', len(most))}"
+        f"zero points that differ by too little to show in these overlaps may shift skies by up to {said(amount)}, "
+        f"which sky_err does not count: {f'all {len(most)} images' if len(most) == len(images) > NAMED else some}"
     )
     return (SkyWarning(WarningName.BRIGHT_SCENE, text, *amount),)
 
