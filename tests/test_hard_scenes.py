@@ -355,9 +355,13 @@ def test_factors_that_overlaps_can_not_show_are_said(tmp_path):
     assert 0.05 < warning.amplitude < 0.5
     assert sorted(re.findall(r"\d\.fits", warning.text)) == ["0.fits", "1.fits"]
     assert not counted(result.warnings, ())
-    done = run("match", "--dry-run", "--strict", *sorted(tmp_path.glob("*.fits")))
+
+
+def test_what_zero_points_may_do_unseen_is_told_and_not_counted(tmp_path):
+    assert run("demo", tmp_path / "mosaic").exit_code == 0  # with a nebula of some hundred counts
+    done = run("match", "--dry-run", "--strict", *sorted((tmp_path / "mosaic").glob("frame*.fits")))
     assert done.exit_code == 0
-    assert "which sky_err does not count" in done.stderr
+    assert "which sky_err does not count: all 6 images" in done.stderr
     assert "warning" not in done.stderr
 
 
