@@ -48,8 +48,8 @@ _ADVICE = {  # cause -> remedy
     "of --model constant, which does not see it",
     WarningName.FILTERS: "images of several bands are in the list -> give one band, or separate them with --split-by "
     "FILTER",
-    WarningName.BRIGHT_SCENE: "factors between images are measured only as well as the brightness varies in the "
-    "overlaps -> calibrate the images first, or name the flux scale of each with --flux-scale KEYWORD",
+    WarningName.BRIGHT_SCENE: "a bright scene, which small factors change by much -> calibrate the images, or give "
+    "their flux scales by --flux-scale KEYWORD",
     WarningName.ZERO_POINTS: "images of several calibrations are in the list, or a gradient follows the scene -> "
     "--model plane for gradients; for zero points name the flux scale of each image with --flux-scale KEYWORD",
     WarningName.UNITS: "BUNIT is missing, wrong or not a unit -> correct BUNIT, or compare the raw numbers with "
