@@ -127,11 +127,12 @@ def tell_result(result: Result) -> None:
     tell_overlaps(result.report)
     tell(summary(result.report))
     say(*result.remarks)
+    warn((w for w in result.warnings if w.name == WarningName.BRIGHT_SCENE), result.settings.allow)
     if (verdict := result.verdict) is not None:
         say(str(verdict))
     if result.settings.cross_check and all(w.name != WarningName.CROSS_CHECK for w in result.warnings):
         say("cross-check: mesh and pooled agree within their errors")
-    warn(result.warnings, result.settings.allow)
+    warn((w for w in result.warnings if w.name != WarningName.BRIGHT_SCENE), result.settings.allow)
 
 
 def tell_written(
