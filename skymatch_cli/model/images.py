@@ -272,13 +272,13 @@ class ImageInfo:
     ref: ImageRef
     shape: tuple[int, int]  # (ny, nx)
     wcs: CelestialWcs | None  # None where the method needs no WCS (``user``)
+    source: PixelSource  # where the pixels are
     pixel_area_arcsec2: float = math.nan  # solid angle of a pixel in the middle of the image; NaN where unknown
     unit: str = ""  # BUNIT as reported ("" if missing)
     to_comparison: float = 1.0  # factor from the image's unit to the comparison unit of the run
     comparison_unit: str = ""
     group: str = ""  # images of one group share one unknown (in comparison units)
     recorded: Recorded | None = None
-    source: PixelSource | None = None  # where the pixels are; None for an image that exists in memory only
     notes: tuple[str, ...] = ()  # facts for the log (``-v``): DQ extension used, HDUs skipped, inverse WCS, …
     split: str = ""  # images of different sets are not compared
 
