@@ -16,7 +16,14 @@ from skymatch_cli.model import FloatArray, ImageInfo
 from skymatch_cli.model.warning import counted
 from skymatch_cli.run.tasks import NoProgress, Progress, Runner
 from skymatch_cli.settings import Settings
-from skymatch_cli.store.measuring import NEEDS_LOCAL, compared_otherwise, find, find_plane_by_plane, gather
+from skymatch_cli.store.measuring import (
+    NEEDS_LOCAL,
+    check_untouched,
+    compared_otherwise,
+    find,
+    find_plane_by_plane,
+    gather,
+)
 from skymatch_cli.store.planning import ImageName, plan
 from skymatch_cli.store.rows import measuring_part
 from skymatch_cli.store.solving import solve
@@ -59,10 +66,9 @@ def evaluate(
     planned = plan(images, settings, progress=watch, stdin=stdin, to_change=in_place, store=store)
     if store is not None:
         store.save_plan(replace(planned, settings=measuring_part(settings)))
-    if settings.dry_run:
-        _check_untouched(planned.infos, settings)
-    else:
+    if not settings.dry_run:
         _check_writable(planned.infos, settings)
+    check_untouched(planned.infos, settings.sky_keyword)
     if settings.method == Method.USER:
         return solve(planned, unmeasured(planned.graph, len(planned.infos)))
     journal = False
@@ -124,14 +130,6 @@ def apply_skies(
     from skymatch_cli.record.write import write_skies
 
     return write_skies(sky_updates(infos, settings, sky, sky_err, tilt), settings, progress=progress)
-
-
-def _check_untouched(infos: Sequence[ImageInfo], settings: Settings) -> None:
-    if not any(info.recorded is not None and info.recorded.subtracted for info in infos):
-        return
-    from skymatch_cli.record.precision import check_untouched
-
-    check_untouched(infos, settings.sky_keyword)
 
 
 def _check_writable(infos: Sequence[ImageInfo], settings: Settings) -> None:

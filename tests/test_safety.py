@@ -844,13 +844,14 @@ def test_all_of_300_extensions_come_back() -> None:
     assert Path("h.fits").read_bytes() == before
 
 
-def test_a_dry_run_refuses_pixels_that_another_program_changed_after_us() -> None:
+def test_dry_runs_and_steps_refuse_pixels_that_another_program_changed_after_us() -> None:
     pair()
     run("match", "--subtract", "a.fits", "b.fits")
     run("match", "--dry-run", "a.fits", "b.fits")
     edited("b.fits", lambda hdu: setattr(hdu, "data", hdu.data + np.float32(30)))
-    for option in ("--dry-run", "--subtract"):
-        done = run("match", option, "a.fits", "b.fits", code=3)
+    run("plan", "--store", "s.db", "a.fits", "b.fits")
+    for words in (["match", "--dry-run"], ["match", "--subtract"], ["measure"], ["measure", "--shard", "2/2"]):
+        done = run(*words, *(["s.db"] if words[0] == "measure" else ["a.fits", "b.fits"]), code=3)
         assert "b.fits: its pixels are not those that skymatch wrote: changed by another program since" in done.stderr
         assert "a.fits:" not in done.stderr
 

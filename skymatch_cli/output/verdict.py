@@ -27,6 +27,8 @@ class Verdict:
     checked: bool = field(default=True, compare=False)
     # whether the residuals together are what the errors allow; many small ones may not be, where none stands out
     fits: bool = field(default=True, compare=False)
+    # largest error among overlaps that agree only because their errors are far larger than a step that is seen; 0: none
+    large_error: float = field(default=0.0, compare=False)
 
     def __str__(self) -> str:
         steps = [f"{before:.3g} → {after:.2g}" for before, after in zip(self.before, self.after, strict=True)]
@@ -40,6 +42,8 @@ class Verdict:
             judged = f"all {n} overlaps agree within their errors" if n > 1 else "the overlap agrees within its error"
         else:
             judged = "no loop of overlaps checks them"
+        if self.large_error and self.fits and not self.n_doubtful:
+            judged += f", but errors are large: up to {self.large_error:.2g}{unit}"
         return f"steps between overlapping images: up to {steps[0]}{unit}, typically {steps[1]}; {judged}"
 
 
@@ -55,6 +59,7 @@ def find_verdict(
     residual = np.abs(np.where(used, solution.residual, 0.0))
     err = np.where(used, m.delta_err, 1.0)
     visible = used & (residual > visible_step(m, used))
+    hiding = visible & (err > LOOK_SIGMA * visible_step(m, used, by_noise=True))
     doubtful = visible & (residual > LOOK_SIGMA * err)
     misfit = np.isin(solution.component[m.a], bad_fits(solution.chi2, solution.dof))
     if m.photometric is not None:  # errors that are large because the images vary within: no agreement
@@ -72,6 +77,7 @@ def find_verdict(
         n_doubtful=int(np.count_nonzero(doubtful & used)),
         checked=solution.n_loops is None or bool(solution.n_loops.any()),
         fits=not bool((misfit & visible).any()),
+        large_error=float(np.where(hiding, err, 0.0).max()) / factor,
     )
 
 

@@ -108,16 +108,12 @@ def check_digest(source: Source, index: int, left: Written, where: str) -> None:
 
 
 def check_untouched(infos: Sequence[ImageInfo], sky_keyword: str) -> None:
-    """Refuse images whose pixels were changed since this program subtracted a sky from them (InputError).
-
-    Matching adds that sky back: to pixels of another program it would be a step that nobody can explain.
-    """
+    """Refuse images that were changed since this program subtracted a sky from them, which matching adds back."""
     problems: list[Problem] = []
     looked = set()
     for info in infos:
         file = (info.ref.path, info.ref.hdu)
-        subtracted = info.recorded is not None and info.recorded.subtracted
-        if not subtracted or is_remote(info.ref.path) or file in looked:
+        if is_remote(info.ref.path) or file in looked:
             continue
         looked.add(file)
         try:
