@@ -113,7 +113,7 @@ def check_untouched(infos: Sequence[ImageInfo], sky_keyword: str) -> None:
     looked = set()
     for info in infos:
         file = (info.ref.path, info.ref.hdu)
-        if info.source is None or is_remote(info.ref.path) or file in looked:
+        if is_remote(info.ref.path) or file in looked:
             continue
         looked.add(file)
         try:
@@ -194,15 +194,13 @@ def _bands(
 ) -> Iterator[tuple[PixelArray, BoolArray]]:
     """Yield original pixels and which are good, (rows, nx), band by band, for all known sections of the image."""
     for info in infos:
-        if info.source is None:
-            continue
         ny, nx = info.shape
         plain = info.source.science.container is Container.PLAIN and not info.source.science.tiled
         rows = max(1, _BAND_PIXELS // nx) if plain else ny
         for start in range(0, ny, rows):
             pixels = read_pixels(info, settings, rows=(start, min(ny, start + rows)))
             yield pixels.data, pixels.good
-    if any(info.source is not None for info in infos):
+    if infos:
         return
     form = edit.original
     for first, raw in source.stored_pixels(index, edit.stored):
