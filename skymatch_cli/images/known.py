@@ -79,7 +79,7 @@ class Known:
 
     def _holds(self, image: ImageHeader, file: FitsFile, spelling: str) -> bool:
         source = image.info.source
-        if source is None or (self._by_file and image.of_file and image.info.group != spelling):
+        if self._by_file and image.of_file and image.info.group != spelling:
             return False
         if source.science.state != file.state:
             return False

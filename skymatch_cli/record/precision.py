@@ -126,11 +126,7 @@ def changed_pixels(infos: Sequence[ImageInfo], settings: Settings) -> list[tuple
             return (Problem(info.ref.label, f"can't be read: {error}", "fetch the file again"),)
         return ()
 
-    here = {
-        (info.ref.path, info.ref.hdu): info
-        for info in reversed(infos)
-        if info.source is not None and not is_remote(info.ref.path)
-    }
+    here = {(i.ref.path, i.ref.hdu): i for i in reversed(infos) if not is_remote(i.ref.path)}
     of_hdu = dict(zip(here, run(problems, list(here.values()), jobs=settings.jobs), strict=True))
     return [of_hdu.get((info.ref.path, info.ref.hdu), ()) for info in infos]
 
@@ -200,15 +196,13 @@ def _bands(
 ) -> Iterator[tuple[PixelArray, BoolArray]]:
     """Yield original pixels and which are good, (rows, nx), band by band, for all known sections of the image."""
     for info in infos:
-        if info.source is None:
-            continue
         ny, nx = info.shape
         plain = info.source.science.container is Container.PLAIN and not info.source.science.tiled
         rows = max(1, _BAND_PIXELS // nx) if plain else ny
         for start in range(0, ny, rows):
             pixels = read_pixels(info, settings, rows=(start, min(ny, start + rows)))
             yield pixels.data, pixels.good
-    if any(info.source is not None for info in infos):
+    if infos:
         return
     form = edit.original
     for first, raw in source.stored_pixels(index, edit.stored):
