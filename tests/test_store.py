@@ -27,7 +27,7 @@ from skymatch_cli.cli import main
 from skymatch_cli.compare.meshed import MeshTask
 from skymatch_cli.compare.pooled import PooledTask
 from skymatch_cli.errors import InputError, SkymatchError
-from skymatch_cli.model import Container, ImageRef, MaskRef, PixelSource, SkyWarning, StoredPlane
+from skymatch_cli.model import Container, ImageRef, MaskRef, PixelSource, Selector, SkyWarning, StoredPlane
 from skymatch_cli.model.arrays import FloatArray
 from skymatch_cli.settings import Settings
 from skymatch_cli.store import database, findings, keys
@@ -202,7 +202,7 @@ def test_a_layout_with_other_fields_is_another_one():
     assert codec.layout(_Square) != codec.layout(_Other)
     for cls in (_Square, _Other):
         with pytest.raises(ValueError, match="is not a"):
-            codec.decode(cls, codec.encode(MaskRef("m", "m", 1)))
+            codec.decode(cls, codec.encode(MaskRef("m", "m", Selector(1))))
 
 
 # --- what is not a store, or not whole

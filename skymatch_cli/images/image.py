@@ -268,7 +268,7 @@ def _without_plane(ref: ImageRef) -> ImageRef:
 def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState) -> ImageHeader:
     """Return the header of a part of an HDU; each plane of a cube is a set and a group of its own."""
     plane, info = ref.part.plane, header.info
-    if plane is None or info.source is None:
+    if plane is None:
         return header
     own = replace(
         info,

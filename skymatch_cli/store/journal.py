@@ -18,7 +18,7 @@ from skymatch_cli.images.formats.files import real_path
 from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.source import open_source
 from skymatch_cli.images.known import Headers
-from skymatch_cli.model import FileState, ImageInfo, Journal, set_numbers
+from skymatch_cli.model import ImageInfo, Journal, set_numbers
 from skymatch_cli.record.edits import SkyUpdate, record_edits
 from skymatch_cli.record.journal import journal_path
 from skymatch_cli.record.updates import sky_updates
@@ -40,7 +40,7 @@ def needs_journal(infos: Sequence[ImageInfo], settings: Settings) -> bool:
     """Whether a run that stops halfway leaves files in which others would be measured by a rounding differently."""
     if settings.method == Method.USER:
         return False
-    floats = any(i.source is not None and i.source.original is None and i.source.science.bitpix < 0 for i in infos)
+    floats = any(i.source.original is None and i.source.science.bitpix < 0 for i in infos)
     return floats and len({real_path(info.ref.path) for info in infos}) > 1
 
 
@@ -128,7 +128,7 @@ def is_as_left(measured: Measured, updates: Sequence[SkyUpdate], planned: Plan) 
     settings = planned.settings
     of_file: dict[str, list[int]] = {}
     for i, (before, now) in enumerate(zip(measured.infos, planned.infos, strict=True)):
-        if _state(before) != _state(now):
+        if before.source.science.state != now.source.science.state:
             of_file.setdefault(real_path(now.ref.path), []).append(i)
     if not all(_is_written([updates[i] for i in images], settings) for images in of_file.values()):
         return False
@@ -144,10 +144,6 @@ def is_as_left(measured: Measured, updates: Sequence[SkyUpdate], planned: Plan) 
 def _facts(info: ImageInfo) -> tuple[object, ...]:
     """Properties that the solution depends on, apart from pixels and overlaps."""
     return info.group, info.unit, info.to_comparison, info.comparison_unit
-
-
-def _state(info: ImageInfo) -> FileState | None:
-    return None if info.source is None else info.source.science.state
 
 
 def _is_written(updates: Sequence[SkyUpdate], settings: Settings) -> bool:
