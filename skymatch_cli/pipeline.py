@@ -18,7 +18,6 @@ from skymatch_cli.run.tasks import NO_PROGRESS, Progress, Runner
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.measuring import (
     NEEDS_LOCAL,
-    check_untouched,
     compared_otherwise,
     find,
     gather,
@@ -67,7 +66,6 @@ def evaluate(
         store.save_plan(replace(planned, settings=measuring_part(settings)))
     if not settings.dry_run:
         _check_writable(planned.infos, settings)
-    check_untouched(planned.infos, settings.sky_keyword)
     if settings.method == Method.USER:
         return solve(planned, unmeasured(planned.graph, len(planned.infos)))
     journal = False

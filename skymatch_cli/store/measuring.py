@@ -14,7 +14,7 @@ from skymatch_cli.compare.meshed import assemble_mesh, mesh_tasks
 from skymatch_cli.compare.pieces import PieceMeans
 from skymatch_cli.compare.pooled import ImageMeasurement, pooled_tasks
 from skymatch_cli.errors import InputError, Problem
-from skymatch_cli.model import ImageInfo, IntArray, Measurements, SkyStatistics, SkyWarning, set_numbers
+from skymatch_cli.model import IntArray, Measurements, SkyStatistics, SkyWarning, set_numbers
 from skymatch_cli.model.measurements import joined
 from skymatch_cli.model.warning import skipped
 from skymatch_cli.run.tasks import NO_PROGRESS, LocalRunner, Progress, Runner, Tasks
@@ -27,14 +27,6 @@ from skymatch_cli.store.store import Store
 
 NEEDS_LOCAL = frozenset({Method.LOCALMIN, Method.GLOBALMIN, Method.GLOBALMIN_MATCH})
 """Methods that need the skies of single images."""
-
-
-def check_untouched(infos: Iterable[ImageInfo], sky_keyword: str) -> None:
-    """Refuse images whose pixels were changed since this program subtracted a sky from them (InputError)."""
-    if subtracted := [info for info in infos if info.recorded is not None and info.recorded.subtracted]:
-        from skymatch_cli.record.precision import check_untouched
-
-        check_untouched(subtracted, sky_keyword)
 
 
 @one_thread()
