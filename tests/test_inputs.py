@@ -201,7 +201,11 @@ class TestLists:
         (folder / "sub/l.txt").write_text("a.fits m.fits[1]\n'b c.fits'\n")
         first, second = resolve("@sub/l.txt").refs
         assert first.mask is not None
-        assert (first.mask.file, first.mask.path, first.mask.ext) == ("sub/m.fits", str(folder / "sub/m.fits"), 1)
+        assert (first.mask.file, first.mask.path, first.mask.selector.index) == (
+            "sub/m.fits",
+            str(folder / "sub/m.fits"),
+            1,
+        )
         assert second.mask is None
 
     def test_nested_lists(self, folder: Path) -> None:
@@ -314,7 +318,7 @@ class TestMaskTemplate:
     def test_fields(self, hst: str) -> None:
         _, second = resolve(hst, mask="m/{stem}_{extname}{extver:02d}.fits[3]").refs
         assert second.mask is not None
-        assert (second.mask.file, second.mask.ext) == ("m/a_SCI02.fits", 3)
+        assert (second.mask.file, second.mask.selector.index) == ("m/a_SCI02.fits", 3)
 
     @pytest.mark.parametrize("name", ["x.y.fits", "x.y.fits.gz", "x.y.fits.fz", "x.y.fit", "x.y.FITS"])
     def test_stem_has_no_fits_suffixes(self, folder: Path, name: str) -> None:

@@ -50,7 +50,7 @@ def floats_made(before: Iterable[ImageInfo], written: WriteReport) -> str:
     to_write = [info for info in before if not info.ref.read_only]
     for info, action in zip(to_write, written.actions, strict=True):
         source = info.source
-        if action != Action.SUBTRACTED or source is None or source.original is not None or source.science.bitpix < 0:
+        if action != Action.SUBTRACTED or source.original is not None or source.science.bitpix < 0:
             continue
         if (target := targets.get(Path(info.ref.path).name)) is not None:
             sizes.setdefault(info.ref.file, (source.science.state[0], Path(target).stat().st_size))

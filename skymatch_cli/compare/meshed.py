@@ -334,7 +334,7 @@ class MeshTask:
     def _pixels(self) -> Pixels:
         """The pixels of the frame; of a file behind a URL only the rows that its overlaps need, the others not good."""
         info = self.info
-        far = info.source is not None and is_remote(info.source.science.path)
+        far = is_remote(info.source.science.path)
         if self.with_local or not far or info.wcs is None:
             return read_pixels(info, self.settings)
         needed = np.flatnonzero(_needed_blocks(self.places.spans, info.shape).any(axis=1))

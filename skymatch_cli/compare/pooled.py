@@ -125,7 +125,7 @@ class PooledTask:
         info, regions = self.info, self._regions()
         rows = (0, info.shape[0])
         # What is far is fetched by need alone; of the rest, padding is judged by the whole frame.
-        far = info.source is not None and is_remote(info.source.science.path)
+        far = is_remote(info.source.science.path)
         chosen = self.settings
         if far and not self.with_local and not chosen.mask_sources and any(spans.n_pixels for spans in regions):
             used = np.concatenate([spans.y for spans in regions])

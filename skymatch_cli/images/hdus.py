@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,8 +15,8 @@ from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, parse_header, read_structure
 from skymatch_cli.images.formats.header import as_number
 from skymatch_cli.images.formats.packing import open_unpacked
-from skymatch_cli.images.names import Selector, check_template, fill_template
-from skymatch_cli.model import ImageRef, MaskRef, PixelSource, RegionFile, StoredPlane
+from skymatch_cli.images.names import check_template, fill_template
+from skymatch_cli.model import ImageRef, MaskRef, PixelSource, RegionFile, Selector, StoredPlane
 from skymatch_cli.settings import Settings
 
 _DEFAULT_DQ_EXT = "DQ"
@@ -194,17 +195,15 @@ def _chosen(file: FitsFile, place: MaskRef, ref: ImageRef, kind: str) -> Hdu:
     Without a name: the only image in it; of several the one of the image's EXTNAME and EXTVER, else the one in the
     place of the image.
     """
-    if place.ext is None:
+    if place.selector is None:
         same = Selector(name=ref.ext, ver=ref.extver)
         planes = [hdu for hdu in file.hdus if hdu.plane_shape]
         found = sorted(planes, key=lambda h: (not ref.ext or not same.fits(h.index, h.name, h.ver), h.index != ref.hdu))
     else:
-        number = place.ext if isinstance(place.ext, int) else None
-        selector = Selector(number, str(place.ext), place.extver)
+        selector = replace(place.selector, ver=place.selector.ver or 1)
         found = [hdu for hdu in file.hdus if selector.fits(hdu.index, hdu.name, hdu.ver)]
     if not found or found[0].plane_shape is None:
-        name = place.file if place.ext is None else f"{place.file}[{place.ext}]"
-        what = f"its {kind} {name} is not a two-dimensional image"
+        what = f"its {kind} {place.file}{place.selector or ''} is not a two-dimensional image"
         raise InputError.at(ref.label, what, "name its extension: FILE[EXT]")
     return found[0]
 

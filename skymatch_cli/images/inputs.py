@@ -17,7 +17,7 @@ from skymatch_cli.images.formats.files import is_remote, real_paths
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, read_structure
 from skymatch_cli.images.known import Known
 from skymatch_cli.images.lookup import ImageFinder
-from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, file_of, fill_template
+from skymatch_cli.images.names import NamedFile, check_template, expand_names, file_of, fill_template
 from skymatch_cli.images.sidecars import NO_IMAGE, Companions
 from skymatch_cli.model import FileState, ImageRef, Part, Section, SkyWarning
 from skymatch_cli.model.section import plane_of
@@ -214,7 +214,7 @@ def _choose(file: FitsFile, name: NamedFile, settings: Settings) -> tuple[tuple[
         chosen = tuple(hdu for hdu in chosen if hdu.image_shape and (hdu.celestial or not need_wcs))
     if not chosen:
         listed = ", ".join(map(extension, file.hdus[:20]))
-        raise InputError.at(_spelled(name), "there is no such image extension", f"the file has {listed}")
+        raise InputError.at(f"{name.file}{name.selector}", "there is no such image extension", f"the file has {listed}")
     refused = (hdu for hdu in chosen if hdu.image_shape is None and not _is_matched_by_plane(hdu, settings))
     problems = [Problem(_ref(name, hdu).label, *_why_no_image(hdu)) for hdu in refused]
     if problems:
@@ -284,10 +284,3 @@ def _left_out(file: FitsFile, name: NamedFile, chosen: Iterable[Hdu]) -> list[st
     used = {hdu.index for hdu in chosen}
     left = [extension(h) for h in file.hdus if h.is_image and h.shape and h.index not in used]
     return [f"{name.file}: not used: {', '.join(left)}"] if left and name.selector is None else []
-
-
-def _spelled(name: NamedFile) -> str:
-    """The name with its selector, as the user wrote it."""
-    selector = name.selector or Selector()
-    inside = str(selector.index) if selector.index is not None else selector.name
-    return f"{name.file}[{inside}{'' if selector.ver is None else f',{selector.ver}'}]"

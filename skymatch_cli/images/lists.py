@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -65,11 +66,16 @@ def is_table(name: str) -> bool:
     return name.lower().endswith(".csv")
 
 
-def read_lines(text: str, where: str, is_file: Callable[[str], bool]) -> Iterator[Listed | Problem]:
-    """Read the entries of a list: one name per line, an optional mask, words quoted as in the shell, ``#`` comments."""
+def read_entries(text: str, where: str, folder: str) -> Iterator[Listed | Problem]:
+    """Read the entries of a list, whose names are relative to a folder: a table by its name, or lines."""
+    return _read_table(text, where) if is_table(where) else _read_lines(text, where, Path(folder))
+
+
+def _read_lines(text: str, where: str, folder: Path) -> Iterator[Listed | Problem]:
+    """One name per line, an optional mask, words quoted as in the shell, ``#`` comments."""
     for number, line in enumerate(text.splitlines(), start=1):
         place, whole = f"{where}, line {number}", line.strip()
-        if " " in whole and is_file(whole):
+        if " " in whole and os.path.lexists(folder / whole):
             yield Listed(place, whole)  # as `find` and `ls` write names with spaces
             continue
         try:
@@ -81,7 +87,7 @@ def read_lines(text: str, where: str, is_file: Callable[[str], bool]) -> Iterato
             yield _unnamed(place, columns, "quote names with spaces")
 
 
-def read_table(text: str, where: str) -> Iterator[Listed | Problem]:
+def _read_table(text: str, where: str) -> Iterator[Listed | Problem]:
     """The entries of a table with named columns, or of one whose columns are names and masks."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not lines:

@@ -62,8 +62,6 @@ class Pixels:
 
 def portable(info: ImageInfo) -> ImageInfo:
     """The same image with absolute paths to its pixels, for workers in other folders."""
-    if info.source is None:
-        return info
     source = info.source.changed(lambda plane: replace(plane, path=absolute_path(plane.path)))
     regions = source.regions and replace(source.regions, path=absolute_path(source.regions.path))
     return replace(info, source=replace(source, regions=regions))
@@ -76,8 +74,6 @@ def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | 
     and ``keep_value`` are used.
     """
     source = info.source
-    if source is None:
-        raise InputError.at(info.ref.label, "has no pixels in a file")
     y0, y1 = rows or (0, info.shape[0])
     plane = source.science
     _check_memory(info, y1 - y0)

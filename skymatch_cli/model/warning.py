@@ -38,8 +38,9 @@ _ADVICE = {  # cause -> remedy
     "look at these overlaps in the report; mask what disturbs them with --mask",
     WarningName.MASKED: "masks, DQ flags or limits exclude most pixels of the overlaps -> check --mask, --dqbits, "
     "--lower and --upper",
-    WarningName.CROWDED: "stars fill the overlaps, or the images disagree in most cells (PSF, WCS, scattered light) "
-    "-> check the WCS; larger cells (--mesh-size) where the PSF differs; --compare mesh, or --mask-sources",
+    WarningName.CROWDED: "stars fill the overlaps, or the images disagree in most cells (PSF, WCS, unit, scattered "
+    "light) -> check WCS and BUNIT; larger cells (--mesh-size) where the PSF differs; --compare mesh, or "
+    "--mask-sources",
     WarningName.CROSS_CHECK: "stars, nebulae or masks differ between the images, which disturbs pooled statistics -> "
     "trust --compare mesh; look at these images in the report",
     WarningName.WEAK_TILTS: "the overlaps are too narrow or too few to measure gradients -> use --model constant",

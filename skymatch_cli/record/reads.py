@@ -37,8 +37,7 @@ def files_of_images(infos: Iterable[ImageInfo]) -> Iterator[str]:
             yield (last := info.ref.path)
         if info.ref.mask is not None:
             yield info.ref.mask.path
-        if info.source is not None:
-            yield from (plane.path for plane in info.source.planes.values() if plane.path != last)
+        yield from (plane.path for plane in info.source.planes.values() if plane.path != last)
 
 
 def _named(settings: Settings) -> Iterator[str]:

@@ -41,7 +41,7 @@ def sky_updates(
             sky=level,
             sky_err=err,
             method=settings.method,
-            state=None if info.source is None else info.source.science.state,
+            state=info.source.science.state,
             tilt=shape,
             info=info,
         )

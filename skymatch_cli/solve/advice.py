@@ -30,6 +30,7 @@ _LEAST_FACTOR = 0.003  # by which an image is too bright: below, no calibration 
 _MOST_FACTOR = 0.5  # beyond, a gradient on a flat sky is more likely: it gives 1
 _CLEAR = 4.0  # times its error: a factor that is more than chance
 _UNIT = 10.0  # factor of noise and stars together, beyond which exposures and depths differ no more
+_UNIT_NOISE = 100.0  # factor of noise alone, where no stars are bright enough to see
 _STARS = 6.0  # brightest pixels over the noise: below, they may be noise
 _SEEN_BESIDE = 1.1  # times the errors: what makes more of them is named
 _UNSEEN = 5.0  # times the error of a sky, by which factors that overlaps can't show may shift it
@@ -192,7 +193,7 @@ def factor_warnings(
 
 
 def other_units(images: Sequence[ImageInfo], measurements: Measurements, used: BoolArray) -> tuple[SkyWarning, ...]:
-    """Warn of images whose noise and brightest pixels are those of all that they overlap, times one large factor.
+    """Warn of images whose noise, with stars or by far, is that of all overlapping images times a large factor.
 
     ``used`` (M,): pairs that count.
     """
@@ -203,7 +204,8 @@ def other_units(images: Sequence[ImageInfo], measurements: Measurements, used: B
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.nan_to_num(np.log(m.scale[:, ends[0]] / m.scale[:, ends[1]]), posinf=0, neginf=0)
         stars = m.scale[1] > _STARS * m.scale[0]
-    ratio *= stars[ends[0]] & stars[ends[1]]
+    by_noise = np.where(np.abs(ratio[0]) > np.log(_UNIT_NOISE), ratio[0], 0.0)
+    ratio = np.where(stars[ends[0]] & stars[ends[1]], ratio, by_noise)
     up, down = ratio.min(axis=0), -ratio.max(axis=0)  # by both
     least = np.full((2, len(images)), np.inf)
     for of_image, apart in zip(least, (up, down), strict=True):
@@ -217,8 +219,8 @@ def other_units(images: Sequence[ImageInfo], measurements: Measurements, used: B
     signed = np.where(factor[0] > factor[1], factor[0], -factor[1])
     names = [f"{images[i].ref.label} (times {np.exp(signed[i]):.2g})" for i in above[:NAMED]]
     text = (
-        f"noise and brightest pixels differ from those of all overlapping images by one large factor, as where a unit "
-        f"is wrong ({len(above)}): {few(names, ', ', len(above))}"
+        f"the noise differs from that of all overlapping images by a large factor, as where a unit is wrong "
+        f"({len(above)}): {few(names, ', ', len(above))}"
     )
     return (SkyWarning(WarningName.UNITS, text),)
 
@@ -237,12 +239,16 @@ def weak_images(
     area = _image_sums(m, used, m.area_arcmin2, m.area_arcmin2, len(images))
     why = "of the pixels in their overlaps are used"
     per_arcmin2 = 3600 / np.array([image.pixel_area_arcsec2 for image in images])
-    lines = _low(images, _share(pixels, area * per_arcmin2), _LEAST_SHARE, err, (WarningName.MASKED, why))
-    if m.information is not None and m.usable is not None:
-        usable, full = (_image_sums(m, used, w, w, len(images)) for w in (m.usable * m.information, m.information))
-        why = "of their mesh cells are usable, for stars fill them or the images disagree"
-        lines += _low(images, _share(usable, full), _LEAST_INFORMATION, err, (WarningName.CROWDED, why))
-    return tuple(lines)
+    good, masked = _share(pixels, area * per_arcmin2), (WarningName.MASKED, why)
+    if m.information is None or m.usable is None:
+        return tuple(_low(images, good, _LEAST_SHARE, err, masked))
+    usable = _share(*(_image_sums(m, used, w, w, len(images)) for w in (m.usable * m.information, m.information)))
+    good = np.where(usable < good, 1.0, good)  # pixels of cells that are lost are not masked
+    crowded = WarningName.CROWDED, "of their mesh cells are usable: in the others are stars, or the images disagree"
+    return (
+        *_low(images, good, _LEAST_SHARE, err, masked),
+        *_low(images, usable, _LEAST_INFORMATION, err, crowded),
+    )
 
 
 def uneven_images(

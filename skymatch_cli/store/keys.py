@@ -67,16 +67,14 @@ def image_states(infos: Sequence[ImageInfo]) -> tuple[list[bytes], list[bytes]]:
     places: list[bytes] = []
     for low in range(0, len(infos), _AT_A_TIME):
         some = infos[low : low + _AT_A_TIME]
-        planes = [{} if info.source is None else info.source.planes for info in some]
+        planes = [info.source.planes for info in some]
         real = iter(real_paths(without_secrets(plane.path) for own in planes for plane in own.values()))
         for info, own in zip(some, planes, strict=True):
             where: list[object] = [getattr(info.ref, f.name) for f in fields(info.ref) if f.name not in _NOT_IN_KEY]
             where += [(name, next(real), plane.hdu) for name, plane in own.items()]
             state: list[object] = [info.shape, *(plane.state for plane in own.values())]
-            if info.source is not None:
-                state += [
-                    getattr(info.source, f.name) for f in fields(info.source) if f.name not in _NOT_IN_KEY | own.keys()
-                ]
+            others = (f.name for f in fields(info.source) if f.name not in _NOT_IN_KEY | own.keys())
+            state += [getattr(info.source, name) for name in others]
             place = repr(where).encode("utf-8", "surrogateescape")
             places.append(digest_of(place))
             states.append(digest_of(place, repr(state).encode()))

@@ -44,7 +44,7 @@ def renewed(infos: Sequence[ImageInfo], files: Collection[str]) -> tuple[ImageIn
     def plane(old: StoredPlane) -> StoredPlane:
         return replace(old, state=file_state(old.path)) if real_path(old.path) in files else old
 
-    return tuple(replace(info, source=info.source and info.source.changed(plane)) for info in infos)
+    return tuple(replace(info, source=info.source.changed(plane)) for info in infos)
 
 
 def _renew(store: Store, old: Sequence[ImageInfo], files: frozenset[str]) -> None:

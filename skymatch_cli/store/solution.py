@@ -139,8 +139,6 @@ def as_written(infos: Sequence[ImageInfo], sky: FloatArray, sky_keyword: str) ->
 
 
 def _as_written(info: ImageInfo, level: float, sky_keyword: str) -> ImageInfo:
-    if info.source is None:
-        return info
     science = info.source.science
     try:
         now = file_state(info.ref.path)

@@ -77,12 +77,12 @@ class Layers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Beside:
-    """Neighbours of every leaf in the same image and tile, n where there is none."""
+    """Neighbours of every leaf in the same image and tile, n where there is none; the last leaf stands for none."""
 
-    above: IntArray  # (n,)
-    below: IntArray  # (n,)
-    left: IntArray  # (n,)
-    right: IntArray  # (n,)
+    above: IntArray  # (n + 1,)
+    below: IntArray  # (n + 1,)
+    left: IntArray  # (n + 1,)
+    right: IntArray  # (n + 1,)
 
     def smoothed(self, a: Float32Array, doublings: int, done: int = 0) -> Float32Array:
         """Means of cells of the same image with a soft window, whose variance is (4^k - 1) / 6 cells^2.
@@ -94,14 +94,16 @@ class Beside:
         (à trous: Holschneider et al. 1989), which makes the next window of a nested family of B-splines. What lies
         across the corner of a leaf goes by one of its sides: `closed` sees to it that it is there.
         """
-        cells = a.reshape(BLOCK, BLOCK, -1)
+        n = a.shape[1]
+        cells = np.zeros((BLOCK, BLOCK, n + 1), np.float32)  # the last leaf is none
+        cells[:, :, :n] = a.reshape(BLOCK, BLOCK, n)
         for k in range(done, doublings):
             within, step = _WITHIN_LEAF[k], 2**k
             out = (within @ cells.reshape(BLOCK, -1)).reshape(cells.shape)
             _add_beside(out, cells, step, self.above, self.below)
             cells = within @ out
             _add_beside(cells.swapaxes(0, 1), out.swapaxes(0, 1), step, self.left, self.right)
-        return cells.reshape(a.shape)
+        return cells[:, :, :n].reshape(a.shape)
 
 
 def _within_leaf(step: int) -> Float32Array:
@@ -115,15 +117,10 @@ _WITHIN_LEAF = [_within_leaf(2**k) for k in range(MOST_DOUBLINGS)]
 
 def _add_beside(out: Float32Array, cells: Float32Array, step: int, before: IntArray, after: IntArray) -> None:
     """Add what lines of cells (8, 8, n) spread into the leaves after and before theirs."""
-    out[:step] += _taken(cells[-step:], before)
-    out[-step:] += _taken(cells[:step], after)
-
-
-def _taken(edges: Float32Array, which: IntArray) -> Float32Array:
-    """Quarter of the edges of other leaves, 0 for those that are none."""
-    padded = np.zeros((*edges.shape[:2], edges.shape[2] + 1), edges.dtype)
-    np.multiply(edges, np.float32(0.25), out=padded[:, :, :-1])
-    return padded.take(which, axis=2, mode="clip")  # quicker: indices are not checked
+    for lines, edge, which in ((out[:step], cells[-step:], before), (out[-step:], cells[:step], after)):
+        spread = edge.take(which, axis=2, mode="clip")  # quicker: indices are not checked
+        spread *= np.float32(0.25)
+        np.add(lines, spread, out=lines)
 
 
 class LeafTable:
@@ -156,7 +153,7 @@ class LeafTable:
     def beside(self) -> Beside:
         """The neighbours of every leaf."""
         steps = (-self.stride, self.stride, -1, 1)
-        return Beside(*(self.numbers[self.at + step] for step in steps))
+        return Beside(*(np.append(self.numbers[self.at + step], len(self.at)) for step in steps))
 
 
 def closed(leaves: Leaves) -> Leaves:

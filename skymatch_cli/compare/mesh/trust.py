@@ -88,17 +88,20 @@ class Distances:
 
     def spreads(self, sheet: Sheet) -> SheetSpreads:
         """Count the distances of the cells, for `Spreads`."""
-        images, image = np.unique(sheet.leaves.image, return_inverse=True)
         # Cells that are not seen count for an image after the last.
-        first_bin = _BINS * np.where(sheet.windows.weight > 0, image, len(images))
+        n = len(sheet.images)
+        first_bin = np.where(sheet.windows.weight > 0, (_BINS * sheet.number).astype(np.float32), np.float32(_BINS * n))
         columns = []
         for distance in (*self.window, np.sqrt(self.variance)):
-            octave = np.log2(np.maximum(np.abs(distance), np.float32(2.0**-30)))
-            bin_number = np.clip(_PER_OCTAVE * octave + _BINS // 2, 0, _BINS - 1).astype(np.int64)
+            bin_number = np.abs(distance)
+            np.log2(np.maximum(bin_number, np.float32(2.0**-30), out=bin_number), out=bin_number)
+            bin_number *= np.float32(_PER_OCTAVE)
+            bin_number += np.float32(_BINS // 2)
+            np.floor(np.clip(bin_number, 0, _BINS - 1, out=bin_number), out=bin_number)
             bin_number += first_bin
-            counts = np.bincount(bin_number.reshape(-1), minlength=(len(images) + 1) * _BINS)
+            counts = np.bincount(bin_number.astype(np.int64).reshape(-1), minlength=(n + 1) * _BINS)
             columns.append(counts.reshape(-1, _BINS)[:-1].T)
-        return SheetSpreads(images, np.concatenate(columns).astype(np.int32))
+        return SheetSpreads(sheet.images, np.concatenate(columns).astype(np.int32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
