@@ -844,16 +844,27 @@ def test_all_of_300_extensions_come_back() -> None:
     assert Path("h.fits").read_bytes() == before
 
 
-def test_dry_runs_and_steps_refuse_pixels_that_another_program_changed_after_us() -> None:
+def test_no_command_uses_pixels_that_another_program_changed_after_us() -> None:
     pair()
     run("match", "--subtract", "a.fits", "b.fits")
-    run("match", "--dry-run", "a.fits", "b.fits")
+    run("match", "--dry-run", "--store", "s.db", "a.fits", "b.fits")
     edited("b.fits", lambda hdu: setattr(hdu, "data", hdu.data + np.float32(30)))
-    run("plan", "--store", "s.db", "a.fits", "b.fits")
-    for words in (["match", "--dry-run"], ["match", "--subtract"], ["measure"], ["measure", "--shard", "2/2"]):
-        done = run(*words, *(["s.db"] if words[0] == "measure" else ["a.fits", "b.fits"]), code=3)
+    by_hand = ["--method", "user", "--skylist", "skies.txt"]
+    Path("skies.txt").write_text("a.fits 1\nb.fits 2\n")
+    for words in (["match", "--dry-run"], ["match", "--subtract"], ["match", "--dry-run", *by_hand], ["plan"]):
+        done = run(*words, "--store", "s.db", "a.fits", "b.fits", code=3)
         assert "b.fits: its pixels are not those that skymatch wrote: changed by another program since" in done.stderr
         assert "a.fits:" not in done.stderr
+
+
+def test_pixels_that_another_program_changed_are_left_out_with_skip_bad() -> None:
+    pair("abc")
+    run("match", "--subtract", "a.fits", "b.fits", "c.fits")
+    edited("b.fits", lambda hdu: setattr(hdu, "data", hdu.data + np.float32(30)))
+    for _ in range(2):  # also when the store knows the headers
+        done = run("match", "--dry-run", "--skip-bad", "--store", "s.db", "a.fits", "b.fits", "c.fits")
+        assert "b.fits: its pixels are not those that skymatch wrote" in done.stderr
+        assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["a.fits", "c.fits"]
 
 
 def test_damaged_tiles_of_an_image_that_was_subtracted_are_an_input_error(tmp_path):

@@ -43,8 +43,8 @@ def command(
     from contextlib import ExitStack
     from dataclasses import replace
 
-    from skymatch_cli.store.findings import Measured, StoredFindings
-    from skymatch_cli.store.measuring import check_untouched, measure
+    from skymatch_cli.store.findings import StoredFindings
+    from skymatch_cli.store.measuring import measure
     from skymatch_cli.store.merging import begin_part
     from skymatch_cli.store.store import Store
 
@@ -57,13 +57,11 @@ def command(
         settings, _output = given.read(ctx, planned.settings, OF_HEADERS)
         only = given.shard_of(shard, len(planned.infos))
         planned = replace(planned, settings=settings)
-        check_untouched((planned.infos[i] for i in only), settings.sky_keyword)
         kept = store
         if target is not None:
             kept = stack.enter_context(Store(target, write=True, create=True))
             begin_part(kept, store, settings)
-        start = Measured(planned.infos, planned.graph, settings, ())
-        found = StoredFindings(start, store, kept, with_local=True)
+        found = StoredFindings(planned, store, kept, with_local=True)
         kept.save_settings(settings)
         watch = Watch(ctx)
         with given.runner(scheduler, settings.jobs) as runner, watch.shown():

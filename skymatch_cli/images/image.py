@@ -31,7 +31,7 @@ from skymatch_cli.images.partwcs import SectionWcs
 from skymatch_cli.images.skystate import SkyState, read_state
 from skymatch_cli.images.units import UnitFacts, area_warnings, comparison_scales
 from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Part, SkyWarning
-from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
+from skymatch_cli.run.tasks import NO_PROGRESS, Progress, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import FitsWcs, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import footprint
@@ -54,7 +54,7 @@ class Infos(NamedTuple):
 
 
 def read_infos(
-    inputs: Inputs, settings: Settings, *, need_wcs: bool, progress: Progress | None = None, known: Known | None = None
+    inputs: Inputs, settings: Settings, *, need_wcs: bool, progress: Progress = NO_PROGRESS, known: Known | None = None
 ) -> Infos:
     """Read the headers of the images, each file once, and trace their footprints.
 
@@ -72,10 +72,9 @@ def read_infos(
     check_dqbits(settings.dqbits)
     found: list[ImageHeader] = []
     problems: list[Problem] = []
-    watch = progress or NoProgress()
-    watch.stage("headers", len(inputs.refs))
+    progress.stage("headers", len(inputs.refs))
     for item in _read_files(inputs, _HeaderReader(settings, need_wcs=need_wcs), known, settings.jobs):
-        watch.advance()
+        progress.advance()
         if isinstance(item, ImageHeader):
             found.append(item)
         else:

@@ -58,6 +58,10 @@ class Known:
         self._by_file = settings.group_by in {AUTO, FILE}
         self._state: dict[str, FileState | None] = {}
 
+    def has(self, header: ImageHeader) -> bool:
+        """Tell whether a header is one of the earlier run."""
+        return self._images.get(header.info.ref) is header
+
     def file(self, path: str, real: str) -> FitsFile | None:
         """Return the structure of a file, by its real path, if the file is unchanged."""
         found = self._files.get(real)

@@ -25,6 +25,7 @@ from skymatch_cli.images.undocards import Written
 from skymatch_cli.model import BoolArray, Container, FloatArray, ImageInfo, PixelArray, PixelFormat
 from skymatch_cli.record.checksum import PixelDigest
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit
+from skymatch_cli.run.tasks import run
 from skymatch_cli.settings import Settings
 
 FRACTION_OF_NOISE = 1e-3
@@ -107,26 +108,27 @@ def check_digest(source: Source, index: int, left: Written, where: str) -> None:
         raise InputError.at(where, what, OURS_ALONE)
 
 
-def check_untouched(infos: Sequence[ImageInfo], sky_keyword: str) -> None:
-    """Refuse images that were changed since this program subtracted a sky from them, which matching adds back."""
-    problems: list[Problem] = []
-    looked = set()
-    for info in infos:
-        file = (info.ref.path, info.ref.hdu)
-        if is_remote(info.ref.path) or file in looked:
-            continue
-        looked.add(file)
+def changed_pixels(infos: Sequence[ImageInfo], settings: Settings) -> list[tuple[Problem, ...]]:
+    """For each image from which this program subtracted a sky, why its pixels are not those that were written.
+
+    Matching adds that sky back: to pixels of another program it would be a step that nobody can explain.
+    """
+
+    def problems(info: ImageInfo) -> tuple[Problem, ...]:
         try:
             with open_source(read_structure(info.ref.path, info.ref.label)) as source:
-                state = read_state(source, info.ref, sky_keyword)
+                state = read_state(source, info.ref, settings.sky_keyword)
                 if state.written is not None and state.has_our_pixels:
                     check_digest(source, info.ref.hdu, state.written, info.ref.label)
         except InputError as error:
-            problems += error.problems
+            return error.problems
         except (OSError, EOFError, zlib.error) as error:
-            problems.append(Problem(info.ref.label, f"can't be read: {error}", "fetch the file again"))
-    if problems:
-        raise InputError(problems)
+            return (Problem(info.ref.label, f"can't be read: {error}", "fetch the file again"),)
+        return ()
+
+    here = {(i.ref.path, i.ref.hdu): i for i in reversed(infos) if not is_remote(i.ref.path)}
+    of_hdu = dict(zip(here, run(problems, list(here.values()), jobs=settings.jobs), strict=True))
+    return [of_hdu.get((info.ref.path, info.ref.hdu), ()) for info in infos]
 
 
 def _written(source: Source, index: int, edit: PixelEdit) -> PixelFacts:

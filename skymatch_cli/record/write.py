@@ -30,7 +30,7 @@ from skymatch_cli.record.precision import PixelFacts, examine
 from skymatch_cli.record.reads import FilesRead, files_read, place_of
 from skymatch_cli.record.rewrite import HduEdit, rewrite
 from skymatch_cli.record.undoedits import undo_edits
-from skymatch_cli.run.tasks import NoProgress, Progress
+from skymatch_cli.run.tasks import NO_PROGRESS, Progress
 from skymatch_cli.settings import Settings
 
 _Edits = Mapping[int, HduEdit]
@@ -70,7 +70,7 @@ def write_skies(
     settings: Settings,
     *,
     journal: Journal | None = None,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
     named: Iterable[str] = (),
 ) -> WriteReport:
     """Record the skies in the headers and, with ``settings.subtract``, subtract them; file by file.
@@ -207,10 +207,10 @@ def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
     return tuple(found)
 
 
-def _run(run: _Run, journal: Journal | None = None, progress: Progress | None = None) -> _Done:
+def _run(run: _Run, journal: Journal | None = None, progress: Progress = NO_PROGRESS) -> _Done:
     """Write the files one after the other."""
-    watch, settings = progress or NoProgress(), run.settings
-    watch.stage("output", len(run.jobs))
+    settings = run.settings
+    progress.stage("output", len(run.jobs))
     if problems := _problems(run, with_pixels=True):
         raise InputError(problems)
     done = _Done()
@@ -232,7 +232,7 @@ def _run(run: _Run, journal: Journal | None = None, progress: Progress | None = 
                 if not done.files:
                     raise
                 raise StoppedError(error.problems, tuple(done.files)) from error
-            watch.advance()
+            progress.advance()
         done.notes += (
             f"{folder}: its file system knows no locks: let one run at a time write here"
             for folder in sorted(locks.unlocked)
