@@ -158,7 +158,6 @@ class _Run:
 
 
 def _recording(updates: Sequence[SkyUpdate], jobs: Sequence[FileJob], settings: Settings, named: Iterable[str]) -> _Run:
-    """The run that records or subtracts these skies."""
     infos: dict[tuple[str, int], list[ImageInfo]] = {}
     for u in updates:
         if u.info is not None:
@@ -208,7 +207,6 @@ def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
 
 
 def _run(run: _Run, journal: Journal | None = None, progress: Progress = NO_PROGRESS) -> _Done:
-    """Write the files one after the other."""
     settings = run.settings
     progress.stage("output", len(run.jobs))
     if problems := _problems(run, with_pixels=True):

@@ -176,7 +176,6 @@ def assemble(planned: Plan, found: Findings) -> tuple[Measurements, Sequence[Fin
 
 
 def _said(found: Iterable[Finding]) -> tuple[SkyWarning, ...]:
-    """Warnings of the findings of all images."""
     found = list(found)
     return (*skipped(tuple(p for f in found for p in f.problems)), *(w for f in found for w in f.warnings))
 
