@@ -88,9 +88,9 @@ def test_every_stage_is_announced_and_counted_to_its_end(three):
 
 
 def test_the_clock_adds_up_the_parts_of_a_stage(monkeypatch):
+    clock = progress.Watch(SimpleNamespace(params={"quiet": True}))
     now = iter([0.0, 2.0, 2.0, 5.0, 5.0, 6.0])
     monkeypatch.setattr(progress, "perf_counter", lambda: next(now))
-    clock = progress.StageClock()
     for name in ("headers", "pixels", "headers"):
         clock.stage(name, 1)
     clock.stop()

@@ -32,7 +32,7 @@ from skymatch_cli.model.arrays import FloatArray
 from skymatch_cli.settings import Settings
 from skymatch_cli.store import database, findings, keys
 from skymatch_cli.store.codec import Codec
-from skymatch_cli.store.findings import Measured, StoredFindings
+from skymatch_cli.store.findings import StoredFindings
 from skymatch_cli.store.store import CODEC, Store
 
 from .commands import skymatch
@@ -107,11 +107,10 @@ def test_a_store_may_have_any_name(frames, name):
 @pytest.mark.parametrize("options", [{}, {"compare": "mesh"}, {"compare": "mesh", "model": "plane"}])
 def test_findings_come_back_to_the_last_bit(frames, options):
     planned = pipeline.plan(frames, Settings(**options))
-    held = list(pipeline.find(planned).found)
+    held = list(pipeline.find(planned))
     with Store("field.db", write=True, create=True) as store:
         store.save_plan(planned)
-        start = Measured(planned.infos, planned.graph, planned.settings, ())
-        found = StoredFindings(start, store, store, with_local=True)
+        found = StoredFindings(planned, store, store, with_local=True)
         for image in (4, 0, 1):
             found.put(image, held[image])
         assert [f is not None for f in found] == [True, True, False, False, True, False]  # before they are written
@@ -119,7 +118,7 @@ def test_findings_come_back_to_the_last_bit(frames, options):
         found.put(1, held[1])
         found.flush()
     with Store("field.db") as store:
-        found = StoredFindings(start, store, with_local=True)
+        found = StoredFindings(planned, store, with_local=True)
         assert found.n_measured == 3
         for image in (0, 1, 4):
             assert CODEC.encode(found[image]) == CODEC.encode(held[image])

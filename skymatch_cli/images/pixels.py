@@ -341,7 +341,6 @@ def _as_stored(value: int, bits: int) -> Any:
 
 
 def _values(stored: Stored, plane: StoredPlane) -> tuple[PixelArray, BoolArray]:
-    """Physical values, and which of them are defined."""
     values: PixelArray = np.empty(stored.shape, _physical_type(plane))
     defined: BoolArray = np.empty(stored.shape, np.bool_)
     _to_physical(stored, plane, values, defined)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skymatch_cli.errors import SkymatchError, UsageError
-from skymatch_cli.run.tasks import Found, NoProgress, Progress, Runner, Task, Tasks, in_window, usable_cores
+from skymatch_cli.run.tasks import NO_PROGRESS, Found, Progress, Runner, Task, Tasks, in_window, usable_cores
 
 _CONNECT_S = 20
 _ASK_S = 5.0  # seconds between checks for workers
@@ -48,10 +48,10 @@ def connected(scheduler: str, jobs: int = 0) -> Iterator[Runner]:
 class _ClusterRunner:
     client: Any
 
-    def __call__(self, tasks: Tasks[Found], *, progress: Progress | None = None) -> Iterator[Found]:
+    def __call__(self, tasks: Tasks[Found], *, progress: Progress = NO_PROGRESS) -> Iterator[Found]:
         """Yield the findings of the tasks, in their order."""
         submitted = ((task, self._submit(task)) for task in tasks)
-        return in_window(submitted, lambda one: self._finding(*one), self._most, progress or NoProgress())
+        return in_window(submitted, lambda one: self._finding(*one), self._most, progress)
 
     def _most(self) -> int:
         return _AHEAD * max(2, sum(map(int, self.client.nthreads().values())))
@@ -90,7 +90,6 @@ class _ClusterRunner:
 
 
 def _work(task: Task[Found]) -> tuple[str, Found]:
-    """Run a task on a worker."""
     from distributed import get_worker
 
     return get_worker().address, task()

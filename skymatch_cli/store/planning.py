@@ -19,7 +19,7 @@ from skymatch_cli.images.known import Headers, Known
 from skymatch_cli.images.names import NamedFile
 from skymatch_cli.model import ImageInfo, OverlapGraph, set_numbers
 from skymatch_cli.model.warning import skipped
-from skymatch_cli.run.tasks import NoProgress, Progress
+from skymatch_cli.run.tasks import NO_PROGRESS, Progress
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.footprint import Footprint
@@ -35,7 +35,7 @@ def plan(
     images: Sequence[ImageName],
     settings: Settings,
     *,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
     stdin: TextIO | None = None,
     to_change: bool = False,
     store: Store | None = None,
@@ -47,11 +47,11 @@ def plan(
     (all are listed) and ``settings.skip_bad`` is not set.
     """
     on_sky = settings.method != Method.USER
-    (progress or NoProgress()).stage("headers", 0)
+    progress.stage("headers", 0)
     known = Known(None if store is None else store.headers(), settings, need_wcs=on_sky)
     inputs = resolve_images(images, settings=settings, stdin=stdin, to_change=to_change, known=known)
     found = read_infos(inputs, settings, need_wcs=on_sky, progress=progress, known=known)
-    (progress or NoProgress()).stage("geometry", 0)
+    progress.stage("geometry", 0)
     traced = [header.footprint for header in found.headers] if on_sky else []
     lost = [t.problems if isinstance(t, InputError) else () for t in traced] or [()] * len(found.infos)
     changed = _changed(found, known, settings)
