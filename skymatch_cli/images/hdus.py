@@ -125,7 +125,6 @@ class PlaneFinder:
         return self._separate(place, science, ref, kind), place.file
 
     def _separate(self, place: MaskRef, science: StoredPlane, ref: ImageRef, kind: str) -> StoredPlane:
-        """A plane in a file of its own."""
         where = ref.label
         try:
             file = self._structure(place.path, place.file)

@@ -194,7 +194,6 @@ def _solvers() -> tuple[PlaneSolver, DegreeChooser]:
 
 
 def _said(found: Iterable[Finding]) -> tuple[SkyWarning, ...]:
-    """Warnings of the findings of all images."""
     found = list(found)
     return (*skipped(tuple(p for f in found for p in f.problems)), *(w for f in found for w in f.warnings))
 
