@@ -189,6 +189,25 @@ class TestPlanesOfOneFile:
             write(f"{of}.fits", plane(pixels(of, spoiled=of == "a"), image, of), plane(flagged, flags, of))
         assert_matched(skies("a.fits", "b.fits"), f"a.fits[{image}]", f"b.fits[{image}]")
 
+    @pytest.mark.parametrize("chips", [1, 2])
+    def test_flags_and_weights_whose_wcs_is_spelled_with_fewer_digits(self, folder: Path, chips: int) -> None:
+        for of in "ab":
+            hdus = []
+            for chip in range(chips):
+                seen = frame(of).but(y=200.0 * chip)
+                short = seen.hdu_header()
+                short["CRVAL1"], short["CDELT1"] = round(short["CRVAL1"], 5) + 1e-5, float(f"{short['CDELT1']:.4g}")
+                last = of == "a" and chip == chips - 1
+                data = seen.pixels().astype("f4")
+                data[BAD] += 500.0 * last
+                hdus += [fits.ImageHDU(data, seen.hdu_header(), name="IMAGE")]
+                hdus += [fits.ImageHDU(marks(int(last), 0, "i4"), short, name="MASK")]
+            write(f"{of}.fits", *hdus)
+        done = run("--dry-run", "--format", "json", "--compare", "pooled", "a.fits", "b.fits")
+        images = json.loads(done.stdout)["images"]
+        assert [image["n_pixels"] for image in images] == [1600] * (chips - 1) + [40 * 24] + [1600] * chips
+        assert images[-1]["sky"] - images[0]["sky"] == pytest.approx(7.5, abs=0.2)
+
     @pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 0, 3, 2), (0, 2, 1, 3), (1, 3, 0, 2)])
     def test_without_extver_flags_are_those_of_the_image(self, folder: Path, order: tuple[int, ...]) -> None:
         for of in "ab":
