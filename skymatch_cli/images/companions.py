@@ -81,13 +81,13 @@ def science_planes(
 
 
 def companion_of(file: FitsFile, image: Hdu, role: Role) -> Hdu | None:
-    """The flags (integers), or weights, of an image by name and place: same shape, prefix and EXTVER.
+    """The flags, or weights, of an image by name and place: same shape, prefix and EXTVER.
 
     Their WCS is that of the image, or missing; or it is spelled differently, where each such image has one plane.
     """
     kind = image.plane_shape, image.n_planes, image.ver, _prefix(image)
     alike = [h for h in file.hdus if (h.plane_shape, h.n_planes, h.ver, _prefix(h)) == kind]
-    found = [h for h in alike if role_of(h.name) is role and (h.bitpix > 0 or role is not Role.FLAGS) and h is not image]
+    found = [h for h in alike if role_of(h.name) is role and h is not image]
     if same := [hdu for hdu in found if hdu.wcs in {"", image.wcs}]:
         return belonging(same, image, file)
     images = [hdu for hdu in alike if hdu is image or (hdu.celestial and role_of(hdu.name) in _SKY)]
