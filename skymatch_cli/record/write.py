@@ -78,15 +78,9 @@ def write_skies(
     InputError if a file can't be written. Found before the first file is touched wherever that is possible; every file
     is either the old one or the new one, and running again finishes the job.
 
-    Parameters
-    ----------
-    updates : sequence of SkyUpdate
-        All images of the run. Those whose sky is not finite are left alone; their files are copied all the
-        same with ``settings.output_dir``.
-    journal : Journal, optional
-        Left on the disk until all files are done.
-    named : iterable of str
-        Files that the run reads beside its images: lists, configuration. Copies never replace them.
+    ``updates`` are all images of the run. Those whose sky is not finite are left alone; their files are copied all the
+    same with ``settings.output_dir``. ``journal`` is left on the disk until all files are done. ``named`` are files
+    that the run reads beside its images (lists, configuration): copies never replace them.
     """
     jobs = file_jobs([u.ref for u in updates], [u.state for u in updates], settings)
     done = _run(_recording(updates, jobs, settings, named), journal, progress)
