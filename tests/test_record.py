@@ -536,11 +536,11 @@ def test_second_run_says_so_and_stops(tmp_path, what):
 
 
 def test_lock_outlives_the_replacement_of_the_file(tmp_path):
-    from skymatch_cli.record.atomic import Replacement, locked
+    from skymatch_cli.record.atomic import locked, replacement
 
     path = single(tmp_path / "a.fits", pixels("f4"))
     with locked([str(path)]) as locks:
-        with Replacement(str(path), path.stat(), file_state(str(path)), locks) as new:
+        with replacement(str(path), path.stat(), file_state(str(path)), locks) as new:
             new.write(path.read_bytes())
         with pytest.raises(InputError, match="another run"), locked([str(path)]):
             pass

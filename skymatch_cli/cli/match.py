@@ -134,7 +134,6 @@ def _show(result: Result, output: Output, watch: Watch, files: tuple[str, ...] =
 
 
 def _tell_done(images: tuple[str, ...], result: Result, written: WriteReport | None) -> None:
-    """Say what was done to the images."""
     from . import console
 
     if written is None:

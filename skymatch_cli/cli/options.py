@@ -135,14 +135,10 @@ _METAVARS = {
     **dict.fromkeys(("exptime_key", "flux_scale", "sky_keyword"), "KEYWORD"),
 }
 
+SKY, STATISTICS, PIXELS, UNITS, WRITING, *_ = map(tuple, _HELP.values())
 COMPARE = ("compare", "mesh_size", "model")
-METHOD = ("method", "reference", "match_up", "robust", "skylist")
-SKY = (METHOD[0], *COMPARE, *METHOD[1:])
-STATISTICS = ("skystat", "lower", "upper", "nclip", "lsigma", "usigma", "binwidth", "mask_sources")
-PIXEL_SOURCES = ("dqbits", "dq_ext", "mask", "weight", "exposure_map")
-PIXELS = (*PIXEL_SOURCES, "ignore_value", "keep_value")
-UNITS = ("group_by", "split_by", "planes", "bunit", "units", "wcs", "exptime_key", "flux_scale")
-WRITING = ("dry_run", "subtract", "output_dir", "sky_keyword")
+METHOD = tuple(name for name in SKY if name not in COMPARE)
+PIXEL_SOURCES = PIXELS[:-2]  # not the values that are dropped or kept
 
 
 def add(*chosen: str | Decorator[Any]) -> Decorator[Any]:
@@ -173,7 +169,6 @@ def _option(
 
 
 def _setting(section: str, name: str, text: str) -> Decorator[Any]:
-    """The option of one field of ``Settings``."""
     field, metavar = _FIELDS[name], _METAVARS.get(name, "")
     kind = _TYPES[str(field.type).partition(" ")[0]]
     words = (*_words(CHOICES[name]), *(METHOD_ALIASES if name == "method" else ())) if name in CHOICES else ()

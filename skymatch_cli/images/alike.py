@@ -7,8 +7,7 @@ where frames, filters or zero points differ.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from skymatch_cli.choices import WarningName
@@ -36,19 +35,14 @@ Channels = tuple[str, int, float, float]
 """CTYPE and length of the third axis of a cube, the value of its first plane there and the step to the next, or NaN."""
 
 
-@dataclass(frozen=True, slots=True)
-class BandKeywords:
-    """The filter and zero-point keywords that an image has."""
-
-    filters: Mapping[str, str] = field(default_factory=dict)
-    zero_points: Mapping[str, float] = field(default_factory=dict)
+def filters_of(keywords: Keywords) -> dict[str, str]:
+    """Read the keywords of filters that an image has."""
+    return {key: text for key in _FILTERS if (text := keywords.text(key))}
 
 
-def band_keywords(keywords: Keywords, *, with_zero_point: bool) -> BandKeywords:
-    """Read the keywords; zero points are ignored where fluxes are scaled (``--flux-scale``)."""
-    filters = {key: text for key in _FILTERS if (text := keywords.text(key))}
-    zero_points = {key: keywords.number(key) for key in _ZERO_POINTS} if with_zero_point else {}
-    return BandKeywords(filters, {key: value for key, value in zero_points.items() if math.isfinite(value)})
+def zero_points_of(keywords: Keywords) -> dict[str, float]:
+    """Read the keywords of zero points that an image has."""
+    return {key: value for key in _ZERO_POINTS if math.isfinite(value := keywords.number(key))}
 
 
 def channels_of(keywords: Keywords, axis: str, n_planes: int) -> Channels:
@@ -171,8 +165,8 @@ def _filter_warnings(found: Sequence[ImageHeader]) -> list[SkyWarning]:
     for key in _FILTERS:
         first: dict[str, str] = {}
         for read in found:
-            if key in read.bands.filters:
-                first.setdefault(read.bands.filters[key], read.facts.label)
+            if key in read.filters:
+                first.setdefault(read.filters[key], read.facts.label)
         if len(first) > 1:
             listed = ", ".join(f"{value} ({label})" for value, label in list(first.items())[:_LISTED])
             listed += " …" * (len(first) > _LISTED)
@@ -184,7 +178,7 @@ def _filter_warnings(found: Sequence[ImageHeader]) -> list[SkyWarning]:
 def _zero_point_warnings(found: Sequence[ImageHeader]) -> list[SkyWarning]:
     warnings = []
     for key in _ZERO_POINTS:
-        values = [(read.bands.zero_points[key], read.facts.label) for read in found if key in read.bands.zero_points]
+        values = [(read.zero_points[key], read.facts.label) for read in found if key in read.zero_points]
         if values and (apart := max(values)[0] - min(values)[0]) > _SAME_MAG:
             ends = " to ".join(f"{value:g} ({label})" for value, label in (min(values), max(values)))
             text = f"images of different {key} are compared: {ends}"

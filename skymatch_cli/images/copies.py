@@ -28,7 +28,6 @@ def copy_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
 
 
 def _warnings(images: Sequence[tuple[StoredPlane, ImageRef]]) -> Iterator[SkyWarning]:
-    """Warnings for images that may be copies of one another."""
     same_middle: dict[bytes, list[tuple[StoredPlane, ImageRef]]] = {}
     for plane, ref in images:
         same_middle.setdefault(_middle(plane), []).append((plane, ref))

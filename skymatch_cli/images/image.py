@@ -13,7 +13,14 @@ from typing import NamedTuple, cast
 
 from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem, caught
-from skymatch_cli.images.alike import band_keywords, channels_of, doubts_between, observer_of, problems_between
+from skymatch_cli.images.alike import (
+    channels_of,
+    doubts_between,
+    filters_of,
+    observer_of,
+    problems_between,
+    zero_points_of,
+)
 from skymatch_cli.images.copies import copy_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats import asdffile
@@ -123,7 +130,7 @@ def _read_files(
     ]
     # The first file is read here, so that its imports are not repeated in every process.
     first = [reader.read_file(named) for named in new[:1]]
-    n_pixels = _PIXELS_A_HEADER * sum(len(refs) for refs, *_ in new)
+    n_pixels = _PIXELS_A_HEADER * sum(len({ref.hdu for ref in refs}) for refs, *_ in new)
     with closing(run_apart(reader.read_file, new[1:], jobs=jobs, n_pixels=n_pixels)) as later:
         read = chain(first, later)
         for images in kept:
@@ -131,8 +138,6 @@ def _read_files(
 
 
 class _HeaderReader:
-    """Reads headers under the settings of one run."""
-
     def __init__(self, settings: Settings, *, need_wcs: bool) -> None:
         self._settings = settings
         self._need_wcs = need_wcs
@@ -199,11 +204,14 @@ class _HeaderReader:
             source=replace(source, original=taken),
             notes=notes if wcs is None else (*notes, *wcs.notes),
         )
-        bands = band_keywords(keywords, with_zero_point=flux_scale is None)
-        traced = None if wcs is None else caught(footprint, wcs, ref.label)
         hdu = file.hdus[ref.hdu]
         return ImageHeader(
-            *(info, facts, bands, doubts, traced),
+            info,
+            facts,
+            filters_of(keywords),
+            zero_points_of(keywords) if flux_scale is None else {},
+            doubts,
+            None if wcs is None else caught(footprint, wcs, ref.label),
             of_file=facts.group == spelling,
             observer=observer_of(keywords, wcs),
             channels=None if hdu.cube_axis is None else channels_of(keywords, hdu.cube_axis, hdu.n_planes),

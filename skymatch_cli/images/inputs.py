@@ -146,7 +146,6 @@ def _with_reference(found: Inputs, settings: Settings, known: Known | None) -> I
 def _structures(
     named: Sequence[NamedFile], real: Mapping[str, str], known: Known | None, jobs: int
 ) -> dict[str, FitsFile | InputError]:
-    """Read the structure of every file, or its error, by path."""
     spelled: dict[str, str] = {}
     for name in named:
         spelled.setdefault(name.path, name.file)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.alike import BandKeywords, Channels
+from skymatch_cli.images.alike import Channels
 from skymatch_cli.images.formats import asdffile
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import FitsFile
@@ -25,7 +25,8 @@ class ImageHeader:
 
     info: ImageInfo  # without the comparison unit, which depends on the other images
     facts: UnitFacts
-    bands: BandKeywords
+    filters: Mapping[str, str]
+    zero_points: Mapping[str, float]  # none where fluxes are scaled (``--flux-scale``)
     warnings: tuple[SkyWarning, ...] = ()
     # the error if it can't be traced; None where the method needs no WCS
     footprint: Footprint | InputError | None = None

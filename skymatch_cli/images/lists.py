@@ -192,6 +192,5 @@ def _of_table(path: str) -> Iterator[Listed]:
 
 
 def _exposure(folder: Path, root: str) -> Path:
-    """The calibrated exposure of a root name."""
     places = [folder / f"{root}_{product}.fits" for product in _PRODUCTS_OF_HST]
     return next((place for place in places if place.exists()), places[1])

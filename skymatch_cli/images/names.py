@@ -260,7 +260,6 @@ class _Expansion:
             raise InputError.at(file, "no such file")
 
     def _add_members(self, file: str, given: Mapping[str, Any]) -> None:
-        """The exposures of an association."""
         for member in members(file):
             if member.left_out or os.path.lexists(member.name):
                 own = {"group": member.group, "left_out": member.left_out, **given}

@@ -262,7 +262,6 @@ def _parts(hdus: Any, name: str) -> list[tuple[bytes, Any]]:
 
 
 def _bytes(hdu: Any, *, first: bool) -> bytes:
-    """One HDU as it stands in a file."""
     from astropy.io import fits
 
     stream = io.BytesIO()

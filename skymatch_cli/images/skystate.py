@@ -51,11 +51,6 @@ class SkyState:
         return sky if isinstance(sky, PartSkies) and sky.in_sections else None
 
     @property
-    def by_us(self) -> bool:
-        """Whether the program has written to this header."""
-        return self.written is not None
-
-    @property
     def has_our_pixels(self) -> bool:
         """Whether the program has changed the pixels."""
         return bool(self.shift) or self.original != self.stored
@@ -104,7 +99,7 @@ def _check_sections(state: SkyState, ref: ImageRef) -> None:
             what = f"the skies of its sections {listed} are subtracted"
             raise InputError.at(ref.label, what, "name these sections, or skymatch undo first")
         return
-    if state.by_us and known is None:
+    if state.written is not None and known is None:
         raise InputError.at(ref.label, "its header holds a sky of the whole image", "skymatch undo first")
     if state.base:
         what = f"{SUBTRACTED} = T: another program subtracted a sky from the whole image"

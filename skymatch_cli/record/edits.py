@@ -84,7 +84,7 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
         if record.primary:
             before = original_header(source, 0, ref.label)
             edits[0] = HduEdit(cards=primary_cards(before, record))
-            edits |= tree_edits(source, erase_background if state.by_us else hide_background)
+            edits |= tree_edits(source, erase_background if state.written else hide_background)
     return {i: edit for i, edit in edits.items() if edit.pixels or edit.data or edit.cards != source.cards(i)}
 
 
@@ -138,7 +138,7 @@ def _record(
         shift = difference(sky, state.base)
         result = format_after(state.original, shift.largest(source.file.hdus[update.ref.hdu].frame))
     elif any(old is not None and old.subtracted for old in (*state.recorded.values(), state.written)):
-        hint = "--subtract, or skymatch undo first" if state.by_us else "--subtract"
+        hint = "--subtract, or skymatch undo first" if state.written else "--subtract"
         raise InputError.at(
             update.ref.label, "its sky is subtracted already: recording another one would be wrong", hint
         )
@@ -237,7 +237,7 @@ def _sky_to_write(
     thousandth of their error. ``error`` is the one in the header, NaN where there is none.
     """
     recorded = state.recorded.get(update.ref.part)
-    if not settings.subtract or recorded is None or not recorded.subtracted or not state.by_us:
+    if not settings.subtract or recorded is None or not recorded.subtracted or state.written is None:
         return update.plane, update.sky_err
     before, section = missing_sky(recorded), update.ref.section
     shape = source.file.hdus[update.ref.hdu].frame if section is None else section.shape

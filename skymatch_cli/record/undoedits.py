@@ -99,8 +99,6 @@ def _is_lost(source: Source, ref: ImageRef, sky_keyword: str) -> bool:
 def _from_keyword(source: Source, ref: ImageRef, sky_keyword: str) -> dict[int, HduEdit]:
     """Add the sky of the header back, up to rounding, and remove its keywords."""
     hdus, where = source.file.hdus, header_of_sky(source, ref.hdu)
-    if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
-        raise InputError.at(ref.label, "this image is no longer in the file", "run again")
     shift = _subtracted_from_sections(source, ref)
     if shift is None:
         shift = subtracted_in(source.cards(where), hdus[ref.hdu].shape, sky_keyword, ref.label)

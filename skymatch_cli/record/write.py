@@ -22,7 +22,7 @@ from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.pixelformat import PixelError
 from skymatch_cli.images.formats.source import Source, open_source
 from skymatch_cli.model import FileState, ImageInfo, ImageRef, Journal, SkyWarning
-from skymatch_cli.record.atomic import Locks, Replacement, locked
+from skymatch_cli.record.atomic import Locks, locked, replacement
 from skymatch_cli.record.edits import SkyUpdate, record_edits, settled
 from skymatch_cli.record.filejobs import COPIES, FileJob, check_copy, file_jobs, why_fixed
 from skymatch_cli.record.journal import journal_path, kept
@@ -158,7 +158,6 @@ class _Run:
 
 
 def _recording(updates: Sequence[SkyUpdate], jobs: Sequence[FileJob], settings: Settings, named: Iterable[str]) -> _Run:
-    """The run that records or subtracts these skies."""
     infos: dict[tuple[str, int], list[ImageInfo]] = {}
     for u in updates:
         if u.info is not None:
@@ -208,7 +207,6 @@ def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
 
 
 def _run(run: _Run, journal: Journal | None = None, progress: Progress = NO_PROGRESS) -> _Done:
-    """Write the files one after the other."""
     settings = run.settings
     progress.stage("output", len(run.jobs))
     if problems := _problems(run, with_pixels=True):
@@ -252,7 +250,7 @@ def _write(run: _Run, job: FileJob, locks: Locks, begin: Callable[[], None], don
             replaces = file_state(job.target) if run.settings.overwrite and Path(job.target).exists() else None
         model = None if is_remote(job.source) else Path(job.source).stat()
         attributes = None if model is None else job.source
-        with Replacement(job.target, model, replaces, locks, attributes=attributes, exact=job.in_place) as new:
+        with replacement(job.target, model, replaces, locks, attributes=attributes, exact=job.in_place) as new:
             wrong = rewrite(source, changes, new)
             if file_state(job.source) != source.file.state:
                 raise InputError.at(job.label, "was changed while it was being read", "run again")

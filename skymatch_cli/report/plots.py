@@ -129,7 +129,6 @@ def _class_colours() -> list[str]:
 
 
 def _name_frames(panel: Any, scene: Scene, look: Quicklook) -> None:
-    """Write the names of the frames, where there is room for them."""
     nx = look.frame.shape[1]
     font_pix = _NAME_PT / 72 * nx / (_WIDTH_INCH / 2)
     borders = [[look.frame.to_pixel(ring) for ring in scene.image_rings(i)] for i in range(len(scene.infos))]
@@ -138,7 +137,6 @@ def _name_frames(panel: Any, scene: Scene, look: Quicklook) -> None:
 
 
 def _draw_mosaic(figure: SubFigure, panel: Any, values: FloatArray, stretch: Stretch, unit: str) -> None:
-    """Draw one picture of the mosaic with its scale of values."""
     from matplotlib.colors import FuncNorm
 
     norm = FuncNorm((stretch.scaled, stretch.unscaled), stretch.black, stretch.white)

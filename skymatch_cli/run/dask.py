@@ -90,7 +90,6 @@ class _ClusterRunner:
 
 
 def _work(task: Task[Found]) -> tuple[str, Found]:
-    """Run a task on a worker."""
     from distributed import get_worker
 
     return get_worker().address, task()

@@ -285,7 +285,6 @@ def _undistorted(text: bytes) -> Any:
 
 
 def _header(text: bytes) -> Any:
-    """Return a header text as astropy's header."""
     from astropy.io.fits import Header
 
     return Header.fromstring(text.decode("ascii"))

@@ -238,7 +238,6 @@ def _one_of(hints: Sequence[Any], codec: Codec) -> _Kind:
 
 
 def _number(value: Any) -> Any:
-    """Numbers of numpy as those of Python."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} can't be stored")

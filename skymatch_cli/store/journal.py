@@ -60,7 +60,6 @@ def journal_of(planned: Plan, found: Findings | None = None) -> Journal:
 
 
 def _write(planned: Plan, found: Findings, stream: BinaryIO) -> None:
-    """Write a store with the plan and all findings."""
     with tempfile.TemporaryDirectory(prefix="skymatch-") as folder:
         file = Path(folder, "journal")
         with Store(str(file), write=True, create=True) as store:
