@@ -126,7 +126,7 @@ def _read_files(
     ]
     # The first file is read here, so that its imports are not repeated in every process.
     first = [reader.read_file(named) for named in new[:1]]
-    n_pixels = _PIXELS_A_HEADER * sum(len(refs) for refs, *_ in new)
+    n_pixels = _PIXELS_A_HEADER * sum(len({ref.hdu for ref in refs}) for refs, *_ in new)
     with closing(run_apart(reader.read_file, new[1:], jobs=jobs, n_pixels=n_pixels)) as later:
         read = chain(first, later)
         for images in kept:

@@ -25,7 +25,7 @@ from skymatch_cli.images.formats.files import absolute_path, file_state
 from skymatch_cli.images.formats.packing import open_unpacked
 from skymatch_cli.images.formats.pixelformat import Stored
 from skymatch_cli.images.formats.tilecheck import opened_tiles
-from skymatch_cli.images.padding import find_padding
+from skymatch_cli.images.padding import Padding, find_padding
 from skymatch_cli.images.skystate import missing_sky
 from skymatch_cli.model import (
     BoolArray,
@@ -153,7 +153,7 @@ def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, wh
     found = find_padding(data, good, keep=keep)
     if found is None:
         return ()
-    share = f"{where}: {100 * found.share:.2g} % of its pixels are exactly {found.value:.9g}"
+    share = f"{where}: {100 * found.share:.2g} % of its pixels are {_about(found)}"
     if found.left_out is None:
         text = f"{share}, far from the others; --ignore-value {found.value:.9g} leaves them out"
         return (SkyWarning(WarningName.PADDING, text),)
@@ -163,6 +163,10 @@ def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, wh
         return (SkyWarning(WarningName.PADDING, text),)
     text = f"{share} and are left out as padding; --keep-value {found.value:.9g} keeps them"
     return (SkyWarning(WarningName.PADDING, text, amplitude=0.0),)
+
+
+def _about(found: Padding) -> str:
+    return f"within {found.within:.2g} of {found.value:.9g}" if found.within else f"exactly {found.value:.9g}"
 
 
 class _OpenFiles:

@@ -100,13 +100,28 @@ class LocalRunner:
 
     def __call__(self, tasks: Tasks[Found], *, progress: Progress = NO_PROGRESS) -> Iterator[Found]:
         """Yield the findings of the tasks, in their order."""
-        workers = min(self.jobs or usable_cores(), len(tasks))
-        if workers > 1 and tasks.n_pixels >= _WORTH_PROCESSES:
-            from skymatch_cli.run import processes
+        if (workers := n_processes(self.jobs, len(tasks), tasks.n_pixels)) > 1:
+            from skymatch_cli.run.processes import run_tasks
 
-            if processes.can_fork():
-                return processes.run_tasks(tasks, workers, progress)
-        return _ordered(attempt, tasks, workers, progress)
+            return run_tasks(tasks, workers, progress)
+        return _ordered(attempt, tasks, min(self.jobs or usable_cores(), len(tasks)), progress)
+
+
+def n_processes(jobs: int, n: int, n_pixels: int) -> int:
+    """Return how many processes n pieces of work are worth: 1 if they are quicker in this one, or it can't be forked.
+
+    ``n_pixels`` is the number of pixels that could be read in the time that all of the work takes.
+    """
+    workers = min(jobs or usable_cores(), n)
+    if workers > 1 and n_pixels >= _WORTH_PROCESSES:
+        from skymatch_cli.run.processes import can_fork
+
+        return workers if can_fork() else 1
+    return 1
+
+
+class LostWorkError(SkymatchError):
+    """Raised when a process of `run_apart` was killed."""
 
 
 def run_apart(
@@ -114,19 +129,17 @@ def run_apart(
 ) -> Generator[Answer]:
     """Do the same as `run`, in processes or one after another: threads would mix up Python's warnings.
 
-    ``n_pixels`` is the number of pixels that could be read in the time that all of the work takes.
+    ``n_pixels`` is that of `n_processes`. LostWorkError if a process was killed, or had not enough memory.
     """
-    workers = min(jobs or usable_cores(), len(items))
-    if workers > 1 and n_pixels >= _WORTH_PROCESSES:
-        from skymatch_cli.run import processes
+    if (workers := n_processes(jobs, len(items), n_pixels)) > 1:
+        from skymatch_cli.run.processes import run_tasks
 
-        if processes.can_fork():
-            size = max(1, min(_PIECE, len(items) // (_AHEAD * workers)))
-            pieces = Tasks(lambda k: _Piece(function, items[k : k + size]), range(0, len(items), size), n_pixels)
-            with closing(processes.run_tasks(pieces, workers, NO_PROGRESS)) as found:
-                for piece in found:
-                    yield from piece.answers
-            return
+        size = max(1, min(_PIECE, len(items) // (_AHEAD * workers)))
+        pieces = Tasks(lambda k: _Piece(function, items[k : k + size]), range(0, len(items), size), n_pixels)
+        with closing(run_tasks(pieces, workers, NO_PROGRESS)) as found:
+            for piece in found:
+                yield from piece.answers
+        return
     yield from map(function, items)
 
 
@@ -146,7 +159,7 @@ class _Piece(Generic[Item, Answer]):
 
     def lost(self, why: str) -> _Answers[Answer]:
         """Return the error of a process that died; it names no item."""
-        raise SkymatchError(f"the run can't go on: {why}", "use --jobs 1")
+        raise LostWorkError(f"the run can't go on: {why}", "use --jobs 1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
+from skymatch_cli.compare.mesh.connected import connected
 from skymatch_cli.model import FloatArray, IntArray
 
 
@@ -25,9 +26,7 @@ class PairGraph:
     @classmethod
     def of_pairs(cls, n: int, a: IntArray, b: IntArray, weight: FloatArray) -> PairGraph:
         """The graph of ``n`` unknowns and the m pairs (a, b), a != b, with positive weights."""
-        links = csr_array((np.ones(len(a)), (a, b)), shape=(n, n))
-        # scipy numbers them as it comes to them, unknown by unknown
-        component = connected_components(links, directed=False)[1].astype(np.int64)
+        component = connected(n, a, b)
         return cls(n=n, a=a, b=b, weight=weight, component=component, size=np.bincount(component, minlength=1))
 
     def adjacency(self) -> csr_array:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,9 +18,18 @@ from skymatch_cli.compare.pieces import PieceMeans
 from skymatch_cli.compare.pooled import ImageMeasurement, pooled_tasks
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.model import IntArray, Measurements, SkyStatistics, SkyWarning, set_numbers
-from skymatch_cli.model.measurements import joined
+from skymatch_cli.model.measurements import DegreeChooser, PlaneSolver, joined
 from skymatch_cli.model.warning import skipped
-from skymatch_cli.run.tasks import NO_PROGRESS, LocalRunner, Progress, Runner, Tasks
+from skymatch_cli.run.tasks import (
+    NO_PROGRESS,
+    LocalRunner,
+    LostWorkError,
+    Progress,
+    Runner,
+    Tasks,
+    n_processes,
+    run_apart,
+)
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.store.findings import Findings, HeldFindings, StoredFindings
 from skymatch_cli.store.plan import Plan
@@ -155,10 +167,7 @@ def assemble(planned: Plan, found: Findings) -> tuple[Measurements, Sequence[Fin
         return finding
 
     if planned.settings.compare == Compare.MESH:
-        from skymatch_cli.solve.tiltfit import image_planes
-        from skymatch_cli.solve.tilts import chosen_degree
-
-        solvers = image_planes, chosen_degree
+        solvers = _solvers()
         jobs = 1 if isinstance(found, StoredFindings) else planned.settings.jobs  # a store has one reader
         with one_thread():  # of libraries that came with the solvers too
             return assemble_mesh(planned.infos, planned.graph, known, planned.settings, solvers, jobs=jobs)
@@ -166,6 +175,15 @@ def assemble(planned: Plan, found: Findings) -> tuple[Measurements, Sequence[Fin
     from skymatch_cli.compare.pooledpairs import assemble_pooled
 
     return assemble_pooled(planned.infos, planned.graph, pooled), pooled
+
+
+def _solvers() -> tuple[PlaneSolver, DegreeChooser]:
+    """What compares cells, and solves: imported before processes are forked, not in each of them."""
+    import skymatch_cli.compare.mesh.tilts  # noqa: F401
+    from skymatch_cli.solve.tiltfit import image_planes
+    from skymatch_cli.solve.tilts import chosen_degree
+
+    return image_planes, chosen_degree
 
 
 def _said(found: Iterable[Finding]) -> tuple[SkyWarning, ...]:
@@ -208,30 +226,52 @@ def find_plane_by_plane(
 ) -> tuple[Measurements, tuple[SkyWarning, ...]] | None:
     """Measure the planes of cubes some at a time, so that few are in memory; the same as `find` and `gather`.
 
-    None where the sets of images differ by more than the plane.
+    On this machine each process measures planes of its own, and compares them. None where the sets of images differ by
+    more than the plane, and where all planes are measured at a time.
     """
-    sets = set_numbers(planned.infos)
+    sets, settings, runner = set_numbers(planned.infos), planned.settings, runner or LocalRunner(planned.settings.jobs)
     images = np.split(np.argsort(sets, kind="stable"), np.cumsum(np.bincount(sets))[:-1])
     places = {tuple((planned.infos[i].ref.path, planned.infos[i].ref.hdu) for i in own.tolist()) for own in images}
-    if planned.settings.compare != Compare.MESH or len(images) < 2 or len(places) > 1:
+    if settings.compare != Compare.MESH or len(images) < 2 or len(places) > 1:
         return None
-    n_pixels = sum(math.prod(planned.infos[i].shape) for i in images[0].tolist())
-    several = max(1, _AT_A_TIME // n_pixels)
-    together = [np.sort(np.concatenate(images[k : k + several])) for k in range(0, len(images), several)]
-    if len(together) < 2:
-        return None
-    progress.stage("pixels", len(sets))
-    parts, pairs = [], []
-    findings: dict[int, Finding] = {}
-    for own in together:
-        pairs.append(np.flatnonzero(np.isin(planned.graph.a, own)))
-        part = _part(planned, own, pairs[-1])
-        found = find(part, with_local=with_local, progress=_Going(progress), runner=runner)
-        measurements, without_cells = assemble(part, found)
-        parts.append(measurements)
-        findings |= zip(own.tolist(), without_cells, strict=True)
-    said = _said(findings[i] for i in range(len(sets)))
-    return joined(parts, planned.graph, together, pairs), said
+    n_pixels = sum(math.prod(planned.infos[i].shape) for i in images[0].tolist()) * len(images)
+    jobs = n_processes(runner.jobs, len(images), n_pixels) if isinstance(runner, LocalRunner) else 1
+    _solvers()
+    for workers in sorted({jobs, 1}, reverse=True):  # in this process after one was killed: the image is found
+        numbers = np.array_split(np.arange(len(images)), min(workers * -(-n_pixels // _AT_A_TIME), len(images)))
+        together = [np.sort(np.concatenate([images[k] for k in some])) for some in numbers]
+        if len(together) < 2:
+            return None
+        progress.stage("pixels", len(sets))
+        within = (runner, _Going(progress)) if workers == 1 else (LocalRunner(1), NO_PROGRESS)
+        compared = partial(_compared, planned, with_local, *within)
+        answers = []
+        try:
+            with closing(run_apart(compared, together, jobs=workers, n_pixels=n_pixels)) as found:
+                for own, answer in zip(together, found, strict=True):
+                    answers.append(answer)
+                    progress.advance(len(own) * (workers > 1))
+            break
+        except LostWorkError:
+            continue
+    findings = dict(zip(np.concatenate(together).tolist(), chain(*(found for *_, found in answers)), strict=True))
+    of_images = [findings[i] for i in range(len(sets))]
+    if not settings.skip_bad and (problems := [p for f in of_images for p in f.problems]):
+        raise InputError(problems)
+    measurements, pairs, _ = zip(*answers, strict=True)
+    return joined(measurements, planned.graph, together, pairs), _said(of_images)
+
+
+def _compared(
+    planned: Plan, with_local: bool, runner: Runner, progress: Progress, images: IntArray
+) -> tuple[Measurements, IntArray, Sequence[Finding]]:
+    """Measurements of the overlaps among some images, the numbers of these, and the findings of the images."""
+    pairs = np.flatnonzero(np.isin(planned.graph.a, images))
+    part = _part(planned, images, pairs)
+    jobs = runner.jobs if isinstance(runner, LocalRunner) else planned.settings.jobs
+    part = replace(part, settings=replace(part.settings, jobs=jobs, skip_bad=True))
+    measurements, found = assemble(part, find(part, with_local=with_local, progress=progress, runner=runner))
+    return measurements, pairs, found
 
 
 def _part(planned: Plan, images: IntArray, pairs: IntArray) -> Plan:

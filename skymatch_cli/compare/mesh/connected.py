@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
 from skymatch_cli.model import FloatArray, IntArray
@@ -13,9 +12,18 @@ _SMALL = 100  # images up to which a matrix of all is quicker than a sparse one
 
 
 def connected(n: int, first: IntArray, second: IntArray) -> IntArray:
-    """Number of the component of each of n images, (n,), by pairs of them."""
-    links = coo_array((np.ones(len(first)), (first, second)), shape=(n, n))
-    return np.asarray(connected_components(links, directed=False)[1], np.int64)
+    """Number of the component of each of n images, (n,), by pairs of them, in the order of their first images."""
+    each = np.arange(n)
+    lowest = each  # image of the component, as far as it is known
+    while True:
+        joined, low = lowest.copy(), np.minimum(lowest[first], lowest[second])
+        for ends in (first, second):
+            np.minimum.at(joined, lowest[ends], low)
+        while not np.array_equal(joined, onward := joined[joined]):
+            joined = onward
+        if np.array_equal(joined, lowest):
+            return np.asarray(np.cumsum(lowest == each)[lowest] - 1)
+        lowest = joined
 
 
 def least_squares_offsets(
@@ -31,7 +39,7 @@ def least_squares_offsets(
         np.maximum.at(largest, ends, weight)
     use = weight > np.finfo(float).eps * np.minimum(largest[first], largest[second])
     a, b, w, d = first[use], second[use], weight[use], difference[use]
-    free = np.setdiff1d(np.arange(n), np.unique(connected(n, a, b), return_index=True)[1])
+    free = np.flatnonzero(np.diff(np.maximum.accumulate(connected(n, a, b)), prepend=-1) == 0)
     offset, pull = np.zeros(n), np.bincount(a, w * d, n) - np.bincount(b, w * d, n)
     row, column = np.concatenate([a, b, a, b]), np.concatenate([a, b, b, a])
     laplacian = np.concatenate([w, w, -w, -w])

@@ -236,8 +236,7 @@ def _robust_planes(  # noqa: PLR0917 - what is compared, and how
         for k, field in enumerate(fields):
             weight, shifted, distances = field.trusted(skies[k], planes, scale, typical)
             spreads.add(distances.spreads(field.sheet))
-            sky = mean_sky(field.sheet, weight, shifted, skies[k])
-            skies[k] = sky
+            skies[k] = sky = mean_sky(field.sheet, weight, shifted, skies[k])
             residual, share = field.sheet.layers.each(np.subtract, shifted, sky), shares(field.sheet.layers, weight)
             moments.add(field.sheet, weight, residual, share)
             if iteration >= _UNSCALED:
