@@ -92,12 +92,21 @@ def companion_of(file: FitsFile, image: Hdu, role: Role) -> Hdu | None:
         and hdu.ver == image.ver
         and _prefix(hdu) == _prefix(image)
     )
-    return nearest(found, image)
+    return belonging(found, image, file)
 
 
-def nearest(found: Iterable[Hdu], image: Hdu) -> Hdu | None:
-    """The first plane that follows the image in its file, else the last one before it."""
+def belonging(found: Iterable[Hdu], image: Hdu, file: FitsFile) -> Hdu | None:
+    """The plane of an image among those of its EXTVER, which may be the same for all.
+
+    Of as many planes as images the one at the same place among them; else the first one that follows the image, or the
+    last one before it.
+    """
     planes = sorted(found, key=lambda hdu: hdu.index)
+    planes = [hdu for hdu in planes if hdu.plane_shape == image.plane_shape] or planes
+    kind = (image.name.upper(), image.ver, image.plane_shape)
+    twins = [hdu.index for hdu in file.hdus if (hdu.name.upper(), hdu.ver, hdu.plane_shape) == kind]
+    if len(twins) == len(planes):
+        return planes[twins.index(image.index)]
     after = [hdu for hdu in planes if hdu.index > image.index]
     return next(iter(after or planes[-1:]), None)
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from skymatch_cli.errors import InputError, caught
-from skymatch_cli.images.companions import Role, companion_of, extension, nearest
+from skymatch_cli.images.companions import Role, belonging, companion_of, extension
 from skymatch_cli.images.dq import NO_FLAG, bad_flags
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, parse_header, read_structure
@@ -182,10 +182,10 @@ def _holds_flags(plane: StoredPlane) -> bool:
 
 
 def _same_version(file: FitsFile, ref: ImageRef, name: str) -> Hdu | None:
-    """Find the extension of a name with the EXTVER of the image; of several, the nearest to the image."""
+    """Find the extension of a name with the EXTVER of the image; of several, see `belonging`."""
     wanted = name.upper()
     found = (h for h in file.hdus if h.name.upper() == wanted and h.ver == ref.extver and h.index != ref.hdu)
-    return nearest(found, file.hdus[ref.hdu])
+    return belonging(found, file.hdus[ref.hdu], file)
 
 
 def _chosen(file: FitsFile, place: MaskRef, ref: ImageRef, kind: str) -> Hdu:
