@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from skymatch_cli.choices import METHOD_ALIASES, ExportFormat, Format, Method, TableName, WarningName
 from skymatch_cli.errors import UsageError
@@ -16,34 +15,21 @@ from skymatch_cli.settings import CHOICES, Settings, option_name
 
 from .sections import GENERAL, SectionOption
 
-if TYPE_CHECKING:
-    from click.types import StringParamType
-else:
-    StringParamType = type(click.STRING)
 
-
-class FileName(StringParamType):
-    """Text, completed by the shell, that names a file (``kind="file"``) or a folder (``"dir"``)."""
-
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
+class FileName(click.Path):
+    """Text that names a file, or a folder alone, and is completed by the shell."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse empty text, as a variable of the shell without a value leaves it."""
-        text = super().convert(value, param, ctx)
+        text = click.STRING.convert(value, param, ctx)
         if text == "" and param is not None and param.name != "images":  # of which --skip-bad may leave some out
             name = max(param.opts, key=len) if isinstance(param, click.Option) else param.metavar
             raise UsageError(f"{name} is empty", "give a name, or leave it out")
         return text
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """The shell is asked for names of this kind."""
-        del ctx, param
-        return [CompletionItem(incomplete, type=self._kind)]
 
-
-FILE = FileName("file")
-FOLDER = FileName("dir")
+FILE = FileName()
+FOLDER = FileName(file_okay=False)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]

@@ -54,16 +54,10 @@ def resolve_images(
 
     UsageError if ``settings.mask`` is not a template; InputError if files behind URLs would have to be changed.
 
-    Parameters
-    ----------
-    names : sequence of str or path
-        ``a.fits``, ``a.fits[SCI]``, ``a.fits[SCI,2]``, ``a.fits[3]``, ``a.fits[*]``, quoted globs,
-        ``@list.txt``, ``-`` (``stdin``). Without a selector: all 2-D ``SCI`` extensions, else all 2-D images with a
-        celestial WCS whose names don't say mask, weight, variance, error or DQ.
-    to_change : bool
-        Whether the files themselves shall be changed: URLs are refused then, before anything is read.
-    known : Known, optional
-        Files that need not be read.
+    Names are ``a.fits``, ``a.fits[SCI]``, ``a.fits[SCI,2]``, ``a.fits[3]``, ``a.fits[*]``, quoted globs, ``@list.txt``,
+    ``-`` (``stdin``). Without a selector: all 2-D ``SCI`` extensions, else all 2-D images with a celestial WCS whose
+    names don't say mask, weight, variance, error or DQ. ``to_change``: the files themselves shall be changed, so URLs
+    are refused before anything is read. ``known`` are files that need not be read.
     """
     if settings.mask is not None:
         check_template("--mask", settings.mask)

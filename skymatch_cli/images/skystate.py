@@ -223,17 +223,6 @@ def is_jwst(source: Source) -> bool:
     return str(cd.value(source.cards(0), "TELESCOP")).upper() == "JWST"
 
 
-def subtracted_in(cards: cd.Cards, shape: tuple[int, ...], keyword: str, where: str) -> Sky:
-    """Read the subtracted sky from the keywords alone, whoever wrote them; zero where none is subtracted.
-
-    InputError if they say that a sky is subtracted, and not how much.
-    """
-    try:
-        return joined({part: missing_sky(known) for part, known in recorded_in(cards, shape, keyword).items()})
-    except ValueError as error:
-        raise InputError.at(where, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
-
-
 def _sky_in(cards: cd.Cards, level: float) -> SkyPlane:
     """Return the sky of a level and of the shape keywords."""
     return SkyPlane(level, *(cd.number(cards, key, 0.0) for key in SHAPE))

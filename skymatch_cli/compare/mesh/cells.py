@@ -158,7 +158,7 @@ class Bins:
         """Sums over the bins of True: the same as `sums` of zeros and ones, in bytes where these can hold them."""
         if not 0 < self.box <= _BOX_OF_BYTES:
             return self.sums(flags.astype(np.float32))
-        rows = self._triangles(flags.astype(np.uint8), axis=0)
+        rows = self._triangles(flags.view(np.uint8), axis=0)
         return np.asarray(self._triangles(rows, axis=1) * np.float32(0.25))
 
     def _triangles(self, values: npt.NDArray[_Number], axis: int) -> npt.NDArray[_Number]:
