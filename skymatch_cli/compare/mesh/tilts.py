@@ -170,7 +170,8 @@ class _Field:
             for away, both, (after, before) in zip(self.away, self.both, _NEXT, strict=True):
                 slope = _at_ends((cells[after] - cells[before]) * both)
                 plane -= self.sheet.layers.each(np.multiply, away, slope)
-        return np.asarray(plane * (self.sheet.weight > 0), np.float32)
+        plane *= self.sheet.weight > 0
+        return plane.astype(np.float32)
 
     def trusted(
         self, sky: Float32Array, planes: ImagePlanes, scale: FloatArray, typical: FloatArray | None
