@@ -20,7 +20,7 @@ from skymatch_cli.images.lookup import ImageFinder
 from skymatch_cli.images.names import NamedFile, check_template, expand_names, file_of, fill_template
 from skymatch_cli.images.sidecars import NO_IMAGE, Companions
 from skymatch_cli.model import FileState, ImageRef, Part, Section, SkyWarning
-from skymatch_cli.model.section import plane_of
+from skymatch_cli.model.section import parse_section
 from skymatch_cli.run.tasks import run_apart
 from skymatch_cli.settings import Settings
 
@@ -174,7 +174,7 @@ def _images(name: NamedFile, hdu: Hdu, companions: Companions, template: str | N
     if not name.section or hdu.plane_shape is None:
         return [replace(ref, part=Part(plane)) for plane in planes]
     try:
-        chosen = plane_of(name.section)
+        _, chosen = parse_section(name.section)
         if chosen is not None and chosen >= hdu.n_planes:
             raise ValueError(f"goes beyond the last plane of the image, {hdu.n_planes}")
         section = Section.of(name.section, hdu.plane_shape)

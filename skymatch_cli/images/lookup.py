@@ -11,7 +11,7 @@ from skymatch_cli.images.formats.files import real_path, real_paths
 from skymatch_cli.images.lists import read_list, words_of
 from skymatch_cli.images.names import split_section, split_selector
 from skymatch_cli.model import ImageRef, Section
-from skymatch_cli.model.section import check_section, plane_of
+from skymatch_cli.model.section import parse_section
 
 _COMMA = re.compile(r",(?![^\[]*\])")  # not that of a[SCI,2]
 _QUOTED = re.compile(r"""["'\\#]""")
@@ -49,10 +49,11 @@ class ImageFinder:
 
 
 def _is_section(text: str, ref: ImageRef) -> bool:
-    if plane_of(text) not in {None, ref.part.plane}:
+    axes, plane = parse_section(text)
+    if plane not in {None, ref.part.plane}:
         return False
     if ref.section is None:
-        return check_section(text) == [None, None]
+        return axes == [None, None]
     try:
         return Section.of(text, ref.section.whole) == ref.section
     except ValueError:

@@ -83,7 +83,7 @@ def write_skies(
     """
     done = _run(_recording(updates, settings, named), journal, progress)
     if journal is not None and journal.write is None:
-        done.notes.insert(0, "the run that was interrupted here is finished, with what it had measured")
+        done.notes.insert(0, "finished an interrupted run, with its measurements")
     what = Action.SUBTRACTED if settings.subtract else Action.RECORDED
     actions = tuple(
         (what if i in done.images else Action.UNCHANGED) if u.is_finite else Action.NO_SKY
@@ -249,10 +249,10 @@ def _write(run: _Run, job: FileJob, locks: Locks, begin: Callable[[], None], don
                 raise InputError.at(job.label, "was changed while it was being read", "run again")
     if job.in_place and model is not None and model.st_nlink > 1:
         links = f"{model.st_nlink - 1} other name{'s' * (model.st_nlink > 2)} of this file (hard links)"
-        done.notes.append(f"{job.label}: {links} still lead to what it was")
+        done.notes.append(f"{job.label}: {links} still have the old content")
     done.files.append(job.target)
     done.images |= {i for i, hdu in zip(job.images, job.hdus, strict=True) if hdu in changes}
-    texts = (f"{job.name(hdu)}: its CHECKSUM or DATASUM is wrong, and stays so" for hdu in wrong)
+    texts = (f"{job.name(hdu)}: its CHECKSUM or DATASUM was wrong, and stays wrong" for hdu in wrong)
     done.warnings += (SkyWarning(WarningName.CHECKSUM, text) for text in texts)
 
 
