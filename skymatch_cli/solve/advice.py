@@ -57,7 +57,7 @@ def disconnected(
             if n_masked > 1
             else "all pixels of the overlap between them are"
         )
-        why = f"have no usable pixel in common ({many} masked, outside of the limits, too few, or too unlike)"
+        why = f"have no usable pixel in common ({many} masked, outside of the limits, too few, or too different)"
     text = f"{len(ids)} sets of images {why} and are anchored each on its own: {few(sets, '; ')}"
     return (SkyWarning(WarningName.DISCONNECTED, text),)
 
@@ -265,11 +265,11 @@ def uneven_images(
     crowded = np.zeros(len(images), np.bool_)
     if m.pair_dof is None and m.level_variance is not None and m.zero_point is not None:
         crowded = (m.zero_point[1] == 0) & (m.level_variance > 0.5 * total**2)
-    rest = "of their variance is noise of the pixels; for the rest, "
-    why = rest + "differences vary within their overlaps, or between them, by more than their errors allow"
+    rest = "of their variance is noise of the pixels; "
+    why = rest + "differences vary within or between their overlaps by more than their errors allow"
     if total.max() > _SEEN_BESIDE * err.max():
-        why += ", as gradients make them; those that all images may have in common are in this, not in sky_err"
-    of_sources = rest + "sources stand between the pixels of the sky, where --compare mesh cancels them"
+        why += ", as from gradients; a gradient common to all images is counted here, not in sky_err"
+    of_sources = rest + "faint sources among the pixels of the sky make the rest; --compare mesh cancels them"
     kinds = ((WarningName.DISAGREEMENT, why), ~crowded), ((WarningName.CROWDED, of_sources), crowded)
     return tuple(
         line

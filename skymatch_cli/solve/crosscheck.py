@@ -50,6 +50,6 @@ def _disagreement(images: Sequence[ImageInfo], apart: FloatArray, err: FloatArra
     if not len(above):
         return ()
     names = [f"{images[i].ref.label} by {apart[i]:.3g} ({size[i]:.1f} sigma)" for i in above[:NAMED]]
-    text = f"mesh and pooled disagree by more than noise makes them ({len(above)}): {few(names, ', ', len(above))}"
+    text = f"mesh and pooled disagree by more than the noise ({len(above)}): {few(names, ', ', len(above))}"
     worst = above[np.argmax(np.abs(apart[above]))]
     return (SkyWarning(WarningName.CROSS_CHECK, text, float(abs(apart[worst])), images[worst].unit),)

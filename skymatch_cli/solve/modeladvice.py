@@ -33,7 +33,7 @@ def lower_degrees(
     if not len(low):
         return ()
     names = [f"{images[i].ref.label} (degree {degree[i]})" for i in low[:NAMED]]
-    text = f"overlaps that can't carry degree {most}; these images have less: {few(names, ', ', len(low))}"
+    text = f"overlaps too small for degree {most}; a lower degree is used in {few(names, ', ', len(low))}"
     return (SkyWarning(WarningName.WEAK_TILTS, text),)
 
 
@@ -61,11 +61,11 @@ def common_curvatures(images: Sequence[ImageInfo], held: BoolArray, curved: Floa
     for c in np.flatnonzero(held)[:NAMED]:
         amount = in_unit(images, curved[c])
         text = (
-            f"component {c}: the tilts follow the positions of the images, as a curvature that all frames have in "
-            f"common makes them; it was held at 0, which changes levels by up to {said(amount)}"
+            f"component {c}: the tilts follow the positions of the images, as from a curvature common to all "
+            f"frames; this curvature was set to 0, which changes levels by up to {said(amount)}"
         )
         warnings.append(SkyWarning(WarningName.CURVATURE, text, *amount))
     for c in np.flatnonzero(np.isnan(curved))[:NAMED]:
-        text = f"component {c}: too few images to tell tilts from a curvature that all frames have in common"
+        text = f"component {c}: too few images to tell tilts from a curvature common to all frames"
         warnings.append(SkyWarning(WarningName.CURVATURE, text))
     return tuple(warnings)
