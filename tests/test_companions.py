@@ -143,7 +143,7 @@ class TestPlanesOfOneFile:
             write(f"{of}.fits", plane(pixels(of), "IMAGE", of), plane(pixels(of), "DATA", of))
         done = run("--dry-run", "a.fits", "b.fits")
         assert done.exit_code == 3
-        assert "a.fits, b.fits: [IMAGE,1] and [DATA,1] have one shape and WCS" in done.stderr
+        assert "a.fits, b.fits: [IMAGE,1] and [DATA,1] have the same shape and WCS" in done.stderr
         assert "(for the first: name one: a.fits[IMAGE,1] or a.fits[DATA,1])" in done.stderr
 
     @pytest.mark.parametrize("selector", ["DQ", "*"])
@@ -152,7 +152,7 @@ class TestPlanesOfOneFile:
             write(f"{of}.fits", plane(pixels(of), "SCI", of), plane(marks(4, 0, "i2"), "DQ", of))
         done = run("--dry-run", f"a.fits[{selector}]", f"b.fits[{selector}]")
         assert "b.fits[DQ,1] holds flags, by its name: it is matched as an image [planes]" in done.stderr
-        assert "or the plane that was named is another one; name the plane of the image" in done.stderr
+        assert "or the named plane is not an image; name the plane of the image" in done.stderr
         assert "SCI,1] holds flags" not in done.stderr
 
     def test_a_choice_that_no_name_confirms_is_a_warning(self, folder: Path) -> None:
@@ -160,7 +160,7 @@ class TestPlanesOfOneFile:
             write(f"{of}.fits", plane(pixels(of), "", of), plane(marks(3, 3), "", of))
         done = run("--dry-run", "a.fits", "b.fits")
         assert done.exit_code == 0
-        assert "a.fits: [1] is taken for the image, [2] for its companions" in done.stderr
+        assert "a.fits: uses [1] as the image, [2] as its companions" in done.stderr
 
     @pytest.mark.parametrize(("dtype", "n_good"), [("f4", 40 * 24), ("i4", 40 * 40)])
     def test_negative_weights_are_left_out_but_not_the_last_bit_of_a_list_of_exposures(

@@ -284,10 +284,12 @@ class TestCoordinates:
         sun = {"CTYPE1": "HPLN-TAN", "CTYPE2": "HPLT-TAN"}
         single("a.fits", 100.0, **sun)
         single("b.fits", 107.0, 10.0, **sun, DSUN_OBS=149_597_870_700.0)
-        assert "DSUN_OBS is not known of a.fits, but of b.fits: taken as 1 au [wcs]" in run("*.fits").stderr
+        assert "DSUN_OBS is missing in a.fits, but not in b.fits: taken as 1 au [wcs]" in run("*.fits").stderr
         single("c.fits", 103.0, 5.0, **sun, DSUN_OBS=149_597_870_700.0, HGLN_OBS=0.0, HGLT_OBS=0.0)
         said = run("*.fits").stderr
-        assert "HGLN_OBS is not known of a.fits, b.fits, but of c.fits: their observers are taken to be at one" in said
+        assert (
+            "HGLN_OBS is missing in a.fits, b.fits, but not in c.fits: their observers are taken to be at one" in said
+        )
         assert "not known" not in run("b.fits", "--strict").stderr
 
     def test_an_epoch_that_is_taken_for_the_equinox_is_said(self) -> None:
@@ -340,7 +342,7 @@ class TestMessages:
         images = result("--method", "user", "--skylist", "skies.txt", "a.fits")["images"]
         assert [image["sky"] for image in images] == [1.5, 2.5]
         (folder / "skies.txt").write_text("a.fits 1.5 2.5 3.5\n")
-        assert "skies.txt, line 1: 3 skies for the 2 images of a.fits" in refusal(
+        assert "skies.txt, line 1: 3 skies for 2 images of a.fits" in refusal(
             "--method", "user", "--skylist", "skies.txt", "a.fits"
         )
 

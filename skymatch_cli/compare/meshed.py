@@ -369,7 +369,7 @@ def _coarse(info: ImageInfo, data: PixelArray, good: BoolArray) -> tuple[SkyWarn
     bias = rounding_bias(data.reshape(-1)[every][good.reshape(-1)[every]])
     if not bias:
         return ()
-    text = f"{info.ref.label}: its noise is hardly seen in steps of its integers: its sky may err by {bias:.2g}"
+    text = f"{info.ref.label}: its noise is less than half a step of its integers: its sky may be wrong by {bias:.2g}"
     return (SkyWarning(WarningName.COARSE, text, bias, info.unit),)
 
 

@@ -126,7 +126,7 @@ def _observer_warnings(found: Sequence[ImageHeader]) -> Iterator[SkyWarning]:
         without = [read.facts.label for read in on_sun if not math.isfinite(read.observer[k])]
         if known and without:
             taken = "taken as 1 au" if key == "DSUN_OBS" else "their observers are taken to be at one place"
-            text = f"{key} is not known of {first_names(without)}, but of {first_names(known)}: {taken}"
+            text = f"{key} is missing in {first_names(without)}, but not in {first_names(known)}: {taken}"
             yield SkyWarning(WarningName.WCS, text)
 
 
@@ -141,7 +141,7 @@ def _channel_problems(found: Sequence[ImageHeader]) -> dict[int, Problem]:
         other, (its_axis, _, its_start, its_step) = first.setdefault(n_planes, (label, read.channels))
         apart = max(abs(start - its_start), abs(start - its_start + (n_planes - 1) * (step - its_step)))
         if axis != its_axis or apart > _MOST_APART * abs(its_step):
-            what = f"its planes lie elsewhere along {axis or 'the third axis'} than those of {other}"
+            what = f"the positions of its planes along {axis or 'the third axis'} differ from those of {other}"
             problems[label] = Problem(label, what, "match cubes of the same planes, resampled alike")
     labels = [read.info.ref.hdu_label for read in found]
     return {i: problems[label] for i, label in enumerate(labels) if label in problems}

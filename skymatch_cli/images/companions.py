@@ -138,7 +138,9 @@ def _images_among(planes: Sequence[Hdu], where: str) -> tuple[list[Hdu], list[st
     names = {hdu.name.upper() for hdu in claims}
     if len(names) > 1:
         listed = " or ".join(f"{where}{extension(hdu)}" for hdu in claims[:_LISTED])
-        what = f"{' and '.join(map(extension, claims[:_LISTED]))} have one shape and WCS, and both may be the image"
+        what = (
+            f"{' and '.join(map(extension, claims[:_LISTED]))} have the same shape and WCS, and each may be the image"
+        )
         raise InputError.at(where, what, f"name one: {listed}")
     first = next((hdu for hdu in planes if role_of(hdu.name) is Role.UNKNOWN), planes[0])
     image = claims[0] if claims else first
@@ -147,5 +149,5 @@ def _images_among(planes: Sequence[Hdu], where: str) -> tuple[list[Hdu], list[st
     if claims or not any(role_of(hdu.name) is Role.UNKNOWN for hdu in left):
         return images, []
     listed = ", ".join(map(extension, left[:_LISTED]))
-    warning = f"{where}: {extension(image)} is taken for the image, {listed} for its companions (one shape and WCS)"
+    warning = f"{where}: uses {extension(image)} as the image, {listed} as its companions (same shape and WCS)"
     return images, [f"{warning}; name others as FILE[EXT]"]

@@ -69,12 +69,8 @@ def read_infos(
     traced are among them. UsageError if an option can't be right for any image (an unknown DQ name, a bad template);
     InputError if no image has a keyword of ``--split-by``.
 
-    Parameters
-    ----------
-    need_wcs : bool
-        Whether an image without a celestial WCS is refused; if not, none is read and no footprint traced.
-    known : Known, optional
-        Headers that need not be read.
+    Without ``need_wcs`` no WCS is read and no footprint traced; with it an image without a celestial WCS is refused.
+    ``known`` are headers that need not be read.
     """
     check_dqbits(settings.dqbits)
     found: list[ImageHeader] = []

@@ -21,7 +21,7 @@ from skymatch_cli.images.lookup import ImageFinder
 from skymatch_cli.images.names import NamedFile, check_template, expand_names, file_of, fill_template
 from skymatch_cli.images.sidecars import NO_IMAGE, Companions
 from skymatch_cli.model import FileState, ImageRef, Part, Section, SkyWarning
-from skymatch_cli.model.section import plane_of
+from skymatch_cli.model.section import parse_section
 from skymatch_cli.run.tasks import run_apart
 from skymatch_cli.settings import Settings
 
@@ -55,16 +55,10 @@ def resolve_images(
 
     UsageError if ``settings.mask`` is not a template; InputError if files behind URLs would have to be changed.
 
-    Parameters
-    ----------
-    names : sequence of str or path
-        ``a.fits``, ``a.fits[SCI]``, ``a.fits[SCI,2]``, ``a.fits[3]``, ``a.fits[*]``, quoted globs,
-        ``@list.txt``, ``-`` (``stdin``). Without a selector: all 2-D ``SCI`` extensions, else all 2-D images with a
-        celestial WCS whose names don't say mask, weight, variance, error or DQ.
-    to_change : bool
-        Whether the files themselves shall be changed: URLs are refused then, before anything is read.
-    known : Known, optional
-        Files that need not be read.
+    Names are ``a.fits``, ``a.fits[SCI]``, ``a.fits[SCI,2]``, ``a.fits[3]``, ``a.fits[*]``, quoted globs, ``@list.txt``,
+    ``-`` (``stdin``). Without a selector: all 2-D ``SCI`` extensions, else all 2-D images with a celestial WCS whose
+    names don't say mask, weight, variance, error or DQ. ``to_change``: the files themselves shall be changed, so URLs
+    are refused before anything is read. ``known`` are files that need not be read.
     """
     if settings.mask is not None:
         check_template("--mask", settings.mask)
@@ -184,7 +178,7 @@ def _images(name: NamedFile, hdu: Hdu, companions: Companions, template: str | N
     if not name.section or hdu.plane_shape is None:
         return [replace(ref, part=Part(plane)) for plane in planes]
     try:
-        chosen = plane_of(name.section)
+        _, chosen = parse_section(name.section)
         if chosen is not None and chosen >= hdu.n_planes:
             raise ValueError(f"goes beyond the last plane of the image, {hdu.n_planes}")
         section = Section.of(name.section, hdu.plane_shape)

@@ -197,16 +197,9 @@ def replacement(
 ) -> Iterator[io.RawIOBase]:
     """Write the new content of a file (real path), which takes its name when the block ends without an exception.
 
-    OSError if something can't be written; InputError if the file changed in the meantime.
-
-    Parameters
-    ----------
-    model : os.stat_result or None
-        Whose permissions and owner the new file gets; None: those of any new file.
-    replaces : FileState or None
-        What is expected under this name when the new file is whole; None: nothing.
-    attributes, exact
-        As for `disk.like`.
+    ``model``, ``attributes`` and ``exact`` are those of `disk.like`; ``replaces`` is the file that is expected under
+    this name when the new one is whole (None: none). OSError if something can't be written; InputError if the file
+    changed in the meantime.
     """
     temporary = temporary_name(path)
     fd = disk.open_new(temporary)

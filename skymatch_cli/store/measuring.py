@@ -52,16 +52,9 @@ def find(
 ) -> Findings:
     """Read the pixels of the images, each once, and keep the finding of each.
 
-    InputError if pixels can't be read and ``settings.skip_bad`` is not set.
-
-    Parameters
-    ----------
-    with_local : bool
-        Measure the images' own skies too, for methods that need them.
-    runner : Runner, optional
-        Where the work is done; on this machine by default.
-    store : Store, optional
-        Holds the plan: earlier findings are used, and new ones are added.
+    ``with_local``: measure the images' own skies too, for methods that need them. ``runner`` does the work, on this
+    machine by default. ``store`` holds the plan: its findings are used, and new ones are added. InputError if pixels
+    can't be read and ``settings.skip_bad`` is not set.
     """
     found: Findings = HeldFindings([None] * len(planned.infos))
     if store is not None:
