@@ -31,13 +31,28 @@ _WORDS = {
         *("bkg", "background", "skybg", "segm?", "segmentation", "objects"),
     ),
 }
-_IMAGE_WORDS = ("ooi", "sciimg", "cbcd", "bcd", "sci", "int", "image", "img", "flux", "data", "c0m", "c0h", "flt", "sub")
+_IMAGE_WORDS = (
+    "ooi",
+    "sciimg",
+    "cbcd",
+    "bcd",
+    "sci",
+    "int",
+    "image",
+    "img",
+    "flux",
+    "data",
+    "c0m",
+    "c0h",
+    "flt",
+    "sub",
+)
 # Words that seldom stand for anything else, such as the name of a star in "var_01.fits".
 _SURELY = (
     *("weights?", "wht", "ivar", "invvar", "oow", "ood", "dq", "bpm", "badpix", "flags", "mskimg", "bimsk", "mask"),
     *("msk", "rrhr", "rms", "uncimg", "cbunc", "segm", "skybg"),
 )
-_CALLED = {Role.FLAGS: "flags", Role.WEIGHT: "weights", Role.UNKNOWN: "a mask", Role.OTHER: "errors, background or sources"}
+_CALLED = {Role.FLAGS: "flags", Role.WEIGHT: "weights", Role.UNKNOWN: "a mask", Role.OTHER: "errors or other maps"}
 
 
 def _pattern(words: Sequence[str]) -> re.Pattern[str]:
