@@ -32,20 +32,7 @@ _WORDS = {
     ),
 }
 _IMAGE_WORDS = (
-    "ooi",
-    "sciimg",
-    "cbcd",
-    "bcd",
-    "sci",
-    "int",
-    "image",
-    "img",
-    "flux",
-    "data",
-    "c0m",
-    "c0h",
-    "flt",
-    "sub",
+    *("ooi", "sciimg", "cbcd", "bcd", "sci", "int", "image", "img", "flux", "data", "c0m", "c0h", "flt", "sub"),
 )
 # Words that seldom stand for anything else, such as the name of a star in "var_01.fits".
 _SURELY = (
