@@ -143,6 +143,20 @@ class TestGroups:
             single(name, 100.0, x, TELESCOP="HST", EXPOSURE="1")
         assert [image["group"] for image in result("a.fits", "b.fits")["images"]] == ["a.fits", "b.fits"]
 
+    def test_exposures_of_one_field_in_one_file_are_a_warning(self) -> None:
+        """Two reads in each file, with skies of 20 and 50: as chips of one exposure they would share one sky."""
+        for name, x in (("a.fits", 0.0), ("b.fits", 10.0)):
+            reads = [frame(sky + x, x + k) for k, sky in enumerate((20.0, 50.0))]
+            hdus = [fits.ImageHDU(r.pixels().astype("f4"), r.hdu_header(), "SCI") for r in reads]
+            fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(name)
+        said = run("a.fits", "b.fits").stderr
+        assert "images of one group (of one file) are of the same field, and differ by up to 30" in said
+        done = run("--group-by", "none", "a.fits", "b.fits")
+        assert "images of one group" not in done.stderr
+        images = json.loads(done.stdout)["images"]
+        assert [image["sky"] for image in images] == pytest.approx([0, 30, 10, 40], abs=0.3)
+        assert [image["group"] for image in images] == ["a.fits[1]", "a.fits[2]", "b.fits[1]", "b.fits[2]"]
+
     def test_keywords_in_a_list(self) -> None:
         for k, (visit, exposure) in enumerate([(1, 1), (1, 1), (1, 2)]):
             single(f"{k}.fits", 100.0, 10.0 * k, VISIT=visit, EXPOSURE=exposure)
