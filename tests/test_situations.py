@@ -328,7 +328,7 @@ class TestMessages:
         images = result("--method", "user", "--skylist", "skies.txt", "a.fits")["images"]
         assert [image["sky"] for image in images] == [1.5, 2.5]
         (folder / "skies.txt").write_text("a.fits 1.5 2.5 3.5\n")
-        assert "skies.txt, line 1: 3 skies for the 2 images of a.fits" in refusal(
+        assert "skies.txt, line 1: 3 skies for 2 images of a.fits" in refusal(
             "--method", "user", "--skylist", "skies.txt", "a.fits"
         )
 

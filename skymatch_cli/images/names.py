@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from string import Formatter
 from typing import Any, TextIO
 
@@ -190,6 +191,10 @@ class _Expansion:
         real = os.path.realpath(file)
         if real in lists:
             raise InputError.at(where, "the list names itself", "remove the loop")
+        if Path(file).is_fifo():  # a list is read twice, and its names would be relative to /dev/fd
+            raise InputError.at(
+                where, "is a pipe, not a file", "give its names on standard input: ls | skymatch match -"
+            )
         try:
             text = read_list(file)
         except OSError as error:

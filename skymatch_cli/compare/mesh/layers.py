@@ -17,6 +17,7 @@ from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves
 from skymatch_cli.model import IntArray
 
+_CACHED = 128  # leaves whose cells are turned at a time: more of them push each other out of the cache
 MOST_DOUBLINGS = 4
 """Doublings of a window that reaches into the next leaf and not beyond."""
 
@@ -107,7 +108,8 @@ class Beside:
 def cells_first(a: Float32Array) -> Float32Array:
     """Cells (n, 64) of leaves as (64, n + 1); the last leaf, which stands for none, has 0."""
     out = np.zeros((a.shape[1], len(a) + 1), np.float32)
-    out[:, :-1] = a.T
+    for k in range(0, len(a), _CACHED):
+        out[:, k : min(k + _CACHED, len(a))] = a[k : k + _CACHED].T
     return out
 
 

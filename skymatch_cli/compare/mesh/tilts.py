@@ -242,7 +242,9 @@ def _robust_planes(  # noqa: PLR0917 - what is compared, and how
             moments.add(field.sheet, weight, residual, share)
             if iteration >= _UNSCALED:
                 scatter.add(block_scatter(field.sheet, weight, residual, share))
-        scale, typical = scale * scatter.ratio(), spreads.typical()
+        typical = spreads.typical()
+        if iteration >= _UNSCALED:
+            scale = scale * scatter.ratio()
         planes = replace(planes, value=planes.value + _step(planes.centre, moments, graph, solve_planes))
     return planes, scale, typical
 
