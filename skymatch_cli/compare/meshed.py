@@ -270,7 +270,7 @@ class _Places:
         pairs = ((self.planes, other.planes), (self.halvings, other.halvings), (self._vertices, other._vertices))
         return same and all(np.array_equal(a, b) for a, b in pairs)
 
-    @property
+    @cached_property
     def _vertices(self) -> FloatArray:
         return self.overlaps.polygon.part(np.arange(len(self.planes))).xy
 

@@ -95,6 +95,8 @@ def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | 
                     # Of integers the sign may be the last bit of a list of exposures (CTX of drizzle).
                     good[at] &= known & (values > 0 if weights and marks.bitpix < 0 else values != 0)
         _divide_by_exposure(files, source.exposure, data, good, y0=y0)
+    if source.exposed is not None:
+        _leave_out_overscan(good, source.exposed, info.ref.section, y0)
     if source.regions is not None:
         good &= ~_inside_regions(info, source.regions)[y0:y1]
     found = _loss_warning(info.ref.label, flagged, good.size)
@@ -109,6 +111,14 @@ def _check_memory(info: ImageInfo, rows: int) -> None:
     if needed > there:
         what = f"needs {needed / 2**30:.3g} GiB of memory, and this machine has {there / 2**30:.3g}"
         raise InputError.at(info.ref.label, what, "cut it into several images")
+
+
+def _leave_out_overscan(good: BoolArray, exposed: Section, section: Section | None, y0: int) -> None:
+    """Mark pixels outside of a section of the HDU; ``good`` begins at row ``y0`` of the image, or of its section."""
+    left, below = (section.x0, section.y0 + y0) if section else (0, y0)
+    x, y = left + np.arange(good.shape[1]), below + np.arange(good.shape[0])
+    good[:, (x < exposed.x0) | (x >= exposed.x1)] = False
+    good[(y < exposed.y0) | (y >= exposed.y1)] = False
 
 
 def _divide_by_exposure(

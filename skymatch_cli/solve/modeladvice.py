@@ -10,12 +10,12 @@ from skymatch_cli.choices import Model, WarningName
 from skymatch_cli.model import BoolArray, FloatArray, ImageInfo, IntArray, SkyWarning
 from skymatch_cli.solve.naming import NAMED, few, in_unit, said
 
-_MAX_LOSS = 10.0  # errors of planes over those of constants: beyond, tilts rest on little
-_NEEDLESS = 1.5  # errors over those of a lower degree that fits as well: below, nobody minds
+_MAX_LOSS = 10.0  # errors of planes over those of constants, beyond which tilts are weak
+_NEEDLESS = 1.5  # errors over those of a lower degree that fits as well, from which it is told
 
 
 def weak_tilts(loss: FloatArray) -> tuple[SkyWarning, ...]:
-    """That the tilts of components are weakly determined; ``loss`` (C,): errors over those without tilts."""
+    """Warn of components whose tilts are weakly determined; ``loss`` (C,): errors over those without tilts."""
     weak = np.flatnonzero(loss > _MAX_LOSS)[:NAMED]
     texts = (
         f"component {c}: its overlaps hardly determine tilts: errors are {loss[c]:.0f} times those of --model constant"
@@ -27,7 +27,7 @@ def weak_tilts(loss: FloatArray) -> tuple[SkyWarning, ...]:
 def lower_degrees(
     images: Sequence[ImageInfo], degree: IntArray, component: IntArray, most: int
 ) -> tuple[SkyWarning, ...]:
-    """Warn of images whose overlaps can't carry the degree ``most``; ``degree``, ``component`` (N,)."""
+    """Warn of images whose overlaps are too small for the degree ``most``; ``degree``, ``component`` (N,)."""
     connected = np.bincount(component)[component] > 1
     low = np.flatnonzero(connected & (degree < most))
     if not len(low):

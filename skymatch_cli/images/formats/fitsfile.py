@@ -277,7 +277,7 @@ def _cube_axis(cards: _Cards, axes: tuple[int, ...]) -> str | None:
 
 
 def _wcs_digest(raw: bytes) -> str:
-    """A digest of the values of the WCS in a header, to 12 digits."""
+    """A digest of the values of the WCS in a header, to 8 digits: some programs write no more."""
     return _digest_of(tuple(filter(_PLACE.match, cd.split_header(raw))))
 
 
@@ -287,7 +287,7 @@ def _digest_of(cards: tuple[bytes, ...]) -> str:
     for card in cards:
         values.setdefault(card[:8], cd.card_value(card))
     keys = sorted(values)
-    texts = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
+    texts = [f"{value:.8g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
     return hashlib.blake2b(repr((keys, texts)).encode(), digest_size=8).hexdigest()
 
 
