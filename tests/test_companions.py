@@ -189,6 +189,25 @@ class TestPlanesOfOneFile:
             write(f"{of}.fits", plane(pixels(of, spoiled=of == "a"), image, of), plane(flagged, flags, of))
         assert_matched(skies("a.fits", "b.fits"), f"a.fits[{image}]", f"b.fits[{image}]")
 
+    @pytest.mark.parametrize("chips", [1, 2])
+    def test_flags_and_weights_whose_wcs_is_spelled_with_fewer_digits(self, folder: Path, chips: int) -> None:
+        for of in "ab":
+            hdus = []
+            for chip in range(chips):
+                seen = frame(of).but(y=200.0 * chip)
+                short = seen.hdu_header()
+                short["CRVAL1"], short["CDELT1"] = round(short["CRVAL1"], 5) + 1e-5, float(f"{short['CDELT1']:.4g}")
+                last = of == "a" and chip == chips - 1
+                data = seen.pixels().astype("f4")
+                data[BAD] += 500.0 * last
+                hdus += [fits.ImageHDU(data, seen.hdu_header(), name="IMAGE")]
+                hdus += [fits.ImageHDU(marks(int(last), 0, "i4"), short, name="MASK")]
+            write(f"{of}.fits", *hdus)
+        done = run("--dry-run", "--format", "json", "--compare", "pooled", "a.fits", "b.fits")
+        images = json.loads(done.stdout)["images"]
+        assert [image["n_pixels"] for image in images] == [1600] * (chips - 1) + [40 * 24] + [1600] * chips
+        assert images[-1]["sky"] - images[0]["sky"] == pytest.approx(7.5, abs=0.2)
+
     @pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 0, 3, 2), (0, 2, 1, 3), (1, 3, 0, 2)])
     def test_without_extver_flags_are_those_of_the_image(self, folder: Path, order: tuple[int, ...]) -> None:
         for of in "ab":
@@ -220,6 +239,7 @@ class TestFilesOfTheList:
             ("{}-w1-int-3.fits", "{}-w1-cov-3.fits"),
             ("{}_drz_sci.fits", "{}_drz_wht.fits"),
             ("image_{}.fits", "expo_map_{}.fits"),  # of XMM
+            ("{}_1OFC.sub.fits", "{}_1OFC.weight.fits"),  # of THELI
         ],
     )
     def test_weights_are_used_and_are_no_images(self, folder: Path, image: str, weight: str) -> None:
@@ -242,7 +262,7 @@ class TestFilesOfTheList:
         names = sorted(path.name for path in folder.iterdir())
         assert_matched(skies(*names), f"{image.format('a')}[0]", f"{image.format('b')}[0]")
 
-    @pytest.mark.parametrize("other", ["{}.mask.fits", "{}-rms.fits"])
+    @pytest.mark.parametrize("other", ["{}.mask.fits", "{}-rms.fits", "{}_good.fits", "{}_segm.fits"])
     def test_masks_and_errors_are_left_out_and_not_written(self, folder: Path, other: str) -> None:
         for of in "ab":
             single(f"{of}.fits", pixels(of), of)
@@ -261,6 +281,25 @@ class TestFilesOfTheList:
         assert "left out as weights, flags, masks, errors or results (-v says why): a.weight.fits, b.weight.fits" in (
             done.stderr
         )
+
+    def test_weights_of_no_file_of_the_list_are_a_warning(self, folder: Path) -> None:
+        for of in "ab":
+            single(f"{of}_new.fits", pixels(of), of)
+        single("a_wht.fits", marks(1, 1), "a")
+        said = "by their names weights, masks or errors, but of no file of the list: a_wht.fits"
+        assert said in run("--dry-run", "a_new.fits", "b_new.fits", "a_wht.fits").stderr
+        assert said not in run("--dry-run", "a_wht.fits").stderr
+
+    def test_flags_that_are_not_integers_are_refused(self, folder: Path) -> None:
+        for of in "ab":
+            write(f"{of}.fits", plane(pixels(of), "IMAGE", of), plane(marks(1, 0), "MASK", of))
+            single(f"{of}1.fits", pixels(of), of)
+            single(f"{of}1_bpm.fits", marks(1, 0), of)
+        for names in (["a.fits", "b.fits"], ["a1.fits", "b1.fits", "a1_bpm.fits", "b1_bpm.fits"]):
+            done = run("--dry-run", *names)
+            assert done.exit_code == 3
+            assert "are not integers (see --dq-ext, or give --dqbits none)" in done.stderr
+            assert run("--dry-run", "--dqbits", "none", *names).exit_code == 0
 
     def test_a_selector_makes_it_an_image(self, folder: Path) -> None:
         for of in "ab":

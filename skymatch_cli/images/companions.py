@@ -43,6 +43,7 @@ _NOT_SKY = [_pattern(*texts) for texts in _SURELY.values()]
 _ROLES = {role: [_pattern(*texts[role]) for texts in (_SURELY, _PERHAPS) if role in texts] for role in _SURELY} | {
     Role.IMAGE: [_pattern("", "sci|science|image|img|signal|flux|data|intensity")]
 }
+_SKY = {Role.IMAGE, Role.UNKNOWN}
 _LISTED = 6
 
 
@@ -80,19 +81,17 @@ def science_planes(
 
 
 def companion_of(file: FitsFile, image: Hdu, role: Role) -> Hdu | None:
-    """The flags (integers), or weights, of an image by name and place: same shape, WCS or none, prefix and EXTVER."""
-    found = (
-        hdu
-        for hdu in file.hdus
-        if hdu.index != image.index
-        and role_of(hdu.name) is role
-        and (hdu.bitpix > 0 or role is not Role.FLAGS)
-        and (hdu.plane_shape, hdu.n_planes) == (image.plane_shape, image.n_planes)
-        and hdu.wcs in {"", image.wcs}
-        and hdu.ver == image.ver
-        and _prefix(hdu) == _prefix(image)
-    )
-    return belonging(found, image, file)
+    """The flags, or weights, of an image by name and place: same shape, prefix and EXTVER.
+
+    Their WCS is that of the image, or missing; or it is spelled differently, where each such image has one plane.
+    """
+    kind = image.plane_shape, image.n_planes, image.ver, _prefix(image)
+    alike = [h for h in file.hdus if (h.plane_shape, h.n_planes, h.ver, _prefix(h)) == kind]
+    found = [h for h in alike if role_of(h.name) is role and h is not image]
+    if same := [hdu for hdu in found if hdu.wcs in {"", image.wcs}]:
+        return belonging(same, image, file)
+    images = [hdu for hdu in alike if hdu is image or (hdu.celestial and role_of(hdu.name) in _SKY)]
+    return found[images.index(image)] if len(found) == len(images) else None
 
 
 def belonging(found: Iterable[Hdu], image: Hdu, file: FitsFile) -> Hdu | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
@@ -62,11 +63,11 @@ def resolve_images(
     if settings.mask is not None:
         check_template("--mask", settings.mask)
     named, problems = _named(names, stdin, to_change=to_change)
-    warnings: list[SkyWarning] = []
     skipped = [f"{name.file}: not used: {name.left_out}" for name in named if name.left_out]
     named = tuple(name for name in named if not name.left_out)
     companions = Companions(named)
     skipped += companions.notes()
+    warnings = [*companions.doubts(named)]
     named = tuple(name for name in named if not companions.holds(name))
     paths = tuple(dict.fromkeys(name.path for name in named))
     real = dict(zip(paths, real_paths(paths), strict=True))
@@ -91,8 +92,10 @@ def resolve_images(
             place = linked.setdefault(file.state, place)
         warnings += (SkyWarning(WarningName.PLANES, text) for text in texts)
         skipped += _left_out(file, name, chosen)
+        called = Counter((hdu.name.upper(), hdu.ver) for hdu in file.hdus)
         for hdu in chosen:
-            images = caught(_images, name, hdu, companions, settings.mask)
+            alone = called[hdu.name.upper(), hdu.ver] == 1
+            images = caught(_images, name, hdu if alone else replace(hdu, name=""), companions, settings.mask)
             if isinstance(images, InputError):
                 problems.extend(images.problems)
                 continue
@@ -162,14 +165,12 @@ def _ref(name: NamedFile, hdu: Hdu) -> ImageRef:
 def _images(name: NamedFile, hdu: Hdu, companions: Companions, template: str | None) -> list[ImageRef]:
     """The parts of an HDU that are images (all of it or a section, of a cube each plane or one), with their mask.
 
+    An HDU without a name, or with one that others have too, is called by its number.
     InputError if the section is not within the HDU, or ``--mask`` can't be filled for it.
     """
     ref = replace(companions.attach(_ref(name, hdu)), mask=name.mask)
-    try:
-        if ref.mask is None and template is not None:
-            ref = replace(ref, mask=fill_template(template, ref))
-    except ValueError as error:
-        raise InputError.at(ref.label, f"--mask {template}: {error}") from None
+    if ref.mask is None and template is not None:
+        ref = replace(ref, mask=fill_template("--mask", template, ref))
     planes: Sequence[int | None] = [None] if hdu.cube_axis is None else range(hdu.n_planes)
     if not name.section or hdu.plane_shape is None:
         return [replace(ref, part=Part(plane)) for plane in planes]

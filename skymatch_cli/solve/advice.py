@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -122,7 +123,7 @@ def solution_warnings(
 ) -> tuple[SkyWarning, ...]:
     """Warn of bad fits, weak links and down-weighted overlaps; ``group`` (N,) is the group of every image."""
     m = measurements
-    lines: list[SkyWarning] = []
+    lines = [*_exposures_in_a_group(images, m)]
     scatter = np.where(group[m.a] == group[m.b], 0.0, offsets.scatter[offsets.component[group[m.a]]])
     size = np.abs(offsets.residual) / np.hypot(m.delta_err, scatter)
     for c in bad_fits(offsets.chi2, offsets.dof)[:NAMED]:
@@ -153,6 +154,20 @@ def solution_warnings(
             amount = in_unit(images, np.nanmax(np.abs(offsets.residual[low])))
             lines.append(SkyWarning(WarningName.DOWN_WEIGHTED, text, *amount))
     return tuple(lines)
+
+
+def _exposures_in_a_group(images: Sequence[ImageInfo], m: Measurements) -> tuple[SkyWarning, ...]:
+    """Warn where images of one group are exposures of one field whose skies differ: chips don't share so much sky."""
+    arcmin2 = np.array([math.prod(image.shape) * image.pixel_area_arcsec2 / 3600 for image in images])
+    large = m.area_arcmin2 > 0.5 * np.minimum(arcmin2[m.a], arcmin2[m.b])
+    same = np.flatnonzero((m.status == Status.SAME_GROUP) & large & (np.abs(m.delta) > _CLEAR * m.delta_err))
+    if not len(same):
+        return ()
+    worst = same[np.argmax(np.abs(m.delta[same]))]
+    amount = in_unit(images, abs(m.delta[worst]))
+    text = f"images of one group (of one file) are of the same field, and differ by up to {said(amount)}"
+    more = f"{pair_label(images, m, worst)}; --group-by none gives each a sky of its own"
+    return (SkyWarning(WarningName.DISAGREEMENT, f"{text}: {more}", *amount),)
 
 
 def factor_warnings(
