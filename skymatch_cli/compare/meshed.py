@@ -22,7 +22,7 @@ from skymatch_cli.compare.mesh.reduce import reduce_image
 from skymatch_cli.compare.pooled import local_skies, n_pixels_of, scales
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
-from skymatch_cli.images.pixels import Pixels, portable, read_pixels
+from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.model import (
     BoolArray,
     FloatArray,
@@ -86,7 +86,7 @@ def mesh_tasks(
     last: list[_Places] = []  # the planes of a cube follow each other
 
     def make(i: int) -> MeshTask:
-        info, rows = portable(infos[i]), mine[i]
+        info, rows = infos[i], mine[i]
         in_use = {int(k): grids[k] for k in np.unique(graph.plane[rows])}
         places = _Places(i, info, graph.part(rows), graph.plane[rows], spacing[rows], in_use)
         if not (last and last[0].are_those_of(places)):

@@ -118,10 +118,7 @@ class PlaneFinder:
 
     def _from_template(self, option: str, science: StoredPlane, ref: ImageRef, kind: str) -> tuple[StoredPlane, str]:
         """The plane in the file that a template means for an image, and the name of the file."""
-        try:
-            place = fill_template(self._templates[option], ref)
-        except ValueError as error:
-            raise InputError.at(ref.label, f"{option} {self._templates[option]}: {error}") from None
+        place = fill_template(option, self._templates[option], ref)
         return self._separate(place, science, ref, kind), place.file
 
     def _separate(self, place: MaskRef, science: StoredPlane, ref: ImageRef, kind: str) -> StoredPlane:

@@ -169,11 +169,8 @@ def _images(name: NamedFile, hdu: Hdu, companions: Companions, template: str | N
     InputError if the section is not within the HDU, or ``--mask`` can't be filled for it.
     """
     ref = replace(companions.attach(_ref(name, hdu)), mask=name.mask)
-    try:
-        if ref.mask is None and template is not None:
-            ref = replace(ref, mask=fill_template(template, ref))
-    except ValueError as error:
-        raise InputError.at(ref.label, f"--mask {template}: {error}") from None
+    if ref.mask is None and template is not None:
+        ref = replace(ref, mask=fill_template("--mask", template, ref))
     planes: Sequence[int | None] = [None] if hdu.cube_axis is None else range(hdu.n_planes)
     if not name.section or hdu.plane_shape is None:
         return [replace(ref, part=Part(plane)) for plane in planes]

@@ -106,17 +106,20 @@ def check_template(option: str, template: str) -> None:
         )
 
 
-def fill_template(template: str, ref: ImageRef) -> MaskRef:
-    """The file and HDU that a template such as ``masks/{stem}.fits[1]`` means for one image.
+def fill_template(option: str, template: str, ref: ImageRef) -> MaskRef:
+    """The file and HDU that the template of an option, such as ``masks/{stem}.fits[1]``, means for one image.
 
     ``{stem}`` is the name of the image's file without folder and FITS suffixes, ``{stem:ooi=ood}`` the same with one
     text replaced, ``{dir}`` the folder of the image, ``{hdu}`` the number of its HDU. A relative result is looked for
-    from the current folder, then beside the image. ValueError if a text that is to be replaced is not in the name.
+    from the current folder, then beside the image. InputError if a text that is to be replaced is not in the name.
     """
     folder = ref.path[: -len(base_name(ref.path)) - 1] if is_remote(ref.path) else os.path.dirname(ref.path)
     stem = _Stem(stem_of(ref.path))
-    name = template.format(stem=stem, dir=folder, extname=ref.ext or "PRIMARY", extver=ref.extver, hdu=ref.hdu)
-    file, selector = split_selector(name)
+    fields = {"stem": stem, "dir": folder, "extname": ref.ext or "PRIMARY", "extver": ref.extver, "hdu": ref.hdu}
+    try:
+        file, selector = split_selector(template.format_map(fields))
+    except ValueError as error:
+        raise InputError.at(ref.label, f"{option} {template}: {error}") from None
     if is_remote(file):
         return MaskRef(without_secrets(file), file, selector)
     path = os.path.abspath(file)

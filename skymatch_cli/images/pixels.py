@@ -13,7 +13,7 @@ import resource
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.files import absolute_path, file_state
+from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.packing import open_unpacked
 from skymatch_cli.images.formats.pixelformat import Stored
 from skymatch_cli.images.formats.tilecheck import opened_tiles
@@ -58,13 +58,6 @@ class Pixels:
     data: PixelArray
     good: BoolArray  # (rows, nx): True = use
     warnings: tuple[SkyWarning, ...] = ()
-
-
-def portable(info: ImageInfo) -> ImageInfo:
-    """The same image with absolute paths to its pixels, for workers in other folders."""
-    source = info.source.changed(lambda plane: replace(plane, path=absolute_path(plane.path)))
-    regions = source.regions and replace(source.regions, path=absolute_path(source.regions.path))
-    return replace(info, source=replace(source, regions=regions))
 
 
 def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | None = None) -> Pixels:

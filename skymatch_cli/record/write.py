@@ -192,7 +192,7 @@ def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
                     raise InputError.at(job.label, what, "name another --output-dir")
                 if (other := targets.setdefault(job.target, job.label)) != job.label:
                     raise InputError.at(job.label, f"its copy would overwrite that of {other}", "use two --output-dir")
-            with _reading(job) as source, _named_errors(job.label):
+            with _reading(job) as source:
                 (run.settled if with_pixels else run.edits)(source, job)
         except InputError as error:
             found += error.problems
@@ -233,7 +233,7 @@ def _run(run: _Run, journal: Journal | None = None, progress: Progress = NO_PROG
 
 def _write(run: _Run, job: FileJob, locks: Locks, begin: Callable[[], None], done: _Done) -> None:
     """Write one file unless it is unchanged; ``begin`` is called first."""
-    with _reading(job) as source, _named_errors(job.label):
+    with _reading(job) as source:
         changes = run.settled(source, job)
         if job.in_place and not changes:
             return

@@ -45,13 +45,9 @@ class ImageKeys:
     @classmethod
     def joined(cls, parts: Sequence[ImageKeys]) -> ImageKeys:
         """Several one after another."""
-        none = np.empty((0, KEY_BYTES), np.uint8)
-        return cls(
-            np.concatenate([none, *(part.state for part in parts)]),
-            np.concatenate([none, *(part.place for part in parts)]),
-            np.concatenate([np.empty(0, np.uint64), *(part.sky for part in parts)]),
-            np.concatenate([np.empty(0), *(part.to_comparison for part in parts)]),
-        )
+        digests = np.empty((0, KEY_BYTES), np.uint8)
+        parts = (cls(digests, digests, np.empty(0, np.uint64), np.empty(0)), *parts)
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
     def part(self, rows: slice | IntArray) -> ImageKeys:
         """Those of some images."""

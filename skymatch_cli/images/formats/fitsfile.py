@@ -92,15 +92,14 @@ class Hdu(PixelFormat):
     @property
     def plane_shape(self) -> tuple[int, int] | None:
         """(ny, nx) of a two-dimensional image, or of the planes of a cube, also of one that is not on the sky."""
-        is_cube = self.is_image and 0 not in self.shape and sum(n != 1 for n in self.shape[:-2]) == 1
-        return (self.shape[-2], self.shape[-1]) if is_cube else self.image_shape
+        if not self.is_image or len(self.shape) < 2 or 0 in self.shape or sum(n != 1 for n in self.shape[:-2]) > 1:
+            return None
+        return self.shape[-2], self.shape[-1]
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
         """(ny, nx) of a two-dimensional image (further axes of length 1 are left out); None for all else."""
-        if not self.is_image or len(self.shape) < 2 or any(n != 1 for n in self.shape[:-2]) or 0 in self.shape:
-            return None
-        return self.shape[-2], self.shape[-1]
+        return self.plane_shape if self.n_planes == 1 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
