@@ -16,13 +16,7 @@ from skymatch_cli.model import FloatArray, ImageInfo
 from skymatch_cli.model.warning import counted
 from skymatch_cli.run.tasks import NO_PROGRESS, Progress, Runner
 from skymatch_cli.settings import Settings
-from skymatch_cli.store.measuring import (
-    NEEDS_LOCAL,
-    compared_otherwise,
-    find,
-    gather,
-    measured,
-)
+from skymatch_cli.store.measuring import NEEDS_LOCAL, compared_otherwise, find, gather, measured
 from skymatch_cli.store.planning import ImageName, plan
 from skymatch_cli.store.rows import measuring_part
 from skymatch_cli.store.solving import solve

@@ -132,7 +132,7 @@ def test_what_is_no_stack_of_images_of_the_sky_is_refused(tmp_path, shape, cards
 def test_planes_at_other_wavelengths_are_not_compared(tmp_path):
     names = save(tmp_path, 4, WAVE)
     fits.setval(names[2], "CRVAL3", value=5.01e-7)
-    with pytest.raises(InputError, match="elsewhere along WAVE than those of"):
+    with pytest.raises(InputError, match="the positions of its planes along WAVE differ from those of"):
         skymatch_cli.match(names, planes="each", dry_run=True)
 
 

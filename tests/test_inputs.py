@@ -15,6 +15,7 @@ from astropy.io import fits
 from skymatch_cli.errors import UsageError
 from skymatch_cli.images.formats.files import real_path, real_paths
 from skymatch_cli.images.inputs import Inputs, resolve_images
+from skymatch_cli.record.reads import lists_among
 from skymatch_cli.settings import Settings
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -212,6 +213,17 @@ class TestLists:
         (folder / "sub/l.txt").write_text("a.fits\n")
         (folder / "top.txt").write_text("@sub/l.txt\n")
         assert labels("@top.txt") == ["sub/a.fits"]
+
+    @pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16"])
+    def test_lists_of_windows(self, folder: Path, coding: str) -> None:
+        text = "# ümlaut\r\n\r\n'b c.fits'\t# first\r\n\"a.fits\"\r\n"
+        (folder / "sub/l.txt").write_bytes(text.encode(coding))
+        assert labels("@sub/l.txt") == ["sub/b c.fits", "sub/a.fits"]
+
+    def test_a_list_is_no_pipe(self, folder: Path) -> None:
+        os.mkfifo(folder / "pipe")  # as of process substitution in a shell
+        assert problem("@pipe").startswith("@pipe: is a pipe, not a file (give its names on standard input")
+        assert list(lists_among(["@pipe"])) == ["pipe"]
 
     def test_list_that_names_itself(self, folder: Path) -> None:
         (folder / "l.txt").write_text("@l.txt\n")

@@ -15,12 +15,12 @@ from skymatch_cli.settings import Settings
 _MOST_NAMES = 6  # in a command that is shown to be pasted
 
 
-def said_of_images(written: WriteReport, settings: Settings, unchanged: str = "{} already as wanted") -> str:
+def said_of_images(written: WriteReport, settings: Settings, unchanged: str) -> str:
     """Summarise the changes to the images in one sentence.
 
     Examples
     --------
-    >>> said_of_images(WriteReport((Action.RECORDED, Action.NO_SKY), ("a.fits",)), Settings())
+    >>> said_of_images(WriteReport((Action.RECORDED, Action.NO_SKY), ("a.fits",)), Settings(), "")
     'recorded BKGLEVEL in 1 image (pixels unchanged), left 1 without a sky as it was; 1 file written'
     """
     words = {

@@ -22,7 +22,7 @@ from skymatch_cli.choices import Skystat, WarningName
 from skymatch_cli.compare.pieces import PieceMeans, piece_maps, piece_means
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
-from skymatch_cli.images.pixels import Pixels, portable, read_pixels
+from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.model import (
     FloatArray,
     ImageInfo,
@@ -91,7 +91,7 @@ def pooled_tasks(
         pairs = mine[i] if known is None else np.setdiff1d(mine[i], known)
         return PooledTask(
             image=i,
-            info=portable(infos[i]),
+            info=infos[i],
             pairs=pairs,
             overlaps=graph.part(pairs),
             settings=settings,

@@ -25,7 +25,7 @@ _MOST_APART = 0.25  # of the step from plane to plane
 _OBSERVER = ("HGLN_OBS", "HGLT_OBS", "DSUN_OBS")
 _FILTERS = (
     *("FILTER", "FILTER1", "FILTER2", "PUPIL", "FILTNAM1", "FILTNAM2", "BAND", "CHNLNUM", "CHANNEL", "WAVELNTH"),
-    *("INSFILTE", "INSFILT", "FILTERS"),
+    *("INSFILTE", "INSFILT", "FILTERS", "BAYERPAT"),
 )
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "MAGZP", "ZEROPT", "PHOTZP", "ZPT")
 _SAME_MAG = 0.02  # zero points are not known better
@@ -72,7 +72,7 @@ def doubts_between(found: Sequence[ImageHeader]) -> tuple[SkyWarning, ...]:
     sets: dict[str, list[ImageHeader]] = {}
     for read in found:
         sets.setdefault(read.facts.split, []).append(read)
-    kinds = (_observer_warnings, _filter_warnings, _zero_point_warnings)
+    kinds = (_observer_warnings, _filter_warnings, _colour_warnings, _zero_point_warnings)
     of_sets = (warning for own in sets.values() for warnings in kinds for warning in warnings(own))
     return (*_frame_warnings(found), *dict.fromkeys(of_sets))
 
@@ -126,7 +126,7 @@ def _observer_warnings(found: Sequence[ImageHeader]) -> Iterator[SkyWarning]:
         without = [read.facts.label for read in on_sun if not math.isfinite(read.observer[k])]
         if known and without:
             taken = "taken as 1 au" if key == "DSUN_OBS" else "their observers are taken to be at one place"
-            text = f"{key} is not known of {first_names(without)}, but of {first_names(known)}: {taken}"
+            text = f"{key} is missing in {first_names(without)}, but not in {first_names(known)}: {taken}"
             yield SkyWarning(WarningName.WCS, text)
 
 
@@ -141,7 +141,7 @@ def _channel_problems(found: Sequence[ImageHeader]) -> dict[int, Problem]:
         other, (its_axis, _, its_start, its_step) = first.setdefault(n_planes, (label, read.channels))
         apart = max(abs(start - its_start), abs(start - its_start + (n_planes - 1) * (step - its_step)))
         if axis != its_axis or apart > _MOST_APART * abs(its_step):
-            what = f"its planes lie elsewhere along {axis or 'the third axis'} than those of {other}"
+            what = f"the positions of its planes along {axis or 'the third axis'} differ from those of {other}"
             problems[label] = Problem(label, what, "match cubes of the same planes, resampled alike")
     labels = [read.info.ref.hdu_label for read in found]
     return {i: problems[label] for i, label in enumerate(labels) if label in problems}
@@ -173,6 +173,17 @@ def _filter_warnings(found: Sequence[ImageHeader]) -> list[SkyWarning]:
             text = f"images of different {key} are compared: {listed}; see --split-by {key}"
             warnings.append(SkyWarning(WarningName.FILTERS, text))
     return warnings
+
+
+def _colour_warnings(found: Sequence[ImageHeader]) -> list[SkyWarning]:
+    """Warn of raw frames of colour cameras (BAYERPAT is RGGB or the like)."""
+    flat = (read for read in found if read.info.ref.part.plane is None)
+    raw = [r.facts.label for r in flat if set("RG") <= set(r.filters.get("BAYERPAT", "").upper())]
+    if not raw:
+        return []
+    text = "red, green and blue pixels of one frame have skies of their own, and no one level suits all of them"
+    hint = "debayer the frames first, and match their colour planes"
+    return [SkyWarning(WarningName.FILTERS, f"{first_names(raw)}: {text} (BAYERPAT); {hint}")]
 
 
 def _zero_point_warnings(found: Sequence[ImageHeader]) -> list[SkyWarning]:

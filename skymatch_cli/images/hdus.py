@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from skymatch_cli.errors import InputError, caught
-from skymatch_cli.images.companions import Role, companion_of, extension, nearest
+from skymatch_cli.images.companions import Role, belonging, companion_of, extension
 from skymatch_cli.images.dq import NO_FLAG, bad_flags
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, parse_header, read_structure
@@ -73,6 +73,7 @@ class PlaneFinder:
 
     def _dq(self, ref: ImageRef, file: FitsFile, science: StoredPlane, bad: int) -> tuple[StoredPlane | None, str]:
         """The plane of flags, and a note; None where there is none."""
+        dq: StoredPlane | None
         name = f"[{self._dq_ext},{ref.extver}]"
         if "--dq-ext" in self._templates:
             dq, name = self._from_template("--dq-ext", science, ref, "DQ file")
@@ -85,10 +86,9 @@ class PlaneFinder:
         elif self._dq_ext.upper() != _DEFAULT_DQ_EXT:
             raise InputError.at(ref.label, f"there is no extension {name} in the file", "see --dq-ext")
         else:
-            found, name = self._companion(Role.FLAGS, ref, file, science)
-            if found is None:
+            dq, name = self._companion(Role.FLAGS, ref, file, science)
+            if dq is None:
                 return None, f"no DQ flags: {name}" if name else "no DQ flags"
-            return (found, f"DQ flags from {name}") if _holds_flags(found) else (None, f"{name} holds no DQ flags")
         if not _holds_flags(dq):
             what = f"the DQ flags in {name} are not integers"
             raise InputError.at(ref.label, what, "see --dq-ext, or give --dqbits none")
@@ -118,10 +118,7 @@ class PlaneFinder:
 
     def _from_template(self, option: str, science: StoredPlane, ref: ImageRef, kind: str) -> tuple[StoredPlane, str]:
         """The plane in the file that a template means for an image, and the name of the file."""
-        try:
-            place = fill_template(self._templates[option], ref)
-        except ValueError as error:
-            raise InputError.at(ref.label, f"{option} {self._templates[option]}: {error}") from None
+        place = fill_template(option, self._templates[option], ref)
         return self._separate(place, science, ref, kind), place.file
 
     def _separate(self, place: MaskRef, science: StoredPlane, ref: ImageRef, kind: str) -> StoredPlane:
@@ -182,10 +179,10 @@ def _holds_flags(plane: StoredPlane) -> bool:
 
 
 def _same_version(file: FitsFile, ref: ImageRef, name: str) -> Hdu | None:
-    """Find the extension of a name with the EXTVER of the image; of several, the nearest to the image."""
+    """Find the extension of a name with the EXTVER of the image; of several, see `belonging`."""
     wanted = name.upper()
     found = (h for h in file.hdus if h.name.upper() == wanted and h.ver == ref.extver and h.index != ref.hdu)
-    return nearest(found, file.hdus[ref.hdu])
+    return belonging(found, file.hdus[ref.hdu], file)
 
 
 def _chosen(file: FitsFile, place: MaskRef, ref: ImageRef, kind: str) -> Hdu:

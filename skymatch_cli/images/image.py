@@ -37,7 +37,7 @@ from skymatch_cli.images.ledger import SUBTRACTED
 from skymatch_cli.images.partwcs import SectionWcs
 from skymatch_cli.images.skystate import SkyState, read_state
 from skymatch_cli.images.units import UnitFacts, area_warnings, comparison_scales
-from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Part, SkyWarning
+from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Part, Section, SkyWarning
 from skymatch_cli.run.tasks import NO_PROGRESS, Progress, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import FitsWcs, refers_to_tables, wcs_of_cards
@@ -45,8 +45,8 @@ from skymatch_cli.sky.footprint import footprint
 from skymatch_cli.sky.pixelarea import pixel_area_arcsec2, pixel_area_ratio
 
 _PLACED = "images of JWST are placed by the approximation in their headers"
-_GAINS = ("ATODGAIN", "GAIN")
-_EXPTIMES = ("EXPOSURE", "LIVETIME", "ONTIME")
+_GAINS = ("ATODGAIN", "EGAIN", "GAIN")  # GAIN of amateur cameras is a setting: theirs is EGAIN
+_EXPTIMES = ("EXPOSURE", "LIVETIME", "ONTIME", "EXP_TIME", "TTIME", "ELAPTIME")
 _DEFAULT_EXPTIME = Settings().exptime_key
 _PIXELS_A_HEADER = 50_000  # that are read in the time that a header takes
 
@@ -69,12 +69,8 @@ def read_infos(
     traced are among them. UsageError if an option can't be right for any image (an unknown DQ name, a bad template);
     InputError if no image has a keyword of ``--split-by``.
 
-    Parameters
-    ----------
-    need_wcs : bool
-        Whether an image without a celestial WCS is refused; if not, none is read and no footprint traced.
-    known : Known, optional
-        Headers that need not be read.
+    Without ``need_wcs`` no WCS is read and no footprint traced; with it an image without a celestial WCS is refused.
+    ``known`` are headers that need not be read.
     """
     check_dqbits(settings.dqbits)
     found: list[ImageHeader] = []
@@ -171,6 +167,8 @@ class _HeaderReader:
     ) -> ImageHeader:
         source, notes = self._planes.find(ref, file, keywords.text("TELESCOP"))
         shape = source.science.shape
+        exposed, told = _exposed(keywords, shape)
+        notes += told
         wcs, doubt = self._wcs(ref, file, keywords.own, shape) if self._need_wcs else (None, ())
         if ref.section is not None:
             shape = ref.section.shape
@@ -201,7 +199,7 @@ class _HeaderReader:
             group=facts.group,
             split=facts.split,
             recorded=state.recorded.get(ref.part),
-            source=replace(source, original=taken),
+            source=replace(source, original=taken, exposed=exposed),
             notes=notes if wcs is None else (*notes, *wcs.notes),
         )
         hdu = file.hdus[ref.hdu]
@@ -300,6 +298,23 @@ def _beam_arcsec2(keywords: Keywords) -> float:
     """The area of the beam; NaN where its axes (in degrees) are not given."""
     major, minor = keywords.number("BMAJ"), keywords.number("BMIN")
     return math.pi / (4 * math.log(2)) * major * minor * 3600.0**2 if major > 0 and minor > 0 else math.nan
+
+
+def _exposed(keywords: Keywords, shape: tuple[int, int]) -> tuple[Section | None, tuple[str, ...]]:
+    """The part of a CCD that saw the sky, and a note; None where no overscan lies beside it.
+
+    A section that is not within the image, or is less than half of it, is that of the image before it was trimmed or
+    resampled.
+    """
+    for key in ("DATASEC", "TRIMSEC"):
+        text = str(keywords.own.value(key)).strip()
+        try:
+            section = Section.of(text.removeprefix("[").removesuffix("]"), shape)
+        except ValueError:
+            continue
+        if not section.is_whole and 2 * math.prod(section.shape) >= math.prod(shape):
+            return section, (f"pixels outside of {key} {section} are left out",)
+    return None, ()
 
 
 def _doubts(keywords: Keywords) -> tuple[SkyWarning, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
@@ -20,7 +21,7 @@ from skymatch_cli.images.lookup import ImageFinder
 from skymatch_cli.images.names import NamedFile, check_template, expand_names, file_of, fill_template
 from skymatch_cli.images.sidecars import NO_IMAGE, Companions
 from skymatch_cli.model import FileState, ImageRef, Part, Section, SkyWarning
-from skymatch_cli.model.section import plane_of
+from skymatch_cli.model.section import parse_section
 from skymatch_cli.run.tasks import run_apart
 from skymatch_cli.settings import Settings
 
@@ -54,25 +55,19 @@ def resolve_images(
 
     UsageError if ``settings.mask`` is not a template; InputError if files behind URLs would have to be changed.
 
-    Parameters
-    ----------
-    names : sequence of str or path
-        ``a.fits``, ``a.fits[SCI]``, ``a.fits[SCI,2]``, ``a.fits[3]``, ``a.fits[*]``, quoted globs,
-        ``@list.txt``, ``-`` (``stdin``). Without a selector: all 2-D ``SCI`` extensions, else all 2-D images with a
-        celestial WCS whose names don't say mask, weight, variance, error or DQ.
-    to_change : bool
-        Whether the files themselves shall be changed: URLs are refused then, before anything is read.
-    known : Known, optional
-        Files that need not be read.
+    Names are ``a.fits``, ``a.fits[SCI]``, ``a.fits[SCI,2]``, ``a.fits[3]``, ``a.fits[*]``, quoted globs, ``@list.txt``,
+    ``-`` (``stdin``). Without a selector: all 2-D ``SCI`` extensions, else all 2-D images with a celestial WCS whose
+    names don't say mask, weight, variance, error or DQ. ``to_change``: the files themselves shall be changed, so URLs
+    are refused before anything is read. ``known`` are files that need not be read.
     """
     if settings.mask is not None:
         check_template("--mask", settings.mask)
     named, problems = _named(names, stdin, to_change=to_change)
-    warnings: list[SkyWarning] = []
     skipped = [f"{name.file}: not used: {name.left_out}" for name in named if name.left_out]
     named = tuple(name for name in named if not name.left_out)
     companions = Companions(named)
     skipped += companions.notes()
+    warnings = [*companions.doubts(named)]
     named = tuple(name for name in named if not companions.holds(name))
     paths = tuple(dict.fromkeys(name.path for name in named))
     real = dict(zip(paths, real_paths(paths), strict=True))
@@ -97,8 +92,10 @@ def resolve_images(
             place = linked.setdefault(file.state, place)
         warnings += (SkyWarning(WarningName.PLANES, text) for text in texts)
         skipped += _left_out(file, name, chosen)
+        called = Counter((hdu.name.upper(), hdu.ver) for hdu in file.hdus)
         for hdu in chosen:
-            images = caught(_images, name, hdu, companions, settings.mask)
+            alone = called[hdu.name.upper(), hdu.ver] == 1
+            images = caught(_images, name, hdu if alone else replace(hdu, name=""), companions, settings.mask)
             if isinstance(images, InputError):
                 problems.extend(images.problems)
                 continue
@@ -168,19 +165,17 @@ def _ref(name: NamedFile, hdu: Hdu) -> ImageRef:
 def _images(name: NamedFile, hdu: Hdu, companions: Companions, template: str | None) -> list[ImageRef]:
     """The parts of an HDU that are images (all of it or a section, of a cube each plane or one), with their mask.
 
+    An HDU without a name, or with one that others have too, is called by its number.
     InputError if the section is not within the HDU, or ``--mask`` can't be filled for it.
     """
     ref = replace(companions.attach(_ref(name, hdu)), mask=name.mask)
-    try:
-        if ref.mask is None and template is not None:
-            ref = replace(ref, mask=fill_template(template, ref))
-    except ValueError as error:
-        raise InputError.at(ref.label, f"--mask {template}: {error}") from None
+    if ref.mask is None and template is not None:
+        ref = replace(ref, mask=fill_template("--mask", template, ref))
     planes: Sequence[int | None] = [None] if hdu.cube_axis is None else range(hdu.n_planes)
     if not name.section or hdu.plane_shape is None:
         return [replace(ref, part=Part(plane)) for plane in planes]
     try:
-        chosen = plane_of(name.section)
+        _, chosen = parse_section(name.section)
         if chosen is not None and chosen >= hdu.n_planes:
             raise ValueError(f"goes beyond the last plane of the image, {hdu.n_planes}")
         section = Section.of(name.section, hdu.plane_shape)

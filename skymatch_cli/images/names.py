@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from string import Formatter
 from typing import Any, TextIO
 
@@ -19,7 +20,7 @@ from skymatch_cli.errors import InputError, Problem, UsageError, caught, without
 from skymatch_cli.images.formats.files import absolute_path, base_name, is_remote, matching
 from skymatch_cli.images.lists import Listed, is_association, is_table, members, read_entries, read_list, read_whole
 from skymatch_cli.model import ImageRef, MaskRef, Selector
-from skymatch_cli.model.section import check_section
+from skymatch_cli.model.section import parse_section
 
 _SECTION = re.compile(r"(?P<name>.+)\[(?P<section>(?=[^\]]*[:,])(?=[^\]]*[:*])[-+\d\s:*,]+)\]", re.DOTALL)
 _SELECTED = re.compile(r"(?P<file>.+)\[(?P<selector>[^\[\]]*)\]", re.DOTALL)
@@ -77,7 +78,7 @@ def split_section(name: str) -> tuple[str, str]:
     if match is None or os.path.lexists(name):
         return name, ""
     try:
-        check_section(match["section"])
+        parse_section(match["section"])
     except ValueError as error:
         raise ValueError(f"[{match['section']}] {error}") from None
     return match["name"], match["section"]
@@ -105,17 +106,20 @@ def check_template(option: str, template: str) -> None:
         )
 
 
-def fill_template(template: str, ref: ImageRef) -> MaskRef:
-    """The file and HDU that a template such as ``masks/{stem}.fits[1]`` means for one image.
+def fill_template(option: str, template: str, ref: ImageRef) -> MaskRef:
+    """The file and HDU that the template of an option, such as ``masks/{stem}.fits[1]``, means for one image.
 
     ``{stem}`` is the name of the image's file without folder and FITS suffixes, ``{stem:ooi=ood}`` the same with one
     text replaced, ``{dir}`` the folder of the image, ``{hdu}`` the number of its HDU. A relative result is looked for
-    from the current folder, then beside the image. ValueError if a text that is to be replaced is not in the name.
+    from the current folder, then beside the image. InputError if a text that is to be replaced is not in the name.
     """
     folder = ref.path[: -len(base_name(ref.path)) - 1] if is_remote(ref.path) else os.path.dirname(ref.path)
     stem = _Stem(stem_of(ref.path))
-    name = template.format(stem=stem, dir=folder, extname=ref.ext or "PRIMARY", extver=ref.extver, hdu=ref.hdu)
-    file, selector = split_selector(name)
+    fields = {"stem": stem, "dir": folder, "extname": ref.ext or "PRIMARY", "extver": ref.extver, "hdu": ref.hdu}
+    try:
+        file, selector = split_selector(template.format_map(fields))
+    except ValueError as error:
+        raise InputError.at(ref.label, f"{option} {template}: {error}") from None
     if is_remote(file):
         return MaskRef(without_secrets(file), file, selector)
     path = os.path.abspath(file)
@@ -187,6 +191,10 @@ class _Expansion:
         real = os.path.realpath(file)
         if real in lists:
             raise InputError.at(where, "the list names itself", "remove the loop")
+        if Path(file).is_fifo():  # a list is read twice, and its names would be relative to /dev/fd
+            raise InputError.at(
+                where, "is a pipe, not a file", "give its names on standard input: ls | skymatch match -"
+            )
         try:
             text = read_list(file)
         except OSError as error:

@@ -74,10 +74,10 @@ def _spread_about(
     if not len(border) or not len(sample):
         return None
     size, at_border = np.abs(sample[::_FEWER] - value), np.abs(border[::_FEWER] - value)
-    middle = float(np.percentile(size, 75))
-    if middle == 0 or np.percentile(at_border, 100 * _AT_BORDER) > middle / 2:
+    (middle,) = _quantiles(size, 0.75)
+    if middle == 0 or _quantiles(at_border, _AT_BORDER)[0] > middle / 2:
         return None
-    first, middle, last = np.percentile(size[size > middle / 2], [16, 50, 84]).astype(np.float64)
+    first, middle, last = _quantiles(size[size > middle / 2], 0.16, 0.5, 0.84)
     scatter = (last - first) / 2
     near = size[size < scatter / 2]
     spread = near[near > 0]  # where nothing but padding is in a tile, it stays exact
@@ -89,6 +89,12 @@ def _spread_about(
     left_out = good & (np.abs(data - value) < scatter / 2)
     share = int(np.count_nonzero(left_out)) / int(np.count_nonzero(good))
     return Padding(value, share, left_out, within=scatter / 2)
+
+
+def _quantiles(values: PixelArray, *shares: float) -> list[float]:
+    """Values with these shares of the others below them."""
+    k = [int(share * (len(values) - 1)) for share in shares]
+    return [float(value) for value in np.partition(values, k)[k]]
 
 
 def _padding_of(

@@ -237,7 +237,8 @@ class PixelSource:
 
     ``bad_flags`` are the DQ bits that exclude a pixel (-1: any); ``dq`` is None where no DQ is used. Pixels whose
     ``weight`` (or exposure, or coverage) is 0, negative or not finite were not observed.
-    Counts are divided by ``exposure``. ``original`` is None where the pixels are stored as they were taken.
+    Counts are divided by ``exposure``. ``original`` is None where the pixels are stored as they were taken. ``exposed``
+    are the columns and rows of the HDU that saw the sky, beside which lies overscan; None for all.
     """
 
     science: StoredPlane
@@ -248,6 +249,7 @@ class PixelSource:
     weight: StoredPlane | None = None
     exposure: StoredPlane | None = None
     regions: RegionFile | None = None
+    exposed: Section | None = None
 
     @property
     def planes(self) -> dict[str, StoredPlane]:

@@ -20,15 +20,12 @@ import resource
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.model import FileState
 from skymatch_cli.record import disk
-
-if TYPE_CHECKING:
-    from collections.abc import Buffer  # type: ignore[attr-defined]
 
 _SUFFIX = ".skymatch-tmp"
 _MAX_NAME_BYTES = 255
@@ -197,16 +194,9 @@ def replacement(
 ) -> Iterator[io.RawIOBase]:
     """Write the new content of a file (real path), which takes its name when the block ends without an exception.
 
-    OSError if something can't be written; InputError if the file changed in the meantime.
-
-    Parameters
-    ----------
-    model : os.stat_result or None
-        Whose permissions and owner the new file gets; None: those of any new file.
-    replaces : FileState or None
-        What is expected under this name when the new file is whole; None: nothing.
-    attributes, exact
-        As for `disk.like`.
+    ``model``, ``attributes`` and ``exact`` are those of `disk.like`; ``replaces`` is the file that is expected under
+    this name when the new one is whole (None: none). OSError if something can't be written; InputError if the file
+    changed in the meantime.
     """
     temporary = temporary_name(path)
     fd = disk.open_new(temporary)
@@ -253,7 +243,7 @@ class _NewFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         return os.lseek(self._fd, offset, whence)
 
-    def write(self, data: Buffer, /) -> int:
+    def write(self, data: Any, /) -> int:
         rest = memoryview(data).cast("B")
         size = len(rest)
         while rest:

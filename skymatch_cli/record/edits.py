@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import groupby
 
 import numpy as np
@@ -71,10 +72,8 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
         if not finite:
             continue
         ref = whole_cube(finite[0].ref)
-        if ref != finite[0].ref:  # planes have one state
-            known = [(update, state) for state in (read_state(source, ref, settings.sky_keyword),) for update in finite]
-        else:
-            known = [(update, read_state(source, update.ref, settings.sky_keyword)) for update in finite]
+        state_of = cache(partial(read_state, source, sky_keyword=settings.sky_keyword))
+        known = [(update, state_of(whole_cube(update.ref))) for update in finite]  # planes have one state
         try:
             record, result = _record(source, images, known, settings)
         except PixelError as error:

@@ -149,14 +149,14 @@ def _check_size(record: Record, scale: Scale, shape: tuple[int, int]) -> None:
         return
     if sky > MOST_RANGES * scale.largest:
         raise PixelError(
-            f"a sky of {sky:.4g} can't be of an image whose largest pixel is {scale.largest:.4g}: "
-            "another unit, a typing error or a broken image among the others"
+            f"a sky of {sky:.4g} is impossible where the largest pixel is {scale.largest:.4g}: "
+            "a wrong unit, a typing error, or a broken image in the list"
         )
     error = max((e for e in record.errors if not math.isnan(e)), default=0.0)
     if error > MOST_RANGES * scale.largest:
         raise PixelError(
             f"its sky is uncertain by {error:.4g} and its largest pixel is {scale.largest:.4g}: "
-            "a broken image, or one in another unit, is among the others"
+            "an image in the list is broken or in another unit"
         )
 
 

@@ -59,6 +59,8 @@ def lists_among(names: Iterable[str]) -> Iterator[str]:
             continue
         seen.add(path)
         yield file
+        if Path(file).is_fifo():
+            continue
         try:
             lines = read_list(file).splitlines()
         except (OSError, ValueError):

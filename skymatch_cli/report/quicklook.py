@@ -92,14 +92,8 @@ def quicklooks(
 ) -> tuple[Quicklook, ...]:
     """Draw the mosaic as it was and with the skies subtracted; the pixels are read once for all views.
 
-    InputError if the pixels of an image can't be read.
-
-    Parameters
-    ----------
-    sky : (N,) float64
-        In each image's own unit; an image without one (NaN) is left out.
-    tilt : (N, 2, 5 or 9) float64, optional
-        Coefficients of the skies beyond their level at the image's centre, as in `SkyPlane`.
+    ``sky`` (N,) is in each image's own unit; an image without one (NaN) is left out. ``tilt`` (N, 2, 5 or 9) are the
+    coefficients of skies that are not constant (see `SkyPlane`). InputError if the pixels of an image can't be read.
     """
     used = np.flatnonzero(np.isfinite(sky)).tolist()
     progress.stage("quicklook", len(used))

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from skymatch_cli.errors import SkymatchError, UsageError
+from skymatch_cli.errors import SkymatchError, UsageError, missing_extra
 from skymatch_cli.run.tasks import NO_PROGRESS, Found, Progress, Runner, Task, Tasks, in_window, usable_cores
 
 _CONNECT_S = 20
@@ -30,8 +30,8 @@ def connected(scheduler: str, jobs: int = 0) -> Iterator[Runner]:
     """
     try:
         from distributed import Client, LocalCluster
-    except ImportError:
-        raise UsageError("--scheduler needs the package distributed", "pip install 'skymatch-cli[cluster]'") from None
+    except ImportError as error:
+        raise missing_extra("--scheduler", error, "cluster") from None
     with ExitStack() as stack:
         try:
             address: Any = scheduler

@@ -1,4 +1,4 @@
-"""Weighted least squares of differences: which offsets agree best with them, and how noise gets into those.
+"""Weighted least squares of differences: the offsets that agree best with them, and their noise.
 
 The normal matrix is the Laplacian L = B^T W B of the graph of the pairs. Errors of components of up to 5000 unknowns
 come from its inverse; those of larger ones are estimated from the answers to artificial noise (fixed signs, so that
@@ -20,13 +20,13 @@ from skymatch_cli.solve.probes import N_BLOCKS, sign_columns
 
 _ALL_PAIRS = 500  # up to here the second moment of the residuals is computed, not probed
 _REFINEMENTS = 2
-_ROUNDING = 1e-14  # disagreement of the pairs, as part of the offsets, that is not worth a solution
+_ROUNDING = 1e-14  # relative disagreement of the pairs, below which the spanning tree is the solution
 _SPAN = 1e9  # heaviest over lightest weight: beyond, double precision loses the light pairs
 
 
 @dataclass(frozen=True, slots=True)
 class NoiseResponse:
-    """What the noise of the pairs does to the solution."""
+    """Effect of the noise of the pairs on the solution."""
 
     variance: FloatArray  # (n,): of every unknown, in the gauge where its component's mean is zero
     expected: FloatArray  # (C,): expectation of the weighted square sum of the residuals, tr(W P C P^T)

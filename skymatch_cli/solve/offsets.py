@@ -264,6 +264,6 @@ def _joint(graph: PairGraph, square_sum: FloatArray, pair_dof: FloatArray) -> tu
 
 
 def _ratio(a: FloatArray, b: FloatArray) -> FloatArray:
-    """A / b, NaN where b is 0."""
+    """Quotient a / b, NaN where b is 0."""
     zero: BoolArray = b == 0
     return np.where(zero, np.nan, a / np.where(zero, 1.0, b))

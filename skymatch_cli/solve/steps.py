@@ -8,7 +8,7 @@ from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements
 
 VISIBLE_NOISE = 0.05  # of the noise of a pixel: the eye averages along the edge of a frame, over some 20 pixels across
 VISIBLE_SHARE = 1e-3  # of the largest step before
-LOOK_SIGMA = 5.0  # a residual beyond this many errors is no chance, also among thousands of overlaps
+LOOK_SIGMA = 5.0  # a residual of more errors is not chance, also among thousands of overlaps
 
 
 def largest(size: FloatArray, component: IntArray, n_components: int) -> FloatArray:
@@ -21,7 +21,7 @@ def largest(size: FloatArray, component: IntArray, n_components: int) -> FloatAr
 def visible_step(measurements: Measurements, used: BoolArray, *, by_noise: bool = False) -> float:
     """Smallest step that someone could see in the pairs that are used (M,), in the comparison unit; 0 if unknown.
 
-    ``by_noise``: however large the steps were before.
+    ``by_noise``: do not count the size of the steps before.
     """
     m = measurements
     noise = m.delta_err if m.photometric is None else np.sqrt(m.photometric / np.where(m.weight > 0, m.weight, np.nan))

@@ -1,8 +1,8 @@
 """Normal equations of polynomials of groups, from their weighted differences.
 
-The normal matrix is factorised once: as an array where it is small, else sparse. Directions that the pairs leave all
-but free (an overlap that is a line says nothing about the tilt across it) are held by a ridge of 1e-12 of the diagonal,
-and the refinement that follows takes its effect away wherever the pairs do say something.
+The normal matrix is factorised once: as an array where it is small, else sparse. Directions that the pairs hardly
+constrain (the tilt across an overlap that is a line) are held by a ridge of 1e-12 of the diagonal, and the refinement
+that follows removes its effect wherever the pairs constrain them.
 """
 
 from __future__ import annotations

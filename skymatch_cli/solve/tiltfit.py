@@ -1,12 +1,11 @@
 """Differences of polynomials to the polynomials themselves: weighted least squares with k unknowns a group.
 
 A pair of groups says ``pull = M (p_a - p_b)`` about its own position: p are the coefficients there of a polynomial (a
-plane: level and tilts), M the (k, k) matrix of weighted moments of the places where both were compared. Which
-polynomial is common to all groups of a component nobody can tell; here it is the one that makes the mean of their
-highest terms zero, then that of the terms below, down to the levels at their centres, in the solution and in its
-covariance.
+plane: level and tilts), M the (k, k) matrix of weighted moments of the places where both were compared. The
+polynomial common to all groups of a component can't be measured. It is chosen so that the mean of their highest terms
+is zero, then that of the terms below, down to the levels at their centres, in the solution and in its covariance.
 
-One thing more only looks determined: if all frames have the same curvature, of one degree more than the model, its
+A common curvature only looks determined: if all frames have the same curvature, of one degree more than the model, its
 differences are those of shapes of the model that grow with the position of the frame. Where the shapes of a component
 follow such a growth and little else, it is taken off (``held``).
 """

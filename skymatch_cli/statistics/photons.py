@@ -95,11 +95,12 @@ def clipped_photons(data: PixelArray, good: BoolArray) -> float:
     lower, upper = (values.size - 1) // 2, values.size // 2
     middle = 0.5 * (float(values[lower]) + float(values[upper]))
     noise = 1.4826 * 0.5 * (_nearest(values, middle, lower + 1) + _nearest(values, middle, upper + 1))
-    bright = good & (data > middle + _ABOVE * noise)
-    beyond = data[bright] - middle
+    least = values.dtype.type(middle + _ABOVE * noise)
+    beyond = values[values.searchsorted(least, "right") :] - middle
     share = beyond.size / values.size
     if noise == 0 or not _SHARES[0] < share < _SHARES[1] or np.quantile(beyond, 0.9) > _ALIKE * np.median(beyond):
         return 0.0
+    bright = good & (data > least)
     by_chance = share**2 * np.count_nonzero(good[:, 1:] & good[:, :-1])
     both = np.count_nonzero(bright[:, 1:] & bright[:, :-1])
     return share * float(np.median(beyond)) if both < _CLUSTERED * by_chance + _CHANCE * np.sqrt(by_chance) else 0.0

@@ -57,16 +57,10 @@ class HeldFindings:
 class StoredFindings:
     """The findings that a store has for the images of its plan: those that still hold, and those that are added.
 
-    Parameters
-    ----------
-    planned : Plan
-        What is measured: the plan in the store, and how.
-    target : Store, optional
-        Where findings are added; its own findings are used too. Without it the findings are read only.
-    with_local : bool
-        Whether a finding without the image's own sky is of use.
-    lenient : bool
-        Where findings can't be written, keep them in memory and warn (`Store.warnings`), instead of stopping.
+    ``planned`` is the plan in the store, with the settings by which it is measured. Findings are added to ``target``,
+    whose own ones are used too; without it they are read only. ``with_local``: a finding without the image's own sky
+    is of no use. ``lenient``: where findings can't be written, they are kept in memory with a warning
+    (`Store.warnings`).
     """
 
     def __init__(

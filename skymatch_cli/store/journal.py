@@ -112,14 +112,8 @@ def left_behind(planned: Plan) -> tuple[Plan, HeldFindings] | None:
 def is_as_left(left: Plan, updates: Sequence[SkyUpdate], planned: Plan) -> bool:
     """Whether every file is as it was when it was measured, or as the interrupted run would have left it.
 
-    Parameters
-    ----------
-    left : Plan
-        Of the interrupted run.
-    updates : sequence of SkyUpdate
-        What that run was to write, image by image.
-    planned : Plan
-        Of the files as they are now.
+    ``left`` is the plan of that run, ``updates`` what it was to write, ``planned`` the plan of the files as they are
+    now.
     """
     settings = planned.settings
     of_file: dict[str, list[int]] = {}

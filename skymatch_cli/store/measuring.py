@@ -52,16 +52,9 @@ def find(
 ) -> Findings:
     """Read the pixels of the images, each once, and keep the finding of each.
 
-    InputError if pixels can't be read and ``settings.skip_bad`` is not set.
-
-    Parameters
-    ----------
-    with_local : bool
-        Measure the images' own skies too, for methods that need them.
-    runner : Runner, optional
-        Where the work is done; on this machine by default.
-    store : Store, optional
-        Holds the plan: earlier findings are used, and new ones are added.
+    ``with_local``: measure the images' own skies too, for methods that need them. ``runner`` does the work, on this
+    machine by default. ``store`` holds the plan: its findings are used, and new ones are added. InputError if pixels
+    can't be read and ``settings.skip_bad`` is not set.
     """
     found: Findings = HeldFindings([None] * len(planned.infos))
     if store is not None:
@@ -260,7 +253,8 @@ def find_plane_by_plane(
                     progress.advance(len(own) * (workers > 1))
             break
         except LostWorkError:
-            continue
+            if workers == 1:
+                raise
     findings = dict(zip(np.concatenate(together).tolist(), chain(*(found for *_, found in answers)), strict=True))
     of_images = [findings[i] for i in range(len(sets))]
     if not settings.skip_bad and (problems := [p for f in of_images for p in f.problems]):

@@ -22,7 +22,6 @@ from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.source import open_source
 from skymatch_cli.images.skystate import read_state
 from skymatch_cli.model import FloatArray, ImageInfo
-from skymatch_cli.record.precision import check_digest
 from skymatch_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -139,6 +138,8 @@ def as_written(infos: Sequence[ImageInfo], sky: FloatArray, sky_keyword: str) ->
 
 
 def _as_written(info: ImageInfo, level: float, sky_keyword: str) -> ImageInfo:
+    from skymatch_cli.record.precision import check_digest
+
     science = info.source.science
     try:
         now = file_state(info.ref.path)

@@ -17,6 +17,7 @@ from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves
 from skymatch_cli.model import IntArray
 
+_CACHED = 128  # leaves whose cells are turned at a time: more of them push each other out of the cache
 MOST_DOUBLINGS = 4
 """Doublings of a window that reaches into the next leaf and not beyond."""
 
@@ -87,23 +88,29 @@ class Beside:
     def smoothed(self, a: Float32Array, doublings: int, done: int = 0) -> Float32Array:
         """Means of cells of the same image with a soft window, whose variance is (4^k - 1) / 6 cells^2.
 
-        ``a`` and the means are (64, n): leaves last, so that all leaves are worked on in one stretch of memory.
-        ``done`` doublings are in ``a`` already.
+        ``a`` and the means are (64, n + 1), see `cells_first`: leaves last, so that all leaves are worked on in one
+        stretch of memory. ``done`` doublings are in ``a`` already.
 
         Each doubling spreads a cell by 1/4, 1/2, 1/4 along both axes, over twice the distance of the one before
         (à trous: Holschneider et al. 1989), which makes the next window of a nested family of B-splines. What lies
         across the corner of a leaf goes by one of its sides: `closed` sees to it that it is there.
         """
-        n = a.shape[1]
-        cells = np.zeros((BLOCK, BLOCK, n + 1), np.float32)  # the last leaf is none
-        cells[:, :, :n] = a.reshape(BLOCK, BLOCK, n)
+        cells = a.reshape(BLOCK, BLOCK, -1)
         for k in range(done, doublings):
             within, step = _WITHIN_LEAF[k], 2**k
             out = (within @ cells.reshape(BLOCK, -1)).reshape(cells.shape)
             _add_beside(out, cells, step, self.above, self.below)
             cells = within @ out
             _add_beside(cells.swapaxes(0, 1), out.swapaxes(0, 1), step, self.left, self.right)
-        return cells[:, :, :n].reshape(a.shape)
+        return cells.reshape(a.shape)
+
+
+def cells_first(a: Float32Array) -> Float32Array:
+    """Cells (n, 64) of leaves as (64, n + 1); the last leaf, which stands for none, has 0."""
+    out = np.zeros((a.shape[1], len(a) + 1), np.float32)
+    for k in range(0, len(a), _CACHED):
+        out[:, k : min(k + _CACHED, len(a))] = a[k : k + _CACHED].T
+    return out
 
 
 def _within_leaf(step: int) -> Float32Array:

@@ -170,7 +170,8 @@ class _Field:
             for away, both, (after, before) in zip(self.away, self.both, _NEXT, strict=True):
                 slope = _at_ends((cells[after] - cells[before]) * both)
                 plane -= self.sheet.layers.each(np.multiply, away, slope)
-        return np.asarray(plane * (self.sheet.weight > 0), np.float32)
+        plane *= self.sheet.weight > 0
+        return plane.astype(np.float32)
 
     def trusted(
         self, sky: Float32Array, planes: ImagePlanes, scale: FloatArray, typical: FloatArray | None
@@ -241,7 +242,9 @@ def _robust_planes(  # noqa: PLR0917 - what is compared, and how
             moments.add(field.sheet, weight, residual, share)
             if iteration >= _UNSCALED:
                 scatter.add(block_scatter(field.sheet, weight, residual, share))
-        scale, typical = scale * scatter.ratio(), spreads.typical()
+        typical = spreads.typical()
+        if iteration >= _UNSCALED:
+            scale = scale * scatter.ratio()
         planes = replace(planes, value=planes.value + _step(planes.centre, moments, graph, solve_planes))
     return planes, scale, typical
 

@@ -26,8 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.compare.mesh.cells import Float32Array
+from skymatch_cli.compare.mesh.layers import cells_first
 from skymatch_cli.compare.mesh.sheets import Sheet
-from skymatch_cli.compare.mesh.windows import Windows, cells_first
+from skymatch_cli.compare.mesh.windows import Windows
 from skymatch_cli.model import BoolArray, FloatArray, IntArray
 
 Int32Array = npt.NDArray[np.int32]
@@ -75,8 +76,8 @@ def mean_sky(sheet: Sheet, weight: Float32Array, shifted: Float32Array, before: 
 class Distances:
     """How far the cells of a sheet are from the sky."""
 
-    window: tuple[Float32Array, ...]  # (64, n) each: means over the windows in units of their noise
-    variance: Float32Array  # (64, n): local variance in units of that noise
+    window: tuple[Float32Array, ...]  # (64, n + 1) each: means over the windows in units of their noise
+    variance: Float32Array  # (64, n + 1): local variance in units of that noise
 
     @classmethod
     def of_residuals(cls, sheet: Sheet, residual: Float32Array) -> Distances:
@@ -95,7 +96,8 @@ class Distances:
         """Count the distances of the cells, for `Spreads`."""
         # Cells that are not seen count for an image after the last.
         n = len(sheet.images)
-        first_bin = np.where(sheet.windows.weight > 0, (_BINS * sheet.number).astype(np.float32), np.float32(_BINS * n))
+        number = np.append(_BINS * sheet.number, 0).astype(np.float32)
+        first_bin = np.where(sheet.windows.weight > 0, number, np.float32(_BINS * n))
         columns = []
         for distance in (*self.window, np.sqrt(self.variance)):
             bin_number = np.abs(distance)
@@ -158,7 +160,7 @@ def _lowest_quarter(counts: Int32Array) -> FloatArray:
 def trusted_weight(sheet: Sheet, distances: Distances, typical: FloatArray) -> Float32Array:
     """Weight (n, 64) of every cell of every image, with the typical distances (3, N) of the images."""
     windows, seen = sheet.windows, sheet.windows.weight > 0
-    *scales, noisy = (measure[sheet.leaves.image].astype(np.float32) for measure in typical)
+    *scales, noisy = (np.append(measure[sheet.leaves.image], 1).astype(np.float32) for measure in typical)
     limit = np.float32(_NOISY) * noisy**2
     scatter = distances.variance - windows.of_mean() * distances.window[0] ** 2  # without gradients
     weight = windows.weight * _step(_spread(windows, _quiet(scatter, limit), seen, 0))
@@ -167,7 +169,7 @@ def trusted_weight(sheet: Sheet, distances: Distances, typical: FloatArray) -> F
         distance = mean / scale
         weight *= _spread(windows, _biweight(distance, _CUT), seen, k)
         weight *= _biweight(distance, _HOPELESS)
-    return cells_first(weight)
+    return np.ascontiguousarray(weight[:, :-1].T)
 
 
 def _quiet(variance: Float32Array, limit: Float32Array) -> Float32Array:
