@@ -420,6 +420,26 @@ def test_a_scene_fainter_than_the_noise_shows_no_factors(tmp_path):
     assert "zero-points" not in [w.name for w in skymatch_cli.match(paths, dry_run=True).warnings]
 
 
+def test_factors_of_faint_stars_are_in_the_errors(tmp_path):
+    pulls = []
+    for seed in range(6):
+        factors = 1 + np.random.default_rng(seed).normal(0, 0.08, 4)
+        frames = [
+            Frame(x=120.0 * i, y=120.0 * j, nx=160, ny=160, sky=0.0, noise=0.0, seed=9 * seed + k)
+            for k, (i, j) in enumerate(((0, 0), (1, 0), (0, 1), (1, 1)))
+        ]
+        paths = []
+        for k, (frame, factor) in enumerate(zip(frames, factors, strict=True)):
+            noise = np.random.default_rng(9 * seed + k).normal(100, 5, (160, 160))
+            paths.append(
+                write(tmp_path / f"{seed}-{k}.fits", frame, pixels=factor * stars(frame, 2.8, 2e-2, seed) + noise)
+            )
+        images = skymatch_cli.match(paths, dry_run=True).images
+        sky, err = (np.asarray(images[name], float) for name in ("sky", "sky_err"))
+        pulls.extend((sky - sky.mean()) / err)
+    assert 0.7 < np.std(pulls) < 1.3  # 3 where these factors are left out
+
+
 def _ripples(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 2 * np.sin(x / 15) * np.cos(y / 11)
 

@@ -155,7 +155,7 @@ class PiecePairs:
             bright=np.stack([term.sum(axis=1) for term in terms]),
             darkest=darkest,
         )
-        found = ZeroPoints.of_structure(structure, shared, graph)
+        found = ZeroPoints.of_structure(structure, shared, graph).of_bright_scenes()
         return np.stack([found.factor, found.err, found.variance * unit**2, found.hidden * unit])
 
 

@@ -52,7 +52,7 @@ _LEAST_WEIGHT = 0.4  # of a piece over the mean: cells at a border have pixels o
 _QUIETEST = 1e-3  # noise that is left of the scatter of blocks where structure makes the most of it
 _PRIOR = 15.0  # blocks' worth of belief that noise is as the scatter of blocks says, and alike in all images
 _MOSTLY = 0.5  # of the log likelihood of structure, that factors must explain
-_CLEAR = 3.0  # log likelihood, beyond which it is worth while to ask for a common bowl
+_CLEAR = 3.0  # log likelihood, beyond which there is structure: no factors of faint scenes, but maybe a common bowl
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,6 +183,8 @@ def image_fields(
     sample = pieces.part(some)
     modes = sample.modes(_KINDS)
     best, kind, clear = _kind(modes, difference[some])
+    if clear > _CLEAR:
+        zero_points = zero_points.of_bright_scenes()
     gain = zero_points.factor - 1
     if gain.any():
         by_factors = over((gain[graph.a] - gain[graph.b])[:, None] * structure.pieces[3], structure.pieces[0])

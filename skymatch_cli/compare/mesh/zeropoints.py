@@ -17,7 +17,8 @@ from skymatch_cli.compare.mesh.structure import PairStructure
 from skymatch_cli.compare.mesh.sums import inverse, over
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
 
-_VISIBLE = 1.0  # brightness, in noise of a pixel: below it a difference of seeing looks the same
+_VISIBLE = 1.0  # brightness, in noise of a pixel: below it, structure within the images looks the same
+_FAINT = 0.25  # the same, below which factors change nothing
 _UNSEEN = 2.0  # errors that a factor that can't be seen may have
 _MANY = 3  # overlaps of a component, beyond which one that stands alone can be told
 _FAR = 5.0  # errors (of many blocks) beyond which a slope is no accident, even alone
@@ -36,11 +37,12 @@ class ZeroPoints:
     variance: FloatArray  # (N,): variance of the level of every image that comes of the factors
     # (N,): by what factors that the overlaps can't show (2 sigma, two per cent at most) may shift the level of an image
     hidden: FloatArray
+    above: FloatArray  # (N,): brightness of the scene above its darkest block
 
     @classmethod
     def none(cls, n: int) -> ZeroPoints:
         """No factor is known of ``n`` images, and none is suspected."""
-        return cls(np.ones(n), *np.zeros((3, n)))
+        return cls(np.ones(n), *np.zeros((4, n)))
 
     @classmethod
     def of_structure(cls, structure: PairStructure, shared: FloatArray, graph: OverlapGraph) -> ZeroPoints:
@@ -76,9 +78,9 @@ class ZeroPoints:
         weight /= scale[mine]
         information = (np.bincount(a, weight, n) + np.bincount(b, weight, n)).astype(float)
         above = bright[component]
-        hidden = np.minimum(_UNSEEN * np.sqrt(inverse(information)), _PLAUSIBLE) * above
+        hidden = np.minimum(_UNSEEN * np.sqrt(inverse(information)), _PLAUSIBLE) * above * (above > _VISIBLE)
         if not spread.any():
-            return cls(np.ones(n), np.zeros(n), np.zeros(n), hidden)
+            return cls(np.ones(n), np.zeros(n), np.zeros(n), hidden, above)
         # factors of that variance about a common one: the most likely ones
         own = np.flatnonzero(spread > 0)
         common = n + component[own]
@@ -92,7 +94,13 @@ class ZeroPoints:
         gain = np.where(spread > 0, gain[:n] - gain[n + component], 0.0)
         others = n_factors[component] / (n_factors[component] + 1)  # a factor is relative to the mean
         error = others * np.sqrt(inverse(information + inverse(spread))) * (spread > 0)
-        return cls(1 + gain, error, (gain**2 + error**2) * above**2, np.where(spread > 0, 0.0, hidden))
+        return cls(1 + gain, error, (gain**2 + error**2) * above**2, np.where(spread > 0, 0.0, hidden), above)
+
+    def of_bright_scenes(self) -> ZeroPoints:
+        """Those that differences within the images can't be taken for."""
+        bright = self.above > _VISIBLE
+        factor, err, variance = (np.where(bright, x, 0.0) for x in (self.factor - 1, self.err, self.variance))
+        return ZeroPoints(1 + factor, err, variance, self.hidden, self.above)
 
 
 def _beyond_chance(square: FloatArray, dof: FloatArray) -> BoolArray:
@@ -125,4 +133,4 @@ def _above_darkest(darkest: FloatArray, mean: FloatArray, component: IntArray, s
     np.minimum.at(lowest, component, darkest)
     np.maximum.at(highest, component, mean)
     above = np.where(np.isfinite(lowest), highest - lowest, 0.0)
-    return np.where(above > _VISIBLE, above, 0.0)
+    return np.where(above > _FAINT, above, 0.0)
