@@ -25,7 +25,7 @@ _MOST_APART = 0.25  # of the step from plane to plane
 _OBSERVER = ("HGLN_OBS", "HGLT_OBS", "DSUN_OBS")
 _FILTERS = (
     *("FILTER", "FILTER1", "FILTER2", "PUPIL", "FILTNAM1", "FILTNAM2", "BAND", "CHNLNUM", "CHANNEL", "WAVELNTH"),
-    *("INSFILTE", "INSFILT", "FILTERS", "BAYERPAT"),
+    *("INSFILTE", "INSFILT", "FILTERS", "BAYERPAT", "FILTER01", "FILTER02", "ESO INS FILT1 NAME"),
 )
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "MAGZP", "ZEROPT", "PHOTZP", "ZPT")
 _SAME_MAG = 0.02  # zero points are not known better
