@@ -37,6 +37,8 @@ _NUMBERS = re.compile(
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([EeDd][+-]?\d+)?")
 _J2000 = re.compile(rb"' *J?2000(\.0*)? *'")
 _PLACES = tuple((key + b"1", key + b"2") for key in (b"CRVAL", b"CRPIX"))
+_SIZE = re.compile(rb"CDELT[12] *=|PC[12]_[12] *=|(CD|PC)00[12]00[12] *=|AMD[XY]|PLTSCALE|[XY]PIXELSZ")
+_PLACED = re.compile(rb"CRVAL[12] *=")
 _TABLE_AXIS = re.compile(rb"CTYPE(?P<axis>\d+) *= *'[^']*-TAB")
 _TPV_AXIS = re.compile(rb"CTYPE(?P<axis>[12]) *= *'[^']*-TPV *'")
 _ONCE = re.compile(rb"(?!D[PQ]\d|D2IM|HIERARCH|CONTINUE)[A-Z0-9_-]+ *=")  # the others may be repeated
@@ -72,12 +74,15 @@ def _refuse_unplaced(cards: list[bytes]) -> None:
 
 
 def _refuse_zero(cards: list[bytes]) -> None:
-    """Refuse pixels without a size: for wcslib, a row of zeros in CD is a missing one, of 1 degree."""
+    """Refuse pixels without a size: wcslib takes a row of CD that is 0 or missing, or a missing CDELT, as 1 degree."""
     every = [match for card in cards if (match := _CD.match(card))]
+    sized = every or any(map(_SIZE.match, cards))
     for axis in (b"1", b"2"):
         found = [match for match in every if match["axis"] == axis]
-        if found and all(not float(match["value"].upper().replace(b"D", b"E")) for match in found):
-            raise ValueError(f"CD{axis.decode()}_1 and CD{axis.decode()}_2 are 0: its pixels have no size")
+        if every and all(not float(match["value"].upper().replace(b"D", b"E")) for match in found):
+            raise ValueError(f"CD{axis.decode()}_1 and CD{axis.decode()}_2 are 0 or missing: its pixels have no size")
+    if not sized and any(map(_PLACED.match, cards)):
+        raise ValueError("it has no CDELT1, CD1_1 or PC1_1: the size of its pixels is not known")
 
 
 def _refuse_harmful(card: bytes) -> None:
