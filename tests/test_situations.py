@@ -97,6 +97,16 @@ class TestUnits:
         assert skies == pytest.approx([0, 0, 30 * 0.25, 30], abs=0.3)
 
 
+def test_flux_scales_that_are_not_used_are_a_warning() -> None:
+    """A sky of 100 in both, where the second frame has to be divided by 2."""
+    names = [single("a.fits", 100.0, FLXSCALE=1.0), single("b.fits", 200.0, 10.0, FLXSCALE=0.5)]
+    assert "fluxes that differ by 0.753 mag are compared; --flux-scale FLXSCALE scales them" in run(*names).stderr
+    done = run("--flux-scale", "FLXSCALE", *names)
+    assert "mag are compared" not in done.stderr
+    first, second = json.loads(done.stdout)["images"]
+    assert second["sky"] - 2 * first["sky"] == pytest.approx(0, abs=0.6)
+
+
 class TestOverscan:
     """The sky is 7.5 higher in the second frame; 12 of 52 columns are overscan, without sky."""
 
@@ -109,7 +119,7 @@ class TestOverscan:
             fits.PrimaryHDU(data.astype("f4"), made.hdu_header()).writeto(name)
         return ["a.fits", "b.fits"]
 
-    @pytest.mark.parametrize("key", ["DATASEC", "TRIMSEC"])
+    @pytest.mark.parametrize("key", ["DATASEC", "TRIMSEC", "SCIPIXS"])
     @pytest.mark.parametrize("section", ["", "[11:52,3:40]"])
     def test_is_left_out(self, names: list[str], key: str, section: str) -> None:
         for name in names:

@@ -306,7 +306,7 @@ def _exposed(keywords: Keywords, shape: tuple[int, int]) -> tuple[Section | None
     A section that is not within the image, or is less than half of it, is that of the image before it was trimmed or
     resampled.
     """
-    for key in ("DATASEC", "TRIMSEC"):
+    for key in ("DATASEC", "TRIMSEC", "SCIPIXS"):  # SCIPIXS of TESS
         text = str(keywords.own.value(key)).strip()
         try:
             section = Section.of(text.removeprefix("[").removesuffix("]"), shape)

@@ -253,7 +253,8 @@ def find_plane_by_plane(
                     progress.advance(len(own) * (workers > 1))
             break
         except LostWorkError:
-            continue
+            if workers == 1:
+                raise
     findings = dict(zip(np.concatenate(together).tolist(), chain(*(found for *_, found in answers)), strict=True))
     of_images = [findings[i] for i in range(len(sets))]
     if not settings.skip_bad and (problems := [p for f in of_images for p in f.problems]):
