@@ -312,6 +312,8 @@ class TestFilesOfTheList:
             single(f"{of}.fits", pixels(of), of)
         fits.PrimaryHDU(np.ones((3, 3), "f4")).writeto("a.weight.fits")
         assert_matched(skies("a.fits", "a.weight.fits", "b.fits"), "a.fits[0]", "b.fits[0]")
+        said = run("--dry-run", "a.fits", "a.weight.fits", "b.fits").stderr
+        assert "not used: a.fits: its weight file a.weight.fits is 3 × 3 pixels, the image 40 × 40 [flags]" in said
 
     def test_results_of_this_program_are_left_out(self, folder: Path) -> None:
         for of in "ab":
@@ -354,6 +356,8 @@ class TestTemplates:
             assert "its DQ file a_ood.fits holds no plane of it, but of other images" in done.stderr
         else:
             assert [image["n_pixels"] for image in json.loads(done.stdout)["images"]] == n_good * 2
+            said = "holds no plane of it, but of other images; and of 1 more [flags]"
+            assert (said in done.stderr) == (len(planes) == 1)
 
     def test_a_part_of_the_name_is_replaced(self, folder: Path) -> None:
         for of in "ab":
