@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array, diags_array, hstack
 
-from skymatch_cli.compare.amplifiers import pair_variance, step_variances
+from skymatch_cli.compare.amplifiers import step_errors, step_variances, variances
 from skymatch_cli.compare.piecepairs import PiecePairs, as_loops_allow
 from skymatch_cli.compare.pieces import PieceMeans
 from skymatch_cli.compare.pooled import CountArray, ImageMeasurement, coarser, local_skies, scales
@@ -46,14 +46,16 @@ def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequ
     variance = (err**2).sum(axis=0)
     if structure.any():
         structure = ok * as_loops_allow(graph, delta, np.where(ok, variance, np.inf), structure, shared)
-    steps = step_variances(infos, [f.steps for f in found])
+    steps, of_steps = step_variances(infos, [f.steps for f in found]), None
     if steps.any():
-        structure = np.maximum(structure, ok * pair_variance(graph, both.quarters, steps))
-    total = np.where(ok, variance + structure, 1.0)
+        of_steps = step_errors(graph, both.quarters, steps, np.where(ok, structure, np.inf))
+    total = np.where(ok, variance + structure + (0 if of_steps is None else variances(of_steps)), 1.0)
     gain, gain_err, by_gain, hidden = pieces.zero_points(graph, delta, shared)
     noise = pooled_noise(err, *both.regions)
     if structure.any():
         noise = csr_array(hstack([noise, diags_array(np.sqrt(structure))]))
+    if of_steps is not None:
+        noise = csr_array(hstack([noise, of_steps]))
     of_level = (_OF_CROWDING * both.mean_crowding(ends, ok, len(infos))) ** 2 + by_gain
     return Measurements(
         a=graph.a,

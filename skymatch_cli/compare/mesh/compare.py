@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from skymatch_cli.compare.amplifiers import variances
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.connected import connected, least_squares_offsets
 from skymatch_cli.compare.mesh.fields import ImageFields, image_fields, with_steps
@@ -287,7 +288,7 @@ def with_fields(
     a, b, weight = measured.a, measured.b, measured.weight
     noise = fields.quiet * measured.delta_err**2
     factor = fields.factor * unit
-    variance = np.asarray(factor.multiply(factor).sum(axis=1), float).reshape(-1)
+    variance = variances(factor)
     settled_weight = weight / (fields.quiet + weight * variance)
     scattered = 0.5 * (scale[a] + scale[b])
     information, dof = measured.information, measured.pair_dof

@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from scipy.sparse import csr_array, diags_array, hstack
 
-from skymatch_cli.compare.amplifiers import pair_variance
+from skymatch_cli.compare.amplifiers import step_errors, variances
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.structure import PairStructure
 from skymatch_cli.compare.mesh.sums import over
@@ -183,9 +183,8 @@ def image_fields(
     amplitude = _amplitudes(counting, kind, (graph.a[rows], graph.b[rows]), graph.n_images)
     fields = _errors(structure, graph, pieces, (kind, amplitude), (quiet, common, used))
     if not common.any():  # no more is taken off the noise than fields add
-        added = np.asarray(fields.factor.multiply(fields.factor).sum(axis=1), float).reshape(-1)
         noise = over(structure.pieces[2].sum(axis=1), structure.pieces[0].sum(axis=1) ** 2)
-        fields = replace(fields, quiet=np.clip(1 - over(added, noise), quiet, 1.0))
+        fields = replace(fields, quiet=np.clip(1 - over(variances(fields.factor), noise), quiet, 1.0))
     return fields, zero_points
 
 
@@ -202,9 +201,9 @@ def with_steps(
     node = np.arange(_NODES)[:, None] / (_NODES - 1) - np.arange(4) / 4  # from the first end of each quarter
     of_node = (node > 0) * (node < 0.25) + 0.5 * np.isin(node, (0.0, 0.25))
     of_node[[0, -1]] *= 2  # nothing lies beyond the frame
-    by_steps = pair_variance(graph, _node_means(structure, pieces) @ of_node, steps)
-    known = np.asarray(fields.factor.multiply(fields.factor).sum(axis=1), float).reshape(-1)
-    more = diags_array(np.sqrt(np.maximum(by_steps - known, 0.0)))
+    # Of gradients, what all images may have in common is no error: they do not count for steps.
+    known = np.zeros(n) if fields.tilt_variance.any() else variances(fields.factor)
+    more = step_errors(graph, _node_means(structure, pieces) @ of_node, steps, known)
     return replace(fields, factor=csr_array(hstack([fields.factor, more])))
 
 
