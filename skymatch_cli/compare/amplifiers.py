@@ -14,7 +14,6 @@ _LEAST = 3  # steps
 _MOST_SQUARE = 25.0  # of a step over its error: one star or trail is no detector
 _USUAL, _BELIEF = 1.2, 36.0  # of such squares where there is no step; how many lines' worth of belief that it is so
 _CLEAR = 2.5  # standard deviations of chance, below which there is no step
-_RARE = 20.0  # sets without a step for each that has some
 _STRUCTURED = 2.5  # squares elsewhere, beyond which nebulae make them, and there is no such belief
 _ALIKE, _UNLIKE = (
     4.0,
@@ -57,7 +56,7 @@ def _of_detector(step: FloatArray, err: FloatArray) -> FloatArray:
         clear = _deviate(float(limited[:, lines][known].sum()) / n / usual, n, dof)
         if clear > clearest:
             found[:], clearest = 0.0, clear
-            found[:, k] = _variance(step[:, lines], usual * err[:, lines] ** 2) / (1 + _RARE * np.exp(-0.5 * clear**2))
+            found[:, k] = _variance(step[:, lines], usual * err[:, lines] ** 2)
     return found
 
 
