@@ -1,9 +1,10 @@
 """Cubes with a level and a tilt for each channel: python benchmarks/cubes.py [--channels 20] [--size 300] [--peers …].
 
 Six cubes (3 x 2) of a field of stars and a nebula, each channel with a level and a tilt of its own. The table gives
-the rms error of the skies over the frames and channels over the Cramér-Rao floor of planes, processor seconds of the
-whole process over those of the floor for time (it imports the packages and reads every pixel once; medians of the
-ratios of the same round), and the peak of memory; with ``--peers`` also those of wiimatch, channel by channel.
+the rms error of the skies over the frames and channels over the Cramér-Rao floor of planes, processor seconds of a run
+in one process and wall seconds of one with a process a core, each also over those of the floor for time (it imports
+the packages and reads every pixel once; medians of the ratios of the same round), and the peak of memory; with
+``--peers`` also those of wiimatch, channel by channel.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from astropy.table import Table
 from astropy.wcs import WCS
 from shapes import Case, common_plane, nodes, on_plane, peer
 from simulated import BENCH, ROOT, check_bench
-from speed import SKYMATCH, timed
+from speed import SKYMATCH, Run, timed
 
 NOISE = 10.0  # so that the noise of the pixels is that of a sky of 91 by the floor's rule, value + 9
 
@@ -101,6 +102,16 @@ def row(name: str, errors: list[np.ndarray], floors: list[float], spent: str) ->
     return f"| {name} | {rms:.3f} | {floor:.3f} | {rms / floor:.2f} | {spent} |"
 
 
+def times(rounds: list[dict[str, list[Run]]], name: str) -> str:
+    """Processor seconds of the first run, wall seconds of the second, each also over the floor's, and memory."""
+    cpu, wall = (
+        np.array([[getattr(runs[k], kind) for runs in (r[name], r["floor"])] for r in rounds])
+        for k, kind in enumerate(("cpu_s", "wall_s"))
+    )
+    found = (f"{np.median(c[:, 0]):.2f} | {np.median(c[:, 0] / c[:, 1]):.2f}" for c in (cpu, wall))
+    return f"{' | '.join(found)} | {rounds[-1][name][0].peak_mib:.0f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--channels", type=int, default=20)
@@ -115,24 +126,18 @@ def main() -> None:
     cases = [case_of(folder, channel) for channel in range(options.channels)]
     floors = [case.floor(1) for case in cases]
     cubes, table = sorted(map(str, folder.glob("cube_*.fits"))), folder / "found.ecsv"
-    match = [SKYMATCH, "match", "--planes", "each", "--dry-run", "-q", "--jobs", "1"]
-    commands = {
-        "constant": [*match, *cubes],
-        "plane": [*match, "--model", "plane", "-o", str(table), "--overwrite", *cubes],
-    }
-    print("| | rms | floor | ratio | s | × floor for time | peak MB |\n|---|---|---|---|---|---|---|")
-    rounds = []
-    for _ in range(options.rounds):
-        floor = timed([sys.executable, str(BENCH / "limit.py"), *cubes])
-        rounds.append((floor, {name: timed(command) for name, command in commands.items()}))
-    spent = {
-        name: f"{np.median([r[name].cpu_s for _, r in rounds]):.2f} | "
-        f"{np.median([r[name].cpu_s / f.cpu_s for f, r in rounds]):.2f} | {rounds[-1][1][name].peak_mib:.0f}"
-        for name in commands
-    }
-    print(
-        f"| floor for time | | | | {np.median([f.cpu_s for f, _ in rounds]):.2f} | 1 | {rounds[-1][0].peak_mib:.0f} |"
-    )
+    constant = [SKYMATCH, "match", "--planes", "each", "--dry-run", "-q", *cubes]
+    plane = [*constant, "--model", "plane", "-o", str(table), "--overwrite"]
+    floor = [sys.executable, str(BENCH / "limit.py"), *cubes]
+    alone = ["--jobs", "1"]
+    commands = {"floor": [floor] * 2, "constant": [[*constant, *alone], constant], "plane": [[*plane, *alone], plane]}
+    head = "rms", "floor", "ratio", "s", "× floor for time", "wall s", "× floor for time", "peak MB"
+    print(f"| | {' | '.join(head)} |\n|{'---|' * (len(head) + 1)}")
+    rounds = [
+        {name: [timed(command) for command in both] for name, both in commands.items()} for _ in range(options.rounds)
+    ]
+    spent = {name: times(rounds, name) for name in commands}
+    print(f"| floor for time | | | | {spent['floor']} |")
     print(f"| skymatch, constants | | | | {spent['constant']} |")
     found = ours(table, options.channels, options.size)
     print(row("skymatch", [case.errors(found[:, k], 1) for k, case in enumerate(cases)], floors, spent["plane"]))
@@ -141,7 +146,11 @@ def main() -> None:
         command = [str(options.peers / "stsci" / "bin" / "python"), script, "1"]
         runs = [peer(command, case) for case in cases]
         errors = [case.errors(skies, 1) for case, (skies, _, _) in zip(cases, runs, strict=True)]
-        print(row("wiimatch", errors, floors, f"{sum(s for _, s, _ in runs):.2f} | | {max(m for _, _, m in runs):.0f}"))
+        print(
+            row(
+                "wiimatch", errors, floors, f"{sum(s for _, s, _ in runs):.2f} | | | | {max(m for _, _, m in runs):.0f}"
+            )
+        )
 
 
 if __name__ == "__main__":

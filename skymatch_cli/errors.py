@@ -81,6 +81,11 @@ class UsageError(SkymatchError):
     exit_code = 2
 
 
+def missing_extra(what: str, error: ImportError, extra: str) -> UsageError:
+    """Make the error for a package that is not installed, and the extra that installs it."""
+    return UsageError(f"{what} needs the package {error.name}", f"pip install 'skymatch-cli[{extra}]'")
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One input that can't be used: which (file and extension), why, and what to do."""

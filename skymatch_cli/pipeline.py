@@ -14,9 +14,9 @@ from skymatch_cli.compare.pooled import unmeasured
 from skymatch_cli.errors import InputError, StrictError, plural
 from skymatch_cli.model import FloatArray, ImageInfo
 from skymatch_cli.model.warning import counted
-from skymatch_cli.run.tasks import NoProgress, Progress, Runner
+from skymatch_cli.run.tasks import NO_PROGRESS, Progress, Runner
 from skymatch_cli.settings import Settings
-from skymatch_cli.store.measuring import NEEDS_LOCAL, compared_otherwise, find, find_plane_by_plane, gather
+from skymatch_cli.store.measuring import NEEDS_LOCAL, compared_otherwise, find, gather, measured
 from skymatch_cli.store.planning import ImageName, plan
 from skymatch_cli.store.rows import measuring_part
 from skymatch_cli.store.solving import solve
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from skymatch_cli.record.write import WriteReport
 
 
-def match(images: Sequence[ImageName], settings: Settings, *, progress: Progress | None = None) -> Result:
+def match(images: Sequence[ImageName], settings: Settings, *, progress: Progress = NO_PROGRESS) -> Result:
     """Find the overlaps, measure them, solve for the skies, and record or subtract them.
 
     InputError if an input can't be used, NoOverlapError if the method needs overlaps and there are none, StrictError if
@@ -44,7 +44,7 @@ def evaluate(
     images: Sequence[ImageName],
     settings: Settings,
     *,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
     stdin: TextIO | None = None,
     runner: Runner | None = None,
     store: Store | None = None,
@@ -54,14 +54,11 @@ def evaluate(
     ``runner`` is that of `find`; what ``store`` knows is used, and what is found is added to it. InputError if an input
     can't be used, or (unless ``settings.dry_run``) can't be written later: found before the pixels are read.
     """
-    watch = progress or NoProgress()
     in_place = not settings.dry_run and settings.output_dir is None
-    planned = plan(images, settings, progress=watch, stdin=stdin, to_change=in_place, store=store)
+    planned = plan(images, settings, progress=progress, stdin=stdin, to_change=in_place, store=store)
     if store is not None:
         store.save_plan(replace(planned, settings=measuring_part(settings)))
-    if settings.dry_run:
-        _check_untouched(planned.infos, settings)
-    else:
+    if not settings.dry_run:
         _check_writable(planned.infos, settings)
     if settings.method == Method.USER:
         return solve(planned, unmeasured(planned.graph, len(planned.infos)))
@@ -73,20 +70,19 @@ def evaluate(
         if journal and (result := resumed(planned)) is not None:
             return result
     with_local = settings.method in NEEDS_LOCAL
-    measured, found = None, None
-    if store is None and not journal:
-        found = find_plane_by_plane(planned, with_local=with_local, progress=watch, runner=runner)
-    if found is None:
-        kept = scratch_store(planned) if journal and store is None else store
-        measured = find(planned, with_local=with_local, progress=watch, runner=runner, store=kept)
-        found = gather(measured)
-    watch.stage("solve", 0)
-    measurements, warnings = found
+    found = None
+    if journal:
+        kept = scratch_store(planned) if store is None else store
+        found = find(planned, with_local=with_local, progress=progress, runner=runner, store=kept)
+        measurements, warnings = gather(planned, found)
+    else:
+        measurements, warnings = measured(planned, with_local=with_local, progress=progress, runner=runner, store=store)
+    progress.stage("solve", 0)
     if settings.cross_check:
-        warnings += compared_otherwise(planned, measurements, progress=watch, runner=runner, store=store)
-        watch.stage("solve", 0)
+        warnings += compared_otherwise(planned, measurements, progress=progress, runner=runner, store=store)
+        progress.stage("solve", 0)
     result = solve(planned, measurements, warnings)
-    return replace(result, journal=journal_of(planned, measured)) if journal else result
+    return replace(result, journal=journal_of(planned, found)) if journal else result
 
 
 def check_strict(result: Result, outcome: str = "no image was written") -> None:
@@ -96,7 +92,7 @@ def check_strict(result: Result, outcome: str = "no image was written") -> None:
         raise StrictError(f"{plural(n, 'warning')} with --strict", outcome)
 
 
-def apply(result: Result, *, progress: Progress | None = None, named: Iterable[str] = ()) -> WriteReport:
+def apply(result: Result, *, progress: Progress = NO_PROGRESS, named: Iterable[str] = ()) -> WriteReport:
     """Record the skies of a result in the images, or subtract them.
 
     ``named`` are files that the run reads beside its images; copies never replace them. InputError if an image can't be
@@ -117,21 +113,13 @@ def apply_skies(
     sky_err: FloatArray,
     tilt: FloatArray | None = None,
     *,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
 ) -> WriteReport:
     """Record or subtract the skies (N,) of images, and their tilts (N, 2), as `apply` does."""
     from skymatch_cli.record.updates import sky_updates
     from skymatch_cli.record.write import write_skies
 
     return write_skies(sky_updates(infos, settings, sky, sky_err, tilt), settings, progress=progress)
-
-
-def _check_untouched(infos: Sequence[ImageInfo], settings: Settings) -> None:
-    if not any(info.recorded is not None and info.recorded.subtracted for info in infos):
-        return
-    from skymatch_cli.record.precision import check_untouched
-
-    check_untouched(infos, settings.sky_keyword)
 
 
 def _check_writable(infos: Sequence[ImageInfo], settings: Settings) -> None:

@@ -18,7 +18,6 @@ from skymatch_cli.errors import UsageError, without_secrets
 if TYPE_CHECKING:
     from skymatch_cli.model import StatisticSettings
 
-_HANDLING = {"determines_result": False}  # how a run is carried out; the result is the same
 _KEYWORD = r"[A-Z0-9_-]{1,8}"
 _RESERVED_KEYWORDS = (
     r"BKG(SUB|METH|ERR|D[XY])|SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|[PG]COUNT|GROUPS|TELESCOP|END|COMMENT|HISTORY|CONTINUE|HIERARCH"
@@ -33,31 +32,15 @@ CHOICES: Mapping[str, type[StrEnum]] = {
 }
 """The words that settings choose from."""
 
-OF_HEADERS = frozenset(
-    {
-        *("dqbits", "dq_ext", "mask", "weight", "exposure_map", "group_by", "split_by", "planes", "sky_keyword"),
-        *("units", "bunit", "exptime_key", "flux_scale", "wcs"),
-    }
-)
-"""Settings that decide what is read from headers and which files belong to an image: a plan fixes them."""
-
-OF_THE_SOLUTION = frozenset(
-    {"method", "reference", "match_up", "robust", "skylist", "cross_check", "max_residual", "max_step"}
-)
-"""Settings that change no measurement."""
-
-OF_THE_MEASUREMENT = frozenset(
-    {"compare", "mesh_size", "model", "skystat", "lower", "upper", "nclip", "lsigma", "usigma", "binwidth"}
-)
-"""Settings that say how overlaps are compared."""
-
-OF_THE_SKY = OF_THE_SOLUTION | OF_THE_MEASUREMENT
-"""Settings that say how the sky is found; commands that find none ignore them in a configuration file."""
-
 _OVERLAP_STATISTIC = frozenset({"skystat", "nclip", "lsigma", "usigma", "binwidth"})
 _BINWIDTH = 0.1  # sigma
 _MOST_CONFIG_BYTES = 2**20
 MOST_MESH_SIZE = 1000.0  # pixels; sums over a cell take steps of a quarter of it
+
+
+def _of(stage: str, default: Any, *, changes_result: bool = True) -> Any:
+    """A setting with its default and the stage of a run that it is for."""
+    return field(default=default, metadata={"stage": stage, "changes_result": changes_result})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,49 +50,49 @@ class Settings:
     UsageError if a value has the wrong type, is out of its range, or contradicts another one.
     """
 
-    method: str = "match"
-    compare: str | None = None
-    mesh_size: float | None = None
-    model: str = "constant"
-    skystat: str = "median"
-    lower: float | None = None
-    upper: float | None = None
-    nclip: int = 5
-    lsigma: float = 4.0
-    usigma: float = 4.0
-    binwidth: float = _BINWIDTH
+    method: str = _of("solution", "match")
+    compare: str | None = _of("comparison", None)
+    mesh_size: float | None = _of("comparison", None)
+    model: str = _of("comparison", "constant")
+    skystat: str = _of("comparison", "median")
+    lower: float | None = _of("comparison", None)
+    upper: float | None = _of("comparison", None)
+    nclip: int = _of("comparison", 5)
+    lsigma: float = _of("comparison", 4.0)
+    usigma: float = _of("comparison", 4.0)
+    binwidth: float = _of("comparison", _BINWIDTH)
     mask_sources: bool = False
-    dqbits: str = "auto"
-    dq_ext: str = "DQ"
-    mask: str | None = None
-    weight: str | None = None
-    exposure_map: str | None = None
+    dqbits: str = _of("headers", "auto")
+    dq_ext: str = _of("headers", "DQ")
+    mask: str | None = _of("headers", None)
+    weight: str | None = _of("headers", None)
+    exposure_map: str | None = _of("headers", None)
     ignore_value: float | None = None
     keep_value: float | None = None
-    group_by: str = "auto"
-    split_by: str | None = None
-    planes: str | None = None
-    units: str = "auto"
-    exptime_key: str = "EXPTIME"
-    wcs: str = "auto"
-    flux_scale: str | None = None
-    bunit: str | None = None
-    reference: str | None = None
-    match_up: bool = False
-    robust: bool = False
-    skylist: str | None = None
-    sky_keyword: str = field(default="BKGLEVEL", metadata=_HANDLING)
-    subtract: bool = field(default=False, metadata=_HANDLING)
-    dry_run: bool = field(default=False, metadata=_HANDLING)
-    output_dir: str | None = field(default=None, metadata=_HANDLING)
-    overwrite: bool = field(default=False, metadata=_HANDLING)
-    strict: bool = field(default=False, metadata=_HANDLING)
-    max_residual: float | None = None
-    max_step: float | None = None
-    allow: tuple[str, ...] = field(default=(), metadata=_HANDLING)
-    cross_check: bool = False
+    group_by: str = _of("headers", "auto")
+    split_by: str | None = _of("headers", None)
+    planes: str | None = _of("headers", None)
+    units: str = _of("headers", "auto")
+    exptime_key: str = _of("headers", "EXPTIME")
+    wcs: str = _of("headers", "auto")
+    flux_scale: str | None = _of("headers", None)
+    bunit: str | None = _of("headers", None)
+    reference: str | None = _of("solution", None)
+    match_up: bool = _of("solution", False)
+    robust: bool = _of("solution", False)
+    skylist: str | None = _of("solution", None)
+    sky_keyword: str = _of("headers", "BKGLEVEL", changes_result=False)
+    subtract: bool = _of("handling", False, changes_result=False)
+    dry_run: bool = _of("handling", False, changes_result=False)
+    output_dir: str | None = _of("handling", None, changes_result=False)
+    overwrite: bool = _of("handling", False, changes_result=False)
+    strict: bool = _of("handling", False, changes_result=False)
+    max_residual: float | None = _of("solution", None)
+    max_step: float | None = _of("solution", None)
+    allow: tuple[str, ...] = _of("handling", (), changes_result=False)
+    cross_check: bool = _of("solution", False)
     skip_bad: bool = False
-    jobs: int = field(default=0, metadata=_HANDLING)
+    jobs: int = _of("handling", 0, changes_result=False)
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -162,8 +145,19 @@ class Settings:
 
     def determining(self) -> dict[str, Any]:
         """The settings that determine the result (not the number of workers, not the log)."""
-        found = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("determines_result", True)}
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("changes_result", True)}
         return {name: without_secrets(value) if type(value) is str else value for name, value in found.items()}
+
+
+OF_HEADERS, OF_THE_MEASUREMENT, OF_THE_SOLUTION = (
+    frozenset(f.name for f in fields(Settings) if f.metadata.get("stage") == stage)
+    for stage in ("headers", "comparison", "solution")
+)
+"""Settings that decide what is read from headers and which files belong to an image (a plan fixes them), that say how
+overlaps are compared, and that change no measurement."""
+
+OF_THE_SKY = OF_THE_SOLUTION | OF_THE_MEASUREMENT
+"""Settings that say how the sky is found; commands that find none ignore them in a configuration file."""
 
 
 def default_comparison(method: str, asked: Collection[str]) -> Compare:

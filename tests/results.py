@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from skymatch_cli.choices import WarningName
-from skymatch_cli.model import ImageInfo, ImageRef, Measurements, SkyWarning, Solution
+from skymatch_cli.model import (
+    Container,
+    ImageInfo,
+    ImageRef,
+    Measurements,
+    PixelSource,
+    SkyWarning,
+    Solution,
+    StoredPlane,
+)
 from skymatch_cli.output.result import Result
 from skymatch_cli.settings import Settings
 
@@ -30,9 +39,14 @@ def texts(*words: str) -> Any:
     return np.array(words, dtype=object)
 
 
+def pixels_of(file: str, hdu: int = 0, shape: tuple[int, int] = (10, 20)) -> PixelSource:
+    plane = StoredPlane(path=file, container=Container.PLAIN, hdu=hdu, offset=2880, shape=shape, bitpix=-32)
+    return PixelSource(science=plane)
+
+
 def make_info(file: str, ext: str = "PRIMARY", hdu: int = 0, unit: str = "adu") -> ImageInfo:
-    ref = ImageRef(file=file, path=file, hdu=hdu, ext=ext)
-    return ImageInfo(ref=ref, shape=(10, 20), wcs=None, unit=unit, comparison_unit="adu", group=file)
+    ref, source = ImageRef(file=file, path=file, hdu=hdu, ext=ext), pixels_of(file, hdu)
+    return ImageInfo(ref=ref, shape=(10, 20), wcs=None, source=source, unit=unit, comparison_unit="adu", group=file)
 
 
 def make_result(*files: str, settings: Settings | None = None, warnings: tuple[str, ...] = ()) -> Result:

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.sky.celestial import FitsWcs, fits_wcs
+from skymatch_cli.sky.celestial import FitsWcs, fits_wcs, wcs_of_cards
 from skymatch_cli.sky.footprint import footprint
 from skymatch_cli.sky.inverse import refine_pixels
 from skymatch_cli.sky.pixelarea import pixel_area_arcsec2
@@ -244,6 +244,10 @@ def test_distortions_survive_degenerate_axes():
         ({"D2IMDIS1": "LOOKUP"}, "lookup tables"),
         ({"CTYPE3": "CUBEFACE", "NAXIS": 3, "NAXIS3": 6}, "axis 3 of length 6"),
         ({"CRVAL1": 1e300}, "CRVAL"),
+        ({"CRVAL1": "150.0"}, "CRVAL1 = '150.0' is not a number"),
+        ({"CRPIX2": None}, "CRPIX2 has no value"),
+        ({"CD1_2": "1,5E-5"}, "CD1_2 = '1,5E-5' is not a number"),
+        ({"EQUINOX": "1950"}, "EQUINOX = '1950' is not a number"),
         ({"RADESYS": "GAPPT"}, "RADESYS"),
         ({"EQUINOX": 1e9}, "EQUINOX"),
         ({"WCSAXES": 100000}, "WCSAXES"),
@@ -254,6 +258,37 @@ def test_distortions_survive_degenerate_axes():
 def test_what_cannot_be_used_is_said_with_the_name_of_the_image(cards, reason):
     with pytest.raises(InputError, match=rf"b\.fits\[SCI,2\]: .*{reason}"):
         fits_wcs(celestial_header(cards=cards), (80, 100), where="b.fits[SCI,2]")
+
+
+@pytest.mark.parametrize(
+    "card", ["CRVAL1  =                  NaN", "CRVAL1  = 1.5 E2", "CRPIX1  = 100,5 / comma", "COMMENT"]
+)
+def test_a_position_that_is_no_number_is_not_zero(card):
+    """wcslib skips such a card, and the frame would lie elsewhere."""
+    text = celestial_header(scale=1 / 3600).tostring()
+    key = "CRPIX1" if "CRPIX1" in card else "CRVAL1"
+    start = text.index(key)
+    text = text[:start] + card.ljust(80) + text[start + 80 :]
+    reason = f"it has CRVAL2, but no CRVAL1|{key} = [^ ]* is not a number"
+    with pytest.raises(InputError, match=rf"a\.fits: .*({reason})"):
+        wcs_of_cards(text.encode(), (80, 100), where="a.fits")
+
+
+@pytest.mark.parametrize(
+    ("missing", "reason"), [("CD2_", "CD2_1 and CD2_2 are 0"), ("CD", "has no CDELT1, CD1_1 or PC1_1")]
+)
+def test_a_missing_size_of_pixels_is_not_a_degree(missing, reason):
+    header = celestial_header(cards={"CD1_1": -1e-3, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 1e-3})
+    for key in [key for key in header if key.startswith((missing, "CDELT", "PC"))]:
+        del header[key]
+    with pytest.raises(InputError, match=reason):
+        fits_wcs(header, (80, 100))
+
+
+def test_an_equinox_of_2000_may_be_a_string():
+    header = celestial_header(cards={"EQUINOX": "J2000.0"})
+    expected = fits_wcs(celestial_header(cards={"EQUINOX": 2000.0}), (80, 100))
+    np.testing.assert_array_equal(fits_wcs(header, (80, 100)).to_sky(5.0, 7.0), expected.to_sky(5.0, 7.0))
 
 
 @pytest.mark.parametrize("index", [1, 3, 99])

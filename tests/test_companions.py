@@ -143,7 +143,7 @@ class TestPlanesOfOneFile:
             write(f"{of}.fits", plane(pixels(of), "IMAGE", of), plane(pixels(of), "DATA", of))
         done = run("--dry-run", "a.fits", "b.fits")
         assert done.exit_code == 3
-        assert "a.fits, b.fits: [IMAGE,1] and [DATA,1] have one shape and WCS" in done.stderr
+        assert "a.fits, b.fits: [IMAGE,1] and [DATA,1] have the same shape and WCS" in done.stderr
         assert "(for the first: name one: a.fits[IMAGE,1] or a.fits[DATA,1])" in done.stderr
 
     @pytest.mark.parametrize("selector", ["DQ", "*"])
@@ -152,7 +152,7 @@ class TestPlanesOfOneFile:
             write(f"{of}.fits", plane(pixels(of), "SCI", of), plane(marks(4, 0, "i2"), "DQ", of))
         done = run("--dry-run", f"a.fits[{selector}]", f"b.fits[{selector}]")
         assert "b.fits[DQ,1] holds flags, by its name: it is matched as an image [planes]" in done.stderr
-        assert "or the plane that was named is another one; name the plane of the image" in done.stderr
+        assert "or the named plane is not an image; name the plane of the image" in done.stderr
         assert "SCI,1] holds flags" not in done.stderr
 
     def test_a_choice_that_no_name_confirms_is_a_warning(self, folder: Path) -> None:
@@ -160,7 +160,7 @@ class TestPlanesOfOneFile:
             write(f"{of}.fits", plane(pixels(of), "", of), plane(marks(3, 3), "", of))
         done = run("--dry-run", "a.fits", "b.fits")
         assert done.exit_code == 0
-        assert "a.fits: [1] is taken for the image, [2] for its companions" in done.stderr
+        assert "a.fits: uses [1] as the image, [2] as its companions" in done.stderr
 
     @pytest.mark.parametrize(("dtype", "n_good"), [("f4", 40 * 24), ("i4", 40 * 40)])
     def test_negative_weights_are_left_out_but_not_the_last_bit_of_a_list_of_exposures(
@@ -189,7 +189,27 @@ class TestPlanesOfOneFile:
             write(f"{of}.fits", plane(pixels(of, spoiled=of == "a"), image, of), plane(flagged, flags, of))
         assert_matched(skies("a.fits", "b.fits"), f"a.fits[{image}]", f"b.fits[{image}]")
 
-    def test_without_extver_flags_are_those_beside_the_image(self, folder: Path) -> None:
+    @pytest.mark.parametrize("chips", [1, 2])
+    def test_flags_and_weights_whose_wcs_is_spelled_with_fewer_digits(self, folder: Path, chips: int) -> None:
+        for of in "ab":
+            hdus = []
+            for chip in range(chips):
+                seen = frame(of).but(y=200.0 * chip)
+                short = seen.hdu_header()
+                short["CRVAL1"], short["CDELT1"] = round(short["CRVAL1"], 5) + 1e-5, float(f"{short['CDELT1']:.4g}")
+                last = of == "a" and chip == chips - 1
+                data = seen.pixels().astype("f4")
+                data[BAD] += 500.0 * last
+                hdus += [fits.ImageHDU(data, seen.hdu_header(), name="IMAGE")]
+                hdus += [fits.ImageHDU(marks(int(last), 0, "i4"), short, name="MASK")]
+            write(f"{of}.fits", *hdus)
+        done = run("--dry-run", "--format", "json", "--compare", "pooled", "a.fits", "b.fits")
+        images = json.loads(done.stdout)["images"]
+        assert [image["n_pixels"] for image in images] == [1600] * (chips - 1) + [40 * 24] + [1600] * chips
+        assert images[-1]["sky"] - images[0]["sky"] == pytest.approx(7.5, abs=0.2)
+
+    @pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 0, 3, 2), (0, 2, 1, 3), (1, 3, 0, 2)])
+    def test_without_extver_flags_are_those_of_the_image(self, folder: Path, order: tuple[int, ...]) -> None:
         for of in "ab":
             far = frame(of).but(y=200.0)
             hdus = [
@@ -200,7 +220,7 @@ class TestPlanesOfOneFile:
             ]
             for hdu in hdus:
                 hdu.header.remove("EXTVER", ignore_missing=True)
-            write(f"{of}.fits", *hdus)
+            write(f"{of}.fits", *(hdus[k] for k in order))
         found = json.loads(run("--dry-run", "--format", "json", "a.fits", "b.fits").stdout)
         overlap = next(o for o in found["overlaps"] if (o["a"], o["b"]) == (1, 3))
         assert len(found["images"]) == 4
@@ -219,6 +239,7 @@ class TestFilesOfTheList:
             ("{}-w1-int-3.fits", "{}-w1-cov-3.fits"),
             ("{}_drz_sci.fits", "{}_drz_wht.fits"),
             ("image_{}.fits", "expo_map_{}.fits"),  # of XMM
+            ("{}_1OFC.sub.fits", "{}_1OFC.weight.fits"),  # of THELI
         ],
     )
     def test_weights_are_used_and_are_no_images(self, folder: Path, image: str, weight: str) -> None:
@@ -241,7 +262,7 @@ class TestFilesOfTheList:
         names = sorted(path.name for path in folder.iterdir())
         assert_matched(skies(*names), f"{image.format('a')}[0]", f"{image.format('b')}[0]")
 
-    @pytest.mark.parametrize("other", ["{}.mask.fits", "{}-rms.fits"])
+    @pytest.mark.parametrize("other", ["{}.mask.fits", "{}-rms.fits", "{}_good.fits", "{}_segm.fits"])
     def test_masks_and_errors_are_left_out_and_not_written(self, folder: Path, other: str) -> None:
         for of in "ab":
             single(f"{of}.fits", pixels(of), of)
@@ -261,6 +282,25 @@ class TestFilesOfTheList:
             done.stderr
         )
 
+    def test_weights_of_no_file_of_the_list_are_a_warning(self, folder: Path) -> None:
+        for of in "ab":
+            single(f"{of}_new.fits", pixels(of), of)
+        single("a_wht.fits", marks(1, 1), "a")
+        said = "by their names weights, masks or errors, but of no file of the list: a_wht.fits"
+        assert said in run("--dry-run", "a_new.fits", "b_new.fits", "a_wht.fits").stderr
+        assert said not in run("--dry-run", "a_wht.fits").stderr
+
+    def test_flags_that_are_not_integers_are_refused(self, folder: Path) -> None:
+        for of in "ab":
+            write(f"{of}.fits", plane(pixels(of), "IMAGE", of), plane(marks(1, 0), "MASK", of))
+            single(f"{of}1.fits", pixels(of), of)
+            single(f"{of}1_bpm.fits", marks(1, 0), of)
+        for names in (["a.fits", "b.fits"], ["a1.fits", "b1.fits", "a1_bpm.fits", "b1_bpm.fits"]):
+            done = run("--dry-run", *names)
+            assert done.exit_code == 3
+            assert "are not integers (see --dq-ext, or give --dqbits none)" in done.stderr
+            assert run("--dry-run", "--dqbits", "none", *names).exit_code == 0
+
     def test_a_selector_makes_it_an_image(self, folder: Path) -> None:
         for of in "ab":
             single(f"{of}.fits", pixels(of), of)
@@ -272,6 +312,8 @@ class TestFilesOfTheList:
             single(f"{of}.fits", pixels(of), of)
         fits.PrimaryHDU(np.ones((3, 3), "f4")).writeto("a.weight.fits")
         assert_matched(skies("a.fits", "a.weight.fits", "b.fits"), "a.fits[0]", "b.fits[0]")
+        said = run("--dry-run", "a.fits", "a.weight.fits", "b.fits").stderr
+        assert "not used: a.fits: its weight file a.weight.fits is 3 × 3 pixels, the image 40 × 40 [flags]" in said
 
     def test_results_of_this_program_are_left_out(self, folder: Path) -> None:
         for of in "ab":
@@ -282,6 +324,41 @@ class TestFilesOfTheList:
 
 
 class TestTemplates:
+    @pytest.mark.parametrize(
+        ("planes", "n_good"),
+        [
+            ((("N4", "N4"),), [1600, 1280]),  # the file of flags lacks the first chip
+            ((("S29", "S29"),), [960, 1600]),
+            ((("DQ", "N4"), ("DQ", "S29")), [960, 1280]),  # by their WCS
+            ((("N4", "N4"), ("S29", "S29")), [960, 1280]),
+        ],
+    )
+    @pytest.mark.parametrize("template", [False, True])
+    def test_flags_are_those_of_the_chip(
+        self, folder: Path, planes: tuple[tuple[str, str], ...], n_good: list[int], template: bool
+    ) -> None:
+        places = {"S29": 0.0, "N4": 200.0}
+        for of in "ab":
+            seen = {chip: frame(of).but(y=y) for chip, y in places.items()}
+            headers = {chip: made.hdu_header() for chip, made in seen.items()}
+            write(f"{of}_ooi.fits", *(fits.ImageHDU(seen[c].pixels(), headers[c], name=c) for c in places))
+            flags = {chip: np.zeros((40, 40), "i2") for chip in places}
+            flags["S29"][:, :16] = flags["N4"][:, :8] = 1
+            hdus = [fits.ImageHDU(flags[chip], headers[chip], name=name) for name, chip in planes]
+            write(f"{of}_ood.fits", *hdus)
+        if template:
+            args = ["--dq-ext", "{stem:ooi=ood}.fits", "a_ooi.fits", "b_ooi.fits"]
+        else:
+            args = ["a_ooi.fits", "b_ooi.fits", "a_ood.fits", "b_ood.fits"]
+        done = run("--dry-run", "--format", "json", *args)
+        if template and len(planes) == 1:
+            assert done.exit_code == 3
+            assert "its DQ file a_ood.fits holds no plane of it, but of other images" in done.stderr
+        else:
+            assert [image["n_pixels"] for image in json.loads(done.stdout)["images"]] == n_good * 2
+            said = "holds no plane of it, but of other images; and of 1 more [flags]"
+            assert (said in done.stderr) == (len(planes) == 1)
+
     def test_a_part_of_the_name_is_replaced(self, folder: Path) -> None:
         for of in "ab":
             single(f"{of}_x1_r.fits", pixels(of, spoiled=of == "a"), of)

@@ -1,6 +1,8 @@
 """Cubes: each plane is matched by itself, recorded, subtracted and undone."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from astropy.io import fits
 
 import skymatch_cli
+from skymatch_cli.compare import meshed
 from skymatch_cli.errors import InputError
 from skymatch_cli.images import pixels as reading
 from skymatch_cli.run import tasks
@@ -129,7 +132,7 @@ def test_what_is_no_stack_of_images_of_the_sky_is_refused(tmp_path, shape, cards
 def test_planes_at_other_wavelengths_are_not_compared(tmp_path):
     names = save(tmp_path, 4, WAVE)
     fits.setval(names[2], "CRVAL3", value=5.01e-7)
-    with pytest.raises(InputError, match="elsewhere along WAVE than those of"):
+    with pytest.raises(InputError, match="the positions of its planes along WAVE differ from those of"):
         skymatch_cli.match(names, planes="each", dry_run=True)
 
 
@@ -383,6 +386,38 @@ def test_planes_are_compared_alike_in_processes(tmp_path, monkeypatch, model):
     alone = run(*command, "--jobs", "1").stdout
     monkeypatch.setattr(tasks, "_WORTH_PROCESSES", 0)
     assert run(*command, "--jobs", "2").stdout == alone
+
+
+def test_a_plane_whose_process_is_killed_is_named(tmp_path, monkeypatch):
+    """Each process measures planes of its own at first; after one was killed they are measured one by one."""
+    names, measure, here = save(tmp_path, 5, WAVE), meshed.MeshTask.__call__, os.getpid()
+
+    def killed(task):
+        if task.info.ref.label.endswith("cube_1.fits[*,*,3]") and os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return measure(task)
+
+    monkeypatch.setattr(meshed.MeshTask, "__call__", killed)
+    monkeypatch.setattr(tasks, "_WORTH_PROCESSES", 0)
+    refused = run("match", "--dry-run", "--compare", "mesh", "--planes", "each", "--jobs", "2", *names)
+    assert refused.exit_code == 3
+    assert refused.stderr.count("cube_") == 1
+    assert "cube_1.fits[*,*,3]: the process that read it was killed" in refused.stderr
+
+
+def test_all_planes_that_can_not_be_read_are_named_whatever_process_reads_them(tmp_path, monkeypatch):
+    names, measure = save(tmp_path, 5, WAVE), meshed.MeshTask.__call__
+    bad = "cube_0.fits[*,*,1]", "cube_0.fits[*,*,5]", "cube_2.fits[*,*,2]"
+    monkeypatch.setattr(
+        meshed.MeshTask,
+        "__call__",
+        lambda task: task.lost("is torn") if task.info.ref.label.endswith(bad) else measure(task),
+    )
+    monkeypatch.setattr(tasks, "_WORTH_PROCESSES", 0)
+    command = ["match", "--dry-run", "--compare", "mesh", "--planes", "each", *names]
+    alone, apart = (run(*command, "--jobs", jobs) for jobs in "12")
+    assert (apart.exit_code, apart.stderr) == (alone.exit_code, alone.stderr)
+    assert all(name in apart.stderr for name in bad)
 
 
 def test_planes_that_are_not_named_do_not_change_their_state(tmp_path):

@@ -15,6 +15,7 @@ from astropy.io import fits
 from skymatch_cli.errors import UsageError
 from skymatch_cli.images.formats.files import real_path, real_paths
 from skymatch_cli.images.inputs import Inputs, resolve_images
+from skymatch_cli.record.reads import lists_among
 from skymatch_cli.settings import Settings
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -201,13 +202,28 @@ class TestLists:
         (folder / "sub/l.txt").write_text("a.fits m.fits[1]\n'b c.fits'\n")
         first, second = resolve("@sub/l.txt").refs
         assert first.mask is not None
-        assert (first.mask.file, first.mask.path, first.mask.ext) == ("sub/m.fits", str(folder / "sub/m.fits"), 1)
+        assert (first.mask.file, first.mask.path, first.mask.selector.index) == (
+            "sub/m.fits",
+            str(folder / "sub/m.fits"),
+            1,
+        )
         assert second.mask is None
 
     def test_nested_lists(self, folder: Path) -> None:
         (folder / "sub/l.txt").write_text("a.fits\n")
         (folder / "top.txt").write_text("@sub/l.txt\n")
         assert labels("@top.txt") == ["sub/a.fits"]
+
+    @pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16"])
+    def test_lists_of_windows(self, folder: Path, coding: str) -> None:
+        text = "# ümlaut\r\n\r\n'b c.fits'\t# first\r\n\"a.fits\"\r\n"
+        (folder / "sub/l.txt").write_bytes(text.encode(coding))
+        assert labels("@sub/l.txt") == ["sub/b c.fits", "sub/a.fits"]
+
+    def test_a_list_is_no_pipe(self, folder: Path) -> None:
+        os.mkfifo(folder / "pipe")  # as of process substitution in a shell
+        assert problem("@pipe").startswith("@pipe: is a pipe, not a file (give its names on standard input")
+        assert list(lists_among(["@pipe"])) == ["pipe"]
 
     def test_list_that_names_itself(self, folder: Path) -> None:
         (folder / "l.txt").write_text("@l.txt\n")
@@ -314,7 +330,7 @@ class TestMaskTemplate:
     def test_fields(self, hst: str) -> None:
         _, second = resolve(hst, mask="m/{stem}_{extname}{extver:02d}.fits[3]").refs
         assert second.mask is not None
-        assert (second.mask.file, second.mask.ext) == ("m/a_SCI02.fits", 3)
+        assert (second.mask.file, second.mask.selector.index) == ("m/a_SCI02.fits", 3)
 
     @pytest.mark.parametrize("name", ["x.y.fits", "x.y.fits.gz", "x.y.fits.fz", "x.y.fit", "x.y.FITS"])
     def test_stem_has_no_fits_suffixes(self, folder: Path, name: str) -> None:

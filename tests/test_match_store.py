@@ -254,9 +254,9 @@ def compared(monkeypatch) -> list[str]:
     for module, name in ((measuring, "assemble"), (planning, "overlap_graph")):
         call = getattr(module, name)
 
-        def counted(argument, name=name, call=call):
+        def counted(*given, name=name, call=call):
             done.append(name)
-            return call(argument)
+            return call(*given)
 
         monkeypatch.setattr(module, name, counted)
     return done

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from skymatch_cli.compare.mesh.deeppairs import DeepPairs
-from skymatch_cli.compare.mesh.layers import Layers, LeafTable, closed
+from skymatch_cli.compare.mesh.layers import Layers, LeafTable, cells_first, closed
 from skymatch_cli.compare.mesh.pairs import LeafPairs
 from skymatch_cli.compare.mesh.reduce import CellMesh
 from skymatch_cli.compare.mesh.sheets import gathered, make_sheet
@@ -65,7 +65,7 @@ def spread_over(step):
 
 def smoothed_and_expected(masks, canvas, doublings):
     _, leaves = Layers.arranged(closed(leaves_of(*masks)))
-    found = LeafTable(leaves).beside().smoothed(cells_of(leaves, canvas).T, doublings).T
+    found = LeafTable(leaves).beside().smoothed(cells_first(cells_of(leaves, canvas)), doublings)[:, :-1].T
     window = window_of(doublings)
     expected = ndimage.convolve(canvas, np.multiply.outer(window, window)[None], mode="constant")
     real = cells_of(leaves, np.repeat(np.repeat(np.stack(masks), BLOCK, axis=1), BLOCK, axis=2))
@@ -98,7 +98,8 @@ def test_the_variance_of_a_window_grows_fourfold_with_each_doubling():
 def test_cells_of_other_tiles_are_no_neighbours():
     one, other = leaves_of(np.ones((1, 1), bool)), leaves_of(np.array([[False, True]]), tile=1)
     both = Leaves(*(np.append(getattr(one, f), getattr(other, f)) for f in Leaves.__slots__))
-    means = LeafTable(both).beside().smoothed(np.ones((BLOCK**2, 2), np.float32), 1).T.reshape(2, BLOCK, BLOCK)
+    means = LeafTable(both).beside().smoothed(cells_first(np.ones((2, BLOCK**2), np.float32)), 1)
+    means = means[:, :-1].T.reshape(2, BLOCK, BLOCK)
     assert means[0, 3, -1] == means[1, 3, 0] == 0.75
     assert means[0, 3, 3] == 1
 

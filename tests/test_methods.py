@@ -13,7 +13,7 @@ from skymatch_cli.model import ImageInfo, ImageRef, LocalSkies, Measurements, Re
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.solve.methods import METHODS, solve_skies
 
-from .results import SKIES_OF_ROW
+from .results import SKIES_OF_ROW, pixels_of
 
 
 def image(k: int, *, group: str = "", factor: float = 1.0, recorded: float | None = None) -> ImageInfo:
@@ -21,6 +21,7 @@ def image(k: int, *, group: str = "", factor: float = 1.0, recorded: float | Non
         ref=ImageRef(f"{k}.fits", f"{k}.fits", 0),
         shape=(10, 10),
         wcs=None,
+        source=pixels_of(f"{k}.fits", shape=(10, 10)),
         group=group or f"{k}.fits",
         to_comparison=factor,
         recorded=None if recorded is None else Recorded(SkyPlane(recorded), False),

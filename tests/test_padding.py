@@ -44,6 +44,28 @@ def test_a_value_at_the_border_that_stands_apart(value: float) -> None:
     np.testing.assert_array_equal(padding.left_out, corners())
 
 
+@pytest.mark.parametrize("dithered", [1, 2])
+def test_zeros_that_lossy_compression_has_spread(dithered: int, tmp_path: Path) -> None:
+    original = np.where(corners(), 0.0, noise()).astype("f4")
+    hdu = fits.CompImageHDU(original, compression_type="RICE_1", quantize_level=4, quantize_method=dithered)
+    hdu.writeto(tmp_path / "a.fits.fz")
+    data = fits.getdata(tmp_path / "a.fits.fz", 1)
+    assert (dithered == 2) == bool(np.all(data[corners()] == 0))
+    padding = found(data)
+    np.testing.assert_array_equal(padding.left_out, corners())
+    assert (padding.within > 0) == (dithered != 2)
+    assert found(data, keep=[0.0]) is None or dithered != 2
+
+
+@pytest.mark.parametrize("level", [-40.0, 40.0])
+def test_pixels_about_zero_that_lead_to_a_scene_or_lie_within_the_frame_stay(level: float) -> None:
+    ramp = np.linspace(0, 1, SHAPE[1]) * level * np.ones(SHAPE)
+    assert found(RNG.normal(ramp, 3.0)) is None
+    dark = noise(level)
+    dark[40:60, 40:60] = RNG.normal(0, 0.3, (20, 20))
+    assert found(dark) is None
+
+
 def test_zeros_around_a_frame_whose_sky_is_subtracted() -> None:
     np.testing.assert_array_equal(found(np.where(corners(), 0.0, noise(0.0))).left_out, corners())
 

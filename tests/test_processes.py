@@ -17,7 +17,7 @@ import pytest
 
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.run import processes
-from skymatch_cli.run.tasks import LocalRunner, NoProgress, Tasks
+from skymatch_cli.run.tasks import LocalRunner, Progress, Tasks
 
 from .factories import Frame, write_all
 
@@ -142,7 +142,7 @@ class Answer:
 
 def test_a_worker_that_is_killed_while_it_answers_does_not_stop_the_others(forking):
     some = Tasks(lambda k: Large(k, deadly=frozenset({2})), range(5), 10**9)
-    found = list(processes.run_tasks(some, 2, NoProgress()))
+    found = list(processes.run_tasks(some, 2, Progress()))
     assert [f.k for f in found] == list(range(5))
     assert all(len(f.content) == 10**8 for f in found if isinstance(f, Answer))
 
@@ -154,7 +154,7 @@ def test_few_tasks_are_begun_ahead_of_the_answers_that_are_taken(forking, tmp_pa
             (tmp_path / str(self.k)).touch()
             return Squaring.__call__(self)
 
-    found = processes.run_tasks(Tasks(Noted, range(100), 10**9), 2, NoProgress())
+    found = processes.run_tasks(Tasks(Noted, range(100), 10**9), 2, Progress())
     next(found)
     time.sleep(0.3)
     begun = len(list(tmp_path.iterdir()))
@@ -165,7 +165,7 @@ def test_few_tasks_are_begun_ahead_of_the_answers_that_are_taken(forking, tmp_pa
 
 INTERRUPTED = """
 import os, signal, sys, time
-from skymatch_cli.run.tasks import NoProgress, Tasks
+from skymatch_cli.run.tasks import Progress, Tasks
 from skymatch_cli.run.processes import run_tasks
 class Slow:
     def __init__(self, k): self.k = k
@@ -175,7 +175,7 @@ class Slow:
             time.sleep(0.01)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 try:
-    list(run_tasks(Tasks(Slow, range(100), 10**9), 2, NoProgress()))
+    list(run_tasks(Tasks(Slow, range(100), 10**9), 2, Progress()))
 except KeyboardInterrupt:
     import multiprocessing
     print("interrupted", multiprocessing.active_children())
@@ -197,14 +197,14 @@ def test_an_interrupt_ends_workers_in_the_midst_of_a_task(whole_group):
 
 ORPHANS = """
 import os, sys, time
-from skymatch_cli.run.tasks import NoProgress, Tasks
+from skymatch_cli.run.tasks import Progress, Tasks
 from skymatch_cli.run.processes import run_tasks
 class Slow:
     def __init__(self, k): self.k = k
     def __call__(self):
         time.sleep(0.05)
         return os.getpid()
-for pid in run_tasks(Tasks(Slow, range(10**6), 10**9), 2, NoProgress()):
+for pid in run_tasks(Tasks(Slow, range(10**6), 10**9), 2, Progress()):
     print(pid, flush=True)
 """
 

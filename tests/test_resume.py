@@ -156,7 +156,7 @@ def test_the_user_is_told(mean: Scene) -> None:
     interrupt(mean)
     done = CliRunner().invoke(main, ["match", "--subtract", "--skystat", "mean", *mean.names])
     assert done.exit_code == 0
-    assert "the run that was interrupted here is finished, with what it had measured" in done.stderr
+    assert "finished an interrupted run, with its measurements" in done.stderr
     assert "subtracted the sky from 3 images, 1 already as wanted" in done.stderr
     assert contents(mean.folder) == mean.new
 

@@ -76,7 +76,7 @@ class TestUnits:
         assert "arcsinh magnitudes (BSOFTEN, BOFFSET), which are not linear in flux" in said
         assert "flux = BOFFSET + BSOFTEN * 2 * sinh(pixel * ln(10) / 2.5)" in said
 
-    @pytest.mark.parametrize("key", ["EXPTIME", "EXPOSURE", "LIVETIME", "ONTIME"])
+    @pytest.mark.parametrize("key", ["EXPTIME", "EXPOSURE", "LIVETIME", "ONTIME", "EXP_TIME"])
     def test_exposure_times_without_a_unit_are_a_warning_and_a_unit_mends_it(self, key: str) -> None:
         for name, sky, time in (("a.fits", 100.0, 1000.0), ("b.fits", 400.0, 4000.0)):
             single(name, sky, sky / 40, BUNIT=None, **({"EXPTIME": None} | {key: time}))
@@ -97,12 +97,60 @@ class TestUnits:
         assert skies == pytest.approx([0, 0, 30 * 0.25, 30], abs=0.3)
 
 
+def test_flux_scales_that_are_not_used_are_a_warning() -> None:
+    """A sky of 100 in both, where the second frame has to be divided by 2."""
+    names = [single("a.fits", 100.0, FLXSCALE=1.0), single("b.fits", 200.0, 10.0, FLXSCALE=0.5)]
+    assert "fluxes that differ by 0.753 mag are compared; --flux-scale FLXSCALE scales them" in run(*names).stderr
+    done = run("--flux-scale", "FLXSCALE", *names)
+    assert "mag are compared" not in done.stderr
+    first, second = json.loads(done.stdout)["images"]
+    assert second["sky"] - 2 * first["sky"] == pytest.approx(0, abs=0.6)
+
+
+class TestOverscan:
+    """The sky is 7.5 higher in the second frame; 12 of 52 columns are overscan, without sky."""
+
+    @pytest.fixture
+    def names(self) -> list[str]:
+        for name, sky, x in (("a.fits", 1000.0, 0.0), ("b.fits", 1007.5, 6.0)):
+            made = frame(sky, x, nx=52)
+            data = made.pixels()
+            data[:, :12] = 990.0 + np.random.default_rng(1).normal(0, 1, (40, 12))
+            fits.PrimaryHDU(data.astype("f4"), made.hdu_header()).writeto(name)
+        return ["a.fits", "b.fits"]
+
+    @pytest.mark.parametrize("key", ["DATASEC", "TRIMSEC", "SCIPIXS"])
+    @pytest.mark.parametrize("section", ["", "[11:52,3:40]"])
+    def test_is_left_out(self, names: list[str], key: str, section: str) -> None:
+        for name in names:
+            fits.setval(name, key, value="[13:52,1:40]")
+        images = result("--compare", "pooled", *(name + section for name in names))["images"]
+        assert [image["n_pixels"] for image in images] == [40 * (38 if section else 40)] * 2
+        assert images[1]["sky"] - images[0]["sky"] == pytest.approx(7.5, abs=0.2)
+
+    @pytest.mark.parametrize("section", ["[13:60,1:40]", "[1:52,1:40]", "[1:10,1:40]", "none", "[0:0,0:0]"])
+    def test_a_section_of_the_image_before_it_was_trimmed_is_not_used(self, names: list[str], section: str) -> None:
+        for name in names:
+            fits.setval(name, "DATASEC", value=section)
+        assert [image["n_pixels"] for image in result(*names)["images"]] == [52 * 40] * 2
+
+
 class TestBands:
-    @pytest.mark.parametrize("key", ["FILTER", "PUPIL", "FILTNAM1", "BAND", "CHNLNUM", "WAVELNTH", "INSFILTE"])
+    @pytest.mark.parametrize(
+        "key", ["FILTER", "PUPIL", "FILTNAM1", "BAND", "CHNLNUM", "WAVELNTH", "INSFILTE", "HIERARCH ESO INS FILT1 NAME"]
+    )
     def test_that_differ_are_a_warning(self, key: str) -> None:
         single("a.fits", 100.0, **{key: "F115W"})
         single("b.fits", 101.0, 10.0, **{key: "F200W"})
-        assert f"images of different {key} are compared" in run("a.fits", "b.fits").stderr
+        assert f"images of different {key.removeprefix('HIERARCH ')} are compared" in run("a.fits", "b.fits").stderr
+
+    def test_of_a_raw_colour_frame_have_skies_of_their_own(self) -> None:
+        names = [single(f"{k}.fits", 100.0, 10.0 * k, BAYERPAT="RGGB") for k in range(2)]
+        said = run(*names).stderr
+        assert "0.fits, 1.fits: red, green and blue pixels of one frame have skies of their own" in said
+        assert said.count("BAYERPAT") == 1
+        single("2.fits", 100.0, BAYERPAT="none")
+        assert "BAYERPAT" not in run("2.fits", single("3.fits", 100.0, 10.0)).stderr
 
     def test_are_matched_each_by_itself(self) -> None:
         for k, (band, sky) in enumerate([("F115W", 100.0), ("F200W", 50.0), ("F115W", 103.0), ("F200W", 51.0)]):
@@ -142,6 +190,20 @@ class TestGroups:
         for name, x in (("a.fits", 0.0), ("b.fits", 10.0)):
             single(name, 100.0, x, TELESCOP="HST", EXPOSURE="1")
         assert [image["group"] for image in result("a.fits", "b.fits")["images"]] == ["a.fits", "b.fits"]
+
+    def test_exposures_of_one_field_in_one_file_are_a_warning(self) -> None:
+        """Two reads in each file, with skies of 20 and 50: as chips of one exposure they would share one sky."""
+        for name, x in (("a.fits", 0.0), ("b.fits", 10.0)):
+            reads = [frame(sky + x, x + k) for k, sky in enumerate((20.0, 50.0))]
+            hdus = [fits.ImageHDU(r.pixels().astype("f4"), r.hdu_header(), "SCI") for r in reads]
+            fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(name)
+        said = run("a.fits", "b.fits").stderr
+        assert "images of one group (of one file) are of the same field, and differ by up to 30" in said
+        done = run("--group-by", "none", "a.fits", "b.fits")
+        assert "images of one group" not in done.stderr
+        images = json.loads(done.stdout)["images"]
+        assert [image["sky"] for image in images] == pytest.approx([0, 30, 10, 40], abs=0.3)
+        assert [image["group"] for image in images] == ["a.fits[1]", "a.fits[2]", "b.fits[1]", "b.fits[2]"]
 
     def test_keywords_in_a_list(self) -> None:
         for k, (visit, exposure) in enumerate([(1, 1), (1, 1), (1, 2)]):
@@ -270,10 +332,12 @@ class TestCoordinates:
         sun = {"CTYPE1": "HPLN-TAN", "CTYPE2": "HPLT-TAN"}
         single("a.fits", 100.0, **sun)
         single("b.fits", 107.0, 10.0, **sun, DSUN_OBS=149_597_870_700.0)
-        assert "DSUN_OBS is not known of a.fits, but of b.fits: taken as 1 au [wcs]" in run("*.fits").stderr
+        assert "DSUN_OBS is missing in a.fits, but not in b.fits: taken as 1 au [wcs]" in run("*.fits").stderr
         single("c.fits", 103.0, 5.0, **sun, DSUN_OBS=149_597_870_700.0, HGLN_OBS=0.0, HGLT_OBS=0.0)
         said = run("*.fits").stderr
-        assert "HGLN_OBS is not known of a.fits, b.fits, but of c.fits: their observers are taken to be at one" in said
+        assert (
+            "HGLN_OBS is missing in a.fits, b.fits, but not in c.fits: their observers are taken to be at one" in said
+        )
         assert "not known" not in run("b.fits", "--strict").stderr
 
     def test_an_epoch_that_is_taken_for_the_equinox_is_said(self) -> None:
@@ -326,7 +390,7 @@ class TestMessages:
         images = result("--method", "user", "--skylist", "skies.txt", "a.fits")["images"]
         assert [image["sky"] for image in images] == [1.5, 2.5]
         (folder / "skies.txt").write_text("a.fits 1.5 2.5 3.5\n")
-        assert "skies.txt, line 1: 3 skies for the 2 images of a.fits" in refusal(
+        assert "skies.txt, line 1: 3 skies for 2 images of a.fits" in refusal(
             "--method", "user", "--skylist", "skies.txt", "a.fits"
         )
 

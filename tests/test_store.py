@@ -12,10 +12,8 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pytest
@@ -27,12 +25,10 @@ from skymatch_cli.cli import main
 from skymatch_cli.compare.meshed import MeshTask
 from skymatch_cli.compare.pooled import PooledTask
 from skymatch_cli.errors import InputError, SkymatchError
-from skymatch_cli.model import Container, ImageRef, MaskRef, PixelSource, SkyWarning, StoredPlane
-from skymatch_cli.model.arrays import FloatArray
+from skymatch_cli.model import SkyWarning
 from skymatch_cli.settings import Settings
 from skymatch_cli.store import database, findings, keys
-from skymatch_cli.store.codec import Codec
-from skymatch_cli.store.findings import Measured, StoredFindings
+from skymatch_cli.store.findings import StoredFindings
 from skymatch_cli.store.store import CODEC, Store
 
 from .commands import skymatch
@@ -107,11 +103,10 @@ def test_a_store_may_have_any_name(frames, name):
 @pytest.mark.parametrize("options", [{}, {"compare": "mesh"}, {"compare": "mesh", "model": "plane"}])
 def test_findings_come_back_to_the_last_bit(frames, options):
     planned = pipeline.plan(frames, Settings(**options))
-    held = list(pipeline.find(planned).found)
+    held = list(pipeline.find(planned))
     with Store("field.db", write=True, create=True) as store:
         store.save_plan(planned)
-        start = Measured(planned.infos, planned.graph, planned.settings, ())
-        found = StoredFindings(start, store, store, with_local=True)
+        found = StoredFindings(planned, store, store, with_local=True)
         for image in (4, 0, 1):
             found.put(image, held[image])
         assert [f is not None for f in found] == [True, True, False, False, True, False]  # before they are written
@@ -119,7 +114,7 @@ def test_findings_come_back_to_the_last_bit(frames, options):
         found.put(1, held[1])
         found.flush()
     with Store("field.db") as store:
-        found = StoredFindings(start, store, with_local=True)
+        found = StoredFindings(planned, store, with_local=True)
         assert found.n_measured == 3
         for image in (0, 1, 4):
             assert CODEC.encode(found[image]) == CODEC.encode(held[image])
@@ -138,71 +133,6 @@ def test_long_columns_are_stored_in_blocks(frames, monkeypatch):
             mine, its = opened.plan().graph.polygon.part(some), planned.graph.polygon.part(some)
             assert np.array_equal(mine.xy, its.xy)
             assert np.array_equal(mine.row_offset, its.row_offset)
-
-
-class _Colour(StrEnum):
-    RED = "red"
-
-
-class _Shape(Protocol):
-    size: float
-
-
-@dataclass(frozen=True)
-class _Square:
-    size: float
-
-
-@dataclass(frozen=True)
-class _Thing:
-    name: str | int | None
-    colour: _Colour
-    shape: _Shape
-    planes: dict[int, FloatArray | None]
-    pairs: tuple[tuple[int, float], ...]
-    raw: bytes = b""
-
-
-@dataclass(frozen=True)
-class _Other:
-    name: str | int | None
-    colour: _Colour
-
-
-def test_dataclasses_come_back_whatever_they_hold():
-    codec = Codec({_Shape: (_Square,)})
-    array = np.arange(6.0).reshape(2, 3)[:, ::2]
-    thing = _Thing(os.fsdecode(b"\xff") + "ä", _Colour.RED, _Square(np.nan), {2: array, 3: None}, ((1, 0.1),), b"\0\1")
-    back = codec.decode(_Thing, codec.encode(thing))
-    assert (back.name, back.colour, back.pairs, back.raw) == (thing.name, _Colour.RED, ((1, 0.1),), b"\0\1")
-    assert np.isnan(back.shape.size)
-    assert back.planes[3] is None
-    assert back.planes[2].dtype == array.dtype
-    assert np.array_equal(back.planes[2], array)
-    plane = StoredPlane(path="ä", container=Container.GZIP, hdu=1, offset=2880, shape=(3, 4), bitpix=16, blank=-1)
-    for value in (PixelSource(science=plane, mask=plane, bad_flags=5), ImageRef("a", "b", 0, "", 1, MaskRef("m", "m"))):
-        assert CODEC.decode(type(value), CODEC.encode(value)) == value
-
-
-def test_arrays_are_those_of_numpy_save_and_never_pickles():
-    from io import BytesIO
-
-    codec = Codec({_Shape: (_Square,)})
-    array = np.array([[1.5, -2.0]])
-    content = codec.encode(_Thing("a", _Colour.RED, None, {1: array}, ()))
-    expected = BytesIO()
-    np.save(expected, array, allow_pickle=False)
-    assert expected.getvalue() in content
-    with pytest.raises(TypeError, match="array of objects"):
-        codec.encode(_Thing("a", _Colour.RED, None, {1: np.array([object()])}, ()))
-
-
-def test_a_layout_with_other_fields_is_another_one():
-    codec = Codec()
-    assert codec.layout(_Square) != codec.layout(_Other)
-    for cls in (_Square, _Other):
-        with pytest.raises(ValueError, match="is not a"):
-            codec.decode(cls, codec.encode(MaskRef("m", "m", 1)))
 
 
 # --- what is not a store, or not whole

@@ -146,11 +146,11 @@ def test_neither_pixels_nor_mask_are_changed() -> None:
 @given(st.integers(0, 2**32 - 1), st.tuples(st.integers(1, 120), st.integers(1, 120)))
 def test_whole_tiles_have_no_pixel_outside(seed: int, shape: tuple[int, int]) -> None:
     spans = random_spans(np.random.default_rng(seed), shape)
-    for band, (first, last) in enumerate(whole_tiles(spans, shape).T):
+    for band, (first, last) in enumerate(whole_tiles([spans], shape)[0].T):
         assert spans.mask(shape)[band * SIDE : (band + 1) * SIDE, first * SIDE : last * SIDE].all()
 
 
 def test_whole_tiles_of_a_rectangle_by_hand() -> None:
     y = np.arange(20, 100)
     spans = Spans(y, np.full_like(y, 31), np.full_like(y, 110))
-    np.testing.assert_array_equal(whole_tiles(spans, (100, 110)), [[0, 1, 1, 1], [0, 4, 4, 4]])
+    np.testing.assert_array_equal(whole_tiles([spans], (100, 110))[0], [[0, 1, 1, 1], [0, 4, 4, 4]])

@@ -232,9 +232,29 @@ def test_without_a_loop_nothing_is_said_to_agree(tmp_path):
     strip = skymatch_cli.match(write_all(tmp_path, row([1.0, 3.0, 2.0])), dry_run=True).verdict
     assert not strip.checked
     assert str(strip).endswith("; no loop of overlaps checks them")
+    stack = [Frame(sky=100.0 + 10 * k, noise=1.0, seed=k) for k in range(3)]  # each loop closes, whatever the pixels
+    assert not skymatch_cli.match(write_all(tmp_path / "stack", stack), dry_run=True).verdict.checked
     circle = skymatch_cli.match(stepped(tmp_path / "circle", 0.0), dry_run=True).verdict
     assert circle.checked
     assert str(circle).endswith("; all 3 overlaps agree within their errors")
+
+
+@pytest.mark.parametrize(("factor", "names"), [(30, {"crowded"}), (300, {"units", "crowded"})])
+def test_a_frame_in_another_unit_is_no_agreement_and_no_mask(tmp_path, factor, names):
+    run("demo", tmp_path)
+    frames = sorted(tmp_path.glob("frame_*.fits"))
+    assert "; all 11 overlaps agree within their errors\n" in run("match", "--dry-run", *frames).stderr
+    with fits.open(frames[2], mode="update") as hdus:
+        hdus["SCI"].data *= np.float32(factor)
+    said = run("match", "--dry-run", *frames).stderr
+    verdict = said.splitlines()[0]
+    largest = re.search(
+        r"; all 11 overlaps agree within their errors, but errors are large: up to (\S+) electron$", verdict
+    )
+    assert float(largest[1]) > factor / 2, "the noise of the other frames is 17 electron a pixel"
+    told = [line for line in said.splitlines() if "warning: " in line]
+    assert {re.search(r" \[(\S+)\] \(usual", line)[1] for line in told} == names
+    assert all("frame_02" in line and "frame_01" not in line for line in told)
 
 
 def test_the_advice_stands_once_after_the_last_warning_of_a_name(tmp_path):

@@ -42,12 +42,12 @@ def session(ctx: click.Context) -> Iterator[None]:
     if verbose and quiet:
         raise UsageError("--verbose and --quiet contradict each other", "leave one of them out")
     level = logging.ERROR if quiet else (NOTE, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    handlers: list[logging.Handler] = [_handler(sys.stderr, level, _StderrFormatter())]
+    handlers: list[logging.Handler] = [_Handler(sys.stderr, level, _StderrFormatter())]
     handlers[0].addFilter(lambda record: not hasattr(record, "shown"))
     old_level = LOG.level
     with warnings.catch_warnings(), _opened(log_file, ctx) as stream:
         if stream:
-            handlers.append(_handler(stream, logging.DEBUG, _FileFormatter()))
+            handlers.append(_Handler(stream, logging.DEBUG, _FileFormatter()))
         if verbose < 2 and not sys.warnoptions:
             warnings.simplefilter("ignore")  # meant for programmers
         LOG.setLevel(min(handler.level for handler in handlers))
@@ -228,15 +228,13 @@ def _is_text(file: str) -> bool:
     return b"\0" not in start and not start.startswith((b"SIMPLE  =", b"#ASDF"))
 
 
-def _handler(stream: TextIO, level: int, formatter: logging.Formatter) -> logging.Handler:
-    handler = _Handler(stream)
-    handler.setLevel(level)
-    handler.setFormatter(formatter)
-    return handler
-
-
 class _Handler(logging.StreamHandler[TextIO]):
     """One that falls silent where its stream can't be written, such as a log on a full disk."""
+
+    def __init__(self, stream: TextIO, level: int, formatter: logging.Formatter) -> None:
+        super().__init__(stream)
+        self.setLevel(level)
+        self.setFormatter(formatter)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 (of logging)
         """Say so once, if there is anywhere else to say it."""

@@ -15,12 +15,12 @@ from skymatch_cli.settings import Settings
 _MOST_NAMES = 6  # in a command that is shown to be pasted
 
 
-def said_of_images(written: WriteReport, settings: Settings, unchanged: str = "{} already as wanted") -> str:
+def said_of_images(written: WriteReport, settings: Settings, unchanged: str) -> str:
     """Summarise the changes to the images in one sentence.
 
     Examples
     --------
-    >>> said_of_images(WriteReport((Action.RECORDED, Action.NO_SKY), ("a.fits",)), Settings())
+    >>> said_of_images(WriteReport((Action.RECORDED, Action.NO_SKY), ("a.fits",)), Settings(), "")
     'recorded BKGLEVEL in 1 image (pixels unchanged), left 1 without a sky as it was; 1 file written'
     """
     words = {
@@ -50,7 +50,7 @@ def floats_made(before: Iterable[ImageInfo], written: WriteReport) -> str:
     to_write = [info for info in before if not info.ref.read_only]
     for info, action in zip(to_write, written.actions, strict=True):
         source = info.source
-        if action != Action.SUBTRACTED or source is None or source.original is not None or source.science.bitpix < 0:
+        if action != Action.SUBTRACTED or source.original is not None or source.science.bitpix < 0:
             continue
         if (target := targets.get(Path(info.ref.path).name)) is not None:
             sizes.setdefault(info.ref.file, (source.science.state[0], Path(target).stat().st_size))

@@ -60,7 +60,6 @@ def guarded(call: Callable[[], object]) -> int:
 
 
 def _explain(error: Exception) -> int:
-    """Show an error; return its exit code."""
     match error:
         case click.Abort():
             _complain("interrupted", "")
@@ -126,13 +125,11 @@ def _about_option(name: str, context: click.Context) -> list[str]:
 
 
 def _options(root: click.Context, name: str) -> list[str]:
-    """The options of a command, as they are spelt."""
     command = root.command.get_command(root, name) if isinstance(root.command, click.Group) else None
     return [spelt for parameter in (command.params if command else ()) for spelt in parameter.opts]
 
 
 def _first_example(command: click.Command) -> list[str]:
-    """The first example of the help of a command."""
     lines = [line.strip().partition("   ")[0] for line in (command.epilog or "").splitlines()]
     return [f"e.g. {line}" for line in lines if line.startswith("skymatch")][:1]
 

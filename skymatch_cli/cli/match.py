@@ -134,13 +134,13 @@ def _show(result: Result, output: Output, watch: Watch, files: tuple[str, ...] =
 
 
 def _tell_done(images: tuple[str, ...], result: Result, written: WriteReport | None) -> None:
-    """Say what was done to the images."""
     from . import console
-    from .done import floats_made
 
     if written is None:
         console.say("dry run: no image was changed")
         return
+    from .done import floats_made
+
     console.tell_written(written, result.settings, images)
     console.say(*filter(None, [floats_made(result.infos, written)]))
 

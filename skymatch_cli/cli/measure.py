@@ -43,7 +43,7 @@ def command(
     from contextlib import ExitStack
     from dataclasses import replace
 
-    from skymatch_cli.store.findings import Measured, StoredFindings
+    from skymatch_cli.store.findings import StoredFindings
     from skymatch_cli.store.measuring import measure
     from skymatch_cli.store.merging import begin_part
     from skymatch_cli.store.store import Store
@@ -61,8 +61,7 @@ def command(
         if target is not None:
             kept = stack.enter_context(Store(target, write=True, create=True))
             begin_part(kept, store, settings)
-        start = Measured(planned.infos, planned.graph, settings, ())
-        found = StoredFindings(start, store, kept, with_local=True)
+        found = StoredFindings(planned, store, kept, with_local=True)
         kept.save_settings(settings)
         watch = Watch(ctx)
         with given.runner(scheduler, settings.jobs) as runner, watch.shown():

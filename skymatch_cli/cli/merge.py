@@ -19,7 +19,7 @@ def command(_ctx: click.Context, /, *, stored: str, parts: tuple[str, ...], **_:
 
     PARTS are files from 'skymatch measure STORE --shard K/N -o PART'; their findings are added to STORE.
     """
-    from skymatch_cli.store.findings import Measured, StoredFindings
+    from skymatch_cli.store.findings import StoredFindings
     from skymatch_cli.store.merging import merge
     from skymatch_cli.store.store import Store
 
@@ -27,6 +27,5 @@ def command(_ctx: click.Context, /, *, stored: str, parts: tuple[str, ...], **_:
 
     with Store(stored, write=True) as store:
         merge(store, parts)
-        plan = store.plan()
-        found = StoredFindings(Measured(plan.infos, plan.graph, plan.settings, ()), store, with_local=True)
+        found = StoredFindings(store.plan(), store, with_local=True)
         console.say(f"{found.n_measured} of {len(found)} images are measured")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from skymatch_cli.choices import METHOD_ALIASES, ExportFormat, Format, Method, TableName, WarningName
 from skymatch_cli.errors import UsageError
@@ -16,34 +15,21 @@ from skymatch_cli.settings import CHOICES, Settings, option_name
 
 from .sections import GENERAL, SectionOption
 
-if TYPE_CHECKING:
-    from click.types import StringParamType
-else:
-    StringParamType = type(click.STRING)
 
-
-class FileName(StringParamType):
-    """Text, completed by the shell, that names a file (``kind="file"``) or a folder (``"dir"``)."""
-
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
+class FileName(click.Path):
+    """Text that names a file, or a folder alone, and is completed by the shell."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse empty text, as a variable of the shell without a value leaves it."""
-        text = super().convert(value, param, ctx)
+        text = click.STRING.convert(value, param, ctx)
         if text == "" and param is not None and param.name != "images":  # of which --skip-bad may leave some out
             name = max(param.opts, key=len) if isinstance(param, click.Option) else param.metavar
             raise UsageError(f"{name} is empty", "give a name, or leave it out")
         return text
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """The shell is asked for names of this kind."""
-        del ctx, param
-        return [CompletionItem(incomplete, type=self._kind)]
 
-
-FILE = FileName("file")
-FOLDER = FileName("dir")
+FILE = FileName()
+FOLDER = FileName(file_okay=False)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
@@ -63,8 +49,8 @@ _HELP = {
         "compare": "How two images are compared in their overlap: cell by cell, where stars and nebulae cancel (mesh, "
         "default), or by one statistic of each over the whole overlap (pooled, the default where --skystat, --nclip, "
         "--lsigma, --usigma or --binwidth is given).",
-        "mesh_size": "Spacing of the mesh cells, in pixels (8, or less in overlaps that are thin).",
-        "model": "Sky model of each group: a polynomial of degree 0 to 3, or of the degree that the images ask for.",
+        "mesh_size": "Spacing of the mesh cells, in pixels [default: 8, less in thin overlaps].",
+        "model": "Sky model of each group: a polynomial of degree 0 to 3, or the degree that the overlaps need (auto).",
         "reference": "Hold this image at the sky recorded in it, 0 if there is none (method match).",
         "match_up": "Match to the highest level instead of the lowest (method match).",
         "robust": "Down-weight overlaps that disagree with the rest by more than their errors, and list them.",
@@ -103,7 +89,7 @@ _HELP = {
         "three planes).",
         "bunit": "Unit of images that have no BUNIT.",
         "units": "Compare in one surface-brightness unit (auto) or the raw numbers (as-is).",
-        "wcs": "Where an image lies: by its GWCS, if the file holds one (auto), or by its FITS header alone.",
+        "wcs": "Position of an image: from its GWCS if the file holds one (auto), or from its FITS header alone.",
         "exptime_key": "Keyword of the exposure time.",
         "flux_scale": "Multiply by the value of this keyword first.",
     },
@@ -113,7 +99,7 @@ _HELP = {
         "output_dir": "Write whole copies there, under the same names; leave the originals alone.",
         "sky_keyword": "Keyword in which the sky is recorded.",
     },
-    _RESULT: {"overwrite": "Replace existing files: of --output, and copies in --output-dir."},
+    _RESULT: {"overwrite": "Replace existing files (--output, and copies in --output-dir)."},
     _CHECKS: {
         "skip_bad": "Leave out images that can't be used, with a warning.",
         "strict": "With any warning, show the result, write no image, and exit with 5.",
@@ -135,14 +121,10 @@ _METAVARS = {
     **dict.fromkeys(("exptime_key", "flux_scale", "sky_keyword"), "KEYWORD"),
 }
 
+SKY, STATISTICS, PIXELS, UNITS, WRITING, *_ = map(tuple, _HELP.values())
 COMPARE = ("compare", "mesh_size", "model")
-METHOD = ("method", "reference", "match_up", "robust", "skylist")
-SKY = (METHOD[0], *COMPARE, *METHOD[1:])
-STATISTICS = ("skystat", "lower", "upper", "nclip", "lsigma", "usigma", "binwidth", "mask_sources")
-PIXEL_SOURCES = ("dqbits", "dq_ext", "mask", "weight", "exposure_map")
-PIXELS = (*PIXEL_SOURCES, "ignore_value", "keep_value")
-UNITS = ("group_by", "split_by", "planes", "bunit", "units", "wcs", "exptime_key", "flux_scale")
-WRITING = ("dry_run", "subtract", "output_dir", "sky_keyword")
+METHOD = tuple(name for name in SKY if name not in COMPARE)
+PIXEL_SOURCES = PIXELS[:-2]  # not the values that are dropped or kept
 
 
 def add(*chosen: str | Decorator[Any]) -> Decorator[Any]:
@@ -173,7 +155,6 @@ def _option(
 
 
 def _setting(section: str, name: str, text: str) -> Decorator[Any]:
-    """The option of one field of ``Settings``."""
     field, metavar = _FIELDS[name], _METAVARS.get(name, "")
     kind = _TYPES[str(field.type).partition(" ")[0]]
     words = (*_words(CHOICES[name]), *(METHOD_ALIASES if name == "method" else ())) if name in CHOICES else ()

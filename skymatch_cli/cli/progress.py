@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from skymatch_cli.run.tasks import Progress
+
 if TYPE_CHECKING:
     import click
 
@@ -17,41 +19,12 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 0.5  # shorter runs need no bar, and no import of rich
 
 
-class StageClock:
-    """Seconds that each stage took; a stage ends where the next one begins."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}  # in the order of the stages; one that begins again goes on
-        self._running: tuple[str, float] | None = None
-
-    def stage(self, name: str, total: int) -> None:  # noqa: ARG002 (seconds are counted, not steps)
-        """End the stage that runs, begin this one."""
-        self.stop()
-        self._running = name, perf_counter()
-
-    def stop(self) -> None:
-        """End the stage that runs."""
-        if self._running is not None:
-            name, start = self._running
-            self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
-            self._running = None
-
-    def lines(self, n_pixels: int) -> tuple[str, ...]:
-        """Return one line per stage; ``n_pixels``, of all images, gives the rates."""
-        total = sum(self.seconds.values())
-        named = [*self.seconds.items(), ("total", total)]
-        with_rate = {"pixels", "total"} if n_pixels else set()
-        return tuple(
-            f"{name:9s} {s:8.3f} s" + (f"  {n_pixels / s / 1e6:8.1f} Mpixel/s" if s > 0 and name in with_rate else "")
-            for name, s in named
-        )
-
-
-class Watch(StageClock):
+class Watch(Progress):
     """The progress of a command that has ``-q``: always timed, and shown while `shown` is open."""
 
     def __init__(self, ctx: click.Context) -> None:
-        super().__init__()
+        self.seconds: dict[str, float] = {}  # of each stage, in their order; one that begins again goes on
+        self._running: tuple[str, float] | None = None
         self._wanted = not ctx.params["quiet"] and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._start = perf_counter()
         self._showing = False
@@ -72,10 +45,28 @@ class Watch(StageClock):
                 self._bars = None
 
     def stage(self, name: str, total: int) -> None:
-        """A stage begins that has ``total`` steps; 0 where that isn't known."""
-        super().stage(name, total)
+        """End the stage that runs, and begin one of ``total`` steps; 0 where that isn't known."""
+        self.stop()
+        self._running = name, perf_counter()
         self._stage, self._total, self._done = name, total, 0
         self._draw()
+
+    def stop(self) -> None:
+        """End the stage that runs."""
+        if self._running is not None:
+            name, start = self._running
+            self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+            self._running = None
+
+    def lines(self, n_pixels: int) -> tuple[str, ...]:
+        """Return one line per stage; ``n_pixels``, of all images, gives the rates."""
+        total = sum(self.seconds.values())
+        named = [*self.seconds.items(), ("total", total)]
+        with_rate = {"pixels", "total"} if n_pixels else set()
+        return tuple(
+            f"{name:9s} {s:8.3f} s" + (f"  {n_pixels / s / 1e6:8.1f} Mpixel/s" if s > 0 and name in with_rate else "")
+            for name, s in named
+        )
 
     def advance(self, steps: int = 1) -> None:
         """Some steps of the stage are done."""

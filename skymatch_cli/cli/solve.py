@@ -53,7 +53,7 @@ def command(ctx: click.Context, /, *, stored: str, **_: Any) -> None:
         console.check_output(output, overwrite=settings.overwrite)
         planned = replace(planned, settings=settings, infos=tuple(planned.infos))
         output.check(overwrite=settings.overwrite, inputs=(stored, *files_of_images(planned.infos)))
-        measurements, warnings = gather(recall(planned, store))
+        measurements, warnings = gather(planned, recall(planned, store))
     result = solve(planned, measurements, warnings)
     report = result_document(result)
     console.tell(*component_lines(result.solution))

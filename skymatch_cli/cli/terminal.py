@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from io import StringIO
 
 import numpy as np
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from skymatch_cli.choices import TableName
+from skymatch_cli.errors import plural
 from skymatch_cli.model import Status
 from skymatch_cli.output.plain import Cells, cells, is_number, number_format, summary, text_lines
 from skymatch_cli.output.printable import printable
@@ -31,7 +31,6 @@ _EXPENDABLE = (
     *("unit", "sky_unit", "n_overlap_pixels", "chi2"),
 )
 _WORST = 8  # overlaps that are listed
-_NOUN = ("overlap", "overlaps")
 _NOTABLE, _LARGE = 3.0, 5.0  # pulls that get a colour
 _BAR = 12  # characters of the bar of a pull of `_LARGE`
 _PLAIN_WIDTH = 240  # without a terminal
@@ -107,58 +106,37 @@ def _columns(report: Report, name: str) -> dict[str, Cells]:
     return {"image": tuple(map(printable, report.labels))} | columns
 
 
-@dataclass(frozen=True, slots=True)
-class Pull:
-    """One overlap: its images, its residual and error as text, and their ratio."""
-
-    images: str
-    residual: str
-    delta_err: str
-    pull: float
-
-
-def pulls(report: Report) -> tuple[str, tuple[Pull, ...]]:
-    """Summarise the overlaps in one line, and list the worst first; an empty list if none has a residual."""
+def print_overlaps(report: Report, console: Console) -> None:
+    """Summarise the overlaps on a console in one line, and list the worst, the worst first."""
     table = report.overlaps
-    residual, err = table.column("residual"), table.column("delta_err")
-    status = table.column("status")
+    residual, err, status = (table.column(name) for name in ("residual", "delta_err", "status"))
     measured = (status == Status.OK) | (status == Status.DOWN_WEIGHTED)
     used = np.flatnonzero(measured & np.isfinite(residual) & (err > 0))
     if not len(used):
-        return "no overlap has a residual", ()
-    size = np.abs(residual[used]) / err[used]
-    line = (
-        f"residual / error of {len(used)} {_NOUN[len(used) > 1]}: median {np.median(size):.2f}, "
-        f"largest {size.max():.2f}; above {_NOTABLE:g}: {np.count_nonzero(size > _NOTABLE)}"
+        console.print(Text("no overlap has a residual"))
+        return
+    pull = np.abs(residual[used]) / err[used]
+    console.print(
+        Text(
+            f"residual / error of {plural(len(used), 'overlap')}: median {np.median(pull):.2f}, "
+            f"largest {pull.max():.2f}; above {_NOTABLE:g}: {np.count_nonzero(pull > _NOTABLE)}"
+        )
     )
+    drawn = _table()
+    drawn.add_column("overlap", overflow="fold")
+    for title in ("residual", "± error", "ratio"):
+        drawn.add_column(title, justify="right", no_wrap=True)
+    drawn.add_column("", no_wrap=True)
     write = number_format(residual[used], err[used])
     a, b, labels = table.column("a"), table.column("b"), tuple(map(printable, report.labels))
-    worst = np.argsort(-size, kind="stable")[:_WORST]
-    return line, tuple(
-        Pull(f"{labels[a[e]]} - {labels[b[e]]}", write(residual[e]), write(err[e]), float(size[k]))
-        for k, e in zip(worst, used[worst], strict=True)
-    )
-
-
-def print_overlaps(report: Report, console: Console) -> None:
-    """Draw the summary on a console."""
-    line, worst = pulls(report)
-    console.print(Text(line))
-    if not worst:
-        return
-    table = _table()
-    table.add_column("overlap", overflow="fold")
-    for title in ("residual", "± error", "ratio"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for overlap in worst:
-        style = "red" if overlap.pull > _LARGE else "yellow" if overlap.pull > _NOTABLE else ""
-        bar = "━" * max(1, round(_BAR * min(overlap.pull / _LARGE, 1.0)))
+    for k in np.argsort(-pull, kind="stable")[:_WORST].tolist():
+        e, size = used[k], float(pull[k])
+        style = "red" if size > _LARGE else "yellow" if size > _NOTABLE else ""
+        bar = Text("━" * max(1, round(_BAR * min(size / _LARGE, 1.0))), style=style)
         # Text, not str: a name may look like markup.
-        table.add_row(
-            Text(overlap.images), overlap.residual, overlap.delta_err, f"{overlap.pull:.2f}", Text(bar, style=style)
-        )
-    console.print(table)
+        names = Text(f"{labels[a[e]]} - {labels[b[e]]}")
+        drawn.add_row(names, write(residual[e]), write(err[e]), f"{size:.2f}", bar)
+    console.print(drawn)
 
 
 def overlap_lines(report: Report) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from skymatch_cli.compare.mesh.reduce import reduce_image
 from skymatch_cli.compare.pooled import local_skies, n_pixels_of, scales
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
-from skymatch_cli.images.pixels import Pixels, portable, read_pixels
+from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.model import (
     BoolArray,
     FloatArray,
@@ -89,7 +89,7 @@ def mesh_tasks(
     last: list[_Places] = []  # the planes of a cube follow each other
 
     def make(i: int) -> MeshTask:
-        info, rows = portable(infos[i]), mine[i]
+        info, rows = infos[i], mine[i]
         in_use = {int(k): grids[k] for k in np.unique(graph.plane[rows])}
         places = _Places(i, info, graph.part(rows), graph.plane[rows], spacing[rows], in_use)
         if not (last and last[0].are_those_of(places)):
@@ -275,7 +275,7 @@ class _Places:
         pairs = ((self.planes, other.planes), (self.halvings, other.halvings), (self._vertices, other._vertices))
         return same and all(np.array_equal(a, b) for a, b in pairs)
 
-    @property
+    @cached_property
     def _vertices(self) -> FloatArray:
         return self.overlaps.polygon.part(np.arange(len(self.planes))).xy
 
@@ -340,7 +340,7 @@ class MeshTask:
     def _pixels(self) -> Pixels:
         """The pixels of the frame; of a file behind a URL only the rows that its overlaps need, the others not good."""
         info = self.info
-        far = info.source is not None and is_remote(info.source.science.path)
+        far = is_remote(info.source.science.path)
         if self.with_local or not far or info.wcs is None:
             return read_pixels(info, self.settings)
         needed = np.flatnonzero(_needed_blocks(self.places.spans, info.shape).any(axis=1))
@@ -375,7 +375,7 @@ def _coarse(info: ImageInfo, data: PixelArray, good: BoolArray) -> tuple[SkyWarn
     bias = rounding_bias(data.reshape(-1)[every][good.reshape(-1)[every]])
     if not bias:
         return ()
-    text = f"{info.ref.label}: its noise is hardly seen in steps of its integers: its sky may err by {bias:.2g}"
+    text = f"{info.ref.label}: its noise is less than half a step of its integers: its sky may be wrong by {bias:.2g}"
     return (SkyWarning(WarningName.COARSE, text, bias, info.unit),)
 
 

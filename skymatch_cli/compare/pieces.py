@@ -63,7 +63,8 @@ def piece_means(
     wanted = total / (_SAMPLE if total < 2 * data.size else _SAMPLE // 2)  # many overlaps see the same noise again
     row_step = max(int(np.ceil(np.sqrt(wanted))), 1)
     step = max(int(np.ceil(wanted / row_step)), 1) * _BURST
-    some = [np.flatnonzero(np.arange(len(spans.y)) // _BURST % row_step == 0) for spans in regions]
+    every = np.flatnonzero(np.arange(max((len(spans.y) for spans in regions), default=0)) // _BURST % row_step == 0)
+    some = [every[: np.searchsorted(every, len(spans.y))] for spans in regions]
     y, x0, x1 = (
         np.concatenate([getattr(spans, name)[rows] for spans, rows in zip(regions, some, strict=True)])
         for name in ("y", "x0", "x1")

@@ -22,7 +22,7 @@ from skymatch_cli.choices import Skystat, WarningName
 from skymatch_cli.compare.pieces import PieceMeans, piece_maps, piece_means
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
-from skymatch_cli.images.pixels import Pixels, portable, read_pixels
+from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.model import (
     FloatArray,
     ImageInfo,
@@ -93,7 +93,7 @@ def pooled_tasks(
         pairs = mine[i] if known is None else np.setdiff1d(mine[i], known)
         return PooledTask(
             image=i,
-            info=portable(infos[i]),
+            info=infos[i],
             pairs=pairs,
             overlaps=graph.part(pairs),
             settings=settings,
@@ -127,7 +127,7 @@ class PooledTask:
         info, regions = self.info, self._regions()
         rows = (0, info.shape[0])
         # What is far is fetched by need alone; of the rest, padding is judged by the whole frame.
-        far = info.source is not None and is_remote(info.source.science.path)
+        far = is_remote(info.source.science.path)
         chosen = self.settings
         if far and not self.with_local and not chosen.mask_sources and any(spans.n_pixels for spans in regions):
             used = np.concatenate([spans.y for spans in regions])

@@ -6,20 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from skymatch_cli.errors import UsageError
+from skymatch_cli.errors import missing_extra
 from skymatch_cli.model import FloatArray, ImageInfo
 from skymatch_cli.output.printable import printable
 from skymatch_cli.output.tables import Report
-from skymatch_cli.report.overlaps import OverlapColumns, pull_class
+from skymatch_cli.report.overlaps import OverlapColumns, class_colours, pull_class
 from skymatch_cli.report.scene import scene
 from skymatch_cli.sky.sphere import lon_lat
 
 _FRAME_COLOUR = "white"
 _UNUSED_COLOUR = "gray"
-_COLOURS = (  # blue through grey to orange: the classes of a pull
-    *("#2c5f9e", "#4a7dbb", "#709dd0", "#9bbde0", "#c4d8ea", "#e2e5e8"),
-    *("#f1d6bd", "#ecb98b", "#e0985a", "#c97532", "#a65518"),
-)
 
 
 def ds9_regions(report: Report, infos: tuple[ImageInfo, ...]) -> str:
@@ -30,10 +26,9 @@ def ds9_regions(report: Report, infos: tuple[ImageInfo, ...]) -> str:
     try:
         from regions import Regions
     except ImportError as error:
-        hint = "pip install 'skymatch-cli[regions]'"
-        raise UsageError(f"--to regions needs the package {error.name}", hint) from None
+        raise missing_extra("--to regions", error, "regions") from None
     place = scene(infos)
-    columns = OverlapColumns.of(report.overlaps)
+    columns, colours = OverlapColumns.of(report.overlaps), class_colours()
     made = [_polygon(ring, report.labels[i], _FRAME_COLOUR) for i in range(len(infos)) for ring in place.image_rings(i)]
     rings = place.overlap_rings(columns.a, columns.b)
     for k, pair in enumerate(zip(columns.a.tolist(), columns.b.tolist(), strict=True)):
@@ -42,7 +37,7 @@ def ds9_regions(report: Report, infos: tuple[ImageInfo, ...]) -> str:
         text = (
             f"{report.labels[pair[0]]} | {report.labels[pair[1]]}: {f'{residual:.4g}' if used else columns.status[k]}"
         )
-        colour = _COLOURS[pull_class(float(columns.pull[k]))] if used else _UNUSED_COLOUR
+        colour = colours[pull_class(float(columns.pull[k]))] if used else _UNUSED_COLOUR
         made += [_polygon(ring, text, colour) for ring in rings[k]]
     text = Regions(made).serialize(format="ds9", precision=8)
     return str(text)

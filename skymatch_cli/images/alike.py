@@ -7,8 +7,7 @@ where frames, filters or zero points differ.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from skymatch_cli.choices import WarningName
@@ -26,9 +25,10 @@ _MOST_APART = 0.25  # of the step from plane to plane
 _OBSERVER = ("HGLN_OBS", "HGLT_OBS", "DSUN_OBS")
 _FILTERS = (
     *("FILTER", "FILTER1", "FILTER2", "PUPIL", "FILTNAM1", "FILTNAM2", "BAND", "CHNLNUM", "CHANNEL", "WAVELNTH"),
-    *("INSFILTE", "INSFILT", "FILTERS"),
+    *("INSFILTE", "INSFILT", "FILTERS", "BAYERPAT", "FILTER01", "FILTER02", "ESO INS FILT1 NAME"),
 )
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "MAGZP", "ZEROPT", "PHOTZP", "ZPT")
+_FLUX_SCALE = "FLXSCALE"
 _SAME_MAG = 0.02  # zero points are not known better
 _LISTED = 4
 
@@ -36,19 +36,16 @@ Channels = tuple[str, int, float, float]
 """CTYPE and length of the third axis of a cube, the value of its first plane there and the step to the next, or NaN."""
 
 
-@dataclass(frozen=True, slots=True)
-class BandKeywords:
-    """The filter and zero-point keywords that an image has."""
-
-    filters: Mapping[str, str] = field(default_factory=dict)
-    zero_points: Mapping[str, float] = field(default_factory=dict)
+def filters_of(keywords: Keywords) -> dict[str, str]:
+    """Read the keywords of filters that an image has."""
+    return {key: text for key in _FILTERS if (text := keywords.text(key))}
 
 
-def band_keywords(keywords: Keywords, *, with_zero_point: bool) -> BandKeywords:
-    """Read the keywords; zero points are ignored where fluxes are scaled (``--flux-scale``)."""
-    filters = {key: text for key in _FILTERS if (text := keywords.text(key))}
-    zero_points = {key: keywords.number(key) for key in _ZERO_POINTS} if with_zero_point else {}
-    return BandKeywords(filters, {key: value for key, value in zero_points.items() if math.isfinite(value)})
+def zero_points_of(keywords: Keywords) -> dict[str, float]:
+    """Read the keywords of zero points that an image has, FLXSCALE of SCAMP and SWarp in magnitudes."""
+    scale = keywords.number(_FLUX_SCALE)
+    own = {_FLUX_SCALE: -2.5 * math.log10(scale)} if scale > 0 else {}
+    return own | {key: value for key in _ZERO_POINTS if math.isfinite(value := keywords.number(key))}
 
 
 def channels_of(keywords: Keywords, axis: str, n_planes: int) -> Channels:
@@ -78,9 +75,19 @@ def doubts_between(found: Sequence[ImageHeader]) -> tuple[SkyWarning, ...]:
     sets: dict[str, list[ImageHeader]] = {}
     for read in found:
         sets.setdefault(read.facts.split, []).append(read)
-    kinds = (_observer_warnings, _filter_warnings, _zero_point_warnings)
+    kinds = (_observer_warnings, _filter_warnings, _colour_warnings, _zero_point_warnings)
     of_sets = (warning for own in sets.values() for warnings in kinds for warning in warnings(own))
-    return (*_frame_warnings(found), *dict.fromkeys(of_sets))
+    return (*_frame_warnings(found), *_unused_warnings(found), *dict.fromkeys(of_sets))
+
+
+def _unused_warnings(found: Sequence[ImageHeader]) -> tuple[SkyWarning, ...]:
+    """Name images whose flags or weights are in the list, but can't be used."""
+    without = [read for read in found if read.unused]
+    if not without:
+        return ()
+    text = f"flags or weights in the list are not used: {without[0].facts.label}: {without[0].unused}"
+    more = f"; and of {len(without) - 1} more" if len(without) > 1 else ""
+    return (SkyWarning(WarningName.FLAGS, text + more),)
 
 
 def _frame_problems(found: Sequence[ImageHeader]) -> dict[int, Problem]:
@@ -132,7 +139,7 @@ def _observer_warnings(found: Sequence[ImageHeader]) -> Iterator[SkyWarning]:
         without = [read.facts.label for read in on_sun if not math.isfinite(read.observer[k])]
         if known and without:
             taken = "taken as 1 au" if key == "DSUN_OBS" else "their observers are taken to be at one place"
-            text = f"{key} is not known of {first_names(without)}, but of {first_names(known)}: {taken}"
+            text = f"{key} is missing in {first_names(without)}, but not in {first_names(known)}: {taken}"
             yield SkyWarning(WarningName.WCS, text)
 
 
@@ -147,7 +154,7 @@ def _channel_problems(found: Sequence[ImageHeader]) -> dict[int, Problem]:
         other, (its_axis, _, its_start, its_step) = first.setdefault(n_planes, (label, read.channels))
         apart = max(abs(start - its_start), abs(start - its_start + (n_planes - 1) * (step - its_step)))
         if axis != its_axis or apart > _MOST_APART * abs(its_step):
-            what = f"its planes lie elsewhere along {axis or 'the third axis'} than those of {other}"
+            what = f"the positions of its planes along {axis or 'the third axis'} differ from those of {other}"
             problems[label] = Problem(label, what, "match cubes of the same planes, resampled alike")
     labels = [read.info.ref.hdu_label for read in found]
     return {i: problems[label] for i, label in enumerate(labels) if label in problems}
@@ -171,8 +178,8 @@ def _filter_warnings(found: Sequence[ImageHeader]) -> list[SkyWarning]:
     for key in _FILTERS:
         first: dict[str, str] = {}
         for read in found:
-            if key in read.bands.filters:
-                first.setdefault(read.bands.filters[key], read.facts.label)
+            if key in read.filters:
+                first.setdefault(read.filters[key], read.facts.label)
         if len(first) > 1:
             listed = ", ".join(f"{value} ({label})" for value, label in list(first.items())[:_LISTED])
             listed += " …" * (len(first) > _LISTED)
@@ -181,12 +188,27 @@ def _filter_warnings(found: Sequence[ImageHeader]) -> list[SkyWarning]:
     return warnings
 
 
+def _colour_warnings(found: Sequence[ImageHeader]) -> list[SkyWarning]:
+    """Warn of raw frames of colour cameras (BAYERPAT is RGGB or the like)."""
+    flat = (read for read in found if read.info.ref.part.plane is None)
+    raw = [r.facts.label for r in flat if set("RG") <= set(r.filters.get("BAYERPAT", "").upper())]
+    if not raw:
+        return []
+    text = "red, green and blue pixels of one frame have skies of their own, and no one level suits all of them"
+    hint = "debayer the frames first, and match their colour planes"
+    return [SkyWarning(WarningName.FILTERS, f"{first_names(raw)}: {text} (BAYERPAT); {hint}")]
+
+
 def _zero_point_warnings(found: Sequence[ImageHeader]) -> list[SkyWarning]:
     warnings = []
-    for key in _ZERO_POINTS:
-        values = [(read.bands.zero_points[key], read.facts.label) for read in found if key in read.bands.zero_points]
+    for key in (*_ZERO_POINTS, _FLUX_SCALE):
+        values = [(read.zero_points[key], read.facts.label) for read in found if key in read.zero_points]
         if values and (apart := max(values)[0] - min(values)[0]) > _SAME_MAG:
             ends = " to ".join(f"{value:g} ({label})" for value, label in (min(values), max(values)))
             text = f"images of different {key} are compared: {ends}"
+            if key == _FLUX_SCALE:
+                text = (
+                    f"images of fluxes that differ by {apart:.3g} mag are compared; --flux-scale FLXSCALE scales them"
+                )
             warnings.append(SkyWarning(WarningName.ZERO_POINTS, text, apart, "mag"))
     return warnings

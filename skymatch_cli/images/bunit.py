@@ -32,7 +32,6 @@ _LONGEST = 70  # what one card holds
 class Bunit:
     """A BUNIT, understood."""
 
-    text: str  # as the header has it
     unit: Any = None  # without "per pixel"; None where the text is not understood
     per_pixel: bool = False  # counts or a flux density in each pixel, so that the number grows with the pixel's area
     per_area: bool = False  # per solid angle
@@ -47,8 +46,8 @@ def understand(text: str) -> Bunit:
     """The meaning of a BUNIT; ``unit`` is None where it is unknown."""
     unit = _parse(text)
     if unit is None:
-        return Bunit(text, is_linear=not _LOGARITHM.search(text))
-    return _classify(text, unit)
+        return Bunit(is_linear=not _LOGARITHM.search(text))
+    return _classify(unit)
 
 
 def spelled_unit(text: str) -> str:
@@ -117,7 +116,7 @@ def _respell(word: str, *, capitals: bool) -> str:
     return word
 
 
-def _classify(text: str, unit: Any) -> Bunit:
+def _classify(unit: Any) -> Bunit:
     from astropy import units as u
 
     powers = dict(zip(unit.bases, unit.powers, strict=True))
@@ -133,7 +132,6 @@ def _classify(text: str, unit: Any) -> Bunit:
     rest = unit * solid / counted[0] ** powers[counted[0]] if counted else unit
     flux = any(unit.is_equivalent(f) for f in (u.Jy, u.mgy, u.W / u.m**2, u.W / u.m**3))
     return Bunit(
-        text=text,
         unit=unit,
         per_pixel=not per_area and (bool(counted) or flux or powers.get(u.pix) == -1),
         per_area=per_area,

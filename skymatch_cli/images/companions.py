@@ -43,6 +43,7 @@ _NOT_SKY = [_pattern(*texts) for texts in _SURELY.values()]
 _ROLES = {role: [_pattern(*texts[role]) for texts in (_SURELY, _PERHAPS) if role in texts] for role in _SURELY} | {
     Role.IMAGE: [_pattern("", "sci|science|image|img|signal|flux|data|intensity")]
 }
+_SKY = {Role.IMAGE, Role.UNKNOWN}
 _LISTED = 6
 
 
@@ -80,24 +81,31 @@ def science_planes(
 
 
 def companion_of(file: FitsFile, image: Hdu, role: Role) -> Hdu | None:
-    """The flags (integers), or weights, of an image by name and place: same shape, WCS or none, prefix and EXTVER."""
-    found = (
-        hdu
-        for hdu in file.hdus
-        if hdu.index != image.index
-        and role_of(hdu.name) is role
-        and (hdu.bitpix > 0 or role is not Role.FLAGS)
-        and (hdu.plane_shape, hdu.n_planes) == (image.plane_shape, image.n_planes)
-        and hdu.wcs in {"", image.wcs}
-        and hdu.ver == image.ver
-        and _prefix(hdu) == _prefix(image)
-    )
-    return nearest(found, image)
+    """The flags, or weights, of an image by name and place: same shape, prefix and EXTVER.
+
+    Their WCS is that of the image, or missing; or it is spelled differently, where each such image has one plane.
+    """
+    kind = image.plane_shape, image.n_planes, image.ver, _prefix(image)
+    alike = [h for h in file.hdus if (h.plane_shape, h.n_planes, h.ver, _prefix(h)) == kind]
+    found = [h for h in alike if role_of(h.name) is role and h is not image]
+    if same := [hdu for hdu in found if hdu.wcs in {"", image.wcs}]:
+        return belonging(same, image, file)
+    images = [hdu for hdu in alike if hdu is image or (hdu.celestial and role_of(hdu.name) in _SKY)]
+    return found[images.index(image)] if len(found) == len(images) else None
 
 
-def nearest(found: Iterable[Hdu], image: Hdu) -> Hdu | None:
-    """The first plane that follows the image in its file, else the last one before it."""
+def belonging(found: Iterable[Hdu], image: Hdu, file: FitsFile) -> Hdu | None:
+    """The plane of an image among those of its EXTVER, which may be the same for all.
+
+    Of as many planes as images the one at the same place among them; else the first one that follows the image, or the
+    last one before it.
+    """
     planes = sorted(found, key=lambda hdu: hdu.index)
+    planes = [hdu for hdu in planes if hdu.plane_shape == image.plane_shape] or planes
+    kind = (image.name.upper(), image.ver, image.plane_shape)
+    twins = [hdu.index for hdu in file.hdus if (hdu.name.upper(), hdu.ver, hdu.plane_shape) == kind]
+    if len(twins) == len(planes):
+        return planes[twins.index(image.index)]
     after = [hdu for hdu in planes if hdu.index > image.index]
     return next(iter(after or planes[-1:]), None)
 
@@ -130,7 +138,9 @@ def _images_among(planes: Sequence[Hdu], where: str) -> tuple[list[Hdu], list[st
     names = {hdu.name.upper() for hdu in claims}
     if len(names) > 1:
         listed = " or ".join(f"{where}{extension(hdu)}" for hdu in claims[:_LISTED])
-        what = f"{' and '.join(map(extension, claims[:_LISTED]))} have one shape and WCS, and both may be the image"
+        what = (
+            f"{' and '.join(map(extension, claims[:_LISTED]))} have the same shape and WCS, and each may be the image"
+        )
         raise InputError.at(where, what, f"name one: {listed}")
     first = next((hdu for hdu in planes if role_of(hdu.name) is Role.UNKNOWN), planes[0])
     image = claims[0] if claims else first
@@ -139,5 +149,5 @@ def _images_among(planes: Sequence[Hdu], where: str) -> tuple[list[Hdu], list[st
     if claims or not any(role_of(hdu.name) is Role.UNKNOWN for hdu in left):
         return images, []
     listed = ", ".join(map(extension, left[:_LISTED]))
-    warning = f"{where}: {extension(image)} is taken for the image, {listed} for its companions (one shape and WCS)"
+    warning = f"{where}: uses {extension(image)} as the image, {listed} as its companions (same shape and WCS)"
     return images, [f"{warning}; name others as FILE[EXT]"]

@@ -19,7 +19,7 @@ def copy_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
     """Name images of one WCS whose stored pixels are the same; packed and remote files are not compared."""
     alike: dict[object, list[tuple[StoredPlane, ImageRef]]] = {}
     for info in infos:
-        if info.source is None or info.wcs is None:
+        if info.wcs is None:
             continue
         plane, wcs = info.source.science, getattr(info.wcs, "cards", info.pixel_area_arcsec2)
         if plane.container is Container.PLAIN and not plane.tiled and not is_remote(plane.path):
@@ -28,7 +28,6 @@ def copy_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
 
 
 def _warnings(images: Sequence[tuple[StoredPlane, ImageRef]]) -> Iterator[SkyWarning]:
-    """Warnings for images that may be copies of one another."""
     same_middle: dict[bytes, list[tuple[StoredPlane, ImageRef]]] = {}
     for plane, ref in images:
         same_middle.setdefault(_middle(plane), []).append((plane, ref))

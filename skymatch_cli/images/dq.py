@@ -56,13 +56,9 @@ def bad_flags(dqbits: str, telescope: str, where: str) -> int:
     UsageError if the text can't be understood; InputError if a name means different bits on JWST and on Roman, and the
     image is of neither.
 
-    Parameters
-    ----------
-    dqbits : str
-        ``auto``, ``none``, or the syntax of ``astropy.nddata.bitmask.interpret_bit_flags``: integers or
-        names in a ``+``, ``,`` or ``|`` list are good bits; a leading ``~`` makes them the bad ones.
-    telescope : str
-        TELESCOP of the image: it decides what ``auto`` and the names mean.
+    ``dqbits``: ``auto``, ``none``, or the syntax of ``astropy.nddata.bitmask.interpret_bit_flags``: integers or names
+    in a ``+``, ``,`` or ``|`` list are good bits; a leading ``~`` makes them the bad ones. ``telescope`` is TELESCOP of
+    the image, which decides what ``auto`` and the names mean.
     """
     telescope = telescope.strip().upper()
     text = _AUTO.get(telescope, _AUTO_ELSEWHERE) if dqbits.strip().lower() == "auto" else dqbits

@@ -13,7 +13,14 @@ from typing import NamedTuple, cast
 
 from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem, caught
-from skymatch_cli.images.alike import band_keywords, channels_of, doubts_between, observer_of, problems_between
+from skymatch_cli.images.alike import (
+    channels_of,
+    doubts_between,
+    filters_of,
+    observer_of,
+    problems_between,
+    zero_points_of,
+)
 from skymatch_cli.images.copies import copy_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats import asdffile
@@ -30,16 +37,16 @@ from skymatch_cli.images.ledger import SUBTRACTED
 from skymatch_cli.images.partwcs import SectionWcs
 from skymatch_cli.images.skystate import SkyState, read_state
 from skymatch_cli.images.units import UnitFacts, area_warnings, comparison_scales
-from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Part, SkyWarning
-from skymatch_cli.run.tasks import NoProgress, Progress, run_apart
+from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Part, Section, SkyWarning
+from skymatch_cli.run.tasks import NO_PROGRESS, Progress, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import FitsWcs, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import footprint
 from skymatch_cli.sky.pixelarea import pixel_area_arcsec2, pixel_area_ratio
 
 _PLACED = "images of JWST are placed by the approximation in their headers"
-_GAINS = ("ATODGAIN", "GAIN")
-_EXPTIMES = ("EXPOSURE", "LIVETIME", "ONTIME")
+_GAINS = ("ATODGAIN", "EGAIN", "GAIN")  # GAIN of amateur cameras is a setting: theirs is EGAIN
+_EXPTIMES = ("EXPOSURE", "LIVETIME", "ONTIME", "EXP_TIME", "TTIME", "ELAPTIME")
 _DEFAULT_EXPTIME = Settings().exptime_key
 _PIXELS_A_HEADER = 50_000  # that are read in the time that a header takes
 
@@ -54,7 +61,7 @@ class Infos(NamedTuple):
 
 
 def read_infos(
-    inputs: Inputs, settings: Settings, *, need_wcs: bool, progress: Progress | None = None, known: Known | None = None
+    inputs: Inputs, settings: Settings, *, need_wcs: bool, progress: Progress = NO_PROGRESS, known: Known | None = None
 ) -> Infos:
     """Read the headers of the images, each file once, and trace their footprints.
 
@@ -62,20 +69,15 @@ def read_infos(
     traced are among them. UsageError if an option can't be right for any image (an unknown DQ name, a bad template);
     InputError if no image has a keyword of ``--split-by``.
 
-    Parameters
-    ----------
-    need_wcs : bool
-        Whether an image without a celestial WCS is refused; if not, none is read and no footprint traced.
-    known : Known, optional
-        Headers that need not be read.
+    Without ``need_wcs`` no WCS is read and no footprint traced; with it an image without a celestial WCS is refused.
+    ``known`` are headers that need not be read.
     """
     check_dqbits(settings.dqbits)
     found: list[ImageHeader] = []
     problems: list[Problem] = []
-    watch = progress or NoProgress()
-    watch.stage("headers", len(inputs.refs))
+    progress.stage("headers", len(inputs.refs))
     for item in _read_files(inputs, _HeaderReader(settings, need_wcs=need_wcs), known, settings.jobs):
-        watch.advance()
+        progress.advance()
         if isinstance(item, ImageHeader):
             found.append(item)
         else:
@@ -124,7 +126,7 @@ def _read_files(
     ]
     # The first file is read here, so that its imports are not repeated in every process.
     first = [reader.read_file(named) for named in new[:1]]
-    n_pixels = _PIXELS_A_HEADER * sum(len(refs) for refs, *_ in new)
+    n_pixels = _PIXELS_A_HEADER * sum(len({ref.hdu for ref in refs}) for refs, *_ in new)
     with closing(run_apart(reader.read_file, new[1:], jobs=jobs, n_pixels=n_pixels)) as later:
         read = chain(first, later)
         for images in kept:
@@ -132,8 +134,6 @@ def _read_files(
 
 
 class _HeaderReader:
-    """Reads headers under the settings of one run."""
-
     def __init__(self, settings: Settings, *, need_wcs: bool) -> None:
         self._settings = settings
         self._need_wcs = need_wcs
@@ -165,8 +165,10 @@ class _HeaderReader:
     def _read_image(
         self, ref: ImageRef, file: FitsFile, keywords: Keywords, state: SkyState, spelling: str
     ) -> ImageHeader:
-        source, notes = self._planes.find(ref, file, keywords.text("TELESCOP"))
+        source, notes, unused = self._planes.find(ref, file, keywords.text("TELESCOP"))
         shape = source.science.shape
+        exposed, told = _exposed(keywords, shape)
+        notes += told
         wcs, doubt = self._wcs(ref, file, keywords.own, shape) if self._need_wcs else (None, ())
         if ref.section is not None:
             shape = ref.section.shape
@@ -197,16 +199,20 @@ class _HeaderReader:
             group=facts.group,
             split=facts.split,
             recorded=state.recorded.get(ref.part),
-            source=replace(source, original=taken),
+            source=replace(source, original=taken, exposed=exposed),
             notes=notes if wcs is None else (*notes, *wcs.notes),
         )
-        bands = band_keywords(keywords, with_zero_point=flux_scale is None)
-        traced = None if wcs is None else caught(footprint, wcs, ref.label)
         hdu = file.hdus[ref.hdu]
         return ImageHeader(
-            *(info, facts, bands, doubts, traced),
+            info,
+            facts,
+            filters_of(keywords),
+            zero_points_of(keywords) if flux_scale is None else {},
+            doubts,
+            None if wcs is None else caught(footprint, wcs, ref.label),
             of_file=facts.group == spelling,
             observer=observer_of(keywords, wcs),
+            unused=unused,
             channels=None if hdu.cube_axis is None else channels_of(keywords, hdu.cube_axis, hdu.n_planes),
         )
 
@@ -268,7 +274,7 @@ def _without_plane(ref: ImageRef) -> ImageRef:
 def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState) -> ImageHeader:
     """Return the header of a part of an HDU; each plane of a cube is a set and a group of its own."""
     plane, info = ref.part.plane, header.info
-    if plane is None or info.source is None:
+    if plane is None:
         return header
     own = replace(
         info,
@@ -293,6 +299,23 @@ def _beam_arcsec2(keywords: Keywords) -> float:
     """The area of the beam; NaN where its axes (in degrees) are not given."""
     major, minor = keywords.number("BMAJ"), keywords.number("BMIN")
     return math.pi / (4 * math.log(2)) * major * minor * 3600.0**2 if major > 0 and minor > 0 else math.nan
+
+
+def _exposed(keywords: Keywords, shape: tuple[int, int]) -> tuple[Section | None, tuple[str, ...]]:
+    """The part of a CCD that saw the sky, and a note; None where no overscan lies beside it.
+
+    A section that is not within the image, or is less than half of it, is that of the image before it was trimmed or
+    resampled.
+    """
+    for key in ("DATASEC", "TRIMSEC", "SCIPIXS"):  # SCIPIXS of TESS
+        text = str(keywords.own.value(key)).strip()
+        try:
+            section = Section.of(text.removeprefix("[").removesuffix("]"), shape)
+        except ValueError:
+            continue
+        if not section.is_whole and 2 * math.prod(section.shape) >= math.prod(shape):
+            return section, (f"pixels outside of {key} {section} are left out",)
+    return None, ()
 
 
 def _doubts(keywords: Keywords) -> tuple[SkyWarning, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
@@ -17,10 +18,10 @@ from skymatch_cli.images.formats.files import is_remote, real_paths
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, read_structure
 from skymatch_cli.images.known import Known
 from skymatch_cli.images.lookup import ImageFinder
-from skymatch_cli.images.names import NamedFile, Selector, check_template, expand_names, file_of, fill_template
+from skymatch_cli.images.names import NamedFile, check_template, expand_names, file_of, fill_template
 from skymatch_cli.images.sidecars import NO_IMAGE, Companions
 from skymatch_cli.model import FileState, ImageRef, Part, Section, SkyWarning
-from skymatch_cli.model.section import plane_of
+from skymatch_cli.model.section import parse_section
 from skymatch_cli.run.tasks import run_apart
 from skymatch_cli.settings import Settings
 
@@ -54,25 +55,19 @@ def resolve_images(
 
     UsageError if ``settings.mask`` is not a template; InputError if files behind URLs would have to be changed.
 
-    Parameters
-    ----------
-    names : sequence of str or path
-        ``a.fits``, ``a.fits[SCI]``, ``a.fits[SCI,2]``, ``a.fits[3]``, ``a.fits[*]``, quoted globs,
-        ``@list.txt``, ``-`` (``stdin``). Without a selector: all 2-D ``SCI`` extensions, else all 2-D images with a
-        celestial WCS whose names don't say mask, weight, variance, error or DQ.
-    to_change : bool
-        Whether the files themselves shall be changed: URLs are refused then, before anything is read.
-    known : Known, optional
-        Files that need not be read.
+    Names are ``a.fits``, ``a.fits[SCI]``, ``a.fits[SCI,2]``, ``a.fits[3]``, ``a.fits[*]``, quoted globs, ``@list.txt``,
+    ``-`` (``stdin``). Without a selector: all 2-D ``SCI`` extensions, else all 2-D images with a celestial WCS whose
+    names don't say mask, weight, variance, error or DQ. ``to_change``: the files themselves shall be changed, so URLs
+    are refused before anything is read. ``known`` are files that need not be read.
     """
     if settings.mask is not None:
         check_template("--mask", settings.mask)
     named, problems = _named(names, stdin, to_change=to_change)
-    warnings: list[SkyWarning] = []
     skipped = [f"{name.file}: not used: {name.left_out}" for name in named if name.left_out]
     named = tuple(name for name in named if not name.left_out)
     companions = Companions(named)
     skipped += companions.notes()
+    warnings = [*companions.doubts(named)]
     named = tuple(name for name in named if not companions.holds(name))
     paths = tuple(dict.fromkeys(name.path for name in named))
     real = dict(zip(paths, real_paths(paths), strict=True))
@@ -97,8 +92,10 @@ def resolve_images(
             place = linked.setdefault(file.state, place)
         warnings += (SkyWarning(WarningName.PLANES, text) for text in texts)
         skipped += _left_out(file, name, chosen)
+        called = Counter((hdu.name.upper(), hdu.ver) for hdu in file.hdus)
         for hdu in chosen:
-            images = caught(_images, name, hdu, companions, settings.mask)
+            alone = called[hdu.name.upper(), hdu.ver] == 1
+            images = caught(_images, name, hdu if alone else replace(hdu, name=""), companions, settings.mask)
             if isinstance(images, InputError):
                 problems.extend(images.problems)
                 continue
@@ -146,7 +143,6 @@ def _with_reference(found: Inputs, settings: Settings, known: Known | None) -> I
 def _structures(
     named: Sequence[NamedFile], real: Mapping[str, str], known: Known | None, jobs: int
 ) -> dict[str, FitsFile | InputError]:
-    """Read the structure of every file, or its error, by path."""
     spelled: dict[str, str] = {}
     for name in named:
         spelled.setdefault(name.path, name.file)
@@ -169,19 +165,17 @@ def _ref(name: NamedFile, hdu: Hdu) -> ImageRef:
 def _images(name: NamedFile, hdu: Hdu, companions: Companions, template: str | None) -> list[ImageRef]:
     """The parts of an HDU that are images (all of it or a section, of a cube each plane or one), with their mask.
 
+    An HDU without a name, or with one that others have too, is called by its number.
     InputError if the section is not within the HDU, or ``--mask`` can't be filled for it.
     """
     ref = replace(companions.attach(_ref(name, hdu)), mask=name.mask)
-    try:
-        if ref.mask is None and template is not None:
-            ref = replace(ref, mask=fill_template(template, ref))
-    except ValueError as error:
-        raise InputError.at(ref.label, f"--mask {template}: {error}") from None
+    if ref.mask is None and template is not None:
+        ref = replace(ref, mask=fill_template("--mask", template, ref))
     planes: Sequence[int | None] = [None] if hdu.cube_axis is None else range(hdu.n_planes)
     if not name.section or hdu.plane_shape is None:
         return [replace(ref, part=Part(plane)) for plane in planes]
     try:
-        chosen = plane_of(name.section)
+        _, chosen = parse_section(name.section)
         if chosen is not None and chosen >= hdu.n_planes:
             raise ValueError(f"goes beyond the last plane of the image, {hdu.n_planes}")
         section = Section.of(name.section, hdu.plane_shape)
@@ -214,7 +208,7 @@ def _choose(file: FitsFile, name: NamedFile, settings: Settings) -> tuple[tuple[
         chosen = tuple(hdu for hdu in chosen if hdu.image_shape and (hdu.celestial or not need_wcs))
     if not chosen:
         listed = ", ".join(map(extension, file.hdus[:20]))
-        raise InputError.at(_spelled(name), "there is no such image extension", f"the file has {listed}")
+        raise InputError.at(f"{name.file}{name.selector}", "there is no such image extension", f"the file has {listed}")
     refused = (hdu for hdu in chosen if hdu.image_shape is None and not _is_matched_by_plane(hdu, settings))
     problems = [Problem(_ref(name, hdu).label, *_why_no_image(hdu)) for hdu in refused]
     if problems:
@@ -284,10 +278,3 @@ def _left_out(file: FitsFile, name: NamedFile, chosen: Iterable[Hdu]) -> list[st
     used = {hdu.index for hdu in chosen}
     left = [extension(h) for h in file.hdus if h.is_image and h.shape and h.index not in used]
     return [f"{name.file}: not used: {', '.join(left)}"] if left and name.selector is None else []
-
-
-def _spelled(name: NamedFile) -> str:
-    """The name with its selector, as the user wrote it."""
-    selector = name.selector or Selector()
-    inside = str(selector.index) if selector.index is not None else selector.name
-    return f"{name.file}[{inside}{'' if selector.ver is None else f',{selector.ver}'}]"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.alike import BandKeywords, Channels
+from skymatch_cli.images.alike import Channels
 from skymatch_cli.images.formats import asdffile
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import FitsFile
@@ -25,12 +25,14 @@ class ImageHeader:
 
     info: ImageInfo  # without the comparison unit, which depends on the other images
     facts: UnitFacts
-    bands: BandKeywords
+    filters: Mapping[str, str]
+    zero_points: Mapping[str, float]  # none where fluxes are scaled (``--flux-scale``)
     warnings: tuple[SkyWarning, ...] = ()
     # the error if it can't be traced; None where the method needs no WCS
     footprint: Footprint | InputError | None = None
     of_file: bool = True  # whether its group is named after its file
     observer: tuple[float, ...] = ()  # (longitude, latitude, distance) of a helioprojective image, see `observer_of`
+    unused: str = ""  # why flags or weights of the list, which are its own by their names, are not used
     channels: Channels | None = None  # where the planes of a cube lie
 
 
@@ -58,6 +60,10 @@ class Known:
         self._by_file = settings.group_by in {AUTO, FILE}
         self._state: dict[str, FileState | None] = {}
 
+    def has(self, header: ImageHeader) -> bool:
+        """Tell whether a header is one of the earlier run."""
+        return self._images.get(header.info.ref) is header
+
     def file(self, path: str, real: str) -> FitsFile | None:
         """Return the structure of a file, by its real path, if the file is unchanged."""
         found = self._files.get(real)
@@ -75,7 +81,7 @@ class Known:
 
     def _holds(self, image: ImageHeader, file: FitsFile, spelling: str) -> bool:
         source = image.info.source
-        if source is None or (self._by_file and image.of_file and image.info.group != spelling):
+        if self._by_file and image.of_file and image.info.group != spelling:
             return False
         if source.science.state != file.state:
             return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -45,7 +47,12 @@ def left_out_as(kind: str, of: str = "") -> str:
 def read_list(file: str) -> str:
     """Return the text of a list; OSError if it can't be read, ValueError if it is no text, or never ends."""
     with Path(file).open("rb") as stream:
-        return read_whole(stream.read, b"\0").decode("utf-8-sig", "surrogateescape")
+        start = stream.read(2)
+        if start in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:  # as PowerShell writes it
+            return (start + read_whole(stream.read, b"\0" * 4)).decode("utf-16")
+        if b"\0" in start:
+            raise ValueError("is not a list of names")
+        return (start + read_whole(stream.read, b"\0")).decode("utf-8-sig", "surrogateescape")
 
 
 def read_whole(read: Callable[[int], AnyStr], nul: AnyStr) -> AnyStr:
@@ -65,11 +72,16 @@ def is_table(name: str) -> bool:
     return name.lower().endswith(".csv")
 
 
-def read_lines(text: str, where: str, is_file: Callable[[str], bool]) -> Iterator[Listed | Problem]:
-    """Read the entries of a list: one name per line, an optional mask, words quoted as in the shell, ``#`` comments."""
+def read_entries(text: str, where: str, folder: str) -> Iterator[Listed | Problem]:
+    """Read the entries of a list, whose names are relative to a folder: a table by its name, or lines."""
+    return _read_table(text, where) if is_table(where) else _read_lines(text, where, Path(folder))
+
+
+def _read_lines(text: str, where: str, folder: Path) -> Iterator[Listed | Problem]:
+    """One name per line, an optional mask, words quoted as in the shell, ``#`` comments."""
     for number, line in enumerate(text.splitlines(), start=1):
         place, whole = f"{where}, line {number}", line.strip()
-        if " " in whole and is_file(whole):
+        if " " in whole and os.path.lexists(folder / whole):
             yield Listed(place, whole)  # as `find` and `ls` write names with spaces
             continue
         try:
@@ -81,7 +93,7 @@ def read_lines(text: str, where: str, is_file: Callable[[str], bool]) -> Iterato
             yield _unnamed(place, columns, "quote names with spaces")
 
 
-def read_table(text: str, where: str) -> Iterator[Listed | Problem]:
+def _read_table(text: str, where: str) -> Iterator[Listed | Problem]:
     """The entries of a table with named columns, or of one whose columns are names and masks."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
@@ -186,6 +198,5 @@ def _of_table(path: str) -> Iterator[Listed]:
 
 
 def _exposure(folder: Path, root: str) -> Path:
-    """The calibrated exposure of a root name."""
     places = [folder / f"{root}_{product}.fits" for product in _PRODUCTS_OF_HST]
     return next((place for place in places if place.exists()), places[1])

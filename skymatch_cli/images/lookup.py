@@ -6,12 +6,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from skymatch_cli.errors import InputError, Problem
+from skymatch_cli.errors import InputError, Problem, plural
 from skymatch_cli.images.formats.files import real_path, real_paths
 from skymatch_cli.images.lists import read_list, words_of
 from skymatch_cli.images.names import split_section, split_selector
 from skymatch_cli.model import ImageRef, Section
-from skymatch_cli.model.section import check_section, plane_of
+from skymatch_cli.model.section import parse_section
 
 _COMMA = re.compile(r",(?![^\[]*\])")  # not that of a[SCI,2]
 _QUOTED = re.compile(r"""["'\\#]""")
@@ -49,10 +49,11 @@ class ImageFinder:
 
 
 def _is_section(text: str, ref: ImageRef) -> bool:
-    if plane_of(text) not in {None, ref.part.plane}:
+    axes, plane = parse_section(text)
+    if plane not in {None, ref.part.plane}:
         return False
     if ref.section is None:
-        return check_section(text) == [None, None]
+        return axes == [None, None]
     try:
         return Section.of(text, ref.section.whole) == ref.section
     except ValueError:
@@ -114,7 +115,8 @@ def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
             if (parsed := _name_and_skies(line)) is None:
                 continue
         except ValueError:
-            problems.append(Problem(where, f"{line.strip()!r} is not 'name sky'", "quote names with spaces"))
+            hint = "quote names with spaces; a sky is a number such as -12.5e3"
+            problems.append(Problem(where, f"{line.strip()!r} is not 'name sky'", hint))
             continue
         name, values = parsed
         if not all(map(math.isfinite, values)):
@@ -124,7 +126,8 @@ def read_skylist(path: str, refs: Sequence[ImageRef]) -> Mapping[int, float]:
         if not found:
             problems.append(Problem(where, f"{name} is not the path or unique base name of an image of this run"))
         elif len(values) not in {1, len(found)}:
-            problems.append(Problem(where, f"{len(values)} skies for the {len(found)} images of {name}"))
+            hint = "write decimals with a point" if len(found) == 1 else ""
+            problems.append(Problem(where, f"{len(values)} skies for {plural(len(found), 'image')} of {name}", hint))
             continue
         given = levels[_level(name)]
         skies_of = zip(found, values if len(values) > 1 else values * len(found), strict=True)

@@ -229,18 +229,14 @@ def _attribute(meta: Any, where: str) -> Any:
 
 def _cards(meta: Any) -> list[tuple[str, Any]]:
     """Return the values that a FITS header can hold, without structural keywords."""
-    pairs = [(str(key).upper(), value) for key, value in meta.items()] if hasattr(meta, "items") else []
-    return [
-        (key, value)
-        for key, value in pairs
-        if _KEYWORD.fullmatch(key) and not _STRUCTURAL.fullmatch(key) and _is_plain(value)
-    ]
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.isascii() and value.isprintable()
-    return isinstance(value, bool | int) or (isinstance(value, float) and bool(np.isfinite(value)))
+    kept = []
+    for name, value in meta.items() if hasattr(meta, "items") else ():
+        key = str(name).upper()
+        plain = value.isascii() and value.isprintable() if isinstance(value, str) else isinstance(value, bool | int)
+        number = isinstance(value, float) and np.isfinite(value)
+        if _KEYWORD.fullmatch(key) and not _STRUCTURAL.fullmatch(key) and (plain or number):
+            kept.append((key, value))
+    return kept
 
 
 def _parts(hdus: Any, name: str) -> list[tuple[bytes, Any]]:
@@ -262,7 +258,6 @@ def _parts(hdus: Any, name: str) -> list[tuple[bytes, Any]]:
 
 
 def _bytes(hdu: Any, *, first: bool) -> bytes:
-    """One HDU as it stands in a file."""
     from astropy.io import fits
 
     stream = io.BytesIO()

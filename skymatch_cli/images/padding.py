@@ -23,6 +23,8 @@ _FEW_PAIRS = 0.7  # share of zeros; with fewer, a sixth of the other pixels has 
 _OFF_SIGMA = 5.0
 _CONTINUOUS = 0.9  # distinct values per pixel
 _LEAST_OTHERS = 50  # pixels needed for the distribution of the other values
+_BETWEEN = 0.1  # pixels between padding and sky, per pixel of padding: more are a scene
+_FEWER, _LEAST_SPREAD = 4, 20  # of the sample, to find a peak: percentiles take time
 _RARE = 0.01  # a value that so few pixels of the sky have is padding wherever it is
 _BLOCK = 16  # pixels a side, on which the share of a value is measured
 _BY_CHANCE = 1e-3  # expected number of areas that chance fills
@@ -38,27 +40,61 @@ class Padding:
     share: float  # of the pixels that count otherwise
     left_out: BoolArray | None  # (rows, nx): True where pixels are left out; None where the value is only noted
     whole: bool = False  # the frame holds nothing else
+    within: float = 0.0  # how far the pixels are from the value
 
 
 def find_padding(data: PixelArray, good: BoolArray, *, keep: Collection[float] = ()) -> Padding | None:
     """Find the exact value that fills the border or half of a frame, (rows, nx), or stands out otherwise.
 
-    ``keep``: values that are sky whatever it looks like.
+    Lossy compression may have spread the values at the border. ``keep``: values that are sky whatever it looks like.
     """
     if data.size == 0:
         return None
     step = max(1, math.isqrt(data.size // _SAMPLED))
     sample = data[::step, ::step][good[::step, ::step]]
     border = np.concatenate([edge[use] for edge, use in zip(_edges(data), _edges(good), strict=True)])
-    candidates = [value for value in (_most_frequent(border), _most_frequent(sample)) if value is not None]
-    for value in dict.fromkeys(candidates):
-        if value in keep:
-            continue
+    frequent = [value for value in (_most_frequent(border), _most_frequent(sample)) if value is not None]
+    candidates = [value for value in dict.fromkeys(frequent) if value not in keep]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for value in dict.fromkeys([*candidates[:1], *({0.0} - set(keep))]):
+            if (spread := _spread_about(value, data, good, sample=sample, border=border)) is not None:
+                return spread
+    for value in candidates:
         at_border = float(np.mean(border == value)) if len(border) else 0.0
         found = _padding_of(value, data, good, sample=sample, at_border=at_border)
         if found is not None:
             return found
     return None
+
+
+def _spread_about(
+    value: float, data: PixelArray, good: BoolArray, *, sample: PixelArray, border: PixelArray
+) -> Padding | None:
+    """Find padding that lossy compression has spread about its value: a narrow peak at the border, far from the sky."""
+    if not len(border) or not len(sample):
+        return None
+    size, at_border = np.abs(sample[::_FEWER] - value), np.abs(border[::_FEWER] - value)
+    (middle,) = _quantiles(size, 0.75)
+    if middle == 0 or _quantiles(at_border, _AT_BORDER)[0] > middle / 2:
+        return None
+    first, middle, last = _quantiles(size[size > middle / 2], 0.16, 0.5, 0.84)
+    scatter = (last - first) / 2
+    near = size[size < scatter / 2]
+    spread = near[near > 0]  # where nothing but padding is in a tile, it stays exact
+    n_between = int(np.count_nonzero(size < middle - _OFF_SIGMA * scatter)) - len(near)
+    narrow = middle > (_OFF_SIGMA + 1) * scatter and n_between < _BETWEEN * len(near)
+    fills = np.mean(at_border < scatter / 2) >= _AT_BORDER
+    if not (narrow and fills and len(spread) >= max(_LEAST_SPREAD, _LEAST_SHARE * len(size))):
+        return None
+    left_out = good & (np.abs(data - value) < scatter / 2)
+    share = int(np.count_nonzero(left_out)) / int(np.count_nonzero(good))
+    return Padding(value, share, left_out, within=scatter / 2)
+
+
+def _quantiles(values: PixelArray, *shares: float) -> list[float]:
+    """Values with these shares of the others below them."""
+    k = [int(share * (len(values) - 1)) for share in shares]
+    return [float(value) for value in np.partition(values, k)[k]]
 
 
 def _padding_of(

@@ -13,7 +13,7 @@ import resource
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any
 
@@ -21,11 +21,11 @@ import numpy as np
 
 from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.files import absolute_path, file_state
+from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.packing import open_unpacked
 from skymatch_cli.images.formats.pixelformat import Stored
 from skymatch_cli.images.formats.tilecheck import opened_tiles
-from skymatch_cli.images.padding import find_padding
+from skymatch_cli.images.padding import Padding, find_padding
 from skymatch_cli.images.skystate import missing_sky
 from skymatch_cli.model import (
     BoolArray,
@@ -60,15 +60,6 @@ class Pixels:
     warnings: tuple[SkyWarning, ...] = ()
 
 
-def portable(info: ImageInfo) -> ImageInfo:
-    """The same image with absolute paths to its pixels, for workers in other folders."""
-    if info.source is None:
-        return info
-    source = info.source.changed(lambda plane: replace(plane, path=absolute_path(plane.path)))
-    regions = source.regions and replace(source.regions, path=absolute_path(source.regions.path))
-    return replace(info, source=replace(source, regions=regions))
-
-
 def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | None = None) -> Pixels:
     """Read the pixels of an image, or of some ``rows`` (start, stop), and which are good.
 
@@ -76,8 +67,6 @@ def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | 
     and ``keep_value`` are used.
     """
     source = info.source
-    if source is None:
-        raise InputError.at(info.ref.label, "has no pixels in a file")
     y0, y1 = rows or (0, info.shape[0])
     plane = source.science
     _check_memory(info, y1 - y0)
@@ -106,6 +95,8 @@ def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | 
                     # Of integers the sign may be the last bit of a list of exposures (CTX of drizzle).
                     good[at] &= known & (values > 0 if weights and marks.bitpix < 0 else values != 0)
         _divide_by_exposure(files, source.exposure, data, good, y0=y0)
+    if source.exposed is not None:
+        _leave_out_overscan(good, source.exposed, info.ref.section, y0)
     if source.regions is not None:
         good &= ~_inside_regions(info, source.regions)[y0:y1]
     found = _loss_warning(info.ref.label, flagged, good.size)
@@ -120,6 +111,14 @@ def _check_memory(info: ImageInfo, rows: int) -> None:
     if needed > there:
         what = f"needs {needed / 2**30:.3g} GiB of memory, and this machine has {there / 2**30:.3g}"
         raise InputError.at(info.ref.label, what, "cut it into several images")
+
+
+def _leave_out_overscan(good: BoolArray, exposed: Section, section: Section | None, y0: int) -> None:
+    """Mark pixels outside of a section of the HDU; ``good`` begins at row ``y0`` of the image, or of its section."""
+    left, below = (section.x0, section.y0 + y0) if section else (0, y0)
+    x, y = left + np.arange(good.shape[1]), below + np.arange(good.shape[0])
+    good[:, (x < exposed.x0) | (x >= exposed.x1)] = False
+    good[(y < exposed.y0) | (y >= exposed.y1)] = False
 
 
 def _divide_by_exposure(
@@ -157,7 +156,7 @@ def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, wh
     found = find_padding(data, good, keep=keep)
     if found is None:
         return ()
-    share = f"{where}: {100 * found.share:.2g} % of its pixels are exactly {found.value:.9g}"
+    share = f"{where}: {100 * found.share:.2g} % of its pixels are {_about(found)}"
     if found.left_out is None:
         text = f"{share}, far from the others; --ignore-value {found.value:.9g} leaves them out"
         return (SkyWarning(WarningName.PADDING, text),)
@@ -167,6 +166,10 @@ def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, wh
         return (SkyWarning(WarningName.PADDING, text),)
     text = f"{share} and are left out as padding; --keep-value {found.value:.9g} keeps them"
     return (SkyWarning(WarningName.PADDING, text, amplitude=0.0),)
+
+
+def _about(found: Padding) -> str:
+    return f"within {found.within:.2g} of {found.value:.9g}" if found.within else f"exactly {found.value:.9g}"
 
 
 class _OpenFiles:
@@ -341,7 +344,6 @@ def _as_stored(value: int, bits: int) -> Any:
 
 
 def _values(stored: Stored, plane: StoredPlane) -> tuple[PixelArray, BoolArray]:
-    """Physical values, and which of them are defined."""
     values: PixelArray = np.empty(stored.shape, _physical_type(plane))
     defined: BoolArray = np.empty(stored.shape, np.bool_)
     _to_physical(stored, plane, values, defined)

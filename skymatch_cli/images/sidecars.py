@@ -9,28 +9,37 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from skymatch_cli.choices import WarningName
+from skymatch_cli.errors import first_names
 from skymatch_cli.images.companions import Role
 from skymatch_cli.images.names import NamedFile, stem_of
-from skymatch_cli.model import ImageRef, MaskRef
+from skymatch_cli.model import ImageRef, MaskRef, SkyWarning
 
 NO_IMAGE = "not an image"
 """Text that the notes on skipped files share."""
 
 _WORDS = {
-    Role.FLAGS: ("dq", "ood", "flags?", "flg", "bpm", "mskimg", "bimsk", "dmask", "c1m", "c1h", "quality"),
+    Role.FLAGS: ("dq", "ood", "flags?", "flg", "bpm", "mskimg", "bimsk", "dmask", "c1m", "c1h", "quality", "badpix"),
     Role.WEIGHT: (
         *("weights?", "wht", "wgt", "wt", "ivar", "invvar", "oow", "conf", "confidence"),
         *("expo?_?map", "exposure", "expo?", "cov", "covg", "coverage", "rrhr"),
     ),
     # Masks mark good pixels in some files, bad ones in others: they are used when the user names them.
-    Role.UNKNOWN: ("mask", "msk"),
+    Role.UNKNOWN: ("mask", "msk", "good"),
     Role.OTHER: (
         *("rms", "err", "error", "unc", "uncimg", "cbunc", "bunc", "var", "variance", "sigma", "std", "stddev"),
-        *("bkg", "background", "skybg"),
+        *("bkg", "background", "skybg", "segm?", "segmentation", "objects"),
     ),
 }
-_IMAGE_WORDS = ("ooi", "sciimg", "cbcd", "bcd", "sci", "int", "image", "img", "flux", "data", "c0m", "c0h", "flt")
-_CALLED = {Role.FLAGS: "flags", Role.WEIGHT: "weights", Role.UNKNOWN: "a mask", Role.OTHER: "errors or background"}
+_IMAGE_WORDS = (
+    *("ooi", "sciimg", "cbcd", "bcd", "sci", "int", "image", "img", "flux", "data", "c0m", "c0h", "flt", "sub"),
+)
+# Words that seldom stand for anything else, such as the name of a star in "var_01.fits".
+_SURELY = (
+    *("weights?", "wht", "ivar", "invvar", "oow", "ood", "dq", "bpm", "badpix", "flags", "mskimg", "bimsk", "mask"),
+    *("msk", "rrhr", "rms", "uncimg", "cbunc", "segm", "skybg"),
+)
+_CALLED = {Role.FLAGS: "flags", Role.WEIGHT: "weights", Role.UNKNOWN: "a mask", Role.OTHER: "errors or other maps"}
 
 
 def _pattern(words: Sequence[str]) -> re.Pattern[str]:
@@ -39,6 +48,7 @@ def _pattern(words: Sequence[str]) -> re.Pattern[str]:
 
 _COMPANION = {role: _pattern(words) for role, words in _WORDS.items()}
 _IMAGE = _pattern(_IMAGE_WORDS)
+_SURE = _pattern(_SURELY)
 _HERE = "\0"  # replaces the word
 
 
@@ -69,6 +79,15 @@ class Companions:
         for name, role, owner in self._found.values():
             use = "; to use it: --mask (non-zero = good) or --dq-ext (flags)" if role is Role.UNKNOWN else ""
             yield f"{name.file}: {NO_IMAGE}: by its name {_CALLED[role]} of {owner.file}{use}"
+
+    def doubts(self, names: Sequence[NamedFile]) -> tuple[SkyWarning, ...]:
+        """Warn of images with the name of a companion of no other file, unless all of the list are called so."""
+        images = [name for name in names if not self.holds(name)]
+        called = [n.file for n in images if n.selector is None and _SURE.search(stem_of(n.path))]
+        if not called or len(called) == len(images):
+            return ()
+        text = f"by their names weights, masks or errors, but of no file of the list: {first_names(called)}"
+        return (SkyWarning(WarningName.PLANES, f"{text}: they are matched as images"),)
 
     def holds(self, name: NamedFile) -> bool:
         """Whether a file is a companion."""

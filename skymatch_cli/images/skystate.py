@@ -51,11 +51,6 @@ class SkyState:
         return sky if isinstance(sky, PartSkies) and sky.in_sections else None
 
     @property
-    def by_us(self) -> bool:
-        """Whether the program has written to this header."""
-        return self.written is not None
-
-    @property
     def has_our_pixels(self) -> bool:
         """Whether the program has changed the pixels."""
         return bool(self.shift) or self.original != self.stored
@@ -104,7 +99,7 @@ def _check_sections(state: SkyState, ref: ImageRef) -> None:
             what = f"the skies of its sections {listed} are subtracted"
             raise InputError.at(ref.label, what, "name these sections, or skymatch undo first")
         return
-    if state.by_us and known is None:
+    if state.written is not None and known is None:
         raise InputError.at(ref.label, "its header holds a sky of the whole image", "skymatch undo first")
     if state.base:
         what = f"{SUBTRACTED} = T: another program subtracted a sky from the whole image"
@@ -213,7 +208,8 @@ def _is_close(there: float, number: float) -> bool:
 def header_of_sky(source: Source, hdu: int) -> int:
     """Return the HDU whose header holds the sky of an image: its own, in a JWST file the primary one."""
     images = [i for i, other in enumerate(source.file.hdus) if other.name == "SCI" and other.n_planes == 1]
-    return 0 if hdu and is_jwst(source) and images == [hdu] else hdu
+    is_jwst = str(cd.value(source.cards(0), "TELESCOP")).upper() == "JWST"
+    return 0 if hdu and is_jwst and images == [hdu] else hdu
 
 
 def missing_sky(recorded: Recorded | None) -> SkyPlane:
@@ -221,22 +217,6 @@ def missing_sky(recorded: Recorded | None) -> SkyPlane:
     if recorded is None or not recorded.subtracted:
         return SkyPlane()
     return recorded.sky
-
-
-def is_jwst(source: Source) -> bool:
-    """Whether the pipeline of this file keeps the sky in the primary header."""
-    return str(cd.value(source.cards(0), "TELESCOP")).upper() == "JWST"
-
-
-def subtracted_in(cards: cd.Cards, shape: tuple[int, ...], keyword: str, where: str) -> Sky:
-    """Read the subtracted sky from the keywords alone, whoever wrote them; zero where none is subtracted.
-
-    InputError if they say that a sky is subtracted, and not how much.
-    """
-    try:
-        return joined({part: missing_sky(known) for part, known in recorded_in(cards, shape, keyword).items()})
-    except ValueError as error:
-        raise InputError.at(where, str(error), "see --sky-keyword, or remove BKGSUB from the header") from None
 
 
 def _sky_in(cards: cd.Cards, level: float) -> SkyPlane:

@@ -137,7 +137,7 @@ def written(cards: cd.Cards) -> Written | None:
     if not states:
         raise LedgerError("its undo cards are of a version before 0.2, or incomplete")
     if len(states) > 1:
-        raise LedgerError("its undo cards are there twice")
+        raise LedgerError("it holds two sets of undo cards")
     state, *words = states[0].decode("latin-1").split()
     named = dict(word.partition("=")[::2] for word in words)
     try:

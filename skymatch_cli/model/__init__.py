@@ -22,6 +22,7 @@ from skymatch_cli.model.images import (
     PixelSource,
     Recorded,
     RegionFile,
+    Selector,
     StatisticSettings,
     StoredPlane,
     common_unit,

@@ -34,13 +34,43 @@ class StatisticSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Selector:
+    """Which HDUs of a file: by index, by name, by name and version, or every image (name ``*``)."""
+
+    index: int | None = None
+    name: str = ""
+    ver: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Selector:
+        """Parse the text between the brackets: ``SCI``, ``SCI,2``, ``3`` or ``*``; else ValueError."""
+        name, comma, ver = (part.strip() for part in text.partition(","))
+        if name.isdecimal() and not comma:
+            return cls(index=int(name))
+        if not name or (comma and not ver.isdecimal()):
+            raise ValueError(f"[{text}] names no extension")
+        return cls(name=name, ver=int(ver) if comma else None)
+
+    def __str__(self) -> str:
+        if self.index is not None:
+            return f"[{self.index}]"
+        return f"[{self.name}]" if self.ver is None else f"[{self.name},{self.ver}]"
+
+    def fits(self, index: int, name: str, ver: int) -> bool:
+        """Whether an HDU is meant, by its number, EXTNAME (in any case; the primary one is PRIMARY) and EXTVER."""
+        if self.index is not None:
+            return self.index == index
+        called = (name or ("" if index else "PRIMARY")).upper()
+        return self.name.upper() in {"*", called} and self.ver in {None, ver}
+
+
+@dataclass(frozen=True, slots=True)
 class MaskRef:
-    """A plane for one image in another file: a file and an HDU (index, or name and version)."""
+    """A plane for one image in another file; ``selector`` None: the HDU that suits the image."""
 
     file: str
     path: str
-    ext: str | int | None = None
-    extver: int = 1
+    selector: Selector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +237,8 @@ class PixelSource:
 
     ``bad_flags`` are the DQ bits that exclude a pixel (-1: any); ``dq`` is None where no DQ is used. Pixels whose
     ``weight`` (or exposure, or coverage) is 0, negative or not finite were not observed.
-    Counts are divided by ``exposure``. ``original`` is None where the pixels are stored as they were taken.
+    Counts are divided by ``exposure``. ``original`` is None where the pixels are stored as they were taken. ``exposed``
+    are the columns and rows of the HDU that saw the sky, beside which lies overscan; None for all.
     """
 
     science: StoredPlane
@@ -218,6 +249,7 @@ class PixelSource:
     weight: StoredPlane | None = None
     exposure: StoredPlane | None = None
     regions: RegionFile | None = None
+    exposed: Section | None = None
 
     @property
     def planes(self) -> dict[str, StoredPlane]:
@@ -242,13 +274,13 @@ class ImageInfo:
     ref: ImageRef
     shape: tuple[int, int]  # (ny, nx)
     wcs: CelestialWcs | None  # None where the method needs no WCS (``user``)
+    source: PixelSource  # where the pixels are
     pixel_area_arcsec2: float = math.nan  # solid angle of a pixel in the middle of the image; NaN where unknown
     unit: str = ""  # BUNIT as reported ("" if missing)
     to_comparison: float = 1.0  # factor from the image's unit to the comparison unit of the run
     comparison_unit: str = ""
     group: str = ""  # images of one group share one unknown (in comparison units)
     recorded: Recorded | None = None
-    source: PixelSource | None = None  # where the pixels are; None for an image that exists in memory only
     notes: tuple[str, ...] = ()  # facts for the log (``-v``): DQ extension used, HDUs skipped, inverse WCS, …
     split: str = ""  # images of different sets are not compared
 

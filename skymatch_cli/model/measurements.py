@@ -75,13 +75,9 @@ class SkyStatistics:
     def joined(cls, parts: Sequence[SkyStatistics]) -> SkyStatistics:
         """Several one after another."""
         parts = (cls.of(()), *parts)
-        return cls(
-            value=np.concatenate([part.value for part in parts]),
-            err=np.concatenate([part.err for part in parts]),
-            n=np.concatenate([part.n for part in parts]),
-            status=tuple(word for part in parts for word in part.status),
-            crowding=np.concatenate([part.crowding for part in parts]),
-        )
+        numbers = ("value", "err", "n", "crowding")
+        columns: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in numbers}
+        return cls(**columns, status=tuple(word for part in parts for word in part.status))
 
     def __len__(self) -> int:
         return len(self.status)

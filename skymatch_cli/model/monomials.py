@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import accumulate, repeat
 from math import comb
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from skymatch_cli.model.arrays import FloatArray
 
 
+@cache
 def exponents(degree: int) -> tuple[tuple[int, int], ...]:
     """Return the exponents of u and v, ordered by their sum: (0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2) and so on.
 
@@ -31,6 +34,7 @@ def n_terms(degree: int) -> int:
     return (degree + 1) * (degree + 2) // 2
 
 
+@cache
 def degree_of(n: int) -> int:
     """Return the degree of a polynomial of ``n`` monomials.
 
@@ -44,10 +48,21 @@ def degree_of(n: int) -> int:
 
 def carried(shift: FloatArray, degree: int) -> FloatArray:
     """Return matrices (m, k, k) that convert coefficients about one place to those about another, ``shift`` away."""
-    terms = exponents(degree)
-    out = np.zeros((len(shift), len(terms), len(terms)))
-    for row, (i, j) in enumerate(terms):
-        for column, (a, b) in enumerate(terms):
-            if i <= a and j <= b:
-                out[:, row, column] = comb(a, i) * comb(b, j) * shift[:, 0] ** (a - i) * shift[:, 1] ** (b - j)
+    k = n_terms(degree)
+    out, along = np.zeros((len(shift), k, k)), np.ascontiguousarray(shift.T)
+    powers = list(accumulate(repeat(along, degree), np.multiply, initial=np.ones_like(along)))
+    for row, column, factor, (i, j) in _carried_terms(degree):
+        np.multiply(powers[i][0], powers[j][1] if factor == 1 else factor * powers[j][1], out=out[:, row, column])
     return out
+
+
+@cache
+def _carried_terms(degree: int) -> list[tuple[int, int, float, tuple[int, int]]]:
+    """Row, column, factor, and powers of the shift, of the elements of a matrix of `carried` that are not 0."""
+    terms = list(enumerate(exponents(degree)))
+    return [
+        (row, column, float(comb(a, i) * comb(b, j)), (a - i, b - j))
+        for row, (i, j) in terms
+        for column, (a, b) in terms
+        if i <= a and j <= b
+    ]

@@ -36,7 +36,7 @@ class Section:
 
         ValueError if it is no section, or not within the image.
         """
-        axes = check_section(text)
+        axes, _ = parse_section(text)
         ends: list[int] = []
         for axis, length, name in zip(axes, whole[::-1], ("columns", "rows"), strict=True):
             low, high = axis or (1, length)
@@ -65,33 +65,24 @@ class Section:
         return not apart
 
 
-def check_section(text: str) -> list[tuple[int, int] | None]:
-    """The ends of the two axes, None for all of an axis; ValueError if it is no section."""
+def parse_section(text: str) -> tuple[list[tuple[int, int] | None], int | None]:
+    """The ends of the two axes, None for all of an axis, and the plane of a cube, from 0, of a third axis or None.
+
+    ValueError if it is no section, or names several planes (``*,*,3`` and ``*,*,3:3`` are one).
+    """
     for pattern, reason in _REASONS:
         if pattern.search(text):
             raise ValueError(reason)
-    two = _PLANE.sub("", text) if text.count(",") == 2 else text
-    matches = [_AXIS.fullmatch(axis) for axis in two.split(",")]
+    plane = _PLANE.search(text) if text.count(",") == 2 else None
+    matches = [_AXIS.fullmatch(axis) for axis in (text[: plane.start()] if plane else text).split(",")]
     if len(matches) != 2 or None in matches:
         raise ValueError("is not two ranges of columns and rows")
-    plane_of(text)
+    if plane and (plane["high"] not in {None, plane["low"]} or int(plane["low"]) < 1):
+        raise ValueError("is not one plane of a cube: [*,*,3]")
     axes = [None if m is None or m["all"] else (int(m["low"]), int(m["high"])) for m in matches]
     if not all(axis is None or 1 <= axis[0] <= axis[1] for axis in axes):
         raise ValueError("holds a range that is not first:last, counted from 1")
-    return axes
-
-
-def plane_of(text: str) -> int | None:
-    """Return the plane of a cube, from 0, given by a third axis: ``*,*,3`` or ``*,*,3:3``; None without one.
-
-    ValueError if it names several planes.
-    """
-    match = _PLANE.search(text) if text.count(",") == 2 else None
-    if match is None:
-        return None
-    if match["high"] not in {None, match["low"]} or int(match["low"]) < 1:
-        raise ValueError("is not one plane of a cube: [*,*,3]")
-    return int(match["low"]) - 1
+    return axes, int(plane["low"]) - 1 if plane else None
 
 
 @dataclass(frozen=True, slots=True, order=True)

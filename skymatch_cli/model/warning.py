@@ -38,22 +38,23 @@ _ADVICE = {  # cause -> remedy
     "look at these overlaps in the report; mask what disturbs them with --mask",
     WarningName.MASKED: "masks, DQ flags or limits exclude most pixels of the overlaps -> check --mask, --dqbits, "
     "--lower and --upper",
-    WarningName.CROWDED: "stars fill the overlaps, or the images disagree in most cells (PSF, WCS, scattered light) "
-    "-> check the WCS; larger cells (--mesh-size) where the PSF differs; --compare mesh, or --mask-sources",
+    WarningName.CROWDED: "stars fill the overlaps, or the images disagree in most cells (PSF, WCS, unit, scattered "
+    "light) -> check WCS and BUNIT; larger cells (--mesh-size) where the PSF differs; --compare mesh, or "
+    "--mask-sources",
     WarningName.CROSS_CHECK: "stars, nebulae or masks differ between the images, which disturbs pooled statistics -> "
     "trust --compare mesh; look at these images in the report",
     WarningName.WEAK_TILTS: "the overlaps are too narrow or too few to measure gradients -> use --model constant",
-    WarningName.NEEDLESS_DEGREE: "the skies bend or tilt less than the noise shows -> use the model that is named",
+    WarningName.NEEDLESS_DEGREE: "tilts and curvatures are smaller than their errors -> use the model that is named",
     WarningName.CURVATURE: "a flat field or scattered light that all frames share -> compare the levels with those "
     "of --model constant, which does not see it",
     WarningName.FILTERS: "images of several bands are in the list -> give one band, or separate them with --split-by "
     "FILTER",
-    WarningName.BRIGHT_SCENE: "a bright scene, which small factors change by much -> calibrate the images, or give "
-    "their flux scales by --flux-scale KEYWORD",
+    WarningName.BRIGHT_SCENE: "the scene is bright, so that small differences of zero points matter -> calibrate "
+    "the images, or give their flux scales by --flux-scale KEYWORD",
     WarningName.ZERO_POINTS: "images of several calibrations are in the list, or a gradient follows the scene -> "
     "--model plane for gradients; for zero points name the flux scale of each image with --flux-scale KEYWORD",
-    WarningName.UNITS: "BUNIT is missing, wrong or not a unit -> correct BUNIT, or compare the raw numbers with "
-    "--units as-is",
+    WarningName.UNITS: "BUNIT is missing, wrong or not a unit -> correct BUNIT, give the factor with --flux-scale "
+    "KEYWORD, or compare the raw numbers with --units as-is",
     WarningName.PIXEL_AREAS: "the field is so wide that the pixels of its projection differ in size on the sky -> "
     "--units as-is where a flat field made the values surface brightness; else reproject to equal areas first",
     WarningName.FLAGS: "the flags of good pixels are not named -> name them with --dqbits, or use --dqbits none",
@@ -61,17 +62,17 @@ _ADVICE = {  # cause -> remedy
     "--keep-value uses them",
     WarningName.COARSE: "the noise is smaller than the steps of the integers, and means of pixels are biased towards "
     "the steps -> --compare pooled interpolates the median within the step",
-    WarningName.PHOTONS: "single photons stand far out of the read noise, and are clipped as outliers -> use --compare "
+    WarningName.PHOTONS: "single photons are far above the read noise and are clipped as outliers -> use --compare "
     "mesh, or do not clip: --skystat mean --nclip 0",
     WarningName.COPIES: "a file was copied, and both copies are in the list -> name one of them",
     WarningName.WCS: "an optional package is missing, or headers lack keywords of their coordinates -> pip install "
     "'skymatch-cli[gwcs]', or complete the headers",
-    WarningName.KEYWORD: "another program uses the keyword in a sense of its own -> check that the sky of this image "
+    WarningName.KEYWORD: "another program uses the keyword with another meaning -> check that the sky of this image "
     "was not subtracted before",
-    WarningName.PLANES: "the names of the planes do not say which one is the image, or the plane that was named is "
-    "another one -> name the plane of the image: a.fits[1] or a.fits[SCI]",
-    WarningName.CHECKSUM: "another program changed the file and left its checksum -> check the file, then write new "
-    "checksums",
+    WarningName.PLANES: "the names of the planes do not tell which one is the image, or the named plane is not "
+    "an image -> name the plane of the image: a.fits[1] or a.fits[SCI]",
+    WarningName.CHECKSUM: "another program changed the file without updating its checksum -> check the file, then "
+    "write new checksums",
     WarningName.PICTURES: "the images were moved, removed or changed since -> run in the folder where the result was "
     "made",
     WarningName.STORE: "the disk is full or read-only -> give a file on another disk with --store",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from skymatch_cli.errors import UsageError, first_names
@@ -72,6 +71,8 @@ class Result:
 
     def _repr_html_(self) -> str:
         """The summary, the warnings and the images, for notebooks."""
+        from html import escape
+
         said = "".join(f"<li>{escape(printable(str(warning)))}</li>" for warning in self.warnings)
         return f"<p>{escape(summary(self.report))}</p><ul>{said}</ul>{self.images._repr_html_()}"
 

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +119,15 @@ def _file_name(text: str) -> str:
 
 def _report(document: Mapping[str, Any]) -> Report:
     images, overlaps, components = (_table(name, document[name]) for name in TableName)
+    named = [images.column(name).tolist() for name in ("file", "ext", "extver")]
+    parts = _column(images, "plane", 0), _column(images, "section", "")
     report = Report(
         version=str(document["version"]),
         settings=dict(document["settings"]),
         images=images,
         overlaps=overlaps,
         components=components,
-        labels=_labels(images),
+        labels=tuple(starmap(_label, zip(*named, *parts, strict=True))),
         warnings=tuple(map(SkyWarning.of, document["warnings"])),
     )
     for end in ("a", "b"):
@@ -151,12 +154,6 @@ def _column(images: Table, name: str, otherwise: object) -> list[Any]:
     """A column of the images that only some results have."""
     found: list[Any] = images.column(name).tolist() if name in images.names else [otherwise] * len(images)
     return found
-
-
-def _labels(images: Table) -> tuple[str, ...]:
-    columns = [images.column(name).tolist() for name in ("file", "ext", "extver")]
-    planes, sections = _column(images, "plane", 0), _column(images, "section", "")
-    return tuple(_label(*row) for row in zip(*columns, planes, sections, strict=True))
 
 
 def _label(file: str, ext: str, extver: int, plane: int, section: str) -> str:

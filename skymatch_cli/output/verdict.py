@@ -11,6 +11,7 @@ from skymatch_cli.model import LEAST_KEPT, FloatArray, ImageInfo, Measurements, 
 from skymatch_cli.solve.diagnose import bad_fits
 from skymatch_cli.solve.steps import LOOK_SIGMA, visible_step
 
+_ROUNDING = 1e-9  # of a difference: loops that close to that, without a degree of freedom, are of the same pixels
 _LEAST_NOISE = 0.1  # part of a variance that is noise of the pixels: below, errors are those of what differs
 
 
@@ -23,10 +24,12 @@ class Verdict:
     unit: str
     n_overlaps: int  # that were measured
     n_doubtful: int  # of these, with a residual that can be seen and is more than noise
-    # whether a loop of overlaps leads back to an image: only then could they contradict one another
+    # whether a loop of overlaps, not all of the same pixels, leads back to an image: only then could they contradict
     checked: bool = field(default=True, compare=False)
     # whether the residuals together are what the errors allow; many small ones may not be, where none stands out
     fits: bool = field(default=True, compare=False)
+    # largest error among overlaps that agree only because their errors are far larger than a step that is seen; 0: none
+    large_error: float = field(default=0.0, compare=False)
 
     def __str__(self) -> str:
         steps = [f"{before:.3g} → {after:.2g}" for before, after in zip(self.before, self.after, strict=True)]
@@ -40,6 +43,8 @@ class Verdict:
             judged = f"all {n} overlaps agree within their errors" if n > 1 else "the overlap agrees within its error"
         else:
             judged = "no loop of overlaps checks them"
+        if self.large_error and self.fits and not self.n_doubtful:
+            judged += f", but errors are large: up to {self.large_error:.2g}{unit}"
         return f"steps between overlapping images: up to {steps[0]}{unit}, typically {steps[1]}; {judged}"
 
 
@@ -55,6 +60,8 @@ def find_verdict(
     residual = np.abs(np.where(used, solution.residual, 0.0))
     err = np.where(used, m.delta_err, 1.0)
     visible = used & (residual > visible_step(m, used))
+    not_closed = np.bincount(solution.component[m.a], residual > _ROUNDING * np.abs(m.delta), len(solution.dof)) > 0
+    hiding = visible & (err > LOOK_SIGMA * visible_step(m, used, by_noise=True))
     doubtful = visible & (residual > LOOK_SIGMA * err)
     misfit = np.isin(solution.component[m.a], bad_fits(solution.chi2, solution.dof))
     if m.photometric is not None:  # errors that are large because the images vary within: no agreement
@@ -70,8 +77,9 @@ def find_verdict(
         unit=unit,
         n_overlaps=int(np.count_nonzero(used)),
         n_doubtful=int(np.count_nonzero(doubtful & used)),
-        checked=solution.n_loops is None or bool(solution.n_loops.any()),
+        checked=solution.n_loops is None or bool((solution.n_loops[(solution.dof > 0) | not_closed]).any()),
         fits=not bool((misfit & visible).any()),
+        large_error=float(np.where(hiding, err, 0.0).max()) / factor,
     )
 
 

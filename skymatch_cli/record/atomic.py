@@ -20,16 +20,12 @@ import resource
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.model import FileState
 from skymatch_cli.record import disk
-
-if TYPE_CHECKING:
-    from collections.abc import Buffer  # type: ignore[attr-defined]
 
 _SUFFIX = ".skymatch-tmp"
 _MAX_NAME_BYTES = 255
@@ -176,108 +172,63 @@ def replacing(path: str) -> Iterator[BinaryIO]:
     """
     with locked([path]) as locks:
         model, state, kept = (os.stat(path), file_state(path), path) if os.path.lexists(path) else (None, None, None)  # noqa: PTH116
-        with Replacement(path, model, state, locks, attributes=kept) as new, new.buffered() as stream:
-            yield stream
+        with replacement(path, model, state, locks, attributes=kept) as new:
+            stream = io.BufferedWriter(new, _BUFFER_BYTES)
+            try:
+                yield cast("BinaryIO", stream)
+                stream.flush()
+            finally:
+                with suppress(OSError):  # on a full disk the buffer can't be emptied any more
+                    stream.detach()
 
 
-class Replacement:
-    """The new content of a file (real path): ``write`` it, then leave the ``with`` block without an exception.
+@contextmanager
+def replacement(
+    path: str,
+    model: os.stat_result | None,
+    replaces: FileState | None,
+    locks: Locks,
+    *,
+    attributes: str | None = None,
+    exact: bool = False,
+) -> Iterator[io.RawIOBase]:
+    """Write the new content of a file (real path), which takes its name when the block ends without an exception.
 
-    OSError if something can't be written; InputError if the file changed in the meantime.
-
-    Parameters
-    ----------
-    model : os.stat_result or None
-        Whose permissions and owner the new file gets; None: those of any new file.
-    replaces : FileState or None
-        What is expected under this name when the new file is whole; None: nothing.
-    attributes, exact
-        As for `disk.like`.
+    ``model``, ``attributes`` and ``exact`` are those of `disk.like`; ``replaces`` is the file that is expected under
+    this name when the new one is whole (None: none). OSError if something can't be written; InputError if the file
+    changed in the meantime.
     """
-
-    def __init__(
-        self,
-        path: str,
-        model: os.stat_result | None,
-        replaces: FileState | None,
-        locks: Locks,
-        *,
-        attributes: str | None = None,
-        exact: bool = False,
-    ) -> None:
-        self._attributes, self._exact = attributes, exact
-        self._path = path
-        self._temporary = temporary_name(path)
-        self._model = model
-        self._replaces = replaces
-        self._locks = locks
-        self._fd = -1
-
-    def __enter__(self) -> Replacement:
-        self._fd = disk.open_new(self._temporary)
-        try:
-            _try_lock(self._fd, self._path, fcntl.LOCK_EX)
-        except BaseException:
-            self._abandon()
-            raise
-        return self
-
-    def write(self, data: bytes | memoryview) -> int:
-        """Write all of the data."""
-        rest = memoryview(data).cast("B")
-        while rest:
-            rest = rest[disk.write(self._fd, rest) :]
-        return len(data)
-
-    def flush(self) -> None:
-        """Do nothing: there is no buffer (`gzip` calls this)."""
-
-    @contextmanager
-    def buffered(self) -> Iterator[BinaryIO]:
-        """The new file as a stream that can seek; all that was written is in the file when the block ends."""
-        stream = io.BufferedWriter(_Raw(self._fd), _BUFFER_BYTES)
-        try:
-            yield cast("BinaryIO", stream)
-            stream.flush()
-        finally:
-            with suppress(OSError):  # on a full disk the buffer can't be emptied any more
-                stream.detach()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self._abandon()
-            return
-        try:
-            disk.like(self._fd, self._model, self._attributes, exact=self._exact)
-            disk.sync(self._fd)
-            self._check_unchanged()
-            disk.replace(self._temporary, self._path)
-        except BaseException:
-            self._abandon()
-            raise
-        self._locks.replaced.add(self._path)
-        self._locks.keep(self._path, self._fd)
-        disk.sync_directory(str(Path(self._path).parent))
-
-    def _check_unchanged(self) -> None:
-        try:
-            found = file_state(self._path)
-        except FileNotFoundError:
-            found = None
-        if found != self._replaces:
-            what = "appeared" if self._replaces is None else "vanished" if found is None else "was changed"
-            raise InputError.at(self._path, f"{what} while it was being written", "run again")
-
-    def _abandon(self) -> None:
-        os.close(self._fd)
+    temporary = temporary_name(path)
+    fd = disk.open_new(temporary)
+    try:
+        _try_lock(fd, path, fcntl.LOCK_EX)
+        yield _NewFile(fd)
+        disk.like(fd, model, attributes, exact=exact)
+        disk.sync(fd)
+        _check_unchanged(path, replaces)
+        disk.replace(temporary, path)
+    except BaseException:
+        os.close(fd)
         with suppress(OSError):
-            disk.remove(self._temporary)
+            disk.remove(temporary)
+        raise
+    locks.replaced.add(path)
+    locks.keep(path, fd)
+    disk.sync_directory(str(Path(path).parent))
 
 
-class _Raw(io.RawIOBase):
-    """An open file whose writes go through `disk`."""
+def _check_unchanged(path: str, expected: FileState | None) -> None:
+    try:
+        found = file_state(path)
+    except FileNotFoundError:
+        found = None
+    if found != expected:
+        what = "appeared" if expected is None else "vanished" if found is None else "was changed"
+        raise InputError.at(path, f"{what} while it was being written", "run again")
+
+
+class _NewFile(io.RawIOBase):
+    """An open file whose writes go through `disk`; each writes all of its data."""
 
     def __init__(self, fd: int) -> None:
         super().__init__()
@@ -292,5 +243,9 @@ class _Raw(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         return os.lseek(self._fd, offset, whence)
 
-    def write(self, data: Buffer, /) -> int:
-        return disk.write(self._fd, memoryview(data).cast("B"))
+    def write(self, data: Any, /) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest:
+            rest = rest[disk.write(self._fd, rest) :]
+        return size

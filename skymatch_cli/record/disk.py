@@ -99,7 +99,7 @@ def obstacle(path: str) -> str:
     """Say why no new file can take this real path, though its folder may be written to; "" where one can."""
     file, folder = Path(path), Path(path).parent
     if _is_mounted(path):
-        return "can't be replaced: it is mounted from elsewhere, as a file of its own"
+        return "can't be replaced: it is a mount point"
     if _is_frozen(path) or _is_frozen(str(folder)):
         return "can't be replaced: it, or its folder, is immutable or append-only"
     me = os.geteuid()

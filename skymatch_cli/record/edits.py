@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import groupby
 
 import numpy as np
@@ -71,10 +72,8 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
         if not finite:
             continue
         ref = whole_cube(finite[0].ref)
-        if ref != finite[0].ref:  # planes have one state
-            known = [(update, state) for state in (read_state(source, ref, settings.sky_keyword),) for update in finite]
-        else:
-            known = [(update, read_state(source, update.ref, settings.sky_keyword)) for update in finite]
+        state_of = cache(partial(read_state, source, sky_keyword=settings.sky_keyword))
+        known = [(update, state_of(whole_cube(update.ref))) for update in finite]  # planes have one state
         try:
             record, result = _record(source, images, known, settings)
         except PixelError as error:
@@ -84,7 +83,7 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
         if record.primary:
             before = original_header(source, 0, ref.label)
             edits[0] = HduEdit(cards=primary_cards(before, record))
-            edits |= tree_edits(source, erase_background if state.by_us else hide_background)
+            edits |= tree_edits(source, erase_background if state.written else hide_background)
     return {i: edit for i, edit in edits.items() if edit.pixels or edit.data or edit.cards != source.cards(i)}
 
 
@@ -138,7 +137,7 @@ def _record(
         shift = difference(sky, state.base)
         result = format_after(state.original, shift.largest(source.file.hdus[update.ref.hdu].frame))
     elif any(old is not None and old.subtracted for old in (*state.recorded.values(), state.written)):
-        hint = "--subtract, or skymatch undo first" if state.by_us else "--subtract"
+        hint = "--subtract, or skymatch undo first" if state.written else "--subtract"
         raise InputError.at(
             update.ref.label, "its sky is subtracted already: recording another one would be wrong", hint
         )
@@ -237,7 +236,7 @@ def _sky_to_write(
     thousandth of their error. ``error`` is the one in the header, NaN where there is none.
     """
     recorded = state.recorded.get(update.ref.part)
-    if not settings.subtract or recorded is None or not recorded.subtracted or not state.by_us:
+    if not settings.subtract or recorded is None or not recorded.subtracted or state.written is None:
         return update.plane, update.sky_err
     before, section = missing_sky(recorded), update.ref.section
     shape = source.file.hdus[update.ref.hdu].frame if section is None else section.shape

@@ -18,7 +18,7 @@ from typing import BinaryIO, cast
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.model import Journal
 from skymatch_cli.record import disk
-from skymatch_cli.record.atomic import Locks, Replacement
+from skymatch_cli.record.atomic import Locks, replacement
 
 _SUFFIX = ".skymatch-journal"
 
@@ -57,7 +57,7 @@ def kept(journal: Journal, locks: Locks) -> Iterator[Callable[[], None]]:
 
 def _write(path: str, write: Callable[[BinaryIO], object], locks: Locks) -> None:
     before = file_state(path) if Path(path).exists() else None
-    with Replacement(path, None, before, locks) as new:
+    with replacement(path, None, before, locks) as new:
         write(cast("BinaryIO", new))
 
 

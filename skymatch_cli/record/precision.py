@@ -25,6 +25,7 @@ from skymatch_cli.images.undocards import Written
 from skymatch_cli.model import BoolArray, Container, FloatArray, ImageInfo, PixelArray, PixelFormat
 from skymatch_cli.record.checksum import PixelDigest
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit
+from skymatch_cli.run.tasks import run
 from skymatch_cli.settings import Settings
 
 FRACTION_OF_NOISE = 1e-3
@@ -107,30 +108,27 @@ def check_digest(source: Source, index: int, left: Written, where: str) -> None:
         raise InputError.at(where, what, OURS_ALONE)
 
 
-def check_untouched(infos: Sequence[ImageInfo], sky_keyword: str) -> None:
-    """Refuse images whose pixels were changed since this program subtracted a sky from them (InputError).
+def changed_pixels(infos: Sequence[ImageInfo], settings: Settings) -> list[tuple[Problem, ...]]:
+    """For each image from which this program subtracted a sky, why its pixels are not those that were written.
 
     Matching adds that sky back: to pixels of another program it would be a step that nobody can explain.
     """
-    problems: list[Problem] = []
-    looked = set()
-    for info in infos:
-        file = (info.ref.path, info.ref.hdu)
-        subtracted = info.recorded is not None and info.recorded.subtracted
-        if info.source is None or not subtracted or is_remote(info.ref.path) or file in looked:
-            continue
-        looked.add(file)
+
+    def problems(info: ImageInfo) -> tuple[Problem, ...]:
         try:
             with open_source(read_structure(info.ref.path, info.ref.label)) as source:
-                state = read_state(source, info.ref, sky_keyword)
+                state = read_state(source, info.ref, settings.sky_keyword)
                 if state.written is not None and state.has_our_pixels:
                     check_digest(source, info.ref.hdu, state.written, info.ref.label)
         except InputError as error:
-            problems += error.problems
+            return error.problems
         except (OSError, EOFError, zlib.error) as error:
-            problems.append(Problem(info.ref.label, f"can't be read: {error}", "fetch the file again"))
-    if problems:
-        raise InputError(problems)
+            return (Problem(info.ref.label, f"can't be read: {error}", "fetch the file again"),)
+        return ()
+
+    here = {(i.ref.path, i.ref.hdu): i for i in reversed(infos) if not is_remote(i.ref.path)}
+    of_hdu = dict(zip(here, run(problems, list(here.values()), jobs=settings.jobs), strict=True))
+    return [of_hdu.get((info.ref.path, info.ref.hdu), ()) for info in infos]
 
 
 def _written(source: Source, index: int, edit: PixelEdit) -> PixelFacts:
@@ -151,14 +149,14 @@ def _check_size(record: Record, scale: Scale, shape: tuple[int, int]) -> None:
         return
     if sky > MOST_RANGES * scale.largest:
         raise PixelError(
-            f"a sky of {sky:.4g} can't be of an image whose largest pixel is {scale.largest:.4g}: "
-            "another unit, a typing error or a broken image among the others"
+            f"a sky of {sky:.4g} is impossible where the largest pixel is {scale.largest:.4g}: "
+            "a wrong unit, a typing error, or a broken image in the list"
         )
     error = max((e for e in record.errors if not math.isnan(e)), default=0.0)
     if error > MOST_RANGES * scale.largest:
         raise PixelError(
             f"its sky is uncertain by {error:.4g} and its largest pixel is {scale.largest:.4g}: "
-            "a broken image, or one in another unit, is among the others"
+            "an image in the list is broken or in another unit"
         )
 
 
@@ -198,15 +196,13 @@ def _bands(
 ) -> Iterator[tuple[PixelArray, BoolArray]]:
     """Yield original pixels and which are good, (rows, nx), band by band, for all known sections of the image."""
     for info in infos:
-        if info.source is None:
-            continue
         ny, nx = info.shape
         plain = info.source.science.container is Container.PLAIN and not info.source.science.tiled
         rows = max(1, _BAND_PIXELS // nx) if plain else ny
         for start in range(0, ny, rows):
             pixels = read_pixels(info, settings, rows=(start, min(ny, start + rows)))
             yield pixels.data, pixels.good
-    if any(info.source is not None for info in infos):
+    if infos:
         return
     form = edit.original
     for first, raw in source.stored_pixels(index, edit.stored):

@@ -37,8 +37,7 @@ def files_of_images(infos: Iterable[ImageInfo]) -> Iterator[str]:
             yield (last := info.ref.path)
         if info.ref.mask is not None:
             yield info.ref.mask.path
-        if info.source is not None:
-            yield from (plane.path for plane in info.source.planes.values() if plane.path != last)
+        yield from (plane.path for plane in info.source.planes.values() if plane.path != last)
 
 
 def _named(settings: Settings) -> Iterator[str]:
@@ -60,6 +59,8 @@ def lists_among(names: Iterable[str]) -> Iterator[str]:
             continue
         seen.add(path)
         yield file
+        if Path(file).is_fifo():
+            continue
         try:
             lines = read_list(file).splitlines()
         except (OSError, ValueError):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import IO, Protocol, cast
 
 import numpy as np
 
@@ -23,13 +23,8 @@ from skymatch_cli.model.skyparts import Sky
 from skymatch_cli.model.skyplane import Shape, SkyPlane
 from skymatch_cli.record import checksum
 
-
-class Sink(Protocol):
-    """Destination of a new file."""
-
-    def write(self, data: bytes | memoryview) -> int:
-        """Write all of the data."""
-        ...
+Sink = io.RawIOBase | io.BufferedIOBase
+"""Destination of a new file, which takes all of the data at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +100,10 @@ def rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> tuple[i
     """
     if source.file.container is Container.GZIP:
         # neither name nor time: the same content gives the same bytes
-        with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=cast("IO[bytes]", sink), mtime=0) as packed:
+        with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=sink, mtime=0) as packed:
             return _rewrite(source, edits, packed)
     if source.file.container is Container.BZIP2:
-        with bz2.BZ2File(cast("IO[bytes]", sink), "wb") as packed_:
+        with bz2.BZ2File(sink, "wb") as packed_:
             return _rewrite(source, edits, packed_)
     if source.file.container is Container.ASDF:
         from skymatch_cli.record.roman import rewrite_asdf

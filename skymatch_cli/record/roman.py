@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def rewrite_asdf(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> No
     edit = edits.get(0)
     with open_file(source.file.path) as stream:
         if edit is None:
-            shutil.copyfileobj(stream, cast("IO[bytes]", sink))
+            shutil.copyfileobj(stream, sink)
             return
         with opened_asdf(stream) as file, tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as new:
             roman = file["roman"]

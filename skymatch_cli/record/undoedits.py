@@ -15,14 +15,15 @@ from skymatch_cli.images.numbered import parts_in
 from skymatch_cli.images.skystate import (
     UndoCardsError,
     header_of_sky,
+    missing_sky,
     original_header,
-    subtracted_in,
+    recorded_in,
     written_state,
 )
 from skymatch_cli.images.undocards import is_recorded
 from skymatch_cli.model import ImageRef
 from skymatch_cli.model.section import WHOLE
-from skymatch_cli.model.skyparts import PartSkies, Sky, skies_of
+from skymatch_cli.model.skyparts import PartSkies, Sky, joined, skies_of
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.edits import pixel_edit, tree_edits, whole_cube
 from skymatch_cli.record.jwsttree import show_background
@@ -99,11 +100,7 @@ def _is_lost(source: Source, ref: ImageRef, sky_keyword: str) -> bool:
 def _from_keyword(source: Source, ref: ImageRef, sky_keyword: str) -> dict[int, HduEdit]:
     """Add the sky of the header back, up to rounding, and remove its keywords."""
     hdus, where = source.file.hdus, header_of_sky(source, ref.hdu)
-    if ref.hdu >= len(hdus) or not hdus[ref.hdu].is_image:
-        raise InputError.at(ref.label, "this image is no longer in the file", "run again")
-    shift = _subtracted_from_sections(source, ref)
-    if shift is None:
-        shift = subtracted_in(source.cards(where), hdus[ref.hdu].shape, sky_keyword, ref.label)
+    shift = _subtracted(source, ref, where, sky_keyword)
     cards = {index: without_sky(source.cards(index), sky_keyword) for index in {ref.hdu, where}}
     edits = {index: HduEdit(cards=new) for index, new in cards.items() if new != source.cards(index)}
     if where != ref.hdu:
@@ -118,13 +115,18 @@ def _from_keyword(source: Source, ref: ImageRef, sky_keyword: str) -> dict[int, 
     return edits
 
 
-def _subtracted_from_sections(source: Source, ref: ImageRef) -> Sky | None:
-    """The subtracted skies of sections, by their keywords; None where there are none, zero if they are recorded."""
-    shape, cards = source.file.hdus[ref.hdu].shape, source.cards(ref.hdu)
+def _subtracted(source: Source, ref: ImageRef, where: int, sky_keyword: str) -> Sky:
+    """The subtracted sky of an image, or of its parts, by the keywords alone; zero if there is none.
+
+    InputError if they say that a sky is subtracted, and not how much.
+    """
+    shape, cards, hint = source.file.hdus[ref.hdu].shape, source.cards(ref.hdu), "see BKGSEC1"
     try:
         sections = {part: sky for part, (sky, _) in parts_in(cards, shape).items() if part.section is not None}
+        if sections:
+            return PartSkies(sections) if cd.value(cards, SUBTRACTED) is True else SkyPlane()
+        hint = "see --sky-keyword, or remove BKGSUB from the header"
+        recorded = recorded_in(source.cards(where), shape, sky_keyword)
+        return joined({part: missing_sky(known) for part, known in recorded.items()})
     except ValueError as error:
-        raise InputError.at(ref.label, str(error), "see BKGSEC1") from None
-    if not sections:
-        return None
-    return PartSkies(sections) if cd.value(cards, SUBTRACTED) is True else SkyPlane()
+        raise InputError.at(ref.label, str(error), hint) from None

@@ -19,14 +19,9 @@ def sky_updates(
 ) -> list[SkyUpdate]:
     """Make the updates of the images (N,) that may be written.
 
-    UsageError if the skies are per second of a map of exposure times, which no header can record.
-
-    Parameters
-    ----------
-    sky, sky_err : (N,) float64, optional
-        In the unit of each image; without, zeros, to ask whether the images could be written.
-    tilt : (N, k) float64, optional
-        Shape of each sky; without, the skies are constants.
+    ``sky`` and ``sky_err`` (N,) are in the unit of each image (zeros by default, to ask whether the images could be
+    written), ``tilt`` (N, k) is the shape of skies that are not constant. UsageError if the skies are per second of a
+    map of exposure times, which no header can record.
     """
     if settings.exposure_map is not None:
         what = "--exposure-map: a sky per second can't be recorded in an image of counts"
@@ -41,7 +36,7 @@ def sky_updates(
             sky=level,
             sky_err=err,
             method=settings.method,
-            state=None if info.source is None else info.source.science.state,
+            state=info.source.science.state,
             tilt=shape,
             info=info,
         )

@@ -22,7 +22,7 @@ from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.pixelformat import PixelError
 from skymatch_cli.images.formats.source import Source, open_source
 from skymatch_cli.model import FileState, ImageInfo, ImageRef, Journal, SkyWarning
-from skymatch_cli.record.atomic import Locks, Replacement, locked
+from skymatch_cli.record.atomic import Locks, locked, replacement
 from skymatch_cli.record.edits import SkyUpdate, record_edits, settled
 from skymatch_cli.record.filejobs import COPIES, FileJob, check_copy, file_jobs, why_fixed
 from skymatch_cli.record.journal import journal_path, kept
@@ -30,7 +30,7 @@ from skymatch_cli.record.precision import PixelFacts, examine
 from skymatch_cli.record.reads import FilesRead, files_read, place_of
 from skymatch_cli.record.rewrite import HduEdit, rewrite
 from skymatch_cli.record.undoedits import undo_edits
-from skymatch_cli.run.tasks import NoProgress, Progress
+from skymatch_cli.run.tasks import NO_PROGRESS, Progress
 from skymatch_cli.settings import Settings
 
 _Edits = Mapping[int, HduEdit]
@@ -61,8 +61,7 @@ class WriteReport:
 
 def check_writable(updates: Sequence[SkyUpdate], settings: Settings) -> tuple[Problem, ...]:
     """Find everything that would stop `write_skies`, before a long measurement: headers are read, pixels are not."""
-    jobs = file_jobs([u.ref for u in updates], [u.state for u in updates], settings)
-    return _problems(_recording(updates, jobs, settings, ()), with_pixels=False)
+    return _problems(_recording(updates, settings, ()), with_pixels=False)
 
 
 def write_skies(
@@ -70,7 +69,7 @@ def write_skies(
     settings: Settings,
     *,
     journal: Journal | None = None,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
     named: Iterable[str] = (),
 ) -> WriteReport:
     """Record the skies in the headers and, with ``settings.subtract``, subtract them; file by file.
@@ -78,20 +77,13 @@ def write_skies(
     InputError if a file can't be written. Found before the first file is touched wherever that is possible; every file
     is either the old one or the new one, and running again finishes the job.
 
-    Parameters
-    ----------
-    updates : sequence of SkyUpdate
-        All images of the run. Those whose sky is not finite are left alone; their files are copied all the
-        same with ``settings.output_dir``.
-    journal : Journal, optional
-        Left on the disk until all files are done.
-    named : iterable of str
-        Files that the run reads beside its images: lists, configuration. Copies never replace them.
+    ``updates`` are all images of the run. Those whose sky is not finite are left alone; their files are copied all the
+    same with ``settings.output_dir``. ``journal`` is left on the disk until all files are done. ``named`` are files
+    that the run reads beside its images (lists, configuration): copies never replace them.
     """
-    jobs = file_jobs([u.ref for u in updates], [u.state for u in updates], settings)
-    done = _run(_recording(updates, jobs, settings, named), journal, progress)
+    done = _run(_recording(updates, settings, named), journal, progress)
     if journal is not None and journal.write is None:
-        done.notes.insert(0, "the run that was interrupted here is finished, with what it had measured")
+        done.notes.insert(0, "finished an interrupted run, with its measurements")
     what = Action.SUBTRACTED if settings.subtract else Action.RECORDED
     actions = tuple(
         (what if i in done.images else Action.UNCHANGED) if u.is_finite else Action.NO_SKY
@@ -157,8 +149,7 @@ class _Run:
         return changes
 
 
-def _recording(updates: Sequence[SkyUpdate], jobs: Sequence[FileJob], settings: Settings, named: Iterable[str]) -> _Run:
-    """The run that records or subtracts these skies."""
+def _recording(updates: Sequence[SkyUpdate], settings: Settings, named: Iterable[str]) -> _Run:
     infos: dict[tuple[str, int], list[ImageInfo]] = {}
     for u in updates:
         if u.info is not None:
@@ -167,6 +158,7 @@ def _recording(updates: Sequence[SkyUpdate], jobs: Sequence[FileJob], settings: 
     def edits(source: Source, job: FileJob) -> _Edits:
         return record_edits(source, [updates[i] for i in job.images], settings)
 
+    jobs = file_jobs([u.ref for u in updates], [u.state for u in updates], settings)
     return _Run(jobs, settings, edits, files_read(chain.from_iterable(infos.values()), settings, named), infos)
 
 
@@ -200,17 +192,16 @@ def _problems(run: _Run, *, with_pixels: bool) -> tuple[Problem, ...]:
                     raise InputError.at(job.label, what, "name another --output-dir")
                 if (other := targets.setdefault(job.target, job.label)) != job.label:
                     raise InputError.at(job.label, f"its copy would overwrite that of {other}", "use two --output-dir")
-            with _reading(job) as source, _named_errors(job.label):
+            with _reading(job) as source:
                 (run.settled if with_pixels else run.edits)(source, job)
         except InputError as error:
             found += error.problems
     return tuple(found)
 
 
-def _run(run: _Run, journal: Journal | None = None, progress: Progress | None = None) -> _Done:
-    """Write the files one after the other."""
-    watch, settings = progress or NoProgress(), run.settings
-    watch.stage("output", len(run.jobs))
+def _run(run: _Run, journal: Journal | None = None, progress: Progress = NO_PROGRESS) -> _Done:
+    settings = run.settings
+    progress.stage("output", len(run.jobs))
     if problems := _problems(run, with_pixels=True):
         raise InputError(problems)
     done = _Done()
@@ -232,7 +223,7 @@ def _run(run: _Run, journal: Journal | None = None, progress: Progress | None = 
                 if not done.files:
                     raise
                 raise StoppedError(error.problems, tuple(done.files)) from error
-            watch.advance()
+            progress.advance()
         done.notes += (
             f"{folder}: its file system knows no locks: let one run at a time write here"
             for folder in sorted(locks.unlocked)
@@ -242,7 +233,7 @@ def _run(run: _Run, journal: Journal | None = None, progress: Progress | None = 
 
 def _write(run: _Run, job: FileJob, locks: Locks, begin: Callable[[], None], done: _Done) -> None:
     """Write one file unless it is unchanged; ``begin`` is called first."""
-    with _reading(job) as source, _named_errors(job.label):
+    with _reading(job) as source:
         changes = run.settled(source, job)
         if job.in_place and not changes:
             return
@@ -252,16 +243,16 @@ def _write(run: _Run, job: FileJob, locks: Locks, begin: Callable[[], None], don
             replaces = file_state(job.target) if run.settings.overwrite and Path(job.target).exists() else None
         model = None if is_remote(job.source) else Path(job.source).stat()
         attributes = None if model is None else job.source
-        with Replacement(job.target, model, replaces, locks, attributes=attributes, exact=job.in_place) as new:
+        with replacement(job.target, model, replaces, locks, attributes=attributes, exact=job.in_place) as new:
             wrong = rewrite(source, changes, new)
             if file_state(job.source) != source.file.state:
                 raise InputError.at(job.label, "was changed while it was being read", "run again")
     if job.in_place and model is not None and model.st_nlink > 1:
         links = f"{model.st_nlink - 1} other name{'s' * (model.st_nlink > 2)} of this file (hard links)"
-        done.notes.append(f"{job.label}: {links} still lead to what it was")
+        done.notes.append(f"{job.label}: {links} still have the old content")
     done.files.append(job.target)
     done.images |= {i for i, hdu in zip(job.images, job.hdus, strict=True) if hdu in changes}
-    texts = (f"{job.name(hdu)}: its CHECKSUM or DATASUM is wrong, and stays so" for hdu in wrong)
+    texts = (f"{job.name(hdu)}: its CHECKSUM or DATASUM was wrong, and stays wrong" for hdu in wrong)
     done.warnings += (SkyWarning(WarningName.CHECKSUM, text) for text in texts)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skymatch_cli.errors import UsageError
+from skymatch_cli.errors import missing_extra
 from skymatch_cli.model import FloatArray
 
 from .quicklook import Quicklook
@@ -111,13 +111,8 @@ def pillow() -> Any:
     try:
         from PIL import Image
     except ImportError as error:
-        raise missing(error) from None
+        raise missing_extra("the report", error, "report") from None
     return Image
-
-
-def missing(error: ImportError) -> UsageError:
-    """Return the error that names a missing package and its extra."""
-    return UsageError(f"the report needs the package {error.name}", "pip install 'skymatch-cli[report]'")
 
 
 def stretches(look: Quicklook) -> tuple[Stretch, Stretch]:

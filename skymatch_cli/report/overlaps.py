@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -66,6 +68,12 @@ def pull_class(pull: float) -> int:
         return -1
     steps = min(int(abs(pull)), PULL_LIMIT)
     return PULL_LIMIT + (steps if pull > 0 else -steps)
+
+
+def class_colours() -> list[str]:
+    """Return the colours of the classes on white paper, blue through grey to orange: those of the HTML report."""
+    style = resources.files(__package__).joinpath("templates", "report.css").read_text(encoding="utf-8")
+    return re.findall(r"--c\d+: (#\w+);", style)[:N_CLASSES]
 
 
 def common_word(words: npt.NDArray[Any]) -> str:

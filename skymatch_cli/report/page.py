@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skymatch_cli.errors import plural
+from skymatch_cli.errors import missing_extra, plural
 from skymatch_cli.model import Status
 from skymatch_cli.output.plain import number_format
 from skymatch_cli.output.printable import printable
@@ -21,7 +21,7 @@ from skymatch_cli.settings import Settings, option_name
 from skymatch_cli.version import __version__
 
 from .charts import Histogram, histogram
-from .mosaic import Picture, missing, pictures, pillow
+from .mosaic import Picture, pictures, pillow
 from .overlaps import N_CLASSES, PULL_LIMIT, OverlapColumns, common_word
 from .quicklook import Quicklook
 from .scene import Scene
@@ -97,7 +97,7 @@ def _template() -> tuple[Template, Any]:
         from jinja2 import Environment, StrictUndefined
         from markupsafe import Markup
     except ImportError as error:
-        raise missing(error) from None
+        raise missing_extra("the report", error, "report") from None
     # From text, not through a loader: autoescape then applies whatever the name.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(_source("templates", "report.html.j2")), Markup

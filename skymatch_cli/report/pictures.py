@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from skymatch_cli.errors import InputError, UsageError
 from skymatch_cli.output.destination import check_target, save_target
+from skymatch_cli.run.tasks import NO_PROGRESS, Progress
 
 if TYPE_CHECKING:
     from skymatch_cli.model import ImageInfo
     from skymatch_cli.output.tables import Report
-    from skymatch_cli.run.tasks import Progress
     from skymatch_cli.settings import Settings
 
     from .quicklook import Quicklook
@@ -62,7 +62,7 @@ class Pictures:
         infos: tuple[ImageInfo, ...] | None,
         settings: Settings,
         *,
-        progress: Progress | None = None,
+        progress: Progress = NO_PROGRESS,
     ) -> None:
         """Draw and write what was asked for; ``infos`` None: the images can't be found any more.
 
@@ -86,7 +86,7 @@ class Pictures:
 
 
 def _looks(
-    found: Report, infos: tuple[ImageInfo, ...] | None, settings: Settings, progress: Progress | None
+    found: Report, infos: tuple[ImageInfo, ...] | None, settings: Settings, progress: Progress
 ) -> tuple[Scene | None, tuple[Quicklook, ...]]:
     """Return the images on the sky and the mosaic with its stars and without; nothing for images without a WCS."""
     if not infos or any(info.wcs is None for info in infos):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from skymatch_cli.errors import UsageError
+from skymatch_cli.errors import UsageError, missing_extra
 from skymatch_cli.model import FloatArray
 
-from .overlaps import N_CLASSES, PULL_LIMIT, OverlapColumns
+from .overlaps import N_CLASSES, PULL_LIMIT, OverlapColumns, class_colours
 from .scene import Scene
 from .skymap import frame_names
 
@@ -43,7 +41,7 @@ def require_extra() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"--plot needs the package {error.name}", "pip install 'skymatch-cli[plot]'") from None
+        raise missing_extra("--plot", error, "plot") from None
 
 
 def check_suffix(file: str) -> None:
@@ -110,7 +108,7 @@ def _draw_map(figure: SubFigure, panel: Any, scene: Scene, overlaps: OverlapColu
     coloured = PolyCollection(
         [ring for pull, ring in shown if np.isfinite(pull)],
         array=np.array([pull for pull, _ in shown if np.isfinite(pull)]),
-        cmap=ListedColormap(_class_colours()),
+        cmap=ListedColormap(class_colours()),
         norm=BoundaryNorm(limits, N_CLASSES, extend="both"),
         edgecolor="0.35",
         linewidth=0.3 * thin**2,
@@ -122,14 +120,7 @@ def _draw_map(figure: SubFigure, panel: Any, scene: Scene, overlaps: OverlapColu
     panel.set_title("overlaps")
 
 
-def _class_colours() -> list[str]:
-    """Return the colours of the classes on white paper, from the style of the HTML report."""
-    style = resources.files(__package__).joinpath("templates", "report.css").read_text(encoding="utf-8")
-    return re.findall(r"--c\d+: (#\w+);", style)[:N_CLASSES]
-
-
 def _name_frames(panel: Any, scene: Scene, look: Quicklook) -> None:
-    """Write the names of the frames, where there is room for them."""
     nx = look.frame.shape[1]
     font_pix = _NAME_PT / 72 * nx / (_WIDTH_INCH / 2)
     borders = [[look.frame.to_pixel(ring) for ring in scene.image_rings(i)] for i in range(len(scene.infos))]
@@ -138,7 +129,6 @@ def _name_frames(panel: Any, scene: Scene, look: Quicklook) -> None:
 
 
 def _draw_mosaic(figure: SubFigure, panel: Any, values: FloatArray, stretch: Stretch, unit: str) -> None:
-    """Draw one picture of the mosaic with its scale of values."""
     from matplotlib.colors import FuncNorm
 
     norm = FuncNorm((stretch.scaled, stretch.unscaled), stretch.black, stretch.white)

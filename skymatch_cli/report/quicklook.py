@@ -15,7 +15,7 @@ import numpy.typing as npt
 from skymatch_cli.images.pixels import Pixels, read_pixels
 from skymatch_cli.model import BoolArray, FloatArray, PixelArray
 from skymatch_cli.model.skyplane import SkyPlane
-from skymatch_cli.run.tasks import Progress, run
+from skymatch_cli.run.tasks import NO_PROGRESS, Progress, run
 from skymatch_cli.settings import Settings
 
 from .display import DisplayFrame
@@ -88,22 +88,15 @@ def quicklooks(
     views: Sequence[View],
     *,
     tilt: FloatArray | None = None,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
 ) -> tuple[Quicklook, ...]:
     """Draw the mosaic as it was and with the skies subtracted; the pixels are read once for all views.
 
-    InputError if the pixels of an image can't be read.
-
-    Parameters
-    ----------
-    sky : (N,) float64
-        In each image's own unit; an image without one (NaN) is left out.
-    tilt : (N, 2, 5 or 9) float64, optional
-        Coefficients of the skies beyond their level at the image's centre, as in `SkyPlane`.
+    ``sky`` (N,) is in each image's own unit; an image without one (NaN) is left out. ``tilt`` (N, 2, 5 or 9) are the
+    coefficients of skies that are not constant (see `SkyPlane`). InputError if the pixels of an image can't be read.
     """
     used = np.flatnonzero(np.isfinite(sky)).tolist()
-    if progress is not None:
-        progress.stage("quicklook", len(used))
+    progress.stage("quicklook", len(used))
 
     def work(i: int) -> tuple[_Patch, ...]:
         plane = SkyPlane(float(sky[i]), *(() if tilt is None else tilt[i].tolist()))

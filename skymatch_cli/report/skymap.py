@@ -158,7 +158,6 @@ def _path(rings: Sequence[FloatArray]) -> str:
 
 
 def _left_out(n_images: int, n_overlaps: int, most: int) -> str:
-    """Say what the map doesn't show."""
     parts = []
     if n_images > MOST_ROWS:
         parts.append(f"The first {MOST_ROWS} of {n_images} images are drawn.")

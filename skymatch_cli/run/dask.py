@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from skymatch_cli.errors import SkymatchError, UsageError
-from skymatch_cli.run.tasks import Found, NoProgress, Progress, Runner, Task, Tasks, in_window, usable_cores
+from skymatch_cli.errors import SkymatchError, UsageError, missing_extra
+from skymatch_cli.run.tasks import NO_PROGRESS, Found, Progress, Runner, Task, Tasks, in_window, usable_cores
 
 _CONNECT_S = 20
 _ASK_S = 5.0  # seconds between checks for workers
@@ -30,8 +30,8 @@ def connected(scheduler: str, jobs: int = 0) -> Iterator[Runner]:
     """
     try:
         from distributed import Client, LocalCluster
-    except ImportError:
-        raise UsageError("--scheduler needs the package distributed", "pip install 'skymatch-cli[cluster]'") from None
+    except ImportError as error:
+        raise missing_extra("--scheduler", error, "cluster") from None
     with ExitStack() as stack:
         try:
             address: Any = scheduler
@@ -48,10 +48,10 @@ def connected(scheduler: str, jobs: int = 0) -> Iterator[Runner]:
 class _ClusterRunner:
     client: Any
 
-    def __call__(self, tasks: Tasks[Found], *, progress: Progress | None = None) -> Iterator[Found]:
+    def __call__(self, tasks: Tasks[Found], *, progress: Progress = NO_PROGRESS) -> Iterator[Found]:
         """Yield the findings of the tasks, in their order."""
         submitted = ((task, self._submit(task)) for task in tasks)
-        return in_window(submitted, lambda one: self._finding(*one), self._most, progress or NoProgress())
+        return in_window(submitted, lambda one: self._finding(*one), self._most, progress)
 
     def _most(self) -> int:
         return _AHEAD * max(2, sum(map(int, self.client.nthreads().values())))
@@ -90,7 +90,6 @@ class _ClusterRunner:
 
 
 def _work(task: Task[Found]) -> tuple[str, Found]:
-    """Run a task on a worker."""
     from distributed import get_worker
 
     return get_worker().address, task()

@@ -24,8 +24,8 @@ _AHEAD = 4  # items per worker that are waiting or not yet taken
 _WORTH_PROCESSES = 3_000_000  # pixels that can be read in the time that processes take to start
 
 
-class Progress(Protocol):
-    """Progress callback."""
+class Progress:
+    """Progress callback; this one does nothing, others are derived from it."""
 
     def stage(self, name: str, total: int) -> None:
         """Begin a stage of ``total`` steps."""
@@ -34,14 +34,7 @@ class Progress(Protocol):
         """Advance by some steps of the stage."""
 
 
-class NoProgress:
-    """Progress callback that does nothing."""
-
-    def stage(self, name: str, total: int) -> None:
-        """Do nothing."""
-
-    def advance(self, steps: int = 1) -> None:
-        """Do nothing."""
+NO_PROGRESS = Progress()
 
 
 def usable_cores() -> int:
@@ -92,7 +85,7 @@ class Tasks(Generic[Found]):
 class Runner(Protocol):
     """Something that runs tasks: on this machine, or on a cluster."""
 
-    def __call__(self, tasks: Tasks[Found], *, progress: Progress | None = None) -> Iterator[Found]:
+    def __call__(self, tasks: Tasks[Found], *, progress: Progress = NO_PROGRESS) -> Iterator[Found]:
         """Yield the findings of the tasks, in their order."""
 
 
@@ -105,15 +98,30 @@ class LocalRunner:
 
     jobs: int = 0
 
-    def __call__(self, tasks: Tasks[Found], *, progress: Progress | None = None) -> Iterator[Found]:
+    def __call__(self, tasks: Tasks[Found], *, progress: Progress = NO_PROGRESS) -> Iterator[Found]:
         """Yield the findings of the tasks, in their order."""
-        workers = min(self.jobs or usable_cores(), len(tasks))
-        if workers > 1 and tasks.n_pixels >= _WORTH_PROCESSES:
-            from skymatch_cli.run import processes
+        if (workers := n_processes(self.jobs, len(tasks), tasks.n_pixels)) > 1:
+            from skymatch_cli.run.processes import run_tasks
 
-            if processes.can_fork():
-                return processes.run_tasks(tasks, workers, progress or NoProgress())
-        return _ordered(attempt, tasks, workers, progress)
+            return run_tasks(tasks, workers, progress)
+        return _ordered(attempt, tasks, min(self.jobs or usable_cores(), len(tasks)), progress)
+
+
+def n_processes(jobs: int, n: int, n_pixels: int) -> int:
+    """Return how many processes n pieces of work are worth: 1 if they are quicker in this one, or it can't be forked.
+
+    ``n_pixels`` is the number of pixels that could be read in the time that all of the work takes.
+    """
+    workers = min(jobs or usable_cores(), n)
+    if workers > 1 and n_pixels >= _WORTH_PROCESSES:
+        from skymatch_cli.run.processes import can_fork
+
+        return workers if can_fork() else 1
+    return 1
+
+
+class LostWorkError(SkymatchError):
+    """Raised when a process of `run_apart` was killed."""
 
 
 def run_apart(
@@ -121,19 +129,17 @@ def run_apart(
 ) -> Generator[Answer]:
     """Do the same as `run`, in processes or one after another: threads would mix up Python's warnings.
 
-    ``n_pixels`` is the number of pixels that could be read in the time that all of the work takes.
+    ``n_pixels`` is that of `n_processes`. LostWorkError if a process was killed, or had not enough memory.
     """
-    workers = min(jobs or usable_cores(), len(items))
-    if workers > 1 and n_pixels >= _WORTH_PROCESSES:
-        from skymatch_cli.run import processes
+    if (workers := n_processes(jobs, len(items), n_pixels)) > 1:
+        from skymatch_cli.run.processes import run_tasks
 
-        if processes.can_fork():
-            size = max(1, min(_PIECE, len(items) // (_AHEAD * workers)))
-            pieces = Tasks(lambda k: _Piece(function, items[k : k + size]), range(0, len(items), size), n_pixels)
-            with closing(processes.run_tasks(pieces, workers, NoProgress())) as found:
-                for piece in found:
-                    yield from piece.answers
-            return
+        size = max(1, min(_PIECE, len(items) // (_AHEAD * workers)))
+        pieces = Tasks(lambda k: _Piece(function, items[k : k + size]), range(0, len(items), size), n_pixels)
+        with closing(run_tasks(pieces, workers, NO_PROGRESS)) as found:
+            for piece in found:
+                yield from piece.answers
+        return
     yield from map(function, items)
 
 
@@ -153,7 +159,7 @@ class _Piece(Generic[Item, Answer]):
 
     def lost(self, why: str) -> _Answers[Answer]:
         """Return the error of a process that died; it names no item."""
-        raise SkymatchError(f"the run can't go on: {why}", "use --jobs 1")
+        raise LostWorkError(f"the run can't go on: {why}", "use --jobs 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +177,7 @@ def attempt(task: Task[Found]) -> Found:
 
 
 def run(
-    function: Callable[[Item], Answer], items: Sequence[Item], *, jobs: int = 0, progress: Progress | None = None
+    function: Callable[[Item], Answer], items: Sequence[Item], *, jobs: int = 0, progress: Progress = NO_PROGRESS
 ) -> Iterator[Answer]:
     """Apply ``function`` to every item in ``jobs`` threads, and yield the answers in the order of the items.
 
@@ -181,20 +187,19 @@ def run(
 
 
 def _ordered(
-    function: Callable[[Item], Answer], items: Iterable[Item], workers: int, progress: Progress | None
+    function: Callable[[Item], Answer], items: Iterable[Item], workers: int, progress: Progress
 ) -> Iterator[Answer]:
     """Yield results in the order of the items, of which only a few per worker are taken at a time."""
-    watch = progress or NoProgress()
     if workers <= 1:
         for item in items:
             answer = function(item)
-            watch.advance()
+            progress.advance()
             yield answer
         return
     with ThreadPoolExecutor(workers) as pool:
         try:
             submitted = (pool.submit(function, item) for item in items)
-            yield from in_window(submitted, Future.result, lambda: _AHEAD * workers, watch)
+            yield from in_window(submitted, Future.result, lambda: _AHEAD * workers, progress)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -33,7 +33,7 @@ LEAST_AREA = 1e-9  # of a pixel, as part of the product of its sides
 MAX_CRVAL_DEG = 3600.0  # beyond, the file is damaged, and sines have lost their digits
 MAX_CRPIX = 1e9  # beyond, squares of distances may overflow
 _ENGINES_KEPT = 64  # tens of kilobytes each: they must not add up over the images of a survey
-_HINT = "solve its astrometry first, or leave the image out"
+_HINT = "correct its header or solve its astrometry first, or leave the image out"
 # Distortions of SIP, of the distortion paper and of SCAMP, and what is for IRAF alone.
 _BEYOND_WCSLIB = re.compile(
     rb"(HIERARCH +)?([AB]P?_(ORDER|\d+_\d+)|CPDIS|CPERR|D2IM|D[PQ]\d|AXISCORR|PV\d|WAT|CTYPE[^']*'.*(SIP|TNX|ZPX|TPV))",
@@ -285,7 +285,6 @@ def _undistorted(text: bytes) -> Any:
 
 
 def _header(text: bytes) -> Any:
-    """Return a header text as astropy's header."""
     from astropy.io.fits import Header
 
     return Header.fromstring(text.decode("ascii"))

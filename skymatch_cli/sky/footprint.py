@@ -99,7 +99,7 @@ def _parts(wcs: CelestialWcs, outlines: Sequence[tuple[FloatArray, ...]], where:
             continue  # all pixels are one point, such as a pole
         centre, radius = bounding_cap(on_sky[0])
         if radius > _LARGEST_RADIUS_RAD:
-            raise InputError.at(where, "its border on the sky can't be followed", _HINT)
+            raise InputError.at(where, "the border of the image can't be traced on the sky", _HINT)
         _check_simple(on_sky[0], centre, where)
         low, high = rings[0].min(axis=0).tolist(), rings[0].max(axis=0).tolist()
         parts.append(FootprintPart(on_sky, centre, radius, (*low, *high)))

@@ -48,15 +48,10 @@ def shared_polygons(
         n = np.count_nonzero(quick)
         cut = Polygons.of_vertices(*intersect_quadrangles(quads[one[:n]], quads[other[:n]]))
         if n < len(rows):
-            cut = Polygons.joined([cut, _overlaid(parts, plane, one[n:], other[n:])]).part(np.argsort(rows))
+            used, at = np.unique([one[n:], other[n:]], return_inverse=True)
+            shapes = part_polygons([parts[p] for p in used.tolist()], plane)[at.reshape(2, -1)]
+            cut = Polygons.joined([cut, polygons_of(overlay(*shapes))]).part(np.argsort(rows))
         yield batch, cut
-
-
-def _overlaid(parts: Sequence[FootprintPart], plane: TangentPlane, i: IntArray, j: IntArray) -> Polygons:
-    """Intersect pairs of parts of any form in a plane."""
-    used, at = np.unique(np.concatenate([i, j]), return_inverse=True)
-    shapes = part_polygons([parts[p] for p in used.tolist()], plane)
-    return polygons_of(overlay(shapes[at[: len(i)]], shapes[at[len(i) :]]))
 
 
 def overlay(a: Shapes, b: Shapes) -> Shapes:

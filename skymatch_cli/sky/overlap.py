@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,7 +30,9 @@ def overlap_graph(footprints: Sequence[Footprint]) -> OverlapGraph:
     i, j = i[other], j[other]
     plane, planes = assign_planes(parts.centre, parts.radius, parts.image, i, j)
     i, j = _canonical(parts, i, j)
-    return _joined(_intersections(parts, i, j, plane, planes), len(footprints), planes)
+    row, polygon, area_arcmin2 = _intersections(parts, i, j, plane, planes)
+    a, b = np.sort(np.stack([parts.image[i[row]], parts.image[j[row]]]), axis=0)
+    return _joined(OverlapGraph(len(footprints), a, b, area_arcmin2, polygon, plane[row], planes), polygon)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +52,6 @@ class _Parts:
         return cls(part, image.astype(np.int64), centre, np.array([p.radius for p in part], dtype=float))
 
 
-@dataclass(frozen=True, slots=True)
-class _Pieces:
-    """The intersections of parts of images, as columns over the pairs of parts that overlap."""
-
-    a: IntArray
-    b: IntArray
-    plane: IntArray
-    polygon: Polygons
-    area_arcmin2: FloatArray
-
-
 def _canonical(parts: _Parts, i: IntArray, j: IntArray) -> tuple[IntArray, IntArray]:
     """Order the two of each pair by their positions, not by their numbers.
 
@@ -76,8 +67,8 @@ def _canonical(parts: _Parts, i: IntArray, j: IntArray) -> tuple[IntArray, IntAr
 
 def _intersections(
     parts: _Parts, i: IntArray, j: IntArray, plane: IntArray, planes: tuple[TangentPlane, ...]
-) -> _Pieces:
-    """Intersect the pairs of parts, in any order."""
+) -> tuple[IntArray, Polygons, FloatArray]:
+    """Intersect the pairs of parts: those that overlap, in any order, their polygons and areas in arcmin2."""
     rows, polygons, solid_angles = [np.empty(0, np.int64)], [], [np.empty(0)]
     by_plane = np.argsort(plane, kind="stable")
     edges = np.searchsorted(plane[by_plane], np.arange(len(planes) + 1))
@@ -91,20 +82,18 @@ def _intersections(
             rows.append(pairs[some][real])
             polygons.append(shared.part(real))
             solid_angles.append(solid[real])
-    row = np.concatenate(rows)
-    a, b = np.sort(np.stack([parts.image[i[row]], parts.image[j[row]]]), axis=0)
-    return _Pieces(a, b, plane[row], Polygons.joined(polygons), np.concatenate(solid_angles) * SR_TO_ARCMIN2)
+    return np.concatenate(rows), Polygons.joined(polygons), np.concatenate(solid_angles) * SR_TO_ARCMIN2
 
 
-def _joined(pieces: _Pieces, n_images: int, planes: tuple[TangentPlane, ...]) -> OverlapGraph:
-    """Sort the pieces, and join those of one pair that lie in the same plane."""
+def _joined(pieces: OverlapGraph, polygon: Polygons) -> OverlapGraph:
+    """Sort the pieces (rows of parts of images, with their polygons), and join those of one pair in one plane."""
     order = np.lexsort((pieces.plane, pieces.b, pieces.a))
     a, b, plane, area = pieces.a[order], pieces.b[order], pieces.plane[order], pieces.area_arcmin2[order]
     new = np.ones(len(a), dtype=bool)
     new[1:] = (a[1:] != a[:-1]) | (b[1:] != b[:-1]) | (plane[1:] != plane[:-1])
     start = np.flatnonzero(new)
     n_pieces = np.diff(np.append(start, len(a)))
-    row, polygon = order[start], pieces.polygon
+    row = order[start]
     several = np.flatnonzero(n_pieces > 1)
     if len(several):
         found = (order[low : low + n] for low, n in zip(start[several], n_pieces[several], strict=True))
@@ -114,4 +103,4 @@ def _joined(pieces: _Pieces, n_images: int, planes: tuple[TangentPlane, ...]) ->
         polygon = Polygons.joined([polygon, whole])
     if not np.array_equal(row, np.arange(len(polygon))):  # pieces of one plane are in order
         polygon = polygon.part(row)
-    return OverlapGraph(n_images, a[start], b[start], area[start], polygon, plane[start], planes)
+    return replace(pieces, a=a[start], b=b[start], area_arcmin2=area[start], polygon=polygon, plane=plane[start])

@@ -70,7 +70,6 @@ def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int
 
 
 def _spans(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int]) -> list[Spans]:
-    """Return the spans of some of the polygons."""
     ny, nx = shape
     low, high, polygon = _edges(polygons)
     first, last = _rows(low[:, 1], ny), _rows(high[:, 1], ny)

@@ -29,6 +29,16 @@ _COUNTS = re.compile(rb"(NAXIS|WCSAXES|[AB]P?_ORDER) *=")
 _SIP_TERM = re.compile(rb"[AB]P?_\d+_\d+.{0,3} *=")
 _D_EXPONENT = re.compile(rb"\A([A-Z0-9_-]+ *= *[+-]?[0-9.]+)[Dd]([+-]?[0-9])")
 _CD = re.compile(rb"CD(?P<axis>[12])_[12] *= *(?P<value>[-+]?[0-9.]+(?:[EeDd][-+]?[0-9]+)?)")
+# wcslib skips what is no number (text in quotes, NaN, a decimal comma) and takes its default: 0 for a position.
+_NUMBERS = re.compile(
+    rb"(?P<key>(CRVAL|CRPIX|CDELT|CROTA)[12]|(CD|PC|PV)[12]_\d+|(CD|PC)00[12]00[12]|L(ON|AT)POLE|EQUINOX|EPOCH)"
+    rb" *= *(?P<value>'[^']*'?|[^/]*)"
+)
+_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([EeDd][+-]?\d+)?")
+_J2000 = re.compile(rb"' *J?2000(\.0*)? *'")
+_PLACES = tuple((key + b"1", key + b"2") for key in (b"CRVAL", b"CRPIX"))
+_SIZE = re.compile(rb"CDELT[12] *=|PC[12]_[12] *=|(CD|PC)00[12]00[12] *=|AMD[XY]|PLTSCALE|[XY]PIXELSZ")
+_PLACED = re.compile(rb"CRVAL[12] *=")
 _TABLE_AXIS = re.compile(rb"CTYPE(?P<axis>\d+) *= *'[^']*-TAB")
 _TPV_AXIS = re.compile(rb"CTYPE(?P<axis>[12]) *= *'[^']*-TPV *'")
 _ONCE = re.compile(rb"(?!D[PQ]\d|D2IM|HIERARCH|CONTINUE)[A-Z0-9_-]+ *=")  # the others may be repeated
@@ -43,17 +53,36 @@ def wcs_cards(text: bytes) -> bytes:
     cards = [card for card in every if _COORDINATES.match(card) and not _ALTERNATE.match(card)]
     for card in cards:
         _refuse_harmful(card)
+    _refuse_unplaced(cards)
     _refuse_zero(cards)
     return b"".join(_with_tpv_defaults(_few(_without_tables([_D_EXPONENT.sub(rb"\1E\2", card) for card in cards]))))
 
 
+def _refuse_unplaced(cards: list[bytes]) -> None:
+    """Refuse values that wcslib would skip, and a position of which one half is missing."""
+    found = [match for card in cards if (match := _NUMBERS.match(card))]
+    given = {match["key"]: match["value"].strip() for match in found}
+    for key, value in given.items():
+        epoch = key in {b"EQUINOX", b"EPOCH"} and _J2000.fullmatch(value)
+        if not (_NUMBER.fullmatch(value) or epoch or (not value and not key.startswith((b"CRVAL", b"CRPIX")))):
+            shown = value[:20].decode(errors="replace").replace(" ", "")
+            raise ValueError(f"{key.decode()} = {shown} is not a number" if value else f"{key.decode()} has no value")
+    for one, other in _PLACES:
+        if (one in given) != (other in given):
+            missing, there = (one, other) if other in given else (other, one)
+            raise ValueError(f"it has {there.decode()}, but no {missing.decode()}")
+
+
 def _refuse_zero(cards: list[bytes]) -> None:
-    """Refuse pixels without a size: for wcslib, a row of zeros in CD is a missing one, of 1 degree."""
+    """Refuse pixels without a size: wcslib takes a row of CD that is 0 or missing, or a missing CDELT, as 1 degree."""
     every = [match for card in cards if (match := _CD.match(card))]
+    sized = every or any(map(_SIZE.match, cards))
     for axis in (b"1", b"2"):
         found = [match for match in every if match["axis"] == axis]
-        if found and all(not float(match["value"].upper().replace(b"D", b"E")) for match in found):
-            raise ValueError(f"CD{axis.decode()}_1 and CD{axis.decode()}_2 are 0: its pixels have no size")
+        if every and all(not float(match["value"].upper().replace(b"D", b"E")) for match in found):
+            raise ValueError(f"CD{axis.decode()}_1 and CD{axis.decode()}_2 are 0 or missing: its pixels have no size")
+    if not sized and any(map(_PLACED.match, cards)):
+        raise ValueError("it has no CDELT1, CD1_1 or PC1_1: the size of its pixels is not known")
 
 
 def _refuse_harmful(card: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -24,21 +25,22 @@ from skymatch_cli.model import (
 from skymatch_cli.solve.diagnose import bad_fits, thin_bridges
 from skymatch_cli.solve.naming import NAMED, after_number, few, in_unit, labels, pair_label, said
 
-_LEAST_SHARE = 0.25  # of the pixels in an image's overlaps: below, its sky rests on little
+_LEAST_SHARE = 0.25  # used share of the pixels in an image's overlaps: below it, its sky is weak
 _LEAST_INFORMATION = 0.1  # of the information for pixel noise alone: below, errors are three times as large
-_LEAST_FACTOR = 0.003  # by which an image is too bright: below, no calibration is that good
-_MOST_FACTOR = 0.5  # beyond, a gradient on a flat sky is more likely: it gives 1
-_CLEAR = 4.0  # times its error: a factor that is more than chance
-_UNIT = 10.0  # factor of noise and stars together, beyond which exposures and depths differ no more
+_LEAST_FACTOR = 0.003  # smallest factor that is told: no calibration is better
+_MOST_FACTOR = 0.5  # largest factor: beyond it, a gradient on a flat sky is more likely
+_CLEAR = 4.0  # errors of a factor, beyond which it is not chance
+_UNIT = 10.0  # factor of noise and stars together that no exposure or depth explains
+_UNIT_NOISE = 100.0  # factor of noise alone, where no stars are bright enough to see
 _STARS = 6.0  # brightest pixels over the noise: below, they may be noise
-_SEEN_BESIDE = 1.1  # times the errors: what makes more of them is named
-_UNSEEN = 5.0  # times the error of a sky, by which factors that overlaps can't show may shift it
+_SEEN_BESIDE = 1.1  # errors with a common gradient over those without: above it, the gradient is named
+_UNSEEN = 5.0  # errors of a sky: larger shifts by unseen zero points are told
 
 
 def disconnected(
     images: Sequence[ImageInfo], measurements: Measurements, component: IntArray, usable: IntArray
 ) -> tuple[SkyWarning, ...]:
-    """That the images fall into sets that can't be compared, beyond those of ``--split-by``.
+    """Warn of sets of images that can't be compared with one another, beyond those of ``--split-by``.
 
     ``component`` (N,): set of every image; ``usable``: indices of the images that have a sky at all.
     """
@@ -56,13 +58,13 @@ def disconnected(
             if n_masked > 1
             else "all pixels of the overlap between them are"
         )
-        why = f"have no usable pixel in common ({many} masked, outside of the limits, too few, or too unlike)"
+        why = f"have no usable pixel in common ({many} masked, outside of the limits, too few, or too different)"
     text = f"{len(ids)} sets of images {why} and are anchored each on its own: {few(sets, '; ')}"
     return (SkyWarning(WarningName.DISCONNECTED, text),)
 
 
 def without_sky(images: Sequence[ImageInfo], status: StrArray, sky: FloatArray) -> tuple[SkyWarning, ...]:
-    """That some images have no sky, and why: one line for each reason."""
+    """Warn of images without a sky, one line for each reason."""
     none = np.flatnonzero(~np.isfinite(sky)).tolist()
     reasons = dict.fromkeys(str(status[i]) for i in none)
     named = {reason: [i for i in none if status[i] == reason] for reason in reasons}
@@ -71,7 +73,7 @@ def without_sky(images: Sequence[ImageInfo], status: StrArray, sky: FloatArray) 
 
 
 def without_reference(images: Sequence[ImageInfo], component: IntArray, reference: int) -> tuple[SkyWarning, ...]:
-    """That the reference image says nothing about some components."""
+    """Warn of components to which the reference image is not connected."""
     others = np.unique(component[component != component[reference]])
     if not len(others):
         return ()
@@ -87,7 +89,7 @@ def without_reference(images: Sequence[ImageInfo], component: IntArray, referenc
 def large_residuals(
     images: Sequence[ImageInfo], measurements: Measurements, residual: FloatArray, limit: float
 ) -> tuple[SkyWarning, ...]:
-    """The pairs, worst first, whose residual is more than ``limit`` times the error of the difference."""
+    """Warn of the pairs, worst first, whose residual is more than ``limit`` times the error of the difference."""
     counted = (measurements.status == Status.OK) & np.isfinite(residual)
     size = np.where(counted, np.abs(residual) / np.where(counted, measurements.delta_err, 1.0), 0.0)
     above = np.flatnonzero(size > limit)
@@ -119,9 +121,9 @@ def large_steps(
 def solution_warnings(
     images: Sequence[ImageInfo], measurements: Measurements, group: IntArray, offsets: Offsets
 ) -> tuple[SkyWarning, ...]:
-    """What a scientist should look at before trusting the offsets; ``group`` (N,) is the group of every image."""
+    """Warn of bad fits, weak links and down-weighted overlaps; ``group`` (N,) is the group of every image."""
     m = measurements
-    lines: list[SkyWarning] = []
+    lines = [*_exposures_in_a_group(images, m)]
     scatter = np.where(group[m.a] == group[m.b], 0.0, offsets.scatter[offsets.component[group[m.a]]])
     size = np.abs(offsets.residual) / np.hypot(m.delta_err, scatter)
     for c in bad_fits(offsets.chi2, offsets.dof)[:NAMED]:
@@ -152,6 +154,20 @@ def solution_warnings(
             amount = in_unit(images, np.nanmax(np.abs(offsets.residual[low])))
             lines.append(SkyWarning(WarningName.DOWN_WEIGHTED, text, *amount))
     return tuple(lines)
+
+
+def _exposures_in_a_group(images: Sequence[ImageInfo], m: Measurements) -> tuple[SkyWarning, ...]:
+    """Warn where images of one group are exposures of one field whose skies differ: chips don't share so much sky."""
+    arcmin2 = np.array([math.prod(image.shape) * image.pixel_area_arcsec2 / 3600 for image in images])
+    large = m.area_arcmin2 > 0.5 * np.minimum(arcmin2[m.a], arcmin2[m.b])
+    same = np.flatnonzero((m.status == Status.SAME_GROUP) & large & (np.abs(m.delta) > _CLEAR * m.delta_err))
+    if not len(same):
+        return ()
+    worst = same[np.argmax(np.abs(m.delta[same]))]
+    amount = in_unit(images, abs(m.delta[worst]))
+    text = f"images of one group (of one file) are of the same field, and differ by up to {said(amount)}"
+    more = f"{pair_label(images, m, worst)}; --group-by none gives each a sky of its own"
+    return (SkyWarning(WarningName.DISAGREEMENT, f"{text}: {more}", *amount),)
 
 
 def factor_warnings(
@@ -192,7 +208,7 @@ def factor_warnings(
 
 
 def other_units(images: Sequence[ImageInfo], measurements: Measurements, used: BoolArray) -> tuple[SkyWarning, ...]:
-    """Warn of images whose noise and brightest pixels are those of all that they overlap, times one large factor.
+    """Warn of images whose noise, with stars or by far, is that of all overlapping images times a large factor.
 
     ``used`` (M,): pairs that count.
     """
@@ -203,7 +219,8 @@ def other_units(images: Sequence[ImageInfo], measurements: Measurements, used: B
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.nan_to_num(np.log(m.scale[:, ends[0]] / m.scale[:, ends[1]]), posinf=0, neginf=0)
         stars = m.scale[1] > _STARS * m.scale[0]
-    ratio *= stars[ends[0]] & stars[ends[1]]
+    by_noise = np.where(np.abs(ratio[0]) > np.log(_UNIT_NOISE), ratio[0], 0.0)
+    ratio = np.where(stars[ends[0]] & stars[ends[1]], ratio, by_noise)
     up, down = ratio.min(axis=0), -ratio.max(axis=0)  # by both
     least = np.full((2, len(images)), np.inf)
     for of_image, apart in zip(least, (up, down), strict=True):
@@ -217,8 +234,8 @@ def other_units(images: Sequence[ImageInfo], measurements: Measurements, used: B
     signed = np.where(factor[0] > factor[1], factor[0], -factor[1])
     names = [f"{images[i].ref.label} (times {np.exp(signed[i]):.2g})" for i in above[:NAMED]]
     text = (
-        f"noise and brightest pixels differ from those of all overlapping images by one large factor, as where a unit "
-        f"is wrong ({len(above)}): {few(names, ', ', len(above))}"
+        f"the noise differs from that of all overlapping images by a large factor, as where a unit is wrong "
+        f"({len(above)}): {few(names, ', ', len(above))}"
     )
     return (SkyWarning(WarningName.UNITS, text),)
 
@@ -237,21 +254,25 @@ def weak_images(
     area = _image_sums(m, used, m.area_arcmin2, m.area_arcmin2, len(images))
     why = "of the pixels in their overlaps are used"
     per_arcmin2 = 3600 / np.array([image.pixel_area_arcsec2 for image in images])
-    lines = _low(images, _share(pixels, area * per_arcmin2), _LEAST_SHARE, err, (WarningName.MASKED, why))
-    if m.information is not None and m.usable is not None:
-        usable, full = (_image_sums(m, used, w, w, len(images)) for w in (m.usable * m.information, m.information))
-        why = "of their mesh cells are usable, for stars fill them or the images disagree"
-        lines += _low(images, _share(usable, full), _LEAST_INFORMATION, err, (WarningName.CROWDED, why))
-    return tuple(lines)
+    good, masked = _share(pixels, area * per_arcmin2), (WarningName.MASKED, why)
+    if m.information is None or m.usable is None:
+        return tuple(_low(images, good, _LEAST_SHARE, err, masked))
+    usable = _share(*(_image_sums(m, used, w, w, len(images)) for w in (m.usable * m.information, m.information)))
+    good = np.where(usable < good, 1.0, good)  # pixels of cells that are lost are not masked
+    crowded = WarningName.CROWDED, "of their mesh cells are usable: in the others are stars, or the images disagree"
+    return (
+        *_low(images, good, _LEAST_SHARE, err, masked),
+        *_low(images, usable, _LEAST_INFORMATION, err, crowded),
+    )
 
 
 def uneven_images(
     images: Sequence[ImageInfo], measurements: Measurements, errors: FloatArray, gradient: FloatArray | None = None
 ) -> tuple[SkyWarning, ...]:
-    """Warn of images whose skies are far more uncertain than the noise of their pixels makes them.
+    """Warn of images whose skies are far more uncertain than from the noise of their pixels.
 
     ``errors`` (2, N): errors of the skies, and the part that is noise of the pixels, in comparison units; ``gradient``
-    (N,): what a gradient common to all images may do beyond these.
+    (N,): error from a gradient common to all images, beyond these.
     """
     m, (err, by_noise) = measurements, np.nan_to_num(errors)
     total = err if gradient is None else np.hypot(err, gradient)
@@ -259,11 +280,11 @@ def uneven_images(
     crowded = np.zeros(len(images), np.bool_)
     if m.pair_dof is None and m.level_variance is not None and m.zero_point is not None:
         crowded = (m.zero_point[1] == 0) & (m.level_variance > 0.5 * total**2)
-    rest = "of their variance is noise of the pixels; for the rest, "
-    why = rest + "differences vary within their overlaps, or between them, by more than their errors allow"
+    rest = "of their variance is noise of the pixels; "
+    why = rest + "differences vary within or between their overlaps by more than their errors allow"
     if total.max() > _SEEN_BESIDE * err.max():
-        why += ", as gradients make them; those that all images may have in common are in this, not in sky_err"
-    of_sources = rest + "sources stand between the pixels of the sky, where --compare mesh cancels them"
+        why += ", as from gradients; a gradient common to all images is counted here, not in sky_err"
+    of_sources = rest + "faint sources among the pixels of the sky make the rest; --compare mesh cancels them"
     kinds = ((WarningName.DISAGREEMENT, why), ~crowded), ((WarningName.CROWDED, of_sources), crowded)
     return tuple(
         line

@@ -22,7 +22,7 @@ _COMMON = {0: "", 1: ", mean tilt = 0", 2: ", degree 2 without a common part", 3
 
 @dataclass(frozen=True, slots=True)
 class Skies:
-    """What a method found: value and error of each image in comparison units, status, component; anchors.
+    """Result of a method: value and error of each image in comparison units, status, component; anchors.
 
     ``err`` (2, N): one sigma of all that is known, and the part that the noise of the pixels makes.
     """
@@ -38,13 +38,13 @@ class Skies:
 
 
 def localmin(task: Task) -> Skies:
-    """Each group at the lowest own sky of its images."""
+    """Give each group the lowest own sky of its images."""
     value, err = task.lowest_local()
     return _own(task, value[task.group], err[:, task.group], "own sky")
 
 
 def globalmin(task: Task) -> Skies:
-    """All at the lowest own sky of all."""
+    """Give all groups the lowest own sky of all."""
     value, err = task.lowest_local()
     if np.isfinite(value).any():
         lowest = int(np.nanargmin(value))
@@ -61,7 +61,7 @@ def _own(task: Task, value: FloatArray, err: FloatArray, anchor: str) -> Skies:
 
 
 def user(task: Task) -> Skies:
-    """The values that were given, each to its own image."""
+    """Give each image the value of its line in the list."""
     n = len(task.images)
     value = np.array([task.skylist.get(i, np.nan) for i in range(n)]) * task.factor
     status = np.where(np.isfinite(value), Status.OK, Status.NOT_GIVEN).astype(object)
@@ -71,7 +71,7 @@ def user(task: Task) -> Skies:
 def match(task: Task) -> Skies:
     """Least-squares offsets or polynomials, in every component with the lowest (or highest) level at 0.
 
-    Of the shapes of polynomials nothing is common to a component. A reference is held at the sky recorded in it.
+    The shapes of polynomials have no common part in a component. A reference is held at the sky recorded in it.
     """
     planes = task.planes()
     offsets = task.offsets() if planes is None else planes.fit.offsets

@@ -12,7 +12,7 @@ from skymatch_cli.model import FloatArray, ImageInfo, IntArray, Measurements, Sk
 from skymatch_cli.solve.methods import solve_skies
 from skymatch_cli.solve.naming import NAMED, few
 
-_DISAGREE = 3.0  # times the errors of both; generous, for both see the same pixels
+_DISAGREE = 3.0  # errors of both; generous, for both use the same pixels
 
 
 def cross_check(
@@ -20,8 +20,8 @@ def cross_check(
 ) -> tuple[SkyWarning, ...]:
     """Warnings that name the images on which two ways of comparing the same overlaps disagree.
 
-    Both are solved as offsets, whatever the method of the run, and compared where the mean of a component is zero. What
-    stars and structure do to pooled statistics is what is looked for: of their errors the noise alone counts.
+    Both are solved as offsets, whatever the method of the run, and compared where the mean of a component is zero. The
+    check looks for the effect of stars and structure on pooled statistics: of their errors only the noise counts.
     """
     try:
         found = [solve_skies(Method.MATCH, images, m, robust=robust) for m in (mesh, pooled)]
@@ -50,6 +50,6 @@ def _disagreement(images: Sequence[ImageInfo], apart: FloatArray, err: FloatArra
     if not len(above):
         return ()
     names = [f"{images[i].ref.label} by {apart[i]:.3g} ({size[i]:.1f} sigma)" for i in above[:NAMED]]
-    text = f"mesh and pooled disagree by more than noise makes them ({len(above)}): {few(names, ', ', len(above))}"
+    text = f"mesh and pooled disagree by more than the noise ({len(above)}): {few(names, ', ', len(above))}"
     worst = above[np.argmax(np.abs(apart[above]))]
     return (SkyWarning(WarningName.CROSS_CHECK, text, float(abs(apart[worst])), images[worst].unit),)

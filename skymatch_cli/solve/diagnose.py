@@ -1,4 +1,4 @@
-"""What a solution rests on: pairs without which it falls apart, loops that don't close, fits that don't fit."""
+"""Diagnose a solution: pairs that alone connect its parts, loops that do not close, bad fits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FAR = 2.0  # chi²/dof below which a significant excess is still no reason to a
 
 
 def bridges(n_groups: int, a: IntArray, b: IntArray) -> BoolArray:
-    """Pairs (m,) of groups without which their component falls in two.
+    """Find bridges: pairs (m,) of groups without which their component falls in two.
 
     Every pair outside a spanning tree closes a loop. It gets a hash, and the tree's pairs along its loop take
     up the same hash by exclusive or: a pair of the tree that has met no loop is a bridge.
@@ -42,7 +42,7 @@ def bridges(n_groups: int, a: IntArray, b: IntArray) -> BoolArray:
 
 
 def thin_bridges(offsets: Offsets, a: IntArray, b: IntArray, delta_err: FloatArray) -> IntArray:
-    """Used pairs on which a component hangs although they are much worse than its other pairs; one of each, the worst.
+    """Bridges with errors much larger than those of the other pairs of their component; the worst of each.
 
     ``a``, ``b`` (M,) are the groups of the pairs.
     """

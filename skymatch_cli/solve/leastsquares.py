@@ -1,4 +1,4 @@
-"""Weighted least squares of differences: which offsets agree best with them, and how noise gets into those.
+"""Weighted least squares of differences: the offsets that agree best with them, and their noise.
 
 The normal matrix is the Laplacian L = B^T W B of the graph of the pairs. Errors of components of up to 5000 unknowns
 come from its inverse; those of larger ones are estimated from the answers to artificial noise (fixed signs, so that
@@ -20,13 +20,13 @@ from skymatch_cli.solve.probes import N_BLOCKS, sign_columns
 
 _ALL_PAIRS = 500  # up to here the second moment of the residuals is computed, not probed
 _REFINEMENTS = 2
-_ROUNDING = 1e-14  # disagreement of the pairs, as part of the offsets, that is not worth a solution
+_ROUNDING = 1e-14  # relative disagreement of the pairs, below which the spanning tree is the solution
 _SPAN = 1e9  # heaviest over lightest weight: beyond, double precision loses the light pairs
 
 
 @dataclass(frozen=True, slots=True)
 class NoiseResponse:
-    """What the noise of the pairs does to the solution."""
+    """Effect of the noise of the pairs on the solution."""
 
     variance: FloatArray  # (n,): of every unknown, in the gauge where its component's mean is zero
     expected: FloatArray  # (C,): expectation of the weighted square sum of the residuals, tr(W P C P^T)
@@ -82,10 +82,13 @@ def noise_response(equations: NormalEquations, noise: csr_array | None) -> Noise
     if noise is None:
         redundancy = graph.redundancy()
         return NoiseResponse(noise_variance(equations, None), redundancy, redundancy, bool(exact.all()))
-    variance, explained = equations.laplacian.variances(_scatter(equations, noise))
     if len(graph.a) <= _ALL_PAIRS and exact.all():
-        second = _second_moment(equations, noise)
+        covariance = csr_array(noise @ noise.T)
+        of_sources = csr_array(equations.incidence @ covariance @ equations.incidence.T)
+        variance, explained = equations.laplacian.variances(_within_components(graph, of_sources))
+        second = _second_moment(equations, covariance.toarray())
     else:
+        variance, explained = equations.laplacian.variances(_scatter(equations, noise))
         probed = _probed(equations, noise)
         variance, explained, second = variance + probed.variance, explained + probed.explained, probed.second
     return NoiseResponse(variance, _expected(graph, noise, explained), second, bool(exact.all()))
@@ -109,15 +112,19 @@ def _scatter(equations: NormalEquations, noise: csr_array) -> csr_array:
     flow = csr_array(equations.incidence @ noise)
     flow.data *= np.repeat(equations.laplacian.exact[equations.graph.component], np.diff(flow.indptr))
     flow.eliminate_zeros()  # or the large components would cost their square
-    scatter = (flow @ flow.T).tocoo()
-    scatter.data *= equations.graph.component[scatter.row] == equations.graph.component[scatter.col]
-    return csr_array(scatter)
+    return _within_components(equations.graph, csr_array(flow @ flow.T))
 
 
-def _second_moment(equations: NormalEquations, noise: csr_array) -> FloatArray:
+def _within_components(graph: PairGraph, covariance: csr_array) -> csr_array:
+    """A covariance (n, n) without what components have in common."""
+    entries = covariance.tocoo()
+    entries.data *= graph.component[entries.row] == graph.component[entries.col]
+    return csr_array(entries)
+
+
+def _second_moment(equations: NormalEquations, covariance: FloatArray) -> FloatArray:
     """tr((W P C P^T)^2) of every component, from the response of every residual to the noise of each pair."""
     graph = equations.graph
-    covariance = (noise @ noise.T).toarray()
     answer = equations.laplacian.solve(np.asarray(equations.incidence @ covariance))
     weighted = graph.weight[:, None] * (covariance - graph.differences(answer))
     return graph.pair_sums((weighted * weighted.T).sum(axis=1))

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a method works on; N images in G groups, M pairs."""
+    """Input of a method: N images in G groups, M pairs."""
 
     images: Sequence[ImageInfo]
     measurements: Measurements
@@ -84,7 +84,7 @@ class Task:
         return skies.value * self.factor, np.stack([skies.err, noise]) * np.abs(self.factor)
 
     def local_status(self) -> StrArray:
-        """What became of each image by itself, (N,); all masked: pixels were read and not one was good."""
+        """Status of each image by itself, (N,); all masked: its pixels were read, and none was good."""
         m = self.measurements
         if m.local is not None:
             return m.local.status
@@ -247,7 +247,7 @@ def solve_skies(
 
 
 def _warnings(task: Task, found: Skies, sky: FloatArray) -> tuple[SkyWarning, ...]:
-    """What a user should know of the skies (N,), whatever he asked for."""
+    """Warnings about the skies (N,), for any method."""
     images, measurements, offsets = task.images, task.measurements, found.offsets
     warnings = (*found.warnings, *without_sky(images, found.status, sky))
     if task.reference is not None:

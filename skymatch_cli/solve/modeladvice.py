@@ -10,12 +10,12 @@ from skymatch_cli.choices import Model, WarningName
 from skymatch_cli.model import BoolArray, FloatArray, ImageInfo, IntArray, SkyWarning
 from skymatch_cli.solve.naming import NAMED, few, in_unit, said
 
-_MAX_LOSS = 10.0  # errors of planes over those of constants: beyond, tilts rest on little
-_NEEDLESS = 1.5  # errors over those of a lower degree that fits as well: below, nobody minds
+_MAX_LOSS = 10.0  # errors of planes over those of constants, beyond which tilts are weak
+_NEEDLESS = 1.5  # errors over those of a lower degree that fits as well, from which it is told
 
 
 def weak_tilts(loss: FloatArray) -> tuple[SkyWarning, ...]:
-    """That the tilts of components are weakly determined; ``loss`` (C,): errors over those without tilts."""
+    """Warn of components whose tilts are weakly determined; ``loss`` (C,): errors over those without tilts."""
     weak = np.flatnonzero(loss > _MAX_LOSS)[:NAMED]
     texts = (
         f"component {c}: its overlaps hardly determine tilts: errors are {loss[c]:.0f} times those of --model constant"
@@ -27,13 +27,13 @@ def weak_tilts(loss: FloatArray) -> tuple[SkyWarning, ...]:
 def lower_degrees(
     images: Sequence[ImageInfo], degree: IntArray, component: IntArray, most: int
 ) -> tuple[SkyWarning, ...]:
-    """Warn of images whose overlaps can't carry the degree ``most``; ``degree``, ``component`` (N,)."""
+    """Warn of images whose overlaps are too small for the degree ``most``; ``degree``, ``component`` (N,)."""
     connected = np.bincount(component)[component] > 1
     low = np.flatnonzero(connected & (degree < most))
     if not len(low):
         return ()
     names = [f"{images[i].ref.label} (degree {degree[i]})" for i in low[:NAMED]]
-    text = f"overlaps that can't carry degree {most}; these images have less: {few(names, ', ', len(low))}"
+    text = f"overlaps too small for degree {most}; a lower degree is used in {few(names, ', ', len(low))}"
     return (SkyWarning(WarningName.WEAK_TILTS, text),)
 
 
@@ -61,11 +61,11 @@ def common_curvatures(images: Sequence[ImageInfo], held: BoolArray, curved: Floa
     for c in np.flatnonzero(held)[:NAMED]:
         amount = in_unit(images, curved[c])
         text = (
-            f"component {c}: the tilts follow the positions of the images, as a curvature that all frames have in "
-            f"common makes them; it was held at 0, which changes levels by up to {said(amount)}"
+            f"component {c}: the tilts follow the positions of the images, as from a curvature common to all "
+            f"frames; this curvature was set to 0, which changes levels by up to {said(amount)}"
         )
         warnings.append(SkyWarning(WarningName.CURVATURE, text, *amount))
     for c in np.flatnonzero(np.isnan(curved))[:NAMED]:
-        text = f"component {c}: too few images to tell tilts from a curvature that all frames have in common"
+        text = f"component {c}: too few images to tell tilts from a curvature common to all frames"
         warnings.append(SkyWarning(WarningName.CURVATURE, text))
     return tuple(warnings)

@@ -106,16 +106,11 @@ def solve_offsets(
     pairs share pixels, has expectation E and variance V under the noise; ``dof = 2 E² / V`` and ``chi2 = Q dof / E``.
     For independent pairs that is Q and M - (G-1).
     """
-    used = (weight > 1 / _EXTREME) & (weight < _EXTREME) & np.isfinite(delta) & (a != b)
-    kept = np.ones(len(a))
-    equations = NormalEquations.of_pairs(n_groups, a[used], b[used], weight[used])
-    if (singular := equations.laplacian.singular).any():
-        used[used] = ~singular[equations.graph.component[a[used]]]
-        equations = NormalEquations.of_pairs(n_groups, a[used], b[used], weight[used])
-    measured, of_fit = delta[used], pair_dof is not None
-    noise_used, added = None if noise is None else csr_array(noise[np.flatnonzero(used)]), np.zeros(len(measured))
-    if noise_used is not None and of_fit:
-        noise_used, added = _with_own_noise(noise_used, weight[used])
+    used, equations = _solvable(n_groups, a, b, delta, weight)
+    measured, dof_used, kept = delta[used], None if pair_dof is None else pair_dof[used], np.ones(len(a))
+    noise_used, own_share = None if noise is None else csr_array(noise[np.flatnonzero(used)]), None
+    if noise_used is not None and dof_used is not None:
+        noise_used, own_share = _with_own_noise(noise_used, weight[used])
     response = noise_response(equations, noise_used)
     if robust:
         if noise_used is None:  # with lowered weights the stated errors are no longer the weights'
@@ -123,27 +118,18 @@ def solve_offsets(
         kept[used] = kept_weights(equations, measured, response.expected)
         equations = equations.reweighted(weight[used] * kept[used])
         response = noise_response(equations, noise_used)
-    graph, offset = equations.graph, equations.offsets(measured)
-    square_sum = graph.pair_sums(graph.weight * (measured - graph.differences(offset)) ** 2)
-    if pair_dof is None:
-        chi2, dof = _satterthwaite(square_sum, response.expected, response.second, graph.redundancy())
-        own = _own_part(graph, response.expected)
-    else:
-        own = (kept * pair_dof)[used]
-        if noise_used is not None:
-            own = _own_part(graph, response.expected + graph.pair_sums(own - kept[used] * (1 - added)))
-        chi2, dof = _joint(graph, square_sum, own)
-    more = extra_variance(equations, measured, own) if with_scatter else np.zeros(len(graph.size))
+    chi2, dof, own = _misfit(equations, measured, response, kept=kept[used], pair_dof=dof_used, own_share=own_share)
+    more = extra_variance(equations, measured, own) if with_scatter else np.zeros(len(chi2))
     beyond = chi2 > dof + np.sqrt(2 * dof)
     by_noise = response.variance
     if photometric is not None:
-        of_pixels = _photometric(equations, None if of_fit else noise_used, photometric[used])
+        of_pixels = _photometric(equations, noise_used if dof_used is None else None, photometric[used])
         by_noise = noise_variance(equations, of_pixels)
-        if not of_fit and (photometric[used] < 1).any():
+        if dof_used is None and (photometric[used] < 1).any():
             chi2, dof = _by_noise_alone(equations, of_pixels, measured, photometric[used])
     if more.any():
         equations, response = _scattered(equations, noise_used, more, beyond)
-        graph, offset = equations.graph, equations.offsets(measured)
+    graph, offset = equations.graph, equations.offsets(measured)
     variance, shared = response.variance, None
     if gradients is not None:
         variance, shared = gradients.taken_off(variance, np.minimum(by_noise, variance), equations, used)
@@ -171,11 +157,49 @@ def solve_offsets(
     )
 
 
+def _solvable(
+    n_groups: int, a: IntArray, b: IntArray, delta: FloatArray, weight: FloatArray
+) -> tuple[BoolArray, NormalEquations]:
+    """Pairs (M,) that can be used, and their equations."""
+    used = (weight > 1 / _EXTREME) & (weight < _EXTREME) & np.isfinite(delta) & (a != b)
+    equations = NormalEquations.of_pairs(n_groups, a[used], b[used], weight[used])
+    if (singular := equations.laplacian.singular).any():
+        used[used] = ~singular[equations.graph.component[a[used]]]
+        equations = NormalEquations.of_pairs(n_groups, a[used], b[used], weight[used])
+    return used, equations
+
+
 def _with_own_noise(added: csr_array, weight: FloatArray) -> tuple[csr_array, FloatArray]:
-    """The noise of a joint fit with what is added to it, and the share (m,) of the variances that is added."""
-    share = np.asarray(added.multiply(added).sum(axis=1), float).reshape(-1) * weight
-    own = diags_array(np.sqrt(np.maximum(1 - share, 0) / weight))
-    return csr_array(hstack([own, added], format="csr")), share
+    """The noise of a joint fit with what is added to it, and the share (m,) of the variances that was there before."""
+    own_share = 1 - np.asarray(added.multiply(added).sum(axis=1), float).reshape(-1) * weight
+    own = diags_array(np.sqrt(np.maximum(own_share, 0) / weight))
+    return csr_array(hstack([own, added], format="csr")), own_share
+
+
+def _misfit(
+    equations: NormalEquations,
+    delta: FloatArray,
+    response: NoiseResponse,
+    *,
+    kept: FloatArray,
+    pair_dof: FloatArray | None,
+    own_share: FloatArray | None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """chi² and degrees of freedom (C,), and the part (m,) by which each pair is independent of the others."""
+    graph, square_sum = equations.graph, _square_sum(equations, delta)
+    if pair_dof is None:
+        chi2, dof = _satterthwaite(square_sum, response.expected, response.second, graph.redundancy())
+        return chi2, dof, _own_part(graph, response.expected)
+    own = kept * pair_dof
+    if own_share is not None:
+        own = _own_part(graph, response.expected + graph.pair_sums(own - kept * own_share))
+    return *_joint(graph, square_sum, own), own
+
+
+def _square_sum(equations: NormalEquations, delta: FloatArray) -> FloatArray:
+    """Weighted square sum of the residuals of each component, (C,)."""
+    graph = equations.graph
+    return graph.pair_sums(graph.weight * (delta - graph.differences(equations.offsets(delta))) ** 2)
 
 
 def _by_noise_alone(
@@ -183,9 +207,8 @@ def _by_noise_alone(
 ) -> tuple[FloatArray, FloatArray]:
     """chi² and degrees of freedom by the noise of the pixels, ``part`` (m,) of the variances in the weights."""
     again = equations.reweighted(equations.graph.weight / np.maximum(part, 1 / _EXTREME))
-    graph, response = again.graph, noise_response(again, noise)
-    square_sum = graph.pair_sums(graph.weight * (delta - graph.differences(again.offsets(delta))) ** 2)
-    return _satterthwaite(square_sum, response.expected, response.second, graph.redundancy())
+    response = noise_response(again, noise)
+    return _satterthwaite(_square_sum(again, delta), response.expected, response.second, again.graph.redundancy())
 
 
 def _scattered(
@@ -241,6 +264,6 @@ def _joint(graph: PairGraph, square_sum: FloatArray, pair_dof: FloatArray) -> tu
 
 
 def _ratio(a: FloatArray, b: FloatArray) -> FloatArray:
-    """A / b, NaN where b is 0."""
+    """Quotient a / b, NaN where b is 0."""
     zero: BoolArray = b == 0
     return np.where(zero, np.nan, a / np.where(zero, 1.0, b))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
+from skymatch_cli.compare.mesh.connected import connected
 from skymatch_cli.model import FloatArray, IntArray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PairGraph:
     """Unknowns (nodes) and pairs (edges) of the least-squares problem; several pairs may join two nodes."""
 
@@ -25,9 +27,7 @@ class PairGraph:
     @classmethod
     def of_pairs(cls, n: int, a: IntArray, b: IntArray, weight: FloatArray) -> PairGraph:
         """The graph of ``n`` unknowns and the m pairs (a, b), a != b, with positive weights."""
-        links = csr_array((np.ones(len(a)), (a, b)), shape=(n, n))
-        # scipy numbers them as it comes to them, unknown by unknown
-        component = connected_components(links, directed=False)[1].astype(np.int64)
+        component = connected(n, a, b)
         return cls(n=n, a=a, b=b, weight=weight, component=component, size=np.bincount(component, minlength=1))
 
     def adjacency(self) -> csr_array:
@@ -51,7 +51,7 @@ class PairGraph:
 
     def pair_sums(self, x: FloatArray) -> FloatArray:
         """Sums over the pairs of every component: (m,) to (C,)."""
-        return sums_by(self.component[self.a], x, len(self.size))
+        return np.bincount(self.component[self.a], x, len(self.size)).astype(np.float64)
 
     def redundancy(self) -> FloatArray:
         """Pairs of every component beyond those that a tree needs, (C,)."""
@@ -64,7 +64,14 @@ class PairGraph:
 
     def component_sums(self, x: FloatArray) -> FloatArray:
         """Sums over the unknowns of every component: (n,) or (n, p) to (C,) or (C, p)."""
-        return sums_by(self.component, x, len(self.size))
+        if x.ndim == 1:
+            return np.bincount(self.component, x, len(self.size)).astype(np.float64)
+        return np.asarray(x.sum(axis=0, keepdims=True) if len(self.size) == 1 else self._of_components @ x, np.float64)
+
+    @cached_property
+    def _of_components(self) -> csr_array:
+        """Sums values of the unknowns over those of every component, (C, n)."""
+        return csr_array((np.ones(self.n), (self.component, np.arange(self.n))), shape=(len(self.size), self.n))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +121,3 @@ def tree_potential(graph: PairGraph, tree: SpanningTree, delta: FloatArray) -> F
         if np.array_equal(above, up):
             return x
         up = above
-
-
-def sums_by(index: IntArray, values: FloatArray, n: int) -> FloatArray:
-    """Sums of values, (m,) or (m, p), that carry the same index: (n,) or (n, p)."""
-    if values.ndim == 1:
-        return np.bincount(index, values, minlength=n).astype(np.float64)
-    if n == 1:
-        return np.asarray(values.sum(axis=0, keepdims=True), np.float64)
-    gather = csr_array((np.ones(len(index)), (index, np.arange(len(index)))), shape=(n, len(index)))
-    return np.asarray(gather @ values, np.float64)

@@ -14,7 +14,7 @@ from skymatch_cli.solve.leastsquares import NormalEquations
 from skymatch_cli.solve.pairgraph import PairGraph
 
 _CLOSE = 0.01  # chi2/dof that is near enough to 1: half a per cent of the errors
-_STEPS = 30  # a guard: three or four do
+_STEPS = 30  # a guard: three or four suffice
 _LEAST_DOF = 0.5
 
 

@@ -8,7 +8,7 @@ from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements
 
 VISIBLE_NOISE = 0.05  # of the noise of a pixel: the eye averages along the edge of a frame, over some 20 pixels across
 VISIBLE_SHARE = 1e-3  # of the largest step before
-LOOK_SIGMA = 5.0  # a residual beyond this many errors is no chance, also among thousands of overlaps
+LOOK_SIGMA = 5.0  # a residual of more errors is not chance, also among thousands of overlaps
 
 
 def largest(size: FloatArray, component: IntArray, n_components: int) -> FloatArray:
@@ -18,13 +18,16 @@ def largest(size: FloatArray, component: IntArray, n_components: int) -> FloatAr
     return np.where(np.isfinite(found), found, np.nan)
 
 
-def visible_step(measurements: Measurements, used: BoolArray) -> float:
-    """Smallest step that someone could see in the pairs that are used (M,), in the comparison unit; 0 if unknown."""
+def visible_step(measurements: Measurements, used: BoolArray, *, by_noise: bool = False) -> float:
+    """Smallest step that someone could see in the pairs that are used (M,), in the comparison unit; 0 if unknown.
+
+    ``by_noise``: do not count the size of the steps before.
+    """
     m = measurements
     noise = m.delta_err if m.photometric is None else np.sqrt(m.photometric / np.where(m.weight > 0, m.weight, np.nan))
     if m.information is not None:
         noise = 1 / np.sqrt(np.where(m.information > 0, m.information, np.nan))
-    return visible_limit(m.delta[used], noise[used], m.n_a[used], m.n_b[used])
+    return visible_limit(m.delta[used] * (not by_noise), noise[used], m.n_a[used], m.n_b[used])
 
 
 def visible_limit(delta: FloatArray, delta_noise: FloatArray, n_a: IntArray, n_b: IntArray) -> float:

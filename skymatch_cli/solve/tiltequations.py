@@ -1,8 +1,8 @@
 """Normal equations of polynomials of groups, from their weighted differences.
 
-The normal matrix is factorised once: as an array where it is small, else sparse. Directions that the pairs leave all
-but free (an overlap that is a line says nothing about the tilt across it) are held by a ridge of 1e-12 of the diagonal,
-and the refinement that follows takes its effect away wherever the pairs do say something.
+The normal matrix is factorised once: as an array where it is small, else sparse. Directions that the pairs hardly
+constrain (the tilt across an overlap that is a line) are held by a ridge of 1e-12 of the diagonal, and the refinement
+that follows removes its effect wherever the pairs constrain them.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class PlaneEquations:
         absent = totals(k) > degree[:, None]
         first = np.unique(graph.component, return_index=True)[1]
         absent[first] |= totals(k) <= least(graph, degree)[:, None]  # the common part is free
-        matrix, scale = _normal(n, ((a, to_a, 1.0), (b, to_b, -1.0)), moment, absent.ravel())
+        matrix, scale = _normal(n, np.stack([a, b]), np.stack([to_a, -to_b]), moment, absent.ravel())
         factors = _factorised(matrix, np.where(scale > 0, ridge, 1.0))
         none = np.zeros(len(graph.size), np.bool_)
         return cls(graph, centre, degree, none, moment, to_a, to_b, matrix, scale, factors)
@@ -172,20 +172,18 @@ class PlaneEquations:
 
 
 def _normal(
-    n: int, ends: tuple[tuple[IntArray, FloatArray, float], ...], moment: FloatArray, absent: BoolArray
+    n: int, ends: IntArray, to: FloatArray, moment: FloatArray, absent: BoolArray
 ) -> tuple[FloatArray | csc_array, FloatArray]:
     """The normal matrix (k n, k n), scaled to a unit diagonal, and what it was scaled by, 0 for absent unknowns.
 
-    ``ends``: groups of the first and the second of every pair, what carries their polynomials to it, and the sign.
+    ``ends`` (2, m): groups of the first and the second of every pair; ``to`` (2, m, k, k): what carries their
+    polynomials to it, the second with its sign.
     """
     k = moment.shape[1]
-    blocks, rows, columns = [], [], []
-    for one, there, sign in ends:
-        for other, here, its_sign in ends:
-            blocks.append(sign * its_sign * there.swapaxes(1, 2) @ moment @ here)
-            rows.append(np.broadcast_to(k * one[:, None, None] + np.arange(k)[:, None], blocks[-1].shape))
-            columns.append(np.broadcast_to(k * other[:, None, None] + np.arange(k), blocks[-1].shape))
-    values, row, column = (np.concatenate(part).ravel() for part in (blocks, rows, columns))
+    values = (to.swapaxes(2, 3)[:, None] @ moment @ to).ravel()
+    place, within = (k * ends)[..., None, None], np.arange(k)
+    lines = np.broadcast_arrays(place[:, None] + within[:, None], place + within)
+    row, column = (line.ravel() for line in lines)
     diagonal = np.bincount(row[row == column], values[row == column], k * n)
     known = (diagonal > 0) & ~absent
     scale = np.where(known, 1.0 / np.sqrt(np.where(known, diagonal, 1.0)), 0.0)

@@ -1,12 +1,11 @@
 """Differences of polynomials to the polynomials themselves: weighted least squares with k unknowns a group.
 
 A pair of groups says ``pull = M (p_a - p_b)`` about its own position: p are the coefficients there of a polynomial (a
-plane: level and tilts), M the (k, k) matrix of weighted moments of the places where both were compared. Which
-polynomial is common to all groups of a component nobody can tell; here it is the one that makes the mean of their
-highest terms zero, then that of the terms below, down to the levels at their centres, in the solution and in its
-covariance.
+plane: level and tilts), M the (k, k) matrix of weighted moments of the places where both were compared. The
+polynomial common to all groups of a component can't be measured. It is chosen so that the mean of their highest terms
+is zero, then that of the terms below, down to the levels at their centres, in the solution and in its covariance.
 
-One thing more only looks determined: if all frames have the same curvature, of one degree more than the model, its
+A common curvature only looks determined: if all frames have the same curvature, of one degree more than the model, its
 differences are those of shapes of the model that grow with the position of the frame. Where the shapes of a component
 follow such a growth and little else, it is taken off (``held``).
 """
@@ -216,12 +215,15 @@ def common_curvature(equations: PlaneEquations, planes: FloatArray) -> tuple[Boo
     before, after = (graph.component_sums((p**2 * highest).sum(axis=1)) for p in (planes, without))
     free = (lowest + 1) * (graph.size - 1) - n_more
     share = np.clip(after / np.where(before > 0, before, 1.0), 0.0, 1.0)
-    from scipy.special import betainc  # takes time to load, and few runs need it
+    # The tail of shares of independent terms is never less than that for n_more of 2.
+    few = _FOLLOWS / max(int(np.count_nonzero(graph.size > 1)), 1)
+    held = stands_out & (free > 0) & (share ** (0.5 * np.maximum(free, 1)) < few)
+    if held.any():
+        from scipy.special import betainc  # takes time to load, and few runs need it
 
-    tail = np.where(free > 0, betainc(0.5 * np.maximum(free, 1), 0.5 * n_more, share), 1.0)  # of independent terms
+        held &= betainc(0.5 * np.maximum(free, 1), 0.5 * n_more, share) < few
     moved = np.zeros(len(graph.size))
     np.maximum.at(moved, graph.component, np.abs(planes[:, 0] - without[:, 0]))
-    held = stands_out & (tail < _FOLLOWS / max(int(np.count_nonzero(graph.size > 1)), 1))
     moved = np.where(stands_out & (free <= 0), np.nan, np.where(held, moved, 0.0))
     return held, moved
 

@@ -88,21 +88,25 @@ def clipped_photons(data: PixelArray, good: BoolArray) -> float:
     """Return what clipping takes off a mean where single photons stand far out of the read noise; 0 elsewhere."""
     every = max(1, len(data) // _ROWS)
     data, good = data[::every], good[::every]
-    values: SortedValues = np.sort(data[good])  # quicker than `np.median`, which partitions
+    values: SortedValues = data[good]
     if values.size < _LEAST**2:
         return 0.0
-    middle = _middle(values)
-    noise = 1.4826 * _middle(np.sort(np.abs(values - middle)))
-    bright = good & (data > middle + _ABOVE * noise)
-    beyond = data[bright] - middle
+    values.sort()  # quicker than `np.median`, which partitions
+    lower, upper = (values.size - 1) // 2, values.size // 2
+    middle = 0.5 * (float(values[lower]) + float(values[upper]))
+    noise = 1.4826 * 0.5 * (_nearest(values, middle, lower + 1) + _nearest(values, middle, upper + 1))
+    least = values.dtype.type(middle + _ABOVE * noise)
+    beyond = values[values.searchsorted(least, "right") :] - middle
     share = beyond.size / values.size
     if noise == 0 or not _SHARES[0] < share < _SHARES[1] or np.quantile(beyond, 0.9) > _ALIKE * np.median(beyond):
         return 0.0
+    bright = good & (data > least)
     by_chance = share**2 * np.count_nonzero(good[:, 1:] & good[:, :-1])
     both = np.count_nonzero(bright[:, 1:] & bright[:, :-1])
     return share * float(np.median(beyond)) if both < _CLUSTERED * by_chance + _CHANCE * np.sqrt(by_chance) else 0.0
 
 
-def _middle(ordered: SortedValues) -> float:
-    """Return the median of sorted values."""
-    return 0.5 * (float(ordered[(len(ordered) - 1) // 2]) + float(ordered[len(ordered) // 2]))
+def _nearest(ordered: SortedValues, middle: float, n: int) -> float:
+    """Return how far the n values that are nearest to ``middle`` reach: they are a run of the sorted values."""
+    beyond = np.maximum(middle - ordered[: ordered.size - n + 1], ordered[n - 1 :] - middle)
+    return float(beyond.min())

@@ -61,11 +61,10 @@ def region_statistics(
 
 def sorted_region(data: PixelArray, good: BoolArray, spans: Spans) -> SortedSample:
     """Return the good finite pixels of a region, sorted."""
-    runs = [(y, slice(x0, x1)) for y, x0, x1 in zip(*(c.tolist() for c in (spans.y, spans.x0, spans.x1)), strict=True)]
-    values = np.concatenate([np.empty(0, dtype=data.dtype), *(data[run] for run in runs)])
-    use = np.concatenate([np.empty(0, dtype=bool), *(good[run] for run in runs)])
-    values = values[use & np.isfinite(values)]  # free the first copy before the next one
-    return SortedSample(values)
+    ends = ((spans.y * data.shape[1] + x).tolist() for x in (spans.x0, spans.x1))
+    runs = list(map(slice, *ends))
+    values, use = (np.concatenate([flat[:0], *map(flat.__getitem__, runs)]) for flat in (data.ravel(), good.ravel()))
+    return SortedSample(values[use])
 
 
 class TiledImage:
@@ -100,7 +99,9 @@ class TiledImage:
         pixels = values.reshape(SIDE, columns, SIDE).swapaxes(0, 1).reshape(-1)
         bins = self.binning.bins(pixels)
         pixels.take(np.argsort(bins, kind="stable"), out=self._by_bin[band], mode="clip")
-        cell = (bins.reshape(columns, -1) + np.arange(columns, dtype=np.intp)[:, None] * (BINS + 1)).reshape(-1)
+        short = np.min_scalar_type(columns * (BINS + 1))  # added up in half the time
+        cell = bins.reshape(columns, -1) + np.arange(columns, dtype=short)[:, None] * (BINS + 1)
+        cell = cell.reshape(-1).astype(np.intp)
         counts = _by_cell(np.bincount(cell, minlength=columns * (BINS + 1)))
         self._counts[band, 1:] = counts
         totals = counts.sum(axis=0)
@@ -120,14 +121,14 @@ class TiledImage:
 
     def regions(self, regions: Sequence[Spans]) -> TiledSamples:
         """Return the good pixels of regions, as ordered samples."""
-        inside = np.array([whole_tiles(spans, self.shape) for spans in regions])
-        borders = (self._border(spans, *tiles) for spans, tiles in zip(regions, inside, strict=True))
+        inside = whole_tiles(regions, self.shape)
+        borders = (self._border(spans, *tiles) for spans, tiles in zip(regions, inside * SIDE, strict=True))
         return TiledSamples(self, inside, borders)
 
     def _border(self, spans: Spans, first: IntArray, last: IntArray) -> SortedValues:
-        """Return the pixels of a region that are not in its whole tiles, unsorted; infinite where ignored."""
+        """Return the pixels of a region outside the columns (bands,) of its whole tiles; infinite where ignored."""
         band, row = spans.y // SIDE, spans.y * self._pixels.shape[1]
-        left, right = np.minimum(first[band] * SIDE, spans.x1), np.maximum(last[band] * SIDE, spans.x0)
+        left, right = np.minimum(first[band], spans.x1), np.maximum(last[band], spans.x0)
         length = np.maximum(np.concatenate([left - spans.x0, spans.x1 - right]), 0)
         return self._pixels.reshape(-1).take(_ranges(np.concatenate([row + spans.x0, row + right]), length))
 
@@ -150,23 +151,25 @@ class TiledImage:
         return float(self._lowest[k]) if self._lowest[k] == self._highest[k] else None
 
 
-def whole_tiles(spans: Spans, shape: tuple[int, int]) -> IntArray:
-    """Return the tiles of every band that a region covers, (2, bands): ``first <= column < last``.
+def whole_tiles(regions: Sequence[Spans], shape: tuple[int, int]) -> IntArray:
+    """Return the tiles of every band that regions cover, (R, 2, bands): ``first <= column < last``.
 
     They lie between the starts and the ends of its rows; bands in which a row is missing or has gaps have none.
     """
     bands, columns = (-(-n // SIDE) for n in shape)
-    found = np.zeros((2, bands), dtype=np.int64)
-    start = np.flatnonzero(np.diff(spans.y // SIDE, prepend=-1))
+    found = np.zeros((2, len(regions) * bands), dtype=np.int64)
+    y, x0, x1 = (np.concatenate([getattr(spans, name) for spans in regions]) for name in ("y", "x0", "x1"))
+    y += np.repeat(np.arange(len(regions)) * (bands * SIDE), [len(spans.y) for spans in regions])
+    start = np.flatnonzero(np.diff(y // SIDE, prepend=-1))
     if start.size:
-        band = spans.y[start] // SIDE
-        is_row = np.diff(spans.y, prepend=-1) > 0
-        n_runs, n_rows = np.diff(start, append=spans.y.size), np.add.reduceat(is_row, start, dtype=np.int64)
-        first = np.maximum.reduceat(-(-spans.x0 // SIDE), start)
-        last = np.minimum.reduceat(np.where(spans.x1 == shape[1], columns, spans.x1 // SIDE), start)
-        use = (n_runs == n_rows) & (n_rows == np.minimum(SIDE, shape[0] - band * SIDE)) & (first < last)
+        band, is_row = y[start] // SIDE, np.diff(y, prepend=-1) > 0
+        n_runs, n_rows = np.diff(start, append=y.size), np.add.reduceat(is_row, start, dtype=np.int64)
+        first = np.maximum.reduceat(-(-x0 // SIDE), start)
+        last = np.minimum.reduceat(np.where(x1 == shape[1], columns, x1 // SIDE), start)
+        all_rows = n_rows == np.minimum(SIDE, shape[0] - band % bands * SIDE)
+        use = (n_runs == n_rows) & all_rows & (first < last)
         found[:, band[use]] = first[use], last[use]
-    return found
+    return found.reshape(2, len(regions), bands).swapaxes(0, 1)
 
 
 def _ranges(start: IntArray, length: IntArray) -> IntArray:

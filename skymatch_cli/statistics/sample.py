@@ -27,10 +27,12 @@ OrderedSamples: TypeAlias = "SortedSample | TiledSamples"
 
 
 class SortedSample:
-    """A single set of finite values in any order, as one sorted copy; ``which`` is always 0."""
+    """A single set, the finite ones of some values, which are sorted in place; ``which`` is always 0."""
 
-    def __init__(self, values: npt.NDArray[np.floating]) -> None:
-        self._sorted = np.sort(values)
+    def __init__(self, values: SortedValues) -> None:
+        values.sort()  # NaN last
+        infinite = values.dtype.type(np.inf)
+        self._sorted = values[values.searchsorted(-infinite, "right") : values.searchsorted(infinite)]
         self.n: IntArray = np.array([self._sorted.size], dtype=np.int64)  # values of each set
         self.eps = float(np.finfo(self._sorted.dtype).eps)  # relative spacing of the numbers that hold them
 

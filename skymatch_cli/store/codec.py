@@ -30,13 +30,7 @@ _MAGIC_BYTES = 8  # of a block of numpy.save, version 1.0; then 2 bytes with the
 
 
 class Codec:
-    """Encoder and decoder of dataclasses.
-
-    Parameters
-    ----------
-    variants : mapping of type to sequence of type, optional
-        For hints that name no dataclass (protocols): the dataclasses that may stand there.
-    """
+    """Encoder and decoder of dataclasses; ``variants`` may stand for a hint that is none (a protocol)."""
 
     def __init__(self, variants: Mapping[Any, Sequence[type[Any]]] | None = None) -> None:
         self._variants = dict(variants or {})
@@ -238,7 +232,6 @@ def _one_of(hints: Sequence[Any], codec: Codec) -> _Kind:
 
 
 def _number(value: Any) -> Any:
-    """Numbers of numpy as those of Python."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} can't be stored")

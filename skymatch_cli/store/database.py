@@ -45,18 +45,11 @@ def digest_of(*parts: bytes) -> bytes:
 class Database:
     """An open file; use it in a ``with`` block.
 
-    InputError if it can't be opened, is in use, is damaged, or is not a store of this version.
-
-    Parameters
-    ----------
-    write : bool
-        Take the file for this process alone. Otherwise it is read, by any number of processes.
-    create : bool
-        Make it where there is none. One in which nothing was stored is removed again.
-    file : str
-        Its name; "" for one that is gone when it is closed or no longer used, in memory as far as there is room.
-    layout : str
-        How rows are encoded: a file with another layout is one of another version.
+    Without a name it is in memory as far as there is room, and gone when it is closed or no longer used. ``layout``
+    says how rows are encoded: a file with another one is of another version. ``write`` takes the file for this process
+    alone; otherwise it is read, by any number of processes. ``create`` makes it where there is none; one in which
+    nothing was stored is removed again. InputError if it can't be opened, is in use, is damaged, or is not a store of
+    this version.
     """
 
     def __init__(self, file: str, *, layout: str, write: bool = False, create: bool = False) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -14,11 +14,11 @@ from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
 from skymatch_cli.compare.meshed import MeshReduction, mesh_grids
 from skymatch_cli.compare.pooled import ImageMeasurement, blocks_per_side, coarser
 from skymatch_cli.errors import SkymatchError
-from skymatch_cli.model import ImageInfo, IntArray, Measurements, OverlapGraph, SkyWarning
-from skymatch_cli.settings import Settings
+from skymatch_cli.model import IntArray, Measurements, SkyWarning
 from skymatch_cli.store.database import FindingRow, digest_of
 from skymatch_cli.store.gathered import Gathered
 from skymatch_cli.store.keys import KEY_BYTES, OverlapKeys, measuring_keys
+from skymatch_cli.store.plan import Plan
 from skymatch_cli.store.rows import CODEC, Finding
 from skymatch_cli.store.store import Store, not_kept
 
@@ -26,21 +26,11 @@ _COMMIT_S, _COMMIT_BYTES = 5.0, 2**24  # lost when the run is killed; held in me
 _IMAGES_KEPT = 128  # whose cells were read last: neighbours need them next
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A plan, and the findings of its images so far."""
-
-    infos: Sequence[ImageInfo]
-    graph: OverlapGraph
-    settings: Settings
-    found: Findings | Sequence[Finding | None]  # one for each image, None where there is none yet
-
-
 class HeldFindings:
-    """Findings in memory, for one run."""
+    """Findings in memory, for one run: one for each image, None where there is none yet."""
 
-    def __init__(self, n_images: int) -> None:
-        self._found: list[Finding | None] = [None] * n_images
+    def __init__(self, found: Iterable[Finding | None]) -> None:
+        self._found = list(found)
 
     def __len__(self) -> int:
         return len(self._found)
@@ -67,30 +57,24 @@ class HeldFindings:
 class StoredFindings:
     """The findings that a store has for the images of its plan: those that still hold, and those that are added.
 
-    Parameters
-    ----------
-    start : Measured
-        What is measured: the plan in the store, and how.
-    target : Store, optional
-        Where findings are added; its own findings are used too. Without it the findings are read only.
-    with_local : bool
-        Whether a finding without the image's own sky is of use.
-    lenient : bool
-        Where findings can't be written, keep them in memory and warn (`Store.warnings`), instead of stopping.
+    ``planned`` is the plan in the store, with the settings by which it is measured. Findings are added to ``target``,
+    whose own ones are used too; without it they are read only. ``with_local``: a finding without the image's own sky
+    is of no use. ``lenient``: where findings can't be written, they are kept in memory with a warning
+    (`Store.warnings`).
     """
 
     def __init__(
-        self, start: Measured, store: Store, target: Store | None = None, *, with_local: bool, lenient: bool = False
+        self, planned: Plan, store: Store, target: Store | None = None, *, with_local: bool, lenient: bool = False
     ) -> None:
-        self._start, self._store, self._target, self._lenient = start, store, target, lenient
+        self._planned, self._store, self._target, self._lenient = planned, store, target, lenient
         keys = store.keys()
-        self._overlaps = OverlapKeys(start.graph, keys.sky)
+        self._overlaps = OverlapKeys(planned.graph, keys.sky)
         self._planes = {key: k for k, key in enumerate(self._overlaps.planes.tolist())}
-        self._with_bad = target is None and start.settings.skip_bad  # files that can't be read are tried again
-        self._side = blocks_per_side(len(start.graph.a))
-        mesh = start.settings.compare == Compare.MESH
-        self._grids = mesh_grids(start.infos, start.graph, start.settings.mesh_size) if mesh else None
-        self._state, self._how = list(map(bytes, keys.state)), measuring_keys(keys, start.settings)
+        self._with_bad = target is None and planned.settings.skip_bad  # files that can't be read are tried again
+        self._side = blocks_per_side(len(planned.graph.a))
+        mesh = planned.settings.compare == Compare.MESH
+        self._grids = mesh_grids(planned.infos, planned.graph, planned.settings.mesh_size) if mesh else None
+        self._state, self._how = list(map(bytes, keys.state)), measuring_keys(keys, planned.settings)
         self._source: list[Store | None] = [None] * len(self._state)
         self._n_known, self._has_local = np.full(len(self._state), -1), np.zeros(len(self._state), np.bool_)
         self._bad: set[int] = set()
@@ -219,20 +203,20 @@ class StoredFindings:
     def gathered(self) -> Gathered | None:
         """The measurements of all pairs, where the store has them."""
         key = self._key()
-        return None if key is None else self._store.gathered(str(self._start.settings.compare), key)
+        return None if key is None else self._store.gathered(str(self._planned.settings.compare), key)
 
     def keep(self, measurements: Measurements, warnings: tuple[SkyWarning, ...]) -> None:
         """Store the measurements of all pairs, if this store is written to."""
         if self._target is self._store and (key := self._key()) is not None:
-            self._store.keep(str(self._start.settings.compare), Gathered.of(key, measurements, warnings))
+            self._store.keep(str(self._planned.settings.compare), Gathered.of(key, measurements, warnings))
 
     def _key(self) -> bytes | None:
         """Digest of all that the measurements rest on; None where files can't be read: they are tried again."""
         if self._bad or self.n_measured < len(self):
             return None
-        graph, overlaps = self._start.graph, self._overlaps
+        graph, overlaps = self._planned.graph, self._overlaps
         columns = (graph.a, graph.b, graph.plane, overlaps.sky, overlaps.planes, self._has_local)
-        images = repr([(info.group, info.split, info.pixel_area_arcsec2) for info in self._start.infos])
+        images = repr([(info.group, info.split, info.pixel_area_arcsec2) for info in self._planned.infos])
         return digest_of(*self._state) + digest_of(
             b"".join(self._how), images.encode("utf-8", "surrogateescape"), *(column.tobytes() for column in columns)
         )

@@ -18,12 +18,12 @@ from skymatch_cli.images.formats.files import real_path
 from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.source import open_source
 from skymatch_cli.images.known import Headers
-from skymatch_cli.model import FileState, ImageInfo, Journal, set_numbers
+from skymatch_cli.model import ImageInfo, Journal, set_numbers
 from skymatch_cli.record.edits import SkyUpdate, record_edits
 from skymatch_cli.record.journal import journal_path
 from skymatch_cli.record.updates import sky_updates
 from skymatch_cli.settings import Settings
-from skymatch_cli.store.findings import Measured, StoredFindings
+from skymatch_cli.store.findings import Findings, HeldFindings, StoredFindings
 from skymatch_cli.store.keys import image_states
 from skymatch_cli.store.measuring import gather
 from skymatch_cli.store.plan import Plan
@@ -40,7 +40,7 @@ def needs_journal(infos: Sequence[ImageInfo], settings: Settings) -> bool:
     """Whether a run that stops halfway leaves files in which others would be measured by a rounding differently."""
     if settings.method == Method.USER:
         return False
-    floats = any(i.source is not None and i.source.original is None and i.source.science.bitpix < 0 for i in infos)
+    floats = any(i.source.original is None and i.source.science.bitpix < 0 for i in infos)
     return floats and len({real_path(info.ref.path) for info in infos}) > 1
 
 
@@ -53,25 +53,22 @@ def scratch_store(planned: Plan) -> Store | None:
     return store
 
 
-def journal_of(planned: Plan, measured: Measured | None = None) -> Journal:
-    """The journal of a run; without ``measured`` it is there already."""
+def journal_of(planned: Plan, found: Findings | None = None) -> Journal:
+    """The journal of a run; without what it ``found`` it is there already."""
     path = journal_path(real_path(info.ref.path) for info in planned.infos)
-    if measured is None:
-        return Journal(path, None)
-    return Journal(path, partial(_write, planned, measured))
+    return Journal(path, None if found is None else partial(_write, planned, found))
 
 
-def _write(planned: Plan, measured: Measured, stream: BinaryIO) -> None:
-    """Write a store with the plan and all findings."""
+def _write(planned: Plan, found: Findings, stream: BinaryIO) -> None:
     with tempfile.TemporaryDirectory(prefix="skymatch-") as folder:
         file = Path(folder, "journal")
         with Store(str(file), write=True, create=True) as store:
             store.save_plan(replace(planned, headers=Headers()))
-            found = StoredFindings(measured, store, store, with_local=False)
-            for image, finding in enumerate(measured.found):
+            kept = StoredFindings(planned, store, store, with_local=False)
+            for image, finding in enumerate(found):
                 if finding is not None:
-                    found.put(image, finding)
-            found.flush()
+                    kept.put(image, finding)
+            kept.flush()
         with file.open("rb") as whole:
             shutil.copyfileobj(whole, stream)
 
@@ -80,16 +77,16 @@ def resumed(planned: Plan) -> Result | None:
     """The result of a run that was interrupted while it wrote, if its files are as it left them."""
     if (left := left_behind(planned)) is None:
         return None
-    before, measured = left
-    result = solve(before, *gather(measured))
+    before, found = left
+    result = solve(before, *gather(before, found))
     solution = result.solution
     updates = sky_updates(before.infos, before.settings, solution.sky, solution.sky_err, solution.tilt)
-    if not is_as_left(measured, updates, planned):
+    if not is_as_left(before, updates, planned):
         return None
     return replace(result, infos=tuple(planned.infos), journal=journal_of(planned))
 
 
-def left_behind(planned: Plan) -> tuple[Plan, Measured] | None:
+def left_behind(planned: Plan) -> tuple[Plan, HeldFindings] | None:
     """Plan and findings of an interrupted run with the same files and settings, if there is one."""
     path = journal_of(planned).path
     if not Path(path).is_file():
@@ -97,8 +94,7 @@ def left_behind(planned: Plan) -> tuple[Plan, Measured] | None:
     try:
         with Store(path) as store:
             plan = store.plan()
-            start = Measured(plan.infos, plan.graph, plan.settings, ())
-            found = tuple(StoredFindings(start, store, with_local=False))
+            found = HeldFindings(StoredFindings(plan, store, with_local=False))
             infos, polygon = tuple(plan.infos), plan.graph.polygon.part(np.arange(len(plan.graph.polygon)))
     except InputError:
         return None  # another version, or damaged: measure again
@@ -110,29 +106,23 @@ def left_behind(planned: Plan) -> tuple[Plan, Measured] | None:
     )
     graph = replace(plan.graph, polygon=polygon)
     before = replace(plan, settings=settings, infos=infos, graph=graph)
-    return (before, Measured(infos, graph, settings, found)) if same else None
+    return (before, found) if same else None
 
 
-def is_as_left(measured: Measured, updates: Sequence[SkyUpdate], planned: Plan) -> bool:
+def is_as_left(left: Plan, updates: Sequence[SkyUpdate], planned: Plan) -> bool:
     """Whether every file is as it was when it was measured, or as the interrupted run would have left it.
 
-    Parameters
-    ----------
-    measured : Measured
-        Of the interrupted run.
-    updates : sequence of SkyUpdate
-        What that run was to write, image by image.
-    planned : Plan
-        Of the files as they are now.
+    ``left`` is the plan of that run, ``updates`` what it was to write, ``planned`` the plan of the files as they are
+    now.
     """
     settings = planned.settings
     of_file: dict[str, list[int]] = {}
-    for i, (before, now) in enumerate(zip(measured.infos, planned.infos, strict=True)):
-        if _state(before) != _state(now):
+    for i, (before, now) in enumerate(zip(left.infos, planned.infos, strict=True)):
+        if before.source.science.state != now.source.science.state:
             of_file.setdefault(real_path(now.ref.path), []).append(i)
     if not all(_is_written([updates[i] for i in images], settings) for images in of_file.values()):
         return False
-    fresh, here, there = renewed(measured.infos, of_file), planned.graph, measured.graph
+    fresh, here, there = renewed(left.infos, of_file), planned.graph, left.graph
     columns = ((getattr(one, name) for one in (here, there)) for name in ("a", "b", "plane", "area_arcmin2"))
     return (
         all(np.array_equal(*both) for both in columns)
@@ -144,10 +134,6 @@ def is_as_left(measured: Measured, updates: Sequence[SkyUpdate], planned: Plan) 
 def _facts(info: ImageInfo) -> tuple[object, ...]:
     """Properties that the solution depends on, apart from pixels and overlaps."""
     return info.group, info.unit, info.to_comparison, info.comparison_unit
-
-
-def _state(info: ImageInfo) -> FileState | None:
-    return None if info.source is None else info.source.science.state
 
 
 def _is_written(updates: Sequence[SkyUpdate], settings: Settings) -> bool:

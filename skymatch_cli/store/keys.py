@@ -5,7 +5,7 @@ Where all keys of a finding are the same, measuring again would give the same di
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -16,7 +16,7 @@ from skymatch_cli.choices import Compare
 from skymatch_cli.compare.mesh.cells import MeshGrid
 from skymatch_cli.errors import without_secrets
 from skymatch_cli.images.formats.files import real_paths
-from skymatch_cli.model import FloatArray, ImageInfo, IntArray, OverlapGraph, TangentPlane
+from skymatch_cli.model import FloatArray, ImageInfo, IntArray, OverlapGraph
 from skymatch_cli.settings import OF_HEADERS, OF_THE_SOLUTION, Settings
 from skymatch_cli.store.codec import Codec
 from skymatch_cli.store.database import digest_of
@@ -45,13 +45,9 @@ class ImageKeys:
     @classmethod
     def joined(cls, parts: Sequence[ImageKeys]) -> ImageKeys:
         """Several one after another."""
-        none = np.empty((0, KEY_BYTES), np.uint8)
-        return cls(
-            np.concatenate([none, *(part.state for part in parts)]),
-            np.concatenate([none, *(part.place for part in parts)]),
-            np.concatenate([np.empty(0, np.uint64), *(part.sky for part in parts)]),
-            np.concatenate([np.empty(0), *(part.to_comparison for part in parts)]),
-        )
+        digests = np.empty((0, KEY_BYTES), np.uint8)
+        parts = (cls(digests, digests, np.empty(0, np.uint64), np.empty(0)), *parts)
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
     def part(self, rows: slice | IntArray) -> ImageKeys:
         """Those of some images."""
@@ -67,16 +63,14 @@ def image_states(infos: Sequence[ImageInfo]) -> tuple[list[bytes], list[bytes]]:
     places: list[bytes] = []
     for low in range(0, len(infos), _AT_A_TIME):
         some = infos[low : low + _AT_A_TIME]
-        planes = [{} if info.source is None else info.source.planes for info in some]
+        planes = [info.source.planes for info in some]
         real = iter(real_paths(without_secrets(plane.path) for own in planes for plane in own.values()))
         for info, own in zip(some, planes, strict=True):
             where: list[object] = [getattr(info.ref, f.name) for f in fields(info.ref) if f.name not in _NOT_IN_KEY]
             where += [(name, next(real), plane.hdu) for name, plane in own.items()]
             state: list[object] = [info.shape, *(plane.state for plane in own.values())]
-            if info.source is not None:
-                state += [
-                    getattr(info.source, f.name) for f in fields(info.source) if f.name not in _NOT_IN_KEY | own.keys()
-                ]
+            others = (f.name for f in fields(info.source) if f.name not in _NOT_IN_KEY | own.keys())
+            state += [getattr(info.source, name) for name in others]
             place = repr(where).encode("utf-8", "surrogateescape")
             places.append(digest_of(place))
             states.append(digest_of(place, repr(state).encode()))
@@ -95,25 +89,15 @@ def image_keys(infos: Sequence[ImageInfo], footprints: Sequence[object], codec: 
     )
 
 
-def measuring_rules(settings: Settings) -> bytes:
-    """Settings that affect findings, with the version of the program."""
+def measuring_keys(keys: ImageKeys, settings: Settings) -> list[bytes]:
+    """How every image is measured: by what settings and version, and for cells the factor that their values have."""
     mesh = settings.compare == Compare.MESH
     unused = _ELSEWHERE if mesh else _ELSEWHERE | _OF_MESH
     chosen = {name: value for name, value in settings.determining().items() if name not in unused}
-    return repr((__version__, settings.sky_keyword, sorted(chosen.items()))).encode("utf-8", "surrogateescape")
-
-
-def measuring_keys(keys: ImageKeys, settings: Settings) -> list[bytes]:
-    """How every image is measured: the rules, and for cells the factor that their values have."""
-    rules = measuring_rules(settings)
-    if settings.compare != Compare.MESH:
+    rules = repr((__version__, settings.sky_keyword, sorted(chosen.items()))).encode("utf-8", "surrogateescape")
+    if not mesh:
         return [digest_of(rules)] * len(keys.sky)
     return [digest_of(rules, repr(factor).encode()) for factor in keys.to_comparison.tolist()]
-
-
-def plane_keys(planes: Iterable[TangentPlane]) -> KeyArray:
-    """Digests of tangent planes, (P,)."""
-    return np.frombuffer(b"".join(digest_of(repr(plane).encode())[:8] for plane in planes), np.uint64)
 
 
 class OverlapKeys:
@@ -123,7 +107,8 @@ class OverlapKeys:
         self._graph, self.sky = graph, sky
         self._block = lru_cache(2)(self._make_block)
         self.pairs = graph.pairs_by_image()
-        self.planes = plane_keys(graph.planes)
+        planes = (digest_of(repr(plane).encode())[:8] for plane in graph.planes)
+        self.planes = np.frombuffer(b"".join(planes), np.uint64)
 
     def of(self, image: int) -> KeyArray:
         """Keys of the overlaps of an image, (R, 2), in the order of the graph."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,16 +18,20 @@ from skymatch_cli.compare.pieces import PieceMeans
 from skymatch_cli.compare.pooled import ImageMeasurement, pooled_tasks
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.model import IntArray, Measurements, SkyStatistics, SkyWarning, set_numbers
-from skymatch_cli.model.measurements import joined
+from skymatch_cli.model.measurements import DegreeChooser, PlaneSolver, joined
 from skymatch_cli.model.warning import skipped
-from skymatch_cli.run.tasks import LocalRunner, NoProgress, Progress, Runner, Tasks
-from skymatch_cli.run.threads import one_thread
-from skymatch_cli.store.findings import (
-    Findings,
-    HeldFindings,
-    Measured,
-    StoredFindings,
+from skymatch_cli.run.tasks import (
+    NO_PROGRESS,
+    LocalRunner,
+    LostWorkError,
+    Progress,
+    Runner,
+    Tasks,
+    n_processes,
+    run_apart,
 )
+from skymatch_cli.run.threads import one_thread
+from skymatch_cli.store.findings import Findings, HeldFindings, StoredFindings
 from skymatch_cli.store.plan import Plan
 from skymatch_cli.store.planning import check_model
 from skymatch_cli.store.rows import Finding
@@ -39,29 +46,21 @@ def find(
     planned: Plan,
     *,
     with_local: bool = True,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
     runner: Runner | None = None,
     store: Store | None = None,
-) -> Measured:
+) -> Findings:
     """Read the pixels of the images, each once, and keep the finding of each.
 
-    InputError if pixels can't be read and ``settings.skip_bad`` is not set.
-
-    Parameters
-    ----------
-    with_local : bool
-        Measure the images' own skies too, for methods that need them.
-    runner : Runner, optional
-        Where the work is done; on this machine by default.
-    store : Store, optional
-        Holds the plan: earlier findings are used, and new ones are added.
+    ``with_local``: measure the images' own skies too, for methods that need them. ``runner`` does the work, on this
+    machine by default. ``store`` holds the plan: its findings are used, and new ones are added. InputError if pixels
+    can't be read and ``settings.skip_bad`` is not set.
     """
-    start = Measured(planned.infos, planned.graph, planned.settings, ())
-    found: Findings = HeldFindings(len(planned.infos))
+    found: Findings = HeldFindings([None] * len(planned.infos))
     if store is not None:
-        found = StoredFindings(start, store, store, with_local=with_local, lenient=True)
+        found = StoredFindings(planned, store, store, with_local=with_local, lenient=True)
     measure(planned, found, with_local=with_local, progress=progress, runner=runner)
-    return replace(start, found=found)
+    return found
 
 
 def measure(
@@ -70,7 +69,7 @@ def measure(
     *,
     with_local: bool = True,
     only: Sequence[int] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
     runner: Runner | None = None,
 ) -> tuple[SkyWarning, ...]:
     """Measure all images, or ``only`` some, and add the findings; returns warnings.
@@ -85,7 +84,7 @@ def measure(
     problems: list[Problem] = []
     warnings: list[SkyWarning] = []
     try:
-        (progress or NoProgress()).stage("pixels", len(wanted))
+        progress.stage("pixels", len(wanted))
         tasks = _tasks(planned, found, wanted, with_local=with_local)
         for i, finding in zip(wanted, (runner or LocalRunner(settings.jobs))(tasks, progress=progress), strict=True):
             old = None if found.known_pairs(i) is None else found[i]
@@ -128,64 +127,80 @@ def _joined(old: Finding | None, new: Finding) -> Finding:
     )
 
 
-def recall(planned: Plan, store: Store) -> Measured:
+def recall(planned: Plan, store: Store) -> StoredFindings:
     """Recall the findings of a stored plan, for the method of its settings.
 
     InputError if images are not measured yet, or not their own skies, which the method needs.
     """
     with_local = planned.settings.method in NEEDS_LOCAL
-    start = Measured(planned.infos, planned.graph, planned.settings, ())
-    found = StoredFindings(start, store, with_local=with_local)
+    found = StoredFindings(planned, store, with_local=with_local)
     if missing := len(found) - found.n_measured:
         what = f"{missing} of {len(found)} images are not measured yet" + (", or not their own skies" * with_local)
         raise InputError.at(store.file, what, f"run skymatch measure {store.file}, or merge the other parts into it")
-    return replace(start, found=found)
+    return found
 
 
 @one_thread()
-def gather(measured: Measured) -> tuple[Measurements, tuple[SkyWarning, ...]]:
+def gather(planned: Plan, found: Findings) -> tuple[Measurements, tuple[SkyWarning, ...]]:
     """Combine the findings of all images to measurements of the pairs, and warnings; a store keeps them."""
-    stored = measured.found if isinstance(measured.found, StoredFindings) else None
+    stored = found if isinstance(found, StoredFindings) else None
     if stored is not None and (kept := stored.gathered()) is not None:
         return kept.measurements(), kept.warnings
-    measurements, found = assemble(measured)
-    warnings = _said(found)
+    measurements, without_cells = assemble(planned, found)
+    warnings = _said(without_cells)
     if stored is not None:
         stored.keep(measurements, warnings)
     return measurements, warnings
 
 
-def assemble(measured: Measured) -> tuple[Measurements, Sequence[Finding]]:
+def assemble(planned: Plan, found: Findings) -> tuple[Measurements, Sequence[Finding]]:
     """Measurements of the pairs from the findings of all images, and these without cells.
 
     Those in a store are read when they are needed, so that memory holds one set of images (a plane of cubes) at a time.
     ValueError if an image was not measured.
     """
-    read = measured.found.outlined if isinstance(measured.found, StoredFindings) else measured.found.__getitem__
+    read = found.outlined if isinstance(found, StoredFindings) else found.__getitem__
 
     def known(i: int) -> Any:
         if (finding := read(i)) is None:
             raise ValueError("not all images were measured")
         return finding
 
-    if measured.settings.compare == Compare.MESH:
-        from skymatch_cli.solve.tiltfit import image_planes
-        from skymatch_cli.solve.tilts import chosen_degree
-
-        solvers = image_planes, chosen_degree
-        jobs = 1 if isinstance(measured.found, StoredFindings) else measured.settings.jobs  # a store has one reader
+    if planned.settings.compare == Compare.MESH:
+        solvers = _solvers()
+        jobs = 1 if isinstance(found, StoredFindings) else planned.settings.jobs  # a store has one reader
         with one_thread():  # of libraries that came with the solvers too
-            return assemble_mesh(measured.infos, measured.graph, known, measured.settings, solvers, jobs=jobs)
-    pooled = list(map(known, range(len(measured.infos))))
+            return assemble_mesh(planned.infos, planned.graph, known, planned.settings, solvers, jobs=jobs)
+    pooled = list(map(known, range(len(planned.infos))))
     from skymatch_cli.compare.pooledpairs import assemble_pooled
 
-    return assemble_pooled(measured.infos, measured.graph, pooled), pooled
+    return assemble_pooled(planned.infos, planned.graph, pooled), pooled
+
+
+def _solvers() -> tuple[PlaneSolver, DegreeChooser]:
+    """What compares cells, and solves: imported before processes are forked, not in each of them."""
+    import skymatch_cli.compare.mesh.tilts  # noqa: F401
+    from skymatch_cli.solve.tiltfit import image_planes
+    from skymatch_cli.solve.tilts import chosen_degree
+
+    return image_planes, chosen_degree
 
 
 def _said(found: Iterable[Finding]) -> tuple[SkyWarning, ...]:
-    """Warnings of the findings of all images."""
     found = list(found)
     return (*skipped(tuple(p for f in found for p in f.problems)), *(w for f in found for w in f.warnings))
+
+
+def measured(
+    planned: Plan, *, with_local: bool, progress: Progress, runner: Runner | None, store: Store | None
+) -> tuple[Measurements, tuple[SkyWarning, ...]]:
+    """`find` and `gather`, for cubes without a store plane by plane."""
+    by_plane = None
+    if store is None:
+        by_plane = find_plane_by_plane(planned, with_local=with_local, progress=progress, runner=runner)
+    if by_plane is not None:
+        return by_plane
+    return gather(planned, find(planned, with_local=with_local, progress=progress, runner=runner, store=store))
 
 
 def compared_otherwise(
@@ -197,10 +212,7 @@ def compared_otherwise(
     by_mesh = planned.settings.compare == Compare.MESH
     other = replace(planned.settings, compare=Compare.POOLED if by_mesh else Compare.MESH, mesh_size=None)
     again = replace(planned, settings=other)
-    by_plane = None
-    if store is None:
-        by_plane = find_plane_by_plane(again, with_local=False, progress=progress, runner=runner)
-    found, _ = by_plane or gather(find(again, with_local=False, progress=progress, runner=runner, store=store))
+    found, _ = measured(again, with_local=False, progress=progress, runner=runner, store=store)
     mesh, pooled = (measurements, found) if by_mesh else (found, measurements)
     return cross_check(planned.infos, mesh, pooled, robust=planned.settings.robust)
 
@@ -210,34 +222,57 @@ _AT_A_TIME = 2**25  # pixels of planes that are compared before others are read
 
 @one_thread()
 def find_plane_by_plane(
-    planned: Plan, *, with_local: bool, progress: Progress | None = None, runner: Runner | None = None
+    planned: Plan, *, with_local: bool, progress: Progress, runner: Runner | None
 ) -> tuple[Measurements, tuple[SkyWarning, ...]] | None:
     """Measure the planes of cubes some at a time, so that few are in memory; the same as `find` and `gather`.
 
-    None where the sets of images differ by more than the plane.
+    On this machine each process measures planes of its own, and compares them. None where the sets of images differ by
+    more than the plane, and where all planes are measured at a time.
     """
-    sets = set_numbers(planned.infos)
+    sets, settings, runner = set_numbers(planned.infos), planned.settings, runner or LocalRunner(planned.settings.jobs)
     images = np.split(np.argsort(sets, kind="stable"), np.cumsum(np.bincount(sets))[:-1])
     places = {tuple((planned.infos[i].ref.path, planned.infos[i].ref.hdu) for i in own.tolist()) for own in images}
-    if planned.settings.compare != Compare.MESH or len(images) < 2 or len(places) > 1:
+    if settings.compare != Compare.MESH or len(images) < 2 or len(places) > 1:
         return None
-    n_pixels = sum(math.prod(planned.infos[i].shape) for i in images[0].tolist())
-    several = max(1, _AT_A_TIME // n_pixels)
-    together = [np.sort(np.concatenate(images[k : k + several])) for k in range(0, len(images), several)]
-    if len(together) < 2:
-        return None
-    watch = progress or NoProgress()
-    watch.stage("pixels", len(sets))
-    parts, pairs = [], []
-    findings: dict[int, Finding] = {}
-    for own in together:
-        pairs.append(np.flatnonzero(np.isin(planned.graph.a, own)))
-        part = _part(planned, own, pairs[-1])
-        measurements, found = assemble(find(part, with_local=with_local, progress=_Going(watch), runner=runner))
-        parts.append(measurements)
-        findings |= zip(own.tolist(), found, strict=True)
-    said = _said(findings[i] for i in range(len(sets)))
-    return joined(parts, planned.graph, together, pairs), said
+    n_pixels = sum(math.prod(planned.infos[i].shape) for i in images[0].tolist()) * len(images)
+    jobs = n_processes(runner.jobs, len(images), n_pixels) if isinstance(runner, LocalRunner) else 1
+    _solvers()
+    for workers in sorted({jobs, 1}, reverse=True):  # in this process after one was killed: the image is found
+        numbers = np.array_split(np.arange(len(images)), min(workers * -(-n_pixels // _AT_A_TIME), len(images)))
+        together = [np.sort(np.concatenate([images[k] for k in some])) for some in numbers]
+        if len(together) < 2:
+            return None
+        progress.stage("pixels", len(sets))
+        within = (runner, _Going(progress)) if workers == 1 else (LocalRunner(1), NO_PROGRESS)
+        compared = partial(_compared, planned, with_local, *within)
+        answers = []
+        try:
+            with closing(run_apart(compared, together, jobs=workers, n_pixels=n_pixels)) as found:
+                for own, answer in zip(together, found, strict=True):
+                    answers.append(answer)
+                    progress.advance(len(own) * (workers > 1))
+            break
+        except LostWorkError:
+            if workers == 1:
+                raise
+    findings = dict(zip(np.concatenate(together).tolist(), chain(*(found for *_, found in answers)), strict=True))
+    of_images = [findings[i] for i in range(len(sets))]
+    if not settings.skip_bad and (problems := [p for f in of_images for p in f.problems]):
+        raise InputError(problems)
+    measurements, pairs, _ = zip(*answers, strict=True)
+    return joined(measurements, planned.graph, together, pairs), _said(of_images)
+
+
+def _compared(
+    planned: Plan, with_local: bool, runner: Runner, progress: Progress, images: IntArray
+) -> tuple[Measurements, IntArray, Sequence[Finding]]:
+    """Measurements of the overlaps among some images, the numbers of these, and the findings of the images."""
+    pairs = np.flatnonzero(np.isin(planned.graph.a, images))
+    part = _part(planned, images, pairs)
+    jobs = runner.jobs if isinstance(runner, LocalRunner) else planned.settings.jobs
+    part = replace(part, settings=replace(part.settings, jobs=jobs, skip_bad=True))
+    measurements, found = assemble(part, find(part, with_local=with_local, progress=progress, runner=runner))
+    return measurements, pairs, found
 
 
 def _part(planned: Plan, images: IntArray, pairs: IntArray) -> Plan:
@@ -248,7 +283,7 @@ def _part(planned: Plan, images: IntArray, pairs: IntArray) -> Plan:
     return replace(planned, infos=infos, graph=replace(graph, n_images=len(infos), a=a, b=b))
 
 
-class _Going(NoProgress):
+class _Going(Progress):
     """Progress of a part of a stage that has begun."""
 
     def __init__(self, whole: Progress) -> None:

@@ -1,4 +1,7 @@
-"""Names of images -> plan: read headers, trace footprints and intersect them; read no pixel."""
+"""Names of images -> plan: read headers, trace footprints and intersect them.
+
+No pixel is read, but of images from which this program has subtracted a sky: whether the pixels are still the same.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from typing import TextIO
 import numpy as np
 
 from skymatch_cli.choices import Method, Model
-from skymatch_cli.errors import InputError, UsageError
-from skymatch_cli.images.image import read_infos
+from skymatch_cli.errors import InputError, Problem, UsageError
+from skymatch_cli.images.image import Infos, read_infos
 from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.images.known import Headers, Known
 from skymatch_cli.images.names import NamedFile
 from skymatch_cli.model import ImageInfo, OverlapGraph, set_numbers
 from skymatch_cli.model.warning import skipped
-from skymatch_cli.run.tasks import NoProgress, Progress
+from skymatch_cli.run.tasks import NO_PROGRESS, Progress
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.footprint import Footprint
@@ -32,38 +35,55 @@ def plan(
     images: Sequence[ImageName],
     settings: Settings,
     *,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
     stdin: TextIO | None = None,
     to_change: bool = False,
     store: Store | None = None,
 ) -> Plan:
-    """Read the headers, trace the footprints and intersect them; no pixel is read.
+    """Read the headers, trace the footprints and intersect them.
 
     ``to_change``: the files will be changed in place later, so URLs are refused. ``store``: where an earlier plan is,
     of which headers and overlaps are used where files and settings are the same. InputError if inputs can't be used
     (all are listed) and ``settings.skip_bad`` is not set.
     """
     on_sky = settings.method != Method.USER
-    (progress or NoProgress()).stage("headers", 0)
+    progress.stage("headers", 0)
     known = Known(None if store is None else store.headers(), settings, need_wcs=on_sky)
     inputs = resolve_images(images, settings=settings, stdin=stdin, to_change=to_change, known=known)
     found = read_infos(inputs, settings, need_wcs=on_sky, progress=progress, known=known)
-    (progress or NoProgress()).stage("geometry", 0)
+    progress.stage("geometry", 0)
     traced = [header.footprint for header in found.headers] if on_sky else []
-    lost = [t for t in traced if isinstance(t, InputError)]
-    problems = (*inputs.problems, *found.problems, *(p for error in lost for p in error.problems))
-    if problems and (not settings.skip_bad or len(lost) == len(found.infos)):
+    lost = [t.problems if isinstance(t, InputError) else () for t in traced] or [()] * len(found.infos)
+    changed = _changed(found, known, settings)
+    usable = [not (t or c) for t, c in zip(lost, changed, strict=True)]
+    here = (problem for one in (*lost, *changed) for problem in one)
+    problems = tuple(dict.fromkeys((*inputs.problems, *found.problems, *here)))
+    if problems and not (settings.skip_bad and any(usable)):
         raise InputError(problems)
-    footprints = tuple(t for t in traced if isinstance(t, Footprint))
-    usable = [isinstance(t, Footprint) for t in traced] or [True] * len(found.infos)
+    footprints = tuple(t for t, use in zip(traced, usable, strict=False) if use and isinstance(t, Footprint))
     infos = tuple(info for info, use in zip(found.infos, usable, strict=True) if use)
-    headers = Headers(known.rules, {inputs.real[path]: file for path, file in inputs.files.items()}, found.headers)
+    untouched = tuple(header for header, problem in zip(found.headers, changed, strict=True) if not problem)
+    headers = Headers(known.rules, {inputs.real[path]: file for path, file in inputs.files.items()}, untouched)
     graph = None if store is None else store.graph_of(headers)
     if graph is None:
         graph = _shared_graph(infos, footprints)
     check_model(settings, graph)
     warnings = (*skipped(problems), *inputs.warnings, *found.warnings)
     return Plan(settings, infos, footprints, graph, inputs.skipped, warnings, headers)
+
+
+def _changed(found: Infos, known: Known, settings: Settings) -> list[tuple[Problem, ...]]:
+    """For each image, why its pixels can't be those of its header; headers that are known were checked before."""
+    written = (info.recorded is not None and info.recorded.subtracted for info in found.infos)
+    new = (not known.has(header) for header in found.headers)
+    check = [n for n, flags in enumerate(zip(written, new, strict=True)) if all(flags)]
+    problems: list[tuple[Problem, ...]] = [()] * len(found.infos)
+    if check:
+        from skymatch_cli.record.precision import changed_pixels
+
+        for n, found_here in zip(check, changed_pixels([found.infos[n] for n in check], settings), strict=True):
+            problems[n] = found_here
+    return problems
 
 
 def _shared_graph(infos: Sequence[ImageInfo], footprints: Sequence[Footprint]) -> OverlapGraph:

@@ -21,14 +21,8 @@ from skymatch_cli.store.store import Store, not_kept
 def renew(store: Store, infos: Sequence[ImageInfo], files: Collection[str]) -> None:
     """Keep the findings of files that were written: their original pixels are unchanged.
 
-    Where that can't be stored there is a warning.
-
-    Parameters
-    ----------
-    infos : sequence of ImageInfo
-        The images of the plan, as they were stored.
-    files : collection of str
-        Real paths of the files that were replaced.
+    ``infos`` are the images of the plan as they were stored, ``files`` the real paths of the files that were replaced.
+    Where it can't be stored there is a warning.
     """
     if not files:
         return
@@ -44,7 +38,7 @@ def renewed(infos: Sequence[ImageInfo], files: Collection[str]) -> tuple[ImageIn
     def plane(old: StoredPlane) -> StoredPlane:
         return replace(old, state=file_state(old.path)) if real_path(old.path) in files else old
 
-    return tuple(replace(info, source=info.source and info.source.changed(plane)) for info in infos)
+    return tuple(replace(info, source=info.source.changed(plane)) for info in infos)
 
 
 def _renew(store: Store, old: Sequence[ImageInfo], files: frozenset[str]) -> None:

@@ -22,7 +22,6 @@ from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.source import open_source
 from skymatch_cli.images.skystate import read_state
 from skymatch_cli.model import FloatArray, ImageInfo
-from skymatch_cli.record.precision import check_digest
 from skymatch_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -139,8 +138,8 @@ def as_written(infos: Sequence[ImageInfo], sky: FloatArray, sky_keyword: str) ->
 
 
 def _as_written(info: ImageInfo, level: float, sky_keyword: str) -> ImageInfo:
-    if info.source is None:
-        return info
+    from skymatch_cli.record.precision import check_digest
+
     science = info.source.science
     try:
         now = file_state(info.ref.path)
@@ -153,6 +152,6 @@ def _as_written(info: ImageInfo, level: float, sky_keyword: str) -> ImageInfo:
     except (OSError, InputError):
         return info  # the error is reported when it is written
     recorded = state.recorded.get(info.ref.part)
-    if not (state.by_us and recorded is not None and math.isclose(recorded.sky.level, level, rel_tol=1e-9)):
+    if not (state.written and recorded is not None and math.isclose(recorded.sky.level, level, rel_tol=1e-9)):
         return info
     return replace(info, source=replace(info.source, science=replace(science, state=now)))

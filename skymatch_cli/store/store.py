@@ -74,7 +74,8 @@ class Store(Database):
         headers = _with_footprints(planned.headers)
         settings = _to_json(planned.settings)
         facts = self.facts
-        if facts is not None and self._is_same(facts, headers, planned):
+        made_of = planned.skipped, planned.warnings, len(planned.infos)
+        if facts and (facts.skipped, facts.warnings, facts.n_images) == made_of and self._has(headers):
             if self.get("facts", "settings") != settings:
                 with self.transaction():
                     self.put("facts", [("settings", settings)])
@@ -129,11 +130,6 @@ class Store(Database):
         self.clear(table, len(rows))
         new = ((k, row) for k, (row, stays) in enumerate(zip_longest(rows, stay, fillvalue=False)) if not stays)
         self.put(table, ((k, CODEC.encode(row)) for k, row in new))
-
-    def _is_same(self, facts: PlanFacts, headers: Headers, planned: Plan) -> bool:
-        """Whether the plan in the store was made of these headers, by the same rules."""
-        now = planned.skipped, planned.warnings, len(planned.infos)
-        return (facts.skipped, facts.warnings, facts.n_images) == now and self._has(headers)
 
     def _has(self, headers: Headers) -> bool:
         """Whether these are the headers that were read from the store, and no others."""

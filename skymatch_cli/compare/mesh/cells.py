@@ -31,7 +31,7 @@ _Float = TypeVar("_Float", np.float32, np.float64)
 
 
 class TooWideError(ValueError):
-    """An image that no grid on its plane can hold."""
+    """An image is too wide for a grid on its plane."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class MeshGrid:
     pitch_rad: float
 
     def halved(self, times: int) -> MeshGrid:
-        """The grid of half the pitch, so many times: every cell's centre is the centre of one of its cells."""
+        """The grid whose pitch is halved so many times: it has a cell at the centre of every cell of this one."""
         return MeshGrid(self.plane, self.pitch_rad / 2**times)
 
 
@@ -158,7 +158,7 @@ class Bins:
         """Sums over the bins of True: the same as `sums` of zeros and ones, in bytes where these can hold them."""
         if not 0 < self.box <= _BOX_OF_BYTES:
             return self.sums(flags.astype(np.float32))
-        rows = self._triangles(flags.astype(np.uint8), axis=0)
+        rows = self._triangles(flags.view(np.uint8), axis=0)
         return np.asarray(self._triangles(rows, axis=1) * np.float32(0.25))
 
     def _triangles(self, values: npt.NDArray[_Number], axis: int) -> npt.NDArray[_Number]:

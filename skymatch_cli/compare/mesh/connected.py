@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
 from skymatch_cli.model import FloatArray, IntArray
 
+_SMALL = 100  # images up to which a matrix of all is quicker than a sparse one
+
 
 def connected(n: int, first: IntArray, second: IntArray) -> IntArray:
-    """Number of the component of each of n images, (n,), by pairs of them."""
-    links = coo_array((np.ones(len(first)), (first, second)), shape=(n, n))
-    return np.asarray(connected_components(links, directed=False)[1], np.int64)
+    """Number of the component of each of n images, (n,), by pairs of them, in the order of their first images."""
+    each = np.arange(n)
+    lowest = each  # image of the component, as far as it is known
+    while True:
+        joined, low = lowest.copy(), np.minimum(lowest[first], lowest[second])
+        for ends in (first, second):
+            np.minimum.at(joined, lowest[ends], low)
+        while not np.array_equal(joined, onward := joined[joined]):
+            joined = onward
+        if np.array_equal(joined, lowest):
+            return np.asarray(np.cumsum(lowest == each)[lowest] - 1)
+        lowest = joined
 
 
 def least_squares_offsets(
@@ -29,12 +39,14 @@ def least_squares_offsets(
         np.maximum.at(largest, ends, weight)
     use = weight > np.finfo(float).eps * np.minimum(largest[first], largest[second])
     a, b, w, d = first[use], second[use], weight[use], difference[use]
-    free = np.setdiff1d(np.arange(n), np.unique(connected(n, a, b), return_index=True)[1])
-    offset = np.zeros(n)
-    if free.size:
-        each = np.arange(n)
-        links = coo_array((np.tile(w, 2), (np.append(a, b), np.append(b, a))), shape=(n, n)).tocsr()
-        laplacian = coo_array((links.sum(axis=1), (each, each)), shape=(n, n)).tocsr() - links
-        pull = np.bincount(a, w * d, n) - np.bincount(b, w * d, n)
-        offset[free] = splu(laplacian[free][:, free].tocsc()).solve(pull[free])
+    free = np.flatnonzero(np.diff(np.maximum.accumulate(connected(n, a, b)), prepend=-1) == 0)
+    offset, pull = np.zeros(n), np.bincount(a, w * d, n) - np.bincount(b, w * d, n)
+    row, column = np.concatenate([a, b, a, b]), np.concatenate([a, b, b, a])
+    laplacian = np.concatenate([w, w, -w, -w])
+    if n <= _SMALL:
+        dense = np.bincount(row * n + column, laplacian, n * n).reshape(n, n)
+        offset[free] = np.linalg.solve(dense[np.ix_(free, free)], pull[free])
+    else:
+        sparse = coo_array((laplacian, (row, column)), shape=(n, n)).tocsr()
+        offset[free] = splu(sparse[free][:, free].tocsc()).solve(pull[free])
     return offset

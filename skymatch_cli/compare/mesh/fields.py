@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache, cached_property
 
 import numpy as np
 from scipy.sparse import csr_array, diags_array, hstack
@@ -37,6 +38,10 @@ _NODES = 9  # of F, and of G, from one edge of the frame to the other
 _ALPHAS = (0.3, 1.0, 2.0)
 _GRADIENT, _PIECEMEAL = 2.0, 0.0  # the last: pieces differ each by its own, which has nothing to do with the frame
 _SHARES = (0.5, 0.03, 0.97)  # of the variance that is along x
+Kind = tuple[float, float]
+"""Of field: alpha, and the share of the variance that is along x."""
+
+_KINDS: list[Kind] = [(_PIECEMEAL, _SHARES[0]), *((alpha, share) for share in _SHARES for alpha in _ALPHAS)]
 _UNEVEN = 1.0  # log likelihood by which structure along one axis must be better
 _AMPLITUDES = np.append(0.0, 10 ** np.linspace(-1.5, 4.5, 33))  # in units of the variance of a typical piece
 _NONE = 0.75  # of all sets have no structure
@@ -66,17 +71,16 @@ class ImageFields:
     tilt_variance: FloatArray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Pieces:
-    """Pieces of m overlaps: differences, variances of their noise (infinite where there is none), places in frames.
+    """Pieces of m overlaps: variances of the noise of their differences, and places in frames.
 
-    ``dof`` (m,): blocks that these variances are known from; ``own`` (m,): part of the information of an overlap that
-    no other has, 2 / k in a stack of k images.
+    ``variance`` (m, 12) is infinite where there is no piece; ``dof`` (m,): blocks that these variances are known from;
+    ``own`` (m,): part of the information of an overlap that no other has, 2 / k in a stack of k images.
     ``place`` (m, 12, 2): middles of the pieces on the plane, NaN where there is none; ``extent`` (m, 2): of each;
     ``corner`` (2, m, 2) and ``axes`` (2, m, 2, 2): of the frames of both images on the plane.
     """
 
-    difference: FloatArray
     variance: FloatArray
     dof: FloatArray
     own: FloatArray
@@ -87,10 +91,12 @@ class _Pieces:
 
     def part(self, rows: IntArray) -> _Pieces:
         """Pieces of some of the overlaps."""
+        if len(rows) == len(self.variance):
+            return self
         each = {f.name: getattr(self, f.name) for f in fields(self)}
         return _Pieces(**{k: x[:, rows] if k in {"corner", "axes"} else x[rows] for k, x in each.items()})
 
-    @property
+    @cached_property
     def share(self) -> FloatArray:
         """Share of the nodes of F and of G of both images in the mean over each piece, (2, m, 12, 2, 9)."""
         to_frame = np.linalg.inv(self.axes)
@@ -100,8 +106,8 @@ class _Pieces:
 
     def chunks(self) -> Iterator[tuple[IntArray, _Pieces]]:
         """Some of the overlaps after others, as rows and pieces: their shares take much memory."""
-        for low in range(0, len(self.difference), _CHUNK):
-            rows = np.arange(low, min(low + _CHUNK, len(self.difference)))
+        for low in range(0, len(self.variance), _CHUNK):
+            rows = np.arange(low, min(low + _CHUNK, len(self.variance)))
             yield rows, self.part(rows)
 
     @property
@@ -118,28 +124,42 @@ class _Pieces:
         scaled = x * per_noise[extra]
         return np.asarray(scaled - unit[extra] * (unit[extra] * scaled).sum(axis=1)[:, None])
 
-    def likelihoods(self, kinds: Sequence[tuple[float, float]], amplitudes: FloatArray) -> FloatArray:
-        """Log likelihoods (kinds, m, amplitudes) of fields of some kinds, of the pieces of each overlap."""
-        found = np.empty((len(kinds), len(self.difference), len(amplitudes)))
-        for rows, some in self.chunks():
-            share = some.share
-            for of_kind, kind in zip(found, kinds, strict=True):
-                of_kind[rows] = some._likelihood(kind, share, amplitudes)
-        return found
+    def modes(self, kinds: Sequence[Kind]) -> _Modes:
+        """What fields of some kinds make of the pieces of each overlap."""
+        nodes = self.over_noise(self.share.transpose(1, 2, 3, 0, 4))
+        along: dict[float, FloatArray] = {}  # (m, 2, 12, 12): covariance by a field along either axis of the frames
+        for alpha in {alpha for alpha, _ in kinds} - {_PIECEMEAL}:
+            root = _root(alpha)
+            moved = (nodes @ root).swapaxes(1, 2).reshape(len(nodes), 2, nodes.shape[1], 2 * root.shape[1])
+            along[alpha] = 0.5 * moved @ moved.swapaxes(2, 3)
+        alone = self.over_noise(np.broadcast_to(np.eye(nodes.shape[1]), (len(nodes), *[nodes.shape[1]] * 2)))
+        covariance = [
+            alone @ alone.swapaxes(1, 2)
+            if alpha == _PIECEMEAL
+            else share * along[alpha][:, 0] + (1 - share) * along[alpha][:, 1]
+            for alpha, share in kinds
+        ]
+        variance, vector = np.linalg.eigh(np.stack(covariance))
+        return _Modes(self, np.maximum(variance, 0), vector)
 
-    def _likelihood(self, kind: tuple[float, float], shares: FloatArray, amplitudes: FloatArray) -> FloatArray:
-        own = np.eye(self.difference.shape[1])
-        along_x, along_y = (np.sqrt(0.5 * share) * _root(kind[0]) for share in (kind[1], 1 - kind[1]))
-        parts = [share[:, :, k] @ root for share in shares for k, root in enumerate((along_x, along_y))]
-        alone = [np.broadcast_to(own, (len(self.difference), *own.shape))]
-        fields = self.over_noise(np.concatenate(parts if kind[0] != _PIECEMEAL else alone, axis=2))
-        variance, vector = np.linalg.eigh(fields @ fields.swapaxes(1, 2))
-        square = (vector.swapaxes(1, 2) @ self.over_noise(self.difference)[:, :, None])[:, :, 0] ** 2
-        total = 1 + np.maximum(variance, 0)[:, :, None] * amplitudes
-        chi2, n_pieces = (square[:, :, None] / total).sum(axis=1), np.isfinite(self.variance).sum(axis=1)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Modes:
+    """Independent sums of the pieces of m overlaps, in units of their noise, for fields of some kinds."""
+
+    pieces: _Pieces
+    variance: FloatArray  # (kinds, m, 12): of each, by a field of unit amplitude
+    vector: FloatArray  # (kinds, m, 12, 12)
+
+    def likelihoods(self, difference: FloatArray, amplitudes: FloatArray) -> FloatArray:
+        """Log likelihoods (kinds, m, amplitudes) of the fields, of the differences (m, 12) of the pieces."""
+        pieces = self.pieces
+        square = (pieces.over_noise(difference)[:, None] @ self.vector)[:, :, 0] ** 2
+        total = 1 + self.variance[..., None] * amplitudes
+        chi2, n_pieces = (square[..., None] / total).sum(axis=2), np.isfinite(pieces.variance).sum(axis=1)
         # Of Student's t: the noise is known from the scatter of so many blocks.
-        of_chi2 = (n_pieces + self.dof)[:, None] * np.log1p(chi2 / self.dof[:, None])
-        return np.asarray(-0.5 * self.own[:, None] * (np.log(total).sum(axis=1) + of_chi2))
+        of_chi2 = (n_pieces + pieces.dof)[:, None] * np.log1p(chi2 / pieces.dof[:, None])
+        return np.asarray(-0.5 * pieces.own[:, None] * (np.log(total).sum(axis=2) + of_chi2))
 
 
 @one_thread()
@@ -160,27 +180,29 @@ def image_fields(
     quiet = np.clip(0.5 * (ratio[graph.a] + ratio[graph.b]), _QUIETEST, 1.0)
     rows = np.flatnonzero(used)
     some = rows[:: -(-len(rows) // _SAMPLE)] if len(rows) else rows
-    pieces = _pieces(structure, graph, meshes, (quiet, own))
-    best, kind, clear = _kind(pieces.part(some))
+    pieces, difference = _pieces(structure, graph, meshes, (quiet, own))
+    sample = pieces.part(some)
+    modes = sample.modes(_KINDS)
+    best, kind, clear = _kind(modes, difference[some])
     gain = zero_points.factor - 1
     if gain.any():
         by_factors = over((gain[graph.a] - gain[graph.b])[:, None] * structure.pieces[3], structure.pieces[0])
-        steady = replace(pieces, difference=pieces.difference - by_factors)
-        with_factors = _kind(steady.part(some))
+        steady = difference - by_factors
+        with_factors = _kind(modes, steady[some])
         if with_factors[0] - with_factors[2] - (best - clear) > _MOSTLY * clear:
-            pieces, (best, kind, clear) = steady, with_factors
+            difference, (best, kind, clear) = steady, with_factors
         else:
             zero_points = ZeroPoints.none(graph.n_images)
     common = np.zeros((len(graph.a), 1))
     if clear > _CLEAR:
-        bowl, places = _bowl(pieces.part(some), pieces)
-        without = replace(pieces, difference=pieces.difference - places @ bowl)
-        better, other, _ = _kind(without.part(some))
-        if better - best > np.log(max(int(np.count_nonzero(np.isfinite(pieces.variance[some]))), 1)):
-            pieces, kind = without, other
+        bowl, places = _bowl(sample, difference[some], pieces)
+        without = difference - places @ bowl
+        better, other, _ = _kind(modes, without[some])
+        if better - best > np.log(max(int(np.count_nonzero(np.isfinite(sample.variance))), 1)):
+            difference, kind = without, other
             common[:, 0] = (_weights(structure)[:, :, None] * places).sum(axis=1) @ bowl
-    counting = pieces if used.all() else pieces.part(rows)
-    amplitude = _amplitudes(counting, kind, (graph.a[rows], graph.b[rows]), graph.n_images)
+    ends = graph.a[rows], graph.b[rows]
+    amplitude = _amplitudes(pieces.part(rows), difference[rows], kind, ends, graph.n_images)
     fields = _errors(structure, graph, pieces, (kind, amplitude), (quiet, common, used))
     if not common.any():  # no more is taken off the noise than fields add
         noise = over(structure.pieces[2].sum(axis=1), structure.pieces[0].sum(axis=1) ** 2)
@@ -243,13 +265,12 @@ def _pieces(
     graph: OverlapGraph,
     meshes: Sequence[Sequence[Mesh | None]],
     known: tuple[FloatArray, FloatArray],
-) -> _Pieces:
-    """The pieces of all overlaps, and where they are in the frames of both images."""
+) -> tuple[_Pieces, FloatArray]:
+    """The pieces of all overlaps, where they are in the frames of both images, and their differences (M, 12)."""
     quiet, own = known
     weight, pull, noise, _, row, column = structure.pieces
     mean = over(weight.sum(axis=1), np.count_nonzero(weight > 0, axis=1).astype(float))
     seen = (weight > _LEAST_WEIGHT * mean[:, None]) & (noise > 0)
-    difference = over(pull, weight)
     variance = np.where(seen, over(noise, weight**2) * quiet[:, None], np.inf)
     place = BLOCK * np.stack([over(column, weight), over(row, weight)], axis=-1) - 0.5
     place[~seen] = np.nan
@@ -263,7 +284,7 @@ def _pieces(
     placed = (np.isfinite(axes).all(axis=(2, 3)) & (np.linalg.det(axes) != 0))[..., None]
     axes, corner = np.where(placed[..., None], axes, np.eye(2)), np.where(placed, corners[:, :, 0], np.nan)
     dof = _PRIOR + np.maximum(structure.bright[5] - np.count_nonzero(weight > 0, axis=1), 0.0)
-    return _Pieces(difference, variance, dof, own, place, extent, corner, axes)
+    return _Pieces(variance, dof, own, place, extent, corner, axes), over(pull, weight)
 
 
 def _node_shares(low: FloatArray, high: FloatArray) -> FloatArray:
@@ -282,6 +303,7 @@ def _hat_integrals(x: FloatArray) -> FloatArray:
     return np.asarray(integral / (_NODES - 1))
 
 
+@cache
 def _root(alpha: float) -> FloatArray:
     """Root (9, r) of the covariance of the nodes of a function relative to its mean."""
     x = np.linspace(0, 1, _NODES)
@@ -293,34 +315,35 @@ def _root(alpha: float) -> FloatArray:
     return np.asarray(vector[:, large] * np.sqrt(value[large]))
 
 
-def _kind(pieces: _Pieces) -> tuple[float, tuple[float, float], float]:
-    """Log likelihood of the best kind of field, that kind (alpha, share along x), and by how much none is worse."""
-    kinds = [(_PIECEMEAL, _SHARES[0]), *((alpha, share) for share in _SHARES for alpha in _ALPHAS)]
-    amplitudes = pieces.typical * _AMPLITUDES
-    found = pieces.likelihoods(kinds, amplitudes).sum(axis=1)
-    bests = [float(x.max()) - _UNEVEN * (share != _SHARES[0]) for x, (_, share) in zip(found, kinds, strict=True)]
+def _kind(modes: _Modes, difference: FloatArray) -> tuple[float, Kind, float]:
+    """Log likelihood of the best kind of field, that kind, and by how much none is worse."""
+    found = modes.likelihoods(difference, modes.pieces.typical * _AMPLITUDES).sum(axis=1)
+    bests = [float(x.max()) - _UNEVEN * (share != _SHARES[0]) for x, (_, share) in zip(found, _KINDS, strict=True)]
     k = int(np.argmax(np.round(bests, 3)))  # where there is none, all are equal but for rounding
-    return bests[k], kinds[k], bests[k] - float(found[k][0])
+    return bests[k], _KINDS[k], bests[k] - float(found[k][0])
 
 
-def _bowl(sample: _Pieces, pieces: _Pieces) -> tuple[FloatArray, FloatArray]:
+def _bowl(sample: _Pieces, difference: FloatArray, pieces: _Pieces) -> tuple[FloatArray, FloatArray]:
     """Coefficients (2,) of x^2 and y^2 in all frames that explain a sample best; what each does there (m, 12, 2)."""
     nodes = (np.arange(_NODES) / (_NODES - 1) - 0.5) ** 2
     bend, places = (
         np.concatenate([np.subtract(*some.share) @ nodes for _, some in x.chunks()]) for x in (sample, pieces)
     )
     wanted = sample.over_noise(bend).reshape(-1, 2)
-    bowl = np.linalg.lstsq(wanted, sample.over_noise(sample.difference).reshape(-1), rcond=1e-6)[0]
+    bowl = np.linalg.lstsq(wanted, sample.over_noise(difference).reshape(-1), rcond=1e-6)[0]
     return np.asarray(bowl, np.float64), np.asarray(places)
 
 
-def _amplitudes(pieces: _Pieces, kind: tuple[float, float], ends: tuple[IntArray, IntArray], n: int) -> FloatArray:
+def _amplitudes(
+    pieces: _Pieces, difference: FloatArray, kind: Kind, ends: tuple[IntArray, IntArray], n: int
+) -> FloatArray:
     """Variance of the field of every image, (N,).
 
     Either the set has structure, of much the same amplitude in all images, or a few images have some of their own.
     """
     amplitudes = pieces.typical * _AMPLITUDES
-    likelihood = pieces.likelihoods([kind], amplitudes)[0]
+    each = [some.modes([kind]).likelihoods(difference[rows], amplitudes)[0] for rows, some in pieces.chunks()]
+    likelihood = np.concatenate([np.empty((0, len(amplitudes))), *each])
     of_image = np.zeros((n, len(amplitudes)))
     for end in ends:
         np.add.at(of_image, end, likelihood)
@@ -346,7 +369,7 @@ def _errors(
     structure: PairStructure,
     graph: OverlapGraph,
     pieces: _Pieces,
-    field: tuple[tuple[float, float], FloatArray],
+    field: tuple[Kind, FloatArray],
     known: tuple[FloatArray, FloatArray, BoolArray],
 ) -> ImageFields:
     """Errors of the means over the overlaps, of fields of a kind and of these variances (N,)."""

@@ -17,6 +17,7 @@ from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves
 from skymatch_cli.model import IntArray
 
+_CACHED = 128  # leaves whose cells are turned at a time: more of them push each other out of the cache
 MOST_DOUBLINGS = 4
 """Doublings of a window that reaches into the next leaf and not beyond."""
 
@@ -77,18 +78,18 @@ class Layers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Beside:
-    """Neighbours of every leaf in the same image and tile, n where there is none."""
+    """Neighbours of every leaf in the same image and tile, n where there is none; the last leaf stands for none."""
 
-    above: IntArray  # (n,)
-    below: IntArray  # (n,)
-    left: IntArray  # (n,)
-    right: IntArray  # (n,)
+    above: IntArray  # (n + 1,)
+    below: IntArray  # (n + 1,)
+    left: IntArray  # (n + 1,)
+    right: IntArray  # (n + 1,)
 
     def smoothed(self, a: Float32Array, doublings: int, done: int = 0) -> Float32Array:
         """Means of cells of the same image with a soft window, whose variance is (4^k - 1) / 6 cells^2.
 
-        ``a`` and the means are (64, n): leaves last, so that all leaves are worked on in one stretch of memory.
-        ``done`` doublings are in ``a`` already.
+        ``a`` and the means are (64, n + 1), see `cells_first`: leaves last, so that all leaves are worked on in one
+        stretch of memory. ``done`` doublings are in ``a`` already.
 
         Each doubling spreads a cell by 1/4, 1/2, 1/4 along both axes, over twice the distance of the one before
         (à trous: Holschneider et al. 1989), which makes the next window of a nested family of B-splines. What lies
@@ -104,6 +105,14 @@ class Beside:
         return cells.reshape(a.shape)
 
 
+def cells_first(a: Float32Array) -> Float32Array:
+    """Cells (n, 64) of leaves as (64, n + 1); the last leaf, which stands for none, has 0."""
+    out = np.zeros((a.shape[1], len(a) + 1), np.float32)
+    for k in range(0, len(a), _CACHED):
+        out[:, k : min(k + _CACHED, len(a))] = a[k : k + _CACHED].T
+    return out
+
+
 def _within_leaf(step: int) -> Float32Array:
     """Matrix that spreads 8 cells by 1/4, 1/2, 1/4 over others ``step`` cells away."""
     beside = np.eye(BLOCK, k=step, dtype=np.float32)
@@ -115,15 +124,10 @@ _WITHIN_LEAF = [_within_leaf(2**k) for k in range(MOST_DOUBLINGS)]
 
 def _add_beside(out: Float32Array, cells: Float32Array, step: int, before: IntArray, after: IntArray) -> None:
     """Add what lines of cells (8, 8, n) spread into the leaves after and before theirs."""
-    out[:step] += _taken(cells[-step:], before)
-    out[-step:] += _taken(cells[:step], after)
-
-
-def _taken(edges: Float32Array, which: IntArray) -> Float32Array:
-    """Quarter of the edges of other leaves, 0 for those that are none."""
-    padded = np.zeros((*edges.shape[:2], edges.shape[2] + 1), edges.dtype)
-    np.multiply(edges, np.float32(0.25), out=padded[:, :, :-1])
-    return padded.take(which, axis=2, mode="clip")  # quicker: indices are not checked
+    for lines, edge, which in ((out[:step], cells[-step:], before), (out[-step:], cells[:step], after)):
+        spread = edge.take(which, axis=2, mode="clip")  # quicker: indices are not checked
+        spread *= np.float32(0.25)
+        np.add(lines, spread, out=lines)
 
 
 class LeafTable:
@@ -156,7 +160,7 @@ class LeafTable:
     def beside(self) -> Beside:
         """The neighbours of every leaf."""
         steps = (-self.stride, self.stride, -1, 1)
-        return Beside(*(self.numbers[self.at + step] for step in steps))
+        return Beside(*(np.append(self.numbers[self.at + step], len(self.at)) for step in steps))
 
 
 def closed(leaves: Leaves) -> Leaves:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,14 +25,10 @@ class PlaneMoments:
     pull: FloatArray  # (M, k)
 
     @classmethod
-    def empty(cls, graph: OverlapGraph, meshes: Sequence[Mesh | None], degree: int) -> PlaneMoments:
-        """Sums over nothing, about the middle of what both meshes cover."""
-        m = len(graph.a)
-        boxes = np.array([box(mesh) for mesh in meshes])
-        low = np.maximum(boxes[graph.a, 0], boxes[graph.b, 0])
-        high = np.minimum(boxes[graph.a, 1], boxes[graph.b, 1])
-        moments, noises = np.zeros((2, m, n_terms(2 * degree)))
-        return cls(0.5 * (low + high), moments, noises, np.zeros((m, n_terms(degree))))
+    def empty(cls, position: FloatArray, degree: int) -> PlaneMoments:
+        """Sums over nothing."""
+        moments, noises = np.zeros((2, len(position), n_terms(2 * degree)))
+        return cls(position, moments, noises, np.zeros((len(position), n_terms(degree))))
 
     def add(
         self, sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array, *, noise: bool = False
@@ -50,8 +45,9 @@ class PlaneMoments:
     def _add(self, total: FloatArray, pairs: Pairs, found: Moments) -> None:
         move = carried(found.about - self.position[pairs.rows[found.pair]], degree_of(total.shape[1]))
         moved = np.einsum("rst,rs->rt", move, found.value)
-        for column, values in zip(total.T, moved.T, strict=True):
-            column[pairs.rows] += np.bincount(found.pair, values, len(pairs.rows))
+        p, t = len(pairs.rows), total.shape[1]
+        place = found.pair[:, None] * t + np.arange(t)
+        total[pairs.rows] += np.bincount(place.ravel(), moved.ravel(), p * t).reshape(p, t)
 
     def matrices(self, sums: FloatArray) -> FloatArray:
         """Moments (M, t) as the matrices (M, k, k) of the products of two monomials."""
@@ -67,3 +63,10 @@ def box(mesh: Mesh | None) -> FloatArray:
         return np.zeros((2, 2))
     low = np.array(mesh.origin[::-1], float)
     return np.stack([low, low + np.array(mesh.shape[::-1]) - 1.0])
+
+
+def middles(boxes: FloatArray, graph: OverlapGraph) -> FloatArray:
+    """Middle (M, 2) of what both images of every pair cover, from the boxes (N, 2, 2) of these."""
+    low = np.maximum(boxes[graph.a, 0], boxes[graph.b, 0])
+    high = np.minimum(boxes[graph.a, 1], boxes[graph.b, 1])
+    return np.asarray(0.5 * (low + high))

@@ -94,7 +94,8 @@ class LeafPairs:
     rows: IntArray  # (p,)
     sides: tuple[tuple[slice, slice], ...]  # the same blocks in one layer and in a later one
     column: IntArray  # (q,): which of the p pairs those are, end to end; p where they are none
-    leaves: Leaves
+    known: BoolArray  # (q,): where they are some
+    blocks: Leaves  # (r,): blocks of these, with the leaf of their first image
 
     @classmethod
     def among(cls, leaves: Leaves, layers: Layers, graph: OverlapGraph, plane: int) -> LeafPairs:
@@ -107,13 +108,15 @@ class LeafPairs:
         )
         a, b = (_ends(leaves.image, sides, k) for k in (0, 1))
         pair = pairs_of_graph(a, b, graph, plane)
-        rows = np.unique(pair[pair >= 0])
-        return cls(rows, sides, np.where(pair >= 0, np.searchsorted(rows, pair), len(rows)), leaves)
+        known = pair >= 0
+        rows = np.unique(pair[known])
+        blocks = leaves.part(_ends(np.arange(len(leaves)), sides, 0)[known])
+        return cls(rows, sides, np.where(known, np.searchsorted(rows, pair), len(rows)), known, blocks)
 
     @property
     def tiles(self) -> IntArray:
         """See `Pairs`."""
-        return np.unique(_ends(self.leaves.tile, self.sides, 0)[self.column < len(self.rows)])
+        return np.unique(self.blocks.tile)
 
     def products(self, x: Float32Array, y: Float32Array) -> FloatArray:
         """See `Pairs`."""
@@ -127,14 +130,12 @@ class LeafPairs:
 
     def in_blocks(self) -> tuple[IntArray, IntArray, IntArray]:
         """See `Pairs`."""
-        known = self.column < len(self.rows)
-        row, column = (_ends(line, self.sides, 0)[known] for line in (self.leaves.row, self.leaves.column))
-        return self.column[known], row, column
+        return self.column[self.known], self.blocks.row, self.blocks.column
 
     def block_products(self, x: Float32Array, y: Float32Array) -> Float32Array:
         """See `Pairs`."""
         found = [np.einsum("bc,bc->b", x[one], y[other]) for one, other in self.sides]
-        return np.concatenate([np.empty(0, np.float32), *found])[self.column < len(self.rows)]
+        return np.concatenate([np.empty(0, np.float32), *found])[self.known]
 
     def moments(
         self,
@@ -144,14 +145,14 @@ class LeafPairs:
         both: Callable[..., Any] | None = None,
     ) -> Moments:
         """See `Pairs`; a sum for every block, about its middle."""
-        found, known, within = [np.empty((0, len(powers)))], self.column < len(self.rows), _powers_in_block(powers)
+        found, within = [np.empty((0, len(powers)))], _powers_in_block(powers)
         for one, other in self.sides:
             product = x[one] * y[other]
             if both is not None:
                 product = both(product, y[one] * x[other])
             found.append(product.astype(float) @ within)
-        about = (BLOCK * _ends(line, self.sides, 0)[known] + MIDDLE for line in (self.leaves.column, self.leaves.row))
-        return Moments(self.column[known], np.stack(list(about), axis=1), np.concatenate(found)[known])
+        about = np.stack([self.blocks.column, self.blocks.row], axis=1).astype(np.float64) * BLOCK + MIDDLE
+        return Moments(self.column[self.known], about, np.concatenate(found)[self.known])
 
     def medians(self, value: Float32Array, seen: BoolArray) -> FloatArray:
         """See `Pairs`."""
@@ -160,10 +161,11 @@ class LeafPairs:
             return out
         both = np.concatenate([seen[one] & seen[other] for one, other in self.sides])
         difference = np.concatenate([value[one] - value[other] for one, other in self.sides])
-        by_tile = _ends(self.leaves.tile, self.sides, 0) * (len(self.rows) + 1) + self.column
-        order = np.argsort(by_tile, kind="stable")
-        order = order[self.column[order] < len(self.rows)]
-        some, first = difference[order][both[order]], np.flatnonzero(np.diff(by_tile[order], prepend=-1))
+        of_pair, known = self.column[self.known], np.flatnonzero(self.known)
+        by_tile = self.blocks.tile * len(self.rows) + of_pair
+        sorting = np.argsort(by_tile, kind="stable")
+        order = known[sorting]
+        some, first = difference[order][both[order]], np.flatnonzero(np.diff(by_tile[sorting], prepend=-1))
         n = np.add.reduceat(both[order].sum(axis=1), first) if len(order) else np.empty(0, np.int64)
         end = np.cumsum(n)
         for k, stop, size in zip(self.column[order[first]].tolist(), end.tolist(), n.tolist(), strict=True):

@@ -94,9 +94,9 @@ def reduce_image(data: PixelArray, good: BoolArray, placement: Placement, *, deg
     for rectangle in placement.rectangles:
         n_good += int(np.count_nonzero(good[rectangle]))
         usable = clean[rectangle]
-        values = np.where(usable, data[rectangle], data.dtype.type(level))
-        values -= data.dtype.type(level)  # in place: a third array would not fit the cache
-        values = values.astype(np.float32, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):  # of pixels that are not usable
+            values = (data[rectangle] - data.dtype.type(level)).astype(np.float32, copy=False)
+        np.copyto(values, 0, where=~usable)
         total = bins.sums(values)
         if not np.abs(total).max(initial=0) < _MOST_SUM:  # values that float32 can't hold are no sky
             usable = usable & (np.abs(values) < _MOST_VALUE)

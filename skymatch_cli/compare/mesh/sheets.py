@@ -31,6 +31,8 @@ class Sheet:
 
     leaves: Leaves
     layers: Layers  # how they are ordered
+    images: IntArray  # (k,): that have leaves
+    number: IntArray  # (n,): of the image of every leaf among these
     pairs: Pairs
     windows: Windows  # over which images are compared
     value: Float32Array  # (n, 64)
@@ -69,9 +71,12 @@ def make_sheet(
     total = np.maximum(layers.total(weight), np.finfo(np.float32).tiny)
     # The share of a cell's variance that remains in its residual: the image itself takes part in the mean.
     own = np.maximum(np.float32(1) - layers.each(np.divide, weight, total), np.float32(1e-3))
+    images, number = np.unique(leaves.image, return_inverse=True)
     return Sheet(
         leaves=leaves,
         layers=layers,
+        images=images,
+        number=number,
         pairs=pairs,
         windows=Windows.of_weights(LeafTable(leaves).beside(), _finest(meshes), weight, own),
         value=value,

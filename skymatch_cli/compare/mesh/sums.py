@@ -179,9 +179,8 @@ def block_scatter(sheet: Sheet, weight: Float32Array, residual: Float32Array, sh
     """Sum the scatter of the blocks of a sheet, for `BlockScatter`."""
     promised = (_UNDOUBTED * _block_variance(np.sqrt(weight * (np.float32(1) - share)))).astype(float)
     found = np.einsum("bc,bc->b", weight, residual).astype(float)
-    images, image = np.unique(sheet.leaves.image, return_inverse=True)
     each = (found**2, promised, promised > 0, promised**2)
-    return SheetSums(images, np.array([np.bincount(image, c, len(images)) for c in each]))
+    return SheetSums(sheet.images, np.array([np.bincount(sheet.number, c, len(sheet.images)) for c in each]))
 
 
 def _block_variance(a: Float32Array) -> Float32Array:

@@ -10,7 +10,7 @@ are those of the cells' centres, and what the difference does is taken off with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import comb
@@ -27,7 +27,7 @@ from skymatch_cli.compare.mesh.compare import (
     pair_status,
 )
 from skymatch_cli.compare.mesh.connected import least_squares_offsets
-from skymatch_cli.compare.mesh.moments import PlaneMoments, box
+from skymatch_cli.compare.mesh.moments import PlaneMoments, box, middles
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.pairs import MIDDLE
 from skymatch_cli.compare.mesh.reduce import blocks_at
@@ -42,9 +42,8 @@ from skymatch_cli.compare.mesh.sums import (
     shares,
 )
 from skymatch_cli.compare.mesh.tiles import BLOCK, run_noise, sheet_plans
-from skymatch_cli.compare.mesh.trust import Distances, SheetSpreads, Spreads, mean_sky, median_sky, trusted_weight
+from skymatch_cli.compare.mesh.trust import Distances, Spreads, mean_sky, median_sky, trusted_weight
 from skymatch_cli.model import (
-    BoolArray,
     FloatArray,
     IntArray,
     Measurements,
@@ -73,12 +72,14 @@ def compare_planes(
 
     As ``compare.compare`` of meshes with centroids, on the only plane of the graph; also gives ``planes``.
     """
-    unit = run_noise([meshes])[0]
-    moments, sums = PlaneMoments.empty(graph, meshes, degree), PairSums.empty(graph, np.zeros(graph.n_images))
+    unit, n = run_noise([meshes])[0], graph.n_images
+    level, boxes = np.array([0.0 if m is None else m.level / unit for m in meshes]), np.array([*map(box, meshes)])
+    start, position = ImagePlanes(boxes.mean(axis=1), np.zeros((n, n_terms(degree))), level), middles(boxes, graph)
+    moments, sums = PlaneMoments.empty(position, degree), PairSums.empty(graph, np.zeros(n))
     with ExitStack() as stack:
         fields = _fields(meshes, graph, degree, stack)
         skies: Kept[Float32Array] = Kept(SKY_BYTES, stack)
-        planes, scale, typical = _robust_planes(fields, skies, meshes, graph, unit, solve_planes, degree)
+        planes, scale, typical = _robust_planes(fields, skies, graph, start, position, solve_planes)
         for field, sky in zip(fields, skies, strict=True):
             weight, shifted, _ = field.trusted(sky, planes, scale, typical)
             residual = field.sheet.layers.each(np.subtract, shifted, sky)
@@ -131,8 +132,9 @@ class _Field:
     sheet: Sheet
     middle: FloatArray  # (n, 2): of the block of every leaf, cells
     powers: Float32Array  # (k - 1, n, 64): means of powers of the places of the pixels, about that
-    away: Float32Array  # (2, n, 64): of the mean place from the centre of the cell
-    seen: BoolArray  # (m, 64)
+    # (2, n, 64): of the mean place from the centre of the cell, over how many neighbours along that axis are seen
+    away: Float32Array
+    both: tuple[Float32Array, ...]  # (m, 8, 7) and (m, 7, 8): 1 where two neighbours along that axis are seen
 
     @classmethod
     def of(cls, sheet: Sheet, meshes: Sequence[Mesh | None], degree: int) -> _Field:
@@ -150,30 +152,36 @@ class _Field:
             out[...] = sum(parts)
         away = np.stack([power - place for power, place in zip(powers, (u, v), strict=False)]).astype(np.float32)
         away *= sheet.weight > 0
-        seen = sheet.layers.total(sheet.weight) > 0
-        return cls(sheet, middle, powers, away, seen)
+        seen = (sheet.layers.total(sheet.weight) > 0).astype(np.float32).reshape(-1, BLOCK, BLOCK)
+        both = tuple(seen[after] * seen[before] for after, before in _NEXT)
+        for mine, known in zip(away, both, strict=True):
+            sheet.layers.each(np.divide, mine, np.maximum(_at_ends(known), np.float32(1)), out=mine)
+        return cls(sheet, middle, powers, away, both)
 
     def without(self, planes: ImagePlanes, sky: Float32Array | None = None) -> Float32Array:
         """Values of the cells less the plane of each image; ``sky`` (m, 64): of the cells in the iteration before."""
         images, degree = self.sheet.leaves.image, degree_of(planes.value.shape[1])
         about = carried(self.middle - planes.centre[images], degree) @ planes.value[images][:, :, None]
-        plane = np.repeat(about[:, 0] - planes.level[images, None], BLOCK**2, axis=1)
+        plane = self.sheet.value - (about[:, 0] - planes.level[images, None])
         for coefficient, power in zip(about[:, 1:].swapaxes(0, 1), self.powers, strict=True):
-            plane += coefficient * power
-        slopes = () if sky is None else _slopes(sky, self.seen)
-        for slope, away in zip(slopes, self.away, strict=False):
-            plane += self.sheet.layers.each(np.multiply, away, slope)
-        return np.asarray((self.sheet.value - plane) * (self.sheet.weight > 0), np.float32)
+            plane -= coefficient * power
+        if sky is not None:
+            cells = sky.reshape(-1, BLOCK, BLOCK)
+            for away, both, (after, before) in zip(self.away, self.both, _NEXT, strict=True):
+                slope = _at_ends((cells[after] - cells[before]) * both)
+                plane -= self.sheet.layers.each(np.multiply, away, slope)
+        plane *= self.sheet.weight > 0
+        return plane.astype(np.float32)
 
     def trusted(
         self, sky: Float32Array, planes: ImagePlanes, scale: FloatArray, typical: FloatArray | None
-    ) -> tuple[Float32Array, Float32Array, SheetSpreads]:
-        """Weights of the cells, their values less the planes, and their spreads."""
+    ) -> tuple[Float32Array, Float32Array, Distances]:
+        """Weights of the cells, their values less the planes, and their distances from the sky."""
         shifted = self.without(planes, sky)
         distances = Distances.of_residuals(self.sheet, self.sheet.layers.each(np.subtract, shifted, sky))
         weight = self.sheet.weight.copy() if typical is None else trusted_weight(self.sheet, distances, typical)
         weight /= self.sheet.of_images(scale)
-        return weight, shifted, distances.spreads(self.sheet)
+        return weight, shifted, distances
 
 
 def _fields(meshes: Sequence[Mesh | None], graph: OverlapGraph, degree: int, stack: ExitStack) -> Kept[_Field]:
@@ -186,17 +194,16 @@ def _fields(meshes: Sequence[Mesh | None], graph: OverlapGraph, degree: int, sta
     return fields
 
 
-def _slopes(sky: Float32Array, seen: BoolArray) -> Iterator[Float32Array]:
-    """Slopes (m, 64) of the sky of the cells of blocks along u and v, from the next cells that are seen."""
-    for axes in ((0, 2, 1), (0, 1, 2)):
-        cells = sky.reshape(-1, BLOCK, BLOCK).transpose(axes)
-        known = seen.reshape(-1, BLOCK, BLOCK).transpose(axes)
-        both = (known[:, 1:] & known[:, :-1]).astype(np.float32)
-        total, count = np.zeros_like(cells), np.zeros_like(cells)
-        for side in (np.s_[:, 1:], np.s_[:, :-1]):
-            total[side] += np.diff(cells, axis=1) * both
-            count[side] += both
-        yield np.asarray((total / np.maximum(count, 1)).transpose(axes).reshape(sky.shape), np.float32)
+_NEXT = (np.s_[:, :, 1:], np.s_[:, :, :-1]), (np.s_[:, 1:], np.s_[:, :-1])
+"""Cells of blocks (m, 8, 8) that have one before them along u, and those before; the same along v."""
+
+
+def _at_ends(between: Float32Array) -> Float32Array:
+    """Sums (m, 64) at the cells of blocks of values between neighbours, (m, 8, 7) along u or (m, 7, 8) along v."""
+    out = np.zeros((len(between), BLOCK, BLOCK), np.float32)
+    for cells in _NEXT[between.shape[1] < BLOCK]:
+        out[cells] += between
+    return out.reshape(len(between), -1)
 
 
 def _powers(mesh: Mesh, row: IntArray, column: IntArray) -> list[Float32Array]:
@@ -208,38 +215,36 @@ def _powers(mesh: Mesh, row: IntArray, column: IntArray) -> list[Float32Array]:
 def _robust_planes(  # noqa: PLR0917 - what is compared, and how
     fields: Kept[_Field],
     skies: Kept[Float32Array],
-    meshes: Sequence[Mesh | None],
     graph: OverlapGraph,
-    unit: float,
+    planes: ImagePlanes,
+    position: FloatArray,
     solve_planes: PlaneSolver,
-    degree: int,
 ) -> tuple[ImagePlanes, FloatArray, FloatArray | None]:
     """Planes of the images with weights that agree with them, the noise and the spreads they leave.
 
     Images of one group have their own planes here: residuals that say whether images agree in a cell must not
-    contain the step between two chips. ``skies`` takes those of the cells of the fields.
+    contain the step between two chips. ``skies`` takes those of the cells of the fields; ``planes`` are none yet,
+    ``position`` (M, 2) are the places of the pairs.
     """
-    n = graph.n_images
-    level = np.array([0.0 if m is None else m.level / unit for m in meshes])
-    value = np.zeros((n, n_terms(degree)))
-    start = first_differences((median_differences(f.sheet) for f in fields), level, graph)
-    value[:, 0] = least_squares_offsets(n, graph.a, graph.b, *start)
-    planes = ImagePlanes(np.array([box(m).mean(axis=0) for m in meshes]), value, level)
+    n, degree = graph.n_images, degree_of(planes.value.shape[1])
+    start = first_differences((median_differences(f.sheet) for f in fields), planes.level, graph)
+    planes.value[:, 0] = least_squares_offsets(n, graph.a, graph.b, *start)
     scale, typical = np.ones(n), None
     for field in fields:
         skies.append(median_sky(field.sheet, field.without(planes)))
     for iteration in range(_ITERATIONS):
-        moments, scatter, spreads = PlaneMoments.empty(graph, meshes, degree), BlockScatter.empty(n), Spreads.empty(n)
+        moments, scatter, spreads = PlaneMoments.empty(position, degree), BlockScatter.empty(n), Spreads.empty(n)
         for k, field in enumerate(fields):
-            weight, shifted, found = field.trusted(skies[k], planes, scale, typical)
-            spreads.add(found)
-            sky = mean_sky(field.sheet, weight, shifted, skies[k])
-            skies[k] = sky
+            weight, shifted, distances = field.trusted(skies[k], planes, scale, typical)
+            spreads.add(distances.spreads(field.sheet))
+            skies[k] = sky = mean_sky(field.sheet, weight, shifted, skies[k])
             residual, share = field.sheet.layers.each(np.subtract, shifted, sky), shares(field.sheet.layers, weight)
             moments.add(field.sheet, weight, residual, share)
             if iteration >= _UNSCALED:
                 scatter.add(block_scatter(field.sheet, weight, residual, share))
-        scale, typical = scale * scatter.ratio(), spreads.typical()
+        typical = spreads.typical()
+        if iteration >= _UNSCALED:
+            scale = scale * scatter.ratio()
         planes = replace(planes, value=planes.value + _step(planes.centre, moments, graph, solve_planes))
     return planes, scale, typical
 

@@ -12,6 +12,10 @@ Three measures are taken of every cell, each in units of what is typical for the
 - the same over twice that window: what is fainter and wider, such as ghosts;
 - the local variance of the cells. A star has noise of its own, and moves light between its cells: where the variance
   is more than twice the typical one, the weight falls with its square root.
+
+What a star moves to its neighbours is missed where these count more than the star itself: images with wide seeing then
+look brighter. So where the cells of a window scatter about its mean, the window counts as above or not at all, with few
+between: weights are level where the star is, and fall beyond its light.
 """
 
 from __future__ import annotations
@@ -22,14 +26,16 @@ import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.compare.mesh.cells import Float32Array
+from skymatch_cli.compare.mesh.layers import cells_first
 from skymatch_cli.compare.mesh.sheets import Sheet
-from skymatch_cli.compare.mesh.windows import Windows, cells_first
+from skymatch_cli.compare.mesh.windows import Windows
 from skymatch_cli.model import BoolArray, FloatArray, IntArray
 
 Int32Array = npt.NDArray[np.int32]
 _CUT = 6.0  # typical distances at which the mean of a window counts no more
 _HOPELESS = 24.0  # the same for a cell, however well the windows around agree
 _NOISY = 2.0  # typical variances above which a cell loses weight
+_LOST, _KEPT = 0.3, 0.5  # trust by the scatter about the mean below which a cell counts no more, above which it does
 _CELL_NOISE = 0.6  # scatter of cells in noise only, in units of what independent cells would have
 _ENDLESS = 1e12  # residual of a cell, in noise, beyond which its square would be too large for float32
 _BINS = 128  # of the logarithms of distances
@@ -70,8 +76,8 @@ def mean_sky(sheet: Sheet, weight: Float32Array, shifted: Float32Array, before: 
 class Distances:
     """How far the cells of a sheet are from the sky."""
 
-    window: tuple[Float32Array, ...]  # (64, n) each: means over the windows in units of their noise
-    variance: Float32Array  # (64, n): local variance in units of that noise
+    window: tuple[Float32Array, ...]  # (64, n + 1) each: means over the windows in units of their noise
+    variance: Float32Array  # (64, n + 1): local variance in units of that noise
 
     @classmethod
     def of_residuals(cls, sheet: Sheet, residual: Float32Array) -> Distances:
@@ -88,17 +94,21 @@ class Distances:
 
     def spreads(self, sheet: Sheet) -> SheetSpreads:
         """Count the distances of the cells, for `Spreads`."""
-        images, image = np.unique(sheet.leaves.image, return_inverse=True)
         # Cells that are not seen count for an image after the last.
-        first_bin = _BINS * np.where(sheet.windows.weight > 0, image, len(images))
+        n = len(sheet.images)
+        number = np.append(_BINS * sheet.number, 0).astype(np.float32)
+        first_bin = np.where(sheet.windows.weight > 0, number, np.float32(_BINS * n))
         columns = []
         for distance in (*self.window, np.sqrt(self.variance)):
-            octave = np.log2(np.maximum(np.abs(distance), np.float32(2.0**-30)))
-            bin_number = np.clip(_PER_OCTAVE * octave + _BINS // 2, 0, _BINS - 1).astype(np.int64)
+            bin_number = np.abs(distance)
+            np.log2(np.maximum(bin_number, np.float32(2.0**-30), out=bin_number), out=bin_number)
+            bin_number *= np.float32(_PER_OCTAVE)
+            bin_number += np.float32(_BINS // 2)
+            np.floor(np.clip(bin_number, 0, _BINS - 1, out=bin_number), out=bin_number)
             bin_number += first_bin
-            counts = np.bincount(bin_number.reshape(-1), minlength=(len(images) + 1) * _BINS)
+            counts = np.bincount(bin_number.astype(np.int64).reshape(-1), minlength=(n + 1) * _BINS)
             columns.append(counts.reshape(-1, _BINS)[:-1].T)
-        return SheetSpreads(images, np.concatenate(columns).astype(np.int32))
+        return SheetSpreads(sheet.images, np.concatenate(columns).astype(np.int32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,16 +160,29 @@ def _lowest_quarter(counts: Int32Array) -> FloatArray:
 def trusted_weight(sheet: Sheet, distances: Distances, typical: FloatArray) -> Float32Array:
     """Weight (n, 64) of every cell of every image, with the typical distances (3, N) of the images."""
     windows, seen = sheet.windows, sheet.windows.weight > 0
-    *scales, noisy = (measure[sheet.leaves.image].astype(np.float32) for measure in typical)
+    *scales, noisy = (np.append(measure[sheet.leaves.image], 1).astype(np.float32) for measure in typical)
     limit = np.float32(_NOISY) * noisy**2
-    quiet = np.maximum(distances.variance, limit)
-    np.sqrt(np.divide(limit, quiet, out=quiet), out=quiet)
-    weight = windows.weight * _spread(windows, quiet, seen, 0)
+    scatter = distances.variance - windows.of_mean() * distances.window[0] ** 2  # without gradients
+    weight = windows.weight * _step(_spread(windows, _quiet(scatter, limit), seen, 0))
+    weight *= _spread(windows, _quiet(distances.variance, limit), seen, 0)
     for k, (mean, scale) in enumerate(zip(distances.window, scales, strict=True)):
         distance = mean / scale
         weight *= _spread(windows, _biweight(distance, _CUT), seen, k)
         weight *= _biweight(distance, _HOPELESS)
-    return cells_first(weight)
+    return np.ascontiguousarray(weight[:, :-1].T)
+
+
+def _quiet(variance: Float32Array, limit: Float32Array) -> Float32Array:
+    quiet = np.maximum(variance, limit)
+    return np.sqrt(np.divide(limit, quiet, out=quiet), out=quiet)
+
+
+def _step(trust: Float32Array) -> Float32Array:
+    """0 for little trust, 1 for much, and a smooth step between."""
+    trust -= np.float32(_LOST)
+    trust /= np.float32(_KEPT - _LOST)
+    np.clip(trust, np.float32(0), np.float32(1), out=trust)
+    return np.asarray(trust * trust * (3 - 2 * trust))
 
 
 def _spread(windows: Windows, trust: Float32Array, seen: BoolArray, which: int) -> Float32Array:
@@ -171,7 +194,7 @@ def _spread(windows: Windows, trust: Float32Array, seen: BoolArray, which: int) 
 
 
 def _biweight(distance: Float32Array, cut: float) -> Float32Array:
-    # Flat up to quarter of the cut: noise alone loses no weight, so the weights remain its information.
+    # Flat up to half of the cut: noise alone loses no weight, so the weights remain its information.
     beyond = np.abs(distance)
     beyond *= np.float32(2.0 / cut)
     beyond -= np.float32(1)

@@ -1,6 +1,6 @@
 """Windows of cells, a few seeing discs wide, over which images are compared.
 
-Arrays are (64, n), cells first: a mean over windows is then a few sums of long rows.
+Arrays are (64, n + 1), cells first: a mean over windows is then a few sums of long rows (see `layers.cells_first`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
-from skymatch_cli.compare.mesh.layers import Beside
+from skymatch_cli.compare.mesh.layers import Beside, cells_first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,11 +23,11 @@ class Windows:
 
     beside: Beside
     finest: int  # doublings of the smaller window; the other has one more
-    weight: Float32Array  # (64, n): information of the pixels
-    # (64, n) each: standard deviation of the sums of weighted residuals over each window
+    weight: Float32Array  # (64, n + 1): information of the pixels
+    # (64, n + 1) each: standard deviation of the sums of weighted residuals over each window
     noise: tuple[Float32Array, ...]
-    variance: Float32Array  # (64, n): expected sum of weighted squares of residuals over the smaller window
-    seen: tuple[Float32Array, ...]  # (64, n) each: share of each window that has cells
+    variance: Float32Array  # (64, n + 1): expected sum of weighted squares of residuals over the smaller window
+    seen: tuple[Float32Array, ...]  # (64, n + 1) each: share of each window that has cells
 
     @classmethod
     def of_weights(cls, beside: Beside, finest: int, weight: Float32Array, own: Float32Array) -> Windows:
@@ -47,14 +47,13 @@ class Windows:
             seen=tuple(map(_divisor, _both(beside, seen, finest))),
         )
 
+    def of_mean(self) -> Float32Array:
+        """Variance of the cells of the smaller window that a mean of one sigma makes, in that of noise, (64, n)."""
+        return np.asarray(np.float32(_energy(self.finest)) / self.seen[0])
+
     def both(self, a: Float32Array) -> tuple[Float32Array, Float32Array]:
         """Means over the smaller and the larger windows."""
         return _both(self.beside, a, self.finest)
-
-
-def cells_first(a: Float32Array) -> Float32Array:
-    """Rows as columns, and columns as rows: (n, 64) and (64, n)."""
-    return np.ascontiguousarray(a.T)
 
 
 def _both(beside: Beside, a: Float32Array, finest: int) -> tuple[Float32Array, Float32Array]:

@@ -21,7 +21,7 @@ _VISIBLE = 1.0  # brightness, in noise of a pixel: below it a difference of seei
 _UNSEEN = 2.0  # errors that a factor that can't be seen may have
 _MANY = 3  # overlaps of a component, beyond which one that stands alone can be told
 _FAR = 5.0  # errors (of many blocks) beyond which a slope is no accident, even alone
-_CHANCE = 0.2  # probability that slopes as large as those that factors explain are chance
+_CHANCE = 0.8416  # normal deviate of the probability, 0.2, that slopes as large as those of factors are chance
 _USUAL, _BELIEF = 1.5, 4.0  # variance of slopes over that of their errors: what is usual, and its weight in overlaps
 _PLAUSIBLE = 0.02  # factor by which the zero points of a survey differ at most
 
@@ -96,13 +96,10 @@ class ZeroPoints:
 
 
 def _beyond_chance(square: FloatArray, dof: FloatArray) -> BoolArray:
-    """Whether square sums are larger than chance makes them; few are, and scipy.special takes time to load."""
-    beyond = square > dof
-    if beyond.any():
-        from scipy.special import chdtri
-
-        beyond &= square > chdtri(np.maximum(dof, 1), _CHANCE)
-    return beyond
+    """Whether square sums are larger than chance makes them (Wilson & Hilferty 1931, PNAS 17, 684)."""
+    dof = np.maximum(dof, 1)
+    third = 2 / (9 * dof)
+    return np.asarray(square > dof * (1 - third + _CHANCE * np.sqrt(third)) ** 3)
 
 
 def _supported(pull: FloatArray, dof: FloatArray, component: IntArray, size: int) -> FloatArray:

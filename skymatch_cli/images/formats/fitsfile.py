@@ -92,15 +92,14 @@ class Hdu(PixelFormat):
     @property
     def plane_shape(self) -> tuple[int, int] | None:
         """(ny, nx) of a two-dimensional image, or of the planes of a cube, also of one that is not on the sky."""
-        is_cube = self.is_image and 0 not in self.shape and sum(n != 1 for n in self.shape[:-2]) == 1
-        return (self.shape[-2], self.shape[-1]) if is_cube else self.image_shape
+        if not self.is_image or len(self.shape) < 2 or 0 in self.shape or sum(n != 1 for n in self.shape[:-2]) > 1:
+            return None
+        return self.shape[-2], self.shape[-1]
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
         """(ny, nx) of a two-dimensional image (further axes of length 1 are left out); None for all else."""
-        if not self.is_image or len(self.shape) < 2 or any(n != 1 for n in self.shape[:-2]) or 0 in self.shape:
-            return None
-        return self.shape[-2], self.shape[-1]
+        return self.plane_shape if self.n_planes == 1 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,7 +277,7 @@ def _cube_axis(cards: _Cards, axes: tuple[int, ...]) -> str | None:
 
 
 def _wcs_digest(raw: bytes) -> str:
-    """A digest of the values of the WCS in a header, to 12 digits."""
+    """A digest of the values of the WCS in a header, to 8 digits: some programs write no more."""
     return _digest_of(tuple(filter(_PLACE.match, cd.split_header(raw))))
 
 
@@ -288,7 +287,7 @@ def _digest_of(cards: tuple[bytes, ...]) -> str:
     for card in cards:
         values.setdefault(card[:8], cd.card_value(card))
     keys = sorted(values)
-    texts = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
+    texts = [f"{value:.8g}" if isinstance(value, float) else str(value) for value in map(values.get, keys)]
     return hashlib.blake2b(repr((keys, texts)).encode(), digest_size=8).hexdigest()
 
 

@@ -90,7 +90,11 @@ def gwcs_wcs(wcs: Any, shape: tuple[int, int], where: str) -> GwcsWcs:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             asdf.AsdfFile({"wcs": wcs}).write_to(stream)
-        made = GwcsWcs(shape, zlib.compress(stream.getvalue(), 1), _sky_frame(wcs.output_frame.reference_frame))
+        sky = wcs.output_frame.reference_frame
+        if sky.name not in {"icrs", "fk5", "galactic"}:
+            raise ValueError(f"its positions are in the frame {sky.name!r}")
+        frame = SkyFrame(sky.name, float(sky.equinox.jyear) if sky.name == "fk5" else None)
+        made = GwcsWcs(shape, zlib.compress(stream.getvalue(), 1), frame)
         made.__dict__["_engine"] = engine
         if not made._linear.scale_rad > 0:
             raise ValueError("its pixels have no area on the sky")
@@ -226,9 +230,3 @@ class _Linear:
 
 def _on_plane(axes: FloatArray, vectors: FloatArray) -> FloatArray:
     return flattened(axes, np.where((vectors @ axes[2] > _HALF_SKY)[:, None], vectors, np.nan))
-
-
-def _sky_frame(frame: Any) -> SkyFrame:
-    if frame.name not in {"icrs", "fk5", "galactic"}:
-        raise ValueError(f"its positions are in the frame {frame.name!r}")
-    return SkyFrame(frame.name, float(frame.equinox.jyear) if frame.name == "fk5" else None)

@@ -25,35 +25,23 @@ class CardHeader:
 
     def __init__(self, raw: bytes) -> None:
         self.text = raw.translate(_PRINTABLE)
-        self._values: dict[str, Value] = {}
 
     @cached_property
-    def _upper(self) -> bytes:
-        return self.text.upper()
-
-    @cached_property
-    def _names(self) -> bytes:
-        """What is left of the first "=" of each card: keywords are there."""
-        return b"\n".join(card.partition(b"=")[0] for card in split_header(self._upper))
+    def _places(self) -> dict[bytes, int]:
+        """The number of the first card of each keyword."""
+        names = [card.partition(b"=")[0] for card in split_header(self.text.upper())]
+        keys = [name.removeprefix(b"HIERARCH ").strip() for name in names]
+        return dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
 
     def value(self, key: str) -> Value:
         """The value of the first card of a keyword; None where there is no card, no value, or no way to read it."""
-        if key not in self._values:  # of the primary header, all images of a file ask for the same ones
-            cards = self._cards_with(key.upper().encode("ascii", "replace"))
-            self._values[key] = value_in(cards, key) if cards else None
-        return self._values[key]
-
-    def _cards_with(self, word: bytes) -> bytes:
-        """The cards that contain a word, with their CONTINUE cards: most keywords that are asked for are in none."""
-        found = []
-        at = self._upper.find(word) if word in self._names else -1
-        while at >= 0:
-            start, stop = at - at % CARD, at - at % CARD + CARD
-            while self._upper.startswith(b"CONTINUE", stop):
-                stop += CARD
-            found.append(self.text[start:stop])
-            at = self._upper.find(word, stop)
-        return b"".join(found)
+        at = self._places.get(key.upper().removeprefix("HIERARCH ").encode("ascii", "replace"))
+        if at is None:
+            return None
+        start, stop = at * CARD, at * CARD + CARD
+        while self.text[stop : stop + 8].upper() == b"CONTINUE":
+            stop += CARD
+        return value_in(self.text[start:stop], key)
 
 
 @lru_cache(maxsize=_CARDS_KEPT)

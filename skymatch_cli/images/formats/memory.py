@@ -7,14 +7,11 @@ import io
 import itertools
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 
 from skymatch_cli.images.formats.cards import padded
-
-if TYPE_CHECKING:
-    from collections.abc import Buffer  # type: ignore[attr-defined]
 
 
 class FitsView(io.RawIOBase):
@@ -51,7 +48,7 @@ class FitsView(io.RawIOBase):
         self._at = max(0, base + offset)
         return self._at
 
-    def readinto(self, buffer: Buffer, /) -> int:
+    def readinto(self, buffer: Any, /) -> int:
         with memoryview(buffer).cast("B") as view:
             n = max(0, min(len(view), self._size - self._at))
             view[:n] = bytes(n)

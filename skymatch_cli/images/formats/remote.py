@@ -12,12 +12,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 from skymatch_cli.errors import InputError, reason
-
-if TYPE_CHECKING:
-    from collections.abc import Buffer  # type: ignore[attr-defined]
 
 _BLOCK_BYTES = 128 * 2**10  # read ahead, so that most headers take one request
 _IN_MEMORY = 64 * 2**20
@@ -88,7 +85,7 @@ class _Remote(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         return int(self._stream.seek(offset, whence))
 
-    def readinto(self, buffer: Buffer, /) -> int:
+    def readinto(self, buffer: Any, /) -> int:
         with _as_os_errors(), memoryview(buffer).cast("B") as view:
             data = self._read(len(view))
             view[: len(data)] = data
