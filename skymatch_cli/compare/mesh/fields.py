@@ -219,7 +219,7 @@ def with_steps(
 ) -> ImageFields:
     """Fields that give no difference a smaller variance than steps between amplifiers do: see `step_variances`."""
     n = len(graph.a)
-    pieces = _pieces(structure, graph, meshes, (np.ones(n), np.ones(n)))
+    pieces, _ = _pieces(structure, graph, meshes, (np.ones(n), np.ones(n)))
     node = np.arange(_NODES)[:, None] / (_NODES - 1) - np.arange(4) / 4  # from the first end of each quarter
     of_node = (node > 0) * (node < 0.25) + 0.5 * np.isin(node, (0.0, 0.25))
     of_node[[0, -1]] *= 2  # nothing lies beyond the frame
