@@ -312,6 +312,8 @@ class TestFilesOfTheList:
             single(f"{of}.fits", pixels(of), of)
         fits.PrimaryHDU(np.ones((3, 3), "f4")).writeto("a.weight.fits")
         assert_matched(skies("a.fits", "a.weight.fits", "b.fits"), "a.fits[0]", "b.fits[0]")
+        said = run("--dry-run", "a.fits", "a.weight.fits", "b.fits").stderr
+        assert "not used: a.fits: its weight file a.weight.fits is 3 × 3 pixels, the image 40 × 40 [flags]" in said
 
     def test_results_of_this_program_are_left_out(self, folder: Path) -> None:
         for of in "ab":
@@ -322,6 +324,41 @@ class TestFilesOfTheList:
 
 
 class TestTemplates:
+    @pytest.mark.parametrize(
+        ("planes", "n_good"),
+        [
+            ((("N4", "N4"),), [1600, 1280]),  # the file of flags lacks the first chip
+            ((("S29", "S29"),), [960, 1600]),
+            ((("DQ", "N4"), ("DQ", "S29")), [960, 1280]),  # by their WCS
+            ((("N4", "N4"), ("S29", "S29")), [960, 1280]),
+        ],
+    )
+    @pytest.mark.parametrize("template", [False, True])
+    def test_flags_are_those_of_the_chip(
+        self, folder: Path, planes: tuple[tuple[str, str], ...], n_good: list[int], template: bool
+    ) -> None:
+        places = {"S29": 0.0, "N4": 200.0}
+        for of in "ab":
+            seen = {chip: frame(of).but(y=y) for chip, y in places.items()}
+            headers = {chip: made.hdu_header() for chip, made in seen.items()}
+            write(f"{of}_ooi.fits", *(fits.ImageHDU(seen[c].pixels(), headers[c], name=c) for c in places))
+            flags = {chip: np.zeros((40, 40), "i2") for chip in places}
+            flags["S29"][:, :16] = flags["N4"][:, :8] = 1
+            hdus = [fits.ImageHDU(flags[chip], headers[chip], name=name) for name, chip in planes]
+            write(f"{of}_ood.fits", *hdus)
+        if template:
+            args = ["--dq-ext", "{stem:ooi=ood}.fits", "a_ooi.fits", "b_ooi.fits"]
+        else:
+            args = ["a_ooi.fits", "b_ooi.fits", "a_ood.fits", "b_ood.fits"]
+        done = run("--dry-run", "--format", "json", *args)
+        if template and len(planes) == 1:
+            assert done.exit_code == 3
+            assert "its DQ file a_ood.fits holds no plane of it, but of other images" in done.stderr
+        else:
+            assert [image["n_pixels"] for image in json.loads(done.stdout)["images"]] == n_good * 2
+            said = "holds no plane of it, but of other images; and of 1 more [flags]"
+            assert (said in done.stderr) == (len(planes) == 1)
+
     def test_a_part_of_the_name_is_replaced(self, folder: Path) -> None:
         for of in "ab":
             single(f"{of}_x1_r.fits", pixels(of, spoiled=of == "a"), of)

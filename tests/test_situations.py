@@ -97,6 +97,16 @@ class TestUnits:
         assert skies == pytest.approx([0, 0, 30 * 0.25, 30], abs=0.3)
 
 
+def test_flux_scales_that_are_not_used_are_a_warning() -> None:
+    """A sky of 100 in both, where the second frame has to be divided by 2."""
+    names = [single("a.fits", 100.0, FLXSCALE=1.0), single("b.fits", 200.0, 10.0, FLXSCALE=0.5)]
+    assert "fluxes that differ by 0.753 mag are compared; --flux-scale FLXSCALE scales them" in run(*names).stderr
+    done = run("--flux-scale", "FLXSCALE", *names)
+    assert "mag are compared" not in done.stderr
+    first, second = json.loads(done.stdout)["images"]
+    assert second["sky"] - 2 * first["sky"] == pytest.approx(0, abs=0.6)
+
+
 class TestOverscan:
     """The sky is 7.5 higher in the second frame; 12 of 52 columns are overscan, without sky."""
 
@@ -109,7 +119,7 @@ class TestOverscan:
             fits.PrimaryHDU(data.astype("f4"), made.hdu_header()).writeto(name)
         return ["a.fits", "b.fits"]
 
-    @pytest.mark.parametrize("key", ["DATASEC", "TRIMSEC"])
+    @pytest.mark.parametrize("key", ["DATASEC", "TRIMSEC", "SCIPIXS"])
     @pytest.mark.parametrize("section", ["", "[11:52,3:40]"])
     def test_is_left_out(self, names: list[str], key: str, section: str) -> None:
         for name in names:
@@ -126,11 +136,13 @@ class TestOverscan:
 
 
 class TestBands:
-    @pytest.mark.parametrize("key", ["FILTER", "PUPIL", "FILTNAM1", "BAND", "CHNLNUM", "WAVELNTH", "INSFILTE"])
+    @pytest.mark.parametrize(
+        "key", ["FILTER", "PUPIL", "FILTNAM1", "BAND", "CHNLNUM", "WAVELNTH", "INSFILTE", "HIERARCH ESO INS FILT1 NAME"]
+    )
     def test_that_differ_are_a_warning(self, key: str) -> None:
         single("a.fits", 100.0, **{key: "F115W"})
         single("b.fits", 101.0, 10.0, **{key: "F200W"})
-        assert f"images of different {key} are compared" in run("a.fits", "b.fits").stderr
+        assert f"images of different {key.removeprefix('HIERARCH ')} are compared" in run("a.fits", "b.fits").stderr
 
     def test_of_a_raw_colour_frame_have_skies_of_their_own(self) -> None:
         names = [single(f"{k}.fits", 100.0, 10.0 * k, BAYERPAT="RGGB") for k in range(2)]
