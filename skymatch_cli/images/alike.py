@@ -77,7 +77,17 @@ def doubts_between(found: Sequence[ImageHeader]) -> tuple[SkyWarning, ...]:
         sets.setdefault(read.facts.split, []).append(read)
     kinds = (_observer_warnings, _filter_warnings, _colour_warnings, _zero_point_warnings)
     of_sets = (warning for own in sets.values() for warnings in kinds for warning in warnings(own))
-    return (*_frame_warnings(found), *dict.fromkeys(of_sets))
+    return (*_frame_warnings(found), *_unused_warnings(found), *dict.fromkeys(of_sets))
+
+
+def _unused_warnings(found: Sequence[ImageHeader]) -> tuple[SkyWarning, ...]:
+    """Name images whose flags or weights are in the list, but can't be used."""
+    without = [read for read in found if read.unused]
+    if not without:
+        return ()
+    text = f"flags or weights in the list are not used: {without[0].facts.label}: {without[0].unused}"
+    more = f"; and of {len(without) - 1} more" if len(without) > 1 else ""
+    return (SkyWarning(WarningName.FLAGS, text + more),)
 
 
 def _frame_problems(found: Sequence[ImageHeader]) -> dict[int, Problem]:

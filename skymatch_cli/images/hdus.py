@@ -22,6 +22,7 @@ from skymatch_cli.settings import Settings
 _DEFAULT_DQ_EXT = "DQ"
 _TEMPLATE = re.compile(r"\{|\.(fits?|fts)\b", re.IGNORECASE)
 NO_WEIGHT = "none"
+_UNUSED = "no DQ flags: "
 _FILES_KEPT = 64  # one mask file often serves many images
 
 
@@ -45,8 +46,8 @@ class PlaneFinder:
             check_template(option, template)
         self._structure = lru_cache(maxsize=_FILES_KEPT)(read_structure)
 
-    def find(self, ref: ImageRef, file: FitsFile, telescope: str) -> tuple[PixelSource, tuple[str, ...]]:
-        """The planes of an image, and notes on which they are.
+    def find(self, ref: ImageRef, file: FitsFile, telescope: str) -> tuple[PixelSource, tuple[str, ...], str]:
+        """The planes of an image, notes on which they are, and why flags or weights of the list are not used.
 
         InputError if one that the user asked for doesn't exist or doesn't fit.
         """
@@ -60,16 +61,18 @@ class PlaneFinder:
                 planes["mask"] = self._separate(ref.mask, science, ref, "mask", file)
         planes["weight"], note = self._weights(ref, file, science)
         notes += [note] if note else []
+        unused = note if planes["weight"] is None else ""
         bad = planes["bad_flags"] = bad_flags(self._settings.dqbits, telescope, ref.label)
         if bad == NO_FLAG:
             notes.append("DQ flags are ignored")
         else:
             planes["dq"], note = self._dq(ref, file, science, bad)
             notes.append(note)
+            unused = unused or note.removeprefix(_UNUSED) * note.startswith(_UNUSED)
         if "--exposure-map" in self._templates:
             planes["exposure"], name = self._from_template("--exposure-map", science, ref, "exposure map", file)
             notes.append(f"counts are divided by {name}")
-        return PixelSource(**planes), tuple(notes)
+        return PixelSource(**planes), tuple(notes), unused
 
     def _dq(self, ref: ImageRef, file: FitsFile, science: StoredPlane, bad: int) -> tuple[StoredPlane | None, str]:
         """The plane of flags, and a note; None where there is none."""
@@ -88,7 +91,7 @@ class PlaneFinder:
         else:
             dq, name = self._companion(Role.FLAGS, ref, file, science)
             if dq is None:
-                return None, f"no DQ flags: {name}" if name else "no DQ flags"
+                return None, f"{_UNUSED}{name}" if name else "no DQ flags"
         if not _holds_flags(dq):
             what = f"the DQ flags in {name} are not integers"
             raise InputError.at(ref.label, what, "see --dq-ext, or give --dqbits none")
@@ -183,9 +186,8 @@ def _holds_flags(plane: StoredPlane) -> bool:
 
 
 def _same_version(file: FitsFile, ref: ImageRef, name: str) -> Hdu | None:
-    """Find the extension of a name with the EXTVER of the image; of several, see `belonging`."""
-    wanted = name.upper()
-    found = (h for h in file.hdus if h.name.upper() == wanted and h.ver == ref.extver and h.index != ref.hdu)
+    """Find the extension of a name that belongs to an image, see `belonging`."""
+    found = (h for h in file.hdus if h.name.upper() == name.upper() and h.index != ref.hdu)
     return belonging(found, file.hdus[ref.hdu], file)
 
 

@@ -165,7 +165,7 @@ class _HeaderReader:
     def _read_image(
         self, ref: ImageRef, file: FitsFile, keywords: Keywords, state: SkyState, spelling: str
     ) -> ImageHeader:
-        source, notes = self._planes.find(ref, file, keywords.text("TELESCOP"))
+        source, notes, unused = self._planes.find(ref, file, keywords.text("TELESCOP"))
         shape = source.science.shape
         exposed, told = _exposed(keywords, shape)
         notes += told
@@ -212,6 +212,7 @@ class _HeaderReader:
             None if wcs is None else caught(footprint, wcs, ref.label),
             of_file=facts.group == spelling,
             observer=observer_of(keywords, wcs),
+            unused=unused,
             channels=None if hdu.cube_axis is None else channels_of(keywords, hdu.cube_axis, hdu.n_planes),
         )
 
