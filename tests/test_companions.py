@@ -208,6 +208,23 @@ class TestPlanesOfOneFile:
         assert [image["n_pixels"] for image in images] == [1600] * (chips - 1) + [40 * 24] + [1600] * chips
         assert images[-1]["sky"] - images[0]["sky"] == pytest.approx(7.5, abs=0.2)
 
+    @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3)])
+    @pytest.mark.parametrize("name", ["DQ", "MASK", "WHT"])
+    @pytest.mark.parametrize("wcs", [False, True])
+    def test_planes_without_extver_beside_images_that_have_it(
+        self, folder: Path, order: tuple[int, ...], name: str, wcs: bool
+    ) -> None:
+        for of in "ab":
+            hdus = []
+            for chip in (1, 2):
+                seen, bad = frame(of).but(y=200.0 * chip), np.arange(40) < 8 * chip
+                flags = np.tile(bad if name != "WHT" else ~bad, (40, 1)).astype("i2")
+                hdus += [fits.ImageHDU(seen.pixels().astype("f4"), seen.hdu_header(), name="SCI", ver=chip)]
+                hdus += [fits.ImageHDU(flags, seen.hdu_header() if wcs else None, name=name)]
+            write(f"{of}.fits", *(hdus[k] for k in order))
+        images = json.loads(run("--dry-run", "--format", "json", "a.fits", "b.fits").stdout)["images"]
+        assert [image["n_pixels"] for image in images] == [40 * 32, 40 * 24] * 2
+
     @pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 0, 3, 2), (0, 2, 1, 3), (1, 3, 0, 2)])
     def test_without_extver_flags_are_those_of_the_image(self, folder: Path, order: tuple[int, ...]) -> None:
         for of in "ab":
@@ -272,6 +289,18 @@ class TestFilesOfTheList:
         assert_matched(skies(*names), "a.fits[0]", "b.fits[0]")
         assert run("--subtract", *names).exit_code == 0
         assert (folder / other.format("a")).read_bytes() == before
+
+    @pytest.mark.parametrize("dither", [1, 2])
+    def test_zeros_that_lossy_compression_has_spread_are_no_weights(self, folder: Path, dither: int) -> None:
+        for of in "ab":
+            single(f"{of}.fits", pixels(of), of)
+            weight = np.random.default_rng(1).normal(1, 0.1, (40, 40)).astype("f4") * marks(0, 1)
+            how = {"compression_type": "RICE_1", "quantize_level": 4, "quantize_method": dither, "dither_seed": 3}
+            packed = fits.CompImageHDU(weight, frame(of).hdu_header(), **how)
+            fits.HDUList([fits.PrimaryHDU(), packed]).writeto(f"{of}.weight.fits.fz")
+        names = ("a.fits", "b.fits", "a.weight.fits.fz", "b.weight.fits.fz")
+        images = json.loads(run("--dry-run", "--format", "json", *names).stdout)["images"]
+        assert [image["n_pixels"] for image in images] == [40 * 24] * 2
 
     def test_what_is_left_out_is_said(self, folder: Path) -> None:
         for of in "ab":

@@ -186,9 +186,8 @@ def _holds_flags(plane: StoredPlane) -> bool:
 
 
 def _same_version(file: FitsFile, ref: ImageRef, name: str) -> Hdu | None:
-    """Find the extension of a name with the EXTVER of the image; of several, see `belonging`."""
-    wanted = name.upper()
-    found = (h for h in file.hdus if h.name.upper() == wanted and h.ver == ref.extver and h.index != ref.hdu)
+    """Find the extension of a name that belongs to an image, see `belonging`."""
+    found = (h for h in file.hdus if h.name.upper() == name.upper() and h.index != ref.hdu)
     return belonging(found, file.hdus[ref.hdu], file)
 
 
