@@ -176,7 +176,8 @@ def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, wh
     if found.whole:
         text = f"{where}: all its pixels are exactly {found.value:.9g}: it has no sky"
         return (SkyWarning(WarningName.PADDING, text),)
-    text = f"{share} and are left out as padding; --keep-value {found.value:.9g} keeps them"
+    left_out = f"{share} and are left out as padding (--subtract changes them all the same)"
+    text = f"{left_out}; --keep-value {found.value:.9g} keeps them"
     return (SkyWarning(WarningName.PADDING, text, amplitude=0.0),)
 
 
