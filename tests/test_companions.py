@@ -149,7 +149,11 @@ class TestPlanesOfOneFile:
     @pytest.mark.parametrize("selector", ["DQ", "*"])
     def test_flags_that_a_selector_names_are_a_warning(self, folder: Path, selector: str) -> None:
         for of in "ab":
-            write(f"{of}.fits", plane(pixels(of), "SCI", of), plane(marks(4, 0, "i2"), "DQ", of))
+            write(
+                f"{of}.fits",
+                plane(pixels(of), "SCI", of),
+                plane(np.roll(marks(4, 0, "i2"), 10 * (of == "b"), 1), "DQ", of),
+            )
         done = run("--dry-run", f"a.fits[{selector}]", f"b.fits[{selector}]")
         assert "b.fits[DQ,1] holds flags, by its name: it is matched as an image [planes]" in done.stderr
         assert "or the named plane is not an image; name the plane of the image" in done.stderr
@@ -207,6 +211,14 @@ class TestPlanesOfOneFile:
         images = json.loads(done.stdout)["images"]
         assert [image["n_pixels"] for image in images] == [1600] * (chips - 1) + [40 * 24] + [1600] * chips
         assert images[-1]["sky"] - images[0]["sky"] == pytest.approx(7.5, abs=0.2)
+
+    def test_a_second_plane_of_flags_is_a_warning(self, folder: Path) -> None:
+        for of in "ab":
+            zero = marks(0, 0, "i2")
+            write(f"{of}.fits", plane(pixels(of), "SCI", of), plane(zero, "MASK", of), plane(zero, "DQ", of))
+        said = "flags or weights that are not used: a.fits[SCI,1]: [MASK,1] (it has [DQ,1] too; see --dq-ext)"
+        assert said in run("--dry-run", "a.fits", "b.fits").stderr
+        assert "not used" not in run("--dry-run", "--dq-ext", "MASK", "a.fits", "b.fits").stderr
 
     @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3)])
     @pytest.mark.parametrize("name", ["DQ", "MASK", "WHT"])
@@ -342,7 +354,10 @@ class TestFilesOfTheList:
         fits.PrimaryHDU(np.ones((3, 3), "f4")).writeto("a.weight.fits")
         assert_matched(skies("a.fits", "a.weight.fits", "b.fits"), "a.fits[0]", "b.fits[0]")
         said = run("--dry-run", "a.fits", "a.weight.fits", "b.fits").stderr
-        assert "not used: a.fits: its weight file a.weight.fits is 3 × 3 pixels, the image 40 × 40 [flags]" in said
+        assert (
+            "that are not used: a.fits: its weight file a.weight.fits is 3 × 3 pixels, the image 40 × 40 [flags]"
+            in said
+        )
 
     def test_results_of_this_program_are_left_out(self, folder: Path) -> None:
         for of in "ab":

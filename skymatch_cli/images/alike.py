@@ -81,11 +81,11 @@ def doubts_between(found: Sequence[ImageHeader]) -> tuple[SkyWarning, ...]:
 
 
 def _unused_warnings(found: Sequence[ImageHeader]) -> tuple[SkyWarning, ...]:
-    """Name images whose flags or weights are in the list, but can't be used."""
+    """Name images with flags or weights, in their file or in the list, that are not used."""
     without = [read for read in found if read.unused]
     if not without:
         return ()
-    text = f"flags or weights in the list are not used: {without[0].facts.label}: {without[0].unused}"
+    text = f"flags or weights that are not used: {without[0].facts.label}: {without[0].unused}"
     more = f"; and of {len(without) - 1} more" if len(without) > 1 else ""
     return (SkyWarning(WarningName.FLAGS, text + more),)
 

@@ -98,6 +98,13 @@ def companion_of(file: FitsFile, image: Hdu, role: Role) -> Hdu | None:
     return numbered[0] if len(numbered) == 1 else found[images.index(image)]
 
 
+def other_flags(file: FitsFile, image: Hdu, used: int) -> list[str]:
+    """Selectors of further planes of flags of an image, beside the one that is used (the index of its HDU)."""
+    kind, own = (image.plane_shape, image.ver, _prefix(image)), file.hdus[used].name.upper()
+    alike = (h for h in file.hdus if (h.plane_shape, h.ver, _prefix(h)) == kind and h.wcs in {"", image.wcs})
+    return [extension(h) for h in alike if role_of(h.name) is Role.FLAGS and h.name.upper() != own and h is not image]
+
+
 def belonging(found: Iterable[Hdu], image: Hdu, file: FitsFile) -> Hdu | None:
     """The plane of an image among those of one name: that of its EXTVER, which all images or all planes may share.
 

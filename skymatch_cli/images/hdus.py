@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from skymatch_cli.errors import InputError, caught
-from skymatch_cli.images.companions import Role, belonging, companion_of, extension
+from skymatch_cli.images.companions import Role, belonging, companion_of, extension, other_flags
 from skymatch_cli.images.dq import NO_FLAG, bad_flags
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, parse_header, read_structure
@@ -69,6 +69,7 @@ class PlaneFinder:
             planes["dq"], note = self._dq(ref, file, science, bad)
             notes.append(note)
             unused = unused or note.removeprefix(_UNUSED) * note.startswith(_UNUSED)
+            unused = unused or self._other_flags(planes["dq"], ref, file)
         if "--exposure-map" in self._templates:
             planes["exposure"], name = self._from_template("--exposure-map", science, ref, "exposure map", file)
             notes.append(f"counts are divided by {name}")
@@ -96,6 +97,13 @@ class PlaneFinder:
             what = f"the DQ flags in {name} are not integers"
             raise InputError.at(ref.label, what, "see --dq-ext, or give --dqbits none")
         return dq, f"DQ flags from {name}"
+
+    def _other_flags(self, dq: StoredPlane | None, ref: ImageRef, file: FitsFile) -> str:
+        """Which flags of the image's file are not used beside those that are; "" where the user chose."""
+        if dq is None or dq.path != file.path or self._dq_ext.upper() != _DEFAULT_DQ_EXT:
+            return ""
+        others, used = other_flags(file, file.hdus[ref.hdu], dq.hdu), extension(file.hdus[dq.hdu])
+        return f"{', '.join(others)} (it has {used} too; see --dq-ext)" if others else ""
 
     def _weights(self, ref: ImageRef, file: FitsFile, science: StoredPlane) -> tuple[StoredPlane | None, str]:
         """The plane that is 0 where nothing was observed, and a note; None where there is none."""

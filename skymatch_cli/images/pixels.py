@@ -170,7 +170,7 @@ def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, wh
         return ()
     share = f"{where}: {100 * found.share:.2g} % of its pixels are {_about(found)}"
     if found.left_out is None:
-        text = f"{share}, far from the others; --ignore-value {found.value:.9g} leaves them out"
+        text = f"{share}, unlike the others; --ignore-value {found.value:.9g} leaves them out"
         return (SkyWarning(WarningName.PADDING, text),)
     good &= ~found.left_out
     if found.whole:
