@@ -84,6 +84,12 @@ class TestUnits:
         images = result("--bunit", "count", "a.fits", "b.fits")["images"]
         assert images[1]["sky"] - 4 * images[0]["sky"] == pytest.approx(0, abs=1)
 
+    def test_the_number_of_an_exposure_is_not_its_time(self) -> None:
+        for k, sky in enumerate((100.0, 107.5)):
+            single(f"{k}.fits", sky, 10.0 * k, BUNIT="DN", EXPTIME=None, XPOSURE=50.0, EXPOSURE=k + 1)
+        images = result("0.fits", "1.fits")["images"]
+        assert images[1]["sky"] - images[0]["sky"] == pytest.approx(7.5, abs=0.2)
+
     def test_chips_of_two_pixel_scales_in_one_file(self) -> None:
         """A surface brightness of 100 and 130 per arcsec2, in pixels of 0.5 and 1 arcsec."""
         for name, level, x in (("a.fits", 100.0, 0.0), ("b.fits", 130.0, 4.0)):

@@ -46,7 +46,8 @@ from skymatch_cli.sky.pixelarea import pixel_area_arcsec2, pixel_area_ratio
 
 _PLACED = "images of JWST are placed by the approximation in their headers"
 _GAINS = ("ATODGAIN", "EGAIN", "GAIN")  # GAIN of amateur cameras is a setting: theirs is EGAIN
-_EXPTIMES = ("EXPOSURE", "LIVETIME", "ONTIME", "EXP_TIME", "TTIME", "ELAPTIME")
+# The first one is that of FITS Standard 4.0; JWST, which has it, gives EXPOSURE a number.
+_EXPTIMES = ("XPOSURE", "EXPOSURE", "LIVETIME", "ONTIME", "EXP_TIME", "TTIME", "ELAPTIME")
 _DEFAULT_EXPTIME = Settings().exptime_key
 _PIXELS_A_HEADER = 50_000  # that are read in the time that a header takes
 
