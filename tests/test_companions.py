@@ -186,7 +186,9 @@ class TestPlanesOfOneFile:
         without = skies("--weight", "none", "--compare", "pooled", "a.fits", "b.fits")
         assert abs(without["b.fits[SCI]"] - 7.5) > 1
 
-    @pytest.mark.parametrize(("image", "flags"), [("1-1.E.SCI", "1-1.E.FLG"), ("IMAGE", "MASK"), ("SCI", "FLAGS")])
+    @pytest.mark.parametrize(
+        ("image", "flags"), [("1-1.E.SCI", "1-1.E.FLG"), ("IMAGE", "MASK"), ("SCI", "FLAGS"), ("A", "A.MASK")]
+    )
     def test_flags_by_name(self, folder: Path, image: str, flags: str) -> None:
         for of in "ab":
             flagged = marks(int(of == "a"), 0, "i4")

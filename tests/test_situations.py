@@ -84,6 +84,18 @@ class TestUnits:
         images = result("--bunit", "count", "a.fits", "b.fits")["images"]
         assert images[1]["sky"] - 4 * images[0]["sky"] == pytest.approx(0, abs=1)
 
+    def test_an_exposure_time_with_its_unit(self) -> None:
+        for k, time in enumerate((30, 60)):
+            single(f"{k}.fits", 10.0 * time, 10.0 * k, BUNIT="adu", EXPTIME=f"{time} s")
+        images = result("0.fits", "1.fits")["images"]
+        assert images[1]["sky"] - 2 * images[0]["sky"] == pytest.approx(0, abs=0.6)
+
+    def test_gain_of_an_amateur_camera_is_a_setting(self) -> None:
+        for k, (gain, electrons) in enumerate([(100, 1.0), (0, 1.0), (100, 2.0)]):
+            single(f"{k}.fits", 100.0, 10.0 * k, BUNIT="ADU", GAIN=gain, EGAIN=electrons)
+        assert "gains" not in run("0.fits", "1.fits").stderr
+        assert "counts of different gains are compared: 0.fits (1) to 2.fits (2)" in run("0.fits", "2.fits").stderr
+
     def test_the_number_of_an_exposure_is_not_its_time(self) -> None:
         for k, sky in enumerate((100.0, 107.5)):
             single(f"{k}.fits", sky, 10.0 * k, BUNIT="DN", EXPTIME=None, XPOSURE=50.0, EXPOSURE=k + 1)

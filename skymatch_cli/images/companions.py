@@ -85,8 +85,8 @@ def companion_of(file: FitsFile, image: Hdu, role: Role) -> Hdu | None:
 
     Their WCS is that of the image, or missing; or it is spelled differently, where each such image has one plane.
     """
-    kind = image.plane_shape, image.n_planes, _prefix(image)
-    alike = [h for h in file.hdus if (h.plane_shape, h.n_planes, _prefix(h)) == kind]
+    kind, prefixes = (image.plane_shape, image.n_planes), {_prefix(image), image.name.upper()}
+    alike = [h for h in file.hdus if (h.plane_shape, h.n_planes) == kind and _prefix(h) in prefixes]
     found = [h for h in alike if role_of(h.name) is role and h is not image]
     if same := [hdu for hdu in found if hdu.wcs in {"", image.wcs}]:
         unnumbered = len(same) == 1 and same[0].wcs and same[0].ver == 1

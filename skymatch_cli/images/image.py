@@ -26,7 +26,7 @@ from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats import asdffile
 from skymatch_cli.images.formats.fitsfile import FitsFile, parse_header
 from skymatch_cli.images.formats.gwcs import GwcsWcs, UnknownWcsError, asdf_extension, jwst_wcs, roman_wcs
-from skymatch_cli.images.formats.header import CardHeader, Keywords
+from skymatch_cli.images.formats.header import CardHeader, Keywords, as_number
 from skymatch_cli.images.formats.packing import open_unpacked
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.groups import group_of
@@ -221,7 +221,7 @@ class _HeaderReader:
         """Return the exposure time; a keyword chosen by the user must exist, the default one may be missing."""
         key = self._settings.exptime_key
         if key == _DEFAULT_EXPTIME or self._settings.units == Units.AS_IS:
-            time = keywords.number(key)
+            time = as_number(next(iter(keywords.text(key).split()), None))  # some write its unit behind it
             others = (keywords.value(other) for other in _EXPTIMES if not math.isfinite(time))  # of other observatories
             return next((float(t) for t in others if isinstance(t, int | float) and not isinstance(t, bool)), time)
         return keywords.required_number(key, "--exptime-key")
