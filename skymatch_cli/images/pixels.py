@@ -138,11 +138,10 @@ def _divide_by_exposure(
 
 def _no_weight(values: PixelArray, plane: StoredPlane) -> float:
     """The largest value that is no weight: 0, or more where lossy compression has spread the zeros about 0."""
-    known = values[np.isfinite(values)] if plane.tiled and plane.bitpix < 0 else values[:0]
-    if not len(known):
+    if not plane.tiled or plane.bitpix > 0:
         return 0.0
-    spread = -2 * float(known.min())
-    return spread if 0 < spread < _LARGEST_SPREAD * np.percentile(known, 95) else 0.0
+    spread = -2 * float(np.fmin.reduce(values, axis=None))
+    return spread if 0 < spread < _LARGEST_SPREAD * np.fmax.reduce(values, axis=None) else 0.0
 
 
 def _inside_regions(info: ImageInfo, file: RegionFile) -> BoolArray:
