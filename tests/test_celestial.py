@@ -274,15 +274,17 @@ def test_a_position_that_is_no_number_is_not_zero(card):
         wcs_of_cards(text.encode(), (80, 100), where="a.fits")
 
 
-@pytest.mark.parametrize(
-    ("missing", "reason"), [("CD2_", "CD2_1 and CD2_2 are 0"), ("CD", "has no CDELT1, CD1_1 or PC1_1")]
-)
+@pytest.mark.parametrize(("missing", "reason"), [("CD2_", "CD2_1 and CD2_2 are 0"), ("CD", "has no CDELT1 or CD1_1")])
 def test_a_missing_size_of_pixels_is_not_a_degree(missing, reason):
     header = celestial_header(cards={"CD1_1": -1e-3, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 1e-3})
     for key in [key for key in header if key.startswith((missing, "CDELT", "PC"))]:
         del header[key]
     with pytest.raises(InputError, match=reason):
         fits_wcs(header, (80, 100))
+    if missing == "CD":
+        header.update(PC1_1=0.8, PC1_2=0.6, PC2_1=-0.6, PC2_2=0.8, CDELT1=-1e-3)
+        with pytest.raises(InputError, match="has no CDELT2 or CD2_2"):
+            fits_wcs(header, (80, 100))
 
 
 def test_an_equinox_of_2000_may_be_a_string():

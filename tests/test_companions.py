@@ -149,7 +149,11 @@ class TestPlanesOfOneFile:
     @pytest.mark.parametrize("selector", ["DQ", "*"])
     def test_flags_that_a_selector_names_are_a_warning(self, folder: Path, selector: str) -> None:
         for of in "ab":
-            write(f"{of}.fits", plane(pixels(of), "SCI", of), plane(marks(4, 0, "i2"), "DQ", of))
+            write(
+                f"{of}.fits",
+                plane(pixels(of), "SCI", of),
+                plane(np.roll(marks(4, 0, "i2"), 10 * (of == "b"), 1), "DQ", of),
+            )
         done = run("--dry-run", f"a.fits[{selector}]", f"b.fits[{selector}]")
         assert "b.fits[DQ,1] holds flags, by its name: it is matched as an image [planes]" in done.stderr
         assert "or the named plane is not an image; name the plane of the image" in done.stderr
@@ -182,7 +186,9 @@ class TestPlanesOfOneFile:
         without = skies("--weight", "none", "--compare", "pooled", "a.fits", "b.fits")
         assert abs(without["b.fits[SCI]"] - 7.5) > 1
 
-    @pytest.mark.parametrize(("image", "flags"), [("1-1.E.SCI", "1-1.E.FLG"), ("IMAGE", "MASK"), ("SCI", "FLAGS")])
+    @pytest.mark.parametrize(
+        ("image", "flags"), [("1-1.E.SCI", "1-1.E.FLG"), ("IMAGE", "MASK"), ("SCI", "FLAGS"), ("A", "A.MASK")]
+    )
     def test_flags_by_name(self, folder: Path, image: str, flags: str) -> None:
         for of in "ab":
             flagged = marks(int(of == "a"), 0, "i4")
@@ -207,6 +213,31 @@ class TestPlanesOfOneFile:
         images = json.loads(done.stdout)["images"]
         assert [image["n_pixels"] for image in images] == [1600] * (chips - 1) + [40 * 24] + [1600] * chips
         assert images[-1]["sky"] - images[0]["sky"] == pytest.approx(7.5, abs=0.2)
+
+    def test_a_second_plane_of_flags_is_a_warning(self, folder: Path) -> None:
+        for of in "ab":
+            zero = marks(0, 0, "i2")
+            write(f"{of}.fits", plane(pixels(of), "SCI", of), plane(zero, "MASK", of), plane(zero, "DQ", of))
+        said = "flags or weights that are not used: a.fits[SCI,1]: [MASK,1] (it has [DQ,1] too; see --dq-ext)"
+        assert said in run("--dry-run", "a.fits", "b.fits").stderr
+        assert "not used" not in run("--dry-run", "--dq-ext", "MASK", "a.fits", "b.fits").stderr
+
+    @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3)])
+    @pytest.mark.parametrize("name", ["DQ", "MASK", "WHT"])
+    @pytest.mark.parametrize("wcs", [False, True])
+    def test_planes_without_extver_beside_images_that_have_it(
+        self, folder: Path, order: tuple[int, ...], name: str, wcs: bool
+    ) -> None:
+        for of in "ab":
+            hdus = []
+            for chip in (1, 2):
+                seen, bad = frame(of).but(y=200.0 * chip), np.arange(40) < 8 * chip
+                flags = np.tile(bad if name != "WHT" else ~bad, (40, 1)).astype("i2")
+                hdus += [fits.ImageHDU(seen.pixels().astype("f4"), seen.hdu_header(), name="SCI", ver=chip)]
+                hdus += [fits.ImageHDU(flags, seen.hdu_header() if wcs else None, name=name)]
+            write(f"{of}.fits", *(hdus[k] for k in order))
+        images = json.loads(run("--dry-run", "--format", "json", "a.fits", "b.fits").stdout)["images"]
+        assert [image["n_pixels"] for image in images] == [40 * 32, 40 * 24] * 2
 
     @pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 0, 3, 2), (0, 2, 1, 3), (1, 3, 0, 2)])
     def test_without_extver_flags_are_those_of_the_image(self, folder: Path, order: tuple[int, ...]) -> None:
@@ -273,6 +304,18 @@ class TestFilesOfTheList:
         assert run("--subtract", *names).exit_code == 0
         assert (folder / other.format("a")).read_bytes() == before
 
+    @pytest.mark.parametrize("dither", [1, 2])
+    def test_zeros_that_lossy_compression_has_spread_are_no_weights(self, folder: Path, dither: int) -> None:
+        for of in "ab":
+            single(f"{of}.fits", pixels(of), of)
+            weight = np.random.default_rng(1).normal(1, 0.1, (40, 40)).astype("f4") * marks(0, 1)
+            how = {"compression_type": "RICE_1", "quantize_level": 4, "quantize_method": dither, "dither_seed": 3}
+            packed = fits.CompImageHDU(weight, frame(of).hdu_header(), **how)
+            fits.HDUList([fits.PrimaryHDU(), packed]).writeto(f"{of}.weight.fits.fz")
+        names = ("a.fits", "b.fits", "a.weight.fits.fz", "b.weight.fits.fz")
+        images = json.loads(run("--dry-run", "--format", "json", *names).stdout)["images"]
+        assert [image["n_pixels"] for image in images] == [40 * 24] * 2
+
     def test_what_is_left_out_is_said(self, folder: Path) -> None:
         for of in "ab":
             single(f"{of}.fits", pixels(of), of)
@@ -312,6 +355,11 @@ class TestFilesOfTheList:
             single(f"{of}.fits", pixels(of), of)
         fits.PrimaryHDU(np.ones((3, 3), "f4")).writeto("a.weight.fits")
         assert_matched(skies("a.fits", "a.weight.fits", "b.fits"), "a.fits[0]", "b.fits[0]")
+        said = run("--dry-run", "a.fits", "a.weight.fits", "b.fits").stderr
+        assert (
+            "that are not used: a.fits: its weight file a.weight.fits is 3 × 3 pixels, the image 40 × 40 [flags]"
+            in said
+        )
 
     def test_results_of_this_program_are_left_out(self, folder: Path) -> None:
         for of in "ab":
@@ -322,6 +370,41 @@ class TestFilesOfTheList:
 
 
 class TestTemplates:
+    @pytest.mark.parametrize(
+        ("planes", "n_good"),
+        [
+            ((("N4", "N4"),), [1600, 1280]),  # the file of flags lacks the first chip
+            ((("S29", "S29"),), [960, 1600]),
+            ((("DQ", "N4"), ("DQ", "S29")), [960, 1280]),  # by their WCS
+            ((("N4", "N4"), ("S29", "S29")), [960, 1280]),
+        ],
+    )
+    @pytest.mark.parametrize("template", [False, True])
+    def test_flags_are_those_of_the_chip(
+        self, folder: Path, planes: tuple[tuple[str, str], ...], n_good: list[int], template: bool
+    ) -> None:
+        places = {"S29": 0.0, "N4": 200.0}
+        for of in "ab":
+            seen = {chip: frame(of).but(y=y) for chip, y in places.items()}
+            headers = {chip: made.hdu_header() for chip, made in seen.items()}
+            write(f"{of}_ooi.fits", *(fits.ImageHDU(seen[c].pixels(), headers[c], name=c) for c in places))
+            flags = {chip: np.zeros((40, 40), "i2") for chip in places}
+            flags["S29"][:, :16] = flags["N4"][:, :8] = 1
+            hdus = [fits.ImageHDU(flags[chip], headers[chip], name=name) for name, chip in planes]
+            write(f"{of}_ood.fits", *hdus)
+        if template:
+            args = ["--dq-ext", "{stem:ooi=ood}.fits", "a_ooi.fits", "b_ooi.fits"]
+        else:
+            args = ["a_ooi.fits", "b_ooi.fits", "a_ood.fits", "b_ood.fits"]
+        done = run("--dry-run", "--format", "json", *args)
+        if template and len(planes) == 1:
+            assert done.exit_code == 3
+            assert "its DQ file a_ood.fits holds no plane of it, but of other images" in done.stderr
+        else:
+            assert [image["n_pixels"] for image in json.loads(done.stdout)["images"]] == n_good * 2
+            said = "holds no plane of it, but of other images; and of 1 more [flags]"
+            assert (said in done.stderr) == (len(planes) == 1)
+
     def test_a_part_of_the_name_is_replaced(self, folder: Path) -> None:
         for of in "ab":
             single(f"{of}_x1_r.fits", pixels(of, spoiled=of == "a"), of)

@@ -12,6 +12,7 @@ from astropy.wcs import WCS
 
 import skymatch_cli
 from skymatch_cli.model.warning import counted
+from skymatch_cli.statistics.amplifiers import amplifier_steps
 
 from .commands import run
 from .factories import Frame, write, write_all
@@ -309,6 +310,48 @@ def test_errors_are_those_that_gradients_make(tmp_path, size, ny):
         pulls.extend(error / err)
     assert 0.7 < np.std(pulls) < 1.4
     assert np.abs(pulls).max() < 4
+
+
+@pytest.mark.parametrize("compare", ["mesh", "pooled"])
+@pytest.mark.parametrize("n", [2, 4])
+def test_errors_are_those_that_steps_between_amplifiers_make(tmp_path, compare, n):
+    pulls, errors = [], []
+    for seed in range(8):
+        levels = np.random.default_rng(seed).normal(0, 1, (4, n))
+        # Overlaps at the left and right, of an eighth of the frame, lie within one amplifier: they show no step.
+        frames = [
+            Frame(x=112.0 * (k % 2), y=112.0 * (k // 2), nx=SIZE, ny=SIZE, sky=100, noise=4, seed=9 * seed + k)
+            for k in range(4)
+        ]
+        pixels = [f.pixels() + np.repeat(a - a.mean(), SIZE // n) for f, a in zip(frames, levels, strict=True)]
+        (tmp_path / str(seed)).mkdir()
+        paths = [
+            write(tmp_path / str(seed) / f"{k}.fits", f, pixels=image)
+            for k, (f, image) in enumerate(zip(frames, pixels, strict=True))
+        ]
+        images = skymatch_cli.match(paths, dry_run=True, compare=compare).images
+        sky, err = (np.asarray(images[name], float) for name in ("sky", "sky_err"))
+        errors.append(sky - sky.mean())
+        pulls.append((sky - sky.mean()) / err)
+    assert np.std(errors) > 0.2  # three times what the noise of the pixels makes
+    assert 0.5 < np.std(pulls) < 1.5
+    assert np.abs(pulls).max() < 4
+
+
+def test_neither_stars_nor_gradients_are_steps_between_amplifiers():
+    frame = Frame(nx=SIZE, ny=SIZE, sky=100, noise=4)
+    tilt = 30 * np.arange(SIZE) / SIZE
+    for seed in range(6):
+        frames = [frame.but(x=20.0 * k, seed=9 * seed + k) for k in range(6)]
+        pixels = [f.pixels() + stars(f, 2.5, 2e-3, seed) - f.sky + tilt for f in frames]
+        steps = [amplifier_steps(p, np.ones(p.shape, bool)) for p in pixels]
+        assert step_ratio(steps) < 2
+
+
+def step_ratio(steps: list[np.ndarray]) -> float:
+    """Mean square of the steps at the quarters of the columns over their errors."""
+    step, err = np.array(steps)[:, 0, :, :3].swapaxes(0, 1)
+    return float(np.mean((step / err) ** 2))
 
 
 def test_the_same_bowl_in_all_images_makes_no_error(tmp_path):

@@ -89,6 +89,19 @@ def test_a_value_within_the_frame_is_only_noted() -> None:
     assert padding.share == pytest.approx(400 / data.size)
 
 
+@pytest.mark.parametrize("value", [0.0, 2.0])
+def test_a_value_amid_those_of_the_sky_is_noted_where_these_are_all_different(value: float) -> None:
+    """A narrow gap between chips, in frames whose sky was subtracted."""
+    data = RNG.normal(0, 8, SHAPE).astype("f4")
+    data[:, 40:44] = value
+    padding = found(data)
+    assert padding is not None
+    assert padding.left_out is None
+    assert padding.share == pytest.approx(4 / SHAPE[1])
+    assert found(np.rint(data)) is None
+    assert found(np.maximum(data, value)) is None
+
+
 @pytest.mark.parametrize("mean", [0.2, 0.3, 0.6])
 def test_zeros_of_rates_under_a_falling_exposure_stay(mean: float) -> None:
     """Where the exposure map says which pixels were seen: single photons have many values there, all of one size."""
@@ -183,7 +196,9 @@ def test_a_pair_with_padding_is_matched(tmp_path: Path, monkeypatch: pytest.Monk
 
     sky, n, said = run()
     assert sky == pytest.approx(7.5, abs=0.15)
-    assert any("are exactly 0 and are left out as padding" in text for text in said)
+    assert any(
+        "are exactly 0 and are left out as padding (--subtract changes them all the same)" in text for text in said
+    )
     strict = CliRunner().invoke(main, ["match", "--dry-run", "--strict", "a.fits", "b.fits"])
     assert strict.exit_code == 0  # nothing is left to do
     assert run("--ignore-value", "0") == (sky, n, [text for text in said if "padding" not in text])

@@ -84,6 +84,24 @@ class TestUnits:
         images = result("--bunit", "count", "a.fits", "b.fits")["images"]
         assert images[1]["sky"] - 4 * images[0]["sky"] == pytest.approx(0, abs=1)
 
+    def test_an_exposure_time_with_its_unit(self) -> None:
+        for k, time in enumerate((30, 60)):
+            single(f"{k}.fits", 10.0 * time, 10.0 * k, BUNIT="adu", EXPTIME=f"{time} s")
+        images = result("0.fits", "1.fits")["images"]
+        assert images[1]["sky"] - 2 * images[0]["sky"] == pytest.approx(0, abs=0.6)
+
+    def test_gain_of_an_amateur_camera_is_a_setting(self) -> None:
+        for k, (gain, electrons) in enumerate([(100, 1.0), (0, 1.0), (100, 2.0)]):
+            single(f"{k}.fits", 100.0, 10.0 * k, BUNIT="ADU", GAIN=gain, EGAIN=electrons)
+        assert "gains" not in run("0.fits", "1.fits").stderr
+        assert "counts of different gains are compared: 0.fits (1) to 2.fits (2)" in run("0.fits", "2.fits").stderr
+
+    def test_the_number_of_an_exposure_is_not_its_time(self) -> None:
+        for k, sky in enumerate((100.0, 107.5)):
+            single(f"{k}.fits", sky, 10.0 * k, BUNIT="DN", EXPTIME=None, XPOSURE=50.0, EXPOSURE=k + 1)
+        images = result("0.fits", "1.fits")["images"]
+        assert images[1]["sky"] - images[0]["sky"] == pytest.approx(7.5, abs=0.2)
+
     def test_chips_of_two_pixel_scales_in_one_file(self) -> None:
         """A surface brightness of 100 and 130 per arcsec2, in pixels of 0.5 and 1 arcsec."""
         for name, level, x in (("a.fits", 100.0, 0.0), ("b.fits", 130.0, 4.0)):
@@ -95,6 +113,16 @@ class TestUnits:
             fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(name)
         skies = [image["sky"] for image in result("a.fits", "b.fits")["images"]]
         assert skies == pytest.approx([0, 0, 30 * 0.25, 30], abs=0.3)
+
+
+def test_flux_scales_that_are_not_used_are_a_warning() -> None:
+    """A sky of 100 in both, where the second frame has to be divided by 2."""
+    names = [single("a.fits", 100.0, FLXSCALE=1.0), single("b.fits", 200.0, 10.0, FLXSCALE=0.5)]
+    assert "fluxes that differ by 0.753 mag are compared; --flux-scale FLXSCALE scales them" in run(*names).stderr
+    done = run("--flux-scale", "FLXSCALE", *names)
+    assert "mag are compared" not in done.stderr
+    first, second = json.loads(done.stdout)["images"]
+    assert second["sky"] - 2 * first["sky"] == pytest.approx(0, abs=0.6)
 
 
 class TestOverscan:
@@ -109,7 +137,7 @@ class TestOverscan:
             fits.PrimaryHDU(data.astype("f4"), made.hdu_header()).writeto(name)
         return ["a.fits", "b.fits"]
 
-    @pytest.mark.parametrize("key", ["DATASEC", "TRIMSEC"])
+    @pytest.mark.parametrize("key", ["DATASEC", "TRIMSEC", "SCIPIXS"])
     @pytest.mark.parametrize("section", ["", "[11:52,3:40]"])
     def test_is_left_out(self, names: list[str], key: str, section: str) -> None:
         for name in names:
@@ -126,11 +154,13 @@ class TestOverscan:
 
 
 class TestBands:
-    @pytest.mark.parametrize("key", ["FILTER", "PUPIL", "FILTNAM1", "BAND", "CHNLNUM", "WAVELNTH", "INSFILTE"])
+    @pytest.mark.parametrize(
+        "key", ["FILTER", "PUPIL", "FILTNAM1", "BAND", "CHNLNUM", "WAVELNTH", "INSFILTE", "HIERARCH ESO INS FILT1 NAME"]
+    )
     def test_that_differ_are_a_warning(self, key: str) -> None:
         single("a.fits", 100.0, **{key: "F115W"})
         single("b.fits", 101.0, 10.0, **{key: "F200W"})
-        assert f"images of different {key} are compared" in run("a.fits", "b.fits").stderr
+        assert f"images of different {key.removeprefix('HIERARCH ')} are compared" in run("a.fits", "b.fits").stderr
 
     def test_of_a_raw_colour_frame_have_skies_of_their_own(self) -> None:
         names = [single(f"{k}.fits", 100.0, 10.0 * k, BAYERPAT="RGGB") for k in range(2)]

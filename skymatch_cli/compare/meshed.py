@@ -15,6 +15,7 @@ from itertools import chain
 import numpy as np
 
 from skymatch_cli.choices import Model, WarningName
+from skymatch_cli.compare.amplifiers import step_variances
 from skymatch_cli.compare.mesh.cells import BLOCK_PIX, MeshGrid, TooWideError
 from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
 from skymatch_cli.compare.mesh.placement import Placement
@@ -45,6 +46,7 @@ from skymatch_cli.run.tasks import Tasks, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
+from skymatch_cli.statistics.amplifiers import UNKNOWN_STEPS, amplifier_steps
 from skymatch_cli.statistics.coarse import rounding_bias
 from skymatch_cli.statistics.ownsky import own_sky
 from skymatch_cli.statistics.scale import pixel_scale
@@ -68,6 +70,7 @@ class MeshReduction:
     warnings: tuple[SkyWarning, ...] = ()
     problems: tuple[Problem, ...] = ()
     scale: FloatArray = field(default_factory=lambda: np.full(2, np.nan))  # see `pixel_scale`
+    steps: FloatArray = field(default_factory=UNKNOWN_STEPS.copy)  # see `amplifier_steps`
 
 
 def mesh_tasks(
@@ -125,7 +128,8 @@ def assemble_mesh(
         meshes, part = _by_spacing(part, graph.plane[rows], spacing[rows], reduced, graph.planes)
         usable = np.array([f.status for f in reduced], object)
         degree = Model(settings.model).degree
-        compare_all = partial(_compared, meshes, part, group[mine], usable, solve_planes=solvers[0])
+        steps = step_variances([infos[i] for i in mine.tolist()], [f.steps for f in reduced])
+        compare_all = partial(_compared, meshes, part, group[mine], usable, steps, solve_planes=solvers[0])
         differences = compare_all(degree=degree)
         if settings.model == Model.AUTO:
             # Cells are trusted, and their errors known, with the model that they are compared by.
@@ -149,6 +153,7 @@ def _compared(
     graph: OverlapGraph,
     group: IntArray,
     usable: StrArray,
+    steps: FloatArray,
     *,
     degree: int,
     solve_planes: PlaneSolver,
@@ -160,7 +165,7 @@ def _compared(
         return compare_planes(meshes[0], graph, group, solve_planes, usable, degree=degree)
     from skymatch_cli.compare.mesh.compare import compare
 
-    return compare(meshes, graph, group, usable)
+    return compare(meshes, graph, group, usable, steps=steps)
 
 
 def _members(number: IntArray, n: int | None = None) -> list[IntArray]:
@@ -329,7 +334,8 @@ class MeshTask:
             what = "comes too near the horizon of its tangent plane to be reduced to a mesh"
             return self._unread((Problem(info.ref.label, what, "use --compare pooled"),))
         warnings = (*pixels.warnings, *_coarse(info, pixels.data, good))
-        return MeshReduction(meshes, status, local, n_good, warnings, scale=pixel_scale(pixels.data, good))
+        scale, steps = pixel_scale(pixels.data, good), amplifier_steps(pixels.data, good)
+        return MeshReduction(meshes, status, local, n_good, warnings, scale=scale, steps=steps)
 
     def _pixels(self) -> Pixels:
         """The pixels of the frame; of a file behind a URL only the rows that its overlaps need, the others not good."""

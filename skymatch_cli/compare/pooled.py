@@ -40,6 +40,7 @@ from skymatch_cli.run.tasks import Tasks
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
+from skymatch_cli.statistics.amplifiers import UNKNOWN_STEPS, amplifier_steps
 from skymatch_cli.statistics.estimate import SYMMETRIC
 from skymatch_cli.statistics.ownsky import own_sky, without_sources
 from skymatch_cli.statistics.photons import clipped_photons
@@ -67,6 +68,7 @@ class ImageMeasurement:
     warnings: tuple[SkyWarning, ...] = ()
     problems: tuple[Problem, ...] = ()  # why the pixels could not be read; the regions say ``unreadable`` then
     scale: FloatArray = field(default_factory=lambda: np.full(2, np.nan))  # see `pixel_scale`
+    steps: FloatArray = field(default_factory=UNKNOWN_STEPS.copy)  # see `amplifier_steps`
 
 
 def pooled_tasks(
@@ -156,6 +158,7 @@ class PooledTask:
             local=local,
             n_good=int(np.count_nonzero(pixels.good)),
             scale=pixel_scale(pixels.data, pixels.good),
+            steps=amplifier_steps(pixels.data, pixels.good) if pixels.data.shape == info.shape else UNKNOWN_STEPS,
             warnings=(*pixels.warnings, *_photons(info, pixels, self.settings.statistic)),
         )
 

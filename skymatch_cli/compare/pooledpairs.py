@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array, diags_array, hstack
 
+from skymatch_cli.compare.amplifiers import step_errors, step_variances, variances
 from skymatch_cli.compare.piecepairs import PiecePairs, as_loops_allow
 from skymatch_cli.compare.pieces import PieceMeans
-from skymatch_cli.compare.pooled import CountArray, ImageMeasurement, local_skies, scales
+from skymatch_cli.compare.pooled import CountArray, ImageMeasurement, coarser, local_skies, scales
 from skymatch_cli.compare.sharing import pooled_noise
 from skymatch_cli.model import (
     BoolArray,
@@ -45,11 +46,16 @@ def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequ
     variance = (err**2).sum(axis=0)
     if structure.any():
         structure = ok * as_loops_allow(graph, delta, np.where(ok, variance, np.inf), structure, shared)
-    total = np.where(ok, variance + structure, 1.0)
+    steps, of_steps = step_variances(infos, [f.steps for f in found]), None
+    if steps.any():
+        of_steps = step_errors(graph, both.quarters, steps, np.where(ok, structure, np.inf))
+    total = np.where(ok, variance + structure + (0 if of_steps is None else variances(of_steps)), 1.0)
     gain, gain_err, by_gain, hidden = pieces.zero_points(graph, delta, shared)
     noise = pooled_noise(err, *both.regions)
     if structure.any():
         noise = csr_array(hstack([noise, diags_array(np.sqrt(structure))]))
+    if of_steps is not None:
+        noise = csr_array(hstack([noise, of_steps]))
     of_level = (_OF_CROWDING * both.mean_crowding(ends, ok, len(infos))) ** 2 + by_gain
     return Measurements(
         a=graph.a,
@@ -83,6 +89,7 @@ class _BothSides:
     n: IntArray
     status: StrArray
     share: FloatArray  # of the frame that the overlap covers
+    quarters: FloatArray  # (2, M, 2, 4): of the frame along x and y, their shares in the overlap
     pieces: tuple[PieceMeans, PieceMeans]
     regions: tuple[IntArray, IntArray, IntArray, CountArray]  # images, sides, pairs and pixels in blocks, for noise
 
@@ -111,6 +118,7 @@ class _BothSides:
             n=regions.n[row],
             status=np.array(regions.status, object)[row],
             share=np.minimum(blocks.sum(axis=1, dtype=np.int64) / n_pixels, 1.0)[row],
+            quarters=_quarters(blocks)[row],
             pieces=(pieces.part(row[0]), pieces.part(row[1])),
             regions=(image, side, pair, blocks),
         )
@@ -120,6 +128,13 @@ class _BothSides:
         image, weight = ends[:, used].reshape(-1), self.n[:, used].reshape(-1)
         total = np.bincount(image, weight * self.crowding[:, used].reshape(-1), n)
         return np.asarray(total / np.maximum(np.bincount(image, weight, n), 1))
+
+
+def _quarters(blocks: CountArray) -> FloatArray:
+    """Shares (R, 2, 4) of the quarters of the frame along x and y in regions, from their pixels (R, n) in blocks."""
+    cells = coarser(blocks, 4).reshape(-1, 4, 4).astype(np.float64)
+    total = np.maximum(cells.sum(axis=(1, 2)), 1)
+    return np.asarray(np.stack([cells.sum(axis=1), cells.sum(axis=2)], axis=1) / total[:, None, None])
 
 
 def _pair_status(infos: Sequence[ImageInfo], graph: OverlapGraph, words: StrArray) -> StrArray:

@@ -25,9 +25,10 @@ _MOST_APART = 0.25  # of the step from plane to plane
 _OBSERVER = ("HGLN_OBS", "HGLT_OBS", "DSUN_OBS")
 _FILTERS = (
     *("FILTER", "FILTER1", "FILTER2", "PUPIL", "FILTNAM1", "FILTNAM2", "BAND", "CHNLNUM", "CHANNEL", "WAVELNTH"),
-    *("INSFILTE", "INSFILT", "FILTERS", "BAYERPAT"),
+    *("INSFILTE", "INSFILT", "FILTERS", "BAYERPAT", "FILTER01", "FILTER02", "ESO INS FILT1 NAME"),
 )
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "MAGZP", "ZEROPT", "PHOTZP", "ZPT")
+_FLUX_SCALE = "FLXSCALE"
 _SAME_MAG = 0.02  # zero points are not known better
 _LISTED = 4
 
@@ -41,8 +42,10 @@ def filters_of(keywords: Keywords) -> dict[str, str]:
 
 
 def zero_points_of(keywords: Keywords) -> dict[str, float]:
-    """Read the keywords of zero points that an image has."""
-    return {key: value for key in _ZERO_POINTS if math.isfinite(value := keywords.number(key))}
+    """Read the keywords of zero points that an image has, FLXSCALE of SCAMP and SWarp in magnitudes."""
+    scale = keywords.number(_FLUX_SCALE)
+    own = {_FLUX_SCALE: -2.5 * math.log10(scale)} if scale > 0 else {}
+    return own | {key: value for key in _ZERO_POINTS if math.isfinite(value := keywords.number(key))}
 
 
 def channels_of(keywords: Keywords, axis: str, n_planes: int) -> Channels:
@@ -74,7 +77,17 @@ def doubts_between(found: Sequence[ImageHeader]) -> tuple[SkyWarning, ...]:
         sets.setdefault(read.facts.split, []).append(read)
     kinds = (_observer_warnings, _filter_warnings, _colour_warnings, _zero_point_warnings)
     of_sets = (warning for own in sets.values() for warnings in kinds for warning in warnings(own))
-    return (*_frame_warnings(found), *dict.fromkeys(of_sets))
+    return (*_frame_warnings(found), *_unused_warnings(found), *dict.fromkeys(of_sets))
+
+
+def _unused_warnings(found: Sequence[ImageHeader]) -> tuple[SkyWarning, ...]:
+    """Name images with flags or weights, in their file or in the list, that are not used."""
+    without = [read for read in found if read.unused]
+    if not without:
+        return ()
+    text = f"flags or weights that are not used: {without[0].facts.label}: {without[0].unused}"
+    more = f"; and of {len(without) - 1} more" if len(without) > 1 else ""
+    return (SkyWarning(WarningName.FLAGS, text + more),)
 
 
 def _frame_problems(found: Sequence[ImageHeader]) -> dict[int, Problem]:
@@ -188,10 +201,14 @@ def _colour_warnings(found: Sequence[ImageHeader]) -> list[SkyWarning]:
 
 def _zero_point_warnings(found: Sequence[ImageHeader]) -> list[SkyWarning]:
     warnings = []
-    for key in _ZERO_POINTS:
+    for key in (*_ZERO_POINTS, _FLUX_SCALE):
         values = [(read.zero_points[key], read.facts.label) for read in found if key in read.zero_points]
         if values and (apart := max(values)[0] - min(values)[0]) > _SAME_MAG:
             ends = " to ".join(f"{value:g} ({label})" for value, label in (min(values), max(values)))
             text = f"images of different {key} are compared: {ends}"
+            if key == _FLUX_SCALE:
+                text = (
+                    f"images of fluxes that differ by {apart:.3g} mag are compared; --flux-scale FLXSCALE scales them"
+                )
             warnings.append(SkyWarning(WarningName.ZERO_POINTS, text, apart, "mag"))
     return warnings

@@ -81,31 +81,43 @@ def science_planes(
 
 
 def companion_of(file: FitsFile, image: Hdu, role: Role) -> Hdu | None:
-    """The flags, or weights, of an image by name and place: same shape, prefix and EXTVER.
+    """The flags, or weights, of an image by name and place: same shape, prefix and, if they have one, EXTVER.
 
     Their WCS is that of the image, or missing; or it is spelled differently, where each such image has one plane.
     """
-    kind = image.plane_shape, image.n_planes, image.ver, _prefix(image)
-    alike = [h for h in file.hdus if (h.plane_shape, h.n_planes, h.ver, _prefix(h)) == kind]
+    kind, prefixes = (image.plane_shape, image.n_planes), {_prefix(image), image.name.upper()}
+    alike = [h for h in file.hdus if (h.plane_shape, h.n_planes) == kind and _prefix(h) in prefixes]
     found = [h for h in alike if role_of(h.name) is role and h is not image]
     if same := [hdu for hdu in found if hdu.wcs in {"", image.wcs}]:
-        return belonging(same, image, file)
+        unnumbered = len(same) == 1 and same[0].wcs and same[0].ver == 1
+        return same[0] if unnumbered else belonging(same, image, file)
     images = [hdu for hdu in alike if hdu is image or (hdu.celestial and role_of(hdu.name) in _SKY)]
-    return found[images.index(image)] if len(found) == len(images) else None
+    if len(found) != len(images):
+        return None
+    numbered = [hdu for hdu in found if hdu.ver == image.ver]
+    return numbered[0] if len(numbered) == 1 else found[images.index(image)]
+
+
+def other_flags(file: FitsFile, image: Hdu, used: int) -> list[str]:
+    """Selectors of further planes of flags of an image, beside the one that is used (the index of its HDU)."""
+    kind, own = (image.plane_shape, image.ver, _prefix(image)), file.hdus[used].name.upper()
+    alike = (h for h in file.hdus if (h.plane_shape, h.ver, _prefix(h)) == kind and h.wcs in {"", image.wcs})
+    return [extension(h) for h in alike if role_of(h.name) is Role.FLAGS and h.name.upper() != own and h is not image]
 
 
 def belonging(found: Iterable[Hdu], image: Hdu, file: FitsFile) -> Hdu | None:
-    """The plane of an image among those of its EXTVER, which may be the same for all.
+    """The plane of an image among those of one name: that of its EXTVER, which all images or all planes may share.
 
     Of as many planes as images the one at the same place among them; else the first one that follows the image, or the
     last one before it.
     """
     planes = sorted(found, key=lambda hdu: hdu.index)
     planes = [hdu for hdu in planes if hdu.plane_shape == image.plane_shape] or planes
-    kind = (image.name.upper(), image.ver, image.plane_shape)
-    twins = [hdu.index for hdu in file.hdus if (hdu.name.upper(), hdu.ver, hdu.plane_shape) == kind]
+    twins = [hdu for hdu in file.hdus if (hdu.name.upper(), hdu.plane_shape) == (image.name.upper(), image.plane_shape)]
+    if len({hdu.ver for hdu in planes}) > 1 or len(planes) == 1 or len(planes) != len(twins):
+        planes, twins = ([hdu for hdu in some if hdu.ver == image.ver] for some in (planes, twins))
     if len(twins) == len(planes):
-        return planes[twins.index(image.index)]
+        return planes[twins.index(image)]
     after = [hdu for hdu in planes if hdu.index > image.index]
     return next(iter(after or planes[-1:]), None)
 

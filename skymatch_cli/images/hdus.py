@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from skymatch_cli.errors import InputError, caught
-from skymatch_cli.images.companions import Role, belonging, companion_of, extension
+from skymatch_cli.images.companions import Role, belonging, companion_of, extension, other_flags
 from skymatch_cli.images.dq import NO_FLAG, bad_flags
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu, parse_header, read_structure
@@ -22,6 +22,7 @@ from skymatch_cli.settings import Settings
 _DEFAULT_DQ_EXT = "DQ"
 _TEMPLATE = re.compile(r"\{|\.(fits?|fts)\b", re.IGNORECASE)
 NO_WEIGHT = "none"
+_UNUSED = "no DQ flags: "
 _FILES_KEPT = 64  # one mask file often serves many images
 
 
@@ -45,8 +46,8 @@ class PlaneFinder:
             check_template(option, template)
         self._structure = lru_cache(maxsize=_FILES_KEPT)(read_structure)
 
-    def find(self, ref: ImageRef, file: FitsFile, telescope: str) -> tuple[PixelSource, tuple[str, ...]]:
-        """The planes of an image, and notes on which they are.
+    def find(self, ref: ImageRef, file: FitsFile, telescope: str) -> tuple[PixelSource, tuple[str, ...], str]:
+        """The planes of an image, notes on which they are, and why flags or weights of the list are not used.
 
         InputError if one that the user asked for doesn't exist or doesn't fit.
         """
@@ -57,26 +58,29 @@ class PlaneFinder:
             notes.append(f"mask {ref.mask.file}")
             planes["regions"] = _regions(ref.mask, ref.label)
             if planes["regions"] is None:
-                planes["mask"] = self._separate(ref.mask, science, ref, "mask")
+                planes["mask"] = self._separate(ref.mask, science, ref, "mask", file)
         planes["weight"], note = self._weights(ref, file, science)
         notes += [note] if note else []
+        unused = note if planes["weight"] is None else ""
         bad = planes["bad_flags"] = bad_flags(self._settings.dqbits, telescope, ref.label)
         if bad == NO_FLAG:
             notes.append("DQ flags are ignored")
         else:
             planes["dq"], note = self._dq(ref, file, science, bad)
             notes.append(note)
+            unused = unused or note.removeprefix(_UNUSED) * note.startswith(_UNUSED)
+            unused = unused or self._other_flags(planes["dq"], ref, file)
         if "--exposure-map" in self._templates:
-            planes["exposure"], name = self._from_template("--exposure-map", science, ref, "exposure map")
+            planes["exposure"], name = self._from_template("--exposure-map", science, ref, "exposure map", file)
             notes.append(f"counts are divided by {name}")
-        return PixelSource(**planes), tuple(notes)
+        return PixelSource(**planes), tuple(notes), unused
 
     def _dq(self, ref: ImageRef, file: FitsFile, science: StoredPlane, bad: int) -> tuple[StoredPlane | None, str]:
         """The plane of flags, and a note; None where there is none."""
         dq: StoredPlane | None
         name = f"[{self._dq_ext},{ref.extver}]"
         if "--dq-ext" in self._templates:
-            dq, name = self._from_template("--dq-ext", science, ref, "DQ file")
+            dq, name = self._from_template("--dq-ext", science, ref, "DQ file", file)
         elif (hdu := _same_version(file, ref, self._dq_ext)) is not None:
             if not hdu.shape:
                 _check_constant(file, hdu, bad, ref.label)
@@ -88,18 +92,25 @@ class PlaneFinder:
         else:
             dq, name = self._companion(Role.FLAGS, ref, file, science)
             if dq is None:
-                return None, f"no DQ flags: {name}" if name else "no DQ flags"
+                return None, f"{_UNUSED}{name}" if name else "no DQ flags"
         if not _holds_flags(dq):
             what = f"the DQ flags in {name} are not integers"
             raise InputError.at(ref.label, what, "see --dq-ext, or give --dqbits none")
         return dq, f"DQ flags from {name}"
+
+    def _other_flags(self, dq: StoredPlane | None, ref: ImageRef, file: FitsFile) -> str:
+        """Which flags of the image's file are not used beside those that are; "" where the user chose."""
+        if dq is None or dq.path != file.path or self._dq_ext.upper() != _DEFAULT_DQ_EXT:
+            return ""
+        others, used = other_flags(file, file.hdus[ref.hdu], dq.hdu), extension(file.hdus[dq.hdu])
+        return f"{', '.join(others)} (it has {used} too; see --dq-ext)" if others else ""
 
     def _weights(self, ref: ImageRef, file: FitsFile, science: StoredPlane) -> tuple[StoredPlane | None, str]:
         """The plane that is 0 where nothing was observed, and a note; None where there is none."""
         if self._no_weight:
             return None, ""
         if "--weight" in self._templates:
-            plane, name = self._from_template("--weight", science, ref, "weight file")
+            plane, name = self._from_template("--weight", science, ref, "weight file", file)
             return plane, f"weights from {name}"
         found, name = self._companion(Role.WEIGHT, ref, file, science)
         return (None, name) if found is None else (found, f"pixels with {name} = 0 are left out")
@@ -113,22 +124,26 @@ class PlaneFinder:
             return stored_plane(file, own, f"{ref.file}{extension(own)}"), extension(own)
         if beside is None:
             return None, ""
-        found = caught(self._separate, beside, science, ref, kind)
+        found = caught(self._separate, beside, science, ref, kind, file)
         return (None, found.problems[0].what) if isinstance(found, InputError) else (found, beside.file)
 
-    def _from_template(self, option: str, science: StoredPlane, ref: ImageRef, kind: str) -> tuple[StoredPlane, str]:
+    def _from_template(
+        self, option: str, science: StoredPlane, ref: ImageRef, kind: str, images: FitsFile
+    ) -> tuple[StoredPlane, str]:
         """The plane in the file that a template means for an image, and the name of the file."""
         place = fill_template(option, self._templates[option], ref)
-        return self._separate(place, science, ref, kind), place.file
+        return self._separate(place, science, ref, kind, images), place.file
 
-    def _separate(self, place: MaskRef, science: StoredPlane, ref: ImageRef, kind: str) -> StoredPlane:
+    def _separate(
+        self, place: MaskRef, science: StoredPlane, ref: ImageRef, kind: str, images: FitsFile
+    ) -> StoredPlane:
         where = ref.label
         try:
             file = self._structure(place.path, place.file)
         except InputError as error:
             bad = error.problems[0]
             raise InputError.at(where, f"its {kind} {bad.where} can't be used: {bad.what}", bad.hint) from None
-        plane = stored_plane(file, _chosen(file, place, ref, kind), where)
+        plane = stored_plane(file, _chosen(file, place, ref, kind, images), where)
         _check_shape(plane, science, where, f"its {kind} {place.file}")
         return plane
 
@@ -179,22 +194,32 @@ def _holds_flags(plane: StoredPlane) -> bool:
 
 
 def _same_version(file: FitsFile, ref: ImageRef, name: str) -> Hdu | None:
-    """Find the extension of a name with the EXTVER of the image; of several, see `belonging`."""
-    wanted = name.upper()
-    found = (h for h in file.hdus if h.name.upper() == wanted and h.ver == ref.extver and h.index != ref.hdu)
+    """Find the extension of a name that belongs to an image, see `belonging`."""
+    found = (h for h in file.hdus if h.name.upper() == name.upper() and h.index != ref.hdu)
     return belonging(found, file.hdus[ref.hdu], file)
 
 
-def _chosen(file: FitsFile, place: MaskRef, ref: ImageRef, kind: str) -> Hdu:
-    """The HDU of a mask, DQ or weight file that is meant.
+def _chosen(file: FitsFile, place: MaskRef, ref: ImageRef, kind: str, images: FitsFile) -> Hdu:
+    """The HDU of a mask, DQ or weight file that is meant for an image of the file ``images``.
 
-    Without a name: the only image in it; of several the one of the image's EXTNAME and EXTVER, else the one in the
-    place of the image.
+    Without a name: the one of the image's EXTNAME and EXTVER, else the one of its WCS, else the one in its place, else
+    the first; never one with the name of another image.
     """
     if place.selector is None:
-        same = Selector(name=ref.ext, ver=ref.extver)
+        own, same = images.hdus[ref.hdu], Selector(name=ref.ext, ver=ref.extver)
+        named = {(hdu.name.upper(), hdu.ver) for hdu in images.hdus if hdu.name and hdu is not own}
+        others = named - {(own.name.upper(), own.ver)}
         planes = [hdu for hdu in file.hdus if hdu.plane_shape]
-        found = sorted(planes, key=lambda h: (not ref.ext or not same.fits(h.index, h.name, h.ver), h.index != ref.hdu))
+        found = [hdu for hdu in planes if (hdu.name.upper(), hdu.ver) not in others]
+        if planes and not found:
+            raise InputError.at(ref.label, f"its {kind} {place.file} holds no plane of it, but of other images")
+        found.sort(
+            key=lambda h: (
+                not ref.ext or not same.fits(h.index, h.name, h.ver),
+                not own.wcs or h.wcs != own.wcs,
+                h.index != ref.hdu,
+            )
+        )
     else:
         selector = replace(place.selector, ver=place.selector.ver or 1)
         found = [hdu for hdu in file.hdus if selector.fits(hdu.index, hdu.name, hdu.ver)]

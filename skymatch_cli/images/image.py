@@ -26,7 +26,7 @@ from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats import asdffile
 from skymatch_cli.images.formats.fitsfile import FitsFile, parse_header
 from skymatch_cli.images.formats.gwcs import GwcsWcs, UnknownWcsError, asdf_extension, jwst_wcs, roman_wcs
-from skymatch_cli.images.formats.header import CardHeader, Keywords
+from skymatch_cli.images.formats.header import CardHeader, Keywords, as_number
 from skymatch_cli.images.formats.packing import open_unpacked
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.groups import group_of
@@ -46,7 +46,8 @@ from skymatch_cli.sky.pixelarea import pixel_area_arcsec2, pixel_area_ratio
 
 _PLACED = "images of JWST are placed by the approximation in their headers"
 _GAINS = ("ATODGAIN", "EGAIN", "GAIN")  # GAIN of amateur cameras is a setting: theirs is EGAIN
-_EXPTIMES = ("EXPOSURE", "LIVETIME", "ONTIME", "EXP_TIME", "TTIME", "ELAPTIME")
+# The first one is that of FITS Standard 4.0; JWST, which has it, gives EXPOSURE a number.
+_EXPTIMES = ("XPOSURE", "EXPOSURE", "LIVETIME", "ONTIME", "EXP_TIME", "TTIME", "ELAPTIME")
 _DEFAULT_EXPTIME = Settings().exptime_key
 _PIXELS_A_HEADER = 50_000  # that are read in the time that a header takes
 
@@ -165,7 +166,7 @@ class _HeaderReader:
     def _read_image(
         self, ref: ImageRef, file: FitsFile, keywords: Keywords, state: SkyState, spelling: str
     ) -> ImageHeader:
-        source, notes = self._planes.find(ref, file, keywords.text("TELESCOP"))
+        source, notes, unused = self._planes.find(ref, file, keywords.text("TELESCOP"))
         shape = source.science.shape
         exposed, told = _exposed(keywords, shape)
         notes += told
@@ -212,6 +213,7 @@ class _HeaderReader:
             None if wcs is None else caught(footprint, wcs, ref.label),
             of_file=facts.group == spelling,
             observer=observer_of(keywords, wcs),
+            unused=unused,
             channels=None if hdu.cube_axis is None else channels_of(keywords, hdu.cube_axis, hdu.n_planes),
         )
 
@@ -219,7 +221,7 @@ class _HeaderReader:
         """Return the exposure time; a keyword chosen by the user must exist, the default one may be missing."""
         key = self._settings.exptime_key
         if key == _DEFAULT_EXPTIME or self._settings.units == Units.AS_IS:
-            time = keywords.number(key)
+            time = as_number(next(iter(keywords.text(key).split()), None))  # some write its unit behind it
             others = (keywords.value(other) for other in _EXPTIMES if not math.isfinite(time))  # of other observatories
             return next((float(t) for t in others if isinstance(t, int | float) and not isinstance(t, bool)), time)
         return keywords.required_number(key, "--exptime-key")
@@ -306,7 +308,7 @@ def _exposed(keywords: Keywords, shape: tuple[int, int]) -> tuple[Section | None
     A section that is not within the image, or is less than half of it, is that of the image before it was trimmed or
     resampled.
     """
-    for key in ("DATASEC", "TRIMSEC"):
+    for key in ("DATASEC", "TRIMSEC", "SCIPIXS"):  # SCIPIXS of TESS
         text = str(keywords.own.value(key)).strip()
         try:
             section = Section.of(text.removeprefix("[").removesuffix("]"), shape)

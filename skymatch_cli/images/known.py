@@ -32,6 +32,7 @@ class ImageHeader:
     footprint: Footprint | InputError | None = None
     of_file: bool = True  # whether its group is named after its file
     observer: tuple[float, ...] = ()  # (longitude, latitude, distance) of a helioprojective image, see `observer_of`
+    unused: str = ""  # why flags or weights of the list, which are its own by their names, are not used
     channels: Channels | None = None  # where the planes of a cube lie
 
 

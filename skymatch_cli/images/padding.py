@@ -106,10 +106,13 @@ def _padding_of(
     if share < _LEAST_SHARE or 0 < len(others) < _LEAST_OTHERS:
         return None
     apart = len(others) > 0 and _stands_apart(value, others)
-    if len(others) > 0 and not apart and not (at_border >= _AT_BORDER and _may_fill(value, data, others)):
+    amid = len(others) > 0 and not apart and not (at_border >= _AT_BORDER and _may_fill(value, data, others))
+    if amid and not _is_unlike(value, others):
         return None
     equal = good & (data == value)
     n_good = int(np.count_nonzero(good))
+    if amid:
+        return Padding(value, int(np.count_nonzero(equal)) / n_good, None)
     if len(others) == 0:
         whole = value in _NEVER_EXPOSED and n_good >= _LEAST_FRAME and int(np.count_nonzero(equal)) == n_good
         return Padding(value, 1.0, equal, whole=True) if whole else None
@@ -160,6 +163,12 @@ def _is_level(value: float, others: PixelArray) -> bool:
 
 def _is_continuous(others: PixelArray) -> bool:
     return len(np.unique(others)) > _CONTINUOUS * len(others)
+
+
+def _is_unlike(value: float, others: PixelArray) -> bool:
+    """Whether a value that many pixels have lies among others that are all different: chance makes no such value."""
+    low, high = np.percentile(others, [1, 99])
+    return bool(low < value < high) and _is_continuous(others)
 
 
 def _may_be_counts(others: PixelArray, chance: float) -> bool:

@@ -44,6 +44,7 @@ from skymatch_cli.settings import Settings
 _BLOCK_BYTES = 2**18  # blocks of rows: cheap per call, and they fit the cache
 _UNPACKED_BYTES = 2**23  # of planes that share tiles, kept twice at most
 _MANY_LOST = 0.5
+_LARGEST_SPREAD = 0.1  # of the weights: quantised zeros lie within a fraction of the noise
 _BYTES_HELD = 5  # for each pixel: float32, and whether it is good
 _FLOAT64_INTEGERS = 2**53
 _FLOAT32_INTEGERS = 2**24  # float32 holds every integer up to this
@@ -93,7 +94,9 @@ def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | 
                 for at, stored in files.blocks(marks, y0, y1):
                     values, known = _values(stored, marks)
                     # Of integers the sign may be the last bit of a list of exposures (CTX of drizzle).
-                    good[at] &= known & (values > 0 if weights and marks.bitpix < 0 else values != 0)
+                    good[at] &= known & (
+                        values > _no_weight(values, marks) if weights and marks.bitpix < 0 else values != 0
+                    )
         _divide_by_exposure(files, source.exposure, data, good, y0=y0)
     if source.exposed is not None:
         _leave_out_overscan(good, source.exposed, info.ref.section, y0)
@@ -129,8 +132,16 @@ def _divide_by_exposure(
         return
     for at, stored in files.blocks(exposure, y0, y0 + len(data)):
         seconds, known = _values(stored, exposure)
-        good[at] &= known & (seconds > 0)
+        good[at] &= known & (seconds > _no_weight(seconds, exposure))
         np.divide(data[at], seconds, out=data[at], where=good[at], casting="same_kind")
+
+
+def _no_weight(values: PixelArray, plane: StoredPlane) -> float:
+    """The largest value that is no weight: 0, or more where lossy compression has spread the zeros about 0."""
+    if not plane.tiled or plane.bitpix > 0:
+        return 0.0
+    spread = -2 * float(np.fmin.reduce(values, axis=None))
+    return spread if 0 < spread < _LARGEST_SPREAD * np.fmax.reduce(values, axis=None) else 0.0
 
 
 def _inside_regions(info: ImageInfo, file: RegionFile) -> BoolArray:
@@ -158,13 +169,14 @@ def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, wh
         return ()
     share = f"{where}: {100 * found.share:.2g} % of its pixels are {_about(found)}"
     if found.left_out is None:
-        text = f"{share}, far from the others; --ignore-value {found.value:.9g} leaves them out"
+        text = f"{share}, unlike the others; --ignore-value {found.value:.9g} leaves them out"
         return (SkyWarning(WarningName.PADDING, text),)
     good &= ~found.left_out
     if found.whole:
         text = f"{where}: all its pixels are exactly {found.value:.9g}: it has no sky"
         return (SkyWarning(WarningName.PADDING, text),)
-    text = f"{share} and are left out as padding; --keep-value {found.value:.9g} keeps them"
+    left_out = f"{share} and are left out as padding (--subtract changes them all the same)"
+    text = f"{left_out}; --keep-value {found.value:.9g} keeps them"
     return (SkyWarning(WarningName.PADDING, text, amplitude=0.0),)
 
 

@@ -67,34 +67,28 @@ def examine(
     hdu = source.file.hdus[index]
     form = PixelFormat(bitpix=hdu.bitpix)
     pixels = edit.pixels or PixelEdit(original=form, stored=form, result=form, shape=hdu.frame)
-    scale = None
+    noise = math.inf  # beyond any loss, where there is nothing to lose
     if edit.record is not None and (edit.pixels is not None or edit.expected is None):
-        cubes = infos and infos[0].ref.part.plane is not None
-        parts = [[info] for info in infos] if cubes else [infos]
-        scales = [measure_scale(source, index, pixels, own, settings) for own in parts]
-        known = [one for one in scales if one.largest > 0] or scales  # the planes of a cube that are not empty
-        scale = Scale(max(one.largest for one in known), min(one.noise for one in known))
+        scale = _scale_of_hdu(source, index, pixels, infos, settings)
         _check_size(edit.record, scale, pixels.shape)
+        if not (pixels.changes_nothing or pixels.original.is_integer):
+            noise = scale.noise
+    before = 0.0
     if edit.expected is not None:
         check_digest(source, index, edit.expected, where)
-    facts = _written(source, index, pixels)
-    before = 0.0 if edit.expected is None else edit.expected.lost
-    if (
-        scale is None
-        or pixels.changes_nothing
-        or pixels.original.is_integer
-        or before + facts.lost <= FRACTION_OF_NOISE * scale.noise
-    ):
-        return replace(facts, lost=before + facts.lost)
-    if (
-        pixels.result.bitpix == -32 and source.file.container is not Container.ASDF
-    ):  # Roman's schema knows float32 alone
-        facts = _written(source, index, replace(pixels, result=replace(pixels.result, bitpix=-64)))
-        if before + facts.lost <= FRACTION_OF_NOISE * scale.noise:
-            return replace(facts, lost=before + facts.lost)
+        before = edit.expected.lost
+    forms = [pixels.result]
+    wider = source.file.container is not Container.ASDF  # Roman's schema knows float32 alone
+    if wider and pixels.result.bitpix == -32:
+        forms.append(replace(pixels.result, bitpix=-64))
+    for result in forms:
+        facts = _written(source, index, replace(pixels, result=result))
+        lost = before + facts.lost
+        if lost <= FRACTION_OF_NOISE * noise:
+            return replace(facts, lost=lost)
     raise PixelError(
-        f"float{-facts.form.bitpix} pixels minus this sky could not be restored to within a thousandth of their noise "
-        f"({scale.noise:.3g})"
+        f"float{-forms[-1].bitpix} pixels minus this sky could not be restored to within a thousandth of their noise "
+        f"({noise:.3g})"
     )
 
 
@@ -160,7 +154,18 @@ def _check_size(record: Record, scale: Scale, shape: tuple[int, int]) -> None:
         )
 
 
-def measure_scale(source: Source, index: int, edit: PixelEdit, infos: Sequence[ImageInfo], settings: Settings) -> Scale:
+def _scale_of_hdu(source: Source, index: int, edit: PixelEdit, infos: Sequence[ImageInfo], settings: Settings) -> Scale:
+    """Find the scale of an image with all its sections; of a cube that of all planes, with the least noise of one."""
+    is_cube = infos and infos[0].ref.part.plane is not None
+    parts = [[info] for info in infos] if is_cube else [infos]
+    scales = [_measure_scale(source, index, edit, own, settings) for own in parts]
+    known = [one for one in scales if one.largest > 0] or scales  # the planes that are not empty
+    return Scale(max(one.largest for one in known), min(one.noise for one in known))
+
+
+def _measure_scale(
+    source: Source, index: int, edit: PixelEdit, infos: Sequence[ImageInfo], settings: Settings
+) -> Scale:
     """Largest absolute value and noise of the good pixels of an image, from some of its rows.
 
     Values that are far beyond nearly all others, such as a hot pixel, say nothing about the image and are left out.

@@ -28,7 +28,7 @@ _ALTERNATE = re.compile(
 _COUNTS = re.compile(rb"(NAXIS|WCSAXES|[AB]P?_ORDER) *=")
 _SIP_TERM = re.compile(rb"[AB]P?_\d+_\d+.{0,3} *=")
 _D_EXPONENT = re.compile(rb"\A([A-Z0-9_-]+ *= *[+-]?[0-9.]+)[Dd]([+-]?[0-9])")
-_CD = re.compile(rb"CD(?P<axis>[12])_[12] *= *(?P<value>[-+]?[0-9.]+(?:[EeDd][-+]?[0-9]+)?)")
+_MATRIX = re.compile(rb"(?P<key>CD|PC)(?P<axis>[12])_[12] *= *(?P<value>[-+]?[0-9.]+(?:[EeDd][-+]?[0-9]+)?)")
 # wcslib skips what is no number (text in quotes, NaN, a decimal comma) and takes its default: 0 for a position.
 _NUMBERS = re.compile(
     rb"(?P<key>(CRVAL|CRPIX|CDELT|CROTA)[12]|(CD|PC|PV)[12]_\d+|(CD|PC)00[12]00[12]|L(ON|AT)POLE|EQUINOX|EPOCH)"
@@ -37,8 +37,8 @@ _NUMBERS = re.compile(
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([EeDd][+-]?\d+)?")
 _J2000 = re.compile(rb"' *J?2000(\.0*)? *'")
 _PLACES = tuple((key + b"1", key + b"2") for key in (b"CRVAL", b"CRPIX"))
-_SIZE = re.compile(rb"CDELT[12] *=|PC[12]_[12] *=|(CD|PC)00[12]00[12] *=|AMD[XY]|PLTSCALE|[XY]PIXELSZ")
-_PLACED = re.compile(rb"CRVAL[12] *=")
+_OLD_SIZE = re.compile(rb"(CD|PC)00[12]00[12] *=|AMD[XY]|PLTSCALE|[XY]PIXELSZ")
+_LEAST_TURN = 0.5  # a larger element of PC turns pixels, and does not give their size
 _TABLE_AXIS = re.compile(rb"CTYPE(?P<axis>\d+) *= *'[^']*-TAB")
 _TPV_AXIS = re.compile(rb"CTYPE(?P<axis>[12]) *= *'[^']*-TPV *'")
 _ONCE = re.compile(rb"(?!D[PQ]\d|D2IM|HIERARCH|CONTINUE)[A-Z0-9_-]+ *=")  # the others may be repeated
@@ -75,14 +75,17 @@ def _refuse_unplaced(cards: list[bytes]) -> None:
 
 def _refuse_zero(cards: list[bytes]) -> None:
     """Refuse pixels without a size: wcslib takes a row of CD that is 0 or missing, or a missing CDELT, as 1 degree."""
-    every = [match for card in cards if (match := _CD.match(card))]
-    sized = every or any(map(_SIZE.match, cards))
+    every = [match for card in cards if (match := _MATRIX.match(card))]
+    has_cd, old = any(match["key"] == b"CD" for match in every), any(map(_OLD_SIZE.match, cards))
     for axis in (b"1", b"2"):
-        found = [match for match in every if match["axis"] == axis]
-        if every and all(not float(match["value"].upper().replace(b"D", b"E")) for match in found):
-            raise ValueError(f"CD{axis.decode()}_1 and CD{axis.decode()}_2 are 0 or missing: its pixels have no size")
-    if not sized and any(map(_PLACED.match, cards)):
-        raise ValueError("it has no CDELT1, CD1_1 or PC1_1: the size of its pixels is not known")
+        rows = [m for m in every if m["axis"] == axis and m["key"] == (b"CD" if has_cd else b"PC")]
+        largest = max((abs(float(m["value"].upper().replace(b"D", b"E"))) for m in rows), default=0.0)
+        n = axis.decode()
+        if has_cd and not largest:
+            raise ValueError(f"CD{n}_1 and CD{n}_2 are 0 or missing: its pixels have no size")
+        placed, sized = (any(card.startswith(key + axis) for card in cards) for key in (b"CRVAL", b"CDELT"))
+        if placed and not (has_cd or sized or old or 0 < largest < _LEAST_TURN):
+            raise ValueError(f"it has no CDELT{n} or CD{n}_{n}: the size of its pixels is not known")
 
 
 def _refuse_harmful(card: bytes) -> None:

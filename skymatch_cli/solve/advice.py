@@ -31,7 +31,7 @@ _LEAST_FACTOR = 0.003  # smallest factor that is told: no calibration is better
 _MOST_FACTOR = 0.5  # largest factor: beyond it, a gradient on a flat sky is more likely
 _CLEAR = 4.0  # errors of a factor, beyond which it is not chance
 _UNIT = 10.0  # factor of noise and stars together that no exposure or depth explains
-_UNIT_NOISE = 100.0  # factor of noise alone, where no stars are bright enough to see
+_UNIT_NOISE = 100.0  # factor of noise, with steps that are _UNIT times the usual, where no stars are bright enough
 _STARS = 6.0  # brightest pixels over the noise: below, they may be noise
 _SEEN_BESIDE = 1.1  # errors with a common gradient over those without: above it, the gradient is named
 _UNSEEN = 5.0  # errors of a sky: larger shifts by unseen zero points are told
@@ -219,7 +219,9 @@ def other_units(images: Sequence[ImageInfo], measurements: Measurements, used: B
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.nan_to_num(np.log(m.scale[:, ends[0]] / m.scale[:, ends[1]]), posinf=0, neginf=0)
         stars = m.scale[1] > _STARS * m.scale[0]
-    by_noise = np.where(np.abs(ratio[0]) > np.log(_UNIT_NOISE), ratio[0], 0.0)
+    step = np.abs(m.delta[used])
+    large = np.tile(step > _UNIT * np.nanquantile(step, 0.25, method="lower"), 2)  # a deeper image has usual steps
+    by_noise = np.where((np.abs(ratio[0]) > np.log(_UNIT_NOISE)) & large, ratio[0], 0.0)
     ratio = np.where(stars[ends[0]] & stars[ends[1]], ratio, by_noise)
     up, down = ratio.min(axis=0), -ratio.max(axis=0)  # by both
     least = np.full((2, len(images)), np.inf)

@@ -8,6 +8,7 @@ that follows removes its effect wherever the pairs constrain them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -213,9 +214,12 @@ def least(graph: PairGraph, degree: IntArray) -> IntArray:
     return lowest
 
 
+@cache
 def totals(k: int) -> FloatArray:
-    """Sums of the exponents of k terms."""
-    return np.array([sum(each) for each in exponents(degree_of(k))], float)
+    """Sums of the exponents of k terms; not to be written to."""
+    found = np.array([sum(each) for each in exponents(degree_of(k))], float)
+    found.flags.writeable = False
+    return found
 
 
 def _root(moment: FloatArray) -> FloatArray:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -243,14 +242,10 @@ def find_plane_by_plane(
         if len(together) < 2:
             return None
         progress.stage("pixels", len(sets))
-        within = (runner, _Going(progress)) if workers == 1 else (LocalRunner(1), NO_PROGRESS)
-        compared = partial(_compared, planned, with_local, *within)
-        answers = []
         try:
-            with closing(run_apart(compared, together, jobs=workers, n_pixels=n_pixels)) as found:
-                for own, answer in zip(together, found, strict=True):
-                    answers.append(answer)
-                    progress.advance(len(own) * (workers > 1))
+            answers = _measured_apart(
+                planned, together, workers, with_local=with_local, progress=progress, runner=runner
+            )
             break
         except LostWorkError:
             if workers == 1:
@@ -263,16 +258,30 @@ def find_plane_by_plane(
     return joined(measurements, planned.graph, together, pairs), _said(of_images)
 
 
-def _compared(
-    planned: Plan, with_local: bool, runner: Runner, progress: Progress, images: IntArray
-) -> tuple[Measurements, IntArray, Sequence[Finding]]:
-    """Measurements of the overlaps among some images, the numbers of these, and the findings of the images."""
-    pairs = np.flatnonzero(np.isin(planned.graph.a, images))
-    part = _part(planned, images, pairs)
-    jobs = runner.jobs if isinstance(runner, LocalRunner) else planned.settings.jobs
-    part = replace(part, settings=replace(part.settings, jobs=jobs, skip_bad=True))
-    measurements, found = assemble(part, find(part, with_local=with_local, progress=progress, runner=runner))
-    return measurements, pairs, found
+def _measured_apart(
+    planned: Plan, parts: Sequence[IntArray], workers: int, *, with_local: bool, progress: Progress, runner: Runner
+) -> list[tuple[Measurements, IntArray, Sequence[Finding]]]:
+    """Of parts of the images: measurements of the overlaps, the numbers of these, and the findings of the images.
+
+    Each of several workers is a process that reads its images one by one; else ``runner`` reads them.
+    """
+    within, going = (runner, _Going(progress)) if workers == 1 else (LocalRunner(1), NO_PROGRESS)
+    jobs = planned.settings.jobs if workers == 1 else 1
+
+    def compared(images: IntArray) -> tuple[Measurements, IntArray, Sequence[Finding]]:
+        pairs = np.flatnonzero(np.isin(planned.graph.a, images))
+        part = _part(planned, images, pairs)
+        part = replace(part, settings=replace(part.settings, jobs=jobs, skip_bad=True))
+        measurements, found = assemble(part, find(part, with_local=with_local, progress=going, runner=within))
+        return measurements, pairs, found
+
+    answers = []
+    n_pixels = sum(math.prod(info.shape) for info in planned.infos)
+    with closing(run_apart(compared, parts, jobs=workers, n_pixels=n_pixels)) as found:
+        for images, answer in zip(parts, found, strict=True):
+            answers.append(answer)
+            progress.advance(len(images) * (workers > 1))
+    return answers
 
 
 def _part(planned: Plan, images: IntArray, pairs: IntArray) -> Plan:

@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from skymatch_cli.compare.amplifiers import variances
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.connected import connected, least_squares_offsets
-from skymatch_cli.compare.mesh.fields import ImageFields, image_fields
+from skymatch_cli.compare.mesh.fields import ImageFields, image_fields, with_steps
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.sheets import Sheet, make_sheet
 from skymatch_cli.compare.mesh.spill import Kept
@@ -53,13 +54,15 @@ def compare(
     graph: OverlapGraph,
     group: IntArray,
     usable: StrArray | None = None,
+    *,
+    steps: FloatArray | None = None,
 ) -> Measurements:
     """Compare every overlapping pair of images, with the weights of a joint solution.
 
     ``meshes`` (for every plane of the graph, for every image) are None where an image has no part in a plane, or can't
     be used; pairs within a ``group`` are measured, and have no weight; a pair takes the status of its first image that
-    is not ok. ``weight`` is the information of the joint fit, so ``noise`` is None; ``delta_err`` is the error of the
-    pair's own difference.
+    is not ok. ``steps`` (N, 2, 2) are the variances of those between amplifiers. ``weight`` is the information of the
+    joint fit, so ``noise`` is None; ``delta_err`` is the error of the pair's own difference.
     """
     unit, least = run_noise(meshes)
     level = np.zeros(graph.n_images)
@@ -72,6 +75,8 @@ def compare(
     own = over(sums.variance, sums.weight)
     zero_points = ZeroPoints.of_structure(found.structure, own, graph)
     fields, zero_points = image_fields(found.structure, graph, meshes, zero_points, own * _enough(sums))
+    if steps is not None and steps.any():
+        fields = with_steps(fields, found.structure, graph, meshes, steps / unit**2)
     of_image = zip(*meshes, strict=True) if meshes else [()] * graph.n_images
     n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in of_image])
     status = pair_status(sums, n_good, graph, group)
@@ -284,7 +289,7 @@ def with_fields(
     a, b, weight = measured.a, measured.b, measured.weight
     noise = fields.quiet * measured.delta_err**2
     factor = fields.factor * unit
-    variance = np.asarray(factor.multiply(factor).sum(axis=1), float).reshape(-1)
+    variance = variances(factor)
     settled_weight = weight / (fields.quiet + weight * variance)
     scattered = 0.5 * (scale[a] + scale[b])
     information, dof = measured.information, measured.pair_dof

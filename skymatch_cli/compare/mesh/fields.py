@@ -25,6 +25,7 @@ from functools import cache, cached_property
 import numpy as np
 from scipy.sparse import csr_array, diags_array, hstack
 
+from skymatch_cli.compare.amplifiers import step_errors, variances
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.structure import PairStructure
 from skymatch_cli.compare.mesh.sums import over
@@ -206,10 +207,28 @@ def image_fields(
     amplitude = _amplitudes(pieces.part(rows), difference[rows], kind, ends, graph.n_images)
     fields = _errors(structure, graph, pieces, (kind, amplitude), (quiet, common, used))
     if not common.any():  # no more is taken off the noise than fields add
-        added = np.asarray(fields.factor.multiply(fields.factor).sum(axis=1), float).reshape(-1)
         noise = over(structure.pieces[2].sum(axis=1), structure.pieces[0].sum(axis=1) ** 2)
-        fields = replace(fields, quiet=np.clip(1 - over(added, noise), quiet, 1.0))
+        fields = replace(fields, quiet=np.clip(1 - over(variances(fields.factor), noise), quiet, 1.0))
     return fields, zero_points
+
+
+def with_steps(
+    fields: ImageFields,
+    structure: PairStructure,
+    graph: OverlapGraph,
+    meshes: Sequence[Sequence[Mesh | None]],
+    steps: FloatArray,
+) -> ImageFields:
+    """Fields that give no difference a smaller variance than steps between amplifiers do: see `step_variances`."""
+    n = len(graph.a)
+    pieces, _ = _pieces(structure, graph, meshes, (np.ones(n), np.ones(n)))
+    node = np.arange(_NODES)[:, None] / (_NODES - 1) - np.arange(4) / 4  # from the first end of each quarter
+    of_node = (node > 0) * (node < 0.25) + 0.5 * np.isin(node, (0.0, 0.25))
+    of_node[[0, -1]] *= 2  # nothing lies beyond the frame
+    # Of gradients, what all images may have in common is no error: they do not count for steps.
+    known = np.zeros(n) if fields.tilt_variance.any() else variances(fields.factor)
+    more = step_errors(graph, _node_means(structure, pieces) @ of_node, steps, known)
+    return replace(fields, factor=csr_array(hstack([fields.factor, more])))
 
 
 def _noise_ratio(structure: PairStructure, graph: OverlapGraph) -> FloatArray:
@@ -234,6 +253,13 @@ def _noise_ratio(structure: PairStructure, graph: OverlapGraph) -> FloatArray:
 def _weights(structure: PairStructure) -> FloatArray:
     """Share of each piece in the mean over its overlap, (M, 12)."""
     return over(structure.pieces[0], structure.pieces[0].sum(axis=1, keepdims=True))
+
+
+def _node_means(structure: PairStructure, pieces: _Pieces) -> FloatArray:
+    """Share of the nodes of both images in the mean over each overlap, (2, M, 2, 9)."""
+    weights = _weights(structure)
+    each = (np.einsum("mp,empaj->emaj", weights[rows], some.share) for rows, some in pieces.chunks())
+    return np.concatenate([np.empty((2, 0, 2, _NODES)), *each], axis=1)
 
 
 def _pieces(
@@ -359,8 +385,7 @@ def _errors(
         alone = csr_array(hstack([diags_array(own), csr_array(common)]))
         return ImageFields(alone, quiet, variance, lever, tilt_variance)
     share, root = np.array([along_x, 1 - along_x]), _root(alpha)
-    each = (np.einsum("mp,empaj->emaj", weights[rows], some.share) for rows, some in pieces.chunks())
-    mean = np.concatenate([np.empty((2, 0, 2, _NODES)), *each], axis=1)  # of the nodes in the overlap
+    mean = _node_means(structure, pieces)
     size = 2 * root.shape[1]
     entries = ((mean @ root) * np.sqrt(share)[:, None]).reshape(2, m, size) * np.sqrt(variance)[ends][..., None]
     entries *= np.array([1, -1])[:, None, None] * used[:, None]
