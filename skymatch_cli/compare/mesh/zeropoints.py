@@ -23,6 +23,7 @@ _UNSEEN = 2.0  # errors that a factor that can't be seen may have
 _MANY = 3  # overlaps of a component, beyond which one that stands alone can be told
 _FAR = 5.0  # errors (of many blocks) beyond which a slope is no accident, even alone
 _CHANCE = 0.8416  # normal deviate of the probability, 0.2, that slopes as large as those of factors are chance
+_FAINT_CHANCE = 2.0537  # the same in a faint scene: 0.02
 _USUAL, _BELIEF = 1.5, 4.0  # variance of slopes over that of their errors: what is usual, and its weight in overlaps
 _PLAUSIBLE = 0.02  # factor by which the zero points of a survey differ at most
 
@@ -73,7 +74,8 @@ class ZeroPoints:
         scale = np.maximum((total(left) + _USUAL * _BELIEF) / (dof + _BELIEF), 1)
         square = total(weight * slope**2 - left) / scale
         bright = _above_darkest(structure.darkest[use], mean[use], mine, size)
-        seen = _beyond_chance(np.where(bright > 0, square, 0.0), n_factors)
+        chance = np.where(bright > _VISIBLE, _CHANCE, _FAINT_CHANCE)
+        seen = _beyond_chance(np.where(bright > 0, square, 0.0), n_factors, chance)
         spread = np.where(seen, (square - n_factors) * over(scale, 2 * total(weight)), 0.0)[component]
         weight /= scale[mine]
         information = (np.bincount(a, weight, n) + np.bincount(b, weight, n)).astype(float)
@@ -103,11 +105,11 @@ class ZeroPoints:
         return ZeroPoints(1 + factor, err, variance, self.hidden, self.above)
 
 
-def _beyond_chance(square: FloatArray, dof: FloatArray) -> BoolArray:
+def _beyond_chance(square: FloatArray, dof: FloatArray, chance: FloatArray) -> BoolArray:
     """Whether square sums are larger than chance makes them (Wilson & Hilferty 1931, PNAS 17, 684)."""
     dof = np.maximum(dof, 1)
     third = 2 / (9 * dof)
-    return np.asarray(square > dof * (1 - third + _CHANCE * np.sqrt(third)) ** 3)
+    return np.asarray(square > dof * (1 - third + chance * np.sqrt(third)) ** 3)
 
 
 def _supported(pull: FloatArray, dof: FloatArray, component: IntArray, size: int) -> FloatArray:
