@@ -307,3 +307,15 @@ def test_a_keyword_to_split_by_that_no_image_has_is_refused(tmp_path):
     done = run("match", "--dry-run", "--split-by", "FILTR", *paths)
     assert done.exit_code == 3
     assert "--split-by FILTR: no image has this keyword" in done.stderr
+
+
+def test_an_image_that_is_alone_in_its_set_is_said_to_overlap_nothing(tmp_path):
+    paths = write_all(tmp_path, row([130.0, 100.0, 110.0]))
+    for path, band in zip(paths, "rrg", strict=True):
+        fits.setval(path, "FILTER", value=band)
+    done = run("match", "--dry-run", "--split-by", "FILTER", *paths)
+    assert (
+        f"no other image of their sets overlaps them, and their skies are 0: {paths[2]} [disconnected]" in done.stderr
+    )
+    fits.setval(paths[2], "FILTER", value="r")
+    assert "disconnected" not in run("match", "--dry-run", "--split-by", "FILTER", *paths).stderr

@@ -42,11 +42,14 @@ def disconnected(
 ) -> tuple[SkyWarning, ...]:
     """Warn of sets of images that can't be compared with one another, beyond those of ``--split-by``.
 
-    ``component`` (N,): set of every image; ``usable``: indices of the images that have a sky at all.
+    ``component`` (N,): set of every image; ``usable``: indices of the images that have a sky at all. A set of
+    ``--split-by`` may have one image, whose sky is 0 whatever is in it.
     """
     ids, first, count = np.unique(component[usable], return_index=True, return_counts=True)
     if len(ids) <= max(1, len({images[i].split for i in usable.tolist()})):
-        return ()
+        lone = usable[first[count == 1]].tolist()
+        text = f"no other image of their sets overlaps them, and their skies are 0: {few(labels(images, lone), ', ')}"
+        return (SkyWarning(WarningName.DISCONNECTED, text),) if lone and len(ids) > 1 else ()
     sets = [_set(images[usable[f]].ref.label, int(n)) for f, n in zip(first, count, strict=True)]
     has_sky = np.isin(np.arange(len(images)), usable)
     a, b = measurements.a, measurements.b
