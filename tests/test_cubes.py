@@ -13,7 +13,7 @@ import skymatch_cli
 from skymatch_cli.compare import meshed
 from skymatch_cli.errors import InputError
 from skymatch_cli.images import pixels as reading
-from skymatch_cli.run import tasks
+from skymatch_cli.run import processes, tasks
 from skymatch_cli.store import measuring
 
 from .commands import run
@@ -384,8 +384,14 @@ def test_planes_are_compared_alike_in_processes(tmp_path, monkeypatch, model):
     names = save(tmp_path, 5, WAVE)
     command = ["match", "--dry-run", "--format", "csv", "--planes", "each", "--model", model, *names]
     alone = run(*command, "--jobs", "1").stdout
-    monkeypatch.setattr(tasks, "_WORTH_PROCESSES", 0)
+    always_in_processes(monkeypatch)
     assert run(*command, "--jobs", "2").stdout == alone
+
+
+def always_in_processes(monkeypatch):
+    """Also for few pixels, and while another test has a thread."""
+    monkeypatch.setattr(tasks, "_WORTH_PROCESSES", 0)
+    monkeypatch.setattr(processes, "can_fork", lambda: True)
 
 
 def test_a_plane_whose_process_is_killed_is_named(tmp_path, monkeypatch):
@@ -398,7 +404,7 @@ def test_a_plane_whose_process_is_killed_is_named(tmp_path, monkeypatch):
         return measure(task)
 
     monkeypatch.setattr(meshed.MeshTask, "__call__", killed)
-    monkeypatch.setattr(tasks, "_WORTH_PROCESSES", 0)
+    always_in_processes(monkeypatch)
     refused = run("match", "--dry-run", "--compare", "mesh", "--planes", "each", "--jobs", "2", *names)
     assert refused.exit_code == 3
     assert refused.stderr.count("cube_") == 1
@@ -413,7 +419,7 @@ def test_all_planes_that_can_not_be_read_are_named_whatever_process_reads_them(t
         "__call__",
         lambda task: task.lost("is torn") if task.info.ref.label.endswith(bad) else measure(task),
     )
-    monkeypatch.setattr(tasks, "_WORTH_PROCESSES", 0)
+    always_in_processes(monkeypatch)
     command = ["match", "--dry-run", "--compare", "mesh", "--planes", "each", *names]
     alone, apart = (run(*command, "--jobs", jobs) for jobs in "12")
     assert (apart.exit_code, apart.stderr) == (alone.exit_code, alone.stderr)
