@@ -186,6 +186,12 @@ class TestPlanesOfOneFile:
         without = skies("--weight", "none", "--compare", "pooled", "a.fits", "b.fits")
         assert abs(without["b.fits[SCI]"] - 7.5) > 1
 
+    def test_a_weight_is_used_before_an_exposure_time(self, folder: Path) -> None:
+        for of in "ab":
+            planes = plane(marks(100, 100), "EXPTIME", of), plane(marks(0 if of == "a" else 9, 9), "WEIGHT", of)
+            write(f"{of}.fits", plane(pixels(of, spoiled=of == "a"), "SCI", of), *planes)
+        assert_matched(skies("a.fits", "b.fits"), "a.fits[SCI]", "b.fits[SCI]")
+
     @pytest.mark.parametrize(
         ("image", "flags"), [("1-1.E.SCI", "1-1.E.FLG"), ("IMAGE", "MASK"), ("SCI", "FLAGS"), ("A", "A.MASK")]
     )

@@ -40,6 +40,7 @@ _PERHAPS = {
     Role.WEIGHT: ("coverage|exposure|confidence", "conf|exp|exptime|expmap|cov|nhits|hits|nobs"),
 }
 _NOT_SKY = [_pattern(*texts) for texts in _SURELY.values()]
+_WEIGHT = _pattern(*_SURELY[Role.WEIGHT])
 _ROLES = {role: [_pattern(*texts[role]) for texts in (_SURELY, _PERHAPS) if role in texts] for role in _SURELY} | {
     Role.IMAGE: [_pattern("", "sci|science|image|img|signal|flux|data|intensity")]
 }
@@ -88,6 +89,8 @@ def companion_of(file: FitsFile, image: Hdu, role: Role) -> Hdu | None:
     kind, prefixes = (image.plane_shape, image.n_planes), {_prefix(image), image.name.upper()}
     alike = [h for h in file.hdus if (h.plane_shape, h.n_planes) == kind and _prefix(h) in prefixes]
     found = [h for h in alike if role_of(h.name) is role and h is not image]
+    if role is Role.WEIGHT:  # before exposure times and coverage
+        found = [h for h in found if _WEIGHT.search(_last_word(h))] or found
     if same := [hdu for hdu in found if hdu.wcs in {"", image.wcs}]:
         unnumbered = len(same) == 1 and same[0].wcs and same[0].ver == 1
         return same[0] if unnumbered else belonging(same, image, file)
