@@ -12,10 +12,6 @@ Three measures are taken of every cell, each in units of what is typical for the
 - the same over twice that window: what is fainter and wider, such as ghosts;
 - the local variance of the cells. A star has noise of its own, and moves light between its cells: where the variance
   is more than twice the typical one, the weight falls with its square root.
-
-What a star moves to its neighbours is missed where these count more than the star itself: images with wide seeing then
-look brighter. So where the cells of a window scatter about its mean, the window counts as above or not at all, with few
-between: weights are level where the star is, and fall beyond its light.
 """
 
 from __future__ import annotations
@@ -35,7 +31,6 @@ Int32Array = npt.NDArray[np.int32]
 _CUT = 6.0  # typical distances at which the mean of a window counts no more
 _HOPELESS = 24.0  # the same for a cell, however well the windows around agree
 _NOISY = 2.0  # typical variances above which a cell loses weight
-_LOST, _KEPT = 0.3, 0.5  # trust by the scatter about the mean below which a cell counts no more, above which it does
 _CELL_NOISE = 0.6  # scatter of cells in noise only, in units of what independent cells would have
 _ENDLESS = 1e12  # residual of a cell, in noise, beyond which its square would be too large for float32
 _BINS = 128  # of the logarithms of distances
@@ -162,27 +157,14 @@ def trusted_weight(sheet: Sheet, distances: Distances, typical: FloatArray) -> F
     windows, seen = sheet.windows, sheet.windows.weight > 0
     *scales, noisy = (np.append(measure[sheet.leaves.image], 1).astype(np.float32) for measure in typical)
     limit = np.float32(_NOISY) * noisy**2
-    scatter = distances.variance - windows.of_mean() * distances.window[0] ** 2  # without gradients
-    weight = windows.weight * _step(_spread(windows, _quiet(scatter, limit), seen, 0))
-    weight *= _spread(windows, _quiet(distances.variance, limit), seen, 0)
+    quiet = np.maximum(distances.variance, limit)
+    np.sqrt(np.divide(limit, quiet, out=quiet), out=quiet)
+    weight = windows.weight * _spread(windows, quiet, seen, 0)
     for k, (mean, scale) in enumerate(zip(distances.window, scales, strict=True)):
         distance = mean / scale
         weight *= _spread(windows, _biweight(distance, _CUT), seen, k)
         weight *= _biweight(distance, _HOPELESS)
     return np.ascontiguousarray(weight[:, :-1].T)
-
-
-def _quiet(variance: Float32Array, limit: Float32Array) -> Float32Array:
-    quiet = np.maximum(variance, limit)
-    return np.sqrt(np.divide(limit, quiet, out=quiet), out=quiet)
-
-
-def _step(trust: Float32Array) -> Float32Array:
-    """0 for little trust, 1 for much, and a smooth step between."""
-    trust -= np.float32(_LOST)
-    trust /= np.float32(_KEPT - _LOST)
-    np.clip(trust, np.float32(0), np.float32(1), out=trust)
-    return np.asarray(trust * trust * (3 - 2 * trust))
 
 
 def _spread(windows: Windows, trust: Float32Array, seen: BoolArray, which: int) -> Float32Array:

@@ -47,10 +47,6 @@ class Windows:
             seen=tuple(map(_divisor, _both(beside, seen, finest))),
         )
 
-    def of_mean(self) -> Float32Array:
-        """Variance of the cells of the smaller window that a mean of one sigma makes, in that of noise, (64, n)."""
-        return np.asarray(np.float32(_energy(self.finest)) / self.seen[0])
-
     def both(self, a: Float32Array) -> tuple[Float32Array, Float32Array]:
         """Means over the smaller and the larger windows."""
         return _both(self.beside, a, self.finest)
