@@ -15,10 +15,8 @@ _MOST_SQUARE = 25.0  # of a step over its error: one star or trail is no detecto
 _USUAL, _BELIEF = 1.2, 36.0  # of such squares where there is no step; how many lines' worth of belief that it is so
 _CLEAR = 2.5  # standard deviations of chance, below which there is no step
 _STRUCTURED = 2.5  # squares elsewhere, beyond which nebulae make them, and there is no such belief
-_ALIKE, _UNLIKE = (
-    4.0,
-    9.0,
-)  # steps' worth of belief that images are as the others; most square of a step over the median
+_ALIKE = 4.0  # steps' worth of belief that images are as the others
+_UNLIKE = 9.0  # most square of a step over the median
 _MEDIAN = 0.455  # of the square of a Gaussian deviate
 
 
@@ -92,9 +90,10 @@ def step_errors(graph: OverlapGraph, share: FloatArray, variance: FloatArray, kn
     beyond = np.sqrt(np.maximum(1 - known / np.maximum(total, 1e-300), 0.0))
     columns = 12 * ends.T[..., None] + np.arange(12)
     rows = (entries.reshape(2, -1, 12) * beyond[:, None]).swapaxes(0, 1)
-    return csr_array(
-        (rows.ravel(), columns.ravel(), 24 * np.arange(len(ends.T) + 1)), shape=(len(ends.T), 12 * len(variance))
-    )
+    begin = 24 * np.arange(len(ends.T) + 1)
+    errors = csr_array((rows.ravel(), columns.ravel(), begin), shape=(len(ends.T), 12 * len(variance)))
+    errors.eliminate_zeros()
+    return errors
 
 
 def variances(errors: csr_array) -> FloatArray:
