@@ -74,7 +74,8 @@ class ZeroPoints:
         scale = np.maximum((total(left) + _USUAL * _BELIEF) / (dof + _BELIEF), 1)
         square = total(weight * slope**2 - left) / scale
         bright = _above_darkest(structure.darkest[use], mean[use], mine, size)
-        chance = np.where(bright > _VISIBLE, _CHANCE, _FAINT_CHANCE)
+        faint = np.where(dof > 0, _FAINT_CHANCE, np.inf)  # without loops, seeing that differs looks like factors
+        chance = np.where(bright > _VISIBLE, _CHANCE, faint)
         seen = _beyond_chance(np.where(bright > 0, square, 0.0), n_factors, chance)
         spread = np.where(seen, (square - n_factors) * over(scale, 2 * total(weight)), 0.0)[component]
         weight /= scale[mine]
