@@ -1,8 +1,8 @@
 """Cubes: each plane is matched by itself, recorded, subtracted and undone."""
 
 import json
-import os
-import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,8 @@ import pytest
 from astropy.io import fits
 
 import skymatch_cli
-from skymatch_cli.compare import meshed
 from skymatch_cli.errors import InputError
 from skymatch_cli.images import pixels as reading
-from skymatch_cli.run import processes, tasks
 from skymatch_cli.store import measuring
 
 from .commands import run
@@ -378,51 +376,60 @@ def test_tiles_through_several_planes_are_unpacked_once(tmp_path, monkeypatch, n
     assert counts == unpacked * len(PLACES)
 
 
+IN_PROCESSES = """
+import os, signal, sys
+from skymatch_cli.cli import main
+from skymatch_cli.compare.meshed import MeshTask
+from skymatch_cli.run import tasks
+
+tasks._WORTH_PROCESSES = 0  # also for few pixels
+measure, here = MeshTask.__call__, os.getpid()
+
+
+def of_test(task):
+    label = task.info.ref.label
+    {body}
+    return measure(task)
+
+
+MeshTask.__call__ = of_test
+main(["match", "--dry-run", "--compare", "mesh", "--planes", "each", *sys.argv[1:]])
+"""
+
+
+def run_in_processes(body: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``match`` in a Python of its own, without the threads that other tests have; ``body`` comes before a task."""
+    command = [sys.executable, "-c", IN_PROCESSES.replace("{body}", body), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
 @pytest.mark.parametrize("model", ["constant", "plane"])
-def test_planes_are_compared_alike_in_processes(tmp_path, monkeypatch, model):
+def test_planes_are_compared_alike_in_processes(tmp_path, model):
     """Each set of planes may be compared in a process of its own: same bytes."""
     names = save(tmp_path, 5, WAVE)
-    command = ["match", "--dry-run", "--format", "csv", "--planes", "each", "--model", model, *names]
-    alone = run(*command, "--jobs", "1").stdout
-    always_in_processes(monkeypatch)
-    assert run(*command, "--jobs", "2").stdout == alone
+    alone, apart = (
+        run_in_processes("", "--format", "csv", "--model", model, "--jobs", jobs, *names).stdout for jobs in "12"
+    )
+    assert alone.count("cube_") >= 15
+    assert apart == alone
 
 
-def always_in_processes(monkeypatch):
-    """Also for few pixels, and while another test has a thread."""
-    monkeypatch.setattr(tasks, "_WORTH_PROCESSES", 0)
-    monkeypatch.setattr(processes, "can_fork", lambda: True)
-
-
-def test_a_plane_whose_process_is_killed_is_named(tmp_path, monkeypatch):
+def test_a_plane_whose_process_is_killed_is_named(tmp_path):
     """Each process measures planes of its own at first; after one was killed they are measured one by one."""
-    names, measure, here = save(tmp_path, 5, WAVE), meshed.MeshTask.__call__, os.getpid()
-
-    def killed(task):
-        if task.info.ref.label.endswith("cube_1.fits[*,*,3]") and os.getpid() != here:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return measure(task)
-
-    monkeypatch.setattr(meshed.MeshTask, "__call__", killed)
-    always_in_processes(monkeypatch)
-    refused = run("match", "--dry-run", "--compare", "mesh", "--planes", "each", "--jobs", "2", *names)
-    assert refused.exit_code == 3
+    names = save(tmp_path, 5, WAVE)
+    killed = 'label.endswith("cube_1.fits[*,*,3]") and os.getpid() != here and os.kill(os.getpid(), signal.SIGKILL)'
+    refused = run_in_processes(killed, "--jobs", "2", *names)
+    assert refused.returncode == 3
     assert refused.stderr.count("cube_") == 1
     assert "cube_1.fits[*,*,3]: the process that read it was killed" in refused.stderr
 
 
-def test_all_planes_that_can_not_be_read_are_named_whatever_process_reads_them(tmp_path, monkeypatch):
-    names, measure = save(tmp_path, 5, WAVE), meshed.MeshTask.__call__
+def test_all_planes_that_can_not_be_read_are_named_whatever_process_reads_them(tmp_path):
+    names = save(tmp_path, 5, WAVE)
     bad = "cube_0.fits[*,*,1]", "cube_0.fits[*,*,5]", "cube_2.fits[*,*,2]"
-    monkeypatch.setattr(
-        meshed.MeshTask,
-        "__call__",
-        lambda task: task.lost("is torn") if task.info.ref.label.endswith(bad) else measure(task),
-    )
-    always_in_processes(monkeypatch)
-    command = ["match", "--dry-run", "--compare", "mesh", "--planes", "each", *names]
-    alone, apart = (run(*command, "--jobs", jobs) for jobs in "12")
-    assert (apart.exit_code, apart.stderr) == (alone.exit_code, alone.stderr)
+    torn = f'if label.endswith({bad!r}): return task.lost("is torn")'
+    alone, apart = (run_in_processes(torn, "--jobs", jobs, *names) for jobs in "12")
+    assert (apart.returncode, apart.stderr) == (alone.returncode, alone.stderr)
     assert all(name in apart.stderr for name in bad)
 
 
