@@ -335,7 +335,7 @@ class TestFilesOfTheList:
         for of in "ab":
             single(f"{of}_new.fits", pixels(of), of)
         single("a_wht.fits", marks(1, 1), "a")
-        said = "by their names weights, masks or errors, but of no file of the list: a_wht.fits"
+        said = "matched as images, but named as weights, masks or errors (of no file of the list): a_wht.fits"
         assert said in run("--dry-run", "a_new.fits", "b_new.fits", "a_wht.fits").stderr
         assert said not in run("--dry-run", "a_wht.fits").stderr
 

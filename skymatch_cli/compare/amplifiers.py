@@ -1,4 +1,4 @@
-"""Errors of differences by steps between amplifiers, which the images' own pixels show, and few overlaps."""
+"""Turn steps between the amplifiers of a detector into errors of the differences."""
 
 from __future__ import annotations
 

@@ -212,7 +212,8 @@ def _chosen(file: FitsFile, place: MaskRef, ref: ImageRef, kind: str, images: Fi
         planes = [hdu for hdu in file.hdus if hdu.plane_shape]
         found = [hdu for hdu in planes if (hdu.name.upper(), hdu.ver) not in others]
         if planes and not found:
-            raise InputError.at(ref.label, f"its {kind} {place.file} holds no plane of it, but of other images")
+            what = f"its {kind} {place.file} holds no plane of it, but of other images"
+            raise InputError.at(ref.label, what, "add its plane, or leave this file out of the list or template")
         found.sort(
             key=lambda h: (
                 not ref.ext or not same.fits(h.index, h.name, h.ver),

@@ -86,8 +86,8 @@ class Companions:
         called = [n.file for n in images if n.selector is None and _SURE.search(stem_of(n.path))]
         if not called or len(called) == len(images):
             return ()
-        text = f"by their names weights, masks or errors, but of no file of the list: {first_names(called)}"
-        return (SkyWarning(WarningName.PLANES, f"{text}: they are matched as images"),)
+        text = "matched as images, but named as weights, masks or errors (of no file of the list)"
+        return (SkyWarning(WarningName.PLANES, f"{text}: {first_names(called)}"),)
 
     def holds(self, name: NamedFile) -> bool:
         """Whether a file is a companion."""

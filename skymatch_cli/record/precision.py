@@ -103,7 +103,7 @@ def check_digest(source: Source, index: int, left: Written, where: str) -> None:
 
 
 def changed_pixels(infos: Sequence[ImageInfo], settings: Settings) -> list[tuple[Problem, ...]]:
-    """For each image from which this program subtracted a sky, why its pixels are not those that were written.
+    """Return, for each image, the problems of pixels that another program changed after a sky was subtracted.
 
     Matching adds that sky back: to pixels of another program it would be a step that nobody can explain.
     """

@@ -177,7 +177,7 @@ def assemble(planned: Plan, found: Findings) -> tuple[Measurements, Sequence[Fin
 
 
 def _solvers() -> tuple[PlaneSolver, DegreeChooser]:
-    """What compares cells, and solves: imported before processes are forked, not in each of them."""
+    """Import the solvers of planes before processes are forked, so that each process need not."""
     import skymatch_cli.compare.mesh.tilts  # noqa: F401
     from skymatch_cli.solve.tiltfit import image_planes
     from skymatch_cli.solve.tilts import chosen_degree

@@ -1,6 +1,6 @@
 """Names of images -> plan: read headers, trace footprints and intersect them.
 
-No pixel is read, but of images from which this program has subtracted a sky: whether the pixels are still the same.
+Pixels are read only where this program subtracted a sky before: to check that no other program changed them since.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def plan(
 
 
 def _changed(found: Infos, known: Known, settings: Settings) -> list[tuple[Problem, ...]]:
-    """For each image, why its pixels can't be those of its header; headers that are known were checked before."""
+    """Return the problems of each image whose pixels another program changed; known headers were checked before."""
     written = (info.recorded is not None and info.recorded.subtracted for info in found.infos)
     new = (not known.has(header) for header in found.headers)
     check = [n for n, flags in enumerate(zip(written, new, strict=True)) if all(flags)]
