@@ -25,7 +25,7 @@ from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.layers import cells_first
 from skymatch_cli.compare.mesh.sheets import Sheet
 from skymatch_cli.compare.mesh.windows import Windows
-from skymatch_cli.model import BoolArray, FloatArray, IntArray
+from skymatch_cli.model import BoolArray, FloatArray
 
 Int32Array = npt.NDArray[np.int32]
 _CUT = 6.0  # typical distances at which the mean of a window counts no more
@@ -87,32 +87,6 @@ class Distances:
         larger /= windows.noise[1]
         return cls((smaller, larger), variance)
 
-    def spreads(self, sheet: Sheet) -> SheetSpreads:
-        """Count the distances of the cells, for `Spreads`."""
-        # Cells that are not seen count for an image after the last.
-        n = len(sheet.images)
-        number = np.append(_BINS * sheet.number, 0).astype(np.float32)
-        first_bin = np.where(sheet.windows.weight > 0, number, np.float32(_BINS * n))
-        columns = []
-        for distance in (*self.window, np.sqrt(self.variance)):
-            bin_number = np.abs(distance)
-            np.log2(np.maximum(bin_number, np.float32(2.0**-30), out=bin_number), out=bin_number)
-            bin_number *= np.float32(_PER_OCTAVE)
-            bin_number += np.float32(_BINS // 2)
-            np.floor(np.clip(bin_number, 0, _BINS - 1, out=bin_number), out=bin_number)
-            bin_number += first_bin
-            counts = np.bincount(bin_number.astype(np.int64).reshape(-1), minlength=(n + 1) * _BINS)
-            columns.append(counts.reshape(-1, _BINS)[:-1].T)
-        return SheetSpreads(sheet.images, np.concatenate(columns).astype(np.int32))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SheetSpreads:
-    """Distances of the cells of one sheet: counts (3 * 128, k) of k images."""
-
-    images: IntArray
-    counts: Int32Array
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spreads:
@@ -125,9 +99,21 @@ class Spreads:
         """No cell yet, for ``n`` images."""
         return cls(np.zeros((3 * _BINS, n), np.int32))
 
-    def add(self, found: SheetSpreads) -> None:
+    def add(self, sheet: Sheet, distances: Distances) -> None:
         """Add the cells of a sheet."""
-        self.counts[:, found.images] += found.counts
+        # Cells that are not seen count for an image after the last.
+        n = len(sheet.images)
+        number = np.append(_BINS * sheet.number, 0).astype(np.float32)
+        first_bin = np.where(sheet.windows.weight > 0, number, np.float32(_BINS * n))
+        for k, distance in enumerate((*distances.window, np.sqrt(distances.variance))):
+            bin_number = np.abs(distance)
+            np.log2(np.maximum(bin_number, np.float32(2.0**-30), out=bin_number), out=bin_number)
+            bin_number *= np.float32(_PER_OCTAVE)
+            bin_number += np.float32(_BINS // 2)
+            np.floor(np.clip(bin_number, 0, _BINS - 1, out=bin_number), out=bin_number)
+            bin_number += first_bin
+            counts = np.bincount(bin_number.astype(np.int64).reshape(-1), minlength=(n + 1) * _BINS)
+            self.counts[k * _BINS : (k + 1) * _BINS, sheet.images] += counts.reshape(-1, _BINS)[:-1].T
 
     def typical(self) -> FloatArray:
         """Standard deviations (3, N) from the lowest quarters; at least those of noise alone.
@@ -152,8 +138,20 @@ def _lowest_quarter(counts: Int32Array) -> FloatArray:
     return np.asarray(distance)
 
 
-def trusted_weight(sheet: Sheet, distances: Distances, typical: FloatArray) -> Float32Array:
-    """Weight (n, 64) of every cell of every image, with the typical distances (3, N) of the images."""
+def weighed(
+    sheet: Sheet, shifted: Float32Array, sky: Float32Array, scale: FloatArray, typical: FloatArray | None
+) -> tuple[Float32Array, Distances]:
+    """Weights (n, 64) of the cells, and their distances from the sky (m, 64); ``shifted``: values less the offsets.
+
+    ``scale`` (N,): of the variance of the images; ``typical`` (3, N): their distances, None while no cell is doubted.
+    """
+    distances = Distances.of_residuals(sheet, sheet.layers.each(np.subtract, shifted, sky))
+    weight = sheet.weight.copy() if typical is None else _trusted_weight(sheet, distances, typical)
+    weight /= sheet.of_images(scale)
+    return weight, distances
+
+
+def _trusted_weight(sheet: Sheet, distances: Distances, typical: FloatArray) -> Float32Array:
     windows, seen = sheet.windows, sheet.windows.weight > 0
     *scales, noisy = (np.append(measure[sheet.leaves.image], 1).astype(np.float32) for measure in typical)
     limit = np.float32(_NOISY) * noisy**2
