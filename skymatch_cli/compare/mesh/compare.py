@@ -63,7 +63,9 @@ def compare(
     noise = np.array([min((mesh.noise for mesh in mine), default=np.inf) for mine in of_image])
     sums, scale, structure = _robust_sums(meshes, level, noise, graph, (unit, least))
     own = over(sums.variance, sums.weight)
-    zero_points = ZeroPoints.of_structure(structure, own, graph)
+    zero_points = ZeroPoints.of_sums(
+        tuple(structure.pieces[:2].sum(axis=2)), structure.bright, structure.darkest, own, graph
+    )
     fields, zero_points = image_fields(structure, graph, meshes, zero_points, own * _enough(sums))
     if steps is not None and steps.any():
         fields = with_steps(fields, structure, graph, meshes, steps / unit**2)

@@ -14,7 +14,7 @@ import numpy as np
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.sheets import Sheet
-from skymatch_cli.compare.mesh.sums import inverse, over
+from skymatch_cli.compare.mesh.sums import inverse
 from skymatch_cli.compare.mesh.tiles import BLOCK
 from skymatch_cli.model import FloatArray, IntArray, OverlapGraph
 
@@ -22,7 +22,6 @@ PIECES = 12  # of an overlap
 _ALONG, _ACROSS = 6, 2  # pieces of a long overlap
 _ROWS, _COLUMNS = 3, 4  # of another
 _LONG = 2.0  # length over width
-_FEW = 6  # blocks that say nothing about a slope
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,22 +82,6 @@ class PairStructure:
         for k, value in enumerate(terms):
             self.bright[k, pairs] += np.bincount(number, value, len(pairs))
         np.minimum.at(self.darkest, pair, scene)
-
-    def slopes(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Slope of the difference with brightness and its error (M,), and the mean brightness of the overlap (M,).
-
-        Regression over the blocks; its error is that of what the blocks scatter by about it.
-        """
-        weight, pull, _ = self.pieces[:3].sum(axis=2)
-        first, second, product, square, _, count = self.bright
-        mean = over(first, weight)
-        spread = second - mean * first
-        known = (spread > 1e-6 * second) & (count > _FEW)
-        spread = np.where(known, spread, 1.0)
-        slope = np.where(known, (product - mean * pull) / spread, 0.0)
-        scatter = np.maximum(square - over(pull**2, weight) - slope**2 * spread, 1e-6 * square)
-        err = np.sqrt(scatter / np.maximum(count - 2, 1) / spread)
-        return slope, np.where(known & (err > 0), err, np.inf), mean
 
 
 def _box(mesh: Mesh | None) -> FloatArray:

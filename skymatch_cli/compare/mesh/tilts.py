@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from math import comb
 
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
+from skymatch_cli.compare.mesh.centroids import moved_powers
 from skymatch_cli.compare.mesh.compare import (
     SHEET_BYTES,
     SKY_BYTES,
@@ -121,17 +121,8 @@ class _Field:
     @classmethod
     def of(cls, sheet: Sheet, meshes: Sequence[Mesh | None], degree: int) -> _Field:
         middle = BLOCK * np.stack([sheet.leaves.column, sheet.leaves.row], axis=1).astype(float) + MIDDLE
-        of_cells = (np.ones(1), *gathered(sheet.leaves, meshes, _powers))
         v, u = np.divmod(np.arange(BLOCK**2), BLOCK) - np.array(MIDDLE)
-        terms = exponents(degree)
-        powers = np.empty((len(terms) - 1, len(middle), BLOCK**2), np.float32)
-        for out, (a, b) in zip(powers, terms[1:], strict=True):
-            parts = (
-                comb(a, i) * comb(b, j) * u ** (a - i) * v ** (b - j) * mean
-                for mean, (i, j) in zip(of_cells, terms, strict=False)
-                if i <= a and j <= b
-            )
-            out[...] = sum(parts)
+        powers = moved_powers([np.ones(1), *gathered(sheet.leaves, meshes, _powers)], u, v, degree)
         away = np.stack([power - place for power, place in zip(powers, (u, v), strict=False)]).astype(np.float32)
         away *= sheet.weight > 0
         seen = (sheet.layers.total(sheet.weight) > 0).astype(np.float32).reshape(-1, BLOCK, BLOCK)
