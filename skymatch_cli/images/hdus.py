@@ -27,10 +27,7 @@ _FILES_KEPT = 64  # one mask file often serves many images
 
 
 class PlaneFinder:
-    """Finds the planes of images under the settings of one run.
-
-    UsageError if ``settings.dq_ext`` is a template that can't be filled.
-    """
+    """Finds the planes of images under the settings of one run; UsageError if a template can't be filled."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -160,10 +160,7 @@ class _Expansion:
     def add(
         self, name: str, folder: str = "", lists: tuple[str, ...] = (), *, stdin: TextIO | None = None, **given: Any
     ) -> None:
-        """Expand one name.
-
-        It is relative to ``folder``, and ``lists`` led to it; ``given`` are values that its files have from there.
-        """
+        """Expand a name, relative to ``folder``; ``lists`` led to it, ``given`` are values of its files from there."""
         path = os.path.join(folder, name)
         if name == "-":
             self._try(self._add_stdin, stdin)

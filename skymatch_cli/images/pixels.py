@@ -194,10 +194,7 @@ class _OpenFiles:
         self._streams: dict[str, IO[bytes]] = {}
 
     def blocks(self, plane: StoredPlane, y0: int, y1: int) -> Iterator[tuple[slice, Stored]]:
-        """Yield stored values of the image (or its section) in blocks of rows, in FITS byte order.
-
-        The slice counts from ``y0``.
-        """
+        """Yield stored values of the image (or its section) by blocks of rows from ``y0`` on, in FITS byte order."""
         columns = slice(None)
         if (section := self._section) is not None:
             y0, y1, columns = y0 + section.y0, y1 + section.y0, slice(section.x0, section.x1)

@@ -203,10 +203,7 @@ def factor_warnings(
 
 
 def other_units(images: Sequence[ImageInfo], measurements: Measurements, used: BoolArray) -> tuple[SkyWarning, ...]:
-    """Warn of images whose noise, with stars or by far, is that of all overlapping images times a large factor.
-
-    ``used`` (M,): pairs that count.
-    """
+    """Warn of images whose noise (and stars) differs by a large factor from all others; ``used`` (M,): pairs."""
     m = measurements
     if m.scale is None or not used.any():
         return ()

@@ -93,7 +93,8 @@ def _robust_sums(
 
     def solved(weight: FloatArray, difference: FloatArray) -> FloatArray:
         offset = least_squares_offsets(graph.n_images, graph.a, graph.b, weight, difference)
-        return _rounded(offset - offset[fixed] - level)
+        # Residuals are relative to these: as float32 they lose no digit.
+        return (offset - offset[fixed] - level).astype(np.float32).astype(np.float64)
 
     with ExitStack() as stack:
         sheets: Kept[Sheet] = Kept(SHEET_BYTES, stack)
@@ -154,11 +155,6 @@ def _quietest(noise: FloatArray, graph: OverlapGraph) -> IntArray:
     component = connected(graph.n_images, graph.a, graph.b)
     order = np.lexsort((noise, component))
     return order[np.searchsorted(component[order], component)]
-
-
-def _rounded(offset: FloatArray) -> FloatArray:
-    """Round offsets to float32: residuals are relative to these, so no digit is lost."""
-    return offset.astype(np.float32).astype(np.float64)
 
 
 def first_differences(sheets: Iterable[Sheet], level: FloatArray, graph: OverlapGraph) -> tuple[FloatArray, FloatArray]:
