@@ -19,8 +19,8 @@ _PRIOR_BLOCKS = 10.0  # blocks' worth of belief in the noise that pixels show to
 _COMMON_BLOCKS = 30.0  # of belief that all images of a run scatter alike: the scatter of few blocks is itself noise
 _UNDOUBTED = np.float32(0.93)  # of the scatter of Gaussian noise, in the cells that `trust` leaves their weight
 _NEIGHBOUR = 0.19  # covariance of neighbouring cells of a row, where the variance is 1 - 2 * 0.19
-_ALONG_ROW = np.float32(1.0 - 2.0 * _NEIGHBOUR) * np.eye(BLOCK, dtype=np.float32)
-_ALONG_ROW += np.float32(_NEIGHBOUR) * (np.eye(BLOCK, k=1, dtype=np.float32) + np.eye(BLOCK, k=-1, dtype=np.float32))
+_ALONG = (1.0 - 2.0 * _NEIGHBOUR) * np.eye(BLOCK) + _NEIGHBOUR * (np.eye(BLOCK, k=1) + np.eye(BLOCK, k=-1))
+_COVARIANCE = np.kron(_ALONG, _ALONG).astype(np.float32)  # of the cells of a block
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,7 +106,8 @@ class BlockScatter:
 
     def add(self, sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array) -> None:
         """Add the blocks of a sheet."""
-        promised = (_UNDOUBTED * _block_variance(np.sqrt(weight * (np.float32(1) - share)))).astype(float)
+        noise = np.sqrt(weight * (np.float32(1) - share))
+        promised = (_UNDOUBTED * np.einsum("bc,bc->b", noise, noise @ _COVARIANCE)).astype(float)
         found = np.einsum("bc,bc->b", weight, residual).astype(float)
         for total, each in zip(self.totals, (found**2, promised, promised > 0, promised**2), strict=True):
             total[sheet.images] += np.bincount(sheet.number, each, len(sheet.images))
@@ -124,14 +125,3 @@ class BlockScatter:
         alone = (found + _PRIOR_BLOCKS * block) / (expected + _PRIOR_BLOCKS * block)
         typical = np.median(alone[n_blocks > 0]) if n_blocks.any() else 1.0
         return np.asarray((found + typical * _COMMON_BLOCKS * block) / (expected + _COMMON_BLOCKS * block))
-
-
-def _block_variance(a: Float32Array) -> Float32Array:
-    """Variance of sums over blocks of a cell-by-cell noise (n, 64); the noise of neighbouring cells is correlated."""
-    rows = a.reshape(-1, BLOCK)
-    along = (rows @ _ALONG_ROW).reshape(-1, BLOCK, BLOCK)
-    spread = along * np.float32(1.0 - 2.0 * _NEIGHBOUR)
-    along *= np.float32(_NEIGHBOUR)
-    spread[:, 1:] += along[:, :-1]
-    spread[:, :-1] += along[:, 1:]
-    return np.asarray(np.einsum("bc,bc->b", a, spread.reshape(a.shape)))
