@@ -396,14 +396,13 @@ def _needed_blocks(regions: Sequence[Spans], shape: tuple[int, int]) -> BoolArra
     """Blocks of pixels that lie in an overlap or beside one: windows of cells reach across its border."""
     ny, nx = (-(-n // BLOCK_PIX) for n in shape)
     change = np.zeros((ny + 2, nx + 3), np.int64)
-    for spans in regions:
-        if not spans.y.size:
-            continue
-        first = np.flatnonzero(np.diff(spans.y // BLOCK_PIX, prepend=-1))  # of every row of blocks
-        row = spans.y[first] // BLOCK_PIX
-        start = np.minimum.reduceat(spans.x0, first) // BLOCK_PIX
-        stop = (np.maximum.reduceat(spans.x1, first) - 1) // BLOCK_PIX + 3
-        for beside in (0, 1, 2):
-            change[row + beside, start] += 1
-            change[row + beside, stop] -= 1
+    y, x0, x1 = (
+        np.concatenate([[], *(getattr(r, name) for r in regions)], dtype=np.int64) for name in ("y", "x0", "x1")
+    )
+    if y.size:
+        of_region = np.repeat(np.arange(len(regions)) * ny, [len(r.y) for r in regions])
+        first = np.flatnonzero(np.diff(y // BLOCK_PIX + of_region, prepend=-1))  # of every row of blocks
+        row = y[first] // BLOCK_PIX + np.arange(3)[:, None]
+        np.add.at(change, (row, np.minimum.reduceat(x0, first) // BLOCK_PIX), 1)
+        np.add.at(change, (row, (np.maximum.reduceat(x1, first) - 1) // BLOCK_PIX + 3), -1)
     return np.cumsum(change, axis=1)[1 : ny + 1, 1 : nx + 1] > 0

@@ -96,7 +96,7 @@ def reduce_image(data: PixelArray, good: BoolArray, placement: Placement, *, deg
         usable = clean[rectangle]
         with np.errstate(over="ignore", invalid="ignore"):  # of pixels that are not usable
             values = (data[rectangle] - data.dtype.type(level)).astype(np.float32, copy=False)
-        np.copyto(values, 0, where=~usable)
+        values[~usable] = 0
         total = bins.sums(values)
         if not np.abs(total).max(initial=0) < _MOST_SUM:  # values that float32 can't hold are no sky
             usable = usable & (np.abs(values) < _MOST_VALUE)
