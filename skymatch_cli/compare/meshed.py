@@ -388,12 +388,11 @@ def _needed_blocks(regions: Sequence[Spans], shape: tuple[int, int]) -> BoolArra
     """Blocks of pixels that lie in an overlap or beside one: windows of cells reach across its border."""
     ny, nx = (-(-n // BLOCK_PIX) for n in shape)
     change = np.zeros((ny + 2, nx + 3), np.int64)
-    y, x0, x1 = (
-        np.concatenate([[], *(getattr(r, name) for r in regions)], dtype=np.int64) for name in ("y", "x0", "x1")
-    )
-    if y.size:
-        of_region = np.repeat(np.arange(len(regions)) * ny, [len(r.y) for r in regions])
-        first = np.flatnonzero(np.diff(y // BLOCK_PIX + of_region, prepend=-1))  # of every row of blocks
+    parts = [spans for spans in regions if spans.y.size]
+    if parts:
+        y, x0, x1 = (np.concatenate([getattr(spans, name) for spans in parts]) for name in ("y", "x0", "x1"))
+        line = y // BLOCK_PIX + np.repeat(np.arange(len(parts)) * ny, [spans.y.size for spans in parts])
+        first = np.flatnonzero(np.diff(line, prepend=-1))  # of every row of blocks
         row = y[first] // BLOCK_PIX + np.arange(3)[:, None]
         np.add.at(change, (row, np.minimum.reduceat(x0, first) // BLOCK_PIX), 1)
         np.add.at(change, (row, (np.maximum.reduceat(x1, first) - 1) // BLOCK_PIX + 3), -1)
