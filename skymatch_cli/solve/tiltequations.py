@@ -229,9 +229,15 @@ def totals(k: int) -> FloatArray:
     return found
 
 
+def with_unit_diagonal(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Positive semi-definite matrices (m, k, k) scaled to ones on the diagonal, and the roots of what was there."""
+    scale = np.sqrt(np.maximum(np.einsum("mii->mi", matrix), np.finfo(float).tiny))
+    return matrix / (scale[:, :, None] * scale[:, None, :]), scale
+
+
 def _root(moment: FloatArray) -> FloatArray:
     """A square root of positive semi-definite matrices, (m, k, k)."""
-    scale = np.sqrt(np.maximum(np.einsum("mii->mi", moment), np.finfo(float).tiny))
-    value, vector = np.linalg.eigh(moment / (scale[:, :, None] * scale[:, None, :]))
+    scaled, scale = with_unit_diagonal(moment)
+    value, vector = np.linalg.eigh(scaled)
     root: FloatArray = scale[:, :, None] * vector * np.sqrt(np.maximum(value, 0.0))[:, None, :]
     return root
