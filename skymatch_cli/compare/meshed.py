@@ -20,10 +20,10 @@ from skymatch_cli.compare.mesh.cells import BLOCK_PIX, MeshGrid, TooWideError
 from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
 from skymatch_cli.compare.mesh.placement import Placement
 from skymatch_cli.compare.mesh.reduce import reduce_image
-from skymatch_cli.compare.pooled import local_skies, n_pixels_of, scales
+from skymatch_cli.compare.pooled import local_skies, n_pixels_of, pixels_of, scales
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
-from skymatch_cli.images.pixels import Pixels, read_pixels
+from skymatch_cli.images.pixels import Pixels
 from skymatch_cli.model import (
     BoolArray,
     FloatArray,
@@ -128,12 +128,13 @@ def assemble_mesh(
         meshes, part = _by_spacing(part, graph.plane[rows], spacing[rows], reduced, graph.planes)
         usable = np.array([f.status for f in reduced], object)
         degree = Model(settings.model).degree
-        steps = step_variances([infos[i] for i in mine.tolist()], [f.steps for f in reduced])
+        own_infos = [infos[i] for i in mine.tolist()]
+        steps = partial(step_variances, own_infos, [f.steps for f in reduced])
         compare_all = partial(_compared, meshes, part, group[mine], usable, steps, solve_planes=solvers[0])
         differences = compare_all(degree=degree)
         if settings.model == Model.AUTO:
             # Cells are trusted, and their errors known, with the model that they are compared by.
-            degree, reasons = solvers[1]([infos[i] for i in mine.tolist()], group[mine], differences)
+            degree, reasons = solvers[1](own_infos, group[mine], differences)
             differences = replace(compare_all(degree=degree), reasons=reasons)
         return differences, [replace(f, meshes={}) for f in reduced]
 
@@ -153,7 +154,7 @@ def _compared(
     graph: OverlapGraph,
     group: IntArray,
     usable: StrArray,
-    steps: FloatArray,
+    steps: Callable[[], FloatArray],
     *,
     degree: int,
     solve_planes: PlaneSolver,
@@ -165,7 +166,7 @@ def _compared(
         return compare_planes(meshes[0], graph, group, solve_planes, usable, degree=degree)
     from skymatch_cli.compare.mesh.compare import compare
 
-    return compare(meshes, graph, group, usable, steps=steps)
+    return compare(meshes, graph, group, usable, steps=steps())
 
 
 def _members(number: IntArray, n: int | None = None) -> list[IntArray]:
@@ -334,23 +335,18 @@ class MeshTask:
             what = "comes too near the horizon of its tangent plane to be reduced to a mesh"
             return self._unread((Problem(info.ref.label, what, "use --compare pooled"),))
         warnings = (*pixels.warnings, *_coarse(info, pixels.data, good))
-        scale, steps = pixel_scale(pixels.data, good), amplifier_steps(pixels.data, good)
+        steps = UNKNOWN_STEPS
+        if self.settings.model in {Model.CONSTANT, Model.AUTO}:  # of polynomials they are not used
+            steps = amplifier_steps(pixels.data, good)
+        scale = pixel_scale(pixels.data, good)
         return MeshReduction(meshes, status, local, n_good, warnings, scale=scale, steps=steps)
 
     def _pixels(self) -> Pixels:
-        """The pixels of the frame; of a file behind a URL only the rows that its overlaps need, the others not good."""
         info = self.info
-        far = is_remote(info.source.science.path)
-        if self.with_local or not far or info.wcs is None:
-            return read_pixels(info, self.settings)
-        needed = np.flatnonzero(_needed_blocks(self.places.spans, info.shape).any(axis=1))
-        if not needed.size:
-            return read_pixels(info, self.settings)
-        rows = int(needed[0]) * BLOCK_PIX, min((int(needed[-1]) + 1) * BLOCK_PIX, info.shape[0])
-        read = read_pixels(info, self.settings, rows=rows)
-        data, good = np.zeros(info.shape, read.data.dtype), np.zeros(info.shape, np.bool_)
-        data[slice(*rows)], good[slice(*rows)] = read.data, read.good
-        return replace(read, data=data, good=good)
+        if self.with_local or info.wcs is None or not is_remote(info.source.science.path):
+            return pixels_of(info, self.settings)
+        needed = np.repeat(_needed_blocks(self.places.spans, info.shape).any(axis=1), BLOCK_PIX)
+        return pixels_of(info, self.settings, [np.flatnonzero(needed[: info.shape[0]])])
 
     def _meshes(self, data: PixelArray, good: BoolArray) -> dict[int, tuple[Mesh, ...]]:
         """The meshes by plane, one for every spacing."""
