@@ -14,7 +14,7 @@ _FEW_STEPS = 50  # of neighbours that differ at all, in a block
 _MIN_NOISE_SAMPLES = 16
 _PIECE = 16  # values that are added up at a time; divides half a block
 _CLIP = 5.0  # rms of the differences beyond which one is an edge or a star
-_LEAST_NOISE = 1e-30  # keeps ratios of noises within float32
+_LEAST_NOISE = 1e-37  # keeps ratios of noises within float32
 
 
 def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: float) -> Float32Array:

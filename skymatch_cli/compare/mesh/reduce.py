@@ -103,7 +103,7 @@ def reduce_image(data: PixelArray, good: BoolArray, placement: Placement, *, deg
             total = bins.sums(np.where(usable, values, np.float32(0)))
         shares = placement.shares(rectangle)
         sums.add(shares, [shares.totals(total)])
-        placement.add_places(sums, rectangle, usable, good[rectangle], degree)
+        placement.add_places(sums, rectangle, usable, degree)
     mesh = _finished(sums, placement, sigma, level=level, n_good=n_good)
     if not degree:
         return mesh
