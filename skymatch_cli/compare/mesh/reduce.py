@@ -23,6 +23,7 @@ from skymatch_cli.model.monomials import n_terms
 
 MIN_COVERAGE = 0.3  # share of a cell's window that must be good pixels
 _MOST_SUM, _MOST_VALUE = 1e37, 1e34  # of bins and of their pixels: float32 holds sums of both
+_SOME = 8  # every eighth cell shows how large values are
 _ROUNDINGS = 4.0  # of single precision, by which the mean of a cell may err
 
 
@@ -125,7 +126,7 @@ def _finished(sums: CellSums, placement: Placement, sigma: Float32Array, *, leve
     covered = (count > 0) & (count * area >= MIN_COVERAGE)
     value = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
     # Sums of single precision err by more than the noise of a block where that is none.
-    typical = np.quantile(np.abs(value[covered]), 0.9) if covered.any() else 0.0
+    typical = np.quantile(np.abs(value[covered][::_SOME]), 0.9) if covered.any() else 0.0
     rounding = _ROUNDINGS * float(np.finfo(np.float32).eps) * (abs(level) + float(typical))
     noise = max(float(np.median(sigma)), rounding)
     variance = np.maximum(variance, rounding * rounding)  # infinite where `**` would raise
