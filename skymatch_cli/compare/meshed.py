@@ -20,10 +20,10 @@ from skymatch_cli.compare.mesh.cells import BLOCK_PIX, MeshGrid, TooWideError
 from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
 from skymatch_cli.compare.mesh.placement import Placement
 from skymatch_cli.compare.mesh.reduce import reduce_image
-from skymatch_cli.compare.pooled import local_skies, n_pixels_of, scales
+from skymatch_cli.compare.pooled import local_skies, n_pixels_of, pixels_of, scales
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
-from skymatch_cli.images.pixels import Pixels, read_pixels
+from skymatch_cli.images.pixels import Pixels
 from skymatch_cli.model import (
     BoolArray,
     FloatArray,
@@ -343,19 +343,11 @@ class MeshTask:
         return MeshReduction(meshes, status, local, n_good, warnings, scale=scale, steps=steps)
 
     def _pixels(self) -> Pixels:
-        """The pixels of the frame; of a file behind a URL only the rows that its overlaps need, the others not good."""
         info = self.info
-        far = is_remote(info.source.science.path)
-        if self.with_local or not far or info.wcs is None:
-            return read_pixels(info, self.settings)
-        needed = np.flatnonzero(_needed_blocks(self.places.spans, info.shape).any(axis=1))
-        if not needed.size:
-            return read_pixels(info, self.settings)
-        rows = int(needed[0]) * BLOCK_PIX, min((int(needed[-1]) + 1) * BLOCK_PIX, info.shape[0])
-        read = read_pixels(info, self.settings, rows=rows)
-        data, good = np.zeros(info.shape, read.data.dtype), np.zeros(info.shape, np.bool_)
-        data[slice(*rows)], good[slice(*rows)] = read.data, read.good
-        return replace(read, data=data, good=good)
+        if self.with_local or info.wcs is None or not is_remote(info.source.science.path):
+            return pixels_of(info, self.settings)
+        needed = np.repeat(_needed_blocks(self.places.spans, info.shape).any(axis=1), BLOCK_PIX)
+        return pixels_of(info, self.settings, [np.flatnonzero(needed[: info.shape[0]])])
 
     def _meshes(self, data: PixelArray, good: BoolArray) -> dict[int, tuple[Mesh, ...]]:
         """The meshes by plane, one for every spacing."""
@@ -397,14 +389,12 @@ def _needed_blocks(regions: Sequence[Spans], shape: tuple[int, int]) -> BoolArra
     """Blocks of pixels that lie in an overlap or beside one: windows of cells reach across its border."""
     ny, nx = (-(-n // BLOCK_PIX) for n in shape)
     change = np.zeros((ny + 2, nx + 3), np.int64)
-    for spans in regions:
-        if not spans.y.size:
-            continue
-        first = np.flatnonzero(np.diff(spans.y // BLOCK_PIX, prepend=-1))  # of every row of blocks
-        row = spans.y[first] // BLOCK_PIX
-        start = np.minimum.reduceat(spans.x0, first) // BLOCK_PIX
-        stop = (np.maximum.reduceat(spans.x1, first) - 1) // BLOCK_PIX + 3
-        for beside in (0, 1, 2):
-            change[row + beside, start] += 1
-            change[row + beside, stop] -= 1
+    parts = [spans for spans in regions if spans.y.size]
+    if parts:
+        y, x0, x1 = (np.concatenate([getattr(spans, name) for spans in parts]) for name in ("y", "x0", "x1"))
+        line = y // BLOCK_PIX + np.repeat(np.arange(len(parts)) * ny, [spans.y.size for spans in parts])
+        first = np.flatnonzero(np.diff(line, prepend=-1))  # of every row of blocks
+        row = y[first] // BLOCK_PIX + np.arange(3)[:, None]
+        np.add.at(change, (row, np.minimum.reduceat(x0, first) // BLOCK_PIX), 1)
+        np.add.at(change, (row, (np.maximum.reduceat(x1, first) - 1) // BLOCK_PIX + 3), -1)
     return np.cumsum(change, axis=1)[1 : ny + 1, 1 : nx + 1] > 0

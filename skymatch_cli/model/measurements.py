@@ -120,8 +120,8 @@ class PlaneDifferences:
 DegreeChooser = Callable[[Sequence["ImageInfo"], IntArray, "Measurements"], tuple[int, tuple[str, ...]]]
 """The polynomial degree that the differences need, and why: see ``solve.tilts.chosen_degree``."""
 
-PlaneSolver = Callable[[FloatArray, IntArray, IntArray, FloatArray, FloatArray, FloatArray], FloatArray]
-"""Planes (n, 3) of n images from the differences of pairs: see ``solve.tiltfit.image_planes``."""
+PlaneSolver = Callable[[FloatArray, IntArray, IntArray, FloatArray], Callable[[FloatArray, FloatArray], FloatArray]]
+"""Planes of n images from the differences of pairs: see ``solve.tiltsteps.PlaneSteps``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,10 +179,10 @@ def assemble(planned: Plan, found: Findings) -> tuple[Measurements, Sequence[Fin
 def _solvers() -> tuple[PlaneSolver, DegreeChooser]:
     """Import the solvers of planes before processes are forked, so that each process need not."""
     import skymatch_cli.compare.mesh.tilts  # noqa: F401
-    from skymatch_cli.solve.tiltfit import image_planes
     from skymatch_cli.solve.tilts import chosen_degree
+    from skymatch_cli.solve.tiltsteps import PlaneSteps
 
-    return image_planes, chosen_degree
+    return PlaneSteps, chosen_degree
 
 
 def _said(found: Iterable[Finding]) -> tuple[SkyWarning, ...]:

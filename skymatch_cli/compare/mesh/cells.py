@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, TangentPlane
+from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray, TangentPlane
 from skymatch_cli.sky.tangent import project
 
 BLOCK_PIX = 64  # side of the blocks in which noise is measured and pixels are needed or not
@@ -66,6 +66,19 @@ class PixelMap:
     def at(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Positions of the pixels of a lattice of columns ``x`` and rows ``y`` (ascending): two (ny, nx)."""
         u, v = between(between(self.nodes, y / self.step, 1), x / self.step, 2)
+        return u, v
+
+    def of_pixels(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Positions of single pixels (n,), as those of a lattice."""
+        j, i = (
+            np.clip((place / self.step).astype(np.intp), 0, n - 2)
+            for place, n in zip((y, x), self.nodes.shape[1:], strict=True)
+        )
+        down, right = y / self.step - j, x / self.step - i
+        first, second = (
+            self.nodes[:, j, k] + (self.nodes[:, j + 1, k] - self.nodes[:, j, k]) * down for k in (i, i + 1)
+        )
+        u, v = first + (second - first) * right
         return u, v
 
     def area(self) -> FloatArray:
@@ -154,6 +167,19 @@ class Bins:
         rows = self._triangles(values, axis=0)
         return self._triangles(rows, axis=1) * values.dtype.type(0.25)
 
+    def shares(self, y: IntArray, x: IntArray, shape: tuple[int, ...]) -> tuple[IntArray, FloatArray]:
+        """Bins, as indices into all of them, that pixels (n,) of a lattice are part of, and their shares, (4, n)."""
+        if self.box == 0:
+            return (y * shape[1] + x)[None], np.ones((1, len(y)))
+        boxes = [line // self.box for line in (y, x)]
+        low = [box // 2 for box in boxes]
+        high = [0.5 * (box % 2) for box in boxes]
+        n = self._count(shape[1])
+        # A box that is not the middle of a bin is half of the two beside it.
+        number = [(low[0] + j) * n + low[1] + i for j in (0, boxes[0] % 2) for i in (0, boxes[1] % 2)]
+        part = [a * b for a in (1 - high[0], high[0]) for b in (1 - high[1], high[1])]
+        return np.array(number), np.array(part)
+
     def counts(self, flags: BoolArray) -> Float32Array:
         """Sums over the bins of True: the same as `sums` of zeros and ones, in bytes where these can hold them."""
         if not 0 < self.box <= _BOX_OF_BYTES:
@@ -233,6 +259,14 @@ class Shares:
             found = np.bincount(self.cell, weights)
             total[step : step + len(found)] += found
         return total.reshape(self.shape)
+
+    def totals_of(self, of_bins: tuple[IntArray, FloatArray], value: FloatArray) -> FloatArray:
+        """The same of single values (n,), with the positions and shares ``of_bins``, if all are on the plane."""
+        number, part = of_bins
+        steps = np.array([0, 1, self.shape[1], self.shape[1] + 1])[:, None, None]
+        weights = self.parts[:, number] * (part * value)
+        found = np.bincount((self.cell[number] + steps).ravel(), weights.ravel(), self.shape[0] * self.shape[1])
+        return np.asarray(found.reshape(self.shape))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -66,4 +66,9 @@ def place_sums(  # noqa: PLR0917 - what is summed up, and where
     v -= origin[0]
     for place in (u, v):
         place[~usable | np.isnan(place)] = 0
-    return [bins.sums(reduce(mul, (u,) * i + (v,) * j)) for i, j in exponents(degree)[1:]]
+    return [bins.sums(power) for power in powers_of_places(u, v, degree)]
+
+
+def powers_of_places(u: FloatArray, v: FloatArray, degree: int) -> list[FloatArray]:
+    """Return u, v, u^2, u v and so on, up to a degree."""
+    return [reduce(mul, (u,) * i + (v,) * j) for i, j in exponents(degree)[1:]]

@@ -96,14 +96,14 @@ def reduce_image(data: PixelArray, good: BoolArray, placement: Placement, *, deg
         usable = clean[rectangle]
         with np.errstate(over="ignore", invalid="ignore"):  # of pixels that are not usable
             values = (data[rectangle] - data.dtype.type(level)).astype(np.float32, copy=False)
-        np.copyto(values, 0, where=~usable)
+        values[~usable] = 0
         total = bins.sums(values)
         if not np.abs(total).max(initial=0) < _MOST_SUM:  # values that float32 can't hold are no sky
             usable = usable & (np.abs(values) < _MOST_VALUE)
             total = bins.sums(np.where(usable, values, np.float32(0)))
         shares = placement.shares(rectangle)
         sums.add(shares, [shares.totals(total)])
-        placement.add_places(sums, rectangle, usable, good[rectangle], degree)
+        placement.add_places(sums, rectangle, usable, degree)
     mesh = _finished(sums, placement, sigma, level=level, n_good=n_good)
     if not degree:
         return mesh

@@ -192,7 +192,7 @@ def _robust_planes(  # noqa: PLR0917 - what is compared, and how
     n, degree = graph.n_images, degree_of(planes.value.shape[1])
     start = first_differences(median_sums((field.sheet for field in fields), graph), planes.level, graph)
     planes.value[:, 0] = least_squares_offsets(n, graph.a, graph.b, *start)
-    scale, typical = np.ones(n), None
+    scale, typical, step = np.ones(n), None, solve_planes(planes.centre, graph.a, graph.b, position)
     for field in fields:
         skies.append(median_sky(field.sheet, field.without(planes)))
     for iteration in range(_ITERATIONS):
@@ -209,12 +209,5 @@ def _robust_planes(  # noqa: PLR0917 - what is compared, and how
         typical = spreads.typical()
         if iteration >= _UNSCALED:
             scale = scale * scatter.ratio()
-        planes = replace(planes, value=planes.value + _step(planes.centre, moments, graph, solve_planes))
+        planes = replace(planes, value=planes.value + step(moments.matrices(moments.moments), moments.pull))
     return planes, scale, typical
-
-
-def _step(centre: FloatArray, moments: PlaneMoments, graph: OverlapGraph, solve_planes: PlaneSolver) -> FloatArray:
-    """What the pulls of the pairs add to the polynomials of the images, (N, k)."""
-    use = moments.moments[:, 0] > 0
-    found = moments.matrices(moments.moments[use]), moments.position[use], moments.pull[use]
-    return solve_planes(centre, graph.a[use], graph.b[use], *found)
