@@ -130,7 +130,7 @@ def assemble_mesh(
         degree = Model(settings.model).degree
         own_infos = [infos[i] for i in mine.tolist()]
         steps = partial(step_variances, own_infos, [f.steps for f in reduced])
-        compare_all = partial(_compared, meshes, part, group[mine], usable, steps, solve_planes=solvers[0])
+        compare_all = partial(_compared, meshes, part, group[mine], usable, steps, solve_planes=solvers[0], jobs=jobs)
         differences = compare_all(degree=degree)
         if settings.model == Model.AUTO:
             # Cells are trusted, and their errors known, with the model that they are compared by.
@@ -158,6 +158,7 @@ def _compared(
     *,
     degree: int,
     solve_planes: PlaneSolver,
+    jobs: int,
 ) -> Measurements:
     """The differences of the images of one set."""
     if degree and any(mesh is not None and mesh.centroids is not None for cells in meshes for mesh in cells):
@@ -166,7 +167,7 @@ def _compared(
         return compare_planes(meshes[0], graph, group, solve_planes, usable, degree=degree)
     from skymatch_cli.compare.mesh.compare import compare
 
-    return compare(meshes, graph, group, usable, steps=steps())
+    return compare(meshes, graph, group, usable, steps=steps(), jobs=jobs)
 
 
 def _members(number: IntArray, n: int | None = None) -> list[IntArray]:
