@@ -98,9 +98,12 @@ def _edges(polygons: Sequence[Sequence[FloatArray]]) -> tuple[FloatArray, FloatA
     """Return lower and upper ends, (n, 2) each, of all edges that are not horizontal, and the polygon of each, (n,)."""
     corners = [np.asarray(ring, dtype=np.float64).reshape(-1, 2) for rings in polygons for ring in rings]
     start = np.concatenate([np.empty((0, 2)), *corners])
-    end = np.concatenate([np.empty((0, 2)), *(np.roll(ring, -1, axis=0) for ring in corners)])
     of_ring = np.repeat(np.arange(len(polygons)), [len(rings) for rings in polygons])
-    polygon = np.repeat(of_ring, [len(ring) for ring in corners])
+    n_corners = np.array([len(ring) for ring in corners], dtype=np.int64)
+    polygon, last = np.repeat(of_ring, n_corners), np.cumsum(n_corners)[n_corners > 0] - 1
+    following = np.arange(1, len(start) + 1)
+    following[last] = last + 1 - n_corners[n_corners > 0]
+    end = start[following]
     if not np.isfinite(start).all():
         raise SkymatchError(
             "a polygon has corners that are not finite in pixel coordinates",

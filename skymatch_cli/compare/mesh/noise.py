@@ -76,7 +76,7 @@ def _clipped_rms(steps: Float32Array) -> FloatArray:
     enough, least = count >= _MIN_NOISE_SAMPLES, np.minimum(np.maximum(count // 2, 1), count)
     smallest = np.take_along_axis(steps, np.minimum(zeros, steps.shape[1] - 1)[:, None], 1)[:, 0]
     floor = np.where(np.isfinite(smallest), 1.5 * smallest, 0)
-    squares = _RunningSquares(np.where(steps < np.inf, steps, np.float32(0)))
+    squares = _RunningSquares(steps)
     rms, row = np.zeros(len(steps)), np.arange(len(steps))
     while row.size:
         rms[row] = np.sqrt(squares.of_first(count[row], row) / np.maximum(count[row], 1))
