@@ -253,14 +253,17 @@ def test_a_mesh_can_be_sent_to_another_process():
 
 
 @pytest.mark.parametrize("degree", [0, 2])
-def test_what_planes_of_a_cube_share_changes_none_of_them(degree):
+@pytest.mark.parametrize("pitch", [2.0, 4.0, 8.0, 16.0])
+def test_what_planes_of_a_cube_share_changes_none_of_them(pitch, degree):
     frame, rng = Frame(nx=200, ny=200, rotation=10), np.random.default_rng(2)
     planes = rng.normal(5.0, 1.0, (4, 200, 200)).astype(np.float32)
-    good = np.ones(planes.shape, bool)
-    good[2:, 50:90, 20:150] = False
-    shared = Placement(wcs_of(frame), grid(), several=True)
+    good = rng.random(planes.shape) < 0.99
+    good[0, 195:, 194:] = good[2:, 50:90, 20:150] = False
+    planes.reshape(4, -1)[:, rng.choice(40000, 90)] += 100
+    places = wcs_of(frame), grid(pitch)
+    shared = Placement(*places, several=True)
     for data, use in zip(planes, good, strict=True):
-        mine, alone = (reduce_image(data, use, p, degree=degree) for p in (shared, Placement(wcs_of(frame), grid())))
+        mine, alone = (reduce_image(data, use, p, degree=degree) for p in (shared, Placement(*places)))
         for name in ("value", "weight", "pixels", "per_pixel", "area"):
             np.testing.assert_array_equal(getattr(mine, name), getattr(alone, name))
         if degree:

@@ -47,14 +47,14 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
 from skymatch_cli.statistics.amplifiers import UNKNOWN_STEPS, amplifier_steps
-from skymatch_cli.statistics.coarse import rounding_bias
+from skymatch_cli.statistics.coarse import is_continuous, rounding_bias
 from skymatch_cli.statistics.ownsky import own_sky
 from skymatch_cli.statistics.scale import pixel_scale
 
 DEFAULT_PITCH_PIX = 8.0
 _LEAST_PITCH_PIX = 1.0
 _POLYGONS = 65536  # whose widths are found at a time: memory
-_SAMPLE = 2**14  # good pixels that show the steps of integers
+_SAMPLE, _GLANCE = 2**14, 2**10  # good pixels that show the steps of integers, or that there are none
 _CELLS_ACROSS = 20.0  # cells across an overlap: some of those at its border are lost
 
 
@@ -130,7 +130,7 @@ def assemble_mesh(
         degree = Model(settings.model).degree
         own_infos = [infos[i] for i in mine.tolist()]
         steps = partial(step_variances, own_infos, [f.steps for f in reduced])
-        compare_all = partial(_compared, meshes, part, group[mine], usable, steps, solve_planes=solvers[0])
+        compare_all = partial(_compared, meshes, part, group[mine], usable, steps, solve_planes=solvers[0], jobs=jobs)
         differences = compare_all(degree=degree)
         if settings.model == Model.AUTO:
             # Cells are trusted, and their errors known, with the model that they are compared by.
@@ -158,6 +158,7 @@ def _compared(
     *,
     degree: int,
     solve_planes: PlaneSolver,
+    jobs: int,
 ) -> Measurements:
     """The differences of the images of one set."""
     if degree and any(mesh is not None and mesh.centroids is not None for cells in meshes for mesh in cells):
@@ -166,7 +167,7 @@ def _compared(
         return compare_planes(meshes[0], graph, group, solve_planes, usable, degree=degree)
     from skymatch_cli.compare.mesh.compare import compare
 
-    return compare(meshes, graph, group, usable, steps=steps())
+    return compare(meshes, graph, group, usable, steps=steps(), jobs=jobs)
 
 
 def _members(number: IntArray, n: int | None = None) -> list[IntArray]:
@@ -282,10 +283,16 @@ class _Places:
 
     @cached_property
     def spans(self) -> Sequence[Spans]:
-        """Rows of pixels of every overlap."""
+        """Pixels of every overlap in some rows, between which its borders are straight lines within a block."""
         info = self.info
         assert info.wcs is not None  # noqa: S101 - only images with a WCS have overlaps
-        return spans_of_polygons(pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label), info.shape)
+        rings = pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label)
+        corners = np.ceil(np.concatenate([[0.0], *(ring[:, 1] for overlap in rings for ring in overlap)])).astype(
+            np.int64
+        )
+        ends = np.arange(0, info.shape[0] + BLOCK_PIX, BLOCK_PIX)
+        rows = np.unique(np.concatenate([corners, corners - 1, ends, ends - 1]).clip(0, info.shape[0] - 1))
+        return spans_of_polygons(rings, info.shape, rows)
 
     @cached_property
     def placements(self) -> list[tuple[int, int, Placement]]:
@@ -367,9 +374,9 @@ class MeshTask:
 
 def _coarse(info: ImageInfo, data: PixelArray, good: BoolArray) -> tuple[SkyWarning, ...]:
     """A warning where the integers of an image are too coarse for means."""
-    every = np.s_[:: int(np.count_nonzero(good)) // _SAMPLE | 1]
-    bias = rounding_bias(data.reshape(-1)[every][good.reshape(-1)[every]])
-    if not bias:
+    values, use, n_good = data.reshape(-1), good.reshape(-1), int(np.count_nonzero(good))
+    few, every = (np.s_[:: n_good // n | 1] for n in (_GLANCE, _SAMPLE))
+    if is_continuous(values[few][use[few]]) or not (bias := rounding_bias(values[every][use[every]])):
         return ()
     text = f"{info.ref.label}: its noise is less than half a step of its integers: its sky may be wrong by {bias:.2g}"
     return (SkyWarning(WarningName.COARSE, text, bias, info.unit),)
@@ -388,14 +395,12 @@ def _needed_blocks(regions: Sequence[Spans], shape: tuple[int, int]) -> BoolArra
     """Blocks of pixels that lie in an overlap or beside one: windows of cells reach across its border."""
     ny, nx = (-(-n // BLOCK_PIX) for n in shape)
     change = np.zeros((ny + 2, nx + 3), np.int64)
-    for spans in regions:
-        if not spans.y.size:
-            continue
-        first = np.flatnonzero(np.diff(spans.y // BLOCK_PIX, prepend=-1))  # of every row of blocks
-        row = spans.y[first] // BLOCK_PIX
-        start = np.minimum.reduceat(spans.x0, first) // BLOCK_PIX
-        stop = (np.maximum.reduceat(spans.x1, first) - 1) // BLOCK_PIX + 3
-        for beside in (0, 1, 2):
-            change[row + beside, start] += 1
-            change[row + beside, stop] -= 1
+    parts = [spans for spans in regions if spans.y.size]
+    if parts:
+        y, x0, x1 = (np.concatenate([getattr(spans, name) for spans in parts]) for name in ("y", "x0", "x1"))
+        line = y // BLOCK_PIX + np.repeat(np.arange(len(parts)) * ny, [spans.y.size for spans in parts])
+        first = np.flatnonzero(np.diff(line, prepend=-1))  # of every row of blocks
+        row = y[first] // BLOCK_PIX + np.arange(3)[:, None]
+        np.add.at(change, (row, np.minimum.reduceat(x0, first) // BLOCK_PIX), 1)
+        np.add.at(change, (row, (np.maximum.reduceat(x1, first) - 1) // BLOCK_PIX + 3), -1)
     return np.cumsum(change, axis=1)[1 : ny + 1, 1 : nx + 1] > 0

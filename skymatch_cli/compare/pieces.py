@@ -89,6 +89,7 @@ def piece_means(
     )
     cell, cells = (region * ALONG + along) * ACROSS + across, n_regions * PIECES
     n = np.bincount(cell, np.count_nonzero(use, axis=1), cells).reshape(-1, PIECES).astype(np.int64)
+    value = value.astype(float)  # whose powers hold any unit
     terms = value.sum(axis=1), np.einsum("ij,ij->i", value, value), np.einsum("ij,ij,ij->i", value, value, value)
     first, second, third = (np.bincount(cell, term, cells).reshape(-1, PIECES) for term in terms)
     mean = first / np.maximum(n, 1)

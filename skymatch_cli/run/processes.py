@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -114,18 +114,51 @@ def _started(tasks: Tasks[Any], workers: int) -> Iterator[tuple[ProcessPoolExecu
     with stopped, stop:
         pool = ProcessPoolExecutor(workers, context, _Worker.begin, (tasks, stopped))
         others = set(multiprocessing.active_children())
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until workers have set their own handler
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # threads of BLAS are safe to fork: it stops them
+            with _forking():
                 pool.submit(os.getpid)  # all workers are forked now, before the pool starts its threads
         except OSError as error:
             for child in set(multiprocessing.active_children()) - others:
                 child.kill()
             raise NoRoomError from error
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         yield pool, stop
+
+
+@contextmanager
+def _forking() -> Iterator[None]:
+    """Fork without SIGINT, which a process unblocks when it has its own handler, and without warnings."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # threads of BLAS are safe to fork: it stops them
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def keeper(parts: Sequence[Any]) -> Iterator[Connection]:
+    """Fork a process that keeps ``parts``; sent a step and its words, it sends an answer for each of them."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    process = context.Process(target=_keep, args=(parts, here, there), daemon=True)
+    with here:
+        with there, _forking():
+            process.start()
+        try:
+            yield here
+        finally:
+            process.kill()
+            process.join()
+
+
+def _keep(parts: Sequence[Any], here: Connection, there: Connection) -> None:
+    here.close()  # else its other end would never see that the process that forked this one is gone
+    with suppress(Exception):  # `Parts` sees the end
+        while True:
+            step, words = there.recv()
+            for part in parts:
+                there.send(step(part, *words))
 
 
 class _Worker:

@@ -30,9 +30,6 @@ _LEAST_INFORMATION = 0.1  # of the information for pixel noise alone: below, err
 _LEAST_FACTOR = 0.003  # smallest factor that is told: no calibration is better
 _MOST_FACTOR = 0.5  # largest factor: beyond it, a gradient on a flat sky is more likely
 _CLEAR = 4.0  # errors of a factor, beyond which it is not chance
-_UNIT = 10.0  # factor of noise and stars together that no exposure or depth explains
-_UNIT_NOISE = 100.0  # factor of noise, with steps that are _UNIT times the usual, where no stars are bright enough
-_STARS = 6.0  # brightest pixels over the noise: below, they may be noise
 _SEEN_BESIDE = 1.1  # errors with a common gradient over those without: above it, the gradient is named
 _UNSEEN = 5.0  # errors of a sky: larger shifts by unseen zero points are told
 
@@ -200,38 +197,6 @@ def factor_warnings(
         f"which sky_err does not count: {f'all {len(most)} images' if len(most) == len(images) > NAMED else some}"
     )
     return (SkyWarning(WarningName.BRIGHT_SCENE, text, *amount),)
-
-
-def other_units(images: Sequence[ImageInfo], measurements: Measurements, used: BoolArray) -> tuple[SkyWarning, ...]:
-    """Warn of images whose noise (and stars) differs by a large factor from all others; ``used`` (M,): pairs."""
-    m = measurements
-    if m.scale is None or not used.any():
-        return ()
-    ends = np.stack([np.append(m.a[used], m.b[used]), np.append(m.b[used], m.a[used])])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.nan_to_num(np.log(m.scale[:, ends[0]] / m.scale[:, ends[1]]), posinf=0, neginf=0)
-        stars = m.scale[1] > _STARS * m.scale[0]
-    step = np.abs(m.delta[used])
-    large = np.tile(step > _UNIT * np.nanquantile(step, 0.25, method="lower"), 2)  # a deeper image has usual steps
-    by_noise = np.where((np.abs(ratio[0]) > np.log(_UNIT_NOISE)) & large, ratio[0], 0.0)
-    ratio = np.where(stars[ends[0]] & stars[ends[1]], ratio, by_noise)
-    up, down = ratio.min(axis=0), -ratio.max(axis=0)  # by both
-    least = np.full((2, len(images)), np.inf)
-    for of_image, apart in zip(least, (up, down), strict=True):
-        np.minimum.at(of_image, ends[0], apart)
-    factor = np.where(np.isfinite(least), least, 0.0)
-    above = np.flatnonzero(factor.max(axis=0) > np.log(_UNIT))
-    if len(above) == 2 and used.sum() == 1:
-        above = above[:1]  # of two images either may be wrong
-    if not len(above):
-        return ()
-    signed = np.where(factor[0] > factor[1], factor[0], -factor[1])
-    names = [f"{images[i].ref.label} (times {np.exp(signed[i]):.2g})" for i in above[:NAMED]]
-    text = (
-        f"the noise differs from that of all overlapping images by a large factor, as where a unit is wrong "
-        f"({len(above)}): {few(names, ', ', len(above))}"
-    )
-    return (SkyWarning(WarningName.UNITS, text),)
 
 
 def weak_images(

@@ -9,6 +9,7 @@ where they are, and by how bright: bright pixels that know nothing of their neig
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from math import exp, factorial
 
 import numpy as np
@@ -108,5 +109,6 @@ def clipped_photons(data: PixelArray, good: BoolArray) -> float:
 
 def _nearest(ordered: SortedValues, middle: float, n: int) -> float:
     """Return how far the n values that are nearest to ``middle`` reach: they are a run of the sorted values."""
-    beyond = np.maximum(middle - ordered[: ordered.size - n + 1], ordered[n - 1 :] - middle)
-    return float(beyond.min())
+    first = bisect_left(range(ordered.size - n), 0, key=lambda k: ordered[k] - middle + (ordered[k + n - 1] - middle))
+    around = slice(max(first - 1, 0), first + 1)
+    return float(np.maximum(middle - ordered[around], ordered[n - 1 :][around] - middle).min())

@@ -13,32 +13,35 @@ pixels are correlated, flat fields differ or seeing leaves its traces.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from skymatch_cli.compare.amplifiers import variances
-from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.connected import connected, least_squares_offsets
 from skymatch_cli.compare.mesh.fields import ImageFields, image_fields, with_steps
 from skymatch_cli.compare.mesh.packed import Mesh
-from skymatch_cli.compare.mesh.sheets import Sheet, make_sheet
+from skymatch_cli.compare.mesh.passes import Passes, first_differences
 from skymatch_cli.compare.mesh.spill import Kept
 from skymatch_cli.compare.mesh.structure import PairStructure
-from skymatch_cli.compare.mesh.sums import BlockScatter, PairSums, over, shares
-from skymatch_cli.compare.mesh.tiles import run_noise, sheet_plans
-from skymatch_cli.compare.mesh.trust import Spreads, mean_sky, median_sky, weighed
+from skymatch_cli.compare.mesh.sums import BlockScatter, PairSums, add_sums, over
+from skymatch_cli.compare.mesh.tiles import SheetPlan, run_noise, sheet_plans
+from skymatch_cli.compare.mesh.trust import Spreads
 from skymatch_cli.compare.mesh.zeropoints import ZeroPoints
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements, OverlapGraph, Status, StrArray
+from skymatch_cli.run.tasks import Parts
 
 _ITERATIONS = 6  # with the weights of the one before; the first finds what is typical only
 _UNSCALED = 3  # iterations before the scatter is trusted
 _MIN_CELLS = 4
 SHEET_BYTES, SKY_BYTES = 2**27, 2**24
 """Of cells, and of their skies, that memory holds; others are in temporary files."""
+_PARTS = 8  # of the sheets, whose sums are added up apart: the same for any number of processes
+_PIXELS_A_LEAF = 1024  # that can be read in the time that all iterations take
 
 
 def compare(
@@ -48,20 +51,26 @@ def compare(
     usable: StrArray | None = None,
     *,
     steps: FloatArray | None = None,
+    jobs: int = 1,
 ) -> Measurements:
     """Compare every overlapping pair of images, with the weights of a joint solution.
 
     ``meshes`` (for every plane of the graph, for every image) are None where an image has no part in a plane, or can't
     be used; pairs within a ``group`` are measured, and have no weight; a pair takes the status of its first image that
     is not ok. ``steps`` (N, 2, 2) are the variances of those between amplifiers. ``weight`` is the information of the
-    joint fit, so ``noise`` is None; ``delta_err`` is the error of the pair's own difference.
+    joint fit, so ``noise`` is None; ``delta_err`` is the error of the pair's own difference. At most ``jobs`` processes
+    are at work, which the result does not depend on.
     """
     unit, least = run_noise(meshes)
     by_image = zip(*meshes, strict=True) if meshes else [()] * graph.n_images
     of_image = [[mesh for mesh in mine if mesh is not None] for mine in by_image]
     level = np.array([mine[-1].level / unit if mine else 0.0 for mine in of_image])
     noise = np.array([min((mesh.noise for mesh in mine), default=np.inf) for mine in of_image])
-    sums, scale, structure = _robust_sums(meshes, level, noise, graph, (unit, least))
+    find = partial(_robust_sums, meshes, level, noise, graph, (unit, least))
+    try:
+        sums, scale, structure = find(jobs=jobs)
+    except (EOFError, OSError):  # a process could not be started, or was killed
+        sums, scale, structure = find(jobs=1)
     own = over(sums.variance, sums.weight)
     zero_points = ZeroPoints.of_sums(
         tuple(structure.pieces[:2].sum(axis=2)), structure.bright, structure.darkest, own, graph
@@ -83,67 +92,55 @@ def _robust_sums(
     noise: FloatArray,
     graph: OverlapGraph,
     unit: tuple[float, float],
+    *,
+    jobs: int,
 ) -> tuple[PairSums, FloatArray, PairStructure]:
     """Sums over pairs, scales (N,) of the variance of the images, and structure in the overlaps.
 
     The weights agree with their own solution, and with the scatter they leave. ``level`` and ``noise`` (N,): of the
     images.
     """
-    fixed = _quietest(noise, graph)
+    fixed, n = _quietest(noise, graph), graph.n_images
 
     def solved(weight: FloatArray, difference: FloatArray) -> FloatArray:
-        offset = least_squares_offsets(graph.n_images, graph.a, graph.b, weight, difference)
-        # Residuals are relative to these: as float32 they lose no digit.
-        return (offset - offset[fixed] - level).astype(np.float32).astype(np.float64)
+        offset = least_squares_offsets(n, graph.a, graph.b, weight, difference)
+        return _rounded(offset - offset[fixed] - level)
 
+    plans = list(sheet_plans(meshes)) if len(graph.a) else []
+    n_pixels = _PIXELS_A_LEAF * sum(len(plan.leaves) for plan in plans)
     with ExitStack() as stack:
-        sheets: Kept[Sheet] = Kept(SHEET_BYTES, stack)
-        skies: Kept[Float32Array] = Kept(SKY_BYTES, stack)  # of the cells, in the iteration before
-        offset = solved(*first_differences(_made(sheets, meshes, graph, unit), level, graph))
-        scale, typical = np.ones(graph.n_images), None
+        parts = Parts(
+            [
+                Passes(some, meshes, graph, unit, Kept(SHEET_BYTES // _PARTS, stack), Kept(SKY_BYTES // _PARTS, stack))
+                for some in _split(plans)
+            ],
+            stack,
+            jobs=jobs,
+            n_pixels=n_pixels,
+        )
+        del plans
+        medians = sum(parts.each(Passes.start), np.zeros((2, len(graph.a))))
+        offset = solved(*first_differences(medians, level, graph))
+        scale, typical = np.ones(n), None
         for iteration in range(_ITERATIONS):
-            sums, scatter = PairSums.empty(graph, level + offset), BlockScatter.empty(graph.n_images)
-            spreads = Spreads.empty(graph.n_images)
-            for k, sheet in enumerate(sheets):
-                shifted = sheet.value - sheet.of_images(offset)
-                before = median_sky(sheet, shifted) if typical is None else skies[k]
-                weight, distances = weighed(sheet, shifted, before, scale, typical)
-                spreads.add(sheet, distances)
-                sky = mean_sky(sheet, weight, shifted, before)
-                if typical is None:  # no cell is doubted yet: the medians that it began with are better
-                    skies.append(sky)
-                    continue
-                skies[k] = sky
-                residual, share = (
-                    sheet.layers.each(np.subtract, shifted, sky, out=shifted),
-                    shares(sheet.layers, weight),
-                )
-                sums.add(sheet, weight, residual, share)
-                if iteration >= _UNSCALED:
-                    scatter.add(sheet, weight, residual, share)
-            if typical is not None:
+            totals = Spreads.empty(n), PairSums.empty(graph, level + offset), BlockScatter.empty(n)
+            for found in parts.each(Passes.iterate, offset, scale, typical, iteration >= _UNSCALED):
+                for total, more in zip(totals, found, strict=True):
+                    add_sums(total, more)
+            spreads, sums, scatter = totals
+            if typical is not None:  # before, no cell is doubted: the medians that it began with are better
                 scale = scatter.ratio(scale)
                 offset = solved(sums.weight, sums.difference())
             typical = spreads.typical()
         sums, structure = PairSums.empty(graph, level + offset), PairStructure.empty(graph, meshes)
-        for sheet, sky in zip(sheets, skies, strict=True):
-            shifted = sheet.value - sheet.of_images(offset)
-            weight, _ = weighed(sheet, shifted, sky, scale, typical)
-            residual, share = sheet.layers.each(np.subtract, shifted, sky), shares(sheet.layers, weight)
-            sums.add_all(sheet, weight, residual, share, sky)
-            structure.add(sheet, weight, residual, share, sky)
+        for found_sums, found_structure in parts.each(Passes.finish, offset, scale, typical):
+            add_sums(sums, found_sums)
+            structure.join(found_structure)
     return sums, scale, structure
 
 
-def _made(
-    sheets: Kept[Sheet], meshes: Sequence[Sequence[Mesh | None]], graph: OverlapGraph, unit: tuple[float, float]
-) -> Iterator[Sheet]:
-    """Make the sheets, one by one, and keep them."""
-    for plan in sheet_plans(meshes) if len(graph.a) else ():
-        sheet = make_sheet(plan, meshes[plan.plane], graph, *unit)
-        if sheet is not None:
-            sheets.append(sheet)
-            yield sheet
+def _split(plans: Sequence[SheetPlan]) -> list[list[SheetPlan]]:
+    return [list(map(plans.__getitem__, some)) for some in np.array_split(np.arange(len(plans)), _PARTS) if len(some)]
 
 
 def _quietest(noise: FloatArray, graph: OverlapGraph) -> IntArray:
@@ -157,13 +154,9 @@ def _quietest(noise: FloatArray, graph: OverlapGraph) -> IntArray:
     return order[np.searchsorted(component[order], component)]
 
 
-def first_differences(sheets: Iterable[Sheet], level: FloatArray, graph: OverlapGraph) -> tuple[FloatArray, FloatArray]:
-    """Weights and differences of the pairs to start from, from the medians of the tiles."""
-    totals = np.zeros((2, len(graph.a)))
-    for sheet in sheets:
-        totals[:, sheet.pairs.rows] += sheet.pairs.medians(sheet.value, sheet.weight > 0)
-    count, total = totals
-    return count, over(total, count) + level[graph.a] - level[graph.b]
+def _rounded(offset: FloatArray) -> FloatArray:
+    """Round offsets to float32: residuals are relative to these, so no digit is lost."""
+    return offset.astype(np.float32).astype(np.float64)
 
 
 def pair_status(

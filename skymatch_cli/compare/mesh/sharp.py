@@ -53,59 +53,41 @@ def sharp_outliers(
     candidate = np.concatenate([np.empty(0, np.int64), *candidates])
     if not candidate.size or min(data.shape) <= _REACH:
         return np.empty(0, np.int64)
-    found, excess = _tested(candidate, frame, np.zeros(data.size, bool), _FIRST)
+    flags = np.zeros(data.size, bool)
+    found, excess = _tested(candidate, frame, flags, _FIRST)
     if not found.size:
         return found
     threshold = _clear_threshold(np.sort(excess / frame.noise(found)), data.size)
-    return _grown(found[excess > threshold * frame.noise(found)], frame, threshold * _NEXT / _FIRST)
+    return _grown(found[excess > threshold * frame.noise(found)], frame, flags, threshold * _NEXT / _FIRST)
 
 
 def _stand_out(frame: _Frame, region: Region) -> IntArray:
-    """Pixels of a region that stand out of both neighbours of their row or of their column."""
+    """Pixels of a region that stand out of both neighbours of their row or of their column, whatever is masked."""
     data, good = frame.data, frame.good
     (y0, y1), (x0, x1) = ((s.start, min(s.stop, n)) for s, n in zip(region, data.shape, strict=True))
     if y1 <= y0 or x1 <= x0 or min(data.shape) <= _REACH:
         return np.empty(0, np.int64)
-    pixels = _with_border(data, good, (y0, y1), (x0, x1))
-    # A flat array has the neighbours of all pixels in four slices; numpy finds few True in it an order faster than in
-    # two dimensions. Of pixels of the margin it has the wrong neighbours.
-    flat, width = pixels.reshape(-1), pixels.shape[1]
-    first, last = width + 1, flat.size - width - 1
-    left, right, up, down = (flat[first + step : last + step] for step in (-1, 1, -width, width))
-    level = np.maximum(left, right)
-    np.minimum(level, np.maximum(up, down), out=level)
-    np.subtract(flat[first:last], level, out=level)
+    top, left = max(y0 - 1, 0), max(x0 - 1, 0)
+    pixels = np.ascontiguousarray(data[top : y1 + 1, left : x1 + 1])
+    # In a flat array the neighbours of all pixels are four slices. Those at its sides lie outside of the region, or at
+    # the border of the frame. Masked pixels protect no neighbour here.
+    width, flat, level = pixels.shape[1], pixels.reshape(-1), np.empty_like(pixels)
+    flat_level = level.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.fmax(flat[:-2], flat[2:], out=flat_level[1:-1])
+        level[:, 0], level[:, -1] = pixels[:, 1], pixels[:, -2]
+        inner = flat_level[width:-width]
+        np.fmin(inner, np.fmax(flat[: -2 * width], flat[2 * width :]), out=inner)
+        for k, beside in ((0, 1), (-1, -2)):
+            np.fmin(level[k], pixels[beside], out=level[k])
+        np.subtract(pixels, level, out=level)
     place = np.flatnonzero(level > np.float32(_FIRST) * frame.least_noise((y0, y1), (x0, x1)))
-    y, x = np.divmod(place + first, width)
-    y += y0 - 1
-    x += x0 - 1
-    use = (x >= x0) & (x < x1)
-    use[use] = good[y[use], x[use]]
-    found = y[use] * data.shape[1] + x[use]
-    return np.asarray(found[level[place[use]] > np.float32(_FIRST) * frame.noise(found)])
-
-
-def _with_border(
-    data: PixelArray, good: BoolArray, rows: tuple[int, int], columns: tuple[int, int]
-) -> npt.NDArray[np.float32]:
-    """Pixels of a rectangle and those one beside it, mirrored beyond the frame; masked ones are huge."""
-    source, target = zip(*(_lines(*r, n) for r, n in zip((rows, columns), data.shape, strict=True)), strict=True)
-    pixels = np.empty((rows[1] - rows[0] + 2, columns[1] - columns[0] + 2), np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):  # of masked pixels
-        pixels[target] = data[source]
-    np.copyto(pixels[target], _MASKED, where=~good[source])
-    for lines, inside in ((pixels, target[0]), (pixels.T, target[1])):
-        if inside.start:
-            lines[0] = lines[2]
-        if inside.stop < len(lines):
-            lines[-1] = lines[-3]
-    return pixels
-
-
-def _lines(first: int, last: int, n: int) -> tuple[slice, slice]:
-    """Lines first to last of n and those beside them: in the frame, and in an array that begins before the first."""
-    low, high = max(first - 1, 0), min(last + 1, n)
-    return slice(low, high), slice(low - first + 1, high - first + 1)
+    y, x = np.divmod(place, width)
+    y += top
+    x += left
+    use = (y >= y0) & (y < y1) & (x >= x0) & (x < x1) & good[y, x]
+    found, height = y[use] * data.shape[1] + x[use], flat_level[place[use]]
+    return np.asarray(found[height > np.float32(_FIRST) * frame.noise(found)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +122,8 @@ class _Frame:
 
     def neighbours(self, flat: IntArray) -> IntArray:
         """The good pixels that touch these, without repetition."""
-        near = np.unique(self.around(flat, _NEIGHBOURS))
+        near = np.sort(self.around(flat, _NEIGHBOURS), axis=None)
+        near = near[np.diff(near, prepend=-1) > 0]  # quicker than `np.unique`
         return near[self.good.reshape(-1)[near]]
 
 
@@ -169,9 +152,8 @@ def _clear_threshold(height: FloatArray, n_pixels: int) -> float:
     return threshold
 
 
-def _grown(new: IntArray, frame: _Frame, threshold: float) -> IntArray:
-    """Test the neighbours of outliers with these taken out, a few rounds."""
-    flags = np.zeros(frame.data.size, bool)
+def _grown(new: IntArray, frame: _Frame, flags: BoolArray, threshold: float) -> IntArray:
+    """Test the neighbours of outliers with these taken out, and flagged, a few rounds."""
     found = [new]
     for _ in range(1, _ROUNDS):
         if not new.size:

@@ -83,6 +83,12 @@ class PairStructure:
             self.bright[k, pairs] += np.bincount(number, value, len(pairs))
         np.minimum.at(self.darkest, pair, scene)
 
+    def join(self, other: PairStructure) -> None:
+        """Add the blocks of other sheets."""
+        np.add(self.pieces, other.pieces, out=self.pieces)
+        np.add(self.bright, other.bright, out=self.bright)
+        np.minimum(self.darkest, other.darkest, out=self.darkest)
+
 
 def _box(mesh: Mesh | None) -> FloatArray:
     """First and last (row, column) of a mesh, in blocks."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +75,13 @@ class PairSums:
         """Weighted means of both images over the common cells."""
         per_weight = inverse(self.weight)
         return self.offset_a + (self.a + self.sky) * per_weight, self.offset_b + (self.b + self.sky) * per_weight
+
+
+def add_sums(total: Any, more: Any) -> None:
+    """Add the arrays of a dataclass to those of another."""
+    for field in fields(total):
+        array = getattr(total, field.name)
+        array += getattr(more, field.name)
 
 
 def shares(layers: Layers, weight: Float32Array) -> Float32Array:

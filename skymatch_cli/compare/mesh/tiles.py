@@ -50,7 +50,7 @@ class Leaves:
     def __len__(self) -> int:
         return len(self.image)
 
-    def part(self, which: IntArray | BoolArray) -> Leaves:
+    def part(self, which: IntArray | BoolArray | slice) -> Leaves:
         """These of the leaves."""
         return Leaves(self.image[which], self.row[which], self.column[which], self.tile[which])
 
@@ -95,7 +95,7 @@ def _plans_of_plane(plane: int, images: Sequence[Mesh | None]) -> Iterator[Sheet
     for k in range(len(tiles)):
         last = k + 1 == len(tiles)
         if last or ends[k + 1] - starts[first] > _LEAVES:
-            mine = leaves.part(np.arange(starts[first], ends[k]))
+            mine = leaves.part(slice(starts[first], ends[k]))
             if len(mine):
                 mine = replace(mine, tile=mine.tile - first)
                 yield SheetPlan(plane, mine, bool(deep[first : k + 1].any()))

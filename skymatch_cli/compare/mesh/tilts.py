@@ -21,7 +21,6 @@ from skymatch_cli.compare.mesh.centroids import moved_powers
 from skymatch_cli.compare.mesh.compare import (
     SHEET_BYTES,
     SKY_BYTES,
-    first_differences,
     pair_measurements,
     pair_status,
 )
@@ -29,6 +28,7 @@ from skymatch_cli.compare.mesh.connected import least_squares_offsets
 from skymatch_cli.compare.mesh.moments import PlaneMoments, box, middles
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.pairs import MIDDLE
+from skymatch_cli.compare.mesh.passes import first_differences, median_sums
 from skymatch_cli.compare.mesh.reduce import blocks_at
 from skymatch_cli.compare.mesh.sheets import Sheet, gathered, make_sheet
 from skymatch_cli.compare.mesh.spill import Kept
@@ -169,10 +169,10 @@ def _at_ends(between: Float32Array) -> Float32Array:
     return out.reshape(len(between), -1)
 
 
-def _powers(mesh: Mesh, row: IntArray, column: IntArray) -> list[Float32Array]:
+def _powers(mesh: Mesh, row: IntArray, column: IntArray) -> Sequence[Float32Array]:
     if mesh.centroids is None:
         raise ValueError("a plane needs the places of the cells' pixels")
-    return [blocks_at(power, mesh.origin, row, column) for power in mesh.centroids.powers]
+    return list(blocks_at(mesh.centroids.powers, mesh.origin, row, column))
 
 
 def _robust_planes(  # noqa: PLR0917 - what is compared, and how
@@ -190,7 +190,7 @@ def _robust_planes(  # noqa: PLR0917 - what is compared, and how
     ``position`` (M, 2) are the places of the pairs.
     """
     n, degree = graph.n_images, degree_of(planes.value.shape[1])
-    start = first_differences((field.sheet for field in fields), planes.level, graph)
+    start = first_differences(median_sums((field.sheet for field in fields), graph), planes.level, graph)
     planes.value[:, 0] = least_squares_offsets(n, graph.a, graph.b, *start)
     scale, typical, step = np.ones(n), None, solve_planes(planes.centre, graph.a, graph.b, position)
     for field in fields:
