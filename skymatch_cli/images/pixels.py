@@ -137,7 +137,7 @@ def _divide_by_exposure(
 
 
 def _no_weight(values: PixelArray, plane: StoredPlane) -> float:
-    """The largest value that is no weight: 0, or more where lossy compression has spread the zeros about 0."""
+    """The largest value that means no weight: 0, or more where lossy compression has spread the zeros about 0."""
     if not plane.tiled or plane.bitpix > 0:
         return 0.0
     spread = -2 * float(np.fmin.reduce(values, axis=None))

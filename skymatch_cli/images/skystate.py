@@ -64,7 +64,7 @@ class UndoCardsError(InputError):
 
 
 def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
-    """A header as it was before the first run of the program; InputError if its undo cards are damaged."""
+    """Return a header as it was before the first run; InputError if its undo cards are damaged."""
     cards, tiled = source.cards(hdu), source.file.hdus[hdu].tiled
     try:
         before = original_cards(cards, tiled=tiled)
@@ -76,7 +76,7 @@ def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
 
 
 def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
-    """The sky that one image of a file holds, for reading it or subtracting another.
+    """Read the sky that one image of a file holds, for reading it or subtracting another.
 
     InputError if there is no such image, if its header says that a sky is subtracted and not how much, or if other
     programs changed what this one wrote. ``sky_keyword``: where another program may have left the level (else `LEVEL`;

@@ -28,7 +28,7 @@ def erase_background(data: bytes) -> bytes:
 
 
 def show_background(data: bytes) -> bytes:
-    """The data of an ASDF extension with the ``meta.background`` that was hidden, and no other one.
+    """Return the data of an ASDF extension with the ``meta.background`` that was hidden, and no other one.
 
     A program that saved the file since has written our sky into the tree.
     """
