@@ -112,7 +112,7 @@ def _sky_in(values: Mapping[str, float | str], names: _Names, n: int) -> tuple[S
         return default if isinstance(value, str) else value
 
     if math.isnan(level := number(names.level, math.nan)):
-        raise ValueError(f"BKGSUB = T, but {names.level}{n} is no number")
+        raise ValueError(f"BKGSUB = T, but {names.level}{n} is not a number")
     return SkyPlane(level, *map(number, names.shape)), number(names.error, math.nan)
 
 

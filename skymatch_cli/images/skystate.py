@@ -243,5 +243,5 @@ def recorded_in(cards: cd.Cards, shape: tuple[int, ...], keyword: str) -> dict[P
     if subtracted and cd.value(cards, "BKGSEC1") is not None:
         raise LedgerError(f"{SUBTRACTED} = T for sections of it, but its undo cards are gone")
     if subtracted:
-        raise ValueError(f"{SUBTRACTED} = T, but {keyword} is no number: what was subtracted is not known")
+        raise ValueError(f"{SUBTRACTED} = T, but {keyword} is not a number: the subtracted sky is not known")
     return {}

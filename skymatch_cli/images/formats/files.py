@@ -90,7 +90,7 @@ def matching(pattern: str) -> list[str]:
 
 
 def _transport(url: str) -> ModuleType:
-    """Return the module that fetches the bytes; OSError where the token of the URL was removed, see `without_secrets`."""
+    """Return the module that fetches the bytes; OSError where its token was removed (`without_secrets`)."""
     if url.startswith(memory.PREFIX):
         return memory
     if "=…" in url:
