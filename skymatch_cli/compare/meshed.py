@@ -47,14 +47,14 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
 from skymatch_cli.statistics.amplifiers import UNKNOWN_STEPS, amplifier_steps
-from skymatch_cli.statistics.coarse import rounding_bias
+from skymatch_cli.statistics.coarse import is_continuous, rounding_bias
 from skymatch_cli.statistics.ownsky import own_sky
 from skymatch_cli.statistics.scale import pixel_scale
 
 DEFAULT_PITCH_PIX = 8.0
 _LEAST_PITCH_PIX = 1.0
 _POLYGONS = 65536  # whose widths are found at a time: memory
-_SAMPLE = 2**14  # good pixels that show the steps of integers
+_SAMPLE, _GLANCE = 2**14, 2**10  # good pixels that show the steps of integers, or that there are none
 _CELLS_ACROSS = 20.0  # cells across an overlap: some of those at its border are lost
 
 
@@ -283,10 +283,16 @@ class _Places:
 
     @cached_property
     def spans(self) -> Sequence[Spans]:
-        """Rows of pixels of every overlap."""
+        """Pixels of every overlap in some rows, between which its borders are straight lines within a block."""
         info = self.info
         assert info.wcs is not None  # noqa: S101 - only images with a WCS have overlaps
-        return spans_of_polygons(pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label), info.shape)
+        rings = pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label)
+        corners = np.ceil(np.concatenate([[0.0], *(ring[:, 1] for overlap in rings for ring in overlap)])).astype(
+            np.int64
+        )
+        ends = np.arange(0, info.shape[0] + BLOCK_PIX, BLOCK_PIX)
+        rows = np.unique(np.concatenate([corners, corners - 1, ends, ends - 1]).clip(0, info.shape[0] - 1))
+        return spans_of_polygons(rings, info.shape, rows)
 
     @cached_property
     def placements(self) -> list[tuple[int, int, Placement]]:
@@ -368,9 +374,9 @@ class MeshTask:
 
 def _coarse(info: ImageInfo, data: PixelArray, good: BoolArray) -> tuple[SkyWarning, ...]:
     """A warning where the integers of an image are too coarse for means."""
-    every = np.s_[:: int(np.count_nonzero(good)) // _SAMPLE | 1]
-    bias = rounding_bias(data.reshape(-1)[every][good.reshape(-1)[every]])
-    if not bias:
+    values, use, n_good = data.reshape(-1), good.reshape(-1), int(np.count_nonzero(good))
+    few, every = (np.s_[:: n_good // n | 1] for n in (_GLANCE, _SAMPLE))
+    if is_continuous(values[few][use[few]]) or not (bias := rounding_bias(values[every][use[every]])):
         return ()
     text = f"{info.ref.label}: its noise is less than half a step of its integers: its sky may be wrong by {bias:.2g}"
     return (SkyWarning(WarningName.COARSE, text, bias, info.unit),)

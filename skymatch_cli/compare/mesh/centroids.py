@@ -33,8 +33,8 @@ class CellCentroids:
         """From sums over cells, of which the second counts pixels and those behind it add up powers of places."""
         (j0, i0), (nj, ni) = (tuple(o - s for o, s in zip(origin, sums.origin, strict=True)), shape)
         _, count, *totals = sums.sums[:, j0 : j0 + nj, i0 : i0 + ni]
-        seen = count > 0
-        about_first = [np.divide(total, count, out=np.zeros_like(total), where=seen) for total in (count, *totals)]
+        per_count = np.divide(1, count, out=np.zeros_like(count), where=count > 0)
+        about_first = [total * per_count for total in (count, *totals)]
         v, u = (-(first + np.arange(n, dtype=float)) for first, n in zip((j0, i0), shape, strict=True))
         return cls(pitch_rad, moved_powers(about_first, u, v[:, None], degree))
 

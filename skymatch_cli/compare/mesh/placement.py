@@ -63,7 +63,8 @@ class Placement:
         self.origin, self._cells = window_around(u, v, most)
         self._several = several
         self._shares: dict[object, Shares] = {}
-        self._area_maps: dict[object, tuple[FloatArray, FloatArray]] = {}
+        self._area_maps: dict[object, tuple[FloatArray, FloatArray, float]] = {}
+        self._near_corners: dict[object, FloatArray] = {}
         self._places: dict[object, list[FloatArray]] = {}
 
     def sums(self, k: int) -> CellSums:
@@ -119,20 +120,23 @@ class Placement:
         ends = self._positions.at(np.array([-0.5, nx - 0.5]), np.array([-0.5, ny - 0.5]))
         return np.asarray(np.stack(ends, axis=-1)[[0, 0, 1], [0, 1, 0]], float)
 
-    def area_maps(self, origin: tuple[int, int], cells: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
-        """Area of a pixel at each of the ``cells`` from ``origin`` on, and in each of their blocks of 8 x 8."""
+    def area_maps(self, origin: tuple[int, int], cells: tuple[int, int]) -> tuple[FloatArray, FloatArray, float]:
+        """Area of a pixel at each of the ``cells`` from ``origin`` on, in each block of 8 x 8, and typically."""
         if (origin, cells) not in self._area_maps:
             y, x = (o + np.arange(n) for o, n in zip(origin, cells, strict=True))
             corners = _corners_of_blocks(origin, cells)
             j, i = (np.asarray(COARSE * line[:-1] + 0.5 * (COARSE - 1), float) for line in corners)
             means, areas = self._samples.means, self._samples.areas
-            self._area_maps[origin, cells] = means(areas, y, x), means(areas, j, i)
+            area = means(areas, y, x)
+            self._area_maps[origin, cells] = area, means(areas, j, i), float(np.median(area))
         return self._area_maps[origin, cells]
 
     def variance_map(self, sigma: Float32Array, origin: tuple[int, int], cells: tuple[int, int]) -> FloatArray:
         """Variance of a pixel at the corners of the blocks, from its noise in blocks of 64 x 64 pixels."""
-        y, x = _corners_of_blocks(origin, cells)
-        return self._samples.means(self._samples.of_blocks(sigma) ** 2, COARSE * y, COARSE * x)
+        y, x = (COARSE * line for line in _corners_of_blocks(origin, cells))
+        if (origin, cells) not in self._near_corners:
+            self._near_corners[origin, cells] = self._samples.near(y, x)
+        return self._samples.means(self._samples.of_blocks(sigma) ** 2, y, x, self._near_corners[origin, cells])
 
     @cached_property
     def _samples(self) -> _Samples:
@@ -176,16 +180,24 @@ class _Samples:
         """Values of blocks of 64 x 64 pixels at the samples."""
         return sigma[self.y // BLOCK_PIX, self.x // BLOCK_PIX][self.on_plane].astype(float)
 
-    def means(self, values: FloatArray, y: IntArray | FloatArray, x: IntArray | FloatArray) -> FloatArray:
-        """Means at the cells (rows ``y``, columns ``x``), the mean of all where no sample is near; else 1."""
+    def means(
+        self, values: FloatArray, y: IntArray | FloatArray, x: IntArray | FloatArray, near: FloatArray | None = None
+    ) -> FloatArray:
+        """Means at the cells (rows ``y``, columns ``x``), the mean of all where no sample is ``near``; else 1."""
         if not values.size:
             return np.ones((len(y), len(x)))
-        at = tuple(line / COARSE - o for line, o in zip((y, x), self.lattice.origin, strict=True))
+        near = self.near(y, x) if near is None else near
         total = CellSums(self.lattice.origin, np.zeros_like(self.lattice.sums))
         total.add(self.shares, [self.shares.totals(values)])
-        n = bilinear(self.lattice.sums[0], *at)
-        fill = np.full(n.shape, float(values.mean()))
-        return np.asarray(np.divide(bilinear(total.sums[0], *at), n, out=fill, where=n > 0))
+        fill = np.full(near.shape, float(values.mean()))
+        return np.asarray(np.divide(bilinear(total.sums[0], *self._at(y, x)), near, out=fill, where=near > 0))
+
+    def near(self, y: IntArray | FloatArray, x: IntArray | FloatArray) -> FloatArray:
+        """How many samples are near cells."""
+        return bilinear(self.lattice.sums[0], *self._at(y, x))
+
+    def _at(self, y: IntArray | FloatArray, x: IntArray | FloatArray) -> tuple[FloatArray, FloatArray]:
+        return y / COARSE - self.lattice.origin[0], x / COARSE - self.lattice.origin[1]
 
 
 def _corners_of_blocks(origin: tuple[int, int], cells: tuple[int, int]) -> tuple[IntArray, IntArray]:

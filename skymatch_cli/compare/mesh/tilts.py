@@ -169,10 +169,10 @@ def _at_ends(between: Float32Array) -> Float32Array:
     return out.reshape(len(between), -1)
 
 
-def _powers(mesh: Mesh, row: IntArray, column: IntArray) -> list[Float32Array]:
+def _powers(mesh: Mesh, row: IntArray, column: IntArray) -> Sequence[Float32Array]:
     if mesh.centroids is None:
         raise ValueError("a plane needs the places of the cells' pixels")
-    return [blocks_at(power, mesh.origin, row, column) for power in mesh.centroids.powers]
+    return list(blocks_at(mesh.centroids.powers, mesh.origin, row, column))
 
 
 def _robust_planes(  # noqa: PLR0917 - what is compared, and how
