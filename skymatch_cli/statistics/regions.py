@@ -32,6 +32,7 @@ SIDE = 32
 
 _MIN_REGION = 65536  # pixels that can be sorted in the time that one region of tiles takes
 _BATCH = 2**27  # pixels (of the frame, times regions) that are handled together
+_ADDED = 2**16  # pixels that are added up together, while they are in the cache
 _FEW_EDGES = 8  # edges per call up to which sorted bins are kept
 _BUILD = 1.7  # pixels that can be sorted in the time that one is put into tiles
 
@@ -241,17 +242,15 @@ class SortedPixels:
 
     def sums(self, pivot: np.float64) -> FloatArray:
         """Return sums and sums of squares about the pivot, (2, BINS); 0 in the unbounded bins."""
-        weight = np.empty(self.values.size + 1)
-        weight[:-1] = self.values
-        weight[-1] = pivot  # a zero for a cut at the very end
-        weight -= pivot
-        found = np.empty((2, BINS))
-        np.add.reduceat(weight, self.cuts[:-1], out=found[0])
-        with np.errstate(over="ignore"):
-            weight *= weight
-        np.add.reduceat(weight, self.cuts[:-1], out=found[1])
-        found[:, self.cuts[1:] == self.cuts[:-1]] = 0.0
-        found[:, [0, -1]] = 0.0  # an outlier would swamp the running total
+        found = np.zeros((2, BINS))  # an outlier would swamp the running total
+        held = 1 + np.flatnonzero(self.cuts[2:-1] > self.cuts[1:-2])
+        for bins in np.array_split(held, 1 + self.values.size // _ADDED):
+            if bins.size:
+                start = self.cuts[bins]
+                weight = np.subtract(self.values[start[0] : self.cuts[bins[-1] + 1]], pivot, dtype=np.float64)
+                with np.errstate(over="ignore"):
+                    powers = weight, weight * weight
+                found[:, bins] = [np.add.reduceat(power, start - start[0]) for power in powers]
         return found
 
 
