@@ -159,7 +159,7 @@ class _HeaderReader:
                 found.append(state)
                 continue
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
+                warnings.simplefilter("ignore")  # of non-standard cards
                 read = caught(self._read_image, image, file, keywords, state, spelling)
             found += [read] if isinstance(read, InputError) else [_of_part(read, ref, state) for ref in own]
         return found

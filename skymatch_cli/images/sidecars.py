@@ -90,7 +90,7 @@ class Companions:
         return (SkyWarning(WarningName.PLANES, f"{text}: {first_names(called)}"),)
 
     def holds(self, name: NamedFile) -> bool:
-        """Whether a file is a companion."""
+        """Return whether a file is a companion."""
         return name.selector is None and name.path in self._found
 
     def attach(self, ref: ImageRef) -> ImageRef:

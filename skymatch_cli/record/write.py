@@ -50,7 +50,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WriteReport:
-    """What was written."""
+    """Changes to the images, and the files that hold them."""
 
     actions: tuple[Action, ...]  # one for each image, in the order in which they were given
     files: tuple[str, ...]  # the files that were replaced or made
