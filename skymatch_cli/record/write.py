@@ -222,7 +222,8 @@ def _run(run: _Run, journal: Journal | None = None, progress: Progress = NO_PROG
             except InputError as error:
                 if not done.files:
                     raise
-                raise StoppedError(error.problems, tuple(done.files)) from error
+                again = "run again with --overwrite" if settings.output_dir is not None else "run again"
+                raise StoppedError(error.problems, tuple(done.files), again) from error
             progress.advance()
         done.notes += (
             f"{folder}: its file system knows no locks: let one run at a time write here"
