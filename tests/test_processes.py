@@ -42,6 +42,7 @@ class Squaring:
     locked: frozenset[int] = frozenset()
 
     def __call__(self) -> Square:
+        time.sleep(0.002)  # so that no process does all of them
         if self.k in self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.k in self.bad:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
@@ -17,6 +17,7 @@ from skymatch_cli.errors import SkymatchError
 from skymatch_cli.model import IntArray, Measurements, SkyWarning
 from skymatch_cli.store.database import FindingRow, digest_of
 from skymatch_cli.store.gathered import Gathered
+from skymatch_cli.store.held import HeldFindings
 from skymatch_cli.store.keys import KEY_BYTES, OverlapKeys, measuring_keys
 from skymatch_cli.store.plan import Plan
 from skymatch_cli.store.rows import CODEC, Finding
@@ -24,34 +25,6 @@ from skymatch_cli.store.store import Store, not_kept
 
 _COMMIT_S, _COMMIT_BYTES = 5.0, 2**24  # lost when the run is killed; held in memory
 _IMAGES_KEPT = 128  # whose cells were read last: neighbours need them next
-
-
-class HeldFindings:
-    """Findings in memory, for one run: one for each image, None where there is none yet."""
-
-    def __init__(self, found: Iterable[Finding | None]) -> None:
-        self._found = list(found)
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def __getitem__(self, image: int, /) -> Finding | None:
-        return self._found[image]
-
-    def __iter__(self) -> Iterator[Finding | None]:
-        return iter(self._found)
-
-    def known_pairs(self, image: int, /) -> IntArray | None:
-        """Nothing is known before it is measured."""
-        del image
-        return None
-
-    def put(self, image: int, finding: Finding, /) -> None:
-        """Take a finding."""
-        self._found[image] = finding
-
-    def flush(self) -> None:
-        """Memory ends with the run."""
 
 
 class StoredFindings:
@@ -62,6 +35,8 @@ class StoredFindings:
     is of no use. ``lenient``: where findings can't be written, they are kept in memory with a warning
     (`Store.warnings`).
     """
+
+    one_reader = True
 
     def __init__(
         self, planned: Plan, store: Store, target: Store | None = None, *, with_local: bool, lenient: bool = False
