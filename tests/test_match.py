@@ -293,6 +293,20 @@ def test_the_mesh_takes_values_of_any_size(tmp_path, scale):
     np.testing.assert_allclose(found, [30, 0], atol=0.1)
 
 
+@pytest.mark.parametrize("compare", ["mesh", "pooled"])
+@pytest.mark.parametrize("unit", [1e-35, 1e18])  # erg / (s cm2 Hz) a pixel; large numbers
+def test_errors_are_those_of_any_unit(tmp_path, compare, unit):
+    frames = row([130.0, 100.0, 120.0], nx=80, ny=80, noise=5.0, header={})
+    errors = []
+    for size in (1.0, unit):
+        paths = [tmp_path / f"{k}_{size:g}.fits" for k in range(3)]
+        for path, frame in zip(paths, frames, strict=True):
+            write(path, frame, pixels=(frame.pixels() * size).astype("f4"))
+        found = skymatch_cli.match(paths, dry_run=True, compare=compare).images
+        errors.append(np.array([found["sky_err"], found["sky_err_noise"]]) / size)
+    np.testing.assert_allclose(errors[1], errors[0], rtol=1e-3)
+
+
 # --- units until they are brought together
 
 

@@ -390,6 +390,19 @@ def test_the_covariance_is_that_of_the_pinned_solution():
     np.testing.assert_allclose(sampled, covariance, atol=0.1 * covariance.max())
     np.testing.assert_allclose(draws.mean(axis=0), 0, atol=1e-9)
 
+    n_sets = 80  # as the planes of a cube: each has the errors that it has alone, without sampling
+    more = 6 * np.repeat(np.arange(n_sets), len(a))
+    several = PlaneEquations.of_pairs(
+        np.tile(centre, (n_sets, 1)),
+        np.tile(a, n_sets) + more,
+        np.tile(b, n_sets) + more,
+        np.tile(moment, (n_sets, 1, 1)),
+        np.tile(position, (n_sets, 1)),
+    )
+    of_all, exact = several.covariance()
+    assert exact
+    np.testing.assert_allclose(of_all, np.tile(covariance, (n_sets, 1, 1)), rtol=1e-9, atol=1e-12 * covariance.max())
+
 
 def test_montage_gets_planes_in_the_pixels_of_its_images(tmp_path, noisy):
     from skymatch_cli.export.programs import Export, exported

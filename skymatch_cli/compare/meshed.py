@@ -22,7 +22,7 @@ from skymatch_cli.compare.mesh.placement import Placement
 from skymatch_cli.compare.mesh.reduce import reduce_image
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
-from skymatch_cli.images.pixels import Pixels, read_pixels
+from skymatch_cli.images.pixels import Pixels, pixels_of
 from skymatch_cli.model import (
     BoolArray,
     FloatArray,
@@ -48,13 +48,13 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
 from skymatch_cli.statistics.amplifiers import UNKNOWN_STEPS, amplifier_steps
-from skymatch_cli.statistics.coarse import rounding_bias
+from skymatch_cli.statistics.coarse import is_continuous, rounding_bias
 from skymatch_cli.statistics.scale import pixel_scale, scales
 
 DEFAULT_PITCH_PIX = 8.0
 _LEAST_PITCH_PIX = 1.0
 _POLYGONS = 65536  # whose widths are found at a time: memory
-_SAMPLE = 2**14  # good pixels that show the steps of integers
+_SAMPLE, _GLANCE = 2**14, 2**10  # good pixels that show the steps of integers, or that there are none
 _CELLS_ACROSS = 20.0  # cells across an overlap: some of those at its border are lost
 
 
@@ -129,12 +129,13 @@ def assemble_mesh(
         meshes, part = _by_spacing(part, graph.plane[rows], spacing[rows], reduced, graph.planes)
         usable = np.array([f.status for f in reduced], object)
         degree = Model(settings.model).degree
-        steps = step_variances([infos[i] for i in mine.tolist()], [f.steps for f in reduced])
-        compare_all = partial(_compared, meshes, part, group[mine], usable, steps, solvers=solvers)
+        own_infos = [infos[i] for i in mine.tolist()]
+        steps = partial(step_variances, own_infos, [f.steps for f in reduced])
+        compare_all = partial(_compared, meshes, part, group[mine], usable, steps, solvers=solvers, jobs=jobs)
         differences = compare_all(degree=degree)
         if solvers is not None and settings.model == Model.AUTO:
             # Cells are trusted, and their errors known, with the model that they are compared by.
-            degree, reasons = solvers[1]([infos[i] for i in mine.tolist()], group[mine], differences)
+            degree, reasons = solvers[1](own_infos, group[mine], differences)
             differences = replace(compare_all(degree=degree), reasons=reasons)
         return differences, [replace(f, meshes={}) for f in reduced]
 
@@ -154,10 +155,11 @@ def _compared(
     graph: OverlapGraph,
     group: IntArray,
     usable: StrArray,
-    steps: FloatArray,
+    steps: Callable[[], FloatArray],
     *,
     degree: int,
     solvers: tuple[PlaneSolver, DegreeChooser] | None,
+    jobs: int,
 ) -> Measurements:
     """The differences of the images of one set."""
     if (
@@ -170,7 +172,7 @@ def _compared(
         return compare_planes(meshes[0], graph, group, solvers[0], usable, degree=degree)
     from skymatch_cli.compare.mesh.compare import compare
 
-    return compare(meshes, graph, group, usable, steps=steps)
+    return compare(meshes, graph, group, usable, steps=steps(), jobs=jobs)
 
 
 def _members(number: IntArray, n: int | None = None) -> list[IntArray]:
@@ -286,10 +288,16 @@ class _Places:
 
     @cached_property
     def spans(self) -> Sequence[Spans]:
-        """Rows of pixels of every overlap."""
+        """Pixels of every overlap in some rows, between which its borders are straight lines within a block."""
         info = self.info
         assert info.wcs is not None  # noqa: S101 - only images with a WCS have overlaps
-        return spans_of_polygons(pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label), info.shape)
+        rings = pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label)
+        corners = np.ceil(np.concatenate([[0.0], *(ring[:, 1] for overlap in rings for ring in overlap)])).astype(
+            np.int64
+        )
+        ends = np.arange(0, info.shape[0] + BLOCK_PIX, BLOCK_PIX)
+        rows = np.unique(np.concatenate([corners, corners - 1, ends, ends - 1]).clip(0, info.shape[0] - 1))
+        return spans_of_polygons(rings, info.shape, rows)
 
     @cached_property
     def placements(self) -> list[tuple[int, int, Placement]]:
@@ -341,23 +349,18 @@ class MeshTask:
             what = "comes too near the horizon of its tangent plane to be reduced to a mesh"
             return self._unread((Problem(info.ref.label, what, "use --compare pooled"),))
         warnings = (*pixels.warnings, *_coarse(info, pixels.data, good))
-        scale, steps = pixel_scale(pixels.data, good), amplifier_steps(pixels.data, good)
+        steps = UNKNOWN_STEPS
+        if self.settings.model in {Model.CONSTANT, Model.AUTO}:  # of polynomials they are not used
+            steps = amplifier_steps(pixels.data, good)
+        scale = pixel_scale(pixels.data, good)
         return MeshReduction(meshes, status, local, n_good, warnings, scale=scale, steps=steps)
 
     def _pixels(self) -> Pixels:
-        """The pixels of the frame; of a file behind a URL only the rows that its overlaps need, the others not good."""
         info = self.info
-        far = is_remote(info.source.science.path)
-        if self.with_local or not far or info.wcs is None:
-            return read_pixels(info, self.settings)
-        needed = np.flatnonzero(_needed_blocks(self.places.spans, info.shape).any(axis=1))
-        if not needed.size:
-            return read_pixels(info, self.settings)
-        rows = int(needed[0]) * BLOCK_PIX, min((int(needed[-1]) + 1) * BLOCK_PIX, info.shape[0])
-        read = read_pixels(info, self.settings, rows=rows)
-        data, good = np.zeros(info.shape, read.data.dtype), np.zeros(info.shape, np.bool_)
-        data[slice(*rows)], good[slice(*rows)] = read.data, read.good
-        return replace(read, data=data, good=good)
+        if self.with_local or info.wcs is None or not is_remote(info.source.science.path):
+            return pixels_of(info, self.settings)
+        needed = np.repeat(_needed_blocks(self.places.spans, info.shape).any(axis=1), BLOCK_PIX)
+        return pixels_of(info, self.settings, [np.flatnonzero(needed[: info.shape[0]])])
 
     def _meshes(self, data: PixelArray, good: BoolArray) -> dict[int, tuple[Mesh, ...]]:
         """The meshes by plane, one for every spacing."""
@@ -378,9 +381,9 @@ class MeshTask:
 
 def _coarse(info: ImageInfo, data: PixelArray, good: BoolArray) -> tuple[SkyWarning, ...]:
     """A warning where the integers of an image are too coarse for means."""
-    every = np.s_[:: int(np.count_nonzero(good)) // _SAMPLE | 1]
-    bias = rounding_bias(data.reshape(-1)[every][good.reshape(-1)[every]])
-    if not bias:
+    values, use, n_good = data.reshape(-1), good.reshape(-1), int(np.count_nonzero(good))
+    few, every = (np.s_[:: n_good // n | 1] for n in (_GLANCE, _SAMPLE))
+    if is_continuous(values[few][use[few]]) or not (bias := rounding_bias(values[every][use[every]])):
         return ()
     text = f"{info.ref.label}: its noise is less than half a step of its integers: its sky may be wrong by {bias:.2g}"
     return (SkyWarning(WarningName.COARSE, text, bias, info.unit),)
@@ -399,14 +402,12 @@ def _needed_blocks(regions: Sequence[Spans], shape: tuple[int, int]) -> BoolArra
     """Blocks of pixels that lie in an overlap or beside one: windows of cells reach across its border."""
     ny, nx = (-(-n // BLOCK_PIX) for n in shape)
     change = np.zeros((ny + 2, nx + 3), np.int64)
-    for spans in regions:
-        if not spans.y.size:
-            continue
-        first = np.flatnonzero(np.diff(spans.y // BLOCK_PIX, prepend=-1))  # of every row of blocks
-        row = spans.y[first] // BLOCK_PIX
-        start = np.minimum.reduceat(spans.x0, first) // BLOCK_PIX
-        stop = (np.maximum.reduceat(spans.x1, first) - 1) // BLOCK_PIX + 3
-        for beside in (0, 1, 2):
-            change[row + beside, start] += 1
-            change[row + beside, stop] -= 1
+    parts = [spans for spans in regions if spans.y.size]
+    if parts:
+        y, x0, x1 = (np.concatenate([getattr(spans, name) for spans in parts]) for name in ("y", "x0", "x1"))
+        line = y // BLOCK_PIX + np.repeat(np.arange(len(parts)) * ny, [spans.y.size for spans in parts])
+        first = np.flatnonzero(np.diff(line, prepend=-1))  # of every row of blocks
+        row = y[first] // BLOCK_PIX + np.arange(3)[:, None]
+        np.add.at(change, (row, np.minimum.reduceat(x0, first) // BLOCK_PIX), 1)
+        np.add.at(change, (row, (np.maximum.reduceat(x1, first) - 1) // BLOCK_PIX + 3), -1)
     return np.cumsum(change, axis=1)[1 : ny + 1, 1 : nx + 1] > 0

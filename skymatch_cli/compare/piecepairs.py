@@ -123,7 +123,7 @@ class PiecePairs:
 
         Gradients within overlaps are taken off before: they are no scene.
 
-        ``delta`` (M,): differences of the overlaps; ``shared`` (M,): see `ZeroPoints.of_structure`. Returns (4, N):
+        ``delta`` (M,): differences of the overlaps; ``shared`` (M,): see `ZeroPoints.of_sums`. Returns (4, N):
         factors, their errors, variances of levels by them, and how far hidden ones may move levels.
         """
         n = graph.n_images
@@ -139,7 +139,6 @@ class PiecePairs:
         sky = np.where(seen, 0.5 * (self.sum - (offset[graph.a] + offset[graph.b])[:, None]) / unit, 0.0)
         if np.ptp(sky[seen]) < _FLAT:
             return nothing
-        from skymatch_cli.compare.mesh.structure import PairStructure
         from skymatch_cli.compare.mesh.zeropoints import ZeroPoints
 
         darkest = np.where(seen, sky, np.inf).min(axis=1)
@@ -147,15 +146,9 @@ class PiecePairs:
         pull = np.where(seen, weight * steady, 0.0)
         square = np.divide(pull**2, weight, out=np.zeros_like(pull), where=seen)
         terms = (weight * sky, weight * sky**2, sky * pull, square, 1.0 * seen, 1.0 * seen)
-        structure = PairStructure(
-            low=np.zeros((len(seen), 2)),
-            size=np.ones((len(seen), 2)),
-            layout=np.tile([ALONG, ACROSS], (len(seen), 1)),
-            pieces=np.stack([weight, pull, weight, weight * sky, weight, weight]),
-            bright=np.stack([term.sum(axis=1) for term in terms]),
-            darkest=darkest,
-        )
-        found = ZeroPoints.of_structure(structure, shared, graph).of_bright_scenes()
+        bright = np.stack([term.sum(axis=1) for term in terms])
+        sums = weight.sum(axis=1), pull.sum(axis=1)
+        found = ZeroPoints.of_sums(sums, bright, darkest, shared, graph).of_bright_scenes()
         return np.stack([found.factor, found.err, found.variance * unit**2, found.hidden * unit])
 
 

@@ -89,6 +89,7 @@ def piece_means(
     )
     cell, cells = (region * ALONG + along) * ACROSS + across, n_regions * PIECES
     n = np.bincount(cell, np.count_nonzero(use, axis=1), cells).reshape(-1, PIECES).astype(np.int64)
+    value = value.astype(float)  # whose powers hold any unit
     terms = value.sum(axis=1), np.einsum("ij,ij->i", value, value), np.einsum("ij,ij,ij->i", value, value, value)
     first, second, third = (np.bincount(cell, term, cells).reshape(-1, PIECES) for term in terms)
     mean = first / np.maximum(n, 1)
@@ -99,12 +100,12 @@ def piece_means(
     return PieceMeans(mean + np.nan_to_num(skies.value)[:, None], n, variance), asymmetry
 
 
-def piece_maps(overlaps: OverlapGraph, regions: Sequence[Spans], wcs: CelestialWcs, first_row: int) -> list[FloatArray]:
+def piece_maps(overlaps: OverlapGraph, regions: Sequence[Spans], wcs: CelestialWcs) -> list[FloatArray]:
     """Coefficients (R, 3) of (x, y, 1) of the pixels, for the number of a piece along each overlap, and across."""
     box = np.array([[s.x0.min(), s.y[0], s.x1.max() - 1, s.y[-1]] if len(s.y) else [0] * 4 for s in regions])
     x0, y0, x1, y1 = box.T.astype(float)
     x1, y1 = np.maximum(x1, x0 + 1), np.maximum(y1, y0 + 1)
-    corner = wcs.to_sky(np.concatenate([x0, x1, x0]), np.concatenate([y0, y0, y1]) + first_row).reshape(3, -1, 3)
+    corner = wcs.to_sky(np.concatenate([x0, x1, x0]), np.concatenate([y0, y0, y1])).reshape(3, -1, 3)
     on_plane = np.zeros((3, len(regions), 2))
     for k, plane in enumerate(overlaps.planes):
         mine = overlaps.plane == k

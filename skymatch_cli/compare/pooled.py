@@ -21,8 +21,7 @@ import numpy.typing as npt
 from skymatch_cli.choices import Skystat, WarningName
 from skymatch_cli.compare.pieces import PieceMeans, piece_maps, piece_means
 from skymatch_cli.errors import InputError, Problem
-from skymatch_cli.images.formats.files import is_remote
-from skymatch_cli.images.pixels import Pixels, read_pixels
+from skymatch_cli.images.pixels import Pixels, pixels_of
 from skymatch_cli.model import (
     FloatArray,
     ImageInfo,
@@ -130,21 +129,14 @@ class PooledTask:
 
     def __call__(self) -> ImageMeasurement:
         """Read the pixels and measure."""
-        info, regions = self.info, self._regions()
-        rows = (0, info.shape[0])
-        # What is far is fetched by need alone; of the rest, padding is judged by the whole frame.
-        far = is_remote(info.source.science.path)
-        chosen = self.settings
-        if far and not self.with_local and not chosen.mask_sources and any(spans.n_pixels for spans in regions):
-            used = np.concatenate([spans.y for spans in regions])
-            rows = int(used.min()), int(used.max()) + 1
+        info, regions, chosen = self.info, self._regions(), self.settings
+        needed = [] if self.with_local or chosen.mask_sources else [spans.y for spans in regions]
         try:
-            pixels = read_pixels(info, self.settings, rows=rows)
+            pixels = pixels_of(info, chosen, needed)
         except InputError as error:
             return self._unread(regions, error.problems)
-        shifted = [Spans(spans.y - rows[0], spans.x0, spans.x1) for spans in regions]
         good = without_sources(pixels.data, pixels.good) if chosen.mask_sources else pixels.good
-        found = region_statistics(pixels.data, good, shifted, chosen.statistic)
+        found = region_statistics(pixels.data, good, regions, chosen.statistic)
         local = None
         if self.with_local:
             # By itself: what is asked for beside them must not change a digit of the regions.
@@ -152,8 +144,8 @@ class PooledTask:
         skies = SkyStatistics.of([_with_status(r, spans) for r, spans in zip(found, regions, strict=True)])
         pieces = PieceMeans.none(len(regions))
         if info.wcs is not None and regions:
-            maps = piece_maps(self.overlaps, shifted, info.wcs, rows[0])
-            pieces, asymmetry = piece_means(pixels.data, good, shifted, skies, maps)
+            maps = piece_maps(self.overlaps, regions, info.wcs)
+            pieces, asymmetry = piece_means(pixels.data, good, regions, skies, maps)
             beyond = np.maximum(asymmetry - SYMMETRIC * np.sqrt(pieces.variance), 0)
             skies = replace(skies, crowding=np.minimum(skies.crowding, _LOCAL * beyond))
         return ImageMeasurement(
@@ -164,7 +156,7 @@ class PooledTask:
             local=local,
             n_good=int(np.count_nonzero(pixels.good)),
             scale=pixel_scale(pixels.data, pixels.good),
-            steps=amplifier_steps(pixels.data, pixels.good) if pixels.data.shape == info.shape else UNKNOWN_STEPS,
+            steps=amplifier_steps(pixels.data, pixels.good),
             warnings=(*pixels.warnings, *_photons(info, pixels, self.settings.statistic)),
         )
 

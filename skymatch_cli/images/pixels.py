@@ -11,9 +11,9 @@ import math
 import os
 import resource
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import IO, Any
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.files import file_state
+from skymatch_cli.images.formats.files import file_state, is_remote
 from skymatch_cli.images.formats.packing import open_unpacked
 from skymatch_cli.images.formats.pixelformat import Stored
 from skymatch_cli.images.formats.tilecheck import opened_tiles
@@ -31,6 +31,7 @@ from skymatch_cli.model import (
     BoolArray,
     FloatArray,
     ImageInfo,
+    IntArray,
     PixelArray,
     PixelFormat,
     PixelSource,
@@ -107,6 +108,21 @@ def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | 
     return Pixels(data, good, found)
 
 
+def pixels_of(info: ImageInfo, settings: Settings, needed: Sequence[IntArray] = ()) -> Pixels:
+    """The pixels of a frame; of a file behind a URL only from the first to the last row needed, the others not good.
+
+    Where no row is needed all are read, since padding is judged by the frame.
+    """
+    needed = [rows for rows in needed if rows.size]
+    if not needed or not is_remote(info.source.science.path):
+        return read_pixels(info, settings)
+    first, last = min(int(rows.min()) for rows in needed), max(int(rows.max()) for rows in needed)
+    read = read_pixels(info, settings, rows=(first, last + 1))
+    data, good = np.zeros(info.shape, read.data.dtype), np.zeros(info.shape, np.bool_)
+    data[first : last + 1], good[first : last + 1] = read.data, read.good
+    return replace(read, data=data, good=good)
+
+
 def _check_memory(info: ImageInfo, rows: int) -> None:
     """Refuse an image larger than the memory: reading it could stop other programs."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), resource.getrlimit(resource.RLIMIT_AS)[0]]
@@ -137,7 +153,7 @@ def _divide_by_exposure(
 
 
 def _no_weight(values: PixelArray, plane: StoredPlane) -> float:
-    """The largest value that is no weight: 0, or more where lossy compression has spread the zeros about 0."""
+    """The largest value that means no weight: 0, or more where lossy compression has spread the zeros about 0."""
     if not plane.tiled or plane.bitpix > 0:
         return 0.0
     spread = -2 * float(np.fmin.reduce(values, axis=None))
@@ -194,10 +210,7 @@ class _OpenFiles:
         self._streams: dict[str, IO[bytes]] = {}
 
     def blocks(self, plane: StoredPlane, y0: int, y1: int) -> Iterator[tuple[slice, Stored]]:
-        """Yield stored values of the image (or its section) in blocks of rows, in FITS byte order.
-
-        The slice counts from ``y0``.
-        """
+        """Yield stored values of the image (or its section) by blocks of rows from ``y0`` on, in FITS byte order."""
         columns = slice(None)
         if (section := self._section) is not None:
             y0, y1, columns = y0 + section.y0, y1 + section.y0, slice(section.x0, section.x1)

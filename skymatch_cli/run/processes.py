@@ -15,10 +15,11 @@ import signal
 import threading
 import warnings
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -112,17 +113,12 @@ def _started(tasks: Tasks[Any], workers: int) -> tuple[ProcessPoolExecutor, set[
     """Start a pool of forked workers; returns their processes too. NoRoomError if the system can't start them."""
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _Worker.begin, (tasks,))
     others = set(multiprocessing.active_children())
-    # A terminal interrupts all processes: workers never see it, this one ends them.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # threads of BLAS are safe to fork: it stops them
+        with _forking():
             pool.submit(os.getpid)  # all workers are forked now, before the pool starts its threads
     except OSError as error:
         _kill(set(multiprocessing.active_children()) - others)
         raise NoRoomError from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return pool, set(multiprocessing.active_children()) - others
 
 
@@ -131,21 +127,63 @@ def _kill(processes: set[BaseProcess]) -> None:
         process.kill()
 
 
+@contextmanager
+def _forking() -> Iterator[None]:
+    """Fork without warnings and SIGINT: a terminal interrupts all processes, but this one ends the others."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # threads of BLAS are safe to fork: it stops them
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _end_with_parent() -> None:
+    """Have the system end this process by SIGIO when the other end of its parent's pipe is closed."""
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    if (parent := multiprocessing.parent_process()) is not None:
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, os.O_ASYNC)
+        if not parent.is_alive():
+            signal.raise_signal(signal.SIGIO)
+
+
+@contextmanager
+def keeper(parts: Sequence[Any]) -> Iterator[Connection]:
+    """Fork a process that keeps ``parts``; sent a step and its words, it sends an answer for each of them."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    process = context.Process(target=_keep, args=(parts, there), daemon=True)
+    with here:
+        with there, _forking():
+            process.start()
+        try:
+            yield here
+        finally:
+            process.kill()
+            process.join()
+
+
+def _keep(parts: Sequence[Any], there: Connection) -> None:
+    _end_with_parent()
+    with suppress(Exception):  # `Parts` sees the end
+        while True:
+            step, words = there.recv()
+            for part in parts:
+                there.send(step(part, *words))
+
+
 class _Worker:
-    """A worker process, which ends with the process that forked it."""
+    """The state of a worker process."""
 
     tasks: Tasks[Any]
 
     @classmethod
     def begin(cls, tasks: Tasks[Any]) -> None:
-        """Make this process a worker: the system ends it by SIGIO when the other end of its parent's pipe is closed."""
+        """Make this process a worker."""
+        _end_with_parent()
         cls.tasks = tasks
-        signal.signal(signal.SIGIO, signal.SIG_DFL)
-        if (parent := multiprocessing.parent_process()) is not None:
-            fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
-            fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, os.O_ASYNC)
-            if not parent.is_alive():
-                signal.raise_signal(signal.SIGIO)
 
     @classmethod
     def answer(cls, k: int, file: int) -> None:

@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -141,6 +141,30 @@ def run_apart(
                 yield from piece.answers
         return
     yield from map(function, items)
+
+
+class Parts(Generic[Item]):
+    """Parts of some work that are kept from step to step: every n-th in this process, the others in forked ones.
+
+    Steps, their words and the answers are sent, parts never. ``n_pixels`` is that of `n_processes`; the stack ends the
+    processes. OSError or EOFError if one could not be started or was killed.
+    """
+
+    def __init__(self, parts: Sequence[Item], stack: ExitStack, *, jobs: int, n_pixels: int) -> None:
+        workers = n_processes(jobs, len(parts), n_pixels)
+        self._n, self._here, self._others = len(parts), parts[::workers], []
+        if workers > 1:
+            from skymatch_cli.run.processes import keeper
+
+            self._others = [stack.enter_context(keeper(parts[k::workers])) for k in range(1, workers)]
+
+    def each(self, step: Callable[..., Answer], *words: object) -> Iterator[Answer]:
+        """Yield ``step(part, *words)`` of every part, in their order."""
+        for other in self._others:
+            other.send((step, words))
+        for k in range(self._n):
+            turn, whose = divmod(k, len(self._others) + 1)
+            yield self._others[whose - 1].recv() if whose else step(self._here[turn], *words)
 
 
 _PIECE = 16  # items per task at most

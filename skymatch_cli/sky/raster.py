@@ -49,13 +49,16 @@ class Spans:
         return np.cumsum(change, axis=1, dtype=np.int8)[:, :nx].astype(bool)
 
 
-def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int]) -> list[Spans]:
+def spans_of_polygons(
+    polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int], rows: IntArray | None = None
+) -> list[Spans]:
     """Find the pixels of a frame of ``shape`` (ny, nx) whose centres lie inside polygons.
 
     A polygon is given by the rings, (n, 2) in pixels, of its exteriors and holes, in any order and direction, closed or
     not. Runs are those where ``x_in <= x < x_out`` along each row, for edges with ``y_low <= y < y_high``: scan
     conversion by sorted edge crossings (Foley et al., Computer Graphics, ch. 3.6), all rows of all polygons at once;
-    the cost is the length of the borders in rows, not the area. SkymatchError if a coordinate is not finite.
+    the cost is the length of the borders in rows, not the area. Of all rows only ``rows`` are found, ascending, if
+    these are given. SkymatchError if a coordinate is not finite.
 
     Examples
     --------
@@ -65,17 +68,18 @@ def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int
     >>> spans.y.tolist(), spans.x0.tolist(), spans.x1.tolist()
     ([1, 2], [1, 1], [3, 3])
     """
-    parts = [_spans(polygons[k : k + _TOGETHER], shape) for k in range(0, len(polygons), _TOGETHER)]
+    rows = np.arange(shape[0]) if rows is None else rows
+    parts = [_spans(polygons[k : k + _TOGETHER], shape, rows) for k in range(0, len(polygons), _TOGETHER)]
     return [spans for part in parts for spans in part]
 
 
-def _spans(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int]) -> list[Spans]:
+def _spans(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int], rows: IntArray) -> list[Spans]:
     ny, nx = shape
     low, high, polygon = _edges(polygons)
-    first, last = _rows(low[:, 1], ny), _rows(high[:, 1], ny)
+    first, last = (np.searchsorted(rows, end[:, 1]) for end in (low, high))
     n_rows = last - first
     x_low, y_low, width, height = (np.repeat(c, n_rows) for c in (*low.T, *(high - low).T))
-    y = np.arange(y_low.size) - np.repeat(np.cumsum(n_rows) - n_rows - first, n_rows)
+    y = rows[np.arange(y_low.size) - np.repeat(np.cumsum(n_rows) - n_rows - first, n_rows)]
     along = (y - y_low) / height  # 0..1, for any slope of the edge
     x = np.ceil(x_low + along * width)
     column = np.clip(x, 0, nx, out=x).astype(np.int64)
@@ -98,9 +102,12 @@ def _edges(polygons: Sequence[Sequence[FloatArray]]) -> tuple[FloatArray, FloatA
     """Return lower and upper ends, (n, 2) each, of all edges that are not horizontal, and the polygon of each, (n,)."""
     corners = [np.asarray(ring, dtype=np.float64).reshape(-1, 2) for rings in polygons for ring in rings]
     start = np.concatenate([np.empty((0, 2)), *corners])
-    end = np.concatenate([np.empty((0, 2)), *(np.roll(ring, -1, axis=0) for ring in corners)])
     of_ring = np.repeat(np.arange(len(polygons)), [len(rings) for rings in polygons])
-    polygon = np.repeat(of_ring, [len(ring) for ring in corners])
+    n_corners = np.array([len(ring) for ring in corners], dtype=np.int64)
+    polygon, last = np.repeat(of_ring, n_corners), np.cumsum(n_corners)[n_corners > 0] - 1
+    following = np.arange(1, len(start) + 1)
+    following[last] = last + 1 - n_corners[n_corners > 0]
+    end = start[following]
     if not np.isfinite(start).all():
         raise SkymatchError(
             "a polygon has corners that are not finite in pixel coordinates",
@@ -110,8 +117,3 @@ def _edges(polygons: Sequence[Sequence[FloatArray]]) -> tuple[FloatArray, FloatA
     start, end = start[keep], end[keep]
     upward = (start[:, 1] < end[:, 1])[:, None]
     return np.where(upward, start, end), np.where(upward, end, start), polygon[keep]
-
-
-def _rows(y: FloatArray, ny: int) -> IntArray:
-    """Return the first row at or above ``y``, within 0..ny."""
-    return np.clip(np.ceil(y), 0, ny).astype(np.int64)

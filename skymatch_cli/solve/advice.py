@@ -23,16 +23,13 @@ from skymatch_cli.model import (
     common_unit,
 )
 from skymatch_cli.solve.diagnose import bad_fits, thin_bridges
-from skymatch_cli.solve.naming import NAMED, after_number, few, in_unit, labels, pair_label, said
+from skymatch_cli.solve.naming import NAMED, after_number, few, in_unit, labels, largest_first, pair_label, said
 
 _LEAST_SHARE = 0.25  # used share of the pixels in an image's overlaps: below it, its sky is weak
 _LEAST_INFORMATION = 0.1  # of the information for pixel noise alone: below, errors are three times as large
 _LEAST_FACTOR = 0.003  # smallest factor that is told: no calibration is better
 _MOST_FACTOR = 0.5  # largest factor: beyond it, a gradient on a flat sky is more likely
 _CLEAR = 4.0  # errors of a factor, beyond which it is not chance
-_UNIT = 10.0  # factor of noise and stars together that no exposure or depth explains
-_UNIT_NOISE = 100.0  # factor of noise, with steps that are _UNIT times the usual, where no stars are bright enough
-_STARS = 6.0  # brightest pixels over the noise: below, they may be noise
 _SEEN_BESIDE = 1.1  # errors with a common gradient over those without: above it, the gradient is named
 _UNSEEN = 5.0  # errors of a sky: larger shifts by unseen zero points are told
 
@@ -95,8 +92,7 @@ def large_residuals(
     """Warn of the pairs, worst first, whose residual is more than ``limit`` times the error of the difference."""
     counted = (measurements.status == Status.OK) & np.isfinite(residual)
     size = np.where(counted, np.abs(residual) / np.where(counted, measurements.delta_err, 1.0), 0.0)
-    above = np.flatnonzero(size > limit)
-    above = above[np.argsort(-np.round(size[above], 6), kind="stable")]  # ends of a loop are equal but for rounding
+    above = largest_first(np.round(size, 6), size > limit)  # ends of a loop are equal but for rounding
     if not len(above):
         return ()
     pairs = [f"{pair_label(images, measurements, e)} ({size[e]:.1f} sigma)" for e in above[:NAMED]]
@@ -111,8 +107,7 @@ def large_steps(
     used = np.isfinite(residual) & (measurements.status != Status.SAME_GROUP)
     factor = np.array([abs(image.to_comparison) for image in images])[measurements.a]
     size = np.where(used, np.abs(residual), 0.0) / factor
-    above = np.flatnonzero(size > limit)
-    above = above[np.argsort(-size[above], kind="stable")]
+    above = largest_first(size, size > limit)
     if not len(above):
         return ()
     pairs = [f"{pair_label(images, measurements, e)} ({size[e]:.3g})" for e in above[:NAMED]]
@@ -130,11 +125,10 @@ def solution_warnings(
     scatter = np.where(group[m.a] == group[m.b], 0.0, offsets.scatter[offsets.component[group[m.a]]])
     size = np.abs(offsets.residual) / np.hypot(m.delta_err, scatter)
     for c in bad_fits(offsets.chi2, offsets.dof)[:NAMED]:
-        mine = np.flatnonzero((offsets.component[group[m.a]] == c) & np.isfinite(offsets.residual))
-        worst = mine[np.argsort(-size[mine], kind="stable")]
+        worst = largest_first(size, (offsets.component[group[m.a]] == c) & np.isfinite(offsets.residual))
         loops = "" if offsets.closure is None else f", loops close to {offsets.closure[c]:.3g}"
         added = f", sky_err counts {offsets.scatter[c]:.3g} more for each" if offsets.scatter[c] > 0 else ""
-        amount = in_unit(images, np.abs(offsets.residual[mine]).max())
+        amount = in_unit(images, np.abs(offsets.residual[worst]).max())
         text = (
             f"component {c}: its overlaps disagree by up to {said(amount)}, more than their errors allow "
             f"(chi2/dof = {offsets.chi2[c] / offsets.dof[c]:.3g}{loops}{added}); "
@@ -148,14 +142,11 @@ def solution_warnings(
             f"{pair_label(images, m, e)}, known to {said(amount)}"
         )
         lines.append(SkyWarning(WarningName.WEAK_LINK, text, *amount))
-    if offsets.kept is not None:
-        low = np.flatnonzero(offsets.kept < LEAST_KEPT)
-        low = low[np.argsort(offsets.kept[low], kind="stable")]
-        if len(low):
-            pairs = few([pair_label(images, m, e) for e in low[:NAMED]], ", ", len(low))
-            text = f"overlaps that contradict the others and count little ({len(low)}): {pairs}"
-            amount = in_unit(images, np.nanmax(np.abs(offsets.residual[low])))
-            lines.append(SkyWarning(WarningName.DOWN_WEIGHTED, text, *amount))
+    if offsets.kept is not None and len(low := largest_first(-offsets.kept, offsets.kept < LEAST_KEPT)):
+        pairs = few([pair_label(images, m, e) for e in low[:NAMED]], ", ", len(low))
+        text = f"overlaps that contradict the others and count little ({len(low)}): {pairs}"
+        amount = in_unit(images, np.nanmax(np.abs(offsets.residual[low])))
+        lines.append(SkyWarning(WarningName.DOWN_WEIGHTED, text, *amount))
     return tuple(lines)
 
 
@@ -187,9 +178,7 @@ def factor_warnings(
     counted = np.isin(np.arange(len(images)), np.append(m.a[used], m.b[used]))
     size = np.abs(gain)
     clear = (gain_err > 0) & (size > np.maximum(_LEAST_FACTOR, _CLEAR * gain_err)) & (size < _MOST_FACTOR)
-    above = np.flatnonzero(clear & counted)
-    if len(above):
-        above = above[np.argsort(-np.round(size[above], 6), kind="stable")]  # two images are equal but for rounding
+    if len(above := largest_first(np.round(size, 6), clear & counted)):  # two images are equal but for rounding
         names = [f"{images[i].ref.label} ({100 * gain[i]:+.2g} ± {100 * gain_err[i]:.1g} %)" for i in above[:NAMED]]
         amount = in_unit(images, np.sqrt(m.level_variance[above].max()))
         text = (
@@ -201,48 +190,13 @@ def factor_warnings(
     if not unseen.any():
         return ()
     amount = in_unit(images, unseen.max())
-    most = np.argsort(-np.round(unseen, 6), kind="stable")[: np.count_nonzero(unseen)]
+    most = largest_first(np.round(unseen, 6), unseen > 0)
     some = few([images[i].ref.label for i in most[:NAMED]], ", ", len(most))
     text = (
         f"zero points that differ by too little to show in these overlaps may shift skies by up to {said(amount)}, "
         f"which sky_err does not count: {f'all {len(most)} images' if len(most) == len(images) > NAMED else some}"
     )
     return (SkyWarning(WarningName.BRIGHT_SCENE, text, *amount),)
-
-
-def other_units(images: Sequence[ImageInfo], measurements: Measurements, used: BoolArray) -> tuple[SkyWarning, ...]:
-    """Warn of images whose noise, with stars or by far, is that of all overlapping images times a large factor.
-
-    ``used`` (M,): pairs that count.
-    """
-    m = measurements
-    if m.scale is None or not used.any():
-        return ()
-    ends = np.stack([np.append(m.a[used], m.b[used]), np.append(m.b[used], m.a[used])])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.nan_to_num(np.log(m.scale[:, ends[0]] / m.scale[:, ends[1]]), posinf=0, neginf=0)
-        stars = m.scale[1] > _STARS * m.scale[0]
-    step = np.abs(m.delta[used])
-    large = np.tile(step > _UNIT * np.nanquantile(step, 0.25, method="lower"), 2)  # a deeper image has usual steps
-    by_noise = np.where((np.abs(ratio[0]) > np.log(_UNIT_NOISE)) & large, ratio[0], 0.0)
-    ratio = np.where(stars[ends[0]] & stars[ends[1]], ratio, by_noise)
-    up, down = ratio.min(axis=0), -ratio.max(axis=0)  # by both
-    least = np.full((2, len(images)), np.inf)
-    for of_image, apart in zip(least, (up, down), strict=True):
-        np.minimum.at(of_image, ends[0], apart)
-    factor = np.where(np.isfinite(least), least, 0.0)
-    above = np.flatnonzero(factor.max(axis=0) > np.log(_UNIT))
-    if len(above) == 2 and used.sum() == 1:
-        above = above[:1]  # of two images either may be wrong
-    if not len(above):
-        return ()
-    signed = np.where(factor[0] > factor[1], factor[0], -factor[1])
-    names = [f"{images[i].ref.label} (times {np.exp(signed[i]):.2g})" for i in above[:NAMED]]
-    text = (
-        f"the noise differs from that of all overlapping images by a large factor, as where a unit is wrong "
-        f"({len(above)}): {few(names, ', ', len(above))}"
-    )
-    return (SkyWarning(WarningName.UNITS, text),)
 
 
 def weak_images(
@@ -322,8 +276,7 @@ def _low(
 
     The worst first, or those where a ``cause`` (N,) is largest.
     """
-    low = np.flatnonzero(share < limit)
-    low = low[np.argsort(share[low] if cause is None else -np.round(cause[low], 6), kind="stable")]
+    low = largest_first(-share if cause is None else np.round(cause, 6), share < limit)
     if not len(low):
         return []
     some = few([images[i].ref.label for i in low[:NAMED]], ", ", len(low))

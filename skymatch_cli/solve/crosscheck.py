@@ -10,7 +10,7 @@ from skymatch_cli.choices import Method, WarningName
 from skymatch_cli.errors import NoOverlapError
 from skymatch_cli.model import FloatArray, ImageInfo, IntArray, Measurements, SkyWarning
 from skymatch_cli.solve.methods import solve_skies
-from skymatch_cli.solve.naming import NAMED, few
+from skymatch_cli.solve.naming import NAMED, few, largest_first
 
 _DISAGREE = 3.0  # errors of both; generous, for both use the same pixels
 
@@ -45,8 +45,7 @@ def _centred(difference: FloatArray, together: IntArray) -> FloatArray:
 def _disagreement(images: Sequence[ImageInfo], apart: FloatArray, err: FloatArray) -> tuple[SkyWarning, ...]:
     """Images whose skies by mesh and by pooled statistics are apart by more than the errors of both (N,) allow."""
     size = np.divide(np.abs(apart), err, out=np.zeros_like(err), where=err > 0)
-    above = np.flatnonzero(size > _DISAGREE)
-    above = above[np.argsort(-size[above], kind="stable")]
+    above = largest_first(size, size > _DISAGREE)
     if not len(above):
         return ()
     names = [f"{images[i].ref.label} by {apart[i]:.3g} ({size[i]:.1f} sigma)" for i in above[:NAMED]]

@@ -8,7 +8,7 @@ import numpy as np
 
 from skymatch_cli.model import FloatArray, IntArray
 from skymatch_cli.model.monomials import carried, degree_of, n_terms
-from skymatch_cli.solve.tiltequations import RIDGE, PlaneEquations, least
+from skymatch_cli.solve.tiltequations import RIDGE, PlaneEquations, least, with_unit_diagonal
 
 _LEAST_DOF = 0.5
 _MOST_LOSS = 30.0  # error of a level with a higher degree over that of a constant
@@ -28,8 +28,7 @@ def carried_degrees(
     for end in ends:
         there = carried(position - centre[end], degree_of(k))
         np.add.at(own, end, there.swapaxes(1, 2) @ moment @ there)
-    scale = np.sqrt(np.maximum(np.einsum("nii->ni", own), np.finfo(float).tiny))
-    own /= scale[:, :, None] * scale[:, None, :]
+    own, _ = with_unit_diagonal(own)
     degree = np.full(n, min(degree_of(k), 1))
     for higher in range(2, degree_of(k) + 1):
         terms = n_terms(higher)
@@ -130,10 +129,9 @@ def chi2_of(
     places, as in a stack, nothing remains.
     """
     graph = equations.graph
-    scale = np.sqrt(np.maximum(np.einsum("mii->mi", moment), np.finfo(float).tiny))
-    both = scale[:, :, None] * scale[:, None, :]
-    inverse = np.linalg.pinv(moment / both, rcond=1e-6, hermitian=True)
-    unit = left / scale
+    scaled, scale = with_unit_diagonal(moment)
+    inverse = np.linalg.pinv(scaled, rcond=1e-6, hermitian=True)
+    unit, both = left / scale, scale[:, :, None] * scale[:, None, :]
     chi2 = graph.pair_sums(np.einsum("mi,mij,mj->m", unit, inverse, unit))
     dof = graph.pair_sums(np.einsum("mij,mji->m", inverse, noise / both)) - _coefficients(equations)
     some = dof > _LEAST_DOF

@@ -105,8 +105,8 @@ def noise_response(equations: NormalEquations, noise: PairNoise | None) -> Noise
     if noise.covariance is not None and exact.all():
         second = _second_moment(equations, noise.covariance.toarray())
     else:
-        probed = _probed(equations, noise.factor)
-        variance, explained, second = variance + probed.variance, explained + probed.explained, probed.second
+        more, unknown, second = _probed(equations, noise.factor)
+        variance, explained = variance + more, explained + unknown
     return NoiseResponse(variance, _expected(graph, noise, explained), second, bool(exact.all()))
 
 
@@ -149,16 +149,8 @@ def _second_moment(equations: NormalEquations, covariance: FloatArray) -> FloatA
     return graph.pair_sums((weighted * weighted.T).sum(axis=1))
 
 
-@dataclass(frozen=True, slots=True)
-class _Probed:
-    """Estimates from artificial noise: those of `NoiseResponse`; 0 where ``variance``, ``explained`` are known."""
-
-    variance: FloatArray
-    explained: FloatArray
-    second: FloatArray
-
-
-def _probed(equations: NormalEquations, noise: csr_array) -> _Probed:
+def _probed(equations: NormalEquations, noise: csr_array) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Estimate what `NoiseResponse` needs from artificial noise; the first two are 0 where they are known."""
     graph = equations.graph
     variance, explained = np.zeros(graph.n), np.zeros(len(graph.size))
     second = np.zeros(len(graph.a))
@@ -172,7 +164,7 @@ def _probed(equations: NormalEquations, noise: csr_array) -> _Probed:
         weighted = graph.weight[:, None] * (made - graph.differences(answer))
         second += (weighted * (noise @ (noise.T @ weighted))).sum(axis=1) / n_probes
     unknown = ~equations.laplacian.exact
-    return _Probed(variance * unknown[graph.component], explained * unknown, graph.pair_sums(second))
+    return variance * unknown[graph.component], explained * unknown, graph.pair_sums(second)
 
 
 def _expected(graph: PairGraph, noise: PairNoise, explained: FloatArray) -> FloatArray:
@@ -184,9 +176,8 @@ def _expected(graph: PairGraph, noise: PairNoise, explained: FloatArray) -> Floa
 
 def _lightest(graph: PairGraph, tree: SpanningTree) -> FloatArray:
     """Weight of the lightest branch of every component's heaviest spanning tree, (C,)."""
-    child = np.where(tree.parent[graph.a] == graph.b, graph.a, graph.b)
-    on_tree = (tree.parent[graph.a] == graph.b) | (tree.parent[graph.b] == graph.a)
-    total = np.bincount(child[on_tree], graph.weight[on_tree], minlength=graph.n)
+    on_tree, child = tree.pairs_of(graph)
+    total = np.bincount(child, graph.weight[on_tree], minlength=graph.n)
     branch = np.where(tree.parent == np.arange(graph.n), np.inf, total)
     lightest = np.full(len(graph.size), np.inf)
     np.minimum.at(lightest, graph.component, branch)

@@ -32,7 +32,6 @@ from skymatch_cli.solve.advice import (
     factor_warnings,
     large_residuals,
     large_steps,
-    other_units,
     seen,
     solution_warnings,
     uneven_images,
@@ -42,6 +41,7 @@ from skymatch_cli.solve.advice import (
 )
 from skymatch_cli.solve.anchored import Skies, first_lowest, globalmin, globalmin_match, localmin, match, user
 from skymatch_cli.solve.offsets import Gradients, solve_offsets
+from skymatch_cli.solve.otherunits import other_units
 from skymatch_cli.solve.pairgraph import PairGraph
 from skymatch_cli.solve.steps import largest, visible_step
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from skymatch_cli.model import ImageInfo, Measurements, common_unit
+from skymatch_cli.model import BoolArray, ImageInfo, IntArray, Measurements, common_unit
 
 NAMED = 5  # sets, images or pairs that one line names
 
@@ -50,6 +51,12 @@ def said(amount: tuple[float | None, str]) -> str:
 def after_number(unit: str) -> str:
     """A unit as it follows a number."""
     return f" {unit}" if unit else ""
+
+
+def largest_first(size: npt.NDArray[np.floating], some: BoolArray) -> IntArray:
+    """The numbers of ``some`` (n,), those of largest size first; of equal ones in their order."""
+    found = np.flatnonzero(some)
+    return found[np.argsort(-size[found], kind="stable")]
 
 
 def pair_label(images: Sequence[ImageInfo], measurements: Measurements, e: int) -> str:

@@ -10,7 +10,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 from skymatch_cli.compare.mesh.connected import connected
-from skymatch_cli.model import FloatArray, IntArray
+from skymatch_cli.model import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,11 @@ class SpanningTree:
     order: IntArray  # (n,): the unknowns, parents before their children
     parent: IntArray  # (n,): parent of every unknown; the root of a component is its own parent
 
+    def pairs_of(self, graph: PairGraph) -> tuple[BoolArray, IntArray]:
+        """Which pairs (m,) join an unknown to its parent, and these unknowns."""
+        down, up = self.parent[graph.a] == graph.b, self.parent[graph.b] == graph.a
+        return down | up, np.where(down, graph.a, graph.b)[down | up]
+
 
 def spanning_tree(graph: PairGraph) -> SpanningTree:
     """The heaviest spanning tree of every component, seen from the component's first unknown."""
@@ -107,9 +112,8 @@ def tree_potential(graph: PairGraph, tree: SpanningTree, delta: FloatArray) -> F
     Where several pairs join a node to its parent, their weighted mean counts. Paths to the root are summed by doubling
     (log2 of the depth steps), which also keeps rounding small.
     """
-    child = np.where(tree.parent[graph.a] == graph.b, graph.a, graph.b)
-    on_tree = (tree.parent[graph.a] == graph.b) | (tree.parent[graph.b] == graph.a)
-    child, weight = child[on_tree], graph.weight[on_tree]
+    on_tree, child = tree.pairs_of(graph)
+    weight = graph.weight[on_tree]
     upward = np.where(child == graph.a[on_tree], delta[on_tree], -delta[on_tree])
     total = np.bincount(child, weight, minlength=graph.n)
     step = np.bincount(child, weight * upward, minlength=graph.n) / np.where(total > 0, total, 1.0)

@@ -150,15 +150,22 @@ class PlaneEquations:
 
     def covariance(self) -> tuple[FloatArray, bool]:
         """Covariance (n, k, k) of every polynomial in the common gauge, and whether it is more than an estimate."""
-        n, k = self.graph.n, self.n_terms
-        if k * n <= _DENSE:
-            inverse = self.scale[:, None] * self.factors.solve(np.diag(self.scale))
-            half = self.centred(inverse.reshape(n, k, k * n)).reshape(k * n, k * n)
-            whole = self.centred(half.T.reshape(n, k, k * n)).reshape(n, k, n, k)
-            each = np.arange(n)
-            return whole[each, :, each], True
-        answers = self.probes()
-        return answers @ answers.swapaxes(1, 2) / answers.shape[2], False
+        n, k, component = self.graph.n, self.n_terms, self.graph.component
+        most = int(self.graph.size.max(initial=1))
+        if k * most > _DENSE:
+            answers = self.probes()
+            return answers @ answers.swapaxes(1, 2) / answers.shape[2], False
+        # Components have nothing to do with each other: a right-hand side has an unknown of each of them.
+        each, place, order = np.arange(n), np.empty(n, np.int64), np.argsort(component, kind="stable")
+        place[order] = each - np.repeat(np.cumsum(self.graph.size) - self.graph.size, self.graph.size)
+        unit = np.zeros((n, k, most, k))
+        unit[each[:, None], np.arange(k), place[:, None], np.arange(k)] = self.scale.reshape(n, k)
+        inverse = self.scale[:, None] * self.factors.solve(unit.reshape(k * n, -1))
+        blocks = np.zeros((len(self.graph.size), most, k, most, k))
+        blocks[component, place] = self.centred(inverse.reshape(n, k, -1)).reshape(unit.shape)
+        half = blocks.transpose(0, 3, 4, 1, 2)[component, place]
+        whole = self.centred(half.reshape(n, k, -1)).reshape(unit.shape)
+        return whole[each, :, place], True
 
     def probes(self) -> FloatArray:
         """Answers (n, k, 64) to artificial noise of the pairs: the mean of their products is the covariance."""
@@ -222,9 +229,15 @@ def totals(k: int) -> FloatArray:
     return found
 
 
+def with_unit_diagonal(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Positive semi-definite matrices (m, k, k) scaled to ones on the diagonal, and the roots of what was there."""
+    scale = np.sqrt(np.maximum(np.einsum("mii->mi", matrix), np.finfo(float).tiny))
+    return matrix / (scale[:, :, None] * scale[:, None, :]), scale
+
+
 def _root(moment: FloatArray) -> FloatArray:
     """A square root of positive semi-definite matrices, (m, k, k)."""
-    scale = np.sqrt(np.maximum(np.einsum("mii->mi", moment), np.finfo(float).tiny))
-    value, vector = np.linalg.eigh(moment / (scale[:, :, None] * scale[:, None, :]))
+    scaled, scale = with_unit_diagonal(moment)
+    value, vector = np.linalg.eigh(scaled)
     root: FloatArray = scale[:, :, None] * vector * np.sqrt(np.maximum(value, 0.0))[:, None, :]
     return root

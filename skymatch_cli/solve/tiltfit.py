@@ -24,7 +24,6 @@ from skymatch_cli.solve.offsets import solve_offsets
 from skymatch_cli.solve.pairgraph import PairGraph
 from skymatch_cli.solve.tiltequations import PlaneEquations, least, totals
 
-_STEP_RIDGE = 1e-6  # for the steps of an iteration, which must not run away along what hardly matters
 _FOLLOWS = 1e-3  # chance that shapes follow a curvature, in any component, that have nothing to do with positions
 _SIGNIFICANT = 25.0  # square of the deviate of the common part
 
@@ -50,23 +49,6 @@ class FittedPlanes:
     simpler: IntArray  # (C,): a lower degree than asked for that fits the component as well; -1 where there is none
     spared: FloatArray  # (C,): errors of its levels over those here
     reasons: tuple[str, ...] = ()  # why each component has its degree, where it was chosen
-
-
-def image_planes(  # noqa: PLR0917 - three columns of numbers of pairs
-    centre: FloatArray, a: IntArray, b: IntArray, moment: FloatArray, position: FloatArray, pull: FloatArray
-) -> FloatArray:
-    """Polynomials (n, k) about ``centre`` (n, 2) that agree best with the pulls (m, k) of pairs, in the common gauge.
-
-    What the pairs hardly determine is kept small: it makes no difference in the overlaps.
-    ``moment`` (m, k, k) and ``pull`` are about ``position`` (m, 2), in any unit of length.
-    """
-    if not len(a):
-        return np.zeros((len(centre), pull.shape[1]))
-    unit = _typical_length(centre, a, b, position)
-    per = unit ** totals(pull.shape[1])
-    moment, pull = moment / (per[:, None] * per), pull / per
-    equations = PlaneEquations.of_pairs(centre / unit, a, b, moment, position / unit, ridge=_STEP_RIDGE)
-    return equations.solve(equations.gathered(pull[:, :, None]), refinements=0)[:, :, 0] / per
 
 
 @one_thread()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skymatch_cli.model import BoolArray, FloatArray, ImageInfo, IntArray, Measurements, PlaneDifferences
+from skymatch_cli.model import BoolArray, FloatArray, ImageInfo, IntArray, Measurements, PlaneDifferences, TangentPlane
 from skymatch_cli.model.monomials import carried, degree_of, exponents
 from skymatch_cli.model.skyplane import SkyPlane, bends
 from skymatch_cli.sky.tangent import project
@@ -123,26 +123,36 @@ def chosen_degree(
 
 def _places(images: Sequence[ImageInfo], differences: PlaneDifferences, degree: int) -> tuple[FloatArray, FloatArray]:
     """Centres of images on the tangent plane (N, 2), and what makes polynomials of pixels of those there (N, k, k)."""
+    found: list[tuple[FloatArray, FloatArray]] = []
+    last = None
+    for info in images:  # planes of a cube follow each other, and share a WCS
+        same = last is not None and info.wcs is last
+        found.append(found[-1] if same else _place(info, differences.plane, degree))
+        last = info.wcs
+    place, to_pixels = zip(*found, strict=True)
+    return np.array(place), np.array(to_pixels)
+
+
+def _place(info: ImageInfo, plane: TangentPlane, degree: int) -> tuple[FloatArray, FloatArray]:
+    """The same for one image, (2,) and (k, k); its centre is 0 where it has no place on the plane."""
     k = len(exponents(degree))
-    place, to_pixels = np.zeros((len(images), 2)), np.tile(np.eye(k), (len(images), 1, 1))
-    for i, info in enumerate(images):
-        if info.wcs is None:
-            continue
-        ny, nx = info.shape
-        half = 0.5 * np.array([nx - 1.0, ny - 1.0])
-        from_centre = _from_centre(info.shape, degree)
-        found = project(differences.plane, info.wcs.to_sky(*(np.vstack([[0, 0], from_centre]) + half).T))
-        if not np.isfinite(found).all():
-            continue
-        place[i], away = found[0], found[1:] - found[0]
-        if degree == 1:
-            to_pixels[i, 1:, 1:] = (away[[0, 2]] - away[[1, 3]]) / (2.0 * _STEP_PIX)
-        else:
-            x, y = from_centre.T
-            sky = np.stack([away[:, 0] ** a * away[:, 1] ** b for a, b in exponents(degree)], axis=1)
-            pixels = np.stack([np.ones(len(x)), x, y, *bends(x, y, info.shape)], axis=1)[:, :k]
-            to_pixels[i] = np.linalg.lstsq(pixels, sky, rcond=None)[0]
-    return place, to_pixels
+    to_pixels = np.eye(k)
+    if info.wcs is None:
+        return np.zeros(2), to_pixels
+    ny, nx = info.shape
+    half = 0.5 * np.array([nx - 1.0, ny - 1.0])
+    from_centre = _from_centre(info.shape, degree)
+    found = project(plane, info.wcs.to_sky(*(np.vstack([[0, 0], from_centre]) + half).T))
+    if not np.isfinite(found).all():
+        return np.zeros(2), to_pixels
+    away = found[1:] - found[0]
+    if degree == 1:
+        to_pixels[1:, 1:] = (away[[0, 2]] - away[[1, 3]]) / (2.0 * _STEP_PIX)
+        return found[0], to_pixels
+    x, y = from_centre.T
+    sky = np.stack([away[:, 0] ** a * away[:, 1] ** b for a, b in exponents(degree)], axis=1)
+    pixels = np.stack([np.ones(len(x)), x, y, *bends(x, y, info.shape)], axis=1)[:, :k]
+    return found[0], np.linalg.lstsq(pixels, sky, rcond=None)[0]
 
 
 def _from_centre(shape: tuple[int, int], degree: int) -> FloatArray:

@@ -89,8 +89,8 @@ def _starts(n: int) -> IntArray:
 
 def _trimmed_means(values: PixelArray, count: IntArray) -> FloatArray:
     """Means (k,) of the middle of the first ``count`` (k, 1) of sorted values (k, n)."""
-    cut, place = (_CLIPPED * count).astype(np.int64), np.arange(values.shape[1])
-    middle = (place >= cut) & (place < count - cut)
+    cut, place = (_CLIPPED * count).astype(np.int32), np.arange(values.shape[1], dtype=np.int32)
+    middle = (place >= cut) & (place < (count - cut).astype(np.int32))
     total = np.where(middle, values, 0).sum(axis=1, dtype=np.float64)
     return np.asarray(total / np.maximum(count - 2 * cut, 1)[:, 0])
 

@@ -37,11 +37,16 @@ class Binning:
         sigma = max((high - low) / _QUARTILES_PER_SIGMA, least)
         self._low = number(self.pivot - _CORE * sigma)
         self._scale = number(_LEVELS / (2 * _CORE * sigma))
-        counts = np.bincount(self._levels(sample), minlength=_LEVELS)
+        levels = self._levels(sample)
+        counts = np.bincount(levels, minlength=_LEVELS)
         before = (np.cumsum(counts) - counts) / sample.size
         share = np.interp(before, _SHARE_OF_SAMPLE, _SHARE_OF_BINS)
         self._bins = (1 + np.minimum(share * (BINS - 2), BINS - 3)).astype(np.uint8)
         self._bins[0], self._bins[-1] = 0, BINS - 1
+        cuts = np.searchsorted(self._bins.take(levels), np.arange(BINS + 1))
+        first, last = cuts[:-1], cuts[1:] - 1
+        self.lowest = np.append(sample, number(np.inf))[first]  # values of the sample in every bin
+        self.ties = bool((self.lowest[last > first] == sample[last[last > first]]).any())  # of all that it has in a bin
 
     @classmethod
     def of(cls, data: PixelArray, good: BoolArray) -> Binning:

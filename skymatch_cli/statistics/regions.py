@@ -14,7 +14,8 @@ twice (the strips of a mosaic) are sorted one by one instead, at 20 ns per pixel
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -68,69 +69,100 @@ def sorted_region(data: PixelArray, good: BoolArray, spans: Spans) -> SortedSamp
 
 
 class TiledImage:
-    """The pixels of an image by tile and bin, in bands that the regions touch: for ordered samples of them."""
+    """The pixels of an image, for ordered samples of regions: by tile and bin, in the bands that these touch.
+
+    The pixels of tiles that all of the regions cover are sorted together instead, in a fifth of the time.
+    """
 
     def __init__(self, data: PixelArray, good: BoolArray, regions: Sequence[Spans]) -> None:
         self.shape: tuple[int, int] = data.shape
         bands, columns = (-(-n // SIDE) for n in self.shape)
         self.binning = Binning.of(data, good)
-        self._pixels = np.full((bands * SIDE, columns * SIDE), np.inf, dtype=data.dtype)  # infinite where ignored
-        # Values by bin in every band, and in each bin by tile.
-        self._by_bin = np.empty((bands, columns * SIDE * SIDE), dtype=data.dtype)
+        # Running totals along a band of the values in each bin: sums, sums of squares, counts. Pixels are infinite
+        # where they are ignored; in a second copy of every band they are by bin, and in each bin by tile.
+        self._sums, self._counts, self._pixels, self._by_bin = _in_one_block(
+            ((bands, columns + 1, 2, BINS), np.float64),
+            ((bands, columns + 1, BINS), np.int32),
+            ((bands * SIDE, columns * SIDE), data.dtype),
+            ((bands, columns * SIDE * SIDE), data.dtype),
+        )
+        self._sums[...], self._counts[...] = 0, 0
         self._bin_start = np.zeros((bands, BINS), dtype=np.int64)
-        # Running totals along a band of the values in each bin: counts, sums, sums of squares.
-        self._counts = np.zeros((bands, columns + 1, BINS), dtype=np.int32)
-        self._sums = np.zeros((bands, columns + 1, 2, BINS))
-        self._lowest, self._highest = (np.full(BINS, end, dtype=data.dtype) for end in (np.inf, -np.inf))
+        self._lowest, self._highest = self.binning.lowest.copy(), np.full(BINS, -np.inf, dtype=data.dtype)
+        self._extremes = [(self._lowest, np.minimum), (self._highest, np.maximum)][: 1 + self.binning.ties]
+        inside = whole_tiles(regions, self.shape)
+        shared = np.stack([inside[:, 0].max(axis=0), inside[:, 1].min(axis=0)], axis=1)
+        core = [data[:0, 0]]
         for band in np.unique(np.concatenate([spans.y for spans in regions]) // SIDE).tolist():
-            rows = slice(band * SIDE, (band + 1) * SIDE)
-            values = self._pixels[rows]
-            use = good[rows] & np.isfinite(data[rows])
-            np.copyto(values[: len(use), : data.shape[1]], data[rows], where=use)
-            self._fill_band(band, values)
+            self._copy_band(band, data, good)
+            tiles = self._pixels[band * SIDE : (band + 1) * SIDE].reshape(SIDE, columns, SIDE).swapaxes(0, 1)
+            first, last = shared[band].tolist()
+            last = max(first, last)
+            core.append(tiles[first:last].reshape(-1))
+            self._fill_band(band, np.concatenate([tiles[:first], tiles[last:]]), first)
         for table in (self._counts, self._sums):
             for column in range(columns):  # a loop, because cumsum walks along the short axis
                 table[:, column + 1] += table[:, column]
         # Bin ``k`` holds ``edges[k - 1] <= value < edges[k]``.
         self.edges = np.minimum.accumulate(self._lowest[::-1])[-2::-1]
+        self.core = SortedPixels(np.concatenate(core), self.edges)
+        if self.binning.ties:
+            held, cuts = np.diff(self.core.cuts) > 0, self.core.cuts
+            self._lowest[held] = np.minimum(self._lowest[held], self.core.values[cuts[:-1][held]])
+            self._highest[held] = np.maximum(self._highest[held], self.core.values[cuts[1:][held] - 1])
 
-    def _fill_band(self, band: int, values: PixelArray) -> None:
-        columns = self._counts.shape[1] - 1
-        pixels = values.reshape(SIDE, columns, SIDE).swapaxes(0, 1).reshape(-1)
+    def _copy_band(self, band: int, data: PixelArray, good: BoolArray) -> None:
+        rows = slice(band * SIDE, (band + 1) * SIDE)
+        ny, nx = data[rows].shape
+        pixels, use = self._pixels[rows], np.isfinite(data[rows])
+        use &= good[rows]
+        pixels[ny:], pixels[:, nx:] = np.inf, np.inf
+        pixels[:ny, :nx] = data[rows]
+        pixels[:ny, :nx][~use] = np.inf
+
+    def _fill_band(self, band: int, tiles: PixelArray, first: int) -> None:
+        """Add tiles (n, SIDE, SIDE) of a band to the tables: the ``first`` ones, and the last ones."""
+        n, pixels = len(tiles), tiles.reshape(-1)
+        if not n:
+            return
+        before, behind = slice(1, first + 1), slice(len(self._counts[0]) - n + first, None)
         bins = self.binning.bins(pixels)
-        pixels.take(np.argsort(bins, kind="stable"), out=self._by_bin[band], mode="clip")
-        short = np.min_scalar_type(columns * (BINS + 1))  # added up in half the time
-        cell = bins.reshape(columns, -1) + np.arange(columns, dtype=short)[:, None] * (BINS + 1)
+        by_bin = self._by_bin[band, : pixels.size]
+        pixels.take(np.argsort(bins, kind="stable"), out=by_bin, mode="clip")
+        short = np.min_scalar_type(n * (BINS + 1))  # added up in half the time
+        cell = bins.reshape(n, -1) + np.arange(n, dtype=short)[:, None] * (BINS + 1)
         cell = cell.reshape(-1).astype(np.intp)
-        counts = _by_cell(np.bincount(cell, minlength=columns * (BINS + 1)))
-        self._counts[band, 1:] = counts
+        counts = _by_cell(np.bincount(cell, minlength=n * (BINS + 1)))
+        self._counts[band, before], self._counts[band, behind] = counts[:first], counts[first:]
         totals = counts.sum(axis=0)
         start = np.cumsum(totals) - totals
         self._bin_start[band] = start + self._by_bin.shape[1] * band
         held = np.flatnonzero(totals)
-        for extreme, find in ((self._lowest, np.minimum), (self._highest, np.maximum)):
-            extreme[held] = find(extreme[held], find.reduceat(self._by_bin[band], start[held]))
+        for extreme, find in self._extremes:
+            extreme[held] = find(extreme[held], find.reduceat(by_bin, start[held]))
         weight = np.subtract(pixels, self.binning.pivot, dtype=np.float64)
         for power in (0, 1):
             if power:
                 with np.errstate(over="ignore"):
                     weight *= weight
             # Without the unbounded bins: an outlier would swamp the running total.
-            total = _by_cell(np.bincount(cell, weight, minlength=columns * (BINS + 1)))
-            self._sums[band, 1:, power, 1:-1] = total[:, 1:-1]
+            total = _by_cell(np.bincount(cell, weight, minlength=n * (BINS + 1)))[:, 1:-1]
+            sums = self._sums[band, :, power, 1:-1]
+            sums[before], sums[behind] = total[:first], total[first:]
 
     def regions(self, regions: Sequence[Spans]) -> TiledSamples:
         """Return the good pixels of regions, as ordered samples."""
         inside = whole_tiles(regions, self.shape)
-        borders = (self._border(spans, *tiles) for spans, tiles in zip(regions, inside * SIDE, strict=True))
+        borders = [self._border(spans, *tiles) for spans, tiles in zip(regions, inside * SIDE, strict=True)]
         return TiledSamples(self, inside, borders)
 
-    def _border(self, spans: Spans, first: IntArray, last: IntArray) -> SortedValues:
-        """Return the pixels of a region outside the columns (bands,) of its whole tiles; infinite where ignored."""
+    def _border(self, spans: Spans, first: IntArray, last: IntArray) -> SortedPixels:
+        """Return the pixels of a region outside the columns (bands,) of its whole tiles."""
         band, row = spans.y // SIDE, spans.y * self._pixels.shape[1]
         left, right = np.minimum(first[band], spans.x1), np.maximum(last[band], spans.x0)
         length = np.maximum(np.concatenate([left - spans.x0, spans.x1 - right]), 0)
-        return self._pixels.reshape(-1).take(_ranges(np.concatenate([row + spans.x0, row + right]), length))
+        pixels = self._pixels.reshape(-1).take(_ranges(np.concatenate([row + spans.x0, row + right]), length))
+        return SortedPixels(pixels, self.edges)
 
     def totals(self, first: IntArray, last: IntArray) -> tuple[IntArray, FloatArray]:
         """Return the counts of values of whole tiles per bin, (BINS,), and sums and squares, (2, BINS)."""
@@ -180,36 +212,59 @@ def _ranges(start: IntArray, length: IntArray) -> IntArray:
     return index
 
 
+def _in_one_block(*arrays: tuple[tuple[int, ...], npt.DTypeLike]) -> list[npt.NDArray[Any]]:
+    """Return empty arrays. The C library keeps freed memory for the next image, up to twice its largest block."""
+    sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in arrays]
+    parts = np.split(np.empty(sum(sizes), np.uint8), np.cumsum(sizes)[:-1])
+    return [part.view(dtype).reshape(shape) for part, (shape, dtype) in zip(parts, arrays, strict=True)]
+
+
 def _by_cell(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Reshape a count over cells to (columns, BINS), without the cells of ignored pixels."""
     return table.reshape(-1, BINS + 1)[:, :BINS]
 
 
+class SortedPixels:
+    """Pixels in order, cut into the bins between edges; those that are infinite are ignored."""
+
+    def __init__(self, pixels: SortedValues, edges: SortedValues) -> None:
+        pixels.sort()  # in place, while they are in the cache
+        self.cuts = np.zeros(BINS + 1, dtype=np.int64)
+        self.cuts[1:] = pixels.searchsorted(np.append(edges, edges.dtype.type(np.inf)))
+        self.values = pixels[: self.cuts[-1]]
+
+    def bin(self, k: int) -> SortedValues:
+        """Return the pixels in one bin."""
+        return self.values[self.cuts[k] : self.cuts[k + 1]]
+
+    def sums(self, pivot: np.float64) -> FloatArray:
+        """Return sums and sums of squares about the pivot, (2, BINS); 0 in the unbounded bins."""
+        weight = np.empty(self.values.size + 1)
+        weight[:-1] = self.values
+        weight[-1] = pivot  # a zero for a cut at the very end
+        weight -= pivot
+        found = np.empty((2, BINS))
+        np.add.reduceat(weight, self.cuts[:-1], out=found[0])
+        with np.errstate(over="ignore"):
+            weight *= weight
+        np.add.reduceat(weight, self.cuts[:-1], out=found[1])
+        found[:, self.cuts[1:] == self.cuts[:-1]] = 0.0
+        found[:, [0, -1]] = 0.0  # an outlier would swamp the running total
+        return found
+
+
 class TiledSamples:
-    """Ordered samples made of the whole tiles of regions (R, 2, bands) and their other pixels, infinite where ignored.
+    """Ordered samples made of the whole tiles of regions (R, 2, bands), their other pixels, and those of the core."""
 
-    The latter are sorted in place, each while it is in the cache.
-    """
-
-    def __init__(self, image: TiledImage, inside: IntArray, borders: Iterable[SortedValues]) -> None:
-        self._image, self._inside = image, inside
-        self._borders: list[SortedValues] = []
+    def __init__(self, image: TiledImage, inside: IntArray, borders: Sequence[SortedPixels]) -> None:
+        self._image, self._inside, self._borders = image, inside, borders
         self._edges, self._pivot, n_regions = image.edges, np.float64(image.binning.pivot), len(inside)
-        self._cuts = np.zeros((n_regions, BINS + 1), dtype=np.int64)
-        counts = np.empty((n_regions, BINS), dtype=np.int64)
-        of_tiles, sums = np.empty((2, n_regions, 2, BINS))
-        ends = np.append(self._edges, self._edges.dtype.type(np.inf))
-        for k, pixels in enumerate(borders):
-            pixels.sort()
-            self._cuts[k, 1:] = pixels.searchsorted(ends)
-            self._borders.append(pixels[: self._cuts[k, -1]])
-            _border_sums(self._borders[k], self._cuts[k, :-1], self._pivot, out=sums[k])
-            counts[k], of_tiles[k] = image.totals(*inside[k])
-        of_borders = np.diff(self._cuts, axis=1)
-        counts += of_borders
-        sums[:, :, [0, -1]] = 0.0  # unbounded bins: an outlier would swamp the running total
-        np.copyto(sums, 0.0, where=(of_borders == 0)[:, None])
-        sums += of_tiles
+        counts = np.tile(np.diff(image.core.cuts), (n_regions, 1))
+        sums = np.tile(image.core.sums(self._pivot), (n_regions, 1, 1))
+        for k, border in enumerate(borders):
+            of_tiles, sums_of_tiles = image.totals(*inside[k])
+            counts[k] += of_tiles + np.diff(border.cuts)
+            sums[k] += border.sums(self._pivot) + sums_of_tiles
         self._sums = np.zeros((n_regions, 2, BINS + 1))  # running totals, like the counts
         np.cumsum(sums, axis=2, out=self._sums[:, :, 1:])
         # Counts run on from region to region, so one search finds the bins of ranks in all of them.
@@ -275,11 +330,10 @@ class TiledSamples:
             cells_of_fresh = np.array(fresh)
             region, at = np.divmod(cells_of_fresh, BINS)
             pieces, lengths = self._image.values(self._inside[region], at)
-            cuts = zip(self._cuts[region, at].tolist(), self._cuts[region, at + 1].tolist(), strict=True)
-            parts: list[SortedValues] = []  # for each cell: values in whole tiles, then those of the border
+            parts: list[SortedValues] = []  # for each cell: values in whole tiles, those of the border, and of the core
             start = 0
-            for k, stop, (low, high) in zip(region.tolist(), np.cumsum(lengths).tolist(), cuts, strict=True):
-                parts += pieces[start:stop], self._borders[k][low:high]
+            for k, i, stop in zip(region.tolist(), at.tolist(), np.cumsum(lengths).tolist(), strict=True):
+                parts += pieces[start:stop], self._borders[k].bin(i), self._image.core.bin(i)
                 start = stop
             together = np.concatenate(parts)
             start = 0
@@ -297,17 +351,5 @@ class TiledSamples:
         less = np.concatenate([[0], np.cumsum(values < np.repeat(edges, lengths))])
         counts = np.diff(less[np.cumsum(lengths)], prepend=0)
         for i, (k, at) in enumerate(zip(region.tolist(), bins.tolist(), strict=True)):
-            counts[i] += self._borders[k].searchsorted(edges[i]) - self._cuts[k, at]
+            counts[i] += sum(part.bin(at).searchsorted(edges[i]) for part in (self._borders[k], self._image.core))
         return counts
-
-
-def _border_sums(border: SortedValues, cuts: IntArray, pivot: np.float64, out: FloatArray) -> None:
-    """Return sums and sums of squares about the pivot, (2, BINS), of a sorted border; wrong for empty bins."""
-    weight = np.empty(border.size + 1)
-    weight[:-1] = border
-    weight[-1] = pivot  # a zero for a cut at the very end
-    weight -= pivot
-    np.add.reduceat(weight, cuts, out=out[0])
-    with np.errstate(over="ignore"):
-        weight *= weight
-    np.add.reduceat(weight, cuts, out=out[1])

@@ -29,7 +29,9 @@ def pixel_scale(data: PixelArray, good: BoolArray) -> FloatArray:
     values = values[np.isfinite(values)]
     if not values.size:
         return np.full(2, np.nan)
-    low, middle, high, bright = np.quantile(values, (0.25, 0.5, 0.75, _BRIGHT)).astype(np.float64)
+    values = np.sort(values).astype(np.float64)  # quicker than `np.quantile`
+    shares = np.array([0.25, 0.5, 0.75, _BRIGHT]) * (len(values) - 1)
+    low, middle, high, bright = np.interp(shares, np.arange(len(values)), values)
     return np.array([(high - low) / _QUARTILES_PER_SIGMA, bright - middle])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from skymatch_cli.model import IntArray, Measurements, SkyWarning
@@ -12,27 +11,14 @@ if TYPE_CHECKING:
     from skymatch_cli.store.rows import Finding
 
 
-class HeldFindings:
+class HeldFindings(list["Finding | None"]):
     """Findings in memory, for one run: one for each image, None where there is none yet.
 
     They are asked as those of a store are, see `findings.StoredFindings`.
     """
 
     one_reader = False
-
-    def __init__(self, found: Iterable[Finding | None]) -> None:
-        self._found = list(found)
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def __getitem__(self, image: int, /) -> Finding | None:
-        return self._found[image]
-
-    outlined = __getitem__
-
-    def __iter__(self) -> Iterator[Finding | None]:
-        return iter(self._found)
+    outlined = list["Finding | None"].__getitem__
 
     def known_pairs(self, image: int, /) -> IntArray | None:
         """Nothing is known before it is measured."""
@@ -41,7 +27,7 @@ class HeldFindings:
 
     def put(self, image: int, finding: Finding, /) -> None:
         """Take a finding."""
-        self._found[image] = finding
+        self[image] = finding
 
     def flush(self) -> None:
         """Memory ends with the run."""

@@ -81,7 +81,8 @@ def measure(
     settings, graph = planned.settings, planned.graph
     check_model(settings, graph)
     n_pairs = np.bincount(np.concatenate([graph.a, graph.b]), minlength=graph.n_images).tolist()
-    wanted = [i for i in (range(len(n_pairs)) if only is None else only) if _needed(found.known_pairs(i), n_pairs[i])]
+    images = range(len(n_pairs)) if only is None else only
+    wanted = [i for i in images if (known := found.known_pairs(i)) is None or len(known) < n_pairs[i]]
     problems: list[Problem] = []
     warnings: list[SkyWarning] = []
     try:
@@ -97,10 +98,6 @@ def measure(
     if problems and not settings.skip_bad:
         raise InputError(problems)
     return (*skipped(tuple(problems)), *warnings)
-
-
-def _needed(known: IntArray | None, n_pairs: int) -> bool:
-    return known is None or len(known) < n_pairs
 
 
 def _tasks(planned: Plan, found: Findings, wanted: Sequence[int], *, with_local: bool) -> Tasks[Any]:
@@ -172,10 +169,10 @@ def _solvers(planned: Plan) -> tuple[PlaneSolver, DegreeChooser] | None:
     if planned.settings.model == Model.CONSTANT:
         return None
     import skymatch_cli.compare.mesh.tilts  # noqa: F401
-    from skymatch_cli.solve.tiltfit import image_planes
     from skymatch_cli.solve.tilts import chosen_degree
+    from skymatch_cli.solve.tiltsteps import PlaneSteps
 
-    return image_planes, chosen_degree
+    return PlaneSteps, chosen_degree
 
 
 def _said(found: Iterable[Finding]) -> tuple[SkyWarning, ...]:

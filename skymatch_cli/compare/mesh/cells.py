@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, TangentPlane
+from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray, TangentPlane
 from skymatch_cli.sky.tangent import project
 
 BLOCK_PIX = 64  # side of the blocks in which noise is measured and pixels are needed or not
@@ -66,6 +66,19 @@ class PixelMap:
     def at(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Positions of the pixels of a lattice of columns ``x`` and rows ``y`` (ascending): two (ny, nx)."""
         u, v = between(between(self.nodes, y / self.step, 1), x / self.step, 2)
+        return u, v
+
+    def of_pixels(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Positions of single pixels (n,), as those of a lattice."""
+        j, i = (
+            np.clip((place / self.step).astype(np.intp), 0, n - 2)
+            for place, n in zip((y, x), self.nodes.shape[1:], strict=True)
+        )
+        down, right = y / self.step - j, x / self.step - i
+        first, second = (
+            self.nodes[:, j, k] + (self.nodes[:, j + 1, k] - self.nodes[:, j, k]) * down for k in (i, i + 1)
+        )
+        u, v = first + (second - first) * right
         return u, v
 
     def area(self) -> FloatArray:
@@ -154,6 +167,19 @@ class Bins:
         rows = self._triangles(values, axis=0)
         return self._triangles(rows, axis=1) * values.dtype.type(0.25)
 
+    def shares(self, y: IntArray, x: IntArray, shape: tuple[int, ...]) -> tuple[IntArray, FloatArray]:
+        """Bins, as indices into all of them, that pixels (n,) of a lattice are part of, and their shares, (4, n)."""
+        if self.box == 0:
+            return (y * shape[1] + x)[None], np.ones((1, len(y)))
+        boxes = [line // self.box for line in (y, x)]
+        low = [box // 2 for box in boxes]
+        high = [0.5 * (box % 2) for box in boxes]
+        n = self._count(shape[1])
+        # A box that is not the middle of a bin is half of the two beside it.
+        number = [(low[0] + j) * n + low[1] + i for j in (0, boxes[0] % 2) for i in (0, boxes[1] % 2)]
+        part = [a * b for a in (1 - high[0], high[0]) for b in (1 - high[1], high[1])]
+        return np.array(number), np.array(part)
+
     def counts(self, flags: BoolArray) -> Float32Array:
         """Sums over the bins of True: the same as `sums` of zeros and ones, in bytes where these can hold them."""
         if not 0 < self.box <= _BOX_OF_BYTES:
@@ -166,17 +192,17 @@ class Bins:
         n, box, count = values.shape[axis], self.box, self._count(values.shape[axis])
         shape = list(values.shape)
         shape[axis] = 2 * count + 1
-        if box == 1:
-            boxes = np.empty(shape, values.dtype)
-            _part(boxes, axis, 0, 1)[...] = 0
-            _part(boxes, axis, 1, n + 1)[...] = values
-            _part(boxes, axis, n + 1, None)[...] = 0
-        else:
-            boxes = np.zeros(shape, values.dtype)
-            for k in range(box):
-                these = _part(values, axis, k, None, box)
-                target = _part(boxes, axis, 1, 1 + these.shape[axis])
-                target += these
+        boxes, whole = np.empty(shape, values.dtype), n // box
+        _part(boxes, axis, 0, 1)[...] = 0
+        _part(boxes, axis, 1 + whole, None)[...] = 0
+        lines = [_part(values, axis, k, whole * box, box) for k in range(box)]
+        target = _part(boxes, axis, 1, 1 + whole)
+        np.add(lines[0], lines[1] if box > 1 else 0, out=target)
+        for line in lines[2:]:
+            target += line
+        if n % box:
+            rest = _part(values, axis, whole * box, None)
+            _part(boxes, axis, 1 + whole, 2 + whole)[...] = rest.sum(axis=axis, dtype=values.dtype, keepdims=True)
         out: npt.NDArray[_Number] = _part(boxes, axis, 1, None, 2) * values.dtype.type(2)
         out += _part(boxes, axis, 0, -1, 2)
         out += _part(boxes, axis, 2, None, 2)
@@ -200,20 +226,21 @@ class Shares:
     @classmethod
     def at(cls, u: FloatArray, v: FloatArray) -> Shares:
         """Positions in cells; NaN where there is none."""
-        on_plane = np.isfinite(u + v).reshape(-1)
-        every = bool(on_plane.all())
-        u, v = (c.reshape(-1) if every else c.reshape(-1)[on_plane] for c in (u, v))
+        u, v, on_plane = u.reshape(-1), v.reshape(-1), None
+        if not np.isfinite(ends := _ends(u, v)).all():
+            on_plane = np.isfinite(u + v)
+            u, v = u[on_plane], v[on_plane]
+            ends = _ends(u, v)
+        (j0, j1), (i0, i1) = np.floor(ends).astype(int).tolist()
+        shape = (j1 - j0 + 2, i1 - i0 + 2)
         parts = np.empty((4, u.size))
         neither, along, down, both = parts
         i, j = np.floor(u, out=neither), np.floor(v, out=both)  # in place: fresh memory costs more than arithmetic
         np.subtract(u, i, out=along)
         np.subtract(v, j, out=down)
-        first = (int(j.min()), int(i.min())) if u.size else (0, 0)
-        shape = (int(j.max()) - first[0] + 2, int(i.max()) - first[1] + 2) if u.size else (2, 2)
-        j -= first[0]
         j *= shape[1]
         j += i
-        j -= first[1]
+        j -= j0 * shape[1] + i0
         cell = j.astype(np.intp)
         np.multiply(along, down, out=both)
         along -= both
@@ -221,18 +248,31 @@ class Shares:
         np.subtract(1.0, along, out=neither)
         neither -= down
         neither -= both
-        return cls(first, shape, None if every else on_plane, cell, parts)
+        return cls((j0, i0), shape, on_plane, cell, parts)
 
     def totals(self, value: Float32Array | FloatArray) -> FloatArray:
         """Sums over the cells of the rectangle of the values at the m positions."""
         value, width = value.reshape(-1), self.shape[1]
-        value = value if self.on_plane is None else value[self.on_plane]
+        value = (value if self.on_plane is None else value[self.on_plane]).astype(np.float64, copy=False)
         total, weights = np.zeros(self.shape[0] * width), np.empty(self.cell.size)
         for part, step in zip(self.parts, (0, 1, width, width + 1), strict=True):
             np.multiply(part, value, out=weights)
             found = np.bincount(self.cell, weights)
             total[step : step + len(found)] += found
         return total.reshape(self.shape)
+
+    def totals_of(self, of_bins: tuple[IntArray, FloatArray], value: FloatArray) -> FloatArray:
+        """The same of single values (n,), with the positions and shares ``of_bins``, if all are on the plane."""
+        number, part = of_bins
+        steps = np.array([0, 1, self.shape[1], self.shape[1] + 1])[:, None, None]
+        weights = self.parts[:, number] * (part * value)
+        found = np.bincount((self.cell[number] + steps).ravel(), weights.ravel(), self.shape[0] * self.shape[1])
+        return np.asarray(found.reshape(self.shape))
+
+
+def _ends(u: FloatArray, v: FloatArray) -> FloatArray:
+    """Least and largest of v, then of u, (2, 2); NaN where one is, zeros where there are none."""
+    return np.array([[c.min(), c.max()] for c in (v, u)]) if u.size else np.zeros((2, 2))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

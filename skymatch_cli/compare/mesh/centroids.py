@@ -6,6 +6,7 @@ the same everywhere; for a tilt the mean place counts, for a polynomial the mean
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import comb
@@ -32,19 +33,24 @@ class CellCentroids:
         """From sums over cells, of which the second counts pixels and those behind it add up powers of places."""
         (j0, i0), (nj, ni) = (tuple(o - s for o, s in zip(origin, sums.origin, strict=True)), shape)
         _, count, *totals = sums.sums[:, j0 : j0 + nj, i0 : i0 + ni]
-        seen = count > 0
-        about_first = [np.divide(total, count, out=np.zeros_like(total), where=seen) for total in (count, *totals)]
+        per_count = np.divide(1, count, out=np.zeros_like(count), where=count > 0)
+        about_first = [total * per_count for total in (count, *totals)]
         v, u = (-(first + np.arange(n, dtype=float)) for first, n in zip((j0, i0), shape, strict=True))
-        terms = exponents(degree)
-        powers = np.zeros((len(terms) - 1, nj, ni), np.float32)
-        for out, (a, b) in zip(powers, terms[1:], strict=True):
-            parts = (
-                comb(a, i) * comb(b, j) * u ** (a - i) * v[:, None] ** (b - j) * mean
-                for mean, (i, j) in zip(about_first, terms, strict=True)
-                if i <= a and j <= b
-            )
-            out[...] = sum(parts)
-        return cls(pitch_rad, powers)
+        return cls(pitch_rad, moved_powers(about_first, u, v[:, None], degree))
+
+
+def moved_powers(means: Sequence[FloatArray | Float32Array], u: FloatArray, v: FloatArray, degree: int) -> Float32Array:
+    """Means (t, ...) of powers of places, about (-u, -v), from ``means`` of 1 and of these (or more) about 0."""
+    terms = exponents(degree)
+    powers = (
+        sum(
+            comb(a, i) * comb(b, j) * u ** (a - i) * v ** (b - j) * mean
+            for mean, (i, j) in zip(means, terms, strict=False)
+            if i <= a and j <= b
+        )
+        for a, b in terms[1:]
+    )
+    return np.stack([np.asarray(power, np.float32) for power in powers])
 
 
 def place_sums(  # noqa: PLR0917 - what is summed up, and where
@@ -60,4 +66,9 @@ def place_sums(  # noqa: PLR0917 - what is summed up, and where
     v -= origin[0]
     for place in (u, v):
         place[~usable | np.isnan(place)] = 0
-    return [bins.sums(reduce(mul, (u,) * i + (v,) * j)) for i, j in exponents(degree)[1:]]
+    return [bins.sums(power) for power in powers_of_places(u, v, degree)]
+
+
+def powers_of_places(u: FloatArray, v: FloatArray, degree: int) -> list[FloatArray]:
+    """Return u, v, u^2, u v and so on, up to a degree."""
+    return [reduce(mul, (u,) * i + (v,) * j) for i, j in exponents(degree)[1:]]

@@ -13,40 +13,35 @@ pixels are correlated, flat fields differ or seeing leaves its traces.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from skymatch_cli.compare.amplifiers import variances
-from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.connected import connected, least_squares_offsets
 from skymatch_cli.compare.mesh.fields import ImageFields, image_fields, with_steps
 from skymatch_cli.compare.mesh.packed import Mesh
-from skymatch_cli.compare.mesh.sheets import Sheet, make_sheet
+from skymatch_cli.compare.mesh.passes import Passes, first_differences
 from skymatch_cli.compare.mesh.spill import Kept
-from skymatch_cli.compare.mesh.structure import BlockSums, PairStructure
-from skymatch_cli.compare.mesh.sums import (
-    BlockScatter,
-    PairSums,
-    SheetSums,
-    all_pair_sums,
-    block_scatter,
-    over,
-    pair_sums,
-    shares,
-)
-from skymatch_cli.compare.mesh.tiles import run_noise, sheet_plans
-from skymatch_cli.compare.mesh.trust import Distances, SheetSpreads, Spreads, mean_sky, median_sky, trusted_weight
+from skymatch_cli.compare.mesh.structure import PairStructure
+from skymatch_cli.compare.mesh.sums import BlockScatter, PairSums, add_sums, over
+from skymatch_cli.compare.mesh.tiles import SheetPlan, run_noise, sheet_plans
+from skymatch_cli.compare.mesh.trust import Spreads
 from skymatch_cli.compare.mesh.zeropoints import ZeroPoints
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements, OverlapGraph, Status, StrArray
+from skymatch_cli.run.tasks import Parts
 
 _ITERATIONS = 6  # with the weights of the one before; the first finds what is typical only
 _UNSCALED = 3  # iterations before the scatter is trusted
 _MIN_CELLS = 4
 SHEET_BYTES, SKY_BYTES = 2**27, 2**24
 """Of cells, and of their skies, that memory holds; others are in temporary files."""
+_PARTS = 8  # of the sheets, whose sums are added up apart: the same for any number of processes
+_PIXELS_A_LEAF = 1024  # that can be read in the time that all iterations take
 
 
 def compare(
@@ -56,35 +51,37 @@ def compare(
     usable: StrArray | None = None,
     *,
     steps: FloatArray | None = None,
+    jobs: int = 1,
 ) -> Measurements:
     """Compare every overlapping pair of images, with the weights of a joint solution.
 
     ``meshes`` (for every plane of the graph, for every image) are None where an image has no part in a plane, or can't
     be used; pairs within a ``group`` are measured, and have no weight; a pair takes the status of its first image that
     is not ok. ``steps`` (N, 2, 2) are the variances of those between amplifiers. ``weight`` is the information of the
-    joint fit, so ``noise`` is None; ``delta_err`` is the error of the pair's own difference.
+    joint fit, so ``noise`` is None; ``delta_err`` is the error of the pair's own difference. At most ``jobs`` processes
+    are at work, which the result does not depend on.
     """
     unit, least = run_noise(meshes)
-    level = np.zeros(graph.n_images)
-    for plane in meshes:
-        for i, mesh in enumerate(plane):
-            if mesh is not None:
-                level[i] = mesh.level / unit
-    found = _robust_sums(meshes, level, graph, (unit, least))
-    sums = found.sums
+    by_image = zip(*meshes, strict=True) if meshes else [()] * graph.n_images
+    of_image = [[mesh for mesh in mine if mesh is not None] for mine in by_image]
+    level = np.array([mine[-1].level / unit if mine else 0.0 for mine in of_image])
+    noise = np.array([min((mesh.noise for mesh in mine), default=np.inf) for mine in of_image])
+    find = partial(_robust_sums, meshes, level, noise, graph, (unit, least))
+    try:
+        sums, scale, structure = find(jobs=jobs)
+    except (EOFError, OSError):  # a process could not be started, or was killed
+        sums, scale, structure = find(jobs=1)
     own = over(sums.variance, sums.weight)
-    zero_points = ZeroPoints.of_structure(found.structure, own, graph)
-    fields, zero_points = image_fields(found.structure, graph, meshes, zero_points, own * _enough(sums))
+    zero_points = ZeroPoints.of_sums(
+        tuple(structure.pieces[:2].sum(axis=2)), structure.bright, structure.darkest, own, graph
+    )
+    fields, zero_points = image_fields(structure, graph, meshes, zero_points, own * _enough(sums))
     if steps is not None and steps.any():
-        fields = with_steps(fields, found.structure, graph, meshes, steps / unit**2)
-    of_image = zip(*meshes, strict=True) if meshes else [()] * graph.n_images
-    n_good = np.array([max((m.n_good for m in mine if m is not None), default=0) for mine in of_image])
-    status = pair_status(sums, n_good, graph, group)
-    if usable is not None:
-        for words in (usable[graph.b], usable[graph.a]):
-            status = np.where(words != Status.OK, words, status)
+        fields = with_steps(fields, structure, graph, meshes, steps / unit**2)
+    n_good = np.array([max((mesh.n_good for mesh in mine), default=0) for mine in of_image])
+    status = pair_status(sums, n_good, graph, group, usable)
     measured = pair_measurements(sums, unit, graph, n_good=n_good, status=status)
-    measured = settled(with_fields(measured, fields, zero_points.variance * unit**2, found.scale, unit))
+    measured = settled(with_fields(measured, fields, zero_points.variance * unit**2, scale, unit))
     said = zero_points.of_bright_scenes()  # in faint ones seeing may look the same: no image is named
     return replace(measured, zero_point=np.stack([said.factor, said.err, said.hidden * unit]))
 
@@ -92,126 +89,75 @@ def compare(
 def _robust_sums(
     meshes: Sequence[Sequence[Mesh | None]],
     level: FloatArray,
+    noise: FloatArray,
     graph: OverlapGraph,
     unit: tuple[float, float],
-) -> _Compared:
-    """Sums over pairs, with weights that agree with their own solution and with the scatter they leave."""
-    fixed = _quietest(meshes, graph)
+    *,
+    jobs: int,
+) -> tuple[PairSums, FloatArray, PairStructure]:
+    """Sums over pairs, scales (N,) of the variance of the images, and structure in the overlaps.
+
+    The weights agree with their own solution, and with the scatter they leave. ``level`` and ``noise`` (N,): of the
+    images.
+    """
+    fixed, n = _quietest(noise, graph), graph.n_images
 
     def solved(weight: FloatArray, difference: FloatArray) -> FloatArray:
-        offset = least_squares_offsets(graph.n_images, graph.a, graph.b, weight, difference)
+        offset = least_squares_offsets(n, graph.a, graph.b, weight, difference)
         return _rounded(offset - offset[fixed] - level)
 
+    plans = list(sheet_plans(meshes)) if len(graph.a) else []
+    n_pixels = _PIXELS_A_LEAF * sum(len(plan.leaves) for plan in plans)
     with ExitStack() as stack:
-        cells = _SharedCells(Kept(SHEET_BYTES, stack), Kept(SKY_BYTES, stack), graph, unit)
-        offset = solved(*first_differences(cells.start(meshes), level, graph))
-        scale, typical = np.ones(graph.n_images), None
+        parts = Parts(
+            [
+                Passes(some, meshes, graph, unit, Kept(SHEET_BYTES // _PARTS, stack), Kept(SKY_BYTES // _PARTS, stack))
+                for some in _split(plans)
+            ],
+            stack,
+            jobs=jobs,
+            n_pixels=n_pixels,
+        )
+        del plans
+        medians = sum(parts.each(Passes.start), np.zeros((2, len(graph.a))))
+        offset = solved(*first_differences(medians, level, graph))
+        scale, typical = np.ones(n), None
         for iteration in range(_ITERATIONS):
-            sums, scatter = PairSums.empty(graph, level + offset), BlockScatter.empty(graph.n_images)
-            spreads = Spreads.empty(graph.n_images)
-            for found in cells.steps(offset, scale, typical, scatter=iteration >= _UNSCALED):
-                spreads.add(found.spreads)
-                if found.pairs is not None:
-                    sums.add(found.pairs)
-                if found.scatter is not None:
-                    scatter.add(found.scatter)
-            first, typical = typical is None, spreads.typical()
-            if first:  # no cell is doubted yet: the medians that it began with are better
-                continue
-            scale = scatter.ratio(scale)
-            offset = solved(sums.weight, sums.difference())
+            words = offset, scale, typical, iteration >= _UNSCALED
+            found, sums, scatter = _summed(parts, graph, level + offset, words)
+            if typical is not None:  # before, no cell is doubted: the medians that it began with are better
+                scale = scatter.ratio(scale)
+                offset = solved(sums.weight, sums.difference())
+            typical = found
         sums, structure = PairSums.empty(graph, level + offset), PairStructure.empty(graph, meshes)
-        for pairs, blocks in cells.finish(offset, scale, typical):
-            sums.add(pairs)
-            structure.add(blocks)
-    return _Compared(sums, scale, structure)
+        for found_sums, found_structure in parts.each(Passes.finish, offset, scale, typical):
+            add_sums(sums, found_sums)
+            structure.join(found_structure)
+    return sums, scale, structure
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Compared:
-    """Result of the iterations: sums, scale (N,) of the variance of the images, structure in the overlaps."""
-
-    sums: PairSums
-    scale: FloatArray
-    structure: PairStructure
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Step:
-    """Sums of one sheet in one iteration: over pairs in all but the first, scatter only once it is trusted."""
-
-    spreads: SheetSpreads
-    pairs: SheetSums | None = None
-    scatter: SheetSums | None = None
+def _summed(
+    parts: Parts[Passes], graph: OverlapGraph, offset: FloatArray, words: tuple[object, ...]
+) -> tuple[FloatArray, PairSums, BlockScatter]:
+    """Typical distances (3, N) that one iteration finds, and its sums."""
+    n = graph.n_images
+    totals = spreads, sums, scatter = Spreads.empty(n), PairSums.empty(graph, offset), BlockScatter.empty(n)
+    for found in parts.each(Passes.iterate, *words):
+        for total, more in zip(totals, found, strict=True):
+            add_sums(total, more)
+    return spreads.typical(), sums, scatter
 
 
-class _SharedCells:
-    """The cells that images share, sheet by sheet, and the sky of each cell in the iteration before."""
-
-    def __init__(
-        self, sheets: Kept[Sheet], skies: Kept[Float32Array], graph: OverlapGraph, unit: tuple[float, float]
-    ) -> None:
-        self._sheets, self._skies, self._graph, self._unit = sheets, skies, graph, unit
-
-    def start(self, meshes: Sequence[Sequence[Mesh | None]]) -> Iterator[SheetSums]:
-        """Make the sheets, one by one; yield differences to start from."""
-        for plan in sheet_plans(meshes) if len(self._graph.a) else ():
-            sheet = make_sheet(plan, meshes[plan.plane], self._graph, *self._unit)
-            if sheet is not None:
-                self._sheets.append(sheet)
-                yield median_differences(sheet)
-
-    def steps(
-        self, offset: FloatArray, scale: FloatArray, typical: FloatArray | None, *, scatter: bool
-    ) -> Iterator[_Step]:
-        """Sums over each sheet with the weights that offsets and noises (N,) of the images suggest."""
-        for k, sheet in enumerate(self._sheets):
-            weight, shifted, before, distances = self._trusted(sheet, k, offset, scale, typical)
-            sky = mean_sky(sheet, weight, shifted, before)
-            if typical is None:
-                self._skies.append(sky)
-                yield _Step(distances.spreads(sheet))
-                continue
-            self._skies[k] = sky
-            residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
-            share = shares(sheet.layers, weight)
-            blocks = block_scatter(sheet, weight, residual, share) if scatter else None
-            yield _Step(distances.spreads(sheet), pair_sums(sheet, weight, residual, share), blocks)
-
-    def finish(
-        self, offset: FloatArray, scale: FloatArray, typical: FloatArray | None
-    ) -> Iterator[tuple[SheetSums, BlockSums]]:
-        """Sums over each sheet with all that the result needs."""
-        for k, sheet in enumerate(self._sheets):
-            weight, shifted, sky, _ = self._trusted(sheet, k, offset, scale, typical)
-            residual = sheet.layers.each(np.subtract, shifted, sky, out=shifted)
-            share = shares(sheet.layers, weight)
-            blocks = BlockSums.of_sheet(sheet, weight, residual, share, sky)
-            yield all_pair_sums(sheet, weight, residual, share, sky), blocks
-
-    def _trusted(
-        self, sheet: Sheet, k: int, offset: FloatArray, scale: FloatArray, typical: FloatArray | None
-    ) -> tuple[Float32Array, Float32Array, Float32Array, Distances]:
-        """Weights of the cells of a sheet, their values less the offsets, their skies before, and their distances."""
-        shifted = sheet.value - sheet.of_images(offset)
-        sky = median_sky(sheet, shifted) if typical is None else self._skies[k]
-        distances = Distances.of_residuals(sheet, sheet.layers.each(np.subtract, shifted, sky))
-        weight = sheet.weight.copy() if typical is None else trusted_weight(sheet, distances, typical)
-        weight /= sheet.of_images(scale)
-        return weight, shifted, sky, distances
+def _split(plans: Sequence[SheetPlan]) -> list[list[SheetPlan]]:
+    return [list(map(plans.__getitem__, some)) for some in np.array_split(np.arange(len(plans)), _PARTS) if len(some)]
 
 
-def _quietest(meshes: Sequence[Sequence[Mesh | None]], graph: OverlapGraph) -> IntArray:
+def _quietest(noise: FloatArray, graph: OverlapGraph) -> IntArray:
     """Return the image of least noise in the component of every image, (N,).
 
     Its offset stays fixed from iteration to iteration: it makes the skies of its cells, and would else be doubted where
     the offsets of noisier images move by many of its errors.
     """
-    noise = np.full(graph.n_images, np.inf)
-    for plane in meshes:
-        for i, mesh in enumerate(plane):
-            if mesh is not None:
-                noise[i] = min(noise[i], mesh.noise)
     component = connected(graph.n_images, graph.a, graph.b)
     order = np.lexsort((noise, component))
     return order[np.searchsorted(component[order], component)]
@@ -222,28 +168,16 @@ def _rounded(offset: FloatArray) -> FloatArray:
     return offset.astype(np.float32).astype(np.float64)
 
 
-def median_differences(sheet: Sheet) -> SheetSums:
-    """Over how many cells each pair of a sheet has differences, and that times their medians in the tiles."""
-    return SheetSums(sheet.pairs.rows, sheet.pairs.medians(sheet.value, sheet.weight > 0))
-
-
-def first_differences(
-    found: Iterable[SheetSums], level: FloatArray, graph: OverlapGraph
-) -> tuple[FloatArray, FloatArray]:
-    """Weights and differences of the pairs to start from, from the medians of the tiles."""
-    totals = np.zeros((2, len(graph.a)))
-    for sheet in found:
-        totals[:, sheet.rows] += sheet.columns
-    count, total = totals
-    mean = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
-    return count, mean + level[graph.a] - level[graph.b]
-
-
-def pair_status(sums: PairSums, n_good: IntArray, graph: OverlapGraph, group: IntArray) -> StrArray:
-    """The status of every pair, from its cells and the good pixels of its images."""
+def pair_status(
+    sums: PairSums, n_good: IntArray, graph: OverlapGraph, group: IntArray, usable: StrArray | None
+) -> StrArray:
+    """The status of every pair, from its cells, the good pixels of its images, and the words for these (N,)."""
     status = np.where(_enough(sums), Status.OK, Status.TOO_FEW_PIXELS).astype(object)
     status[(n_good[graph.a] == 0) | (n_good[graph.b] == 0)] = Status.ALL_MASKED
     status[group[graph.a] == group[graph.b]] = Status.SAME_GROUP
+    if usable is not None:
+        for words in (usable[graph.b], usable[graph.a]):
+            status = np.where(words != Status.OK, words, status)
     return status
 
 
@@ -267,8 +201,8 @@ def pair_measurements(
         area_arcmin2=graph.area_arcmin2,
         sky_a=sky_a,
         sky_b=sky_b,
-        n_a=np.where(measured, np.rint(sums.n_pixels[0]), 0).astype(np.int64),
-        n_b=np.where(measured, np.rint(sums.n_pixels[1]), 0).astype(np.int64),
+        n_a=np.where(measured, np.rint(sums.pixels_a), 0).astype(np.int64),
+        n_b=np.where(measured, np.rint(sums.pixels_b), 0).astype(np.int64),
         delta=delta,
         delta_err=err,
         weight=np.where(status == Status.OK, weight, 0.0) / unit**2,
@@ -318,19 +252,11 @@ def settled(measured: Measurements) -> Measurements:
     step = 2.0 ** np.floor(np.log2(np.where(known, measured.delta_err, 1.0) / 1000))
     step = np.minimum(step, 2.0 ** np.floor(np.log2(np.maximum(np.abs(measured.delta), 1e-300)) - 10))
     delta, sky_a = (np.rint(c / step) * step for c in (measured.delta, measured.sky_a))
-    information, dof = measured.information, measured.pair_dof
-    return replace(
-        measured,
-        delta=delta,
-        sky_a=sky_a,
-        sky_b=sky_a - delta,
-        delta_err=_five_digits(measured.delta_err),
-        weight=_five_digits(measured.weight),
-        information=None if information is None else _five_digits(information),
-        pair_dof=None if dof is None else _five_digits(dof),
-        photometric=None if measured.photometric is None else _five_digits(measured.photometric),
-        usable=None if measured.usable is None else _five_digits(measured.usable),
-    )
+    rounded = ("delta_err", "weight", "information", "pair_dof", "photometric", "usable")
+    more: dict[str, Any] = {
+        name: _five_digits(value) for name in rounded if (value := getattr(measured, name)) is not None
+    }
+    return replace(measured, delta=delta, sky_a=sky_a, sky_b=sky_a - delta, **more)
 
 
 def _five_digits(a: FloatArray) -> FloatArray:

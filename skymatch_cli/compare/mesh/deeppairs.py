@@ -52,25 +52,25 @@ class DeepPairs:
 
     @property
     def tiles(self) -> IntArray:
-        """See `Pairs`."""
+        """See `LeafPairs`."""
         return np.unique(self.tile[self._seen().any(axis=1)])
 
     def products(self, x: Float32Array, y: Float32Array) -> FloatArray:
-        """See `Pairs`."""
+        """See `LeafPairs`."""
         return self.both_products(x, y)[0]
 
     def both_products(self, x: Float32Array, y: Float32Array) -> tuple[FloatArray, FloatArray]:
-        """See `Pairs`."""
+        """See `LeafPairs`."""
         of_all = (self._of_images(x) @ self._of_images(y).T).astype(float)
         return of_all[self.first, self.second], of_all[self.second, self.first]
 
     def in_blocks(self) -> tuple[IntArray, IntArray, IntArray]:
-        """See `Pairs`."""
+        """See `LeafPairs`."""
         block, pair = np.nonzero(self._seen())
         return pair, self.row[block], self.column[block]
 
     def block_products(self, x: Float32Array, y: Float32Array) -> Float32Array:
-        """See `Pairs`."""
+        """See `LeafPairs`."""
         shape = len(self.leaf), len(self.row), BLOCK**2
         first, second = (self._of_images(a).reshape(shape).swapaxes(0, 1) for a in (x, y))
         of_all = first @ second.swapaxes(1, 2)
@@ -83,7 +83,7 @@ class DeepPairs:
         powers: tuple[tuple[int, int], ...],
         both: Callable[..., Any] | None = None,
     ) -> Moments:
-        """See `Pairs`; a sum for every pair in every tile, about the middle of the tile."""
+        """See `LeafPairs`; a sum for every pair in every tile, about the middle of the tile."""
         exact = np.float64 if max(map(sum, powers)) > 2 else np.float32  # sixth powers need more digits
         shape = len(self.leaf), len(self.row), BLOCK**2
         first, second = (self._of_images(a).astype(exact, copy=False).reshape(shape) for a in (x, y))
@@ -116,7 +116,7 @@ class DeepPairs:
         return padded[self.leaf].reshape(len(self.leaf), -1)
 
     def medians(self, value: Float32Array, seen: BoolArray) -> FloatArray:
-        """See `Pairs`."""
+        """See `LeafPairs`; some cells stand in for all where there are very many."""
         each = self._of_images(np.where(seen, value, np.float32(np.nan)))
         known = self._of_images(seen.astype(np.float32)) > 0
         each[~known] = np.nan

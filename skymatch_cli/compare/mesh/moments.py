@@ -8,8 +8,8 @@ import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.packed import Mesh
-from skymatch_cli.compare.mesh.pairs import Moments, Pairs
-from skymatch_cli.compare.mesh.sheets import Sheet
+from skymatch_cli.compare.mesh.pairs import Moments
+from skymatch_cli.compare.mesh.sheets import Pairs, Sheet
 from skymatch_cli.compare.mesh.sums import inverse
 from skymatch_cli.model import FloatArray, OverlapGraph
 from skymatch_cli.model.monomials import carried, degree_of, exponents, n_terms

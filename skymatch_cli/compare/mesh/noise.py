@@ -14,7 +14,7 @@ _FEW_STEPS = 50  # of neighbours that differ at all, in a block
 _MIN_NOISE_SAMPLES = 16
 _PIECE = 16  # values that are added up at a time; divides half a block
 _CLIP = 5.0  # rms of the differences beyond which one is an edge or a star
-_LEAST_NOISE = 1e-30  # keeps ratios of noises within float32
+_LEAST_NOISE = 1e-37  # keeps ratios of noises within float32
 
 
 def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: float) -> Float32Array:
@@ -76,7 +76,7 @@ def _clipped_rms(steps: Float32Array) -> FloatArray:
     enough, least = count >= _MIN_NOISE_SAMPLES, np.minimum(np.maximum(count // 2, 1), count)
     smallest = np.take_along_axis(steps, np.minimum(zeros, steps.shape[1] - 1)[:, None], 1)[:, 0]
     floor = np.where(np.isfinite(smallest), 1.5 * smallest, 0)
-    squares = _RunningSquares(np.where(steps < np.inf, steps, np.float32(0)))
+    squares = _RunningSquares(steps)
     rms, row = np.zeros(len(steps)), np.arange(len(steps))
     while row.size:
         rms[row] = np.sqrt(squares.of_first(count[row], row) / np.maximum(count[row], 1))

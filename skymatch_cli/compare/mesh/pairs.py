@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -20,53 +20,6 @@ from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
 
 MIDDLE = (BLOCK - 1) / 2
 """Of a block, in cells from its first one."""
-
-
-class Pairs(Protocol):
-    """The pairs of images that share cells in a sheet."""
-
-    @property
-    def rows(self) -> IntArray:
-        """(p,) int64, the pairs: indices into the graph."""
-        ...
-
-    @property
-    def tiles(self) -> IntArray:
-        """The tiles that have such pairs."""
-        ...
-
-    def products(self, x: Float32Array, y: Float32Array) -> FloatArray:
-        """(p,) sums over the cells of ``x`` of the first image times ``y`` of the second, of (n, 64) of the leaves."""
-        ...
-
-    def both_products(self, x: Float32Array, y: Float32Array) -> tuple[FloatArray, FloatArray]:
-        """``products(x, y)`` and ``products(y, x)``."""
-        ...
-
-    def in_blocks(self) -> tuple[IntArray, IntArray, IntArray]:
-        """Every pair in every block that both its images see: which of the p pairs, row and column of the block."""
-        ...
-
-    def block_products(self, x: Float32Array, y: Float32Array) -> Float32Array:
-        """As ``products``, block by block, in the order of ``in_blocks``."""
-        ...
-
-    def moments(
-        self,
-        x: Float32Array,
-        y: Float32Array,
-        powers: tuple[tuple[int, int], ...],
-        both: Callable[..., Any] | None = None,
-    ) -> Moments:
-        """As ``products``, times powers of the places of the cells; ``both`` makes one of both products."""
-        ...
-
-    def medians(self, value: Float32Array, seen: BoolArray) -> FloatArray:
-        """(2, p): over how many cells a pair has differences, and that times their median, summed over tiles.
-
-        Some cells stand in for all where there are very many.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,9 +42,9 @@ def pairs_of_graph(a: IntArray, b: IntArray, graph: OverlapGraph, plane: int) ->
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LeafPairs:
-    """Pairs of the leaves of every block."""
+    """The pairs of images that share cells in a sheet, by pairs of the leaves of every block."""
 
-    rows: IntArray  # (p,)
+    rows: IntArray  # (p,): indices into the graph
     sides: tuple[tuple[slice, slice], ...]  # the same blocks in one layer and in a later one
     column: IntArray  # (q,): which of the p pairs those are, end to end; p where they are none
     known: BoolArray  # (q,): where they are some
@@ -115,25 +68,25 @@ class LeafPairs:
 
     @property
     def tiles(self) -> IntArray:
-        """See `Pairs`."""
+        """The tiles that have such pairs."""
         return np.unique(self.blocks.tile)
 
     def products(self, x: Float32Array, y: Float32Array) -> FloatArray:
-        """See `Pairs`."""
+        """(p,) sums over the cells of ``x`` of the first image times ``y`` of the second, of (n, 64) of the leaves."""
         found = [np.einsum("bc,bc->b", x[one], y[other]) for one, other in self.sides]
         found.append(np.empty(0, x.dtype))
         return np.asarray(np.bincount(self.column, np.concatenate(found), len(self.rows) + 1)[:-1])
 
     def both_products(self, x: Float32Array, y: Float32Array) -> tuple[FloatArray, FloatArray]:
-        """See `Pairs`."""
+        """``products(x, y)`` and ``products(y, x)``."""
         return self.products(x, y), self.products(y, x)
 
     def in_blocks(self) -> tuple[IntArray, IntArray, IntArray]:
-        """See `Pairs`."""
+        """Every pair in every block that both its images see: which of the p pairs, row and column of the block."""
         return self.column[self.known], self.blocks.row, self.blocks.column
 
     def block_products(self, x: Float32Array, y: Float32Array) -> Float32Array:
-        """See `Pairs`."""
+        """As ``products``, block by block, in the order of ``in_blocks``."""
         found = [np.einsum("bc,bc->b", x[one], y[other]) for one, other in self.sides]
         return np.concatenate([np.empty(0, np.float32), *found])[self.known]
 
@@ -144,7 +97,10 @@ class LeafPairs:
         powers: tuple[tuple[int, int], ...],
         both: Callable[..., Any] | None = None,
     ) -> Moments:
-        """See `Pairs`; a sum for every block, about its middle."""
+        """As ``products``, times powers of the places of the cells; ``both`` makes one of both products.
+
+        A sum for every block, about its middle.
+        """
         found, within = [np.empty((0, len(powers)))], _powers_in_block(powers)
         for one, other in self.sides:
             product = x[one] * y[other]
@@ -155,7 +111,7 @@ class LeafPairs:
         return Moments(self.column[self.known], about, np.concatenate(found)[self.known])
 
     def medians(self, value: Float32Array, seen: BoolArray) -> FloatArray:
-        """See `Pairs`."""
+        """(2, p): over how many cells a pair has differences, and that times their median, summed over tiles."""
         out = np.zeros((2, len(self.rows)))
         if not self.sides:
             return out

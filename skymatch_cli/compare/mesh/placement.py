@@ -20,11 +20,13 @@ from skymatch_cli.compare.mesh.cells import (
     pixel_map,
     window_around,
 )
-from skymatch_cli.compare.mesh.centroids import place_sums
+from skymatch_cli.compare.mesh.centroids import place_sums, powers_of_places
 from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray
 
 _MOST_BLOCKS = 32  # of a rectangle of several rows: their pixels fit the cache
 _LEAST_MOST_CELLS, _MOST_CELLS_PER_PIXEL = 2**20, 1  # far more than pixels fill: near the horizon of a plane
+_FEW_OF = 32  # pixels, one of which is taken off sooner than the others are added up
+_ROUNDING = 1e-9  # pixels: sums of fewer are what is left of others
 _SAMPLE_PIX = 16  # between the samples of what varies slowly
 
 Rectangle = tuple[slice, slice]
@@ -61,8 +63,9 @@ class Placement:
         self.origin, self._cells = window_around(u, v, most)
         self._several = several
         self._shares: dict[object, Shares] = {}
-        self._area_maps: dict[object, tuple[FloatArray, FloatArray]] = {}
-        self._places: dict[tuple[int, int], tuple[BoolArray, list[FloatArray]]] = {}
+        self._area_maps: dict[object, tuple[FloatArray, FloatArray, float]] = {}
+        self._near_corners: dict[object, FloatArray] = {}
+        self._places: dict[object, list[FloatArray]] = {}
 
     def sums(self, k: int) -> CellSums:
         """Room for ``k`` sums over all cells that pixels touch."""
@@ -70,7 +73,7 @@ class Placement:
 
     def shares(self, rectangle: Rectangle) -> Shares:
         """How the bins of a rectangle of pixels are shared out among cells."""
-        key = tuple((each.start, each.stop) for each in rectangle)
+        key = self._key(rectangle)
         if key not in self._shares:
             y, x = (each.start + self.bins.centres(each.stop - each.start) for each in rectangle)
             if not self._several:
@@ -78,25 +81,37 @@ class Placement:
             self._shares[key] = Shares.at(*self._positions.at(x, y))
         return self._shares[key]
 
-    def add_places(self, sums: CellSums, rectangle: Rectangle, usable: BoolArray, good: BoolArray, degree: int) -> None:
+    @staticmethod
+    def _key(rectangle: Rectangle) -> object:
+        return tuple((each.start, each.stop) for each in rectangle)
+
+    def add_places(self, sums: CellSums, rectangle: Rectangle, usable: BoolArray, degree: int) -> None:
         """Add the usable pixels of a rectangle, and the powers of their places up to ``degree``, to the later sums.
 
-        Planes of a cube have most of their ``good`` pixels in common: what rows of blocks without outliers add is kept.
+        Planes of a cube differ in few pixels: what all pixels add is kept, and the few that are not usable are taken
+        off.
         """
-        rows, columns = rectangle
-        step = BLOCK_PIX if self._several else rows.stop - rows.start
-        for first in range(0, rows.stop - rows.start, step):
-            part = (slice(rows.start + first, min(rows.start + first + step, rows.stop)), columns)
-            use, shares, key = usable[first : first + step], self.shares(part), (part[0].start, columns.start)
-            before, totals = self._places.get(key, (None, []))
-            if before is None or not np.array_equal(before, use):
-                totals = [shares.totals(self.bins.counts(use))]
-                if degree:
-                    powers = place_sums(self._positions, self.bins, use, part, self.origin, degree)
-                    totals += map(shares.totals, powers)
-                if self._several and np.array_equal(use, good[first : first + step]):
-                    self._places[key] = (use, totals)
-            sums.add(shares, totals, first=1)
+        shares = self.shares(rectangle)
+        y, x = np.divmod(np.flatnonzero(~usable), usable.shape[1])
+        if not self._several or shares.on_plane is not None or len(y) > usable.size // _FEW_OF:
+            sums.add(shares, self._place_totals(rectangle, usable, degree), first=1)
+            return
+        key = self._key(rectangle)
+        if key not in self._places:
+            self._places[key] = self._place_totals(rectangle, np.ones_like(usable), degree)
+        sums.add(shares, self._places[key], first=1)
+        if len(y):
+            u, v = self._positions.of_pixels(x + float(rectangle[1].start), y + float(rectangle[0].start))
+            powers = powers_of_places(u - self.origin[1], v - self.origin[0], degree)
+            of_bins = self.bins.shares(y, x, usable.shape)
+            sums.add(shares, [-shares.totals_of(of_bins, power) for power in (np.ones(len(y)), *powers)], first=1)
+            sums.sums[1:, sums.sums[1] < _ROUNDING] = 0
+
+    def _place_totals(self, rectangle: Rectangle, usable: BoolArray, degree: int) -> list[FloatArray]:
+        """Sums over cells of the usable pixels of a rectangle, and of the powers of their places."""
+        totals = self.shares(rectangle).totals
+        powers = place_sums(self._positions, self.bins, usable, rectangle, self.origin, degree) if degree else []
+        return [totals(self.bins.counts(usable)), *map(totals, powers)]
 
     @cached_property
     def corners(self) -> FloatArray:
@@ -105,20 +120,23 @@ class Placement:
         ends = self._positions.at(np.array([-0.5, nx - 0.5]), np.array([-0.5, ny - 0.5]))
         return np.asarray(np.stack(ends, axis=-1)[[0, 0, 1], [0, 1, 0]], float)
 
-    def area_maps(self, origin: tuple[int, int], cells: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
-        """Area of a pixel at each of the ``cells`` from ``origin`` on, and in each of their blocks of 8 x 8."""
+    def area_maps(self, origin: tuple[int, int], cells: tuple[int, int]) -> tuple[FloatArray, FloatArray, float]:
+        """Area of a pixel at each of the ``cells`` from ``origin`` on, in each block of 8 x 8, and typically."""
         if (origin, cells) not in self._area_maps:
             y, x = (o + np.arange(n) for o, n in zip(origin, cells, strict=True))
             corners = _corners_of_blocks(origin, cells)
             j, i = (np.asarray(COARSE * line[:-1] + 0.5 * (COARSE - 1), float) for line in corners)
             means, areas = self._samples.means, self._samples.areas
-            self._area_maps[origin, cells] = means(areas, y, x), means(areas, j, i)
+            area = means(areas, y, x)
+            self._area_maps[origin, cells] = area, means(areas, j, i), float(np.median(area))
         return self._area_maps[origin, cells]
 
     def variance_map(self, sigma: Float32Array, origin: tuple[int, int], cells: tuple[int, int]) -> FloatArray:
         """Variance of a pixel at the corners of the blocks, from its noise in blocks of 64 x 64 pixels."""
-        y, x = _corners_of_blocks(origin, cells)
-        return self._samples.means(self._samples.of_blocks(sigma) ** 2, COARSE * y, COARSE * x)
+        y, x = (COARSE * line for line in _corners_of_blocks(origin, cells))
+        if (origin, cells) not in self._near_corners:
+            self._near_corners[origin, cells] = self._samples.near(y, x)
+        return self._samples.means(self._samples.of_blocks(sigma) ** 2, y, x, self._near_corners[origin, cells])
 
     @cached_property
     def _samples(self) -> _Samples:
@@ -162,16 +180,24 @@ class _Samples:
         """Values of blocks of 64 x 64 pixels at the samples."""
         return sigma[self.y // BLOCK_PIX, self.x // BLOCK_PIX][self.on_plane].astype(float)
 
-    def means(self, values: FloatArray, y: IntArray | FloatArray, x: IntArray | FloatArray) -> FloatArray:
-        """Means at the cells (rows ``y``, columns ``x``), the mean of all where no sample is near; else 1."""
+    def means(
+        self, values: FloatArray, y: IntArray | FloatArray, x: IntArray | FloatArray, near: FloatArray | None = None
+    ) -> FloatArray:
+        """Means at the cells (rows ``y``, columns ``x``), the mean of all where no sample is ``near``; else 1."""
         if not values.size:
             return np.ones((len(y), len(x)))
-        at = tuple(line / COARSE - o for line, o in zip((y, x), self.lattice.origin, strict=True))
+        near = self.near(y, x) if near is None else near
         total = CellSums(self.lattice.origin, np.zeros_like(self.lattice.sums))
         total.add(self.shares, [self.shares.totals(values)])
-        n = bilinear(self.lattice.sums[0], *at)
-        fill = np.full(n.shape, float(values.mean()))
-        return np.asarray(np.divide(bilinear(total.sums[0], *at), n, out=fill, where=n > 0))
+        fill = np.full(near.shape, float(values.mean()))
+        return np.asarray(np.divide(bilinear(total.sums[0], *self._at(y, x)), near, out=fill, where=near > 0))
+
+    def near(self, y: IntArray | FloatArray, x: IntArray | FloatArray) -> FloatArray:
+        """How many samples are near cells."""
+        return bilinear(self.lattice.sums[0], *self._at(y, x))
+
+    def _at(self, y: IntArray | FloatArray, x: IntArray | FloatArray) -> tuple[FloatArray, FloatArray]:
+        return y / COARSE - self.lattice.origin[0], x / COARSE - self.lattice.origin[1]
 
 
 def _corners_of_blocks(origin: tuple[int, int], cells: tuple[int, int]) -> tuple[IntArray, IntArray]:

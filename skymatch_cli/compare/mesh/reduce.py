@@ -8,16 +8,14 @@ does not depend on other images, so any worker can make it and a store can keep 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from skymatch_cli.compare.mesh.cells import BLOCK_PIX, COARSE, CellSums, Float32Array, bilinear
 from skymatch_cli.compare.mesh.centroids import CellCentroids
 from skymatch_cli.compare.mesh.noise import block_noise
 from skymatch_cli.compare.mesh.placement import Placement
-from skymatch_cli.compare.mesh.sharp import sharp_outliers
+from skymatch_cli.compare.mesh.sharp import without_sharp
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, PixelArray
 from skymatch_cli.model.monomials import n_terms
 
@@ -67,7 +65,7 @@ class CellMesh:
 
     def cells(self, row: IntArray, column: IntArray) -> tuple[Float32Array, Float32Array, Float32Array]:
         """Value, weight and good pixels of the cells of k blocks, (k, 64) each; 0 beyond the rectangle."""
-        value, weight, pixels = (blocks_at(a, self.origin, row, column) for a in (self.value, self.weight, self.pixels))
+        value, weight, pixels = blocks_at(np.stack([self.value, self.weight, self.pixels]), self.origin, row, column)
         return value, weight, pixels
 
 
@@ -88,22 +86,21 @@ def reduce_image(data: PixelArray, good: BoolArray, placement: Placement, *, deg
     sample = data[::16, ::16][good[::16, ::16]]
     level = float(np.median(sample if sample.size else data[good])) if good.any() else 0.0
     sigma = block_noise(data, good, placement.blocks, level)
-    clean = good.copy()
-    clean.reshape(-1)[sharp_outliers(data, good, sigma, BLOCK_PIX, placement.rectangles)] = False
+    clean = without_sharp(data, good, sigma, BLOCK_PIX, placement.rectangles)
     sums, n_good, bins = placement.sums(1 + n_terms(degree)), 0, placement.bins
     for rectangle in placement.rectangles:
         n_good += int(np.count_nonzero(good[rectangle]))
         usable = clean[rectangle]
         with np.errstate(over="ignore", invalid="ignore"):  # of pixels that are not usable
             values = (data[rectangle] - data.dtype.type(level)).astype(np.float32, copy=False)
-        np.copyto(values, 0, where=~usable)
+        values[~usable] = 0
         total = bins.sums(values)
         if not np.abs(total).max(initial=0) < _MOST_SUM:  # values that float32 can't hold are no sky
             usable = usable & (np.abs(values) < _MOST_VALUE)
             total = bins.sums(np.where(usable, values, np.float32(0)))
         shares = placement.shares(rectangle)
         sums.add(shares, [shares.totals(total)])
-        placement.add_places(sums, rectangle, usable, good[rectangle], degree)
+        placement.add_places(sums, rectangle, usable, degree)
     mesh = _finished(sums, placement, sigma, level=level, n_good=n_good)
     if not degree:
         return mesh
@@ -120,12 +117,13 @@ def _finished(sums: CellSums, placement: Placement, sigma: Float32Array, *, leve
     origin = (sums.origin[0] + first[0], sums.origin[1] + first[1])
     total, count = total[box], count[box]
     nj, ni = count.shape
-    area, in_blocks = placement.area_maps(origin, (nj, ni))
+    area, in_blocks, typical_area = placement.area_maps(origin, (nj, ni))
     variance = placement.variance_map(sigma, origin, (nj, ni))
     covered = (count > 0) & (count * area >= MIN_COVERAGE)
+    n_covered = int(np.count_nonzero(covered))
     value = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
     # Sums of single precision err by more than the noise of a block where that is none.
-    typical = np.quantile(np.abs(value[covered]), 0.9) if covered.any() else 0.0
+    typical = np.sort(np.abs(value[covered]))[int(0.9 * n_covered)] if n_covered else 0.0
     rounding = _ROUNDINGS * float(np.finfo(np.float32).eps) * (abs(level) + float(typical))
     noise = max(float(np.median(sigma)), rounding)
     variance = np.maximum(variance, rounding * rounding)  # infinite where `**` would raise
@@ -140,23 +138,25 @@ def _finished(sums: CellSums, placement: Placement, sigma: Float32Array, *, leve
         pixels=pixels,
         per_pixel=per_pixel,
         area=in_blocks.astype(np.float32),
-        pixel_area=float(np.median(area)),
+        pixel_area=typical_area,
         corners=placement.corners,
         n_good=n_good,
     )
 
 
-def blocks_at(a: npt.NDArray[Any], origin: tuple[int, int], row: IntArray, column: IntArray) -> npt.NDArray[Any]:
-    """Cells (k, 64) of k blocks of the grid, from a rectangle (nj, ni) of cells; 0 beyond it."""
+def blocks_at(a: Float32Array, origin: tuple[int, int], row: IntArray, column: IntArray) -> Float32Array:
+    """Cells (q, k, 64) of k blocks of the grid, from q maps (q, nj, ni) of a rectangle of cells; 0 beyond it."""
     before = tuple(o % COARSE for o in origin)
-    n_blocks = tuple(-(-(b + n) // COARSE) for b, n in zip(before, a.shape, strict=True))
-    whole = np.zeros([n * COARSE for n in n_blocks], a.dtype)
-    whole[before[0] : before[0] + a.shape[0], before[1] : before[1] + a.shape[1]] = a
-    cells = whole.reshape(n_blocks[0], COARSE, n_blocks[1], COARSE).swapaxes(1, 2)
+    n_blocks = tuple(-(-(b + n) // COARSE) for b, n in zip(before, a.shape[1:], strict=True))
+    whole = np.zeros([len(a), *(n * COARSE for n in n_blocks)], a.dtype)
+    whole[:, before[0] : before[0] + a.shape[1], before[1] : before[1] + a.shape[2]] = a
+    cells = whole.reshape(-1, n_blocks[0], COARSE, n_blocks[1], COARSE).swapaxes(2, 3)
     j, i = row - origin[0] // COARSE, column - origin[1] // COARSE
     inside = (j >= 0) & (j < n_blocks[0]) & (i >= 0) & (i < n_blocks[1])
-    found = np.zeros((len(row), COARSE**2), a.dtype)
-    found[inside] = cells[j[inside], i[inside]].reshape(-1, COARSE**2)
+    if inside.all():
+        return cells[:, j, i].reshape(len(a), -1, COARSE**2)
+    found = np.zeros((len(a), len(row), COARSE**2), a.dtype)
+    found[:, inside] = cells[:, j[inside], i[inside]].reshape(len(a), -1, COARSE**2)
     return found
 
 

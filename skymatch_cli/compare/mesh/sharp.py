@@ -40,72 +40,51 @@ Region = tuple[slice, slice]
 """Rows and columns of a rectangle of pixels."""
 
 
-def sharp_outliers(
+def without_sharp(
     data: PixelArray, good: BoolArray, sigma: npt.NDArray[np.float32], block_pix: int, regions: Iterable[Region]
-) -> IntArray:
-    """Find pixels that are too sharp for a star: indices into the flat image. Masked pixels are never outliers.
+) -> BoolArray:
+    """Return ``good`` (ny, nx) without the pixels that are too sharp for a star.
 
     ``sigma`` is the noise of a pixel in blocks of ``block_pix`` pixels a side; ``regions`` (rows, columns) say where to
     look.
     """
-    frame = _Frame(data, good, sigma, block_pix)
+    frame = _Frame(data, good, good.copy(), sigma, block_pix)
     candidates = [_stand_out(frame, region) for region in regions]
     candidate = np.concatenate([np.empty(0, np.int64), *candidates])
-    if not candidate.size or min(data.shape) <= _REACH:
-        return np.empty(0, np.int64)
-    found, excess = _tested(candidate, frame, np.zeros(data.size, bool), _FIRST)
-    if not found.size:
-        return found
-    threshold = _clear_threshold(np.sort(excess / frame.noise(found)), data.size)
-    return _grown(found[excess > threshold * frame.noise(found)], frame, threshold * _NEXT / _FIRST)
+    if candidate.size and min(data.shape) > _REACH:
+        found, excess = _tested(candidate, frame, _FIRST)
+        threshold = _clear_threshold(np.sort(excess / frame.noise(found)), data.size)
+        _leave_out(found[excess > threshold * frame.noise(found)], frame, threshold * _NEXT / _FIRST)
+    return frame.clean
 
 
 def _stand_out(frame: _Frame, region: Region) -> IntArray:
-    """Pixels of a region that stand out of both neighbours of their row or of their column."""
+    """Pixels of a region that stand out of both neighbours of their row or of their column, whatever is masked."""
     data, good = frame.data, frame.good
     (y0, y1), (x0, x1) = ((s.start, min(s.stop, n)) for s, n in zip(region, data.shape, strict=True))
     if y1 <= y0 or x1 <= x0 or min(data.shape) <= _REACH:
         return np.empty(0, np.int64)
-    pixels = _with_border(data, good, (y0, y1), (x0, x1))
-    # A flat array has the neighbours of all pixels in four slices; numpy finds few True in it an order faster than in
-    # two dimensions. Of pixels of the margin it has the wrong neighbours.
-    flat, width = pixels.reshape(-1), pixels.shape[1]
-    first, last = width + 1, flat.size - width - 1
-    left, right, up, down = (flat[first + step : last + step] for step in (-1, 1, -width, width))
-    level = np.maximum(left, right)
-    np.minimum(level, np.maximum(up, down), out=level)
-    np.subtract(flat[first:last], level, out=level)
+    top, left = max(y0 - 1, 0), max(x0 - 1, 0)
+    pixels = np.ascontiguousarray(data[top : y1 + 1, left : x1 + 1])
+    # In a flat array the neighbours of all pixels are four slices. Those at its sides lie outside of the region, or at
+    # the border of the frame. Masked pixels protect no neighbour here.
+    width, flat, level = pixels.shape[1], pixels.reshape(-1), np.empty_like(pixels)
+    flat_level = level.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.fmax(flat[:-2], flat[2:], out=flat_level[1:-1])
+        level[:, 0], level[:, -1] = pixels[:, 1], pixels[:, -2]
+        inner = flat_level[width:-width]
+        np.fmin(inner, np.fmax(flat[: -2 * width], flat[2 * width :]), out=inner)
+        for k, beside in ((0, 1), (-1, -2)):
+            np.fmin(level[k], pixels[beside], out=level[k])
+        np.subtract(pixels, level, out=level)
     place = np.flatnonzero(level > np.float32(_FIRST) * frame.least_noise((y0, y1), (x0, x1)))
-    y, x = np.divmod(place + first, width)
-    y += y0 - 1
-    x += x0 - 1
-    use = (x >= x0) & (x < x1)
-    use[use] = good[y[use], x[use]]
-    found = y[use] * data.shape[1] + x[use]
-    return np.asarray(found[level[place[use]] > np.float32(_FIRST) * frame.noise(found)])
-
-
-def _with_border(
-    data: PixelArray, good: BoolArray, rows: tuple[int, int], columns: tuple[int, int]
-) -> npt.NDArray[np.float32]:
-    """Pixels of a rectangle and those one beside it, mirrored beyond the frame; masked ones are huge."""
-    source, target = zip(*(_lines(*r, n) for r, n in zip((rows, columns), data.shape, strict=True)), strict=True)
-    pixels = np.empty((rows[1] - rows[0] + 2, columns[1] - columns[0] + 2), np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):  # of masked pixels
-        pixels[target] = data[source]
-    np.copyto(pixels[target], _MASKED, where=~good[source])
-    for lines, inside in ((pixels, target[0]), (pixels.T, target[1])):
-        if inside.start:
-            lines[0] = lines[2]
-        if inside.stop < len(lines):
-            lines[-1] = lines[-3]
-    return pixels
-
-
-def _lines(first: int, last: int, n: int) -> tuple[slice, slice]:
-    """Lines first to last of n and those beside them: in the frame, and in an array that begins before the first."""
-    low, high = max(first - 1, 0), min(last + 1, n)
-    return slice(low, high), slice(low - first + 1, high - first + 1)
+    y, x = np.divmod(place, width)
+    y += top
+    x += left
+    use = (y >= y0) & (y < y1) & (x >= x0) & (x < x1) & good[y, x]
+    found, height = y[use] * data.shape[1] + x[use], flat_level[place[use]]
+    return np.asarray(found[height > np.float32(_FIRST) * frame.noise(found)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +93,7 @@ class _Frame:
 
     data: PixelArray
     good: BoolArray
+    clean: BoolArray  # those that are good and no outlier; outliers are taken out as they are found
     sigma: npt.NDArray[np.float32]  # noise of a pixel, in blocks of ``block_pix`` pixels a side
     block_pix: int
 
@@ -131,6 +111,10 @@ class _Frame:
         """Values of pixels that are given as indices into the flat image; masked ones are huge."""
         return np.where(self.good.reshape(-1)[flat], self.data.reshape(-1)[flat], _MASKED).astype(np.float32)
 
+    def are_outliers(self, flat: IntArray) -> BoolArray:
+        """Whether pixels that are given as indices into the flat image are outliers."""
+        return np.asarray(self.good.reshape(-1)[flat] & ~self.clean.reshape(-1)[flat])
+
     def around(self, flat: IntArray, steps: Sequence[tuple[int, int]]) -> IntArray:
         """Pixels (n steps, n) that lie some (rows, columns) away, mirrored at the border."""
         ny, nx = self.data.shape
@@ -139,9 +123,10 @@ class _Frame:
         return np.asarray(_mirrored(y + down, ny) * nx + _mirrored(x + right, nx))
 
     def neighbours(self, flat: IntArray) -> IntArray:
-        """The good pixels that touch these, without repetition."""
-        near = np.unique(self.around(flat, _NEIGHBOURS))
-        return near[self.good.reshape(-1)[near]]
+        """The clean pixels that touch these, without repetition."""
+        near = np.sort(self.around(flat, _NEIGHBOURS), axis=None)
+        near = near[np.diff(near, prepend=-1) > 0]  # quicker than `np.unique`
+        return near[self.clean.reshape(-1)[near]]
 
 
 def _mirrored(line: IntArray, n: int) -> IntArray:
@@ -169,50 +154,46 @@ def _clear_threshold(height: FloatArray, n_pixels: int) -> float:
     return threshold
 
 
-def _grown(new: IntArray, frame: _Frame, threshold: float) -> IntArray:
-    """Test the neighbours of outliers with these taken out, a few rounds."""
-    flags = np.zeros(frame.data.size, bool)
-    found = [new]
+def _leave_out(new: IntArray, frame: _Frame, threshold: float) -> None:
+    """Take outliers out, and a few times those of their neighbours that are outliers then."""
+    clean = frame.clean.reshape(-1)
+    clean[new] = False
     for _ in range(1, _ROUNDS):
         if not new.size:
             break
-        flags[new] = True
-        near = frame.neighbours(new)
-        candidates = near[~flags[near]]
-        new, _ = _tested(candidates, frame, flags, threshold)
-        found.append(new)
-    return np.sort(np.concatenate(found))
+        new, _ = _tested(frame.neighbours(new), frame, threshold)
+        clean[new] = False
 
 
-def _tested(candidates: IntArray, frame: _Frame, flags: BoolArray, threshold: float) -> tuple[IntArray, FloatArray]:
+def _tested(candidates: IntArray, frame: _Frame, threshold: float) -> tuple[IntArray, FloatArray]:
     """The candidates that stand out of their neighbours, by most of their height above the sky; and by how much."""
     least = np.float32(threshold) * frame.noise(candidates)
-    value, level = frame.at(candidates).astype(float), _level_beside(candidates, frame, flags)
+    value, level = frame.at(candidates).astype(float), _level_beside(candidates, frame)
     alone = level == np.inf  # no neighbour is left: the sky is what it stands out of
     maybe = alone | (value - level > least)
     candidates, value, level, alone, least = (c[maybe] for c in (candidates, value, level, alone, least))
-    sky = _sky_around(candidates, frame, flags)
+    sky = _sky_around(candidates, frame)
     excess = value - np.where(alone, sky, level)
     with np.errstate(invalid="ignore"):
         use = np.isfinite(sky) & (excess > least) & (excess > _SHARP * (value - sky))
     return candidates[use], excess[use]
 
 
-def _level_beside(candidates: IntArray, frame: _Frame, flags: BoolArray) -> FloatArray:
+def _level_beside(candidates: IntArray, frame: _Frame) -> FloatArray:
     """The higher neighbour of the row or that of the column, whichever is lower; outliers protect no neighbour."""
     level = np.full(len(candidates), np.inf)
     for steps in (((0, -1), (0, 1)), ((-1, 0), (1, 0))):
         sides = frame.around(candidates, steps)
-        beside = np.where(flags[sides], -np.inf, frame.at(sides)).max(axis=0)
+        beside = np.where(frame.are_outliers(sides), -np.inf, frame.at(sides)).max(axis=0)
         level = np.minimum(level, np.where(beside == -np.inf, np.inf, beside))
     return level
 
 
-def _sky_around(candidates: IntArray, frame: _Frame, flags: BoolArray) -> FloatArray:
-    """Median of the good pixels of a ring, NaN where there is none."""
+def _sky_around(candidates: IntArray, frame: _Frame) -> FloatArray:
+    """Median of the clean pixels of a ring, NaN where there is none."""
     around = frame.around(candidates, _RING)
     ring = frame.at(around).astype(float)
-    ring[flags[around] | (ring >= _MASKED)] = np.nan
+    ring[~frame.clean.reshape(-1)[around] | (ring >= _MASKED)] = np.nan
     ring.sort(axis=0)  # NaN last
     count = np.isfinite(ring).sum(axis=0)
     return np.asarray(ring[np.maximum(count - 1, 0) // 2, np.arange(len(candidates))])

@@ -11,12 +11,15 @@ from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.deeppairs import DeepPairs
 from skymatch_cli.compare.mesh.layers import MOST_DOUBLINGS, Layers, LeafTable, closed
 from skymatch_cli.compare.mesh.packed import Mesh
-from skymatch_cli.compare.mesh.pairs import LeafPairs, Pairs
+from skymatch_cli.compare.mesh.pairs import LeafPairs
 from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves, SheetPlan
 from skymatch_cli.compare.mesh.windows import Windows
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
 
 _WINDOW_PIX = 6.0  # standard deviation of the smallest window over which images are compared: several seeing discs
+
+Pairs = LeafPairs | DeepPairs
+"""Of the images of a sheet: where few see a block, and where many do."""
 
 _DISTORTED = 20.0  # light of many faint stars errs alike where pixel areas differ: count it so often
 _SAME_AREA = 1e-3  # share by which areas of pixels may differ

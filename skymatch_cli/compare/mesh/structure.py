@@ -14,7 +14,7 @@ import numpy as np
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.sheets import Sheet
-from skymatch_cli.compare.mesh.sums import inverse, over
+from skymatch_cli.compare.mesh.sums import inverse
 from skymatch_cli.compare.mesh.tiles import BLOCK
 from skymatch_cli.model import FloatArray, IntArray, OverlapGraph
 
@@ -22,36 +22,6 @@ PIECES = 12  # of an overlap
 _ALONG, _ACROSS = 6, 2  # pieces of a long overlap
 _ROWS, _COLUMNS = 3, 4  # of another
 _LONG = 2.0  # length over width
-_FEW = 6  # blocks that say nothing about a slope
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BlockSums:
-    """What the blocks of one sheet show: k pairs in blocks."""
-
-    pair: IntArray  # (k,): index into the graph
-    row: IntArray  # (k,): of the block
-    column: IntArray  # (k,)
-    # (4, k): sums over the cells of the block: weights q, q times the difference, variance of that, q times the sky
-    columns: FloatArray
-
-    @classmethod
-    def of_sheet(
-        cls, sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array, sky: Float32Array
-    ) -> BlockSums:
-        """From weights, residuals and shares (n, 64) of the cells, and their skies (m, 64)."""
-        layers, products = sheet.layers, sheet.pairs.block_products
-        by_residual = share * residual
-        per_total = layers.each(np.multiply, share, inverse(layers.total(weight)))
-        square = weight * weight
-        which, row, column = sheet.pairs.in_blocks()
-        columns = (
-            products(share, weight),
-            products(by_residual, weight) - products(weight, by_residual),
-            products(per_total, square) + products(square, per_total),
-            products(layers.each(np.multiply, share, sky), weight),
-        )
-        return cls(sheet.pairs.rows[which], row, column, np.array(columns, float))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,40 +53,41 @@ class PairStructure:
         layout[size[:, 1] > _LONG * size[:, 0]] = _ACROSS, _ALONG
         return cls(low, size, layout, np.zeros((6, m, PIECES)), np.zeros((6, m)), np.full(m, np.inf))
 
-    def add(self, found: BlockSums) -> None:
-        """Add the blocks of a sheet."""
-        weight, pull, variance, bright = found.columns
-        use = weight > 0
-        pair, weight, pull, variance, bright = (c[use] for c in (found.pair, weight, pull, variance, bright))
-        row, column = place = np.stack([found.row[use], found.column[use]]) + 0.5
-        share = (place.T - self.low[pair]) / self.size[pair]
-        piece = np.clip(self.layout[pair] * share, 0, self.layout[pair] - 1).astype(np.int64)
+    def add(
+        self, sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array, sky: Float32Array
+    ) -> None:
+        """Add the blocks of a sheet: weights, residuals and shares (n, 64) of the cells, and their skies (m, 64)."""
+        layers, products = sheet.layers, sheet.pairs.block_products
+        by_residual = share * residual
+        per_total = layers.each(np.multiply, share, inverse(layers.total(weight)))
+        square = weight * weight
+        columns = (
+            products(share, weight),
+            products(by_residual, weight) - products(weight, by_residual),
+            products(per_total, square) + products(square, per_total),
+            products(layers.each(np.multiply, share, sky), weight),
+        )
+        use = columns[0] > 0
+        which, *place = (each[use] for each in sheet.pairs.in_blocks())
+        pair, (row, column) = sheet.pairs.rows[which], np.array(place) + 0.5
+        q, pull, variance, bright = (each[use].astype(float) for each in columns)
+        inside = (np.stack([row, column], axis=1) - self.low[pair]) / self.size[pair]
+        piece = np.clip(self.layout[pair] * inside, 0, self.layout[pair] - 1).astype(np.int64)
         pairs, number = np.unique(pair, return_inverse=True)
         cell = number * PIECES + piece[:, 0] * self.layout[pair, 1] + piece[:, 1]
-        sums = (weight, pull, variance, bright, weight * row, weight * column)
-        for k, value in enumerate(sums):
+        for k, value in enumerate((q, pull, variance, bright, q * row, q * column)):
             self.pieces[k, pairs] += np.bincount(cell, value, len(pairs) * PIECES).reshape(-1, PIECES)
-        sky = bright / weight
-        terms = (bright, bright * sky, sky * pull, pull**2 / weight, variance / weight, np.ones(len(sky)))
+        scene = bright / q
+        terms = (bright, bright * scene, scene * pull, pull**2 / q, variance / q, np.ones(len(scene)))
         for k, value in enumerate(terms):
             self.bright[k, pairs] += np.bincount(number, value, len(pairs))
-        np.minimum.at(self.darkest, pair, sky)
+        np.minimum.at(self.darkest, pair, scene)
 
-    def slopes(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Slope of the difference with brightness and its error (M,), and the mean brightness of the overlap (M,).
-
-        Regression over the blocks; its error is that of what the blocks scatter by about it.
-        """
-        weight, pull, _ = self.pieces[:3].sum(axis=2)
-        first, second, product, square, _, count = self.bright
-        mean = over(first, weight)
-        spread = second - mean * first
-        known = (spread > 1e-6 * second) & (count > _FEW)
-        spread = np.where(known, spread, 1.0)
-        slope = np.where(known, (product - mean * pull) / spread, 0.0)
-        scatter = np.maximum(square - over(pull**2, weight) - slope**2 * spread, 1e-6 * square)
-        err = np.sqrt(scatter / np.maximum(count - 2, 1) / spread)
-        return slope, np.where(known & (err > 0), err, np.inf), mean
+    def join(self, other: PairStructure) -> None:
+        """Add the blocks of other sheets."""
+        np.add(self.pieces, other.pieces, out=self.pieces)
+        np.add(self.bright, other.bright, out=self.bright)
+        np.minimum(self.darkest, other.darkest, out=self.darkest)
 
 
 def _box(mesh: Mesh | None) -> FloatArray:

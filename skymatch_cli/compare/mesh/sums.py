@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,81 +12,60 @@ from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.layers import Layers
 from skymatch_cli.compare.mesh.sheets import Sheet
 from skymatch_cli.compare.mesh.tiles import BLOCK
-from skymatch_cli.model import FloatArray, IntArray, OverlapGraph
+from skymatch_cli.model import FloatArray, OverlapGraph
 
 _Float = TypeVar("_Float", bound=np.floating)
 _PRIOR_BLOCKS = 10.0  # blocks' worth of belief in the noise that pixels show to their neighbours
 _COMMON_BLOCKS = 30.0  # of belief that all images of a run scatter alike: the scatter of few blocks is itself noise
 _UNDOUBTED = np.float32(0.93)  # of the scatter of Gaussian noise, in the cells that `trust` leaves their weight
 _NEIGHBOUR = 0.19  # covariance of neighbouring cells of a row, where the variance is 1 - 2 * 0.19
-_ALONG_ROW = np.float32(1.0 - 2.0 * _NEIGHBOUR) * np.eye(BLOCK, dtype=np.float32)
-_ALONG_ROW += np.float32(_NEIGHBOUR) * (np.eye(BLOCK, k=1, dtype=np.float32) + np.eye(BLOCK, k=-1, dtype=np.float32))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SheetSums:
-    """Sums of one sheet over pairs, or over images."""
-
-    rows: IntArray  # (p,): pairs of the graph, or images
-    columns: FloatArray  # (c, p): what is added to the first c columns of these rows
+_ALONG = (1.0 - 2.0 * _NEIGHBOUR) * np.eye(BLOCK) + _NEIGHBOUR * (np.eye(BLOCK, k=1) + np.eye(BLOCK, k=-1))
+_COVARIANCE = np.kron(_ALONG, _ALONG).astype(np.float32)  # of the cells of a block
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairSums:
-    """Sums over the common cells of every pair; columns over the M pairs."""
+    """Sums over the common cells of M pairs, each (M,), with weights q = w_a w_b / sum(w)."""
 
-    offset_a: FloatArray  # (M,): offsets of the images, which residuals are relative to
-    offset_b: FloatArray  # (M,)
-    totals: FloatArray  # (9, M): the columns below
+    offset_a: FloatArray  # offsets of the images, which residuals are relative to
+    offset_b: FloatArray
+    weight: FloatArray  # of q
+    a: FloatArray  # of q times the residual of the first image: value minus offset minus the cell's sky
+    b: FloatArray  # the same of the second image
+    sky: FloatArray  # of q times the cell's sky
+    variance: FloatArray  # of q**2 (1 / w_a + 1 / w_b)
+    n_cells: FloatArray  # of one, for cells that count
+    pixels_a: FloatArray  # of the good pixels of the first image in these cells
+    pixels_b: FloatArray
+    information: FloatArray  # of q of the pixels' own information: ``weight`` lacks what stars and disagreement take
 
     @classmethod
     def empty(cls, graph: OverlapGraph, offset: FloatArray) -> PairSums:
         """Return empty sums, about the offsets (N,) of the images."""
-        return cls(offset[graph.a], offset[graph.b], np.zeros((9, len(graph.a))))
+        return cls(offset[graph.a], offset[graph.b], *np.zeros((9, len(graph.a))))
 
-    @property
-    def weight(self) -> FloatArray:
-        """Sum of q = w_a w_b / sum(w)."""
-        return np.asarray(self.totals[0])
+    def add(self, sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array) -> None:
+        """Add the cells of a sheet for the differences alone; ``share``: of the images in the weights of the cells."""
+        rows, by_residual = sheet.pairs.rows, share * residual
+        self.weight[rows] += sheet.pairs.products(share, weight)
+        for total, found in zip((self.a, self.b), sheet.pairs.both_products(by_residual, weight), strict=True):
+            total[rows] += found
 
-    @property
-    def a(self) -> FloatArray:
-        """Sum of q times the residual of the first image: value minus offset minus the cell's sky."""
-        return np.asarray(self.totals[1])
-
-    @property
-    def b(self) -> FloatArray:
-        """The same of the second image."""
-        return np.asarray(self.totals[2])
-
-    @property
-    def sky(self) -> FloatArray:
-        """Sum of q times the cell's sky."""
-        return np.asarray(self.totals[3])
-
-    @property
-    def variance(self) -> FloatArray:
-        """Sum of q**2 (1 / w_a + 1 / w_b)."""
-        return np.asarray(self.totals[4])
-
-    @property
-    def n_cells(self) -> FloatArray:
-        """Cells that count."""
-        return np.asarray(self.totals[5])
-
-    @property
-    def n_pixels(self) -> tuple[FloatArray, FloatArray]:
-        """Good pixels of either image in these cells."""
-        return np.asarray(self.totals[6]), np.asarray(self.totals[7])
-
-    @property
-    def information(self) -> FloatArray:
-        """Sum of q of the pixels' own information: ``weight`` is less by what stars and disagreement take."""
-        return np.asarray(self.totals[8])
-
-    def add(self, found: SheetSums) -> None:
-        """Add the sums of a sheet: three columns, or all of them."""
-        self.totals[: len(found.columns), found.rows] += found.columns
+    def add_all(
+        self, sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array, sky: Float32Array
+    ) -> None:
+        """Add the cells of a sheet to all sums, with the skies (m, 64) of the cells."""
+        self.add(sheet, weight, residual, share)
+        layers, pairs, rows = sheet.layers, sheet.pairs, sheet.pairs.rows
+        per_total = layers.each(np.multiply, share, inverse(layers.total(weight)))
+        counts = (weight > 0).astype(np.float32)
+        self.sky[rows] += pairs.products(layers.each(np.multiply, share, sky), weight)
+        self.variance[rows] += sum(pairs.both_products(per_total, weight * weight))
+        self.n_cells[rows] += pairs.products(counts, counts)
+        of_pixels = pairs.both_products(sheet.pixels * counts, counts)
+        for total, found in zip((self.pixels_a, self.pixels_b), of_pixels, strict=True):
+            total[rows] += found
+        self.information[rows] += pairs.products(shares(layers, sheet.weight), sheet.weight)
 
     def difference(self) -> FloatArray:
         """Weighted mean difference of every pair; that of the offsets where there is no common cell."""
@@ -98,35 +77,11 @@ class PairSums:
         return self.offset_a + (self.a + self.sky) * per_weight, self.offset_b + (self.b + self.sky) * per_weight
 
 
-def pair_sums(sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array) -> SheetSums:
-    """The first three columns of `PairSums` over the cells of a sheet.
-
-    ``share`` is that of each image in the weight of its cell.
-    """
-    by_residual = share * residual
-    columns = sheet.pairs.products(share, weight), *sheet.pairs.both_products(by_residual, weight)
-    return SheetSums(sheet.pairs.rows, np.array(columns))
-
-
-def all_pair_sums(
-    sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array, sky: Float32Array
-) -> SheetSums:
-    """All columns of `PairSums` over the cells of a sheet, with the skies (m, 64) of these."""
-    layers, products = sheet.layers, sheet.pairs.products
-    first = pair_sums(sheet, weight, residual, share).columns
-    per_total = layers.each(np.multiply, share, inverse(layers.total(weight)))
-    square = weight * weight
-    counts = (weight > 0).astype(np.float32)
-    pixels = sheet.pixels * counts
-    information = shares(layers, sheet.weight)
-    more = [
-        products(layers.each(np.multiply, share, sky), weight),
-        sum(sheet.pairs.both_products(per_total, square)),
-        products(counts, counts),
-        *sheet.pairs.both_products(pixels, counts),
-        products(information, sheet.weight),
-    ]
-    return SheetSums(sheet.pairs.rows, np.array([*first, *more]))
+def add_sums(total: Any, more: Any) -> None:
+    """Add the arrays of a dataclass to those of another."""
+    for field in fields(total):
+        array = getattr(total, field.name)
+        array += getattr(more, field.name)
 
 
 def shares(layers: Layers, weight: Float32Array) -> Float32Array:
@@ -156,9 +111,13 @@ class BlockScatter:
         """No block yet, for ``n`` images."""
         return cls(np.zeros((4, n)))
 
-    def add(self, found: SheetSums) -> None:
+    def add(self, sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array) -> None:
         """Add the blocks of a sheet."""
-        self.totals[:, found.rows] += found.columns
+        noise = np.sqrt(weight * (np.float32(1) - share))
+        promised = (_UNDOUBTED * np.einsum("bc,bc->b", noise, noise @ _COVARIANCE)).astype(float)
+        found = np.einsum("bc,bc->b", weight, residual).astype(float)
+        for total, each in zip(self.totals, (found**2, promised, promised > 0, promised**2), strict=True):
+            total[sheet.images] += np.bincount(sheet.number, each, len(sheet.images))
 
     def ratio(self, scale: FloatArray | float = 1.0) -> FloatArray:
         """Variance found over variance that the pixels promise: near that of a typical image where blocks are few.
@@ -173,22 +132,3 @@ class BlockScatter:
         alone = (found + _PRIOR_BLOCKS * block) / (expected + _PRIOR_BLOCKS * block)
         typical = np.median(alone[n_blocks > 0]) if n_blocks.any() else 1.0
         return np.asarray((found + typical * _COMMON_BLOCKS * block) / (expected + _COMMON_BLOCKS * block))
-
-
-def block_scatter(sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array) -> SheetSums:
-    """Sum the scatter of the blocks of a sheet, for `BlockScatter`."""
-    promised = (_UNDOUBTED * _block_variance(np.sqrt(weight * (np.float32(1) - share)))).astype(float)
-    found = np.einsum("bc,bc->b", weight, residual).astype(float)
-    each = (found**2, promised, promised > 0, promised**2)
-    return SheetSums(sheet.images, np.array([np.bincount(sheet.number, c, len(sheet.images)) for c in each]))
-
-
-def _block_variance(a: Float32Array) -> Float32Array:
-    """Variance of sums over blocks of a cell-by-cell noise (n, 64); the noise of neighbouring cells is correlated."""
-    rows = a.reshape(-1, BLOCK)
-    along = (rows @ _ALONG_ROW).reshape(-1, BLOCK, BLOCK)
-    spread = along * np.float32(1.0 - 2.0 * _NEIGHBOUR)
-    along *= np.float32(_NEIGHBOUR)
-    spread[:, 1:] += along[:, :-1]
-    spread[:, :-1] += along[:, 1:]
-    return np.asarray(np.einsum("bc,bc->b", a, spread.reshape(a.shape)))

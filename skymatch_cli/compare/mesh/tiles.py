@@ -50,17 +50,16 @@ class Leaves:
     def __len__(self) -> int:
         return len(self.image)
 
-    def part(self, which: IntArray | BoolArray) -> Leaves:
+    def part(self, which: IntArray | BoolArray | slice) -> Leaves:
         """These of the leaves."""
         return Leaves(self.image[which], self.row[which], self.column[which], self.tile[which])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SheetPlan:
-    """Tiles of a plane that are worked on together, and their leaves; ``deep``: with blocks of many images."""
+    """Leaves of the tiles of a plane that are worked on together; ``deep``: with blocks of many images."""
 
     plane: int
-    tiles: tuple[TilePlace, ...]
     leaves: Leaves
     deep: bool
 
@@ -73,10 +72,14 @@ class TilePlace:
     columns: range
     images: tuple[int, ...]
 
+    def turned(self) -> TilePlace:
+        """The place with its rows as columns."""
+        return TilePlace(self.columns, self.rows, self.images)
+
     @property
     def n_squares(self) -> int:
-        """How many squares."""
-        return len(self.rows) * len(self.columns)
+        """Squares of all of its images."""
+        return len(self.rows) * len(self.columns) * len(self.images)
 
 
 def sheet_plans(meshes: Sequence[Sequence[Mesh | None]]) -> Iterator[SheetPlan]:
@@ -92,10 +95,10 @@ def _plans_of_plane(plane: int, images: Sequence[Mesh | None]) -> Iterator[Sheet
     for k in range(len(tiles)):
         last = k + 1 == len(tiles)
         if last or ends[k + 1] - starts[first] > _LEAVES:
-            mine = leaves.part(np.arange(starts[first], ends[k]))
+            mine = leaves.part(slice(starts[first], ends[k]))
             if len(mine):
                 mine = replace(mine, tile=mine.tile - first)
-                yield SheetPlan(plane, tuple(tiles[first : k + 1]), mine, bool(deep[first : k + 1].any()))
+                yield SheetPlan(plane, mine, bool(deep[first : k + 1].any()))
             first = k + 1
 
 
@@ -152,23 +155,18 @@ def _tile_numbers(tiles: Sequence[TilePlace], row: IntArray, column: IntArray) -
 
 def _joined(squares: Sequence[TilePlace]) -> list[TilePlace]:
     """Squares side by side, then rows of them, that the same images see, as one: more cells give a better scale."""
-    rows: list[TilePlace] = []
-    for place in sorted(squares, key=lambda p: (p.images, p.rows.start, p.columns.start)):
-        last = rows[-1] if rows else place
-        if last.images == place.images and last.rows == place.rows and _meet(last.columns, place.columns, place, last):
-            rows[-1] = replace(last, columns=range(last.columns.start, place.columns.stop))
-        else:
-            rows.append(place)
+    rows = _side_by_side(squares)
+    return [place.turned() for place in _side_by_side([place.turned() for place in rows])]
+
+
+def _side_by_side(places: Sequence[TilePlace]) -> list[TilePlace]:
+    """Places in the same rows that the same images see, as one where they meet and are not too large together."""
     joined: list[TilePlace] = []
-    for place in sorted(rows, key=lambda p: (p.images, p.columns.start, p.columns.stop, p.rows.start)):
+    for place in sorted(places, key=lambda p: (p.images, p.rows.start, p.rows.stop, p.columns.start)):
         last = joined[-1] if joined else place
-        if last.images == place.images and last.columns == place.columns and _meet(last.rows, place.rows, place, last):
-            joined[-1] = replace(last, rows=range(last.rows.start, place.rows.stop))
+        alike = last.images == place.images and last.rows == place.rows and last.columns.stop == place.columns.start
+        if alike and last.n_squares + place.n_squares <= _MOST_SQUARES:
+            joined[-1] = replace(last, columns=range(last.columns.start, place.columns.stop))
         else:
             joined.append(place)
     return joined
-
-
-def _meet(before: range, after: range, *places: TilePlace) -> bool:
-    """Whether one ends where the other begins, and both together are not too large."""
-    return before.stop == after.start and sum(p.n_squares * len(p.images) for p in places) <= _MOST_SQUARES

@@ -13,16 +13,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from math import comb
 
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
+from skymatch_cli.compare.mesh.centroids import moved_powers
 from skymatch_cli.compare.mesh.compare import (
     SHEET_BYTES,
     SKY_BYTES,
-    first_differences,
-    median_differences,
     pair_measurements,
     pair_status,
 )
@@ -30,28 +28,14 @@ from skymatch_cli.compare.mesh.connected import least_squares_offsets
 from skymatch_cli.compare.mesh.moments import PlaneMoments, box, middles
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.pairs import MIDDLE
+from skymatch_cli.compare.mesh.passes import first_differences, median_sums
 from skymatch_cli.compare.mesh.reduce import blocks_at
 from skymatch_cli.compare.mesh.sheets import Sheet, gathered, make_sheet
 from skymatch_cli.compare.mesh.spill import Kept
-from skymatch_cli.compare.mesh.sums import (
-    BlockScatter,
-    PairSums,
-    all_pair_sums,
-    block_scatter,
-    over,
-    shares,
-)
+from skymatch_cli.compare.mesh.sums import BlockScatter, PairSums, over, shares
 from skymatch_cli.compare.mesh.tiles import BLOCK, run_noise, sheet_plans
-from skymatch_cli.compare.mesh.trust import Distances, Spreads, mean_sky, median_sky, trusted_weight
-from skymatch_cli.model import (
-    FloatArray,
-    IntArray,
-    Measurements,
-    OverlapGraph,
-    PlaneDifferences,
-    Status,
-    StrArray,
-)
+from skymatch_cli.compare.mesh.trust import Spreads, mean_sky, median_sky, weighed
+from skymatch_cli.model import FloatArray, IntArray, Measurements, OverlapGraph, PlaneDifferences, StrArray
 from skymatch_cli.model.measurements import PlaneSolver
 from skymatch_cli.model.monomials import carried, degree_of, exponents, n_terms
 
@@ -81,19 +65,17 @@ def compare_planes(
         skies: Kept[Float32Array] = Kept(SKY_BYTES, stack)
         planes, scale, typical = _robust_planes(fields, skies, graph, start, position, solve_planes)
         for field, sky in zip(fields, skies, strict=True):
-            weight, shifted, _ = field.trusted(sky, planes, scale, typical)
+            shifted = field.without(planes, sky)
+            weight, _ = weighed(field.sheet, shifted, sky, scale, typical)
             residual = field.sheet.layers.each(np.subtract, shifted, sky)
             share = shares(field.sheet.layers, weight)
             moments.add(field.sheet, weight, residual, share, noise=True)
-            sums.add(all_pair_sums(field.sheet, weight, residual, share, sky))
+            sums.add_all(field.sheet, weight, residual, share, sky)
     first, second = planes.at_pairs(moments.position, graph)
     moment = moments.matrices(moments.moments)
     mean_a, mean_b = (over((moment @ p[:, :, None])[:, 0, 0], sums.weight) for p in (first, second))
     n_good = np.array([0 if m is None else m.n_good for m in meshes])
-    status = pair_status(sums, n_good, graph, group)
-    if usable is not None:
-        for words in (usable[graph.b], usable[graph.a]):
-            status = np.where(words != Status.OK, words, status)
+    status = pair_status(sums, n_good, graph, group, usable)
     pitch = next((m.centroids.pitch_rad for m in meshes if m is not None and m.centroids is not None), 1.0)
     per_cell = pitch ** np.array([sum(each) for each in exponents(degree)], float)
     found = PlaneDifferences(
@@ -139,17 +121,8 @@ class _Field:
     @classmethod
     def of(cls, sheet: Sheet, meshes: Sequence[Mesh | None], degree: int) -> _Field:
         middle = BLOCK * np.stack([sheet.leaves.column, sheet.leaves.row], axis=1).astype(float) + MIDDLE
-        of_cells = (np.ones(1), *gathered(sheet.leaves, meshes, _powers))
         v, u = np.divmod(np.arange(BLOCK**2), BLOCK) - np.array(MIDDLE)
-        terms = exponents(degree)
-        powers = np.empty((len(terms) - 1, len(middle), BLOCK**2), np.float32)
-        for out, (a, b) in zip(powers, terms[1:], strict=True):
-            parts = (
-                comb(a, i) * comb(b, j) * u ** (a - i) * v ** (b - j) * mean
-                for mean, (i, j) in zip(of_cells, terms, strict=False)
-                if i <= a and j <= b
-            )
-            out[...] = sum(parts)
+        powers = moved_powers([np.ones(1), *gathered(sheet.leaves, meshes, _powers)], u, v, degree)
         away = np.stack([power - place for power, place in zip(powers, (u, v), strict=False)]).astype(np.float32)
         away *= sheet.weight > 0
         seen = (sheet.layers.total(sheet.weight) > 0).astype(np.float32).reshape(-1, BLOCK, BLOCK)
@@ -172,16 +145,6 @@ class _Field:
                 plane -= self.sheet.layers.each(np.multiply, away, slope)
         plane *= self.sheet.weight > 0
         return plane.astype(np.float32)
-
-    def trusted(
-        self, sky: Float32Array, planes: ImagePlanes, scale: FloatArray, typical: FloatArray | None
-    ) -> tuple[Float32Array, Float32Array, Distances]:
-        """Weights of the cells, their values less the planes, and their distances from the sky."""
-        shifted = self.without(planes, sky)
-        distances = Distances.of_residuals(self.sheet, self.sheet.layers.each(np.subtract, shifted, sky))
-        weight = self.sheet.weight.copy() if typical is None else trusted_weight(self.sheet, distances, typical)
-        weight /= self.sheet.of_images(scale)
-        return weight, shifted, distances
 
 
 def _fields(meshes: Sequence[Mesh | None], graph: OverlapGraph, degree: int, stack: ExitStack) -> Kept[_Field]:
@@ -206,10 +169,10 @@ def _at_ends(between: Float32Array) -> Float32Array:
     return out.reshape(len(between), -1)
 
 
-def _powers(mesh: Mesh, row: IntArray, column: IntArray) -> list[Float32Array]:
+def _powers(mesh: Mesh, row: IntArray, column: IntArray) -> Sequence[Float32Array]:
     if mesh.centroids is None:
         raise ValueError("a plane needs the places of the cells' pixels")
-    return [blocks_at(power, mesh.origin, row, column) for power in mesh.centroids.powers]
+    return list(blocks_at(mesh.centroids.powers, mesh.origin, row, column))
 
 
 def _robust_planes(  # noqa: PLR0917 - what is compared, and how
@@ -227,30 +190,24 @@ def _robust_planes(  # noqa: PLR0917 - what is compared, and how
     ``position`` (M, 2) are the places of the pairs.
     """
     n, degree = graph.n_images, degree_of(planes.value.shape[1])
-    start = first_differences((median_differences(f.sheet) for f in fields), planes.level, graph)
+    start = first_differences(median_sums((field.sheet for field in fields), graph), planes.level, graph)
     planes.value[:, 0] = least_squares_offsets(n, graph.a, graph.b, *start)
-    scale, typical = np.ones(n), None
+    scale, typical, step = np.ones(n), None, solve_planes(planes.centre, graph.a, graph.b, position)
     for field in fields:
         skies.append(median_sky(field.sheet, field.without(planes)))
     for iteration in range(_ITERATIONS):
         moments, scatter, spreads = PlaneMoments.empty(position, degree), BlockScatter.empty(n), Spreads.empty(n)
         for k, field in enumerate(fields):
-            weight, shifted, distances = field.trusted(skies[k], planes, scale, typical)
-            spreads.add(distances.spreads(field.sheet))
+            shifted = field.without(planes, skies[k])
+            weight, distances = weighed(field.sheet, shifted, skies[k], scale, typical)
+            spreads.add(field.sheet, distances)
             skies[k] = sky = mean_sky(field.sheet, weight, shifted, skies[k])
             residual, share = field.sheet.layers.each(np.subtract, shifted, sky), shares(field.sheet.layers, weight)
             moments.add(field.sheet, weight, residual, share)
             if iteration >= _UNSCALED:
-                scatter.add(block_scatter(field.sheet, weight, residual, share))
+                scatter.add(field.sheet, weight, residual, share)
         typical = spreads.typical()
         if iteration >= _UNSCALED:
             scale = scale * scatter.ratio()
-        planes = replace(planes, value=planes.value + _step(planes.centre, moments, graph, solve_planes))
+        planes = replace(planes, value=planes.value + step(moments.matrices(moments.moments), moments.pull))
     return planes, scale, typical
-
-
-def _step(centre: FloatArray, moments: PlaneMoments, graph: OverlapGraph, solve_planes: PlaneSolver) -> FloatArray:
-    """What the pulls of the pairs add to the polynomials of the images, (N, k)."""
-    use = moments.moments[:, 0] > 0
-    found = moments.matrices(moments.moments[use]), moments.position[use], moments.pull[use]
-    return solve_planes(centre, graph.a[use], graph.b[use], *found)

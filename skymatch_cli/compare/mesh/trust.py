@@ -25,7 +25,7 @@ from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.layers import cells_first
 from skymatch_cli.compare.mesh.sheets import Sheet
 from skymatch_cli.compare.mesh.windows import Windows
-from skymatch_cli.model import BoolArray, FloatArray, IntArray
+from skymatch_cli.model import FloatArray
 
 Int32Array = npt.NDArray[np.int32]
 _CUT = 6.0  # typical distances at which the mean of a window counts no more
@@ -35,6 +35,7 @@ _CELL_NOISE = 0.6  # scatter of cells in noise only, in units of what independen
 _ENDLESS = 1e12  # residual of a cell, in noise, beyond which its square would be too large for float32
 _BINS = 128  # of the logarithms of distances
 _PER_OCTAVE = 4
+_MANTISSA_BITS, _EXPONENT_OF_ONE = 23, 127  # of float32
 _IMAGES = 1024  # whose distances are summed up at a time: memory
 _QUARTER = 0.3186  # sigma below which a quarter of Gaussian distances are
 
@@ -87,32 +88,6 @@ class Distances:
         larger /= windows.noise[1]
         return cls((smaller, larger), variance)
 
-    def spreads(self, sheet: Sheet) -> SheetSpreads:
-        """Count the distances of the cells, for `Spreads`."""
-        # Cells that are not seen count for an image after the last.
-        n = len(sheet.images)
-        number = np.append(_BINS * sheet.number, 0).astype(np.float32)
-        first_bin = np.where(sheet.windows.weight > 0, number, np.float32(_BINS * n))
-        columns = []
-        for distance in (*self.window, np.sqrt(self.variance)):
-            bin_number = np.abs(distance)
-            np.log2(np.maximum(bin_number, np.float32(2.0**-30), out=bin_number), out=bin_number)
-            bin_number *= np.float32(_PER_OCTAVE)
-            bin_number += np.float32(_BINS // 2)
-            np.floor(np.clip(bin_number, 0, _BINS - 1, out=bin_number), out=bin_number)
-            bin_number += first_bin
-            counts = np.bincount(bin_number.astype(np.int64).reshape(-1), minlength=(n + 1) * _BINS)
-            columns.append(counts.reshape(-1, _BINS)[:-1].T)
-        return SheetSpreads(sheet.images, np.concatenate(columns).astype(np.int32))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SheetSpreads:
-    """Distances of the cells of one sheet: counts (3 * 128, k) of k images."""
-
-    images: IntArray
-    counts: Int32Array
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spreads:
@@ -125,9 +100,22 @@ class Spreads:
         """No cell yet, for ``n`` images."""
         return cls(np.zeros((3 * _BINS, n), np.int32))
 
-    def add(self, found: SheetSpreads) -> None:
+    def add(self, sheet: Sheet, distances: Distances) -> None:
         """Add the cells of a sheet."""
-        self.counts[:, found.images] += found.counts
+        # Cells that are not seen count for an image after the last. The exponent of a fourth power tells the quarter of
+        # an octave of a distance.
+        n = len(sheet.images)
+        number = np.append(_BINS * sheet.number, 0).astype(np.int32)
+        first_bin = np.where(sheet.windows.weight > 0, number, np.int32(_BINS * n))
+        for k, square in enumerate((*map(np.square, distances.window), distances.variance)):
+            with np.errstate(over="ignore"):
+                bin_number = np.square(square).view(np.int32)
+            bin_number >>= _MANTISSA_BITS
+            bin_number -= _EXPONENT_OF_ONE - _BINS // 2
+            np.clip(bin_number, 0, _BINS - 1, out=bin_number)
+            bin_number += first_bin
+            counts = np.bincount(bin_number.reshape(-1), minlength=(n + 1) * _BINS)
+            self.counts[k * _BINS : (k + 1) * _BINS, sheet.images] += counts.reshape(-1, _BINS)[:-1].T
 
     def typical(self) -> FloatArray:
         """Standard deviations (3, N) from the lowest quarters; at least those of noise alone.
@@ -152,22 +140,39 @@ def _lowest_quarter(counts: Int32Array) -> FloatArray:
     return np.asarray(distance)
 
 
-def trusted_weight(sheet: Sheet, distances: Distances, typical: FloatArray) -> Float32Array:
-    """Weight (n, 64) of every cell of every image, with the typical distances (3, N) of the images."""
-    windows, seen = sheet.windows, sheet.windows.weight > 0
-    *scales, noisy = (np.append(measure[sheet.leaves.image], 1).astype(np.float32) for measure in typical)
+def weighed(
+    sheet: Sheet, shifted: Float32Array, sky: Float32Array, scale: FloatArray, typical: FloatArray | None
+) -> tuple[Float32Array, Distances]:
+    """Weights (n, 64) of the cells, and their distances from the sky (m, 64); ``shifted``: values less the offsets.
+
+    ``scale`` (N,): of the variance of the images; ``typical`` (3, N): their distances, None while no cell is doubted.
+    """
+    distances = Distances.of_residuals(sheet, sheet.layers.each(np.subtract, shifted, sky))
+    if typical is None:
+        return sheet.weight / sheet.of_images(scale), distances
+    return _trusted_weight(sheet, distances, scale, typical), distances
+
+
+def _trusted_weight(sheet: Sheet, distances: Distances, scale: FloatArray, typical: FloatArray) -> Float32Array:
+    windows, seen = sheet.windows, (sheet.windows.weight > 0).astype(np.float32)
+    of_image, *scales, noisy = (np.append(each[sheet.leaves.image], 1).astype(np.float32) for each in (scale, *typical))
     limit = np.float32(_NOISY) * noisy**2
     quiet = np.maximum(distances.variance, limit)
     np.sqrt(np.divide(limit, quiet, out=quiet), out=quiet)
-    weight = windows.weight * _spread(windows, quiet, seen, 0)
-    for k, (mean, scale) in enumerate(zip(distances.window, scales, strict=True)):
-        distance = mean / scale
+    weight = _spread(windows, quiet, seen, 0)
+    weight *= windows.weight
+    for k, (mean, usual) in enumerate(zip(distances.window, scales, strict=True)):
+        distance = mean / usual
+        np.abs(distance, out=distance)
+        far = np.flatnonzero(distance > _HOPELESS / 2)
+        hopeless = _biweight(distance.reshape(-1)[far], _HOPELESS)
         weight *= _spread(windows, _biweight(distance, _CUT), seen, k)
-        weight *= _biweight(distance, _HOPELESS)
+        weight.reshape(-1)[far] *= hopeless
+    weight /= of_image
     return np.ascontiguousarray(weight[:, :-1].T)
 
 
-def _spread(windows: Windows, trust: Float32Array, seen: BoolArray, which: int) -> Float32Array:
+def _spread(windows: Windows, trust: Float32Array, seen: Float32Array, which: int) -> Float32Array:
     """Mean over the windows that a cell is part of, of those whose middle is seen."""
     trust *= seen
     spread = windows.beside.smoothed(trust, windows.finest + which)
@@ -176,12 +181,12 @@ def _spread(windows: Windows, trust: Float32Array, seen: BoolArray, which: int) 
 
 
 def _biweight(distance: Float32Array, cut: float) -> Float32Array:
+    """Return the weights of distances >= 0, in their place."""
     # Flat up to half of the cut: noise alone loses no weight, so the weights remain its information.
-    beyond = np.abs(distance)
-    beyond *= np.float32(2.0 / cut)
-    beyond -= np.float32(1)
-    np.clip(beyond, np.float32(0), np.float32(1), out=beyond)
-    beyond *= beyond
-    np.subtract(np.float32(1), beyond, out=beyond)
-    beyond *= beyond
-    return beyond
+    distance *= np.float32(2.0 / cut)
+    distance -= np.float32(1)
+    np.clip(distance, np.float32(0), np.float32(1), out=distance)
+    distance *= distance
+    np.subtract(np.float32(1), distance, out=distance)
+    distance *= distance
+    return distance

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from skymatch_cli.compare.mesh.connected import connected, least_squares_offsets
-from skymatch_cli.compare.mesh.structure import PairStructure
 from skymatch_cli.compare.mesh.sums import inverse, over
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
 
 _VISIBLE = 1.0  # brightness, in noise of a pixel: below it, structure within the images looks the same
 _FAINT = 0.25  # the same, below which factors change nothing
 _UNSEEN = 2.0  # errors that a factor that can't be seen may have
+_FEW = 6  # blocks that say nothing about a slope
 _MANY = 3  # overlaps of a component, beyond which one that stands alone can be told
 _FAR = 5.0  # errors (of many blocks) beyond which a slope is no accident, even alone
 _CHANCE = 0.8416  # normal deviate of the probability, 0.2, that slopes as large as those of factors are chance
@@ -46,8 +46,15 @@ class ZeroPoints:
         return cls(np.ones(n), *np.zeros((4, n)))
 
     @classmethod
-    def of_structure(cls, structure: PairStructure, shared: FloatArray, graph: OverlapGraph) -> ZeroPoints:
-        """From the sums over all blocks.
+    def of_sums(
+        cls,
+        sums: tuple[FloatArray, FloatArray],
+        bright: FloatArray,
+        darkest: FloatArray,
+        shared: FloatArray,
+        graph: OverlapGraph,
+    ) -> ZeroPoints:
+        """From sums over all blocks of the pairs: of weights and pulls, (M,) each, and those of `PairStructure`.
 
         One overlap alone seldom shows a factor of a per cent, all of a component do: the square sum of the slopes that
         factors explain, beyond what their errors do, gives the variance of the factors. The errors are scaled to what
@@ -55,14 +62,14 @@ class ZeroPoints:
         stack of k images.
         """
         n = graph.n_images
-        slope, err, mean = structure.slopes()
+        slope, err, mean = _slopes(*sums, bright)
         use = np.isfinite(err) & (err > 0) & (shared > 0)
         if not use.any():
             return cls.none(n)
         a, b, weight = graph.a[use], graph.b[use], shared[use] / err[use] ** 2
         component = connected(n, a, b)
         mine, size = component[a], int(component.max()) + 1
-        slope = err[use] * _supported(slope[use] / err[use], structure.bright[5][use] - 2, mine, size)
+        slope = err[use] * _supported(slope[use] / err[use], bright[5][use] - 2, mine, size)
 
         def total(per_pair: FloatArray) -> FloatArray:
             return np.bincount(mine, per_pair, size).astype(float)
@@ -73,14 +80,14 @@ class ZeroPoints:
         dof = np.maximum(total(shared[use]) - n_factors, 0)
         scale = np.maximum((total(left) + _USUAL * _BELIEF) / (dof + _BELIEF), 1)
         square = total(weight * slope**2 - left) / scale
-        bright = _above_darkest(structure.darkest[use], mean[use], mine, size)
+        height = _above_darkest(darkest[use], mean[use], mine, size)
         faint = np.where(dof > 0, _FAINT_CHANCE, np.inf)  # without loops, seeing that differs looks like factors
-        chance = np.where(bright > _VISIBLE, _CHANCE, faint)
-        seen = _beyond_chance(np.where(bright > 0, square, 0.0), n_factors, chance)
+        chance = np.where(height > _VISIBLE, _CHANCE, faint)
+        seen = _beyond_chance(np.where(height > 0, square, 0.0), n_factors, chance)
         spread = np.where(seen, (square - n_factors) * over(scale, 2 * total(weight)), 0.0)[component]
         weight /= scale[mine]
         information = (np.bincount(a, weight, n) + np.bincount(b, weight, n)).astype(float)
-        above = bright[component]
+        above = height[component]
         hidden = np.minimum(_UNSEEN * np.sqrt(inverse(information)), _PLAUSIBLE) * above * (above > _VISIBLE)
         if not spread.any():
             return cls(np.ones(n), np.zeros(n), np.zeros(n), hidden, above)
@@ -104,6 +111,22 @@ class ZeroPoints:
         bright = self.above > _VISIBLE
         factor, err, variance = (np.where(bright, x, 0.0) for x in (self.factor - 1, self.err, self.variance))
         return ZeroPoints(1 + factor, err, variance, self.hidden, self.above)
+
+
+def _slopes(weight: FloatArray, pull: FloatArray, bright: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Slope of the difference with brightness and its error (M,), and the mean brightness of the overlap (M,).
+
+    Regression over the blocks; its error is that of what the blocks scatter by about it.
+    """
+    first, second, product, square, _, count = bright
+    mean = over(first, weight)
+    spread = second - mean * first
+    known = (spread > 1e-6 * second) & (count > _FEW)
+    spread = np.where(known, spread, 1.0)
+    slope = np.where(known, (product - mean * pull) / spread, 0.0)
+    scatter = np.maximum(square - over(pull**2, weight) - slope**2 * spread, 1e-6 * square)
+    err = np.sqrt(scatter / np.maximum(count - 2, 1) / spread)
+    return slope, np.where(known & (err > 0), err, np.inf), mean
 
 
 def _beyond_chance(square: FloatArray, dof: FloatArray, chance: FloatArray) -> BoolArray:
