@@ -190,16 +190,16 @@ class StoppedError(InputError):
 
     exit_code = 6
 
-    def __init__(self, problems: Iterable[Problem], files: tuple[str, ...] = ()) -> None:
+    def __init__(self, problems: Iterable[Problem], files: tuple[str, ...] = (), again: str = "run again") -> None:
         super().__init__(problems)
-        self.files = files
+        self.files, self.again = files, again
 
     def lines(self) -> tuple[str, ...]:
         """One line for each problem, and one with the files that are done."""
         if not self.files:
             return super().lines()
         n = plural(len(self.files), "file")
-        return (*super().lines(), f"{n} written before it: {first_names(self.files)} (run again to finish)")
+        return (*super().lines(), f"{n} written before it: {first_names(self.files)} ({self.again} to finish)")
 
 
 def unwritten(name: str, error: OSError, files: tuple[str, ...] = ()) -> StoppedError:

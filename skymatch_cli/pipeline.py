@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from skymatch_cli.choices import Method
 from skymatch_cli.compare.pooled import unmeasured
 from skymatch_cli.errors import InputError, StrictError, plural
-from skymatch_cli.model import FloatArray, ImageInfo
+from skymatch_cli.model import ImageInfo
 from skymatch_cli.model.warning import counted
 from skymatch_cli.run.tasks import NO_PROGRESS, Progress, Runner
 from skymatch_cli.settings import Settings
@@ -104,22 +104,6 @@ def apply(result: Result, *, progress: Progress = NO_PROGRESS, named: Iterable[s
     solution, settings = result.solution, result.settings
     updates = sky_updates(result.infos, settings, solution.sky, solution.sky_err, solution.tilt)
     return write_skies(updates, settings, journal=result.journal, progress=progress, named=named)
-
-
-def apply_skies(
-    infos: Sequence[ImageInfo],
-    settings: Settings,
-    sky: FloatArray,
-    sky_err: FloatArray,
-    tilt: FloatArray | None = None,
-    *,
-    progress: Progress = NO_PROGRESS,
-) -> WriteReport:
-    """Record or subtract the skies (N,) of images, and their tilts (N, 2), as `apply` does."""
-    from skymatch_cli.record.updates import sky_updates
-    from skymatch_cli.record.write import write_skies
-
-    return write_skies(sky_updates(infos, settings, sky, sky_err, tilt), settings, progress=progress)
 
 
 def _check_writable(infos: Sequence[ImageInfo], settings: Settings) -> None:

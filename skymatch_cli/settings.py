@@ -161,10 +161,7 @@ OF_THE_SKY = OF_THE_SOLUTION | OF_THE_MEASUREMENT
 
 
 def default_comparison(method: str, asked: Collection[str]) -> Compare:
-    """Return the default comparison: mesh, unless a statistic of the overlaps is set.
-
-    ``asked``: names of the settings that the user gave.
-    """
+    """Return mesh, unless a statistic of the overlaps is among the settings ``asked`` for by the user."""
     if "mesh_size" in asked or method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
         return Compare.MESH
     return Compare.POOLED if _OVERLAP_STATISTIC & set(asked) else Compare.MESH

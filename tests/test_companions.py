@@ -275,6 +275,10 @@ class TestFilesOfTheList:
             ("c4d_{}_ooi_g_v1.fits", "c4d_{}_oow_g_v1.fits"),
             ("{}-w1-int-3.fits", "{}-w1-cov-3.fits"),
             ("{}_drz_sci.fits", "{}_drz_wht.fits"),
+            ("stk.{}.unconv.fits", "stk.{}.unconv.expwt.fits"),  # Pan-STARRS
+            ("I1_{}_maic.fits", "I1_{}_mcov.fits"),  # Spitzer
+            ("ztf_{}_refimg.fits", "ztf_{}_refcov.fits"),
+            ("KiDS_{}_r_sci.fits", "KiDS_{}_r_wei.fits"),
             ("image_{}.fits", "expo_map_{}.fits"),  # of XMM
             ("{}_1OFC.sub.fits", "{}_1OFC.weight.fits"),  # of THELI
         ],
@@ -299,7 +303,7 @@ class TestFilesOfTheList:
         names = sorted(path.name for path in folder.iterdir())
         assert_matched(skies(*names), f"{image.format('a')}[0]", f"{image.format('b')}[0]")
 
-    @pytest.mark.parametrize("other", ["{}.mask.fits", "{}-rms.fits", "{}_good.fits", "{}_segm.fits"])
+    @pytest.mark.parametrize("other", ["{}.mask.fits", "{}-rms.fits", "{}_good.fits", "{}_segm.fits", "{}.num.fits"])
     def test_masks_and_errors_are_left_out_and_not_written(self, folder: Path, other: str) -> None:
         for of in "ab":
             single(f"{of}.fits", pixels(of), of)
@@ -338,6 +342,26 @@ class TestFilesOfTheList:
         said = "matched as images, but named as weights, masks or errors (of no file of the list): a_wht.fits"
         assert said in run("--dry-run", "a_new.fits", "b_new.fits", "a_wht.fits").stderr
         assert said not in run("--dry-run", "a_wht.fits").stderr
+
+    @pytest.mark.parametrize(
+        ("image", "other", "more", "warned"),
+        [
+            ("stk.{}.unconv.fits", "stk.{}.unconv.inp.fits", (), True),  # a map that no list of words has
+            ("m31_{}_L.fits", "m31_{}_R.fits", (), True),
+            ("m31_{}_L.fits", "m31_{}_R.fits", ("--split-by", "FILTER"), False),
+            ("{}_night1.fits", "{}_night2.fits", (), False),
+        ],
+    )
+    def test_files_that_come_in_kinds_are_a_warning(
+        self, folder: Path, image: str, other: str, more: tuple[str, ...], warned: bool
+    ) -> None:
+        for of in "ab":
+            for name, sky in ((image, 0), (other, 3)):
+                fits.writeto(name.format(of), pixels(of) + sky, frame(of).hdu_header())
+                fits.setval(name.format(of), "FILTER", value=name)
+        done = run("--dry-run", "--allow", "filters", *more, *sorted(path.name for path in folder.iterdir()))
+        said = "files of 2 kinds, by their names, are matched as images in each of 2 places"
+        assert (said in done.stderr) == warned
 
     def test_flags_that_are_not_integers_are_refused(self, folder: Path) -> None:
         for of in "ab":

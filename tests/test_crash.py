@@ -183,6 +183,19 @@ def test_message_of_a_full_disk_says_what_to_do(tmp_path):
     assert "free some space, then run again" in str(caught.value)
 
 
+def test_copies_that_a_full_disk_stopped_are_finished_as_the_message_says(tmp_path):
+    updates, copies = make_files(tmp_path), replace(SUBTRACT, output_dir=str(tmp_path / "copies"))
+    last = counted(lambda: write_skies(updates, copies))
+    shutil.rmtree(tmp_path / "copies")
+    at = len(last) - 1 - last[::-1].index("write")
+    with Fault(at, fail_with(errno.ENOSPC)).installed(), pytest.raises(StoppedError) as caught:
+        write_skies(updates, copies)
+    assert caught.value.lines()[-1].endswith(" (run again with --overwrite to finish)")
+    with pytest.raises(InputError, match="use --overwrite"):
+        write_skies(updates, copies)
+    assert len(write_skies(updates, replace(copies, overwrite=True)).files) == 5
+
+
 def test_write_that_the_kernel_refuses(tmp_path):
     import resource
 

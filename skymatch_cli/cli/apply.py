@@ -27,7 +27,8 @@ def command(ctx: click.Context, /, *, solution: str, shard: str | None, **_: Any
     is refused, unless it is this command that changed it: an interrupted run is finished by running it again. --dry-run
     checks all files and changes none.
     """
-    from skymatch_cli import pipeline
+    from skymatch_cli.record.updates import sky_updates
+    from skymatch_cli.record.write import write_skies
     from skymatch_cli.settings import OF_THE_SKY
     from skymatch_cli.store.solution import as_written, read_solution, settings_of
 
@@ -44,7 +45,8 @@ def command(ctx: click.Context, /, *, solution: str, shard: str | None, **_: Any
     watch = Watch(ctx)
     with watch.shown():
         infos = as_written(part.infos, part.sky, settings.sky_keyword)
-        done = pipeline.apply_skies(infos, settings, part.sky, part.sky_err, part.tilt, progress=watch)
+        updates = sky_updates(infos, settings, part.sky, part.sky_err, part.tilt)
+        done = write_skies(updates, settings, progress=watch)
     if settings.dry_run:
         console.say(f"dry run: {len(done.actions)} images can be written; none was changed")
         return

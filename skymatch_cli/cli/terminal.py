@@ -37,10 +37,7 @@ _PLAIN_WIDTH = 240  # without a terminal
 
 
 def print_table(report: Report, name: str, *, console: Console | None = None) -> None:
-    """Print one table, fitted to the width.
-
-    Long names are broken over lines; columns without room are left out, and named.
-    """
+    """Print one table, fitted to the width: long names are broken; columns without room are left out, and named."""
     console = console or Console(highlight=False)
     columns = _columns(report, name)
     left_out = []

@@ -283,10 +283,16 @@ class _Places:
 
     @cached_property
     def spans(self) -> Sequence[Spans]:
-        """Rows of pixels of every overlap."""
+        """Pixels of every overlap in some rows, between which its borders are straight lines within a block."""
         info = self.info
         assert info.wcs is not None  # noqa: S101 - only images with a WCS have overlaps
-        return spans_of_polygons(pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label), info.shape)
+        rings = pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label)
+        corners = np.ceil(np.concatenate([[0.0], *(ring[:, 1] for overlap in rings for ring in overlap)])).astype(
+            np.int64
+        )
+        ends = np.arange(0, info.shape[0] + BLOCK_PIX, BLOCK_PIX)
+        rows = np.unique(np.concatenate([corners, corners - 1, ends, ends - 1]).clip(0, info.shape[0] - 1))
+        return spans_of_polygons(rings, info.shape, rows)
 
     @cached_property
     def placements(self) -> list[tuple[int, int, Placement]]:

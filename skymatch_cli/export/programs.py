@@ -34,10 +34,7 @@ class Export:
     images_tbl: str | None = None  # Montage's table of the (projected) images
 
     def planes(self) -> list[tuple[ImageInfo, SkyPlane]]:
-        """Every image and the sky to subtract from its pixels, with its tilt where it has one.
-
-        InputError as `skies`.
-        """
+        """Every image and the sky to subtract from its pixels, with its tilt if it has one; InputError as `skies`."""
         tilt = self.report.tilt()
         if tilt is not None and tilt.shape[1] > 2:
             hint = "subtract them: skymatch match --model poly2 --subtract"

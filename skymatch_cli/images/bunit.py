@@ -43,7 +43,7 @@ class Bunit:
 
 @lru_cache(maxsize=1024)
 def understand(text: str) -> Bunit:
-    """The meaning of a BUNIT; ``unit`` is None where it is unknown."""
+    """Parse a BUNIT; ``unit`` is None where it is unknown."""
     unit = _parse(text)
     if unit is None:
         return Bunit(is_linear=not _LOGARITHM.search(text))
@@ -51,7 +51,7 @@ def understand(text: str) -> Bunit:
 
 
 def spelled_unit(text: str) -> str:
-    """A BUNIT in the spelling of FITS, else of astropy; "" where it is not understood.
+    """Spell a BUNIT as FITS does, else as astropy; "" where it is not understood.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def spelled_unit(text: str) -> str:
 
 
 def unit_text(unit: Any) -> str:
-    """An astropy unit in the spelling of FITS, else of astropy; "" for None."""
+    """Spell an astropy unit as FITS does, else as astropy; "" for None."""
     if unit is None:
         return ""
     try:

@@ -15,7 +15,7 @@ from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu
 
 
 class Role(StrEnum):
-    """What a plane is, by its name."""
+    """Role of a plane in its file, by its name."""
 
     IMAGE = "image"
     FLAGS = "flags"
@@ -49,7 +49,7 @@ _LISTED = 6
 
 
 def role_of(name: str) -> Role:
-    """What the name of a plane says of it; of ``1-1.E.SCI`` and ``DET11.DQ`` the last word counts."""
+    """Return the role of a plane by its name; of ``1-1.E.SCI`` and ``DET11.DQ`` the last word counts."""
     word = name.rpartition(".")[2]
     found = (role for role, patterns in _ROLES.items() if any(pattern.search(word) for pattern in patterns))
     return next(found, Role.UNKNOWN)
@@ -60,7 +60,7 @@ def science_planes(
 ) -> tuple[tuple[Hdu, ...], tuple[str, ...]]:
     """Choose the images of a file that is named without an extension, and warn where the choice is a guess.
 
-    All 2-D ``SCI`` planes; else the planes (celestial ones, if ``need_wcs``) that are no companions. Empty where there
+    All 2-D ``SCI`` planes; else the planes (celestial ones, if ``need_wcs``) that are not companions. Empty where there
     are none. ``cubes``: look for cubes instead. InputError if two planes of one shape and WCS both have the name of an
     image.
     """
@@ -82,7 +82,7 @@ def science_planes(
 
 
 def companion_of(file: FitsFile, image: Hdu, role: Role) -> Hdu | None:
-    """The flags, or weights, of an image by name and place: same shape, prefix and, if they have one, EXTVER.
+    """Find the flags, or weights, of an image by name and place: same shape, prefix and, if it has one, EXTVER.
 
     Their WCS is that of the image, or missing; or it is spelled differently, where each such image has one plane.
     """
@@ -102,14 +102,14 @@ def companion_of(file: FitsFile, image: Hdu, role: Role) -> Hdu | None:
 
 
 def other_flags(file: FitsFile, image: Hdu, used: int) -> list[str]:
-    """Selectors of further planes of flags of an image, beside the one that is used (the index of its HDU)."""
+    """Return selectors of further planes of flags of an image, beside the one in use (the index of its HDU)."""
     kind, own = (image.plane_shape, image.ver, _prefix(image)), file.hdus[used].name.upper()
     alike = (h for h in file.hdus if (h.plane_shape, h.ver, _prefix(h)) == kind and h.wcs in {"", image.wcs})
     return [extension(h) for h in alike if role_of(h.name) is Role.FLAGS and h.name.upper() != own and h is not image]
 
 
 def belonging(found: Iterable[Hdu], image: Hdu, file: FitsFile) -> Hdu | None:
-    """The plane of an image among those of one name: that of its EXTVER, which all images or all planes may share.
+    """Find the plane of an image among those of one name: that of its EXTVER, which all images or planes may share.
 
     Of as many planes as images the one at the same place among them; else the first one that follows the image, or the
     last one before it.
@@ -126,7 +126,7 @@ def belonging(found: Iterable[Hdu], image: Hdu, file: FitsFile) -> Hdu | None:
 
 
 def extension(hdu: Hdu) -> str:
-    """The selector of a plane: ``[SCI,2]`` or ``[3]``."""
+    """Return the selector of a plane: ``[SCI,2]`` or ``[3]``."""
     return f"[{hdu.name},{hdu.ver}]" if hdu.name else f"[{hdu.index}]"
 
 

@@ -1,13 +1,16 @@
-"""Files with the same pixels: copies of one exposure, whose difference of exactly 0 would dominate the solution."""
+"""Files of one WCS: copies of one exposure, whose difference of exactly 0 would dominate the solution, and its maps."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from skymatch_cli.choices import WarningName
+from skymatch_cli.errors import first_names
 from skymatch_cli.images.formats.files import is_remote
+from skymatch_cli.images.names import stem_of
 from skymatch_cli.model import Container, ImageInfo, ImageRef, SkyWarning, StoredPlane
 
 _CHUNK = 2**20
@@ -25,6 +28,30 @@ def copy_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
         if plane.container is Container.PLAIN and not plane.tiled and not is_remote(plane.path):
             alike.setdefault((plane.shape, plane.bitpix, wcs, info.ref.part), []).append((plane, info.ref))
     return tuple(warning for own in alike.values() if len(own) > 1 for warning in _warnings(own))
+
+
+def kind_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
+    """Say where files of one WCS differ by the same words in several places: images, and maps that are none.
+
+    Words with digits number the files; images of different sets (``--split-by``) are not compared.
+    """
+    places: dict[object, dict[str, list[str]]] = {}
+    for info in infos:
+        place = info.shape, getattr(info.wcs, "cards", info.ref.label), info.ref.part, info.split
+        words = re.split(r"[^A-Za-z0-9]+", stem_of(info.ref.path))
+        places.setdefault(place, {})[info.ref.label] = [word for word in words if word.isalpha()]
+    sets: dict[frozenset[tuple[str, ...]], list[list[str]]] = {}
+    for own in places.values():
+        of_all = set.intersection(*map(set, own.values()))
+        kinds = frozenset(tuple(word for word in words if word not in of_all) for words in own.values())
+        if len(kinds) == len(own) > 1:
+            sets.setdefault(kinds, []).append(list(own))
+    text = "files of {} kinds, by their names, are matched as images in each of {} places: {}; give one kind"
+    return tuple(
+        SkyWarning(WarningName.PLANES, text.format(len(kinds), len(found), first_names(found[0])))
+        for kinds, found in sets.items()
+        if len(found) > 1
+    )
 
 
 def _warnings(images: Sequence[tuple[StoredPlane, ImageRef]]) -> Iterator[SkyWarning]:

@@ -31,7 +31,7 @@ class FoundSky:
     method: str
 
     def subtract(self, data: Any) -> Any:
-        """The corrected pixels, (ny, nx): floats that hold the original ones; nothing is subtracted twice."""
+        """Return the corrected pixels, (ny, nx): floats that hold the originals; nothing is subtracted twice."""
         values = np.asarray(data)
         before = self.info.recorded
         plane = self.sky
@@ -41,12 +41,12 @@ class FoundSky:
         return (values.astype(np.float64) - plane.rows(0, values.shape[0], values.shape)).astype(exact)
 
     def cards(self) -> dict[str, Any]:
-        """The sky keywords of its header."""
+        """Return the sky keywords of its header."""
         return {LEVEL: self.sky.level, SUBTRACTED: True, METHOD: self.method}
 
 
 def corrected_copy(item: Any, skies: Sequence[FoundSky]) -> Any:
-    """A copy of an image in memory, or of an HDUList, without the skies of its images; the original is not changed.
+    """Copy an image in memory, or an HDUList, without the skies of its images; the original is not changed.
 
     Images whose sky is not finite stay as they are.
     """

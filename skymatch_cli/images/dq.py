@@ -51,7 +51,7 @@ def check_dqbits(dqbits: str) -> None:
 
 
 def bad_flags(dqbits: str, telescope: str, where: str) -> int:
-    """The DQ bits that exclude a pixel: -1 (all) where any flag is bad, `NO_FLAG` where DQ is ignored.
+    """Return the DQ bits that exclude a pixel: -1 (all) where any flag is bad, `NO_FLAG` where DQ is ignored.
 
     UsageError if the text can't be understood; InputError if a name means different bits on JWST and on Roman, and the
     image is of neither.

@@ -17,7 +17,7 @@ _BANDS = ("FILTER", "PUPIL")
 
 
 def group_of(ref: ImageRef, keywords: Keywords, by: str, spelling: str) -> str:
-    """The group of an image; InputError if a keyword is missing.
+    """Return the group of an image; InputError if a keyword is missing.
 
     ``by``: ``auto`` (JWST and Roman by exposure, others by file), ``file``, ``exposure``, ``none``, or header keywords
     separated by commas. ``spelling`` is the name by which the file is first called.

@@ -27,10 +27,7 @@ _FILES_KEPT = 64  # one mask file often serves many images
 
 
 class PlaneFinder:
-    """Finds the planes of images under the settings of one run.
-
-    UsageError if ``settings.dq_ext`` is a template that can't be filled.
-    """
+    """Finds the planes of images under the settings of one run; UsageError if a template can't be filled."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -47,7 +44,7 @@ class PlaneFinder:
         self._structure = lru_cache(maxsize=_FILES_KEPT)(read_structure)
 
     def find(self, ref: ImageRef, file: FitsFile, telescope: str) -> tuple[PixelSource, tuple[str, ...], str]:
-        """The planes of an image, notes on which they are, and why flags or weights of the list are not used.
+        """Find the planes of an image, notes on them, and why flags or weights of the list are not used.
 
         InputError if one that the user asked for doesn't exist or doesn't fit.
         """
@@ -163,9 +160,9 @@ def _regions(place: MaskRef, where: str) -> RegionFile | None:
 
 
 def stored_plane(file: FitsFile, hdu: Hdu, where: str) -> StoredPlane:
-    """Where the pixels of an HDU (of a cube: those of its first plane) are and how they are stored.
+    """Find where the pixels of an HDU (of a cube: those of its first plane) are and how they are stored.
 
-    InputError if it is no two-dimensional image, or BSCALE or BZERO is no number.
+    InputError if it is not two-dimensional, or BSCALE or BZERO is not a number.
     """
     if hdu.plane_shape is None:
         raise InputError.at(where, "is not a two-dimensional image")

@@ -21,7 +21,7 @@ from skymatch_cli.images.alike import (
     problems_between,
     zero_points_of,
 )
-from skymatch_cli.images.copies import copy_warnings
+from skymatch_cli.images.copies import copy_warnings, kind_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats import asdffile
 from skymatch_cli.images.formats.fitsfile import FitsFile, parse_header
@@ -102,10 +102,11 @@ def read_infos(
     divided = [found[i].info for i in scales.by_area]
     areas = area_warnings([(i.ref.label, pixel_area_ratio(i.wcs)) for i in divided if i.wcs is not None])
     own = (warning for read in found for warning in read.warnings)
+    copies = (*copy_warnings(infos), *kind_warnings(infos))
     return Infos(
         infos,
         tuple(dict.fromkeys(problems)),
-        tuple(dict.fromkeys((*own, *scales.warnings, *areas, *doubts_between(found), *copy_warnings(infos)))),
+        tuple(dict.fromkeys(chain(own, scales.warnings, areas, doubts_between(found), copies))),
         tuple(found[i] for i in usable),
     )
 
@@ -158,7 +159,7 @@ class _HeaderReader:
                 found.append(state)
                 continue
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
+                warnings.simplefilter("ignore")  # of non-standard cards
                 read = caught(self._read_image, image, file, keywords, state, spelling)
             found += [read] if isinstance(read, InputError) else [_of_part(read, ref, state) for ref in own]
         return found

@@ -59,7 +59,7 @@ _OF_TILED = frozenset({"ZCMPTYPE", "ZBLANK", "ZHECKSUM", "ZDATASUM"})
 
 
 def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
-    """The header as it was before the first run of the program; LedgerError if its undo cards are damaged.
+    """Return the header as it was before the first run of the program; LedgerError if its undo cards are damaged.
 
     ``tiled`` says what the header is now: other programs may have packed or unpacked the image since.
     """
@@ -88,7 +88,7 @@ def without_sky(cards: cd.Cards, level_keyword: str) -> cd.Cards:
 
 
 def describes_packing(card: bytes) -> bool:
-    """Whether a card describes how tiles are packed, and so changes with the pixels."""
+    """Return whether a card describes how tiles are packed, and so changes with the pixels."""
     return _PACKING.fullmatch(card[:8]) is not None
 
 
@@ -117,7 +117,7 @@ def _restore_bitpix(cards: cd.Cards, entry: Entry, keyword: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What to write into the header of an image."""
+    """Content to write into the header of an image."""
 
     level_keyword: str
     # of each section or plane, or the one image; NaN where it is not known (no card is written)
@@ -175,7 +175,7 @@ def primary_cards(original: cd.Cards, record: Record) -> cd.Cards:
 
 
 def recorded_cards(original: cd.Cards, record: Record, *, tiled: bool) -> cd.Cards:
-    """The original header of an image with a sky recorded in it."""
+    """Make the header of an image with a sky recorded in it, from the original one."""
     new = {} if record.primary else _keywords(record)
     if tiled:
         new["ZHECKSUM"] = None  # of the image before it was packed: its header is another one now

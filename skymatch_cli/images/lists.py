@@ -39,13 +39,13 @@ class Listed:
 
 
 def left_out_as(kind: str, of: str = "") -> str:
-    """Why an exposure of some kind is not used; "" for a science exposure."""
+    """Return why an exposure of some kind is not used; "" for a science exposure."""
     kind = kind.lower()
     return "" if kind in {"", "science"} else f"{kind.replace('_', ' ')} exposure{of}"
 
 
 def read_list(file: str) -> str:
-    """Return the text of a list; OSError if it can't be read, ValueError if it is no text, or never ends."""
+    """Return the text of a list; OSError if it can't be read, ValueError if it is not text, or never ends."""
     with Path(file).open("rb") as stream:
         start = stream.read(2)
         if start in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:  # as PowerShell writes it
@@ -56,7 +56,7 @@ def read_list(file: str) -> str:
 
 
 def read_whole(read: Callable[[int], AnyStr], nul: AnyStr) -> AnyStr:
-    """Return what a file, pipe or device holds; ValueError if that is no text (it holds a ``nul``), or never ends."""
+    """Return what a file, pipe or device holds; ValueError if that is not text (it holds a ``nul``), or never ends."""
     pieces = [read(_PIECE)]
     while pieces[-1]:
         if nul in pieces[-1]:
@@ -68,7 +68,7 @@ def read_whole(read: Callable[[int], AnyStr], nul: AnyStr) -> AnyStr:
 
 
 def is_table(name: str) -> bool:
-    """Whether a list is a table of comma-separated values, by its name."""
+    """Return whether a list is a table of comma-separated values, by its name."""
     return name.lower().endswith(".csv")
 
 
@@ -161,12 +161,12 @@ _PRODUCTS_OF_HST = ("flc", "flt", "c0m", "raw")  # the first that is there
 
 
 def is_association(name: str) -> bool:
-    """Whether a name is that of an association."""
+    """Return whether a name is that of an association."""
     return bool(_ASSOCIATION.search(name))
 
 
 def members(path: str) -> tuple[Listed, ...]:
-    """The members of an association, with paths relative to the file itself; InputError if it names none to use."""
+    """Read the members of an association, their paths relative to its file; InputError if it names none to use."""
     try:
         found = tuple(_of_json(path) if path.lower().endswith(".json") else _of_table(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -85,7 +85,7 @@ def split_section(name: str) -> tuple[str, str]:
 
 
 def file_of(name: str) -> str:
-    """The file of a name, without section and HDU selector; ValueError if one of these is not understood."""
+    """Return the file of a name, without section and HDU selector; ValueError if one of these is not understood."""
     return split_selector(split_section(name)[0])[0]
 
 
@@ -107,7 +107,7 @@ def check_template(option: str, template: str) -> None:
 
 
 def fill_template(option: str, template: str, ref: ImageRef) -> MaskRef:
-    """The file and HDU that the template of an option, such as ``masks/{stem}.fits[1]``, means for one image.
+    """Return the file and HDU that a template, such as ``masks/{stem}.fits[1]``, means for one image.
 
     ``{stem}`` is the name of the image's file without folder and FITS suffixes, ``{stem:ooi=ood}`` the same with one
     text replaced, ``{dir}`` the folder of the image, ``{hdu}`` the number of its HDU. A relative result is looked for
@@ -146,7 +146,7 @@ class _Stem(str):
 
 
 def stem_of(path: str) -> str:
-    """The name of a file without folder and FITS suffixes."""
+    """Return the name of a file without folder and FITS suffixes."""
     return _FITS_SUFFIX.sub("", base_name(path))
 
 
@@ -160,10 +160,7 @@ class _Expansion:
     def add(
         self, name: str, folder: str = "", lists: tuple[str, ...] = (), *, stdin: TextIO | None = None, **given: Any
     ) -> None:
-        """Expand one name.
-
-        It is relative to ``folder``, and ``lists`` led to it; ``given`` are values that its files have from there.
-        """
+        """Expand a name, relative to ``folder``; ``lists`` led to it, ``given`` are values of its files from there."""
         path = os.path.join(folder, name)
         if name == "-":
             self._try(self._add_stdin, stdin)

@@ -36,7 +36,7 @@ _SECTION = "BKGSEC"
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """What keywords of sections, or of planes, begin with."""
+    """First letters of the keywords of sections, or of planes."""
 
     kind: str
     level: str
@@ -51,17 +51,17 @@ _CARD = re.compile(rf"({_BEGIN})[1-9]\d{{0,3}} *=".encode())
 
 
 def is_numbered(card: bytes) -> bool:
-    """Whether a card is one of the keywords of a part."""
+    """Return whether a card is one of the keywords of a part."""
     return _CARD.match(card) is not None
 
 
 def numbers_of(skies: PartSkies) -> list[int]:
-    """The numbers of the parts in keywords."""
+    """Return the numbers of the parts in keywords."""
     return [n if part.plane is None else part.plane + 1 for n, part in enumerate(skies.parts, start=1)]
 
 
 def numbered_cards(skies: PartSkies, errors: Sequence[float], *, tilted: bool) -> dict[str, bytes | None]:
-    """The cards of all parts, by keyword; ``errors`` are NaN where they are not known."""
+    """Make the cards of all parts, by keyword; ``errors`` are NaN where they are not known."""
     names = _SECTIONS if skies.in_sections else _PLANES
     cards: dict[str, bytes | None] = {}
     for n, (part, sky), error in zip(numbers_of(skies), skies.parts.items(), errors, strict=True):
@@ -82,7 +82,7 @@ def numbered_cards(skies: PartSkies, errors: Sequence[float], *, tilted: bool) -
 
 
 def parts_in(cards: cd.Cards, shape: tuple[int, ...]) -> dict[Part, tuple[SkyPlane, float]]:
-    """The skies of the parts of an HDU of this shape and their errors (NaN where there is none), by keywords alone.
+    """Read the skies of the parts of an HDU and their errors (NaN where there is none), by keywords alone.
 
     ValueError if one of them can't be understood.
     """
@@ -112,7 +112,7 @@ def _sky_in(values: Mapping[str, float | str], names: _Names, n: int) -> tuple[S
         return default if isinstance(value, str) else value
 
     if math.isnan(level := number(names.level, math.nan)):
-        raise ValueError(f"BKGSUB = T, but {names.level}{n} is no number")
+        raise ValueError(f"BKGSUB = T, but {names.level}{n} is not a number")
     return SkyPlane(level, *map(number, names.shape)), number(names.error, math.nan)
 
 

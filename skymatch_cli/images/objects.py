@@ -68,7 +68,7 @@ def hold_images(images: Any) -> HeldImages:
                 continue
             name = _name(item, k)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # non-standard cards are the object's own affair
+                warnings.simplefilter("ignore")  # of non-standard cards
                 path = memory.hold(_parts(_hdus(item, name), name), name)
             objects[path] = item
             names.append(_named(item, name, path))
@@ -79,17 +79,17 @@ def hold_images(images: Any) -> HeldImages:
 
 
 def is_model(item: Any) -> bool:
-    """Whether an object looks like an image model of the pipelines of JWST or Roman."""
+    """Return whether an object looks like an image model of the pipelines of JWST or Roman."""
     return all(hasattr(item, name) for name in ("data", "meta")) and hasattr(item.meta, "wcs")
 
 
 def is_roman(model: Any) -> bool:
-    """Whether a model is Roman's."""
+    """Return whether a model is Roman's."""
     return str(_attribute(model.meta, "telescope")).upper() == "ROMAN"
 
 
 def is_pair(item: Any) -> bool:
-    """Whether an object is a pair (array, wcs)."""
+    """Return whether an object is a pair (array, wcs)."""
     return isinstance(item, tuple) and len(item) == 2 and hasattr(item[1], "low_level_wcs")
 
 

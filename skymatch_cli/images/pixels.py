@@ -137,7 +137,7 @@ def _divide_by_exposure(
 
 
 def _no_weight(values: PixelArray, plane: StoredPlane) -> float:
-    """The largest value that is no weight: 0, or more where lossy compression has spread the zeros about 0."""
+    """The largest value that means no weight: 0, or more where lossy compression has spread the zeros about 0."""
     if not plane.tiled or plane.bitpix > 0:
         return 0.0
     spread = -2 * float(np.fmin.reduce(values, axis=None))
@@ -194,10 +194,7 @@ class _OpenFiles:
         self._streams: dict[str, IO[bytes]] = {}
 
     def blocks(self, plane: StoredPlane, y0: int, y1: int) -> Iterator[tuple[slice, Stored]]:
-        """Yield stored values of the image (or its section) in blocks of rows, in FITS byte order.
-
-        The slice counts from ``y0``.
-        """
+        """Yield stored values of the image (or its section) by blocks of rows from ``y0`` on, in FITS byte order."""
         columns = slice(None)
         if (section := self._section) is not None:
             y0, y1, columns = y0 + section.y0, y1 + section.y0, slice(section.x0, section.x1)

@@ -21,18 +21,18 @@ NO_IMAGE = "not an image"
 _WORDS = {
     Role.FLAGS: ("dq", "ood", "flags?", "flg", "bpm", "mskimg", "bimsk", "dmask", "c1m", "c1h", "quality", "badpix"),
     Role.WEIGHT: (
-        *("weights?", "wht", "wgt", "wt", "ivar", "invvar", "oow", "conf", "confidence"),
-        *("expo?_?map", "exposure", "expo?", "cov", "covg", "coverage", "rrhr"),
+        *("weights?", "wei", "wht", "wgt", "wt", "expwt", "ivar", "invvar", "oow", "conf", "confidence"),
+        *("expo?_?map", "exposure", "expo?", "(ref|m)?cov", "covg", "coverage", "nexp", "rrhr"),
     ),
     # Masks mark good pixels in some files, bad ones in others: they are used when the user names them.
     Role.UNKNOWN: ("mask", "msk", "good"),
     Role.OTHER: (
-        *("rms", "err", "error", "unc", "uncimg", "cbunc", "bunc", "var", "variance", "sigma", "std", "stddev"),
-        *("bkg", "background", "skybg", "segm?", "segmentation", "objects"),
+        *("rms", "err", "error", "(ref|cb|b|m)?unc", "uncimg", "var", "variance", "sigma", "std", "stddev"),
+        *("bkg", "background", "skybg", "segm?", "segmentation", "objects", "num", "model"),
     ),
 }
 _IMAGE_WORDS = (
-    *("ooi", "sciimg", "cbcd", "bcd", "sci", "int", "image", "img", "flux", "data", "c0m", "c0h", "flt", "sub"),
+    *("ooi", "(sci|ref)?img", "cbcd", "bcd", "sci", "int", "image", "maic", "flux", "data", "c0m", "c0h", "flt", "sub"),
 )
 # Words that seldom stand for anything else, such as the name of a star in "var_01.fits".
 _SURELY = (
@@ -90,7 +90,7 @@ class Companions:
         return (SkyWarning(WarningName.PLANES, f"{text}: {first_names(called)}"),)
 
     def holds(self, name: NamedFile) -> bool:
-        """Whether a file is a companion."""
+        """Return whether a file is a companion."""
         return name.selector is None and name.path in self._found
 
     def attach(self, ref: ImageRef) -> ImageRef:

@@ -64,7 +64,7 @@ class UndoCardsError(InputError):
 
 
 def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
-    """A header as it was before the first run of the program; InputError if its undo cards are damaged."""
+    """Return a header as it was before the first run; InputError if its undo cards are damaged."""
     cards, tiled = source.cards(hdu), source.file.hdus[hdu].tiled
     try:
         before = original_cards(cards, tiled=tiled)
@@ -76,7 +76,7 @@ def original_header(source: Source, hdu: int, where: str) -> cd.Cards:
 
 
 def read_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
-    """The sky that one image of a file holds, for reading it or subtracting another.
+    """Read the sky that one image of a file holds, for reading it or subtracting another.
 
     InputError if there is no such image, if its header says that a sky is subtracted and not how much, or if other
     programs changed what this one wrote. ``sky_keyword``: where another program may have left the level (else `LEVEL`;
@@ -243,5 +243,5 @@ def recorded_in(cards: cd.Cards, shape: tuple[int, ...], keyword: str) -> dict[P
     if subtracted and cd.value(cards, "BKGSEC1") is not None:
         raise LedgerError(f"{SUBTRACTED} = T for sections of it, but its undo cards are gone")
     if subtracted:
-        raise ValueError(f"{SUBTRACTED} = T, but {keyword} is no number: what was subtracted is not known")
+        raise ValueError(f"{SUBTRACTED} = T, but {keyword} is not a number: the subtracted sky is not known")
     return {}

@@ -170,7 +170,7 @@ def written(cards: cd.Cards) -> Written | None:
 
 
 def is_recorded(cards: cd.Cards) -> bool:
-    """Whether the program has written to this header."""
+    """Return whether the program has written to this header."""
     return any(card.startswith(_UNDO) for card in cards)
 
 
@@ -226,6 +226,6 @@ def _cards(head: bytes, rest: bytes) -> cd.Cards:
 
 
 def has_parts(cards: cd.Cards) -> bool:
-    """Whether the skies that the program left are those of sections or planes."""
+    """Return whether the skies that the program left are those of sections or planes."""
     states = (text for mark, text in _texts(cards) if mark == b"*")
     return any(_NEXT.encode() in text or b" sections=" in text for text in states)

@@ -61,7 +61,7 @@ class Scales:
 
 
 def comparison_scales(facts: Sequence[UnitFacts], *, units: str = "auto", exptime_key: str = "EXPTIME") -> Scales:
-    """Factors to one comparison unit, set by set (see `UnitFacts.split`); the unit is that of the first set."""
+    """Find the factors to one comparison unit, set by set (see `UnitFacts.split`); the first set gives the unit."""
     members: dict[str, list[int]] = {}
     for i, f in enumerate(facts):
         members.setdefault(f.split, []).append(i)
@@ -84,7 +84,7 @@ def comparison_scales(facts: Sequence[UnitFacts], *, units: str = "auto", exptim
 
 
 def scales_of_one_set(facts: Sequence[UnitFacts], *, units: str = "auto", exptime_key: str = "EXPTIME") -> Scales:
-    """Factors to one comparison unit.
+    """Find the factors to one comparison unit.
 
     Numbers per pixel (counts, flux densities) are surface brightness already within one camera, whose
     flat field made them so; only between groups whose nominal pixel areas differ by more than 20 % are

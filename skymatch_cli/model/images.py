@@ -139,13 +139,10 @@ class CelestialWcs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The sky that an earlier run left in the header.
-
-    ``subtracted``: the stored pixels are the original ones minus that sky.
-    """
+    """The sky that an earlier run left in the header."""
 
     sky: SkyPlane
-    subtracted: bool
+    subtracted: bool  # whether the stored pixels are the original ones minus that sky
 
 
 FileState = tuple[int, int, int, int]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -197,31 +197,28 @@ def joined(
             whole[place] = value
         return whole
 
+    def each(values: Sequence[Any], places: Sequence[IntArray], n: int) -> Any:
+        """Join dataclasses column by column; all have one plane."""
+        names = (f.name for f in fields(values[0]) if f.name != "plane")
+        columns = {name: column([getattr(value, name) for value in values], places, n) for name in names}
+        return replace(values[0], **columns)
+
     m, of_images = len(graph.a), {"n_good", "level_variance", "field_variance", "tilt_variance"}
     others = {"a", "b", "area_arcmin2", "local", "zero_point", "scale", "noise", "planes", "reasons", *of_images}
     columns = [f.name for f in fields(Measurements) if f.name not in others]
     made = {name: column([getattr(part, name) for part in parts], pairs, m) for name in columns}
     made |= {name: column([getattr(part, name) for part in parts], images, graph.n_images) for name in of_images}
     factors = column([None if p.zero_point is None else p.zero_point.T for p in parts], images, graph.n_images)
-    known = [(part.planes, own) for part, own in zip(parts, pairs, strict=True) if part.planes is not None]
-    planes = None
-    if known:
-        names = "position", "moment", "pull", "noise"
-        rows = [own for _, own in known]
-        shapes = (column([getattr(own, name) for own, _ in known], rows, m) for name in names)
-        planes = PlaneDifferences(known[0][0].plane, *shapes)
-    skies, local = [part.local for part in parts if part.local is not None], None
-    if len(skies) == len(parts):
-        of_skies = "value", "err", "n", "status", "noise"
-        local = LocalSkies(*(column([getattr(s, name) for s in skies], images, graph.n_images) for name in of_skies))
+    planes = [(part.planes, own) for part, own in zip(parts, pairs, strict=True) if part.planes is not None]
+    skies = [part.local for part in parts if part.local is not None]
     return Measurements(
         a=graph.a,
         b=graph.b,
         area_arcmin2=graph.area_arcmin2,
-        local=local,
+        local=each(skies, images, graph.n_images) if len(skies) == len(parts) else None,
         zero_point=None if factors is None else factors.T.copy(),
         noise=_joined_noise([part.noise for part in parts], pairs, m),
-        planes=planes,
+        planes=each([own for own, _ in planes], [rows for _, rows in planes], m) if planes else None,
         reasons=tuple(reason for part in parts for reason in part.reasons),
         **made,
     )

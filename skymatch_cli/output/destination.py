@@ -126,10 +126,7 @@ def check_distinct(files: Mapping[str, str | None]) -> None:
 
 
 def save_target(file: str, option: str, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file, whole or not at all; a link stays a link, a pipe or device is written to.
-
-    StoppedError if it can't be written.
-    """
+    """Write a file whole, or StoppedError; a link stays a link, a pipe or device is written to."""
     named = Path(file)
     try:
         if named.exists() and not named.is_file():  # by the name that was given: /dev/stdout leads to no other

@@ -57,10 +57,7 @@ def write_json(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: A
 
 
 def write_fits(report: Report, table: str, stream: BinaryIO) -> None:  # noqa: ARG001 (holds all tables)
-    """FITS: binary tables IMAGES, OVERLAPS, COMPONENTS; settings (as JSON) and warnings in the primary header.
-
-    The stream can seek.
-    """
+    """FITS: tables IMAGES, OVERLAPS, COMPONENTS; settings (as JSON) and warnings in the primary header."""
     from astropy.io import fits
 
     primary = fits.PrimaryHDU()

@@ -26,10 +26,7 @@ _HINT = "name a file that `skymatch match -o` wrote: .fits or .json"
 
 
 def read_report(file: str) -> Report:
-    """Read a result that was written as FITS or JSON.
-
-    InputError if there is no such file, or it is not a result with the layout of this version.
-    """
+    """Read a result in FITS or JSON; InputError if there is none with the layout of this version."""
     readers: dict[str, Callable[[str], Mapping[str, Any]]] = {".json": _read_json, ".fits": _read_fits}
     reader = readers.get(Path(file).suffix.lower())
     if reader is None:

@@ -59,7 +59,7 @@ class PixelDigest:
 
 
 def are_right(cards: cd.Cards, data_sum: int) -> bool:
-    """Whether the checksums in a header match the header and its data."""
+    """Return whether the checksums in a header match the header and its data."""
     stated = cd.value(cards, "DATASUM")
     if stated and str(stated).strip() != str(data_sum):
         return False
@@ -67,7 +67,7 @@ def are_right(cards: cd.Cards, data_sum: int) -> bool:
 
 
 def has_checksums(cards: cd.Cards) -> bool:
-    """Whether a header holds a checksum (an empty one says that it is not defined)."""
+    """Return whether a header holds a checksum (an empty one says that it is not defined)."""
     return bool(cd.value(cards, "CHECKSUM") or cd.value(cards, "DATASUM"))
 
 

@@ -33,7 +33,7 @@ class FileJob:
         return self.source == self.target
 
     def name(self, hdu: int) -> str:
-        """An HDU of the file, for messages."""
+        """Return an HDU of the file, for messages."""
         return f"{self.label}[{hdu}]" if hdu else self.label
 
 

@@ -34,7 +34,7 @@ def journal_path(files: Iterable[str]) -> str:
 def kept(journal: Journal, locks: Locks) -> Iterator[Callable[[], None]]:
     """Keep a journal while files are replaced, then remove it; it stays if only some of them are done.
 
-    What it yields is to be called before a file is replaced: the first call writes the journal. ``locks`` are those of
+    Call what it yields before a file is replaced: the first call writes the journal. ``locks`` are those of
     the files and of the journal.
     """
     begun = False

@@ -28,7 +28,7 @@ def erase_background(data: bytes) -> bytes:
 
 
 def show_background(data: bytes) -> bytes:
-    """The data of an ASDF extension with the ``meta.background`` that was hidden, and no other one.
+    """Return the data of an ASDF extension with the ``meta.background`` that was hidden, and no other one.
 
     A program that saved the file since has written our sky into the tree.
     """
@@ -36,10 +36,7 @@ def show_background(data: bytes) -> bytes:
 
 
 def _edited(data: bytes, lines: re.Pattern[bytes], edit: Callable[[bytes], bytes]) -> bytes:
-    """The data with some lines of ``meta`` changed.
-
-    They stay where other parts of the tree refer to them, or where ``meta`` holds nothing else.
-    """
+    """The data with lines of ``meta`` changed, unless the tree refers to them or ``meta`` holds nothing else."""
     meta = _META.search(data, 0, data.find(_END_OF_TREE) + 1)
     found = lines.search(data, meta.start(), meta.end()) if meta else None
     if meta is None or found is None or b"&" in found[0]:

@@ -50,7 +50,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WriteReport:
-    """What was written."""
+    """Changes to the images, and the files that hold them."""
 
     actions: tuple[Action, ...]  # one for each image, in the order in which they were given
     files: tuple[str, ...]  # the files that were replaced or made
@@ -222,7 +222,8 @@ def _run(run: _Run, journal: Journal | None = None, progress: Progress = NO_PROG
             except InputError as error:
                 if not done.files:
                     raise
-                raise StoppedError(error.problems, tuple(done.files)) from error
+                again = "run again with --overwrite" if settings.output_dir is not None else "run again"
+                raise StoppedError(error.problems, tuple(done.files), again) from error
             progress.advance()
         done.notes += (
             f"{folder}: its file system knows no locks: let one run at a time write here"

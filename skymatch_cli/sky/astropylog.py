@@ -1,4 +1,4 @@
-"""What astropy says while it reads a WCS: in its log and as warnings of Python."""
+"""Capture the messages of astropy while it reads a WCS: in its log, and warnings of Python."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def wcs_of_cards(
 ) -> FitsWcs:
     """Read the celestial WCS of a header that is given as 80-byte records; for the rest see `fits_wcs`.
 
-    ``cube``: the image is one plane of a cube, and further axes are none of its affair.
+    ``cube``: the image is one plane of a cube, and its further axes are ignored.
     """
     try:
         given = wcs_cards(text)

@@ -49,13 +49,16 @@ class Spans:
         return np.cumsum(change, axis=1, dtype=np.int8)[:, :nx].astype(bool)
 
 
-def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int]) -> list[Spans]:
+def spans_of_polygons(
+    polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int], rows: IntArray | None = None
+) -> list[Spans]:
     """Find the pixels of a frame of ``shape`` (ny, nx) whose centres lie inside polygons.
 
     A polygon is given by the rings, (n, 2) in pixels, of its exteriors and holes, in any order and direction, closed or
     not. Runs are those where ``x_in <= x < x_out`` along each row, for edges with ``y_low <= y < y_high``: scan
     conversion by sorted edge crossings (Foley et al., Computer Graphics, ch. 3.6), all rows of all polygons at once;
-    the cost is the length of the borders in rows, not the area. SkymatchError if a coordinate is not finite.
+    the cost is the length of the borders in rows, not the area. Of all rows only ``rows`` are found, ascending, if
+    these are given. SkymatchError if a coordinate is not finite.
 
     Examples
     --------
@@ -65,17 +68,18 @@ def spans_of_polygons(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int
     >>> spans.y.tolist(), spans.x0.tolist(), spans.x1.tolist()
     ([1, 2], [1, 1], [3, 3])
     """
-    parts = [_spans(polygons[k : k + _TOGETHER], shape) for k in range(0, len(polygons), _TOGETHER)]
+    rows = np.arange(shape[0]) if rows is None else rows
+    parts = [_spans(polygons[k : k + _TOGETHER], shape, rows) for k in range(0, len(polygons), _TOGETHER)]
     return [spans for part in parts for spans in part]
 
 
-def _spans(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int]) -> list[Spans]:
+def _spans(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int], rows: IntArray) -> list[Spans]:
     ny, nx = shape
     low, high, polygon = _edges(polygons)
-    first, last = _rows(low[:, 1], ny), _rows(high[:, 1], ny)
+    first, last = (np.searchsorted(rows, end[:, 1]) for end in (low, high))
     n_rows = last - first
     x_low, y_low, width, height = (np.repeat(c, n_rows) for c in (*low.T, *(high - low).T))
-    y = np.arange(y_low.size) - np.repeat(np.cumsum(n_rows) - n_rows - first, n_rows)
+    y = rows[np.arange(y_low.size) - np.repeat(np.cumsum(n_rows) - n_rows - first, n_rows)]
     along = (y - y_low) / height  # 0..1, for any slope of the edge
     x = np.ceil(x_low + along * width)
     column = np.clip(x, 0, nx, out=x).astype(np.int64)
@@ -113,8 +117,3 @@ def _edges(polygons: Sequence[Sequence[FloatArray]]) -> tuple[FloatArray, FloatA
     start, end = start[keep], end[keep]
     upward = (start[:, 1] < end[:, 1])[:, None]
     return np.where(upward, start, end), np.where(upward, end, start), polygon[keep]
-
-
-def _rows(y: FloatArray, ny: int) -> IntArray:
-    """Return the first row at or above ``y``, within 0..ny."""
-    return np.clip(np.ceil(y), 0, ny).astype(np.int64)

@@ -29,7 +29,7 @@ _COUNTS = re.compile(rb"(NAXIS|WCSAXES|[AB]P?_ORDER) *=")
 _SIP_TERM = re.compile(rb"[AB]P?_\d+_\d+.{0,3} *=")
 _D_EXPONENT = re.compile(rb"\A([A-Z0-9_-]+ *= *[+-]?[0-9.]+)[Dd]([+-]?[0-9])")
 _MATRIX = re.compile(rb"(?P<key>CD|PC)(?P<axis>[12])_[12] *= *(?P<value>[-+]?[0-9.]+(?:[EeDd][-+]?[0-9]+)?)")
-# wcslib skips what is no number (text in quotes, NaN, a decimal comma) and takes its default: 0 for a position.
+# wcslib skips other values (text in quotes, NaN, a decimal comma) and takes its default: 0 for a position.
 _NUMBERS = re.compile(
     rb"(?P<key>(CRVAL|CRPIX|CDELT|CROTA)[12]|(CD|PC|PV)[12]_\d+|(CD|PC)00[12]00[12]|L(ON|AT)POLE|EQUINOX|EPOCH)"
     rb" *= *(?P<value>'[^']*'?|[^/]*)"

@@ -91,10 +91,7 @@ def grouped_median(run: Run, lattice: Lattice) -> tuple[float, float]:
 
 
 def normal_crossing(edges: FloatArray, counts: IntArray, n: int) -> tuple[float, float]:
-    """Interpolate the median of n values between the edges of a bin (2,), with ``counts`` (2,) below them.
-
-    Also return the density there.
-    """
+    """Return the median of n values between edges (2,) with ``counts`` (2,) below them, and the density there."""
     # (c + 1/2) / (n + 1) keeps the extreme counts 0 and n finite, and one half where it is.
     z_low, z_high = (_NORMAL.inv_cdf((float(count) + 0.5) / (n + 1)) for count in counts)
     slope = (z_high - z_low) / float(edges[1] - edges[0])

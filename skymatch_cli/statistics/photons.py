@@ -23,7 +23,7 @@ _DEPARTURE = 0.15  # relative: stars in the field
 _CHANCE = 5.0  # standard deviations of a number of pixels
 _LEAST = 20  # pixels with photons
 _HALVINGS = 60  # of the interval of rates: to the last digit
-_ROWS = 256  # that are looked at for amplified photons
+_SAMPLE = 2**17  # pixels that are looked at for amplified photons, by whole rows
 _ABOVE = 5.0  # read noises
 _SHARES = 0.01, 0.4  # of the pixels: fewer change little, more are no single photons
 _ALIKE = 6.0  # brightness of the brightest tenth over that of the middle: hot pixels have any brightness
@@ -87,7 +87,7 @@ def _poisson(n: int, rate: float) -> float:
 
 def clipped_photons(data: PixelArray, good: BoolArray) -> float:
     """Return what clipping takes off a mean where single photons stand far out of the read noise; 0 elsewhere."""
-    every = max(1, len(data) // _ROWS)
+    every = max(1, data.size // _SAMPLE)
     data, good = data[::every], good[::every]
     values: SortedValues = data[good]
     if values.size < _LEAST**2:

@@ -37,10 +37,7 @@ class Codec:
         self._kinds: dict[Any, _Kind] = {}
 
     def encode(self, value: object) -> bytes:
-        """Encode a dataclass.
-
-        TypeError if a field holds something that its hint doesn't say, or an array of objects.
-        """
+        """Encode a dataclass; TypeError if a field holds what its hint doesn't say, or an array of objects."""
         arrays: list[_Array] = []
         write = self.kind(type(value)).write
         plain = value if write is None else write(value, arrays)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
@@ -26,20 +26,8 @@ _COMMIT_S, _COMMIT_BYTES = 5.0, 2**24  # lost when the run is killed; held in me
 _IMAGES_KEPT = 128  # whose cells were read last: neighbours need them next
 
 
-class HeldFindings:
+class HeldFindings(list[Finding | None]):
     """Findings in memory, for one run: one for each image, None where there is none yet."""
-
-    def __init__(self, found: Iterable[Finding | None]) -> None:
-        self._found = list(found)
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def __getitem__(self, image: int, /) -> Finding | None:
-        return self._found[image]
-
-    def __iter__(self) -> Iterator[Finding | None]:
-        return iter(self._found)
 
     def known_pairs(self, image: int, /) -> IntArray | None:
         """Nothing is known before it is measured."""
@@ -48,7 +36,7 @@ class HeldFindings:
 
     def put(self, image: int, finding: Finding, /) -> None:
         """Take a finding."""
-        self._found[image] = finding
+        self[image] = finding
 
     def flush(self) -> None:
         """Memory ends with the run."""

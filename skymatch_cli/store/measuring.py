@@ -79,7 +79,8 @@ def measure(
     settings, graph = planned.settings, planned.graph
     check_model(settings, graph)
     n_pairs = np.bincount(np.concatenate([graph.a, graph.b]), minlength=graph.n_images).tolist()
-    wanted = [i for i in (range(len(n_pairs)) if only is None else only) if _needed(found.known_pairs(i), n_pairs[i])]
+    images = range(len(n_pairs)) if only is None else only
+    wanted = [i for i in images if (known := found.known_pairs(i)) is None or len(known) < n_pairs[i]]
     problems: list[Problem] = []
     warnings: list[SkyWarning] = []
     try:
@@ -95,10 +96,6 @@ def measure(
     if problems and not settings.skip_bad:
         raise InputError(problems)
     return (*skipped(tuple(problems)), *warnings)
-
-
-def _needed(known: IntArray | None, n_pairs: int) -> bool:
-    return known is None or len(known) < n_pairs
 
 
 def _tasks(planned: Plan, found: Findings, wanted: Sequence[int], *, with_local: bool) -> Tasks[Any]:

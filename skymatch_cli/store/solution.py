@@ -74,10 +74,7 @@ def _write(result: Result, stream: BinaryIO) -> None:
 
 
 def read_solution(file: str) -> Solved:
-    """Read the skies of a solution.
-
-    InputError if there is no such file, it holds no solution of this version, or it is damaged or was changed.
-    """
+    """Read the skies of a solution; InputError if it isn't one of this version, is damaged or was changed."""
     from skymatch_cli.store.rows import CODEC
 
     layout, digest, content, shown = _read(file)

@@ -123,20 +123,29 @@ def _robust_sums(
         offset = solved(*first_differences(medians, level, graph))
         scale, typical = np.ones(n), None
         for iteration in range(_ITERATIONS):
-            totals = Spreads.empty(n), PairSums.empty(graph, level + offset), BlockScatter.empty(n)
-            for found in parts.each(Passes.iterate, offset, scale, typical, iteration >= _UNSCALED):
-                for total, more in zip(totals, found, strict=True):
-                    add_sums(total, more)
-            spreads, sums, scatter = totals
+            words = offset, scale, typical, iteration >= _UNSCALED
+            found, sums, scatter = _summed(parts, graph, level + offset, words)
             if typical is not None:  # before, no cell is doubted: the medians that it began with are better
                 scale = scatter.ratio(scale)
                 offset = solved(sums.weight, sums.difference())
-            typical = spreads.typical()
+            typical = found
         sums, structure = PairSums.empty(graph, level + offset), PairStructure.empty(graph, meshes)
         for found_sums, found_structure in parts.each(Passes.finish, offset, scale, typical):
             add_sums(sums, found_sums)
             structure.join(found_structure)
     return sums, scale, structure
+
+
+def _summed(
+    parts: Parts[Passes], graph: OverlapGraph, offset: FloatArray, words: tuple[object, ...]
+) -> tuple[FloatArray, PairSums, BlockScatter]:
+    """Typical distances (3, N) that one iteration finds, and its sums."""
+    n = graph.n_images
+    totals = spreads, sums, scatter = Spreads.empty(n), PairSums.empty(graph, offset), BlockScatter.empty(n)
+    for found in parts.each(Passes.iterate, *words):
+        for total, more in zip(totals, found, strict=True):
+            add_sums(total, more)
+    return spreads.typical(), sums, scatter
 
 
 def _split(plans: Sequence[SheetPlan]) -> list[list[SheetPlan]]:

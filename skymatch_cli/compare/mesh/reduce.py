@@ -15,7 +15,7 @@ from skymatch_cli.compare.mesh.cells import BLOCK_PIX, COARSE, CellSums, Float32
 from skymatch_cli.compare.mesh.centroids import CellCentroids
 from skymatch_cli.compare.mesh.noise import block_noise
 from skymatch_cli.compare.mesh.placement import Placement
-from skymatch_cli.compare.mesh.sharp import sharp_outliers
+from skymatch_cli.compare.mesh.sharp import without_sharp
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, PixelArray
 from skymatch_cli.model.monomials import n_terms
 
@@ -86,8 +86,7 @@ def reduce_image(data: PixelArray, good: BoolArray, placement: Placement, *, deg
     sample = data[::16, ::16][good[::16, ::16]]
     level = float(np.median(sample if sample.size else data[good])) if good.any() else 0.0
     sigma = block_noise(data, good, placement.large_rectangles, level)
-    clean = good.copy()
-    clean.reshape(-1)[sharp_outliers(data, good, sigma, BLOCK_PIX, placement.rectangles)] = False
+    clean = without_sharp(data, good, sigma, BLOCK_PIX, placement.rectangles)
     sums, n_good, bins = placement.sums(1 + n_terms(degree)), 0, placement.bins
     for rectangle in placement.rectangles:
         n_good += int(np.count_nonzero(good[rectangle]))

@@ -40,25 +40,22 @@ Region = tuple[slice, slice]
 """Rows and columns of a rectangle of pixels."""
 
 
-def sharp_outliers(
+def without_sharp(
     data: PixelArray, good: BoolArray, sigma: npt.NDArray[np.float32], block_pix: int, regions: Iterable[Region]
-) -> IntArray:
-    """Find pixels that are too sharp for a star: indices into the flat image. Masked pixels are never outliers.
+) -> BoolArray:
+    """Return ``good`` (ny, nx) without the pixels that are too sharp for a star.
 
     ``sigma`` is the noise of a pixel in blocks of ``block_pix`` pixels a side; ``regions`` (rows, columns) say where to
     look.
     """
-    frame = _Frame(data, good, sigma, block_pix)
+    frame = _Frame(data, good, good.copy(), sigma, block_pix)
     candidates = [_stand_out(frame, region) for region in regions]
     candidate = np.concatenate([np.empty(0, np.int64), *candidates])
-    if not candidate.size or min(data.shape) <= _REACH:
-        return np.empty(0, np.int64)
-    flags = np.zeros(data.size, bool)
-    found, excess = _tested(candidate, frame, flags, _FIRST)
-    if not found.size:
-        return found
-    threshold = _clear_threshold(np.sort(excess / frame.noise(found)), data.size)
-    return _grown(found[excess > threshold * frame.noise(found)], frame, flags, threshold * _NEXT / _FIRST)
+    if candidate.size and min(data.shape) > _REACH:
+        found, excess = _tested(candidate, frame, _FIRST)
+        threshold = _clear_threshold(np.sort(excess / frame.noise(found)), data.size)
+        _leave_out(found[excess > threshold * frame.noise(found)], frame, threshold * _NEXT / _FIRST)
+    return frame.clean
 
 
 def _stand_out(frame: _Frame, region: Region) -> IntArray:
@@ -96,6 +93,7 @@ class _Frame:
 
     data: PixelArray
     good: BoolArray
+    clean: BoolArray  # those that are good and no outlier; outliers are taken out as they are found
     sigma: npt.NDArray[np.float32]  # noise of a pixel, in blocks of ``block_pix`` pixels a side
     block_pix: int
 
@@ -113,6 +111,10 @@ class _Frame:
         """Values of pixels that are given as indices into the flat image; masked ones are huge."""
         return np.where(self.good.reshape(-1)[flat], self.data.reshape(-1)[flat], _MASKED).astype(np.float32)
 
+    def are_outliers(self, flat: IntArray) -> BoolArray:
+        """Whether pixels that are given as indices into the flat image are outliers."""
+        return np.asarray(self.good.reshape(-1)[flat] & ~self.clean.reshape(-1)[flat])
+
     def around(self, flat: IntArray, steps: Sequence[tuple[int, int]]) -> IntArray:
         """Pixels (n steps, n) that lie some (rows, columns) away, mirrored at the border."""
         ny, nx = self.data.shape
@@ -121,10 +123,10 @@ class _Frame:
         return np.asarray(_mirrored(y + down, ny) * nx + _mirrored(x + right, nx))
 
     def neighbours(self, flat: IntArray) -> IntArray:
-        """The good pixels that touch these, without repetition."""
+        """The clean pixels that touch these, without repetition."""
         near = np.sort(self.around(flat, _NEIGHBOURS), axis=None)
         near = near[np.diff(near, prepend=-1) > 0]  # quicker than `np.unique`
-        return near[self.good.reshape(-1)[near]]
+        return near[self.clean.reshape(-1)[near]]
 
 
 def _mirrored(line: IntArray, n: int) -> IntArray:
@@ -152,49 +154,46 @@ def _clear_threshold(height: FloatArray, n_pixels: int) -> float:
     return threshold
 
 
-def _grown(new: IntArray, frame: _Frame, flags: BoolArray, threshold: float) -> IntArray:
-    """Test the neighbours of outliers with these taken out, and flagged, a few rounds."""
-    found = [new]
+def _leave_out(new: IntArray, frame: _Frame, threshold: float) -> None:
+    """Take outliers out, and a few times those of their neighbours that are outliers then."""
+    clean = frame.clean.reshape(-1)
+    clean[new] = False
     for _ in range(1, _ROUNDS):
         if not new.size:
             break
-        flags[new] = True
-        near = frame.neighbours(new)
-        candidates = near[~flags[near]]
-        new, _ = _tested(candidates, frame, flags, threshold)
-        found.append(new)
-    return np.sort(np.concatenate(found))
+        new, _ = _tested(frame.neighbours(new), frame, threshold)
+        clean[new] = False
 
 
-def _tested(candidates: IntArray, frame: _Frame, flags: BoolArray, threshold: float) -> tuple[IntArray, FloatArray]:
+def _tested(candidates: IntArray, frame: _Frame, threshold: float) -> tuple[IntArray, FloatArray]:
     """The candidates that stand out of their neighbours, by most of their height above the sky; and by how much."""
     least = np.float32(threshold) * frame.noise(candidates)
-    value, level = frame.at(candidates).astype(float), _level_beside(candidates, frame, flags)
+    value, level = frame.at(candidates).astype(float), _level_beside(candidates, frame)
     alone = level == np.inf  # no neighbour is left: the sky is what it stands out of
     maybe = alone | (value - level > least)
     candidates, value, level, alone, least = (c[maybe] for c in (candidates, value, level, alone, least))
-    sky = _sky_around(candidates, frame, flags)
+    sky = _sky_around(candidates, frame)
     excess = value - np.where(alone, sky, level)
     with np.errstate(invalid="ignore"):
         use = np.isfinite(sky) & (excess > least) & (excess > _SHARP * (value - sky))
     return candidates[use], excess[use]
 
 
-def _level_beside(candidates: IntArray, frame: _Frame, flags: BoolArray) -> FloatArray:
+def _level_beside(candidates: IntArray, frame: _Frame) -> FloatArray:
     """The higher neighbour of the row or that of the column, whichever is lower; outliers protect no neighbour."""
     level = np.full(len(candidates), np.inf)
     for steps in (((0, -1), (0, 1)), ((-1, 0), (1, 0))):
         sides = frame.around(candidates, steps)
-        beside = np.where(flags[sides], -np.inf, frame.at(sides)).max(axis=0)
+        beside = np.where(frame.are_outliers(sides), -np.inf, frame.at(sides)).max(axis=0)
         level = np.minimum(level, np.where(beside == -np.inf, np.inf, beside))
     return level
 
 
-def _sky_around(candidates: IntArray, frame: _Frame, flags: BoolArray) -> FloatArray:
-    """Median of the good pixels of a ring, NaN where there is none."""
+def _sky_around(candidates: IntArray, frame: _Frame) -> FloatArray:
+    """Median of the clean pixels of a ring, NaN where there is none."""
     around = frame.around(candidates, _RING)
     ring = frame.at(around).astype(float)
-    ring[flags[around] | (ring >= _MASKED)] = np.nan
+    ring[~frame.clean.reshape(-1)[around] | (ring >= _MASKED)] = np.nan
     ring.sort(axis=0)  # NaN last
     count = np.isfinite(ring).sum(axis=0)
     return np.asarray(ring[np.maximum(count - 1, 0) // 2, np.arange(len(candidates))])

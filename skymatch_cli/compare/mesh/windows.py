@@ -16,10 +16,7 @@ from skymatch_cli.compare.mesh.layers import Beside, cells_first
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Windows:
-    """Windows of two widths about every cell of a sheet.
-
-    Divisors are infinite where a window is empty: means over it are 0.
-    """
+    """Windows of two widths about every cell of a sheet; means over empty ones are 0 (their divisors infinite)."""
 
     beside: Beside
     finest: int  # doublings of the smaller window; the other has one more

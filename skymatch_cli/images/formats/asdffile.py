@@ -13,7 +13,7 @@ _PACKAGES = ("asdf", "gwcs", "asdf_astropy")
 
 
 def missing_package() -> str:
-    """The first package of the extra that is not installed; "" where all are."""
+    """Return the first package of the extra that is not installed; "" where all are."""
     return next((name for name in _PACKAGES if importlib.util.find_spec(name) is None), "")
 
 

@@ -24,23 +24,23 @@ Value = str | bool | int | float
 
 
 def split_header(raw: bytes) -> Cards:
-    """The cards of a header: ``raw`` ends before its END card."""
+    """Split a header into its cards: ``raw`` ends before its END card."""
     return [raw[start : start + CARD] for start in range(0, len(raw), CARD)]
 
 
 def join_header(cards: Cards) -> bytes:
-    """The header as it is stored: the cards, END, and blanks up to the next block of 2880 bytes."""
+    """Return the header as it is stored: the cards, END, and blanks up to the next block of 2880 bytes."""
     raw = b"".join(cards) + b"END".ljust(CARD)
     return raw.ljust(padded(len(raw)))
 
 
 def padded(size: int) -> int:
-    """The bytes of the whole blocks that hold ``size`` bytes."""
+    """Return the bytes of the whole blocks that hold ``size`` bytes."""
     return -(-size // BLOCK) * BLOCK
 
 
 def find(cards: Cards, keyword: str) -> slice | None:
-    """Where the first card of a keyword is, with the CONTINUE cards that belong to it."""
+    """Return where the first card of a keyword is, with the CONTINUE cards that belong to it."""
     key = keyword.encode("ascii").ljust(8) + b"="
     keys = [card[:9] for card in cards]
     if key not in keys:
@@ -53,13 +53,13 @@ def find(cards: Cards, keyword: str) -> slice | None:
 
 
 def value(cards: Cards, keyword: str) -> Value | None:
-    """The value of the first card of a keyword; None where there is no card or no readable value."""
+    """Return the value of the first card of a keyword; None where there is no card or no readable value."""
     at = find(cards, keyword)
     return None if at is None else card_value(cards[at.start])
 
 
 def card_value(card: bytes) -> Value | None:
-    """The value in one card: text (CONTINUE cards are not followed), logical, integer or real."""
+    """Return the value in one card: text (CONTINUE cards are not followed), logical, integer or real."""
     field = card[10:].strip()
     if text := _TEXT.match(field):
         return text[1].replace(b"''", b"'").rstrip().decode("latin-1")
@@ -74,7 +74,7 @@ def card_value(card: bytes) -> Value | None:
 
 
 def number(cards: Cards, keyword: str, default: float) -> float:
-    """The value of a keyword as a real number; ``default`` where it is missing or no finite number."""
+    """Return the value of a keyword as a real number; ``default`` where it is missing or not finite."""
     found = value(cards, keyword)
     if isinstance(found, str | bool) or found is None or not math.isfinite(found):
         return default
@@ -82,7 +82,7 @@ def number(cards: Cards, keyword: str, default: float) -> float:
 
 
 def make_card(keyword: str, content: Value, comment: str = "") -> bytes:
-    """A card in fixed format; a real number is written with all the digits that tell it from its neighbours."""
+    """Make a card in fixed format; a real number is written with all the digits that tell it from its neighbours."""
     field = _field(content)
     head = f"{keyword:8}= " + (f"{field:20}" if isinstance(content, str) else f"{field:>20}")
     if comment:
@@ -91,7 +91,7 @@ def make_card(keyword: str, content: Value, comment: str = "") -> bytes:
 
 
 def with_value(card: bytes, content: Value) -> bytes:
-    """The card with another value; keyword, comment and, where there is room, the columns stay."""
+    """Return the card with another value; keyword, comment and, where there is room, the columns stay."""
     match = _FIELD.fullmatch(card[10:].rstrip())
     comment = (match["comment"] or b"") if match else b""
     old_end = 10 + len(match["value"]) if match else _VALUE_END
@@ -105,7 +105,7 @@ def with_value(card: bytes, content: Value) -> bytes:
 
 
 def end_of_content(cards: Cards) -> int:
-    """Where a new card goes: after the last card that is not blank."""
+    """Return where a new card goes: after the last card that is not blank."""
     stop = len(cards)
     while stop and cards[stop - 1] == _BLANK_CARD:
         stop -= 1

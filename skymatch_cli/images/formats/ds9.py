@@ -20,7 +20,7 @@ _FILES_KEPT = 8
 
 @lru_cache(maxsize=_FILES_KEPT)
 def read_regions(file: RegionFile) -> tuple[Any, ...]:
-    """The regions of a file; InputError if the package is missing, or none can be read that is not excluded."""
+    """Read the regions of a file; InputError if the package is missing, or all that can be read are excluded."""
     if importlib.util.find_spec("regions") is None:
         raise InputError.at(file.path, "region files need the package regions", _HINT)
     from regions import Regions

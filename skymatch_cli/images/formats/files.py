@@ -20,12 +20,12 @@ _COARSE_TICK_NS = 2 * _SECOND_NS  # of those that keep whole seconds, or every o
 
 
 def is_remote(path: str) -> bool:
-    """Whether a name is a URL: ``https://``, ``s3://`` or any other that fsspec knows."""
+    """Return whether a name is a URL: ``https://``, ``s3://`` or any other that fsspec knows."""
     return "://" in path
 
 
 def absolute_path(path: str) -> str:
-    """The path from the root, links as they are; a URL as it is."""
+    """Return the path from the root, links as they are; a URL as it is."""
     return path if is_remote(path) else os.path.abspath(path)
 
 
@@ -50,7 +50,7 @@ def real_paths(paths: Iterable[str]) -> list[str]:
 
 
 def base_name(path: str) -> str:
-    """The name of a file without its folder; for a URL also without its query."""
+    """Return the name of a file without its folder; for a URL also without its query."""
     if not is_remote(path):
         return Path(path).name
     place = re.split(r"[?#]", path.partition("::")[0], maxsplit=1)[0]
@@ -77,7 +77,7 @@ def file_state(path: str) -> FileState:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """The bytes of a file, for reading and seeking; OSError if it can't be opened."""
+    """Open the bytes of a file for reading and seeking; OSError if that fails."""
     if is_remote(path):
         opened: IO[bytes] = _transport(path).open_file(path)
         return opened
@@ -85,12 +85,12 @@ def open_file(path: str) -> IO[bytes]:
 
 
 def matching(pattern: str) -> list[str]:
-    """The URLs that a pattern with ``*`` matches, sorted; InputError or OSError if the server can't be asked."""
+    """Return the URLs that a pattern with ``*`` matches, sorted; InputError or OSError of the server."""
     return [pattern] if pattern.startswith(memory.PREFIX) else list(_transport(pattern).matching(pattern))
 
 
 def _transport(url: str) -> ModuleType:
-    """What fetches the bytes; OSError where the token of the URL was removed, see `without_secrets`."""
+    """Return the module that fetches the bytes; OSError where its token was removed (`without_secrets`)."""
     if url.startswith(memory.PREFIX):
         return memory
     if "=…" in url:

@@ -137,7 +137,7 @@ def read_structure(path: str, where: str) -> FitsFile:
 
 
 def parse_header(stream: IO[bytes], hdu: Hdu) -> CardHeader:
-    """The header of one HDU; that of a tile-compressed image reads as the image's own."""
+    """Parse the header of one HDU; that of a tile-compressed image reads as the image's own."""
     stream.seek(hdu.header_offset)
     raw = read_exactly(stream, hdu.header_size)
     if hdu.tiled:

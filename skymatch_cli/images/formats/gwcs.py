@@ -81,7 +81,7 @@ class GwcsWcs:
 
 
 def gwcs_wcs(wcs: Any, shape: tuple[int, int], where: str) -> GwcsWcs:
-    """The adapter of a GWCS; InputError if it doesn't take two pixel coordinates to a known frame on the sky."""
+    """Adapt a GWCS; InputError if it doesn't take two pixel coordinates to a known frame on the sky."""
     import asdf
 
     try:
@@ -146,13 +146,13 @@ def _newer_packages(file: Any) -> Iterator[str]:
 
 
 def asdf_extension(file: FitsFile) -> Hdu | None:
-    """Where the pipeline of JWST keeps the WCS of the one image of a file."""
+    """Return where the pipeline of JWST keeps the WCS of the one image of a file."""
     images = [hdu for hdu in file.hdus if hdu.name == "SCI"]
     return next((hdu for hdu in file.hdus if hdu.name == "ASDF"), None) if len(images) == 1 else None
 
 
 def jwst_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs | None:
-    """The GWCS in the ASDF extension of a FITS file; None where it holds none. Errors are those of `_wcs_of_meta`."""
+    """Read the GWCS in the ASDF extension of a FITS file; None where it holds none. Errors: see `_wcs_of_meta`."""
     if (asdf_hdu := asdf_extension(file)) is None:
         return None
     with open_source(file) as source:
@@ -163,7 +163,7 @@ def jwst_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs | No
 
 
 def roman_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs:
-    """The GWCS of a Roman image; InputError if it has none that can be used."""
+    """Read the GWCS of a Roman image; InputError if none can be used."""
     found = _wcs_in(lambda: open_file(file.path), lambda tree: tree["roman"]["meta"], shape, where, "its GWCS")
     if found is None:
         raise InputError.at(where, "has no GWCS in roman.meta.wcs", "process it to level 2 first")

@@ -46,7 +46,7 @@ class CardHeader:
 
 @lru_cache(maxsize=_CARDS_KEPT)
 def value_in(cards: bytes, key: str) -> Value:
-    """The value of the first card of a keyword in 80-byte records, as `CardHeader.value`.
+    """Return the value of the first card of a keyword in 80-byte records, as `CardHeader.value`.
 
     The values used last are kept: the HDUs of a file, and the files of an instrument, have most of their cards alike.
     """
@@ -75,17 +75,17 @@ class Keywords:
     primary: CardHeader
 
     def value(self, key: str) -> Value:
-        """The value of a keyword; None where neither header has one that can be read."""
+        """Return the value of a keyword; None where neither header has one that can be read."""
         own = self.own.value(key)
         return self.primary.value(key) if own is None and self.primary is not self.own else own
 
     def text(self, key: str) -> str:
-        """A value as text, "" where there is none."""
+        """Return a value as text, "" where there is none."""
         value = self.value(key)
         return "" if value is None else str(value).strip()
 
     def number(self, key: str) -> float:
-        """A value as a finite number, NaN where there is none."""
+        """Return a value as a finite number, NaN where there is none."""
         return as_number(self.value(key))
 
     def required_number(self, key: str, option: str) -> float:

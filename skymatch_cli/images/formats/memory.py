@@ -95,7 +95,7 @@ def release(paths: Iterable[str]) -> None:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """The bytes of an image that is held."""
+    """Open the bytes of an image that is held."""
     if path not in _HELD:
         raise FileNotFoundError(path)
     return cast("IO[bytes]", FitsView(_HELD[path]))

@@ -56,7 +56,7 @@ def identify(path: str, where: str) -> tuple[Container, FileState]:
 
 
 def open_unpacked(path: str, container: Container) -> IO[bytes]:
-    """The bytes of a FITS file, unpacked, for reading and seeking."""
+    """Open a FITS file, unpacked, for reading and seeking."""
     if container in {Container.GZIP, Container.BZIP2}:
         unpack = gzip.open if container is Container.GZIP else bz2.open
         return cast("IO[bytes]", unpack(open_file(path) if is_remote(path) else path, "rb"))

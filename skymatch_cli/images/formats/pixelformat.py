@@ -30,7 +30,7 @@ class PixelError(ValueError):
 
 
 def format_of(cards: cd.Cards, *, tiled: bool) -> PixelFormat:
-    """The format that a header states; ``tiled``: of a tile-compressed image."""
+    """Read the format that a header states; ``tiled``: of a tile-compressed image."""
     bitpix = cd.value(cards, "ZBITPIX" if tiled else "BITPIX")
     blank = cd.value(cards, "BLANK")
     if blank is None and tiled:
@@ -45,7 +45,7 @@ def format_of(cards: cd.Cards, *, tiled: bool) -> PixelFormat:
 
 
 def format_after(original: PixelFormat, shift: float) -> PixelFormat:
-    """The format in which the original pixels minus a sky of at most ``shift`` (physical units) can be restored.
+    """Choose the format in which the original pixels minus a sky of at most ``shift`` (physical) can be restored.
 
     Floats stay what they are. Integers become float32 where that is exact (8 and 16 bits, and a shift of that size),
     else float64. PixelError if no type holds the result.

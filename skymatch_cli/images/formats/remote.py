@@ -59,7 +59,7 @@ def size_and_version(url: str) -> tuple[int, int]:
 
 
 def matching(pattern: str) -> list[str]:
-    """The URLs that a pattern with ``*`` matches, sorted; errors as `open_file`."""
+    """Return the URLs that a pattern with ``*`` matches, sorted; errors as `open_file`."""
     with _as_os_errors():
         system, path = _file_system(pattern)
         return sorted(system.unstrip_protocol(found) for found in system.glob(path))

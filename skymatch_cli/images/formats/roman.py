@@ -40,7 +40,7 @@ _META = {
 
 
 def open_as_fits(path: str) -> IO[bytes]:
-    """A Roman image as a FITS file, for reading and seeking; OSError if it is no such file."""
+    """Open a Roman image as a FITS file, for reading and seeking; OSError if it is not one."""
     stack = ExitStack()
     try:
         tree = stack.enter_context(opened_asdf(stack.enter_context(open_file(path))))
@@ -77,12 +77,12 @@ def _parts(tree: Any) -> list[tuple[bytes, Any]]:
 
 
 def header_cards(tree: Any) -> cd.Cards:
-    """The header of a Roman image as its pipeline wrote it."""
+    """Return the header of a Roman image as its pipeline wrote it."""
     return [*made_cards(tree), *_background_cards(tree["roman"]["meta"])]
 
 
 def made_cards(tree: Any) -> cd.Cards:
-    """The cards that are made of the tree, but for those of the background."""
+    """Make cards from the tree, but for those of the background."""
     roman = tree["roman"]
     data, unit = array_and_unit(roman["data"])
     cards = [cd.make_card("SIMPLE", True), *_shape_cards(data.shape, _BITPIX[data.dtype.str[1:]])]

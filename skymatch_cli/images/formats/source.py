@@ -52,14 +52,14 @@ class Source:
         self._cards: dict[int, cd.Cards] = {}
 
     def cards(self, index: int) -> cd.Cards:
-        """The header of one HDU."""
+        """Return the header of one HDU."""
         if index not in self._cards:
             hdu = self.file.hdus[index]
             self._cards[index] = cd.split_header(self.read(hdu.header_offset, hdu.header_size))
         return self._cards[index]
 
     def extent(self, index: int) -> Extent:
-        """Where one HDU lies; bytes that follow the last one go with it."""
+        """Return where one HDU lies; bytes that follow the last one go with it."""
         hdu = self.file.hdus[index]
         is_last = index + 1 == len(self.file.hdus)
         stop = self.stream.seek(0, os.SEEK_END) if is_last else self.file.hdus[index + 1].header_offset
@@ -71,11 +71,11 @@ class Source:
         return Extent(hdu.header_offset, hdu.data_offset, size if hdu.is_image else stop - hdu.data_offset, stop)
 
     def read(self, start: int, size: int) -> bytes:
-        """Some bytes of the file; EOFError if the file ends before."""
+        """Read some bytes of the file; EOFError if the file ends before."""
         return b"".join(self.pieces(start, start + size, size or 1))
 
     def pieces(self, start: int, stop: int, size: int = _CHUNK) -> Iterator[bytes]:
-        """The bytes from ``start`` to ``stop``, in pieces of ``size`` (the last may be shorter)."""
+        """Yield the bytes from ``start`` to ``stop``, in pieces of ``size`` (the last may be shorter)."""
         while start < stop:
             self.stream.seek(start)
             piece = read_exactly(self.stream, min(size, stop - start))
@@ -83,7 +83,7 @@ class Source:
             yield piece
 
     def stored_pixels(self, index: int, form: PixelFormat) -> Iterator[tuple[int, Stored]]:
-        """The pixels of an image as stored (before packing), in pieces: the number of the first, and an array (n,).
+        """Yield the pixels of an image as stored (before packing): the number of the first of a piece, and these (n,).
 
         Of a tile-compressed image they are one piece; OSError if it is damaged.
         """

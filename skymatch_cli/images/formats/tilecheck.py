@@ -33,7 +33,7 @@ def opened_tiles(open_stream: Callable[[], IO[bytes]], index: int) -> Iterator[A
 
     try:
         with _WARNINGS, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # non-standard cards are the file's own affair
+            warnings.simplefilter("ignore")  # of non-standard cards
             with open_stream() as stream, fits.open(stream, disable_image_compression=True) as hdus:
                 check_streams(hdus[index])
             with open_stream() as stream, fits.open(stream, do_not_scale_image_data=True) as hdus:
