@@ -76,9 +76,10 @@ class PlaneFinder:
         """The plane of flags, and a note; None where there is none."""
         dq: StoredPlane | None
         name = f"[{self._dq_ext},{ref.extver}]"
+        named = (h for h in file.hdus if h.name.upper() == self._dq_ext.upper() and h.index != ref.hdu)
         if "--dq-ext" in self._templates:
             dq, name = self._from_template("--dq-ext", science, ref, "DQ file", file)
-        elif (hdu := _same_version(file, ref, self._dq_ext)) is not None:
+        elif (hdu := belonging(named, file.hdus[ref.hdu], file)) is not None:
             if not hdu.shape:
                 _check_constant(file, hdu, bad, ref.label)
                 return None, f"no DQ flags are set in {name}"
@@ -188,12 +189,6 @@ def _holds_flags(plane: StoredPlane) -> bool:
     """Whether the plane is made of integers with one bit pattern for each value (unsigned ones included)."""
     offsets = {0.0, -128.0 if plane.bitpix == 8 else 2.0 ** (plane.bitpix - 1)}
     return plane.bitpix > 0 and plane.bscale == 1 and plane.bzero in offsets
-
-
-def _same_version(file: FitsFile, ref: ImageRef, name: str) -> Hdu | None:
-    """Find the extension of a name that belongs to an image, see `belonging`."""
-    found = (h for h in file.hdus if h.name.upper() == name.upper() and h.index != ref.hdu)
-    return belonging(found, file.hdus[ref.hdu], file)
 
 
 def _chosen(file: FitsFile, place: MaskRef, ref: ImageRef, kind: str, images: FitsFile) -> Hdu:

@@ -32,6 +32,7 @@ SIDE = 32
 
 _MIN_REGION = 65536  # pixels that can be sorted in the time that one region of tiles takes
 _BATCH = 2**27  # pixels (of the frame, times regions) that are handled together
+_ADDED = 2**16  # pixels that are added up together, while they are in the cache
 _FEW_EDGES = 8  # edges per call up to which sorted bins are kept
 _BUILD = 1.7  # pixels that can be sorted in the time that one is put into tiles
 
@@ -79,12 +80,12 @@ class TiledImage:
         bands, columns = (-(-n // SIDE) for n in self.shape)
         self.binning = Binning.of(data, good)
         # Running totals along a band of the values in each bin: sums, sums of squares, counts. Pixels are infinite
-        # where they are ignored; in a second copy of every band they are by bin, and in each bin by tile.
+        # where they are ignored; a second copy is by band, bin and tile, with those that all regions share at its end.
         self._sums, self._counts, self._pixels, self._by_bin = _in_one_block(
             ((bands, columns + 1, 2, BINS), np.float64),
             ((bands, columns + 1, BINS), np.int32),
             ((bands * SIDE, columns * SIDE), data.dtype),
-            ((bands, columns * SIDE * SIDE), data.dtype),
+            ((bands * columns * SIDE * SIDE,), data.dtype),
         )
         self._sums[...], self._counts[...] = 0, 0
         self._bin_start = np.zeros((bands, BINS), dtype=np.int64)
@@ -92,20 +93,22 @@ class TiledImage:
         self._extremes = [(self._lowest, np.minimum), (self._highest, np.maximum)][: 1 + self.binning.ties]
         inside = whole_tiles(regions, self.shape)
         shared = np.stack([inside[:, 0].max(axis=0), inside[:, 1].min(axis=0)], axis=1)
-        core = [data[:0, 0]]
+        filled, core = 0, self._by_bin.size
         for band in np.unique(np.concatenate([spans.y for spans in regions]) // SIDE).tolist():
             self._copy_band(band, data, good)
             tiles = self._pixels[band * SIDE : (band + 1) * SIDE].reshape(SIDE, columns, SIDE).swapaxes(0, 1)
             first, last = shared[band].tolist()
             last = max(first, last)
-            core.append(tiles[first:last].reshape(-1))
-            self._fill_band(band, np.concatenate([tiles[:first], tiles[last:]]), first)
+            core -= tiles[first:last].size
+            self._by_bin[core:][: tiles[first:last].size].reshape(-1, SIDE, SIDE)[...] = tiles[first:last]
+            self._fill_band(band, np.concatenate([tiles[:first], tiles[last:]]), first, filled)
+            filled += tiles.size - tiles[first:last].size
         for table in (self._counts, self._sums):
             for column in range(columns):  # a loop, because cumsum walks along the short axis
                 table[:, column + 1] += table[:, column]
         # Bin ``k`` holds ``edges[k - 1] <= value < edges[k]``.
         self.edges = np.minimum.accumulate(self._lowest[::-1])[-2::-1]
-        self.core = SortedPixels(np.concatenate(core), self.edges)
+        self.core = SortedPixels(self._by_bin[core:], self.edges)
         if self.binning.ties:
             held, cuts = np.diff(self.core.cuts) > 0, self.core.cuts
             self._lowest[held] = np.minimum(self._lowest[held], self.core.values[cuts[:-1][held]])
@@ -120,14 +123,14 @@ class TiledImage:
         pixels[:ny, :nx] = data[rows]
         pixels[:ny, :nx][~use] = np.inf
 
-    def _fill_band(self, band: int, tiles: PixelArray, first: int) -> None:
+    def _fill_band(self, band: int, tiles: PixelArray, first: int, filled: int) -> None:
         """Add tiles (n, SIDE, SIDE) of a band to the tables: the ``first`` ones, and the last ones."""
         n, pixels = len(tiles), tiles.reshape(-1)
         if not n:
             return
         before, behind = slice(1, first + 1), slice(len(self._counts[0]) - n + first, None)
         bins = self.binning.bins(pixels)
-        by_bin = self._by_bin[band, : pixels.size]
+        by_bin = self._by_bin[filled : filled + pixels.size]
         pixels.take(np.argsort(bins, kind="stable"), out=by_bin, mode="clip")
         short = np.min_scalar_type(n * (BINS + 1))  # added up in half the time
         cell = bins.reshape(n, -1) + np.arange(n, dtype=short)[:, None] * (BINS + 1)
@@ -136,7 +139,7 @@ class TiledImage:
         self._counts[band, before], self._counts[band, behind] = counts[:first], counts[first:]
         totals = counts.sum(axis=0)
         start = np.cumsum(totals) - totals
-        self._bin_start[band] = start + self._by_bin.shape[1] * band
+        self._bin_start[band] = start + filled
         held = np.flatnonzero(totals)
         for extreme, find in self._extremes:
             extreme[held] = find(extreme[held], find.reduceat(by_bin, start[held]))
@@ -176,7 +179,7 @@ class TiledImage:
         bands, bins = np.arange(inside.shape[2]), bins[:, None]
         before, after = (self._counts[bands, inside[:, end], bins].astype(np.int64) for end in (0, 1))
         start, length = self._bin_start[bands, bins] + before, after - before
-        return self._by_bin.reshape(-1).take(_ranges(start.reshape(-1), length.reshape(-1))), length.sum(axis=1)
+        return self._by_bin.take(_ranges(start.reshape(-1), length.reshape(-1))), length.sum(axis=1)
 
     def only_value(self, k: int) -> float | None:
         """Return the value that all pixels of a bin have; None where they differ."""
@@ -239,17 +242,15 @@ class SortedPixels:
 
     def sums(self, pivot: np.float64) -> FloatArray:
         """Return sums and sums of squares about the pivot, (2, BINS); 0 in the unbounded bins."""
-        weight = np.empty(self.values.size + 1)
-        weight[:-1] = self.values
-        weight[-1] = pivot  # a zero for a cut at the very end
-        weight -= pivot
-        found = np.empty((2, BINS))
-        np.add.reduceat(weight, self.cuts[:-1], out=found[0])
-        with np.errstate(over="ignore"):
-            weight *= weight
-        np.add.reduceat(weight, self.cuts[:-1], out=found[1])
-        found[:, self.cuts[1:] == self.cuts[:-1]] = 0.0
-        found[:, [0, -1]] = 0.0  # an outlier would swamp the running total
+        found = np.zeros((2, BINS))  # an outlier would swamp the running total
+        held = 1 + np.flatnonzero(self.cuts[2:-1] > self.cuts[1:-2])
+        for bins in np.array_split(held, 1 + self.values.size // _ADDED):
+            if bins.size:
+                start = self.cuts[bins]
+                weight = np.subtract(self.values[start[0] : self.cuts[bins[-1] + 1]], pivot, dtype=np.float64)
+                with np.errstate(over="ignore"):
+                    powers = weight, weight * weight
+                found[:, bins] = [np.add.reduceat(power, start - start[0]) for power in powers]
         return found
 
 

@@ -10,8 +10,9 @@ from functools import lru_cache
 import numpy as np
 
 from skymatch_cli.choices import Compare
+from skymatch_cli.compare.mesh.grids import mesh_grids
 from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
-from skymatch_cli.compare.meshed import MeshReduction, mesh_grids
+from skymatch_cli.compare.meshed import MeshReduction
 from skymatch_cli.compare.pooled import ImageMeasurement, blocks_per_side, coarser
 from skymatch_cli.errors import SkymatchError
 from skymatch_cli.model import IntArray, Measurements, SkyWarning

@@ -232,10 +232,7 @@ def with_steps(
 
 
 def _noise_ratio(structure: PairStructure, graph: OverlapGraph) -> FloatArray:
-    """Variance of the blocks of every image within the pieces of its overlaps over that within its overlaps, (N,).
-
-    The noise of an image is scaled to the scatter of all its blocks, in which structure has a part.
-    """
+    """Scatter of the blocks of every image within pieces over that within overlaps, which has structure in it, (N,)."""
     pieces, whole = structure.pieces[:3], structure.pieces[:3].sum(axis=2, keepdims=True)
     n_blocks = np.maximum(structure.bright[5] - (pieces[0] > 0).sum(axis=1), 0.0)
     terms = [n_blocks]
@@ -339,10 +336,7 @@ def _bowl(sample: _Pieces, difference: FloatArray, pieces: _Pieces) -> tuple[Flo
 def _amplitudes(
     pieces: _Pieces, difference: FloatArray, kind: Kind, ends: tuple[IntArray, IntArray], n: int
 ) -> FloatArray:
-    """Variance of the field of every image, (N,).
-
-    Either the set has structure, of much the same amplitude in all images, or a few images have some of their own.
-    """
+    """Variance of the field of every image, (N,): much the same in all of a set, or that of a few images alone."""
     amplitudes = pieces.typical * _AMPLITUDES
     each = [some.modes([kind]).likelihoods(difference[rows], amplitudes)[0] for rows, some in pieces.chunks()]
     likelihood = np.concatenate([np.empty((0, len(amplitudes))), *each])

@@ -50,14 +50,15 @@ class Placement:
         self, wcs: CelestialWcs, grid: MeshGrid, blocks: BoolArray | None = None, *, several: bool = False
     ) -> None:
         self.shape, self.pitch_rad = wcs.shape, grid.pitch_rad
-        self.blocks = np.ones([-(-n // BLOCK_PIX) for n in self.shape], np.bool_) if blocks is None else blocks
+        blocks = np.ones([-(-n // BLOCK_PIX) for n in self.shape], np.bool_) if blocks is None else blocks
         self._positions = pixel_map(wcs, grid)
         self._area = self._positions.area()
         on_plane = self._area[np.isfinite(self._area) & (self._area > 0)]
         self.bins = Bins.for_pitch(1.0 / np.sqrt(np.median(on_plane)) if on_plane.size else 1.0)
         # Bins are counted from the first row of a rectangle: those of rows of blocks below it must be the same.
-        self.rectangles = rectangles(self.blocks, self.shape, 1 if BLOCK_PIX % self.bins.stride else _MOST_BLOCKS)
-        used = _used_nodes(self.blocks, self._positions, self.bins.stride)
+        self.rectangles = rectangles(blocks, self.shape, 1 if BLOCK_PIX % self.bins.stride else _MOST_BLOCKS)
+        self.large_rectangles = rectangles(blocks, self.shape, blocks.size)
+        used = _used_nodes(blocks, self._positions, self.bins.stride)
         u, v = (np.where(used, c, np.nan) for c in (self._positions.u, self._positions.v))
         most = _LEAST_MOST_CELLS + _MOST_CELLS_PER_PIXEL * self.shape[0] * self.shape[1]
         self.origin, self._cells = window_around(u, v, most)
