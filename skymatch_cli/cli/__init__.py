@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from skymatch_cli.run.threads import begin_with_one_thread
 from skymatch_cli.version import __version__
 
 from .guard import guarded
@@ -71,8 +72,7 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run, and exit with the code that the design gives to what happened."""
-        # Work runs in parallel on small matrices: threads inside BLAS get in the way.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        begin_with_one_thread()
         # astropy looks there for its settings, and fails where it may not look.
         if not os.access(os.path.expanduser("~"), os.X_OK):  # noqa: PTH111 (no import of pathlib)
             os.environ["HOME"] = os.devnull
