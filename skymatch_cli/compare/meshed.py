@@ -226,16 +226,20 @@ class _Places:
 
     @cached_property
     def spans(self) -> Sequence[Spans]:
-        """Pixels of every overlap in some rows, between which its borders are straight lines within a block."""
-        info = self.info
+        """Pixels of every overlap, in rows that tell the blocks they lie in where its borders allow for it."""
+        info, ny = self.info, self.info.shape[0]
         assert info.wcs is not None  # noqa: S101 - only images with a WCS have overlaps
         rings = pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label)
+        # Borders are straight between corners: they reach farthest at these, or at the ends of blocks.
         corners = np.ceil(np.concatenate([[0.0], *(ring[:, 1] for overlap in rings for ring in overlap)])).astype(
             np.int64
         )
-        ends = np.arange(0, info.shape[0] + BLOCK_PIX, BLOCK_PIX)
-        rows = np.unique(np.concatenate([corners, corners - 1, ends, ends - 1]).clip(0, info.shape[0] - 1))
-        return spans_of_polygons(rings, info.shape, rows)
+        ends = np.arange(0, ny + BLOCK_PIX, BLOCK_PIX)
+        rows = np.unique(np.concatenate([corners, corners - 1, ends, ends - 1]).clip(0, ny - 1))
+        spans = spans_of_polygons(rings, info.shape, rows)
+        if all((each.x1 > each.x0).all() for each in spans):
+            return spans
+        return spans_of_polygons(rings, info.shape)  # a tip between pixels tells nothing of the rows beside it
 
     @cached_property
     def placements(self) -> list[tuple[int, int, Placement]]:

@@ -281,7 +281,9 @@ def _unpacked(first: StoredPlane, count: int, y0: int, y1: int) -> Stored:
         return np.ascontiguousarray(values, first.dtype).reshape(count, y1 - y0, first.shape[1])
 
 
-_unpacked_and_kept = lru_cache(maxsize=2)(_unpacked)
+@lru_cache(maxsize=2)
+def _unpacked_and_kept(first: StoredPlane, count: int, y0: int, y1: int) -> Stored:
+    return _unpacked(first, count, y0, y1)
 
 
 def _physical_type(plane: PixelFormat) -> np.dtype[Any]:
