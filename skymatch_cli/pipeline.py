@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 from skymatch_cli.choices import Method
-from skymatch_cli.compare.pooled import unmeasured
 from skymatch_cli.errors import InputError, StrictError, plural
 from skymatch_cli.model import ImageInfo
 from skymatch_cli.model.warning import counted
@@ -18,13 +17,12 @@ from skymatch_cli.run.tasks import NO_PROGRESS, Progress, Runner
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.measuring import NEEDS_LOCAL, compared_otherwise, find, gather, measured
 from skymatch_cli.store.planning import ImageName, plan
-from skymatch_cli.store.rows import measuring_part
 from skymatch_cli.store.solving import solve
-from skymatch_cli.store.store import Store
 
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
     from skymatch_cli.record.write import WriteReport
+    from skymatch_cli.store.store import Store
 
 
 def match(images: Sequence[ImageName], settings: Settings, *, progress: Progress = NO_PROGRESS) -> Result:
@@ -57,10 +55,12 @@ def evaluate(
     in_place = not settings.dry_run and settings.output_dir is None
     planned = plan(images, settings, progress=progress, stdin=stdin, to_change=in_place, store=store)
     if store is not None:
-        store.save_plan(replace(planned, settings=measuring_part(settings)))
+        store.save_plan(replace(planned, settings=settings.for_measuring()))
     if not settings.dry_run:
         _check_writable(planned.infos, settings)
     if settings.method == Method.USER:
+        from skymatch_cli.compare.pooled import unmeasured
+
         return solve(planned, unmeasured(planned.graph, len(planned.infos)))
     journal = False
     if in_place and settings.subtract:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +142,11 @@ class Settings:
             if f.name in _OVERLAP_STATISTIC and getattr(self, f.name) != f.default:
                 what = f"{option_name(f.name)} has no effect with --compare mesh and --method match"
                 raise UsageError(what, "use --compare pooled, or leave it out")
+
+    def for_measuring(self) -> Settings:
+        """The settings as a plan has them: those that only a solution needs are the default ones."""
+        default = Settings()
+        return replace(self, **{name: getattr(default, name) for name in OF_THE_SOLUTION})
 
     def determining(self) -> dict[str, Any]:
         """The settings that determine the result (not the number of workers, not the log)."""

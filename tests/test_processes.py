@@ -42,6 +42,7 @@ class Squaring:
     locked: frozenset[int] = frozenset()
 
     def __call__(self) -> Square:
+        time.sleep(0.002)  # so that no process does all of them
         if self.k in self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.k in self.bad:
@@ -202,16 +203,17 @@ from skymatch_cli.run.processes import run_tasks
 class Slow:
     def __init__(self, k): self.k = k
     def __call__(self):
-        time.sleep(0.05)
-        return os.getpid()
-for pid in run_tasks(Tasks(Slow, range(10**6), 10**9), 2, Progress()):
-    print(pid, flush=True)
+        os.write(1, b"%d\\n" % os.getpid())
+        time.sleep(float(sys.argv[1]))
+for _ in run_tasks(Tasks(Slow, range(10**6), 10**9), 2, Progress()):
+    pass
 """
 
 
-def test_processes_end_with_the_one_that_started_them():
-    parent = subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True)
-    children = {int(parent.stdout.readline()) for _ in range(20)}
+@pytest.mark.parametrize(("seconds", "n_lines"), [("0.05", 20), ("600", 2)])
+def test_processes_end_with_the_one_that_started_them(seconds, n_lines):
+    parent = subprocess.Popen([sys.executable, "-c", ORPHANS, seconds], stdout=subprocess.PIPE, text=True)
+    children = {int(parent.stdout.readline()) for _ in range(n_lines)}
     parent.kill()
     parent.wait()
     parent.stdout.close()

@@ -60,6 +60,19 @@ def test_polygon_beyond_the_frame_is_clipped() -> None:
     assert polygon_spans([np.array([[40.0, 1], [50, 1], [45, 20]])], SHAPE).n_pixels == 0
 
 
+def test_some_rows_are_those_of_all_with_runs_that_have_no_pixel() -> None:
+    triangle = [np.array([[1.2, 0.3], [28.0, 9.1], [5.5, 21.7]])]
+    rows = np.array([0, 1, 3, 4, 17])
+    (some,), (every,) = (spans_of_polygons([triangle], SHAPE, which) for which in (rows, None))
+    assert some.y.tolist() == [1, 3, 4, 17]
+    assert (some.x0[0], some.x1[0]) == (2, 4)
+    kept = np.isin(every.y, rows)
+    for name in ("y", "x0", "x1"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(every, name)[kept])
+    needle = [np.array([[3.2, 0.5], [3.4, 0.5], [3.4, 2.5], [3.2, 2.5]])]
+    assert [len(spans_of_polygons([needle], SHAPE, which)[0].y) for which in (rows, None)] == [1, 0]
+
+
 def test_no_polygons_give_no_spans() -> None:
     assert spans_of_polygons([], (10, 10)) == []
 

@@ -46,6 +46,9 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
+        from skymatch_cli.run.threads import begin_with_one_thread
+
+        begin_with_one_thread()
         command: click.Command = importlib.import_module(f".{cmd_name}", __name__).command
         return command
 
@@ -71,8 +74,6 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run, and exit with the code that the design gives to what happened."""
-        # Work runs in parallel on small matrices: threads inside BLAS get in the way.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         # astropy looks there for its settings, and fails where it may not look.
         if not os.access(os.path.expanduser("~"), os.X_OK):  # noqa: PTH111 (no import of pathlib)
             os.environ["HOME"] = os.devnull

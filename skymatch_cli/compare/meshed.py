@@ -21,15 +21,15 @@ from skymatch_cli.compare.mesh.grids import halvings, mesh_grids
 from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
 from skymatch_cli.compare.mesh.placement import Placement
 from skymatch_cli.compare.mesh.reduce import reduce_image
-from skymatch_cli.compare.pooled import local_skies, n_pixels_of, pixels_of, scales
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
-from skymatch_cli.images.pixels import Pixels
+from skymatch_cli.images.pixels import Pixels, pixels_of
 from skymatch_cli.model import (
     BoolArray,
     FloatArray,
     ImageInfo,
     IntArray,
+    LocalSkies,
     Measurements,
     OverlapGraph,
     PixelArray,
@@ -39,6 +39,7 @@ from skymatch_cli.model import (
     StrArray,
     TangentPlane,
     group_numbers,
+    n_pixels_of,
     set_numbers,
 )
 from skymatch_cli.model.measurements import DegreeChooser, PlaneSolver, joined
@@ -48,8 +49,7 @@ from skymatch_cli.sky.raster import Spans, spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
 from skymatch_cli.statistics.amplifiers import UNKNOWN_STEPS, amplifier_steps
 from skymatch_cli.statistics.coarse import is_continuous, rounding_bias
-from skymatch_cli.statistics.ownsky import own_sky
-from skymatch_cli.statistics.scale import pixel_scale
+from skymatch_cli.statistics.scale import pixel_scale, scales
 
 _SAMPLE, _GLANCE = 2**14, 2**10  # good pixels that show the steps of integers, or that there are none
 
@@ -100,7 +100,7 @@ def assemble_mesh(
     graph: OverlapGraph,
     found: Callable[[int], MeshReduction],
     settings: Settings,
-    solvers: tuple[PlaneSolver, DegreeChooser],
+    solvers: tuple[PlaneSolver, DegreeChooser] | None,
     *,
     jobs: int = 1,
 ) -> tuple[Measurements, list[MeshReduction]]:
@@ -108,7 +108,8 @@ def assemble_mesh(
 
     Images of different sets (``--split-by``, planes of cubes) are never compared: each set gives what it gives alone,
     and ``found`` is asked for the findings of its images when it is its turn, in one of ``jobs`` processes.
-    ``solvers``: least squares of polynomials and the choice of their degree, which belong to a later step.
+    ``solvers``: least squares of polynomials and the choice of their degree, which belong to a later step; None for
+    constants.
     """
     grids = mesh_grids(infos, graph, settings.mesh_size)
     spacing = halvings(infos, graph, grids, settings)
@@ -126,9 +127,9 @@ def assemble_mesh(
         degree = Model(settings.model).degree
         own_infos = [infos[i] for i in mine.tolist()]
         steps = partial(step_variances, own_infos, [f.steps for f in reduced])
-        compare_all = partial(_compared, meshes, part, group[mine], usable, steps, solve_planes=solvers[0], jobs=jobs)
+        compare_all = partial(_compared, meshes, part, group[mine], usable, steps, solvers=solvers, jobs=jobs)
         differences = compare_all(degree=degree)
-        if settings.model == Model.AUTO:
+        if solvers is not None and settings.model == Model.AUTO:
             # Cells are trusted, and their errors known, with the model that they are compared by.
             degree, reasons = solvers[1](own_infos, group[mine], differences)
             differences = replace(compare_all(degree=degree), reasons=reasons)
@@ -142,7 +143,7 @@ def assemble_mesh(
     of_images = [without_cells[i] for i in range(len(infos))]
     n_good = np.array([f.n_good for f in of_images], np.int64)
     scale = scales(infos, [f.scale for f in of_images])
-    return replace(whole, n_good=n_good, local=local_skies([f.local for f in of_images]), scale=scale), of_images
+    return replace(whole, n_good=n_good, local=LocalSkies.of([f.local for f in of_images]), scale=scale), of_images
 
 
 def _compared(
@@ -153,14 +154,18 @@ def _compared(
     steps: Callable[[], FloatArray],
     *,
     degree: int,
-    solve_planes: PlaneSolver,
+    solvers: tuple[PlaneSolver, DegreeChooser] | None,
     jobs: int,
 ) -> Measurements:
     """The differences of the images of one set."""
-    if degree and any(mesh is not None and mesh.centroids is not None for cells in meshes for mesh in cells):
+    if (
+        degree
+        and solvers is not None
+        and any(mesh is not None and mesh.centroids is not None for cells in meshes for mesh in cells)
+    ):
         from skymatch_cli.compare.mesh.tilts import compare_planes
 
-        return compare_planes(meshes[0], graph, group, solve_planes, usable, degree=degree)
+        return compare_planes(meshes[0], graph, group, solvers[0], usable, degree=degree)
     from skymatch_cli.compare.mesh.compare import compare
 
     return compare(meshes, graph, group, usable, steps=steps(), jobs=jobs)
@@ -221,16 +226,20 @@ class _Places:
 
     @cached_property
     def spans(self) -> Sequence[Spans]:
-        """Pixels of every overlap in some rows, between which its borders are straight lines within a block."""
-        info = self.info
+        """Pixels of every overlap, in rows that tell the blocks they lie in where its borders allow for it."""
+        info, ny = self.info, self.info.shape[0]
         assert info.wcs is not None  # noqa: S101 - only images with a WCS have overlaps
         rings = pixel_rings(self.overlaps, self.image, info.wcs, info.ref.label)
+        # Borders are straight between corners: they reach farthest at these, or at the ends of blocks.
         corners = np.ceil(np.concatenate([[0.0], *(ring[:, 1] for overlap in rings for ring in overlap)])).astype(
             np.int64
         )
-        ends = np.arange(0, info.shape[0] + BLOCK_PIX, BLOCK_PIX)
-        rows = np.unique(np.concatenate([corners, corners - 1, ends, ends - 1]).clip(0, info.shape[0] - 1))
-        return spans_of_polygons(rings, info.shape, rows)
+        ends = np.arange(0, ny + BLOCK_PIX, BLOCK_PIX)
+        rows = np.unique(np.concatenate([corners, corners - 1, ends, ends - 1]).clip(0, ny - 1))
+        spans = spans_of_polygons(rings, info.shape, rows)
+        if all((each.x1 > each.x0).all() for each in spans):
+            return spans
+        return spans_of_polygons(rings, info.shape)  # a tip between pixels tells nothing of the rows beside it
 
     @cached_property
     def placements(self) -> list[tuple[int, int, Placement]]:
@@ -264,6 +273,8 @@ class MeshTask:
             return self._unread(error.problems)
         local = None
         if self.with_local:
+            from skymatch_cli.statistics.ownsky import own_sky
+
             chosen = self.settings
             local = own_sky(pixels.data, pixels.good, chosen.statistic, mask_sources=chosen.mask_sources)
         n_good = int(np.count_nonzero(pixels.good))

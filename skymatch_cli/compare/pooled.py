@@ -21,13 +21,11 @@ import numpy.typing as npt
 from skymatch_cli.choices import Skystat, WarningName
 from skymatch_cli.compare.pieces import PieceMeans, piece_maps, piece_means
 from skymatch_cli.errors import InputError, Problem
-from skymatch_cli.images.formats.files import is_remote
-from skymatch_cli.images.pixels import Pixels, read_pixels
+from skymatch_cli.images.pixels import Pixels, pixels_of
 from skymatch_cli.model import (
     FloatArray,
     ImageInfo,
     IntArray,
-    LocalSkies,
     Measurements,
     OverlapGraph,
     SkyStatistic,
@@ -35,6 +33,7 @@ from skymatch_cli.model import (
     SkyWarning,
     StatisticSettings,
     Status,
+    n_pixels_of,
 )
 from skymatch_cli.run.tasks import Tasks
 from skymatch_cli.settings import Settings
@@ -50,7 +49,6 @@ from skymatch_cli.statistics.scale import pixel_scale
 CountArray = npt.NDArray[np.unsignedinteger[Any]]
 _MAX_BLOCKS, _MIN_BLOCKS = 16, 4  # a side of the grid on which shared pixels are counted
 _LOCAL = 3.0  # mean less median over that by the skewness, which clipping cuts
-_SAMPLED = 16  # images by which the number of pixels is guessed
 _TOGETHER = 16  # regions whose runs fit the cache
 _MAX_COVERAGE = 500_000  # entries of all images together; the grid gets coarser in deep stacks
 
@@ -69,6 +67,19 @@ class ImageMeasurement:
     problems: tuple[Problem, ...] = ()  # why the pixels could not be read; the regions say ``unreadable`` then
     scale: FloatArray = field(default_factory=lambda: np.full(2, np.nan))  # see `pixel_scale`
     steps: FloatArray = field(default_factory=UNKNOWN_STEPS.copy)  # see `amplifier_steps`
+
+    def joined(self, new: ImageMeasurement) -> ImageMeasurement:
+        """Return the finding with further overlaps, in the order of the graph."""
+        pairs = np.concatenate([self.pairs, new.pairs])
+        order = np.argsort(pairs, kind="stable")
+        return replace(
+            self,
+            pairs=pairs[order],
+            regions=SkyStatistics.joined([self.regions, new.regions]).part(order),
+            blocks=np.concatenate([self.blocks, new.blocks])[order],
+            pieces=PieceMeans.joined([self.pieces, new.pieces]).part(order),
+            problems=new.problems,
+        )
 
 
 def pooled_tasks(
@@ -102,12 +113,6 @@ def pooled_tasks(
         )
 
     return Tasks(make, wanted, n_pixels_of(infos, wanted))
-
-
-def n_pixels_of(infos: Sequence[ImageInfo], images: Sequence[int]) -> int:
-    """About how many pixels images have, by some from the first to the last: detectors are often listed in turn."""
-    some = [infos[i].shape for i in images[:: -(-len(images) // _SAMPLED) or 1]]
-    return sum(ny * nx for ny, nx in some) * len(images) // max(len(some), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -185,21 +190,6 @@ class PooledTask:
         )
 
 
-def pixels_of(info: ImageInfo, settings: Settings, needed: Sequence[IntArray] = ()) -> Pixels:
-    """The pixels of a frame; of a file behind a URL only from the first to the last row needed, the others not good.
-
-    Where no row is needed all are read, since padding is judged by the frame.
-    """
-    needed = [rows for rows in needed if rows.size]
-    if not needed or not is_remote(info.source.science.path):
-        return read_pixels(info, settings)
-    first, last = min(int(rows.min()) for rows in needed), max(int(rows.max()) for rows in needed)
-    read = read_pixels(info, settings, rows=(first, last + 1))
-    data, good = np.zeros(info.shape, read.data.dtype), np.zeros(info.shape, np.bool_)
-    data[first : last + 1], good[first : last + 1] = read.data, read.good
-    return replace(read, data=data, good=good)
-
-
 def unmeasured(graph: OverlapGraph, n_images: int) -> Measurements:
     """The measurements of a run that needs no pixels (method ``user``): no pair."""
     m = len(graph.a)
@@ -257,27 +247,6 @@ def _block_counts(regions: Sequence[Spans], shape: tuple[int, int], side: int) -
         first = np.concatenate([[0], np.flatnonzero(row[1:] != row[:-1]) + 1])
         counts[row[first]] = np.add.reduceat(inside, first, axis=1, dtype=np.int32).T
     return counts.reshape(len(regions), side * side)
-
-
-def scales(infos: Sequence[ImageInfo], found: Sequence[FloatArray]) -> FloatArray:
-    """Scales of the pixels of all images (see `pixel_scale`) in comparison units, (2, N)."""
-    factor = np.array([abs(info.to_comparison) for info in infos])
-    return np.asarray(np.array(found).reshape(-1, 2).T * factor)
-
-
-def local_skies(found: Sequence[SkyStatistic | None]) -> LocalSkies | None:
-    """The images' own skies as columns; None where they were not asked for."""
-    local = [sky for sky in found if sky is not None]
-    if len(local) < len(found):
-        return None
-    err = np.array([s.err for s in local])
-    return LocalSkies(
-        value=np.array([s.value for s in local]),
-        err=err,
-        n=np.array([s.n for s in local], np.int64),
-        status=np.array([s.status for s in local], object),
-        noise=np.sqrt(np.maximum(err**2 - np.array([s.crowding for s in local]) ** 2, 0)),
-    )
 
 
 def _photons(info: ImageInfo, pixels: Pixels, statistic: StatisticSettings) -> tuple[SkyWarning, ...]:

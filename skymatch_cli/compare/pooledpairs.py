@@ -11,13 +11,14 @@ from scipy.sparse import csr_array, diags_array, hstack
 from skymatch_cli.compare.amplifiers import step_errors, step_variances, variances
 from skymatch_cli.compare.piecepairs import PiecePairs, as_loops_allow
 from skymatch_cli.compare.pieces import PieceMeans
-from skymatch_cli.compare.pooled import CountArray, ImageMeasurement, coarser, local_skies, scales
+from skymatch_cli.compare.pooled import CountArray, ImageMeasurement, coarser
 from skymatch_cli.compare.sharing import pooled_noise
 from skymatch_cli.model import (
     BoolArray,
     FloatArray,
     ImageInfo,
     IntArray,
+    LocalSkies,
     Measurements,
     OverlapGraph,
     SkyStatistics,
@@ -25,6 +26,7 @@ from skymatch_cli.model import (
     StrArray,
     group_numbers,
 )
+from skymatch_cli.statistics.scale import scales
 
 _OF_CROWDING = 0.5  # error of a level over mean less median of its pixels: a bias that differs with the seeing
 
@@ -74,7 +76,7 @@ def assemble_pooled(infos: Sequence[ImageInfo], graph: OverlapGraph, found: Sequ
         photometric=variance / of_noise / total,
         level_variance=of_level,
         zero_point=np.stack([gain, gain_err, hidden]),
-        local=local_skies([f.local for f in found]),
+        local=LocalSkies.of([f.local for f in found]),
         scale=scales(infos, [f.scale for f in found]),
     )
 

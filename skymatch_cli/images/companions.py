@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from functools import lru_cache
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu
@@ -24,35 +25,33 @@ class Role(StrEnum):
     UNKNOWN = "unknown"
 
 
-def _pattern(inside: str, words: str = "") -> re.Pattern[str]:
-    """Texts anywhere in a name, and words that stand between characters that are not letters."""
-    return re.compile("|".join(filter(None, [inside, words and rf"(?<![a-z])({words})(?![a-z])"])), re.IGNORECASE)
-
-
-# An extension whose name has one of these is never an image, also where no other plane of its file says so.
+# Texts anywhere in a name, and words that stand between characters that are no letters. An extension whose name has
+# one of the first is never an image, also where no other plane of its file says so.
 _SURELY = {
-    Role.FLAGS: ("mask|quality", "dq|msk|bpm|flags?|flg"),
-    Role.OTHER: ("variance|error|uncert|sigma|stddev", "err|var|rms|unc"),
-    Role.WEIGHT: ("weight|ivar|invvar", "wht|wgt|wt|con|ctx"),
+    Role.FLAGS: ("mask quality", "dq msk bpm flag flags flg"),
+    Role.OTHER: ("variance error uncert sigma stddev", "err var rms unc"),
+    Role.WEIGHT: ("weight ivar invvar", "wht wgt wt con ctx"),
 }
 _PERHAPS = {
-    Role.OTHER: ("stdev|background|noise", "std|bkg|bg|sky|zodi|area|psf|model"),
-    Role.WEIGHT: ("coverage|exposure|confidence", "conf|exp|exptime|expmap|cov|nhits|hits|nobs"),
+    Role.OTHER: ("stdev background noise", "std bkg bg sky zodi area psf model"),
+    Role.WEIGHT: ("coverage exposure confidence", "conf exp exptime expmap cov nhits hits nobs"),
+    Role.IMAGE: ("", "sci science image img signal flux data intensity"),
 }
-_NOT_SKY = [_pattern(*texts) for texts in _SURELY.values()]
-_WEIGHT = _pattern(*_SURELY[Role.WEIGHT])
-_ROLES = {role: [_pattern(*texts[role]) for texts in (_SURELY, _PERHAPS) if role in texts] for role in _SURELY} | {
-    Role.IMAGE: [_pattern("", "sci|science|image|img|signal|flux|data|intensity")]
-}
+_ROLES = [(role, table[role]) for role in (*_SURELY, Role.IMAGE) for table in (_SURELY, _PERHAPS) if role in table]
 _SKY = {Role.IMAGE, Role.UNKNOWN}
 _LISTED = 6
 
 
+@lru_cache(maxsize=1024)
 def role_of(name: str) -> Role:
     """Return the role of a plane by its name; of ``1-1.E.SCI`` and ``DET11.DQ`` the last word counts."""
     word = name.rpartition(".")[2]
-    found = (role for role, patterns in _ROLES.items() if any(pattern.search(word) for pattern in patterns))
-    return next(found, Role.UNKNOWN)
+    return next((role for role, texts in _ROLES if _has(word, *texts)), Role.UNKNOWN)
+
+
+def _has(name: str, texts: str, words: str) -> bool:
+    name = name.lower()
+    return any(text in name for text in texts.split()) or not set(words.split()).isdisjoint(re.split("[^a-z]+", name))
 
 
 def science_planes(
@@ -68,7 +67,7 @@ def science_planes(
     science = tuple(hdu for hdu in planes if _last_word(hdu) == "SCI")
     if science:
         return science, ()
-    images = [hdu for hdu in planes if not any(pattern.search(_last_word(hdu)) for pattern in _NOT_SKY)]
+    images = [hdu for hdu in planes if not any(_has(_last_word(hdu), *texts) for texts in _SURELY.values())]
     celestial = [hdu for hdu in images if hdu.celestial]
     if not celestial:
         return (() if need_wcs else tuple(images)), ()
@@ -90,7 +89,7 @@ def companion_of(file: FitsFile, image: Hdu, role: Role) -> Hdu | None:
     alike = [h for h in file.hdus if (h.plane_shape, h.n_planes) == kind and _prefix(h) in prefixes]
     found = [h for h in alike if role_of(h.name) is role and h is not image]
     if role is Role.WEIGHT:  # before exposure times and coverage
-        found = [h for h in found if _WEIGHT.search(_last_word(h))] or found
+        found = [h for h in found if _has(_last_word(h), *_SURELY[Role.WEIGHT])] or found
     if same := [hdu for hdu in found if hdu.wcs in {"", image.wcs}]:
         unnumbered = len(same) == 1 and same[0].wcs and same[0].ver == 1
         return same[0] if unnumbered else belonging(same, image, file)

@@ -13,7 +13,7 @@ from skymatch_cli.images.formats.files import is_remote
 from skymatch_cli.images.names import stem_of
 from skymatch_cli.model import Container, ImageInfo, ImageRef, SkyWarning, StoredPlane
 
-_CHUNK = 2**20
+_CHUNK = 2**24
 _FIRST = 2**12  # bytes that are compared first, in the middle of the image
 _CONSTANT = 8  # different bytes; fewer: the pixels are constant
 
@@ -57,7 +57,7 @@ def kind_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
 def _warnings(images: Sequence[tuple[StoredPlane, ImageRef]]) -> Iterator[SkyWarning]:
     same_middle: dict[bytes, list[tuple[StoredPlane, ImageRef]]] = {}
     for plane, ref in images:
-        same_middle.setdefault(_middle(plane), []).append((plane, ref))
+        same_middle.setdefault(_stored(plane, plane.n_bytes // 2, _FIRST), []).append((plane, ref))
     for middle, own in same_middle.items():
         if len(set(middle)) <= _CONSTANT:
             continue
@@ -67,26 +67,16 @@ def _warnings(images: Sequence[tuple[StoredPlane, ImageRef]]) -> Iterator[SkyWar
                 yield SkyWarning(WarningName.COPIES, text)
 
 
-def _middle(plane: StoredPlane) -> bytes:
+def _are_same(one: StoredPlane, other: StoredPlane) -> bool:
+    starts = range(0, one.n_bytes, _CHUNK)
+    return all(_stored(one, start, _CHUNK) == _stored(other, start, _CHUNK) != b"" for start in starts)
+
+
+def _stored(plane: StoredPlane, start: int, n: int) -> bytes:
+    """Read n bytes of the pixels, or what is left; none of an unreadable file, which is reported later."""
     try:
         with Path(plane.path).open("rb") as stream:
-            stream.seek(plane.offset + plane.n_bytes // 2)
-            return stream.read(min(_FIRST, plane.n_bytes // 2))
+            stream.seek(plane.offset + start)
+            return stream.read(min(n, plane.n_bytes - start))
     except OSError:
-        return b""  # reported when its pixels are read
-
-
-def _are_same(one: StoredPlane, other: StoredPlane) -> bool:
-    left = one.n_bytes
-    try:
-        with Path(one.path).open("rb") as a, Path(other.path).open("rb") as b:
-            a.seek(one.offset)
-            b.seek(other.offset)
-            while left > 0:
-                n = min(_CHUNK, left)
-                if a.read(n) != b.read(n):
-                    return False
-                left -= n
-    except OSError:
-        return False
-    return True
+        return b""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, groupby
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem, caught
@@ -25,7 +25,6 @@ from skymatch_cli.images.copies import copy_warnings, kind_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats import asdffile
 from skymatch_cli.images.formats.fitsfile import FitsFile, parse_header
-from skymatch_cli.images.formats.gwcs import GwcsWcs, UnknownWcsError, asdf_extension, jwst_wcs, roman_wcs
 from skymatch_cli.images.formats.header import CardHeader, Keywords, as_number
 from skymatch_cli.images.formats.packing import open_unpacked
 from skymatch_cli.images.formats.source import Source
@@ -34,7 +33,6 @@ from skymatch_cli.images.hdus import PlaneFinder
 from skymatch_cli.images.inputs import Inputs
 from skymatch_cli.images.known import ImageHeader, Known
 from skymatch_cli.images.ledger import SUBTRACTED
-from skymatch_cli.images.partwcs import SectionWcs
 from skymatch_cli.images.skystate import SkyState, read_state
 from skymatch_cli.images.units import UnitFacts, area_warnings, comparison_scales
 from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Part, Section, SkyWarning
@@ -43,6 +41,9 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import FitsWcs, refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import footprint
 from skymatch_cli.sky.pixelarea import pixel_area_arcsec2, pixel_area_ratio
+
+if TYPE_CHECKING:
+    from skymatch_cli.images.formats.gwcs import GwcsWcs
 
 _PLACED = "images of JWST are placed by the approximation in their headers"
 _GAINS = ("ATODGAIN", "EGAIN", "GAIN")  # GAIN of amateur cameras is a setting: theirs is EGAIN
@@ -173,6 +174,8 @@ class _HeaderReader:
         notes += told
         wcs, doubt = self._wcs(ref, file, keywords.own, shape) if self._need_wcs else (None, ())
         if ref.section is not None:
+            from skymatch_cli.images.partwcs import SectionWcs
+
             shape = ref.section.shape
             wcs = None if wcs is None else SectionWcs(cast("FitsWcs | GwcsWcs", wcs), ref.section)
         flux_scale, by = self._settings.flux_scale, self._settings.split_by
@@ -235,12 +238,16 @@ class _HeaderReader:
             if self._settings.wcs == WcsSource.HEADER:
                 what = "--wcs header: the file has no WCS of FITS keywords, only a GWCS"
                 raise InputError.at(ref.label, what, "leave --wcs out")
+            from skymatch_cli.images.formats.gwcs import roman_wcs
+
             return roman_wcs(file, shape, ref.label), ()
         doubt = ""
-        if self._settings.wcs == WcsSource.AUTO and asdf_extension(file) is not None:
+        if self._settings.wcs == WcsSource.AUTO and file.asdf_extension is not None:
             if missing := asdffile.missing_package():
                 doubt = f"their GWCS needs the package {missing} ({asdffile.HINT})"
             else:
+                from skymatch_cli.images.formats.gwcs import UnknownWcsError, jwst_wcs
+
                 found = caught(jwst_wcs, file, shape, ref.label)
                 if isinstance(found, UnknownWcsError) and file.hdus[ref.hdu].celestial:
                     doubt = f"{found.problems[0].what} ({found.problems[0].hint})"

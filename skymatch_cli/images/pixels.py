@@ -11,9 +11,9 @@ import math
 import os
 import resource
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import IO, Any
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from skymatch_cli.choices import WarningName
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.formats.files import file_state
+from skymatch_cli.images.formats.files import file_state, is_remote
 from skymatch_cli.images.formats.packing import open_unpacked
 from skymatch_cli.images.formats.pixelformat import Stored
 from skymatch_cli.images.formats.tilecheck import opened_tiles
@@ -31,6 +31,7 @@ from skymatch_cli.model import (
     BoolArray,
     FloatArray,
     ImageInfo,
+    IntArray,
     PixelArray,
     PixelFormat,
     PixelSource,
@@ -105,6 +106,21 @@ def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | 
     found = _loss_warning(info.ref.label, flagged, good.size)
     found += _leave_out_padding(data, good, settings, info.ref.label)
     return Pixels(data, good, found)
+
+
+def pixels_of(info: ImageInfo, settings: Settings, needed: Sequence[IntArray] = ()) -> Pixels:
+    """The pixels of a frame; of a file behind a URL only from the first to the last row needed, the others not good.
+
+    Where no row is needed all are read, since padding is judged by the frame.
+    """
+    needed = [rows for rows in needed if rows.size]
+    if not needed or not is_remote(info.source.science.path):
+        return read_pixels(info, settings)
+    first, last = min(int(rows.min()) for rows in needed), max(int(rows.max()) for rows in needed)
+    read = read_pixels(info, settings, rows=(first, last + 1))
+    data, good = np.zeros(info.shape, read.data.dtype), np.zeros(info.shape, np.bool_)
+    data[first : last + 1], good[first : last + 1] = read.data, read.good
+    return replace(read, data=data, good=good)
 
 
 def _check_memory(info: ImageInfo, rows: int) -> None:

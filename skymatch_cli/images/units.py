@@ -171,26 +171,17 @@ def _cluster_areas(facts: Sequence[UnitFacts]) -> FloatArray:
     The area of a group is the median over its images, unless they differ by more than 20 %; groups that follow one
     another in steps of less share the median of their areas. Images of unknown area take that of the first known group.
     """
-    members: dict[tuple[str, int], list[float]] = {}
-    for f in facts:
-        if math.isfinite(f.area_arcsec2) and f.area_arcsec2 > 0:
-            members.setdefault((f.group, 0), []).append(f.area_arcsec2)
-    mixed = {group for (group, _), areas in members.items() if max(areas) > _SAME_AREA * min(areas)}
-    keys = [(f.group, 1 + i if f.group in mixed else 0) for i, f in enumerate(facts)]
-    for key, f in zip(keys, facts, strict=True):
-        if f.group in mixed and math.isfinite(f.area_arcsec2) and f.area_arcsec2 > 0:
-            members.pop((f.group, 0), None)
-            members[key] = [f.area_arcsec2]
-    known = {group: median(areas) for group, areas in members.items()}
-    clusters: list[list[tuple[str, int]]] = []
-    for group in sorted(known, key=known.__getitem__):
-        if clusters and known[group] <= _SAME_AREA * known[clusters[-1][-1]]:
-            clusters[-1].append(group)
-        else:
-            clusters.append([group])
-    nominal: dict[tuple[str, int], float] = {}
-    for cluster in clusters:
-        nominal |= dict.fromkeys(cluster, median(known[group] for group in cluster))
+    areas = [f.area_arcsec2 if 0 < f.area_arcsec2 < math.inf else math.nan for f in facts]
+    members: dict[str, list[float]] = {}
+    for f, area in zip(facts, areas, strict=True):
+        members.setdefault(f.group, []).extend([] if math.isnan(area) else [area])
+    usual = {g: median(own) for g, own in members.items() if own and max(own) <= _SAME_AREA * min(own)}
+    keys = [(f.group, -1 if f.group in usual else i) for i, f in enumerate(facts)]
+    known = {key: usual.get(key[0], area) for key, area in zip(keys, areas, strict=True) if not math.isnan(area)}
+    order = sorted(known, key=known.__getitem__)
+    values = np.array([known[key] for key in order])
+    clusters = np.split(values, np.flatnonzero(values[1:] > _SAME_AREA * values[:-1]) + 1)
+    nominal = dict(zip(order, (float(np.median(own)) for own in clusters for _ in own), strict=True))
     unknown = next((nominal[key] for key in keys if key in nominal), 1.0)
     return np.array([nominal.get(key, unknown) for key in keys], np.float64)
 

@@ -27,6 +27,7 @@ from skymatch_cli.model.images import (
     StoredPlane,
     common_unit,
     group_numbers,
+    n_pixels_of,
     set_numbers,
 )
 from skymatch_cli.model.measurements import (

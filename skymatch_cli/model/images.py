@@ -15,6 +15,8 @@ from skymatch_cli.model.arrays import FloatArray, IntArray
 from skymatch_cli.model.section import WHOLE, Part, Section
 from skymatch_cli.model.skyplane import SkyPlane
 
+_SAMPLED = 16  # images by which the number of pixels is guessed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatisticSettings:
@@ -304,3 +306,9 @@ def group_numbers(images: Sequence[ImageInfo]) -> IntArray:
     """Return the group number of every image, (N,), in order of first appearance."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(info.group, len(numbers)) for info in images], np.int64)
+
+
+def n_pixels_of(infos: Sequence[ImageInfo], images: Sequence[int]) -> int:
+    """About how many pixels images have, by some from the first to the last: detectors are often listed in turn."""
+    some = [infos[i].shape for i in images[:: -(-len(images) // _SAMPLED) or 1]]
+    return sum(ny * nx for ny, nx in some) * len(images) // max(len(some), 1)

@@ -101,6 +101,21 @@ class LocalSkies:
     status: StrArray
     noise: FloatArray | None = None
 
+    @classmethod
+    def of(cls, found: Sequence[SkyStatistic | None]) -> LocalSkies | None:
+        """The columns of single ones; None where they were not asked for."""
+        local = [sky for sky in found if sky is not None]
+        if len(local) < len(found):
+            return None
+        err = np.array([s.err for s in local])
+        return cls(
+            value=np.array([s.value for s in local]),
+            err=err,
+            n=np.array([s.n for s in local], np.int64),
+            status=np.array([s.status for s in local], object),
+            noise=np.sqrt(np.maximum(err**2 - np.array([s.crowding for s in local]) ** 2, 0)),
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneDifferences:

@@ -2,10 +2,12 @@
 
 Workers are forked, so they have all that a task needs and only its number is sent. The result is returned in an
 anonymous file in memory: a worker that is killed while it writes to the pool's own pipe would block the pool forever.
+Workers hold nothing but memory, so they are killed when their work is no longer wanted.
 """
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import pickle
@@ -17,7 +19,8 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from skymatch_cli.run.tasks import Found, Progress, Tasks, attempt
@@ -74,7 +77,7 @@ def _in_pool(tasks: Tasks[Found], numbers: Sequence[int], workers: int) -> Gener
     submitted: deque[tuple[Future[None], int]] = deque()
     with ExitStack() as stack:
         free = [_memory_file(stack) for _ in range(min(_AHEAD * workers, len(numbers)))]
-        pool, stop = stack.enter_context(_started(tasks, workers))
+        pool, processes = _started(tasks, workers)
         try:
             for k in numbers:
                 if not free:
@@ -85,7 +88,7 @@ def _in_pool(tasks: Tasks[Found], numbers: Sequence[int], workers: int) -> Gener
                 yield _next_answer(submitted, free)
         finally:
             if submitted:
-                stop.send(None)
+                _kill(processes)
             pool.shutdown(cancel_futures=True)
 
 
@@ -106,27 +109,27 @@ def _next_answer(submitted: deque[tuple[Future[None], int]], free: list[int]) ->
         return pickle.load(stream)  # noqa: S301 - written by a worker of this process
 
 
-@contextmanager
-def _started(tasks: Tasks[Any], workers: int) -> Iterator[tuple[ProcessPoolExecutor, Connection]]:
-    """Start a pool of forked workers, with a connection that stops them during their tasks."""
-    context = multiprocessing.get_context("fork")
-    stopped, stop = context.Pipe(duplex=False)
-    with stopped, stop:
-        pool = ProcessPoolExecutor(workers, context, _Worker.begin, (tasks, stopped))
-        others = set(multiprocessing.active_children())
-        try:
-            with _forking():
-                pool.submit(os.getpid)  # all workers are forked now, before the pool starts its threads
-        except OSError as error:
-            for child in set(multiprocessing.active_children()) - others:
-                child.kill()
-            raise NoRoomError from error
-        yield pool, stop
+def _started(tasks: Tasks[Any], workers: int) -> tuple[ProcessPoolExecutor, set[BaseProcess]]:
+    """Start a pool of forked workers; returns their processes too. NoRoomError if the system can't start them."""
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _Worker.begin, (tasks,))
+    others = set(multiprocessing.active_children())
+    try:
+        with _forking():
+            pool.submit(os.getpid)  # all workers are forked now, before the pool starts its threads
+    except OSError as error:
+        _kill(set(multiprocessing.active_children()) - others)
+        raise NoRoomError from error
+    return pool, set(multiprocessing.active_children()) - others
+
+
+def _kill(processes: set[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
 
 
 @contextmanager
 def _forking() -> Iterator[None]:
-    """Fork without SIGINT, which a process unblocks when it has its own handler, and without warnings."""
+    """Fork without warnings and SIGINT: a terminal interrupts all processes, but this one ends the others."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with warnings.catch_warnings():
@@ -136,12 +139,22 @@ def _forking() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+def _end_with_parent() -> None:
+    """Have the system end this process by SIGIO when the other end of its parent's pipe is closed."""
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    if (parent := multiprocessing.parent_process()) is not None:
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, os.O_ASYNC)
+        if not parent.is_alive():
+            signal.raise_signal(signal.SIGIO)
+
+
 @contextmanager
 def keeper(parts: Sequence[Any]) -> Iterator[Connection]:
     """Fork a process that keeps ``parts``; sent a step and its words, it sends an answer for each of them."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
-    process = context.Process(target=_keep, args=(parts, here, there), daemon=True)
+    process = context.Process(target=_keep, args=(parts, there), daemon=True)
     with here:
         with there, _forking():
             process.start()
@@ -152,8 +165,8 @@ def keeper(parts: Sequence[Any]) -> Iterator[Connection]:
             process.join()
 
 
-def _keep(parts: Sequence[Any], here: Connection, there: Connection) -> None:
-    here.close()  # else its other end would never see that the process that forked this one is gone
+def _keep(parts: Sequence[Any], there: Connection) -> None:
+    _end_with_parent()
     with suppress(Exception):  # `Parts` sees the end
         while True:
             step, words = there.recv()
@@ -162,47 +175,20 @@ def _keep(parts: Sequence[Any], here: Connection, there: Connection) -> None:
 
 
 class _Worker:
-    """The state of a worker process, which ends with the process that forked it."""
+    """The state of a worker process."""
 
     tasks: Tasks[Any]
-    stopped: Connection
-    is_busy = False
-    is_interrupted = False
 
     @classmethod
-    def begin(cls, tasks: Tasks[Any], stopped: Connection) -> None:
+    def begin(cls, tasks: Tasks[Any]) -> None:
         """Make this process a worker."""
-        cls.tasks, cls.stopped = tasks, stopped
-        threading.Thread(target=cls._watch, daemon=True).start()
-        signal.signal(signal.SIGINT, cls._interrupt)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        _end_with_parent()
+        cls.tasks = tasks
 
     @classmethod
     def answer(cls, k: int, file: int) -> None:
-        """Run a task and write its finding to a file; a KeyboardInterrupt is returned to the parent process."""
-        cls.is_busy = True
-        try:
-            if cls.is_interrupted or cls.stopped.poll():  # no other task is begun
-                raise KeyboardInterrupt
-            found = attempt(cls.tasks[k])
-            with open(file, "wb", closefd=False) as stream:
-                stream.seek(0)
-                pickle.dump(found, stream, pickle.HIGHEST_PROTOCOL)
-        finally:
-            cls.is_busy = False
-
-    @classmethod
-    def _interrupt(cls, *_: object) -> None:
-        cls.is_interrupted = True
-        if cls.is_busy:
-            raise KeyboardInterrupt
-
-    @classmethod
-    def _watch(cls) -> None:
-        """Stop the task on request; end when the parent process is gone."""
-        parent = multiprocessing.parent_process()
-        gone = -1 if parent is None else parent.sentinel
-        if gone not in wait([cls.stopped, gone]):
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            wait([gone])
-        os._exit(1)
+        """Run a task and write its finding to a file."""
+        found = attempt(cls.tasks[k])
+        with open(file, "wb", closefd=False) as stream:
+            stream.seek(0)
+            pickle.dump(found, stream, pickle.HIGHEST_PROTOCOL)

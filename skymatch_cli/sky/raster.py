@@ -57,8 +57,8 @@ def spans_of_polygons(
     A polygon is given by the rings, (n, 2) in pixels, of its exteriors and holes, in any order and direction, closed or
     not. Runs are those where ``x_in <= x < x_out`` along each row, for edges with ``y_low <= y < y_high``: scan
     conversion by sorted edge crossings (Foley et al., Computer Graphics, ch. 3.6), all rows of all polygons at once;
-    the cost is the length of the borders in rows, not the area. Of all rows only ``rows`` are found, ascending, if
-    these are given. SkymatchError if a coordinate is not finite.
+    the cost is the length of the borders in rows, not the area. If ``rows`` are given, ascending, only these are found,
+    with runs that have no pixel. SkymatchError if a coordinate is not finite.
 
     Examples
     --------
@@ -68,13 +68,13 @@ def spans_of_polygons(
     >>> spans.y.tolist(), spans.x0.tolist(), spans.x1.tolist()
     ([1, 2], [1, 1], [3, 3])
     """
-    rows = np.arange(shape[0]) if rows is None else rows
     parts = [_spans(polygons[k : k + _TOGETHER], shape, rows) for k in range(0, len(polygons), _TOGETHER)]
     return [spans for part in parts for spans in part]
 
 
-def _spans(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int], rows: IntArray) -> list[Spans]:
+def _spans(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int], some: IntArray | None) -> list[Spans]:
     ny, nx = shape
+    rows = np.arange(ny) if some is None else some
     low, high, polygon = _edges(polygons)
     first, last = (np.searchsorted(rows, end[:, 1]) for end in (low, high))
     n_rows = last - first
@@ -90,7 +90,7 @@ def _spans(polygons: Sequence[Sequence[FloatArray]], shape: tuple[int, int], row
     crossings = ((line << bits) | column).astype(np.int32 if fits else np.int64, copy=False)
     crossings.sort()
     start, stop = crossings[::2], crossings[1::2]
-    inside = stop > start
+    inside = (stop > start) | (some is not None)
     start, stop = start[inside].astype(np.int64), stop[inside].astype(np.int64)
     line, x0, x1 = start >> bits, start & ~(-1 << bits), stop & ~(-1 << bits)
     ends = np.searchsorted(line, np.arange(len(polygons) + 1) * ny)

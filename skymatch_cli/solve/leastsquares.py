@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array, diags_array
+from scipy.sparse import csr_array, diags_array, hstack
 
 from skymatch_cli.model import FloatArray
 from skymatch_cli.model.arrays import IntArray
@@ -73,8 +73,27 @@ class NormalEquations:
         return self.graph.centred(x)
 
 
-def noise_response(equations: NormalEquations, noise: csr_array | None) -> NoiseResponse:
-    """Covariance of the solution and moments of the residuals, for the noise factor S (m, K) of the pairs, C = S S^T.
+class PairNoise:
+    """The noise of m pairs: a factor S (m, K) of its covariance C = S S^T; that of few pairs is computed, once."""
+
+    def __init__(self, factor: csr_array, covariance: csr_array | None = None) -> None:
+        few = factor.shape[0] <= _ALL_PAIRS
+        self.factor = factor
+        self.covariance = csr_array(factor @ factor.T) if few and covariance is None else covariance
+
+    def scaled(self, by: FloatArray) -> PairNoise:
+        """The noise of every pair times its factor (m,)."""
+        scale, known = diags_array(by), self.covariance
+        return PairNoise(csr_array(scale @ self.factor), None if known is None else csr_array(scale @ known @ scale))
+
+    def with_own(self, variance: FloatArray) -> PairNoise:
+        """The noise with variances (m,) added that no two pairs share."""
+        factor, known = hstack([self.factor, diags_array(np.sqrt(variance))], format="csr"), self.covariance
+        return PairNoise(csr_array(factor), None if known is None else csr_array(known + diags_array(variance)))
+
+
+def noise_response(equations: NormalEquations, noise: PairNoise | None) -> NoiseResponse:
+    """Covariance of the solution and moments of the residuals, for the noise of the pairs.
 
     None: independent pairs with the weights as inverse variances.
     """
@@ -82,24 +101,21 @@ def noise_response(equations: NormalEquations, noise: csr_array | None) -> Noise
     if noise is None:
         redundancy = graph.redundancy()
         return NoiseResponse(noise_variance(equations, None), redundancy, redundancy, bool(exact.all()))
-    if len(graph.a) <= _ALL_PAIRS and exact.all():
-        covariance = csr_array(noise @ noise.T)
-        of_sources = csr_array(equations.incidence @ covariance @ equations.incidence.T)
-        variance, explained = equations.laplacian.variances(_within_components(graph, of_sources))
-        second = _second_moment(equations, covariance.toarray())
+    variance, explained = equations.laplacian.variances(_scatter(equations, noise))
+    if noise.covariance is not None and exact.all():
+        second = _second_moment(equations, noise.covariance.toarray())
     else:
-        variance, explained = equations.laplacian.variances(_scatter(equations, noise))
-        more, unknown, second = _probed(equations, noise)
+        more, unknown, second = _probed(equations, noise.factor)
         variance, explained = variance + more, explained + unknown
     return NoiseResponse(variance, _expected(graph, noise, explained), second, bool(exact.all()))
 
 
-def noise_variance(equations: NormalEquations, noise: csr_array | None) -> FloatArray:
+def noise_variance(equations: NormalEquations, noise: PairNoise | None) -> FloatArray:
     """Variance of every unknown, (n,), under the noise that `noise_response` takes."""
     graph, exact = equations.graph, equations.laplacian.exact
     variance, _ = equations.laplacian.variances(None if noise is None else _scatter(equations, noise))
     if not exact.all():
-        flow = equations.incidence @ (diags_array(1 / np.sqrt(graph.weight)) if noise is None else noise)
+        flow = equations.incidence @ (diags_array(1 / np.sqrt(graph.weight)) if noise is None else noise.factor)
         square = np.zeros(graph.n)
         for block in range(N_BLOCKS):
             square += (equations.laplacian.solve(flow @ sign_columns(flow.shape[1], block)) ** 2).sum(axis=1)
@@ -107,10 +123,13 @@ def noise_variance(equations: NormalEquations, noise: csr_array | None) -> Float
     return variance
 
 
-def _scatter(equations: NormalEquations, noise: csr_array) -> csr_array:
+def _scatter(equations: NormalEquations, noise: PairNoise) -> csr_array:
     """Covariance (n, n) of the right-hand side under the noise, B^T W C W B, for components with a known inverse."""
-    flow = csr_array(equations.incidence @ noise)
-    flow.data *= np.repeat(equations.laplacian.exact[equations.graph.component], np.diff(flow.indptr))
+    incidence, exact = equations.incidence, equations.laplacian.exact
+    if noise.covariance is not None and exact.all():
+        return _within_components(equations.graph, csr_array(incidence @ noise.covariance @ incidence.T))
+    flow = csr_array(incidence @ noise.factor)
+    flow.data *= np.repeat(exact[equations.graph.component], np.diff(flow.indptr))
     flow.eliminate_zeros()  # or the large components would cost their square
     return _within_components(equations.graph, csr_array(flow @ flow.T))
 
@@ -148,9 +167,9 @@ def _probed(equations: NormalEquations, noise: csr_array) -> tuple[FloatArray, F
     return variance * unknown[graph.component], explained * unknown, graph.pair_sums(second)
 
 
-def _expected(graph: PairGraph, noise: csr_array, explained: FloatArray) -> FloatArray:
+def _expected(graph: PairGraph, noise: PairNoise, explained: FloatArray) -> FloatArray:
     """Expected weighted square sum of the residuals; 0 where rounding is all that is left of it."""
-    total = graph.pair_sums(graph.weight * np.asarray(noise.multiply(noise).sum(axis=1)))
+    total = graph.pair_sums(graph.weight * np.asarray(noise.factor.multiply(noise.factor).sum(axis=1)))
     left = total - explained
     return np.where((left < 1e-9 * total) | (graph.redundancy() < 0.5), 0.0, left)
 

@@ -303,7 +303,8 @@ def _no_overlap(measurements: Measurements, n_images: int) -> NoOverlapError:
     across = measurements.status[measurements.status != Status.SAME_GROUP]
     overlaps = f"the {len(across)} overlaps" if len(across) > 1 else "the overlap"
     if np.all(across == Status.ALL_MASKED):
-        return NoOverlapError(f"all pixels of {overlaps} are masked", "look at --mask, --dqbits, --weight and NaN")
+        hint = "look at --mask, --dqbits, --weight and NaN, or they are narrower than a pixel"
+        return NoOverlapError(f"all pixels of {overlaps} are masked", hint)
     if np.all(across == Status.OUTSIDE_LIMITS):
         return NoOverlapError(f"all pixels of {overlaps} are outside of the limits", "look at --lower and --upper")
     return NoOverlapError(

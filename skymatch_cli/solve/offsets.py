@@ -10,7 +10,7 @@ from scipy.sparse import csr_array, diags_array, hstack
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.solve.diagnose import loop_closure
-from skymatch_cli.solve.leastsquares import NoiseResponse, NormalEquations, noise_response, noise_variance
+from skymatch_cli.solve.leastsquares import NoiseResponse, NormalEquations, PairNoise, noise_response, noise_variance
 from skymatch_cli.solve.pairgraph import PairGraph
 from skymatch_cli.solve.robust import kept_weights
 from skymatch_cli.solve.scatter import extra_variance, scattered_weights
@@ -108,13 +108,16 @@ def solve_offsets(
     """
     used, equations = _solvable(n_groups, a, b, delta, weight)
     measured, dof_used, kept = delta[used], None if pair_dof is None else pair_dof[used], np.ones(len(a))
-    noise_used, own_share = None if noise is None else csr_array(noise[np.flatnonzero(used)]), None
-    if noise_used is not None and dof_used is not None:
-        noise_used, own_share = _with_own_noise(noise_used, weight[used])
+    noise_used, own_share = None, None
+    if noise is not None:
+        factor = csr_array(noise[np.flatnonzero(used)])
+        if dof_used is not None:
+            factor, own_share = _with_own_noise(factor, weight[used])
+        noise_used = PairNoise(factor)
     response = noise_response(equations, noise_used)
     if robust:
         if noise_used is None:  # with lowered weights the stated errors are no longer the weights'
-            noise_used = diags_array(1 / np.sqrt(weight[used])).tocsr()
+            noise_used = PairNoise(diags_array(1 / np.sqrt(weight[used])).tocsr())
         kept[used] = kept_weights(equations, measured, response.expected)
         equations = equations.reweighted(weight[used] * kept[used])
         response = noise_response(equations, noise_used)
@@ -203,7 +206,7 @@ def _square_sum(equations: NormalEquations, delta: FloatArray) -> FloatArray:
 
 
 def _by_noise_alone(
-    equations: NormalEquations, noise: csr_array, delta: FloatArray, part: FloatArray
+    equations: NormalEquations, noise: PairNoise, delta: FloatArray, part: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """chi² and degrees of freedom by the noise of the pixels, ``part`` (m,) of the variances in the weights."""
     again = equations.reweighted(equations.graph.weight / np.maximum(part, 1 / _EXTREME))
@@ -212,7 +215,7 @@ def _by_noise_alone(
 
 
 def _scattered(
-    equations: NormalEquations, noise: csr_array | None, more: FloatArray, beyond: BoolArray
+    equations: NormalEquations, noise: PairNoise | None, more: FloatArray, beyond: BoolArray
 ) -> tuple[NormalEquations, NoiseResponse]:
     """The equations, and the response to the noise, with variances ``more`` (C,) added to those of the pairs.
 
@@ -220,8 +223,8 @@ def _scattered(
     must not move weights.
     """
     graph = equations.graph
-    own = diags_array(1 / np.sqrt(graph.weight)) if noise is None else noise
-    with_more = csr_array(hstack([own, diags_array(np.sqrt(more[graph.component[graph.a]]))], format="csr"))
+    own = PairNoise(diags_array(1 / np.sqrt(graph.weight)).tocsr()) if noise is None else noise
+    with_more = own.with_own(more[graph.component[graph.a]])
     again = equations.reweighted(scattered_weights(graph, np.where(beyond, more, 0.0)))
     return again, noise_response(again, with_more)
 
@@ -233,11 +236,11 @@ def _centred_variance(graph: PairGraph, variance: FloatArray) -> FloatArray:
     return np.asarray(variance * (1 - 2 / n) + total[graph.component] / n**2)
 
 
-def _photometric(equations: NormalEquations, noise: csr_array | None, part: FloatArray) -> csr_array:
-    """Noise factor of the pairs when only ``part`` (m,) of each variance counts, the pixel noise."""
+def _photometric(equations: NormalEquations, noise: PairNoise | None, part: FloatArray) -> PairNoise:
+    """Noise of the pairs when only ``part`` (m,) of each variance counts, the pixel noise."""
     if noise is None:
-        return diags_array(np.sqrt(part / equations.graph.weight)).tocsr()
-    return csr_array(diags_array(np.sqrt(part)) @ noise)
+        return PairNoise(diags_array(np.sqrt(part / equations.graph.weight)).tocsr())
+    return noise.scaled(np.sqrt(part))
 
 
 def _own_part(graph: PairGraph, expected: FloatArray) -> FloatArray:

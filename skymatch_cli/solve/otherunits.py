@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import median
 
 import numpy as np
 
@@ -53,16 +55,16 @@ def _of_units(images: Sequence[ImageInfo], ends: IntArray, ratio: FloatArray) ->
     from skymatch_cli.compare.mesh.connected import connected
 
     of_image = connected(len(images), *ends[:, ~far])
-    far &= of_image[ends[0]] != of_image[ends[1]]
     size = np.bincount(of_image)[of_image[ends]]
-    few_end = np.where(size[0] > size[1], 1, 0)[far]  # of two images either may be wrong
-    named, times = ends[:, far][few_end, np.arange(len(few_end))], np.exp(np.where(few_end, -1, 1) * ratio[far])
-    which = list(dict.fromkeys(named.tolist()))
-    if not which:
+    second = size[0] > size[1]  # of two images either may be wrong
+    times: dict[int, list[float]] = {}
+    for e in np.flatnonzero(far & (of_image[ends[0]] != of_image[ends[1]])):
+        times.setdefault(int(ends[int(second[e]), e]), []).append(math.exp(-ratio[e] if second[e] else ratio[e]))
+    if not times:
         return ()
-    names = [f"{images[i].ref.label} (times {np.median(times[named == i]):.2g})" for i in which[:NAMED]]
+    names = [f"{images[i].ref.label} (times {median(own):.2g})" for i, own in list(times.items())[:NAMED]]
     text = "the noise differs from that of overlapping images by a large factor, as where a unit is wrong"
-    return (SkyWarning(WarningName.UNITS, f"{text} ({len(which)}): {few(names, ', ', len(which))}"),)
+    return (SkyWarning(WarningName.UNITS, f"{text} ({len(times)}): {few(names, ', ', len(times))}"),)
 
 
 def _of_divisions(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from skymatch_cli.model import BoolArray, FloatArray, PixelArray
+from skymatch_cli.model import BoolArray, FloatArray, ImageInfo, PixelArray
 
 _SAMPLE = 2**12
 _BRIGHT = 0.998  # quantile: stars, not single hot pixels
@@ -31,3 +33,9 @@ def pixel_scale(data: PixelArray, good: BoolArray) -> FloatArray:
     shares = np.array([0.25, 0.5, 0.75, _BRIGHT]) * (len(values) - 1)
     low, middle, high, bright = np.interp(shares, np.arange(len(values)), values)
     return np.array([(high - low) / _QUARTILES_PER_SIGMA, bright - middle])
+
+
+def scales(infos: Sequence[ImageInfo], found: Sequence[FloatArray]) -> FloatArray:
+    """Scales of the pixels of all images (see `pixel_scale`) in comparison units, (2, N)."""
+    factor = np.array([abs(info.to_comparison) for info in infos])
+    return np.asarray(np.array(found).reshape(-1, 2).T * factor)

@@ -18,6 +18,7 @@ from skymatch_cli.errors import SkymatchError
 from skymatch_cli.model import IntArray, Measurements, SkyWarning
 from skymatch_cli.store.database import FindingRow, digest_of
 from skymatch_cli.store.gathered import Gathered
+from skymatch_cli.store.held import HeldFindings
 from skymatch_cli.store.keys import KEY_BYTES, OverlapKeys, measuring_keys
 from skymatch_cli.store.plan import Plan
 from skymatch_cli.store.rows import CODEC, Finding
@@ -25,22 +26,6 @@ from skymatch_cli.store.store import Store, not_kept
 
 _COMMIT_S, _COMMIT_BYTES = 5.0, 2**24  # lost when the run is killed; held in memory
 _IMAGES_KEPT = 128  # whose cells were read last: neighbours need them next
-
-
-class HeldFindings(list[Finding | None]):
-    """Findings in memory, for one run: one for each image, None where there is none yet."""
-
-    def known_pairs(self, image: int, /) -> IntArray | None:
-        """Nothing is known before it is measured."""
-        del image
-        return None
-
-    def put(self, image: int, finding: Finding, /) -> None:
-        """Take a finding."""
-        self[image] = finding
-
-    def flush(self) -> None:
-        """Memory ends with the run."""
 
 
 class StoredFindings:
@@ -51,6 +36,8 @@ class StoredFindings:
     is of no use. ``lenient``: where findings can't be written, they are kept in memory with a warning
     (`Store.warnings`).
     """
+
+    one_reader = True
 
     def __init__(
         self, planned: Plan, store: Store, target: Store | None = None, *, with_local: bool, lenient: bool = False

@@ -23,7 +23,8 @@ from skymatch_cli.record.edits import SkyUpdate, record_edits
 from skymatch_cli.record.journal import journal_path
 from skymatch_cli.record.updates import sky_updates
 from skymatch_cli.settings import Settings
-from skymatch_cli.store.findings import Findings, HeldFindings, StoredFindings
+from skymatch_cli.store.findings import Findings, StoredFindings
+from skymatch_cli.store.held import HeldFindings
 from skymatch_cli.store.keys import image_states
 from skymatch_cli.store.measuring import gather
 from skymatch_cli.store.plan import Plan

@@ -7,16 +7,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skymatch_cli.choices import Compare, Method
-from skymatch_cli.compare.meshed import assemble_mesh, mesh_tasks
-from skymatch_cli.compare.pieces import PieceMeans
-from skymatch_cli.compare.pooled import ImageMeasurement, pooled_tasks
+from skymatch_cli.choices import Compare, Method, Model
 from skymatch_cli.errors import InputError, Problem
-from skymatch_cli.model import IntArray, Measurements, SkyStatistics, SkyWarning, set_numbers
+from skymatch_cli.model import IntArray, Measurements, SkyWarning, set_numbers
 from skymatch_cli.model.measurements import DegreeChooser, PlaneSolver, joined
 from skymatch_cli.model.warning import skipped
 from skymatch_cli.run.tasks import (
@@ -30,11 +27,14 @@ from skymatch_cli.run.tasks import (
     run_apart,
 )
 from skymatch_cli.run.threads import one_thread
-from skymatch_cli.store.findings import Findings, HeldFindings, StoredFindings
+from skymatch_cli.store.held import HeldFindings
 from skymatch_cli.store.plan import Plan
 from skymatch_cli.store.planning import check_model
-from skymatch_cli.store.rows import Finding
-from skymatch_cli.store.store import Store
+
+if TYPE_CHECKING:
+    from skymatch_cli.store.findings import Findings, StoredFindings
+    from skymatch_cli.store.rows import Finding
+    from skymatch_cli.store.store import Store
 
 NEEDS_LOCAL = frozenset({Method.LOCALMIN, Method.GLOBALMIN, Method.GLOBALMIN_MATCH})
 """Methods that need the skies of single images."""
@@ -57,6 +57,8 @@ def find(
     """
     found: Findings = HeldFindings([None] * len(planned.infos))
     if store is not None:
+        from skymatch_cli.store.findings import StoredFindings
+
         found = StoredFindings(planned, store, store, with_local=with_local, lenient=True)
     measure(planned, found, with_local=with_local, progress=progress, runner=runner)
     return found
@@ -87,8 +89,8 @@ def measure(
         progress.stage("pixels", len(wanted))
         tasks = _tasks(planned, found, wanted, with_local=with_local)
         for i, finding in zip(wanted, (runner or LocalRunner(settings.jobs))(tasks, progress=progress), strict=True):
-            old = None if found.known_pairs(i) is None else found[i]
-            found.put(i, finding if old is None else _joined(old, finding))
+            old: Any = None if found.known_pairs(i) is None else found[i]
+            found.put(i, finding if old is None else old.joined(finding))  # pooled: cells are known for all, or none
             problems += finding.problems
             warnings += finding.warnings
     finally:
@@ -102,25 +104,13 @@ def _tasks(planned: Plan, found: Findings, wanted: Sequence[int], *, with_local:
     """The work on the images that are wanted: of one kind, pooled or mesh."""
     infos, graph, settings = planned.infos, planned.graph, planned.settings
     if settings.compare == Compare.MESH:
+        from skymatch_cli.compare.meshed import mesh_tasks
+
         return mesh_tasks(infos, graph, settings, with_local=with_local, wanted=wanted)
+    from skymatch_cli.compare.pooled import pooled_tasks
+
     known = found.known_pairs
     return pooled_tasks(infos, graph, settings, with_local=with_local, wanted=wanted, known_pairs=known)
-
-
-def _joined(old: Finding | None, new: Finding) -> Finding:
-    """An image's finding with further overlaps, in the order of the graph."""
-    if not (isinstance(old, ImageMeasurement) and isinstance(new, ImageMeasurement)):
-        return new
-    pairs = np.concatenate([old.pairs, new.pairs])
-    order = np.argsort(pairs, kind="stable")
-    return replace(
-        old,
-        pairs=pairs[order],
-        regions=SkyStatistics.joined([old.regions, new.regions]).part(order),
-        blocks=np.concatenate([old.blocks, new.blocks])[order],
-        pieces=PieceMeans.joined([old.pieces, new.pieces]).part(order),
-        problems=new.problems,
-    )
 
 
 def recall(planned: Plan, store: Store) -> StoredFindings:
@@ -128,6 +118,8 @@ def recall(planned: Plan, store: Store) -> StoredFindings:
 
     InputError if images are not measured yet, or not their own skies, which the method needs.
     """
+    from skymatch_cli.store.findings import StoredFindings
+
     with_local = planned.settings.method in NEEDS_LOCAL
     found = StoredFindings(planned, store, with_local=with_local)
     if missing := len(found) - found.n_measured:
@@ -139,13 +131,11 @@ def recall(planned: Plan, store: Store) -> StoredFindings:
 @one_thread()
 def gather(planned: Plan, found: Findings) -> tuple[Measurements, tuple[SkyWarning, ...]]:
     """Combine the findings of all images to measurements of the pairs, and warnings; a store keeps them."""
-    stored = found if isinstance(found, StoredFindings) else None
-    if stored is not None and (kept := stored.gathered()) is not None:
+    if (kept := found.gathered()) is not None:
         return kept.measurements(), kept.warnings
     measurements, without_cells = assemble(planned, found)
     warnings = _said(without_cells)
-    if stored is not None:
-        stored.keep(measurements, warnings)
+    found.keep(measurements, warnings)
     return measurements, warnings
 
 
@@ -155,26 +145,29 @@ def assemble(planned: Plan, found: Findings) -> tuple[Measurements, Sequence[Fin
     Those in a store are read when they are needed, so that memory holds one set of images (a plane of cubes) at a time.
     ValueError if an image was not measured.
     """
-    read = found.outlined if isinstance(found, StoredFindings) else found.__getitem__
 
     def known(i: int) -> Any:
-        if (finding := read(i)) is None:
+        if (finding := found.outlined(i)) is None:
             raise ValueError("not all images were measured")
         return finding
 
     if planned.settings.compare == Compare.MESH:
-        solvers = _solvers()
-        jobs = 1 if isinstance(found, StoredFindings) else planned.settings.jobs  # a store has one reader
-        with one_thread():  # of libraries that came with the solvers too
-            return assemble_mesh(planned.infos, planned.graph, known, planned.settings, solvers, jobs=jobs)
+        from skymatch_cli.compare.meshed import assemble_mesh
+
+        jobs = 1 if found.one_reader else planned.settings.jobs
+        return assemble_mesh(planned.infos, planned.graph, known, planned.settings, _solvers(planned), jobs=jobs)
     pooled = list(map(known, range(len(planned.infos))))
     from skymatch_cli.compare.pooledpairs import assemble_pooled
 
     return assemble_pooled(planned.infos, planned.graph, pooled), pooled
 
 
-def _solvers() -> tuple[PlaneSolver, DegreeChooser]:
-    """Import the solvers of planes before processes are forked, so that each process need not."""
+def _solvers(planned: Plan) -> tuple[PlaneSolver, DegreeChooser] | None:
+    """Import what compares cells, and solvers for it, before processes are forked: each of them need not."""
+    import skymatch_cli.compare.mesh.compare
+
+    if planned.settings.model == Model.CONSTANT:
+        return None
     import skymatch_cli.compare.mesh.tilts  # noqa: F401
     from skymatch_cli.solve.tilts import chosen_degree
     from skymatch_cli.solve.tiltsteps import PlaneSteps
@@ -232,7 +225,7 @@ def find_plane_by_plane(
         return None
     n_pixels = sum(math.prod(planned.infos[i].shape) for i in images[0].tolist()) * len(images)
     jobs = n_processes(runner.jobs, len(images), n_pixels) if isinstance(runner, LocalRunner) else 1
-    _solvers()
+    _solvers(planned)
     for workers in sorted({jobs, 1}, reverse=True):  # in this process after one was killed: the image is found
         numbers = np.array_split(np.arange(len(images)), min(workers * -(-n_pixels // _AT_A_TIME), len(images)))
         together = [np.sort(np.concatenate([images[k] for k in some])) for some in numbers]

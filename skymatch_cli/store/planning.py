@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
@@ -25,7 +25,9 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.sky.footprint import Footprint
 from skymatch_cli.sky.overlap import overlap_graph
 from skymatch_cli.store.plan import Plan
-from skymatch_cli.store.store import Store
+
+if TYPE_CHECKING:
+    from skymatch_cli.store.store import Store
 
 ImageName = str | PathLike[str] | NamedFile
 

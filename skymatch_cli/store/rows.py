@@ -13,7 +13,7 @@ findings   the finding of every image, under the keys of the files and settings 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from skymatch_cli.images.known import ImageHeader
 from skymatch_cli.images.partwcs import SectionWcs
 from skymatch_cli.model import CelestialWcs, FloatArray, ImageInfo, IntArray, SkyWarning, TangentPlane
 from skymatch_cli.model.polygons import Polygons
-from skymatch_cli.settings import OF_THE_SOLUTION, Settings
+from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import FitsWcs
 from skymatch_cli.store.codec import Codec
 from skymatch_cli.store.gathered import Gathered
@@ -91,9 +91,3 @@ def are_overlaps(a: IntArray, b: IntArray, plane: IntArray, facts: PlanFacts) ->
 def settings_json(settings: Settings) -> str:
     """Settings that determine the result, with the keyword of the sky, as JSON."""
     return json.dumps({**settings.determining(), "sky_keyword": settings.sky_keyword}, sort_keys=True)
-
-
-def measuring_part(settings: Settings) -> Settings:
-    """Settings as a plan has them: those that only a solution needs are the default ones."""
-    default = Settings()
-    return replace(settings, **{name: getattr(default, name) for name in OF_THE_SOLUTION})

@@ -261,13 +261,14 @@ class Shares:
             total[step : step + len(found)] += found
         return total.reshape(self.shape)
 
-    def totals_of(self, of_bins: tuple[IntArray, FloatArray], value: FloatArray) -> FloatArray:
+    def totals_of(self, of_bins: tuple[IntArray, FloatArray], values: Sequence[FloatArray]) -> list[FloatArray]:
         """The same of single values (n,), with the positions and shares ``of_bins``, if all are on the plane."""
         number, part = of_bins
-        steps = np.array([0, 1, self.shape[1], self.shape[1] + 1])[:, None, None]
-        weights = self.parts[:, number] * (part * value)
-        found = np.bincount((self.cell[number] + steps).ravel(), weights.ravel(), self.shape[0] * self.shape[1])
-        return np.asarray(found.reshape(self.shape))
+        width, size = self.shape[1], self.shape[0] * self.shape[1]
+        cell = self.cell[number] + np.array([0, 1, width, width + 1])[:, None, None]
+        cell, weight = cell.reshape(-1), self.parts[:, number] * part
+        found = (np.bincount(cell, (weight * value).reshape(-1), size) for value in values)
+        return [each.astype(float, copy=False).reshape(self.shape) for each in found]
 
 
 def _ends(u: FloatArray, v: FloatArray) -> FloatArray:

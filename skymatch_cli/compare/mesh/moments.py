@@ -8,8 +8,7 @@ import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.packed import Mesh
-from skymatch_cli.compare.mesh.pairs import Moments
-from skymatch_cli.compare.mesh.sheets import Pairs, Sheet
+from skymatch_cli.compare.mesh.sheets import Sheet
 from skymatch_cli.compare.mesh.sums import inverse
 from skymatch_cli.model import FloatArray, OverlapGraph
 from skymatch_cli.model.monomials import carried, degree_of, exponents, n_terms
@@ -36,18 +35,20 @@ class PlaneMoments:
         """Add the weights and residuals of a sheet; the noise only where it is asked for."""
         pairs, layers, degree = sheet.pairs, sheet.layers, degree_of(self.pull.shape[1])
         once, twice = exponents(degree), exponents(2 * degree)
-        self._add(self.pull, pairs, pairs.moments(share * residual, weight, once, np.subtract))
-        self._add(self.moments, pairs, pairs.moments(share, weight, twice))
+        found = [
+            (self.pull, pairs.moments(share * residual, weight, once, np.subtract)),
+            (self.moments, pairs.moments(share, weight, twice)),
+        ]
         if noise:
             per_weight = layers.each(np.multiply, share, inverse(layers.total(weight)))
-            self._add(self.noises, pairs, pairs.moments(per_weight, weight * weight, twice, np.add))
-
-    def _add(self, total: FloatArray, pairs: Pairs, found: Moments) -> None:
-        move = carried(found.about - self.position[pairs.rows[found.pair]], degree_of(total.shape[1]))
-        moved = np.einsum("rst,rs->rt", move, found.value)
-        p, t = len(pairs.rows), total.shape[1]
-        place = found.pair[:, None] * t + np.arange(t)
-        total[pairs.rows] += np.bincount(place.ravel(), moved.ravel(), p * t).reshape(p, t)
+            found.append((self.noises, pairs.moments(per_weight, weight * weight, twice, np.add)))
+        about, pair = found[0][1].about, found[0][1].pair
+        move, p = carried(about - self.position[pairs.rows[pair]], 2 * degree), len(pairs.rows)
+        for total, each in found:
+            t = total.shape[1]
+            moved = np.einsum("rst,rs->rt", move[:, :t, :t], each.value)
+            place = pair[:, None] * t + np.arange(t)
+            total[pairs.rows] += np.bincount(place.ravel(), moved.ravel(), p * t).reshape(p, t)
 
     def matrices(self, sums: FloatArray) -> FloatArray:
         """Moments (M, t) as the matrices (M, k, k) of the products of two monomials."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import BLOCK_PIX, Float32Array
-from skymatch_cli.compare.mesh.placement import rectangles
+from skymatch_cli.compare.mesh.placement import Rectangle
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, PixelArray
 
 _MOST_SCATTERED = 65536  # pixels from which the scatter of an image is taken
@@ -17,16 +19,16 @@ _CLIP = 5.0  # rms of the differences beyond which one is an edge or a star
 _LEAST_NOISE = 1e-37  # keeps ratios of noises within float32
 
 
-def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: float) -> Float32Array:
+def block_noise(data: PixelArray, good: BoolArray, regions: Sequence[Rectangle], level: float) -> Float32Array:
     """Noise of a pixel in blocks of 64 x 64 pixels, (my, mx), from differences of neighbours in a row.
 
     The rms of the differences, clipped from above until nothing more is clipped: stars and gradients hardly count,
     and, other than a median, it is right where most neighbours are equal (sparse counts, integers, rebinned plates).
     The smallest step that occurs is never clipped: single photons are the noise. Blocks with so few steps that these
     are chance have one noise together: else those without a photon would weigh most. Blocks with too few good pixels,
-    and those not asked for, have the median of the others; never below rounding of ``level``.
+    and those outside of the ``regions``, have the median of the others; never below rounding of ``level``.
     """
-    sigma, regions, steps = np.full(blocks.shape, np.nan, np.float32), rectangles(blocks, data.shape, blocks.size), []
+    sigma, steps = np.full([-(-n // BLOCK_PIX) for n in data.shape], np.nan, np.float32), []
     for rows, columns in regions:
         steps.append(_steps(data[rows, columns][::_NOISE_ROWS], good[rows, columns][::_NOISE_ROWS]))
     if steps:
@@ -39,8 +41,9 @@ def block_noise(data: PixelArray, good: BoolArray, blocks: BoolArray, level: flo
             j, i = rows.start // BLOCK_PIX, columns.start // BLOCK_PIX
             sigma[j : j + nj, i : i + ni] = found[first : first + nj * ni].reshape(nj, ni)
             first += nj * ni
-    known = sigma[np.isfinite(sigma)]
-    sigma[~np.isfinite(sigma)] = np.median(known) if known.size else _scatter(data, good)
+    known = np.isfinite(sigma)
+    if not known.all():
+        sigma[~known] = np.median(sigma[known]) if known.any() else _scatter(data, good)
     # Noise-free pixels get the rounding of their values; images of zeros get a token.
     rounding = max(abs(level) * float(np.finfo(np.float32).eps), float(sigma.max()) * 1e-3) or 1e-12
     return np.maximum(sigma, np.float32(max(rounding, _LEAST_NOISE)))

@@ -101,14 +101,21 @@ class LeafPairs:
 
         A sum for every block, about its middle.
         """
-        found, within = [np.empty((0, len(powers)))], _powers_in_block(powers)
-        for one, other in self.sides:
-            product = x[one] * y[other]
-            if both is not None:
-                product = both(product, y[one] * x[other])
-            found.append(product.astype(float) @ within)
+        product = self._of_cells(x, y)
+        if both is not None:
+            both(product, self._of_cells(y, x), out=product)
         about = np.stack([self.blocks.column, self.blocks.row], axis=1).astype(np.float64) * BLOCK + MIDDLE
-        return Moments(self.column[self.known], about, np.concatenate(found)[self.known])
+        value = product.astype(float) @ _powers_in_block(powers)
+        return Moments(self.column[self.known], about, value[self.known])
+
+    def _of_cells(self, x: Float32Array, y: Float32Array) -> Float32Array:
+        """Products (q, 64) of the cells of all sides."""
+        product, first = np.empty((len(self.column), BLOCK**2), np.float32), 0
+        for one, other in self.sides:
+            last = first + other.stop - other.start
+            np.multiply(x[one], y[other], out=product[first:last])
+            first = last
+        return product
 
     def medians(self, value: Float32Array, seen: BoolArray) -> FloatArray:
         """(2, p): over how many cells a pair has differences, and that times their median, summed over tiles."""

@@ -50,14 +50,15 @@ class Placement:
         self, wcs: CelestialWcs, grid: MeshGrid, blocks: BoolArray | None = None, *, several: bool = False
     ) -> None:
         self.shape, self.pitch_rad = wcs.shape, grid.pitch_rad
-        self.blocks = np.ones([-(-n // BLOCK_PIX) for n in self.shape], np.bool_) if blocks is None else blocks
+        blocks = np.ones([-(-n // BLOCK_PIX) for n in self.shape], np.bool_) if blocks is None else blocks
         self._positions = pixel_map(wcs, grid)
         self._area = self._positions.area()
         on_plane = self._area[np.isfinite(self._area) & (self._area > 0)]
         self.bins = Bins.for_pitch(1.0 / np.sqrt(np.median(on_plane)) if on_plane.size else 1.0)
         # Bins are counted from the first row of a rectangle: those of rows of blocks below it must be the same.
-        self.rectangles = rectangles(self.blocks, self.shape, 1 if BLOCK_PIX % self.bins.stride else _MOST_BLOCKS)
-        used = _used_nodes(self.blocks, self._positions, self.bins.stride)
+        self.rectangles = rectangles(blocks, self.shape, 1 if BLOCK_PIX % self.bins.stride else _MOST_BLOCKS)
+        self.large_rectangles = rectangles(blocks, self.shape, blocks.size)
+        used = _used_nodes(blocks, self._positions, self.bins.stride)
         u, v = (np.where(used, c, np.nan) for c in (self._positions.u, self._positions.v))
         most = _LEAST_MOST_CELLS + _MOST_CELLS_PER_PIXEL * self.shape[0] * self.shape[1]
         self.origin, self._cells = window_around(u, v, most)
@@ -92,20 +93,24 @@ class Placement:
         off.
         """
         shares = self.shares(rectangle)
-        y, x = np.divmod(np.flatnonzero(~usable), usable.shape[1])
-        if not self._several or shares.on_plane is not None or len(y) > usable.size // _FEW_OF:
+        n_lost = usable.size - int(np.count_nonzero(usable))
+        if not self._several or shares.on_plane is not None or n_lost > usable.size // _FEW_OF:
             sums.add(shares, self._place_totals(rectangle, usable, degree), first=1)
             return
         key = self._key(rectangle)
         if key not in self._places:
             self._places[key] = self._place_totals(rectangle, np.ones_like(usable), degree)
-        sums.add(shares, self._places[key], first=1)
-        if len(y):
+        kept = self._places[key]
+        if n_lost:
+            y, x = np.divmod(np.flatnonzero(~usable), usable.shape[1])
             u, v = self._positions.of_pixels(x + float(rectangle[1].start), y + float(rectangle[0].start))
             powers = powers_of_places(u - self.origin[1], v - self.origin[0], degree)
-            of_bins = self.bins.shares(y, x, usable.shape)
-            sums.add(shares, [-shares.totals_of(of_bins, power) for power in (np.ones(len(y)), *powers)], first=1)
-            sums.sums[1:, sums.sums[1] < _ROUNDING] = 0
+            lost = shares.totals_of(self.bins.shares(y, x, usable.shape), [np.ones(len(y)), *powers])
+            kept = [total - less for total, less in zip(kept, lost, strict=True)]
+            none = kept[0] < _ROUNDING
+            for total in kept if none.any() else ():
+                total[none] = 0
+        sums.add(shares, kept, first=1)
 
     def _place_totals(self, rectangle: Rectangle, usable: BoolArray, degree: int) -> list[FloatArray]:
         """Sums over cells of the usable pixels of a rectangle, and of the powers of their places."""

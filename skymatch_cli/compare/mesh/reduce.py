@@ -85,7 +85,7 @@ def reduce_image(data: PixelArray, good: BoolArray, placement: Placement, *, deg
     """
     sample = data[::16, ::16][good[::16, ::16]]
     level = float(np.median(sample if sample.size else data[good])) if good.any() else 0.0
-    sigma = block_noise(data, good, placement.blocks, level)
+    sigma = block_noise(data, good, placement.large_rectangles, level)
     clean = without_sharp(data, good, sigma, BLOCK_PIX, placement.rectangles)
     sums, n_good, bins = placement.sums(1 + n_terms(degree)), 0, placement.bins
     for rectangle in placement.rectangles:

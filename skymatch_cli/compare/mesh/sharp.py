@@ -34,6 +34,7 @@ _OWN_NOISE = 2.0  # variance that outliers make, in that of the noise
 _PHOTONS = 4.0  # in one pixel: a few are no outlier either
 _HUGE_SIGMA = 1e6  # threshold beyond which no noise reaches
 _RING = [(j, i) for j in range(-2, 3) for i in range(-2, 3) if max(abs(i), abs(j)) == 2]
+_SIDES = [(0, -1), (0, 1), (-1, 0), (1, 0)]
 _NEIGHBOURS = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1) if (j, i) != (0, 0)]
 
 Region = tuple[slice, slice]
@@ -172,6 +173,8 @@ def _tested(candidates: IntArray, frame: _Frame, threshold: float) -> tuple[IntA
     alone = level == np.inf  # no neighbour is left: the sky is what it stands out of
     maybe = alone | (value - level > least)
     candidates, value, level, alone, least = (c[maybe] for c in (candidates, value, level, alone, least))
+    if not candidates.size:
+        return candidates, value
     sky = _sky_around(candidates, frame)
     excess = value - np.where(alone, sky, level)
     with np.errstate(invalid="ignore"):
@@ -181,12 +184,9 @@ def _tested(candidates: IntArray, frame: _Frame, threshold: float) -> tuple[IntA
 
 def _level_beside(candidates: IntArray, frame: _Frame) -> FloatArray:
     """The higher neighbour of the row or that of the column, whichever is lower; outliers protect no neighbour."""
-    level = np.full(len(candidates), np.inf)
-    for steps in (((0, -1), (0, 1)), ((-1, 0), (1, 0))):
-        sides = frame.around(candidates, steps)
-        beside = np.where(frame.are_outliers(sides), -np.inf, frame.at(sides)).max(axis=0)
-        level = np.minimum(level, np.where(beside == -np.inf, np.inf, beside))
-    return level
+    sides = frame.around(candidates, _SIDES)
+    beside = np.where(frame.are_outliers(sides), -np.inf, frame.at(sides)).reshape(2, 2, -1).max(axis=1)
+    return np.asarray(np.where(beside == -np.inf, np.inf, beside).min(axis=0))
 
 
 def _sky_around(candidates: IntArray, frame: _Frame) -> FloatArray:

@@ -69,45 +69,25 @@ def mean_sky(sheet: Sheet, weight: Float32Array, shifted: Float32Array, before: 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Distances:
-    """How far the cells of a sheet are from the sky."""
-
-    window: tuple[Float32Array, ...]  # (64, n + 1) each: means over the windows in units of their noise
-    variance: Float32Array  # (64, n + 1): local variance in units of that noise
-
-    @classmethod
-    def of_residuals(cls, sheet: Sheet, residual: Float32Array) -> Distances:
-        """From the residuals (n, 64) of the cells."""
-        windows, residual = sheet.windows, np.clip(cells_first(residual), -_ENDLESS, _ENDLESS)
-        weighted = windows.weight * residual
-        residual *= weighted
-        variance = windows.beside.smoothed(residual, windows.finest)
-        variance /= windows.variance
-        smaller, larger = windows.both(weighted)
-        smaller /= windows.noise[0]
-        larger /= windows.noise[1]
-        return cls((smaller, larger), variance)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Spreads:
-    """Typical distances of the cells of every image: counts (3 * 128, N) of their logarithms, by measure."""
+    """Typical distances of the cells of every image: counts (3, N, 128) of their logarithms, by measure."""
 
     counts: Int32Array
 
     @classmethod
     def empty(cls, n: int) -> Spreads:
         """No cell yet, for ``n`` images."""
-        return cls(np.zeros((3 * _BINS, n), np.int32))
+        return cls(np.zeros((3, n, _BINS), np.int32))
 
-    def add(self, sheet: Sheet, distances: Distances) -> None:
-        """Add the cells of a sheet."""
+    def add(self, sheet: Sheet, distances: tuple[Float32Array, ...]) -> None:
+        """Add the cells of a sheet, with the distances that `weighed` gives."""
         # Cells that are not seen count for an image after the last. The exponent of a fourth power tells the quarter of
         # an octave of a distance.
         n = len(sheet.images)
         number = np.append(_BINS * sheet.number, 0).astype(np.int32)
         first_bin = np.where(sheet.windows.weight > 0, number, np.int32(_BINS * n))
-        for k, square in enumerate((*map(np.square, distances.window), distances.variance)):
+        smaller, larger, variance = distances
+        for of_measure, square in zip(self.counts, (smaller**2, larger**2, variance), strict=True):
             with np.errstate(over="ignore"):
                 bin_number = np.square(square).view(np.int32)
             bin_number >>= _MANTISSA_BITS
@@ -115,7 +95,7 @@ class Spreads:
             np.clip(bin_number, 0, _BINS - 1, out=bin_number)
             bin_number += first_bin
             counts = np.bincount(bin_number.reshape(-1), minlength=(n + 1) * _BINS)
-            self.counts[k * _BINS : (k + 1) * _BINS, sheet.images] += counts.reshape(-1, _BINS)[:-1].T
+            of_measure[sheet.images] += counts.reshape(-1, _BINS)[:-1]
 
     def typical(self) -> FloatArray:
         """Standard deviations (3, N) from the lowest quarters; at least those of noise alone.
@@ -127,12 +107,11 @@ class Spreads:
 
 
 def _lowest_quarter(counts: Int32Array) -> FloatArray:
-    by_measure = counts.reshape(3, _BINS, -1)
-    below = np.cumsum(by_measure, axis=1, dtype=np.int64)
-    quarter = 0.25 * below[:, -1]
-    bin_number = np.argmax(below >= quarter[:, None], axis=1)
-    inside = np.take_along_axis(by_measure, bin_number[:, None], 1)[:, 0]
-    above = quarter - np.take_along_axis(below, bin_number[:, None], 1)[:, 0] + inside
+    below = np.cumsum(counts, axis=2, dtype=np.int64)
+    quarter = 0.25 * below[..., -1]
+    bin_number = np.argmax(below >= quarter[..., None], axis=2)
+    inside = np.take_along_axis(counts, bin_number[..., None], 2)[..., 0]
+    above = quarter - np.take_along_axis(below, bin_number[..., None], 2)[..., 0] + inside
     share = np.divide(above, inside, out=np.full_like(quarter, 0.5), where=inside > 0)
     distance = 2.0 ** ((bin_number + share - _BINS // 2) / _PER_OCTAVE)
     distance[:2] = np.maximum(distance[:2] / _QUARTER, 1.0)
@@ -142,26 +121,35 @@ def _lowest_quarter(counts: Int32Array) -> FloatArray:
 
 def weighed(
     sheet: Sheet, shifted: Float32Array, sky: Float32Array, scale: FloatArray, typical: FloatArray | None
-) -> tuple[Float32Array, Distances]:
+) -> tuple[Float32Array, tuple[Float32Array, ...]]:
     """Weights (n, 64) of the cells, and their distances from the sky (m, 64); ``shifted``: values less the offsets.
 
+    The distances, (64, n + 1) each, are the means over both windows and the local variance, in units of the noise.
     ``scale`` (N,): of the variance of the images; ``typical`` (3, N): their distances, None while no cell is doubted.
     """
-    distances = Distances.of_residuals(sheet, sheet.layers.each(np.subtract, shifted, sky))
+    windows, residual = sheet.windows, cells_first(sheet.layers.each(np.subtract, shifted, sky))
+    np.clip(residual, -_ENDLESS, _ENDLESS, out=residual)
+    weighted = windows.weight * residual
+    residual *= weighted
+    distances = *windows.both(weighted), windows.beside.smoothed(residual, windows.finest)
+    for mean, noise in zip(distances, windows.noise, strict=True):
+        np.divide(mean, noise, out=mean)
     if typical is None:
         return sheet.weight / sheet.of_images(scale), distances
     return _trusted_weight(sheet, distances, scale, typical), distances
 
 
-def _trusted_weight(sheet: Sheet, distances: Distances, scale: FloatArray, typical: FloatArray) -> Float32Array:
+def _trusted_weight(
+    sheet: Sheet, distances: tuple[Float32Array, ...], scale: FloatArray, typical: FloatArray
+) -> Float32Array:
     windows, seen = sheet.windows, (sheet.windows.weight > 0).astype(np.float32)
     of_image, *scales, noisy = (np.append(each[sheet.leaves.image], 1).astype(np.float32) for each in (scale, *typical))
     limit = np.float32(_NOISY) * noisy**2
-    quiet = np.maximum(distances.variance, limit)
+    quiet = np.maximum(distances[2], limit)
     np.sqrt(np.divide(limit, quiet, out=quiet), out=quiet)
     weight = _spread(windows, quiet, seen, 0)
     weight *= windows.weight
-    for k, (mean, usual) in enumerate(zip(distances.window, scales, strict=True)):
+    for k, (mean, usual) in enumerate(zip(distances[:2], scales, strict=True)):
         distance = mean / usual
         np.abs(distance, out=distance)
         far = np.flatnonzero(distance > _HOPELESS / 2)

@@ -21,9 +21,9 @@ class Windows:
     beside: Beside
     finest: int  # doublings of the smaller window; the other has one more
     weight: Float32Array  # (64, n + 1): information of the pixels
-    # (64, n + 1) each: standard deviation of the sums of weighted residuals over each window
+    # (64, n + 1) each: standard deviation of the sums of weighted residuals over each window, and expected sum of their
+    # weighted squares over the smaller one
     noise: tuple[Float32Array, ...]
-    variance: Float32Array  # (64, n + 1): expected sum of weighted squares of residuals over the smaller window
     seen: tuple[Float32Array, ...]  # (64, n + 1) each: share of each window that has cells
 
     @classmethod
@@ -31,16 +31,15 @@ class Windows:
         """From the weights (n, 64) of cells and the shares of their variance that remain in residuals."""
         weight, own = cells_first(weight), cells_first(own)
         seen = (weight > 0).astype(np.float32)
-        noise = (
+        noise = [
             np.sqrt(np.float32(_energy(finest + k)) * sums)
             for k, sums in enumerate(_both(beside, weight * own, finest))
-        )
+        ]
         return cls(
             beside=beside,
             finest=finest,
             weight=weight,
-            noise=tuple(map(_divisor, noise)),
-            variance=_divisor(beside.smoothed(own * seen, finest)),
+            noise=tuple(map(_divisor, (*noise, beside.smoothed(own * seen, finest)))),
             seen=tuple(map(_divisor, _both(beside, seen, finest))),
         )
 

@@ -112,6 +112,12 @@ class FitsFile:
     hdus: tuple[Hdu, ...]
     creator: str = ""
 
+    @property
+    def asdf_extension(self) -> Hdu | None:
+        """Where the pipeline of JWST keeps the WCS of the one image of a file."""
+        images = [hdu for hdu in self.hdus if hdu.name == "SCI"]
+        return next((hdu for hdu in self.hdus if hdu.name == "ASDF"), None) if len(images) == 1 else None
+
 
 def read_structure(path: str, where: str) -> FitsFile:
     """Find the HDUs of a FITS file: plain, ``.gz`` or ``.bz2`` (told by content), or what is shown as FITS.

@@ -18,7 +18,7 @@ import numpy as np
 from skymatch_cli.errors import InputError, reason
 from skymatch_cli.images.formats.asdffile import opened_asdf
 from skymatch_cli.images.formats.files import open_file
-from skymatch_cli.images.formats.fitsfile import FitsFile, Hdu
+from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.source import open_source
 from skymatch_cli.model import FloatArray
 from skymatch_cli.sky.frames import SkyFrame
@@ -145,15 +145,9 @@ def _newer_packages(file: Any) -> Iterator[str]:
             continue
 
 
-def asdf_extension(file: FitsFile) -> Hdu | None:
-    """Return where the pipeline of JWST keeps the WCS of the one image of a file."""
-    images = [hdu for hdu in file.hdus if hdu.name == "SCI"]
-    return next((hdu for hdu in file.hdus if hdu.name == "ASDF"), None) if len(images) == 1 else None
-
-
 def jwst_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs | None:
     """Read the GWCS in the ASDF extension of a FITS file; None where it holds none. Errors: see `_wcs_of_meta`."""
-    if (asdf_hdu := asdf_extension(file)) is None:
+    if (asdf_hdu := file.asdf_extension) is None:
         return None
     with open_source(file) as source:
         extent = source.extent(asdf_hdu.index)
