@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ _CACHED = 128  # leaves whose cells are turned at a time: more of them push each
 MOST_DOUBLINGS = 4
 """Doublings of a window that reaches into the next leaf and not beyond."""
 
-_DOUBLINGS_AT_ONCE = 3  # which reach into the next leaf and not beyond
 _CORNERS = [(j, i) for j in (-1, 1) for i in (-1, 1)]
 
 
@@ -98,12 +96,12 @@ class Beside:
         across the corner of a leaf goes by one of its sides: `closed` sees to it that it is there.
         """
         cells = a.reshape(BLOCK, BLOCK, -1)
-        while done < doublings:
-            last = max(min(doublings, _DOUBLINGS_AT_ONCE), done + 1)
-            spread = _spread_matrix(done, last)
-            cells = _spread_along(cells, spread, self.above, self.below)
-            cells = _spread_along(cells, spread, self.left, self.right)
-            done = last
+        for k in range(done, doublings):
+            within, step = _WITHIN_LEAF[k], 2**k
+            out = (within @ cells.reshape(BLOCK, -1)).reshape(cells.shape)
+            _add_beside(out, cells, step, self.above, self.below)
+            cells = within @ out
+            _add_beside(cells.swapaxes(0, 1), out.swapaxes(0, 1), step, self.left, self.right)
         return cells.reshape(a.shape)
 
 
@@ -115,29 +113,21 @@ def cells_first(a: Float32Array) -> Float32Array:
     return out
 
 
-@cache
-def _spread_matrix(first: int, last: int) -> Float32Array:
-    """What doublings make of the lines of a leaf, from these and those of the leaves before and after it that matter.
-
-    The matrix is (8, 8 + 2 h): windows reach h lines to either side.
-    """
-    reach = 2**last - 2**first
-    window = np.zeros(2 * reach + 1)
-    window[reach] = 1
-    for k in range(first, last):
-        window = 0.5 * window + 0.25 * (np.roll(window, 2**k) + np.roll(window, -(2**k)))
-    return np.stack([np.pad(window, (i, BLOCK - 1 - i)) for i in range(BLOCK)]).astype(np.float32)
+def _within_leaf(step: int) -> Float32Array:
+    """Matrix that spreads 8 cells by 1/4, 1/2, 1/4 over others ``step`` cells away."""
+    beside = np.eye(BLOCK, k=step, dtype=np.float32)
+    return np.float32(0.25) * (beside + beside.T) + np.float32(0.5) * np.eye(BLOCK, dtype=np.float32)
 
 
-def _spread_along(cells: Float32Array, spread: Float32Array, before: IntArray, after: IntArray) -> Float32Array:
-    """Spread the cells (8, 8, n) along their first axis, also into the leaves before and after; return it as second."""
-    reach = (spread.shape[1] - BLOCK) // 2
-    lines = np.empty((spread.shape[1], *cells.shape[1:]), np.float32)
-    lines[reach:-reach] = cells
-    # "clip" is quicker: indices are not checked.
-    np.take(lines[BLOCK:-reach], before, axis=2, out=lines[:reach], mode="clip")
-    np.take(lines[reach : 2 * reach], after, axis=2, out=lines[-reach:], mode="clip")
-    return np.asarray(spread @ lines.swapaxes(0, 1))  # small products: BLAS is quicker at them
+_WITHIN_LEAF = [_within_leaf(2**k) for k in range(MOST_DOUBLINGS)]
+
+
+def _add_beside(out: Float32Array, cells: Float32Array, step: int, before: IntArray, after: IntArray) -> None:
+    """Add what lines of cells (8, 8, n) spread into the leaves after and before theirs."""
+    for lines, edge, which in ((out[:step], cells[-step:], before), (out[-step:], cells[:step], after)):
+        spread = edge.take(which, axis=2, mode="clip")  # quicker: indices are not checked
+        spread *= np.float32(0.25)
+        np.add(lines, spread, out=lines)
 
 
 class LeafTable:
