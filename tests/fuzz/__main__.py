@@ -84,6 +84,7 @@ def _import_all(base: Base) -> None:
 def _work(results: Connection, bases: Sequence[Base], cases: range) -> None:
     """The child: an alarm that nobody catches ends what hangs."""
     limit_memory()
+    signal.alarm(WAIT_SECONDS)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         whole = kept_files(Path(folder), bases[0])
