@@ -73,7 +73,7 @@ def test_image_that_is_not_there(tmp_path):
 
 def test_subtracted_by_an_unknown_amount_is_refused(tmp_path):
     path = single(tmp_path / "a.fits", pixels("f4"), BKGSUB=True)
-    assert "what was subtracted is not known" in check_writable([update(path)], SUBTRACT)[0].what
+    assert "the subtracted sky is not known" in check_writable([update(path)], SUBTRACT)[0].what
 
 
 # --- links, permissions, locks
