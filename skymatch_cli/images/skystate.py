@@ -233,7 +233,7 @@ def recorded_in(cards: cd.Cards, shape: tuple[int, ...], keyword: str) -> dict[P
     if math.prod(shape[:-2]) > 1:
         planes = parts_in(cards, shape)
         if subtracted and not planes:
-            raise ValueError(f"{SUBTRACTED} = T, but no plane has a BKGL: what was subtracted is not known")
+            raise ValueError(f"{SUBTRACTED} = T, but no plane has a BKGL: the subtracted sky is not known")
         return {part: Recorded(sky, subtracted) for part, (sky, _) in planes.items()}
     # The keyword holds what is still to be subtracted.
     for name in (LEVEL, keyword) if subtracted else (keyword, LEVEL):

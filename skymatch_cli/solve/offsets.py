@@ -108,12 +108,7 @@ def solve_offsets(
     """
     used, equations = _solvable(n_groups, a, b, delta, weight)
     measured, dof_used, kept = delta[used], None if pair_dof is None else pair_dof[used], np.ones(len(a))
-    noise_used, own_share = None, None
-    if noise is not None:
-        factor = csr_array(noise[np.flatnonzero(used)])
-        if dof_used is not None:
-            factor, own_share = _with_own_noise(factor, weight[used])
-        noise_used = PairNoise(factor)
+    noise_used, own_share = _noise_used(noise, used, weight, joint=dof_used is not None)
     response = noise_response(equations, noise_used)
     if robust:
         if noise_used is None:  # with lowered weights the stated errors are no longer the weights'
@@ -172,11 +167,19 @@ def _solvable(
     return used, equations
 
 
-def _with_own_noise(added: csr_array, weight: FloatArray) -> tuple[csr_array, FloatArray]:
-    """The noise of a joint fit with what is added to it, and the share (m,) of the variances that was there before."""
+def _noise_used(
+    noise: csr_array | None, used: BoolArray, weight: FloatArray, *, joint: bool
+) -> tuple[PairNoise | None, FloatArray | None]:
+    """The noise of the m used pairs; of a joint fit, also the share (m,) of the variances that is the fit's own."""
+    if noise is None:
+        return None, None
+    added = csr_array(noise[np.flatnonzero(used)])
+    if not joint:
+        return PairNoise(added), None
+    weight = weight[used]
     own_share = 1 - np.asarray(added.multiply(added).sum(axis=1), float).reshape(-1) * weight
     own = diags_array(np.sqrt(np.maximum(own_share, 0) / weight))
-    return csr_array(hstack([own, added], format="csr")), own_share
+    return PairNoise(csr_array(hstack([own, added], format="csr"))), own_share
 
 
 def _misfit(

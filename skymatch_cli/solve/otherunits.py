@@ -82,6 +82,6 @@ def _of_divisions(
     wrong = rows[alike & (noise / power > _NOISE_OF_MEANS)]
     if 2 * len(wrong) <= np.count_nonzero(judged):
         return ()
-    text = "divided by exposure time or pixel area, overlapping images have other levels or stars and noise; undivided"
+    text = "division by exposure time or pixel area makes levels or stars, and noise, of overlapping images differ"
     pairs = few([pair_label(images, m, e) for e in wrong[:NAMED]], ", ", len(wrong))
-    return (SkyWarning(WarningName.UNITS, f"{text} they are alike, as means are ({len(wrong)}): {pairs}"),)
+    return (SkyWarning(WarningName.UNITS, f"{text}; undivided they are alike, as means are ({len(wrong)}): {pairs}"),)

@@ -41,7 +41,7 @@ class Passes:
     def iterate(
         self, offset: FloatArray, scale: FloatArray, typical: FloatArray | None, scattered: bool
     ) -> tuple[Spreads, PairSums, BlockScatter]:
-        """Return sums with offsets (N,), scales and typical distances of the images; no scatter but if ``scattered``.
+        """Return sums with offsets (N,), scales and typical distances of the images; scatter is 0 unless ``scattered``.
 
         ``typical`` is None in the first iteration, which gives spreads alone.
         """

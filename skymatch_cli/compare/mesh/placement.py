@@ -25,8 +25,8 @@ from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray
 
 _MOST_BLOCKS = 32  # of a rectangle of several rows: their pixels fit the cache
 _LEAST_MOST_CELLS, _MOST_CELLS_PER_PIXEL = 2**20, 1  # far more than pixels fill: near the horizon of a plane
-_FEW_OF = 32  # pixels, one of which is taken off sooner than the others are added up
-_ROUNDING = 1e-9  # pixels: sums of fewer are what is left of others
+_FEW_OF = 32  # bad pixels are subtracted from the sums of all where they are fewer than one in this many
+_ROUNDING = 1e-9  # pixels: a smaller sum is the rounding error of a subtraction
 _SAMPLE_PIX = 16  # between the samples of what varies slowly
 
 Rectangle = tuple[slice, slice]
