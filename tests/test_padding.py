@@ -201,6 +201,9 @@ def test_a_pair_with_padding_is_matched(tmp_path: Path, monkeypatch: pytest.Monk
     )
     strict = CliRunner().invoke(main, ["match", "--dry-run", "--strict", "a.fits", "b.fits"])
     assert strict.exit_code == 0  # nothing is left to do
+    assert "a.fits: " in strict.stderr  # but it is told
+    assert "are left out as padding" in strict.stderr
+    assert "the same of 1 more image" in strict.stderr
     assert run("--ignore-value", "0") == (sky, n, [text for text in said if "padding" not in text])
     _, with_padding, said = run("--keep-value", "0", "--compare", "pooled", "--nclip", "0")
     assert not any("padding" in text for text in said)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from skymatch_cli.choices import Format
-from skymatch_cli.errors import SkymatchError, StoppedError, UsageError, unwritten
+from skymatch_cli.errors import SkymatchError, StoppedError, UsageError, plural, unwritten
 from skymatch_cli.model.warning import SkyWarning, counted, told
 from skymatch_cli.output.printable import printable
 
@@ -100,7 +100,8 @@ def tell_overlaps(report: Report) -> None:
 def warn(warnings: Iterable[SkyWarning], allowed: Iterable[str] = ()) -> None:
     """Warn the user, unless ``-q`` was given: a handful of warnings, and the rest with ``-v``.
 
-    Warnings with an ``allowed`` name are told with ``-v`` alone, as those are whose effect nobody could see.
+    Warnings with an ``allowed`` name are told with ``-v`` alone, as those are whose effect nobody could see. Of those
+    that need no action (padding that is left out) the first is told.
     """
     warnings = tuple(warnings)
     given, found = told(warnings, allowed), counted(warnings, allowed)
@@ -109,14 +110,19 @@ def warn(warnings: Iterable[SkyWarning], allowed: Iterable[str] = ()) -> None:
         alike = sum(other.name == warning.name for other in shown)
         if alike < _MOST_ALIKE and len(shown) < _MOST_SHOWN:
             shown.append(warning)
+    n_more = len(given) - len(shown)
+    harmless = [warning for warning in warnings if warning.amplitude == 0 and warning.name not in set(allowed)]
+    shown += harmless[:1]
     last = {warning.name: id(warning) for warning in (*warnings, *shown)}  # one advice for all of a name
     for warning in warnings:
         level = NOTE if any(warning is one for one in shown) else logging.INFO
         if level == NOTE and any(warning is one for one in found):
             level = logging.WARNING
         LOG.log(level, "%s", warning, extra={"warning": warning, "advised": id(warning) == last[warning.name]})
-    if len(given) > len(shown):
-        LOG.warning("%d more, shown with -v", len(given) - len(shown))
+    if len(harmless) > 1:
+        LOG.log(NOTE, "the same of %s, shown with -v", plural(len(harmless) - 1, "more image"))
+    if n_more:
+        LOG.warning("%d more, shown with -v", n_more)
 
 
 def tell_result(result: Result) -> None:
