@@ -29,6 +29,7 @@ from skymatch_cli.model import SkyWarning
 from skymatch_cli.settings import Settings
 from skymatch_cli.store import database, findings, keys
 from skymatch_cli.store.findings import StoredFindings
+from skymatch_cli.store.measuring import find
 from skymatch_cli.store.store import CODEC, Store
 
 from .commands import skymatch
@@ -103,7 +104,7 @@ def test_a_store_may_have_any_name(frames, name):
 @pytest.mark.parametrize("options", [{}, {"compare": "mesh"}, {"compare": "mesh", "model": "plane"}])
 def test_findings_come_back_to_the_last_bit(frames, options):
     planned = pipeline.plan(frames, Settings(**options))
-    held = list(pipeline.find(planned))
+    held = list(find(planned))
     with Store("field.db", write=True, create=True) as store:
         store.save_plan(planned)
         found = StoredFindings(planned, store, store, with_local=True)

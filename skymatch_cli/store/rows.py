@@ -13,7 +13,7 @@ findings   the finding of every image, under the keys of the files and settings 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.gwcs import GwcsWcs
 from skymatch_cli.images.known import ImageHeader
 from skymatch_cli.images.partwcs import SectionWcs
-from skymatch_cli.model import CelestialWcs, FloatArray, ImageInfo, IntArray, SkyWarning, TangentPlane
+from skymatch_cli.model import CelestialWcs, FloatArray, ImageInfo, IntArray, OverlapGraph, SkyWarning, TangentPlane
 from skymatch_cli.model.polygons import Polygons
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import FitsWcs
@@ -68,6 +68,11 @@ class Overlaps:
     b: IntArray
     area_arcmin2: FloatArray
     plane: IntArray
+
+    @classmethod
+    def of(cls, graph: OverlapGraph, part: slice = slice(None)) -> Overlaps:
+        """Those of a graph, or some of them."""
+        return cls(*(getattr(graph, f.name)[part] for f in fields(cls)))
 
 
 _STORED = (

@@ -152,8 +152,10 @@ class Store(Database):
         graph, digests = planned.graph, [repr(planned.graph.planes).encode(), *self.put_keys(keys)]
         for k, low in enumerate(range(0, len(graph.a), _BLOCK)):
             part = slice(low, min(low + _BLOCK, len(graph.a)))
-            columns = Overlaps(graph.a[part], graph.b[part], graph.area_arcmin2[part], graph.plane[part])
-            bodies = CODEC.encode(columns), CODEC.encode(graph.polygon.part(np.arange(part.start, part.stop)))
+            bodies = (
+                CODEC.encode(Overlaps.of(graph, part)),
+                CODEC.encode(graph.polygon.part(np.arange(part.start, part.stop))),
+            )
             for table, body in zip(("overlaps", "polygons"), bodies, strict=True):
                 self.put(table, [(k, body)])
                 digests.append(digest_of(body))
