@@ -27,7 +27,7 @@ _WAIT_S = 5.0  # for a reader while another process rolls back an interrupted wr
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _HINT = "name a file that `skymatch plan --store FILE IMAGES...` or `skymatch match --store FILE` wrote"
 _ANEW = "remove it, or name another file"
-_TABLES = ("files", "headers", "images", "columns", "overlaps", "polygons")
+_TABLES = ("files", "headers", "columns", "overlaps", "polygons")
 _FINDINGS = """CREATE TABLE findings (
     image BLOB, how BLOB, local INTEGER, bad INTEGER, overlaps BLOB, body BLOB, digest BLOB, PRIMARY KEY (image, how)
 )"""

@@ -2,8 +2,7 @@
 
 =========  ====================================================================================
 facts      the plan as a whole, the settings by which its pixels are measured, and its measurements
-files      the structure of every file, and `headers` the header of every image
-images     the `ImageInfo` of every image of the plan
+files      the structure of every file, and `headers` the header of every image of the plan
 columns    keys of the images, some ten thousand a row
 overlaps   which images overlap, some ten thousand a row, and `polygons` where
 findings   the finding of every image, under the keys of the files and settings that it depends on
@@ -24,7 +23,7 @@ from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.gwcs import GwcsWcs
 from skymatch_cli.images.known import ImageHeader
 from skymatch_cli.images.partwcs import SectionWcs
-from skymatch_cli.model import CelestialWcs, FloatArray, ImageInfo, IntArray, OverlapGraph, SkyWarning, TangentPlane
+from skymatch_cli.model import CelestialWcs, FloatArray, IntArray, OverlapGraph, SkyWarning, TangentPlane
 from skymatch_cli.model.polygons import Polygons
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import FitsWcs
@@ -46,7 +45,8 @@ class PlanFacts:
     n_images: int
     n_overlaps: int
     n_files: int
-    n_headers: int
+    comparison_unit: str
+    notes: tuple[str, ...]  # of all images, beyond those of their headers
     planes: tuple[TangentPlane, ...]
     skipped: tuple[str, ...]
     warnings: tuple[SkyWarning, ...]
@@ -76,7 +76,7 @@ class Overlaps:
 
 
 _STORED = (
-    *(PlanFacts, StoredFile, ImageHeader, ImageInfo, ImageKeys, Overlaps, Polygons),
+    *(PlanFacts, StoredFile, ImageHeader, ImageKeys, Overlaps, Polygons),
     *(ImageMeasurement, MeshReduction, Gathered),
 )
 
