@@ -15,7 +15,7 @@ from skymatch_cli.model import ImageInfo
 from skymatch_cli.model.warning import counted
 from skymatch_cli.run.tasks import NO_PROGRESS, Progress, Runner
 from skymatch_cli.settings import Settings
-from skymatch_cli.store.measuring import NEEDS_LOCAL, compared_otherwise, find, gather, measured
+from skymatch_cli.store.measuring import NEEDS_LOCAL, compared_otherwise, measured
 from skymatch_cli.store.planning import ImageName, plan
 from skymatch_cli.store.solving import solve
 
@@ -62,27 +62,21 @@ def evaluate(
         from skymatch_cli.compare.pooled import unmeasured
 
         return solve(planned, unmeasured(planned.graph, len(planned.infos)))
-    journal = False
+    resumable = False
     if in_place and settings.subtract:
-        from skymatch_cli.store.journal import journal_of, needs_journal, resumed, scratch_store
+        from skymatch_cli.store.journal import journal_of, needs_journal, resumed
 
-        journal = needs_journal(planned.infos, settings)
-        if journal and (result := resumed(planned)) is not None:
+        resumable = needs_journal(planned.infos, settings)
+        if resumable and (result := resumed(planned)) is not None:
             return result
     with_local = settings.method in NEEDS_LOCAL
-    found = None
-    if journal:
-        kept = scratch_store(planned) if store is None else store
-        found = find(planned, with_local=with_local, progress=progress, runner=runner, store=kept)
-        measurements, warnings = gather(planned, found)
-    else:
-        measurements, warnings = measured(planned, with_local=with_local, progress=progress, runner=runner, store=store)
+    measurements, warnings = measured(planned, with_local=with_local, progress=progress, runner=runner, store=store)
     progress.stage("solve", 0)
     if settings.cross_check:
         warnings += compared_otherwise(planned, measurements, progress=progress, runner=runner, store=store)
         progress.stage("solve", 0)
     result = solve(planned, measurements, warnings)
-    return replace(result, journal=journal_of(planned, found)) if journal else result
+    return replace(result, journal=journal_of(planned, (measurements, warnings))) if resumable else result
 
 
 def check_strict(result: Result, outcome: str = "no image was written") -> None:

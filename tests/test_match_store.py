@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -93,6 +94,23 @@ def test_subtracting_them_neither(folder, measured):
     first = match("--subtract")
     assert match("--subtract") == first
     assert len(measured) == 4
+
+
+@pytest.mark.parametrize("dtype", ["f4", "i2"])
+def test_the_plan_of_files_as_they_were_gives_no_other_skies(tmp_path, monkeypatch, dtype):
+    """Subtracted pixels are not taken for original ones: the plan must be made again, with the sky in the header."""
+    monkeypatch.chdir(tmp_path)
+    write_all(tmp_path, row([10.0, 50.0, 30.0, 20.0], noise=1.0, dtype=dtype))
+    match("--subtract")
+    run = CliRunner().invoke
+    again = ["measure", "kept.db", "--compare", "pooled", "--skystat", "mean"]
+    refused = run(main, again)
+    assert refused.exit_code == 3
+    assert "changed while it was in use (run again, from the plan on)" in refused.stderr
+    assert run(main, ["plan", "--store", "kept.db", "img_*.fits"]).exit_code == 0
+    assert run(main, again).exit_code == 0
+    found = json.loads(run(main, ["solve", "kept.db", "--format", "json"]).stdout)
+    np.testing.assert_allclose([image["sky"] for image in found["images"]], [0, 40, 20, 10], atol=0.3)
 
 
 @pytest.mark.parametrize("compare", ["pooled", "mesh"])

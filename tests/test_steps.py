@@ -261,7 +261,7 @@ def test_a_plan_made_again_is_a_fresh_plan(tmp_path, monkeypatch, images, exptim
     skymatch("plan", *named, "--store", "again.db", "-o", "again.fits")
     skymatch("plan", *named, "--store", "fresh.db", "-o", "fresh.fits")
     assert Path("again.fits").read_bytes() == Path("fresh.fits").read_bytes()
-    tables = "facts", "files", "headers", "images", "columns", "overlaps", "polygons"
+    tables = "facts", "files", "headers", "columns", "overlaps", "polygons"
     again, fresh = (
         [list(db.execute(f"SELECT * FROM {table} ORDER BY k")) for table in tables]
         for db in map(sqlite3.connect, ("again.db", "fresh.db"))

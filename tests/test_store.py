@@ -29,6 +29,7 @@ from skymatch_cli.model import SkyWarning
 from skymatch_cli.settings import Settings
 from skymatch_cli.store import database, findings, keys
 from skymatch_cli.store.findings import StoredFindings
+from skymatch_cli.store.measuring import find
 from skymatch_cli.store.store import CODEC, Store
 
 from .commands import skymatch
@@ -103,7 +104,7 @@ def test_a_store_may_have_any_name(frames, name):
 @pytest.mark.parametrize("options", [{}, {"compare": "mesh"}, {"compare": "mesh", "model": "plane"}])
 def test_findings_come_back_to_the_last_bit(frames, options):
     planned = pipeline.plan(frames, Settings(**options))
-    held = list(pipeline.find(planned))
+    held = list(find(planned))
     with Store("field.db", write=True, create=True) as store:
         store.save_plan(planned)
         found = StoredFindings(planned, store, store, with_local=True)
@@ -232,7 +233,7 @@ def swap(table: str, column: str, one: int, other: int) -> None:
     db.close()
 
 
-@pytest.mark.parametrize("table", ["images", "findings"])
+@pytest.mark.parametrize("table", ["headers", "findings"])
 @pytest.mark.parametrize("column", ["body", "body, digest", "digest"])
 def test_rows_never_stand_for_one_another(measured, table, column):
     for name in column.split(", "):
@@ -240,7 +241,7 @@ def test_rows_never_stand_for_one_another(measured, table, column):
     assert skymatch("solve", "field.db", code=3).output.startswith("skymatch: error: field.db: is damaged")
 
 
-@pytest.mark.parametrize("table", ["images", "overlaps", "polygons", "columns", "facts"])
+@pytest.mark.parametrize("table", ["headers", "overlaps", "polygons", "columns", "facts"])
 def test_rows_that_are_missing_are_missed(measured, table):
     with sqlite3.connect("field.db") as db:
         db.execute(f"DELETE FROM {table} WHERE rowid = (SELECT max(rowid) FROM {table})")
@@ -476,7 +477,7 @@ def test_an_open_store_is_not_sent_to_another_process(measured):
 def test_errors_of_the_store_are_those_of_the_program(measured):
     assert issubclass(InputError, SkymatchError)
     with Store("field.db") as store, pytest.raises(InputError, match="missing"):
-        store.span("images", 0, 99)
+        store.span("headers", 0, 99)
 
 
 # --- standard output

@@ -216,7 +216,9 @@ class _OpenFiles:
             y0, y1, columns = y0 + section.y0, y1 + section.y0, slice(section.x0, section.x1)
         try:
             if file_state(plane.path)[:2] != plane.state[:2]:  # inodes differ between machines
-                raise InputError.at(self._where, f"{plane.path} changed while it was in use", "run again")
+                raise InputError.at(
+                    self._where, f"{plane.path} changed while it was in use", "run again, from the plan on"
+                )
             blocks = (
                 ((slice(0, y1 - y0), _read_tiled(plane, y0, y1)),) if plane.tiled else self._plain_blocks(plane, y0, y1)
             )

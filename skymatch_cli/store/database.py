@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,19 +22,20 @@ from skymatch_cli.errors import InputError, Problem, SkymatchError, StoppedError
 
 APPLICATION_ID = 0x534B594D  # "SKYM"
 SCHEMA_VERSION = 1
+DIGEST_BYTES = 16
 _WAIT_S = 5.0  # for a reader while another process rolls back an interrupted write
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _HINT = "name a file that `skymatch plan --store FILE IMAGES...` or `skymatch match --store FILE` wrote"
 _ANEW = "remove it, or name another file"
-_TABLES = ("files", "headers", "images", "columns", "overlaps", "polygons")
+_TABLES = ("files", "headers", "columns", "overlaps", "polygons")
 _FINDINGS = """CREATE TABLE findings (
     image BLOB, how BLOB, local INTEGER, bad INTEGER, overlaps BLOB, body BLOB, digest BLOB, PRIMARY KEY (image, how)
 )"""
 
 
 def digest_of(*parts: bytes) -> bytes:
-    """Digest of bytes, 16 of them; each part counts with its length."""
-    found = hashlib.blake2b(digest_size=16)
+    """Digest of bytes; each part counts with its length."""
+    found = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for part in parts:
         found.update(len(part).to_bytes(8, "little"))
         found.update(part)
@@ -45,23 +45,22 @@ def digest_of(*parts: bytes) -> bytes:
 class Database:
     """An open file; use it in a ``with`` block.
 
-    Without a name it is in memory as far as there is room, and gone when it is closed or no longer used. ``layout``
-    says how rows are encoded: a file with another one is of another version. ``write`` takes the file for this process
-    alone; otherwise it is read, by any number of processes. ``create`` makes it where there is none; one in which
-    nothing was stored is removed again. InputError if it can't be opened, is in use, is damaged, or is not a store of
-    this version.
+    ``layout`` says how rows are encoded: a file with another one is of another version. ``write`` takes the file for
+    this process alone; otherwise it is read, by any number of processes. ``create`` makes it where there is none; one
+    in which nothing was stored is removed again. InputError if it can't be opened, is in use, is damaged, or is not a
+    store of this version.
     """
 
     def __init__(self, file: str, *, layout: str, write: bool = False, create: bool = False) -> None:
         self.file = file
-        self._layout = hashlib.blake2b(layout.encode(), digest_size=16).hexdigest()
+        self._layout = hashlib.blake2b(layout.encode(), digest_size=DIGEST_BYTES).hexdigest()
         path = Path(os.path.abspath(file))  # noqa: PTH100 - links stay; and no name is special to SQLite then
-        self._new = not file or (create and (not path.exists() or (path.is_file() and not path.stat().st_size)))
+        self._new = create and (not path.exists() or (path.is_file() and not path.stat().st_size))
         if not self._new:
             _check_kind(path, file)
         mode = "rwc" if self._new else "rw" if os.access(path, os.W_OK) or write else "ro"
         with self.explained():
-            where = f"file:{quote(os.fsencode(path))}?mode={mode}" if file else ""
+            where = f"file:{quote(os.fsencode(path))}?mode={mode}"
             self._db = sqlite3.connect(where, uri=True, isolation_level=None, timeout=0 if write else _WAIT_S)
             try:
                 self._begin(write=write, create=create)
@@ -69,8 +68,6 @@ class Database:
                 self._db.close()
                 raise
         self._path = path
-        if not file:
-            weakref.finalize(self, self._db.close)
 
     def _begin(self, *, write: bool, create: bool) -> None:
         self._db.execute("PRAGMA synchronous = FULL")
@@ -115,7 +112,7 @@ class Database:
 
     def close(self) -> None:
         """Close the file, and remove it again if it is new and nothing was stored in it."""
-        if self._new and self.file:
+        if self._new:
             with suppress(sqlite3.Error):
                 if not self._db.execute("SELECT 1 FROM facts WHERE k != 'layout' LIMIT 1").fetchone():
                     self._path.unlink(missing_ok=True)

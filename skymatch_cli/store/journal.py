@@ -1,37 +1,29 @@
-"""Findings of an interrupted run, for the run that finishes it (see `record.journal`)."""
+"""What an interrupted run measured, for the run that finishes it (see `record.journal`)."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
-
 from skymatch_cli.choices import Method
-from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats.files import real_path
 from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.source import open_source
-from skymatch_cli.images.known import Headers
-from skymatch_cli.model import ImageInfo, Journal, set_numbers
+from skymatch_cli.model import ImageInfo, Journal, Measurements, SkyWarning
 from skymatch_cli.record.edits import SkyUpdate, record_edits
 from skymatch_cli.record.journal import journal_path
 from skymatch_cli.record.updates import sky_updates
 from skymatch_cli.settings import Settings
-from skymatch_cli.store.findings import Findings, StoredFindings
-from skymatch_cli.store.held import HeldFindings
+from skymatch_cli.store.database import DIGEST_BYTES, digest_of
+from skymatch_cli.store.gathered import Gathered
 from skymatch_cli.store.keys import image_states
-from skymatch_cli.store.measuring import gather
 from skymatch_cli.store.plan import Plan
 from skymatch_cli.store.renewing import renewed
-from skymatch_cli.store.rows import settings_json
+from skymatch_cli.store.rows import CODEC, Overlaps, settings_json
 from skymatch_cli.store.solving import solve
-from skymatch_cli.store.store import Store
 
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result
@@ -45,76 +37,71 @@ def needs_journal(infos: Sequence[ImageInfo], settings: Settings) -> bool:
     return floats and len({real_path(info.ref.path) for info in infos}) > 1
 
 
-def scratch_store(planned: Plan) -> Store | None:
-    """A store without a name for the findings of cubes, so that memory holds those of a plane at a time."""
-    if len(set(set_numbers(planned.infos).tolist())) < 2:
-        return None
-    store = Store("", write=True, create=True)
-    store.save_plan(replace(planned, headers=Headers()))
-    return store
+@dataclass(frozen=True, slots=True, eq=False)
+class _Left:
+    """What a run planned and measured before it began to write."""
+
+    settings: str  # as JSON
+    infos: tuple[ImageInfo, ...]
+    overlaps: Overlaps
+    skipped: tuple[str, ...]
+    warnings: tuple[SkyWarning, ...]
+    measured: Gathered
 
 
-def journal_of(planned: Plan, found: Findings | None = None) -> Journal:
-    """The journal of a run; without what it ``found`` it is there already."""
+def journal_of(planned: Plan, measured: tuple[Measurements, tuple[SkyWarning, ...]] | None = None) -> Journal:
+    """The journal of a run; without measurements it is there already."""
     path = journal_path(real_path(info.ref.path) for info in planned.infos)
-    return Journal(path, None if found is None else partial(_write, planned, found))
+    return Journal(path, None if measured is None else partial(_write, planned, measured))
 
 
-def _write(planned: Plan, found: Findings, stream: BinaryIO) -> None:
-    with tempfile.TemporaryDirectory(prefix="skymatch-") as folder:
-        file = Path(folder, "journal")
-        with Store(str(file), write=True, create=True) as store:
-            store.save_plan(replace(planned, headers=Headers()))
-            kept = StoredFindings(planned, store, store, with_local=False)
-            for image, finding in enumerate(found):
-                if finding is not None:
-                    kept.put(image, finding)
-            kept.flush()
-        with file.open("rb") as whole:
-            shutil.copyfileobj(whole, stream)
+def _write(planned: Plan, measured: tuple[Measurements, tuple[SkyWarning, ...]], stream: BinaryIO) -> None:
+    left = _Left(
+        settings_json(planned.settings),
+        tuple(planned.infos),
+        Overlaps.of(planned.graph),
+        planned.skipped,
+        planned.warnings,
+        Gathered.of(b"", *measured),
+    )
+    content = CODEC.encode(left)
+    stream.write(_digest(content) + content)
+
+
+def _digest(content: bytes) -> bytes:
+    return digest_of(CODEC.layout(_Left).encode(), content)
 
 
 def resumed(planned: Plan) -> Result | None:
     """The result of a run that was interrupted while it wrote, if its files are as it left them."""
-    if (left := left_behind(planned)) is None:
+    if (left := _left_behind(planned)) is None:
         return None
-    before, found = left
-    result = solve(before, *gather(before, found))
+    before = replace(planned, infos=left.infos, skipped=left.skipped, warnings=left.warnings)
+    result = solve(before, left.measured.measurements(), left.measured.warnings)
     solution = result.solution
     updates = sky_updates(before.infos, before.settings, solution.sky, solution.sky_err, solution.tilt)
-    if not is_as_left(before, updates, planned):
+    if not _is_as_left(left, updates, planned):
         return None
     return replace(result, infos=tuple(planned.infos), journal=journal_of(planned))
 
 
-def left_behind(planned: Plan) -> tuple[Plan, HeldFindings] | None:
-    """Plan and findings of an interrupted run with the same files and settings, if there is one."""
-    path = journal_of(planned).path
-    if not Path(path).is_file():
-        return None
+def _left_behind(planned: Plan) -> _Left | None:
+    """What an interrupted run with the same files and settings left, if there is one."""
     try:
-        with Store(path) as store:
-            plan = store.plan()
-            found = HeldFindings(StoredFindings(plan, store, with_local=False))
-            infos, polygon = tuple(plan.infos), plan.graph.polygon.part(np.arange(len(plan.graph.polygon)))
-    except InputError:
+        content = Path(journal_of(planned).path).read_bytes()
+    except OSError:
+        return None
+    if content[:DIGEST_BYTES] != _digest(content[DIGEST_BYTES:]):
         return None  # another version, or damaged: measure again
-    settings = planned.settings
-    same = (
-        settings_json(plan.settings) == settings_json(settings)
-        and [info.ref for info in infos] == [info.ref for info in planned.infos]
-        and all(finding is not None for finding in found)
-    )
-    graph = replace(plan.graph, polygon=polygon)
-    before = replace(plan, settings=settings, infos=infos, graph=graph)
-    return (before, found) if same else None
+    left = CODEC.decode(_Left, content[DIGEST_BYTES:])
+    same = left.settings == settings_json(planned.settings)
+    return left if same and [i.ref for i in left.infos] == [i.ref for i in planned.infos] else None
 
 
-def is_as_left(left: Plan, updates: Sequence[SkyUpdate], planned: Plan) -> bool:
+def _is_as_left(left: _Left, updates: Sequence[SkyUpdate], planned: Plan) -> bool:
     """Whether every file is as it was when it was measured, or as the interrupted run would have left it.
 
-    ``left`` is the plan of that run, ``updates`` what it was to write, ``planned`` the plan of the files as they are
-    now.
+    ``updates`` are what that run was to write, ``planned`` the plan of the files as they are now.
     """
     settings = planned.settings
     of_file: dict[str, list[int]] = {}
@@ -123,10 +110,9 @@ def is_as_left(left: Plan, updates: Sequence[SkyUpdate], planned: Plan) -> bool:
             of_file.setdefault(real_path(now.ref.path), []).append(i)
     if not all(_is_written([updates[i] for i in images], settings) for images in of_file.values()):
         return False
-    fresh, here, there = renewed(left.infos, of_file), planned.graph, left.graph
-    columns = ((getattr(one, name) for one in (here, there)) for name in ("a", "b", "plane", "area_arcmin2"))
+    fresh = renewed(left.infos, of_file)
     return (
-        all(np.array_equal(*both) for both in columns)
+        CODEC.encode(left.overlaps) == CODEC.encode(Overlaps.of(planned.graph))
         and image_states(fresh) == image_states(planned.infos)
         and list(map(_facts, fresh)) == list(map(_facts, planned.infos))
     )

@@ -2,8 +2,7 @@
 
 =========  ====================================================================================
 facts      the plan as a whole, the settings by which its pixels are measured, and its measurements
-files      the structure of every file, and `headers` the header of every image
-images     the `ImageInfo` of every image of the plan
+files      the structure of every file, and `headers` the header of every image of the plan
 columns    keys of the images, some ten thousand a row
 overlaps   which images overlap, some ten thousand a row, and `polygons` where
 findings   the finding of every image, under the keys of the files and settings that it depends on
@@ -13,7 +12,7 @@ findings   the finding of every image, under the keys of the files and settings 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.gwcs import GwcsWcs
 from skymatch_cli.images.known import ImageHeader
 from skymatch_cli.images.partwcs import SectionWcs
-from skymatch_cli.model import CelestialWcs, FloatArray, ImageInfo, IntArray, SkyWarning, TangentPlane
+from skymatch_cli.model import CelestialWcs, FloatArray, IntArray, OverlapGraph, SkyWarning, TangentPlane
 from skymatch_cli.model.polygons import Polygons
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import FitsWcs
@@ -46,7 +45,8 @@ class PlanFacts:
     n_images: int
     n_overlaps: int
     n_files: int
-    n_headers: int
+    comparison_unit: str
+    notes: tuple[str, ...]  # of all images, beyond those of their headers
     planes: tuple[TangentPlane, ...]
     skipped: tuple[str, ...]
     warnings: tuple[SkyWarning, ...]
@@ -69,9 +69,14 @@ class Overlaps:
     area_arcmin2: FloatArray
     plane: IntArray
 
+    @classmethod
+    def of(cls, graph: OverlapGraph, part: slice = slice(None)) -> Overlaps:
+        """Those of a graph, or some of them."""
+        return cls(*(getattr(graph, f.name)[part] for f in fields(cls)))
+
 
 _STORED = (
-    *(PlanFacts, StoredFile, ImageHeader, ImageInfo, ImageKeys, Overlaps, Polygons),
+    *(PlanFacts, StoredFile, ImageHeader, ImageKeys, Overlaps, Polygons),
     *(ImageMeasurement, MeshReduction, Gathered),
 )
 

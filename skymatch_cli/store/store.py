@@ -65,7 +65,7 @@ class Store(Database):
         if facts is None:
             return None
         files = self._rows("files", StoredFile, 0, facts.n_files)
-        images = self._rows("headers", ImageHeader, 0, facts.n_headers)
+        images = self._rows("headers", ImageHeader, 0, facts.n_images)
         self._headers = Headers(facts.rules, {file.real: file.file for file in files}, tuple(images))
         return self._headers
 
@@ -80,29 +80,26 @@ class Store(Database):
                 with self.transaction():
                     self.put("facts", [("settings", settings)])
             return
-        rows = self._rows_of(headers, planned)
+        rows = self._rows_of(headers)
         keys = self._keys_of(planned, rows)
-        in_place = rows == np.arange(len(rows))
         files = list(headers.files.items())
         old = [] if self._headers is None else list(self._headers.files.items())
         with self.transaction():
             if facts is not None:
                 self.forget(_outdated(self.keys(), keys))
             self._replace("files", list(starmap(StoredFile, files)), list(map(eq, files, old)))
-            self._replace("headers", headers.images, in_place)
-            self._replace("images", planned.infos, in_place & self._are_compared_alike(planned, rows, keys))
+            self._replace("headers", headers.images, rows == np.arange(len(rows)))
             for table in ("columns", "overlaps", "polygons"):
                 self.clear(table)
             digest = self._put_blocks(planned, keys)
             self.put("facts", [("settings", settings), ("plan", _facts_of(planned, headers, digest))])
         self._keys, self._headers = keys, None
 
-    def _rows_of(self, headers: Headers, planned: Plan) -> IntArray:
+    def _rows_of(self, headers: Headers) -> IntArray:
         """The row of the header of every image in the store, (N,); -1 where it was read from the file itself."""
         old = () if self._headers is None else self._headers.images
         row = {id(header): k for k, header in enumerate(old)}
-        found = [row.get(id(header), -1) for header in headers.images]
-        return np.array(found if len(found) == len(planned.infos) else [-1] * len(planned.infos), np.int64)
+        return np.array([row.get(id(header), -1) for header in headers.images], np.int64)
 
     def _keys_of(self, planned: Plan, rows: IntArray) -> ImageKeys:
         """The keys of the images: those in the store where the header is from there."""
@@ -116,14 +113,6 @@ class Store(Database):
         rows[new] = len(old.sky) + np.arange(len(new))
         factor = np.array([info.to_comparison for info in planned.infos])
         return replace(ImageKeys.joined([old, made]).part(rows), to_comparison=factor)
-
-    def _are_compared_alike(self, planned: Plan, rows: IntArray, keys: ImageKeys) -> BoolArray:
-        """Whether images with the same header have the same unit of comparison in the store, (N,)."""
-        if not rows.size or rows[0] != 0:
-            return np.zeros(len(rows), np.bool_)
-        old, new = self._rows("images", ImageInfo, 0, 1)[0], planned.infos[0]  # unit and notes are the same for all
-        same = (old.comparison_unit, old.notes) == (new.comparison_unit, new.notes)
-        return np.asarray(same & (keys.to_comparison == self.keys().to_comparison[rows]))
 
     def _replace(self, table: str, rows: Sequence[object], stay: Sequence[bool] | BoolArray) -> None:
         """Store the rows of a table, but those that stay."""
@@ -152,8 +141,10 @@ class Store(Database):
         graph, digests = planned.graph, [repr(planned.graph.planes).encode(), *self.put_keys(keys)]
         for k, low in enumerate(range(0, len(graph.a), _BLOCK)):
             part = slice(low, min(low + _BLOCK, len(graph.a)))
-            columns = Overlaps(graph.a[part], graph.b[part], graph.area_arcmin2[part], graph.plane[part])
-            bodies = CODEC.encode(columns), CODEC.encode(graph.polygon.part(np.arange(part.start, part.stop)))
+            bodies = (
+                CODEC.encode(Overlaps.of(graph, part)),
+                CODEC.encode(graph.polygon.part(np.arange(part.start, part.stop))),
+            )
             for table, body in zip(("overlaps", "polygons"), bodies, strict=True):
                 self.put(table, [(k, body)])
                 digests.append(digest_of(body))
@@ -180,8 +171,20 @@ class Store(Database):
         InputError if there is none that can be measured.
         """
         facts = self._plan_facts()
-        infos = StoredInfos(partial(self._rows, "images", ImageInfo), facts.n_images)
+        infos = StoredInfos(partial(self._infos, facts), facts.n_images)
         return Plan(self.settings(), infos, (), self._graph(facts), facts.skipped, facts.warnings)
+
+    def _infos(self, facts: PlanFacts, low: int, high: int) -> list[ImageInfo]:
+        headers, factors = self._rows("headers", ImageHeader, low, high), self.keys().to_comparison[low:high].tolist()
+        return [
+            replace(
+                header.info,
+                to_comparison=factor,
+                comparison_unit=facts.comparison_unit,
+                notes=(*header.info.notes, *facts.notes),
+            )
+            for header, factor in zip(headers, factors, strict=True)
+        ]
 
     def _graph(self, facts: PlanFacts) -> OverlapGraph:
         parts = self._blocks("overlaps", Overlaps, facts.n_overlaps)
@@ -254,6 +257,7 @@ def _to_json(settings: Settings) -> bytes:
 
 
 def _facts_of(planned: Plan, headers: Headers, digest: bytes) -> bytes:
+    first, read = planned.infos[0], headers.images[0].info  # the comparison unit and its notes are the same for all
     return CODEC.encode(
         PlanFacts(
             digest=digest,
@@ -262,7 +266,8 @@ def _facts_of(planned: Plan, headers: Headers, digest: bytes) -> bytes:
             n_images=len(planned.infos),
             n_overlaps=len(planned.graph.a),
             n_files=len(headers.files),
-            n_headers=len(headers.images),
+            comparison_unit=first.comparison_unit,
+            notes=first.notes[len(read.notes) :],
             planes=planned.graph.planes,
             skipped=planned.skipped,
             warnings=planned.warnings,
