@@ -49,7 +49,7 @@ _TABLES = {"WCSDVARR", "D2IMARR"}
 
 @dataclass(frozen=True, eq=False)
 class FitsWcs:
-    """The celestial WCS of one image; made by `fits_wcs`. It may be shared by threads, and pickled."""
+    """The celestial WCS of one image; made by `wcs_of_cards`. It may be shared by threads, and pickled."""
 
     shape: tuple[int, int]  # (ny, nx)
     cards: bytes  # the header cards, compressed: what is pickled; the WCS is built from them when first used
@@ -99,25 +99,13 @@ def _has_card(text: bytes, pattern: re.Pattern[bytes], *words: bytes) -> bool:
     return any(word in text for word in words) and any(pattern.match(text, at) for at in range(0, len(text), 80))
 
 
-def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str = "image") -> FitsWcs:
-    """Read the celestial WCS of a header, which must be that of the two axes of an image of ``shape`` (ny, nx).
-
-    InputError if there is no valid one. ``fobj`` is the open file, where the header refers to lookup tables; ``where``
-    names the image in messages.
-    """
-    try:
-        text = header.tostring(sep="", endcard=False, padding=False).encode("ascii", "replace")
-    except Exception as error:  # astropy verifies cards now, and damaged ones raise many kinds of errors
-        raise InputError.at(where, f"its header can't be read: {error}", _HINT) from error
-    return wcs_of_cards(text, shape, fobj, where)
-
-
 def wcs_of_cards(
     text: bytes, shape: tuple[int, int], fobj: Any = None, where: str = "image", *, cube: bool = False
 ) -> FitsWcs:
-    """Read the celestial WCS of a header that is given as 80-byte records; for the rest see `fits_wcs`.
+    """Read the celestial WCS of a header, given as 80-byte records, for the axes of an image of ``shape`` (ny, nx).
 
-    ``cube``: the image is one plane of a cube, and its further axes are ignored.
+    InputError if there is no valid one. ``fobj`` is the open file, where the header refers to lookup tables; ``where``
+    names the image in messages. ``cube``: the image is one plane of a cube, and its further axes are ignored.
     """
     try:
         given = wcs_cards(text)
