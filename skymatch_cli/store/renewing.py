@@ -11,7 +11,7 @@ from skymatch_cli.images.formats.files import file_state, real_path
 from skymatch_cli.model import ImageInfo, StoredPlane
 from skymatch_cli.store.database import digest_of
 from skymatch_cli.store.gathered import Gathered
-from skymatch_cli.store.keys import image_states
+from skymatch_cli.store.keys import KEY_BYTES, image_states
 from skymatch_cli.store.rows import CODEC
 from skymatch_cli.store.store import Store, not_kept
 
@@ -29,8 +29,7 @@ def renew(store: Store, infos: Sequence[ImageInfo], files: Collection[str]) -> N
     try:
         with store.transaction():
             for old, new in changed:
-                for row in store.findings_of(old):
-                    store.put_finding((new, *row[1:]))
+                store.put("findings", [(new + k[KEY_BYTES:], *rest) for k, *rest in store.findings(old)])
             _renew_gathered(store, digest_of(*before), digest_of(*now))
     except SkymatchError as error:  # the images are written: that counts
         store.warnings += (not_kept(error),)
