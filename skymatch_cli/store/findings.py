@@ -14,15 +14,14 @@ from skymatch_cli.compare.mesh.grids import mesh_grids
 from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
 from skymatch_cli.compare.meshed import MeshReduction
 from skymatch_cli.compare.pooled import ImageMeasurement, blocks_per_side, coarser
-from skymatch_cli.errors import SkymatchError
 from skymatch_cli.model import IntArray, Measurements, SkyWarning
 from skymatch_cli.store.database import Row, digest_of
-from skymatch_cli.store.gathered import Gathered
+from skymatch_cli.store.gathered import MOST_BYTES, Gathered
 from skymatch_cli.store.held import HeldFindings
 from skymatch_cli.store.keys import KEY_BYTES, OverlapKeys, measuring_keys
 from skymatch_cli.store.plan import Plan
 from skymatch_cli.store.rows import CODEC, Finding
-from skymatch_cli.store.store import Store, not_kept
+from skymatch_cli.store.store import Store
 
 _COMMIT_S, _COMMIT_BYTES = 5.0, 2**24  # lost when the run is killed; held in memory
 _IMAGES_KEPT = 128  # whose cells were read last: neighbours need them next
@@ -181,12 +180,17 @@ class StoredFindings:
     def gathered(self) -> Gathered | None:
         """The measurements of all pairs, where the store has them."""
         key = self._key()
-        return None if key is None else self._store.gathered(str(self._planned.settings.compare), key)
+        found = None if key is None else self._store.gathered(str(self._planned.settings.compare))
+        return found if found is not None and found.key == key else None
 
     def keep(self, measurements: Measurements, warnings: tuple[SkyWarning, ...]) -> None:
-        """Store the measurements of all pairs, if this store is written to."""
-        if self._target is self._store and (key := self._key()) is not None:
-            self._store.keep(str(self._planned.settings.compare), Gathered.of(key, measurements, warnings))
+        """Store the measurements of all pairs, if this store is written to and they are not too large."""
+        if self._target is not self._store or self._store.warnings or (key := self._key()) is None:
+            return
+        gathered = Gathered.of(key, measurements, warnings)
+        if gathered.n_bytes <= MOST_BYTES:
+            with self._store.leniently():
+                self._store.put_gathered(str(self._planned.settings.compare), gathered)
 
     def _key(self) -> bytes | None:
         """Digest of all that the measurements rest on; None where files can't be read: they are tried again."""
@@ -207,16 +211,11 @@ class StoredFindings:
         """
         if not self._waiting or self._target is None or self._target.warnings:
             return
-        try:
-            with self._target.transaction():
-                self._target.put("findings", self._waiting.values())
-        except SkymatchError as error:
-            if not self._lenient:
-                raise
-            self._target.warnings = (not_kept(error),)
-            return
-        self._waiting.clear()
-        self._waiting_bytes, self._committed = 0, time.monotonic()
+        with self._target.leniently() if self._lenient else self._target.transaction():
+            self._target.put("findings", self._waiting.values())
+        if not self._target.warnings:
+            self._waiting.clear()
+            self._waiting_bytes, self._committed = 0, time.monotonic()
 
 
 Findings = HeldFindings | StoredFindings
