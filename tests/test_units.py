@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -52,15 +50,6 @@ class TestCommonCase:
 
     def test_no_image(self) -> None:
         assert len(scales().factor) == 0
-
-    def test_nothing_is_parsed(self) -> None:
-        code = (
-            "import sys, numpy\n"
-            "from skymatch_cli.images.units import UnitFacts, comparison_scales\n"
-            "comparison_scales([UnitFacts(label='a', bunit='DN')] * 2)\n"
-            "assert 'astropy' not in sys.modules"
-        )
-        subprocess.run([sys.executable, "-c", code], check=True)
 
 
 class TestPixelArea:

@@ -12,13 +12,12 @@ import numpy as np
 
 from skymatch_cli.choices import METHOD_IN_PIPELINES
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
-from skymatch_cli.images.numbered import numbered_cards
 from skymatch_cli.images.objects import is_model, is_pair, is_roman
+from skymatch_cli.images.skycards import LEVEL, METHOD, SUBTRACTED, sky_cards
 from skymatch_cli.images.undocards import PROGRAM
 from skymatch_cli.model import ImageInfo
 from skymatch_cli.model.section import Part
-from skymatch_cli.model.skyparts import PartSkies
+from skymatch_cli.model.skyparts import Skies
 from skymatch_cli.model.skyplane import SkyPlane
 
 
@@ -111,8 +110,8 @@ def _hdulist(hdus: Any, skies: Sequence[FoundSky]) -> Any:
         planes = hdu.data.reshape(-1, *hdu.data.shape[-2:])
         planes[plane] = found.subtract(planes[plane])
         hdu.header.update({SUBTRACTED: True, METHOD: found.method})
-        cards = numbered_cards(PartSkies({Part(plane): found.sky}), [math.nan], tilted=False)
-        hdu.header.update({keyword: cd.card_value(card) for keyword, card in cards.items() if card is not None})
+        cards = sky_cards(Skies({Part(plane): found.sky}), [math.nan], tilted=False)
+        hdu.header.update({keyword: cd.card_value(card) for keyword, card in cards.items()})
     return made
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Mapping
 
 from skymatch_cli.errors import InputError, UsageError
@@ -34,14 +35,13 @@ FLAGS = {"JWST": JWST_FLAGS, "ROMAN": ROMAN_FLAGS}
 """Flag values by TELESCOP."""
 
 
-NO_FLAG = 0
+NO_FLAG, _ANY_FLAG = 0, -1
 
-_AUTO = {"JWST": "~DO_NOT_USE+NON_SCIENCE", "ROMAN": "~DO_NOT_USE"}
-_AUTO_ELSEWHERE = "0"
+_AUTO = {"JWST": JWST_FLAGS["DO_NOT_USE"] | JWST_FLAGS["NON_SCIENCE"], "ROMAN": ROMAN_FLAGS["DO_NOT_USE"]}
 _IGNORE_DQ = frozenset({"", "NONE", "INDEF"})
-_SEPARATORS = "+,|"
+_NAME = re.compile(r"[A-Z]\w*", re.IGNORECASE)
+_SYNTAX = re.compile(r"[\w\s~()+,|]*")
 _SIMILAR = 3
-_MOST_DIGITS = 20  # of 64 bits
 
 
 def check_dqbits(dqbits: str) -> None:
@@ -51,7 +51,7 @@ def check_dqbits(dqbits: str) -> None:
 
 
 def bad_flags(dqbits: str, telescope: str, where: str) -> int:
-    """Return the DQ bits that exclude a pixel: -1 (all) where any flag is bad, `NO_FLAG` where DQ is ignored.
+    """Return the DQ bits that exclude a pixel: -1 where any flag is bad, `NO_FLAG` where DQ is ignored.
 
     UsageError if the text can't be understood; InputError if a name means different bits on JWST and on Roman, and the
     image is of neither.
@@ -61,54 +61,39 @@ def bad_flags(dqbits: str, telescope: str, where: str) -> int:
     the image, which decides what ``auto`` and the names mean.
     """
     telescope = telescope.strip().upper()
-    text = _AUTO.get(telescope, _AUTO_ELSEWHERE) if dqbits.strip().lower() == "auto" else dqbits
-    flags = FLAGS.get(telescope)
-    if flags is not None:
-        return _parse(text, flags)
-    ambiguous = [name for name in _words(text) if name in {*JWST_FLAGS, *ROMAN_FLAGS} - {*COMMON_FLAGS}]
+    if dqbits.strip().lower() == "auto":
+        return _AUTO.get(telescope, _ANY_FLAG)
+    if (flags := FLAGS.get(telescope)) is not None:
+        return _parse(dqbits, flags)
+    names = [name.upper() for name in _NAME.findall(dqbits)]
+    ambiguous = [name for name in names if name in {*JWST_FLAGS, *ROMAN_FLAGS} - {*COMMON_FLAGS}]
     if ambiguous:
         raise InputError.at(
             where,
             f"the DQ flag {ambiguous[0]} is known for JWST and Roman only, and TELESCOP is {telescope or 'missing'}",
             "give --dqbits as numbers",
         )
-    return _parse(text, COMMON_FLAGS)
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip().upper() for word in re.split(r"[+,|~()]", text) if word.strip()]
+    return _parse(dqbits, COMMON_FLAGS)
 
 
 def _parse(text: str, flags: Mapping[str, int]) -> int:
     """`bad_flags` for one table of names."""
-    body = text.strip()
-    if body.upper() in _IGNORE_DQ:
+    if text.strip().upper() in _IGNORE_DQ:
         return NO_FLAG
-    flip = body.startswith("~")
-    body = body[1:].strip() if flip else body
-    while body.startswith("(") and body.endswith(")"):
-        body = body[1:-1].strip()
-    used = [separator for separator in _SEPARATORS if separator in body]
-    if len(used) > 1:
-        raise UsageError(f"--dqbits {text}: mixes {' and '.join(used)}", "use one kind of separator")
-    words = [word.strip() for word in body.split(used[0])] if used else [body]
-    good = 0
-    for word in words:
-        good |= _flag(word, text, flags, single=len(words) == 1)
-    return good if flip else ~good
+    from astropy.nddata.bitmask import interpret_bit_flags
 
-
-def _flag(word: str, text: str, flags: Mapping[str, int], *, single: bool) -> int:
-    """The value of one flag; in a list every number must be a single bit."""
-    if word.isdecimal() and len(word) <= _MOST_DIGITS:
-        value = int(word)
-        if not single and value.bit_count() != 1:
-            raise UsageError(
-                f"--dqbits {text}: {word} is not a power of two", "list single bits, or give their sum alone"
-            )
-        return value
-    if word.upper() not in flags:
-        near = difflib.get_close_matches(word.upper(), flags, _SIMILAR, 0.7)
+    def value(name: re.Match[str]) -> str:
+        if (found := flags.get(name[0].upper())) is not None:
+            return str(found)
+        near = difflib.get_close_matches(name[0].upper(), flags, _SIMILAR, 0.7)
         hint = f"did you mean {', '.join(near)}?" if near else "give numbers, or names of JWST and Roman flags"
-        raise UsageError(f"--dqbits {text}: there is no DQ flag {word!r}", hint)
-    return flags[word.upper()]
+        raise UsageError(f"--dqbits {text}: there is no DQ flag {name[0]!r}", hint)
+
+    if not _SYNTAX.fullmatch(text):
+        raise UsageError(f"--dqbits {text}: is not a list of flags", "such as 4,8, ~DO_NOT_USE or ~(1+512)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of flags that are named twice
+            return ~int(interpret_bit_flags(_NAME.sub(value, text)))
+    except ValueError as error:
+        raise UsageError(f"--dqbits {text}: {error}", "list single bits, with one kind of separator") from None

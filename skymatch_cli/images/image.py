@@ -32,7 +32,7 @@ from skymatch_cli.images.groups import group_of
 from skymatch_cli.images.hdus import PlaneFinder
 from skymatch_cli.images.inputs import Inputs
 from skymatch_cli.images.known import ImageHeader, Known
-from skymatch_cli.images.ledger import SUBTRACTED
+from skymatch_cli.images.skycards import SUBTRACTED
 from skymatch_cli.images.skystate import SkyState, read_state
 from skymatch_cli.images.units import UnitFacts, area_warnings, comparison_scales
 from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Part, Section, SkyWarning
@@ -203,7 +203,7 @@ class _HeaderReader:
             unit=facts.bunit,
             group=facts.group,
             split=facts.split,
-            recorded=state.recorded.get(ref.part),
+            recorded=state.recorded(ref.part),
             source=replace(source, original=taken, exposed=exposed),
             notes=notes if wcs is None else (*notes, *wcs.notes),
         )
@@ -290,7 +290,7 @@ def _of_part(header: ImageHeader, ref: ImageRef, state: SkyState) -> ImageHeader
         ref=ref,
         group=f"{info.group}{ref.part}",
         split=f"{info.split}{Part(plane)} of {info.source.science.n_planes}",
-        recorded=state.recorded.get(Part(plane)),
+        recorded=state.recorded(Part(plane)),
         source=info.source.at(plane),
     )
     return replace(header, info=own, of_file=False)

@@ -2,17 +2,10 @@
 
 ::
 
-    BKGLEVEL=               12.345 / sky of this image, in its own unit
-    BKGSUB  =                    T / the sky is subtracted from the pixels
-    BKGMETH = 'match   '           / how the sky was found
-    BKGERR  =                0.012 / 1 sigma error of the sky
-    BKGDX   =               0.0015 / tilt of the sky along x, per pixel         (beyond --model constant; BKGDY too)
-    BKGC20  =                 0.25 / sky: times P2(u)P0(v) less its centre      (poly2, poly3; see `SkyPlane`)
+    BKGLEVEL=               12.345 / sky of this image, in its own unit         the keywords of the sky: see `skycards`
     HISTORY skymatch-cli 1.0: sky subtracted, int16 pixels became float32
     HISTORY skymatch-cli   compare=pooled method=match ...
     HISTORY skymatch-cli undo * subtracted shape=23x37 ...    how the header was before: see `undocards`
-
-Sections of an image and planes of a cube have numbered keywords (see `numbered`).
 
 So a header describes what was done to it and how it was before: `original_cards` restores it, and `recorded_cards`
 starts from the original. Writing again is therefore the same as writing for the first time.
@@ -28,7 +21,7 @@ import textwrap
 from dataclasses import dataclass, replace
 
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.numbered import SHAPE, is_numbered, numbered_cards
+from skymatch_cli.images.skycards import ERROR, LEVEL, METHOD, SHAPE, SUBTRACTED, is_numbered, sky_cards
 from skymatch_cli.images.undocards import (
     NO_DIGEST,
     STRUCTURAL,
@@ -40,13 +33,8 @@ from skymatch_cli.images.undocards import (
     undo_cards,
 )
 from skymatch_cli.model import PixelFormat
-from skymatch_cli.model.skyparts import PartSkies
+from skymatch_cli.model.section import WHOLE
 
-LEVEL, SUBTRACTED, METHOD, ERROR = "BKGLEVEL", "BKGSUB", "BKGMETH", "BKGERR"
-_SKY_OF_IMAGE = "sky of this image, in its own unit"
-_MEANING = {"BKGDX": "tilt of the sky along x, per pixel", "BKGDY": "tilt of the sky along y, per pixel"} | {
-    key: f"sky: times P{key[-2]}(u)P{key[-1]}(v) less its centre" for key in SHAPE[2:]
-}
 PIPELINE_STEP = "S_SKYMAT"  # of JWST
 
 _TEXT = cd.CARD - len(TAG)
@@ -150,20 +138,15 @@ def _keywords(record: Record) -> dict[str, bytes | None]:
         SUBTRACTED: cd.make_card(SUBTRACTED, record.written.subtracted, what),
         METHOD: cd.make_card(METHOD, record.method, "how the sky was found"),
     }
-    if isinstance(sky, PartSkies):
-        of_image = dict.fromkeys((LEVEL, ERROR, *SHAPE)) if sky.in_sections else {}
-        return {**of_image, **state, **numbered_cards(sky, record.errors, tilted=record.tilted)}
-    new: dict[str, bytes | None] = {level: cd.make_card(level, sky.level, _SKY_OF_IMAGE)}
+    cards = sky_cards(sky, record.errors, tilted=record.tilted)
+    if WHOLE not in sky.parts:
+        return {**(dict.fromkeys((LEVEL, ERROR, *SHAPE)) if sky.in_sections else {}), **state, **cards}
+    own = cards.pop(LEVEL)
+    first = {level: f"{level:8}".encode("ascii") + own[8:]}
     if record.written.subtracted and level != LEVEL:  # programs that read the keyword subtract its value
-        new[level] = cd.make_card(level, 0.0, "sky still to be subtracted")
-        new[LEVEL] = cd.make_card(LEVEL, sky.level, _SKY_OF_IMAGE)
-    new |= state
-    if record.errors[0] == record.errors[0]:  # NaN: not known
-        new[ERROR] = cd.make_card(ERROR, record.errors[0], "1 sigma error of the sky")
-    for key, value in zip(SHAPE, sky.shape, strict=True):
-        there = record.tilted and (key in SHAPE[:2] or value != 0)
-        new[key] = cd.make_card(key, value, _MEANING[key]) if there else None
-    return new
+        first = {level: cd.make_card(level, 0.0, "sky still to be subtracted"), LEVEL: own}
+    error = {ERROR: cards.pop(ERROR)} if ERROR in cards else {}
+    return {**first, **state, **error, **dict.fromkeys(SHAPE), **cards}
 
 
 def primary_cards(original: cd.Cards, record: Record) -> cd.Cards:

@@ -7,20 +7,20 @@ other programs read and sometimes edit, so they must agree. Of other programs th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import format_of
 from skymatch_cli.images.formats.source import Source
-from skymatch_cli.images.ledger import LEVEL, SUBTRACTED, original_cards
-from skymatch_cli.images.numbered import SHAPE, compared, parts_in
+from skymatch_cli.images.ledger import original_cards
+from skymatch_cli.images.skycards import LEVEL, SUBTRACTED, compared, parts_in, sky_with
 from skymatch_cli.images.undocards import LedgerError, Written, read_entries, written
 from skymatch_cli.model import ImageRef, PixelFormat, Recorded
 from skymatch_cli.model.images import BITPIX
 from skymatch_cli.model.section import WHOLE, Part
-from skymatch_cli.model.skyparts import PartSkies, Sky, joined, skies_of
+from skymatch_cli.model.skyparts import NO_SKY, Skies
 from skymatch_cli.model.skyplane import SkyPlane
 
 OURS_ALONE = "use the file that skymatch wrote, or remove its cards BKG* and HISTORY skymatch-cli"
@@ -33,22 +33,26 @@ _SAME_LEVEL = 1e-6  # programs that copy a header may round its numbers
 class SkyState:
     """The sky in a header, and the state of the stored pixels."""
 
-    recorded: Mapping[Part, Recorded]  # the skies in the header and whether the stored pixels have lost them
+    skies: Skies  # in the header; without parts where it holds none
+    subtracted: bool  # whether the stored pixels have lost them
     written: Written | None  # what this program left, so that `undo` can take it back
-    shift: Sky  # stored pixels = pixels before the first run minus ``shift``, in physical units
+    shift: Skies  # stored pixels = pixels before the first run minus ``shift``, in physical units
     # the sky that was missing from the pixels before the first run of the program (0 unless another program had
     # subtracted one)
-    base: Sky
+    base: Skies
     original: PixelFormat  # how the pixels were stored before the first run
     stored: PixelFormat  # and how they are now
     # what another program did to the keywords of the sky, so that they contradict the undo cards; "" if nothing
     edited: str = ""
 
+    def recorded(self, part: Part) -> Recorded | None:
+        """The sky of a part in the header."""
+        return Recorded(self.skies.of(part), self.subtracted) if part in self.skies.parts else None
+
     @property
-    def sections(self) -> PartSkies | None:
+    def sections(self) -> Skies | None:
         """The skies of sections that this program left; None where it left one of the whole image, or none."""
-        sky = None if self.written is None else self.written.sky
-        return sky if isinstance(sky, PartSkies) and sky.in_sections else None
+        return self.written.sky if self.written is not None and self.written.sky.in_sections else None
 
     @property
     def has_our_pixels(self) -> bool:
@@ -120,7 +124,7 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     home = where = header_of_sky(source, ref.hdu)
     try:
         left = written(cards)
-        in_sections = left is not None and isinstance(left.sky, PartSkies) and left.sky.in_sections
+        in_sections = left is not None and left.sky.in_sections
         where = ref.hdu if in_sections else home
         entries = read_entries(source.cards(where))
         if left is not None and not entries:
@@ -129,7 +133,7 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
             raise LedgerError("the undo cards beside its pixels are gone")
         keyword = entries[0].keyword if entries and not in_sections else sky_keyword
         own = before if home == ref.hdu else original_header(source, home, ref.label)
-        foreign = recorded_in(own, hdus[ref.hdu].shape, keyword)
+        skies, subtracted = skies_in(own, hdus[ref.hdu].shape, keyword)
     except LedgerError as error:
         raise UndoCardsError.at(ref.label, str(error), _LOST) from None
     except ValueError as error:
@@ -137,10 +141,11 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     original = format_of(before, tiled=tiled)
     stored = original if before == cards else format_of(cards, tiled=tiled)
     state = SkyState(
-        recorded=foreign,
+        skies=skies,
+        subtracted=subtracted,
         written=left,
-        shift=SkyPlane() if left is None else left.shift,
-        base=joined({part: missing_sky(known) for part, known in foreign.items()}),
+        shift=NO_SKY if left is None else left.shift,
+        base=skies if subtracted and skies else NO_SKY,
         original=original,
         stored=stored,
     )
@@ -173,32 +178,28 @@ def _compare_keywords(left: Written, state: SkyState, cards: cd.Cards, keywords:
         edited = f"{SUBTRACTED} = {'FT'[flag]}, but the undo cards say that the sky {what}: another program edited it"
     elif left.subtracted:
         edited = next(_contradictions(sky, cards, keywords), "")
-    elif isinstance(sky, SkyPlane):
-        sky = _sky_in(cards, cd.number(cards, keywords[0], sky.level))
-    elif not sky.in_sections:  # what another program recorded since is as good as ours
-        return replace(state, recorded=recorded_in(cards, left.shape, LEVEL))
-    ours = {part: Recorded(own, left.subtracted) for part, own in skies_of(sky).items()}
-    return replace(state, recorded=ours, edited=edited)
+    elif WHOLE in sky.parts:  # what another program recorded since is as good as ours
+        sky = Skies({WHOLE: sky_with(cards, cd.number(cards, keywords[0], sky.of(WHOLE).level))})
+    elif not sky.in_sections:
+        sky, _ = skies_in(cards, left.shape, LEVEL)
+    return replace(state, skies=sky, subtracted=left.subtracted, edited=edited)
 
 
-def _contradictions(sky: Sky, cards: cd.Cards, keywords: Sequence[str]) -> Iterator[str]:
+def _contradictions(sky: Skies, cards: cd.Cards, keywords: Sequence[str]) -> Iterator[str]:
     """Yield how keywords contradict the sky that was subtracted; the first of ``keywords`` is that of the level."""
-    if isinstance(sky, PartSkies):
-        for name, there, value in compared(sky, cards):
-            if isinstance(there, str) or isinstance(value, str) or sky.in_sections:
-                what = f"{there}, but the undo cards say {value}"
-            else:
-                what = f"{there:.8g}, but skymatch subtracted {value:.8g}"
-            if there != value and (isinstance(there, str) or isinstance(value, str) or not _is_close(there, value)):
-                yield f"{name} = {what}: another program edited it"
-        return
-    expected = {keywords[0]: sky.level, **dict(zip(SHAPE, sky.shape, strict=True))}
-    if keywords[0] != LEVEL and LEVEL in keywords:  # else an earlier version wrote it
-        expected |= {keywords[0]: 0.0, LEVEL: sky.level}
-    for name, number in expected.items():
-        if not _is_close(there := cd.number(cards, name, 0.0), number):
-            subtracted = sky.level if name == keywords[0] else number
-            yield f"{name} = {there:.8g}, but skymatch subtracted {subtracted:.8g}: another program edited it"
+    if WHOLE in sky.parts:
+        first, level = keywords[0], sky.of(WHOLE).level
+        renamed = first != LEVEL and LEVEL in keywords  # else an earlier version wrote it
+        for name, expected in {first: 0.0 if renamed else level, **({LEVEL: level} if renamed else {})}.items():
+            if not _is_close(number := cd.number(cards, name, 0.0), expected):
+                yield f"{name} = {number:.8g}, but skymatch subtracted {level:.8g}: another program edited it"
+    for name, there, value in compared(sky, cards):
+        if isinstance(there, str) or isinstance(value, str) or sky.in_sections:
+            what = f"{there}, but the undo cards say {value}"
+        else:
+            what = f"{there:.8g}, but skymatch subtracted {value:.8g}"
+        if there != value and (isinstance(there, str) or isinstance(value, str) or not _is_close(there, value)):
+            yield f"{name} = {what}: another program edited it"
 
 
 def _is_close(there: float, number: float) -> bool:
@@ -219,13 +220,8 @@ def missing_sky(recorded: Recorded | None) -> SkyPlane:
     return recorded.sky
 
 
-def _sky_in(cards: cd.Cards, level: float) -> SkyPlane:
-    """Return the sky of a level and of the shape keywords."""
-    return SkyPlane(level, *(cd.number(cards, key, 0.0) for key in SHAPE))
-
-
-def recorded_in(cards: cd.Cards, shape: tuple[int, ...], keyword: str) -> dict[Part, Recorded]:
-    """Read the skies of an image, or of the planes of a cube, in a header that has no undo cards.
+def skies_in(cards: cd.Cards, shape: tuple[int, ...], keyword: str) -> tuple[Skies, bool]:
+    """Read the skies of an image, or of planes of a cube, in a header without undo cards, and if they are subtracted.
 
     ValueError if they are subtracted and it doesn't say how much; LedgerError if they are those of sections.
     """
@@ -234,14 +230,14 @@ def recorded_in(cards: cd.Cards, shape: tuple[int, ...], keyword: str) -> dict[P
         planes = parts_in(cards, shape)
         if subtracted and not planes:
             raise ValueError(f"{SUBTRACTED} = T, but no plane has a BKGL: the subtracted sky is not known")
-        return {part: Recorded(sky, subtracted) for part, (sky, _) in planes.items()}
+        return Skies({part: sky for part, (sky, _) in planes.items()}), subtracted
     # The keyword holds what is still to be subtracted.
     for name in (LEVEL, keyword) if subtracted else (keyword, LEVEL):
         level = cd.value(cards, name)
         if isinstance(level, int | float) and not isinstance(level, bool):
-            return {WHOLE: Recorded(_sky_in(cards, float(level)), subtracted)}
+            return Skies({WHOLE: sky_with(cards, float(level))}), subtracted
     if subtracted and cd.value(cards, "BKGSEC1") is not None:
         raise LedgerError(f"{SUBTRACTED} = T for sections of it, but its undo cards are gone")
     if subtracted:
         raise ValueError(f"{SUBTRACTED} = T, but {keyword} is not a number: the subtracted sky is not known")
-    return {}
+    return Skies({}), False

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.model import PixelFormat
-from skymatch_cli.model.section import Part, Section
-from skymatch_cli.model.skyparts import PartSkies, Sky
+from skymatch_cli.model.section import WHOLE, Part, Section
+from skymatch_cli.model.skyparts import Skies
 from skymatch_cli.model.skyplane import SkyPlane
 
 PROGRAM = "skymatch-cli"
@@ -59,9 +59,9 @@ class Written:
     """The state of the pixels when the program wrote its cards."""
 
     subtracted: bool
-    sky: Sky  # the sky in the header, to the last bit
+    sky: Skies  # the sky in the header, to the last bit
     # original pixels minus these, to the last bit. It is the sky unless another program had subtracted one before
-    shift: Sky
+    shift: Skies
     shape: tuple[int, ...]  # of the image, slowest axis first
     form: PixelFormat  # how the pixels are stored (``blank`` plays no part)
     # pixels that are restored differ from the original ones by no more than this, in the image's unit
@@ -70,7 +70,7 @@ class Written:
 
     def text(self, n_entries: int) -> str:
         """Return the text of the undo card; ``n_entries`` is the number of entries that follow."""
-        sections = self.sky.parts if isinstance(self.sky, PartSkies) and self.sky.in_sections else ()
+        sections = self.sky.parts if self.sky.in_sections else ()
         words = {
             "shape": "x".join(map(str, self.shape)),
             "bitpix": str(self.form.bitpix),
@@ -87,10 +87,8 @@ class Written:
         return " ".join([state, *(f"{name}={word}" for name, word in words.items() if word)])
 
 
-def _numbers(sky: Sky, shape: tuple[int, ...]) -> str:
-    if isinstance(sky, SkyPlane):
-        return _coefficients(sky)
-    parts = sky.parts if sky.in_sections else _planes_of(shape)
+def _numbers(sky: Skies, shape: tuple[int, ...]) -> str:
+    parts = sky.parts if sky.in_sections or WHOLE in sky.parts else _planes_of(shape)
     return _NEXT.join(_coefficients(sky.parts[part]) if part in sky.parts else _NO_SKY for part in parts)
 
 
@@ -103,12 +101,9 @@ def _planes_of(shape: tuple[int, ...]) -> list[Part]:
     return [Part(plane) for plane in range(math.prod(shape[:-2]))]
 
 
-def _sky(text: str, parts: Sequence[Part]) -> Sky:
-    """Return the sky of the whole image, or those of its parts."""
-    if not parts:
-        return _plane(text)
+def _skies(text: str, parts: Sequence[Part]) -> Skies:
     texts = zip(parts, text.split(_NEXT), strict=True)
-    return PartSkies({part: _plane(own) for part, own in texts if own != _NO_SKY})
+    return Skies({part: _plane(own) for part, own in texts if own != _NO_SKY or part == WHOLE})
 
 
 def _plane(text: str) -> SkyPlane:
@@ -153,11 +148,11 @@ def written(cards: cd.Cards) -> Written | None:
         )
         sections = [text for text in named.get("sections", "").split(_NEXT) if text]
         parts = [Part(section=Section.of(text, (shape[-2], shape[-1]))) for text in sections] or _planes_of(shape)
-        sky = _sky(named["sky"], parts if sections or _NEXT in named["sky"] else ())
+        sky = _skies(named["sky"], parts if sections or _NEXT in named["sky"] else [WHOLE])
         return Written(
             subtracted=state == "subtracted",
             sky=sky,
-            shift=_sky(named["shift"], parts if _NEXT in named["shift"] else ()) if "shift" in named else sky,
+            shift=_skies(named["shift"], parts if _NEXT in named["shift"] else [WHOLE]) if "shift" in named else sky,
             shape=shape,
             form=form,
             lost=_finite(named.get("lost", "0")),

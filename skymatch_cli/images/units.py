@@ -1,13 +1,8 @@
-"""BUNIT, exposure times and pixel areas -> the factor that brings each image to one comparison unit.
-
-Where all images have the same BUNIT, pixel scale and exposure time, which is the rule, nothing is parsed
-and every factor is 1.
-"""
+"""BUNIT, exposure times and pixel areas -> the factor that brings each image to one comparison unit."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -23,8 +18,6 @@ from skymatch_cli.model import BoolArray, FloatArray, SkyWarning
 _SAME_AREA = 1.2  # flat-fielded chips of one camera differ by less; different cameras by more
 _SAME_EXPOSURE = 1e-6  # relative
 _SAME_GAIN = 0.02  # relative: amplifiers of one camera differ by less after its flat field
-# Units whose meaning depends on more than the text.
-_LOOKED_INTO = re.compile(r"beam|bm|mag|dex|dB|log|ln", re.IGNORECASE)
 _AS_IS = "--units as-is compares raw numbers"
 
 
@@ -65,9 +58,7 @@ def comparison_scales(facts: Sequence[UnitFacts], *, units: str = "auto", exptim
     members: dict[str, list[int]] = {}
     for i, f in enumerate(facts):
         members.setdefault(f.split, []).append(i)
-    if len(members) <= 1:
-        return scales_of_one_set(facts, units=units, exptime_key=exptime_key)
-    sets = list(members.values())
+    sets = list(members.values()) or [[]]
     found = [scales_of_one_set([facts[i] for i in own], units=units, exptime_key=exptime_key) for own in sets]
     factor = np.empty(len(facts))
     each = list(zip(sets, found, strict=True))
@@ -92,20 +83,10 @@ def scales_of_one_set(facts: Sequence[UnitFacts], *, units: str = "auto", exptim
     meet rates. Numbers per solid angle are converted and nothing else. A missing BUNIT is taken as it is.
     """
     flux_scale = np.array([f.flux_scale for f in facts], np.float64)
-    spelled = list(dict.fromkeys(f.bunit for f in facts))
-    alike = spelled[0] if len(spelled) == 1 else ""
     if units == "as-is" or not facts:
-        return Scales(flux_scale, alike, (), (), {})
+        spelled = {f.bunit for f in facts}
+        return Scales(flux_scale, spelled.pop() if len(spelled) == 1 else "", (), (), {})
     area = _cluster_areas(facts)
-    exptime = np.array([f.exptime_s for f in facts], np.float64)
-    plain = not _LOOKED_INTO.search(alike) and not any(map(math.isfinite, (f.gain for f in facts)))
-    if plain and len(spelled) == 1 and len(set(area.tolist())) == 1 and not _differ(exptime):
-        return Scales(flux_scale, alike, (), (), {})
-    return _convert(facts, flux_scale, area, exptime_key)
-
-
-def _convert(facts: Sequence[UnitFacts], flux_scale: FloatArray, area: FloatArray, exptime_key: str) -> Scales:
-    """The general case: BUNITs, pixel areas, beams or exposure times differ."""
     exptime = np.array([f.exptime_s for f in facts], np.float64)
     beam = np.array([f.beam_arcsec2 for f in facts], np.float64)
     meanings = {f.bunit: understand(f.bunit) for f in facts}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Protocol
@@ -298,14 +298,17 @@ def common_unit(images: Sequence[ImageInfo]) -> tuple[float, str]:
 
 def set_numbers(images: Sequence[ImageInfo]) -> IntArray:
     """Return the set number (``ImageInfo.split``) of every image, (N,), in order of first appearance."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(info.split, len(numbers)) for info in images], np.int64)
+    return _numbered(info.split for info in images)
 
 
 def group_numbers(images: Sequence[ImageInfo]) -> IntArray:
     """Return the group number of every image, (N,), in order of first appearance."""
+    return _numbered(info.group for info in images)
+
+
+def _numbered(names: Iterable[str]) -> IntArray:
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(info.group, len(numbers)) for info in images], np.int64)
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
 
 
 def n_pixels_of(infos: Sequence[ImageInfo], images: Sequence[int]) -> int:

@@ -1,4 +1,4 @@
-"""The sky of an HDU: one of the whole image, or those of its parts (sections, planes of a cube)."""
+"""The skies of the parts of an HDU: the whole image, sections of it, or planes of a cube."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from itertools import combinations
 import numpy as np
 
 from skymatch_cli.model.arrays import FloatArray
-from skymatch_cli.model.section import Part
+from skymatch_cli.model.section import WHOLE, Part
 from skymatch_cli.model.skyplane import Shape, SkyPlane
 
 
 @dataclass(frozen=True, slots=True)
-class PartSkies:
+class Skies:
     """The skies of parts that share no pixel, each a function of the pixel of its own part; 0 elsewhere.
 
     Examples
     --------
-    >>> PartSkies({Part(plane=0): SkyPlane(1.0)}).along(3, 4, (2, 3)).tolist()
+    >>> Skies({Part(plane=0): SkyPlane(1.0)}).along(3, 4, (2, 3)).tolist()
     [1.0, 1.0, 1.0, 0.0]
     """
 
@@ -34,10 +34,20 @@ class PartSkies:
         """Whether it is not zero everywhere."""
         return any(self.parts.values())
 
+    def __sub__(self, other: Skies) -> Skies:
+        """The differences, part by part; `NO_SKY` where all are zero."""
+        parts = {**self.parts, **(other.parts if other else {})}
+        skies = Skies({part: self.of(part) - (other.of(part) if other else SkyPlane()) for part in parts})
+        return skies if skies else NO_SKY
+
     @property
     def in_sections(self) -> bool:
-        """Whether the parts are sections of an image, not planes of a cube."""
+        """Whether the parts are sections of an image."""
         return any(part.section is not None for part in self.parts)
+
+    def of(self, part: Part) -> SkyPlane:
+        """Return the sky of a part; 0 where it is not known."""
+        return self.parts.get(part, SkyPlane())
 
     def largest(self, shape: Shape) -> float:
         """Return an upper limit of the absolute values in an image, or planes, of (ny, nx) pixels."""
@@ -46,6 +56,8 @@ class PartSkies:
 
     def along(self, first: int, n: int, shape: Shape) -> float | FloatArray:
         """Values at n pixels from the one that is number ``first`` in the file on: (n,), or one number."""
+        if WHOLE in self.parts:
+            return self.parts[WHOLE].along(first, n, shape)
         values, size = np.zeros(n), shape[0] * shape[1]
         if self.in_sections:
             y, x = np.divmod(np.arange(first, first + n), shape[1])
@@ -57,29 +69,12 @@ class PartSkies:
             return values
         for plane in range(first // size, -(-(first + n) // size)):
             start, stop = max(first, plane * size), min(first + n, (plane + 1) * size)
-            value = self.parts.get(Part(plane), SkyPlane()).along(start - plane * size, stop - start, shape)
+            value = self.of(Part(plane)).along(start - plane * size, stop - start, shape)
             if stop - start == n:
                 return value
             values[start - first : stop - first] = value
         return values
 
 
-Sky = SkyPlane | PartSkies
-"""The sky subtracted from the pixels of an HDU."""
-
-
-def skies_of(sky: Sky) -> Mapping[Part, SkyPlane]:
-    """Return the skies of all parts; one of the whole image is that of its only part."""
-    return sky.parts if isinstance(sky, PartSkies) else {Part(): sky}
-
-
-def joined(skies: Mapping[Part, SkyPlane]) -> Sky:
-    """Return the skies of parts as one; zero (a `SkyPlane`) where all are."""
-    whole = skies.get(Part(), SkyPlane())
-    return whole if whole or not any(skies.values()) else PartSkies(skies)
-
-
-def difference(sky: Sky, other: Sky) -> Sky:
-    """Return one sky less another, of the same parts or zero."""
-    ours, others = skies_of(sky), skies_of(other) if other else {}
-    return joined({part: ours.get(part, SkyPlane()) - others.get(part, SkyPlane()) for part in {**ours, **others}})
+NO_SKY = Skies({WHOLE: SkyPlane()})
+"""No sky was subtracted."""

@@ -14,13 +14,13 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import PixelError, format_after, format_of
 from skymatch_cli.images.formats.source import Source
-from skymatch_cli.images.ledger import ERROR, LEVEL, Record, primary_cards, recorded_cards
-from skymatch_cli.images.numbered import MOST_PLANES, MOST_SECTIONS, parts_in
-from skymatch_cli.images.skystate import SkyState, header_of_sky, missing_sky, original_header, read_state
+from skymatch_cli.images.ledger import Record, primary_cards, recorded_cards
+from skymatch_cli.images.skycards import ERROR, LEVEL, MOST_PLANES, MOST_SECTIONS, parts_in
+from skymatch_cli.images.skystate import SkyState, header_of_sky, original_header, read_state
 from skymatch_cli.images.undocards import Written
 from skymatch_cli.model import Container, FileState, ImageInfo, ImageRef, Part, PixelFormat
 from skymatch_cli.model.section import WHOLE
-from skymatch_cli.model.skyparts import PartSkies, Sky, difference, skies_of
+from skymatch_cli.model.skyparts import NO_SKY, Skies
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.record.jwsttree import erase_background, hide_background
 from skymatch_cli.record.precision import PixelFacts
@@ -123,20 +123,18 @@ def _record(
     ``images`` are the HDU or its parts, ``known`` those of them that have a sky.
     """
     (update, state), *_ = known
-    sky: Sky
+    shift, result = NO_SKY, state.original
     errors: tuple[float, ...]
-    shift: Sky = SkyPlane()
-    result = state.original
     if update.ref.part == WHOLE:
         error = cd.number(source.cards(header_of_sky(source, update.ref.hdu)), ERROR, math.nan)
-        sky, error = _sky_to_write(source, update, state, settings, error)
-        errors = (error,)
+        own, error = _sky_to_write(source, update, state, settings, error)
+        sky, errors = Skies({WHOLE: own}), (error,)
     else:
         sky, errors = _part_skies(source, images, known, settings)
     if settings.subtract:
-        shift = difference(sky, state.base)
+        shift = sky - state.base
         result = format_after(state.original, shift.largest(source.file.hdus[update.ref.hdu].frame))
-    elif any(old is not None and old.subtracted for old in (*state.recorded.values(), state.written)):
+    elif state.subtracted or (state.written is not None and state.written.subtracted):
         hint = "--subtract, or skymatch undo first" if state.written else "--subtract"
         raise InputError.at(
             update.ref.label, "its sky is subtracted already: recording another one would be wrong", hint
@@ -169,7 +167,7 @@ def _record(
 
 def _part_skies(
     source: Source, images: Sequence[SkyUpdate], known: Sequence[tuple[SkyUpdate, SkyState]], settings: Settings
-) -> tuple[PartSkies, tuple[float, ...]]:
+) -> tuple[Skies, tuple[float, ...]]:
     """Return the skies and errors of all sections or planes of an HDU; those outside this run keep theirs."""
     (first, state), *_ = known
     ref, hdu, left = first.ref, source.file.hdus[first.ref.hdu], state.written
@@ -181,7 +179,7 @@ def _part_skies(
         raise InputError.at(ref.label, f"the file can hold one sky, not those of {kind}", "use --dry-run")
     if hdu.n_planes > most:
         raise InputError.at(ref.hdu_label, f"has {hdu.n_planes} {kind}, more than keywords can number", "add --dry-run")
-    old = {part: recorded.sky for part, recorded in state.recorded.items() if part != WHOLE}
+    old = {part: sky for part, sky in state.skies.parts.items() if part != WHOLE}
     errors = {part: error for part, (_, error) in parts_in(source.cards(ref.hdu), hdu.shape).items()}
     new: dict[Part, SkyPlane] = {}
     for update, own in known:
@@ -199,7 +197,7 @@ def _part_skies(
     skies = dict(sorted((old | new).items()))
     if len(skies) > most:
         raise InputError.at(ref.label, f"has {len(skies)} {kind}, and its header takes {most}")
-    return PartSkies(skies), tuple(errors.get(part, math.nan) for part in skies)
+    return Skies(skies), tuple(errors.get(part, math.nan) for part in skies)
 
 
 def _edit(source: Source, ref: ImageRef, record: Record, state: SkyState, result: PixelFormat) -> HduEdit:
@@ -214,7 +212,7 @@ def _edit(source: Source, ref: ImageRef, record: Record, state: SkyState, result
     )
 
 
-def pixel_edit(source: Source, ref: ImageRef, state: SkyState, result: PixelFormat, shift: Sky) -> PixelEdit | None:
+def pixel_edit(source: Source, ref: ImageRef, state: SkyState, result: PixelFormat, shift: Skies) -> PixelEdit | None:
     """Return the edit to original pixels minus ``shift``, in the format ``result``; None where none changes."""
     edit = PixelEdit(
         original=state.original,
@@ -235,10 +233,10 @@ def _sky_to_write(
     Skies measured in a file that is subtracted already see pixels that were rounded on the way: by less than a
     thousandth of their error. ``error`` is the one in the header, NaN where there is none.
     """
-    recorded = state.recorded.get(update.ref.part)
+    recorded, section = state.recorded(update.ref.part), update.ref.section
     if not settings.subtract or recorded is None or not recorded.subtracted or state.written is None:
         return update.plane, update.sky_err
-    before, section = missing_sky(recorded), update.ref.section
+    before = recorded.sky
     shape = source.file.hdus[update.ref.hdu].frame if section is None else section.shape
     precision = np.finfo("f8" if state.original.bitpix != -32 else "f4").eps
     roundings = _ROUNDINGS if update.tilt is None else _WITH_TILT
@@ -272,7 +270,7 @@ def _typical_pixel(source: Source, ref: ImageRef, state: SkyState) -> float:
         raw = b"".join(source.read(start + a * size, (b - a) * size) for a, b in sorted(spans))
         pixels = np.frombuffer(raw, dtype=form.dtype)
     # A tilt averages out of a typical value.
-    level = sum(skies_of(sky).get(ref.part, SkyPlane()).level for sky in (state.shift, state.base))
+    level = state.shift.of(ref.part).level + state.base.of(ref.part).level
     values = np.abs(pixels.astype("f8") * form.bscale + form.bzero + level)
     values = values[np.isfinite(values)]
     return float(np.median(values)) if values.size else 0.0

@@ -9,7 +9,7 @@ import bz2
 import gzip
 import io
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from skymatch_cli.images.formats.source import Extent, Source
 from skymatch_cli.images.ledger import Record
 from skymatch_cli.images.undocards import Written
 from skymatch_cli.model import Container, PixelFormat
-from skymatch_cli.model.skyparts import Sky
-from skymatch_cli.model.skyplane import Shape, SkyPlane
+from skymatch_cli.model.skyparts import NO_SKY, Skies
+from skymatch_cli.model.skyplane import Shape
 from skymatch_cli.record import checksum
 
 Sink = io.RawIOBase | io.BufferedIOBase
@@ -39,8 +39,8 @@ class PixelEdit:
     stored: PixelFormat
     result: PixelFormat
     shape: Shape
-    shift: Sky = field(default_factory=SkyPlane)
-    new_shift: Sky = field(default_factory=SkyPlane)
+    shift: Skies = NO_SKY
+    new_shift: Skies = NO_SKY
 
     @property
     def restores(self) -> bool:

@@ -15,7 +15,7 @@ from skymatch_cli.images.formats.asdffile import opened_asdf
 from skymatch_cli.images.formats.files import open_file
 from skymatch_cli.images.formats.roman import BACKGROUND, OURS, array_and_unit, made_cards, schema_method
 from skymatch_cli.images.formats.source import Source
-from skymatch_cli.images.ledger import SUBTRACTED
+from skymatch_cli.images.skycards import SUBTRACTED
 
 if TYPE_CHECKING:
     from skymatch_cli.record.rewrite import HduEdit, PixelEdit, Sink

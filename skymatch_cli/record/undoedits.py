@@ -10,21 +10,19 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import format_of
 from skymatch_cli.images.formats.source import Source
-from skymatch_cli.images.ledger import LEVEL, SUBTRACTED, without_sky
-from skymatch_cli.images.numbered import parts_in
+from skymatch_cli.images.ledger import without_sky
+from skymatch_cli.images.skycards import LEVEL, SUBTRACTED, parts_in
 from skymatch_cli.images.skystate import (
     UndoCardsError,
     header_of_sky,
-    missing_sky,
     original_header,
-    recorded_in,
+    skies_in,
     written_state,
 )
 from skymatch_cli.images.undocards import is_recorded
 from skymatch_cli.model import ImageRef
 from skymatch_cli.model.section import WHOLE
-from skymatch_cli.model.skyparts import PartSkies, Sky, joined, skies_of
-from skymatch_cli.model.skyplane import SkyPlane
+from skymatch_cli.model.skyparts import NO_SKY, Skies
 from skymatch_cli.record.edits import pixel_edit, tree_edits, whole_cube
 from skymatch_cli.record.jwsttree import show_background
 from skymatch_cli.record.precision import check_digest
@@ -52,7 +50,7 @@ def undo_edits(
 def _check_all_named(source: Source, images: Sequence[ImageRef]) -> None:
     """Refuse to undo the skies of only some sections or planes of an HDU."""
     state = written_state(source, whole_cube(images[0]), LEVEL)
-    skies = {} if state.written is None else skies_of(state.written.sky)
+    skies = {} if state.written is None else state.written.sky.parts
     if left := [part for part in skies if part not in {ref.part for ref in images}]:
         what = "a sky of the whole image" if WHOLE in skies else f"skies of {', '.join(map(str, left))} too"
         if (plane := left[0].plane) is not None:
@@ -67,15 +65,14 @@ def _undo_image(source: Source, ref: ImageRef, sky_keyword: str, *, from_keyword
     state = written_state(source, ref, sky_keyword)
     where = ref.hdu if state.sections else header_of_sky(source, ref.hdu)
     if state.written is None:
-        subtracted = [old.sky.level for old in state.recorded.values() if old.subtracted]
-        if subtracted:
+        if state.subtracted:
+            levels = [sky.level for sky in state.skies.parts.values()]
             what = f"{SUBTRACTED} = T, but it holds no undo cards: they are gone, or another program subtracted its sky"
-            more = " …" * (len(subtracted) > 1)
-            hint = f"--from-keyword adds the sky of its header back, {subtracted[0]:.8g}{more}"
+            hint = f"--from-keyword adds the sky of its header back, {levels[0]:.8g}{' …' * (len(levels) > 1)}"
             raise InputError.at(ref.label, what, hint)
         if not is_recorded(source.cards(where)):
             return {}
-    pixels = pixel_edit(source, ref, state, state.original, SkyPlane())
+    pixels = pixel_edit(source, ref, state, state.original, NO_SKY)
     edits = {index: HduEdit(cards=original_header(source, index, ref.label)) for index in {ref.hdu, where}}
     # the keywords may be right where another program subtracted a sky since
     expected = state.written if state.has_our_pixels or state.edited else None
@@ -115,7 +112,7 @@ def _from_keyword(source: Source, ref: ImageRef, sky_keyword: str) -> dict[int, 
     return edits
 
 
-def _subtracted(source: Source, ref: ImageRef, where: int, sky_keyword: str) -> Sky:
+def _subtracted(source: Source, ref: ImageRef, where: int, sky_keyword: str) -> Skies:
     """The subtracted sky of an image, or of its parts, by the keywords alone; zero if there is none.
 
     InputError if they say that a sky is subtracted, and not how much.
@@ -124,9 +121,9 @@ def _subtracted(source: Source, ref: ImageRef, where: int, sky_keyword: str) -> 
     try:
         sections = {part: sky for part, (sky, _) in parts_in(cards, shape).items() if part.section is not None}
         if sections:
-            return PartSkies(sections) if cd.value(cards, SUBTRACTED) is True else SkyPlane()
+            return Skies(sections) if cd.value(cards, SUBTRACTED) is True else NO_SKY
         hint = "see --sky-keyword, or remove BKGSUB from the header"
-        recorded = recorded_in(source.cards(where), shape, sky_keyword)
-        return joined({part: missing_sky(known) for part, known in recorded.items()})
+        skies, subtracted = skies_in(source.cards(where), shape, sky_keyword)
+        return skies if subtracted else NO_SKY
     except ValueError as error:
         raise InputError.at(ref.label, str(error), hint) from None

@@ -148,7 +148,7 @@ def _as_written(info: ImageInfo, level: float, sky_keyword: str) -> ImageInfo:
                 check_digest(source, info.ref.hdu, state.written, info.ref.label)
     except (OSError, InputError):
         return info  # the error is reported when it is written
-    recorded = state.recorded.get(info.ref.part)
+    recorded = state.recorded(info.ref.part)
     if not (state.written and recorded is not None and math.isclose(recorded.sky.level, level, rel_tol=1e-9)):
         return info
     return replace(info, source=replace(info.source, science=replace(science, state=now)))

@@ -20,7 +20,7 @@ from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.asdffile import HINT, opened_asdf
 from skymatch_cli.images.formats.files import open_file
 from skymatch_cli.images.formats.memory import FitsView
-from skymatch_cli.images.ledger import LEVEL, METHOD, SUBTRACTED
+from skymatch_cli.images.skycards import LEVEL, METHOD, SUBTRACTED
 
 OURS = "skymatch_cli"
 """The node of ``roman`` for what ``meta.background`` can't hold: our other cards, and the earlier values."""
