@@ -424,13 +424,17 @@ def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch):
 
 
 def full(monkeypatch) -> None:
-    def put(self, row):
+    whole = database.Database.put
+
+    def put(self, table, rows):
+        if table != "findings":
+            return whole(self, table, rows)
         error = sqlite3.OperationalError("database or disk is full")
         error.sqlite_errorcode = sqlite3.SQLITE_FULL
         with self.explained():
             raise error
 
-    monkeypatch.setattr(database.Database, "put_finding", put)
+    monkeypatch.setattr(database.Database, "put", put)
 
 
 def test_a_full_disk_is_said_and_what_was_committed_is_kept(frames, monkeypatch):

@@ -24,7 +24,6 @@ class Offsets:
     sigma_noise: FloatArray  # (G,): the part of the error that the noise of the pixels makes
     component: IntArray  # (G,): component of every group; numbered from 0 by the first group that is in it
     residual: FloatArray  # (M,): ``delta - (offset_a - offset_b)`` for every measured pair (NaN where not used)
-    rms_residual: FloatArray  # (C,)
     chi2: FloatArray  # (C,): by the errors of the differences alone
     dof: FloatArray  # (C,): independent information that goes with it, NaN where there is none
     # (C,): error that every overlap of a component has beyond its own, because the overlaps contradict each other; 0

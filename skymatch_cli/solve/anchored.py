@@ -73,16 +73,12 @@ def match(task: Task) -> Skies:
 
     The shapes of polynomials have no common part in a component. A reference is held at the sky recorded in it.
     """
-    planes = task.planes()
-    offsets = task.offsets() if planes is None else planes.fit.offsets
-    component = offsets.component[task.group]
-    value = offsets.offset[task.group] if planes is None else planes.value
+    planes, offsets, component, value, err = _fitted(task)
     sign = -1.0 if task.match_up else 1.0
     level = np.full(len(offsets.chi2), np.inf)
     np.minimum.at(level, component, sign * value)
     level *= sign
-    words = "highest = 0" if task.match_up else "lowest = 0"
-    anchor = np.full(len(level), words, object) if planes is None else _pinned(planes, words)
+    anchor = _pinned(planes, len(level), "highest = 0" if task.match_up else "lowest = 0")
     held = SkyPlane()
     if (image := task.reference) is not None:
         info = task.images[image]
@@ -92,21 +88,29 @@ def match(task: Task) -> Skies:
     if planes is None:
         if image is not None:
             level[component[image]] = value[image] - held.level
-        return _with_status(task, offsets, component, (value - level[component], offsets.errors[:, task.group]), anchor)
+        return _with_status(task, offsets, component, (value - level[component], err), anchor)
     planes = planes.raised(-level)
-    return _anchored_planes(task, planes if image is None else planes.held_at(image, held), anchor)
+    return _anchored_planes(task, planes if image is None else planes.held_at(image, held), err, anchor)
 
 
-def _pinned(planes: PlaneSkies, level: str) -> StrArray:
-    """How each component is anchored: its level, and the shapes whose common part is held at zero."""
-    lowest = np.full(len(planes.fit.loss), max(_COMMON))
-    np.minimum.at(lowest, planes.component, planes.degree)
+def _fitted(task: Task) -> tuple[PlaneSkies | None, Offsets, IntArray, FloatArray, FloatArray]:
+    """The fit, and of every image the component, the level and its errors (2, N)."""
+    if (planes := task.planes()) is not None:
+        return planes, planes.fit.offsets, planes.component, planes.value, planes.err
+    offsets, group = task.offsets(), task.group
+    return None, offsets, offsets.component[group], offsets.offset[group], offsets.errors[:, group]
+
+
+def _pinned(planes: PlaneSkies | None, n: int, level: str) -> StrArray:
+    """How each of n components is anchored: its level, and the shapes whose common part is held at zero."""
+    lowest = np.full(n, max(_COMMON) if planes is not None else 0)
+    if planes is not None:
+        np.minimum.at(lowest, planes.component, planes.degree)
     return np.array([f"{level}{_COMMON[degree]}" for degree in lowest.tolist()], object)
 
 
-def _anchored_planes(task: Task, planes: PlaneSkies, anchor: StrArray, err: FloatArray | None = None) -> Skies:
-    found = (planes.value, planes.err if err is None else err)
-    skies = _with_status(task, planes.fit.offsets, planes.component, found, anchor)
+def _anchored_planes(task: Task, planes: PlaneSkies, err: FloatArray, anchor: StrArray) -> Skies:
+    skies = _with_status(task, planes.fit.offsets, planes.component, (planes.value, err), anchor)
     fit, most = planes.fit, degree_of(planes.planes.shape[1])
     warnings = skies.warnings + weak_tilts(fit.loss) + common_curvatures(task.images, fit.held, fit.curved)
     if not task.choose:
@@ -118,27 +122,18 @@ def _anchored_planes(task: Task, planes: PlaneSkies, anchor: StrArray, err: Floa
 
 def globalmin_match(task: Task) -> Skies:
     """Offsets plus the baseline that brings the lowest own sky that remains in each component to zero."""
-    if (planes := task.planes()) is not None:
-        local, local_err = task.local()
-        first = first_lowest(local - planes.value, planes.component, len(planes.fit.loss))
-        anchor = _pinned(planes, "lowest sky that remains = 0")
-        lowest = first[planes.component]
-        apart = np.hypot(planes.err, planes.err[:, lowest]) * (np.arange(len(lowest)) != lowest)
-        err = np.hypot(apart, local_err[:, lowest])
-        return _anchored_planes(task, planes.raised((local - planes.value)[first]), anchor, err)
-    offsets = task.offsets()
-    component = offsets.component[task.group]
+    planes, offsets, component, value, err = _fitted(task)
     local, local_err = task.local()
-    remains = local - offsets.offset[task.group]
+    remains = local - value
     first = first_lowest(remains, component, len(offsets.chi2))
-    baseline, err = remains[first], local_err[:, first]
-    anchor = np.full(len(first), "lowest sky that remains = 0", object)
-    value = offsets.offset + baseline[offsets.component]
     # The image with the lowest sky that remains is at its own sky; the others differ from it by two offsets.
-    lowest = task.group[first][offsets.component]
-    apart = np.hypot(offsets.errors, offsets.errors[:, lowest]) * (np.arange(len(lowest)) != lowest)
-    err = np.hypot(apart, err[:, offsets.component])
-    return _with_status(task, offsets, component, (value[task.group], err[:, task.group]), anchor)
+    lowest, unknown = first[component], task.group if planes is None else np.arange(len(value))
+    apart = np.hypot(err, err[:, lowest]) * (unknown != unknown[lowest])
+    err = np.hypot(apart, local_err[:, lowest])
+    anchor = _pinned(planes, len(first), "lowest sky that remains = 0")
+    if planes is None:
+        return _with_status(task, offsets, component, (value + remains[lowest], err), anchor)
+    return _anchored_planes(task, planes.raised(remains[first]), err, anchor)
 
 
 def _with_status(

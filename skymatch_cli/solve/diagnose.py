@@ -21,13 +21,11 @@ def bridges(n_groups: int, a: IntArray, b: IntArray) -> BoolArray:
     """
     graph = PairGraph.of_pairs(n_groups, a, b, np.ones(len(a)))
     tree = spanning_tree(graph)
-    down, up = tree.parent[a] == b, tree.parent[b] == a
-    _, first = np.unique(np.where(down, a, np.where(up, b, -1)), return_index=True)
-    on_tree = np.zeros(len(a), np.bool_)
-    on_tree[first] = True  # of several pairs that join a node to its parent one is the tree's, the others are loops
-    on_tree &= down | up
+    joins, child = tree.pairs_of(graph)
+    lower, first = np.unique(child, return_index=True)
+    branch = np.flatnonzero(joins)[first]  # of several pairs that join a node to its parent the others are loops
+    loops = np.delete(np.arange(len(a)), branch)
     met = np.zeros(n_groups, np.uint64)
-    loops = np.flatnonzero(~on_tree)
     bits = random_bits(len(loops))
     np.bitwise_xor.at(met, a[loops], bits)
     np.bitwise_xor.at(met, b[loops], bits)
@@ -36,9 +34,9 @@ def bridges(n_groups: int, a: IntArray, b: IntArray) -> BoolArray:
     for node in tree.order[::-1].tolist():
         if parent[node] != node:
             below[parent[node]] ^= below[node]
-    child = np.where(down, a, b)
-    alone: BoolArray = np.array(below, np.uint64)[child] == 0
-    return on_tree & alone
+    found = np.zeros(len(a), np.bool_)
+    found[branch] = np.array(below, np.uint64)[lower] == 0
+    return found
 
 
 def thin_bridges(offsets: Offsets, a: IntArray, b: IntArray, delta_err: FloatArray) -> IntArray:

@@ -138,14 +138,15 @@ def _factorised(whole: csr_array, components: IntArray, begin: int, size: IntArr
     span = slice(begin, begin + int(size.sum()))
     free = np.delete(np.arange(span.stop - begin), first)
     try:
-        factors = splu(
-            csc_array(whole[span, span][free][:, free]),
-            permc_spec="MMD_AT_PLUS_A",
-            diag_pivot_thresh=0.0,
-            options={"SymmetricMode": True},
-        )
+        factors = symmetric_factors(whole[span, span][free][:, free])
     except RuntimeError:  # "Factor is exactly singular"
         one = range(len(components) if len(components) > 1 else 0)
         each = (_factorised(whole, components[k : k + 1], begin + int(first[k]), size[k : k + 1]) for k in one)
         return [block for found in each for block in found]
     return [Block(components, span, first, size, factors)]
+
+
+def symmetric_factors(matrix: csr_array | csc_array) -> SuperLU:
+    """Factorise a symmetric positive definite matrix; RuntimeError if it is singular."""
+    options = {"SymmetricMode": True}
+    return splu(csc_array(matrix), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)

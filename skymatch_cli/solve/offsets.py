@@ -136,14 +136,12 @@ def solve_offsets(
     residual = np.full(len(a), np.nan)
     residual[used] = measured - graph.differences(offset)
     closure, n_loops = loop_closure(graph, equations.tree, measured)
-    n_pairs = graph.pair_sums(np.ones(len(measured)))
     return Offsets(
         offset=offset,
         sigma=np.sqrt(variance),
         sigma_noise=np.sqrt(np.minimum(by_noise, response.variance)),
         component=graph.component,
         residual=residual,
-        rms_residual=np.sqrt(_ratio(graph.pair_sums(residual[used] ** 2), n_pairs)),
         chi2=chi2,
         dof=dof,
         scatter=np.sqrt(more),

@@ -7,17 +7,17 @@ that follows removes its effect wherever the pairs constrain them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import lu_factor, lu_solve
 from scipy.sparse import coo_array, csc_array, diags_array
-from scipy.sparse.linalg import SuperLU, splu
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray
 from skymatch_cli.model.monomials import carried, degree_of, exponents
+from skymatch_cli.solve.laplacian import symmetric_factors
 from skymatch_cli.solve.pairgraph import PairGraph
 from skymatch_cli.solve.probes import N_BLOCKS, sign_columns
 
@@ -25,18 +25,6 @@ RIDGE = 1e-12
 _REFINEMENTS = 3
 _SMALL = 300  # unknowns up to which the matrix is no sparse one
 _DENSE = 1200  # unknowns up to which the whole covariance is computed; beyond, errors are good to 9 %
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _DenseLU:
-    """Factors of a small matrix."""
-
-    lu: FloatArray
-    pivots: npt.NDArray[np.int32]
-
-    def solve(self, rhs: FloatArray) -> FloatArray:
-        """The solution for right-hand sides (n, p)."""
-        return np.asarray(lu_solve((self.lu, self.pivots), rhs, check_finite=False))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +42,7 @@ class PlaneEquations:
     # empty
     matrix: FloatArray | csc_array
     scale: FloatArray  # (k n,): 1 / square root of its diagonal; 0 for those groups
-    factors: SuperLU | _DenseLU
+    solver: Callable[[FloatArray], FloatArray]  # of the scaled equations, raised by the ridge, for (k n, p)
 
     @classmethod
     def of_pairs(  # noqa: PLR0917 - columns of pairs
@@ -79,9 +67,9 @@ class PlaneEquations:
         first = np.unique(graph.component, return_index=True)[1]
         absent[first] |= totals(k) <= least(graph, degree)[:, None]  # the common part is free
         matrix, scale = _normal(n, np.stack([a, b]), np.stack([to_a, -to_b]), moment, absent.ravel())
-        factors = _factorised(matrix, np.where(scale > 0, ridge, 1.0))
+        solver = _solver(matrix, np.where(scale > 0, ridge, 1.0))
         none = np.zeros(len(graph.size), np.bool_)
-        return cls(graph, centre, degree, none, moment, to_a, to_b, matrix, scale, factors)
+        return cls(graph, centre, degree, none, moment, to_a, to_b, matrix, scale, solver)
 
     @property
     def n_terms(self) -> int:
@@ -98,9 +86,9 @@ class PlaneEquations:
     def solve(self, rhs: FloatArray, refinements: int = _REFINEMENTS) -> FloatArray:
         """Polynomials (n, k, p) for right-hand sides (n, k, p), in the common gauge."""
         scaled = self.scale[:, None] * rhs.reshape(len(self.scale), -1)
-        x = self.factors.solve(scaled)
+        x = self.solver(scaled)
         for _ in range(refinements):
-            x = x + self.factors.solve(scaled - self.matrix @ x)
+            x = x + self.solver(scaled - self.matrix @ x)
         return self.centred((self.scale[:, None] * x).reshape(rhs.shape))
 
     def centred(self, planes: FloatArray) -> FloatArray:
@@ -160,7 +148,7 @@ class PlaneEquations:
         place[order] = each - np.repeat(np.cumsum(self.graph.size) - self.graph.size, self.graph.size)
         unit = np.zeros((n, k, most, k))
         unit[each[:, None], np.arange(k), place[:, None], np.arange(k)] = self.scale.reshape(n, k)
-        inverse = self.scale[:, None] * self.factors.solve(unit.reshape(k * n, -1))
+        inverse = self.scale[:, None] * self.solver(unit.reshape(k * n, -1))
         blocks = np.zeros((len(self.graph.size), most, k, most, k))
         blocks[component, place] = self.centred(inverse.reshape(n, k, -1)).reshape(unit.shape)
         half = blocks.transpose(0, 3, 4, 1, 2)[component, place]
@@ -202,16 +190,11 @@ def _normal(
     return found.reshape(k * n, k * n), scale
 
 
-def _factorised(matrix: FloatArray | csc_array, ridge: FloatArray) -> SuperLU | _DenseLU:
-    """Factors of a matrix whose diagonal is raised."""
+def _solver(matrix: FloatArray | csc_array, ridge: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    """What solves equations with a matrix whose diagonal is raised."""
     if isinstance(matrix, np.ndarray):
-        return _DenseLU(*lu_factor(matrix + np.diag(ridge), check_finite=False))
-    return splu(
-        csc_array(matrix + diags_array(ridge)),
-        permc_spec="MMD_AT_PLUS_A",
-        diag_pivot_thresh=0.0,
-        options={"SymmetricMode": True},
-    )
+        return partial(lu_solve, lu_factor(matrix + np.diag(ridge), check_finite=False), check_finite=False)
+    return symmetric_factors(matrix + diags_array(ridge)).solve
 
 
 def least(graph: PairGraph, degree: IntArray) -> IntArray:

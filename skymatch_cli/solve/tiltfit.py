@@ -153,7 +153,6 @@ def _offsets(
     exact: bool,
 ) -> Offsets:
     """The levels (G,) with their variances (2, G), all and without scatter; ``fit``: chi2 and degrees of freedom."""
-    count, square = (graph.pair_sums(x) for x in (np.ones(len(graph.a)), residual[used] ** 2))
     sigma = np.sqrt(np.maximum(variance, 0.0))
     return Offsets(
         offset=level,
@@ -161,7 +160,6 @@ def _offsets(
         sigma_noise=sigma[1],
         component=graph.component,
         residual=np.where(used, residual, np.nan),
-        rms_residual=np.sqrt(np.where(count > 0, square / np.maximum(count, 1), np.nan)),
         chi2=fit[0],
         dof=fit[1],
         scatter=np.zeros(len(graph.size)),

@@ -27,10 +27,13 @@ _WAIT_S = 5.0  # for a reader while another process rolls back an interrupted wr
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _HINT = "name a file that `skymatch plan --store FILE IMAGES...` or `skymatch match --store FILE` wrote"
 _ANEW = "remove it, or name another file"
-_TABLES = ("files", "headers", "columns", "overlaps", "polygons")
-_FINDINGS = """CREATE TABLE findings (
-    image BLOB, how BLOB, local INTEGER, bad INTEGER, overlaps BLOB, body BLOB, digest BLOB, PRIMARY KEY (image, how)
-)"""
+_TABLES = {
+    "facts": "k TEXT PRIMARY KEY, body BLOB",
+    **dict.fromkeys(("files", "headers", "columns", "overlaps", "polygons"), "k INTEGER PRIMARY KEY, body BLOB"),
+    "findings": "k BLOB PRIMARY KEY, head BLOB, body BLOB",
+}
+Row = tuple[Any, ...]
+"""A row without its digest: its key, and bytes; of a finding two, of which the head is read alone too."""
 
 
 def digest_of(*parts: bytes) -> bytes:
@@ -85,10 +88,8 @@ class Database:
 
     def _make(self) -> None:
         with self.transaction():
-            self._db.execute("CREATE TABLE facts (k TEXT PRIMARY KEY, body BLOB, digest BLOB)")
-            for name in _TABLES:
-                self._db.execute(f"CREATE TABLE {name} (k INTEGER PRIMARY KEY, body BLOB, digest BLOB)")
-            self._db.execute(_FINDINGS)
+            for name, columns in _TABLES.items():
+                self._db.execute(f"CREATE TABLE {name} ({columns}, digest BLOB)")
             self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self.put("facts", [("layout", self._layout.encode())])
@@ -158,102 +159,77 @@ class Database:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def put(self, table: str, rows: Iterable[tuple[int | str, bytes]]) -> None:
-        """Store rows, each under a number or a name."""
-        kept = ((k, body, _digest(table, k, body)) for k, body in rows)
+    def put(self, table: str, rows: Iterable[Row]) -> None:
+        """Store rows, in place of those with their keys."""
+        kept = ((*row, _digest(table, row)) for row in rows)
+        marks = ", ".join("?" * (_TABLES[table].count(",") + 2))
         with self.explained():
-            self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", kept)  # noqa: S608 (a table of this module)
+            self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", kept)  # noqa: S608 (a table of this module)
 
     def clear(self, table: str, low: int = 0) -> None:
         """Remove the rows of a table from a number on."""
         with self.explained():
             self._db.execute(f"DELETE FROM {table} WHERE k >= ?", (low,))  # noqa: S608 (a table of this module)
 
-    def get(self, table: str, k: int | str) -> bytes | None:
+    def get(self, table: str, k: int | str | bytes) -> bytes | None:
+        """The content of a row; None where there is none."""
+        row = self.row(table, k)
+        return None if row is None else row[-1]
+
+    def row(self, table: str, k: int | str | bytes) -> Row | None:
         """A row; None where there is none."""
-        found = self._all(f"SELECT k, body, digest FROM {table} WHERE k = ?", (k,))  # noqa: S608
-        if found and found[0][0] != k:
+        rows = list(self._select(table, "k = ?", k))
+        if rows and rows[0][0] != k:
             raise self.damaged(f"the index of {table} is wrong")
-        return self._checked(table, found[0]) if found else None
+        return rows[0] if rows else None
 
     def span(self, table: str, low: int, high: int) -> list[bytes]:
-        """The rows with the numbers from ``low`` to ``high`` (not included), all of which must exist."""
-        query = f"SELECT k, body, digest FROM {table} WHERE k >= ? AND k < ? ORDER BY k"  # noqa: S608
-        rows = self._all(query, (low, high))
+        """The contents of the rows from ``low`` to ``high`` (not included), all of which must exist."""
+        rows = list(self._select(table, "k >= ? AND k < ? ORDER BY k", low, high))
         if [row[0] for row in rows] != list(range(low, high)):
             raise self.damaged(f"rows of {table} are missing")
-        return [self._checked(table, row) for row in rows]
+        return [row[-1] for row in rows]
 
-    def _checked(self, table: str, row: Sequence[Any]) -> bytes:
-        k, body, digest = row
-        if not isinstance(body, bytes) or digest != _digest(table, k, body):
-            raise self.damaged(f"a row of {table} is not what was written")
-        return body
+    def findings(self, image: bytes = b"") -> Iterator[Row]:
+        """All findings, or those with keys that begin so, one by one; nothing may be written meanwhile."""
+        for row in self._select("findings", "k BETWEEN ? AND ? ORDER BY k", image, _end(image)):
+            if not row[0].startswith(image):
+                raise self.damaged("the index of findings is wrong")
+            yield row
 
-    def put_finding(self, row: FindingRow) -> None:
-        """Store the finding of an image; it replaces an earlier one with the same keys."""
+    def heads(self) -> Iterator[tuple[bytes, bytes]]:
+        """The keys and heads of all findings."""
         with self.explained():
-            self._db.execute(
-                "INSERT OR REPLACE INTO findings VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, _finding_digest(row))
-            )
-
-    def finding(self, image: bytes, how: bytes) -> FindingRow | None:
-        """The finding of an image with these keys, or None."""
-        rows = self._all("SELECT * FROM findings WHERE image = ? AND how = ?", (image, how))
-        if rows and rows[0][:2] != (image, how):
-            raise self.damaged("the index of findings is wrong")
-        return self._checked_finding(rows[0]) if rows else None
-
-    def findings_of(self, image: bytes) -> list[FindingRow]:
-        """All findings of an image, one for every way of measuring."""
-        found = [self._checked_finding(row) for row in self._all("SELECT * FROM findings WHERE image = ?", (image,))]
-        if any(row[0] != image for row in found):
-            raise self.damaged("the index of findings is wrong")
-        return found
-
-    def each_finding(self) -> Iterator[FindingRow]:
-        """All findings, one by one, while nothing is written."""
-        with self.explained():
-            for row in self._db.execute("SELECT * FROM findings ORDER BY rowid"):
-                yield self._checked_finding(row)
-
-    def finding_keys(self) -> Iterator[tuple[bytes, bytes, bool, bool, bytes]]:
-        """All findings without their content: ``image``, ``how``, ``local``, ``bad`` and ``overlaps``."""
-        with self.explained():
-            for row in self._db.execute("SELECT image, how, local, bad, overlaps FROM findings"):
-                if not (isinstance(row[4], bytes) and row[4]):
+            for k, head in self._db.execute("SELECT k, head FROM findings"):
+                if not (isinstance(k, bytes) and isinstance(head, bytes) and len(head) > 2):
                     raise self.damaged("a finding is not what was written")
-                yield row
+                yield k, head
 
     def forget(self, images: Iterable[bytes]) -> None:
-        """Remove the findings of images."""
+        """Remove findings by the beginnings of their keys."""
         with self.explained():
-            self._db.executemany("DELETE FROM findings WHERE image = ?", ((image,) for image in images))
+            ranges = ((image, _end(image)) for image in images)
+            self._db.executemany("DELETE FROM findings WHERE k BETWEEN ? AND ?", ranges)
 
-    def _checked_finding(self, row: Sequence[Any]) -> FindingRow:
-        *own, digest = row
-        if not all(isinstance(own[k], bytes) for k in (0, 1, 4, 5)) or digest != _finding_digest(tuple(own)):
-            raise self.damaged("a finding is not what was written")
-        return tuple(own)
-
-    def _all(self, query: str, values: tuple[object, ...]) -> list[Any]:
+    def _select(self, table: str, where: str, *values: object) -> Iterator[Row]:
         with self.explained():
-            return self._db.execute(query, values).fetchall()
+            for *row, digest in self._db.execute(f"SELECT * FROM {table} WHERE {where}", values):  # noqa: S608 (as above)
+                if not all(isinstance(part, bytes) for part in row[1:]) or digest != _digest(table, row):
+                    raise self.damaged(f"a row of {table} is not what was written")
+                yield tuple(row)
 
-
-FindingRow = tuple[Any, ...]
-"""``image``, ``how``, ``local``, ``bad``, ``overlaps``, ``body``: keys, properties and the encoded finding."""
 
 _VERSIONS = ("application_id", "user_version")
 
 
-def _digest(table: str, k: int | str, body: bytes) -> bytes:
-    return digest_of(table.encode(), repr(k).encode(), body)
+def _end(start: bytes) -> bytes:
+    """The last key that begins so."""
+    return start.ljust(2 * DIGEST_BYTES, b"\xff")
 
 
-def _finding_digest(row: Sequence[Any]) -> bytes:
-    image, how, local, bad, overlaps, body = row
-    return digest_of(image, how, bytes([bool(local), bool(bad)]), overlaps, body)
+def _digest(table: str, row: Sequence[Any]) -> bytes:
+    k, *content = row
+    return digest_of(table.encode(), repr(k).encode(), *content)
 
 
 def _check_kind(path: Path, file: str) -> None:

@@ -14,15 +14,14 @@ from skymatch_cli.compare.mesh.grids import mesh_grids
 from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
 from skymatch_cli.compare.meshed import MeshReduction
 from skymatch_cli.compare.pooled import ImageMeasurement, blocks_per_side, coarser
-from skymatch_cli.errors import SkymatchError
 from skymatch_cli.model import IntArray, Measurements, SkyWarning
-from skymatch_cli.store.database import FindingRow, digest_of
-from skymatch_cli.store.gathered import Gathered
+from skymatch_cli.store.database import Row, digest_of
+from skymatch_cli.store.gathered import MOST_BYTES, Gathered
 from skymatch_cli.store.held import HeldFindings
 from skymatch_cli.store.keys import KEY_BYTES, OverlapKeys, measuring_keys
 from skymatch_cli.store.plan import Plan
 from skymatch_cli.store.rows import CODEC, Finding
-from skymatch_cli.store.store import Store, not_kept
+from skymatch_cli.store.store import Store
 
 _COMMIT_S, _COMMIT_BYTES = 5.0, 2**24  # lost when the run is killed; held in memory
 _IMAGES_KEPT = 128  # whose cells were read last: neighbours need them next
@@ -50,25 +49,26 @@ class StoredFindings:
         self._side = blocks_per_side(len(planned.graph.a))
         mesh = planned.settings.compare == Compare.MESH
         self._grids = mesh_grids(planned.infos, planned.graph, planned.settings.mesh_size) if mesh else None
-        self._state, self._how = list(map(bytes, keys.state)), measuring_keys(keys, planned.settings)
-        self._source: list[Store | None] = [None] * len(self._state)
-        self._n_known, self._has_local = np.full(len(self._state), -1), np.zeros(len(self._state), np.bool_)
+        self._keys = [bytes(s) + how for s, how in zip(keys.state, measuring_keys(keys, planned.settings), strict=True)]
+        self._source: list[Store | None] = [None] * len(self._keys)
+        self._n_known, self._has_local = np.full(len(self._keys), -1), np.zeros(len(self._keys), np.bool_)
         self._bad: set[int] = set()
         self._read_last = lru_cache(maxsize=_IMAGES_KEPT)(self.__getitem__)
-        self._waiting: dict[int, FindingRow] = {}
+        self._waiting: dict[int, Row] = {}
         self._waiting_bytes, self._committed = 0, time.monotonic()
         for source in (store,) if target is None or target is store else (store, target):
             self._look_through(source, with_local=with_local)
 
     def _look_through(self, store: Store, *, with_local: bool) -> None:
         """Note the findings of a store that still hold; of an image the one that covers most."""
-        images: dict[tuple[bytes, bytes], list[int]] = {}
-        for i, key in enumerate(zip(self._state, self._how, strict=True)):
+        images: dict[bytes, list[int]] = {}
+        for i, key in enumerate(self._keys):
             images.setdefault(key, []).append(i)
-        for state, how, local, bad, overlaps in store.finding_keys():
+        for key, head in store.heads():
+            local, bad, overlaps = head[0], head[1], head[2:]
             if (bad and not self._with_bad) or (with_local and not local):
                 continue
-            for i in images.get((state, how), ()):
+            for i in images.get(key, ()):
                 n = self._covered(i, overlaps)
                 if n > self._n_known[i]:
                     self._n_known[i], self._source[i], self._has_local[i] = n, store, local
@@ -89,12 +89,12 @@ class StoredFindings:
         return int(np.count_nonzero(self._n_known >= 0))
 
     def __len__(self) -> int:
-        return len(self._state)
+        return len(self._keys)
 
     def __getitem__(self, image: int, /) -> Finding | None:
         row, source = self._waiting.get(image), self._source[image]
         if row is None and source is not None:
-            row = source.finding(self._state[image], self._how[image])
+            row = source.row("findings", self._keys[image])
             if row is None:
                 raise source.damaged("a finding is missing")
         return None if row is None or source is None else self._decoded(image, row, source)
@@ -122,20 +122,21 @@ class StoredFindings:
             raise TypeError("an image without cells")
         return found.meshes[plane][k]
 
-    def _decoded(self, i: int, row: FindingRow, source: Store) -> Finding:
+    def _decoded(self, i: int, row: Row, source: Store) -> Finding:
         """A finding with overlaps and planes by the numbers that they have in this plan."""
-        *_, overlaps, body = row
+        _, head, body = row
+        overlaps = head[3:]
         if self._grids is not None:
             cells = source.decode(MeshReduction, body)
             if not cells.meshes.keys() <= self._planes.keys():
                 raise source.damaged("cells on a plane that is not there")
             return replace(cells, meshes={self._planes[key]: mesh for key, mesh in cells.meshes.items()})
         found = source.decode(ImageMeasurement, body)
-        if not len(found.regions) == len(found.blocks) == len(found.pieces.n) == (len(overlaps) - 1) // KEY_BYTES:
+        if not len(found.regions) == len(found.blocks) == len(found.pieces.n) == len(overlaps) // KEY_BYTES:
             raise source.damaged("a finding without its overlaps")
         pairs = self._overlaps.pairs[i]
-        if self._overlaps.of(i).tobytes() != overlaps[1:]:
-            rows = self._overlaps.known(i, overlaps[1:])
+        if self._overlaps.of(i).tobytes() != overlaps:
+            rows = self._overlaps.known(i, overlaps)
             pairs, rows = pairs[rows >= 0], rows[rows >= 0]
             regions, pieces = found.regions.part(rows), found.pieces.part(rows)
             found = replace(found, regions=regions, blocks=found.blocks[rows], pieces=pieces)
@@ -164,7 +165,7 @@ class StoredFindings:
         if self._waiting_bytes >= _COMMIT_BYTES or time.monotonic() - self._committed > _COMMIT_S:
             self.flush()
 
-    def _row(self, i: int, finding: Finding) -> FindingRow:
+    def _row(self, i: int, finding: Finding) -> Row:
         if isinstance(finding, MeshReduction):
             planes = self._overlaps.planes
             overlaps = self._overlaps.of_cells(i, self._grids or ())
@@ -173,18 +174,23 @@ class StoredFindings:
             own = self._overlaps.of(i)[np.searchsorted(self._overlaps.pairs[i], finding.pairs)]
             overlaps = bytes([self._side]) + own.tobytes()
             stored = replace(finding, pairs=finding.pairs[:0])
-        local, bad = finding.local is not None, bool(finding.problems)
-        return self._state[i], self._how[i], local, bad, overlaps, CODEC.encode(stored)
+        head = bytes([finding.local is not None, bool(finding.problems)]) + overlaps
+        return self._keys[i], head, CODEC.encode(stored)
 
     def gathered(self) -> Gathered | None:
         """The measurements of all pairs, where the store has them."""
         key = self._key()
-        return None if key is None else self._store.gathered(str(self._planned.settings.compare), key)
+        found = None if key is None else self._store.gathered(str(self._planned.settings.compare))
+        return found if found is not None and found.key == key else None
 
     def keep(self, measurements: Measurements, warnings: tuple[SkyWarning, ...]) -> None:
-        """Store the measurements of all pairs, if this store is written to."""
-        if self._target is self._store and (key := self._key()) is not None:
-            self._store.keep(str(self._planned.settings.compare), Gathered.of(key, measurements, warnings))
+        """Store the measurements of all pairs, if this store is written to and they are not too large."""
+        if self._target is not self._store or self._store.warnings or (key := self._key()) is None:
+            return
+        gathered = Gathered.of(key, measurements, warnings)
+        if gathered.n_bytes <= MOST_BYTES:
+            with self._store.leniently():
+                self._store.put_gathered(str(self._planned.settings.compare), gathered)
 
     def _key(self) -> bytes | None:
         """Digest of all that the measurements rest on; None where files can't be read: they are tried again."""
@@ -193,8 +199,9 @@ class StoredFindings:
         graph, overlaps = self._planned.graph, self._overlaps
         columns = (graph.a, graph.b, graph.plane, overlaps.sky, overlaps.planes, self._has_local)
         images = repr([(info.group, info.split, info.pixel_area_arcsec2) for info in self._planned.infos])
-        return digest_of(*self._state) + digest_of(
-            b"".join(self._how), images.encode("utf-8", "surrogateescape"), *(column.tobytes() for column in columns)
+        states, how = ([key[part] for key in self._keys] for part in (slice(KEY_BYTES), slice(KEY_BYTES, None)))
+        return digest_of(*states) + digest_of(
+            b"".join(how), images.encode("utf-8", "surrogateescape"), *(column.tobytes() for column in columns)
         )
 
     def flush(self) -> None:
@@ -204,17 +211,11 @@ class StoredFindings:
         """
         if not self._waiting or self._target is None or self._target.warnings:
             return
-        try:
-            with self._target.transaction():
-                for row in self._waiting.values():
-                    self._target.put_finding(row)
-        except SkymatchError as error:
-            if not self._lenient:
-                raise
-            self._target.warnings = (not_kept(error),)
-            return
-        self._waiting.clear()
-        self._waiting_bytes, self._committed = 0, time.monotonic()
+        with self._target.leniently() if self._lenient else self._target.transaction():
+            self._target.put("findings", self._waiting.values())
+        if not self._target.warnings:
+            self._waiting.clear()
+            self._waiting_bytes, self._committed = 0, time.monotonic()
 
 
 Findings = HeldFindings | StoredFindings

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -105,24 +104,15 @@ class OverlapKeys:
 
     def __init__(self, graph: OverlapGraph, sky: KeyArray) -> None:
         self._graph, self.sky = graph, sky
-        self._block = lru_cache(2)(self._make_block)
         self.pairs = graph.pairs_by_image()
         planes = (digest_of(repr(plane).encode())[:8] for plane in graph.planes)
         self.planes = np.frombuffer(b"".join(planes), np.uint64)
 
     def of(self, image: int) -> KeyArray:
         """Keys of the overlaps of an image, (R, 2), in the order of the graph."""
-        block, k = divmod(image, _AT_A_TIME)
-        keys, first = self._block(block)
-        return keys[first[k] : first[k + 1]]
-
-    def _make_block(self, block: int) -> tuple[KeyArray, IntArray]:
-        """Keys of some images one after another, and where those of each begin."""
-        images = np.arange(block * _AT_A_TIME, min((block + 1) * _AT_A_TIME, self._graph.n_images))
-        first = self.pairs.first[images[0] : images[-1] + 2]
-        pairs = self.pairs.pair[first[0] : first[-1]]
-        other = self._graph.a[pairs] + self._graph.b[pairs] - np.repeat(images, np.diff(first))
-        return np.stack([self.sky[other], self.planes[self._graph.plane[pairs]]], axis=1), first - first[0]
+        pairs = self.pairs[image]
+        other = self._graph.a[pairs] + self._graph.b[pairs] - image
+        return np.stack([self.sky[other], self.planes[self._graph.plane[pairs]]], axis=1)
 
     def known(self, image: int, kept: bytes) -> IntArray:
         """Which of the overlaps of an image are among some that were kept: rows of these, -1 where they are none."""

@@ -36,9 +36,10 @@ def merge(store: Store, files: Sequence[str]) -> None:
     with store.transaction():
         for file in files:
             with Store(file) as part:
-                for row in part.each_finding():
-                    if not row[3] or store.finding(row[0], row[1]) is None:
-                        store.put_finding(row)
+                for k, head, body in part.findings():
+                    is_bad = head[1]
+                    if not is_bad or store.row("findings", k) is None:
+                        store.put("findings", [(k, head, body)])
         store.put("facts", [("settings", settings[files[0]])])
 
 

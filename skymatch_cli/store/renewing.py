@@ -6,14 +6,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from skymatch_cli.choices import Compare
-from skymatch_cli.errors import SkymatchError
 from skymatch_cli.images.formats.files import file_state, real_path
 from skymatch_cli.model import ImageInfo, StoredPlane
 from skymatch_cli.store.database import digest_of
-from skymatch_cli.store.gathered import Gathered
-from skymatch_cli.store.keys import image_states
-from skymatch_cli.store.rows import CODEC
-from skymatch_cli.store.store import Store, not_kept
+from skymatch_cli.store.keys import KEY_BYTES, image_states
+from skymatch_cli.store.store import Store
 
 
 def renew(store: Store, infos: Sequence[ImageInfo], files: Collection[str]) -> None:
@@ -25,15 +22,14 @@ def renew(store: Store, infos: Sequence[ImageInfo], files: Collection[str]) -> N
     if not files:
         return
     before, now = (image_states(some)[0] for some in (infos, renewed(infos, frozenset(files))))
-    changed = {(old, new) for old, new in zip(before, now, strict=True) if old != new}
-    try:
-        with store.transaction():
-            for old, new in changed:
-                for row in store.findings_of(old):
-                    store.put_finding((new, *row[1:]))
-            _renew_gathered(store, digest_of(*before), digest_of(*now))
-    except SkymatchError as error:  # the images are written: that counts
-        store.warnings += (not_kept(error),)
+    with store.leniently():  # the images are written: that counts
+        for old, new in {both for both in zip(before, now, strict=True) if both[0] != both[1]}:
+            store.put("findings", [(new + k[KEY_BYTES:], *rest) for k, *rest in store.findings(old)])
+        for compare in Compare:
+            gathered, key = store.gathered(compare), digest_of(*before)
+            if gathered is not None and gathered.key.startswith(key):
+                key = digest_of(*now) + gathered.key[len(key) :]
+                store.put_gathered(compare, replace(gathered, key=key))
 
 
 def renewed(infos: Sequence[ImageInfo], files: Collection[str]) -> tuple[ImageInfo, ...]:
@@ -43,13 +39,3 @@ def renewed(infos: Sequence[ImageInfo], files: Collection[str]) -> tuple[ImageIn
         return replace(old, state=file_state(old.path)) if real_path(old.path) in files else old
 
     return tuple(replace(info, source=info.source.changed(plane)) for info in infos)
-
-
-def _renew_gathered(store: Store, before: bytes, now: bytes) -> None:
-    for compare in Compare:
-        name = f"measurements {compare}"
-        if (body := store.get("facts", name)) is not None:
-            gathered = store.decode(Gathered, body)
-            if gathered.key.startswith(before):
-                gathered = replace(gathered, key=now + gathered.key[len(now) :])
-                store.put("facts", [(name, CODEC.encode(gathered))])

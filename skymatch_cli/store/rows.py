@@ -5,7 +5,8 @@ facts      the plan as a whole, the settings by which its pixels are measured, a
 files      the structure of every file, and `headers` the header of every image of the plan
 columns    keys of the images, some ten thousand a row
 overlaps   which images overlap, some ten thousand a row, and `polygons` where
-findings   the finding of every image, under the keys of the files and settings that it depends on
+findings   the finding of every image, under the keys of the files and settings that it depends on; the head of a row
+           has two bytes, whether there is a sky of its own and whether files can't be read, and the keys of overlaps
 =========  ====================================================================================
 """
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import starmap, zip_longest
@@ -19,7 +20,7 @@ from skymatch_cli.model import BoolArray, ImageInfo, IntArray, OverlapGraph, Sky
 from skymatch_cli.model.polygons import Polygons
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import Database, digest_of
-from skymatch_cli.store.gathered import MOST_BYTES, Gathered
+from skymatch_cli.store.gathered import Gathered
 from skymatch_cli.store.keys import ImageKeys, image_keys
 from skymatch_cli.store.lazy import StoredInfos, StoredPolygons
 from skymatch_cli.store.plan import Plan
@@ -27,11 +28,6 @@ from skymatch_cli.store.rows import CODEC, Overlaps, PlanFacts, StoredFile, are_
 
 _BLOCK = 65_536  # rows of long columns that are stored together
 _Row = TypeVar("_Row")
-
-
-def not_kept(error: SkymatchError) -> SkyWarning:
-    """Warn that measurements could not be written to the store."""
-    return SkyWarning(WarningName.STORE, f"what was measured is not kept: {error.message}")
 
 
 class Store(Database):
@@ -196,21 +192,24 @@ class Store(Database):
         polygons = StoredPolygons(partial(self._rows, "polygons", Polygons), facts.n_overlaps, _BLOCK)
         return OverlapGraph(facts.n_images, a, b, area, polygons, plane, facts.planes)
 
-    def gathered(self, compare: str, key: bytes) -> Gathered | None:
-        """The measurements of the plan by one way of comparing, if they rest on what ``key`` stands for."""
+    def gathered(self, compare: str) -> Gathered | None:
+        """The measurements by one way of comparing."""
         body = self.get("facts", f"measurements {compare}")
-        found = None if body is None else self.decode(Gathered, body)
-        return found if found is not None and found.key == key else None
+        return None if body is None else self.decode(Gathered, body)
 
-    def keep(self, compare: str, gathered: Gathered) -> None:
-        """Store measurements, unless they are too large; where they can't be written there is a warning."""
-        if gathered.n_bytes > MOST_BYTES or self.warnings:
-            return
+    def put_gathered(self, compare: str, gathered: Gathered) -> None:
+        """Store measurements by one way of comparing."""
+        self.put("facts", [(f"measurements {compare}", CODEC.encode(gathered))])
+
+    @contextmanager
+    def leniently(self) -> Iterator[None]:
+        """Write all of the block, or nothing of it and warn."""
         try:
             with self.transaction():
-                self.put("facts", [(f"measurements {compare}", CODEC.encode(gathered))])
+                yield
         except SkymatchError as error:
-            self.warnings = (not_kept(error),)
+            text = f"what was measured is not kept: {error.message}"
+            self.warnings += (SkyWarning(WarningName.STORE, text),)
 
     def _plan_facts(self) -> PlanFacts:
         facts = self.facts
