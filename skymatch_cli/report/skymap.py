@@ -95,8 +95,9 @@ def piled(columns: OverlapColumns, borders: Sequence[Sequence[FloatArray]], arcs
     """Return whether the overlaps together are larger than the frames as drawn, and hide one another on a map."""
     import shapely
 
-    areas = [shapely.area(shapely.polygons(ring)) for border in borders for ring in border]
-    return float(columns.area_arcmin2.sum()) > float(np.nansum(areas)) * (arcsec_per_unit / 60) ** 2
+    drawable = [ring for border in borders for ring in border if np.isfinite(ring).all()]
+    area = sum(shapely.Polygon(ring).area for ring in drawable)
+    return float(columns.area_arcmin2.sum()) > area * (arcsec_per_unit / 60) ** 2
 
 
 def matrix(columns: OverlapColumns, n_images: int) -> Matrix | None:
