@@ -97,7 +97,7 @@ def piled(columns: OverlapColumns, borders: Sequence[Sequence[FloatArray]], arcs
 
     drawable = [ring for border in borders for ring in border if np.isfinite(ring).all()]
     area = sum(shapely.Polygon(ring).area for ring in drawable)
-    return float(columns.area_arcmin2.sum()) > area * (arcsec_per_unit / 60) ** 2
+    return bool(columns.area_arcmin2.sum() > area * (arcsec_per_unit / 60) ** 2)
 
 
 def matrix(columns: OverlapColumns, n_images: int) -> Matrix | None:
