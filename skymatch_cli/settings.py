@@ -32,8 +32,23 @@ CHOICES: Mapping[str, type[StrEnum]] = {
 }
 """The words that settings choose from."""
 
+_OF_OFFSETS = (Method.MATCH, Method.GLOBALMIN_MATCH)
+_NO_TILT = ": pooled comparison cannot measure a tilt"
+# Options, what they work with, why, and what to do ("": leave them out).
+_WORKS_WITH: tuple[tuple[str, str, tuple[str, ...], str, str], ...] = (
+    ("model", "compare", (Compare.MESH,), _NO_TILT, "add --compare mesh"),
+    ("model", "method", _OF_OFFSETS, "", ""),
+    ("robust", "model", (Model.CONSTANT,), "", ""),
+    ("cross_check", "model", (Model.CONSTANT,), _NO_TILT, ""),
+    ("cross_check", "method", _OF_OFFSETS, ": it needs offsets from overlaps", ""),
+    ("reference", "method", (Method.MATCH,), "", ""),
+    ("match_up", "method", (Method.MATCH,), "", ""),
+    ("skylist", "method", (Method.USER,), "", "add --method user"),
+    ("mesh_size", "compare", (Compare.MESH,), "", "add --compare mesh, or leave it out"),
+    ("binwidth", "skystat", (Skystat.MODE, Skystat.MIDPT), "", "add --skystat mode or midpt, or leave it out"),
+)
+
 _OVERLAP_STATISTIC = frozenset({"skystat", "nclip", "lsigma", "usigma", "binwidth"})
-_BINWIDTH = 0.1  # sigma
 _MOST_CONFIG_BYTES = 2**20
 MOST_MESH_SIZE = 1000.0  # pixels; sums over a cell take steps of a quarter of it
 
@@ -60,7 +75,7 @@ class Settings:
     nclip: int = _of("comparison", 5)
     lsigma: float = _of("comparison", 4.0)
     usigma: float = _of("comparison", 4.0)
-    binwidth: float = _of("comparison", _BINWIDTH)
+    binwidth: float = _of("comparison", 0.1)
     mask_sources: bool = False
     dqbits: str = _of("headers", "auto")
     dq_ext: str = _of("headers", "DQ")
@@ -107,7 +122,6 @@ class Settings:
         _check_choices(self)
         _check_ranges(self)
         _check_contradictions(self)
-        _check_effects(self)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Settings:
@@ -307,35 +321,15 @@ def _check_ranges(settings: Settings) -> None:
         raise UsageError(f"--sky-keyword: {settings.sky_keyword} has another meaning in FITS files", "give another one")
 
 
-def _check_effects(settings: Settings) -> None:
-    """Refuse options that would change nothing."""
-    if settings.mesh_size is not None and settings.compare != Compare.MESH:
-        raise UsageError("--mesh-size has no effect with --compare pooled", "add --compare mesh, or leave it out")
-    if settings.binwidth != _BINWIDTH and settings.skystat not in (Skystat.MODE, Skystat.MIDPT):
-        what = f"--binwidth has no effect with --skystat {settings.skystat}"
-        raise UsageError(what, "add --skystat mode or midpt, or leave it out")
-
-
 def _check_contradictions(settings: Settings) -> None:
-    method = settings.method
-    model = settings.model
-    if model != Model.CONSTANT and settings.compare != Compare.MESH:
-        raise UsageError(f"--model {model} needs cells: pooled comparison cannot measure a tilt", "add --compare mesh")
-    if model != Model.CONSTANT and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
-        raise UsageError(f"--model {model} works with --method match only, not with {method}", "leave --model out")
-    if model != Model.CONSTANT and settings.robust:
-        raise UsageError("--robust works with --model constant only", "leave --robust out")
-    if settings.cross_check and model != Model.CONSTANT:
-        raise UsageError("--cross-check works with --model constant only", "pooled comparison cannot measure a tilt")
-    if settings.cross_check and method not in (Method.MATCH, Method.GLOBALMIN_MATCH):
-        raise UsageError(f"--cross-check needs offsets from overlaps, which {method} does not compute", "leave it out")
-    if settings.reference is not None and method != Method.MATCH:
-        raise UsageError(f"--reference works with --method match only, not with {method}", "leave --reference out")
+    default = {f.name: f.default for f in fields(settings)}
+    for name, needed, words, why, hint in _WORKS_WITH:
+        option, value, found = option_name(name), getattr(settings, name), getattr(settings, needed)
+        if value != default[name] and found not in words:
+            shown = f"{option} {value}" if name in CHOICES else option
+            what = f"{shown} works with {option_name(needed)} {' or '.join(words)} only, not with {found}{why}"
+            raise UsageError(what, hint or f"leave {option} out")
     if settings.reference is not None and settings.match_up:
         raise UsageError("--reference and --match-up contradict each other", "leave one of them out")
-    if settings.match_up and method != Method.MATCH:
-        raise UsageError(f"--match-up works with --method match only, not with {method}", "leave --match-up out")
-    if method == Method.USER and settings.skylist is None:
+    if settings.method == Method.USER and settings.skylist is None:
         raise UsageError("--method user needs --skylist", "give a file with lines 'name sky'")
-    if method != Method.USER and settings.skylist is not None:
-        raise UsageError(f"--skylist works with --method user only, not with {method}", "add --method user")

@@ -8,9 +8,14 @@ import astropy.wcs
 import numpy as np
 from astropy.io import fits
 
-from skymatch_cli.sky.celestial import FitsWcs, fits_wcs
+from skymatch_cli.sky.celestial import FitsWcs, wcs_of_cards
 
 ASTROPY_DATA = Path(astropy.wcs.__file__).parent / "tests" / "data"
+
+
+def fits_wcs(header: fits.Header, shape: tuple[int, int], fobj: fits.HDUList | None = None, where: str = "") -> FitsWcs:
+    text = header.tostring(endcard=False, padding=False).encode("ascii", "replace")
+    return wcs_of_cards(text, shape, fobj, where)
 
 
 def celestial_header(

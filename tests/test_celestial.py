@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.sky.celestial import FitsWcs, fits_wcs, wcs_of_cards
+from skymatch_cli.sky.celestial import FitsWcs, wcs_of_cards
 from skymatch_cli.sky.footprint import footprint
 from skymatch_cli.sky.inverse import refine_pixels
 from skymatch_cli.sky.pixelarea import pixel_area_arcsec2
@@ -25,6 +25,7 @@ from .headers import (
     ASTROPY_DATA,
     all_sky_wcs,
     celestial_header,
+    fits_wcs,
     hst_chip,
     lookup_wcs,
     make_wcs,

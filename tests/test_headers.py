@@ -10,9 +10,8 @@ from astropy.io import fits
 
 from skymatch_cli.images.formats.fitsfile import parse_header, read_structure
 from skymatch_cli.images.formats.header import CardHeader
-from skymatch_cli.sky.celestial import fits_wcs
 
-from .headers import celestial_header
+from .headers import celestial_header, fits_wcs
 
 SHAPE = (80, 100)
 HERE = np.array([3.0, 90.0]), np.array([70.0, 5.0])

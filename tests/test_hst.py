@@ -15,13 +15,13 @@ from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.model import Recorded
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.settings import Settings
-from skymatch_cli.sky.celestial import FitsWcs, fits_wcs
+from skymatch_cli.sky.celestial import FitsWcs
 from skymatch_cli.sky.footprint import footprint
 from skymatch_cli.sky.overlap import overlap_graph
 from skymatch_cli.sky.raster import spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
 
-from .headers import ASTROPY_DATA
+from .headers import ASTROPY_DATA, fits_wcs
 
 SHAPE = (2048, 4096)  # of a chip of the ACS; the file that astropy ships has its header and no pixels
 

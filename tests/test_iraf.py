@@ -9,10 +9,9 @@ from astropy.wcs import WCS
 from numpy.polynomial import chebyshev, legendre, polynomial
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.sky.celestial import fits_wcs
 from skymatch_cli.sky.sphere import lon_lat
 
-from .headers import celestial_header, pixel_grid
+from .headers import celestial_header, fits_wcs, pixel_grid
 
 SHAPE = (80, 100)
 LIMITS = (-0.06, 0.05, -0.04, 0.045)

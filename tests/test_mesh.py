@@ -16,10 +16,10 @@ from skymatch_cli.compare.mesh.placement import Placement, rectangles
 from skymatch_cli.compare.mesh.reduce import reduce_image
 from skymatch_cli.compare.mesh.sharp import without_sharp
 from skymatch_cli.model import TangentPlane
-from skymatch_cli.sky.celestial import fits_wcs
 from skymatch_cli.sky.tangent import project
 
 from .factories import Frame
+from .headers import fits_wcs
 
 PLANE = TangentPlane(150.0, 20.0)
 ARCSEC_RAD = np.radians(1 / 3600)

@@ -19,11 +19,11 @@ from skymatch_cli.compare.mesh.structure import PairStructure
 from skymatch_cli.compare.mesh.sums import BlockScatter
 from skymatch_cli.compare.mesh.zeropoints import ZeroPoints
 from skymatch_cli.model import OverlapGraph, Status, TangentPlane
-from skymatch_cli.sky.celestial import fits_wcs
 from skymatch_cli.sky.shapes import polygons_of
 from skymatch_cli.sky.tangent import project
 
 from .factories import Frame
+from .headers import fits_wcs
 
 PLANE = TangentPlane(150.0, 20.0)
 GRID = MeshGrid(PLANE, 4 * np.radians(1 / 3600))

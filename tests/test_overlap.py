@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from skymatch_cli.errors import InputError
 from skymatch_cli.model import OverlapGraph
 from skymatch_cli.sky import intersections as polygons
-from skymatch_cli.sky.celestial import FitsWcs, fits_wcs
+from skymatch_cli.sky.celestial import FitsWcs
 from skymatch_cli.sky.footprint import Footprint, FootprintPart, footprint
 from skymatch_cli.sky.intersections import overlay
 from skymatch_cli.sky.neighbours import touching_caps
@@ -25,7 +25,7 @@ from skymatch_cli.sky.raster import spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
 from skymatch_cli.sky.sphere import angle_rad, bounding_cap, normalised
 
-from .headers import all_sky_wcs, hst_chip, lookup_wcs, make_wcs, sip_cards, tpv_cards
+from .headers import all_sky_wcs, fits_wcs, hst_chip, lookup_wcs, make_wcs, sip_cards, tpv_cards
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -122,7 +122,7 @@ def test_lock_outlives_the_replacement_of_the_file(tmp_path):
 
     path = single(tmp_path / "a.fits", pixels("f4"))
     with locked([str(path)]) as locks:
-        with replacement(str(path), path.stat(), file_state(str(path)), locks) as new:
+        with replacement(str(path), file_state(str(path)), locks) as new:
             new.write(path.read_bytes())
         with pytest.raises(InputError, match="another run"), locked([str(path)]):
             pass

@@ -66,12 +66,13 @@ def _plane_in(row: Any, info: ImageInfo, sky: SkyPlane) -> tuple[float, float, f
         return 0.0, 0.0, sky.level
     from astropy.io import fits
 
-    from skymatch_cli.sky.celestial import fits_wcs
+    from skymatch_cli.sky.celestial import wcs_of_cards
 
     keys = ("ctype1", "ctype2", "crval1", "crval2", "crpix1", "crpix2", "cdelt1", "cdelt2", "crota2")
     cards = {key.upper(): value.item() if isinstance(value := row[key], np.generic) else value for key in keys}
     header = fits.Header({k: v.removesuffix("-SIP") if isinstance(v, str) else v for k, v in cards.items()})
-    table_wcs = fits_wcs(header, (int(row["naxis2"]), int(row["naxis1"])), where=info.ref.label)
+    text = header.tostring(endcard=False, padding=False).encode("ascii")
+    table_wcs = wcs_of_cards(text, (int(row["naxis2"]), int(row["naxis1"])), where=info.ref.label)
     ny, nx = info.shape
     middle = np.array([0.5 * (nx - 1)]), np.array([0.5 * (ny - 1)])
     x, y = table_wcs.to_pixel(info.wcs.to_sky(*middle))

@@ -46,15 +46,15 @@ def temporary_name(path: str) -> str:
 class Locks:
     """The locks of one run."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_folders: bool) -> None:
         self._fds: dict[str, int] = {}
-        self.by_folder: set[str] = set()
+        self._of_folders = of_folders
         self.unlocked: set[str] = set()  # folders whose file system knows no locks
         self.replaced: set[str] = set()  # files replaced in this run
 
     def keep(self, path: str, fd: int) -> None:
         """Keep the lock on the file that now has this name."""
-        if Path(path).parent.as_posix() in self.by_folder:
+        if self._of_folders:
             os.close(fd)
             return
         old, self._fds[path] = self._fds.get(path), fd
@@ -91,15 +91,13 @@ def _acquire(names: Sequence[str], stack: ExitStack) -> Locks:
     soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     room = soft_limit - _FILES_FOR_THE_REST - len(folders)
     whole_folders = soft_limit != resource.RLIM_INFINITY and len(names) > room
-    locks = Locks()
+    locks = Locks(of_folders=whole_folders)
     stack.callback(locks.close)
     for folder in folders:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, fd)
         if not _try_lock(fd, folder, fcntl.LOCK_EX if whole_folders else fcntl.LOCK_SH):
             locks.unlocked.add(folder)
-        if whole_folders:
-            locks.by_folder.add(folder)
     for name in names:
         if not whole_folders:
             _lock_file(locks, name)
@@ -171,8 +169,8 @@ def replacing(path: str) -> Iterator[BinaryIO]:
     OSError if the file can't be written; InputError if another run is writing it.
     """
     with locked([path]) as locks:
-        model, state, kept = (os.stat(path), file_state(path), path) if os.path.lexists(path) else (None, None, None)  # noqa: PTH116
-        with replacement(path, model, state, locks, attributes=kept) as new:
+        there = os.path.lexists(path)
+        with replacement(path, file_state(path) if there else None, locks, like=path if there else None) as new:
             stream = io.BufferedWriter(new, _BUFFER_BYTES)
             try:
                 yield cast("BinaryIO", stream)
@@ -184,26 +182,20 @@ def replacing(path: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def replacement(
-    path: str,
-    model: os.stat_result | None,
-    replaces: FileState | None,
-    locks: Locks,
-    *,
-    attributes: str | None = None,
-    exact: bool = False,
+    path: str, replaces: FileState | None, locks: Locks, *, like: str | None = None, exact: bool = False
 ) -> Iterator[io.RawIOBase]:
     """Write the new content of a file (real path), which takes its name when the block ends without an exception.
 
-    ``model``, ``attributes`` and ``exact`` are those of `disk.like`; ``replaces`` is the file that is expected under
-    this name when the new one is whole (None: none). OSError if something can't be written; InputError if the file
-    changed in the meantime.
+    ``replaces`` is the file that is expected under this name when the new one is whole (None: none), ``like`` the one
+    whose permissions it gets, see `disk.like`. OSError if something can't be written; InputError if the file changed in
+    the meantime.
     """
     temporary = temporary_name(path)
     fd = disk.open_new(temporary)
     try:
         _try_lock(fd, path, fcntl.LOCK_EX)
         yield _NewFile(fd)
-        disk.like(fd, model, attributes, exact=exact)
+        disk.like(fd, like, exact=exact)
         disk.sync(fd)
         _check_unchanged(path, replaces)
         disk.replace(temporary, path)

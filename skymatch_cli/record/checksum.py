@@ -44,18 +44,14 @@ class PixelDigest:
 
     def __init__(self) -> None:
         self._sum = self._crc = 0
-        self._rest = b""
 
-    def update(self, data: bytes | memoryview) -> None:
-        """Add the next pixels."""
-        self._crc = zlib.crc32(data, self._crc)
-        whole = self._rest + bytes(data) if self._rest else data
-        stop = len(whole) // 4 * 4
-        self._sum, self._rest = ones_complement_sum(whole[:stop], self._sum), bytes(whole[stop:])
+    def update(self, data: bytes) -> None:
+        """Add the next pixels; see `ones_complement_sum` for their number."""
+        self._sum, self._crc = ones_complement_sum(data, self._sum), zlib.crc32(data, self._crc)
 
     def text(self) -> str:
         """Return sixteen hexadecimal digits."""
-        return f"{ones_complement_sum(self._rest, self._sum):08x}{self._crc:08x}"
+        return f"{self._sum:08x}{self._crc:08x}"
 
 
 def are_right(cards: cd.Cards, data_sum: int) -> bool:

@@ -25,17 +25,17 @@ def write(fd: int, data: bytes | memoryview) -> int:
     return os.write(fd, data)
 
 
-def like(fd: int, model: os.stat_result | None, attributes: str | None = None, *, exact: bool = False) -> None:
+def like(fd: int, other: str | None, *, exact: bool = False) -> None:
     """Give a file the permissions, owner and extended attributes (ACL) of another one; None: as any new file.
 
-    ``attributes``: the file with the extended attributes. ``exact``: fail where they can't all be kept; else the new
-    file is open to nobody to whom the other one is closed.
+    ``exact``: fail where they can't all be kept; else the new file is open to nobody to whom the other one is closed.
     """
-    if model is None:
+    if other is None:
         umask = os.umask(0)
         os.umask(umask)
         os.fchmod(fd, 0o666 & ~umask)
         return
+    model = Path(other).stat()
     owned = _own(fd, model, exact=exact)
     mode = stat.S_IMODE(model.st_mode)
     if not owned:
@@ -47,7 +47,7 @@ def like(fd: int, model: os.stat_result | None, attributes: str | None = None, *
     except PermissionError:
         if exact and os.fstat(fd).st_mode != model.st_mode and os.fstat(fd).st_uid != os.geteuid():
             raise  # else the file system gives all files the same permissions: the file is our own
-    if attributes is not None and not _attributes(fd, attributes, exact=exact):
+    if not _attributes(fd, other, exact=exact):
         os.fchmod(fd, mode & 0o700)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.images.formats import cards as cd
-from skymatch_cli.images.formats.pixelformat import PixelError, format_after, format_of
+from skymatch_cli.images.formats.pixelformat import PixelError, format_after
 from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import Record, primary_cards, recorded_cards
 from skymatch_cli.images.skycards import ERROR, LEVEL, MOST_PLANES, MOST_SECTIONS, parts_in
@@ -94,13 +94,12 @@ def whole_cube(ref: ImageRef) -> ImageRef:
 
 def tree_edits(source: Source, edit: Callable[[bytes], bytes]) -> dict[int, HduEdit]:
     """Make the edit of the ASDF extension of a JWST file; {} where it is unchanged or missing."""
-    index = next((hdu.index for hdu in source.file.hdus if hdu.name == "ASDF"), None)
-    if index is None:
+    hdu = next((hdu for hdu in source.file.hdus if hdu.name == "ASDF"), None)
+    if hdu is None:
         return {}
-    extent = source.extent(index)
-    data = source.read(extent.data_start, extent.data_stop - extent.data_start)
+    data = source.read(hdu.data_offset, source.data_stop(hdu.index) - hdu.data_offset)
     new = edit(data)
-    return {} if new == data else {index: HduEdit(cards=source.cards(index), data=new)}
+    return {} if new == data else {hdu.index: HduEdit(cards=source.cards(hdu.index), data=new)}
 
 
 def settled(source: Source, index: int, edit: HduEdit, facts: PixelFacts) -> HduEdit:
@@ -255,16 +254,14 @@ def _sky_to_write(
 
 def _typical_pixel(source: Source, ref: ImageRef, state: SkyState) -> float:
     """Return the median absolute value of a sample of pixels, as before the subtraction."""
-    index, plane = ref.hdu, ref.part.plane
-    cards, extent, tiled = source.cards(index), source.extent(index), source.file.hdus[index].tiled
-    form = format_of(cards, tiled=tiled)
-    n_planes = 1 if plane is None else source.file.hdus[index].n_planes
-    if tiled:
-        pixels = np.concatenate([raw for _, raw in source.stored_pixels(index, form)]).reshape(n_planes, -1)[plane or 0]
+    hdu, plane, form = source.file.hdus[ref.hdu], ref.part.plane or 0, state.stored
+    n_planes = 1 if ref.part.plane is None else hdu.n_planes
+    if hdu.tiled:
+        pixels = np.concatenate([raw for _, raw in source.stored_pixels(ref.hdu, form)]).reshape(n_planes, -1)[plane]
     else:
         size = form.dtype.itemsize
-        count = extent.data_size // size // n_planes
-        start = extent.data_start + (plane or 0) * count * size
+        count = hdu.n_bytes // size // n_planes
+        start = hdu.data_offset + plane * count * size
         stops = np.linspace(_SAMPLE_PIXELS, max(count, _SAMPLE_PIXELS), _SAMPLES, dtype=int)
         spans = {(max(0, stop - _SAMPLE_PIXELS), min(stop, count)) for stop in stops.tolist()}
         raw = b"".join(source.read(start + a * size, (b - a) * size) for a, b in sorted(spans))

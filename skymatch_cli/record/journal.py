@@ -57,7 +57,7 @@ def kept(journal: Journal, locks: Locks) -> Iterator[Callable[[], None]]:
 
 def _write(path: str, write: Callable[[BinaryIO], object], locks: Locks) -> None:
     before = file_state(path) if Path(path).exists() else None
-    with replacement(path, None, before, locks) as new:
+    with replacement(path, before, locks) as new:
         write(cast("BinaryIO", new))
 
 

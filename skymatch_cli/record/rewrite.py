@@ -15,7 +15,7 @@ import numpy as np
 
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import restore, subtract
-from skymatch_cli.images.formats.source import Extent, Source
+from skymatch_cli.images.formats.source import Source
 from skymatch_cli.images.ledger import Record
 from skymatch_cli.images.undocards import Written
 from skymatch_cli.model import Container, PixelFormat
@@ -115,15 +115,14 @@ def rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> tuple[i
 
 def _rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> tuple[int, ...]:
     wrong = []
-    for index in range(len(source.file.hdus)):
-        extent = source.extent(index)
-        edit = edits.get(index)
+    for index, hdu in enumerate(source.file.hdus):
+        edit, data_stop = edits.get(index), source.data_stop(index)
         if edit is None:
-            _copy(source.pieces(extent.header_start, extent.stop), sink)
+            _copy(source.pieces(hdu.header_offset, source.stop(index)), sink)
             continue
-        cards, data = _new_hdu(source, index, extent, edit)
+        cards, data = _new_hdu(source, index, edit)
         if checksum.has_checksums(source.cards(index)):
-            old_sum = checksum.sum_of(source.pieces(extent.data_start, extent.data_stop))
+            old_sum = checksum.sum_of(source.pieces(hdu.data_offset, data_stop))
             if checksum.are_right(source.cards(index), old_sum):
                 stays = edit.pixels is None and edit.data is None
                 cards = checksum.with_checksums(cards, old_sum if stays else checksum.sum_of(data()))
@@ -131,7 +130,7 @@ def _rewrite(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> tuple[
                 wrong.append(index)
         sink.write(cd.join_header(cards))
         _copy(data(), sink)
-        _copy(source.pieces(extent.data_stop, extent.stop), sink)
+        _copy(source.pieces(data_stop, source.stop(index)), sink)
     return tuple(wrong)
 
 
@@ -140,27 +139,26 @@ def _copy(pieces: Iterator[bytes], sink: Sink) -> None:
         sink.write(piece)
 
 
-def _new_hdu(
-    source: Source, index: int, extent: Extent, edit: HduEdit
-) -> tuple[cd.Cards, Callable[[], Iterator[bytes]]]:
+def _new_hdu(source: Source, index: int, edit: HduEdit) -> tuple[cd.Cards, Callable[[], Iterator[bytes]]]:
     """Return the header of a changed HDU, and a function that yields its data."""
     pixels, new = edit.pixels, edit.data
     if new is not None:
         return edit.cards, lambda: iter([new])
     if pixels is None:
-        return edit.cards, lambda: source.pieces(extent.data_start, extent.data_stop)
+        return edit.cards, lambda: source.pieces(source.file.hdus[index].data_offset, source.data_stop(index))
     if source.file.hdus[index].tiled:
         from skymatch_cli.record.compressed import rebuild
 
         cards, data = rebuild(source, index, edit.cards, pixels)
         return cards, lambda: iter([data])
-    return edit.cards, lambda: _new_pixels(source, index, extent, pixels)
+    return edit.cards, lambda: _new_pixels(source, index, pixels)
 
 
-def _new_pixels(source: Source, index: int, extent: Extent, edit: PixelEdit) -> Iterator[bytes]:
+def _new_pixels(source: Source, index: int, edit: PixelEdit) -> Iterator[bytes]:
     """The changed data of a plain image, and what fills its last block: zeros, or what was there before."""
-    size, filled = 0, extent.data_stop - extent.data_start > extent.data_size
-    filler = source.read(extent.data_start + extent.data_size, 1) if filled else b"\0"
+    hdu, size = source.file.hdus[index], 0
+    end = hdu.data_offset + hdu.n_bytes
+    filler = source.read(end, 1) if source.data_stop(index) > end else b"\0"
     for first, raw in source.stored_pixels(index, edit.stored):
         data = edit.apply(raw, first).tobytes()
         size += len(data)

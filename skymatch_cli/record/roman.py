@@ -50,10 +50,10 @@ def rewrite_asdf(source: Source, edits: Mapping[int, HduEdit], sink: Sink) -> No
 
 def _put_pixels(file: Any, source: Source, edit: PixelEdit) -> None:
     """Change the pixels of an open file; the array stays compressed as it was."""
-    roman, extent = file["roman"], source.extent(0)
+    roman, hdu = file["roman"], source.file.hdus[0]
     data, unit = array_and_unit(roman["data"])
     compression = file.get_array_compression(np.asarray(data))
-    raw = np.frombuffer(source.read(extent.data_start, extent.data_size), edit.stored.dtype)
+    raw = np.frombuffer(source.read(hdu.data_offset, hdu.data_size), edit.stored.dtype)
     pixels = edit.apply(raw).reshape(data.shape).astype(data.dtype)
     roman["data"] = pixels if unit is None else type(roman["data"])(pixels, unit, copy=False)
     file.set_array_compression(pixels, compression)

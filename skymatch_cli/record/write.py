@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 from skymatch_cli.choices import WarningName
-from skymatch_cli.errors import InputError, Problem, StoppedError
+from skymatch_cli.errors import InputError, Problem, StoppedError, plural
 from skymatch_cli.images.formats.files import file_state, is_remote, real_path
 from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.pixelformat import PixelError
@@ -242,14 +242,14 @@ def _write(run: _Run, job: FileJob, locks: Locks, begin: Callable[[], None], don
         replaces: FileState | None = source.file.state
         if not job.in_place:
             replaces = file_state(job.target) if run.settings.overwrite and Path(job.target).exists() else None
-        model = None if is_remote(job.source) else Path(job.source).stat()
-        attributes = None if model is None else job.source
-        with replacement(job.target, model, replaces, locks, attributes=attributes, exact=job.in_place) as new:
+        like = None if is_remote(job.source) else job.source
+        n_links = Path(job.source).stat().st_nlink if job.in_place else 1
+        with replacement(job.target, replaces, locks, like=like, exact=job.in_place) as new:
             wrong = rewrite(source, changes, new)
             if file_state(job.source) != source.file.state:
                 raise InputError.at(job.label, "was changed while it was being read", "run again")
-    if job.in_place and model is not None and model.st_nlink > 1:
-        links = f"{model.st_nlink - 1} other name{'s' * (model.st_nlink > 2)} of this file (hard links)"
+    if n_links > 1:
+        links = f"{plural(n_links - 1, 'other name')} of this file (hard links)"
         done.notes.append(f"{job.label}: {links} still have the old content")
     done.files.append(job.target)
     done.images |= {i for i, hdu in zip(job.images, job.hdus, strict=True) if hdu in changes}

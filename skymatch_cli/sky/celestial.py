@@ -6,6 +6,7 @@ axes in any order, with degenerate axes.
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 import zlib
@@ -42,26 +43,17 @@ _BEYOND_WCSLIB = re.compile(
 _D2IM, _BENT = re.compile(b"D2IMDIS"), re.compile(b"PV|AM")
 _LOOKUP_TABLE = re.compile(rb"CPDIS|CQDIS|D2IMDIS|D2IMARR|PS\d+_0")  # the last: coordinates in a table (-TAB)
 _OF_IRAF = (b"TNX", b"ZPX", b"WAT")
-_TABLES = ("cpdis1", "cpdis2", "det2im1", "det2im2")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LookupTable:
-    """A distortion table of astropy (NPOLFILE, D2IMFILE) in a form that can be pickled."""
-
-    data: Any
-    crpix: tuple[float, float]
-    crval: tuple[float, float]
-    cdelt: tuple[float, float]
+_DISTORTIONS = ("sip", "cpdis1", "cpdis2", "det2im1", "det2im2")
+_TABLES = {"WCSDVARR", "D2IMARR"}
 
 
 @dataclass(frozen=True, eq=False)
 class FitsWcs:
-    """The celestial WCS of one image; made by `fits_wcs`. It may be shared by threads, and pickled."""
+    """The celestial WCS of one image; made by `wcs_of_cards`. It may be shared by threads, and pickled."""
 
     shape: tuple[int, int]  # (ny, nx)
     cards: bytes  # the header cards, compressed: what is pickled; the WCS is built from them when first used
-    tables: tuple[LookupTable | None, ...]  # in the order of cpdis1, cpdis2, det2im1, det2im2
+    tables: bytes  # the lookup tables (NPOLFILE, D2IMFILE), as a FITS file, compressed; b"" without any
     frame: SkyFrame
     # True where every great circle is a straight line in pixels: TAN without distortion, and small images in other
     # projections
@@ -70,7 +62,7 @@ class FitsWcs:
 
     @property
     def _engine(self) -> _Engine:
-        return _read(self.cards, self.tables).engine
+        return _read(self.cards, self.tables)
 
     def to_sky(self, x: FloatArray, y: FloatArray) -> FloatArray:
         """Convert pixels to ICRS unit vectors, (n, 3); NaN rows where a pixel is off the sky."""
@@ -107,25 +99,13 @@ def _has_card(text: bytes, pattern: re.Pattern[bytes], *words: bytes) -> bool:
     return any(word in text for word in words) and any(pattern.match(text, at) for at in range(0, len(text), 80))
 
 
-def fits_wcs(header: Any, shape: tuple[int, int], fobj: Any = None, where: str = "image") -> FitsWcs:
-    """Read the celestial WCS of a header, which must be that of the two axes of an image of ``shape`` (ny, nx).
-
-    InputError if there is no valid one. ``fobj`` is the open file, where the header refers to lookup tables; ``where``
-    names the image in messages.
-    """
-    try:
-        text = header.tostring(sep="", endcard=False, padding=False).encode("ascii", "replace")
-    except Exception as error:  # astropy verifies cards now, and damaged ones raise many kinds of errors
-        raise InputError.at(where, f"its header can't be read: {error}", _HINT) from error
-    return wcs_of_cards(text, shape, fobj, where)
-
-
 def wcs_of_cards(
     text: bytes, shape: tuple[int, int], fobj: Any = None, where: str = "image", *, cube: bool = False
 ) -> FitsWcs:
-    """Read the celestial WCS of a header that is given as 80-byte records; for the rest see `fits_wcs`.
+    """Read the celestial WCS of a header, given as 80-byte records, for the axes of an image of ``shape`` (ny, nx).
 
-    ``cube``: the image is one plane of a cube, and its further axes are ignored.
+    InputError if there is no valid one. ``fobj`` is the open file, where the header refers to lookup tables; ``where``
+    names the image in messages. ``cube``: the image is one plane of a cube, and its further axes are ignored.
     """
     try:
         given = wcs_cards(text)
@@ -133,24 +113,19 @@ def wcs_of_cards(
             raise InputError.at(
                 where, "its WCS needs lookup tables of the file, and only the header is given", "give the whole file"
             )
-        tables: tuple[LookupTable | None, ...] = (None,) * len(_TABLES)
-        if fobj is not None:
-            with_tables, _ = captured(lambda: _parse(given, fobj))
-            tables = tuple(_pickled(getattr(with_tables[0], name)) for name in _TABLES)
-        cards = zlib.compress(given, 1)
-        read = _read(cards, tables)
-        for axis in () if cube else read.others:
+        cards, tables = zlib.compress(given, 1), b"" if fobj is None else _tables_in(fobj)
+        engine = _read(cards, tables)
+        for axis in () if cube else engine.others:
             if (length := _header(given).get(f"NAXIS{axis + 1}", 1)) != 1:
                 raise InputError.at(where, f"axis {axis + 1} of length {length} is not on the sky", "give 2-D images")
-        frame = read.engine.frame()
+        frame = engine.frame()
     except InputError:
         raise
     except Exception as error:  # on damaged headers astropy raises errors of every kind
         raise InputError.at(where, f"its WCS can't be used: {_reason(error)}", _HINT) from error
-    engine = read.engine
     gnomonic = engine.tan and not _has_card(given, _BENT, b"PV", b"AM")
     straight = frame.rigid and not engine.distorted and (gnomonic or _lines_are_straight(engine, shape))
-    return FitsWcs(shape, cards, tables, frame, straight, read.notes)
+    return FitsWcs(shape, cards, tables, frame, straight, engine.notes)
 
 
 def _reason(error: Exception) -> str:
@@ -160,10 +135,13 @@ def _reason(error: Exception) -> str:
 
 
 class _Engine:
-    """astropy's WCS behind a lock: wcslib's structures are changed while it computes."""
+    """astropy's WCS behind a lock: wcslib's structures are changed while it computes.
 
-    def __init__(self, wcs: Any) -> None:
-        self._wcs = wcs
+    ``others`` are the axes of the header that were left out, ``notes`` astropy's messages.
+    """
+
+    def __init__(self, wcs: Any, others: tuple[int, ...], notes: tuple[str, ...]) -> None:
+        self._wcs, self.others, self.notes = wcs, others, notes
         self._lock = threading.Lock()
         wcs.wcs.set()
         if not (np.abs(wcs.wcs.crval) <= MAX_CRVAL_DEG).all():
@@ -172,7 +150,7 @@ class _Engine:
             raise ValueError("CRPIX is not near the image")
         self._lng, self._lat = int(wcs.wcs.lng), int(wcs.wcs.lat)
         self.tan = wcs.wcs.ctype[self._lng][4:] == "-TAN"  # also of TPV, which is TAN with PVs
-        self.distorted = any(getattr(wcs, name) is not None for name in ("sip", *_TABLES))
+        self.distorted = any(getattr(wcs, name) is not None for name in _DISTORTIONS)
         matrix = wcs.pixel_scale_matrix
         sides = np.linalg.norm(matrix, axis=0)
         self.scale_rad = float(np.radians(sides.min()))
@@ -204,23 +182,26 @@ class _Engine:
             return _each(lambda p: self._wcs.wcs.s2p(p, 0)["pixcrd"], world)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Read:
-    """The WCS read from the cards of a header: the engine, the axes left out, and astropy's messages."""
-
-    engine: _Engine
-    others: tuple[int, ...]
-    notes: tuple[str, ...]
-
-
 @lru_cache(maxsize=_ENGINES_KEPT)
-def _read(cards: bytes, tables: tuple[LookupTable | None, ...]) -> _Read:
-    """The engine of compressed cards and their lookup tables; the engines used last are kept."""
+def _read(cards: bytes, tables: bytes) -> _Engine:
+    """The engine of compressed cards and lookup tables; the engines used last are kept."""
+    from astropy.io import fits
+
     text = zlib.decompress(cards)
-    (wcs, others), notes = captured(lambda: _build(text, tables))
+    fobj = fits.open(io.BytesIO(zlib.decompress(tables))) if tables else None
+    (wcs, others), notes = captured(lambda: _parse(text, fobj))
     if not wcs.has_celestial:
         raise ValueError("its header has no celestial WCS")
-    return _Read(_Engine(wcs), others, notes)
+    return _Engine(wcs, others, notes)
+
+
+def _tables_in(fobj: Any) -> bytes:
+    """The lookup tables in an open file, as `FitsWcs` keeps them."""
+    from astropy.io import fits
+
+    tables = [fits.ImageHDU(hdu.data, hdu.header) for hdu in fobj if hdu.name in _TABLES]
+    fits.HDUList([fits.PrimaryHDU(), *tables]).writeto(stream := io.BytesIO(), output_verify="ignore")
+    return zlib.compress(stream.getvalue(), 1)
 
 
 def _each(function: Callable[[FloatArray], FloatArray], rows: FloatArray) -> FloatArray:
@@ -295,21 +276,6 @@ def _axes_after_two(header: Any) -> tuple[int, ...]:
     return tuple(range(2, int(header.get("WCSAXES", header.get("NAXIS", 2)))))
 
 
-def _build(text: bytes, tables: tuple[LookupTable | None, ...]) -> tuple[Any, tuple[int, ...]]:
-    """Build the two-axis celestial WCS of a header text, with its lookup tables; also return the axes left out."""
-    from astropy.wcs import DistortionLookupTable
-
-    if any(tables):
-        skipped = (b"CPDIS", b"D2IMDIS", b"DP", b"D2IM", b"AXISCORR")
-        cards = (text[i : i + 80] for i in range(0, len(text), 80))
-        text = b"".join(card for card in cards if not card.startswith(skipped))
-    wcs, others = _parse(text, None)
-    for name, table in zip(_TABLES, tables, strict=True):
-        if table is not None:
-            setattr(wcs, name, DistortionLookupTable(table.data, table.crpix, table.crval, table.cdelt))
-    return wcs, others
-
-
 def _lines_are_straight(engine: _Engine, shape: tuple[int, int]) -> bool:
     """Return whether rows, columns and diagonals of the frame are great circles, to a thousandth of a pixel."""
     ny, nx = shape
@@ -323,9 +289,3 @@ def _lines_are_straight(engine: _Engine, shape: tuple[int, int]) -> bool:
     off = np.abs((lines * poles[:, None]).sum(axis=2)).max(axis=1)
     length = np.linalg.norm(poles, axis=1)
     return bool((off <= STRAIGHT_PIX * engine.scale_rad * length).all() and (lines[:, 0] * lines[:, -1]).sum() > 0)
-
-
-def _pickled(table: Any) -> LookupTable | None:
-    if table is None:
-        return None
-    return LookupTable(np.array(table.data), tuple(table.crpix), tuple(table.crval), tuple(table.cdelt))

@@ -57,6 +57,7 @@ class Hdu(PixelFormat):
     header_offset: int  # bytes of the unpacked file
     header_size: int
     data_offset: int
+    data_size: int  # as stored, without the bytes that fill the last block
     # digest of the values of its WCS, to compare it with other planes of the file; "" without a WCS, and in files of
     # one image
     wcs: str = ""
@@ -167,24 +168,24 @@ def _walk(stream: IO[bytes], where: str, size: int | None, most: float) -> tuple
         if not raw:
             break
         cards = _structure_cards(raw)
-        hdu, data_size = _understand(cards, len(raw), where, len(hdus), offset)
+        hdu = _understand(cards, len(raw), where, len(hdus), offset)
         creator = creator or _text(cards.get("CREATOR"))
         hdus.append(hdu)
         if len(hdus) > _MOST_HDUS:
             raise InputError.at(where, f"has more than {_MOST_HDUS} HDUs", "copy those that you need to another file")
         if hdu.plane_shape:
             headers[hdu.index] = raw
-        end = hdu.data_offset + data_size
+        end = hdu.data_offset + hdu.data_size
         if end > most:
-            what = f"HDU {hdu.index} claims {data_size} bytes of data, more than its file can hold"
+            what = f"HDU {hdu.index} claims {hdu.data_size} bytes of data, more than its file can hold"
             raise InputError.at(where, f"truncated or damaged: {what}", "unpack it first, if that is right")
         reached = stream.seek(end) if size is None else min(end, size)
         if reached < end:
             has = reached - hdu.data_offset
-            what = f"truncated: HDU {hdu.index} needs {data_size} bytes of data, the file has {has}"
+            what = f"truncated: HDU {hdu.index} needs {hdu.data_size} bytes of data, the file has {has}"
             raise InputError.at(where, what, "fetch the file again")
-        if hdu.tiled and hdu.n_bytes > most_unpacked(data_size):
-            what = f"HDU {hdu.index} claims {hdu.n_bytes} bytes of pixels in {data_size} compressed bytes"
+        if hdu.tiled and hdu.n_bytes > most_unpacked(hdu.data_size):
+            what = f"HDU {hdu.index} claims {hdu.n_bytes} bytes of pixels in {hdu.data_size} compressed bytes"
             raise InputError.at(where, what)
         offset = padded(end)
     if len(headers) > 1:
@@ -216,8 +217,8 @@ def _read_header(stream: IO[bytes], where: str, index: int, offset: int, *, at_a
         raw += more
 
 
-def _understand(cards: _Cards, header_size: int, where: str, index: int, offset: int) -> tuple[Hdu, int]:
-    """One HDU from its cards, and the bytes of its data."""
+def _understand(cards: _Cards, header_size: int, where: str, index: int, offset: int) -> Hdu:
+    """One HDU from its cards."""
     try:
         axes, bitpix = _axes(cards, "")
         data_size = _data_size(cards, axes, bitpix)
@@ -233,7 +234,7 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
     blank = cards.get("BLANK", cards.get("ZBLANK"))
     ctypes = [str(value) for key, value in cards.items() if key.startswith("CTYPE")]
     is_image = tiled or (cards.get("XTENSION", "IMAGE") == "IMAGE" and cards.get("GROUPS") is not True)
-    hdu = Hdu(
+    return Hdu(
         index=index,
         name="" if tiled and name.upper() == "COMPRESSED_IMAGE" else name,
         ver=ver if type(ver) is int and abs(ver) < 2**31 else 1,  # a larger one is damage
@@ -248,10 +249,10 @@ def _understand(cards: _Cards, header_size: int, where: str, index: int, offset:
         header_offset=offset,
         header_size=header_size,
         data_offset=padded(offset + header_size + CARD),
+        data_size=data_size,
         cube_axis=_cube_axis(cards, axes) if is_image else None,
         ctypes=tuple(_text(cards[key]) for key in ("CTYPE1", "CTYPE2") if key in cards),
     )
-    return hdu, data_size
 
 
 def _structure_cards(raw: bytes) -> _Cards:

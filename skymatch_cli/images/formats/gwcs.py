@@ -150,8 +150,7 @@ def jwst_wcs(file: FitsFile, shape: tuple[int, int], where: str) -> GwcsWcs | No
     if (asdf_hdu := file.asdf_extension) is None:
         return None
     with open_source(file) as source:
-        extent = source.extent(asdf_hdu.index)
-        raw = source.read(extent.data_start, extent.stop - extent.data_start)
+        raw = source.read(asdf_hdu.data_offset, asdf_hdu.data_size)
     stored = io.BytesIO(raw[max(0, raw.find(b"#ASDF")) :])
     return _wcs_in(lambda: stored, lambda tree: tree.get("meta", {}), shape, where, "its ASDF extension")
 

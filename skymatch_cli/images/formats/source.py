@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import IO, cast
 
 import numpy as np
@@ -28,21 +27,6 @@ _PRIMARY = cd.join_header([cd.make_card("SIMPLE", True), cd.make_card("BITPIX", 
 _BEHIND_THE_LAST = 64 * 2**20  # special records behind the last HDU
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """Where one HDU lies in the unpacked file; ``data_size`` without the bytes that fill the last block."""
-
-    header_start: int
-    data_start: int
-    data_size: int
-    stop: int
-
-    @property
-    def data_stop(self) -> int:
-        """Where the last block of the data ends (the end of the file where that block is not whole)."""
-        return min(self.stop, self.data_start + cd.padded(self.data_size))
-
-
 class Source:
     """An open FITS file."""
 
@@ -58,17 +42,15 @@ class Source:
             self._cards[index] = cd.split_header(self.read(hdu.header_offset, hdu.header_size))
         return self._cards[index]
 
-    def extent(self, index: int) -> Extent:
-        """Return where one HDU lies; bytes that follow the last one go with it."""
+    def stop(self, index: int) -> int:
+        """Return where an HDU ends; bytes that follow the last one go with it."""
+        hdus = self.file.hdus
+        return self.stream.seek(0, os.SEEK_END) if index + 1 == len(hdus) else hdus[index + 1].header_offset
+
+    def data_stop(self, index: int) -> int:
+        """Return where the last block of its data ends (the end of the file where that block is not whole)."""
         hdu = self.file.hdus[index]
-        is_last = index + 1 == len(self.file.hdus)
-        stop = self.stream.seek(0, os.SEEK_END) if is_last else self.file.hdus[index + 1].header_offset
-        if hdu.tiled:
-            rows, row = (cd.value(self.cards(index), key) for key in ("NAXIS2", "NAXIS1"))
-            size = int(cast("int", rows)) * int(cast("int", row)) + int(cd.number(self.cards(index), "PCOUNT", 0))
-        else:
-            size = hdu.n_bytes
-        return Extent(hdu.header_offset, hdu.data_offset, size if hdu.is_image else stop - hdu.data_offset, stop)
+        return min(self.stop(index), hdu.data_offset + cd.padded(hdu.data_size))
 
     def read(self, start: int, size: int) -> bytes:
         """Read some bytes of the file; EOFError if the file ends before."""
@@ -87,16 +69,16 @@ class Source:
 
         Of a tile-compressed image they are one piece; OSError if it is damaged.
         """
-        extent = self.extent(index)
-        if self.file.hdus[index].tiled:
-            data = self.read(extent.data_start, extent.data_size)
+        hdu = self.file.hdus[index]
+        if hdu.tiled:
+            data = self.read(hdu.data_offset, hdu.data_size)
             whole = _PRIMARY + cd.join_header(self.cards(index)) + data.ljust(cd.padded(len(data)), b"\0")
-            with opened_tiles(lambda: io.BytesIO(whole), 1) as hdu:
-                pixels = hdu.data.astype(form.dtype).ravel()
+            with opened_tiles(lambda: io.BytesIO(whole), 1) as packed:
+                pixels = packed.data.astype(form.dtype).ravel()
             yield 0, pixels
             return
-        stop, size = extent.data_start + extent.data_size, form.dtype.itemsize
-        for k, piece in enumerate(self.pieces(extent.data_start, stop, _CHUNK_PIXELS * size)):
+        stop, size = hdu.data_offset + hdu.n_bytes, form.dtype.itemsize
+        for k, piece in enumerate(self.pieces(hdu.data_offset, stop, _CHUNK_PIXELS * size)):
             yield k * _CHUNK_PIXELS, np.frombuffer(piece, dtype=form.dtype)
 
 
