@@ -47,7 +47,7 @@ def session(ctx: click.Context) -> Iterator[None]:
     old_level = LOG.level
     with warnings.catch_warnings(), _opened(log_file, ctx) as stream:
         if stream:
-            handlers.append(_Handler(stream, logging.DEBUG, _FileFormatter()))
+            handlers.append(_Handler(stream, logging.DEBUG, _FileFormatter("%(asctime)s", "%Y-%m-%d %H:%M:%S")))
         if verbose < 2 and not sys.warnoptions:
             warnings.simplefilter("ignore")  # meant for programmers
         LOG.setLevel(min(handler.level for handler in handlers))
@@ -266,11 +266,7 @@ class _FileFormatter(logging.Formatter):
         warning: SkyWarning | None = getattr(record, "warning", None)
         if warning is not None and warning.visible:
             word = "WARNING"
-        return f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {word} {printable(record.message)}{_tag(warning)}"
-
-    def usesTime(self) -> bool:  # noqa: N802 (logging's name)
-        """The time is written by `formatMessage` itself."""
-        return True
+        return f"{record.asctime} {word} {printable(record.message)}{_tag(warning)}"
 
 
 def _tag(warning: SkyWarning | None) -> str:
