@@ -145,14 +145,15 @@ def tell_written(
     written: WriteReport, settings: Settings, images: Sequence[str] = (), *, unchanged: str = "{} already as wanted"
 ) -> None:
     """Say what became of the images; ``images`` are as they were named, where the run can be taken back."""
-    from .done import said_of_images, undo_command
+    from .done import said_of_images
+    from .given import shown_command
 
     tell(*(f"wrote {file}" for file in written.files))
     say(*written.notes)
     warn(written.warnings)
     say(said_of_images(written, settings, unchanged))
     if images and written.files and settings.output_dir is None:
-        say(f"to take it back: {undo_command(images)}")
+        say(f"to take it back: {shown_command(['undo', *images])}")
 
 
 def check_output(output: Output, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:

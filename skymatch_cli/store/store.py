@@ -76,13 +76,10 @@ class Store(Database):
     def save_plan(self, planned: Plan) -> None:
         """Store a plan, instead of the one that is there; findings of files that changed since are deleted."""
         headers = _with_footprints(planned.headers)
-        settings = _to_json(planned.settings)
         facts = self.facts
         made_of = planned.skipped, planned.warnings, len(planned.infos)
         if facts and (facts.skipped, facts.warnings, facts.n_images) == made_of and self._has(headers):
-            if self.get("facts", "settings") != settings:
-                with self.transaction():
-                    self.put("facts", [("settings", settings)])
+            self.save_settings(planned.settings)
             return
         rows = self._rows_of(headers)
         keys = self._keys_of(planned, rows)
@@ -96,7 +93,7 @@ class Store(Database):
             for table in ("columns", "overlaps", "polygons"):
                 self.clear(table)
             digest = self._put_blocks(planned, keys)
-            self.put("facts", [("settings", settings), ("plan", _facts_of(planned, headers, digest))])
+            self.put("facts", [("plan", _facts_of(planned, headers, digest)), ("settings", _to_json(planned.settings))])
         self._keys, self._headers = keys, None
 
     def _rows_of(self, headers: Headers) -> IntArray:
