@@ -20,11 +20,19 @@ from skymatch_cli.model import BoolArray, ImageInfo, IntArray, OverlapGraph, Sky
 from skymatch_cli.model.polygons import Polygons
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import Database, digest_of
-from skymatch_cli.store.gathered import Gathered
 from skymatch_cli.store.keys import ImageKeys, image_keys
 from skymatch_cli.store.lazy import StoredInfos, StoredPolygons
 from skymatch_cli.store.plan import Plan
-from skymatch_cli.store.rows import CODEC, Overlaps, PlanFacts, StoredFile, are_overlaps, layout, settings_json
+from skymatch_cli.store.rows import (
+    CODEC,
+    Gathered,
+    Overlaps,
+    PlanFacts,
+    StoredFile,
+    are_overlaps,
+    layout,
+    settings_json,
+)
 
 _BLOCK = 65_536  # rows of long columns that are stored together
 _Row = TypeVar("_Row")
@@ -197,9 +205,9 @@ class Store(Database):
         body = self.get("facts", f"measurements {compare}")
         return None if body is None else self.decode(Gathered, body)
 
-    def put_gathered(self, compare: str, gathered: Gathered) -> None:
-        """Store measurements by one way of comparing."""
-        self.put("facts", [(f"measurements {compare}", CODEC.encode(gathered))])
+    def put_gathered(self, compare: str, body: bytes) -> None:
+        """Store the encoded measurements by one way of comparing."""
+        self.put("facts", [(f"measurements {compare}", body)])
 
     @contextmanager
     def leniently(self) -> Iterator[None]:
