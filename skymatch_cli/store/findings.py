@@ -111,7 +111,8 @@ class StoredFindings:
             plane: tuple(self._outline(i, plane, k, mesh) for k, mesh in enumerate(each))
             for plane, each in finding.meshes.items()
         }
-        return replace(finding, meshes=meshes)
+        # Arrays from a store are views of all that was read with them.
+        return replace(finding, meshes=meshes, scale=finding.scale.copy(), steps=finding.steps.copy())
 
     def _outline(self, i: int, plane: int, k: int, mesh: Mesh) -> Mesh:
         return mesh.outline(lambda: self._cells(i, plane, k)) if isinstance(mesh, PackedMesh) else mesh
