@@ -230,7 +230,7 @@ class Store(Database):
     def settings(self) -> Settings:
         """The settings of the plan and of its measurement."""
         try:
-            return Settings.of(json.loads(self.get("facts", "settings") or b"{}"))
+            return Settings.of(json.loads(self.get("facts", "settings") or b""))
         except (ValueError, TypeError, SkymatchError) as error:
             raise self.damaged(f"its settings: {error}") from None
 
