@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.deeppairs import DeepPairs
-from skymatch_cli.compare.mesh.layers import MOST_DOUBLINGS, Layers, LeafTable, closed
+from skymatch_cli.compare.mesh.layers import MOST_DOUBLINGS, Beside, Layers, LeafTable, cells_first, closed
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.pairs import LeafPairs
 from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves, SheetPlan
@@ -22,9 +21,9 @@ _WINDOW_PIX = 6.0  # standard deviation of the smallest window over which images
 Pairs = LeafPairs | DeepPairs
 """Of the images of a sheet: where few see a block, and where many do."""
 
-_BENDS = 4  # differences of differences: what varies over many cells is in none
 _ENDLESS = 1e9  # value of a cell, in noise, beyond which squares would be too large for float32
-_CUT = 0.5  # error of a cell that lacks all its pixels, in typical bends of common light
+_CUT = np.float32(7.0)  # error of a cell that lacks all its pixels, in typical light (upper quartile)
+_BRIGHT = np.float32(100.0)  # error of cells about a star: so much less than its light
 _DISTORTED = 20.0  # light of many faint stars errs alike where pixel areas differ: count it so often
 _SAME_AREA = 1e-3  # share by which areas of pixels may differ
 
@@ -76,7 +75,8 @@ def make_sheet(
     weight *= seen
     value *= seen
     value /= np.float32(noise)
-    weight = _less_near_stars(layers, area, value, _less_at_borders(layers, value, weight, covered))
+    beside = LeafTable(leaves).beside()
+    weight = _less_near_stars(layers, area, value, _less_in_crowds(layers, beside, value, weight, covered))
     total = np.maximum(layers.total(weight), np.finfo(np.float32).tiny)
     # The share of a cell's variance that remains in its residual: the image itself takes part in the mean.
     own = np.maximum(np.float32(1) - layers.each(np.divide, weight, total), np.float32(1e-3))
@@ -87,30 +87,38 @@ def make_sheet(
         images=images,
         number=number,
         pairs=pairs,
-        windows=Windows.of_weights(LeafTable(leaves).beside(), _finest(meshes), weight, own),
+        windows=Windows.of_weights(beside, _finest(meshes), weight, own),
         value=value,
         weight=weight,
         pixels=(pixels * seen).astype(np.float32),
     )
 
 
-def _less_at_borders(layers: Layers, value: Float32Array, weight: Float32Array, covered: Float32Array) -> Float32Array:
-    """Weights, reduced where the border of a frame (or of a mask) cuts a cell: other images see other stars there.
+def _less_in_crowds(
+    layers: Layers, beside: Beside, value: Float32Array, weight: Float32Array, covered: Float32Array
+) -> Float32Array:
+    """Weights, reduced about bright stars, and where the border of a frame (or of a mask) cuts a cell.
 
-    All cells by one measure, by how much the light of neighbours bends in all images (upper quartile): weights that
-    followed each star would count what seeing moves out of it. Masks that spare a share of all cells cut none.
+    Both by the light that all images show: how far cells stand out from those around. Other stars are in the part of a
+    cell that a frame does not reach: all cut cells of a sheet are judged by the same typical light. Masks that spare a
+    share of all cells cut none.
     """
-    rows = (len(value), BLOCK, BLOCK)
-    bend = np.abs(np.diff(np.clip(value, -_ENDLESS, _ENDLESS).reshape(rows), _BENDS, axis=2))
-    seen = sliding_window_view((weight > 0).reshape(rows), _BENDS + 1, axis=2).all(axis=-1)
-    bend[~seen] = np.inf
-    common = layers.least(bend.reshape(len(value), -1))
-    common = common[np.isfinite(common)]
-    if not common.size:
+    seen = weight > 0
+    cells, shown = cells_first(np.clip(value, -_ENDLESS, _ENDLESS)), cells_first(seen.astype(np.float32))
+    for _ in range(2):  # nebulae go
+        cells -= beside.smoothed(cells, 1)
+    np.abs(cells, out=cells)
+    cells[beside.smoothed(shown, 2) < 1] = np.inf
+    light = layers.least(np.ascontiguousarray(cells[:, :-1].T))
+    known = np.isfinite(light)
+    if not known.any():
         return weight
-    light = np.float32(_CUT * np.quantile(common, 0.75))
+    typical = np.float32(np.quantile(light[known], 0.75))
+    light[~known] = 0
+    near = cells_first(layers.each(np.multiply, seen.astype(np.float32), light))
+    near = beside.highest(beside.highest(near))[:, :-1].T
     missing = 1 - covered / np.maximum(covered.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return np.asarray(weight / (1 + weight * (light * missing) ** 2))
+    return np.asarray(weight / (1 + weight * ((_CUT * typical * missing) ** 2 + (near / _BRIGHT) ** 2)))
 
 
 def _less_near_stars(layers: Layers, area: Float32Array, value: Float32Array, weight: Float32Array) -> Float32Array:
