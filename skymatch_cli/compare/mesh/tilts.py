@@ -39,7 +39,8 @@ from skymatch_cli.model import FloatArray, IntArray, Measurements, OverlapGraph,
 from skymatch_cli.model.measurements import PlaneSolver
 from skymatch_cli.model.monomials import carried, degree_of, exponents, n_terms
 
-_ITERATIONS = 8  # with the planes and the weights of the one before; residuals begin with the tilts in them
+_ITERATIONS = 7  # with the planes and the weights of the one before; residuals begin with the tilts in them
+_CUBIC = 3  # degree that takes one more
 _UNSCALED = 3  # iterations before the scatter is trusted
 
 
@@ -195,7 +196,7 @@ def _robust_planes(  # noqa: PLR0917 - what is compared, and how
     scale, typical, step = np.ones(n), None, solve_planes(planes.centre, graph.a, graph.b, position)
     for field in fields:
         skies.append(median_sky(field.sheet, field.without(planes)))
-    for iteration in range(_ITERATIONS):
+    for iteration in range(_ITERATIONS + (degree >= _CUBIC)):
         moments, scatter, spreads = PlaneMoments.empty(position, degree), BlockScatter.empty(n), Spreads.empty(n)
         for k, field in enumerate(fields):
             shifted = field.without(planes, skies[k])
