@@ -453,8 +453,6 @@ def test_sections_of_planes_have_overlaps_of_their_own(tmp_path):
     one = plan(parts, each).graph
     expected = list(zip(one.a.tolist(), one.b.tolist(), one.area_arcmin2.tolist(), strict=True))
     assert [a for a, b, _ in expected if b == 2] == [0]  # only one of the halves reaches the cube beside
-        one.a.tolist(), one.b.tolist(), strict=True
-    )  # the left half does not reach the cube beside
     for k in (0, 1):
         pairs = zip(both.a.tolist(), both.b.tolist(), both.area_arcmin2.tolist(), strict=True)
         assert [(a // 2, b // 2, area) for a, b, area in pairs if a % 2 == k] == expected
