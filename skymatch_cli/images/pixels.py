@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -173,7 +173,8 @@ def _inside_regions(info: ImageInfo, file: RegionFile) -> BoolArray:
     section = info.ref.section
     if section is None:
         return inside_regions(regions, info.wcs, info.shape, info.ref.label)
-    inside = inside_regions(regions, getattr(info.wcs, "whole", None), section.whole, info.ref.label)
+    wcs = None if info.wcs is None else replace(cast("Any", info.wcs), shape=section.whole, corner=(0, 0))
+    inside = inside_regions(regions, wcs, section.whole, info.ref.label)
     return inside[section.y0 : section.y1, section.x0 : section.x1]
 
 
