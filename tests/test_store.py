@@ -423,6 +423,29 @@ def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch):
     assert many - few < 120 * 2500  # bytes; a plan and findings in memory take eight times as much for each image
 
 
+def test_memory_of_solve_does_not_grow_with_the_cells(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(findings, "_IMAGES_KEPT", 4)
+    for kept in ("SHEET_BYTES", "SKY_BYTES"):
+        monkeypatch.setattr(f"skymatch_cli.compare.mesh.compare.{kept}", 0)
+    write_all(tmp_path, row([float(k) for k in range(72)], nx=160, ny=80))
+
+    def peak(n: int) -> tuple[int, int]:
+        names = [f"img_{k}.fits" for k in range(n)]
+        skymatch("plan", *names, "--store", f"{n}.db")
+        skymatch("measure", f"{n}.db")
+        tracemalloc.start()
+        skymatch("solve", f"{n}.db", "-o", f"{n}.json")
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most, Path(f"{n}.db").stat().st_size
+
+    peak(6)  # what is imported and cached once
+    (few, small), (many, large) = peak(48), peak(72)
+    # The store holds little but cells; where they lie takes a third of that.
+    assert many - few < 0.6 * (large - small)
+
+
 def full(monkeypatch) -> None:
     whole = database.Database.put
 

@@ -47,7 +47,7 @@ def session(ctx: click.Context) -> Iterator[None]:
     old_level = LOG.level
     with warnings.catch_warnings(), _opened(log_file, ctx) as stream:
         if stream:
-            handlers.append(_Handler(stream, logging.DEBUG, _FileFormatter()))
+            handlers.append(_Handler(stream, logging.DEBUG, _FileFormatter("%(asctime)s", "%Y-%m-%d %H:%M:%S")))
         if verbose < 2 and not sys.warnoptions:
             warnings.simplefilter("ignore")  # meant for programmers
         LOG.setLevel(min(handler.level for handler in handlers))
@@ -145,14 +145,15 @@ def tell_written(
     written: WriteReport, settings: Settings, images: Sequence[str] = (), *, unchanged: str = "{} already as wanted"
 ) -> None:
     """Say what became of the images; ``images`` are as they were named, where the run can be taken back."""
-    from .done import said_of_images, undo_command
+    from .done import said_of_images
+    from .given import shown_command
 
     tell(*(f"wrote {file}" for file in written.files))
     say(*written.notes)
     warn(written.warnings)
     say(said_of_images(written, settings, unchanged))
     if images and written.files and settings.output_dir is None:
-        say(f"to take it back: {undo_command(images)}")
+        say(f"to take it back: {shown_command(['undo', *images])}")
 
 
 def check_output(output: Output, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
@@ -266,11 +267,7 @@ class _FileFormatter(logging.Formatter):
         warning: SkyWarning | None = getattr(record, "warning", None)
         if warning is not None and warning.visible:
             word = "WARNING"
-        return f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {word} {printable(record.message)}{_tag(warning)}"
-
-    def usesTime(self) -> bool:  # noqa: N802 (logging's name)
-        """The time is written by `formatMessage` itself."""
-        return True
+        return f"{record.asctime} {word} {printable(record.message)}{_tag(warning)}"
 
 
 def _tag(warning: SkyWarning | None) -> str:

@@ -1,18 +1,15 @@
-"""Summarise the changes that a run made to the images, and how to undo them."""
+"""Summarise the changes that a run made to the images."""
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from skymatch_cli.errors import first_names, plural
 from skymatch_cli.model import ImageInfo
 from skymatch_cli.record.write import Action, WriteReport
 from skymatch_cli.settings import Settings
-
-_MOST_NAMES = 6  # in a command that is shown to be pasted
 
 
 def said_of_images(written: WriteReport, settings: Settings, unchanged: str) -> str:
@@ -59,20 +56,6 @@ def floats_made(before: Iterable[ImageInfo], written: WriteReport) -> str:
     old, new = (sum(size[k] for size in sizes.values()) for k in (0, 1))
     files = f"{plural(len(sizes), 'file')} ({first_names(list(sizes))})"
     return f"integer pixels became floating point in {files}: {_bytes(old)} → {_bytes(new)}"
-
-
-def undo_command(images: Sequence[str]) -> str:
-    """Return the command that takes the run back, with the names as given.
-
-    Examples
-    --------
-    >>> undo_command(["a b.fits", "@list.txt"])
-    "skymatch undo 'a b.fits' @list.txt"
-    """
-    names = [shlex.quote(name) for name in images]
-    if len(names) > _MOST_NAMES:
-        names = [names[0], f"… ({len(names) - 2} more) …", names[-1]]
-    return " ".join(["skymatch undo", *names])
 
 
 def _bytes(n: float) -> str:

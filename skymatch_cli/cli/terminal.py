@@ -90,7 +90,7 @@ def _needed_width(columns: dict[str, Cells]) -> int:
 
 def _columns(report: Report, name: str) -> dict[str, Cells]:
     """Return the columns to show: no group that is the file, no component if there is one only."""
-    columns = dict(zip(*cells(report, name), strict=True))
+    columns = cells(report.table(name), report.labels)
     if name != TableName.IMAGES:
         return columns
     columns.pop("sky_err_noise", None)

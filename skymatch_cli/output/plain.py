@@ -14,7 +14,7 @@ from skymatch_cli.errors import plural
 from skymatch_cli.model import Solution
 from skymatch_cli.model.warning import counted
 from skymatch_cli.output.printable import printable
-from skymatch_cli.output.tables import SHAPE, Column, Report
+from skymatch_cli.output.tables import SHAPE, Column, Report, Table
 
 Cells = tuple[str, ...]
 
@@ -49,23 +49,21 @@ def number_format(values: npt.NDArray[np.float64], errors: npt.NDArray[np.float6
     return lambda value: format(value, spec) if math.isfinite(value) else "nan"
 
 
-def cells(report: Report, name: str) -> tuple[Cells, list[Cells]]:
-    """Header and columns of one table as text, aligned in itself; nothing is left out, images have their names."""
-    table = report.table(name)
+def cells(table: Table, labels: Sequence[str]) -> dict[str, Cells]:
+    """The columns of a table as text by their names; nothing is left out, and images have their labels."""
     error, numbers = _WITH_ERROR[table.name]
     written = {}
     if error in table.names:
         largest = np.concatenate([table.column(n) for n in numbers if n in table.names])
         written = dict.fromkeys(numbers, number_format(largest, table.column(error)))
-    columns = [_column_cells(column, report, written.get(column.name)) for column in table.columns]
-    return table.names, columns
+    return {column.name: _column_cells(column, labels, written.get(column.name)) for column in table.columns}
 
 
 def text_lines(report: Report, name: str) -> list[str]:
     """One table as lines of text: every column as wide as it needs to be, numbers to the right."""
-    header, columns = cells(report, name)
+    table = report.table(name)
     padded = []
-    for title, column, source in zip(header, columns, report.table(name).columns, strict=True):
+    for source, (title, column) in zip(table.columns, cells(table, report.labels).items(), strict=True):
         width = max(map(len, (title, *column)))
         align = str.rjust if is_number(source) else str.ljust
         padded.append([align(text, width) for text in (title, *column)])
@@ -110,10 +108,10 @@ def _fit(solution: Solution, k: int) -> str:
     )
 
 
-def _column_cells(column: Column, report: Report, write: Callable[[float], str] | None) -> Cells:
+def _column_cells(column: Column, labels: Sequence[str], write: Callable[[float], str] | None) -> Cells:
     values: Sequence[Any] = column.values.tolist()
     if column.name in {"a", "b"}:
-        return tuple(printable(report.labels[i]) for i in values)
+        return tuple(printable(labels[i]) for i in values)
     if column.values.dtype == object:
         return tuple(printable(text) or "-" for text in values)
     if column.values.dtype.kind == "f":

@@ -118,16 +118,3 @@ def simplified(points: FloatArray, tolerance: float = 0.3) -> FloatArray:
     if not np.isfinite(points).all() or len(points) < 4:
         return points
     return np.asarray(shapely.get_coordinates(shapely.simplify(shapely.LinearRing(points), tolerance)))[:-1]
-
-
-def polygon_area(points: FloatArray) -> float:
-    """Return the area of an open ring (n, 2), 0 where a point is not finite.
-
-    Examples
-    --------
-    >>> polygon_area(np.array([[0.0, 0], [2, 0], [2, 1], [0, 1]]))
-    2.0
-    """
-    x, y = points.T
-    area = 0.5 * abs(float(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))))
-    return area if np.isfinite(area) else 0.0

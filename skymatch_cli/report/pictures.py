@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skymatch_cli.errors import InputError, UsageError
-from skymatch_cli.output.destination import check_target, save_target
+from skymatch_cli.output.destination import check_distinct, check_target, save_target
 from skymatch_cli.run.tasks import NO_PROGRESS, Progress
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ class Pictures:
         UsageError if an extra is missing, a suffix is unknown, or a file may not be written.
         """
         inputs = tuple(inputs)
-        if self.html is not None and self.plot is not None and Path(self.html).resolve() == Path(self.plot).resolve():
-            raise UsageError(f"{self.html_option} and --plot name the same file: {self.plot}", "name two files")
+        check_distinct({self.html_option: self.html, "--plot": self.plot})
         if self.html is not None:
             from . import page, plots
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from skymatch_cli.model import FloatArray
 from skymatch_cli.output.printable import printable
 
-from .charts import nice_below, polygon_area, simplified, svg_path
+from .charts import nice_below, simplified, svg_path
 from .display import frame_around
 from .overlaps import OverlapColumns, pull_class
 from .scene import Scene, drawn
@@ -92,8 +93,11 @@ def sky_map(scene: Scene, columns: OverlapColumns, labels: tuple[str, ...]) -> S
 
 def piled(columns: OverlapColumns, borders: Sequence[Sequence[FloatArray]], arcsec_per_unit: float) -> bool:
     """Return whether the overlaps together are larger than the frames as drawn, and hide one another on a map."""
-    area = sum(polygon_area(ring) for border in borders for ring in border)
-    return float(columns.area_arcmin2.sum()) > area * (arcsec_per_unit / 60) ** 2
+    import shapely
+
+    drawable = [ring for border in borders for ring in border if np.isfinite(ring).all()]
+    area = sum(shapely.Polygon(ring).area for ring in drawable)
+    return bool(columns.area_arcmin2.sum() > area * (arcsec_per_unit / 60) ** 2)
 
 
 def matrix(columns: OverlapColumns, n_images: int) -> Matrix | None:
@@ -144,8 +148,7 @@ def map_names(labels: tuple[str, ...], most: int) -> tuple[str, ...]:
     ('panel1', 'panel2')
     """
     stems = [re.split(r"\.(?:fits?|fts|asdf)\b", label.rpartition("/")[2], flags=re.IGNORECASE)[0] for label in labels]
-    low, high = min(stems), max(stems)
-    start = low[: next((k for k, (one, other) in enumerate(zip(low, high, strict=False)) if one != other), len(low))]
+    start = os.path.commonprefix(stems)  # noqa: RUF071 (letters that all have)
     cut = max(start.rfind(mark) for mark in "_-. ") + 1
     for names in (stems, [stem[cut:] for stem in stems]):
         if all(names) and len(set(names)) == len(names) and max(map(len, names)) <= most:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -70,11 +69,11 @@ def _sheet(report: Report, name: TableName, order: IntArray, which: str, unit: s
     unit = common_word(whole.column(unit_column)) if unit_column else unit
     columns = [replace(c, values=c.values[shown]) for c in _shown_columns(report, whole, unit_column)]
     columns = sorted((*columns, *more), key=lambda c: _FIRST.index(c.name) if c.name in _FIRST else len(_FIRST))
-    _, text = cells(_with(report, Table(name, tuple(columns))), name)
-    text = [tuple(f"{v:.2f}" for v in c.values) if c.name == "pull" else t for c, t in zip(columns, text, strict=True)]
+    text = cells(Table(name, tuple(columns)), report.labels)
+    text |= {c.name: tuple(f"{value:.2f}" for value in c.values) for c in more}
     rows = [
         (k, (str(k), *("–" if cell == "nan" else cell for cell in row)))
-        for k, row in zip(shown.tolist(), zip(*text, strict=True), strict=True)
+        for k, row in zip(shown.tolist(), zip(*text.values(), strict=True), strict=True)
     ]
     headings = (Heading("#", "", "Index in the result", "number"), *(_heading(c, unit) for c in columns))
     sorted_by, direction = ("pull", "other") if more else ("#", "ascending")
@@ -90,12 +89,6 @@ def _heading(column: Column, unit: str) -> Heading:
     kind = "name" if column.name in _NAMES else "number" if is_number(column) else "word"
     title = "area" if column.name == "area_arcmin2" else column.name
     return Heading(title, shown, f"{column.name}: {column.description}", kind)
-
-
-def _with(report: Report, table: Table) -> Report:
-    """Return the report with another table in place of the one of that name."""
-    others: dict[str, Any] = {str(table.name): table}
-    return replace(report, **others)
 
 
 def _shown_columns(report: Report, table: Table, unit_column: str) -> Iterator[Column]:

@@ -179,8 +179,6 @@ def solve_skies(
         With local skies for ``localmin``, ``globalmin`` and ``globalmin+match``.
     reference : int, optional
         Image that ``match`` holds at the sky recorded in it (0 if none).
-    match_up : bool
-        ``match`` puts the highest value of a component at 0 instead of the lowest.
     skylist : mapping of int to float, optional
         Image to sky in its own unit, for ``user``.
     max_residual, max_step : float, optional
@@ -192,8 +190,7 @@ def solve_skies(
     -------
     Solution
         ``sky_err`` is that of the offset where the component's mean is zero, with the scatter between the overlaps;
-        of an own sky its statistical error; of ``globalmin+match`` both; NaN for ``user``. ``sky_err_noise`` is the
-        part of it that the noise of the pixels makes.
+        of an own sky its statistical error; of ``globalmin+match`` both; NaN for ``user``.
     """
     task = Task(
         images=images,

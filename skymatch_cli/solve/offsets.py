@@ -71,21 +71,14 @@ def solve_offsets(
         Number of unknowns, G.
     a, b : (M,) int64
         Groups that each pair compares. Several pairs may join two groups; a pair within a group isn't used.
-    delta : (M,) float64
-        ``value of a - value of b`` in comparison units; pairs where it isn't finite aren't used.
-    weight : (M,) float64
-        Weights; a pair with weight 0 isn't used. They may span many decades. Pairs whose weight, or whose component,
-        double precision can't hold aren't used either: their groups are components of one.
-    noise : (M, K) csr_array, optional
-        Factor S of the covariance of ``delta``, S S^T. The errors are then those of the weighted solution
-        under that noise (a sandwich). Without it the weights are taken as the information, and the errors
-        are those of independent differences. With ``pair_dof``: what is added to the noise of a joint fit.
-    pair_dof : (M,) float64, optional
-        From a joint fit, whose pairs share pixels: expectation of ``weight * error**2`` of each
-        difference, 1 for a pair that shares nothing and 2 / k for one of a stack of k images. The solution takes
-        one of their sum for each offset, and what remains is ``dof``; below a half it says nothing and is 0.
-    photometric : (M,) float64, optional
-        Part of the variance of each difference that the noise of its pixels makes; all of it by default.
+    delta, weight : (M,) float64
+        ``value of a - value of b`` in comparison units, and the weights, which may span many decades. Pairs whose
+        difference isn't finite, whose weight is 0, or whose weight or component double precision can't hold aren't
+        used: groups without others are components of one.
+    noise, pair_dof, photometric
+        As in `Measurements`. Errors are those of the weighted solution under the noise (a sandwich); without it, those
+        of independent differences with the weights as information. Of ``pair_dof`` the solution takes one of the sum
+        for each offset, and what remains is ``dof``; below a half it says nothing and is 0.
     level_variance : (G,) float64, optional
         Variance of each unknown that all of its differences have in common: the solution keeps all of it.
     gradients : Gradients, optional
@@ -94,10 +87,6 @@ def solve_offsets(
         Weigh pairs down that contradict the others by more than their errors (``robust.kept_weights``).
     with_scatter : bool
         Where chi2 is above dof, add the scatter between the overlaps to their variances (``scatter.extra_variance``).
-
-    Returns
-    -------
-    Offsets
 
     Notes
     -----

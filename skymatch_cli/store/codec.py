@@ -1,8 +1,8 @@
 """Encode frozen dataclasses as bytes and decode them, driven by their type hints.
 
 A value becomes the length of a JSON text (4 bytes), the text, and one `numpy.save` block for each array, in the order
-in which the arrays occur. The JSON lists the fields of a dataclass in their order, without names: `layout` describes
-that order, and a file of such bytes also stores the layout. No class is listed by name.
+in which the arrays occur; words are in the text. The JSON lists the fields of a dataclass in their order, without
+names: `layout` describes that order, and a file of such bytes also stores the layout. No class is listed by name.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from skymatch_cli.errors import without_secrets
 
@@ -95,7 +96,7 @@ class Codec:
         raise TypeError(f"a field of type {origin} can't be stored")
 
     def _record(self, cls: type[Any]) -> _Kind:
-        hints = typing.get_type_hints(cls)
+        hints = typing.get_type_hints(cls, localns={"csr_array": csr_array})  # modules may import it for types alone
         names = [f.name for f in fields(cls)]
         kinds = tuple(self.kind(hints[name]) for name in names)
         layout = f"{cls.__name__}({','.join(names)})"
@@ -125,6 +126,10 @@ class _Kind(NamedTuple):
 
 
 def _write_array(value: Any, arrays: list[_Array]) -> Any:
+    if value.dtype == object:
+        if not all(isinstance(word, str) for word in value):
+            raise TypeError("an array of objects can't be stored")
+        return value.tolist()
     arrays.append(value)
     return 0
 
@@ -134,7 +139,7 @@ def _write_bytes(value: Any, arrays: list[_Array]) -> Any:
     return 0
 
 
-_ARRAY = _Kind("array", _write_array, lambda _, arrays: next(arrays))
+_ARRAY = _Kind("array", _write_array, lambda plain, arrays: next(arrays) if plain == 0 else np.array(plain, object))
 _BYTES = _Kind("bytes", _write_bytes, lambda _, arrays: next(arrays).tobytes())
 
 
@@ -144,6 +149,9 @@ def _simple(hint: Any) -> _Kind:
         return _Kind(hint.__name__, lambda value, _: value.value, lambda plain, _: members[plain])
     if hint is bytes:
         return _BYTES
+    if hint is csr_array:
+        get, kinds = attrgetter("data", "indices", "indptr", "shape"), (_ARRAY, _ARRAY, _ARRAY, _Kind("shape"))
+        return _fields("sparse", get, lambda v: csr_array(tuple(v[:3]), shape=tuple(v[3])), kinds)
     if hint in {int, float, bool, str, types.NoneType}:
         return _Kind(hint.__name__)
     raise TypeError(f"a field of type {hint} can't be stored")
@@ -242,8 +250,6 @@ def _saved(array: _Array) -> bytes:
 
 @lru_cache(4096)
 def _save_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    if dtype.hasobject:
-        raise TypeError("an array of objects can't be stored")
     stream = io.BytesIO()
     facts = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(stream, facts)

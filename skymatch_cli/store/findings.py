@@ -16,14 +16,14 @@ from skymatch_cli.compare.meshed import MeshReduction
 from skymatch_cli.compare.pooled import ImageMeasurement, blocks_per_side, coarser
 from skymatch_cli.model import IntArray, Measurements, SkyWarning
 from skymatch_cli.store.database import Row, digest_of
-from skymatch_cli.store.gathered import MOST_BYTES, Gathered
 from skymatch_cli.store.held import HeldFindings
 from skymatch_cli.store.keys import KEY_BYTES, OverlapKeys, measuring_keys
 from skymatch_cli.store.plan import Plan
-from skymatch_cli.store.rows import CODEC, Finding
+from skymatch_cli.store.rows import CODEC, Finding, Gathered
 from skymatch_cli.store.store import Store
 
 _COMMIT_S, _COMMIT_BYTES = 5.0, 2**24  # lost when the run is killed; held in memory
+_MOST_BYTES = 2**28  # of measurements that are kept: a row of SQLite has less than 2^30
 _IMAGES_KEPT = 128  # whose cells were read last: neighbours need them next
 
 
@@ -111,7 +111,8 @@ class StoredFindings:
             plane: tuple(self._outline(i, plane, k, mesh) for k, mesh in enumerate(each))
             for plane, each in finding.meshes.items()
         }
-        return replace(finding, meshes=meshes)
+        # Arrays from a store are views of all that was read with them.
+        return replace(finding, meshes=meshes, scale=finding.scale.copy(), steps=finding.steps.copy())
 
     def _outline(self, i: int, plane: int, k: int, mesh: Mesh) -> Mesh:
         return mesh.outline(lambda: self._cells(i, plane, k)) if isinstance(mesh, PackedMesh) else mesh
@@ -187,10 +188,10 @@ class StoredFindings:
         """Store the measurements of all pairs, if this store is written to and they are not too large."""
         if self._target is not self._store or self._store.warnings or (key := self._key()) is None:
             return
-        gathered = Gathered.of(key, measurements, warnings)
-        if gathered.n_bytes <= MOST_BYTES:
+        body = CODEC.encode(Gathered(key, measurements, warnings))
+        if len(body) <= _MOST_BYTES:
             with self._store.leniently():
-                self._store.put_gathered(str(self._planned.settings.compare), gathered)
+                self._store.put_gathered(str(self._planned.settings.compare), body)
 
     def _key(self) -> bytes | None:
         """Digest of all that the measurements rest on; None where files can't be read: they are tried again."""

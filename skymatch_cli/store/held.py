@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from skymatch_cli.model import IntArray, Measurements, SkyWarning
 
 if TYPE_CHECKING:
-    from skymatch_cli.store.gathered import Gathered
-    from skymatch_cli.store.rows import Finding
+    from skymatch_cli.store.rows import Finding, Gathered
 
 
 class HeldFindings(list["Finding | None"]):

@@ -17,7 +17,6 @@ from skymatch_cli.record.edits import SkyUpdate, record_edits, sky_updates
 from skymatch_cli.record.journal import journal_path
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import DIGEST_BYTES, digest_of
-from skymatch_cli.store.gathered import Gathered
 from skymatch_cli.store.keys import image_states
 from skymatch_cli.store.plan import Plan
 from skymatch_cli.store.renewing import renewed
@@ -45,7 +44,8 @@ class _Left:
     overlaps: Overlaps
     skipped: tuple[str, ...]
     warnings: tuple[SkyWarning, ...]
-    measured: Gathered
+    measurements: Measurements
+    said: tuple[SkyWarning, ...]  # while it measured
 
 
 def journal_of(planned: Plan, measured: tuple[Measurements, tuple[SkyWarning, ...]] | None = None) -> Journal:
@@ -61,7 +61,7 @@ def _write(planned: Plan, measured: tuple[Measurements, tuple[SkyWarning, ...]],
         Overlaps.of(planned.graph),
         planned.skipped,
         planned.warnings,
-        Gathered.of(b"", *measured),
+        *measured,
     )
     content = CODEC.encode(left)
     stream.write(_digest(content) + content)
@@ -76,7 +76,7 @@ def resumed(planned: Plan) -> Result | None:
     if (left := _left_behind(planned)) is None:
         return None
     before = replace(planned, infos=left.infos, skipped=left.skipped, warnings=left.warnings)
-    result = solve(before, left.measured.measurements(), left.measured.warnings)
+    result = solve(before, left.measurements, left.said)
     solution = result.solution
     updates = sky_updates(before.infos, before.settings, solution.sky, solution.sky_err, solution.tilt)
     if not _is_as_left(left, updates, planned):

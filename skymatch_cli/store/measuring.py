@@ -132,7 +132,7 @@ def recall(planned: Plan, store: Store) -> StoredFindings:
 def gather(planned: Plan, found: Findings) -> tuple[Measurements, tuple[SkyWarning, ...]]:
     """Combine the findings of all images to measurements of the pairs, and warnings; a store keeps them."""
     if (kept := found.gathered()) is not None:
-        return kept.measurements(), kept.warnings
+        return kept.measurements, kept.warnings
     measurements, without_cells = assemble(planned, found)
     warnings = _said(without_cells)
     found.keep(measurements, warnings)

@@ -10,6 +10,7 @@ from skymatch_cli.images.formats.files import file_state, real_path
 from skymatch_cli.model import ImageInfo, StoredPlane
 from skymatch_cli.store.database import digest_of
 from skymatch_cli.store.keys import KEY_BYTES, image_states
+from skymatch_cli.store.rows import CODEC
 from skymatch_cli.store.store import Store
 
 
@@ -29,7 +30,7 @@ def renew(store: Store, infos: Sequence[ImageInfo], files: Collection[str]) -> N
             gathered, key = store.gathered(compare), digest_of(*before)
             if gathered is not None and gathered.key.startswith(key):
                 key = digest_of(*now) + gathered.key[len(key) :]
-                store.put_gathered(compare, replace(gathered, key=key))
+                store.put_gathered(compare, CODEC.encode(replace(gathered, key=key)))
 
 
 def renewed(infos: Sequence[ImageInfo], files: Collection[str]) -> tuple[ImageInfo, ...]:

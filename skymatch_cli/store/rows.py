@@ -23,12 +23,11 @@ from skymatch_cli.compare.pooled import ImageMeasurement
 from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.gwcs import GwcsWcs
 from skymatch_cli.images.known import ImageHeader
-from skymatch_cli.model import CelestialWcs, FloatArray, IntArray, OverlapGraph, SkyWarning, TangentPlane
+from skymatch_cli.model import CelestialWcs, FloatArray, IntArray, Measurements, OverlapGraph, SkyWarning, TangentPlane
 from skymatch_cli.model.polygons import Polygons
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import FitsWcs
 from skymatch_cli.store.codec import Codec
-from skymatch_cli.store.gathered import Gathered
 from skymatch_cli.store.keys import ImageKeys
 
 Finding = ImageMeasurement | MeshReduction
@@ -73,6 +72,15 @@ class Overlaps:
     def of(cls, graph: OverlapGraph, part: slice = slice(None)) -> Overlaps:
         """Those of a graph, or some of them."""
         return cls(*(getattr(graph, f.name)[part] for f in fields(cls)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gathered:
+    """Measurements of all pairs and their warnings, so that unchanged images are compared once."""
+
+    key: bytes  # digest of the state of the files, then of everything else that the measurements depend on
+    measurements: Measurements
+    warnings: tuple[SkyWarning, ...]
 
 
 _STORED = (

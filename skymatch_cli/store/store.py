@@ -20,11 +20,19 @@ from skymatch_cli.model import BoolArray, ImageInfo, IntArray, OverlapGraph, Sky
 from skymatch_cli.model.polygons import Polygons
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import Database, digest_of
-from skymatch_cli.store.gathered import Gathered
 from skymatch_cli.store.keys import ImageKeys, image_keys
 from skymatch_cli.store.lazy import StoredInfos, StoredPolygons
 from skymatch_cli.store.plan import Plan
-from skymatch_cli.store.rows import CODEC, Overlaps, PlanFacts, StoredFile, are_overlaps, layout, settings_json
+from skymatch_cli.store.rows import (
+    CODEC,
+    Gathered,
+    Overlaps,
+    PlanFacts,
+    StoredFile,
+    are_overlaps,
+    layout,
+    settings_json,
+)
 
 _BLOCK = 65_536  # rows of long columns that are stored together
 _Row = TypeVar("_Row")
@@ -68,13 +76,10 @@ class Store(Database):
     def save_plan(self, planned: Plan) -> None:
         """Store a plan, instead of the one that is there; findings of files that changed since are deleted."""
         headers = _with_footprints(planned.headers)
-        settings = _to_json(planned.settings)
         facts = self.facts
         made_of = planned.skipped, planned.warnings, len(planned.infos)
         if facts and (facts.skipped, facts.warnings, facts.n_images) == made_of and self._has(headers):
-            if self.get("facts", "settings") != settings:
-                with self.transaction():
-                    self.put("facts", [("settings", settings)])
+            self.save_settings(planned.settings)
             return
         rows = self._rows_of(headers)
         keys = self._keys_of(planned, rows)
@@ -88,7 +93,7 @@ class Store(Database):
             for table in ("columns", "overlaps", "polygons"):
                 self.clear(table)
             digest = self._put_blocks(planned, keys)
-            self.put("facts", [("settings", settings), ("plan", _facts_of(planned, headers, digest))])
+            self.put("facts", [("plan", _facts_of(planned, headers, digest)), ("settings", _to_json(planned.settings))])
         self._keys, self._headers = keys, None
 
     def _rows_of(self, headers: Headers) -> IntArray:
@@ -197,9 +202,9 @@ class Store(Database):
         body = self.get("facts", f"measurements {compare}")
         return None if body is None else self.decode(Gathered, body)
 
-    def put_gathered(self, compare: str, gathered: Gathered) -> None:
-        """Store measurements by one way of comparing."""
-        self.put("facts", [(f"measurements {compare}", CODEC.encode(gathered))])
+    def put_gathered(self, compare: str, body: bytes) -> None:
+        """Store the encoded measurements by one way of comparing."""
+        self.put("facts", [(f"measurements {compare}", body)])
 
     @contextmanager
     def leniently(self) -> Iterator[None]:
@@ -225,7 +230,7 @@ class Store(Database):
     def settings(self) -> Settings:
         """The settings of the plan and of its measurement."""
         try:
-            return Settings.of(json.loads(self.get("facts", "settings") or b"{}"))
+            return Settings.of(json.loads(self.get("facts", "settings") or b""))
         except (ValueError, TypeError, SkymatchError) as error:
             raise self.damaged(f"its settings: {error}") from None
 
