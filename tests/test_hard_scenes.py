@@ -161,6 +161,47 @@ def test_stars_cancel_where_one_image_has_twice_the_seeing(tmp_path):
     assert np.abs(errors).max() < 4
 
 
+def crowded(frame: Frame, sigma: float, seed: int, n: int = 640) -> np.ndarray:
+    """Gaussian stars of 500 to 100,000 counts."""
+    rng = np.random.default_rng(seed)
+    sx, sy = rng.uniform(-200, 200, (2, n))
+    flux = np.exp(rng.uniform(np.log(500), np.log(1e5), n))
+
+    def scene(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        out = np.zeros(x.shape)
+        for px, py, f in zip(sx, sy, flux, strict=True):
+            near = (np.abs(x - px) < 6 * sigma) & (np.abs(y - py) < 6 * sigma)
+            r2 = (x[near] - px) ** 2 + (y[near] - py) ** 2
+            out[near] += f / (2 * np.pi * sigma**2) * np.exp(-0.5 * r2 / sigma**2)
+        return out
+
+    return frame.pixels(scene)
+
+
+def test_wide_seeing_makes_no_image_of_a_crowded_field_brighter(tmp_path):
+    errors = []
+    for seed in range(8):
+        frames = [Frame(nx=SIZE, ny=SIZE, noise=5, seed=seed + 100 * k) for k in (0, 1)]
+        paths = [
+            write(tmp_path / f"{seed}-{k}.fits", frame, pixels=crowded(frame, sigma, seed))
+            for k, (frame, sigma) in enumerate(zip(frames, (1.02, 1.61), strict=True))
+        ]
+        errors.append(differences(paths)[0][1])
+    assert abs(np.mean(errors)) < 0.33  # 0.4 where a star counts less than the cells that its light is moved to
+
+
+def test_stars_beside_the_border_of_a_frame_shift_no_sky(tmp_path):
+    errors = []
+    for seed in range(8):
+        frames = [Frame(x=66.0 * k - 32, nx=SIZE, ny=SIZE, noise=2, seed=seed + 100 * k) for k in (0, 1)]
+        paths = [
+            write(tmp_path / f"{seed}-{k}.fits", frame, pixels=crowded(frame, 1.3, seed, n=1500))
+            for k, frame in enumerate(frames)
+        ]
+        errors.append(differences(paths)[0][1])
+    assert np.sqrt(np.mean(np.square(errors))) < 0.3  # 0.54 where cells that the border cuts count in full
+
+
 def test_stars_that_keep_their_counts_in_distorted_images_shift_no_sky(tmp_path):
     errors = []
     for seed in range(4):
@@ -272,15 +313,19 @@ def tiled(folder: Path, shapes: list[np.ndarray], seed: int) -> tuple[np.ndarray
 
 @pytest.mark.parametrize(("size", "ny"), [(3.0, SIZE), (30.0, SIZE), (30.0, 2 * SIZE)])
 def test_errors_are_those_that_gradients_make(tmp_path, size, ny):
-    pulls = []
+    pulls, errors, stated = [], [], []
     for seed in range(10):
         tilts = np.random.default_rng(seed).normal(0, size / 2, (4, 2))
         tilts -= tilts.mean(axis=0)  # what all have in common can't be told from a gradient of the sky
         v, u = np.mgrid[-0.5 : 0.5 : ny * 1j, -0.5 : 0.5 : SIZE * 1j]
         error, err = tiled(tmp_path / str(seed), [a * u + b * v for a, b in tilts], seed)
         pulls.extend(error / err)
+        errors.append(error)
+        stated.append(err)
     assert 0.7 < np.std(pulls) < 1.4
     assert np.abs(pulls).max() < 4
+    # gradients that are taken for factors beyond all reason made errors of 1.6 times that
+    assert np.sqrt(np.mean(np.square(stated))) < 1.3 * np.sqrt(np.mean(np.square(errors)))
 
 
 @pytest.mark.parametrize("compare", ["mesh", "pooled"])

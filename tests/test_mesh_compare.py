@@ -238,3 +238,15 @@ def test_structure_of_many_overlaps_is_found_in_little_memory():
     tracemalloc.stop()
     assert fields.variance.shape == (n,)
     assert peak < 3_000 * m  # of which half are chunks of a fixed size
+
+
+def test_a_factor_of_a_faint_scene_needs_a_loop_of_overlaps():
+    pairs = OverlapGraph(2, np.array([0]), np.array([1]), np.ones(1), polygons_of([]), np.zeros(1, np.int64), (PLANE,))
+    scene = np.linspace(0, 0.5, 16)
+    difference = 0.3 * scene + np.random.default_rng(1).normal(0, 0.02, 16)
+    terms = np.ones(16), scene, scene**2, difference, scene * difference, difference**2
+    weight, first, second, pull, product, square = (np.array([term.sum()]) for term in terms)
+    bright = np.stack([first, second, product, square, weight, np.array([16.0])])
+    for shared in (1.0, 1 + 1e-6):  # the same but for rounding
+        found = ZeroPoints.of_sums((weight, pull), bright, np.array([-0.2]), np.array([shared]), pairs)
+        assert found.factor.tolist() == [1, 1]

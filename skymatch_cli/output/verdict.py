@@ -11,7 +11,9 @@ from skymatch_cli.model import LEAST_KEPT, FloatArray, ImageInfo, Measurements, 
 from skymatch_cli.solve.diagnose import bad_fits
 from skymatch_cli.solve.steps import LOOK_SIGMA, visible_step
 
-_ROUNDING = 1e-9  # of a difference: loops that close to that, without a degree of freedom, are of the same pixels
+# Loops that close to that, without a degree of freedom, are of the same pixels: shares of a difference, and of its
+# error, which is what rounding, and weights of cells that differ, make of them.
+_ROUNDING, _SETTLED = 1e-9, 0.01
 _LEAST_NOISE = 0.1  # part of a variance that is noise of the pixels: below, errors are those of what differs
 
 
@@ -60,7 +62,8 @@ def find_verdict(
     residual = np.abs(np.where(used, solution.residual, 0.0))
     err = np.where(used, m.delta_err, 1.0)
     visible = used & (residual > visible_step(m, used))
-    not_closed = np.bincount(solution.component[m.a], residual > _ROUNDING * np.abs(m.delta), len(solution.dof)) > 0
+    rounded = np.maximum(_ROUNDING * np.abs(np.where(used, m.delta, 0.0)), _SETTLED * err)
+    not_closed = np.bincount(solution.component[m.a], residual > rounded, len(solution.dof)) > 0
     hiding = visible & (err > LOOK_SIGMA * visible_step(m, used, by_noise=True))
     doubtful = visible & (residual > LOOK_SIGMA * err)
     misfit = np.isin(solution.component[m.a], bad_fits(solution.chi2, solution.dof))

@@ -28,7 +28,6 @@ from skymatch_cli.solve.naming import NAMED, after_number, few, in_unit, labels,
 _LEAST_SHARE = 0.25  # used share of the pixels in an image's overlaps: below it, its sky is weak
 _LEAST_INFORMATION = 0.1  # of the information for pixel noise alone: below, errors are three times as large
 _LEAST_FACTOR = 0.003  # smallest factor that is told: no calibration is better
-_MOST_FACTOR = 0.5  # largest factor: beyond it, a gradient on a flat sky is more likely
 _CLEAR = 4.0  # errors of a factor, beyond which it is not chance
 _SEEN_BESIDE = 1.1  # errors with a common gradient over those without: above it, the gradient is named
 _UNSEEN = 5.0  # errors of a sky: larger shifts by unseen zero points are told
@@ -177,7 +176,7 @@ def factor_warnings(
     gain, gain_err, hidden = m.zero_point[0] - 1, *m.zero_point[1:]
     counted = np.isin(np.arange(len(images)), np.append(m.a[used], m.b[used]))
     size = np.abs(gain)
-    clear = (gain_err > 0) & (size > np.maximum(_LEAST_FACTOR, _CLEAR * gain_err)) & (size < _MOST_FACTOR)
+    clear = (gain_err > 0) & (size > np.maximum(_LEAST_FACTOR, _CLEAR * gain_err))
     if len(above := largest_first(np.round(size, 6), clear & counted)):  # two images are equal but for rounding
         names = [f"{images[i].ref.label} ({100 * gain[i]:+.2g} ± {100 * gain_err[i]:.1g} %)" for i in above[:NAMED]]
         amount = in_unit(images, np.sqrt(m.level_variance[above].max()))

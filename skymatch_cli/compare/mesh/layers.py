@@ -104,6 +104,18 @@ class Beside:
             _add_beside(cells.swapaxes(0, 1), out.swapaxes(0, 1), step, self.left, self.right)
         return cells.reshape(a.shape)
 
+    def highest(self, a: Float32Array) -> Float32Array:
+        """Highest of each cell and the eight around it, of the same image: arrays (64, n + 1), 0 or more."""
+        cells = a.reshape(BLOCK, BLOCK, -1)
+        for before, after in ((self.above, self.below), (self.left, self.right)):
+            out = cells.copy()
+            np.maximum(out[1:], cells[:-1], out=out[1:])
+            np.maximum(out[:-1], cells[1:], out=out[:-1])
+            for line, edge, which in ((out[0], cells[-1], before), (out[-1], cells[0], after)):
+                np.maximum(line, edge.take(which, axis=1, mode="clip"), out=line)
+            cells = out.swapaxes(0, 1)
+        return cells.reshape(a.shape)
+
 
 def cells_first(a: Float32Array) -> Float32Array:
     """Cells (n, 64) of leaves as (64, n + 1); the last leaf, which stands for none, has 0."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.deeppairs import DeepPairs
@@ -21,6 +22,9 @@ _WINDOW_PIX = 6.0  # standard deviation of the smallest window over which images
 Pairs = LeafPairs | DeepPairs
 """Of the images of a sheet: where few see a block, and where many do."""
 
+_BENDS = 4  # differences of differences: what varies over many cells is in none
+_ENDLESS = 1e9  # value of a cell, in noise, beyond which squares would be too large for float32
+_CUT = 0.5  # error of a cell that lacks all its pixels, in typical bends of common light
 _DISTORTED = 20.0  # light of many faint stars errs alike where pixel areas differ: count it so often
 _SAME_AREA = 1e-3  # share by which areas of pixels may differ
 
@@ -61,16 +65,18 @@ def make_sheet(
 
     def cells(mesh: Mesh, row: IntArray, column: IntArray) -> Sequence[Float32Array]:
         value, weight, pixels = mesh.cells(row, column)
-        return value, weight * np.float32(np.clip((noise / max(mesh.noise, least)) ** 2, 1e-12, 1e12)), pixels
+        weight = weight * np.float32(np.clip((noise / max(mesh.noise, least)) ** 2, 1e-12, 1e12))
+        area = _pixel_area(mesh, row, column)
+        return value, weight, pixels, pixels * area, area / np.float32(mesh.pixel_area)
 
-    value, weight, pixels = gathered(leaves, meshes, cells)
+    value, weight, pixels, covered, area = gathered(leaves, meshes, cells)
     weight[~np.isin(leaves.tile, pairs.tiles)] = 0
     once = (weight > 0).astype(np.float32)
     seen = layers.each(np.multiply, once, (layers.total(once) > 1).astype(np.float32)) > 0
     weight *= seen
     value *= seen
     value /= np.float32(noise)
-    weight = _less_near_stars(layers, leaves, meshes, value, weight)
+    weight = _less_near_stars(layers, area, value, _less_at_borders(layers, value, weight, covered))
     total = np.maximum(layers.total(weight), np.finfo(np.float32).tiny)
     # The share of a cell's variance that remains in its residual: the image itself takes part in the mean.
     own = np.maximum(np.float32(1) - layers.each(np.divide, weight, total), np.float32(1e-3))
@@ -88,14 +94,30 @@ def make_sheet(
     )
 
 
-def _less_near_stars(
-    layers: Layers, leaves: Leaves, meshes: Sequence[Mesh | None], value: Float32Array, weight: Float32Array
-) -> Float32Array:
+def _less_at_borders(layers: Layers, value: Float32Array, weight: Float32Array, covered: Float32Array) -> Float32Array:
+    """Weights, reduced where the border of a frame (or of a mask) cuts a cell: other images see other stars there.
+
+    All cells by one measure, by how much the light of neighbours bends in all images (upper quartile): weights that
+    followed each star would count what seeing moves out of it. Masks that spare a share of all cells cut none.
+    """
+    rows = (len(value), BLOCK, BLOCK)
+    bend = np.abs(np.diff(np.clip(value, -_ENDLESS, _ENDLESS).reshape(rows), _BENDS, axis=2))
+    seen = sliding_window_view((weight > 0).reshape(rows), _BENDS + 1, axis=2).all(axis=-1)
+    bend[~seen] = np.inf
+    common = layers.least(bend.reshape(len(value), -1))
+    common = common[np.isfinite(common)]
+    if not common.size:
+        return weight
+    light = np.float32(_CUT * np.quantile(common, 0.75))
+    missing = 1 - covered / np.maximum(covered.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return np.asarray(weight / (1 + weight * (light * missing) ** 2))
+
+
+def _less_near_stars(layers: Layers, area: Float32Array, value: Float32Array, weight: Float32Array) -> Float32Array:
     """Weights, reduced where there is starlight and the pixel areas of the images differ by distortion.
 
     Whether a star keeps its counts or its surface brightness there depends on the flat field.
     """
-    (area,) = gathered(leaves, meshes, lambda *blocks: [_relative_area(*blocks)])
     seen = (weight > 0).astype(np.float32)
     mean = np.asarray(layers.total(seen * area) / np.maximum(layers.total(seen), np.float32(1)), np.float32)
     error = layers.each(np.subtract, seen * area, mean)
@@ -109,13 +131,13 @@ def _less_near_stars(
     return np.asarray(weight / (1 + weight * error**2))
 
 
-def _relative_area(mesh: Mesh, row: IntArray, column: IntArray) -> Float32Array:
-    """Pixel area in blocks, in units of the image's typical one, (k, 1)."""
+def _pixel_area(mesh: Mesh, row: IntArray, column: IntArray) -> Float32Array:
+    """Pixel area in blocks, in units of the area between cell centres, (k, 1)."""
     place = (
         np.clip(line - first // BLOCK, 0, n - 1)
         for line, first, n in zip((row, column), mesh.origin, mesh.area.shape, strict=True)
     )
-    return np.asarray(mesh.area[tuple(place)][:, None] / mesh.pixel_area, np.float32)
+    return np.asarray(mesh.area[tuple(place)][:, None], np.float32)
 
 
 def _low_quarter(value: Float32Array, seen: BoolArray) -> Float32Array:

@@ -39,7 +39,7 @@ from skymatch_cli.model import FloatArray, IntArray, Measurements, OverlapGraph,
 from skymatch_cli.model.measurements import PlaneSolver
 from skymatch_cli.model.monomials import carried, degree_of, exponents, n_terms
 
-_ITERATIONS = 7  # with the planes and the weights of the one before; residuals begin with the tilts in them
+_ITERATIONS = 8  # with the planes and the weights of the one before; residuals begin with the tilts in them
 _UNSCALED = 3  # iterations before the scatter is trusted
 
 

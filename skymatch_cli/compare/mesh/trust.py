@@ -11,7 +11,8 @@ Three measures are taken of every cell, each in units of what is typical for the
   Technometrics 16, 147), for stars that disagree, trails and defects;
 - the same over twice that window: what is fainter and wider, such as ghosts;
 - the local variance of the cells. A star has noise of its own, and moves light between its cells: where the variance
-  is more than twice the typical one, the weight falls with its square root.
+  is more than 2.5 times the typical one, the weight falls with its square root. The highest variance of a cell and
+  those around it counts: what seeing moves out of a star cancels only if the cells about it weigh as little.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from skymatch_cli.model import FloatArray
 Int32Array = npt.NDArray[np.int32]
 _CUT = 6.0  # typical distances at which the mean of a window counts no more
 _HOPELESS = 24.0  # the same for a cell, however well the windows around agree
-_NOISY = 2.0  # typical variances above which a cell loses weight
+_NOISY = 2.5  # typical variances above which a cell loses weight: in noise alone, few do
 _CELL_NOISE = 0.6  # scatter of cells in noise only, in units of what independent cells would have
 _ENDLESS = 1e12  # residual of a cell, in noise, beyond which its square would be too large for float32
 _BINS = 128  # of the logarithms of distances
@@ -145,7 +146,8 @@ def _trusted_weight(
     windows, seen = sheet.windows, (sheet.windows.weight > 0).astype(np.float32)
     of_image, *scales, noisy = (np.append(each[sheet.leaves.image], 1).astype(np.float32) for each in (scale, *typical))
     limit = np.float32(_NOISY) * noisy**2
-    quiet = np.maximum(distances[2], limit)
+    quiet = windows.beside.highest(distances[2] * seen)
+    np.maximum(quiet, limit, out=quiet)
     np.sqrt(np.divide(limit, quiet, out=quiet), out=quiet)
     weight = _spread(windows, quiet, seen, 0)
     weight *= windows.weight
