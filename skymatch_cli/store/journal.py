@@ -18,7 +18,7 @@ from skymatch_cli.record.journal import journal_path
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import DIGEST_BYTES, digest_of
 from skymatch_cli.store.keys import image_states
-from skymatch_cli.store.plan import Plan
+from skymatch_cli.store.planning import Plan
 from skymatch_cli.store.renewing import renewed
 from skymatch_cli.store.rows import CODEC, Overlaps, settings_json
 from skymatch_cli.store.solving import solve

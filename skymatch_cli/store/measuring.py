@@ -28,8 +28,7 @@ from skymatch_cli.run.tasks import (
 )
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.store.held import HeldFindings
-from skymatch_cli.store.plan import Plan
-from skymatch_cli.store.planning import check_model
+from skymatch_cli.store.planning import Plan, check_model
 
 if TYPE_CHECKING:
     from skymatch_cli.store.findings import Findings, StoredFindings

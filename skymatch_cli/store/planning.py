@@ -6,6 +6,7 @@ Pixels are read only where this program subtracted a sky before: to check that n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, TextIO
 
@@ -17,19 +18,32 @@ from skymatch_cli.images.image import Infos, read_infos
 from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.images.known import Headers, Known
 from skymatch_cli.images.names import NamedFile
-from skymatch_cli.model import ImageInfo, OverlapGraph, set_numbers
+from skymatch_cli.model import ImageInfo, OverlapGraph, SkyWarning, set_numbers
 from skymatch_cli.model.warning import skipped
 from skymatch_cli.run.tasks import NO_PROGRESS, Progress
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.footprint import Footprint
 from skymatch_cli.sky.overlap import overlap_graph
-from skymatch_cli.store.plan import Plan
 
 if TYPE_CHECKING:
     from skymatch_cli.store.store import Store
 
 ImageName = str | PathLike[str] | NamedFile
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Images and overlaps, as the headers give them."""
+
+    settings: Settings
+    infos: Sequence[ImageInfo]  # the N images that can be used
+    footprints: tuple[Footprint, ...]  # one for each image; none with the method ``user``, which needs no WCS
+    graph: OverlapGraph
+    skipped: tuple[str, ...]  # inputs and HDUs that are not used, and why
+    warnings: tuple[SkyWarning, ...]
+    # the headers that were read, for a later plan; empty in a plan that comes from a file
+    headers: Headers = field(default_factory=Headers)
 
 
 @one_thread()
