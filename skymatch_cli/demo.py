@@ -7,8 +7,8 @@ extension). ``truth.txt`` holds the skies in the format of ``--skylist``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,21 +32,8 @@ _SKIES = 100.0, 300.0  # smallest and largest, in electron
 _SEED = 1
 _GAIN, _READ_NOISE = 2.0, 3.0
 _BAD_PIXEL = 4  # the DQ flag of bad columns
-
-
-@dataclass(frozen=True, slots=True)
-class _Scene:
-    """Stars (position in arcsec, flux) and plane waves of a nebula (wave vector per arcsec, phase, amplitude)."""
-
-    star_xy: FloatArray
-    flux: FloatArray
-    wave: FloatArray
-    phase: FloatArray
-    amplitude: FloatArray
-
-    def nebula(self, x: FloatArray, y: FloatArray) -> FloatArray:
-        waves = zip(self.wave, self.phase, self.amplitude, strict=True)
-        return sum((a * (1 + np.cos(kx * x + ky * y + p)) for (kx, ky), p, a in waves), np.zeros(x.shape))
+# stars (positions in arcsec, flux), and plane waves that make a nebula
+_Scene = tuple[FloatArray, FloatArray, Callable[[FloatArray, FloatArray], FloatArray]]
 
 
 def write_demo(directory: Path, *, overwrite: bool = False) -> tuple[Path, ...]:
@@ -97,13 +84,15 @@ def _make_scene(rng: np.random.Generator) -> _Scene:
     n_waves = 12
     length = np.exp(rng.uniform(np.log(half / 6), np.log(2 * half), n_waves))
     angle = rng.uniform(0, 2 * np.pi, n_waves)
-    return _Scene(
-        star_xy=rng.uniform(-half, half, (n_stars, 2)),
-        flux=np.minimum(150 * (1 + rng.pareto(1.1, n_stars)), 1e6),
-        wave=2 * np.pi / length[:, None] * np.column_stack([np.cos(angle), np.sin(angle)]),
-        phase=rng.uniform(0, 2 * np.pi, n_waves),
-        amplitude=20 * length / (2 * half),
-    )
+    wave = 2 * np.pi / length[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
+    star_xy = rng.uniform(-half, half, (n_stars, 2))
+    flux = np.minimum(150 * (1 + rng.pareto(1.1, n_stars)), 1e6)
+    waves = list(zip(wave, rng.uniform(0, 2 * np.pi, n_waves), 20 * length / (2 * half), strict=True))
+
+    def nebula(x: FloatArray, y: FloatArray) -> FloatArray:
+        return sum((a * (1 + np.cos(kx * x + ky * y + p)) for (kx, ky), p, a in waves), np.zeros(x.shape))
+
+    return star_xy, flux, nebula
 
 
 def _tan_wcs(ra: float, dec: float, scale_arcsec: float, rotation_deg: float, crpix: float) -> Any:
@@ -121,9 +110,10 @@ def _frame(rng: np.random.Generator, scene: _Scene, place: tuple[int, int], sky:
     wcs = _tan_wcs(ra, dec, _PIXEL_ARCSEC, rng.uniform(-4, 4), (_SIZE + 1) / 2)
     py, px = np.mgrid[:_SIZE, :_SIZE].astype(float)
     on_plane = plane.wcs_world2pix(wcs.wcs_pix2world(np.column_stack([px.ravel(), py.ravel()]), 0), 0)
-    image = scene.nebula(*on_plane.T).reshape(px.shape) + sky
-    stars = wcs.wcs_world2pix(plane.wcs_pix2world(scene.star_xy, 0), 0)
-    _add_stars(image, stars, scene.flux, sigma_pix=float(rng.uniform(1.0, 1.3)))
+    star_xy, flux, nebula = scene
+    image = nebula(*on_plane.T).reshape(px.shape) + sky
+    stars = wcs.wcs_world2pix(plane.wcs_pix2world(star_xy, 0), 0)
+    _add_stars(image, stars, flux, sigma_pix=float(rng.uniform(1.0, 1.3)))
     image += rng.normal(0, 1, image.shape) * np.sqrt(np.maximum(image, 0) / _GAIN + _READ_NOISE**2)
     hits = rng.integers(0, _SIZE, (2, max(1, _SIZE**2 // 5000)))
     image[hits[0], hits[1]] += rng.exponential(2000, hits.shape[1])

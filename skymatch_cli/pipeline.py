@@ -92,7 +92,7 @@ def apply(result: Result, *, progress: Progress = NO_PROGRESS, named: Iterable[s
     ``named`` are files that the run reads beside its images; copies never replace them. InputError if an image can't be
     written; found before the first one is touched wherever possible.
     """
-    from skymatch_cli.record.updates import sky_updates
+    from skymatch_cli.record.edits import sky_updates
     from skymatch_cli.record.write import write_skies
 
     solution, settings = result.solution, result.settings
@@ -101,7 +101,7 @@ def apply(result: Result, *, progress: Progress = NO_PROGRESS, named: Iterable[s
 
 
 def _check_writable(infos: Sequence[ImageInfo], settings: Settings) -> None:
-    from skymatch_cli.record.updates import sky_updates
+    from skymatch_cli.record.edits import sky_updates
     from skymatch_cli.record.write import check_writable
 
     if problems := check_writable(sky_updates(infos, settings), settings):

@@ -12,7 +12,9 @@ from astropy.io import fits
 import skymatch_cli
 from skymatch_cli.errors import InputError
 from skymatch_cli.images import pixels as reading
+from skymatch_cli.settings import Settings
 from skymatch_cli.store import measuring
+from skymatch_cli.store.planning import plan
 
 from .commands import run
 from .factories import Frame
@@ -441,3 +443,16 @@ def test_planes_that_are_not_named_do_not_change_their_state(tmp_path):
     assert refused.exit_code == 3
     assert "the skies of its planes [*,*,2], [*,*,3] are not subtracted" in refused.stderr
     assert [Path(name).read_bytes() for name in names] == before
+
+
+def test_sections_of_planes_have_overlaps_of_their_own(tmp_path):
+    first, *others = save(tmp_path, 2)
+    each = Settings(planes="each")
+    both = plan([f"{first}[0][1:45,*]", f"{first}[0][46:90,*]", *others], each).graph
+    parts = f"{first}[0][1:45,*,1]", f"{first}[0][46:90,*,1]", *(f"{name}[0][*,*,1]" for name in others)
+    one = plan(parts, each).graph
+    expected = list(zip(one.a.tolist(), one.b.tolist(), one.area_arcmin2.tolist(), strict=True))
+    assert [a for a, b, _ in expected if b == 2] == [0]  # only one of the halves reaches the cube beside
+    for k in (0, 1):
+        pairs = zip(both.a.tolist(), both.b.tolist(), both.area_arcmin2.tolist(), strict=True)
+        assert [(a // 2, b // 2, area) for a, b, area in pairs if a % 2 == k] == expected

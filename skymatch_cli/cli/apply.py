@@ -27,7 +27,7 @@ def command(ctx: click.Context, /, *, solution: str, shard: str | None, **_: Any
     is refused, unless it is this command that changed it: an interrupted run is finished by running it again. --dry-run
     checks all files and changes none.
     """
-    from skymatch_cli.record.updates import sky_updates
+    from skymatch_cli.record.edits import sky_updates
     from skymatch_cli.record.write import write_skies
     from skymatch_cli.settings import OF_THE_SKY
     from skymatch_cli.store.solution import as_written, read_solution, settings_of

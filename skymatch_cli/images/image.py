@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, groupby
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem, caught
@@ -38,12 +38,12 @@ from skymatch_cli.images.units import UnitFacts, area_warnings, comparison_scale
 from skymatch_cli.model import CelestialWcs, Container, ImageInfo, ImageRef, Part, Section, SkyWarning
 from skymatch_cli.run.tasks import NO_PROGRESS, Progress, run_apart
 from skymatch_cli.settings import Settings
-from skymatch_cli.sky.celestial import FitsWcs, refers_to_tables, wcs_of_cards
+from skymatch_cli.sky.celestial import refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import footprint
 from skymatch_cli.sky.pixelarea import pixel_area_arcsec2, pixel_area_ratio
 
 if TYPE_CHECKING:
-    from skymatch_cli.images.formats.gwcs import GwcsWcs
+    pass
 
 _PLACED = "images of JWST are placed by the approximation in their headers"
 _GAINS = ("ATODGAIN", "EGAIN", "GAIN")  # GAIN of amateur cameras is a setting: theirs is EGAIN
@@ -173,11 +173,9 @@ class _HeaderReader:
         exposed, told = _exposed(keywords, shape)
         notes += told
         wcs, doubt = self._wcs(ref, file, keywords.own, shape) if self._need_wcs else (None, ())
-        if ref.section is not None:
-            from skymatch_cli.images.partwcs import SectionWcs
-
-            shape = ref.section.shape
-            wcs = None if wcs is None else SectionWcs(cast("FitsWcs | GwcsWcs", wcs), ref.section)
+        if (part := ref.section) is not None:
+            shape = part.shape
+            wcs = None if wcs is None else replace(cast("Any", wcs), shape=shape, corner=(part.x0, part.y0))
         flux_scale, by = self._settings.flux_scale, self._settings.split_by
         bunit = keywords.text("BUNIT") or self._settings.bunit or ""
         _refuse_unlinear(keywords)

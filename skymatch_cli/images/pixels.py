@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from skymatch_cli.images.formats.packing import open_unpacked
 from skymatch_cli.images.formats.pixelformat import Stored
 from skymatch_cli.images.formats.tilecheck import opened_tiles
 from skymatch_cli.images.padding import Padding, find_padding
-from skymatch_cli.images.skystate import missing_sky
 from skymatch_cli.model import (
     BoolArray,
     FloatArray,
@@ -40,6 +39,7 @@ from skymatch_cli.model import (
     SkyWarning,
     StoredPlane,
 )
+from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.settings import Settings
 
 _BLOCK_BYTES = 2**18  # blocks of rows: cheap per call, and they fit the cache
@@ -77,7 +77,7 @@ def read_pixels(info: ImageInfo, settings: Settings, *, rows: tuple[int, int] | 
     flagged = 0
     with ExitStack() as stack:
         files = _OpenFiles(stack, info.ref.label, info.ref.section)
-        missing = missing_sky(info.recorded)
+        missing = info.recorded.sky if info.recorded is not None and info.recorded.subtracted else SkyPlane()
         for at, stored in files.blocks(plane, y0, y1):
             level = missing.rows(y0 + at.start, y0 + at.stop, info.shape)
             if plane.bitpix == 64 and source.original is None:
@@ -173,7 +173,8 @@ def _inside_regions(info: ImageInfo, file: RegionFile) -> BoolArray:
     section = info.ref.section
     if section is None:
         return inside_regions(regions, info.wcs, info.shape, info.ref.label)
-    inside = inside_regions(regions, getattr(info.wcs, "whole", None), section.whole, info.ref.label)
+    wcs = None if info.wcs is None else replace(cast("Any", info.wcs), shape=section.whole, corner=(0, 0))
+    inside = inside_regions(regions, wcs, section.whole, info.ref.label)
     return inside[section.y0 : section.y1, section.x0 : section.x1]
 
 

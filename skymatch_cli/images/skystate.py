@@ -21,7 +21,6 @@ from skymatch_cli.model import ImageRef, PixelFormat, Recorded
 from skymatch_cli.model.images import BITPIX
 from skymatch_cli.model.section import WHOLE, Part
 from skymatch_cli.model.skyparts import NO_SKY, Skies
-from skymatch_cli.model.skyplane import SkyPlane
 
 OURS_ALONE = "use the file that skymatch wrote, or remove its cards BKG* and HISTORY skymatch-cli"
 """Hint for a file that another program made from one of ours."""
@@ -211,13 +210,6 @@ def header_of_sky(source: Source, hdu: int) -> int:
     images = [i for i, other in enumerate(source.file.hdus) if other.name == "SCI" and other.n_planes == 1]
     is_jwst = str(cd.value(source.cards(0), "TELESCOP")).upper() == "JWST"
     return 0 if hdu and is_jwst and images == [hdu] else hdu
-
-
-def missing_sky(recorded: Recorded | None) -> SkyPlane:
-    """Return the sky to add to the stored pixels to get the original ones."""
-    if recorded is None or not recorded.subtracted:
-        return SkyPlane()
-    return recorded.sky
 
 
 def skies_in(cards: cd.Cards, shape: tuple[int, ...], keyword: str) -> tuple[Skies, bool]:

@@ -232,22 +232,18 @@ def joined(
         area_arcmin2=graph.area_arcmin2,
         local=each(skies, images, graph.n_images) if len(skies) == len(parts) else None,
         zero_point=None if factors is None else factors.T.copy(),
-        noise=_joined_noise([part.noise for part in parts], pairs, m),
+        noise=_joined_noise([part.noise for part in parts], pairs),
         planes=each([own for own, _ in planes], [rows for _, rows in planes], m) if planes else None,
         reasons=tuple(reason for part in parts for reason in part.reasons),
         **made,
     )
 
 
-def _joined_noise(parts: Sequence[csr_array | None], pairs: Sequence[IntArray], m: int) -> csr_array | None:
+def _joined_noise(parts: Sequence[csr_array | None], pairs: Sequence[IntArray]) -> csr_array | None:
     """Noise factors of sets of pairs, which have no source of noise in common, as one of all m pairs."""
-    from scipy.sparse import coo_array, csr_array  # the model of a run without a joint fit needs none
+    from scipy.sparse import block_diag, csr_array  # the model of a run without a joint fit needs none
 
-    known = [(part.tocoo(), own) for part, own in zip(parts, pairs, strict=True) if part is not None]
-    if not known:
+    if all(part is None for part in parts):
         return None
-    first = np.cumsum([0, *(part.shape[1] for part, _ in known)])
-    row = np.concatenate([own[part.row] for part, own in known])
-    column = np.concatenate([part.col + low for (part, _), low in zip(known, first, strict=False)])
-    data = np.concatenate([part.data for part, _ in known])
-    return csr_array(coo_array((data, (row, column)), shape=(m, int(first[-1]))))
+    whole = [csr_array((len(own), 0)) if part is None else part for part, own in zip(parts, pairs, strict=True)]
+    return csr_array(block_diag(whole, format="csr"))[np.argsort(np.concatenate(pairs))]

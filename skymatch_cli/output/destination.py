@@ -74,10 +74,7 @@ class Output:
 
     def dump(self, report: Report, stream: BinaryIO) -> None:
         """Write the report to an open stream, from its start to its end."""
-        if self.form == Format.FITS:
-            write_through(lambda whole: self._write(report, whole), stream)
-        else:
-            self._write(report, stream)
+        write_through(lambda whole: self._write(report, whole), stream)
 
     def _write(self, report: Report, stream: BinaryIO) -> None:
         from skymatch_cli.output.formats import WRITERS

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import groupby
 
 import numpy as np
 
-from skymatch_cli.errors import InputError
+from skymatch_cli.errors import InputError, UsageError
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.images.formats.pixelformat import PixelError, format_after
 from skymatch_cli.images.formats.source import Source
@@ -18,11 +18,11 @@ from skymatch_cli.images.ledger import Record, primary_cards, recorded_cards
 from skymatch_cli.images.skycards import ERROR, LEVEL, MOST_PLANES, MOST_SECTIONS, parts_in
 from skymatch_cli.images.skystate import SkyState, header_of_sky, original_header, read_state
 from skymatch_cli.images.undocards import Written
-from skymatch_cli.model import Container, FileState, ImageInfo, ImageRef, Part, PixelFormat
+from skymatch_cli.model import Container, FileState, FloatArray, ImageInfo, ImageRef, Part, PixelFormat
 from skymatch_cli.model.section import WHOLE
 from skymatch_cli.model.skyparts import NO_SKY, Skies
 from skymatch_cli.model.skyplane import SkyPlane
-from skymatch_cli.record.jwsttree import erase_background, hide_background
+from skymatch_cli.record.jwsttree import erase_background, hide_background, tree_edits
 from skymatch_cli.record.precision import PixelFacts
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit
 from skymatch_cli.settings import Settings
@@ -60,6 +60,39 @@ class SkyUpdate:
         return all(math.isfinite(value) for value in (self.sky, *(self.tilt or ())))
 
 
+def sky_updates(
+    infos: Sequence[ImageInfo],
+    settings: Settings,
+    sky: FloatArray | None = None,
+    sky_err: FloatArray | None = None,
+    tilt: FloatArray | None = None,
+) -> list[SkyUpdate]:
+    """Make the updates of the images (N,) that may be written.
+
+    ``sky`` and ``sky_err`` (N,) are in the unit of each image (zeros by default, to ask whether the images could be
+    written), ``tilt`` (N, k) is the shape of skies that are not constant. UsageError if the skies are per second of a
+    map of exposure times, which no header can record.
+    """
+    if settings.exposure_map is not None:
+        what = "--exposure-map: a sky per second can't be recorded in an image of counts"
+        raise UsageError(what, "add --dry-run, or divide the images by their exposure first")
+    skies, errors = ([0.0] * len(infos) if given is None else given.tolist() for given in (sky, sky_err))
+    tilts = [None] * len(infos) if tilt is None else [tuple(shape) for shape in tilt.tolist()]
+    return [
+        SkyUpdate(
+            ref=info.ref,
+            sky=level,
+            sky_err=err,
+            method=settings.method,
+            state=info.source.science.state,
+            tilt=shape,
+            info=info,
+        )
+        for info, level, err, shape in zip(infos, skies, errors, tilts, strict=True)
+        if not info.ref.read_only
+    ]
+
+
 def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Settings) -> dict[int, HduEdit]:
     """Make the edits of the HDUs of one file, by index; unchanged HDUs have none. Pixels are read by `settled`.
 
@@ -90,16 +123,6 @@ def record_edits(source: Source, updates: Sequence[SkyUpdate], settings: Setting
 def whole_cube(ref: ImageRef) -> ImageRef:
     """Return the cube of a plane; other images unchanged."""
     return ref if ref.part.plane is None else replace(ref, part=WHOLE)
-
-
-def tree_edits(source: Source, edit: Callable[[bytes], bytes]) -> dict[int, HduEdit]:
-    """Make the edit of the ASDF extension of a JWST file; {} where it is unchanged or missing."""
-    hdu = next((hdu for hdu in source.file.hdus if hdu.name == "ASDF"), None)
-    if hdu is None:
-        return {}
-    data = source.read(hdu.data_offset, source.data_stop(hdu.index) - hdu.data_offset)
-    new = edit(data)
-    return {} if new == data else {hdu.index: HduEdit(cards=source.cards(hdu.index), data=new)}
 
 
 def settled(source: Source, index: int, edit: HduEdit, facts: PixelFacts) -> HduEdit:

@@ -9,12 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from skymatch_cli.images.formats.source import Source
+from skymatch_cli.record.rewrite import HduEdit
+
 _META = re.compile(rb"^meta:[^\n]*\n(?:[ #-][^\n]*\n)+", re.MULTILINE)
 _BACKGROUND = re.compile(rb"^  background:[^\n]*\n(?:   +[^\n]*\n)*", re.MULTILINE)
 _HIDDEN = re.compile(rb"^# background:[^\n]*\n(?:#  +[^\n]*\n)*", re.MULTILINE)
 _ENTRY = re.compile(rb"^  \w", re.MULTILINE)
 _LINE = re.compile(rb"[^\n]+")
 _END_OF_TREE = b"\n...\n"
+
+
+def tree_edits(source: Source, edit: Callable[[bytes], bytes]) -> dict[int, HduEdit]:
+    """Make the edit of the ASDF extension of a JWST file; {} where it is unchanged or missing."""
+    hdu = next((hdu for hdu in source.file.hdus if hdu.name == "ASDF"), None)
+    if hdu is None:
+        return {}
+    data = source.read(hdu.data_offset, source.data_stop(hdu.index) - hdu.data_offset)
+    new = edit(data)
+    return {} if new == data else {hdu.index: HduEdit(cards=source.cards(hdu.index), data=new)}
 
 
 def hide_background(data: bytes) -> bytes:

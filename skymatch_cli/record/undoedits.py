@@ -23,8 +23,8 @@ from skymatch_cli.images.undocards import is_recorded
 from skymatch_cli.model import ImageRef
 from skymatch_cli.model.section import WHOLE
 from skymatch_cli.model.skyparts import NO_SKY, Skies
-from skymatch_cli.record.edits import pixel_edit, tree_edits, whole_cube
-from skymatch_cli.record.jwsttree import show_background
+from skymatch_cli.record.edits import pixel_edit, whole_cube
+from skymatch_cli.record.jwsttree import show_background, tree_edits
 from skymatch_cli.record.precision import check_digest
 from skymatch_cli.record.rewrite import HduEdit, PixelEdit
 

@@ -59,6 +59,7 @@ class FitsWcs:
     # projections
     straight: bool
     notes: tuple[str, ...] = ()  # what astropy had to say about the header, for the log
+    corner: tuple[int, int] = (0, 0)  # (x, y) of the first pixel, of a section of the image
 
     @property
     def _engine(self) -> _Engine:
@@ -66,12 +67,12 @@ class FitsWcs:
 
     def to_sky(self, x: FloatArray, y: FloatArray) -> FloatArray:
         """Convert pixels to ICRS unit vectors, (n, 3); NaN rows where a pixel is off the sky."""
-        pixels = np.stack([np.asarray(x, float), np.asarray(y, float)], axis=-1)
+        pixels = np.stack([np.asarray(x, float), np.asarray(y, float)], axis=-1) + self.corner
         return self.frame.to_icrs(self._engine.to_native(pixels))
 
     def to_pixel(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Convert ICRS unit vectors (n, 3) to pixels; NaN where no pixel has that position."""
-        x, y = self._engine.to_pixels(self.frame.from_icrs(vectors)).T.copy()
+        x, y = (self._engine.to_pixels(self.frame.from_icrs(vectors)) - self.corner).T.copy()
         if self.straight:
             return x, y
         near = self._off_by_pix(vectors, x, y)

@@ -9,11 +9,10 @@ breaks down on surfaces of order 4 and more, which most of them have.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.polynomial import chebyshev, legendre, polynomial
+from numpy.polynomial import Chebyshev, Legendre, Polynomial
 
 from skymatch_cli.model import FloatArray
 
@@ -24,12 +23,7 @@ _SURFACE = re.compile(r'(?P<which>lngcor|latcor) *= *"(?P<numbers>[^"]*)"')
 _PROJECTION = re.compile(r"projp(?P<number>\d) *= *(?P<value>[-+.\dEeDd]+)")
 _CARD_TEXT = 68  # characters of a string that fill its card
 _MAX_ORDER = 9  # of SIP in astropy
-_CHEBYSHEV, _LEGENDRE, _POLYNOMIAL = 1, 2, 3
-_TO_POWERS: dict[int, Callable[..., Any]] = {
-    _CHEBYSHEV: chebyshev.cheb2poly,
-    _LEGENDRE: legendre.leg2poly,
-    _POLYNOMIAL: np.asarray,
-}
+_SERIES: dict[int, Any] = {1: Chebyshev, 2: Legendre, 3: Polynomial}
 _HALF_CROSS, _FULL_CROSS = 2, 1
 
 
@@ -110,16 +104,14 @@ def _is_kept(i: int, j: int, order: int, cross: int) -> bool:
 
 def _basis(kind: int, n: int, low: float, high: float) -> FloatArray:
     """Return the n basis functions of one axis as polynomials: (function, power)."""
-    made = np.zeros((n, n))
-    to_power = _TO_POWERS.get(kind)
-    if to_power is None or not (high > low or kind == _POLYNOMIAL):
+    series = _SERIES.get(kind)
+    if series is None or not (high > low or series is Polynomial):
         raise ValueError(f"a surface of IRAF is of kind {kind}")
-    scaled = [0.0, 1.0] if kind == _POLYNOMIAL else [-(high + low) / (high - low), 2.0 / (high - low)]
+    domain = None if series is Polynomial else [low, high]
+    made = np.zeros((n, n))
     for k in range(n):
-        sum_of_powers = np.zeros(1)
-        for coefficient in to_power(np.eye(n)[k, : k + 1])[::-1]:  # Horner's rule
-            sum_of_powers = polynomial.polyadd(polynomial.polymul(sum_of_powers, scaled), [coefficient])
-        made[k, : len(sum_of_powers[:n])] = sum_of_powers[:n]
+        powers = series.basis(k, domain).convert(kind=Polynomial).coef
+        made[k, : len(powers)] = powers
     return made
 
 

@@ -206,9 +206,7 @@ def solve_skies(
     found = METHODS[METHOD_ALIASES.get(method) or Method(method)](task)
     sky = found.value / task.factor
     residual = _residuals(task, found)
-    used = (
-        np.isfinite(residual) & (measurements.weight > 0) & (task.group[measurements.a] != task.group[measurements.b])
-    )
+    used = np.isfinite(residual) & task.used
     n_components, offsets = len(found.anchor), found.offsets
     unknown = np.full(n_components, np.nan)
     warnings = _warnings(task, found, sky)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.model import BoolArray, PixelArray
-from skymatch_cli.statistics.sample import SortedValues
+from skymatch_cli.statistics.sample import SortedValues, spread_sample
 
 BINS = 255
 """Bins of values; the first and the last have no bound. Code ``BINS`` itself: a pixel that doesn't count."""
@@ -51,10 +51,8 @@ class Binning:
     @classmethod
     def of(cls, data: PixelArray, good: BoolArray) -> Binning:
         """Lay out bins for the good pixels of an image, (ny, nx) each."""
-        stride = max(1, data.size // _SAMPLE) | 1  # odd, so that every column is sampled
-        sample = data.reshape(-1)[::stride]
-        sample = sample[good.reshape(-1)[::stride] & np.isfinite(sample)]
-        return cls(np.sort(sample) if sample.size else np.zeros(1, dtype=data.dtype))
+        sample = spread_sample(data, good, _SAMPLE)
+        return cls(sample if sample.size else np.zeros(1, dtype=data.dtype))
 
     def bins(self, values: SortedValues) -> npt.NDArray[np.uint8]:
         """Return the bins of pixels, ``BINS`` for infinite ones."""

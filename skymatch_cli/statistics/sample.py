@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from skymatch_cli.model import FloatArray, IntArray
+from skymatch_cli.model import BoolArray, FloatArray, IntArray, PixelArray
 
 if TYPE_CHECKING:
     from skymatch_cli.statistics.regions import TiledSamples
@@ -123,6 +123,13 @@ class Runs:
     def of(self, which: int) -> Run:
         """Return the run of one set."""
         return Run(self.samples, which, int(self.start[which]), int(self.stop[which]))
+
+
+def spread_sample(data: PixelArray, good: BoolArray, n: int) -> SortedValues:
+    """Return some n of the good finite pixels of an image, sorted, from all of its rows and columns."""
+    every = max(1, data.size // n) | 1  # odd, so that every column is sampled
+    values = data.reshape(-1)[::every][good.reshape(-1)[::every]]
+    return np.sort(values[np.isfinite(values)])
 
 
 def round_up(edges: FloatArray, dtype: np.dtype[np.floating]) -> npt.NDArray[np.floating]:

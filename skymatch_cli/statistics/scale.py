@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from skymatch_cli.model import BoolArray, FloatArray, ImageInfo, PixelArray
+from skymatch_cli.statistics.sample import spread_sample
 
 _SAMPLE = 2**12
 _BRIGHT = 0.998  # quantile: stars, not single hot pixels
@@ -24,12 +25,9 @@ def pixel_scale(data: PixelArray, good: BoolArray) -> FloatArray:
     >>> pixel_scale(pixels, np.ones(pixels.shape, bool)).round()
     array([  5., 506.])
     """
-    every = max(1, data.size // _SAMPLE) | 1  # odd, so that every column is sampled
-    values = data.reshape(-1)[::every][good.reshape(-1)[::every]]
-    values = values[np.isfinite(values)]
+    values = spread_sample(data, good, _SAMPLE).astype(np.float64)
     if not values.size:
         return np.full(2, np.nan)
-    values = np.sort(values).astype(np.float64)  # quicker than `np.quantile`
     shares = np.array([0.25, 0.5, 0.75, _BRIGHT]) * (len(values) - 1)
     low, middle, high, bright = np.interp(shares, np.arange(len(values)), values)
     return np.array([(high - low) / _QUARTILES_PER_SIGMA, bright - middle])

@@ -95,7 +95,8 @@ class Database:
             self.put("facts", [("layout", self._layout.encode())])
 
     def _check(self) -> None:
-        application, version = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in _VERSIONS)
+        names = "application_id", "user_version"
+        application, version = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
         if application != APPLICATION_ID:
             raise InputError.at(self.file, "is a database of another program", _HINT)
         if version == SCHEMA_VERSION and self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
@@ -217,9 +218,6 @@ class Database:
                 if not all(isinstance(part, bytes) for part in row[1:]) or digest != _digest(table, row):
                     raise self.damaged(f"a row of {table} is not what was written")
                 yield tuple(row)
-
-
-_VERSIONS = ("application_id", "user_version")
 
 
 def _end(start: bytes) -> bytes:

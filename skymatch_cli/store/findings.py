@@ -18,7 +18,7 @@ from skymatch_cli.model import IntArray, Measurements, SkyWarning
 from skymatch_cli.store.database import Row, digest_of
 from skymatch_cli.store.held import HeldFindings
 from skymatch_cli.store.keys import KEY_BYTES, OverlapKeys, measuring_keys
-from skymatch_cli.store.plan import Plan
+from skymatch_cli.store.planning import Plan
 from skymatch_cli.store.rows import CODEC, Finding, Gathered
 from skymatch_cli.store.store import Store
 

@@ -13,13 +13,12 @@ from skymatch_cli.images.formats.files import real_path
 from skymatch_cli.images.formats.fitsfile import read_structure
 from skymatch_cli.images.formats.source import open_source
 from skymatch_cli.model import ImageInfo, Journal, Measurements, SkyWarning
-from skymatch_cli.record.edits import SkyUpdate, record_edits
+from skymatch_cli.record.edits import SkyUpdate, record_edits, sky_updates
 from skymatch_cli.record.journal import journal_path
-from skymatch_cli.record.updates import sky_updates
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import DIGEST_BYTES, digest_of
 from skymatch_cli.store.keys import image_states
-from skymatch_cli.store.plan import Plan
+from skymatch_cli.store.planning import Plan
 from skymatch_cli.store.renewing import renewed
 from skymatch_cli.store.rows import CODEC, Overlaps, settings_json
 from skymatch_cli.store.solving import solve

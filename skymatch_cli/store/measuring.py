@@ -28,8 +28,7 @@ from skymatch_cli.run.tasks import (
 )
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.store.held import HeldFindings
-from skymatch_cli.store.plan import Plan
-from skymatch_cli.store.planning import check_model
+from skymatch_cli.store.planning import Plan, check_model
 
 if TYPE_CHECKING:
     from skymatch_cli.store.findings import Findings, StoredFindings
@@ -220,7 +219,8 @@ def find_plane_by_plane(
     """
     sets, settings, runner = set_numbers(planned.infos), planned.settings, runner or LocalRunner(planned.settings.jobs)
     images = np.split(np.argsort(sets, kind="stable"), np.cumsum(np.bincount(sets))[:-1])
-    places = {tuple((planned.infos[i].ref.path, planned.infos[i].ref.hdu) for i in own.tolist()) for own in images}
+    refs = [[planned.infos[i].ref for i in own.tolist()] for own in images]
+    places = {tuple((ref.path, ref.hdu, ref.section) for ref in own) for own in refs}
     if settings.compare != Compare.MESH or len(images) < 2 or len(places) > 1:
         return None
     n_pixels = sum(math.prod(planned.infos[i].shape) for i in images[0].tolist()) * len(images)

@@ -6,6 +6,7 @@ Pixels are read only where this program subtracted a sky before: to check that n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, TextIO
 
@@ -17,19 +18,32 @@ from skymatch_cli.images.image import Infos, read_infos
 from skymatch_cli.images.inputs import resolve_images
 from skymatch_cli.images.known import Headers, Known
 from skymatch_cli.images.names import NamedFile
-from skymatch_cli.model import ImageInfo, OverlapGraph, set_numbers
+from skymatch_cli.model import ImageInfo, OverlapGraph, SkyWarning, set_numbers
 from skymatch_cli.model.warning import skipped
 from skymatch_cli.run.tasks import NO_PROGRESS, Progress
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.footprint import Footprint
 from skymatch_cli.sky.overlap import overlap_graph
-from skymatch_cli.store.plan import Plan
 
 if TYPE_CHECKING:
     from skymatch_cli.store.store import Store
 
 ImageName = str | PathLike[str] | NamedFile
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Images and overlaps, as the headers give them."""
+
+    settings: Settings
+    infos: Sequence[ImageInfo]  # the N images that can be used
+    footprints: tuple[Footprint, ...]  # one for each image; none with the method ``user``, which needs no WCS
+    graph: OverlapGraph
+    skipped: tuple[str, ...]  # inputs and HDUs that are not used, and why
+    warnings: tuple[SkyWarning, ...]
+    # the headers that were read, for a later plan; empty in a plan that comes from a file
+    headers: Headers = field(default_factory=Headers)
 
 
 @one_thread()
@@ -96,29 +110,21 @@ def _shared_graph(infos: Sequence[ImageInfo], footprints: Sequence[Footprint]) -
     sets = set_numbers(infos)
     if not footprints or not sets.any():
         return overlap_graph(footprints)
-    numbers: dict[object, int] = {}
-    places = ((i.ref.path, i.ref.hdu) if i.ref.part.plane is not None else n for n, i in enumerate(infos))
-    place = np.array([numbers.setdefault(key, len(numbers)) for key in places], np.int64)
-    _, first, count = np.unique(place, return_index=True, return_counts=True)
-    graph = overlap_graph([footprints[i] for i in first.tolist()])
-    # For each overlap of two places the images of the first, and of the second that of the same set, if there is one.
-    of_place = np.argsort(place, kind="stable")
-    begin = np.cumsum(count) - count
-    row = np.repeat(np.arange(len(graph.a)), count[graph.a])
-    within = np.arange(len(row)) - np.repeat(np.cumsum(count[graph.a]) - count[graph.a], count[graph.a])
-    one = of_place[begin[graph.a[row]] + within]
-    key = place * (sets.max() + 1) + sets
-    of_key = np.argsort(key)
-    wanted = graph.b[row] * (sets.max() + 1) + sets[one]
-    found = of_key[np.minimum(np.searchsorted(key[of_key], wanted), len(key) - 1)]
-    both = key[found] == wanted
-    row = row[both]
-    a, b = np.sort(np.stack([one[both], found[both]]), axis=0)
-    order = np.lexsort((graph.plane[row], b, a))
-    row, a, b = row[order], a[order], b[order]
-    return OverlapGraph(
-        len(infos), a, b, graph.area_arcmin2[row], graph.polygon.part(row), graph.plane[row], graph.planes
+    places: dict[object, dict[int, int]] = {}  # the image of every set that lies in a place
+    for i, (info, own) in enumerate(zip(infos, sets.tolist(), strict=True)):
+        place = i if info.ref.part.plane is None else (info.ref.path, info.ref.hdu, info.ref.section)
+        places.setdefault(place, {})[own] = i
+    images = list(places.values())
+    graph = overlap_graph([footprints[min(of_set.values())] for of_set in images])
+    columns = zip(graph.a.tolist(), graph.b.tolist(), graph.plane.tolist(), strict=True)
+    pairs = sorted(
+        (*sorted((i, images[there][own])), plane, row)
+        for row, (here, there, plane) in enumerate(columns)
+        for own, i in images[here].items()
+        if own in images[there]
     )
+    a, b, plane, row = np.array(pairs, np.int64).reshape(-1, 4).T.copy()
+    return OverlapGraph(len(infos), a, b, graph.area_arcmin2[row], graph.polygon.part(row), plane, graph.planes)
 
 
 def check_model(settings: Settings, graph: OverlapGraph) -> None:

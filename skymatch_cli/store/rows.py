@@ -23,7 +23,6 @@ from skymatch_cli.compare.pooled import ImageMeasurement
 from skymatch_cli.images.formats.fitsfile import FitsFile
 from skymatch_cli.images.formats.gwcs import GwcsWcs
 from skymatch_cli.images.known import ImageHeader
-from skymatch_cli.images.partwcs import SectionWcs
 from skymatch_cli.model import CelestialWcs, FloatArray, IntArray, Measurements, OverlapGraph, SkyWarning, TangentPlane
 from skymatch_cli.model.polygons import Polygons
 from skymatch_cli.settings import Settings
@@ -32,7 +31,7 @@ from skymatch_cli.store.codec import Codec
 from skymatch_cli.store.keys import ImageKeys
 
 Finding = ImageMeasurement | MeshReduction
-CODEC = Codec({CelestialWcs: (FitsWcs, GwcsWcs, SectionWcs), Mesh: (PackedMesh,)})
+CODEC = Codec({CelestialWcs: (FitsWcs, GwcsWcs), Mesh: (PackedMesh,)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from skymatch_cli.images.lookup import find_reference, read_skylist
 from skymatch_cli.model import Measurements, SkyWarning
 from skymatch_cli.run.threads import one_thread
 from skymatch_cli.store.measuring import NEEDS_LOCAL
-from skymatch_cli.store.plan import Plan
+from skymatch_cli.store.planning import Plan
 
 if TYPE_CHECKING:
     from skymatch_cli.output.result import Result

@@ -22,7 +22,7 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import Database, digest_of
 from skymatch_cli.store.keys import ImageKeys, image_keys
 from skymatch_cli.store.lazy import StoredInfos, StoredPolygons
-from skymatch_cli.store.plan import Plan
+from skymatch_cli.store.planning import Plan
 from skymatch_cli.store.rows import (
     CODEC,
     Gathered,

@@ -46,6 +46,7 @@ class GwcsWcs:
     cards: bytes  # the WCS as an ASDF file, compressed: what is pickled; the WCS is built from it when first used
     frame: SkyFrame
     notes: tuple[str, ...] = ("positions from its GWCS",)
+    corner: tuple[int, int] = (0, 0)  # (x, y) of the first pixel, of a section of the image
 
     @cached_property
     def _engine(self) -> _Engine:
@@ -57,11 +58,12 @@ class GwcsWcs:
         return _Linear.of(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in ("shape", "cards", "frame", "notes")}
+        return {name: self.__dict__[name] for name in ("shape", "cards", "frame", "notes", "corner")}
 
     def to_sky(self, x: FloatArray, y: FloatArray) -> FloatArray:
         """Pixels to ICRS unit vectors, (n, 3); NaN rows where a pixel is off the sky. Beyond the frame too."""
-        return self.frame.to_icrs(self._engine.to_native(np.asarray(x, float), np.asarray(y, float)))
+        x, y = np.asarray(x, float) + self.corner[0], np.asarray(y, float) + self.corner[1]
+        return self.frame.to_icrs(self._engine.to_native(x, y))
 
     def to_pixel(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
         """ICRS unit vectors (n, 3) to pixels within a frame's width of the image; NaN elsewhere.

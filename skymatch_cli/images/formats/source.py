@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import tempfile
@@ -23,7 +22,6 @@ from skymatch_cli.model import Container, PixelFormat
 _CHUNK = 4 * 2**20
 _UNPACK_IN_MEMORY = 64 * 2**20
 _CHUNK_PIXELS = 2**16  # temporaries that stay in the processor's cache
-_PRIMARY = cd.join_header([cd.make_card("SIMPLE", True), cd.make_card("BITPIX", 8), cd.make_card("NAXIS", 0)])
 _BEHIND_THE_LAST = 64 * 2**20  # special records behind the last HDU
 
 
@@ -71,9 +69,7 @@ class Source:
         """
         hdu = self.file.hdus[index]
         if hdu.tiled:
-            data = self.read(hdu.data_offset, hdu.data_size)
-            whole = _PRIMARY + cd.join_header(self.cards(index)) + data.ljust(cd.padded(len(data)), b"\0")
-            with opened_tiles(lambda: io.BytesIO(whole), 1) as packed:
+            with opened_tiles(lambda: open_unpacked(self.file.path, self.file.container), index) as packed:
                 pixels = packed.data.astype(form.dtype).ravel()
             yield 0, pixels
             return
