@@ -34,6 +34,8 @@ FRACTION_OF_NOISE = 1e-3
 MOST_RANGES = 100
 """A sky larger than the largest pixel by this factor is a mistake."""
 
+_ROUNDED = 100  # errors over a sky, beyond which the sky is no more than their rounding
+
 _FEW = 1e-3  # of the pixels, and two, that may have any value
 _BAND_PIXELS = 2**22
 _SAMPLED_ROWS = 256  # in which the noise is measured
@@ -141,17 +143,18 @@ def _check_size(record: Record, scale: Scale, shape: tuple[int, int]) -> None:
     sky = record.written.sky.largest(shape)
     if not scale.largest:
         return
-    if sky > MOST_RANGES * scale.largest:
-        raise PixelError(
-            f"a sky of {sky:.4g} is impossible where the largest pixel is {scale.largest:.4g}: "
-            "a wrong unit, a typing error, or a broken image in the list"
-        )
     error = max((e for e in record.errors if not math.isnan(e)), default=0.0)
-    if error > MOST_RANGES * scale.largest:
+    if max(sky, error) <= MOST_RANGES * scale.largest:
+        return
+    if error > _ROUNDED * sky:
         raise PixelError(
             f"its sky is uncertain by {error:.4g} and its largest pixel is {scale.largest:.4g}: "
             "an image in the list is broken or in another unit"
         )
+    raise PixelError(
+        f"a sky of {sky:.4g} is impossible where the largest pixel is {scale.largest:.4g}: "
+        "a wrong unit, a typing error, or a broken image in the list"
+    )
 
 
 def _scale_of_hdu(source: Source, index: int, edit: PixelEdit, infos: Sequence[ImageInfo], settings: Settings) -> Scale:
