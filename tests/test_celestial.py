@@ -324,7 +324,7 @@ def test_the_pixel_area_is_right_far_from_the_reference_point():
     assert pixel_area_arcsec2(wcs) == pytest.approx(3.6**2 * np.cos(np.radians(60.0)), rel=1e-3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     key=st.sampled_from(
         ["CTYPE1", "CRVAL1", "CRPIX2", "CD1_1", "CD2_1", "NAXIS", "A_ORDER", "A_2_0", "RADESYS", "EQUINOX"]

@@ -76,7 +76,6 @@ def words() -> st.SearchStrategy[str]:
 
 @settings(
     max_examples=40,
-    deadline=None,
     derandomize=True,
     phases=[Phase.generate],  # the cards are few: nothing needs to be made smaller
     suppress_health_check=[HealthCheck.function_scoped_fixture],

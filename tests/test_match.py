@@ -97,7 +97,7 @@ def test_adding_a_constant_to_one_image_changes_its_differences_and_no_other(tmp
     np.testing.assert_allclose(moved - moved[0], 12.5 * (np.arange(6) == 2), atol=1e-9)
 
 
-@hypothesis_settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(range(6)))
 def test_the_order_of_the_inputs_changes_nothing(tmp_path, order):
     folder = tmp_path / "order"

@@ -105,7 +105,7 @@ def test_noise_free_skies_come_back():
     assert 0 < m.delta_err[0] < 1e-5
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.floats(-1e4, 1e4))
 def test_a_constant_added_to_one_image_shifts_its_differences_by_it(constant):
     images = exposures(frames(100.0, 130.0, 90.0, step=60.0))

@@ -92,7 +92,7 @@ def test_the_lowest_is_exactly_zero_or_the_highest_is():
 
 
 @given(seed=st.integers(0, 10**6), up=st.booleans())
-@hypothesis_settings(deadline=None, max_examples=30)
+@hypothesis_settings(max_examples=30)
 def test_every_component_is_anchored_at_zero(seed, up):
     rng = np.random.default_rng(seed)
     a, b = rng.integers(0, 15, (2, 12))
@@ -107,7 +107,7 @@ def test_every_component_is_anchored_at_zero(seed, up):
 
 
 @given(order=st.permutations(range(6)), method=st.sampled_from(["match", "globalmin+match", "localmin", "globalmin"]))
-@hypothesis_settings(deadline=None, max_examples=30)
+@hypothesis_settings(max_examples=30)
 def test_the_order_of_the_images_changes_nothing(order, method):
     rng = np.random.default_rng(2)
     pairs = [(0, 1), (1, 2), (0, 2), (2, 3), (4, 5)]
@@ -122,7 +122,7 @@ def test_the_order_of_the_images_changes_nothing(order, method):
 
 
 @given(which=st.integers(0, 2), c=st.floats(-1e3, 1e3))
-@hypothesis_settings(deadline=None, max_examples=20)
+@hypothesis_settings(max_examples=20)
 def test_a_constant_added_to_one_image_is_found_in_its_sky_alone(which, c):
     added = c * (np.arange(3) == which)
     before = solve_skies("globalmin+match", THREE, of_row(local=SKIES))

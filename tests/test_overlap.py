@@ -132,7 +132,7 @@ def test_areas_are_those_of_shapely_on_a_small_field():
     np.testing.assert_allclose([found[pair] for pair in expected], list(expected.values()), rtol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), over_the_pole=st.booleans())
 def test_a_field_turned_on_the_sphere_keeps_its_areas(seed, over_the_pole):
     corners = random_field(12, seed)
@@ -215,7 +215,7 @@ def test_a_mosaic_of_2mass_has_its_thirteen_pairs():
 # ---- the parts they are made of
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(0, 60) | st.integers(290, 400))
 def test_neighbours_are_those_that_a_look_at_all_pairs_finds(seed, n):
     rng = np.random.default_rng(seed)
@@ -226,7 +226,7 @@ def test_neighbours_are_those_that_a_look_at_all_pairs_finds(seed, n):
     np.testing.assert_array_equal(np.stack(touching_caps(centres, radii), axis=1), pairs[touch])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["any", "same", "nested", "shared side", "far"]))
 def test_quadrangles_are_cut_as_shapely_cuts_them(seed, kind):
     a, b = (random_field(1, seed + k)[..., 1:] for k in (0, 1))

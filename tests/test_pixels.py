@@ -224,7 +224,7 @@ class TestWaysOfStoring:
         assert np.array_equal(found.data, data)
         assert np.array_equal(found.good, dq == 0)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(bounds=st.tuples(st.integers(0, 70), st.integers(0, 70)).map(sorted))
     def test_rows_are_a_slice_of_the_image(self, tmp_path_factory: pytest.TempPathFactory, bounds: list[int]) -> None:
         name = write(tmp_path_factory.mktemp("rows") / "a.fits", self.DATA, np.tile([0, 1], (70, 25)).astype("i2"))
@@ -252,7 +252,7 @@ class TestWhichCount:
         assert read(name, dqbits=str(2**31)).good.tolist() == [[True, True, False]]
 
     @given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=8), st.integers(0, 2**31 - 1))
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_any_flags_and_bits(self, tmp_path_factory: pytest.TempPathFactory, flags: list[int], bad: int) -> None:
         name = write(tmp_path_factory.mktemp("dq") / "a.fits", np.zeros((1, len(flags))), np.array([flags], "i4"))
         assert read(name, dqbits=f"~{bad}").good.tolist() == [[flag & bad == 0 for flag in flags]]

@@ -319,7 +319,7 @@ def test_the_picture_after_is_without_the_tilts(noisy):
     dy=st.floats(-1, 1),
     cut=st.integers(0, 35),
 )
-@hypothesis_settings(max_examples=50, deadline=None)
+@hypothesis_settings(max_examples=50)
 def test_values_do_not_depend_on_the_pieces(level, dx, dy, cut):
     plane, shape = SkyPlane(level, dx, dy), (5, 7)
     whole = np.broadcast_to(plane.along(0, 70, shape), 70)
@@ -446,7 +446,7 @@ def test_programs_that_know_constants_only_are_refused(noisy, form):
     values=st.lists(st.floats(-1e6, 1e6, width=32), min_size=12, max_size=12),
     plane=st.builds(SkyPlane, *(st.floats(-1e4, 1e4) for _ in range(3))),
 )
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200)
 def test_floats_less_a_plane_are_restored_within_one_ulp(dtype, values, plane):
     form, shape = PixelFormat(bitpix=-8 * np.dtype(dtype).itemsize), (3, 4)
     raw = np.array(values, form.dtype)

@@ -50,7 +50,7 @@ def test_areas_and_borders_are_those_of_shapely():
     assert polygons.perimeter().tolist() == shapely.length(KINDS).tolist() == [8.0, 24.0, 30.0, 14.0, 0.0]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**32 - 1), x=st.floats(-1, 1), y=st.floats(-1, 1))
 def test_areas_and_borders_keep_their_digits_far_from_the_origin(seed, x, y):
     points = np.random.default_rng(seed).normal((x, y), 1e-6, (5, 6, 2))

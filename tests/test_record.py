@@ -124,7 +124,7 @@ def test_jwst_files_say_it_in_the_primary_header_alone_as_their_pipeline_does(tm
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200)
 def test_level_is_written_with_all_its_digits(level):
     from skymatch_cli.images.formats.cards import card_value, make_card
 

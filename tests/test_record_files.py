@@ -77,7 +77,7 @@ def test_checksums_are_right_and_stay_in_their_place(tmp_path, settings):
 
 
 @given(st.binary(max_size=3000), st.integers(0, 2**32 - 1))
-@hypothesis_settings(max_examples=100, deadline=None)
+@hypothesis_settings(max_examples=100)
 def test_checksum_text_holds_the_complement_of_the_sum(raw, complement):
     from skymatch_cli.record.checksum import encode, ones_complement_sum
 

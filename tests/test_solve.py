@@ -75,7 +75,7 @@ def test_a_triangle_spreads_what_does_not_close():
     decades=st.integers(0, 3),
     seed=st.integers(0, 10**6),
 )
-@hypothesis_settings(deadline=None, max_examples=50)
+@hypothesis_settings(max_examples=50)
 def test_offsets_errors_and_chi2_are_those_of_linear_algebra(n, m, decades, seed):
     rng = np.random.default_rng(seed)
     a, b = random_graph(n, m, seed)
@@ -93,7 +93,7 @@ def test_offsets_errors_and_chi2_are_those_of_linear_algebra(n, m, decades, seed
 
 
 @given(order=st.permutations(range(58)), seed=st.integers(0, 100))
-@hypothesis_settings(deadline=None, max_examples=20)
+@hypothesis_settings(max_examples=20)
 def test_the_order_of_the_pairs_and_their_direction_change_nothing(order, seed):
     rng = np.random.default_rng(seed)
     a, b = random_graph(20, 39)
@@ -107,7 +107,7 @@ def test_the_order_of_the_pairs_and_their_direction_change_nothing(order, seed):
 
 
 @given(which=st.integers(0, 11), c=st.floats(-1e3, 1e3))
-@hypothesis_settings(deadline=None, max_examples=20)
+@hypothesis_settings(max_examples=20)
 def test_a_constant_added_to_one_group_moves_it_against_all_others(which, c):
     a, b = grid(3, 4)
     delta = np.random.default_rng(1).normal(size=len(a))
@@ -549,7 +549,7 @@ def test_bridges_are_the_pairs_without_which_a_component_falls_apart():
 
 
 @given(seed=st.integers(0, 10**6))
-@hypothesis_settings(deadline=None, max_examples=30)
+@hypothesis_settings(max_examples=30)
 def test_taking_a_bridge_away_makes_one_component_more(seed):
     rng = np.random.default_rng(seed)
     a, b = rng.integers(0, 14, (2, 16))

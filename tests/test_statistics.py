@@ -53,7 +53,7 @@ def spread(skystat: Skystat, seeds: int, n: int, sigma: float = 1.0) -> tuple[np
 # --- clipping -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 300),
@@ -127,7 +127,6 @@ def test_limits_of_float32_are_not_rounded() -> None:
     assert sky_statistic(values, StatisticSettings(lower=0.1)).n == 20
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(list(Skystat)), st.booleans())
 def test_order_of_the_pixels_plays_no_part(seed: int, skystat: Skystat, rounded: bool) -> None:
     rng = np.random.default_rng(seed)

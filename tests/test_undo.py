@@ -223,7 +223,7 @@ SKIES = st.floats(-1e5, 1e5) | st.integers(-70000, 70000).map(float)
     sky=SKIES,
     seed=st.integers(0, 2**16),
 )
-@hypothesis_settings(max_examples=150, deadline=None)
+@hypothesis_settings(max_examples=150)
 def test_integers_are_restored_exactly_whatever_the_sky(bitpix, bzero, sky, seed):
     original = PixelFormat(bitpix=bitpix, bscale=0.25 if seed % 2 else 1.0, bzero=bzero, blank=7)
     info = np.iinfo(original.dtype)
@@ -240,7 +240,7 @@ def test_integers_are_restored_exactly_whatever_the_sky(bitpix, bzero, sky, seed
     values=st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50),
     sky=SKIES,
 )
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=300)
 def test_floats_are_restored_within_one_ulp(dtype, values, sky):
     original = PixelFormat(bitpix=-8 * np.dtype(dtype).itemsize)
     raw = np.array(values, original.dtype)
@@ -280,7 +280,7 @@ def layouts() -> st.SearchStrategy[dict[str, Any]]:
 
 
 @given(layouts())
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_any_file_of_integers_comes_back_byte_for_byte(layout):
     with tempfile.TemporaryDirectory() as folder:
         data = (np.arange(SHAPE[0] * SHAPE[1]).reshape(SHAPE) % 200).astype(layout["dtype"])
