@@ -55,7 +55,23 @@ class TestSyntax:
 
     @pytest.mark.parametrize(
         "text",
-        ["1,2+4", "3,4", "NOT_A_FLAG", "~", "4,", "4~8", "-4", "1.5", "(1", "A;B", "~auto", "9" * 5000],
+        [
+            "1,2+4",
+            "3,4",
+            "NOT_A_FLAG",
+            "~",
+            "4,",
+            "4~8",
+            "-4",
+            "1.5",
+            "(1",
+            "A;B",
+            "~auto",
+            "9" * 30,
+            "9" * 5000,
+            "4DO_NOT_USE",
+            "4_8",
+        ],
     )
     def test_what_can_never_be_right_is_a_usage_error(self, text: str) -> None:
         with pytest.raises(UsageError, match="--dqbits"):

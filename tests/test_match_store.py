@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,37 @@ def test_the_plan_of_files_as_they_were_gives_no_other_skies(tmp_path, monkeypat
     assert run(main, again).exit_code == 0
     found = json.loads(run(main, ["solve", "kept.db", "--format", "json"]).stdout)
     np.testing.assert_allclose([image["sky"] for image in found["images"]], [0, 40, 20, 10], atol=0.3)
+
+
+def test_steps_go_on_after_recorded_skies_once_the_files_are_planned_again(folder):
+    found = json.loads(match("--skystat", "mean", "--compare", "pooled"))
+    run = CliRunner().invoke
+    refused = run(main, ["measure", "kept.db"])
+    assert refused.exit_code == 3
+    assert "run again, from the plan on" in refused.stderr
+    solved = run(main, ["solve", "kept.db", "--format", "json"])  # what was measured is still there
+    assert json.loads(solved.stdout)["images"] == found["images"]
+    for line in (
+        ["plan", "--store", "kept.db", *sorted(map(str, Path().glob("img_*.fits")))],
+        ["measure", "kept.db"],
+        ["solve", "kept.db", "--match-up", "-o", "up.fits"],
+        ["apply", "up.fits", "--subtract"],
+    ):
+        done = run(main, line)
+        assert done.exit_code == 0, done.stderr
+
+
+def test_a_store_does_not_grow_with_every_subtraction(folder):
+    def rows() -> int:
+        with sqlite3.connect("kept.db") as db:
+            return int(db.execute("SELECT count(*) FROM findings").fetchone()[0])
+
+    counts = []
+    for _ in range(3):
+        match("--subtract")
+        counts.append(rows())
+        assert CliRunner().invoke(main, ["undo", *sorted(map(str, Path().glob("img_*.fits")))]).exit_code == 0
+    assert counts[1] == counts[2] == counts[0]
 
 
 @pytest.mark.parametrize("compare", ["pooled", "mesh"])

@@ -39,9 +39,10 @@ NO_FLAG, _ANY_FLAG = 0, -1
 
 _AUTO = {"JWST": JWST_FLAGS["DO_NOT_USE"] | JWST_FLAGS["NON_SCIENCE"], "ROMAN": ROMAN_FLAGS["DO_NOT_USE"]}
 _IGNORE_DQ = frozenset({"", "NONE", "INDEF"})
-_NAME = re.compile(r"[A-Z]\w*", re.IGNORECASE)
+_WORD = re.compile(r"\w+")
 _SYNTAX = re.compile(r"[\w\s~()+,|]*")
 _SIMILAR = 3
+_MOST_DIGITS = 20  # of 64 bits
 
 
 def check_dqbits(dqbits: str) -> None:
@@ -65,7 +66,7 @@ def bad_flags(dqbits: str, telescope: str, where: str) -> int:
         return _AUTO.get(telescope, _ANY_FLAG)
     if (flags := FLAGS.get(telescope)) is not None:
         return _parse(dqbits, flags)
-    names = [name.upper() for name in _NAME.findall(dqbits)]
+    names = [name.upper() for name in _WORD.findall(dqbits)]
     ambiguous = [name for name in names if name in {*JWST_FLAGS, *ROMAN_FLAGS} - {*COMMON_FLAGS}]
     if ambiguous:
         raise InputError.at(
@@ -83,6 +84,8 @@ def _parse(text: str, flags: Mapping[str, int]) -> int:
     from astropy.nddata.bitmask import interpret_bit_flags
 
     def value(name: re.Match[str]) -> str:
+        if name[0].isdecimal() and len(name[0]) <= _MOST_DIGITS:
+            return name[0]
         if (found := flags.get(name[0].upper())) is not None:
             return str(found)
         near = difflib.get_close_matches(name[0].upper(), flags, _SIMILAR, 0.7)
@@ -94,6 +97,6 @@ def _parse(text: str, flags: Mapping[str, int]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of flags that are named twice
-            return ~int(interpret_bit_flags(_NAME.sub(value, text)))
+            return ~int(interpret_bit_flags(_WORD.sub(value, text)))
     except ValueError as error:
         raise UsageError(f"--dqbits {text}: {error}", "list single bits, with one kind of separator") from None

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, groupby
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem, caught
@@ -41,9 +41,6 @@ from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import footprint
 from skymatch_cli.sky.pixelarea import pixel_area_arcsec2, pixel_area_ratio
-
-if TYPE_CHECKING:
-    pass
 
 _PLACED = "images of JWST are placed by the approximation in their headers"
 _GAINS = ("ATODGAIN", "EGAIN", "GAIN")  # GAIN of amateur cameras is a setting: theirs is EGAIN

@@ -213,10 +213,20 @@ class StoredFindings:
         if not self._waiting or self._target is None or self._target.warnings:
             return
         with self._target.leniently() if self._lenient else self._target.transaction():
-            self._target.put("findings", self._waiting.values())
+            # Of a file that can't be read now, what was measured before still holds for the plan.
+            rows = [row for row in self._waiting.values() if not (_is_bad(row) and self._was_measured(row))]
+            self._target.put("findings", rows)
         if not self._target.warnings:
             self._waiting.clear()
             self._waiting_bytes, self._committed = 0, time.monotonic()
+
+    def _was_measured(self, row: Row) -> bool:
+        before = None if self._target is None else self._target.row("findings", row[0])
+        return before is not None and not _is_bad(before)
+
+
+def _is_bad(row: Row) -> bool:
+    return bool(row[1][1])
 
 
 Findings = HeldFindings | StoredFindings

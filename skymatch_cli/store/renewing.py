@@ -18,14 +18,17 @@ def renew(store: Store, infos: Sequence[ImageInfo], files: Collection[str]) -> N
     """Keep the findings of files that were written for the next plan too: their original pixels are unchanged.
 
     ``infos`` are the images of the plan, ``files`` the real paths of the files that were replaced. Where findings can't
-    be stored there is a warning. The plan itself stays: it is of the files as they were.
+    be stored there is a warning. The plan itself stays: where pixels lie in a file that was written, and the sky that
+    they are without, is in the new headers alone, so that `measure` refuses these files until a plan reads them.
     """
     if not files:
         return
     before, now = (image_states(some)[0] for some in (infos, renewed(infos, frozenset(files))))
+    changed = {both for both in zip(before, now, strict=True) if both[0] != both[1]}
     with store.leniently():  # the images are written: that counts
-        for old, new in {both for both in zip(before, now, strict=True) if both[0] != both[1]}:
+        for old, new in changed:
             store.put("findings", [(new + k[KEY_BYTES:], *rest) for k, *rest in store.findings(old)])
+        store.expect([new for _, new in sorted(changed)])
         for compare in Compare:
             gathered, key = store.gathered(compare), digest_of(*before)
             if gathered is not None and gathered.key.startswith(key):

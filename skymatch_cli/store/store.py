@@ -20,7 +20,7 @@ from skymatch_cli.model import BoolArray, ImageInfo, IntArray, OverlapGraph, Sky
 from skymatch_cli.model.polygons import Polygons
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import Database, digest_of
-from skymatch_cli.store.keys import ImageKeys, image_keys
+from skymatch_cli.store.keys import KEY_BYTES, ImageKeys, image_keys
 from skymatch_cli.store.lazy import StoredInfos, StoredPolygons
 from skymatch_cli.store.planning import Plan
 from skymatch_cli.store.rows import (
@@ -88,6 +88,8 @@ class Store(Database):
         with self.transaction():
             if facts is not None:
                 self.forget(_outdated(self.keys(), keys))
+            self.forget({*self._expected()} - {state.tobytes() for state in keys.state})
+            self.expect([])
             self._replace("files", list(starmap(StoredFile, files)), list(map(eq, files, old)))
             self._replace("headers", headers.images, rows == np.arange(len(rows)))
             for table in ("columns", "overlaps", "polygons"):
@@ -95,6 +97,14 @@ class Store(Database):
             digest = self._put_blocks(planned, keys)
             self.put("facts", [("plan", _facts_of(planned, headers, digest)), ("settings", _to_json(planned.settings))])
         self._keys, self._headers = keys, None
+
+    def expect(self, states: Sequence[bytes]) -> None:
+        """Note for which states of images, that are not those of the plan, findings are kept until the next plan."""
+        self.put("facts", [("expected", b"".join(states))])
+
+    def _expected(self) -> list[bytes]:
+        states = self.get("facts", "expected") or b""
+        return [states[k : k + KEY_BYTES] for k in range(0, len(states), KEY_BYTES)]
 
     def _rows_of(self, headers: Headers) -> IntArray:
         """The row of the header of every image in the store, (N,); -1 where it was read from the file itself."""

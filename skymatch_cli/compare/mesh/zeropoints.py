@@ -25,6 +25,7 @@ _FAR = 5.0  # errors (of many blocks) beyond which a slope is no accident, even 
 _CHANCE = 0.8416  # normal deviate of the probability, 0.2, that slopes as large as those of factors are chance
 _FAINT_CHANCE = 2.0537  # the same in a faint scene: 0.02
 _USUAL, _BELIEF = 1.5, 4.0  # variance of slopes over that of their errors: what is usual, and its weight in overlaps
+_ROUNDING = 1e-3  # of sums of degrees of freedom
 _MOST = 0.5  # largest factor, relative to the mean: beyond it, a gradient on a flat sky is more likely
 _PLAUSIBLE = 0.02  # factor by which the zero points of a survey differ at most
 
@@ -78,7 +79,8 @@ class ZeroPoints:
         n_factors = np.bincount(component, minlength=size).astype(float) - 1
         gain = least_squares_offsets(n, a, b, weight, slope)
         left = weight * (slope - gain[a] + gain[b]) ** 2
-        dof = np.maximum(np.round(total(shared[use]) - n_factors, 3), 0)  # without loops 0: sums are rounded
+        dof = total(shared[use]) - n_factors
+        dof[dof < _ROUNDING] = 0  # without loops there is none
         scale = np.maximum((total(left) + _USUAL * _BELIEF) / (dof + _BELIEF), 1)
         square = total(weight * slope**2 - left) / scale
         height = _above_darkest(darkest[use], mean[use], mine, size)
