@@ -107,7 +107,8 @@ def test_the_plan_of_files_as_they_were_gives_no_other_skies(tmp_path, monkeypat
     again = ["measure", "kept.db", "--compare", "pooled", "--skystat", "mean"]
     refused = run(main, again)
     assert refused.exit_code == 3
-    assert "changed while it was in use (run again, from the plan on)" in refused.stderr
+    assert "changed while it was in use, or since its plan was made" in refused.stderr
+    assert "(run again; if a store has its plan, from skymatch plan on)" in refused.stderr
     assert run(main, ["plan", "--store", "kept.db", "img_*.fits"]).exit_code == 0
     assert run(main, again).exit_code == 0
     found = json.loads(run(main, ["solve", "kept.db", "--format", "json"]).stdout)
@@ -119,7 +120,7 @@ def test_steps_go_on_after_recorded_skies_once_the_files_are_planned_again(folde
     run = CliRunner().invoke
     refused = run(main, ["measure", "kept.db"])
     assert refused.exit_code == 3
-    assert "run again, from the plan on" in refused.stderr
+    assert "from skymatch plan on" in refused.stderr
     solved = run(main, ["solve", "kept.db", "--format", "json"])  # what was measured is still there
     assert json.loads(solved.stdout)["images"] == found["images"]
     for line in (

@@ -218,7 +218,9 @@ class _OpenFiles:
         try:
             if file_state(plane.path)[:2] != plane.state[:2]:  # inodes differ between machines
                 raise InputError.at(
-                    self._where, f"{plane.path} changed while it was in use", "run again, from the plan on"
+                    self._where,
+                    f"{plane.path} changed while it was in use, or since its plan was made",
+                    "run again; if a store has its plan, from skymatch plan on",
                 )
             blocks = (
                 ((slice(0, y1 - y0), _read_tiled(plane, y0, y1)),) if plane.tiled else self._plain_blocks(plane, y0, y1)

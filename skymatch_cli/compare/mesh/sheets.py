@@ -22,8 +22,8 @@ Pairs = LeafPairs | DeepPairs
 """Of the images of a sheet: where few see a block, and where many do."""
 
 _ENDLESS = 1e9  # value of a cell, in noise, beyond which squares would be too large for float32
-_CUT = np.float32(7.0)  # error of a cell that lacks all its pixels, in typical light (upper quartile)
-_BRIGHT = np.float32(100.0)  # error of cells about a star: so much less than its light
+_CUT = np.float32(7.0)  # error of a cell without any of its pixels, over the upper quartile of their light
+_BRIGHT = np.float32(100.0)  # light of a star over the error of the cells around it
 _DISTORTED = 20.0  # light of many faint stars errs alike where pixel areas differ: count it so often
 _SAME_AREA = 1e-3  # share by which areas of pixels may differ
 
@@ -100,12 +100,12 @@ def _less_in_crowds(
     """Weights, reduced about bright stars, and where the border of a frame (or of a mask) cuts a cell.
 
     Both by the light that all images show: how far cells stand out from those around. Other stars are in the part of a
-    cell that a frame does not reach: all cut cells of a sheet are judged by the same typical light. Masks that spare a
-    share of all cells cut none.
+    cell that a frame does not reach: all cut cells of a sheet are judged by the same typical light. Masks that leave
+    the same share of every cell cut none.
     """
     seen = weight > 0
     cells, shown = cells_first(np.clip(value, -_ENDLESS, _ENDLESS)), cells_first(seen.astype(np.float32))
-    for _ in range(2):  # nebulae go
+    for _ in range(2):  # a smooth nebula leaves nothing
         cells -= beside.smoothed(cells, 1)
     np.abs(cells, out=cells)
     cells[beside.smoothed(shown, 2) < 1] = np.inf
