@@ -15,13 +15,14 @@ from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem, caught
 from skymatch_cli.images.alike import (
     channels_of,
+    copy_warnings,
     doubts_between,
     filters_of,
+    kind_warnings,
     observer_of,
     problems_between,
     zero_points_of,
 )
-from skymatch_cli.images.copies import copy_warnings, kind_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats import asdffile
 from skymatch_cli.images.formats.fitsfile import FitsFile, parse_header
@@ -40,7 +41,7 @@ from skymatch_cli.run.tasks import NO_PROGRESS, Progress, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import footprint
-from skymatch_cli.sky.pixelarea import pixel_area_arcsec2, pixel_area_ratio
+from skymatch_cli.sky.sphere import pixel_area_arcsec2, pixel_area_ratio
 
 _PLACED = "images of JWST are placed by the approximation in their headers"
 _GAINS = ("ATODGAIN", "EGAIN", "GAIN")  # GAIN of amateur cameras is a setting: theirs is EGAIN
