@@ -1,8 +1,7 @@
-"""Images of a run beside each other, by their headers: which can't be compared, and which are doubtful.
+"""Images that can't be compared with the first one of their set, and doubtful ones, by their headers.
 
-Coordinates of another kind, another observer of the Sun, planes of a cube elsewhere on its third axis; frames, filters
-or zero points that differ; copies of one exposure, whose difference of exactly 0 would dominate the solution, and its
-maps.
+Coordinates of another kind, another observer of the Sun, planes of a cube elsewhere on its third axis; and warnings
+where frames, filters or zero points differ.
 """
 
 from __future__ import annotations
@@ -19,15 +18,6 @@ from skymatch_cli.model import CelestialWcs, SkyWarning
 if TYPE_CHECKING:
     from skymatch_cli.images.known import ImageHeader
     from skymatch_cli.sky.frames import SkyFrame
-
-
-import re
-from itertools import pairwise
-from pathlib import Path
-
-from skymatch_cli.images.formats.files import is_remote
-from skymatch_cli.images.names import stem_of
-from skymatch_cli.model import Container, ImageInfo, ImageRef, StoredPlane
 
 _AU_M = 149_597_870_700.0
 _SAME_PLACE = 0.02  # of the distance to the Sun: a shift of 0.02 solar radii. SOHO and SDO are 0.01 apart.
@@ -222,72 +212,3 @@ def _zero_point_warnings(found: Sequence[ImageHeader]) -> list[SkyWarning]:
                 )
             warnings.append(SkyWarning(WarningName.ZERO_POINTS, text, apart, "mag"))
     return warnings
-
-
-_CHUNK = 2**24
-_FIRST = 2**12  # bytes that are compared first, in the middle of the image
-_CONSTANT = 8  # different bytes; fewer: the pixels are constant
-
-
-def copy_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
-    """Name images of one WCS whose stored pixels are the same; packed and remote files are not compared."""
-    alike: dict[object, list[tuple[StoredPlane, ImageRef]]] = {}
-    for info in infos:
-        if info.wcs is None:
-            continue
-        plane, wcs = info.source.science, getattr(info.wcs, "cards", info.pixel_area_arcsec2)
-        if plane.container is Container.PLAIN and not plane.tiled and not is_remote(plane.path):
-            alike.setdefault((plane.shape, plane.bitpix, wcs, info.ref.part), []).append((plane, info.ref))
-    return tuple(warning for own in alike.values() if len(own) > 1 for warning in _warnings(own))
-
-
-def kind_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
-    """Say where files of one WCS differ by the same words in several places: images, and maps that are none.
-
-    Words with digits number the files; images of different sets (``--split-by``) are not compared.
-    """
-    places: dict[object, dict[str, list[str]]] = {}
-    for info in infos:
-        place = info.shape, getattr(info.wcs, "cards", info.ref.label), info.ref.part, info.split
-        words = re.split(r"[^A-Za-z0-9]+", stem_of(info.ref.path))
-        places.setdefault(place, {})[info.ref.label] = [word for word in words if word.isalpha()]
-    sets: dict[frozenset[tuple[str, ...]], list[list[str]]] = {}
-    for own in places.values():
-        of_all = set.intersection(*map(set, own.values()))
-        kinds = frozenset(tuple(word for word in words if word not in of_all) for words in own.values())
-        if len(kinds) == len(own) > 1:
-            sets.setdefault(kinds, []).append(list(own))
-    text = "files of {} kinds, by their names, are matched as images in each of {} places: {}; give one kind"
-    return tuple(
-        SkyWarning(WarningName.PLANES, text.format(len(kinds), len(found), first_names(found[0])))
-        for kinds, found in sets.items()
-        if len(found) > 1
-    )
-
-
-def _warnings(images: Sequence[tuple[StoredPlane, ImageRef]]) -> Iterator[SkyWarning]:
-    same_middle: dict[bytes, list[tuple[StoredPlane, ImageRef]]] = {}
-    for plane, ref in images:
-        same_middle.setdefault(_stored(plane, plane.n_bytes // 2, _FIRST), []).append((plane, ref))
-    for middle, own in same_middle.items():
-        if len(set(middle)) <= _CONSTANT:
-            continue
-        for (one, first), (other, second) in pairwise(own):
-            if one.path != other.path and _are_same(one, other):
-                text = f"{second.label} holds the same pixels as {first.label}: a copy counts as another exposure"
-                yield SkyWarning(WarningName.COPIES, text)
-
-
-def _are_same(one: StoredPlane, other: StoredPlane) -> bool:
-    starts = range(0, one.n_bytes, _CHUNK)
-    return all(_stored(one, start, _CHUNK) == _stored(other, start, _CHUNK) != b"" for start in starts)
-
-
-def _stored(plane: StoredPlane, start: int, n: int) -> bytes:
-    """Read n bytes of the pixels, or what is left; none of an unreadable file, which is reported later."""
-    try:
-        with Path(plane.path).open("rb") as stream:
-            stream.seek(plane.offset + start)
-            return stream.read(min(n, plane.n_bytes - start))
-    except OSError:
-        return b""

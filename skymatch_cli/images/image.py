@@ -15,14 +15,13 @@ from skymatch_cli.choices import Units, WarningName, WcsSource
 from skymatch_cli.errors import InputError, Problem, caught
 from skymatch_cli.images.alike import (
     channels_of,
-    copy_warnings,
     doubts_between,
     filters_of,
-    kind_warnings,
     observer_of,
     problems_between,
     zero_points_of,
 )
+from skymatch_cli.images.copies import copy_warnings, kind_warnings
 from skymatch_cli.images.dq import check_dqbits
 from skymatch_cli.images.formats import asdffile
 from skymatch_cli.images.formats.fitsfile import FitsFile, parse_header
