@@ -12,14 +12,13 @@ import shapely
 import skymatch_cli
 from skymatch_cli.model import TangentPlane
 from skymatch_cli.report.charts import histogram, nice_below, nice_ticks, simplified, svg_path
-from skymatch_cli.report.display import frame_around
 from skymatch_cli.report.mosaic import Stretch, sky_stretches, stretches
 from skymatch_cli.report.overlaps import OverlapColumns, pull_class
 from skymatch_cli.report.quicklook import View, block_means, block_medians, quicklooks
-from skymatch_cli.report.scene import scene
+from skymatch_cli.report.scene import frame_around, scene
 from skymatch_cli.report.skymap import angle_text, frame_names, map_names, sky_map
 from skymatch_cli.settings import Settings
-from skymatch_cli.sky.shapes import polygons_of
+from skymatch_cli.sky.intersections import polygons_of
 from skymatch_cli.sky.sphere import unit_vectors
 
 from .factories import row, write, write_all

@@ -13,9 +13,8 @@ from skymatch_cli.model import FloatArray
 from skymatch_cli.output.printable import printable
 
 from .charts import nice_below, simplified, svg_path
-from .display import frame_around
 from .overlaps import OverlapColumns, pull_class
-from .scene import Scene, drawn
+from .scene import Scene, drawn, frame_around
 from .tables import MOST_ROWS
 
 _SIDE = 1000

@@ -7,8 +7,10 @@ axes in any order, with degenerate axes.
 from __future__ import annotations
 
 import io
+import logging
 import re
 import threading
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +21,6 @@ import numpy as np
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.model import FloatArray
-from skymatch_cli.sky.astropylog import captured
 from skymatch_cli.sky.frames import SkyFrame, frame_of_header
 from skymatch_cli.sky.inverse import refine_pixels
 from skymatch_cli.sky.sphere import angle_rad, lon_lat, unit_vectors
@@ -262,3 +263,27 @@ def _lines_are_straight(engine: _Engine, shape: tuple[int, int]) -> bool:
     off = np.abs((lines * poles[:, None]).sum(axis=2)).max(axis=1)
     length = np.linalg.norm(poles, axis=1)
     return bool((off <= STRAIGHT_PIX * engine.scale_rad * length).all() and (lines[:, 0] * lines[:, -1]).sum() > 0)
+
+
+_LOCK = threading.Lock()
+
+
+def captured(build: Callable[[], Any]) -> tuple[Any, tuple[str, ...]]:
+    """Call ``build``; return its result and the messages of astropy, one line each."""
+    from astropy import log
+
+    messages: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        messages.append(record.getMessage())  # such as SIP without its suffix
+        return False  # it is not printed
+
+    with _LOCK, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        log.addFilter(keep)
+        try:
+            made = build()
+        finally:
+            log.removeFilter(keep)
+    lines = [*messages, *(str(item.message) for item in caught)]
+    return made, tuple(dict.fromkeys(" ".join(line.split()) for line in lines))

@@ -17,8 +17,8 @@ from scipy.sparse import coo_array, csc_array, diags_array
 from skymatch_cli.model import BoolArray, FloatArray, IntArray
 from skymatch_cli.model.monomials import carried, degree_of, exponents
 from skymatch_cli.solve.laplacian import symmetric_factors
+from skymatch_cli.solve.leastsquares import N_BLOCKS, sign_columns
 from skymatch_cli.solve.pairgraph import PairGraph
-from skymatch_cli.solve.probes import N_BLOCKS, sign_columns
 
 RIDGE = 1e-12
 _REFINEMENTS = 3
