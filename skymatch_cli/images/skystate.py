@@ -151,7 +151,9 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     if left is None:
         return state
     _check_pixels(left, state, hdus[ref.hdu].shape, ref)
-    return _compare_keywords(left, state, source.cards(where), [entry.keyword for entry in entries])
+    return _compare_keywords(
+        left, state, source.cards(where), [entry.keyword for entry in entries], hdus[ref.hdu].shape
+    )
 
 
 def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: ImageRef) -> None:
@@ -169,7 +171,9 @@ def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: I
         raise InputError.at(ref.label, what, OURS_ALONE)
 
 
-def _compare_keywords(left: Written, state: SkyState, cards: cd.Cards, keywords: Sequence[str]) -> SkyState:
+def _compare_keywords(
+    left: Written, state: SkyState, cards: cd.Cards, keywords: Sequence[str], shape: tuple[int, ...]
+) -> SkyState:
     """Add the written skies, and where the keywords contradict them."""
     sky, flag, edited = left.sky, cd.value(cards, SUBTRACTED) is True, ""
     if flag != left.subtracted:
@@ -180,7 +184,7 @@ def _compare_keywords(left: Written, state: SkyState, cards: cd.Cards, keywords:
     elif WHOLE in sky.parts:  # what another program recorded since is as good as ours
         sky = Skies({WHOLE: sky_with(cards, cd.number(cards, keywords[0], sky.of(WHOLE).level))})
     elif not sky.in_sections:
-        sky, _ = skies_in(cards, left.shape, LEVEL)
+        sky, _ = skies_in(cards, shape, LEVEL)
     return replace(state, skies=sky, subtracted=left.subtracted, edited=edited)
 
 
