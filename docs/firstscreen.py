@@ -13,10 +13,9 @@ import numpy as np
 from PIL import Image
 
 import skymatch_cli
-from skymatch_cli.report.display import frame_around
 from skymatch_cli.report.mosaic import stretches
 from skymatch_cli.report.quicklook import View, quicklooks
-from skymatch_cli.report.scene import scene
+from skymatch_cli.report.scene import frame_around, scene
 from skymatch_cli.settings import Settings
 
 ROOT = Path(__file__).parents[1]

@@ -115,7 +115,7 @@ def problem_lines(problems: Iterable[Problem]) -> tuple[str, ...]:
     ('a.fits, b.fits: is packed (for the first: unxz a.fits)',)
     """
     kinds: dict[tuple[str, str], list[Problem]] = {}
-    for problem in problems:
+    for problem in dict.fromkeys(problems):
         kinds.setdefault(_kind(problem), []).append(problem)
     return tuple(str(_together(alike, what)) for (what, _), alike in kinds.items())
 

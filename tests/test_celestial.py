@@ -17,8 +17,7 @@ from skymatch_cli.errors import InputError
 from skymatch_cli.sky.celestial import FitsWcs, wcs_of_cards
 from skymatch_cli.sky.footprint import footprint
 from skymatch_cli.sky.inverse import refine_pixels
-from skymatch_cli.sky.pixelarea import pixel_area_arcsec2
-from skymatch_cli.sky.sphere import angle_rad, lon_lat
+from skymatch_cli.sky.sphere import angle_rad, lon_lat, pixel_area_arcsec2
 
 from .factories import Frame
 from .headers import (

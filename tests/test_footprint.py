@@ -7,8 +7,7 @@ import shapely
 from skymatch_cli.errors import InputError
 from skymatch_cli.model import CelestialWcs, TangentPlane
 from skymatch_cli.sky.footprint import Footprint, footprint
-from skymatch_cli.sky.intersections import part_polygons
-from skymatch_cli.sky.shapes import polygons_of
+from skymatch_cli.sky.intersections import part_polygons, polygons_of
 from skymatch_cli.sky.sphere import angle_rad, bounding_cap, lon_lat, normalised, ring_sr, unit_vectors
 from skymatch_cli.sky.tangent import SR_TO_ARCMIN2, project, solid_angle_sr, unproject
 

@@ -15,7 +15,7 @@ from astropy.io import fits
 from skymatch_cli.errors import UsageError
 from skymatch_cli.images.formats.files import real_path, real_paths
 from skymatch_cli.images.inputs import Inputs, resolve_images
-from skymatch_cli.record.reads import lists_among
+from skymatch_cli.record.files import lists_among
 from skymatch_cli.settings import Settings
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -19,7 +19,7 @@ from skymatch_cli.compare.mesh.structure import PairStructure
 from skymatch_cli.compare.mesh.sums import BlockScatter
 from skymatch_cli.compare.mesh.zeropoints import ZeroPoints
 from skymatch_cli.model import OverlapGraph, Status, TangentPlane
-from skymatch_cli.sky.shapes import polygons_of
+from skymatch_cli.sky.intersections import polygons_of
 from skymatch_cli.sky.tangent import project
 
 from .factories import Frame

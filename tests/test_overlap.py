@@ -16,14 +16,11 @@ from skymatch_cli.model import OverlapGraph
 from skymatch_cli.sky import intersections as polygons
 from skymatch_cli.sky.celestial import FitsWcs
 from skymatch_cli.sky.footprint import Footprint, FootprintPart, footprint
-from skymatch_cli.sky.intersections import overlay
-from skymatch_cli.sky.neighbours import touching_caps
-from skymatch_cli.sky.overlap import overlap_graph
-from skymatch_cli.sky.pixelarea import pixel_area_arcsec2
-from skymatch_cli.sky.quadrangles import counter_clockwise, intersect_quadrangles
+from skymatch_cli.sky.intersections import counter_clockwise, intersect_quadrangles, overlay
+from skymatch_cli.sky.overlap import overlap_graph, touching_caps
 from skymatch_cli.sky.raster import spans_of_polygons
 from skymatch_cli.sky.rings import pixel_rings
-from skymatch_cli.sky.sphere import angle_rad, bounding_cap, normalised
+from skymatch_cli.sky.sphere import angle_rad, bounding_cap, normalised, pixel_area_arcsec2
 
 from .headers import all_sky_wcs, fits_wcs, hst_chip, lookup_wcs, make_wcs, sip_cards, tpv_cards
 

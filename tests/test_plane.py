@@ -299,9 +299,8 @@ def test_results_of_planes_are_read_back(tmp_path, noisy):
 
 
 def test_the_picture_after_is_without_the_tilts(noisy):
-    from skymatch_cli.report.display import frame_around
     from skymatch_cli.report.quicklook import View, quicklooks
-    from skymatch_cli.report.scene import scene
+    from skymatch_cli.report.scene import frame_around, scene
 
     result = matched(noisy)
     place = scene(result.infos)

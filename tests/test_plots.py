@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 import skymatch_cli
-from skymatch_cli.report.display import frame_around
 from skymatch_cli.report.overlaps import OverlapColumns
 from skymatch_cli.report.plots import draw
 from skymatch_cli.report.quicklook import View, block_medians, quicklooks
-from skymatch_cli.report.scene import scene
+from skymatch_cli.report.scene import frame_around, scene
 from skymatch_cli.settings import Settings
 
 from .commands import run

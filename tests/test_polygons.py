@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skymatch_cli.model.polygons import Polygons
-from skymatch_cli.sky.shapes import polygons_of, shapes_of
+from skymatch_cli.sky.intersections import polygons_of, shapes_of
 
 BIG, SMALL, FAR = shapely.box(-2, -2, 2, 2), shapely.box(-1, -1, 1, 1), shapely.box(5, 5, 6, 7)
 HOLLOW = shapely.difference(BIG, SMALL)

@@ -12,14 +12,13 @@ import shapely
 import skymatch_cli
 from skymatch_cli.model import TangentPlane
 from skymatch_cli.report.charts import histogram, nice_below, nice_ticks, simplified, svg_path
-from skymatch_cli.report.display import frame_around
 from skymatch_cli.report.mosaic import Stretch, sky_stretches, stretches
 from skymatch_cli.report.overlaps import OverlapColumns, pull_class
 from skymatch_cli.report.quicklook import View, block_means, block_medians, quicklooks
-from skymatch_cli.report.scene import scene
-from skymatch_cli.report.skymap import angle_text, frame_names, map_names, matrix, sky_map
+from skymatch_cli.report.scene import frame_around, scene
+from skymatch_cli.report.skymap import angle_text, frame_names, map_names, sky_map
 from skymatch_cli.settings import Settings
-from skymatch_cli.sky.shapes import polygons_of
+from skymatch_cli.sky.intersections import polygons_of
 from skymatch_cli.sky.sphere import unit_vectors
 
 from .factories import row, write, write_all
@@ -197,7 +196,7 @@ def test_names_of_frames_do_not_cover_one_another() -> None:
     assert frame_names([[square / 10]], ("a",), 20.0) == [], "no room"
 
 
-def test_where_overlaps_are_piled_the_map_shows_the_worst_and_the_matrix_all(tmp_path: Path) -> None:
+def test_where_overlaps_are_piled_the_map_shows_the_worst(tmp_path: Path) -> None:
     frames = [frame.but(x=0.5 * k) for k, frame in enumerate(row([float(k) for k in range(7)], noise=1.0))]
     found = skymatch_cli.match(write_all(tmp_path, frames), dry_run=True)
     columns = OverlapColumns.of(found.report.overlaps)
@@ -205,11 +204,6 @@ def test_where_overlaps_are_piled_the_map_shows_the_worst_and_the_matrix_all(tmp
     assert drawn.piled
     assert {k for k, _, _ in drawn.overlaps} == set(columns.worst_first[:12].tolist())
     assert drawn.left_out == "The 12 of 21 overlaps with the largest pulls are drawn."
-    triangle = matrix(columns, 7)
-    assert triangle is not None
-    assert sorted((x, y) for _, _, x, y in triangle.cells) == [(a, b) for a in range(7) for b in range(a + 1, 7)]
-    assert all(colour == pull_class(columns.pull[k]) for k, colour, _, _ in triangle.cells)
-    assert matrix(columns, 10_000) is None
 
 
 def test_where_overlaps_are_apart_the_map_shows_all(tmp_path: Path) -> None:

@@ -219,19 +219,6 @@ def test_tables_are_whole_on_a_screen_and_in_print(opened: Opener, tmp_path: Pat
     assert tab.locator(".legend i.c10").first.evaluate("e => getComputedStyle(e).printColorAdjust") == "exact"
 
 
-def test_a_deep_stack_has_a_matrix_that_tells_its_pairs(opened: Opener, tmp_path: Path) -> None:
-    frames = [frame.but(x=0.5 * k) for k, frame in enumerate(row([float(k) for k in range(7)], noise=1.0))]
-    page = tmp_path / "r.html"
-    assert run("match", "--dry-run", "--report", page, *write_all(tmp_path / "in", frames)).exit_code == 0
-    tab = opened(page)
-    assert (tab.locator("#map .overlaps path").count(), tab.locator("#matrix .cells path").count()) == (12, 21)
-    tab.locator("#matrix .cells path").first.click()
-    tab.locator("#map-title").hover()
-    assert "pull" in tab.locator("#picked").inner_text()
-    assert tab.locator("#overlaps tbody tr.on").count() == 1
-    assert tab.locator("#matrix .mark").get_attribute("d").startswith("M")
-
-
 def test_the_page_shows_when_its_file_was_written(opened: Opener, page: Path) -> None:
     os.utime(page, (1.7e9, 1.7e9))
     assert "page written 2023-11-1" in opened(page).locator(".headline").inner_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,16 @@ class TestUnits:
             single(f"{k}.fits", 10.0 * time, 10.0 * k, BUNIT="adu", EXPTIME=f"{time} s")
         images = result("0.fits", "1.fits")["images"]
         assert images[1]["sky"] - 2 * images[0]["sky"] == pytest.approx(0, abs=0.6)
+
+    @pytest.mark.parametrize("time", [1e-30, 1e-9, 1e9, 1e30])
+    def test_an_exposure_time_that_can_not_be_true_is_a_warning(self, time: float) -> None:
+        for k in range(4):
+            made = Frame(x=36.0 * (k % 2), y=36.0 * (k // 2), sky=100.0 + k, nx=60, ny=60, noise=3.0, seed=k)
+            header = made.hdu_header()
+            header.update(BUNIT="adu", EXPTIME=time if k == 1 else 60.0)
+            fits.PrimaryHDU(made.pixels().astype("f4"), header).writeto(f"{k}.fits")
+        (said,) = [w["text"] for w in result("*.fits")["warnings"] if "where a unit is wrong" in w["text"]]
+        assert "(1): 1.fits (times " in said
 
     def test_gain_of_an_amateur_camera_is_a_setting(self) -> None:
         for k, (gain, electrons) in enumerate([(100, 1.0), (0, 1.0), (100, 2.0)]):
@@ -442,6 +453,18 @@ class TestMessages:
         assert not done["warnings"]
         (said,) = [w["text"] for w in result(*names, "copy.fits")["warnings"] if w["name"] == "copies"]
         assert said == "copy.fits holds the same pixels as a.fits: a copy counts as another exposure"
+
+    def test_a_copy_in_another_form_is_named(self, folder: Path) -> None:
+        """One copy has its sky subtracted, another is packed; the exposures themselves are 10 pixels apart."""
+        names = single("a.fits", 100.0), single("b.fits", 107.5, 10.0)
+        assert CliRunner().invoke(main, ["match", "--subtract", "--output-dir", "out", *names]).exit_code == 0
+        (folder / "b.fits.gz").write_bytes(gzip.compress((folder / "b.fits").read_bytes()))
+        for other, first in (("out/b.fits", "b.fits"), ("b.fits.gz", "b.fits")):
+            (said,) = [w["text"] for w in result(*names, other)["warnings"] if w["name"] == "copies"]
+            assert said.startswith(
+                f"{other} has the name and the WCS of {first}, packed or with another sky subtracted"
+            )
+        assert not result("a.fits", "out/b.fits")["warnings"]
 
     def test_an_image_whose_overlap_is_masked_is_not_said_to_lie_apart(self) -> None:
         for name, x in (("a.fits", 0.0), ("b.fits", 12.0), ("c.fits", 30.0)):

@@ -201,7 +201,7 @@ def _opened(log_file: str | None, ctx: click.Context) -> Iterator[TextIO | None]
     if log_file is None:
         yield None
         return
-    from skymatch_cli.record.reads import FilesRead
+    from skymatch_cli.record.files import FilesRead
 
     from .given import named_files
 

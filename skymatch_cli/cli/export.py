@@ -50,7 +50,7 @@ def command(
     from skymatch_cli.export.programs import Export, exported
     from skymatch_cli.output.destination import check_target, save_target
     from skymatch_cli.output.stored import read_images, read_report
-    from skymatch_cli.record.reads import files_of_images
+    from skymatch_cli.record.files import files_of_images
 
     if images_tbl is not None and to != ExportFormat.MONTAGE:
         raise UsageError("--images-tbl is for --to montage", "leave it out")

@@ -94,7 +94,7 @@ def named_files(ctx: click.Context) -> tuple[str, ...]:
     """Return the existing files among arguments and options, and the lists named by ``@list``."""
     from pathlib import Path
 
-    from skymatch_cli.record.reads import lists_among
+    from skymatch_cli.record.files import lists_among
 
     words: list[str] = []
     for name, value in ctx.params.items():

@@ -86,7 +86,7 @@ def command(
     console.check_output(output, overwrite=overwrite, inputs=named)
     from skymatch_cli import pipeline
     from skymatch_cli.errors import StrictError
-    from skymatch_cli.record.reads import files_of_images
+    from skymatch_cli.record.files import files_of_images
     from skymatch_cli.report.pictures import Pictures
 
     from .progress import Watch

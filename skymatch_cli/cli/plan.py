@@ -44,7 +44,7 @@ def command(ctx: click.Context, /, images: tuple[str, ...], stored: str | None, 
     console.check_output(output, overwrite=settings.overwrite)
     from skymatch_cli.output.plain import summary
     from skymatch_cli.output.planned import plan_report
-    from skymatch_cli.record.reads import files_of_images
+    from skymatch_cli.record.files import files_of_images
     from skymatch_cli.store.planning import plan
 
     from .progress import Watch

@@ -29,7 +29,7 @@ def command(
     from skymatch_cli.choices import WarningName
     from skymatch_cli.model import SkyWarning
     from skymatch_cli.output.stored import read_images, read_report
-    from skymatch_cli.record.reads import files_of_images
+    from skymatch_cli.record.files import files_of_images
     from skymatch_cli.report.pictures import Pictures
     from skymatch_cli.settings import Settings
 

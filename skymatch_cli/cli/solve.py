@@ -39,7 +39,7 @@ def command(ctx: click.Context, /, *, stored: str, **_: Any) -> None:
 
     from skymatch_cli import pipeline
     from skymatch_cli.output.plain import component_lines
-    from skymatch_cli.record.reads import files_of_images
+    from skymatch_cli.record.files import files_of_images
     from skymatch_cli.store.measuring import gather, recall
     from skymatch_cli.store.solution import result_document
     from skymatch_cli.store.solving import solve

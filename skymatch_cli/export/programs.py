@@ -8,20 +8,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 
 from skymatch_cli.choices import ExportFormat
-from skymatch_cli.errors import InputError, Problem, UsageError
+from skymatch_cli.errors import InputError, Problem, UsageError, missing_extra
 from skymatch_cli.images.formats.files import base_name, is_remote, real_path
-from skymatch_cli.model import ImageInfo, ImageRef
+from skymatch_cli.model import FloatArray, ImageInfo, ImageRef
 from skymatch_cli.model.section import WHOLE
 from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.output.formats import write_vot
 from skymatch_cli.output.printable import printable
 from skymatch_cli.output.tables import Report
+from skymatch_cli.report.overlaps import OverlapColumns, class_colours, pull_class
+from skymatch_cli.report.scene import scene
+from skymatch_cli.sky.sphere import lon_lat
 
 _JWST_LONGEST_NAME = 128  # characters that the pipeline's reader keeps
+_FRAME_COLOUR, _UNUSED_COLOUR = "white", "gray"
 _WITHOUT_SKY = "leave it out of the match and of the mosaic, or give it a value with --method user --skylist"
 
 
@@ -183,9 +188,39 @@ def _refuse(problems: Iterable[Problem]) -> None:
 
 
 def _regions(request: Export) -> bytes:
-    from .regions import ds9_regions
+    """Polygons of every image, named, and of every overlap, coloured by pull and named ``a | b: residual``.
 
-    return ds9_regions(request.report, request.infos).encode()
+    UsageError if the package of the extra ``regions`` is missing; InputError if an image has no usable WCS.
+    """
+    try:
+        from regions import Regions
+    except ImportError as error:
+        raise missing_extra("--to regions", error, "regions") from None
+    report, infos = request.report, request.infos
+    place = scene(infos)
+    columns, colours = OverlapColumns.of(report.overlaps), class_colours()
+    made = [_polygon(ring, report.labels[i], _FRAME_COLOUR) for i in range(len(infos)) for ring in place.image_rings(i)]
+    rings = place.overlap_rings(columns.a, columns.b)
+    for k, pair in enumerate(zip(columns.a.tolist(), columns.b.tolist(), strict=True)):
+        residual = float(columns.residual[k])
+        used = np.isfinite(residual)
+        text = (
+            f"{report.labels[pair[0]]} | {report.labels[pair[1]]}: {f'{residual:.4g}' if used else columns.status[k]}"
+        )
+        colour = colours[pull_class(float(columns.pull[k]))] if used else _UNUSED_COLOUR
+        made += [_polygon(ring, text, colour) for ring in rings[k]]
+    return str(Regions(made).serialize(format="ds9", precision=8)).encode()
+
+
+def _polygon(ring: FloatArray, text: str, colour: str) -> Any:
+    from astropy.coordinates import SkyCoord
+    from regions import PolygonSkyRegion, RegionMeta, RegionVisual
+
+    lon, lat = lon_lat(ring)
+    harmless = printable(text).replace("{", "(").replace("}", ")")  # braces hold the text
+    return PolygonSkyRegion(
+        SkyCoord(lon, lat, unit="rad"), meta=RegionMeta(text=harmless), visual=RegionVisual(color=colour)
+    )
 
 
 def _topcat(request: Export) -> bytes:

@@ -19,15 +19,17 @@ _CONSTANT = 8  # different bytes; fewer: the pixels are constant
 
 
 def copy_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
-    """Name images of one WCS whose stored pixels are the same; packed and remote files are not compared."""
-    alike: dict[object, list[tuple[StoredPlane, ImageRef]]] = {}
+    """Name images of one WCS whose stored pixels are the same, or that are one file in two forms, by their names.
+
+    Forms are packed or not, and with the sky subtracted or not. The pixels of packed and remote files are not compared.
+    """
+    alike: dict[object, list[ImageInfo]] = {}
     for info in infos:
-        if info.wcs is None:
-            continue
-        plane, wcs = info.source.science, getattr(info.wcs, "cards", info.pixel_area_arcsec2)
-        if plane.container is Container.PLAIN and not plane.tiled and not is_remote(plane.path):
-            alike.setdefault((plane.shape, plane.bitpix, wcs, info.ref.part), []).append((plane, info.ref))
-    return tuple(warning for own in alike.values() if len(own) > 1 for warning in _warnings(own))
+        if info.wcs is not None:
+            wcs = getattr(info.wcs, "cards", info.pixel_area_arcsec2)
+            alike.setdefault((info.shape, wcs, info.ref.part), []).append(info)
+    several = [own for own in alike.values() if len(own) > 1]
+    return tuple(warning for own in several for find in (_same_pixels, _same_names) for warning in find(own))
 
 
 def kind_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
@@ -39,32 +41,49 @@ def kind_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
     for info in infos:
         place = info.shape, getattr(info.wcs, "cards", info.ref.label), info.ref.part, info.split
         words = re.split(r"[^A-Za-z0-9]+", stem_of(info.ref.path))
-        places.setdefault(place, {})[info.ref.label] = [word for word in words if word.isalpha()]
-    sets: dict[frozenset[tuple[str, ...]], list[list[str]]] = {}
+        places.setdefault(place, {})[info.ref.file] = [word for word in words if word.isalpha()]
+    sets: dict[frozenset[tuple[str, ...]], dict[tuple[str, ...], None]] = {}
     for own in places.values():
         of_all = set.intersection(*map(set, own.values()))
         kinds = frozenset(tuple(word for word in words if word not in of_all) for words in own.values())
         if len(kinds) == len(own) > 1:
-            sets.setdefault(kinds, []).append(list(own))
+            sets.setdefault(kinds, {})[tuple(own)] = None  # chips of one file are one place
     text = "files of {} kinds, by their names, are matched as images in each of {} places: {}; give one kind"
     return tuple(
-        SkyWarning(WarningName.PLANES, text.format(len(kinds), len(found), first_names(found[0])))
+        SkyWarning(WarningName.PLANES, text.format(len(kinds), len(found), first_names(next(iter(found)))))
         for kinds, found in sets.items()
         if len(found) > 1
     )
 
 
-def _warnings(images: Sequence[tuple[StoredPlane, ImageRef]]) -> Iterator[SkyWarning]:
-    same_middle: dict[bytes, list[tuple[StoredPlane, ImageRef]]] = {}
-    for plane, ref in images:
-        same_middle.setdefault(_stored(plane, plane.n_bytes // 2, _FIRST), []).append((plane, ref))
-    for middle, own in same_middle.items():
+def _same_pixels(images: Sequence[ImageInfo]) -> Iterator[SkyWarning]:
+    same_middle: dict[tuple[int, bytes], list[tuple[StoredPlane, ImageRef]]] = {}
+    for info in images:
+        plane = info.source.science
+        if plane.container is Container.PLAIN and not plane.tiled and not is_remote(plane.path):
+            middle = _stored(plane, plane.n_bytes // 2, _FIRST)
+            same_middle.setdefault((plane.bitpix, middle), []).append((plane, info.ref))
+    for (_, middle), own in same_middle.items():
         if len(set(middle)) <= _CONSTANT:
             continue
         for (one, first), (other, second) in pairwise(own):
             if one.path != other.path and _are_same(one, other):
-                text = f"{second.label} holds the same pixels as {first.label}: a copy counts as another exposure"
-                yield SkyWarning(WarningName.COPIES, text)
+                yield _copy(f"{second.label} holds the same pixels as {first.label}")
+
+
+def _same_names(images: Sequence[ImageInfo]) -> Iterator[SkyWarning]:
+    forms: dict[str, dict[object, str]] = {}
+    for info in images:
+        plane, subtracted = info.source.science, info.recorded is not None and info.recorded.subtracted
+        own = forms.setdefault(stem_of(plane.path), {})
+        own.setdefault((plane.container, plane.tiled, plane.bitpix, subtracted), info.ref.label)
+    for own in forms.values():
+        for first, second in pairwise(own.values()):
+            yield _copy(f"{second} has the name and the WCS of {first}, packed or with another sky subtracted")
+
+
+def _copy(what: str) -> SkyWarning:
+    return SkyWarning(WarningName.COPIES, f"{what}: a copy counts as another exposure")
 
 
 def _are_same(one: StoredPlane, other: StoredPlane) -> bool:

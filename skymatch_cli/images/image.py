@@ -40,7 +40,7 @@ from skymatch_cli.run.tasks import NO_PROGRESS, Progress, run_apart
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.celestial import refers_to_tables, wcs_of_cards
 from skymatch_cli.sky.footprint import footprint
-from skymatch_cli.sky.pixelarea import pixel_area_arcsec2, pixel_area_ratio
+from skymatch_cli.sky.sphere import pixel_area_arcsec2, pixel_area_ratio
 
 _PLACED = "images of JWST are placed by the approximation in their headers"
 _GAINS = ("ATODGAIN", "EGAIN", "GAIN")  # GAIN of amateur cameras is a setting: theirs is EGAIN

@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import IO, Any, cast
 
 import numpy as np
@@ -43,7 +42,6 @@ from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.settings import Settings
 
 _BLOCK_BYTES = 2**18  # blocks of rows: cheap per call, and they fit the cache
-_UNPACKED_BYTES = 2**23  # of planes that share tiles, kept twice at most
 _MANY_LOST = 0.5
 _LARGEST_SPREAD = 0.1  # of the weights: quantised zeros lie within a fraction of the noise
 _BYTES_HELD = 5  # for each pixel: float32, and whether it is good
@@ -256,39 +254,11 @@ def _fill(stream: IO[bytes], block: Stored) -> None:
 
 
 def _read_tiled(plane: StoredPlane, y0: int, y1: int) -> Stored:
-    """Read rows of a tile-compressed image as stored before compression; only the tiles needed are unpacked.
-
-    The planes of a cube that share tiles are unpacked together, as many as fit some memory, and kept for the next ones.
-    """
-    depth = _tile_depth(plane.at(0)) if plane.n_planes > 1 else 1
-    at_a_time = max(1, _UNPACKED_BYTES // ((y1 - y0) * plane.shape[1] * abs(plane.bitpix) // 8))
-    if min(depth, at_a_time) == 1:
-        return np.asarray(_unpacked(plane, 1, y0, y1)[0])
-    before = plane.plane % depth // at_a_time * at_a_time  # planes of the same tiles that were unpacked earlier
-    first = plane.plane // depth * depth + before
-    count = min(at_a_time, depth - before, plane.n_planes - first)
-    return np.array(_unpacked_and_kept(plane.at(first), count, y0, y1)[plane.plane - first])
-
-
-@lru_cache(maxsize=64)
-def _tile_depth(first: StoredPlane) -> int:
-    """How many planes of a cube share tiles; ``first`` is its first plane."""
-    with opened_tiles(lambda: open_unpacked(first.path, first.container), first.hdu) as hdu:
-        return int(hdu.tile_shape[-3]) if len(hdu.shape) == 3 else 1
-
-
-def _unpacked(first: StoredPlane, count: int, y0: int, y1: int) -> Stored:
-    """Rows of some planes of a tile-compressed image, (count, rows, nx)."""
-    with opened_tiles(lambda: open_unpacked(first.path, first.container), first.hdu) as hdu:
-        which = [slice(k, k + 1) for k in np.unravel_index(first.plane, hdu.shape[:-2])] if hdu.shape[:-2] else []
-        which[-1:] = [slice(each.start, each.start + count) for each in which[-1:]]
+    """Read rows of a tile-compressed image as stored before compression; only the tiles needed are unpacked."""
+    with opened_tiles(lambda: open_unpacked(plane.path, plane.container), plane.hdu) as hdu:
+        which = [slice(k, k + 1) for k in np.unravel_index(plane.plane, hdu.shape[:-2])] if hdu.shape[:-2] else []
         values = hdu.section[(*which, slice(y0, y1))]
-        return np.ascontiguousarray(values, first.dtype).reshape(count, y1 - y0, first.shape[1])
-
-
-@lru_cache(maxsize=2)
-def _unpacked_and_kept(first: StoredPlane, count: int, y0: int, y1: int) -> Stored:
-    return _unpacked(first, count, y0, y1)
+        return np.ascontiguousarray(values, plane.dtype).reshape(y1 - y0, plane.shape[1])
 
 
 def _physical_type(plane: PixelFormat) -> np.dtype[Any]:

@@ -190,7 +190,7 @@ class Result:
         import os
 
         from skymatch_cli.output.destination import Output
-        from skymatch_cli.record.reads import files_of_images
+        from skymatch_cli.record.files import files_of_images
 
         output = Output(output=os.fspath(file), format=format, table=table)
         output.check(overwrite=overwrite, inputs=files_of_images(self.infos))

@@ -24,10 +24,18 @@ from skymatch_cli.images.formats.source import Source, open_source
 from skymatch_cli.model import FileState, ImageInfo, ImageRef, Journal, SkyWarning
 from skymatch_cli.record.atomic import Locks, locked, replacement
 from skymatch_cli.record.edits import SkyUpdate, record_edits, settled
-from skymatch_cli.record.filejobs import COPIES, FileJob, check_copy, file_jobs, why_fixed
+from skymatch_cli.record.files import (
+    COPIES,
+    FileJob,
+    FilesRead,
+    check_copy,
+    file_jobs,
+    files_read,
+    place_of,
+    why_fixed,
+)
 from skymatch_cli.record.journal import journal_path, kept
 from skymatch_cli.record.precision import PixelFacts, examine
-from skymatch_cli.record.reads import FilesRead, files_read, place_of
 from skymatch_cli.record.rewrite import HduEdit, rewrite
 from skymatch_cli.record.undoedits import undo_edits
 from skymatch_cli.run.tasks import NO_PROGRESS, Progress

@@ -25,7 +25,7 @@ from .mosaic import Picture, pictures, pillow
 from .overlaps import N_CLASSES, PULL_LIMIT, OverlapColumns, common_word
 from .quicklook import Quicklook
 from .scene import Scene
-from .skymap import Matrix, SkyMap, matrix, sky_map
+from .skymap import sky_map
 from .tables import sheets, with_short_names
 
 if TYPE_CHECKING:
@@ -66,8 +66,6 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook],
         pictures=shown,
         side=max((picture.width for picture in shown), default=0),
         sky_map=on_sky,
-        matrix=_matrix(on_sky, overlaps, len(report.images)),
-        names=[printable(label) for label in short.labels],
         pull_limit=PULL_LIMIT,
         n_classes=N_CLASSES,
         tables=sheets(short, overlaps),
@@ -77,12 +75,6 @@ def html_report(report: Report, scene: Scene | None, looks: Sequence[Quicklook],
         images=[_listed(printable(label)) for label in report.labels],
     )
     return page
-
-
-def _matrix(on_sky: SkyMap | None, overlaps: OverlapColumns, n_images: int) -> Matrix | None:
-    """Lay out the matrix of pairs where the map can't show them; without a map, where each image has many."""
-    wanted = on_sky.piled if on_sky else len(overlaps.a) > 4 * n_images
-    return matrix(overlaps, n_images) if wanted else None
 
 
 def require_extra() -> None:

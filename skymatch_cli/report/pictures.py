@@ -90,10 +90,9 @@ def _looks(
     """Return the images on the sky and the mosaic with its stars and without; nothing for images without a WCS."""
     if not infos or any(info.wcs is None for info in infos):
         return None, ()
-    from .display import frame_around
     from .mosaic import PICTURE_SIDE, TILES_SIDE
     from .quicklook import View, block_medians, quicklooks
-    from .scene import scene
+    from .scene import frame_around, scene
 
     place = scene(infos)
     views = View(frame_around(place.rings, PICTURE_SIDE)), View(frame_around(place.rings, TILES_SIDE), block_medians)

@@ -18,8 +18,7 @@ from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.run.tasks import NO_PROGRESS, Progress, run
 from skymatch_cli.settings import Settings
 
-from .display import DisplayFrame
-from .scene import Scene
+from .scene import DisplayFrame, Scene
 
 Reduction = Callable[..., FloatArray]  # data, good, side -> one number per block
 _Patch = tuple[tuple[slice, slice], FloatArray, FloatArray]

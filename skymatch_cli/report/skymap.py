@@ -1,4 +1,4 @@
-"""The map of the report, footprints and overlaps as SVG paths coloured by pull; and the matrix of pairs."""
+"""The map of the report, footprints and overlaps as SVG paths coloured by pull."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from skymatch_cli.model import FloatArray
 from skymatch_cli.output.printable import printable
 
 from .charts import nice_below, simplified, svg_path
-from .display import frame_around
 from .overlaps import OverlapColumns, pull_class
-from .scene import Scene, drawn
+from .scene import Scene, drawn, frame_around
 from .tables import MOST_ROWS
 
 _SIDE = 1000
 _FONT = 20.0  # size of the names of frames
 _DRAWN_OF_PILED = 12
-_MATRIX_IMAGES = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +47,6 @@ class SkyMap:
     arcsec_per_unit: float  # scale of the drawing
     piled: bool  # whether the overlaps hide one another; then only the worst are drawn
     left_out: str  # what is not shown, "" if all is
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """Pairs of images as cells of a triangle."""
-
-    n: int  # images, along both sides
-    cells: list[tuple[int, int, int, int]]  # (overlap, colour class, column, line)
 
 
 def sky_map(scene: Scene, columns: OverlapColumns, labels: tuple[str, ...]) -> SkyMap:
@@ -98,21 +88,6 @@ def piled(columns: OverlapColumns, borders: Sequence[Sequence[FloatArray]], arcs
     drawable = [ring for border in borders for ring in border if np.isfinite(ring).all()]
     area = sum(shapely.Polygon(ring).area for ring in drawable)
     return bool(columns.area_arcmin2.sum() > area * (arcsec_per_unit / 60) ** 2)
-
-
-def matrix(columns: OverlapColumns, n_images: int) -> Matrix | None:
-    """Lay out the matrix of pairs; None for more images than a page can show.
-
-    Each pair has one cell, in the column of its first image and the line of its second. A pair of several overlaps
-    shows the one with the largest pull.
-    """
-    if n_images > _MATRIX_IMAGES:
-        return None
-    first: dict[tuple[int, int], int] = {}
-    for k in columns.worst_first.tolist():
-        first.setdefault((int(columns.a[k]), int(columns.b[k])), k)
-    cells = [(k, pull_class(columns.pull[k]), min(pair), max(pair)) for pair, k in first.items()]
-    return Matrix(n_images, cells)
 
 
 def angle_text(below_arcsec: float) -> tuple[str, float]:

@@ -7,11 +7,12 @@ axes in any order, with degenerate axes.
 from __future__ import annotations
 
 import io
+import logging
 import re
 import threading
+import warnings
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,7 +21,6 @@ import numpy as np
 
 from skymatch_cli.errors import InputError
 from skymatch_cli.model import FloatArray
-from skymatch_cli.sky.astropylog import captured
 from skymatch_cli.sky.frames import SkyFrame, frame_of_header
 from skymatch_cli.sky.inverse import refine_pixels
 from skymatch_cli.sky.sphere import angle_rad, lon_lat, unit_vectors
@@ -35,11 +35,6 @@ MAX_CRVAL_DEG = 3600.0  # beyond, the file is damaged, and sines have lost their
 MAX_CRPIX = 1e9  # beyond, squares of distances may overflow
 _ENGINES_KEPT = 64  # tens of kilobytes each: they must not add up over the images of a survey
 _HINT = "correct its header or solve its astrometry first, or leave the image out"
-# Distortions of SIP, of the distortion paper and of SCAMP, and what is for IRAF alone.
-_BEYOND_WCSLIB = re.compile(
-    rb"(HIERARCH +)?([AB]P?_(ORDER|\d+_\d+)|CPDIS|CPERR|D2IM|D[PQ]\d|AXISCORR|PV\d|WAT|CTYPE[^']*'.*(SIP|TNX|ZPX|TPV))",
-    re.IGNORECASE,
-)
 _D2IM, _BENT = re.compile(b"D2IMDIS"), re.compile(b"PV|AM")
 _LOOKUP_TABLE = re.compile(rb"CPDIS|CQDIS|D2IMDIS|D2IMARR|PS\d+_0")  # the last: coordinates in a table (-TAB)
 _OF_IRAF = (b"TNX", b"ZPX", b"WAT")
@@ -224,8 +219,6 @@ def _parse(text: bytes, fobj: Any) -> tuple[Any, tuple[int, ...]]:
     """Return the celestial axes of a header text as astropy's WCS, and the numbers of the axes left out."""
     from astropy.wcs import WCS, WCSSUB_CELESTIAL
 
-    if (plain := _undistorted(text)) is not None:
-        return plain, ()
     cards: Any = text
     if any(word in text for word in _OF_IRAF):
         from skymatch_cli.sky import iraf
@@ -244,26 +237,6 @@ def _parse(text: bytes, fobj: Any) -> tuple[Any, tuple[int, ...]]:
     others = tuple(axis for axis in range(wcs.naxis) if axis not in (wcs.wcs.lng, wcs.wcs.lat))
     # As one set, so that the axes keep the order that they have in the image.
     return wcs.sub([WCSSUB_CELESTIAL]), others
-
-
-def _undistorted(text: bytes) -> Any:
-    """The WCS of two axes that wcslib alone makes of a header text; None where astropy has something to add.
-
-    It would look for distortions, and parse the header four times for that: half of the time that a header takes.
-    """
-    from astropy.wcs import WCS, Wcsprm
-
-    if any(_BEYOND_WCSLIB.match(text, at) for at in range(0, len(text), 80)):
-        return None
-    with suppress(Exception):  # astropy's own way says what is wrong
-        prm = Wcsprm(header=text, relax=True)
-        if prm.naxis == 2:
-            wcs = WCS(naxis=2, fix=False)
-            wcs.wcs = prm
-            wcs.fix()
-            prm.set()
-            return wcs
-    return None
 
 
 def _header(text: bytes) -> Any:
@@ -290,3 +263,27 @@ def _lines_are_straight(engine: _Engine, shape: tuple[int, int]) -> bool:
     off = np.abs((lines * poles[:, None]).sum(axis=2)).max(axis=1)
     length = np.linalg.norm(poles, axis=1)
     return bool((off <= STRAIGHT_PIX * engine.scale_rad * length).all() and (lines[:, 0] * lines[:, -1]).sum() > 0)
+
+
+_LOCK = threading.Lock()
+
+
+def captured(build: Callable[[], Any]) -> tuple[Any, tuple[str, ...]]:
+    """Call ``build``; return its result and the messages of astropy, one line each."""
+    from astropy import log
+
+    messages: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        messages.append(record.getMessage())  # such as SIP without its suffix
+        return False  # it is not printed
+
+    with _LOCK, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        log.addFilter(keep)
+        try:
+            made = build()
+        finally:
+            log.removeFilter(keep)
+    lines = [*messages, *(str(item.message) for item in caught)]
+    return made, tuple(dict.fromkeys(" ".join(line.split()) for line in lines))

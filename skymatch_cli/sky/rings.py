@@ -10,11 +10,9 @@ import numpy as np
 from skymatch_cli.errors import InputError
 from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray, OverlapGraph, TangentPlane
 from skymatch_cli.model.polygons import Polygons
-from skymatch_cli.sky.border import halved
-from skymatch_cli.sky.footprint import fits_one_part, footprint
-from skymatch_cli.sky.intersections import SLIVER_RAD, overlay, part_polygons
+from skymatch_cli.sky.footprint import fits_one_part, footprint, halved
+from skymatch_cli.sky.intersections import SLIVER_RAD, Shapes, overlay, part_polygons, polygons_of, shapes_of
 from skymatch_cli.sky.inverse import refine_pixels
-from skymatch_cli.sky.shapes import Shapes, polygons_of, shapes_of
 from skymatch_cli.sky.sphere import angle_rad
 from skymatch_cli.sky.tangent import unproject
 

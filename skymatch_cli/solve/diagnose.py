@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Offsets
+from skymatch_cli.solve.leastsquares import random_bits
 from skymatch_cli.solve.pairgraph import PairGraph, SpanningTree, spanning_tree, tree_potential
-from skymatch_cli.solve.probes import random_bits
 
 _THIN = 3.0  # times the typical error of the component's other pairs
 _IMPROBABLE_SIGMA = 4.75  # a fit this bad has a chance of one in a million

@@ -16,7 +16,23 @@ from skymatch_cli.model import FloatArray
 from skymatch_cli.model.arrays import IntArray
 from skymatch_cli.solve.laplacian import Laplacian
 from skymatch_cli.solve.pairgraph import PairGraph, SpanningTree, spanning_tree, tree_potential
-from skymatch_cli.solve.probes import N_BLOCKS, sign_columns
+
+_SEED = 20_000
+_OF_BYTE = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float64)
+N_BLOCKS = 8
+"""Blocks of eight columns that ``sign_columns`` has."""
+
+
+def random_bits(n: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    """64 bits for each of ``n`` things, from a fixed seed; numpy keeps the raw stream of PCG64 as it is."""
+    return np.random.PCG64(_SEED).random_raw(n).astype(np.uint64)
+
+
+def sign_columns(n: int, block: int) -> FloatArray:
+    """Eight columns, (n, 8), of a fixed matrix of independent signs ±1 that has eight such blocks."""
+    signs: FloatArray = _OF_BYTE[random_bits(n).astype("<u8").view(np.uint8).reshape(n, 8)[:, block]]
+    return signs
+
 
 _ALL_PAIRS = 500  # up to here the second moment of the residuals is computed, not probed
 _REFINEMENTS = 2

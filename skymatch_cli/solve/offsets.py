@@ -12,8 +12,7 @@ from skymatch_cli.run.threads import one_thread
 from skymatch_cli.solve.diagnose import loop_closure
 from skymatch_cli.solve.leastsquares import NoiseResponse, NormalEquations, PairNoise, noise_response, noise_variance
 from skymatch_cli.solve.pairgraph import PairGraph
-from skymatch_cli.solve.robust import kept_weights
-from skymatch_cli.solve.scatter import extra_variance, scattered_weights
+from skymatch_cli.solve.weights import extra_variance, kept_weights, scattered_weights
 
 _LEAST_DOF = 0.5
 _EXTREME = 1e200  # weights above this, or below its inverse, overflow in sums of squares
@@ -84,9 +83,9 @@ def solve_offsets(
     gradients : Gradients, optional
         Of the structure that ``noise`` stands for: their common part is no error.
     robust : bool
-        Weigh pairs down that contradict the others by more than their errors (``robust.kept_weights``).
+        Weigh pairs down that contradict the others by more than their errors (`kept_weights`).
     with_scatter : bool
-        Where chi2 is above dof, add the scatter between the overlaps to their variances (``scatter.extra_variance``).
+        Where chi2 is above dof, add the scatter between the overlaps to their variances (`extra_variance`).
 
     Notes
     -----

@@ -36,6 +36,7 @@ def other_units(images: Sequence[ImageInfo], measurements: Measurements, used: B
     noise, stars, level = quotients  # logarithms; 0 where they are not seen
     step = np.abs(m.delta[rows])
     large = (np.abs(noise) > np.log(_UNIT_NOISE)) & (step > _UNIT * np.nanquantile(step, 0.25, method="lower"))
+    large |= np.abs(noise) > 2 * np.log(_UNIT_NOISE)  # beyond any depth; level and stars may be lost in rounding
     as_level = (level != 0) & (np.abs(noise) > _PHOTONS * np.abs(level))
     ratio = np.where(as_level, _both(noise, level), np.where(large, noise, 0.0))  # a deeper image has usual steps
     ratio = np.where(stars != 0, _both(noise, stars), ratio)

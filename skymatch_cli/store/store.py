@@ -21,7 +21,6 @@ from skymatch_cli.model.polygons import Polygons
 from skymatch_cli.settings import Settings
 from skymatch_cli.store.database import Database, digest_of
 from skymatch_cli.store.keys import KEY_BYTES, ImageKeys, image_keys
-from skymatch_cli.store.lazy import StoredInfos, StoredPolygons
 from skymatch_cli.store.planning import Plan
 from skymatch_cli.store.rows import (
     CODEC,
@@ -29,6 +28,8 @@ from skymatch_cli.store.rows import (
     Overlaps,
     PlanFacts,
     StoredFile,
+    StoredInfos,
+    StoredPolygons,
     are_overlaps,
     layout,
     settings_json,

@@ -29,7 +29,7 @@ def connected(n: int, first: IntArray, second: IntArray) -> IntArray:
 def least_squares_offsets(
     n: int, first: IntArray, second: IntArray, weight: FloatArray, difference: FloatArray
 ) -> FloatArray:
-    """Least-squares offsets (n,) of images from the differences of pairs of them; one of each component at 0.
+    """Least-squares offsets (n,) of images from the differences of pairs of them; the heaviest of each component at 0.
 
     Images of one group have their own offsets here: residuals that say whether images agree in a cell must not
     contain the step between two chips. Pairs whose weight is lost in the rounding of the others are left out.
@@ -39,7 +39,8 @@ def least_squares_offsets(
         np.maximum.at(largest, ends, weight)
     use = weight > np.finfo(float).eps * np.minimum(largest[first], largest[second])
     a, b, w, d = first[use], second[use], weight[use], difference[use]
-    free = np.flatnonzero(np.diff(np.maximum.accumulate(connected(n, a, b)), prepend=-1) == 0)
+    heaviest = np.argsort(-largest, kind="stable")  # held: against one that weighs nothing the others would be lost
+    free = np.delete(heaviest, np.unique(connected(n, a, b)[heaviest], return_index=True)[1])
     offset, pull = np.zeros(n), np.bincount(a, w * d, n) - np.bincount(b, w * d, n)
     row, column = np.concatenate([a, b, a, b]), np.concatenate([a, b, b, a])
     laplacian = np.concatenate([w, w, -w, -w])

@@ -59,7 +59,7 @@
     filter();
   }
 
-  // ---- what is under the pointer on the map or the matrix, or chosen with the keys
+  // ---- what is under the pointer on the map, or chosen with the keys
   const picked = byId("picked");
   if (!picked) return;
   const rowOf = (shape) => byId("k" in shape.dataset ? "overlaps-" + shape.dataset.k : "images-" + shape.dataset.i);
@@ -78,17 +78,9 @@
       picked.append(c ? " · " : "", name, cell.textContent + (unit ? " " + unit.textContent : ""));
     });
   };
-  const outline = (shape) => { // drawn again on top of what covers the shape, on the map and in the matrix
-    for (const [drawing, own] of [["map", "mark"], ["matrix"]]) {
-      const line = own ? byId(own) : document.querySelector("#matrix .mark");
-      const [kind, key] = shape ? Object.entries(shape.dataset)[0] : [];
-      const same = shape && document.querySelector(`#${drawing} path[data-${kind}="${key}"]`);
-      if (line) line.setAttribute("d", same ? same.getAttribute("d") : "");
-    }
-  };
   const mark = (shape) => {
     for (const old of document.querySelectorAll(".on")) old.classList.remove("on");
-    outline(shape);
+    byId("mark").setAttribute("d", shape ? shape.getAttribute("d") : ""); // drawn again, on top of what covers it
     const row = shape && rowOf(shape);
     if (!row) { picked.textContent = "Nothing chosen."; return; }
     row.classList.add("on");
@@ -96,22 +88,18 @@
   };
   const pin = (shape) => { pinned = shape; mark(shape); };
   const map = byId("map");
-  for (const drawing of [map, byId("matrix")]) {
-    if (!drawing) continue;
-    const hover = (event) => {
-      const shape = shapeOf(event.target);
-      if (shape && !byKeys) mark(shape);
-    };
-    drawing.addEventListener("pointerover", hover);
-    drawing.addEventListener("pointermove", (event) => {
-      if (!byKeys || !(event.movementX || event.movementY)) return;
-      byKeys = false;
-      hover(event);
-    });
-    drawing.addEventListener("pointerleave", () => mark(pinned));
-    drawing.addEventListener("click", (event) => pin(shapeOf(event.target)));
-  }
-  if (!map) return;
+  const hover = (event) => {
+    const shape = shapeOf(event.target);
+    if (shape && !byKeys) mark(shape);
+  };
+  map.addEventListener("pointerover", hover);
+  map.addEventListener("pointermove", (event) => {
+    if (!byKeys || !(event.movementX || event.movementY)) return;
+    byKeys = false;
+    hover(event);
+  });
+  map.addEventListener("pointerleave", () => mark(pinned));
+  map.addEventListener("click", (event) => pin(shapeOf(event.target)));
 
   // ---- map: nearer and farther; one finger and the wheel alone scroll the page
   const { width, height } = map.viewBox.baseVal;
