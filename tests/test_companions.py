@@ -363,6 +363,11 @@ class TestFilesOfTheList:
         said = "files of 2 kinds, by their names, are matched as images in each of 2 places"
         assert (said in done.stderr) == warned
 
+    def test_chips_of_two_files_are_not_kinds_of_files(self, folder: Path) -> None:
+        for name in ("first.fits", "second.fits"):
+            write(name, *(plane(pixels(of), "SCI", of) for of in "ab"))
+        assert "of 2 kinds" not in run("--dry-run", "first.fits", "second.fits").stderr
+
     def test_flags_that_are_not_integers_are_refused(self, folder: Path) -> None:
         for of in "ab":
             write(f"{of}.fits", plane(pixels(of), "IMAGE", of), plane(marks(1, 0), "MASK", of))

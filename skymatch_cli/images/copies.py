@@ -41,16 +41,16 @@ def kind_warnings(infos: Sequence[ImageInfo]) -> tuple[SkyWarning, ...]:
     for info in infos:
         place = info.shape, getattr(info.wcs, "cards", info.ref.label), info.ref.part, info.split
         words = re.split(r"[^A-Za-z0-9]+", stem_of(info.ref.path))
-        places.setdefault(place, {})[info.ref.label] = [word for word in words if word.isalpha()]
-    sets: dict[frozenset[tuple[str, ...]], list[list[str]]] = {}
+        places.setdefault(place, {})[info.ref.file] = [word for word in words if word.isalpha()]
+    sets: dict[frozenset[tuple[str, ...]], dict[tuple[str, ...], None]] = {}
     for own in places.values():
         of_all = set.intersection(*map(set, own.values()))
         kinds = frozenset(tuple(word for word in words if word not in of_all) for words in own.values())
         if len(kinds) == len(own) > 1:
-            sets.setdefault(kinds, []).append(list(own))
+            sets.setdefault(kinds, {})[tuple(own)] = None  # chips of one file are one place
     text = "files of {} kinds, by their names, are matched as images in each of {} places: {}; give one kind"
     return tuple(
-        SkyWarning(WarningName.PLANES, text.format(len(kinds), len(found), first_names(found[0])))
+        SkyWarning(WarningName.PLANES, text.format(len(kinds), len(found), first_names(next(iter(found)))))
         for kinds, found in sets.items()
         if len(found) > 1
     )

@@ -109,7 +109,8 @@ def _read(file: str) -> tuple[object, object, bytes, FloatArray]:
     except FileNotFoundError:
         raise InputError.at(file, "no such file") from None
     except OSError as error:
-        raise InputError.at(file, f"can't be read: {error.strerror or error}", _HINT) from None
+        what = f"can't be read: {error.strerror}" if error.strerror else "is not a FITS file, or is damaged"
+        raise InputError.at(file, what, _HINT) from None
     except Exception as error:  # noqa: BLE001 (whatever a damaged file trips over)
         raise InputError.at(file, f"is not a solution: {error!s:.80}", _HINT) from None
 
