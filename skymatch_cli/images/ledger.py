@@ -140,7 +140,7 @@ def _keywords(record: Record) -> dict[str, bytes | None]:
     }
     cards = sky_cards(sky, record.errors, tilted=record.tilted)
     if WHOLE not in sky.parts:
-        return {**(dict.fromkeys((LEVEL, ERROR, *SHAPE)) if sky.in_sections else {}), **state, **cards}
+        return {**(dict.fromkeys((LEVEL, ERROR, *SHAPE)) if sky.are_of_sections else {}), **state, **cards}
     own = cards.pop(LEVEL)
     first = {level: f"{level:8}".encode("ascii") + own[8:]}
     if record.written.subtracted and level != LEVEL:  # programs that read the keyword subtract its value
