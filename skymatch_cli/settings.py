@@ -35,7 +35,7 @@ CHOICES: Mapping[str, type[StrEnum]] = {
 _OF_OFFSETS = (Method.MATCH, Method.GLOBALMIN_MATCH)
 _NO_TILT = ": pooled comparison cannot measure a tilt"
 # Options, what they work with, why, and what to do ("": leave them out).
-_WORKS_WITH: tuple[tuple[str, str, tuple[str, ...], str, str], ...] = (
+_ONLY_WITH: tuple[tuple[str, str, tuple[str, ...], str, str], ...] = (
     ("model", "compare", (Compare.MESH,), _NO_TILT, "add --compare mesh"),
     ("model", "method", _OF_OFFSETS, "", ""),
     ("robust", "model", (Model.CONSTANT,), "", ""),
@@ -323,7 +323,7 @@ def _check_ranges(settings: Settings) -> None:
 
 def _check_contradictions(settings: Settings) -> None:
     default = {f.name: f.default for f in fields(settings)}
-    for name, needed, words, why, hint in _WORKS_WITH:
+    for name, needed, words, why, hint in _ONLY_WITH:
         option, value, found = option_name(name), getattr(settings, name), getattr(settings, needed)
         if value != default[name] and found not in words:
             shown = f"{option} {value}" if name in CHOICES else option

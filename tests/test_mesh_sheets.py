@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from skymatch_cli.compare.mesh.deeppairs import DeepPairs
 from skymatch_cli.compare.mesh.layers import Layers, LeafTable, cells_first, closed
-from skymatch_cli.compare.mesh.pairs import LeafPairs
+from skymatch_cli.compare.mesh.pairs import CellPairs
 from skymatch_cli.compare.mesh.reduce import CellMesh
 from skymatch_cli.compare.mesh.sheets import gathered, make_sheet
 from skymatch_cli.compare.mesh.tiles import BLOCK, TILE, Leaves, sheet_plans
@@ -126,48 +125,60 @@ def test_sums_over_the_images_of_a_cell():
     )
 
 
-@pytest.mark.parametrize("kind", [LeafPairs, DeepPairs])
-def test_products_and_medians_of_pairs_are_those_of_their_common_cells(kind):
+@pytest.mark.parametrize("k", [4, 12])
+def test_products_and_medians_of_pairs_are_those_of_their_common_cells(k):
     rng = np.random.default_rng(2)
-    masks = masks_of(4, rng)
+    masks = masks_of(k, rng)
     x, y = canvas_of(masks, rng), canvas_of(masks, rng)
     layers, leaves = Layers.arranged(leaves_of(*masks))
-    graph = graph_of(4)
-    pairs = kind.among(leaves, layers, graph, 0)
-    np.testing.assert_array_equal(pairs.rows, np.arange(6))
-    one, other = pairs.both_products(cells_of(leaves, x), cells_of(leaves, y))
+    graph = graph_of(k)
+    pairs = CellPairs.among(leaves, layers, graph, 0)
+    np.testing.assert_array_equal(pairs.rows, np.arange(len(graph.a)))
+    one, other = np.zeros((2, len(graph.a)))
+    pairs.add_products(cells_of(leaves, x), cells_of(leaves, y), one, other)
     np.testing.assert_allclose(one, (x[graph.a] * y[graph.b]).sum(axis=(1, 2)), atol=1e-4)
     np.testing.assert_allclose(other, (y[graph.a] * x[graph.b]).sum(axis=(1, 2)), atol=1e-4)
     seen = canvas_of(masks, rng) > 0
-    n, total = pairs.medians(cells_of(leaves, x), cells_of(leaves, seen))
+    n, median = pairs.medians(cells_of(leaves, x), cells_of(leaves, seen))
+    np.testing.assert_array_equal(pairs.run_pair, np.arange(len(graph.a)))  # all are in one tile
     for k, (a, b) in enumerate(zip(graph.a, graph.b, strict=True)):
         differences = np.sort((x[a] - x[b])[seen[a] & seen[b]])
         assert n[k] == len(differences)
-        assert total[k] == pytest.approx(len(differences) * differences[(len(differences) - 1) // 2])
+        assert median[k] == differences[(len(differences) - 1) // 2]
 
 
-@pytest.mark.parametrize("kind", [LeafPairs, DeepPairs])
-@pytest.mark.parametrize("degree", [1, 3])
-def test_moments_of_pairs_are_those_of_their_common_cells(kind, degree):
-    rng = np.random.default_rng(3)
+def test_pairs_that_are_not_in_the_graph_have_no_sums():
+    rng = np.random.default_rng(5)
     masks = masks_of(4, rng)
+    x = canvas_of(masks, rng)
+    layers, leaves = Layers.arranged(leaves_of(*masks))
+    some = np.array([1, 3, 4])
+    graph = replace(graph_of(4), **{name: getattr(graph_of(4), name)[some] for name in ("a", "b", "plane")})
+    pairs, total = CellPairs.among(leaves, layers, graph, 0), np.zeros(3)
+    pairs.add_products(cells_of(leaves, x), cells_of(leaves, x), total)
+    np.testing.assert_allclose(total, (x[graph.a] * x[graph.b]).sum(axis=(1, 2)), atol=1e-4)
+
+
+@pytest.mark.parametrize("k", [4, 12])
+@pytest.mark.parametrize("degree", [1, 3])
+def test_moments_of_pairs_are_those_of_their_common_cells(k, degree):
+    rng = np.random.default_rng(3)
+    masks = masks_of(k, rng)
     x, y = canvas_of(masks, rng), canvas_of(masks, rng)
     layers, leaves = Layers.arranged(leaves_of(*masks))
-    graph = graph_of(4)
-    found = kind.among(leaves, layers, graph, 0).moments(
-        cells_of(leaves, x), cells_of(leaves, y), exponents(degree), np.subtract
-    )
-    about_0 = np.einsum("rst,rs->rt", carried(found.about, degree), found.value)
+    graph = graph_of(k)
+    pairs = CellPairs.among(leaves, layers, graph, 0)
+    found = pairs.moments(cells_of(leaves, x), cells_of(leaves, y), degree, np.subtract)
+    about_0 = np.einsum("rst,rs->rt", carried(pairs.middles()[pairs.run_tile], degree), found)
     v, u = np.mgrid[: x.shape[1], : x.shape[2]].astype(float)
     for t, (i, j) in enumerate(exponents(degree)):
         each = (x[graph.a] * y[graph.b] - y[graph.a] * x[graph.b]) * u**i * v**j
-        np.testing.assert_allclose(np.bincount(found.pair, about_0[:, t]), each.sum(axis=(1, 2)), rtol=1e-4, atol=1e-2)
+        np.testing.assert_allclose(about_0[:, t], each.sum(axis=(1, 2)), rtol=1e-4, atol=1e-2)
 
 
-@pytest.mark.parametrize("kind", [LeafPairs, DeepPairs])
-def test_images_without_a_common_cell_have_no_difference(kind):
+def test_images_without_a_common_cell_have_no_difference():
     layers, leaves = Layers.arranged(leaves_of(np.ones((1, 1), bool), np.ones((1, 1), bool)))
-    pairs = kind.among(leaves, layers, graph_of(2), 0)
+    pairs = CellPairs.among(leaves, layers, graph_of(2), 0)
     seen = np.zeros((2, BLOCK**2), bool)
     seen[0, :8], seen[1, 8:] = True, True
     np.testing.assert_array_equal(pairs.medians(np.ones(seen.shape, np.float32), seen), [[0.0], [0.0]])
@@ -208,10 +219,3 @@ def test_cells_are_found_at_their_place_whatever_the_origin_of_the_mesh():
         j, k = j + row * BLOCK - meshes[i].origin[0], k + column * BLOCK - meshes[i].origin[1]
         inside = (j >= 0) & (j < meshes[i].value.shape[0]) & (k >= 0) & (k < meshes[i].value.shape[1])
         np.testing.assert_array_equal(leaf, np.where(inside, j * meshes[i].value.shape[1] + k, 0).reshape(-1))
-
-
-def test_many_images_are_multiplied_as_matrices():
-    meshes = [mesh_of((0, 0), (20, 20)) for _ in range(10)]
-    (plan,) = sheet_plans([meshes])
-    assert plan.deep
-    assert isinstance(make_sheet(plan, meshes, graph_of(10), 1.0).pairs, DeepPairs)

@@ -17,6 +17,7 @@ from skymatch_cli.images.alike import (
     channels_of,
     doubts_between,
     filters_of,
+    group_of,
     observer_of,
     problems_between,
     zero_points_of,
@@ -28,7 +29,6 @@ from skymatch_cli.images.formats.fitsfile import FitsFile, parse_header
 from skymatch_cli.images.formats.header import CardHeader, Keywords, as_number
 from skymatch_cli.images.formats.packing import open_unpacked
 from skymatch_cli.images.formats.source import Source
-from skymatch_cli.images.groups import group_of
 from skymatch_cli.images.hdus import PlaneFinder
 from skymatch_cli.images.inputs import Inputs
 from skymatch_cli.images.known import ImageHeader, Known

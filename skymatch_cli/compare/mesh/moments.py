@@ -33,22 +33,21 @@ class PlaneMoments:
         self, sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array, *, noise: bool = False
     ) -> None:
         """Add the weights and residuals of a sheet; the noise only where it is asked for."""
-        pairs, layers, degree = sheet.pairs, sheet.layers, degree_of(self.pull.shape[1])
-        once, twice = exponents(degree), exponents(2 * degree)
+        layers, degree = sheet.layers, degree_of(self.pull.shape[1])
+        pairs = sheet.pairs
         found = [
-            (self.pull, pairs.moments(share * residual, weight, once, np.subtract)),
-            (self.moments, pairs.moments(share, weight, twice)),
+            (self.pull, pairs.moments(share * residual, weight, degree, np.subtract)),
+            (self.moments, pairs.moments(share, weight, 2 * degree)),
         ]
         if noise:
             per_weight = layers.each(np.multiply, share, inverse(layers.total(weight)))
-            found.append((self.noises, pairs.moments(per_weight, weight * weight, twice, np.add)))
-        about, pair = found[0][1].about, found[0][1].pair
-        move, p = carried(about - self.position[pairs.rows[pair]], 2 * degree), len(pairs.rows)
-        for total, each in found:
+            found.append((self.noises, pairs.moments(per_weight, weight * weight, 2 * degree, np.add)))
+        use = pairs.run_pair < len(pairs.rows)
+        row = pairs.rows[pairs.run_pair[use]]
+        move = carried(pairs.middles()[pairs.run_tile[use]] - self.position[row], 2 * degree)
+        for total, value in found:
             t = total.shape[1]
-            moved = np.einsum("rst,rs->rt", move[:, :t, :t], each.value)
-            place = pair[:, None] * t + np.arange(t)
-            total[pairs.rows] += np.bincount(place.ravel(), moved.ravel(), p * t).reshape(p, t)
+            np.add.at(total, row, np.einsum("rst,rs->rt", move[:, :t, :t], value[use]))
 
     def matrices(self, sums: FloatArray) -> FloatArray:
         """Moments (M, t) as the matrices (M, k, k) of the products of two monomials."""

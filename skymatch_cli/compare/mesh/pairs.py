@@ -1,148 +1,155 @@
 """Sums over the cells that pairs of images have in common, for all pairs of a sheet at once.
 
-Where few images see a block, each pair of its leaves is gone through: the cost grows with the common cells. Where
-many do (`deeppairs`), the images of a tile are multiplied as matrices.
+The images of a block are multiplied as matrices, in one call for all blocks that as many images see: the cost grows
+with the common cells, and hardly with the number of pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from skymatch_cli.compare.mesh.cells import Float32Array
+from skymatch_cli.compare.mesh.centroids import powers_of_places
 from skymatch_cli.compare.mesh.layers import Layers
-from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves
+from skymatch_cli.compare.mesh.tiles import BLOCK, MIDDLE, Leaves
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
+from skymatch_cli.model.monomials import n_terms
 
-MIDDLE = (BLOCK - 1) / 2
-"""Of a block, in cells from its first one."""
+_MOST_PRODUCTS = 2**16  # of leaves that are worked on together: memory
+_START_DIFFERENCES = 2**18  # of cells: enough for the starting offsets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Moments:
-    """Sums over common cells times u^i v^j, with the places (u, v) of the cells about a place of each sum."""
+class Stack:
+    """The leaves of b blocks that k images see, and the k (k - 1) / 2 pairs of these images."""
 
-    pair: IntArray  # (r,): which of the p pairs each sum is part of
-    about: FloatArray  # (r, 2): in cells
-    value: FloatArray  # (r, t): for each of t powers
+    leaf: IntArray  # (b, k)
+    pair: IntArray  # (b, pairs): which of the p pairs of the sheet, p where the graph has none
+    run: IntArray  # (b, pairs): which of the r pairs in a tile
+
+    def products(self, x: Float32Array, y: Float32Array) -> tuple[Float32Array, Float32Array]:
+        """Sums (b, pairs) over the cells of ``x`` of the first image times ``y`` of the second, and the other way."""
+        return _in_order(x[self.leaf] @ y[self.leaf].swapaxes(1, 2))
 
 
-def pairs_of_graph(a: IntArray, b: IntArray, graph: OverlapGraph, plane: int) -> IntArray:
+@dataclass(frozen=True, slots=True, eq=False)
+class CellPairs:
+    """The p pairs of images of the graph that share cells in a sheet. In each tile a pair is a run of its own."""
+
+    leaves: Leaves
+    rows: IntArray  # (p,): indices into the graph
+    stacks: tuple[Stack, ...]
+    run_pair: IntArray  # (r,): which of the p pairs, p where the graph has none
+    run_tile: IntArray  # (r,)
+
+    @classmethod
+    def among(cls, leaves: Leaves, layers: Layers, graph: OverlapGraph, plane: int) -> CellPairs:
+        """Pairs of the graph in a plane."""
+        of_stacks = list(_blocks_alike(layers))
+        ends = [(leaf[:, i].ravel(), leaf[:, j].ravel()) for leaf in of_stacks for i, j in [_sides(leaf.shape[1])]]
+        first, second = (np.concatenate(end) for end in zip(*ends, strict=True))
+        images, number = np.unique(leaves.image, return_inverse=True)
+        row = _pairs_of_graph(images[:, None], images, graph, plane)[number[first], number[second]]
+        rows = np.unique(row[row >= 0])
+        pair = np.where(row >= 0, np.searchsorted(rows, row), len(rows))
+        runs, run = np.unique(leaves.tile[first] * (len(rows) + 1) + pair, return_inverse=True)
+        cuts = np.cumsum([len(one) for one, _ in ends])[:-1]
+        each = zip(of_stacks, np.split(pair, cuts), np.split(run, cuts), strict=True)
+        stacks = (Stack(leaf, *(which.reshape(len(leaf), -1) for which in more)) for leaf, *more in each)
+        tile, run_pair = np.divmod(runs, len(rows) + 1)
+        return cls(leaves, rows, tuple(stacks), run_pair, tile)
+
+    def add_products(self, x: Float32Array, y: Float32Array, *totals: FloatArray) -> None:
+        """Add sums over common cells of ``x`` of the first image times ``y`` of the second, (n, 64) of the leaves.
+
+        To the first of the totals, (M,) each; those of the second image times the first to the second total, if any.
+        """
+        p = len(self.rows)
+        for stack in self.stacks:
+            for total, found in zip(totals, stack.products(x, y), strict=False):
+                total[self.rows] += np.bincount(stack.pair.ravel(), found.ravel(), p + 1)[:p]
+
+    def middles(self) -> FloatArray:
+        """A place (u, v) in each tile, in cells, (tiles, 2)."""
+        n = np.maximum(np.bincount(self.leaves.tile), 1)
+        lines = (np.bincount(self.leaves.tile, line) / n for line in (self.leaves.column, self.leaves.row))
+        return np.stack([BLOCK * line + MIDDLE for line in lines], axis=1)
+
+    def moments(
+        self, x: Float32Array, y: Float32Array, degree: int, joined: Callable[..., Any] | None = None
+    ) -> FloatArray:
+        """Such sums times powers of the places of the cells about the middle of their tile, (r, t).
+
+        ``joined`` makes one sum of both, that of ``x`` times ``y`` and that the other way round.
+        """
+        exact: type[np.floating] = np.float64 if degree > 2 else np.float32  # fourth and sixth powers need more digits
+        leaves, middle, (j, i) = self.leaves, self.middles(), np.divmod(np.arange(BLOCK**2), BLOCK)
+        found = np.zeros((n_terms(degree), len(self.run_pair)))
+        for stack in self.stacks:
+            block = stack.leaf[:, :1]
+            u0, v0 = middle[leaves.tile[block[:, 0]]].T[..., None]
+            u, v = BLOCK * leaves.column[block] + i - u0, BLOCK * leaves.row[block] + j - v0
+            powers = np.stack([np.ones_like(u), *powers_of_places(u, v, degree)], axis=2).astype(exact)
+            one, other = (stack.leaf[:, side] for side in _sides(stack.leaf.shape[1]))
+            product = x[one] * y[other]
+            if joined is not None:
+                joined(product, y[one] * x[other], out=product)
+            of_powers = product.astype(exact, copy=False) @ powers  # (b, pairs, t)
+            for t in range(len(found)):
+                found[t] += np.bincount(stack.run.ravel(), of_powers[:, :, t].ravel(), found.shape[1])
+        return found.T
+
+    def medians(self, value: Float32Array, seen: BoolArray) -> FloatArray:
+        """(2, r): over how many cells a run has differences, and their median; some stand in for very many cells."""
+        run = np.concatenate([stack.run.ravel() for stack in self.stacks])
+        some = np.s_[:: 64 * len(run) // _START_DIFFERENCES | 1]
+        value = np.where(seen, value, np.float32(np.nan))[:, some]
+        each = []
+        for stack in self.stacks:
+            i, j = _sides(stack.leaf.shape[1])
+            each.append((value[stack.leaf[:, i]] - value[stack.leaf[:, j]]).reshape(-1, value.shape[1]))
+        order = np.argsort(run, kind="stable")
+        difference = np.concatenate(each)[order]
+        known, out = np.isfinite(difference), np.zeros((2, len(self.run_pair)))
+        n = np.add.reduceat(np.count_nonzero(known, axis=1), np.searchsorted(run[order], np.arange(out.shape[1])))
+        for k, of_run in enumerate(np.split(difference[known], np.cumsum(n)[:-1])):
+            if len(of_run):
+                out[:, k] = len(of_run), np.partition(of_run, (len(of_run) - 1) // 2)[(len(of_run) - 1) // 2]
+        return out
+
+
+def _blocks_alike(layers: Layers) -> Iterator[IntArray]:
+    """The leaves (b, k) of blocks that k images see, two or more, not too many at a time."""
+    sizes = (*layers.sizes, 0)
+    for k in range(2, len(sizes)):
+        most = max(1, _MOST_PRODUCTS // k**2)
+        for first in range(sizes[k], sizes[k - 1], most):
+            blocks = np.arange(first, min(first + most, sizes[k - 1]))
+            yield blocks[:, None] + np.array(layers.starts[:k])
+
+
+@cache
+def _sides(k: int) -> tuple[IntArray, IntArray]:
+    """First and second image of every pair of k images."""
+    return np.triu_indices(k, 1)
+
+
+def _in_order(of_images: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """What arrays (..., k, k) have for the two images of every pair, and for these the other way round."""
+    first, second = _sides(of_images.shape[-1])
+    return of_images[..., first, second], of_images[..., second, first]
+
+
+def _pairs_of_graph(a: IntArray, b: IntArray, graph: OverlapGraph, plane: int) -> IntArray:
     """Index into the graph of the pairs of images (a, b), a < b, in a plane; -1 where there is none."""
     keys = graph.a * graph.n_images + graph.b
     wanted = a * graph.n_images + b
     pair = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     known = (keys[pair] == wanted) & (graph.plane[pair] == plane)
     return np.where(known, pair, -1).astype(np.int64)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LeafPairs:
-    """The pairs of images that share cells in a sheet, by pairs of the leaves of every block."""
-
-    rows: IntArray  # (p,): indices into the graph
-    sides: tuple[tuple[slice, slice], ...]  # the same blocks in one layer and in a later one
-    column: IntArray  # (q,): which of the p pairs those are, end to end; p where they are none
-    known: BoolArray  # (q,): where they are some
-    blocks: Leaves  # (r,): blocks of these, with the leaf of their first image
-
-    @classmethod
-    def among(cls, leaves: Leaves, layers: Layers, graph: OverlapGraph, plane: int) -> LeafPairs:
-        """Pairs of the graph."""
-        each = list(layers.slices())
-        sides = tuple(
-            (slice(one.start, one.start + other.stop - other.start), other)
-            for k, other in enumerate(each)
-            for one in each[:k]
-        )
-        a, b = (_ends(leaves.image, sides, k) for k in (0, 1))
-        pair = pairs_of_graph(a, b, graph, plane)
-        known = pair >= 0
-        rows = np.unique(pair[known])
-        blocks = leaves.part(_ends(np.arange(len(leaves)), sides, 0)[known])
-        return cls(rows, sides, np.where(known, np.searchsorted(rows, pair), len(rows)), known, blocks)
-
-    @property
-    def tiles(self) -> IntArray:
-        """The tiles that have such pairs."""
-        return np.unique(self.blocks.tile)
-
-    def products(self, x: Float32Array, y: Float32Array) -> FloatArray:
-        """(p,) sums over the cells of ``x`` of the first image times ``y`` of the second, of (n, 64) of the leaves."""
-        found = [np.einsum("bc,bc->b", x[one], y[other]) for one, other in self.sides]
-        found.append(np.empty(0, x.dtype))
-        return np.asarray(np.bincount(self.column, np.concatenate(found), len(self.rows) + 1)[:-1])
-
-    def both_products(self, x: Float32Array, y: Float32Array) -> tuple[FloatArray, FloatArray]:
-        """``products(x, y)`` and ``products(y, x)``."""
-        return self.products(x, y), self.products(y, x)
-
-    def in_blocks(self) -> tuple[IntArray, IntArray, IntArray]:
-        """Every pair in every block that both its images see: which of the p pairs, row and column of the block."""
-        return self.column[self.known], self.blocks.row, self.blocks.column
-
-    def block_products(self, x: Float32Array, y: Float32Array) -> Float32Array:
-        """As ``products``, block by block, in the order of ``in_blocks``."""
-        found = [np.einsum("bc,bc->b", x[one], y[other]) for one, other in self.sides]
-        return np.concatenate([np.empty(0, np.float32), *found])[self.known]
-
-    def moments(
-        self,
-        x: Float32Array,
-        y: Float32Array,
-        powers: tuple[tuple[int, int], ...],
-        both: Callable[..., Any] | None = None,
-    ) -> Moments:
-        """As ``products``, times powers of the places of the cells; ``both`` makes one of both products.
-
-        A sum for every block, about its middle.
-        """
-        product = self._of_cells(x, y)
-        if both is not None:
-            both(product, self._of_cells(y, x), out=product)
-        about = np.stack([self.blocks.column, self.blocks.row], axis=1).astype(np.float64) * BLOCK + MIDDLE
-        value = product.astype(float) @ _powers_in_block(powers)
-        return Moments(self.column[self.known], about, value[self.known])
-
-    def _of_cells(self, x: Float32Array, y: Float32Array) -> Float32Array:
-        """Products (q, 64) of the cells of all sides."""
-        product, first = np.empty((len(self.column), BLOCK**2), np.float32), 0
-        for one, other in self.sides:
-            last = first + other.stop - other.start
-            np.multiply(x[one], y[other], out=product[first:last])
-            first = last
-        return product
-
-    def medians(self, value: Float32Array, seen: BoolArray) -> FloatArray:
-        """(2, p): over how many cells a pair has differences, and that times their median, summed over tiles."""
-        out = np.zeros((2, len(self.rows)))
-        if not self.sides:
-            return out
-        both = np.concatenate([seen[one] & seen[other] for one, other in self.sides])
-        difference = np.concatenate([value[one] - value[other] for one, other in self.sides])
-        of_pair, known = self.column[self.known], np.flatnonzero(self.known)
-        by_tile = self.blocks.tile * len(self.rows) + of_pair
-        sorting = np.argsort(by_tile, kind="stable")
-        order = known[sorting]
-        some, first = difference[order][both[order]], np.flatnonzero(np.diff(by_tile[sorting], prepend=-1))
-        n = np.add.reduceat(both[order].sum(axis=1), first) if len(order) else np.empty(0, np.int64)
-        end = np.cumsum(n)
-        for k, stop, size in zip(self.column[order[first]].tolist(), end.tolist(), n.tolist(), strict=True):
-            if size:
-                out[:, k] += size, size * np.partition(some[stop - size : stop], (size - 1) // 2)[(size - 1) // 2]
-        return out
-
-
-@cache
-def _powers_in_block(powers: tuple[tuple[int, int], ...]) -> FloatArray:
-    """Powers (64, t) of the places of the cells of a block, about its middle."""
-    v, u = np.divmod(np.arange(BLOCK**2), BLOCK) - np.array(MIDDLE)
-    return np.stack([u**i * v**j for i, j in powers], axis=1)
-
-
-def _ends(of_leaf: IntArray, sides: tuple[tuple[slice, slice], ...], k: int) -> IntArray:
-    return np.concatenate([np.empty(0, np.int64), *(of_leaf[side[k]] for side in sides)])

@@ -81,7 +81,9 @@ def median_sums(sheets: Iterable[Sheet], graph: OverlapGraph) -> FloatArray:
     """Over how many cells each pair has differences, and that times their medians in the tiles, (2, M)."""
     totals = np.zeros((2, len(graph.a)))
     for sheet in sheets:
-        totals[:, sheet.pairs.rows] += sheet.pairs.medians(sheet.value, sheet.weight > 0)
+        pairs, (count, median) = sheet.pairs, sheet.pairs.medians(sheet.value, sheet.weight > 0)
+        for total, found in zip(totals, (count, count * median), strict=True):
+            total[pairs.rows] += np.bincount(pairs.run_pair, found, len(pairs.rows) + 1)[:-1]
     return totals
 
 

@@ -8,18 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
-from skymatch_cli.compare.mesh.deeppairs import DeepPairs
 from skymatch_cli.compare.mesh.layers import MOST_DOUBLINGS, Beside, Layers, LeafTable, cells_first, closed
 from skymatch_cli.compare.mesh.packed import Mesh
-from skymatch_cli.compare.mesh.pairs import LeafPairs
+from skymatch_cli.compare.mesh.pairs import CellPairs
 from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves, SheetPlan
 from skymatch_cli.compare.mesh.windows import Windows
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
 
 _WINDOW_PIX = 6.0  # standard deviation of the smallest window over which images are compared: several seeing discs
-
-Pairs = LeafPairs | DeepPairs
-"""Of the images of a sheet: where few see a block, and where many do."""
 
 _ENDLESS = 1e9  # value of a cell, in noise, beyond which squares would be too large for float32
 _CUT = np.float32(7.0)  # error of a cell without any of its pixels, over the upper quartile of their light
@@ -39,7 +35,7 @@ class Sheet:
     layers: Layers  # how they are ordered
     images: IntArray  # (k,): that have leaves
     number: IntArray  # (n,): of the image of every leaf among these
-    pairs: Pairs
+    pairs: CellPairs
     windows: Windows  # over which images are compared
     value: Float32Array  # (n, 64)
     weight: Float32Array  # (n, 64): information of the pixels; 0 where fewer than two images see the cell
@@ -58,7 +54,7 @@ def make_sheet(
     ``noise`` is the unit of values, ``least`` the noise that a pixel of any image is taken to have at least.
     """
     layers, leaves = Layers.arranged(closed(plan.leaves))
-    pairs: Pairs = (DeepPairs if plan.deep else LeafPairs).among(leaves, layers, graph, plan.plane)
+    pairs = CellPairs.among(leaves, layers, graph, plan.plane)
     if not len(pairs.rows):
         return None
 
@@ -69,7 +65,7 @@ def make_sheet(
         return value, weight, pixels, pixels * area, area / np.float32(mesh.pixel_area)
 
     value, weight, pixels, covered, area = gathered(leaves, meshes, cells)
-    weight[~np.isin(leaves.tile, pairs.tiles)] = 0
+    weight[~np.isin(leaves.tile, pairs.run_tile[pairs.run_pair < len(pairs.rows)])] = 0
     once = (weight > 0).astype(np.float32)
     seen = layers.each(np.multiply, once, (layers.total(once) > 1).astype(np.float32)) > 0
     weight *= seen

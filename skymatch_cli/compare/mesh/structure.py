@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.packed import Mesh
@@ -57,20 +58,21 @@ class PairStructure:
         self, sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array, sky: Float32Array
     ) -> None:
         """Add the blocks of a sheet: weights, residuals and shares (n, 64) of the cells, and their skies (m, 64)."""
-        layers, products = sheet.layers, sheet.pairs.block_products
-        by_residual = share * residual
+        layers = sheet.layers
         per_total = layers.each(np.multiply, share, inverse(layers.total(weight)))
-        square = weight * weight
-        columns = (
-            products(share, weight),
-            products(by_residual, weight) - products(weight, by_residual),
-            products(per_total, square) + products(square, per_total),
-            products(layers.each(np.multiply, share, sky), weight),
-        )
-        use = columns[0] > 0
-        which, *place = (each[use] for each in sheet.pairs.in_blocks())
-        pair, (row, column) = sheet.pairs.rows[which], np.array(place) + 0.5
-        q, pull, variance, bright = (each[use].astype(float) for each in columns)
+        by_sky = layers.each(np.multiply, share, sky)
+        for stack in sheet.pairs.stacks:
+            factors = (share, weight), (share * residual, weight), (per_total, weight * weight), (by_sky, weight)
+            (q, _), pulls, variances, (bright, _) = (stack.products(x, y) for x, y in factors)
+            columns = q, pulls[0] - pulls[1], variances[0] + variances[1], bright
+            block, which = np.nonzero((q > 0) & (stack.pair < len(sheet.pairs.rows)))
+            leaf, pair = stack.leaf[block, 0], sheet.pairs.rows[stack.pair[block, which]]
+            place = np.stack([sheet.leaves.row[leaf], sheet.leaves.column[leaf]]) + 0.5
+            self._add(pair, place, [each[block, which].astype(np.float64) for each in columns])
+
+    def _add(self, pair: IntArray, place: FloatArray, columns: Sequence[npt.NDArray[np.floating]]) -> None:
+        """Add weights, pulls, variances and brightnesses of r blocks of pairs, at rows and columns (2, r)."""
+        (row, column), (q, pull, variance, bright) = place, columns
         inside = (np.stack([row, column], axis=1) - self.low[pair]) / self.size[pair]
         piece = np.clip(self.layout[pair] * inside, 0, self.layout[pair] - 1).astype(np.int64)
         pairs, number = np.unique(pair, return_inverse=True)

@@ -46,26 +46,22 @@ class PairSums:
 
     def add(self, sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array) -> None:
         """Add the cells of a sheet for the differences alone; ``share``: of the images in the weights of the cells."""
-        rows, by_residual = sheet.pairs.rows, share * residual
-        self.weight[rows] += sheet.pairs.products(share, weight)
-        for total, found in zip((self.a, self.b), sheet.pairs.both_products(by_residual, weight), strict=True):
-            total[rows] += found
+        sheet.pairs.add_products(share, weight, self.weight)
+        sheet.pairs.add_products(share * residual, weight, self.a, self.b)
 
     def add_all(
         self, sheet: Sheet, weight: Float32Array, residual: Float32Array, share: Float32Array, sky: Float32Array
     ) -> None:
         """Add the cells of a sheet to all sums, with the skies (m, 64) of the cells."""
         self.add(sheet, weight, residual, share)
-        layers, pairs, rows = sheet.layers, sheet.pairs, sheet.pairs.rows
+        layers, pairs = sheet.layers, sheet.pairs
         per_total = layers.each(np.multiply, share, inverse(layers.total(weight)))
         counts = (weight > 0).astype(np.float32)
-        self.sky[rows] += pairs.products(layers.each(np.multiply, share, sky), weight)
-        self.variance[rows] += sum(pairs.both_products(per_total, weight * weight))
-        self.n_cells[rows] += pairs.products(counts, counts)
-        of_pixels = pairs.both_products(sheet.pixels * counts, counts)
-        for total, found in zip((self.pixels_a, self.pixels_b), of_pixels, strict=True):
-            total[rows] += found
-        self.information[rows] += pairs.products(shares(layers, sheet.weight), sheet.weight)
+        pairs.add_products(layers.each(np.multiply, share, sky), weight, self.sky)
+        pairs.add_products(per_total, weight * weight, self.variance, self.variance)
+        pairs.add_products(counts, counts, self.n_cells)
+        pairs.add_products(sheet.pixels * counts, counts, self.pixels_a, self.pixels_b)
+        pairs.add_products(shares(layers, sheet.weight), sheet.weight, self.information)
 
     def difference(self) -> FloatArray:
         """Weighted mean difference of every pair; that of the offsets where there is no common cell."""

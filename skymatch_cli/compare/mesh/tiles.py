@@ -19,11 +19,11 @@ from skymatch_cli.model import BoolArray, IntArray
 BLOCK = 8
 """Cells a side of a block; sums over blocks have the scatter that gives the noise."""
 
+MIDDLE = (BLOCK - 1) / 2
+"""Of a block, in cells from its first one."""
+
 TILE = 8
 """Blocks a side of a square; a tile is a square, or several of them."""
-
-DEEP = 8
-"""Images of a block above which products of all its images are cheaper than those of every pair of them."""
 
 _ROUNDINGS = 32.0  # of single precision, by which differences of levels may err: small in the mean of a window too
 _MOST_SQUARES = 8  # of all images of a tile
@@ -57,11 +57,10 @@ class Leaves:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SheetPlan:
-    """Leaves of the tiles of a plane that are worked on together; ``deep``: with blocks of many images."""
+    """Leaves of the tiles of a plane that are worked on together."""
 
     plane: int
     leaves: Leaves
-    deep: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ def sheet_plans(meshes: Sequence[Sequence[Mesh | None]]) -> Iterator[SheetPlan]:
 
 
 def _plans_of_plane(plane: int, images: Sequence[Mesh | None]) -> Iterator[SheetPlan]:
-    tiles, leaves, deep = _shared_leaves(*_covered_blocks(images))
+    tiles, leaves = _shared_leaves(*_covered_blocks(images))
     ends = np.searchsorted(leaves.tile, np.arange(len(tiles)), side="right")
     starts = np.append(0, ends[:-1])
     first = 0
@@ -98,23 +97,21 @@ def _plans_of_plane(plane: int, images: Sequence[Mesh | None]) -> Iterator[Sheet
             mine = leaves.part(slice(starts[first], ends[k]))
             if len(mine):
                 mine = replace(mine, tile=mine.tile - first)
-                yield SheetPlan(plane, mine, bool(deep[first : k + 1].any()))
+                yield SheetPlan(plane, mine)
             first = k + 1
 
 
-def _shared_leaves(image: IntArray, row: IntArray, column: IntArray) -> tuple[list[TilePlace], Leaves, BoolArray]:
-    """The tiles of a plane, the leaves that images share in them, tile by tile, and which tiles are deep."""
+def _shared_leaves(image: IntArray, row: IntArray, column: IntArray) -> tuple[list[TilePlace], Leaves]:
+    """The tiles of a plane, and the leaves that images share in them, tile by tile."""
     tiles = _tiles(image, row // TILE, column // TILE) if image.size else []
-    deep = np.zeros(len(tiles), np.bool_)
     if not tiles:
-        return tiles, Leaves(*np.empty((4, 0), np.int64)), deep
+        return tiles, Leaves(*np.empty((4, 0), np.int64))
     low, width = int(column.min()), int(np.ptp(column)) + 1
     _, block, count = np.unique(row * width + column - low, return_inverse=True, return_counts=True)
     tile = _tile_numbers(tiles, row // TILE, column // TILE)
     shared = (count[block] > 1) & (tile >= 0)
-    deep[tile[shared & (count[block] > DEEP)]] = True
     order = np.flatnonzero(shared)[np.argsort(tile[shared], kind="stable")]
-    return tiles, Leaves(image[order], row[order], column[order], tile[order]), deep
+    return tiles, Leaves(image[order], row[order], column[order], tile[order])
 
 
 def _covered_blocks(images: Sequence[Mesh | None]) -> tuple[IntArray, IntArray, IntArray]:

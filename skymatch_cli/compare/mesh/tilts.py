@@ -27,13 +27,12 @@ from skymatch_cli.compare.mesh.compare import (
 from skymatch_cli.compare.mesh.connected import least_squares_offsets
 from skymatch_cli.compare.mesh.moments import PlaneMoments, box, middles
 from skymatch_cli.compare.mesh.packed import Mesh
-from skymatch_cli.compare.mesh.pairs import MIDDLE
 from skymatch_cli.compare.mesh.passes import first_differences, median_sums
 from skymatch_cli.compare.mesh.reduce import blocks_at
 from skymatch_cli.compare.mesh.sheets import Sheet, gathered, make_sheet
 from skymatch_cli.compare.mesh.spill import Kept
 from skymatch_cli.compare.mesh.sums import BlockScatter, PairSums, over, shares
-from skymatch_cli.compare.mesh.tiles import BLOCK, run_noise, sheet_plans
+from skymatch_cli.compare.mesh.tiles import BLOCK, MIDDLE, run_noise, sheet_plans
 from skymatch_cli.compare.mesh.trust import Spreads, mean_sky, median_sky, weighed
 from skymatch_cli.model import FloatArray, IntArray, Measurements, OverlapGraph, PlaneDifferences, StrArray
 from skymatch_cli.model.measurements import PlaneSolver
