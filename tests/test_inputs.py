@@ -80,7 +80,7 @@ class TestWhichHdus:
         assert labels(hst) == ["a.fits[SCI,1]", "a.fits[SCI,2]"]
 
     def test_what_is_left_out_is_said(self, hst: str) -> None:
-        assert resolve(hst).skipped == ("a.fits: not used: [ERR,1], [DQ,1], [ERR,2], [DQ,2]",)
+        assert resolve(hst).skipped == ("a.fits: not taken for images: [ERR,1], [DQ,1], [ERR,2], [DQ,2]",)
 
     @pytest.mark.parametrize(
         ("selector", "expected"),
