@@ -23,6 +23,7 @@ _RESERVED_KEYWORDS = (
     r"BKG(SUB|METH|ERR|D[XY])|SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|[PG]COUNT|GROUPS|TELESCOP|END|COMMENT|HISTORY|CONTINUE|HIERARCH"
     r"|C(RVAL|RPIX|TYPE|UNIT|DELT|ROTA)\d+|(CD|PC|PV|PS)\d+_\d+|RADESYS|EQUINOX|EXPTIME|FILTER"
     r"|Z(IMAGE|BITPIX|NAXIS\d*|CMPTYPE|TILE\d+)"
+    r"|DATE.*|MJD.*|OBJECT|AIRMASS|SATURATE|RDNOISE|(E|ATOD)?GAIN|MAGZ.*|PHOT.*|ZPT|ZEROPT|FLXSCALE"
     r"|BUNIT|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|EXT(NAME|VER|LEVEL)"
 )
 
@@ -35,7 +36,7 @@ CHOICES: Mapping[str, type[StrEnum]] = {
 _OF_OFFSETS = (Method.MATCH, Method.GLOBALMIN_MATCH)
 _NO_TILT = ": pooled comparison cannot measure a tilt"
 # Options, what they work with, why, and what to do ("": leave them out).
-_WORKS_WITH: tuple[tuple[str, str, tuple[str, ...], str, str], ...] = (
+_ONLY_WITH: tuple[tuple[str, str, tuple[str, ...], str, str], ...] = (
     ("model", "compare", (Compare.MESH,), _NO_TILT, "add --compare mesh"),
     ("model", "method", _OF_OFFSETS, "", ""),
     ("robust", "model", (Model.CONSTANT,), "", ""),
@@ -323,7 +324,7 @@ def _check_ranges(settings: Settings) -> None:
 
 def _check_contradictions(settings: Settings) -> None:
     default = {f.name: f.default for f in fields(settings)}
-    for name, needed, words, why, hint in _WORKS_WITH:
+    for name, needed, words, why, hint in _ONLY_WITH:
         option, value, found = option_name(name), getattr(settings, name), getattr(settings, needed)
         if value != default[name] and found not in words:
             shown = f"{option} {value}" if name in CHOICES else option

@@ -1,7 +1,8 @@
-"""Images that can't be compared with the first one of their set, and doubtful ones, by their headers.
+"""Images of a run beside each other, by their headers: which share a sky, can not be compared, or are doubtful.
 
-Coordinates of another kind, another observer of the Sun, planes of a cube elsewhere on its third axis; and warnings
-where frames, filters or zero points differ.
+The chips of a file, and the detectors of an exposure, share a sky. Coordinates of another kind, another observer of the
+Sun, planes of a cube elsewhere on its third axis can't be compared; where frames, filters or zero points differ there
+are warnings.
 """
 
 from __future__ import annotations
@@ -18,6 +19,59 @@ from skymatch_cli.model import CelestialWcs, SkyWarning
 if TYPE_CHECKING:
     from skymatch_cli.images.known import ImageHeader
     from skymatch_cli.sky.frames import SkyFrame
+
+
+from skymatch_cli.errors import InputError
+from skymatch_cli.model import ImageRef
+
+AUTO, FILE = "auto", "file"
+
+# Keywords that identify an exposure, by TELESCOP; the filter keeps detectors of two wavelengths apart.
+_EXPOSURES = {
+    "JWST": ("PROGRAM", "OBSERVTN", "VISIT", "VISITGRP", "SEQ_ID", "ACT_ID", "EXPOSURE"),
+    "ROMAN": ("PROGRAM", "EXECPLAN", "PASS", "SEGMENT", "OBSERVTN", "VISIT", "EXPOSURE"),
+}
+_BANDS = ("FILTER", "PUPIL")
+
+
+def group_of(ref: ImageRef, keywords: Keywords, by: str, spelling: str) -> str:
+    """Return the group of an image; InputError if a keyword is missing.
+
+    ``by``: ``auto`` (JWST and Roman by exposure, others by file), ``file``, ``exposure``, ``none``, or header keywords
+    separated by commas. ``spelling`` is the name by which the file is first called.
+    """
+    match by:
+        case "file":
+            return spelling
+        case "none":
+            return ref.label
+        case "auto" if ref.section is not None:
+            return ref.label  # amplifiers and fields of one detector have skies of their own
+        case "auto":
+            return ref.group or exposure_of(keywords) or spelling
+        case "exposure":
+            found = ref.group or exposure_of(keywords)
+            if not found:
+                known = " and ".join(_EXPOSURES)
+                raise InputError.at(ref.label, f"its exposure is not known (by headers of {known})", "see --group-by")
+            return found
+    keys = [key.strip() for key in by.split(",")]
+    values = {key: keywords.text(key) for key in keys}
+    missing = [key for key in keys if not values[key]]
+    if missing:
+        raise InputError.at(ref.label, f"there is no {missing[0]} in its header", "see --group-by")
+    return ",".join(values.values())
+
+
+def exposure_of(keywords: Keywords) -> str:
+    """Return the exposure of an image and its filter; "" if the header names none."""
+    keys = _EXPOSURES.get(keywords.text("TELESCOP").upper(), ())
+    values = [keywords.text(key) for key in keys]
+    if not values or not all(values):
+        return ""
+    bands = [band for key in _BANDS if (band := keywords.text(key))]
+    return " ".join(["-".join(values), *bands])
+
 
 _AU_M = 149_597_870_700.0
 _SAME_PLACE = 0.02  # of the distance to the Sun: a shift of 0.02 solar radii. SOHO and SDO are 0.01 apart.

@@ -277,4 +277,4 @@ def _left_out(file: FitsFile, name: NamedFile, chosen: Iterable[Hdu]) -> list[st
     """A line that names the image extensions that the default choice leaves out."""
     used = {hdu.index for hdu in chosen}
     left = [extension(h) for h in file.hdus if h.is_image and h.shape and h.index not in used]
-    return [f"{name.file}: not used: {', '.join(left)}"] if left and name.selector is None else []
+    return [f"{name.file}: not taken for images: {', '.join(left)}"] if left and name.selector is None else []

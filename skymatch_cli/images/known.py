@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from skymatch_cli.errors import InputError
-from skymatch_cli.images.alike import Channels
+from skymatch_cli.images.alike import AUTO, FILE, Channels
 from skymatch_cli.images.formats import asdffile
 from skymatch_cli.images.formats.files import file_state
 from skymatch_cli.images.formats.fitsfile import FitsFile
-from skymatch_cli.images.groups import AUTO, FILE
 from skymatch_cli.images.units import UnitFacts
 from skymatch_cli.model import FileState, ImageInfo, ImageRef, SkyWarning
 from skymatch_cli.settings import OF_HEADERS, Settings

@@ -5,7 +5,7 @@
     BKGLEVEL=               12.345 / sky of this image, in its own unit         the keywords of the sky: see `skycards`
     HISTORY skymatch-cli 1.0: sky subtracted, int16 pixels became float32
     HISTORY skymatch-cli   compare=pooled method=match ...
-    HISTORY skymatch-cli undo * subtracted shape=23x37 ...    how the header was before: see `undocards`
+    HISTORY skymatch-cli undo * subtracted {"shape":...       how the header was before: see `undocards`
 
 So a header describes what was done to it and how it was before: `original_cards` restores it, and `recorded_cards`
 starts from the original. Writing again is therefore the same as writing for the first time.
@@ -140,7 +140,7 @@ def _keywords(record: Record) -> dict[str, bytes | None]:
     }
     cards = sky_cards(sky, record.errors, tilted=record.tilted)
     if WHOLE not in sky.parts:
-        return {**(dict.fromkeys((LEVEL, ERROR, *SHAPE)) if sky.in_sections else {}), **state, **cards}
+        return {**(dict.fromkeys((LEVEL, ERROR, *SHAPE)) if sky.are_of_sections else {}), **state, **cards}
     own = cards.pop(LEVEL)
     first = {level: f"{level:8}".encode("ascii") + own[8:]}
     if record.written.subtracted and level != LEVEL:  # programs that read the keyword subtract its value

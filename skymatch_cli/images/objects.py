@@ -157,8 +157,9 @@ def _image(
     from astropy.io import fits
 
     data = np.asarray(data)
-    if data.ndim != 2 or data.dtype.kind not in "biuf":
-        raise UsageError(f"{name}: its pixels are {data.dtype} in {data.ndim} dimensions", "give 2-D arrays of numbers")
+    if data.ndim != 2 or data.dtype.kind not in "biuf" or data.dtype.itemsize > 8:
+        what = f"{name}: its pixels are {data.dtype} in {data.ndim} dimensions"
+        raise UsageError(what, "give 2-D arrays of numbers of at most 64 bits")
     if mask is not None and mask is not False and np.any(mask):
         if np.shape(mask) not in {(), data.shape}:
             raise UsageError(f"{name}: its mask has the shape {np.shape(mask)}, its pixels {data.shape}")

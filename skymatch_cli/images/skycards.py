@@ -48,8 +48,8 @@ class _Names:
     error: str
     shape: tuple[str, ...]
     sky: str
-    level_is: str = "{of}, in its own unit"
-    bend_is: str = "P{i}(u)P{j}(v) in the {of}"
+    level_comment: str = "{of}, in its own unit"
+    term_comment: str = "P{i}(u)P{j}(v) in the {of}"
 
 
 _BENDS = "sky: times P{i}(u)P{j}(v) less its centre"
@@ -80,11 +80,11 @@ def sky_cards(skies: Skies, errors: Sequence[float], *, tilted: bool) -> dict[st
         values: dict[str, tuple[float | str, str]] = {}
         if part.section is not None:
             values[_SECTION] = str(part.section), f"section {n} of this image"
-        values[names.level] = sky.level, names.level_is.format(of=of)
+        values[names.level] = sky.level, names.level_comment.format(of=of)
         if not math.isnan(error):
             values[names.error] = error, f"1 sigma error of the {of}"
         meanings = [f"tilt of the {of} along {axis}, per pixel" for axis in "xy"]
-        meanings += [names.bend_is.format(i=term[1], j=term[2], of=of) for term in SHAPE_TERMS[2:]]
+        meanings += [names.term_comment.format(i=term[1], j=term[2], of=of) for term in SHAPE_TERMS[2:]]
         for k, (begin, value) in enumerate(zip(names.shape, sky.shape, strict=True)):
             if tilted and (k < 2 or value != 0):
                 values[begin] = value, meanings[k]

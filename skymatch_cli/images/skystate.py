@@ -51,7 +51,7 @@ class SkyState:
     @property
     def sections(self) -> Skies | None:
         """The skies of sections that this program left; None where it left one of the whole image, or none."""
-        return self.written.sky if self.written is not None and self.written.sky.in_sections else None
+        return self.written.sky if self.written is not None and self.written.sky.are_of_sections else None
 
     @property
     def has_our_pixels(self) -> bool:
@@ -123,14 +123,14 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     home = where = header_of_sky(source, ref.hdu)
     try:
         left = written(cards)
-        in_sections = left is not None and left.sky.in_sections
-        where = ref.hdu if in_sections else home
+        are_of_sections = left is not None and left.sky.are_of_sections
+        where = ref.hdu if are_of_sections else home
         entries = read_entries(source.cards(where))
         if left is not None and not entries:
             raise LedgerError("the undo cards of its primary header are gone")
         if left is None and entries and cd.value(source.cards(where), SUBTRACTED) is True:
             raise LedgerError("the undo cards beside its pixels are gone")
-        keyword = entries[0].keyword if entries and not in_sections else sky_keyword
+        keyword = entries[0].keyword if entries and not are_of_sections else sky_keyword
         own = before if home == ref.hdu else original_header(source, home, ref.label)
         skies, subtracted = skies_in(own, hdus[ref.hdu].shape, keyword)
     except LedgerError as error:
@@ -151,7 +151,9 @@ def written_state(source: Source, ref: ImageRef, sky_keyword: str) -> SkyState:
     if left is None:
         return state
     _check_pixels(left, state, hdus[ref.hdu].shape, ref)
-    return _compare_keywords(left, state, source.cards(where), [entry.keyword for entry in entries])
+    return _compare_keywords(
+        left, state, source.cards(where), [entry.keyword for entry in entries], hdus[ref.hdu].shape
+    )
 
 
 def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: ImageRef) -> None:
@@ -169,7 +171,9 @@ def _check_pixels(left: Written, state: SkyState, shape: tuple[int, ...], ref: I
         raise InputError.at(ref.label, what, OURS_ALONE)
 
 
-def _compare_keywords(left: Written, state: SkyState, cards: cd.Cards, keywords: Sequence[str]) -> SkyState:
+def _compare_keywords(
+    left: Written, state: SkyState, cards: cd.Cards, keywords: Sequence[str], shape: tuple[int, ...]
+) -> SkyState:
     """Add the written skies, and where the keywords contradict them."""
     sky, flag, edited = left.sky, cd.value(cards, SUBTRACTED) is True, ""
     if flag != left.subtracted:
@@ -179,8 +183,8 @@ def _compare_keywords(left: Written, state: SkyState, cards: cd.Cards, keywords:
         edited = next(_contradictions(sky, cards, keywords), "")
     elif WHOLE in sky.parts:  # what another program recorded since is as good as ours
         sky = Skies({WHOLE: sky_with(cards, cd.number(cards, keywords[0], sky.of(WHOLE).level))})
-    elif not sky.in_sections:
-        sky, _ = skies_in(cards, left.shape, LEVEL)
+    elif not sky.are_of_sections:
+        sky, _ = skies_in(cards, shape, LEVEL)
     return replace(state, skies=sky, subtracted=left.subtracted, edited=edited)
 
 
@@ -193,7 +197,7 @@ def _contradictions(sky: Skies, cards: cd.Cards, keywords: Sequence[str]) -> Ite
             if not _is_close(number := cd.number(cards, name, 0.0), expected):
                 yield f"{name} = {number:.8g}, but skymatch subtracted {level:.8g}: another program edited it"
     for name, there, value in compared(sky, cards):
-        if isinstance(there, str) or isinstance(value, str) or sky.in_sections:
+        if isinstance(there, str) or isinstance(value, str) or sky.are_of_sections:
             what = f"{there}, but the undo cards say {value}"
         else:
             what = f"{there:.8g}, but skymatch subtracted {value:.8g}"

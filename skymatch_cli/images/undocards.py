@@ -2,7 +2,7 @@
 
 ::
 
-    HISTORY skymatch-cli undo * subtracted shape=23x37 ...    what the pixels are: see `Written`
+    HISTORY skymatch-cli undo * subtracted {"shape":[23,37],  what the pixels are, as JSON: see `Written`
     HISTORY skymatch-cli undo - BKGLEVEL                      there was no such card
     HISTORY skymatch-cli undo = BITPIX  =       16 / pixels   it said this, byte for byte
     HISTORY skymatch-cli undo 17 BSCALE  =      2. / scale    it said this, and 17 cards were before it
@@ -14,14 +14,16 @@ alone, which hold a digest of the pixels.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from skymatch_cli.images.formats import cards as cd
 from skymatch_cli.model import PixelFormat
-from skymatch_cli.model.section import WHOLE, Part, Section
+from skymatch_cli.model.section import Part, Section, parse_section
 from skymatch_cli.model.skyparts import Skies
 from skymatch_cli.model.skyplane import SkyPlane
 
@@ -36,9 +38,7 @@ _UNDO_TEXT = cd.CARD - len(_UNDO)
 _ENTRY = re.compile(rb"(?P<mark>[-=+*]|\d{1,6}) ?(?P<text>.*)", re.DOTALL)
 _KEYWORD = re.compile(rb"[A-Z0-9_-]{1,8} *")
 _NEVER_OURS = re.compile(rb"SIMPLE|XTENSION|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|TFIELDS|END|")  # others say they were
-_NEXT, _NO_SKY = ";", "-"  # between the skies of sections or planes; of a plane without one
-_COEFFICIENTS = 1, 3, 6, 10  # of a constant, a plane, and polynomials of degree 2 and 3
-_MAX_AXIS_DIGITS = 18
+_PART = b'["['  # how a sky begins that is not that of the whole image
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,57 +70,38 @@ class Written:
 
     def text(self, n_entries: int) -> str:
         """Return the text of the undo card; ``n_entries`` is the number of entries that follow."""
-        sections = self.sky.parts if self.sky.in_sections else ()
         words = {
-            "shape": "x".join(map(str, self.shape)),
-            "bitpix": str(self.form.bitpix),
-            "bscale": self.form.bscale.hex() if self.form.bscale != 1 else "",
-            "bzero": self.form.bzero.hex() if self.form.bzero != 0 else "",
-            "sections": _NEXT.join(str(part)[1:-1] for part in sections),
-            "sky": _numbers(self.sky, self.shape),
-            "shift": _numbers(self.shift, self.shape) if self.shift != self.sky else "",
-            "lost": self.lost.hex() if self.lost else "",
+            "shape": self.shape,
+            "form": (self.form.bitpix, self.form.bscale, self.form.bzero),
+            "sky": _listed(self.sky),
+            **({"shift": _listed(self.shift)} if self.shift != self.sky else {}),
+            "lost": self.lost,
             "pixels": self.digest,
-            "entries": str(n_entries),
+            "entries": n_entries,
         }
-        state = "subtracted" if self.subtracted else "recorded"
-        return " ".join([state, *(f"{name}={word}" for name, word in words.items() if word)])
+        return ("subtracted " if self.subtracted else "recorded ") + json.dumps(words, separators=(",", ":"))
 
 
-def _numbers(sky: Skies, shape: tuple[int, ...]) -> str:
-    parts = sky.parts if sky.in_sections or WHOLE in sky.parts else _planes_of(shape)
-    return _NEXT.join(_coefficients(sky.parts[part]) if part in sky.parts else _NO_SKY for part in parts)
+def _listed(skies: Skies) -> list[list[str | float]]:
+    """The skies of parts, each with its part ("": the whole image), without the last coefficients that are zero."""
+    terms = {part: (sky.level, *sky.shape) for part, sky in skies.parts.items()}
+    needed = {part: max((k for k, value in enumerate(own) if value), default=0) + 1 for part, own in terms.items()}
+    return [[str(part), *own[: needed[part]]] for part, own in terms.items()]
 
 
-def _coefficients(plane: SkyPlane) -> str:
-    needed = next(n for n in _COEFFICIENTS if not any(plane.shape[n - 1 :]))
-    return ",".join(part.hex() for part in (plane.level, *plane.shape)[:needed])
+def _skies(listed: Sequence[Sequence[Any]], shape: tuple[int, ...]) -> Skies:
+    parts: dict[Part, SkyPlane] = {}
+    for text, *terms in listed:
+        axes, plane = parse_section(text[1:-1]) if text else ([None, None], None)
+        section = None if axes == [None, None] else Section.of(text[1:-1], (shape[-2], shape[-1]))
+        parts[Part(plane, section)] = SkyPlane(*map(_finite, terms))
+    return Skies(parts)
 
 
-def _planes_of(shape: tuple[int, ...]) -> list[Part]:
-    return [Part(plane) for plane in range(math.prod(shape[:-2]))]
-
-
-def _skies(text: str, parts: Sequence[Part]) -> Skies:
-    texts = zip(parts, text.split(_NEXT), strict=True)
-    return Skies({part: _plane(own) for part, own in texts if own != _NO_SKY or part == WHOLE})
-
-
-def _plane(text: str) -> SkyPlane:
-    parts = [_finite(part) for part in text.split(",")]
-    if len(parts) not in _COEFFICIENTS:
-        raise ValueError("a sky has one, three, six or ten numbers")
-    return SkyPlane(*parts)
-
-
-def _finite(text: str) -> float:
-    try:
-        number = float.fromhex(text)
-    except OverflowError:
-        number = math.inf
+def _finite(number: float) -> float:
     if not math.isfinite(number):
         raise ValueError("no finite number")
-    return number
+    return float(number)
 
 
 def written(cards: cd.Cards) -> Written | None:
@@ -133,34 +114,27 @@ def written(cards: cd.Cards) -> Written | None:
         raise LedgerError("its undo cards are of a version before 0.2, or incomplete")
     if len(states) > 1:
         raise LedgerError("it holds two sets of undo cards")
-    state, *words = states[0].decode("latin-1").split()
-    named = dict(word.partition("=")[::2] for word in words)
+    state, _, text = states[0].decode("latin-1").partition(" ")
     try:
-        if state not in {"subtracted", "recorded"} or int(named["entries"]) != len(texts) - 1:
+        found = json.loads(text)
+        if state not in {"subtracted", "recorded"} or found["entries"] != len(texts) - 1:
             raise LedgerError("its undo cards are incomplete")
-        if not re.fullmatch(r"[0-9a-f]{16}", named["pixels"]):
+        if not re.fullmatch(r"[0-9a-f]{16}", found["pixels"]):
             raise ValueError("no digest")
-        shape = tuple(int(axis[:_MAX_AXIS_DIGITS]) for axis in named["shape"].split("x")) if "shape" in named else ()
-        form = PixelFormat(
-            bitpix=int(named["bitpix"]),
-            bscale=_finite(named.get("bscale", "1")),
-            bzero=_finite(named.get("bzero", "0")),
-        )
-        sections = [text for text in named.get("sections", "").split(_NEXT) if text]
-        parts = [Part(section=Section.of(text, (shape[-2], shape[-1]))) for text in sections] or _planes_of(shape)
-        sky = _skies(named["sky"], parts if sections or _NEXT in named["sky"] else [WHOLE])
+        shape, (bitpix, bscale, bzero) = tuple(map(int, found["shape"])), found["form"]
+        sky = _skies(found["sky"], shape)
         return Written(
             subtracted=state == "subtracted",
             sky=sky,
-            shift=_skies(named["shift"], parts if _NEXT in named["shift"] else [WHOLE]) if "shift" in named else sky,
+            shift=_skies(found["shift"], shape) if "shift" in found else sky,
             shape=shape,
-            form=form,
-            lost=_finite(named.get("lost", "0")),
-            digest=named["pixels"],
+            form=PixelFormat(bitpix=int(bitpix), bscale=_finite(bscale), bzero=_finite(bzero)),
+            lost=_finite(found["lost"]),
+            digest=found["pixels"],
         )
-    except (KeyError, ValueError) as error:
-        if isinstance(error, LedgerError):
-            raise
+    except LedgerError:
+        raise
+    except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError):
         raise LedgerError("its undo cards are damaged") from None
 
 
@@ -222,5 +196,4 @@ def _cards(head: bytes, rest: bytes) -> cd.Cards:
 
 def has_parts(cards: cd.Cards) -> bool:
     """Return whether the skies that the program left are those of sections or planes."""
-    states = (text for mark, text in _texts(cards) if mark == b"*")
-    return any(_NEXT.encode() in text or b" sections=" in text for text in states)
+    return any(mark == b"*" and _PART in text for mark, text in _texts(cards))

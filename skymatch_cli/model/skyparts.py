@@ -41,7 +41,7 @@ class Skies:
         return skies if skies else NO_SKY
 
     @property
-    def in_sections(self) -> bool:
+    def are_of_sections(self) -> bool:
         """Whether the parts are sections of an image."""
         return any(part.section is not None for part in self.parts)
 
@@ -59,7 +59,7 @@ class Skies:
         if WHOLE in self.parts:
             return self.parts[WHOLE].along(first, n, shape)
         values, size = np.zeros(n), shape[0] * shape[1]
-        if self.in_sections:
+        if self.are_of_sections:
             y, x = np.divmod(np.arange(first, first + n), shape[1])
             y %= shape[0]
             for part, sky in self.parts.items():

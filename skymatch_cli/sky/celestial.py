@@ -111,7 +111,7 @@ def wcs_of_cards(
             )
         cards, tables = zlib.compress(given, 1), b"" if fobj is None else _tables_in(fobj)
         engine = _read(cards, tables)
-        for axis in () if cube else engine.others:
+        for axis in () if cube else engine.axes_left_out:
             if (length := _header(given).get(f"NAXIS{axis + 1}", 1)) != 1:
                 raise InputError.at(where, f"axis {axis + 1} of length {length} is not on the sky", "give 2-D images")
         frame = engine.frame()
@@ -133,11 +133,11 @@ def _reason(error: Exception) -> str:
 class _Engine:
     """astropy's WCS behind a lock: wcslib's structures are changed while it computes.
 
-    ``others`` are the axes of the header that were left out, ``notes`` astropy's messages.
+    ``axes_left_out`` are the axes of the header that were left out, ``notes`` astropy's messages.
     """
 
-    def __init__(self, wcs: Any, others: tuple[int, ...], notes: tuple[str, ...]) -> None:
-        self._wcs, self.others, self.notes = wcs, others, notes
+    def __init__(self, wcs: Any, axes_left_out: tuple[int, ...], notes: tuple[str, ...]) -> None:
+        self._wcs, self.axes_left_out, self.notes = wcs, axes_left_out, notes
         self._lock = threading.Lock()
         wcs.wcs.set()
         if not (np.abs(wcs.wcs.crval) <= MAX_CRVAL_DEG).all():
@@ -185,10 +185,10 @@ def _read(cards: bytes, tables: bytes) -> _Engine:
 
     text = zlib.decompress(cards)
     fobj = fits.open(io.BytesIO(zlib.decompress(tables))) if tables else None
-    (wcs, others), notes = captured(lambda: _parse(text, fobj))
+    (wcs, left_out), notes = captured(lambda: _parse(text, fobj))
     if not wcs.has_celestial:
         raise ValueError("its header has no celestial WCS")
-    return _Engine(wcs, others, notes)
+    return _Engine(wcs, left_out, notes)
 
 
 def _tables_in(fobj: Any) -> bytes:
@@ -234,9 +234,9 @@ def _parse(text: bytes, fobj: Any) -> tuple[Any, tuple[int, ...]]:
         return WCS(cards, fobj, naxis=2), _axes_after_two(_header(text))
     if wcs.naxis == 2 or not wcs.has_celestial:
         return wcs, ()
-    others = tuple(axis for axis in range(wcs.naxis) if axis not in (wcs.wcs.lng, wcs.wcs.lat))
+    left_out = tuple(axis for axis in range(wcs.naxis) if axis not in (wcs.wcs.lng, wcs.wcs.lat))
     # As one set, so that the axes keep the order that they have in the image.
-    return wcs.sub([WCSSUB_CELESTIAL]), others
+    return wcs.sub([WCSSUB_CELESTIAL]), left_out
 
 
 def _header(text: bytes) -> Any:

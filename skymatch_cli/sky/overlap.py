@@ -11,9 +11,8 @@ from skymatch_cli.model import FloatArray, IntArray, OverlapGraph, TangentPlane
 from skymatch_cli.model.polygons import Polygons
 from skymatch_cli.sky.footprint import Footprint, FootprintPart
 from skymatch_cli.sky.intersections import SLIVER_RAD, joined, polygons_of, shapes_of, shared_polygons
-from skymatch_cli.sky.planechoice import assign_planes
 from skymatch_cli.sky.sphere import angle_rad
-from skymatch_cli.sky.tangent import SR_TO_ARCMIN2, solid_angle_sr
+from skymatch_cli.sky.tangent import SR_TO_ARCMIN2, assign_planes, solid_angle_sr
 
 _FEW = 300  # caps of which all pairs are tested in less time than it takes to import KD-trees
 

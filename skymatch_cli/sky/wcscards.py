@@ -15,7 +15,7 @@ _MANY_CARDS = 1000
 # All that may describe coordinates, in any spelling that wcslib or astropy understands. The other cards (dates,
 # observers, exposure times) only cost time: wcslib compares each card with some hundred keywords.
 _COORDINATES = re.compile(
-    rb" *(HIERARCH|CONTINUE|NAXIS\d* *=|WCS|CTYP|CRVA|CRPI|CDEL|CROT|CUNI|CNAM|C[PQ](DI|ER)|(P[CSV]|CD) *\d|PROJP|LONP"
+    rb" *(HIERARCH|NAXIS\d* *=|WCS|CTYP|CRVA|CRPI|CDEL|CROT|CUNI|CNAM|C[PQ](DI|ER)|(P[CSV]|CD) *\d|PROJP|LONP"
     rb"|LATP|EQUI|EPOC|RADE|[AB]P?_|D2IM|D[PQV] *\d|AXISCORR|WAT"
     rb"|AMD[XY]|PPO\d|[XY]PIXELSZ|CNPIX|PLT(RA|DEC))",  # plate solutions of the DSS, which override CTYPE
     re.IGNORECASE,
@@ -41,7 +41,7 @@ _OLD_SIZE = re.compile(rb"(CD|PC)00[12]00[12] *=|AMD[XY]|PLTSCALE|[XY]PIXELSZ")
 _LEAST_TURN = 0.5  # a larger element of PC turns pixels, and does not give their size
 _TABLE_AXIS = re.compile(rb"CTYPE(?P<axis>\d+) *= *'[^']*-TAB")
 _TPV_AXIS = re.compile(rb"CTYPE(?P<axis>[12]) *= *'[^']*-TPV *'")
-_ONCE = re.compile(rb"(?!D[PQ]\d|D2IM|HIERARCH|CONTINUE)[A-Z0-9_-]+ *=")  # the others may be repeated
+_ONCE = re.compile(rb"(?!D[PQ]\d|D2IM|HIERARCH)[A-Z0-9_-]+ *=")  # the others may be repeated
 
 
 def wcs_cards(text: bytes) -> bytes:

@@ -128,10 +128,12 @@ def solution_warnings(
         loops = "" if offsets.closure is None else f", loops close to {offsets.closure[c]:.3g}"
         added = f", sky_err counts {offsets.scatter[c]:.3g} more for each" if offsets.scatter[c] > 0 else ""
         amount = in_unit(images, np.abs(offsets.residual[worst]).max())
+        several = np.bincount(group)[group[m.a[worst]]].max() > 1
+        shared = "; images share a sky here, and --group-by none gives each its own" if several else ""
         text = (
             f"component {c}: its overlaps disagree by up to {said(amount)}, more than their errors allow "
             f"(chi2/dof = {offsets.chi2[c] / offsets.dof[c]:.3g}{loops}{added}); "
-            f"worst: {few([pair_label(images, m, e) for e in worst[:2]], ', ')}"
+            f"worst: {few([pair_label(images, m, e) for e in worst[:2]], ', ')}{shared}"
         )
         lines.append(SkyWarning(WarningName.DISAGREEMENT, text, *amount))
     for e in thin_bridges(offsets, group[m.a], group[m.b], m.delta_err)[:NAMED]:

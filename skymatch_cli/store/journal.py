@@ -45,7 +45,7 @@ class _Left:
     skipped: tuple[str, ...]
     warnings: tuple[SkyWarning, ...]
     measurements: Measurements
-    said: tuple[SkyWarning, ...]  # while it measured
+    measuring_warnings: tuple[SkyWarning, ...]
 
 
 def journal_of(planned: Plan, measured: tuple[Measurements, tuple[SkyWarning, ...]] | None = None) -> Journal:
@@ -76,7 +76,7 @@ def resumed(planned: Plan) -> Result | None:
     if (left := _left_behind(planned)) is None:
         return None
     before = replace(planned, infos=left.infos, skipped=left.skipped, warnings=left.warnings)
-    result = solve(before, left.measurements, left.said)
+    result = solve(before, left.measurements, left.measuring_warnings)
     solution = result.solution
     updates = sky_updates(before.infos, before.settings, solution.sky, solution.sky_err, solution.tilt)
     if not _is_as_left(left, updates, planned):

@@ -119,22 +119,22 @@ def _damaged_text(content: bytes, chance: random.Random) -> bytes:
 def undo_cards(chance: random.Random) -> bytes:
     """An undo card of the grammar of the ledger, with anything in its places."""
     mark = chance.choice(("*", "*", "-", "=", "+", "0", "17", "999999", "9" * 20, "?", ""))
-    hexed = ("0x1.8p+3", "-0x1p-1074", "0x1p+1023", "0x1p+1024", "nan", "inf", "1e5", "", "0x", "0x1p+3,0x1p-3,0x1p-9")
+    numbers = ("12.5", "-5e-324", "1e308", "1e999", "NaN", "Infinity", "1" + "0" * 400, "null", '"x"', "true", "[]", "")
+    parts = ("", "[*,*,3]", "[1:10,1:5]", "[9:1,1:5]", "[1:999,*]", "[0:1,*]", "[", "x")
+    skies = [f'[["{chance.choice(parts)}",{",".join(chance.choices(numbers, k=chance.randrange(12)))}]]' for _ in "ab"]
     words = {
-        "shape": ("20x24", "1", "0x0", "-1x5", "9999999999999999999x2", "ax b", ""),
-        "bitpix": ("-32", "-64", "16", "8", "99", "", "x"),
-        "bscale": hexed,
-        "bzero": hexed,
-        "sky": hexed,
-        "shift": hexed,
-        "lost": hexed,
-        "pixels": ("0" * 16, "g" * 16, "0123456789abcdef", ""),
-        "entries": ("0", "3", "-1", "9" * 30, "x"),
+        "shape": ("[20,24]", "[1]", "[0,0]", "[-1,5]", "[9999999999999999999,2,2]", '["x"]', "[" * 2000, "3"),
+        "form": ("[-32,1.0,0.0]", "[16,1.0,32768.0]", "[99,1,0]", "[-32,NaN,0]", "[]", "{}"),
+        "sky": (*skies, "[]", "[[]]", "[1]", "null"),
+        "shift": (*skies, "[]", "[[]]", "[1]", "null"),
+        "lost": numbers,
+        "pixels": ('"0123456789abcdef"', '"gggggggggggggggg"', '""', "1"),
+        "entries": ("0", "3", "-1", "9" * 30, '"x"'),
     }
-    state = " ".join(f"{name}={chance.choice(values)}" for name, values in words.items() if chance.random() < 0.9)
+    state = ",".join(f'"{name}":{chance.choice(values)}' for name, values in words.items() if chance.random() < 0.9)
     text = chance.choice(
         (
-            f"{chance.choice(('subtracted', 'recorded', 'x', ''))} {state}",
+            f"{chance.choice(('subtracted', 'recorded', 'x', ''))} {{{state}}}",
             f"{chance.choice(('BITPIX', 'ZBITPIX', 'BKGLEVEL', 'BSCALE', 'BZERO', 'BLANK', 'NAXIS', 'end', ''))}",
             f"{chance.choice(('BITPIX', 'BSCALE', 'BLANK', 'CRVAL1', 'XTENSION')):8}= {chance.choice(_WORDS):>20}",
             chance.choice(_WORDS),
