@@ -40,6 +40,7 @@ _ONLY_WITH: tuple[tuple[str, str, tuple[str, ...], str, str], ...] = (
     ("model", "compare", (Compare.MESH,), _NO_TILT, "add --compare mesh"),
     ("model", "method", _OF_OFFSETS, "", ""),
     ("robust", "model", (Model.CONSTANT,), "", ""),
+    ("robust", "method", _OF_OFFSETS, ": it needs offsets from overlaps", ""),
     ("cross_check", "model", (Model.CONSTANT,), _NO_TILT, ""),
     ("cross_check", "method", _OF_OFFSETS, ": it needs offsets from overlaps", ""),
     ("reference", "method", (Method.MATCH,), "", ""),
