@@ -12,7 +12,7 @@ from skymatch_cli.choices import Format, TableName
 from skymatch_cli.errors import UsageError, unwritten
 from skymatch_cli.record.atomic import replacing
 from skymatch_cli.record.disk import obstacle
-from skymatch_cli.record.reads import FilesRead
+from skymatch_cli.record.files import FilesRead
 from skymatch_cli.settings import checked_choice
 
 if TYPE_CHECKING:
