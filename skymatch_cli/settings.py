@@ -23,6 +23,7 @@ _RESERVED_KEYWORDS = (
     r"BKG(SUB|METH|ERR|D[XY])|SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|[PG]COUNT|GROUPS|TELESCOP|END|COMMENT|HISTORY|CONTINUE|HIERARCH"
     r"|C(RVAL|RPIX|TYPE|UNIT|DELT|ROTA)\d+|(CD|PC|PV|PS)\d+_\d+|RADESYS|EQUINOX|EXPTIME|FILTER"
     r"|Z(IMAGE|BITPIX|NAXIS\d*|CMPTYPE|TILE\d+)"
+    r"|DATE.*|MJD.*|OBJECT|AIRMASS|SATURATE|RDNOISE|(E|ATOD)?GAIN|MAGZ.*|PHOT.*|ZPT|ZEROPT|FLXSCALE"
     r"|BUNIT|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|EXT(NAME|VER|LEVEL)"
 )
 
@@ -39,6 +40,7 @@ _ONLY_WITH: tuple[tuple[str, str, tuple[str, ...], str, str], ...] = (
     ("model", "compare", (Compare.MESH,), _NO_TILT, "add --compare mesh"),
     ("model", "method", _OF_OFFSETS, "", ""),
     ("robust", "model", (Model.CONSTANT,), "", ""),
+    ("robust", "method", _OF_OFFSETS, ": it needs offsets from overlaps", ""),
     ("cross_check", "model", (Model.CONSTANT,), _NO_TILT, ""),
     ("cross_check", "method", _OF_OFFSETS, ": it needs offsets from overlaps", ""),
     ("reference", "method", (Method.MATCH,), "", ""),

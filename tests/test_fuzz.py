@@ -159,7 +159,7 @@ def test_undo_cards_that_lie_are_refused(folder: Path, turn: int) -> None:
 def test_undo_cards_never_change_the_structure(folder: Path) -> None:
     good = good_file()
     at = good.index(b"BUNIT")
-    forged = b"HISTORY skymatch-cli undo 3 NAXIS   =                    7".ljust(CARD)
+    forged = b"HISTORY skymatch-cli undo ! NAXIS   =                    7".ljust(CARD)
     assert check(folder, good[:at] + forged + good[at + CARD :], good, turn=2) == 0
 
 

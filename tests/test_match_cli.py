@@ -234,7 +234,7 @@ def test_a_chosen_exposure_time_must_be_there(two):
     assert "EXPTIMEE" in done.stderr
 
 
-@pytest.mark.parametrize("keyword", ["CRVAL1", "CD1_2", "EXPTIME", "NAXIS1"])
+@pytest.mark.parametrize("keyword", ["CRVAL1", "CD1_2", "EXPTIME", "NAXIS1", "GAIN", "MAGZERO"])
 def test_the_sky_never_replaces_what_others_need(two, keyword):
     before = content(two)
     assert run("match", "--sky-keyword", keyword, *two).exit_code == 2

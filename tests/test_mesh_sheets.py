@@ -168,7 +168,7 @@ def test_moments_of_pairs_are_those_of_their_common_cells(k, degree):
     layers, leaves = Layers.arranged(leaves_of(*masks))
     graph = graph_of(k)
     pairs = CellPairs.among(leaves, layers, graph, 0)
-    found = pairs.moments(cells_of(leaves, x), cells_of(leaves, y), degree, np.subtract)
+    (found,) = pairs.moments(degree, [(cells_of(leaves, x), cells_of(leaves, y), np.subtract, degree)])
     about_0 = np.einsum("rst,rs->rt", carried(pairs.middles()[pairs.run_tile], degree), found)
     v, u = np.mgrid[: x.shape[1], : x.shape[2]].astype(float)
     for t, (i, j) in enumerate(exponents(degree)):

@@ -11,12 +11,12 @@ import shapely
 
 import skymatch_cli
 from skymatch_cli.model import TangentPlane
-from skymatch_cli.report.charts import histogram, nice_below, nice_ticks, simplified, svg_path
+from skymatch_cli.report.charts import histogram, nice_ticks, simplified, svg_path
 from skymatch_cli.report.mosaic import Stretch, sky_stretches, stretches
 from skymatch_cli.report.overlaps import OverlapColumns, pull_class
 from skymatch_cli.report.quicklook import View, block_means, block_medians, quicklooks
 from skymatch_cli.report.scene import frame_around, scene
-from skymatch_cli.report.skymap import angle_text, frame_names, map_names, sky_map
+from skymatch_cli.report.skymap import frame_names, map_names, sky_map
 from skymatch_cli.settings import Settings
 from skymatch_cli.sky.intersections import polygons_of
 from skymatch_cli.sky.sphere import unit_vectors
@@ -160,14 +160,6 @@ def test_the_rows_of_a_wide_overlap_are_told_apart(tmp_path: Path) -> None:
 
 def test_ticks_are_round() -> None:
     np.testing.assert_allclose(nice_ticks(-3.3, 3.3), [-3, -2, -1, 0, 1, 2, 3])
-    assert [nice_below(v) for v in (1.0, 4.9, 5.0, 0.03, 99.0)] == pytest.approx([1, 2, 5, 0.02, 50])
-
-
-@pytest.mark.parametrize(
-    ("arcsec", "said"), [(9000.0, "2°"), (3600.0, "1°"), (700.0, "10′"), (7.0, "5″"), (0.3, "0.2″")]
-)
-def test_the_bar_shows_a_round_angle(arcsec: float, said: str) -> None:
-    assert angle_text(arcsec)[0] == said
 
 
 def test_colours_of_pulls_have_one_scale() -> None:

@@ -129,6 +129,21 @@ def test_overlaps_stand_with_the_largest_pull_first(opened: Opener, page: Path) 
     assert pulls == sorted(pulls, reverse=True)
 
 
+@pytest.mark.parametrize(
+    ("arcsec", "said"), [(9000.0, "2°"), (3600.0, "1°"), (700.0, "10′"), (7.0, "5″"), (0.3, "0.2″")]
+)
+def test_the_bar_shows_a_round_angle(opened: Opener, page: Path, tmp_path: Path, arcsec: float, said: str) -> None:
+    """A bar of at most a fifth of the map, which is ``arcsec``."""
+    html = page.read_text()
+    width = float(re.search(r'<svg id="map"[^>]*viewBox="0 0 (\d+)', html)[1])
+    (other := tmp_path / "r.html").write_text(re.sub(r'data-scale="[^"]*"', f'data-scale="{5 * arcsec / width}"', html))
+    tab = opened(other)
+    assert tab.locator("#bar-text").text_content() == said
+    length = float(re.match(r"M0,0h([\d.]+)", tab.locator("#bar").get_attribute("d"))[1])
+    unit = {"°": 3600, "′": 60, "″": 1}[said[-1]]
+    assert length / width * 5 * arcsec == pytest.approx(float(said[:-1]) * unit, rel=1e-3)
+
+
 def test_the_map_can_be_zoomed_and_moved(opened: Opener, page: Path) -> None:
     tab = opened(page)
     area = "document.querySelector('#map .overlaps path').getBoundingClientRect().width"

@@ -74,6 +74,7 @@ def test_bounds_that_let_nothing_through_are_refused() -> None:
         {"reference": "a.fits", "method": "globalmin+match"},
         {"reference": "a.fits", "match_up": True},
         {"match_up": True, "method": "localmin"},
+        {"robust": True, "method": "localmin"},
         {"method": "user"},
         {"skylist": "skies.txt"},
     ],

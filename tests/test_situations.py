@@ -454,6 +454,24 @@ class TestMessages:
         (said,) = [w["text"] for w in result(*names, "copy.fits")["warnings"] if w["name"] == "copies"]
         assert said == "copy.fits holds the same pixels as a.fits: a copy counts as another exposure"
 
+    @pytest.mark.parametrize(
+        ("kind", "refused"),
+        [
+            ("BIAS", True),
+            ("Dark Frame", True),
+            ("dome flat", True),
+            ("Light Frame", False),
+            ("object", False),
+            (1, False),
+        ],
+    )
+    def test_a_calibration_frame_is_refused(self, kind: Any, refused: bool) -> None:
+        names = single("a.fits", 100.0), single("b.fits", 107.5, 10.0), single("c.fits", 5.0, 5.0, IMAGETYP=kind)
+        done = run(*names)
+        assert done.exit_code == (3 if refused else 0)
+        assert (f"c.fits: is a calibration frame: its IMAGETYP is '{kind}'" in done.stderr) == refused
+        assert run("--skip-bad", *names).exit_code == 0
+
     @pytest.mark.parametrize(("given", "said"), [((), True), (("--group-by", "none"), False)])
     def test_chips_with_levels_of_their_own_are_told_what_helps(self, given: tuple[str, ...], said: bool) -> None:
         """The second chip is 20 above the first one; the dithers move each on parts of the other."""

@@ -141,7 +141,7 @@ def test_many_warnings_of_one_kind_are_cut_to_three(tmp_path):
 
 
 def test_problems_of_one_kind_are_one_line_with_the_first_names():
-    problems = [Problem(f"{k}.fits", "no such file", "check") for k in range(5)] + [Problem("x.fits", "is bad")]
+    problems = [Problem(f"{k}.fits", "no such file", "check") for k in range(5)] + 2 * [Problem("x.fits", "is bad")]
     assert problem_lines(problems) == ("0.fits, 1.fits, 2.fits and 2 more: no such file (check)", "x.fits: is bad")
     stopped = StoppedError(problems[5:], ("a.fits",))
     assert stopped.lines() == ("x.fits: is bad", "1 file written before it: a.fits (run again to finish)")
@@ -153,6 +153,10 @@ def test_after_a_run_it_says_what_was_done_and_how_to_take_it_back(tmp_path):
     assert "recorded BKGLEVEL in 2 images (pixels unchanged); 2 files written" in recorded
     assert f"to take it back: skymatch undo {paths[0]} {paths[1]}" in recorded
     assert "restored 2 images; 2 files written" in run("undo", *paths).stderr
+    (empty := tmp_path / "empty.fits").touch()
+    told = run("match", "--skip-bad", *paths, empty).stderr
+    assert f"to take it back: skymatch undo --skip-bad {paths[0]} {paths[1]} {empty}" in told
+    assert run("undo", "--skip-bad", *paths, empty).exit_code == 0
     copies = run("match", "--subtract", "--output-dir", tmp_path / "out", *paths).stderr
     assert f"subtracted the sky from 2 images; 2 files written to {tmp_path / 'out'}, originals unchanged" in copies
 
@@ -336,7 +340,7 @@ def test_what_differs_by_the_name_of_the_file_alone_is_one_line(tmp_path):
         (("--dry-run", "a.fits"), "it is an option of: match, "),
         (("measure", "f.db", "--dqbits", "3"), "it is an option of: match, plan, config"),
         (("match", "--upside-down", "a.fits"), "there is no option --upside-down (see"),
-        (("match", "--allow", "no_sky", "a.fits"), "is not one of its words (did you mean 'no-sky'?;"),
+        (("match", "--allow", "no_sky", "a.fits"), "'no_sky' is not one of 'disconnected', "),
         (("match", "--method", "mean", "a.fits"), "is not one of 'localmin'"),
     ],
 )

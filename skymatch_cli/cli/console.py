@@ -153,7 +153,7 @@ def tell_written(
     warn(written.warnings)
     say(said_of_images(written, settings, unchanged))
     if images and written.files and settings.output_dir is None:
-        say(f"to take it back: {shown_command(['undo', *images])}")
+        say(f"to take it back: {shown_command(['undo', *['--skip-bad'] * settings.skip_bad, *images])}")
 
 
 def check_output(output: Output, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:

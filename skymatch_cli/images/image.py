@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -176,6 +177,7 @@ class _HeaderReader:
         flux_scale, by = self._settings.flux_scale, self._settings.split_by
         bunit = keywords.text("BUNIT") or self._settings.bunit or ""
         _refuse_unlinear(keywords)
+        _refuse_calibrations(keywords)
         facts = UnitFacts(
             label=ref.label,
             bunit=f"{bunit} / s" if bunit and self._settings.exposure_map else bunit,
@@ -297,6 +299,15 @@ def _refuse_unlinear(keywords: Keywords) -> None:
         what = "its pixels are arcsinh magnitudes (BSOFTEN, BOFFSET), which are not linear in flux"
         hint = "convert them: flux = BOFFSET + BSOFTEN * 2 * sinh(pixel * ln(10) / 2.5), and remove the two keywords"
         raise InputError.at(keywords.where, what, hint)
+
+
+def _refuse_calibrations(keywords: Keywords) -> None:
+    """Refuse frames that saw no sky, by what they call themselves: they would be matched to the others all the same."""
+    for key in ("IMAGETYP", "OBSTYPE", "ESO DPR TYPE"):
+        words = set(re.findall("[a-z]+", keywords.text(key).lower()))
+        if words & {"bias", "zero", "dark", "flat"} and not words & {"light", "object", "science"}:
+            what = f"is a calibration frame: its {key} is {keywords.text(key)!r}"
+            raise InputError.at(keywords.where, what, "leave it out, or correct the keyword")
 
 
 def _beam_arcsec2(keywords: Keywords) -> float:

@@ -28,6 +28,7 @@ from skymatch_cli.images.undocards import (
     TAG,
     Entry,
     Written,
+    entry_cards,
     has_parts,
     read_entries,
     undo_cards,
@@ -42,7 +43,6 @@ _PACKING = re.compile(
     rb"(?:BITPIX|NAXIS[12]?|PCOUNT|GCOUNT|TFIELDS|(?:TTYPE|TFORM|TUNIT|TSCAL|TZERO|TNULL|TDIM|TDISP)\d+"
     rb"|ZBITPIX|ZCMPTYPE|ZQUANTIZ|ZDITHER0|ZNAME\d+|ZVAL\d+|ZSCALE|ZZERO|ZBLANK|ZMASKCMP) *"
 )
-_MANDATORY = re.compile(rb"(?:SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|TFIELDS) *")
 _OF_TILED = frozenset({"ZCMPTYPE", "ZBLANK", "ZHECKSUM", "ZDATASUM"})
 
 
@@ -52,18 +52,23 @@ def original_cards(cards: cd.Cards, *, tiled: bool) -> cd.Cards:
     ``tiled`` says what the header is now: other programs may have packed or unpacked the image since.
     """
     entries = read_entries(cards)
-    kept = [card for card in cards if not card.startswith(TAG)]
-    if has_parts(cards):
-        names = {entry.keyword for entry in entries}
-        kept = [card for card in kept if not is_numbered(card) or card[:8].decode("ascii").rstrip() in names]
-    for entry in sorted(entries, key=lambda e: -1 if e.at is None else e.at):
+    names, parts = {entry.keyword for entry in entries}, has_parts(cards)
+    removed = {e.at: e for e in entries if e.at is not None and cd.find(cards, e.keyword) is None}
+    kept: cd.Cards = []
+    for at, card in enumerate(cards):
+        if not card.startswith(TAG):
+            ours = parts and is_numbered(card) and card[:8].decode("ascii").rstrip() not in names
+            kept += [] if ours else [card]
+        elif (entry := removed.get(at)) is not None and (tiled or entry.keyword not in _OF_TILED):
+            kept += entry.cards
+    for entry in entries:
         if entry.keyword in STRUCTURAL:
             _restore_bitpix(kept, entry, "ZBITPIX" if tiled else "BITPIX")
-        elif (at := cd.find(kept, entry.keyword)) is not None:
-            kept[at] = entry.cards
-        elif tiled or entry.keyword not in _OF_TILED:
-            index = cd.end_of_content(kept) if entry.at is None else _after_cards(kept, entry.at, tiled=tiled)
-            kept[index:index] = entry.cards
+        elif (there := cd.find(kept, entry.keyword)) is not None:
+            kept[there] = entry.cards
+        elif entry.at is None and (tiled or entry.keyword not in _OF_TILED):
+            end = cd.end_of_content(kept)
+            kept[end:end] = entry.cards
     return kept
 
 
@@ -78,23 +83,6 @@ def without_sky(cards: cd.Cards, level_keyword: str) -> cd.Cards:
 def describes_packing(card: bytes) -> bool:
     """Return whether a card describes how tiles are packed, and so changes with the pixels."""
     return _PACKING.fullmatch(card[:8]) is not None
-
-
-def _cards_before(cards: cd.Cards, index: int, *, tiled: bool) -> int:
-    """Count the cards before one, in a tile-compressed image without those that describe its packing."""
-    return sum(not (tiled and describes_packing(card)) for card in cards[:index])
-
-
-def _after_cards(cards: cd.Cards, count: int, *, tiled: bool) -> int:
-    """Return the index after ``count`` cards, at least after the mandatory first ones."""
-    index = 0
-    while index < len(cards) and _MANDATORY.fullmatch(cards[index][:8]):
-        index += 1
-    before = _cards_before(cards, index, tiled=tiled)
-    while index < len(cards) and before < count:
-        before += _cards_before(cards[index : index + 1], 1, tiled=tiled)
-        index += 1
-    return index
 
 
 def _restore_bitpix(cards: cd.Cards, entry: Entry, keyword: str) -> None:
@@ -154,7 +142,7 @@ def primary_cards(original: cd.Cards, record: Record) -> cd.Cards:
     step: dict[str, bytes | None] = {PIPELINE_STEP: cd.make_card(PIPELINE_STEP, "COMPLETE", "sky matching")}
     no_pixels = replace(record.written, shift=record.written.sky, shape=(), form=PixelFormat(bitpix=8), lost=0.0)
     header = replace(record, written=replace(no_pixels, digest=NO_DIGEST), format_before=no_pixels.form)
-    return _apply(original, _keywords(header) | step, header, tiled=False)
+    return _apply(original, _keywords(header) | step, header)
 
 
 def recorded_cards(original: cd.Cards, record: Record, *, tiled: bool) -> cd.Cards:
@@ -171,10 +159,10 @@ def recorded_cards(original: cd.Cards, record: Record, *, tiled: bool) -> cd.Car
         at = cd.find(original, bitpix)
         if at is not None:
             new[bitpix] = cd.with_value(original[at.start], record.written.form.bitpix)
-    return _apply(original, new, record, tiled=tiled)
+    return _apply(original, new, record)
 
 
-def _apply(original: cd.Cards, new: dict[str, bytes | None], record: Record, *, tiled: bool) -> cd.Cards:
+def _apply(original: cd.Cards, new: dict[str, bytes | None], record: Record) -> cd.Cards:
     """Replace, add or (None) remove the cards of each keyword, with undo entries."""
     slots: list[tuple[bytes, ...]] = [(card,) for card in original]
     entries, added = [], []
@@ -184,9 +172,9 @@ def _apply(original: cd.Cards, new: dict[str, bytes | None], record: Record, *, 
             entries += [] if is_numbered(card) else [Entry(keyword, ())]
             added.append(card)
         elif at is not None:
-            place = _cards_before(original, at.start, tiled=tiled) if card is None else None
-            entries.append(Entry(keyword, tuple(original[at]), place))
-            slots[at] = [(card,) if card is not None else ()] + [()] * (at.stop - at.start - 1)
+            entries.append(Entry(keyword, tuple(original[at]), at.start if card is None else None))
+            new_cards = entry_cards(entries[-1]) if card is None else [card]
+            slots[at] = [tuple(new_cards)] + [()] * (at.stop - at.start - 1)
     stop = cd.end_of_content(original)
     flat = [card for slot in slots[:stop] for card in slot]
     return [*flat, *added, *_history(record), *undo_cards(record.written, entries), *original[stop:]]

@@ -5,7 +5,7 @@
     HISTORY skymatch-cli undo * subtracted {"shape":[23,37],  what the pixels are, as JSON: see `Written`
     HISTORY skymatch-cli undo - BKGLEVEL                      there was no such card
     HISTORY skymatch-cli undo = BITPIX  =       16 / pixels   it said this, byte for byte
-    HISTORY skymatch-cli undo 17 BSCALE  =      2. / scale    it said this, and 17 cards were before it
+    HISTORY skymatch-cli undo ! BSCALE  =       2. / scale    it said this, and was here
     HISTORY skymatch-cli undo + ...                           the last entry goes on
 
 The first entry is that of ``--sky-keyword``. Other programs may edit keywords and pixels, so `undo` uses these cards
@@ -35,7 +35,7 @@ STRUCTURAL = frozenset({"BITPIX", "ZBITPIX"})
 
 _UNDO = TAG + b"undo "
 _UNDO_TEXT = cd.CARD - len(_UNDO)
-_ENTRY = re.compile(rb"(?P<mark>[-=+*]|\d{1,6}) ?(?P<text>.*)", re.DOTALL)
+_ENTRY = re.compile(rb"(?P<mark>[-=+*!]) ?(?P<text>.*)", re.DOTALL)
 _KEYWORD = re.compile(rb"[A-Z0-9_-]{1,8} *")
 _NEVER_OURS = re.compile(rb"SIMPLE|XTENSION|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|TFIELDS|END|")  # others say they were
 _PART = b'["['  # how a sky begins that is not that of the whole image
@@ -43,7 +43,7 @@ _PART = b'["['  # how a sky begins that is not that of the whole image
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One keyword before the first run: its cards, if any, and how many were before them, if they are gone."""
+    """One keyword before the first run: its cards, if any; of those that are gone, the place of the undo card."""
 
     keyword: str
     cards: tuple[bytes, ...]
@@ -109,7 +109,7 @@ def written(cards: cd.Cards) -> Written | None:
     texts = _texts(cards)
     if not texts:
         return None
-    states = [text for mark, text in texts if mark == b"*"]
+    states = [text for _, mark, text in texts if mark == b"*"]
     if not states:
         raise LedgerError("its undo cards are of a version before 0.2, or incomplete")
     if len(states) > 1:
@@ -144,44 +144,51 @@ def is_recorded(cards: cd.Cards) -> bool:
 
 
 def read_entries(cards: cd.Cards) -> tuple[Entry, ...]:
-    """Read the undo entries of a header, in their order; LedgerError if its undo cards are damaged."""
-    return tuple(_entry(mark, text) for mark, text in _texts(cards) if mark != b"*")
+    """Read the undo entries of a header, those of removed cards last; LedgerError if its undo cards are damaged."""
+    entries = [_entry(*own) for own in _texts(cards) if own[1] != b"*"]
+    return tuple(sorted(entries, key=lambda entry: entry.at is not None))
 
 
-def _texts(cards: cd.Cards) -> list[tuple[bytes, bytes]]:
-    """The entries of the undo cards, each put together from its pieces: mark and text; not those that can't be ours."""
-    texts: list[tuple[bytes, list[bytes]]] = []
-    for card in cards:
+def _texts(cards: cd.Cards) -> list[tuple[int, bytes, bytes]]:
+    """The entries of the undo cards, each put together from its pieces: place, mark, text; not what can't be ours."""
+    texts: list[tuple[int, bytes, list[bytes]]] = []
+    for at, card in enumerate(cards):
         if not card.startswith(_UNDO):
             continue
         match = _ENTRY.fullmatch(card[len(_UNDO) :])
         if match is None or (match["mark"] == b"+" and not texts):
             raise LedgerError("its undo cards are damaged")
         if match["mark"] == b"+":
-            texts[-1][1].append(match["text"])
+            texts[-1][2].append(match["text"])
         else:
-            texts.append((match["mark"], [match["text"]]))
-    whole = ((mark, b"".join(parts).rstrip()) for mark, parts in texts)
-    return [(mark, text) for mark, text in whole if mark == b"*" or not _NEVER_OURS.fullmatch(text[:8].rstrip())]
+            texts.append((at, match["mark"], [match["text"]]))
+    whole = ((at, mark, b"".join(parts).rstrip()) for at, mark, parts in texts)
+    return [own for own in whole if own[1] == b"*" or not _NEVER_OURS.fullmatch(own[2][:8].rstrip())]
 
 
-def _entry(mark: bytes, text: bytes) -> Entry:
+def _entry(at: int, mark: bytes, text: bytes) -> Entry:
     if not _KEYWORD.fullmatch(text[:8]):
         raise LedgerError("its undo cards name no keyword")
     keyword = text[:8].rstrip().decode("ascii")
     lines = [text[start : start + cd.CARD].ljust(cd.CARD) for start in range(0, len(text), cd.CARD)]
     if keyword in STRUCTURAL and (mark == b"-" or not isinstance(cd.card_value(lines[0]), int)):
         raise LedgerError(f"its undo cards hold no {keyword}")
-    return Entry(keyword, () if mark == b"-" else tuple(lines), int(mark) if mark.isdigit() else None)
+    return Entry(keyword, () if mark == b"-" else tuple(lines), at if mark == b"!" else None)
 
 
 def undo_cards(left: Written, entries: Sequence[Entry]) -> cd.Cards:
-    """Make the undo cards of an image; the first entry is that of the keyword of the level."""
+    """Make the undo cards of an image, but those in the places of removed cards.
+
+    The first entry is that of the keyword of the level.
+    """
     cards = _cards(b"* ", left.text(len(entries)).encode("ascii"))
-    for entry in entries:
-        mark = b"- " if not entry.cards else b"= " if entry.at is None else b"%d " % entry.at
-        cards += _cards(mark, b"".join(entry.cards).rstrip() or entry.keyword.encode("ascii"))
-    return cards
+    return cards + [card for entry in entries if entry.at is None for card in entry_cards(entry)]
+
+
+def entry_cards(entry: Entry) -> cd.Cards:
+    """Make the undo cards of one keyword."""
+    mark = b"- " if not entry.cards else b"= " if entry.at is None else b"! "
+    return _cards(mark, b"".join(entry.cards).rstrip() or entry.keyword.encode("ascii"))
 
 
 def _cards(head: bytes, rest: bytes) -> cd.Cards:
@@ -196,4 +203,4 @@ def _cards(head: bytes, rest: bytes) -> cd.Cards:
 
 def has_parts(cards: cd.Cards) -> bool:
     """Return whether the skies that the program left are those of sections or planes."""
-    return any(mark == b"*" and _PART in text for mark, text in _texts(cards))
+    return any(mark == b"*" and _PART in text for _, mark, text in _texts(cards))

@@ -85,18 +85,6 @@ def nice_ticks(low: float, high: float) -> FloatArray:
     return ticks
 
 
-def nice_below(value: float) -> float:
-    """Return the largest of 1, 2 or 5 times a power of ten that is not above a positive value.
-
-    Examples
-    --------
-    >>> nice_below(0.038)
-    0.02
-    """
-    power = 10.0 ** np.floor(np.log10(value))
-    return float(max(m * power for m in (1, 2, 5) if m * power <= value * (1 + 1e-9)))
-
-
 def svg_path(points: FloatArray, *, closed: bool = True) -> str:
     """Return points (n, 2) as an SVG path with one decimal; "" where one of them is not finite.
 

@@ -12,7 +12,7 @@ import numpy as np
 from skymatch_cli.model import FloatArray
 from skymatch_cli.output.printable import printable
 
-from .charts import nice_below, simplified, svg_path
+from .charts import simplified, svg_path
 from .overlaps import OverlapColumns, pull_class
 from .scene import Scene, drawn, frame_around
 from .tables import MOST_ROWS
@@ -42,8 +42,6 @@ class SkyMap:
     names: list[FrameName]  # of the frames that have room for one
     # (overlap, colour class, path): class -1: not used. The larger ones come first, so that the small ones lie on top
     overlaps: list[tuple[int, int, str]]
-    bar_length: str  # a bar that shows an angle
-    bar_text: str
     arcsec_per_unit: float  # scale of the drawing
     piled: bool  # whether the overlaps hide one another; then only the worst are drawn
     left_out: str  # what is not shown, "" if all is
@@ -66,15 +64,12 @@ def sky_map(scene: Scene, columns: OverlapColumns, labels: tuple[str, ...]) -> S
         if k in worst and rings[k]
     ]
     height, width = frame.shape
-    text, bar_arcsec = angle_text(width * frame.scale_arcsec / 5)
     return SkyMap(
         width=width,
         height=height,
         frames=[(i, _path(border)) for i, border in enumerate(borders)],
         names=frame_names(borders, labels, _FONT),
         overlaps=overlaps,
-        bar_length=f"{bar_arcsec / frame.scale_arcsec:.1f}",
-        bar_text=text,
         arcsec_per_unit=frame.scale_arcsec,
         piled=is_piled,
         left_out=_left_out(n_images, len(columns.a), most),
@@ -88,22 +83,6 @@ def piled(columns: OverlapColumns, borders: Sequence[Sequence[FloatArray]], arcs
     drawable = [ring for border in borders for ring in border if np.isfinite(ring).all()]
     area = sum(shapely.Polygon(ring).area for ring in drawable)
     return bool(columns.area_arcmin2.sum() > area * (arcsec_per_unit / 60) ** 2)
-
-
-def angle_text(below_arcsec: float) -> tuple[str, float]:
-    """Return a round angle not above the given one, as text and in arcsec.
-
-    Examples
-    --------
-    >>> angle_text(700.0)
-    ('10′', 600.0)
-    """
-    for unit, arcsec in (("°", 3600.0), ("′", 60.0)):
-        if below_arcsec >= arcsec:
-            angle = nice_below(below_arcsec / arcsec)
-            return f"{angle:g}{unit}", angle * arcsec
-    angle = nice_below(below_arcsec)
-    return f"{angle:g}″", angle
 
 
 def map_names(labels: tuple[str, ...], most: int) -> tuple[str, ...]:

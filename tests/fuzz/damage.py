@@ -38,8 +38,8 @@ _LEDGER = (
     b"HISTORY skymatch-cli undo - BKGLEVEL",
     b"HISTORY skymatch-cli undo = BITPIX  =                   16",
     b"HISTORY skymatch-cli undo = BITPIX  =                   99",
-    b"HISTORY skymatch-cli undo 99999999999999999999 BSCALE  =  2.",
-    b"HISTORY skymatch-cli undo 3 NAXIS   =                    7",
+    b"HISTORY skymatch-cli undo ! BSCALE  =  2.",
+    b"HISTORY skymatch-cli undo ! NAXIS   =                    7",
     b"HISTORY skymatch-cli undo + tail of nothing",
     b"HISTORY skymatch-cli undo = ",
 )

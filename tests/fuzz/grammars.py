@@ -118,7 +118,7 @@ def _damaged_text(content: bytes, chance: random.Random) -> bytes:
 
 def undo_cards(chance: random.Random) -> bytes:
     """An undo card of the grammar of the ledger, with anything in its places."""
-    mark = chance.choice(("*", "*", "-", "=", "+", "0", "17", "999999", "9" * 20, "?", ""))
+    mark = chance.choice(("*", "*", "-", "=", "!", "!", "+", "17", "?", ""))
     numbers = ("12.5", "-5e-324", "1e308", "1e999", "NaN", "Infinity", "1" + "0" * 400, "null", '"x"', "true", "[]", "")
     parts = ("", "[*,*,3]", "[1:10,1:5]", "[9:1,1:5]", "[1:999,*]", "[0:1,*]", "[", "x")
     skies = [f'[["{chance.choice(parts)}",{",".join(chance.choices(numbers, k=chance.randrange(12)))}]]' for _ in "ab"]

@@ -8,6 +8,7 @@ import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
 from skymatch_cli.compare.mesh.packed import Mesh
+from skymatch_cli.compare.mesh.pairs import Factors
 from skymatch_cli.compare.mesh.sheets import Sheet
 from skymatch_cli.compare.mesh.sums import inverse
 from skymatch_cli.model import FloatArray, OverlapGraph
@@ -35,17 +36,15 @@ class PlaneMoments:
         """Add the weights and residuals of a sheet; the noise only where it is asked for."""
         layers, degree = sheet.layers, degree_of(self.pull.shape[1])
         pairs = sheet.pairs
-        found = [
-            (self.pull, pairs.moments(share * residual, weight, degree, np.subtract)),
-            (self.moments, pairs.moments(share, weight, 2 * degree)),
-        ]
+        factors: list[Factors] = [(share * residual, weight, np.subtract, degree), (share, weight, None, 2 * degree)]
         if noise:
             per_weight = layers.each(np.multiply, share, inverse(layers.total(weight)))
-            found.append((self.noises, pairs.moments(per_weight, weight * weight, 2 * degree, np.add)))
+            factors.append((per_weight, weight * weight, np.add, 2 * degree))
         use = pairs.run_pair < len(pairs.rows)
         row = pairs.rows[pairs.run_pair[use]]
         move = carried(pairs.middles()[pairs.run_tile[use]] - self.position[row], 2 * degree)
-        for total, value in found:
+        found = pairs.moments(2 * degree, factors)
+        for total, value in zip((self.pull, self.moments, self.noises), found, strict=False):
             t = total.shape[1]
             np.add.at(total, row, np.einsum("rst,rs->rt", move[:, :t, :t], value[use]))
 

@@ -8,13 +8,12 @@ import numpy as np
 
 from skymatch_cli.compare.mesh.cells import BLOCK_PIX, Float32Array
 from skymatch_cli.compare.mesh.placement import Rectangle
-from skymatch_cli.model import BoolArray, FloatArray, IntArray, PixelArray
+from skymatch_cli.model import BoolArray, FloatArray, PixelArray
 
 _MOST_SCATTERED = 65536  # pixels from which the scatter of an image is taken
 _NOISE_ROWS = 4  # every fourth row is enough for the noise
 _FEW_STEPS = 50  # of neighbours that differ at all, in a block
 _MIN_NOISE_SAMPLES = 16
-_PIECE = 16  # values that are added up at a time; divides half a block
 _CLIP = 5.0  # rms of the differences beyond which one is an edge or a star
 _LEAST_NOISE = 1e-37  # keeps ratios of noises within float32
 
@@ -79,10 +78,11 @@ def _clipped_rms(steps: Float32Array) -> FloatArray:
     enough, least = count >= _MIN_NOISE_SAMPLES, np.minimum(np.maximum(count // 2, 1), count)
     smallest = np.take_along_axis(steps, np.minimum(zeros, steps.shape[1] - 1)[:, None], 1)[:, 0]
     floor = np.where(np.isfinite(smallest), 1.5 * smallest, 0)
-    squares = _RunningSquares(steps)
+    squares = np.where(steps < np.inf, steps, 0).astype(float) ** 2
+    np.cumsum(squares, axis=1, out=squares)
     rms, row = np.zeros(len(steps)), np.arange(len(steps))
     while row.size:
-        rms[row] = np.sqrt(squares.of_first(count[row], row) / np.maximum(count[row], 1))
+        rms[row] = np.sqrt(squares[row, count[row] - 1] / np.maximum(count[row], 1))
         limit = np.maximum(_CLIP * rms[row], floor[row]).astype(np.float32)
         kept = np.count_nonzero(steps[row] <= limit[:, None], axis=1)
         kept = np.minimum(np.maximum(kept, least[row]), count[row])
@@ -90,19 +90,3 @@ def _clipped_rms(steps: Float32Array) -> FloatArray:
         count[row] = kept
         row = row[fewer]
     return np.where(enough, rms, np.nan)
-
-
-class _RunningSquares:
-    """Sums of the squares of the first values of rows (m, k): a running total would go through them one by one."""
-
-    def __init__(self, values: Float32Array) -> None:
-        self._pieces = values.astype(float).reshape(len(values), -1, _PIECE)
-        self._before = np.zeros((len(values), self._pieces.shape[1] + 1))
-        np.cumsum(np.einsum("rpi,rpi->rp", self._pieces, self._pieces), axis=1, out=self._before[:, 1:])
-
-    def of_first(self, n: IntArray, row: IntArray) -> FloatArray:
-        """Sum over the first ``n`` of each of some rows."""
-        whole, rest = np.divmod(n, _PIECE)
-        piece = self._pieces[row, np.minimum(whole, self._pieces.shape[1] - 1)]
-        piece = np.where(np.arange(_PIECE) < rest[:, None], piece, 0)
-        return np.asarray(self._before[row, whole] + np.einsum("ri,ri->r", piece, piece))

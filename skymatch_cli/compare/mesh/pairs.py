@@ -6,7 +6,7 @@ with the common cells, and hardly with the number of pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,7 +19,11 @@ from skymatch_cli.compare.mesh.centroids import powers_of_places
 from skymatch_cli.compare.mesh.layers import Layers
 from skymatch_cli.compare.mesh.tiles import BLOCK, MIDDLE, Leaves
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
-from skymatch_cli.model.monomials import n_terms
+from skymatch_cli.model.monomials import carried, n_terms
+
+Join = Callable[..., Any] | None
+Factors = tuple[npt.NDArray[np.floating], npt.NDArray[np.floating], Join, int]
+"""Values x and y of the leaves (n, 64), what makes one of x y and y x (only x y without), and a degree."""
 
 _MOST_PRODUCTS = 2**16  # of leaves that are worked on together: memory
 _START_DIFFERENCES = 2**18  # of cells: enough for the starting offsets
@@ -36,6 +40,14 @@ class Stack:
     def products(self, x: Float32Array, y: Float32Array) -> tuple[Float32Array, Float32Array]:
         """Sums (b, pairs) over the cells of ``x`` of the first image times ``y`` of the second, and the other way."""
         return _in_order(x[self.leaf] @ y[self.leaf].swapaxes(1, 2))
+
+    def in_cells(self, x: Float32Array, y: Float32Array, join: Join) -> Float32Array:
+        """Such products of all cells, (b, pairs, 64); ``join`` makes one of both."""
+        first, second = (self.leaf[:, side] for side in _sides(self.leaf.shape[1]))
+        product = x[first] * y[second]
+        if join is not None:
+            join(product, y[first] * x[second], out=product)
+        return product
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,29 +93,23 @@ class CellPairs:
         lines = (np.bincount(self.leaves.tile, line) / n for line in (self.leaves.column, self.leaves.row))
         return np.stack([BLOCK * line + MIDDLE for line in lines], axis=1)
 
-    def moments(
-        self, x: Float32Array, y: Float32Array, degree: int, joined: Callable[..., Any] | None = None
-    ) -> FloatArray:
-        """Such sums times powers of the places of the cells about the middle of their tile, (r, t).
+    def moments(self, degree: int, factors: Sequence[Factors]) -> list[FloatArray]:
+        """Such sums (r, t) of the runs, times powers of the places of the cells about the middle of their tile.
 
-        ``joined`` makes one sum of both, that of ``x`` times ``y`` and that the other way round.
+        For each of some factors, whose degrees are ``degree`` at most.
         """
-        exact: type[np.floating] = np.float64 if degree > 2 else np.float32  # fourth and sixth powers need more digits
-        leaves, middle, (j, i) = self.leaves, self.middles(), np.divmod(np.arange(BLOCK**2), BLOCK)
-        found = np.zeros((n_terms(degree), len(self.run_pair)))
+        leaves, middle = self.leaves, self.middles()
+        found = [np.zeros((n_terms(of_these), len(self.run_pair))) for *_, of_these in factors]
         for stack in self.stacks:
-            block = stack.leaf[:, :1]
-            u0, v0 = middle[leaves.tile[block[:, 0]]].T[..., None]
-            u, v = BLOCK * leaves.column[block] + i - u0, BLOCK * leaves.row[block] + j - v0
-            powers = np.stack([np.ones_like(u), *powers_of_places(u, v, degree)], axis=2).astype(exact)
-            one, other = (stack.leaf[:, side] for side in _sides(stack.leaf.shape[1]))
-            product = x[one] * y[other]
-            if joined is not None:
-                joined(product, y[one] * x[other], out=product)
-            of_powers = product.astype(exact, copy=False) @ powers  # (b, pairs, t)
-            for t in range(len(found)):
-                found[t] += np.bincount(stack.run.ravel(), of_powers[:, :, t].ravel(), found.shape[1])
-        return found.T
+            block, run = stack.leaf[:, 0], stack.run.ravel()
+            about = BLOCK * np.stack([leaves.column[block], leaves.row[block]], axis=1) + MIDDLE
+            to_tile = carried(about - middle[leaves.tile[block]], degree)
+            for total, (x, y, join, _) in zip(found, factors, strict=True):
+                t = len(total)
+                moved = (stack.in_cells(x, y, join) @ _powers_in_block(degree)[:, :t]) @ to_tile[:, :t, :t]
+                for k in range(t):
+                    total[k] += np.bincount(run, moved[:, :, k].ravel(), len(self.run_pair))
+        return [total.T for total in found]
 
     def medians(self, value: Float32Array, seen: BoolArray) -> FloatArray:
         """(2, r): over how many cells a run has differences, and their median; some stand in for very many cells."""
@@ -132,6 +138,13 @@ def _blocks_alike(layers: Layers) -> Iterator[IntArray]:
         for first in range(sizes[k], sizes[k - 1], most):
             blocks = np.arange(first, min(first + most, sizes[k - 1]))
             yield blocks[:, None] + np.array(layers.starts[:k])
+
+
+@cache
+def _powers_in_block(degree: int) -> Float32Array:
+    """Powers (64, t) of the places of the cells of a block, about its middle."""
+    v, u = np.divmod(np.arange(BLOCK**2), BLOCK) - np.array(MIDDLE)
+    return np.stack([np.ones_like(u), *powers_of_places(u, v, degree)], axis=1).astype(np.float32)
 
 
 @cache

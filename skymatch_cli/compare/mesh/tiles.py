@@ -2,14 +2,14 @@
 
 A block is 8 x 8 cells. What several images cover of it is a *leaf* for each of them: the leaves are all that a
 comparison works on, so its cost grows with the cells that images share, whatever the mosaic looks like. Tiles are
-larger: in each of them the scale of disagreement is found.
+larger: windows of cells do not reach from one into the next, so any of them make a sheet.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -27,6 +27,8 @@ TILE = 8
 
 _ROUNDINGS = 32.0  # of single precision, by which differences of levels may err: small in the mean of a window too
 _MOST_SQUARES = 8  # of all images of a tile
+Square = tuple[range, range, tuple[int, ...]]
+"""Rows and columns of squares that are one tile, and the images that see some cell there."""
 _LEAVES = 1536  # of the tiles of a sheet: many for the cost of a call, few beside the cache
 
 
@@ -63,107 +65,66 @@ class SheetPlan:
     leaves: Leaves
 
 
-@dataclass(frozen=True, slots=True)
-class TilePlace:
-    """A tile: rows and columns of its squares, and the images that see some cell of it."""
-
-    rows: range
-    columns: range
-    images: tuple[int, ...]
-
-    def turned(self) -> TilePlace:
-        """The place with its rows as columns."""
-        return TilePlace(self.columns, self.rows, self.images)
-
-    @property
-    def n_squares(self) -> int:
-        """Squares of all of its images."""
-        return len(self.rows) * len(self.columns) * len(self.images)
-
-
 def sheet_plans(meshes: Sequence[Sequence[Mesh | None]]) -> Iterator[SheetPlan]:
     """Plan sheets where several images may share cells, in the order of planes, rows and columns of the tiles."""
-    return (plan for plane, images in enumerate(meshes) for plan in _plans_of_plane(plane, images))
+    for plane, images in enumerate(meshes):
+        leaves, first = _shared_leaves(images), 0
+        ends = np.flatnonzero(np.diff(leaves.tile, append=-1)) + 1
+        while first < len(leaves):
+            fit, least = np.searchsorted(ends, [first + _LEAVES, first], side="right")
+            last = int(ends[max(fit - 1, least)])
+            mine = leaves.part(slice(first, last))
+            yield SheetPlan(plane, replace(mine, tile=mine.tile - mine.tile[0]))
+            first = last
 
 
-def _plans_of_plane(plane: int, images: Sequence[Mesh | None]) -> Iterator[SheetPlan]:
-    tiles, leaves = _shared_leaves(*_covered_blocks(images))
-    ends = np.searchsorted(leaves.tile, np.arange(len(tiles)), side="right")
-    starts = np.append(0, ends[:-1])
-    first = 0
-    for k in range(len(tiles)):
-        last = k + 1 == len(tiles)
-        if last or ends[k + 1] - starts[first] > _LEAVES:
-            mine = leaves.part(slice(starts[first], ends[k]))
-            if len(mine):
-                mine = replace(mine, tile=mine.tile - first)
-                yield SheetPlan(plane, mine)
-            first = k + 1
-
-
-def _shared_leaves(image: IntArray, row: IntArray, column: IntArray) -> tuple[list[TilePlace], Leaves]:
-    """The tiles of a plane, and the leaves that images share in them, tile by tile."""
-    tiles = _tiles(image, row // TILE, column // TILE) if image.size else []
-    if not tiles:
-        return tiles, Leaves(*np.empty((4, 0), np.int64))
-    low, width = int(column.min()), int(np.ptp(column)) + 1
-    _, block, count = np.unique(row * width + column - low, return_inverse=True, return_counts=True)
-    tile = _tile_numbers(tiles, row // TILE, column // TILE)
-    shared = (count[block] > 1) & (tile >= 0)
+def _shared_leaves(images: Sequence[Mesh | None]) -> Leaves:
+    """The leaves of blocks in which several images of a plane have a cell of some weight, tile by tile."""
+    covered = [(i, *mesh.blocks()) for i, mesh in enumerate(images) if mesh is not None]
+    if not covered:
+        return Leaves(*np.empty((4, 0), np.int64))
+    image = np.repeat([i for i, _, _ in covered], [len(row) for _, row, _ in covered])
+    row, column = (np.concatenate([each[k] for each in covered]) for k in (1, 2))
+    _, block, count = np.unique(_number(row, column), return_inverse=True, return_counts=True)
+    tile, shared = _tile_numbers(image, row // TILE, column // TILE), count[block] > 1
     order = np.flatnonzero(shared)[np.argsort(tile[shared], kind="stable")]
-    return tiles, Leaves(image[order], row[order], column[order], tile[order])
+    return Leaves(image[order], row[order], column[order], tile[order])
 
 
-def _covered_blocks(images: Sequence[Mesh | None]) -> tuple[IntArray, IntArray, IntArray]:
-    """Image, row and column of every block in which an image has a cell of some weight."""
-    found = []
-    for i, mesh in enumerate(images):
-        if mesh is not None:
-            row, column = mesh.blocks()
-            found.append((np.full(len(row), i), row, column))
-    if not found:
-        nothing = np.empty(0, np.int64)
-        return nothing, nothing, nothing
-    image, row, column = (np.concatenate(c) for c in zip(*found, strict=True))
-    return image, row, column
+def _number(row: IntArray, column: IntArray) -> IntArray:
+    """A number for every place, by rows and then by columns."""
+    return (row << 32) + column
 
 
-def _tiles(image: IntArray, row: IntArray, column: IntArray) -> list[TilePlace]:
-    """The tiles of a plane, from the images and the squares of their blocks, in the order of rows and columns."""
-    n, top, left, width = int(image.max()) + 1, int(row.min()), int(column.min()), int(np.ptp(column)) + 1
-    square, i = np.divmod(np.unique(((row - top) * width + column - left) * n + image), n)
-    j, k = np.divmod(square, width)
-    seen: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for place in zip((j + top).tolist(), (k + left).tolist(), i.tolist(), strict=True):
-        seen[place[:2]].append(place[2])
-    squares = [TilePlace(range(j, j + 1), range(i, i + 1), tuple(m)) for (j, i), m in seen.items() if len(m) > 1]
-    return sorted(_joined(squares), key=lambda place: (place.rows.start, place.columns.start))
+def _tile_numbers(image: IntArray, row: IntArray, column: IntArray) -> IntArray:
+    """The tile of each of many squares of images, in the order of rows and columns; -1 where one image sees it alone.
+
+    Squares side by side that the same images see are one tile, then rows of them: windows reach farther.
+    """
+    _, first, square = np.unique(_number(row, column), return_index=True, return_inverse=True)
+    n = int(image.max(initial=0)) + 1
+    places = list(zip(row[first].tolist(), column[first].tolist(), strict=True))
+    images: list[list[int]] = [[] for _ in places]
+    for k, i in zip(*map(np.ndarray.tolist, np.divmod(np.unique(square * n + image), n)), strict=True):
+        images[k].append(i)
+    squares = [
+        (range(j, j + 1), range(i, i + 1), tuple(m)) for (j, i), m in zip(places, images, strict=True) if len(m) > 1
+    ]
+    turned = [(columns, rows, mine) for rows, columns, mine in _side_by_side(squares)]
+    tiles = sorted((rows.start, columns.start, rows, columns) for columns, rows, _ in _side_by_side(turned))
+    number = {place: k for k, (*_, rows, columns) in enumerate(tiles) for place in product(rows, columns)}
+    return np.array([number.get(place, -1) for place in places], np.int64)[square]
 
 
-def _tile_numbers(tiles: Sequence[TilePlace], row: IntArray, column: IntArray) -> IntArray:
-    """The tile of each of many squares, -1 for those in none."""
-    left, width = int(column.min()), int(np.ptp(column)) + 1
-    squares = [(j * width + i - left, k) for k, t in enumerate(tiles) for j in t.rows for i in t.columns]
-    key, number = np.array(sorted(squares), np.int64).T
-    wanted = row * width + column - left
-    at = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
-    return np.where(key[at] == wanted, number[at], -1)
-
-
-def _joined(squares: Sequence[TilePlace]) -> list[TilePlace]:
-    """Squares side by side, then rows of them, that the same images see, as one: more cells give a better scale."""
-    rows = _side_by_side(squares)
-    return [place.turned() for place in _side_by_side([place.turned() for place in rows])]
-
-
-def _side_by_side(places: Sequence[TilePlace]) -> list[TilePlace]:
+def _side_by_side(places: Iterable[Square]) -> list[Square]:
     """Places in the same rows that the same images see, as one where they meet and are not too large together."""
-    joined: list[TilePlace] = []
-    for place in sorted(places, key=lambda p: (p.images, p.rows.start, p.rows.stop, p.columns.start)):
-        last = joined[-1] if joined else place
-        alike = last.images == place.images and last.rows == place.rows and last.columns.stop == place.columns.start
-        if alike and last.n_squares + place.n_squares <= _MOST_SQUARES:
-            joined[-1] = replace(last, columns=range(last.columns.start, place.columns.stop))
+    joined: list[Square] = []
+    for rows, columns, images in sorted(places, key=lambda p: (p[2], p[0].start, p[0].stop, p[1].start)):
+        before = joined[-1] if joined else (rows, columns, ())
+        together = range(before[1].start, columns.stop)
+        alike = before[2] == images and before[0] == rows and before[1].stop == columns.start
+        if alike and len(rows) * len(together) * len(images) <= _MOST_SQUARES:
+            joined[-1] = rows, together, images
         else:
-            joined.append(place)
+            joined.append((rows, columns, images))
     return joined

@@ -115,6 +115,7 @@
     byId("bar").setAttribute("d", `M0,0h${length.toFixed(1)}m0,-8v16M0,-8v16`);
     barText.textContent = Number(round.toPrecision(1)) + sign;
   };
+  showBar(1);
   const zoom = d3.zoom().extent(all).translateExtent(all).scaleExtent([1, 64])
     .wheelDelta((event) => -Math.sign(event.deltaY) * Math.min(Math.abs(event.deltaY) * 0.01, 0.4))
     .filter((event) => {
