@@ -78,8 +78,8 @@ def _clipped_rms(steps: Float32Array) -> FloatArray:
     enough, least = count >= _MIN_NOISE_SAMPLES, np.minimum(np.maximum(count // 2, 1), count)
     smallest = np.take_along_axis(steps, np.minimum(zeros, steps.shape[1] - 1)[:, None], 1)[:, 0]
     floor = np.where(np.isfinite(smallest), 1.5 * smallest, 0)
-    squares = np.where(steps < np.inf, steps, 0.0)
-    np.cumsum(np.square(squares, out=squares), axis=1, out=squares)
+    squares = np.where(steps < np.inf, steps, 0).astype(float) ** 2
+    np.cumsum(squares, axis=1, out=squares)
     rms, row = np.zeros(len(steps)), np.arange(len(steps))
     while row.size:
         rms[row] = np.sqrt(squares[row, count[row] - 1] / np.maximum(count[row], 1))
