@@ -11,6 +11,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 import skymatch_cli
+from skymatch_cli.compare.mesh.sharp import without_lines
 from skymatch_cli.model.warning import counted
 from skymatch_cli.statistics.amplifiers import amplifier_steps
 
@@ -125,6 +126,30 @@ def test_pixels_masked_at_random_cost_their_share_only(tmp_path, share):
     sky, err = differences(written(tmp_path, pixels))
     assert err[1] == pytest.approx(5 * np.sqrt(2 / ((1 - share) * 64 * SIZE)), rel=0.3)
     assert abs(sky[1] - 30) < 4 * err[1]
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+@pytest.mark.parametrize("height", [5, -5, 40])
+def test_hot_and_dead_lines_of_a_detector_shift_no_sky(tmp_path, axis, height):
+    paths = []
+    for k in (0, 1):
+        frame = Frame(**{axis: 96.0 * k}, nx=SIZE, ny=SIZE)
+        pixels = frame.pixels(lambda x, y: 0 * x) + np.random.default_rng(k).normal(0, 3, (SIZE, SIZE))
+        hot = pixels if axis == "y" else pixels.T
+        hot[[40, 110, 117]] += height  # two of them in the overlap, of the first frame only: 0.31 for a height of 5
+        paths.append(write(tmp_path / f"{k}.fits", frame, pixels=pixels))
+    found, err = differences(paths)
+    assert abs(found[1]) < 3 * err[1] < 0.3
+
+
+def test_crowded_stars_and_odd_columns_are_no_hot_lines():
+    frame = Frame(nx=SIZE, ny=SIZE, noise=5)
+    everywhere = np.ones((SIZE, SIZE), bool)
+    for seed in range(4):
+        pixels = crowded(frame, 1.6, seed)
+        assert without_lines(pixels, everywhere).all()
+        pixels[:, ::2] += 5
+        assert without_lines(pixels, everywhere).all()
 
 
 def test_cosmic_rays_at_the_border_are_found_too(tmp_path):

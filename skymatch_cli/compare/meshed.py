@@ -21,6 +21,7 @@ from skymatch_cli.compare.mesh.grids import halvings, mesh_grids
 from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
 from skymatch_cli.compare.mesh.placement import Placement
 from skymatch_cli.compare.mesh.reduce import reduce_image
+from skymatch_cli.compare.mesh.sharp import without_lines
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
 from skymatch_cli.images.pixels import Pixels, pixels_of
@@ -284,6 +285,7 @@ class MeshTask:
             status = Status.OUTSIDE_LIMITS if n_good else Status.ALL_MASKED
         if info.wcs is None or status != Status.OK or not self.places.grids:
             return MeshReduction({}, status, local, n_good, pixels.warnings)
+        good = without_lines(pixels.data, good)
         data = pixels.data if info.to_comparison == 1 else pixels.data * pixels.data.dtype.type(info.to_comparison)
         try:
             meshes = self._meshes(data, good)

@@ -1,4 +1,4 @@
-"""Sharp outliers of one image: cosmic rays, hot pixels and trails one pixel wide.
+"""Sharp outliers of one image: cosmic rays, hot pixels, trails one pixel wide, and whole rows and columns.
 
 No star is narrower than the seeing, so a pixel that stands out of both neighbours of a row or of a
 column by most of its height above the sky around it is not light from the sky (the idea of the
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import median_filter
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, PixelArray
 
@@ -36,6 +37,14 @@ _HUGE_SIGMA = 1e6  # threshold beyond which no noise reaches
 _RING = [(j, i) for j in range(-2, 3) for i in range(-2, 3) if max(abs(i), abs(j)) == 2]
 _SIDES = [(0, -1), (0, 1), (-1, 0), (1, 0)]
 _NEIGHBOURS = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1) if (j, i) != (0, 0)]
+
+_SAMPLE, _ENOUGH = 42, 12  # pixels of a third of a line that show its level; and of these, that must be good
+_RANKS = np.arange(1, 6) / 10  # of the pixels whose mean is the level: below stars, and not in steps, as a median is
+_SPREAD, _MAD = 1.282, 1.4826  # from the first to the last of those ranks, in sigma; sigma in median distances
+_WIDE = 9  # lines around one that it is compared with
+_CLEAR = 4.0  # sigma in each third
+_ALIKE_THIRDS = 2.0  # most over least of these
+_MANY = 0.05  # of the lines
 
 Region = tuple[slice, slice]
 """Rows and columns of a rectangle of pixels."""
@@ -57,6 +66,41 @@ def without_sharp(
         threshold = _clear_threshold(np.sort(excess / frame.noise(found)), data.size)
         _leave_out(found[excess > threshold * frame.noise(found)], frame, threshold * _NEXT / _FIRST)
     return frame.clean
+
+
+def without_lines(data: PixelArray, good: BoolArray) -> BoolArray:
+    """Return ``good`` (ny, nx) without the rows and columns that stand out of those around them all along the frame.
+
+    Hot columns may be fainter than the noise of a pixel; but all frames of a detector have them in one place, so that
+    overlaps at the same side of it see the same ones, and no comparison shows them.
+    """
+    row, column = _odd_lines(data, good), _odd_lines(data.T, good.T)
+    return good & ~row[:, None] & ~column if row.any() or column.any() else good
+
+
+def _odd_lines(data: PixelArray, good: BoolArray) -> BoolArray:
+    """Rows (ny,) that stand out by about the same in each third of them: stars don't. None, where many are so."""
+    n = data.shape[1] // 3
+    heights = np.stack([_heights(data[:, k : k + n], good[:, k : k + n]) for k in (0, n, 2 * n)])
+    low, high = np.sort(np.abs(heights), axis=0)[[0, -1]]
+    odd = (low > _CLEAR) & (high < _ALIKE_THIRDS * low) & (np.abs(heights.sum(axis=0)) > high)
+    return np.asarray(odd & (np.count_nonzero(odd) <= _MANY * len(data)))
+
+
+def _heights(data: PixelArray, good: BoolArray) -> FloatArray:
+    """By how many sigma the level of every row (ny,) differs from those around; 0 where that is unknown."""
+    some = np.s_[:, :: max(1, data.shape[1] // _SAMPLE)]
+    values, count = np.where(good[some], data[some], np.inf), np.count_nonzero(good[some], axis=1)
+    values.sort(axis=1)
+    heights, known = np.zeros(len(data)), np.flatnonzero(count >= _ENOUGH)
+    if len(known) > _WIDE:
+        at = values[known[:, None], (count[known, None] * _RANKS).astype(np.int64)]
+        level = at.mean(axis=1, dtype=np.float64)
+        away = level - median_filter(level, _WIDE, mode="mirror")
+        noise = np.median(at[:, -1] - at[:, 0]) / (_SPREAD * np.sqrt(count[known].min()))
+        if sigma := float(max(_MAD * np.median(np.abs(away)), noise)):
+            heights[known] = away / sigma
+    return heights
 
 
 def _stand_out(frame: _Frame, region: Region) -> IntArray:
