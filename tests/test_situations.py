@@ -369,11 +369,12 @@ class TestCoordinates:
         )
         assert "not known" not in run("b.fits", "--strict").stderr
 
-    def test_an_epoch_that_is_taken_for_the_equinox_is_said(self) -> None:
+    @pytest.mark.parametrize(("epoch", "equinox"), [(1955.31, "fk4 of 1955.31"), (2021.4, "fk5 of 2021.4")])
+    def test_an_epoch_that_is_taken_for_the_equinox_is_said(self, epoch: float, equinox: str) -> None:
         single("a.fits", 100.0, RADESYS=None)
-        single("b.fits", 107.0, 10.0, RADESYS=None, EPOCH=1955.31)
+        single("b.fits", 107.0, 10.0, RADESYS=None, EPOCH=epoch)
         single("c.fits", 100.0, 5.0, RADESYS=None)
-        compared = "positions of different frames are compared: icrs (a.fits), fk4 of 1955.31 (b.fits)"
+        compared = f"positions of different frames are compared: icrs (a.fits), {equinox} (b.fits)"
         assert compared in run("*.fits").stderr
         alone = run("a.fits", "b.fits")
         assert alone.exit_code == 4

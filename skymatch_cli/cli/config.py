@@ -50,15 +50,10 @@ def command(ctx: click.Context, /, dump: bool, **_: Any) -> None:
 
 
 def _toml(name: str, value: str | float | tuple[str, ...]) -> str:
-    """A value as TOML, whose strings take the escapes of JSON."""
-    if isinstance(value, tuple):
-        return f"[{', '.join(_toml(name, each) for each in value)}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, str):
-        return repr(value)
+    """A value as TOML, which has the numbers, the lists and the escapes of JSON."""
+    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError as error:
         raise UsageError(f"{option_name(name)}: {value!r} is not text that TOML can hold", "rename the file") from error
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return text

@@ -53,14 +53,8 @@ def floats_made(before: Iterable[ImageInfo], written: WriteReport) -> str:
             sizes.setdefault(info.ref.file, (source.science.state[0], Path(target).stat().st_size))
     if not sizes:
         return ""
+    from rich.filesize import decimal
+
     old, new = (sum(size[k] for size in sizes.values()) for k in (0, 1))
     files = f"{plural(len(sizes), 'file')} ({first_names(list(sizes))})"
-    return f"integer pixels became floating point in {files}: {_bytes(old)} → {_bytes(new)}"
-
-
-def _bytes(n: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.3g} {unit}"
-        n /= 1000
-    return f"{n:.3g} TB"
+    return f"integer pixels became floating point in {files}: {decimal(old)} → {decimal(new)}"

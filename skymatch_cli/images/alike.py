@@ -215,14 +215,14 @@ def _channel_problems(found: Sequence[ImageHeader]) -> dict[int, Problem]:
 
 
 def _frame_warnings(found: Sequence[ImageHeader]) -> tuple[SkyWarning, ...]:
-    """Warn where FK4 positions are compared with others: often the date of a plate is taken for an equinox."""
+    """Warn where frames of unlike equinoxes are compared: often the date of an observation is taken for one."""
     first: dict[SkyFrame, str] = {}
     for read in found:
         if (frame := getattr(read.info.wcs, "frame", None)) is not None:
             first.setdefault(frame, read.info.ref.label)
-    if len(first) < 2 or all(frame.rigid for frame in first):
+    if len(first) < 2 or all(frame.rigid and frame.equinox in {None, 2000.0} for frame in first):
         return ()
-    listed = ", ".join(f"{frame} ({label})" for frame, label in first.items())
+    listed = first_names([f"{frame} ({label})" for frame, label in first.items()])
     text = f"positions of different frames are compared: {listed}; EPOCH without EQUINOX counts as the equinox"
     return (SkyWarning(WarningName.WCS, text),)
 

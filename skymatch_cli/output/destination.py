@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _SUFFIXES = {f".{form}": form for form in Format if form != Format.TABLE}
 _SPOOLED_BYTES = 2**24  # output to a pipe is buffered in memory up to this size
 _ALL_TABLES = frozenset({Format.JSON, Format.FITS, Format.VOT})
+_COMPRESSED = frozenset({".gz", ".bz2", ".fz", ".xz", ".zst", ".z", ".zip"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,8 @@ class Output:
         suffix = Path(self.output).suffix.lower()
         implied = _SUFFIXES.get(suffix)
         known = " ".join(_SUFFIXES)
+        if suffix in _COMPRESSED:
+            raise UsageError(f"--output {self.output}: {suffix} is not written", f"use one of {known}")
         if given is None and implied is None:
             raise UsageError(
                 f"--output {self.output}: the suffix names no format", f"use one of {known}, or give --format"

@@ -131,18 +131,13 @@ def json_chunks(report: Report) -> Iterator[str]:
 
 
 def _json_rows(table: Table) -> Iterator[str]:
-    row = ", ".join(_dumps(name).replace("%", "%%") + ": %s" for name in table.names)
-    return map(f"{{{row}}}".__mod__, zip(*map(_json_values, table.columns), strict=True))
-
-
-def _json_values(column: Column) -> list[str]:
-    values = column.values.tolist()
-    if column.values.dtype.kind == "f":
-        return [repr(value) if math.isfinite(value) else "null" for value in values]
-    if column.values.dtype.kind == "i":
-        return list(map(str, values))
-    text = {value: _dumps(value) for value in set(values)}
-    return [text[value] for value in values]
+    columns = (
+        [v if math.isfinite(v) else None for v in c.values.tolist()]
+        if c.values.dtype.kind == "f"
+        else c.values.tolist()
+        for c in table.columns
+    )
+    return (_dumps(dict(zip(table.names, row, strict=True))) for row in zip(*columns, strict=True))
 
 
 def _dumps(value: Any) -> str:

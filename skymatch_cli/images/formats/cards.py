@@ -91,17 +91,11 @@ def make_card(keyword: str, content: Value, comment: str = "") -> bytes:
 
 
 def with_value(card: bytes, content: Value) -> bytes:
-    """Return the card with another value; keyword, comment and, where there is room, the columns stay."""
+    """Return the card with another value, in fixed format; keyword and comment stay."""
     match = _FIELD.fullmatch(card[10:].rstrip())
     comment = (match["comment"] or b"") if match else b""
-    old_end = 10 + len(match["value"]) if match else _VALUE_END
-    field = _field(content).encode("ascii")
-    body = field if isinstance(content, str) else field.rjust(max(0, min(old_end, _VALUE_END) - 10))
-    start = card[:8] + b"= " + body
-    if comment:
-        column = card.rstrip().index(comment, 10)
-        start = start.ljust(column if len(start) < column else len(start) + 1) + comment
-    return start[:CARD].ljust(CARD)
+    start = make_card(card[:8].decode("ascii").rstrip(), content).rstrip()
+    return (start.ljust(_VALUE_END) + b" " + comment if comment else start)[:CARD].ljust(CARD)
 
 
 def end_of_content(cards: Cards) -> int:
