@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array, diags_array
 from scipy.sparse.linalg import splu
 
-from skymatch_cli.compare.sharing import pooled_noise
+from skymatch_cli.compare.pooledpairs import pooled_noise
 from skymatch_cli.solve import laplacian, leastsquares
 from skymatch_cli.solve.diagnose import bad_fits, bridges, loop_closure, thin_bridges
 from skymatch_cli.solve.offsets import solve_offsets

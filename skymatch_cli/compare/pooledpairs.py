@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array, diags_array, hstack
+import numpy.typing as npt
+from scipy.sparse import coo_array, csr_array, diags_array, hstack
 
 from skymatch_cli.compare.amplifiers import step_errors, step_variances, variances
 from skymatch_cli.compare.piecepairs import PiecePairs, as_loops_allow
 from skymatch_cli.compare.pieces import PieceMeans
 from skymatch_cli.compare.pooled import CountArray, ImageMeasurement, coarser
-from skymatch_cli.compare.sharing import pooled_noise
 from skymatch_cli.model import (
     BoolArray,
     FloatArray,
@@ -28,6 +28,7 @@ from skymatch_cli.model import (
 )
 from skymatch_cli.statistics.scale import scales
 
+_BORDER = 0.8  # exponent of shared parts of a block that borders cross
 _OF_CROWDING = 0.5  # error of a level over mean less median of its pixels: a bias that differs with the seeing
 
 
@@ -145,3 +146,44 @@ def _pair_status(infos: Sequence[ImageInfo], graph: OverlapGraph, words: StrArra
     group = group_numbers(infos)
     status[(status == Status.OK) & (group[graph.a] == group[graph.b])] = Status.SAME_GROUP
     return status
+
+
+def pooled_noise(
+    err: FloatArray, image: IntArray, side: IntArray, pair: IntArray, counts: npt.NDArray[np.integer]
+) -> csr_array:
+    """Noise factor S (M, K) of pooled differences: S S^T is their covariance, ``(err**2).sum(axis=0)`` its diagonal.
+
+    The statistic of an image over an overlap behaves as a mean over the overlap's pixels. Two overlaps with n and m
+    pixels, k of them common, then have errors with correlation k / sqrt(n m). Which pixels are common is known by
+    blocks of the frame, each one independent source of noise: two overlaps that cover the parts f and g of a block are
+    taken to share (f g)^0.8 of it. That is exact where one of them covers it fully or not at all, and in between it is
+    the average of what borders do: parallel ones share min(f, g), as (f g)^0.73 on average; crossing ones f g. What is
+    left of a pair's variance is its own, so that S is sparse and the variances are exact.
+
+    Parameters
+    ----------
+    err : (2, M) float64
+        1-sigma error of the statistic of the first and the second image of every pair, in comparison
+        units; 0 for pairs that are not used.
+    image, side, pair : (k,) int64
+        The regions: overlap ``pair`` in an image that is the first of it (0) or the second (1).
+    counts : (k, n_blocks) int
+        Pixels of each region in each block of the frame. Where a pair has none, its noise is its own.
+    """
+    n_pairs = err.shape[1]
+    region, block = np.nonzero(counts)
+    n_pixels = counts[region, block].astype(float)
+    image, side, pair = image[region], side[region], pair[region]
+    of_side = side * n_pairs + pair
+    variance = err[side, pair] ** 2 * n_pixels / np.bincount(of_side, n_pixels, minlength=2 * n_pairs)[of_side]
+    column = image * counts.shape[1] + block
+    n_shared = int(column.max(initial=0)) + 1
+    largest = np.zeros(n_shared)
+    np.maximum.at(largest, column, n_pixels)
+    shared = variance * (n_pixels / largest[column]) ** (2 * _BORDER - 1)
+
+    own = (err**2).sum(axis=0) - np.bincount(pair, shared, minlength=n_pairs)
+    value = np.concatenate([(1.0 - 2.0 * side) * np.sqrt(shared), np.sqrt(np.maximum(own, 0.0))])
+    row = np.concatenate([pair, np.arange(n_pairs)])
+    column = np.concatenate([column, n_shared + np.arange(n_pairs)])
+    return coo_array((value, (row, column)), shape=(n_pairs, n_shared + n_pairs)).tocsr()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, reduce
 from itertools import accumulate, repeat
 from math import comb
+from operator import mul
 
 import numpy as np
+import numpy.typing as npt
 
 from skymatch_cli.model.arrays import FloatArray
 
@@ -44,6 +47,27 @@ def degree_of(n: int) -> int:
     2
     """
     return next(degree for degree in range(n) if n_terms(degree) == n)
+
+
+def powers_of(u: FloatArray, v: FloatArray, degree: int) -> list[FloatArray]:
+    """Return u, v, u^2, u v and so on, up to a degree."""
+    return [reduce(mul, (u,) * i + (v,) * j) for i, j in exponents(degree)[1:]]
+
+
+def moved_powers(
+    means: Sequence[npt.NDArray[np.floating]], u: FloatArray, v: FloatArray, degree: int
+) -> npt.NDArray[np.float32]:
+    """Return means (t, ...) of powers of places about (-u, -v), from ``means`` of 1 and of these (or more) about 0."""
+    terms = exponents(degree)
+    powers = (
+        sum(
+            comb(a, i) * comb(b, j) * u ** (a - i) * v ** (b - j) * mean
+            for mean, (i, j) in zip(means, terms, strict=False)
+            if i <= a and j <= b
+        )
+        for a, b in terms[1:]
+    )
+    return np.stack([np.asarray(power, np.float32) for power in powers])
 
 
 def carried(shift: FloatArray, degree: int) -> FloatArray:

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.compare.mesh.cells import COARSE, Float32Array
-from skymatch_cli.compare.mesh.centroids import CellCentroids
-from skymatch_cli.compare.mesh.reduce import CellMesh
+from skymatch_cli.compare.mesh.reduce import CellCentroids, CellMesh
 from skymatch_cli.model import FloatArray, IntArray
 
 _LEVELS = 2**15 - 1  # of values on either side of the middle of a block

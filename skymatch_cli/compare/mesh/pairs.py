@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.compare.mesh.cells import Float32Array
-from skymatch_cli.compare.mesh.centroids import powers_of_places
 from skymatch_cli.compare.mesh.layers import Layers
 from skymatch_cli.compare.mesh.tiles import BLOCK, MIDDLE, Leaves
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
-from skymatch_cli.model.monomials import carried, n_terms
+from skymatch_cli.model.monomials import carried, n_terms, powers_of
 
 Join = Callable[..., Any] | None
 Factors = tuple[npt.NDArray[np.floating], npt.NDArray[np.floating], Join, int]
@@ -144,7 +143,7 @@ def _blocks_alike(layers: Layers) -> Iterator[IntArray]:
 def _powers_in_block(degree: int) -> Float32Array:
     """Powers (64, t) of the places of the cells of a block, about its middle."""
     v, u = np.divmod(np.arange(BLOCK**2), BLOCK) - np.array(MIDDLE)
-    return np.stack([np.ones_like(u), *powers_of_places(u, v, degree)], axis=1).astype(np.float32)
+    return np.stack([np.ones_like(u), *powers_of(u, v, degree)], axis=1).astype(np.float32)
 
 
 @cache

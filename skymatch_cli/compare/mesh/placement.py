@@ -20,8 +20,8 @@ from skymatch_cli.compare.mesh.cells import (
     pixel_map,
     window_around,
 )
-from skymatch_cli.compare.mesh.centroids import place_sums, powers_of_places
 from skymatch_cli.model import BoolArray, CelestialWcs, FloatArray, IntArray
+from skymatch_cli.model.monomials import powers_of
 
 _MOST_BLOCKS = 32  # of a rectangle of several rows: their pixels fit the cache
 _LEAST_MOST_CELLS, _MOST_CELLS_PER_PIXEL = 2**20, 1  # far more than pixels fill: near the horizon of a plane
@@ -104,7 +104,7 @@ class Placement:
         if n_lost:
             y, x = np.divmod(np.flatnonzero(~usable), usable.shape[1])
             u, v = self._positions.of_pixels(x + float(rectangle[1].start), y + float(rectangle[0].start))
-            powers = powers_of_places(u - self.origin[1], v - self.origin[0], degree)
+            powers = powers_of(u - self.origin[1], v - self.origin[0], degree)
             lost = shares.totals_of(self.bins.shares(y, x, usable.shape), [np.ones(len(y)), *powers])
             kept = [total - less for total, less in zip(kept, lost, strict=True)]
             none = kept[0] < _ROUNDING
@@ -115,8 +115,16 @@ class Placement:
     def _place_totals(self, rectangle: Rectangle, usable: BoolArray, degree: int) -> list[FloatArray]:
         """Sums over cells of the usable pixels of a rectangle, and of the powers of their places."""
         totals = self.shares(rectangle).totals
-        powers = place_sums(self._positions, self.bins, usable, rectangle, self.origin, degree) if degree else []
-        return [totals(self.bins.counts(usable)), *map(totals, powers)]
+        found = [totals(self.bins.counts(usable))]
+        if degree:
+            y, x = (np.arange(each.start, each.stop, dtype=float) for each in rectangle)
+            u, v = self._positions.at(x, y)
+            u -= self.origin[1]
+            v -= self.origin[0]
+            for place in (u, v):
+                place[~usable | np.isnan(place)] = 0
+            found += [totals(self.bins.sums(power)) for power in powers_of(u, v, degree)]
+        return found
 
     @cached_property
     def corners(self) -> FloatArray:

@@ -12,16 +12,39 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import BLOCK_PIX, COARSE, CellSums, Float32Array, bilinear
-from skymatch_cli.compare.mesh.centroids import CellCentroids
 from skymatch_cli.compare.mesh.noise import block_noise
 from skymatch_cli.compare.mesh.placement import Placement
 from skymatch_cli.compare.mesh.sharp import without_sharp
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, PixelArray
-from skymatch_cli.model.monomials import n_terms
+from skymatch_cli.model.monomials import moved_powers, n_terms
 
 MIN_COVERAGE = 0.3  # share of a cell's window that must be good pixels
 _MOST_SUM, _MOST_VALUE = 1e37, 1e34  # of bins and of their pixels: float32 holds sums of both
 _ROUNDINGS = 4.0  # of single precision, by which the mean of a cell may err
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellCentroids:
+    """Means of powers of the places of good pixels, with the windows of the cells, about the centres of the cells.
+
+    A cell at the border of an image, or beside a mask, has its pixels to one side of its centre. For a constant sky
+    that is the same everywhere; for a tilt the mean place counts, for a polynomial the means of the powers.
+    """
+
+    pitch_rad: float  # of the grid
+    powers: Float32Array  # (t, nj, ni): of u, v, u^2, u v and so on, in cells; 0 where there is no pixel
+
+    @classmethod
+    def of_sums(
+        cls, pitch_rad: float, sums: CellSums, origin: tuple[int, int], shape: tuple[int, int], degree: int
+    ) -> CellCentroids:
+        """From sums over cells, of which the second counts pixels and those behind it add up powers of places."""
+        (j0, i0), (nj, ni) = (tuple(o - s for o, s in zip(origin, sums.origin, strict=True)), shape)
+        _, count, *totals = sums.sums[:, j0 : j0 + nj, i0 : i0 + ni]
+        per_count = np.divide(1, count, out=np.zeros_like(count), where=count > 0)
+        about_first = [total * per_count for total in (count, *totals)]
+        v, u = (-(first + np.arange(n, dtype=float)) for first, n in zip((j0, i0), shape, strict=True))
+        return cls(pitch_rad, moved_powers(about_first, u, v[:, None], degree))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
-from skymatch_cli.compare.mesh.centroids import moved_powers
 from skymatch_cli.compare.mesh.compare import (
     SHEET_BYTES,
     SKY_BYTES,
@@ -25,18 +24,17 @@ from skymatch_cli.compare.mesh.compare import (
     pair_status,
 )
 from skymatch_cli.compare.mesh.connected import least_squares_offsets
-from skymatch_cli.compare.mesh.moments import PlaneMoments, box, middles
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.passes import first_differences, median_sums
 from skymatch_cli.compare.mesh.reduce import blocks_at
 from skymatch_cli.compare.mesh.sheets import Sheet, gathered, make_sheet
 from skymatch_cli.compare.mesh.spill import Kept
-from skymatch_cli.compare.mesh.sums import BlockScatter, PairSums, over, shares
+from skymatch_cli.compare.mesh.sums import BlockScatter, PairSums, PlaneMoments, over, shares
 from skymatch_cli.compare.mesh.tiles import BLOCK, MIDDLE, run_noise, sheet_plans
 from skymatch_cli.compare.mesh.trust import Spreads, mean_sky, median_sky, weighed
 from skymatch_cli.model import FloatArray, IntArray, Measurements, OverlapGraph, PlaneDifferences, StrArray
 from skymatch_cli.model.measurements import PlaneSolver
-from skymatch_cli.model.monomials import carried, degree_of, exponents, n_terms
+from skymatch_cli.model.monomials import carried, degree_of, exponents, moved_powers, n_terms
 
 _ITERATIONS = 7  # with the planes and the weights of the one before; residuals begin with the tilts in them
 _CUBIC = 3  # degree that takes one more
@@ -57,8 +55,8 @@ def compare_planes(
     As ``compare.compare`` of meshes with centroids, on the only plane of the graph; also gives ``planes``.
     """
     unit, n = run_noise([meshes])[0], graph.n_images
-    level, boxes = np.array([0.0 if m is None else m.level / unit for m in meshes]), np.array([*map(box, meshes)])
-    start, position = ImagePlanes(boxes.mean(axis=1), np.zeros((n, n_terms(degree))), level), middles(boxes, graph)
+    level, boxes = np.array([0.0 if m is None else m.level / unit for m in meshes]), np.array([*map(_box, meshes)])
+    start, position = ImagePlanes(boxes.mean(axis=1), np.zeros((n, n_terms(degree))), level), _middles(boxes, graph)
     moments, sums = PlaneMoments.empty(position, degree), PairSums.empty(graph, np.zeros(n))
     with ExitStack() as stack:
         fields = _fields(meshes, graph, degree, stack)
@@ -87,6 +85,21 @@ def compare_planes(
     )
     sums = replace(sums, offset_a=mean_a, offset_b=mean_b)
     return replace(pair_measurements(sums, unit, graph, n_good=n_good, status=status), planes=found)
+
+
+def _box(mesh: Mesh | None) -> FloatArray:
+    """The lowest and highest (u, v) of the cells of a mesh."""
+    if mesh is None:
+        return np.zeros((2, 2))
+    low = np.array(mesh.origin[::-1], float)
+    return np.stack([low, low + np.array(mesh.shape[::-1]) - 1.0])
+
+
+def _middles(boxes: FloatArray, graph: OverlapGraph) -> FloatArray:
+    """Middle (M, 2) of what both images of every pair cover, from the boxes (N, 2, 2) of these."""
+    low = np.maximum(boxes[graph.a, 0], boxes[graph.b, 0])
+    high = np.minimum(boxes[graph.a, 1], boxes[graph.b, 1])
+    return np.asarray(0.5 * (low + high))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,15 +23,13 @@ from skymatch_cli.images.formats.source import open_source
 from skymatch_cli.model import FloatArray
 from skymatch_cli.sky.frames import SkyFrame
 from skymatch_cli.sky.inverse import refine_pixels
-from skymatch_cli.sky.sphere import angle_rad, lon_lat, unit_vectors
-from skymatch_cli.sky.tangent import flattened, tangent_axes
+from skymatch_cli.sky.sphere import angle_rad, unit_vectors
 
 _UPGRADE = "pip install --upgrade gwcs asdf-astropy"
 _UNKNOWN_TAG = re.compile(r"(\S+) is not recognized")
 _LONGITUDES = frozenset({"pos.eq.ra", "pos.galactic.lon", "pos.ecliptic.lon"})
 _ROUND_TRIP_PIX = 1e-3
 _AROUND = 1.0  # frames on each side in which pixel positions are looked for
-_HALF_SKY = 0.1  # cosine: a guess is made on this side of the sky only
 
 
 class UnknownWcsError(InputError):
@@ -54,8 +52,11 @@ class GwcsWcs:
             return _Engine(file["wcs"])
 
     @cached_property
-    def _linear(self) -> _Linear:
-        return _Linear.of(self)
+    def _middle(self) -> tuple[FloatArray, float]:
+        """The position of its middle, (3,), and the side of a pixel there in radians."""
+        x, y = 0.5 * (self.shape[1] - 1), 0.5 * (self.shape[0] - 1)
+        here, right, above = self.to_sky(np.array([x, x + 1, x]), np.array([y, y, y + 1]))
+        return here, float(np.sqrt(np.linalg.norm(np.cross(right - here, above - here))))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in ("shape", "cards", "frame", "notes", "corner")}
@@ -68,16 +69,16 @@ class GwcsWcs:
     def to_pixel(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
         """ICRS unit vectors (n, 3) to pixels within a frame's width of the image; NaN elsewhere.
 
-        Newton's method from a linear guess: the inverse that a GWCS holds is missing or approximate.
+        Newton's method from the middle: the inverse that a GWCS holds is missing or approximate.
         """
-        ny, nx = self.shape
-        x, y = self._linear.pixels(vectors)
-        box = np.array([-0.5 - _AROUND * nx, -0.5 - _AROUND * ny, (1 + _AROUND) * nx, (1 + _AROUND) * ny])
-        on = np.flatnonzero((x >= box[0]) & (x <= box[2]) & (y >= box[1]) & (y <= box[3]))
+        (ny, nx), (middle, scale_rad) = self.shape, self._middle
         found = np.full((2, len(vectors)), np.nan)
+        on = np.flatnonzero(angle_rad(vectors, middle) <= 2 * _AROUND * np.hypot(nx, ny) * scale_rad)
         if len(on):
-            found[:, on] = refine_pixels(self, vectors[on], x[on], y[on], np.tile(box, (len(on), 1)))
-            off = angle_rad(self.to_sky(*found[:, on]), vectors[on]) / self._linear.scale_rad
+            box = [-0.5 - _AROUND * nx, -0.5 - _AROUND * ny, (1 + _AROUND) * nx, (1 + _AROUND) * ny]
+            x, y = np.full(len(on), 0.5 * (nx - 1)), np.full(len(on), 0.5 * (ny - 1))
+            found[:, on] = refine_pixels(self, vectors[on], x, y, np.tile(box, (len(on), 1)))
+            off = angle_rad(self.to_sky(*found[:, on]), vectors[on]) / scale_rad
             found[:, on[~(off <= _ROUND_TRIP_PIX)]] = np.nan
         return found[0], found[1]
 
@@ -98,7 +99,7 @@ def gwcs_wcs(wcs: Any, shape: tuple[int, int], where: str) -> GwcsWcs:
         frame = SkyFrame(sky.name, float(sky.equinox.jyear) if sky.name == "fk5" else None)
         made = GwcsWcs(shape, zlib.compress(stream.getvalue(), 1), frame)
         made.__dict__["_engine"] = engine
-        if not made._linear.scale_rad > 0:
+        if not made._middle[1] > 0:
             raise ValueError("its pixels have no area on the sky")
     except Exception as error:  # transforms and converters raise whatever they trip over
         raise InputError.at(where, f"its GWCS can't be used: {reason(error)}") from error
@@ -196,32 +197,3 @@ class _Engine:
             warnings.simplefilter("ignore")
             world = [np.asarray(v, float) * f for v, f in zip(self._values(x, y), self._to_rad, strict=True)]
         return unit_vectors(world[self._longitude], world[1 - self._longitude])
-
-
-@dataclass(frozen=True, slots=True)
-class _Linear:
-    """A linear map from the tangent plane at the middle of an image to its pixels: a first guess."""
-
-    axes: FloatArray
-    matrix: FloatArray
-    scale_rad: float
-
-    @classmethod
-    def of(cls, wcs: GwcsWcs) -> _Linear:
-        ny, nx = wcs.shape
-        axes = tangent_axes(*map(float, lon_lat(wcs.to_sky(np.array([0.5 * (nx - 1)]), np.array([0.5 * (ny - 1)]))[0])))
-        x, y = (a.ravel() for a in np.meshgrid(np.linspace(0, nx - 1, 7), np.linspace(0, ny - 1, 7)))
-        plane = _on_plane(axes, wcs.to_sky(x, y))
-        known = np.isfinite(plane).all(axis=1)
-        forward, *_ = np.linalg.lstsq(np.column_stack([x, y, np.ones_like(x)])[known], plane[known], rcond=None)
-        scale = float(np.sqrt(abs(np.linalg.det(forward[:2]))))
-        inverse = np.linalg.inv(forward[:2])
-        return cls(axes, np.vstack([inverse, -forward[2] @ inverse]), scale)
-
-    def pixels(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
-        x, y = (_on_plane(self.axes, vectors) @ self.matrix[:2] + self.matrix[2]).T
-        return x, y
-
-
-def _on_plane(axes: FloatArray, vectors: FloatArray) -> FloatArray:
-    return flattened(axes, np.where((vectors @ axes[2] > _HALF_SKY)[:, None], vectors, np.nan))
