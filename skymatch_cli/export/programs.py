@@ -17,7 +17,6 @@ from skymatch_cli.errors import InputError, Problem, UsageError, missing_extra
 from skymatch_cli.images.formats.files import base_name, is_remote, real_path
 from skymatch_cli.model import FloatArray, ImageInfo, ImageRef
 from skymatch_cli.model.section import WHOLE
-from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.output.formats import write_vot
 from skymatch_cli.output.printable import printable
 from skymatch_cli.output.tables import Report
@@ -38,19 +37,10 @@ class Export:
     infos: tuple[ImageInfo, ...]  # the images of the report, from their headers; () for ``topcat``, which needs none
     images_tbl: str | None = None  # Montage's table of the (projected) images
 
-    def planes(self) -> list[tuple[ImageInfo, SkyPlane]]:
-        """Every image and the sky to subtract from its pixels, with its tilt if it has one; InputError as `skies`."""
-        tilt = self.report.tilt()
-        if tilt is not None and tilt.shape[1] > 2:
-            hint = "subtract them: skymatch match --model poly2 --subtract"
-            raise UsageError("--to montage: it knows planes, but the skies are polynomials of a higher degree", hint)
-        tilts = [()] * len(self.infos) if tilt is None else tilt.tolist()
-        return [(info, SkyPlane(sky, *t)) for (info, sky), t in zip(self.skies(), tilts, strict=True)]
-
     def constants(self, to: ExportFormat) -> list[tuple[ImageInfo, float]]:
         """Every image and its sky, for a format without tilts; InputError as `skies`; UsageError if they have tilts."""
         if self.report.tilt() is not None:
-            hint = "use --to montage, or subtract them: skymatch match --model plane --subtract"
+            hint = "subtract them: skymatch match --model plane --subtract"
             raise UsageError(f"--to {to}: the skies have tilts, which it can't hold", hint)
         return self.skies()
 
@@ -112,7 +102,7 @@ def _montage(request: Export) -> bytes:
 
     if request.images_tbl is None:
         raise UsageError("--to montage needs the table of the images", "add --images-tbl images.tbl")
-    return corrections(request.images_tbl, request.planes()).encode()
+    return corrections(request.images_tbl, request.constants(ExportFormat.MONTAGE)).encode()
 
 
 def _jwst(request: Export) -> bytes:
