@@ -64,6 +64,25 @@ def test_errors_with_the_sources_cover_what_these_do(field):
     assert (np.abs(bias) < 2 * err).all()
 
 
+def test_errors_count_noise_that_pixels_share():
+    """As after resampling; independent pixels would make a sixth of it."""
+    pulls = []
+    for seed in range(12):
+        noise = gaussian_filter(np.random.default_rng(seed).normal(size=(SIZE, SIZE)), 2.0, mode="wrap")
+        pixels = 100 + NOISE * noise / noise.std()
+        found = own_sky(pixels, np.ones(pixels.shape, bool), StatisticSettings(), mask_sources=False)
+        pulls.append((found.value - 100) / found.err)
+    assert 0.5 < np.sqrt(np.mean(np.square(pulls))) < 1.8
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.3])
+def test_single_photons_are_no_sources(rate):
+    photons = np.random.default_rng(2).poisson(rate, (SIZE, SIZE)).astype("f4")
+    found = own(photons)
+    assert found.value == pytest.approx(rate, abs=3 * np.sqrt(rate) / SIZE)
+    assert found.err < 4 * np.sqrt(rate) / SIZE
+
+
 @pytest.mark.parametrize("mask_sources", [False, True])
 def test_a_plain_field_has_the_error_of_its_noise(mask_sources):
     pixels = np.random.default_rng(1).normal(100, NOISE, (SIZE, SIZE))

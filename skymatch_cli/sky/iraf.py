@@ -9,10 +9,13 @@ breaks down on surfaces of order 4 and more, which most of them have.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.polynomial import Chebyshev, Legendre, Polynomial
+from numpy.polynomial.chebyshev import chebval2d
+from numpy.polynomial.legendre import legval2d
+from numpy.polynomial.polynomial import polyval2d
 
 from skymatch_cli.model import FloatArray
 
@@ -23,8 +26,11 @@ _SURFACE = re.compile(r'(?P<which>lngcor|latcor) *= *"(?P<numbers>[^"]*)"')
 _PROJECTION = re.compile(r"projp(?P<number>\d) *= *(?P<value>[-+.\dEeDd]+)")
 _CARD_TEXT = 68  # characters of a string that fill its card
 _MAX_ORDER = 9  # of SIP in astropy
-_SERIES: dict[int, Any] = {1: Chebyshev, 2: Legendre, 3: Polynomial}
+_VALUES: dict[int, Any] = {1: chebval2d, 2: legval2d, 3: polyval2d}
 _HALF_CROSS, _FULL_CROSS = 2, 1
+
+_Surface = tuple[int, Callable[[FloatArray, FloatArray], FloatArray]]
+"""The order of a correction, and its values at (xi, eta)."""
 
 
 def is_iraf(header: Any) -> bool:
@@ -50,9 +56,10 @@ def translated(header: Any) -> Any:
     if not surfaces:
         return result
     linear: FloatArray = WCS(result, naxis=2).pixel_scale_matrix
-    lng_lat = [surfaces.get(which, np.zeros((1, 1))) for which in ("lngcor", "latcor")]
-    to_lng_lat = linear if lat == 2 else linear[::-1]
-    for letter, terms in zip("AB", _of_pixels(lng_lat, to_lng_lat), strict=True):
+    none: _Surface = 1, lambda xi, _: 0.0 * xi
+    lng_lat = [surfaces.get(which, none) for which in ("lngcor", "latcor")]
+    reach = max(1.0, *(abs(float(header.get(f"{key}{axis}", 1))) for key in ("NAXIS", "CRPIX") for axis in (1, 2)))
+    for letter, terms in zip("AB", _of_pixels(lng_lat, linear if lat == 2 else linear[::-1], reach), strict=True):
         result[f"{letter}_ORDER"] = len(terms) - 1
         for i, j in np.argwhere(terms).tolist():
             result[f"{letter}_{i}_{j}"] = float(terms[i, j])
@@ -79,22 +86,31 @@ def _number(text: str) -> float:
     return float(text.upper().replace("D", "E"))
 
 
-def _surface(text: str) -> FloatArray:
-    """Return the terms (i, j) of xi^i eta^j of a surface of IRAF."""
-    kind, n_x, n_y, cross, *rest = (_number(word) for word in text.split())
+def _surface(numbers: str) -> _Surface:
+    """Read a surface of IRAF."""
+    kind, n_x, n_y, cross, *rest = (_number(word) for word in numbers.split())
     nx, ny = int(n_x), int(n_y)
     if not (1 <= nx <= _MAX_ORDER + 1 and 1 <= ny <= _MAX_ORDER + 1):
         raise ValueError(f"a surface of IRAF has the orders {n_x:g} and {n_y:g}")
     places = [(i, j) for j in range(ny) for i in range(nx) if _is_kept(i, j, max(nx, ny), int(cross))]
-    limits, values = rest[:4], rest[4:]
-    if len(limits) < 4 or len(values) != len(places) or not np.isfinite(rest).all():
+    (low_x, high_x, low_y, high_y), values = (*rest[:4], *[0.0] * (4 - len(rest))), rest[4:]
+    if len(values) != len(places) or not np.isfinite(rest).all():
         raise ValueError(f"a surface of IRAF has {len(values)} terms instead of {len(places)}")
+    evaluate = _VALUES.get(int(kind))
+    if evaluate is None or (evaluate is not polyval2d and not (high_x > low_x and high_y > low_y)):
+        raise ValueError(f"a surface of IRAF is of kind {kind}")
     terms = np.zeros((nx, ny))
     terms[tuple(np.transpose(places))] = values
-    along_x = _basis(int(kind), nx, limits[0], limits[1])
-    along_y = _basis(int(kind), ny, limits[2], limits[3])
-    powers: FloatArray = along_x.T @ terms @ along_y
-    return powers
+    order = max(1, int(np.argwhere(terms).sum(axis=1).max(initial=1)))
+    if order > _MAX_ORDER:
+        raise ValueError(f"a surface of IRAF has terms of order {order}")
+
+    def at(xi: FloatArray, eta: FloatArray) -> FloatArray:
+        if evaluate is not polyval2d:
+            xi, eta = (2 * xi - low_x - high_x) / (high_x - low_x), (2 * eta - low_y - high_y) / (high_y - low_y)
+        return np.asarray(evaluate(xi, eta, terms), float)
+
+    return order, at
 
 
 def _is_kept(i: int, j: int, order: int, cross: int) -> bool:
@@ -102,51 +118,17 @@ def _is_kept(i: int, j: int, order: int, cross: int) -> bool:
     return cross == _FULL_CROSS or (i + j < order if cross == _HALF_CROSS else i == 0 or j == 0)
 
 
-def _basis(kind: int, n: int, low: float, high: float) -> FloatArray:
-    """Return the n basis functions of one axis as polynomials: (function, power)."""
-    series = _SERIES.get(kind)
-    if series is None or not (high > low or series is Polynomial):
-        raise ValueError(f"a surface of IRAF is of kind {kind}")
-    domain = None if series is Polynomial else [low, high]
-    made = np.zeros((n, n))
-    for k in range(n):
-        powers = series.basis(k, domain).convert(kind=Polynomial).coef
-        made[k, : len(powers)] = powers
-    return made
+def _of_pixels(surfaces: list[_Surface], linear: FloatArray, reach: float) -> FloatArray:
+    """Return corrections of (xi, eta) as terms (2, i, j) of u^i v^j of pixels along both axes, by a fit that is exact.
 
-
-def _of_pixels(surfaces: list[FloatArray], linear: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Convert corrections, terms of powers of (xi, eta), to terms of powers of pixels along both axes.
-
-    ``linear`` (2, 2): (xi, eta) from pixels.
+    ``linear`` (2, 2): (xi, eta) from pixels, which are taken up to ``reach`` from the reference.
     """
-    order = max(int(np.argwhere(surface).sum(axis=1).max(initial=1)) for surface in surfaces)
-    if order > _MAX_ORDER:
-        raise ValueError(f"a surface of IRAF has terms of order {order}")
-    xi, eta = (_powers(row, order + 1) for row in linear)
-    moved = np.zeros((2, order + 1, order + 1))
-    for axis, surface in enumerate(surfaces):
-        for i, j in np.argwhere(surface).tolist():
-            moved[axis] += surface[i, j] * _product(xi[i], eta[j])
-    first, second = np.einsum("ab,bij->aij", np.linalg.inv(linear), moved)
-    return first, second
-
-
-def _powers(row: FloatArray, size: int) -> list[FloatArray]:
-    """Return powers 0 to size - 1 of a linear form of (u, v), as terms (i, j) of u^i v^j."""
-    form = np.zeros((size, size))
-    form[1:2, 0], form[0, 1:2] = row
-    powers = [np.zeros((size, size))]
-    powers[0][0, 0] = 1.0
-    for _ in range(size - 1):
-        powers.append(_product(powers[-1], form))
-    return powers
-
-
-def _product(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Multiply two polynomials, up to the size of the terms."""
-    result = np.zeros_like(first)
-    for i, j in np.argwhere(first).tolist():
-        shifted = second[: len(result) - i, : len(result) - j]
-        result[i:, j:] += first[i, j] * shifted
-    return result
+    order = max(own for own, _ in surfaces)
+    u, v = (at.ravel() for at in np.meshgrid(*[np.linspace(-1, 1, 2 * order + 2)] * 2))
+    i, j = np.array([(i, j) for i in range(order + 1) for j in range(order + 1 - i)]).T
+    plane = linear @ (reach * np.stack([u, v]))
+    moved = np.linalg.inv(linear) @ np.stack([at(*plane) for _, at in surfaces])
+    found, *_ = np.linalg.lstsq(u[:, None] ** i * v[:, None] ** j, moved.T, rcond=None)
+    terms = np.zeros((2, order + 1, order + 1))
+    terms[:, i, j] = (found / reach ** (i + j)[:, None]).T
+    return terms

@@ -10,6 +10,7 @@ and the sources with these, until they stay. The noise is that of the pixels bel
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -20,7 +21,8 @@ from skymatch_cli.model import BoolArray, PixelArray, SkyStatistic, StatisticSet
 from skymatch_cli.sky.raster import Spans
 from skymatch_cli.statistics.regions import region_statistics
 
-_SMOOTHING_PIX = 1.5  # standard deviation
+_SMOOTHING_PIX = 1.5  # standard deviation, and more where that holds fewer photons than these
+_PHOTONS = 60.0
 _THRESHOLD = 3.0  # in units of the noise of the smoothed image
 _LEAST_PIXELS = 5  # of a source above the threshold, connected also by corners
 _GROWTH_PIX = 2  # by which sources are wider than what is above the threshold
@@ -28,6 +30,9 @@ _ITERATIONS = 30
 _SETTLED = 1e-3  # of the pixels change
 _LEAST_SHARE = 0.02  # of the pixels must remain
 _BLOCKS = 8  # a side, whose scatter is part of the error
+_LEAST_BLOCKS = 25  # differences of blocks
+_MEDIAN_SQUARE = 0.455  # of the square of a Gaussian, which sources in a few blocks leave alone
+_CORRELATED = 3.0  # variance beyond that of independent pixels: four standard deviations of chance
 _OF_ASYMMETRY = 4.0  # bias of clipped pixels in a crowded field, over mean less median
 _UNSEEN = 0.1  # of what the sources did to the sky, sources that are too faint may still do
 
@@ -37,26 +42,47 @@ def own_sky(data: PixelArray, good: BoolArray, settings: StatisticSettings, *, m
 
     Without, the error counts the scatter of 8 x 8 blocks of the image, the asymmetry that is left in the pixels, and a
     tenth of the change by masking, for sources too faint to be found. With them, what stands between clipped pixels is
-    a bias that grows with their asymmetry (mean less median), and the error counts that.
+    a bias that grows with their asymmetry (mean less median), and the error counts that, and noise that pixels share.
     """
     frame = [Spans.full(data.shape)]
     (whole,) = region_statistics(data, good, frame, settings)
     if whole.status != Status.OK:
         return whole
     if not mask_sources:
-        return _with_error(whole, np.hypot(_OF_ASYMMETRY * whole.crowding, whole.skewness))
+        sources = np.hypot(_OF_ASYMMETRY * whole.crowding, whole.skewness)
+        return _with_error(whole, float(np.hypot(sources, _correlated(data, good, settings, whole.err))))
     use = without_sources(data, good)
     (own,) = region_statistics(data, use, frame, settings)
     blocks = region_statistics(data, use, _blocks(data.shape), settings)
     value, n = np.array([(b.value, b.n) for b in blocks if b.status == Status.OK]).reshape(-1, 2).T
     scatter = np.sqrt(np.sum((n / n.sum() * (value - np.average(value, weights=n))) ** 2)) if n.sum() else 0.0
     structure = np.sqrt(max(scatter**2 - own.err**2, 0.0))
-    mean, median = (
-        region_statistics(data, use, frame, replace(settings, skystat=kind))[0].value
-        for kind in (Skystat.MEAN, Skystat.MEDIAN)
-    )
     faint = _UNSEEN * (whole.value - own.value)
-    return _with_error(own, np.sqrt(structure**2 + faint**2 + (mean - median) ** 2))
+    asymmetry = own.crowding  # of photons: their clipped mean says nothing
+    if math.isinf(_photon_rate(data[use])):
+        mean, median = (
+            region_statistics(data, use, frame, replace(settings, skystat=kind))[0].value
+            for kind in (Skystat.MEAN, Skystat.MEDIAN)
+        )
+        asymmetry = mean - median
+    return _with_error(own, np.sqrt(structure**2 + faint**2 + asymmetry**2))
+
+
+def _correlated(data: PixelArray, good: BoolArray, settings: StatisticSettings, err: float) -> float:
+    """Return what pixels that share noise, as after resampling, add to the error ``err`` of the level of a frame.
+
+    Differences of four blocks are free of gradients, and of all sums of functions along and across.
+    """
+    if math.isfinite(_photon_rate(data[good])):  # photons are independent
+        return 0.0
+    blocks = region_statistics(data, good, _blocks(data.shape), settings)
+    value = np.array([b.value for b in blocks]).reshape(_BLOCKS, _BLOCKS)
+    four = np.diff(np.diff(value, axis=0), axis=1)
+    known = four[np.isfinite(four)]
+    if known.size < _LEAST_BLOCKS:
+        return 0.0
+    square = float(np.median(known**2)) / _MEDIAN_SQUARE / 4 / _BLOCKS**2
+    return math.sqrt(square - err**2) if square > _CORRELATED * err**2 else 0.0
 
 
 def _with_error(sky: SkyStatistic, more: float) -> SkyStatistic:
@@ -72,9 +98,11 @@ def without_sources(data: PixelArray, good: BoolArray) -> BoolArray:
     if not good.any():
         return good
     level = np.where(good, data - np.median(data[good]), 0).astype(np.float32)
-    cover = ndimage.gaussian_filter(good.astype(np.float32), _SMOOTHING_PIX, mode="constant")
+    # Few photons in the smoothing would each look like a source.
+    width = max(_SMOOTHING_PIX, math.sqrt(_PHOTONS / (4 * math.pi * _photon_rate(data[good]))))
+    cover = ndimage.gaussian_filter(good.astype(np.float32), width, mode="constant")
     known = good & (cover > 0.3)
-    smooth = ndimage.gaussian_filter(level, _SMOOTHING_PIX, mode="constant") / np.maximum(cover, np.float32(0.3))
+    smooth = ndimage.gaussian_filter(level, width, mode="constant") / np.maximum(cover, np.float32(0.3))
     for _ in range(_ITERATIONS):
         sky = smooth[use & known]
         if not sky.size:
@@ -92,6 +120,12 @@ def without_sources(data: PixelArray, good: BoolArray) -> BoolArray:
         if np.count_nonzero(use != before) < _SETTLED * np.count_nonzero(before):
             break
     return use
+
+
+def _photon_rate(values: PixelArray) -> float:
+    """Return the photons in a pixel by the share of pixels without one (Poisson); infinity where each has some."""
+    zeros = np.count_nonzero(values == 0) / values.size if values.min() >= 0 else 0.0
+    return -math.log(zeros) if 0 < zeros < 1 else math.inf
 
 
 def _blocks(shape: tuple[int, int]) -> list[Spans]:
