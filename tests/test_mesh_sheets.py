@@ -9,7 +9,7 @@ from scipy import ndimage
 from skymatch_cli.compare.mesh.layers import Layers, LeafTable, cells_first, closed
 from skymatch_cli.compare.mesh.pairs import CellPairs
 from skymatch_cli.compare.mesh.reduce import CellMesh
-from skymatch_cli.compare.mesh.sheets import gathered, make_sheet
+from skymatch_cli.compare.mesh.sheets import make_sheet, maps_of_leaves
 from skymatch_cli.compare.mesh.tiles import BLOCK, TILE, Leaves, sheet_plans
 from skymatch_cli.model import OverlapGraph, TangentPlane
 from skymatch_cli.model.monomials import carried, exponents
@@ -213,7 +213,7 @@ def test_only_blocks_that_images_share_are_worked_on():
 def test_cells_are_found_at_their_place_whatever_the_origin_of_the_mesh():
     meshes = [mesh_of((-13, 5), (40, 30)), mesh_of((-3, -9), (30, 40))]
     (plan,) = sheet_plans([meshes])
-    (value,) = gathered(plan.leaves, meshes, lambda mesh, *blocks: mesh.cells(*blocks)[:1])
+    (value,) = maps_of_leaves(plan.leaves, meshes, lambda mesh, *blocks: mesh.cells(*blocks)[:1])
     for leaf, i, row, column in zip(value, plan.leaves.image, plan.leaves.row, plan.leaves.column, strict=True):
         j, k = np.mgrid[:BLOCK, :BLOCK]
         j, k = j + row * BLOCK - meshes[i].origin[0], k + column * BLOCK - meshes[i].origin[1]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skymatch_cli.compare.mesh.connected import connected, least_squares_offsets
-from skymatch_cli.compare.pieces import ACROSS, ALONG, PIECES, PieceMeans
+from skymatch_cli.compare.pieces import ACROSS, ALONG, PieceMeans
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
 
 _FEW = 10  # pixels of a piece that say nothing
@@ -121,8 +121,6 @@ class PiecePairs:
     def zero_points(self, graph: OverlapGraph, delta: FloatArray, shared: FloatArray) -> FloatArray:
         """Factors between the images, as the mesh finds them, with pieces in the place of its blocks.
 
-        Gradients within overlaps are taken off before: they are no scene.
-
         ``delta`` (M,): differences of the overlaps; ``shared`` (M,): see `ZeroPoints.of_sums`. Returns (4, N):
         factors, their errors, variances of levels by them, and how far hidden ones may move levels.
         """
@@ -142,22 +140,10 @@ class PiecePairs:
         from skymatch_cli.compare.mesh.zeropoints import ZeroPoints
 
         darkest = np.where(seen, sky, np.inf).min(axis=1)
-        sky, steady = (_without_planes(x, weight) for x in (sky, (self.difference - delta[:, None]) / unit))
-        pull = np.where(seen, weight * steady, 0.0)
+        pull = np.where(seen, weight * (self.difference - delta[:, None]) / unit, 0.0)
         square = np.divide(pull**2, weight, out=np.zeros_like(pull), where=seen)
         terms = (weight * sky, weight * sky**2, sky * pull, square, 1.0 * seen, 1.0 * seen)
         bright = np.stack([term.sum(axis=1) for term in terms])
         sums = weight.sum(axis=1), pull.sum(axis=1)
         found = ZeroPoints.of_sums(sums, bright, darkest, shared, graph).of_bright_scenes()
         return np.stack([found.factor, found.err, found.variance * unit**2, found.hidden * unit])
-
-
-def _without_planes(value: FloatArray, weight: FloatArray) -> FloatArray:
-    """Values (M, 12) less the slopes of the planes through them; their means stay."""
-    along, across = np.divmod(np.arange(PIECES), ACROSS)
-    total = np.maximum(weight.sum(axis=1), 1e-300)[:, None]
-    place = np.stack([np.broadcast_to(x, value.shape) for x in (along, across)])
-    place = place - (weight * place).sum(axis=2, keepdims=True) / total
-    normal = np.einsum("imp,jmp,mp->mij", place, place, weight)
-    slope = np.einsum("mij,jmp,mp->im", np.linalg.pinv(normal, hermitian=True), place, weight * value)
-    return np.asarray(value - (slope[:, :, None] * place).sum(axis=0))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from skymatch_cli.choices import TableName
 from skymatch_cli.images.bunit import spelled_unit
 from skymatch_cli.model import LEAST_KEPT, FloatArray, ImageInfo, Measurements, SkyWarning, Solution, Status
-from skymatch_cli.model.skyplane import SHAPE_TERMS, bends
+from skymatch_cli.model.skyplane import SHAPE_TERMS, SkyPlane
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -230,15 +230,11 @@ def images_table(infos: Sequence[ImageInfo], measurements: Measurements, solutio
 
 def peak_to_valley(shapes: Sequence[tuple[int, int]], tilt: FloatArray) -> FloatArray:
     """Highest less lowest value, (N,), of skies of these shapes (N, k) over images of (ny, nx) pixels: at 17 x 17."""
-    found = np.zeros(len(tilt))
-    of_shape: dict[tuple[int, int], list[int]] = {}
-    for i, shape in enumerate(shapes):
-        of_shape.setdefault(shape, []).append(i)
-    for shape, images in of_shape.items():
-        y, x = (0.5 * (n - 1) * np.linspace(-1, 1, _PLACES) for n in shape)
-        terms = np.stack([term.ravel() for term in (*np.meshgrid(x, y), *bends(x, y[:, None], shape))])
-        found[images] = np.ptp(tilt[images] @ terms[: tilt.shape[1]], axis=1)
-    return found
+    found = []
+    for shape, own in zip(shapes, tilt.tolist(), strict=True):
+        y, x = (np.linspace(0, n - 1, _PLACES) for n in shape)
+        found.append(np.ptp(SkyPlane(0.0, *own).at(x, y[:, None], shape)))
+    return np.array(found)
 
 
 def overlaps_table(infos: Sequence[ImageInfo], measurements: Measurements, solution: Solution) -> Table:

@@ -61,15 +61,13 @@ def _steps(lines: PixelArray, usable: BoolArray) -> Float32Array:
 
 def _scatter(data: PixelArray, good: BoolArray) -> float:
     """Clipped scatter of an image none of whose good pixels are neighbours: structure counts, so never too small."""
+    from astropy.stats import sigma_clip
+
     values = data[good].astype(float)
     values = values[:: max(1, len(values) // _MOST_SCATTERED)]
-    while len(values) > 1:
-        away = np.abs(values - np.median(values))
-        kept = away <= _CLIP * np.std(values)
-        if kept.all():
-            return float(np.std(values, ddof=1))
-        values = values[kept]
-    return 0.0
+    if len(values) < 2:
+        return 0.0
+    return float(np.std(sigma_clip(values, sigma=_CLIP, maxiters=None, masked=False), ddof=1))
 
 
 def _clipped_rms(steps: Float32Array) -> FloatArray:

@@ -64,7 +64,7 @@ def make_sheet(
         area = _pixel_area(mesh, row, column)
         return value, weight, pixels, pixels * area, area / np.float32(mesh.pixel_area)
 
-    value, weight, pixels, covered, area = gathered(leaves, meshes, cells)
+    value, weight, pixels, share, area = maps_of_leaves(leaves, meshes, cells)
     weight[~np.isin(leaves.tile, pairs.run_tile[pairs.run_pair < len(pairs.rows)])] = 0
     once = (weight > 0).astype(np.float32)
     seen = layers.each(np.multiply, once, (layers.total(once) > 1).astype(np.float32)) > 0
@@ -72,7 +72,7 @@ def make_sheet(
     value *= seen
     value /= np.float32(noise)
     beside = LeafTable(leaves).beside()
-    weight = _less_near_stars(layers, area, value, _less_in_crowds(layers, beside, value, weight, covered))
+    weight = _less_near_stars(layers, area, value, _less_in_crowds(layers, beside, value, weight, share))
     total = np.maximum(layers.total(weight), np.finfo(np.float32).tiny)
     # The share of a cell's variance that remains in its residual: the image itself takes part in the mean.
     own = np.maximum(np.float32(1) - layers.each(np.divide, weight, total), np.float32(1e-3))
@@ -91,30 +91,32 @@ def make_sheet(
 
 
 def _less_in_crowds(
-    layers: Layers, beside: Beside, value: Float32Array, weight: Float32Array, covered: Float32Array
+    layers: Layers, beside: Beside, value: Float32Array, weight: Float32Array, share: Float32Array
 ) -> Float32Array:
-    """Weights, reduced about bright stars, and where the border of a frame (or of a mask) cuts a cell.
+    """Weights, reduced near bright stars, and where the border of a frame or of a mask cuts a cell.
 
-    Both by the light that all images show: how far cells stand out from those around. Other stars are in the part of a
-    cell that a frame does not reach: all cut cells of a sheet are judged by the same typical light. Masks that leave
-    the same share of every cell cut none.
+    The light of stars is how far a cell stands out from those around it, in the image where it does least: what one
+    image alone shows is no star. Seeing moves some of it to cells nearby, which get an error in proportion. A cell that
+    is cut lacks the stars of the part that is missing. How bright they are can't be seen, so all cut cells of a sheet
+    get the error that its typical light makes. ``share`` (n, 64): of the window of each cell that is good pixels.
+    Masks that leave the same share of all cells of a leaf cut none.
     """
     seen = weight > 0
-    cells, shown = cells_first(np.clip(value, -_ENDLESS, _ENDLESS)), cells_first(seen.astype(np.float32))
+    light_of_image, known_cells = cells_first(np.clip(value, -_ENDLESS, _ENDLESS)), cells_first(seen.astype(np.float32))
     for _ in range(2):  # a smooth nebula leaves nothing
-        cells -= beside.smoothed(cells, 1)
-    np.abs(cells, out=cells)
-    cells[beside.smoothed(shown, 2) < 1] = np.inf
-    light = layers.least(np.ascontiguousarray(cells[:, :-1].T))
+        light_of_image -= beside.smoothed(light_of_image, 1)
+    np.abs(light_of_image, out=light_of_image)
+    light_of_image[beside.smoothed(known_cells, 2) < 1] = np.inf  # some of the cells around are not seen
+    light = layers.least(np.ascontiguousarray(light_of_image[:, :-1].T))
     known = np.isfinite(light)
     if not known.any():
         return weight
     typical = np.float32(np.quantile(light[known], 0.75))
     light[~known] = 0
-    near = cells_first(layers.each(np.multiply, seen.astype(np.float32), light))
-    near = beside.highest(beside.highest(near))[:, :-1].T
-    missing = 1 - covered / np.maximum(covered.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return np.asarray(weight / (1 + weight * ((_CUT * typical * missing) ** 2 + (near / _BRIGHT) ** 2)))
+    brightest = cells_first(layers.each(np.multiply, seen.astype(np.float32), light))
+    brightest = beside.highest(beside.highest(brightest))[:, :-1].T  # within two cells
+    missing = 1 - share / np.maximum(share.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return np.asarray(weight / (1 + weight * ((_CUT * typical * missing) ** 2 + (brightest / _BRIGHT) ** 2)))
 
 
 def _less_near_stars(layers: Layers, area: Float32Array, value: Float32Array, weight: Float32Array) -> Float32Array:
@@ -158,7 +160,7 @@ def _finest(meshes: Sequence[Mesh | None]) -> int:
     return int(np.clip(np.rint(doublings), 1, MOST_DOUBLINGS - 1))
 
 
-def gathered(
+def maps_of_leaves(
     leaves: Leaves,
     meshes: Sequence[Mesh | None],
     maps: Callable[[Mesh, IntArray, IntArray], Sequence[Float32Array]],

@@ -27,7 +27,7 @@ from skymatch_cli.compare.mesh.connected import least_squares_offsets
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.passes import first_differences, median_sums
 from skymatch_cli.compare.mesh.reduce import blocks_at
-from skymatch_cli.compare.mesh.sheets import Sheet, gathered, make_sheet
+from skymatch_cli.compare.mesh.sheets import Sheet, make_sheet, maps_of_leaves
 from skymatch_cli.compare.mesh.spill import Kept
 from skymatch_cli.compare.mesh.sums import BlockScatter, PairSums, PlaneMoments, over, shares
 from skymatch_cli.compare.mesh.tiles import BLOCK, MIDDLE, run_noise, sheet_plans
@@ -135,7 +135,7 @@ class _Field:
     def of(cls, sheet: Sheet, meshes: Sequence[Mesh | None], degree: int) -> _Field:
         middle = BLOCK * np.stack([sheet.leaves.column, sheet.leaves.row], axis=1).astype(float) + MIDDLE
         v, u = np.divmod(np.arange(BLOCK**2), BLOCK) - np.array(MIDDLE)
-        powers = moved_powers([np.ones(1), *gathered(sheet.leaves, meshes, _powers)], u, v, degree)
+        powers = moved_powers([np.ones(1), *maps_of_leaves(sheet.leaves, meshes, _powers)], u, v, degree)
         away = np.stack([power - place for power, place in zip(powers, (u, v), strict=False)]).astype(np.float32)
         away *= sheet.weight > 0
         seen = (sheet.layers.total(sheet.weight) > 0).astype(np.float32).reshape(-1, BLOCK, BLOCK)
