@@ -43,7 +43,7 @@ class Padding:
     left_out: BoolArray | None  # (rows, nx): True where pixels are left out; None where the value is only noted
     whole: bool = False  # the frame holds nothing else
     within: float = 0.0  # how far the pixels are from the value
-    cut_off: bool = False  # the least value, to which all below it were set
+    cut_off: bool = False  # the least or largest value, to which all beyond it were set
 
 
 def find_padding(data: PixelArray, good: BoolArray, *, keep: Collection[float] = ()) -> Padding | None:
@@ -111,7 +111,7 @@ def _padding_of(
     if share < _LEAST_SHARE or 0 < len(others) < _LEAST_OTHERS:
         return None
     apart = len(others) > 0 and _stands_apart(value, others)
-    cut_off = len(others) > 0 and _is_cut_off(value, share, others)
+    cut_off = len(others) > 0 and any(_is_cut_off(sign * value, share, sign * others) for sign in (1, -1))
     amid = len(others) > 0 and not apart and not (at_border >= _AT_BORDER and _may_fill(value, data, others))
     if amid and not cut_off and not _is_unlike(value, others):
         return None
