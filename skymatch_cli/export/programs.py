@@ -47,7 +47,7 @@ class Export:
         UsageError if the skies have tilts; InputError if an image has no sky, or its sky is already subtracted.
         """
         if self.report.tilt() is not None:
-            hint = "subtract them: skymatch match --model plane --subtract"
+            hint = f"subtract them: skymatch match --model {self.report.settings['model']} --subtract"
             raise UsageError(f"--to {to}: the skies have tilts, which it can't hold", hint)
         problems = []
         found = []
