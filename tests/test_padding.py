@@ -98,8 +98,12 @@ def test_a_value_amid_those_of_the_sky_is_noted_where_these_are_all_different(va
     assert padding is not None
     assert padding.left_out is None
     assert padding.share == pytest.approx(4 / SHAPE[1])
+    assert not padding.cut_off
     assert found(np.rint(data)) is None
-    assert found(np.maximum(data, value)) is None
+    for cut in (found(np.maximum(data, value)), found(np.minimum(data, value))):
+        assert cut is not None
+        assert cut.left_out is None
+        assert cut.cut_off
 
 
 @pytest.mark.parametrize("mean", [0.2, 0.3, 0.6])

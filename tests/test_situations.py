@@ -482,6 +482,18 @@ class TestMessages:
             fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(f"{k}.fits")
         assert ("--group-by none gives each its own" in run(*given, "0.fits", "1.fits", "2.fits").stderr) == said
 
+    @pytest.mark.parametrize(("sky", "said"), [(0.0, True), (10.0, True), (50.0, False)])
+    def test_negative_values_that_were_set_to_0_are_a_warning(self, sky: float, said: bool) -> None:
+        """The noise is 10: the mean of what is left is 4 too high where the sky was 0, 0.8 where it was 10."""
+        made = frame(sky, 20.0, nx=100, ny=100)
+        pixels = np.maximum(sky + np.random.default_rng(4).normal(0, 10, (100, 100)), 0).astype("f4")
+        fits.PrimaryHDU(pixels, made.hdu_header()).writeto("b.fits")
+        fits.PrimaryHDU(made.pixels().astype("f4") + 7, frame(0.0, nx=100, ny=100).hdu_header()).writeto("a.fits")
+        texts = [w["text"] for w in result("a.fits", "b.fits")["warnings"]]
+        assert (
+            any("b.fits" in text and "they were cut off there, and its sky is wrong" in text for text in texts) == said
+        )
+
     def test_a_copy_in_another_form_is_named(self, folder: Path) -> None:
         """One copy has its sky subtracted, another is packed; the exposures themselves are 10 pixels apart."""
         names = single("a.fits", 100.0), single("b.fits", 107.5, 10.0)

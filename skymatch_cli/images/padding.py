@@ -27,6 +27,7 @@ _LEAST_OTHERS = 50  # pixels needed for the distribution of the other values
 _BETWEEN = 0.1  # pixels between padding and sky, per pixel of padding: more are a scene
 _FEWER, _LEAST_SPREAD = 4, 20  # of the sample, to find a peak: percentiles take time
 _RARE = 0.01  # a value that so few pixels of the sky have is padding wherever it is
+_NEAR, _MORE = 0.25, 1.5  # of the width of the distribution; of the pixels there
 _BLOCK = 16  # pixels a side, on which the share of a value is measured
 _BY_CHANCE = 1e-3  # expected number of areas that chance fills
 _NEVER_EXPOSED = frozenset({0.0, -32768.0, 32767.0, 65535.0, -9999.0, -2147483648.0})  # a frame full of one of them
@@ -42,6 +43,7 @@ class Padding:
     left_out: BoolArray | None  # (rows, nx): True where pixels are left out; None where the value is only noted
     whole: bool = False  # the frame holds nothing else
     within: float = 0.0  # how far the pixels are from the value
+    cut_off: bool = False  # the least or largest value, to which all beyond it were set
 
 
 def find_padding(data: PixelArray, good: BoolArray, *, keep: Collection[float] = ()) -> Padding | None:
@@ -109,13 +111,14 @@ def _padding_of(
     if share < _LEAST_SHARE or 0 < len(others) < _LEAST_OTHERS:
         return None
     apart = len(others) > 0 and _stands_apart(value, others)
+    cut_off = len(others) > 0 and any(_is_cut_off(sign * value, share, sign * others) for sign in (1, -1))
     amid = len(others) > 0 and not apart and not (at_border >= _AT_BORDER and _may_fill(value, data, others))
-    if amid and not _is_unlike(value, others):
+    if amid and not cut_off and not _is_unlike(value, others):
         return None
     equal = good & (data == value)
     n_good = int(np.count_nonzero(good))
     if amid:
-        return Padding(value, int(np.count_nonzero(equal)) / n_good, None)
+        return Padding(value, int(np.count_nonzero(equal)) / n_good, None, cut_off=cut_off)
     if len(others) == 0:
         whole = value in _NEVER_EXPOSED and n_good >= _LEAST_FRAME and int(np.count_nonzero(equal)) == n_good
         return Padding(value, 1.0, equal, whole=True) if whole else None
@@ -178,6 +181,20 @@ def _is_unlike(value: float, others: PixelArray) -> bool:
     """Whether a value that many pixels have lies among others that are all different: chance makes no such value."""
     low, high = np.percentile(others, [1, 99])
     return bool(low < value < high) and _is_continuous(others)
+
+
+def _is_cut_off(value: float, share: float, others: PixelArray) -> bool:
+    """Whether all values below this one were set to it: more pixels have it than those near it let expect.
+
+    Not where values lie on a lattice as coarse as single photons: many pixels without one are no surprise.
+    """
+    if others.min() < value:
+        return False
+    first, middle = np.percentile(others, [16, 50])
+    width = _NEAR * float(middle - first)
+    near = (1 - share) * float(np.mean(others <= value + width))
+    step = float(np.diff(np.unique(others)).min(initial=np.inf))
+    return step <= width and near >= _LEAST_SHARE / 2 and share > _MORE * near
 
 
 def _may_be_counts(others: PixelArray, chance: float) -> bool:

@@ -183,6 +183,9 @@ def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, wh
     if found is None:
         return ()
     share = f"{where}: {100 * found.share:.2g} % of its pixels are {_about(found)}"
+    if found.cut_off:
+        text = f"{share}, and none is beyond: they were cut off there, and its sky is wrong (match it as it was before)"
+        return (SkyWarning(WarningName.PADDING, text),)
     if found.left_out is None:
         text = f"{share}, unlike the others; --ignore-value {found.value:.9g} leaves them out"
         return (SkyWarning(WarningName.PADDING, text),)
