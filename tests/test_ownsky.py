@@ -92,6 +92,18 @@ def test_single_photons_are_no_sources(rate):
     assert found.err < 4 * np.sqrt(rate) / SIZE
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_sources_in_a_field_of_single_photons_are_in_the_error(seed):
+    """A tenth of a photon in each pixel comes from sources; the noise of the rate is a two-hundredth."""
+    rng, size = np.random.default_rng(seed), 256
+    (x, y), light = rng.uniform(0, size, (2, 250, 1, 1)), rng.uniform(5, 60, (250, 1, 1))
+    j, i = np.mgrid[:size, :size]
+    scene = 1 + (light / (8 * np.pi) * np.exp(-((i - x) ** 2 + (j - y) ** 2) / 8)).sum(axis=0)
+    photons = rng.poisson(scene).astype("f4")
+    found = own_sky(photons, np.ones(photons.shape, bool), StatisticSettings(), mask_sources=False)
+    assert 0.05 < found.value - 1 < 2 * found.err
+
+
 @pytest.mark.parametrize("mask_sources", [False, True])
 def test_a_plain_field_has_the_error_of_its_noise(mask_sources):
     pixels = np.random.default_rng(1).normal(100, NOISE, (SIZE, SIZE))
