@@ -198,8 +198,9 @@ class TestLists:
         (folder / "sub/l.txt").write_text("# a comment, isn't it\n\na.fits # it's here\n'b c.fits'\nd#e.fits #don't\n")
         assert labels("@sub/l.txt") == ["sub/a.fits", "sub/b c.fits", "sub/d#e.fits"]
 
-    def test_second_column_is_the_mask(self, folder: Path) -> None:
-        (folder / "sub/l.txt").write_text("a.fits m.fits[1]\n'b c.fits'\n")
+    @pytest.mark.parametrize("between", [" ", ", ", " , "])
+    def test_second_column_is_the_mask(self, folder: Path, between: str) -> None:
+        (folder / "sub/l.txt").write_text(f"a.fits{between}m.fits[1]\n'b c.fits'\n")
         first, second = resolve("@sub/l.txt").refs
         assert first.mask is not None
         assert (first.mask.file, first.mask.path, first.mask.selector.index) == (

@@ -72,14 +72,14 @@ def read_entries(text: str, where: str, folder: str) -> Iterator[Listed | Proble
 
 
 def _read_lines(text: str, where: str, folder: Path) -> Iterator[Listed | Problem]:
-    """One name per line, an optional mask, words quoted as in the shell, ``#`` comments."""
+    """One name per line, an optional mask (after a comma or not), words quoted as in the shell, ``#`` comments."""
     for number, line in enumerate(text.splitlines(), start=1):
         place, whole = f"{where}, line {number}", line.strip()
         if " " in whole and os.path.lexists(folder / whole):
             yield Listed(place, whole)  # as `find` and `ls` write names with spaces
             continue
         try:
-            columns = words_of(line)
+            columns = [name for word in words_of(line) if (name := word.rstrip(","))]
         except ValueError as error:
             yield Problem(place, str(error))
             continue
