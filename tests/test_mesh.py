@@ -212,6 +212,13 @@ def test_noise_is_measured_beside_stars_and_gradients():
     np.testing.assert_allclose(sigma, 3.0, rtol=0.25)
 
 
+def test_blocks_with_hardly_a_photon_have_one_noise():
+    """Else those without one would have no noise, and weigh most."""
+    counts = np.random.default_rng(1).poisson(0.002, (256, 256)).astype(np.float32)
+    sigma = block_noise(counts, np.ones(counts.shape, bool), [np.s_[0:256, 0:256]], 0.0)
+    np.testing.assert_allclose(sigma, np.sqrt(0.002), rtol=0.1)
+
+
 def test_cosmic_rays_are_sharp_and_stars_are_not():
     rng = np.random.default_rng(6)
     data = rng.normal(100, 5, (80, 80))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from skymatch_cli.compare.mesh.layers import Layers, LeafTable, cells_first, closed
+from skymatch_cli.compare.mesh.layers import Beside, Layers, cells_first
 from skymatch_cli.compare.mesh.pairs import CellPairs
 from skymatch_cli.compare.mesh.reduce import CellMesh
 from skymatch_cli.compare.mesh.sheets import make_sheet, maps_of_leaves
@@ -63,8 +63,8 @@ def spread_over(step):
 
 
 def smoothed_and_expected(masks, canvas, doublings):
-    _, leaves = Layers.arranged(closed(leaves_of(*masks)))
-    found = LeafTable(leaves).beside().smoothed(cells_first(cells_of(leaves, canvas)), doublings)[:, :-1].T
+    _, leaves = Layers.arranged(leaves_of(*masks))
+    found = Beside.of(leaves).smoothed(cells_first(cells_of(leaves, canvas)), doublings)[:, :-1].T
     window = window_of(doublings)
     expected = ndimage.convolve(canvas, np.multiply.outer(window, window)[None], mode="constant")
     real = cells_of(leaves, np.repeat(np.repeat(np.stack(masks), BLOCK, axis=1), BLOCK, axis=2))
@@ -74,7 +74,9 @@ def smoothed_and_expected(masks, canvas, doublings):
 @pytest.mark.parametrize("seed", range(5))
 def test_windows_go_over_the_borders_of_blocks_and_across_their_corners(seed):
     rng = np.random.default_rng(seed)
-    masks = masks_of(3, rng)
+    masks = [np.zeros((5, 6), bool) for _ in range(3)]
+    for mask, top, left in zip(masks, rng.integers(0, 3, 3), rng.integers(0, 3, 3), strict=True):
+        mask[top : top + 3, left : left + 4] = True
     np.testing.assert_allclose(*smoothed_and_expected(masks, canvas_of(masks, rng), 1), atol=1e-6)
 
 
@@ -97,7 +99,7 @@ def test_the_variance_of_a_window_grows_fourfold_with_each_doubling():
 def test_cells_of_other_tiles_are_no_neighbours():
     one, other = leaves_of(np.ones((1, 1), bool)), leaves_of(np.array([[False, True]]), tile=1)
     both = Leaves(*(np.append(getattr(one, f), getattr(other, f)) for f in Leaves.__slots__))
-    means = LeafTable(both).beside().smoothed(cells_first(np.ones((2, BLOCK**2), np.float32)), 1)
+    means = Beside.of(both).smoothed(cells_first(np.ones((2, BLOCK**2), np.float32)), 1)
     means = means[:, :-1].T.reshape(2, BLOCK, BLOCK)
     assert means[0, 3, -1] == means[1, 3, 0] == 0.75
     assert means[0, 3, 3] == 1

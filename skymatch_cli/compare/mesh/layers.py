@@ -21,8 +21,6 @@ _CACHED = 128  # leaves whose cells are turned at a time: more of them push each
 MOST_DOUBLINGS = 4
 """Doublings of a window that reaches into the next leaf and not beyond."""
 
-_CORNERS = [(j, i) for j in (-1, 1) for i in (-1, 1)]
-
 
 @dataclass(frozen=True, slots=True)
 class Layers:
@@ -85,6 +83,22 @@ class Beside:
     left: IntArray  # (n + 1,)
     right: IntArray  # (n + 1,)
 
+    @classmethod
+    def of(cls, leaves: Leaves) -> Beside:
+        """Find the neighbours by a table for every image of every tile, with a margin of a block around it."""
+        each, image = np.unique(leaves.tile * (leaves.image.max() + 1) + leaves.image, return_inverse=True)
+        top, left = (np.full(len(each), np.iinfo(np.int64).max) for _ in (0, 1))
+        bottom, right = (np.full(len(each), np.iinfo(np.int64).min) for _ in (0, 1))
+        for least, most, line in ((top, bottom, leaves.row), (left, right, leaves.column)):
+            np.minimum.at(least, image, line)
+            np.maximum.at(most, image, line)
+        width, height = right - left + 3, bottom - top + 3
+        start, below = np.cumsum(width * height) - width * height, width[image]
+        place = start[image] + (leaves.row - top[image] + 1) * below + leaves.column - left[image] + 1
+        leaf_at = np.full(int((width * height).sum()), len(leaves), np.int64)  # the tables, one after the other
+        leaf_at[place] = np.arange(len(leaves))
+        return cls(*(np.append(leaf_at[place + step], len(leaves)) for step in (-below, below, -1, 1)))
+
     def smoothed(self, a: Float32Array, doublings: int, done: int = 0) -> Float32Array:
         """Means of cells of the same image with a soft window, whose variance is (4^k - 1) / 6 cells^2.
 
@@ -93,7 +107,7 @@ class Beside:
 
         Each doubling spreads a cell by 1/4, 1/2, 1/4 along both axes, over twice the distance of the one before
         (à trous: Holschneider et al. 1989), which makes the next window of a nested family of B-splines. What lies
-        across the corner of a leaf goes by one of its sides: `closed` sees to it that it is there.
+        across the corner of a leaf goes by one of its sides, if the image has cells there.
         """
         cells = a.reshape(BLOCK, BLOCK, -1)
         for k in range(done, doublings):
@@ -140,56 +154,3 @@ def _add_beside(out: Float32Array, cells: Float32Array, step: int, before: IntAr
         spread = edge.take(which, axis=2, mode="clip")  # quicker: indices are not checked
         spread *= np.float32(0.25)
         np.add(lines, spread, out=lines)
-
-
-class LeafTable:
-    """Table of leaves by place: one for every image of every tile, with a margin of a block around it.
-
-    Attributes
-    ----------
-    numbers : (t,) int64
-        The tables end to end: numbers of leaves, n where there is none.
-    at : (n,) int64
-        Where each leaf stands there.
-    stride : (n,) int64
-        Steps to the place below it.
-    """
-
-    def __init__(self, leaves: Leaves) -> None:
-        each, first = np.unique(leaves.tile * (leaves.image.max() + 1) + leaves.image, return_inverse=True)
-        top, left = (np.full(len(each), np.iinfo(np.int64).max) for _ in (0, 1))
-        bottom, right = (np.full(len(each), np.iinfo(np.int64).min) for _ in (0, 1))
-        for least, most, line in ((top, bottom, leaves.row), (left, right, leaves.column)):
-            np.minimum.at(least, first, line)
-            np.maximum.at(most, first, line)
-        width, height = right - left + 3, bottom - top + 3
-        start = np.cumsum(width * height) - width * height
-        self.stride = width[first]
-        self.at = start[first] + (leaves.row - top[first] + 1) * self.stride + leaves.column - left[first] + 1
-        self.numbers = np.full(int((width * height).sum()), len(leaves), np.int64)
-        self.numbers[self.at] = np.arange(len(leaves))
-
-    def beside(self) -> Beside:
-        """The neighbours of every leaf."""
-        steps = (-self.stride, self.stride, -1, 1)
-        return Beside(*(np.append(self.numbers[self.at + step], len(self.at)) for step in steps))
-
-
-def closed(leaves: Leaves) -> Leaves:
-    """Add the leaves between two that touch only at a corner: windows reach across corners by way of a side."""
-    table = LeafTable(leaves)
-    n = len(leaves)
-    more = [leaves]
-    at = [np.empty(0, np.int64)]
-    for dj, di in _CORNERS:
-        touches = table.numbers[table.at + dj * table.stride + di] < n
-        for side, rows, columns in ((table.at + dj * table.stride, dj, 0), (table.at + di, 0, di)):
-            missing = np.flatnonzero(touches & (table.numbers[side] == n))
-            mine = leaves.part(missing)
-            more.append(Leaves(mine.image, mine.row + rows, mine.column + columns, mine.tile))
-            at.append(side[missing])
-    if not any(len(m) for m in more[1:]):
-        return leaves
-    new = Leaves(*(np.concatenate([getattr(m, f) for m in more[1:]]) for f in Leaves.__slots__))
-    new = new.part(np.unique(np.concatenate(at), return_index=True)[1])
-    return Leaves(*(np.append(getattr(leaves, f), getattr(new, f)) for f in Leaves.__slots__))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
-from skymatch_cli.compare.mesh.layers import MOST_DOUBLINGS, Beside, Layers, LeafTable, cells_first, closed
+from skymatch_cli.compare.mesh.layers import MOST_DOUBLINGS, Beside, Layers, cells_first
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.pairs import CellPairs
 from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves, SheetPlan
@@ -53,7 +53,7 @@ def make_sheet(
 
     ``noise`` is the unit of values, ``least`` the noise that a pixel of any image is taken to have at least.
     """
-    layers, leaves = Layers.arranged(closed(plan.leaves))
+    layers, leaves = Layers.arranged(plan.leaves)
     pairs = CellPairs.among(leaves, layers, graph, plan.plane)
     if not len(pairs.rows):
         return None
@@ -71,7 +71,7 @@ def make_sheet(
     weight *= seen
     value *= seen
     value /= np.float32(noise)
-    beside = LeafTable(leaves).beside()
+    beside = Beside.of(leaves)
     weight = _less_near_stars(layers, area, value, _less_in_crowds(layers, beside, value, weight, share))
     total = np.maximum(layers.total(weight), np.finfo(np.float32).tiny)
     # The share of a cell's variance that remains in its residual: the image itself takes part in the mean.
