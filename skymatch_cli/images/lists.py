@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import os
@@ -46,7 +47,12 @@ def left_out_as(kind: str, of: str = "") -> str:
 def read_list(file: str) -> str:
     """Return the text of a list; OSError if it can't be read, ValueError if it is not text, or never ends."""
     with Path(file).open("rb") as stream:
-        return read_whole(stream.read, b"\0").decode("utf-8-sig", "surrogateescape")
+        start = stream.read(2)
+        if start in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:  # as PowerShell writes it
+            return (start + read_whole(stream.read, b"\0" * 4)).decode("utf-16")
+        if b"\0" in start:
+            raise ValueError("is not a list of names")
+        return (start + read_whole(stream.read, b"\0")).decode("utf-8-sig", "surrogateescape")
 
 
 def read_whole(read: Callable[[int], AnyStr], nul: AnyStr) -> AnyStr:
