@@ -198,8 +198,9 @@ class TestLists:
         (folder / "sub/l.txt").write_text("# a comment, isn't it\n\na.fits # it's here\n'b c.fits'\nd#e.fits #don't\n")
         assert labels("@sub/l.txt") == ["sub/a.fits", "sub/b c.fits", "sub/d#e.fits"]
 
-    def test_second_column_is_the_mask(self, folder: Path) -> None:
-        (folder / "sub/l.txt").write_text("a.fits m.fits[1]\n'b c.fits'\n")
+    @pytest.mark.parametrize("between", [" ", ", ", " , "])
+    def test_second_column_is_the_mask(self, folder: Path, between: str) -> None:
+        (folder / "sub/l.txt").write_text(f"a.fits{between}m.fits[1]\n'b c.fits'\n")
         first, second = resolve("@sub/l.txt").refs
         assert first.mask is not None
         assert (first.mask.file, first.mask.path, first.mask.selector.index) == (
@@ -214,12 +215,11 @@ class TestLists:
         (folder / "top.txt").write_text("@sub/l.txt\n")
         assert labels("@top.txt") == ["sub/a.fits"]
 
-    def test_lists_of_windows(self, folder: Path) -> None:
+    @pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16"])
+    def test_lists_of_windows(self, folder: Path, coding: str) -> None:
         text = "# ümlaut\r\n\r\n'b c.fits'\t# first\r\n\"a.fits\"\r\n"
-        (folder / "sub/l.txt").write_bytes(text.encode("utf-8-sig"))
+        (folder / "sub/l.txt").write_bytes(text.encode(coding))
         assert labels("@sub/l.txt") == ["sub/b c.fits", "sub/a.fits"]
-        (folder / "sub/l.txt").write_bytes(text.encode("utf-16"))
-        assert problem("@sub/l.txt").startswith("@sub/l.txt: is not a list of names")
 
     def test_a_list_is_no_pipe(self, folder: Path) -> None:
         os.mkfifo(folder / "pipe")  # as of process substitution in a shell

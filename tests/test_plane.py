@@ -403,13 +403,41 @@ def test_the_covariance_is_that_of_the_pinned_solution():
     np.testing.assert_allclose(of_all, np.tile(covariance, (n_sets, 1, 1)), rtol=1e-9, atol=1e-12 * covariance.max())
 
 
-@pytest.mark.parametrize("form", ["swarp", "jwst", "drizzle", "montage"])
+def test_montage_gets_planes_in_the_pixels_of_its_images(tmp_path, noisy):
+    from skymatch_cli.export.programs import Export, exported
+
+    result = matched(noisy)
+    projected = Frame(x=20, y=30, nx=200, ny=220, scale=1.3, rotation=25.0).wcs()
+    projected.wcs.crpix = [150.0, 20.0]
+    angle = np.degrees(np.arctan2(-projected.wcs.cd[0, 1], projected.wcs.cd[1, 1]))
+    names = ("cntr", "naxis1", "naxis2", "ctype1", "ctype2", "crpix1", "crpix2", "crval1", "crval2", "cdelt1",
+             "cdelt2", "crota2", "fname")  # fmt: skip
+    kinds = ("int", "int", "int", "char", "char", *("double",) * 7, "char")
+    common = (200, 220, "RA---TAN", "DEC--TAN", 150.0, 20.0, *projected.wcs.crval, -1.3 / 3600, 1.3 / 3600, angle)
+    rows = [names, kinds, *((k, *common, Path(n).name) for k, n in enumerate(noisy))]
+    lines = [("|{}|" if k < 2 else " {} ").format(("|" if k < 2 else " ").join(f"{v!s:>26}" for v in row))
+             for k, row in enumerate(rows)]  # fmt: skip
+    (tmp_path / "images.tbl").write_text("\n".join(lines) + "\n")
+    table = exported(
+        "montage", Export(report=result.report, infos=result.infos, images_tbl=str(tmp_path / "images.tbl"))
+    )
+    x, y = np.random.default_rng(1).uniform(20, 80, (2, 50))
+    images = result.images
+    for k, line in enumerate(table.decode().splitlines()[2:]):
+        a, b, c = map(float, line.split()[1:])
+        own = grid()[k].wcs().all_world2pix(projected.all_pix2world(np.column_stack([x, y]), 0), 0).T
+        sky = SkyPlane(*(float(np.asarray(images[name])[k]) for name in ("sky", "sky_dx", "sky_dy")))
+        # as mBackground counts: pixels from 0 on, CRPIX as it is written
+        np.testing.assert_allclose(a * (x - 150) + b * (y - 20) + c, sky.at(*own, (SIZE, SIZE)), atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["swarp", "jwst", "drizzle"])
 def test_programs_that_know_constants_only_are_refused(noisy, form):
     from skymatch_cli.export.programs import Export, exported
 
     result = matched(noisy)
     with pytest.raises(UsageError, match="have tilts"):
-        exported(form, Export(report=result.report, infos=result.infos, images_tbl="images.tbl"))
+        exported(form, Export(report=result.report, infos=result.infos))
 
 
 @given(

@@ -209,13 +209,13 @@ def test_a_reference_keeps_the_sky_that_is_recorded_in_it(tmp_path):
     np.testing.assert_allclose(rows(second), rows(first), atol=1e-6)
 
 
-def test_polynomials_are_for_no_other_program(tmp_path):
-    from skymatch_cli.export.programs import Export, exported
+def test_programs_that_know_planes_only_are_refused(tmp_path):
+    from skymatch_cli.export.programs import Export
 
     files, _ = save(tmp_path, "poly2")
     found = skymatch_cli.match(files, compare="mesh", model="poly2", dry_run=True)
-    with pytest.raises(UsageError, match="have tilts"):
-        exported("montage", Export(report=found.report, infos=found.infos, images_tbl="images.tbl"))
+    with pytest.raises(UsageError, match="higher degree"):
+        Export(report=found.report, infos=found.infos).planes()
 
 
 # --- the equations

@@ -340,7 +340,7 @@ def test_what_differs_by_the_name_of_the_file_alone_is_one_line(tmp_path):
         (("--dry-run", "a.fits"), "it is an option of: match, "),
         (("measure", "f.db", "--dqbits", "3"), "it is an option of: match, plan, config"),
         (("match", "--upside-down", "a.fits"), "there is no option --upside-down (see"),
-        (("match", "--allow", "no_sky", "a.fits"), "'no_sky' is not one of 'disconnected', "),
+        (("match", "--allow", "no_sky", "a.fits"), "is not one of its words (did you mean 'no-sky'?;"),
         (("match", "--method", "mean", "a.fits"), "is not one of 'localmin'"),
     ],
 )

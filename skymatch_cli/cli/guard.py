@@ -40,6 +40,7 @@ def laid_out(word: str, message: str, advice: str = "") -> str:
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _ALIKE = 0.75  # of options that may be meant; less is another word
+_MOST_WORDS = 10  # in a message; of more, the nearest one is shown
 
 
 def guarded(call: Callable[[], object]) -> int:
@@ -102,6 +103,11 @@ def _usage_line(error: click.ClickException) -> str:
             hints = _about_option(error.option_name, context)
         case click.MissingParameter() if context is not None:
             hints = _first_example(context.command)
+        case click.BadParameter(param=click.Parameter(type=click.Choice(choices=words))) if len(words) > _MOST_WORDS:
+            start, _, rest = message.partition(" is not one of ")
+            close = difflib.get_close_matches(start.rpartition("'")[0].rpartition("'")[2], map(str, words), n=1)
+            if rest and close:
+                message, hints = f"{start} is not one of its words", [f"did you mean '{close[0]}'?"]
     if context is not None:
         hints.append(f"see '{context.command_path} --help'")
     return f"{message} ({'; '.join(hints)})" if hints else message

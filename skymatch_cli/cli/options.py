@@ -68,8 +68,8 @@ _HELP = {
         "globalmin+match), and of overlaps with --compare pooled.",
     },
     "Pixels that count": {
-        "dqbits": "DQ flags of good pixels: numbers or names joined by + or a comma, ~ in front for bad ones; 'none' "
-        "ignores DQ; 'auto' knows JWST and Roman, and elsewhere takes any flag as bad.",
+        "dqbits": "Data quality (DQ) flags of good pixels: numbers or names joined by + or a comma, ~ in front for bad "
+        "ones; 'none' ignores DQ; 'auto' knows JWST and Roman, and elsewhere takes any flag as bad.",
         "dq_ext": "EXTNAME of the DQ extensions, or a template for separate files, '{stem}_dq.fits[{extname}]'.",
         "mask": "Mask of each image (non-zero = good), as a template such as 'masks/{stem}.fits[1]' with {stem}, "
         "{stem:OLD=NEW}, {dir}, {extname}, {extver} and {hdu}. A mask may also stand in the second column of an "

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from skymatch_cli.errors import InputError, Problem, UsageError, missing_extra
 from skymatch_cli.images.formats.files import base_name, is_remote, real_path
 from skymatch_cli.model import FloatArray, ImageInfo, ImageRef
 from skymatch_cli.model.section import WHOLE
+from skymatch_cli.model.skyplane import SkyPlane
 from skymatch_cli.output.formats import write_vot
 from skymatch_cli.output.printable import printable
 from skymatch_cli.output.tables import Report
@@ -28,8 +27,6 @@ from skymatch_cli.sky.sphere import lon_lat
 
 _JWST_LONGEST_NAME = 128  # characters that the pipeline's reader keeps
 _FRAME_COLOUR, _UNUSED_COLOUR = "white", "gray"
-_PROJECTED = re.compile(r"hdu(\d+)_(.+)", re.DOTALL)  # the files that mProjExec writes
-_WIDTH = 25  # of a column of that table
 _WITHOUT_SKY = "leave it out of the match and of the mosaic, or give it a value with --method user --skylist"
 
 
@@ -41,14 +38,27 @@ class Export:
     infos: tuple[ImageInfo, ...]  # the images of the report, from their headers; () for ``topcat``, which needs none
     images_tbl: str | None = None  # Montage's table of the (projected) images
 
-    def constants(self, to: ExportFormat) -> list[tuple[ImageInfo, float]]:
-        """Every image and the value to subtract from its pixels.
+    def planes(self) -> list[tuple[ImageInfo, SkyPlane]]:
+        """Every image and the sky to subtract from its pixels, with its tilt if it has one; InputError as `skies`."""
+        tilt = self.report.tilt()
+        if tilt is not None and tilt.shape[1] > 2:
+            hint = "subtract them: skymatch match --model poly2 --subtract"
+            raise UsageError("--to montage: it knows planes, but the skies are polynomials of a higher degree", hint)
+        tilts = [()] * len(self.infos) if tilt is None else tilt.tolist()
+        return [(info, SkyPlane(sky, *t)) for (info, sky), t in zip(self.skies(), tilts, strict=True)]
 
-        UsageError if the skies have tilts; InputError if an image has no sky, or its sky is already subtracted.
-        """
+    def constants(self, to: ExportFormat) -> list[tuple[ImageInfo, float]]:
+        """Every image and its sky, for a format without tilts; InputError as `skies`; UsageError if they have tilts."""
         if self.report.tilt() is not None:
-            hint = f"subtract them: skymatch match --model {self.report.settings['model']} --subtract"
+            hint = "use --to montage, or subtract them: skymatch match --model plane --subtract"
             raise UsageError(f"--to {to}: the skies have tilts, which it can't hold", hint)
+        return self.skies()
+
+    def skies(self) -> list[tuple[ImageInfo, float]]:
+        """Every image and the value to subtract from its pixels (at its centre, where the skies have tilts).
+
+        InputError if an image has no sky, or its sky is already subtracted.
+        """
         problems = []
         found = []
         columns = (self.report.images.column(name).tolist() for name in ("sky", "status"))
@@ -98,61 +108,11 @@ def _swarp_name(info: ImageInfo) -> str:
 
 
 def _montage(request: Export) -> bytes:
-    """The table ``| id | a | b | c |`` of planes ``a x + b y + c``, here constants, for the images that mImgtbl lists.
+    from .montage import corrections
 
-    InputError if the table can't be read, or if an image is missing or listed twice.
-    """
-    if (images_tbl := request.images_tbl) is None:
+    if request.images_tbl is None:
         raise UsageError("--to montage needs the table of the images", "add --images-tbl images.tbl")
-    skies = request.constants(ExportFormat.MONTAGE)
-    known = {(PurePath(info.ref.file).name, info.ref.hdu): (info, sky) for info, sky in skies}
-    found: dict[tuple[str, int], int] = {}
-    problems = []
-    for cntr, fname, hdu in _rows(images_tbl):
-        key = next((key for key in _keys(fname, hdu) if key in known), None)
-        if key is None:
-            problems.append(Problem(images_tbl, f"its image {fname} is not in the result", "match all its images"))
-        elif key in found:
-            problems.append(Problem(images_tbl, f"lists {known[key][0].ref.label} twice"))
-        else:
-            found[key] = cntr
-    problems += [Problem(i.ref.label, f"is not in {images_tbl}") for key, (i, _) in known.items() if key not in found]
-    repeated = [c for c, n in Counter(found.values()).items() if n > 1]
-    problems += [Problem(images_tbl, f"cntr {c} stands for several images", "make it with mImgtbl") for c in repeated]
-    if len(known) < len(skies):
-        problems.append(Problem(images_tbl, "two images of the result have the same file name", "rename one"))
-    if problems:
-        raise InputError(problems)
-    rows = sorted((cntr, 0.0, 0.0, known[key][1]) for key, cntr in found.items())
-    head = "|" + "|".join(name.center(_WIDTH) for name in ("id", "a", "b", "c")) + "|\n"
-    types = "|" + "|".join(name.center(_WIDTH) for name in ("int", "double", "double", "double")) + "|\n"
-    lines = (" " + " ".join(str(v).rjust(_WIDTH) for v in row) + "\n" for row in rows)
-    return "".join((head, types, *lines)).encode()
-
-
-def _rows(images_tbl: str) -> list[tuple[int, str, int]]:
-    """``cntr``, ``fname`` and HDU of the images."""
-    from astropy.io import ascii as astropy_ascii
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            table: Any = astropy_ascii.read(images_tbl, format="ipac", guess=False)
-        hdus = table["hdu"] if "hdu" in table.colnames else [0] * len(table)
-        return [(int(c), str(f), int(h)) for c, f, h in zip(table["cntr"], table["fname"], hdus, strict=True)]
-    except FileNotFoundError:
-        raise InputError.at(images_tbl, "no such file", "make it with mImgtbl") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError.at(images_tbl, f"is not an mImgtbl table: {error}", "make it with mImgtbl") from None
-
-
-def _keys(fname: str, hdu: int) -> list[tuple[str, int]]:
-    """The images that a file of the table may stand for: itself, or the HDU that mProjExec made it of."""
-    name = PurePath(fname).name
-    keys = [(name, hdu)]
-    if projected := _PROJECTED.fullmatch(name):
-        keys.append((projected[2], int(projected[1])))
-    return keys
+    return corrections(request.images_tbl, request.planes()).encode()
 
 
 def _jwst(request: Export) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import os
@@ -46,7 +47,12 @@ def left_out_as(kind: str, of: str = "") -> str:
 def read_list(file: str) -> str:
     """Return the text of a list; OSError if it can't be read, ValueError if it is not text, or never ends."""
     with Path(file).open("rb") as stream:
-        return read_whole(stream.read, b"\0").decode("utf-8-sig", "surrogateescape")
+        start = stream.read(2)
+        if start in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:  # as PowerShell writes it
+            return (start + read_whole(stream.read, b"\0" * 4)).decode("utf-16")
+        if b"\0" in start:
+            raise ValueError("is not a list of names")
+        return (start + read_whole(stream.read, b"\0")).decode("utf-8-sig", "surrogateescape")
 
 
 def read_whole(read: Callable[[int], AnyStr], nul: AnyStr) -> AnyStr:
@@ -72,14 +78,14 @@ def read_entries(text: str, where: str, folder: str) -> Iterator[Listed | Proble
 
 
 def _read_lines(text: str, where: str, folder: Path) -> Iterator[Listed | Problem]:
-    """One name per line, an optional mask, words quoted as in the shell, ``#`` comments."""
+    """One name per line, an optional mask (after a comma or not), words quoted as in the shell, ``#`` comments."""
     for number, line in enumerate(text.splitlines(), start=1):
         place, whole = f"{where}, line {number}", line.strip()
         if " " in whole and os.path.lexists(folder / whole):
             yield Listed(place, whole)  # as `find` and `ls` write names with spaces
             continue
         try:
-            columns = words_of(line)
+            columns = [name for word in words_of(line) if (name := word.rstrip(","))]
         except ValueError as error:
             yield Problem(place, str(error))
             continue

@@ -28,6 +28,8 @@ from skymatch_cli.record.rewrite import HduEdit, PixelEdit
 from skymatch_cli.settings import Settings
 from skymatch_cli.version import __version__
 
+_SAMPLES = 64
+_SAMPLE_PIXELS = 1024
 _OF_THE_ERROR = 1e-3
 _ROUNDINGS, _WITH_TILT = 8, 64  # tilts multiply the roundings of pixels by the lever arm of the overlaps
 
@@ -274,12 +276,21 @@ def _sky_to_write(
 
 
 def _typical_pixel(source: Source, ref: ImageRef, state: SkyState) -> float:
-    """Return the typical absolute value of pixels, as before the subtraction: the median of medians of pieces."""
-    form = state.stored
+    """Return the median absolute value of a sample of pixels, as before the subtraction."""
+    hdu, plane, form = source.file.hdus[ref.hdu], ref.part.plane or 0, state.stored
+    n_planes = 1 if ref.part.plane is None else hdu.n_planes
+    if hdu.tiled:
+        pixels = np.concatenate([raw for _, raw in source.stored_pixels(ref.hdu, form)]).reshape(n_planes, -1)[plane]
+    else:
+        size = form.dtype.itemsize
+        count = hdu.n_bytes // size // n_planes
+        start = hdu.data_offset + plane * count * size
+        stops = np.linspace(_SAMPLE_PIXELS, max(count, _SAMPLE_PIXELS), _SAMPLES, dtype=int)
+        spans = {(max(0, stop - _SAMPLE_PIXELS), min(stop, count)) for stop in stops.tolist()}
+        raw = b"".join(source.read(start + a * size, (b - a) * size) for a, b in sorted(spans))
+        pixels = np.frombuffer(raw, dtype=form.dtype)
     # A tilt averages out of a typical value.
     level = state.shift.of(ref.part).level + state.base.of(ref.part).level
-    medians = []
-    for _, raw in source.stored_pixels(ref.hdu, form):
-        values = np.abs(raw.astype("f8") * form.bscale + form.bzero + level)
-        medians += [float(np.median(known))] if (known := values[np.isfinite(values)]).size else []
-    return float(np.median(medians)) if medians else 0.0
+    values = np.abs(pixels.astype("f8") * form.bscale + form.bzero + level)
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size else 0.0

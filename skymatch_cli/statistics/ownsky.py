@@ -32,7 +32,7 @@ _LEAST_SHARE = 0.02  # of the pixels must remain
 _BLOCKS = 8  # a side, whose scatter is part of the error
 _LEAST_BLOCKS = 25  # differences of blocks
 _MEDIAN_SQUARE = 0.455  # of the square of a Gaussian, which sources in a few blocks leave alone
-_CORRELATED = 3.0  # variance beyond that of independent pixels: four standard deviations of chance
+_CORRELATED, _BANDED = 3.0, 6.0  # variance beyond that of independent pixels, which chance seldom makes
 _OF_ASYMMETRY = 4.0  # bias of clipped pixels in a crowded field, over mean less median
 _UNSEEN = 0.1  # of what the sources did to the sky, sources that are too faint may still do
 
@@ -69,9 +69,10 @@ def own_sky(data: PixelArray, good: BoolArray, settings: StatisticSettings, *, m
 
 
 def _correlated(data: PixelArray, good: BoolArray, settings: StatisticSettings, err: float) -> float:
-    """Return what pixels that share noise, as after resampling, add to the error ``err`` of the level of a frame.
+    """Return what pixels that share noise add to the error ``err`` of the level of a frame.
 
-    Differences of four blocks are free of gradients, and of all sums of functions along and across.
+    After resampling, neighbours do: differences of four blocks show it, free of gradients and of all sums of functions
+    along and across. Else rows or columns do: bands of blocks, without the slope of those on either side, show it.
     """
     if math.isfinite(_photon_rate(data[good])):  # photons are independent
         return 0.0
@@ -81,8 +82,12 @@ def _correlated(data: PixelArray, good: BoolArray, settings: StatisticSettings, 
     known = four[np.isfinite(four)]
     if known.size < _LEAST_BLOCKS:
         return 0.0
-    square = float(np.median(known**2)) / _MEDIAN_SQUARE / 4 / _BLOCKS**2
-    return math.sqrt(square - err**2) if square > _CORRELATED * err**2 else 0.0
+    squares = [float(np.median(known**2)) / _MEDIAN_SQUARE / 4 / _BLOCKS**2]
+    with np.errstate(invalid="ignore"):
+        bands = [np.diff(value.mean(axis=axis), 2) for axis in (0, 1)]
+    squares += [float(np.mean(bend**2)) / 6 / _BLOCKS for bend in bands]
+    chance = np.array([_CORRELATED, _BANDED, _BANDED]) * err**2
+    return math.sqrt(sum(square - err**2 for square, least in zip(squares, chance, strict=True) if square > least))
 
 
 def _with_error(sky: SkyStatistic, more: float) -> SkyStatistic:

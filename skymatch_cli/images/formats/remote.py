@@ -8,30 +8,41 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
 from skymatch_cli.errors import InputError, reason
 
 _BLOCK_BYTES = 128 * 2**10  # read ahead, so that most headers take one request
+_IN_MEMORY = 64 * 2**20
 _NOT_FOUND = 404
-_NO_PARTS = "its server sends no parts of files (range requests): fetch it first"
 _VERSION_FIELDS = ("ETag", "Content-MD5", "Digest", "Last-Modified", "LastModified", "VersionId", "mtime", "created")
 
 
 def open_file(url: str) -> IO[bytes]:
-    """Open a remote file for reading and seeking.
+    """Open a remote file for reading and seeking; it is fetched whole where the server has no range requests.
 
-    InputError if a package is missing; OSError if it can't be opened, or the server has no range requests.
+    InputError if a package is missing; OSError if it can't be opened.
     """
     with _as_os_errors():
         system, path = _file_system(url)
         stream = system.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead")
         if not stream.seekable():
             stream.close()
-            raise OSError(_NO_PARTS)
-    return cast("IO[bytes]", _Remote(stream))
+            stream = _fetched(system, path)
+    return cast("IO[bytes]", _Remote(stream, lambda: _fetched(system, path)))
+
+
+def _fetched(system: Any, path: str) -> IO[bytes]:
+    """The whole of a file, in memory or on the disk."""
+    whole = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 (the caller closes it)
+    with system.open(path, "rb", block_size=0) as stream:
+        shutil.copyfileobj(stream, whole)
+    whole.seek(0)
+    return cast("IO[bytes]", whole)
 
 
 def size_and_version(url: str) -> tuple[int, int]:
@@ -57,8 +68,9 @@ def matching(pattern: str) -> list[str]:
 class _Remote(io.RawIOBase):
     """A stream of fsspec whose failures are OSErrors."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, fetch: Callable[[], IO[bytes]]) -> None:
         super().__init__()
+        self._fetch = fetch
         self._stream = stream
 
     def readable(self) -> bool:
@@ -75,12 +87,19 @@ class _Remote(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         with _as_os_errors(), memoryview(buffer).cast("B") as view:
-            try:
-                data = bytes(self._stream.read(len(view)))
-            except ValueError:
-                raise OSError(_NO_PARTS) from None
+            data = self._read(len(view))
             view[: len(data)] = data
             return len(data)
+
+    def _read(self, size: int) -> bytes:
+        try:
+            return bytes(self._stream.read(size))
+        except ValueError:  # the server turned out not to know ranges
+            at = self._stream.tell()
+            self._stream.close()
+            self._stream = self._fetch()
+            self._stream.seek(at)
+            return bytes(self._stream.read(size))
 
     def close(self) -> None:
         if not self.closed:
