@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
-from skymatch_cli.compare.mesh.layers import MOST_DOUBLINGS, Beside, Layers, cells_first
+from skymatch_cli.compare.mesh.layers import MOST_DOUBLINGS, Beside, Layers, Windows, cells_first
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.pairs import CellPairs
 from skymatch_cli.compare.mesh.tiles import BLOCK, Leaves, SheetPlan
-from skymatch_cli.compare.mesh.windows import Windows
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
 
 _WINDOW_PIX = 6.0  # standard deviation of the smallest window over which images are compared: several seeing discs

@@ -23,9 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from skymatch_cli.compare.mesh.cells import Float32Array
-from skymatch_cli.compare.mesh.layers import cells_first
+from skymatch_cli.compare.mesh.layers import Windows, cells_first
 from skymatch_cli.compare.mesh.sheets import Sheet
-from skymatch_cli.compare.mesh.windows import Windows
 from skymatch_cli.model import FloatArray
 
 Int32Array = npt.NDArray[np.int32]
