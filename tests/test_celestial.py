@@ -287,6 +287,16 @@ def test_a_missing_size_of_pixels_is_not_a_degree(missing, reason):
             fits_wcs(header, (80, 100))
 
 
+def test_two_scales_of_one_image_must_agree():
+    """wcslib takes PC times CDELT, other programs take CD."""
+    header = celestial_header(cards={"CD1_1": -1e-3, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 1e-3})
+    header.update(PC1_1=1.0, PC2_2=1.0, CDELT1=-1e-3, CDELT2=1e-3)
+    fits_wcs(header, (80, 100))
+    header.update(CDELT1=1.0)
+    with pytest.raises(InputError, match="its CD matrix is not PC times CDELT"):
+        fits_wcs(header, (80, 100))
+
+
 def test_an_equinox_of_2000_may_be_a_string():
     header = celestial_header(cards={"EQUINOX": "J2000.0"})
     expected = fits_wcs(celestial_header(cards={"EQUINOX": 2000.0}), (80, 100))

@@ -29,6 +29,7 @@ _FEWER, _LEAST_SPREAD = 4, 20  # of the sample, to find a peak: percentiles take
 _RARE = 0.01  # a value that so few pixels of the sky have is padding wherever it is
 _NEAR, _MORE = 0.25, 1.5  # of the width of the distribution; of the pixels there
 _BLOCK = 16  # pixels a side, on which the share of a value is measured
+_FIFTH_SIGMA = 0.84  # by which a fifth of normal deviates lies below their mean
 _BY_CHANCE = 1e-3  # expected number of areas that chance fills
 _NEVER_EXPOSED = frozenset({0.0, -32768.0, 32767.0, 65535.0, -9999.0, -2147483648.0})  # a frame full of one of them
 _LEAST_FRAME = 1000  # pixels: a smaller frame is never called empty
@@ -212,7 +213,10 @@ def _shares(equal: BoolArray) -> FloatArray:
 def _chance(shares: FloatArray) -> float:
     """Return the probability that a sky pixel has the value: its share in blocks not full of it; 1 if all are full."""
     mixed = shares[shares < 1]
-    return float(np.percentile(mixed, 20)) if len(mixed) else 1.0  # blocks at the rim of an area hold more of it
+    if not len(mixed):
+        return 1.0
+    fifth = float(np.percentile(mixed, 20))  # blocks at the rim of an area hold more of it
+    return min(fifth + _FIFTH_SIGMA * math.sqrt(fifth * (1 - fifth)) / _BLOCK, 1.0)
 
 
 def _filled(equal: BoolArray, chance: float) -> BoolArray:

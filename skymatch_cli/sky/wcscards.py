@@ -28,7 +28,9 @@ _ALTERNATE = re.compile(
 _COUNTS = re.compile(rb"(NAXIS|WCSAXES|[AB]P?_ORDER) *=")
 _SIP_TERM = re.compile(rb"[AB]P?_\d+_\d+.{0,3} *=")
 _D_EXPONENT = re.compile(rb"\A([A-Z0-9_-]+ *= *[+-]?[0-9.]+)[Dd]([+-]?[0-9])")
-_MATRIX = re.compile(rb"(?P<key>CD|PC)(?P<axis>[12])_[12] *= *(?P<value>[-+]?[0-9.]+(?:[EeDd][-+]?[0-9]+)?)")
+_MATRIX = re.compile(
+    rb"(?P<key>CD|PC|CDELT)(?P<axis>[12])(_(?P<column>[12]))? *= *(?P<value>[-+]?[0-9.]+(?:[EeDd][-+]?[0-9]+)?)"
+)
 # wcslib skips other values (text in quotes, NaN, a decimal comma) and takes its default: 0 for a position.
 _NUMBERS = re.compile(
     rb"(?P<key>(CRVAL|CRPIX|CDELT|CROTA)[12]|(CD|PC|PV)[12]_\d+|(CD|PC)00[12]00[12]|L(ON|AT)POLE|EQUINOX|EPOCH)"
@@ -38,6 +40,7 @@ _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([EeDd][+-]?\d+)?")
 _J2000 = re.compile(rb"' *J?2000(\.0*)? *'")
 _PLACES = tuple((key + b"1", key + b"2") for key in (b"CRVAL", b"CRPIX"))
 _OLD_SIZE = re.compile(rb"(CD|PC)00[12]00[12] *=|AMD[XY]|PLTSCALE|[XY]PIXELSZ")
+_ALIKE = 1e-3  # of its largest element, by which two matrices of one WCS may differ
 _LEAST_TURN = 0.5  # a larger element of PC turns pixels, and does not give their size
 _TABLE_AXIS = re.compile(rb"CTYPE(?P<axis>\d+) *= *'[^']*-TAB")
 _TPV_AXIS = re.compile(rb"CTYPE(?P<axis>[12]) *= *'[^']*-TPV *'")
@@ -55,6 +58,7 @@ def wcs_cards(text: bytes) -> bytes:
         _refuse_harmful(card)
     _refuse_unplaced(cards)
     _refuse_zero(cards)
+    _refuse_two_scales(cards)
     return b"".join(_with_tpv_defaults(_few(_without_tables([_D_EXPONENT.sub(rb"\1E\2", card) for card in cards]))))
 
 
@@ -86,6 +90,22 @@ def _refuse_zero(cards: list[bytes]) -> None:
         placed, sized = (any(card.startswith(key + axis) for card in cards) for key in (b"CRVAL", b"CDELT"))
         if placed and not (has_cd or sized or old or 0 < largest < _LEAST_TURN):
             raise ValueError(f"it has no CDELT{n} or CD{n}_{n}: the size of its pixels is not known")
+
+
+def _refuse_two_scales(cards: list[bytes]) -> None:
+    """Refuse a CD matrix beside another one of PC and CDELT: wcslib takes the latter, other programs the former."""
+    found = {
+        (m["key"], m["axis"], m["column"]): float(m["value"].upper().replace(b"D", b"E"))
+        for card in cards
+        if (m := _MATRIX.match(card))
+    }
+    if not {b"CD", b"PC"} <= {key for key, *_ in found}:
+        return
+    places = [(row, column) for row in (b"1", b"2") for column in (b"1", b"2")]
+    cd = [found.get((b"CD", *place), 0.0) for place in places]
+    pc = [found.get((b"CDELT", i, None), 1.0) * found.get((b"PC", i, j), float(i == j)) for i, j in places]
+    if max(abs(a - b) for a, b in zip(cd, pc, strict=True)) > _ALIKE * max(map(abs, cd)):
+        raise ValueError("its CD matrix is not PC times CDELT: which of them is right is not known")
 
 
 def _refuse_harmful(card: bytes) -> None:
