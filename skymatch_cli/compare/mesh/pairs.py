@@ -25,7 +25,7 @@ Factors = tuple[npt.NDArray[np.floating], npt.NDArray[np.floating], Join, int]
 """Values x and y of the leaves (n, 64), what makes one of x y and y x (only x y without), and a degree."""
 
 _MOST_PRODUCTS = 2**16  # of leaves that are worked on together: memory
-_START_DIFFERENCES = 2**18  # of cells: enough for the starting offsets
+_START_DIFFERENCES = 2**16  # of cells: enough for the starting offsets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
