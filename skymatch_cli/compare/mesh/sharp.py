@@ -38,7 +38,7 @@ _RING = [(j, i) for j in range(-2, 3) for i in range(-2, 3) if max(abs(i), abs(j
 _SIDES = [(0, -1), (0, 1), (-1, 0), (1, 0)]
 _NEIGHBOURS = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1) if (j, i) != (0, 0)]
 
-_SAMPLE, _ENOUGH = 42, 12  # pixels in the middle of a third of a line, which show its level; and that must be good
+_SAMPLE, _ENOUGH = 32, 12  # pixels in the middle of a third of a line, which show its level; and that must be good
 _RANKS = np.arange(1, 6) / 10  # of the pixels whose mean is the level: below stars, and not in steps, as a median is
 _SPREAD, _MAD = 1.282, 1.4826  # from the first to the last of those ranks, in sigma; sigma in median distances
 _WIDE = 9  # lines around one that it is compared with
