@@ -136,6 +136,18 @@ def test_photons_are_no_padding(mean: float, size: int) -> None:
     assert sum(found(frame) is not None for frame in frames) <= (mean < 0.1)
 
 
+@pytest.mark.parametrize("mean", [0.05, 0.2, 0.3, 1.0])
+def test_zeros_of_photons_that_were_resampled_were_not_cut_off(mean: float) -> None:
+    """Each photon is shared between the four pixels around its place, as by drizzle."""
+    rng = np.random.default_rng(5)
+    data = np.zeros((400, 400), "f4")
+    x, y = rng.uniform(0, 399, (2, int(mean * data.size)))
+    for j in (0, 1):
+        for i in (0, 1):
+            np.add.at(data, (y.astype(int) + j, x.astype(int) + i), abs(1 - j - y % 1) * abs(1 - i - x % 1))
+    assert found(data) is None
+
+
 @pytest.mark.parametrize("sigma", [0.35, 0.5, 3.0])
 def test_coarse_integers_are_no_padding(sigma: float) -> None:
     assert found(np.rint(np.random.default_rng(5).normal(20.2, sigma, SHAPE))) is None

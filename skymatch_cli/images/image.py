@@ -44,6 +44,8 @@ from skymatch_cli.sky.footprint import footprint
 from skymatch_cli.sky.sphere import pixel_area_arcsec2, pixel_area_ratio
 
 _PLACED = "images of JWST are placed by the approximation in their headers"
+_CALIBRATION = re.compile("[a-z]*(bias|zero|dark|flat)(s|field|frame)?")  # also domeflat, masterdark
+_CALIBRATED = re.compile("light.*|object|science|.*ed")  # and so is what is dark-subtracted
 _GAINS = ("ATODGAIN", "EGAIN", "GAIN")  # GAIN of amateur cameras is a setting: theirs is EGAIN
 # The first one is that of FITS Standard 4.0; JWST, which has it, gives EXPOSURE a number.
 _EXPTIMES = ("XPOSURE", "EXPOSURE", "LIVETIME", "ONTIME", "EXP_TIME", "TTIME", "ELAPTIME")
@@ -304,8 +306,8 @@ def _refuse_unlinear(keywords: Keywords) -> None:
 def _refuse_calibrations(keywords: Keywords) -> None:
     """Refuse frames that saw no sky, by what they call themselves: they would be matched to the others all the same."""
     for key in ("IMAGETYP", "OBSTYPE", "ESO DPR TYPE"):
-        words = set(re.findall("[a-z]+", keywords.text(key).lower()))
-        if words & {"bias", "zero", "dark", "flat"} and not words & {"light", "object", "science"}:
+        words = re.findall("[a-z]+", keywords.text(key).lower())
+        if any(map(_CALIBRATION.fullmatch, words)) and not any(map(_CALIBRATED.fullmatch, words)):
             what = f"is a calibration frame: its {key} is {keywords.text(key)!r}"
             raise InputError.at(keywords.where, what, "leave it out, or correct the keyword")
 

@@ -38,6 +38,7 @@ _UNDO_TEXT = cd.CARD - len(_UNDO)
 _ENTRY = re.compile(rb"(?P<mark>[-=+*!]) ?(?P<text>.*)", re.DOTALL)
 _KEYWORD = re.compile(rb"[A-Z0-9_-]{1,8} *")
 _NEVER_OURS = re.compile(rb"SIMPLE|XTENSION|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|TFIELDS|END|")  # others say they were
+_UNREADABLE = "its undo cards are damaged, or of another version: undo with that"
 _PART = b'["['  # how a sky begins that is not that of the whole image
 
 
@@ -135,7 +136,7 @@ def written(cards: cd.Cards) -> Written | None:
     except LedgerError:
         raise
     except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError):
-        raise LedgerError("its undo cards are damaged") from None
+        raise LedgerError(_UNREADABLE) from None
 
 
 def is_recorded(cards: cd.Cards) -> bool:
@@ -157,7 +158,7 @@ def _texts(cards: cd.Cards) -> list[tuple[int, bytes, bytes]]:
             continue
         match = _ENTRY.fullmatch(card[len(_UNDO) :])
         if match is None or (match["mark"] == b"+" and not texts):
-            raise LedgerError("its undo cards are damaged")
+            raise LedgerError(_UNREADABLE)
         if match["mark"] == b"+":
             texts[-1][2].append(match["text"])
         else:
