@@ -285,7 +285,8 @@ class MeshTask:
             status = Status.OUTSIDE_LIMITS if n_good else Status.ALL_MASKED
         if info.wcs is None or status != Status.OK or not self.places.grids:
             return MeshReduction({}, status, local, n_good, pixels.warnings)
-        good = without_lines(pixels.data, good)
+        if info.ref.part.plane is None:  # planes of cubes are resampled: no line of a detector is one of theirs
+            good = without_lines(pixels.data, good)
         data = pixels.data if info.to_comparison == 1 else pixels.data * pixels.data.dtype.type(info.to_comparison)
         try:
             meshes = self._meshes(data, good)

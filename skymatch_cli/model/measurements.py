@@ -136,7 +136,7 @@ DegreeChooser = Callable[[Sequence["ImageInfo"], IntArray, "Measurements"], tupl
 """The polynomial degree that the differences need, and why: see ``solve.tilts.chosen_degree``."""
 
 PlaneSolver = Callable[[FloatArray, IntArray, IntArray, FloatArray], Callable[[FloatArray, FloatArray], FloatArray]]
-"""Planes of n images from the differences of pairs: see ``solve.tiltequations.plane_steps``."""
+"""Planes of n images from the differences of pairs: see ``solve.tiltsteps.PlaneSteps``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,18 @@
 """Normal equations of polynomials of groups, from their weighted differences.
 
-The normal matrix is factorised once. Directions that the pairs hardly constrain (the tilt across an overlap that is a
-line) are held by a ridge of 1e-12 of the diagonal, and the refinement that follows removes its effect wherever the
-pairs constrain them.
+The normal matrix is factorised once: as an array where it is small, else sparse. Directions that the pairs hardly
+constrain (the tilt across an overlap that is a line) are held by a ridge of 1e-12 of the diagonal, and the refinement
+that follows removes its effect wherever the pairs constrain them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
+from scipy.linalg import lu_factor, lu_solve
 from scipy.sparse import coo_array, csc_array, diags_array
 
 from skymatch_cli.model import BoolArray, FloatArray, IntArray
@@ -22,7 +23,7 @@ from skymatch_cli.solve.pairgraph import PairGraph
 
 RIDGE = 1e-12
 _REFINEMENTS = 3
-_STEP_RIDGE = 1e-6  # steps of an iteration must not run away along what hardly matters
+_SMALL = 300  # unknowns up to which the matrix is no sparse one
 _DENSE = 1200  # unknowns up to which the whole covariance is computed; beyond, errors are good to 9 %
 
 
@@ -39,7 +40,7 @@ class PlaneEquations:
     to_b: FloatArray  # (m, k, k)
     # (k n, k n): normal matrix, scaled to a unit diagonal; rows and columns of the first group of each component are
     # empty
-    matrix: csc_array
+    matrix: FloatArray | csc_array
     scale: FloatArray  # (k n,): 1 / square root of its diagonal; 0 for those groups
     solver: Callable[[FloatArray], FloatArray]  # of the scaled equations, raised by the ridge, for (k n, p)
 
@@ -66,7 +67,7 @@ class PlaneEquations:
         first = np.unique(graph.component, return_index=True)[1]
         absent[first] |= totals(k) <= least(graph, degree)[:, None]  # the common part is free
         matrix, scale = _normal(n, np.stack([a, b]), np.stack([to_a, -to_b]), moment, absent.ravel())
-        solver = symmetric_factors(matrix + diags_array(np.where(scale > 0, ridge, 1.0))).solve
+        solver = _solver(matrix, np.where(scale > 0, ridge, 1.0))
         none = np.zeros(len(graph.size), np.bool_)
         return cls(graph, centre, degree, none, moment, to_a, to_b, matrix, scale, solver)
 
@@ -168,7 +169,7 @@ class PlaneEquations:
 
 def _normal(
     n: int, ends: IntArray, to: FloatArray, moment: FloatArray, absent: BoolArray
-) -> tuple[csc_array, FloatArray]:
+) -> tuple[FloatArray | csc_array, FloatArray]:
     """The normal matrix (k n, k n), scaled to a unit diagonal, and what it was scaled by, 0 for absent unknowns.
 
     ``ends`` (2, m): groups of the first and the second of every pair; ``to`` (2, m, k, k): what carries their
@@ -183,30 +184,17 @@ def _normal(
     known = (diagonal > 0) & ~absent
     scale = np.where(known, 1.0 / np.sqrt(np.where(known, diagonal, 1.0)), 0.0)
     values *= scale[row] * scale[column]
-    return coo_array((values, (row, column)), shape=(k * n, k * n)).tocsc(), scale
+    if k * n > _SMALL:
+        return coo_array((values, (row, column)), shape=(k * n, k * n)).tocsc(), scale
+    found = np.bincount(row * (k * n) + column, values, (k * n) ** 2).astype(float)
+    return found.reshape(k * n, k * n), scale
 
 
-def plane_steps(
-    centre: FloatArray, a: IntArray, b: IntArray, position: FloatArray
-) -> Callable[[FloatArray, FloatArray], FloatArray]:
-    """Return the step of an iteration towards polynomials of n images: weights of pairs change, places do not.
-
-    It takes the moments (m, k, k) and pulls (m, k) of pairs, and returns the polynomials (n, k) about ``centre`` (n, 2)
-    that agree best with them, in the common gauge. What the pairs hardly determine is kept small: it makes no
-    difference in the overlaps. ``a``, ``b`` (m,) are the images that each pair compares, ``position`` (m, 2) the place
-    that its moments and pull are about, all in any unit of length.
-    """
-    unit = float(np.abs(position - centre[a]).max(initial=0)) or 1.0  # so that coefficients are comparable
-
-    def step(moment: FloatArray, pull: FloatArray) -> FloatArray:
-        used, per = moment[:, 0, 0] > 0, unit ** totals(pull.shape[1])
-        if not used.any():
-            return np.zeros((len(centre), pull.shape[1]))
-        places = centre / unit, a[used], b[used], moment[used] / (per[:, None] * per), position[used] / unit
-        equations = PlaneEquations.of_pairs(*places, ridge=_STEP_RIDGE)
-        return equations.solve(equations.gathered((pull[used] / per)[:, :, None]), refinements=0)[:, :, 0] / per
-
-    return step
+def _solver(matrix: FloatArray | csc_array, ridge: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    """What solves equations with a matrix whose diagonal is raised."""
+    if isinstance(matrix, np.ndarray):
+        return partial(lu_solve, lu_factor(matrix + np.diag(ridge), check_finite=False), check_finite=False)
+    return symmetric_factors(matrix + diags_array(ridge)).solve
 
 
 def least(graph: PairGraph, degree: IntArray) -> IntArray:

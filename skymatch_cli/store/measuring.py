@@ -168,10 +168,10 @@ def _solvers(planned: Plan) -> tuple[PlaneSolver, DegreeChooser] | None:
     if planned.settings.model == Model.CONSTANT:
         return None
     import skymatch_cli.compare.mesh.tilts  # noqa: F401
-    from skymatch_cli.solve.tiltequations import plane_steps
     from skymatch_cli.solve.tilts import chosen_degree
+    from skymatch_cli.solve.tiltsteps import PlaneSteps
 
-    return plane_steps, chosen_degree
+    return PlaneSteps, chosen_degree
 
 
 def _said(found: Iterable[Finding]) -> tuple[SkyWarning, ...]:

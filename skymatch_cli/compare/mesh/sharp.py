@@ -38,7 +38,7 @@ _RING = [(j, i) for j in range(-2, 3) for i in range(-2, 3) if max(abs(i), abs(j
 _SIDES = [(0, -1), (0, 1), (-1, 0), (1, 0)]
 _NEIGHBOURS = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1) if (j, i) != (0, 0)]
 
-_SAMPLE, _ENOUGH = 42, 12  # pixels of a third of a line that show its level; and of these, that must be good
+_SAMPLE, _ENOUGH = 32, 12  # pixels in the middle of a third of a line, which show its level; and that must be good
 _RANKS = np.arange(1, 6) / 10  # of the pixels whose mean is the level: below stars, and not in steps, as a median is
 _SPREAD, _MAD = 1.282, 1.4826  # from the first to the last of those ranks, in sigma; sigma in median distances
 _WIDE = 9  # lines around one that it is compared with
@@ -80,8 +80,9 @@ def without_lines(data: PixelArray, good: BoolArray) -> BoolArray:
 
 def _odd_lines(data: PixelArray, good: BoolArray) -> BoolArray:
     """Rows (ny,) that stand out by about the same in each third of them: stars don't. None, where many are so."""
-    n = data.shape[1] // 3
-    heights = np.stack([_heights(data[:, k : k + n], good[:, k : k + n]) for k in (0, n, 2 * n)])
+    n, width = data.shape[1], min(data.shape[1] // 3, _SAMPLE)
+    middles = (slice(first, first + width) for first in ((k * n - 3 * width) // 6 for k in (1, 3, 5)))
+    heights = np.stack([_heights(data[:, part], good[:, part]) for part in middles])
     low, high = np.sort(np.abs(heights), axis=0)[[0, -1]]
     odd = (low > _CLEAR) & (high < _ALIKE_THIRDS * low) & (np.abs(heights.sum(axis=0)) > high)
     return np.asarray(odd & (np.count_nonzero(odd) <= _MANY * len(data)))
@@ -89,8 +90,7 @@ def _odd_lines(data: PixelArray, good: BoolArray) -> BoolArray:
 
 def _heights(data: PixelArray, good: BoolArray) -> FloatArray:
     """By how many sigma the level of every row (ny,) differs from those around; 0 where that is unknown."""
-    some = np.s_[:, :: max(1, data.shape[1] // _SAMPLE)]
-    values, count = np.where(good[some], data[some], np.inf), np.count_nonzero(good[some], axis=1)
+    values, count = np.where(good, data, np.inf), np.count_nonzero(good, axis=1)
     values.sort(axis=1)
     heights, known = np.zeros(len(data)), np.flatnonzero(count >= _ENOUGH)
     if len(known) > _WIDE:
