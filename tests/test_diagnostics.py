@@ -278,6 +278,18 @@ def test_a_field_in_which_cells_disagree_everywhere_is_told(tmp_path):
     assert min(image["sky_err"] for image in found["images"]) > 0.1
 
 
+def test_the_error_of_the_baseline_is_no_disagreement_of_overlaps(tmp_path):
+    """Structure of the scene makes own skies uncertain, and cancels in the differences."""
+
+    def scene(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return 10 * np.sin(x / 9) * np.sin(y / 11) + 0.2 * x
+
+    paths = [write(tmp_path / f"{k}.fits", frame, scene=scene) for k, frame in enumerate(grid(noise=1.0))]
+    found, said = seen("--method", "globalmin+match", *paths)
+    assert min(image["sky_err"] for image in found["images"]) > 0.2
+    assert "[disagreement]" not in said
+
+
 # --- planes
 
 

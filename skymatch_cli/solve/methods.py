@@ -255,7 +255,8 @@ def _warnings(task: Task, found: Skies, sky: FloatArray) -> tuple[SkyWarning, ..
     warnings += weak_images(images, measurements, task.used, found.err[0])
     if not any(w.name == WarningName.DISAGREEMENT for w in warnings):
         shared = None if offsets.common_gradient is None else offsets.common_gradient[task.group]
-        warnings += uneven_images(images, measurements, found.err, shared)
+        fitted = offsets.errors[:, task.group] if found.planes is None else found.planes.err  # not of the baseline
+        warnings += uneven_images(images, measurements, np.where(np.isnan(found.err), np.nan, fitted), shared)
     return warnings
 
 
