@@ -73,12 +73,14 @@ def of_rows(rng):
     return rng.normal(0, NOISE, (SIZE, SIZE)) + rng.normal(0, 2, (SIZE, 1))
 
 
+@pytest.mark.parametrize("n_dead", [0, 1, 20])
 @pytest.mark.parametrize("noise", [resampled, of_rows])
-def test_errors_count_noise_that_pixels_share(noise):
-    """Independent pixels would make a sixth of it."""
+def test_errors_count_noise_that_pixels_share(noise, n_dead):
+    """Independent pixels would make a sixth of it; dead pixels, which are 0, are none without a photon."""
     pulls = []
     for seed in range(12):
         pixels = 100 + noise(np.random.default_rng(seed))
+        pixels.flat[: 37 * n_dead : 37] = 0
         found = own_sky(pixels, np.ones(pixels.shape, bool), StatisticSettings(), mask_sources=False)
         pulls.append((found.value - 100) / found.err)
     assert 0.5 < np.sqrt(np.mean(np.square(pulls))) < 1.5

@@ -23,6 +23,7 @@ from skymatch_cli.statistics.regions import region_statistics
 
 _SMOOTHING_PIX = 1.5  # standard deviation, and more where that holds fewer photons than these
 _PHOTONS = 60.0
+_SAME_RATE = 2.0  # photons by the noise, (level / noise)^2, over those by the share of pixels without one, at most
 _THRESHOLD = 3.0  # in units of the noise of the smoothed image
 _LEAST_PIXELS = 5  # of a source above the threshold, connected also by corners
 _GROWTH_PIX = 2  # by which sources are wider than what is above the threshold
@@ -128,9 +129,16 @@ def without_sources(data: PixelArray, good: BoolArray) -> BoolArray:
 
 
 def _photon_rate(values: PixelArray) -> float:
-    """Return the photons in a pixel by the share of pixels without one (Poisson); infinity where each has some."""
+    """Return the photons in a pixel by the share of pixels without one (Poisson); infinity where each has some.
+
+    A few dead pixels are none without a photon: the noise of the others is far smaller than that of so few photons.
+    """
     zeros = np.count_nonzero(values == 0) / values.size if values.min() >= 0 else 0.0
-    return -math.log(zeros) if 0 < zeros < 1 else math.inf
+    if not 0 < zeros < 1:
+        return math.inf
+    rate = -math.log(zeros)
+    low, middle = np.percentile(values, [16, 50])
+    return rate if middle <= math.sqrt(_SAME_RATE * rate) * (middle - low) else math.inf
 
 
 def _blocks(shape: tuple[int, int]) -> list[Spans]:
