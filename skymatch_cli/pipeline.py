@@ -64,7 +64,7 @@ def evaluate(
         return solve(planned, unmeasured(planned.graph, len(planned.infos)))
     resumable = False
     if in_place and settings.subtract:
-        from skymatch_cli.store.journal import journal_of, needs_journal, resumed
+        from skymatch_cli.store.resume import journal_of, needs_journal, resumed
 
         resumable = needs_journal(planned.infos, settings)
         if resumable and (result := resumed(planned)) is not None:

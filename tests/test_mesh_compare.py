@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skymatch_cli.compare.mesh.cells import MeshGrid
-from skymatch_cli.compare.mesh.compare import compare
 from skymatch_cli.compare.mesh.connected import least_squares_offsets
 from skymatch_cli.compare.mesh.fields import image_fields
+from skymatch_cli.compare.mesh.joint import compare
 from skymatch_cli.compare.mesh.placement import Placement
 from skymatch_cli.compare.mesh.reduce import reduce_image
 from skymatch_cli.compare.mesh.structure import PairStructure
@@ -216,7 +216,7 @@ def test_cells_beyond_what_memory_should_hold_go_through_a_file(monkeypatch):
     images = exposures(frames(0.0, 5.0, -3.0))
     held = measured(images)
     for kept in ("SHEET_BYTES", "SKY_BYTES"):
-        monkeypatch.setattr(f"skymatch_cli.compare.mesh.compare.{kept}", 0)
+        monkeypatch.setattr(f"skymatch_cli.compare.mesh.joint.{kept}", 0)
     written = measured(images)
     for column in ("delta", "delta_err", "weight", "sky_a", "n_a"):
         np.testing.assert_array_equal(getattr(written, column), getattr(held, column))

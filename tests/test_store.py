@@ -427,7 +427,7 @@ def test_memory_of_solve_does_not_grow_with_the_cells(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(findings, "_IMAGES_KEPT", 4)
     for kept in ("SHEET_BYTES", "SKY_BYTES"):
-        monkeypatch.setattr(f"skymatch_cli.compare.mesh.compare.{kept}", 0)
+        monkeypatch.setattr(f"skymatch_cli.compare.mesh.joint.{kept}", 0)
     write_all(tmp_path, row([float(k) for k in range(72)], nx=160, ny=80))
 
     def peak(n: int) -> tuple[int, int]:

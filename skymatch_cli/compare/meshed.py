@@ -1,6 +1,6 @@
 """Overlaps to measurements, the mesh way: each image is reduced once to soft cells, then cells are compared.
 
-See ``mesh`` for what a cell is and ``mesh.compare`` for how images are compared cell by cell. An image is
+See ``mesh`` for what a cell is and ``mesh.joint`` for how images are compared cell by cell. An image is
 read once, by one worker, which also measures its own sky where asked for.
 """
 
@@ -15,13 +15,13 @@ from itertools import chain
 import numpy as np
 
 from skymatch_cli.choices import Model, WarningName
-from skymatch_cli.compare.amplifiers import step_variances
 from skymatch_cli.compare.mesh.cells import BLOCK_PIX, MeshGrid, TooWideError
 from skymatch_cli.compare.mesh.grids import halvings, mesh_grids
 from skymatch_cli.compare.mesh.packed import Mesh, PackedMesh
 from skymatch_cli.compare.mesh.placement import Placement
 from skymatch_cli.compare.mesh.reduce import reduce_image
 from skymatch_cli.compare.mesh.sharp import without_lines
+from skymatch_cli.compare.steperrors import step_variances
 from skymatch_cli.errors import InputError, Problem
 from skymatch_cli.images.formats.files import is_remote
 from skymatch_cli.images.pixels import Pixels, pixels_of
@@ -167,7 +167,7 @@ def _compared(
         from skymatch_cli.compare.mesh.tilts import compare_planes
 
         return compare_planes(meshes[0], graph, group, solvers[0], usable, degree=degree)
-    from skymatch_cli.compare.mesh.compare import compare
+    from skymatch_cli.compare.mesh.joint import compare
 
     return compare(meshes, graph, group, usable, steps=steps(), jobs=jobs)
 

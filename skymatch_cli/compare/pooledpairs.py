@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_array, csr_array, diags_array, hstack
 
-from skymatch_cli.compare.amplifiers import step_errors, step_variances, variances
 from skymatch_cli.compare.pieces import PieceMeans, PiecePairs, as_loops_allow
 from skymatch_cli.compare.pooled import CountArray, ImageMeasurement, coarser
+from skymatch_cli.compare.steperrors import step_errors, step_variances, variances
 from skymatch_cli.model import (
     BoolArray,
     FloatArray,

@@ -163,7 +163,7 @@ def assemble(planned: Plan, found: Findings) -> tuple[Measurements, Sequence[Fin
 
 def _solvers(planned: Plan) -> tuple[PlaneSolver, DegreeChooser] | None:
     """Import what compares cells, and solvers for it, before processes are forked: each of them need not."""
-    import skymatch_cli.compare.mesh.compare
+    import skymatch_cli.compare.mesh.joint
 
     if planned.settings.model == Model.CONSTANT:
         return None

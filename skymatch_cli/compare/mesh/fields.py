@@ -25,12 +25,12 @@ from functools import cache, cached_property
 import numpy as np
 from scipy.sparse import csr_array, diags_array, hstack
 
-from skymatch_cli.compare.amplifiers import step_errors, variances
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.structure import PairStructure
 from skymatch_cli.compare.mesh.sums import over
 from skymatch_cli.compare.mesh.tiles import BLOCK
 from skymatch_cli.compare.mesh.zeropoints import ZeroPoints
+from skymatch_cli.compare.steperrors import step_errors, variances
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, OverlapGraph
 from skymatch_cli.run.threads import one_thread
 

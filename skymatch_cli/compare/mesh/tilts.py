@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skymatch_cli.compare.mesh.cells import Float32Array
-from skymatch_cli.compare.mesh.compare import (
+from skymatch_cli.compare.mesh.connected import least_squares_offsets
+from skymatch_cli.compare.mesh.joint import (
     SHEET_BYTES,
     SKY_BYTES,
     pair_measurements,
     pair_status,
 )
-from skymatch_cli.compare.mesh.connected import least_squares_offsets
 from skymatch_cli.compare.mesh.packed import Mesh
 from skymatch_cli.compare.mesh.passes import first_differences, median_sums
 from skymatch_cli.compare.mesh.reduce import blocks_at

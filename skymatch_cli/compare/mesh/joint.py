@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from skymatch_cli.compare.amplifiers import variances
 from skymatch_cli.compare.mesh.connected import connected, least_squares_offsets
 from skymatch_cli.compare.mesh.fields import ImageFields, image_fields, with_steps
 from skymatch_cli.compare.mesh.packed import Mesh
@@ -32,6 +31,7 @@ from skymatch_cli.compare.mesh.sums import BlockScatter, PairSums, add_sums, ove
 from skymatch_cli.compare.mesh.tiles import SheetPlan, run_noise, sheet_plans
 from skymatch_cli.compare.mesh.trust import Spreads
 from skymatch_cli.compare.mesh.zeropoints import ZeroPoints
+from skymatch_cli.compare.steperrors import variances
 from skymatch_cli.model import BoolArray, FloatArray, IntArray, Measurements, OverlapGraph, Status, StrArray
 from skymatch_cli.run.tasks import Parts
 
