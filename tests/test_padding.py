@@ -105,6 +105,16 @@ def test_a_value_amid_those_of_the_sky_is_noted_where_these_are_all_different(va
         assert cut.cut_off
 
 
+def test_a_saturated_object_is_noted_and_no_sky_that_was_cut_off() -> None:
+    y, x = np.mgrid[:256, :256] - 127.5
+    light = 400 * np.exp(-(x**2 + y**2) / 2 / 100**2) + np.random.default_rng(5).normal(0, 3, x.shape)
+    padding = found(np.minimum(light, 300))
+    assert padding is not None
+    assert padding.value == 300
+    assert padding.left_out is None
+    assert not padding.cut_off
+
+
 @pytest.mark.parametrize("mean", [0.2, 0.3, 0.6])
 def test_zeros_of_rates_under_a_falling_exposure_stay(mean: float) -> None:
     """Where the exposure map says which pixels were seen: single photons have many values there, all of one size."""

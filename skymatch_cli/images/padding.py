@@ -120,7 +120,9 @@ def _padding_of(
     equal = good & (data == value)
     n_good = int(np.count_nonzero(good))
     if amid:
-        return Padding(value, int(np.count_nonzero(equal)) / n_good, None, cut_off=cut_off)
+        shares = _shares(equal)
+        of_areas = shares[shares == 1].sum() > _HALF * shares.sum()  # saturated objects, and not the sky
+        return Padding(value, int(np.count_nonzero(equal)) / n_good, None, cut_off=cut_off and not of_areas)
     if len(others) == 0:
         whole = value in _NEVER_EXPOSED and n_good >= _LEAST_FRAME and int(np.count_nonzero(equal)) == n_good
         return Padding(value, 1.0, equal, whole=True) if whole else None
