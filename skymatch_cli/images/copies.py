@@ -72,14 +72,16 @@ def _same_pixels(images: Sequence[ImageInfo]) -> Iterator[SkyWarning]:
 
 
 def _same_names(images: Sequence[ImageInfo]) -> Iterator[SkyWarning]:
-    forms: dict[str, dict[object, str]] = {}
+    forms: dict[tuple[str, str], dict[object, ImageRef]] = {}
     for info in images:
         plane, subtracted = info.source.science, info.recorded is not None and info.recorded.subtracted
-        own = forms.setdefault(stem_of(plane.path), {})
-        own.setdefault((plane.container, plane.tiled, plane.bitpix, subtracted), info.ref.label)
+        own = forms.setdefault((stem_of(plane.path), info.split), {})
+        own.setdefault((plane.container, plane.tiled, plane.bitpix, subtracted), info.ref)
     for own in forms.values():
         for first, second in pairwise(own.values()):
-            yield _copy(f"{second} has the name and the WCS of {first}, packed or with another sky subtracted")
+            if first.path != second.path:
+                what = f"{second.label} has the name and the WCS of {first.label}"
+                yield _copy(f"{what}, packed or with another sky subtracted")
 
 
 def _copy(what: str) -> SkyWarning:
