@@ -280,6 +280,7 @@ def test_undo_cards_that_are_gone_are_said_and_the_keyword_can_be_added_back() -
         "= \xff\xff\xff",
         "5 \xc3\xa9 = 1",
         '* subtracted {"shape":[1],"entries":0}',
+        "* subtracted shape=1 entries=0",
         "+ x",
         '* recorded {"sky":[["",NaN]]}',
         "* subtracted " + 40 * "[",
