@@ -25,6 +25,7 @@ Factors = tuple[npt.NDArray[np.floating], npt.NDArray[np.floating], Join, int]
 """Values x and y of the leaves (n, 64), what makes one of x y and y x (only x y without), and a degree."""
 
 _MOST_PRODUCTS = 2**16  # of leaves that are worked on together: memory
+_FEW = 3  # images of a block whose pairs are multiplied one by one
 _START_DIFFERENCES = 2**16  # of cells: enough for the starting offsets
 
 
@@ -32,13 +33,22 @@ _START_DIFFERENCES = 2**16  # of cells: enough for the starting offsets
 class Stack:
     """The leaves of b blocks that k images see, and the k (k - 1) / 2 pairs of these images."""
 
-    leaf: IntArray  # (b, k)
+    leaf: IntArray  # (b, k): those of each image follow one another
     pair: IntArray  # (b, pairs): which of the p pairs of the sheet, p where the graph has none
     run: IntArray  # (b, pairs): which of the r pairs in a tile
 
     def products(self, x: Float32Array, y: Float32Array) -> tuple[Float32Array, Float32Array]:
         """Sums (b, pairs) over the cells of ``x`` of the first image times ``y`` of the second, and the other way."""
-        return _in_order(x[self.leaf] @ y[self.leaf].swapaxes(1, 2))
+        first, second = _sides(self.leaf.shape[1])
+        if self.leaf.shape[1] <= _FEW:  # half of what matrices multiply is not needed, and nothing is copied
+            parts = [slice(start, start + len(self.leaf)) for start in self.leaf[0].tolist()]
+            one, other = (
+                np.stack([np.einsum("bc,bc->b", x[parts[i]], y[parts[j]]) for i, j in zip(*ends, strict=True)], axis=1)
+                for ends in ((first, second), (second, first))
+            )
+            return one, other
+        of_images = x[self.leaf] @ y[self.leaf].swapaxes(1, 2)
+        return of_images[:, first, second], of_images[:, second, first]
 
     def in_cells(self, x: Float32Array, y: Float32Array, join: Join) -> Float32Array:
         """Such products of all cells, (b, pairs, 64); ``join`` makes one of both."""
@@ -150,12 +160,6 @@ def _powers_in_block(degree: int) -> Float32Array:
 def _sides(k: int) -> tuple[IntArray, IntArray]:
     """First and second image of every pair of k images."""
     return np.triu_indices(k, 1)
-
-
-def _in_order(of_images: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """What arrays (..., k, k) have for the two images of every pair, and for these the other way round."""
-    first, second = _sides(of_images.shape[-1])
-    return of_images[..., first, second], of_images[..., second, first]
 
 
 def _pairs_of_graph(a: IntArray, b: IntArray, graph: OverlapGraph, plane: int) -> IntArray:
