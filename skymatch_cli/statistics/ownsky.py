@@ -33,6 +33,7 @@ _LEAST_SHARE = 0.02  # of the pixels must remain
 _BLOCKS = 8  # a side, whose scatter is part of the error
 _LEAST_BLOCKS = 25  # differences of blocks
 _MEDIAN_SQUARE = 0.455  # of the square of a Gaussian, which sources in a few blocks leave alone
+_QUARTILES, _OF_MIDDLE = 1.349, 1.2  # quartiles apart, in sigma; variance of that mean, in that of the mean of all
 _CORRELATED, _BANDED = 3.0, 6.0  # variance beyond that of independent pixels, which chance seldom makes
 _OF_ASYMMETRY = 4.0  # bias of clipped pixels in a crowded field, over mean less median
 _UNSEEN = 0.1  # of what the sources did to the sky, sources that are too faint may still do
@@ -51,7 +52,7 @@ def own_sky(data: PixelArray, good: BoolArray, settings: StatisticSettings, *, m
         return whole
     if not mask_sources:
         sources = np.hypot(_OF_ASYMMETRY * whole.crowding, whole.skewness)
-        return _with_error(whole, float(np.hypot(sources, _correlated(data, good, settings, whole.err))))
+        return _with_error(whole, float(np.hypot(sources, _correlated(data, good))))
     use = without_sources(data, good)
     (own,) = region_statistics(data, use, frame, settings)
     blocks = region_statistics(data, use, _blocks(data.shape), settings)
@@ -69,16 +70,28 @@ def own_sky(data: PixelArray, good: BoolArray, settings: StatisticSettings, *, m
     return _with_error(own, np.sqrt(structure**2 + faint**2 + asymmetry**2))
 
 
-def _correlated(data: PixelArray, good: BoolArray, settings: StatisticSettings, err: float) -> float:
-    """Return what pixels that share noise add to the error ``err`` of the level of a frame.
+def _correlated(data: PixelArray, good: BoolArray) -> float:
+    """Return the error of the level of a frame that is made by noise that pixels share.
 
     After resampling, neighbours do: differences of four blocks show it, free of gradients and of all sums of functions
     along and across. Else rows or columns do: bands of blocks, without the slope of those on either side, show it.
+    The level of a block is the mean of the middle half of its pixels.
     """
-    if math.isfinite(_photon_rate(data[good])):  # photons are independent
+    height, width = (n // _BLOCKS for n in data.shape)
+    if not height * width or math.isfinite(_photon_rate(data[good])):  # photons are independent
         return 0.0
-    blocks = region_statistics(data, good, _blocks(data.shape), settings)
-    value = np.array([b.value for b in blocks]).reshape(_BLOCKS, _BLOCKS)
+    pixels = np.where(good, data, np.inf)[: _BLOCKS * height, : _BLOCKS * width]
+    pixels = pixels.reshape(_BLOCKS, height, _BLOCKS, width).swapaxes(1, 2).reshape(_BLOCKS**2, -1)
+    pixels.sort(axis=1)
+    count = np.count_nonzero(pixels < np.inf, axis=1)
+    count = np.where(2 * count > pixels.shape[1], count, 0)
+    low, high = (pixels[np.arange(len(count)), (share * count).astype(int)].astype(float) for share in (0.25, 0.75))
+    place = np.arange(pixels.shape[1])
+    middle = (place >= 0.25 * count[:, None]) & (place < 0.75 * count[:, None])
+    with np.errstate(invalid="ignore", divide="ignore"):  # of blocks without pixels
+        value = np.where(middle, pixels, 0).sum(axis=1, dtype=float) / middle.sum(axis=1)
+        independent = np.nanmedian(np.where(count > 0, _OF_MIDDLE * ((high - low) / _QUARTILES) ** 2 / count, np.nan))
+    value = value.reshape(_BLOCKS, _BLOCKS)
     four = np.diff(np.diff(value, axis=0), axis=1)
     known = four[np.isfinite(four)]
     if known.size < _LEAST_BLOCKS:
@@ -87,8 +100,9 @@ def _correlated(data: PixelArray, good: BoolArray, settings: StatisticSettings, 
     with np.errstate(invalid="ignore"):
         bands = [np.diff(value.mean(axis=axis), 2) for axis in (0, 1)]
     squares += [float(np.mean(bend**2)) / 6 / _BLOCKS for bend in bands]
-    chance = np.array([_CORRELATED, _BANDED, _BANDED]) * err**2
-    return math.sqrt(sum(square - err**2 for square, least in zip(squares, chance, strict=True) if square > least))
+    noise = float(independent) / _BLOCKS**2
+    chance = [_CORRELATED * noise, _BANDED * noise, _BANDED * noise]
+    return math.sqrt(sum(square - noise for square, least in zip(squares, chance, strict=True) if square > least))
 
 
 def _with_error(sky: SkyStatistic, more: float) -> SkyStatistic:
