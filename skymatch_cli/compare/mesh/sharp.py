@@ -82,9 +82,14 @@ def _odd_lines(data: PixelArray, good: BoolArray) -> BoolArray:
     """Rows (ny,) that stand out by about the same in each third of them: stars don't. None, where many are so."""
     n, width = data.shape[1], min(data.shape[1] // 3, _SAMPLE)
     middles = (slice(first, first + width) for first in ((k * n - 3 * width) // 6 for k in (1, 3, 5)))
-    heights = np.stack([_heights(data[:, part], good[:, part]) for part in middles])
+    heights, maybe = [], np.ones(len(data), np.bool_)
+    for part in middles:
+        heights.append(_heights(data[:, part], good[:, part]))
+        maybe &= np.abs(heights[-1]) > _CLEAR
+        if not maybe.any():  # as in most frames
+            return maybe
     low, high = np.sort(np.abs(heights), axis=0)[[0, -1]]
-    odd = (low > _CLEAR) & (high < _ALIKE_THIRDS * low) & (np.abs(heights.sum(axis=0)) > high)
+    odd = maybe & (high < _ALIKE_THIRDS * low) & (np.abs(np.sum(heights, axis=0)) > high)
     return np.asarray(odd & (np.count_nonzero(odd) <= _MANY * len(data)))
 
 
