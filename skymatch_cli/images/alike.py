@@ -12,17 +12,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from skymatch_cli.choices import WarningName
-from skymatch_cli.errors import Problem, first_names
+from skymatch_cli.errors import InputError, Problem, first_names
 from skymatch_cli.images.formats.header import Keywords
-from skymatch_cli.model import CelestialWcs, SkyWarning
+from skymatch_cli.model import CelestialWcs, ImageRef, SkyWarning
 
 if TYPE_CHECKING:
     from skymatch_cli.images.known import ImageHeader
     from skymatch_cli.sky.frames import SkyFrame
-
-
-from skymatch_cli.errors import InputError
-from skymatch_cli.model import ImageRef
 
 AUTO, FILE = "auto", "file"
 

@@ -7,27 +7,21 @@ exact positions of the images, so that adding a few images does not change the p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from skymatch_cli.model import FloatArray, TangentPlane
-from skymatch_cli.model.polygons import Polygons
-from skymatch_cli.sky.sphere import lon_lat, normalised, unit_vectors
-
-if TYPE_CHECKING:
-    from pyproj import Transformer
-
-
-import math
-
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from skymatch_cli.model import IntArray
-from skymatch_cli.sky.sphere import angle_rad
+from skymatch_cli.model import FloatArray, IntArray, TangentPlane
+from skymatch_cli.model.polygons import Polygons
+from skymatch_cli.sky.sphere import angle_rad, lon_lat, normalised, unit_vectors
+
+if TYPE_CHECKING:
+    from pyproj import Transformer
 
 SR_TO_ARCMIN2 = (180.0 * 60.0 / np.pi) ** 2
 
