@@ -86,6 +86,16 @@ def test_errors_count_noise_that_pixels_share(noise, n_dead):
     assert 0.5 < np.sqrt(np.mean(np.square(pulls))) < 1.5
 
 
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_masked_pixels_hide_or_leave_the_noise_that_pixels_share(share):
+    """With most pixels masked no block has a level: the error is that of independent pixels, and nothing is said."""
+    rng = np.random.default_rng(1)
+    good = rng.random((SIZE, SIZE)) > share
+    found = own_sky(100 + of_rows(rng), good, StatisticSettings(), mask_sources=False)
+    independent = 1.2533 * NOISE / np.sqrt(good.sum())
+    assert (found.err > 2 * independent) == (share < 0.5)
+
+
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.3])
 def test_single_photons_are_no_sources(rate):
     photons = np.random.default_rng(2).poisson(rate, (SIZE, SIZE)).astype("f4")

@@ -76,7 +76,7 @@ def _block_means(data: PixelArray, good: BoolArray) -> FloatArray:
     values = values.reshape(_SIDE, -1, _SIDE, width).swapaxes(1, 2).reshape(_SIDE**2, -1)
     count = usable.reshape(_SIDE, -1, _SIDE, width).sum(axis=(1, 3)).reshape(-1, 1)
     values.sort(axis=1)
-    means = _trimmed_means(values, count)
+    means = trimmed_means(values, count)
     return np.where(count[:, 0] > values.shape[1] / 2, means, np.nan).reshape(_SIDE, _SIDE)
 
 
@@ -87,9 +87,9 @@ def _starts(n: int) -> IntArray:
     return np.concatenate([ends[:-1, None] + block, last], axis=1).ravel()
 
 
-def _trimmed_means(values: PixelArray, count: IntArray) -> FloatArray:
-    """Means (k,) of the middle of the first ``count`` (k, 1) of sorted values (k, n)."""
-    cut, place = (_CLIPPED * count).astype(np.int32), np.arange(values.shape[1], dtype=np.int32)
+def trimmed_means(values: PixelArray, count: IntArray, clipped: float = _CLIPPED) -> FloatArray:
+    """Means (k,) of the middle of the first ``count`` (k, 1) of sorted values (k, n), without a share at either end."""
+    cut, place = (clipped * count).astype(np.int32), np.arange(values.shape[1], dtype=np.int32)
     middle = (place >= cut) & (place < (count - cut).astype(np.int32))
     total = np.where(middle, values, 0).sum(axis=1, dtype=np.float64)
     return np.asarray(total / np.maximum(count - 2 * cut, 1)[:, 0])
@@ -101,7 +101,7 @@ def _line_means(values: FloatArray) -> FloatArray:
     known = np.isfinite(values)
     count = np.count_nonzero(known, axis=1, keepdims=True)
     cut = (_CLIPPED * count).astype(np.int64)
-    mean = _trimmed_means(values, count)
+    mean = trimmed_means(values, count)
     low, high = (np.take_along_axis(values, end, axis=1) for end in (cut, np.maximum(count - cut - 1, 0)))
     square = np.where(known, (np.clip(values, low, high) - mean[:, None]) ** 2, 0).sum(axis=1)
     n = np.maximum(count[:, 0], 2)

@@ -17,8 +17,9 @@ from itertools import pairwise
 import numpy as np
 
 from skymatch_cli.choices import Skystat
-from skymatch_cli.model import BoolArray, PixelArray, SkyStatistic, StatisticSettings, Status
+from skymatch_cli.model import BoolArray, FloatArray, PixelArray, SkyStatistic, StatisticSettings, Status
 from skymatch_cli.sky.raster import Spans
+from skymatch_cli.statistics.amplifiers import trimmed_means
 from skymatch_cli.statistics.regions import region_statistics
 
 _SMOOTHING_PIX = 1.5  # standard deviation, and more where that holds fewer photons than these
@@ -33,6 +34,7 @@ _LEAST_SHARE = 0.02  # of the pixels must remain
 _BLOCKS = 8  # a side, whose scatter is part of the error
 _LEAST_BLOCKS = 25  # differences of blocks
 _MEDIAN_SQUARE = 0.455  # of the square of a Gaussian, which sources in a few blocks leave alone
+_QUARTER = 0.25  # of the pixels of a block left out at either end
 _QUARTILES, _OF_MIDDLE = 1.349, 1.2  # quartiles apart, in sigma; variance of that mean, in that of the mean of all
 _CORRELATED, _BANDED = 3.0, 6.0  # variance beyond that of independent pixels, which chance seldom makes
 _OF_ASYMMETRY = 4.0  # bias of clipped pixels in a crowded field, over mean less median
@@ -75,34 +77,38 @@ def _correlated(data: PixelArray, good: BoolArray) -> float:
 
     After resampling, neighbours do: differences of four blocks show it, free of gradients and of all sums of functions
     along and across. Else rows or columns do: bands of blocks, without the slope of those on either side, show it.
-    The level of a block is the mean of the middle half of its pixels.
     """
-    height, width = (n // _BLOCKS for n in data.shape)
-    if not height * width or math.isfinite(_photon_rate(data[good])):  # photons are independent
+    if min(data.shape) < _BLOCKS or math.isfinite(_photon_rate(data[good])):  # photons are independent
         return 0.0
-    pixels = np.where(good, data, np.inf)[: _BLOCKS * height, : _BLOCKS * width]
-    pixels = pixels.reshape(_BLOCKS, height, _BLOCKS, width).swapaxes(1, 2).reshape(_BLOCKS**2, -1)
-    pixels.sort(axis=1)
-    count = np.count_nonzero(pixels < np.inf, axis=1)
-    count = np.where(2 * count > pixels.shape[1], count, 0)
-    low, high = (pixels[np.arange(len(count)), (share * count).astype(int)].astype(float) for share in (0.25, 0.75))
-    place = np.arange(pixels.shape[1])
-    middle = (place >= 0.25 * count[:, None]) & (place < 0.75 * count[:, None])
-    with np.errstate(invalid="ignore", divide="ignore"):  # of blocks without pixels
-        value = np.where(middle, pixels, 0).sum(axis=1, dtype=float) / middle.sum(axis=1)
-        independent = np.nanmedian(np.where(count > 0, _OF_MIDDLE * ((high - low) / _QUARTILES) ** 2 / count, np.nan))
-    value = value.reshape(_BLOCKS, _BLOCKS)
-    four = np.diff(np.diff(value, axis=0), axis=1)
+    level, variance = _block_levels(data, good)
+    four = np.diff(np.diff(level, axis=0), axis=1)
     known = four[np.isfinite(four)]
     if known.size < _LEAST_BLOCKS:
         return 0.0
     squares = [float(np.median(known**2)) / _MEDIAN_SQUARE / 4 / _BLOCKS**2]
-    with np.errstate(invalid="ignore"):
-        bands = [np.diff(value.mean(axis=axis), 2) for axis in (0, 1)]
+    bands = [np.diff(level.mean(axis=axis), 2) for axis in (0, 1)]  # NaN where a block is unknown
     squares += [float(np.mean(bend**2)) / 6 / _BLOCKS for bend in bands]
-    noise = float(independent) / _BLOCKS**2
+    noise = variance / _BLOCKS**2
     chance = [_CORRELATED * noise, _BANDED * noise, _BANDED * noise]
     return math.sqrt(sum(square - noise for square, least in zip(squares, chance, strict=True) if square > least))
+
+
+def _block_levels(data: PixelArray, good: BoolArray) -> tuple[FloatArray, float]:
+    """Means (8, 8) of the middle half of the pixels of blocks, NaN where most are not good.
+
+    And their typical variance, where pixels are independent: by the quartiles of the pixels.
+    """
+    height, width = (n // _BLOCKS for n in data.shape)
+    pixels = np.where(good, data, np.inf)[: _BLOCKS * height, : _BLOCKS * width]
+    pixels = pixels.reshape(_BLOCKS, height, _BLOCKS, width).swapaxes(1, 2).reshape(_BLOCKS**2, -1)
+    pixels.sort(axis=1)
+    count = np.count_nonzero(pixels < np.inf, axis=1)
+    (known,) = np.nonzero(2 * count > pixels.shape[1])
+    level, pixels, count = np.full(_BLOCKS**2, np.nan), pixels[known], count[known]
+    level[known] = trimmed_means(pixels, count[:, None], _QUARTER)
+    low, high = (pixels[np.arange(len(known)), (share * count).astype(int)] for share in (_QUARTER, 1 - _QUARTER))
+    variance = _OF_MIDDLE * ((high - low).astype(float) / _QUARTILES) ** 2 / count
+    return level.reshape(_BLOCKS, _BLOCKS), float(np.median(variance)) if len(known) else 0.0
 
 
 def _with_error(sky: SkyStatistic, more: float) -> SkyStatistic:
