@@ -505,7 +505,7 @@ class TestMessages:
         for other, first in (("out/b.fits", "b.fits"), ("b.fits.gz", "b.fits")):
             (said,) = [w["text"] for w in result(*names, other)["warnings"] if w["name"] == "copies"]
             assert said.startswith(
-                f"{other} has the name and the WCS of {first}, packed or with another sky subtracted"
+                f"{other} has the name and the WCS of {first}, packed, as other numbers or with another sky subtracted"
             )
         assert not result("a.fits", "out/b.fits")["warnings"]
 

@@ -81,7 +81,7 @@ def _same_names(images: Sequence[ImageInfo]) -> Iterator[SkyWarning]:
         for first, second in pairwise(own.values()):
             if first.path != second.path:
                 what = f"{second.label} has the name and the WCS of {first.label}"
-                yield _copy(f"{what}, packed or with another sky subtracted")
+                yield _copy(f"{what}, packed, as other numbers or with another sky subtracted")
 
 
 def _copy(what: str) -> SkyWarning:

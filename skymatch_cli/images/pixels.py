@@ -184,7 +184,8 @@ def _leave_out_padding(data: PixelArray, good: BoolArray, settings: Settings, wh
         return ()
     share = f"{where}: {100 * found.share:.2g} % of its pixels are {_about(found)}"
     if found.cut_off:
-        text = f"{share}, and none is beyond: they were cut off there, and its sky is wrong (match it as it was before)"
+        what = "they were cut off there, and its sky is wrong (match the image as it was before that)"
+        text = f"{share}, and none is beyond: {what}"
         return (SkyWarning(WarningName.PADDING, text),)
     if found.left_out is None:
         text = f"{share}, unlike the others; --ignore-value {found.value:.9g} leaves them out"

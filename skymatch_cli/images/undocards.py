@@ -38,7 +38,7 @@ _UNDO_TEXT = cd.CARD - len(_UNDO)
 _ENTRY = re.compile(rb"(?P<mark>[-=+*!]) ?(?P<text>.*)", re.DOTALL)
 _KEYWORD = re.compile(rb"[A-Z0-9_-]{1,8} *")
 _NEVER_OURS = re.compile(rb"SIMPLE|XTENSION|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|TFIELDS|END|")  # others say they were
-_UNREADABLE = "its undo cards are damaged, or of another version: undo with that"
+_UNREADABLE = "its undo cards are damaged, or of another version: undo with the version that wrote them"
 _PART = b'["['  # how a sky begins that is not that of the whole image
 
 
