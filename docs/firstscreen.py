@@ -1,7 +1,7 @@
 """Make the picture and the terminal output of README.md: ``make readme``.
 
 The frames are those of ``skymatch demo``. The picture is their mosaic before and after, as the HTML report draws it;
-the output is that of the program on a terminal of 80 columns, for the first four.
+the output is that of the program on a terminal of 80 columns.
 """
 
 import re
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 from terminal import on_terminal  # noqa: E402
 
-COMMAND = "skymatch match --dry-run frame_0[0-3].fits"
+COMMAND = "skymatch match --dry-run frame_0[0-5].fits"
 SIDE, GAP = 300, 8  # pixels of the longer side of a picture, and between the two
 GREYS = 48  # as many as are seen; fewer make a small file
 
